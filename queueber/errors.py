@@ -1,0 +1,74 @@
+"""
+The two axes of error: whose fault it is, and what the caller should do next.
+
+Every error a peer may see is a `QueueberError` with a `Kind`.  Anything else
+that escapes is a bug of ours and is never shown to a peer.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Kind(IntEnum):
+    """What the caller should do next; the values are those of ``Exception.Type`` in ``rpc.capnp``."""
+
+    FAILED = 0
+    """Wrong, or can never fit: do not repeat it."""
+
+    OVERLOADED = 1
+    """A limit that passes: try again later.  Nothing was done."""
+
+    DISCONNECTED = 2
+    """The server is stopping or the connection is gone: try on a new connection."""
+
+    UNIMPLEMENTED = 3
+    """This server does not know the method."""
+
+
+class QueueberError(Exception):
+    """Base of all errors that Queueber raises on purpose.  Its text is fit to show a user."""
+
+    kind: ClassVar[Kind] = Kind.FAILED
+
+
+class InvalidRequest(QueueberError):
+    """The request can never be carried out as it stands.  Nothing was done."""
+
+
+class Overloaded(QueueberError):
+    """Carrying out the request now would exceed a limit; try again later.  Nothing was done."""
+
+    kind = Kind.OVERLOADED
+
+
+class Stopping(QueueberError):
+    """The server is stopping and takes no new work.  Nothing was done."""
+
+    kind = Kind.DISCONNECTED
+
+
+class Unimplemented(QueueberError):
+    """The object has no such method."""
+
+    kind = Kind.UNIMPLEMENTED
+
+
+class ProtocolError(QueueberError):
+    """The rules of the protocol were broken; the connection cannot go on."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the rules of the protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This program used the connection in a way the protocol does not allow: a bug here."""
+
+
+class StorageError(QueueberError):
+    """The data directory cannot be used as it is.  The text says why and names it."""
+
+
+def too_large(field: str, *, value: int, limit: int, unit: str) -> InvalidRequest:
+    """The error for a *field* that is above its *limit* for ever."""
+    return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}")
