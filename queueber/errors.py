@@ -62,7 +62,7 @@ class RemoteProtocolError(ProtocolError):
 
 
 class LocalProtocolError(ProtocolError):
-    """This program used the connection in a way the protocol does not allow: a bug here."""
+    """We used the connection in a way the protocol does not allow: a bug here."""
 
 
 class StorageError(QueueberError):

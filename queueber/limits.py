@@ -6,7 +6,7 @@ makes a byte stream untrustworthy ends its connection; ``docs/protocol.md`` has
 the table.
 """
 
-from attrs import field, frozen
+from attrs import frozen
 
 from queueber.units import DAY, KIB, MIB, SECOND, YEAR, SpanMs
 
@@ -29,6 +29,11 @@ QUEUE_NAME_BYTES_MAX = 255
 TRANSFORM_OPS_MAX = 16
 
 
+LEASE_MS_MAX = SpanMs(7 * DAY)
+DELAY_MS_MAX = SpanMs(10 * YEAR)
+IDLE_CLOSE_MS = SpanMs(30 * SECOND)
+
+
 @frozen(kw_only=True)
 class Limits:
     """The bounds a server runs with; every field may be changed by an option."""
@@ -46,7 +51,7 @@ class Limits:
     """Pointers followed from the root to the deepest value."""
 
     items_per_add: int = 1_000
-    """Items in one add: a million zero-sized ones fit in 32 bytes, so the count is checked before the list is walked."""
+    """Items in one add, checked before the list is walked: a million of no size fit in 32 bytes."""
 
     contents_bytes: int = CONTENTS_BYTES_MAX
     """Contents of one item."""
@@ -60,13 +65,13 @@ class Limits:
     poll_bytes: int = POLL_BYTES_MAX
     """Contents in one poll's reply, which holds at least one item all the same."""
 
-    lease_ms_max: SpanMs = SpanMs(7 * DAY)
+    lease_ms_max: SpanMs = LEASE_MS_MAX
     """The longest lease: a lost worker's items are not lost for longer."""
 
-    delay_ms_max: SpanMs = SpanMs(10 * YEAR)
+    delay_ms_max: SpanMs = DELAY_MS_MAX
     """The longest delay of an item."""
 
-    wait_ms_max: SpanMs = SpanMs(10 * YEAR)
+    wait_ms_max: SpanMs = DELAY_MS_MAX
     """Longer waits of a poll are clamped to this, which no process outlives."""
 
     outstanding_calls: int = 1_024
@@ -93,10 +98,13 @@ class Limits:
     window_bytes: int = 64 * MIB
     """Items kept in memory at the heads of all queues together."""
 
+    queue_window_bytes: int = 16 * MIB
+    """The same at the head of one queue: dropping a tail sorts what is there, which must not take long."""
+
     window_item_overhead: int = 512
     """What an item in a window costs beside its contents, bytes."""
 
-    refill_items: int = field(default=1_000)
+    refill_items: int = 1_000
     """Rows one refill of a window reads at most, so that a scan holds the interpreter for milliseconds only."""
 
     refill_bytes: int = 4 * MIB
@@ -111,11 +119,14 @@ class Limits:
     commit_bytes: int = 32 * MIB
     """Contents written by one commit, after at least one plan."""
 
-    idle_close_ms: SpanMs = SpanMs(30 * SECOND)
+    idle_close_ms: SpanMs = IDLE_CLOSE_MS
     """How long a peer may leave replies untaken, or a frame half sent."""
 
 
 DEFAULTS = Limits()
+
+# What a refill has brought is not dropped again before it is served.
+assert 2 * DEFAULTS.refill_bytes <= DEFAULTS.queue_window_bytes <= DEFAULTS.window_bytes
 
 # One item always fits a poll's reply, and that reply always fits a frame.
 assert CONTENTS_BYTES_MAX <= ADD_BYTES_MAX

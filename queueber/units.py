@@ -26,9 +26,14 @@ KIB = 1 << 10
 MIB = 1 << 20
 
 
-def after(point: WallMs, span: SpanMs) -> WallMs:
-    """The point *span* after *point*."""
-    return WallMs(point + span)
+def no_earlier_than(now: WallMs, span: SpanMs) -> WallMs:
+    """
+    A point that lies at least *span* after this moment.
+
+    *now* has been rounded down to a whole millisecond, so up to one
+    millisecond of it has passed already.
+    """
+    return WallMs(now + span + 1)
 
 
 def span_from(seconds: int, ms: int) -> SpanMs:

@@ -47,7 +47,7 @@ struct QueueRecord {
   # How many items were ever removed; added less removed is how many there are.
 
   floor @3 :Data;
-  # 24 bytes, a due and an id, that no unleased item of the queue lies below: where the first scan after a start begins.
+  # 24 bytes, a due and an id, that every unleased item of the queue lies above: where the first scan after a start begins.
 }
 
 struct TimeMark {

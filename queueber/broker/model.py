@@ -32,8 +32,16 @@ class Key(NamedTuple):
     id: ItemId
 
 
-LOWEST = Key(WallMs(0), ItemId(b""))
-"""Below every item's key."""
+LOWEST = Key(WallMs(0), ItemId(bytes(ID_BYTES)))
+"""Below every item's key: no item's id is all zeros."""
+
+HIGHEST = Key(WallMs(2**64 - 1), ItemId(b"\xff" * ID_BYTES))
+"""Above every item's key."""
+
+
+def just_below(key: Key) -> Key:
+    """A key below *key* with no item of another due between the two."""
+    return Key(key.due, LOWEST.id)
 
 
 @frozen(eq=False)
@@ -57,8 +65,7 @@ class LeaseRecord:
     """The items it was given; those removed since are still named."""
 
 
-@frozen
-class QueueRecord:
+class QueueRecord(NamedTuple):
     """What the disk keeps of a queue."""
 
     number: QueueNumber
@@ -66,7 +73,7 @@ class QueueRecord:
     added: int
     removed: int
     floor: Key
-    """No unleased item lies below it: where the first scan after a start begins."""
+    """Every unleased item lies above it: where the first scan after a start begins."""
 
 
 @frozen

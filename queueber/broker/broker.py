@@ -1,0 +1,372 @@
+"""
+The broker: every decision, no deed.
+
+Time and fresh ids are arguments, the disk is somebody else's.  A method
+decides at once against memory and gives back a `Plan`; the caller submits the
+plans in the order in which they were made, tells when they are durable
+(`committed`), and speaks their replies then.
+
+Rules for editors.  Validate first, then change, then build the plan: between
+the first change and the plan nothing may raise.  A plan that changes a queue
+carries the queue's record as it is after that plan, because a commit may end
+behind any plan and what is on disk must be true by itself.  The items that
+one claim takes from a queue are one plan, so that the floor in its record
+never passes an item that is not leased yet.
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Protocol
+
+from attrs import asdict, frozen
+
+from queueber.broker.claim import ClaimBounds
+from queueber.broker.journal import Journal
+from queueber.broker.leases import Lease, LeaseState, LeaseTable
+from queueber.broker.model import ID_BYTES, Item, ItemId, Key, LeaseId
+from queueber.broker.plan import Plan
+from queueber.broker.polls import Delivery, Polls
+from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, Scan, Write
+from queueber.broker.queue import Queue, Refill
+from queueber.broker.queues import Queues
+from queueber.broker.waiters import PollInput, PollState, Waiter
+from queueber.errors import InvalidRequest, QueueberError, too_large
+from queueber.limits import DEFAULTS, Limits
+from queueber.units import SpanMs, WallMs, no_earlier_than
+
+DEFAULT_QUEUE = "default"
+DEFAULT_BOUNDS = ClaimBounds()
+
+
+class Ids(Protocol):
+    """Where fresh ids come from."""
+
+    def item(self, now: WallMs) -> ItemId:
+        """An item's id, larger than all that this process was given before."""
+
+    def lease(self) -> LeaseId:
+        """A lease's id that nobody can guess."""
+
+
+@frozen
+class Stats:
+    """How much there is of everything, now."""
+
+    queues: int
+    items: int
+    leases: int
+    leased_items: int
+    waiting_polls: int
+    window_bytes: int
+    undurable_plans: int
+
+
+class Broker:
+    """Queues, leases and waiting polls.  Not thread-safe: one thread decides."""
+
+    def __init__(self, ids: Ids, *, limits: Limits = DEFAULTS, bounds: ClaimBounds = DEFAULT_BOUNDS) -> None:
+        self._ids = ids
+        self._limits = limits
+        self._queues = Queues(limits)
+        self._leases = LeaseTable()
+        self._journal = Journal(self._queues)
+        self.polls = Polls(
+            queues=self._queues,
+            leases=self._leases,
+            fresh_lease_id=ids.lease,
+            journal=self._journal,
+            limits=limits,
+            bounds=bounds,
+        )
+        """The waiting polls: to pause, to resume, to cancel and to distribute."""
+        self.take_refills = self._journal.take_refills
+        self.committed = self._journal.committed
+
+    def restore(self, recovered: Recovered) -> list[Plan[None]]:
+        """
+        Begin where the store left off.
+
+        Leases go on, those that ended meanwhile included, until they are swept.
+
+        Returns:
+            Plans that delete the records of leases none of whose items exist any more.
+        """
+        assert not self._queues, "a broker is restored before anything else"
+        for record in recovered.queues:
+            self._queues.restore(record)
+        plans = []
+        for found in recovered.leases:
+            queue = self._queues.numbered(found.queue)
+            keys = {key.id: key for key in found.keys}
+            if not keys:
+                plans.append(self._journal.plan(queue, [DeleteLease(found.id)], None))
+                continue
+            queue.held.update(keys)
+            self._leases.restore(Lease(found.id, found.queue, found.deadline, keys, state=LeaseState.LIVE))
+        return plans
+
+    def queue(self, name: str) -> Queue:
+        """
+        The queue of that name.
+
+        Raises:
+            InvalidRequest: the name is not 1 to 255 bytes of UTF-8.
+        """
+        return self._queues.named(name)
+
+    # Calls
+
+    def add(self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]], now: WallMs) -> Plan[list[ItemId]]:
+        """
+        Add an item for each pair of contents and delay; the reply is their ids in the same order.
+
+        Raises:
+            InvalidRequest: there are too many, one is too large or delayed for too long, or all are too large together.
+            Overloaded: there are as many queues as there may be.
+        """
+        self._validate_add(items)
+        if not items:
+            return self._journal.plan(queue, [], [])
+        self._queues.refuse_if_full(queue)
+        number = self._queues.make_durable(queue)
+        ids: list[ItemId] = []
+        writes: list[Write] = []
+        for contents, delay in items:
+            item_id = self._ids.item(now)
+            due = no_earlier_than(now, delay) if delay else now
+            item = Item(Key(due, item_id), contents, now)
+            queue.put(item)
+            ids.append(item_id)
+            writes.append(PutItem(number, item))
+        queue.added += len(ids)
+        self._queues.grown(queue)
+        self.polls.stir(queue)
+        return self._journal.plan(queue, writes, ids)
+
+    def _validate_add(self, items: Sequence[tuple[bytes, SpanMs]]) -> None:
+        limits = self._limits
+        if len(items) > limits.items_per_add:
+            raise too_large("items", value=len(items), limit=limits.items_per_add, unit="items")
+        total = 0
+        for contents, delay in items:
+            size = len(contents)
+            total += size
+            if size > limits.contents_bytes:
+                raise too_large("contents", value=size, limit=limits.contents_bytes, unit="bytes")
+            if delay > limits.delay_ms_max:
+                raise too_large("visibilityTimeoutMs", value=delay, limit=limits.delay_ms_max, unit="ms")
+        if total > limits.add_bytes:
+            raise too_large("contents of all items", value=total, limit=limits.add_bytes, unit="bytes")
+
+    def remove(self, queue: Queue, item_id: ItemId, lease_id: LeaseId, now: WallMs) -> Plan[bool]:
+        """
+        Remove an item held under a live lease; the reply is whether it was.
+
+        Raises:
+            InvalidRequest: the lease is not 16 bytes.
+        """
+        lease = self._find_live(queue, lease_id, now)
+        key = lease.keys.get(item_id) if lease is not None else None
+        if lease is None or key is None:
+            return self._journal.plan(queue, [], reply=False)
+        writes: list[Write] = [DeleteItem(lease.queue, key)]
+        self._leases.remove_item(lease, item_id)
+        if not lease.keys:
+            self._leases.remove(lease)
+            writes.append(DeleteLease(lease.id))
+        queue.held.discard(item_id)
+        queue.removed += 1
+        return self._journal.plan(queue, writes, reply=True)
+
+    def extend(self, queue: Queue, lease_id: LeaseId, span: SpanMs, now: WallMs) -> Plan[bool]:
+        """
+        Move the deadline of a live lease to *span* from now; the reply is whether it was.
+
+        Raises:
+            InvalidRequest: the lease is not 16 bytes, or the span is 0 or too long.
+        """
+        self._validate_lease_span(span)
+        lease = self._find_live(queue, lease_id, now)
+        if lease is None:
+            return self._journal.plan(queue, [], reply=False)
+        self._leases.extend(lease, no_earlier_than(now, span))
+        return self._journal.plan(queue, [PutLease(lease.id, lease.record())], reply=True)
+
+    def poll(
+        self,
+        queue: Queue,
+        *,
+        wanted: int,
+        span: SpanMs,
+        wait: SpanMs | None,
+        peer: Hashable,
+        now: WallMs,
+    ) -> Waiter:
+        """
+        Let a poll for *wanted* items wait in line for as long as *wait*: 0 for not at all, None for ever.
+
+        It is served, or answered with nothing, by `polls.distribute`.  It
+        must be told when its peer loses interest (`polls.cancel`).
+
+        Raises:
+            InvalidRequest: the lease's span is 0 or too long.
+            Overloaded: too many polls wait, or too many items are leased.
+        """
+        self._validate_lease_span(span)
+        until = None if wait is None else WallMs(now + min(wait, self._limits.wait_ms_max))
+        waiter = Waiter(queue, max(1, min(wanted, self._limits.poll_items)), span, until, peer)
+        self.polls.park(waiter)
+        if wait == 0:
+            self.polls.tick(now)
+        return waiter
+
+    def _validate_lease_span(self, span: SpanMs) -> None:
+        if span <= 0:
+            raise InvalidRequest("leaseValiditySecs and leaseValidityMs are both 0; a lease must last longer (> 0)")
+        if span > self._limits.lease_ms_max:
+            raise too_large("leaseValidityMs", value=span, limit=self._limits.lease_ms_max, unit="ms")
+
+    def _find_live(self, queue: Queue, lease_id: LeaseId, now: WallMs) -> Lease | None:
+        if len(lease_id) != ID_BYTES:
+            raise InvalidRequest(f"lease is {len(lease_id)} bytes; it must be {ID_BYTES}")
+        return self._leases.find_live(lease_id, queue.number, now)
+
+    # What follows a commit
+
+    def settle(self, delivery: Delivery) -> Plan[None] | None:
+        """
+        The claim behind *delivery* is durable: from now on it may be spoken, and its lease can end.
+
+        Returns:
+            None.  But if the poll is gone, the plan that gives its items back: nothing must be spoken then.
+        """
+        gone = delivery.waiter.state is PollState.GONE
+        delivery.waiter.advance(PollInput.SETTLED)
+        lease = delivery.lease
+        if lease is None:
+            return None
+        if not gone:
+            self._leases.speak(lease)
+            return None
+        return self._give_back(delivery.waiter.queue, lease)
+
+    def _give_back(self, queue: Queue, lease: Lease) -> Plan[None]:
+        """Put the items at the places they came from: no attempt is burnt, no place in line is lost."""
+        self._leases.remove(lease)
+        for item in lease.items:
+            queue.held.discard(item.key.id)
+            queue.put(item)
+        self._queues.grown(queue)
+        self.polls.stir(queue)
+        return self._journal.plan(queue, [DeleteLease(lease.id)], None)
+
+    # What the disk answers
+
+    def refilled(self, refill: Refill, scan: Scan) -> None:
+        """A scan has come back: its queue's window reaches further."""
+        self._journal.finish_refill(refill, scan)
+        self.polls.stir(refill.queue)
+
+    def refill_failed(self, refill: Refill, error: QueueberError) -> list[Delivery]:
+        """A scan has failed: its queue's waiting polls end with *error*, instead of with a lie about an empty queue."""
+        self._journal.finish_refill(refill, None)
+        return self.polls.fail(refill.queue, error)
+
+    # Expiry
+
+    def pop_ended(self, now: WallMs) -> list[Lease]:
+        """
+        Leases whose deadline has passed, a slice of them: from here on their holders' calls are answered with false.
+
+        The caller reads the rows of their `keys` and gives them to `requeue`,
+        or the leases to `sweep_again` if that fails.  Empty when none is left.
+        """
+        ended: list[Lease] = []
+        rows = size = 0
+        while rows < self._limits.expiry_slice and size < self._limits.refill_bytes:
+            lease = self._leases.pop_ended(now)
+            if lease is None:
+                break
+            ended.append(lease)
+            rows += len(lease.keys)
+            # Of a lease from another life only the bound is known.
+            size += self._limits.poll_bytes if lease.bytes is None else lease.bytes
+        return ended
+
+    def sweep_again(self, lease: Lease, at: WallMs) -> None:
+        """Let `pop_ended` give *lease* once more, at *at*: its rows could not be read."""
+        self._leases.sweep_again(lease, at)
+
+    def requeue(self, lease: Lease, items: Sequence[Item | None]) -> Plan[int]:
+        """
+        Move the items of an ended lease to where they became due when it ended, with one more attempt to their name.
+
+        *items* are the rows of its `keys`, in that order; one that does not
+        exist any more is passed over.  The plan's reply is how many moved.
+        """
+        queue = self._queues.numbered(lease.queue)
+        writes: list[Write] = [DeleteLease(lease.id)]
+        moved = 0
+        for key, item in zip(lease.keys.values(), items, strict=True):
+            queue.held.discard(key.id)
+            if item is None:
+                queue.removed += 1
+                continue
+            # Strictly later than its old place, which the lease's record names: were it the same and the deletion of
+            # the record lost, the item would count as leased again.
+            due = max(lease.deadline, WallMs(key.due + 1))
+            again = Item(Key(due, key.id), item.contents, item.added_at, item.attempts + 1)
+            writes += (DeleteItem(lease.queue, key), PutItem(lease.queue, again))
+            queue.put(again)
+            moved += 1
+        self._leases.remove(lease)
+        self._queues.grown(queue)
+        self.polls.stir(queue)
+        return self._journal.plan(queue, writes, moved)
+
+    # Self-knowledge
+
+    def stats(self) -> Stats:
+        """How much there is of everything, now."""
+        return Stats(
+            queues=len(self._queues),
+            items=sum(len(queue) for queue in self._queues),
+            leases=len(self._leases),
+            leased_items=self._leases.items,
+            waiting_polls=self.polls.waiting,
+            window_bytes=self._queues.window_bytes,
+            undurable_plans=len(self._journal),
+        )
+
+    def dump(self) -> str:
+        """The whole state for a person, a line for each thing."""
+        return "\n".join(self._dump())
+
+    def _dump(self) -> Iterator[str]:
+        yield " ".join(f"{name}={value}" for name, value in asdict(self.stats()).items())
+        for queue in self._queues:
+            yield (
+                f"queue {queue.name!r} number={queue.number} items={len(queue)} held={len(queue.held)}"
+                f" waiting={len(queue.line)} window={len(queue.window)} hi={_text(queue.window.hi)}"
+                f" floor={_text(queue.floor)} refill={'yes' if queue.refill else 'no'}"
+            )
+        for lease in self._leases:
+            yield (
+                f"lease {lease.id.hex()} queue={lease.queue} {lease.state.value} deadline={lease.deadline}"
+                f" items={len(lease.keys)}"
+            )
+
+    def check(self) -> None:
+        """Raise AssertionError if the parts disagree.  O(n); for tests."""
+        self._queues.check()
+        self._leases.check()
+        self.polls.check()
+        held: dict[int | None, set[ItemId]] = {}
+        for lease in self._leases:
+            held.setdefault(lease.queue, set()).update(lease.keys)
+        for queue in self._queues:
+            assert queue.held == held.get(queue.number, set()), "an item is held by no lease, or leased and not held"
+            assert queue.refill is not None or queue.number is None or len(queue.window) <= len(queue)
+
+
+def _text(key: Key) -> str:
+    return f"{key.due}/{key.id.hex()}"

@@ -1,0 +1,108 @@
+"""
+How what is ready is shared among the polls that wait for it.
+
+One claim serves many polls with one commit.  They take turns, one item a
+turn, each until it has what it wanted: six items over polls of 5, 3 and 1
+give 3, 2 and 1.  A claim is bounded in polls, items and bytes, each after at
+least one whole poll, so that one commit and one turn of the reactor stay
+short however much is ready; what is left over is the next claim's.
+"""
+
+from collections.abc import Iterator
+
+from attrs import define, field, frozen
+
+from queueber.broker.model import Item
+from queueber.broker.waiters import Waiter
+from queueber.broker.window import Window
+from queueber.units import MIB, WallMs
+
+
+@frozen(kw_only=True)
+class ClaimBounds:
+    """What one claim may hand out."""
+
+    polls: int = 64
+    items: int = 512
+    bytes: int = 16 * MIB
+    """Contents, after at least one item."""
+
+
+@define
+class Budget:
+    """What is left of the bounds while a claim goes from queue to queue."""
+
+    polls: int
+    items: int
+    bytes: int
+    spent: bool = False
+    """Whether a poll has been served: until then the bounds give way to it."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether another poll has to wait for the next claim."""
+        return self.spent and (self.polls <= 0 or self.items <= 0 or self.bytes <= 0)
+
+
+@define(eq=False)
+class Share:
+    """What one poll gets out of a claim."""
+
+    waiter: Waiter
+    items: list[Item] = field(factory=list)
+    bytes: int = 0
+
+    def take(self, item: Item) -> None:
+        """Get one item more."""
+        self.items.append(item)
+        self.bytes += len(item.contents)
+
+    def has_room(self, item: Item, bytes_max: int) -> bool:
+        """Whether the poll's reply can hold *item* too; the first always fits."""
+        return not self.items or self.bytes + len(item.contents) <= bytes_max
+
+
+def share_out(
+    window: Window, waiters: Iterator[Waiter], *, now: WallMs, budget: Budget, reply_bytes_max: int
+) -> list[Share]:
+    """
+    Take ready items out of *window* and deal them to *waiters*, who are asked for in the order of their line.
+
+    Only as many waiters are looked at as are given something, so the cost
+    follows the items.  The shares come in the order of the line, none empty.
+    """
+    shares: list[Share] = []
+    turn: list[Share] = []
+    while window.head(now) is not None and not budget.exhausted:
+        waiter = next(waiters, None)
+        if waiter is None:
+            break
+        if not budget.spent:
+            # The first poll may have all it wants, and however many there are then, they share alike.
+            budget.items = max(budget.items, waiter.wanted)
+        share = Share(waiter)
+        shares.append(share)
+        budget.polls -= 1
+        budget.spent = True
+        _deal(window, share, budget)
+        if waiter.wanted > 1:
+            turn.append(share)
+    while turn:
+        turn = [share for share in turn if _next_turn(window, share, now, budget, reply_bytes_max)]
+    return shares
+
+
+def _next_turn(window: Window, share: Share, now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
+    """Deal one more item to *share*; return whether it is to have another turn."""
+    item = window.head(now)
+    if item is None or budget.items <= 0 or budget.bytes <= 0 or not share.has_room(item, reply_bytes_max):
+        return False
+    _deal(window, share, budget)
+    return len(share.items) < share.waiter.wanted
+
+
+def _deal(window: Window, share: Share, budget: Budget) -> None:
+    item = window.pop()
+    share.take(item)
+    budget.items -= 1
+    budget.bytes -= len(item.contents)

@@ -1,0 +1,276 @@
+"""
+The polls that wait, and the moment at which they are served.
+
+A poll is never answered on the spot.  It joins its queue's line, and whatever
+may have changed what a line can get *stirs* the queue: a put, a refill, items
+coming back, the clock.  `distribute` serves the stirred queues, all in one
+claim, so that every poll that arrived in one turn of the reactor shares one
+commit without any artificial wait.
+
+An empty answer says that nothing was due.  It may therefore be given only
+when the window covers all that is due now and none of it is left.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+
+from attrs import frozen
+
+from queueber.broker.claim import Budget, ClaimBounds, Share, share_out
+from queueber.broker.deadlines import Deadlines
+from queueber.broker.journal import Journal
+from queueber.broker.leases import Lease, LeaseTable
+from queueber.broker.model import Item, LeaseId
+from queueber.broker.plan import Plan
+from queueber.broker.port import PutLease, Write
+from queueber.broker.queue import Queue
+from queueber.broker.queues import Queues
+from queueber.broker.waiters import PollInput, PollState, Waiter
+from queueber.errors import Overloaded, QueueberError
+from queueber.limits import Limits
+from queueber.units import WallMs, no_earlier_than
+
+
+@frozen(eq=False)
+class Delivery:
+    """How one poll ends."""
+
+    waiter: Waiter
+    items: Sequence[Item] = ()
+    """In the order in which they became due; none when the wait ran out."""
+
+    lease: Lease | None = None
+    error: QueueberError | None = None
+    """Why the poll fails instead."""
+
+
+class Polls:
+    """Every poll that has not been claimed for yet."""
+
+    def __init__(
+        self,
+        *,
+        queues: Queues,
+        leases: LeaseTable,
+        fresh_lease_id: Callable[[], LeaseId],
+        journal: Journal,
+        limits: Limits,
+        bounds: ClaimBounds,
+    ) -> None:
+        self._queues = queues
+        self._leases = leases
+        self._fresh_lease_id = fresh_lease_id
+        self._journal = journal
+        self._limits = limits
+        self._bounds = bounds
+        # A dict for its order: the queue stirred first is served first.
+        self._stirred: dict[Queue, None] = {}
+        self._wakes: Deadlines[Queue] = Deadlines()
+        self._timeouts: Deadlines[Waiter] = Deadlines()
+        # Queues with ready items and polls, for which there was no room among the leases.
+        self._starved: dict[Queue, None] = {}
+        self._aside: dict[Hashable, list[Waiter]] = {}
+        self.waiting = 0
+        """Polls in the state WAITING."""
+
+    @property
+    def stirred(self) -> bool:
+        """Whether `distribute` may find something to do."""
+        return bool(self._stirred or (self._starved and not self._leases_full))
+
+    @property
+    def _leases_full(self) -> bool:
+        return self._leases.items >= self._limits.leased_items
+
+    def park(self, waiter: Waiter) -> None:
+        """
+        Let *waiter* join its queue's line.  One without a deadline waits for ever.
+
+        Raises:
+            Overloaded: too many polls wait already, or too many items are leased.
+        """
+        if self.waiting >= self._limits.waiting_polls:
+            raise Overloaded(
+                f"waiting polls: {self.waiting:,} wait already; the limit is {self._limits.waiting_polls:,}"
+            )
+        if self._leases_full:
+            raise self._too_many_leases()
+        waiter.queue.line.join(waiter)
+        self.waiting += 1
+        if waiter.until is not None:
+            self._timeouts.set(waiter, waiter.until)
+        self.stir(waiter.queue)
+
+    def _too_many_leases(self) -> Overloaded:
+        return Overloaded(f"leased items: there are {self._leases.items:,}; the limit is {self._limits.leased_items:,}")
+
+    def cancel(self, waiter: Waiter) -> None:
+        """Its peer lost interest: nothing will be claimed for it any more."""
+        if waiter.state is PollState.WAITING:
+            self._unpark(waiter)
+        waiter.advance(PollInput.CANCELLED)
+
+    def _unpark(self, waiter: Waiter) -> None:
+        self.waiting -= 1
+        waiter.queue.line.leave(waiter)
+        self._timeouts.discard(waiter)
+        if aside := self._aside.get(waiter.peer):
+            aside[:] = [other for other in aside if other is not waiter]
+
+    def pause(self, peer: Hashable) -> None:
+        """Serve none of the polls of *peer* until `resume`."""
+        self._aside.setdefault(peer, [])
+
+    def resume(self, peer: Hashable) -> None:
+        """Put the polls of *peer* back in line, as those that have waited longest."""
+        for waiter in reversed(self._aside.pop(peer, [])):
+            waiter.queue.line.rejoin(waiter)
+            self.stir(waiter.queue)
+
+    def stir(self, queue: Queue) -> None:
+        """Something has changed for those who wait at *queue*."""
+        if queue.line or queue.line.lapsed:
+            self._stirred[queue] = None
+
+    def tick(self, now: WallMs) -> None:
+        """Stir the queues for which the time has come."""
+        while (waiter := self._timeouts.pop_due(now)) is not None:
+            waiter.queue.line.lapsed.append(waiter)
+            self.stir(waiter.queue)
+        while (queue := self._wakes.pop_due(now)) is not None:
+            self.stir(queue)
+
+    def next_tick(self) -> WallMs | None:
+        """When `tick` will have something to do, if nothing else happens before; None for never."""
+        ticks = [tick for tick in (self._timeouts.next(), self._wakes.next()) if tick is not None]
+        return min(ticks, default=None)
+
+    def distribute(self, now: WallMs) -> list[Plan[list[Delivery]]]:
+        """Serve the stirred queues in one claim.  Those it did not come to stay stirred."""
+        budget = Budget(self._bounds.polls, self._bounds.items, self._bounds.bytes)
+        if not self._leases_full:
+            self._stirred |= self._starved
+            self._starved = {}
+        stirred, self._stirred = self._stirred, {}
+        return [plan for queue in stirred if (plan := self.serve(queue, now, budget)) is not None]
+
+    def serve(self, queue: Queue, now: WallMs, budget: Budget | None = None) -> Plan[list[Delivery]] | None:
+        """Serve one queue: the plan that does it, or None when nobody can be answered yet."""
+        if budget is None:
+            budget = Budget(self._bounds.polls, self._bounds.items, self._bounds.bytes)
+        if not self._has_enough(queue, now):
+            self._journal.start_refill(queue)
+            return None
+        writes: list[Write] = []
+        deliveries: list[Delivery] = []
+        if not self._leases_full:
+            shares = share_out(
+                queue.window,
+                self._servable(queue),
+                now=now,
+                budget=budget,
+                reply_bytes_max=self._limits.poll_bytes,
+            )
+            for share in shares:
+                deliveries.append(delivery := self._lease(queue, share, now))
+                assert delivery.lease is not None
+                writes.append(PutLease(delivery.lease.id, delivery.lease.record()))
+            if shares:
+                self._queues.claimed_from(queue)
+        deliveries += self._answer_lapsed(queue, now)
+        self._look_ahead(queue, now)
+        if not deliveries:
+            return None
+        return self._journal.plan(queue, writes, deliveries)
+
+    def _has_enough(self, queue: Queue, now: WallMs) -> bool:
+        """Whether the window has all that is due, or all this claim can hand out, or as much as is worth waiting for."""
+        window = queue.window
+        if window.covers(now) or window.bytes >= self._limits.refill_bytes:
+            return True
+        demand = 1 if queue.line.lapsed else 0
+        for waiter in queue.line:
+            demand += waiter.wanted
+            if demand > len(window):
+                break
+        return len(window) >= min(demand, self._bounds.items)
+
+    def _servable(self, queue: Queue) -> Iterator[Waiter]:
+        """Those in line, each leaving it as it is asked for; polls of paused peers are set aside on the way."""
+        while (waiter := queue.line.first()) is not None:
+            queue.line.leave(waiter)
+            if (aside := self._aside.get(waiter.peer)) is not None:
+                aside.append(waiter)
+            else:
+                yield waiter
+
+    def _lease(self, queue: Queue, share: Share, now: WallMs) -> Delivery:
+        waiter = share.waiter
+        lease = Lease(
+            self._fresh_lease_id(),
+            queue.durable_number(),
+            no_earlier_than(now, waiter.span),
+            {item.key.id: item.key for item in share.items},
+            share.bytes,
+            items=share.items,
+        )
+        self._leases.insert(lease)
+        queue.hold(share.items)
+        self._claimed(waiter)
+        return Delivery(waiter, share.items, lease)
+
+    def _claimed(self, waiter: Waiter) -> None:
+        self._unpark(waiter)
+        waiter.advance(PollInput.CLAIMED)
+
+    def _answer_lapsed(self, queue: Queue, now: WallMs) -> list[Delivery]:
+        """End the polls that will not wait longer, if it is certain that there is nothing for them."""
+        lapsed = [waiter for waiter in queue.line.lapsed if waiter.state is PollState.WAITING]
+        queue.line.lapsed = lapsed
+        if not lapsed:
+            return []
+        error = None
+        if queue.window.head(now) is not None:
+            if not self._leases_full:
+                # There is something, and another claim will hand it out.
+                return []
+            error = self._too_many_leases()
+        elif not queue.window.covers(now):
+            return []
+        queue.line.lapsed = []
+        for waiter in lapsed:
+            self._claimed(waiter)
+        return [Delivery(waiter, error=error) for waiter in lapsed]
+
+    def _look_ahead(self, queue: Queue, now: WallMs) -> None:
+        """See to it that the queue is served again when there is cause."""
+        window = queue.window
+        if not window.covers(now) and 2 * len(window) < self._limits.refill_items:
+            self._journal.start_refill(queue)
+        if not queue.line and not queue.line.lapsed:
+            self._wakes.discard(queue)
+        elif window.head(now) is not None:
+            if self._leases_full:
+                self._starved[queue] = None
+            elif queue.line:
+                self.stir(queue)
+        elif (due := window.next_due()) is not None and window.covers(now):
+            self._wakes.set(queue, due)
+        else:
+            self._wakes.discard(queue)
+
+    def fail(self, queue: Queue, error: QueueberError) -> list[Delivery]:
+        """End all polls that wait at *queue* with *error*: its items cannot be read."""
+        waiters = [*queue.line, *(waiter for waiter in queue.line.lapsed if waiter.state is PollState.WAITING)]
+        queue.line.lapsed = []
+        for waiter in dict.fromkeys(waiters):
+            self._claimed(waiter)
+        return [Delivery(waiter, error=error) for waiter in dict.fromkeys(waiters)]
+
+    def check(self) -> None:
+        """Raise AssertionError if the parts disagree.  O(n); for tests."""
+        self._wakes.check()
+        self._timeouts.check()
+        in_line = [waiter for queue in self._queues for waiter in queue.line]
+        aside = [waiter for waiters in self._aside.values() for waiter in waiters]
+        assert all(waiter.state is PollState.WAITING for waiter in [*in_line, *aside])
+        assert len({*in_line, *aside}) == len(in_line) + len(aside) == self.waiting

@@ -1,0 +1,81 @@
+"""One named queue: its counters, the head of its items, and who waits for them."""
+
+from collections.abc import Sequence
+
+from attrs import define, field
+
+from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, just_below
+from queueber.broker.port import Write
+from queueber.broker.waiters import Line
+from queueber.broker.window import Window
+
+
+@define(eq=False)
+class Refill:
+    """A scan that is on its way, and all that was written since its snapshot may have been taken."""
+
+    queue: "Queue"
+    number: QueueNumber
+    after: Key
+    """The window's `hi` when the scan was asked for.  Should it have moved meanwhile, the result is of no use."""
+
+    log: list[Write]
+
+
+@define(eq=False, weakref_slot=True)
+class Queue:
+    """
+    A queue's state in memory.
+
+    A queue that was never added to has no number and no row.  It lives as
+    long as somebody holds it: a capability, or a poll that waits.
+    """
+
+    name: str
+    window: Window
+    number: QueueNumber | None = None
+    added: int = 0
+    removed: int = 0
+    floor: Key = LOWEST
+    """Every unleased item lies above it."""
+
+    held: set[ItemId] = field(factory=set)
+    """Items that are leased, or whose lease has ended and that have no new place yet."""
+
+    line: Line = field(factory=Line)
+    refill: Refill | None = None
+    """At most one scan is on its way."""
+
+    def __len__(self) -> int:
+        return self.added - self.removed
+
+    def durable_number(self) -> QueueNumber:
+        """The number of a queue that has one."""
+        assert self.number is not None, "only a queue with items is asked for its number"
+        return self.number
+
+    def record(self) -> QueueRecord:
+        """What the disk is to keep."""
+        return QueueRecord(self.durable_number(), self.name, self.added, self.removed, self.floor)
+
+    def put(self, item: Item) -> None:
+        """An unleased item has a place in line: here too, if the window reaches that far."""
+        if item.key <= self.floor:
+            self.floor = just_below(item.key)
+        self.window.put(item)
+
+    def hold(self, items: Sequence[Item]) -> None:
+        """*items*, fresh from the window's head, are leased."""
+        self.floor = max(self.floor, items[-1].key)
+        self.held.update(item.key.id for item in items)
+
+    def check(self) -> None:
+        """Raise AssertionError if the parts disagree.  O(n); for tests."""
+        self.window.check()
+        unleased = len(self) - len(self.held)
+        assert len(self.window) <= unleased
+        head = self.window.next_due()
+        assert head is None or head >= self.floor.due
+        if self.number is None:
+            assert self.added == 0
+        assert not any(waiter.queue is not self for waiter in self.line)

@@ -1,0 +1,130 @@
+"""All queues, by name and by number, and the memory their windows may take together."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from weakref import WeakValueDictionary
+
+from queueber.broker.model import HIGHEST, QueueNumber, QueueRecord
+from queueber.broker.queue import Queue
+from queueber.broker.window import Meter, Window
+from queueber.errors import InvalidRequest, Overloaded
+from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
+
+# A window below this is dropped whole when memory is short: halving it again would free next to nothing.
+_TRIM_WHOLE_BYTES = 64 << 10
+
+
+class Queues:
+    """
+    The queues that have a row, and those that somebody merely holds.
+
+    A queue gets its number, and so its row, with its first add.  Until then
+    only a weak reference is kept here, so that asking for names costs nothing
+    that lasts.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._durable: dict[str, Queue] = {}
+        self._by_number: dict[QueueNumber, Queue] = {}
+        self._asked_for: WeakValueDictionary[str, Queue] = WeakValueDictionary()
+        self._next_number = 1
+        self._meter = Meter(limits.window_item_overhead)
+        # Whose windows hold something, the one least recently claimed from first.
+        self._in_memory: OrderedDict[Queue, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._durable)
+
+    def __iter__(self) -> Iterator[Queue]:
+        yield from self._durable.values()
+        yield from list(self._asked_for.values())
+
+    @property
+    def window_bytes(self) -> int:
+        """What all windows together cost in memory."""
+        return self._meter.bytes
+
+    def named(self, name: str) -> Queue:
+        """
+        The queue of that name, which may be new.
+
+        Raises:
+            InvalidRequest: the name is empty or too long.
+        """
+        queue = self._durable.get(name) or self._asked_for.get(name)
+        if queue is None:
+            size = len(name.encode())
+            if not 1 <= size <= QUEUE_NAME_BYTES_MAX:
+                raise InvalidRequest(f"name is {size} bytes of UTF-8; it must be 1 to {QUEUE_NAME_BYTES_MAX}")
+            # There is nothing of it on the disk, so its window knows everything.
+            queue = self._asked_for[name] = Queue(name, Window(HIGHEST, self._meter))
+        return queue
+
+    def numbered(self, number: QueueNumber) -> Queue:
+        """The queue with that number, which exists."""
+        return self._by_number[number]
+
+    def restore(self, record: QueueRecord) -> Queue:
+        """A queue found at start-up.  Nothing of its items is known yet."""
+        queue = Queue(
+            record.name,
+            Window(record.floor, self._meter),
+            number=record.number,
+            added=record.added,
+            removed=record.removed,
+            floor=record.floor,
+        )
+        self._durable[record.name] = self._by_number[record.number] = queue
+        self._next_number = max(self._next_number, record.number + 1)
+        return queue
+
+    def refuse_if_full(self, queue: Queue) -> None:
+        """
+        Make sure that *queue* may become durable.
+
+        Raises:
+            Overloaded: there are as many queues as there may be, and it is none of them.
+        """
+        if queue.number is None and len(self._durable) >= self._limits.queues:
+            raise Overloaded(f"queues: {len(self._durable):,} exist; the limit is {self._limits.queues:,}")
+
+    def make_durable(self, queue: Queue) -> QueueNumber:
+        """The queue's number, which it gets now if it has none yet."""
+        if queue.number is None:
+            queue.number = QueueNumber(self._next_number)
+            self._next_number += 1
+            self._durable[queue.name] = self._by_number[queue.number] = queue
+            del self._asked_for[queue.name]
+        return queue.number
+
+    def claimed_from(self, queue: Queue) -> None:
+        """Keep the queue's window for longer than those of others."""
+        self._in_memory[queue] = None
+        self._in_memory.move_to_end(queue)
+
+    def grown(self, queue: Queue) -> None:
+        """Make room if the window of *queue* has outgrown a bound."""
+        if queue not in self._in_memory:
+            # Nobody has claimed from it: of all windows it is the one that is missed least.
+            self._in_memory[queue] = None
+            self._in_memory.move_to_end(queue, last=False)
+        if queue.window.bytes > self._limits.queue_window_bytes:
+            # To half and not just below, so that the next put does not sort it all again.
+            queue.window.trim(self._limits.queue_window_bytes // 2, queue.floor)
+        while self._meter.bytes > self._limits.window_bytes:
+            victim = next(iter(self._in_memory))
+            half = victim.window.bytes // 2
+            victim.window.trim(half if half > _TRIM_WHOLE_BYTES else 0, victim.floor)
+            if not victim.window:
+                del self._in_memory[victim]
+
+    def check(self) -> None:
+        """Raise AssertionError if the parts disagree.  O(n); for tests."""
+        assert self._meter.bytes == sum(queue.window.bytes for queue in self)
+        assert self._durable.keys().isdisjoint(self._asked_for.keys())
+        assert list(self._by_number.values()) == list(self._durable.values())
+        for queue in self:
+            queue.check()
+            assert not queue.window or queue in self._in_memory
+            assert queue.number is None or queue.number < self._next_number

@@ -1,0 +1,119 @@
+"""
+Polls, parked until there is something for them.
+
+State model for polls
+---------------------
+
+1. WAITING   in its queue's line, or set aside while its peer takes no replies.
+2. CLAIMED   items are leased for it, or it is to be answered with none; the reply waits for the disk.
+3. GONE      its peer lost interest; whatever was claimed is given back when the disk has caught up.
+4. DONE      answered, or gone before anything was claimed.
+
+    state    | claimed | cancelled | settled
+    ---------+---------+-----------+--------
+    WAITING  | CLAIMED | DONE      | -
+    CLAIMED  | -       | GONE      | DONE
+    GONE     | -       | GONE      | DONE
+    DONE     | -       | DONE      | -
+
+Every poll is claimed at most once, so it is answered at most once.
+"""
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from queueber.units import SpanMs, WallMs
+
+if TYPE_CHECKING:
+    from queueber.broker.queue import Queue
+
+
+class PollState(Enum):
+    """Where a poll is in its life."""
+
+    WAITING = auto()
+    CLAIMED = auto()
+    GONE = auto()
+    DONE = auto()
+
+
+class PollInput(Enum):
+    """What happens to a poll."""
+
+    CLAIMED = auto()
+    CANCELLED = auto()
+    SETTLED = auto()
+
+
+TRANSITIONS = {
+    (PollState.WAITING, PollInput.CLAIMED): PollState.CLAIMED,
+    (PollState.WAITING, PollInput.CANCELLED): PollState.DONE,
+    (PollState.CLAIMED, PollInput.CANCELLED): PollState.GONE,
+    (PollState.CLAIMED, PollInput.SETTLED): PollState.DONE,
+    (PollState.GONE, PollInput.CANCELLED): PollState.GONE,
+    (PollState.GONE, PollInput.SETTLED): PollState.DONE,
+    (PollState.DONE, PollInput.CANCELLED): PollState.DONE,
+}
+"""Every move a poll can make; anything else is a bug of the broker's."""
+
+
+@define(eq=False)
+class Waiter:
+    """One poll, from the call to its answer."""
+
+    queue: "Queue"
+    wanted: int
+    """Items, at least 1 and at most what one reply may hold."""
+
+    span: SpanMs
+    """Of the lease."""
+
+    until: WallMs | None
+    """When to answer with nothing; None waits for ever."""
+
+    peer: Hashable
+    """Whose poll it is, to pause it; the broker compares it and nothing else."""
+
+    state: PollState = PollState.WAITING
+
+    def advance(self, happened: PollInput) -> PollState:
+        """Make the move the table allows; KeyError, and no change, for any other."""
+        self.state = TRANSITIONS[self.state, happened]
+        return self.state
+
+
+@define(eq=False)
+class Line:
+    """The waiters of one queue: served from the front, joined at the back."""
+
+    _waiting: OrderedDict[Waiter, None] = field(factory=OrderedDict, init=False)
+
+    lapsed: list[Waiter] = field(factory=list, init=False)
+    """Those that will not wait any longer: to be served at the next claim or answered with nothing."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(self._waiting)
+
+    def join(self, waiter: Waiter) -> None:
+        """Stand at the back."""
+        self._waiting[waiter] = None
+
+    def rejoin(self, waiter: Waiter) -> None:
+        """Stand at the front, as one that has waited before all the others."""
+        self._waiting[waiter] = None
+        self._waiting.move_to_end(waiter, last=False)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Stand here no longer."""
+        self._waiting.pop(waiter, None)
+
+    def first(self) -> Waiter | None:
+        """The one to be served next; None when nobody waits."""
+        return next(iter(self._waiting), None)
