@@ -1,0 +1,206 @@
+"""
+The data directory: whose it is, who holds it, and what state it is in.
+
+A data directory is in one of four states, told by the two markers in it:
+
+1. EMPTY     nothing of anybody's is in it (a lock may be, or ``lost+found``).
+2. CREATING  the first marker is there: a database is being made, nothing in it was ever acknowledged.
+3. READY     the second marker is there: there is a database, and it may hold acknowledged items.
+4. FOREIGN   anything else.
+
+EMPTY becomes CREATING when a server takes the directory, and READY once the
+database is on disk; CREATING becomes READY in the same way, after what is left
+of the first attempt is removed.  Wiping takes a READY directory back over
+CREATING to EMPTY.  READY without a database is a file system that is not
+mounted or a mistake, and is refused; so is FOREIGN.
+
+Whoever uses a directory holds a lock on a file in it, which the kernel lets go
+of when the process ends.  That file is never removed: two processes could each
+hold their own.
+"""
+
+import fcntl
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Final
+
+from attrs import define, field
+
+from queueber.errors import StorageError
+
+READY: Final = "QUEUEBER"
+CREATING: Final = "QUEUEBER.new"
+LOCK: Final = "lock"
+DATABASE: Final = "db"
+SYNCED: Final = "synced"
+CONTROL: Final = "control.sock"
+
+_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, CONTROL})
+_HARMLESS: Final = frozenset({LOCK, "lost+found"})
+"""What an empty directory may hold: the second is in the root of every file system of some kinds."""
+
+_MARKER_TEXT: Final = "This directory belongs to a Queueber server.  Do not edit, move or remove single files in it.\n"
+
+
+def refusal(path: Path, why: str) -> StorageError:
+    """The error for a directory that cannot be used."""
+    return StorageError(f"cannot use data directory {path}: {why}")
+
+
+@define
+class HeldDirectory:
+    """A data directory that this process has to itself until `release`."""
+
+    path: Path
+    _lock: int = field(repr=False)
+    """A descriptor of the lock file."""
+
+    @property
+    def database(self) -> Path:
+        """Where the database is."""
+        return self.path / DATABASE
+
+    @property
+    def synced(self) -> Path:
+        """Where it is noted how far the log was known to be on disk."""
+        return self.path / SYNCED
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a database that may hold something."""
+        return (self.path / READY).exists()
+
+    def begin(self) -> None:
+        """Durably note that what is in here is worth nothing, and remove it."""
+        creating = self.path / CREATING
+        if self.ready:
+            (self.path / READY).rename(creating)
+        else:
+            creating.write_text(_MARKER_TEXT)
+            _sync(creating)
+        _sync(self.path)
+        for name in (SYNCED, CONTROL):
+            (self.path / name).unlink(missing_ok=True)
+        if self.database.exists():
+            shutil.rmtree(self.database)
+        _sync(self.path)
+
+    def finish(self) -> None:
+        """Durably note that the database is there."""
+        (self.path / CREATING).rename(self.path / READY)
+        _sync(self.path)
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._lock)
+
+
+def hold(path: Path) -> HeldDirectory:
+    """
+    The data directory *path*, made if it is not there, for this process alone.
+
+    It ends up readable by its owner only.  What it has not come to be yet is
+    for the caller to do: unless it is `ready`, `begin`, make a database, `finish`.
+
+    Raises:
+        StorageError: it cannot be used; the text says why, in one line, and names it.
+    """
+    try:
+        path.mkdir(mode=stat.S_IRWXU)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise refusal(path, f"it cannot be created: {error.strerror}") from error
+    else:
+        _sync(path.parent)
+    return _take(path)
+
+
+def wipe(path: Path) -> None:
+    """
+    Empty the data directory *path*; one that is not there or empty already is left as it is.
+
+    Raises:
+        StorageError: it is not a data directory of ours, has anything else in it, or a server holds it.  Nothing was
+            removed.
+    """
+    if not path.exists() and not path.is_symlink():
+        return
+    held = _take(path)
+    try:
+        strangers = sorted(_names(path) - _OURS - _HARMLESS)
+        if strangers:
+            raise StorageError(f"will not wipe {path}: {strangers[0]!r} in it is not Queueber's")
+        held.begin()
+        (path / CREATING).unlink()
+    finally:
+        held.release()
+
+
+def _take(path: Path) -> HeldDirectory:
+    """Check *path*, which exists, and lock it."""
+    status = path.lstat()
+    _check_owner(path, status)
+    # Before the lock, so that nothing is written into a directory that is not ours.
+    _check_contents(path)
+    lock = _lock(path)
+    try:
+        # What was found before may have been wiped or begun by whoever held it then.
+        _check_contents(path)
+        if stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
+            path.chmod(stat.S_IRWXU)
+    except BaseException:
+        os.close(lock)
+        raise
+    return HeldDirectory(path, lock)
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    """Refuse what somebody else could change, or point elsewhere."""
+    if stat.S_ISLNK(status.st_mode):
+        raise refusal(path, "it is a symbolic link; name the directory itself")
+    if not stat.S_ISDIR(status.st_mode):
+        raise refusal(path, "it is not a directory")
+    if status.st_uid != os.geteuid():
+        raise refusal(path, f"it belongs to user {status.st_uid}, and this server runs as user {os.geteuid()}")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(status.st_mode)
+        raise refusal(path, f"others may write to it (mode {mode:04o}); chmod 700 it if what it holds can be trusted")
+
+
+def _check_contents(path: Path) -> None:
+    names = _names(path)
+    if READY in names:
+        if not (path / DATABASE / "CURRENT").is_file():
+            raise refusal(path, f"its database, {DATABASE!r}, is missing; is a file system not mounted?")
+    elif CREATING not in names and names - _HARMLESS:
+        raise refusal(path, f"it is not Queueber's, and not empty: it holds {min(names - _HARMLESS)!r}")
+
+
+def _names(path: Path) -> set[str]:
+    return {entry.name for entry in path.iterdir()}
+
+
+def _lock(path: Path) -> int:
+    """A descriptor that holds the lock of *path*."""
+    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        os.close(lock)
+        raise refusal(path, f"another server holds it (process {holder or 'unknown'})") from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _sync(path: Path) -> None:
+    """Make durable what *path* holds: for a directory, the names in it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

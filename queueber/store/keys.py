@@ -1,0 +1,80 @@
+"""
+Where rows lie: one byte for the table, then fields whose bytes sort as the values do.
+
+The order is the contract.  An item's row sorts by queue, then due, then id,
+so that a walk over a queue's rows meets them in the order in which they are
+to be handed out.  Nothing here may change within one format version.
+"""
+
+from struct import Struct
+from typing import Final
+
+from queueber.broker.model import ID_BYTES, ItemId, Key, LeaseId, QueueNumber
+from queueber.errors import StorageError
+from queueber.units import WallMs
+
+ITEMS: Final = b"i"
+LEASES: Final = b"l"
+META: Final = b"m"
+QUEUES: Final = b"q"
+
+TABLES: Final = {ITEMS: "items", LEASES: "leases", META: "meta", QUEUES: "queues"}
+
+FORMAT_KEY: Final = META + b"format"
+TIME_KEY: Final = META + b"time"
+CLEAN_KEY: Final = META + b"clean"
+
+_QUEUE = Struct(">cI")
+_PLACE = Struct(">cIQ")
+_DUE = Struct(">Q")
+
+_ITEM_KEY_BYTES = _PLACE.size + ID_BYTES
+_LEASE_KEY_BYTES = len(LEASES) + ID_BYTES
+
+
+def item_key(queue: QueueNumber, key: Key) -> bytes:
+    """The row of the item at *key* in *queue*."""
+    return _PLACE.pack(ITEMS, queue, key.due) + key.id
+
+
+def place(row: bytes) -> Key:
+    """The item key that *row*, a row of the items table, lies at."""
+    if len(row) != _ITEM_KEY_BYTES:
+        raise damaged(row, "its key has an impossible length")
+    (due,) = _DUE.unpack_from(row, _QUEUE.size)
+    return Key(WallMs(due), ItemId(row[_PLACE.size :]))
+
+
+def items_of(queue: QueueNumber) -> bytes:
+    """What the keys of all items of *queue* begin with, and no others."""
+    return _QUEUE.pack(ITEMS, queue)
+
+
+def lease_key(lease: LeaseId) -> bytes:
+    """The row of *lease*."""
+    return LEASES + lease
+
+
+def lease_id(row: bytes) -> LeaseId:
+    """The lease that *row*, a row of the leases table, describes."""
+    if len(row) != _LEASE_KEY_BYTES:
+        raise damaged(row, "its key has an impossible length")
+    return LeaseId(row[len(LEASES) :])
+
+
+def queue_key(queue: QueueNumber) -> bytes:
+    """The row of *queue*."""
+    return _QUEUE.pack(QUEUES, queue)
+
+
+def queue_number(row: bytes) -> QueueNumber:
+    """The queue that *row*, a row of the queues table, describes."""
+    if len(row) != _QUEUE.size:
+        raise damaged(row, "its key has an impossible length")
+    return QueueNumber(int.from_bytes(row[len(QUEUES) :], "big"))
+
+
+def damaged(row: bytes, why: str) -> StorageError:
+    """The error for a *row* that is not as it was written."""
+    table = TABLES.get(row[:1], "unknown")
+    return StorageError(f"damaged row in table {table}, key {row.hex()}: {why}")

@@ -1,0 +1,171 @@
+"""The broker's port on top of any ordered map from bytes to bytes."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from itertools import compress, islice
+from typing import Final
+
+from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
+from queueber.broker.port import (
+    DeleteItem,
+    DeleteLease,
+    PutItem,
+    PutLease,
+    Recovered,
+    RecoveredLease,
+    Scan,
+    StoreStalled,
+    Write,
+)
+from queueber.store.keys import (
+    LEASES,
+    QUEUES,
+    TIME_KEY,
+    item_key,
+    items_of,
+    lease_id,
+    lease_key,
+    queue_key,
+)
+from queueber.store.kv import Batch, KeyValue, Stalled, first_after
+from queueber.store.records import (
+    Encoding,
+    decode_item,
+    decode_lease,
+    decode_queue,
+    decode_time,
+    encode_item,
+    encode_lease,
+    encode_queue,
+    encode_time,
+)
+from queueber.units import MIB
+
+
+class Durability(StrEnum):
+    """What a commit that has returned survives."""
+
+    FSYNC = "fsync"
+    """A power cut."""
+
+    OS = "os"
+    """The end of the process, but not of the machine."""
+
+    NONE = "none"
+    """Nothing but a clean stop."""
+
+
+# Rows read at a time to find out which of the leased items are there.  Their contents come along, so the number adapts
+# to what they weigh; it grows slowly, in order that one turn from small to large contents does not fill the memory.
+_CHECK_ROWS_MIN: Final = 8
+_CHECK_ROWS_MAX: Final = 512
+_CHECK_BYTES: Final = 4 * MIB
+
+
+class KeyValueStore:
+    """
+    A `queueber.broker.port.Store` on *db*, which it closes.
+
+    One batch for each commit.  The batch is written first and synced in a step
+    of its own, because the first holds the interpreter and the second, which
+    takes far longer, does not.
+    """
+
+    def __init__(self, db: KeyValue, *, durability: Durability, encoding: Encoding) -> None:
+        self._db = db
+        self._encoding = encoding
+        self._sync = durability is Durability.FSYNC
+        self._synced_sequence = 0
+
+    @property
+    def synced_sequence(self) -> int:
+        """The engine's number for the last commit that is known to be on disk; 0 before the first."""
+        return self._synced_sequence
+
+    def recover(self) -> Recovered:
+        """Read what a broker starts from; a `StorageError` names the row that cannot be."""
+        with self._db.iterator(prefix=QUEUES) as rows:
+            queues = [decode_queue(row, value) for row, value in rows]
+        with self._db.iterator(prefix=LEASES) as rows:
+            records = [(lease_id(row), decode_lease(row, value)) for row, value in rows]
+        mark = self._db.get(TIME_KEY)
+        return Recovered(
+            queues=queues,
+            leases=list(self._without_removed(records)),
+            mark=None if mark is None else decode_time(TIME_KEY, mark),
+        )
+
+    def _without_removed(self, records: Iterable[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
+        """The leases in *records*, with those of their items that are still there."""
+        exist = self._exist(item_key(record.queue, key) for _, record in records for key in record.keys)
+        for lease, record in records:
+            yield RecoveredLease(lease, record.queue, record.deadline, tuple(compress(record.keys, exist)))
+
+    def _exist(self, rows: Iterator[bytes]) -> Iterator[bool]:
+        """For each of *rows*, whether it is there."""
+        count = _CHECK_ROWS_MIN
+        while asked := list(islice(rows, count)):
+            values = self._db.get_many(asked)
+            yield from (value is not None for value in values)
+            size = sum(len(value) for value in values if value is not None)
+            count = min(2 * count, _CHECK_ROWS_MAX, max(1, count * _CHECK_BYTES // max(1, size)))
+
+    def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
+        """Apply all of *writes*, as durably as this store was opened to be."""
+        batch = self._db.write_batch()
+        self._fill(batch, writes)
+        batch.put(TIME_KEY, encode_time(TIME_KEY, mark, self._encoding))
+        try:
+            batch.write()
+        except Stalled as stalled:
+            raise StoreStalled(str(stalled)) from stalled
+        if self._sync:
+            # Asked for before the sync, so that it never names a write the sync did not cover.
+            sequence = self._db.sequence()
+            self._db.sync()
+            self._synced_sequence = sequence
+
+    def _fill(self, batch: Batch, writes: Sequence[Write]) -> None:
+        put, delete, encoding = batch.put, batch.delete, self._encoding
+        for write in writes:
+            # Most frequent first; `match` would cost twice as much.
+            if isinstance(write, PutItem):
+                row = item_key(write.queue, write.item.key)
+                put(row, encode_item(row, write.item, encoding))
+            elif isinstance(write, DeleteItem):
+                delete(item_key(write.queue, write.key))
+            elif isinstance(write, PutLease):
+                row = lease_key(write.id)
+                put(row, encode_lease(row, write.record, encoding))
+            elif isinstance(write, DeleteLease):
+                delete(lease_key(write.id))
+            else:
+                row = queue_key(write.record.number)
+                put(row, encode_queue(row, write.record, encoding))
+
+    def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
+        """The rows of *queue* above *after*, none of which is looked at but those that are returned and one more."""
+        found: list[Item] = []
+        size = 0
+        rows = self._db.iterator(start=item_key(queue, after), include_start=False, stop=first_after(items_of(queue)))
+        with rows:
+            for row, value in rows:
+                if found and (len(found) >= items_max or size >= bytes_max):
+                    return Scan(found, exhausted=False)
+                item = decode_item(row, value)
+                found.append(item)
+                size += len(item.contents)
+        return Scan(found, exhausted=True)
+
+    def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
+        """The items at *keys*, in that order; None where there is no row."""
+        rows = [item_key(queue, key) for key in keys]
+        return [
+            None if value is None else decode_item(row, value)
+            for row, value in zip(rows, self._db.get_many(rows), strict=True)
+        ]
+
+    def close(self) -> None:
+        """Make durable what is not yet, and close the database."""
+        self._db.sync()
+        self._db.close()

@@ -1,0 +1,101 @@
+"""
+What the store needs of a key-value engine: a part of plyvel's interface, and three additions.
+
+The additions are `sync`, because a commit is written first and made durable
+afterwards; `get_many`, because one call for many keys leaves the interpreter
+to other threads meanwhile; and `sequence`, which says how far the engine got.
+Ours is `queueber.store.engine`; anything else of this shape will do.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeAlias
+
+
+class Stalled(Exception):
+    """The engine would have had to wait for its own flushing or compacting.  Nothing was written."""
+
+
+Row: TypeAlias = Any
+"""What a walk gives: a pair of key and value unless it was asked for one of them only."""
+
+
+class Batch(Protocol):
+    """Writes that happen together or not at all, later ones on a key replacing earlier ones."""
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set *key* to *value*."""
+
+    def delete(self, key: bytes) -> None:
+        """Remove *key*, whether or not it is there."""
+
+    def write(self) -> None:
+        """
+        Do it, atomically; durable only after the next `KeyValue.sync`.
+
+        Raises:
+            Stalled: nothing was written.
+        """
+
+
+class Rows(Protocol):
+    """A walk over one snapshot of a range of keys, in their order."""
+
+    def __enter__(self) -> Self:
+        """Itself; leaving the block closes it."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Close it."""
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows that are left: pairs of key and value."""
+
+
+class KeyValue(Protocol):
+    """An ordered map from bytes to bytes, at rest on a disk.  All but `close` may be called from any thread."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value of *key*, or None."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The values of *keys*, in that order, None for those that are not there."""
+
+    def write_batch(self) -> Batch:
+        """An empty batch."""
+
+    def iterator(
+        self,
+        *,
+        start: bytes | None = None,
+        stop: bytes | None = None,
+        include_start: bool = True,
+        prefix: bytes | None = None,
+    ) -> Rows:
+        """The rows from *start* up to but not including *stop*, or all that begin with *prefix*."""
+
+    def sync(self) -> None:
+        """Return once everything written before the call would survive a power cut.  A failure here is final."""
+
+    def sequence(self) -> int:
+        """A number that every write makes larger and that no restart makes smaller."""
+
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+def first_after(prefix: bytes) -> bytes | None:
+    """The smallest key above all that begin with *prefix*; None if there is none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None
+
+
+def write_all(db: KeyValue, puts: Iterable[tuple[bytes, bytes]] = (), deletes: Iterable[bytes] = ()) -> None:
+    """Write *puts* and *deletes* as one batch, not yet durable."""
+    batch = db.write_batch()
+    for key, value in puts:
+        batch.put(key, value)
+    for key in deletes:
+        batch.delete(key)
+    batch.write()

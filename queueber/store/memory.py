@@ -1,0 +1,105 @@
+"""A store that forgets: everything the real one does, in dictionaries."""
+
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from itertools import islice
+from threading import Lock
+
+from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import (
+    DeleteItem,
+    DeleteLease,
+    PutItem,
+    PutLease,
+    PutQueue,
+    Recovered,
+    RecoveredLease,
+    Scan,
+    Write,
+)
+
+
+class MemoryStore:
+    """
+    A `queueber.broker.port.Store` without a disk, held to the same tests as the one with.
+
+    What was committed lasts as long as the object: after a broker is gone,
+    another may start from the same store with `recover`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._items: dict[QueueNumber, dict[Key, Item]] = {}
+        self._order: dict[QueueNumber, list[Key]] = {}
+        self._leases: dict[LeaseId, LeaseRecord] = {}
+        self._queues: dict[QueueNumber, QueueRecord] = {}
+        self._mark: TimeMark | None = None
+        self._closed = False
+
+    def recover(self) -> Recovered:
+        """Everything a broker starts from."""
+        with self._usable():
+            leases = [
+                RecoveredLease(
+                    lease,
+                    record.queue,
+                    record.deadline,
+                    tuple(key for key in record.keys if key in self._items.get(record.queue, ())),
+                )
+                for lease, record in self._leases.items()
+            ]
+            return Recovered(list(self._queues.values()), leases, self._mark)
+
+    def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
+        """Apply all of *writes*."""
+        with self._usable():
+            for write in writes:
+                self._apply(write)
+            self._mark = mark
+
+    def _apply(self, write: Write) -> None:
+        match write:
+            case PutItem(queue, item):
+                rows = self._items.setdefault(queue, {})
+                if item.key not in rows:
+                    insort(self._order.setdefault(queue, []), item.key)
+                rows[item.key] = item
+            case DeleteItem(queue, key):
+                if self._items.get(queue, {}).pop(key, None) is not None:
+                    order = self._order[queue]
+                    del order[bisect_right(order, key) - 1]
+            case PutLease(lease, record):
+                self._leases[lease] = record
+            case DeleteLease(lease):
+                self._leases.pop(lease, None)
+            case PutQueue(record):
+                self._queues[record.number] = record
+
+    def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
+        """The rows of *queue* above *after*."""
+        with self._usable():
+            order, rows = self._order.get(queue, []), self._items.get(queue, {})
+            start = bisect_right(order, after)
+            found: list[Item] = []
+            size = 0
+            for key in islice(order, start, start + items_max):
+                if found and size >= bytes_max:
+                    break
+                found.append(rows[key])
+                size += len(rows[key].contents)
+            return Scan(found, exhausted=start + len(found) == len(order))
+
+    def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
+        """The items at *keys*."""
+        with self._usable():
+            rows = self._items.get(queue, {})
+            return [rows.get(key) for key in keys]
+
+    def close(self) -> None:
+        """Refuse everything from now on."""
+        self._closed = True
+
+    def _usable(self) -> Lock:
+        if self._closed:
+            raise RuntimeError("the store is closed")
+        return self._lock

@@ -1,0 +1,141 @@
+"""Opening a store in a data directory, and the marks that tell later what became of it."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from queueber.errors import StorageError
+from queueber.store import structs
+from queueber.store.directory import HeldDirectory, hold, refusal
+from queueber.store.engine import DB
+from queueber.store.format import bring_up, read_format, write_format
+from queueber.store.keys import CLEAN_KEY
+from queueber.store.keyvalue import Durability, KeyValueStore
+from queueber.store.kv import write_all
+from queueber.store.records import Encoding, seal
+from queueber.store.synced import SyncedFile
+
+
+class RocksStore(KeyValueStore):
+    """The store in a data directory.  Made by `open_store`."""
+
+    def __init__(
+        self,
+        db: DB,
+        held: HeldDirectory,
+        synced: SyncedFile,
+        *,
+        durability: Durability,
+        encoding: Encoding,
+        created: bool,
+        clean: bool,
+    ) -> None:
+        super().__init__(db, durability=durability, encoding=encoding)
+        self._held = held
+        self._synced = synced
+        self._created = created
+        self._clean = clean
+
+    @property
+    def created(self) -> bool:
+        """Whether the database was made by this opening."""
+        return self._created
+
+    @property
+    def clean(self) -> bool:
+        """Whether the server before this one closed its store, as against died; True if there was none."""
+        return self._clean
+
+    def note_synced(self) -> None:
+        """
+        Note how far the log is known to be on disk, so that the next start notices if the end of it is missing.
+
+        Blocks for one sync, unless nothing was committed since.  To be called
+        about once a second by one thread at a time; commits may go on.
+        """
+        if self._synced_sequence:
+            self._synced.note(self._synced_sequence)
+
+    def close(self) -> None:
+        """Mark a clean stop, close the database and let others have the directory."""
+        sequence = self._db.sequence()
+        write_all(self._db, [(CLEAN_KEY, seal(CLEAN_KEY, structs.build_sync(sequence)))])
+        super().close()
+        self.note_synced()
+        self._held.release()
+
+
+def open_store(
+    path: Path, *, durability: Durability = Durability.FSYNC, encoding: Encoding = Encoding.UNPACKED
+) -> RocksStore:
+    """
+    The store in the data directory *path*, which is created if it is not there.
+
+    Args:
+        path: the directory.  Nobody else may be able to write to it; others cannot read it afterwards.
+        durability: what a commit survives.  `none` is for directories created with it only, and only it is for those.
+        encoding: how structs are written from now on.
+
+    Raises:
+        StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
+    """
+    held = hold(path)
+    with ExitStack() as undo:
+        undo.callback(held.release)
+        try:
+            store = _open(held, undo, durability, encoding)
+        except StorageError as error:
+            raise refusal(path, str(error)) from error
+        undo.pop_all()
+    return store
+
+
+def _open(held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding) -> RocksStore:
+    """The store in *held*; *undo* gets what closes it again."""
+    wal = durability is not Durability.NONE
+    synced = SyncedFile(held.synced)
+    created, clean = not held.ready, True
+    if not created:
+        db = DB(str(held.database), wal=wal)
+        undo.callback(db.close)
+        _check_end(db, synced)
+        clean = _check_format(db, durability)
+        if not clean and not wal:
+            # What was flushed before the server died is some older state: removed items would come back.
+            db.close()
+            created = True
+    if created:
+        held.begin()
+        db = DB(str(held.database), create_if_missing=True, wal=wal)
+        undo.callback(db.close)
+        write_format(db, "" if wal else durability)
+    write_all(db, deletes=[CLEAN_KEY])
+    db.sync()
+    if created:
+        held.finish()
+    return RocksStore(db, held, synced, durability=durability, encoding=encoding, created=created, clean=clean)
+
+
+def _check_end(db: DB, synced: SyncedFile) -> None:
+    """Refuse a database whose log ends before what was known to be on disk."""
+    noted, found = synced.read(), db.sequence()
+    if noted is not None and found < noted:
+        raise StorageError(
+            f"acknowledged writes are missing: the log ends at {found:,}, and {noted:,} was on disk;"
+            f" restore it, or remove {synced.path.name!r} to go on without them"
+        )
+
+
+def _check_format(db: DB, durability: Durability) -> bool:
+    """Bring *db* up to date, refuse it for what it cannot be used for, and say whether it was closed in order."""
+    found = read_format(db)
+    if found is None:
+        raise StorageError("its database does not say of which format it is")
+    bring_up(db, found)
+    asked = "" if durability is not Durability.NONE else durability
+    if found.durability != asked:
+        made = found.durability or "a log"
+        raise StorageError(
+            f"it was created with {made} and cannot be used with durability {durability}; what needs"
+            f" no log is kept apart from what must last"
+        )
+    return db.get(CLEAN_KEY) is not None
