@@ -1,1 +1,124 @@
-"""queueber.wire"""
+"""
+Cap'n Proto RPC between two parties, and the queue's interface on top of it.
+
+Feed bytes to `Connection.receive_data`, act on the events, send what
+`data_to_send` gives.  A call's parameters are read and its results written
+with the function of that name.  Stored values are read and built with
+`layout`, and packed with `pack`.  Nothing here touches a socket or a clock.
+"""
+
+from queueber.wire.connection import Connection, ConnectionStats
+from queueber.wire.events import Aborted, Called, Event, Finished, Released, Returned
+from queueber.wire.layout import layout
+from queueber.wire.messages import (
+    AnswerId,
+    Canceled,
+    ImportedCap,
+    ImportId,
+    Params,
+    PromisedAnswer,
+    QuestionId,
+    RemoteException,
+    Results,
+    Target,
+)
+from queueber.wire.queue_requests import (
+    read_add_request,
+    read_extend_request,
+    read_poll_request,
+    read_queue_request,
+    read_remove_request,
+    write_add_request,
+    write_extend_request,
+    write_poll_request,
+    write_queue_request,
+    write_remove_request,
+)
+from queueber.wire.queue_responses import (
+    QUEUE_RESPONSE,
+    read_add_response,
+    read_bootstrap,
+    read_extend_response,
+    read_poll_response,
+    read_queue_response,
+    read_remove_response,
+    write_add_response,
+    write_extend_response,
+    write_poll_response,
+    write_remove_response,
+)
+from queueber.wire.queue_types import (
+    ADD,
+    BROKER_INTERFACE_ID,
+    EXTEND,
+    POLL,
+    QUEUE,
+    QUEUE_INTERFACE_ID,
+    REMOVE,
+    AddRequest,
+    AddResponse,
+    ExtendRequest,
+    NewItem,
+    PolledItem,
+    PollRequest,
+    PollResponse,
+    RemoveRequest,
+)
+
+__all__ = [
+    "ADD",
+    "BROKER_INTERFACE_ID",
+    "EXTEND",
+    "POLL",
+    "QUEUE",
+    "QUEUE_INTERFACE_ID",
+    "QUEUE_RESPONSE",
+    "REMOVE",
+    "Aborted",
+    "AddRequest",
+    "AddResponse",
+    "AnswerId",
+    "Called",
+    "Canceled",
+    "Connection",
+    "ConnectionStats",
+    "Event",
+    "ExtendRequest",
+    "Finished",
+    "ImportId",
+    "ImportedCap",
+    "NewItem",
+    "Params",
+    "PollRequest",
+    "PollResponse",
+    "PolledItem",
+    "PromisedAnswer",
+    "QuestionId",
+    "Released",
+    "RemoteException",
+    "RemoveRequest",
+    "Results",
+    "Returned",
+    "Target",
+    "layout",
+    "read_add_request",
+    "read_add_response",
+    "read_bootstrap",
+    "read_extend_request",
+    "read_extend_response",
+    "read_poll_request",
+    "read_poll_response",
+    "read_queue_request",
+    "read_queue_response",
+    "read_remove_request",
+    "read_remove_response",
+    "write_add_request",
+    "write_add_response",
+    "write_extend_request",
+    "write_extend_response",
+    "write_poll_request",
+    "write_poll_response",
+    "write_queue_request",
+    "write_remove_request",
+    "write_remove_response",
+]

@@ -1,0 +1,109 @@
+"""
+The standard stream framing: a byte stream in, messages out.
+
+A message is a table of 32-bit little-endian numbers (how many segments, less
+one; the words of each; padding to a whole word), then the segments end to end.
+"""
+
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+from struct import Struct, unpack_from
+
+from queueber.errors import RemoteProtocolError
+from queueber.limits import Limits
+from queueber.wire.reader import WORD, Frame, words_of
+
+_HEADER = Struct("<II")
+_BITS_32 = 0xFFFFFFFF
+
+
+def framed(segment: bytes) -> bytes:
+    """The message whose only segment is *segment*, a whole number of words, ready for a stream."""
+    return _HEADER.pack(0, len(segment) // WORD) + segment
+
+
+class Framer:
+    """
+    Accumulates bytes; gives each complete message once.
+
+    It holds at most one incomplete message and copies no byte more than a few
+    times, however the stream was cut; a message that came whole is not copied.
+    One that promises more than the limits allow is refused as soon as the
+    words that say so have come, before its body has.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._segments_max = limits.segments
+        self._words_max = limits.frame_bytes // WORD
+        self._factor = limits.traversal_factor
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._needed = WORD
+
+    @property
+    def held(self) -> int:
+        """Bytes held of a message that has begun; 0 between messages."""
+        return self._held
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """
+        The messages that *data*, the stream's next bytes, completes; in order.
+
+        All of them must have been taken before the next call.
+
+        Raises:
+            RemoteProtocolError: the stream is beyond repair.  The messages
+                before the bad one have been given.
+        """
+        held = self._held + len(data)
+        if held < self._needed:
+            if data:
+                self._pieces.append(data)
+                self._held = held
+            return
+        if self._pieces:
+            data = b"".join([*self._pieces, data])
+            self._pieces.clear()
+        words = words_of(data)
+        count = len(words)
+        at, needed = 0, WORD
+        while at < count:
+            header = words[at]
+            if header & _BITS_32:
+                segments, end = self._table(data, at, count)
+            else:
+                segments, end = None, at + 1 + (header >> 32)
+                if end - at > self._words_max:
+                    raise self._too_long(end - at)
+            if end > count:
+                needed = (end - at) * WORD
+                break
+            start, stop = segments[0] if segments else (at + 1, end)
+            yield Frame(data, words, start, stop, segments, self._factor * (end - at))
+            at = end
+        self._hold(data, at * WORD, needed)
+
+    def _hold(self, data: bytes, first: int, needed: int) -> None:
+        """Keep what follows *first* of a message of which *needed* bytes must have come before it is looked at."""
+        self._held = len(data) - first
+        self._needed = needed
+        if self._held:
+            self._pieces.append(data[first:])
+
+    def _table(self, data: bytes, at: int, count: int) -> tuple[list[tuple[int, int]] | None, int]:
+        """The bounds of the segments of the message at word *at*, and its end; or None, and the end of its table."""
+        segments = unpack_from("<I", data, at * WORD)[0] + 1
+        if segments > self._segments_max:
+            raise RemoteProtocolError(f"a message has {segments:,} segments; the limit is {self._segments_max:,}")
+        body = at + segments // 2 + 1
+        if body > count:
+            return None, body
+        sizes = unpack_from(f"<{segments}I", data, at * WORD + 4)
+        if body - at + sum(sizes) > self._words_max:
+            raise self._too_long(body - at + sum(sizes))
+        bounds = list(pairwise(accumulate(sizes, initial=body)))
+        return bounds, bounds[-1][1]
+
+    def _too_long(self, words: int) -> RemoteProtocolError:
+        limit = self._words_max * WORD
+        return RemoteProtocolError(f"a message is {words * WORD:,} bytes; the limit is {limit:,}")

@@ -1,0 +1,196 @@
+"""
+The parameters of the queue's methods: read by a server, written by a client.
+
+All reading functions take the `Params` of a call and raise `RemoteProtocolError`
+when those are malformed: then nothing from that peer can be trusted, and the
+connection is to be aborted.  `InvalidRequest` is for sound requests that no
+server could carry out.
+
+Spans come in whole seconds and, replacing those unless it is 0, milliseconds.
+Writers fill both, so that older servers understand them.
+"""
+
+from queueber.errors import InvalidRequest, too_large
+from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
+from queueber.units import SpanMs, seconds_rounded_up, span_from
+from queueber.wire.layout import Layout, layout
+from queueber.wire.messages import Params
+from queueber.wire.queue_types import AddRequest, ExtendRequest, NewItem, PollRequest, RemoveRequest
+from queueber.wire.reader import Frame, ListAt, StructAt, bytes_at, slot_at, struct_at, struct_list_at, text_at
+
+_ADD = layout("AddRequest")
+_ITEM = layout("Item")
+_REMOVE = layout("RemoveRequest")
+_POLL = layout("PollRequest")
+_EXTEND = layout("ExtendRequest")
+_QUEUE_PARAMS = layout("Broker.queue$Params")
+
+_ITEMS = _ADD.slots["items"]
+_CONTENTS = _ITEM.slots["contents"]
+_SECS = _ITEM.numbers["visibilityTimeoutSecs"].word
+_MS = _ITEM.numbers["visibilityTimeoutMs"].word
+
+_REQ = 0
+"""The one parameter of each method of a queue."""
+
+assert all(layout(f"Queue.{method}$Params").slots == {"req": _REQ} for method in ("add", "remove", "poll", "extend"))
+
+
+def read_add_request(params: Params, limits: Limits) -> AddRequest:
+    """
+    The parameters of `add`.
+
+    Raises:
+        InvalidRequest: too many items, or too many bytes in one or in all; found
+            before they are copied.
+        RemoteProtocolError: they are malformed.
+    """
+    frame, request = _request(params)
+    at = request[1] + _ITEMS
+    if at >= request[2]:
+        return AddRequest([])
+    items = struct_list_at(frame, at, request[3], request[4])
+    if items.count > limits.items_per_add:
+        raise too_large("items", value=items.count, limit=limits.items_per_add, unit="items")
+    return AddRequest(_items(items, limits))
+
+
+def _items(items: ListAt, limits: Limits) -> list[NewItem]:
+    frame, words, data = items.frame, items.frame.words, items.frame.data
+    step, data_words, start, end = items.step, items.data_words, items.start, items.end
+    has_contents = step - data_words > _CONTENTS
+    found, total, body = [], 0, items.first
+    for index in range(items.count):
+        seconds = words[body + _SECS] if data_words > _SECS else 0
+        ms = words[body + _MS] if data_words > _MS else 0
+        contents = b""
+        if has_contents:
+            first, last = bytes_at(frame, body + data_words + _CONTENTS, start, end)
+            length = last - first
+            total += length
+            if length > limits.contents_bytes:
+                raise too_large(f"items[{index}].contents", value=length, limit=limits.contents_bytes, unit="bytes")
+            if total > limits.add_bytes:
+                raise too_large(f"contents up to items[{index}]", value=total, limit=limits.add_bytes, unit="bytes")
+            contents = data[first:last]
+        found.append(NewItem(contents, span_from(seconds, ms)))
+        body += step
+    return found
+
+
+def read_remove_request(params: Params) -> RemoveRequest:
+    """The parameters of `remove`; neither id nor lease is checked for its length."""
+    frame, request = _request(params)
+    return RemoveRequest(_data(frame, request, _REMOVE, "id"), _data(frame, request, _REMOVE, "lease"))
+
+
+def read_poll_request(params: Params) -> PollRequest:
+    """The parameters of `poll`; a lease of no length is not refused here."""
+    frame, request = _request(params)
+    no_wait = bool(_POLL.numbers["noWait"].of(frame, request))
+    wait = _span(frame, request, _POLL, "timeout")
+    return PollRequest(
+        lease=_span(frame, request, _POLL, "leaseValidity"),
+        num_items=_POLL.numbers["numItems"].of(frame, request) or 1,
+        wait=wait if wait and not no_wait else None,
+        no_wait=no_wait,
+    )
+
+
+def read_extend_request(params: Params) -> ExtendRequest:
+    """The parameters of `extend`; neither the lease's length nor a span of none is refused here."""
+    frame, request = _request(params)
+    return ExtendRequest(_data(frame, request, _EXTEND, "lease"), _span(frame, request, _EXTEND, "leaseValidity"))
+
+
+def read_queue_request(params: Params) -> str:
+    """
+    The parameter of `Broker.queue`: a queue's name.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or not UTF-8.
+        RemoteProtocolError: it is malformed.
+    """
+    frame = params.frame
+    struct = struct_at(frame, params.at, params.start, params.end)
+    at = struct[1] + _QUEUE_PARAMS.slots["name"]
+    name = text_at(frame, at, struct[3], struct[4]) if at < struct[2] else b""
+    if not name:
+        raise InvalidRequest("name is empty")
+    if len(name) > QUEUE_NAME_BYTES_MAX:
+        raise too_large("name", value=len(name), limit=QUEUE_NAME_BYTES_MAX, unit="bytes")
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("name is not UTF-8") from None
+
+
+def write_add_request(request: AddRequest) -> bytes:
+    """The parameters of `add`, ready for `Connection.call`."""
+    items = [
+        {
+            "contents": item.contents,
+            "visibilityTimeoutSecs": seconds_rounded_up(item.delay),
+            "visibilityTimeoutMs": item.delay,
+        }
+        for item in request.items
+    ]
+    return layout("Queue.add$Params").build(req={"items": items})
+
+
+def write_remove_request(request: RemoveRequest) -> bytes:
+    """The parameters of `remove`."""
+    return layout("Queue.remove$Params").build(req={"id": request.id, "lease": request.lease})
+
+
+def write_poll_request(request: PollRequest) -> bytes:
+    """
+    The parameters of `poll`.
+
+    A wait of 0 is `no_wait`, not the endless wait that zeros on the wire mean.
+    A server that does not know `noWait` waits for a second instead.
+    """
+    wait = request.wait or SpanMs(0)
+    no_wait = request.no_wait or request.wait == 0
+    fields = {
+        "leaseValiditySecs": seconds_rounded_up(request.lease),
+        "leaseValidityMs": request.lease,
+        "numItems": request.num_items,
+        "timeoutSecs": 1 if no_wait else seconds_rounded_up(wait),
+        "timeoutMs": wait,
+        "noWait": no_wait,
+    }
+    return layout("Queue.poll$Params").build(req=fields)
+
+
+def write_extend_request(request: ExtendRequest) -> bytes:
+    """The parameters of `extend`."""
+    fields = {
+        "lease": request.lease,
+        "leaseValiditySecs": seconds_rounded_up(request.span),
+        "leaseValidityMs": request.span,
+    }
+    return layout("Queue.extend$Params").build(req=fields)
+
+
+def write_queue_request(name: str) -> bytes:
+    """The parameter of `Broker.queue`."""
+    return _QUEUE_PARAMS.build(name=name)
+
+
+def _request(params: Params) -> tuple[Frame, StructAt]:
+    """The struct that is the one parameter of a method of a queue."""
+    frame = params.frame
+    return frame, slot_at(frame, struct_at(frame, params.at, params.start, params.end), _REQ)
+
+
+def _data(frame: Frame, struct: StructAt, of: Layout, field: str) -> bytes:
+    at = struct[1] + of.slots[field]
+    if at >= struct[2]:
+        return b""
+    first, last = bytes_at(frame, at, struct[3], struct[4])
+    return frame.data[first:last]
+
+
+def _span(frame: Frame, struct: StructAt, of: Layout, field: str) -> SpanMs:
+    return span_from(of.numbers[field + "Secs"].of(frame, struct), of.numbers[field + "Ms"].of(frame, struct))

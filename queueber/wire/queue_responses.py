@@ -1,0 +1,178 @@
+"""
+The results of the queue's methods: written by a server, read by a client.
+
+What a server writes is content for `Connection.return_results`.  Readers take
+the outcome of a call and raise `RemoteProtocolError` when it is malformed.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from queueber.errors import RemoteProtocolError
+from queueber.units import WallMs
+from queueber.wire.builder import CAPABILITY, data_body, pointers_body, segment, struct_body, structs_body
+from queueber.wire.layout import layout
+from queueber.wire.messages import ImportId, Results
+from queueber.wire.queue_types import AddResponse, PolledItem, PollResponse
+from queueber.wire.reader import (
+    Frame,
+    StructAt,
+    bytes_at,
+    capability_at,
+    pointer_list_at,
+    slot_at,
+    struct_at,
+    struct_list_at,
+)
+
+ID_BYTES = 16
+
+_ADD = layout("AddResponse")
+_POLL = layout("PollResponse")
+_ITEM = layout("PolledItem")
+_QUEUE_RESULTS = layout("Broker.queue$Results")
+
+_RESP = 0
+"""The one result of each method of a queue."""
+
+assert all(layout(f"Queue.{method}$Results").slots == {"resp": _RESP} for method in ("add", "remove", "poll", "extend"))
+
+# `write_poll_response` gives fields in this order.
+assert (_ITEM.data_words, _ITEM.slots) == (2, {"contents": 0, "id": 1})
+assert (_ITEM.numbers["attempt"].word, _ITEM.numbers["addedAtMs"].word) == (0, 1)
+assert (_POLL.data_words, _POLL.slots) == (1, {"items": 0, "lease": 1})
+
+_REMOVED = {flag: layout("Queue.remove$Results").build(resp={"removed": flag}) for flag in (False, True)}
+_EXTENDED = {flag: layout("Queue.extend$Results").build(resp={"extended": flag}) for flag in (False, True)}
+
+QUEUE_RESPONSE = _QUEUE_RESULTS.build(queue=struct_body([], [])._replace(pointer=CAPABILITY))
+"""The results of `Broker.queue`: the first of the capabilities that go with it."""
+
+
+def write_add_response(ids: Sequence[bytes]) -> bytes:
+    """The results of `add`; each id is 16 bytes."""
+    return _before_ids(len(ids)) + b"".join(ids)
+
+
+@lru_cache(maxsize=128)
+def _before_ids(count: int) -> bytes:
+    """All of the results of `add` up to the ids themselves."""
+    ids = pointers_body([data_body(bytes(ID_BYTES))] * count)
+    whole = segment(struct_body([], [struct_body([], [ids])]))
+    return whole[: len(whole) - count * ID_BYTES]
+
+
+def write_remove_response(removed: bool) -> bytes:
+    """The results of `remove`."""
+    return _REMOVED[removed]
+
+
+def write_extend_response(extended: bool) -> bytes:
+    """The results of `extend`."""
+    return _EXTENDED[extended]
+
+
+def write_poll_response(response: PollResponse) -> bytes:
+    """The results of `poll`."""
+    items = [((item.attempt, item.added_at), (data_body(item.contents), data_body(item.id))) for item in response.items]
+    found = structs_body(_ITEM.data_words, _ITEM.pointers, items)
+    lease = data_body(response.lease)
+    return segment(struct_body([], [struct_body([response.deadline], [found, lease])]))
+
+
+def read_add_response(results: Results) -> AddResponse:
+    """What `add` returned."""
+    frame, response = _response(results)
+    at = response[1] + _ADD.slots["ids"]
+    if at >= response[2]:
+        return AddResponse([])
+    ids = pointer_list_at(frame, at, response[3], response[4])
+    return AddResponse([_data(ids.frame, (at, ids.start, ids.end)) for at in ids.words()])
+
+
+def read_remove_response(results: Results) -> bool:
+    """What `remove` returned."""
+    return bool(layout("RemoveResponse").numbers["removed"].of(*_response(results)))
+
+
+def read_extend_response(results: Results) -> bool:
+    """What `extend` returned."""
+    return bool(layout("ExtendResponse").numbers["extended"].of(*_response(results)))
+
+
+def read_poll_response(results: Results) -> PollResponse:
+    """What `poll` returned."""
+    frame, response = _response(results)
+    items: list[PolledItem] = []
+    at = response[1] + _POLL.slots["items"]
+    if at < response[2]:
+        found = struct_list_at(frame, at, response[3], response[4])
+        found.frame.spend(found.count)
+        items = [_item(found.frame, found.element(index)) for index in range(found.count)]
+    deadline = _POLL.numbers["leaseDeadlineMs"].of(frame, response)
+    return PollResponse(items, _slot_data(frame, response, _POLL.slots["lease"]), WallMs(deadline))
+
+
+def read_queue_response(results: Results) -> ImportId:
+    """
+    What `Broker.queue` returned: a reference to a queue.
+
+    Raises:
+        RemoteProtocolError: there is no capability, or none that can be used.
+    """
+    return _capability(results, (_QUEUE_RESULTS.slots["queue"],))
+
+
+def read_bootstrap(results: Results) -> ImportId:
+    """
+    What a bootstrap returned: a reference to the object that leads to all others.
+
+    Raises:
+        RemoteProtocolError: there is no capability, or none that can be used.
+    """
+    return _capability(results, ())
+
+
+def _capability(results: Results, path: Sequence[int]) -> ImportId:
+    """The capability in the pointer field that *path* names, or in place of the content."""
+    content = results.content
+    pointer = content.at, content.start, content.end
+    if path:
+        struct = struct_at(content.frame, *pointer)
+        pointer = struct[1] + path[0], *struct[3:]
+        if pointer[0] >= struct[2]:
+            raise RemoteProtocolError("the results lack a capability")
+    index = capability_at(content.frame, *pointer)
+    if index is None or index >= len(results.capabilities):
+        raise RemoteProtocolError("the results lack a capability")
+    found = results.capabilities[index]
+    if found is None:
+        raise RemoteProtocolError("the results hold a capability of a kind that cannot be used here")
+    return found
+
+
+def _response(results: Results) -> tuple[Frame, StructAt]:
+    """The struct that is the one result of a method of a queue."""
+    content = results.content
+    return content.frame, slot_at(
+        content.frame, struct_at(content.frame, content.at, content.start, content.end), _RESP
+    )
+
+
+def _item(frame: Frame, struct: StructAt) -> PolledItem:
+    return PolledItem(
+        contents=_slot_data(frame, struct, _ITEM.slots["contents"]),
+        id=_slot_data(frame, struct, _ITEM.slots["id"]),
+        attempt=_ITEM.numbers["attempt"].of(frame, struct),
+        added_at=WallMs(_ITEM.numbers["addedAtMs"].of(frame, struct)),
+    )
+
+
+def _slot_data(frame: Frame, struct: StructAt, slot: int) -> bytes:
+    at = struct[1] + slot
+    return _data(frame, (at, *struct[3:])) if at < struct[2] else b""
+
+
+def _data(frame: Frame, pointer: tuple[int, int, int]) -> bytes:
+    first, last = bytes_at(frame, *pointer)
+    return frame.data[first:last]
