@@ -125,9 +125,6 @@ class Limits:
 
 DEFAULTS = Limits()
 
-# What a refill has brought is not dropped again before it is served.
-assert 2 * DEFAULTS.refill_bytes <= DEFAULTS.queue_window_bytes <= DEFAULTS.window_bytes
-
 # One item always fits a poll's reply, and that reply always fits a frame.
 assert CONTENTS_BYTES_MAX <= ADD_BYTES_MAX
 assert CONTENTS_BYTES_MAX <= POLL_BYTES_MAX

@@ -35,13 +35,21 @@ class Budget:
     polls: int
     items: int
     bytes: int
+    room: int
+    """Items that may still become leased; this bound gives way to nobody."""
+
     spent: bool = False
     """Whether a poll has been served: until then the bounds give way to it."""
 
     @property
     def exhausted(self) -> bool:
         """Whether another poll has to wait for the next claim."""
-        return self.spent and (self.polls <= 0 or self.items <= 0 or self.bytes <= 0)
+        return self.room <= 0 or (self.spent and (self.polls <= 0 or self.no_more_items))
+
+    @property
+    def no_more_items(self) -> bool:
+        """Whether the polls of this claim have to make do with what they have."""
+        return self.room <= 0 or self.items <= 0 or self.bytes <= 0
 
 
 @define(eq=False)
@@ -95,7 +103,7 @@ def share_out(
 def _next_turn(window: Window, share: Share, now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
     """Deal one more item to *share*; return whether it is to have another turn."""
     item = window.head(now)
-    if item is None or budget.items <= 0 or budget.bytes <= 0 or not share.has_room(item, reply_bytes_max):
+    if item is None or budget.no_more_items or not share.has_room(item, reply_bytes_max):
         return False
     _deal(window, share, budget)
     return len(share.items) < share.waiter.wanted
@@ -105,4 +113,5 @@ def _deal(window: Window, share: Share, budget: Budget) -> None:
     item = window.pop()
     share.take(item)
     budget.items -= 1
+    budget.room -= 1
     budget.bytes -= len(item.contents)

@@ -146,36 +146,39 @@ class Polls:
 
     def distribute(self, now: WallMs) -> list[Plan[list[Delivery]]]:
         """Serve the stirred queues in one claim.  Those it did not come to stay stirred."""
-        budget = Budget(self._bounds.polls, self._bounds.items, self._bounds.bytes)
+        budget = self._budget()
         if not self._leases_full:
             self._stirred |= self._starved
             self._starved = {}
         stirred, self._stirred = self._stirred, {}
         return [plan for queue in stirred if (plan := self.serve(queue, now, budget)) is not None]
 
+    def _budget(self) -> Budget:
+        bounds = self._bounds
+        return Budget(bounds.polls, bounds.items, bounds.bytes, room=self._limits.leased_items - self._leases.items)
+
     def serve(self, queue: Queue, now: WallMs, budget: Budget | None = None) -> Plan[list[Delivery]] | None:
         """Serve one queue: the plan that does it, or None when nobody can be answered yet."""
-        if budget is None:
-            budget = Budget(self._bounds.polls, self._bounds.items, self._bounds.bytes)
+        budget = budget or self._budget()
         if not self._has_enough(queue, now):
             self._journal.start_refill(queue)
             return None
+        queue.refilled = False
         writes: list[Write] = []
         deliveries: list[Delivery] = []
-        if not self._leases_full:
-            shares = share_out(
-                queue.window,
-                self._servable(queue),
-                now=now,
-                budget=budget,
-                reply_bytes_max=self._limits.poll_bytes,
-            )
-            for share in shares:
-                deliveries.append(delivery := self._lease(queue, share, now))
-                assert delivery.lease is not None
-                writes.append(PutLease(delivery.lease.id, delivery.lease.record()))
-            if shares:
-                self._queues.claimed_from(queue)
+        shares = share_out(
+            queue.window,
+            self._servable(queue),
+            now=now,
+            budget=budget,
+            reply_bytes_max=self._limits.poll_bytes,
+        )
+        for share in shares:
+            lease = self._lease(queue, share, now)
+            deliveries.append(Delivery(share.waiter, share.items, lease))
+            writes.append(PutLease(lease.id, lease.record()))
+        if shares:
+            self._queues.claimed_from(queue)
         deliveries += self._answer_lapsed(queue, now)
         self._look_ahead(queue, now)
         if not deliveries:
@@ -183,9 +186,12 @@ class Polls:
         return self._journal.plan(queue, writes, deliveries)
 
     def _has_enough(self, queue: Queue, now: WallMs) -> bool:
-        """Whether the window has all that is due, or all this claim can hand out, or as much as is worth waiting for."""
+        """Whether the window has all that is due, all this claim can hand out, or as much as is worth waiting for."""
         window = queue.window
         if window.covers(now) or window.bytes >= self._limits.refill_bytes:
+            return True
+        if queue.refilled and window.head(now) is not None:
+            # One scan a claim: what it brought is handed out, however little, so that every round gets on.
             return True
         demand = 1 if queue.line.lapsed else 0
         for waiter in queue.line:
@@ -203,7 +209,7 @@ class Polls:
             else:
                 yield waiter
 
-    def _lease(self, queue: Queue, share: Share, now: WallMs) -> Delivery:
+    def _lease(self, queue: Queue, share: Share, now: WallMs) -> Lease:
         waiter = share.waiter
         lease = Lease(
             self._fresh_lease_id(),
@@ -216,7 +222,7 @@ class Polls:
         self._leases.insert(lease)
         queue.hold(share.items)
         self._claimed(waiter)
-        return Delivery(waiter, share.items, lease)
+        return lease
 
     def _claimed(self, waiter: Waiter) -> None:
         self._unpark(waiter)

@@ -46,6 +46,9 @@ class Queue:
     refill: Refill | None = None
     """At most one scan is on its way."""
 
+    refilled: bool = False
+    """A scan has come back since the last claim."""
+
     def __len__(self) -> int:
         return self.added - self.removed
 

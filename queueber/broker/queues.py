@@ -111,9 +111,13 @@ class Queues:
             self._in_memory.move_to_end(queue, last=False)
         if queue.window.bytes > self._limits.queue_window_bytes:
             # To half and not just below, so that the next put does not sort it all again.
-            queue.window.trim(self._limits.queue_window_bytes // 2, queue.floor)
+            # The head stays whatever it costs: a claim that waits for it gets it.
+            queue.window.trim(self._limits.queue_window_bytes // 2, queue.floor, keep=1)
         while self._meter.bytes > self._limits.window_bytes:
             victim = next(iter(self._in_memory))
+            if victim is queue and len(self._in_memory) == 1:
+                victim.window.trim(self._limits.window_bytes // 2, victim.floor, keep=1)
+                break
             half = victim.window.bytes // 2
             victim.window.trim(half if half > _TRIM_WHOLE_BYTES else 0, victim.floor)
             if not victim.window:

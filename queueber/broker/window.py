@@ -88,16 +88,16 @@ class Window:
         for item in items:
             self.put(item)
 
-    def trim(self, bytes_max: int, floor: Key) -> None:
+    def trim(self, bytes_max: int, floor: Key, *, keep: int = 0) -> None:
         """
-        Drop the tail until the rest costs at most *bytes_max*.
+        Drop the tail until the rest costs at most *bytes_max* or is no more than *keep* items.
 
         *floor* is a key that every unleased item lies above: what is still
         known of the queue when nothing is left.
         """
         self._heap.sort()
         hi = self.hi
-        while self.bytes > bytes_max:
+        while self.bytes > bytes_max and len(self._heap) > keep:
             self._charge(self._heap.pop()[1], -1)
             hi = self._heap[-1][0] if self._heap else floor
         self.hi = hi

@@ -1,0 +1,210 @@
+"""A broker on counted ids, and a disk that is as slow as the test says."""
+
+from collections.abc import Sequence
+
+import pytest
+from attrs import define, field
+
+from queueber.broker import Broker, ClaimBounds, Item, ItemId, Key, LeaseId, Plan
+from queueber.broker.model import LOWEST, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, RecoveredLease, Scan, Write
+from queueber.limits import Limits
+from queueber.units import SpanMs, WallMs
+
+START = WallMs(1_000_000)
+
+
+@define
+class CountedIds:
+    """1, 2, 3, … as ids."""
+
+    count: int = 0
+
+    def item(self, now: WallMs) -> ItemId:
+        self.count += 1
+        return ItemId(self.count.to_bytes(16, "big"))
+
+    def lease(self) -> LeaseId:
+        self.count += 1
+        return LeaseId(b"L" + self.count.to_bytes(15, "big"))
+
+
+@define
+class Rows:
+    """What is on a disk, as dictionaries: the obvious store."""
+
+    items: dict[tuple[QueueNumber, Key], Item] = field(factory=dict)
+    leases: dict[LeaseId, LeaseRecord] = field(factory=dict)
+    queues: dict[QueueNumber, QueueRecord] = field(factory=dict)
+
+    def apply(self, plan: Plan) -> None:
+        for write in plan.writes:
+            self._write(write)
+        if plan.record is not None:
+            self.queues[plan.record.number] = plan.record
+
+    def _write(self, write: Write) -> None:
+        match write:
+            case PutItem(queue, item):
+                self.items[queue, item.key] = item
+            case DeleteItem(queue, key):
+                del self.items[queue, key]
+            case PutLease(lease_id, record):
+                self.leases[lease_id] = record
+            case DeleteLease(lease_id):
+                del self.leases[lease_id]
+
+    def copy(self) -> "Rows":
+        return Rows(dict(self.items), dict(self.leases), dict(self.queues))
+
+    def scan(self, queue: QueueNumber, after: Key, items_max: int, bytes_max: int = 10**9) -> Scan:
+        found = sorted((key for number, key in self.items if number == queue and key > after))
+        taken: list[Item] = []
+        size = 0
+        for key in found:
+            if len(taken) == items_max or size >= bytes_max:
+                break
+            taken.append(self.items[queue, key])
+            size += len(taken[-1].contents)
+        return Scan(taken, exhausted=len(taken) == len(found))
+
+    def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
+        return [self.items.get((queue, key)) for key in keys]
+
+    def recover(self) -> Recovered:
+        leases = [
+            RecoveredLease(
+                lease_id,
+                record.queue,
+                record.deadline,
+                tuple(key for key in record.keys if (record.queue, key) in self.items),
+            )
+            for lease_id, record in self.leases.items()
+        ]
+        return Recovered(list(self.queues.values()), leases, None)
+
+    def check(self, broker: Broker) -> None:
+        """What is on the disk is true by itself: nothing unleased lies at or below a floor, counters are exact."""
+        leased = {(record.queue, key) for record in self.leases.values() for key in record.keys}
+        for number, record in self.queues.items():
+            mine = [key for queue, key in self.items if queue == number]
+            assert record.added - record.removed == len(mine)
+            assert all(key > record.floor for key in mine if (number, key) not in leased)
+        assert all(key > LOWEST for _, key in self.items)
+
+
+@define
+class Bench:
+    """A broker and its disk, moved by hand."""
+
+    broker: Broker
+    rows: Rows = field(factory=Rows)
+    now: WallMs = START
+    pending: list[Plan] = field(factory=list)
+
+    @property
+    def queue(self):
+        return self.broker.queue("default")
+
+    def submit(self, plan):
+        self.pending.append(plan)
+        return plan
+
+    def sync(self) -> None:
+        """Commit what was planned, and settle what was claimed, until there is no more."""
+        while self.pending:
+            self.commit(len(self.pending))
+
+    def commit(self, count: int) -> None:
+        plans, self.pending = self.pending[:count], self.pending[count:]
+        for plan in plans:
+            self.rows.apply(plan)
+            if plan.writes:
+                self.broker.committed(plan)
+        self.rows.check(self.broker)
+        for plan in plans:
+            if isinstance(plan.reply, list) and plan.reply and hasattr(plan.reply[0], "waiter"):
+                for delivery in plan.reply:
+                    back = self.broker.settle(delivery)
+                    if back is not None:
+                        self.pending.append(back)
+
+    def refill(self) -> int:
+        """Answer every scan that was asked for; return how many there were."""
+        refills = self.broker.take_refills()
+        for refill in refills:
+            self.broker.refilled(refill, self.rows.scan(refill.number, refill.after, 3))
+        return len(refills)
+
+    def distribute(self):
+        """Claims and refills until there is nothing more to do; the deliveries."""
+        self.broker.polls.tick(self.now)
+        deliveries = []
+        while True:
+            for plan in self.broker.polls.distribute(self.now):
+                self.submit(plan)
+                deliveries += plan.reply
+            self.broker.check()
+            if not self.refill() and not self.broker.polls.stirred:
+                return deliveries
+
+    def add(self, *contents: bytes, delay: int = 0, name: str = "default"):
+        plan = self.broker.add(self.broker.queue(name), [(each, SpanMs(delay)) for each in contents], self.now)
+        return self.submit(plan).reply
+
+    def poll(self, wanted=1, *, span=1000, wait=0, peer=None, name="default"):
+        return self.broker.poll(
+            self.broker.queue(name), wanted=wanted, span=SpanMs(span), wait=wait, peer=peer, now=self.now
+        )
+
+    def take(self, wanted=1, *, span=1000, name="default"):
+        """The contents and the lease that one poll gets now, spoken."""
+        self.poll(wanted, span=span, name=name)
+        (delivery,) = self.distribute()
+        self.sync()
+        return [item.contents for item in delivery.items], delivery.lease
+
+    def remove(self, item_id, lease_id, name="default"):
+        return self.submit(self.broker.remove(self.broker.queue(name), item_id, lease_id, self.now)).reply
+
+    def extend(self, lease_id, span=1000, name="default"):
+        return self.submit(self.broker.extend(self.broker.queue(name), lease_id, SpanMs(span), self.now)).reply
+
+    def sweep(self) -> int:
+        """Move what ended; return how many items moved."""
+        moved = 0
+        while ended := self.broker.pop_ended(self.now):
+            for lease in ended:
+                # The rows are on the disk: a lease is swept only after it was spoken, so after its items were durable.
+                moved += self.submit(
+                    self.broker.requeue(lease, self.rows.read(lease.queue, tuple(lease.keys.values())))
+                ).reply
+            self.broker.check()
+        return moved
+
+    def forget(self) -> None:
+        """Drop the whole window of the default queue, as when memory is short."""
+        self.queue.window.trim(0, self.queue.floor)
+
+    def crash(self, *, limits: Limits, bounds: ClaimBounds | None = None) -> None:
+        """Lose everything that is not on the disk, and start again."""
+        self.pending = []
+        self.broker = Broker(self.broker._ids, limits=limits, bounds=bounds or ClaimBounds())
+        for plan in self.broker.restore(self.rows.recover()):
+            self.submit(plan)
+        self.broker.check()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(Broker(CountedIds()))
+
+
+@pytest.fixture
+def make_bench():
+    """A bench with other limits or bounds."""
+
+    def make(bounds: ClaimBounds | None = None, **limits) -> Bench:
+        return Bench(Broker(CountedIds(), limits=Limits(**limits), bounds=bounds or ClaimBounds()))
+
+    return make
