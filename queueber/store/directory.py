@@ -23,6 +23,7 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -35,9 +36,10 @@ CREATING: Final = "QUEUEBER.new"
 LOCK: Final = "lock"
 DATABASE: Final = "db"
 SYNCED: Final = "synced"
+SYNCED_NEW: Final = "synced.new"
 CONTROL: Final = "control.sock"
 
-_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, CONTROL})
+_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL})
 _HARMLESS: Final = frozenset({LOCK, "lost+found"})
 """What an empty directory may hold: the second is in the root of every file system of some kinds."""
 
@@ -79,18 +81,18 @@ class HeldDirectory:
             (self.path / READY).rename(creating)
         else:
             creating.write_text(_MARKER_TEXT)
-            _sync(creating)
-        _sync(self.path)
-        for name in (SYNCED, CONTROL):
+            sync_path(creating)
+        sync_path(self.path)
+        for name in (SYNCED, SYNCED_NEW, CONTROL):
             (self.path / name).unlink(missing_ok=True)
         if self.database.exists():
             shutil.rmtree(self.database)
-        _sync(self.path)
+        sync_path(self.path)
 
     def finish(self) -> None:
         """Durably note that the database is there."""
         (self.path / CREATING).rename(self.path / READY)
-        _sync(self.path)
+        sync_path(self.path)
 
     def release(self) -> None:
         """Let others have it."""
@@ -114,8 +116,8 @@ def hold(path: Path) -> HeldDirectory:
     except OSError as error:
         raise refusal(path, f"it cannot be created: {error.strerror}") from error
     else:
-        _sync(path.parent)
-    return _take(path)
+        sync_path(path.parent)
+    return _take(path, _check_usable)
 
 
 def wipe(path: Path) -> None:
@@ -128,27 +130,32 @@ def wipe(path: Path) -> None:
     """
     if not path.exists() and not path.is_symlink():
         return
-    held = _take(path)
+    held = _take(path, _check_wipeable)
     try:
-        strangers = sorted(_names(path) - _OURS - _HARMLESS)
-        if strangers:
-            raise StorageError(f"will not wipe {path}: {strangers[0]!r} in it is not Queueber's")
-        held.begin()
-        (path / CREATING).unlink()
+        if _names(path) - _HARMLESS:
+            held.begin()
+            (path / CREATING).unlink()
     finally:
         held.release()
 
 
-def _take(path: Path) -> HeldDirectory:
+def _take(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
     """Check *path*, which exists, and lock it."""
+    try:
+        return _take_unguarded(path, check_contents)
+    except OSError as error:
+        raise refusal(path, f"{error.filename}: {error.strerror}") from error
+
+
+def _take_unguarded(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
     status = path.lstat()
     _check_owner(path, status)
     # Before the lock, so that nothing is written into a directory that is not ours.
-    _check_contents(path)
+    check_contents(path)
     lock = _lock(path)
     try:
         # What was found before may have been wiped or begun by whoever held it then.
-        _check_contents(path)
+        check_contents(path)
         if stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
             path.chmod(stat.S_IRWXU)
     except BaseException:
@@ -170,13 +177,26 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
         raise refusal(path, f"others may write to it (mode {mode:04o}); chmod 700 it if what it holds can be trusted")
 
 
-def _check_contents(path: Path) -> None:
-    names = _names(path)
+def _check_usable(path: Path) -> None:
+    """Refuse what is not a data directory, and one without its database."""
+    names = _names(path) - _HARMLESS
     if READY in names:
-        if not (path / DATABASE / "CURRENT").is_file():
+        if (path / DATABASE).is_symlink() or not (path / DATABASE / "CURRENT").is_file():
             raise refusal(path, f"its database, {DATABASE!r}, is missing; is a file system not mounted?")
-    elif CREATING not in names and names - _HARMLESS:
-        raise refusal(path, f"it is not Queueber's, and not empty: it holds {min(names - _HARMLESS)!r}")
+    elif names and CREATING not in names:
+        raise refusal(path, f"it is not Queueber's, and not empty: it holds {min(names)!r}")
+
+
+def _check_wipeable(path: Path) -> None:
+    """Refuse what holds anything but our own."""
+    names = _names(path) - _HARMLESS
+    strangers = names - _OURS
+    if (path / DATABASE).is_symlink():
+        strangers.add(DATABASE)
+    if strangers:
+        raise refusal(path, f"it will not be wiped: {min(strangers)!r} in it is not Queueber's")
+    if names and not names & {READY, CREATING}:
+        raise refusal(path, f"it will not be wiped: it is not marked as Queueber's, and holds {min(names)!r}")
 
 
 def _names(path: Path) -> set[str]:
@@ -197,7 +217,7 @@ def _lock(path: Path) -> int:
     return lock
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Make durable what *path* holds: for a directory, the names in it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -16,10 +16,9 @@ from typing import Final
 from attrs import frozen
 
 from queueber.errors import StorageError
-from queueber.store import structs
 from queueber.store.keys import FORMAT_KEY
 from queueber.store.kv import KeyValue, write_all
-from queueber.store.records import seal, unseal
+from queueber.store.records import decode_format, encode_format
 
 FORMAT: Final = 1
 
@@ -41,13 +40,13 @@ class Format:
 
 def write_format(db: KeyValue, durability: str, version: int = FORMAT) -> None:
     """Note in *db* that it is of *version*; durable after the next sync."""
-    write_all(db, [(FORMAT_KEY, seal(FORMAT_KEY, structs.build_format(version, durability)))])
+    write_all(db, [(FORMAT_KEY, encode_format(FORMAT_KEY, version, durability))])
 
 
 def read_format(db: KeyValue) -> Format | None:
     """What *db* says of itself; None if nothing was ever written to it."""
     value = db.get(FORMAT_KEY)
-    return None if value is None else Format(*structs.read_format(unseal(FORMAT_KEY, value)))
+    return None if value is None else Format(*decode_format(FORMAT_KEY, value))
 
 
 def bring_up(db: KeyValue, found: Format, *, target: int = FORMAT, upgrades: Mapping[int, Step] = UPGRADES) -> None:

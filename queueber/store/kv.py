@@ -8,8 +8,12 @@ Ours is `queueber.store.engine`; anything else of this shape will do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from time import sleep
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
+
+_PATIENCE = 0.01
+"""Seconds between attempts."""
 
 
 class Stalled(Exception):
@@ -92,10 +96,16 @@ def first_after(prefix: bytes) -> bytes | None:
 
 
 def write_all(db: KeyValue, puts: Iterable[tuple[bytes, bytes]] = (), deletes: Iterable[bytes] = ()) -> None:
-    """Write *puts* and *deletes* as one batch, not yet durable."""
+    """Write *puts* and *deletes* as one batch, not yet durable, however long the engine has to catch up first."""
     batch = db.write_batch()
     for key, value in puts:
         batch.put(key, value)
     for key in deletes:
         batch.delete(key)
-    batch.write()
+    while True:
+        try:
+            batch.write()
+        except Stalled:
+            sleep(_PATIENCE)
+        else:
+            return

@@ -13,13 +13,22 @@ that is not exactly as it was written.  Both encodings are always readable.
 from collections.abc import Iterable
 from enum import StrEnum
 from struct import Struct
-from typing import Final
+from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
-from queueber.broker.model import Item, Key, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.store import structs
+from queueber.broker.model import Item, Key, LeaseRecord, QueueRecord, TimeMark
+from queueber.errors import RemoteProtocolError
 from queueber.store.keys import damaged, place, queue_number
-from queueber.units import WallMs
+from queueber.store.structs import (
+    FORMAT,
+    LEASE_RECORD,
+    QUEUE_RECORD,
+    STORED_ITEM,
+    SYNC_MARK,
+    TIME_MARK,
+    pack,
+    unpack,
+)
 
 
 class Encoding(StrEnum):
@@ -42,12 +51,22 @@ def seal(row: bytes, struct: bytes, encoding: Encoding = Encoding.UNPACKED) -> b
     """The value to be stored at *row* for *struct*."""
     byte = _BYTES[encoding]
     if byte == _PACKED:
-        struct = structs.pack(struct)
+        struct = pack(struct)
     return _HEAD.pack(byte, crc32(struct, crc32(row + _PREFIXES[byte]))) + struct
 
 
-def unseal(row: bytes, value: bytes) -> bytes:
-    """The struct in *value*, which was found at *row*."""
+_Fields = TypeVar("_Fields", covariant=True)
+
+
+class _Readable(Protocol[_Fields]):
+    """A struct's layout, or what is faster."""
+
+    def read(self, struct: bytes, /) -> _Fields:
+        """The fields."""
+
+
+def unseal(row: bytes, value: bytes, kind: _Readable[_Fields]) -> _Fields:
+    """The fields of the struct in *value*, a *kind*, which was found at *row*."""
     if len(value) < _HEAD.size:
         raise damaged(row, f"its value is only {len(value)} bytes long")
     byte, checksum = _HEAD.unpack_from(value)
@@ -56,55 +75,81 @@ def unseal(row: bytes, value: bytes) -> bytes:
         raise damaged(row, f"its encoding byte is {byte}")
     if crc32(struct, crc32(row + _PREFIXES[byte])) != checksum:
         raise damaged(row, "its checksum does not match")
-    return structs.unpack(struct) if byte == _PACKED else struct
+    try:
+        return kind.read(unpack(struct) if byte == _PACKED else struct)
+    except RemoteProtocolError as error:
+        raise damaged(row, str(error)) from error
 
 
 def encode_item(row: bytes, item: Item, encoding: Encoding) -> bytes:
     """The value of *item*'s row."""
-    return seal(row, structs.build_item(item.contents, item.added_at, item.attempts), encoding)
+    return seal(row, STORED_ITEM.build(item.contents, item.added_at, item.attempts), encoding)
 
 
 def decode_item(row: bytes, value: bytes) -> Item:
     """The item that was stored at *row*."""
-    contents, added_at, attempts = structs.read_item(unseal(row, value))
-    return Item(place(row), contents, WallMs(added_at), attempts)
+    contents, added_at, attempts = unseal(row, value, STORED_ITEM)
+    return Item(place(row), contents, added_at, attempts)
 
 
 def encode_lease(row: bytes, record: LeaseRecord, encoding: Encoding) -> bytes:
     """The value of a lease's row."""
-    return seal(row, structs.build_lease(record.queue, record.deadline, _entries(record.keys)), encoding)
+    return seal(row, LEASE_RECORD.build(_entries(record.keys), record.queue, record.deadline), encoding)
 
 
 def decode_lease(row: bytes, value: bytes) -> LeaseRecord:
     """The lease that was stored at *row*."""
-    queue, deadline, entries = structs.read_lease(unseal(row, value))
-    return LeaseRecord(QueueNumber(queue), WallMs(deadline), _keys(row, entries))
+    entries, queue, deadline = unseal(row, value, LEASE_RECORD)
+    return LeaseRecord(queue, deadline, _keys(row, entries))
 
 
 def encode_queue(row: bytes, record: QueueRecord, encoding: Encoding) -> bytes:
     """The value of a queue's row."""
-    name = record.name.encode()
-    return seal(row, structs.build_queue(name, record.added, record.removed, _entries((record.floor,))), encoding)
+    struct = QUEUE_RECORD.build(
+        name=record.name.encode(), added=record.added, removed=record.removed, floor=_entries((record.floor,))
+    )
+    return seal(row, struct, encoding)
 
 
 def decode_queue(row: bytes, value: bytes) -> QueueRecord:
     """The queue that was stored at *row*."""
-    name, added, removed, floor = structs.read_queue(unseal(row, value))
-    keys = _keys(row, floor)
+    fields = unseal(row, value, QUEUE_RECORD)
+    keys = _keys(row, fields["floor"])
     if len(keys) != 1:
         raise damaged(row, "its floor is not one key")
-    return QueueRecord(queue_number(row), name.decode(), added, removed, keys[0])
+    return QueueRecord(queue_number(row), fields["name"].decode(), fields["added"], fields["removed"], keys[0])
 
 
 def encode_time(row: bytes, mark: TimeMark, encoding: Encoding) -> bytes:
     """The value of the time mark's row."""
-    return seal(row, structs.build_mark(mark.boot_id, mark.boot_time_ms, mark.queue_time), encoding)
+    return seal(row, TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time), encoding)
 
 
 def decode_time(row: bytes, value: bytes) -> TimeMark:
     """The time mark that was stored at *row*."""
-    boot_id, boot_time, queue_time = structs.read_mark(unseal(row, value))
-    return TimeMark(boot_id, boot_time, WallMs(queue_time))
+    return TimeMark(*unseal(row, value, TIME_MARK))
+
+
+def encode_sequence(row: bytes, sequence: int) -> bytes:
+    """The value of a mark that names a sequence number of the engine."""
+    return seal(row, SYNC_MARK.build(sequence=sequence))
+
+
+def decode_sequence(row: bytes, value: bytes) -> int:
+    """The sequence number in the mark that was stored at *row*."""
+    sequence: int = unseal(row, value, SYNC_MARK)["sequence"]
+    return sequence
+
+
+def encode_format(row: bytes, version: int, durability: str) -> bytes:
+    """The value of the row that says what the rest is like."""
+    return seal(row, FORMAT.build(version=version, durability=durability))
+
+
+def decode_format(row: bytes, value: bytes) -> tuple[int, str]:
+    """The version and the durability that were stored at *row*."""
+    fields = unseal(row, value, FORMAT)
+    return fields["version"], fields["durability"]
 
 
 def _entries(keys: Iterable[Key]) -> bytes:

@@ -4,14 +4,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from queueber.errors import StorageError
-from queueber.store import structs
 from queueber.store.directory import HeldDirectory, hold, refusal
 from queueber.store.engine import DB
 from queueber.store.format import bring_up, read_format, write_format
 from queueber.store.keys import CLEAN_KEY
 from queueber.store.keyvalue import Durability, KeyValueStore
 from queueber.store.kv import write_all
-from queueber.store.records import Encoding, seal
+from queueber.store.records import Encoding, encode_sequence
 from queueber.store.synced import SyncedFile
 
 
@@ -58,7 +57,7 @@ class RocksStore(KeyValueStore):
     def close(self) -> None:
         """Mark a clean stop, close the database and let others have the directory."""
         sequence = self._db.sequence()
-        write_all(self._db, [(CLEAN_KEY, seal(CLEAN_KEY, structs.build_sync(sequence)))])
+        write_all(self._db, [(CLEAN_KEY, encode_sequence(CLEAN_KEY, sequence))])
         super().close()
         self.note_synced()
         self._held.release()
@@ -83,7 +82,7 @@ def open_store(
         undo.callback(held.release)
         try:
             store = _open(held, undo, durability, encoding)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             raise refusal(path, str(error)) from error
         undo.pop_all()
     return store

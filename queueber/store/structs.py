@@ -1,112 +1,66 @@
 """
-The structs of ``storage.capnp``, as plain values on one side and single segments on the other.
+The structs of ``storage.capnp``, each a segment of its own without a frame header.
 
-A stand-in until the layouts of `queueber.wire` are there; the bytes are the same.
+Items, leases and the time mark are written and read with every commit and scan,
+so structs like them, numbers of a word each and one Data, are done by hand
+here, from the places the schema gives them.  All that was written otherwise,
+perhaps by a newer version, is read through its layout.
 """
 
-from struct import Struct
+from struct import Struct, error
+from typing import Any, Final
 
-_WORD = 8
+from queueber.wire.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
+from queueber.wire.layout import layout
+from queueber.wire.reader import WORD
 
-
-def _root(data_words: int, pointers: int) -> int:
-    return data_words << 32 | pointers << 48
-
-
-def _pad(data: bytes) -> bytes:
-    return data + bytes(-len(data) % _WORD)
+_COUNTLESS: Final = (1 << LIST_COUNT_SHIFT) - 1
 
 
-def _pointer(ahead: int, data: bytes) -> int:
-    """A pointer to *data*, *ahead* words behind the word after it."""
-    return (1 | ahead << 2 | 2 << 32 | len(data) << 35) if data else 0
+class OneData:
+    """A struct of one Data and of numbers that have a word each."""
+
+    def __init__(self, name: str, data: str, *numbers: str) -> None:
+        """The struct *name* with the fields *data* and *numbers*, the latter in the order of their places."""
+        self._layout = layout(name)
+        self._fields = (data, *numbers)
+        places = [self._layout.numbers[number] for number in numbers]
+        assert [(place.word, place.shift, place.default) for place in places] == [(i, 0, 0) for i in range(len(places))]
+        assert (self._layout.data_words, self._layout.pointers) == (len(numbers), 1)
+        self._head = Struct(f"<{len(numbers) + 2}Q")
+        self._root = self._layout.pointer
+
+    def build(self, data: bytes, *numbers: int) -> bytes:
+        """The struct with these fields."""
+        size = len(data)
+        head = self._head.pack(self._root, *numbers, BYTE_LIST | size << LIST_COUNT_SHIFT)
+        return b"".join((head, data, PADDING[size % WORD]))
+
+    def read(self, struct: bytes) -> tuple[Any, ...]:
+        """
+        The fields, the Data first.
+
+        Raises:
+            RemoteProtocolError: it is not a sound segment.
+        """
+        start = self._head.size
+        try:
+            root, *numbers, pointer = self._head.unpack_from(struct)
+        except error:
+            root = pointer = 0
+        size = pointer >> LIST_COUNT_SHIFT
+        if root == self._root and pointer & _COUNTLESS == BYTE_LIST and start + size <= len(struct):
+            return struct[start : start + size], *numbers
+        fields = self._layout.read(struct)
+        return tuple(fields[field] for field in self._fields)
 
 
-def _data(payload: bytes, at: int) -> bytes:
-    word = int.from_bytes(payload[at : at + _WORD], "little")
-    if not word:
-        return b""
-    start = at + _WORD + ((word & 0xFFFFFFFF) >> 2) * _WORD
-    return payload[start : start + (word >> 35)]
-
-
-_ITEM = Struct("<QQQQ")
-
-
-def build_item(contents: bytes, added_at: int, attempts: int) -> bytes:
-    """A StoredItem."""
-    return _ITEM.pack(_root(2, 1), added_at, attempts, _pointer(0, contents)) + _pad(contents)
-
-
-def read_item(payload: bytes) -> tuple[bytes, int, int]:
-    """Contents, added at, attempts of a StoredItem."""
-    _, added_at, attempts, _ = _ITEM.unpack_from(payload)
-    return _data(payload, 24), added_at, attempts
-
-
-_LEASE = Struct("<QQQQ")
-
-
-def build_lease(queue: int, deadline: int, entries: bytes) -> bytes:
-    """A LeaseRecord."""
-    return _LEASE.pack(_root(2, 1), queue, deadline, _pointer(0, entries)) + _pad(entries)
-
-
-def read_lease(payload: bytes) -> tuple[int, int, bytes]:
-    """Queue, deadline, entries of a LeaseRecord."""
-    _, queue, deadline, _ = _LEASE.unpack_from(payload)
-    return queue, deadline, _data(payload, 24)
-
-
-_QUEUE = Struct("<QQQQQ")
-
-
-def build_queue(name: bytes, added: int, removed: int, floor: bytes) -> bytes:
-    """A QueueRecord."""
-    padded = _pad(name)
-    behind = 1 + len(padded) // _WORD
-    return (
-        _QUEUE.pack(_root(2, 2), added, removed, _pointer(1, name), _pointer(behind - 1, floor)) + padded + _pad(floor)
-    )
-
-
-def read_queue(payload: bytes) -> tuple[bytes, int, int, bytes]:
-    """Name, added, removed, floor of a QueueRecord."""
-    _, added, removed, _, _ = _QUEUE.unpack_from(payload)
-    return _data(payload, 24), added, removed, _data(payload, 32)
-
-
-def build_mark(boot_id: bytes, boot_time: int, queue_time: int) -> bytes:
-    """A TimeMark."""
-    return _ITEM.pack(_root(2, 1), boot_time, queue_time, _pointer(0, boot_id)) + _pad(boot_id)
-
-
-def read_mark(payload: bytes) -> tuple[bytes, int, int]:
-    """Boot id, boot time, queue time of a TimeMark."""
-    _, boot_time, queue_time, _ = _ITEM.unpack_from(payload)
-    return _data(payload, 24), boot_time, queue_time
-
-
-def build_sync(sequence: int) -> bytes:
-    """A SyncMark."""
-    return Struct("<QQ").pack(_root(1, 0), sequence)
-
-
-def read_sync(payload: bytes) -> int:
-    """The sequence of a SyncMark."""
-    return int(Struct("<QQ").unpack_from(payload)[1])
-
-
-def build_format(version: int, durability: str) -> bytes:
-    """A Format."""
-    text = durability.encode() + b"\0" if durability else b""
-    return Struct("<QQQ").pack(_root(1, 1), version, _pointer(0, text)) + _pad(text)
-
-
-def read_format(payload: bytes) -> tuple[int, str]:
-    """Version, durability of a Format."""
-    _, version, _ = Struct("<QQQ").unpack_from(payload)
-    return version, _data(payload, 16)[:-1].decode()
+STORED_ITEM: Final = OneData("StoredItem", "contents", "addedAtMs", "attempts")
+LEASE_RECORD: Final = OneData("LeaseRecord", "entries", "queue", "deadlineMs")
+TIME_MARK: Final = OneData("TimeMark", "bootId", "bootTimeMs", "queueTimeMs")
+QUEUE_RECORD: Final = layout("QueueRecord")
+SYNC_MARK: Final = layout("SyncMark")
+FORMAT: Final = layout("Format")
 
 
 def pack(struct: bytes) -> bytes:

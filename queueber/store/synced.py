@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from queueber.errors import StorageError
-from queueber.store import structs
-from queueber.store.records import seal, unseal
+from queueber.store.directory import SYNCED_NEW, sync_path
+from queueber.store.records import decode_sequence, encode_sequence
 
 # Slots a page apart: what a disk writes at once is not larger.
 _SLOT_BYTES: Final = 4_096
 _SLOTS: Final = 2
 _ROW: Final = b"synced"
-_MARK_BYTES: Final = len(seal(_ROW, structs.build_sync(0)))
+_MARK_BYTES: Final = len(encode_sequence(_ROW, 0))
 
 
 class SyncedFile:
-    """The note in *path*.  One user at a time."""
+    """The note in *path*: first `read`, then `note` as often as you like.  One user at a time."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,22 +63,31 @@ class SyncedFile:
         """Durably note that everything up to *sequence* is on disk.  Costs one sync, or nothing if it is no news."""
         if sequence == self._noted:
             return
-        new = not self._path.exists()
-        mark = seal(_ROW, structs.build_sync(sequence))
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            for slot in range(_SLOTS) if new else (self._turn,):
-                os.pwrite(descriptor, mark, slot * _SLOT_BYTES)
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._turn = (self._turn + 1) % _SLOTS
+        mark = encode_sequence(_ROW, sequence)
+        if self._noted is None:
+            self._create(mark)
+        else:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.pwrite(descriptor, mark, self._turn * _SLOT_BYTES)
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+            self._turn = (self._turn + 1) % _SLOTS
         self._noted = sequence
+
+    def _create(self, mark: bytes) -> None:
+        # Under another name first: after a power cut there must be no file, or one that can be read.
+        new = self._path.with_name(SYNCED_NEW)
+        new.write_bytes(mark.ljust(_SLOT_BYTES, b"\0") + mark)
+        sync_path(new)
+        new.rename(self._path)
+        sync_path(self._path.parent)
 
 
 def _mark(slot: bytes) -> int | None:
     """The number in *slot*; None if it cannot be read."""
     try:
-        return structs.read_sync(unseal(_ROW, slot))
+        return decode_sequence(_ROW, slot)
     except StorageError:
         return None

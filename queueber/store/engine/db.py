@@ -83,8 +83,7 @@ class DB:
         """The values of *keys*, in that order, None where there is none.  Other threads run meanwhile."""
         with translating():
             # The stub of rocksdict knows nothing of lists.
-            values = cast(list[bytes | None], self._native.get(list(keys)))
-        return values
+            return cast(list[bytes | None], self._native.get(list(keys)))
 
     def put(self, key: bytes, value: bytes, *, sync: bool = False) -> None:
         """Set *key* to *value*; durable when this returns if *sync*."""
