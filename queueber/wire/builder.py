@@ -8,7 +8,8 @@ begins.  Whoever places it writes that pointer with `pointer_to`.
 
 from collections.abc import Iterable, Sequence
 from struct import pack
-from typing import NamedTuple
+
+from attrs import define
 
 from queueber.wire.reader import WORD
 
@@ -34,7 +35,8 @@ LIST_COUNT_SHIFT = 35
 _BITS_32 = 0xFFFFFFFF
 
 
-class Body(NamedTuple):
+@define(eq=False)
+class Body:
     """What a pointer leads to."""
 
     pointer: int
@@ -78,12 +80,12 @@ def text_body(text: str) -> Body:
 
 def struct_body(data: Sequence[int], pointers: Sequence[Body | None]) -> Body:
     """A struct whose data are the words *data* and whose pointers lead to *pointers*."""
-    return Body(struct_pointer(len(data), len(pointers)), *_sections([(data, pointers)], []))
+    return _body(struct_pointer(len(data), len(pointers)), [], [(data, pointers)], len(data) + len(pointers))
 
 
 def pointers_body(elements: Sequence[Body | None]) -> Body:
     """A list of pointers."""
-    return Body(POINTER_LIST | len(elements) << LIST_COUNT_SHIFT, *_sections([((), elements)], []))
+    return _body(POINTER_LIST | len(elements) << LIST_COUNT_SHIFT, [], [((), elements)], len(elements))
 
 
 def structs_body(
@@ -92,24 +94,22 @@ def structs_body(
     """A list of structs of that size, each given as for `struct_body`."""
     words = len(elements) * (data_words + pointers)
     tag = len(elements) << 2 | struct_pointer(data_words, pointers)
-    return Body(STRUCT_LIST | words << LIST_COUNT_SHIFT, *_sections(elements, [tag]))
+    return _body(STRUCT_LIST | words << LIST_COUNT_SHIFT, [tag], elements, 1 + words)
 
 
-def _sections(
-    structs: Iterable[tuple[Sequence[int], Sequence[Body | None]]], words: list[int]
-) -> tuple[list[bytes], int]:
-    """*words*, then the structs' data and pointers end to end, then all they point to; and how long that is."""
-    bodies: list[tuple[int, Body]] = []
+def _body(
+    pointer: int, words: list[int], structs: Iterable[tuple[Sequence[int], Sequence[Body | None]]], end: int
+) -> Body:
+    """*words*, then the structs' data and pointers end to end, *end* words in all; then what they point to."""
+    first = end
+    pieces: list[bytes] = []
     for data, pointers in structs:
         words.extend(data)
         for body in pointers:
-            if body is not None:
-                bodies.append((len(words), body))
-            words.append(0)
-    end = len(words)
-    pieces: list[bytes] = []
-    for slot, body in bodies:
-        words[slot] = pointer_to(body, end - slot - 1)
-        pieces += body.pieces
-        end += body.words
-    return [pack(f"<{len(words)}Q", *words), *pieces], end
+            if body is None:
+                words.append(0)
+                continue
+            words.append(pointer_to(body, end - len(words) - 1))
+            pieces += body.pieces
+            end += body.words
+    return Body(pointer, [pack(f"<{first}Q", *words), *pieces], end)

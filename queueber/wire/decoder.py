@@ -83,6 +83,11 @@ _TARGET_SHIFT, _TARGET_MASK = _TARGET_WHICH.shift, _TARGET_WHICH.mask
 _IMPORT_SHIFT, _IMPORT_MASK = _TARGET_IMPORT.shift, _TARGET_IMPORT.mask
 _WHICH_MASK = _WHICH.mask
 
+# So does `_finish`.
+_QUESTION = _FINISH.numbers["questionId"]
+_RELEASE_CAPS = _FINISH.numbers["releaseResultCaps"]
+assert _QUESTION.word == _RELEASE_CAPS.word == 0
+
 
 def decode(frame: Frame) -> Message:
     """
@@ -212,10 +217,9 @@ def _bootstrap(frame: Frame, body: StructAt) -> Bootstrap:
 
 
 def _finish(frame: Frame, body: StructAt) -> Finish:
-    return Finish(
-        AnswerId(_FINISH.numbers["questionId"].of(frame, body)),
-        release_result_caps=bool(_FINISH.numbers["releaseResultCaps"].of(frame, body)),
-    )
+    first = frame.words[body[0]] if body[0] < body[1] else 0
+    release = (first >> _RELEASE_CAPS.shift & _RELEASE_CAPS.mask) ^ _RELEASE_CAPS.default
+    return Finish(AnswerId(first >> _QUESTION.shift & _QUESTION.mask), release == 1)
 
 
 def _release(frame: Frame, body: StructAt) -> Release:

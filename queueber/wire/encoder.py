@@ -165,8 +165,9 @@ def unimplemented(frame: Frame, which: int) -> bytes:
     root = frame.words[frame.start]
     if frame.segments is None and root & 3 == 0 and size * WORD <= ECHO_BYTES_MAX:
         # The segment is embedded as it is; the pointer to its root lies one word further from it than its own did.
-        body = Body(root, [frame.data[frame.start * WORD : frame.end * WORD]], size)
-        return framed(_of("unimplemented", body._replace(pointer=pointer_to(body, 1))))
+        segment = [frame.data[frame.start * WORD : frame.end * WORD]]
+        body = Body(pointer_to(Body(root, segment, size), 1), segment, size)
+        return framed(_of("unimplemented", body))
     return framed(_of("unimplemented", struct_body([which], [None])))
 
 

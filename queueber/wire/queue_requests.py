@@ -30,6 +30,8 @@ _CONTENTS = _ITEM.slots["contents"]
 _SECS = _ITEM.numbers["visibilityTimeoutSecs"].word
 _MS = _ITEM.numbers["visibilityTimeoutMs"].word
 
+_AT_ONCE = SpanMs(0)
+
 _REQ = 0
 """The one parameter of each method of a queue."""
 
@@ -73,7 +75,7 @@ def _items(items: ListAt, limits: Limits) -> list[NewItem]:
             if total > limits.add_bytes:
                 raise too_large(f"contents up to items[{index}]", value=total, limit=limits.add_bytes, unit="bytes")
             contents = data[first:last]
-        found.append(NewItem(contents, span_from(seconds, ms)))
+        found.append(NewItem(contents, span_from(seconds, ms) if seconds or ms else _AT_ONCE))
         body += step
     return found
 

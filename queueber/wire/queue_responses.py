@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from queueber.errors import RemoteProtocolError
 from queueber.units import WallMs
-from queueber.wire.builder import CAPABILITY, data_body, pointers_body, segment, struct_body, structs_body
+from queueber.wire.builder import CAPABILITY, Body, data_body, pointers_body, segment, struct_body, structs_body
 from queueber.wire.layout import layout
 from queueber.wire.messages import ImportId, Results
 from queueber.wire.queue_types import AddResponse, PolledItem, PollResponse
@@ -45,7 +45,7 @@ assert (_POLL.data_words, _POLL.slots) == (1, {"items": 0, "lease": 1})
 _REMOVED = {flag: layout("Queue.remove$Results").build(resp={"removed": flag}) for flag in (False, True)}
 _EXTENDED = {flag: layout("Queue.extend$Results").build(resp={"extended": flag}) for flag in (False, True)}
 
-QUEUE_RESPONSE = _QUEUE_RESULTS.build(queue=struct_body([], [])._replace(pointer=CAPABILITY))
+QUEUE_RESPONSE = _QUEUE_RESULTS.build(queue=Body(CAPABILITY, [], 0))
 """The results of `Broker.queue`: the first of the capabilities that go with it."""
 
 

@@ -10,11 +10,12 @@ passes through a dozen of them and anything richer would cost more than it
 says.
 
 Three rules keep a hostile frame harmless.  A pointer is checked against its
-segment before anything behind it is touched.  What it leads to is charged to
-the frame's budget before it is walked or copied, so that many pointers to the
-same words cannot multiply work; elements without a size cost no words, so who
-walks a list checks or charges their count first.  And nothing here recurses:
-who walks deeper than the schema of one call does counts depth.
+segment before anything behind it is touched.  What a list or a text is made of
+is charged to the frame's budget before it is walked or copied, so that many
+pointers to the same words cannot multiply work; elements without a size cost
+nothing, so who walks a list checks or charges their count first.  (A struct
+costs the same few reads however long it is, so it is free.)  And nothing here
+recurses: who walks deeper than the schema of one call does counts depth.
 
 Everything raises `RemoteProtocolError`, and nothing else, on a bad frame.
 """
@@ -126,9 +127,6 @@ def struct_at(frame: Frame, at: int, start: int, end: int) -> StructAt:
     stop = pointers + (word >> 48)
     if body < start or stop > end:
         raise RemoteProtocolError("a struct pointer leads out of its segment")
-    frame.budget -= stop - body
-    if frame.budget < 0:
-        frame.spend(0)
     return body, pointers, stop, start, end
 
 
@@ -184,9 +182,16 @@ def capability_at(frame: Frame, at: int, start: int, end: int) -> int | None:
 
 def bytes_at(frame: Frame, at: int, start: int, end: int) -> tuple[int, int]:
     """Where the Data at *at* lies, as the byte offsets of its beginning and its end; both 0 when it is null."""
-    word, body, start, end = follow(frame, at, start, end)
+    word = frame.words[at]
     if not word:
         return 0, 0
+    if word & _FAR:
+        word, body, start, end = follow(frame, at, start, end)
+        if not word:
+            return 0, 0
+    else:
+        offset = (word & _BITS_32) >> 2
+        body = at + 1 + (offset if offset < _SIGN_30 else offset - 2 * _SIGN_30)
     if word & 3 != _LIST or word >> 32 & 7 != _SIZE_BYTE:
         raise RemoteProtocolError("a pointer to something else was found in place of one to bytes")
     count = word >> 35
