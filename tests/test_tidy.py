@@ -1,0 +1,148 @@
+"""The house rules that no other tool checks."""
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import queueber
+from queueber.errors import Kind, QueueberError
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "queueber"
+PLUGINS = ROOT / "twisted"
+
+MODULE_LINES_MAX = 400
+FUNCTION_LINES_MAX = 60
+NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+# Who may import what; everything else that is ours may not.
+DOORS = {
+    "capnp": ["wire/schema.py"],
+    "rocksdict": ["store/engine/"],
+    "twisted": ["server/", "client/", "cli/", "testing/"],
+}
+
+MODULES = sorted(path for folder in (PACKAGE, PLUGINS) for path in folder.rglob("*.py"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level package of every absolute import, those inside functions and for typing only included."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield (node.module or "").partition(".")[0]
+
+
+def prose(path: Path) -> str:
+    """A document without its code blocks."""
+    return re.sub(r"^(```+)[^`\n]*\n.*?^\1$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link may name behind the `#`: the headings as the usual renderers spell them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_a_module_says_what_it_is_for(path):
+    assert ast.get_docstring(parsed(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_modules_and_functions_stay_short(path):
+    assert len(path.read_text().splitlines()) <= MODULE_LINES_MAX
+    long = [
+        f"{node.name} has {length} lines"
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > FUNCTION_LINES_MAX
+    ]
+    assert not long
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_a_module_has_a_name_that_tells(path):
+    assert not {part.removesuffix(".py") for part in path.relative_to(ROOT).parts} & NAMES_THAT_SAY_NOTHING
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_library_comes_in_through_its_door_only(library):
+    importers = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if library in imported(path)]
+    strays = [name for name in importers if not name.startswith(tuple(DOORS[library]))]
+    assert not strays
+
+
+def test_twisted_stays_a_namespace():
+    """An `__init__.py` there would hide Twisted itself in a checkout."""
+    assert not list(PLUGINS.rglob("__init__.py"))
+
+
+def test_every_error_says_what_it_means_and_what_to_do_next():
+    for module in pkgutil.walk_packages(queueber.__path__, "queueber."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+    errors, rest = [], [QueueberError]
+    while rest:
+        error = rest.pop()
+        errors.append(error)
+        rest += error.__subclasses__()
+    assert [error for error in errors if not error.__dict__.get("__doc__")] == []
+    assert [error for error in errors if not isinstance(error.kind, Kind)] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_a_document_has_one_title_and_it_comes_first(path):
+    text = prose(path)
+    assert text.startswith("# ")
+    assert len(re.findall(r"^# ", text, flags=re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
+def test_links_between_documents_lead_somewhere(path):
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        found = path.parent / name if name else path
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            dead.append(target)
+    assert not dead
+
+
+def test_a_changelog_fragment_names_its_issue_and_kind():
+    kinds = "feature|bugfix|doc|removal|misc"
+    strays = [
+        path.name for path in (ROOT / "changelog.d").iterdir() if not re.fullmatch(rf"\d+\.({kinds})\.md", path.name)
+    ]
+    assert not strays
+
+
+@pytest.mark.slow
+def test_finding_the_plugin_imports_nothing_of_ours_and_no_reactor():
+    """Twisted imports every plugin there is whenever it looks for one, on behalf of other people's programs too."""
+    script = (
+        "import sys; import twisted.plugins.queueber_plugin\n"
+        "tops = {name.partition('.')[0] for name in sys.modules}\n"
+        "sys.exit(str({'queueber', 'twisted.internet.reactor'} & (tops | set(sys.modules)) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
