@@ -22,6 +22,7 @@ from queueber.wire.messages import (
     Results,
     Target,
 )
+from queueber.wire.packing import pack, unpack
 from queueber.wire.queue_requests import (
     read_add_request,
     read_extend_request,
@@ -101,6 +102,7 @@ __all__ = [
     "Returned",
     "Target",
     "layout",
+    "pack",
     "read_add_request",
     "read_add_response",
     "read_bootstrap",
@@ -112,6 +114,7 @@ __all__ = [
     "read_queue_response",
     "read_remove_request",
     "read_remove_response",
+    "unpack",
     "write_add_request",
     "write_add_response",
     "write_extend_request",
