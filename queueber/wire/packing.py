@@ -26,10 +26,7 @@ _PACKED_BYTES_MAX = 64 << 10
 
 _ZERO = bytes(WORD)
 _RAW = 0xFF
-_NOT_PACKED_BYTES_MAX = 64 << 10
-"""What lies further back is packed only if it is all zeros."""
-
-_ZERO = bytes(byte != 0 for byte in range(256))
+_NOT_ZERO = bytes(byte != 0 for byte in range(256))
 _GATHER = 0x0102040810204080
 """Times eight bytes of 0 or 1 this has them as the bits of its highest byte, the first as the lowest bit."""
 
