@@ -271,6 +271,10 @@ class Broker:
         self._journal.finish_refill(refill, None)
         return self.polls.fail(refill.queue, error)
 
+    def fail_polls(self, error: QueueberError) -> list[Delivery]:
+        """End every poll that waits with *error*."""
+        return [delivery for queue in list(self._queues) for delivery in self.polls.fail(queue, error)]
+
     # Expiry
 
     def pop_ended(self, now: WallMs) -> list[Lease]:

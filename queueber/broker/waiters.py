@@ -80,6 +80,11 @@ class Waiter:
 
     state: PollState = PollState.WAITING
 
+    @property
+    def done(self) -> bool:
+        """Nothing will come of it any more."""
+        return self.state is PollState.DONE
+
     def advance(self, happened: PollInput) -> PollState:
         """Make the move the table allows; KeyError, and no change, for any other."""
         self.state = TRANSITIONS[self.state, happened]

@@ -1,1 +1,1 @@
-"""queueber.server"""
+"""The service: Twisted carries bytes, threads do the disk, the broker decides."""

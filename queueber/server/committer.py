@@ -1,0 +1,173 @@
+"""
+Group commit: decided, made durable, then spoken.
+
+At most one commit is in flight.  Plans that arrive meanwhile wait and go
+together in the next one, so a slow disk makes larger commits, not longer
+queues.  A commit is cut in a turn of its own (`callLater(0)`), so that all
+sockets read in one turn of the reactor share it.
+
+A failed write or fsync means that memory is ahead of a disk that cannot be
+trusted.  The process ends there and then, from the thread that saw it:
+nothing more is acknowledged, nothing is tried again, and recovery has the one
+path it has after any crash.  A write stall is no failure: nothing was
+written, and the same writes are tried again later.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from queueber.broker import Broker, Plan, Store, StoreStalled, TimeMark, Write
+from queueber.broker.model import QueueNumber, QueueRecord
+from queueber.broker.port import PutQueue
+from queueber.limits import Limits
+from queueber.server.clock import QueueClock
+from queueber.server.pool import StoragePool
+
+T = TypeVar("T")
+
+# How long a stalled write waits before it is tried again.
+STALL_SECONDS = 0.05
+
+
+@define(eq=False)
+class Committer:
+    """Makes plans durable in the order in which they are submitted, and says so."""
+
+    _reactor: Any
+    _broker: Broker
+    _store: Store
+    _pool: StoragePool
+    _clock: QueueClock
+    _limits: Limits
+    _die: Callable[[str, BaseException], None]
+    """Ends the process; may be called from any thread."""
+
+    _before_cut: Callable[[], None]
+    """Called at each cut: what else is to be decided now, such as whom to serve."""
+
+    _after_speaking: Callable[[], None]
+    """Called when all replies of a commit have been given: they may be sent."""
+
+    _window_seconds: float = 0.0
+
+    _pending: deque[tuple[Plan[Any], Callable[[Any], None]]] = field(factory=deque, init=False)
+    _flying: list[tuple[Plan[Any], Callable[[Any], None]]] | None = field(default=None, init=False)
+    _cut_wanted: bool = field(default=False, init=False)
+    _cut_scheduled: bool = field(default=False, init=False)
+    _idle: list[Deferred[None]] = field(factory=list, init=False)
+    stalled: bool = field(default=False, init=False)
+    """The store has to catch up first: no more should be added to it."""
+
+    commits: int = field(default=0, init=False)
+
+    def submit(self, plan: Plan[T], speak: Callable[[T], None]) -> None:
+        """Call *speak* with the plan's reply once all that it may tell of is durable."""
+        if not plan.writes and self._flying is None and not self._pending:
+            speak(plan.reply)
+            return
+        self._pending.append((plan, speak))
+        self.wake()
+
+    def wake(self) -> None:
+        """See to it that there is a cut soon."""
+        self._cut_wanted = True
+        if self._flying is None and not self._cut_scheduled:
+            self._cut_scheduled = True
+            self._reactor.callLater(self._window_seconds, self._scheduled_cut)
+
+    def _scheduled_cut(self) -> None:
+        self._cut_scheduled = False
+        if self._flying is None:
+            self._guard(self._cut)
+
+    def _cut(self) -> None:
+        self._cut_wanted = False
+        self._before_cut()
+        batch = self._take_batch()
+        if not any(plan.writes for plan, _ in batch):
+            self._speak(batch)
+            return
+        self._flying = batch
+        self._write(_rows(batch), self._clock.mark())
+
+    def _take_batch(self) -> list[tuple[Plan[Any], Callable[[Any], None]]]:
+        batch = []
+        rows = size = 0
+        while self._pending and rows < self._limits.commit_rows and size < self._limits.commit_bytes:
+            plan, _ = entry = self._pending.popleft()
+            batch.append(entry)
+            rows += len(plan.writes)
+            size += plan.size()
+        return batch
+
+    def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:
+        done = self._pool.run(self._commit, writes, mark)
+        done.addCallbacks(lambda _: self._guard(self._committed), lambda failure: self._stall(failure, writes, mark))
+
+    def _commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
+        try:
+            self._store.commit(writes, mark)
+        except StoreStalled:
+            raise
+        except BaseException as why:  # noqa: BLE001  (whatever it was, the disk cannot be trusted)
+            self._die("A commit failed", why)
+
+    def _stall(self, failure: Failure, writes: Sequence[Write], mark: TimeMark) -> None:
+        if failure.check(StoreStalled) is None:
+            self._die("A commit could not be made", failure.value)
+            return
+        self.stalled = True
+        self._reactor.callLater(STALL_SECONDS, self._write, writes, mark)
+
+    def _committed(self) -> None:
+        batch = self._flying
+        assert batch is not None
+        self.stalled = False
+        self.commits += 1
+        for plan, _ in batch:
+            if plan.writes:
+                self._broker.committed(plan)
+        self._flying = None
+        self._speak(batch)
+
+    def _speak(self, batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> None:
+        for plan, speak in batch:
+            speak(plan.reply)
+        self._after_speaking()
+        if self._pending or self._cut_wanted:
+            self.wake()
+        else:
+            idle, self._idle = self._idle, []
+            for waiting in idle:
+                waiting.callback(None)
+
+    def idle(self) -> Deferred[None]:
+        """Fires once nothing is left to be made durable."""
+        waiting: Deferred[None] = Deferred()
+        self._idle.append(waiting)
+        self.wake()
+        return waiting
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """An exception out of a decision is a bug after which memory cannot be trusted: it ends the process."""
+        try:
+            step()
+        except Exception as why:  # noqa: BLE001
+            self._die("A decision failed", why)
+
+
+def _rows(batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> list[Write]:
+    """All writes in order, and of each queue's records the last."""
+    writes: list[Write] = []
+    records: dict[QueueNumber, QueueRecord] = {}
+    for plan, _ in batch:
+        writes += plan.writes
+        if plan.record is not None:
+            records[plan.record.number] = plan.record
+    writes += [PutQueue(record) for record in records.values()]
+    return writes

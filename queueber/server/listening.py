@@ -1,0 +1,73 @@
+"""Where to listen: Twisted's endpoint strings, and two short forms for TCP."""
+
+import ipaddress
+import re
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+# What the kernel may hold of connections that were made and not accepted yet.
+BACKLOG = 4096
+
+_SHORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]+)\Z")
+_KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
+_PLAIN_TCP = ("tcp", "tcp4", "tcp6")
+
+
+@frozen
+class Listen:
+    """One place to listen at."""
+
+    text: str
+    """As it was given."""
+
+    endpoint: str
+    """As Twisted wants it."""
+
+    exposed: bool
+    """It is plaintext, and more than this machine may reach it."""
+
+
+def parse_listen(text: str) -> Listen:
+    """
+    What an option's *text* means.
+
+    Raises:
+        ValueError: it is neither an endpoint string nor ``HOST:PORT`` nor ``[v6]:PORT``.
+    """
+    if short := _SHORT.match(text):
+        if short["host"] not in _PLAIN_TCP:
+            return _tcp(text, short["v6"] or short["host"], short["port"], v6=short["v6"] is not None)
+    kind = _KIND.match(text)
+    if kind is None:
+        raise ValueError(f"{text!r} is neither an endpoint string nor HOST:PORT nor [v6]:PORT")
+    if kind["kind"] not in _PLAIN_TCP:
+        return Listen(text, text, exposed=False)
+    interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", text)
+    host = interface[1].replace("\\", "") if interface else ""
+    endpoint = text if "backlog=" in text else f"{text}:backlog={BACKLOG}"
+    return Listen(text, endpoint, exposed=not _is_loopback(host))
+
+
+def _tcp(text: str, host: str, port: str, *, v6: bool) -> Listen:
+    if int(port) > 65_535:  # noqa: PLR2004  (the largest port there is)
+        raise ValueError(f"{text!r}: the port is {port}; it must be 0 to 65535")
+    if host == "localhost":
+        host = "127.0.0.1"
+    escaped = host.replace(":", "\\:")
+    endpoint = f"{'tcp6' if v6 else 'tcp'}:{port}:interface={escaped}:backlog={BACKLOG}"
+    return Listen(text, endpoint, exposed=not _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def server_endpoint(reactor: Any, listen: Listen) -> IStreamServerEndpoint:  # noqa: ANN401
+    """The endpoint to listen at."""
+    return serverFromString(reactor, listen.endpoint)

@@ -1,0 +1,161 @@
+"""
+The methods of the objects that a peer can call.
+
+Each reads its parameters, asks the broker, submits the plan and returns the
+reply when it is spoken.  Nothing is decided here.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from attrs import define, field
+
+from queueber import wire
+from queueber.broker import DEFAULT_QUEUE, Broker, Delivery, ItemId, LeaseId, Queue, Waiter
+from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
+from queueber.limits import Limits
+from queueber.server.clock import QueueClock
+from queueber.server.committer import Committer
+from queueber.server.dispatcher import Dispatcher
+from queueber.units import SpanMs, WallMs
+
+
+class Caller(Protocol):
+    """Where a method's reply goes."""
+
+    def results(self, answer: wire.AnswerId, content: bytes) -> None:
+        """Return *content*."""
+
+    def queue_results(self, answer: wire.AnswerId, queue: Queue) -> None:
+        """Return a capability to *queue*."""
+
+    def error(self, answer: wire.AnswerId, kind: Kind, reason: str) -> None:
+        """Return an exception."""
+
+    def canceled(self, answer: wire.AnswerId) -> None:
+        """Return that the call was given up."""
+
+    def waits(self, answer: wire.AnswerId, waiter: Waiter) -> None:
+        """The call is a poll that waits, until it is returned."""
+
+
+class Root:
+    """What a connection bootstraps: the default queue, and the way to the others."""
+
+
+Handler = Callable[[Caller, wire.AnswerId, Queue, wire.Params], None]
+
+
+@define(eq=False)
+class Methods:
+    """Carries calls to the broker and replies back."""
+
+    _broker: Broker
+    _committer: Committer
+    _dispatcher: Dispatcher
+    _clock: QueueClock
+    _limits: Limits
+    root: Root = field(factory=Root)
+    draining: bool = False
+    """The server is stopping: nothing new is taken, what is under way may be ended."""
+
+    outstanding: int = 0
+    """Calls that have not been answered."""
+
+    _handlers: dict[int, Handler] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Bind the methods to their ordinals."""
+        self._handlers = {
+            wire.ADD: self._add,
+            wire.REMOVE: self._remove,
+            wire.POLL: self._poll,
+            wire.EXTEND: self._extend,
+        }
+
+    def call(self, caller: Caller, called: wire.Called) -> None:
+        """
+        Carry out a call; *caller* is told the reply, now or later.
+
+        Raises:
+            RemoteProtocolError: the parameters cannot be read.
+        """
+        target = called.target
+        self.outstanding += 1
+        try:
+            if called.interface_id == wire.QUEUE_INTERFACE_ID and called.method_id in self._handlers:
+                queue = target if isinstance(target, Queue) else self._broker.queue(DEFAULT_QUEUE)
+                self._handlers[called.method_id](caller, called.answer, queue, called.params)
+            elif (called.interface_id, called.method_id, target) == (wire.BROKER_INTERFACE_ID, wire.QUEUE, self.root):
+                caller.queue_results(called.answer, self._broker.queue(wire.read_queue_request(called.params)))
+            else:
+                raise Unimplemented(
+                    f"the object has no method {called.method_id} of interface {called.interface_id:#018x}"
+                )
+        except RemoteProtocolError:
+            self.outstanding -= 1
+            raise
+        except QueueberError as why:
+            caller.error(called.answer, why.kind, str(why))
+
+    def _add(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        request = wire.read_add_request(params, self._limits)
+        self._refuse_new_work()
+        if self._committer.stalled:
+            raise Overloaded("the storage engine has to catch up first; try again later")
+        self._dispatcher.serve_now(queue)
+        plan = self._broker.add(queue, [(item.contents, item.delay) for item in request.items], self._clock.now())
+        self._committer.submit(plan, partial(self._added, caller, answer))
+
+    def _added(self, caller: Caller, answer: wire.AnswerId, ids: list[ItemId]) -> None:
+        caller.results(answer, wire.write_add_response(ids))
+
+    def _remove(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        request = wire.read_remove_request(params)
+        plan = self._broker.remove(queue, ItemId(request.id), LeaseId(request.lease), self._clock.now())
+        self._committer.submit(plan, partial(self._removed, caller, answer))
+
+    def _removed(self, caller: Caller, answer: wire.AnswerId, removed: bool) -> None:
+        caller.results(answer, wire.write_remove_response(removed))
+
+    def _extend(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        request = wire.read_extend_request(params)
+        plan = self._broker.extend(queue, LeaseId(request.lease), request.span, self._clock.now())
+        self._committer.submit(plan, partial(self._extended, caller, answer))
+
+    def _extended(self, caller: Caller, answer: wire.AnswerId, extended: bool) -> None:
+        caller.results(answer, wire.write_extend_response(extended))
+
+    def _poll(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        request = wire.read_poll_request(params)
+        self._refuse_new_work()
+        waiter = self._broker.poll(
+            queue,
+            wanted=request.num_items,
+            span=request.lease,
+            wait=SpanMs(0) if request.no_wait else request.wait,
+            peer=caller,
+            now=self._clock.now(),
+        )
+        caller.waits(answer, waiter)
+        self._dispatcher.wait(waiter).addCallback(partial(self._polled, caller, answer))
+
+    def _polled(self, caller: Caller, answer: wire.AnswerId, delivery: Delivery | None) -> None:
+        if delivery is None:
+            caller.canceled(answer)
+        elif delivery.error is not None:
+            caller.error(answer, delivery.error.kind, str(delivery.error))
+        else:
+            caller.results(answer, wire.write_poll_response(_response(delivery)))
+
+    def _refuse_new_work(self) -> None:
+        if self.draining:
+            raise Stopping("the server is stopping")
+
+
+def _response(delivery: Delivery) -> wire.PollResponse:
+    items = [wire.PolledItem(item.contents, item.key.id, item.attempts + 1, item.added_at) for item in delivery.items]
+    if delivery.lease is None:
+        return wire.PollResponse(items, b"", WallMs(0))
+    return wire.PollResponse(items, delivery.lease.id, delivery.lease.deadline)

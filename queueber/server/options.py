@@ -1,0 +1,179 @@
+"""The service's options: text to checked values."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from attrs import frozen
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.testing import MemoryReactor
+from twisted.python import usage
+
+from queueber import __version__
+from queueber.broker import ClaimBounds
+from queueber.server.listening import Listen, parse_listen
+from queueber.store import Durability, Encoding
+
+DEFAULT_LISTEN = "127.0.0.1:9090"
+
+T = TypeVar("T", int, float)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What a server is to be, checked."""
+
+    listen: tuple[Listen, ...]
+    data_dir: Path
+    workers: int
+    durability: Durability
+    encoding: Encoding
+    sweep_seconds: float
+    claim: ClaimBounds
+    window_ms: int
+    wipe: bool
+
+
+def usable_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _between(convert: Callable[[str], T], low: T, high: T) -> Callable[[str], T]:
+    def coerce(text: str) -> T:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise ValueError(f"it is {text!r} and must be a number from {low:g} to {high:g}")
+        return value
+
+    coerce.coerceDoc = f"A number from {low:g} to {high:g}."  # type: ignore[attr-defined]
+    return coerce
+
+
+def _one_of(enum: Callable[[str], T], names: tuple[str, ...]) -> Callable[[str], T]:
+    def coerce(text: str) -> T:
+        if text not in names:
+            raise ValueError(f"it is {text!r} and must be one of {', '.join(names)}")
+        return enum(text)
+
+    coerce.coerceDoc = f"One of {', '.join(names)}."  # type: ignore[attr-defined]
+    return coerce
+
+
+class Options(usage.Options):
+    """Options of `twistd queueber` and `twist queueber`."""
+
+    synopsis = "[options]"
+    longdesc = "A durable work-queue server, spoken to in Cap'n Proto RPC.  Exit statuses: 64 wrong options, 74 disk, lock or port."
+
+    optParameters: ClassVar = [
+        ["data-dir", "d", "./queueber-data", "The directory with the data; made if it is not there."],
+        [
+            "workers",
+            "w",
+            None,
+            "Threads of the storage pool; by default the cores this process may use, at least 2.",
+            _between(int, 1, 1024),
+        ],
+        [
+            "durability",
+            None,
+            "fsync",
+            "What an acknowledged write survives: fsync (a power cut), os (a killed process), none (nothing; for measuring).",
+            _one_of(Durability, ("fsync", "os", "none")),  # type: ignore[type-var]
+        ],
+        [
+            "storage-encoding",
+            None,
+            "unpacked",
+            "How values are written from now on: unpacked (faster) or packed (smaller).",
+            _one_of(Encoding, ("unpacked", "packed")),  # type: ignore[type-var]
+        ],
+        [
+            "lease-sweep-interval",
+            None,
+            0.1,
+            "Seconds between two looks for leases that have run out.",
+            _between(float, 0.001, 60.0),
+        ],
+        ["coalesce-max-batch-size", None, 64, "Polls served by one claim, at most.", _between(int, 1, 100_000)],
+        [
+            "coalesce-max-batch-items",
+            None,
+            512,
+            "Items handed out by one claim, at most, after one whole poll.",
+            _between(int, 1, 1_000_000),
+        ],
+        [
+            "coalesce-batch-window-ms",
+            None,
+            0,
+            "How long an idle server waits for more before it cuts a commit.",
+            _between(int, 0, 10_000),
+        ],
+    ]
+    optFlags: ClassVar = [
+        ["wipe", None, "Empty the data directory first: one of Queueber's that no server holds, or refuse."],
+        ["insecure-plaintext", None, "Allow plaintext beyond this machine."],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listen: list[Listen] = []
+
+    def opt_listen(self, text: str) -> None:
+        """
+        Where to listen: HOST:PORT, [v6]:PORT or a Twisted endpoint string.
+
+        May be given more than once.  [default: 127.0.0.1:9090]
+        """
+        try:
+            listen = parse_listen(text)
+            serverFromString(MemoryReactor(), listen.endpoint)
+        except (ValueError, TypeError, KeyError, LookupError) as why:
+            raise usage.UsageError(f"--listen {text}: {why}") from why
+        self._listen.append(listen)
+
+    opt_l = opt_listen
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"queueber {__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def parseArgs(self, *args: str) -> None:
+        """Take no arguments."""
+        if args:
+            raise usage.UsageError(f"unexpected argument {args[0]!r}: everything is an option")
+
+    def postOptions(self) -> None:
+        """Check what depends on more than one option."""
+        if not self._listen:
+            self._listen.append(parse_listen(DEFAULT_LISTEN))
+        if not self["insecure-plaintext"]:
+            for listen in self._listen:
+                if listen.exposed:
+                    raise usage.UsageError(
+                        f"--listen {listen.text}: plaintext beyond this machine; give --insecure-plaintext if that is meant"
+                    )
+
+    @property
+    def settings(self) -> Settings:
+        """All of them, as values."""
+        return Settings(
+            listen=tuple(self._listen),
+            data_dir=Path(self["data-dir"]),
+            workers=self["workers"] or max(2, usable_cores()),
+            durability=Durability(self["durability"]),
+            encoding=Encoding[self["storage-encoding"].upper()]
+            if isinstance(self["storage-encoding"], str)
+            else self["storage-encoding"],
+            sweep_seconds=float(self["lease-sweep-interval"]),
+            claim=ClaimBounds(polls=int(self["coalesce-max-batch-size"]), items=int(self["coalesce-max-batch-items"])),
+            window_ms=int(self["coalesce-batch-window-ms"]),
+            wipe=bool(self["wipe"]),
+        )

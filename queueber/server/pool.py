@@ -1,0 +1,56 @@
+"""The threads that work on the disk."""
+
+import threading
+from collections.abc import Callable
+from itertools import count
+from typing import Any, ParamSpec, TypeVar
+
+from setproctitle import setthreadtitle
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NAME = "queueber-w"
+
+
+class StoragePool:
+    """
+    A thread pool of a size of its own.
+
+    The reactor's pool serves DNS look-ups too and may be busy with them for
+    long.  The threads start with the pool and carry names that the operating
+    system shows: `queueber-w0` and so on.
+    """
+
+    def __init__(self, reactor: Any, workers: int) -> None:  # noqa: ANN401
+        self._reactor = reactor
+        self.workers = workers
+        self._numbers = count()
+        self._pool = ThreadPool(workers, workers, name="queueber")
+        self._pool.threadFactory = self._thread  # type: ignore[assignment]
+
+    def _thread(self, target: Callable[[], None], name: str | None = None) -> threading.Thread:
+        title = f"{NAME}{next(self._numbers)}"
+
+        def named() -> None:
+            setthreadtitle(title)
+            target()
+
+        return threading.Thread(target=named, name=title)
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._pool.start()
+        # Twisted starts a thread only when there is work for it: they are to be seen, and to be ready, from the start.
+        self._pool.adjustPoolsize(self.workers, self.workers)
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Call *function* on a thread; fires with what it gives, on the reactor's thread."""
+        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
+
+    def stop(self) -> None:
+        """Wait until the threads have done what was given to them, and end them."""
+        self._pool.stop()

@@ -1,0 +1,180 @@
+"""
+A connection: bytes to the RPC machine and events away from it.
+
+Replies are collected, and what one turn or one commit has to say to a peer
+goes out in a single write.
+"""
+
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IPushProducer, ITransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from queueber import wire
+from queueber.broker import Broker, Queue, Waiter
+from queueber.errors import Kind, RemoteProtocolError
+from queueber.limits import Limits
+from queueber.server.dispatcher import Dispatcher
+from queueber.server.methods import Methods
+
+
+@define(eq=False)
+class Outbox:
+    """The connections that have something to say."""
+
+    _waiting: dict["RpcProtocol", None] = field(factory=dict, init=False)
+
+    def put(self, protocol: "RpcProtocol") -> None:
+        """Let *protocol* send at the next `flush`."""
+        self._waiting[protocol] = None
+
+    def flush(self) -> None:
+        """Let all of them send."""
+        waiting, self._waiting = self._waiting, {}
+        for protocol in waiting:
+            protocol.send()
+
+
+@implementer(IPushProducer)
+class RpcProtocol(Protocol):
+    """One peer.  Decides nothing."""
+
+    log = Logger()
+    transport: ITransport
+
+    def __init__(self, server: "RpcFactory") -> None:
+        self._server = server
+        self._connection = wire.Connection(limits=server.limits, bootstrap=server.methods.root)
+        self._waiters: dict[wire.AnswerId, Waiter] = {}
+        self._lost = False
+
+    def connectionMade(self) -> None:
+        """Join the server's connections."""
+        self._server.connections[self] = None
+        transport: Any = self.transport
+        for option in ("setTcpNoDelay", "setTcpKeepAlive"):
+            if hasattr(transport, option):
+                getattr(transport, option)(True)
+        # What the peer does not take is bounded: see pauseProducing.
+        transport.bufferSize = self._server.limits.unsent_bytes
+        transport.registerProducer(self, True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Carry out what the peer asks for."""
+        try:
+            for event in self._connection.receive_data(data):
+                self._handle(event)
+        except RemoteProtocolError as why:
+            self._connection.abort(str(why))
+            self.log.warning("Closing the connection of {peer}: {why}", peer=self.transport.getPeer(), why=str(why)[:200])
+            self.close()
+        self._server.outbox.flush()
+
+    def _handle(self, event: wire.Event) -> None:
+        if type(event) is wire.Called:
+            self._server.methods.call(self, event)
+        elif type(event) is wire.Finished:
+            waiter = self._waiters.get(event.answer)
+            if waiter is not None:
+                self._server.dispatcher.cancel(waiter)
+        elif type(event) is wire.Aborted:
+            self.log.debug("{peer} has ended its connection: {why}", peer=self.transport.getPeer(), why=event.reason)
+            self.close()
+
+    def close(self) -> None:
+        """Send what was said, and end the connection."""
+        self.send()
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Give up what waits; what is under way takes effect without a reply."""
+        self._lost = True
+        del self._server.connections[self]
+        if reason.check(ConnectionDone) is None:
+            self.log.debug("{why}", why=reason.getErrorMessage())
+        for waiter in list(self._waiters.values()):
+            self._server.dispatcher.cancel(waiter)
+        self._server.broker.polls.resume(self)
+
+    # Replies
+
+    def results(self, answer: wire.AnswerId, content: bytes) -> None:
+        """Return *content*."""
+        self._connection.return_results(answer, content)
+        self._answered(answer)
+
+    def queue_results(self, answer: wire.AnswerId, queue: Queue) -> None:
+        """Return a capability to *queue*."""
+        self._connection.return_results(answer, wire.QUEUE_RESPONSE, (queue,))
+        self._answered(answer)
+
+    def error(self, answer: wire.AnswerId, kind: Kind, reason: str) -> None:
+        """Return an exception."""
+        self._connection.return_exception(answer, kind, reason)
+        self._answered(answer)
+
+    def canceled(self, answer: wire.AnswerId) -> None:
+        """Return that the call was given up."""
+        if not self._lost:
+            self._connection.return_canceled(answer)
+        self._answered(answer)
+
+    def waits(self, answer: wire.AnswerId, waiter: Waiter) -> None:
+        """Remember whose poll to give up when the peer does."""
+        self._waiters[answer] = waiter
+
+    def _answered(self, answer: wire.AnswerId) -> None:
+        self._server.methods.outstanding -= 1
+        if self._waiters:
+            self._waiters.pop(answer, None)
+        self._server.outbox.put(self)
+
+    def send(self) -> None:
+        """Write what has been said, if somebody still listens."""
+        data = self._connection.data_to_send()
+        if data and not self._lost:
+            self.transport.write(data)
+
+    # Back-pressure: called by the transport when its buffer is full, and when it has drained
+
+    def pauseProducing(self) -> None:
+        """The peer does not take its replies: do not read it, and serve none of its waiting polls."""
+        transport: Any = self.transport
+        transport.pauseProducing()
+        self._server.broker.polls.pause(self)
+
+    def resumeProducing(self) -> None:
+        """The peer takes its replies again."""
+        transport: Any = self.transport
+        transport.resumeProducing()
+        self._server.broker.polls.resume(self)
+        self._server.dispatcher.committer.wake()
+
+    def stopProducing(self) -> None:
+        """The connection is on its way out; `connectionLost` does the rest."""
+
+
+@define(eq=False)
+class RpcFactory(Factory):
+    """Makes a protocol for each connection, up to as many as there may be."""
+
+    broker: Broker
+    methods: Methods
+    dispatcher: Dispatcher
+    outbox: Outbox
+    limits: Limits
+    connections: dict[RpcProtocol, None] = field(factory=dict, init=False)
+    noisy = False
+
+    def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:  # noqa: ARG002
+        """A protocol for a new peer; None, which closes the connection, when there are too many."""
+        if len(self.connections) >= self.limits.connections:
+            return None
+        return RpcProtocol(self)
