@@ -26,9 +26,8 @@ from queueber.store.structs import (
     STORED_ITEM,
     SYNC_MARK,
     TIME_MARK,
-    pack,
-    unpack,
 )
+from queueber.wire.packing import pack, unpack
 
 
 class Encoding(StrEnum):
@@ -55,17 +54,17 @@ def seal(row: bytes, struct: bytes, encoding: Encoding = Encoding.UNPACKED) -> b
     return _HEAD.pack(byte, crc32(struct, crc32(row + _PREFIXES[byte]))) + struct
 
 
-_Fields = TypeVar("_Fields", covariant=True)
+_Fields_co = TypeVar("_Fields_co", covariant=True)
 
 
-class _Readable(Protocol[_Fields]):
+class _Readable(Protocol[_Fields_co]):
     """A struct's layout, or what is faster."""
 
-    def read(self, struct: bytes, /) -> _Fields:
+    def read(self, struct: bytes, /) -> _Fields_co:
         """The fields."""
 
 
-def unseal(row: bytes, value: bytes, kind: _Readable[_Fields]) -> _Fields:
+def unseal(row: bytes, value: bytes, kind: _Readable[_Fields_co]) -> _Fields_co:
     """The fields of the struct in *value*, a *kind*, which was found at *row*."""
     if len(value) < _HEAD.size:
         raise damaged(row, f"its value is only {len(value)} bytes long")

@@ -61,13 +61,3 @@ TIME_MARK: Final = OneData("TimeMark", "bootId", "bootTimeMs", "queueTimeMs")
 QUEUE_RECORD: Final = layout("QueueRecord")
 SYNC_MARK: Final = layout("SyncMark")
 FORMAT: Final = layout("Format")
-
-
-def pack(struct: bytes) -> bytes:
-    """Cap'n Proto's packing."""
-    raise NotImplementedError
-
-
-def unpack(packed: bytes) -> bytes:
-    """The reverse of `pack`."""
-    raise NotImplementedError

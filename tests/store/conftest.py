@@ -1,0 +1,110 @@
+"""Stores on three engines, all held to the same contract."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import plyvel
+import pytest
+from attrs import define, field
+
+from queueber.broker.model import ID_BYTES, Item, ItemId, Key, TimeMark
+from queueber.broker.port import Store
+from queueber.store import Durability, Encoding, MemoryStore, open_store
+from queueber.store.keyvalue import KeyValueStore
+from queueber.units import WallMs
+
+
+class LevelDB:
+    """plyvel with the additions the store needs: LevelDB can do them all, if slowly."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = plyvel.DB(str(path), create_if_missing=True)
+        self.get, self.write_batch, self.iterator = self._db.get, self._db.write_batch, self._db.iterator
+        self.close = self._db.close
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [self._db.get(key) for key in keys]
+
+    def sync(self) -> None:
+        self._db.write_batch(sync=True).write()
+
+    def sequence(self) -> int:
+        return 0
+
+
+def _memory(path: Path, kept: list[MemoryStore]) -> MemoryStore:
+    """The same one again, as if it had been on a disk."""
+    if not kept:
+        kept.append(MemoryStore())
+    kept[0]._closed = False
+    return kept[0]
+
+
+def _openers(path: Path) -> dict[str, Callable[[], Store]]:
+    kept: list[MemoryStore] = []
+    # What is written survives a close whatever the durability, and these close.
+    return {
+        "memory": lambda: _memory(path, kept),
+        "rocksdb": lambda: open_store(path / "data", durability=Durability.OS),
+        "rocksdb-packed": lambda: open_store(path / "packed", durability=Durability.OS, encoding=Encoding.PACKED),
+        "leveldb": lambda: KeyValueStore(LevelDB(path / "level"), durability=Durability.OS, encoding=Encoding.UNPACKED),
+    }
+
+
+ENGINES = tuple(_openers(Path()))
+
+
+@define
+class Engine:
+    """A store that can be closed and opened again."""
+
+    open: Callable[[], Store]
+    store: Store = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.store = self.open()
+
+    def reopen(self) -> Store:
+        self.store.close()
+        self.store = self.open()
+        return self.store
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, tmp_path) -> Iterator[Engine]:
+    made = Engine(_openers(tmp_path)[request.param])
+    yield made
+    made.store.close()
+
+
+@pytest.fixture
+def store(engine) -> Store:
+    return engine.store
+
+
+@pytest.fixture(scope="session")
+def engines_in() -> Callable[[Path], list[Engine]]:
+    """Makes one of each in a directory.  (pytest-twisted cannot run a test with both examples and parameters.)"""
+    return lambda path: [Engine(opener) for opener in _openers(path).values()]
+
+
+def _key(due: int, number: int | None = None) -> Key:
+    return Key(WallMs(due), ItemId((due if number is None else number).to_bytes(ID_BYTES, "big")))
+
+
+def _item(due: int, contents: bytes = b"", number: int | None = None, attempts: int = 0) -> Item:
+    return Item(_key(due, number), contents, WallMs(5), attempts)
+
+
+def _fields(item: Item | None) -> tuple | None:
+    """What *item* is made of, to be compared: items themselves are compared by identity."""
+    return None if item is None else (item.key, item.contents, item.added_at, item.attempts)
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    """Short ways to write down values."""
+    return SimpleNamespace(
+        key=_key, item=_item, fields=_fields, mark=TimeMark(b"b" * 16, 1_000, WallMs(2_000)), level_db=LevelDB
+    )

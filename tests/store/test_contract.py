@@ -1,0 +1,303 @@
+"""What every store does, whatever it keeps its rows in."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue, Recovered, RecoveredLease, Write
+from queueber.units import WallMs
+
+MAIL = QueueNumber(1)
+OTHER = QueueNumber(2)
+LAST = QueueNumber(2**32 - 1)
+LEASE = LeaseId(b"L" * 16)
+MANY = 10**9
+
+
+def dues(store, queue=MAIL, after=LOWEST, items_max=MANY, bytes_max=MANY) -> list[int]:
+    return [item.key.due for item in store.scan(queue, after, items_max=items_max, bytes_max=bytes_max).items]
+
+
+def test_a_new_store_is_empty(store):
+    assert store.recover() == Recovered([], [], None)
+    scan = store.scan(MAIL, LOWEST, items_max=1, bytes_max=1)
+    assert list(scan.items) == []
+    assert scan.exhausted
+
+
+def test_items_come_back_as_they_were(store, make):
+    items = [make.item(due, contents, attempts=due) for due, contents in ((1, b""), (2, b"x"), (3, bytes(70_000)))]
+    store.commit([PutItem(MAIL, item) for item in items], make.mark)
+    scan = store.scan(MAIL, LOWEST, items_max=10, bytes_max=MANY)
+    assert [make.fields(item) for item in scan.items] == [make.fields(item) for item in items]
+    assert scan.exhausted
+
+
+def test_a_scan_is_in_order_of_due_then_id(store, make):
+    wanted = [make.key(1, 9), make.key(255, 3), make.key(256, 1), make.key(256, 2), make.key(2**63, 0)]
+    store.commit([PutItem(MAIL, Item(key, b"", WallMs(0))) for key in reversed(wanted)], make.mark)
+    assert [item.key for item in store.scan(MAIL, LOWEST, items_max=9, bytes_max=MANY).items] == wanted
+
+
+def test_a_scan_begins_strictly_behind_its_start(store, make):
+    store.commit([PutItem(MAIL, make.item(due)) for due in (1, 2, 3)], make.mark)
+    assert dues(store, after=make.key(1)) == [2, 3]
+    assert dues(store, after=make.key(2, 0)) == [2, 3]
+    assert dues(store, after=make.key(3)) == []
+
+
+def test_a_scan_stays_in_its_queue(store, make):
+    store.commit([PutItem(queue, make.item(queue)) for queue in (MAIL, OTHER, LAST)], make.mark)
+    assert [dues(store, queue) for queue in (MAIL, OTHER, LAST, QueueNumber(3))] == [[MAIL], [OTHER], [LAST], []]
+
+
+def test_a_scan_stops_at_its_number_of_items(store, make):
+    store.commit([PutItem(MAIL, make.item(due)) for due in (1, 2, 3)], make.mark)
+    first = store.scan(MAIL, LOWEST, items_max=2, bytes_max=MANY)
+    assert [item.key.due for item in first.items] == [1, 2]
+    assert not first.exhausted
+    assert store.scan(MAIL, LOWEST, items_max=3, bytes_max=MANY).exhausted
+
+
+def test_a_scan_stops_once_it_has_its_bytes(store, make):
+    store.commit([PutItem(MAIL, make.item(due, b"x" * 10)) for due in (1, 2, 3)], make.mark)
+    assert dues(store, bytes_max=11) == [1, 2]
+    assert dues(store, bytes_max=10) == [1]
+    assert not store.scan(MAIL, LOWEST, items_max=9, bytes_max=20).exhausted
+    assert store.scan(MAIL, LOWEST, items_max=9, bytes_max=30).exhausted
+
+
+def test_a_scan_gives_an_item_that_is_larger_than_its_bytes(store, make):
+    store.commit([PutItem(MAIL, make.item(1, b"x" * 10))], make.mark)
+    assert dues(store, bytes_max=0) == [1]
+
+
+def test_a_later_write_on_a_row_wins(store, make):
+    store.commit(
+        [
+            PutItem(MAIL, make.item(1, b"old")),
+            PutItem(MAIL, make.item(1, b"new")),
+            PutItem(MAIL, make.item(2)),
+            DeleteItem(MAIL, make.key(2)),
+            DeleteItem(MAIL, make.key(3)),
+            PutItem(MAIL, make.item(3)),
+        ],
+        make.mark,
+    )
+    assert dues(store) == [1, 3]
+    assert store.read(MAIL, [make.key(1)])[0].contents == b"new"
+
+
+def test_deleting_what_is_not_there_changes_nothing(store, make):
+    store.commit([PutItem(MAIL, make.item(1))], make.mark)
+    store.commit([DeleteItem(MAIL, make.key(9)), DeleteItem(OTHER, make.key(1)), DeleteLease(LEASE)], make.mark)
+    assert dues(store) == [1]
+
+
+def test_items_are_read_in_the_order_asked_for(store, make):
+    store.commit([PutItem(MAIL, make.item(due, b"%d" % due)) for due in (1, 2, 3)], make.mark)
+    found = store.read(MAIL, [make.key(3), make.key(9), make.key(1), make.key(3)])
+    assert [item and item.contents for item in found] == [b"3", None, b"1", b"3"]
+    assert store.read(OTHER, [make.key(1)]) == [None]
+    assert store.read(MAIL, []) == []
+
+
+def test_a_lease_is_recovered_with_those_of_its_items_that_are_left(engine, make):
+    keys = tuple(make.key(due) for due in (1, 2, 3))
+    writes = [PutItem(MAIL, make.item(due)) for due in (1, 2, 3)]
+    engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
+    engine.store.commit([DeleteItem(MAIL, keys[1])], make.mark)
+    (found,) = engine.reopen().recover().leases
+    assert (found.id, found.queue, found.deadline, found.keys) == (LEASE, MAIL, 50, (keys[0], keys[2]))
+
+
+def test_a_lease_whose_items_are_all_removed_is_recovered_empty(engine, make):
+    engine.store.commit([PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), (make.key(1),)))], make.mark)
+    assert engine.reopen().recover().leases[0].keys == ()
+
+
+def test_of_many_leases_each_is_recovered_with_its_own_items(engine, make):
+    """More items than are looked up at a time, and every third is gone."""
+    writes: list[Write] = []
+    wanted = {}
+    for number in range(700):
+        keys = tuple(make.key(number * 10 + i) for i in range(number % 7))
+        lease = LeaseId(number.to_bytes(16, "big"))
+        writes.append(PutLease(lease, LeaseRecord(MAIL, WallMs(number), keys)))
+        wanted[lease] = tuple(key for key in keys if key.due % 3)
+        writes += [PutItem(MAIL, make.item(key.due)) for key in wanted[lease]]
+    engine.store.commit(writes, make.mark)
+    assert {lease.id: lease.keys for lease in engine.reopen().recover().leases} == wanted
+
+
+def test_large_leased_contents_do_not_get_in_the_way(engine, make):
+    keys = tuple(make.key(due) for due in range(1, 13))
+    writes = [PutItem(MAIL, make.item(key.due, bytes(1 << 20))) for key in keys]
+    engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
+    assert engine.reopen().recover().leases[0].keys == keys
+
+
+def test_extending_a_lease_replaces_its_record_and_ending_it_deletes_it(engine, make):
+    engine.store.commit([PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), ()))], make.mark)
+    engine.store.commit([PutLease(LEASE, LeaseRecord(MAIL, WallMs(90), ()))], make.mark)
+    assert [lease.deadline for lease in engine.reopen().recover().leases] == [90]
+    engine.store.commit([DeleteLease(LEASE)], make.mark)
+    assert engine.reopen().recover().leases == []
+
+
+def test_queues_are_recovered_as_last_written(engine, make):
+    first = QueueRecord(MAIL, "mail", 1, 0, LOWEST)
+    last = QueueRecord(MAIL, "mail", 2**40, 7, make.key(6))
+    other = QueueRecord(LAST, "Ünïcödé \N{PARROT}", 0, 0, LOWEST)
+    engine.store.commit([PutQueue(first), PutQueue(other)], make.mark)
+    engine.store.commit([PutQueue(last)], make.mark)
+    assert sorted(engine.reopen().recover().queues) == [last, other]
+
+
+def test_every_commit_leaves_its_mark(engine, make):
+    later = TimeMark(b"c" * 16, 7, WallMs(2**50))
+    engine.store.commit([PutItem(MAIL, make.item(1))], make.mark)
+    engine.store.commit([], later)
+    assert engine.reopen().recover().mark == later
+
+
+def test_what_was_committed_is_there_after_opening_again(engine, make):
+    for due in (1, 2, 3):
+        engine.store.commit([PutItem(MAIL, make.item(due)), DeleteItem(MAIL, make.key(due - 1))], make.mark)
+        assert dues(engine.reopen()) == [due]
+
+
+def test_other_threads_read_whole_commits_while_one_writes(store, make):
+    """Each commit puts and deletes a hundred rows; whoever looks sees a hundred."""
+    hundred = range(1, 101)
+    store.commit([PutItem(MAIL, make.item(due, b"0")) for due in hundred], make.mark)
+
+    def write() -> None:
+        for turn in range(1, 21):
+            store.commit([PutItem(MAIL, make.item(due, b"%d" % turn)) for due in hundred], make.mark)
+
+    def look() -> set[int]:
+        return {
+            len({item.contents for item in store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY).items})
+            for _ in range(50)
+        }
+
+    with ThreadPoolExecutor(3) as pool:
+        looks = [pool.submit(look), pool.submit(look)]
+        pool.submit(write).result()
+        assert [seen.result() for seen in looks] == [{1}, {1}]
+
+
+@pytest.mark.parametrize("use", ["recover", "commit", "scan", "read"])
+def test_a_closed_store_refuses(engine, make, use):
+    engine.store.close()
+    calls = {
+        "recover": lambda store: store.recover(),
+        "commit": lambda store: store.commit([PutItem(MAIL, make.item(1))], make.mark),
+        "scan": lambda store: store.scan(MAIL, LOWEST, items_max=1, bytes_max=1),
+        "read": lambda store: store.read(MAIL, [make.key(1)]),
+    }
+    try:
+        with pytest.raises(RuntimeError):
+            calls[use](engine.store)
+    finally:
+        engine.store = engine.open()
+
+
+queues = st.sampled_from([MAIL, OTHER])
+keys = st.builds(
+    Key,
+    st.sampled_from([0, 1, 255, 256, 2**64 - 1]),
+    st.sampled_from([b"\0" * 15 + b"\1", b"\0" * 15 + b"\xff", b"\xff" * 16]).map(ItemId),
+)
+items = st.builds(Item, keys, st.binary(max_size=20), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+leases = st.sampled_from([LEASE, LeaseId(b"\xff" * 16)])
+records = st.builds(LeaseRecord, queues, st.integers(0, 2**64 - 1), st.lists(keys, max_size=4).map(tuple))
+writes = st.one_of(
+    st.builds(PutItem, queues, items),
+    st.builds(DeleteItem, queues, keys),
+    st.builds(PutLease, leases, records),
+    st.builds(DeleteLease, leases),
+    st.builds(
+        PutQueue,
+        st.builds(QueueRecord, queues, st.text(min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 9), keys),
+    ),
+)
+
+
+class Obvious:
+    """A store as three dictionaries and a sort."""
+
+    def __init__(self) -> None:
+        self.items: dict[tuple[QueueNumber, Key], Item] = {}
+        self.leases: dict[LeaseId, LeaseRecord] = {}
+        self.queues: dict[QueueNumber, QueueRecord] = {}
+
+    def commit(self, done: Sequence[Write]) -> None:
+        for write in done:
+            match write:
+                case PutItem(queue, item):
+                    self.items[queue, item.key] = item
+                case DeleteItem(queue, key):
+                    self.items.pop((queue, key), None)
+                case PutLease(lease, record):
+                    self.leases[lease] = record
+                case DeleteLease(lease):
+                    self.leases.pop(lease, None)
+                case PutQueue(record):
+                    self.queues[record.number] = record
+
+    def scan(self, wanted: QueueNumber, after: Key) -> list[Item]:
+        found = [item for (queue, key), item in self.items.items() if queue == wanted and key > after]
+        return sorted(found, key=lambda item: item.key)
+
+
+commits = st.lists(st.tuples(st.lists(writes, max_size=12), st.booleans()), max_size=5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(commits=commits, after=keys, items_max=st.integers(1, 4))
+def test_it_does_what_dictionaries_do(engines_in, make, commits, after, items_max):
+    """Any commits, with the store closed and opened after some of them."""
+    with TemporaryDirectory() as path:
+        engines = engines_in(Path(path))
+        try:
+            for engine in engines:
+                model = Obvious()
+                for done, reopen in commits:
+                    engine.store.commit(done, make.mark)
+                    model.commit(done)
+                    if reopen:
+                        engine.reopen()
+                agree(engine, model, make, after, items_max)
+        finally:
+            for engine in engines:
+                engine.store.close()
+
+
+def agree(engine, model, make, after, items_max):
+    asked = [key for _, key in model.items]
+    for queue in (MAIL, OTHER):
+        wanted = [make.fields(item) for item in model.scan(queue, after)]
+        scan = engine.store.scan(queue, after, items_max=items_max, bytes_max=MANY)
+        assert [make.fields(item) for item in scan.items] == wanted[:items_max]
+        assert scan.exhausted == (len(wanted) <= items_max)
+        read = engine.store.read(queue, asked)
+        assert [make.fields(item) for item in read] == [make.fields(model.items.get((queue, key))) for key in asked]
+    found = engine.reopen().recover()
+    assert {queue.number: queue for queue in found.queues} == model.queues
+    assert {lease.id: lease for lease in found.leases} == {
+        lease: RecoveredLease(
+            lease,
+            record.queue,
+            record.deadline,
+            tuple(key for key in record.keys if (record.queue, key) in model.items),
+        )
+        for lease, record in model.leases.items()
+    }

@@ -1,0 +1,84 @@
+"""Versions of what is on disk."""
+
+import pytest
+from attrs import define, field
+
+from queueber.errors import StorageError
+from queueber.store.engine import DB
+from queueber.store.format import FORMAT, UPGRADES, Format, bring_up, read_format, write_format
+from queueber.store.kv import Stalled, write_all
+
+
+@pytest.fixture
+def db(tmp_path):
+    with DB(str(tmp_path), create_if_missing=True) as opened:
+        yield opened
+
+
+def test_a_database_says_of_which_format_it_is(db):
+    assert read_format(db) is None
+    write_format(db, "none", 7)
+    assert read_format(db) == Format(7, "none")
+
+
+def test_there_is_a_way_up_from_every_older_format():
+    assert set(UPGRADES) == set(range(1, FORMAT))
+
+
+def test_the_same_format_needs_nothing(db):
+    bring_up(db, Format(FORMAT, ""))
+    assert read_format(db) is None
+
+
+def test_older_data_is_brought_up_step_by_step(db):
+    done = []
+    steps = {version: lambda db, version=version: done.append((version, read_format(db).version)) for version in (1, 2)}
+    write_format(db, "none", 1)
+    bring_up(db, Format(1, "none"), target=3, upgrades=steps)
+    assert done == [(1, 1), (2, 2)]
+    assert read_format(db) == Format(3, "none")
+
+
+def test_an_upgrade_that_was_broken_off_goes_on_where_it_was(db):
+    def fails(db):
+        raise OSError("disk")
+
+    write_format(db, "", 1)
+    with pytest.raises(OSError, match="disk"):
+        bring_up(db, read_format(db), target=3, upgrades={1: lambda db: None, 2: fails})
+    assert read_format(db) == Format(2, "")
+
+
+def test_newer_data_is_refused_naming_both_versions(db):
+    with pytest.raises(StorageError, match="format 9, which a newer Queueber wrote; this one reads up to 1"):
+        bring_up(db, Format(9, ""), target=1)
+
+
+def test_without_a_way_up_nothing_is_changed(db):
+    with pytest.raises(StorageError, match="format 1; there is no way from 2 to 3"):
+        bring_up(db, Format(1, ""), target=3, upgrades={1: lambda db: pytest.fail("changed")})
+
+
+def test_marks_are_written_however_long_the_engine_stalls():
+    @define
+    class Stalling:
+        attempts: int = 3
+        rows: dict = field(factory=dict)
+
+        def write_batch(self):
+            return self
+
+        def put(self, key, value):
+            self.rows[key] = value
+
+        def delete(self, key):
+            self.rows.pop(key)
+
+        def write(self):
+            self.attempts -= 1
+            if self.attempts:
+                raise Stalled
+
+    db = Stalling()
+    write_all(db, [(b"a", b"1"), (b"b", b"2")], [b"a"])
+    assert (db.attempts, db.rows) == (0, {b"b": b"2"})

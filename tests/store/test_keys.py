@@ -1,0 +1,70 @@
+"""Rows sort as what they stand for."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queueber.broker.model import ItemId, Key, LeaseId, QueueNumber
+from queueber.errors import StorageError
+from queueber.store import keys
+from queueber.store.kv import first_after
+from queueber.units import WallMs
+
+queues = st.integers(0, 2**32 - 1).map(QueueNumber)
+places = st.builds(Key, st.integers(0, 2**64 - 1).map(WallMs), st.binary(min_size=16, max_size=16).map(ItemId))
+
+
+@given(st.lists(st.tuples(queues, places), max_size=20))
+def test_item_rows_sort_by_queue_then_due_then_id(rows):
+    assert sorted(rows) == sorted(rows, key=lambda row: keys.item_key(*row))
+
+
+@given(queues, places)
+def test_an_item_row_names_its_place(queue, place):
+    assert keys.place(keys.item_key(queue, place)) == place
+
+
+@given(queues, queues, places)
+def test_a_queues_range_holds_its_items_and_no_others(queue, other, place):
+    row = keys.item_key(other, place)
+    assert (keys.items_of(queue) <= row < first_after(keys.items_of(queue))) == (queue == other)
+
+
+@given(st.binary(min_size=16, max_size=16).map(LeaseId), queues)
+def test_lease_and_queue_rows_name_what_they_describe(lease, queue):
+    assert keys.lease_id(keys.lease_key(lease)) == lease
+    assert keys.queue_number(keys.queue_key(queue)) == queue
+
+
+def test_no_table_reaches_into_another():
+    tables = sorted(keys.TABLES)
+    assert all(first_after(table) <= following for table, following in pairwise(tables))
+
+
+def test_the_bytes_are_the_contract():
+    place = Key(WallMs(0x0102030405060708), ItemId(bytes(range(16))))
+    row = keys.item_key(QueueNumber(0x0A0B0C0D), place)
+    assert row == b"i\x0a\x0b\x0c\x0d\x01\x02\x03\x04\x05\x06\x07\x08" + bytes(range(16))
+    assert keys.lease_key(LeaseId(b"L" * 16)) == b"l" + b"L" * 16
+    assert keys.queue_key(QueueNumber(1)) == b"q\0\0\0\1"
+    assert (keys.FORMAT_KEY, keys.TIME_KEY, keys.CLEAN_KEY) == (b"mformat", b"mtime", b"mclean")
+
+
+@pytest.mark.parametrize(
+    ("read", "row", "table"),
+    [(keys.place, b"i123", "items"), (keys.lease_id, b"l123", "leases"), (keys.queue_number, b"q123456", "queues")],
+)
+def test_a_row_of_the_wrong_length_is_reported_with_its_table_and_key(read, row, table):
+    with pytest.raises(StorageError, match=f"table {table}, key {row.hex()}: its key has an impossible length"):
+        read(row)
+
+
+def test_an_unknown_table_is_reported_as_such():
+    assert "table unknown, key 7a" in str(keys.damaged(b"z", "why"))
+
+
+@pytest.mark.parametrize(("prefix", "after"), [(b"a", b"b"), (b"a\xff\xff", b"b"), (b"\xff", None), (b"", None)])
+def test_the_first_key_after_a_prefix(prefix, after):
+    assert first_after(prefix) == after
