@@ -1,0 +1,119 @@
+"""What the README shows is what happens."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from queueber.server.options import Options
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+START_SECONDS = 30
+COMMAND_SECONDS = 30
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port, process, log):
+    """Return once somebody listens at *port*."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        assert process.poll() is None, log.read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        else:
+            return
+
+
+@pytest.fixture
+def address(tmp_path):
+    """Where a real server listens."""
+    port = free_port()
+    log = tmp_path / "log"
+    command = [BIN / "twistd", "--nodaemon", "--pidfile=", "queueber", "--listen", f"127.0.0.1:{port}"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        wait_for(port, process, log)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def session():
+    """The commands of the README, each with the output it shows."""
+    (block,) = re.findall(r"<!-- session -->\n```console\n(.*?)```", README, flags=re.DOTALL)
+    shown = []
+    for line in block.splitlines(keepends=True):
+        if line.startswith("$ "):
+            shown.append((line[2:].rstrip("\n"), ""))
+        else:
+            command, output = shown[-1]
+            shown[-1] = (command, output + line)
+    return shown
+
+
+class Ids:
+    """The README's ids and those that a real server gave instead, in the order in which they appeared."""
+
+    def __init__(self):
+        self._real = {}
+
+    def learn(self, shown, output):
+        for name, real in zip(UUID.findall(shown), UUID.findall(output), strict=False):
+            self._real.setdefault(name, real)
+        assert len(set(self._real.values())) == len(self._real), "two of the README's ids stand for the same"
+
+    def real(self, text):
+        return UUID.sub(lambda found: self._real.get(found[0], found[0]), text)
+
+
+def options_of_the_server():
+    """What `--help` says of each option: its name, its default and what it means."""
+    listen = " ".join((Options.opt_listen.__doc__ or "").split())
+    meaning, default = re.fullmatch(r"(.*) \[default: (.*)\]", listen).groups()
+    yield "listen", default, meaning
+    for name, _, default, meaning, *_ in Options.optParameters:
+        yield name, default, meaning
+    for name, _, meaning in Options.optFlags:
+        yield name, None, meaning
+
+
+def test_the_options_table_says_what_help_says():
+    table = README.partition("<!-- options -->\n| Option | Default | Meaning |\n|---|---|---|\n")[2].partition("\n\n")[
+        0
+    ]
+    assert table.splitlines() == [
+        f"| `--{name}` | {'' if default is None else f'`{default}`'} | {meaning} |"
+        for name, default, meaning in options_of_the_server()
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "status"), [("twist", 64), ("twistd", 1)])
+def test_a_wrong_command_line_ends_with_the_status_that_is_promised(command, status, tmp_path):
+    done = subprocess.run(
+        [BIN / command, "queueber", "--nonsense"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == status
+    assert b"nonsense" in done.stdout + done.stderr
