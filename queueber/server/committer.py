@@ -119,7 +119,7 @@ class Committer:
 
     def _stall(self, failure: Failure, writes: Sequence[Write], mark: TimeMark) -> None:
         if failure.check(StoreStalled) is None:
-            self._die("A commit could not be made", failure.value)
+            self._die("A commit could not be made", failure.value or RuntimeError("no reason given"))
             return
         self.stalled = True
         self._reactor.callLater(STALL_SECONDS, self._write, writes, mark)

@@ -42,7 +42,7 @@ class Dispatcher:
     """Set by whoever assembles the two, which need each other."""
 
     _waiting: dict[Waiter, Deferred[Delivery | None]] = field(factory=dict, init=False)
-    _round: DeferredList | None = field(default=None, init=False)
+    _round: Deferred[Any] | None = field(default=None, init=False)
     _timer: Any = field(default=None, init=False)
     log = Logger()
 
@@ -71,8 +71,9 @@ class Dispatcher:
             spoken = [self._submit(plan) for plan in self._broker.polls.distribute(now)]
             deferreds = [each for deferreds in spoken for each in deferreds]
             if deferreds:
-                self._round = DeferredList(deferreds)
-                self._round.addCallback(self._round_over)
+                gathered: Deferred[Any] = DeferredList(deferreds)
+                self._round = gathered
+                gathered.addCallback(self._round_over)
         self.look_ahead()
 
     def serve_now(self, queue: Queue) -> None:

@@ -37,9 +37,9 @@ def parse_listen(text: str) -> Listen:
     Raises:
         ValueError: it is neither an endpoint string nor ``HOST:PORT`` nor ``[v6]:PORT``.
     """
-    if short := _SHORT.match(text):
-        if short["host"] not in _PLAIN_TCP:
-            return _tcp(text, short["v6"] or short["host"], short["port"], v6=short["v6"] is not None)
+    short = _SHORT.match(text)
+    if short and short["host"] not in _PLAIN_TCP:
+        return _tcp(text, short["v6"] or short["host"], short["port"], v6=short["v6"] is not None)
     kind = _KIND.match(text)
     if kind is None:
         raise ValueError(f"{text!r} is neither an endpoint string nor HOST:PORT nor [v6]:PORT")
@@ -70,4 +70,5 @@ def _is_loopback(host: str) -> bool:
 
 def server_endpoint(reactor: Any, listen: Listen) -> IStreamServerEndpoint:  # noqa: ANN401
     """The endpoint to listen at."""
-    return serverFromString(reactor, listen.endpoint)
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, listen.endpoint)
+    return endpoint

@@ -5,7 +5,7 @@ Each reads its parameters, asks the broker, submits the plan and returns the
 reply when it is spoken.  Nothing is decided here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from queueber.server.dispatcher import Dispatcher
 from queueber.units import SpanMs, WallMs
 
 
-class Caller(Protocol):
+class Caller(Hashable, Protocol):
     """Where a method's reply goes."""
 
     def results(self, answer: wire.AnswerId, content: bytes) -> None:

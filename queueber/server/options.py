@@ -40,27 +40,27 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _between(convert: Callable[[str], T], low: T, high: T) -> Callable[[str], T]:
+def _between(name: str, convert: Callable[[str], T], low: T, high: T) -> Callable[[str], T]:
     def coerce(text: str) -> T:
         try:
             value = convert(text)
         except ValueError:
             value = None
         if value is None or not low <= value <= high:
-            raise ValueError(f"it is {text!r} and must be a number from {low:g} to {high:g}")
+            raise usage.UsageError(f"--{name} is {text!r}; it must be a number from {low} to {high}")
         return value
 
-    coerce.coerceDoc = f"A number from {low:g} to {high:g}."  # type: ignore[attr-defined]
+    coerce.coerceDoc = f"A number from {low} to {high}."  # type: ignore[attr-defined]
     return coerce
 
 
-def _one_of(enum: Callable[[str], T], names: tuple[str, ...]) -> Callable[[str], T]:
-    def coerce(text: str) -> T:
-        if text not in names:
-            raise ValueError(f"it is {text!r} and must be one of {', '.join(names)}")
-        return enum(text)
+def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:
+    def coerce(text: str) -> str:
+        if text not in choices:
+            raise usage.UsageError(f"--{name} is {text!r}; it must be one of {', '.join(choices)}")
+        return text
 
-    coerce.coerceDoc = f"One of {', '.join(names)}."  # type: ignore[attr-defined]
+    coerce.coerceDoc = f"One of {', '.join(choices)}."  # type: ignore[attr-defined]
     return coerce
 
 
@@ -68,7 +68,10 @@ class Options(usage.Options):
     """Options of `twistd queueber` and `twist queueber`."""
 
     synopsis = "[options]"
-    longdesc = "A durable work-queue server, spoken to in Cap'n Proto RPC.  Exit statuses: 64 wrong options, 74 disk, lock or port."
+    longdesc = (
+        "A durable work-queue server, spoken to in Cap'n Proto RPC.  "
+        "Exit statuses: 64 wrong options, 74 disk, lock or port."
+    )
 
     optParameters: ClassVar = [
         ["data-dir", "d", "./queueber-data", "The directory with the data; made if it is not there."],
@@ -76,44 +79,50 @@ class Options(usage.Options):
             "workers",
             "w",
             None,
-            "Threads of the storage pool; by default the cores this process may use, at least 2.",
-            _between(int, 1, 1024),
+            "Threads of the storage pool; by default the cores this process may use, at least 2",
+            _between("workers", int, 1, 1024),
         ],
         [
             "durability",
             None,
             "fsync",
-            "What an acknowledged write survives: fsync (a power cut), os (a killed process), none (nothing; for measuring).",
-            _one_of(Durability, ("fsync", "os", "none")),  # type: ignore[type-var]
+            "What an acknowledged write survives: fsync (a power cut), os (a kill), none (nothing; for measuring)",
+            _one_of("durability", ("fsync", "os", "none")),
         ],
         [
             "storage-encoding",
             None,
             "unpacked",
             "How values are written from now on: unpacked (faster) or packed (smaller).",
-            _one_of(Encoding, ("unpacked", "packed")),  # type: ignore[type-var]
+            _one_of("storage-encoding", ("unpacked", "packed")),
         ],
         [
             "lease-sweep-interval",
             None,
             0.1,
             "Seconds between two looks for leases that have run out.",
-            _between(float, 0.001, 60.0),
+            _between("lease-sweep-interval", float, 0.001, 60.0),
         ],
-        ["coalesce-max-batch-size", None, 64, "Polls served by one claim, at most.", _between(int, 1, 100_000)],
+        [
+            "coalesce-max-batch-size",
+            None,
+            64,
+            "Polls served by one claim, at most.",
+            _between("coalesce-max-batch-size", int, 1, 100_000),
+        ],
         [
             "coalesce-max-batch-items",
             None,
             512,
             "Items handed out by one claim, at most, after one whole poll.",
-            _between(int, 1, 1_000_000),
+            _between("coalesce-max-batch-items", int, 1, 1_000_000),
         ],
         [
             "coalesce-batch-window-ms",
             None,
             0,
             "How long an idle server waits for more before it cuts a commit.",
-            _between(int, 0, 10_000),
+            _between("coalesce-batch-window-ms", int, 0, 10_000),
         ],
     ]
     optFlags: ClassVar = [
@@ -122,15 +131,11 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._listen: list[Listen] = []
 
     def opt_listen(self, text: str) -> None:
-        """
-        Where to listen: HOST:PORT, [v6]:PORT or a Twisted endpoint string.
-
-        May be given more than once.  [default: 127.0.0.1:9090]
-        """
+        """Where to listen, repeatable: HOST:PORT, [v6]:PORT or a Twisted endpoint string.  [default: 127.0.0.1:9090]."""
         try:
             listen = parse_listen(text)
             serverFromString(MemoryReactor(), listen.endpoint)
@@ -158,7 +163,7 @@ class Options(usage.Options):
             for listen in self._listen:
                 if listen.exposed:
                     raise usage.UsageError(
-                        f"--listen {listen.text}: plaintext beyond this machine; give --insecure-plaintext if that is meant"
+                        f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
                     )
 
     @property
@@ -169,9 +174,7 @@ class Options(usage.Options):
             data_dir=Path(self["data-dir"]),
             workers=self["workers"] or max(2, usable_cores()),
             durability=Durability(self["durability"]),
-            encoding=Encoding[self["storage-encoding"].upper()]
-            if isinstance(self["storage-encoding"], str)
-            else self["storage-encoding"],
+            encoding=Encoding(self["storage-encoding"]),
             sweep_seconds=float(self["lease-sweep-interval"]),
             claim=ClaimBounds(polls=int(self["coalesce-max-batch-size"]), items=int(self["coalesce-max-batch-items"])),
             window_ms=int(self["coalesce-batch-window-ms"]),

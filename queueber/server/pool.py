@@ -33,6 +33,7 @@ class StoragePool:
         self._pool.threadFactory = self._thread  # type: ignore[assignment]
 
     def _thread(self, target: Callable[[], None], name: str | None = None) -> threading.Thread:
+        del name  # Twisted's own is made of the pool's size and not of a number
         title = f"{NAME}{next(self._numbers)}"
 
         def named() -> None:

@@ -71,7 +71,7 @@ class RpcProtocol(Protocol):
                 self._handle(event)
         except RemoteProtocolError as why:
             self._connection.abort(str(why))
-            self.log.warning("Closing the connection of {peer}: {why}", peer=self.transport.getPeer(), why=str(why)[:200])
+            self.log.warn("Closing the connection of {peer}: {why}", peer=self.transport.getPeer(), why=str(why)[:200])
             self.close()
         self._server.outbox.flush()
 

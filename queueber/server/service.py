@@ -109,10 +109,12 @@ def assemble(
     factory = RpcFactory(broker, methods, dispatcher, outbox, limits)
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
+    def unsynced(failure: Failure) -> None:
+        end_process(log, "Noting what is synced failed", failure.value or RuntimeError("no reason given"))
+
     def note_synced() -> Deferred[None]:
         noted = pool.run(store.note_synced)
-        noted.addErrback(lambda failure: end_process(log, "Noting what is synced failed", failure.value))
-        return noted
+        return noted.addErrback(unsynced)
 
     marks = TimerService(SYNC_MARK_SECONDS, note_synced)
     marks.clock = reactor
@@ -136,7 +138,7 @@ class QueueberService(Service):
 
     def startService(self) -> None:
         """Start once the reactor runs; a failure stops it with an exit status."""
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
@@ -189,7 +191,7 @@ class QueueberService(Service):
 
     def stopService(self) -> Deferred[None]:
         """Stop in order: see the module's documentation of the service.  Fires when the store is closed."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self._stop())
 
     async def _stop(self) -> None:

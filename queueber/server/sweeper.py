@@ -15,7 +15,7 @@ from queueber.units import SECOND, WallMs
 
 
 def sweeping(reactor: Any, sweeper: "Sweeper", interval: float) -> TimerService:  # noqa: ANN401
-    """A service that sweeps every *interval* seconds: a `LoopingCall`, so that a slow sweep is not overtaken by the next."""
+    """A service that sweeps every *interval* seconds: a `LoopingCall`, so that no sweep overtakes a slow one."""
     service = TimerService(interval, sweeper.sweep)
     service.clock = reactor
     return service
