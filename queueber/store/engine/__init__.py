@@ -6,9 +6,9 @@ is here.  Nothing outside this package knows rocksdict.
 """
 
 from queueber.store.engine.batch import WriteBatch
-from queueber.store.engine.db import DB, Snapshot
+from queueber.store.engine.db import DB
 from queueber.store.engine.errors import CorruptionError, Error, IOError  # noqa: A004 - plyvel's name
 from queueber.store.engine.iterator import Iterator
 from queueber.store.engine.prefixed import PrefixedDB
 
-__all__ = ["DB", "CorruptionError", "Error", "IOError", "Iterator", "PrefixedDB", "Snapshot", "WriteBatch"]
+__all__ = ["DB", "CorruptionError", "Error", "IOError", "Iterator", "PrefixedDB", "WriteBatch"]

@@ -1,4 +1,9 @@
-"""The database, and what it held at one moment."""
+"""
+The database.
+
+plyvel's `snapshot` is not here yet.  rocksdict's own does not help with it:
+in 0.3.29 only look-ups by key see its moment, its iterators see the present.
+"""
 
 import os
 from collections.abc import Sequence
@@ -46,7 +51,7 @@ class DB:
             raise Error(f"Invalid argument: {self._name}: does not exist (create_if_missing is false)")
         self._wal = wal
         self._write_options = tuning.write_options(wal=wal)
-        self._open: WeakSet[Iterator | Snapshot] = WeakSet()
+        self._open: WeakSet[Iterator] = WeakSet()
         self._closed = False
         options = tuning.options(create=create_if_missing)
         with translating():
@@ -67,7 +72,7 @@ class DB:
         """Close what was opened from here, then let go of the files.  Does nothing the second time."""
         if not self._closed:
             self._closed = True
-            # RocksDB stays open, and its directory held, for as long as one of these lives.
+            # RocksDB stays open, and its directory held, for as long as an iterator lives.
             for opened in list(self._open):
                 opened.close()
             with translating():
@@ -131,71 +136,21 @@ class DB:
 
     def iterator(self, **wanted: Unpack[Range]) -> Iterator:
         """A walk over the rows in a range, as they are now."""
-        return self.iterator_from(self._native, b"", wanted)
+        return self.iterator_below(b"", wanted)
 
-    def iterator_from(self, source: rocksdict.Rdict | rocksdict.Snapshot, base: bytes, wanted: Range) -> Iterator:
-        """A walk over *source*, this database or a snapshot of it, below *base*.  For this package only."""
+    def iterator_below(self, base: bytes, wanted: Range) -> Iterator:
+        """A walk over the rows below *base*.  For this package only."""
         with translating():
-            made = Iterator(source, base=base, **wanted)
+            made = Iterator(self._native, base=base, **wanted)
         self._open.add(made)
         return made
 
     def __iter__(self) -> Iterator:
         return self.iterator()
-
-    def snapshot(self) -> "Snapshot":
-        """What the database holds now, for as long as it is kept."""
-        return self.snapshot_below(b"")
-
-    def snapshot_below(self, base: bytes) -> "Snapshot":
-        """A snapshot of the keys that begin with *base*, without it.  For this package only."""
-        with translating():
-            made = Snapshot(self, self._native.snapshot(), base)
-        self._open.add(made)
-        return made
 
     def prefixed_db(self, prefix: bytes) -> PrefixedDB:
         """The part of this database whose keys begin with *prefix*, seen without it."""
         return PrefixedDB(self, prefix)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
-
-
-class Snapshot:
-    """plyvel's `Snapshot`: what the database held when this was made.  Old rows stay on disk until it is closed."""
-
-    def __init__(self, db: DB, native: rocksdict.Snapshot, base: bytes) -> None:
-        self._db = db
-        self._native: rocksdict.Snapshot | None = native
-        self._base = base
-
-    def get(self, key: bytes, default: bytes | None = None) -> bytes | None:
-        """The value of *key*, or *default*."""
-        # rocksdict's own look-up reports a missing key and a failed read alike.
-        exactly = self.iterator(start=key, stop=key, include_stop=True, include_key=False)
-        with exactly:
-            return next(exactly, default)
-
-    def iterator(self, **wanted: Unpack[Range]) -> Iterator:
-        """A walk over the rows in a range."""
-        if self._native is None:
-            raise RuntimeError("the snapshot is closed")
-        return self._db.iterator_from(self._native, self._base, wanted)
-
-    def __iter__(self) -> Iterator:
-        return self.iterator()
-
-    def close(self) -> None:
-        """Let go of it.  Walks that were begun go on."""
-        self._native = None
-
-    release = close
 
     def __enter__(self) -> Self:
         return self

@@ -33,7 +33,7 @@ class Iterator:
 
     def __init__(
         self,
-        source: rocksdict.Rdict | rocksdict.Snapshot,
+        source: rocksdict.Rdict,
         *,
         base: bytes = b"",
         reverse: bool = False,

@@ -6,7 +6,7 @@ from queueber.store.engine.batch import WriteBatch
 from queueber.store.engine.iterator import Iterator, Range
 
 if TYPE_CHECKING:
-    from queueber.store.engine.db import DB, Snapshot
+    from queueber.store.engine.db import DB
 
 
 class PrefixedDB:
@@ -44,14 +44,10 @@ class PrefixedDB:
 
     def iterator(self, **wanted: Unpack[Range]) -> Iterator:
         """A walk over the rows in a range."""
-        return self._db.iterator_from(self._db._native, self._prefix, wanted)  # noqa: SLF001
+        return self._db.iterator_below(self._prefix, wanted)
 
     def __iter__(self) -> Iterator:
         return self.iterator()
-
-    def snapshot(self) -> "Snapshot":
-        """What is in here now."""
-        return self._db.snapshot_below(self._prefix)
 
     def prefixed_db(self, prefix: bytes) -> "PrefixedDB":
         """The part of this part whose keys begin with *prefix* after its own."""
