@@ -1,1 +1,23 @@
-"""queueber.client"""
+"""
+A client of Queueber for Twisted programs.
+
+`connect` gives a `Client`, which has queues; what those do are Deferreds, to be
+awaited or given callbacks:
+
+    client = connect(reactor, "127.0.0.1:9090")
+    mail = client.queue("mail")
+    await mail.add(b"hello")
+    batch = await mail.poll()
+    for item in batch.items:
+        await mail.remove(item.id, batch.lease)
+    await client.close()
+
+The reactor is an argument; nothing here installs one.
+"""
+
+from queueber.client.connect import Client, connect
+from queueber.client.errors import NotConnected, OutcomeUnknown
+from queueber.client.queue import Batch, Queue
+from queueber.wire import PolledItem
+
+__all__ = ["Batch", "Client", "NotConnected", "OutcomeUnknown", "PolledItem", "Queue", "connect"]

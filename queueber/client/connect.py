@@ -1,0 +1,97 @@
+"""From an address to a `Client`."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from queueber.client.queue import Queue, checked_name
+from queueber.client.service import Connector
+from queueber.errors import InvalidRequest
+from queueber.limits import DEFAULTS, Limits
+
+PORT_MAX = 65_535
+
+_SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=]+)):(?P<port>\d+)", re.ASCII)
+
+
+class Client:
+    """
+    A server, over one connection that is made again whenever it is lost.
+
+    Calls made while there is no connection wait for the next.  Close it in the end.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        """`connect` makes them."""
+        self._connector = connector
+        self.default = Queue(connector, None)
+        """The queue that a server has from the beginning."""
+
+    def queue(self, name: str) -> Queue:
+        """
+        The queue named *name*, 1 to 255 bytes of UTF-8; it costs nothing until something is added to it.
+
+        Raises:
+            InvalidRequest: no queue can have that name.
+        """
+        return Queue(self._connector, checked_name(name))
+
+    def close(self) -> Deferred[None]:
+        """
+        Send what has been said, close the connection and make no other.
+
+        Returns:
+            Fires when it is closed.  Calls in flight fail with `OutcomeUnknown`, those that wait with `NotConnected`.
+        """
+        return self._connector.close()
+
+
+def connect(
+    reactor: Any,  # noqa: ANN401  (reactors have no common type)
+    address: str | IStreamClientEndpoint,
+    *,
+    limits: Limits = DEFAULTS,
+    attempts: int | None = None,
+    retry_policy: Callable[[int], float] | None = None,
+) -> Client:
+    """
+    A client of the server at *address*, connecting from now on.
+
+    *address* is ``HOST:PORT``, ``[IPv6]:PORT``, a Twisted endpoint string such
+    as ``unix:path=…``, or an endpoint.  A call that has to wait for a
+    connection fails once *attempts* have failed meanwhile; with None it waits
+    as long as it takes.  *retry_policy* gives the seconds to wait after so many
+    failed attempts.
+
+    Raises:
+        InvalidRequest: *address* is none.
+    """
+    endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
+    return Client(Connector(reactor, endpoint, limits=limits, attempts=attempts, retry_policy=retry_policy))
+
+
+def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: ANN401
+    """
+    The endpoint that *address* means, as for `connect`.
+
+    Raises:
+        InvalidRequest: *address* is none.
+    """
+    short = _SHORT.fullmatch(address)
+    if short:
+        port = int(short["port"])
+        if not 0 < port <= PORT_MAX:
+            raise InvalidRequest(f"the port in {address!r} is {port}; the limit is {PORT_MAX}")
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, short["v6"] or short["host"], port)
+        return endpoint
+    try:
+        endpoint = clientFromString(reactor, address)
+    except (ValueError, TypeError, ImportError) as why:
+        raise InvalidRequest(
+            f"{address!r} is no address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
+        ) from None
+    return endpoint

@@ -1,0 +1,31 @@
+"""What a call of a client may fail with, beside what the server answers."""
+
+from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError, Stopping, Unimplemented
+from queueber.wire import Canceled, RemoteException
+
+
+class NotConnected(QueueberError):
+    """There is no connection to the server.  The call was not sent: nothing was done."""
+
+    kind = Kind.DISCONNECTED
+
+
+class OutcomeUnknown(QueueberError):
+    """The connection was lost after the call was sent and before it was answered: it may have taken effect or not."""
+
+    kind = Kind.DISCONNECTED
+
+
+_BY_KIND: dict[int, type[QueueberError]] = {
+    Kind.FAILED: InvalidRequest,
+    Kind.OVERLOADED: Overloaded,
+    Kind.DISCONNECTED: Stopping,
+    Kind.UNIMPLEMENTED: Unimplemented,
+}
+
+
+def error_of(outcome: RemoteException | Canceled) -> QueueberError:
+    """What a call without results failed with; a kind that is unknown here means failed, as ``rpc.capnp`` says."""
+    if isinstance(outcome, Canceled):
+        return OutcomeUnknown("the server gave the call up unasked, its outcome is unknown")
+    return _BY_KIND.get(outcome.kind, InvalidRequest)(outcome.reason)

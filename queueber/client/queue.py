@@ -1,0 +1,155 @@
+"""Queues as a program uses them."""
+
+from collections.abc import Sequence
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail
+
+from queueber import wire
+from queueber.client.service import Connector
+from queueber.errors import InvalidRequest, too_large
+from queueber.limits import QUEUE_NAME_BYTES_MAX
+from queueber.units import SpanMs, WallMs
+from queueber.wire import PolledItem
+
+LEASE_MS_DEFAULT = 30_000
+
+_SPAN_MAX = (1 << 64) - 1
+_COUNT_MAX = (1 << 32) - 1
+
+
+@frozen
+class Batch:
+    """What one poll has got: some items under one lease, or nothing."""
+
+    items: tuple[PolledItem, ...]
+    """In the order in which they became due; empty when the wait ran out."""
+
+    lease: bytes
+    """The right to remove and extend, 16 bytes; empty without items.  Keep it secret from other workers."""
+
+    deadline: WallMs
+    """When the lease ends, by the server's clock; 0 without items, or from a server that does not tell."""
+
+
+class Queue:
+    """
+    One queue of a server.
+
+    Every method gives a Deferred, which can be awaited.  Each fires once what
+    it says is on the server's disk, and fails with a
+    `queueber.errors.QueueberError`: what the server answered, `NotConnected`
+    when the call was not sent, `OutcomeUnknown` when the connection was lost
+    under way, `InvalidRequest` when an argument cannot be right.
+    """
+
+    def __init__(self, connector: Connector, name: str | None) -> None:
+        """The queue named *name*, or the default one; `Client` makes them."""
+        self._connector = connector
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<Queue {self._name or 'default'}>"
+
+    def add(self, *contents: bytes, delay_ms: int = 0) -> Deferred[list[bytes]]:
+        """
+        Store an item with each of *contents*, all of them or none, to become due after *delay_ms*.
+
+        Returns:
+            Fires with their ids, 16 bytes each, in the same order.
+        """
+        try:
+            delay = _within("delay_ms", delay_ms, 0, _SPAN_MAX, "ms")
+        except InvalidRequest as why:
+            return fail(why)
+        request = wire.AddRequest([wire.NewItem(content, SpanMs(delay)) for content in contents])
+        return self._connector.call(self._name, wire.ADD, wire.write_add_request(request), _ids)
+
+    def poll(self, n: int = 1, *, lease_ms: int = LEASE_MS_DEFAULT, wait_ms: int | None = None) -> Deferred[Batch]:
+        """
+        Take up to *n* ready items under a new lease of *lease_ms*.
+
+        While nothing is ready it waits up to *wait_ms*: None as long as it
+        takes, 0 not at all.
+
+        Returns:
+            Fires with a `Batch`, empty once the wait is over.  Cancelling it
+            gives the wait up; items that were already on their way come back
+            when their lease ends.
+        """
+        try:
+            request = wire.PollRequest(
+                lease=SpanMs(_within("lease_ms", lease_ms, 1, _SPAN_MAX, "ms")),
+                num_items=_within("n", n, 1, _COUNT_MAX, "items"),
+                wait=None if wait_ms is None else SpanMs(_within("wait_ms", wait_ms, 0, _SPAN_MAX, "ms")),
+                no_wait=wait_ms == 0,
+            )
+        except InvalidRequest as why:
+            return fail(why)
+        return self._connector.call(self._name, wire.POLL, wire.write_poll_request(request), _batch)
+
+    def remove(self, item_id: bytes, lease: bytes) -> Deferred[bool]:
+        """
+        Remove the item *item_id*, held under *lease*, for ever.
+
+        Returns:
+            Fires with False when nothing was changed: the item or the lease is
+            unknown, the lease is another one or has ended.
+        """
+        request = wire.RemoveRequest(item_id, lease)
+        return self._connector.call(
+            self._name, wire.REMOVE, wire.write_remove_request(request), wire.read_remove_response
+        )
+
+    def extend(self, lease: bytes, lease_ms: int) -> Deferred[bool]:
+        """
+        Let *lease* end *lease_ms* from now, be that later or earlier than before.
+
+        Returns:
+            Fires with False when nothing was changed: the lease is unknown or has ended.
+        """
+        try:
+            span = _within("lease_ms", lease_ms, 1, _SPAN_MAX, "ms")
+        except InvalidRequest as why:
+            return fail(why)
+        request = wire.ExtendRequest(lease, SpanMs(span))
+        return self._connector.call(
+            self._name, wire.EXTEND, wire.write_extend_request(request), wire.read_extend_response
+        )
+
+
+def checked_name(name: str) -> str:
+    """
+    *name*, if a queue can have it.
+
+    Raises:
+        InvalidRequest: it is empty, longer than the limit, or cannot be written as UTF-8.
+    """
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"the queue's name is not UTF-8: {name!a}") from None
+    if not length:
+        raise InvalidRequest("the queue's name is empty")
+    if length > QUEUE_NAME_BYTES_MAX:
+        raise too_large("the queue's name", value=length, limit=QUEUE_NAME_BYTES_MAX, unit="bytes")
+    return name
+
+
+def _within(field: str, value: int, least: int, most: int, unit: str) -> int:
+    """*value*, if the wire can carry it; the server's own limits are for the server to say."""
+    if value < least:
+        raise InvalidRequest(f"{field} is {value:,} {unit}; the least is {least:,}")
+    if value > most:
+        raise too_large(field, value=value, limit=most, unit=unit)
+    return value
+
+
+def _ids(results: wire.Results) -> list[bytes]:
+    ids: Sequence[bytes] = wire.read_add_response(results).ids
+    return list(ids)
+
+
+def _batch(results: wire.Results) -> Batch:
+    response = wire.read_poll_response(results)
+    return Batch(tuple(response.items), response.lease, response.deadline)

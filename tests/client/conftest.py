@@ -1,0 +1,166 @@
+"""A network in memory: the client's connections end at scripted `wire.Connection`s."""
+
+import pytest
+from attrs import define, field
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from zope.interface import implementer
+
+from queueber import wire
+from queueber.client import Client, connect
+from queueber.limits import DEFAULTS
+
+ROOT = "the server's first object"
+
+
+class Transport(StringTransportWithDisconnection):
+    """Remembers every write, and that it was aborted."""
+
+    def __init__(self):
+        super().__init__(peerAddress=IPv4Address("TCP", "192.0.2.1", 9090))
+        self.writes = []
+        self.options = {}
+        self.lingers = False
+
+    def write(self, data):
+        self.writes.append(data)
+        super().write(data)
+
+    def loseConnection(self):
+        if not self.lingers:
+            super().loseConnection()
+
+    def abortConnection(self):
+        self.aborting = True
+        super().loseConnection()
+
+    def setTcpNoDelay(self, enabled):
+        self.options["nodelay"] = enabled
+
+    def setTcpKeepAlive(self, enabled):
+        self.options["keepalive"] = enabled
+
+
+@define
+class Peer:
+    """The server's end of one connection."""
+
+    protocol: object
+    transport: Transport
+    connection: wire.Connection = field(factory=lambda: wire.Connection(limits=DEFAULTS, bootstrap=ROOT))
+    events: list = field(factory=list)
+
+    def turn(self):
+        """Take what the client has written, hand out named queues, and send what there is to send."""
+        data = self.transport.value()
+        self.transport.clear()
+        for event in self.connection.receive_data(data):
+            if isinstance(event, wire.Called) and event.interface_id == wire.BROKER_INTERFACE_ID:
+                self.named(event)
+            else:
+                self.events.append(event)
+        self.connection.check()
+        self.send()
+
+    def named(self, event):
+        name = wire.read_queue_request(event.params)
+        if name == "forbidden":
+            self.connection.return_exception(event.answer, 1, "no more queues")
+        else:
+            self.connection.return_results(event.answer, wire.QUEUE_RESPONSE, (name,))
+
+    def send(self):
+        data = self.connection.data_to_send()
+        if data:
+            self.protocol.dataReceived(data)
+
+    def calls(self):
+        """The calls that have come since this was last asked."""
+        calls = [event for event in self.events if isinstance(event, wire.Called)]
+        self.events = [event for event in self.events if not isinstance(event, wire.Called)]
+        return calls
+
+
+@implementer(IStreamClientEndpoint)
+@define
+class Network:
+    """Where a client under test lives; an endpoint itself."""
+
+    clock: Clock = field(factory=Clock)
+    peers: list[Peer] = field(factory=list)
+    refused: int = 0
+    refusing: bool = False
+    pending: bool = False
+    waiting: list = field(factory=list)
+
+    def connect(self, factory):
+        if self.refusing:
+            self.refused += 1
+            return fail(Refused())
+        if self.pending:
+            self.waiting.append(Deferred())
+            return self.waiting[-1]
+        protocol = factory.buildProtocol(None)
+        transport = Transport()
+        transport.protocol = protocol
+        self.peers.append(Peer(protocol, transport))
+        protocol.makeConnection(transport)
+        return succeed(protocol)
+
+    @property
+    def peer(self):
+        return self.peers[-1]
+
+    def client(self, **options) -> Client:
+        return connect(self.clock, self, retry_policy=lambda _: 1.0, **options)
+
+    def turn(self):
+        """One turn of the reactor on the client's side, then one on the server's."""
+        self.clock.advance(0)
+        self.peer.turn()
+
+
+@pytest.fixture
+def network():
+    return Network()
+
+
+@pytest.fixture
+def client(network):
+    """A connected client."""
+    client = network.client()
+    network.turn()
+    yield client
+    client.close()
+    assert network.clock.getDelayedCalls() == []
+
+
+def success(deferred):
+    """What *deferred* has fired with."""
+    results = []
+    deferred.addCallback(results.append)
+    deferred.addErrback(lambda failure: failure.raiseException())
+    assert results, "it has not fired"
+    return results[0]
+
+
+def failure(deferred):
+    """The exception that *deferred* has failed with."""
+    failures = []
+    deferred.addErrback(failures.append)
+    assert failures, "it has not failed"
+    return failures[0].value
+
+
+@pytest.fixture(name="success")
+def success_fixture():
+    return success
+
+
+@pytest.fixture(name="failure")
+def failure_fixture():
+    return failure

@@ -1,0 +1,141 @@
+"""What each method of a queue sends, and what it makes of the answer."""
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import ensureDeferred
+
+from queueber import wire
+from queueber.client import Batch
+from queueber.errors import InvalidRequest, Overloaded, Stopping, Unimplemented
+from queueber.limits import DEFAULTS
+
+ID, LEASE = bytes(range(16)), bytes(range(16, 32))
+
+
+def answer(network, content, method):
+    """Answer the one call that is in flight; returns its params' reader."""
+    (call,) = network.peer.calls()
+    assert (call.interface_id, call.method_id) == (wire.QUEUE_INTERFACE_ID, method)
+    network.peer.connection.return_results(call.answer, content)
+    network.peer.send()
+
+
+def test_add_sends_the_items_with_their_delay_and_gives_their_ids(network, client, success):
+    adding = client.default.add(b"a", b"", delay_ms=1_500)
+    network.turn()
+    (call,) = network.peer.calls()
+    assert wire.read_add_request(call.params, DEFAULTS).items == [wire.NewItem(b"a", 1_500), wire.NewItem(b"", 1_500)]
+    network.peer.connection.return_results(call.answer, wire.write_add_response([ID, LEASE]))
+    network.peer.send()
+    assert success(adding) == [ID, LEASE]
+
+
+@pytest.mark.parametrize(
+    ("wait_ms", "wait", "no_wait"), [(None, None, False), (0, None, True), (1, 1, False), (2_500, 2_500, False)]
+)
+def test_poll_says_how_long_to_wait(network, client, success, wait_ms, wait, no_wait):
+    polling = client.default.poll(7, lease_ms=10, wait_ms=wait_ms)
+    network.turn()
+    (call,) = network.peer.calls()
+    assert wire.read_poll_request(call.params) == wire.PollRequest(10, 7, wait, no_wait)
+    network.peer.connection.return_results(call.answer, wire.write_poll_response(wire.PollResponse([], b"", 0)))
+    network.peer.send()
+    assert success(polling) == Batch((), b"", 0)
+
+
+def test_poll_gives_items_and_their_lease(network, client, success):
+    polling = client.default.poll()
+    network.turn()
+    item = wire.PolledItem(b"contents", ID, 3, 1_000)
+    answer(network, wire.write_poll_response(wire.PollResponse([item], LEASE, 31_000)), wire.POLL)
+    assert success(polling) == Batch((item,), LEASE, 31_000)
+
+
+def test_remove_and_extend_say_whether_they_did(network, client, success):
+    removing = client.default.remove(ID, LEASE)
+    network.turn()
+    answer(network, wire.write_remove_response(True), wire.REMOVE)
+    assert success(removing) is True
+
+    extending = client.default.extend(LEASE, 5_000)
+    network.turn()
+    (call,) = network.peer.calls()
+    assert wire.read_extend_request(call.params) == wire.ExtendRequest(LEASE, 5_000)
+    network.peer.connection.return_results(call.answer, wire.write_extend_response(False))
+    network.peer.send()
+    assert success(extending) is False
+
+
+def test_a_coroutine_may_await_calls_one_after_the_other(network, client, success):
+    async def work():
+        ids = await client.default.add(b"x")
+        return await client.default.remove(ids[0], LEASE)
+
+    working = ensureDeferred(work())
+    network.turn()
+    answer(network, wire.write_add_response([ID]), wire.ADD)
+    network.turn()
+    (call,) = network.peer.calls()
+    assert wire.read_remove_request(call.params) == wire.RemoveRequest(ID, LEASE)
+    network.peer.connection.return_results(call.answer, wire.write_remove_response(True))
+    network.peer.send()
+    assert success(working) is True
+
+
+@pytest.mark.parametrize(("kind", "error"), [(0, InvalidRequest), (1, Overloaded), (2, Stopping), (3, Unimplemented)])
+def test_an_exception_of_the_server_is_one_here_by_its_kind(network, client, failure, kind, error):
+    adding = client.default.add(b"x")
+    network.turn()
+    (call,) = network.peer.calls()
+    network.peer.connection.return_exception(call.answer, kind, "because")
+    network.peer.send()
+    found = failure(adding)
+    assert type(found) is error
+    assert str(found) == "because"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda queue: queue.add(b"", delay_ms=-1), "delay_ms is -1 ms; the least is 0"),
+        (lambda queue: queue.poll(0), "n is 0 items; the least is 1"),
+        (lambda queue: queue.poll(1 << 32), "n is 4,294,967,296 items; the limit is 4,294,967,295"),
+        (lambda queue: queue.poll(lease_ms=0), "lease_ms is 0 ms; the least is 1"),
+        (lambda queue: queue.poll(wait_ms=-1), "wait_ms is -1 ms; the least is 0"),
+        (lambda queue: queue.extend(LEASE, 0), "lease_ms is 0 ms; the least is 1"),
+        (
+            lambda queue: queue.add(b"", delay_ms=1 << 64),
+            "delay_ms is 18,446,744,073,709,551,616 ms; the limit is 18,446,744,073,709,551,615",
+        ),
+    ],
+)
+def test_what_the_wire_cannot_carry_fails_before_it_is_sent(network, client, failure, call, message):
+    found = failure(call(client.default))
+    assert isinstance(found, InvalidRequest)
+    assert str(found) == message
+    network.turn()
+    assert network.peer.calls() == []
+
+
+def test_a_call_longer_than_a_frame_fails_alone_instead_of_ending_the_connection(network, failure):
+    client = network.client(limits=evolve(DEFAULTS, frame_bytes=4_096))
+    found = failure(client.default.add(bytes(4_096)))
+    assert "the limit is 3,072" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("", "the queue's name is empty"),
+        ("ä" * 128, "the queue's name is 256 bytes; the limit is 255"),
+        ("\ud800", "the queue's name is not UTF-8: '\\ud800'"),
+    ],
+)
+def test_an_impossible_name_is_refused_at_once(client, name, message):
+    with pytest.raises(InvalidRequest) as caught:
+        client.queue(name)
+    assert str(caught.value) == message
+
+
+def test_a_queue_shows_its_name(client):
+    assert (repr(client.queue("mail")), repr(client.default)) == ("<Queue mail>", "<Queue default>")
