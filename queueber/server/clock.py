@@ -73,5 +73,5 @@ class QueueClock:
         return WallMs(int((self._offset + self.monotonic()) * MS_PER_SECOND))
 
     def mark(self) -> TimeMark:
-        """This moment, for a commit to carry."""
+        """The present moment, for a commit to carry."""
         return TimeMark(self.boot_id, int(self.boot_time() * MS_PER_SECOND), self.now())

@@ -135,7 +135,7 @@ class Options(usage.Options):
         self._listen: list[Listen] = []
 
     def opt_listen(self, text: str) -> None:
-        """Where to listen, repeatable: HOST:PORT, [v6]:PORT or a Twisted endpoint string.  [default: 127.0.0.1:9090]."""
+        """Where to listen, repeatable: HOST:PORT, [v6]:PORT or an endpoint string.  [default: 127.0.0.1:9090]."""
         try:
             listen = parse_listen(text)
             serverFromString(MemoryReactor(), listen.endpoint)

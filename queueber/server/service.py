@@ -165,7 +165,7 @@ class QueueberService(Service):
         stats = up.broker.stats()
         log.info(
             "Data in {path}: {items} items in {queues} queues, {leases} leases; recovered in {seconds:.2f} s{unclean}",
-            path=settings.data_dir.resolve(),
+            path=str(settings.data_dir.resolve()),
             items=stats.items,
             queues=stats.queues,
             leases=stats.leases,

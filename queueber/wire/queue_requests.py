@@ -11,7 +11,7 @@ Writers fill both, so that older servers understand them.
 """
 
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
+from queueber.limits import Limits
 from queueber.units import SpanMs, seconds_rounded_up, span_from
 from queueber.wire.layout import Layout, layout
 from queueber.wire.messages import Params
@@ -110,17 +110,13 @@ def read_queue_request(params: Params) -> str:
     The parameter of `Broker.queue`: a queue's name.
 
     Raises:
-        InvalidRequest: it is empty, too long, or not UTF-8.
+        InvalidRequest: it is not UTF-8.
         RemoteProtocolError: it is malformed.
     """
     frame = params.frame
     struct = struct_at(frame, params.at, params.start, params.end)
     at = struct[1] + _QUEUE_PARAMS.slots["name"]
     name = text_at(frame, at, struct[3], struct[4]) if at < struct[2] else b""
-    if not name:
-        raise InvalidRequest("name is empty")
-    if len(name) > QUEUE_NAME_BYTES_MAX:
-        raise too_large("name", value=len(name), limit=QUEUE_NAME_BYTES_MAX, unit="bytes")
     try:
         return name.decode()
     except UnicodeDecodeError:

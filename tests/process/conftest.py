@@ -1,0 +1,104 @@
+"""Real servers, real sockets, and a foreign client in a process of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PATIENCE = 30.0
+
+# What the `twistd` script does, found by any interpreter.
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
+
+class Server:
+    """A server process on a free port of this machine."""
+
+    def __init__(self, data_dir: Path, *options: str, runner: str = "twistd") -> None:
+        self.data_dir = data_dir
+        self.lines: list[str] = []
+        command = {
+            "twistd": [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", "queueber"],
+            "twist": [sys.executable, "-m", "twisted", "--log-format=text", "queueber"],
+        }[runner]
+        listen = () if any(each.startswith("--listen") for each in options) else ("--listen=127.0.0.1:0",)
+        self.process = subprocess.Popen(
+            [*command, f"--data-dir={data_dir}", *listen, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def line(self, pattern: str) -> re.Match:
+        """The first line of the log that matches, waited for."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for line in list(self.lines):
+                if found := re.search(pattern, line):
+                    return found
+            if self.process.poll() is not None and not self._reader.is_alive():
+                break
+            time.sleep(0.01)
+        raise AssertionError(f"no line matches {pattern!r} in:\n" + "\n".join(self.lines))
+
+    @property
+    def port(self) -> int:
+        return int(self.line(r"Listening on .*:(\d+)")[1])
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def stop(self) -> int:
+        """Stop it as an operator would; the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return status
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start servers; they end with the test."""
+    servers: list[Server] = []
+
+    def start(*options: str, data_dir: Path | None = None, runner: str = "twistd") -> Server:
+        servers.append(Server(data_dir or tmp_path / "data", *options, runner=runner))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.kill()
+        server.process.stdout.close()
+
+
+def foreign(scenario: str, port: int, *args: str) -> str:
+    """What pycapnp's own RPC client has to say after a scenario of `foreign_peer.py`."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "foreign_peer.py"), scenario, str(port), *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -1,0 +1,62 @@
+"""kill -9 in the middle of traffic: what was acknowledged holds."""
+
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+
+from tests.process.conftest import HERE, foreign
+
+pytestmark = pytest.mark.slow
+
+
+def traffic_until_killed(server, label, seconds):
+    """What a client saw acknowledged before the server was killed under it."""
+    client = subprocess.Popen(
+        [sys.executable, str(HERE / "foreign_peer.py"), "traffic", str(server.port), label],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(seconds)
+    server.kill()
+    output, _ = client.communicate(timeout=30)
+    seen = {"added": [], "leased": [], "removed": []}
+    for line in output.splitlines():
+        if line.count(" ") == 1:
+            what, contents = line.split()
+            seen[what].append(contents)
+    return seen
+
+
+def test_acknowledged_adds_removes_and_leases_survive(start):
+    everything = {"added": [], "leased": [], "removed": []}
+    for label, seconds in (("one", 1.0), ("two", 0.7), ("three", 1.3)):
+        server = start()
+        for what, contents in traffic_until_killed(server, label, seconds).items():
+            everything[what] += contents
+    assert len(everything["added"]) > 300, "too little work to prove anything"
+    assert len(everything["removed"]) > 20
+
+    drained = Counter()
+    for line in foreign("drain", start().port).splitlines():
+        contents, attempt = line.split()
+        drained[contents] += 1
+        assert attempt == "1"
+
+    added, leased, removed = map(set, everything.values())
+    assert max(drained.values()) == 1
+    assert not removed & set(drained), "a removed item came back"
+    assert not leased & set(drained), "an item under a live lease was handed out"
+    assert added - leased - removed <= set(drained), "an acknowledged add was lost"
+
+
+def test_attempts_count_on(start, tmp_path):
+    server = start()
+    subprocess.run([sys.executable, str(HERE / "attempts.py"), "lease", str(server.port)], check=True, timeout=30)
+    server.kill()
+
+    server = start()
+    subprocess.run([sys.executable, str(HERE / "attempts.py"), "again", str(server.port)], check=True, timeout=30)
+    assert "after an unclean stop" in server.line("recovered in .*")[0]
