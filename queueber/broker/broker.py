@@ -333,7 +333,7 @@ class Broker:
         """How much there is of everything, now."""
         return Stats(
             queues=len(self._queues),
-            items=sum(len(queue) for queue in self._queues),
+            items=sum(queue.items for queue in self._queues),
             leases=len(self._leases),
             leased_items=self._leases.items,
             waiting_polls=self.polls.waiting,
@@ -349,7 +349,7 @@ class Broker:
         yield " ".join(f"{name}={value}" for name, value in asdict(self.stats()).items())
         for queue in self._queues:
             yield (
-                f"queue {queue.name!r} number={queue.number} items={len(queue)} held={len(queue.held)}"
+                f"queue {queue.name!r} number={queue.number} items={queue.items} held={len(queue.held)}"
                 f" waiting={len(queue.line)} window={len(queue.window)} hi={_text(queue.window.hi)}"
                 f" floor={_text(queue.floor)} refill={'yes' if queue.refill else 'no'}"
             )
@@ -369,7 +369,7 @@ class Broker:
             held.setdefault(lease.queue, set()).update(lease.keys)
         for queue in self._queues:
             assert queue.held == held.get(queue.number, set()), "an item is held by no lease, or leased and not held"
-            assert queue.refill is not None or queue.number is None or len(queue.window) <= len(queue)
+            assert queue.refill is not None or queue.number is None or len(queue.window) <= queue.items
 
 
 def _text(key: Key) -> str:

@@ -151,7 +151,19 @@ class Polls:
             self._stirred |= self._starved
             self._starved = {}
         stirred, self._stirred = self._stirred, {}
-        return [plan for queue in stirred if (plan := self.serve(queue, now, budget)) is not None]
+        plans = []
+        served: dict[Queue, None] = {}
+        for queue in stirred:
+            plan = self.serve(queue, now, budget)
+            if plan is not None:
+                plans.append(plan)
+                if queue in self._stirred:
+                    served[queue] = None
+        # Behind those that this claim did not come to: a queue that is always busy must not keep it to itself.
+        for queue in served:
+            del self._stirred[queue]
+        self._stirred |= served
+        return plans
 
     def _budget(self) -> Budget:
         bounds = self._bounds
@@ -163,7 +175,6 @@ class Polls:
         if not self._has_enough(queue, now):
             self._journal.start_refill(queue)
             return None
-        queue.refilled = False
         writes: list[Write] = []
         deliveries: list[Delivery] = []
         shares = share_out(
@@ -178,6 +189,7 @@ class Polls:
             deliveries.append(Delivery(share.waiter, share.items, lease))
             writes.append(PutLease(lease.id, lease.record()))
         if shares:
+            queue.refilled = False
             self._queues.claimed_from(queue)
         deliveries += self._answer_lapsed(queue, now)
         self._look_ahead(queue, now)
@@ -266,11 +278,13 @@ class Polls:
 
     def fail(self, queue: Queue, error: QueueberError) -> list[Delivery]:
         """End all polls that wait at *queue* with *error*: its items cannot be read."""
-        waiters = [*queue.line, *(waiter for waiter in queue.line.lapsed if waiter.state is PollState.WAITING)]
+        aside = [waiter for waiters in self._aside.values() for waiter in waiters if waiter.queue is queue]
+        # One that has lapsed is still in line or set aside.
+        waiters = [*aside, *queue.line]
         queue.line.lapsed = []
-        for waiter in dict.fromkeys(waiters):
+        for waiter in waiters:
             self._claimed(waiter)
-        return [Delivery(waiter, error=error) for waiter in dict.fromkeys(waiters)]
+        return [Delivery(waiter, error=error) for waiter in waiters]
 
     def check(self) -> None:
         """Raise AssertionError if the parts disagree.  O(n); for tests."""

@@ -49,7 +49,9 @@ class Queue:
     refilled: bool = False
     """A scan has come back since the last claim."""
 
-    def __len__(self) -> int:
+    @property
+    def items(self) -> int:
+        """How many there are, leased ones included.  Not its length: a queue without items is not false."""
         return self.added - self.removed
 
     def durable_number(self) -> QueueNumber:
@@ -75,7 +77,7 @@ class Queue:
     def check(self) -> None:
         """Raise AssertionError if the parts disagree.  O(n); for tests."""
         self.window.check()
-        unleased = len(self) - len(self.held)
+        unleased = self.items - len(self.held)
         assert len(self.window) <= unleased
         head = self.window.next_due()
         assert head is None or head >= self.floor.due

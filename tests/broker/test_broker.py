@@ -703,3 +703,67 @@ def test_dump_tells_everything_in_words(bench):
     assert "queues=1 items=2 leases=1 leased_items=1" in dump
     assert "queue 'default' number=1 items=2 held=1" in dump
     assert f"lease {lease.id.hex()} queue=1 live" in dump
+
+
+def test_a_queue_that_has_become_empty_is_still_the_same_queue(bench):
+    """A second one by the same name would leave those who wait at the first waiting for ever."""
+    (item,) = bench.add(b"a")
+    queue = bench.queue
+    _, lease = bench.take()
+    bench.remove(item, lease.id)
+    bench.poll(wait=None)
+
+    bench.add(b"b")
+
+    assert bench.queue is queue
+    (delivery,) = bench.distribute()
+    assert contents(delivery) == [b"b"]
+
+
+def test_a_queue_that_is_always_busy_does_not_starve_the_others(make_bench):
+    bench = make_bench(ClaimBounds(polls=1), refill_items=2)
+    bench.add(*[b"x"] * 20, name="busy")
+    bench.add(b"a", b"b", name="other")
+    bench.sync()
+    other = bench.broker.queue("other")
+    other.window.trim(0, other.floor)
+    bench.poll(name="busy", wait=None)
+    bench.poll(name="busy", wait=None)
+    bench.poll(3, name="other", wait=None)
+
+    served = []
+    for _ in range(6):
+        for plan in bench.broker.polls.distribute(bench.now):
+            served += [delivery.waiter.queue.name for delivery in plan.reply]
+            bench.submit(plan)
+        bench.refill()
+        bench.poll(name="busy", wait=None)
+
+    assert "other" in served
+
+
+def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(bench):
+    slow = bench.poll(wait=None, peer="slow")
+    lapsed = bench.poll(wait=10, peer="slow")
+    quick = bench.poll(wait=None, name="another")
+    bench.broker.polls.pause("slow")
+    bench.add(b"a")
+    bench.distribute()
+    bench.now = WallMs(bench.now + 10)
+    bench.distribute()
+    error = Overloaded("enough")
+
+    deliveries = bench.broker.fail_polls(error)
+
+    assert [(each.waiter, each.error) for each in deliveries] == [(slow, error), (lapsed, error), (quick, error)]
+    assert bench.broker.polls.waiting == 0
+    assert bench.distribute() == []
+    bench.broker.check()
+
+
+def test_a_plan_tells_how_much_content_it_writes(bench):
+    bench.add(b"123", b"4")
+    bench.poll()
+    bench.distribute()
+
+    assert [plan.size() for plan in bench.pending] == [4, 0]
