@@ -161,9 +161,9 @@ class ClientProtocol(Protocol):
         """Say goodbye and end the connection, within a bounded time."""
         self.log.warn("Closing the connection to {peer}: {why}", peer=self.transport.getPeer(), why=why)
         self.flush()
-        self.transport.loseConnection()
         self._end(why)
         self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
+        self.transport.loseConnection()
 
     def _give_up(self) -> None:
         self._timer = None

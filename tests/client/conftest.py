@@ -30,18 +30,18 @@ class Transport(StringTransportWithDisconnection):
         self.writes.append(data)
         super().write(data)
 
-    def loseConnection(self):
+    def loseConnection(self):  # noqa: N802
         if not self.lingers:
             super().loseConnection()
 
-    def abortConnection(self):
+    def abortConnection(self):  # noqa: N802
         self.aborting = True
         super().loseConnection()
 
-    def setTcpNoDelay(self, enabled):
+    def setTcpNoDelay(self, enabled):  # noqa: N802
         self.options["nodelay"] = enabled
 
-    def setTcpKeepAlive(self, enabled):
+    def setTcpKeepAlive(self, enabled):  # noqa: N802
         self.options["keepalive"] = enabled
 
 

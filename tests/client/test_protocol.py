@@ -1,0 +1,216 @@
+"""One connection: what is written when, and how each call ends."""
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+
+from queueber import wire
+from queueber.client import NotConnected, OutcomeUnknown, routes
+from queueber.client.errors import error_of
+from queueber.client.protocol import CLOSE_SECONDS
+from queueber.errors import Kind, Overloaded
+from queueber.limits import DEFAULTS
+
+ADDED = wire.write_add_response([bytes(16)])
+
+
+def answer(network, *calls):
+    for call in calls:
+        network.peer.connection.return_results(call.answer, ADDED)
+    network.peer.send()
+
+
+def test_nothing_waits_for_the_bootstrap_or_for_a_named_queue(network, success):
+    """The bootstrap, the queue and the call leave together: one round trip in all."""
+    client = network.client()
+    adding = client.queue("mail").add(b"x")
+    network.clock.advance(0)
+    assert len(network.peer.transport.writes) == 1
+    network.peer.turn()
+    (call,) = network.peer.calls()
+    assert call.target == "mail"
+    answer(network, call)
+    assert len(success(adding)) == 1
+
+
+def test_all_calls_of_a_turn_are_one_write(network, client):
+    network.peer.transport.writes.clear()
+    for _ in range(5):
+        client.default.add(b"x")
+    assert network.peer.transport.writes == []
+    network.turn()
+    assert len(network.peer.transport.writes) == 1
+    assert len(network.peer.calls()) == 5
+
+
+def test_calls_made_while_answers_are_read_leave_with_the_finishes_of_those(network, client):
+    again = [client.default.add(b"x").addCallback(lambda _: client.default.add(b"y")) for _ in range(3)]
+    network.turn()
+    calls = network.peer.calls()
+    network.peer.transport.writes.clear()
+    answer(network, *calls)
+    assert len(network.peer.transport.writes) == 1
+    network.turn()
+    assert len(network.peer.transport.writes) == 1
+    assert len(network.peer.calls()) == len(again)
+    assert network.peer.connection.stats().answers == 3
+
+
+def test_nothing_is_kept_of_calls_that_are_over(network, client):
+    adding = [client.queue("mail").add(b"x"), client.default.add(b"x")]
+    network.turn()
+    answer(network, *network.peer.calls())
+    network.turn()
+    assert all(deferred.called for deferred in adding)
+    ours, theirs = network.peer.protocol._connection.stats(), network.peer.connection.stats()
+    assert (ours.questions, theirs.answers) == (0, 0)
+    assert (ours.imports, theirs.exports) == (2, 2)
+
+
+def test_a_queue_is_asked_for_once_and_its_calls_go_to_it_directly(network, client, success):
+    for _ in range(2):
+        adding = client.queue("mail").add(b"x")
+        network.turn()
+        (call,) = network.peer.calls()
+        assert call.target == "mail"
+        answer(network, call)
+        assert success(adding)
+    assert network.peer.connection.stats().exports == 2
+
+
+def test_calls_to_a_queue_that_is_refused_fail_with_the_reason_and_the_next_asks_again(network, client, failure):
+    for _ in range(2):
+        adding = [client.queue("forbidden").add(b"x") for _ in range(2)]
+        network.turn()
+        for deferred in adding:
+            found = failure(deferred)
+            assert isinstance(found, Overloaded)
+            assert str(found) == "no more queues"
+    network.turn()
+    assert network.peer.connection.stats().answers == 0
+
+
+def test_the_queue_used_longest_ago_is_let_go_when_there_are_too_many(network, client, monkeypatch):
+    monkeypatch.setattr(routes, "ROUTES_MAX", 2)
+    for name in ("a", "b", "a", "c"):
+        client.queue(name).add(b"x")
+        network.turn()
+        answer(network, *network.peer.calls())
+        network.turn()
+    assert [event.object for event in network.peer.events if isinstance(event, wire.Released)] == ["b"]
+
+
+def test_a_queue_that_is_still_being_asked_for_is_not_let_go(network, client, monkeypatch):
+    monkeypatch.setattr(routes, "ROUTES_MAX", 1)
+    for name in ("a", "b"):
+        client.queue(name).add(b"x")
+    network.turn()
+    assert [call.target for call in network.peer.calls()] == ["a", "b"]
+
+
+def test_a_server_without_a_first_object_fails_every_call_with_its_reason(network, failure):
+    """Also the calls to named queues, and those made later."""
+    client = network.client()
+    network.peer.connection = wire.Connection(limits=DEFAULTS, bootstrap=None)
+    early = [client.default.add(b"x"), client.queue("mail").add(b"x")]
+    network.turn()
+    late = [client.default.add(b"x"), client.queue("mail").add(b"x")]
+    network.turn()
+    reasons = {str(failure(deferred)) for deferred in [*early, *late]}
+    assert len(reasons) == 1
+    client.close()
+
+
+def test_cancelling_sends_finish_and_the_answer_is_dropped(network, client, failure):
+    polling = client.default.poll()
+    network.turn()
+    (call,) = network.peer.calls()
+    polling.cancel()
+    network.turn()
+    assert isinstance(failure(polling), CancelledError)
+    assert network.peer.events == [wire.Finished(call.answer)]
+    network.peer.connection.return_canceled(call.answer)
+    network.peer.send()
+    assert network.peer.protocol._connection.stats().questions == 0
+
+
+def test_losing_the_connection_fails_what_is_in_flight_as_unknown(network, client, failure):
+    adding = [client.default.add(b"x"), client.queue("mail").add(b"x")]
+    network.clock.advance(0)
+    network.peer.protocol.connectionLost(Failure(ConnectionLost()))
+    for deferred in adding:
+        found = failure(deferred)
+        assert isinstance(found, OutcomeUnknown)
+        assert found.kind is Kind.DISCONNECTED
+        assert "unknown" in str(found)
+
+
+def test_an_unexpected_cancellation_leaves_the_outcome_unknown(network, client, failure):
+    adding = client.default.add(b"x")
+    network.turn()
+    (call,) = network.peer.calls()
+    network.peer.connection.return_canceled(call.answer)
+    network.peer.send()
+    assert isinstance(failure(adding), OutcomeUnknown)
+
+
+def test_an_unknown_kind_of_exception_means_failed():
+    assert error_of(wire.RemoteException("new", 17)).kind is Kind.FAILED
+
+
+def test_an_abort_ends_the_connection_with_the_servers_reason(network, client, failure):
+    adding = client.default.add(b"x")
+    network.turn()
+    network.peer.connection.abort("too bad")
+    network.peer.send()
+    assert str(failure(adding)).endswith("unknown: the server ended the connection: too bad")
+    assert not network.peer.transport.connected
+
+
+def test_garbage_ends_the_connection_with_an_abort(network, client, failure):
+    adding = client.default.add(b"x")
+    network.turn()
+    network.peer.protocol.dataReceived(b"\xff" * 64)
+    assert "the server broke the protocol" in str(failure(adding))
+    events = list(network.peer.connection.receive_data(network.peer.transport.value()))
+    assert isinstance(events[-1], wire.Aborted)
+    assert not network.peer.transport.connected
+
+
+def test_results_of_another_shape_end_the_connection(network, client, failure):
+    adding = client.default.add(b"x")
+    network.turn()
+    (call,) = network.peer.calls()
+    # A struct whose first pointer is a capability where a struct should be.
+    network.peer.connection.return_results(call.answer, wire.QUEUE_RESPONSE, ("mail",))
+    network.peer.send()
+    assert "the server broke the protocol" in str(failure(adding))
+
+
+def test_a_connection_that_does_not_close_is_cut_after_a_while(network, client, failure):
+    """Until then new calls fail unsent, and what still comes is not looked at."""
+    network.peer.transport.lingers = True
+    network.peer.protocol.dataReceived(b"\xff" * 64)
+    network.peer.protocol.dataReceived(b"\xff" * 64)
+    found = failure(network.peer.protocol.call(None, wire.ADD, b"", None))
+    assert isinstance(found, NotConnected)
+    assert isinstance(failure(client.default.add(b"x")), NotConnected)
+    network.clock.advance(CLOSE_SECONDS)
+    assert network.peer.transport.aborting
+
+
+def test_a_connection_is_kept_alive_and_does_not_gather_small_writes(network, client):
+    assert network.peer.transport.options == {"nodelay": True, "keepalive": True}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 8, 9, 33])
+def test_answers_may_come_in_any_pieces(network, client, success, cut):
+    adding = client.default.add(b"x")
+    network.turn()
+    (call,) = network.peer.calls()
+    network.peer.connection.return_results(call.answer, ADDED)
+    data = network.peer.connection.data_to_send()
+    for at in range(0, len(data), cut):
+        network.peer.protocol.dataReceived(data[at : at + cut])
+    assert success(adding) == [bytes(16)]

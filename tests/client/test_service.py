@@ -1,0 +1,149 @@
+"""Connecting, connecting again, and closing."""
+
+import subprocess
+import sys
+
+import pytest
+from twisted.internet.defer import CancelledError
+from twisted.internet.testing import MemoryReactorClock
+
+from queueber import wire
+from queueber.client import NotConnected, OutcomeUnknown, connect
+from queueber.client.connect import endpoint_of
+from queueber.errors import InvalidRequest
+from queueber.limits import DEFAULTS
+
+ADDED = wire.write_add_response([bytes(16)])
+
+
+def answer_all(network):
+    for call in network.peer.calls():
+        network.peer.connection.return_results(call.answer, ADDED)
+    network.peer.send()
+
+
+def test_calls_wait_for_a_connection_and_keep_their_order(network, success):
+    network.refusing = True
+    client = network.client()
+    adding = [client.default.add(contents) for contents in (b"1", b"2")]
+    network.clock.advance(1)
+    assert network.refused == 2
+    network.refusing = False
+    network.clock.advance(1)
+    network.turn()
+    calls = network.peer.calls()
+    sent = [wire.read_add_request(call.params, DEFAULTS).items[0].contents for call in calls]
+    assert sent == [b"1", b"2"]
+    for call in calls:
+        network.peer.connection.return_results(call.answer, ADDED)
+    network.peer.send()
+    assert [success(deferred) for deferred in adding] == [[bytes(16)]] * 2
+    client.close()
+
+
+def test_a_lost_connection_is_made_again_and_queues_go_on(network, client, failure, success):
+    """What was in flight is not repeated; the same `Queue` works on the new connection."""
+    mail = client.queue("mail")
+    lost = mail.add(b"x")
+    network.turn()
+    network.peer.transport.loseConnection()
+    assert isinstance(failure(lost), OutcomeUnknown)
+    waiting = mail.add(b"y")
+    network.clock.advance(1)
+    network.turn()
+    assert len(network.peers) == 2
+    answer_all(network)
+    assert success(waiting) == [bytes(16)]
+
+
+def test_with_attempts_a_call_fails_when_connecting_does(network, failure):
+    network.refusing = True
+    client = network.client(attempts=2)
+    adding = client.default.add(b"x")
+    network.clock.advance(1)
+    assert not adding.called
+    network.clock.advance(1)
+    found = failure(adding)
+    assert isinstance(found, NotConnected)
+    assert str(found).startswith("cannot connect: Connection was refused")
+    client.close()
+
+
+def test_a_call_that_waits_for_a_connection_can_be_cancelled(network, failure):
+    network.refusing = True
+    client = network.client()
+    adding = client.default.add(b"x")
+    adding.cancel()
+    assert isinstance(failure(adding), CancelledError)
+    network.refusing = False
+    network.clock.advance(1)
+    network.turn()
+    assert network.peer.calls() == []
+    client.close()
+
+
+def test_close_sends_what_was_said_and_fails_what_is_in_flight(network, client, failure, success):
+    adding = client.default.add(b"x")
+    closing = client.close()
+    assert isinstance(failure(adding), OutcomeUnknown)
+    network.peer.turn()
+    assert len(network.peer.calls()) == 1
+    assert success(closing) is None
+    late = failure(client.default.add(b"x"))
+    assert isinstance(late, NotConnected)
+    assert "closed" in str(late)
+
+
+def test_close_fails_what_waits_for_a_connection_and_stops_connecting(network, failure, success):
+    network.refusing = True
+    client = network.client()
+    adding = client.default.add(b"x")
+    assert success(client.close()) is None
+    assert isinstance(failure(adding), NotConnected)
+    assert network.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [("127.0.0.1:9090", "127.0.0.1", 9090), ("tcp:host=192.0.2.7:port=80", "192.0.2.7", 80)],
+)
+def test_an_address_is_short_or_an_endpoint(address, host, port):
+    reactor = MemoryReactorClock()
+    client = connect(reactor, address)
+    reactor.advance(0)
+    assert reactor.tcpClients[0][:2] == (host, port)
+    client.close()
+
+
+def test_an_ipv6_address_stands_in_brackets():
+    assert repr(endpoint_of(MemoryReactorClock(), "[::1]:9090")) == "<HostnameEndpoint [::1]:9090>"
+
+
+def test_a_unix_socket_is_an_address():
+    reactor = MemoryReactorClock()
+    client = connect(reactor, "unix:path=/run/queueber.sock")
+    assert reactor.unixClients[0][0] == "/run/queueber.sock"
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "part"),
+    [
+        ("localhost", "'localhost' is no address"),
+        ("", "'' is no address"),
+        ("nothing:at=all", "no address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint"),
+        ("localhost:0", "the port in 'localhost:0' is 0; the limit is 65535"),
+        ("localhost:65536", "is 65536; the limit is 65535"),
+        ("tcp:host=localhost:port=many", "is no address"),
+    ],
+)
+def test_a_bad_address_is_refused_in_one_line(address, part):
+    with pytest.raises(InvalidRequest) as caught:
+        endpoint_of(MemoryReactorClock(), address)
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_importing_the_client_installs_no_reactor():
+    check = "import sys, queueber.client; sys.exit('twisted.internet.reactor' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
