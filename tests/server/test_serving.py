@@ -1,0 +1,309 @@
+"""Decide, commit, speak: what a peer sees, and when."""
+
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from queueber import wire
+from queueber.broker import StoreStalled
+from queueber.errors import Kind, Stopping, StorageError
+
+
+def ids(outcome):
+    return wire.read_add_response(outcome).ids
+
+
+def polled(outcome):
+    return [item.contents for item in wire.read_poll_response(outcome).items]
+
+
+def test_nothing_is_said_before_it_is_durable(hand):
+    peer = hand.connect()
+    add = peer.add(b"a")
+    hand.turn()
+    assert add not in peer.receive()
+
+    hand.pool.step()
+
+    assert len(ids(peer.receive()[add])) == 1
+
+
+def test_calls_that_arrive_in_one_turn_share_a_commit(hand):
+    peers = [hand.connect() for _ in range(5)]
+    for peer in peers:
+        peer.add(b"a")
+        peer.add(b"b")
+    hand.turn()
+
+    assert len(hand.pool.jobs) == 1
+    hand.pool.step()
+    assert hand.committer.commits == 1
+    assert all(len(peer.receive()) == 3 for peer in peers)
+
+
+def test_replies_of_one_commit_go_out_in_one_write(hand):
+    peer = hand.connect()
+    writes = []
+    peer.transport.write = writes.append
+    for _ in range(10):
+        peer.add(b"a")
+    writes.clear()
+    hand.turn()
+    hand.pool.step()
+
+    assert len(writes) == 1
+
+
+def test_a_look_waits_for_the_commit_that_holds_what_it_saw(hand):
+    peer = hand.connect()
+    add = peer.add(b"a")
+    hand.turn()
+    look = peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
+    assert look not in peer.receive()
+
+    hand.settle()
+
+    assert wire.read_extend_response(peer.receive()[look]) is False
+    assert add in peer.outcomes
+
+
+def test_a_look_with_nothing_pending_is_answered_at_once(hand):
+    peer = hand.connect()
+    look = peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
+
+    assert wire.read_extend_response(peer.receive()[look]) is False
+    assert not hand.pool.jobs
+
+
+def test_a_failed_commit_ends_the_process_and_says_nothing(hand):
+    peer = hand.connect()
+    add = peer.add(b"a")
+
+    def fail(writes, mark):
+        raise StorageError("the disk is gone")
+
+    hand.store.commit = fail
+    hand.turn()
+    _done, function, args, kwargs = hand.pool.jobs.popleft()
+    function(*args, **kwargs)
+
+    assert [what for what, _ in hand.deaths] == ["A commit failed"]
+    assert add not in peer.receive()
+
+
+def test_a_bug_in_a_decision_ends_the_process(hand):
+    peer = hand.connect()
+    hand.broker.polls.distribute = lambda now: 1 // 0
+    peer.add(b"a")
+    hand.turn()
+
+    assert [what for what, _ in hand.deaths] == ["A decision failed"]
+
+
+def test_a_stall_is_waited_out_and_adds_are_refused_meanwhile(hand):
+    peer = hand.connect()
+    commit = hand.store.commit
+    stalls = iter([True, True, False])
+
+    def stalling(writes, mark):
+        if next(stalls):
+            raise StoreStalled
+        commit(writes, mark)
+
+    hand.store.commit = stalling
+    first = peer.add(b"a")
+    hand.turn()
+    hand.pool.step()
+    refused = peer.add(b"b")
+    assert peer.receive()[refused].kind == Kind.OVERLOADED
+    for _ in range(2):
+        hand.reactor.advance(0.06)
+        hand.pool.step()
+
+    assert len(ids(peer.receive()[first])) == 1
+    later = peer.add(b"c")
+    hand.settle()
+    assert len(ids(peer.receive()[later])) == 1
+
+
+def test_a_poll_that_waits_is_woken_and_round_by_round(hand):
+    worker, producer = hand.connect(), hand.connect()
+    polls = [worker.poll() for _ in range(3)]
+    hand.settle()
+    producer.add(b"a", b"b", b"c")
+    hand.settle()
+
+    assert [polled(worker.receive()[each]) for each in polls] == [[b"a"], [b"b"], [b"c"]]
+
+
+def test_a_wait_ends_by_the_clock(hand):
+    peer = hand.connect()
+    poll = peer.poll(wait=500)
+    hand.settle()
+    hand.reactor.advance(0.499)
+    hand.settle()
+    assert poll not in peer.receive()
+
+    hand.reactor.advance(0.002)
+    hand.settle()
+
+    assert polled(peer.receive()[poll]) == []
+
+
+def test_finish_cancels_a_poll_that_waits_and_nothing_stays_leased(hand):
+    peer = hand.connect()
+    poll = peer.poll()
+    hand.settle()
+    peer.connection.finish(poll)
+    peer.send()
+    peer.add(b"a")
+    hand.settle()
+
+    assert hand.broker.stats().leases == 0
+    assert hand.methods.outstanding == 0
+    other = peer.poll(no_wait=True)
+    hand.settle()
+    assert polled(peer.receive()[other]) == [b"a"]
+
+
+def test_a_claim_whose_connection_is_lost_is_given_back(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    hand.settle()
+    peer.poll()
+    hand.turn()
+    peer.protocol.connectionLost(Failure(ConnectionDone()))
+    hand.settle()
+
+    assert hand.broker.stats().leases == 0
+    other = hand.connect()
+    poll = other.poll(no_wait=True)
+    hand.settle()
+    (item,) = wire.read_poll_response(other.receive()[poll]).items
+    assert (item.contents, item.attempt) == (b"a", 1)
+
+
+def test_a_poll_that_does_not_wait_is_decided_before_a_later_add(hand):
+    peer = hand.connect()
+    poll = peer.poll(no_wait=True)
+    peer.add(b"later")
+    hand.settle()
+
+    assert polled(peer.receive()[poll]) == []
+
+
+def test_expired_leases_put_their_items_back(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    first = peer.poll(lease=100)
+    hand.settle()
+    assert polled(peer.receive()[first]) == [b"a"]
+    hand.reactor.advance(0.2)
+
+    hand.sweeper.sweep()
+    hand.settle()
+
+    second = peer.poll(no_wait=True)
+    hand.settle()
+    assert [item.attempt for item in wire.read_poll_response(peer.receive()[second]).items] == [2]
+
+
+def test_a_sweep_that_cannot_read_tries_again(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    peer.poll(lease=100)
+    hand.settle()
+    hand.reactor.advance(0.2)
+    read = hand.store.read
+    hand.store.read = lambda queue, keys: 1 // 0
+    swept = hand.sweeper.sweep()
+    hand.settle()
+    assert swept.called
+
+    hand.store.read = read
+    hand.reactor.advance(2)
+    hand.sweeper.sweep()
+    hand.settle()
+
+    assert hand.broker.stats().leases == 0
+
+
+def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    hand.settle()
+    queue = hand.broker.queue("default")
+    queue.window.trim(0, queue.floor)
+
+    def fail(*args, **kwargs):
+        raise StorageError("items: a checksum is wrong")
+
+    scan, hand.store.scan = hand.store.scan, fail
+    poll = peer.poll(no_wait=True)
+    hand.settle()
+    outcome = peer.receive()[poll]
+    assert outcome.kind == Kind.FAILED
+    assert "a checksum is wrong" in outcome.reason
+
+    hand.store.scan = scan
+    poll = peer.poll(no_wait=True)
+    hand.settle()
+    assert polled(peer.receive()[poll]) == [b"a"]
+
+
+def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(hand):
+    slow, quick = hand.connect(), hand.connect()
+    first = slow.poll()
+    second = quick.poll()
+    hand.settle()
+    slow.protocol.pauseProducing()
+    quick.add(b"a")
+    hand.settle()
+    assert first not in slow.receive()
+    assert polled(quick.receive()[second]) == [b"a"]
+    assert slow.transport.producerState == "paused"
+
+    slow.protocol.resumeProducing()
+    quick.add(b"b")
+    hand.settle()
+
+    assert polled(slow.receive()[first]) == [b"b"]
+
+
+def test_a_draining_server_takes_no_new_work_and_lets_the_old_end(hand):
+    peer = hand.connect()
+    waiting = peer.poll()
+    hand.settle()
+    hand.methods.draining = True
+    hand.dispatcher.end_waiting(Stopping("the server is stopping"))
+    hand.outbox.flush()
+    add, poll = peer.add(b"a"), peer.poll()
+    extend = peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
+    hand.settle()
+
+    outcomes = peer.receive()
+    assert [outcomes[each].kind for each in (waiting, add, poll)] == [Kind.DISCONNECTED] * 3
+    assert wire.read_extend_response(outcomes[extend]) is False
+
+
+def test_unknown_methods_are_unimplemented(hand):
+    peer = hand.connect()
+    call = peer.call(99, wire.write_queue_request("x"))
+
+    assert peer.receive()[call].kind == Kind.UNIMPLEMENTED
+
+
+def test_a_connection_too_many_is_not_taken(make_hand):
+    hand = make_hand(connections=1)
+    hand.connect()
+
+    assert hand.factory.buildProtocol(None) is None
+
+
+def test_a_broken_frame_ends_its_connection_alone(hand):
+    bad, good = hand.connect(), hand.connect()
+    bad.protocol.dataReceived(b"\xff" * 8)
+    assert bad.transport.disconnecting
+
+    add = good.add(b"a")
+    hand.settle()
+    assert len(ids(good.receive()[add])) == 1
