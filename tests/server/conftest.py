@@ -1,45 +1,12 @@
-"""A server without sockets, threads or a real clock: each step is taken by hand."""
-
-from collections import deque
+"""A server without sockets, threads or a real clock, and clients of it."""
 
 import pytest
 from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from queueber import wire
-from queueber.broker import Broker
 from queueber.limits import Limits
-from queueber.server.clock import QueueClock
-from queueber.server.committer import Committer
-from queueber.server.dispatcher import Dispatcher
-from queueber.server.ids import RandomIds
-from queueber.server.methods import Methods
-from queueber.server.protocol import Outbox, RpcFactory
-from queueber.server.sweeper import Sweeper
-from queueber.store import MemoryStore
-
-
-class HandPool:
-    """Runs what it was given when it is told to."""
-
-    def __init__(self) -> None:
-        self.jobs = deque()
-
-    def run(self, function, *args, **kwargs):
-        done = Deferred()
-        self.jobs.append((done, function, args, kwargs))
-        return done
-
-    def step(self) -> None:
-        done, function, args, kwargs = self.jobs.popleft()
-        try:
-            result = function(*args, **kwargs)
-        except Exception:  # noqa: BLE001  (as a thread pool does)
-            done.errback()
-        else:
-            done.callback(result)
+from queueber.testing import InProcessServer
 
 
 @define(eq=False)
@@ -81,54 +48,11 @@ class Peer:
         return self.call(wire.POLL, wire.write_poll_request(wire.PollRequest(lease, count, wait, no_wait)))
 
 
-class Hand:
-    """All parts of a server, moved by hand."""
-
-    def __init__(self, **limits) -> None:
-        self.reactor = Clock()
-        self.pool = HandPool()
-        self.store = MemoryStore()
-        self.limits = Limits(**limits)
-        self.deaths = []
-        self.clock = QueueClock(lambda: 1_000.0, self.reactor.seconds, lambda: 0.0, b"b" * 16)
-        self.clock.begin(None)
-        self.broker = Broker(RandomIds(), limits=self.limits)
-        self.broker.restore(self.store.recover())
-        self.outbox = Outbox()
-        self.dispatcher = Dispatcher(self.reactor, self.broker, self.store, self.pool, self.clock, self.limits)
-        self.committer = Committer(
-            self.reactor,
-            self.broker,
-            self.store,
-            self.pool,
-            self.clock,
-            self.limits,
-            lambda what, why: self.deaths.append((what, why)),
-            self.dispatcher.round,
-            self.outbox.flush,
-        )
-        self.dispatcher.committer = self.committer
-        self.methods = Methods(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
-        self.factory = RpcFactory(self.broker, self.methods, self.dispatcher, self.outbox, self.limits)
-        self.sweeper = Sweeper(self.broker, self.store, self.pool, self.clock, self.committer)
+class Hand(InProcessServer):
+    """The server, with peers that speak."""
 
     def connect(self) -> Peer:
-        protocol = self.factory.buildProtocol(None)
-        transport = StringTransport()
-        protocol.makeConnection(transport)
-        return Peer(self, protocol, transport)
-
-    def turn(self) -> None:
-        """One turn of the reactor."""
-        self.reactor.advance(0)
-
-    def settle(self) -> None:
-        """Turns and jobs until nothing is left to do."""
-        for _ in range(100):
-            self.turn()
-            while self.pool.jobs:
-                self.pool.step()
-        self.broker.check()
+        return Peer(self, *super().connect())
 
 
 @pytest.fixture
@@ -138,4 +62,4 @@ def hand():
 
 @pytest.fixture
 def make_hand():
-    return Hand
+    return lambda **limits: Hand(Limits(**limits))

@@ -1,0 +1,106 @@
+"""A server in the process of a test."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from queueber.broker import Broker
+from queueber.limits import DEFAULTS, Limits
+from queueber.server.clock import QueueClock
+from queueber.server.committer import Committer
+from queueber.server.dispatcher import Dispatcher
+from queueber.server.ids import RandomIds
+from queueber.server.methods import Methods
+from queueber.server.pool import StoragePool
+from queueber.server.protocol import Outbox, RpcFactory, RpcProtocol
+from queueber.server.sweeper import Sweeper
+from queueber.store import MemoryStore
+
+# Far more than any test's calls need.
+SETTLE_TURNS = 100
+
+
+class StepPool:
+    """Runs what it was given when it is told to."""
+
+    def __init__(self) -> None:
+        self.jobs: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:  # noqa: ANN401
+        """Fires once `step` has come to it."""
+        done: Deferred[Any] = Deferred()
+        self.jobs.append((done, function, args, kwargs))
+        return done
+
+    def step(self) -> None:
+        """Do the job that was given first."""
+        done, function, args, kwargs = self.jobs.popleft()
+        try:
+            result = function(*args, **kwargs)
+        except Exception:  # noqa: BLE001  (as a thread pool does)
+            done.errback()
+        else:
+            done.callback(result)
+
+
+class InProcessServer:
+    """
+    All parts of a server on a `MemoryStore` and a `task.Clock`.
+
+    Nothing happens by itself: `turn` is one turn of the reactor, `pool.step`
+    one job of the storage pool, `settle` as many of both as it takes.
+    """
+
+    def __init__(self, limits: Limits = DEFAULTS) -> None:
+        self.reactor = Clock()
+        self.pool = StepPool()
+        threads = cast(StoragePool, self.pool)
+        self.store = MemoryStore()
+        self.deaths: list[tuple[str, BaseException]] = []
+        """What would have ended the process."""
+        self.limits = limits
+        self.clock = QueueClock(lambda: 1_000.0, self.reactor.seconds, lambda: 0.0, b"b" * 16)
+        self.clock.begin(None)
+        self.broker = Broker(RandomIds(), limits=self.limits)
+        self.broker.restore(self.store.recover())
+        self.outbox = Outbox()
+        self.dispatcher = Dispatcher(self.reactor, self.broker, self.store, threads, self.clock, self.limits)
+        self.committer = Committer(
+            self.reactor,
+            self.broker,
+            self.store,
+            threads,
+            self.clock,
+            self.limits,
+            lambda what, why: self.deaths.append((what, why)),
+            self.dispatcher.round,
+            self.outbox.flush,
+        )
+        self.dispatcher.committer = self.committer
+        self.methods = Methods(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
+        self.factory = RpcFactory(self.broker, self.methods, self.dispatcher, self.outbox, self.limits)
+        self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
+
+    def connect(self) -> tuple[RpcProtocol, StringTransport]:
+        """A new connection: give bytes to its `dataReceived`, find what it says in the transport."""
+        protocol = self.factory.buildProtocol(None)
+        assert protocol is not None, "as many connections as there may be"
+        transport = StringTransport()
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    def turn(self) -> None:
+        """One turn of the reactor."""
+        self.reactor.advance(0)
+
+    def settle(self) -> None:
+        """Turns and jobs until nothing is left to do."""
+        for _ in range(SETTLE_TURNS):
+            self.turn()
+            while self.pool.jobs:
+                self.pool.step()
+        self.broker.check()
