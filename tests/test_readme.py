@@ -1,5 +1,6 @@
 """What the README shows is what happens."""
 
+import os
 import re
 import socket
 import subprocess
@@ -16,6 +17,8 @@ README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+# A point in time, as text or as milliseconds.
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00|\b1\d{12}\b")
 START_SECONDS = 30
 COMMAND_SECONDS = 30
 
@@ -69,6 +72,10 @@ def session():
     return shown
 
 
+def without_moments(text):
+    return MOMENT.sub("(a moment)", text)
+
+
 class Ids:
     """The README's ids and those that a real server gave instead, in the order in which they appeared."""
 
@@ -86,9 +93,9 @@ class Ids:
 
 def options_of_the_server():
     """What `--help` says of each option: its name, its default and what it means."""
-    listen = " ".join((Options.opt_listen.__doc__ or "").split())
-    meaning, default = re.fullmatch(r"(.*) \[default: (.*)\]", listen).groups()
-    yield "listen", default, meaning
+    listen = re.fullmatch(r"(.*?)\s*\[default: (.*)\]\.?", Options.opt_listen.__doc__ or "", flags=re.DOTALL)
+    assert listen is not None
+    yield "listen", listen[2], " ".join(listen[1].split())
     for name, _, default, meaning, *_ in Options.optParameters:
         yield name, default, meaning
     for name, _, meaning in Options.optFlags:
@@ -100,7 +107,7 @@ def test_the_options_table_says_what_help_says():
         0
     ]
     assert table.splitlines() == [
-        f"| `--{name}` | {'' if default is None else f'`{default}`'} | {meaning} |"
+        f"| `--{name}` | {'' if default is None else f'`{default}`'} | {meaning.rstrip('.')}. |"
         for name, default, meaning in options_of_the_server()
     ]
 
@@ -117,3 +124,24 @@ def test_a_wrong_command_line_ends_with_the_status_that_is_promised(command, sta
     )
     assert done.returncode == status
     assert b"nonsense" in done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_session_goes_as_shown(address, tmp_path):
+    ids = Ids()
+    elsewhere = f'queueber() {{ command queueber --addr {address} "$@"; }}\n'
+    environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    for command, shown in session():
+        done = subprocess.run(
+            ["bash", "-c", elsewhere + ids.real(command)],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_SECONDS,
+            check=False,
+        )
+        ids.learn(shown, done.stdout)
+        assert without_moments(done.stdout) == without_moments(ids.real(shown)), command
