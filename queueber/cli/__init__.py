@@ -1,1 +1,1 @@
-"""queueber.cli"""
+"""The command line client."""

@@ -1,13 +1,29 @@
-"""Keeping a connection to a server, and making it again when it is lost."""
+"""
+Keeping a connection to a server, and making it again when it is lost.
+
+Calls made while there is none wait in a line of their own, and leave it in a
+turn of the reactor of their own: `ClientService` must not be entered again
+from within, which is where its own news comes from, and what follows from a
+call's end is any code of the user's.
+"""
 
 from collections.abc import Callable
 from typing import TypeVar
 
+from attrs import define, field
 from twisted.application.internet import ClientService, backoffPolicy
-from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IAddress, IProtocol, IReactorTime, IStreamClientEndpoint
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from queueber import wire
 from queueber.client.errors import NotConnected
@@ -21,22 +37,48 @@ RETRY_SECONDS_MAX = 10.0
 """How long to wait after an attempt that failed: from the first of these up to the second, a little at random."""
 
 
+@define(eq=False)
 class ClientFactory(Factory):
-    """Makes the protocol of each connection, and knows the one that can be used."""
+    """Makes the protocol of each connection."""
 
     noisy = False
-
-    def __init__(self, clock: IReactorTime, limits: Limits) -> None:
-        self._clock = clock
-        self._limits = limits
-        self.usable: ClientProtocol | None = None
+    clock: IReactorTime
+    limits: Limits
+    changed: Callable[[ClientProtocol | None], None]
+    """Told the connection that can be used, and None when it cannot be any more."""
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # noqa: ARG002  (as Twisted calls it)
         """The protocol of a new connection."""
-        return ClientProtocol(self._clock, self._limits, self._changed)
+        return ClientProtocol(self.clock, self.limits, self.changed)
 
-    def _changed(self, usable: ClientProtocol | None) -> None:
-        self.usable = usable
+
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class WatchedEndpoint:
+    """*endpoint*, with *failed* told of every attempt that fails."""
+
+    endpoint: IStreamClientEndpoint
+    failed: Callable[[Failure], None]
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect as the endpoint does."""
+        return self.endpoint.connect(protocolFactory).addErrback(self._tell)
+
+    def _tell(self, failure: Failure) -> Failure:
+        self.failed(failure)
+        return failure
+
+
+@define(eq=False)
+class _Waiting:
+    """A call that waits for a connection."""
+
+    attempts: int | None
+    """How many more may fail; None for as many as there are."""
+
+    connected: Deferred[ClientProtocol] = field(init=False)
+    why: str = ""
+    """What the last attempt failed with."""
 
 
 class Connector:
@@ -61,35 +103,62 @@ class Connector:
 
         A call fails once *attempts* have failed while it waited; with None it waits as long as it takes.
         """
-        self._factory = ClientFactory(clock, limits)
+        self._clock = clock
         self._attempts = attempts
+        self._usable: ClientProtocol | None = None
+        self._waiting: dict[_Waiting, None] = {}
+        self._settling: IDelayedCall | None = None
         self._closed = False
-        policy = retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
-        self._service = ClientService(endpoint, self._factory, retryPolicy=policy, clock=clock)
+        self._service = ClientService(
+            WatchedEndpoint(endpoint, self._failed),
+            ClientFactory(clock, limits, self._changed),
+            retryPolicy=retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX),
+            clock=clock,
+        )
         self._service.startService()
 
     def call(self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T]) -> Deferred[T]:
-        """As `ClientProtocol.call`, when there is a connection; before that the call can be cancelled too."""
+        """
+        As `ClientProtocol.call`, when there is a connection.
+
+        Before that cancelling it means that it is not sent.
+        """
         if self._closed:
             return fail(NotConnected("the call was not sent: the client is closed"))
-        if self._factory.usable is not None:
-            return self._factory.usable.call(queue, method, content, read)
+        if self._usable is not None and not self._waiting:
+            return self._usable.call(queue, method, content, read)
+        waiting = _Waiting(self._attempts)
+        waiting.connected = Deferred(lambda _: self._waiting.pop(waiting, None))
+        self._waiting[waiting] = None
+        return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read))
 
-        def connected(_: IProtocol) -> Deferred[T]:
-            usable = self._factory.usable
-            if usable is None:
-                return fail(NotConnected("the call was not sent: the connection was lost again"))
-            return usable.call(queue, method, content, read)
+    def _changed(self, usable: ClientProtocol | None) -> None:
+        self._usable = usable
+        self._settle_soon()
 
-        return self._service.whenConnected(self._attempts).addCallbacks(connected, self._not_connected)
+    def _failed(self, failure: Failure) -> None:
+        for waiting in self._waiting:
+            if waiting.attempts is not None:
+                waiting.attempts -= 1
+                waiting.why = failure.getErrorMessage()
+        self._settle_soon()
 
-    def _not_connected(self, failure: Failure) -> Failure:
-        if self._closed:
-            return Failure(NotConnected("the call was not sent: the client was closed"))
-        # Left alone: the call was cancelled by who made it.
-        if failure.check(CancelledError):
-            return failure
-        return Failure(NotConnected(f"cannot connect: {failure.getErrorMessage()}"))
+    def _settle_soon(self) -> None:
+        if self._waiting and self._settling is None:
+            self._settling = self._clock.callLater(0, self._settle)
+
+    def _settle(self) -> None:
+        """Let the calls go for which there is a connection, or no hope."""
+        self._settling = None
+        while self._waiting and self._usable is not None:
+            waiting = next(iter(self._waiting))
+            del self._waiting[waiting]
+            waiting.connected.callback(self._usable)
+        for waiting in [each for each in self._waiting if each.attempts is not None and each.attempts <= 0]:
+            # What followed from the failure before may have cancelled this one.
+            if waiting in self._waiting:
+                del self._waiting[waiting]
+                waiting.connected.errback(NotConnected(f"cannot connect: {waiting.why}"))
 
     def close(self) -> Deferred[None]:
         """
@@ -99,6 +168,12 @@ class Connector:
             Fires when it is closed.  Calls in flight fail with `OutcomeUnknown`, those that wait with `NotConnected`.
         """
         self._closed = True
-        if self._factory.usable is not None:
-            self._factory.usable.flush()
+        if self._settling is not None:
+            self._settling.cancel()
+            self._settling = None
+        while self._waiting:
+            waiting, _ = self._waiting.popitem()
+            waiting.connected.errback(NotConnected("the call was not sent: the client was closed"))
+        if self._usable is not None:
+            self._usable.flush()
         return self._service.stopService()

@@ -189,15 +189,19 @@ def test_results_of_another_shape_end_the_connection(network, client, failure):
 
 
 def test_a_connection_that_does_not_close_is_cut_after_a_while(network, client, failure):
-    """Until then new calls fail unsent, and what still comes is not looked at."""
+    """Until then new calls wait for the next connection, and what still comes is not looked at."""
     network.peer.transport.lingers = True
     network.peer.protocol.dataReceived(b"\xff" * 64)
     network.peer.protocol.dataReceived(b"\xff" * 64)
     found = failure(network.peer.protocol.call(None, wire.ADD, b"", None))
     assert isinstance(found, NotConnected)
-    assert isinstance(failure(client.default.add(b"x")), NotConnected)
+    adding = client.default.add(b"x")
     network.clock.advance(CLOSE_SECONDS)
     assert network.peer.transport.aborting
+    network.clock.advance(1)
+    network.turn()
+    answer(network, *network.peer.calls())
+    assert adding.called
 
 
 def test_a_connection_is_kept_alive_and_does_not_gather_small_writes(network, client):

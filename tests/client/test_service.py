@@ -28,6 +28,7 @@ def test_calls_wait_for_a_connection_and_keep_their_order(network, success):
     adding = [client.default.add(contents) for contents in (b"1", b"2")]
     network.clock.advance(1)
     assert network.refused == 2
+    network.clock.advance(0)
     network.refusing = False
     network.clock.advance(1)
     network.turn()
@@ -63,6 +64,7 @@ def test_with_attempts_a_call_fails_when_connecting_does(network, failure):
     network.clock.advance(1)
     assert not adding.called
     network.clock.advance(1)
+    network.clock.advance(0)
     found = failure(adding)
     assert isinstance(found, NotConnected)
     assert str(found).startswith("cannot connect: Connection was refused")
@@ -80,6 +82,54 @@ def test_a_call_that_waits_for_a_connection_can_be_cancelled(network, failure):
     network.turn()
     assert network.peer.calls() == []
     client.close()
+
+
+def test_a_failed_call_may_close_the_client_or_call_again_at_once(network, failure, success):
+    """`ClientService` tells of failures from within itself, and must not be entered from there."""
+    network.refusing = True
+    client = network.client(attempts=1)
+    retried = client.default.add(b"x").addErrback(lambda _: client.default.add(b"y"))
+    closed = client.default.add(b"z").addErrback(lambda _: client.close())
+    network.clock.advance(1)
+    network.clock.advance(0)
+    assert success(closed) is None
+    assert isinstance(failure(retried), NotConnected)
+
+
+def test_a_call_made_because_the_connection_was_lost_waits_for_the_next(network, client, success):
+    adding = client.default.add(b"x").addErrback(lambda _: client.default.add(b"y"))
+    network.turn()
+    network.peer.transport.loseConnection()
+    network.clock.advance(1)
+    network.turn()
+    answer_all(network)
+    assert success(adding) == [bytes(16)]
+
+
+def test_a_call_that_gives_up_may_cancel_the_others(network, failure):
+    network.refusing = True
+    client = network.client(attempts=1)
+    first = client.default.add(b"x").addErrback(lambda _: second.cancel())
+    second = client.default.add(b"y")
+    network.clock.advance(1)
+    network.clock.advance(0)
+    assert first.called
+    assert isinstance(failure(second), CancelledError)
+    client.close()
+
+
+def test_a_call_made_in_the_turn_of_connecting_stays_behind_those_that_waited(network):
+    network.refusing = True
+    client = network.client()
+    client.default.add(b"1")
+    network.refusing = False
+    client._connector._service.whenConnected().addCallback(lambda _: client.default.add(b"2"))
+    network.clock.advance(1)
+    network.turn()
+    sent = [wire.read_add_request(call.params, DEFAULTS).items[0].contents for call in network.peer.calls()]
+    assert sent == [b"1", b"2"]
+    client.default.poll().addErrback(lambda _: None)
+    client.close().addErrback(lambda _: None)
 
 
 def test_close_sends_what_was_said_and_fails_what_is_in_flight(network, client, failure, success):

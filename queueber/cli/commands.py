@@ -1,0 +1,153 @@
+"""
+The command ``queueber``: add, poll, remove and extend from a shell.
+
+Whatever goes wrong ends in one line on standard error and exit status 1.
+"""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, BinaryIO, TypeVar
+
+import click
+from attrs import frozen
+
+from queueber import __version__
+from queueber.cli import output
+from queueber.cli.arguments import ID, SECONDS, contents_of
+from queueber.cli.session import Interrupted, run
+from queueber.client import Client, Queue
+from queueber.errors import QueueberError
+
+T = TypeVar("T")
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+"""What shells give for a command that Ctrl-C has ended."""
+
+Runner = Callable[[str, Callable[[Client], Awaitable[Any]]], Any]
+"""What runs work against the server at an address: `queueber.cli.session.run`, or a test's own."""
+
+
+class OneLineErrors(click.Group):
+    """A group of commands whose errors are one line each."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (click's signature)
+        """Run the command and exit."""
+        extra["standalone_mode"] = False
+        try:
+            sys.exit(super().main(*args, **extra))
+        except click.ClickException as why:
+            complaint = why.format_message()
+        except (QueueberError, OSError) as why:
+            complaint = str(why) or type(why).__name__
+        except (Interrupted, click.Abort):
+            sys.exit(EXIT_INTERRUPTED)
+        click.echo(f"queueber: {' '.join(complaint.split())}", err=True)
+        sys.exit(EXIT_ERROR)
+
+
+@frozen
+class _Server:
+    """Where the command's work goes."""
+
+    address: str
+    queue: str | None
+    run: Runner
+
+    def do(self, work: Callable[[Queue], Awaitable[T]]) -> T:
+        """The result of *work* with the queue that was asked for."""
+
+        async def with_client(client: Client) -> T:
+            return await work(client.default if self.queue is None else client.queue(self.queue))
+
+        result: T = self.run(self.address, with_client)
+        return result
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+@click.group(cls=OneLineErrors, no_args_is_help=False)
+@click.version_option(__version__, prog_name="queueber")
+@click.option(
+    "--addr",
+    default="127.0.0.1:9090",
+    show_default=True,
+    metavar="ADDRESS",
+    help="The server: HOST:PORT, [IPv6]:PORT or a Twisted endpoint.",
+)
+@click.option("--queue", metavar="NAME", help="The queue; without it the default one.")
+@click.pass_context
+def queueber(ctx: click.Context, addr: str, queue: str | None) -> None:
+    """
+    Use a Queueber server from the shell.
+
+    Ids of items and leases are printed as UUIDs and taken as such.
+    """
+    ctx.obj = _Server(addr, queue, ctx.obj or run)
+
+
+@queueber.command()
+@click.argument("contents", nargs=-1)
+@click.option("--file", "files", type=click.File("rb"), multiple=True, help="Add a file's contents; repeatable.")
+@click.option("--delay", type=SECONDS, default=0, help="How long until the items may be handed out.")
+@_json
+@click.pass_obj
+def add(server: _Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int, as_json: bool) -> None:
+    """
+    Add an item with each of CONTENTS, and print their ids.
+
+    Without CONTENTS and files, one item is read from standard input.
+    """
+    items = contents_of(contents, files, click.get_binary_stream("stdin"))
+    ids = server.do(lambda queue: queue.add(*items, delay_ms=delay))
+    click.echo(output.added_json(ids) if as_json else output.added_text(ids))
+
+
+@queueber.command()
+@click.option("-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="The most items.")
+@click.option("--lease", type=SECONDS, default="30", show_default=True, help="How long they are yours.")
+@click.option("--wait", type=SECONDS, help="How long to wait for the first; without it as long as it takes.")
+@click.option("--no-wait", is_flag=True, help="Do not wait at all.")
+@_json
+@click.pass_obj
+def poll(server: _Server, number: int, lease: int, wait: int | None, no_wait: bool, as_json: bool) -> None:
+    """Take ready items under a new lease, and print them."""
+    if no_wait and wait is not None:
+        raise click.UsageError("--wait and --no-wait contradict each other.")
+    wait_ms = 0 if no_wait else wait
+    batch = server.do(lambda queue: queue.poll(number, lease_ms=lease, wait_ms=wait_ms))
+    click.echo(output.batch_json(batch) if as_json else output.batch_text(batch))
+
+
+@queueber.command()
+@click.argument("item_id", metavar="ITEM", type=ID)
+@click.argument("lease", type=ID)
+@_json
+@click.pass_obj
+def remove(server: _Server, item_id: bytes, lease: bytes, as_json: bool) -> None:
+    """Remove ITEM, held under LEASE, for ever; exit status 1 if it is not held under it any more."""
+    _report("removed", server.do(lambda queue: queue.remove(item_id, lease)), as_json=as_json)
+
+
+@queueber.command()
+@click.argument("lease", type=ID)
+@click.option("--lease", "span", type=SECONDS, default="30", show_default=True, help="How long from now.")
+@_json
+@click.pass_obj
+def extend(server: _Server, lease: bytes, span: int, as_json: bool) -> None:
+    """Let LEASE end some seconds from now; exit status 1 if it has ended."""
+    _report("extended", server.do(lambda queue: queue.extend(lease, span)), as_json=as_json)
+
+
+def _report(done: str, did: bool, *, as_json: bool) -> None:
+    """Say whether a call did what its name says."""
+    if as_json:
+        click.echo(json.dumps({done: did}))
+    elif did:
+        click.echo(done)
+    else:
+        click.echo(f"queueber: not {done}: the lease has ended, or was never for this", err=True)
+    if not did:
+        sys.exit(EXIT_ERROR)

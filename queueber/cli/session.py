@@ -1,0 +1,56 @@
+"""Running one piece of work against a server, and then the reactor no more."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from twisted.internet.task import react
+
+from queueber.client import Client, connect
+
+T = TypeVar("T")
+
+
+class Interrupted(Exception):
+    """The reactor was stopped, by a signal, before the work was done."""
+
+
+class Session(Generic[T]):
+    """Work with a client of the server at *address*, which is connected only for that."""
+
+    def __init__(self, address: str, work: Callable[[Client], Awaitable[T]]) -> None:
+        self._address = address
+        self._work = work
+        self._results: list[T] = []
+        self._error: Exception | None = None
+
+    async def _main(self, reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type)
+        try:
+            client = connect(reactor, self._address, attempts=1)
+            try:
+                self._results.append(await self._work(client))
+            finally:
+                await client.close()
+        except Exception as why:  # noqa: BLE001  (raised again by `run`, outside the reactor)
+            self._error = why
+
+    def run(self) -> T:
+        """
+        The result of the work.  It can be called once in a process: that is how reactors are.
+
+        Raises:
+            QueueberError: the address is none, there is no connection, or the work failed.
+            Interrupted: a signal came first.
+        """
+        try:
+            react(self._main)
+        except SystemExit:
+            if self._error is not None:
+                raise self._error from None
+            if not self._results:
+                raise Interrupted from None
+        return self._results[0]
+
+
+def run(address: str, work: Callable[[Client], Awaitable[T]]) -> T:
+    """As `Session.run`."""
+    return Session(address, work).run()
