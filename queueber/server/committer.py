@@ -119,7 +119,7 @@ class Committer:
 
     def _stall(self, failure: Failure, writes: Sequence[Write], mark: TimeMark) -> None:
         if failure.check(StoreStalled) is None:
-            self._die("A commit could not be made", failure.value or RuntimeError("no reason given"))
+            self._die("A commit could not be made", _reason(failure))
             return
         self.stalled = True
         self._reactor.callLater(STALL_SECONDS, self._write, writes, mark)
@@ -154,11 +154,22 @@ class Committer:
         return waiting
 
     def _guard(self, step: Callable[[], None]) -> None:
-        """An exception out of a decision is a bug after which memory cannot be trusted: it ends the process."""
         try:
             step()
         except Exception as why:  # noqa: BLE001
-            self._die("A decision failed", why)
+            self.bug(why)
+
+    def bug(self, why: BaseException | Failure) -> None:
+        """
+        End the process because of an exception out of a decision.
+
+        It is a bug of ours after which memory may be ahead of what will ever be written.
+        """
+        self._die("A decision failed", _reason(why) if isinstance(why, Failure) else why)
+
+
+def _reason(failure: Failure) -> BaseException:
+    return failure.value or RuntimeError("no reason was given")
 
 
 def _rows(batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> list[Write]:

@@ -118,8 +118,8 @@ class Dispatcher:
                 items_max=self._limits.refill_items,
                 bytes_max=self._limits.refill_bytes,
             )
-            scan.addCallback(self._refilled, refill)
-            scan.addErrback(self._refill_failed, refill)
+            scan.addCallbacks(self._refilled, self._refill_failed, callbackArgs=(refill,), errbackArgs=(refill,))
+            scan.addErrback(self.committer.bug)
         self._set_timer()
 
     def _refilled(self, scan: Scan, refill: Refill) -> None:

@@ -7,7 +7,7 @@ reply when it is spoken.  Nothing is decided here.
 
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 from attrs import define, field
 
@@ -19,6 +19,9 @@ from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.dispatcher import Dispatcher
 from queueber.units import SpanMs, WallMs
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Caller(Hashable, Protocol):
@@ -97,6 +100,7 @@ class Methods:
             self.outstanding -= 1
             raise
         except QueueberError as why:
+            # Refused before anything was changed.
             caller.error(called.answer, why.kind, str(why))
 
     def _add(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
@@ -105,7 +109,8 @@ class Methods:
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
         self._dispatcher.serve_now(queue)
-        plan = self._broker.add(queue, [(item.contents, item.delay) for item in request.items], self._clock.now())
+        items = [(item.contents, item.delay) for item in request.items]
+        plan = self._decide(self._broker.add, queue, items, self._clock.now())
         self._committer.submit(plan, partial(self._added, caller, answer))
 
     def _added(self, caller: Caller, answer: wire.AnswerId, ids: list[ItemId]) -> None:
@@ -113,7 +118,7 @@ class Methods:
 
     def _remove(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         request = wire.read_remove_request(params)
-        plan = self._broker.remove(queue, ItemId(request.id), LeaseId(request.lease), self._clock.now())
+        plan = self._decide(self._broker.remove, queue, ItemId(request.id), LeaseId(request.lease), self._clock.now())
         self._committer.submit(plan, partial(self._removed, caller, answer))
 
     def _removed(self, caller: Caller, answer: wire.AnswerId, removed: bool) -> None:
@@ -121,7 +126,7 @@ class Methods:
 
     def _extend(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         request = wire.read_extend_request(params)
-        plan = self._broker.extend(queue, LeaseId(request.lease), request.span, self._clock.now())
+        plan = self._decide(self._broker.extend, queue, LeaseId(request.lease), request.span, self._clock.now())
         self._committer.submit(plan, partial(self._extended, caller, answer))
 
     def _extended(self, caller: Caller, answer: wire.AnswerId, extended: bool) -> None:
@@ -130,7 +135,8 @@ class Methods:
     def _poll(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         request = wire.read_poll_request(params)
         self._refuse_new_work()
-        waiter = self._broker.poll(
+        waiter = self._decide(
+            self._broker.poll,
             queue,
             wanted=request.num_items,
             span=request.lease,
@@ -148,6 +154,16 @@ class Methods:
             caller.error(answer, delivery.error.kind, str(delivery.error))
         else:
             caller.results(answer, wire.write_poll_response(_response(delivery)))
+
+    def _decide(self, decision: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the broker decides.  It may refuse; any other exception is a bug that ends the process."""
+        try:
+            return decision(*args, **kwargs)
+        except QueueberError:
+            raise
+        except Exception as why:
+            self._committer.bug(why)
+            raise
 
     def _refuse_new_work(self) -> None:
         if self.draining:

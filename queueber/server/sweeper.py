@@ -38,8 +38,8 @@ class Sweeper:
     log = Logger()
 
     def sweep(self) -> Deferred[None]:
-        """Move all that has ended.  Never fails: that would end the loop for good."""
-        return ensureDeferred(self._sweep())
+        """Move all that has ended.  Never fails, which would end the loop for good and without a word."""
+        return ensureDeferred(self._sweep()).addErrback(self._committer.bug)
 
     async def _sweep(self) -> None:
         while ended := self._broker.pop_ended(self._clock.now()):

@@ -90,7 +90,7 @@ class InProcessServer:
         protocol = self.factory.buildProtocol(None)
         assert protocol is not None, "as many connections as there may be"
         transport = StringTransport()
-        protocol.makeConnection(transport)
+        protocol.makeConnection(transport)  # type: ignore[no-untyped-call]
         return protocol, transport
 
     def turn(self) -> None:

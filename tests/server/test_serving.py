@@ -1,5 +1,6 @@
 """Decide, commit, speak: what a peer sees, and when."""
 
+import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
@@ -95,6 +96,22 @@ def test_a_bug_in_a_decision_ends_the_process(hand):
     hand.broker.polls.distribute = lambda now: 1 // 0
     peer.add(b"a")
     hand.turn()
+
+    assert [what for what, _ in hand.deaths] == ["A decision failed"]
+
+
+def test_a_bug_of_the_broker_s_ends_the_process(hand):
+    peer = hand.connect()
+    hand.broker.remove = lambda *args: 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        peer.call(wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16))))
+
+    assert [what for what, _ in hand.deaths] == ["A decision failed"]
+
+
+def test_a_bug_in_a_sweep_does_not_end_it_without_a_word(hand):
+    hand.broker.pop_ended = lambda now: 1 // 0
+    hand.sweeper.sweep()
 
     assert [what for what, _ in hand.deaths] == ["A decision failed"]
 
