@@ -78,7 +78,7 @@ class HeldResults:
             index = capability_at(frame, at, start, end)
         except RemoteProtocolError:
             return None  # the pointer there is no capability
-        return None if index is None else self.exports[index]
+        return None if index is None or index >= len(self.exports) else self.exports[index]
 
 
 class Answers:

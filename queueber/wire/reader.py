@@ -95,7 +95,8 @@ def words_of(data: bytes) -> Sequence[int]:
         whole = whole[: len(data) // WORD * WORD]
     if sys.byteorder == "little":
         return whole.cast("Q")
-    swapped = array("Q", whole)
+    swapped = array("Q")
+    swapped.frombytes(whole)
     swapped.byteswap()
     return swapped
 
