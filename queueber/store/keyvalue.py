@@ -1,6 +1,6 @@
 """The broker's port on top of any ordered map from bytes to bytes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from itertools import compress, islice
 from typing import Final
@@ -95,9 +95,10 @@ class KeyValueStore:
             mark=None if mark is None else decode_time(TIME_KEY, mark),
         )
 
-    def _without_removed(self, records: Iterable[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
+    def _without_removed(self, records: Sequence[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
         """The leases in *records*, with those of their items that are still there."""
-        exist = self._exist(item_key(record.queue, key) for _, record in records for key in record.keys)
+        # All of them first: rows of many leases are looked up together.
+        exist = iter(list(self._exist(item_key(record.queue, key) for _, record in records for key in record.keys)))
         for lease, record in records:
             yield RecoveredLease(lease, record.queue, record.deadline, tuple(compress(record.keys, exist)))
 

@@ -11,7 +11,6 @@ from queueber.broker.port import (
     DeleteLease,
     PutItem,
     PutLease,
-    PutQueue,
     Recovered,
     RecoveredLease,
     Scan,
@@ -58,22 +57,21 @@ class MemoryStore:
             self._mark = mark
 
     def _apply(self, write: Write) -> None:
-        match write:
-            case PutItem(queue, item):
-                rows = self._items.setdefault(queue, {})
-                if item.key not in rows:
-                    insort(self._order.setdefault(queue, []), item.key)
-                rows[item.key] = item
-            case DeleteItem(queue, key):
-                if self._items.get(queue, {}).pop(key, None) is not None:
-                    order = self._order[queue]
-                    del order[bisect_right(order, key) - 1]
-            case PutLease(lease, record):
-                self._leases[lease] = record
-            case DeleteLease(lease):
-                self._leases.pop(lease, None)
-            case PutQueue(record):
-                self._queues[record.number] = record
+        if isinstance(write, PutItem):
+            rows = self._items.setdefault(write.queue, {})
+            if write.item.key not in rows:
+                insort(self._order.setdefault(write.queue, []), write.item.key)
+            rows[write.item.key] = write.item
+        elif isinstance(write, DeleteItem):
+            if self._items.get(write.queue, {}).pop(write.key, None) is not None:
+                order = self._order[write.queue]
+                del order[bisect_right(order, write.key) - 1]
+        elif isinstance(write, PutLease):
+            self._leases[write.id] = write.record
+        elif isinstance(write, DeleteLease):
+            self._leases.pop(write.id, None)
+        else:
+            self._queues[write.record.number] = write.record
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
         """The rows of *queue* above *after*."""

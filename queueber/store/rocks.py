@@ -132,7 +132,7 @@ def _check_format(db: DB, durability: Durability) -> bool:
     bring_up(db, found)
     asked = "" if durability is not Durability.NONE else durability
     if found.durability != asked:
-        made = found.durability or "a log"
+        made = f"durability {found.durability}" if found.durability else "a log"
         raise StorageError(
             f"it was created with {made} and cannot be used with durability {durability}; what needs"
             f" no log is kept apart from what must last"

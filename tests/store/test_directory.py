@@ -1,0 +1,272 @@
+"""Whose a data directory is, who holds it, and what state it is in."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from queueber.errors import StorageError
+from queueber.store import wipe
+from queueber.store.directory import hold
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data"
+
+
+def mode(path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def make_ready(path) -> None:
+    """What a directory looks like once it has a database."""
+    held = hold(path)
+    held.begin()
+    held.database.mkdir()
+    (held.database / "CURRENT").touch()
+    held.finish()
+    held.release()
+
+
+def refused(path, why: str):
+    return pytest.raises(StorageError, match=f"^cannot use data directory {path}: [^\n]*{why}[^\n]*$")
+
+
+def test_it_is_made_for_its_owner_only(path):
+    before = os.umask(0)
+    try:
+        held = hold(path)
+    finally:
+        os.umask(before)
+    assert mode(path) == 0o700
+    assert not held.ready
+    held.release()
+
+
+def test_what_others_could_read_is_closed_to_them(path):
+    path.mkdir(mode=0o755)
+    path.chmod(0o755)
+    hold(path).release()
+    assert mode(path) == 0o700
+
+
+@pytest.mark.parametrize("writable", [0o770, 0o702, 0o777])
+def test_what_others_could_write_to_is_refused(path, writable):
+    path.mkdir()
+    path.chmod(writable)
+    with refused(path, rf"others may write to it \(mode 0{writable:o}\)"):
+        hold(path)
+    assert mode(path) == writable
+
+
+def test_what_belongs_to_somebody_else_is_refused(path, monkeypatch):
+    path.mkdir()
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with refused(path, f"it belongs to user {owner}, and this server runs as user {owner + 1}"):
+        hold(path)
+
+
+def test_a_symbolic_link_is_refused(path, tmp_path):
+    make_ready(tmp_path / "real")
+    path.symlink_to(tmp_path / "real")
+    for use in (hold, wipe):
+        with refused(path, "it is a symbolic link"):
+            use(path)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for use in (hold, wipe):
+        with refused(tmp_path / "dangling", "it is a symbolic link"):
+            use(tmp_path / "dangling")
+
+
+def test_a_file_is_refused(path):
+    path.touch()
+    with refused(path, "it is not a directory"):
+        hold(path)
+
+
+def test_without_a_parent_it_is_not_made(path):
+    """A parent that is missing is more often a mistake, or a file system that is not mounted, than a wish."""
+    with refused(path / "deeper", "it cannot be created: No such file or directory"):
+        hold(path / "deeper")
+
+
+@pytest.mark.parametrize("harmless", [[], ["lock"], ["lost+found"]])
+def test_an_empty_directory_is_taken(path, harmless):
+    path.mkdir()
+    for name in harmless:
+        (path / name).touch()
+    held = hold(path)
+    assert not held.ready
+    held.release()
+
+
+@pytest.mark.parametrize("name", ["letter.txt", "db", "control.sock", ".git"])
+def test_a_directory_with_anything_else_is_refused_and_left_alone(path, name):
+    path.mkdir(mode=0o755)
+    path.chmod(0o755)
+    (path / name).touch()
+    with refused(path, f"it is not Queueber's, and not empty: it holds '{name}'"):
+        hold(path)
+    assert [entry.name for entry in path.iterdir()] == [name]
+    assert mode(path) == 0o755
+
+
+def test_a_database_that_is_missing_is_not_replaced(path):
+    make_ready(path)
+    (path / "db" / "CURRENT").unlink()
+    with refused(path, "its database, 'db', is missing; is a file system not mounted"):
+        hold(path)
+    (path / "db").rmdir()
+    with refused(path, "its database, 'db', is missing"):
+        hold(path)
+
+
+def test_a_database_elsewhere_is_refused(path, tmp_path):
+    make_ready(path)
+    (path / "db").rename(tmp_path / "elsewhere")
+    (path / "db").symlink_to(tmp_path / "elsewhere")
+    with refused(path, "'db', is missing"):
+        hold(path)
+    with refused(path, "'db' in it is not Queueber's"):
+        wipe(path)
+
+
+def test_one_that_was_not_finished_is_begun_again(path):
+    """Whatever was made before the marker changed was never used."""
+    held = hold(path)
+    held.begin()
+    (path / "db").mkdir()
+    (path / "db" / "CURRENT").write_text("half")
+    (path / "synced").touch()
+    held.release()
+    held = hold(path)
+    assert not held.ready
+    held.begin()
+    assert sorted(entry.name for entry in path.iterdir()) == ["QUEUEBER.new", "lock"]
+    held.release()
+
+
+def test_one_that_was_finished_is_ready(path):
+    make_ready(path)
+    held = hold(path)
+    assert held.ready
+    assert (held.database, held.synced) == (path / "db", path / "synced")
+    held.release()
+
+
+def test_beginning_again_takes_back_readiness_before_anything_is_removed(path, monkeypatch):
+    make_ready(path)
+    held = hold(path)
+    monkeypatch.setattr("shutil.rmtree", lambda folder: pytest.fail("power cut"))
+    with pytest.raises(pytest.fail.Exception):
+        held.begin()
+    held.release()
+    held = hold(path)
+    assert not held.ready
+    held.release()
+
+
+def test_a_second_holder_is_told_about_the_first(path):
+    held = hold(path)
+    for use in (hold, wipe):
+        with refused(path, rf"another server holds it \(process {os.getpid()}\)"):
+            use(path)
+    (path / "lock").write_text("")
+    with refused(path, r"another server holds it \(process unknown\)"):
+        hold(path)
+    held.release()
+    hold(path).release()
+
+
+@pytest.mark.slow
+def test_it_is_held_until_the_process_ends_however_it_ends(path):
+    script = (
+        "import sys; from pathlib import Path; from queueber.store.directory import hold\n"
+        "held = hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with refused(path, rf"another server holds it \(process {other.pid}\)"):
+            hold(path)
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    hold(path).release()
+
+
+def test_what_changed_while_waiting_for_the_lock_is_looked_at_again(path, monkeypatch):
+    path.mkdir()
+    flock = fcntl.flock
+
+    def somebody_was_faster(descriptor, operation):
+        (path / "letter.txt").touch()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", somebody_was_faster)
+    with refused(path, "it holds 'letter.txt'"):
+        hold(path)
+    monkeypatch.undo()
+    (path / "letter.txt").unlink()
+    hold(path).release()
+
+
+def test_what_the_system_refuses_is_said(path):
+    path.mkdir()
+    (path / "lock").symlink_to("elsewhere")
+    with refused(path, "lock: Too many levels of symbolic links"):
+        hold(path)
+
+
+def test_wiping_leaves_an_empty_directory(path):
+    make_ready(path)
+    (path / "db" / "000001.sst").touch()
+    (path / "synced").touch()
+    (path / "control.sock").touch()
+    wipe(path)
+    assert [entry.name for entry in path.iterdir()] == ["lock"]
+    wipe(path)
+    held = hold(path)
+    assert not held.ready
+    held.release()
+
+
+def test_wiping_what_is_not_there_makes_nothing(path):
+    wipe(path)
+    assert not path.exists()
+
+
+def test_wiping_is_the_way_out_when_the_database_is_gone(path):
+    make_ready(path)
+    (path / "db" / "CURRENT").unlink()
+    wipe(path)
+    hold(path).release()
+
+
+def test_wiping_spares_what_is_not_ours(path):
+    make_ready(path)
+    (path / "letter.txt").touch()
+    with refused(path, "it will not be wiped: 'letter.txt' in it is not Queueber's"):
+        wipe(path)
+    assert (path / "db" / "CURRENT").exists()
+    assert (path / "QUEUEBER").exists()
+
+
+def test_wiping_needs_the_mark(path):
+    path.mkdir()
+    (path / "db").mkdir()
+    with refused(path, "it is not marked as Queueber's, and holds 'db'"):
+        wipe(path)
+    assert (path / "db").exists()
+
+
+def test_the_root_of_a_file_system_is_wiped_but_for_what_that_put_there(path):
+    make_ready(path)
+    (path / "lost+found").mkdir()
+    wipe(path)
+    assert sorted(entry.name for entry in path.iterdir()) == ["lock", "lost+found"]

@@ -1,0 +1,95 @@
+"""
+Directories that released versions wrote are opened for ever.
+
+`golden/v1` and so on are what `write` left behind in a process that was then
+killed, with format 1 and so on; only RocksDB's own logs were taken out.  They
+are never changed.  A new format adds one.
+"""
+
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import DeleteItem, PutItem, PutLease, PutQueue, RecoveredLease
+from queueber.store import Encoding, RocksStore, open_store
+from queueber.store.format import FORMAT
+from queueber.units import WallMs
+
+GOLDEN = Path(__file__).parent / "golden"
+MAIL, PARCELS = QueueNumber(1), QueueNumber(2)
+LEASE = LeaseId(bytes(range(16)))
+
+
+def key(due: int) -> Key:
+    return Key(WallMs(due), ItemId(due.to_bytes(16, "big")))
+
+
+def item(due: int, contents: bytes, attempts: int = 0) -> Item:
+    return Item(key(due), contents, WallMs(due - 1), attempts)
+
+
+LETTERS = [item(10, b"first"), item(20, b"", attempts=3), item(30, b"packed " * 9), item(2**40, b"much later")]
+PARCEL = item(15, b"large" * 8_000)
+
+
+def write(path: Path) -> RocksStore:
+    """Fills a store: some of it in table files, some in the log only, in both encodings, with one large item."""
+    store = open_store(path)
+    store.commit(
+        [
+            PutQueue(QueueRecord(MAIL, "mail", 5, 1, key(9))),
+            *[PutItem(MAIL, letter) for letter in LETTERS[:2]],
+            PutItem(MAIL, item(11, b"removed later")),
+            PutItem(PARCELS, PARCEL),
+        ],
+        TimeMark(b"B" * 16, 1_000, WallMs(100)),
+    )
+    store.close()
+    store = open_store(path, encoding=Encoding.PACKED)
+    store.commit(
+        [
+            *[PutItem(MAIL, letter) for letter in LETTERS[2:]],
+            PutLease(LEASE, LeaseRecord(MAIL, WallMs(5_000), (key(10), key(11), key(20)))),
+            PutQueue(QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST)),
+        ],
+        TimeMark(b"B" * 16, 2_000, WallMs(1_100)),
+    )
+    store.commit([DeleteItem(MAIL, key(11))], TimeMark(b"B" * 16, 2_500, WallMs(1_600)))
+    store.note_synced()
+    return store
+
+
+def check(store: RocksStore, make) -> None:
+    found = store.recover()
+    assert list(found.queues) == [
+        QueueRecord(MAIL, "mail", 5, 1, key(9)),
+        QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST),
+    ]
+    assert list(found.leases) == [RecoveredLease(LEASE, MAIL, WallMs(5_000), (key(10), key(20)))]
+    assert found.mark == TimeMark(b"B" * 16, 2_500, WallMs(1_600))
+    for queue, wanted in ((MAIL, LETTERS), (PARCELS, [PARCEL])):
+        items = store.scan(queue, LOWEST, items_max=9, bytes_max=10**9).items
+        assert [make.fields(item) for item in items] == [make.fields(item) for item in wanted]
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT + 1))
+def test_a_directory_of_every_format_opens_with_all_that_was_in_it(tmp_path, make, version):
+    copytree(GOLDEN / f"v{version}", tmp_path / "data")
+    (tmp_path / "data").chmod(0o700)
+    for clean in (False, True):
+        store = open_store(tmp_path / "data")
+        assert (store.created, store.clean) == (False, clean)
+        check(store, make)
+        store.close()
+
+
+def test_what_is_written_now_is_the_same(tmp_path, make):
+    store = write(tmp_path / "data")
+    check(store, make)
+    store.close()
+
+
+def test_golden_directories_stay_small():
+    assert sum(file.stat().st_size for file in GOLDEN.rglob("*") if file.is_file()) < 100_000 * FORMAT

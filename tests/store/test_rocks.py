@@ -1,0 +1,412 @@
+"""A store in a data directory: what it refuses, what it survives, and what it says of the time before."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from shutil import copytree, rmtree
+from time import sleep
+
+import pytest
+from attrs import define, field
+
+from queueber.broker.model import LOWEST, QueueNumber
+from queueber.broker.port import PutItem, StoreStalled
+from queueber.errors import StorageError
+from queueber.store import Durability, Encoding, open_store, wipe
+from queueber.store.engine import DB, CorruptionError, Error
+from queueber.store.format import FORMAT, read_format, write_format
+from queueber.store.keys import FORMAT_KEY
+from queueber.store.keyvalue import KeyValueStore
+from queueber.store.kv import Stalled
+
+MAIL = QueueNumber(1)
+MANY = 10**9
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def die():
+    """Leaves a store as a killed process does: its files as they are, nothing else."""
+
+    def now(store, path: Path) -> None:
+        # A copy is what a kill leaves only as long as nothing goes on in the background.
+        native = store._db._native
+        while native.property_int_value("rocksdb.num-running-compactions") or native.property_int_value(
+            "rocksdb.compaction-pending"
+        ):
+            sleep(0.01)
+        copytree(path, path.with_name("copy"))
+        store.close()
+        rmtree(path)
+        path.with_name("copy").rename(path)
+
+    return now
+
+
+def put(store, make, *dues: int) -> None:
+    store.commit([PutItem(MAIL, make.item(due, b"contents")) for due in dues], make.mark)
+
+
+def dues(store) -> list[int]:
+    return [item.key.due for item in store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY).items]
+
+
+def refused(path, why: str):
+    return pytest.raises(StorageError, match=f"^cannot use data directory {path}: [^\n]*{why}[^\n]*$")
+
+
+def test_the_first_opening_creates_the_second_finds_it_in_order(path, make):
+    store = open_store(path)
+    assert (store.created, store.clean) == (True, True)
+    put(store, make, 1)
+    store.close()
+    store = open_store(path)
+    assert (store.created, store.clean, dues(store)) == (False, True, [1])
+    store.close()
+
+
+@pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.OS])
+def test_after_a_kill_everything_is_there_and_it_is_known(path, make, die, durability):
+    store = open_store(path, durability=durability)
+    put(store, make, 1, 2)
+    die(store, path)
+    for _ in range(2):  # the second dies without having written anything
+        store = open_store(path, durability=durability)
+        assert (store.created, store.clean, dues(store)) == (False, False, [1, 2])
+        die(store, path)
+
+
+def test_durability_and_encoding_may_change_between_starts(path, make):
+    choices = [
+        (Durability.FSYNC, Encoding.PACKED),
+        (Durability.OS, Encoding.UNPACKED),
+        (Durability.FSYNC, Encoding.UNPACKED),
+    ]
+    for due, (durability, encoding) in enumerate(choices, 1):
+        store = open_store(path, durability=durability, encoding=encoding)
+        put(store, make, due)
+        assert dues(store) == list(range(1, due + 1))
+        store.close()
+
+
+def test_a_second_server_is_told_in_one_line(path):
+    store = open_store(path)
+    with refused(path, rf"another server holds it \(process {os.getpid()}\)"):
+        open_store(path)
+    store.close()
+    open_store(path).close()
+
+
+def test_a_refused_directory_is_free_again(path):
+    open_store(path).close()
+    with DB(str(path / "db")) as db:
+        write_format(db, "", FORMAT + 1)
+    for _ in range(2):
+        with refused(path, f"format {FORMAT + 1}, which a newer Queueber wrote; this one reads up to {FORMAT}"):
+            open_store(path)
+
+
+def test_a_database_of_no_format_is_refused(path):
+    open_store(path).close()
+    with DB(str(path / "db")) as db:
+        db.delete(FORMAT_KEY)
+    with refused(path, "does not say of which format it is"):
+        open_store(path)
+
+
+def test_a_directory_that_was_begun_only_is_made_anew(path, make, monkeypatch):
+    """A power cut at the very first start."""
+    monkeypatch.setattr("queueber.store.directory.HeldDirectory.finish", lambda held: pytest.fail("power cut"))
+    with pytest.raises(pytest.fail.Exception):
+        open_store(path)
+    monkeypatch.undo()
+    store = open_store(path)
+    assert store.created
+    put(store, make, 1)
+    store.close()
+
+
+def test_what_the_system_refuses_is_said_in_one_line(path):
+    open_store(path).close()
+    wipe(path)
+    (path / "QUEUEBER.new").touch()
+    (path / "db").touch()
+    with refused(path, "Not a directory"):
+        open_store(path)
+
+
+class TestWithoutALog:
+    """Durability `none`."""
+
+    def test_a_clean_stop_keeps_everything(self, path, make):
+        store = open_store(path, durability=Durability.NONE)
+        put(store, make, 1)
+        store.close()
+        store = open_store(path, durability=Durability.NONE)
+        assert (store.created, store.clean, dues(store)) == (False, True, [1])
+        store.close()
+
+    def test_anything_else_empties_it(self, path, make, die):
+        """Even what had reached a table file: removed items would come back."""
+        store = open_store(path, durability=Durability.NONE)
+        put(store, make, 1)
+        store.close()
+        store = open_store(path, durability=Durability.NONE)
+        put(store, make, 2)
+        store._db.sync()
+        die(store, path)
+        store = open_store(path, durability=Durability.NONE)
+        assert (store.created, store.clean, dues(store)) == (True, False, [])
+        put(store, make, 3)
+        store.close()
+        store = open_store(path, durability=Durability.NONE)
+        assert (store.created, store.clean, dues(store)) == (False, True, [3])
+        store.close()
+
+    def test_it_is_for_directories_created_so(self, path):
+        open_store(path).close()
+        with refused(path, "it was created with a log and cannot be used with durability none"):
+            open_store(path, durability=Durability.NONE)
+
+    @pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.OS])
+    def test_and_such_directories_are_for_nothing_else(self, path, durability):
+        open_store(path, durability=Durability.NONE).close()
+        with refused(path, f"it was created with durability none and cannot be used with durability {durability}"):
+            open_store(path, durability=durability)
+        wipe(path)
+        open_store(path, durability=durability).close()
+
+
+class TestDamage:
+    """Of files."""
+
+    @pytest.mark.parametrize("left", [0, 0.5])
+    def test_a_log_whose_end_is_missing_is_noticed(self, path, make, die, left):
+        """RocksDB itself takes an empty or cut log for all there ever was."""
+        open_store(path).close()
+        store = open_store(path)
+        put(store, make, 1)
+        put(store, make, 2)
+        store.note_synced()
+        die(store, path)
+        log = max((path / "db").glob("*.log"))
+        log.write_bytes(log.read_bytes()[: int(log.stat().st_size * left)])
+        with refused(path, "acknowledged writes are missing: the log ends at [0-9]+, and [0-9]+ was on disk"):
+            open_store(path)
+        (path / "synced").unlink()
+        store = open_store(path)
+        assert dues(store) in ([], [1])
+        store.close()
+
+    def test_a_clean_stop_leaves_nothing_to_the_log(self, path, make):
+        store = open_store(path)
+        put(store, make, 1)
+        store.close()
+        for log in (path / "db").glob("*.log"):
+            log.unlink()
+        store = open_store(path)
+        assert dues(store) == [1]
+        store.close()
+
+    def test_a_changed_byte_in_the_log_is_noticed(self, path, make, die):
+        store = open_store(path)
+        for due in range(1, 20):
+            put(store, make, due)
+        die(store, path)
+        (log,) = (path / "db").glob("*.log")
+        content = bytearray(log.read_bytes())
+        content[len(content) // 3] ^= 1
+        log.write_bytes(content)
+        with refused(path, "Corruption: "):
+            open_store(path)
+
+    def test_a_torn_tail_that_no_commit_waited_for_is_dropped(self, path, make, die):
+        store = open_store(path, durability=Durability.OS)
+        put(store, make, 1)
+        put(store, make, 2)
+        die(store, path)
+        (log,) = (path / "db").glob("*.log")
+        log.write_bytes(log.read_bytes()[:-20])
+        store = open_store(path, durability=Durability.OS)
+        assert dues(store) == [1]
+        store.close()
+
+    def test_a_changed_byte_in_a_table_is_an_error_and_never_an_empty_queue(self, path, make):
+        store = open_store(path)
+        put(store, make, *range(1, 2_000))
+        store.close()
+        open_store(path).close()
+        table = max((path / "db").glob("*.sst"), key=lambda file: file.stat().st_size)
+        content = bytearray(table.read_bytes())
+        content[:-600] = bytes(byte ^ 0x55 for byte in content[:-600])
+        table.write_bytes(content)
+        with refused(path, "Corruption: "):
+            open_store(path)
+
+    def test_a_row_that_is_not_its_own_is_reported(self, path, make):
+        store = open_store(path)
+        put(store, make, 1)
+        row, value = next(iter(store._db.iterator(prefix=b"i")))
+        store._db.put(row[:-1] + b"\xff", value)
+        with pytest.raises(StorageError, match="damaged row in table items"):
+            dues(store)
+        store.close()
+
+
+class TestTheNoteOfWhatIsOnDisk:
+    def test_it_follows_the_commits(self, path, make):
+        store = open_store(path)
+        store.note_synced()
+        assert not (path / "synced").exists()
+        assert store.synced_sequence == 0
+        for due in range(1, 4):
+            put(store, make, due)
+            store.note_synced()
+            assert store._synced.read() == store.synced_sequence
+        store.close()
+
+    def test_it_is_written_at_a_clean_stop(self, path, make):
+        store = open_store(path)
+        put(store, make, 1)
+        store.close()
+        assert (path / "synced").exists()
+
+    def test_it_claims_nothing_when_nothing_is_synced(self, path, make):
+        store = open_store(path, durability=Durability.OS)
+        put(store, make, 1)
+        store.note_synced()
+        store.close()
+        assert not (path / "synced").exists()
+
+    def test_any_number_of_starts_leaves_the_log_at_or_past_it(self, path, make):
+        for due in range(1, 8):
+            store = open_store(path)
+            put(store, make, due)
+            store.close()
+        open_store(path).close()
+
+
+@define
+class Recording:
+    """An engine that says what was done to it, and fails when told."""
+
+    done: list[str] = field(factory=list)
+    failure: Exception | None = None
+
+    def write_batch(self):
+        return self
+
+    def put(self, key, value):
+        self.done.append(f"put {key[:1].decode()}")
+
+    def delete(self, key):
+        self.done.append(f"delete {key[:1].decode()}")
+
+    def write(self):
+        self._do("write")
+
+    def sync(self):
+        self._do("sync")
+
+    def sequence(self):
+        self.done.append("sequence")
+        return 7
+
+    def _do(self, what):
+        self.done.append(what)
+        if self.failure is not None and what in str(self.failure):
+            raise self.failure
+
+
+@pytest.mark.parametrize(
+    ("durability", "done"),
+    [
+        (Durability.FSYNC, ["put i", "put m", "write", "sequence", "sync"]),
+        (Durability.OS, ["put i", "put m", "write"]),
+        (Durability.NONE, ["put i", "put m", "write"]),
+    ],
+)
+def test_a_commit_is_one_batch_then_a_sync_if_that_was_asked_for(make, durability, done):
+    engine = Recording()
+    put(KeyValueStore(engine, durability=durability, encoding=Encoding.UNPACKED), make, 1)
+    assert engine.done == done
+
+
+def test_a_stall_is_told_apart_and_nothing_is_synced(make):
+    engine = Recording(failure=Stalled("write"))
+    store = KeyValueStore(engine, durability=Durability.FSYNC, encoding=Encoding.UNPACKED)
+    with pytest.raises(StoreStalled):
+        put(store, make, 1)
+    assert "sync" not in engine.done
+    engine.failure = None
+    put(store, make, 1)
+    assert store.synced_sequence == 7
+
+
+@pytest.mark.parametrize("where", ["write", "sync"])
+def test_any_other_failure_comes_out_as_it_is_and_is_not_tried_again(make, where):
+    engine = Recording(failure=Error(f"IO error: {where}"))
+    store = KeyValueStore(engine, durability=Durability.FSYNC, encoding=Encoding.UNPACKED)
+    with pytest.raises(Error, match=where):
+        put(store, make, 1)
+    assert engine.done.count(where) == 1
+    assert store.synced_sequence == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.OS])
+def test_what_a_process_committed_before_it_was_killed_is_there(path, durability):
+    """It says so after each commit, and is killed in the middle of going on."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from queueber.broker.model import Item, Key, TimeMark\n"
+        "from queueber.broker.port import PutItem, DeleteItem\n"
+        "from queueber.store import Durability, open_store\n"
+        "store = open_store(Path(sys.argv[1]), durability=Durability(sys.argv[2]))\n"
+        "keys = [Key(due, due.to_bytes(16, 'big')) for due in range(100_000)]\n"
+        "for due in range(10, 100_000):\n"
+        "    writes = [PutItem(1, Item(keys[due], bytes(100), 0)), DeleteItem(1, keys[due - 10])]\n"
+        "    store.commit(writes, TimeMark(bytes(16), 0, due))\n"
+        "    print(due, flush=True)\n"
+    )
+    command = [sys.executable, "-c", script, str(path), durability]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        last = 0
+        while last < 300:
+            last = int(other.stdout.readline())
+        other.send_signal(signal.SIGKILL)
+        last = max([last, *map(int, other.stdout.read().splitlines()[:-1])])
+    store = open_store(path, durability=durability)
+    found = dues(store)
+    assert found in [list(range(first, first + 10)) for first in (last - 9, last - 8, last - 7)]
+    assert store.recover().mark.queue_time == found[-1]
+    assert not store.clean
+    store.close()
+
+
+def test_reading_past_many_removed_items_needs_no_second_look_at_them(path, make):
+    """From behind what was removed, a scan meets no trace of it."""
+    store = open_store(path, durability=Durability.OS)
+    put(store, make, *range(1, 3_000))
+    assert dues(store) == list(range(1, 3_000))
+    after = make.key(2_990)
+    scan = store.scan(MAIL, after, items_max=MANY, bytes_max=MANY)
+    assert [item.key.due for item in scan.items] == list(range(2_991, 3_000))
+    store.close()
+
+
+def test_the_errors_of_the_engine_are_errors_of_storage():
+    """So that whoever reads need know one kind only."""
+    assert issubclass(CorruptionError, StorageError)
+
+
+def test_a_database_says_what_it_was_created_for(path):
+    open_store(path, durability=Durability.NONE).close()
+    with DB(str(path / "db")) as db:
+        assert read_format(db).durability == "none"
