@@ -13,37 +13,36 @@ SECONDS_MAX = 1e12
 """Beyond any limit of a server's, and small enough to be exact."""
 
 
-class Seconds(click.ParamType[int]):
-    """A span in seconds, with a fraction if need be; gives milliseconds, rounded up."""
+def seconds(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """
+    The milliseconds of a span given in seconds, rounded up; None when none was given.
 
-    name = "seconds"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The span that *value* says; what is a span already stays one."""
-        try:
-            seconds = float(str(value))
-        except ValueError:
-            self.fail(f"{str(value)!r} is not a number of seconds.", param, ctx)
-        if not 0 <= seconds <= SECONDS_MAX:
-            self.fail(f"{value} is not between 0 and {SECONDS_MAX:,.0f} seconds.", param, ctx)
-        return math.ceil(round(seconds * MS_PER_SECOND, 6))
-
-
-class Id(click.ParamType[bytes]):
-    """An item's or a lease's id: a UUID, or its 32 hexadecimal digits."""
-
-    name = "id"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        """The 16 bytes of the id."""
-        try:
-            return UUID(str(value)).bytes
-        except ValueError:
-            self.fail(f"{str(value)!r} is neither a UUID nor 32 hexadecimal digits.", param, ctx)
+    Raises:
+        click.BadParameter: *value* is no number, or beyond any use.
+    """
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number of seconds.") from None
+    if not 0 <= number <= SECONDS_MAX:
+        raise click.BadParameter(f"{value} is not between 0 and {SECONDS_MAX:,.0f} seconds.")
+    # Rounded first, because 1.001 times 1,000 is a little more than 1,001.
+    return math.ceil(round(number * MS_PER_SECOND, 6))
 
 
-SECONDS = Seconds()
-ID = Id()
+def identity(_: click.Context, __: click.Parameter, value: str) -> bytes:
+    """
+    The 16 bytes of an item's or a lease's id, given as a UUID or its 32 hexadecimal digits.
+
+    Raises:
+        click.BadParameter: *value* is neither.
+    """
+    try:
+        return UUID(value).bytes
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither a UUID nor 32 hexadecimal digits.") from None
 
 
 def contents_of(arguments: tuple[str, ...], files: tuple[BinaryIO, ...], standard_input: BinaryIO) -> list[bytes]:

@@ -14,7 +14,7 @@ from attrs import frozen
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import ID, SECONDS, contents_of
+from queueber.cli.arguments import contents_of, identity, seconds
 from queueber.cli.session import Interrupted, run
 from queueber.client import Client, Queue
 from queueber.errors import QueueberError
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
-"""What shells give for a command that Ctrl-C has ended."""
+"""Ended by a signal before there was an outcome; what shells give for Ctrl-C."""
 
 Runner = Callable[[str, Callable[[Client], Awaitable[Any]]], Any]
 """What runs work against the server at an address: `queueber.cli.session.run`, or a test's own."""
@@ -90,8 +90,12 @@ def queueber(ctx: click.Context, addr: str, queue: str | None) -> None:
 
 @queueber.command()
 @click.argument("contents", nargs=-1)
-@click.option("--file", "files", type=click.File("rb"), multiple=True, help="Add a file's contents; repeatable.")
-@click.option("--delay", type=SECONDS, default=0, help="How long until the items may be handed out.")
+@click.option(
+    "--file", "files", type=click.File("rb"), multiple=True, metavar="PATH", help="Add a file's contents; repeatable."
+)
+@click.option(
+    "--delay", callback=seconds, default="0", metavar="SECONDS", help="How long until the items may be handed out."
+)
 @_json
 @click.pass_obj
 def add(server: _Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int, as_json: bool) -> None:
@@ -100,15 +104,22 @@ def add(server: _Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...],
 
     Without CONTENTS and files, one item is read from standard input.
     """
-    items = contents_of(contents, files, click.get_binary_stream("stdin"))
+    items = contents_of(contents, files, sys.stdin.buffer)
     ids = server.do(lambda queue: queue.add(*items, delay_ms=delay))
     click.echo(output.added_json(ids) if as_json else output.added_text(ids))
 
 
 @queueber.command()
 @click.option("-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="The most items.")
-@click.option("--lease", type=SECONDS, default="30", show_default=True, help="How long they are yours.")
-@click.option("--wait", type=SECONDS, help="How long to wait for the first; without it as long as it takes.")
+@click.option(
+    "--lease", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="How long they are yours."
+)
+@click.option(
+    "--wait",
+    callback=seconds,
+    metavar="SECONDS",
+    help="How long to wait for the first; without it as long as it takes.",
+)
 @click.option("--no-wait", is_flag=True, help="Do not wait at all.")
 @_json
 @click.pass_obj
@@ -122,8 +133,8 @@ def poll(server: _Server, number: int, lease: int, wait: int | None, no_wait: bo
 
 
 @queueber.command()
-@click.argument("item_id", metavar="ITEM", type=ID)
-@click.argument("lease", type=ID)
+@click.argument("item_id", metavar="ITEM", callback=identity)
+@click.argument("lease", callback=identity)
 @_json
 @click.pass_obj
 def remove(server: _Server, item_id: bytes, lease: bytes, as_json: bool) -> None:
@@ -132,8 +143,10 @@ def remove(server: _Server, item_id: bytes, lease: bytes, as_json: bool) -> None
 
 
 @queueber.command()
-@click.argument("lease", type=ID)
-@click.option("--lease", "span", type=SECONDS, default="30", show_default=True, help="How long from now.")
+@click.argument("lease", callback=identity)
+@click.option(
+    "--lease", "span", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="How long from now."
+)
 @_json
 @click.pass_obj
 def extend(server: _Server, lease: bytes, span: int, as_json: bool) -> None:

@@ -23,7 +23,13 @@ class Session(Generic[T]):
         self._results: list[T] = []
         self._error: Exception | None = None
 
+    def _stopping(self) -> None:
+        """The reactor stops: if there is no outcome yet, what follows from that is none either."""
+        if not self._results and self._error is None:
+            self._error = Interrupted()
+
     async def _main(self, reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type)
+        reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
         try:
             client = connect(reactor, self._address, attempts=1)
             try:
@@ -31,7 +37,7 @@ class Session(Generic[T]):
             finally:
                 await client.close()
         except Exception as why:  # noqa: BLE001  (raised again by `run`, outside the reactor)
-            self._error = why
+            self._error = self._error or why
 
     def run(self) -> T:
         """
@@ -46,8 +52,6 @@ class Session(Generic[T]):
         except SystemExit:
             if self._error is not None:
                 raise self._error from None
-            if not self._results:
-                raise Interrupted from None
         return self._results[0]
 
 

@@ -153,6 +153,16 @@ def test_close_fails_what_waits_for_a_connection_and_stops_connecting(network, f
     assert network.clock.getDelayedCalls() == []
 
 
+def test_close_in_the_turn_of_a_failure_leaves_nothing_scheduled(network, failure):
+    network.refusing = True
+    client = network.client(attempts=1)
+    adding = client.default.add(b"x")
+    network.clock.advance(1)
+    client.close()
+    assert "the client was closed" in str(failure(adding))
+    assert network.clock.getDelayedCalls() == []
+
+
 @pytest.mark.parametrize(
     ("address", "host", "port"),
     [("127.0.0.1:9090", "127.0.0.1", 9090), ("tcp:host=192.0.2.7:port=80", "192.0.2.7", 80)],

@@ -1,0 +1,69 @@
+"""The command over a queue that only remembers what it was asked."""
+
+import pytest
+from attrs import define, field
+from click.testing import CliRunner
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+
+from queueber.cli.commands import queueber
+from queueber.client import Batch
+
+
+@define
+class FakeQueue:
+    """Remembers each call as ``(method, …)`` and answers with what *answers* has for it."""
+
+    answers: dict = field(
+        factory=lambda: {"add": [], "poll": Batch((), b"", 0), "remove": True, "extend": True},
+    )
+    calls: list = field(factory=list)
+
+    def _answer(self, method, *call) -> Deferred:
+        self.calls.append((method, *call))
+        answer = self.answers[method]
+        return fail(answer) if isinstance(answer, Exception) else succeed(answer)
+
+    def add(self, *contents, delay_ms):
+        return self._answer("add", contents, delay_ms)
+
+    def poll(self, n, *, lease_ms, wait_ms):
+        return self._answer("poll", n, lease_ms, wait_ms)
+
+    def remove(self, item_id, lease):
+        return self._answer("remove", item_id, lease)
+
+    def extend(self, lease, lease_ms):
+        return self._answer("extend", lease, lease_ms)
+
+
+@define
+class Shell:
+    """Runs the command as a shell would, but against a `FakeQueue`."""
+
+    default: FakeQueue = field(factory=FakeQueue)
+    addresses: list = field(factory=list)
+    names: list = field(factory=list)
+
+    def queue(self, name):
+        self.names.append(name)
+        return self.default
+
+    def _run(self, address, work):
+        self.addresses.append(address)
+        results = []
+        ensureDeferred(work(self)).addBoth(results.append)
+        if hasattr(results[0], "raiseException"):
+            results[0].raiseException()
+        return results[0]
+
+    def __call__(self, *arguments, stdin=b""):
+        return CliRunner().invoke(queueber, arguments, input=stdin, obj=self._run)
+
+    @property
+    def calls(self):
+        return self.default.calls
+
+
+@pytest.fixture
+def shell():
+    return Shell()

@@ -1,0 +1,190 @@
+"""What each command asks for, and what it prints."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from queueber import __version__
+from queueber.client import Batch, PolledItem
+from queueber.errors import InvalidRequest
+
+ID, LEASE = bytes(range(16)), bytes(range(16, 32))
+ID_TEXT, LEASE_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f", "10111213-1415-1617-1819-1a1b1c1d1e1f"
+
+
+def batch(*contents, attempt=1):
+    return Batch(tuple(PolledItem(each, ID, attempt, 1_000) for each in contents), LEASE, 1_700_000_000_123)
+
+
+def test_add_prints_the_ids(shell):
+    shell.default.answers["add"] = [ID, LEASE]
+    result = shell("add", "one", "two")
+    assert (result.exit_code, result.stdout) == (0, f"{ID_TEXT}\n{LEASE_TEXT}\n")
+    assert shell.calls == [("add", (b"one", b"two"), 0)]
+    assert (shell.addresses, shell.names) == (["127.0.0.1:9090"], [])
+
+
+def test_the_address_and_the_queue_can_be_chosen(shell):
+    shell("--addr", "[::1]:9", "--queue", "mail", "add", "x")
+    assert (shell.addresses, shell.names) == (["[::1]:9"], ["mail"])
+
+
+def test_add_takes_arguments_and_files(shell, tmp_path):
+    path = tmp_path / "contents"
+    path.write_bytes(b"\xff\0\n")
+    shell("add", "--file", str(path), "one", "--file", str(path))
+    assert shell.calls == [("add", (b"one", b"\xff\0\n", b"\xff\0\n"), 0)]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--file", "-")])
+def test_add_takes_standard_input_as_one_item(shell, arguments):
+    shell("add", *arguments, stdin=b"line\n\xff\n")
+    assert shell.calls == [("add", (b"line\n\xff\n",), 0)]
+
+
+def test_an_argument_may_hold_any_bytes(shell):
+    shell("add", "\udcff")
+    assert shell.calls == [("add", (b"\xff",), 0)]
+
+
+@pytest.mark.parametrize(
+    ("given", "ms"), [("0", 0), ("2", 2_000), ("0.5", 500), ("1.001", 1_001), ("0.0001", 1), ("1e3", 1_000_000)]
+)
+def test_spans_are_seconds_rounded_up_to_a_millisecond(shell, given, ms):
+    shell("add", "x", "--delay", given)
+    assert shell.calls == [("add", (b"x",), ms)]
+
+
+def test_add_prints_json(shell):
+    shell.default.answers["add"] = [ID]
+    assert json.loads(shell("add", "x", "--json").stdout) == {"ids": [ID_TEXT]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "call"),
+    [
+        ((), ("poll", 1, 30_000, None)),
+        (("-n", "5", "--lease", "1.5", "--wait", "2"), ("poll", 5, 1_500, 2_000)),
+        (("--no-wait",), ("poll", 1, 30_000, 0)),
+        (("--wait", "0"), ("poll", 1, 30_000, 0)),
+    ],
+)
+def test_poll_says_how_many_and_how_long(shell, arguments, call):
+    assert shell("poll", *arguments).exit_code == 0
+    assert shell.calls == [call]
+
+
+def test_poll_prints_the_lease_and_a_line_for_each_item(shell):
+    shell.default.answers["poll"] = batch(b"hello", b"Stra\xc3\x9fe", attempt=2)
+    assert shell("poll").stdout.splitlines() == [
+        f"lease {LEASE_TEXT} until 2023-11-14T22:13:20.123+00:00",
+        f"item {ID_TEXT} attempt 2: hello",
+        f"item {ID_TEXT} attempt 2: Straße",
+    ]
+
+
+def test_no_contents_control_the_terminal(shell):
+    shell.default.answers["poll"] = batch(b"\x1b[2J", b"a\nb", b"\xff")
+    lines = shell("poll").stdout.splitlines()
+    assert [line.partition(": ")[2] for line in lines[1:]] == ['"\\u001b[2J"', '"a\\nb"', "base64 /w=="]
+
+
+def test_poll_says_when_there_is_nothing(shell):
+    result = shell("poll", "--no-wait")
+    assert (result.exit_code, result.stdout) == (0, "no items\n")
+
+
+def test_poll_prints_json_that_says_how_contents_are_encoded(shell):
+    shell.default.answers["poll"] = batch(b"\xff", b"text")
+    found = json.loads(shell("poll", "--json").stdout)
+    assert (found["lease"], found["leaseDeadlineMs"]) == (LEASE_TEXT, 1_700_000_000_123)
+    assert found["items"] == [
+        {"id": ID_TEXT, "attempt": 1, "addedAtMs": 1_000, "contents": "/w==", "encoding": "base64"},
+        {"id": ID_TEXT, "attempt": 1, "addedAtMs": 1_000, "contents": "text", "encoding": "utf-8"},
+    ]
+
+
+def test_json_of_an_empty_poll_has_no_lease(shell):
+    assert json.loads(shell("poll", "--json").stdout) == {"lease": None, "leaseDeadlineMs": 0, "items": []}
+
+
+def test_what_a_strange_server_gives_is_printed_all_the_same(shell):
+    """Ids that are no UUIDs, and a deadline beyond the calendar."""
+    shell.default.answers["poll"] = Batch((PolledItem(b"", b"\1\2", 1, 0),), b"\3", 1 << 63)
+    assert shell("poll").stdout.splitlines() == [f"lease 03 until {1 << 63} ms", "item 0102 attempt 1: "]
+
+
+@pytest.mark.parametrize("item_id", [ID_TEXT, ID.hex(), ID_TEXT.upper()])
+def test_remove_takes_uuids_and_hexadecimal(shell, item_id):
+    result = shell("remove", item_id, LEASE_TEXT)
+    assert (result.exit_code, result.stdout) == (0, "removed\n")
+    assert shell.calls == [("remove", ID, LEASE)]
+
+
+def test_extend_takes_the_lease_and_the_new_span(shell):
+    result = shell("extend", LEASE_TEXT, "--lease", "60")
+    assert (result.exit_code, result.stdout) == (0, "extended\n")
+    assert shell.calls == [("extend", LEASE, 60_000)]
+
+
+@pytest.mark.parametrize(("arguments", "done"), [(("remove", ID_TEXT), "removed"), (("extend",), "extended")])
+def test_what_was_not_done_is_an_error_and_said_in_json_too(shell, arguments, done):
+    shell.default.answers[arguments[0]] = False
+    result = shell(*arguments, LEASE_TEXT)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"queueber: not {done}: ")
+    assert result.stderr.count("\n") == 1
+    result = shell(*arguments, LEASE_TEXT, "--json")
+    assert (result.exit_code, json.loads(result.stdout)) == (1, {done: False})
+
+
+def test_json_says_what_was_done(shell):
+    assert json.loads(shell("remove", ID_TEXT, LEASE_TEXT, "--json").stdout) == {"removed": True}
+    assert json.loads(shell("extend", LEASE_TEXT, "--json").stdout) == {"extended": True}
+
+
+def test_an_error_is_one_line_on_standard_error(shell):
+    shell.default.answers["add"] = InvalidRequest("items is 2 items;\nthe limit is 1")
+    result = shell("add", "x")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "queueber: items is 2 items; the limit is 1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ((), ["Missing command"]),
+        (("destroy",), ["No such command 'destroy'"]),
+        (("poll", "-n", "0"), ["'-n'", "0 is not in the range 1<=x<=4294967295"]),
+        (("poll", "--lease", "soon"), ["'--lease'", "'soon' is not a number of seconds"]),
+        (("poll", "--wait", "-1"), ["'--wait'", "-1 is not between 0 and 1,000,000,000,000 seconds"]),
+        (("poll", "--wait", "nan"), ["'--wait'", "nan is not between"]),
+        (("poll", "--wait", "1", "--no-wait"), ["--wait and --no-wait contradict each other"]),
+        (("remove", "x", LEASE_TEXT), ["'ITEM'", "'x' is neither a UUID nor 32 hexadecimal digits"]),
+        (("remove", ID_TEXT), ["Missing argument 'LEASE'"]),
+        (("add", "--file", "/does/not/exist"), ["'--file'", "/does/not/exist"]),
+        (("add", "--delay", "inf"), ["'--delay'", "inf is not between"]),
+    ],
+)
+def test_wrong_arguments_are_one_line_that_names_them(shell, arguments, parts):
+    result = shell(*arguments)
+    assert (result.exit_code, result.stdout, shell.calls) == (1, "", [])
+    assert result.stderr.startswith("queueber: ")
+    assert result.stderr.count("\n") == 1
+    assert all(part in result.stderr for part in parts)
+
+
+def test_the_version_and_help_are_no_errors(shell):
+    result = shell("--version")
+    assert (result.exit_code, result.stdout) == (0, f"queueber, version {__version__}\n")
+    for command in ((), ("add",), ("poll",), ("remove",), ("extend",)):
+        result = shell(*command, "--help")
+        assert result.exit_code == 0
+        assert result.stdout.startswith("Usage: ")
+
+
+def test_importing_the_command_installs_no_reactor():
+    check = "import sys, queueber.cli.commands; sys.exit('twisted.internet.reactor' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
