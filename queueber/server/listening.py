@@ -15,6 +15,13 @@ _SHORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?
 _KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 
+# Endpoints that other machines cannot reach, or not in plaintext.  Of any
+# other kind nothing is known, so it counts as exposed.
+_PRIVATE = ("unix", "ssl", "tls", "stdio")
+
+# Wraps another endpoint, whose string follows.
+_PROXY = "haproxy:"
+
 
 @frozen
 class Listen:
@@ -43,8 +50,11 @@ def parse_listen(text: str) -> Listen:
     kind = _KIND.match(text)
     if kind is None:
         raise ValueError(f"{text!r} is neither an endpoint string nor HOST:PORT nor [v6]:PORT")
+    if text.startswith(_PROXY):
+        inner = parse_listen(text.removeprefix(_PROXY))
+        return Listen(text, _PROXY + inner.endpoint, exposed=inner.exposed)
     if kind["kind"] not in _PLAIN_TCP:
-        return Listen(text, text, exposed=False)
+        return Listen(text, text, exposed=kind["kind"] not in _PRIVATE)
     interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", text)
     host = interface[1].replace("\\", "") if interface else ""
     endpoint = text if "backlog=" in text else f"{text}:backlog={BACKLOG}"

@@ -1,7 +1,8 @@
 """The service's options: text to checked values."""
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -14,6 +15,9 @@ from queueber import __version__
 from queueber.broker import ClaimBounds
 from queueber.server.listening import Listen, parse_listen
 from queueber.store import Durability, Encoding
+
+EX_USAGE = 64
+"""Wrong options: ``sysexits.h``."""
 
 DEFAULT_LISTEN = "127.0.0.1:9090"
 
@@ -149,6 +153,15 @@ class Options(usage.Options):
         """Print the version and exit."""
         print(f"queueber {__version__}")  # noqa: T201
         raise SystemExit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Take the command line's *options*; wrong ones end the process with one line and the status for that."""
+        try:
+            super().parseOptions(options)  # type: ignore[no-untyped-call]
+        except usage.UsageError as why:
+            # Left to twistd, they would end it with 1, which says nothing; twist would print the whole help as well.
+            sys.stderr.write(f"queueber: {why}\n")
+            raise SystemExit(EX_USAGE) from None
 
     def parseArgs(self, *args: str) -> None:
         """Take no arguments."""

@@ -98,8 +98,7 @@ def test_a_busy_port_is_told_in_one_line(start, tmp_path):
 def test_wrong_options_end_with_64_and_one_line(start, options, complaint):
     server = start(*options)
 
-    # twistd itself ends with 1 where twist ends with 64.
-    assert server.wait() in (1, 64)
+    assert server.wait() == 64
     assert complaint in server.lines[-1]
 
 

@@ -19,6 +19,10 @@ from queueber.server.options import Options
         ("tcp:9090:interface=127.0.0.1:backlog=5", "tcp:9090:interface=127.0.0.1:backlog=5", False),
         ("tcp6:9090:interface=\\:\\:1", "tcp6:9090:interface=\\:\\:1:backlog=4096", False),
         ("unix:/run/q.sock", "unix:/run/q.sock", False),
+        ("ssl:9090:privateKey=k", "ssl:9090:privateKey=k", False),
+        ("haproxy:tcp:9090", "haproxy:tcp:9090:backlog=4096", True),
+        ("haproxy:unix:/run/q.sock", "haproxy:unix:/run/q.sock", False),
+        ("systemd:domain=INET:name=q", "systemd:domain=INET:name=q", True),
     ],
 )
 def test_short_forms_and_endpoint_strings(text, endpoint, exposed):
