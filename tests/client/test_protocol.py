@@ -51,6 +51,7 @@ def test_calls_made_while_answers_are_read_leave_with_the_finishes_of_those(netw
     network.peer.transport.writes.clear()
     answer(network, *calls)
     assert len(network.peer.transport.writes) == 1
+    assert network.clock.getDelayedCalls() == []
     network.turn()
     assert len(network.peer.transport.writes) == 1
     assert len(network.peer.calls()) == len(again)

@@ -157,8 +157,9 @@ def test_close_in_the_turn_of_a_failure_leaves_nothing_scheduled(network, failur
     network.refusing = True
     client = network.client(attempts=1)
     adding = client.default.add(b"x")
+    network.clock.callLater(1, client.close)  # after the attempt, before what follows from it
     network.clock.advance(1)
-    client.close()
+    assert network.refused == 2
     assert "the client was closed" in str(failure(adding))
     assert network.clock.getDelayedCalls() == []
 
