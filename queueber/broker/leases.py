@@ -77,9 +77,6 @@ class LeaseTable:
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
 
-    def __contains__(self, lease: Lease) -> bool:
-        return self._leases.get(lease.id) is lease
-
     def insert(self, lease: Lease) -> None:
         """Add a lease that nobody has heard of."""
         assert lease.id not in self._leases, "lease ids are never reused"

@@ -593,6 +593,56 @@ class TestWindowAndRefill:
         (plan,) = bench.broker.polls.distribute(bench.now)
         assert [contents(each) for each in plan.reply] == [[b"a", b"b"]]
 
+    def test_while_a_scan_is_on_its_way_there_is_no_other(self, bench):
+        bench.add(b"a")
+        bench.sync()
+        bench.forget()
+        bench.poll(wait=None)
+        bench.broker.polls.distribute(bench.now)
+        bench.poll(wait=None)
+        bench.broker.polls.distribute(bench.now)
+
+        assert len(bench.broker.take_refills()) == 1
+
+    def test_what_a_scan_brought_is_handed_out_and_the_rest_waits_for_the_next(self, bench):
+        """Nothing is left in the window then, but behind it there may be something: that is no empty answer."""
+        bench.add(b"a", b"b", b"c", b"d")
+        bench.sync()
+        bench.forget()
+        for _ in range(4):
+            bench.poll(wait=0)
+        assert bench.broker.polls.distribute(bench.now) == []
+        bench.refill()
+
+        (plan,) = bench.broker.polls.distribute(bench.now)
+
+        assert [contents(each) for each in plan.reply] == [[b"a"], [b"b"], [b"c"]]
+        bench.submit(plan)
+        assert [contents(each) for each in bench.distribute()] == [[b"d"]]
+
+    def test_a_window_with_enough_for_all_who_wait_needs_no_scan(self, bench):
+        everything = [b"%d" % number for number in range(8)]
+        bench.add(*everything)
+        bench.queue.window.trim(4 * 513, bench.queue.floor)
+        bench.poll(1, wait=None)
+        bench.poll(2, wait=None)
+
+        (plan,) = bench.broker.polls.distribute(bench.now)
+
+        assert [contents(each) for each in plan.reply] == [[b"0"], [b"1", b"2"]]
+
+    def test_the_only_window_is_halved_when_memory_is_short_and_keeps_its_head(self, make_bench):
+        bench = make_bench(window_bytes=1000, window_item_overhead=100)
+        everything = [b"%d" % number * 10 for number in range(10)]
+        for each in everything:
+            bench.add(each)
+        assert len(bench.queue.window) == 4
+        assert bench.take(5)[0] + bench.take(3)[0] + bench.take(3)[0] == everything
+
+        bench.add(b"x" * 2000)
+        assert len(bench.queue.window) == 1
+        assert bench.take()[0] == [b"x" * 2000]
+
     def test_a_failed_scan_ends_the_waiting_polls_with_its_error(self, bench):
         bench.add(b"a")
         bench.forget()

@@ -1,0 +1,113 @@
+"""How ready items are shared, against the plainest way to deal them."""
+
+from attrs import define, field
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from queueber.broker import Item, ItemId, Key, Queue, Waiter
+from queueber.broker.claim import Budget, share_out
+from queueber.broker.model import HIGHEST
+from queueber.broker.window import Meter, Window
+
+NOW = 5
+
+
+def make_window(sizes, delayed=0):
+    window = Window(HIGHEST, Meter(0))
+    for number, size in enumerate(sizes, start=1):
+        due = NOW if number <= len(sizes) - delayed else NOW + 1
+        window.put(Item(Key(due, ItemId(number.to_bytes(16, "big"))), b"x" * size, 0))
+    return window
+
+
+def make_waiters(wants):
+    queue = Queue("q", Window(HIGHEST, Meter(0)))
+    return [Waiter(queue, wanted, 1, None, None) for wanted in wants]
+
+
+@define
+class Hand:
+    """What one poll has been dealt in the model."""
+
+    wanted: int
+    sizes: list[int] = field(factory=list)
+
+
+def deal(sizes, wants, *, polls, items, room, bytes_max, reply_bytes_max):
+    """
+    One item a turn, the head first, to each who may have another.
+
+    In the first turn those come who may take part; a bound closes it for all that come later.
+    """
+    ready = list(sizes)
+    items = max(items, wants[0]) if wants else items
+    hands: list[Hand] = []
+    dealt = dealt_bytes = 0
+
+    def closed():
+        return dealt >= room or dealt >= items or dealt_bytes >= bytes_max
+
+    for wanted in wants:
+        if not ready or dealt >= room or (hands and (len(hands) >= polls or closed())):
+            break
+        hands.append(Hand(wanted, [ready.pop(0)]))
+        dealt += 1
+        dealt_bytes += hands[-1].sizes[-1]
+    playing = list(hands)
+    while playing:
+        for hand in list(playing):
+            fits = ready and sum(hand.sizes) + ready[0] <= reply_bytes_max
+            if len(hand.sizes) >= hand.wanted or closed() or not fits:
+                playing.remove(hand)
+                continue
+            hand.sizes.append(ready.pop(0))
+            dealt += 1
+            dealt_bytes += hand.sizes[-1]
+    return [hand.sizes for hand in hands]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 9), max_size=20),
+    delayed=st.integers(0, 3),
+    wants=st.lists(st.integers(1, 8), max_size=6),
+    polls=st.integers(1, 5),
+    items=st.integers(1, 15),
+    room=st.integers(0, 15),
+    bytes_max=st.integers(1, 60),
+    reply_bytes_max=st.integers(0, 20),
+)
+@example(sizes=[1] * 6, delayed=0, wants=[5, 3, 1], polls=9, items=99, room=99, bytes_max=999, reply_bytes_max=999)
+def test_everybody_takes_turns(sizes, delayed, wants, polls, items, room, bytes_max, reply_bytes_max):
+    delayed = min(delayed, len(sizes))
+    ready = sizes[: len(sizes) - delayed]
+    window, waiters = make_window(sizes, delayed), make_waiters(wants)
+    budget = Budget(polls, items, bytes_max, room)
+
+    shares = share_out(window, iter(waiters), now=NOW, budget=budget, reply_bytes_max=reply_bytes_max)
+
+    dealt = [[len(item.contents) for item in share.items] for share in shares]
+    assert dealt == deal(
+        ready, wants, polls=polls, items=items, room=room, bytes_max=bytes_max, reply_bytes_max=reply_bytes_max
+    )
+    assert [share.waiter for share in shares] == waiters[: len(shares)]
+    assert [share.bytes for share in shares] == [sum(each) for each in dealt]
+    assert budget.room == room - sum(len(each) for each in dealt)
+    assert len(window) == len(sizes) - sum(len(each) for each in dealt)
+
+
+def test_only_as_many_are_looked_at_as_are_given_something():
+    waiters = iter(make_waiters([1] * 5))
+
+    share_out(make_window([1, 1]), waiters, now=NOW, budget=Budget(9, 9, 9, 9), reply_bytes_max=9)
+
+    assert len(list(waiters)) == 3
+
+
+def test_a_budget_goes_on_from_queue_to_queue():
+    budget = Budget(polls=2, items=9, bytes=99, room=99)
+    first = share_out(make_window([1]), iter(make_waiters([1])), now=NOW, budget=budget, reply_bytes_max=9)
+    second = share_out(make_window([1, 1]), iter(make_waiters([1, 1])), now=NOW, budget=budget, reply_bytes_max=9)
+
+    assert (len(first), len(second)) == (1, 1)
+    assert budget.exhausted

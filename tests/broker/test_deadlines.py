@@ -1,0 +1,89 @@
+"""Deadlines, against a dictionary."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from queueber.broker.deadlines import Deadlines
+
+THINGS = st.integers(0, 9)
+MOMENTS = st.integers(0, 20)
+
+
+class DeadlinesMachine(RuleBasedStateMachine):
+    """The earliest deadline comes first; of equal ones that which was set first."""
+
+    def __init__(self):
+        super().__init__()
+        self.deadlines = Deadlines()
+        self.model: dict[int, tuple[int, int]] = {}
+        self.count = 0
+
+    @rule(thing=THINGS, at=MOMENTS, times=st.sampled_from([1, 1, 1, 50]))
+    def set(self, thing, at, times):
+        for _ in range(times):
+            self.count += 1
+            self.deadlines.set(thing, at)
+        self.model[thing] = (at, self.count)
+
+    @rule(thing=THINGS)
+    def discard(self, thing):
+        self.deadlines.discard(thing)
+        self.model.pop(thing, None)
+
+    @rule(now=MOMENTS)
+    def pop_due(self, now):
+        expected = min((entry, thing) for thing, entry in self.model.items())[1] if self.model else None
+        if expected is not None and self.model[expected][0] > now:
+            expected = None
+        assert self.deadlines.pop_due(now) == expected
+        self.model.pop(expected, None)
+
+    @rule()
+    def next(self):
+        assert self.deadlines.next() == min((at for at, _ in self.model.values()), default=None)
+
+    @invariant()
+    def agrees(self):
+        self.deadlines.check()
+        assert len(self.deadlines) == len(self.model)
+        assert len(self.deadlines._heap) <= 3 * len(self.model) + 64
+
+
+TestDeadlines = DeadlinesMachine.TestCase
+TestDeadlines.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+
+
+def test_memory_follows_what_is_live_and_not_how_often_it_moved():
+    deadlines = Deadlines()
+    for at in range(10_000):
+        deadlines.set("a", at)
+    assert len(deadlines._heap) <= 67
+
+    for thing in range(1_000):
+        deadlines.set(thing, 5)
+    for thing in range(1_000):
+        deadlines.discard(thing)
+    assert len(deadlines._heap) <= 67
+    assert deadlines.pop_due(10_000) == "a"
+    assert deadlines.next() is None
+
+
+def test_things_are_never_compared():
+    one, two = object(), object()
+    deadlines = Deadlines()
+    deadlines.set(one, 1)
+    deadlines.set(two, 1)
+
+    assert deadlines.pop_due(1) is one
+    assert deadlines.pop_due(1) is two
+
+
+def test_check_sees_a_deadline_that_would_never_come():
+    deadlines = Deadlines()
+    deadlines.set("a", 1)
+    deadlines._heap.clear()
+
+    with pytest.raises(AssertionError, match="missing from the heap"):
+        deadlines.check()

@@ -1,0 +1,148 @@
+"""The life of a lease: every method in every state."""
+
+import pytest
+
+from queueber.broker import Item, ItemId, Key, Lease, LeaseId
+from queueber.broker.leases import LeaseState, LeaseTable
+from queueber.broker.model import LeaseRecord
+
+QUEUE = 7
+DEADLINE = 100
+ITEMS = [Item(Key(number, ItemId(bytes([number] * 16))), b"", 0) for number in (1, 2)]
+KEYS = [item.key for item in ITEMS]
+LEASE_ID = LeaseId(b"l" * 16)
+
+
+def make_lease(state=LeaseState.UNSPOKEN, lease_id=LEASE_ID, deadline=DEADLINE):
+    items = list(ITEMS) if state is LeaseState.UNSPOKEN else []
+    return Lease(lease_id, QUEUE, deadline, {key.id: key for key in KEYS}, state=state, items=items)
+
+
+@pytest.fixture
+def table():
+    return LeaseTable()
+
+
+@pytest.fixture
+def in_state(table):
+    """A lease in the table, brought to a state in the way leases get there."""
+
+    def bring(state):
+        lease = make_lease()
+        table.insert(lease)
+        if state is not LeaseState.UNSPOKEN:
+            table.speak(lease)
+        if state is LeaseState.ENDED:
+            assert table.pop_ended(DEADLINE) is lease
+        assert lease.state is state
+        return lease
+
+    return bring
+
+
+def test_a_record_names_the_items_that_are_left(table):
+    lease = make_lease()
+    table.insert(lease)
+    assert lease.record() == LeaseRecord(QUEUE, DEADLINE, tuple(KEYS))
+
+    table.remove_item(lease, KEYS[0].id)
+
+    assert lease.record() == LeaseRecord(QUEUE, DEADLINE, (KEYS[1],))
+    assert table.items == 1
+    table.check()
+
+
+def test_an_id_is_given_once(table):
+    table.insert(make_lease())
+
+    with pytest.raises(AssertionError, match="never reused"):
+        table.insert(make_lease())
+    assert (len(table), table.items) == (1, 2)
+
+
+class TestStates:
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_only_a_live_one_is_found(self, table, in_state, state):
+        lease = in_state(state)
+
+        assert table.find_live(LEASE_ID, QUEUE, 0) is (lease if state is LeaseState.LIVE else None)
+
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_only_an_unspoken_one_can_be_spoken(self, table, in_state, state):
+        lease = in_state(state)
+        if state is LeaseState.UNSPOKEN:
+            table.speak(lease)
+            assert (lease.state, lease.items) == (LeaseState.LIVE, [])
+        else:
+            with pytest.raises(AssertionError):
+                table.speak(lease)
+            assert lease.state is state
+
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_only_a_live_one_can_be_extended(self, table, in_state, state):
+        lease = in_state(state)
+        if state is LeaseState.LIVE:
+            table.extend(lease, 200)
+            assert table.pop_ended(199) is None
+            assert table.pop_ended(200) is lease
+        else:
+            with pytest.raises(AssertionError):
+                table.extend(lease, 200)
+            assert lease.deadline == DEADLINE
+
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_only_a_live_one_ends(self, table, in_state, state):
+        lease = in_state(state)
+
+        assert table.pop_ended(DEADLINE) is (lease if state is LeaseState.LIVE else None)
+
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_only_an_ended_one_is_swept_again(self, table, in_state, state):
+        lease = in_state(state)
+        if state is LeaseState.ENDED:
+            table.sweep_again(lease, 300)
+            assert table.pop_ended(299) is None
+            assert table.pop_ended(300) is lease
+        else:
+            with pytest.raises(AssertionError):
+                table.sweep_again(lease, 300)
+
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_any_can_go_for_good(self, table, in_state, state):
+        table.remove(in_state(state))
+
+        assert (len(table), table.items) == (0, 0)
+        assert table.pop_ended(10**9) is None
+        table.check()
+
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_only_a_live_one_is_restored(self, table, state):
+        lease = make_lease(state)
+        if state is LeaseState.LIVE:
+            table.restore(lease)
+            assert table.pop_ended(DEADLINE) is lease
+        else:
+            with pytest.raises(AssertionError):
+                table.restore(lease)
+            assert len(table) == 0
+
+
+@pytest.mark.parametrize(
+    ("lease_id", "queue", "now"),
+    [(LeaseId(b"m" * 16), QUEUE, 0), (LEASE_ID, 8, 0), (LEASE_ID, None, 0), (LEASE_ID, QUEUE, DEADLINE)],
+)
+def test_another_id_another_queue_or_a_later_moment_find_nothing(table, in_state, lease_id, queue, now):
+    lease = in_state(LeaseState.LIVE)
+
+    assert table.find_live(lease_id, queue, now) is None
+    assert table.find_live(LEASE_ID, QUEUE, DEADLINE - 1) is lease
+
+
+def test_the_deadline_that_passed_longest_ago_comes_first(table):
+    late, early = (make_lease(lease_id=LeaseId(bytes([n] * 16)), deadline=n) for n in (9, 3))
+    for lease in (late, early):
+        table.insert(lease)
+        table.speak(lease)
+
+    assert [table.pop_ended(9), table.pop_ended(9), table.pop_ended(9)] == [early, late, None]
+    assert list(table) == [late, early]

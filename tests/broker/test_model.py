@@ -1,0 +1,509 @@
+"""
+The broker, moved about at random, against the obvious model of a queue.
+
+The model is a dictionary of items and a dictionary of leases.  What a plan
+does to it is a function, applied to one model when the plan is made and to
+another when it is durable; after a crash the second is what is left.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+from attrs import define, field
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from queueber.broker import ClaimBounds, Refill
+from queueber.broker.waiters import PollState
+from queueber.errors import Overloaded, StorageError
+from queueber.units import WallMs
+
+QUEUES = ("one", "two")
+PEERS = ("quick", "slow")
+BOUNDS = ClaimBounds(polls=3, items=4, bytes=30)
+ROOMY = {"leased_items": 8, "poll_items": 5, "poll_bytes": 12}
+TIGHT = ROOMY | {
+    "queue_window_bytes": 60,
+    "window_bytes": 80,
+    "window_item_overhead": 10,
+    "refill_items": 3,
+    "refill_bytes": 40,
+    "expiry_slice": 2,
+}
+# Delays of 0 are what most queues see; a lot of small numbers make many ties.
+ITEMS = st.lists(st.tuples(st.binary(max_size=8), st.sampled_from([0, 0, 0, 1, 20, 200])), min_size=1, max_size=5)
+
+SELDOM = st.sampled_from([False, False, False, False, False, True])
+
+
+@define
+class ModelItem:
+    """One item that exists."""
+
+    queue: str
+    due: int
+    contents: bytes
+    attempts: int = 0
+    lease: bytes | None = None
+
+
+@define
+class ModelLease:
+    """One lease that has items."""
+
+    queue: str
+    deadline: int
+    ids: list[bytes]
+
+
+@define
+class Model:
+    """Items and leases, and each way in which they change."""
+
+    items: dict[bytes, ModelItem] = field(factory=dict)
+    leases: dict[bytes, ModelLease] = field(factory=dict)
+
+    def ready(self, queue: str, now: int) -> list[bytes]:
+        return [item_id for due, item_id in self.unleased(queue) if due <= now]
+
+    def unleased(self, queue: str) -> list[tuple[int, bytes]]:
+        return sorted((item.due, id_) for id_, item in self.items.items() if item.queue == queue and item.lease is None)
+
+    def leased(self) -> int:
+        return sum(item.lease is not None for item in self.items.values())
+
+    def claim(self, lease_id: bytes, lease: ModelLease) -> None:
+        self.leases[lease_id] = deepcopy(lease)
+        for item_id in lease.ids:
+            assert self.items[item_id].lease is None, "an item is under two leases"
+            self.items[item_id].lease = lease_id
+
+    def remove(self, item_id: bytes) -> None:
+        lease_id = self.items.pop(item_id).lease
+        self.leases[lease_id].ids.remove(item_id)
+        if not self.leases[lease_id].ids:
+            del self.leases[lease_id]
+
+    def extend(self, lease_id: bytes, deadline: int) -> None:
+        self.leases[lease_id].deadline = deadline
+
+    def requeue(self, lease_id: bytes) -> None:
+        lease = self.leases.pop(lease_id)
+        for item in (self.items[item_id] for item_id in lease.ids):
+            item.due = max(item.due + 1, lease.deadline)
+            item.attempts += 1
+            item.lease = None
+
+    def give_back(self, lease_id: bytes) -> None:
+        for item_id in self.leases.pop(lease_id).ids:
+            self.items[item_id].lease = None
+
+
+@define
+class AskedFor:
+    """A scan on its way, and the disk as it was when it was asked for."""
+
+    refill: Refill
+    old: Any
+
+
+class BrokerMachine(RuleBasedStateMachine):
+    """Calls, time, commits, scans and crashes in any order."""
+
+    def __init__(self, make_bench):
+        super().__init__()
+        self.make_bench = make_bench
+
+    @initialize(tight=st.booleans(), first=ITEMS, second=ITEMS, durable=st.booleans())
+    def start(self, tight, first, second, durable):
+        self.bench = self.make_bench(BOUNDS, **(TIGHT if tight else ROOMY))
+        self.limits = self.broker._limits
+        self.now_model, self.durable = Model(), Model()
+        self.effects: dict[object, Callable[[Model], None]] = {}
+        self.known: list[tuple[str, bytes, bytes]] = []
+        """Queue, lease and item of every delivery ever decided, spoken or not."""
+        self.forget_life()
+        self.add("one", first)
+        self.add("two", second)
+        if durable:
+            self.commit(2)
+
+    def forget_life(self):
+        self.waiting: list = []
+        self.claimed: list = []
+        self.refills: list[AskedFor] = []
+        self.ended: list = []
+        self.paused: set[str] = set()
+        self.spoken = set(self.durable.leases)
+        self.queues = [self.bench.broker.queue(name) for name in QUEUES]
+        """Held, as capabilities hold them."""
+
+    @property
+    def broker(self):
+        return self.bench.broker
+
+    @property
+    def now(self):
+        return self.bench.now
+
+    def submit(self, plan, effect=lambda _: None):
+        self.bench.submit(plan)
+        effect(self.now_model)
+        self.effects[plan] = effect
+
+    # Calls
+
+    @rule(name=st.sampled_from(QUEUES), items=ITEMS)
+    def add(self, name, items):
+        plan = self.broker.add(self.broker.queue(name), items, self.now)
+        added = {
+            item_id: ModelItem(name, self.now + delay + 1 if delay else self.now, contents)
+            for item_id, (contents, delay) in zip(plan.reply, items, strict=True)
+        }
+        self.submit(plan, lambda model: model.items.update(deepcopy(added)))
+
+    @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), data=st.data())
+    def work(self, name, wanted, data):
+        """What a worker does: poll, be served, and remove some of it."""
+        self.poll(name, wanted, 300, 0, "quick", serve_now=False)
+        self.distribute()
+        self.commit(len(self.bench.pending))
+        if self.refills and data.draw(st.booleans()):
+            self.answer_scan(old=True, fails=False, data=data)
+            self.distribute()
+        for _ in range(data.draw(st.integers(0, 2))):
+            self.remove(data, astray=1)
+
+    @rule(
+        name=st.sampled_from(QUEUES),
+        wanted=st.integers(0, 7),
+        span=st.sampled_from([1, 30, 300]),
+        wait=st.sampled_from([0, 0, 25, None, None]),
+        peer=st.sampled_from(PEERS),
+        serve_now=st.booleans(),
+    )
+    def poll(self, name, wanted, span, wait, peer, serve_now):
+        full = self.now_model.leased() >= self.limits.leased_items
+        try:
+            waiter = self.bench.poll(wanted, span=span, wait=wait, peer=peer, name=name)
+        except Overloaded:
+            assert full
+            return
+        assert not full
+        self.waiting.append(waiter)
+        if wait == 0 and serve_now:
+            self.decided([self.broker.polls.serve(waiter.queue, self.now)])
+            self.ask()
+
+    def may_act(self, name, lease_id):
+        lease = self.now_model.leases.get(lease_id)
+        return lease is not None and lease_id in self.spoken and lease.queue == name and lease.deadline > self.now
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), astray=st.integers(0, 5))
+    def remove(self, data, astray):
+        if not self.known:
+            return
+        name, lease_id, item_id = data.draw(st.sampled_from(self.known[-12:]))
+        if astray == 0:
+            name = data.draw(st.sampled_from(QUEUES))
+            item_id = data.draw(st.sampled_from(self.known))[2]
+        plan = self.broker.remove(self.broker.queue(name), item_id, lease_id, self.now)
+        expected = self.may_act(name, lease_id) and item_id in self.now_model.leases[lease_id].ids
+        assert plan.reply == expected
+        self.submit(plan, (lambda model: model.remove(item_id)) if expected else (lambda _: None))
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data(), span=st.sampled_from([1, 100]))
+    def extend(self, data, span):
+        name, lease_id, _ = data.draw(st.sampled_from(self.known[-12:]))
+        plan = self.broker.extend(self.broker.queue(name), lease_id, span, self.now)
+        assert plan.reply == self.may_act(name, lease_id)
+        deadline = self.now + span + 1
+        self.submit(plan, (lambda model: model.extend(lease_id, deadline)) if plan.reply else (lambda _: None))
+
+    # Memory
+
+    @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), gone=st.booleans())
+    def forget(self, name, wanted, gone):
+        """Memory is short, and a scan is on its way for somebody; perhaps a claim was given back before."""
+        if gone and self.claimed:
+            self.cancel_one(self.claimed[0])
+            self.commit(len(self.bench.pending))
+        queue = self.broker.queue(name)
+        queue.window.trim(0, queue.floor)
+        self.poll(name, wanted, 30, None, "quick", serve_now=False)
+        self.distribute()
+
+    # Peers
+
+    @precondition(lambda self: self.waiting or self.claimed)
+    @rule(data=st.data(), claimed=st.booleans())
+    def cancel(self, data, claimed):
+        self.cancel_one(data.draw(st.sampled_from((claimed and self.claimed) or self.waiting or self.claimed)))
+
+    def cancel_one(self, waiter):
+        self.broker.polls.cancel(waiter)
+        if waiter in self.waiting:
+            self.waiting.remove(waiter)
+            assert waiter.done
+
+    @rule(peer=st.just("slow"))
+    def pause(self, peer):
+        self.paused.add(peer)
+        self.broker.polls.pause(peer)
+
+    @precondition(lambda self: self.paused)
+    @rule(peer=st.just("slow"))
+    def resume(self, peer):
+        self.paused.discard(peer)
+        self.broker.polls.resume(peer)
+
+    # Time
+
+    @rule(ms=st.sampled_from([1, 5, 26, 60, 400]))
+    def advance(self, ms):
+        self.bench.now = WallMs(self.now + ms)
+
+    @precondition(lambda self: self.spoken & self.now_model.leases.keys())
+    @rule(again=SELDOM, wait=st.booleans(), at_once=st.booleans())
+    def end_leases(self, again, wait, at_once):
+        if wait:
+            self.advance(301)
+        ended = self.broker.pop_ended(self.now)
+        assert all(lease.deadline <= self.now for lease in ended)
+        for lease in ended:
+            if again:
+                self.broker.sweep_again(lease, WallMs(self.now + 3))
+            else:
+                self.ended.append((lease, self.bench.rows.read(lease.queue, list(lease.keys.values()))))
+        if at_once:
+            self.requeue()
+
+    @precondition(lambda self: self.ended)
+    @rule()
+    def requeue(self):
+        for lease, rows in self.ended:
+            plan = self.broker.requeue(lease, rows)
+            assert plan.reply == len(rows)
+            self.submit(plan, lambda model, lease_id=lease.id: model.requeue(lease_id))
+        self.ended = []
+
+    # Serving
+
+    @rule()
+    def distribute(self):
+        self.broker.polls.tick(self.now)
+        first_wanted = max((waiter.wanted for waiter in self.waiting), default=0)
+        plans = self.broker.polls.distribute(self.now)
+        given = [delivery for plan in plans for delivery in plan.reply if delivery.items]
+        assert len(given) <= BOUNDS.polls
+        assert sum(len(delivery.items) for delivery in given) <= max(BOUNDS.items, first_wanted)
+        self.decided(plans)
+        self.ask()
+
+    def ask(self):
+        self.refills += [AskedFor(refill, self.bench.rows.copy()) for refill in self.broker.take_refills()]
+
+    def decided(self, plans):
+        for plan in plans:
+            if plan is not None:
+                self.check_plan(plan)
+
+    def check_plan(self, plan):
+        (name,) = {delivery.waiter.queue.name for delivery in plan.reply}
+        given = [delivery for delivery in plan.reply if delivery.items]
+        self.check_dealing(name, given)
+        leases = {
+            delivery.lease.id: ModelLease(name, delivery.lease.deadline, [item.key.id for item in delivery.items])
+            for delivery in given
+        }
+        for delivery in given:
+            assert delivery.lease.deadline == self.now + delivery.waiter.span + 1
+            for item in delivery.items:
+                expected = self.now_model.items[item.key.id]
+                assert (item.key.due, item.contents, item.attempts) == (
+                    expected.due,
+                    expected.contents,
+                    expected.attempts,
+                )
+                self.known.append((name, delivery.lease.id, item.key.id))
+
+        def effect(model):
+            for lease_id, lease in leases.items():
+                model.claim(lease_id, lease)
+
+        self.submit(plan, effect)
+        self.check_lapsed(name, [delivery for delivery in plan.reply if not delivery.items])
+        for delivery in plan.reply:
+            self.waiting.remove(delivery.waiter)
+            self.claimed.append(delivery.waiter)
+
+    def check_dealing(self, name, given):
+        """In turns, the head first; to those who have waited longest and take replies."""
+        rounds = max((len(delivery.items) for delivery in given), default=0)
+        dealt = [
+            delivery.items[turn].key.id for turn in range(rounds) for delivery in given if turn < len(delivery.items)
+        ]
+        assert dealt == self.now_model.ready(name, self.now)[: len(dealt)]
+        for delivery in given:
+            assert len(delivery.items) <= delivery.waiter.wanted
+            size = sum(len(item.contents) for item in delivery.items)
+            assert len(delivery.items) == 1 or size <= self.limits.poll_bytes
+        for peer in PEERS:
+            served = [delivery.waiter for delivery in given if delivery.waiter.peer == peer]
+            line = [waiter for waiter in self.waiting if (waiter.queue.name, waiter.peer) == (name, peer)]
+            assert served == line[: len(served)]
+            assert not served or peer not in self.paused
+
+    def check_lapsed(self, name, lapsed):
+        """Nobody is told of nothing before the time, or while there is something."""
+        for delivery in lapsed:
+            assert delivery.waiter.until <= self.now
+            ready = self.now_model.ready(name, self.now)
+            assert bool(ready) == (delivery.error is not None)
+            assert not ready or self.now_model.leased() >= self.limits.leased_items
+
+    # The disk
+
+    @precondition(lambda self: self.bench.pending)
+    @rule(count=st.integers(1, 4))
+    def commit(self, count):
+        plans = self.bench.pending[:count]
+        spoken = [
+            delivery
+            for plan in plans
+            if isinstance(plan.reply, list) and plan.reply and hasattr(plan.reply[0], "waiter")
+            for delivery in plan.reply
+        ]
+        gone = [each for each in spoken if each.waiter.state is PollState.GONE and each.lease is not None]
+        self.spoken |= {each.lease.id for each in spoken if each.lease is not None and each not in gone}
+        self.bench.commit(count)
+        for plan in plans:
+            self.effects.pop(plan)(self.durable)
+        for delivery in spoken:
+            assert delivery.waiter.done
+            self.claimed.remove(delivery.waiter)
+        given_back = self.bench.pending[len(self.bench.pending) - len(gone) :]
+        for plan, delivery in zip(given_back, gone, strict=True):
+            lease_id = delivery.lease.id
+
+            def effect(model, lease_id=lease_id):
+                model.give_back(lease_id)
+
+            effect(self.now_model)
+            self.effects[plan] = effect
+        self.check_disk()
+
+    def check_disk(self):
+        rows = self.bench.rows
+        names = {number: record.name for number, record in rows.queues.items()}
+        assert {
+            key.id: ModelItem(names[number], key.due, item.contents, item.attempts)
+            for (number, key), item in rows.items.items()
+        } == {
+            item_id: ModelItem(item.queue, item.due, item.contents, item.attempts)
+            for item_id, item in self.durable.items.items()
+        }
+        assert {lease_id: record.deadline for lease_id, record in rows.leases.items()} == {
+            lease_id: lease.deadline for lease_id, lease in self.durable.leases.items()
+        }
+
+    @precondition(lambda self: self.refills)
+    @rule(old=st.booleans(), fails=SELDOM, data=st.data())
+    def answer_scan(self, old, fails, data):
+        if fails:
+            self.fail_scan()
+            return
+        asked_for = self.refills.pop(data.draw(st.integers(0, len(self.refills) - 1)))
+        rows = asked_for.old if old else self.bench.rows
+        refill = asked_for.refill
+        scan = rows.scan(refill.number, refill.after, self.limits.refill_items, self.limits.refill_bytes)
+        self.broker.refilled(refill, scan)
+
+    def fail_scan(self):
+        refill = self.refills.pop().refill
+        error = StorageError("a row is damaged")
+        for delivery in self.broker.refill_failed(refill, error):
+            assert (delivery.error, delivery.waiter.queue) == (error, refill.queue)
+            self.waiting.remove(delivery.waiter)
+            assert self.broker.settle(delivery) is None
+        assert not [waiter for waiter in self.waiting if waiter.queue is refill.queue]
+
+    @precondition(lambda self: self.durable.items)
+    @rule(really=SELDOM)
+    def crash(self, really):
+        if not really:
+            # Too many crashes, and nothing gets old enough to be interesting.
+            return
+        self.effects = {}
+        self.bench.crash(limits=self.limits, bounds=BOUNDS)
+        assert not self.bench.pending, "no lease is without items"
+        self.now_model = deepcopy(self.durable)
+        self.forget_life()
+
+    # What must hold
+
+    @rule(really=SELDOM)
+    def quiesce(self, really):
+        """Once the disk has caught up, nobody waits beside what he could have."""
+        if not really:
+            return
+        for _ in range(100):
+            self.commit(len(self.bench.pending) or 1)
+            while self.refills:
+                self.refills.sort(key=lambda each: each.refill.number)
+                refill = self.refills.pop().refill
+                scan = self.bench.rows.scan(refill.number, refill.after, self.limits.refill_items)
+                self.broker.refilled(refill, scan)
+            self.distribute()
+            if not (self.bench.pending or self.refills or self.broker.polls.stirred):
+                break
+        else:
+            raise AssertionError("there is no end to it")
+        full = self.now_model.leased() >= self.limits.leased_items
+        for waiter in self.waiting:
+            ready = self.now_model.ready(waiter.queue.name, self.now)
+            assert not ready or full or waiter.peer in self.paused
+            assert waiter.until is None or waiter.until > self.now or (ready and not full)
+            self.check_next_tick(waiter)
+
+    def check_next_tick(self, waiter):
+        tick = self.broker.polls.next_tick()
+        if waiter.until is not None and waiter.until > self.now:
+            assert tick <= waiter.until
+        unleased = self.now_model.unleased(waiter.queue.name)
+        if waiter.peer not in self.paused and unleased and unleased[0][0] > self.now:
+            assert tick <= unleased[0][0]
+
+    @invariant()
+    def agrees(self):
+        if not hasattr(self, "bench"):
+            return
+        self.broker.check()
+        self.bench.rows.check(self.broker)
+        stats = self.broker.stats()
+        assert stats.items == len(self.now_model.items)
+        assert stats.leases == len(self.now_model.leases)
+        assert stats.leased_items == self.now_model.leased()
+        assert stats.waiting_polls == len(self.waiting)
+        assert stats.window_bytes <= self.limits.window_bytes + 18
+        for name, queue in zip(QUEUES, self.queues, strict=True):
+            assert self.broker.queue(name) is queue
+            assert queue.items == sum(item.queue == name for item in self.now_model.items.values())
+
+
+def test_the_broker_is_the_obvious_queue(make_bench):
+    run_state_machine_as_test(
+        lambda: BrokerMachine(make_bench),
+        settings=settings(max_examples=200, stateful_step_count=40, deadline=None),
+    )

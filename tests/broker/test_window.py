@@ -1,0 +1,172 @@
+"""The head of a queue in memory, and what a late scan adds to it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queueber.broker import Item, ItemId, Key, Scan
+from queueber.broker.model import HIGHEST, LOWEST, LeaseRecord, QueueNumber
+from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease
+from queueber.broker.window import Meter, Window, overlay
+
+QUEUE = QueueNumber(1)
+OVERHEAD = 10
+
+
+def make_key(due, number=1):
+    return Key(due, ItemId(number.to_bytes(16, "big")))
+
+
+def make_item(due, number=1, size=0):
+    return Item(make_key(due, number), b"x" * size, 0)
+
+
+def make_window(hi=HIGHEST, items=()):
+    window = Window(hi, Meter(OVERHEAD))
+    for item in items:
+        assert window.put(item)
+    return window
+
+
+def drain(window):
+    taken = []
+    while window:
+        taken.append(window.pop().key)
+    return taken
+
+
+class TestWindow:
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), unique=True))
+    def test_gives_items_in_the_order_of_their_keys(self, places):
+        window = make_window(items=[make_item(*place, size=place[0]) for place in places])
+
+        window.check()
+        assert window.bytes == sum(due + OVERHEAD for due, _ in places)
+        assert drain(window) == sorted(make_key(*place) for place in places)
+        assert window.bytes == 0
+
+    def test_takes_in_what_lies_up_to_hi_and_nothing_above(self):
+        window = make_window(hi=make_key(5, 5))
+
+        assert window.put(make_item(5, 5))
+        assert not window.put(make_item(5, 6))
+        assert drain(window) == [make_key(5, 5)]
+
+    @pytest.mark.parametrize(("now", "covered"), [(4, True), (5, False), (6, False)])
+    def test_covers_a_moment_before_the_due_of_hi_only(self, now, covered):
+        """Another item with the due of `hi` may lie above it."""
+        assert make_window(hi=make_key(5)).covers(now) is covered
+
+    def test_its_head_is_what_is_due(self):
+        window = make_window(items=[make_item(7), make_item(5)])
+
+        assert window.head(4) is None
+        assert window.head(5).key == make_key(5)
+        assert make_window().head(9) is None
+
+    def test_the_next_due_is_that_of_its_head_or_else_of_what_it_lacks(self):
+        assert make_window(items=[make_item(7), make_item(5)]).next_due() == 5
+        assert make_window(hi=make_key(8)).next_due() == 8
+        assert make_window().next_due() is None
+
+    def test_extends_to_a_new_hi(self):
+        window = make_window(hi=make_key(3), items=[make_item(2)])
+
+        window.extend([make_item(4), make_item(6)], make_key(6))
+
+        assert window.hi == make_key(6)
+        assert drain(window) == [make_key(2), make_key(4), make_key(6)]
+
+    @given(
+        sizes=st.lists(st.integers(0, 30), max_size=8),
+        bytes_max=st.integers(0, 200),
+        keep=st.integers(0, 2),
+    )
+    def test_trims_the_tail_and_only_as_much_as_it_must(self, sizes, bytes_max, keep):
+        """What is left is a prefix; `hi` is its last key, or the floor, or unchanged if nothing was dropped."""
+        everything = [make_item(due, size=size) for due, size in enumerate(sizes, start=2)]
+        window = make_window(items=reversed(everything))
+
+        window.trim(bytes_max, make_key(1), keep=keep)
+
+        window.check()
+        count = len(window)
+        left = everything[:count]
+        dropped = count < len(everything)
+        assert window.bytes <= bytes_max or count <= keep
+        assert not dropped or window.bytes + len(everything[count].contents) + OVERHEAD > bytes_max
+        assert window.hi == (HIGHEST if not dropped else left[-1].key if left else make_key(1))
+        assert drain(window) == [item.key for item in left]
+
+    def test_all_of_them_share_one_meter(self):
+        meter = Meter(OVERHEAD)
+        one, two = Window(HIGHEST, meter), Window(HIGHEST, meter)
+        one.put(make_item(1, size=3))
+        two.put(make_item(1, size=4))
+        assert meter.bytes == 27
+
+        one.trim(0, LOWEST)
+        two.pop()
+
+        assert meter.bytes == 0
+
+    def test_check_sees_an_item_that_is_in_it_twice(self):
+        window = make_window(items=[make_item(1)] * 2)
+
+        with pytest.raises(AssertionError, match="an item is twice in the window"):
+            window.check()
+
+
+PLACES = st.tuples(st.integers(1, 6), st.integers(1, 4))
+LEASE_WRITES = [PutLease(b"l" * 16, LeaseRecord(QUEUE, 1, (make_key(1),))), DeleteLease(b"l" * 16)]
+
+
+def apply(rows, write):
+    match write:
+        case PutItem(_, item):
+            rows[item.key] = item
+        case DeleteItem(_, key):
+            del rows[key]
+
+
+@st.composite
+def histories(draw):
+    """Writes to one queue that make sense: only what is absent is put, only what is there is deleted."""
+    rows: dict[Key, Item] = {}
+    writes = []
+    for place in draw(st.lists(PLACES, max_size=25)):
+        key = make_key(*place)
+        write = DeleteItem(QUEUE, key) if key in rows else PutItem(QUEUE, make_item(*place))
+        apply(rows, write)
+        writes.append(write)
+        if draw(st.integers(0, 4)) == 0:
+            writes.append(draw(st.sampled_from(LEASE_WRITES)))
+    return writes
+
+
+class TestOverlay:
+    @settings(max_examples=300, deadline=None)
+    @given(
+        history=histories(), above=PLACES, items_max=st.integers(1, 6), held=st.sets(st.integers(1, 4)), data=st.data()
+    )
+    def test_is_the_truth_whenever_the_snapshot_was_taken(self, history, above, items_max, held, data):
+        """The log begins where the disk stood when the scan was asked for, or earlier; the snapshot is no older."""
+        durable = data.draw(st.integers(0, len(history)), label="durable when asked")
+        snapshot = data.draw(st.integers(durable, len(history)), label="snapshot")
+        first_logged = data.draw(st.integers(0, durable), label="log begins")
+        above = make_key(*above)
+        held = {ItemId(number.to_bytes(16, "big")) for number in held}
+        rows, truth = {}, {}
+        for write in history[:snapshot]:
+            apply(rows, write)
+        for write in history:
+            apply(truth, write)
+        stretch = sorted(key for key in rows if key > above)
+        scan = Scan([rows[key] for key in stretch[:items_max]], exhausted=len(stretch) <= items_max)
+
+        items, hi = overlay(scan, above=above, log=history[first_logged:], held=held)
+
+        assert [item.key for item in items] == sorted(key for key in truth if above < key <= hi and key.id not in held)
+        assert all(item is truth[item.key] for item in items)
+        assert hi == (HIGHEST if scan.exhausted else scan.items[-1].key)
+        assert hi > above
