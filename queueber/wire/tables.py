@@ -28,9 +28,6 @@ class OwnedTable(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __contains__(self, number: int) -> bool:
-        return number in self._entries
-
     def items(self) -> Iterator[tuple[int, T]]:
         """All entries with their numbers, in the order in which they were added."""
         return iter(self._entries.items())

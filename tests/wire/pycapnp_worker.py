@@ -34,6 +34,17 @@ def module(name):
     raise LookupError(name)
 
 
+def new_message(name, segment_words):
+    """An empty struct; the parameters and results of methods have no module of their own."""
+    interface, _, rest = name.partition(".")
+    method, _, role = rest.partition("$")
+    if not role:
+        return module(name).new_message(num_first_segment_words=segment_words)
+    called = module(interface).schema.methods[method]
+    schema = called.param_type if role == "Params" else called.result_type
+    return capnp.lib.capnp._MallocMessageBuilder(segment_words).init_root(schema)
+
+
 def kind(field):
     return field.proto.which() if field.proto.which() == "group" else field.proto.slot.type.which()
 
@@ -97,7 +108,7 @@ def fill_list(builder, of, values):
 
 
 def build(struct, value, segment_words):
-    message = module(struct).new_message(num_first_segment_words=segment_words)
+    message = new_message(struct, segment_words)
     fill(message, value)
     return [bytes(segment).hex() for segment in message.to_segments()]
 
@@ -107,7 +118,7 @@ def read(struct, segments):
 
 
 def pack(struct, value):
-    message = module(struct).new_message(num_first_segment_words=1 << 21)
+    message = new_message(struct, 1 << 21)
     fill(message, value)
     return [message.to_bytes().hex(), message.to_bytes_packed().hex()]
 

@@ -173,6 +173,11 @@ def test_a_long_list_of_nothing_is_not_walked():
         layout("AddRequest").read(segment(struct_body([], [None]))[:8] + nothing)
 
 
+def test_the_pointer_to_a_struct_says_how_large_it_is():
+    item = layout("StoredItem")
+    assert item.build()[:8] == item.pointer.to_bytes(8, "little")
+
+
 def test_a_misspelt_field_is_an_error_of_ours():
     with pytest.raises(TypeError, match="StoredItem has no field content"):
         layout("StoredItem").build(content=b"")
