@@ -73,6 +73,8 @@ class RpcProtocol(Protocol):
             self._connection.abort(str(why))
             self.log.warn("Closing the connection of {peer}: {why}", peer=self.transport.getPeer(), why=str(why)[:200])
             self.close()
+        # The machine answers some messages by itself, a Bootstrap for one.
+        self._server.outbox.put(self)
         self._server.outbox.flush()
 
     def _handle(self, event: wire.Event) -> None:

@@ -45,6 +45,8 @@ DRAIN_SECONDS = 10.0
 
 SYNC_MARK_SECONDS = 1.0
 
+SWITCH_SECONDS = 0.000_5
+
 __all__ = ["Options", "QueueberService", "makeService"]
 
 
@@ -143,6 +145,9 @@ class QueueberService(Service):
 
     def _begin(self) -> None:
         if self.running:
+            # A storage thread that has its fsync behind it must not wait the usual 5 ms for the interpreter while the
+            # reactor is busy: every reply of the commit would wait with it.
+            sys.setswitchinterval(SWITCH_SECONDS)
             self._pool.start()
             self._starting = ensureDeferred(self._start())
             self._starting.addErrback(self._failed)

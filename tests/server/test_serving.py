@@ -28,6 +28,13 @@ def test_nothing_is_said_before_it_is_durable(hand):
     assert len(ids(peer.receive()[add])) == 1
 
 
+def test_a_bootstrap_alone_is_answered_at_once(hand):
+    peer = hand.connect()
+    peer.send()
+
+    assert list(peer.receive()) == [peer._root]
+
+
 def test_calls_that_arrive_in_one_turn_share_a_commit(hand):
     peers = [hand.connect() for _ in range(5)]
     for peer in peers:
