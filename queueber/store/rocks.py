@@ -49,7 +49,8 @@ class RocksStore(KeyValueStore):
         Note how far the log is known to be on disk, so that the next start notices if the end of it is missing.
 
         Blocks for one sync, unless nothing was committed since.  To be called
-        about once a second by one thread at a time; commits may go on.
+        about once a second by one thread at a time; commits may go on.  An
+        `OSError` is as final as a failed commit: it is the same disk.
         """
         if self._synced_sequence:
             self._synced.note(self._synced_sequence)

@@ -15,6 +15,8 @@ from queueber.wire.layout import layout
 from queueber.wire.reader import WORD
 
 _COUNTLESS: Final = (1 << LIST_COUNT_SHIFT) - 1
+_WORDS: Final = {(1 << 32) - 1: "I4x", (1 << 64) - 1: "Q"}
+"""How a number with that mask is taken out of its word."""
 
 
 class OneData:
@@ -27,7 +29,8 @@ class OneData:
         places = [self._layout.numbers[number] for number in numbers]
         assert [(place.word, place.shift, place.default) for place in places] == [(i, 0, 0) for i in range(len(places))]
         assert (self._layout.data_words, self._layout.pointers) == (len(numbers), 1)
-        self._head = Struct(f"<{len(numbers) + 2}Q")
+        # A later version may put another number into what a small one leaves of its word.
+        self._head = Struct("<Q" + "".join(_WORDS[place.mask] for place in places) + "Q")
         self._root = self._layout.pointer
 
     def build(self, data: bytes, *numbers: int) -> bytes:

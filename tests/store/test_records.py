@@ -124,6 +124,9 @@ def test_structs_of_another_shape_are_read_all_the_same():
     words = [2 << 32 | 2 << 48, 5, 6, 1 | 1 << 2 | 2 << 32 | 3 << 35, 0, int.from_bytes(b"abc", "little")]
     newer = b"".join(word.to_bytes(8, "little") for word in words)
     assert STORED_ITEM.read(newer) == (b"abc", 5, 6)
+    words = [2 << 32 | 1 << 48, 5, 6 | 9 << 32, 1 | 2 << 32 | 3 << 35, int.from_bytes(b"abc", "little")]
+    fuller = b"".join(word.to_bytes(8, "little") for word in words)
+    assert STORED_ITEM.read(fuller) == (b"abc", 5, 6)
 
 
 @pytest.mark.slow
