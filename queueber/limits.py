@@ -116,8 +116,8 @@ class Limits:
     commit_rows: int = 20_000
     """Rows of one commit, after at least one plan."""
 
-    commit_bytes: int = 32 * MIB
-    """Contents written by one commit, after at least one plan."""
+    commit_bytes: int = 4 * MIB
+    """Contents written by one commit, after at least one plan: the engine holds the interpreter while it takes them."""
 
     idle_close_ms: SpanMs = IDLE_CLOSE_MS
     """How long a peer may leave replies untaken, or a frame half sent."""

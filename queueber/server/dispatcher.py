@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Delivery, Plan, Queue, Refill, Scan, Store, Waiter
-from queueber.errors import QueueberError, StorageError
+from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
@@ -128,8 +128,9 @@ class Dispatcher:
 
     def _refill_failed(self, failure: Failure, refill: Refill) -> None:
         self.log.failure("Reading queue {queue!r} failed", failure, queue=refill.queue.name)
-        why = failure.value if isinstance(failure.value, StorageError) else "reading failed"
-        self._speak(self._broker.refill_failed(refill, Unreadable(f"queue {refill.queue.name!r}: {why}")))
+        # What the engine says names files and keys, which are none of a peer's business.
+        error = Unreadable(f"queue {refill.queue.name!r} cannot be read at the moment; the server's log says why")
+        self._speak(self._broker.refill_failed(refill, error))
         self.committer.wake()
 
     def _set_timer(self) -> None:

@@ -266,7 +266,7 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
     hand.settle()
     outcome = peer.receive()[poll]
     assert outcome.kind == Kind.FAILED
-    assert "a checksum is wrong" in outcome.reason
+    assert outcome.reason == "queue 'default' cannot be read at the moment; the server's log says why"
 
     hand.store.scan = scan
     poll = peer.poll(no_wait=True)
