@@ -118,10 +118,10 @@ class Connection:
             RemoteProtocolError: the peer broke the protocol.  The connection is
                 closed, and an Abort is ready to be sent.
         """
+        if self._closed:
+            return
         try:
             for frame in self._framer.feed(data):
-                if self._closed:
-                    return
                 message = decode(frame)
                 if isinstance(message, Unknown):
                     self._out.append(encoder.unimplemented(frame, message.which))
@@ -129,6 +129,8 @@ class Connection:
                     self._handlers[type(message)](message)
                 while self._events:
                     yield self._events.popleft()
+                if self._closed:
+                    return
         except RemoteProtocolError as why:
             self.abort(str(why))
             raise
