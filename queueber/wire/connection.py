@@ -118,7 +118,7 @@ class Connection:
             RemoteProtocolError: the peer broke the protocol.  The connection is
                 closed, and an Abort is ready to be sent.
         """
-        if self._closed:
+        if self.closed:
             return
         try:
             for frame in self._framer.feed(data):

@@ -7,14 +7,27 @@ the outcome of a call and raise `RemoteProtocolError` when it is malformed.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from struct import pack
 
 from queueber.errors import RemoteProtocolError
 from queueber.units import WallMs
-from queueber.wire.builder import CAPABILITY, Body, data_body, pointers_body, segment, struct_body, structs_body
+from queueber.wire.builder import (
+    BYTE_LIST,
+    CAPABILITY,
+    LIST_COUNT_SHIFT,
+    PADDING,
+    STRUCT_LIST,
+    Body,
+    data_body,
+    pointers_body,
+    segment,
+    struct_body,
+)
 from queueber.wire.layout import layout
 from queueber.wire.messages import ImportId, Results
 from queueber.wire.queue_types import AddResponse, PolledItem, PollResponse
 from queueber.wire.reader import (
+    WORD,
     Frame,
     StructAt,
     bytes_at,
@@ -37,7 +50,9 @@ _RESP = 0
 
 assert all(layout(f"Queue.{method}$Results").slots == {"resp": _RESP} for method in ("add", "remove", "poll", "extend"))
 
-# `write_poll_response` gives fields in this order.
+_ITEM_WORDS = _ITEM.data_words + _ITEM.pointers
+
+# `_items` gives fields in this order.
 assert (_ITEM.data_words, _ITEM.slots) == (2, {"contents": 0, "id": 1})
 assert (_ITEM.numbers["attempt"].word, _ITEM.numbers["addedAtMs"].word) == (0, 1)
 assert (_POLL.data_words, _POLL.slots) == (1, {"items": 0, "lease": 1})
@@ -74,10 +89,32 @@ def write_extend_response(extended: bool) -> bytes:
 
 def write_poll_response(response: PollResponse) -> bytes:
     """The results of `poll`."""
-    items = [((item.attempt, item.added_at), (data_body(item.contents), data_body(item.id))) for item in response.items]
-    found = structs_body(_ITEM.data_words, _ITEM.pointers, items)
-    lease = data_body(response.lease)
-    return segment(struct_body([], [struct_body([response.deadline], [found, lease])]))
+    return segment(
+        struct_body([], [struct_body([response.deadline], [_items(response.items), data_body(response.lease)])])
+    )
+
+
+def _items(items: Sequence[PolledItem]) -> Body:
+    """
+    What a pointer to the list of *items* leads to.
+
+    By hand, in half the time that `structs_body` takes: this is most of the work of a poll.
+    """
+    size = len(items) * _ITEM_WORDS
+    words = [len(items) << 2 | _ITEM.pointer]
+    pieces = [b""]
+    end = size + 1
+    for item in items:
+        slot = len(words) + _ITEM.data_words
+        words += (item.attempt, item.added_at)
+        for content in (item.contents, item.id):
+            length = len(content)
+            words.append(BYTE_LIST | length << LIST_COUNT_SHIFT | end - slot - 1 << 2)
+            pieces += content, PADDING[length % WORD]
+            slot += 1
+            end += (length + WORD - 1) // WORD
+    pieces[0] = pack(f"<{size + 1}Q", *words)
+    return Body(STRUCT_LIST | size << LIST_COUNT_SHIFT, pieces, end)
 
 
 def read_add_response(results: Results) -> AddResponse:
