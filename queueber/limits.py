@@ -36,7 +36,7 @@ IDLE_CLOSE_MS = SpanMs(30 * SECOND)
 
 @frozen(kw_only=True)
 class Limits:
-    """The bounds a server runs with; every field may be changed by an option."""
+    """The bounds a server runs with."""
 
     frame_bytes: int = FRAME_BYTES_MAX
     """One framed message, segment table included."""
@@ -82,6 +82,9 @@ class Limits:
 
     connections: int = 10_000
     """Connections of one server."""
+
+    pending_bytes: int = 256 * MIB
+    """Contents that wait for the disk, of all connections together; above it adds are `overloaded`."""
 
     unsent_bytes: int = 8 * MIB
     """Reply bytes a peer has not taken yet; above it the peer is not read and its waiting polls are not served."""

@@ -74,4 +74,6 @@ class QueueClock:
 
     def mark(self) -> TimeMark:
         """The present moment, for a commit to carry."""
-        return TimeMark(self.boot_id, int(self.boot_time() * MS_PER_SECOND), self.now())
+        # Queue time first: should the thread be held up in between, it must not seem to run ahead of the boot clock.
+        now = self.now()
+        return TimeMark(self.boot_id, int(self.boot_time() * MS_PER_SECOND), now)

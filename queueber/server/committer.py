@@ -56,6 +56,9 @@ class Committer:
     _window_seconds: float = 0.0
 
     _pending: deque[tuple[Plan[Any], Callable[[Any], None]]] = field(factory=deque, init=False)
+    pending_bytes: int = field(default=0, init=False)
+    """Contents that wait for the disk."""
+
     _flying: list[tuple[Plan[Any], Callable[[Any], None]]] | None = field(default=None, init=False)
     _cut_wanted: bool = field(default=False, init=False)
     _cut_scheduled: bool = field(default=False, init=False)
@@ -71,6 +74,7 @@ class Committer:
             speak(plan.reply)
             return
         self._pending.append((plan, speak))
+        self.pending_bytes += plan.size()
         self.wake()
 
     def wake(self) -> None:
@@ -103,6 +107,7 @@ class Committer:
             batch.append(entry)
             rows += len(plan.writes)
             size += plan.size()
+        self.pending_bytes -= size
         return batch
 
     def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:

@@ -108,6 +108,11 @@ class Methods:
         self._refuse_new_work()
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
+        if self._committer.pending_bytes > self._limits.pending_bytes:
+            raise Overloaded(
+                f"contents waiting for the disk are {self._committer.pending_bytes:,} bytes;"
+                f" the limit is {self._limits.pending_bytes:,}"
+            )
         self._dispatcher.serve_now(queue)
         items = [(item.contents, item.delay) for item in request.items]
         plan = self._decide(self._broker.add, queue, items, self._clock.now())

@@ -143,7 +143,7 @@ class Options(usage.Options):
         try:
             listen = parse_listen(text)
             serverFromString(MemoryReactor(), listen.endpoint)
-        except (ValueError, TypeError, KeyError, LookupError) as why:
+        except (ValueError, TypeError, LookupError, ImportError) as why:
             raise usage.UsageError(f"--listen {text}: {why}") from why
         self._listen.append(listen)
 
@@ -172,6 +172,8 @@ class Options(usage.Options):
         """Check what depends on more than one option."""
         if not self._listen:
             self._listen.append(parse_listen(DEFAULT_LISTEN))
+        if not self["data-dir"]:
+            raise usage.UsageError("--data-dir is empty; it must name a directory")
         if not self["insecure-plaintext"]:
             for listen in self._listen:
                 if listen.exposed:

@@ -8,6 +8,7 @@ goes out in a single write.
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IPushProducer, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -21,6 +22,7 @@ from queueber.errors import Kind, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.methods import Methods
+from queueber.units import MS_PER_SECOND
 
 
 @define(eq=False)
@@ -52,6 +54,10 @@ class RpcProtocol(Protocol):
         self._connection = wire.Connection(limits=server.limits, bootstrap=server.methods.root)
         self._waiters: dict[wire.AnswerId, Waiter] = {}
         self._lost = False
+        # Bytes written since the transport's own, small buffer was full; None while it is not.
+        self._backlog: int | None = None
+        self._paused = False
+        self._cut_off: Any = None
 
     def connectionMade(self) -> None:
         """Join the server's connections."""
@@ -60,8 +66,6 @@ class RpcProtocol(Protocol):
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             if hasattr(transport, option):
                 getattr(transport, option)(True)
-        # What the peer does not take is bounded: see pauseProducing.
-        transport.bufferSize = self._server.limits.unsent_bytes
         transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -89,11 +93,20 @@ class RpcProtocol(Protocol):
             self.close()
 
     def close(self) -> None:
-        """Send what was said, and end the connection."""
+        """Send what was said, and end the connection, however little its peer takes of that."""
         self.send()
+        self._give_up_polls()
         transport: Any = self.transport
         transport.unregisterProducer()
         transport.loseConnection()
+        if self._cut_off is None and not self._lost:
+            seconds = self._server.limits.idle_close_ms / MS_PER_SECOND
+            self._cut_off = self._server.reactor.callLater(seconds, transport.abortConnection)
+
+    def cut(self) -> None:
+        """End the connection at once, whatever its peer has not taken."""
+        transport: Any = self.transport
+        transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give up what waits; what is under way takes effect without a reply."""
@@ -101,9 +114,14 @@ class RpcProtocol(Protocol):
         del self._server.connections[self]
         if reason.check(ConnectionDone) is None:
             self.log.debug("{why}", why=reason.getErrorMessage())
+        if self._cut_off is not None and self._cut_off.active():
+            self._cut_off.cancel()
+        self._give_up_polls()
+        self._server.broker.polls.resume(self)
+
+    def _give_up_polls(self) -> None:
         for waiter in list(self._waiters.values()):
             self._server.dispatcher.cancel(waiter)
-        self._server.broker.polls.resume(self)
 
     # Replies
 
@@ -142,22 +160,37 @@ class RpcProtocol(Protocol):
         """Write what has been said, if somebody still listens."""
         data = self._connection.data_to_send()
         if data and not self._lost:
+            if self._backlog is not None:
+                self._backlog += len(data)
             self.transport.write(data)
+            if self._backlog is not None and self._backlog > self._server.limits.unsent_bytes and not self._paused:
+                self._pause()
 
-    # Back-pressure: called by the transport when its buffer is full, and when it has drained
+    # Back-pressure.  The transport calls pauseProducing when 64 KiB of replies were not taken, and resumeProducing when
+    # all were.  What is written in between is an upper bound of what the peer has not taken.  Making the transport's
+    # bufferSize the limit instead would make every read allocate as much.
 
     def pauseProducing(self) -> None:
-        """The peer does not take its replies: do not read it, and serve none of its waiting polls."""
+        """The peer is behind with its replies: begin to count them."""
+        if self._backlog is None:
+            self._backlog = FileDescriptor.bufferSize
+
+    def _pause(self) -> None:
+        """Too much is not taken: do not read the peer, and serve none of its waiting polls."""
+        self._paused = True
         transport: Any = self.transport
         transport.pauseProducing()
         self._server.broker.polls.pause(self)
 
     def resumeProducing(self) -> None:
-        """The peer takes its replies again."""
-        transport: Any = self.transport
-        transport.resumeProducing()
-        self._server.broker.polls.resume(self)
-        self._server.dispatcher.committer.wake()
+        """The peer has taken all its replies."""
+        self._backlog = None
+        if self._paused:
+            self._paused = False
+            transport: Any = self.transport
+            transport.resumeProducing()
+            self._server.broker.polls.resume(self)
+            self._server.dispatcher.committer.wake()
 
     def stopProducing(self) -> None:
         """The connection is on its way out; `connectionLost` does the rest."""
@@ -172,6 +205,7 @@ class RpcFactory(Factory):
     dispatcher: Dispatcher
     outbox: Outbox
     limits: Limits
+    reactor: Any
     connections: dict[RpcProtocol, None] = field(factory=dict, init=False)
     noisy = False
 

@@ -108,7 +108,7 @@ def assemble(
     )
     dispatcher.committer = committer
     methods = Methods(broker, committer, dispatcher, clock, limits)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, limits)
+    factory = RpcFactory(broker, methods, dispatcher, outbox, limits, reactor)
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
     def unsynced(failure: Failure) -> None:
@@ -162,8 +162,10 @@ class QueueberService(Service):
             open_store, settings.data_dir, durability=settings.durability, encoding=settings.encoding
         )
         clock = QueueClock()
-        up = self._up = assemble(self._reactor, settings, store, self._pool, clock, self._limits, log)
+        up = assemble(self._reactor, settings, store, self._pool, clock, self._limits, log)
         recovered = await self._pool.run(store.recover)
+        # Not before: a store that could not be read must not be marked as stopped cleanly.
+        self._up = up
         clock.begin(recovered.mark)
         for plan in up.broker.restore(recovered):
             up.committer.submit(plan, lambda _: None)
@@ -197,7 +199,10 @@ class QueueberService(Service):
     def stopService(self) -> Deferred[None]:
         """Stop in order: see the module's documentation of the service.  Fires when the store is closed."""
         super().stopService()  # type: ignore[no-untyped-call]
-        return ensureDeferred(self._stop())
+        return ensureDeferred(self._stop()).addErrback(self._stop_failed)
+
+    def _stop_failed(self, failure: Failure) -> None:
+        end_process(self.log, "Stopping failed", failure.value or RuntimeError("no reason given"))
 
     async def _stop(self) -> None:
         await self._starting
@@ -208,22 +213,32 @@ class QueueberService(Service):
             up.dispatcher.end_waiting(Stopping("the server is stopping"))
             up.factory.outbox.flush()
             await self._drained(up)
-            for connection in list(up.factory.connections):
-                connection.close()
+            await self._disconnected(up)
             await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
             await up.committer.idle()
             up.dispatcher.stop()
             await self._pool.run(up.store.close)
             self._up = None
-            self.log.info("Stopped; everything is on disk")
+            if up.ports:
+                self.log.info("Stopped; everything is on disk")
         self._pool.stop()
 
     async def _drained(self, up: Running) -> None:
         """Wait until no call is outstanding, but not for ever."""
         began = self._reactor.seconds()
         while up.factory.methods.outstanding and self._reactor.seconds() - began < DRAIN_SECONDS:
-            await up.committer.idle()
             await _pause(self._reactor, 0.01)
+
+    async def _disconnected(self, up: Running) -> None:
+        """Wait until all peers have taken their replies, but not for ever."""
+        for connection in list(up.factory.connections):
+            connection.close()
+        began = self._reactor.seconds()
+        while up.factory.connections and self._reactor.seconds() - began < DRAIN_SECONDS:
+            await _pause(self._reactor, 0.01)
+        for connection in list(up.factory.connections):
+            connection.cut()
+        await _pause(self._reactor, 0)
 
 
 def _pause(reactor: Any, seconds: float) -> Deferred[None]:  # noqa: ANN401

@@ -82,7 +82,7 @@ class InProcessServer:
         )
         self.dispatcher.committer = self.committer
         self.methods = Methods(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
-        self.factory = RpcFactory(self.broker, self.methods, self.dispatcher, self.outbox, self.limits)
+        self.factory = RpcFactory(self.broker, self.methods, self.dispatcher, self.outbox, self.limits, self.reactor)
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
 
     def connect(self) -> tuple[RpcProtocol, StringTransport]:

@@ -280,9 +280,12 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(hand):
     second = quick.poll()
     hand.settle()
     slow.protocol.pauseProducing()
+    slow.protocol._backlog = hand.limits.unsent_bytes
+    look = slow.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
     quick.add(b"a")
     hand.settle()
     assert first not in slow.receive()
+    assert look in slow.outcomes
     assert polled(quick.receive()[second]) == [b"a"]
     assert slow.transport.producerState == "paused"
 
@@ -291,6 +294,48 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(hand):
     hand.settle()
 
     assert polled(slow.receive()[first]) == [b"b"]
+
+
+def test_a_peer_that_is_a_little_behind_is_served(hand):
+    peer = hand.connect()
+    peer.protocol.pauseProducing()
+    add = peer.add(b"a")
+    hand.settle()
+    assert len(ids(peer.receive()[add])) == 1
+
+    peer.protocol.resumeProducing()
+
+    assert peer.transport.producerState == "producing"
+
+
+def test_a_connection_that_lingers_gets_no_items_and_is_cut_off(hand):
+    bad = hand.connect()
+    bad.poll()
+    hand.settle()
+    aborted = []
+    bad.transport.abortConnection = lambda: aborted.append(True)
+    bad.protocol.dataReceived(b"\xff" * 8)
+    hand.connect().add(b"a")
+    hand.settle()
+    assert hand.broker.stats().leases == 0
+    assert not aborted
+
+    hand.reactor.advance(31)
+
+    assert aborted
+
+
+def test_more_than_the_disk_can_take_is_overloaded(make_hand):
+    hand = make_hand(pending_bytes=10)
+    peer = hand.connect()
+    peer.add(b"x" * 11)
+    refused = peer.add(b"y")
+
+    outcome = peer.receive()[refused]
+    assert outcome.kind == Kind.OVERLOADED
+    assert outcome.reason == "contents waiting for the disk are 11 bytes; the limit is 10"
+    hand.settle()
+    assert hand.committer.pending_bytes == 0
 
 
 def test_a_draining_server_takes_no_new_work_and_lets_the_old_end(hand):
