@@ -123,7 +123,7 @@ class Broker:
             InvalidRequest: there are too many, one is too large or delayed for too long, or all are too large together.
             Overloaded: there are as many queues as there may be.
         """
-        self._validate_add(items)
+        size = self._validate_add(items)
         if not items:
             return self._journal.plan(queue, [], [])
         self._queues.refuse_if_full(queue)
@@ -140,9 +140,10 @@ class Broker:
         queue.added += len(ids)
         self._queues.grown(queue)
         self.polls.stir(queue)
-        return self._journal.plan(queue, writes, ids)
+        return self._journal.plan(queue, writes, ids, size=size)
 
-    def _validate_add(self, items: Sequence[tuple[bytes, SpanMs]]) -> None:
+    def _validate_add(self, items: Sequence[tuple[bytes, SpanMs]]) -> int:
+        """The size of all contents together."""
         limits = self._limits
         if len(items) > limits.items_per_add:
             raise too_large("items", value=len(items), limit=limits.items_per_add, unit="items")
@@ -156,6 +157,7 @@ class Broker:
                 raise too_large("visibilityTimeoutMs", value=delay, limit=limits.delay_ms_max, unit="ms")
         if total > limits.add_bytes:
             raise too_large("contents of all items", value=total, limit=limits.add_bytes, unit="bytes")
+        return total
 
     def remove(self, queue: Queue, item_id: ItemId, lease_id: LeaseId, now: WallMs) -> Plan[bool]:
         """
@@ -309,7 +311,7 @@ class Broker:
         """
         queue = self._queues.numbered(lease.queue)
         writes: list[Write] = [DeleteLease(lease.id)]
-        moved = 0
+        moved = size = 0
         for key, item in zip(lease.keys.values(), items, strict=True):
             queue.held.discard(key.id)
             if item is None:
@@ -322,10 +324,11 @@ class Broker:
             writes += (DeleteItem(lease.queue, key), PutItem(lease.queue, again))
             queue.put(again)
             moved += 1
+            size += len(item.contents)
         self._leases.remove(lease)
         self._queues.grown(queue)
         self.polls.stir(queue)
-        return self._journal.plan(queue, writes, moved)
+        return self._journal.plan(queue, writes, moved, size=size)
 
     # Self-knowledge
 

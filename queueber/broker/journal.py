@@ -34,11 +34,11 @@ class Journal:
         """How many plans with writes are not durable."""
         return len(self._undurable)
 
-    def plan(self, queue: Queue, writes: list[Write], reply: T) -> Plan[T]:
-        """A plan for *queue*, which has been changed accordingly."""
+    def plan(self, queue: Queue, writes: list[Write], reply: T, *, size: int = 0) -> Plan[T]:
+        """A plan for *queue*, which has been changed accordingly; *size* is that of the contents it writes, bytes."""
         if not writes:
             return Plan(writes, None, reply)
-        plan = Plan(writes, queue.record(), reply)
+        plan = Plan(writes, queue.record(), reply, size)
         self._undurable.append(plan)
         if queue.refill is not None:
             queue.refill.log += writes

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from attrs import define
 
 from queueber.broker.model import QueueRecord
-from queueber.broker.port import PutItem, Write
+from queueber.broker.port import Write
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -31,6 +31,5 @@ class Plan(Generic[T_co]):
 
     reply: T_co
 
-    def size(self) -> int:
-        """Contents among the writes, bytes."""
-        return sum(len(write.item.contents) for write in self.writes if type(write) is PutItem)
+    size: int = 0
+    """Contents among the writes, bytes."""

@@ -74,7 +74,7 @@ class Committer:
             speak(plan.reply)
             return
         self._pending.append((plan, speak))
-        self.pending_bytes += plan.size()
+        self.pending_bytes += plan.size
         self.wake()
 
     def wake(self) -> None:
@@ -106,7 +106,7 @@ class Committer:
             plan, _ = entry = self._pending.popleft()
             batch.append(entry)
             rows += len(plan.writes)
-            size += plan.size()
+            size += plan.size
         self.pending_bytes -= size
         return batch
 

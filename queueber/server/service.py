@@ -5,6 +5,7 @@ Nothing is opened, no thread started and nothing listened on before the
 service starts: twistd forks between making a service and starting it.
 """
 
+import gc
 import os
 import sys
 import time
@@ -46,6 +47,7 @@ DRAIN_SECONDS = 10.0
 SYNC_MARK_SECONDS = 1.0
 
 SWITCH_SECONDS = 0.000_5
+GC_THRESHOLDS = (100_000, 50, 1_000)
 
 __all__ = ["Options", "QueueberService", "makeService"]
 
@@ -148,6 +150,10 @@ class QueueberService(Service):
             # A storage thread that has its fsync behind it must not wait the usual 5 ms for the interpreter while the
             # reactor is busy: every reply of the commit would wait with it.
             sys.setswitchinterval(SWITCH_SECONDS)
+            # Nearly all that is alive stays so for long, items and leases above all, and is in no cycle: looking through
+            # it again and again took a fifth of the time.
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
             self._pool.start()
             self._starting = ensureDeferred(self._start())
             self._starting.addErrback(self._failed)

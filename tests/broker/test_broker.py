@@ -816,4 +816,4 @@ def test_a_plan_tells_how_much_content_it_writes(bench):
     bench.poll()
     bench.distribute()
 
-    assert [plan.size() for plan in bench.pending] == [4, 0]
+    assert [plan.size for plan in bench.pending] == [4, 0]
