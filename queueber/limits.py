@@ -123,7 +123,7 @@ class Limits:
     """Contents written by one commit, after at least one plan: the engine holds the interpreter while it takes them."""
 
     idle_close_ms: SpanMs = IDLE_CLOSE_MS
-    """How long a peer may leave replies untaken, or a frame half sent."""
+    """How long a peer whose connection is being closed may take to take its last replies."""
 
 
 DEFAULTS = Limits()

@@ -150,8 +150,8 @@ class QueueberService(Service):
             # A storage thread that has its fsync behind it must not wait the usual 5 ms for the interpreter while the
             # reactor is busy: every reply of the commit would wait with it.
             sys.setswitchinterval(SWITCH_SECONDS)
-            # Nearly all that is alive stays so for long, items and leases above all, and is in no cycle: looking through
-            # it again and again took a fifth of the time.
+            # Nearly all that is alive stays so for long, items and leases above all, and is in no cycle: looking
+            # through it again and again took a fifth of the time.
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             self._pool.start()
