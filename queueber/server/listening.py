@@ -6,7 +6,10 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+from queueber.errors import QueueberError
 
 # What the kernel may hold of connections that were made and not accepted yet.
 BACKLOG = 4096
@@ -78,7 +81,20 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def server_endpoint(reactor: Any, listen: Listen) -> IStreamServerEndpoint:  # noqa: ANN401
-    """The endpoint to listen at."""
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, listen.endpoint)
-    return endpoint
+class ListenFailed(QueueberError):
+    """An address cannot be listened on; the text names the option and says why."""
+
+
+async def start_listening(reactor: Any, listen: Listen, factory: IProtocolFactory) -> IListeningPort:  # noqa: ANN401
+    """
+    Let *factory* take the connections that are made to *listen*.
+
+    Raises:
+        ListenFailed: the address is taken, is not this machine's, or is not allowed.
+    """
+    endpoint = serverFromString(reactor, listen.endpoint)
+    try:
+        port: IListeningPort = await endpoint.listen(factory)
+    except (CannotListenError, OSError) as why:
+        raise ListenFailed(f"--listen {listen.text}: {why}") from why
+    return port

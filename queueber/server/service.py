@@ -15,7 +15,6 @@ from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred, succeed
-from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -29,7 +28,7 @@ from queueber.server.clock import QueueClock, keep_monotonic
 from queueber.server.committer import Committer
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
-from queueber.server.listening import server_endpoint
+from queueber.server.listening import ListenFailed, start_listening
 from queueber.server.methods import Methods
 from queueber.server.options import Options, Settings
 from queueber.server.pool import StoragePool
@@ -190,12 +189,12 @@ class QueueberService(Service):
         for timer in up.timers:
             timer.startService()
         for listen in settings.listen:
-            port = await server_endpoint(self._reactor, listen).listen(up.factory)
+            port = await start_listening(self._reactor, listen, up.factory)
             up.ports.append(port)
             log.info("Listening on {address}", address=_address(port))
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(StorageError, CannotListenError, OSError):
+        if failure.check(StorageError, ListenFailed, OSError):
             self.log.critical("Cannot start: {why}", why=failure.getErrorMessage())
         else:
             self.log.failure("Cannot start", failure)

@@ -76,7 +76,7 @@ def test_a_busy_port_is_told_in_one_line(start, tmp_path):
         server = start(f"--listen=127.0.0.1:{taken.getsockname()[1]}")
 
         assert server.wait() == 74
-    server.line("Cannot start: Couldn't listen on .*")
+    server.line(r"Cannot start: --listen 127\.0\.0\.1:\d+: Couldn't listen on .*")
     assert not [line for line in server.lines if "Traceback" in line]
 
 
