@@ -217,8 +217,10 @@ async def traffic(port, label="x"):
                 resp = (await poll(broker, no_wait=True, lease_ms=600_000)).resp
                 for item in resp.items:
                     print("leased", bytes(item.contents).decode(), flush=True)
-                    if number % 2 == 0 and (await remove(broker, item.id, resp.lease)).resp.removed:
-                        print("removed", bytes(item.contents).decode(), flush=True)
+                    if number % 2 == 0:
+                        print("removing", bytes(item.contents).decode(), flush=True)
+                        if (await remove(broker, item.id, resp.lease)).resp.removed:
+                            print("removed", bytes(item.contents).decode(), flush=True)
 
     with contextlib.suppress(capnp.KjException, ConnectionError):
         await asyncio.gather(*[worker(f"w{number}") for number in range(16)])
