@@ -202,7 +202,11 @@ class QueueberService(Service):
         self._reactor.stop()
 
     def stopService(self) -> Deferred[None]:
-        """Stop in order: see the module's documentation of the service.  Fires when the store is closed."""
+        """
+        Stop in order: no new connections, no new work, what is under way, the last commit, the store.
+
+        Fires when the store is closed.  A failure on the way ends the process with 74.
+        """
         super().stopService()  # type: ignore[no-untyped-call]
         return ensureDeferred(self._stop()).addErrback(self._stop_failed)
 

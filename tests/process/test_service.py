@@ -131,6 +131,18 @@ def test_stop_under_load_answers_what_is_under_way(start):
     again.line(r"recovered in \d+\.\d\d s$")
 
 
+def test_a_failure_while_stopping_is_no_clean_stop(start):
+    server = start()
+    foreign("forget", server.port)
+    mark = server.data_dir / "synced"
+    mark.unlink(missing_ok=True)
+    mark.mkdir()
+
+    assert server.stop() == 74
+    server.line("so the server ends")
+    assert not [line for line in server.lines if "everything is on disk" in line]
+
+
 def test_wipe_empties_a_directory_of_ours_and_no_other(start, tmp_path):
     server = start()
     foreign("calls", server.port)
