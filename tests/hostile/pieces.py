@@ -1,0 +1,83 @@
+"""What hostile messages are made of: words, pointers that lie, segments, and frames around them."""
+
+from struct import pack
+
+from queueber.wire import ADD, QUEUE_INTERFACE_ID, encoder, layout
+from queueber.wire.framing import framed
+
+VOID, BIT, BYTE, TWO, FOUR, EIGHT, POINTER, COMPOSITE = range(8)
+"""The sizes of a list's elements."""
+
+MOST = (1 << 29) - 1
+"""The largest number that a list pointer can name."""
+
+QUESTION = 1_000
+"""The number that the calls of the catalogue have, unless it is the number that is wrong with them."""
+
+
+def struct_pointer(offset, data, pointers):
+    """A struct of *data* words and *pointers*, *offset* words behind the pointer."""
+    return (offset << 2 & 0xFFFFFFFF) | data << 32 | pointers << 48
+
+
+def list_pointer(offset, size, count):
+    """A list of *count* elements, or words if it is composite."""
+    return 1 | (offset << 2 & 0xFFFFFFFF) | size << 32 | count << 35
+
+
+def far_pointer(segment, word, *, double=False):
+    """A pointer to a landing pad."""
+    return 2 | (4 if double else 0) | word << 3 | segment << 32
+
+
+def tag(count, data, pointers):
+    """What a composite list begins with."""
+    return struct_pointer(count, data, pointers)
+
+
+def words(*numbers):
+    """Each number as a word; bytes as they are."""
+    return b"".join(each if isinstance(each, bytes) else each.to_bytes(8, "little") for each in numbers)
+
+
+def stream(*segments, padding=b"\0"):
+    """A message of these segments, framed."""
+    table = pack(f"<I{len(segments)}I", len(segments) - 1, *[len(segment) // 8 for segment in segments])
+    return table + padding * (-len(table) % 8) + b"".join(segments)
+
+
+def message(**member):
+    """An RPC message, framed."""
+    return framed(layout("Message").build(**member))
+
+
+def call(content, *, question=QUESTION, method=ADD, interface=QUEUE_INTERFACE_ID, target=0):
+    """A Call with *content*, a segment of its own, as its parameters."""
+    return encoder.call(question, target, interface, method, content) + content
+
+
+CALL_WORDS = len(call(b"")) // 8 - 1
+"""The words of a Call's segment before its content."""
+
+
+def add_with(*items):
+    """An add whose `items` are these words; the first is the pointer."""
+    return call(words(struct_pointer(0, 0, 1), struct_pointer(0, 0, 1), *items))
+
+
+ITEMS_AT = CALL_WORDS + 2
+"""The word in the first segment at which the `items` of `add_with` begin."""
+
+
+def add_of_one(*contents):
+    """An add of one item whose `contents` are these words; the first is the pointer."""
+    return add_with(list_pointer(0, COMPOSITE, 1), tag(1, 0, 1), *contents)
+
+
+CONTENTS_AT = ITEMS_AT + 2
+"""The word in the first segment at which the `contents` of `add_of_one` begin."""
+
+
+def in_segments(framed_message, *others):
+    """A message of one segment, with others behind it."""
+    return stream(framed_message[8:], *[words(*each) for each in others])
