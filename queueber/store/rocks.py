@@ -95,7 +95,7 @@ def _open(held: HeldDirectory, undo: ExitStack, durability: Durability, encoding
     synced = SyncedFile(held.synced)
     created, clean = not held.ready, True
     if not created:
-        db = DB(str(held.database), wal=wal)
+        db = DB.tuned(held.database, wal=wal)
         undo.callback(db.close)
         _check_end(db, synced)
         clean = _check_format(db, durability)
@@ -105,7 +105,7 @@ def _open(held: HeldDirectory, undo: ExitStack, durability: Durability, encoding
             created = True
     if created:
         held.begin()
-        db = DB(str(held.database), create_if_missing=True, wal=wal)
+        db = DB.tuned(held.database, create_if_missing=True, wal=wal)
         undo.callback(db.close)
         write_format(db, "" if wal else durability)
     write_all(db, deletes=[CLEAN_KEY])

@@ -3,13 +3,9 @@
 import re
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import plyvel
 import pytest
 import rocksdict
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from queueber.errors import StorageError
 from queueber.store import engine
@@ -29,64 +25,9 @@ def db(path):
         yield opened
 
 
-# With b"p" before many keys, which is the prefix of the part.
-short = st.binary(max_size=3) | st.binary(max_size=2).map(b"p".__add__)
-bounds = st.none() | short
-writes = st.lists(
-    st.tuples(st.sampled_from(["put", "delete"]), st.sampled_from(["db", "batch", "below"]), short, short), max_size=12
-)
-ranges = st.fixed_dictionaries(
-    {"reverse": st.booleans(), "include_key": st.booleans()},
-    optional={
-        "start": bounds,
-        "stop": bounds,
-        "include_start": st.booleans(),
-        "include_stop": st.booleans(),
-        "include_value": st.just(True),
-    },
-) | st.fixed_dictionaries({"prefix": short, "reverse": st.booleans(), "include_value": st.booleans()})
-
-
-def write(db, done) -> None:
-    """The same writes, some of them at once and some through a part of the database."""
-    below = db.prefixed_db(b"p")
-    with db.write_batch() as batch:
-        for kind, where, key, value in done:
-            target = {"db": db, "batch": batch, "below": below}[where]
-            if kind == "put":
-                target.put(key, value)
-            else:
-                target.delete(key)
-
-
-def walked(db, wanted) -> list:
-    """plyvel's walks backwards are taken forwards: from an open end they miss the row they should end with."""
-    if db.__class__.__module__.startswith("queueber"):
-        return list(db.iterator(**wanted))
-    rows = list(db.iterator(**wanted | {"reverse": False}))
-    return rows[::-1] if wanted["reverse"] else rows
-
-
-def seen(db, wanted) -> list:
-    """All that can be read of *db* and its parts."""
-    below = db.prefixed_db(b"p")
-    nested = below.prefixed_db(b"p")
-    found = [walked(source, wanted) for source in (db, below, nested)]
-    return [*found, list(db), list(nested), nested.prefix]
-
-
-@settings(max_examples=60, deadline=None)
-@given(writes, writes, ranges)
-def test_it_holds_what_plyvel_would(before, after, wanted):
-    with TemporaryDirectory() as folder, DB(f"{folder}/ours", create_if_missing=True) as ours:
-        theirs = plyvel.DB(f"{folder}/theirs", create_if_missing=True)
-        for db in (ours, theirs):
-            write(db, before)
-        assert seen(ours, wanted) == seen(theirs, wanted)
-        for db in (ours, theirs):
-            write(db, after)
-        assert seen(ours, wanted) == seen(theirs, wanted)
-        theirs.close()
+def tuned(path, *, wal=True) -> DB:
+    """As the store opens it."""
+    return DB.tuned(Path(path), create_if_missing=True, wal=wal)
 
 
 def test_a_value_or_a_default_is_found_everywhere(db):
@@ -103,15 +44,93 @@ def test_many_keys_are_looked_up_in_their_order(db):
     assert db.get_many([]) == []
 
 
-def test_any_bytes_like_object_may_be_written_and_nothing_else(db):
-    db.put(bytearray(b"a"), memoryview(b"1"))
-    assert db.get(b"a") == b"1"
+def test_any_bytes_like_object_may_be_a_value_and_nothing_else(db):
+    db.put(b"a", memoryview(b"1"))
+    db.put(b"b", bytearray(b"2"))
+    assert (db.get(b"a"), db.get(b"b")) == (b"1", b"2")
     batch = db.write_batch()
     for bad in ("text", 5, None):
-        with pytest.raises(TypeError):
-            batch.put(b"a", bad)
-        with pytest.raises(TypeError):
-            db.put(bad, b"a")
+        for target in (db, batch, db.prefixed_db(b"p")):
+            with pytest.raises(TypeError):
+                target.put(b"a", bad)
+
+
+def test_a_batch_keeps_what_a_buffer_held(db):
+    value = bytearray(b"1")
+    batch = db.write_batch()
+    batch.put(b"a", value)
+    value[:] = b"2"
+    batch.write()
+    assert db.get(b"a") == b"1"
+
+
+def test_a_key_is_bytes_and_nothing_else(db):
+    batch, below, snapshot = db.write_batch(), db.prefixed_db(b"p"), db.snapshot()
+    for bad in ("text", 5, None, bytearray(b"a")):
+        for use in (
+            db.get,
+            db.delete,
+            batch.delete,
+            below.get,
+            below.delete,
+            below.prefixed_db,
+            db.prefixed_db,
+            db.get_property,
+            snapshot.get,
+            db.iterator().seek,
+            db.raw_iterator().seek,
+            lambda bad: db.put(bad, b""),
+            lambda bad: batch.put(bad, b""),
+            lambda bad: below.put(bad, b""),
+            lambda bad: db.approximate_size(bad, b"a"),
+            lambda bad: db.approximate_size(b"a", bad),
+        ):
+            with pytest.raises(TypeError, match="must be bytes"):
+                use(bad)
+
+
+def test_a_flag_is_a_bool_or_none_and_nothing_else(db):
+    below, snapshot = db.prefixed_db(b"p"), db.snapshot()
+    for name in ("reverse", "include_start", "include_stop", "include_key", "include_value"):
+        for source in (db, below, snapshot):
+            list(source.iterator(**{name: None}))
+            with pytest.raises(TypeError, match=f"{name}.*must be a bool"):
+                source.iterator(**{name: 1})
+    for read in (db.get, below.get, snapshot.get):
+        for name in ("verify_checksums", "fill_cache"):
+            read(b"a", **{name: None})
+            with pytest.raises(TypeError, match=f"{name}.*must be a bool"):
+                read(b"a", **{name: 1})
+    for walk in (db.iterator, below.iterator, snapshot.iterator, db.raw_iterator, snapshot.raw_iterator):
+        for name in ("verify_checksums", "fill_cache"):
+            walk(**{name: False})
+            with pytest.raises(TypeError, match=f"{name}.*must be a bool"):
+                walk(**{name: 1})
+    for source in (db, below):
+        for name in ("transaction", "sync"):
+            source.write_batch(**{name: None})
+            with pytest.raises(TypeError, match=f"{name}.*must be a bool"):
+                source.write_batch(**{name: 1})
+        with pytest.raises(TypeError, match=r"sync.*must be a bool"):
+            source.put(b"a", b"", sync=1)
+        with pytest.raises(TypeError, match=r"sync.*must be a bool"):
+            source.delete(b"a", sync=1)
+
+
+def test_bounds_are_bytes(db):
+    for name in ("start", "stop", "prefix"):
+        db.iterator(**{name: None})
+        with pytest.raises(TypeError, match=f"{name}.*must be bytes"):
+            db.iterator(**{name: "a"})
+    for name in ("start", "stop"):
+        with pytest.raises(TypeError, match=f"{name}.*must be bytes"):
+            db.compact_range(**{name: "a"})
+    with pytest.raises(TypeError):
+        db.iterator(begin=b"a")
+    with pytest.raises(TypeError):
+        db.approximate_sizes(None)
+    with pytest.raises(ValueError, match="unpack"):
+        db.approximate_sizes((b"a", b"b", b"c"))
 
 
 def put_and_fail(batch) -> None:
@@ -157,18 +176,46 @@ def test_a_prefix_excludes_other_bounds(db):
 
 def test_closing_the_database_closes_what_was_opened_from_it(path):
     db = DB(path, create_if_missing=True)
-    rows = db.iterator()
+    rows, raw, batch, snapshot = db.iterator(), db.raw_iterator(), db.write_batch(), db.snapshot()
+    past = snapshot.iterator()
     assert (db.closed, db.name) == (False, path)
     db.close()
     db.close()
     assert db.closed
     for use in (
         lambda: next(rows),
+        lambda: rows.seek(b"a"),
+        rows.prev,
+        rows.seek_to_start,
+        rows.seek_to_stop,
+        raw.valid,
+        lambda: next(past),
+        lambda: snapshot.get(b"a"),
+        snapshot.iterator,
+        snapshot.raw_iterator,
         lambda: db.get(b"a"),
+        lambda: db.get_many([b"a"]),
         lambda: db.put(b"a", b"1"),
-        db.write_batch().write,
+        lambda: db.delete(b"a"),
+        lambda: batch.put(b"a", b"1"),
+        lambda: batch.delete(b"a"),
+        lambda: batch.append(batch),
+        lambda: batch.__exit__(None, None, None),
+        batch.clear,
+        batch.write,
+        batch.approximate_size,
+        batch.__enter__,
+        db.write_batch,
+        db.prefixed_db(b"p").write_batch,
         db.iterator,
+        db.raw_iterator,
+        db.snapshot,
         db.sync,
+        db.sequence,
+        db.compact_range,
+        db.approximate_sizes,
+        lambda: db.get_property(b"leveldb.stats"),
+        lambda: db.get_property(b"leveldb.approximate-memory-usage"),
     ):
         with pytest.raises(RuntimeError):
             use()
@@ -234,7 +281,7 @@ def test_a_stalled_write_writes_nothing_and_may_be_tried_again(path, monkeypatch
     monkeypatch.setattr(tuning, "WRITE_BUFFER_BYTES", 64 << 10)
     monkeypatch.setattr(tuning, "WRITE_BUFFERS", 2)
     written = stalls = 0
-    with DB(path, create_if_missing=True) as db:
+    with tuned(path) as db:
         while not stalls:
             batch = db.write_batch()
             for i in range(10):
@@ -252,7 +299,7 @@ def test_a_stalled_write_writes_nothing_and_may_be_tried_again(path, monkeypatch
 
 
 def test_without_a_log_nothing_is_written_to_one(path):
-    with DB(path, create_if_missing=True, wal=False) as db:
+    with tuned(path, wal=False) as db:
         db.put(b"a", bytes(10_000))
         db.delete(b"b")
         with db.write_batch() as batch:
@@ -265,7 +312,7 @@ def test_without_a_log_nothing_is_written_to_one(path):
 def test_sequence_numbers_grow_and_outlive_restarts(path):
     last = 0
     for turn in range(6):
-        with DB(path, create_if_missing=True, wal=turn != 3) as db:
+        with tuned(path, wal=turn != 3) as db:
             assert db.sequence() >= last
             db.put(b"a", b"%d" % turn)
             if turn % 2:
@@ -282,12 +329,16 @@ def test_large_contents_come_back(db):
     assert db.get(b"large") == bytes(range(256)) * 4_000
 
 
+def options_in(path) -> dict[str, str]:
+    """What RocksDB ran with the last time, as it wrote it down itself."""
+    last = max(Path(path).glob("OPTIONS-*"), key=lambda file: file.name)
+    return dict(re.findall(r"^\s*(\w+)=(.*)$", last.read_text(), re.MULTILINE))
+
+
 def test_rocksdb_runs_with_the_options_that_were_chosen(path):
     """As RocksDB wrote them down itself, after opening twice: rocksdict takes some from the last opening."""
-    DB(path, create_if_missing=True).close()
-    DB(path).close()
-    last = max(Path(path).glob("OPTIONS-*"), key=lambda file: file.name)
-    found = dict(re.findall(r"^\s*(\w+)=(.*)$", last.read_text(), re.MULTILINE))
+    tuned(path).close()
+    tuned(path).close()
     wanted = {
         "wal_recovery_mode": "kTolerateCorruptedTailRecords",
         "paranoid_checks": "true",
@@ -310,7 +361,119 @@ def test_rocksdb_runs_with_the_options_that_were_chosen(path):
         "cache_index_and_filter_blocks": "true",
         "filter_policy": "bloomfilter",
     }
+    found = options_in(path)
     assert {name: found.get(name) for name in wanted} == wanted
+
+
+def test_plyvels_parameters_reach_rocksdb(path):
+    """After opening twice, for the same reason."""
+    wanted = {
+        "write_buffer_size": 1 << 20,
+        "max_open_files": 77,
+        "block_size": 2_048,
+        "block_restart_interval": 7,
+        "bloom_filter_bits": 9,
+        "max_file_size": 3 << 20,
+        "lru_cache_size": 5 << 20,
+        "paranoid_checks": False,
+        "compression": None,
+    }
+    for _ in range(2):
+        DB(path, create_if_missing=True, **wanted).close()
+    found = options_in(path)
+    names = {"max_file_size": "target_file_size_base"}
+    for name in ("write_buffer_size", "max_open_files", "block_size", "block_restart_interval", "max_file_size"):
+        assert found[names.get(name, name)] == str(wanted[name])
+    assert found["paranoid_checks"] == "false"
+    assert found["compression"] == "kNoCompression"
+    assert found["filter_policy"] == "bloomfilter"
+    assert "capacity : 5242880\n" in (Path(path) / "LOG").read_text()
+
+
+def test_without_parameters_it_is_what_the_documents_say(path):
+    for _ in range(2):
+        DB(path, create_if_missing=True).close()
+    wanted = {
+        "wal_recovery_mode": "kTolerateCorruptedTailRecords",
+        "paranoid_checks": "true",
+        "write_buffer_size": str(64 << 20),
+        "max_open_files": "1000",
+        "block_size": "4096",
+        "block_restart_interval": "16",
+        "target_file_size_base": str(64 << 20),
+        "compression": "kSnappyCompression",
+        "filter_policy": "nullptr",
+        "enable_blob_files": "false",
+        "keep_log_file_num": "5",
+    }
+    found = options_in(path)
+    assert {name: found.get(name) for name in wanted} == wanted
+    assert "capacity : 33554432\n" in (Path(path) / "LOG").read_text()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error"),
+    [
+        ({"compression": "lz4"}, ValueError),
+        ({"compression": 5}, TypeError),
+        ({"write_buffer_size": "1"}, TypeError),
+        ({"write_buffer_size": -1}, OverflowError),
+        ({"lru_cache_size": -1}, OverflowError),
+        ({"bloom_filter_bits": "1"}, TypeError),
+        ({"comparator": len}, ValueError),
+        ({"comparator_name": b"name"}, ValueError),
+        ({"comparator": len, "comparator_name": "name"}, TypeError),
+        ({"comparator": b"len", "comparator_name": b"name"}, TypeError),
+        ({"comparator": len, "comparator_name": b"name"}, NotImplementedError),
+        ({"unheard_of": 1}, TypeError),
+        ({"create_if_missing": 1}, TypeError),
+        ({"error_if_exists": 1}, TypeError),
+    ],
+    ids=str,
+)
+def test_a_parameter_that_cannot_be_is_refused_before_anything_is_made(path, wanted, error):
+    with pytest.raises(error):
+        DB(path, **{"create_if_missing": True} | wanted)
+    assert not Path(path).exists()
+    if "create_if_missing" not in wanted and "error_if_exists" not in wanted:
+        with pytest.raises(error):
+            engine.repair_db(path, **wanted)
+
+
+def test_a_name_is_str_or_bytes_in_utf_8(path):
+    for opened in (path, path.encode()):
+        with DB(opened, create_if_missing=True, compression=b"snappy") as db:
+            assert db.name == opened
+            assert f"DB with name {opened!r} at 0x" in repr(db)
+        assert "(closed)" in repr(db)
+    assert repr(db.prefixed_db(b"p")).startswith("<queueber.store.engine.PrefixedDB with prefix b'p' at 0x")
+    for bad, error in ((5, TypeError), (Path(path), TypeError), (path + "\ud800", ValueError), (b"\xff", ValueError)):
+        for use in (DB, engine.repair_db, engine.destroy_db):
+            with pytest.raises(error):
+                use(bad)
+
+
+def test_a_directory_that_may_not_be_written_to_is_refused_as_the_system_would(tmp_path, monkeypatch):
+    """Nothing is forbidden to root, as whom tests may run; so the system's answer is given here."""
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    with pytest.raises(engine.IOError, match="Permission denied"):
+        DB(str(tmp_path), create_if_missing=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_waits_for_rocksdb_and_not_inside_of_it(db, monkeypatch):
+    """plyvel's users know of no `Stalled`."""
+    waits = []
+    monkeypatch.setattr("queueber.store.engine.handle.sleep", waits.append)
+    attempts = iter([Exception("Result incomplete: Write stall"), Exception("Result incomplete: Write stall"), None])
+
+    def attempt() -> None:
+        if error := next(attempts):
+            raise error
+
+    db._handle.write(attempt, sync=False)
+    assert len(waits) == 2
+    assert next(attempts, "none left") == "none left"
 
 
 def test_rocksdicts_own_file_has_no_say(path):

@@ -11,7 +11,7 @@ from queueber.store.kv import Stalled, write_all
 
 @pytest.fixture
 def db(tmp_path):
-    with DB(str(tmp_path), create_if_missing=True) as opened:
+    with DB.tuned(tmp_path, create_if_missing=True) as opened:
         yield opened
 
 

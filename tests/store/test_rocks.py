@@ -36,7 +36,7 @@ def die():
 
     def now(store, path: Path) -> None:
         # A copy is what a kill leaves only as long as nothing goes on in the background.
-        native = store._db._native
+        native = store._db._handle.native
         while native.property_int_value("rocksdb.num-running-compactions") or native.property_int_value(
             "rocksdb.compaction-pending"
         ):
@@ -105,7 +105,7 @@ def test_a_second_server_is_told_in_one_line(path):
 
 def test_a_refused_directory_is_free_again(path):
     open_store(path).close()
-    with DB(str(path / "db")) as db:
+    with DB.tuned(path / "db") as db:
         write_format(db, "", FORMAT + 1)
     for _ in range(2):
         with refused(path, f"format {FORMAT + 1}, which a newer Queueber wrote; this one reads up to {FORMAT}"):
@@ -114,7 +114,7 @@ def test_a_refused_directory_is_free_again(path):
 
 def test_a_database_of_no_format_is_refused(path):
     open_store(path).close()
-    with DB(str(path / "db")) as db:
+    with DB.tuned(path / "db") as db:
         db.delete(FORMAT_KEY)
     with refused(path, "does not say of which format it is"):
         open_store(path)
@@ -408,5 +408,5 @@ def test_the_errors_of_the_engine_are_errors_of_storage():
 
 def test_a_database_says_what_it_was_created_for(path):
     open_store(path, durability=Durability.NONE).close()
-    with DB(str(path / "db")) as db:
+    with DB.tuned(path / "db") as db:
         assert read_format(db).durability == "none"

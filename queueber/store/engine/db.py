@@ -1,24 +1,22 @@
-"""
-The database.
+"""The database."""
 
-plyvel's `snapshot` is not here yet.  rocksdict's own does not help with it:
-in 0.3.29 only look-ups by key see its moment, its iterators see the present.
-"""
-
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack, cast
-from weakref import WeakSet
 
-import rocksdict
-
-from queueber.store.engine import tuning
-from queueber.store.engine.batch import WriteBatch, as_bytes
-from queueber.store.engine.errors import Error, translating
-from queueber.store.engine.iterator import Iterator, Range
+from queueber.store.engine import measures, parameters, tuning
+from queueber.store.engine.arguments import as_bytes, flag_of, key_of, wrong_type
+from queueber.store.engine.batch import WriteBatch
+from queueber.store.engine.cursor import read_options
+from queueber.store.engine.errors import translated, translating
+from queueber.store.engine.files import check_openable, directory
+from queueber.store.engine.handle import Handle
+from queueber.store.engine.iterator import Iterator, Range, iterate
+from queueber.store.engine.parameters import Parameters
 from queueber.store.engine.prefixed import PrefixedDB
+from queueber.store.engine.raw import RawIterator
+from queueber.store.engine.snapshot import Snapshot
 
 
 class DB:
@@ -31,89 +29,109 @@ class DB:
     """
 
     def __init__(
-        self, name: str | bytes, *, create_if_missing: bool = False, error_if_exists: bool = False, wal: bool = True
+        self,
+        name: str | bytes,
+        *,
+        create_if_missing: bool = False,
+        error_if_exists: bool = False,
+        **wanted: Unpack[Parameters],
     ) -> None:
         """
         Open the database in the directory *name*.
 
         Args:
-            name: the directory.
+            name: the directory, in UTF-8.
             create_if_missing: make it, if it is not there.
             error_if_exists: refuse one that is there.
+            wanted: plyvel's other parameters, each described in `Parameters`.
+        """
+        self._name = name
+        path = directory(name)
+        create = flag_of(create_if_missing, "create_if_missing")
+        refuse = flag_of(error_if_exists, "error_if_exists")
+        options = parameters.options(create=create, **wanted)
+        check_openable(path, create_if_missing=create, error_if_exists=refuse)
+        self._handle = Handle(path, options, wal=True, patient=True)
+
+    @classmethod
+    def tuned(cls, path: Path, *, create_if_missing: bool = False, wal: bool = True) -> Self:
+        """
+        The database in *path*, set up for the store as `tuning` says; not part of plyvel's interface.
+
+        Writes on it raise `Stalled` where those on others wait.
+
+        Args:
+            path: the directory.
+            create_if_missing: make it, if it is not there.
             wal: keep a write-ahead log.  Without it a process that dies loses what was written since the last `sync`.
         """
-        self._name = os.fsdecode(name)
-        exists = (Path(self._name) / "CURRENT").exists()
-        # rocksdict makes the directory and a file in it before RocksDB gets to refuse.
-        if exists and error_if_exists:
-            raise Error(f"Invalid argument: {self._name}: exists (error_if_exists is true)")
-        if not exists and not create_if_missing:
-            raise Error(f"Invalid argument: {self._name}: does not exist (create_if_missing is false)")
-        self._wal = wal
-        self._write_options = tuning.write_options(wal=wal)
-        self._open: WeakSet[Iterator] = WeakSet()
-        self._closed = False
+        check_openable(path, create_if_missing=create_if_missing, error_if_exists=False)
+        made = cls.__new__(cls)
+        made._name = str(path)  # noqa: SLF001 - a constructor
         options = tuning.options(create=create_if_missing)
-        with translating():
-            # A column family without options of its own would get those of the last open, with a tiny cache.
-            self._native = rocksdict.Rdict(self._name, options, column_families={"default": options})
+        made._handle = Handle(path, options, wal=wal, patient=False)  # noqa: SLF001
+        return made
 
     @property
-    def name(self) -> str:
-        """The directory."""
+    def name(self) -> str | bytes:
+        """The directory, as it was given."""
         return self._name
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._closed
+        return self._handle.closed
+
+    def __repr__(self) -> str:
+        return f"<{__package__}.DB with name {self._name!r}{' (closed)' * self.closed} at {id(self):#x}>"
 
     def close(self) -> None:
-        """Close what was opened from here, then let go of the files.  Does nothing the second time."""
-        if not self._closed:
-            self._closed = True
-            # RocksDB stays open, and its directory held, for as long as an iterator lives.
-            for opened in list(self._open):
-                opened.close()
-            with translating():
-                self._native.close()
+        """
+        Close what was opened from here, write out what is in memory, and let go of the files.
 
-    def get(self, key: bytes, default: bytes | None = None) -> bytes | None:
-        """The value of *key*, or *default*."""
-        with translating():
-            value: bytes | None = self._native.get(as_bytes(key), default)
+        Does nothing the second time.
+        """
+        self._handle.close()
+
+    def get(
+        self, key: bytes, default: bytes | None = None, *, verify_checksums: bool = True, fill_cache: bool = True
+    ) -> bytes | None:
+        """The value of *key*, or *default*; unlike plyvel's it checks what it reads, unless told not to."""
+        if type(key) is not bytes:
+            raise wrong_type("key", "bytes", key)
+        native = self._handle.native
+        try:
+            if verify_checksums is True and fill_cache is True:
+                value: bytes | None = native.get(key, default)
+            else:
+                verify, fill = flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache")
+                value = native.get(key, default, read_options(verify, fill))
+        except Exception as error:
+            raise translated(error) from error
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of *keys*, in that order, None where there is none.  Other threads run meanwhile."""
         with translating():
             # The stub of rocksdict knows nothing of lists.
-            return cast(list[bytes | None], self._native.get(list(keys)))
+            return cast(list[bytes | None], self._handle.native.get(list(keys)))
 
     def put(self, key: bytes, value: bytes, *, sync: bool = False) -> None:
         """Set *key* to *value*; durable when this returns if *sync*."""
-        with translating():
-            self._native.put(as_bytes(key), as_bytes(value), self._write_options)
-        if sync:
-            self.sync()
+        key, value, synced = key_of(key), as_bytes(value), flag_of(sync, "sync")
+        handle = self._handle
+        handle.write(lambda: handle.native.put(key, value, handle.write_options), sync=synced)
 
     def delete(self, key: bytes, *, sync: bool = False) -> None:
         """Remove *key*, whether or not it is there; durable when this returns if *sync*."""
-        with translating():
-            self._native.delete(as_bytes(key), self._write_options)
-        if sync:
-            self.sync()
+        key, synced = key_of(key), flag_of(sync, "sync")
+        handle = self._handle
+        handle.write(lambda: handle.native.delete(key, handle.write_options), sync=synced)
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
         """A batch; as a context manager it is written at the end, but not after an error if *transaction*."""
-        return WriteBatch(self, transaction=transaction, sync=sync)
-
-    def write_native(self, batch: rocksdict.WriteBatch, *, sync: bool) -> None:
-        """Write rocksdict's own kind of *batch*, which is used up by this.  For `WriteBatch` only."""
-        with translating():
-            self._native.write(batch, self._write_options)
-        if sync:
-            self.sync()
+        transaction, sync = flag_of(transaction, "transaction"), flag_of(sync, "sync")
+        return WriteBatch(self._handle, b"", transaction=transaction, sync=sync)
 
     def sync(self) -> None:
         """
@@ -123,34 +141,55 @@ class DB:
         by itself.  An error is final: a second attempt may succeed without
         the data being there.
         """
-        with translating():
-            if self._wal:
-                self._native.flush_wal(True)
-            else:
-                self._native.flush(True)
+        self._handle.sync()
 
     def sequence(self) -> int:
         """The number of the last write.  It grows by one with each row written and outlives restarts."""
         with translating():
-            return self._native.latest_sequence_number()
+            return self._handle.native.latest_sequence_number()
 
     def iterator(self, **wanted: Unpack[Range]) -> Iterator:
         """A walk over the rows in a range, as they are now."""
-        return self.iterator_below(b"", wanted)
-
-    def iterator_below(self, base: bytes, wanted: Range) -> Iterator:
-        """A walk over the rows below *base*.  For this package only."""
-        with translating():
-            made = Iterator(self._native, base=base, **wanted)
-        self._open.add(made)
-        return made
+        return iterate(self._handle, self._handle, b"", wanted)
 
     def __iter__(self) -> Iterator:
         return self.iterator()
 
+    def raw_iterator(self, *, verify_checksums: bool = True, fill_cache: bool = True) -> RawIterator:
+        """An iterator that is moved and asked by hand, over the rows as they are now."""
+        verify, fill = flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache")
+        return RawIterator(self._handle, self._handle, verify_checksums=verify, fill_cache=fill)
+
+    def snapshot(self) -> Snapshot:
+        """The database as it is now."""
+        return Snapshot(self._handle, b"")
+
     def prefixed_db(self, prefix: bytes) -> PrefixedDB:
         """The part of this database whose keys begin with *prefix*, seen without it."""
-        return PrefixedDB(self, prefix)
+        return PrefixedDB(self, self._handle, prefix)
+
+    def get_property(self, name: bytes) -> bytes | None:
+        """What RocksDB says of itself under *name*, or None; `leveldb.` at its beginning stands for `rocksdb.`."""
+        asked = key_of(name, "name")
+        with translating():
+            return measures.property_of(self._handle.native, asked)
+
+    def compact_range(self, *, start: bytes | None = None, stop: bytes | None = None) -> None:
+        """Rewrite the rows from *start* up to *stop*, both of them open if None, without what was overwritten."""
+        for bound, name in ((start, "start"), (stop, "stop")):
+            if bound is not None:
+                key_of(bound, name)
+        with translating():
+            self._handle.native.compact_range(start, stop)
+
+    def approximate_size(self, start: bytes, stop: bytes) -> int:
+        """About how many bytes of table files the rows from *start* up to *stop* take."""
+        return self.approximate_sizes((start, stop))[0]
+
+    def approximate_sizes(self, *ranges: tuple[bytes, bytes]) -> list[int]:
+        """The same for several ranges, each a pair of start and stop."""
+        with translating():
+            return measures.approximate_sizes(self._handle.native, ranges)
 
     def __enter__(self) -> Self:
         return self

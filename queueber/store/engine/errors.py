@@ -27,6 +27,10 @@ class CorruptionError(Error):
     """Bytes on disk are not those that were written."""
 
 
+class IteratorInvalidError(Error):
+    """A raw iterator was asked for its row and is at none."""
+
+
 def translated(error: Exception) -> Exception:
     """What to raise in place of *error*, which came out of rocksdict; *error* itself if it says enough."""
     if isinstance(error, DbClosedError):

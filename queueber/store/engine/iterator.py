@@ -1,11 +1,11 @@
-"""A walk over a range of keys."""
+"""A walk over a range of keys, in both directions."""
 
-from types import TracebackType
 from typing import Self, TypedDict
 
-import rocksdict
-
-from queueber.store.engine.errors import translated
+from queueber.store.engine.arguments import key_of, wrong_type
+from queueber.store.engine.cursor import Cursor, CursorOwner, Source, closed_iterator, read_options
+from queueber.store.engine.errors import translated, translating
+from queueber.store.engine.handle import Handle
 from queueber.store.kv import Row, first_after
 
 
@@ -20,22 +20,50 @@ class Range(TypedDict, total=False):
     prefix: bytes | None
     include_key: bool
     include_value: bool
+    verify_checksums: bool
+    fill_cache: bool
 
 
-class Iterator:
+_BOUNDS = ("start", "stop", "prefix")
+
+
+def iterate(handle: Handle, source: Source, base: bytes, wanted: Range) -> "Iterator":
     """
-    plyvel's `Iterator`, forwards or backwards, over what the database held when this was made.
+    A walk over what *source* has below *base*, whose keys are taken and given without it.
 
-    It drives rocksdict's lowest-level iterator.  The comfortable ones
-    (`items`, `keys`) end at damaged data as if there were no more rows, and
-    `set_iterate_lower_bound` sets the *upper* bound in rocksdict 0.3.29.
+    Raises:
+        TypeError: *wanted* has a prefix and another bound, or something that is no argument of plyvel's.
+    """
+    for name, value in wanted.items():
+        if type(value) is not (bytes if name in _BOUNDS else bool) and value is not None:
+            raise wrong_type(name, "bytes" if name in _BOUNDS else "a bool", value)
+    kind = Backwards if wanted.get("reverse") else Iterator
+    with translating():
+        return kind(handle, source, base, **wanted)
+
+
+class Iterator(CursorOwner):
+    """
+    plyvel's `Iterator`, over what the database held when this was made.
+
+    Its place is always between two rows, or before the first or behind the
+    last one of its range.  A step to either side returns the row that it steps
+    over, so that a step forth and one back return the same row.
+
+    The cursor is at one of the two rows beside that place:
+
+    | `_passed` | cursor is | cursor at no row means | after |
+    |---|---|---|---|
+    | no  | at the row behind the place | the place is behind the last row | a step forwards, a seek |
+    | yes | at the row before the place | the place is before the first row | a step backwards |
     """
 
     def __init__(
         self,
-        source: rocksdict.Rdict,
+        handle: Handle,
+        source: Source,
+        base: bytes,
         *,
-        base: bytes = b"",
         reverse: bool = False,
         start: bytes | None = None,
         stop: bytes | None = None,
@@ -44,8 +72,9 @@ class Iterator:
         prefix: bytes | None = None,
         include_key: bool = True,
         include_value: bool = True,
+        verify_checksums: bool = True,
+        fill_cache: bool = True,
     ) -> None:
-        """Walk over *source*, or the keys in it that begin with *base*, given without it; the rest is plyvel's."""
         if prefix is not None:
             if start is not None or stop is not None:
                 raise TypeError("'prefix' cannot be used together with 'start' or 'stop'")
@@ -53,43 +82,42 @@ class Iterator:
         else:
             lower = base if start is None else base + start + (b"" if include_start else b"\0")
             upper = first_after(base) if stop is None else base + stop + (b"\0" if include_stop else b"")
-        self._lower = lower
-        self._reverse = reverse
+        self._base = base
         self._strip = len(base)
+        self._lower = lower
         self._with_key = include_key
         self._with_value = include_value
-        self._options = rocksdict.ReadOptions()
-        if upper is not None:
-            self._options.set_iterate_upper_bound(upper)
-        self._native: rocksdict.RdictIter | None = source.iter(self._options)
+        self._options = options = read_options(verify_checksums, fill_cache, upper)
+        self._cursor = cursor = source.cursor(options, upper)
+        self._passed = reverse
         if reverse:
-            self._native.seek_to_last()
+            cursor.seek_to_last()
         else:
-            self._native.seek(lower)
+            cursor.seek(lower)
+        handle.keep(self)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Row:
-        native = self._native
-        if native is None:
-            raise RuntimeError("the iterator is closed")
+        cursor = self._cursor
+        if cursor is None:
+            raise closed_iterator()
         key, value = b"", None
         try:
-            more = native.valid()
+            if self._passed:
+                self._turn_forwards(cursor)
+            more = cursor.valid()
             if more:
-                key = native.key()
-                value = native.value() if self._with_value else None
-                if self._reverse:
-                    native.prev()
-                else:
-                    native.next()
+                key = cursor.key()
+                value = cursor.value() if self._with_value else None
+                cursor.next()
             else:
                 # The end and a row that cannot be read look the same until one asks.
-                native.status()
+                cursor.status()
         except Exception as error:
             raise translated(error) from error
-        if not more or key < self._lower:
+        if not more:
             raise StopIteration
         if self._strip:
             key = key[self._strip :]
@@ -97,14 +125,82 @@ class Iterator:
             return (key, value) if self._with_value else key
         return value
 
-    def close(self) -> None:
-        """Let go of what the database held when this was made."""
-        self._native = None
+    def prev(self) -> Row:
+        """
+        The row before this place, which is then behind it.
 
-    def __enter__(self) -> Self:
-        return self
+        Raises:
+            StopIteration: there is none in the range.
+        """
+        cursor = self._cursor
+        if cursor is None:
+            raise closed_iterator()
+        key, value = b"", None
+        try:
+            if not self._passed:
+                self._turn_backwards(cursor)
+            more = cursor.valid()
+            if more:
+                key = cursor.key()
+                more = key >= self._lower
+                if more:
+                    value = cursor.value() if self._with_value else None
+                    cursor.prev()
+            else:
+                cursor.status()
+        except Exception as error:
+            raise translated(error) from error
+        if not more:
+            raise StopIteration
+        if self._strip:
+            key = key[self._strip :]
+        if self._with_key:
+            return (key, value) if self._with_value else key
+        return value
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
-        self.close()
+    def _turn_forwards(self, cursor: Cursor) -> None:
+        """Put *cursor* behind the place."""
+        if cursor.valid():
+            cursor.next()
+        else:
+            cursor.status()
+            cursor.seek(self._lower)
+        self._passed = False
+
+    def _turn_backwards(self, cursor: Cursor) -> None:
+        """Put *cursor* before the place."""
+        if cursor.valid():
+            cursor.prev()
+        else:
+            cursor.status()
+            cursor.seek_to_last()
+        self._passed = True
+
+    def seek_to_start(self) -> None:
+        """Go before the first row of the range, whatever the direction."""
+        cursor = self._opened()
+        with translating():
+            cursor.seek(self._lower)
+        self._passed = False
+
+    def seek_to_stop(self) -> None:
+        """Go behind the last row of the range, whatever the direction."""
+        cursor = self._opened()
+        with translating():
+            cursor.seek_to_last()
+        self._passed = True
+
+    def seek(self, target: bytes) -> None:
+        """Go before the first row at or above *target*, but not out of the range."""
+        cursor = self._opened()
+        wanted = max(self._base + key_of(target, "target"), self._lower)
+        with translating():
+            cursor.seek(wanted)
+        self._passed = False
+
+
+class Backwards(Iterator):
+    """An iterator made with `reverse`: the same, but a step ahead is one back."""
+
+    __next__ = Iterator.prev
+    prev = Iterator.__next__

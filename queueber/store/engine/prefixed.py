@@ -2,8 +2,11 @@
 
 from typing import TYPE_CHECKING, Unpack
 
+from queueber.store.engine.arguments import flag_of, key_of
 from queueber.store.engine.batch import WriteBatch
-from queueber.store.engine.iterator import Iterator, Range
+from queueber.store.engine.handle import Handle
+from queueber.store.engine.iterator import Iterator, Range, iterate
+from queueber.store.engine.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from queueber.store.engine.db import DB
@@ -12,9 +15,10 @@ if TYPE_CHECKING:
 class PrefixedDB:
     """plyvel's `PrefixedDB`: the keys that begin with a prefix, seen without it.  There is nothing to close."""
 
-    def __init__(self, db: "DB", prefix: bytes) -> None:
+    def __init__(self, db: "DB", handle: Handle, prefix: bytes) -> None:
         self._db = db
-        self._prefix = prefix
+        self._handle = handle
+        self._prefix = key_of(prefix, "prefix")
 
     @property
     def db(self) -> "DB":
@@ -26,29 +30,40 @@ class PrefixedDB:
         """What all its keys begin with, in the whole database."""
         return self._prefix
 
-    def get(self, key: bytes, default: bytes | None = None) -> bytes | None:
+    def __repr__(self) -> str:
+        return f"<{__package__}.PrefixedDB with prefix {self._prefix!r} at {id(self):#x}>"
+
+    def get(
+        self, key: bytes, default: bytes | None = None, *, verify_checksums: bool = True, fill_cache: bool = True
+    ) -> bytes | None:
         """The value of *key*, or *default*."""
-        return self._db.get(self._prefix + key, default)
+        whole = self._prefix + key_of(key)
+        return self._db.get(whole, default, verify_checksums=verify_checksums, fill_cache=fill_cache)
 
     def put(self, key: bytes, value: bytes, *, sync: bool = False) -> None:
         """Set *key* to *value*; durable when this returns if *sync*."""
-        self._db.put(self._prefix + key, value, sync=sync)
+        self._db.put(self._prefix + key_of(key), value, sync=sync)
 
     def delete(self, key: bytes, *, sync: bool = False) -> None:
         """Remove *key*, whether or not it is there; durable when this returns if *sync*."""
-        self._db.delete(self._prefix + key, sync=sync)
+        self._db.delete(self._prefix + key_of(key), sync=sync)
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
         """A batch whose keys all get the prefix."""
-        return WriteBatch(self._db, prefix=self._prefix, transaction=transaction, sync=sync)
+        transaction, sync = flag_of(transaction, "transaction"), flag_of(sync, "sync")
+        return WriteBatch(self._handle, self._prefix, transaction=transaction, sync=sync)
 
     def iterator(self, **wanted: Unpack[Range]) -> Iterator:
         """A walk over the rows in a range."""
-        return self._db.iterator_below(self._prefix, wanted)
+        return iterate(self._handle, self._handle, self._prefix, wanted)
 
     def __iter__(self) -> Iterator:
         return self.iterator()
 
+    def snapshot(self) -> Snapshot:
+        """The part as it is now."""
+        return Snapshot(self._handle, self._prefix)
+
     def prefixed_db(self, prefix: bytes) -> "PrefixedDB":
         """The part of this part whose keys begin with *prefix* after its own."""
-        return PrefixedDB(self._db, self._prefix + prefix)
+        return PrefixedDB(self._db, self._handle, self._prefix + key_of(prefix, "prefix"))

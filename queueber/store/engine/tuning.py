@@ -1,5 +1,5 @@
 """
-How RocksDB is set up, each setting with the access pattern or the fault behind it.
+How RocksDB is set up for the store, each setting with the access pattern or the fault behind it.
 
 What is not named here has RocksDB's own default on purpose; in particular
 nothing ever sets `manual_wal_flush`, `enable_pipelined_write`,
@@ -42,8 +42,8 @@ DELETIONS_TRIGGER = 512
 BLOOM_BITS_PER_KEY = 10
 
 
-def options(*, create: bool) -> Options:
-    """Options for opening a database, which is created if *create* and it is not there."""
+def safe_options(*, create: bool) -> Options:
+    """What holds for every database, whoever opens it: nothing is lost silently, and nothing piles up."""
     chosen = Options(raw_mode=True)  # any other mode unpickles what it reads
     chosen.create_if_missing(create)
 
@@ -55,6 +55,19 @@ def options(*, create: bool) -> Options:
     chosen.set_recycle_log_file_num(0)
     chosen.set_wal_bytes_per_sync(0)
     chosen.set_max_total_wal_size(LOG_BYTES_MAX)
+
+    # Deleting files that nobody needs any longer is not the business of the thread that closes an iterator.
+    chosen.set_avoid_unnecessary_blocking_io(True)
+
+    # RocksDB's own log: by default a thousand old ones are kept, one more with every start.
+    chosen.set_keep_log_file_num(5)
+    chosen.set_max_log_file_size(4 * MIB)
+    return chosen
+
+
+def options(*, create: bool) -> Options:
+    """Options for opening the store's database, which is created if *create* and it is not there."""
+    chosen = safe_options(create=create)
 
     # Writing.
     chosen.set_write_buffer_size(WRITE_BUFFER_BYTES)
@@ -74,12 +87,6 @@ def options(*, create: bool) -> Options:
     # Reading.
     chosen.set_block_based_table_factory(_tables())
     chosen.set_max_open_files(OPEN_FILES_MAX)
-    # Deleting files that nobody needs any longer is not the business of the thread that closes an iterator.
-    chosen.set_avoid_unnecessary_blocking_io(True)
-
-    # RocksDB's own log: by default a thousand old ones are kept, one more with every start.
-    chosen.set_keep_log_file_num(5)
-    chosen.set_max_log_file_size(4 * MIB)
     return chosen
 
 

@@ -1,0 +1,104 @@
+"""The open RocksDB that a `DB` and all that was opened from it share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import sleep
+from typing import Protocol
+from weakref import WeakSet
+
+import rocksdict
+
+from queueber.store.engine import tuning
+from queueber.store.engine.errors import translating
+from queueber.store.kv import Stalled
+
+_PATIENCE = 0.01
+"""Seconds between the attempts of a write that RocksDB wants to slow down."""
+
+
+class Closable(Protocol):
+    """What holds on to the files until it is closed."""
+
+    def close(self) -> None:
+        """Let go of them.  Nothing happens the second time."""
+
+
+class Handle:
+    """
+    RocksDB, open.
+
+    It knows what was opened from it, weakly, because RocksDB stays open and
+    its directory held for as long as one iterator lives.
+    """
+
+    def __init__(self, path: Path, options: rocksdict.Options, *, wal: bool, patient: bool) -> None:
+        """
+        Open the database in *path*.
+
+        Args:
+            path: the directory.
+            options: what RocksDB runs with.
+            wal: keep a write-ahead log.
+            patient: writes that RocksDB wants to slow down wait for it, as against raising `Stalled`.
+        """
+        self.closed = False
+        self.write_options = tuning.write_options(wal=wal)
+        self._wal = wal
+        self._patient = patient
+        self._opened: WeakSet[Closable] = WeakSet()
+        with translating():
+            # A column family without options of its own would get those of the last open, with a tiny cache.
+            self.native = rocksdict.Rdict(str(path), options, column_families={"default": options})
+
+    def check(self) -> None:
+        """Raise `RuntimeError` if it is closed."""
+        if self.closed:
+            raise RuntimeError("the database is closed")
+
+    def keep(self, opened: Closable) -> None:
+        """Close *opened* before the database, if it still lives then."""
+        self._opened.add(opened)
+
+    def cursor(self, options: rocksdict.ReadOptions, upper: bytes | None) -> rocksdict.RdictIter:  # noqa: ARG002
+        """A cursor over the rows as they are now.  *upper* must be in *options* already, which must outlive it."""
+        if self.closed:
+            self.check()
+        return self.native.iter(options)
+
+    def write(self, attempt: Callable[[], None], *, sync: bool) -> None:
+        """
+        Call *attempt*, which writes at once or fails, and then `sync` if so wanted.
+
+        Raises:
+            Stalled: nothing was written; never if this is patient.
+        """
+        self.check()
+        while True:
+            try:
+                with translating():
+                    attempt()
+                break
+            except Stalled:
+                if not self._patient:
+                    raise
+            # Here and not in RocksDB, where rocksdict would hold the interpreter meanwhile.
+            sleep(_PATIENCE)
+        if sync:
+            self.sync()
+
+    def sync(self) -> None:
+        """Return once everything written before the call would survive a power cut."""
+        with translating():
+            if self._wal:
+                self.native.flush_wal(True)
+            else:
+                self.native.flush(True)
+
+    def close(self) -> None:
+        """Close what was opened from here, then let go of the files.  Does nothing the second time."""
+        if not self.closed:
+            self.closed = True
+            for opened in list(self._opened):
+                opened.close()
+            with translating():
+                self.native.close()
