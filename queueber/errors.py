@@ -30,6 +30,11 @@ class QueueberError(Exception):
 
     kind: ClassVar[Kind] = Kind.FAILED
 
+    def __init__(self, *args: object, limit: str | None = None) -> None:
+        super().__init__(*args)
+        self.limit = limit
+        """The name of the limit that was hit, as it is in `queueber.limits.Limits`; None when it was none."""
+
 
 class InvalidRequest(QueueberError):
     """The request can never be carried out as it stands.  Nothing was done."""
@@ -69,6 +74,6 @@ class StorageError(QueueberError):
     """The data directory cannot be used as it is.  The text says why and names it."""
 
 
-def too_large(field: str, *, value: int, limit: int, unit: str) -> InvalidRequest:
-    """The error for a *field* that is above its *limit* for ever."""
-    return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}")
+def too_large(field: str, *, value: int, limit: int, unit: str, name: str | None = None) -> InvalidRequest:
+    """The error for a *field* that is above its *limit* for ever; *name* is that limit's own."""
+    return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}", limit=name)

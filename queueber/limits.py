@@ -1,102 +1,223 @@
+# ruff: noqa: RUF009  (a call makes each field, as attrs has it)
 """
 Every bound Queueber puts on its peers and on itself, with its reason.
 
 What can never fit is `failed`, what passes with time is `overloaded`, and what
-makes a byte stream untrustworthy ends its connection; ``docs/protocol.md`` has
-the table.
+makes a byte stream untrustworthy ends its connection.  A limit on peers is an
+option of the server, a counter, and a row of the table in
+``docs/protocol.md``; all of that is made from, or held against, `PEER_LIMITS`.
 """
 
-from attrs import frozen
+from enum import StrEnum
+from typing import Any
 
-from queueber.units import DAY, KIB, MIB, SECOND, YEAR, SpanMs
+from attrs import field, fields, frozen
+
+from queueber.units import DAY, GIB, KIB, MIB, SECOND, YEAR, SpanMs, Unit, quantity
 
 # A frame carries one call or one return.  The C++ and Go libraries refuse more
 # than 64 MiB by default; a quarter of that is ample for a work queue and keeps
 # one hostile peer from holding much memory.
 FRAME_BYTES_MAX = 16 * MIB
 
-# What C++ accepts in one stream message; Go stops one later.
-SEGMENTS_MAX = 512
-
-# A call with the largest add still needs room for pointers and RPC headers.
-CONTENTS_BYTES_MAX = 8 * MIB
-ADD_BYTES_MAX = 15 * MIB
-POLL_BYTES_MAX = 15 * MIB
-
 QUEUE_NAME_BYTES_MAX = 255
 
 # Transforms walk from a result to a capability in it.  Ours lie one field deep.
 TRANSFORM_OPS_MAX = 16
 
+# Not an option: a server follows only pointers that its schema knows, and no
+# message of that schema is a tenth as deep.  It bounds generic readers.
+POINTER_DEPTH_MAX = 64
 
-LEASE_MS_MAX = SpanMs(7 * DAY)
-DELAY_MS_MAX = SpanMs(10 * YEAR)
-IDLE_CLOSE_MS = SpanMs(30 * SECOND)
+# What the RPC headers and pointers around the items of a message may take.
+_ENVELOPE_BYTES = 4 * KIB
+_ITEM_ENVELOPE_BYTES = 64
+
+
+class Beyond(StrEnum):
+    """What happens to whoever goes beyond a limit."""
+
+    ABORT = "abort"
+    """The connection ends: its stream cannot be trusted, or its peer does not get on."""
+
+    FAILED = "failed"
+    """The call ends with that exception: it can never fit."""
+
+    OVERLOADED = "overloaded"
+    """The call ends with that exception: it may fit later."""
+
+    CLAMPED = "clamped"
+    """The limit is taken in place of what was asked for."""
+
+    FEWER = "fewer items, at least one"
+    """The reply holds less than was asked for."""
+
+    PAUSED = "not read, its polls wait"
+    """Nothing more is read from the peer, and none of its waiting polls is served, until it has caught up."""
+
+    REFUSED = "closed at once"
+    """A connection is closed as soon as it was made."""
+
+
+@frozen
+class PeerLimit:
+    """What there is to know about one limit on peers, beside its reason."""
+
+    name: str
+    default: int
+    unit: Unit
+    low: int
+    high: int
+    beyond: Beyond
+    says: str
+    """What is limited, to follow the figure."""
+
+    @property
+    def zero(self) -> str | None:
+        """What 0 means, where it is allowed."""
+        return "unlimited" if self.low == 0 else None
+
+    @property
+    def figure(self) -> str:
+        """The default, for a person."""
+        return self.zero if self.default == 0 and self.zero else quantity(self.default, self.unit)
+
+
+def _peer(default: int, unit: Unit, low: int, high: int, beyond: Beyond, says: str) -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"peer": (default, unit, low, high, beyond, says)})
+
+
+class UnusableLimits(ValueError):
+    """Limits that contradict each other, or one out of its range."""
 
 
 @frozen(kw_only=True)
 class Limits:
-    """The bounds a server runs with."""
+    """
+    The bounds a server runs with.  A figure of 0 stands for no limit where that is allowed.
 
-    frame_bytes: int = FRAME_BYTES_MAX
-    """One framed message, segment table included."""
+    Raises:
+        UnusableLimits: from `check`.
+    """
 
-    segments: int = SEGMENTS_MAX
-    """Segments of one message."""
+    # One message
 
-    traversal_factor: int = 2
-    """Bytes read out of a frame, at most, as a multiple of its length: what aliased pointers can cost."""
+    frame_bytes: int = _peer(
+        FRAME_BYTES_MAX, Unit.BYTES, 64 * KIB, GIB, Beyond.ABORT, "in a message, its table included"
+    )
+    """Checked when the table has come, before the body is waited for."""
 
-    pointer_depth: int = 64
-    """Pointers followed from the root to the deepest value."""
+    segments: int = _peer(512, Unit.COUNT, 1, 65_536, Beyond.ABORT, "in a message")
+    """What C++ accepts in one stream message; Go stops one later."""
 
-    items_per_add: int = 1_000
-    """Items in one add, checked before the list is walked: a million of no size fit in 32 bytes."""
+    traversal_factor: int = _peer(2, Unit.COUNT, 1, 64, Beyond.ABORT, "times a message's length may be read out of it")
+    """What aliased pointers can cost."""
 
-    contents_bytes: int = CONTENTS_BYTES_MAX
-    """Contents of one item."""
+    # One call
 
-    add_bytes: int = ADD_BYTES_MAX
-    """Contents of all the items of one add."""
+    items_per_add: int = _peer(1_000, Unit.COUNT, 1, 10_000, Beyond.FAILED, "items in an add")
+    """Checked before the list is walked: a million items of no size fit in 32 bytes."""
 
-    poll_items: int = 1_000
-    """Items in one poll's reply; a larger `numItems` is clamped."""
+    contents_bytes: int = _peer(8 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "in an item's contents")
+    """A call with the largest item still needs room for pointers and RPC headers."""
 
-    poll_bytes: int = POLL_BYTES_MAX
-    """Contents in one poll's reply, which holds at least one item all the same."""
+    add_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "of contents in an add")
+    """So that what fits these fits a frame."""
 
-    lease_ms_max: SpanMs = LEASE_MS_MAX
-    """The longest lease: a lost worker's items are not lost for longer."""
+    poll_items: int = _peer(1_000, Unit.COUNT, 1, 10_000, Beyond.CLAMPED, "items in a poll's reply")
+    """So that one poll's lease is one record of moderate size."""
 
-    delay_ms_max: SpanMs = DELAY_MS_MAX
-    """The longest delay of an item."""
+    poll_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FEWER, "of contents in a poll's reply")
+    """So that every client can read it.  One item always fits."""
 
-    wait_ms_max: SpanMs = DELAY_MS_MAX
-    """Longer waits of a poll are clamped to this, which no process outlives."""
+    lease_ms: SpanMs = _peer(SpanMs(7 * DAY), Unit.MS, 1, SpanMs(10 * YEAR), Beyond.FAILED, "that a lease may last")
+    """A lost worker's items are not lost for longer."""
 
-    outstanding_calls: int = 1_024
-    """Calls of one connection that have not been answered yet."""
+    delay_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 0, SpanMs(100 * YEAR), Beyond.FAILED, "of an item's delay")
+    """Sums of points and spans stay far from the ends of 64 bits.  Here 0 forbids delays."""
 
-    exports: int = 10_000
-    """Capabilities one connection may hold."""
+    wait_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 1, SpanMs(100 * YEAR), Beyond.CLAMPED, "that a poll may wait")
+    """Which no process outlives; a poll without a time-out waits for ever all the same."""
 
-    connections: int = 10_000
-    """Connections of one server."""
+    # One connection
 
-    pending_bytes: int = 256 * MIB
-    """Contents that wait for the disk, of all connections together; above it adds are `overloaded`."""
+    outstanding_calls: int = _peer(
+        1_024, Unit.COUNT, 1, 1_000_000, Beyond.OVERLOADED, "unanswered calls of a connection"
+    )
+    """Reading goes on: the Finish that would free one must get in."""
 
-    unsent_bytes: int = 8 * MIB
-    """Reply bytes a peer has not taken yet; above it the peer is not read and its waiting polls are not served."""
+    open_answers: int = _peer(
+        100_000, Unit.COUNT, 1, 10_000_000, Beyond.ABORT, "answers of a connection, returned and not finished"
+    )
+    """Peers that collect garbage late leave thousands open; one that never sends Finish must cost megabytes at most."""
 
-    waiting_polls: int = 50_000
-    """Polls that wait at the same time."""
+    exports: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.OVERLOADED, "capabilities of a connection")
+    """Queues that one peer has asked for by name."""
 
-    leased_items: int = 1_000_000
-    """Items under lease at the same time: each costs memory until it is removed or its lease ends."""
+    request_bytes: int = _peer(
+        16 * MIB,
+        Unit.BYTES,
+        1,
+        GIB,
+        Beyond.OVERLOADED,
+        "in adds of a connection that wait for the disk",
+    )
+    """One peer's share of what a slow disk makes everybody wait for.  One message always fits."""
 
-    queues: int = 1_000_000
-    """Queues with a name known to the server."""
+    unsent_bytes: int = _peer(8 * MIB, Unit.BYTES, 64 * KIB, GIB, Beyond.PAUSED, "of replies that a peer has not taken")
+    """Asking for ever more than one takes must not fill our memory."""
+
+    first_message_ms: SpanMs = _peer(
+        SpanMs(10 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "until a connection's first message has come whole"
+    )
+    """Real clients speak first and at once.  A TLS handshake is part of it."""
+
+    stalled_message_ms: SpanMs = _peer(
+        SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "without a byte of a message that has begun"
+    )
+    """Half a message holds memory and can only end in silence."""
+
+    stalled_replies_ms: SpanMs = _peer(
+        SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "in which a peer takes none of the replies it has waiting"
+    )
+    """Also for a connection that is being closed."""
+
+    idle_ms: SpanMs = _peer(SpanMs(0), Unit.MS, 0, YEAR, Beyond.ABORT, "without a byte and without a call under way")
+    """Off: a worker may well have nothing to say for days, and TCP's own keepalive finds the dead."""
+
+    # All connections
+
+    connections: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.REFUSED, "connections")
+    """Before it counts against a newcomer, the oldest connection that has not spoken yet makes room."""
+
+    connections_per_peer: int = _peer(0, Unit.COUNT, 0, 1_000_000, Beyond.REFUSED, "connections from one address")
+    """Off: whole clusters come from behind one address."""
+
+    pending_bytes: int = _peer(
+        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "in all adds that wait for the disk, 512 more an item"
+    )
+    """What a disk that stands still may cost: contents, and what an item costs beside them."""
+
+    buffered_bytes: int = _peer(
+        256 * MIB,
+        Unit.BYTES,
+        MIB,
+        64 * GIB,
+        Beyond.ABORT,
+        "of messages begun and replies not taken, in all",
+    )
+    """The connection that holds most of it is the one that ends."""
+
+    waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "polls that wait")
+    """Each is an object and a call that is open."""
+
+    leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Beyond.OVERLOADED, "items under lease")
+    """Each costs memory until it is removed or its lease ends."""
+
+    queues: int = _peer(1_000_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "queues that hold or held items")
+    """Each costs memory for good."""
+
+    # The server itself
 
     window_bytes: int = 64 * MIB
     """Items kept in memory at the heads of all queues together."""
@@ -104,8 +225,8 @@ class Limits:
     queue_window_bytes: int = 16 * MIB
     """The same at the head of one queue: dropping a tail sorts what is there, which must not take long."""
 
-    window_item_overhead: int = 512
-    """What an item in a window costs beside its contents, bytes."""
+    item_overhead: int = 512
+    """What an item in memory costs beside its contents, bytes."""
 
     refill_items: int = 1_000
     """Rows one refill of a window reads at most, so that a scan holds the interpreter for milliseconds only."""
@@ -122,14 +243,36 @@ class Limits:
     commit_bytes: int = 4 * MIB
     """Contents written by one commit, after at least one plan: the engine holds the interpreter while it takes them."""
 
-    idle_close_ms: SpanMs = IDLE_CLOSE_MS
-    """How long a peer whose connection is being closed may take to take its last replies."""
+    def check(self) -> None:
+        """
+        See to it that each peer limit is in its range, and that what one allows another does not make impossible.
 
+        Raises:
+            UnusableLimits: naming all limits that are not.
+        """
+        wrong = [
+            f"{limit.name} is {getattr(self, limit.name):,}; it must be {limit.low:,} to {limit.high:,}"
+            for limit in PEER_LIMITS
+            if not limit.low <= getattr(self, limit.name) <= limit.high
+        ]
+        add = self.add_bytes + self.items_per_add * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
+        poll = self.poll_bytes + self.poll_items * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
+        frame = f"frame_bytes is {self.frame_bytes:,}"
+        for holds, reason in (
+            (self.contents_bytes <= self.add_bytes, "contents_bytes is larger than add_bytes: no add could hold it"),
+            (self.contents_bytes <= self.poll_bytes, "contents_bytes is larger than poll_bytes: no poll could get it"),
+            (add <= self.frame_bytes, f"{frame}; the largest add would take {add:,}"),
+            (poll <= self.frame_bytes, f"{frame}; the largest poll's reply would take {poll:,}"),
+            (self.frame_bytes <= self.buffered_bytes, "frame_bytes is larger than buffered_bytes"),
+        ):
+            if not holds:
+                wrong.append(reason)
+        if wrong:
+            raise UnusableLimits("; ".join(wrong))
+
+
+PEER_LIMITS = tuple(PeerLimit(each.name, *each.metadata["peer"]) for each in fields(Limits) if "peer" in each.metadata)
+"""All limits on peers, in the order of their table."""
 
 DEFAULTS = Limits()
-
-# One item always fits a poll's reply, and that reply always fits a frame.
-assert CONTENTS_BYTES_MAX <= ADD_BYTES_MAX
-assert CONTENTS_BYTES_MAX <= POLL_BYTES_MAX
-assert POLL_BYTES_MAX + DEFAULTS.poll_items * 64 + 4 * KIB <= FRAME_BYTES_MAX
-assert ADD_BYTES_MAX + DEFAULTS.items_per_add * 64 + 4 * KIB <= FRAME_BYTES_MAX
+DEFAULTS.check()

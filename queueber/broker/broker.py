@@ -14,6 +14,7 @@ one claim takes from a queue are one plan, so that the floor in its record
 never passes an item that is not leased yet.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Protocol
 
@@ -65,6 +66,8 @@ class Broker:
 
     def __init__(self, ids: Ids, *, limits: Limits = DEFAULTS, bounds: ClaimBounds = DEFAULT_BOUNDS) -> None:
         self._ids = ids
+        self.limit_hits: Counter[str] = Counter()
+        """How often a limit changed what a call got without failing it, by the limit's name."""
         self._limits = limits
         self._queues = Queues(limits)
         self._leases = LeaseTable()
@@ -76,6 +79,7 @@ class Broker:
             journal=self._journal,
             limits=limits,
             bounds=bounds,
+            limit_hits=self.limit_hits,
         )
         """The waiting polls: to pause, to resume, to cancel and to distribute."""
         self.take_refills = self._journal.take_refills
@@ -146,17 +150,17 @@ class Broker:
         """The size of all contents together."""
         limits = self._limits
         if len(items) > limits.items_per_add:
-            raise too_large("items", value=len(items), limit=limits.items_per_add, unit="items")
+            raise _above(limits, "items_per_add", "items", len(items), "items")
         total = 0
         for contents, delay in items:
             size = len(contents)
             total += size
             if size > limits.contents_bytes:
-                raise too_large("contents", value=size, limit=limits.contents_bytes, unit="bytes")
-            if delay > limits.delay_ms_max:
-                raise too_large("visibilityTimeoutMs", value=delay, limit=limits.delay_ms_max, unit="ms")
+                raise _above(limits, "contents_bytes", "contents", size, "bytes")
+            if delay > limits.delay_ms:
+                raise _above(limits, "delay_ms", "visibilityTimeoutMs", delay, "ms")
         if total > limits.add_bytes:
-            raise too_large("contents of all items", value=total, limit=limits.add_bytes, unit="bytes")
+            raise _above(limits, "add_bytes", "contents of all items", total, "bytes")
         return total
 
     def remove(self, queue: Queue, item_id: ItemId, lease_id: LeaseId, now: WallMs) -> Plan[bool]:
@@ -214,18 +218,24 @@ class Broker:
             Overloaded: too many polls wait, or too many items are leased.
         """
         self._validate_lease_span(span)
-        until = None if wait is None else WallMs(now + min(wait, self._limits.wait_ms_max))
-        waiter = Waiter(queue, max(1, min(wanted, self._limits.poll_items)), span, until, peer)
+        until = None if wait is None else WallMs(now + self._clamped("wait_ms", wait))
+        waiter = Waiter(queue, max(1, self._clamped("poll_items", wanted)), span, until, peer)
         self.polls.park(waiter)
         if wait == 0:
             self.polls.tick(now)
         return waiter
 
+    def _clamped(self, name: str, value: int) -> int:
+        limit: int = getattr(self._limits, name)
+        if value > limit:
+            self.limit_hits[name] += 1
+        return min(value, limit)
+
     def _validate_lease_span(self, span: SpanMs) -> None:
         if span <= 0:
             raise InvalidRequest("leaseValiditySecs and leaseValidityMs are both 0; a lease must last longer (> 0)")
-        if span > self._limits.lease_ms_max:
-            raise too_large("leaseValidityMs", value=span, limit=self._limits.lease_ms_max, unit="ms")
+        if span > self._limits.lease_ms:
+            raise _above(self._limits, "lease_ms", "leaseValidityMs", span, "ms")
 
     def _find_live(self, queue: Queue, lease_id: LeaseId, now: WallMs) -> Lease | None:
         if len(lease_id) != ID_BYTES:
@@ -373,6 +383,10 @@ class Broker:
         for queue in self._queues:
             assert queue.held == held.get(queue.number, set()), "an item is held by no lease, or leased and not held"
             assert queue.refill is not None or queue.number is None or len(queue.window) <= queue.items
+
+
+def _above(limits: Limits, name: str, what: str, value: int, unit: str) -> InvalidRequest:
+    return too_large(what, value=value, limit=getattr(limits, name), unit=unit, name=name)
 
 
 def _text(key: Key) -> str:

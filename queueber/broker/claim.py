@@ -38,6 +38,9 @@ class Budget:
     room: int
     """Items that may still become leased; this bound gives way to nobody."""
 
+    full_replies: int = 0
+    """Polls that would have got more if their replies could hold more bytes."""
+
     spent: bool = False
     """Whether a poll has been served: until then the bounds give way to it."""
 
@@ -103,7 +106,10 @@ def share_out(
 def _next_turn(window: Window, share: Share, now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
     """Deal one more item to *share*; return whether it is to have another turn."""
     item = window.head(now)
-    if item is None or budget.no_more_items or not share.has_room(item, reply_bytes_max):
+    if item is None or budget.no_more_items:
+        return False
+    if not share.has_room(item, reply_bytes_max):
+        budget.full_replies += 1
         return False
     _deal(window, share, budget)
     return len(share.items) < share.waiter.wanted

@@ -11,6 +11,7 @@ An empty answer says that nothing was due.  It may therefore be given only
 when the window covers all that is due now and none of it is left.
 """
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 
 from attrs import frozen
@@ -55,6 +56,7 @@ class Polls:
         journal: Journal,
         limits: Limits,
         bounds: ClaimBounds,
+        limit_hits: Counter[str],
     ) -> None:
         self._queues = queues
         self._leases = leases
@@ -62,6 +64,7 @@ class Polls:
         self._journal = journal
         self._limits = limits
         self._bounds = bounds
+        self._limit_hits = limit_hits
         # A dict for its order: the queue stirred first is served first.
         self._stirred: dict[Queue, None] = {}
         self._wakes: Deadlines[Queue] = Deadlines()
@@ -90,7 +93,8 @@ class Polls:
         """
         if self.waiting >= self._limits.waiting_polls:
             raise Overloaded(
-                f"waiting polls: {self.waiting:,} wait already; the limit is {self._limits.waiting_polls:,}"
+                f"waiting polls: {self.waiting:,} wait already; the limit is {self._limits.waiting_polls:,}",
+                limit="waiting_polls",
             )
         if self._leases_full:
             raise self._too_many_leases()
@@ -101,7 +105,10 @@ class Polls:
         self.stir(waiter.queue)
 
     def _too_many_leases(self) -> Overloaded:
-        return Overloaded(f"leased items: there are {self._leases.items:,}; the limit is {self._limits.leased_items:,}")
+        return Overloaded(
+            f"leased items: there are {self._leases.items:,}; the limit is {self._limits.leased_items:,}",
+            limit="leased_items",
+        )
 
     def cancel(self, waiter: Waiter) -> None:
         """Its peer lost interest: nothing will be claimed for it any more."""
@@ -184,6 +191,9 @@ class Polls:
             budget=budget,
             reply_bytes_max=self._limits.poll_bytes,
         )
+        if budget.full_replies:
+            self._limit_hits["poll_bytes"] += budget.full_replies
+            budget.full_replies = 0
         for share in shares:
             lease = self._lease(queue, share, now)
             deliveries.append(Delivery(share.waiter, share.items, lease))

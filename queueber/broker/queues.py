@@ -29,7 +29,7 @@ class Queues:
         self._by_number: dict[QueueNumber, Queue] = {}
         self._asked_for: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self._next_number = 1
-        self._meter = Meter(limits.window_item_overhead)
+        self._meter = Meter(limits.item_overhead)
         # Whose windows hold something, the one least recently claimed from first.
         self._in_memory: OrderedDict[Queue, None] = OrderedDict()
 
@@ -87,7 +87,9 @@ class Queues:
             Overloaded: there are as many queues as there may be, and it is none of them.
         """
         if queue.number is None and len(self._durable) >= self._limits.queues:
-            raise Overloaded(f"queues: {len(self._durable):,} exist; the limit is {self._limits.queues:,}")
+            raise Overloaded(
+                f"queues: {len(self._durable):,} exist; the limit is {self._limits.queues:,}", limit="queues"
+            )
 
     def make_durable(self, queue: Queue) -> QueueNumber:
         """The queue's number, which it gets now if it has none yet."""

@@ -57,7 +57,7 @@ class Committer:
 
     _pending: deque[tuple[Plan[Any], Callable[[Any], None]]] = field(factory=deque, init=False)
     pending_bytes: int = field(default=0, init=False)
-    """Contents that wait for the disk."""
+    """What the plans that wait for the disk take: contents, and the rows beside them."""
 
     _flying: list[tuple[Plan[Any], Callable[[Any], None]]] | None = field(default=None, init=False)
     _cut_wanted: bool = field(default=False, init=False)
@@ -74,7 +74,7 @@ class Committer:
             speak(plan.reply)
             return
         self._pending.append((plan, speak))
-        self.pending_bytes += plan.size
+        self.pending_bytes += plan.size + self._limits.item_overhead * len(plan.writes)
         self.wake()
 
     def wake(self) -> None:
@@ -107,7 +107,7 @@ class Committer:
             batch.append(entry)
             rows += len(plan.writes)
             size += plan.size
-        self.pending_bytes -= size
+        self.pending_bytes -= size + self._limits.item_overhead * rows
         return batch
 
     def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:

@@ -27,6 +27,9 @@ T = TypeVar("T")
 class Caller(Hashable, Protocol):
     """Where a method's reply goes."""
 
+    request_bytes: int
+    """Length of its adds that wait for the disk; kept up by the methods."""
+
     def results(self, answer: wire.AnswerId, content: bytes) -> None:
         """Return *content*."""
 
@@ -101,24 +104,43 @@ class Methods:
             raise
         except QueueberError as why:
             # Refused before anything was changed.
-            caller.error(called.answer, why.kind, str(why))
+            self._refuse(caller, called.answer, why)
+
+    def _refuse(self, caller: Caller, answer: wire.AnswerId, why: QueueberError) -> None:
+        if why.limit is not None:
+            self._broker.limit_hits[why.limit] += 1
+        caller.error(answer, why.kind, str(why))
 
     def _add(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
-        request = wire.read_add_request(params, self._limits)
+        # Before anything is read out of it: a refusal has to be cheap.
         self._refuse_new_work()
-        if self._committer.stalled:
-            raise Overloaded("the storage engine has to catch up first; try again later")
-        if self._committer.pending_bytes > self._limits.pending_bytes:
-            raise Overloaded(
-                f"contents waiting for the disk are {self._committer.pending_bytes:,} bytes;"
-                f" the limit is {self._limits.pending_bytes:,}"
-            )
+        size = params.frame_bytes
+        self._refuse_too_much(caller.request_bytes, size)
+        request = wire.read_add_request(params, self._limits)
         self._dispatcher.serve_now(queue)
         items = [(item.contents, item.delay) for item in request.items]
         plan = self._decide(self._broker.add, queue, items, self._clock.now())
-        self._committer.submit(plan, partial(self._added, caller, answer))
+        caller.request_bytes += size
+        self._committer.submit(plan, partial(self._added, caller, answer, size))
 
-    def _added(self, caller: Caller, answer: wire.AnswerId, ids: list[ItemId]) -> None:
+    def _refuse_too_much(self, waiting: int, size: int) -> None:
+        limits, pending = self._limits, self._committer.pending_bytes
+        if self._committer.stalled:
+            raise Overloaded("the storage engine has to catch up first; try again later")
+        if waiting and waiting + size > limits.request_bytes:
+            raise Overloaded(
+                f"adds of this connection that wait for the disk would be {waiting + size:,} bytes;"
+                f" the limit is {limits.request_bytes:,}",
+                limit="request_bytes",
+            )
+        if pending > limits.pending_bytes:
+            raise Overloaded(
+                f"adds that wait for the disk are {pending:,} bytes; the limit is {limits.pending_bytes:,}",
+                limit="pending_bytes",
+            )
+
+    def _added(self, caller: Caller, answer: wire.AnswerId, size: int, ids: list[ItemId]) -> None:
+        caller.request_bytes -= size
         caller.results(answer, wire.write_add_response(ids))
 
     def _remove(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
@@ -156,7 +178,7 @@ class Methods:
         if delivery is None:
             caller.canceled(answer)
         elif delivery.error is not None:
-            caller.error(answer, delivery.error.kind, str(delivery.error))
+            self._refuse(caller, answer, delivery.error)
         else:
             caller.results(answer, wire.write_poll_response(_response(delivery)))
 

@@ -13,8 +13,10 @@ from twisted.python import usage
 
 from queueber import __version__
 from queueber.broker import ClaimBounds
+from queueber.limits import PEER_LIMITS, Limits, PeerLimit, UnusableLimits
 from queueber.server.listening import Listen, parse_listen
 from queueber.store import Durability, Encoding
+from queueber.units import Unit, parse, quantity
 
 EX_USAGE = 64
 """Wrong options: ``sysexits.h``."""
@@ -37,6 +39,7 @@ class Settings:
     claim: ClaimBounds
     window_ms: int
     wipe: bool
+    limits: Limits
 
 
 def usable_cores() -> int:
@@ -54,7 +57,7 @@ def _between(name: str, convert: Callable[[str], T], low: T, high: T) -> Callabl
             raise usage.UsageError(f"--{name} is {text!r}; it must be a number from {low} to {high}")
         return value
 
-    coerce.coerceDoc = f"A number from {low} to {high}."  # type: ignore[attr-defined]
+    coerce.coerceDoc = f"A number from {low} to {high}"  # type: ignore[attr-defined]
     return coerce
 
 
@@ -66,6 +69,35 @@ def _one_of(name: str, choices: tuple[str, ...]) -> Callable[[str], str]:
 
     coerce.coerceDoc = f"One of {', '.join(choices)}."  # type: ignore[attr-defined]
     return coerce
+
+
+def _limit_option(limit: PeerLimit) -> list[object]:
+    """A row of `optParameters`."""
+    name = option_of(limit)
+    low, high = quantity(limit.low, limit.unit), quantity(limit.high, limit.unit)
+
+    def coerce(text: str) -> int:
+        try:
+            value = parse(text, limit.unit)
+        except ValueError as why:
+            raise usage.UsageError(f"--{name}: {why}") from None
+        if not limit.low <= value <= limit.high:
+            raise usage.UsageError(f"--{name} is {text!r}; it must be from {low} to {high}")
+        return value
+
+    unit = {
+        Unit.COUNT: "A number",
+        Unit.BYTES: "Bytes, or with KiB, MiB, GiB",
+        Unit.MS: "Milliseconds, or with s, h, d",
+    }
+    coerce.coerceDoc = f"{unit[limit.unit]}: {low} to {high}"  # type: ignore[attr-defined]
+    default = f"Off by default: {limit.says}" if limit.default == 0 else f"By default {limit.figure} {limit.says}"
+    return [name, None, None, f"{default}; beyond: {limit.beyond}", coerce]
+
+
+def option_of(limit: PeerLimit) -> str:
+    """The name of the option that sets *limit*, without its dashes."""
+    return "limit-" + limit.name.replace("_", "-")
 
 
 class Options(usage.Options):
@@ -128,6 +160,7 @@ class Options(usage.Options):
             "How long an idle server waits for more before it cuts a commit.",
             _between("coalesce-batch-window-ms", int, 0, 10_000),
         ],
+        *map(_limit_option, PEER_LIMITS),
     ]
     optFlags: ClassVar = [
         ["wipe", None, "Empty the data directory first: one of Queueber's that no server holds, or refuse."],
@@ -172,6 +205,10 @@ class Options(usage.Options):
         """Check what depends on more than one option."""
         if not self._listen:
             self._listen.append(parse_listen(DEFAULT_LISTEN))
+        try:
+            self._limits().check()
+        except UnusableLimits as why:
+            raise usage.UsageError(f"the --limit-... options contradict each other: {why}") from None
         if not self["data-dir"]:
             raise usage.UsageError("--data-dir is empty; it must name a directory")
         if not self["insecure-plaintext"]:
@@ -180,6 +217,10 @@ class Options(usage.Options):
                     raise usage.UsageError(
                         f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
                     )
+
+    def _limits(self) -> Limits:
+        given = {limit.name: self[option_of(limit)] for limit in PEER_LIMITS}
+        return Limits(**{name: value for name, value in given.items() if value is not None})
 
     @property
     def settings(self) -> Settings:
@@ -194,4 +235,5 @@ class Options(usage.Options):
             claim=ClaimBounds(polls=int(self["coalesce-max-batch-size"]), items=int(self["coalesce-max-batch-items"])),
             window_ms=int(self["coalesce-batch-window-ms"]),
             wipe=bool(self["wipe"]),
+            limits=self._limits(),
         )

@@ -8,21 +8,22 @@ goes out in a single write.
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.abstract import FileDescriptor
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IPushProducer, ITransport
+from twisted.internet.interfaces import IAddress, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from queueber import wire
 from queueber.broker import Broker, Queue, Waiter
 from queueber.errors import Kind, RemoteProtocolError
 from queueber.limits import Limits
+from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.methods import Methods
-from queueber.units import MS_PER_SECOND
+from queueber.server.patience import ACTIVITY, FIRST_MESSAGE, PROGRESS, WHOLE_MESSAGE
+from queueber.server.replies import Replies
+from queueber.units import Unit, quantity
 
 
 @define(eq=False)
@@ -42,31 +43,47 @@ class Outbox:
             protocol.send()
 
 
-@implementer(IPushProducer)
+OVERDUE = {
+    FIRST_MESSAGE: "no message came whole within",
+    WHOLE_MESSAGE: "a message has begun, and nothing more of it came for",
+    PROGRESS: "none of the replies that wait was taken for",
+    ACTIVITY: "nothing came for",
+}
+
+
 class RpcProtocol(Protocol):
     """One peer.  Decides nothing."""
 
     log = Logger()
     transport: ITransport
 
-    def __init__(self, server: "RpcFactory") -> None:
+    def __init__(self, server: "RpcFactory", host: str | None) -> None:
         self._server = server
-        self._connection = wire.Connection(limits=server.limits, bootstrap=server.methods.root)
+        self.host = host
+        """The peer's address, if it has one."""
+
+        self._connection = wire.Connection(
+            limits=server.limits, bootstrap=server.methods.root, limit_hits=server.connections.limit_hits
+        )
         self._waiters: dict[wire.AnswerId, Waiter] = {}
+        self._replies: Replies
+        self._spoken = False
+        self._begun = self._held = 0
         self._lost = False
-        # Bytes written since the transport's own, small buffer was full; None while it is not.
-        self._backlog: int | None = None
+        self._closing = False
         self._paused = False
-        self._cut_off: Any = None
+        self.request_bytes = 0
+        """Length of the adds that wait for the disk."""
 
     def connectionMade(self) -> None:
         """Join the server's connections."""
-        self._server.connections[self] = None
+        self._server.connections.joined(self)
         transport: Any = self.transport
         for option in ("setTcpNoDelay", "setTcpKeepAlive"):
             if hasattr(transport, option):
                 getattr(transport, option)(True)
-        transport.registerProducer(self, True)
+        self._replies = Replies(transport, self._replies_moved)
+        self._server.connections.patience.expect(self, FIRST_MESSAGE)
 
     def dataReceived(self, data: bytes) -> None:
         """Carry out what the peer asks for."""
@@ -74,12 +91,28 @@ class RpcProtocol(Protocol):
             for event in self._connection.receive_data(data):
                 self._handle(event)
         except RemoteProtocolError as why:
-            self._connection.abort(str(why))
-            self.log.warn("Closing the connection of {peer}: {why}", peer=self.transport.getPeer(), why=str(why)[:200])
-            self.close()
+            self._server.connections.hit(why.limit)
+            self._end("Closing the connection of {peer}: {why}", str(why))
+        self._keep_watch(len(data))
         # The machine answers some messages by itself, a Bootstrap for one.
         self._server.outbox.put(self)
         self._server.outbox.flush()
+
+    def _keep_watch(self, received: int) -> None:
+        """Wait for the rest of a message that has begun, and for the first one to come whole."""
+        patience, begun = self._server.connections.patience, self._connection.held_bytes
+        if not self._spoken and begun < self._begun + received:
+            self._spoken = True
+            patience.content(self, FIRST_MESSAGE)
+        if self._server.limits.idle_ms:
+            patience.expect(self, ACTIVITY)
+        if begun or self._begun:
+            self._begun = begun
+            if begun and not self._closing:
+                patience.expect(self, WHOLE_MESSAGE)
+            else:
+                patience.content(self, WHOLE_MESSAGE)
+        self._account()
 
     def _handle(self, event: wire.Event) -> None:
         if type(event) is wire.Called:
@@ -92,16 +125,39 @@ class RpcProtocol(Protocol):
             self.log.debug("{peer} has ended its connection: {why}", peer=self.transport.getPeer(), why=event.reason)
             self.close()
 
+    def overdue(self, limit: str) -> None:
+        """The peer has kept us waiting for longer than *limit*."""
+        if limit == ACTIVITY and self._connection.stats().unanswered:
+            self._server.connections.patience.expect(self, ACTIVITY)
+            return
+        self._server.connections.hit(limit)
+        reason = f"{OVERDUE[limit]} {quantity(getattr(self._server.limits, limit), Unit.MS)} ({limit})"
+        self._end("Giving up on {peer}: {why}", reason)
+        if limit == PROGRESS:
+            self.cut()
+
+    def evict(self) -> None:
+        """Make room: all connections together hold too much, and this one the most."""
+        self._server.connections.hit("buffered_bytes")
+        limit = self._server.limits.buffered_bytes
+        self._end("Closing the connection of {peer}: {why}", f"all connections hold {limit:,} bytes, this one the most")
+        self.cut()
+
+    def _end(self, line: str, reason: str) -> None:
+        self._connection.abort(reason)
+        self._server.connections.warn(self.host, line, peer=self.transport.getPeer(), why=reason[:200])
+        self.close()
+
     def close(self) -> None:
         """Send what was said, and end the connection, however little its peer takes of that."""
+        if self._closing or self._lost:
+            return
+        self._closing = True
         self.send()
         self._give_up_polls()
-        transport: Any = self.transport
-        transport.unregisterProducer()
-        transport.loseConnection()
-        if self._cut_off is None and not self._lost:
-            seconds = self._server.limits.idle_close_ms / MS_PER_SECOND
-            self._cut_off = self._server.reactor.callLater(seconds, transport.abortConnection)
+        self._server.connections.patience.forget(self)
+        self._server.connections.patience.expect(self, PROGRESS)
+        self._replies.end()
 
     def cut(self) -> None:
         """End the connection at once, whatever its peer has not taken."""
@@ -111,11 +167,9 @@ class RpcProtocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give up what waits; what is under way takes effect without a reply."""
         self._lost = True
-        del self._server.connections[self]
+        self._server.connections.left(self)
         if reason.check(ConnectionDone) is None:
             self.log.debug("{why}", why=reason.getErrorMessage())
-        if self._cut_off is not None and self._cut_off.active():
-            self._cut_off.cancel()
         self._give_up_polls()
         self._server.broker.polls.resume(self)
 
@@ -160,40 +214,46 @@ class RpcProtocol(Protocol):
         """Write what has been said, if somebody still listens."""
         data = self._connection.data_to_send()
         if data and not self._lost:
-            if self._backlog is not None:
-                self._backlog += len(data)
-            self.transport.write(data)
-            if self._backlog is not None and self._backlog > self._server.limits.unsent_bytes and not self._paused:
-                self._pause()
+            self._replies.write(data)
+            if self._replies.unsent:
+                self._account()
+                if self._replies.unsent > self._server.limits.unsent_bytes and not self._paused:
+                    self._pause()
 
-    # Back-pressure.  The transport calls pauseProducing when 64 KiB of replies were not taken, and resumeProducing when
-    # all were.  What is written in between is an upper bound of what the peer has not taken.  Making the transport's
-    # bufferSize the limit instead would make every read allocate as much.
+    def _account(self) -> None:
+        """Tell what is held for the peer."""
+        held = self._begun + self._replies.unsent + self._connection.tables_bytes
+        if held != self._held:
+            self._held = held
+            self._server.connections.buffers.hold(self, held)
 
-    def pauseProducing(self) -> None:
-        """The peer is behind with its replies: begin to count them."""
-        if self._backlog is None:
-            self._backlog = FileDescriptor.bufferSize
+    # Back-pressure
+
+    def _replies_moved(self) -> None:
+        """The peer has taken some, or is behind from now on."""
+        patience, replies = self._server.connections.patience, self._replies
+        if replies.full or self._closing:
+            patience.expect(self, PROGRESS)
+        else:
+            patience.content(self, PROGRESS)
+        self._account()
+        if self._paused and replies.unsent <= self._server.limits.unsent_bytes // 2:
+            self._go_on()
 
     def _pause(self) -> None:
         """Too much is not taken: do not read the peer, and serve none of its waiting polls."""
+        self._server.connections.hit("unsent_bytes")
         self._paused = True
         transport: Any = self.transport
         transport.pauseProducing()
         self._server.broker.polls.pause(self)
 
-    def resumeProducing(self) -> None:
-        """The peer has taken all its replies."""
-        self._backlog = None
-        if self._paused:
-            self._paused = False
-            transport: Any = self.transport
-            transport.resumeProducing()
-            self._server.broker.polls.resume(self)
-            self._server.dispatcher.committer.wake()
-
-    def stopProducing(self) -> None:
-        """The connection is on its way out; `connectionLost` does the rest."""
+    def _go_on(self) -> None:
+        self._paused = False
+        transport: Any = self.transport
+        transport.resumeProducing()
+        self._server.broker.polls.resume(self)
+        self._server.dispatcher.committer.wake()
 
 
 @define(eq=False)
@@ -204,13 +264,11 @@ class RpcFactory(Factory):
     methods: Methods
     dispatcher: Dispatcher
     outbox: Outbox
+    connections: Connections
     limits: Limits
-    reactor: Any
-    connections: dict[RpcProtocol, None] = field(factory=dict, init=False)
     noisy = False
 
-    def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:  # noqa: ARG002
+    def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:
         """A protocol for a new peer; None, which closes the connection, when there are too many."""
-        if len(self.connections) >= self.limits.connections:
-            return None
-        return RpcProtocol(self)
+        host = getattr(addr, "host", None)
+        return RpcProtocol(self, host) if self.connections.admits(host) else None

@@ -23,14 +23,16 @@ from zope.interface import implementer
 from queueber import __version__
 from queueber.broker import Broker
 from queueber.errors import Stopping, StorageError
-from queueber.limits import DEFAULTS, Limits
+from queueber.limits import Limits
 from queueber.server.clock import QueueClock, keep_monotonic
 from queueber.server.committer import Committer
+from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.listening import ListenFailed, start_listening
 from queueber.server.methods import Methods
 from queueber.server.options import Options, Settings
+from queueber.server.patience import looking
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory
 from queueber.server.sweeper import Sweeper, sweeping
@@ -109,7 +111,8 @@ def assemble(
     )
     dispatcher.committer = committer
     methods = Methods(broker, committer, dispatcher, clock, limits)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, limits, reactor)
+    connections = Connections(limits, reactor.seconds, broker.limit_hits)
+    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits)
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
     def unsynced(failure: Failure) -> None:
@@ -121,7 +124,7 @@ def assemble(
 
     marks = TimerService(SYNC_MARK_SECONDS, note_synced)
     marks.clock = reactor
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), marks]
+    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
     return Running(store, factory, committer, dispatcher, broker, timers)
 
 
@@ -131,10 +134,10 @@ class QueueberService(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings, limits: Limits = DEFAULTS) -> None:  # noqa: ANN401
+    def __init__(self, reactor: Any, settings: Settings) -> None:  # noqa: ANN401
         self._reactor = reactor
         self._settings = settings
-        self._limits = limits
+        self._limits = settings.limits
         self._pool = StoragePool(reactor, settings.workers)
         self._up: Running | None = None
         self._starting: Deferred[None] = succeed(None)
@@ -240,12 +243,12 @@ class QueueberService(Service):
 
     async def _disconnected(self, up: Running) -> None:
         """Wait until all peers have taken their replies, but not for ever."""
-        for connection in list(up.factory.connections):
+        for connection in up.factory.connections:
             connection.close()
         began = self._reactor.seconds()
         while up.factory.connections and self._reactor.seconds() - began < DRAIN_SECONDS:
             await _pause(self._reactor, 0.01)
-        for connection in list(up.factory.connections):
+        for connection in up.factory.connections:
             connection.cut()
         await _pause(self._reactor, 0)
 

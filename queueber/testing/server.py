@@ -12,6 +12,7 @@ from queueber.broker import Broker
 from queueber.limits import DEFAULTS, Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
+from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.methods import Methods
@@ -82,7 +83,10 @@ class InProcessServer:
         )
         self.dispatcher.committer = self.committer
         self.methods = Methods(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
-        self.factory = RpcFactory(self.broker, self.methods, self.dispatcher, self.outbox, self.limits, self.reactor)
+        self.connections = Connections(self.limits, self.reactor.seconds, self.broker.limit_hits)
+        self.factory = RpcFactory(
+            self.broker, self.methods, self.dispatcher, self.outbox, self.connections, self.limits
+        )
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
 
     def connect(self) -> tuple[RpcProtocol, StringTransport]:

@@ -24,13 +24,13 @@ from enum import IntEnum, auto
 
 from attrs import frozen
 
-from queueber.errors import LocalProtocolError, RemoteProtocolError
+from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
 from queueber.wire.exports import Export
 from queueber.wire.messages import AnswerId
 from queueber.wire.reader import capability_at, follow, single_segment
 
-OPEN_ANSWERS_MAX = 100_000
-"""Answers a peer may leave open, so that one that never sends Finish costs megabytes and not gigabytes."""
+FAILURES_MAX = 1_000
+"""Errors kept for the calls that are made to their answers; a peer that leaves more open gets a general one."""
 
 
 class State(IntEnum):
@@ -84,9 +84,11 @@ class HeldResults:
 class Answers:
     """All calls of one peer that are not yet over."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_max: int) -> None:
+        self._open_max = open_max
         self._states: dict[AnswerId, State] = {}
         self._held: dict[AnswerId, HeldResults] = {}
+        self._failures: dict[AnswerId, tuple[Kind, str]] = {}
         self.unanswered = 0
         """Calls that wait for their Return."""
 
@@ -106,8 +108,11 @@ class Answers:
         """
         if answer in self._states:
             raise RemoteProtocolError(f"question {answer} is used again while it is open")
-        if len(self._states) >= OPEN_ANSWERS_MAX:
-            raise RemoteProtocolError(f"{OPEN_ANSWERS_MAX:,} questions are open and none is finished")
+        if len(self._states) >= self._open_max:
+            raise RemoteProtocolError(
+                f"{len(self._states):,} answers are open and not finished; the limit is {self._open_max:,}",
+                limit="open_answers",
+            )
         self._states[answer] = State.RUNNING
         self.unanswered += 1
 
@@ -128,12 +133,23 @@ class Answers:
         """Keep the results of *answer*, which has been returned, for the calls to them."""
         self._held[answer] = held
 
+    def fail(self, answer: AnswerId, kind: Kind, reason: str) -> None:
+        """Keep the error of *answer*, which has been returned: calls to what it would have held end with it too."""
+        if len(self._failures) < FAILURES_MAX:
+            self._failures[answer] = (kind, reason)
+
+    def failure(self, answer: AnswerId) -> tuple[Kind, str] | None:
+        """The error of *answer*, if it was returned with one and that is still known."""
+        return self._failures.get(answer)
+
     def receive_finish(self, answer: AnswerId) -> tuple[State | None, HeldResults | None]:
         """The peer has finished *answer*: where it stood, if anywhere, and what was held for it."""
         state = self._states.get(answer)
         if state is None or state is State.ABANDONED:
             return None, None
         self._step(answer, state, Input.RECEIVE_FINISH)
+        if self._failures:
+            self._failures.pop(answer, None)
         return state, self._held.pop(answer, None) if self._held else None
 
     def _step(self, answer: AnswerId, state: State, happened: Input) -> bool:
@@ -154,7 +170,7 @@ class Answers:
         """Raise AssertionError if the tables disagree."""
         states = list(self._states.values())
         assert self.unanswered == len(states) - states.count(State.RETURNED)
-        assert all(self._states[answer] is State.RETURNED for answer in self._held)
+        assert all(self._states[answer] is State.RETURNED for answer in [*self._held, *self._failures])
 
     def pinned(self) -> Iterator[Export]:
         """Every export that an answer holds, once for each time it does."""

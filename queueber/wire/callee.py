@@ -5,7 +5,7 @@ It keeps the peer's calls and the objects of ours that the peer can call.  A
 call is never queued: what it is made to is known when it comes, or it fails.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from queueber.errors import Kind, Overloaded
@@ -24,12 +24,20 @@ _FIRST_CAPABILITY = (3).to_bytes(WORD, "little")
 class Callee:
     """Answers and exports of one connection; appends what it says to *out* and what it learns to *events*."""
 
-    def __init__(self, limits: Limits, bootstrap: object | None, out: list[bytes], events: deque[Event]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        bootstrap: object | None,
+        out: list[bytes],
+        events: deque[Event],
+        limit_hits: Counter[str],
+    ) -> None:
         self._calls_max = limits.outstanding_calls
+        self._limit_hits = limit_hits
         self._bootstrap = bootstrap
         self._out = out
         self._events = events
-        self.answers = Answers()
+        self.answers = Answers(limits.open_answers)
         self.exports = Exports(limits.exports)
 
     # What the driver answers.  `Connection` documents these.
@@ -45,7 +53,8 @@ class Callee:
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """Answer with an error."""
-        self.answers.send_return(answer)
+        if self.answers.send_return(answer):
+            self.answers.fail(answer, kind, reason)
         self._out.append(encoder.exception(answer, kind, reason))
 
     def return_canceled(self, answer: AnswerId) -> None:
@@ -57,7 +66,7 @@ class Callee:
         try:
             self.exports.admit(capabilities)
         except Overloaded as why:
-            self.return_exception(answer, why.kind, str(why))
+            self._refuse(answer, why)
             self._say_released(capabilities)
             return
         if not self.answers.send_return(answer):
@@ -69,6 +78,11 @@ class Callee:
         ids = [export.id for export in exports if export.id is not None]
         self.answers.hold(answer, HeldResults(content, exports))
         self._out.append(encoder.results_with_capabilities(answer, content, ids))
+
+    def _refuse(self, answer: AnswerId, why: Overloaded) -> None:
+        if why.limit:
+            self._limit_hits[why.limit] += 1
+        self.return_exception(answer, why.kind, str(why))
 
     def _say_released(self, objects: Sequence[object]) -> None:
         """Tell of those *objects* that the peer never got to call."""
@@ -98,13 +112,13 @@ class Callee:
         self.answers.begin(answer)
         export = self._target(call.target)
         if self.answers.unanswered > self._calls_max:
-            reason = f"this connection has {self._calls_max:,} calls waiting for their answers, which is the limit"
-            self.return_exception(answer, Kind.OVERLOADED, reason)
+            waiting = self.answers.unanswered - 1
+            reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {self._calls_max:,}"
+            self._refuse(answer, Overloaded(reason, limit="outstanding_calls"))
         elif call.target is None:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "calls are made to imports and promised answers only")
         elif export is None:
-            reason = "the call was made to an answer that holds no capability there, or not yet"
-            self.return_exception(answer, Kind.FAILED, reason)
+            self.return_exception(answer, *self._why_nothing(call.target))
         elif not call.to_caller:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "results are sent to the caller only")
         else:
@@ -117,6 +131,11 @@ class Callee:
         if target is None or target.path is None:
             return None
         return self.answers.find(AnswerId(target.question), target.path)
+
+    def _why_nothing(self, target: ExportId | PromisedAnswer | None) -> tuple[Kind, str]:
+        """Why there is no object: the promised answer's own error, if that is what it was."""
+        failure = self.answers.failure(AnswerId(target.question)) if isinstance(target, PromisedAnswer) else None
+        return failure or (Kind.FAILED, "the call was made to an answer that holds no capability there, or not yet")
 
     def on_finish(self, message: Finish) -> None:
         """

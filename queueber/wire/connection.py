@@ -17,7 +17,7 @@ State model
 There is no way back.  Once closed the tables are not kept up any more.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -48,6 +48,11 @@ from queueber.wire.messages import (
     Unknown,
 )
 
+# What an answer and a capability take in memory, about; only where there are many does it matter.
+_ANSWER_BYTES = 100
+_EXPORT_BYTES = 500
+_FEW = 1_000
+
 _DISPENSABLE = frozenset({None, "unimplemented", "disembargo", "release", "abort"})
 """The kinds of our messages that a peer need not know."""
 
@@ -72,17 +77,21 @@ class ConnectionStats:
 class Connection:
     """One end of a connection; the module says how to drive it."""
 
-    def __init__(self, *, limits: Limits, bootstrap: object | None = None) -> None:
+    def __init__(
+        self, *, limits: Limits, bootstrap: object | None = None, limit_hits: Counter[str] | None = None
+    ) -> None:
         """
         A connection on which nothing has been said.
 
-        *bootstrap* is the object that the peer reaches first; without one it can call nothing.
+        *bootstrap* is the object that the peer reaches first; without one it can call nothing.  *limit_hits*
+        counts the calls that it refuses by itself, by the name of the limit; many connections may share one.
         """
         self._framer = Framer(limits)
         self._out: list[bytes] = []
         self._events: deque[Event] = deque()
         self._closed = False
-        self._callee = Callee(limits, bootstrap, self._out, self._events)
+        hits: Counter[str] = Counter() if limit_hits is None else limit_hits
+        self._callee = Callee(limits, bootstrap, self._out, self._events, hits)
         self._caller = Caller(limits, self._out, self._events)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Abort: self._on_abort,
@@ -105,6 +114,12 @@ class Connection:
     def held_bytes(self) -> int:
         """Bytes held of a message that has begun; 0 between messages."""
         return self._framer.held
+
+    @property
+    def tables_bytes(self) -> int:
+        """About what the peer's open answers and capabilities cost, if it has many; 0 if not."""
+        answers, exports = len(self._callee.answers), len(self._callee.exports)
+        return _ANSWER_BYTES * answers + _EXPORT_BYTES * exports if answers + exports > _FEW else 0
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
         """

@@ -67,8 +67,12 @@ class Exports:
             Overloaded: the peer would hold more than the limit.
         """
         new = {id(each) for each in objects} - self._known.keys()
-        if len(self._known) + len(new) > self._limit:
-            raise Overloaded(f"this connection would hold more than {self._limit:,} capabilities, which is the limit")
+        count = len(self._known) + len(new)
+        if count > self._limit:
+            raise Overloaded(
+                f"capabilities of this connection would be {count:,}; the limit is {self._limit:,}",
+                limit="exports",
+            )
 
     def knows(self, each: object) -> bool:
         """Whether the peer can call *each*."""

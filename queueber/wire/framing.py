@@ -36,14 +36,14 @@ class Framer:
         self._segments_max = limits.segments
         self._words_max = limits.frame_bytes // WORD
         self._factor = limits.traversal_factor
-        self._pieces: list[bytes] = []
-        self._held = 0
+        # One growing buffer, because a list of what a peer sends byte by byte would be fifty times as large.
+        self._begun = bytearray()
         self._needed = WORD
 
     @property
     def held(self) -> int:
         """Bytes held of a message that has begun; 0 between messages."""
-        return self._held
+        return len(self._begun)
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """
@@ -55,15 +55,12 @@ class Framer:
             RemoteProtocolError: the stream is beyond repair.  The messages
                 before the bad one have been given.
         """
-        held = self._held + len(data)
-        if held < self._needed:
-            if data:
-                self._pieces.append(data)
-                self._held = held
+        if len(self._begun) + len(data) < self._needed:
+            self._begun += data
             return
-        if self._pieces:
-            data = b"".join([*self._pieces, data])
-            self._pieces.clear()
+        if self._begun:
+            self._begun += data
+            data = bytes(self._begun)
         words = words_of(data)
         count = len(words)
         at, needed = 0, WORD
@@ -79,22 +76,20 @@ class Framer:
                 needed = (end - at) * WORD
                 break
             start, stop = segments[0] if segments else (at + 1, end)
-            yield Frame(data, words, start, stop, segments, self._factor * (end - at))
+            yield Frame(data, words, start, stop, segments, self._factor * (end - at), self._factor)
             at = end
-        self._hold(data, at * WORD, needed)
-
-    def _hold(self, data: bytes, first: int, needed: int) -> None:
-        """Keep what follows *first* of a message of which *needed* bytes must have come before it is looked at."""
-        self._held = len(data) - first
+        if self._begun or at * WORD < len(data):
+            # Not cleared, but a new one: clearing would keep what the largest message so far has taken.
+            self._begun = bytearray(memoryview(data)[at * WORD :])
         self._needed = needed
-        if self._held:
-            self._pieces.append(data[first:])
 
     def _table(self, data: bytes, at: int, count: int) -> tuple[list[tuple[int, int]] | None, int]:
         """The bounds of the segments of the message at word *at*, and its end; or None, and the end of its table."""
         segments = unpack_from("<I", data, at * WORD)[0] + 1
         if segments > self._segments_max:
-            raise RemoteProtocolError(f"a message has {segments:,} segments; the limit is {self._segments_max:,}")
+            raise RemoteProtocolError(
+                f"a message has {segments:,} segments; the limit is {self._segments_max:,}", limit="segments"
+            )
         body = at + segments // 2 + 1
         if body > count:
             return None, body
@@ -106,4 +101,4 @@ class Framer:
 
     def _too_long(self, words: int) -> RemoteProtocolError:
         limit = self._words_max * WORD
-        return RemoteProtocolError(f"a message is {words * WORD:,} bytes; the limit is {limit:,}")
+        return RemoteProtocolError(f"a message is {words * WORD:,} bytes; the limit is {limit:,}", limit="frame_bytes")

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 from attrs import frozen
 
 from queueber.errors import RemoteProtocolError
-from queueber.limits import DEFAULTS
+from queueber.limits import POINTER_DEPTH_MAX
 from queueber.wire.builder import (
     Body,
     data_body,
@@ -171,7 +171,7 @@ class Layout:
         found = self.discriminant.of(frame, struct)
         return next((name for name, value in self.members.items() if value == found), None)
 
-    def values(self, frame: Frame, struct: StructAt, depth: int = DEFAULTS.pointer_depth) -> dict[str, Value]:
+    def values(self, frame: Frame, struct: StructAt, depth: int = POINTER_DEPTH_MAX) -> dict[str, Value]:
         """
         The fields of *struct*, down to *depth* pointers below it; of a union, the member it holds.
 

@@ -53,7 +53,8 @@ def read_add_request(params: Params, limits: Limits) -> AddRequest:
         return AddRequest([])
     items = struct_list_at(frame, at, request[3], request[4])
     if items.count > limits.items_per_add:
-        raise too_large("items", value=items.count, limit=limits.items_per_add, unit="items")
+        limit = limits.items_per_add
+        raise too_large("items", value=items.count, limit=limit, unit="items", name="items_per_add")
     return AddRequest(_items(items, limits))
 
 
@@ -71,13 +72,17 @@ def _items(items: ListAt, limits: Limits) -> list[NewItem]:
             length = last - first
             total += length
             if length > limits.contents_bytes:
-                raise too_large(f"items[{index}].contents", value=length, limit=limits.contents_bytes, unit="bytes")
+                raise _too_long(f"items[{index}].contents", length, limits, "contents_bytes")
             if total > limits.add_bytes:
-                raise too_large(f"contents up to items[{index}]", value=total, limit=limits.add_bytes, unit="bytes")
+                raise _too_long(f"contents up to items[{index}]", total, limits, "add_bytes")
             contents = data[first:last]
         found.append(NewItem(contents, span_from(seconds, ms) if seconds or ms else _AT_ONCE))
         body += step
     return found
+
+
+def _too_long(what: str, value: int, limits: Limits, name: str) -> InvalidRequest:
+    return too_large(what, value=value, limit=getattr(limits, name), unit="bytes", name=name)
 
 
 def read_remove_request(params: Params) -> RemoveRequest:

@@ -72,6 +72,9 @@ class Frame:
     budget: int
     """Words that may still be walked or copied."""
 
+    factor: int = 2
+    """How many times its length the budget was."""
+
     def segment(self, index: int) -> tuple[int, int]:
         """The bounds of segment *index*."""
         if self.segments is None:
@@ -85,7 +88,10 @@ class Frame:
         """Charge *words* to the budget."""
         self.budget -= words
         if self.budget < 0:
-            raise RemoteProtocolError("the message's pointers lead to more data than it may decode to")
+            raise RemoteProtocolError(
+                f"more is read out of a message than {self.factor} times its length, which is the limit",
+                limit="traversal_factor",
+            )
 
 
 def words_of(data: bytes) -> Sequence[int]:
@@ -107,7 +113,7 @@ def single_segment(data: bytes, *, factor: int = 2) -> Frame:
     count = len(words)
     if count * WORD != len(data):
         raise RemoteProtocolError(f"a segment is {len(data):,} bytes, which is not a whole number of words")
-    return Frame(data, words, 0, count, None, factor * count)
+    return Frame(data, words, 0, count, None, factor * count, factor)
 
 
 def struct_at(frame: Frame, at: int, start: int, end: int) -> StructAt:

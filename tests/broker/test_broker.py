@@ -551,7 +551,7 @@ class TestLeasedItemsLimit:
 
 class TestWindowAndRefill:
     def test_a_backlog_beyond_the_window_comes_back_in_order(self, make_bench):
-        bench = make_bench(queue_window_bytes=2000, window_item_overhead=500, refill_items=4)
+        bench = make_bench(queue_window_bytes=2000, item_overhead=500, refill_items=4)
         everything = [b"%d" % number for number in range(20)]
         for each in everything:
             bench.add(each)
@@ -632,7 +632,7 @@ class TestWindowAndRefill:
         assert [contents(each) for each in plan.reply] == [[b"0"], [b"1", b"2"]]
 
     def test_the_only_window_is_halved_when_memory_is_short_and_keeps_its_head(self, make_bench):
-        bench = make_bench(window_bytes=1000, window_item_overhead=100)
+        bench = make_bench(window_bytes=1000, item_overhead=100)
         everything = [b"%d" % number * 10 for number in range(10)]
         for each in everything:
             bench.add(each)
@@ -659,7 +659,7 @@ class TestWindowAndRefill:
         assert bench.take()[0] == [b"a"]
 
     def test_a_scan_that_the_window_has_moved_away_from_is_not_used(self, make_bench):
-        bench = make_bench(queue_window_bytes=2000, window_item_overhead=500)
+        bench = make_bench(queue_window_bytes=2000, item_overhead=500)
         for number in range(8):
             bench.add(b"%d" % number)
         bench.sync()

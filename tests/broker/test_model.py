@@ -34,7 +34,7 @@ ROOMY = {"leased_items": 8, "poll_items": 5, "poll_bytes": 12}
 TIGHT = ROOMY | {
     "queue_window_bytes": 60,
     "window_bytes": 80,
-    "window_item_overhead": 10,
+    "item_overhead": 10,
     "refill_items": 3,
     "refill_bytes": 40,
     "expiry_slice": 2,

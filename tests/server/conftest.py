@@ -19,9 +19,11 @@ class Peer:
     connection: wire.Connection = field(factory=lambda: wire.Connection(limits=Limits()))
     outcomes: dict = field(factory=dict)
     _root: wire.QuestionId = None
+    aborted: list = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self._root = self.connection.bootstrap()
+        self.transport.abortConnection = lambda: self.aborted.append(True)
 
     def call(self, method, content, target=None):
         question = self.connection.call(

@@ -274,38 +274,44 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
     assert polled(peer.receive()[poll]) == [b"a"]
 
 
-def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(hand):
+def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_hand):
+    hand = make_hand(unsent_bytes=10)
     slow, quick = hand.connect(), hand.connect()
     first = slow.poll()
     second = quick.poll()
     hand.settle()
-    slow.protocol.pauseProducing()
-    slow.protocol._backlog = hand.limits.unsent_bytes
+    slow.protocol._replies.pauseProducing()
     look = slow.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
     quick.add(b"a")
     hand.settle()
-    assert first not in slow.receive()
-    assert look in slow.outcomes
+    assert {first, look}.isdisjoint(slow.receive())
     assert polled(quick.receive()[second]) == [b"a"]
     assert slow.transport.producerState == "paused"
 
-    slow.protocol.resumeProducing()
+    slow.protocol._replies.resumeProducing()
     quick.add(b"b")
     hand.settle()
 
     assert polled(slow.receive()[first]) == [b"b"]
+    assert look in slow.outcomes
+    assert slow.transport.producerState == "producing"
+    assert hand.connections.limit_hits == {"unsent_bytes": 1}
 
 
 def test_a_peer_that_is_a_little_behind_is_served(hand):
     peer = hand.connect()
-    peer.protocol.pauseProducing()
+    peer.poll()
+    hand.settle()
+    peer.protocol._replies.pauseProducing()
     add = peer.add(b"a")
     hand.settle()
-    assert len(ids(peer.receive()[add])) == 1
-
-    peer.protocol.resumeProducing()
-
+    assert add not in peer.receive()
+    assert hand.broker.stats().leases == 1
     assert peer.transport.producerState == "producing"
+
+    peer.protocol._replies.resumeProducing()
+
+    assert len(ids(peer.receive()[add])) == 1
 
 
 def test_a_connection_that_lingers_gets_no_items_and_is_cut_off(hand):
@@ -321,19 +327,20 @@ def test_a_connection_that_lingers_gets_no_items_and_is_cut_off(hand):
     assert not aborted
 
     hand.reactor.advance(31)
+    hand.connections.patience.look()
 
     assert aborted
 
 
 def test_more_than_the_disk_can_take_is_overloaded(make_hand):
-    hand = make_hand(pending_bytes=10)
+    hand = make_hand(pending_bytes=10, item_overhead=1)
     peer = hand.connect()
     peer.add(b"x" * 11)
     refused = peer.add(b"y")
 
     outcome = peer.receive()[refused]
     assert outcome.kind == Kind.OVERLOADED
-    assert outcome.reason == "contents waiting for the disk are 11 bytes; the limit is 10"
+    assert outcome.reason == "adds that wait for the disk are 12 bytes; the limit is 10"
     hand.settle()
     assert hand.committer.pending_bytes == 0
 
@@ -363,7 +370,7 @@ def test_unknown_methods_are_unimplemented(hand):
 
 def test_a_connection_too_many_is_not_taken(make_hand):
     hand = make_hand(connections=1)
-    hand.connect()
+    hand.connect().send()
 
     assert hand.factory.buildProtocol(None) is None
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from struct import pack
 
@@ -82,6 +83,7 @@ class Pair:
     client: Connection
     server: Connection
     root: object
+    hits: Counter
     events: list = field(factory=list)
 
     def to_server(self):
@@ -143,8 +145,9 @@ def pair_with():
 
 def make_pair(**limits):
     root = Thing("root")
-    server = Connection(limits=Limits(**limits), bootstrap=root)
-    return Pair(Connection(limits=Limits()), server, root)
+    hits = Counter()
+    server = Connection(limits=Limits(**limits), bootstrap=root, limit_hits=hits)
+    return Pair(Connection(limits=Limits()), server, root, hits)
 
 
 class Pycapnp:

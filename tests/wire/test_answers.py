@@ -4,8 +4,8 @@ from itertools import product
 
 import pytest
 
-from queueber.errors import LocalProtocolError, RemoteProtocolError
-from queueber.wire import answers as module
+from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
+from queueber.wire import answers as answers_module
 from queueber.wire.answers import TRANSITIONS, Answers, HeldResults, Input, State
 from queueber.wire.builder import CAPABILITY, Body, data_body, segment, struct_body
 from queueber.wire.exports import Export
@@ -27,7 +27,7 @@ def happen(answers, happened):
 
 @pytest.mark.parametrize(("state", "happened"), [*product(State, Input)])
 def test_every_pair_leads_where_the_table_says_or_nowhere(state, happened):
-    answers = Answers()
+    answers = Answers(100)
     answers.begin(1)
     for step in WAYS_THERE[state]:
         happen(answers, step)
@@ -55,7 +55,7 @@ def _ends(first, second):
 
 
 def test_a_number_is_used_once_at_a_time():
-    answers = Answers()
+    answers = Answers(100)
     answers.begin(7)
     with pytest.raises(RemoteProtocolError, match="question 7"):
         answers.begin(7)
@@ -67,23 +67,22 @@ def test_a_number_is_used_once_at_a_time():
     assert len(answers) == answers.unanswered == 1
 
 
-def test_answers_that_nobody_finishes_have_an_end(monkeypatch):
-    monkeypatch.setattr(module, "OPEN_ANSWERS_MAX", 3)
-    answers = Answers()
+def test_answers_that_nobody_finishes_have_an_end():
+    answers = Answers(3)
     for number in range(3):
         answers.begin(number)
         answers.send_return(number)
-    with pytest.raises(RemoteProtocolError, match="3 questions are open"):
+    with pytest.raises(RemoteProtocolError, match="3 answers are open"):
         answers.begin(3)
 
 
 def test_a_return_for_no_call_is_an_error_of_ours():
     with pytest.raises(LocalProtocolError):
-        Answers().send_return(0)
+        Answers(100).send_return(0)
 
 
 def test_only_who_waits_still_wants_results():
-    answers = Answers()
+    answers = Answers(100)
     answers.begin(1)
     answers.begin(2)
     assert answers.receive_finish(1) == (State.RUNNING, None)
@@ -117,8 +116,22 @@ def test_a_capability_outside_the_table_is_none():
     assert held(Body(CAPABILITY | 2 << 32, [], 0)).find(()) is None
 
 
+def test_errors_are_kept_for_the_calls_to_their_answers_but_not_too_many(monkeypatch):
+    monkeypatch.setattr(answers_module, "FAILURES_MAX", 1)
+    answers = Answers(100)
+    for number in (1, 2):
+        answers.begin(number)
+        answers.send_return(number)
+        answers.fail(number, Kind.OVERLOADED, "later")
+    assert answers.failure(1) == (Kind.OVERLOADED, "later")
+    assert answers.failure(2) is None
+    answers.check()
+    answers.receive_finish(1)
+    assert answers.failure(1) is None
+
+
 def test_held_results_are_there_until_finish():
-    answers = Answers()
+    answers = Answers(100)
     answers.begin(1)
     assert answers.find(1, ()) is None
     answers.send_return(1)

@@ -257,7 +257,8 @@ def test_a_peer_that_holds_too_much_is_told_to_wait(pair_with, thing):
     pair.server.return_results(pair.called().answer, TWO_CAPABILITIES, extra)
     outcome = pair.returned()
     assert outcome.kind == Kind.OVERLOADED
-    assert "2 capabilities" in outcome.reason
+    assert outcome.reason == "capabilities of this connection would be 3; the limit is 2"
+    assert pair.hits == {"exports": 1}
     events = list(pair.server.receive_data(message(finish={"questionId": 99})))
     assert [event.object for event in events] == extra
     pair.client.call(root, 1, 2, EMPTY)
@@ -314,6 +315,17 @@ def test_a_call_to_what_is_not_there_yet_fails(pair):
     assert "not yet" in pair.returned().reason
 
 
+def test_a_call_to_an_answer_that_failed_ends_as_that_did(pair):
+    """As in C++: what a promise was broken by is what its calls learn."""
+    first = pair.client.call(pair.bootstrap(), 1, 1, EMPTY)
+    pair.server.return_exception(pair.called().answer, Kind.OVERLOADED, "try later")
+    pair.returned()
+    pair.client.call(PromisedAnswer(first, (0,)), 1, 2, EMPTY)
+    assert pair.to_server() == []
+    outcome = pair.returned()
+    assert (outcome.kind, outcome.reason) == (Kind.OVERLOADED, "try later")
+
+
 def test_a_call_to_an_answer_that_is_over_fails(pair):
     call = {"questionId": 5, "target": {"promisedAnswer": {"questionId": 44}}}
     assert list(pair.server.receive_data(message(call=call))) == []
@@ -331,7 +343,8 @@ def test_too_many_calls_at_once_are_overloaded_and_the_rest_goes_on(pair_with):
     assert [event.question for event in pair.to_client()] == questions[2:]
     pair.client.call(root, 1, 4, EMPTY)
     assert pair.to_server() == []
-    assert "2 calls" in pair.returned().reason
+    assert pair.returned().reason == "unanswered calls of this connection are 2 already; the limit is 2"
+    assert pair.hits == {"outstanding_calls": 3}
     pair.server.return_results(first.answer, EMPTY)
     pair.client.call(root, 1, 5, EMPTY)
     assert pair.called().method_id == 5

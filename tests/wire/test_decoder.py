@@ -182,7 +182,7 @@ def test_results_may_be_empty(frame_of, stream_of, payload):
 
 def test_a_table_of_countless_nothings_is_refused(frame_of, stream_of):
     table = Body(1 | 7 << 32, [(400_000_000 << 2).to_bytes(8, "little")], 1)
-    with pytest.raises(RemoteProtocolError, match="more data"):
+    with pytest.raises(RemoteProtocolError, match="more is read"):
         decoded(frame_of, stream_of, **{"return": {"results": {"capTable": table}}})
 
 

@@ -1,6 +1,7 @@
 """The stream's framing: what comes out does not depend on how it was cut, and what is too much is refused early."""
 
 from struct import pack
+from sys import getsizeof
 
 import pytest
 from hypothesis import given
@@ -77,16 +78,27 @@ def test_bytes_of_a_message_that_has_begun_are_counted():
     assert framer.held == 10
 
 
-def test_pieces_of_a_long_message_are_joined_once(monkeypatch):
+def test_pieces_of_a_long_message_are_joined_once():
     """Copying all that is held with every piece would take a minute over a message of the largest size."""
     size = 16 << 20
     framer = Framer(Limits())
     stream = framed(bytes(size - 8))
-    for at in range(0, size - 65_536, 65_536):
+    assert list(framer.feed(stream[:65_536])) == []
+    held = framer._begun
+    for at in range(65_536, size - 65_536, 65_536):
         assert list(framer.feed(stream[at : at + 65_536])) == []
-    assert len(framer._pieces) == 255
+        assert framer._begun is held
     (frame,) = framer.feed(stream[-65_536:])
     assert (frame.start, frame.end) == (1, size // 8)
+
+
+def test_a_message_that_comes_byte_by_byte_takes_no_more_memory():
+    framer = Framer(Limits())
+    list(framer.feed(framed(bytes(1 << 20))[:8]))
+    for _ in range(100_000):
+        list(framer.feed(b"x"))
+    assert getsizeof(framer._begun) < 2 * framer.held
+    assert framer.held == 100_008
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_pointers_may_lie_so_deep_and_no_deeper():
 
 def test_a_long_list_of_nothing_is_not_walked():
     nothing = (1 | (500_000_000 << 35)).to_bytes(8, "little")
-    with pytest.raises(RemoteProtocolError, match="more data"):
+    with pytest.raises(RemoteProtocolError, match="more is read"):
         layout("AddRequest").read(segment(struct_body([], [None]))[:8] + nothing)
 
 

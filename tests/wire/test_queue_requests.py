@@ -205,7 +205,7 @@ def test_many_pointers_to_the_same_contents_are_not_many_contents():
     pointers = [LIST_OF_BYTES | (count - 1 - index) << 2 | len(blob) << 35 for index in range(count)]
     body = [pointer.to_bytes(8, "little") for pointer in pointers]
     shared = Body(1 | 6 << 32 | count << 35, [*body, blob], count + len(blob) // 8)
-    with pytest.raises(RemoteProtocolError, match="more data"):
+    with pytest.raises(RemoteProtocolError, match="more is read"):
         added(shared)
 
 

@@ -124,7 +124,7 @@ def test_ids_that_are_no_ids_are_refused(ids):
 
 def test_countless_items_of_no_size_are_refused():
     nothing = Body(1 | 7 << 32, [(500_000_000 << 2).to_bytes(8, "little")], 1)
-    with pytest.raises(RemoteProtocolError, match="more data"):
+    with pytest.raises(RemoteProtocolError, match="more is read"):
         read_poll_response(response(struct_body([0], [nothing])))
 
 

@@ -253,7 +253,7 @@ def test_elements_without_a_size_cost_nothing_until_somebody_walks_them():
     frame, at, start, end = only(list_pointer(0, COMPOSITE, 0), struct_pointer(1_000_000, 0, 0))
     found = struct_list_at(frame, at, start, end)
     assert found.count == 1_000_000
-    with pytest.raises(RemoteProtocolError, match="more data"):
+    with pytest.raises(RemoteProtocolError, match="more is read"):
         frame.spend(found.count)
 
 
@@ -263,7 +263,7 @@ def test_the_same_bytes_can_be_read_only_so_often():
     frame = single_segment(segment(blob))
     for _ in range(2):
         bytes_at(frame, 0, 0, frame.end)
-    with pytest.raises(RemoteProtocolError, match="more data"):
+    with pytest.raises(RemoteProtocolError, match="more is read"):
         bytes_at(frame, 0, 0, frame.end)
 
 
@@ -283,7 +283,7 @@ def test_the_same_list_can_be_read_only_so_often(content):
 
 def test_numbers_are_charged_as_wide_as_they_become():
     frame, at, start, end = only(list_pointer(0, BYTE, 24), 0, 0, 0)
-    with pytest.raises(RemoteProtocolError, match="more data"):
+    with pytest.raises(RemoteProtocolError, match="more is read"):
         struct_list_at(frame, at, start, end)
 
 

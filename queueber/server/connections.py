@@ -1,0 +1,111 @@
+"""
+All connections of a server, and what they may take together.
+
+Who may still connect, how long peers may keep us waiting, how much is held
+for them, how often a limit was hit, and what may be written to the log about
+it: everything that a single connection cannot know.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from queueber.limits import Limits
+from queueber.server.buffers import Buffers, Holder
+from queueber.server.patience import FIRST_MESSAGE, Awaited, Patience
+from queueber.server.throttle import Throttle
+
+
+class Connected(Awaited, Holder, Protocol):
+    """A connection, as its server sees it."""
+
+    host: str | None
+    """The peer's address, if it has one."""
+
+    def close(self) -> None:
+        """Send what was said, and end it."""
+
+    def cut(self) -> None:
+        """End it at once, whatever its peer has not taken."""
+
+
+@define(eq=False)
+class Connections:
+    """The connections there are."""
+
+    _limits: Limits
+    _seconds: Callable[[], float]
+    limit_hits: Counter[str]
+    """How often each limit on peers was hit, by its name."""
+
+    buffers: Buffers = field(init=False)
+    patience: Patience[Connected] = field(init=False)
+    _throttle: Throttle = field(init=False)
+    _all: dict[Connected, None] = field(factory=dict, init=False)
+    _from_host: Counter[str] = field(factory=Counter, init=False)
+    log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Make what watches over all of them."""
+        self.buffers = Buffers(self._limits.buffered_bytes)
+        self.patience = Patience(self._seconds, self._limits)
+        self._throttle = Throttle(self._seconds)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Connected]:
+        return iter(list(self._all))
+
+    def admits(self, host: str | None) -> bool:
+        """Whether one more may come, from *host*.  One that has not spoken yet makes room for it."""
+        each = self._limits.connections_per_peer
+        if each and host is not None and self._from_host[host] >= each:
+            self._refused(host, "connections_per_peer", each)
+            return False
+        if len(self._all) < self._limits.connections:
+            return True
+        silent = self.patience.oldest(FIRST_MESSAGE)
+        if silent is None:
+            self._refused(host, "connections", self._limits.connections)
+            return False
+        # Whoever connects and says nothing must not keep others out.
+        self.hit("connections")
+        self.patience.forget(silent)
+        silent.cut()
+        return True
+
+    def _refused(self, host: str | None, limit: str, value: int) -> None:
+        self.hit(limit)
+        self.warn(host, "Refusing a connection of {host}: there are {value} ({limit})", value=value, limit=limit)
+
+    def warn(self, host: str | None, line: str, **fields: object) -> None:
+        """Write *line* to the log, but not more than once a second about *host*."""
+        more = self._throttle.passes(host, line)
+        if more is not None:
+            self.log.warn("{line}{more}", line=line.format(host=host, **fields), more=more)
+
+    def hit(self, limit: str | None) -> None:
+        """Count that *limit* was hit, if it was one."""
+        if limit is not None:
+            self.limit_hits[limit] += 1
+
+    def joined(self, connection: Connected) -> None:
+        """It has been made."""
+        self._all[connection] = None
+        if connection.host is not None:
+            self._from_host[connection.host] += 1
+
+    def left(self, connection: Connected) -> None:
+        """It has ended: it is forgotten."""
+        del self._all[connection]
+        self.patience.forget(connection)
+        self.buffers.hold(connection, 0)
+        host = connection.host
+        if host is not None:
+            self._from_host[host] -= 1
+            if not self._from_host[host]:
+                del self._from_host[host]

@@ -1,0 +1,274 @@
+"""Every limit on peers, hit once: what becomes of the peer, what it is told, and that it is counted."""
+
+from struct import pack
+
+import pytest
+from twisted.internet.testing import StringTransport
+
+from queueber import wire
+from queueber.errors import Kind
+from queueber.limits import PEER_LIMITS
+from queueber.server.patience import LOOK_SECONDS
+from queueber.units import SpanMs
+
+ROOT = wire.QUEUE_INTERFACE_ID
+PROVOKERS = {}
+
+
+def provokes(name, **limits):
+    """The decorated function hits *name* on a server with *limits* and gives the peer to look at."""
+
+    def remember(function):
+        PROVOKERS[name] = (function, limits)
+        return function
+
+    return remember
+
+
+def refused(peer, question, kind, *words):
+    peer.hand.settle()
+    outcome = peer.receive()[question]
+    assert outcome.kind == kind
+    for word in words:
+        assert word in outcome.reason
+
+
+def aborted(peer, *words):
+    said = peer.transport.value()
+    for word in words:
+        assert word.encode() in said
+    assert peer.transport.disconnecting or peer.aborted
+
+
+def wait(peer, seconds):
+    peer.hand.reactor.advance(seconds + LOOK_SECONDS)
+    peer.hand.connections.patience.look()
+
+
+@provokes("frame_bytes", frame_bytes=1024)
+def a_long_message(peer):
+    peer.protocol.dataReceived(pack("<II", 0, 128))
+    aborted(peer, "1,032", "1,024")
+
+
+@provokes("segments", segments=4)
+def a_message_in_many_pieces(peer):
+    peer.protocol.dataReceived(pack("<II", 4, 1))
+    aborted(peer, "5 segments", "limit is 4")
+
+
+@provokes("traversal_factor", traversal_factor=1)
+def a_message_read_many_times_over(peer):
+    peer.send()
+    content = bytearray(wire.write_remove_request(wire.RemoveRequest(b"i" * 400, b"l" * 16)))
+    # Both fields of the request lead to the same bytes.
+    words = [int.from_bytes(content[at : at + 8], "little") for at in range(0, len(content), 8)]
+    first = next(at for at, word in enumerate(words) if word & 3 == 1)
+    content[first * 8 + 8 : first * 8 + 16] = (words[first] - (1 << 2)).to_bytes(8, "little")
+    peer.call(wire.REMOVE, bytes(content))
+    aborted(peer, "1 times its length")
+
+
+@provokes("items_per_add", items_per_add=2)
+def an_add_of_many_items(peer):
+    refused(peer, peer.add(b"", b"", b""), Kind.FAILED, "items is 3", "limit is 2")
+
+
+@provokes("contents_bytes", contents_bytes=2)
+def an_item_that_is_large(peer):
+    refused(peer, peer.add(b"", b"abc"), Kind.FAILED, "items[1].contents is 3 bytes", "limit is 2")
+
+
+@provokes("add_bytes", add_bytes=3)
+def an_add_that_is_large_in_all(peer):
+    refused(peer, peer.add(b"ab", b"cd"), Kind.FAILED, "items[1] is 4 bytes", "limit is 3")
+
+
+@provokes("poll_items", poll_items=1)
+def a_poll_for_many_items(peer):
+    peer.add(b"a", b"b")
+    poll = peer.poll(2)
+    peer.hand.settle()
+    assert len(wire.read_poll_response(peer.receive()[poll]).items) == 1
+
+
+@provokes("poll_bytes", poll_bytes=3)
+def a_poll_of_large_items(peer):
+    peer.add(b"abcd", b"b")
+    poll = peer.poll(2)
+    peer.hand.settle()
+    assert [item.contents for item in wire.read_poll_response(peer.receive()[poll]).items] == [b"abcd"]
+
+
+@provokes("lease_ms", lease_ms=1000)
+def a_long_lease(peer):
+    refused(peer, peer.poll(lease=1001), Kind.FAILED, "leaseValidityMs is 1,001 ms", "limit is 1,000")
+
+
+@provokes("delay_ms", delay_ms=1000)
+def a_long_delay(peer):
+    request = wire.AddRequest([wire.NewItem(b"", SpanMs(1001))])
+    question = peer.call(wire.ADD, wire.write_add_request(request))
+    refused(peer, question, Kind.FAILED, "visibilityTimeoutMs is 1,001 ms", "limit is 1,000")
+
+
+@provokes("wait_ms", wait_ms=1000)
+def a_long_wait(peer):
+    poll = peer.poll(wait=5000)
+    peer.hand.settle()
+    peer.hand.reactor.advance(1.1)
+    peer.hand.settle()
+    assert wire.read_poll_response(peer.receive()[poll]).items == []
+
+
+@provokes("outstanding_calls", outstanding_calls=2)
+def many_calls(peer):
+    peer.poll(), peer.poll()
+    refused(peer, peer.poll(), Kind.OVERLOADED, "are 2 already", "limit is 2")
+
+
+@provokes("open_answers", open_answers=2)
+def many_answers_that_are_not_finished(peer):
+    peer.add(), peer.add()
+    aborted(peer, "2 answers", "limit is 2")
+
+
+@provokes("exports", exports=2)
+def many_queues_of_one_peer(peer):
+    for name in "ab":
+        question = peer.connection.call(
+            wire.PromisedAnswer(peer._root), wire.BROKER_INTERFACE_ID, wire.QUEUE, wire.write_queue_request(name)
+        )
+        peer.send()
+    refused(peer, question, Kind.OVERLOADED, "would be 3", "limit is 2")
+
+
+@provokes("request_bytes", request_bytes=1)
+def adds_faster_than_the_disk(peer):
+    first = peer.add(b"a" * 100)
+    refused(peer, peer.add(b"b" * 100), Kind.OVERLOADED, "bytes; the limit is 1")
+    assert len(wire.read_add_response(peer.outcomes[first]).ids) == 1
+    assert peer.protocol.request_bytes == 0
+
+
+@provokes("unsent_bytes", unsent_bytes=10)
+def replies_that_are_not_taken(peer):
+    peer.protocol._replies.pauseProducing()
+    peer.add(b"a")
+    peer.hand.settle()
+    assert peer.transport.producerState == "paused"
+
+
+@provokes("first_message_ms", first_message_ms=1000)
+def silence_from_the_beginning(peer):
+    peer.protocol.dataReceived(b"\0\0\0")
+    wait(peer, 1)
+    aborted(peer, "no message came whole within 1 s")
+
+
+@provokes("stalled_message_ms", stalled_message_ms=1000)
+def half_a_message(peer):
+    peer.send()
+    peer.protocol.dataReceived(b"\0\0\0")
+    wait(peer, 0.5)
+    assert not peer.transport.disconnecting
+    peer.protocol.dataReceived(b"\0")
+    wait(peer, 0.5)
+    assert not peer.transport.disconnecting
+    wait(peer, 1)
+    aborted(peer, "nothing more of it came for 1 s")
+
+
+@provokes("stalled_replies_ms", stalled_replies_ms=1000)
+def replies_that_never_drain(peer):
+    peer.send()
+    peer.protocol._replies.pauseProducing()
+    wait(peer, 0.5)
+    assert not peer.aborted
+    wait(peer, 1)
+    assert peer.aborted
+
+
+@provokes("idle_ms", idle_ms=1000)
+def nothing_to_say(peer):
+    poll = peer.poll()
+    wait(peer, 2)
+    assert not peer.transport.disconnecting
+    peer.connection.finish(poll)
+    peer.send()
+    peer.hand.settle()
+    wait(peer, 2)
+    aborted(peer, "nothing came for 1 s")
+
+
+@provokes("connections", connections=2)
+def many_connections(peer):
+    peer.send()
+    silent = peer.hand.connect()
+    peer.hand.connect().send()
+    assert silent.aborted, "whoever has not spoken makes room"
+    silent.protocol.connectionLost()
+    assert peer.hand.factory.buildProtocol(None) is None
+
+
+@provokes("connections_per_peer", connections_per_peer=1)
+def many_connections_of_one(peer):
+    class Address:
+        host = "192.0.2.1"
+
+    factory = peer.hand.factory
+    first = factory.buildProtocol(Address())
+    first.makeConnection(StringTransport())
+    assert factory.buildProtocol(Address()) is None
+    assert factory.buildProtocol(None) is not None
+    first.connectionLost()
+    assert factory.buildProtocol(Address()) is not None
+
+
+@provokes("pending_bytes", pending_bytes=10)
+def adds_of_all_faster_than_the_disk(peer):
+    peer.add(b"a")
+    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "are 513 bytes", "limit is 10")
+
+
+@provokes("buffered_bytes", buffered_bytes=2_000)
+def much_that_is_held_for_all(peer):
+    peer.send()
+    modest = peer.hand.connect()
+    modest.send()
+    modest.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(700))
+    peer.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(1_400))
+    assert peer.aborted
+    assert not modest.transport.disconnecting
+    assert peer.hand.connections.buffers.total == 708
+
+
+@provokes("waiting_polls", waiting_polls=1)
+def many_polls_that_wait(peer):
+    peer.poll()
+    refused(peer, peer.poll(), Kind.OVERLOADED, "1 wait already", "limit is 1")
+
+
+@provokes("leased_items", leased_items=1)
+def many_items_under_lease(peer):
+    peer.add(b"a")
+    peer.poll()
+    peer.hand.settle()
+    refused(peer, peer.poll(), Kind.OVERLOADED, "there are 1", "limit is 1")
+
+
+@provokes("queues", queues=0)
+def many_queues(peer):
+    refused(peer, peer.add(b"a"), Kind.OVERLOADED, "0 exist", "limit is 0")
+
+
+@pytest.mark.parametrize("name", [limit.name for limit in PEER_LIMITS])
+def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, name):
+    provoke, limits = PROVOKERS[name]
+    hand = make_hand(**limits)
+    peer = hand.connect()
+    provoke(peer)
+    assert set(hand.connections.limit_hits) == {name}
+    assert hand.connections.limit_hits[name] >= 1
+    assert not hand.deaths
+    hand.settle()
