@@ -84,9 +84,16 @@ class Connections:
 
     def warn(self, host: str | None, line: str, **fields: object) -> None:
         """Write *line* to the log, but not more than once a second about *host*."""
+        self._write(self.log.warn, host, line, fields)
+
+    def debug(self, host: str | None, line: str, **fields: object) -> None:
+        """The same for what is no fault; it is bounded too, because twistd's log has lines of every level."""
+        self._write(self.log.debug, host, line, fields)
+
+    def _write(self, say: Callable[..., None], host: str | None, line: str, fields: dict[str, object]) -> None:
         more = self._throttle.passes(host, line)
         if more is not None:
-            self.log.warn("{line}{more}", line=line.format(host=host, **fields), more=more)
+            say("{line}{more}", line=line.format(host=host, **fields), more=more)
 
     def hit(self, limit: str | None) -> None:
         """Count that *limit* was hit, if it was one."""

@@ -11,7 +11,6 @@ from attrs import define, field
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber import wire
@@ -54,7 +53,6 @@ OVERDUE = {
 class RpcProtocol(Protocol):
     """One peer.  Decides nothing."""
 
-    log = Logger()
     transport: ITransport
 
     def __init__(self, server: "RpcFactory", host: str | None) -> None:
@@ -122,7 +120,8 @@ class RpcProtocol(Protocol):
             if waiter is not None:
                 self._server.dispatcher.cancel(waiter)
         elif type(event) is wire.Aborted:
-            self.log.debug("{peer} has ended its connection: {why}", peer=self.transport.getPeer(), why=event.reason)
+            line = "{peer} has ended its connection: {why}"
+            self._server.connections.debug(self.host, line, peer=self.transport.getPeer(), why=event.reason[:200])
             self.close()
 
     def overdue(self, limit: str) -> None:
@@ -169,7 +168,9 @@ class RpcProtocol(Protocol):
         self._lost = True
         self._server.connections.left(self)
         if reason.check(ConnectionDone) is None:
-            self.log.debug("{why}", why=reason.getErrorMessage())
+            self._server.connections.debug(
+                self.host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage()
+            )
         self._give_up_polls()
         self._server.broker.polls.resume(self)
 
