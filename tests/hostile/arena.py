@@ -1,0 +1,127 @@
+"""A real server, the healthy client beside it, and what an attack costs the two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from attrs import define, field
+
+from queueber.limits import PEER_LIMITS
+from tests.hostile.peer import PATIENCE, Peer
+from tests.process.conftest import Server
+
+ROOT = Path(__file__).parents[2]
+KIB_PER_MIB = 1024
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Disturbed(AssertionError):
+    """The healthy client was given a wrong answer, or none."""
+
+
+def limits(**values):
+    """Command line options for the limits of these names."""
+    assert not values.keys() - {limit.name for limit in PEER_LIMITS}
+    return [f"--limit-{name.replace('_', '-')}={value}" for name, value in values.items()]
+
+
+class Healthy:
+    """The healthy client, in a process of its own so that attackers here do not slow it down."""
+
+    def __init__(self, port):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.healthy", str(port)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "the healthy client ended without a word"}
+        if "error" in answer:
+            raise Disturbed(answer["error"])
+        return answer
+
+    def report(self):
+        """What it did since the last report; raises Disturbed if anything was wrong."""
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        return self._answer()
+
+    def end(self):
+        """Let it finish its turn."""
+        self.process.stdin.close()
+        status = self.process.wait(PATIENCE)
+        self.process.stdout.close()
+        return status
+
+
+@define
+class Arena:
+    """Where attacks take place."""
+
+    server: Server
+    port: int
+    seconds: float
+    """How long an attack that can last as long as it likes shall last."""
+
+    full: bool
+    """Whether to use the catalogue's own figures, however long that takes."""
+
+    peers: list = field(factory=list)
+
+    @property
+    def pid(self):
+        return self.server.process.pid
+
+    def connect(self, **how):
+        """A peer that is closed when the attack is over."""
+        self.peers.append(Peer(self.port, **how))
+        return self.peers[-1]
+
+    def close(self):
+        """Close all peers."""
+        peers, self.peers = self.peers, []
+        for peer in peers:
+            peer.close()
+
+    # What the server's process is like
+
+    def sockets(self):
+        """How many sockets the server holds."""
+        count = 0
+        for each in Path(f"/proc/{self.pid}/fd").iterdir():
+            try:
+                count += os.readlink(each).startswith("socket:")
+            except FileNotFoundError:
+                continue
+        return count
+
+    def memory(self, which="VmRSS"):
+        """MiB: `VmRSS` now, `VmHWM` at most since `forget_peak`."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            name, _, rest = line.partition(":")
+            if name == which:
+                return int(rest.split()[0]) / KIB_PER_MIB
+        raise AssertionError(f"the server's process {self.pid} has no {which}")
+
+    def forget_peak(self):
+        """Let `VmHWM` begin anew."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def cpu_seconds(self):
+        """User and system time of the server's threads."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+    def lines(self):
+        """How many lines the server has logged."""
+        return len(self.server.lines)

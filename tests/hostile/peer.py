@@ -1,0 +1,154 @@
+"""A peer over a plain, blocking socket: as polite as its user wants it to be."""
+
+import select
+import socket
+import struct
+import time
+
+from queueber import wire
+from queueber.limits import Limits
+from queueber.units import SpanMs
+
+PATIENCE = 30.0
+"""Seconds after which a server that does not answer is said to hang."""
+
+RECV_BYTES = 1 << 18
+
+
+class Gone(Exception):
+    """The server ended the connection."""
+
+
+class Peer:
+    """One connection to the server on *port* of this machine."""
+
+    def __init__(self, port, *, source="", receive_bytes=0, host="127.0.0.1"):
+        self.socket = socket.socket()
+        self.socket.settimeout(PATIENCE)
+        if receive_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.connect((host, port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection = wire.Connection(limits=Limits())
+        self.outcomes = {}
+        self.root = None
+
+    # Bytes
+
+    def send(self, data):
+        """Send bytes, whatever they are."""
+        try:
+            self.socket.sendall(data)
+        except (ConnectionError, TimeoutError) as why:
+            raise Gone(str(why)) from why
+
+    def receive(self):
+        """What has come, waited for."""
+        try:
+            data = self.socket.recv(RECV_BYTES)
+        except (ConnectionError, TimeoutError) as why:
+            raise Gone(str(why)) from why
+        if not data:
+            raise Gone("end of stream")
+        return data
+
+    def gone_within(self, seconds):
+        """Seconds until the server ended the connection; None if it did not."""
+        began = time.monotonic()
+        while (left := began + seconds - time.monotonic()) > 0:
+            if select.select([self.socket], [], [], left)[0]:
+                try:
+                    if not self.socket.recv(RECV_BYTES):
+                        return time.monotonic() - began
+                except ConnectionError:
+                    return time.monotonic() - began
+        return None
+
+    def close(self):
+        """As a process that ends does."""
+        self.socket.close()
+
+    def reset(self):
+        """End it with RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+    # Calls
+
+    def flush(self):
+        """Send what was said."""
+        self.send(self.connection.data_to_send())
+
+    def ask(self, method, content, target=None):
+        """A question, not sent yet."""
+        if self.root is None:
+            self.root = wire.PromisedAnswer(self.connection.bootstrap())
+        return self.connection.call(target or self.root, wire.QUEUE_INTERFACE_ID, method, content)
+
+    def queue(self, name):
+        """The queue of that name, as a target."""
+        if self.root is None:
+            self.root = wire.PromisedAnswer(self.connection.bootstrap())
+        content = wire.write_queue_request(name)
+        question = self.connection.call(self.root, wire.BROKER_INTERFACE_ID, wire.QUEUE, content)
+        self.flush()
+        found = wire.ImportedCap(wire.read_queue_response(self.outcome(question)))
+        self.connection.finish(question, release_result_caps=False)
+        return found
+
+    def listen(self):
+        """Take what has come, waited for."""
+        for event in self.connection.receive_data(self.receive()):
+            if isinstance(event, wire.Aborted):
+                raise Gone(event.reason)
+            if event.question != self.root.question:
+                self.outcomes[event.question] = event.outcome
+
+    def outcome(self, question):
+        """How the call ended, waited for."""
+        while question not in self.outcomes:
+            self.listen()
+        return self.outcomes.pop(question)
+
+    def call(self, method, content, target=None):
+        """The outcome of a call."""
+        question = self.ask(method, content, target)
+        self.flush()
+        outcome = self.outcome(question)
+        self.connection.finish(question)
+        return outcome
+
+    def bootstrap(self):
+        """Speak, and hear that one is heard."""
+        self.add()
+
+    def add(self, *contents, target=None, delay=0):
+        """The ids."""
+        return list(wire.read_add_response(self.call(wire.ADD, adding(*contents, delay=delay), target)).ids)
+
+    def poll(self, count=1, *, target=None, lease=60_000, wait=0):
+        """The response; *wait* in milliseconds, 0 for none."""
+        return wire.read_poll_response(self.call(wire.POLL, polling(count, lease=lease, wait=wait), target))
+
+    def remove(self, item_id, lease, target=None):
+        """Whether it did."""
+        content = wire.write_remove_request(wire.RemoveRequest(item_id, lease))
+        return wire.read_remove_response(self.call(wire.REMOVE, content, target))
+
+    def extend(self, lease, span, target=None):
+        """Whether it did."""
+        content = wire.write_extend_request(wire.ExtendRequest(lease, SpanMs(span)))
+        return wire.read_extend_response(self.call(wire.EXTEND, content, target))
+
+
+def adding(*contents, delay=0):
+    """The parameters of an add."""
+    return wire.write_add_request(wire.AddRequest([wire.NewItem(each, SpanMs(delay)) for each in contents]))
+
+
+def polling(count=1, *, lease=60_000, wait=0):
+    """The parameters of a poll; *wait* 0 means not at all, None without end."""
+    span = SpanMs(wait) if wait else None
+    return wire.write_poll_request(wire.PollRequest(SpanMs(lease), count, span, no_wait=wait == 0))
