@@ -34,6 +34,7 @@ def test_a_value_or_a_default_is_found_everywhere(db):
     below = db.prefixed_db(b"p")
     below.put(b"a", b"1", sync=True)
     assert (db.get(b"pa"), below.get(b"a"), below.get(b"b"), below.db) == (b"1", b"1", None, db)
+    assert list(below) == [(b"a", b"1")]
     below.delete(b"a", sync=True)
     assert (db.get(b"pa", b"none"), below.get(b"a", b"none")) == (b"none", b"none")
 

@@ -1,6 +1,7 @@
 """What RocksDB tells of itself, under LevelDB's names."""
 
 from collections.abc import Iterable
+from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
 from typing import Any
 
 import rocksdict
@@ -11,8 +12,15 @@ _LEVELDB = b"leveldb."
 _ROCKSDB = b"rocksdb."
 _MEMORY = ("rocksdb.size-all-mem-tables", "rocksdb.block-cache-usage")
 
-_DIGITS = 8
+_DIGITS = 16
 """Bytes of a key, from where those of a file begin to differ, that count for its place between them."""
+
+# What keys are usually written in.  Numbers in decimal use 10 of 256 bytes, and would seem to lie in heaps otherwise.
+_ALPHABETS = tuple(
+    sorted(letters.encode())
+    for letters in (digits, digits + "abcdef", ascii_lowercase, ascii_uppercase, digits + ascii_letters)
+)
+_ALL_BYTES = list(range(256))
 
 
 def property_of(native: rocksdict.Rdict, name: bytes) -> bytes | None:
@@ -21,10 +29,9 @@ def property_of(native: rocksdict.Rdict, name: bytes) -> bytes | None:
         return b"%d" % sum(native.property_int_value(part) or 0 for part in _MEMORY)
     if name.startswith(_LEVELDB):
         name = _ROCKSDB + name.removeprefix(_LEVELDB)
-    try:
-        found = native.property_value(name.decode())
-    except UnicodeDecodeError:
+    if b"\0" in name or not name.isascii():
         return None
+    found = native.property_value(name.decode())
     return None if found is None else found.encode()
 
 
@@ -56,6 +63,15 @@ def _place(first: bytes, last: bytes, key: bytes) -> float:
     if key > last:
         return 1.0
     same = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
-    low, high, here = (int.from_bytes(row[same : same + _DIGITS].ljust(_DIGITS, b"\0")) for row in (first, last, key))
-    # Keys that differ by zero bytes at their end only are as far from each other as none.
+    low = high = here = 0
+    for at in range(same, same + _DIGITS):
+        found = [row[at : at + 1] for row in (first, last, key)]
+        there = {byte for one in found for byte in one}
+        alphabet = next((letters for letters in _ALPHABETS if there.issubset(letters)), _ALL_BYTES)
+        # A key that has ended counts as if it went on with the lowest letter.
+        low, high, here = (
+            total * len(alphabet) + (alphabet.index(one[0]) if one else 0)
+            for total, one in zip((low, high, here), found, strict=True)
+        )
+    # Keys that differ in nothing but lowest letters at their end have no room between them.
     return (here - low) / (high - low) if high > low else 0.0

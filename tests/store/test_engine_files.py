@@ -1,0 +1,165 @@
+"""What is on the disk: sizes, compaction, and databases that are not open."""
+
+from pathlib import Path
+
+import pytest
+
+from queueber.store import plyvel
+from queueber.store.plyvel import DB
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "db")
+
+
+def fill(db, keys, value=b"v" * 100) -> None:
+    with db.write_batch() as batch:
+        for key in keys:
+            batch.put(key, value)
+
+
+def numbered(count):
+    return [b"key-%06d" % i for i in range(count)]
+
+
+def test_sizes_follow_the_share_of_the_rows(path):
+    with DB(path, create_if_missing=True, compression=None) as db:
+        fill(db, numbered(20_000))
+        assert db.approximate_size(b"", b"\xff") == 0  # all in memory still
+        db.compact_range()
+        whole = db.approximate_size(b"", b"\xff")
+        assert 20_000 * 110 < whole < 20_000 * 130
+        parts = [(b"key-000000", b"key-005000"), (b"key-005000", b"key-010000"), (b"key-010000", b"l")]
+        first, second, last = db.approximate_sizes(*parts)
+        assert first + second + last == pytest.approx(whole, abs=3)
+        assert first == pytest.approx(whole / 4, rel=0.05)
+        assert second == pytest.approx(whole / 4, rel=0.05)
+        assert last == pytest.approx(whole / 2, rel=0.05)
+        assert db.approximate_sizes((b"l", b"m"), (b"a", b"b"), (b"l", b"a"), (b"key-1", b"key-0")) == [0, 0, 0, 0]
+        assert db.approximate_sizes() == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        lambda number: b"%07d/x" % (number * 13),
+        lambda number: b"%08x" % (number * 429_000),
+        lambda number: (number * 429_000).to_bytes(4, "big") + b"\0tail",
+    ],
+    ids=["decimal", "hexadecimal", "binary"],
+)
+def test_sizes_do_not_depend_on_how_numbers_are_written(path, key):
+    with DB(path, create_if_missing=True, compression=None) as db:
+        fill(db, [key(number) for number in range(10_000)])
+        db.compact_range()
+        whole = db.approximate_size(b"", b"\xff" * 9)
+        for number in (1_000, 3_333, 5_000, 9_000):
+            assert db.approximate_size(b"", key(number)) == pytest.approx(whole * number / 10_000, rel=0.05)
+
+
+def test_sizes_bear_keys_that_have_nothing_between_them(path):
+    with DB(path, create_if_missing=True, compression=None) as db:
+        fill(db, [b"same"])
+        db.compact_range()
+        assert db.approximate_size(b"same", b"same") == 0
+        assert db.approximate_size(b"a", b"same") == 0
+        assert db.approximate_size(b"same", b"samf") > 0
+
+    plyvel.destroy_db(path)
+    with DB(path, create_if_missing=True, compression=None) as db:
+        fill(db, [b"same", b"same\0"])
+        db.compact_range()
+        assert db.approximate_size(b"same", b"same\0") == 0
+        assert db.approximate_size(b"same", b"same\0\0") > 0
+
+
+def test_compaction_takes_what_is_deleted_off_the_disk(path):
+    with DB(path, create_if_missing=True, compression=None) as db:
+        fill(db, numbered(5_000))
+        db.compact_range()
+        before = db.approximate_size(b"", b"\xff")
+        for key in numbered(5_000)[1_000:]:
+            db.delete(key)
+        db.compact_range(start=b"key-000000", stop=b"l")
+        assert db.approximate_size(b"", b"\xff") < before / 3
+
+
+def test_properties_have_leveldbs_names_and_rocksdbs(path):
+    with DB(path, create_if_missing=True) as db:
+        fill(db, numbered(100))
+        assert int(db.get_property(b"leveldb.approximate-memory-usage")) > 100 * 100
+        assert db.get_property(b"leveldb.num-files-at-level0") == b"0"
+        assert db.get_property(b"rocksdb.estimate-num-keys") == b"100"
+        assert b"Level" in db.get_property(b"leveldb.stats")
+        db.compact_range()
+        assert b"level 0" in db.get_property(b"leveldb.sstables")
+        for unknown in (b"leveldb.unheard-of", b"rocksdb.unheard-of", b"stats", b"", b"\xff", b"leveldb.stats\0"):
+            assert db.get_property(unknown) is None
+
+
+def test_a_batch_knows_its_size_and_what_was_appended(path):
+    with DB(path, create_if_missing=True) as db:
+        batch, other = db.write_batch(), db.prefixed_db(b"p").write_batch()
+        assert batch.approximate_size() == 12
+        batch.put(b"a" * 200, b"b" * 20_000)
+        batch.delete(b"x")
+        batch.put(b"", b"")
+        assert batch.approximate_size() == 12 + (1 + 2 + 200 + 3 + 20_000) + (1 + 1 + 1) + (1 + 1 + 1)
+        other.put(b"a", b"1")
+        batch.clear()
+        batch.append(other)
+        batch.append(batch)
+        other.clear()
+        batch.write()
+        assert list(db) == [(b"pa", b"1")]
+        with pytest.raises(TypeError, match="WriteBatch"):
+            batch.append([])
+
+
+def test_a_block_leaves_an_empty_batch(path):
+    with DB(path, create_if_missing=True) as db:
+        for transaction in (False, True):
+            with db.write_batch(transaction=transaction) as batch:
+                batch.put(b"a", b"1")
+            assert batch.approximate_size() == 12
+            db.delete(b"a")
+            batch.write()
+            assert db.get(b"a") is None
+
+
+def test_repair_brings_back_what_a_lost_manifest_took(path):
+    with DB(path, create_if_missing=True) as db:
+        fill(db, numbered(1_000))
+        db.compact_range()
+        db.put(b"late", b"1")
+    for manifest in Path(path).glob("MANIFEST-*"):
+        manifest.unlink()
+    with pytest.raises(plyvel.Error):
+        DB(path)
+    plyvel.repair_db(path, compression=None, max_open_files=100)
+    with DB(path) as db:
+        assert len(list(db)) == 1_001
+        assert db.get(b"late") == b"1"
+
+
+def test_nobody_repairs_or_destroys_what_is_open(path):
+    with DB(path, create_if_missing=True) as db:
+        db.put(b"a", b"1")
+        for use in (plyvel.repair_db, plyvel.destroy_db):
+            with pytest.raises(plyvel.IOError, match="lock"):
+                use(path)
+        assert db.get(b"a") == b"1"
+
+
+def test_what_is_destroyed_leaves_nothing_but_what_others_put_there(path):
+    for _ in range(2):
+        with DB(path, create_if_missing=True) as db:
+            db.put(b"a", b"1")
+        plyvel.destroy_db(path.encode())
+        assert not Path(path).exists()
+    plyvel.destroy_db(path)
+    DB(path, create_if_missing=True).close()
+    (Path(path) / "notes").write_text("mine")
+    plyvel.destroy_db(path)
+    assert [found.name for found in Path(path).iterdir()] == ["notes"]
