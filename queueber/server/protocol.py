@@ -19,6 +19,7 @@ from queueber.errors import Kind, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
+from queueber.server.keepalive import keep_alive
 from queueber.server.methods import Methods
 from queueber.server.patience import ACTIVITY, FIRST_MESSAGE, PROGRESS, WHOLE_MESSAGE
 from queueber.server.replies import Replies
@@ -77,9 +78,9 @@ class RpcProtocol(Protocol):
         """Join the server's connections."""
         self._server.connections.joined(self)
         transport: Any = self.transport
-        for option in ("setTcpNoDelay", "setTcpKeepAlive"):
-            if hasattr(transport, option):
-                getattr(transport, option)(True)
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+        keep_alive(transport)
         self._replies = Replies(transport, self._replies_moved)
         self._server.connections.patience.expect(self, FIRST_MESSAGE)
 
