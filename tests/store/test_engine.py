@@ -1,5 +1,6 @@
 """RocksDB behind plyvel's interface does what plyvel does, and says what RocksDB says."""
 
+import os
 import re
 from itertools import islice
 from pathlib import Path
@@ -275,7 +276,41 @@ def test_damage_is_never_taken_for_the_end(path):
             db.get_many([b"%05d" % i for i in range(5_000)])
         with pytest.raises(engine.CorruptionError):
             [db.get(b"%05d" % i) for i in range(5_000)]
+        walk = db.iterator()
+        with pytest.raises(engine.CorruptionError):
+            list(walk)
+        for use in (walk.prev, walk.__next__):  # it does not go round to the other end either
+            with pytest.raises(engine.CorruptionError):
+                use()
         assert next(iter(db))[0] == b"00000"
+
+
+def test_checksums_are_verified_unless_told_not_to(path):
+    with DB(path, create_if_missing=True, compression=None) as db:
+        db.put(b"a", b"sound" * 100)
+    (table,) = Path(path).glob("*.sst")
+    table.write_bytes(table.read_bytes().replace(b"sound" * 100, b"wrong" * 100))
+    with DB(path) as db:
+        assert db.get(b"a", verify_checksums=False, fill_cache=False) == b"wrong" * 100
+        assert list(db.iterator(verify_checksums=False, fill_cache=False)) == [(b"a", b"wrong" * 100)]
+        for read in (db.get, db.prefixed_db(b"").get, db.snapshot().get):
+            with pytest.raises(engine.CorruptionError):
+                read(b"a")
+            with pytest.raises(engine.CorruptionError):
+                read(b"a", verify_checksums=True)
+        with pytest.raises(engine.CorruptionError):
+            list(db)
+
+
+def test_the_cache_is_filled_unless_told_not_to(path):
+    with DB(path, create_if_missing=True, compression=None, block_size=32 << 10) as db:
+        db.put(b"a", bytes(30_000))
+    with DB(path) as db:
+        used = [int(db.get_property(b"rocksdb.block-cache-usage"))]
+        for fill in (False, True):
+            db.get(b"a", fill_cache=fill)
+            used.append(int(db.get_property(b"rocksdb.block-cache-usage")))
+    assert used[1] < used[0] + 30_000 < used[2]
 
 
 def test_a_stalled_write_writes_nothing_and_may_be_tried_again(path, monkeypatch):
@@ -456,7 +491,7 @@ def test_a_name_is_str_or_bytes_in_utf_8(path):
 
 def test_a_directory_that_may_not_be_written_to_is_refused_as_the_system_would(tmp_path, monkeypatch):
     """Nothing is forbidden to root, as whom tests may run; so the system's answer is given here."""
-    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path or not mode & os.W_OK)
     with pytest.raises(engine.IOError, match="Permission denied"):
         DB(str(tmp_path), create_if_missing=True)
     assert list(tmp_path.iterdir()) == []

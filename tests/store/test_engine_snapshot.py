@@ -58,6 +58,11 @@ def test_its_iterators_do_not_get_in_each_others_way(db):
         assert raw.item() == (b"00050", b"50")
     assert ups == rows
     assert downs == rows[::-1]
+    alone = []
+    for row in snapshot:
+        alone.append(row)
+        assert snapshot.get(b"00007") == b"7"
+    assert alone == rows
 
 
 def test_several_threads_may_read_it(db):
