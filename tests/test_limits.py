@@ -6,15 +6,19 @@ from pathlib import Path
 import pytest
 
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, UnusableLimits
-from queueber.server.options import Options, option_of
+from queueber.server.options import Options
 from queueber.units import Unit, parse, quantity
 
 PROTOCOL = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
 NAMED = pytest.mark.parametrize("limit", PEER_LIMITS, ids=lambda limit: limit.name)
 
 
+def option_of(limit):
+    return f"limit-{limit.name.replace('_', '-')}"
+
+
 def settings_of(*arguments):
-    options = Options()
+    options = Options(environment={})
     options.parseOptions(arguments)
     return options.settings
 
@@ -86,7 +90,7 @@ def test_each_is_an_option_that_takes_what_is_in_its_range(limit, capsys):
 def test_the_help_tells_default_and_range(limit):
     said = " ".join(Options().getUsage(width=10_000).split())
     row = said[said.index(f"--{option_of(limit)}=") :]
-    assert (f"By default {limit.figure}" in row) or (limit.default == 0 and "Off by default" in row)
+    assert f"[default: {limit.figure if limit.default else 'off'}]" in row
     assert f"{quantity(limit.low, limit.unit)} to {quantity(limit.high, limit.unit)}" in row
 
 

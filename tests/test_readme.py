@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.options import Options
+from queueber.server.settings import OPTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -91,25 +91,22 @@ class Ids:
         return UUID.sub(lambda found: self._real.get(found[0], found[0]), text)
 
 
-def options_of_the_server():
-    """What `--help` says of each option: its name, its default and what it means."""
-    listen = re.fullmatch(r"(.*?)\s*\[default: (.*)\]\.?", Options.opt_listen.__doc__ or "", flags=re.DOTALL)
-    assert listen is not None
-    yield "listen", listen[2], " ".join(listen[1].split())
-    for name, _, default, meaning, *_ in Options.optParameters:
-        yield name, default, meaning
-    for name, _, meaning in Options.optFlags:
-        yield name, None, meaning
-
-
-def test_the_options_table_says_what_help_says():
+def test_the_options_table_says_what_is_in_force():
     table = README.partition("<!-- options -->\n| Option | Default | Meaning |\n|---|---|---|\n")[2].partition("\n\n")[
         0
     ]
-    assert table.splitlines() == [
-        f"| `--{name}` | {'' if default is None else f'`{default}`'} | {meaning.rstrip('.')}. |"
-        for name, default, meaning in options_of_the_server()
-    ]
+    known = [f"| `--{option.name}` | {option.default_text or 'none'} | {option.says}. |" for option in OPTIONS]
+    assert len(table.splitlines()) >= 5
+    assert set(table.splitlines()) <= set(known)
+
+
+def test_the_configuration_page_has_every_option():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    listed = [option for option in OPTIONS if option.table is None]
+    for option in listed:
+        accepts = option.accepts or ("yes or no" if option.flag else "text")
+        assert f"| `{option.name}` | {option.default_text or 'none'} | {option.says}. | {accepts} |\n" in page
+    assert len(re.findall(r"^\| `[a-z-]+` \|", page, re.MULTILINE)) == len(listed)
 
 
 @pytest.mark.slow

@@ -1,6 +1,9 @@
 """``python -m queueber.cli``, and the console script ``queueber``."""
 
 from queueber.cli.commands import queueber
+from queueber.cli.config import config
+
+queueber.add_command(config)
 
 
 def main() -> None:

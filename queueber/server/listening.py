@@ -39,6 +39,9 @@ class Listen:
     exposed: bool
     """It is plaintext, and more than this machine may reach it."""
 
+    def __str__(self) -> str:
+        return self.text
+
 
 def parse_listen(text: str) -> Listen:
     """

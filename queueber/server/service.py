@@ -31,10 +31,11 @@ from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.listening import ListenFailed, start_listening
 from queueber.server.methods import Methods
-from queueber.server.options import Options, Settings
+from queueber.server.options import Options
 from queueber.server.patience import looking
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory
+from queueber.server.settings import Settings
 from queueber.server.sweeper import Sweeper, sweeping
 from queueber.store import RocksStore, open_store, wipe
 from queueber.units import MS_PER_SECOND
@@ -58,6 +59,8 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415, TID251  (the one place; importing it earlier installs one)
 
     keep_monotonic(reactor)
+    for name in options.unknown_variables:
+        QueueberService.log.warn("{name} in the environment is no option", name=name)
     return QueueberService(reactor, options.settings)
 
 

@@ -32,7 +32,7 @@ def test_short_forms_and_endpoint_strings(text, endpoint, exposed):
 
 
 def test_defaults_are_those_of_the_help():
-    options = Options()
+    options = Options(environment={})
     options.parseOptions([])
     settings = options.settings
 

@@ -1,0 +1,195 @@
+"""
+Every option of the service in one table, and what their values make: the `Settings` of a server.
+
+The table feeds the command line and its help, the environment, the
+configuration file, ``queueber config`` and the docs.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.testing import MemoryReactor
+
+from queueber.broker import ClaimBounds
+from queueber.limits import PEER_LIMITS, Limits, PeerLimit, UnusableLimits
+from queueber.server.configuration import Setting
+from queueber.server.listening import Listen, parse_listen
+from queueber.server.option import Option, amount, one_of, real, switch, text, whole
+from queueber.store import Durability, Encoding
+from queueber.units import Unit, quantity
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What a server is to be, checked."""
+
+    listen: tuple[Listen, ...]
+    data_dir: Path
+    workers: int
+    durability: Durability
+    encoding: Encoding
+    sweep_seconds: float
+    claim: ClaimBounds
+    window_ms: int
+    wipe: bool
+    limits: Limits
+
+
+def usable_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _listen(value: str) -> Listen:
+    try:
+        listen = parse_listen(value)
+        serverFromString(MemoryReactor(), listen.endpoint)
+    except (ValueError, TypeError, LookupError, ImportError) as why:
+        raise ValueError(f"{value}: {why}") from None
+    return listen
+
+
+def _limit(limit: PeerLimit) -> Option:
+    low, high = quantity(limit.low, limit.unit), quantity(limit.high, limit.unit)
+    unit = {
+        Unit.COUNT: "a number",
+        Unit.BYTES: "bytes, or with KiB, MiB, GiB",
+        Unit.MS: "milliseconds, or with s, h, d",
+    }
+    return Option(
+        name=f"limit-{limit.name.replace('_', '-')}",
+        table="limit",
+        read=amount(limit.unit, limit.low, limit.high),
+        default=limit.default,
+        shown="off" if limit.default == 0 else limit.figure,
+        says=f"Limit: {limit.says}. Beyond it: {limit.beyond}",
+        accepts=f"{unit[limit.unit]}: {low} to {high}",
+        unit=None if limit.unit is Unit.COUNT else limit.unit,
+    )
+
+
+DEFAULT_LISTEN = "127.0.0.1:9090"
+
+SERVING = (
+    Option(name="config", read=text, default=None, says="A configuration file with these options", shown="none"),
+    Option(
+        name="listen",
+        short="l",
+        read=_listen,
+        default=(_listen(DEFAULT_LISTEN),),
+        shown=DEFAULT_LISTEN,
+        many=True,
+        says="Where to listen",
+        accepts="HOST:PORT, [v6]:PORT or an endpoint string; may be given more than once",
+    ),
+    Option(
+        name="insecure-plaintext", read=switch, default=False, flag=True, says="Allow plaintext beyond this machine"
+    ),
+    Option(
+        name="data-dir",
+        short="d",
+        read=text,
+        default="./queueber-data",
+        says="The directory with the data; made if it is not there",
+    ),
+    Option(
+        name="wipe",
+        read=switch,
+        default=False,
+        flag=True,
+        command_line_only=True,
+        says="Empty the data directory first: one of Queueber's that no server holds, or refuse",
+    ),
+    Option(
+        name="workers",
+        short="w",
+        read=whole(1, 1024),
+        default=max(2, usable_cores()),
+        shown="the cores this process may use, at least 2",
+        says="Threads of the storage pool",
+        accepts="1 to 1,024",
+    ),
+    Option(
+        name="durability",
+        read=one_of("fsync", "os", "none"),
+        default="fsync",
+        says="What an acknowledged write survives: fsync (a power cut), os (a kill), none (nothing; for measuring)",
+        accepts="fsync, os or none",
+    ),
+    Option(
+        name="storage-encoding",
+        read=one_of("unpacked", "packed"),
+        default="unpacked",
+        says="How values are written from now on: unpacked (faster) or packed (smaller)",
+        accepts="unpacked or packed",
+    ),
+    Option(
+        name="lease-sweep-interval",
+        read=real(0.001, 60.0),
+        default=0.1,
+        says="Seconds between two looks for leases that have run out",
+        accepts="0.001 to 60",
+    ),
+    Option(
+        name="coalesce-max-batch-size",
+        read=whole(1, 100_000),
+        default=64,
+        says="Polls served by one claim, at most",
+        accepts="1 to 100,000",
+    ),
+    Option(
+        name="coalesce-max-batch-items",
+        read=whole(1, 1_000_000),
+        default=512,
+        says="Items handed out by one claim, at most, after one whole poll",
+        accepts="1 to 1,000,000",
+    ),
+    Option(
+        name="coalesce-batch-window-ms",
+        read=whole(0, 10_000),
+        default=0,
+        says="How long an idle server waits for more before it cuts a commit",
+        accepts="0 to 10,000",
+    ),
+)
+
+OPTIONS = (*SERVING, *map(_limit, PEER_LIMITS))
+"""All of them, in the order in which they are shown."""
+
+
+class Contradiction(ValueError):
+    """Options that are right by themselves and not together."""
+
+
+def settings_from(settings: Mapping[str, Setting]) -> Settings:
+    """
+    What all options make together.
+
+    Raises:
+        Contradiction: naming them.
+    """
+    value: dict[str, Any] = {name: each.value for name, each in settings.items()}
+    limits = Limits(**{limit.name: value[_limit(limit).name] for limit in PEER_LIMITS})
+    try:
+        limits.check()
+    except UnusableLimits as why:
+        raise Contradiction(f"the limits contradict each other: {why}") from None
+    for listen in value["listen"]:
+        if listen.exposed and not value["insecure-plaintext"]:
+            raise Contradiction(f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext")
+    return Settings(
+        listen=value["listen"],
+        data_dir=Path(value["data-dir"]),
+        workers=value["workers"],
+        durability=Durability(value["durability"]),
+        encoding=Encoding(value["storage-encoding"]),
+        sweep_seconds=value["lease-sweep-interval"],
+        claim=ClaimBounds(polls=value["coalesce-max-batch-size"], items=value["coalesce-max-batch-items"]),
+        window_ms=value["coalesce-batch-window-ms"],
+        wipe=value["wipe"],
+        limits=limits,
+    )

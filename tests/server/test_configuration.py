@@ -1,0 +1,165 @@
+"""Options from the command line, the environment and a file: which wins, and how what is wrong is told."""
+
+import pytest
+
+from queueber.server.configuration import resolve
+from queueber.server.option import Option, switch, text, whole
+from queueber.server.options import Options
+from queueber.server.settings import OPTIONS
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """Options of a command line, an environment and a file's text."""
+
+    def parse(*arguments, environment=None, file=None):
+        if file is not None:
+            path = tmp_path / "queueber.toml"
+            path.write_text(file)
+            arguments = (*arguments, f"--config={path}")
+        options = Options(environment=environment or {})
+        options.parseOptions(arguments)
+        return options
+
+    return parse
+
+
+@pytest.fixture
+def complaints(parse, capsys, tmp_path):
+    """The status and the lines with which wrong options end."""
+
+    def complaints(*arguments, **sources):
+        with pytest.raises(SystemExit) as ended:
+            parse(*arguments, **sources)
+        said = capsys.readouterr().err.replace(f"{tmp_path}/", "").splitlines()
+        assert all(line.startswith("queueber: ") for line in said)
+        return ended.value.code, [line.removeprefix("queueber: ") for line in said]
+
+    return complaints
+
+
+def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default(parse):
+    file = "workers = 3\ndurability = 'os'\ncoalesce-max-batch-size = 5\n"
+    environment = {"QUEUEBER_WORKERS": "4", "QUEUEBER_DURABILITY": "none"}
+    options = parse("--workers=6", environment=environment, file=file)
+    settings = options.settings
+    assert (settings.workers, settings.durability, settings.claim.polls, settings.claim.items) == (6, "none", 5, 512)
+    origins = {name: options.effective[name].origin for name in ("workers", "durability", "coalesce-max-batch-items")}
+    assert origins == {
+        "workers": "command line",
+        "durability": "environment QUEUEBER_DURABILITY",
+        "coalesce-max-batch-items": "default",
+    }
+    assert options.effective["coalesce-max-batch-size"].origin.endswith("queueber.toml line 3")
+
+
+def test_limits_have_a_table_of_their_own(parse):
+    file = "[limit]\nframe-bytes = '32 MiB'\nsegments = 9\nidle-ms = '1h'\n"
+    limits = parse(file=file).settings.limits
+    assert (limits.frame_bytes, limits.segments, limits.idle_ms) == (32 << 20, 9, 3_600_000)
+
+
+def test_places_to_listen_are_a_list(parse):
+    file = "listen = ['127.0.0.1:1', 'unix:/run/q']\n"
+    assert [each.text for each in parse(file=file).settings.listen] == ["127.0.0.1:1", "unix:/run/q"]
+    environment = {"QUEUEBER_LISTEN": "127.0.0.1:2 [::1]:3"}
+    assert [each.text for each in parse(environment=environment, file=file).settings.listen] == [
+        "127.0.0.1:2",
+        "[::1]:3",
+    ]
+    assert [each.text for each in parse("-l", ":4", "--insecure-plaintext", file=file).settings.listen] == [":4"]
+
+
+def test_the_file_may_be_named_in_the_environment(parse, tmp_path):
+    (tmp_path / "other.toml").write_text("workers = 7\ninsecure-plaintext = true\n")
+    options = parse("--listen=:1", environment={"QUEUEBER_CONFIG": str(tmp_path / "other.toml")})
+    assert options.settings.workers == 7
+
+
+def test_everything_that_is_wrong_is_told_at_once(complaints):
+    file = """
+workers = 0
+wokers = 3
+[limit]
+segments = "many"
+frame_bytes = 5
+
+[storage]
+x = 1
+"""
+    status, lines = complaints("--durability=never", environment={"QUEUEBER_LISTEN": "nowhere"}, file=file)
+    assert status == 78
+    assert lines[0] == "queueber.toml line 3: wokers is not an option; did you mean workers?"
+    assert lines[1] == "queueber.toml line 6: [limit] frame_bytes is not an option; did you mean frame-bytes?"
+    assert lines[2].startswith("queueber.toml line 8: storage is not an option")
+    no_place = "'nowhere' is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
+    assert sorted(lines[3:]) == [
+        "--durability is 'never'; it must be one of fsync, os, none",
+        f"environment QUEUEBER_LISTEN: listen nowhere: {no_place}",
+        "queueber.toml line 2: workers is '0'; it must be a number from 1 to 1,024",
+        "queueber.toml line 5: limit-segments 'many' is not a number",
+    ]
+
+
+def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
+    status, lines = complaints("--workers=0", "--durability=never")
+    assert status == 64
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("workers = ", "queueber.toml: Invalid value (at end of document)"),
+        ("workers = [1]", "queueber.toml line 1: workers must be a text or a number, not list"),
+        ("wipe = true", "queueber.toml line 1: wipe is not an option"),
+        ("config = 'x'", "queueber.toml line 1: config is not an option"),
+        ("segments = 4", "queueber.toml line 1: segments is not an option"),
+        ("frame-bytes = 4", "queueber.toml line 1: frame-bytes is not an option; it belongs into [limit]"),
+        (
+            "insecure-plaintext = 'perhaps'",
+            "queueber.toml line 1: insecure-plaintext is 'perhaps'; it must be yes or no",
+        ),
+        ("data-dir = ''", "queueber.toml line 1: data-dir is empty"),
+        ("listen = ':1'", "--listen :1: plaintext beyond this machine needs --insecure-plaintext"),
+        ("[limit]\nadd-bytes = 1", "the limits contradict each other: contents_bytes is larger than add_bytes"),
+    ],
+)
+def test_a_wrong_file_is_a_wrong_configuration(complaints, file, said):
+    status, lines = complaints(file=file)
+    assert status == 78
+    assert lines[0].startswith(said)
+
+
+def test_a_file_that_is_not_there(complaints, tmp_path):
+    assert complaints(f"--config={tmp_path}/none.toml") == (78, ["none.toml: No such file or directory"])
+
+
+def test_wiping_is_never_left_to_an_environment(parse):
+    options = parse(environment={"QUEUEBER_WIPE": "yes", "QUEUEBER_PORT_9090_TCP": "tcp://10.0.0.1:9090"})
+    assert not options.settings.wipe
+    assert options.unknown_variables == ["QUEUEBER_PORT_9090_TCP", "QUEUEBER_WIPE"]
+    assert parse("--wipe").settings.wipe
+
+
+def test_an_option_says_how_it_is_called_everywhere():
+    option = Option(name="limit-idle-ms", table="limit", read=whole(0, 9), default=0, says="x")
+    assert (option.variable, option.key) == ("QUEUEBER_LIMIT_IDLE_MS", "idle-ms")
+
+
+def test_names_and_variables_are_unique_and_defaults_are_what_they_claim():
+    for each in (lambda option: option.name, lambda option: option.variable, lambda option: (option.table, option.key)):
+        assert len({each(option) for option in OPTIONS}) == len(OPTIONS)
+    for option in OPTIONS:
+        if not option.shown and not option.flag:
+            assert option.read(option.default_text) == option.default
+
+
+@pytest.mark.parametrize("value", ["yes", "TRUE", "on", "1"])
+def test_a_switch_is_on(value):
+    assert switch(value)
+
+
+def test_a_value_without_options_is_a_default():
+    option = Option(name="a", read=text, default="b", says="x")
+    assert resolve([option], arguments={}, environment={})["a"].value == "b"
