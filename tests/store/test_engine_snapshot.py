@@ -171,6 +171,20 @@ def test_a_forgotten_snapshot_does_not_keep_a_closed_database(path):
     assert kept
 
 
+def test_an_iterator_needs_nobody_to_keep_its_database(path):
+    with DB(path, create_if_missing=True) as db:
+        rows = fill(db)
+    walk = DB(path).iterator()
+    assert list(walk) == rows
+    walk.close()
+    snapshot = DB(path).snapshot()
+    assert list(snapshot) == rows
+    del snapshot
+    raw = DB(path).raw_iterator()
+    raw.seek_to_last()
+    assert raw.item() == rows[-1]
+
+
 def test_a_snapshot_of_a_part_has_its_keys_but_its_raw_iterator_all(db):
     db.put(b"a", b"1")
     db.put(b"pa", b"2")

@@ -1,6 +1,7 @@
 """plyvel's own tests, out of its source distribution, with our module in the place of theirs."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,8 @@ import pytest
 
 import queueber
 from queueber.store import plyvel
+from queueber.store.engine.iterator import Range
+from queueber.store.engine.parameters import Parameters
 
 ROOT = Path(queueber.__file__).parents[1]
 
@@ -20,6 +23,9 @@ CASES = 54
 CANNOT_PASS = {"test_comparator": "rocksdict has no way to give RocksDB a comparator"}
 if os.geteuid() == 0:
     CANNOT_PASS["test_open_read_only_dir"] = "nothing is read-only to root; plyvel itself fails it then"
+
+# Arguments of `iterator` that are plyvel's in every respect.
+WORDS_OF_RANGES = ("reverse", "include_start", "include_stop", "include_key", "include_value", "prefix")
 
 STAND_IN = """
 import sys
@@ -80,6 +86,13 @@ def test_every_name_of_plyvel_is_there():
     ):
         public = {name for name in dir(other) if not name.startswith("_")}
         assert public <= set(dir(one))
+
+
+def test_every_name_and_every_case_that_cannot_pass_is_in_the_documents():
+    text = (ROOT / "docs" / "plyvel.md").read_text()
+    names = {*plyvel.__all__, *Parameters.__annotations__, *Range.__annotations__} - set(WORDS_OF_RANGES)
+    names |= {name for name in vars(plyvel.DB) if not name.startswith("_")}
+    assert not {name for name in names | set(CANNOT_PASS) if not re.search(rf"[`.]{name}\b", text)}
 
 
 def test_errors_are_related_as_plyvels_are():
