@@ -224,6 +224,14 @@ def test_closing_the_database_closes_what_was_opened_from_it(path):
     DB(path).close()
 
 
+def test_what_is_closed_at_the_last_moment_is_closed(db):
+    """Between our own look and RocksDB's: another thread may be faster."""
+    db._handle.native.close()
+    for use in (db.iterator, db.raw_iterator, db.snapshot, lambda: db.get(b"a"), lambda: db.put(b"a", b"1")):
+        with pytest.raises(RuntimeError):
+            use()
+
+
 def test_a_database_is_made_only_when_asked_for(path):
     with pytest.raises(engine.Error, match="does not exist"):
         DB(path)

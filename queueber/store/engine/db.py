@@ -99,13 +99,11 @@ class DB:
         """The value of *key*, or *default*; unlike plyvel's it checks what it reads, unless told not to."""
         if type(key) is not bytes:
             raise wrong_type("key", "bytes", key)
-        native = self._handle.native
+        options = None
+        if verify_checksums is not True or fill_cache is not True:
+            options = read_options(flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache"))
         try:
-            if verify_checksums is True and fill_cache is True:
-                value: bytes | None = native.get(key, default)
-            else:
-                verify, fill = flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache")
-                value = native.get(key, default, read_options(verify, fill))
+            value: bytes | None = self._handle.native.get(key, default, options)
         except Exception as error:
             raise translated(error) from error
         return value

@@ -38,8 +38,13 @@ def iterate(handle: Handle, source: Source, base: bytes, wanted: Range) -> "Iter
         if type(value) is not (bytes if name in _BOUNDS else bool) and value is not None:
             raise wrong_type(name, "bytes" if name in _BOUNDS else "a bool", value)
     kind = Backwards if wanted.get("reverse") else Iterator
-    with translating():
+    try:  # as `translating` does, which would be a fifth of the whole
         return kind(handle, source, base, **wanted)
+    except Exception as error:
+        better = translated(error)
+        if better is error:
+            raise
+        raise better from error
 
 
 class Iterator(CursorOwner):
