@@ -224,8 +224,9 @@ def test_closing_the_database_closes_what_was_opened_from_it(path):
     DB(path).close()
 
 
-def test_what_is_closed_at_the_last_moment_is_closed(db):
+def test_what_is_closed_at_the_last_moment_is_closed(path):
     """Between our own look and RocksDB's: another thread may be faster."""
+    db = DB(path, create_if_missing=True)
     db._handle.native.close()
     for use in (db.iterator, db.raw_iterator, db.snapshot, lambda: db.get(b"a"), lambda: db.put(b"a", b"1")):
         with pytest.raises(RuntimeError):
