@@ -1,0 +1,245 @@
+"""
+Sound conversations, as lists of framed messages, out of dice.
+
+*dice* is a `random.Random` or anything that behaves so: seeded here, of
+hypothesis's making there.  Ids and leases in them are `placeholder`s, which
+who has a real server replaces by what it hands out.
+"""
+
+from shapes import framed, lay, tree, vary
+
+from queueber.errors import Kind
+from queueber.units import SpanMs, WallMs
+from queueber.wire import (
+    ADD,
+    BROKER_INTERFACE_ID,
+    EXTEND,
+    POLL,
+    QUEUE,
+    QUEUE_INTERFACE_ID,
+    QUEUE_RESPONSE,
+    REMOVE,
+    AddRequest,
+    ExtendRequest,
+    NewItem,
+    PolledItem,
+    PollRequest,
+    PollResponse,
+    RemoveRequest,
+    layout,
+    write_add_request,
+    write_add_response,
+    write_extend_request,
+    write_extend_response,
+    write_poll_request,
+    write_poll_response,
+    write_queue_request,
+    write_remove_request,
+    write_remove_response,
+)
+from queueber.wire.builder import Body
+
+ID_BYTES = 16
+PLACEHOLDERS = 8
+CLIENT_QUESTIONS = 12
+"""What a client has asked when `replies` answer it: a bootstrap, then calls."""
+
+SPANS = [0, 1, 10, 1_000, 60_000, 3_600_000, 7 * 86_400_000, 10**12, (1 << 64) - 1]
+
+
+def placeholder(kind, number):
+    """16 bytes that stand for the *number*th lease or item alive."""
+    return f"@{kind}-{number}@".encode().ljust(ID_BYTES, b"~")
+
+
+def identifier(dice, kind):
+    if dice.random() < 0.8:
+        return placeholder(kind, dice.randrange(PLACEHOLDERS))
+    return dice.randbytes(dice.choice([0, 1, 15, 16, 16, 17, 300]))
+
+
+def span(dice):
+    return SpanMs(dice.choice(SPANS[:6] if dice.random() < 0.9 else SPANS))
+
+
+def contents(dice):
+    return dice.randbytes(dice.choice([0, 1, 7, 8, 9, 20, 40, 64] if dice.random() < 0.97 else [300, 5_000]))
+
+
+def add_request(dice):
+    delays = [0, 0, 0, 5, 50_000]
+    items = [NewItem(contents(dice), SpanMs(dice.choice(delays))) for _ in range(dice.choice([0, 1, 1, 2, 3, 8]))]
+    return ADD, write_add_request(AddRequest(items))
+
+
+def poll_request(dice):
+    wait = dice.choice([None, None, 0, 20, 5_000])
+    request = PollRequest(span(dice), dice.choice([0, 1, 1, 3, 8, 1 << 31]), wait, no_wait=dice.random() < 0.5)
+    return POLL, write_poll_request(request)
+
+
+def remove_request(dice):
+    return REMOVE, write_remove_request(RemoveRequest(identifier(dice, "item"), identifier(dice, "lease")))
+
+
+def extend_request(dice):
+    return EXTEND, write_extend_request(ExtendRequest(identifier(dice, "lease"), span(dice)))
+
+
+QUEUE_REQUESTS = [add_request, add_request, poll_request, poll_request, remove_request, extend_request]
+
+
+def body_of(content):
+    """The struct that is a segment of its own, as something to point to."""
+    return Body(int.from_bytes(content[:8], "little"), [content[8:]], len(content) // 8 - 1)
+
+
+def message(dice, member, fields):
+    """One framed message, in one of the ways in which it may be laid out."""
+    segment = layout("Message").build(**{member: fields})
+    if dice.random() < 0.7:
+        return framed([segment])
+    root = tree(segment)
+    if dice.random() < 0.5:
+        root = vary(root, dice)
+    return framed(lay(root, dice, dice.choice([1, 2, 3, 6])))
+
+
+class Client:
+    """What one client says: it numbers as real ones do, and knows what it may call."""
+
+    def __init__(self, dice):
+        self.dice = dice
+        self.said = []
+        self.next = 0
+        self.open = []
+        self.targets = []
+        self.exported = 0
+
+    def say(self, member, fields):
+        self.said.append(message(self.dice, member, fields))
+
+    def question(self):
+        self.next += 1
+        self.open.append(self.next - 1)
+        return self.next - 1
+
+    def bootstrap(self):
+        question = self.question()
+        self.say("bootstrap", {"questionId": question})
+        self.targets.append({"promisedAnswer": {"questionId": question}})
+        self.targets.append({"importedCap": 0})
+        self.exported = max(self.exported, 1)
+
+    def call(self):
+        dice = self.dice
+        method, content = dice.choice(QUEUE_REQUESTS)(dice)
+        self._call(self.question(), dice.choice(self.targets), QUEUE_INTERFACE_ID, method, content)
+
+    def queue(self):
+        question, name = self.question(), self.dice.choice(["mail", "jobs", "default", "", "ü" * 120, "x" * 256])
+        self._call(question, self.targets[0], BROKER_INTERFACE_ID, QUEUE, write_queue_request(name))
+        promised = {"questionId": question, "transform": [{"noop": None}, {"getPointerField": 0}]}
+        self.targets.append({"promisedAnswer": promised})
+        if 0 < len(name.encode()) < 256:
+            self.targets.append({"importedCap": self.exported})
+            self.exported += 1
+
+    def _call(self, question, target, interface, method, content):
+        to = {"caller": None} if self.dice.random() < 0.97 else {"yourself": None}
+        params = {"content": body_of(content), "capTable": self._capabilities()}
+        self.say(
+            "call",
+            {
+                "questionId": question,
+                "target": target,
+                "interfaceId": interface,
+                "methodId": method,
+                "params": params,
+                "sendResultsTo": to,
+            },
+        )
+
+    def _capabilities(self):
+        return [{"senderHosted": 3}, {"none": None}] if self.dice.random() < 0.05 else []
+
+    def finish(self):
+        if self.open:
+            question = self.open.pop(self.dice.randrange(len(self.open)))
+            self.say("finish", {"questionId": question, "releaseResultCaps": self.dice.random() < 0.5})
+
+    def release(self):
+        self.say("release", {"id": self.dice.randrange(max(1, self.exported)), "referenceCount": 1})
+
+    def disembargo(self):
+        context = {"senderLoopback": self.dice.getrandbits(16)}
+        self.say("disembargo", {"target": self.dice.choice(self.targets), "context": context})
+
+    def aside(self):
+        self.say(*self.dice.choice(ASIDES))
+
+
+ASIDES = [
+    ("unimplemented", {"release": {"id": 1}}),
+    ("unimplemented", {"disembargo": {"target": {"importedCap": 0}}}),
+    ("resolve", {"promiseId": 1, "cap": {"senderHosted": 2}}),
+    ("join", {"questionId": 4_000, "target": {"importedCap": 0}}),
+    ("provide", {"questionId": 4_001, "target": {"importedCap": 0}}),
+    ("accept", {"questionId": 4_002}),
+    ("disembargo", {"target": {"importedCap": 0}, "context": {"accept": None}}),
+]
+
+
+def requests(dice):
+    """What a sound client says in one connection."""
+    client = Client(dice)
+    client.bootstrap()
+    often = [client.call] * 10 + [client.queue] * 2 + [client.finish] * 4
+    seldom = [client.release, client.disembargo, client.aside, client.bootstrap]
+    for _ in range(dice.randrange(1, 16)):
+        dice.choice(often if dice.random() < 0.92 else seldom)()
+    if dice.random() < 0.1:
+        client.say("abort", {"reason": "gone", "type": Kind.FAILED})
+    return client.said
+
+
+def _results(dice):
+    def items():
+        return [PolledItem(contents(dice), dice.randbytes(16), 1, WallMs(5)) for _ in range(dice.randrange(4))]
+
+    return dice.choice(
+        [
+            lambda: write_add_response([dice.randbytes(ID_BYTES) for _ in range(dice.randrange(5))]),
+            lambda: write_remove_response(dice.random() < 0.5),
+            lambda: write_poll_response(PollResponse(items(), dice.randbytes(ID_BYTES), WallMs(9))),
+            lambda: write_extend_response(dice.random() < 0.5),
+            lambda: QUEUE_RESPONSE,
+        ]
+    )()
+
+
+def _outcome(dice, question):
+    roll = dice.random()
+    if roll < 0.1:
+        return {"exception": {"reason": "no" * dice.randrange(9), "type": dice.randrange(4)}}
+    if roll < 0.15:
+        return {"canceled": None}
+    content = (3).to_bytes(8, "little") if question == 0 else _results(dice)
+    kinds = [{"senderHosted": dice.randrange(6)}, {"senderPromise": 7}, {"none": None}]
+    kinds.append({"thirdPartyHosted": {"vineId": 5}})
+    table = [dice.choice(kinds[:1] if dice.random() < 0.8 else kinds) for _ in range(dice.randrange(3))]
+    if question == 0 or content == QUEUE_RESPONSE:
+        table = table or kinds[:1]
+    return {"results": {"content": body_of(content), "capTable": table}}
+
+
+def replies(dice):
+    """What a sound server says to a client that has asked `CLIENT_QUESTIONS` questions."""
+    said, asked = [], list(range(CLIENT_QUESTIONS))
+    while asked:
+        question = asked.pop(0 if dice.random() < 0.6 else dice.randrange(len(asked)))
+        fields = {"answerId": question, "noFinishNeeded": dice.random() < 0.1, **_outcome(dice, question)}
+        said.append(message(dice, "return", fields))
+        if dice.random() < 0.1:
+            said.append(message(dice, *dice.choice(ASIDES)))
+    return said

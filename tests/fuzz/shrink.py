@@ -1,0 +1,64 @@
+"""Making a failing input small enough to understand."""
+
+import traceback
+from time import monotonic
+
+from damage import is_whole
+
+
+def signature(check, data):
+    """What goes wrong when *check* is given *data*: the kind of error and where it came from; None if nothing does."""
+    try:
+        check(data)
+    except Exception as why:  # noqa: BLE001 -- every kind of failure is of interest
+        last = traceback.extract_tb(why.__traceback__)[-1]
+        return type(why).__name__, last.filename, last.name, last.line
+    return None
+
+
+def frames_in(data):
+    """*data* cut into the messages it begins with, and the rest."""
+    found, at = [], 0
+    while at < len(data):
+        end = next((end for end in range(at + 16, min(len(data), at + 4096) + 1, 8) if is_whole(data[at:end])), None)
+        if end is None:
+            break
+        found.append(data[at:end])
+        at = end
+    return [*found, data[at:]] if at < len(data) else found
+
+
+def smaller(parts):
+    """*parts* without some of them: halves first, single ones last."""
+    size = len(parts) // 2
+    while size:
+        for at in range(0, len(parts), size):
+            yield parts[:at] + parts[at + size :]
+        size //= 2
+
+
+def shrunk(check, data, seconds=20.0):
+    """
+    The smallest input found within *seconds* that fails as *data* does.
+
+    Whole messages go first, then words, then bytes; last, what is left becomes zeros where it may.
+    """
+    wanted, deadline = signature(check, data), monotonic() + seconds
+
+    def fails(candidate):
+        return monotonic() < deadline and signature(check, candidate) == wanted
+
+    for cut in (frames_in, lambda whole: [whole[at : at + 8] for at in range(0, len(whole), 8)]):
+        parts, moved = cut(data), True
+        while moved and len(parts) > 1:
+            moved = False
+            for candidate in smaller(parts):
+                if fails(b"".join(candidate)):
+                    parts, moved = candidate, True
+                    break
+        data = b"".join(parts)
+    for at in range(0, len(data), 8):
+        candidate = data[:at] + bytes(len(data[at : at + 8])) + data[at + 8 :]
+        if candidate != data and fails(candidate):
+            data = candidate
+    return data

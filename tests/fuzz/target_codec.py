@@ -1,0 +1,69 @@
+"""
+Decoding one message and reading its content.
+
+Whatever it is, it gives values or a refusal; what lies around it in the stream
+plays no part; and no more comes out than the traversal budget allows.
+"""
+
+from contextlib import suppress
+from time import thread_time
+
+from shapes import framed
+from target_framing import segments_of
+from views import LIMITS, READERS, view
+
+from queueber.errors import RemoteProtocolError
+from queueber.wire import layout, pack, unpack
+from queueber.wire.framing import Framer
+
+CANARIES = [framed([b"\xc5CANARY\xc5" * 40]), framed([bytes(range(1, 9)) * 40])]
+SECONDS_MAX = 0.5
+STORED = ["StoredItem", "AddRequest", "PollResponse", "Message"]
+
+
+def values(stream, index, reader):
+    """What the message number *index* of *stream* says, and whether the canary was heard singing."""
+    for number, frame in enumerate(Framer(LIMITS).feed(stream)):
+        if number == index:
+            return view(frame, reader)
+    raise AssertionError("the message was lost in the framing")
+
+
+def size_of(value):
+    """Bytes and numbers in a view."""
+    if isinstance(value, list):
+        return sum(map(size_of, value)) + len(value)
+    return len(value) // 2 if isinstance(value, str) else 1
+
+
+def check_message(message, reader):
+    """Raise unless the one framed *message* is read as it should be."""
+    begun = thread_time()
+    alone = values(message, 0, reader)
+    for canary in CANARIES:
+        assert values(canary + message + canary, 1, reader) == alone, "what lies around a message changes what it says"
+    # Lists of nothing are limited by their count alone, and each of their elements comes as a few values.
+    bound = LIMITS.traversal_factor * len(message) * 2 + 8 * LIMITS.items_per_add + 100
+    assert size_of(alone) <= bound, f"{size_of(alone):,} values from {len(message):,} bytes"
+    assert thread_time() - begun < SECONDS_MAX, "it took too long"
+
+
+def check_stored(segment):
+    """Raise unless a value of the disk is read as it should be."""
+    for name in STORED:
+        with suppress(RemoteProtocolError):
+            layout(name).read(segment)
+    assert unpack(pack(segment)) == segment
+    with suppress(RemoteProtocolError):
+        unpack(segment)
+
+
+def check(stream):
+    """Raise unless every message that *stream* holds is read as it should be."""
+    with suppress(RemoteProtocolError):
+        for number, frame in enumerate(Framer(LIMITS).feed(stream)):
+            segments = segments_of(frame)
+            message = framed(segments)
+            check_message(message, number % READERS)
+            check_message(message, sum(message) % READERS)
+            check_stored(segments[0])

@@ -1,0 +1,147 @@
+"""
+A client that behaves, and minds what it is told: the one who must not notice.
+
+It speaks through a function, so it works in the process of a server and over a
+socket.  `Worker.turn` takes a few items from their beginning to their end;
+others it only adds, and `Worker.kept` says which must still be there.
+"""
+
+from time import perf_counter
+
+from queueber.errors import QueueberError
+from queueber.limits import Limits
+from queueber.units import SpanMs
+from queueber.wire import (
+    ADD,
+    BROKER_INTERFACE_ID,
+    EXTEND,
+    POLL,
+    QUEUE,
+    QUEUE_INTERFACE_ID,
+    REMOVE,
+    AddRequest,
+    Connection,
+    ExtendRequest,
+    ImportedCap,
+    NewItem,
+    PollRequest,
+    RemoveRequest,
+    Results,
+    Returned,
+    read_add_response,
+    read_bootstrap,
+    read_extend_response,
+    read_poll_response,
+    read_queue_response,
+    read_remove_response,
+    write_add_request,
+    write_extend_request,
+    write_poll_request,
+    write_queue_request,
+    write_remove_request,
+)
+
+LEASE = SpanMs(600_000)
+BATCH = 100
+
+
+class Wrong(AssertionError):
+    """The server said what it must not say."""
+
+
+def must(true, what):
+    if not true:
+        raise Wrong(what)
+
+
+class Worker:
+    """One well-behaved connection with two queues of its own."""
+
+    def __init__(self, exchange, name="worker"):
+        """*exchange* takes bytes to send, perhaps none, and gives bytes that came."""
+        self.exchange = exchange
+        self.connection = Connection(limits=Limits())
+        self.latencies = []
+        self.kept = {}
+        """The contents of every item that was added and acknowledged for good, by id."""
+
+        self.turns = 0
+        question = self.connection.bootstrap()
+        self.root = ImportedCap(read_bootstrap(self._outcome(question)))
+        self.connection.finish(question, release_result_caps=False)
+        self.busy, self.store = self._queue(f"{name}-busy"), self._queue(f"{name}-kept")
+
+    def _queue(self, name):
+        question = self.connection.call(self.root, BROKER_INTERFACE_ID, QUEUE, write_queue_request(name))
+        queue = ImportedCap(read_queue_response(self._outcome(question)))
+        self.connection.finish(question, release_result_caps=False)
+        return queue
+
+    def _outcome(self, question):
+        data = self.connection.data_to_send()
+        while True:
+            for event in self.connection.receive_data(self.exchange(data)):
+                must(isinstance(event, Returned) and event.question == question, f"{event} came")
+                must(isinstance(event.outcome, Results), f"{event.outcome}")
+                return event.outcome
+            data = b""
+
+    def call(self, queue, method, content, read):
+        began = perf_counter()
+        question = self.connection.call(queue, QUEUE_INTERFACE_ID, method, content)
+        try:
+            found = read(self._outcome(question))
+        except QueueberError as why:
+            raise Wrong(f"the connection broke: {why}") from why
+        self.connection.finish(question)
+        self.latencies.append(perf_counter() - began)
+        return found
+
+    def add(self, queue, contents):
+        request = AddRequest([NewItem(each, SpanMs(0)) for each in contents])
+        ids = self.call(queue, ADD, write_add_request(request), read_add_response).ids
+        must([len(each) for each in ids] == [16] * len(contents) == [16] * len(set(ids)), f"the ids are {ids}")
+        return ids
+
+    def poll(self, queue, count):
+        request = PollRequest(LEASE, count, None, no_wait=True)
+        return self.call(queue, POLL, write_poll_request(request), read_poll_response)
+
+    def extend(self, queue, lease):
+        return self.call(queue, EXTEND, write_extend_request(ExtendRequest(lease, LEASE)), read_extend_response)
+
+    def remove(self, queue, item, lease):
+        return self.call(queue, REMOVE, write_remove_request(RemoveRequest(item, lease)), read_remove_response)
+
+    def turn(self):
+        """Raise `Wrong` unless add, poll, extend and remove say what they must."""
+        self.turns += 1
+        contents = [b"%d.%d" % (self.turns, number) * 9 for number in range(1 + self.turns % 3)]
+        ids = self.add(self.busy, contents)
+        found = self.poll(self.busy, 8)
+        must([(item.id, item.contents) for item in found.items] == list(zip(ids, contents, strict=True)), f"{found}")
+        must(all(item.attempt == 1 for item in found.items), "what was added once was handed out before")
+        must(not self.poll(self.busy, 8).items, "leased items were handed out again")
+        must(self.extend(self.busy, found.lease), "a live lease was not extended")
+        must(not self.extend(self.busy, b"?" * 16), "an unknown lease was extended")
+        for item in ids:
+            must(self.remove(self.busy, item, found.lease), "a leased item was not removed")
+        must(not self.remove(self.busy, ids[0], found.lease), "an item was removed twice")
+        if self.turns % 4 == 1:
+            (item,) = self.add(self.store, [b"kept %d" % self.turns])
+            self.kept[item] = b"kept %d" % self.turns
+
+    def account(self):
+        """Take out all that was kept; raise `Wrong` unless it is that and no more, in order."""
+        left = list(self.kept.items())
+        while True:
+            found = self.poll(self.store, BATCH)
+            must([(item.id, item.contents) for item in found.items] == left[: len(found.items)], "what was kept is not")
+            if not found.items:
+                break
+            for item in found.items:
+                must(self.remove(self.store, item.id, found.lease), "a kept item was not removed")
+                del self.kept[item.id]
+            left = left[len(found.items) :]
+        must(not left, f"{len(left)} acknowledged items are lost")
+        must(not self.poll(self.busy, 8).items, "a removed item came back")
