@@ -26,6 +26,7 @@ from queueber.broker.model import QueueNumber, QueueRecord
 from queueber.broker.port import PutQueue
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
+from queueber.server.load import Commit, Commits
 from queueber.server.pool import StoragePool
 
 T = TypeVar("T")
@@ -67,6 +68,8 @@ class Committer:
     """The store has to catch up first: no more should be added to it."""
 
     commits: int = field(default=0, init=False)
+    load: Commits = field(factory=Commits, init=False)
+    """What the commits were like."""
 
     def submit(self, plan: Plan[T], speak: Callable[[T], None]) -> None:
         """Call *speak* with the plan's reply once all that it may tell of is durable."""
@@ -97,6 +100,7 @@ class Committer:
             self._speak(batch)
             return
         self._flying = batch
+        self.load.begun = self._reactor.seconds()
         self._write(_rows(batch), self._clock.mark())
 
     def _take_batch(self) -> list[tuple[Plan[Any], Callable[[Any], None]]]:
@@ -127,6 +131,7 @@ class Committer:
             self._die("A commit could not be made", _reason(failure))
             return
         self.stalled = True
+        self.load.stalls += 1
         self._reactor.callLater(STALL_SECONDS, self._write, writes, mark)
 
     def _committed(self) -> None:
@@ -134,9 +139,14 @@ class Committer:
         assert batch is not None
         self.stalled = False
         self.commits += 1
+        rows = size = 0
         for plan, _ in batch:
+            rows += len(plan.writes)
+            size += plan.size
             if plan.writes:
                 self._broker.committed(plan)
+        now = self._reactor.seconds()
+        self.load.made(Commit(now, self.load.age(now), len(batch), rows, size))
         self._flying = None
         self._speak(batch)
 

@@ -44,6 +44,9 @@ class Connections:
     buffers: Buffers = field(init=False)
     patience: Patience[Connected] = field(init=False)
     _throttle: Throttle = field(init=False)
+    made: int = field(default=0, init=False)
+    """Connections that were let in, since the start."""
+
     _all: dict[Connected, None] = field(factory=dict, init=False)
     _from_host: Counter[str] = field(factory=Counter, init=False)
     log = Logger()
@@ -102,6 +105,7 @@ class Connections:
 
     def joined(self, connection: Connected) -> None:
         """It has been made."""
+        self.made += 1
         self._all[connection] = None
         if connection.host is not None:
             self._from_host[connection.host] += 1

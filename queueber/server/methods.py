@@ -18,6 +18,7 @@ from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.dispatcher import Dispatcher
+from queueber.server.load import METHODS, OTHER, QUEUE, Calls
 from queueber.units import SpanMs, WallMs
 
 P = ParamSpec("P")
@@ -69,6 +70,7 @@ class Methods:
     outstanding: int = 0
     """Calls that have not been answered."""
 
+    calls: Calls = field(factory=Calls)
     _handlers: dict[int, Handler] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -89,13 +91,19 @@ class Methods:
         """
         target = called.target
         self.outstanding += 1
+        method = OTHER
         try:
             if called.interface_id == wire.QUEUE_INTERFACE_ID and called.method_id in self._handlers:
+                method = METHODS[called.method_id]
+                self.calls.begun[method] += 1
                 queue = target if isinstance(target, Queue) else self._broker.queue(DEFAULT_QUEUE)
                 self._handlers[called.method_id](caller, called.answer, queue, called.params)
             elif (called.interface_id, called.method_id, target) == (wire.BROKER_INTERFACE_ID, wire.QUEUE, self.root):
+                method = QUEUE
+                self.calls.begun[method] += 1
                 caller.queue_results(called.answer, self._broker.queue(wire.read_queue_request(called.params)))
             else:
+                self.calls.begun[method] += 1
                 raise Unimplemented(
                     f"the object has no method {called.method_id} of interface {called.interface_id:#018x}"
                 )
@@ -104,14 +112,16 @@ class Methods:
             raise
         except QueueberError as why:
             # Refused before anything was changed.
-            self._refuse(caller, called.answer, why)
+            self._refuse(caller, called.answer, why, method)
 
-    def _refuse(self, caller: Caller, answer: wire.AnswerId, why: QueueberError) -> None:
+    def _refuse(self, caller: Caller, answer: wire.AnswerId, why: QueueberError, method: str) -> None:
+        self.calls.refused[method, why.kind] += 1
         if why.limit is not None:
             self._broker.limit_hits[why.limit] += 1
         caller.error(answer, why.kind, str(why))
 
     def _add(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        began = self._clock.monotonic()
         # Before anything is read out of it: a refusal has to be cheap.
         self._refuse_new_work()
         size = params.frame_bytes
@@ -121,7 +131,7 @@ class Methods:
         items = [(item.contents, item.delay) for item in request.items]
         plan = self._decide(self._broker.add, queue, items, self._clock.now())
         caller.request_bytes += size
-        self._committer.submit(plan, partial(self._added, caller, answer, size))
+        self._committer.submit(plan, partial(self._added, caller, answer, began, size))
 
     def _refuse_too_much(self, waiting: int, size: int) -> None:
         limits, pending = self._limits, self._committer.pending_bytes
@@ -139,27 +149,33 @@ class Methods:
                 limit="pending_bytes",
             )
 
-    def _added(self, caller: Caller, answer: wire.AnswerId, size: int, ids: list[ItemId]) -> None:
+    def _added(self, caller: Caller, answer: wire.AnswerId, began: float, size: int, ids: list[ItemId]) -> None:
+        self.calls.seconds["add"].observe(self._clock.monotonic() - began)
         caller.request_bytes -= size
         caller.results(answer, wire.write_add_response(ids))
 
     def _remove(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        began = self._clock.monotonic()
         request = wire.read_remove_request(params)
         plan = self._decide(self._broker.remove, queue, ItemId(request.id), LeaseId(request.lease), self._clock.now())
-        self._committer.submit(plan, partial(self._removed, caller, answer))
+        self._committer.submit(plan, partial(self._removed, caller, answer, began))
 
-    def _removed(self, caller: Caller, answer: wire.AnswerId, removed: bool) -> None:
+    def _removed(self, caller: Caller, answer: wire.AnswerId, began: float, removed: bool) -> None:
+        self.calls.seconds["remove"].observe(self._clock.monotonic() - began)
         caller.results(answer, wire.write_remove_response(removed))
 
     def _extend(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        began = self._clock.monotonic()
         request = wire.read_extend_request(params)
         plan = self._decide(self._broker.extend, queue, LeaseId(request.lease), request.span, self._clock.now())
-        self._committer.submit(plan, partial(self._extended, caller, answer))
+        self._committer.submit(plan, partial(self._extended, caller, answer, began))
 
-    def _extended(self, caller: Caller, answer: wire.AnswerId, extended: bool) -> None:
+    def _extended(self, caller: Caller, answer: wire.AnswerId, began: float, extended: bool) -> None:
+        self.calls.seconds["extend"].observe(self._clock.monotonic() - began)
         caller.results(answer, wire.write_extend_response(extended))
 
     def _poll(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
+        began = self._clock.monotonic()
         request = wire.read_poll_request(params)
         self._refuse_new_work()
         waiter = self._decide(
@@ -172,14 +188,15 @@ class Methods:
             now=self._clock.now(),
         )
         caller.waits(answer, waiter)
-        self._dispatcher.wait(waiter).addCallback(partial(self._polled, caller, answer))
+        self._dispatcher.wait(waiter).addCallback(partial(self._polled, caller, answer, began))
 
-    def _polled(self, caller: Caller, answer: wire.AnswerId, delivery: Delivery | None) -> None:
+    def _polled(self, caller: Caller, answer: wire.AnswerId, began: float, delivery: Delivery | None) -> None:
         if delivery is None:
             caller.canceled(answer)
         elif delivery.error is not None:
-            self._refuse(caller, answer, delivery.error)
+            self._refuse(caller, answer, delivery.error, METHODS[wire.POLL])
         else:
+            self.calls.seconds["poll"].observe(self._clock.monotonic() - began)
             caller.results(answer, wire.write_poll_response(_response(delivery)))
 
     def _decide(self, decision: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

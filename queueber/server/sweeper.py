@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
@@ -35,6 +35,9 @@ class Sweeper:
     _pool: StoragePool
     _clock: QueueClock
     _committer: Committer
+    ended: int = field(default=0, init=False)
+    """Leases that have run out, since the start."""
+
     log = Logger()
 
     def sweep(self) -> Deferred[None]:
@@ -61,6 +64,7 @@ class Sweeper:
                     )
                 last = lease is ended[-1]
                 self._committer.submit(self._broker.requeue(lease, items), moved.callback if last else _nothing)
+            self.ended += len(ended)
             # One slice at a time: other plans get their turn in between.
             await moved
 
