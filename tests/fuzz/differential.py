@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 
@@ -53,7 +54,7 @@ def _lost(ours, theirs):
     return ours == theirs or (theirs in {0, None} and isinstance(ours, int))
 
 
-# What it is called, who is the stricter ("we", "they" or "nobody": both take it for something else), what it is known by.
+# What it is called; who is the stricter ("nobody": both take it, for different things); what it is known by.
 DIFFERENCES = [
     ("the traversal budget is 2 times the message", "we", lambda text, _: "which is the limit" in text),
     ("more items than one add may have", "we", lambda text, _: text.startswith("items is ")),
@@ -176,10 +177,8 @@ class Pycapnp:
             process.wait()
             process.stdout.close()
             # What was not taken any more is of no use.
-            try:
+            with suppress(BrokenPipeError):
                 process.stdin.close()
-            except BrokenPipeError:
-                pass
 
 
 def _feed(pipe, questions):

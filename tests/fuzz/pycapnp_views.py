@@ -90,10 +90,7 @@ def target_of(target):
     if which == "importedCap":
         return target.importedCap
     promised = target.promisedAnswer
-    path = []
-    for op in promised.transform:
-        if str(op.which()) == "getPointerField":
-            path.append(op.getPointerField)
+    path = [op.getPointerField for op in promised.transform if str(op.which()) == "getPointerField"]
     return [promised.questionId, path if len(promised.transform) <= 16 else None]
 
 
