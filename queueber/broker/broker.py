@@ -29,6 +29,7 @@ from queueber.broker.polls import Delivery, Polls
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, Scan, Write
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
+from queueber.broker.survey import lease_line, queue_line
 from queueber.broker.waiters import PollInput, PollState, Waiter
 from queueber.errors import InvalidRequest, QueueberError, too_large
 from queueber.limits import DEFAULTS, Limits
@@ -354,23 +355,26 @@ class Broker:
             undurable_plans=len(self._journal),
         )
 
+    def queues(self) -> Iterator[Queue]:
+        """All queues, those that have no row yet last.  None may come or go meanwhile."""
+        return iter(self._queues)
+
+    def leases(self) -> Iterator[Lease]:
+        """All leases.  None may come or go meanwhile."""
+        return iter(self._leases)
+
+    def soonest_leases(self, count: int) -> list[Lease]:
+        """The *count* leases that end first; cheap however many there are."""
+        return self._leases.soonest(count)
+
+    def queue_name(self, lease: Lease) -> str:
+        """The name of the queue that *lease* is on."""
+        return self._queues.numbered(lease.queue).name
+
     def dump(self) -> str:
         """The whole state for a person, a line for each thing."""
-        return "\n".join(self._dump())
-
-    def _dump(self) -> Iterator[str]:
-        yield " ".join(f"{name}={value}" for name, value in asdict(self.stats()).items())
-        for queue in self._queues:
-            yield (
-                f"queue {queue.name!r} number={queue.number} items={queue.items} held={len(queue.held)}"
-                f" waiting={len(queue.line)} window={len(queue.window)} hi={_text(queue.window.hi)}"
-                f" floor={_text(queue.floor)} refill={'yes' if queue.refill else 'no'}"
-            )
-        for lease in self._leases:
-            yield (
-                f"lease {lease.id.hex()} queue={lease.queue} {lease.state.value} deadline={lease.deadline}"
-                f" items={len(lease.keys)}"
-            )
+        sizes = " ".join(f"{name}={value}" for name, value in asdict(self.stats()).items())
+        return "\n".join([sizes, *map(queue_line, self._queues), *map(lease_line, self._leases)])
 
     def check(self) -> None:
         """Raise AssertionError if the parts disagree.  O(n); for tests."""
@@ -387,7 +391,3 @@ class Broker:
 
 def _above(limits: Limits, name: str, what: str, value: int, unit: str) -> InvalidRequest:
     return too_large(what, value=value, limit=getattr(limits, name), unit=unit, name=name)
-
-
-def _text(key: Key) -> str:
-    return f"{key.due}/{key.id.hex()}"

@@ -56,6 +56,20 @@ class Deadlines(Generic[T]):
         del self._at[thing]
         return thing
 
+    def soonest(self, count: int) -> list[T]:
+        """The *count* things that are due first, in that order.  O(count log n), superseded entries aside."""
+        found: list[T] = []
+        heap = self._heap
+        candidates = [(heap[0], 0)] if heap else []
+        while candidates and len(found) < count:
+            entry, at = heappop(candidates)
+            if self._at.get(entry[2]) == entry[:2]:
+                found.append(entry[2])
+            for child in (2 * at + 1, 2 * at + 2):
+                if child < len(heap):
+                    heappush(candidates, (heap[child], child))
+        return found
+
     def _drop_stale(self) -> None:
         heap = self._heap
         while heap and self._at.get(heap[0][2]) != heap[0][:2]:

@@ -77,6 +77,10 @@ class LeaseTable:
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
 
+    def soonest(self, count: int) -> list[Lease]:
+        """The *count* leases that end first, of those that were spoken."""
+        return [self._leases[lease_id] for lease_id in self._deadlines.soonest(count)]
+
     def insert(self, lease: Lease) -> None:
         """Add a lease that nobody has heard of."""
         assert lease.id not in self._leases, "lease ids are never reused"

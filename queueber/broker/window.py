@@ -70,6 +70,12 @@ class Window:
         heap = self._heap
         return heap[0][1] if heap and heap[0][0].due <= now else None
 
+    def count_ready(self, now: WallMs) -> int:
+        """How many items here are due at *now*.  O(n)."""
+        if not self.covers(now):
+            return len(self._heap)
+        return sum(key.due <= now for key, _ in self._heap)
+
     def pop(self) -> Item:
         """Take the head out."""
         item = heappop(self._heap)[1]

@@ -755,6 +755,19 @@ def test_dump_tells_everything_in_words(bench):
     assert f"lease {lease.id.hex()} queue=1 live" in dump
 
 
+def test_what_there_is_can_be_walked_through(bench):
+    bench.add(b"a", b"b", name="mail")
+    _, late = bench.take(span=2000, name="mail")
+    _, soon = bench.take(span=1000, name="mail")
+    bench.add(b"c", name="jobs")
+
+    assert [queue.name for queue in bench.broker.queues()] == ["mail", "jobs"]
+    assert list(bench.broker.leases()) == [late, soon]
+    assert bench.broker.soonest_leases(9) == [soon, late]
+    assert bench.broker.soonest_leases(1) == [soon]
+    assert bench.broker.queue_name(soon) == "mail"
+
+
 def test_a_queue_that_has_become_empty_is_still_the_same_queue(bench):
     """A second one by the same name would leave those who wait at the first waiting for ever."""
     (item,) = bench.add(b"a")

@@ -32,6 +32,11 @@ class DeadlinesMachine(RuleBasedStateMachine):
         self.deadlines.discard(thing)
         self.model.pop(thing, None)
 
+    @rule(count=st.integers(0, 12))
+    def soonest(self, count):
+        expected = [thing for _, thing in sorted((entry, thing) for thing, entry in self.model.items())]
+        assert self.deadlines.soonest(count) == expected[:count]
+
     @rule(now=MOMENTS)
     def pop_due(self, now):
         expected = min((entry, thing) for thing, entry in self.model.items())[1] if self.model else None
