@@ -27,6 +27,7 @@ from queueber.limits import Limits
 from queueber.server.clock import QueueClock, keep_monotonic
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
+from queueber.server.descriptors import within_descriptors
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.listening import ListenFailed, start_listening
@@ -173,7 +174,7 @@ class QueueberService(Service):
             open_store, settings.data_dir, durability=settings.durability, encoding=settings.encoding
         )
         clock = QueueClock()
-        up = assemble(self._reactor, settings, store, self._pool, clock, self._limits, log)
+        up = assemble(self._reactor, settings, store, self._pool, clock, within_descriptors(self._limits, log), log)
         recovered = await self._pool.run(store.recover)
         # Not before: a store that could not be read must not be marked as stopped cleanly.
         self._up = up
