@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test fast lint types layers bench clean
+.PHONY: serve test fast lint types layers bench hostile clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -34,6 +34,9 @@ layers: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/run.py
+
+hostile: $(READY)
+	$(BIN)/python tests/hostile/report.py
 
 clean:
 	rm -rf $(VENV) dist build

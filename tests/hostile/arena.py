@@ -2,8 +2,10 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from attrs import define, field
@@ -64,6 +66,15 @@ class Healthy:
         return status
 
 
+def serve(attack, directory):
+    """A server to carry out *attack* on."""
+    server = Server(directory / "data", *attack.options)
+    if attack.files:
+        # Long before it looks: it is still being loaded.
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (attack.files, attack.files))
+    return server
+
+
 @define
 class Arena:
     """Where attacks take place."""
@@ -100,10 +111,19 @@ class Arena:
         count = 0
         for each in Path(f"/proc/{self.pid}/fd").iterdir():
             try:
-                count += os.readlink(each).startswith("socket:")
+                count += str(each.readlink()).startswith("socket:")
             except FileNotFoundError:
                 continue
         return count
+
+    def settled(self, most=0):
+        """The same once it does not change any more, or is no more than *most*."""
+        deadline = time.monotonic() + PATIENCE
+        before, now = -1, self.sockets()
+        while now > most and (most or now != before) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            before, now = now, self.sockets()
+        return now
 
     def memory(self, which="VmRSS"):
         """MiB: `VmRSS` now, `VmHWM` at most since `forget_peak`."""

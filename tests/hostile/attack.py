@@ -1,0 +1,91 @@
+"""What a live attack is, and the list of all of them."""
+
+import time
+from collections.abc import Callable
+
+from attrs import frozen
+
+from tests.hostile.arena import limits
+
+FIRST, STALLED, REPLIES = 0.5, 1.0, 1.0
+"""Seconds that the attacked server gives its peers."""
+
+SLACK = 5.0
+"""Seconds by which a busy machine may be late."""
+
+OPTIONS = tuple(
+    limits(
+        first_message_ms=int(FIRST * 1000),
+        stalled_message_ms=int(STALLED * 1000),
+        stalled_replies_ms=int(REPLIES * 1000),
+        open_answers=20_000,
+    )
+)
+
+
+@frozen(kw_only=True)
+class Attack:
+    """One way of being hostile."""
+
+    name: str
+    entries: tuple[str, ...]
+    """Of the catalogue."""
+
+    run: Callable[..., str]
+    """Carries it out in an `Arena`, asserts what attackers must see, and says it in a few words."""
+
+    options: tuple[str, ...]
+    alone: bool
+    """Whether the server is of no use afterwards."""
+
+    why_not: str | None
+    """Why it cannot be done here."""
+
+    full_only: bool
+    """Whether it takes too long for the tests."""
+
+    files: int | None
+    """How many files its server may have open, if that is the point."""
+
+    @property
+    def id(self) -> str:
+        """Its name in the list of tests."""
+        return self.name.replace(" ", "_")
+
+    @property
+    def server(self) -> tuple[str, ...]:
+        """The same for attacks that may share a server."""
+        return (*self.options, self.name) if self.alone else self.options
+
+
+ATTACKS: dict[str, Attack] = {}
+
+
+def attack(entries, *options, alone=False, why_not=None, full_only=False, files=None):
+    """Enter a function into the list of attacks."""
+
+    def enter(run):
+        name = run.__name__.replace("_", " ")
+        ATTACKS[name] = Attack(
+            name=name,
+            entries=tuple(entries.split()),
+            run=run,
+            options=options or OPTIONS,
+            alone=alone,
+            why_not=why_not,
+            full_only=full_only,
+            files=files,
+        )
+        return run
+
+    return enter
+
+
+def turns(arena):
+    """Again and again, as long as the attack is to last; at least once."""
+    end = time.monotonic() + arena.seconds
+    yield 0
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        yield number

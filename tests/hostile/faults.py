@@ -1,0 +1,233 @@
+"""Attacks on what the server stands on: descriptors, the disk, the processor, the network.  Each ruins its server."""
+
+import contextlib
+import os
+import select
+import shutil
+import subprocess
+import sys
+import time
+
+from queueber import wire
+from queueber.errors import Kind
+from tests.hostile.arena import ROOT
+from tests.hostile.attack import attack, turns
+from tests.hostile.peer import PATIENCE, Gone, adding
+
+NET = "queueber-hostile"
+SERVER_ADDRESS, CLIENT_ADDRESS = "10.213.77.1", "10.213.77.2"
+
+
+def tools(*names):
+    """Why this cannot be done here, if it cannot."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        return f"{', '.join(missing)} not installed"
+    return "needs root" if os.geteuid() else None
+
+
+@attack("O1", alone=True, files=160)
+def connections_until_descriptors_run_out(arena):
+    """Of the 160 files that the server may have open its store keeps half; those whom it serves notice nothing."""
+    before, served = arena.lines(), 0
+    for peer in [arena.connect() for _ in range(300)]:
+        with contextlib.suppress(Gone):
+            peer.bootstrap()
+            served += 1
+    assert 70 <= served < 80
+    # The store makes a note of what is on disk every second, and needs a file for it.
+    time.sleep(max(1.5, arena.seconds))
+    lines = arena.lines() - before
+    assert lines < 10
+    arena.close()
+    arena.settled(5)
+    for _ in range(10):
+        peer = arena.connect()
+        peer.bootstrap()
+        peer.close()
+    return f"{served} of 300 served, the others closed at once; new ones served afterwards; {lines} lines of log"
+
+
+@attack("O11", alone=True, why_not=tools("strace"))
+def a_disk_that_stands_still(arena):
+    """An fsync that takes long: nothing is acknowledged meanwhile, the reactor goes on, nothing is lost."""
+    seconds = 30 if arena.full else 2
+    peer, other = arena.connect(), arena.connect()
+    peer.bootstrap()
+    stall = f"fdatasync:delay_enter={seconds * 1_000_000}:when=1"
+    # The count of `when` is kept for each thread; the commits here are made by whichever of the pool is free.
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(arena.pid), "-o", "/dev/null", "-e", "trace=fdatasync", "-e", f"inject={stall}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "attached" in tracer.stderr.readline()
+        time.sleep(0.2)
+        began = time.monotonic()
+        target = peer.queue("stalled")
+        question = peer.ask(wire.ADD, adding(b"waits"), target)
+        peer.flush()
+        refused = flooded_while_stalled(other)
+        assert time.monotonic() - began < seconds / 2, "the reactor stood still, too"
+        assert not select.select([peer.socket], [], [], seconds / 4)[0], "acknowledged before it was on disk"
+        peer.outcome(question)
+        took = time.monotonic() - began
+        assert took > seconds * 0.9
+    finally:
+        tracer.terminate()
+        tracer.wait(PATIENCE)
+        tracer.stderr.close()
+    assert [bytes(item.contents) for item in peer.poll(1, target=target).items] == [b"waits"]
+    return f"acknowledged after {took:.1f} s; meanwhile bootstraps were answered and {refused} adds overloaded"
+
+
+def flooded_while_stalled(peer):
+    """Adds up to the limit of one connection's requests in flight; how many were overloaded."""
+    for _ in range(40):
+        peer.ask(wire.ADD, adding(bytes(1 << 20)))
+    peer.flush()
+    overloaded = 0
+    while not overloaded or select.select([peer.socket], [], [], 0.1)[0]:
+        peer.listen()
+        overloaded = sum(
+            isinstance(each, wire.RemoteException) and each.kind == Kind.OVERLOADED for each in peer.outcomes.values()
+        )
+    return overloaded
+
+
+@attack("O15", alone=True)
+def a_starved_processor(arena):
+    """The server gets what busy loops leave it; leases are measured by the clock all the same."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
+    os.setpriority(os.PRIO_PROCESS, arena.pid, 19)
+    peer, count = arena.connect(), 0
+    target = peer.queue("starved")
+    try:
+        for _ in turns(arena):
+            peer.add(b"slow", target=target)
+            began = time.monotonic()
+            first = peer.poll(1, target=target, lease=1_000)
+            again = peer.poll(1, target=target, wait=20_000)
+            assert time.monotonic() - began >= 1.0, "handed out again before its lease was over"
+            assert [item.attempt for item in again.items] == [2]
+            assert not peer.remove(first.items[0].id, first.lease, target=target)
+            assert peer.remove(again.items[0].id, again.lease, target=target)
+            count += 1
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+        os.setpriority(os.PRIO_PROCESS, arena.pid, 0)
+    return f"{count} leases of 1 s, none shorter"
+
+
+# Networks
+
+
+@contextlib.contextmanager
+def network(*shaping):
+    """A second network stack, joined to this one by a cable; what `tc` does to its end of it."""
+    lines = [
+        f"ip netns add {NET}",
+        f"ip link add qbh0 type veth peer name qbh1 netns {NET}",
+        f"ip addr add {SERVER_ADDRESS}/30 dev qbh0",
+        "ip link set qbh0 up",
+        f"ip -n {NET} addr add {CLIENT_ADDRESS}/30 dev qbh1",
+        f"ip -n {NET} link set qbh1 up",
+        *shaping,
+    ]
+    try:
+        for line in lines:
+            subprocess.run(line.split(), check=True, capture_output=True)
+        yield
+    finally:
+        # The cable would stay for a while, as long as something in the other network still uses it.
+        for line in ("ip link del qbh0", f"ip netns del {NET}"):
+            subprocess.run(line.split(), check=False, capture_output=True)
+
+
+def beyond(program, *arguments):
+    """A Python program in the other network."""
+    return subprocess.Popen(
+        ["ip", "netns", "exec", NET, sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def reachable(arena):
+    """The port on which the server listens in every network."""
+    return int(arena.server.line(r"Listening on 0\.0\.0\.0:(\d+)")[1])
+
+
+EVERYWHERE = ("--listen=127.0.0.1:0", "--listen=0.0.0.0:0", "--insecure-plaintext")
+
+WAITING = """
+import sys, time
+from tests.hostile.peer import Peer, polling
+peer = Peer(int(sys.argv[2]), host=sys.argv[1])
+peer.ask(2, polling(1, wait=None), peer.queue("far"))
+peer.flush()
+peer.bootstrap()
+print("waits", flush=True)
+time.sleep(600)
+"""
+
+SLOW = """
+import sys, time
+from tests.hostile.peer import Peer
+peer = Peer(int(sys.argv[2]), host=sys.argv[1])
+target, sent = peer.queue("slow"), 0
+end = time.monotonic() + float(sys.argv[3])
+while not sent or time.monotonic() < end:
+    contents = [bytes([number]) * 4096 for number in range(5)]
+    peer.add(*contents, target=target)
+    found = peer.poll(5, target=target)
+    assert [bytes(item.contents) for item in found.items] == contents
+    assert all(peer.remove(item.id, found.lease, target=target) for item in found.items)
+    sent += 1
+print(sent)
+"""
+
+
+@attack("K5", *EVERYWHERE, alone=True, why_not=tools("ip"), full_only=True)
+def a_cable_that_is_pulled(arena):
+    """Neither end hears of it: the server must find out by itself."""
+    with network():
+        sockets = arena.sockets()
+        far = beyond(WAITING, SERVER_ADDRESS, reachable(arena))
+        try:
+            assert far.stdout.readline() == "waits\n"
+            assert arena.sockets() == sockets + 1
+            subprocess.run(["ip", "link", "set", "qbh0", "down"], check=True)
+            began = time.monotonic()
+            while arena.sockets() > sockets:
+                assert time.monotonic() - began < 75, "the server still holds the connection"
+                time.sleep(0.5)
+            took = time.monotonic() - began
+        finally:
+            far.kill()
+            far.wait()
+            far.stdout.close()
+    keeper = arena.connect()
+    queue = keeper.queue("far")
+    keeper.add(b"for somebody else", target=queue)
+    assert keeper.poll(1, target=queue).items[0].attempt == 1
+    return f"closed after {took:.0f} s, its poll was given nothing"
+
+
+@attack("K6", *EVERYWHERE, alone=True, why_not=tools("ip", "tc"))
+def a_slow_link(arena):
+    """512 kbit/s each way."""
+    shape = "root tbf rate 512kbit burst 3000 latency 400ms"
+    with network(f"tc qdisc add dev qbh0 {shape}", f"tc -n {NET} qdisc add dev qbh1 {shape}"):
+        far = beyond(SLOW, SERVER_ADDRESS, reachable(arena), arena.seconds)
+        try:
+            rounds = far.stdout.read()
+            assert far.wait(PATIENCE) == 0
+        finally:
+            far.kill()
+            far.stdout.close()
+    return f"{int(rounds)} rounds of 20 KiB there and back, all correct"

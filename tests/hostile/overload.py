@@ -1,0 +1,197 @@
+"""Attacks by sheer number: calls, bytes, polls and connections."""
+
+import select
+import time
+
+from queueber import wire
+from queueber.errors import Kind
+from tests.hostile.arena import limits
+from tests.hostile.attack import FIRST, OPTIONS, SLACK, attack, turns
+from tests.hostile.peer import PATIENCE, Gone, Peer, adding, polling
+
+
+@attack("O5")
+def adds_at_line_rate(arena):
+    """Four producers that never wait: what is in flight is bounded, and so is memory."""
+    content = adding(bytes(16_384))
+    ends = {"ok": 0, "overloaded": 0}
+    peers = [arena.connect() for _ in range(4)]
+    targets = [peer.queue("flood") for peer in peers]
+    arena.forget_peak()
+    before = arena.memory()
+    for _ in turns(arena):
+        for peer, target in zip(peers, targets, strict=True):
+            questions = [peer.ask(wire.ADD, content, target) for _ in range(100)]
+            pump(peer)
+            for question in questions:
+                peer.outcomes.setdefault(question, None)
+            settle(peer, ends)
+    for peer in peers:
+        while any(outcome is None for outcome in peer.outcomes.values()):
+            peer.listen()
+        settle(peer, ends)
+    grown = arena.memory("VmHWM") - before
+    assert ends["ok"]
+    assert grown < 512
+    return f"{ends['ok']:,} taken, {ends['overloaded']:,} overloaded; {grown:.0f} MiB more memory"
+
+
+def pump(peer):
+    """Send what was said, taking what comes meanwhile, so that neither side waits for the other."""
+    data = memoryview(peer.connection.data_to_send())
+    while data:
+        readable, writable, _ = select.select([peer.socket], [peer.socket], [], PATIENCE)
+        assert readable or writable, "the server hangs"
+        if readable:
+            peer.listen()
+        if writable:
+            data = data[peer.socket.send(data[:65_536]) :]
+
+
+def settle(peer, ends):
+    """Count how calls ended, and forget them."""
+    for question, outcome in list(peer.outcomes.items()):
+        if outcome is not None:
+            del peer.outcomes[question]
+            peer.connection.finish(question)
+            if isinstance(outcome, wire.RemoteException):
+                assert outcome.kind == Kind.OVERLOADED, outcome.reason
+                ends["overloaded"] += 1
+            else:
+                ends["ok"] += 1
+
+
+CROWD = 5
+EACH = 1_000
+
+
+def crowd(arena, queue, wait):
+    """Thousands of polls that wait, and when each peer's are all there."""
+    peers = [arena.connect() for _ in range(CROWD)]
+    for peer in peers:
+        target = peer.queue(queue)
+        for _ in range(EACH):
+            peer.ask(wire.POLL, polling(1, wait=wait), target)
+        peer.flush()
+    for peer in peers:
+        # Answered behind the polls of this connection.
+        question = peer.ask(wire.ADD, adding(), None)
+        peer.flush()
+        peer.outcome(question)
+    return peers
+
+
+@attack("O6")
+def five_thousand_waiting_polls_and_one_item(arena):
+    peers = crowd(arena, "crowd", None)
+    keeper = arena.connect()
+    queue = keeper.queue("crowd")
+    costs = []
+    for _ in turns(arena):
+        before = arena.cpu_seconds()
+        keeper.add(b"the one", target=queue)
+        ready = select.select([peer.socket for peer in peers], [], [], PATIENCE)[0]
+        assert len(ready) == 1, "one item, and not one delivery"
+        (peer,) = [peer for peer in peers if peer.socket in ready]
+        peer.listen()
+        costs.append(arena.cpu_seconds() - before)
+        ((question, outcome),) = peer.outcomes.items()
+        found = wire.read_poll_response(outcome)
+        assert [bytes(item.contents) for item in found.items] == [b"the one"]
+        del peer.outcomes[question]
+        assert keeper.remove(found.items[0].id, found.lease, target=queue)
+        if len(costs) == EACH:
+            break
+    return f"{len(costs)} items, one delivery each; {sum(costs) / len(costs) * 1000:.1f} ms of CPU an item"
+
+
+@attack("O7")
+def five_thousand_polls_time_out_at_once(arena):
+    rounds, slowest = 0, 0.0
+    for _ in turns(arena):
+        peers = crowd(arena, "empty", 1_000)
+        began = time.monotonic()
+        for peer in peers:
+            while len(peer.outcomes) < EACH:
+                peer.listen()
+            slowest = max(slowest, time.monotonic() - began)
+            assert not any(wire.read_poll_response(each).items for each in peer.outcomes.values())
+        arena.close()
+        rounds += 1
+    assert slowest < 1 + SLACK
+    return f"{rounds * CROWD * EACH:,} empty answers, the last {slowest:.1f} s after the last poll (1 s is the wait)"
+
+
+@attack("R14 O6")
+def more_calls_than_may_wait(arena):
+    peer = arena.connect()
+    target = peer.queue("nothing")
+    for _ in range(3_000):
+        peer.ask(wire.POLL, polling(1, wait=None), target)
+    peer.flush()
+    while len(peer.outcomes) < 3_000 - 1_024:
+        peer.listen()
+    assert all(each.kind == Kind.OVERLOADED for each in peer.outcomes.values())
+    for question in peer.outcomes:
+        peer.connection.finish(question)
+    return f"1,024 wait, {len(peer.outcomes):,} are overloaded"
+
+
+@attack("O2")
+def many_idle_connections(arena):
+    count = 5_000 if arena.full else 1_000
+    before = arena.memory()
+    peers = [arena.connect() for _ in range(count)]
+    for peer in peers:
+        peer.ask(wire.ADD, adding())
+        peer.flush()
+    for peer in peers:
+        peer.listen()
+    each = (arena.memory() - before) * 1024 / count
+    time.sleep(max(FIRST, arena.seconds))
+    assert not select.select([peer.socket for peer in peers[:500]], [], [], 0)[0], "an idle connection was ended"
+    assert each < 64
+    return f"{count:,} connections, {each:.1f} KiB each"
+
+
+@attack("O2", *limits(connections=60), *OPTIONS)
+def more_connections_than_there_may_be(arena):
+    refused = 0
+    for number in turns(arena):
+        if number % 100 == 0:
+            arena.close()
+            time.sleep(0.2)
+        peer = arena.connect()
+        try:
+            peer.bootstrap()
+        except Gone:
+            refused += 1
+    assert refused
+    arena.close()
+    return f"{refused} closed at once, 60 served"
+
+
+@attack("O2 W1", *limits(connections=60, first_message_ms=60_000))
+def silent_connections_that_take_all_places(arena):
+    for _ in turns(arena):
+        for _ in range(70):
+            arena.connect()
+        with_something_to_say = Peer(arena.port)
+        with_something_to_say.bootstrap()
+        with_something_to_say.close()
+        arena.close()
+        time.sleep(0.05)
+    return "whoever speaks gets in: the oldest silent connection makes room"
+
+
+@attack("O3", *limits(connections_per_peer=20), *OPTIONS)
+def many_connections_from_one_address(arena):
+    refused = 0
+    for _ in range(200):
+        peer = arena.connect(source="127.0.0.9")
+        try:
+            peer.bootstrap()
+        except Gone:
+            refused += 1
+    assert refused == 180
+    return "20 served, 180 closed at once"
