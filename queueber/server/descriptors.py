@@ -13,8 +13,13 @@ from twisted.logger import Logger
 
 from queueber.limits import Limits
 
-STORE_FILES = 640
-"""What the store has open at most: its tables, its logs, its notes; and the process's own few."""
+STORE_FILES = 768
+"""
+What the store has open at most: its tables, its logs, its notes; and the process's own few.
+
+A hundred are for connections that had to make room: Twisted accepts so many in
+a turn, and what is cut off in that turn is closed in the next.
+"""
 
 
 def within_descriptors(limits: Limits, log: Logger) -> Limits:

@@ -141,10 +141,11 @@ def more_calls_than_may_wait(arena):
 def many_idle_connections(arena):
     count = 5_000 if arena.full else 1_000
     before = arena.memory()
-    peers = [arena.connect() for _ in range(count)]
-    for peer in peers:
-        peer.ask(wire.ADD, adding())
-        peer.flush()
+    peers = []
+    for _ in range(count):
+        peers.append(arena.connect())
+        peers[-1].ask(wire.ADD, adding())
+        peers[-1].flush()
     for peer in peers:
         peer.listen()
     each = (arena.memory() - before) * 1024 / count
