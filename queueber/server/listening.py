@@ -14,6 +14,11 @@ from queueber.errors import QueueberError
 # What the kernel may hold of connections that were made and not accepted yet.
 BACKLOG = 4096
 
+# Who may connect to a Unix socket: its owner and its group.
+SOCKET_MODE = "660"
+
+_LOCAL_SYSTEMD = re.compile(r"systemd:(?:.*:)?domain=UNIX(?::|\Z)")
+
 _SHORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]+)\Z")
 _KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
@@ -60,7 +65,10 @@ def parse_listen(text: str) -> Listen:
         inner = parse_listen(text.removeprefix(_PROXY))
         return Listen(text, _PROXY + inner.endpoint, exposed=inner.exposed)
     if kind["kind"] not in _PLAIN_TCP:
-        return Listen(text, text, exposed=kind["kind"] not in _PRIVATE)
+        if kind["kind"] == "unix" and not re.search(r":mode=", text):
+            # Left to Twisted it would be everybody's.
+            return Listen(text, f"{text}:mode={SOCKET_MODE}", exposed=False)
+        return Listen(text, text, exposed=kind["kind"] not in _PRIVATE and not _LOCAL_SYSTEMD.match(text))
     interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", text)
     host = interface[1].replace("\\", "") if interface else ""
     endpoint = text if "backlog=" in text else f"{text}:backlog={BACKLOG}"
@@ -88,9 +96,14 @@ class ListenFailed(QueueberError):
     """An address cannot be listened on; the text names the option and says why."""
 
 
-async def start_listening(reactor: Any, listen: Listen, factory: IProtocolFactory) -> IListeningPort:  # noqa: ANN401
+async def start_listening(
+    reactor: Any,  # noqa: ANN401
+    listen: Listen,
+    factory: IProtocolFactory,
+    option: str = "listen",
+) -> IListeningPort:
     """
-    Let *factory* take the connections that are made to *listen*.
+    Let *factory* take the connections that are made to *listen*, which *option* asked for.
 
     Raises:
         ListenFailed: the address is taken, is not this machine's, or is not allowed.
@@ -99,5 +112,5 @@ async def start_listening(reactor: Any, listen: Listen, factory: IProtocolFactor
     try:
         port: IListeningPort = await endpoint.listen(factory)
     except (CannotListenError, OSError) as why:
-        raise ListenFailed(f"--listen {listen.text}: {why}") from why
+        raise ListenFailed(f"--{option} {listen.text}: {why}") from why
     return port

@@ -53,9 +53,6 @@ class Options(usage.Options):
 
         super().__init__()  # type: ignore[no-untyped-call]
 
-    opt_listen = _repeated(next(option for option in OPTIONS if option.name == "listen"))
-    opt_l = opt_listen
-
     def opt_version(self) -> None:
         """Print the version and exit."""
         print(f"queueber {__version__}")  # noqa: T201
@@ -84,11 +81,24 @@ class Options(usage.Options):
                 arguments[option.name] = ["yes"]
             elif not option.flag and not option.many and self[option.name] is not None:
                 arguments[option.name] = [self[option.name]]
-        self.effective = resolve(OPTIONS, arguments=arguments, environment=self._environment)
+        self._arguments = arguments
+        self.effective, self._settings = self._resolved()
+
+    def again(self) -> Settings:
+        """
+        The settings as file and environment have them now, with the command line as it was.
+
+        Raises:
+            Wrong: naming all that is wrong.
+        """
+        return self._resolved()[1]
+
+    def _resolved(self) -> tuple[dict[str, Setting], Settings]:
+        effective = resolve(OPTIONS, arguments=self._arguments, environment=self._environment)
         try:
-            self._settings = settings_from(self.effective)
+            return effective, settings_from(effective)
         except Contradiction as why:
-            raise Wrong([str(why)], status=status_for(self.effective.values())) from None
+            raise Wrong([str(why)], status=status_for(effective.values())) from None
 
     @property
     def settings(self) -> Settings:
@@ -99,6 +109,13 @@ class Options(usage.Options):
     def unknown_variables(self) -> list[str]:
         """Environment variables that look like options of ours and are none."""
         return unknown_variables(OPTIONS, self._environment)
+
+
+for _option in OPTIONS:
+    if _option.many:
+        # Twisted knows options that may be repeated by methods of these names.
+        for _name in filter(None, (_option.name, _option.short)):
+            setattr(Options, f"opt_{_name.replace('-', '_')}", _repeated(_option))
 
 
 def _end(complaints: Sequence[str], status: int) -> None:

@@ -1,5 +1,5 @@
 """
-The composition root: the only place that knows every concrete class.
+The life of a server: start in order, stop in order.
 
 Nothing is opened, no thread started and nothing listened on before the
 service starts: twistd forks between making a service and starting it.
@@ -8,46 +8,34 @@ service starts: twistd forks between making a service and starting it.
 import gc
 import os
 import sys
-import time
+from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import __version__
-from queueber.broker import Broker
 from queueber.errors import Stopping, StorageError
-from queueber.limits import Limits
+from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
+from queueber.server.certificates import Certificates, CertificateUnusable
 from queueber.server.clock import QueueClock, keep_monotonic
-from queueber.server.committer import Committer
-from queueber.server.connections import Connections
+from queueber.server.configuration import EX_CONFIG
 from queueber.server.descriptors import within_descriptors
-from queueber.server.dispatcher import Dispatcher
-from queueber.server.ids import RandomIds
-from queueber.server.listening import ListenFailed, start_listening
-from queueber.server.methods import Methods
+from queueber.server.hangup import Reloader, on_hangup
+from queueber.server.listening import Listen, ListenFailed, start_listening
+from queueber.server.logs import Log, log_of
+from queueber.server.notify import Notifier
 from queueber.server.options import Options
-from queueber.server.patience import looking
 from queueber.server.pool import StoragePool
-from queueber.server.protocol import Outbox, RpcFactory
 from queueber.server.settings import Settings
-from queueber.server.sweeper import Sweeper, sweeping
-from queueber.store import RocksStore, open_store, wipe
-from queueber.units import MS_PER_SECOND
-
-EX_IOERR = 74
-"""Disk, lock or port: ``sysexits.h``."""
-
-# How long calls in flight may take to end after the server was told to stop.
-DRAIN_SECONDS = 10.0
-
-SYNC_MARK_SECONDS = 1.0
+from queueber.server.starting import Progress
+from queueber.store import open_store, unflushed_bytes, wipe
+from queueber.units import Unit, quantity
 
 SWITCH_SECONDS = 0.000_5
 GC_THRESHOLDS = (100_000, 50, 1_000)
@@ -62,74 +50,10 @@ def makeService(options: Options) -> IService:
     keep_monotonic(reactor)
     for name in options.unknown_variables:
         QueueberService.log.warn("{name} in the environment is no option", name=name)
-    return QueueberService(reactor, options.settings)
-
-
-def end_process(log: Logger, what: str, why: BaseException) -> None:
-    """Say what failed and end the process at once: nothing more is acknowledged.  From any thread."""
-    log.critical("{what}, so the server ends: {kind}: {why}", what=what, kind=type(why).__name__, why=str(why))
-    if not isinstance(why, OSError):
-        log.failure("{what}", Failure(why), what=what)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EX_IOERR)
-
-
-@define(eq=False)
-class Running:
-    """Everything that exists while a server serves."""
-
-    store: RocksStore
-    factory: RpcFactory
-    committer: Committer
-    dispatcher: Dispatcher
-    broker: Broker
-    timers: list[TimerService]
-    ports: list[IListeningPort] = field(factory=list)
-
-
-def assemble(
-    reactor: Any,  # noqa: ANN401
-    settings: Settings,
-    store: RocksStore,
-    pool: StoragePool,
-    clock: QueueClock,
-    limits: Limits,
-    log: Logger,
-) -> Running:
-    """Build and connect all parts; nothing moves yet."""
-    broker = Broker(RandomIds(), limits=limits, bounds=settings.claim)
-    outbox = Outbox()
-    dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits)
-    committer = Committer(
-        reactor,
-        broker,
-        store,
-        pool,
-        clock,
-        limits,
-        lambda what, why: end_process(log, what, why),
-        dispatcher.round,
-        outbox.flush,
-        settings.window_ms / MS_PER_SECOND,
-    )
-    dispatcher.committer = committer
-    methods = Methods(broker, committer, dispatcher, clock, limits)
-    connections = Connections(limits, reactor.seconds, broker.limit_hits)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits)
-    sweeper = Sweeper(broker, store, pool, clock, committer)
-
-    def unsynced(failure: Failure) -> None:
-        end_process(log, "Noting what is synced failed", failure.value or RuntimeError("no reason given"))
-
-    def note_synced() -> Deferred[None]:
-        noted = pool.run(store.note_synced)
-        return noted.addErrback(unsynced)
-
-    marks = TimerService(SYNC_MARK_SECONDS, note_synced)
-    marks.clock = reactor
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
-    return Running(store, factory, committer, dispatcher, broker, timers)
+    log = log_of(options.parent, options.settings.log_format)
+    if log is not None:
+        log.set_level(options.settings.log_level)
+    return QueueberService(reactor, options.settings, again=options.again, log=log)
 
 
 @implementer(IService)
@@ -138,13 +62,35 @@ class QueueberService(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: Any, settings: Settings) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401
+        settings: Settings,
+        *,
+        again: Callable[[], Settings] | None = None,
+        log: Log | None = None,
+    ) -> None:
+        """
+        A server that is *settings*; *again* gives them anew when it is told to reload.
+
+        *log* is where it logs to, if that is its own.
+        """
         self._reactor = reactor
         self._settings = settings
-        self._limits = settings.limits
+        self._again = again or (lambda: settings)
+        self._log = log
         self._pool = StoragePool(reactor, settings.workers)
+        self._notifier = Notifier.from_environment()
+        self._progress = Progress(reactor, self._notifier)
         self._up: Running | None = None
         self._starting: Deferred[None] = succeed(None)
+        self._put_back: list[Callable[[], None]] = []
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
+        """Become part of an application; if there is a log of our own, it becomes the application's."""
+        if self._log is not None and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self._log)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """Start once the reactor runs; a failure stops it with an exit status."""
@@ -161,51 +107,95 @@ class QueueberService(Service):
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             self._pool.start()
+            self._progress.begin()
             self._starting = ensureDeferred(self._start())
-            self._starting.addErrback(self._failed)
+            self._starting.addErrback(self._failed).addBoth(lambda _: self._progress.end())
 
     async def _start(self) -> None:
-        settings, log = self._settings, self.log
-        log.info("Queueber {version}", version=__version__)
-        began = time.monotonic()
+        settings = self._settings
+        self.log.info("Queueber {version}", version=__version__)
+        # First what an operator can get wrong, while nothing is open yet.
+        certificates = Certificates(settings.tls) if settings.tls is not None else None
+        if certificates is not None:
+            certificates.load()
+        up = await self._recovered(settings)
+        self._announce(settings, up)
+        for timer in up.timers:
+            timer.startService()
+        await self._listen(settings, up, certificates)
+        reloader = Reloader(self._again, certificates, self._log)
+        self._put_back.append(on_hangup(self._reactor, reloader.reload))
+        self._watch(up)
+        self._notifier.ready(f"Serving; {up.broker.stats().items:,} items at start")
+
+    async def _recovered(self, settings: Settings) -> Running:
         if settings.wipe:
             await self._pool.run(wipe, settings.data_dir)
+        log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
+        self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
         store = await self._pool.run(
             open_store, settings.data_dir, durability=settings.durability, encoding=settings.encoding
         )
         clock = QueueClock()
-        up = assemble(self._reactor, settings, store, self._pool, clock, within_descriptors(self._limits, log), log)
+        up = assemble(
+            self._reactor, settings, store, self._pool, clock, within_descriptors(settings.limits, self.log), self.log
+        )
+        self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
         recovered = await self._pool.run(store.recover)
         # Not before: a store that could not be read must not be marked as stopped cleanly.
         self._up = up
         clock.begin(recovered.mark)
         for plan in up.broker.restore(recovered):
             up.committer.submit(plan, lambda _: None)
+        return up
+
+    def _announce(self, settings: Settings, up: Running) -> None:
         stats = up.broker.stats()
-        log.info(
+        self.log.info(
             "Data in {path}: {items} items in {queues} queues, {leases} leases; recovered in {seconds:.2f} s{unclean}",
             path=str(settings.data_dir.resolve()),
             items=stats.items,
             queues=stats.queues,
             leases=stats.leases,
-            seconds=time.monotonic() - began,
-            unclean="" if store.clean else " after an unclean stop",
+            seconds=self._progress.seconds,
+            unclean="" if up.store.clean else " after an unclean stop",
         )
-        log.info("Workers: {workers} storage threads", workers=settings.workers)
-        log.info("Durability: {durability}", durability=settings.durability.value)
-        for timer in up.timers:
-            timer.startService()
-        for listen in settings.listen:
-            port = await start_listening(self._reactor, listen, up.factory)
+        self.log.info(
+            "Workers: {workers} storage threads; a claim serves up to {polls} polls and {items} items, a commit waits"
+            " {window} ms for more; durability: {durability}",
+            workers=settings.workers,
+            polls=settings.claim.polls,
+            items=settings.claim.items,
+            window=settings.window_ms,
+            durability=settings.durability.value,
+        )
+
+    async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
+        wanted: list[tuple[str, Listen, IProtocolFactory]] = [("listen", each, up.factory) for each in settings.listen]
+        if certificates is not None:
+            secured = certificates.secure(up.factory)
+            wanted += [("listen-tls", each, secured) for each in settings.listen_tls]
+        for option, listen, factory in wanted:
+            port = await start_listening(self._reactor, listen, factory, option)
             up.ports.append(port)
-            log.info("Listening on {address}", address=_address(port))
+            how = " with TLS" if option == "listen-tls" else ""
+            self.log.info("Listening on {address}{how}", address=_address(port), how=how)
+
+    def _watch(self, up: Running) -> None:
+        """Give signs of life for as long as the reactor turns."""
+        if self._notifier.watchdog_seconds is not None:
+            signs = TimerService(self._notifier.watchdog_seconds / 2, self._notifier.alive)
+            signs.clock = self._reactor
+            signs.startService()
+            up.timers.append(signs)
 
     def _failed(self, failure: Failure) -> None:
-        if failure.check(StorageError, ListenFailed, OSError):
+        status = EX_CONFIG if failure.check(CertificateUnusable) else EX_IOERR
+        if failure.check(StorageError, ListenFailed, CertificateUnusable, OSError):
             self.log.critical("Cannot start: {why}", why=failure.getErrorMessage())
         else:
             self.log.failure("Cannot start", failure)
-        self._reactor.addSystemEventTrigger("after", "shutdown", _exit, EX_IOERR)
+        self._reactor.addSystemEventTrigger("after", "shutdown", _exit, status)
         self._reactor.stop()
 
     def stopService(self) -> Deferred[None]:
@@ -215,6 +205,9 @@ class QueueberService(Service):
         Fires when the store is closed.  A failure on the way ends the process with 74.
         """
         super().stopService()  # type: ignore[no-untyped-call]
+        self._notifier.stopping()
+        for put_back in self._put_back:
+            put_back()
         return ensureDeferred(self._stop()).addErrback(self._stop_failed)
 
     def _stop_failed(self, failure: Failure) -> None:
@@ -242,7 +235,7 @@ class QueueberService(Service):
     async def _drained(self, up: Running) -> None:
         """Wait until no call is outstanding, but not for ever."""
         began = self._reactor.seconds()
-        while up.factory.methods.outstanding and self._reactor.seconds() - began < DRAIN_SECONDS:
+        while up.factory.methods.outstanding and self._reactor.seconds() - began < self._settings.drain_seconds:
             await _pause(self._reactor, 0.01)
 
     async def _disconnected(self, up: Running) -> None:
@@ -250,7 +243,7 @@ class QueueberService(Service):
         for connection in up.factory.connections:
             connection.close()
         began = self._reactor.seconds()
-        while up.factory.connections and self._reactor.seconds() - began < DRAIN_SECONDS:
+        while up.factory.connections and self._reactor.seconds() - began < self._settings.drain_seconds:
             await _pause(self._reactor, 0.01)
         for connection in up.factory.connections:
             connection.cut()

@@ -7,6 +7,7 @@ configuration file, ``queueber config`` and the docs.
 
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from twisted.internet.testing import MemoryReactor
 
 from queueber.broker import ClaimBounds
 from queueber.limits import PEER_LIMITS, Limits, PeerLimit, UnusableLimits
+from queueber.server.certificates import TlsFiles
 from queueber.server.configuration import Setting
 from queueber.server.listening import Listen, parse_listen
 from queueber.server.option import Option, amount, one_of, real, switch, text, whole
@@ -37,6 +39,11 @@ class Settings:
     window_ms: int
     wipe: bool
     limits: Limits
+    listen_tls: tuple[Listen, ...] = ()
+    tls: TlsFiles | None = None
+    log_format: str = "auto"
+    log_level: str = "info"
+    drain_seconds: float = 10.0
 
 
 def usable_cores() -> int:
@@ -85,6 +92,48 @@ SERVING = (
         many=True,
         says="Where to listen",
         accepts="HOST:PORT, [v6]:PORT or an endpoint string; may be given more than once",
+    ),
+    Option(
+        name="listen-tls",
+        read=_listen,
+        default=(),
+        shown="nowhere",
+        many=True,
+        says="Where to listen with TLS, for which --tls-certificate is needed",
+        accepts="as for --listen",
+    ),
+    Option(
+        name="tls-certificate",
+        read=text,
+        default=None,
+        shown="none",
+        says="The server's certificate, followed by those between it and its authority",
+        accepts="a PEM file",
+    ),
+    Option(
+        name="tls-key",
+        read=text,
+        default=None,
+        shown="the certificate's file",
+        says="Its private key, which not everybody may be able to read",
+        accepts="a PEM file",
+    ),
+    Option(
+        name="tls-client-ca",
+        read=text,
+        default=None,
+        shown="any client",
+        says="The authorities whose clients may connect",
+        accepts="a PEM file",
+    ),
+    Option(
+        name="tls-client-name",
+        read=text,
+        default=(),
+        shown="any of theirs",
+        many=True,
+        says="A name that a client's certificate must have",
+        accepts="a name; may be given more than once, and one is enough",
     ),
     Option(
         name="insecure-plaintext", read=switch, default=False, flag=True, says="Allow plaintext beyond this machine"
@@ -155,6 +204,27 @@ SERVING = (
         says="How long an idle server waits for more before it cuts a commit",
         accepts="0 to 10,000",
     ),
+    Option(
+        name="drain-seconds",
+        read=real(0, 3600),
+        default=10.0,
+        says="How long a server that stops waits for the calls under way, and then for its peers to take their replies",
+        accepts="0 to 3,600",
+    ),
+    Option(
+        name="log-format",
+        read=one_of("auto", "text", "json"),
+        default="auto",
+        says="How the log is written: text, json (one object a line), or as twistd and twist do by themselves",
+        accepts="auto, text or json",
+    ),
+    Option(
+        name="log-level",
+        read=one_of("debug", "info", "warn", "error", "critical"),
+        default="info",
+        says="The least that is logged",
+        accepts="debug, info, warn, error or critical",
+    ),
 )
 
 OPTIONS = (*SERVING, *map(_limit, PEER_LIMITS))
@@ -178,6 +248,7 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
         limits.check()
     except UnusableLimits as why:
         raise Contradiction(f"the limits contradict each other: {why}") from None
+    tls = _tls(value)
     for listen in value["listen"]:
         if listen.exposed and not value["insecure-plaintext"]:
             raise Contradiction(f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext")
@@ -192,4 +263,30 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
         window_ms=value["coalesce-batch-window-ms"],
         wipe=value["wipe"],
         limits=limits,
+        listen_tls=value["listen-tls"],
+        tls=tls,
+        log_format=value["log-format"],
+        log_level=value["log-level"],
+        drain_seconds=value["drain-seconds"],
+    )
+
+
+def _tls(value: Mapping[str, Any]) -> TlsFiles | None:
+    certificate = value["tls-certificate"]
+    if certificate is None:
+        for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
+            if value[name]:
+                raise Contradiction(f"--{name} needs --tls-certificate")
+        return None
+    if value["tls-client-name"] and value["tls-client-ca"] is None:
+        raise Contradiction(
+            "--tls-client-name needs --tls-client-ca: names mean nothing unless somebody vouches for them"
+        )
+    if find_spec("OpenSSL") is None or find_spec("cryptography") is None:
+        raise Contradiction("--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'")
+    return TlsFiles(
+        certificate=Path(certificate),
+        key=Path(value["tls-key"] or certificate),
+        client_ca=Path(value["tls-client-ca"]) if value["tls-client-ca"] else None,
+        client_names=value["tls-client-name"],
     )

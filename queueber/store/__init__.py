@@ -5,12 +5,33 @@ Both are a `queueber.broker.port.Store`.  The layers below, from the top:
 `keyvalue` turns the port's writes into rows, `keys` and `records` say what rows
 look like, `kv` is what is needed of an engine, and `engine` is RocksDB.  `plyvel` is the
 door to the engine for everybody else.
+
+Data directories as a whole are looked after by `copy_directory`, `inspect`,
+`verify` and `salvage`; none of them writes to the one it is given.
 """
 
-from queueber.store.directory import wipe
+from queueber.store.backup import copy_directory
+from queueber.store.directory import kept_still, wipe
+from queueber.store.inspection import inspect
 from queueber.store.keyvalue import Durability
 from queueber.store.memory import MemoryStore
 from queueber.store.records import Encoding
-from queueber.store.rocks import RocksStore, open_store
+from queueber.store.recovery import put_in_place, salvage
+from queueber.store.rocks import RocksStore, open_store, unflushed_bytes
+from queueber.store.verification import verify
 
-__all__ = ["Durability", "Encoding", "MemoryStore", "RocksStore", "open_store", "wipe"]
+__all__ = [
+    "Durability",
+    "Encoding",
+    "MemoryStore",
+    "RocksStore",
+    "copy_directory",
+    "inspect",
+    "kept_still",
+    "open_store",
+    "put_in_place",
+    "salvage",
+    "unflushed_bytes",
+    "verify",
+    "wipe",
+]

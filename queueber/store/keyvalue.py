@@ -76,6 +76,8 @@ class KeyValueStore:
         self._encoding = encoding
         self._sync = durability is Durability.FSYNC
         self._synced_sequence = 0
+        self.recovered_leases = 0
+        """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
 
     @property
     def synced_sequence(self) -> int:
@@ -87,7 +89,10 @@ class KeyValueStore:
         with self._db.iterator(prefix=QUEUES) as rows:
             queues = [decode_queue(row, value) for row, value in rows]
         with self._db.iterator(prefix=LEASES) as rows:
-            records = [(lease_id(row), decode_lease(row, value)) for row, value in rows]
+            records: list[tuple[LeaseId, LeaseRecord]] = []
+            for row, value in rows:
+                records.append((lease_id(row), decode_lease(row, value)))
+                self.recovered_leases += 1
         mark = self._db.get(TIME_KEY)
         return Recovered(
             queues=queues,

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from queueber.errors import StorageError
-from queueber.store.directory import HeldDirectory, hold, refusal
+from queueber.store.directory import DATABASE, HeldDirectory, hold, refusal
 from queueber.store.engine import DB
 from queueber.store.format import bring_up, read_format, write_format
 from queueber.store.keys import CLEAN_KEY
@@ -139,3 +139,8 @@ def _check_format(db: DB, durability: Durability) -> bool:
             f" no log is kept apart from what must last"
         )
     return db.get(CLEAN_KEY) is not None
+
+
+def unflushed_bytes(path: Path) -> int:
+    """About how much of the data directory *path* is in logs that opening it has to read; 0 if there is none."""
+    return sum(log.stat().st_size for log in (path / DATABASE).glob("*.log"))

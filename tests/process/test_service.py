@@ -22,8 +22,7 @@ def test_one_line_each_tells_what_was_started(start, runner):
 
     server.line(r"Queueber \d+\.\d+")
     server.line(r"Data in /.*/data: 0 items in 0 queues, 0 leases; recovered in \d+\.\d\d s")
-    server.line("Workers: 3 storage threads")
-    server.line("Durability: fsync")
+    server.line("Workers: 3 storage threads; .* up to 64 polls and 512 items, .* waits 0 ms .*; durability: fsync")
     server.line(r"Listening on 127\.0\.0\.1:\d+")
 
 

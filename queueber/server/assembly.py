@@ -1,0 +1,100 @@
+"""The composition root: the only place that knows every concrete class of a server."""
+
+import os
+import sys
+from typing import Any
+
+from attrs import define, field
+from twisted.application.internet import TimerService
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queueber.broker import Broker
+from queueber.limits import Limits
+from queueber.server.clock import QueueClock
+from queueber.server.committer import Committer
+from queueber.server.connections import Connections
+from queueber.server.dispatcher import Dispatcher
+from queueber.server.ids import RandomIds
+from queueber.server.methods import Methods
+from queueber.server.patience import looking
+from queueber.server.pool import StoragePool
+from queueber.server.protocol import Outbox, RpcFactory
+from queueber.server.settings import Settings
+from queueber.server.sweeper import Sweeper, sweeping
+from queueber.store import RocksStore
+from queueber.units import MS_PER_SECOND
+
+EX_IOERR = 74
+"""Disk, lock or port: ``sysexits.h``."""
+
+SYNC_MARK_SECONDS = 1.0
+
+
+def end_process(log: Logger, what: str, why: BaseException) -> None:
+    """Say what failed and end the process at once: nothing more is acknowledged.  From any thread."""
+    log.critical("{what}, so the server ends: {kind}: {why}", what=what, kind=type(why).__name__, why=str(why))
+    if not isinstance(why, OSError):
+        log.failure("{what}", Failure(why), what=what)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EX_IOERR)
+
+
+@define(eq=False)
+class Running:
+    """Everything that exists while a server serves."""
+
+    store: RocksStore
+    factory: RpcFactory
+    committer: Committer
+    dispatcher: Dispatcher
+    broker: Broker
+    timers: list[TimerService]
+    ports: list[IListeningPort] = field(factory=list)
+
+
+def assemble(
+    reactor: Any,  # noqa: ANN401
+    settings: Settings,
+    store: RocksStore,
+    pool: StoragePool,
+    clock: QueueClock,
+    limits: Limits,
+    log: Logger,
+) -> Running:
+    """Build and connect all parts; nothing moves yet."""
+    broker = Broker(RandomIds(), limits=limits, bounds=settings.claim)
+    outbox = Outbox()
+    dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits)
+    committer = Committer(
+        reactor,
+        broker,
+        store,
+        pool,
+        clock,
+        limits,
+        lambda what, why: end_process(log, what, why),
+        dispatcher.round,
+        outbox.flush,
+        settings.window_ms / MS_PER_SECOND,
+    )
+    dispatcher.committer = committer
+    methods = Methods(broker, committer, dispatcher, clock, limits)
+    connections = Connections(limits, reactor.seconds, broker.limit_hits)
+    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits)
+    sweeper = Sweeper(broker, store, pool, clock, committer)
+
+    def unsynced(failure: Failure) -> None:
+        end_process(log, "Noting what is synced failed", failure.value or RuntimeError("no reason given"))
+
+    def note_synced() -> Deferred[None]:
+        noted = pool.run(store.note_synced)
+        return noted.addErrback(unsynced)
+
+    marks = TimerService(SYNC_MARK_SECONDS, note_synced)
+    marks.clock = reactor
+    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
+    return Running(store, factory, committer, dispatcher, broker, timers)

@@ -1,0 +1,181 @@
+"""
+TLS at the server's end: the certificate it shows, and which clients it lets in.
+
+With an authority of its own for clients, only those that show a certificate
+made by it may connect; with names as well, only those whose certificate has
+one of them.  The files are read at start, and again when the server is told
+to; connections that are open stay as they are.
+"""
+
+import stat
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtocolFactory
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from queueber.errors import QueueberError
+
+WARN_BEFORE = timedelta(days=21)
+
+
+class CertificateUnusable(QueueberError):
+    """A certificate, a key or an authority cannot be used; the text names the file and says why."""
+
+
+@frozen(kw_only=True)
+class TlsFiles:
+    """Where everything lies, all PEM."""
+
+    certificate: Path
+    """The server's, followed by those between it and its authority."""
+
+    key: Path
+    client_ca: Path | None = None
+    """The authorities whose clients may connect; None for anybody."""
+
+    client_names: Sequence[str] = ()
+    """The names of which a client's certificate must have one: a DNS name, a URI, an address, or its common name."""
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+@define(eq=False)
+class Certificates:
+    """What a new connection is secured with."""
+
+    files: TlsFiles
+    expires: datetime = field(init=False)
+    """When the server's certificate ends."""
+
+    _context: Any = field(init=False)
+    log = Logger()
+
+    def load(self, files: TlsFiles | None = None) -> None:
+        """
+        Read the files, or *files* from now on.
+
+        Raises:
+            CertificateUnusable: what was loaded before stays in force.
+        """
+        files = files or self.files
+        expires = _check_dates(files.certificate)
+        self._context, self.files, self.expires = _context(files), files, expires
+        if expires - datetime.now(UTC) < WARN_BEFORE:
+            self.log.warn(
+                "{path} expires on {expires:%Y-%m-%d %H:%M} UTC", path=str(files.certificate), expires=expires
+            )
+
+    def serverConnectionForTLS(self, protocol: object) -> Any:  # noqa: ANN401, ARG002
+        """OpenSSL's side of a new connection."""
+        from OpenSSL.SSL import Connection  # noqa: PLC0415
+
+        return Connection(self._context, None)
+
+    def secure(self, factory: IProtocolFactory) -> IProtocolFactory:
+        """*factory* behind TLS."""
+        from twisted.protocols.tls import TLSMemoryBIOFactory  # noqa: PLC0415
+
+        secured: IProtocolFactory = TLSMemoryBIOFactory(self, False, factory)
+        return secured
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as why:
+        raise CertificateUnusable(f"{path}: {why.strerror}") from why
+
+
+def _check_dates(path: Path) -> datetime:
+    """When the first certificate in *path* ends; it must have begun and not ended."""
+    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+
+    try:
+        certificate = load_pem_x509_certificate(_read(path))
+    except ValueError as why:
+        raise CertificateUnusable(f"{path}: it holds no certificate in PEM") from why
+    now = datetime.now(UTC)
+    if certificate.not_valid_after_utc < now:
+        raise CertificateUnusable(
+            f"{path}: the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        )
+    if certificate.not_valid_before_utc > now:
+        begins = certificate.not_valid_before_utc
+        raise CertificateUnusable(f"{path}: the certificate is not valid before {begins:%Y-%m-%d %H:%M} UTC")
+    return certificate.not_valid_after_utc
+
+
+def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
+    from OpenSSL import SSL  # noqa: PLC0415
+    from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415
+
+    _read(files.key)
+    if files.key.stat().st_mode & stat.S_IRWXO:
+        raise CertificateUnusable(
+            f"{files.key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"
+        )
+    context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
+    steps: list[tuple[Path, str, Callable[[], object]]] = [
+        (
+            files.certificate,
+            "it holds no certificate chain in PEM",
+            lambda: context.use_certificate_chain_file(str(files.certificate)),
+        ),
+        (
+            files.key,
+            "it holds no private key in PEM, or one for another certificate",
+            lambda: context.use_privatekey_file(str(files.key)),
+        ),
+        (files.key, f"it is not the key of {files.certificate}", context.check_privatekey),
+    ]
+    if files.client_ca is not None:
+        authority = files.client_ca
+        _read(authority)
+        steps.append(
+            (authority, "it holds no certificate in PEM", lambda: context.load_verify_locations(str(authority)))
+        )
+    for path, complaint, step in steps:
+        try:
+            step()
+        except SSL.Error as why:
+            raise CertificateUnusable(f"{path}: {complaint}") from why
+    if files.client_ca is not None:
+        mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        context.set_verify(mode, _Verifier(frozenset(files.client_names)))
+        # Sessions that are resumed are not verified again: they must not outlive a change of the names.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_options(SSL.OP_NO_TICKET)
+    return context
+
+
+@frozen
+class _Verifier:
+    """Called by OpenSSL for each certificate of a client's chain."""
+
+    names: frozenset[str]
+    log = Logger()
+
+    def __call__(self, connection: object, certificate: Any, error: int, depth: int, good: int) -> bool:  # noqa: ANN401, ARG002
+        if not good or depth or not self.names:
+            return bool(good)
+        shown = names_of(certificate.to_cryptography())
+        if not self.names.isdisjoint(shown):
+            return True
+        self.log.warn("Refusing a client whose certificate names {names}", names=", ".join(sorted(shown)) or "nobody")
+        return False
+
+
+def names_of(certificate: Any) -> set[str]:  # noqa: ANN401
+    """All names in a certificate: alternative ones, and its common name if there are none."""
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return {str(name.value) for name in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
+    kinds = (x509.DNSName, x509.UniformResourceIdentifier, x509.RFC822Name, x509.IPAddress)
+    return {str(name) for kind in kinds for name in extension.get_values_for_type(kind)}
