@@ -23,7 +23,8 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -38,8 +39,10 @@ DATABASE: Final = "db"
 SYNCED: Final = "synced"
 SYNCED_NEW: Final = "synced.new"
 CONTROL: Final = "control.sock"
+STAGING: Final = "backup.new"
+"""Where a backup is gathered that goes to another file system."""
 
-_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL})
+_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, STAGING})
 _HARMLESS: Final = frozenset({LOCK, "lost+found"})
 """What an empty directory may hold: the second is in the root of every file system of some kinds."""
 
@@ -70,6 +73,11 @@ class HeldDirectory:
         return self.path / SYNCED
 
     @property
+    def staging(self) -> Path:
+        """Where a backup is gathered that goes to another file system."""
+        return self.path / STAGING
+
+    @property
     def ready(self) -> bool:
         """Whether there is a database that may hold something."""
         return (self.path / READY).exists()
@@ -85,13 +93,20 @@ class HeldDirectory:
         sync_path(self.path)
         for name in (SYNCED, SYNCED_NEW, CONTROL):
             (self.path / name).unlink(missing_ok=True)
-        if self.database.exists():
-            shutil.rmtree(self.database)
+        for directory in (self.database, self.staging):
+            if directory.exists():
+                shutil.rmtree(directory)
         sync_path(self.path)
 
     def finish(self) -> None:
         """Durably note that the database is there."""
         (self.path / CREATING).rename(self.path / READY)
+        sync_path(self.path)
+
+    def publish(self) -> None:
+        """Durably mark as ready what was put here without `begin`, whose remains nobody would have taken for data."""
+        (self.path / READY).write_text(_MARKER_TEXT)
+        sync_path(self.path / READY)
         sync_path(self.path)
 
     def release(self) -> None:
@@ -109,6 +124,48 @@ def hold(path: Path) -> HeldDirectory:
     Raises:
         StorageError: it cannot be used; the text says why, in one line, and names it.
     """
+    return _make_and_take(path, _check_usable)
+
+
+def claim(path: Path) -> HeldDirectory:
+    """
+    The directory *path*, made if it is not there, which must be empty, for something to be put into it and published.
+
+    Until then no server takes it for a data directory: what a crash leaves is
+    refused, and not begun anew as what a server had begun would be.
+
+    Raises:
+        StorageError: as `hold`, and when there is anything in it.
+    """
+    return _make_and_take(path, _check_empty)
+
+
+@contextmanager
+def kept_still(path: Path) -> Iterator[None]:
+    """
+    See to it that no server takes the data directory *path* meanwhile, without writing to it.
+
+    Raises:
+        StorageError: a server holds it, or it is no data directory with a database.
+    """
+    if not (path / READY).is_file():
+        raise refusal(path, f"it is not a data directory of Queueber's, or not a whole one: {READY!r} is missing")
+    _check_usable(path)
+    try:
+        lock = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        yield  # a copy, which no server has held yet
+        return
+    except OSError as error:
+        raise refusal(path, f"{error.filename}: {error.strerror}") from error
+    try:
+        _flock(path, lock, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make_and_take(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
     try:
         path.mkdir(mode=stat.S_IRWXU)
     except FileExistsError:
@@ -117,7 +174,7 @@ def hold(path: Path) -> HeldDirectory:
         raise refusal(path, f"it cannot be created: {error.strerror}") from error
     else:
         sync_path(path.parent)
-    return _take(path, _check_usable)
+    return _take(path, check_contents)
 
 
 def wipe(path: Path) -> None:
@@ -187,6 +244,13 @@ def _check_usable(path: Path) -> None:
         raise refusal(path, f"it is not Queueber's, and not empty: it holds {min(names)!r}")
 
 
+def _check_empty(path: Path) -> None:
+    """Refuse what holds anything."""
+    names = _names(path) - _HARMLESS
+    if names:
+        raise refusal(path, f"it must be empty, and holds {min(names)!r}")
+
+
 def _check_wipeable(path: Path) -> None:
     """Refuse what holds anything but our own."""
     names = _names(path) - _HARMLESS
@@ -207,14 +271,21 @@ def _lock(path: Path) -> int:
     """A descriptor that holds the lock of *path*."""
     lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        _flock(path, lock, fcntl.LOCK_EX)
+    except StorageError:
         os.close(lock)
-        raise refusal(path, f"another server holds it (process {holder or 'unknown'})") from None
+        raise
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def _flock(path: Path, lock: int, kind: int) -> None:
+    try:
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        raise refusal(path, f"another server holds it (process {holder or 'unknown'})") from None
 
 
 def sync_path(path: Path) -> None:

@@ -76,8 +76,9 @@ class KeyValue(Protocol):
         stop: bytes | None = None,
         include_start: bool = True,
         prefix: bytes | None = None,
+        include_value: bool = True,
     ) -> Rows:
-        """The rows from *start* up to but not including *stop*, or all that begin with *prefix*."""
+        """The rows from *start* up to but not including *stop*, or all that begin with *prefix*; or their keys only."""
 
     def sync(self) -> None:
         """Return once everything written before the call would survive a power cut.  A failure here is final."""

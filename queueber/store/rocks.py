@@ -1,9 +1,13 @@
 """Opening a store in a data directory, and the marks that tell later what became of it."""
 
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 
 from queueber.errors import StorageError
+from queueber.store.backup import back_up
+from queueber.store.copying import Progress, silent
 from queueber.store.directory import DATABASE, HeldDirectory, hold, refusal
 from queueber.store.engine import DB
 from queueber.store.format import bring_up, read_format, write_format
@@ -29,6 +33,11 @@ class RocksStore(KeyValueStore):
         clean: bool,
     ) -> None:
         super().__init__(db, durability=durability, encoding=encoding)
+        self._engine = db
+        self._backing_up = Lock()
+        """Held by a backup, which must not lose the database under way."""
+
+        self._closing = False
         self._held = held
         self._synced = synced
         self._created = created
@@ -55,8 +64,30 @@ class RocksStore(KeyValueStore):
         if self._synced_sequence:
             self._synced.note(self._synced_sequence)
 
+    def backup(self, target: Path, progress: Progress = silent) -> None:
+        """
+        Put everything committed so far into *target*, as `queueber.store.backup.back_up` does.
+
+        Blocks for long; commits may go on meanwhile, `close` ends it soon.  A `StorageError` leaves this store as
+        usable as it was.
+        """
+
+        def told(done: int, total: int) -> None:
+            progress(done, total)
+            if self._closing:
+                raise StorageError("the server is stopping")
+
+        with self._backing_up:
+            told(0, 0)
+            back_up(self._engine, self._held, target, told)
+
     def close(self) -> None:
         """Mark a clean stop, close the database and let others have the directory."""
+        self._closing = True
+        with self._backing_up:
+            self._close()
+
+    def _close(self) -> None:
         sequence = self._db.sequence()
         write_all(self._db, [(CLEAN_KEY, encode_sequence(CLEAN_KEY, sequence))])
         super().close()
@@ -92,6 +123,8 @@ def open_store(
 def _open(held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding) -> RocksStore:
     """The store in *held*; *undo* gets what closes it again."""
     wal = durability is not Durability.NONE
+    # A backup that was being made when the server died.
+    shutil.rmtree(held.staging, ignore_errors=True)
     synced = SyncedFile(held.synced)
     created, clean = not held.ready, True
     if not created:

@@ -8,9 +8,20 @@ import plyvel
 import pytest
 from attrs import define, field
 
-from queueber.broker.model import ID_BYTES, Item, ItemId, Key, TimeMark
-from queueber.broker.port import Store
-from queueber.store import Durability, Encoding, MemoryStore, open_store
+from queueber.broker.model import (
+    ID_BYTES,
+    LOWEST,
+    Item,
+    ItemId,
+    Key,
+    LeaseId,
+    LeaseRecord,
+    QueueNumber,
+    QueueRecord,
+    TimeMark,
+)
+from queueber.broker.port import PutItem, PutLease, PutQueue, Store
+from queueber.store import Durability, Encoding, MemoryStore, RocksStore, open_store
 from queueber.store.keyvalue import KeyValueStore
 from queueber.units import WallMs
 
@@ -108,3 +119,60 @@ def make() -> SimpleNamespace:
     return SimpleNamespace(
         key=_key, item=_item, fields=_fields, mark=TimeMark(b"b" * 16, 1_000, WallMs(2_000)), level_db=LevelDB
     )
+
+
+FIRST, SECOND, EMPTIED = QueueNumber(1), QueueNumber(2), QueueNumber(3)
+
+
+def _furnish(store: Store) -> None:
+    """
+    Three queues as a server leaves them.
+
+    `first` has items 10, 11 (leased, floor at 11), 20, 30 (large), and 11's lease names 5, which was removed;
+    `second` has item 40; `emptied` had one.
+    """
+    lease = LeaseRecord(FIRST, WallMs(99), (_key(10), _key(11), _key(5)))
+    store.commit(
+        [
+            *(PutItem(FIRST, _item(due, b"contents")) for due in (10, 11, 20)),
+            PutItem(FIRST, _item(30, b"large" * 10_000)),
+            PutItem(SECOND, _item(40, b"")),
+            PutLease(LeaseId(b"l" * ID_BYTES), lease),
+            PutQueue(QueueRecord(FIRST, "first", 5, 1, _key(11))),
+            PutQueue(QueueRecord(SECOND, "second", 1, 0, LOWEST)),
+            PutQueue(QueueRecord(EMPTIED, "emptied", 1, 1, _key(9))),
+        ],
+        TimeMark(b"b" * 16, 1_000, WallMs(2_000)),
+    )
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    """A data directory as `_furnish` leaves it, after a clean stop."""
+    store = open_store(tmp_path / "data")
+    _furnish(store)
+    store.close()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def busy(tmp_path) -> Iterator[RocksStore]:
+    """The same, in use, in the directory `data`; what is in it has not left the log."""
+    store = open_store(tmp_path / "data")
+    _furnish(store)
+    yield store
+    store.close()
+
+
+def _state_of(path: Path) -> dict[str, tuple]:
+    """Every file below *path*: its size, when it was changed, its mode and what is in it."""
+    return {
+        str(file.relative_to(path)): (status.st_size, status.st_mtime_ns, status.st_mode, file.read_bytes())
+        for file in path.rglob("*")
+        if file.is_file() and (status := file.stat())
+    }
+
+
+@pytest.fixture(scope="session")
+def state_of() -> Callable[[Path], dict[str, tuple]]:
+    return _state_of

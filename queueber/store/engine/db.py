@@ -5,6 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, Unpack, cast
 
+import rocksdict
+
 from queueber.store.engine import measures, parameters, tuning
 from queueber.store.engine.arguments import as_bytes, flag_of, key_of, wrong_type
 from queueber.store.engine.batch import WriteBatch
@@ -54,7 +56,15 @@ class DB:
         self._handle = Handle(path, options, wal=True, patient=True)
 
     @classmethod
-    def tuned(cls, path: Path, *, create_if_missing: bool = False, wal: bool = True) -> Self:
+    def tuned(
+        cls,
+        path: Path,
+        *,
+        create_if_missing: bool = False,
+        wal: bool = True,
+        read_only: bool = False,
+        salvage: bool = False,
+    ) -> Self:
         """
         The database in *path*, set up for the store as `tuning` says; not part of plyvel's interface.
 
@@ -64,12 +74,14 @@ class DB:
             path: the directory.
             create_if_missing: make it, if it is not there.
             wal: keep a write-ahead log.  Without it a process that dies loses what was written since the last `sync`.
+            read_only: no row can be changed, and nobody else is kept from it.
+            salvage: of a damaged log take what lies before the damage, as against refusing it.
         """
         check_openable(path, create_if_missing=create_if_missing, error_if_exists=False)
         made = cls.__new__(cls)
         made._name = str(path)  # noqa: SLF001 - a constructor
-        options = tuning.options(create=create_if_missing)
-        made._handle = Handle(path, options, wal=wal, patient=False)  # noqa: SLF001
+        options = tuning.options(create=create_if_missing, salvage=salvage)
+        made._handle = Handle(path, options, wal=wal, patient=False, read_only=read_only)  # noqa: SLF001
         return made
 
     @property
@@ -140,6 +152,19 @@ class DB:
         the data being there.
         """
         self._handle.sync()
+
+    def checkpoint(self, path: Path) -> None:
+        """
+        Put the database as it is now into *path*, which must not be there: links to table files, copies of the rest.
+
+        What is in memory goes to a table file first, so that it is in it
+        whether it was synced or not.  All of that but the last moment's is done
+        while other threads run; on another file system, RocksDB would copy
+        everything while they do not.
+        """
+        with translating():
+            self._handle.native.flush(True)
+            rocksdict.Checkpoint(self._handle.native).create_checkpoint(str(path))
 
     def sequence(self) -> int:
         """The number of the last write.  It grows by one with each row written and outlives restarts."""

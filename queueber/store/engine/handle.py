@@ -31,7 +31,9 @@ class Handle:
     its directory held for as long as one iterator lives.
     """
 
-    def __init__(self, path: Path, options: rocksdict.Options, *, wal: bool, patient: bool) -> None:
+    def __init__(
+        self, path: Path, options: rocksdict.Options, *, wal: bool, patient: bool, read_only: bool = False
+    ) -> None:
         """
         Open the database in *path*.
 
@@ -40,6 +42,7 @@ class Handle:
             options: what RocksDB runs with.
             wal: keep a write-ahead log.
             patient: writes that RocksDB wants to slow down wait for it, as against raising `Stalled`.
+            read_only: let RocksDB change nothing; rocksdict puts a file of its own there all the same.
         """
         self.closed = False
         self.write_options = tuning.write_options(wal=wal)
@@ -48,7 +51,7 @@ class Handle:
         self._opened: WeakSet[Closable] = WeakSet()
         with translating():
             # A column family without options of its own would get those of the last open, with a tiny cache.
-            self.native = rocksdict.Rdict(str(path), options, column_families={"default": options})
+            self.native = rocksdict.Rdict(str(path), options, {"default": options}, _access(read_only=read_only))
 
     def check(self) -> None:
         """Raise `RuntimeError` if it is closed."""
@@ -102,3 +105,10 @@ class Handle:
                 opened.close()
             with translating():
                 self.native.close()
+
+
+def _access(*, read_only: bool) -> rocksdict.AccessType:
+    if read_only:
+        # What the log holds is read into memory, and stays there.
+        return rocksdict.AccessType.read_only(error_if_log_file_exist=False)
+    return rocksdict.AccessType.read_write()

@@ -65,9 +65,15 @@ def safe_options(*, create: bool) -> Options:
     return chosen
 
 
-def options(*, create: bool) -> Options:
-    """Options for opening the store's database, which is created if *create* and it is not there."""
+def options(*, create: bool, salvage: bool = False) -> Options:
+    """
+    Options for opening the store's database, which is created if *create* and it is not there.
+
+    With *salvage* a damaged log is taken up to the damage: for `recovery`, which tells what that loses.
+    """
     chosen = safe_options(create=create)
+    if salvage:
+        chosen.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
 
     # Writing.
     chosen.set_write_buffer_size(WRITE_BUFFER_BYTES)

@@ -1,0 +1,214 @@
+"""Copies of data directories: consistent, whole, and marked as such only at the end."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
+from queueber.broker.port import PutItem, PutQueue
+from queueber.errors import StorageError
+from queueber.store import Durability, open_store
+from queueber.store.backup import copy_directory
+from queueber.store.verification import verify
+
+MAIL = QueueNumber(1)
+ELSEWHERE = Path("/dev/shm")
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "backup"
+
+
+@pytest.fixture
+def other_file_system(tmp_path):
+    """A directory that hard links from here do not reach."""
+    if not ELSEWHERE.is_dir() or ELSEWHERE.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is only one file system")
+    path = ELSEWHERE / f"queueber-test-{os.getpid()}"
+    path.mkdir()
+    yield path
+    for root, directories, files in os.walk(path, topdown=False):
+        for name in files:
+            (Path(root) / name).unlink()
+        for name in directories:
+            (Path(root) / name).rmdir()
+    path.rmdir()
+
+
+def contents(store):
+    found = store.recover()
+    scans = [store.scan(record.number, LOWEST, items_max=99, bytes_max=10**9).items for record in found.queues]
+    items = [(item.key, item.contents) for items in scans for item in items]
+    return found.queues, found.leases, found.mark, items
+
+
+def test_a_backup_is_a_data_directory_with_everything_in_it(busy, target):
+    expected = contents(busy)
+    busy.backup(target)
+    assert verify(target).findings == []
+    store = open_store(target)
+    assert (contents(store), store.clean) == (expected, False)
+    store.close()
+
+
+def test_only_its_owner_can_read_it_and_it_says_that_it_is_whole(busy, target):
+    busy.backup(target)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+    assert {path.name for path in target.iterdir()} == {"QUEUEBER", "lock", "db", "synced"}
+
+
+def test_the_store_goes_on_and_the_backup_does_not_change(busy, target, make):
+    busy.backup(target)
+    busy.commit([PutItem(MAIL, make.item(77))], make.mark)
+    store = open_store(target)
+    assert 77 not in [item.key.due for item in store.scan(MAIL, LOWEST, items_max=99, bytes_max=10**9).items]
+    store.close()
+
+
+def test_another_file_system_gets_a_copy(busy, other_file_system, tmp_path):
+    told = []
+    busy.backup(other_file_system / "backup", lambda done, total: told.append((done, total)))
+    assert verify(other_file_system / "backup").findings == []
+    assert told[0][0] == 0
+    assert told[-1][0] == told[-1][1] > 0
+    assert not (tmp_path / "data" / "backup.new").exists()
+
+
+def test_what_a_killed_backup_left_behind_is_removed_at_the_next_start(data):
+    (data / "backup.new").mkdir()
+    (data / "backup.new" / "000001.sst").touch()
+    open_store(data).close()
+    assert not (data / "backup.new").exists()
+
+
+def test_under_traffic_each_backup_is_of_one_moment(tmp_path, make):
+    """Each commit adds an item and counts it; every backup must agree with itself and reach what it says it does."""
+    store = open_store(tmp_path / "data", durability=Durability.OS)
+    stop, committed = threading.Event(), []
+
+    def traffic() -> None:
+        added = 0
+        while not stop.is_set():
+            added += 1
+            writes = [
+                PutItem(MAIL, make.item(added, b"x" * 100)),
+                PutQueue(QueueRecord(MAIL, "mail", added, 0, LOWEST)),
+            ]
+            store.commit(writes, make.mark)
+            committed.append(added)
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    try:
+        while not committed:
+            pass
+        floors = []
+        for number in range(5):
+            floors.append(committed[-1])
+            store.backup(tmp_path / f"backup{number}")
+    finally:
+        stop.set()
+        thread.join()
+        store.close()
+    for number, least in enumerate(floors):
+        found = verify(tmp_path / f"backup{number}")
+        assert found.findings == []
+        assert found.items >= least
+
+
+@pytest.mark.parametrize("name", ["data", "data/db", "data/backup"])
+def test_a_backup_does_not_go_into_what_it_is_of(busy, tmp_path, name):
+    with pytest.raises(StorageError, match="must not lie in what it is a backup of"):
+        busy.backup(tmp_path / name)
+
+
+def test_a_target_that_holds_anything_is_left_alone(busy, target):
+    target.mkdir()
+    (target / "photo").touch()
+    with pytest.raises(StorageError, match="it must be empty, and holds 'photo'"):
+        busy.backup(target)
+    assert [path.name for path in target.iterdir()] == ["photo"]
+
+
+def test_an_empty_target_is_used_and_closed_to_others(busy, target):
+    target.mkdir(mode=0o755)
+    busy.backup(target)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o700
+
+
+def test_what_has_no_log_is_not_backed_up(tmp_path, target):
+    store = open_store(tmp_path / "data", durability=Durability.NONE)
+    with pytest.raises(StorageError, match="kept without a log cannot be restored"):
+        store.backup(target)
+    store.close()
+
+
+def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(busy, target, monkeypatch):
+    def fail(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("queueber.store.backup.sync_files", fail)
+    with pytest.raises(StorageError, match="No space left on device"):
+        busy.backup(target)
+    assert {path.name for path in target.iterdir()} == {"lock"}
+    monkeypatch.undo()
+    busy.backup(target)
+    assert verify(target).findings == []
+
+
+def test_closing_ends_a_backup_under_way_and_waits_for_that(tmp_path, other_file_system):
+    store = open_store(tmp_path / "data")
+    closing = threading.Thread(target=store.close)
+
+    def close(done, total):
+        if total and not closing.ident:
+            closing.start()
+            while not store._closing:
+                pass
+
+    with pytest.raises(StorageError, match="the server is stopping"):
+        store.backup(other_file_system / "backup", close)
+    closing.join()
+    assert {path.name for path in (other_file_system / "backup").iterdir()} == {"lock"}
+    assert verify(tmp_path / "data").findings == []
+
+
+class TestOfADirectoryAtRest:
+    def test_the_copy_is_the_same_and_shares_nothing(self, data, target, state_of):
+        before = state_of(data)
+        copy_directory(data, target)
+        assert state_of(data) == before
+        assert verify(target).findings == []
+        assert all(file.stat().st_nlink == 1 for file in target.rglob("*") if file.is_file())
+        assert (target / "synced").read_bytes()[:40]
+
+    def test_a_backup_can_be_copied_before_a_server_ever_held_it(self, busy, target, tmp_path):
+        busy.backup(target)
+        (target / "lock").unlink()
+        (target / "synced").unlink()
+        copy_directory(target, tmp_path / "restored")
+        assert verify(tmp_path / "restored").items == 5
+
+    def test_one_in_use_is_not_copied(self, busy, target, tmp_path):
+        with pytest.raises(StorageError, match=rf"another server holds it \(process {os.getpid()}\)"):
+            copy_directory(tmp_path / "data", target)
+        assert not target.exists()
+
+    def test_what_is_no_data_directory_is_not_copied(self, tmp_path, target):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(StorageError, match="'QUEUEBER' is missing"):
+            copy_directory(tmp_path / "empty", target)
+
+    def test_a_copy_does_not_go_into_its_original(self, data):
+        with pytest.raises(StorageError, match="must not lie in what it is a copy of"):
+            copy_directory(data, data / "copy")
+
+    def test_a_lock_that_is_none_is_told(self, data, target):
+        (data / "lock").unlink()
+        (data / "lock").symlink_to("elsewhere")
+        with pytest.raises(StorageError, match=r"lock: Too many levels of symbolic links"):
+            copy_directory(data, target)

@@ -1,0 +1,112 @@
+"""Looking into a data directory beside its server, and leaving no trace."""
+
+import pytest
+
+from queueber.broker.model import LOWEST, QueueNumber
+from queueber.errors import InvalidRequest, StorageError
+from queueber.store import inspect, open_store
+from queueber.store.engine import DB
+from queueber.store.inspection import ATTEMPTS, is_held
+from queueber.units import WallMs
+
+NOW = WallMs(25)
+FIRST = QueueNumber(1)
+
+
+def counts(found):
+    return {
+        queue.record.name: (queue.items, queue.ready, queue.delayed, queue.leased, queue.leases)
+        for queue in found.queues
+    }
+
+
+def test_a_stopped_directory_is_shown_and_not_changed(data, state_of):
+    before = state_of(data)
+    found = inspect(data, NOW)
+    assert counts(found) == {"first": (4, 1, 1, 2, 1), "second": (1, 0, 1, 0, 0), "emptied": (0, 0, 0, 0, 0)}
+    assert (found.held, found.clean, found.format.version, found.mark.queue_time) == (False, True, 1, 2_000)
+    assert found.noted <= found.reached
+    assert found.disk_bytes > 0
+    assert found.items == []
+    assert state_of(data) == before
+
+
+def test_one_in_use_is_shown_as_it_is_now_and_not_changed(busy, tmp_path, state_of):
+    path = tmp_path / "data"
+    before = state_of(path)
+    found = inspect(path, NOW)
+    assert counts(found)["first"] == (4, 1, 1, 2, 1)
+    assert (found.held, found.clean) == (True, False)
+    assert state_of(path) == before
+
+
+def test_the_items_of_a_queue_are_shown_in_their_order_with_their_states(data):
+    found = inspect(data, NOW, queue="first", limit=10)
+    assert [(item.item.key.due, item.state, len(item.item.contents)) for item in found.items] == [
+        (10, "leased", 8),
+        (11, "leased", 8),
+        (20, "ready", 8),
+        (30, "delayed", 50_000),
+    ]
+    assert len(inspect(data, NOW, queue="first", limit=2).items) == 2
+
+
+def test_a_lease_on_what_is_delayed_counts_once(data, make):
+    found = inspect(data, WallMs(10))
+    assert counts(found)["first"] == (4, 0, 2, 2, 1)
+
+
+def test_a_queue_that_is_not_there_is_told(data):
+    with pytest.raises(InvalidRequest, match="there is no queue 'mial'"):
+        inspect(data, NOW, queue="mial")
+
+
+def test_what_is_no_data_directory_is_told(tmp_path):
+    with pytest.raises(StorageError, match="'QUEUEBER' is missing"):
+        inspect(tmp_path, NOW)
+
+
+def test_files_that_a_server_removes_meanwhile_are_looked_for_again(busy, tmp_path, monkeypatch):
+    tuned, left = DB.tuned.__func__, [True, True]
+
+    def unlucky(cls, path, **options):
+        if left:
+            left.pop()
+            raise StorageError("IO error: No such file or directory")
+        return tuned(cls, path, **options)
+
+    monkeypatch.setattr(DB, "tuned", classmethod(unlucky))
+    assert len(inspect(tmp_path / "data", NOW).queues) == 3
+    left[:] = [True] * ATTEMPTS
+    with pytest.raises(StorageError, match="No such file"):
+        inspect(tmp_path / "data", NOW)
+    assert not left
+
+
+def test_nobody_else_removes_files(data, monkeypatch):
+    tries = []
+
+    def unlucky(path, **options):
+        tries.append(path)
+        raise StorageError("no")
+
+    monkeypatch.setattr(DB, "tuned", unlucky)
+    with pytest.raises(StorageError):
+        inspect(data, NOW)
+    assert len(tries) == 1
+
+
+def test_looking_beside_a_server_under_way_never_disturbs_it(busy, tmp_path, make):
+    for due in range(100, 130):
+        busy.commit([], make.mark)
+        inspect(tmp_path / "data", NOW, queue="first", limit=due)
+    assert len(busy.scan(FIRST, LOWEST, items_max=99, bytes_max=10**9).items) == 4
+
+
+def test_who_holds_it_is_asked_without_taking_the_lock(data):
+    assert not is_held(data)
+    (data / "lock").unlink()
+    assert not is_held(data)
+    store = open_store(data)
+    assert is_held(data)
+    store.close()

@@ -1,0 +1,166 @@
+"""A damaged log, each damage on a copy: what is told, what is made of it, and what stays as it was."""
+
+import os
+from shutil import copytree
+
+import pytest
+
+from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
+from queueber.broker.port import PutItem, PutQueue
+from queueber.errors import StorageError
+from queueber.store import open_store, put_in_place, salvage, verify
+
+MAIL = QueueNumber(1)
+COMMITS = 20
+
+
+@pytest.fixture
+def crashed(tmp_path, make):
+    """What a killed server leaves: twenty commits of an item each, all in the log; the tenth is known to be on disk."""
+    store = open_store(tmp_path / "live")
+    for number in range(1, COMMITS + 1):
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        store.commit([PutItem(MAIL, make.item(number, b"contents" * 20)), PutQueue(record)], make.mark)
+        if number == COMMITS // 2:
+            store.note_synced()
+    path = tmp_path / "data"
+    copytree(tmp_path / "live", path)
+    store.close()
+    return path
+
+
+@pytest.fixture
+def beside(tmp_path):
+    return tmp_path / "recovered"
+
+
+def log_of(path):
+    (log,) = [file for file in (path / "db").glob("*.log") if file.stat().st_size]
+    return log
+
+
+def damage(path, share):
+    """Change one bit of the log."""
+    log = log_of(path)
+    content = bytearray(log.read_bytes())
+    content[int(len(content) * share)] ^= 1
+    log.write_bytes(content)
+
+
+def cut(path, share):
+    """Cut the log at the end of a record, which RocksDB does not notice: as if so much of it had never been written."""
+    log = log_of(path)
+    content = log.read_bytes()
+    at = 0
+    while at < len(content) * share:
+        at += 7 + int.from_bytes(content[at + 4 : at + 6], "little")
+    os.truncate(log, at)
+
+
+def test_a_sound_directory_is_told_to_be_and_nothing_is_made(crashed, beside, state_of):
+    before = state_of(crashed)
+    assert salvage(crashed, beside) is None
+    assert not beside.exists()
+    assert state_of(crashed) == before
+
+
+def test_damage_behind_what_was_known_to_be_on_disk_loses_nothing_that_is_known(crashed, beside, state_of):
+    damage(crashed, 0.8)
+    before = state_of(crashed)
+    found = salvage(crashed, beside)
+    assert "Corruption" in found.why
+    assert COMMITS // 2 <= found.items < COMMITS
+    assert found.acknowledged_lost == 0
+    assert (found.queues, found.leases, found.as_of) == (1, 0, 2_000)
+    assert "dropping" in found.dropped[0]
+    assert state_of(crashed) == before
+    assert verify(beside).findings == []
+
+
+def test_damage_before_it_loses_what_was_acknowledged_and_says_how_much(crashed, beside):
+    damage(crashed, 0.3)
+    found = salvage(crashed, beside)
+    assert found.items < COMMITS // 2
+    assert found.acknowledged_lost == found.noted - found.reached > 0
+
+
+def test_a_log_that_ends_too_early_is_recovered_too(crashed, beside):
+    cut(crashed, 0.2)
+    with pytest.raises(StorageError, match="acknowledged writes are missing"):
+        open_store(crashed)
+    found = salvage(crashed, beside)
+    assert found.why.startswith("the log ends at")
+    assert found.acknowledged_lost > 0
+    assert found.dropped == ()
+
+
+def test_a_damaged_note_is_replaced(crashed, beside):
+    (crashed / "synced").write_bytes(b"?" * 8_192)
+    found = salvage(crashed, beside)
+    assert (found.items, found.noted, found.acknowledged_lost) == (COMMITS, None, 0)
+    assert "is damaged" in found.why
+    assert verify(beside).findings == []
+
+
+def test_without_a_note_it_is_not_known_what_is_lost(crashed, beside):
+    (crashed / "synced").unlink()
+    damage(crashed, 0.3)
+    found = salvage(crashed, beside)
+    assert (found.noted, found.acknowledged_lost) == (None, 0)
+
+
+def test_in_place_a_server_starts_on_it_and_the_damaged_one_is_kept(crashed, beside, tmp_path, state_of):
+    damage(crashed, 0.8)
+    before = state_of(crashed)
+    found = salvage(crashed, beside)
+    put_in_place(found.path, crashed, tmp_path / "damaged")
+    assert state_of(tmp_path / "damaged") == before
+    assert not beside.exists()
+    store = open_store(crashed)
+    assert store.recover().queues[0].added == found.items
+    store.close()
+    # Table files are shared by links: what the new one writes must not show in the old one.
+    assert state_of(tmp_path / "damaged") == before
+
+
+def test_what_is_kept_goes_over_nothing(crashed, beside, tmp_path):
+    damage(crashed, 0.8)
+    found = salvage(crashed, beside)
+    (tmp_path / "damaged").mkdir()
+    with pytest.raises(StorageError, match="it is there already"):
+        put_in_place(found.path, crashed, tmp_path / "damaged")
+    assert crashed.exists()
+
+
+def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):
+    damage(crashed, 0.8)
+    found = salvage(crashed, beside)
+    with pytest.raises(StorageError, match="it cannot be renamed") as told:
+        put_in_place(found.path, crashed, tmp_path / "nowhere" / "damaged")
+    assert str(beside) in str(told.value)
+    assert crashed.exists()
+    assert beside.exists()
+
+
+def test_what_no_log_can_mend_needs_a_backup(crashed, beside):
+    (crashed / "db" / "CURRENT").write_text("MANIFEST-999999\n")
+    with pytest.raises(StorageError, match="cannot be recovered, a backup has to be restored"):
+        salvage(crashed, beside)
+    assert not beside.exists()
+
+
+def test_an_interrupted_recovery_leaves_nothing(crashed, beside, monkeypatch):
+    damage(crashed, 0.8)
+
+    def interrupt(source, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("queueber.store.recovery.link_files", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        salvage(crashed, beside)
+    assert not beside.exists()
+
+
+def test_one_in_use_is_refused(busy, tmp_path, beside):
+    with pytest.raises(StorageError, match="another server holds it"):
+        salvage(tmp_path / "data", beside)

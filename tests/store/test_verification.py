@@ -1,0 +1,232 @@
+"""Verification finds what is wrong, each thing by itself, and changes nothing."""
+
+import pytest
+
+from queueber.broker.model import ID_BYTES, LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
+from queueber.errors import StorageError
+from queueber.store import Encoding, open_store, verify
+from queueber.store.engine import DB, CorruptionError
+from queueber.store.keys import FORMAT_KEY, item_key, lease_key, queue_key
+from queueber.store.records import encode_format, encode_item, encode_lease, encode_queue, encode_sequence
+from queueber.store.synced import SyncedFile
+from queueber.store.verification import FINDINGS_MAX, verify_rows
+from queueber.units import WallMs
+
+FIRST, SECOND = QueueNumber(1), QueueNumber(2)
+
+
+@pytest.fixture
+def change(data):
+    """Writes rows over those of `data`."""
+
+    def change(*puts, deletes=()):
+        with DB.tuned(data / "db") as db:
+            for row, value in puts:
+                db.put(row, value)
+            for row in deletes:
+                db.delete(row)
+            db.sync()
+
+    return change
+
+
+@pytest.fixture
+def item(make):
+    def item(queue, due, number=None):
+        made = make.item(due, b"", number)
+        row = item_key(queue, made.key)
+        return row, encode_item(row, made, Encoding.UNPACKED)
+
+    return item
+
+
+def lease(number, *keys, queue=FIRST):
+    row = lease_key(LeaseId(bytes([number]) * ID_BYTES))
+    return row, encode_lease(row, LeaseRecord(queue, WallMs(99), keys), Encoding.UNPACKED)
+
+
+def queue(number, name, added, removed=0, floor=LOWEST):
+    row = queue_key(QueueNumber(number))
+    record = QueueRecord(QueueNumber(number), name, added, removed, floor)
+    return row, encode_queue(row, record, Encoding.PACKED)
+
+
+def test_what_is_sound_is_told_to_be_and_is_not_touched(data, state_of):
+    before, told = state_of(data), []
+    found = verify(data, lambda done, total: told.append((done, total)))
+    assert found.findings == []
+    assert (found.items, found.leases, found.queues, found.as_of, found.more) == (5, 1, 3, 2_000, 0)
+    assert told[-1] == (5, 5)
+    assert state_of(data) == before
+
+
+def test_what_is_still_in_the_log_is_looked_at_too_and_the_log_stays(data, change, item, make, state_of):
+    store = open_store(data)
+    store.commit([], make.mark)
+    store._db.put(*item(SECOND, 41))
+    store._db.sync()
+    DB.close, close = (lambda self: None), DB.close
+    try:
+        store._held.release()
+        before = state_of(data)
+        assert verify(data).findings == ["queue 'second' counts 1 items and has 2"]
+        assert state_of(data) == before
+    finally:
+        DB.close = close
+        store._db.close()
+
+
+def test_a_held_directory_is_refused(busy, tmp_path):
+    with pytest.raises(StorageError, match="another server holds it"):
+        verify(tmp_path / "data")
+
+
+def test_a_damaged_row_is_named(data, change, item):
+    row, value = item(SECOND, 40)
+    change((row, value[:-1] + b"?"))
+    (finding,) = verify(data).findings
+    assert finding == f"damaged row in table items, key {row.hex()}: its checksum does not match"
+
+
+@pytest.mark.parametrize("table", [b"i", b"l", b"q"])
+def test_a_key_of_an_impossible_length_is_named(data, change, table):
+    change((table + b"short", b"?"))
+    assert any(f"key {(table + b'short').hex()}" in finding for finding in verify(data).findings)
+
+
+def test_a_value_that_decodes_and_means_nothing_is_named(data, change):
+    row, value = queue(3, "emptied", 1, 1)
+    change((row, value.replace(b"emptied", b"empt\xffed")))
+    assert any(row.hex() in finding for finding in verify(data).findings)
+
+
+@pytest.mark.parametrize("row", [b"a", b"j1", b"n", b"z", b"mstrange"])
+def test_a_row_that_nobody_has_written_is_named(data, change, row):
+    change((row, b""))
+    (finding,) = verify(data).findings
+    assert finding.endswith(f"key {row.hex()}: nobody has written that")
+
+
+def test_counters_must_be_exact(data, change, item):
+    change(deletes=[item(FIRST, 20)[0]])
+    assert verify(data).findings == ["queue 'first' counts 4 items and has 3"]
+
+
+def test_a_queue_cannot_have_lost_more_than_it_got(data, change):
+    change(queue(3, "emptied", 1, 2))
+    findings = verify(data).findings
+    assert "2 items were removed, and 1 added" in findings[0]
+
+
+def test_names_are_unique_and_not_empty(data, change):
+    change(queue(3, "first", 0), queue(4, "", 0))
+    one, two = verify(data).findings
+    assert "another queue is named 'first' too" in one
+    assert "its name is 0 bytes" in two
+
+
+def test_an_item_belongs_to_a_queue(data, change, item):
+    change(item(9, 50))
+    (finding,) = verify(data).findings
+    assert "it belongs to queue 9, which does not exist" in finding
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+def test_ids_are_unique_over_all_queues_however_many_passes_it_takes(data, change, item, at_once):
+    row, value = item(SECOND, 60, number=20)
+    change((row, value), queue(2, "second", 2))
+    with DB.tuned(data / "db") as db:
+        (finding,) = verify_rows(db, ids_at_once=at_once).findings
+    assert finding.endswith("another item has the same id")
+
+
+def test_an_item_is_held_once(data, change, make):
+    change(lease(1, make.key(11), make.key(20)), lease(2, make.key(30), make.key(30)))
+    findings = verify(data).findings
+    assert sorted(finding.partition(": ")[2] for finding in findings) == ["1 of its items are held twice"] * 2
+
+
+def test_a_lease_is_on_a_queue_that_exists(data, change, make):
+    change(lease(1, make.key(1), queue=QueueNumber(9)))
+    (finding,) = verify(data).findings
+    assert "it is on items of queue 9, which does not exist" in finding
+
+
+def test_an_unleased_item_lies_above_the_floor(data, change, make):
+    change(queue(2, "second", 1, floor=make.key(40)))
+    (finding,) = verify(data).findings
+    assert "at or below its queue's floor and is not leased" in finding
+
+
+def test_a_newer_or_missing_format_is_told(data, change):
+    change((FORMAT_KEY, encode_format(FORMAT_KEY, 99, "")))
+    assert "the data is of format 99" in verify(data).findings[0]
+    change(deletes=[FORMAT_KEY])
+    assert "does not say of which format it is" in verify(data).findings[0]
+
+
+def test_the_log_reaches_what_was_on_disk(data):
+    synced = SyncedFile(data / "synced")
+    noted = synced.read()
+    synced.note(noted + 10)
+    (finding,) = verify(data).findings
+    assert finding.startswith("acknowledged writes are missing")
+    (data / "synced").unlink()
+    assert verify(data).findings == []
+
+
+def test_a_damaged_mark_is_told(data, change):
+    row = b"mclean"
+    change((row, encode_sequence(b"other", 1)))
+    (finding,) = verify(data).findings
+    assert row.hex() in finding
+
+
+def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at(data):
+    with DB.tuned(data / "db") as db:
+        walk, iterator = verify_rows(db), db.iterator
+        assert walk.findings == []
+
+        def damaged(**bounds):
+            if bounds.get("prefix") == b"i":
+                raise CorruptionError("Corruption: block checksum mismatch")
+            return iterator(**bounds)
+
+        db.iterator = damaged
+        found = verify_rows(db)
+    (finding,) = found.findings
+    assert finding == ("row in table items, key 69: nothing behind it can be read: Corruption: block checksum mismatch")
+    assert found.queues == 3
+
+
+def test_a_damaged_table_file_is_never_fewer_items(data):
+    (table,) = (data / "db").glob("*.sst")
+    content = bytearray(table.read_bytes())
+    content[20] ^= 0xFF
+    table.write_bytes(content)
+    found = verify(data)
+    assert found.findings
+    assert all("Corruption: block checksum mismatch" in finding for finding in found.findings)
+    assert all(str(table) in finding for finding in found.findings)
+
+
+@pytest.mark.parametrize("name", ["CURRENT", "MANIFEST-*", "*.sst"])
+def test_a_database_that_cannot_be_opened_is_told_in_one_line(data, name):
+    (file, *_) = (data / "db").glob(name)
+    file.unlink()
+    with pytest.raises(StorageError, match=rf"^cannot use data directory {data}: [^\n]*$"):
+        verify(data)
+
+
+def test_a_database_that_is_no_directory_is_told_in_one_line(data, monkeypatch):
+    monkeypatch.setattr("queueber.store.copying._files", lambda database: database.joinpath("CURRENT", "x").stat())
+    with pytest.raises(StorageError, match="Not a directory"):
+        verify(data)
+
+
+def test_progress_is_told_and_findings_are_bounded(data, change, item):
+    change(*(item(9, due) for due in range(100, 100 + FINDINGS_MAX + 5)))
+    told = []
+    found = verify(data, lambda done, total: told.append((done, total)))
+    assert (len(found.findings), found.more) == (FINDINGS_MAX, 5)
+    assert told == [(1000, 1000), (1010, 1010)]
