@@ -1,8 +1,9 @@
 """The broker's port on top of any ordered map from bytes to bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from itertools import compress, islice
+from time import monotonic
 from typing import Final
 
 from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
@@ -76,6 +77,9 @@ class KeyValueStore:
         self._encoding = encoding
         self._sync = durability is Durability.FSYNC
         self._synced_sequence = 0
+        self.on_sync: Callable[[float], object] = _nothing
+        """Called with the seconds that each sync took, on the thread that made it."""
+
         self.recovered_leases = 0
         """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
 
@@ -128,8 +132,10 @@ class KeyValueStore:
         if self._sync:
             # Asked for before the sync, so that it never names a write the sync did not cover.
             sequence = self._db.sequence()
+            began = monotonic()
             self._db.sync()
             self._synced_sequence = sequence
+            self.on_sync(monotonic() - began)
 
     def _fill(self, batch: Batch, writes: Sequence[Write]) -> None:
         put, delete, encoding = batch.put, batch.delete, self._encoding
@@ -175,3 +181,7 @@ class KeyValueStore:
         """Make durable what is not yet, and close the database."""
         self._db.sync()
         self._db.close()
+
+
+def _nothing(_: float) -> None:
+    """Nobody wants to know."""

@@ -14,6 +14,7 @@ from queueber.store.format import bring_up, read_format, write_format
 from queueber.store.keys import CLEAN_KEY
 from queueber.store.keyvalue import Durability, KeyValueStore
 from queueber.store.kv import write_all
+from queueber.store.properties import properties_of
 from queueber.store.records import Encoding, encode_sequence
 from queueber.store.synced import SyncedFile
 
@@ -80,6 +81,10 @@ class RocksStore(KeyValueStore):
         with self._backing_up:
             told(0, 0)
             back_up(self._engine, self._held, target, told)
+
+    def properties(self) -> dict[str, int]:
+        """What the engine says of its own state, by the names in `queueber.store.properties`.  Blocks for a moment."""
+        return properties_of(self._engine)
 
     def close(self) -> None:
         """Mark a clean stop, close the database and let others have the directory."""

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from shutil import copytree, rmtree
 from time import sleep
@@ -20,6 +21,7 @@ from queueber.store.format import FORMAT, read_format, write_format
 from queueber.store.keys import FORMAT_KEY
 from queueber.store.keyvalue import KeyValueStore
 from queueber.store.kv import Stalled
+from queueber.store.properties import NAMES, properties_of
 
 MAIL = QueueNumber(1)
 MANY = 10**9
@@ -336,6 +338,32 @@ def test_a_commit_is_one_batch_then_a_sync_if_that_was_asked_for(make, durabilit
     engine = Recording()
     put(KeyValueStore(engine, durability=durability, encoding=Encoding.UNPACKED), make, 1)
     assert engine.done == done
+
+
+def test_how_long_a_sync_took_is_told(make):
+    store = KeyValueStore(Recording(), durability=Durability.FSYNC, encoding=Encoding.UNPACKED)
+    told = []
+    store.on_sync = told.append
+    put(store, make, 1)
+    (seconds,) = told
+    assert 0 <= seconds < 60
+
+
+def test_the_engine_tells_of_its_state(path, make):
+    with closing(open_store(path)) as store:
+        put(store, make, 1)
+        told = store.properties()
+    assert set(told) == set(NAMES)
+    assert told["write_buffer_bytes"] > 0
+    assert (told["write_stopped"], told["background_errors"]) == (0, 0)
+
+
+def test_what_an_engine_does_not_tell_is_left_out():
+    class Silent:
+        def get_property(self, name):
+            return b"3" if name == b"rocksdb.num-files-at-level2" else None
+
+    assert properties_of(Silent()) == {"level_2_files": 3}
 
 
 def test_a_stall_is_told_apart_and_nothing_is_synced(make):
