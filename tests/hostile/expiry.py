@@ -1,0 +1,139 @@
+"""
+Many leases that end in the same moment: their items go back in slices, and polls are served in between.
+
+``python tests/hostile/expiry.py 1000000`` does it with a million items.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+# Run as a script, Python looks for modules beside this file only.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from attrs import define
+
+from queueber import wire
+from queueber.limits import Limits
+from queueber.testing import InProcessServer
+from queueber.wire import encoder
+from queueber.wire.decoder import decode
+from queueber.wire.framing import Framer
+from queueber.wire.messages import Return
+from tests.hostile.peer import adding, polling
+from tests.hostile.pieces import call
+
+AT_ONCE = 1_000
+LEASE_MS = 3_600_000
+
+
+@define
+class Found:
+    """What was seen."""
+
+    items: int
+    slices: int
+    largest_slice: int
+    """Items that went back between two moments at which polls can be served."""
+
+    longest_turn: float
+    """Seconds for which the reactor's thread did nothing else."""
+
+    seconds: float
+    """Of the reactor's thread in all; what the pool's threads did meanwhile is not counted."""
+
+    served_within: int
+    """Slices after which a poll that came in the middle of it was answered."""
+
+    attempts: set
+    """How often the items had been handed out, counting the time after."""
+
+
+class Hand:
+    """A server in this process and one connection to it."""
+
+    def __init__(self, items):
+        self.server = InProcessServer(Limits(leased_items=max(items, 1), poll_items=AT_ONCE))
+        self.protocol, self.transport = self.server.connect()
+        self.protocol.dataReceived(encoder.bootstrap(0))
+        self.question = 0
+
+    def ask(self, method, content):
+        self.question += 1
+        self.protocol.dataReceived(call(content, question=self.question, method=method))
+        return self.question
+
+    def run(self):
+        while self.server.pool.jobs or self.server.reactor.getDelayedCalls():
+            due = [each for each in self.server.reactor.getDelayedCalls() if each.time <= self.server.reactor.seconds()]
+            if not due and not self.server.pool.jobs:
+                return
+            self.step()
+
+    def step(self):
+        """A turn of the reactor and a job of the pool; seconds of the first."""
+        began = time.perf_counter()
+        self.server.turn()
+        took = time.perf_counter() - began
+        if self.server.pool.jobs:
+            self.server.pool.step()
+        return took
+
+    def answers(self):
+        """All outcomes since the last time, by question; each is finished."""
+        data = self.transport.value()
+        self.transport.clear()
+        messages = [decode(frame) for frame in Framer(Limits()).feed(data)]
+        found = {each.answer: each.outcome for each in messages if isinstance(each, Return)}
+        self.protocol.dataReceived(b"".join([encoder.finish(each, release_result_caps=False) for each in found]))
+        return found
+
+    def result(self, method, content):
+        question = self.ask(method, content)
+        self.run()
+        return self.answers()[question]
+
+
+def expire(items, per_lease=10):
+    """Lease *items*, let all their leases end at once, and watch."""
+    hand = Hand(items)
+    for _ in range(0, items, AT_ONCE):
+        hand.result(wire.ADD, adding(*[b"x"] * AT_ONCE))
+    leased = 0
+    while leased < items:
+        polls = [hand.ask(wire.POLL, polling(per_lease, lease=LEASE_MS)) for _ in range(20)]
+        hand.run()
+        answers = hand.answers()
+        leased += sum(len(wire.read_poll_response(answers[each]).items) for each in polls)
+    hand.server.reactor.rightNow += LEASE_MS / 1000 + 1
+    return watched(hand, items, per_lease)
+
+
+def watched(hand, items, per_lease):
+    """Sweep, step by step, with a poll in the middle."""
+    server = hand.server
+    slices, longest, seconds = [], 0.0, 0.0
+    swept, poll, served_within = server.sweeper.sweep(), None, -1
+    left = server.broker.stats().leases
+    while not swept.called:
+        took = hand.step()
+        longest, seconds = max(longest, took), seconds + took
+        if (now := server.broker.stats().leases) < left:
+            slices.append(left - now)
+            left = now
+        if poll is None and len(slices) > 2:
+            poll, asked = hand.ask(wire.POLL, polling(1, lease=LEASE_MS)), len(slices)
+        if poll is not None and served_within < 0 and hand.transport.value():
+            assert wire.read_poll_response(hand.answers()[poll]).items
+            served_within = len(slices) - asked
+    attempts, count = {2}, 1
+    while count < items:
+        found = wire.read_poll_response(hand.result(wire.POLL, polling(AT_ONCE, lease=LEASE_MS))).items
+        assert found, f"{items - count} items did not come back"
+        attempts |= {item.attempt for item in found}
+        count += len(found)
+    return Found(items, len(slices), max(slices) * per_lease, longest, seconds, served_within, attempts)
+
+
+if __name__ == "__main__":
+    print(expire(int(sys.argv[1])))
