@@ -15,7 +15,7 @@ never passes an item that is not leased yet.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol
 
 from attrs import asdict, frozen
@@ -83,6 +83,9 @@ class Broker:
             limit_hits=self.limit_hits,
         )
         """The waiting polls: to pause, to resume, to cancel and to distribute."""
+        self.queues, self.leases = self._queues, self._leases
+        """To be counted, walked through and looked up in, and to be changed by nobody else."""
+
         self.take_refills = self._journal.take_refills
         self.committed = self._journal.committed
 
@@ -354,22 +357,6 @@ class Broker:
             window_bytes=self._queues.window_bytes,
             undurable_plans=len(self._journal),
         )
-
-    def queues(self) -> Iterator[Queue]:
-        """All queues, those that have no row yet last.  None may come or go meanwhile."""
-        return iter(self._queues)
-
-    def leases(self) -> Iterator[Lease]:
-        """All leases.  None may come or go meanwhile."""
-        return iter(self._leases)
-
-    def soonest_leases(self, count: int) -> list[Lease]:
-        """The *count* leases that end first; cheap however many there are."""
-        return self._leases.soonest(count)
-
-    def queue_name(self, lease: Lease) -> str:
-        """The name of the queue that *lease* is on."""
-        return self._queues.numbered(lease.queue).name
 
     def dump(self) -> str:
         """The whole state for a person, a line for each thing."""

@@ -761,11 +761,11 @@ def test_what_there_is_can_be_walked_through(bench):
     _, soon = bench.take(span=1000, name="mail")
     bench.add(b"c", name="jobs")
 
-    assert [queue.name for queue in bench.broker.queues()] == ["mail", "jobs"]
-    assert list(bench.broker.leases()) == [late, soon]
-    assert bench.broker.soonest_leases(9) == [soon, late]
-    assert bench.broker.soonest_leases(1) == [soon]
-    assert bench.broker.queue_name(soon) == "mail"
+    assert [queue.name for queue in bench.broker.queues] == ["mail", "jobs"]
+    assert list(bench.broker.leases) == [late, soon]
+    assert bench.broker.leases.soonest(9) == [soon, late]
+    assert bench.broker.leases.soonest(1) == [soon]
+    assert bench.broker.queues.numbered(soon.queue).name == "mail"
 
 
 def test_a_queue_that_has_become_empty_is_still_the_same_queue(bench):

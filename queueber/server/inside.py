@@ -1,0 +1,110 @@
+"""Everything in a running server that can be looked at, for the metrics, the health pages and the console."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import TimeoutError as TookTooLong
+from twisted.python.failure import Failure
+
+from queueber.broker import Broker
+from queueber.limits import Limits
+from queueber.server.clock import QueueClock
+from queueber.server.committer import Committer
+from queueber.server.connections import Connections
+from queueber.server.load import Lag
+from queueber.server.methods import Methods
+from queueber.server.survey import Survey, Surveyor
+from queueber.server.sweeper import Sweeper
+
+ENGINE_SECONDS = 1.0
+"""How long the engine may take to tell of itself; a disk that stands still must not keep the other figures back."""
+
+
+class Pool(Protocol):
+    """The storage pool, as it is looked at."""
+
+    workers: int
+
+    @property
+    def busy(self) -> int:
+        """Threads at work."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has come to yet."""
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:  # noqa: ANN401
+        """Call *function* on a thread."""
+
+
+class Engine(Protocol):
+    """A store that tells of its engine."""
+
+    def properties(self) -> dict[str, int]:
+        """By name; blocks for a moment."""
+
+
+@frozen
+class Disk:
+    """What the engine and the file system say."""
+
+    properties: dict[str, int]
+    """By the names in `queueber.store.properties`."""
+
+    free_bytes: int
+    """Where the data directory is."""
+
+
+@define(eq=False, kw_only=True)
+class Inside:
+    """The parts of a server, to be looked at and not to be changed."""
+
+    reactor: Any
+    data_dir: Path
+    durability: str
+    broker: Broker
+    store: Engine
+    pool: Pool
+    committer: Committer
+    methods: Methods
+    connections: Connections
+    sweeper: Sweeper
+    clock: QueueClock
+    limits: Limits
+    lag: Lag
+    surveyor: Surveyor
+    disk_is_low: Callable[[], bool] = lambda: False
+    """Whether the free space is below what is kept in reserve."""
+
+    consoles: int = field(default=0, init=False)
+    """Sessions of the debugging console."""
+
+    _asked: Deferred[Disk] | None = field(default=None, init=False)
+
+    def survey(self) -> Deferred[Survey]:
+        """What the queues hold."""
+        return self.surveyor.take()
+
+    def disk(self) -> Deferred[Disk | None]:
+        """What the engine says; None if it takes longer than `ENGINE_SECONDS` or cannot."""
+        if self._asked is not None:
+            # It has not answered the last time either.
+            return succeed(None)
+        asked: Deferred[Disk | None] = Deferred()
+        self._asked = self.pool.run(self._look_at_disk)
+        self._asked.addBoth(self._answered, asked)
+        asked.addTimeout(ENGINE_SECONDS, self.reactor)
+        asked.addErrback(lambda failure: failure.trap(TookTooLong) and None)
+        return asked
+
+    def _look_at_disk(self) -> Disk:
+        return Disk(self.store.properties(), shutil.disk_usage(self.data_dir).free)
+
+    def _answered(self, outcome: Disk | Failure, asked: Deferred[Disk | None]) -> None:
+        self._asked = None
+        if not asked.called:
+            asked.callback(outcome if isinstance(outcome, Disk) else None)

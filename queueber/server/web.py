@@ -1,0 +1,146 @@
+"""
+The pages for those who watch: ``/metrics``, ``/livez`` and ``/readyz``, over HTTP.
+
+They change nothing and tell nothing of what is in an item.  A page is small
+and so is a request; whoever keeps us waiting is let go after ten seconds.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.logger import Logger
+from twisted.protocols.policies import ThrottlingFactory
+from twisted.python.failure import Failure
+from twisted.web.http import INTERNAL_SERVER_ERROR, NOT_FOUND, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from queueber.server.health import Check, readiness
+from queueber.server.inside import Inside
+from queueber.server.metrics import Facts, exposition
+
+SILENCE_SECONDS = 10
+"""How long a connection may keep us waiting, between two requests too."""
+
+CONNECTIONS_MAX = 100
+
+_TEXT = b"text/plain; charset=utf-8"
+
+
+class Pages(Resource):
+    """All pages."""
+
+    isLeaf = True
+    log = Logger()
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.inside: Inside | None = None
+        """The server, while it serves."""
+
+        self._pages: dict[bytes, Callable[[Request], bytes | int]] = {
+            b"/livez": self._livez,
+            b"/readyz": self._readyz,
+            b"/metrics": self._metrics,
+        }
+
+    def render_GET(self, request: Request) -> bytes | int:
+        """The page that was asked for; HEAD comes here as well."""
+        request.setHeader(b"Cache-Control", b"no-store")
+        page = self._pages.get(request.path)
+        if page is None:
+            return _text(request, NOT_FOUND, "There are /metrics, /livez and /readyz.")
+        return page(request)
+
+    def _livez(self, request: Request) -> bytes:
+        """A reactor that stands still would not answer, and one that answers is alive."""
+        return _text(request, None, "ok")
+
+    def _readyz(self, request: Request) -> bytes:
+        checks = readiness(self.inside)
+        ready = all(check.passed for check in checks)
+        status = None if ready else SERVICE_UNAVAILABLE
+        if b"application/json" in (request.getHeader(b"accept") or b""):
+            return _json(request, status, checks, ready=ready)
+        lines = [f"{'ok' if check.passed else 'NOT OK'}  {check.name}: {check.says}" for check in checks]
+        return _text(request, status, "\n".join(["ready" if ready else "not ready", *lines]))
+
+    def _metrics(self, request: Request) -> bytes | int:
+        if self.inside is None:
+            return _text(request, SERVICE_UNAVAILABLE, "starting, or stopped")
+        gone: list[Failure] = []
+        request.notifyFinish().addErrback(gone.append)
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
+        made = ensureDeferred(_scraped(self.inside, accept))
+        made.addCallbacks(_show, self._cannot, callbackArgs=(request, gone), errbackArgs=(request, gone))
+        return int(NOT_DONE_YET)
+
+    def _cannot(self, failure: Failure, request: Request, gone: Sequence[Failure]) -> None:
+        self.log.failure("Making the metrics failed", failure)
+        if not gone:
+            request.write(_text(request, INTERNAL_SERVER_ERROR, "the server's log says why"))
+            request.finish()
+
+
+async def _scraped(inside: Inside, accept: str) -> tuple[bytes, str]:
+    asked: Deferred[Any] = inside.disk()
+    survey = await inside.survey()
+    return exposition(inside, Facts(survey, await asked), accept)
+
+
+def _show(made: tuple[bytes, str], request: Request, gone: Sequence[Failure]) -> None:
+    if not gone:
+        content, content_type = made
+        request.setHeader(b"Content-Type", content_type.encode())
+        request.setHeader(b"Content-Length", b"%d" % len(content))
+        if request.method != b"HEAD":
+            request.write(content)
+        request.finish()
+
+
+def _text(request: Request, status: int | None, text: str) -> bytes:
+    if status is not None:
+        request.setResponseCode(status)
+    request.setHeader(b"Content-Type", _TEXT)
+    return f"{text}\n".encode()
+
+
+def _json(request: Request, status: int | None, checks: Sequence[Check], *, ready: bool) -> bytes:
+    if status is not None:
+        request.setResponseCode(status)
+    request.setHeader(b"Content-Type", b"application/json")
+    found = {check.name: {"passed": check.passed, "says": check.says} for check in checks}
+    return f"{json.dumps({'ready': ready, 'checks': found})}\n".encode()
+
+
+class BodilessRequest(Request):
+    """A request that may not bring anything along."""
+
+    def gotLength(self, length: int | None) -> None:
+        """Refuse a body before any of it is kept."""
+        if length != 0:
+            channel: Any = self.channel
+            channel.transport.write(b"HTTP/1.1 %d No body is wanted\r\n\r\n" % REQUEST_ENTITY_TOO_LARGE)
+            channel.loseConnection()
+        super().gotLength(0)  # type: ignore[no-untyped-call]
+
+
+class QuietSite(Site):
+    """A site that writes nothing to the log: a scrape is no news."""
+
+    noisy = False
+    displayTracebacks = False
+
+    def log(self, request: object) -> None:
+        """Leave it."""
+
+
+def site(pages: Pages) -> IProtocolFactory:
+    """What serves *pages* to a bounded number of connections."""
+    served: Any = QuietSite(pages, requestFactory=BodilessRequest, timeout=SILENCE_SECONDS)  # type: ignore[no-untyped-call]
+    few = ThrottlingFactory(served, maxConnectionCount=CONNECTIONS_MAX)
+    few.noisy = False
+    return few
