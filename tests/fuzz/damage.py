@@ -130,7 +130,7 @@ def bomb(message, dice):
     """A list of very many elements that take little room or none: void, bits, or structs of nothing."""
 
     def change(word, at, segments):
-        size, count = dice.choice([0, 0, 1, 2, 7]), dice.choice([1_000, 1_001, 1 << 20, (1 << 29) - 1])
+        size, count = dice.choice([0, 0, 1, 2, 7]), dice.choice([1_000, 1_001, 5_000, 5_000, 1 << 20, (1 << 29) - 1])
         if size == 7:
             index = next(i for i, segment in enumerate(segments) if len(segment) > at * 8)
             target = at + 1 + signed_offset(word)
@@ -169,19 +169,40 @@ def noise(_, dice):
     return framed([bytes(dice.choice([0, 0, 0, 1, 2, 4, 8, 255]) for _ in range(8 * count))])
 
 
-SPOILERS = [flip, overwrite, table, resegment, aim, aim, alias, alias, far, far, kind, grow, grow, bomb, number, number]
+SPOILERS = [
+    flip,
+    overwrite,
+    table,
+    resegment,
+    aim,
+    aim,
+    alias,
+    alias,
+    far,
+    far,
+    kind,
+    grow,
+    grow,
+    bomb,
+    bomb,
+    number,
+    number,
+]
 RARELY = [cut, noise]
+
+
+def length_of(stream, at=0):
+    """The length of the message that begins at *at*, as its table has it; 0 if it has none that makes sense."""
+    count = int.from_bytes(stream[at : at + 4], "little") + 1
+    table = (4 + 4 * count + 7) // 8 * 8
+    if count > 600 or at + table > len(stream):
+        return 0
+    return table + 8 * sum(unpack_from(f"<{count}I", stream, at + 4))
 
 
 def is_whole(message):
     """Whether the frame header fits: otherwise only the bytes can be spoilt."""
-    if len(message) < 16:
-        return False
-    count = int.from_bytes(message[:4], "little") + 1
-    size = (4 + 4 * count + 7) // 8
-    if count > 600 or size * 8 > len(message):
-        return False
-    return (size + sum(unpack_from(f"<{count}I", message, 4))) * 8 == len(message)
+    return len(message) >= 16 and length_of(message) == len(message)
 
 
 def spoilt(message, dice):

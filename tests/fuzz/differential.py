@@ -113,7 +113,10 @@ def own(message, reader):
         (frame,) = Framer(LIMITS).feed(message)
     except RemoteProtocolError as why:
         return ["refused", str(why)]
-    return json.loads(json.dumps(view(frame, reader)))
+    try:
+        return json.loads(json.dumps(view(frame, reader)))
+    except Exception as why:  # noqa: BLE001 -- whatever it is, nobody else says so
+        return ["raised", repr(why)]
 
 
 class Found(AssertionError):

@@ -4,7 +4,8 @@ The good client of a live run, as a process of its own: `live_worker.py PORT`.
 It works without a pause worth mentioning.  Each line on standard input is
 answered with one line of JSON: `report` with what it did since the last, in
 milliseconds; `account` once everything that was acknowledged has been found; `hold`, after which
-it does nothing unasked; `reconnect PORT` when it has a new connection.  What is wrong ends it, with a line that says so.
+it does nothing unasked; `reconnect PORT` when it has a new connection.  What is wrong ends
+it, with a line that says so.
 """
 
 import json

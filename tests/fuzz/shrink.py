@@ -1,31 +1,50 @@
 """Making a failing input small enough to understand."""
 
+import signal
 import traceback
 from time import monotonic
 
-from damage import is_whole
+from damage import length_of
+
+HANG_SECONDS = 20
+
+
+class Hangs(Exception):
+    """It does not come to an end."""
+
+
+def hangs(*_):
+    """What the alarm clock does."""
+    raise Hangs
 
 
 def signature(check, data):
     """What goes wrong when *check* is given *data*: the kind of error and where it came from; None if nothing does."""
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.alarm(HANG_SECONDS)
     try:
         check(data)
     except Exception as why:  # noqa: BLE001 -- every kind of failure is of interest
         last = traceback.extract_tb(why.__traceback__)[-1]
         return type(why).__name__, last.filename, last.name, last.line
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
     return None
 
 
 def frames_in(data):
     """*data* cut into the messages it begins with, and the rest."""
     found, at = [], 0
-    while at < len(data):
-        end = next((end for end in range(at + 16, min(len(data), at + 4096) + 1, 8) if is_whole(data[at:end])), None)
-        if end is None:
-            break
-        found.append(data[at:end])
-        at = end
+    while (length := length_of(data, at)) and at + length <= len(data):
+        found.append(data[at : at + length])
+        at += length
     return [*found, data[at:]] if at < len(data) else found
+
+
+def cut_by(size, data):
+    """*data* in pieces of *size* bytes."""
+    return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def smaller(parts):
@@ -48,7 +67,7 @@ def shrunk(check, data, seconds=20.0):
     def fails(candidate):
         return monotonic() < deadline and signature(check, candidate) == wanted
 
-    for cut in (frames_in, lambda whole: [whole[at : at + 8] for at in range(0, len(whole), 8)]):
+    for cut in (frames_in, lambda whole: cut_by(8, whole), lambda whole: cut_by(1, whole)):
         parts, moved = cut(data), True
         while moved and len(parts) > 1:
             moved = False

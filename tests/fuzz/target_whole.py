@@ -83,7 +83,9 @@ def good_peer(server):
         assert not transport.disconnecting, "the good peer was disconnected"
         protocol.dataReceived(data)
         settle(server)
-        return transport.take()
+        said = transport.take()
+        assert said, "the good peer is not answered"
+        return said
 
     return Worker(exchange)
 
