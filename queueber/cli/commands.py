@@ -7,6 +7,7 @@ Whatever goes wrong ends in one line on standard error and exit status 1.
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import click
@@ -16,7 +17,7 @@ from queueber import __version__
 from queueber.cli import output
 from queueber.cli.arguments import contents_of, identity, seconds
 from queueber.cli.session import Interrupted, run
-from queueber.client import Client, Queue
+from queueber.client import Client, Queue, Tls
 from queueber.errors import QueueberError
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 """Ended by a signal before there was an outcome; what shells give for Ctrl-C."""
 
-Runner = Callable[[str, Callable[[Client], Awaitable[Any]]], Any]
+Runner = Callable[[str, Callable[[Client], Awaitable[Any]], Tls | None], Any]
 """What runs work against the server at an address: `queueber.cli.session.run`, or a test's own."""
 
 
@@ -54,6 +55,7 @@ class _Server:
     address: str
     queue: str | None
     run: Runner
+    tls: Tls | None = None
 
     def do(self, work: Callable[[Queue], Awaitable[T]]) -> T:
         """The result of *work* with the queue that was asked for."""
@@ -61,9 +63,11 @@ class _Server:
         async def with_client(client: Client) -> T:
             return await work(client.default if self.queue is None else client.queue(self.queue))
 
-        result: T = self.run(self.address, with_client)
+        result: T = self.run(self.address, with_client, self.tls)
         return result
 
+
+_PEM = click.Path(path_type=Path)
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -78,14 +82,31 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for pr
     help="The server: HOST:PORT, [IPv6]:PORT or a Twisted endpoint.",
 )
 @click.option("--queue", metavar="NAME", help="The queue; without it the default one.")
+@click.option("--tls", is_flag=True, help="Use TLS, trusting the authorities that this machine trusts.")
+@click.option("--tls-ca", type=_PEM, metavar="FILE", help="Use TLS, trusting the authorities in this file.")
+@click.option("--tls-certificate", type=_PEM, metavar="FILE", help="Show this certificate.")
+@click.option("--tls-key", type=_PEM, metavar="FILE", help="Its key, if it is not in the same file.")
+@click.option(
+    "--tls-server-name", metavar="NAME", help="The name in the server's certificate, if it is not the host's."
+)
 @click.pass_context
-def queueber(ctx: click.Context, addr: str, queue: str | None) -> None:
+def queueber(
+    ctx: click.Context,
+    addr: str,
+    queue: str | None,
+    tls: bool,
+    tls_ca: Path | None,
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    tls_server_name: str | None,
+) -> None:
     """
     Use a Queueber server from the shell.
 
     Ids of items and leases are printed as UUIDs and taken as such.
     """
-    ctx.obj = _Server(addr, queue, ctx.obj or run)
+    files = Tls(ca=tls_ca, certificate=tls_certificate, key=tls_key, server_name=tls_server_name)
+    ctx.obj = _Server(addr, queue, ctx.obj or run, files if tls or files != Tls() else None)
 
 
 @queueber.command()

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 from twisted.internet.task import react
 
-from queueber.client import Client, connect
+from queueber.client import Client, Tls, connect
 
 T = TypeVar("T")
 
@@ -17,8 +17,9 @@ class Interrupted(Exception):
 class Session(Generic[T]):
     """Work with a client of the server at *address*, which is connected only for that."""
 
-    def __init__(self, address: str, work: Callable[[Client], Awaitable[T]]) -> None:
+    def __init__(self, address: str, work: Callable[[Client], Awaitable[T]], tls: Tls | None = None) -> None:
         self._address = address
+        self._tls = tls
         self._work = work
         self._results: list[T] = []
         self._error: Exception | None = None
@@ -31,7 +32,7 @@ class Session(Generic[T]):
     async def _main(self, reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type)
         reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
         try:
-            client = connect(reactor, self._address, attempts=1)
+            client = connect(reactor, self._address, tls=self._tls, attempts=1)
             try:
                 self._results.append(await self._work(client))
             finally:
@@ -55,6 +56,6 @@ class Session(Generic[T]):
         return self._results[0]
 
 
-def run(address: str, work: Callable[[Client], Awaitable[T]]) -> T:
+def run(address: str, work: Callable[[Client], Awaitable[T]], tls: Tls | None = None) -> T:
     """As `Session.run`."""
-    return Session(address, work).run()
+    return Session(address, work, tls).run()

@@ -18,6 +18,7 @@ The reactor is an argument; nothing here installs one.
 from queueber.client.connect import Client, connect
 from queueber.client.errors import NotConnected, OutcomeUnknown
 from queueber.client.queue import Batch, Queue
+from queueber.client.tls import Tls
 from queueber.wire import PolledItem
 
-__all__ = ["Batch", "Client", "NotConnected", "OutcomeUnknown", "PolledItem", "Queue", "connect"]
+__all__ = ["Batch", "Client", "NotConnected", "OutcomeUnknown", "PolledItem", "Queue", "Tls", "connect"]

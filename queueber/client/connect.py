@@ -8,14 +8,18 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from queueber.client.admin import Admin
 from queueber.client.queue import Queue, checked_name
 from queueber.client.service import Connector
+from queueber.client.tls import Tls
 from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS, Limits
 
 PORT_MAX = 65_535
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=]+)):(?P<port>\d+)", re.ASCII)
+
+_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?P<v6>)(?::|\Z)")
 
 
 class Client:
@@ -30,6 +34,8 @@ class Client:
         self._connector = connector
         self.default = Queue(connector, None)
         """The queue that a server has from the beginning."""
+        self.admin = Admin(connector)
+        """What the local administrator may ask, if this is a connection to a control socket."""
 
     def queue(self, name: str) -> Queue:
         """
@@ -54,6 +60,7 @@ def connect(
     reactor: Any,  # noqa: ANN401  (reactors have no common type)
     address: str | IStreamClientEndpoint,
     *,
+    tls: Tls | None = None,
     limits: Limits = DEFAULTS,
     attempts: int | None = None,
     retry_policy: Callable[[int], float] | None = None,
@@ -62,16 +69,25 @@ def connect(
     A client of the server at *address*, connecting from now on.
 
     *address* is ``HOST:PORT``, ``[IPv6]:PORT``, a Twisted endpoint string such
-    as ``unix:path=…``, or an endpoint.  A call that has to wait for a
+    as ``unix:path=…`` or ``tls:host:port:trustRoots=…``, or an endpoint; *tls* goes
+    on top of any of them.  A call that has to wait for a
     connection fails once *attempts* have failed meanwhile; with None it waits
     as long as it takes.  *retry_policy* gives the seconds to wait after so many
     failed attempts.
 
     Raises:
-        InvalidRequest: *address* is none.
+        InvalidRequest: *address* is none, or *tls* cannot be used.
     """
     endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
+    if tls is not None:
+        endpoint = tls.secure(endpoint, host_in(address) if isinstance(address, str) else None)
     return Client(Connector(reactor, endpoint, limits=limits, attempts=attempts, retry_policy=retry_policy))
+
+
+def host_in(address: str) -> str | None:
+    """The host that *address* names, if it is one of the short forms or one of Twisted's for TCP."""
+    short = _SHORT.fullmatch(address) or _TCP.match(address)
+    return (short["v6"] or short["host"]) if short else None
 
 
 def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: ANN401

@@ -78,9 +78,16 @@ class ClientProtocol(Protocol):
         self._changed(self)
         self._flush_soon()
 
-    def call(self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T]) -> Deferred[T]:
+    def call(
+        self,
+        queue: str | None,
+        method: int,
+        content: bytes,
+        read: Callable[[wire.Results], T],
+        interface: int = wire.QUEUE_INTERFACE_ID,
+    ) -> Deferred[T]:
         """
-        Call *method* of the queue named *queue*, or of the default one.
+        Call *method* of the queue named *queue*, or of the default one, which *interface* may say is more than that.
 
         Returns:
             Fires with what *read* makes of the results.  Cancelling gives a
@@ -98,7 +105,7 @@ class ClientProtocol(Protocol):
             limit = self._frame_bytes - CALL_OVERHEAD_BYTES
             return fail(too_large("the call", value=len(content), limit=limit, unit="bytes"))
         route = self._routes.to(queue)
-        question = self._connection.call(route.target, wire.QUEUE_INTERFACE_ID, method, content)
+        question = self._connection.call(route.target, interface, method, content)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))
         self._calls[question] = _Call(deferred, read, route)
         self._flush_soon()

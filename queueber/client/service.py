@@ -117,7 +117,14 @@ class Connector:
         )
         self._service.startService()
 
-    def call(self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T]) -> Deferred[T]:
+    def call(
+        self,
+        queue: str | None,
+        method: int,
+        content: bytes,
+        read: Callable[[wire.Results], T],
+        interface: int = wire.QUEUE_INTERFACE_ID,
+    ) -> Deferred[T]:
         """
         As `ClientProtocol.call`, when there is a connection.
 
@@ -126,11 +133,11 @@ class Connector:
         if self._closed:
             return fail(NotConnected("the call was not sent: the client is closed"))
         if self._usable is not None and not self._waiting:
-            return self._usable.call(queue, method, content, read)
+            return self._usable.call(queue, method, content, read, interface)
         waiting = _Waiting(self._attempts)
         waiting.connected = Deferred(lambda _: self._waiting.pop(waiting, None))
         self._waiting[waiting] = None
-        return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read))
+        return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
 
     def _changed(self, usable: ClientProtocol | None) -> None:
         self._usable = usable

@@ -114,10 +114,6 @@ def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415
 
     _read(files.key)
-    if files.key.stat().st_mode & stat.S_IRWXO:
-        raise CertificateUnusable(
-            f"{files.key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"
-        )
     context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
     steps: list[tuple[Path, str, Callable[[], object]]] = [
         (
@@ -143,6 +139,10 @@ def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
             step()
         except SSL.Error as why:
             raise CertificateUnusable(f"{path}: {complaint}") from why
+    if files.key.stat().st_mode & stat.S_IRWXO:
+        raise CertificateUnusable(
+            f"{files.key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"
+        )
     if files.client_ca is not None:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         context.set_verify(mode, _Verifier(frozenset(files.client_names)))

@@ -37,7 +37,7 @@ class Reloader:
             return
         if self._log is not None:
             self._log.set_level(settings.log_level)
-        self.log.info("Reloaded: certificates and log level {level}", level=settings.log_level)
+        self.log.info("Reloaded: certificates and log level {name}", name=settings.log_level)
 
 
 def on_hangup(reactor: Any, reload: Callable[[], None]) -> Callable[[], None]:  # noqa: ANN401

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, ITransport
+from twisted.internet.interfaces import IAddress, ISSLTransport, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
@@ -66,7 +66,7 @@ class RpcProtocol(Protocol):
         )
         self._waiters: dict[wire.AnswerId, Waiter] = {}
         self._replies: Replies
-        self._spoken = False
+        self._heard = self._spoken = False
         self._begun = self._held = 0
         self._lost = False
         self._closing = False
@@ -86,6 +86,7 @@ class RpcProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Carry out what the peer asks for."""
+        self._heard = True
         try:
             for event in self._connection.receive_data(data):
                 self._handle(event)
@@ -133,7 +134,8 @@ class RpcProtocol(Protocol):
         self._server.connections.hit(limit)
         reason = f"{OVERDUE[limit]} {quantity(getattr(self._server.limits, limit), Unit.MS)} ({limit})"
         self._end("Giving up on {peer}: {why}", reason)
-        if limit == PROGRESS:
+        if limit == PROGRESS or (not self._heard and ISSLTransport.providedBy(self.transport)):
+            # A TLS connection that was not even agreed upon could only be ended by its peer.
             self.cut()
 
     def evict(self) -> None:

@@ -48,7 +48,7 @@ class Shell:
         self.names.append(name)
         return self.default
 
-    def _run(self, address, work):
+    def _run(self, address, work, tls=None):
         self.addresses.append(address)
         results = []
         ensureDeferred(work(self)).addBoth(results.append)

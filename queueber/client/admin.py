@@ -1,0 +1,57 @@
+"""What only the local administrator may ask, through the control socket of a server."""
+
+import os
+from pathlib import Path
+
+from twisted.internet.defer import Deferred
+
+from queueber.client.service import Connector
+from queueber.wire import Results, admin
+
+
+class Admin:
+    """
+    The administrator's side of a server; `Client.admin` is it.
+
+    On a connection that is not to a control socket every call fails with
+    `Unimplemented`.  Methods give Deferreds, as those of queues do.
+    """
+
+    def __init__(self, connector: Connector) -> None:
+        """`Client` makes it."""
+        self._connector = connector
+
+    def stats(self) -> Deferred[admin.ServerStats]:
+        """How much there is of everything."""
+        content = admin.write_no_params(admin.STATS)
+        return self._connector.call(
+            None, admin.STATS, content, admin.read_stats_response, interface=admin.ADMIN_INTERFACE_ID
+        )
+
+    def check(self) -> Deferred[admin.Checked]:
+        """What the server finds when it compares its memory with itself, serving nobody meanwhile."""
+        content = admin.write_no_params(admin.CHECK)
+        return self._connector.call(
+            None, admin.CHECK, content, admin.read_check_response, interface=admin.ADMIN_INTERFACE_ID
+        )
+
+    def backup(self, target: Path) -> Deferred[None]:
+        """
+        Put all that was committed so far into *target* on the server's machine: a directory that is not there or empty.
+
+        Returns:
+            Fires when it is there and on disk.
+        """
+        content = admin.write_backup_request(os.fsencode(target.absolute()))
+        return self._connector.call(None, admin.BACKUP, content, _nothing, interface=admin.ADMIN_INTERFACE_ID)
+
+    def backup_progress(self) -> Deferred[tuple[int, int]]:
+        """How many bytes of the backup under way are copied, and of how many."""
+        content = admin.write_no_params(admin.BACKUP_PROGRESS)
+        return self._connector.call(
+            None, admin.BACKUP_PROGRESS, content, admin.read_progress_response, interface=admin.ADMIN_INTERFACE_ID
+        )
+
+
+def _nothing(_: Results) -> None:
+    """What a call without results gives."""

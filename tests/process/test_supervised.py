@@ -1,0 +1,125 @@
+"""A server under systemd, as far as a test can be systemd: its sockets, its datagrams, and its logs."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 30
+
+ACTIVATED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="queueber")
+os.execv(sys.executable, [sys.executable, "-c", "from twisted.scripts.twistd import run; run()", *sys.argv[2:]])
+"""
+
+
+def polled(address):
+    return subprocess.run(
+        [sys.executable, "-m", "queueber.cli", f"--addr={address}", "poll", "--no-wait"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_a_socket_that_systemd_made_is_served(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        port = made.getsockname()[1]
+        arguments = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/data", "--insecure-plaintext")
+        with subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                ACTIVATED,
+                str(made.fileno()),
+                *arguments,
+                "--listen=systemd:domain=INET:name=queueber",
+            ],
+            pass_fds=[made.fileno()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as server:
+            # Made before the server was there: the kernel keeps who comes early.
+            done = polled(f"127.0.0.1:{port}")
+            server.terminate()
+            said, _ = server.communicate(timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (0, "no items\n"), said
+
+
+def test_the_supervisor_is_told_when_it_serves_lives_and_stops(start, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        server = start()
+
+        def told():
+            return dict(line.partition("=")[::2] for line in supervisor.recv(4096).decode().splitlines())
+
+        seen = [told()]
+        while "READY" not in seen[-1]:
+            seen.append(told())
+        assert seen[0]["STATUS"].startswith("opening the store")
+        assert seen[-1]["STATUS"] == "Serving; 0 items at start"
+        assert [told(), told()] == [{"WATCHDOG": "1"}] * 2
+        server.process.send_signal(signal.SIGTERM)
+        while "STOPPING" not in seen[-1]:
+            seen.append(told())
+        server.wait()
+
+
+@pytest.mark.parametrize("runner", ["twistd", "twist"])
+def test_a_log_for_programs_is_one_object_a_line(start, runner):
+    server = start("--log-format=json", runner=runner)
+    server.line("Listening on")
+    server.stop()
+    lines = [json.loads(line) for line in server.lines]
+    (version,) = [line for line in lines if line["message"].startswith("Queueber ")]
+    assert (version["level"], version["namespace"]) == ("info", "queueber.server.service.QueueberService")
+    assert version["fields"]["version"]
+    assert version["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("runner", ["twistd", "twist"])
+def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_path):
+    (tmp_path / "q.toml").write_text('log-level = "warn"\n')
+    server = start(f"--config={tmp_path}/q.toml", f"--listen=unix:{tmp_path}/q", runner=runner)
+    while not (tmp_path / "q").exists():
+        assert server.process.poll() is None
+    (tmp_path / "q.toml").write_text('log-level = "nonsense"\nx = 1\n')
+    server.process.send_signal(signal.SIGHUP)
+    server.line("Not reloaded: .*line 2: x is not an option.*; .*line 1: log-level is 'nonsense'")
+    assert not any("Listening" in line for line in server.lines)
+
+    (tmp_path / "q.toml").write_text('log-level = "debug"\n')
+    server.process.send_signal(signal.SIGHUP)
+    server.line("Reloaded: certificates and log level debug")
+    server.stop()
+    server.line("Stopped; everything is on disk")
+
+
+def test_a_socket_of_the_file_system_is_its_group_s(start, tmp_path):
+    server = start(f"--listen=unix:{tmp_path}/q")
+    server.line("Listening on")
+    assert (tmp_path / "q").stat().st_mode & 0o777 == 0o660
+    assert polled(f"unix:{tmp_path}/q").returncode == 0
+
+
+def test_a_socket_left_behind_is_no_obstacle(start, tmp_path):
+    server = start(f"--listen=unix:{tmp_path}/q")
+    server.line("Listening on")
+    server.kill()
+    assert (tmp_path / "q").exists()
+    start(f"--listen=unix:{tmp_path}/q").line("Listening on")
+    assert polled(f"unix:{tmp_path}/q").returncode == 0

@@ -1,0 +1,181 @@
+"""TLS between real processes, with certificates as operators make them."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.process.certificates import Authority
+
+pytestmark = pytest.mark.slow
+
+HOST = "IP:127.0.0.1,DNS:localhost"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def served(authority):
+    return authority.sign("server", alternative=HOST)
+
+
+@pytest.fixture
+def start_tls(start, served, tmp_path):
+    """Start a server with TLS on a free port."""
+
+    def start_tls(*options, files=served):
+        certificate, key = files
+        return start(
+            f"--listen=unix:{tmp_path}/plain",
+            "--listen-tls=127.0.0.1:0",
+            f"--tls-certificate={certificate}",
+            f"--tls-key={key}",
+            *options,
+        )
+
+    return start_tls
+
+
+def port_of(server):
+    return int(server.line(r"Listening on 127.0.0.1:(\d+) with TLS")[1])
+
+
+def command(port, *arguments, host="127.0.0.1"):
+    return subprocess.run(
+        [sys.executable, "-m", "queueber.cli", f"--addr={host}:{port}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_client_that_trusts_the_authority_is_served(start_tls, authority):
+    port = port_of(start_tls())
+    assert command(port, f"--tls-ca={authority.pem}", "add", "hello").returncode == 0
+    done = command(port, f"--tls-ca={authority.pem}", "poll", "--no-wait", host="localhost")
+    assert "hello" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tls"], "certificate verify failed"),
+        (["--tls-ca={ca}", "--tls-server-name=other.example"], "VerificationError|verif|hostname|other.example"),
+        ([], ""),
+        (["--tls-ca=/nowhere"], "/nowhere: No such file"),
+        (["--tls-ca={key}"], "no certificate in PEM"),
+    ],
+)
+def test_a_client_that_should_not_trust_the_server_does_not(start_tls, authority, served, arguments, said):
+    port = port_of(start_tls("--limit-first-message-ms=1s"))
+    arguments = [each.format(ca=authority.pem, key=served[1]) for each in arguments]
+    done = command(port, *arguments, "poll", "--no-wait")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert any(each in done.stderr for each in said.split("|")), done.stderr
+
+
+def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, authority, tmp_path):
+    good = authority.sign("worker-1", alternative="DNS:worker-1,URI:spiffe://example/worker")
+    named = authority.sign("plain-name")
+    other = authority.sign("worker-9", alternative="DNS:worker-9")
+    foreign = Authority(tmp_path / "foreign").sign("worker-1", alternative="DNS:worker-1")
+    server = start_tls(
+        f"--tls-client-ca={authority.pem}", "--tls-client-name=spiffe://example/worker", "--tls-client-name=plain-name"
+    )
+    port = port_of(server)
+
+    def poll(files):
+        shown = [f"--tls-certificate={files[0]}", f"--tls-key={files[1]}"] if files else []
+        return command(port, f"--tls-ca={authority.pem}", *shown, "poll", "--no-wait")
+
+    assert [poll(files).returncode for files in (good, named, other, foreign, None)] == [0, 0, 1, 1, 1]
+    server.line("Refusing a client whose certificate names worker-9")
+    assert not any("Traceback" in line for line in server.lines)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda made: ("/nowhere.pem", made[1]), "/nowhere.pem: No such file or directory"),
+        (lambda made: (made[0], "/nowhere.key"), "/nowhere.key: No such file or directory"),
+        (lambda made: (made[1], made[1]), "it holds no certificate in PEM"),
+        (lambda made: (made[0], made[0]), "it holds no private key in PEM"),
+    ],
+)
+def test_files_that_cannot_be_used_are_one_line_and_78(start_tls, served, spoil, said):
+    server = start_tls(files=spoil(served))
+    assert server.wait() == 78
+    (complaint,) = [line for line in server.lines if "Cannot start" in line]
+    assert said in complaint
+    assert not any("Traceback" in line for line in server.lines)
+
+
+def test_a_certificate_that_has_expired_is_one_line_and_78(start_tls, authority):
+    server = start_tls(files=authority.sign("late", alternative=HOST, until="20210101000000Z"))
+    assert server.wait() == 78
+    server.line("Cannot start: .*late.pem: the certificate expired on 2021-01-01 00:00 UTC")
+
+
+def test_a_key_that_everybody_may_read_or_that_is_another_s(start_tls, authority, served):
+    certificate, key = authority.sign("open", alternative=HOST)
+    other = start_tls(files=(certificate, served[1]))
+    assert other.wait() == 78
+    other.line("it holds no private key in PEM, or one for another certificate|it is not the key of")
+    key.chmod(0o644)
+    server = start_tls(files=(certificate, key))
+    assert server.wait() == 78
+    server.line("everybody on this machine can get at the key")
+
+
+def test_a_new_certificate_is_taken_over_without_a_restart(start_tls, authority, tmp_path):
+    new_authority = Authority(tmp_path / "new")
+    certificate, key = authority.sign("renewed", alternative=HOST)
+    server = start_tls(files=(certificate, key))
+    port = port_of(server)
+    assert command(port, f"--tls-ca={authority.pem}", "poll", "--no-wait").returncode == 0
+
+    certificate.write_text("broken")
+    server.process.send_signal(signal.SIGHUP)
+    server.line("Not reloaded: .*it holds no certificate in PEM")
+    assert command(port, f"--tls-ca={authority.pem}", "poll", "--no-wait").returncode == 0
+
+    fresh = new_authority.sign("renewed", alternative=HOST)
+    certificate.write_bytes(fresh[0].read_bytes())
+    key.write_bytes(fresh[1].read_bytes())
+    server.process.send_signal(signal.SIGHUP)
+    server.line("Reloaded: certificates and log level info")
+    assert command(port, f"--tls-ca={new_authority.pem}", "poll", "--no-wait").returncode == 0
+    assert server.stop() in (-signal.SIGTERM, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--listen-tls=127.0.0.1:0"], "--listen-tls needs --tls-certificate"),
+        (["--tls-client-ca=x"], "--tls-client-ca needs --tls-certificate"),
+        (["--tls-certificate=x", "--tls-client-name=y"], "--tls-client-name needs --tls-client-ca"),
+    ],
+)
+def test_options_that_need_each_other(start, options, said):
+    server = start(*options)
+    assert server.wait() == 64
+    assert said in server.lines[-1]
+
+
+def test_a_silent_handshake_is_let_go(start_tls):
+    port = port_of(start_tls("--limit-first-message-ms=300"))
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as silent:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            while silent.recv(1024):
+                pass
+        assert time.monotonic() - began >= 0.3
