@@ -1,0 +1,172 @@
+"""Sound messages with senseless contents: numbers at the ends of their range, keys that are none, unlucky moments."""
+
+import pytest
+
+from queueber import wire
+from queueber.errors import Kind
+from queueber.limits import DEFAULTS
+from queueber.testing import InProcessServer
+from queueber.units import MS_PER_SECOND, SpanMs
+from queueber.wire import RemoteException, encoder, layout
+from queueber.wire.decoder import decode
+from queueber.wire.framing import Framer
+from queueber.wire.messages import Return
+from tests.hostile.peer import adding, polling
+from tests.hostile.pieces import call
+
+SECONDS_MAX = DEFAULTS.delay_ms // MS_PER_SECOND
+
+
+class Hand:
+    """A server in this process, and a client of it."""
+
+    def __init__(self, began=0.0):
+        self.server = InProcessServer()
+        self.server.reactor.rightNow = began
+        self.protocol, self.transport = self.server.connect()
+        self.protocol.dataReceived(encoder.bootstrap(0))
+        self.question = 0
+
+    def call(self, method, content):
+        """The outcome; None while there is none."""
+        self.transport.clear()
+        self.question += 1
+        self.protocol.dataReceived(call(content, question=self.question, method=method))
+        self.server.settle()
+        assert not self.transport.disconnecting
+        messages = [decode(frame) for frame in Framer(DEFAULTS).feed(self.transport.value())]
+        return next((each.outcome for each in messages if isinstance(each, Return)), None)
+
+    def failed(self, method, content):
+        """Why it failed."""
+        outcome = self.call(method, content)
+        assert isinstance(outcome, RemoteException) and outcome.kind == Kind.FAILED
+        return outcome.reason
+
+    def add(self, *contents, delay=0):
+        return wire.read_add_response(self.call(wire.ADD, adding(*contents, delay=delay))).ids
+
+    def poll(self, **how):
+        return wire.read_poll_response(self.call(wire.POLL, polling(**how)))
+
+    def remove(self, item_id, lease):
+        content = wire.write_remove_request(wire.RemoveRequest(item_id, lease))
+        return wire.read_remove_response(self.call(wire.REMOVE, content))
+
+    def pass_time(self, seconds):
+        """Let time go on, and sweep."""
+        self.server.reactor.advance(seconds)
+        self.server.sweeper.sweep()
+        self.server.settle()
+
+
+@pytest.fixture
+def hand():
+    return Hand()
+
+
+def request(name, **fields):
+    """Parameters with one struct in them, its fields as given."""
+    return layout(f"Queue.{name}$Params").build(req=fields)
+
+
+@pytest.mark.parametrize("seconds", [2**64 - 1, 2**63, 2**53, SECONDS_MAX + 1])
+def test_a_delay_beyond_the_limit_fails_and_stores_nothing(hand, seconds):
+    items = [{"contents": b"good"}, {"contents": b"x", "visibilityTimeoutSecs": seconds}]
+    assert "visibilityTimeout" in hand.failed(wire.ADD, request("add", items=items))
+    assert hand.server.broker.stats().items == 0
+
+
+def test_the_longest_delay_is_taken(hand):
+    items = [{"contents": b"x", "visibilityTimeoutSecs": SECONDS_MAX}]
+    assert len(wire.read_add_response(hand.call(wire.ADD, request("add", items=items))).ids) == 1
+
+
+@pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63, DEFAULTS.lease_ms // MS_PER_SECOND + 1])
+def test_a_lease_of_nothing_or_beyond_the_limit_fails(hand, seconds):
+    hand.add(b"a")
+    assert "lease" in hand.failed(wire.POLL, request("poll", leaseValiditySecs=seconds, noWait=True))
+    lease = hand.poll().lease
+    assert "lease" in hand.failed(wire.EXTEND, request("extend", lease=lease, leaseValiditySecs=seconds))
+
+
+@pytest.mark.parametrize(("number", "given"), [(0, 1), (2**32 - 1, 1_000)])
+def test_numbers_of_items_are_clamped(hand, number, given):
+    for _ in range(2):
+        hand.add(*[b"x"] * 600)
+    outcome = hand.call(wire.POLL, request("poll", leaseValiditySecs=1, numItems=number, noWait=True))
+    assert len(wire.read_poll_response(outcome).items) == given
+
+
+@pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63])
+def test_a_wait_without_end_is_ended_by_an_item(hand, seconds):
+    waiting = request("poll", leaseValiditySecs=1, timeoutSecs=seconds)
+    assert hand.call(wire.POLL, waiting) is None
+    hand.pass_time(10 * 86_400)
+    assert hand.server.broker.stats().waiting_polls == 1
+    hand.add(b"at last")
+    assert hand.server.broker.stats().waiting_polls == 0
+
+
+@pytest.mark.parametrize(
+    "item_id",
+    [b"", b"x" * 15, b"x" * 17, bytes(1 << 20), b"\xff" * 16, bytes(16), b"I" + bytes(15), b"../../etc/passwd"],
+    ids=lambda each: f"{len(each)}-{each[:4].hex()}",
+)
+def test_an_id_that_is_none_is_unknown_and_names_no_other_row(hand, item_id):
+    hand.add(b"a", b"b")
+    lease = hand.poll(count=1).lease
+    before = hand.server.store.recover(), hand.server.broker.dump()
+    assert not hand.remove(item_id, lease)
+    assert (hand.server.store.recover(), hand.server.broker.dump()) == before
+
+
+@pytest.mark.parametrize("lease", [b"", b"x" * 15, b"x" * 17])
+def test_a_lease_that_is_not_16_bytes_fails(hand, lease):
+    reason = f"lease is {len(lease)} bytes; it must be 16"
+    assert reason in hand.failed(wire.REMOVE, request("remove", id=bytes(16), lease=lease))
+    assert reason in hand.failed(wire.EXTEND, request("extend", lease=lease, leaseValiditySecs=1))
+
+
+def test_a_lease_of_zeros_is_unknown(hand):
+    (item_id,) = hand.add(b"a")
+    hand.poll()
+    assert not hand.remove(item_id, bytes(16))
+
+
+MOMENTS = [0.0, 0.0001, 0.4999, 0.9989, 0.999, 0.9991, 0.9999]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_lease_is_never_shorter_than_asked_whatever_the_moment(moment):
+    hand = Hand(moment)
+    hand.add(b"a")
+    outcome = hand.call(wire.POLL, request("poll", leaseValiditySecs=1, noWait=True))
+    assert len(wire.read_poll_response(outcome).items) == 1
+    hand.pass_time(0.9999)
+    assert not hand.poll().items
+    hand.pass_time(0.0012)
+    assert [item.attempt for item in hand.poll().items] == [2]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_delay_is_never_shorter_than_asked_whatever_the_moment(moment):
+    hand = Hand(moment)
+    items = [{"contents": b"a", "visibilityTimeoutSecs": 1}]
+    hand.call(wire.ADD, request("add", items=items))
+    hand.pass_time(0.9999)
+    assert not hand.poll().items
+    hand.pass_time(0.0012)
+    assert len(hand.poll().items) == 1
+
+
+def test_a_lease_may_be_held_as_long_as_somebody_extends_it(hand):
+    hand.add(b"a")
+    lease = hand.poll(lease=60_000).lease
+    extend = wire.write_extend_request(wire.ExtendRequest(lease, SpanMs(60_000)))
+    for _ in range(100):
+        hand.pass_time(50)
+        assert wire.read_extend_response(hand.call(wire.EXTEND, extend))
+    hand.pass_time(61)
+    assert not wire.read_extend_response(hand.call(wire.EXTEND, extend))
+    assert [item.attempt for item in hand.poll().items] == [2]
