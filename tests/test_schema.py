@@ -27,6 +27,27 @@ PUBLIC = {
     "ExtendRequest": (0xA13627B8A37C7937, {"lease": 0, "leaseValiditySecs": 0, "leaseValidityMs": 1}),
     "ExtendResponse": (0xDF3E61A8AEE054FC, {"extended": 0}),
 }
+ADMIN = {
+    "ServerStats": {
+        "version": 0,
+        "uptimeMs": 0,
+        "queues": 1,
+        "items": 2,
+        "leases": 3,
+        "leasedItems": 4,
+        "waitingPolls": 5,
+        "connections": 6,
+        "windowBytes": 7,
+        "pendingBytes": 8,
+        "commits": 9,
+        "freeBytes": 10,
+        "reserveBytes": 11,
+        "refusingAdds": 768,
+        "limitHits": 1,
+    },
+    "LimitHits": {"limit": 0, "count": 0},
+    "Finding": {"text": 0},
+}
 STORED = {
     "StoredItem": {"contents": 0, "addedAtMs": 0, "attempts": 2},
     "LeaseRecord": {"queue": 0, "deadlineMs": 1, "entries": 0},
@@ -44,6 +65,7 @@ def offsets(name):
 def test_the_files_keep_their_ids():
     assert schema().file_ids["queueber.capnp"] == 0xBAB6E22DE0402699
     assert schema().file_ids["storage.capnp"] == 0xE9D2A7B1C4F05836
+    assert schema().file_ids["admin.capnp"] == 0xE14BF91B4910BDD8
 
 
 def test_the_queue_keeps_its_id_and_the_order_of_its_methods():
@@ -61,6 +83,24 @@ def test_the_broker_keeps_its_id_and_its_method():
     assert broker.methods[:1] == ("queue",)
     assert offsets(broker.params[0]) == {"name": 0}
     assert offsets(broker.results[0]) == {"queue": 0}
+
+
+def test_the_administrator_s_interface_keeps_its_id_and_its_methods():
+    admin = schema().interfaces["Admin"]
+    assert admin.id == 0xD81B0DD34E38C135
+    assert admin.methods[:4] == ("stats", "check", "backup", "backupProgress")
+    assert [offsets(name) for name in admin.params[:4]] == [{}, {}, {"path": 0}, {}]
+    assert [offsets(name) for name in admin.results[:4]] == [
+        {"stats": 0},
+        {"findings": 0, "tookMs": 0},
+        {},
+        {"doneBytes": 0, "totalBytes": 1},
+    ]
+
+
+@pytest.mark.parametrize("name", ADMIN)
+def test_the_administrator_s_fields_keep_their_places(name):
+    assert offsets(name).items() >= ADMIN[name].items()
 
 
 @pytest.mark.parametrize("name", PUBLIC)

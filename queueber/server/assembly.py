@@ -2,26 +2,31 @@
 
 import os
 import sys
+from functools import partial
 from typing import Any
 
 from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker
 from queueber.limits import Limits
+from queueber.server.admin import AdminMethods
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
+from queueber.server.control import ControlFactory, control_factory
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.methods import Methods
 from queueber.server.patience import looking
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory
+from queueber.server.reserve import Reserve, space_of, watching
 from queueber.server.settings import Settings
 from queueber.server.sweeper import Sweeper, sweeping
 from queueber.store import RocksStore
@@ -53,6 +58,8 @@ class Running:
     dispatcher: Dispatcher
     broker: Broker
     timers: list[TimerService]
+    control: ControlFactory
+    reserve: Reserve
     ports: list[IListeningPort] = field(factory=list)
 
 
@@ -97,4 +104,20 @@ def assemble(
     marks = TimerService(SYNC_MARK_SECONDS, note_synced)
     marks.clock = reactor
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
-    return Running(store, factory, committer, dispatcher, broker, timers)
+    reserve = Reserve(partial(space_of, settings.data_dir), settings.free_space_reserve)
+    methods.refuse_adds = reserve.refuse
+    timers.append(watching(reactor, reserve))
+    admin = AdminMethods(
+        reactor=reactor,
+        methods=methods,
+        broker=broker,
+        committer=committer,
+        connections=connections,
+        reserve=reserve,
+        store=store,
+        run=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        flush=outbox.flush,
+    )
+    return Running(
+        store, factory, committer, dispatcher, broker, timers, control=control_factory(factory, admin), reserve=reserve
+    )

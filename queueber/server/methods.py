@@ -71,6 +71,9 @@ class Methods:
     """Calls that have not been answered."""
 
     calls: Calls = field(factory=Calls)
+    refuse_adds: Callable[[], None] = lambda: None
+    """Raises `Overloaded` while there is no room for adds, whatever their size."""
+
     _handlers: dict[int, Handler] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -135,6 +138,7 @@ class Methods:
 
     def _refuse_too_much(self, waiting: int, size: int) -> None:
         limits, pending = self._limits, self._committer.pending_bytes
+        self.refuse_adds()
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
         if waiting and waiting + size > limits.request_bytes:

@@ -25,6 +25,7 @@ from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
 from queueber.server.certificates import Certificates, CertificateUnusable
 from queueber.server.clock import QueueClock, keep_monotonic
 from queueber.server.configuration import EX_CONFIG
+from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
 from queueber.server.hangup import Reloader, on_hangup
 from queueber.server.listening import Listen, ListenFailed, start_listening
@@ -120,6 +121,7 @@ class QueueberService(Service):
             certificates.load()
         up = await self._recovered(settings)
         self._announce(settings, up)
+        # The first look at the free space is one of them.
         for timer in up.timers:
             timer.startService()
         await self._listen(settings, up, certificates)
@@ -180,6 +182,9 @@ class QueueberService(Service):
             up.ports.append(port)
             how = " with TLS" if option == "listen-tls" else ""
             self.log.info("Listening on {address}{how}", address=_address(port), how=how)
+        control = start_control(self._reactor, settings.data_dir, up.control, self.log)
+        if control is not None:
+            up.ports.append(control)
 
     def _watch(self, up: Running) -> None:
         """Give signs of life for as long as the reactor turns."""

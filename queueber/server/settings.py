@@ -21,6 +21,7 @@ from queueber.server.certificates import TlsFiles
 from queueber.server.configuration import Setting
 from queueber.server.listening import Listen, parse_listen
 from queueber.server.option import Option, amount, one_of, real, switch, text, whole
+from queueber.server.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.store import Durability, Encoding
 from queueber.units import Unit, quantity
 
@@ -44,6 +45,7 @@ class Settings:
     log_format: str = "auto"
     log_level: str = "info"
     drain_seconds: float = 10.0
+    free_space_reserve: int | None = None
 
 
 def usable_cores() -> int:
@@ -170,6 +172,15 @@ SERVING = (
         accepts="fsync, os or none",
     ),
     Option(
+        name="free-space-reserve",
+        read=amount(Unit.BYTES, 0, 1 << 60),
+        default=None,
+        shown=f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk",
+        says="Free space below which adds are refused, while all else goes on; 0 for none",
+        accepts="bytes, or with KiB, MiB, GiB",
+        unit=Unit.BYTES,
+    ),
+    Option(
         name="storage-encoding",
         read=one_of("unpacked", "packed"),
         default="unpacked",
@@ -268,6 +279,7 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
         log_format=value["log-format"],
         log_level=value["log-level"],
         drain_seconds=value["drain-seconds"],
+        free_space_reserve=value["free-space-reserve"],
     )
 
 

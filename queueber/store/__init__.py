@@ -11,7 +11,7 @@ Data directories as a whole are looked after by `copy_directory`, `inspect`,
 """
 
 from queueber.store.backup import copy_directory
-from queueber.store.directory import kept_still, wipe
+from queueber.store.directory import CONTROL, kept_still, wipe
 from queueber.store.inspection import inspect
 from queueber.store.keyvalue import Durability
 from queueber.store.memory import MemoryStore
@@ -21,6 +21,7 @@ from queueber.store.rocks import RocksStore, open_store, unflushed_bytes
 from queueber.store.verification import verify
 
 __all__ = [
+    "CONTROL",
     "Durability",
     "Encoding",
     "MemoryStore",

@@ -97,13 +97,14 @@ def schema_directory(package: Path = Path(__file__).parent.parent) -> Path:
 
 @cache
 def schema() -> Schema:
-    """The schemas of the public interface, of storage and of the RPC protocol."""
+    """The schemas of the public interface, of administration, of storage and of the RPC protocol."""
     site_packages = Path(capnp.__file__).parent.parent
     ours = schema_directory()
     file_ids: dict[str, int] = {}
     structs: dict[str, StructNode] = {}
     interfaces: dict[str, InterfaceNode] = {}
-    for file in (ours / "queueber.capnp", ours / "storage.capnp", site_packages / "capnp" / "rpc.capnp"):
+    names = ("queueber.capnp", "admin.capnp", "storage.capnp")
+    for file in (*(ours / name for name in names), site_packages / "capnp" / "rpc.capnp"):
         # Without `imports`, a file that imports "/capnp/c++.capnp" ends the process.
         module = capnp.load(str(file), imports=[str(site_packages)])
         file_node = module._nodeProto  # noqa: SLF001 -- pycapnp's only way to a file's own node

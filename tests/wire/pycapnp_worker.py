@@ -18,7 +18,12 @@ SITE_PACKAGES = Path(capnp.__file__).parents[1]
 SCHEMAS = Path(__file__).parents[2] / "schema"
 FILES = [
     capnp.load(str(file), imports=[str(SITE_PACKAGES)])
-    for file in (SCHEMAS / "queueber.capnp", SCHEMAS / "storage.capnp", SITE_PACKAGES / "capnp" / "rpc.capnp")
+    for file in (
+        SCHEMAS / "queueber.capnp",
+        SCHEMAS / "admin.capnp",
+        SCHEMAS / "storage.capnp",
+        SITE_PACKAGES / "capnp" / "rpc.capnp",
+    )
 ]
 OPAQUE = {"anyPointer", "interface"}
 

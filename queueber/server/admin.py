@@ -1,0 +1,171 @@
+"""The administrator's methods, beside those that everybody has."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from queueber import __version__, wire
+from queueber.broker import Broker
+from queueber.errors import InvalidRequest, Overloaded, QueueberError, RemoteProtocolError
+from queueber.server.committer import Committer
+from queueber.server.connections import Connections
+from queueber.server.methods import Caller, Methods
+from queueber.server.reserve import Reserve
+from queueber.units import MS_PER_SECOND
+from queueber.wire import admin
+
+
+class Backed(Protocol):
+    """A store that can be backed up."""
+
+    def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
+        """Put everything committed so far into *target*."""
+
+
+class AdminRoot:
+    """What a connection to the control socket bootstraps."""
+
+
+@define(eq=False, kw_only=True)
+class AdminMethods:
+    """
+    Carries out the administrator's calls, and hands all others on to the server's ordinary methods.
+
+    Stands where `Methods` does for the connections of the control socket.
+    """
+
+    reactor: Any
+    methods: Methods
+    broker: Broker
+    committer: Committer
+    connections: Connections
+    reserve: Reserve
+    store: Backed
+    run: Callable[..., Deferred[None]]
+    """
+    Calls a function on a thread and fires when it is done.
+
+    Not one of the storage pool's: a backup may take its time, and if there is one only, every commit would wait for it.
+    """
+
+    flush: Callable[[], None]
+    """Sends what has been said."""
+
+    root: AdminRoot = field(factory=AdminRoot)
+    _began: float = field(init=False)
+    _progress: tuple[int, int] | None = field(default=None, init=False)
+    """Of the backup under way."""
+
+    log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Remember when the server was started."""
+        self._began = self.reactor.seconds()
+
+    @property
+    def outstanding(self) -> int:
+        """Calls that have not been answered, whoever made them."""
+        return self.methods.outstanding
+
+    @outstanding.setter
+    def outstanding(self, value: int) -> None:
+        self.methods.outstanding = value
+
+    def call(self, caller: Caller, called: wire.Called) -> None:
+        """
+        Carry out a call; *caller* is told the reply, now or later.
+
+        Raises:
+            RemoteProtocolError: the parameters cannot be read.
+        """
+        mine = {
+            admin.STATS: self._stats,
+            admin.CHECK: self._check,
+            admin.BACKUP: self._backup,
+            admin.BACKUP_PROGRESS: self._backup_progress,
+        }
+        if called.target is not self.root:
+            self.methods.call(caller, called)
+        elif called.interface_id != admin.ADMIN_INTERFACE_ID or called.method_id not in mine:
+            self.methods.call(caller, _to(self.methods.root, called))
+        else:
+            self.outstanding += 1
+            try:
+                mine[called.method_id](caller, called)
+            except RemoteProtocolError:
+                self.outstanding -= 1
+                raise
+            except QueueberError as why:
+                caller.error(called.answer, why.kind, str(why))
+
+    def _stats(self, caller: Caller, called: wire.Called) -> None:
+        stats, reserve = self.broker.stats(), self.reserve
+        content = admin.ServerStats(
+            version=__version__,
+            uptime_ms=int((self.reactor.seconds() - self._began) * MS_PER_SECOND),
+            queues=stats.queues,
+            items=stats.items,
+            leases=stats.leases,
+            leased_items=stats.leased_items,
+            waiting_polls=stats.waiting_polls,
+            connections=len(self.connections),
+            window_bytes=stats.window_bytes,
+            pending_bytes=self.committer.pending_bytes,
+            commits=self.committer.commits,
+            free_bytes=reserve.space.free,
+            reserve_bytes=reserve.bytes,
+            refusing_adds=reserve.low or self.committer.stalled,
+            limit_hits=dict(self.broker.limit_hits),
+        )
+        caller.results(called.answer, admin.write_stats_response(content))
+
+    def _check(self, caller: Caller, called: wire.Called) -> None:
+        began, findings = self.reactor.seconds(), []
+        try:
+            self.broker.check()
+        except AssertionError as why:
+            self.log.failure("The server's memory contradicts itself")
+            findings.append(str(why) or "the parts of the server disagree; its log says where")
+        took = int((self.reactor.seconds() - began) * MS_PER_SECOND)
+        caller.results(called.answer, admin.write_check_response(admin.Checked(findings, took)))
+
+    def _backup(self, caller: Caller, called: wire.Called) -> None:
+        target = Path(os.fsdecode(admin.read_backup_request(called.params)))
+        if not target.is_absolute() or "\0" in str(target):
+            raise InvalidRequest(f"path is {str(target)!r}; it must be absolute")
+        if self._progress is not None:
+            raise Overloaded("a backup is under way; try again when it is done")
+        self._progress = (0, 0)
+        self.log.info("Backing up to {target}", target=str(target))
+        done = self.run(self.store.backup, target, self._told)
+        done.addBoth(partial(self._backed_up, caller, called.answer, target))
+
+    def _told(self, done: int, total: int) -> None:
+        # From the backup's thread: a single assignment, which the reactor's thread sees whole.
+        self._progress = (done, total)
+
+    def _backed_up(self, caller: Caller, answer: wire.AnswerId, target: Path, outcome: Failure | None) -> None:
+        self._progress = None
+        if outcome is None:
+            self.log.info("Backed up to {target}", target=str(target))
+            caller.results(answer, admin.write_backup_response())
+        else:
+            self.log.warn("The backup failed: {why}", why=outcome.getErrorMessage())
+            # Whoever may open the socket may know files and their names.
+            caller.error(answer, InvalidRequest.kind, outcome.getErrorMessage())
+        self.flush()
+
+    def _backup_progress(self, caller: Caller, called: wire.Called) -> None:
+        caller.results(called.answer, admin.write_progress_response(*(self._progress or (0, 0))))
+
+
+def _to(target: object, called: wire.Called) -> wire.Called:
+    """The same call to another object."""
+    return wire.Called(called.answer, target, called.interface_id, called.method_id, called.params)

@@ -1,0 +1,60 @@
+"""The control socket: the local administrator's door, in the data directory."""
+
+import os
+from pathlib import Path
+from typing import Any, Final, cast
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.logger import Logger
+
+from queueber.server.admin import AdminMethods
+from queueber.server.methods import Methods
+from queueber.server.protocol import RpcFactory, RpcProtocol
+from queueber.store import CONTROL
+
+SOCKET_MODE: Final = 0o600
+
+PATH_BYTES_MAX: Final = 107
+"""What the kernel takes for the path of a Unix socket."""
+
+NONE: Final = "No control socket, and so no backup of the running server: {why}"
+
+
+class ControlFactory(RpcFactory):
+    """Makes the connections of the control socket, however many others there are: that is when it is needed."""
+
+    def buildProtocol(self, addr: IAddress | None) -> RpcProtocol:  # noqa: ARG002  (as Twisted calls it)
+        """The protocol of a new connection."""
+        return RpcProtocol(self, None)
+
+
+def control_factory(public: RpcFactory, admin: AdminMethods) -> ControlFactory:
+    """What serves *admin* beside *public*, with all else in common."""
+    # It stands where the ordinary methods do, and does for a connection what they do.
+    methods = cast(Methods, admin)
+    return ControlFactory(public.broker, methods, public.dispatcher, public.outbox, public.connections, public.limits)
+
+
+def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Logger) -> IListeningPort | None:  # noqa: ANN401
+    """
+    Open the control socket in *data_dir*, which this process holds; None if that cannot be, which is logged.
+
+    A server without one serves all the same.
+    """
+    path = data_dir.resolve() / CONTROL
+    length = len(os.fsencode(path))
+    if length > PATH_BYTES_MAX:
+        line = (
+            "No control socket, and so no backup of the running server: {path} is {length} bytes, {most} are possible"
+        )
+        log.warn(line, path=str(path), length=length, most=PATH_BYTES_MAX)
+        return None
+    try:
+        # One that is there was left by a server that was killed: nobody else holds the directory.
+        path.unlink(missing_ok=True)
+        port: IListeningPort = reactor.listenUNIX(str(path), factory, mode=SOCKET_MODE, wantPID=False)
+    except (CannotListenError, OSError) as error:
+        log.warn(NONE, why=str(error))
+        return None
+    return port

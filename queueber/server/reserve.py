@@ -1,0 +1,112 @@
+"""
+The free space that is kept for everything but adds.
+
+A full disk can make a restart impossible, because recovery writes about as
+much as there is log to be read.  So below a reserve adds are refused, while
+polls, removes and extends, which make room in the end, go on.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.application.internet import TimerService
+from twisted.logger import Logger
+
+from queueber.errors import Overloaded
+from queueber.units import GIB
+
+LOOK_SECONDS: Final = 1.0
+"""Between two looks.  What is added meanwhile has to fit the reserve."""
+
+LIMIT: Final = "free_space_reserve"
+"""The limit's name."""
+
+# Four times what the log and the write buffers take at most (192 MiB), rounded up: a restart writes them out, the
+# merging of table files needs room beside the old ones, and a second's adds come before the next look.
+RESERVE_BYTES: Final = GIB
+
+# Of a file system that is not many times larger, that would be all, and adds would be refused on an empty disk.
+SMALL_SHARE: Final = 10
+
+# So that adds are not taken and refused in turn around one figure: a tenth more must be free for them to come back.
+_HYSTERESIS_SHARE: Final = 10
+
+
+@define
+class Space:
+    """Bytes of a file system."""
+
+    free: int
+    """As far as this user may use it."""
+
+    total: int
+
+
+def space_of(path: Path) -> Space:
+    """That of the file system that *path* is on."""
+    found = os.statvfs(path)
+    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+
+@define(eq=False)
+class Reserve:
+    """Whether there is room for adds."""
+
+    _measure: Callable[[], Space]
+    _wanted: int | None
+    """Bytes; 0 for no reserve, None for what suits the file system."""
+
+    low: bool = field(default=False, init=False)
+    """Too little is free."""
+
+    space: Space = field(factory=lambda: Space(0, 0), init=False)
+    """At the last look."""
+
+    log = Logger()
+
+    @property
+    def bytes(self) -> int:
+        """How much is to be kept free; 0 for nothing."""
+        if self._wanted is None:
+            return min(RESERVE_BYTES, self.space.total // SMALL_SHARE)
+        return self._wanted
+
+    def look(self) -> None:
+        """See how much is free.  What cannot be seen stays as it was."""
+        try:
+            self.space = self._measure()
+        except OSError as why:
+            self.log.warn("The free space cannot be told: {why}", why=str(why))
+            return
+        free, reserve = self.space.free, self.bytes
+        if not self.low and free < reserve:
+            self.low = True
+            line = "Refusing adds: {free:,} bytes are free, the reserve is {reserve:,} (free_space_reserve)"
+            self.log.warn(line, free=free, reserve=reserve)
+        elif self.low and free >= reserve + reserve // _HYSTERESIS_SHARE:
+            self.low = False
+            self.log.info("Taking adds again: {free:,} bytes are free", free=free)
+
+    def refuse(self) -> None:
+        """
+        Refuse an add if there is too little room.
+
+        Raises:
+            Overloaded: there is.
+        """
+        if self.low:
+            raise Overloaded(
+                f"the disk has {self.space.free:,} bytes free and {self.bytes:,} are kept in reserve ({LIMIT});"
+                f" polls and removes go on, try again later",
+                limit=LIMIT,
+            )
+
+
+def watching(reactor: Any, reserve: Reserve) -> TimerService:  # noqa: ANN401
+    """What looks again and again, once started."""
+    timer = TimerService(LOOK_SECONDS, reserve.look)
+    timer.clock = reactor
+    return timer

@@ -1,0 +1,208 @@
+"""The administrator's calls, over a connection of the control socket."""
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.testing import StringTransport
+
+from queueber import wire
+from queueber.errors import Kind, StorageError
+from queueber.server.admin import AdminMethods
+from queueber.server.control import control_factory
+from queueber.server.reserve import Reserve, Space
+from queueber.testing import InProcessServer
+from queueber.wire import admin
+
+
+@define(eq=False, slots=False)
+class Door:
+    """A server with a control socket, and the administrator's end of a connection to it."""
+
+    hand: InProcessServer
+    backups: list = field(factory=list)
+    threads: list = field(factory=list)
+
+    def __attrs_post_init__(self):
+        hand = self.hand
+        self.reserve = Reserve(lambda: Space(70, 100), 30)
+        self.reserve.look()
+        methods = AdminMethods(
+            reactor=hand.reactor,
+            methods=hand.methods,
+            broker=hand.broker,
+            committer=hand.committer,
+            connections=hand.connections,
+            reserve=self.reserve,
+            store=self,
+            run=self.run,
+            flush=hand.outbox.flush,
+        )
+        self.factory = control_factory(hand.factory, methods)
+        self.protocol = self.factory.buildProtocol(None)
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+        self.connection = wire.Connection(limits=hand.limits)
+        self.root = self.connection.bootstrap()
+
+    def backup(self, target, progress):
+        self.backups.append((target, progress))
+
+    def run(self, function, *arguments):
+        function(*arguments)
+        done = Deferred()
+        self.threads.append(done)
+        return done
+
+    def ask(self, method, content=None, interface=admin.ADMIN_INTERFACE_ID):
+        content = admin.write_no_params(method) if content is None else content
+        question = self.connection.call(wire.PromisedAnswer(self.root), interface, method, content)
+        self.protocol.dataReceived(self.connection.data_to_send())
+        return question
+
+    def outcomes(self):
+        self.hand.settle()
+        data, self.transport.io = self.transport.value(), type(self.transport.io)()
+        return {event.question: event.outcome for event in self.connection.receive_data(data)}
+
+
+@pytest.fixture
+def door(hand):
+    return Door(hand)
+
+
+def back_up(door, path=b"/tmp/x"):
+    return door.ask(admin.BACKUP, admin.write_backup_request(path))
+
+
+def test_stats_say_how_much_there_is(door, hand):
+    hand.connect().add(b"one", b"two")
+    hand.settle()
+    hand.broker.limit_hits["connections"] += 2
+    hand.reactor.advance(1.5)
+    question = door.ask(admin.STATS)
+    stats = admin.read_stats_response(door.outcomes()[question])
+    assert (stats.items, stats.queues, stats.connections, stats.commits, stats.uptime_ms) == (2, 1, 2, 1, 1_500)
+    assert (stats.free_bytes, stats.reserve_bytes, stats.refusing_adds) == (70, 30, False)
+    assert stats.limit_hits == {"connections": 2}
+    assert stats.version
+
+
+def test_the_public_methods_are_there_too(door):
+    items = wire.AddRequest([wire.NewItem(b"one", 0)])
+    added = door.ask(wire.ADD, wire.write_add_request(items), wire.QUEUE_INTERFACE_ID)
+    named = door.ask(wire.QUEUE, wire.write_queue_request("mail"), wire.BROKER_INTERFACE_ID)
+    unknown = door.ask(99, admin.write_no_params(admin.STATS))
+    outcomes = door.outcomes()
+    assert len(wire.read_add_response(outcomes[added]).ids) == 1
+    assert wire.read_queue_response(outcomes[named]) is not None
+    assert outcomes[unknown].kind == Kind.UNIMPLEMENTED
+    assert door.hand.methods.outstanding == 0
+
+
+def test_a_queue_that_came_from_there_is_an_ordinary_one(door):
+    named = door.ask(wire.QUEUE, wire.write_queue_request("mail"), wire.BROKER_INTERFACE_ID)
+    queue = wire.ImportedCap(wire.read_queue_response(door.outcomes()[named]))
+    items = wire.write_add_request(wire.AddRequest([wire.NewItem(b"one", 0)]))
+    added = door.connection.call(queue, wire.QUEUE_INTERFACE_ID, wire.ADD, items)
+    stats = door.connection.call(queue, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS))
+    door.protocol.dataReceived(door.connection.data_to_send())
+    outcomes = door.outcomes()
+    assert len(wire.read_add_response(outcomes[added]).ids) == 1
+    assert outcomes[stats].kind == Kind.UNIMPLEMENTED
+
+
+def test_nobody_else_gets_at_the_administrator_s_methods(hand):
+    peer = hand.connect()
+    peer.send()
+    question = peer.connection.call(
+        wire.PromisedAnswer(peer._root), admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
+    )
+    peer.send()
+    hand.settle()
+    assert peer.receive()[question].kind == Kind.UNIMPLEMENTED
+
+
+def test_it_is_open_when_there_are_as_many_connections_as_there_may_be(make_hand):
+    hand = make_hand(connections=1)
+    hand.connect().send()
+    door = Door(hand)
+    question = door.ask(admin.STATS)
+    assert admin.read_stats_response(door.outcomes()[question]).connections == 2
+
+
+def test_a_sound_server_has_nothing_to_tell(door):
+    sound = door.ask(admin.CHECK)
+    assert admin.read_check_response(door.outcomes()[sound]).findings == []
+
+
+@pytest.mark.parametrize(
+    ("told", "finding"), [(["held twice"], "held twice"), ([], "the parts of the server disagree; its log says where")]
+)
+def test_a_check_says_what_is_wrong(door, hand, monkeypatch, told, finding):
+    def wrong():
+        hand.reactor.rightNow += 0.25
+        raise AssertionError(*told)
+
+    monkeypatch.setattr(AdminMethods.log, "failure", lambda *args, **kwargs: None)
+    monkeypatch.setattr(hand.broker, "check", wrong)
+    question = door.ask(admin.CHECK)
+    monkeypatch.undo()
+    checked = admin.read_check_response(door.outcomes()[question])
+    assert (checked.findings, checked.took_ms) == ([finding], 250)
+
+
+def test_a_backup_is_answered_when_it_is_done(door):
+    question = back_up(door)
+    assert question not in door.outcomes()
+    assert str(door.backups[0][0]) == "/tmp/x"
+    door.threads[0].callback(None)
+    assert hasattr(door.outcomes()[question], "content")
+    assert door.hand.methods.outstanding == 0
+
+
+def test_its_progress_can_be_asked_for(door):
+    before = door.ask(admin.BACKUP_PROGRESS)
+    back_up(door)
+    door.backups[0][1](3, 9)
+    during = door.ask(admin.BACKUP_PROGRESS)
+    door.threads[0].callback(None)
+    after = door.ask(admin.BACKUP_PROGRESS)
+    outcomes = door.outcomes()
+    assert [admin.read_progress_response(outcomes[each]) for each in (before, during, after)] == [
+        (0, 0),
+        (3, 9),
+        (0, 0),
+    ]
+
+
+def test_there_is_one_at_a_time(door):
+    back_up(door)
+    second = back_up(door)
+    assert door.outcomes()[second].kind == Kind.OVERLOADED
+    door.threads[0].callback(None)
+    back_up(door)
+    assert len(door.backups) == 2
+
+
+def test_one_that_fails_says_why_and_the_next_may_be_tried(door):
+    question = back_up(door)
+    door.threads[0].errback(StorageError("no room in /tmp/x"))
+    outcome = door.outcomes()[question]
+    assert (outcome.kind, outcome.reason) == (Kind.FAILED, "no room in /tmp/x")
+    back_up(door)
+    assert len(door.backups) == 2
+
+
+@pytest.mark.parametrize("path", [b"relative", b"", b"/tmp/\0x"])
+def test_a_path_that_means_nothing_to_the_server_is_refused(door, path):
+    question = back_up(door, path)
+    outcome = door.outcomes()[question]
+    assert outcome.kind == Kind.FAILED
+    assert "must be absolute" in outcome.reason
+
+
+def test_parameters_that_cannot_be_read_end_the_connection(door):
+    # A pointer out of the segment.
+    door.ask(admin.BACKUP, (1 << 48 | 200 << 2).to_bytes(8, "little"))
+    assert door.transport.disconnecting
+    assert door.hand.methods.outstanding == 0

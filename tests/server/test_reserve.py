@@ -1,0 +1,119 @@
+"""The free space that is kept: when adds are refused, when they come back, and what they are told."""
+
+import pytest
+
+from queueber.errors import Kind, Overloaded
+from queueber.server.options import Options
+from queueber.server.reserve import LOOK_SECONDS, Reserve, Space, space_of, watching
+from queueber.units import GIB, MIB
+
+
+class Disk:
+    def __init__(self, free, total=1000 * GIB):
+        self.free, self.total = free, total
+        self.broken = False
+
+    def __call__(self):
+        if self.broken:
+            raise OSError(5, "Input/output error")
+        return Space(self.free, self.total)
+
+
+@pytest.fixture
+def disk():
+    return Disk(100)
+
+
+@pytest.fixture
+def reserve(disk):
+    made = Reserve(disk, 100)
+    made.look()
+    return made
+
+
+def test_adds_are_refused_below_the_reserve_and_not_at_it(reserve, disk):
+    reserve.refuse()
+    disk.free = 99
+    reserve.look()
+    with pytest.raises(Overloaded, match=r"99 bytes free and 100 are kept in reserve \(free_space_reserve\)") as told:
+        reserve.refuse()
+    assert told.value.limit == "free_space_reserve"
+
+
+def test_they_come_back_when_a_tenth_more_is_free(reserve, disk):
+    for free, low in ((99, True), (100, True), (109, True), (110, False), (100, False), (99, True)):
+        disk.free = free
+        reserve.look()
+        assert reserve.low == low
+
+
+@pytest.mark.parametrize(("total", "kept"), [(1000 * GIB, GIB), (10 * GIB, GIB), (64 * MIB, 64 * MIB // 10)])
+def test_without_a_figure_it_suits_the_file_system(total, kept):
+    disk = Disk(kept, total)
+    reserve = Reserve(disk, None)
+    reserve.look()
+    assert (reserve.bytes, reserve.low) == (kept, False)
+    disk.free -= 1
+    reserve.look()
+    assert reserve.low
+
+
+def test_0_is_no_reserve():
+    reserve = Reserve(Disk(0), 0)
+    reserve.look()
+    reserve.refuse()
+
+
+def test_what_cannot_be_seen_stays_as_it_was(reserve, disk):
+    disk.free = 1
+    reserve.look()
+    disk.broken = True
+    reserve.look()
+    assert reserve.low
+
+
+def test_it_is_looked_at_at_once_and_again_and_again(hand, disk):
+    disk.free = 1
+    reserve = Reserve(disk, 100)
+    timer = watching(hand.reactor, reserve)
+    timer.startService()
+    assert reserve.low
+    disk.free = 200
+    hand.reactor.advance(LOOK_SECONDS)
+    assert not reserve.low
+    timer.stopService()
+
+
+def test_adds_are_overloaded_and_counted_while_all_else_goes_on(hand, disk, reserve):
+    hand.methods.refuse_adds = reserve.refuse
+    peer = hand.connect()
+    peer.add(b"one")
+    hand.settle()
+    disk.free = 1
+    reserve.look()
+    refused, polled = peer.add(b"two"), peer.poll()
+    hand.settle()
+    outcomes = peer.receive()
+    assert outcomes[refused].kind == Kind.OVERLOADED
+    assert "free_space_reserve" in outcomes[refused].reason
+    assert hasattr(outcomes[polled], "content")
+    assert hand.broker.limit_hits["free_space_reserve"] == 1
+    disk.free = 200
+    reserve.look()
+    added = peer.add(b"two")
+    hand.settle()
+    assert hasattr(peer.receive()[added], "content")
+
+
+def test_the_free_space_is_that_of_the_file_system(tmp_path):
+    space = space_of(tmp_path)
+    assert 0 < space.free < space.total
+
+
+@pytest.mark.parametrize(
+    ("given", "means"), [((), None), (("--free-space-reserve=0",), 0), (("--free-space-reserve=2GiB",), 2 * GIB)]
+)
+def test_it_is_an_option(given, means):
+    options = Options(environment={})
+    options.parseOptions(given)
+    assert options.settings.free_space_reserve == means
