@@ -7,6 +7,7 @@ spoken or given up: what a slow disk has not taken yet is never added to.
 Whether a peer has drained its replies plays no part in that.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from attrs import define, field
@@ -52,6 +53,10 @@ class Dispatcher:
         self._waiting[waiter] = answer
         self.committer.wake()
         return answer
+
+    def unanswered(self) -> Iterator[Waiter]:
+        """Polls that have had no answer, those that came first first.  None may come or go meanwhile."""
+        return iter(self._waiting)
 
     def cancel(self, waiter: Waiter) -> None:
         """The poll's peer has lost interest; what was claimed for it is given back when the disk has caught up."""

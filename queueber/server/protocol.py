@@ -181,6 +181,20 @@ class RpcProtocol(Protocol):
         for waiter in list(self._waiters.values()):
             self._server.dispatcher.cancel(waiter)
 
+    def usage(self) -> wire.ConnectionStats:
+        """What the peer's calls take up at the moment."""
+        return self._connection.stats()
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held for the peer: of a message that has begun, and of replies that it has not taken."""
+        return self._held
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from it because it takes no replies."""
+        return self._paused
+
     # Replies
 
     def results(self, answer: wire.AnswerId, content: bytes) -> None:
