@@ -136,7 +136,11 @@ class QueueberService(Service):
         log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
         self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
         store = await self._pool.run(
-            open_store, settings.data_dir, durability=settings.durability, encoding=settings.encoding
+            open_store,
+            settings.data_dir,
+            durability=settings.durability,
+            encoding=settings.encoding,
+            tuning=settings.tuning,
         )
         clock = QueueClock()
         up = assemble(
@@ -171,6 +175,8 @@ class QueueberService(Service):
             window=settings.window_ms,
             durability=settings.durability.value,
         )
+        chosen = ", ".join(f"{name} {value}" for name, value in up.store.in_force.items())
+        self.log.info("Storage engine runs with {chosen}", chosen=chosen)
 
     async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
         wanted: list[tuple[str, Listen, IProtocolFactory]] = [("listen", each, up.factory) for each in settings.listen]

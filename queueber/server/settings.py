@@ -20,9 +20,10 @@ from queueber.limits import PEER_LIMITS, Limits, PeerLimit, UnusableLimits
 from queueber.server.certificates import TlsFiles
 from queueber.server.configuration import Setting
 from queueber.server.listening import Listen, parse_listen
-from queueber.server.option import Option, amount, one_of, real, switch, text, whole
+from queueber.server.option import Option, Read, amount, one_of, real, switch, text, whole
 from queueber.server.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.store import Durability, Encoding
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, TuningOption, read_compression
 from queueber.units import Unit, quantity
 
 
@@ -45,6 +46,7 @@ class Settings:
     log_format: str = "auto"
     log_level: str = "info"
     drain_seconds: float = 10.0
+    tuning: Tuning = DEFAULT_TUNING
     free_space_reserve: int | None = None
 
 
@@ -78,6 +80,26 @@ def _limit(limit: PeerLimit) -> Option:
         says=f"Limit: {limit.says}. Beyond it: {limit.beyond}",
         accepts=f"{unit[limit.unit]}: {low} to {high}",
         unit=None if limit.unit is Unit.COUNT else limit.unit,
+    )
+
+
+def _tuning(choice: TuningOption) -> Option:
+    read: Read = switch if choice.unit is None else amount(choice.unit, choice.low, choice.high)
+    accepts = "yes or no"
+    if choice.unit is not None:
+        accepts = f"{quantity(choice.low, choice.unit)} to {quantity(choice.high, choice.unit)}"
+    if choice.name == "compression":
+        read, accepts = read_compression, "none, lz4, zstd or zstd:LEVEL"
+    cores = choice.name in ("parallelism", "background_jobs")
+    return Option(
+        name=f"storage-{choice.name.replace('_', '-')}",
+        table="storage",
+        read=read,
+        default=choice.default,
+        shown="the cores, at least 2" if cores else quantity(choice.default, choice.unit) if choice.unit else "",
+        says=choice.says,
+        accepts=accepts,
+        unit=None if choice.unit is Unit.COUNT else choice.unit,
     )
 
 
@@ -182,6 +204,7 @@ SERVING = (
     ),
     Option(
         name="storage-encoding",
+        table="storage",
         read=one_of("unpacked", "packed"),
         default="unpacked",
         says="How values are written from now on: unpacked (faster) or packed (smaller)",
@@ -238,7 +261,7 @@ SERVING = (
     ),
 )
 
-OPTIONS = (*SERVING, *map(_limit, PEER_LIMITS))
+OPTIONS = (*SERVING, *map(_tuning, TUNING_OPTIONS), *map(_limit, PEER_LIMITS))
 """All of them, in the order in which they are shown."""
 
 
@@ -279,6 +302,7 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
         log_format=value["log-format"],
         log_level=value["log-level"],
         drain_seconds=value["drain-seconds"],
+        tuning=Tuning(**{choice.name: value[_tuning(choice).name] for choice in TUNING_OPTIONS}),
         free_space_reserve=value["free-space-reserve"],
     )
 

@@ -17,6 +17,7 @@ from queueber.store.kv import write_all
 from queueber.store.properties import properties_of
 from queueber.store.records import Encoding, encode_sequence
 from queueber.store.synced import SyncedFile
+from queueber.store.tuning import DEFAULT_TUNING, Tuning
 
 
 class RocksStore(KeyValueStore):
@@ -65,6 +66,11 @@ class RocksStore(KeyValueStore):
         if self._synced_sequence:
             self._synced.note(self._synced_sequence)
 
+    @property
+    def in_force(self) -> dict[str, str]:
+        """What the engine runs with, as it says itself."""
+        return self._engine.in_force
+
     def backup(self, target: Path, progress: Progress = silent) -> None:
         """
         Put everything committed so far into *target*, as `queueber.store.backup.back_up` does.
@@ -101,7 +107,11 @@ class RocksStore(KeyValueStore):
 
 
 def open_store(
-    path: Path, *, durability: Durability = Durability.FSYNC, encoding: Encoding = Encoding.UNPACKED
+    path: Path,
+    *,
+    durability: Durability = Durability.FSYNC,
+    encoding: Encoding = Encoding.UNPACKED,
+    tuning: Tuning = DEFAULT_TUNING,
 ) -> RocksStore:
     """
     The store in the data directory *path*, which is created if it is not there.
@@ -110,6 +120,7 @@ def open_store(
         path: the directory.  Nobody else may be able to write to it; others cannot read it afterwards.
         durability: what a commit survives.  `none` is for directories created with it only, and only it is for those.
         encoding: how structs are written from now on.
+        tuning: what was chosen of the engine.
 
     Raises:
         StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
@@ -118,14 +129,16 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(held.release)
         try:
-            store = _open(held, undo, durability, encoding)
+            store = _open(held, undo, durability, encoding, tuning)
         except (StorageError, OSError) as error:
             raise refusal(path, str(error)) from error
         undo.pop_all()
     return store
 
 
-def _open(held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding) -> RocksStore:
+def _open(
+    held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding, tuning: Tuning
+) -> RocksStore:
     """The store in *held*; *undo* gets what closes it again."""
     wal = durability is not Durability.NONE
     # A backup that was being made when the server died.
@@ -133,7 +146,7 @@ def _open(held: HeldDirectory, undo: ExitStack, durability: Durability, encoding
     synced = SyncedFile(held.synced)
     created, clean = not held.ready, True
     if not created:
-        db = DB.tuned(held.database, wal=wal)
+        db = DB.tuned(held.database, wal=wal, choices=tuning)
         undo.callback(db.close)
         _check_end(db, synced)
         clean = _check_format(db, durability)
@@ -143,7 +156,7 @@ def _open(held: HeldDirectory, undo: ExitStack, durability: Durability, encoding
             created = True
     if created:
         held.begin()
-        db = DB.tuned(held.database, create_if_missing=True, wal=wal)
+        db = DB.tuned(held.database, create_if_missing=True, wal=wal, choices=tuning)
         undo.callback(db.close)
         write_format(db, "" if wal else durability)
     write_all(db, deletes=[CLEAN_KEY])

@@ -91,7 +91,7 @@ x = 1
     assert status == 78
     assert lines[0] == "queueber.toml line 3: wokers is not an option; did you mean workers?"
     assert lines[1] == "queueber.toml line 6: [limit] frame_bytes is not an option; did you mean frame-bytes?"
-    assert lines[2].startswith("queueber.toml line 8: storage is not an option")
+    assert lines[2] == "queueber.toml line 9: [storage] x is not an option"
     no_place = "'nowhere' is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
     assert sorted(lines[3:]) == [
         "--durability is 'never'; it must be one of fsync, os, none",

@@ -1,7 +1,6 @@
 """RocksDB behind plyvel's interface does what plyvel does, and says what RocksDB says."""
 
 import os
-import re
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from queueber.store import engine
 from queueber.store.engine import DB, tuning
 from queueber.store.engine.errors import translated
 from queueber.store.kv import Stalled
+from queueber.store.tuning import Tuning
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def db(path):
         yield opened
 
 
-def tuned(path, *, wal=True) -> DB:
+def tuned(path, **wanted) -> DB:
     """As the store opens it."""
-    return DB.tuned(Path(path), create_if_missing=True, wal=wal)
+    return DB.tuned(Path(path), create_if_missing=True, **wanted)
 
 
 def test_a_value_or_a_default_is_found_everywhere(db):
@@ -322,11 +322,9 @@ def test_the_cache_is_filled_unless_told_not_to(path):
     assert used[1] < used[0] + 30_000 < used[2]
 
 
-def test_a_stalled_write_writes_nothing_and_may_be_tried_again(path, monkeypatch):
-    monkeypatch.setattr(tuning, "WRITE_BUFFER_BYTES", 64 << 10)
-    monkeypatch.setattr(tuning, "WRITE_BUFFERS", 2)
+def test_a_stalled_write_writes_nothing_and_may_be_tried_again(path):
     written = stalls = 0
-    with tuned(path) as db:
+    with tuned(path, choices=Tuning(write_buffer_bytes=64 << 10, write_buffers=2)) as db:
         while not stalls:
             batch = db.write_batch()
             for i in range(10):
@@ -374,12 +372,6 @@ def test_large_contents_come_back(db):
     assert db.get(b"large") == bytes(range(256)) * 4_000
 
 
-def options_in(path) -> dict[str, str]:
-    """What RocksDB ran with the last time, as it wrote it down itself."""
-    last = max(Path(path).glob("OPTIONS-*"), key=lambda file: file.name)
-    return dict(re.findall(r"^\s*(\w+)=(.*)$", last.read_text(), re.MULTILINE))
-
-
 def test_rocksdb_runs_with_the_options_that_were_chosen(path):
     """As RocksDB wrote them down itself, after opening twice: rocksdict takes some from the last opening."""
     tuned(path).close()
@@ -392,21 +384,21 @@ def test_rocksdb_runs_with_the_options_that_were_chosen(path):
         "manual_wal_flush": "false",
         "enable_pipelined_write": "false",
         "unordered_write": "false",
-        "max_total_wal_size": str(tuning.LOG_BYTES_MAX),
-        "write_buffer_size": str(tuning.WRITE_BUFFER_BYTES),
-        "max_write_buffer_number": str(tuning.WRITE_BUFFERS),
+        "max_total_wal_size": str(128 << 20),
+        "write_buffer_size": str(16 << 20),
+        "max_write_buffer_number": "4",
         "bytes_per_sync": str(1 << 20),
         "compression": "kLZ4Compression",
         "enable_blob_files": "true",
-        "min_blob_size": str(tuning.BLOB_BYTES_MIN),
+        "min_blob_size": str(16 << 10),
         "enable_blob_garbage_collection": "true",
         "prefix_extractor": "nullptr",
-        "max_open_files": str(tuning.OPEN_FILES_MAX),
+        "max_open_files": "512",
         "keep_log_file_num": "5",
         "cache_index_and_filter_blocks": "true",
         "filter_policy": "bloomfilter",
     }
-    found = options_in(path)
+    found = tuning.in_force(Path(path))
     assert {name: found.get(name) for name in wanted} == wanted
 
 
@@ -425,7 +417,7 @@ def test_plyvels_parameters_reach_rocksdb(path):
     }
     for _ in range(2):
         DB(path, create_if_missing=True, **wanted).close()
-    found = options_in(path)
+    found = tuning.in_force(Path(path))
     names = {"max_file_size": "target_file_size_base"}
     for name in ("write_buffer_size", "max_open_files", "block_size", "block_restart_interval", "max_file_size"):
         assert found[names.get(name, name)] == str(wanted[name])
@@ -451,7 +443,7 @@ def test_without_parameters_it_is_what_the_documents_say(path):
         "enable_blob_files": "false",
         "keep_log_file_num": "5",
     }
-    found = options_in(path)
+    found = tuning.in_force(Path(path))
     assert {name: found.get(name) for name in wanted} == wanted
     assert "capacity : 33554432\n" in (Path(path) / "LOG").read_text()
 

@@ -54,6 +54,8 @@ def read_options(
 ) -> rocksdict.ReadOptions:
     """Options for reading, for rows below *upper*."""
     options = rocksdict.ReadOptions()
+    # Without a prefix extractor this is how it is anyway; with one a walk would otherwise see only part of the rows.
+    options.set_total_order_seek(True)
     if not verify_checksums:
         options.set_verify_checksums(False)
     if not fill_cache:

@@ -19,6 +19,7 @@ from queueber.store.engine.parameters import Parameters
 from queueber.store.engine.prefixed import PrefixedDB
 from queueber.store.engine.raw import RawIterator
 from queueber.store.engine.snapshot import Snapshot
+from queueber.store.tuning import DEFAULT_TUNING, Tuning
 
 
 class DB:
@@ -29,6 +30,9 @@ class DB:
     those of `queueber.store.engine.errors`; on a closed database it is
     `RuntimeError`.
     """
+
+    in_force: dict[str, str]
+    """Of a database of the store's: what RocksDB runs with, as it says itself."""
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class DB:
         wal: bool = True,
         read_only: bool = False,
         salvage: bool = False,
+        choices: Tuning = DEFAULT_TUNING,
     ) -> Self:
         """
         The database in *path*, set up for the store as `tuning` says; not part of plyvel's interface.
@@ -76,12 +81,22 @@ class DB:
             wal: keep a write-ahead log.  Without it a process that dies loses what was written since the last `sync`.
             read_only: no row can be changed, and nobody else is kept from it.
             salvage: of a damaged log take what lies before the damage, as against refusing it.
+            choices: what the operator has chosen.
+
+        Raises:
+            Error: RocksDB does not run as it was told to; it is closed again.
         """
         check_openable(path, create_if_missing=create_if_missing, error_if_exists=False)
         made = cls.__new__(cls)
         made._name = str(path)  # noqa: SLF001 - a constructor
-        options = tuning.options(create=create_if_missing, salvage=salvage)
+        options = tuning.options(choices, create=create_if_missing, salvage=salvage)
         made._handle = Handle(path, options, wal=wal, patient=False, read_only=read_only)  # noqa: SLF001
+        if not read_only:
+            try:
+                made.in_force = tuning.check_in_force(path, choices, salvage=salvage)
+            except BaseException:
+                made.close()
+                raise
         return made
 
     @property

@@ -9,42 +9,70 @@ its prefix sees an undefined part of the rows unless each reader asks for total
 order, and every walk here is already bounded to one queue.
 """
 
-import os
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteOptions
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, SliceTransform, WriteOptions
 
-from queueber.units import KIB, MIB
+from queueber.store.engine.errors import Error
+from queueber.store.tuning import COMPRESSION, DEFAULT_TUNING, ZSTD_LEVEL_DEFAULT, Tuning
+from queueber.units import MIB
 
-# The newest rows, in memory.  Most items are added and removed within one of these and never reach a table file; and
-# a restart reads back no more log than these cover.  Four, so that a burst does not have to wait for the flush.
-WRITE_BUFFER_BYTES = 16 * MIB
-WRITE_BUFFERS = 4
-
-# A start on a full disk needs about as much room as there is log to be recovered, so the log is kept short.
-LOG_BYTES_MAX = 128 * MIB
-
-# The heads of the queues are kept by the broker, and compaction reads round the cache: little is read twice.
-BLOCK_CACHE_BYTES = 64 * MIB
-
-# Contents from this size on live in files of their own, so that compaction moves a pointer instead of copying them.
-BLOB_BYTES_MIN = 16 * KIB
 BLOB_FILE_BYTES = 64 * MIB
 
-# Table files opened at the same time.  RocksDB's default, all of them, would let the backlog decide how many
-# descriptors are left for connections, and would open every file at start.
-OPEN_FILES_MAX = 512
-
-# A table file with this many deletions among so many neighbouring rows is compacted early.  The head of a queue is
-# nothing but deletions, and a walk that begins there has to step over each one.
+# Among how many neighbouring rows deletions are counted.
 DELETIONS_WINDOW = 1_024
-DELETIONS_TRIGGER = 512
 
-BLOOM_BITS_PER_KEY = 10
+# Table and queue: the beginning of every item's key.
+PREFIX_BYTES = 5
+
+# Settings for which rocksdict has no method come in through a file such as RocksDB writes.  The first finds a log
+# that is missing while others are there; the second has RocksDB stay stopped after an error instead of going on by
+# itself, because an error is the end of this process.
+_ONLY_BY_FILE = """
+[Version]
+  rocksdb_version=9.8.4
+  options_file_version=1.1
+[DBOptions]
+  track_and_verify_wals_in_manifest=true
+  max_bgerror_resume_count=0
+[CFOptions "default"]
+[TableOptions/BlockBasedTable "default"]
+"""
+
+ALWAYS = {
+    "track_and_verify_wals_in_manifest": "true",
+    "max_bgerror_resume_count": "0",
+    "paranoid_checks": "true",
+    "recycle_log_file_num": "0",
+    "manual_wal_flush": "false",
+    "enable_pipelined_write": "false",
+    "unordered_write": "false",
+}
+"""What must be read back whatever was chosen: promises rest on it."""
+
+_COMPRESSIONS = {
+    "none": (DBCompressionType.none, "kNoCompression"),
+    "lz4": (DBCompressionType.lz4, "kLZ4Compression"),
+    "zstd": (DBCompressionType.zstd, "kZSTD"),
+}
+
+
+def _from_file() -> Options:
+    with TemporaryDirectory(prefix="queueber-options-") as folder:
+        Path(folder, "OPTIONS-000001").write_text(_ONLY_BY_FILE)
+        return Options.load_latest(folder)[0]
 
 
 def safe_options(*, create: bool) -> Options:
     """What holds for every database, whoever opens it: nothing is lost silently, and nothing piles up."""
     chosen = Options(raw_mode=True)  # any other mode unpickles what it reads
+    _make_safe(chosen, create=create)
+    return chosen
+
+
+def _make_safe(chosen: Options, *, create: bool) -> None:
     chosen.create_if_missing(create)
 
     # Faults.  RocksDB's default recovery silently drops every record behind the first damaged one, synced or not;
@@ -54,7 +82,7 @@ def safe_options(*, create: bool) -> Options:
     # Neither is covered by RocksDB's own crash tests, and both can lose synced rows behind a hole in the log.
     chosen.set_recycle_log_file_num(0)
     chosen.set_wal_bytes_per_sync(0)
-    chosen.set_max_total_wal_size(LOG_BYTES_MAX)
+    chosen.set_max_total_wal_size(DEFAULT_TUNING.log_bytes)
 
     # Deleting files that nobody needs any longer is not the business of the thread that closes an iterator.
     chosen.set_avoid_unnecessary_blocking_io(True)
@@ -62,49 +90,111 @@ def safe_options(*, create: bool) -> Options:
     # RocksDB's own log: by default a thousand old ones are kept, one more with every start.
     chosen.set_keep_log_file_num(5)
     chosen.set_max_log_file_size(4 * MIB)
-    return chosen
 
 
-def options(*, create: bool, salvage: bool = False) -> Options:
+def options(tuning: Tuning, *, create: bool, salvage: bool = False) -> Options:
     """
     Options for opening the store's database, which is created if *create* and it is not there.
 
     With *salvage* a damaged log is taken up to the damage: for `recovery`, which tells what that loses.
     """
-    chosen = safe_options(create=create)
+    chosen = _from_file()
+    _make_safe(chosen, create=create)
     if salvage:
         chosen.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
 
     # Writing.
-    chosen.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    chosen.set_max_write_buffer_number(WRITE_BUFFERS)
-    chosen.set_max_background_jobs(max(2, os.cpu_count() or 1))
-    # Hand table files to the disk as they grow, so that a commit's sync does not wait behind a whole one.
-    chosen.set_bytes_per_sync(MIB)
-    # lz4 costs little more than copying, and rows of one producer resemble each other.
-    chosen.set_compression_type(DBCompressionType.lz4())
-    chosen.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, DELETIONS_TRIGGER, 0.5)
-    chosen.set_enable_blob_files(True)
-    chosen.set_min_blob_size(BLOB_BYTES_MIN)
+    chosen.increase_parallelism(tuning.parallelism)
+    chosen.set_max_background_jobs(tuning.background_jobs)
+    chosen.set_write_buffer_size(tuning.write_buffer_bytes)
+    chosen.set_max_write_buffer_number(tuning.write_buffers)
+    chosen.set_max_total_wal_size(tuning.log_bytes)
+    chosen.set_bytes_per_sync(tuning.bytes_per_sync)
+    chosen.set_wal_bytes_per_sync(tuning.wal_bytes_per_sync)
+    _compress(chosen, tuning.compression)
+    if tuning.deletions_trigger:
+        chosen.add_compact_on_deletion_collector_factory(DELETIONS_WINDOW, tuning.deletions_trigger, 0.5)
+    chosen.set_enable_blob_files(tuning.blob_bytes > 0)
+    chosen.set_min_blob_size(tuning.blob_bytes)
     chosen.set_blob_file_size(BLOB_FILE_BYTES)
-    chosen.set_blob_compression_type(DBCompressionType.lz4())
     chosen.set_enable_blob_gc(True)
 
     # Reading.
-    chosen.set_block_based_table_factory(_tables())
-    chosen.set_max_open_files(OPEN_FILES_MAX)
+    chosen.set_block_based_table_factory(_tables(tuning))
+    chosen.set_max_open_files(tuning.open_files)
+    if tuning.prefix_extractor:
+        chosen.set_prefix_extractor(SliceTransform.create_fixed_prefix(PREFIX_BYTES))
     return chosen
 
 
-def _tables() -> BlockBasedOptions:
+def _compress(chosen: Options, compression: str) -> None:
+    found = COMPRESSION.fullmatch(compression)
+    assert found is not None, compression
+    kind = _COMPRESSIONS[found["kind"]][0]()
+    chosen.set_compression_type(kind)
+    chosen.set_blob_compression_type(kind)
+    if found["kind"] == "zstd":
+        # Window, strategy and dictionary as RocksDB has them by default.
+        chosen.set_compression_options(-14, int(found["level"] or ZSTD_LEVEL_DEFAULT), 0, 0)
+
+
+def _tables(tuning: Tuning) -> BlockBasedOptions:
     tables = BlockBasedOptions()
-    tables.set_block_cache(Cache(BLOCK_CACHE_BYTES))
+    tables.set_block_cache(Cache(tuning.block_cache_bytes))
     # Inside the cache's budget, or filters and indexes would grow with the backlog.
     tables.set_cache_index_and_filter_blocks(True)
     tables.set_pin_l0_filter_and_index_blocks_in_cache(True)
-    # Reads by key are those of ended leases and of recovery; for removed items the filter is the answer.
-    tables.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+    if tuning.bloom_bits:
+        tables.set_bloom_filter(tuning.bloom_bits, False)
     return tables
+
+
+def expected(tuning: Tuning, *, salvage: bool = False) -> dict[str, str]:
+    """What RocksDB must say of itself when it runs with *tuning*, by its own names."""
+    found = COMPRESSION.fullmatch(tuning.compression)
+    assert found is not None, tuning.compression
+    return ALWAYS | {
+        "wal_recovery_mode": "kPointInTimeRecovery" if salvage else "kTolerateCorruptedTailRecords",
+        "max_background_jobs": str(tuning.background_jobs),
+        "write_buffer_size": str(tuning.write_buffer_bytes),
+        "max_write_buffer_number": str(tuning.write_buffers),
+        "max_total_wal_size": str(tuning.log_bytes),
+        "bytes_per_sync": str(tuning.bytes_per_sync),
+        "wal_bytes_per_sync": str(tuning.wal_bytes_per_sync),
+        "compression": _COMPRESSIONS[found["kind"]][1],
+        "enable_blob_files": str(tuning.blob_bytes > 0).lower(),
+        "min_blob_size": str(tuning.blob_bytes),
+        "max_open_files": str(tuning.open_files),
+        "filter_policy": "bloomfilter" if tuning.bloom_bits else "nullptr",
+        "prefix_extractor": f"rocksdb.FixedPrefix.{PREFIX_BYTES}" if tuning.prefix_extractor else "nullptr",
+    }
+
+
+_LINE = re.compile(r"^\s*(\w+)=(.*?)\s*$", re.MULTILINE)
+
+
+def in_force(path: Path) -> dict[str, str]:
+    """What RocksDB says of itself: the file that it wrote when the database in *path* was opened last."""
+    files = sorted(path.glob("OPTIONS-*"), key=lambda file: int(file.name.removeprefix("OPTIONS-")))
+    return dict(_LINE.findall(files[-1].read_text()))
+
+
+def check_in_force(path: Path, tuning: Tuning, *, salvage: bool = False) -> dict[str, str]:
+    """
+    Compare what was chosen with what RocksDB says it runs with, and return that, as far as it was compared.
+
+    Raises:
+        Error: naming every difference: a setting that silently does not hold may be the one that keeps the data.
+    """
+    found = in_force(path)
+    differ = [
+        f"{name} is {found.get(name)} and not {wanted}"
+        for name, wanted in expected(tuning, salvage=salvage).items()
+        if found.get(name) != wanted
+    ]
+    if differ:
+        raise Error(f"the storage engine does not run as it was told to: {'; '.join(differ)}")
+    return {name: found[name] for name in expected(tuning)}
 
 
 def write_options(*, wal: bool) -> WriteOptions:

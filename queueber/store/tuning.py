@@ -1,0 +1,156 @@
+"""
+What an operator may choose of the storage engine, each with its default and the reason for that.
+
+What a promise rests on is not among them: recovery mode, checksums and what a
+sync means are the engine's own business.
+"""
+
+import os
+import re
+from typing import Any
+
+from attrs import field, fields, frozen
+
+from queueber.units import GIB, KIB, MIB, Unit
+
+COMPRESSION = re.compile(r"(?P<kind>none|lz4|zstd)(?::(?P<level>[0-9]{1,2}))?")
+ZSTD_LEVEL_DEFAULT = 3
+ZSTD_LEVEL_MAX = 22
+
+
+def _cores() -> int:
+    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@frozen
+class TuningOption:
+    """What there is to know about one choice, beside the reason for its default."""
+
+    name: str
+    default: Any
+    unit: Unit | None
+    """What it counts; None when it is no number."""
+
+    low: int
+    high: int
+    says: str
+    rocksdb: str
+    """What RocksDB calls it, where it can be read back."""
+
+
+def _choice(default: Any, says: str, rocksdb: str, unit: Unit | None = Unit.COUNT, low: int = 0, high: int = 0) -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"tuning": (default, unit, low, high, says, rocksdb)})
+
+
+@frozen(kw_only=True)
+class Tuning:
+    """The choices a store is opened with."""
+
+    parallelism: int = _choice(_cores(), "Threads for compactions and flushes", "", low=1, high=256)
+    """The cores: more would only take turns with the thread that decides."""
+
+    background_jobs: int = _choice(
+        _cores(), "Compactions and flushes at the same time, at most", "max_background_jobs", low=2, high=256
+    )
+    """The cores, and not twice as many: one job is always a flush, and on a small machine a third compaction takes its
+    time from the reactor, which is where throughput and latency are decided."""
+
+    write_buffer_bytes: int = _choice(
+        16 * MIB,
+        "Newest rows kept in memory before they are written as a table",
+        "write_buffer_size",
+        Unit.BYTES,
+        64 * KIB,
+        GIB,
+    )
+    """Most items are added and removed within one of these and never reach a table; and a restart reads back no more
+    log than these cover."""
+
+    write_buffers: int = _choice(4, "Such buffers, at most", "max_write_buffer_number", low=2, high=64)
+    """Four, so that a burst does not have to wait for a flush."""
+
+    log_bytes: int = _choice(
+        128 * MIB,
+        "Length of the log beyond which the oldest rows are flushed",
+        "max_total_wal_size",
+        Unit.BYTES,
+        MIB,
+        64 * GIB,
+    )
+    """A start on a full disk needs about as much room as there is log to be read, so the log is kept short."""
+
+    block_cache_bytes: int = _choice(
+        64 * MIB, "Parts of tables kept in memory, filters and indexes included", "", Unit.BYTES, MIB, 256 * GIB
+    )
+    """The heads of the queues are kept by the broker, and compaction reads round the cache: little is read twice."""
+
+    bloom_bits: int = _choice(10, "Bits a key in the filters of tables; 0 for none", "filter_policy", low=0, high=64)
+    """Ten make one look in a hundred at a table in vain.  Reads by key are those of ended leases and of recovery, and
+    for removed items the filter is the answer."""
+
+    prefix_extractor: bool = _choice(
+        False, "Let filters and memory know the table and queue that a key belongs to", "prefix_extractor", None
+    )
+    """Off: every walk here is bounded to one queue already, and nothing asks whether a queue exists at all, which is
+    all that it would answer.  Walks ask for the total order, so it does no harm."""
+
+    compression: str = _choice("lz4", "Compression of tables: none, lz4, zstd, or zstd:LEVEL", "compression", None)
+    """lz4 costs little more than copying, and rows of one producer resemble each other."""
+
+    blob_bytes: int = _choice(
+        16 * KIB,
+        "Contents from this size on lie in files of their own; 0 for none",
+        "min_blob_size",
+        Unit.BYTES,
+        0,
+        GIB,
+    )
+    """So that compaction moves a pointer instead of copying them."""
+
+    bytes_per_sync: int = _choice(
+        MIB,
+        "Of a table being written, how much is handed to the disk at a time; 0 for all at its end",
+        "bytes_per_sync",
+        Unit.BYTES,
+        0,
+        GIB,
+    )
+    """So that a commit's sync does not wait behind a whole table."""
+
+    wal_bytes_per_sync: int = _choice(
+        0, "The same for the log, beside the syncs of commits; 0 for never", "wal_bytes_per_sync", Unit.BYTES, 0, GIB
+    )
+    """Never: every commit syncs the log anyway, and with this RocksDB may leave a hole that recovery cannot pass."""
+
+    open_files: int = _choice(512, "Tables that are open at the same time", "max_open_files", low=16, high=1_000_000)
+    """RocksDB's default, all of them, would let the backlog decide how many descriptors are left for connections, and
+    would open every file at start."""
+
+    deletions_trigger: int = _choice(
+        512,
+        "Deletions among 1,024 neighbouring rows that have a table compacted early; 0 for never",
+        "",
+        low=0,
+        high=1_024,
+    )
+    """The head of a queue is nothing but deletions, and a walk that begins there has to step over each one."""
+
+
+TUNING_OPTIONS = tuple(TuningOption(each.name, *each.metadata["tuning"]) for each in fields(Tuning))
+"""All choices, in the order in which they are told."""
+
+DEFAULT_TUNING = Tuning()
+
+
+def read_compression(text: str) -> str:
+    """
+    *text*, if it names a compression.
+
+    Raises:
+        ValueError: it does not.
+    """
+    found = COMPRESSION.fullmatch(text)
+    level = int(found["level"]) if found and found["level"] else None
+    if not found or (level is not None and (found["kind"] != "zstd" or not 1 <= level <= ZSTD_LEVEL_MAX)):
+        raise ValueError(f"is {text!r}; it must be none, lz4, zstd, or zstd: and a level from 1 to {ZSTD_LEVEL_MAX}")
+    return text

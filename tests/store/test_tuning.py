@@ -1,0 +1,83 @@
+"""What an operator may choose of the engine reaches RocksDB, and is read back from it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from queueber.errors import StorageError
+from queueber.store import Durability, open_store
+from queueber.store.engine import DB, tuning
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, read_compression
+from queueber.units import quantity
+
+STORAGE_PAGE = (Path(__file__).parents[2] / "docs" / "storage.md").read_text()
+
+CHOICES = [
+    Tuning(parallelism=3, background_jobs=5),
+    Tuning(write_buffer_bytes=1 << 20, write_buffers=6, log_bytes=3 << 20),
+    Tuning(block_cache_bytes=1 << 20, bloom_bits=0, open_files=64),
+    Tuning(prefix_extractor=True),
+    Tuning(compression="none"),
+    Tuning(compression="zstd:9"),
+    Tuning(compression="zstd", blob_bytes=100),
+    Tuning(blob_bytes=0, bytes_per_sync=0, wal_bytes_per_sync=4096),
+    Tuning(deletions_trigger=0),
+]
+
+
+@pytest.mark.parametrize("choices", [DEFAULT_TUNING, *CHOICES], ids=str)
+def test_what_was_chosen_is_in_force(tmp_path, choices):
+    for _ in range(2):
+        store = open_store(tmp_path / "data", durability=Durability.OS, tuning=choices)
+        store.close()
+    found = tuning.in_force(tmp_path / "data" / "db")
+    assert {name: found[name] for name in tuning.expected(choices)} == tuning.expected(choices)
+
+
+def test_zstd_takes_its_level(tmp_path):
+    open_store(tmp_path / "data", tuning=Tuning(compression="zstd:9")).close()
+    text = max((tmp_path / "data" / "db").glob("OPTIONS-*"), key=lambda file: file.name).read_text()
+    assert re.search(r"^\s*compression_opts=\{.*level=9;", text, re.MULTILINE)
+
+
+def test_an_engine_that_does_not_run_as_told_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setitem(tuning.ALWAYS, "max_bgerror_resume_count", "7")
+    with pytest.raises(StorageError, match="does not run as it was told to: max_bgerror_resume_count is 0 and not 7"):
+        open_store(tmp_path / "data")
+    monkeypatch.undo()
+    open_store(tmp_path / "data").close()
+
+
+def test_walks_see_every_row_with_a_prefix_extractor_too(tmp_path):
+    with DB.tuned(tmp_path / "db", create_if_missing=True, choices=Tuning(prefix_extractor=True)) as db:
+        rows = [(bytes([table, 0, 0, 0, queue, 7]), b"x") for table in range(5) for queue in range(50)]
+        for key, value in rows:
+            db.put(key, value)
+        db.compact_range()
+        assert list(db.iterator()) == rows
+        assert list(db.iterator(start=rows[3][0], stop=rows[200][0])) == rows[3:200]
+        assert list(db.iterator(reverse=True)) == rows[::-1]
+
+
+@pytest.mark.parametrize("text", ["none", "lz4", "zstd", "zstd:1", "zstd:22"])
+def test_a_compression_is_taken(text):
+    assert read_compression(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "zstd:0", "zstd:23", "lz4:3", "snappy"])
+def test_another_is_refused(text):
+    with pytest.raises(ValueError, match="must be none, lz4, zstd"):
+        read_compression(text)
+
+
+def test_the_table_in_the_docs_is_the_code_s():
+    for option in TUNING_OPTIONS:
+        name = f"storage-{option.name.replace('_', '-')}"
+        if option.name in ("parallelism", "background_jobs"):
+            default = "the cores, at least 2"
+        elif option.unit is None:
+            default = {False: "no"}.get(option.default, option.default)
+        else:
+            default = quantity(option.default, option.unit)
+        assert f"| `{name}` | {default} | {option.says} |" in STORAGE_PAGE
