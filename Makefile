@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test fast lint types layers bench hostile clean
+.PHONY: serve test fast lint types layers bench hostile fuzz guided clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -37,6 +37,14 @@ bench: $(READY)
 
 hostile: $(READY)
 	$(BIN)/python tests/hostile/report.py
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/run.py
+
+# atheris is an extra of its own: it has no wheel for every machine that Queueber runs on.
+guided: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	for target in framing codec conversation whole; do $(BIN)/python tests/fuzz/guided.py $$target -max_total_time=60 || exit 1; done
 
 clean:
 	rm -rf $(VENV) dist build

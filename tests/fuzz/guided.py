@@ -13,7 +13,7 @@ from random import Random
 
 import atheris
 
-with atheris.instrument_imports(include=["queueber.wire", "queueber.errors"]):
+with atheris.instrument_imports(include=["queueber"]):
     from targets import TARGETS
 
 from conversations import replies, requests
