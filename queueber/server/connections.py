@@ -17,6 +17,7 @@ from queueber.limits import Limits
 from queueber.server.buffers import Buffers, Holder
 from queueber.server.patience import FIRST_MESSAGE, Awaited, Patience
 from queueber.server.throttle import Throttle
+from queueber.wire import ConnectionStats
 
 
 class Connected(Awaited, Holder, Protocol):
@@ -24,6 +25,20 @@ class Connected(Awaited, Holder, Protocol):
 
     host: str | None
     """The peer's address, if it has one."""
+
+    request_bytes: int
+    """Length of its adds that wait for the disk."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held for the peer: of a message that has begun, and of replies that it has not taken."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing is read from it because it takes no replies."""
+
+    def usage(self) -> ConnectionStats:
+        """What the peer's calls take up at the moment."""
 
     def close(self) -> None:
         """Send what was said, and end it."""

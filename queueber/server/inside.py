@@ -15,6 +15,7 @@ from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
+from queueber.server.dispatcher import Dispatcher
 from queueber.server.load import Lag
 from queueber.server.methods import Methods
 from queueber.server.survey import Survey, Surveyor
@@ -70,6 +71,7 @@ class Inside:
     store: Engine
     pool: Pool
     committer: Committer
+    dispatcher: Dispatcher
     methods: Methods
     connections: Connections
     sweeper: Sweeper
