@@ -157,10 +157,14 @@ class Polls:
         if not self._leases_full:
             self._stirred |= self._starved
             self._starved = {}
-        stirred, self._stirred = self._stirred, {}
+        stirred, self._stirred = list(self._stirred), {}
         plans = []
         served: dict[Queue, None] = {}
-        for queue in stirred:
+        for at, queue in enumerate(stirred):
+            if budget.spent and budget.exhausted and not self._leases_full:
+                # Looking at all that this claim cannot come to would make every claim as long as the line of queues.
+                self._stirred = dict.fromkeys(stirred[at:]) | self._stirred
+                break
             plan = self.serve(queue, now, budget)
             if plan is not None:
                 plans.append(plan)

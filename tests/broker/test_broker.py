@@ -805,6 +805,30 @@ def test_a_queue_that_is_always_busy_does_not_starve_the_others(make_bench):
     assert "other" in served
 
 
+def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_bench):
+    """A peer that lets a poll wait at each of ten thousand queues must not make every claim as long as that."""
+    bench = make_bench(ClaimBounds(polls=2))
+    names = [f"q{number}" for number in range(50)]
+    for name in names:
+        bench.poll(name=name, wait=None)
+    bench.distribute()
+    for name in names:
+        bench.add(b"x", name=name)
+    polls, looked = bench.broker.polls, []
+    serve = polls.serve
+    polls.serve = lambda queue, now, budget: looked.append(queue.name) or serve(queue, now, budget)
+
+    for first in range(0, 50, 2):
+        looked.clear()
+        for plan in polls.distribute(bench.now):
+            bench.submit(plan)
+        assert looked == names[first : first + 2]
+        bench.sync()
+
+    assert polls.waiting == 0
+    assert not polls.stirred
+
+
 def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(bench):
     slow = bench.poll(wait=None, peer="slow")
     lapsed = bench.poll(wait=10, peer="slow")
