@@ -1,9 +1,13 @@
 """``python -m queueber.cli``, and the console script ``queueber``."""
 
+from queueber.cli.care import backup, recover, restore, verify
 from queueber.cli.commands import queueber
 from queueber.cli.config import config
+from queueber.cli.door import check, stats
+from queueber.cli.inspecting import inspect
 
-queueber.add_command(config)
+for command in (config, backup, restore, verify, inspect, recover, stats, check):
+    queueber.add_command(command)
 
 
 def main() -> None:

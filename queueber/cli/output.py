@@ -37,7 +37,7 @@ def batch_text(batch: Batch) -> str:
     if not batch.items:
         return "no items"
     lines = [f"lease {uuid(batch.lease)} until {_moment(batch.deadline)}"]
-    lines += [f"item {uuid(item.id)} attempt {item.attempt}: {_printable(item.contents)}" for item in batch.items]
+    lines += [f"item {uuid(item.id)} attempt {item.attempt}: {printable(item.contents)}" for item in batch.items]
     return "\n".join(lines)
 
 
@@ -58,7 +58,8 @@ def _moment(at: WallMs) -> str:
         return f"{at} ms"
 
 
-def _printable(contents: bytes) -> str:
+def printable(contents: bytes) -> str:
+    """*contents* for a person."""
     encoded = _encoded(contents)
     text = encoded["contents"]
     if encoded["encoding"] == "base64":

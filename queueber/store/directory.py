@@ -151,6 +151,18 @@ def kept_still(path: Path) -> Iterator[None]:
     if not (path / READY).is_file():
         raise refusal(path, f"it is not a data directory of Queueber's, or not a whole one: {READY!r} is missing")
     _check_usable(path)
+    with not_held(path):
+        yield
+
+
+@contextmanager
+def not_held(path: Path) -> Iterator[None]:
+    """
+    The same for a directory in any state, a damaged one for instance.
+
+    Raises:
+        StorageError: a server holds it.
+    """
     try:
         lock = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

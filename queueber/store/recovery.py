@@ -14,7 +14,7 @@ from attrs import frozen
 
 from queueber.errors import StorageError
 from queueber.store.copying import link_files, sync_files, viewing
-from queueber.store.directory import DATABASE, SYNCED, claim, kept_still, refusal, sync_path
+from queueber.store.directory import DATABASE, SYNCED, claim, kept_still, not_held, refusal, sync_path
 from queueber.store.engine import DB
 from queueber.store.keys import LEASES, QUEUES, TIME_KEY
 from queueber.store.kv import KeyValue
@@ -128,7 +128,7 @@ def put_in_place(made: Path, path: Path, kept: Path) -> None:
     Raises:
         StorageError: a server holds *path*, or it cannot be renamed, being a mount point for one; nothing was changed.
     """
-    with kept_still(path):
+    with not_held(path):
         if kept.exists():
             raise refusal(kept, "it is there already")
         try:

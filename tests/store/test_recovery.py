@@ -8,7 +8,7 @@ import pytest
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import StorageError
-from queueber.store import open_store, put_in_place, salvage, verify
+from queueber.store import copy_directory, open_store, put_in_place, salvage, verify
 
 MAIL = QueueNumber(1)
 COMMITS = 20
@@ -130,6 +130,18 @@ def test_what_is_kept_goes_over_nothing(crashed, beside, tmp_path):
     with pytest.raises(StorageError, match="it is there already"):
         put_in_place(found.path, crashed, tmp_path / "damaged")
     assert crashed.exists()
+
+
+def test_what_is_replaced_may_be_in_any_state(crashed, data_copy, tmp_path):
+    (crashed / "db" / "CURRENT").unlink()
+    put_in_place(data_copy, crashed, tmp_path / "damaged")
+    assert verify(crashed).items == COMMITS
+
+
+@pytest.fixture
+def data_copy(crashed, tmp_path):
+    copy_directory(crashed, tmp_path / "copy")
+    return tmp_path / "copy"
 
 
 def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):

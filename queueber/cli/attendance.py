@@ -1,0 +1,109 @@
+"""What long and grave commands have in common: asking first, telling how far they are, and how they end."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, Self, TextIO
+
+import click
+
+from queueber.errors import StorageError
+
+EXIT_UNREADABLE: Final = 74
+"""A directory cannot be used or read: ``sysexits.h``."""
+
+PATIENCE_SECONDS: Final = 2.0
+"""Whoever waits for longer wants to know for how long."""
+
+data_dir_option = click.option(
+    "--data-dir",
+    "-d",
+    type=click.Path(path_type=Path),
+    default="./queueber-data",
+    show_default=True,
+    envvar="QUEUEBER_DATA_DIR",
+    show_envvar=True,
+    help="The server's data directory.",
+)
+
+yes_option = click.option("--yes", is_flag=True, help="Do it without asking.")
+
+directory = click.Path(path_type=Path)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person is at the other end."""
+    return stream.isatty()
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """
+    Go on only if somebody agrees, or has agreed beforehand with *yes*.
+
+    Raises:
+        click.UsageError: there is nobody to ask.
+        click.Abort: the answer is no.
+    """
+    if yes:
+        return
+    if not is_terminal(sys.stdin):
+        raise click.UsageError(f"{question}  There is no terminal to ask on; --yes is the answer.")
+    click.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def unreadable_ends_with_74() -> Iterator[None]:
+    """A directory that cannot be used is told in one line, and the process ends with its status."""
+    try:
+        yield
+    except (StorageError, OSError) as why:
+        click.echo(f"queueber: {' '.join(str(why).split())}", err=True)
+        sys.exit(EXIT_UNREADABLE)
+
+
+class Progress:
+    """How far a long command is, on a terminal and not at once; a `queueber.store.copying.Progress`."""
+
+    def __init__(self, label: str, seconds: Callable[[], float] = monotonic) -> None:
+        """*seconds* is a clock."""
+        self._label = label
+        self._seconds = seconds
+        self._began = seconds()
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """*done* of *total* is."""
+        if self._bar is None:
+            if not total or self._seconds() - self._began < PATIENCE_SECONDS or not is_terminal(sys.stderr):
+                return
+            self._bar = click.progressbar(length=total, label=self._label, file=sys.stderr)
+        self._bar.length = total
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the line."""
+        if self._bar is not None:
+            self._bar.render_finish()
+
+
+def moment(ms: int | None) -> str:
+    """A point in queue time, for a person."""
+    if ms is None:
+        return "no known time"
+    try:
+        return datetime.fromtimestamp(ms / 1_000, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{ms} ms"
+
+
+def stamp() -> str:
+    """What tells names apart that are made at different times."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

@@ -1,0 +1,180 @@
+"""
+Looking after data: ``queueber backup``, ``restore``, ``verify`` and ``recover``.
+
+None of them changes the directory it reads, and what is replaced is kept
+under another name.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+from twisted.internet.task import LoopingCall
+
+from queueber.cli.attendance import (
+    Progress,
+    confirm,
+    data_dir_option,
+    directory,
+    moment,
+    stamp,
+    unreadable_ends_with_74,
+    yes_option,
+)
+from queueber.cli.door import EXIT_FINDINGS, Running, control_socket, through
+from queueber.client import Client
+from queueber.store import copy_directory, kept_still, put_in_place, salvage
+from queueber.store import verify as verify_directory
+from queueber.store.recovery import Salvage
+from queueber.store.verification import Verified
+
+PROGRESS_SECONDS = 0.5
+
+
+@click.command()
+@click.argument("target", metavar="DIR", type=directory)
+@data_dir_option
+@click.pass_obj
+def backup(server: Running, target: Path, data_dir: Path) -> None:
+    """
+    Put everything a server has committed so far into DIR, which must not exist or be empty.
+
+    The server goes on meanwhile.  If none runs, its directory is copied.
+    """
+    if control_socket(data_dir).is_socket():
+        with Progress("Copying") as progress:
+
+            async def work(client: Client) -> None:
+                async def ask() -> None:
+                    progress(*await client.admin.backup_progress())
+
+                asking = LoopingCall(ask)
+                asking.start(PROGRESS_SECONDS, now=False).addErrback(lambda _: None)
+                try:
+                    await client.admin.backup(target)
+                finally:
+                    if asking.running:
+                        asking.stop()
+
+            through(server, data_dir, work)
+    else:
+        with unreadable_ends_with_74(), Progress("Copying") as progress:
+            copy_directory(data_dir, target, progress)
+    click.echo(f"backed up to {target}")
+
+
+@click.command()
+@click.argument("source", metavar="BACKUP", type=directory)
+@click.argument("target", metavar="DIR", type=directory)
+@click.option("--replace", is_flag=True, help="DIR may hold data; it is kept, under another name.")
+@yes_option
+def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
+    """
+    Make DIR a data directory with what BACKUP holds, which is verified first and stays as it is.
+
+    What was removed since then is there again, and leases are as they were.
+    """
+    with unreadable_ends_with_74():
+        found = _verified(source)
+        if found.findings:
+            _tell_findings(found)
+            raise click.ClickException(f"{source} is not restored: it is not sound")
+        click.echo(f"{source}: {found.items:,} items in {found.queues:,} queues as of {moment(found.as_of)}", err=True)
+        taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
+        if taken and not replace:
+            raise click.ClickException(f"{target} is not empty; with --replace it is kept under another name")
+        confirm(
+            "Items that were removed since then will be there again, those added since will not, and leases will be as"
+            " they were then.  Restore it?",
+            yes=yes,
+        )
+        made = target.with_name(f"{target.name}.restored-{stamp()}") if taken else target
+        with Progress("Copying") as progress:
+            copy_directory(source, made, progress)
+        if taken:
+            kept = target.with_name(f"{target.name}.replaced-{stamp()}")
+            put_in_place(made, target, kept)
+            click.echo(f"what was in {target} is in {kept}")
+    click.echo(f"restored to {target}")
+
+
+@click.command()
+@click.argument("path", metavar="DIR", type=directory)
+def verify(path: Path) -> None:
+    """
+    Look at every row of DIR, a data directory that no server holds or a backup, and at what they say together.
+
+    Exit status 0 if nothing is wrong, 1 if something is, 74 if DIR cannot be read at all.
+    """
+    with unreadable_ends_with_74():
+        found = _verified(path)
+    _tell_findings(found)
+    click.echo(
+        f"{found.items:,} items, {found.leases:,} leases and {found.queues:,} queues as of {moment(found.as_of)}: "
+        + (f"{len(found.findings) + found.more:,} findings" if found.findings else "nothing is wrong")
+    )
+    if found.findings:
+        sys.exit(EXIT_FINDINGS)
+
+
+def _verified(path: Path) -> Verified:
+    with Progress("Verifying") as progress:
+        return verify_directory(path, progress)
+
+
+def _tell_findings(found: Verified) -> None:
+    for finding in found.findings:
+        click.echo(finding)
+    if found.more:
+        click.echo(f"and {found.more:,} more")
+
+
+@click.command()
+@click.argument("path", metavar="DIR", type=directory)
+@yes_option
+def recover(path: Path, yes: bool) -> None:
+    """
+    Make DIR usable again when its log is damaged, after showing what that loses.
+
+    It is tried on a copy.  The damaged directory is kept under another name.
+    """
+    path = path.absolute()
+    beside = path.with_name(f"{path.name}.recovered-{stamp()}")
+    with unreadable_ends_with_74(), kept_still(path):
+        found = salvage(path, beside)
+        if found is None:
+            click.echo(f"{path} is not damaged: a server can start on it as it is")
+            return
+        _tell_loss(found)
+        try:
+            confirm("Put what is left in its place?", yes=yes)
+        except BaseException:
+            shutil.rmtree(beside)
+            raise
+        kept = path.with_name(f"{path.name}.damaged-{stamp()}")
+        put_in_place(beside, path, kept)
+    click.echo(f"{path} is usable again; the damaged one is {kept}")
+
+
+def _tell_loss(found: Salvage) -> None:
+    """What recovery costs."""
+    click.echo(f"damage: {found.why}")
+    for dropped in found.dropped:
+        click.echo(f"left out of the log: {dropped}")
+    click.echo(
+        f"what is left: {found.items:,} items in {found.queues:,} queues and {found.leases:,} leases, as of"
+        f" {moment(found.as_of)}; the last write is number {found.reached:,}"
+    )
+    if found.noted is None:
+        click.echo("what of the lost was acknowledged is not known: nothing tells how far the log went")
+    elif found.acknowledged_lost:
+        click.echo(
+            f"LOST: acknowledged writes.  Number {found.noted:,} was on disk, so at least"
+            f" {found.acknowledged_lost:,} row writes are gone"
+        )
+    else:
+        click.echo(
+            f"nothing that is known to have been acknowledged is lost: the log is noted to have been on disk up to"
+            f" {found.noted:,}; what was acknowledged in the second after that note may be"
+        )

@@ -1,0 +1,91 @@
+"""Through a server's control socket: ``queueber stats`` and ``queueber check``, and the way there."""
+
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import click
+from attrs import asdict
+
+from queueber.cli.attendance import data_dir_option
+from queueber.client import Client
+from queueber.store import CONTROL
+from queueber.units import Unit, quantity
+
+T = TypeVar("T")
+
+EXIT_FINDINGS = 1
+
+
+class Running(Protocol):
+    """What runs work against the server at an address."""
+
+    def run(self, address: str, work: Callable[[Client], Awaitable[Any]], tls: None = None, /) -> Any:  # noqa: ANN401
+        """The result of *work*."""
+
+
+def control_socket(data_dir: Path) -> Path:
+    """Where the server that holds *data_dir* can be spoken to, if there is one."""
+    return data_dir.absolute() / CONTROL
+
+
+def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[T]]) -> T:
+    """
+    The result of *work* with the server that holds *data_dir*.
+
+    Raises:
+        click.ClickException: there is none.
+    """
+    socket = control_socket(data_dir)
+    if not socket.is_socket():
+        raise click.ClickException(f"no server runs on {data_dir}: there is no {socket}")
+    escaped = os.fspath(socket).replace("\\", "\\\\").replace(":", "\\:")
+    result: T = server.run(f"unix:path={escaped}", work)
+    return result
+
+
+@click.command()
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_obj
+def stats(server: Running, data_dir: Path, as_json: bool) -> None:
+    """Print how much a running server holds of everything."""
+    found = asdict(through(server, data_dir, lambda client: client.admin.stats()))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    hits = found.pop("limit_hits")
+    for name, value in found.items():
+        click.echo(f"{name:<16} {_figure(name, value)}")
+    for name, count in sorted(hits.items()):
+        click.echo(f"limit {name} was hit {count:,} times")
+
+
+def _figure(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int):
+        return str(value)
+    if name.endswith("_ms"):
+        return f"{value / 1_000:,.1f} s"
+    return quantity(value, Unit.BYTES) if name.endswith("_bytes") else f"{value:,}"
+
+
+@click.command()
+@data_dir_option
+@click.pass_obj
+def check(server: Running, data_dir: Path) -> None:
+    """
+    Let a running server compare its memory with itself; exit status 1 if something is wrong.
+
+    It serves nobody meanwhile: seconds, with a million leased items.
+    """
+    checked = through(server, data_dir, lambda client: client.admin.check())
+    for finding in checked.findings:
+        click.echo(finding)
+    if checked.findings:
+        sys.exit(EXIT_FINDINGS)
+    click.echo(f"nothing is wrong; looking took {checked.took_ms / 1_000:.3f} s")

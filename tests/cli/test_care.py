@@ -1,0 +1,330 @@
+"""The commands that look after data, on real directories."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+from twisted.internet.defer import ensureDeferred, succeed
+
+from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import PutItem, PutLease, PutQueue
+from queueber.cli.__main__ import queueber
+from queueber.cli.attendance import PATIENCE_SECONDS, Progress, moment
+from queueber.store import open_store, verify
+from queueber.units import WallMs
+from queueber.wire.admin import Checked, ServerStats
+
+MAIL = QueueNumber(1)
+COMMITS = 20
+
+
+class Server:
+    """Stands for one that runs: answers what an administrator asks."""
+
+    def __init__(self):
+        self.asked = []
+        self.findings = []
+        self.admin = SimpleNamespace(
+            stats=lambda: succeed(
+                ServerStats(version="9", uptime_ms=1500, items=7, free_bytes=1 << 30, limit_hits={"queues": 2})
+            ),
+            check=lambda: succeed(Checked(self.findings, 3)),
+            backup=self.backup,
+            backup_progress=lambda: succeed((0, 0)),
+        )
+
+    def backup(self, target):
+        self.asked.append(target)
+        return succeed(None)
+
+    def run(self, address, work, tls=None):
+        self.asked.append(address)
+        results = []
+        ensureDeferred(work(self)).addBoth(results.append)
+        return results[0]
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+def shell(server):
+    def shell(*arguments, answer="", **environment):
+        return CliRunner(env=environment).invoke(queueber, list(map(str, arguments)), input=answer, obj=server.run)
+
+    return shell
+
+
+def item(number, contents=b"contents"):
+    return Item(Key(WallMs(number), ItemId(number.to_bytes(16, "big"))), contents, WallMs(5))
+
+
+def make(path, close=True):
+    store = open_store(path)
+    for number in range(1, COMMITS + 1):
+        store.commit(
+            [PutItem(MAIL, item(number)), PutQueue(QueueRecord(MAIL, "mail", number, 0, LOWEST))],
+            TimeMark(b"b" * 16, 1, WallMs(1_800_000_000_000)),
+        )
+        if number == COMMITS // 2:
+            store.note_synced()
+    lease = LeaseRecord(MAIL, WallMs(99), (Key(WallMs(1), ItemId((1).to_bytes(16, "big"))),))
+    store.commit([PutLease(LeaseId(b"l" * 16), lease)], TimeMark(b"b" * 16, 1, WallMs(1_800_000_000_000)))
+    if close:
+        store.close()
+    return store
+
+
+@pytest.fixture
+def data(tmp_path):
+    make(tmp_path / "data")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """What a killed server left, with one bit of its log changed after what was known to be on disk."""
+    live = make(tmp_path / "live", close=False)
+    path = tmp_path / "data"
+    path.mkdir()
+    (path / "db").mkdir()
+    for file in (tmp_path / "live").rglob("*"):
+        if file.is_file():
+            (path / file.relative_to(tmp_path / "live")).write_bytes(file.read_bytes())
+    live.close()
+    (log,) = [file for file in (path / "db").glob("*.log") if file.stat().st_size]
+    content = bytearray(log.read_bytes())
+    content[int(len(content) * 0.8)] ^= 1
+    log.write_bytes(content)
+    return path
+
+
+def content_of(path):
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+class TestBackup:
+    def test_a_running_server_is_asked_through_its_socket(self, shell, server, tmp_path, monkeypatch):
+        monkeypatch.setattr(Path, "is_socket", lambda path: True)
+        done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "da:ta")
+        assert (done.output, done.exit_code) == (f"backed up to {tmp_path / 'backup'}\n", 0)
+        assert server.asked == [f"unix:path={tmp_path}/da\\:ta/control.sock", tmp_path / "backup"]
+
+    def test_a_stopped_one_is_copied(self, shell, server, data, tmp_path):
+        done = shell("backup", tmp_path / "backup", QUEUEBER_DATA_DIR=str(data))
+        assert (done.output, done.exit_code) == (f"backed up to {tmp_path / 'backup'}\n", 0)
+        assert verify(tmp_path / "backup").items == COMMITS
+        assert server.asked == []
+
+    def test_what_cannot_be_backed_up_ends_with_74(self, shell, tmp_path):
+        done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "nothing")
+        assert (done.output.count("\n"), done.exit_code) == (1, 74)
+
+
+class TestVerify:
+    def test_sound(self, shell, data):
+        done = shell("verify", data)
+        line = "20 items, 1 leases and 1 queues as of 2027-01-15T08:00:00+00:00: nothing is wrong\n"
+        assert (done.output, done.exit_code) == (line, 0)
+
+    def test_with_findings(self, shell, data):
+        store = open_store(data)
+        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(2**60)))
+        store.close()
+        done = shell("verify", data)
+        assert done.exit_code == 1
+        finding, last = done.output.splitlines()
+        assert "it belongs to queue 9, which does not exist" in finding
+        assert last.endswith(f"as of {2**60} ms: 1 findings")
+
+    def test_more_findings_than_anybody_reads(self, shell, data):
+        store = open_store(data)
+        store.commit([PutItem(QueueNumber(9), item(50 + n)) for n in range(1_005)], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.close()
+        lines = shell("verify", data).output.splitlines()
+        assert (len(lines), lines[-2]) == (1_002, "and 5 more")
+
+    def test_unreadable(self, shell, tmp_path):
+        done = shell("verify", tmp_path)
+        assert done.exit_code == 74
+        assert "'QUEUEBER' is missing" in done.output
+
+
+class TestInspect:
+    def test_a_directory(self, shell, data):
+        before = content_of(data)
+        done = shell("inspect", "-d", data)
+        assert done.exit_code == 0
+        first, second, queue = done.output.splitlines()
+        assert "stopped in order; format 1;" in first
+        assert "last commit 2027-01-15T08:00:00+00:00; writes up to " in second
+        assert 'queue "mail": 20 items, 19 ready, 0 delayed, 1 under 1 leases; 20 added and 0 removed' in queue
+        assert content_of(data) == before
+
+    def test_the_items_of_a_queue(self, shell, data):
+        lines = shell("inspect", "-d", data, "--queue", "mail", "--limit", 2).output.splitlines()
+        assert lines == [
+            f"item 00000000-0000-0000-0000-00000000000{n} {state}, due 1970-01-01T00:00:00+00:00,"
+            f" added 1970-01-01T00:00:00+00:00, leases that ended 0, 8 bytes"
+            for n, state in ((1, "leased"), (2, "ready"))
+        ]
+        assert shell("inspect", "-d", data, "--queue", "mail", "--contents").output.count("bytes: contents\n") == 20
+
+    def test_a_queue_that_is_not_there(self, shell, data):
+        done = shell("inspect", "-d", data, "--queue", "mial")
+        assert (done.output, done.exit_code) == ("queueber: there is no queue 'mial'\n", 1)
+
+    def test_what_cannot_be_read_ends_with_74(self, shell, tmp_path):
+        assert shell("inspect", "-d", tmp_path).exit_code == 74
+
+
+class TestRestore:
+    def test_what_comes_back_is_said_and_asked_for(self, shell, data, tmp_path, monkeypatch):
+        refused = shell("restore", data, tmp_path / "new")
+        assert refused.exit_code == 1
+        assert "20 items in 1 queues as of 2027-01-15" in refused.output
+        assert "Items that were removed since then will be there again" in refused.output
+        assert "--yes is the answer" in refused.output
+        assert not (tmp_path / "new").exists()
+        done = shell("restore", data, tmp_path / "new", "--yes")
+        assert done.exit_code == 0
+        assert verify(tmp_path / "new").items == COMMITS
+
+    @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 130), ("\n", 130)])
+    def test_on_a_terminal_somebody_answers(self, shell, data, tmp_path, monkeypatch, answer, status):
+        monkeypatch.setattr("queueber.cli.attendance.is_terminal", lambda stream: True)
+        assert shell("restore", data, tmp_path / "new", answer=answer).exit_code == status
+        assert (tmp_path / "new").exists() == (status == 0)
+
+    def test_what_is_there_is_left_alone_unless_it_is_to_be_replaced(self, shell, data, tmp_path):
+        make(tmp_path / "old")
+        before = content_of(tmp_path / "old")
+        done = shell("restore", data, tmp_path / "old", "--yes")
+        assert (done.exit_code, content_of(tmp_path / "old")) == (1, before)
+        assert "is not empty; with --replace" in done.output
+        done = shell("restore", data, tmp_path / "old", "--yes", "--replace")
+        assert done.exit_code == 0
+        (kept,) = tmp_path.glob("old.replaced-*")
+        assert content_of(kept) == before
+        assert verify(tmp_path / "old").items == COMMITS
+
+    def test_an_empty_directory_is_filled(self, shell, data, tmp_path):
+        (tmp_path / "mounted").mkdir()
+        (tmp_path / "mounted" / "lost+found").mkdir()
+        assert shell("restore", data, tmp_path / "mounted", "--yes").exit_code == 0
+        open_store(tmp_path / "mounted").close()
+
+    def test_a_backup_that_is_not_sound_is_not_restored(self, shell, data, tmp_path):
+        store = open_store(data)
+        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.close()
+        done = shell("restore", data, tmp_path / "new", "--yes")
+        assert done.exit_code == 1
+        assert "it is not sound" in done.output
+        assert not (tmp_path / "new").exists()
+
+
+class TestRecover:
+    def test_a_sound_directory_needs_nothing(self, shell, data, tmp_path):
+        done = shell("recover", data)
+        assert (done.exit_code, done.output) == (0, f"{data} is not damaged: a server can start on it as it is\n")
+        assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+    def test_the_loss_is_shown_and_nothing_done_without_an_answer(self, shell, damaged, tmp_path):
+        before = content_of(damaged)
+        done = shell("recover", damaged)
+        assert done.exit_code == 1
+        for part in (
+            "damage: ",
+            "left out of the log: ",
+            "what is left: 1",
+            "nothing that is known to have been",
+            "--yes",
+        ):
+            assert part in done.output
+        assert content_of(damaged) == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "live"]
+
+    def test_told_to_it_puts_what_is_left_in_place(self, shell, damaged, tmp_path):
+        before = content_of(damaged)
+        done = shell("recover", damaged, "--yes")
+        assert done.exit_code == 0
+        assert "is usable again" in done.output
+        (kept,) = tmp_path.glob("data.damaged-*")
+        assert content_of(kept) == before
+        open_store(damaged).close()
+
+    def test_acknowledged_loss_is_shouted(self, shell, damaged):
+        (log,) = [file for file in (damaged / "db").glob("*.log") if file.stat().st_size]
+        content = bytearray(log.read_bytes())
+        content[len(content) // 10] ^= 1
+        log.write_bytes(content)
+        assert "LOST: acknowledged writes.  Number " in shell("recover", damaged).output
+
+    def test_without_a_note_nobody_knows(self, shell, damaged):
+        (damaged / "synced").unlink()
+        assert "acknowledged is not known" in shell("recover", damaged).output
+
+    def test_what_is_beyond_recovery_ends_with_74(self, shell, damaged):
+        (damaged / "db" / "CURRENT").write_text("MANIFEST-999999\n")
+        done = shell("recover", damaged, "--yes")
+        assert done.exit_code == 74
+        assert "a backup has to be restored" in done.output
+
+
+class TestThroughTheDoor:
+    @pytest.fixture(autouse=True)
+    def _socket(self, monkeypatch):
+        monkeypatch.setattr(Path, "is_socket", lambda path: True)
+
+    def test_stats(self, shell):
+        lines = shell("stats").output.splitlines()
+        assert lines[0].split() == ["version", "9"]
+        assert "uptime_ms        1.5 s" in lines
+        assert "free_bytes       1 GiB" in lines
+        assert "refusing_adds    no" in lines
+        assert lines[-1] == "limit queues was hit 2 times"
+
+    def test_stats_for_programs(self, shell):
+        assert '"items": 7' in shell("stats", "--json").output
+
+    def test_check(self, shell, server):
+        done = shell("check")
+        assert (done.output, done.exit_code) == ("nothing is wrong; looking took 0.003 s\n", 0)
+        server.findings = ["held twice"]
+        done = shell("check")
+        assert (done.output, done.exit_code) == ("held twice\n", 1)
+
+    def test_without_a_server(self, shell, monkeypatch):
+        monkeypatch.setattr(Path, "is_socket", lambda path: False)
+        done = shell("check")
+        assert done.exit_code == 1
+        assert done.output.startswith("queueber: no server runs on queueber-data: there is no /")
+
+
+def test_progress_is_shown_on_a_terminal_when_it_takes_long(monkeypatch, capsys):
+    monkeypatch.setattr("queueber.cli.attendance.is_terminal", lambda stream: True)
+    now = [0.0]
+    with Progress("Copying", lambda: now[0]) as progress:
+        progress(1, 10)
+        now[0] = PATIENCE_SECONDS
+        progress(0, 0)
+        assert capsys.readouterr().err == ""
+        progress(4, 10)
+        progress(10, 10)
+    assert "Copying" in capsys.readouterr().err
+
+
+def test_progress_is_nobody_s_in_a_pipe(capsys):
+    now = [0.0]
+    with Progress("Copying", lambda: now[0]) as progress:
+        now[0] = 100
+        progress(4, 10)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_point_in_time_that_is_none_is_shown_all_the_same():
+    assert (moment(None), moment(2**63)) == ("no known time", f"{2**63} ms")
