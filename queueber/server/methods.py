@@ -71,8 +71,8 @@ class Methods:
     """Calls that have not been answered."""
 
     calls: Calls = field(factory=Calls)
-    refuse_adds: Callable[[], None] = lambda: None
-    """Raises `Overloaded` while there is no room for adds, whatever their size."""
+    refuse_adds: Callable[[int], None] = lambda _: None
+    """Told the length of an add, and raises `Overloaded` if there is no room for it."""
 
     _handlers: dict[int, Handler] = field(init=False)
 
@@ -138,7 +138,7 @@ class Methods:
 
     def _refuse_too_much(self, waiting: int, size: int) -> None:
         limits, pending = self._limits, self._committer.pending_bytes
-        self.refuse_adds()
+        self.refuse_adds(size)
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
         if waiting and waiting + size > limits.request_bytes:

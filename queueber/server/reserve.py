@@ -19,13 +19,16 @@ from queueber.errors import Overloaded
 from queueber.units import GIB
 
 LOOK_SECONDS: Final = 1.0
-"""Between two looks.  What is added meanwhile has to fit the reserve."""
+"""Between two looks."""
+
+# A fast disk takes more than a small reserve within a second, so there is a look for each such share of it too.
+_LOOK_SHARE: Final = 16
 
 LIMIT: Final = "free_space_reserve"
 """The limit's name."""
 
 # Four times what the log and the write buffers take at most (192 MiB), rounded up: a restart writes them out, the
-# merging of table files needs room beside the old ones, and a second's adds come before the next look.
+# merging of table files needs room beside the old ones, and what is added twice, in the log and then in a table file.
 RESERVE_BYTES: Final = GIB
 
 # Of a file system that is not many times larger, that would be all, and adds would be refused on an empty disk.
@@ -65,6 +68,9 @@ class Reserve:
     space: Space = field(factory=lambda: Space(0, 0), init=False)
     """At the last look."""
 
+    _asked: int = field(default=0, init=False)
+    """Length of the adds since then."""
+
     log = Logger()
 
     @property
@@ -76,6 +82,7 @@ class Reserve:
 
     def look(self) -> None:
         """See how much is free.  What cannot be seen stays as it was."""
+        self._asked = 0
         try:
             self.space = self._measure()
         except OSError as why:
@@ -90,13 +97,16 @@ class Reserve:
             self.low = False
             self.log.info("Taking adds again: {free:,} bytes are free", free=free)
 
-    def refuse(self) -> None:
+    def refuse(self, size: int) -> None:
         """
-        Refuse an add if there is too little room.
+        Refuse an add of *size* bytes if there is too little room.
 
         Raises:
             Overloaded: there is.
         """
+        self._asked += size
+        if self._asked * _LOOK_SHARE > self.bytes > 0:
+            self.look()
         if self.low:
             raise Overloaded(
                 f"the disk has {self.space.free:,} bytes free and {self.bytes:,} are kept in reserve ({LIMIT});"

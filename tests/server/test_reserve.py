@@ -32,11 +32,11 @@ def reserve(disk):
 
 
 def test_adds_are_refused_below_the_reserve_and_not_at_it(reserve, disk):
-    reserve.refuse()
+    reserve.refuse(1)
     disk.free = 99
     reserve.look()
     with pytest.raises(Overloaded, match=r"99 bytes free and 100 are kept in reserve \(free_space_reserve\)") as told:
-        reserve.refuse()
+        reserve.refuse(1)
     assert told.value.limit == "free_space_reserve"
 
 
@@ -61,7 +61,19 @@ def test_without_a_figure_it_suits_the_file_system(total, kept):
 def test_0_is_no_reserve():
     reserve = Reserve(Disk(0), 0)
     reserve.look()
-    reserve.refuse()
+    reserve.refuse(1)
+
+
+def test_many_adds_are_not_waited_for_until_the_next_second(disk):
+    reserve = Reserve(disk, 1_600)
+    disk.free = 2_000
+    reserve.look()
+    disk.free = 0
+    reserve.refuse(100)
+    with pytest.raises(Overloaded):
+        reserve.refuse(1)
+    disk.free = 2_000
+    reserve.refuse(101)
 
 
 def test_what_cannot_be_seen_stays_as_it_was(reserve, disk):

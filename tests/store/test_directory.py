@@ -228,6 +228,8 @@ def test_wiping_leaves_an_empty_directory(path):
     (path / "db" / "000001.sst").touch()
     (path / "synced").touch()
     (path / "control.sock").touch()
+    (path / "backup.new").mkdir()
+    (path / "backup.new" / "000001.sst").touch()
     wipe(path)
     assert [entry.name for entry in path.iterdir()] == ["lock"]
     wipe(path)

@@ -1,0 +1,190 @@
+"""Data care beside real servers: the socket, backups under traffic, and a disk that fills up."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from queueber.store import verify
+from tests.process.conftest import HERE
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+
+
+def queueber(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "queueber.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def filler(step, port):
+    done = subprocess.run(
+        [sys.executable, str(HERE / "filler.py"), step, f"127.0.0.1:{port}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def content_of(path):
+    """Every file but RocksDB's own log, to which a server writes when it likes."""
+    return {
+        str(file.relative_to(path)): (file.stat().st_mtime_ns, file.stat().st_size, file.read_bytes())
+        for file in path.rglob("*")
+        if file.is_file() and file.name != "LOG"
+    }
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 400 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", str(path)], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield path
+    # Lazily, because a server that a failed test left may still be there.
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def free(path):
+    found = os.statvfs(path)
+    return found.f_bavail * found.f_frsize
+
+
+def test_the_socket_is_its_owner_s_alone_and_goes_with_the_server(start):
+    server = start()
+    assert server.port
+    socket = server.data_dir / "control.sock"
+    server.line("ControlFactory starting")
+    assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+    status, said = queueber("stats", "-d", server.data_dir)
+    assert (status, said.splitlines()[0].split()[0]) == (0, "version")
+    assert queueber("check", "-d", server.data_dir)[0] == 0
+    server.stop()
+    assert not socket.exists()
+
+
+def test_a_socket_that_a_killed_server_left_stops_nobody(start):
+    server = start()
+    server.line("ControlFactory starting")
+    server.kill()
+    assert (server.data_dir / "control.sock").is_socket()
+    status, said = queueber("stats", "-d", server.data_dir)
+    assert (status, said.count("\n")) == (1, 1)
+    again = start()
+    again.line("ControlFactory starting")
+    assert queueber("stats", "-d", server.data_dir)[0] == 0
+    again.stop()
+    wiped = start("--wipe")
+    wiped.line("ControlFactory starting")
+
+
+def test_a_path_that_is_too_long_for_a_socket_costs_the_socket_only(start, tmp_path):
+    data_dir = tmp_path / ("x" * 120)
+    server = start(data_dir=data_dir)
+    server.line("No control socket, and so no backup of the running server: .* are possible")
+    assert server.port
+    server.stop()
+    assert verify(data_dir).findings == []
+
+
+def test_a_backup_under_traffic_is_whole_and_a_server_goes_on_from_it(start, tmp_path):
+    server = start()
+    peer = subprocess.Popen(
+        [sys.executable, str(HERE / "filler.py"), "traffic", f"127.0.0.1:{server.port}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    peer.stdout.readline()
+    for number in range(3):
+        assert queueber("backup", tmp_path / f"backup{number}", "-d", server.data_dir)[0] == 0
+    told, _ = peer.communicate("")
+    done = json.loads(told)
+    assert done["added"] > done["removed"] > 0
+    found = [verify(tmp_path / f"backup{number}") for number in range(3)]
+    assert [each.findings for each in found] == [[], [], []]
+    assert 0 < found[0].items < found[2].items <= done["added"] - done["removed"] + 3
+
+    status, said = queueber("restore", tmp_path / "backup2", tmp_path / "restored", "--yes")
+    assert status == 0, said
+    restored = start(data_dir=tmp_path / "restored")
+    assert restored.line(r"Data in .*: (\d+) items")[1] == str(found[2].items)
+
+
+def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):
+    server = start()
+    status, _ = queueber("--addr", f"127.0.0.1:{server.port}", "add", "one", "two")
+    assert status == 0
+    # The note of what is on disk follows within a second.
+    deadline = time.monotonic() + 30
+    while not (server.data_dir / "synced").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before = content_of(server.data_dir)
+    status, said = queueber("inspect", "-d", server.data_dir)
+    assert status == 0
+    assert "a server runs on it" in said
+    assert 'queue "default": 2 items, 2 ready' in said
+    assert queueber("inspect", "-d", server.data_dir, "--queue", "default", "--contents")[1].count(": one\n") == 1
+    assert content_of(server.data_dir) == before
+    status, said = queueber("verify", server.data_dir)
+    assert status == 74
+    assert f"another server holds it (process {server.process.pid})" in said
+
+
+def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start, small_disk):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(100 * MIB))
+    server = start("--free-space-reserve=160MiB", data_dir=small_disk / "data")
+    filled = filler("fill", server.port)
+    assert filled["error"] == "Overloaded"
+    assert "free_space_reserve" in filled["why"]
+    assert filled["acknowledged"]
+    assert free(small_disk) > 80 * MIB
+    server.line("Refusing adds: ")
+    _, said = queueber("stats", "-d", server.data_dir)
+    assert "refusing_adds    yes" in said
+    assert "limit free_space_reserve was hit" in said
+    # Everything else goes on.
+    assert filler("drain", server.port) == {"removed": len(filled["acknowledged"])}
+    ballast.unlink()
+    assert filler("one", server.port)["attempts"]
+    server.line("Taking adds again: ")
+    server.stop()
+    assert verify(server.data_dir).findings == []
+
+
+def test_a_disk_that_is_full_ends_the_server_and_loses_nothing(start, small_disk):
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(250 * MIB))
+    server = start("--free-space-reserve=0", data_dir=small_disk / "data")
+    filled = filler("fill", server.port)
+    assert filled["error"] == "OutcomeUnknown"
+    assert server.wait() == 74
+    server.line("A commit failed, so the server ends: .*No space left on device")
+    ballast.unlink()
+    again = start("--free-space-reserve=0", data_dir=server.data_dir)
+    there = filler("count", again.port)["numbers"]
+    assert set(filled["acknowledged"]) <= set(there)
+    assert len(set(there)) == len(there)
+    again.stop()
+    assert verify(Path(server.data_dir)).findings == []
