@@ -176,6 +176,9 @@ class RpcProtocol(Protocol):
             )
         self._give_up_polls()
         self._server.broker.polls.resume(self)
+        # Connections come and go by the thousand, each with half a message of megabytes if its peer likes.
+        self._connection.end()
+        self._replies.forget()
 
     def _give_up_polls(self) -> None:
         for waiter in list(self._waiters.values()):

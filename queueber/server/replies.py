@@ -74,7 +74,16 @@ class Replies:
         self._push()
         self._changed()
 
+    def forget(self) -> None:
+        """The connection is gone: hold nothing, and nobody."""
+        self.stopProducing()
+        self._changed = _nobody
+
     def stopProducing(self) -> None:
         """The connection is on its way out; what waits will never be taken."""
         self._waiting.clear()
         self.unsent = 0
+
+
+def _nobody() -> None:
+    """There is nobody to be told."""

@@ -162,6 +162,18 @@ class Connection:
             self._closed = True
             self._out.append(encoder.abort(reason))
 
+    def end(self) -> None:
+        """
+        The stream is over, whoever ended it: close, and let go of half a message and of what was not sent.
+
+        Nothing in here refers to itself any more either, so that the memory is free as soon as nobody uses the
+        connection, and not only when the garbage collector comes by.
+        """
+        self._closed = True
+        self._framer.discard()
+        self._out.clear()
+        self._handlers.clear()
+
     def return_results(self, answer: AnswerId, content: bytes, capabilities: Sequence[object] = ()) -> None:
         """
         Answer a call of the peer's with *content*: a struct as a segment of its own.

@@ -45,6 +45,10 @@ class Framer:
         """Bytes held of a message that has begun; 0 between messages."""
         return len(self._begun)
 
+    def discard(self) -> None:
+        """Let go of a message that has begun: the stream is over."""
+        self._begun = bytearray()
+
     def feed(self, data: bytes) -> Iterator[Frame]:
         """
         The messages that *data*, the stream's next bytes, completes; in order.
@@ -61,6 +65,9 @@ class Framer:
         if self._begun:
             self._begun += data
             data = bytes(self._begun)
+            # Now, because who takes no more after a message that ends the connection would keep it otherwise.  Not
+            # cleared, but a new one: clearing would keep what the largest message so far has taken.
+            self._begun = bytearray()
         words = words_of(data)
         count = len(words)
         at, needed = 0, WORD
@@ -78,8 +85,7 @@ class Framer:
             start, stop = segments[0] if segments else (at + 1, end)
             yield Frame(data, words, start, stop, segments, self._factor * (end - at), self._factor)
             at = end
-        if self._begun or at * WORD < len(data):
-            # Not cleared, but a new one: clearing would keep what the largest message so far has taken.
+        if at * WORD < len(data):
             self._begun = bytearray(memoryview(data)[at * WORD :])
         self._needed = needed
 

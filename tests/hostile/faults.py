@@ -96,7 +96,7 @@ def flooded_while_stalled(peer):
     return overloaded
 
 
-@attack("O15", alone=True)
+@attack("O15 K8", alone=True)
 def a_starved_processor(arena):
     """The server gets what busy loops leave it; leases are measured by the clock all the same."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]

@@ -75,6 +75,34 @@ def half_an_add_and_then_nothing_at_all(arena):
     return f"{count} half adds, none applied"
 
 
+@attack("W8 W27")
+def large_messages_that_come_to_nothing(arena):
+    """Megabytes on each of many connections, cut short or to be thrown away: nothing of them stays."""
+    half, count = b"\0\0\0\0" + (1 << 20).to_bytes(4, "little") + bytes(8 << 20 >> 1), 0
+    keeper = arena.connect()
+    keeper.bootstrap()
+    arena.forget_peak()
+    before = arena.memory()
+    for number in turns(arena):
+        peer = Peer(arena.port)
+        peer.send(cases.LARGE if number % 2 else half)
+        (peer.reset if number % 3 else peer.close)()
+        count += 1
+        if count == 100:
+            break
+        # One at a time.  How much many may hold at once is another limit's.
+        keeper.bootstrap()
+    while count < 60:
+        peer = Peer(arena.port)
+        peer.send(half)
+        peer.close()
+        keeper.bootstrap()
+        count += 1
+    grown = arena.memory("VmHWM") - before
+    assert grown < 150
+    return f"{count} messages of 4 to 10 MB; {grown:.0f} MiB more memory"
+
+
 def encoder_size(said):
     """Length of the last message in what was said."""
     at = 0
@@ -85,7 +113,7 @@ def encoder_size(said):
         at += size
 
 
-@attack("W3-W7 W9-W27 R1-R13 R17 R21 R22 S5-S11")
+@attack("W3-W7 W9-W11 W13-W27 R1-R13 R17 R21 R22")
 def every_message_of_the_catalogue(arena):
     count = 0
     for _ in turns(arena):

@@ -160,6 +160,14 @@ def test_a_delay_is_never_shorter_than_asked_whatever_the_moment(moment):
     assert len(hand.poll().items) == 1
 
 
+def test_an_add_that_is_repeated_is_two_items(hand):
+    """Whoever did not hear the reply cannot know better."""
+    content = adding(b"once more")
+    hand.call(wire.ADD, content)
+    hand.call(wire.ADD, content)
+    assert [bytes(item.contents) for item in hand.poll(count=3).items] == [b"once more"] * 2
+
+
 def test_a_lease_may_be_held_as_long_as_somebody_extends_it(hand):
     hand.add(b"a")
     lease = hand.poll(lease=60_000).lease

@@ -1,0 +1,70 @@
+"""The page that lists all of this: every entry has its row, and every proof that it names is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.attacks import ATTACKS
+from tests.hostile.cases import CASES
+
+TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parent / "docs" / "hostile-input.md"
+ENTRIES = [
+    f"{letter}{number}"
+    for letter, last in zip("WRSOK", (27, 22, 21, 15, 10), strict=True)
+    for number in range(1, last + 1)
+]
+
+ROWS = {
+    cells[0]: cells[1:]
+    for line in PAGE.read_text().splitlines()
+    if re.match(r"\| [WRSOK]\d+ \|", line)
+    for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
+}
+
+
+def functions(path):
+    """All tests of a file, those of classes with their class."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}::{each.name}" for each in node.body if isinstance(each, ast.FunctionDef))
+
+
+def spread(entries):
+    """`W3-W5` is three entries."""
+    for entry in entries:
+        first, _, last = entry.partition("-")
+        yield from (f"{first[0]}{number}" for number in range(int(first[1:]), int((last or first)[1:]) + 1))
+
+
+def test_every_entry_has_one_row_in_order():
+    rows = re.findall(r"^\| ([WRSOK]\d+) \|", PAGE.read_text(), flags=re.MULTILINE)
+    assert rows == ENTRIES
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_proof_that_is_named_is_there(entry):
+    _, outcome, proof = ROWS[entry]
+    assert outcome
+    tests, attacks = re.findall(r"`([^`]+)`", proof), re.findall(r"\*([^*]+)\*", proof)
+    assert tests or attacks
+    for test in tests:
+        if test == "cases":
+            assert entry in {case.entry for case in CASES}
+        elif test.startswith("python "):
+            assert (TESTS.parent / test.split()[1]).exists()
+        else:
+            file, _, name = test.partition("::")
+            assert name in functions(TESTS / f"{file}.py"), test
+    for attack in attacks:
+        assert entry in spread(ATTACKS[attack].entries), attack
+
+
+def test_every_attack_and_every_case_is_on_the_page():
+    named = {attack for _, _, proof in ROWS.values() for attack in re.findall(r"\*([^*]+)\*", proof)}
+    assert ATTACKS.keys() - named == {"every message of the catalogue"}
+    assert {case.entry for case in CASES} == {entry for entry, row in ROWS.items() if "`cases`" in row[-1]}

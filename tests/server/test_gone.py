@@ -1,0 +1,42 @@
+"""Of a connection that is gone nothing stays, and nobody has to look for it."""
+
+import gc
+import weakref
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from queueber.testing import InProcessServer
+from queueber.wire import encoder
+from queueber.wire.framing import framed
+
+
+@pytest.fixture(autouse=True)
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+HALF = framed(bytes(1 << 20))[:-1]
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [b"", HALF, encoder.abort("enough"), b"\xff" * 8, b"".join(encoder.bootstrap(number) for number in range(1, 50))],
+    ids=["nothing", "half", "abort", "garbage", "bootstraps"],
+)
+def test_its_memory_is_free_without_the_garbage_collector(last_words):
+    server = InProcessServer()
+    protocol, transport = server.connect()
+    protocol.dataReceived(encoder.bootstrap(0))
+    protocol.dataReceived(last_words)
+    server.settle()
+    protocol.connectionLost(Failure(ConnectionDone()))
+    transport.producer = None
+    left = weakref.ref(protocol), weakref.ref(protocol._connection)
+    del protocol, transport
+
+    assert [each() for each in left] == [None, None]
