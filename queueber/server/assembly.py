@@ -9,17 +9,15 @@ from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker
 from queueber.limits import Limits
-from queueber.server.admin import AdminMethods
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
-from queueber.server.control import ControlFactory, control_factory
+from queueber.server.control import ControlFactory, control_beside
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.methods import Methods
@@ -107,17 +105,5 @@ def assemble(
     reserve = Reserve(partial(space_of, settings.data_dir), settings.free_space_reserve)
     methods.refuse_adds = reserve.refuse
     timers.append(watching(reactor, reserve))
-    admin = AdminMethods(
-        reactor=reactor,
-        methods=methods,
-        broker=broker,
-        committer=committer,
-        connections=connections,
-        reserve=reserve,
-        store=store,
-        run=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
-        flush=outbox.flush,
-    )
-    return Running(
-        store, factory, committer, dispatcher, broker, timers, control=control_factory(factory, admin), reserve=reserve
-    )
+    control = control_beside(factory, reactor, committer, reserve, store)
+    return Running(store, factory, committer, dispatcher, broker, timers, control, reserve)

@@ -1,16 +1,20 @@
 """The control socket: the local administrator's door, in the data directory."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from queueber.server.admin import AdminMethods
+from queueber.server.admin import AdminMethods, Backed
+from queueber.server.committer import Committer
 from queueber.server.methods import Methods
 from queueber.server.protocol import RpcFactory, RpcProtocol
+from queueber.server.reserve import Reserve
 from queueber.store import CONTROL
 
 SOCKET_MODE: Final = 0o600
@@ -34,6 +38,28 @@ def control_factory(public: RpcFactory, admin: AdminMethods) -> ControlFactory:
     # It stands where the ordinary methods do, and does for a connection what they do.
     methods = cast(Methods, admin)
     return ControlFactory(public.broker, methods, public.dispatcher, public.outbox, public.connections, public.limits)
+
+
+def control_beside(
+    public: RpcFactory,
+    reactor: Any,  # noqa: ANN401
+    committer: Committer,
+    reserve: Reserve,
+    store: Backed,
+) -> ControlFactory:
+    """The same with a backup's work on the reactor's own threads, which have little else to do."""
+    admin = AdminMethods(
+        reactor=reactor,
+        methods=public.methods,
+        broker=public.broker,
+        committer=committer,
+        connections=public.connections,
+        reserve=reserve,
+        store=store,
+        run=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        flush=public.outbox.flush,
+    )
+    return control_factory(public, admin)
 
 
 def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Logger) -> IListeningPort | None:  # noqa: ANN401

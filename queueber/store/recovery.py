@@ -21,7 +21,7 @@ from queueber.store.kv import KeyValue
 from queueber.store.records import decode_queue, decode_time
 from queueber.store.synced import SyncedFile
 
-_DROPPED: Final = re.compile(r"\S+\.log: dropping \d+ bytes.*")
+_DROPPED: Final = re.compile(r"[0-9]+\.log: dropping [0-9]+ bytes.*")
 """What RocksDB tells its own log of a part it leaves out."""
 
 
