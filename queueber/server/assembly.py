@@ -9,6 +9,7 @@ from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -102,7 +103,8 @@ def assemble(
     marks = TimerService(SYNC_MARK_SECONDS, note_synced)
     marks.clock = reactor
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
-    reserve = Reserve(partial(space_of, settings.data_dir), settings.free_space_reserve)
+    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
+    reserve = Reserve(partial(space_of, settings.data_dir), settings.free_space_reserve, make_room)
     methods.refuse_adds = reserve.refuse
     timers.append(watching(reactor, reserve))
     control = control_beside(factory, reactor, committer, reserve, store)

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from attrs import define, field
 from twisted.application.internet import TimerService
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from queueber.errors import Overloaded
 from queueber.units import GIB
@@ -23,6 +25,9 @@ LOOK_SECONDS: Final = 1.0
 
 # A fast disk takes more than a small reserve within a second, so there is a look for each such share of it too.
 _LOOK_SHARE: Final = 16
+
+# Each time makes a table file, however small.
+_REST_TICKS: Final = 5
 
 LIMIT: Final = "free_space_reserve"
 """The limit's name."""
@@ -62,6 +67,9 @@ class Reserve:
     _wanted: int | None
     """Bytes; 0 for no reserve, None for what suits the file system."""
 
+    _make_room: Callable[[], Deferred[None]] = field(default=lambda: succeed(None))
+    """Lets go of the space of what was removed; fires when that is done."""
+
     low: bool = field(default=False, init=False)
     """Too little is free."""
 
@@ -70,6 +78,10 @@ class Reserve:
 
     _asked: int = field(default=0, init=False)
     """Length of the adds since then."""
+
+    _making: bool = field(default=False, init=False)
+    _rest: int = field(default=0, init=False)
+    """Ticks until room may be made again."""
 
     log = Logger()
 
@@ -97,6 +109,20 @@ class Reserve:
             self.low = False
             self.log.info("Taking adds again: {free:,} bytes are free", free=free)
 
+    def tick(self) -> None:
+        """Look, and make room if there is none.  To be called every `LOOK_SECONDS`."""
+        self.look()
+        self._rest = max(0, self._rest - 1)
+        if self.low and not self._rest and not self._making:
+            self._rest, self._making = _REST_TICKS, True
+            self._make_room().addErrback(self._no_room).addBoth(self._room_made)
+
+    def _no_room(self, failure: Failure) -> None:
+        self.log.warn("Making room failed: {why}", why=failure.getErrorMessage())
+
+    def _room_made(self, _: object) -> None:
+        self._making = False
+
     def refuse(self, size: int) -> None:
         """
         Refuse an add of *size* bytes if there is too little room.
@@ -117,6 +143,6 @@ class Reserve:
 
 def watching(reactor: Any, reserve: Reserve) -> TimerService:  # noqa: ANN401
     """What looks again and again, once started."""
-    timer = TimerService(LOOK_SECONDS, reserve.look)
+    timer = TimerService(LOOK_SECONDS, reserve.tick)
     timer.clock = reactor
     return timer

@@ -37,7 +37,9 @@ class RocksStore(KeyValueStore):
         super().__init__(db, durability=durability, encoding=encoding)
         self._engine = db
         self._backing_up = Lock()
-        """Held by a backup, which must not lose the database under way."""
+        """Held by a backup and the like, which must not lose the database under way."""
+
+        self._flushed = 0
 
         self._closing = False
         self._held = held
@@ -70,6 +72,19 @@ class RocksStore(KeyValueStore):
     def in_force(self) -> dict[str, str]:
         """What the engine runs with, as it says itself."""
         return self._engine.in_force
+
+    def make_room(self) -> None:
+        """
+        Let go of the space of removed items, as far as that can be hurried.
+
+        Deletions are so small that they stay in memory for long, and as long as they do nothing is merged away.  Does
+        nothing if nothing was written since the last time.
+        """
+        with self._backing_up:
+            sequence = self._engine.sequence()
+            if sequence != self._flushed and not self._closing:
+                self._engine.flush()
+                self._flushed = sequence
 
     def backup(self, target: Path, progress: Progress = silent) -> None:
         """

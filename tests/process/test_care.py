@@ -166,9 +166,13 @@ def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start,
     assert "limit free_space_reserve was hit" in said
     # Everything else goes on.
     assert filler("drain", server.port) == {"removed": len(filled["acknowledged"])}
-    ballast.unlink()
+    # The space of what was removed comes back by itself, and adds with it.
     assert filler("one", server.port)["attempts"]
     server.line("Taking adds again: ")
+    # So it does when somebody else makes room.
+    assert filler("fill", server.port)["error"] == "Overloaded"
+    ballast.unlink()
+    assert filler("one", server.port)["attempts"]
     server.stop()
     assert verify(server.data_dir).findings == []
 

@@ -1,6 +1,7 @@
 """The free space that is kept: when adds are refused, when they come back, and what they are told."""
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from queueber.errors import Kind, Overloaded
 from queueber.server.options import Options
@@ -93,6 +94,32 @@ def test_it_is_looked_at_at_once_and_again_and_again(hand, disk):
     disk.free = 200
     hand.reactor.advance(LOOK_SECONDS)
     assert not reserve.low
+    timer.stopService()
+
+
+def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_rests(hand, disk):
+    attempts = []
+
+    def make_room():
+        attempts.append(Deferred())
+        return attempts[-1]
+
+    reserve = Reserve(disk, 100, make_room)
+    timer = watching(hand.reactor, reserve)
+    timer.startService()
+    hand.reactor.pump([LOOK_SECONDS] * 20)
+    assert attempts == []
+    disk.free = 1
+    hand.reactor.pump([LOOK_SECONDS] * 20)
+    assert len(attempts) == 1
+    attempts[0].errback(OSError(28, "No space left on device"))
+    hand.reactor.advance(LOOK_SECONDS)
+    assert len(attempts) == 2
+    attempts[1].callback(None)
+    hand.reactor.pump([LOOK_SECONDS] * 4)
+    assert len(attempts) == 2
+    hand.reactor.advance(LOOK_SECONDS)
+    assert len(attempts) == 3
     timer.stopService()
 
 

@@ -3,12 +3,13 @@
 import os
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
-from queueber.broker.port import PutItem, PutQueue
+from queueber.broker.port import DeleteItem, PutItem, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store
 from queueber.store.backup import copy_directory
@@ -175,6 +176,28 @@ def test_closing_ends_a_backup_under_way_and_waits_for_that(tmp_path, other_file
     closing.join()
     assert {path.name for path in (other_file_system / "backup").iterdir()} == {"lock"}
     assert verify(tmp_path / "data").findings == []
+
+
+def test_room_is_made_of_what_was_removed(tmp_path, make):
+    store = open_store(tmp_path / "data", durability=Durability.OS)
+    items = [make.item(due, os.urandom(64 << 10)) for due in range(1, 501)]
+    for item in items:
+        store.commit([PutItem(MAIL, item)], make.mark)
+    store.commit([DeleteItem(MAIL, item.key) for item in items], make.mark)
+
+    def size():
+        return sum(file.stat().st_size for file in (tmp_path / "data" / "db").glob("*.blob"))
+
+    assert size() > 10 << 20
+    store.make_room()
+    deadline = time.monotonic() + 30
+    while size() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert size() == 0
+    tables = len(list((tmp_path / "data" / "db").glob("*.sst")))
+    store.make_room()
+    assert len(list((tmp_path / "data" / "db").glob("*.sst"))) <= tables
+    store.close()
 
 
 class TestOfADirectoryAtRest:

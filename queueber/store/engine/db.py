@@ -168,6 +168,15 @@ class DB:
         """
         self._handle.sync()
 
+    def flush(self) -> None:
+        """
+        Put what is in memory into a table file, so that what it overwrote or removed can be merged away.
+
+        Other threads run meanwhile.
+        """
+        with translating():
+            self._handle.native.flush(True)
+
     def checkpoint(self, path: Path) -> None:
         """
         Put the database as it is now into *path*, which must not be there: links to table files, copies of the rest.
@@ -177,8 +186,8 @@ class DB:
         while other threads run; on another file system, RocksDB would copy
         everything while they do not.
         """
+        self.flush()
         with translating():
-            self._handle.native.flush(True)
             rocksdict.Checkpoint(self._handle.native).create_checkpoint(str(path))
 
     def sequence(self) -> int:
