@@ -80,8 +80,8 @@ class Callee:
         self._out.append(encoder.results_with_capabilities(answer, content, ids))
 
     def _refuse(self, answer: AnswerId, why: Overloaded) -> None:
-        if why.limit:
-            self._limit_hits[why.limit] += 1
+        assert why.limit is not None, "everything that is refused here is refused for a limit"
+        self._limit_hits[why.limit] += 1
         self.return_exception(answer, why.kind, str(why))
 
     def _say_released(self, objects: Sequence[object]) -> None:

@@ -97,6 +97,8 @@ def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_p
     server = start(f"--config={tmp_path}/q.toml", f"--listen=unix:{tmp_path}/q", runner=runner)
     while not (tmp_path / "q").exists():
         assert server.process.poll() is None
+    server.process.send_signal(signal.SIGHUP)  # may come while it still starts
+    assert polled(f"unix:{tmp_path}/q").returncode == 0
     (tmp_path / "q.toml").write_text('log-level = "nonsense"\nx = 1\n')
     server.process.send_signal(signal.SIGHUP)
     server.line("Not reloaded: .*line 2: x is not an option.*; .*line 1: log-level is 'nonsense'")
