@@ -5,8 +5,9 @@ from queueber.cli.commands import queueber
 from queueber.cli.config import config
 from queueber.cli.door import check, stats
 from queueber.cli.inspecting import inspect
+from queueber.cli.manhole import manhole
 
-for command in (config, backup, restore, verify, inspect, recover, stats, check):
+for command in (config, backup, restore, verify, inspect, recover, stats, check, manhole):
     queueber.add_command(command)
 
 

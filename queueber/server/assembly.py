@@ -21,12 +21,15 @@ from queueber.server.connections import Connections
 from queueber.server.control import ControlFactory, control_beside
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
+from queueber.server.inside import Inside
+from queueber.server.load import Lag, looking_at_lag
 from queueber.server.methods import Methods
 from queueber.server.patience import looking
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory
 from queueber.server.reserve import Reserve, space_of, watching
 from queueber.server.settings import Settings
+from queueber.server.survey import Surveyor
 from queueber.server.sweeper import Sweeper, sweeping
 from queueber.store import RocksStore
 from queueber.units import MS_PER_SECOND
@@ -59,6 +62,7 @@ class Running:
     timers: list[TimerService]
     control: ControlFactory
     reserve: Reserve
+    inside: Inside
     ports: list[IListeningPort] = field(factory=list)
 
 
@@ -93,6 +97,40 @@ def assemble(
     factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits)
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
+    marks = _marking(reactor, store, pool, log)
+    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
+    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
+    reserve = Reserve(partial(space_of, settings.data_dir), settings.free_space_reserve, make_room)
+    methods.refuse_adds = reserve.refuse
+    timers.append(watching(reactor, reserve))
+    store.on_sync = committer.load.syncs.observe
+    lag = Lag(reactor.seconds)
+    inside = Inside(
+        reactor=reactor,
+        data_dir=settings.data_dir,
+        durability=settings.durability.value,
+        broker=broker,
+        store=store,
+        pool=pool,
+        committer=committer,
+        dispatcher=dispatcher,
+        methods=methods,
+        connections=connections,
+        sweeper=sweeper,
+        clock=clock,
+        limits=limits,
+        lag=lag,
+        surveyor=Surveyor(reactor, broker, clock),
+        disk_is_low=lambda: reserve.low,
+    )
+    timers.append(looking_at_lag(reactor, lag))
+    control = control_beside(factory, reactor, committer, reserve, store)
+    return Running(store, factory, committer, dispatcher, broker, timers, control, reserve, inside)
+
+
+def _marking(reactor: Any, store: RocksStore, pool: StoragePool, log: Logger) -> TimerService:  # noqa: ANN401
+    """What notes again and again how far the log is on disk."""
+
     def unsynced(failure: Failure) -> None:
         end_process(log, "Noting what is synced failed", failure.value or RuntimeError("no reason given"))
 
@@ -102,10 +140,4 @@ def assemble(
 
     marks = TimerService(SYNC_MARK_SECONDS, note_synced)
     marks.clock = reactor
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
-    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
-    reserve = Reserve(partial(space_of, settings.data_dir), settings.free_space_reserve, make_room)
-    methods.refuse_adds = reserve.refuse
-    timers.append(watching(reactor, reserve))
-    control = control_beside(factory, reactor, committer, reserve, store)
-    return Running(store, factory, committer, dispatcher, broker, timers, control, reserve)
+    return marks

@@ -92,6 +92,15 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def address_of(port: IListeningPort) -> str:
+    """Where *port* listens, for a person."""
+    host: Any = port.getHost()
+    if hasattr(host, "port"):
+        return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
+    name = getattr(host, "name", None)
+    return name.decode() if isinstance(name, bytes) else str(host)
+
+
 class ListenFailed(QueueberError):
     """An address cannot be listened on; the text names the option and says why."""
 

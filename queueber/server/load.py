@@ -20,6 +20,8 @@ QUEUE = "queue"
 OTHER = "other"
 """What stands for all methods that the server does not have."""
 
+ALL = (*METHODS.values(), QUEUE, OTHER)
+
 LAG_SECONDS = 0.1
 """Between two looks at how late the reactor is."""
 

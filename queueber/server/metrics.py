@@ -26,10 +26,12 @@ from prometheus_client.utils import floatToGoString
 
 from queueber import __version__
 from queueber.broker.survey import QueueState
+from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.health import readiness
 from queueber.server.histogram import Histogram
 from queueber.server.inside import Disk, Inside
+from queueber.server.load import ALL
 from queueber.server.survey import Survey
 from queueber.store.properties import LEVELS
 from queueber.units import MS_PER_SECOND
@@ -62,6 +64,10 @@ class Facts:
 
     survey: Survey
     disk: Disk | None
+    pool_busy: int
+    """As it was before the disk was asked, which keeps a thread busy."""
+
+    pool_waiting: int
 
 
 def exposition(inside: Inside, facts: Facts, accept: str) -> tuple[bytes, str]:
@@ -88,7 +94,7 @@ class _Collected:
         yield from _commits(inside)
         yield from _peers(inside)
         yield from _limits(inside)
-        yield from _process(inside)
+        yield from _process(inside, self.facts)
         if self.facts.disk is not None:
             yield from _disk(self.facts.disk)
         yield from ProcessCollector(registry=None).collect()
@@ -156,10 +162,11 @@ def _age(state: QueueState, survey: Survey) -> float | None:
 
 def _calls(inside: Inside) -> Iterator[Metric]:
     calls = inside.methods.calls
-    yield _counts("queueber_calls", "Calls that came, by method", "method", calls.begun)
+    yield _counts("queueber_calls", "Calls that came, by method", "method", {each: calls.begun[each] for each in ALL})
     refused = CounterMetricFamily("queueber_call_errors", "Calls that were refused", labels=["method", "kind"])
-    for (method, kind), count in calls.refused.items():
-        refused.add_metric([method, kind.name.lower()], count)
+    for method in ALL:
+        for kind in Kind:
+            refused.add_metric([method, kind.name.lower()], calls.refused[method, kind])
     yield refused
     says = "From reading a call to giving its reply; that of a poll includes its wait"
     yield _histograms("queueber_call_seconds", says, calls.seconds, "method")
@@ -201,11 +208,10 @@ def _limits(inside: Inside) -> Iterator[Metric]:
     )
 
 
-def _process(inside: Inside) -> Iterator[Metric]:
-    pool = inside.pool
-    yield _gauge("queueber_pool_threads", "Storage threads", pool.workers)
-    yield _gauge("queueber_pool_busy_threads", "Storage threads at work", pool.busy)
-    yield _gauge("queueber_pool_waiting", "Calls that wait for a storage thread", pool.waiting)
+def _process(inside: Inside, facts: Facts) -> Iterator[Metric]:
+    yield _gauge("queueber_pool_threads", "Storage threads", inside.pool.workers)
+    yield _gauge("queueber_pool_busy_threads", "Storage threads at work", facts.pool_busy)
+    yield _gauge("queueber_pool_waiting", "Calls that wait for a storage thread", facts.pool_waiting)
     says = "How late the reactor comes to a timer, looked at ten times a second"
     yield _histograms("queueber_reactor_lag_seconds", says, {"": inside.lag.lateness})
     ready = GaugeMetricFamily("queueber_ready", "1 if the check is passed, of those of /readyz", labels=["check"])

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -28,8 +28,9 @@ from queueber.server.configuration import EX_CONFIG
 from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
 from queueber.server.hangup import Reloader, on_hangup
-from queueber.server.listening import Listen, ListenFailed, start_listening
+from queueber.server.listening import Listen, ListenFailed, address_of, start_listening
 from queueber.server.logs import Log, log_of
+from queueber.server.lookout import Lookout
 from queueber.server.notify import Notifier
 from queueber.server.options import Options
 from queueber.server.pool import StoragePool
@@ -83,6 +84,7 @@ class QueueberService(Service):
         self._pool = StoragePool(reactor, settings.workers)
         self._notifier = Notifier.from_environment()
         self._progress = Progress(reactor, self._notifier)
+        self._lookout = Lookout(reactor, settings.views)
         self._up: Running | None = None
         self._starting: Deferred[None] = succeed(None)
         self._put_back: list[Callable[[], None]] = []
@@ -119,12 +121,14 @@ class QueueberService(Service):
         certificates = Certificates(settings.tls) if settings.tls is not None else None
         if certificates is not None:
             certificates.load()
+        await self._lookout.open_pages()
         up = await self._recovered(settings)
         self._announce(settings, up)
         # The first look at the free space is one of them.
         for timer in up.timers:
             timer.startService()
         await self._listen(settings, up, certificates)
+        await self._lookout.open(up.inside)
         reloader = Reloader(self._again, certificates, self._log)
         self._put_back.append(on_hangup(self._reactor, reloader.reload))
         self._watch(up)
@@ -187,7 +191,7 @@ class QueueberService(Service):
             port = await start_listening(self._reactor, listen, factory, option)
             up.ports.append(port)
             how = " with TLS" if option == "listen-tls" else ""
-            self.log.info("Listening on {address}{how}", address=_address(port), how=how)
+            self.log.info("Listening on {address}{how}", address=address_of(port), how=how)
         control = start_control(self._reactor, settings.data_dir, up.control, self.log)
         if control is not None:
             up.ports.append(control)
@@ -237,6 +241,7 @@ class QueueberService(Service):
             await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
             await up.committer.idle()
             up.dispatcher.stop()
+            await self._lookout.close()
             await self._pool.run(up.store.close)
             self._up = None
             if up.ports:
@@ -265,14 +270,6 @@ def _pause(reactor: Any, seconds: float) -> Deferred[None]:  # noqa: ANN401
     waiting: Deferred[None] = Deferred()
     reactor.callLater(seconds, waiting.callback, None)
     return waiting
-
-
-def _address(port: IListeningPort) -> str:
-    host: Any = port.getHost()
-    if hasattr(host, "port"):
-        return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
-    name = getattr(host, "name", None)
-    return name.decode() if isinstance(name, bytes) else str(host)
 
 
 def _exit(status: int) -> None:

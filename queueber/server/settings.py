@@ -22,6 +22,7 @@ from queueber.server.configuration import Setting
 from queueber.server.listening import Listen, parse_listen
 from queueber.server.option import Option, Read, amount, one_of, real, switch, text, whole
 from queueber.server.reserve import RESERVE_BYTES, SMALL_SHARE
+from queueber.server.viewing import NOWHERE, VIEWING, Views, views_from
 from queueber.store import Durability, Encoding
 from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, TuningOption, read_compression
 from queueber.units import Unit, quantity
@@ -48,6 +49,7 @@ class Settings:
     drain_seconds: float = 10.0
     tuning: Tuning = DEFAULT_TUNING
     free_space_reserve: int | None = None
+    views: Views = NOWHERE
 
 
 def usable_cores() -> int:
@@ -259,6 +261,7 @@ SERVING = (
         says="The least that is logged",
         accepts="debug, info, warn, error or critical",
     ),
+    *VIEWING,
 )
 
 OPTIONS = (*SERVING, *map(_tuning, TUNING_OPTIONS), *map(_limit, PEER_LIMITS))
@@ -283,6 +286,10 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
     except UnusableLimits as why:
         raise Contradiction(f"the limits contradict each other: {why}") from None
     tls = _tls(value)
+    try:
+        views = views_from(value)
+    except ValueError as why:
+        raise Contradiction(str(why)) from None
     for listen in value["listen"]:
         if listen.exposed and not value["insecure-plaintext"]:
             raise Contradiction(f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext")
@@ -304,6 +311,7 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
         drain_seconds=value["drain-seconds"],
         tuning=Tuning(**{choice.name: value[_tuning(choice).name] for choice in TUNING_OPTIONS}),
         free_space_reserve=value["free-space-reserve"],
+        views=views,
     )
 
 

@@ -86,9 +86,10 @@ class Pages(Resource):
 
 
 async def _scraped(inside: Inside, accept: str) -> tuple[bytes, str]:
+    busy, waiting = inside.pool.busy, inside.pool.waiting
     asked: Deferred[Any] = inside.disk()
     survey = await inside.survey()
-    return exposition(inside, Facts(survey, await asked), accept)
+    return exposition(inside, Facts(survey, await asked, busy, waiting), accept)
 
 
 def _show(made: tuple[bytes, str], request: Request, gone: Sequence[Failure]) -> None:

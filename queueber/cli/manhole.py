@@ -1,0 +1,35 @@
+"""``queueber manhole``: a terminal at the debugging console of a server."""
+
+from contextlib import suppress
+from typing import Any
+
+import click
+from twisted.internet.task import react
+
+from queueber.errors import QueueberError
+
+
+@click.command()
+@click.argument("address", metavar="ADDRESS")
+def manhole(address: str) -> None:
+    """
+    Open a terminal at the debugging console of a server that was started with --manhole.
+
+    ADDRESS is unix:PATH, HOST:PORT or another Twisted endpoint.  Ctrl-D ends the session, Ctrl-] leaves a server that
+    does not answer.
+    """
+    # What it takes, no other command needs.
+    from queueber.cli.terminal import raw_terminal, session  # noqa: PLC0415
+
+    failures: list[QueueberError] = []
+
+    async def main(reactor: Any) -> None:  # noqa: ANN401
+        try:
+            await session(reactor, address)
+        except QueueberError as why:
+            failures.append(why)
+
+    with raw_terminal(), suppress(SystemExit):
+        react(main)
+    if failures:
+        raise failures[0]

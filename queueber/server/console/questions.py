@@ -1,0 +1,223 @@
+"""
+What the console can be asked.
+
+Each question reads, changes nothing and costs the reactor milliseconds at
+most, however much there is: it shows the first rows, and how many there are.
+"""
+
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.defer import Deferred
+
+from queueber.broker.survey import QueueState, lease_line, queue_line
+from queueber.limits import PEER_LIMITS
+from queueber.server.console.sampling import Sampler
+from queueber.server.console.tables import Said, Table, named, span
+from queueber.server.console.threads import thread_states
+from queueber.server.inside import Disk, Inside
+from queueber.server.survey import Survey
+from queueber.units import GIB, MS_PER_SECOND, quantity
+
+SHOWN = 50
+SHOWN_MAX = 1_000
+CHECKED_MAX = 50_000
+"""Things that `check` looks at without being forced to: about a tenth of a second."""
+
+
+def _few(number: int) -> int:
+    return max(0, min(number, SHOWN_MAX))
+
+
+def _note(shown: int, total: int, order: str) -> str:
+    return f"{shown:,} of {total:,}, {order}" if shown < total else ""
+
+
+def _states(state: QueueState) -> str:
+    return f"{state.ready:,} ready, {state.delayed:,} delayed, {state.leased:,} leased, {state.unread:,} unread"
+
+
+class Questions:
+    """The questions, by the names of the methods."""
+
+    def __init__(self, inside: Inside) -> None:
+        self._inside = inside
+        self._sampler = Sampler(inside.reactor)
+
+    def all(self) -> dict[str, Callable[..., object]]:
+        """Each by its name."""
+        asked = (self.help, self.queues, self.leases, self.waiters, self.connections, self.stats, self.threads)
+        more = (self.commits, self.limits, self.dump, self.check, self.profile)
+        return {question.__name__: question for question in (*asked, *more)}
+
+    def help(self) -> Table:
+        """What can be asked."""
+        signs = {"dump": "dump(part)", "profile": "profile(seconds)"}
+        rows = [
+            (signs.get(name, f"{name}()"), (question.__doc__ or "").strip().partition("\n")[0])
+            for name, question in self.all().items()
+        ]
+        return Table(("question", "answer"), rows, "They change nothing.  Anything else is Python, run by the server.")
+
+    def queues(self, most: int = SHOWN) -> Deferred[Table]:
+        """The queues with the most items, up to 100."""
+        return self._inside.survey().addCallback(self._queues, _few(most))
+
+    def _queues(self, survey: Survey, most: int) -> Table:
+        def row(state: QueueState) -> tuple[object, ...]:
+            age = "?" if state.unread else ""
+            if state.oldest is not None:
+                age = span(survey.at - state.oldest)
+            return (named(state.name), state.ready, state.delayed, state.leased, state.unread, state.waiting, age)
+
+        shown = survey.top[:most]
+        columns = ("queue", "ready", "delayed", "leased", "unread", "polls", "oldest ready")
+        return Table(columns, [row(state) for state in shown], _note(len(shown), survey.queues, "most items first"))
+
+    def leases(self, most: int = SHOWN) -> Table:
+        """The leases that end first."""
+        inside, now = self._inside, self._inside.clock.now()
+        shown = inside.broker.leases.soonest(_few(most))
+        rows = [
+            (
+                UUID(bytes=lease.id),
+                named(inside.broker.queues.numbered(lease.queue).name),
+                len(lease.keys),
+                lease.state.value,
+                span(lease.deadline - now),
+            )
+            for lease in shown
+        ]
+        note = _note(len(rows), len(inside.broker.leases), "those that end first")
+        return Table(("lease", "queue", "items", "state", "ends in"), rows, note)
+
+    def waiters(self, most: int = SHOWN) -> Table:
+        """The polls that have waited longest."""
+        inside, now = self._inside, self._inside.clock.now()
+        rows = [
+            (
+                named(waiter.queue.name),
+                waiter.wanted,
+                span(waiter.span),
+                waiter.state.name.lower(),
+                "never" if waiter.until is None else span(waiter.until - now),
+                str(getattr(waiter.peer, "host", None) or "local"),
+            )
+            for waiter in islice(inside.dispatcher.unanswered(), _few(most))
+        ]
+        note = _note(len(rows), inside.broker.polls.waiting, "longest waiting first")
+        return Table(("queue", "wants", "lease", "state", "gives up in", "peer"), rows, note)
+
+    def connections(self, most: int = SHOWN) -> Table:
+        """The oldest connections."""
+        rows = []
+        for connection in islice(self._inside.connections, _few(most)):
+            usage = connection.usage()
+            state = "not read" if connection.paused else ""
+            held, adds = connection.held_bytes, connection.request_bytes
+            rows.append((connection.host or "local", usage.unanswered, usage.exports, held, adds, state))
+        note = _note(len(rows), len(self._inside.connections), "oldest first")
+        return Table(("peer", "calls", "queues", "bytes held", "bytes in adds", "state"), rows, note)
+
+    def stats(self) -> Deferred[Table]:
+        """How much there is of everything."""
+        # Before the disk is asked, which keeps one of its threads busy.
+        pool = self._pool()
+        asked = self._inside.disk()
+        return self._inside.survey().addCallback(lambda survey: asked.addCallback(self._stats, survey, pool))
+
+    def _pool(self) -> str:
+        pool = self._inside.pool
+        return f"{pool.busy} of {pool.workers} threads busy, {pool.waiting} calls wait"
+
+    def _stats(self, disk: Disk | None, survey: Survey, pool: str) -> Table:
+        inside, load, total = self._inside, self._inside.committer.load, survey.total
+        now = inside.reactor.seconds()
+        recent = list(load.since(now - 10))
+        free = "not told in time" if disk is None else f"{disk.free_bytes / GIB:,.1f} GiB"
+        rows = [
+            ("queues", f"{survey.queues:,}"),
+            ("items", f"{total.items:,}: {_states(total)}"),
+            ("leases", f"{len(inside.broker.leases):,}; {inside.sweeper.ended:,} have run out"),
+            ("waiting polls", f"{inside.broker.polls.waiting:,}"),
+            ("connections", f"{len(inside.connections):,}; {inside.connections.made:,} were made"),
+            ("calls", f"{inside.methods.calls.begun.total():,}; {inside.methods.outstanding:,} are not answered"),
+            ("refused", f"{inside.methods.calls.refused.total():,}"),
+            ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second of late"),
+            ("commit under way", span(load.age(now) * MS_PER_SECOND) if load.begun is not None else "none"),
+            ("waits for the disk", f"{inside.committer.pending_bytes:,} bytes"),
+            ("heads in memory", f"{inside.broker.queues.window_bytes:,} bytes"),
+            ("pool", pool),
+            ("reactor lag", f"{span(inside.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
+            ("free space", free),
+        ]
+        return Table(("what", "how much"), rows)
+
+    def threads(self) -> Table:
+        """All threads, what they have used, and where they are."""
+        rows = [(str(each.number), each.name, each.cpu_seconds, each.at) for each in thread_states()]
+        return Table(("thread", "name", "cpu s", "Python is at"), rows, f"pool: {self._pool()}")
+
+    def commits(self, most: int = 20) -> Table:
+        """The latest commits, and what all of them were like."""
+        load, now = self._inside.committer.load, self._inside.reactor.seconds()
+        rows = [
+            (span((now - each.ended) * MS_PER_SECOND), each.seconds * MS_PER_SECOND, each.plans, each.rows, each.bytes)
+            for each in islice(reversed(load.last), _few(most))
+        ]
+        note = (
+            f"all {load.seconds.count:,}: {load.rows.mean:,.1f} rows each,"
+            f" {load.seconds.mean * MS_PER_SECOND:.1f} ms (99 % up to {load.seconds.quantile(0.99) * MS_PER_SECOND:g}),"
+            f" of which syncing {load.syncs.mean * MS_PER_SECOND:.1f} ms; put off {load.stalls:,} times"
+        )
+        return Table(("ago", "took ms", "plans", "rows", "contents"), rows, note)
+
+    def limits(self) -> Table:
+        """Each limit, and how often it was hit."""
+        inside = self._inside
+        hits = inside.broker.limit_hits
+        rows: list[tuple[object, ...]] = []
+        for limit in PEER_LIMITS:
+            value = getattr(inside.limits, limit.name)
+            shown = limit.zero if value == 0 and limit.zero else quantity(value, limit.unit)
+            rows.append((limit.name, shown, hits[limit.name], limit.says))
+        known = {limit.name for limit in PEER_LIMITS}
+        rows += [(name, "", hits[name], "") for name in sorted(hits) if name not in known]
+        return Table(("limit", "value", "hits", "what"), rows)
+
+    def dump(self, part: str = "queues", most: int = SHOWN) -> Said:
+        """The bare state of "queues" or "leases", a line each."""
+        broker = self._inside.broker
+        parts: dict[str, tuple[Iterator[str], int]] = {
+            "queues": (map(queue_line, broker.queues), len(broker.queues)),
+            "leases": (map(lease_line, broker.leases), len(broker.leases)),
+        }
+        if part not in parts:
+            raise ValueError(f"there are the parts {', '.join(parts)}")
+        lines, total = parts[part]
+        shown = list(islice(lines, _few(most)))
+        return Said("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
+
+    def check(self, *, force: bool = False) -> Said:
+        """Whether what is in memory agrees with itself; the server stands still meanwhile."""
+        broker = self._inside.broker
+        size = len(broker.queues) + broker.leases.items + broker.polls.waiting
+        # All windows together are bounded, but not to nothing.
+        size += broker.queues.window_bytes // self._inside.limits.item_overhead
+        if size > CHECKED_MAX and not force:
+            return Said(f"There are {size:,} things: check(force=True) looks at them while the server stands still.")
+        clock: Any = self._inside.clock
+        began = clock.monotonic()
+        try:
+            broker.check()
+        except AssertionError as why:
+            where = traceback.extract_tb(why.__traceback__)[-1]
+            return Said(f"NOT consistent: {why} ({where.name}: {where.line})")
+        return Said(f"Consistent: {size:,} things, looked at in {span((clock.monotonic() - began) * MS_PER_SECOND)}.")
+
+    def profile(self, seconds: float = 5.0) -> Deferred[Table]:
+        """Where the time goes, of all threads, for some seconds."""
+        return self._sampler.profile(seconds)

@@ -1,0 +1,75 @@
+"""Opens the health pages and the console of a server, and closes them."""
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from twisted.protocols.policies import ThrottlingFactory
+
+from queueber.server.inside import Inside
+from queueber.server.listening import Listen, address_of, start_listening
+from queueber.server.viewing import Views
+
+if TYPE_CHECKING:
+    from queueber.server.web import Pages
+
+CONSOLE_CONNECTIONS_MAX = 20
+"""Logins that have not succeeded yet included."""
+
+
+class Lookout:
+    """Both of them, as far as they are wanted.  What they need is not imported otherwise."""
+
+    log = Logger()
+
+    def __init__(self, reactor: Any, views: Views) -> None:  # noqa: ANN401
+        self._reactor = reactor
+        self._views = views
+        self._pages: Pages | None = None
+        self._ports: list[IListeningPort] = []
+
+    async def open_pages(self) -> None:
+        """
+        Serve the pages, which tell that the server is not ready yet.
+
+        Raises:
+            ListenFailed: the address is taken, or not this machine's.
+        """
+        if self._views.pages is not None:
+            from queueber.server.web import Pages, site  # noqa: PLC0415  (an extra)
+
+            self._pages = Pages()
+            await self._open(self._views.pages, site(self._pages), "http")
+
+    async def open(self, inside: Inside) -> None:
+        """
+        Show *inside* to whoever looks.
+
+        Raises:
+            ListenFailed: the console's address is taken, or not this machine's.
+        """
+        if self._pages is not None:
+            self._pages.inside = inside
+        if self._views.console is not None:
+            # It imports the reactor, of which there must be the right one by then.
+            from queueber.server.console.session import ConsoleFactory  # noqa: PLC0415
+
+            few = ThrottlingFactory(
+                ConsoleFactory(inside, self._views.console), maxConnectionCount=CONSOLE_CONNECTIONS_MAX
+            )
+            few.noisy = False
+            await self._open(self._views.console.listen, few, "manhole")
+
+    async def _open(self, listen: Listen, factory: IProtocolFactory, option: str) -> None:
+        port = await start_listening(self._reactor, listen, factory, option)
+        self._ports.append(port)
+        what = "Debugging console" if option == "manhole" else "Pages"
+        self.log.info("{what} on {address}", what=what, address=address_of(port))
+
+    async def close(self) -> None:
+        """Show nothing any more."""
+        if self._pages is not None:
+            self._pages.inside = None
+        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        self._ports.clear()

@@ -1,0 +1,89 @@
+"""The options for looking into a running server, and what they make."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.testing import MemoryReactor
+
+from queueber.server.console.access import Access, parse_access
+from queueber.server.listening import Listen, parse_listen
+from queueber.server.option import Option, text
+
+
+@frozen
+class Views:
+    """Where one can look in."""
+
+    pages: Listen | None = None
+    console: Access | None = None
+
+
+NOWHERE = Views()
+
+
+def _pages(value: str) -> Listen:
+    listen = parse_listen(value)
+    _usable(listen)
+    if find_spec("prometheus_client") is None:
+        raise ValueError("needs the extra `http`: pip install 'queueber[http]'")
+    return listen
+
+
+def _usable(listen: Listen) -> None:
+    try:
+        serverFromString(MemoryReactor(), listen.endpoint)
+    except (TypeError, LookupError, ImportError) as why:
+        raise ValueError(f"{listen.text}: {why}") from None
+
+
+VIEWING = (
+    Option(
+        name="http",
+        read=_pages,
+        default=None,
+        shown="nowhere",
+        says="Where to serve /metrics, /livez and /readyz over HTTP",
+        accepts="HOST:PORT, [v6]:PORT or an endpoint string",
+    ),
+    Option(
+        name="manhole",
+        read=text,
+        default=None,
+        shown="nowhere",
+        says="Where to open a debugging console, which is a shell as the server's user",
+        accepts="unix:PATH, or an address of this machine with a password file",
+    ),
+    Option(
+        name="manhole-password-file",
+        read=text,
+        default=None,
+        shown="none",
+        says="Who may log in to a debugging console that is not a Unix socket",
+        accepts="a file with one line, user:password, that only the server's user can read",
+    ),
+)
+
+
+def views_from(value: Mapping[str, Any]) -> Views:
+    """
+    What the options make together.
+
+    Raises:
+        ValueError: they contradict each other, or let in others than they should.
+    """
+    pages = value["http"]
+    if pages is not None and pages.exposed and not value["insecure-plaintext"]:
+        raise ValueError(f"--http {pages.text}: plaintext beyond this machine needs --insecure-plaintext")
+    if value["manhole"] is None:
+        if value["manhole-password-file"] is not None:
+            raise ValueError("--manhole-password-file needs --manhole")
+        return Views(pages)
+    try:
+        access = parse_access(value["manhole"], value["manhole-password-file"])
+        _usable(access.listen)
+    except ValueError as why:
+        raise ValueError(f"--manhole {why}") from None
+    return Views(pages, access)
