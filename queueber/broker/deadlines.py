@@ -54,6 +54,7 @@ class Deadlines(Generic[T]):
             return None
         thing = heappop(self._heap)[2]
         del self._at[thing]
+        self._trim()
         return thing
 
     def soonest(self, count: int) -> list[T]:

@@ -60,6 +60,23 @@ TestDeadlines = DeadlinesMachine.TestCase
 TestDeadlines.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 
 
+def test_what_was_taken_out_counts_no_longer():
+    """Found by the machine above: what is superseded was held against things that were gone."""
+    deadlines = Deadlines()
+    for thing in range(30):
+        deadlines.set(thing, 0)
+    for _ in range(3):
+        for thing in range(30, 60):
+            deadlines.set(thing, 9)
+    for _ in range(30):
+        deadlines.pop_due(0)
+    assert len(deadlines._heap) <= 3 * 30 + 64
+    for thing in range(30, 60):
+        deadlines.set(thing, 1)
+    while deadlines.pop_due(5) is not None:
+        assert len(deadlines._heap) <= 3 * len(deadlines) + 64
+
+
 def test_memory_follows_what_is_live_and_not_how_often_it_moved():
     deadlines = Deadlines()
     for at in range(10_000):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from queueber.broker.port import PutItem
 from queueber.errors import StorageError
-from queueber.store import Durability, open_store
+from queueber.store import Durability, open_store, unflushed_bytes
 from queueber.store.engine import DB, tuning
 from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, read_compression
 from queueber.units import quantity
@@ -33,6 +34,17 @@ def test_what_was_chosen_is_in_force(tmp_path, choices):
         store.close()
     found = tuning.in_force(tmp_path / "data" / "db")
     assert {name: found[name] for name in tuning.expected(choices)} == tuning.expected(choices)
+
+
+def test_a_store_tells_what_its_engine_runs_with_and_how_much_log_the_next_one_has_to_read(tmp_path, make):
+    path = tmp_path / "data"
+    store = open_store(path, durability=Durability.OS)
+    assert store.in_force["wal_recovery_mode"] == "kTolerateCorruptedTailRecords"
+    store.commit([PutItem(1, make.item(5, b"x" * 100_000))], make.mark)
+    assert 100_000 < unflushed_bytes(path) < 200_000
+    store.close()
+    assert unflushed_bytes(path) < 100_000
+    assert unflushed_bytes(tmp_path / "none") == 0
 
 
 def test_zstd_takes_its_level(tmp_path):
