@@ -4,10 +4,11 @@ from queueber.cli.care import backup, recover, restore, verify
 from queueber.cli.commands import queueber
 from queueber.cli.config import config
 from queueber.cli.door import check, stats
+from queueber.cli.health import health
 from queueber.cli.inspecting import inspect
 from queueber.cli.manhole import manhole
 
-for command in (config, backup, restore, verify, inspect, recover, stats, check, manhole):
+for command in (config, health, backup, restore, verify, inspect, recover, stats, check, manhole):
     queueber.add_command(command)
 
 

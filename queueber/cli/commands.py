@@ -26,8 +26,8 @@ EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 """Ended by a signal before there was an outcome; what shells give for Ctrl-C."""
 
-Runner = Callable[[str, Callable[[Client], Awaitable[Any]], Tls | None], Any]
-"""What runs work against the server at an address: `queueber.cli.session.run`, or a test's own."""
+Runner = Callable[..., Any]
+"""What runs work against the server at an address: `queueber.cli.session.run`, or a test's own that takes the same."""
 
 
 class OneLineErrors(click.Group):

@@ -39,12 +39,22 @@ def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[
     Raises:
         click.ClickException: there is none.
     """
+    result: T = server.run(address_of(data_dir), work)
+    return result
+
+
+def address_of(data_dir: Path) -> str:
+    """
+    The endpoint string of the control socket in *data_dir*.
+
+    Raises:
+        click.ClickException: there is none.
+    """
     socket = control_socket(data_dir)
     if not socket.is_socket():
         raise click.ClickException(f"no server runs on {data_dir}: there is no {socket}")
     escaped = os.fspath(socket).replace("\\", "\\\\").replace(":", "\\:")
-    result: T = server.run(f"unix:path={escaped}", work)
-    return result
+    return f"unix:path={escaped}"
 
 
 @click.command()

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 from twisted.internet.task import react
 
 from queueber.client import Client, Tls, connect
+from queueber.errors import Kind, QueueberError
 
 T = TypeVar("T")
 
@@ -14,12 +15,25 @@ class Interrupted(Exception):
     """The reactor was stopped, by a signal, before the work was done."""
 
 
-class Session(Generic[T]):
-    """Work with a client of the server at *address*, which is connected only for that."""
+class NoAnswer(QueueberError):
+    """The time for the work was over before it was done: it may have taken effect or not."""
 
-    def __init__(self, address: str, work: Callable[[Client], Awaitable[T]], tls: Tls | None = None) -> None:
+    kind = Kind.DISCONNECTED
+
+
+class Session(Generic[T]):
+    """Work with a client of the server at *address*, which is connected only for that, and for *seconds* at most."""
+
+    def __init__(
+        self,
+        address: str,
+        work: Callable[[Client], Awaitable[T]],
+        tls: Tls | None = None,
+        seconds: float | None = None,
+    ) -> None:
         self._address = address
         self._tls = tls
+        self._seconds = seconds
         self._work = work
         self._results: list[T] = []
         self._error: Exception | None = None
@@ -29,8 +43,15 @@ class Session(Generic[T]):
         if not self._results and self._error is None:
             self._error = Interrupted()
 
+    def _late(self, reactor: Any) -> None:  # noqa: ANN401
+        """Stop without waiting for anything, as a peer that says nothing may not let a connection end either."""
+        if not self._results and self._error is None:
+            self._error = NoAnswer(f"no answer within {self._seconds:g} s")
+        reactor.stop()
+
     async def _main(self, reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type)
         reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
+        late = reactor.callLater(self._seconds, self._late, reactor) if self._seconds is not None else None
         try:
             client = connect(reactor, self._address, tls=self._tls, attempts=1)
             try:
@@ -39,6 +60,8 @@ class Session(Generic[T]):
                 await client.close()
         except Exception as why:  # noqa: BLE001  (raised again by `run`, outside the reactor)
             self._error = self._error or why
+        if late is not None and late.active():
+            late.cancel()
 
     def run(self) -> T:
         """
@@ -46,6 +69,7 @@ class Session(Generic[T]):
 
         Raises:
             QueueberError: the address is none, there is no connection, or the work failed.
+            NoAnswer: the time was over first.
             Interrupted: a signal came first.
         """
         try:
@@ -56,6 +80,8 @@ class Session(Generic[T]):
         return self._results[0]
 
 
-def run(address: str, work: Callable[[Client], Awaitable[T]], tls: Tls | None = None) -> T:
+def run(
+    address: str, work: Callable[[Client], Awaitable[T]], tls: Tls | None = None, seconds: float | None = None
+) -> T:
     """As `Session.run`."""
-    return Session(address, work, tls).run()
+    return Session(address, work, tls, seconds).run()

@@ -42,14 +42,16 @@ class Shell:
 
     default: FakeQueue = field(factory=FakeQueue)
     addresses: list = field(factory=list)
+    seconds: list = field(factory=list)
     names: list = field(factory=list)
 
     def queue(self, name):
         self.names.append(name)
         return self.default
 
-    def _run(self, address, work, tls=None):
+    def _run(self, address, work, tls=None, seconds=None):
         self.addresses.append(address)
+        self.seconds.append(seconds)
         results = []
         ensureDeferred(work(self)).addBoth(results.append)
         if hasattr(results[0], "raiseException"):

@@ -1,0 +1,74 @@
+"""What ``queueber health`` says of real servers: that are well, stand still or are gone; and of what is none."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.process.certificates import Authority
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 30
+
+
+def health(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "queueber.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout or done.stderr
+
+
+def contents_of(folder):
+    """Every file that holds items, leases or marks, with what is in it."""
+    kinds = (".log", ".sst", "MANIFEST*")
+    return {path: path.read_bytes() for kind in kinds for path in folder.rglob(f"*{kind}")}
+
+
+def test_a_server_that_serves_says_so_at_any_of_its_doors_and_changes_nothing(start):
+    server = start()
+    assert server.port
+    before = contents_of(server.data_dir)
+    assert before
+    for where in ([f"--addr=127.0.0.1:{server.port}", "health"], ["health", f"--data-dir={server.data_dir}"]):
+        status, said = health(*where)
+        assert (status, said.split(":")[0]) == (0, "serving")
+    assert contents_of(server.data_dir) == before
+
+
+def test_a_server_that_stands_still_is_found_out_in_time(start):
+    server = start()
+    assert server.port
+    server.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    found = health("health", f"--data-dir={server.data_dir}", "--timeout=0.5")
+    took = time.monotonic() - began
+    server.process.send_signal(signal.SIGCONT)
+    assert found == (1, "queueber: no answer within 0.5 s\n")
+    assert took < PATIENCE / 3
+    assert health("health", f"--data-dir={server.data_dir}")[0] == 0
+
+
+def test_a_server_that_is_gone_is_not_well(start):
+    server = start()
+    address = f"--addr=127.0.0.1:{server.port}"
+    server.kill()
+    assert health(address, "health")[0] == 1
+    # Its socket is still there.
+    assert health("health", f"--data-dir={server.data_dir}")[0] == 1
+
+
+def test_a_peer_that_never_says_anything_is_given_up_also_under_tls(tmp_path):
+    authority = Authority(tmp_path / "authority")
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"--addr=127.0.0.1:{mute.getsockname()[1]}"
+        found = health(address, f"--tls-ca={authority.pem}", "health", "--timeout=0.5")
+    assert found == (1, "queueber: no answer within 0.5 s\n")
