@@ -55,8 +55,11 @@ def workers_that_die(arena):
 
 @attack("K9")
 def fifty_workers_race_for_one_item(arena):
-    peers = [arena.connect() for _ in range(50)]
-    targets = {peer: peer.queue("race") for peer in peers}
+    targets = {}
+    for _ in range(50):
+        peer = arena.connect()
+        targets[peer] = peer.queue("race")
+    peers = list(targets)
     for peer in peers:
         peer.ask(wire.POLL, polling(1, wait=None), targets[peer])
         peer.flush()

@@ -10,7 +10,7 @@ import time
 
 from queueber import wire
 from queueber.errors import Kind
-from tests.hostile.arena import ROOT
+from tests.hostile.arena import ROOT, limits
 from tests.hostile.attack import attack, turns
 from tests.hostile.peer import PATIENCE, Gone, adding
 
@@ -26,7 +26,7 @@ def tools(*names):
     return "needs root" if os.geteuid() else None
 
 
-@attack("O1", alone=True, files=512)
+@attack("O1", *limits(first_message_ms=10_000), alone=True, files=512)
 def connections_until_descriptors_run_out(arena):
     """Of the 512 files that the server may have open its store keeps half; those whom it serves notice nothing."""
     before, served = arena.lines(), 0
@@ -54,6 +54,7 @@ def a_disk_that_stands_still(arena):
     seconds = 30 if arena.full else 2
     peer, other = arena.connect(), arena.connect()
     peer.bootstrap()
+    other.bootstrap()
     stall = f"fdatasync:delay_enter={seconds * 1_000_000}:when=1"
     # The count of `when` is kept for each thread; the commits here are made by whichever of the pool is free.
     tracer = subprocess.Popen(

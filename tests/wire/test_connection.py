@@ -606,3 +606,18 @@ def test_bootstrap_results_are_a_capability(pair):
 def test_limits_of_the_stream_are_the_connections(limits):
     server = Connection(limits=Limits(frame_bytes=64))
     assert "the limit is 64" in given_up(server, framed(bytes(64))[:8])
+
+
+def test_when_the_stream_is_over_nothing_is_held_and_nothing_said(pair):
+    root = pair.bootstrap()
+    pair.client.call(root, 1, 2, EMPTY)
+    call = pair.called()
+    pair.client.call(root, 1, 2, EMPTY)
+    assert list(pair.server.receive_data(pair.client.data_to_send()[:-8])) == []
+    assert pair.server.held_bytes
+    pair.server.end()
+    assert pair.server.closed
+    assert not pair.server.held_bytes
+    pair.server.return_results(call.answer, EMPTY)
+    assert list(pair.server.receive_data(bytes(8))) == []
+    assert pair.server.data_to_send() == b""
