@@ -107,7 +107,9 @@ class Terminal(Protocol):
         if self.interactive and ESCAPE in data:
             self.line.transport.abortConnection()
         else:
-            self.line.transport.write(data.replace(b"\n", b"\r").replace(b"\xff", b"\xff\xff"))
+            typed = data.replace(b"\xff", b"\xff\xff").replace(b"\n", b"\r")
+            # A bare one would be kept until it shows what follows.
+            self.line.transport.write(typed.replace(b"\r", b"\r\0"))
 
     def readConnectionLost(self) -> None:
         """Nothing more will be typed: leave once all is answered."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import TimeoutError as TookTooLong
+from twisted.internet.defer import TimeoutError as TookTooLong
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker

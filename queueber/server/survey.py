@@ -56,22 +56,30 @@ class Survey:
     """Of the reactor's time that it took."""
 
 
-def _nothing(name: str) -> QueueState:
-    return QueueState(name, 0, 0, 0, 0, 0, None)
+@define
+class _Sum:
+    """Several queues together."""
 
+    ready: int = 0
+    delayed: int = 0
+    leased: int = 0
+    unread: int = 0
+    waiting: int = 0
+    oldest: WallMs | None = None
 
-def _plus(one: QueueState, other: QueueState) -> QueueState:
-    """Both together, by the name of *one*."""
-    moments = [each.oldest for each in (one, other) if each.oldest is not None]
-    return QueueState(
-        one.name,
-        one.ready + other.ready,
-        one.delayed + other.delayed,
-        one.leased + other.leased,
-        one.unread + other.unread,
-        one.waiting + other.waiting,
-        min(moments, default=None),
-    )
+    def add(self, state: QueueState) -> None:
+        """One more."""
+        self.ready += state.ready
+        self.delayed += state.delayed
+        self.leased += state.leased
+        self.unread += state.unread
+        self.waiting += state.waiting
+        if state.oldest is not None and (self.oldest is None or state.oldest < self.oldest):
+            self.oldest = state.oldest
+
+    def state(self, name: str) -> QueueState:
+        """All of them, as if they were one by that name."""
+        return QueueState(name, self.ready, self.delayed, self.leased, self.unread, self.waiting, self.oldest)
 
 
 @define
@@ -82,7 +90,7 @@ class Tally:
     _queues: int = field(default=0, init=False)
     _added: int = field(default=0, init=False)
     _removed: int = field(default=0, init=False)
-    _rest: QueueState = field(factory=lambda: _nothing(OTHER), init=False)
+    _rest: _Sum = field(factory=_Sum, init=False)
     _top: list[tuple[int, int, str, QueueState]] = field(factory=list, init=False)
 
     def count(self, queue: Queue) -> None:
@@ -95,19 +103,19 @@ class Tally:
             state = state_of(queue, self.at)
             entry = (state.items, state.waiting, state.name, state)
             if state.name == OTHER:
-                self._rest = _plus(self._rest, state)
+                self._rest.add(state)
             elif len(self._top) < TOP:
                 heappush(self._top, entry)
             else:
-                self._rest = _plus(self._rest, heappushpop(self._top, entry)[-1])
+                self._rest.add(heappushpop(self._top, entry)[-1])
 
     def result(self, seconds: float) -> Survey:
         """All that was counted."""
         top = tuple(entry[-1] for entry in sorted(self._top, reverse=True))
-        total = _nothing("")
-        for state in (*top, self._rest):
-            total = _plus(total, state)
-        return Survey(self.at, self._queues, self._added, self._removed, total, top, self._rest, seconds)
+        total, rest = _Sum(), self._rest.state(OTHER)
+        for state in (*top, rest):
+            total.add(state)
+        return Survey(self.at, self._queues, self._added, self._removed, total.state(""), top, rest, seconds)
 
 
 class Surveyor:

@@ -14,7 +14,13 @@ from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ThrottlingFactory
 from twisted.python.failure import Failure
-from twisted.web.http import INTERNAL_SERVER_ERROR, NOT_FOUND, REQUEST_ENTITY_TOO_LARGE, SERVICE_UNAVAILABLE
+from twisted.web.http import (
+    INTERNAL_SERVER_ERROR,
+    NOT_ALLOWED,
+    NOT_FOUND,
+    REQUEST_ENTITY_TOO_LARGE,
+    SERVICE_UNAVAILABLE,
+)
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
@@ -47,8 +53,11 @@ class Pages(Resource):
             b"/metrics": self._metrics,
         }
 
-    def render_GET(self, request: Request) -> bytes | int:
-        """The page that was asked for; HEAD comes here as well."""
+    def render(self, request: Request) -> bytes | int:
+        """The page that was asked for."""
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader(b"Allow", b"GET, HEAD")
+            return _text(request, NOT_ALLOWED, "There is nothing to be changed here.")
         request.setHeader(b"Cache-Control", b"no-store")
         page = self._pages.get(request.path)
         if page is None:

@@ -6,6 +6,10 @@ from twisted.internet.testing import StringTransport
 
 from queueber import wire
 from queueber.limits import Limits
+from queueber.server.inside import Inside
+from queueber.server.load import Lag
+from queueber.server.survey import Surveyor
+from queueber.store.properties import NAMES
 from queueber.testing import InProcessServer
 
 
@@ -65,3 +69,56 @@ def hand():
 @pytest.fixture
 def make_hand():
     return lambda **limits: Hand(Limits(**limits))
+
+
+class IdlePool:
+    """A storage pool to be looked at; what it is given waits for the test, as in `hand.pool`."""
+
+    workers = 2
+    busy = 0
+
+    def __init__(self, pool) -> None:
+        self._pool = pool
+        self.run = pool.run
+
+    @property
+    def waiting(self) -> int:
+        return len(self._pool.jobs)
+
+
+class ToldEngine:
+    """An engine whose properties are 1, 2, 3 and so on."""
+
+    def properties(self):
+        return {name: number for number, name in enumerate(NAMES, 1)}
+
+
+@pytest.fixture
+def make_inside(tmp_path):
+    """What can be looked at in a server of a test's."""
+
+    def make(hand: Hand) -> Inside:
+        return Inside(
+            reactor=hand.reactor,
+            data_dir=tmp_path,
+            durability="fsync",
+            broker=hand.broker,
+            store=ToldEngine(),
+            pool=IdlePool(hand.pool),
+            committer=hand.committer,
+            dispatcher=hand.dispatcher,
+            methods=hand.methods,
+            connections=hand.connections,
+            sweeper=hand.sweeper,
+            clock=hand.clock,
+            limits=hand.limits,
+            lag=Lag(hand.reactor.seconds),
+            surveyor=Surveyor(hand.reactor, hand.broker, hand.clock),
+        )
+
+    return make
+
+
+@pytest.fixture
+def inside(hand, make_inside):
+    return make_inside(hand)

@@ -198,29 +198,39 @@ class Login(StatefulTelnetProtocol):
         """Ask."""
         transport: Any = self.transport
         self._timeout = self._factory.inside.reactor.callLater(LOGIN_SECONDS, transport.loseConnection)
+        # From the beginning, because whoever types at `queueber manhole` sees only what comes from here.
+        transport.will(ECHO).addErrback(lambda _: None)
         transport.write(b"User: ")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what was typed; a line ends as telnet says or as terminals do."""
+        transport: Any = self.transport
+        typed = data.replace(b"\r", b"\n")
+        if self.state == "User":
+            name, newline, _ = typed.partition(b"\n")
+            transport.write(name + newline)
+        super().dataReceived(typed)  # type: ignore[no-untyped-call]
 
     def telnet_User(self, line: bytes) -> str:
         """The user's name."""
         transport: Any = self.transport
-        self._user = line.rstrip(b"\r")
-        transport.will(ECHO).addErrback(lambda _: None)
+        self._user = line
         transport.write(b"Password: ")
         return "Password"
 
     def telnet_Password(self, line: bytes) -> str:
         """The password, which decides."""
         transport: Any = self.transport
-        transport.wont(ECHO).addErrback(lambda _: None)
         transport.write(b"\n")
-        if self._fits(line.rstrip(b"\r")):
+        if self._fits(line):
             self._timeout.cancel()
             terminal = Terminal(self._factory)
             transport.protocol = terminal
             terminal.makeConnection(transport)  # type: ignore[no-untyped-call]
             return "Done"
         self._failed += 1
-        log.warn("Console: a login as {user!r} failed: {peer}", user=self._user[:80], peer=peer_of(transport))
+        # Not as whom: people type their password in its place.
+        log.warn("Console: a login failed: {peer}", peer=peer_of(transport))
         transport.write(b"This is not the password.\n")
         if self._failed == ATTEMPTS:
             transport.loseConnection()

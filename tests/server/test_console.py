@@ -1,0 +1,459 @@
+"""Who may reach the console, what it can be asked, and what a session is like."""
+
+import os
+import re
+import threading
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from queueber import wire
+from queueber.server.console import questions, session
+from queueber.server.console.access import Access, parse_access, read_password
+from queueber.server.console.questions import Questions
+from queueber.server.console.sampling import Sampler, Samples
+from queueber.server.console.tables import Table, named, span
+from queueber.server.console.threads import thread_states
+from queueber.units import SpanMs
+
+SECRET = "a long enough secret"
+
+
+@pytest.fixture
+def password_file(tmp_path):
+    path = tmp_path / "password"
+    path.write_text(f"ada:{SECRET}\n")
+    path.chmod(0o600)
+    return path
+
+
+class TestAccess:
+    @pytest.mark.parametrize(
+        "text",
+        ["unix:/run/q.sock", "unix:/run/q.sock:mode=600", "unix:/run/q.sock:lockfile=0", "unix:/run/q.sock:mode=0600"],
+    )
+    def test_a_unix_socket_is_its_owners_alone(self, text):
+        assert parse_access(text, None).listen.endpoint == "unix:/run/q.sock:mode=600:lockfile=1"
+
+    @pytest.mark.parametrize("text", ["unix:/run/q.sock:mode=666", "unix:/run/q.sock:mode=660", "unix:/q:mode="])
+    def test_no_other_mode_is_to_be_had(self, text):
+        with pytest.raises(ValueError, match="always 600"):
+            parse_access(text, None)
+
+    @pytest.mark.parametrize("text", ["127.0.0.1:9092", "localhost:9092", "[::1]:9092", "tcp:9092:interface=127.0.0.1"])
+    def test_loopback_needs_a_password(self, text, password_file):
+        with pytest.raises(ValueError, match="--manhole-password-file"):
+            parse_access(text, None)
+        assert parse_access(text, str(password_file)).password_file == password_file
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "0.0.0.0:9092",
+            ":9092",
+            "tcp:9092",
+            "example.org:9092",
+            "systemd:domain=INET:index=0",
+            "haproxy:tcp:1",
+            "stdio:",
+        ],
+    )
+    def test_all_else_is_refused_with_a_password_too(self, text, password_file):
+        with pytest.raises(ValueError, match="unix:PATH, or an address of this machine"):
+            parse_access(text, str(password_file))
+
+    def test_a_socket_with_a_password_is_a_misunderstanding(self, password_file):
+        with pytest.raises(ValueError, match="needs no password"):
+            parse_access("unix:/q", str(password_file))
+
+    def test_a_password_is_right_or_not(self, password_file):
+        password = read_password(password_file)
+        assert password.fits(b"ada", SECRET.encode())
+        assert not password.fits(b"ada", b"")
+        assert not password.fits(b"bob", SECRET.encode())
+        assert SECRET not in repr(password)
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            ("", "one line"),
+            (SECRET, "one line"),
+            (f":{SECRET}", "one line"),
+            (f"a:{SECRET}\nb:c", "one line"),
+            ("a:b", "at least 12"),
+        ],
+    )
+    def test_a_file_that_is_no_password_is_refused(self, content, why, password_file):
+        password_file.write_text(content)
+        with pytest.raises(ValueError, match=why):
+            read_password(password_file)
+
+    def test_a_file_that_others_may_read_is_refused(self, password_file):
+        password_file.chmod(0o640)
+        with pytest.raises(ValueError, match="chmod 600"):
+            read_password(password_file)
+
+    def test_what_is_no_file_is_refused_and_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe", 0o600)
+        with pytest.raises(ValueError, match="no file"):
+            read_password(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="No such file"):
+            read_password(tmp_path / "nothing")
+
+
+class TestTables:
+    def test_numbers_stand_to_the_right_and_words_to_the_left(self):
+        table = Table(("name", "count"), [("a", 1_000), ("long", 2)], "note")
+        assert repr(table).splitlines() == ["name  count", "----  -----", "a     1,000", "long      2", "note"]
+
+    def test_an_empty_one_has_its_headings(self):
+        assert repr(Table(("name", "count"), [])).splitlines() == ["name  count", "----  -----"]
+
+    def test_a_name_cannot_move_the_cursor(self):
+        assert named("\x1b[2J") == "'\\x1b[2J'"
+        assert named("é") == "é"
+        assert len(named("x" * 255)) == 40
+
+    @pytest.mark.parametrize(
+        ("milliseconds", "text"),
+        [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_000, "1.0 s"),
+            (90_000, "1.5 min"),
+            (5_400_000, "1.5 h"),
+            (216_000_000, "2.5 d"),
+            (-2_000, "-2.0 s"),
+        ],
+    )
+    def test_spans_are_short(self, milliseconds, text):
+        assert span(milliseconds) == text
+
+
+def rows(answer):
+    """The rows of what was asked for, which may be on its way no longer."""
+    if isinstance(answer, Deferred):
+        found = []
+        answer.addCallback(found.append)
+        (answer,) = found
+    return [tuple(row) for row in answer.rows]
+
+
+@pytest.fixture
+def ask(inside):
+    return Questions(inside)
+
+
+@pytest.fixture
+def busy(hand):
+    """A server with items, leases and polls."""
+    peer = hand.connect()
+    peer.add(*[b"x"] * 5)
+    peer.poll(2, lease=60_000)
+    peer.poll(1, lease=5_000)
+    queue = peer.connection.call(
+        wire.PromisedAnswer(peer._root), wire.BROKER_INTERFACE_ID, wire.QUEUE, wire.write_queue_request("mail")
+    )
+    peer.call(
+        wire.POLL, wire.write_poll_request(wire.PollRequest(1_000, 3, None, False)), wire.PromisedAnswer(queue, (0,))
+    )
+    hand.settle()
+    return hand
+
+
+class TestQuestions:
+    def test_help_names_all_questions(self, ask):
+        assert [name.partition("(")[0] for name, _ in rows(ask.help())] == list(ask.all())
+        assert all(answer for _, answer in rows(ask.help()))
+
+    def test_queues(self, ask, busy):
+        assert rows(ask.queues()) == [("default", 2, 0, 3, 0, 0, "0 ms"), ("mail", 0, 0, 0, 0, 1, "")]
+
+    def test_leases_that_end_first_come_first(self, ask, busy):
+        assert [row[1:] for row in rows(ask.leases())] == [
+            ("default", 1, "live", "5.0 s"),
+            ("default", 2, "live", "1.0 min"),
+        ]
+        table = ask.leases(1)
+        assert (len(table.rows), table.note) == (1, "1 of 2, those that end first")
+
+    def test_waiters(self, ask, busy):
+        assert rows(ask.waiters()) == [("mail", 3, "1.0 s", "waiting", "never", "local")]
+
+    def test_connections(self, ask, busy):
+        assert rows(ask.connections()) == [("local", 1, 2, 0, 0, "")]
+
+    def test_stats(self, ask, busy):
+        asked = ask.stats()
+        busy.pool.step()
+        told = dict(rows(asked))
+        assert told["items"] == "5: 2 ready, 0 delayed, 3 leased, 0 unread"
+        assert told["waiting polls"] == "1"
+        assert told["pool"] == "0 of 2 threads busy, 0 calls wait"
+        assert told["free space"].endswith("GiB")
+
+    def test_stats_without_the_disk(self, ask, busy):
+        asked = ask.stats()
+        busy.reactor.advance(1)
+        assert dict(rows(asked))["free space"] == "not told in time"
+        busy.pool.step()
+
+    def test_commits(self, ask, busy):
+        table = ask.commits()
+        assert sum(row[3] for row in table.rows) == 7
+        assert table.note.startswith("all 1: 7.0 rows each")
+
+    def test_limits(self, ask, hand):
+        hand.broker.limit_hits["items_per_add"] = 3
+        hand.broker.limit_hits["free_space_reserve"] = 1
+        told = {row[0]: row for row in rows(ask.limits())}
+        assert told["items_per_add"][1:3] == ("1,000", 3)
+        assert told["idle_ms"][1] == "unlimited"
+        assert told["free_space_reserve"][2] == 1
+
+    def test_dump(self, ask, busy):
+        assert "queue 'default' number=1 items=5" in ask.dump()
+        assert ask.dump("leases", 1).endswith("1 of 2, oldest first")
+        with pytest.raises(ValueError, match="queues, leases"):
+            ask.dump("everything")
+
+    def test_no_more_is_shown_than_the_bound_allows(self, ask, hand, monkeypatch):
+        monkeypatch.setattr(questions, "SHOWN_MAX", 3)
+        for number in range(5):
+            hand.broker.add(hand.broker.queue(f"q{number}"), [(b"", SpanMs(0))], hand.clock.now())
+        assert len(rows(ask.queues(10**9))) == 3
+        assert len(ask.dump(most=10**9).splitlines()) == 4
+        assert rows(ask.queues(-1)) == []
+
+    def test_check(self, ask, busy, monkeypatch):
+        assert re.fullmatch(r"Consistent: 7 things, looked at in \d+ ms\.", ask.check())
+        monkeypatch.setattr(questions, "CHECKED_MAX", 6)
+        assert "check(force=True)" in ask.check()
+        busy.broker.queue("default").held.clear()
+        assert ask.check(force=True).startswith("NOT consistent: an item is held by no lease")
+        busy.broker.polls.waiting += 1
+        assert "check" in ask.check(force=True)
+
+    def test_threads_are_those_of_the_system(self, ask):
+        me = str(threading.get_native_id())
+        (mine,) = [row for row in rows(ask.threads()) if row[0] == me]
+        assert mine[1] == Path("/proc/self/comm").read_text().strip()
+        assert "thread_states" in mine[3]
+        assert all(state.cpu_seconds >= 0 for state in thread_states())
+
+
+class FromThread:
+    """As much of a reactor as a sampler wants."""
+
+    def __init__(self):
+        self.done = threading.Event()
+
+    def callFromThread(self, function, *args):  # noqa: N802
+        function(*args)
+        self.done.set()
+
+
+class TestProfile:
+    def test_what_a_thread_does_is_found(self):
+        samples = Samples()
+        stop = threading.Event()
+
+        def busy_in_here():
+            stop.wait()
+
+        thread = threading.Thread(target=busy_in_here, name="victim")
+        thread.start()
+        try:
+            samples.take(threading.get_ident())
+            samples.take(threading.get_ident())
+        finally:
+            stop.set()
+            thread.join()
+        table = samples.table()
+        assert any(row[:2] == (100, 100) and row[2].startswith("victim: Condition.wait") for row in table.rows)
+        assert any("busy_in_here" in where for where in samples.below)
+        assert not any("busy_in_here" in where for where in samples.itself)
+
+    def test_one_at_a_time_and_not_for_ever(self):
+        reactor = FromThread()
+        sampler = Sampler(reactor)
+        for seconds in (0, 61):
+            with pytest.raises(ValueError, match="it must be"):
+                sampler.profile(seconds)
+        profile = sampler.profile(0.05)
+        with pytest.raises(ValueError, match="another"):
+            sampler.profile(0.05)
+        assert reactor.done.wait(10)
+        (table,) = [profile.result]
+        assert table.note.startswith(tuple("123456789"))
+        sampler.profile(0.01)
+
+
+ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[=>E])")
+NEGOTIATION = re.compile(rb"\xff[\xfb-\xfe].|\xff\xfa.*?\xff\xf0", re.DOTALL)
+
+
+class Typist:
+    """Somebody at a console."""
+
+    def __init__(self, factory):
+        self.protocol = factory.buildProtocol(None)
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+
+    def type(self, text):
+        """What is shown after *text* was typed."""
+        self.transport.clear()
+        self.protocol.dataReceived(text.encode().replace(b"\n", b"\r\0"))
+        return self.shown()
+
+    def shown(self):
+        plain = NEGOTIATION.sub(b"", self.transport.value()).decode()
+        return ESCAPES.sub("", plain).replace("\r", "")
+
+    def leave(self):
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What was logged."""
+    logged = []
+
+    class Recorder:
+        def info(self, template, /, **fields):
+            logged.append(template.format(**fields))
+
+        warn = info
+
+    monkeypatch.setattr(session, "log", Recorder())
+    return logged
+
+
+@pytest.fixture
+def sit_down(inside, lines):
+    """Begin a session on a Unix socket."""
+    factory = session.ConsoleFactory(inside, Access(None))
+    typists = []
+
+    def sit_down():
+        typists.append(Typist(factory))
+        return typists[-1]
+
+    yield sit_down
+    for typist in typists:
+        if typist.transport.connected:
+            typist.leave()
+
+
+class TestSession:
+    def test_the_prompt_greets_with_what_can_be_asked(self, sit_down):
+        shown = sit_down().shown()
+        assert "help() tells what can be asked" in shown
+        assert shown.endswith("queueber> ")
+
+    def test_a_question_is_answered(self, sit_down, busy):
+        shown = sit_down().type("queues()\n")
+        assert re.search(r"^default +2 +0 +3 +0 +0 +0 ms$", shown, re.MULTILINE)
+
+    def test_an_answer_that_comes_later_leaves_what_is_typed_alone(self, sit_down, busy):
+        typist = sit_down()
+        assert "(a moment)" in typist.type("stats()\n")
+        typist.type("1 + ")
+        typist.transport.clear()
+        busy.pool.step()
+        assert re.search(r"^waiting polls +1$", typist.shown(), re.MULTILINE)
+        assert typist.shown().endswith("queueber> 1 + ")
+        assert "42" in typist.type("41\n")
+
+    def test_an_answer_to_somebody_who_has_left_goes_nowhere(self, sit_down, busy):
+        typist = sit_down()
+        typist.type("stats()\n")
+        typist.leave()
+        typist.transport.connected = False
+        typist.transport.clear()
+        busy.pool.step()
+        assert typist.transport.value() == b""
+
+    def test_the_end_of_input_waits_for_what_is_coming(self, sit_down, busy):
+        typist = sit_down()
+        typist.type("stats()\n\x04")
+        assert not typist.transport.disconnecting
+        busy.pool.step()
+        assert "waiting polls" in typist.shown()
+        assert typist.transport.disconnecting
+
+    @pytest.mark.parametrize("end", ["\x04", "exit()\n", "quit()\n", "raise SystemExit\n", "import sys; sys.exit(3)\n"])
+    def test_a_session_can_be_left(self, sit_down, end, inside, lines):
+        typist = sit_down()
+        assert inside.consoles == 1
+        typist.type(end)
+        assert typist.transport.disconnecting
+        typist.leave()
+        typist.transport.connected = False
+        assert inside.consoles == 0
+        assert lines[-1] == "Console session 1 has ended"
+
+    def test_mistakes_are_shown_and_change_nothing(self, sit_down):
+        typist = sit_down()
+        assert "ZeroDivisionError" in typist.type("1/0\n")
+        assert "there are the parts" in typist.type("dump('x')\n")
+        assert "4" in typist.type("2 + 2\n")
+
+    def test_sessions_are_logged_with_what_is_typed(self, sit_down, lines):
+        typist = sit_down()
+        typist.type("limits()\n\n")
+        typist.type("x" * 1_000 + "\n")
+        assert lines[0].startswith("Console session 1 begins: ")
+        assert lines[1] == "Console session 1: 'limits()'"
+        assert len(lines[2]) < 600
+
+    def test_there_are_few_sessions(self, sit_down, inside):
+        for _ in range(session.SESSIONS_MAX):
+            sit_down()
+        assert session.ConsoleFactory(inside, Access(None)).buildProtocol(None) is None
+
+
+class TestLogin:
+    @pytest.fixture
+    def typist(self, inside, password_file, lines):
+        typist = Typist(session.ConsoleFactory(inside, Access(None, password_file)))
+        yield typist
+        if typist.transport.connected:
+            typist.leave()
+
+    def test_the_password_opens_the_prompt(self, typist, lines, hand):
+        assert typist.shown() == "User: "
+        assert typist.type("ada\n") == "ada\nPassword: "
+        shown = typist.type(f"{SECRET}\n")
+        assert shown.endswith("queueber> ")
+        assert hand.reactor.getDelayedCalls() == []
+        assert SECRET not in "".join(lines)
+
+    def test_three_wrong_ones_close_it(self, typist, lines, inside):
+        for _ in range(3):
+            assert not typist.transport.disconnecting
+            typist.type("ada\n")
+            assert "not the password" in typist.type("guess\n")
+        assert typist.transport.disconnecting
+        assert len([line for line in lines if "a login failed" in line]) == 3
+        assert inside.consoles == 0
+
+    def test_nobody_gets_in_while_others_may_read_the_file(self, typist, password_file, lines):
+        password_file.chmod(0o644)
+        typist.type("ada\n")
+        assert "not the password" in typist.type(f"{SECRET}\n")
+        assert "nobody can log in" in lines[0]
+
+    def test_whoever_says_nothing_is_let_go(self, typist, hand):
+        hand.reactor.advance(session.LOGIN_SECONDS)
+        assert typist.transport.disconnecting
+
+    def test_what_is_typed_before_the_password_runs_nowhere(self, typist):
+        shown = typist.type("help()\n")
+        assert "Password: " in shown
+        assert "queues()" not in shown

@@ -1,0 +1,197 @@
+"""Whether a server is fit to be sent work, and how the pages say so."""
+
+import json
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.logger import globalLogPublisher
+from twisted.python.failure import Failure
+
+from queueber.server.health import COMMIT_SECONDS_MAX, readiness
+from queueber.server.inside import ENGINE_SECONDS, Inside
+from queueber.server.web import Pages, site
+
+
+def failed(inside):
+    return [check.name for check in readiness(inside) if not check.passed]
+
+
+def test_a_server_that_works_is_ready(inside):
+    assert failed(inside) == []
+
+
+def test_one_that_is_starting_or_stopping_is_not(inside, hand):
+    assert failed(None) == ["serving"]
+    hand.methods.draining = True
+    assert failed(inside) == ["serving"]
+
+
+def test_one_whose_commit_hangs_is_not(inside, hand):
+    hand.connect().add(b"x")
+    hand.turn()
+    hand.reactor.advance(COMMIT_SECONDS_MAX)
+    assert failed(inside) == []
+    hand.reactor.advance(0.001)
+    assert failed(inside) == ["commits"]
+    hand.settle()
+    assert failed(inside) == []
+
+
+def test_one_without_space_is_not(inside):
+    inside.disk_is_low = lambda: True
+    assert failed(inside) == ["disk"]
+
+
+def test_a_disk_that_does_not_answer_is_waited_for_once(inside: Inside, hand):
+    first, second = [], []
+    inside.disk().addCallback(first.append)
+    inside.disk().addCallback(second.append)
+    assert second == [None], "a second call behind one that hangs would take the next thread"
+    assert len(hand.pool.jobs) == 1
+    hand.reactor.advance(ENGINE_SECONDS)
+    assert first == [None]
+    hand.pool.step()
+    third = []
+    inside.disk().addCallback(third.append)
+    hand.pool.step()
+    assert third[0].properties["write_stopped"] > 0
+
+
+def test_a_disk_that_fails_is_not_told_of(inside: Inside, hand):
+    inside.store.properties = lambda: 1 / 0
+    told = []
+    inside.disk().addCallback(told.append)
+    hand.pool.step()
+    assert told == [None]
+    assert hand.reactor.getDelayedCalls() == []
+
+
+class Visitor:
+    """A connection to the pages."""
+
+    def __init__(self, pages):
+        self.protocol = site(pages).buildProtocol(None)
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+
+    def get(self, path, *headers, method="GET", body=""):
+        lines = [f"{method} {path} HTTP/1.1", "Host: here", "Connection: close", *headers]
+        self.protocol.dataReceived("\r\n".join([*lines, "", body]).encode())
+        head, _, content = self.transport.value().decode().partition("\r\n\r\n")
+        return int(head.split()[1]) if head else None, head, content
+
+
+@pytest.fixture
+def pages(inside):
+    pages = Pages()
+    pages.inside = inside
+    return pages
+
+
+def test_alive_is_who_answers(pages):
+    pages.inside = None
+    assert Visitor(pages).get("/livez")[::2] == (200, "ok\n")
+
+
+def test_ready_says_why_it_is_not(pages, hand):
+    status, _, content = Visitor(pages).get("/readyz")
+    assert (status, content.splitlines()[0]) == (200, "ready")
+    hand.methods.draining = True
+    status, _, content = Visitor(pages).get("/readyz")
+    assert (status, content.splitlines()[:2]) == (503, ["not ready", "NOT OK  serving: stopping"])
+
+
+def test_ready_says_it_to_programs_too(pages, hand):
+    hand.methods.draining = True
+    status, _, content = Visitor(pages).get("/readyz", "Accept: application/json")
+    told = json.loads(content)
+    assert (status, told["ready"], told["checks"]["serving"]["passed"]) == (503, False, False)
+
+
+def test_metrics_come_when_the_disk_has_answered(pages, hand):
+    visitor = Visitor(pages)
+    assert visitor.get("/metrics")[0] is None
+    hand.pool.step()
+    head, _, content = visitor.transport.value().decode().partition("\r\n\r\n")
+    assert "200 OK" in head
+    assert "queueber_disk_free_bytes" in content
+
+
+def test_metrics_come_without_the_disk_if_it_hangs(pages, hand):
+    visitor = Visitor(pages)
+    visitor.get("/metrics")
+    hand.reactor.advance(ENGINE_SECONDS)
+    content = visitor.transport.value().decode()
+    assert "queueber_queues" in content
+    assert "queueber_disk_free_bytes" not in content
+    hand.pool.step()
+
+
+def test_whoever_leaves_before_the_metrics_come_is_forgotten(pages, hand):
+    visitor = Visitor(pages)
+    visitor.get("/metrics")
+    visitor.protocol.connectionLost(Failure(ConnectionDone()))
+    hand.pool.step()
+    assert visitor.transport.value() == b""
+
+
+def test_there_are_no_metrics_of_a_server_that_does_not_serve(pages):
+    pages.inside = None
+    assert Visitor(pages).get("/metrics")[0] == 503
+
+
+def test_a_failure_is_said_without_its_reason(pages, hand, logged_failures):
+    pages.inside.surveyor.take = lambda: 1 / 0
+    visitor = Visitor(pages)
+    visitor.get("/metrics")
+    head, _, content = visitor.transport.value().decode().partition("\r\n\r\n")
+    assert "500" in head
+    assert "ZeroDivisionError" not in content
+    assert logged_failures == [ZeroDivisionError]
+    hand.reactor.advance(ENGINE_SECONDS)
+    hand.pool.step()
+
+
+@pytest.fixture
+def logged_failures():
+    seen = []
+
+    def observe(event):
+        if "log_failure" in event:
+            seen.append(event["log_failure"].type)
+
+    globalLogPublisher.addObserver(observe)
+    yield seen
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "body", "status"),
+    [
+        ("GET", "/", (), "", 404),
+        ("GET", "/metrics/..", (), "", 404),
+        ("POST", "/livez", ("Content-Length: 0",), "", 405),
+        ("DELETE", "/livez", (), "", 405),
+        ("POST", "/livez", ("Content-Length: 1000000000",), "x", 413),
+        ("GET", "/livez", ("Transfer-Encoding: chunked",), "", 413),
+    ],
+)
+def test_nothing_else_is_to_be_had(pages, method, path, headers, body, status):
+    assert Visitor(pages).get(path, *headers, method=method, body=body)[0] == status
+
+
+def test_head_has_no_content(pages):
+    status, head, content = Visitor(pages).get("/livez", method="HEAD")
+    assert (status, content) == (200, "")
+    assert "Content-Length: 3" in head
+
+
+def test_too_many_at_a_time_are_closed(pages):
+    factory = site(pages)
+    open_now = [factory.buildProtocol(None) for _ in range(100)]
+    for protocol in open_now:
+        protocol.makeConnection(StringTransport())
+    assert factory.buildProtocol(None) is None
+    open_now[0].connectionLost(Failure(ConnectionDone()))
+    assert factory.buildProtocol(None) is not None

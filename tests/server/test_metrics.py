@@ -1,0 +1,188 @@
+"""What a scrape shows, and that the board and the alerts speak of nothing else."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from queueber.errors import Kind
+from queueber.limits import PEER_LIMITS
+from queueber.server import survey
+from queueber.server.inside import Disk
+from queueber.server.metrics import Facts, exposition
+from queueber.store.properties import NAMES
+from queueber.units import SpanMs
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+# Prometheus makes these itself.
+ITS_OWN = {"up"}
+
+
+@pytest.fixture
+def scrape(inside):
+    """All samples of a scrape: values by name and labels."""
+
+    def scrape(disk=True):
+        surveys = []
+        inside.reactor.advance(survey.FRESH_SECONDS)
+        inside.survey().addCallback(surveys.append)
+        told = Disk({name: number for number, name in enumerate(NAMES, 1)}, 12_345) if disk else None
+        content, content_type = exposition(inside, Facts(surveys[0], told, 1, 2), "text/plain")
+        assert content_type.startswith("text/plain")
+        return {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(content.decode())
+            for sample in family.samples
+        }
+
+    return scrape
+
+
+def test_items_are_told_by_queue_and_state(scrape, hand):
+    peer = hand.connect()
+    peer.add(b"a", b"b", b"c")
+    peer.poll(lease=60_000)
+    hand.settle()
+    hand.broker.add(hand.broker.queue("later"), [(b"", SpanMs(60_000))], hand.clock.now())
+    hand.reactor.advance(7)
+
+    found = scrape()
+
+    items = {key[1:]: value for key, value in found.items() if key[0] == "queueber_items" and value}
+    assert items == {
+        (("queue", "default"), ("state", "ready")): 2,
+        (("queue", "default"), ("state", "leased")): 1,
+        (("queue", "later"), ("state", "delayed")): 1,
+    }
+    assert found["queueber_oldest_ready_seconds", ("queue", "default")] == 8
+    assert found["queueber_oldest_ready_seconds", ("queue", "later")] == 0
+    assert found[("queueber_items_added_total",)] == 4
+    assert found[("queueber_leases",)] == found[("queueber_leased_items",)] == 1
+
+
+def test_the_oldest_of_a_queue_that_nobody_has_read_is_not_told(scrape, hand):
+    hand.connect().add(b"a")
+    hand.settle()
+    queue = hand.broker.queue("default")
+    queue.window.trim(0, queue.floor)
+
+    found = scrape()
+
+    assert found["queueber_items", ("queue", "default"), ("state", "unread")] == 1
+    assert ("queueber_oldest_ready_seconds", ("queue", "default")) not in found
+
+
+def test_a_name_that_needs_escaping_comes_through(scrape, hand):
+    name = 'we"ird\\\n\x1b[2J'
+    hand.broker.add(hand.broker.queue(name), [(b"", SpanMs(0))], hand.clock.now())
+    assert scrape()["queueber_items", ("queue", name), ("state", "ready")] == 1
+
+
+def test_no_more_queues_are_named_than_the_bound_allows(scrape, hand):
+    for number in range(survey.TOP + 20):
+        hand.broker.add(hand.broker.queue(f"q{number}"), [(b"", SpanMs(0))], hand.clock.now())
+    found = scrape()
+    assert len({key[1] for key in found if key[0] == "queueber_items"}) == survey.TOP + 1
+    assert found["queueber_items", ("queue", survey.OTHER), ("state", "ready")] == 20
+    assert found["queueber_oldest_ready_seconds", ("queue", survey.OTHER)] == 1
+
+
+def test_calls_refusals_and_their_times_are_told_by_method(scrape, hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    peer.poll(lease=0)
+    hand.settle()
+    found = scrape()
+    assert found["queueber_calls_total", ("method", "add")] == 1
+    assert found["queueber_call_errors_total", ("kind", Kind.FAILED.name.lower()), ("method", "poll")] == 1
+    assert found["queueber_call_errors_total", ("kind", "overloaded"), ("method", "extend")] == 0
+    assert found["queueber_call_seconds_count", ("method", "add")] == 1
+    assert found["queueber_call_seconds_bucket", ("le", "+Inf"), ("method", "add")] == 1
+
+
+def test_commits_and_the_engine_are_told(scrape, hand):
+    hand.connect().add(b"four")
+    hand.turn()
+    hand.reactor.advance(3)
+    assert scrape()[("queueber_commit_age_seconds",)] == 4
+    hand.settle()
+    found = scrape()
+    assert found[("queueber_commit_bytes_sum",)] == 4
+    assert found[("queueber_commit_seconds_sum",)] == 4
+    assert found["queueber_engine_files", ("level", "3")] == NAMES.index("level_3_files") + 1
+    assert found[("queueber_disk_free_bytes",)] == 12_345
+    assert found[("queueber_pool_busy_threads",)] == 1
+    assert found[("queueber_pool_waiting",)] == 2
+
+
+def test_without_an_answer_of_the_engine_all_else_is_told(scrape):
+    found = scrape(disk=False)
+    assert not [key for key in found if key[0].startswith(("queueber_engine", "queueber_disk"))]
+    assert ("queueber_queues",) in found
+
+
+def test_all_limits_are_told_with_how_often_they_were_hit(scrape, hand):
+    hand.broker.limit_hits["free_space_reserve"] += 2
+    found = scrape()
+    for limit in PEER_LIMITS:
+        assert found["queueber_limit", ("limit", limit.name)] == limit.default
+        assert found["queueber_limit_hits_total", ("limit", limit.name)] == 0
+    assert found["queueber_limit_hits_total", ("limit", "free_space_reserve")] == 2
+
+
+def test_readiness_is_told_by_check(scrape, hand):
+    assert scrape()["queueber_ready", ("check", "serving")] == 1
+    hand.methods.draining = True
+    assert scrape()["queueber_ready", ("check", "serving")] == 0
+
+
+def named_in(expression):
+    """The metrics that a PromQL expression reads."""
+    return set(re.findall(r"\b(?:queueber|process)_\w+|\bup\b", re.sub(r'"[^"]*"', "", expression)))
+
+
+def board_expressions():
+    board = json.loads((DEPLOY / "grafana" / "queueber.json").read_text())
+    asked = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return asked + [each["query"]["query"] for each in board["templating"]["list"] if each["type"] == "query"]
+
+
+def alert_expressions():
+    # What follows `expr:`, on its line or on the deeper ones below.
+    rules = (DEPLOY / "prometheus" / "alerts.yml").read_text()
+    found = re.findall(r"^ {8}expr: (?:>-\n((?: {10}.*\n)+)|(.*)\n)", rules, re.MULTILINE)
+    return ["".join(each) for each in found]
+
+
+@pytest.mark.parametrize("expressions", [board_expressions, alert_expressions])
+def test_every_metric_of_the_board_and_the_alerts_exists(expressions, scrape, hand):
+    hand.connect().add(b"a")
+    hand.settle()
+    known = {key[0] for key in scrape()} | ITS_OWN
+    asked = expressions()
+    assert len(asked) >= 10
+    for expression in asked:
+        assert named_in(expression)
+        assert named_in(expression) <= known
+
+
+def test_every_alert_is_explained():
+    alerts = re.findall(r"- alert: (\w+)", (DEPLOY / "prometheus" / "alerts.yml").read_text())
+    assert len(alerts) == len(alert_expressions())
+    page = (DEPLOY.parent / "docs" / "seeing-inside.md").read_text()
+    assert [name for name in alerts if f"| `{name}` |" not in page] == []
+
+
+def test_the_labels_of_the_board_and_the_alerts_exist(scrape, hand):
+    """Those of `le`, `job` and `instance` come from elsewhere or from Prometheus."""
+    peer = hand.connect()
+    peer.add(b"a")
+    hand.settle()
+    labels = {label for key in scrape() for label, _ in key[1:]} | {"job", "instance"}
+    for expression in [*board_expressions(), *alert_expressions()]:
+        used = re.findall(r"(\w+)(?:=~|!~|!=|=)\"", expression)
+        used += [name for group in re.findall(r"\b(?:by|on) \(([\w, ]+)\)", expression) for name in group.split(", ")]
+        assert set(used) <= labels
