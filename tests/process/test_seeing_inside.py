@@ -1,0 +1,301 @@
+"""A real server that is looked into: scraped, asked for its health, and talked to over a terminal."""
+
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.process.conftest import PATIENCE, foreign
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "seeing-inside.md"
+COMMAND = [sys.executable, "-m", "queueber.cli"]
+PROMPT = "queueber> "
+SECRET = "a long enough secret"
+
+
+def pages_of(server):
+    return server.line(r"Pages on (\S+)")[1]
+
+
+def get(address, path, **headers):
+    with urlopen(Request(f"http://{address}{path}", headers=headers), timeout=PATIENCE) as answer:
+        return answer.read().decode()
+
+
+def scraped(address):
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(get(address, "/metrics"))
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_tells_what_clients_did(start):
+    server = start("--http=127.0.0.1:0")
+    foreign("calls", server.port)
+
+    found = scraped(pages_of(server))
+
+    assert found["queueber_calls_total", "add"] >= 1
+    assert found[("queueber_items_added_total",)] >= 1
+    assert found[("queueber_sync_seconds_count",)] == found[("queueber_commit_seconds_count",)] >= 1
+    assert found[("queueber_engine_rows",)] >= 1
+    assert found[("queueber_disk_free_bytes",)] > 0
+    assert found[("queueber_reactor_lag_seconds_count",)] >= 1
+    assert found[("process_resident_memory_bytes",)] > 0
+
+
+def test_health_is_told(start):
+    server = start("--http=127.0.0.1:0")
+    assert server.port
+    address = pages_of(server)
+    assert get(address, "/livez") == "ok\n"
+    assert get(address, "/readyz").startswith("ready\n")
+    assert server.stop() in (0, -signal.SIGTERM)
+
+
+def test_pages_beyond_this_machine_are_asked_for_twice(start):
+    refused = start("--http=0.0.0.0:0")
+    assert refused.wait() == 64
+    assert refused.lines[-1] == "queueber: --http 0.0.0.0:0: plaintext beyond this machine needs --insecure-plaintext"
+    allowed = start("--http=0.0.0.0:0", "--insecure-plaintext")
+    port = pages_of(allowed).rpartition(":")[2]
+    assert get(f"127.0.0.1:{port}", "/livez") == "ok\n"
+
+
+def test_a_missing_library_is_said_in_one_line(tmp_path):
+    """As where the extra was not installed."""
+    script = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name == 'prometheus_client' else find(name, *more)\n"
+        "from twisted.scripts.twistd import run; run()"
+    )
+    options = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--http=127.0.0.1:0")
+    server = subprocess.run(
+        [sys.executable, "-c", script, *options], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert server.returncode == 64
+    assert server.stderr == "queueber: --http needs the extra `http`: pip install 'queueber[http]'\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--manhole=0.0.0.0:0"], "it must be unix:PATH, or an address of this machine"),
+        (["--manhole=127.0.0.1:0"], "needs --manhole-password-file"),
+        (["--manhole=unix:/tmp/q:mode=666"], "its mode is always 600"),
+        (["--manhole-password-file=/etc/passwd"], "--manhole-password-file needs --manhole"),
+        (["--manhole=127.0.0.1:0", "--manhole-password-file=/etc/passwd"], "/etc/passwd"),
+    ],
+)
+def test_a_console_that_lets_in_others_is_refused(start, options, why):
+    server = start(*options)
+    assert server.wait() == 64
+    assert server.lines[-1].startswith("queueber: --manhole")
+    assert why in server.lines[-1]
+
+
+def test_there_is_no_console_and_no_page_unless_asked_for(start):
+    server = start()
+    assert server.port
+    foreign("calls", server.port)
+    assert not [line for line in server.lines if "Pages on" in line or "Debugging console" in line]
+
+
+def test_the_socket_is_its_owners_alone_and_survives_a_kill(start, tmp_path):
+    path = tmp_path / "m.sock"
+    server = start(f"--manhole=unix:{path}")
+    server.line("Debugging console on")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    server.kill()
+    assert path.exists()
+    again = start(f"--manhole=unix:{path}")
+    again.line("Debugging console on")
+    again.stop()
+    assert not path.exists()
+
+
+class Terminal:
+    """Somebody at a terminal of 120 columns who has started `queueber manhole`."""
+
+    def __init__(self, address):
+        self.pid, self._end = pty.fork()
+        if self.pid == 0:
+            os.execv(sys.executable, [*COMMAND, "manhole", address])
+
+    def read(self, until, times=1):
+        """What is shown up to and with *until*, which comes so many times."""
+        shown = ""
+        deadline = time.monotonic() + PATIENCE
+        while shown.count(until) < times:
+            assert time.monotonic() < deadline, shown
+            if select.select([self._end], [], [], 0.1)[0]:
+                shown += plain(os.read(self._end, 65_536))
+        return shown
+
+    def type(self, line):
+        os.write(self._end, line.encode() + b"\r")
+
+    def ask(self, question, later=False):
+        """What is shown of an answer; of one that comes *later*, the answer alone."""
+        self.type(question)
+        shown = self.read(PROMPT, 2 if later else 1).removeprefix(question)
+        if later:
+            shown = shown.replace(f"(a moment)\n{PROMPT}", "")
+        return shown.removesuffix(PROMPT).strip("\n")
+
+    def leave(self, key=b"\x04"):
+        """The exit status after *key*."""
+        os.write(self._end, key)
+        while True:
+            try:
+                if not os.read(self._end, 65_536):
+                    break
+            except OSError:
+                break
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        os.close(self._end)
+        return status
+
+
+def plain(data):
+    """Without what moves the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).replace("\r", "")
+
+
+def normal(text):
+    """A transcript without what differs from run to run: figures, ids, places, and how wide that makes a column."""
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", text)
+    text = re.sub(r"\b\d[\d,.]*(?: (?:ms|s|min|h|d|GiB)\b)?", "N", text)
+    return [re.sub(r"-+", "-", re.sub(r"\s+", " ", line)).strip() for line in text.splitlines()]
+
+
+def transcript():
+    """The session of the page: each question with the answer it shows."""
+    (block,) = re.findall(r"<!-- session -->\n```console\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    parts = re.split(r"^queueber> (.*)\n", block, flags=re.MULTILINE)
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def add_and_lease(port):
+    """What the session of the page found: three items added, one of them leased, and a poll that waits."""
+    address = f"127.0.0.1:{port}"
+    subprocess.run([*COMMAND, "--addr", address, "add", "one", "two", "three"], check=True, capture_output=True)
+    subprocess.run([*COMMAND, "--addr", address, "poll", "--lease", "600"], check=True, capture_output=True)
+    return subprocess.Popen([*COMMAND, "--addr", address, "--queue", "mail", "poll"], stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def console(start, tmp_path):
+    """A server with a little work, and its console's address."""
+    server = start("--workers=2", f"--manhole=unix:{tmp_path}/m.sock")
+    waiting = add_and_lease(server.port)
+    server.line("Debugging console on")
+    yield server, f"unix:{tmp_path}/m.sock"
+    waiting.terminate()
+    waiting.wait()
+
+
+def test_the_session_goes_as_shown(console):
+    server, address = console
+    terminal = Terminal(address)
+    terminal.read(PROMPT)
+    while "mail" not in terminal.ask("waiters()"):
+        time.sleep(0.1)
+    session = transcript()
+    assert len(session) >= 6
+    for question, shown in session:
+        answer = terminal.ask(question, later=question.startswith(("stats", "profile")))
+        if question.startswith("profile"):
+            assert normal(answer)[:2] == normal(shown)[:2]
+            assert "MainThread" in answer
+        elif question.startswith("threads"):
+            assert set(normal(shown)) & set(normal(answer))
+            assert [line for line in normal(answer) if "queueber-w0" in line]
+        else:
+            assert normal(answer) == normal(shown), question
+    assert terminal.leave() == 0
+    server.line(r"Console session 1 begins: process \d+ of user \d+")
+    server.line(r"Console session 1: 'queues\(\)'")
+    server.line("Console session 1 has ended")
+    assert not [line for line in server.lines if "Traceback" in line]
+
+
+def test_a_script_may_ask(console):
+    _, address = console
+    done = subprocess.run(
+        [*COMMAND, "manhole", address], input=b"leases()\nstats()\n", capture_output=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shown = plain(done.stdout)
+    assert "10.0 min" in shown or "9.9 min" in shown
+    assert "free space" in shown, "the end of the input waits for the last answer"
+
+
+def test_ctrl_right_bracket_leaves_a_server_that_hangs(console):
+    server, address = console
+    terminal = Terminal(address)
+    terminal.read(PROMPT)
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        terminal.type("1 + 1")
+        assert terminal.leave(b"\x1d") == 0
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
+def test_loopback_asks_for_the_password(start, tmp_path):
+    password = tmp_path / "password"
+    password.touch(mode=0o600)
+    password.write_text(f"ada:{SECRET}\n")
+    server = start("--manhole=127.0.0.1:0", f"--manhole-password-file={password}")
+    terminal = Terminal(server.line(r"Debugging console on (\S+)")[1])
+    terminal.read("User: ")
+    terminal.type("ada")
+    assert terminal.read("Password: ").startswith("ada\n")
+    terminal.type("wrong")
+    assert "not the password" in terminal.read("User: ")
+    terminal.type("ada")
+    terminal.read("Password: ")
+    terminal.type(SECRET)
+    assert "help()" in terminal.read(PROMPT)
+    assert terminal.leave() == 0
+    assert SECRET not in "".join(server.lines)
+    server.line("Console: a login failed")
+
+
+def test_nobody_there_is_one_line():
+    done = subprocess.run([*COMMAND, "manhole", "unix:/nowhere/m.sock"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"queueber: no console at unix:/nowhere/m\.sock: .*\n", done.stderr)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_promtool_takes_the_alerts_and_the_metrics(start):
+    rules = ROOT / "deploy" / "prometheus" / "alerts.yml"
+    subprocess.run(["promtool", "check", "rules", rules], check=True)
+    server = start("--http=127.0.0.1:0")
+    assert server.port
+    text = get(pages_of(server), "/metrics")
+    subprocess.run(["promtool", "check", "metrics"], input=text, text=True, check=True)
+
+
+def test_a_page_that_is_not_there_is_said_so(start):
+    server = start("--http=127.0.0.1:0")
+    with pytest.raises(HTTPError, match="404"):
+        get(pages_of(server), "/nothing")
