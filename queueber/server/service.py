@@ -87,6 +87,7 @@ class QueueberService(Service):
         self._lookout = Lookout(reactor, settings.views)
         self._up: Running | None = None
         self._starting: Deferred[None] = succeed(None)
+        self._reloader: Reloader | None = None
         self._put_back: list[Callable[[], None]] = []
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
@@ -109,10 +110,18 @@ class QueueberService(Service):
             # through it again and again took a fifth of the time.
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
+            # From the beginning: left to the system, one that came early would end the process.
+            self._put_back.append(on_hangup(self._reactor, self._reload))
             self._pool.start()
             self._progress.begin()
             self._starting = ensureDeferred(self._start())
             self._starting.addErrback(self._failed).addBoth(lambda _: self._progress.end())
+
+    def _reload(self) -> None:
+        if self._reloader is None:
+            self.log.warn("Not reloaded: the server is still starting")
+        else:
+            self._reloader.reload()
 
     async def _start(self) -> None:
         settings = self._settings
@@ -129,8 +138,7 @@ class QueueberService(Service):
             timer.startService()
         await self._listen(settings, up, certificates)
         await self._lookout.open(up.inside)
-        reloader = Reloader(self._again, certificates, self._log)
-        self._put_back.append(on_hangup(self._reactor, reloader.reload))
+        self._reloader = Reloader(self._again, certificates, self._log)
         self._watch(up)
         self._notifier.ready(f"Serving; {up.broker.stats().items:,} items at start")
 
