@@ -2,6 +2,7 @@
 
 import select
 import time
+from itertools import count
 
 from queueber import wire
 from queueber.errors import Kind
@@ -139,26 +140,29 @@ def more_calls_than_may_wait(arena):
 
 @attack("O2")
 def many_idle_connections(arena):
-    count = 5_000 if arena.full else 1_000
+    number = 5_000 if arena.full else 1_000
     before = arena.memory()
     peers = []
-    for _ in range(count):
+    for _ in range(number):
         peers.append(arena.connect())
         peers[-1].ask(wire.ADD, adding())
         peers[-1].flush()
     for peer in peers:
         peer.listen()
-    each = (arena.memory() - before) * 1024 / count
+    each = (arena.memory() - before) * 1024 / number
     time.sleep(max(FIRST, arena.seconds))
     assert not select.select([peer.socket for peer in peers[:500]], [], [], 0)[0], "an idle connection was ended"
     assert each < 64
-    return f"{count:,} connections, {each:.1f} KiB each"
+    return f"{number:,} connections, {each:.1f} KiB each"
 
 
 @attack("O2", *limits(connections=60), *OPTIONS)
 def more_connections_than_there_may_be(arena):
-    refused = 0
-    for number in turns(arena):
+    refused, began = 0, time.monotonic()
+    for number in count():
+        # However slow the machine: not before there were more than may be.
+        if refused and time.monotonic() - began > arena.seconds:
+            break
         if number % 100 == 0:
             arena.close()
             time.sleep(0.2)
@@ -167,7 +171,6 @@ def more_connections_than_there_may_be(arena):
             peer.bootstrap()
         except Gone:
             refused += 1
-    assert refused
     arena.close()
     return f"{refused} closed at once, 60 served"
 
