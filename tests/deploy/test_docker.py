@@ -1,0 +1,249 @@
+"""The image: its recipe is read, and its one script is run, with as much of a container round it as is to be had."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from queueber.server.settings import OPTIONS
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "deploy" / "docker"
+PATIENCE = 60
+
+NO_INDEX = re.compile("Could not find a version|No matching distribution|Temporary failure in name|Failed to establish")
+NO_CONTAINER = [
+    name for name in ("unshare", "nsenter", "setpriv", "mount") if os.geteuid() != 0 or shutil.which(name) is None
+]
+
+
+def instructions():
+    """Each instruction of the Dockerfile and what follows it, continued lines joined."""
+    text = re.sub(r"\\\n\s*", "", (DOCKER / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [tuple(line.split(maxsplit=1)) for line in lines]
+
+
+def last(instruction):
+    return [rest for name, rest in instructions() if name == instruction][-1]
+
+
+def environment():
+    return dict(re.findall(r"(\w+)=(\S+)", last("ENV")))
+
+
+def healthcheck():
+    return json.loads(last("HEALTHCHECK").partition("CMD ")[2])
+
+
+def test_the_server_is_nobody_and_gets_signals_itself():
+    assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", last("USER"))
+    assert json.loads(last("ENTRYPOINT"))[:2] == ["/opt/queueber/bin/twist", "queueber"]
+    assert last("STOPSIGNAL") == "SIGTERM"
+
+
+def test_both_stages_have_the_same_interpreter():
+    bases = [rest.split()[0] for name, rest in instructions() if name == "FROM"]
+    assert len(bases) == 2
+    assert len(set(bases)) == 1
+
+
+def test_what_is_copied_is_there():
+    copied = [path for path in sources() if not (ROOT / path).exists()]
+    assert not copied
+
+
+def test_its_environment_is_options_of_the_server():
+    variables = {name for name in environment() if name.startswith("QUEUEBER_")}
+    assert variables <= {option.variable for option in OPTIONS}
+    assert environment()["QUEUEBER_DATA_DIR"] == last("VOLUME")
+    assert "INSECURE" not in last("ENV")
+
+
+def sources():
+    """What the build may use, relative to the repository."""
+    copied = [rest.split() for name, rest in instructions() if name == "COPY" and not rest.startswith("--from")]
+    return [path for words in copied for path in words[:-1]]
+
+
+@pytest.fixture(scope="module")
+def built():
+    """What the image's script makes of what the image copies; whoever runs the server may go there."""
+    with tempfile.TemporaryDirectory(prefix="queueber-image-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for path in sources():
+            to = folder / "src" / path
+            to.parent.mkdir(parents=True, exist_ok=True)
+            ignored = shutil.ignore_patterns("__pycache__", "dropin.cache")
+            (shutil.copytree if (ROOT / path).is_dir() else shutil.copy)(
+                ROOT / path, to, **({"ignore": ignored} if (ROOT / path).is_dir() else {})
+            )
+        done = subprocess.run(
+            [folder / "src" / "deploy/docker/build.sh", folder / "src", folder / "opt"],
+            env={**os.environ, "PYTHON": interpreter()},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        if NO_INDEX.search(done.stderr):
+            pytest.skip("pip reaches no package index")
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield folder / "opt"
+
+
+def interpreter():
+    """The Python that everything here is made from, not that of a virtual environment."""
+    return str(Path(sys.base_prefix, "bin", "python3").resolve())
+
+
+def hidden():
+    """The directory on the way to the interpreter that only its owner may enter, if there is one."""
+    ways = [way for way in reversed(Path(interpreter()).parents) if not way.stat().st_mode & 0o001]
+    return str(ways[0]) if ways else ""
+
+
+class Container:
+    """The entry point of the image, as its user, with nothing to write to but its data."""
+
+    def __init__(self, built, data):
+        self._built, self._data = built, data
+        self.lines = []
+        self._outer = subprocess.Popen(
+            [
+                *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
+                *(Path(__file__).with_name("container.sh"), sys.base_prefix, hidden(), data),
+                *self._here(json.loads(last("ENTRYPOINT"))),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=data,
+            env=self._environment,
+        )
+        self._reader = threading.Thread(target=lambda: self.lines.extend(self._outer.stdout), daemon=True)
+        self._reader.start()
+
+    def _here(self, command):
+        """*command* with the places that things have here."""
+        return [
+            word.replace("/opt/queueber", str(self._built)).replace("/var/lib/queueber", str(self._data))
+            for word in command
+        ]
+
+    @property
+    def _environment(self):
+        own = {
+            name: self._here([value.replace("$PATH", os.environ["PATH"])])[0] for name, value in environment().items()
+        }
+        return {**own, "QUEUEBER_LISTEN": "127.0.0.1:0"}
+
+    @property
+    def pid(self):
+        """The server's, seen from here."""
+        deadline = time.monotonic() + PATIENCE
+        while not (children := Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()):
+            assert self._outer.poll() is None, self.lines
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return children[0]
+
+    def run(self, command):
+        """Run *command* where the server runs, as its user; what it said."""
+        user = ("setpriv", "--reuid", "10001", "--regid", "10001", "--clear-groups", "--no-new-privs")
+        return subprocess.run(
+            ["nsenter", "--target", self.pid, "--mount", "--pid", *user, *self._here(command)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+            env=self._environment,
+        )
+
+    def until_healthy(self):
+        deadline = time.monotonic() + PATIENCE
+        while (done := self.run(healthcheck())).returncode:
+            assert self._outer.poll() is None, self.lines
+            assert time.monotonic() < deadline, (done.stderr, self.lines)
+        return done.stdout
+
+    def stop(self):
+        os.kill(int(self.pid), signal.SIGTERM)
+        return self.end()
+
+    def end(self):
+        status = self._outer.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        self._outer.stdout.close()
+        return status
+
+    def kill(self):
+        if self._outer.poll() is None:
+            self._outer.kill()
+            self.end()
+
+
+@pytest.fixture
+def container(built):
+    if NO_CONTAINER:
+        pytest.skip(f"needs root and {', '.join(NO_CONTAINER)}")
+    data = built.parent / "data"
+    data.mkdir(mode=0o700)
+    os.chown(data, 10001, 10001)
+    running = []
+
+    def start():
+        running.append(Container(built, data))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.kill()
+    shutil.rmtree(data)
+
+
+@pytest.mark.slow
+def test_the_plugin_cache_is_there_and_what_is_not_needed_is_not(built):
+    (plugins,) = built.glob("lib/python*/site-packages/twisted/plugins")
+    assert b"queueber" in (plugins / "dropin.cache").read_bytes()
+    packages = {path.name.partition("-")[0].lower() for path in plugins.parents[1].iterdir()}
+    assert {"queueber", "prometheus_client", "pyopenssl"} <= packages
+    assert not packages & {"pip", "setuptools", "wheel", "pytest"}
+
+
+@pytest.mark.slow
+def test_nobody_but_its_owner_may_write_to_what_was_built(built):
+    loose = [path for path in built.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
+    closed = [path for path in built.rglob("*") if not path.is_symlink() and not path.stat().st_mode & 0o004]
+    assert (loose, closed) == ([], [])
+
+
+@pytest.mark.slow
+def test_it_serves_from_a_file_system_that_cannot_be_written_to(container):
+    server = container()
+    assert server.until_healthy().startswith("serving")
+    refused = server.run(["touch", "/opt/queueber/x"])
+    assert "Read-only file system" in refused.stderr
+    assert "10001" in server.run(["stat", "--format=%u", "/proc/1"]).stdout
+    control = "unix:path=/var/lib/queueber/control.sock"
+    assert server.run(["/opt/queueber/bin/queueber", f"--addr={control}", "add", "kept"]).returncode == 0
+    assert server.stop() == 0
+    said = [json.loads(line)["message"] for line in server.lines]
+    assert "Stopped; everything is on disk" in said
+    assert not [line for line in server.lines if "Traceback" in line or "Unable to write to plugin cache" in line]
+
+    again = container()
+    again.until_healthy()
+    polled = again.run(["/opt/queueber/bin/queueber", f"--addr={control}", "poll", "--no-wait"])
+    assert "kept" in polled.stdout
+    again.stop()
