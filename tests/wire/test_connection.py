@@ -326,6 +326,17 @@ def test_a_call_to_an_answer_that_failed_ends_as_that_did(pair):
     assert (outcome.kind, outcome.reason) == (Kind.OVERLOADED, "try later")
 
 
+def test_an_error_that_nobody_awaits_is_sent_and_not_kept(pair):
+    question = pair.client.call(pair.bootstrap(), 1, 1, EMPTY)
+    answer = pair.called().answer
+    pair.client.finish(question)
+    pair.to_server()
+    pair.server.return_exception(answer, Kind.FAILED, "no")
+    pair.to_client()
+    assert pair.server.stats().answers == 0
+    assert pair.server._callee.answers.failure(answer) is None
+
+
 def test_a_call_to_an_answer_that_is_over_fails(pair):
     call = {"questionId": 5, "target": {"promisedAnswer": {"questionId": 44}}}
     assert list(pair.server.receive_data(message(call=call))) == []
