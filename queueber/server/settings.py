@@ -61,7 +61,9 @@ def _listen(value: str) -> Listen:
     try:
         listen = parse_listen(value)
         serverFromString(MemoryReactor(), listen.endpoint)
-    except (ValueError, TypeError, LookupError, ImportError) as why:
+    except LookupError:
+        raise ValueError(f"{value}: systemd has passed no such socket to this process") from None
+    except (ValueError, TypeError, ImportError) as why:
         raise ValueError(f"{value}: {why}") from None
     return listen
 

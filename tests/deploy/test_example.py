@@ -1,0 +1,62 @@
+"""The example of a configuration: it is taken as it stands, and with everything in it that is commented out."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from queueber.cli.config import config
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "deploy" / "queueber.toml"
+
+COMMENTED = re.compile(r"^# (?=[a-z-]+ = )", re.MULTILINE)
+
+
+def shown(text, folder, environment=None):
+    (folder / "queueber.toml").write_text(text)
+    environment = {"QUEUEBER_CONFIG": None, **(environment or {})}
+    return CliRunner(env=environment).invoke(config, ["--changed", f"--config={folder / 'queueber.toml'}"])
+
+
+def test_it_is_taken_as_it_stands(tmp_path):
+    text = EXAMPLE.read_text()
+    result = shown(text, tmp_path)
+    assert result.exit_code == 0, result.output
+    printed = tomllib.loads(result.stdout)
+    wanted = tomllib.loads(text)
+    assert printed.items() <= wanted.items()
+    assert printed["listen"] == wanted["listen"]
+
+
+@pytest.mark.parametrize("socket", [False, True])
+def test_what_is_commented_out_is_taken_too(tmp_path, monkeypatch, socket):
+    text = COMMENTED.sub("", EXAMPLE.read_text())
+    first, second = re.findall(r"^listen = .*\n", text, re.MULTILINE)
+    text = text.replace(first if socket else second, "")
+    if socket:
+        monkeypatch.setattr("twisted.internet.endpoints._SystemdParser._sddaemon", Passed())
+    result = shown(text, tmp_path)
+    assert result.exit_code == 0, result.output
+    assert tomllib.loads(result.stdout)["tls-client-name"]
+
+
+def test_a_socket_that_systemd_has_not_passed_is_told(tmp_path):
+    result = shown('listen = ["systemd:domain=UNIX:name=queueber"]\n', tmp_path)
+    assert result.exit_code == os.EX_CONFIG
+    assert "line 1: listen systemd:domain=UNIX:name=queueber: systemd has passed no such socket" in result.stderr
+
+
+class Passed:
+    """What systemd passed to this process: one socket."""
+
+    @staticmethod
+    def inheritedNamedDescriptors():
+        return {"queueber": 3}
+
+    @staticmethod
+    def inheritedDescriptors():
+        return [3]

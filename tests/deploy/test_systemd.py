@@ -1,0 +1,184 @@
+"""The units: what systemd says of them, and that a server works under what they take away."""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from queueber.limits import DEFAULTS
+from queueber.server.configuration import EX_CONFIG
+from queueber.server.descriptors import STORE_FILES
+from queueber.server.settings import SERVING
+from tests.process.certificates import Authority
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "deploy" / "systemd"
+SERVICE = UNITS / "queueber.service"
+SOCKET = UNITS / "queueber.socket"
+EXPOSURE_MOST = 15  # tenths
+
+PATIENCE = 60
+
+with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
+
+
+def told(unit):
+    """The settings of *unit*; of one that is given more than once, the last."""
+    return dict(re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE))
+
+
+def analyze(*arguments):
+    return subprocess.run(
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+@with_systemd
+@pytest.mark.slow
+def test_systemd_finds_nothing_wrong(tmp_path):
+    for unit in (SERVICE, SOCKET):
+        (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/queueber/bin/twist", shutil.which("true")))
+    done = analyze("verify", str(tmp_path / SERVICE.name), str(tmp_path / SOCKET.name))
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@with_systemd
+@pytest.mark.slow
+def test_the_service_is_confined():
+    done = analyze("security", "--offline=true", f"--threshold={EXPOSURE_MOST}", str(SERVICE))
+    assert done.returncode == 0, done.stdout.splitlines()[-1]
+
+
+def test_its_figures_are_in_step_with_the_server_s():
+    service = told(SERVICE)
+    assert int(service["LimitNOFILE"]) >= DEFAULTS.connections + STORE_FILES
+    (drain,) = [option.default for option in SERVING if option.name == "drain-seconds"]
+    assert int(service["TimeoutStopSec"]) > 2 * drain
+    assert {os.EX_USAGE, EX_CONFIG} == set(map(int, service["RestartPreventExitStatus"].split()))
+
+
+def test_nothing_that_breaks_the_server_is_taken_away():
+    """The boot's id, by which time goes on over a restart, lies where this would hide it."""
+    assert told(SERVICE).get("ProcSubset", "all") == "all"
+
+
+def test_the_socket_is_the_one_that_the_example_names():
+    example = (ROOT / "deploy" / "queueber.toml").read_text()
+    assert f'"systemd:domain=UNIX:name={told(SOCKET)["FileDescriptorName"]}"' in example
+    assert told(SOCKET)["SocketMode"] == "0660"
+
+
+def denied():
+    """The system calls that the unit lets nobody make."""
+
+    def known(*sets):
+        lines = analyze("syscall-filter", *sets).stdout.splitlines()
+        words = [line.strip() for line in lines]
+        return {word for word in words if re.fullmatch(r"[a-z_0-9]+", word)}, [w for w in words if w.startswith("@")]
+
+    def calls(*names):
+        found, seen, rest = set(), set(), list(names)
+        while rest:
+            name = rest.pop()
+            if not name.startswith("@"):
+                found.add(name)
+            elif name not in seen:
+                seen.add(name)
+                here, further = known(name)
+                found |= here
+                rest += further
+        return found
+
+    first, second = re.findall(r"^SystemCallFilter=(.*)$", SERVICE.read_text(), re.MULTILINE)
+    sets = re.findall(r"^@\S+", analyze("syscall-filter").stdout, re.MULTILINE)
+    everything = calls(*[each for each in sets if each != "@known"])
+    return (everything - calls(*first.split())) | calls(*second.removeprefix("~").split())
+
+
+@pytest.fixture
+def listening(tmp_path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(tmp_path / "q.sock"))
+        made.listen()
+        yield made
+
+
+def health(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "queueber.cli", *arguments, "health"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@with_systemd
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace here to refuse system calls with")
+def test_a_server_works_under_what_the_unit_takes_away(tmp_path, listening):
+    """With its own command line, the socket of the socket unit, and TLS at both ends."""
+    authority = Authority(tmp_path / "authority")
+    certificate, key = authority.sign("server", alternative="DNS:localhost")
+    shown, shown_key = authority.sign("client", alternative="DNS:client")
+    config = tmp_path / "queueber.toml"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config.write_text(
+        f"""
+        data-dir = "{tmp_path}/data"
+        listen = ["systemd:domain=UNIX:name=queueber"]
+        listen-tls = ["127.0.0.1:{port}"]
+        tls-certificate = "{certificate}"
+        tls-key = "{key}"
+        tls-client-ca = "{authority.pem}"
+        tls-client-name = ["client"]
+        log-format = "text"
+        """
+    )
+    twist, *arguments = shlex.split(told(SERVICE)["ExecStart"].replace("/etc/queueber/queueber.toml", str(config)))
+    assert Path(twist).name == "twist"
+    refused = ",".join(f"?{name}" for name in sorted(denied()))
+    assert "?setpriority" in refused
+    with subprocess.Popen(
+        [
+            # As a grandchild, so that the server itself is our child.
+            *(
+                "strace",
+                "--daemonize",
+                "--follow-forks",
+                "--seccomp-bpf",
+                "--quiet=all",
+                f"--output={tmp_path}/refused",
+            ),
+            *("-e", f"trace={refused}", "-e", f"inject={refused}:error=EPERM"),
+            *(sys.executable, Path(__file__).with_name("confined.py"), SERVICE, str(listening.fileno())),
+            *(sys.executable, "-m", "twisted", *arguments),
+        ],
+        pass_fds=[listening.fileno()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as server:
+        secured = (f"--tls-ca={authority.pem}", f"--tls-certificate={shown}", f"--tls-key={shown_key}")
+        try:
+            # It is listened on already: whoever comes early waits.
+            first = health(f"--addr=unix:path={tmp_path}/q.sock")
+            second = health(f"--addr=127.0.0.1:{port}", *secured, "--tls-server-name=localhost")
+        finally:
+            server.terminate()
+            try:
+                said, _ = server.communicate(timeout=PATIENCE / 2)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise
+    assert (first[0], second[0]) == (0, 0), (first, second, said)
+    assert "Stopped; everything is on disk" in said
+    assert "Traceback" not in said
