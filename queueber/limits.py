@@ -160,7 +160,7 @@ class Limits:
         1,
         GIB,
         Beyond.OVERLOADED,
-        "in adds of a connection that wait for the disk",
+        "in adds and extends of a connection that wait for the disk",
     )
     """One peer's share of what a slow disk makes everybody wait for.  One message always fits."""
 

@@ -199,7 +199,7 @@ class Broker:
         if lease is None:
             return self._journal.plan(queue, [], reply=False)
         self._leases.extend(lease, no_earlier_than(now, span))
-        return self._journal.plan(queue, [PutLease(lease.id, lease.record())], reply=True)
+        return self._journal.plan(queue, [PutLease(lease.id, lease.record())], reply=True, size=lease.record_bytes)
 
     def poll(
         self,

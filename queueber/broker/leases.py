@@ -39,6 +39,10 @@ class LeaseState(Enum):
     ENDED = "ended"
 
 
+# What an item takes in its lease's record: when it became due, and its id.
+_ENTRY_BYTES = 24
+
+
 @define(eq=False)
 class Lease:
     """One poll's claim on its items."""
@@ -60,6 +64,11 @@ class Lease:
     def record(self) -> LeaseRecord:
         """What the disk is to keep."""
         return LeaseRecord(self.queue, self.deadline, tuple(self.keys.values()))
+
+    @property
+    def record_bytes(self) -> int:
+        """About how long that is on the disk: a due and an id for each item."""
+        return _ENTRY_BYTES * len(self.keys)
 
 
 class LeaseTable:

@@ -209,7 +209,8 @@ class Polls:
         self._look_ahead(queue, now)
         if not deliveries:
             return None
-        return self._journal.plan(queue, writes, deliveries)
+        size = sum(each.lease.record_bytes for each in deliveries if each.lease is not None)
+        return self._journal.plan(queue, writes, deliveries, size=size)
 
     def _has_enough(self, queue: Queue, now: WallMs) -> bool:
         """Whether the window has all that is due, all this claim can hand out, or as much as is worth waiting for."""

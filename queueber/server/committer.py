@@ -22,8 +22,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Plan, Store, StoreStalled, TimeMark, Write
-from queueber.broker.model import QueueNumber, QueueRecord
-from queueber.broker.port import PutQueue
+from queueber.broker.model import LeaseId, QueueNumber, QueueRecord
+from queueber.broker.port import PutLease, PutQueue
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.load import Commit, Commits
@@ -188,11 +188,17 @@ def _reason(failure: Failure) -> BaseException:
 
 
 def _rows(batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> list[Write]:
-    """All writes in order, and of each queue's records the last."""
+    """All writes in order, and of each queue's and each extended lease's records the last."""
     writes: list[Write] = []
     records: dict[QueueNumber, QueueRecord] = {}
+    extended: dict[LeaseId, int] = {}
     for plan, _ in batch:
-        writes += plan.writes
+        if len(plan.writes) == 1 and type(write := plan.writes[0]) is PutLease:
+            # A lease extended a thousand times is written once; its record is as long as it has items.
+            at = extended.setdefault(write.id, len(writes))
+            writes[at : at + 1] = [write]
+        else:
+            writes += plan.writes
         if plan.record is not None:
             records[plan.record.number] = plan.record
     writes += [PutQueue(record) for record in records.values()]

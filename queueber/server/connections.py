@@ -68,7 +68,7 @@ class Connections:
 
     def __attrs_post_init__(self) -> None:
         """Make what watches over all of them."""
-        self.buffers = Buffers(self._limits.buffered_bytes)
+        self.buffers = Buffers(self._limits.buffered_bytes, self._seconds)
         self.patience = Patience(self._seconds, self._limits)
         self._throttle = Throttle(self._seconds)
 
@@ -111,7 +111,9 @@ class Connections:
     def _write(self, say: Callable[..., None], host: str | None, line: str, fields: dict[str, object]) -> None:
         more = self._throttle.passes(host, line)
         if more is not None:
-            say("{line}{more}", line=line.format(host=host, **fields), more=more)
+            # A peer's own words may be among them, and must control neither the terminal nor the lines.
+            text = "".join(each if each.isprintable() else "?" for each in line.format(host=host, **fields))
+            say("{line}{more}", line=text, more=more)
 
     def hit(self, limit: str | None) -> None:
         """Count that *limit* was hit, if it was one."""

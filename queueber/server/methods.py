@@ -29,7 +29,7 @@ class Caller(Hashable, Protocol):
     """Where a method's reply goes."""
 
     request_bytes: int
-    """Length of its adds that wait for the disk; kept up by the methods."""
+    """What its adds and extends that wait for the disk take; kept up by the methods."""
 
     def results(self, answer: wire.AnswerId, content: bytes) -> None:
         """Return *content*."""
@@ -50,6 +50,9 @@ class Caller(Hashable, Protocol):
 class Root:
     """What a connection bootstraps: the default queue, and the way to the others."""
 
+
+# What an item of no size counts in `request_bytes`.
+_ITEM_BYTES = 256
 
 Handler = Callable[[Caller, wire.AnswerId, Queue, wire.Params], None]
 
@@ -128,8 +131,12 @@ class Methods:
         # Before anything is read out of it: a refusal has to be cheap.
         self._refuse_new_work()
         size = params.frame_bytes
+        self._refuse_while_behind(size)
         self._refuse_too_much(caller.request_bytes, size)
         request = wire.read_add_request(params, self._limits)
+        # A thousand items of no size fit in 32 bytes, and cost as much to hold as others do.
+        size = max(size, _ITEM_BYTES * len(request.items))
+        self._refuse_too_much(caller.request_bytes, size)
         self._dispatcher.serve_now(queue)
         items = [(item.contents, item.delay) for item in request.items]
         plan = self._decide(self._broker.add, queue, items, self._clock.now())
@@ -137,19 +144,22 @@ class Methods:
         self._committer.submit(plan, partial(self._added, caller, answer, began, size))
 
     def _refuse_too_much(self, waiting: int, size: int) -> None:
-        limits, pending = self._limits, self._committer.pending_bytes
+        limit = self._limits.request_bytes
+        if waiting and waiting + size > limit:
+            raise Overloaded(
+                f"adds and extends of this connection that wait for the disk would be {waiting + size:,} bytes;"
+                f" the limit is {limit:,}",
+                limit="request_bytes",
+            )
+
+    def _refuse_while_behind(self, size: int) -> None:
         self.refuse_adds(size)
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
-        if waiting and waiting + size > limits.request_bytes:
+        pending = self._committer.pending_bytes
+        if pending > self._limits.pending_bytes:
             raise Overloaded(
-                f"adds of this connection that wait for the disk would be {waiting + size:,} bytes;"
-                f" the limit is {limits.request_bytes:,}",
-                limit="request_bytes",
-            )
-        if pending > limits.pending_bytes:
-            raise Overloaded(
-                f"adds that wait for the disk are {pending:,} bytes; the limit is {limits.pending_bytes:,}",
+                f"what waits for the disk is {pending:,} bytes; the limit is {self._limits.pending_bytes:,}",
                 limit="pending_bytes",
             )
 
@@ -170,11 +180,16 @@ class Methods:
 
     def _extend(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         began = self._clock.monotonic()
+        # A hundred bytes may rewrite a lease of many items: what that takes is charged to who asks for it.
+        self._refuse_too_much(caller.request_bytes, params.frame_bytes)
         request = wire.read_extend_request(params)
         plan = self._decide(self._broker.extend, queue, LeaseId(request.lease), request.span, self._clock.now())
-        self._committer.submit(plan, partial(self._extended, caller, answer, began))
+        size = max(params.frame_bytes, plan.size)
+        caller.request_bytes += size
+        self._committer.submit(plan, partial(self._extended, caller, answer, size, began))
 
-    def _extended(self, caller: Caller, answer: wire.AnswerId, began: float, extended: bool) -> None:
+    def _extended(self, caller: Caller, answer: wire.AnswerId, size: int, began: float, extended: bool) -> None:
+        caller.request_bytes -= size
         self.calls.seconds["extend"].observe(self._clock.monotonic() - began)
         caller.results(answer, wire.write_extend_response(extended))
 

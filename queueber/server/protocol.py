@@ -108,7 +108,7 @@ class RpcProtocol(Protocol):
             patience.expect(self, ACTIVITY)
         if begun or self._begun:
             self._begun = begun
-            if begun and not self._closing:
+            if begun and not self._closing and not self._paused:
                 patience.expect(self, WHOLE_MESSAGE)
             else:
                 patience.content(self, WHOLE_MESSAGE)
@@ -227,6 +227,8 @@ class RpcProtocol(Protocol):
 
     def _answered(self, answer: wire.AnswerId) -> None:
         self._server.methods.outstanding -= 1
+        if self._server.limits.idle_ms and not self._lost and not self._closing:
+            self._server.connections.patience.expect(self, ACTIVITY)
         if self._waiters:
             self._waiters.pop(answer, None)
         self._server.outbox.put(self)
@@ -265,12 +267,16 @@ class RpcProtocol(Protocol):
         """Too much is not taken: do not read the peer, and serve none of its waiting polls."""
         self._server.connections.hit("unsent_bytes")
         self._paused = True
+        # It is us who do not read on.
+        self._server.connections.patience.content(self, WHOLE_MESSAGE)
         transport: Any = self.transport
         transport.pauseProducing()
         self._server.broker.polls.pause(self)
 
     def _go_on(self) -> None:
         self._paused = False
+        if self._begun and not self._closing:
+            self._server.connections.patience.expect(self, WHOLE_MESSAGE)
         transport: Any = self.transport
         transport.resumeProducing()
         self._server.broker.polls.resume(self)

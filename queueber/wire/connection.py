@@ -25,6 +25,7 @@ from attrs import frozen
 
 from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
 from queueber.limits import Limits
+from queueber.units import KIB
 from queueber.wire import encoder
 from queueber.wire.callee import Callee
 from queueber.wire.caller import Caller
@@ -48,10 +49,11 @@ from queueber.wire.messages import (
     Unknown,
 )
 
-# What an answer and a capability take in memory, about; only where there are many does it matter.
-_ANSWER_BYTES = 100
-_EXPORT_BYTES = 500
-_FEW = 1_000
+# What an open answer and a capability take in memory, measured with long names; and in what steps it is told, so that
+# most connections never tell anything.
+_ANSWER_BYTES = 300
+_EXPORT_BYTES = 2_400
+_STEP = 16 * KIB
 
 _DISPENSABLE = frozenset({None, "unimplemented", "disembargo", "release", "abort"})
 """The kinds of our messages that a peer need not know."""
@@ -117,9 +119,9 @@ class Connection:
 
     @property
     def tables_bytes(self) -> int:
-        """About what the peer's open answers and capabilities cost, if it has many; 0 if not."""
-        answers, exports = len(self._callee.answers), len(self._callee.exports)
-        return _ANSWER_BYTES * answers + _EXPORT_BYTES * exports if answers + exports > _FEW else 0
+        """About what the peer's open answers and capabilities cost, in whole steps of 16 KiB."""
+        cost = _ANSWER_BYTES * len(self._callee.answers) + _EXPORT_BYTES * len(self._callee.exports)
+        return cost // _STEP * _STEP
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
         """

@@ -146,7 +146,7 @@ def _target(frame: Frame, target: StructAt) -> ExportId | PromisedAnswer | None:
     at = promised[1] + _PROMISED_ANSWER.slots["transform"]
     if at >= promised[2]:
         return PromisedAnswer(question, ())
-    ops = struct_list_at(frame, at, promised[3], promised[4])
+    ops = struct_list_at(frame, at, promised[3], promised[4], TRANSFORM_OPS_MAX)
     if ops.count > TRANSFORM_OPS_MAX:
         return PromisedAnswer(question, None)
     path = []

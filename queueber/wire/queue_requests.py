@@ -51,7 +51,7 @@ def read_add_request(params: Params, limits: Limits) -> AddRequest:
     at = request[1] + _ITEMS
     if at >= request[2]:
         return AddRequest([])
-    items = struct_list_at(frame, at, request[3], request[4])
+    items = struct_list_at(frame, at, request[3], request[4], limits.items_per_add)
     if items.count > limits.items_per_add:
         limit = limits.items_per_add
         raise too_large("items", value=items.count, limit=limit, unit="items", name="items_per_add")

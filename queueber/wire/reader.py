@@ -251,14 +251,15 @@ class ListAt:
         return body, body + self.data_words, body + self.step, self.start, self.end
 
 
-def struct_list_at(frame: Frame, at: int, start: int, end: int) -> ListAt:
+def struct_list_at(frame: Frame, at: int, start: int, end: int, most: int | None = None) -> ListAt:
     """
     The list of structs that the pointer at *at* leads to; an empty one when it is null.
 
     It may come in any encoding that an older schema's list can have: one of
     pointers, of numbers or of nothing, whose elements are then the first field
     of each struct.  Elements may have no size, so the caller checks `count`
-    against a limit, or spends it, before it walks them.
+    against a limit, or spends it, before it walks them.  Of a list of more than
+    *most* the elements cannot be walked at all.
     """
     word, body, start, end = follow(frame, at, start, end)
     if not word:
@@ -271,6 +272,9 @@ def struct_list_at(frame: Frame, at: int, start: int, end: int) -> ListAt:
     if size == _SIZE_BIT:
         raise RemoteProtocolError("a list of bits was found in place of one of structs")
     if size in _NARROW:
+        if most is not None and count > most:
+            # Before each number is given a word of its own: there may be millions.
+            return ListAt(frame, 0, count, 0, 0, 0, 0)
         return _widened(frame, body, count, _NARROW[size], (start, end))
     step = 0 if size == _SIZE_VOID else 1
     if body < start or body + count * step > end:

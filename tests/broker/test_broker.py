@@ -848,9 +848,9 @@ def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(bench
     bench.broker.check()
 
 
-def test_a_plan_tells_how_much_content_it_writes(bench):
+def test_a_plan_tells_how_much_it_writes(bench):
     bench.add(b"123", b"4")
     bench.poll()
     bench.distribute()
 
-    assert [plan.size for plan in bench.pending] == [4, 0]
+    assert [plan.size for plan in bench.pending] == [4, 24]

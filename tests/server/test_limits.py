@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.testing import StringTransport
 
 from queueber import wire
+from queueber.broker.port import PutLease
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.patience import LOOK_SECONDS
@@ -228,7 +229,7 @@ def many_connections_of_one(peer):
 @provokes("pending_bytes", pending_bytes=10)
 def adds_of_all_faster_than_the_disk(peer):
     peer.add(b"a")
-    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "are 513 bytes", "limit is 10")
+    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "is 513 bytes", "limit is 10")
 
 
 @provokes("buffered_bytes", buffered_bytes=2_000)
@@ -272,3 +273,88 @@ def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, 
     assert hand.connections.limit_hits[name] >= 1
     assert not hand.deaths
     hand.settle()
+
+
+def test_adds_of_nothing_and_extends_of_much_are_counted_as_what_they_cost(make_hand):
+    """Both are a hundred bytes on the wire."""
+    hand = make_hand(request_bytes=2_000)
+    peer = hand.connect()
+    peer.add(*[b""] * 10)
+    assert peer.protocol.request_bytes == 2_560
+    refused(peer, peer.add(b""), Kind.OVERLOADED, "limit is 2,000")
+    peer.add(*[b"x"] * 10)
+    poll = peer.poll(200)
+    hand.settle()
+    lease = wire.read_poll_response(peer.receive()[poll]).lease
+    extends = [peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, 5_000))) for _ in range(6)]
+    hand.settle()
+    outcomes = peer.receive()
+    assert [getattr(outcomes[each], "kind", None) for each in extends] == [None] * 4 + [Kind.OVERLOADED] * 2
+    assert peer.protocol.request_bytes == 0
+
+
+def test_a_lease_that_is_extended_again_and_again_is_written_once_a_commit(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    poll = peer.poll()
+    hand.settle()
+    lease = wire.read_poll_response(peer.receive()[poll]).lease
+    written = []
+    commit = hand.store.commit
+    hand.store.commit = lambda writes, mark: written.append(writes) or commit(writes, mark)
+    for span in (5_000, 6_000, 7_000):
+        peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, span)))
+    hand.settle()
+    (writes,) = written
+    (write,) = [each for each in writes if type(each) is PutLease]
+    assert write.record.deadline - hand.clock.now() > 6_900
+
+
+def test_a_message_is_not_given_up_while_it_is_us_who_do_not_read(make_hand):
+    hand = make_hand(unsent_bytes=10, stalled_message_ms=1_000)
+    peer = hand.connect()
+    peer.send()
+    peer.add(b"a")
+    peer.protocol._replies.pauseProducing()
+    hand.settle()
+    peer.protocol.dataReceived(b"\0\0\0")
+    wait(peer, 5)
+    assert not peer.transport.disconnecting
+    peer.protocol._replies.resumeProducing()
+    wait(peer, 0.5)
+    assert not peer.transport.disconnecting
+    wait(peer, 1)
+    aborted(peer, "nothing more of it came")
+
+
+def test_idling_begins_when_the_last_call_was_answered(make_hand):
+    hand = make_hand(idle_ms=2_000)
+    peer = hand.connect()
+    peer.poll(wait=3_000)
+    for _ in range(4):
+        wait(peer, 0.75)
+        hand.settle()
+    assert hand.methods.outstanding == 0
+    wait(peer, 0.5)
+    assert not peer.transport.disconnecting
+    wait(peer, 1)
+    aborted(peer, "nothing came for 2 s")
+
+
+def test_whoever_drips_goes_before_a_large_message_that_is_coming_in(make_hand):
+    hand = make_hand(buffered_bytes=3_000)
+    drips = [hand.connect() for _ in range(3)]
+    for peer in drips:
+        peer.send()
+        peer.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(600))
+    hand.reactor.advance(20)
+    healthy = hand.connect()
+    healthy.send()
+    healthy.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(2_000))
+    assert [bool(peer.aborted) for peer in (*drips, healthy)] == [True, True, False, False]
+
+
+def test_what_a_peer_says_does_not_control_the_log(hand):
+    said = []
+    hand.connections._write(lambda _, **fields: said.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
+    assert said == ["a??[31mb"]

@@ -163,3 +163,10 @@ def test_what_is_destroyed_leaves_nothing_but_what_others_put_there(path):
     (Path(path) / "notes").write_text("mine")
     plyvel.destroy_db(path)
     assert [found.name for found in Path(path).iterdir()] == ["notes"]
+
+
+def test_no_name_is_not_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(plyvel.Error, match="No such file"):
+        DB("", create_if_missing=True)
+    assert list(tmp_path.iterdir()) == []

@@ -19,6 +19,7 @@ from queueber.wire import (
     read_poll_request,
     read_queue_request,
     read_remove_request,
+    reader,
     write_add_request,
     write_extend_request,
     write_poll_request,
@@ -196,6 +197,15 @@ def test_contents_are_measured_before_they_are_copied():
         added(contents(1, 11), limits)
     with pytest.raises(InvalidRequest, match=r"contents up to items\[2\] is 26 bytes; the limit is 25"):
         added(contents(10, 10, 6), limits)
+
+
+@pytest.mark.parametrize("kind", [2, 3, 4])
+def test_items_as_a_list_of_numbers_are_counted_before_they_are_widened(kind, monkeypatch):
+    """Four million of them fit a frame, and each would become an object."""
+    monkeypatch.setattr(reader, "_widened", lambda *_: pytest.fail("widened"))
+    numbers = Body(1 | kind << 32 | 8_000 << 35, [bytes(32_000)], 4_000)
+    with pytest.raises(InvalidRequest, match="items is 8,000"):
+        added(numbers)
 
 
 def test_many_pointers_to_the_same_contents_are_not_many_contents():

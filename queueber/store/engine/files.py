@@ -22,6 +22,9 @@ def directory(name: object) -> Path:
     """
     if not isinstance(name, str | bytes):
         raise wrong_type("name", "str or bytes", name)
+    if not name:
+        # A Path of nothing would be the current directory.
+        raise Error("NotFound: : No such file or directory")
     if isinstance(name, str):
         name.encode()
         return Path(name)
