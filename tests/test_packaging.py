@@ -1,5 +1,6 @@
 """What gets into the wheel."""
 
+import email
 import os
 import shutil
 import subprocess
@@ -16,12 +17,25 @@ SOURCES = ["pyproject.toml", "README.md", "queueber", "schema", "twisted"]
 
 
 @pytest.fixture(scope="module")
-def names(tmp_path_factory):
-    """The files in a wheel: in the one that `QUEUEBER_WHEEL` names, or in one that is built for this."""
+def wheel(tmp_path_factory):
+    """The one that `QUEUEBER_WHEEL` names, or one that is built for this."""
     given = os.environ.get("QUEUEBER_WHEEL")
-    wheel = Path(given) if given else build(tmp_path_factory.mktemp("wheel"))
+    return Path(given) if given else build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def names(wheel):
+    """The files in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel):
+    """What the wheel says of itself."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.message_from_bytes(archive.read(name))
 
 
 def build(folder):
@@ -44,6 +58,7 @@ def build(folder):
         "twisted/plugins/queueber_plugin.py",
         "queueber/schema/queueber.capnp",
         "queueber/schema/storage.capnp",
+        "queueber/schema/admin.capnp",
         "queueber/py.typed",
     ],
 )
@@ -62,3 +77,15 @@ def test_the_wheel_has_nothing_of_this_machine_and_nothing_of_twisted(names):
         if name.endswith(("dropin.cache", ".pyc")) or (name.startswith("twisted/") and name.endswith("__init__.py"))
     ]
     assert not strays
+
+
+def test_the_wheel_is_for_any_machine(wheel):
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+@pytest.mark.parametrize(("extra", "library"), [("tls", "twisted[tls]"), ("http", "prometheus-client")])
+def test_what_not_every_server_needs_is_an_extra(metadata, extra, library):
+    needed = [line.replace("_", "-").partition(";") for line in metadata.get_all("Requires-Dist")]
+    assert extra in metadata.get_all("Provides-Extra")
+    assert [name for name, _, marker in needed if f"extra == '{extra}'" in marker and name.startswith(library)]
+    assert not [name for name, _, marker in needed if not marker and name.startswith(library)]

@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,9 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "deploy" / "queueber.toml"
 
 COMMENTED = re.compile(r"^# (?=[a-z-]+ = )", re.MULTILINE)
+
+# What systemd passed to this process: one socket.
+PASSED = SimpleNamespace(inheritedNamedDescriptors=lambda: {"queueber": 3})
 
 
 def shown(text, folder, environment=None):
@@ -38,7 +42,7 @@ def test_what_is_commented_out_is_taken_too(tmp_path, monkeypatch, socket):
     first, second = re.findall(r"^listen = .*\n", text, re.MULTILINE)
     text = text.replace(first if socket else second, "")
     if socket:
-        monkeypatch.setattr("twisted.internet.endpoints._SystemdParser._sddaemon", Passed())
+        monkeypatch.setattr("twisted.internet.endpoints._SystemdParser._sddaemon", PASSED)
     result = shown(text, tmp_path)
     assert result.exit_code == 0, result.output
     assert tomllib.loads(result.stdout)["tls-client-name"]
@@ -48,15 +52,3 @@ def test_a_socket_that_systemd_has_not_passed_is_told(tmp_path):
     result = shown('listen = ["systemd:domain=UNIX:name=queueber"]\n', tmp_path)
     assert result.exit_code == os.EX_CONFIG
     assert "line 1: listen systemd:domain=UNIX:name=queueber: systemd has passed no such socket" in result.stderr
-
-
-class Passed:
-    """What systemd passed to this process: one socket."""
-
-    @staticmethod
-    def inheritedNamedDescriptors():
-        return {"queueber": 3}
-
-    @staticmethod
-    def inheritedDescriptors():
-        return [3]
