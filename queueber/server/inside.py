@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from queueber.broker import Broker
 from queueber.limits import Limits
+from queueber.server.certificates import Certificates
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
@@ -81,6 +82,9 @@ class Inside:
     surveyor: Surveyor
     disk_is_low: Callable[[], bool] = lambda: False
     """Whether the free space is below what is kept in reserve."""
+
+    certificates: Certificates | None = field(default=None, init=False)
+    """What the server shows over TLS; None if it does not listen with it."""
 
     consoles: int = field(default=0, init=False)
     """Sessions of the debugging console."""

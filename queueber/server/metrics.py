@@ -190,6 +190,9 @@ def _peers(inside: Inside) -> Iterator[Metric]:
     yield _gauge("queueber_connections", "Connections", len(connections))
     yield _count("queueber_connections_made", "Connections that were let in", connections.made)
     yield _gauge("queueber_buffered_bytes", "Messages begun and replies not taken", connections.buffers.total)
+    if inside.certificates is not None:
+        ends = inside.certificates.expires.timestamp()
+        yield _gauge("queueber_certificate_expiration_timestamp_seconds", "When the server's certificate ends", ends)
     yield _gauge("queueber_manhole_sessions", "Sessions of the debugging console", inside.consoles)
 
 

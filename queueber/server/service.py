@@ -132,6 +132,7 @@ class QueueberService(Service):
             certificates.load()
         await self._lookout.open_pages()
         up = await self._recovered(settings)
+        up.inside.certificates = certificates
         self._announce(settings, up)
         # The first look at the free space is one of them.
         for timer in up.timers:

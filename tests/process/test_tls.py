@@ -1,11 +1,13 @@
 """TLS between real processes, with certificates as operators make them."""
 
 import contextlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from urllib.request import urlopen
 
 import pytest
 
@@ -155,6 +157,28 @@ def test_a_new_certificate_is_taken_over_without_a_restart(start_tls, authority,
     server.line("Reloaded: certificates and log level info")
     assert command(port, f"--tls-ca={new_authority.pem}", "poll", "--no-wait").returncode == 0
     assert server.stop() in (-signal.SIGTERM, 0)
+
+
+def test_when_the_certificate_ends_is_a_metric_that_follows_a_renewal(start_tls, authority):
+    certificate, key = authority.sign("watched", alternative=HOST, days=3)
+    server = start_tls("--http=127.0.0.1:0", files=(certificate, key))
+    port_of(server)
+    address = server.line(r"Pages on (\S+)")[1]
+
+    def days_left():
+        with urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            page = answer.read().decode()
+        told = re.search(r"^queueber_certificate_expiration_timestamp_seconds (\S+)$", page, re.MULTILINE)
+        return (float(told[1]) - time.time()) / 86_400
+
+    server.line("watched.pem expires on ")
+    assert 2.9 < days_left() <= 3
+    for old, new in zip((certificate, key), authority.sign("watching", alternative=HOST, days=30), strict=True):
+        old.write_bytes(new.read_bytes())
+    assert 2.9 < days_left() <= 3
+    server.process.send_signal(signal.SIGHUP)
+    server.line("Reloaded: certificates")
+    assert 29.9 < days_left() <= 30
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,6 +21,15 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 
 # Prometheus makes these itself.
 ITS_OWN = {"up"}
+
+
+CERTIFICATE_ENDS = 1_800_000_000
+
+
+@pytest.fixture
+def shows_a_certificate(inside):
+    """The server listens with TLS."""
+    inside.certificates = SimpleNamespace(expires=datetime.fromtimestamp(CERTIFICATE_ENDS, UTC))
 
 
 @pytest.fixture
@@ -139,6 +150,15 @@ def test_readiness_is_told_by_check(scrape, hand):
     assert scrape()["queueber_ready", ("check", "serving")] == 0
 
 
+def test_there_is_no_end_of_a_certificate_without_one(scrape):
+    assert ("queueber_certificate_expiration_timestamp_seconds",) not in scrape()
+
+
+@pytest.mark.usefixtures("shows_a_certificate")
+def test_the_end_of_the_certificate_is_told(scrape):
+    assert scrape()[("queueber_certificate_expiration_timestamp_seconds",)] == CERTIFICATE_ENDS
+
+
 def named_in(expression):
     """The metrics that a PromQL expression reads."""
     return set(re.findall(r"\b(?:queueber|process)_\w+|\bup\b", re.sub(r'"[^"]*"', "", expression)))
@@ -157,6 +177,7 @@ def alert_expressions():
     return ["".join(each) for each in found]
 
 
+@pytest.mark.usefixtures("shows_a_certificate")
 @pytest.mark.parametrize("expressions", [board_expressions, alert_expressions])
 def test_every_metric_of_the_board_and_the_alerts_exists(expressions, scrape, hand):
     hand.connect().add(b"a")
