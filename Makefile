@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test fast lint types layers bench hostile fuzz guided clean
+.PHONY: serve test fast lint types layers bench hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -45,6 +45,13 @@ fuzz: $(READY)
 guided: $(READY)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
 	for target in framing codec conversation whole; do $(BIN)/python tests/fuzz/guided.py $$target -max_total_time=60 || exit 1; done
+
+proof: $(READY)
+	$(BIN)/python tests/proof/run.py
+
+HOURS ?= 8
+soak: $(READY)
+	$(BIN)/python tests/proof/run.py --soak $(HOURS)
 
 clean:
 	rm -rf $(VENV) dist build

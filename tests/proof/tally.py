@@ -1,0 +1,75 @@
+"""How often something was tried, how often it went wrong, and what that says about how often it may go wrong."""
+
+import re
+import sys
+
+from attrs import define, field, frozen
+
+LINE = re.compile(
+    r"^(?P<name>\S+): (?P<n>[\d,]+) (?P<unit>[\w ]+), (?P<failures>[\d,]+) failures, .*; voids (?P<voids>[\d,]+)$"
+)
+
+
+@define
+class Tally:
+    """The last line of a script, and its status."""
+
+    name: str
+    unit: str = "cycles"
+    n: int = 0
+    """Tries that count: a void one, which had too little in it to prove anything, does not."""
+
+    voids: int = 0
+    failures: list[str] = field(factory=list)
+
+    def count(self, failures=()):
+        """One more try, which went wrong in these ways."""
+        self.n += 1
+        if failures:
+            self.failures.append("; ".join(failures))
+
+    def void(self):
+        """One more try that proves nothing."""
+        self.voids += 1
+
+    def __str__(self):
+        bound = f"at most {3 / self.n:.3g} (3/n)" if self.n and not self.failures else "unknown"
+        return (
+            f"{self.name}: {self.n:,} {self.unit}, {len(self.failures):,} failures, bound on the rate {bound};"
+            f" voids {self.voids:,}"
+        )
+
+    def end(self, repeat):
+        """Print what failed, how to *repeat* it, and the last line; the status."""
+        for failure in self.failures[:20]:
+            print(f"FAILED: {failure}")
+        if self.failures:
+            print(f"repeat with: {repeat}")
+        print(self, flush=True)
+        # Half of all tries void is a harness that looks away.
+        return 1 if self.failures or not self.n or self.voids > self.n else 0
+
+
+@frozen
+class Told:
+    """What the last line of a script says."""
+
+    n: int
+    unit: str
+    failures: int
+    voids: int
+
+
+def told(output):
+    """What the last line of *output* says; None if it says nothing of the kind."""
+    lines = output.strip().splitlines()
+    found = LINE.match(lines[-1]) if lines else None
+    if found is None:
+        return None
+    n, failures, voids = (int(found[each].replace(",", "")) for each in ("n", "failures", "voids"))
+    return Told(n, found["unit"], failures, voids)
+
+
+def command_line():
+    """How this process was started, for a person to start it again."""
+    return " ".join([".venv/bin/python", *sys.argv])
