@@ -182,17 +182,17 @@ def test_a_damaged_mark_is_told(data, change):
     assert row.hex() in finding
 
 
-def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at(data):
+def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at(data, monkeypatch):
     with DB.tuned(data / "db") as db:
-        walk, iterator = verify_rows(db), db.iterator
+        walk, iterator = verify_rows(db), DB.iterator
         assert walk.findings == []
 
-        def damaged(**bounds):
+        def damaged(db, **bounds):
             if bounds.get("prefix") == b"i":
                 raise CorruptionError("Corruption: block checksum mismatch")
-            return iterator(**bounds)
+            return iterator(db, **bounds)
 
-        db.iterator = damaged
+        monkeypatch.setattr(DB, "iterator", damaged)
         found = verify_rows(db)
     (finding,) = found.findings
     assert finding == ("row in table items, key 69: nothing behind it can be read: Corruption: block checksum mismatch")

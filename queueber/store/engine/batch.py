@@ -6,6 +6,7 @@ from typing import Self
 import rocksdict
 
 from queueber.store.engine.arguments import as_bytes, wrong_type
+from queueber.store.engine.copies import Uncopied
 from queueber.store.engine.handle import Handle
 
 # How LevelDB lays out a batch: a header, then for each write its kind, and the lengths before key and value.
@@ -13,13 +14,15 @@ _HEADER_BYTES = 12
 _BITS_PER_LENGTH_BYTE = 7
 
 
-class WriteBatch:
+class WriteBatch(Uncopied):
     """
     plyvel's `WriteBatch`: collects writes, then does them together or not at all.
 
     The writes are kept here and given to RocksDB only in `write`, because
     rocksdict uses its own batches up even when the write fails.
     """
+
+    __slots__ = ("_handle", "_prefix", "_sync", "_transaction", "_writes")
 
     def __init__(self, handle: Handle, prefix: bytes, *, transaction: bool, sync: bool) -> None:
         handle.check()

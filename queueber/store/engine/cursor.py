@@ -5,6 +5,8 @@ from typing import Protocol, Self
 
 import rocksdict
 
+from queueber.store.engine.copies import Uncopied
+
 
 class Cursor(Protocol):
     """
@@ -66,8 +68,10 @@ def read_options(
     return options
 
 
-class CursorOwner:
+class CursorOwner(Uncopied):
     """What plyvel's two iterators share: a cursor that is closed with them, or with the database."""
+
+    __slots__ = ("__weakref__", "_cursor", "_options")
 
     _cursor: Cursor | None
     _options: rocksdict.ReadOptions

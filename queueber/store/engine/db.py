@@ -8,8 +8,9 @@ from typing import Self, Unpack, cast
 import rocksdict
 
 from queueber.store.engine import measures, parameters, tuning
-from queueber.store.engine.arguments import as_bytes, flag_of, key_of, wrong_type
+from queueber.store.engine.arguments import as_bytes, check_words, flag_of, key_of, wrong_type
 from queueber.store.engine.batch import WriteBatch
+from queueber.store.engine.copies import Uncopied
 from queueber.store.engine.cursor import read_options
 from queueber.store.engine.errors import translated, translating
 from queueber.store.engine.files import check_openable, directory
@@ -22,7 +23,7 @@ from queueber.store.engine.snapshot import Snapshot
 from queueber.store.tuning import DEFAULT_TUNING, Tuning
 
 
-class DB:
+class DB(Uncopied):
     """
     plyvel's `DB`, and `sync`, `get_many` and `sequence` beside it.
 
@@ -30,6 +31,8 @@ class DB:
     those of `queueber.store.engine.errors`; on a closed database it is
     `RuntimeError`.
     """
+
+    __slots__ = ("_handle", "_name", "in_force")
 
     in_force: dict[str, str]
     """Of a database of the store's: what RocksDB runs with, as it says itself."""
@@ -55,8 +58,11 @@ class DB:
         path = directory(name)
         create = flag_of(create_if_missing, "create_if_missing")
         refuse = flag_of(error_if_exists, "error_if_exists")
+        check_words("DB", wanted, Parameters)
         options = parameters.options(create=create, **wanted)
-        check_openable(path, create_if_missing=create, error_if_exists=refuse)
+        # By RocksDB itself, which first looks whether somebody else has it open.
+        options.set_error_if_exists(refuse)
+        check_openable(path, create_if_missing=create)
         self._handle = Handle(path, options, wal=True, patient=True)
 
     @classmethod
@@ -86,7 +92,7 @@ class DB:
         Raises:
             Error: RocksDB does not run as it was told to; it is closed again.
         """
-        check_openable(path, create_if_missing=create_if_missing, error_if_exists=False)
+        check_openable(path, create_if_missing=create_if_missing)
         made = cls.__new__(cls)
         made._name = str(path)  # noqa: SLF001 - a constructor
         options = tuning.options(choices, create=create_if_missing, salvage=salvage)

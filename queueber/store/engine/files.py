@@ -1,13 +1,14 @@
 """Databases as directories: names, and what can be done to one that is not open."""
 
 import os
+import stat
 from pathlib import Path
 from typing import Unpack
 
 import rocksdict
 
 from queueber.store.engine import parameters, tuning
-from queueber.store.engine.arguments import wrong_type
+from queueber.store.engine.arguments import check_words, wrong_type
 from queueber.store.engine.errors import Error, IOError, translating  # noqa: A004 - plyvel's name
 from queueber.store.engine.parameters import Parameters
 
@@ -19,6 +20,8 @@ def directory(name: object) -> Path:
     Raises:
         TypeError: it is neither str nor bytes; plyvel takes no paths.
         ValueError: it is not UTF-8, which rocksdict cannot do without.
+        IOError: there is a NUL in it, where LevelDB would stop reading.
+        Error: it is empty.
     """
     if not isinstance(name, str | bytes):
         raise wrong_type("name", "str or bytes", name)
@@ -27,19 +30,40 @@ def directory(name: object) -> Path:
         raise Error("NotFound: : No such file or directory")
     if isinstance(name, str):
         name.encode()
-        return Path(name)
-    return Path(name.decode())
+    else:
+        name = name.decode()
+    if "\0" in name:
+        raise IOError(f"IO error: {name!r}: NUL in a name")
+    return Path(name)
 
 
-def check_openable(path: Path, *, create_if_missing: bool, error_if_exists: bool) -> None:
-    """Raise what LevelDB would: rocksdict makes the directory and a file in it before RocksDB gets to refuse."""
-    if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+def check_openable(path: Path, *, create_if_missing: bool) -> None:
+    """Raise what LevelDB would: rocksdict makes all directories and a file there before RocksDB gets to refuse."""
+    if _is_directory(path) and not os.access(path, os.W_OK | os.X_OK):
         raise IOError(f"IO error: {path}/LOCK: Permission denied")
-    exists = (path / "CURRENT").exists()
-    if exists and error_if_exists:
-        raise Error(f"Invalid argument: {path}: exists (error_if_exists is true)")
-    if not exists and not create_if_missing:
+    if not create_if_missing and not (path / "CURRENT").exists():
         raise Error(f"Invalid argument: {path}: does not exist (create_if_missing is false)")
+
+
+def _is_directory(path: Path) -> bool:
+    """
+    Whether *path* is a directory, as against nothing at all in one that is.
+
+    Raises:
+        IOError: something else is in the way.
+        Error: it would be in a directory that is not there.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        if path.parent.is_dir() and not path.is_symlink():
+            return False
+        raise Error(f"NotFound: {path}/LOCK: {error.strerror}") from error
+    except OSError as error:
+        raise IOError(f"IO error: {path}/LOCK: {error.strerror}") from error
+    if not stat.S_ISDIR(mode):
+        raise IOError(f"IO error: {path}/LOCK: Not a directory")
+    return True
 
 
 def repair_db(name: str | bytes, **wanted: Unpack[Parameters]) -> None:
@@ -49,7 +73,10 @@ def repair_db(name: str | bytes, **wanted: Unpack[Parameters]) -> None:
     Rows in damaged files are lost; removed ones may be back.  What could not
     be used is put into a directory `lost` beside the rest.
     """
-    path, chosen = directory(name), parameters.options(create=True, **wanted)
+    path = directory(name)
+    check_words("repair_db", wanted, Parameters)
+    chosen = parameters.options(create=True, **wanted)
+    _is_directory(path)
     with translating():
         rocksdict.Rdict.repair(str(path), chosen)
 
@@ -60,6 +87,10 @@ def destroy_db(name: str | bytes) -> None:
 
     Nothing happens if there is none.
     """
+    if name in ("", b""):
+        return
     path = directory(name)
+    if not os.path.isdir(path):  # noqa: PTH112  (a `Path` would raise what stands in the way, and LevelDB does not)
+        return
     with translating():
         rocksdict.Rdict.destroy(str(path), tuning.safe_options(create=False))

@@ -2,7 +2,7 @@
 
 from typing import Self, TypedDict
 
-from queueber.store.engine.arguments import key_of, wrong_type
+from queueber.store.engine.arguments import check_words, key_of, wrong_type
 from queueber.store.engine.cursor import Cursor, CursorOwner, Source, closed_iterator, read_options
 from queueber.store.engine.errors import translated, translating
 from queueber.store.engine.handle import Handle
@@ -36,6 +36,7 @@ def iterate(handle: Handle, source: Source, base: bytes, wanted: Range) -> "Iter
     """
     for name, value in wanted.items():
         if type(value) is not (bytes if name in _BOUNDS else bool) and value is not None:
+            check_words("iterator", wanted, Range)
             raise wrong_type(name, "bytes" if name in _BOUNDS else "a bool", value)
     kind = Backwards if wanted.get("reverse") else Iterator
     try:  # as `translating` does, which would be a fifth of the whole
@@ -62,6 +63,8 @@ class Iterator(CursorOwner):
     | no  | at the row behind the place | the place is behind the last row | a step forwards, a seek |
     | yes | at the row before the place | the place is before the first row | a step backwards |
     """
+
+    __slots__ = ("_base", "_lower", "_passed", "_strip", "_with_key", "_with_value")
 
     def __init__(
         self,
@@ -206,6 +209,8 @@ class Iterator(CursorOwner):
 
 class Backwards(Iterator):
     """An iterator made with `reverse`: the same, but a step ahead is one back."""
+
+    __slots__ = ()
 
     __next__ = Iterator.prev
     prev = Iterator.__next__

@@ -11,7 +11,7 @@ from typing import TypedDict
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
 
 from queueber.store.engine import tuning
-from queueber.store.engine.arguments import key_of, wrong_type
+from queueber.store.engine.arguments import Size, integer_of, key_of, wrong_type
 
 # LevelDB's.  RocksDB's own is to keep all of them open.
 OPEN_FILES_MAX = 1_000
@@ -75,28 +75,32 @@ def options(
     Raises:
         TypeError: something is of the wrong type.
         ValueError: a compression that plyvel does not know, or a comparator without a name.
-        OverflowError: a size is negative.
+        OverflowError: a size is negative, or too large for plyvel.
         NotImplementedError: there is a comparator.
     """
     _refuse(comparator, comparator_name)
     chosen = tuning.safe_options(create=create)
     chosen.set_paranoid_checks(True if paranoid_checks is None else bool(paranoid_checks))
     if write_buffer_size is not None:
-        chosen.set_write_buffer_size(write_buffer_size)
-    chosen.set_max_open_files(OPEN_FILES_MAX if max_open_files is None else max_open_files)
+        chosen.set_write_buffer_size(integer_of(write_buffer_size, "write_buffer_size", Size.SIZE))
+    if max_open_files is None:
+        max_open_files = OPEN_FILES_MAX
+    chosen.set_max_open_files(integer_of(max_open_files, "max_open_files", Size.INT))
     if max_file_size is not None:
-        chosen.set_target_file_size_base(max_file_size)
+        chosen.set_target_file_size_base(integer_of(max_file_size, "max_file_size", Size.SIZE))
     chosen.set_compression_type(_compression(compression))
 
     tables = BlockBasedOptions()
     if lru_cache_size is not None:
-        tables.set_block_cache(Cache(lru_cache_size))
+        tables.set_block_cache(Cache(integer_of(lru_cache_size, "lru_cache_size", Size.SIZE)))
     if block_size is not None:
-        tables.set_block_size(block_size)
+        tables.set_block_size(integer_of(block_size, "block_size", Size.SIZE))
     if block_restart_interval is not None:
-        tables.set_block_restart_interval(block_restart_interval)
-    if bloom_filter_bits > 0:
-        tables.set_bloom_filter(bloom_filter_bits, False)
+        interval = integer_of(block_restart_interval, "block_restart_interval", Size.INT)
+        tables.set_block_restart_interval(interval)
+    bits = integer_of(bloom_filter_bits, "bloom_filter_bits", Size.INT)
+    if bits > 0:
+        tables.set_bloom_filter(bits, False)
     chosen.set_block_based_table_factory(tables)
     return chosen
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class PrefixedDB:
     """plyvel's `PrefixedDB`: the keys that begin with a prefix, seen without it.  There is nothing to close."""
 
+    __slots__ = ("_db", "_handle", "_prefix")
+
     def __init__(self, db: "DB", handle: Handle, prefix: bytes) -> None:
         self._db = db
         self._handle = handle

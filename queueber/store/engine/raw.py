@@ -11,6 +11,8 @@ from queueber.store.engine.handle import Handle
 class RawIterator(CursorOwner):
     """plyvel's `RawIterator`: at a row, or at none, over what the database held when this was made."""
 
+    __slots__ = ()
+
     def __init__(self, handle: Handle, source: Source, *, verify_checksums: bool, fill_cache: bool) -> None:
         self._options = read_options(verify_checksums, fill_cache)
         with translating():

@@ -4,6 +4,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from queueber.store.engine.arguments import flag_of, key_of
+from queueber.store.engine.copies import Uncopied
 from queueber.store.engine.cursor import read_options
 from queueber.store.engine.errors import translating
 from queueber.store.engine.handle import Handle
@@ -12,7 +13,7 @@ from queueber.store.engine.moment import Moment
 from queueber.store.engine.raw import RawIterator
 
 
-class Snapshot:
+class Snapshot(Uncopied):
     """
     plyvel's `Snapshot`: what the database, or a part of it, held when this was made.
 
@@ -21,6 +22,8 @@ class Snapshot:
     with one cursor, so they are slower than those of the database when used
     alternately.
     """
+
+    __slots__ = ("__weakref__", "_handle", "_moment", "_options", "_prefix")
 
     def __init__(self, handle: Handle, prefix: bytes) -> None:
         self._handle = handle
