@@ -1,0 +1,278 @@
+"""
+Judges a history: is there any order of events in the server, true to what it promises, that looks like this?
+
+Each item is a small automaton of its own, and each lease a span with an
+earliest and a latest end, so this takes time in proportion to the history.
+Nothing is called wrong that could have come about rightly; what went wrong in
+a way that no client can tell apart from right is not seen.
+
+``checker.py FILE`` judges a history that was saved.
+"""
+
+import sys
+from collections import Counter
+from enum import StrEnum
+from math import inf
+
+from attrs import define, field
+from flow import judge_flow
+from history import Add, Delivered, Extend, Outcome, Poll, Remove, load
+from tenure import Lease, lag, skew
+
+LATE_SECONDS = 1.5
+EXAMPLES_MAX = 5
+
+
+class Verdict(StrEnum):
+    """What can be wrong."""
+
+    LOST = "lost"
+    UNEXPECTED = "unexpected"
+    RESURRECTED = "resurrected"
+    DOUBLE_HELD = "double-held"
+    DOUBLE_REMOVED = "double-removed"
+    TORN = "torn batch"
+    EARLY = "early"
+    SHORT = "short"
+    STALE = "stale lease obeyed"
+    MISCOUNTED = "attempts miscounted"
+    LATE = "late"
+    OUT_OF_ORDER = "out of order"
+
+
+@define
+class Findings:
+    """What is wrong, with a few examples of each, and what is merely counted."""
+
+    wrong: Counter = field(factory=Counter)
+    examples: list = field(factory=list)
+    items: int = 0
+    """That were delivered at least once."""
+
+    duplicates: int = 0
+    """Deliveries of an item beyond its first: allowed."""
+
+    recovered: int = 0
+    """Items of adds without a reply that were there: allowed."""
+
+    def found(self, verdict, what):
+        """One more thing is wrong."""
+        self.wrong[verdict] += 1
+        if self.wrong[verdict] <= EXAMPLES_MAX:
+            self.examples.append(f"{verdict}: {what}")
+
+
+@define(eq=False)
+class Delivery:
+    """An item in a poll's reply."""
+
+    poll: Poll
+    lease: Lease
+    item: "Item"
+    attempt: int
+
+
+@define(eq=False)
+class Item:
+    """One submitted item, and all that is known of it."""
+
+    add: Add
+    place: int
+    id: bytes | None
+    deliveries: list = field(factory=list)
+    removes: list = field(factory=list)
+
+    def __str__(self):
+        name = self.id.hex() if self.id else "of unknown id"
+        return f"item {name} of the add at {self.add.invoked:.3f}"
+
+    @property
+    def delay(self):
+        """Seconds."""
+        return self.add.delays[self.place]
+
+    def handed_out_after(self, remove):
+        """Whether it was delivered again after *remove*, which did nothing then, or should have."""
+        at = next((each.attempt for each in self.deliveries if each.poll.lease == remove.lease), inf)
+        return any(each.attempt > at or each.poll.invoked > remove.ended for each in self.deliveries)
+
+    def may_be_removed_by(self, moment):
+        """Whether some remove that began before *moment* may have done it."""
+        return any(
+            each.done or (each.outcome is Outcome.UNKNOWN and not self.handed_out_after(each))
+            for each in self.removes
+            if each.invoked < moment
+        )
+
+
+class Judge:
+    """One look at one history."""
+
+    def __init__(self, history):
+        self.history = history
+        self.findings = Findings()
+        self.found = self.findings.found
+        self.items = {}
+        self.by_id = {}
+        self.leases = {}
+        for add in history.of(Add):
+            self.take_add(add)
+        for poll in history.of(Poll):
+            self.take_poll(poll)
+        for remove in history.of(Remove):
+            self.take_remove(remove)
+        for extend in history.of(Extend):
+            if extend.lease in self.leases:
+                self.leases[extend.lease].extends.append(extend)
+            elif extend.done:
+                self.found(Verdict.STALE, f"the lease {extend.lease.hex()}, which nobody got, was extended")
+
+    def take_add(self, add):
+        """Note what was submitted."""
+        for place, contents in enumerate(add.contents):
+            item = Item(add, place, add.ids[place] if add.outcome is Outcome.OK else None)
+            assert contents not in self.items, "contents must tell items apart"
+            self.items[contents] = item
+            if item.id is not None:
+                if item.id in self.by_id:
+                    self.found(Verdict.UNEXPECTED, f"the id of {item} was given before")
+                self.by_id[item.id] = item
+
+    def take_poll(self, poll):
+        """Note a lease and what it covers."""
+        if poll.lease:
+            if poll.lease in self.leases:
+                self.found(Verdict.UNEXPECTED, f"two polls have the lease {poll.lease.hex()}")
+            self.leases[poll.lease] = Lease(poll)
+        for delivered in poll.items:
+            self.take(poll, delivered)
+
+    def take_remove(self, remove):
+        """Note an attempt to remove something."""
+        if remove.lease in self.leases:
+            self.leases[remove.lease].removes.append(remove)
+        if remove.id in self.by_id:
+            self.by_id[remove.id].removes.append(remove)
+        elif remove.done:
+            self.found(Verdict.UNEXPECTED, f"{remove.id.hex()}, which nobody added, was removed")
+
+    def take(self, poll, delivered: Delivered):
+        """Note a delivery."""
+        item = self.items.get(delivered.contents)
+        if item is None or item.add.queue != poll.queue or item.add.outcome is Outcome.REFUSED:
+            self.found(Verdict.UNEXPECTED, f"the poll at {poll.invoked:.3f} gave {delivered.contents[:40]!r}")
+            return
+        if item.id is None:
+            item.id = delivered.id
+            self.by_id[item.id] = item
+        if item.id != delivered.id or poll.ended < item.add.invoked:
+            self.found(Verdict.UNEXPECTED, f"{item} was given at {poll.ended:.3f} as {delivered.id.hex()}")
+            return
+        item.deliveries.append(Delivery(poll, self.leases[poll.lease], item, delivered.attempt))
+
+    def judge(self):
+        """The findings."""
+        for item in self.items.values():
+            item.deliveries.sort(key=lambda each: (each.attempt, each.poll.ended))
+            self.judge_deliveries(item)
+            self.judge_removes(item)
+            if item.deliveries:
+                self.findings.items += 1
+                self.findings.duplicates += len(item.deliveries) - 1
+                self.findings.recovered += item.add.outcome is Outcome.UNKNOWN
+        for lease in self.leases.values():
+            self.judge_lease(lease)
+        if self.history.drained < inf:
+            self.judge_what_is_left()
+        judge_flow(self, Verdict, LATE_SECONDS)
+        return self.findings
+
+    def judge_deliveries(self, item):
+        """Early, double-held, attempts miscounted."""
+        crashes = self.history.crashes
+        before = None
+        for each in item.deliveries:
+            poll = each.poll
+            due = item.add.invoked + item.delay
+            if poll.ended < due - skew(crashes, item.add.invoked, poll.ended):
+                self.found(Verdict.EARLY, f"{item} was given {due - poll.ended:.3f} s before its delay was over")
+            if before is not None:
+                if each.attempt == before.attempt or poll.ended < before.poll.invoked:
+                    self.found(Verdict.MISCOUNTED, f"{item}: attempt {before.attempt}, and then {each.attempt}")
+                self.judge_pair(item, before, each)
+            before = each
+
+    def judge_pair(self, item, one, other):
+        """Two deliveries after each other: whichever came first, its lease must have been over."""
+        slack = skew(self.history.crashes, one.poll.invoked, other.poll.ended)
+        first_held = other.poll.ended < one.lease.earliest_end(other.poll.ended) - slack
+        if first_held and one.poll.ended < other.lease.earliest_end(one.poll.ended) - slack:
+            self.found(
+                Verdict.DOUBLE_HELD,
+                f"{item} was given at {one.poll.ended:.3f} for {one.poll.span:.3f} s and again at"
+                f" {other.poll.ended:.3f}",
+            )
+
+    def judge_removes(self, item):
+        """Double-removed, resurrected, stale, and short where it shows in a remove."""
+        done = [each for each in item.removes if each.done]
+        if len(done) > 1:
+            self.found(Verdict.DOUBLE_REMOVED, f"{item} was removed {len(done)} times")
+        for remove in done:
+            lease = self.leases.get(remove.lease)
+            if lease is None or not any(each.lease is lease for each in item.deliveries):
+                self.found(Verdict.STALE, f"{item} was removed under a lease that did not cover it")
+            elif remove.queue != lease.poll.queue:
+                self.found(Verdict.STALE, f"{item} was removed through another queue")
+            elif item.handed_out_after(remove):
+                self.found(Verdict.RESURRECTED, f"{item} was removed at {remove.ended:.3f} and came back")
+
+    def judge_lease(self, lease):
+        """What was done under it after its end, and what was not done before."""
+        crashes, poll = self.history.crashes, lease.poll
+        for call in [*lease.extends, *lease.removes]:
+            if call.outcome is not Outcome.OK:
+                continue
+            if call.done:
+                others = Lease(poll, [each for each in lease.extends if each is not call])
+                if call.invoked > others.latest_end() + lag(crashes, poll.invoked, call.ended):
+                    self.found(
+                        Verdict.STALE, f"the lease of the poll at {poll.invoked:.3f} still served at {call.invoked:.3f}"
+                    )
+                continue
+            slack = skew(crashes, poll.invoked, call.ended)
+            if call.queue != poll.queue or call.ended >= lease.earliest_end(call.ended) - slack:
+                continue
+            covered = [self.by_id[each.id] for each in poll.items if each.id in self.by_id]
+            if isinstance(call, Remove):
+                covered = [each for each in covered if each.id == call.id]
+            if any(not each.may_be_removed_by(call.ended) for each in covered):
+                self.found(
+                    Verdict.SHORT,
+                    f"the lease of the poll at {poll.invoked:.3f} for {poll.span:.3f} s had ended at {call.ended:.3f}",
+                )
+
+    def judge_what_is_left(self):
+        """Lost, and torn: now that whatever there is has been handed out."""
+        for item in self.items.values():
+            if item.add.outcome is Outcome.OK and not item.may_be_removed_by(inf):
+                self.found(Verdict.LOST, f"{item}, {len(item.deliveries)} times delivered")
+        for add in self.history.of(Add):
+            if add.outcome is Outcome.UNKNOWN:
+                seen = sum(1 for contents in add.contents if self.items[contents].deliveries)
+                if 0 < seen < len(add.contents):
+                    self.found(
+                        Verdict.TORN, f"of the add at {add.invoked:.3f} there were {seen} of {len(add.contents)} items"
+                    )
+
+
+def check(history):
+    """What is wrong with *history*."""
+    return Judge(history).judge()
+
+
+if __name__ == "__main__":
+    findings = check(load(sys.argv[1]))
+    print(*findings.examples, sep="\n")
+    print(f"{findings.items:,} items, {findings.duplicates:,} duplicates, {findings.recovered:,} recovered")
+    sys.exit(1 if findings.wrong else 0)

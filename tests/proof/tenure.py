@@ -1,0 +1,69 @@
+"""
+For how long a lease was held, as far as a client can tell.
+
+The server counts a lease from a moment between a poll's call and its reply,
+and an extension from one between the call and the reply of `extend`.  So the
+end of each lease has an earliest and a latest moment; what is claimed to be
+wrong must be wrong for all moments in between.
+"""
+
+from math import inf
+
+from attrs import define, field
+from history import Outcome, Poll
+
+SKEW_SECONDS = 0.002
+"""By how much a restart may move queue time ahead: a mark is as exact as a millisecond."""
+
+LAG_SECONDS = 0.02
+"""By how much it may fall behind: a thread may be held up between two readings of clocks."""
+
+
+@define(eq=False)
+class Lease:
+    """One poll's hold on its items, and what was tried with it."""
+
+    poll: Poll
+    extends: list = field(factory=list)
+    removes: list = field(factory=list)
+
+    def earliest_end(self, before=inf):
+        """The moment up to which it was certainly held, going by extensions that began before *before*."""
+        end, last, floor = self.poll.invoked + self.poll.span, -inf, inf
+        for extend in self.extends:
+            if extend.invoked >= before or extend.outcome is Outcome.REFUSED or extend.queue != self.poll.queue:
+                continue
+            until = extend.invoked + extend.span
+            if extend.outcome is Outcome.UNKNOWN:
+                # Whenever it takes effect, if it does, it leaves at least this.
+                floor = min(floor, until)
+            elif extend.done:
+                end = until if extend.invoked >= last else min(end, until)
+                last = max(last, extend.ended)
+        return min(end, floor)
+
+    def latest_end(self):
+        """The moment from which on it has certainly ended."""
+        end, last = self.poll.ended + self.poll.span, -inf
+        for extend in self.extends:
+            if extend.outcome is Outcome.UNKNOWN:
+                return inf
+            if extend.done:
+                until = extend.ended + extend.span
+                end = until if extend.invoked >= last else max(end, until)
+                last = max(last, extend.ended)
+        return end
+
+
+def skew(crashes, begin, end):
+    """How much earlier than it should a lease, or a delay, may seem to end between two moments."""
+    return SKEW_SECONDS * (1 + _between(crashes, begin, end))
+
+
+def lag(crashes, begin, end):
+    """How much later."""
+    return SKEW_SECONDS + LAG_SECONDS * (1 + _between(crashes, begin, end))
+
+
+def _between(crashes, begin, end):
+    return sum(1 for crash in crashes if crash.down < end and crash.up > begin)

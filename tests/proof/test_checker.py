@@ -1,0 +1,284 @@
+"""The judge of histories: it sees each kind of wrong, and calls nothing wrong that is right."""
+
+import random
+from collections import Counter
+
+import pytest
+from checker import Verdict, check
+from history import Add, Crash, Delivered, Extend, History, Outcome, Poll, Remove, load
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import BUGS, history_of
+
+OK, REFUSED, UNKNOWN = Outcome.OK, Outcome.REFUSED, Outcome.UNKNOWN
+
+
+def name(text):
+    return text.encode().ljust(16, b".")
+
+
+def add(at, *contents, delay=0.0, outcome=OK, ids=None):
+    ids = (ids or list(contents)) if outcome is OK else []
+    return Add(
+        queue="q",
+        invoked=at,
+        ended=at + 0.01,
+        outcome=outcome,
+        contents=[each.encode() for each in contents],
+        delays=[delay] * len(contents),
+        ids=[name(each) for each in ids],
+    )
+
+
+def poll(at, lease, *items, span=1.0, until=None, outcome=OK):
+    """An item is "a", or ("a", 2) for its second attempt."""
+    pairs = [each if isinstance(each, tuple) else (each, 1) for each in items]
+    return Poll(
+        queue="q",
+        invoked=at,
+        ended=until or at + 0.01,
+        outcome=outcome,
+        span=span,
+        items=[Delivered(id=name(each), contents=each.encode(), attempt=attempt) for each, attempt in pairs],
+        lease=name(lease) if items else b"",
+    )
+
+
+def remove(at, item, lease, done=True, outcome=OK):
+    return Remove(queue="q", invoked=at, ended=at + 0.01, outcome=outcome, id=name(item), lease=name(lease), done=done)
+
+
+def extend(at, lease, span, done=True, outcome=OK):
+    return Extend(queue="q", invoked=at, ended=at + 0.01, outcome=outcome, lease=name(lease), span=span, done=done)
+
+
+def history(*calls, crashes=(), drained=1_000.0):
+    return History(sorted(calls, key=lambda call: call.invoked), list(crashes), drained)
+
+
+BAD = {
+    "an acknowledged add that never comes": (Verdict.LOST, [add(0, "a")]),
+    "an item that came once and never again": (Verdict.LOST, [add(0, "a"), poll(1, "L", "a")]),
+    "an unknown remove that did nothing, and then nothing": (
+        Verdict.LOST,
+        [add(0, "a"), poll(1, "L", "a"), remove(1.5, "a", "L", done=False, outcome=UNKNOWN), poll(3, "M", ("a", 2))],
+    ),
+    "contents that nobody added": (Verdict.UNEXPECTED, [poll(1, "L", "a")]),
+    "contents that were refused": (Verdict.UNEXPECTED, [add(0, "a", outcome=REFUSED), poll(1, "L", "a")]),
+    "another id than the add's": (
+        Verdict.UNEXPECTED,
+        [add(0, "a", ids=["b"]), poll(1, "L", "a"), remove(1.1, "b", "L", done=False)],
+    ),
+    "an id that was given twice": (
+        Verdict.UNEXPECTED,
+        [add(0, "a", "b", ids=["a", "a"]), poll(1, "L", "a"), remove(1.1, "a", "L")],
+    ),
+    "before it was added": (Verdict.UNEXPECTED, [poll(1, "L", "a"), add(2, "a")]),
+    "a lease of two polls": (
+        Verdict.UNEXPECTED,
+        [add(0, "a", "b"), poll(1, "L", "a"), poll(1.1, "L", "b"), remove(1.2, "a", "L"), remove(1.3, "b", "L")],
+    ),
+    "a removed item that comes back": (
+        Verdict.RESURRECTED,
+        [add(0, "a"), poll(1, "L", "a"), remove(1.2, "a", "L"), poll(5, "M", ("a", 2))],
+    ),
+    "a removed item that comes back after a crash": (
+        Verdict.RESURRECTED,
+        [add(0, "a"), poll(1, "L", "a", span=60), remove(1.2, "a", "L"), poll(5, "M", "a")],
+    ),
+    "two live leases": (
+        Verdict.DOUBLE_HELD,
+        [add(0, "a"), poll(1, "L", "a"), poll(1.5, "M", ("a", 2)), remove(1.6, "a", "M")],
+    ),
+    "a lease that a crash ended": (
+        Verdict.DOUBLE_HELD,
+        [add(0, "a"), poll(1, "L", "a", span=9), poll(5, "M", ("a", 2)), remove(5.5, "a", "M")],
+    ),
+    "an extension that came to nothing": (
+        Verdict.DOUBLE_HELD,
+        [add(0, "a"), poll(1, "L", "a"), extend(1.5, "L", 5.0), poll(3, "M", ("a", 2)), remove(3.1, "a", "M")],
+    ),
+    "removed twice": (
+        Verdict.DOUBLE_REMOVED,
+        [add(0, "a"), poll(1, "L", "a"), remove(1.2, "a", "L"), remove(1.3, "a", "L")],
+    ),
+    "half of an unknown add": (
+        Verdict.TORN,
+        [add(0, "a", "b", outcome=UNKNOWN), poll(1, "L", "a"), remove(1.1, "a", "L")],
+    ),
+    "before its delay was over": (
+        Verdict.EARLY,
+        [add(0, "a", delay=5.0), poll(3, "L", "a"), remove(3.1, "a", "L")],
+    ),
+    "a live lease under which nothing can be removed": (
+        Verdict.SHORT,
+        [
+            add(0, "a"),
+            poll(1, "L", "a"),
+            remove(1.5, "a", "L", done=False),
+            poll(3, "M", ("a", 2)),
+            remove(3.1, "a", "M"),
+        ],
+    ),
+    "a live lease that cannot be extended": (
+        Verdict.SHORT,
+        [add(0, "a"), poll(1, "L", "a"), extend(1.5, "L", 1.0, done=False), remove(1.7, "a", "L")],
+    ),
+    "a remove that a crash undid, and that was told of": (
+        Verdict.SHORT,
+        [
+            add(0, "a"),
+            poll(1, "L", "a", span=3),
+            remove(1.5, "a", "L", done=False, outcome=UNKNOWN),
+            remove(1.6, "a", "L", done=False),
+            poll(5, "M", ("a", 2)),
+            remove(5.1, "a", "M"),
+        ],
+    ),
+    "an ended lease that is extended": (
+        Verdict.STALE,
+        [add(0, "a"), poll(1, "L", "a"), extend(2.5, "L", 1.0), remove(2.6, "a", "L")],
+    ),
+    "an ended lease under which something is removed": (
+        Verdict.STALE,
+        [add(0, "a"), poll(1, "L", "a"), remove(2.5, "a", "L")],
+    ),
+    "another's lease": (
+        Verdict.STALE,
+        [add(0, "a", "b"), poll(1, "L", "a"), poll(1, "M", "b"), remove(1.2, "a", "M"), remove(1.3, "b", "M")],
+    ),
+    "a lease that nobody has": (Verdict.STALE, [extend(1, "L", 1.0)]),
+    "a first attempt after a first attempt": (
+        Verdict.MISCOUNTED,
+        [add(0, "a"), poll(1, "L", "a"), poll(5, "M", "a"), remove(5.1, "a", "M")],
+    ),
+    "a poll that waits beside a ready item": (
+        Verdict.LATE,
+        [add(0, "a"), poll(1, "L", "a", until=4.0), remove(4.1, "a", "L")],
+    ),
+    "a poll that gets nothing beside a ready item": (
+        Verdict.LATE,
+        [add(0, "a"), poll(1, "L", until=4.0), poll(5, "M", "a"), remove(5.1, "a", "M")],
+    ),
+    "the wrong way round in a reply": (
+        Verdict.OUT_OF_ORDER,
+        [add(0, "a"), add(1, "b"), poll(2, "L", "b", "a"), remove(2.1, "a", "L"), remove(2.2, "b", "L")],
+    ),
+    "the later one first": (
+        Verdict.OUT_OF_ORDER,
+        [
+            add(0, "a"),
+            add(1, "b"),
+            poll(2, "L", "b"),
+            poll(2.5, "M", "a"),
+            remove(2.6, "b", "L"),
+            remove(2.7, "a", "M"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_it_sees_what_is_wrong(what):
+    verdict, calls = BAD[what]
+    findings = check(history(*calls))
+    assert verdict in findings.wrong, findings.examples
+
+
+def test_every_verdict_has_a_bad_history():
+    assert {verdict for verdict, _ in BAD.values()} == set(Verdict)
+
+
+GOOD = {
+    "nothing": [],
+    "an unknown add that is not there": [add(0, "a", "b", outcome=UNKNOWN)],
+    "an unknown add that is there": [
+        add(0, "a", "b", outcome=UNKNOWN),
+        poll(1, "L", "a", "b"),
+        remove(1.1, "a", "L"),
+        remove(1.1, "b", "L"),
+    ],
+    "an unknown remove that took effect": [
+        add(0, "a"),
+        poll(1, "L", "a"),
+        remove(1.2, "a", "L", done=False, outcome=UNKNOWN),
+        remove(1.3, "a", "L", done=False),
+    ],
+    "an item that came again": [
+        add(0, "a"),
+        poll(1, "L", "a"),
+        remove(2.5, "a", "L", done=False),
+        poll(3, "M", ("a", 2)),
+        remove(3.1, "a", "M"),
+    ],
+    "an attempt that nobody saw": [add(0, "a"), poll(1, "L", ("a", 2)), remove(1.1, "a", "L")],
+    "a lease that was cut short by its holder": [
+        add(0, "a"),
+        poll(1, "L", "a", span=60),
+        extend(1.1, "L", 0.1),
+        poll(2, "M", ("a", 2)),
+        remove(2.1, "a", "M"),
+    ],
+    "a lease that may have been cut short": [
+        add(0, "a"),
+        poll(1, "L", "a", span=60),
+        extend(1.1, "L", 0.1, done=False, outcome=UNKNOWN),
+        poll(2, "M", ("a", 2)),
+        remove(2.1, "a", "M"),
+    ],
+}
+
+
+@pytest.mark.parametrize("what", GOOD)
+def test_it_lets_pass_what_is_right(what):
+    assert check(history(*GOOD[what])).examples == []
+
+
+def test_it_counts_what_is_allowed():
+    again = [add(0, "a"), poll(1, "L", "a"), poll(3, "M", ("a", 2)), remove(3.1, "a", "M")]
+    late = [add(4, "b", outcome=UNKNOWN), poll(5, "N", "b"), remove(5.1, "b", "N")]
+    findings = check(history(*again, *late))
+    assert (findings.items, findings.duplicates, findings.recovered, findings.examples) == (2, 1, 1, [])
+
+
+def test_before_the_drain_nothing_is_lost():
+    assert check(history(add(0, "a"), drained=float("inf"))).examples == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(0, 80))
+def test_a_right_queue_is_never_called_wrong(numbers, steps):
+    assert check(history_of(numbers, steps)).examples == []
+
+
+# What each bug must be called at least; the same slip may well show in other ways, too.
+NAMES = {
+    "forgets an add": Verdict.LOST,
+    "stores half an add": Verdict.TORN,
+    "brings back what was removed": Verdict.RESURRECTED,
+    "hands out what is leased": Verdict.DOUBLE_HELD,
+    "removes twice": Verdict.DOUBLE_REMOVED,
+    "ignores delays": Verdict.EARLY,
+    "cuts leases short": Verdict.SHORT,
+    "obeys ended leases": Verdict.STALE,
+    "alters contents": Verdict.UNEXPECTED,
+    "forgets an attempt": Verdict.MISCOUNTED,
+    "takes the newest first": Verdict.OUT_OF_ORDER,
+    "forgets those who wait": Verdict.LATE,
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_wrong_queue_is_found_out(bug):
+    found = Counter()
+    for seed in range(20):
+        found += check(history_of(random.Random(seed), 80, bug)).wrong
+    assert NAMES[bug] in found, found
+
+
+def test_a_history_survives_being_saved(tmp_path):
+    path = tmp_path / "history"
+    made = history_of(random.Random(7), 60, "cuts leases short")
+    made.crashes.append(Crash(1.0, 2.0))
+    made.save(path)
+    assert check(load(path)) == check(made)
