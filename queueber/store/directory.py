@@ -296,8 +296,18 @@ def _flock(path: Path, lock: int, kind: int) -> None:
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
-        raise refusal(path, f"another server holds it (process {holder or 'unknown'})") from None
+        raise refusal(path, _holder(lock)) from None
+
+
+def _holder(lock: int) -> str:
+    """Who has the lock that could not be had."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        return f"another server holds it (process {process or 'unknown'})"
+    # Readers share it, and write nothing, their process's number neither: what is there is of a server that is gone.
+    return "it is being looked after: a backup, verify or recover holds it"
 
 
 def sync_path(path: Path) -> None:

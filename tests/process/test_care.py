@@ -12,6 +12,7 @@ import pytest
 
 from queueber.store import verify
 from tests.process.conftest import HERE
+from tests.process.terminal import CTRL_C, CTRL_D, Terminal
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +150,83 @@ def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):
     status, said = queueber("verify", server.data_dir)
     assert status == 74
     assert f"another server holds it (process {server.process.pid})" in said
+
+
+@pytest.fixture
+def backup(start, tmp_path):
+    """Of a server that has ended since: two items."""
+    server = start()
+    assert queueber(f"--addr=127.0.0.1:{server.port}", "add", "one", "two")[0] == 0
+    assert queueber("backup", tmp_path / "backup", "-d", server.data_dir)[0] == 0
+    server.stop()
+    return tmp_path / "backup"
+
+
+@pytest.fixture
+def damaged(start, tmp_path):
+    """What a killed server left, with one bit changed in the middle of its log."""
+    server = start()
+    for _ in range(3):
+        assert queueber(f"--addr=127.0.0.1:{server.port}", "add", "x" * 10_000)[0] == 0
+    server.kill()
+    (log,) = [file for file in (server.data_dir / "db").glob("*.log") if file.stat().st_size]
+    content = bytearray(log.read_bytes())
+    content[len(content) // 2] ^= 1
+    log.write_bytes(content)
+    return server.data_dir
+
+
+QUESTION = "[y/N]: "
+NO = pytest.mark.parametrize("no", [b"n\r", b"\r", b"maybe\rn\r", CTRL_C, CTRL_D])
+
+
+@NO
+def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp_path, no):
+    before = content_of(tmp_path)
+    terminal = Terminal("restore", backup, tmp_path / "data", "--replace")
+    asked = terminal.read(QUESTION)
+    assert "2 items in 1 queues as of " in asked
+    assert "Items that were removed since then will be there again" in asked
+    terminal.press(no)
+    status, shown = terminal.end(again=CTRL_C if no == CTRL_C else b"")
+    assert status == 130
+    assert "restored to" not in shown
+    assert "Traceback" not in shown
+    assert content_of(tmp_path) == before
+
+
+def test_restoring_goes_on_after_a_yes_on_a_terminal(backup, tmp_path, start):
+    terminal = Terminal("restore", backup, tmp_path / "new")
+    terminal.read(QUESTION)
+    assert not (tmp_path / "new").exists()
+    terminal.type("y")
+    status, shown = terminal.end()
+    assert (status, shown.splitlines()[-1]) == (0, f"restored to {tmp_path / 'new'}")
+    start(data_dir=tmp_path / "new").line("Data in .*: 2 items in 1 queues")
+
+
+@NO
+def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(damaged, tmp_path, no):
+    before = content_of(tmp_path)
+    terminal = Terminal("recover", damaged)
+    asked = terminal.read(QUESTION)
+    assert asked.index("damage: ") < asked.index("left out of the log: ") < asked.index("what is left: 1 items")
+    terminal.press(no)
+    assert terminal.end(again=CTRL_C if no == CTRL_C else b"")[0] == 130
+    assert content_of(tmp_path) == before
+
+
+def test_while_recovery_waits_for_an_answer_no_server_can_start_and_afterwards_one_can(damaged, start):
+    terminal = Terminal("recover", damaged)
+    terminal.read(QUESTION)
+    early = start()
+    assert early.wait() == 74
+    early.line("Cannot start: .*/data: it is being looked after: a backup, verify or recover holds it")
+    terminal.type("y")
+    assert terminal.end()[0] == 0
+    (kept,) = damaged.parent.glob("data.damaged-*")
+    assert (kept / "db").is_dir()
+    start().line("Data in .*: 1 items in 1 queues")
 
 
 def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start, small_disk):

@@ -1,9 +1,6 @@
 """A real server that is looked into: scraped, asked for its health, and talked to over a terminal."""
 
-import os
-import pty
 import re
-import select
 import shutil
 import signal
 import stat
@@ -18,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.conftest import PATIENCE, foreign
+from tests.process.terminal import Terminal, plain
 
 pytestmark = pytest.mark.slow
 
@@ -130,26 +128,11 @@ def test_the_socket_is_its_owners_alone_and_survives_a_kill(start, tmp_path):
     assert not path.exists()
 
 
-class Terminal:
-    """Somebody at a terminal of 120 columns who has started `queueber manhole`."""
+class Console(Terminal):
+    """Somebody who has started `queueber manhole`."""
 
     def __init__(self, address):
-        self.pid, self._end = pty.fork()
-        if self.pid == 0:
-            os.execv(sys.executable, [*COMMAND, "manhole", address])
-
-    def read(self, until, times=1):
-        """What is shown up to and with *until*, which comes so many times."""
-        shown = ""
-        deadline = time.monotonic() + PATIENCE
-        while shown.count(until) < times:
-            assert time.monotonic() < deadline, shown
-            if select.select([self._end], [], [], 0.1)[0]:
-                shown += plain(os.read(self._end, 65_536))
-        return shown
-
-    def type(self, line):
-        os.write(self._end, line.encode() + b"\r")
+        super().__init__("manhole", address)
 
     def ask(self, question, later=False):
         """What is shown of an answer; of one that comes *later*, the answer alone."""
@@ -158,24 +141,6 @@ class Terminal:
         if later:
             shown = shown.replace(f"(a moment)\n{PROMPT}", "")
         return shown.removesuffix(PROMPT).strip("\n")
-
-    def leave(self, key=b"\x04"):
-        """The exit status after *key*."""
-        os.write(self._end, key)
-        while True:
-            try:
-                if not os.read(self._end, 65_536):
-                    break
-            except OSError:
-                break
-        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-        os.close(self._end)
-        return status
-
-
-def plain(data):
-    """Without what moves the cursor."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).replace("\r", "")
 
 
 def normal(text):
@@ -213,7 +178,7 @@ def console(start, tmp_path):
 
 def test_the_session_goes_as_shown(console):
     server, address = console
-    terminal = Terminal(address)
+    terminal = Console(address)
     terminal.read(PROMPT)
     while "mail" not in terminal.ask("waiters()"):
         time.sleep(0.1)
@@ -249,7 +214,7 @@ def test_a_script_may_ask(console):
 
 def test_ctrl_right_bracket_leaves_a_server_that_hangs(console):
     server, address = console
-    terminal = Terminal(address)
+    terminal = Console(address)
     terminal.read(PROMPT)
     server.process.send_signal(signal.SIGSTOP)
     try:
@@ -264,7 +229,7 @@ def test_loopback_asks_for_the_password(start, tmp_path):
     password.touch(mode=0o600)
     password.write_text(f"ada:{SECRET}\n")
     server = start("--manhole=127.0.0.1:0", f"--manhole-password-file={password}")
-    terminal = Terminal(server.line(r"Debugging console on (\S+)")[1])
+    terminal = Console(server.line(r"Debugging console on (\S+)")[1])
     terminal.read("User: ")
     terminal.type("ada")
     assert terminal.read("Password: ").startswith("ada\n")

@@ -10,7 +10,7 @@ import pytest
 
 from queueber.errors import StorageError
 from queueber.store import wipe
-from queueber.store.directory import hold
+from queueber.store.directory import hold, kept_still
 
 
 @pytest.fixture
@@ -180,6 +180,13 @@ def test_a_second_holder_is_told_about_the_first(path):
     with refused(path, r"another server holds it \(process unknown\)"):
         hold(path)
     held.release()
+    hold(path).release()
+
+
+def test_whoever_looks_after_it_is_not_taken_for_the_server_before(path):
+    make_ready(path)
+    with kept_still(path), refused(path, "it is being looked after: a backup, verify or recover holds it"):
+        hold(path)
     hold(path).release()
 
 
