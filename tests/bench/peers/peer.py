@@ -1,0 +1,54 @@
+"""What is to be known of a server in order to start it."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+
+class Peer:
+    """One server with one setting of its durability; subclasses say how it is started and spoken to."""
+
+    name: ClassVar = ""
+    says: ClassVar = ""
+    """What an acknowledged add has gone through, in a few words."""
+
+    program: ClassVar = ""
+    """What has to be installed."""
+
+    line: ClassVar = None
+    """The class of connections to it."""
+
+    kinds: ClassVar = ("add", "take", "cycle")
+    user: ClassVar = None
+    """As whom it is to run if root starts it."""
+
+    start_seconds: ClassVar = 30
+
+    def found(self):
+        """Where the program is, or None."""
+        return shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+    def command(self, port, directory):
+        """What starts it: it listens on *port*, and all that it writes is in *directory*."""
+        raise NotImplementedError
+
+    def environment(self, port, directory):  # what is to be added
+        return {}
+
+    def prepare(self, port, directory):
+        """Before it is started."""
+
+    def ready(self, port):
+        """Once it listens: make what a load needs."""
+
+    def cleanup(self, port, directory):
+        """After it has ended."""
+
+    def account(self):
+        """The user to run it as, if it is not this one."""
+        return self.user if os.geteuid() == 0 else None
+
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
