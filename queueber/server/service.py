@@ -23,7 +23,7 @@ from queueber import __version__
 from queueber.errors import Stopping, StorageError
 from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
 from queueber.server.certificates import Certificates, CertificateUnusable
-from queueber.server.clock import QueueClock, keep_monotonic
+from queueber.server.clock import QueueClock, keep_monotonic, read_boot_id
 from queueber.server.configuration import EX_CONFIG
 from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
@@ -154,6 +154,7 @@ class QueueberService(Service):
             durability=settings.durability,
             encoding=settings.encoding,
             tuning=settings.tuning,
+            boot_id=read_boot_id(),
         )
         clock = QueueClock()
         up = assemble(
@@ -170,6 +171,8 @@ class QueueberService(Service):
 
     def _announce(self, settings: Settings, up: Running) -> None:
         stats = up.broker.stats()
+        if up.store.dropped is not None:
+            self.log.warn("Went on after a power cut: {dropped}", dropped=up.store.dropped)
         self.log.info(
             "Data in {path}: {items} items in {queues} queues, {leases} leases; recovered in {seconds:.2f} s{unclean}",
             path=str(settings.data_dir.resolve()),

@@ -6,10 +6,11 @@ same file system may share those by hard links; the rest is small and is copied.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Final
 
 from queueber.errors import StorageError
@@ -87,13 +88,14 @@ def size_of(path: Path) -> int:
 
 
 @contextmanager
-def viewing(path: Path) -> Iterator[DB]:
+def viewing(path: Path, ends: Mapping[str, int] = MappingProxyType({})) -> Iterator[DB]:
     """
     The database in the data directory *path*, to be read only, beside a server that may run.
 
     Opened by way of links in a directory of our own, because rocksdict writes
     a file wherever it opens something.  What a server writes from now on is not
     seen; files that it removes may be missed, which is an error of that read.
+    The files named in *ends* are seen as if they ended there.
 
     Raises:
         StorageError: it cannot be opened.
@@ -102,8 +104,11 @@ def viewing(path: Path) -> Iterator[DB]:
     with TemporaryDirectory(prefix="queueber-") as made:
         try:
             for file in _files(database):
+                if file.name in ends:
+                    with file.open("rb") as read:
+                        (Path(made) / file.name).write_bytes(read.read(ends[file.name]))
                 # rocksdict's own file would be written through the link.
-                if file.suffix != ".json":
+                elif file.suffix != ".json":
                     (Path(made) / file.name).symlink_to(file)
             db = DB.tuned(Path(made), read_only=True)
         except OSError as error:

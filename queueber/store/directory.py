@@ -39,10 +39,13 @@ DATABASE: Final = "db"
 SYNCED: Final = "synced"
 SYNCED_NEW: Final = "synced.new"
 CONTROL: Final = "control.sock"
+TORN: Final = "torn"
+"""What a power cut left at the end of the log, cut off."""
+
 STAGING: Final = "backup.new"
 """Where a backup is gathered that goes to another file system."""
 
-_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, STAGING})
+_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, TORN, STAGING})
 _HARMLESS: Final = frozenset({LOCK, "lost+found"})
 """What an empty directory may hold: the second is in the root of every file system of some kinds."""
 
@@ -73,6 +76,11 @@ class HeldDirectory:
         return self.path / SYNCED
 
     @property
+    def torn(self) -> Path:
+        """Where the end of a log is kept that was cut off."""
+        return self.path / TORN
+
+    @property
     def staging(self) -> Path:
         """Where a backup is gathered that goes to another file system."""
         return self.path / STAGING
@@ -91,7 +99,7 @@ class HeldDirectory:
             creating.write_text(_MARKER_TEXT)
             sync_path(creating)
         sync_path(self.path)
-        for name in (SYNCED, SYNCED_NEW, CONTROL):
+        for name in (SYNCED, SYNCED_NEW, CONTROL, TORN):
             (self.path / name).unlink(missing_ok=True)
         for directory in (self.database, self.staging):
             if directory.exists():

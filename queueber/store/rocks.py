@@ -9,7 +9,7 @@ from queueber.errors import StorageError
 from queueber.store.backup import back_up
 from queueber.store.copying import Progress, silent
 from queueber.store.directory import DATABASE, HeldDirectory, hold, refusal
-from queueber.store.engine import DB
+from queueber.store.engine import DB, CorruptionError
 from queueber.store.format import bring_up, read_format, write_format
 from queueber.store.keys import CLEAN_KEY
 from queueber.store.keyvalue import Durability, KeyValueStore
@@ -17,6 +17,7 @@ from queueber.store.kv import write_all
 from queueber.store.properties import properties_of
 from queueber.store.records import Encoding, encode_sequence
 from queueber.store.synced import SyncedFile
+from queueber.store.torn import cut_torn_end
 from queueber.store.tuning import DEFAULT_TUNING, Tuning
 
 
@@ -33,6 +34,7 @@ class RocksStore(KeyValueStore):
         encoding: Encoding,
         created: bool,
         clean: bool,
+        dropped: str | None,
     ) -> None:
         super().__init__(db, durability=durability, encoding=encoding)
         self._engine = db
@@ -46,6 +48,7 @@ class RocksStore(KeyValueStore):
         self._synced = synced
         self._created = created
         self._clean = clean
+        self._dropped = dropped
 
     @property
     def created(self) -> bool:
@@ -56,6 +59,11 @@ class RocksStore(KeyValueStore):
     def clean(self) -> bool:
         """Whether the server before this one closed its store, as against died; True if there was none."""
         return self._clean
+
+    @property
+    def dropped(self) -> str | None:
+        """What a power cut had left at the end of the log and was cut off, in a sentence; None for nothing."""
+        return self._dropped
 
     def note_synced(self) -> None:
         """
@@ -127,6 +135,7 @@ def open_store(
     durability: Durability = Durability.FSYNC,
     encoding: Encoding = Encoding.UNPACKED,
     tuning: Tuning = DEFAULT_TUNING,
+    boot_id: bytes = b"",
 ) -> RocksStore:
     """
     The store in the data directory *path*, which is created if it is not there.
@@ -136,6 +145,8 @@ def open_store(
         durability: what a commit survives.  `none` is for directories created with it only, and only it is for those.
         encoding: how structs are written from now on.
         tuning: what was chosen of the engine.
+        boot_id: what time marks carry now.  Without it, no damage to the end of the log is taken for the trace of a
+            power cut.
 
     Raises:
         StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
@@ -144,7 +155,7 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(held.release)
         try:
-            store = _open(held, undo, durability, encoding, tuning)
+            store = _open(held, undo, durability, encoding, tuning, boot_id)
         except (StorageError, OSError) as error:
             raise refusal(path, str(error)) from error
         undo.pop_all()
@@ -152,18 +163,25 @@ def open_store(
 
 
 def _open(
-    held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding, tuning: Tuning
+    held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding, tuning: Tuning, boot_id: bytes
 ) -> RocksStore:
     """The store in *held*; *undo* gets what closes it again."""
     wal = durability is not Durability.NONE
     # A backup that was being made when the server died.
     shutil.rmtree(held.staging, ignore_errors=True)
     synced = SyncedFile(held.synced)
-    created, clean = not held.ready, True
+    created, clean, dropped = not held.ready, True, None
     if not created:
-        db = DB.tuned(held.database, wal=wal, choices=tuning)
+        noted = synced.read()
+        try:
+            db = DB.tuned(held.database, wal=wal, choices=tuning)
+        except CorruptionError:
+            dropped = cut_torn_end(held, noted, boot_id)
+            if dropped is None:
+                raise
+            db = DB.tuned(held.database, wal=wal, choices=tuning)
         undo.callback(db.close)
-        _check_end(db, synced)
+        _check_end(db, synced, noted)
         clean = _check_format(db, durability)
         if not clean and not wal:
             # What was flushed before the server died is some older state: removed items would come back.
@@ -178,12 +196,14 @@ def _open(
     db.sync()
     if created:
         held.finish()
-    return RocksStore(db, held, synced, durability=durability, encoding=encoding, created=created, clean=clean)
+    return RocksStore(
+        db, held, synced, durability=durability, encoding=encoding, created=created, clean=clean, dropped=dropped
+    )
 
 
-def _check_end(db: DB, synced: SyncedFile) -> None:
+def _check_end(db: DB, synced: SyncedFile, noted: int | None) -> None:
     """Refuse a database whose log ends before what was known to be on disk."""
-    noted, found = synced.read(), db.sequence()
+    found = db.sequence()
     if noted is not None and found < noted:
         raise StorageError(
             f"acknowledged writes are missing: the log ends at {found:,}, and {noted:,} was on disk;"

@@ -16,6 +16,7 @@ from queueber.store.engine.errors import (
 )
 from queueber.store.engine.files import destroy_db, repair_db
 from queueber.store.engine.iterator import Iterator
+from queueber.store.engine.logs import batch_behind, content_of, logs_of, look_at
 from queueber.store.engine.prefixed import PrefixedDB
 from queueber.store.engine.raw import RawIterator
 from queueber.store.engine.snapshot import Snapshot
@@ -31,6 +32,10 @@ __all__ = [
     "RawIterator",
     "Snapshot",
     "WriteBatch",
+    "batch_behind",
+    "content_of",
     "destroy_db",
+    "logs_of",
+    "look_at",
     "repair_db",
 ]

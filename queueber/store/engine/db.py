@@ -16,6 +16,7 @@ from queueber.store.engine.errors import translated, translating
 from queueber.store.engine.files import check_openable, directory
 from queueber.store.engine.handle import Handle
 from queueber.store.engine.iterator import Iterator, Range, iterate
+from queueber.store.engine.logs import check_logs, cut_off_damage
 from queueber.store.engine.parameters import Parameters
 from queueber.store.engine.prefixed import PrefixedDB
 from queueber.store.engine.raw import RawIterator
@@ -90,9 +91,14 @@ class DB(Uncopied):
             choices: what the operator has chosen.
 
         Raises:
+            CorruptionError: the log is damaged.
             Error: RocksDB does not run as it was told to; it is closed again.
         """
         check_openable(path, create_if_missing=create_if_missing)
+        if salvage:
+            cut_off_damage(path)
+        else:
+            check_logs(path)
         made = cls.__new__(cls)
         made._name = str(path)  # noqa: SLF001 - a constructor
         options = tuning.options(choices, create=create_if_missing, salvage=salvage)

@@ -1,0 +1,93 @@
+"""
+What a power cut may leave at the end of the log: a batch that no sync had covered, of which any part may be missing.
+
+RocksDB takes a batch that is cut short for a torn end, and drops it, but
+refuses one that is long enough and has a hole, or pages that were never
+written.  Such an end is cut off here, when all of this holds:
+
+1. the machine was started anew since the last commit, so that it may have lost what was not synced;
+2. nothing behind the damage is a batch: only one commit is under way at a time, so all before the last were synced;
+3. what lies before the damage reaches what was noted to be on disk.
+
+Otherwise it is damage to what was acknowledged, or may be, and is refused as
+ever.  What is cut off is kept beside the database, in a file of its own.
+"""
+
+import os
+from pathlib import Path
+
+from attrs import frozen
+
+from queueber.errors import StorageError
+from queueber.store.copying import viewing
+from queueber.store.directory import HeldDirectory, sync_path
+from queueber.store.engine import batch_behind, content_of, logs_of, look_at
+from queueber.store.keys import TIME_KEY
+from queueber.store.records import decode_time
+
+
+@frozen
+class _End:
+    """Where a log is to end."""
+
+    log: Path
+    at: int
+    what: str
+
+
+def cut_torn_end(held: HeldDirectory, noted: int | None, boot_id: bytes) -> str | None:
+    """
+    Cut the end off the log in *held*, if it is one that a power cut left and nothing acknowledged is in it.
+
+    Args:
+        held: the directory.
+        noted: the number of a write that was known to be on disk; None if nothing was noted.
+        boot_id: of the machine as it runs now; zeros if that cannot be known.
+
+    Returns:
+        What was dropped, in a sentence; None if nothing was, and everything is as it was.
+    """
+    found = _torn_end(held.database)
+    if found is None or noted is None or not any(boot_id):
+        return None
+    try:
+        with viewing(held.path, ends={found.log.name: found.at}) as db:
+            reached, mark = db.sequence(), db.get(TIME_KEY)
+    except StorageError:
+        return None
+    if reached < noted or mark is None or decode_time(TIME_KEY, mark).boot_id == boot_id:
+        return None
+    dropped = _cut(found, held.torn)
+    return (
+        f"the machine went down while the log was written: its last {dropped:,} bytes, which no sync had covered, were"
+        f" moved from {found.log} at {found.at:,} to {held.torn} ({found.what}); the log goes on from write"
+        f" {reached:,}, and {noted:,} was known to be on disk"
+    )
+
+
+def _torn_end(database: Path) -> _End | None:
+    """Where the damage begins, if it is to the last batch."""
+    found: _End | None = None
+    for log in logs_of(database):
+        content = content_of(log)
+        look = look_at(content, checksums=True)
+        if found is not None and look.end:
+            return None  # whole batches in a later log
+        if look.damage is not None:
+            if batch_behind(content, look.end, look.following) is not None:
+                return None
+            found = found or _End(log, look.end, look.damage)
+    return found
+
+
+def _cut(end: _End, kept: Path) -> int:
+    """Durably move what is behind *end* to *kept*; how many bytes that is."""
+    with end.log.open("r+b") as log:
+        log.seek(end.at)
+        tail = log.read()
+        kept.write_bytes(tail)
+        sync_path(kept)
+        sync_path(kept.parent)
+        log.truncate(end.at)
+        os.fsync(log.fileno())
+    return len(tail)

@@ -1,0 +1,159 @@
+"""The end of a log after a power cut: cut off when it is no loss, refused when it may be one."""
+
+import os
+from shutil import copytree, rmtree
+
+import pytest
+
+from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
+from queueber.broker.port import PutItem, PutQueue
+from queueber.errors import StorageError
+from queueber.store import open_store, verify, wipe
+from queueber.store.engine import content_of, logs_of, look_at
+
+MAIL = QueueNumber(1)
+COMMITS = 20
+NOTED = 15
+BEFORE, NOW = b"b" * 16, b"n" * 16
+"""Boots: `make.mark` carries the first."""
+
+
+@pytest.fixture
+def data(tmp_path, make):
+    """What is on the disk when the power goes: twenty commits in the log, of which fifteen are noted as synced."""
+    store = open_store(tmp_path / "live")
+    for number in range(1, COMMITS + 1):
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * 9_000)), PutQueue(record)], make.mark)
+        if number == NOTED:
+            store.note_synced()
+    copytree(tmp_path / "live", tmp_path / "data")
+    store.close()
+    return tmp_path / "data"
+
+
+def the_log(path):
+    (log,) = [log for log in logs_of(path / "db") if log.stat().st_size]
+    return log
+
+
+def hole(path, number, size=4_096):
+    """Pages in the middle of a commit that were never written."""
+    log = the_log(path)
+    content = bytearray(log.read_bytes())
+    at = content.index(bytes([number]) * 3_000) + 1_000
+    content[at : at + size] = bytes(size)
+    log.write_bytes(content)
+
+
+def items_in(store):
+    return store.recover().queues[0].added, len(store.scan(MAIL, LOWEST, items_max=100, bytes_max=1 << 30).items)
+
+
+def test_the_last_batch_is_dropped_and_kept_and_told(data):
+    hole(data, COMMITS)
+    size = the_log(data).stat().st_size
+    store = open_store(data, boot_id=NOW)
+    assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    kept = (data / "torn").stat().st_size
+    assert f"its last {kept:,} bytes, which no sync had covered, were moved" in store.dropped
+    assert f"at {size - kept:,} to {data / 'torn'}" in store.dropped
+    store.close()
+    assert verify(data).findings == []
+
+    store = open_store(data, boot_id=NOW)
+    assert store.dropped is None
+    store.close()
+    wipe(data)
+    assert [entry.name for entry in data.iterdir()] == ["lock"]
+
+
+def test_so_is_one_whose_last_pages_only_are_there(data):
+    log = the_log(data)
+    content = log.read_bytes()
+    at = look_at(content[:-1]).end
+    log.write_bytes(content[:at] + bytes(4_096) + content[at + 4_096 :])
+    store = open_store(data, boot_id=NOW)
+    assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("boot_id", "number"),
+    [(BEFORE, COMMITS), (bytes(16), COMMITS), (b"", COMMITS), (NOW, COMMITS - 1), (NOW, NOTED - 1)],
+    ids=["no power cut", "unknown boot", "no boot", "a batch follows", "noted"],
+)
+def test_otherwise_it_is_refused_and_nothing_is_changed(data, state_of, boot_id, number):
+    hole(data, number)
+    before = {name: rest for name, rest in state_of(data).items() if name.endswith(".log") or name == "synced"}
+    with pytest.raises(StorageError, match="Corruption"):
+        open_store(data, boot_id=boot_id)
+    after = state_of(data)
+    assert {name: after[name] for name in before} == before
+    assert not (data / "torn").exists()
+
+
+def test_without_a_note_it_is_refused(data):
+    (data / "synced").unlink()
+    hole(data, COMMITS)
+    with pytest.raises(StorageError, match="Corruption"):
+        open_store(data, boot_id=NOW)
+
+
+def test_a_log_that_does_not_reach_the_note_is_refused(data):
+    """The last batch there is torn, but more were noted."""
+    log = the_log(data)
+    content = log.read_bytes()
+    os.truncate(log, look_at(content[: content.index(bytes([NOTED]) * 3_000)]).end)
+    hole(data, NOTED - 1)
+    with pytest.raises(StorageError, match="Corruption"):
+        open_store(data, boot_id=NOW)
+
+
+def test_damage_elsewhere_is_no_torn_end(data):
+    open_store(data, boot_id=NOW).close()
+    for table in (data / "db").glob("*.sst"):
+        os.truncate(table, table.stat().st_size - 10)
+    with pytest.raises(StorageError, match=r"Corruption|IO error"):
+        open_store(data, boot_id=NOW)
+
+
+def test_a_batch_in_a_later_log_is_a_later_batch(data):
+    hole(data, COMMITS)
+    log = the_log(data)
+    later = log.with_name("000099.log")
+    later.write_bytes(content_of(log)[: look_at(content_of(log)).end])
+    with pytest.raises(StorageError, match="Corruption"):
+        open_store(data, boot_id=NOW)
+
+
+def test_an_empty_later_log_is_none(data):
+    hole(data, COMMITS)
+    the_log(data).with_name("000099.log").touch()
+    store = open_store(data, boot_id=NOW)
+    assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    store.close()
+
+
+def test_what_cannot_be_looked_at_is_refused(data):
+    hole(data, COMMITS)
+    manifest = next((data / "db").glob("MANIFEST-*"))
+    manifest.write_bytes(manifest.read_bytes()[:-3] + b"???")
+    with pytest.raises(StorageError):
+        open_store(data, boot_id=NOW)
+
+
+def test_what_was_never_committed_to_has_no_boot_to_tell_of(tmp_path):
+    open_store(tmp_path / "data").close()
+    path = tmp_path / "copy"
+    store = open_store(tmp_path / "data")
+    store.note_synced()
+    copytree(tmp_path / "data", path)
+    store.close()
+    rmtree(tmp_path / "data")
+    log = the_log(path)
+    content = bytearray(log.read_bytes())
+    content[-1] ^= 1
+    log.write_bytes(content)
+    with pytest.raises(StorageError, match="Corruption"):
+        open_store(path, boot_id=NOW)
