@@ -7,8 +7,9 @@ from queueber.cli.door import check, stats
 from queueber.cli.health import health
 from queueber.cli.inspecting import inspect
 from queueber.cli.manhole import manhole
+from queueber.cli.stress import stress
 
-for command in (config, health, backup, restore, verify, inspect, recover, stats, check, manhole):
+for command in (config, health, backup, restore, verify, inspect, recover, stats, check, manhole, stress):
     queueber.add_command(command)
 
 

@@ -22,17 +22,10 @@ class NoAnswer(QueueberError):
 
 
 class Session(Generic[T]):
-    """Work with a client of the server at *address*, which is connected only for that, and for *seconds* at most."""
+    """Work on the reactor, which runs only for that, and for *seconds* at most."""
 
-    def __init__(
-        self,
-        address: str,
-        work: Callable[[Client], Awaitable[T]],
-        tls: Tls | None = None,
-        seconds: float | None = None,
-    ) -> None:
-        self._address = address
-        self._tls = tls
+    def __init__(self, work: Callable[[Any], Awaitable[T]], seconds: float | None = None) -> None:
+        """*work* is given the reactor."""
         self._seconds = seconds
         self._work = work
         self._results: list[T] = []
@@ -53,11 +46,7 @@ class Session(Generic[T]):
         reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
         late = reactor.callLater(self._seconds, self._late, reactor) if self._seconds is not None else None
         try:
-            client = connect(reactor, self._address, tls=self._tls, attempts=1)
-            try:
-                self._results.append(await self._work(client))
-            finally:
-                await client.close()
+            self._results.append(await self._work(reactor))
         except Exception as why:  # noqa: BLE001  (raised again by `run`, outside the reactor)
             self._error = self._error or why
         if late is not None and late.active():
@@ -83,5 +72,13 @@ class Session(Generic[T]):
 def run(
     address: str, work: Callable[[Client], Awaitable[T]], tls: Tls | None = None, seconds: float | None = None
 ) -> T:
-    """As `Session.run`."""
-    return Session(address, work, tls, seconds).run()
+    """The result of *work* with a client of the server at *address*, connected only for that; as `Session.run`."""
+
+    async def connected(reactor: Any) -> T:  # noqa: ANN401
+        client = connect(reactor, address, tls=tls, attempts=1)
+        try:
+            return await work(client)
+        finally:
+            await client.close()
+
+    return Session(connected, seconds).run()

@@ -1,0 +1,232 @@
+"""
+Stress: clients that add and clients that poll and remove, as fast as asked.
+
+Each client has a connection of its own.  Pollers extend every tenth lease.
+When the time is over nothing more is added, and what is left is taken out
+again, so that a queue that was empty before is empty after.
+"""
+
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from queueber.cli.load.clients import Fleet, started
+from queueber.cli.load.show import LINE_SECONDS, Teller
+from queueber.cli.load.tally import Latency
+from queueber.client import Batch, Queue
+from queueber.errors import Kind, QueueberError
+
+WINDOW = 16
+"""Adds, or polls, that one client has under way at once."""
+
+DRAIN_BATCH = 100
+"""Items in a poll once it is only about taking out what is left."""
+
+EXTEND_EVERY = 10
+LEASE_MS = 60_000
+WAIT_MS = 500
+DRAIN_SECONDS = 30.0
+"""For how long what is left is taken out."""
+
+TICK_SECONDS = 0.25
+RATES = ("adds", "polls", "removes", "extends")
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What to do."""
+
+    polling_clients: int
+    adding_clients: int
+    rate: float
+    """Items in a second, of all clients together; 0 for as many as there can be."""
+
+    duration: float
+    """Seconds."""
+
+    batch: int
+    """Items in each add and poll."""
+
+    size: int
+    """Bytes in each item."""
+
+
+@define
+class Stress:
+    """One run; what it counted can be read at any time."""
+
+    fleet: Fleet
+    plan: Plan
+    teller: Teller
+    counts: Counter[str] = field(factory=Counter)
+    """Items added, polled and removed, leases extended, and what failed."""
+
+    latencies: dict[str, Latency] = field(factory=lambda: {name: Latency() for name in ("add", "poll", "remove")})
+    """Of the calls; a poll's from the question to the answer, waiting included."""
+
+    cuts: Counter[int] = field(factory=Counter)
+    """How many polls were given leases at each moment of the server's."""
+
+    seconds: float = 0.0
+    """For how long it ran, until nothing more was added."""
+
+    counted: Counter[str] = field(factory=Counter)
+    """The counts at that moment."""
+
+    polled: int = 0
+    """Polls that brought something."""
+
+    _stopping: bool = False
+    _begun: float = 0.0
+    _failure: Failure | None = None
+
+    async def run(self) -> "Stress":
+        """
+        Do it all.
+
+        Raises:
+            QueueberError: the first call that failed.
+        """
+        plan = self.plan
+        adders, pollers = self.fleet.more(plan.adding_clients), self.fleet.more(plan.polling_clients)
+        self._begun = self.fleet.reactor.seconds()
+        lines = [queue for queue in adders for _ in range(WINDOW)]
+        until = self._begun + plan.duration
+        polling = [self._work(self._poll(queue)) for queue in pollers for _ in range(WINDOW)]
+        adding = [self._work(self._add(queue, number, until)) for number, queue in enumerate(lines)]
+        try:
+            await self._watch()
+            self.counted = self.counts.copy()
+            await gatherResults(adding)
+            if pollers:
+                await self._drain()
+        finally:
+            self._stopping = True
+            self.teller.end()
+        await gatherResults(polling)
+        self._check()
+        return self
+
+    def _work(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+        """Begin *work*; its failure is kept, and is the end of all."""
+        return started(work).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        self._failure = self._failure or failure
+        self._stopping = True
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    async def _drain(self) -> None:
+        """Wait until the pollers have nothing left to do."""
+        now = self.fleet.reactor.seconds
+        began = now()
+        self.teller.begin("taking out what is left", DRAIN_SECONDS)
+        while self.counts["adds"] > self.counts["removes"] and now() < began + DRAIN_SECONDS:
+            self._check()
+            await self.fleet.sleep(TICK_SECONDS)
+            self.teller.at(now() - began)
+
+    async def _add(self, queue: Queue, number: int, until: float) -> None:
+        """
+        Add until *until*, as line *number* of all that do.
+
+        With a rate each has its turns, and one that is late catches up.
+        """
+        plan, now = self.plan, self.fleet.reactor.seconds
+        contents = [bytes(plan.size)] * plan.batch
+        lines = plan.adding_clients * WINDOW
+        pause = plan.batch * lines / plan.rate if plan.rate else 0.0
+        turn = now() + pause * number / lines
+        while not self._stopping:
+            if plan.rate:
+                await self.fleet.sleep(min(turn, until) - now())
+                turn += pause
+            began = now()
+            if began >= until:
+                return
+            if not await self._taken(queue.add(*contents)):
+                continue
+            self.latencies["add"].observe(now() - began)
+            self.counts["adds"] += plan.batch
+
+    async def _taken(self, call: Deferred[Any]) -> bool:
+        """Whether the server took *call*: if it has too much to do, that is counted, and some time given."""
+        try:
+            await call
+        except QueueberError as why:
+            if why.kind is not Kind.OVERLOADED:
+                raise
+            self.counts["overloaded"] += 1
+            await self.fleet.sleep(TICK_SECONDS)
+            return False
+        return True
+
+    async def _poll(self, queue: Queue) -> None:
+        """Take and remove until it is over."""
+        plan, now = self.plan, self.fleet.reactor.seconds
+        while not self._stopping:
+            began = now()
+            count = max(plan.batch, DRAIN_BATCH) if self.counted else plan.batch
+            batch = await queue.poll(count, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
+            if not batch.items:
+                continue
+            self.latencies["poll"].observe(now() - began)
+            self.polled += 1
+            self.cuts[batch.deadline] += 1
+            self.counts["polls"] += len(batch.items)
+            await gatherResults(list(self._finish(queue, batch)), consumeErrors=True)
+
+    def _finish(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
+        """Remove what was taken, and extend its lease now and then."""
+        if not self.polled % EXTEND_EVERY:
+            yield queue.extend(batch.lease, LEASE_MS).addCallback(self._did, "extends")
+        for item in batch.items:
+            began = self.fleet.reactor.seconds()
+            yield queue.remove(item.id, batch.lease).addCallback(self._did, "removes", began)
+
+    def _did(self, did: bool, what: str, began: float | None = None) -> None:
+        self.counts[what if did else "refused"] += 1
+        if began is not None:
+            self.latencies["remove"].observe(self.fleet.reactor.seconds() - began)
+
+    async def _watch(self) -> None:
+        """Tell how far it is, until nothing more is to be added."""
+        now, began = self.fleet.reactor.seconds, self._begun
+        self.teller.begin("stress", self.plan.duration)
+        told, before = began, Counter[str]()
+        while now() < began + self.plan.duration:
+            self._check()
+            await self.fleet.sleep(min(TICK_SECONDS, began + self.plan.duration - now()))
+            self.teller.at(now() - began)
+            if now() - told >= LINE_SECONDS:
+                self.teller.line(line(now() - began, self.counts - before, now() - told))
+                told, before = now(), self.counts.copy()
+        self.seconds = now() - began
+
+    def shared(self) -> dict[str, float]:
+        """
+        How many polls shared a commit, as far as their leases tell.
+
+        Leases of the same length that end in the same millisecond began at the
+        same cut, or at two within that millisecond.
+        """
+        together = sum(count for count in self.cuts.values() if count > 1)
+        return {
+            "polls": self.polled,
+            "commits": len(self.cuts),
+            "polls_per_commit": round(self.polled / len(self.cuts), 2) if self.cuts else 0.0,
+            "shared": round(together / self.polled, 4) if self.polled else 0.0,
+        }
+
+
+def line(at: float, counts: Mapping[str, int], seconds: float) -> str:
+    """What was done in the last *seconds*, in one line."""
+    rates = ", ".join(f"{counts[name] / seconds:,.0f} {name}/s" for name in RATES)
+    return f"{at:5.0f} s: {rates}"

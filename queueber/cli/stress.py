@@ -1,0 +1,112 @@
+"""``queueber stress``: as many adds and polls as a server takes, or as one asks for."""
+
+import json
+from typing import Any
+
+import click
+
+from queueber.cli.arguments import seconds
+from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
+from queueber.cli.load.show import Show, table
+from queueber.cli.load.stress import RATES, Plan, Stress
+from queueber.cli.session import Interrupted
+from queueber.limits import DEFAULTS
+from queueber.units import MS_PER_SECOND
+
+CLIENTS_MAX = 5_000
+
+
+@click.command()
+@click.option("--polling-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
+@click.option("--adding-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 1e9),
+    default=0,
+    show_default=True,
+    help="Items to add in a second, by all together; 0 for as many as there can be.",
+)
+@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS")
+@click.option(
+    "--batch",
+    type=click.IntRange(1, DEFAULTS.items_per_add),
+    default=1,
+    show_default=True,
+    help="Items in each add, and at most in each poll.",
+)
+@click.option(
+    "--size", type=click.IntRange(0, DEFAULTS.contents_bytes), default=64, show_default=True, help="Bytes in each item."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_obj
+def stress(
+    server: Target,
+    polling_clients: int,
+    adding_clients: int,
+    rate: float,
+    duration: int,
+    batch: int,
+    size: int,
+    as_json: bool,
+) -> None:
+    """
+    Put as much load on a server as it takes.
+
+    Every client has a connection of its own.  Without --queue it is a queue of its own,
+    and what is left in it at the end is taken out.
+    """
+    if not polling_clients + adding_clients:
+        raise click.UsageError("There are no clients: one of --polling-clients and --adding-clients must be above 0.")
+    plan = Plan(
+        polling_clients=polling_clients,
+        adding_clients=adding_clients,
+        rate=rate,
+        duration=duration / MS_PER_SECOND,
+        batch=batch,
+        size=size,
+    )
+    show = Show(quiet=as_json)
+    runs: list[Stress] = []
+
+    async def work(fleet: Fleet) -> None:
+        runs.append(Stress(fleet, plan, show))
+        await runs[0].run()
+
+    try:
+        with_fleet(server, queue_for(server, "stress"), work)
+    except Interrupted:
+        # What was found until then is worth having.
+        if runs and runs[0].seconds:
+            _tell(runs[0], as_json=as_json)
+        raise
+    _tell(runs[0], as_json=as_json)
+
+
+def _tell(run: Stress, *, as_json: bool) -> None:
+    totals = {name: run.counts[name] for name in (*RATES, "refused", "overloaded")}
+    counted = run.counted or run.counts
+    rates = {name: round(counted[name] / run.seconds, 1) for name in RATES}
+    left = run.counts["adds"] - run.counts["removes"]
+    if as_json:
+        found: dict[str, Any] = {
+            "seconds": round(run.seconds, 3),
+            "totals": totals,
+            "left": left,
+            "per_second": rates,
+            "latency_ms": {name: latency.milliseconds() for name, latency in run.latencies.items()},
+            "sharing": run.shared(),
+        }
+        click.echo(json.dumps(found))
+        return
+    click.echo(f"in {run.seconds:,.1f} s: " + ", ".join(f"{value:,.0f} {name}/s" for name, value in rates.items()))
+    click.echo("to the end: " + ", ".join(f"{value:,} {name}" for name, value in totals.items()) + f", {left:,} left")
+    rows = []
+    for name, latency in run.latencies.items():
+        times = [f"{value:,.2f}" for value in latency.milliseconds().values()]
+        rows.append((name, f"{latency.count:,}", *times))
+    table("How long calls took", ("call", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows)
+    shared = run.shared()
+    click.echo(
+        f"{shared['polls']:,} polls brought items, in {shared['commits']:,} commits: {shared['polls_per_commit']:,} a "
+        f"commit; {shared['shared']:.0%} shared one (counted by when their leases began, to the millisecond)"
+    )
