@@ -24,7 +24,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -110,6 +110,17 @@ class HeldDirectory:
         """Durably note that the database is there."""
         (self.path / CREATING).rename(self.path / READY)
         sync_path(self.path)
+
+    def confirm(self) -> None:
+        """
+        Make durable that it is what it looks like.
+
+        Whoever made it so may have died before that was on disk: after a power cut it would then be CREATING again,
+        or gone, and with it all that was acknowledged since.
+        """
+        sync_path(self.path)
+        with suppress(PermissionError):  # a parent that is not ours to read is not ours to make either
+            sync_path(self.path.parent)
 
     def publish(self) -> None:
         """Durably mark as ready what was put here without `begin`, whose remains nobody would have taken for data."""

@@ -172,6 +172,7 @@ def _open(
     synced = SyncedFile(held.synced)
     created, clean, dropped = not held.ready, True, None
     if not created:
+        held.confirm()
         noted = synced.read()
         try:
             db = DB.tuned(held.database, wal=wal, choices=tuning)

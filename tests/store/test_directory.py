@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from queueber.errors import StorageError
-from queueber.store import wipe
+from queueber.store import directory, open_store, wipe
 from queueber.store.directory import hold, kept_still
 
 
@@ -156,6 +156,30 @@ def test_one_that_was_finished_is_ready(path):
     held = hold(path)
     assert held.ready
     assert (held.database, held.synced) == (path / "db", path / "synced")
+    held.release()
+
+
+def test_what_a_server_left_is_made_durable_by_the_next_one(path, monkeypatch):
+    """One that was killed between a new name and its sync leaves the name in memory only: a power cut takes it back."""
+    open_store(path).close()
+    synced = []
+    monkeypatch.setattr(directory, "sync_path", synced.append)
+    store = open_store(path)
+    assert synced[:2] == [path, path.parent]
+    store.close()
+
+
+def test_a_parent_that_cannot_be_read_is_not_ours_to_sync(path, monkeypatch):
+    make_ready(path)
+    held, really = hold(path), directory.sync_path
+
+    def refuse(synced):
+        if synced == path.parent:
+            raise PermissionError
+        really(synced)
+
+    monkeypatch.setattr(directory, "sync_path", refuse)
+    held.confirm()
     held.release()
 
 

@@ -1,0 +1,516 @@
+"""
+Several clients, one server, and everything that can go wrong with its disk, its clocks and its process, at random.
+
+An example is a machine that begins with an empty disk, fifty steps of work and
+mischief, and a drain.  The server's own parts run on `simworld`; the rows are
+held against `simmodel` at each start, each claim against the order of the
+queue, and each reply against what `simclients` has been promised.
+
+A failing example is made small before it is shown, and is repeated by its
+seed: ``--seed S --only N``.  ``--lies`` gives a disk that says it has synced
+and has not: there the check has to find a loss.
+"""
+
+import argparse
+import itertools
+import sys
+import time
+from random import Random
+
+from attrs import define, field
+from simclients import QUEUES, Call, Client, Facts, new_item
+from simdisk import Dead
+from simmodel import Rows
+from simmodel import fields as fields_of
+from simworld import FULL, ROOMY, Machine, Wrong, on
+from tally import Tally, command_line
+from twisted.logger import globalLogBeginner
+
+from queueber import wire
+from queueber.broker import ClaimBounds
+from queueber.broker.model import LOWEST
+from queueber.limits import Limits
+from queueber.units import SpanMs
+
+STEPS = 50
+CLIENTS = 3
+TIGHT = {
+    "leased_items": 8,
+    "poll_items": 5,
+    "queue_window_bytes": 600,
+    "window_bytes": 800,
+    "refill_items": 3,
+    "refill_bytes": 400,
+    "expiry_slice": 2,
+}
+LONGEST = 60_000
+"""Of leases and delays, ms."""
+
+SPANS = (1, 50, 400, 3_000, LONGEST)
+DELAYS = (0, 0, 0, 1, 50, 5_000)
+WAITS = (0, 0, 30, 2_000, None, None)
+ADVANCES = (0.001, 0.05, 0.05, 0.11, 0.5, 2.0, 30.0, 4_000.0)
+YEAR = 366 * 86_400.0
+JUMPS = tuple(sign * each for sign in (1, -1) for each in (1.0, 3_600.0, YEAR, 10 * YEAR))
+
+
+@define(eq=False)
+class Example:
+    """One machine and its clients."""
+
+    seed: object
+    lies: float = 0.0
+    rng: Random = field(init=False)
+    machine: Machine = field(init=False)
+    facts: Facts = field(init=False)
+    decided: Rows | None = None
+    early: list = field(factory=list)
+    clients: list = field(factory=list)
+    contents: object = field(factory=lambda: itertools.count())
+    counts: dict = field(factory=dict)
+
+    def __attrs_post_init__(self):
+        self.rng = Random(self.seed)
+        limits = Limits(**TIGHT) if self.rng.random() < 0.6 else Limits()
+        bounds = self.rng.choice((ClaimBounds(), ClaimBounds(polls=3, items=4, bytes=30)))
+        self.machine = Machine(self.rng, limits, bounds, lies=self.lies)
+        self.machine.submitted = self.submitted
+        self.facts = Facts(lambda: self.machine.clock.now())
+        self.counts = self.facts.counts
+
+    # What the server decides
+
+    def submitted(self, plan):
+        if self.decided is None:
+            self.early.append(plan)
+            return
+        deliveries = plan.reply if isinstance(plan.reply, list) and hasattr((plan.reply or [0])[0], "waiter") else ()
+        now = self.machine.clock.now()
+        try:
+            if any(each.items for each in deliveries):
+                self.decided.check_claim(plan, now)
+            self.decided.apply(plan.writes, plan.record)
+            for each in deliveries:
+                full = len(self.decided.leases) and self.machine.limits.leased_items == TIGHT["leased_items"]
+                if not each.items and each.error is None and not full:
+                    if ready := self.decided.ready(each.waiter.queue.name, now):
+                        raise Wrong(f"a poll is told of nothing while {ready} wait")
+        except Wrong as wrong:
+            # Here it would only end the simulated server.
+            self.machine.bugs.append(wrong)
+
+    # The machine
+
+    def start(self, *, power, reboot=False):
+        """Start the server, as often as it takes; then it has everything that it should."""
+        machine, rng = self.machine, self.rng
+        for attempt in itertools.count():
+            machine.disk.restart(power=power)
+            if power or reboot:
+                machine.boots += 1
+                machine.booted, machine.boot_skew = machine.time, 0.0
+            elif rng.random() < 0.05:
+                machine.boot_skew -= rng.choice((0.5, 3_000.0))
+            if rng.random() < 0.2:
+                self.jump()
+            rows, note = self.survived()
+            self.decided, self.early = None, []
+            if attempt < 3 and rng.random() < 0.2:
+                machine.disk.crash_in = rng.randrange(1, 25)
+            if attempt < 3 and rng.random() < 0.05:
+                machine.disk.fails.add(rng.choice(("write", "sync", "read", "file")))
+            machine.boot(rng.choice((0.0, 0.2, 0.2, 5.0, 5_000.0)))
+            self._guard(machine.settle)
+            machine.disk.crash_in = None
+            machine.disk.fails.clear()
+            if machine.up is not None and not machine.dead:
+                break
+            if not machine.disk.dead and not machine.disk.failed:
+                raise Wrong("the server does not start")
+            self.facts.count("crash while starting")
+            power, reboot = rng.random() < 0.5, False
+        self.decided = rows
+        for plan in self.early:
+            rows.apply(plan.writes, plan.record)
+        self.check_clock(note)
+        self.check_rows(rows)
+        self.facts.check(rows)
+        self.clients = []
+
+    def survived(self):
+        """The rows of all commits that are on the disk, and the last of their notes."""
+        rows, last, log = Rows(), None, self.machine.disk.log
+        notes = [] if log is None else [*log.base_notes, *(batch.note for batch in log.batches)]
+        for note in notes:
+            if note is not None:
+                rows.apply(note[0])
+                last = note
+        rows.check_by_itself()
+        return rows, last
+
+    def check_clock(self, note):
+        machine = self.machine
+        now = machine.clock.now()
+        if note is None:
+            expected = machine.wall() * 1e3
+        else:
+            _, mark, moment, boots = note
+            if boots == machine.boots:
+                if machine.boot_skew:
+                    if now < mark.queue_time:
+                        raise Wrong(f"queue time ran backwards: {mark.queue_time} to {now}")
+                    return
+                expected = mark.queue_time + (machine.time - moment) * 1e3
+            else:
+                expected = max(machine.wall() * 1e3, mark.queue_time)
+        if abs(now - expected) > 3:
+            raise Wrong(f"queue time is {now} and should be {expected:.0f}")
+
+    def check_rows(self, rows):
+        """What the store finds is what was committed."""
+        store = self.machine.up.store
+        found = store.recover()
+        if {each.number: each for each in found.queues} != rows.queues:
+            raise Wrong(f"queues: {found.queues}, and {rows.queues} were committed")
+        leases = {each.id: (each.queue, each.deadline, each.keys) for each in found.leases}
+        expected = {
+            each: (lease.queue, lease.deadline, tuple(key for key in lease.keys if (lease.queue, key) in rows.items))
+            for each, lease in rows.leases.items()
+        }
+        if leases != expected:
+            raise Wrong(f"leases: {leases}, and {expected} were committed")
+        items = {
+            (number, item.key): fields_of(item)
+            for number in rows.queues
+            for item in store.scan(number, LOWEST, items_max=10**6, bytes_max=10**12).items
+        }
+        if items != {place: fields_of(item) for place, item in rows.items.items()}:
+            raise Wrong(f"items: {items}, and {rows.items} were committed")
+
+    def jump(self):
+        """Somebody sets the clock."""
+        self.machine.wall_offset = max(0.0, self.machine.wall_offset + self.rng.choice(JUMPS))
+        self.facts.count("wall clock set")
+
+    def end(self, *, power):
+        """The process or the machine has ended."""
+        machine = self.machine
+        if machine.ended is not None and not machine.disk.failed:
+            raise Wrong(f"the server ended by itself: {machine.ended}")
+        self.facts.count("power cut" if power else "killed")
+        for client in self.clients:
+            # What was written may be on its way to the peer, or not.
+            if self.rng.random() < 0.5:
+                client.hear()
+            client.forget()
+        machine.disk.dead = True
+        machine.disk.power = False
+        self.start(power=power)
+
+    # Steps
+
+    def step(self, seed):
+        rng = self.rng
+        # Each step by itself, so that others can be left out.
+        rng.seed(seed)
+        name = rng.choices(NAMES, WEIGHTS)[0]
+        getattr(self, name)()
+        self.after()
+
+    def after(self):
+        machine = self.machine
+        machine.reactor.advance(0) if not machine.dead else None
+        if machine.bugs:
+            raise machine.bugs[0]
+        if machine.dead:
+            self.end(power=machine.disk.power)
+            return
+        for client in list(self.clients):
+            client.hear()
+            if client.transport.gone:
+                raise Wrong("the server closed a connection")
+        if machine.bugs:
+            raise machine.bugs[0]
+
+    def client(self):
+        if len(self.clients) < CLIENTS or not self.clients:
+            self.clients.append(Client(self.facts, self.machine.up))
+        return self.rng.choice(self.clients)
+
+    def queue(self):
+        return self.rng.choices(QUEUES, (3, 1))[0]
+
+    def add(self):
+        rng = self.rng
+        count = rng.choice((1, 1, 2, 4))
+        specified = [b"%d" % next(self.contents) for _ in range(count)]
+        delays = [rng.choice(DELAYS) for _ in specified]
+        client = self.client()
+        call = self.facts.adding(self.queue(), specified, delays)
+        items = [new_item(*each) for each in zip(specified, delays, strict=True)]
+        client.ask(wire.ADD, wire.write_add_request(wire.AddRequest(items)), call)
+
+    def poll(self):
+        rng = self.rng
+        span, wait = rng.choice(SPANS), rng.choice(WAITS)
+        call = Call("poll", self.facts.now(), self.queue(), span=span, wait=wait)
+        request = wire.PollRequest(SpanMs(span), rng.randrange(1, 6), wait or None, no_wait=wait == 0)
+        self.client().ask(wire.POLL, wire.write_poll_request(request), call)
+
+    def lease(self):
+        """One of the last leases, ended or not."""
+        leases = list(itertools.islice(reversed(self.facts.leases.values()), 6))
+        return self.rng.choice(leases) if leases else None
+
+    def remove(self):
+        lease = self.lease()
+        if lease is None:
+            return
+        item, queue = self.rng.choice(lease.items), lease.queue
+        if self.rng.random() < 0.1:
+            item = self.rng.choice([each for each in self.facts.items.values() if each.id is not None])
+        if self.rng.random() < 0.1:
+            queue = self.queue()
+        client = self.client()
+        call = self.facts.removing(queue, lease, item)
+        client.ask(wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(item.id, lease.id)), call)
+
+    def extend(self):
+        lease = self.lease()
+        if lease is None or lease.extending:
+            return
+        span, queue = self.rng.choice(SPANS), self.queue() if self.rng.random() < 0.1 else lease.queue
+        client = self.client()
+        call = self.facts.extending(queue, lease, span)
+        client.ask(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease.id, SpanMs(span))), call)
+
+    def cancel(self):
+        waiting = [(c, q) for c in self.clients for q, call in c.calls.items() if call.kind == "poll"]
+        if waiting:
+            client, question = self.rng.choice(waiting)
+            client.give_up(question)
+
+    def drop(self):
+        if self.clients:
+            client = self.clients.pop(self.rng.randrange(len(self.clients)))
+            client.lose(politely=self.rng.random() < 0.5)
+
+    def advance(self):
+        self.machine.advance(self.rng.choice(ADVANCES))
+
+    def work(self):
+        machine = self.machine
+        for _ in range(self.rng.randrange(1, 5)):
+            self._guard(machine.pool.work if self.rng.random() < 0.5 else machine.pool.deliver)
+
+    def settle(self):
+        self._guard(self.machine.settle)
+
+    def _guard(self, deed):
+        """A process that dies in the middle is found dead afterwards."""
+        try:
+            deed()
+        except BaseException as why:
+            if isinstance(why, Wrong) or not self.machine.disk.dead:
+                raise
+
+    def stall(self):
+        self.machine.disk.stalls = self.rng.randrange(1, 4)
+        self.facts.count("stalled")
+
+    def fail(self):
+        kind = self.rng.choice(("write", "sync", "sync", "read", "read", "file"))
+        self.machine.disk.fails.add(kind)
+        self.facts.disturbed |= kind == "read"
+        self.facts.count("failed " + kind)
+
+    def crash(self):
+        """Soon, in the middle of something."""
+        self.machine.disk.crash_in = self.rng.randrange(1, 12)
+        self.machine.disk.power = self.rng.random() < 0.6
+
+    def kill(self):
+        self.end(power=self.rng.random() < 0.6)
+
+    def stop(self):
+        """In order."""
+        machine = self.machine
+        stopped = machine.server.stopService()
+        for _ in range(60):
+            self._guard(lambda: (machine.advance(0.1), machine.settle()))
+            if stopped.called or machine.dead:
+                break
+        else:
+            raise Wrong("the server does not stop")
+        for client in self.clients:
+            client.hear()
+            client.forget()
+        if machine.dead:
+            self.end(power=machine.disk.power)
+        else:
+            self.facts.count("stopped")
+            self.start(power=False, reboot=self.rng.random() < 0.5)
+
+    def space(self):
+        self.machine.space = FULL if self.machine.space is ROOMY else ROOMY
+
+    def quiesce(self):
+        """Once the disk has caught up, nobody waits beside what he could have."""
+        machine = self.machine
+        machine.disk.stalls = 0
+        for _ in range(3):
+            self._guard(lambda: (machine.advance(0.06), machine.settle()))
+        self.after()
+        if machine.dead or self.facts.disturbed or machine.limits.leased_items == TIGHT["leased_items"]:
+            return
+        for client in self.clients:
+            for call in client.calls.values():
+                if call.kind == "poll" and (ready := self.decided.ready(call.queue, self.facts.now())):
+                    raise Wrong(f"a poll waits beside {ready}")
+
+    # The end
+
+    def drain(self):
+        """With nothing in the way, everything that was added and not removed comes out, and nothing is left."""
+        machine, disk = self.machine, self.machine.disk
+        disk.crash_in, disk.stalls, machine.space = None, 0, ROOMY
+        disk.fails.clear()
+        # A lying disk is found out by the last power cut at the latest.
+        self.end(power=self.rng.random() < 0.5)
+        self.rng.seed("drain")
+        disk.crash_in = None
+        client = Client(self.facts, machine.up)
+        self.clients = [client]
+        for _ in range(200):
+            machine.advance(LONGEST / 1e3 + 1)
+            machine.settle()
+            before = self.counts.get("delivered", 0)
+            for queue in QUEUES:
+                call = Call("poll", self.facts.now(), queue, span=LONGEST)
+                request = wire.PollRequest(SpanMs(LONGEST), 100, None, no_wait=True)
+                client.ask(wire.POLL, wire.write_poll_request(request), call)
+            machine.settle()
+            self.after()
+            for lease in self.facts.leases.values():
+                if lease.low > self.facts.now():
+                    for item in lease.items:
+                        if not item.removed:
+                            call = self.facts.removing(lease.queue, lease, item)
+                            content = wire.write_remove_request(wire.RemoveRequest(item.id, lease.id))
+                            client.ask(wire.REMOVE, content, call)
+            machine.settle()
+            self.after()
+            if self.counts.get("delivered", 0) == before:
+                break
+        self.check_drained()
+
+    def check_drained(self):
+        for fact in self.facts.items.values():
+            if fact.added == "acked" and not fact.removed:
+                raise Wrong(f"lost: {fact.contents} did not come out")
+            if fact.added in ("asked", "unknown"):
+                raise Wrong(f"{fact.contents} is {fact.added} to the end")
+        left = [key for key in self.machine.disk.log.keys if key[:1] in b"il"]
+        if left or self.decided.items or self.decided.leases:
+            raise Wrong(f"rows are left: {left}, {self.decided.items}, {self.decided.leases}")
+        self.machine.up.broker.check()
+
+
+WEIGHTED = {
+    "add": 12,
+    "poll": 12,
+    "remove": 12,
+    "extend": 4,
+    "cancel": 2,
+    "drop": 2,
+    "advance": 8,
+    "work": 14,
+    "settle": 10,
+    "jump": 2,
+    "stall": 1,
+    "fail": 1,
+    "crash": 3,
+    "kill": 2,
+    "stop": 1,
+    "space": 1,
+    "quiesce": 3,
+}
+NAMES, WEIGHTS = tuple(WEIGHTED), tuple(WEIGHTED.values())
+
+
+def play(seed, steps, *, lies=0.0):
+    """What is wrong with an example of these steps (None if nothing is), and what happened in it."""
+    example = Example(seed, lies)
+    with on(example.machine):
+        try:
+            example.start(power=False)
+            for step in steps:
+                example.step(step)
+            example.drain()
+        except Wrong as wrong:
+            return str(wrong), example
+        except Dead:
+            return f"the server ended by itself: {example.machine.ended}", example
+    return None, example
+
+
+def smaller(seed, steps, *, lies=0.0):
+    """Fewer of *steps* that still fail."""
+    size = len(steps) // 2
+    while size:
+        at = 0
+        while at < len(steps):
+            fewer = steps[:at] + steps[at + size :]
+            if play(seed, fewer, lies=lies)[0] is not None:
+                steps = fewer
+            else:
+                at += size
+        size //= 2
+    return steps
+
+
+def steps_of(seed, number, count=STEPS):
+    """The seeds of an example's steps."""
+    rng = Random(f"{seed} {number}")
+    return [rng.getrandbits(62) for _ in range(count)]
+
+
+def names_of(steps):
+    """What the steps are."""
+    return [Random(step).choices(NAMES, WEIGHTS)[0] for step in steps]
+
+
+def main():
+    """The status."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--examples", "--cycles", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, help="the example of this number")
+    parser.add_argument("--lies", type=float, default=0.0, help="how often a sync is none: losses must be found")
+    asked = parser.parse_args()
+    globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
+    tally, counts, began = Tally("lying", "examples"), {}, time.monotonic()
+    for number in range(asked.examples) if asked.only is None else [asked.only]:
+        steps = steps_of(asked.seed, number)
+        wrong, example = play(f"{asked.seed} {number}", steps, lies=asked.lies)
+        for what, count in example.counts.items():
+            counts[what] = counts.get(what, 0) + count
+        if wrong is not None and not asked.lies:
+            few = smaller(f"{asked.seed} {number}", steps)
+            again, _ = play(f"{asked.seed} {number}", few)
+            wrong = f"example {number} (--only {number}): {wrong}; in {names_of(few)}: {again}"
+        if wrong is None and not example.counts.get("added"):
+            tally.void()
+        else:
+            tally.count([wrong] if wrong else [])
+    print(", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    print(f"{time.monotonic() - began:.0f} s")
+    if asked.lies:
+        found = len(tally.failures)
+        tally.failures = [] if found else ["a disk that lies was not found out"]
+        print(f"a disk that lies was found out in {found} of {tally.n} examples")
+    return tally.end(command_line())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,370 @@
+"""
+Clients of the simulated server, and what they may rely on.
+
+Everything here is seen from outside: calls, replies, and a clock.  What was
+acknowledged is a fact; what was refused must have done nothing; what got no
+reply may have happened, whole or not at all.
+"""
+
+from attrs import define, field
+from simworld import Wrong
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from queueber import wire
+from queueber.errors import Kind
+from queueber.limits import Limits
+from queueber.units import SpanMs
+
+QUEUES = ("default", "other")
+
+
+@define(eq=False)
+class ItemFact:
+    """What is known of one item."""
+
+    contents: bytes
+    queue: str
+    delay: int
+    invoked: int
+    added: str = "asked"
+    """asked, acked, refused, unknown, or absent: it was unknown and is not there."""
+
+    id: bytes | None = None
+    attempts: int = 0
+    removed: bool = False
+    removing: set = field(factory=set)
+    """Calls that may have removed it."""
+
+    leases: list = field(factory=list)
+    siblings: list = field(factory=list)
+
+
+@define(eq=False)
+class LeaseFact:
+    """What is known of one lease: its deadline lies between two moments of queue time."""
+
+    id: bytes
+    queue: str
+    low: int
+    high: int
+    items: list
+    extending: bool = False
+
+
+@define(eq=False)
+class Call:
+    """A call without a reply."""
+
+    kind: str
+    invoked: int
+    queue: str
+    facts: tuple = ()
+    span: int = 0
+    wait: int | None = 0
+    certain: bool = False
+    """A remove or extend that had to be true when it was made."""
+
+
+class Transport(StringTransport):
+    """What a socket would take."""
+
+    gone = False
+
+    def abortConnection(self):
+        self.gone = True
+
+    loseConnection = abortConnection
+
+
+@define(eq=False)
+class Client:
+    """One connection."""
+
+    facts: "Facts"
+    server: object
+    protocol: object = field(init=False)
+    transport: Transport = field(factory=Transport)
+    connection: wire.Connection = field(factory=lambda: wire.Connection(limits=Limits()))
+    calls: dict = field(factory=dict)
+    targets: dict = field(factory=dict)
+
+    def __attrs_post_init__(self):
+        self.protocol = self.server.factory.buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+        root = wire.PromisedAnswer(self.connection.bootstrap())
+        asked = wire.write_queue_request("other")
+        other = self.connection.call(root, wire.BROKER_INTERFACE_ID, wire.QUEUE, asked)
+        self.targets = {"default": root, "other": wire.PromisedAnswer(other, (0,))}
+        self.protocol.dataReceived(self.connection.data_to_send())
+
+    def ask(self, method, content, call):
+        question = self.connection.call(self.targets[call.queue], wire.QUEUE_INTERFACE_ID, method, content)
+        self.calls[question] = call
+        self.protocol.dataReceived(self.connection.data_to_send())
+
+    def give_up(self, question):
+        """Finish a poll before it has returned; nobody looks at what comes all the same."""
+        del self.calls[question]
+        self.connection.finish(question)
+        self.protocol.dataReceived(self.connection.data_to_send())
+
+    def hear(self):
+        """Take what has come."""
+        data = self.transport.value()
+        if data:
+            self.transport.clear()
+            for event in self.connection.receive_data(data):
+                if isinstance(event, wire.Aborted):
+                    raise Wrong(f"the server aborted: {event.reason}")
+                call = self.calls.pop(event.question, None)
+                if call is not None:
+                    self.connection.finish(event.question)
+                    self.facts.returned(call, event.outcome)
+
+    def lose(self, *, politely):
+        """The connection is gone; nothing that was on its way is heard."""
+        self.protocol.connectionLost(Failure(ConnectionDone() if politely else ConnectionLost()))
+        self.forget()
+
+    def forget(self):
+        for call in self.calls.values():
+            self.facts.unknown(call)
+        self.calls.clear()
+
+
+@define(eq=False)
+class Facts:
+    """Everything that clients know."""
+
+    now: object
+    """Tells queue time."""
+
+    items: dict = field(factory=dict)
+    """By contents, which are never the same."""
+
+    ids: dict = field(factory=dict)
+    leases: dict = field(factory=dict)
+    disturbed: bool = False
+    """A read has failed: a poll may have been answered with that."""
+
+    counts: dict = field(factory=dict)
+
+    def count(self, what):
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    # Calls
+
+    def adding(self, queue, specified, delays):
+        facts = [ItemFact(contents, queue, delay, self.now()) for contents, delay in zip(specified, delays, strict=True)]
+        for fact in facts:
+            fact.siblings = facts
+            self.items[fact.contents] = fact
+        return Call("add", self.now(), queue, tuple(facts))
+
+    def removing(self, queue, lease, item):
+        now = self.now()
+        held = item in lease.items and queue == lease.queue and not item.removed
+        call = Call("remove", now, queue, (lease, item), certain=held and not item.removing and lease.low > now)
+        if held:
+            item.removing.add(call)
+        return call
+
+    def extending(self, queue, lease, span):
+        now = self.now()
+        certain = queue == lease.queue and lease.low > now and any(held(item) for item in lease.items)
+        if queue == lease.queue:
+            lease.extending = True
+            lease.low = min(lease.low, now + span)
+        return Call("extend", now, queue, (lease,), span=span, certain=certain)
+
+    # Replies
+
+    def returned(self, call, outcome):
+        if isinstance(outcome, wire.Results):
+            getattr(self, f"_{call.kind}")(call, outcome)
+        elif isinstance(outcome, wire.RemoteException):
+            self._refused(call, outcome)
+        else:
+            self.count("canceled")
+
+    def _refused(self, call, why):
+        allowed = {"add": {Kind.OVERLOADED, Kind.DISCONNECTED}, "poll": {Kind.OVERLOADED, Kind.DISCONNECTED}}
+        if call.kind == "poll" and self.disturbed:
+            allowed["poll"].add(Kind.FAILED)
+        if why.kind not in allowed.get(call.kind, ()):
+            raise Wrong(f"{call.kind} was refused: {why.reason}")
+        self.count(f"refused {call.kind}")
+        for fact in call.facts:
+            fact.added = "refused"
+
+    def _add(self, call, outcome):
+        ids = [bytes(each) for each in wire.read_add_response(outcome).ids]
+        if len(ids) != len(call.facts):
+            raise Wrong("an add was answered with another number of ids")
+        if ids != sorted(ids) or any(len(each) != 16 for each in ids):
+            raise Wrong("the ids of an add are out of order")
+        for fact, item_id in zip(call.facts, ids, strict=True):
+            if fact.id is None:
+                self._exists(fact, item_id)
+            elif fact.id != item_id:
+                raise Wrong(f"{fact.contents} has two ids")
+        self.count("added")
+
+    def _exists(self, fact, item_id):
+        if self.ids.setdefault(item_id, fact) is not fact:
+            raise Wrong(f"two items have the id {item_id.hex()}")
+        fact.id, fact.added = item_id, "acked"
+
+    def _poll(self, call, outcome):
+        response = wire.read_poll_response(outcome)
+        if not response.items:
+            if call.wait is None or self.now() < call.invoked + call.wait:
+                raise Wrong(f"a poll that waits for {call.wait} ms was answered with nothing too early")
+            self.count("empty")
+            return
+        decided = response.deadline - call.span - 1
+        if not call.invoked <= decided <= self.now():
+            raise Wrong(f"a lease of {call.span} ms ends at {response.deadline}; asked at {call.invoked}, {self.now()}")
+        lease_id = bytes(response.lease)
+        if lease_id in self.leases:
+            raise Wrong("two polls have the same lease")
+        facts = [self._delivered(call, item, decided) for item in response.items]
+        lease = LeaseFact(lease_id, call.queue, response.deadline, response.deadline, facts)
+        self.leases[lease_id] = lease
+        for fact in facts:
+            fact.leases.append(lease)
+        self.count("delivered")
+
+    def _delivered(self, call, item, decided):
+        contents = bytes(item.contents)
+        fact = self.items.get(contents)
+        if fact is None or fact.added in ("refused", "absent") or fact.queue != call.queue:
+            raise Wrong(f"unexpected: {contents} in {call.queue} is {fact}")
+        if fact.id is None:
+            self._exists(fact, bytes(item.id))
+            # What is there of an add is there whole.
+            for each in fact.siblings:
+                if each.added in ("asked", "unknown"):
+                    each.added = "acked"
+        elif fact.id != bytes(item.id):
+            raise Wrong(f"{contents} came with another id")
+        if fact.removed:
+            raise Wrong(f"resurrected: {contents}")
+        if decided < fact.invoked + fact.delay:
+            raise Wrong(f"early: {contents} at {decided}, added at {fact.invoked} with a delay of {fact.delay}")
+        if item.attempt <= fact.attempts:
+            raise Wrong(f"attempt {item.attempt} of {contents} after {fact.attempts}")
+        for lease in fact.leases:
+            if lease.low > decided:
+                raise Wrong(f"double-held: {contents} at {decided} under a lease until {lease.low}")
+        fact.removing.clear()
+        fact.attempts = item.attempt
+        return fact
+
+    def _remove(self, call, outcome):
+        lease, item = call.facts
+        item.removing.discard(call)
+        if wire.read_remove_response(outcome):
+            if item.removed:
+                raise Wrong(f"double-removed: {item.contents}")
+            if item not in lease.items or call.queue != lease.queue or lease.high <= call.invoked:
+                raise Wrong(f"a stale or foreign lease removed {item.contents}")
+            item.removed = True
+            self.count("removed")
+            return
+        if call.certain and lease.low > self.now() and not item.removed and not item.removing:
+            raise Wrong(f"a live lease could not remove {item.contents}")
+        self.count("not removed")
+
+    def _extend(self, call, outcome):
+        (lease,) = call.facts
+        if call.queue == lease.queue:
+            lease.extending = False
+        if wire.read_extend_response(outcome):
+            if call.queue != lease.queue or lease.high <= call.invoked:
+                raise Wrong("a stale or foreign lease was extended")
+            lease.low, lease.high = call.invoked + call.span, self.now() + call.span + 1
+            self.count("extended")
+            return
+        if call.certain and lease.low > self.now() and any(held(item) for item in lease.items):
+            raise Wrong("a live lease could not be extended")
+        self.count("not extended")
+
+    def unknown(self, call):
+        """There will be no reply."""
+        self.count("unknown")
+        if call.kind == "add":
+            for fact in call.facts:
+                if fact.added == "asked":
+                    fact.added = "unknown"
+        elif call.kind == "extend":
+            (lease,) = call.facts
+            lease.high = max(lease.high, self.now() + call.span + 1)
+
+    # After a crash
+
+    def check(self, rows):
+        """*rows* are what a server has found at its start: everything that was promised is in them."""
+        names = {number: record.name for number, record in rows.queues.items()}
+        there = {item.contents: (names[number], key.id) for (number, key), item in rows.items.items()}
+        for contents in there.keys() - self.items.keys():
+            raise Wrong(f"unexpected: {contents} is on the disk")
+        leased = {
+            item.contents: (lease_id, record.deadline)
+            for lease_id, record in rows.leases.items()
+            for key in record.keys
+            if (item := rows.items.get((record.queue, key))) is not None
+        }
+        for fact in self.items.values():
+            self._check_item(fact, there.get(fact.contents))
+        now = self.now()
+        for lease in self.leases.values():
+            lease.extending = False
+            self._check_lease(lease, leased, now)
+
+    def _check_item(self, fact, found):
+        if found is not None:
+            if fact.added in ("refused", "absent"):
+                raise Wrong(f"{fact.contents} is there, and was {fact.added}")
+            if fact.removed:
+                raise Wrong(f"resurrected: {fact.contents} is on the disk")
+            if fact.queue != found[0] or fact.id not in (None, found[1]):
+                raise Wrong(f"{fact.contents} is in {found}")
+            if fact.id is None:
+                self._exists(fact, found[1])
+            if any(each.added == "absent" for each in fact.siblings):
+                raise Wrong(f"torn batch: {fact.contents} is there")
+            fact.removing.clear()
+        elif fact.added == "acked":
+            if not fact.removed and not fact.removing:
+                raise Wrong(f"lost: {fact.contents}")
+            fact.removed = True
+        elif fact.added == "unknown":
+            if any(each.added == "acked" for each in fact.siblings):
+                raise Wrong(f"torn batch: {fact.contents} is missing")
+            fact.added = "absent"
+
+    @staticmethod
+    def _check_lease(lease, leased, now):
+        found = [leased.get(item.contents) for item in lease.items if not item.removed]
+        if lease.low > now:
+            for each in found:
+                if each is None or each[0] != lease.id or each[1] < lease.low:
+                    raise Wrong(f"a live lease did not survive: {each}, and it lasts until {lease.low}")
+        for each in found:
+            if each is not None and each[0] == lease.id:
+                if not lease.low <= each[1] <= lease.high:
+                    raise Wrong(f"a lease ends at {each[1]}, not between {lease.low} and {lease.high}")
+                lease.low = lease.high = each[1]
+
+
+def held(item):
+    """Whether an item is certainly there."""
+    return not item.removed and not item.removing
+
+
+def new_item(contents, delay):
+    """One item of an add."""
+    return wire.NewItem(contents, SpanMs(delay))

@@ -1,0 +1,298 @@
+"""
+A machine, its clocks, and a server on it: all of the server's own parts on a disk, threads and time that are simulated.
+
+The service, the assembly, the store and the data directory are the real ones.
+What stands in is RocksDB below the store (`simdisk`), the threads (a job runs
+when it is told to, and its result arrives when it is told to), the reactor
+(`task.Clock`), the clocks and the sockets.
+"""
+
+from contextlib import ExitStack
+from random import Random
+from unittest.mock import patch
+
+import simdisk
+from attrs import define, field
+from simdisk import Dead, Disk, SimDB, SimOs, SimPath
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from queueber.broker import ClaimBounds
+from queueber.server import assembly, service
+from queueber.server.clock import QueueClock
+from queueber.server.committer import Committer
+from queueber.server.ids import RandomIds
+from queueber.server.reserve import Space
+from queueber.server.settings import Settings
+from queueber.store import Durability, Encoding, directory, rocks, synced
+from queueber.store.keyvalue import KeyValueStore
+
+ROOMY = Space(10**12, 10**12)
+FULL = Space(0, 10**12)
+
+
+class Wrong(AssertionError):
+    """A promise was broken."""
+
+
+@define(eq=False)
+class Job:
+    """What a thread of the pool is to do."""
+
+    done: Deferred
+    what: object
+    result: object = None
+
+
+class Pool:
+    """The storage threads: jobs begin in order and end in any."""
+
+    workers = 2
+
+    def __init__(self, rng):
+        self.rng, self.jobs, self.over = rng, [], []
+
+    def start(self):
+        pass
+
+    stop = start
+
+    @property
+    def busy(self):
+        return len(self.over)
+
+    @property
+    def waiting(self):
+        return len(self.jobs)
+
+    def run(self, function, *args, **kwargs):
+        job = Job(Deferred(), lambda: function(*args, **kwargs))
+        self.jobs.append(job)
+        return job.done
+
+    def callInThreadWithCallback(self, on_result, function, *args, **kwargs):
+        self.run(function, *args, **kwargs).addCallbacks(lambda r: on_result(True, r), lambda f: on_result(False, f))
+
+    def work(self):
+        """One thread does its job."""
+        if self.jobs:
+            job = self.jobs.pop(self.rng.randrange(min(len(self.jobs), self.workers)))
+            try:
+                job.result = job.what()
+            except Exception:  # noqa: BLE001  (as a pool does)
+                job.result = Failure()
+            self.over.append(job)
+
+    def deliver(self):
+        """The reactor hears of one job."""
+        if self.over:
+            job = self.over.pop(self.rng.randrange(len(self.over)))
+            job.done.callback(job.result)
+
+    def meanwhile(self):
+        """Another thread does a job while one syncs."""
+        if self.jobs and self.rng.random() < 0.5:
+            self.work()
+
+
+class Reactor(Clock):
+    """Time, and as much of the rest as the service asks for."""
+
+    def __init__(self, pool, uptime):
+        super().__init__()
+        self.rightNow = uptime
+        self.pool, self.stopped = pool, False
+
+    def callWhenRunning(self, function, *args):
+        function(*args)
+
+    def callFromThread(self, function, *args):
+        function(*args)
+
+    def addSystemEventTrigger(self, *_):
+        pass
+
+    def stop(self):
+        self.stopped = True
+
+    def getThreadPool(self):
+        return self.pool
+
+
+class MarkedClock(QueueClock):
+    """Tells the machine when it makes a mark."""
+
+    machine = None
+
+    def mark(self):
+        mark = super().mark()
+        self.machine.marks[mark] = self.machine.time
+        return mark
+
+
+@define(eq=False)
+class Machine:
+    """Clocks, and what is at rest."""
+
+    rng: Random
+    limits: object
+    bounds: ClaimBounds = field(factory=ClaimBounds)
+    lies: float = 0.0
+    time: float = 1_000_000.0
+    """What really has passed, seconds.  Nobody in the server can see it."""
+
+    wall_offset: float = 1.7e9
+    booted: float = 0.0
+    boot_skew: float = 0.0
+    boots: int = 1
+    disk: Disk = field(init=False)
+    space: Space = ROOMY
+    reactor: Reactor | None = None
+    pool: Pool | None = None
+    server: object = None
+    clock: QueueClock | None = None
+    ended: tuple | None = None
+    """Why the server ended its process."""
+
+    bugs: list = field(factory=list)
+    marks: dict = field(factory=dict)
+    """When each mark was really made."""
+
+    ids: Random = field(init=False)
+    submitted: object = lambda plan: None
+
+    def __attrs_post_init__(self):
+        self.disk = Disk(self.rng, self.lies)
+        self.ids = Random(self.rng.random())
+
+    # Clocks
+
+    def wall(self):
+        return self.time + self.wall_offset
+
+    def boot_time(self):
+        return max(0.0, self.time - self.booted + self.boot_skew)
+
+    @property
+    def boot_id(self):
+        return self.boots.to_bytes(16, "big")
+
+    def advance(self, seconds):
+        """Time passes while the server runs."""
+        self.time += seconds
+        self.reactor.advance(seconds)
+
+    # Processes
+
+    def boot(self, downtime=0.0):
+        """Start a server process, after *downtime*; it is not up before its jobs were done."""
+        self.time += downtime
+        self.ended = None
+        self.pool = Pool(self.rng)
+        self.disk.meanwhile = self.pool.meanwhile
+        self.reactor = Reactor(self.pool, self.rng.choice((0.0, 5.0, 1e6)))
+        settings = Settings(
+            listen=(),
+            data_dir=SimPath(self.disk),
+            workers=2,
+            durability=Durability.FSYNC,
+            encoding=Encoding.UNPACKED,
+            sweep_seconds=0.1,
+            claim=self.bounds,
+            window_ms=0,
+            wipe=False,
+            limits=self.limits,
+            drain_seconds=1.0,
+        )
+        self.server = service.QueueberService(self.reactor, settings)
+        self.server._pool = self.pool
+        self.server.startService()
+
+    @property
+    def up(self):
+        """What a server consists of once it serves."""
+        return self.server._up if self.server is not None and self.server._reloader is not None else None
+
+    @property
+    def dead(self):
+        return self.disk.dead or self.reactor.stopped
+
+    def settle(self, turns=300):
+        """Turns and jobs until nothing is left to do, or the process has ended."""
+        for _ in range(turns):
+            self.reactor.advance(0)
+            if self.pool.jobs:
+                self.pool.work()
+            if self.pool.over:
+                self.pool.deliver()
+            elif not self.pool.jobs and not self._due():
+                return True
+            if self.dead:
+                return False
+        raise Wrong("there is no end to it")
+
+    def _due(self):
+        return any(call.getTime() <= self.reactor.seconds() for call in self.reactor.getDelayedCalls())
+
+    def end_process(self, _log, what, why):
+        """What the server does when it must not go on."""
+        if not self.disk.dead:
+            self.ended = (what, why)
+        self.disk.dead = True
+        raise Dead
+
+    def new_clock(self):
+        self.clock = MarkedClock(self.wall, self.reactor.seconds, self.boot_time, self.boot_id)
+        self.clock.machine = self
+        return self.clock
+
+    def new_ids(self):
+        return RandomIds(self.ids.randbytes)
+
+    def committing(self, store, writes, mark):
+        """A commit is about to be written."""
+        self.disk.note = (writes, mark, self.marks[mark], self.boots)
+        try:
+            _COMMIT(store, writes, mark)
+        finally:
+            self.disk.note = None
+
+
+_COMMIT, _SUBMIT = KeyValueStore.commit, Committer.submit
+_NOWHERE = type("Inert", (), {"__getattr__": lambda self, _: lambda *_, **__: None})()
+
+
+def on(machine):
+    """Everything that looks for a system finds *machine*, inside the block."""
+    stack = ExitStack()
+    sim_os = SimOs()
+
+    def submit(committer, plan, speak):
+        machine.submitted(plan)
+        _SUBMIT(committer, plan, speak)
+
+    for module, name, value in (
+        (rocks, "DB", SimDB),
+        (rocks, "shutil", simdisk.SIM_SHUTIL),
+        (directory, "os", sim_os),
+        (directory, "fcntl", simdisk.SIM_FCNTL),
+        (directory, "shutil", simdisk.SIM_SHUTIL),
+        (synced, "os", sim_os),
+        (assembly, "end_process", machine.end_process),
+        (assembly, "RandomIds", machine.new_ids),
+        (assembly, "space_of", lambda _: machine.space),
+        (service, "end_process", machine.end_process),
+        (service, "_exit", lambda _: None),
+        (service, "gc", _NOWHERE),
+        (service, "sys", _NOWHERE),
+        (service, "on_hangup", lambda *_: lambda: None),
+        (service, "start_control", lambda *_: None),
+        (service, "unflushed_bytes", lambda _: 0),
+        (service, "within_descriptors", lambda limits, _: limits),
+        (service, "QueueClock", machine.new_clock),
+        (KeyValueStore, "commit", lambda store, writes, mark: machine.committing(store, writes, mark)),
+        (Committer, "submit", submit),
+    ):
+        stack.enter_context(patch.object(module, name, value))
+    return stack
