@@ -1,0 +1,140 @@
+"""
+Named moments in the life of a server at which it can be killed.
+
+The code of the server knows nothing of them: before it starts, a launcher
+puts a wrapper around a function, and SIGKILL comes before or behind its k-th
+call.  A name that leads nowhere any more is an error.
+"""
+
+import json
+import os
+import signal
+from importlib import import_module
+from itertools import count
+
+BEFORE, AFTER = "before", "after"
+
+# The function, and what it does in the words of the design.
+SEAMS = {
+    # A commit
+    "decide add": "queueber.broker.broker:Broker.add",
+    "decide remove": "queueber.broker.broker:Broker.remove",
+    "decide extend": "queueber.broker.broker:Broker.extend",
+    "distribute": "queueber.broker.polls:Polls.distribute",
+    "take batch": "queueber.server.committer:Committer._take_batch",
+    "rows of batch": "queueber.server.committer:_rows",
+    "commit": "queueber.store.keyvalue:KeyValueStore.commit",
+    "fill batch": "queueber.store.keyvalue:KeyValueStore._fill",
+    "write": "queueber.store.engine.batch:WriteBatch.write",
+    "sync": "queueber.store.engine.db:DB.sync",
+    "committed": "queueber.server.committer:Committer._committed",
+    "speak": "queueber.server.committer:Committer._speak",
+    "settle": "queueber.broker.broker:Broker.settle",
+    "reply to add": "queueber.server.methods:Methods._added",
+    "reply to poll": "queueber.server.methods:Methods._polled",
+    "send": "queueber.server.protocol:RpcProtocol.send",
+    "refill scan": "queueber.store.keyvalue:KeyValueStore.scan",
+    "refilled": "queueber.broker.broker:Broker.refilled",
+    "give back": "queueber.broker.broker:Broker._give_back",
+    # The sweep and the mark
+    "pop ended": "queueber.broker.broker:Broker.pop_ended",
+    "read ended": "queueber.server.sweeper:Sweeper._read",
+    "requeue": "queueber.broker.broker:Broker.requeue",
+    "note synced": "queueber.store.synced:SyncedFile.note",
+    "first note": "queueber.store.synced:SyncedFile._create",
+    # The first start
+    "begin directory": "queueber.store.directory:HeldDirectory.begin",
+    "write format": "queueber.store.rocks:write_format",
+    "finish directory": "queueber.store.directory:HeldDirectory.finish",
+    # Every start
+    "hold directory": "queueber.store.rocks:hold",
+    "open database": "queueber.store.engine.db:DB.tuned",
+    "check end": "queueber.store.rocks:_check_end",
+    "check format": "queueber.store.rocks:_check_format",
+    "remove clean mark": "queueber.store.rocks:write_all",
+    "recover": "queueber.store.keyvalue:KeyValueStore.recover",
+    "restore": "queueber.broker.broker:Broker.restore",
+    "begin clock": "queueber.server.clock:QueueClock.begin",
+    "listen": "queueber.server.service:start_listening",
+    # A stop
+    "drain": "queueber.server.service:QueueberService._drained",
+    "close": "queueber.store.rocks:RocksStore._close",
+    "release": "queueber.store.directory:HeldDirectory.release",
+}
+
+CREATING = ("begin directory", "write format", "finish directory", "first note")
+RECOVERING = (
+    "hold directory",
+    "open database",
+    "check end",
+    "check format",
+    "remove clean mark",
+    "recover",
+    "restore",
+    "begin clock",
+    "listen",
+)
+STOPPING = ("drain", "close", "release")
+SELDOM = ("give back", "refill scan", "refilled", "read ended", "requeue", "note synced")
+"""Passed a few times a second, or less."""
+
+POINTS = tuple(f"{side} {seam}" for seam in SEAMS for side in (BEFORE, AFTER))
+
+
+def place_of(path):
+    """Whose attribute it is, and its name; raises if there is none."""
+    module, _, dotted = path.partition(":")
+    owner = import_module(module)
+    *outer, name = dotted.split(".")
+    for each in outer:
+        owner = getattr(owner, each)
+    getattr(owner, name)
+    return owner, name
+
+
+def wrap(seam, before, after):
+    """Call *before* and *after* around each call of the function."""
+    owner, name = place_of(SEAMS[seam])
+    plain = vars(owner)[name]
+    function = plain.__func__ if isinstance(plain, classmethod | staticmethod) else plain
+
+    def wrapper(*args, **kwargs):
+        before()
+        result = function(*args, **kwargs)
+        after()
+        return result
+
+    setattr(owner, name, type(plain)(wrapper) if isinstance(plain, classmethod | staticmethod) else wrapper)
+
+
+def nothing():
+    """The other side of a seam."""
+
+
+def kill_at(point, number):
+    """Let this process be killed when it passes *point* for the *number*-th time."""
+    side, _, seam = point.partition(" ")
+    passes = count(1)
+
+    def die():
+        if next(passes) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    wrap(seam, *((die, nothing) if side == BEFORE else (nothing, die)))
+
+
+def count_into(path):
+    """Note in the file *path* each point the first time it is passed."""
+    seen = set()
+
+    def noting(point):
+        def note():
+            if point not in seen:
+                seen.add(point)
+                with path.open("a") as file:
+                    file.write(json.dumps(point) + "\n")
+
+        return note
+
+    for seam in SEAMS:
+        wrap(seam, noting(f"{BEFORE} {seam}"), noting(f"{AFTER} {seam}"))

@@ -1,0 +1,215 @@
+"""
+Clients with different habits, good and bad, that never rest until their server is gone.
+
+Whoever adds says so in contents that nobody else uses; whoever takes may
+remove, extend, let a lease lapse, vanish, ask twice, or try leases that are
+over, or another's.
+"""
+
+import asyncio
+import os
+import time
+
+from attrs import define, field
+from history import History, Outcome, Poll
+from wireclient import Client, Gone, Refused
+
+QUEUES = ("default", "mail")
+DELAYS = ((0.7, 0.0, 0.0), (0.95, 0.01, 0.3), (1.0, 0.3, 1.5))
+SIZES = ((0.9, 100), (0.99, 3_000), (1.0, 70_000))
+LONG_SPAN = 5.0
+BACKLOG_ITEMS = 1_500
+QUIET_SECONDS = 0.3
+
+
+@define(eq=False)
+class Generator:
+    """What all clients share, over as many lives of the server as there are."""
+
+    random: object
+    """Of `random.Random`."""
+
+    history: History = field(factory=History)
+    number: int = 0
+    tokens: list = field(factory=list)
+    """Ids and leases that somebody was given, for others to try."""
+
+    polite: bool = False
+    """Nobody vanishes: then more can be said of the rest."""
+
+    added: int = 0
+    removed: int = 0
+
+    # Habits
+
+    async def produce(self, client):
+        """Adds, some of them at the same time."""
+        calls, window = set(), 1 + self.random.randrange(8)
+        while True:
+            for call in [each for each in calls if each.done()]:
+                calls.discard(call)
+                self._look(call)
+            while len(calls) < window:
+                count = self.random.choice((1, 1, 1, 2, 3, 10))
+                contents = [self._contents() for _ in range(count)]
+                delays = [0.0 if self.random.random() < 0.5 else _of(self.random, DELAYS) for _ in range(count)]
+                if self.random.random() < 0.01:
+                    delays[-1] = 11 * 366 * 86_400.0  # longer than may be: nothing of it must be there
+                calls.add(client.add(contents, delays))
+                self.added += count
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            while self.added - self.removed > BACKLOG_ITEMS and not client.gone:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+    async def work(self, client):
+        """Takes, and removes what it takes."""
+        while True:
+            taken = await self._take(client, 10, self.random.choice((0.5, 1.0, 2.0)), 3.0)
+            await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
+
+    async def linger(self, client):
+        """Extends, to longer and to shorter, and then removes."""
+        while True:
+            taken = await self._take(client, 3, 0.4, 1.0)
+            for _ in range(self.random.randrange(3)):
+                await asyncio.sleep(self.random.random() * 0.3)
+                await client.extend(taken.lease, self.random.choice((0.1, 0.5, 1.0)))
+            for each in taken.items:
+                await self._remove(client, each.id, taken.lease)
+
+    async def lapse(self, client):
+        """Is too slow, and tries all the same."""
+        while True:
+            taken = await self._take(client, 2, self.random.choice((0.03, 0.1, 0.2)), 1.0)
+            await asyncio.sleep(self.random.random() * 0.4)
+            if taken.lease and self.random.random() < 0.5:
+                await client.extend(taken.lease, 0.2)
+            for each in taken.items:
+                await self._remove(client, each.id, taken.lease)
+
+    async def hold(self, client):
+        """Takes for long, over a crash with luck, and tries what others or it itself once had."""
+        while True:
+            taken = await self._take(client, 2, LONG_SPAN, 1.0)
+            self.tokens += [(each.id, taken.lease) for each in taken.items]
+            await asyncio.sleep(self.random.random() * 0.2)
+            for _ in range(min(3, len(self.tokens))):
+                at = self.random.randrange(len(self.tokens))
+                number, lease = self.tokens[at]
+                if self.random.random() < 0.1:
+                    lease = self.random.choice((self.random.choice(self.tokens)[1], os.urandom(16)))
+                if (await self._remove(client, number, lease)).done or self.random.random() < 0.1:
+                    self.tokens[at] = self.tokens[-1]
+                    self.tokens.pop()
+
+    async def repeat(self, client):
+        """Says everything twice at once."""
+        while True:
+            taken = await self._take(client, 3, 1.0, 1.0)
+            for each in taken.items:
+                await self._all([self._remove(client, each.id, taken.lease) for _ in range(2)])
+
+    async def vanish(self, client):
+        """Polls and is gone, sometimes just then."""
+        while True:
+            lonely = await Client.connect(client.transport.get_extra_info("peername")[1], self.history, client.queue)
+            lonely.poll(2, 0.2, 0.5)
+            await asyncio.sleep(self.random.choice((0.0, 0.002, 0.02, 0.1)))
+            lonely.abort()
+            await asyncio.sleep(0.02)
+
+    # Steps
+
+    async def _take(self, client, most, span, wait):
+        return await client.poll(1 + self.random.randrange(most), span, wait)
+
+    async def _remove(self, client, number, lease):
+        call = await client.remove(number, lease)
+        self.removed += call.done
+        return call
+
+    async def _all(self, calls):
+        # Those that fail fail alike.
+        for each in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(each, BaseException):
+                raise each
+
+    def _look(self, call):
+        if isinstance(call.exception(), Gone):
+            raise call.exception()
+
+    def _contents(self):
+        self.number += 1
+        head = b"%d:" % self.number
+        return head.ljust(self.random.randrange(len(head), _of(self.random, SIZES, whole=True)), b".")
+
+    # Lives
+
+    async def load(self, port):
+        """All habits at the server on *port* until it is gone, or this is cancelled."""
+        habits = [(self.produce, QUEUES[0]), (self.produce, QUEUES[1]), (self.work, QUEUES[0]), (self.work, QUEUES[1])]
+        others = [self.linger, self.lapse, self.hold, self.repeat]
+        if not self.polite:
+            others.append(self.vanish)
+        habits += [(habit, self.random.choice(QUEUES)) for habit in others]
+        clients = []
+        try:
+            for _, queue in habits:
+                clients.append(await Client.connect(port, self.history, queue))
+            await asyncio.gather(*[_until_gone(habit, each) for (habit, _), each in zip(habits, clients, strict=True)])
+        except OSError:
+            return
+        finally:
+            for client in clients:
+                client.abort()
+
+    async def drain(self, port):
+        """Take out and remove whatever there is, until there can be nothing left."""
+        clients = [await Client.connect(port, self.history, queue) for queue in QUEUES]
+        end = max((each.ended + each.span for each in self.history.of(Poll) if each.span < 60), default=0)
+        end = max(end, time.monotonic()) + max(delay for _, _, delay in DELAYS) + 1.0
+        await asyncio.gather(*[self._drain(each, end) for each in clients])
+        self.history.drained = time.monotonic()
+        for client in clients:
+            client.abort()
+
+    async def _drain(self, client, end):
+        while True:
+            began = time.monotonic()
+            taken = await client.poll(1_000, 60.0, QUIET_SECONDS)
+            await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
+            if not taken.items and began > end:
+                return
+
+
+async def _until_gone(habit, client):
+    while True:
+        try:
+            await habit(client)
+        except Refused:
+            await asyncio.sleep(0.05)
+        except (Gone, OSError):
+            return
+
+
+def _of(random, table, *, whole=False):
+    """A value of the first row whose share covers a die."""
+    die = random.random()
+    for share, *values in table:
+        if die < share:
+            return values[0] if whole else random.uniform(*values)
+    raise AssertionError
+
+
+def enough(history, begin, end):
+    """Whether so much was answered between two moments that a fault just then proves something."""
+    return history.acked_between(begin, end) >= 100 * (end - begin)
+
+
+def unknown_since(history, begin):
+    """How many adds, removes and extends since *begin* nobody knows the outcome of."""
+    return sum(
+        1
+        for each in history.calls
+        if each.invoked >= begin and each.outcome is Outcome.UNKNOWN and type(each) is not Poll
+    )

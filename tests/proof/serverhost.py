@@ -1,0 +1,167 @@
+"""
+Starts servers that are ready in a tenth of a second: real processes, forked from one that has imported everything.
+
+As a program it takes lines of JSON and answers each with one; `Host` is the
+other end.  A server's log goes to a file.
+"""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PATIENCE_SECONDS = 60.0
+LOOK_SECONDS = 0.003
+
+
+class Failed(Exception):
+    """A server did not do what a server must."""
+
+
+class Server:
+    """One process that serves, or will."""
+
+    def __init__(self, host, pid, log, begin):
+        self.host = host
+        self.pid = pid
+        self.log = log
+        self.begin = begin
+        self.descriptor = os.pidfd_open(pid)
+        self.status = None
+
+    def lines(self):
+        """What it has logged."""
+        return self.log.read_bytes()[self.begin :].decode(errors="replace")
+
+    def port(self, patience=PATIENCE_SECONDS):
+        """Where it listens, once it does; None if it is gone before."""
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            found = re.search(r"Listening on .*:(\d+)\n", self.lines())
+            if found:
+                return int(found[1])
+            if self.ended(LOOK_SECONDS):
+                return None
+        raise Failed("the server does not come up:\n" + self.lines()[-3_000:])
+
+    def ended(self, patience=0.0):
+        """Whether it is gone, waited for."""
+        return bool(select.select([self.descriptor], [], [], patience)[0])
+
+    def kill(self):
+        """End it as nobody should; its status."""
+        return self.end(signal.SIGKILL)
+
+    def stop(self):
+        """End it as an operator does; its status."""
+        return self.end(signal.SIGTERM)
+
+    def end(self, number=None):
+        """Its status once it is gone: negative for a signal's."""
+        if self.status is None:
+            if number is not None:
+                os.kill(self.pid, number)
+            if not self.ended(PATIENCE_SECONDS):
+                os.kill(self.pid, signal.SIGKILL)
+                self.host.ask(wait=self.pid)
+                raise Failed("the server does not end:\n" + self.lines()[-3_000:])
+            self.status = self.host.ask(wait=self.pid)["status"]
+            os.close(self.descriptor)
+        return self.status
+
+
+class Host:
+    """The process that servers are forked from; use it in a `with`."""
+
+    def __init__(self):
+        self.process = None
+        self.servers = []
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "serverhost.py")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=HERE,
+            # By its end, not by its path: the repository's root would hide Twisted.
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        return self
+
+    def __exit__(self, *exc_info):
+        for server in self.servers:
+            if server.status is None:
+                server.kill()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait()
+
+    def ask(self, **words):
+        """One question, one answer."""
+        self.process.stdin.write(json.dumps(words) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def start(self, data, log, *options, failpoint=None, passes=None):
+        """A server on *data*; it dies at the failpoint (point, count), or notes in the file *passes* what it passes."""
+        log.touch()
+        begin = log.stat().st_size
+        options = [f"--data-dir={data}", "--listen=127.0.0.1:0", *options]
+        told = self.ask(options=options, log=str(log), failpoint=failpoint, passes=passes and str(passes))
+        self.servers.append(Server(self, told["pid"], log, begin))
+        return self.servers[-1]
+
+
+def serve(options, log, failpoint, passes):
+    """In the child: become a server."""
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for descriptor in (1, 2):
+        os.dup2(out, descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    import failpoints  # noqa: PLC0415
+    from twisted.scripts.twistd import run  # noqa: PLC0415
+
+    if failpoint is not None:
+        failpoints.kill_at(*failpoint)
+    elif passes is not None:
+        failpoints.count_into(Path(passes))
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "queueber", *options]
+    run()
+
+
+def main():
+    """Fork for each line."""
+    import failpoints  # noqa: F401, PLC0415
+    import twisted.application.reactors  # noqa: PLC0415
+    import twisted.internet.epollreactor  # noqa: PLC0415
+    import twisted.scripts.twistd  # noqa: F401, PLC0415
+
+    import queueber.server.service  # noqa: F401, PLC0415
+
+    for line in sys.stdin:
+        words = json.loads(line)
+        if "wait" in words:
+            print(json.dumps({"status": os.waitstatus_to_exitcode(os.waitpid(words["wait"], 0)[1])}), flush=True)
+            continue
+        pid = os.fork()
+        if not pid:
+            try:
+                serve(words["options"], words["log"], words["failpoint"], words["passes"])
+                sys.stdout.flush()
+            except SystemExit as end:
+                os._exit(end.code if isinstance(end.code, int) else int(bool(end.code)))
+            finally:
+                os._exit(70)
+        print(json.dumps({"pid": pid}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""A connection that logs every call made through it, on asyncio."""
+
+import asyncio
+import time
+
+from history import Add, Delivered, Extend, Outcome, Poll, Remove
+
+from queueber import wire
+from queueber.client.routes import Routes
+from queueber.limits import Limits
+from queueber.units import SpanMs
+
+LIMITS = Limits()
+
+
+class Gone(Exception):
+    """The connection is over; what was under way is unknown."""
+
+
+class Refused(Exception):
+    """The server says that it did nothing."""
+
+
+class Client(asyncio.Protocol):
+    """Calls to one queue.  Times are those of `time.monotonic`, spans are seconds."""
+
+    def __init__(self, history, queue="default"):
+        self.history = history
+        self.queue = queue
+        self.connection = wire.Connection(limits=LIMITS)
+        self.routes = Routes(self.connection)
+        self.transport = None
+        self.gone = False
+        self.flushing = False
+        self.calls = {}
+
+    @classmethod
+    async def connect(cls, port, history, queue="default"):
+        """A connection to the server on *port*; raises `OSError` if there is none."""
+        _, client = await asyncio.get_running_loop().create_connection(lambda: cls(history, queue), "127.0.0.1", port)
+        return client
+
+    # What asyncio calls
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.routes.begin()
+
+    def data_received(self, data):
+        for event in self.connection.receive_data(data):
+            if isinstance(event, wire.Aborted):
+                self.abort()
+                return
+            if not self.routes.returned(event):
+                future, call, read = self.calls.pop(event.question)
+                self.connection.finish(event.question)
+                self.returned(future, call, read, event.outcome)
+        self.flush()
+
+    def connection_lost(self, exc):
+        self.gone = True
+        now = time.monotonic()
+        calls, self.calls = self.calls, {}
+        for future, call, _ in calls.values():
+            call.ended = now
+            if not future.done():
+                future.set_exception(Gone())
+                # Nobody need wait for a call whose connection was cut on purpose.
+                future.exception()
+
+    # Calls
+
+    def returned(self, future, call, read, outcome):
+        """Log how *call* ended."""
+        call.ended = time.monotonic()
+        if isinstance(outcome, wire.Results):
+            call.outcome = Outcome.OK
+            read(call, outcome)
+            result = None
+        else:
+            call.outcome = Outcome.REFUSED
+            result = Refused(str(outcome))
+        if future.done():
+            return
+        if result is None:
+            future.set_result(call)
+        else:
+            future.set_exception(result)
+            future.exception()
+
+    def flush(self):
+        """Send what was said."""
+        self.flushing = False
+        data = self.connection.data_to_send()
+        if data and not self.gone:
+            self.transport.write(data)
+
+    def ask(self, call, method, content, read):
+        """Make a call that is logged; a future with it once it was answered."""
+        if self.gone:
+            raise Gone
+        future = asyncio.get_running_loop().create_future()
+        target = self.routes.to(None if self.queue == "default" else self.queue).target
+        question = self.connection.call(target, wire.QUEUE_INTERFACE_ID, method, content)
+        self.calls[question] = future, call, read
+        self.history.calls.append(call)
+        if not self.flushing:
+            self.flushing = True
+            asyncio.get_running_loop().call_soon(self.flush)
+        return future
+
+    def add(self, contents, delays):
+        """Items with these contents, each with its delay."""
+        call = Add(queue=self.queue, invoked=time.monotonic(), contents=contents, delays=delays)
+        items = [wire.NewItem(each, _ms(delay)) for each, delay in zip(contents, delays, strict=True)]
+        return self.ask(call, wire.ADD, wire.write_add_request(wire.AddRequest(items)), _added)
+
+    def poll(self, count, span, wait):
+        """*wait* 0 for not at all."""
+        call = Poll(queue=self.queue, invoked=time.monotonic(), span=span)
+        request = wire.PollRequest(_ms(span), count, _ms(wait) if wait else None, no_wait=not wait)
+        return self.ask(call, wire.POLL, wire.write_poll_request(request), _polled)
+
+    def remove(self, number, lease):
+        """One item."""
+        call = Remove(queue=self.queue, invoked=time.monotonic(), id=number, lease=lease)
+        return self.ask(call, wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(number, lease)), _removed)
+
+    def extend(self, lease, span):
+        """A lease."""
+        call = Extend(queue=self.queue, invoked=time.monotonic(), lease=lease, span=span)
+        return self.ask(call, wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, _ms(span))), _extended)
+
+    def abort(self):
+        """Vanish: what was sent may still be carried out."""
+        self.transport.abort()
+        self.connection_lost(None)
+
+
+def _ms(seconds):
+    return SpanMs(round(seconds * 1_000))
+
+
+def _added(call, results):
+    call.ids = [bytes(each) for each in wire.read_add_response(results).ids]
+
+
+def _polled(call, results):
+    response = wire.read_poll_response(results)
+    call.lease = bytes(response.lease)
+    call.items = [
+        Delivered(id=bytes(each.id), contents=bytes(each.contents), attempt=each.attempt) for each in response.items
+    ]
+
+
+def _removed(call, results):
+    call.done = wire.read_remove_response(results)
+
+
+def _extended(call, results):
+    call.done = wire.read_extend_response(results)
