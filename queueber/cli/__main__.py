@@ -7,9 +7,10 @@ from queueber.cli.door import check, stats
 from queueber.cli.health import health
 from queueber.cli.inspecting import inspect
 from queueber.cli.manhole import manhole
+from queueber.cli.simulate import simulate
 from queueber.cli.stress import stress
 
-for command in (config, health, backup, restore, verify, inspect, recover, stats, check, manhole, stress):
+for command in (config, health, backup, restore, verify, inspect, recover, stats, check, manhole, stress, simulate):
     queueber.add_command(command)
 
 

@@ -1,0 +1,258 @@
+"""
+A simulated shop: producers, and thousands of workers that take their time, extend, and let leases lapse.
+
+All are in one process and share connections.  When the time is over nobody takes
+anything new; then all that is left is looked for, at once and again when the
+last lease has ended, and every task has to be accounted for.
+"""
+
+from collections.abc import Coroutine
+from itertools import count
+from random import Random
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from queueber.cli.load.clients import CALLS_MAX, Fleet, started
+from queueber.cli.load.ledger import Ledger
+from queueber.cli.load.show import LINE_SECONDS, Teller
+from queueber.cli.load.tally import Latency
+from queueber.client import Batch, OutcomeUnknown, Queue
+from queueber.errors import Kind, QueueberError
+from queueber.units import MS_PER_SECOND, SpanMs
+
+TICK_SECONDS = 0.25
+BUSY_SECONDS = 0.5
+"""How long to leave a server alone that has too much to do."""
+
+ADD_ITEMS_MAX = 100
+COUNT_ITEMS = 500
+"""Items in a poll that looks for what is left."""
+
+SPARE_SECONDS = 2.0
+"""Added to the length of a lease, a server may take so much longer to give its items back."""
+
+COUNT_LEASE_MS = SpanMs(600_000)
+
+
+@frozen(kw_only=True)
+class Plan:
+    """What the shop is like; times in seconds."""
+
+    workers: int
+    tasks_per_worker: int
+    """In each poll, at most."""
+
+    producers: int
+    production_rate: float
+    """Tasks in a second, of all producers together."""
+
+    min_exec: float
+    max_exec: float
+    """Each task takes a time between these."""
+
+    extend_prob: float
+    """How many workers extend their lease before each task."""
+
+    expiry_prob: float
+    """How many forget what they have taken, and let its lease lapse."""
+
+    duration: float
+    lease: SpanMs
+    seed: int
+
+
+@define
+class Shop:
+    """One simulation; what it counted can be read at any time."""
+
+    fleet: Fleet
+    plan: Plan
+    teller: Teller
+    ledger: Ledger = field(factory=Ledger)
+    latencies: dict[str, Latency] = field(factory=lambda: {name: Latency() for name in ("add", "remove")})
+    account: dict[str, int] = field(factory=dict)
+    """What came of it all, once it is over."""
+
+    _random: Random = field(init=False)
+    _closing: bool = False
+    _polls: dict[Deferred[Batch], None] = field(factory=dict)
+    _failure: Failure | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Everything that is left to chance follows from the seed."""
+        self._random = Random(self.plan.seed)  # noqa: S311  (no secrets here)
+
+    async def run(self) -> "Shop":
+        """
+        Do it all.
+
+        Raises:
+            QueueberError: the server refused something that it should not.
+        """
+        plan = self.plan
+        queues = self.fleet.more(-(-(plan.workers + plan.producers) // CALLS_MAX))
+        names = count()
+        working = [self._job(self._worker(queues[index % len(queues)])) for index in range(plan.workers)]
+        producing = [
+            self._job(self._producer(queues[index % len(queues)], index, names)) for index in range(plan.producers)
+        ]
+        try:
+            await self._open()
+            await gatherResults(producing)
+            for poll in list(self._polls):
+                poll.cancel()
+            await self._wait("letting workers finish", working)
+            await self._count(queues[0])
+        finally:
+            self._closing = True
+            self.teller.end()
+        return self
+
+    def _job(self, job: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
+        return started(job).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        self._failure = self._failure or failure
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            self._failure.raiseException()
+
+    async def _open(self) -> None:
+        """Watch for as long as the shop is open."""
+        now = self.fleet.reactor.seconds
+        began = told = now()
+        before = self.ledger.counts.copy()
+        self.teller.begin("simulate", self.plan.duration)
+        while (left := began + self.plan.duration - now()) > 0:
+            self._check()
+            await self.fleet.sleep(min(TICK_SECONDS, left))
+            self.teller.at(now() - began)
+            if now() - told >= LINE_SECONDS:
+                done, before = self.ledger.counts - before, self.ledger.counts.copy()
+                rates = (f"{done[name] / (now() - told):,.0f} {name}/s" for name in ("produced", "taken", "removed"))
+                busy = self.plan.workers - len(self._polls)
+                self.teller.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {busy:,} workers busy")
+                told = now()
+        self._closing = True
+        self._check()
+
+    async def _wait(self, what: str, jobs: list[Deferred[None]]) -> None:
+        """Wait for *jobs*, none of which takes longer than its tasks."""
+        now, longest = self.fleet.reactor.seconds, self.plan.max_exec * self.plan.tasks_per_worker
+        began = now()
+        self.teller.begin(what, longest)
+        ended = gatherResults(jobs)
+        while not ended.called:
+            await self.fleet.sleep(TICK_SECONDS)
+            self.teller.at(min(longest, now() - began))
+        self._check()
+
+    async def _producer(self, queue: Queue, index: int, names: Any) -> None:  # noqa: ANN401
+        """Add tasks at an even rate until the shop closes."""
+        plan, now, ledger = self.plan, self.fleet.reactor.seconds, self.ledger
+        rate = plan.production_rate / plan.producers
+        # A few at a time, if it has to be fast.
+        batch = min(ADD_ITEMS_MAX, max(1, int(rate / 20)))
+        turn = now() + batch / rate * index / plan.producers
+        while True:
+            await self.fleet.sleep(turn - now())
+            turn += batch / rate
+            if self._closing:
+                return
+            tasks = [f"{next(names)}".encode() for _ in range(batch)]
+            for task in tasks:
+                ledger.asked(task)
+            began = now()
+            try:
+                await queue.add(*tasks)
+            except OutcomeUnknown:
+                ledger.counts["adds unknown"] += batch
+                continue
+            except QueueberError as why:
+                for task in tasks:
+                    ledger.refused(task)
+                if why.kind not in {Kind.OVERLOADED, Kind.DISCONNECTED}:
+                    raise
+                await self.fleet.sleep(BUSY_SECONDS)
+                continue
+            self.latencies["add"].observe(now() - began)
+            for task in tasks:
+                ledger.produced(task)
+
+    async def _worker(self, queue: Queue) -> None:
+        """Take tasks and work on them until the shop closes."""
+        while not self._closing:
+            poll = queue.poll(self.plan.tasks_per_worker, lease_ms=self.plan.lease)
+            self._polls[poll] = None
+            try:
+                batch = await poll
+            except CancelledError:
+                return
+            except QueueberError as why:
+                if why.kind not in {Kind.OVERLOADED, Kind.DISCONNECTED}:
+                    raise
+                await self.fleet.sleep(BUSY_SECONDS)
+                continue
+            finally:
+                self._polls.pop(poll, None)
+            for item in batch.items:
+                self.ledger.taken(item.contents, batch.deadline, self.plan.lease)
+            await self._work(queue, batch)
+
+    async def _work(self, queue: Queue, batch: Batch) -> None:
+        plan, chance = self.plan, self._random
+        if chance.random() < plan.expiry_prob:
+            self.ledger.counts["forgotten"] += len(batch.items)
+            return
+        for item in batch.items:
+            if chance.random() < plan.extend_prob:
+                with_lease = await self._told(queue.extend(batch.lease, plan.lease))
+                self.ledger.counts["extended" if with_lease else "extended too late"] += 1
+            await self.fleet.sleep(chance.uniform(plan.min_exec, plan.max_exec))
+            began = self.fleet.reactor.seconds()
+            self.ledger.removing(item.contents)
+            did = await self._told(queue.remove(item.id, batch.lease))
+            if did is not None:
+                self.latencies["remove"].observe(self.fleet.reactor.seconds() - began)
+                self.ledger.removed(item.contents, did)
+
+    async def _told(self, call: Deferred[bool]) -> bool | None:
+        """What *call* was answered, False if it was not taken; None if it may have taken effect."""
+        try:
+            return await call
+        except OutcomeUnknown:
+            return None
+        except QueueberError as why:
+            if why.kind not in {Kind.OVERLOADED, Kind.DISCONNECTED}:
+                raise
+            return False
+
+    async def _count(self, queue: Queue) -> None:
+        """Look for all that is left, and remove it."""
+        now, patience = self.fleet.reactor.seconds, self.plan.lease / MS_PER_SECOND + SPARE_SECONDS
+        waiting = await self._find(queue)
+        began = now()
+        self.teller.begin("waiting for the last leases to end", patience)
+        while now() < began + patience:
+            await self.fleet.sleep(TICK_SECONDS)
+            self.teller.at(now() - began)
+        await self._find(queue)
+        self.account = self.ledger.close(waiting)
+
+    async def _find(self, queue: Queue) -> int:
+        """Remove all that is ready; return how many tasks that were."""
+        found = 0
+        # A server that finds more than there can be would do so for ever.
+        while found <= len(self.ledger):
+            batch = await queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0)
+            if not batch.items:
+                return found
+            found += len(batch.items)
+            for item in batch.items:
+                self.ledger.found(item.contents)
+            await gatherResults([queue.remove(item.id, batch.lease) for item in batch.items])
+        return found

@@ -1,0 +1,126 @@
+"""``queueber simulate``: a shop with thousands of workers, in which every task has to be accounted for."""
+
+import json
+import secrets
+import sys
+from typing import Any
+
+import click
+
+from queueber.cli.arguments import seconds
+from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
+from queueber.cli.load.ledger import balanced
+from queueber.cli.load.shop import Plan, Shop
+from queueber.cli.load.show import Show
+from queueber.cli.load.tally import spoken
+from queueber.limits import DEFAULTS
+from queueber.units import MS_PER_SECOND, SpanMs
+
+WORKERS_MAX = 50_000
+EXIT_UNBALANCED = 1
+
+_probability = click.FloatRange(0, 1)
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=100, show_default=True)
+@click.option(
+    "--tasks-per-worker",
+    type=click.IntRange(1, DEFAULTS.poll_items),
+    default=1,
+    show_default=True,
+    help="Tasks that a worker takes in one poll, at most.",
+)
+@click.option("--producers", type=click.IntRange(1, WORKERS_MAX), default=4, show_default=True)
+@click.option(
+    "--production-rate",
+    type=click.FloatRange(0, 1e6, min_open=True),
+    default=50,
+    show_default=True,
+    help="Tasks that all producers together add in a second.",
+)
+@click.option("--min-exec-time", callback=seconds, default="0.1", show_default=True, metavar="SECONDS")
+@click.option("--max-exec-time", callback=seconds, default="2", show_default=True, metavar="SECONDS")
+@click.option(
+    "--extend-prob", type=_probability, default=0.1, show_default=True, help="That a worker extends before a task."
+)
+@click.option(
+    "--expiry-prob", type=_probability, default=0.05, show_default=True, help="That a worker lets its lease lapse."
+)
+@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS")
+@click.option(
+    "--lease-validity", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Of every lease."
+)
+@click.option("--seed", type=int, metavar="NUMBER", help="Let chance be as it was; the outcome tells the number.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_obj
+def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (click checks them)
+    """
+    Simulate a shop, and account for every task.
+
+    Workers take tasks, work on each for a while, extend some leases and let some lapse.
+    At the end what was produced must have been removed, be waiting or be under a
+    lease: exit status 1 if the sums do not meet or a promise was broken.  Without
+    --queue it is a queue of its own; one that is given has to be empty and used by nobody else.
+    """
+    plan = _plan(**options)
+    shops: list[Shop] = []
+
+    async def work(fleet: Fleet) -> None:
+        shops.append(Shop(fleet, plan, Show(quiet=as_json)))
+        await shops[0].run()
+
+    with_fleet(server, queue_for(server, "simulate"), work)
+    met = _tell(shops[0], as_json=as_json)
+    if not met:
+        sys.exit(EXIT_UNBALANCED)
+
+
+def _plan(**options: Any) -> Plan:  # noqa: ANN401
+    if options["min_exec_time"] > options["max_exec_time"]:
+        raise click.UsageError("--min-exec-time is longer than --max-exec-time.")
+    if not options["lease_validity"]:
+        raise click.BadParameter("0 is no time for a lease.", param_hint="--lease-validity")
+    return Plan(
+        workers=options["workers"],
+        tasks_per_worker=options["tasks_per_worker"],
+        producers=options["producers"],
+        production_rate=options["production_rate"],
+        min_exec=options["min_exec_time"] / MS_PER_SECOND,
+        max_exec=options["max_exec_time"] / MS_PER_SECOND,
+        extend_prob=options["extend_prob"],
+        expiry_prob=options["expiry_prob"],
+        duration=options["duration"] / MS_PER_SECOND,
+        lease=SpanMs(options["lease_validity"]),
+        seed=secrets.randbits(32) if options["seed"] is None else options["seed"],
+    )
+
+
+def _tell(shop: Shop, *, as_json: bool) -> bool:
+    """Print what came of it; return whether all is well."""
+    account, ledger = shop.account, shop.ledger
+    met = balanced(account) and not ledger.faults
+    if as_json:
+        found = {
+            "seed": shop.plan.seed,
+            "account": account,
+            "balanced": met,
+            "faults": dict(ledger.faults),
+            "counts": dict(ledger.counts),
+            "latency_ms": {name: latency.milliseconds() for name, latency in shop.latencies.items()},
+        }
+        click.echo(json.dumps(found))
+        return met
+    for name, value in sorted(ledger.counts.items()):
+        click.echo(f"{name:<20} {value:>12,}")
+    for name, latency in shop.latencies.items():
+        click.echo(f"{name:<20} {spoken(latency)}")
+    for fault, number in ledger.faults.items():
+        click.echo(f"BROKEN: {number:,} {fault}: {', '.join(ledger.samples[fault])}")
+    came = account["produced"] + account["unacknowledged"]
+    click.echo(
+        f"{came:,} produced {'=' if balanced(account) else 'is not'} {account['removed']:,} removed"
+        f" + {account['waiting']:,} waiting + {account['leased']:,} leased + {account['unknown']:,} unknown;"
+        f" {account['duplicates']:,} deliveries were not the first; seed {shop.plan.seed}"
+    )
+    return met

@@ -1,0 +1,183 @@
+"""A simulated shop accounts for every task, and tells when a server lost one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shop_floor import Floor, Heard
+
+from queueber.cli.load.ledger import Ledger, balanced
+from queueber.cli.load.shop import Plan, Shop
+from queueber.cli.simulate import _tell
+from queueber.client import OutcomeUnknown
+from queueber.errors import InvalidRequest, Overloaded
+
+
+def plan(**changes):
+    usual = {
+        "workers": 20,
+        "tasks_per_worker": 2,
+        "producers": 2,
+        "production_rate": 20.0,
+        "min_exec": 0.1,
+        "max_exec": 0.5,
+        "extend_prob": 0.2,
+        "expiry_prob": 0.1,
+        "duration": 12.0,
+        "lease": 1_000,
+        "seed": 1,
+    }
+    return Plan(**{**usual, **changes})
+
+
+def simulated(floor, **changes):
+    heard = Heard()
+    shop = Shop(floor.fleet(), plan(**changes), heard)
+    floor.until(shop.run())
+    return shop, heard
+
+
+def test_every_task_is_accounted_for():
+    shop, heard = simulated(Floor())
+    produced = shop.account["produced"]
+    assert produced == pytest.approx(240, abs=2)
+    assert shop.account["removed"] + shop.account["waiting"] + shop.account["leased"] == produced
+    assert balanced(shop.account)
+    assert not shop.ledger.faults
+    assert shop.ledger.counts["forgotten"] > 0
+    assert shop.ledger.counts["extended"] > 0
+    assert shop.account["duplicates"] > 0
+    assert [what for what, _ in heard.begun] == [
+        "simulate",
+        "letting workers finish",
+        "waiting for the last leases to end",
+    ]
+    assert len(heard.lines) == 2
+    assert "produced/s" in heard.lines[0]
+
+
+def test_what_workers_hold_at_the_end_is_leased_and_found_again():
+    shop, _ = simulated(Floor(), expiry_prob=1.0, lease=60_000, workers=1)
+    assert shop.account["removed"] == 0
+    assert shop.account["leased"] > 0
+    assert shop.account["waiting"] + shop.account["leased"] == shop.account["produced"]
+
+
+def test_a_seed_makes_the_same_again():
+    assert simulated(Floor())[0].ledger.counts == simulated(Floor())[0].ledger.counts
+
+
+def test_a_server_that_loses_a_task_is_found_out(capsys):
+    shop, _ = simulated(Floor(loses={b"7"}))
+    assert shop.account["lost"] == 1
+    assert not balanced(shop.account)
+    assert not _tell(shop, as_json=False)
+    assert "BROKEN: 1 lost: 7" in capsys.readouterr().out
+    assert not _tell(shop, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["balanced"], found["faults"]) == (False, {"lost": 1})
+
+
+def test_a_server_that_hands_out_twice_is_found_out():
+    shop, _ = simulated(Floor(repeats={b"7"}))
+    assert shop.ledger.faults["handed out while another lease on it was live"] > 0
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("no"), ValueError("a bug")])
+def test_a_refusal_that_does_not_pass_ends_it(error):
+    floor = Floor()
+
+    def refuse(*_, **__):
+        raise error
+
+    floor.add = refuse
+    with pytest.raises(type(error)):
+        floor.until(Shop(floor.fleet(), plan(), Heard()).run())
+
+
+def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
+    floor = Floor()
+    add, answers = floor.add, iter([Overloaded("later"), OutcomeUnknown("who knows")])
+
+    def sometimes(*contents):
+        error = next(answers, None)
+        if isinstance(error, Overloaded):
+            raise error
+        added = add(*contents)
+        if error is not None:
+            raise error
+        return added
+
+    floor.add = sometimes
+    shop, _ = simulated(floor)
+    assert (shop.ledger.counts["refused"], shop.ledger.counts["adds unknown"]) == (1, 1)
+    assert shop.account["unacknowledged"] == 1
+    assert balanced(shop.account)
+    assert not shop.ledger.faults
+
+
+def ledger_with(*steps):
+    ledger = Ledger()
+    for name, *arguments in steps:
+        getattr(ledger, name)(b"t", *arguments)
+    return ledger
+
+
+ADDED = (("asked",), ("produced",))
+TAKEN = (*ADDED, ("taken", 1_000, 1_000))
+REMOVED = (*TAKEN, ("removing",), ("removed", True))
+
+
+@pytest.mark.parametrize(
+    ("steps", "fault"),
+    [
+        ((("taken", 1_000, 1_000),), "handed out though nobody added it"),
+        ((("asked",), ("taken", 1_000, 1_000), ("refused",)), "handed out though its add was refused"),
+        ((*TAKEN, ("taken", 1_999, 1_000)), "handed out while another lease on it was live"),
+        ((*REMOVED, ("taken", 5_000, 1_000)), "handed out after its remove was acknowledged"),
+        ((*REMOVED, ("removing",), ("removed", True)), "removed twice"),
+        ((*REMOVED, ("found",)), "found after its remove was acknowledged"),
+        ((*ADDED, ("found",), ("found",)), "found twice"),
+        ((("found",),), "found though nobody added it"),
+    ],
+)
+def test_a_broken_promise_has_a_name(steps, fault):
+    assert dict(ledger_with(*steps).faults) == {fault: 1}
+
+
+@pytest.mark.parametrize("steps", [REMOVED, (*TAKEN, ("taken", 2_000, 1_000), ("removing",), ("removed", True))])
+def test_what_is_in_order_is_no_fault(steps):
+    ledger = ledger_with(*steps)
+    assert balanced(ledger.close(0))
+    assert not ledger.faults
+
+
+def test_what_is_gone_after_an_unanswered_remove_is_unknown_and_not_lost():
+    account = ledger_with(*TAKEN, ("removing",)).close(0)
+    assert (account["unknown"], account["lost"]) == (1, 0)
+    assert balanced(account)
+
+
+def test_what_is_gone_after_a_remove_that_came_too_late_is_lost():
+    assert ledger_with(*TAKEN, ("removing",), ("removed", False)).close(0)["lost"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--min-exec-time", "3"), "--min-exec-time is longer than --max-exec-time"),
+        (("--lease-validity", "0"), "0 is no time for a lease"),
+        (("--workers", "0"), "--workers"),
+        (("--expiry-prob", "2"), "--expiry-prob"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments, complaint):
+    command = (sys.executable, "-m", "queueber.cli", "simulate", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert complaint in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,96 @@
+"""Stress counts what it did, tells about it, and leaves nothing behind."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from attrs import evolve
+
+sys.path.insert(0, str(Path(__file__).parent))
+from shop_floor import Floor, Heard
+
+from queueber.cli.load.stress import Plan, Stress
+from queueber.cli.load.tally import Latency, spoken
+from queueber.errors import InvalidRequest, Overloaded
+
+RATED = Plan(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)
+
+
+def stressed(floor, plan=RATED):
+    heard = Heard()
+    run = floor.until(Stress(floor.fleet(), plan, heard).run())
+    return run, heard
+
+
+def test_a_rate_is_kept_and_nothing_is_left():
+    floor = Floor()
+    run, heard = stressed(floor)
+    assert run.counts["adds"] == pytest.approx(1_100, abs=10)
+    assert run.counts["adds"] == run.counts["polls"] == run.counts["removes"]
+    assert run.counts["extends"] == run.polled // 10
+    assert run.seconds == pytest.approx(11.0, abs=0.1)
+    assert not floor.ready
+    assert not any(items for _, items in floor.leases.values())
+    assert len(heard.lines) == 2
+    assert heard.lines[0].endswith("extends/s")
+    assert heard.begun[0] == ("stress", 11.0)
+
+
+def test_without_pollers_it_stays():
+    floor = Floor()
+    run, _ = stressed(floor, evolve(RATED, polling_clients=0))
+    assert run.counts["adds"] == len(floor.ready)
+    assert run.counts["removes"] == 0
+
+
+def test_polls_that_were_cut_together_are_told_by_their_leases():
+    floor = Floor()
+    run = Stress(floor.fleet(), RATED, Heard(), polled=5)
+    run.cuts.update([10, 10, 10, 11, 12])
+    assert run.shared() == {"polls": 5, "commits": 3, "polls_per_commit": 1.67, "shared": 0.6}
+
+
+def test_a_server_that_has_too_much_to_do_is_left_alone_for_a_moment():
+    floor = Floor()
+    add, refusals = floor.add, iter([Overloaded("later")] * 3)
+
+    def sometimes(*contents):
+        for error in refusals:
+            raise error
+        return add(*contents)
+
+    floor.add = lambda *contents: _deferred(sometimes, contents)
+    run, _ = stressed(floor)
+    assert run.counts["overloaded"] == 3
+    assert run.counts["adds"] == run.counts["removes"] > 1_000
+
+
+def _deferred(function, arguments):
+    from twisted.internet.defer import maybeDeferred  # noqa: PLC0415
+
+    return maybeDeferred(function, *arguments)
+
+
+@pytest.mark.parametrize("method", ["add", "poll"])
+def test_a_refusal_that_does_not_pass_ends_it(method):
+    floor = Floor()
+
+    def refuse(*_, **__):
+        raise InvalidRequest("no")
+
+    setattr(floor, method, refuse)
+    with pytest.raises(InvalidRequest):
+        stressed(floor)
+
+
+def test_percentiles_are_within_two_per_cent():
+    latency = Latency()
+    for each in range(1, 10_001):
+        latency.observe(each / 1_000)
+    assert latency.percentile(0.5) == pytest.approx(5.0, rel=0.02)
+    assert latency.percentile(0.99) == pytest.approx(9.9, rel=0.02)
+    assert latency.percentile(1.0) == pytest.approx(10.0, rel=0.02)
+    assert latency.milliseconds()["max"] == 10_000
+    assert Latency().percentile(0.5) == 0
+    assert spoken(Latency()) == "none"
+    assert spoken(latency).startswith("p50 4,9")
