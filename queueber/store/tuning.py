@@ -122,7 +122,7 @@ class Tuning:
     )
     """Never: every commit syncs the log anyway, and with this RocksDB may leave a hole that recovery cannot pass."""
 
-    open_files: int = _choice(512, "Tables that are open at the same time", "max_open_files", low=16, high=1_000_000)
+    open_files: int = _choice(512, "Tables that are open at the same time", "max_open_files", low=20, high=1_000_000)
     """RocksDB's default, all of them, would let the backlog decide how many descriptors are left for connections, and
     would open every file at start."""
 

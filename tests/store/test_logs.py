@@ -189,7 +189,7 @@ def test_a_length_beyond_the_end_is_told_from_a_torn_end():
     one, two = log_of(batch(1)), log_of(batch(2))
     longer = two[:4] + pack("<H", len(two)) + two[6:]
     assert told(one + longer) == "the length of the record at 119 is wrong"
-    assert "is cut, and a batch follows at 238" in told(one + longer[:4] + b"\xff\x01" + longer[6:] + log_of(batch(3)))
+    assert "is cut, and another follows at 238" in told(one + longer[:4] + b"\xff\x01" + longer[6:] + log_of(batch(3)))
 
 
 def test_a_batch_behind_is_one_that_comes_later_and_is_whole():
@@ -212,3 +212,47 @@ def test_damage_is_cut_off(tmp_path):
     cut_off_damage(tmp_path)
     assert [log.stat().st_size for log in logs_of(tmp_path)] == [119, 119, 0]
     check_logs(tmp_path)
+
+
+class TestTheManifest:
+    """One that seems to end early forgets tables, and what is served is a state that never was."""
+
+    @pytest.fixture
+    def manifest(self, tmp_path, make):
+        store = open_store(tmp_path / "live")
+        for number in range(1, 4):
+            record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+            store.commit([PutItem(MAIL, make.item(number)), PutQueue(record)], make.mark)
+            store.make_room()
+        copytree(tmp_path / "live", tmp_path / "data")
+        store.close()
+        return next((tmp_path / "data" / "db").glob("MANIFEST-*"))
+
+    def test_every_bit_of_a_length_or_a_type_counts(self, manifest, tmp_path):
+        content, at, tried = manifest.read_bytes(), 0, 0
+        while at < len(content):
+            for bit in range(24):
+                changed = bytearray(content)
+                changed[at + 4 + bit // 8] ^= 1 << bit % 8
+                manifest.write_bytes(changed)
+                if look_at(bytes(changed), batches=False).damage is None:
+                    with pytest.raises(StorageError, match="Corruption"):
+                        open_store(tmp_path / "data")
+                else:
+                    tried += 1
+                    with pytest.raises(CorruptionError, match=manifest.name):
+                        check_logs(manifest.parent)
+                    with pytest.raises(CorruptionError, match=manifest.name):
+                        cut_off_damage(manifest.parent)
+            at += 7 + int.from_bytes(content[at + 4 : at + 6], "little")
+        assert tried > 100
+
+    def test_it_may_be_cut_anywhere(self, manifest):
+        content = manifest.read_bytes()
+        for cut in range(len(content) + 1):
+            assert look_at(content[:cut], batches=False).damage is None
+
+    @pytest.mark.parametrize("says", ["", "MANIFEST-999999\n", "nonsense", "\xff"])
+    def test_what_current_says_is_for_rocksdb_to_judge(self, manifest, says):
+        (manifest.parent / "CURRENT").write_bytes(says.encode("latin-1"))
+        check_logs(manifest.parent)

@@ -1,10 +1,11 @@
 """
-RocksDB's write-ahead logs, looked at before RocksDB does, because it misses damage of three kinds.
+RocksDB's write-ahead logs and its manifest, looked at before RocksDB does, because it misses damage of three kinds.
 
 One changed bit in the length of a record in a log's last block makes it look
 like a torn end, and everything behind it is dropped without a word.  One in
 the type of a record has RocksDB look for the next one for ever.  And a hole
-that begins and ends between two records is stepped over.
+that begins and ends between two records is stepped over.  The manifest is a log
+too, of the changes to the set of tables, and is read in the same way.
 
 So the structure is checked here: each record lies in its block, its parts
 follow each other, and each batch begins with the number at which the one
@@ -15,6 +16,7 @@ A log is a row of blocks of 32 KiB, in which no record crosses a boundary: it
 is split into a first, middle and last part.  A record has a checksum (CRC-32C,
 rotated), a length (u16) and a type (u8); a batch of writes begins with the
 number of its first (u64) and how many they are (u32).  All are little-endian.
+The manifest's records are no batches, and are not looked into.
 """
 
 import mmap
@@ -67,18 +69,31 @@ def logs_of(database: Path) -> list[Path]:
 
 def check_logs(database: Path) -> None:
     """
-    Raise a `CorruptionError` for damage to the logs in *database* that RocksDB would not tell, or not survive.
+    Raise a `CorruptionError` for damage to logs and manifest in *database* that RocksDB would not tell, or not survive.
 
     Costs about a microsecond for each batch.
     """
     for log in logs_of(database):
-        look = look_at(content_of(log))
-        if look.damage is not None:
-            raise CorruptionError(f"Corruption: {log.name}: {look.damage}")
+        _check(log, look_at(content_of(log)))
+    _check_manifest(database)
+
+
+def _check_manifest(database: Path) -> None:
+    current = database / "CURRENT"
+    manifest = database / current.read_text(errors="replace").strip() if current.exists() else current
+    # What CURRENT should say, and whether it is there, is for RocksDB to tell.
+    if manifest.name.startswith("MANIFEST-") and manifest.is_file():
+        _check(manifest, look_at(content_of(manifest), batches=False))
+
+
+def _check(file: Path, look: Look) -> None:
+    if look.damage is not None:
+        raise CorruptionError(f"Corruption: {file.name}: {look.damage}")
 
 
 def cut_off_damage(database: Path) -> None:
-    """Let each log in *database* end before the first damage of that kind, durably or not."""
+    """End each log in *database* before the first damage of that kind, durable or not; the manifest must be whole."""
+    _check_manifest(database)
     for log in logs_of(database):
         look = look_at(content_of(log))
         if look.damage is not None:
@@ -93,9 +108,9 @@ def content_of(log: Path) -> Content:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if log.stat().st_size else b""
 
 
-def look_at(content: Content, *, checksums: bool = False) -> Look:
+def look_at(content: Content, *, checksums: bool = False, batches: bool = True) -> Look:
     """What the log *content* is like; with *checksums* damage to what it holds is told too, slowly."""
-    walk = _Walk(content, checksums)
+    walk = _Walk(content, checksums, batches)
     try:
         walk.to_the_end()
     except _DamagedError as damaged:
@@ -113,6 +128,7 @@ class _Walk:
 
     content: Content
     checksums: bool
+    batches: bool
     end: int = 0
     following: int | None = None
     head: bytes | None = None
@@ -149,17 +165,18 @@ class _Walk:
             raise _DamagedError(f"a part is missing before {begin:,}")
         self.head = ((self.head or b"") + self.content[begin : min(after, begin + _BATCH.size)])[: _BATCH.size]
         if kind in _ENDS:
-            self._batch(self.head, after)
-            self.head = None
+            if self.batches:
+                self._batch(self.head)
+            self.head, self.end = None, after
 
-    def _batch(self, head: bytes, after: int) -> None:
-        """A whole batch ends at *after*."""
+    def _batch(self, head: bytes) -> None:
+        """All of a batch that begins with *head* is there."""
         if len(head) < _BATCH.size:
-            raise _DamagedError(f"the batch that ends at {after:,} has no beginning")
+            raise _DamagedError(f"the batch at {self.end:,} has no beginning")
         number, count = _BATCH.unpack(head)
         if self.following is not None and number != self.following:
             raise _DamagedError(f"write {self.following:,} is missing; the log goes on with {number:,} at {self.end:,}")
-        self.following, self.end = number + count, after
+        self.following = number + count
 
     def _check_nothing_follows(self, at: int) -> None:
         """Room that was set aside may be at the end, and nowhere else."""
@@ -173,28 +190,30 @@ class _Walk:
             crc, _, _ = _RECORD.unpack_from(content, at)
             if checksum(content[at + _RECORD.size - 1 :]) == crc:
                 raise _DamagedError(f"the length of the record at {at:,} is wrong")
-        later = batch_behind(content, self.end, self.following)
+        later = batch_behind(content, self.end, self.following, batches=self.batches)
         if later is not None:
-            raise _DamagedError(f"the record at {at:,} is cut, and a batch follows at {later:,}")
+            raise _DamagedError(f"the record at {at:,} is cut, and another follows at {later:,}")
 
 
-def batch_behind(content: Content, at: int, number: int | None) -> int | None:
+def batch_behind(content: Content, at: int, number: int | None, *, batches: bool = True) -> int | None:
     """
     Where in *content*, from *at* on, the first part of a batch lies that comes after write *number*; None if nowhere.
 
     Only one commit is under way at any time, so that such a batch is the proof that the one before it was synced.
+    Without *batches* any record will do that begins behind *at*.
     """
     lowest = 0 if number is None else number + 1
+    smallest = _BATCH.size if batches else 1
     for found in _TYPE_OF_A_BEGINNING.finditer(content, at + _RECORD.size):
         start = found.start() - _RECORD.size + 1
-        if len(content) - start < _RECORD.size + _BATCH.size:
+        if len(content) - start < _RECORD.size + smallest:
             return None
         crc, length, _ = _RECORD.unpack_from(content, start)
-        sequence, _ = _BATCH.unpack_from(content, start + _RECORD.size)
+        sequence = _BATCH.unpack_from(content, start + _RECORD.size)[0] if batches else lowest
         after = start + _RECORD.size + length
         if (
             lowest <= sequence <= _SEQUENCE_MAX
-            and length >= _BATCH.size
+            and length >= smallest
             and after - start <= _BLOCK - start % _BLOCK
             and after <= len(content)
             and checksum(content[found.start() : after]) == crc
