@@ -17,7 +17,6 @@ from wireclient import Client, Gone, Refused
 QUEUES = ("default", "mail")
 DELAYS = ((0.7, 0.0, 0.0), (0.95, 0.01, 0.3), (1.0, 0.3, 1.5))
 SIZES = ((0.9, 100), (0.99, 3_000), (1.0, 70_000))
-LONG_SPAN = 5.0
 BACKLOG_ITEMS = 1_500
 QUIET_SECONDS = 0.3
 
@@ -36,6 +35,9 @@ class Generator:
 
     polite: bool = False
     """Nobody vanishes: then more can be said of the rest."""
+
+    long_span: float = 4.0
+    """Of the leases that outlast a crash, and about how long a drain takes."""
 
     added: int = 0
     removed: int = 0
@@ -90,7 +92,7 @@ class Generator:
     async def hold(self, client):
         """Takes for long, over a crash with luck, and tries what others or it itself once had."""
         while True:
-            taken = await self._take(client, 2, LONG_SPAN, 1.0)
+            taken = await self._take(client, 2, self.long_span, 1.0)
             self.tokens += [(each.id, taken.lease) for each in taken.items]
             await asyncio.sleep(self.random.random() * 0.2)
             for _ in range(min(3, len(self.tokens))):

@@ -3,7 +3,7 @@ kill -9 under load, again and again: each history of some lives of a server is d
 
 A cycle is one start, load with all habits of `generator.py`, and one SIGKILL
 at a random moment.  It is void if fewer than 100 calls a second were answered
-before the kill; an epoch of ten is, if the kills caught next to nothing in
+before the kill; an epoch of twenty is, if the kills caught next to nothing in
 flight.
 """
 
@@ -22,8 +22,8 @@ from history import Crash
 from serverhost import Failed, Host
 from tally import Tally, command_line
 
-CYCLES_PER_EPOCH = 10
-SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 1.2
+CYCLES_PER_EPOCH = 20
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 0.9
 KILLS_PER_UNKNOWN = 5
 
 
@@ -44,9 +44,9 @@ async def live(generator, server, seconds):
     return up, down
 
 
-async def epoch(host, folder, random, cycles, tally, options=()):
+async def epoch(host, folder, random, cycles, tally, options=(), **habits):
     """Some lives on one data directory, the drain, and the verdict; the findings and the history."""
-    generator = Generator(random, polite=random.random() < 0.3)
+    generator = Generator(random, polite=random.random() < 0.3, **habits)
     history, void, down = generator.history, 0, None
     began = time.monotonic()
     for _ in range(cycles):
@@ -87,16 +87,18 @@ def parsed():
     return parser.parse_args()
 
 
-def run(cycles, seed, keep, folder=None):
+def run(cycles, seed, keep, **habits):
     """The tally of so many cycles."""
     tally, calls, items, unknown_calls, recovered, duplicates = Tally("kill"), 0, 0, 0, 0, 0
-    with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-kill-", dir=folder) as scratch:
+    with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-kill-") as scratch:
         for number, at in enumerate(range(0, cycles, CYCLES_PER_EPOCH)):
             place = Path(scratch) / str(number)
             place.mkdir()
             count = min(CYCLES_PER_EPOCH, cycles - at)
             try:
-                findings, history, unknown = asyncio.run(epoch(host, place, Random(f"{seed}-{number}"), count, tally))
+                findings, history, unknown = asyncio.run(
+                    epoch(host, place, Random(f"{seed}-{number}"), count, tally, **habits)
+                )
             except Failed as why:
                 tally.count([f"epoch {number}: {why}"])
                 continue

@@ -47,7 +47,7 @@ class Line:
 
 TABLE = (
     Line("kill", "--cycles 200 --seed {seed}", "--cycles 500 --seed {seed}"),
-    Line("failpoints", "--seed {seed}", "--seed {seed}"),
+    Line("failpoints", "--seed {seed}", "--seed {seed}", script="proof/everypoint.py"),
     Line("leaks", "--items 200000 --seed {seed}", "--items 1000000 --seed {seed}"),
     Line("steady", "", "--seconds {seconds} --seed {seed}", once=True),
 )

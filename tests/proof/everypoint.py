@@ -1,0 +1,147 @@
+"""
+Every failpoint of `failpoints.py` once, under load, a few on each data directory; then the drain and the verdict.
+
+A point that is not reached is a failure: a seam that was renamed, or a load
+that has stopped to lead there, proves nothing.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from checker import check
+from failpoints import CREATING, POINTS, RECOVERING, SELDOM, STOPPING
+from generator import Generator
+from history import Crash
+from serverhost import Failed, Host
+from tally import Tally, command_line
+
+POINTS_PER_EPOCH = 8
+REACHED_SECONDS = 15.0
+LIFE_SECONDS = 0.4
+LONG_SPAN = 1.0
+PASSES_MAX = 25
+KILLED = -9
+
+
+class Epoch:
+    """Some failpoints on one data directory."""
+
+    def __init__(self, host, folder, random):
+        self.host = host
+        self.folder = folder
+        self.random = random
+        self.generator = Generator(random, long_span=LONG_SPAN)
+        self.down = None
+
+    def start(self, point=None, number=1):
+        """A server that is killed where *point* says."""
+        failpoint = None if point is None else (point, number)
+        return self.host.start(self.folder / "data", self.folder / "log", failpoint=failpoint)
+
+    def came_up(self):
+        """The end of a time without a server."""
+        if self.down is not None:
+            self.generator.history.crashes.append(Crash(self.down, time.monotonic()))
+
+    async def life(self, server, seconds, *, stop=False):
+        """Load until the server is gone, but no longer than so; then it is killed, or told to stop."""
+        port = server.port()
+        if port is not None:
+            self.came_up()
+            load = asyncio.create_task(self.generator.load(port))
+            await asyncio.wait([load], timeout=seconds)
+            if not stop and not server.ended():
+                server.kill()
+            status = server.stop() if stop else server.end()
+            self.down = time.monotonic()
+            await asyncio.wait([load], timeout=10.0)
+            return status
+        return server.end()
+
+    async def reach(self, point):
+        """Be killed at *point*; what is wrong, if it was not so."""
+        seam = point.partition(" ")[2]
+        # What is read from the disk, or recovered from, must be there; of the recoveries, every second one is that of a
+        # crash in a recovery.
+        first = self.down is None and seam not in CREATING
+        if first or (seam in RECOVERING and self.random.random() < 0.5):
+            await self.life(self.start(), LIFE_SECONDS)
+        if seam in RECOVERING:
+            status = await self.life(self.start(point), 1.0)
+        elif seam in STOPPING:
+            status = await self.life(self.start(point), LIFE_SECONDS, stop=True)
+        else:
+            number = 1 if seam in {*SELDOM, *CREATING} else 1 + self.random.randrange(PASSES_MAX)
+            server = self.start(point, number)
+            began = time.monotonic()
+            status = await self.life(server, REACHED_SECONDS)
+            if time.monotonic() - began > REACHED_SECONDS:
+                return f"{point}: not reached in {REACHED_SECONDS:g} s"
+        return None if status == KILLED else f"{point}: not reached, the server ended with {status}"
+
+    async def run(self, points):
+        """What is wrong with each of *points*; what the history shows is put down to the first."""
+        wrong = [await self.reach(each) for each in points]
+        server = self.start()
+        port = server.port()
+        if port is None:
+            raise Failed(f"the server does not come up after {points}:\n" + server.lines()[-3_000:])
+        self.came_up()
+        await self.generator.drain(port)
+        server.stop()
+        findings = check(self.generator.history)
+        return [[each] if each else [] for each in wrong], findings
+
+
+def epochs(points, random):
+    """Which points go together: those of the first start each have a directory of their own."""
+    fresh = [each for each in points if each.partition(" ")[2] in CREATING[:3]]
+    rest = [each for each in points if each not in fresh]
+    random.shuffle(rest)
+    return [[each] for each in fresh] + [
+        rest[at : at + POINTS_PER_EPOCH] for at in range(0, len(rest), POINTS_PER_EPOCH)
+    ]
+
+
+def run(points, seed, keep):
+    """The tally of all these points."""
+    tally, random, calls = Tally("failpoints", "points"), Random(seed), 0
+    with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-points-") as scratch:
+        for number, together in enumerate(epochs(points, random)):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            epoch = Epoch(host, folder, Random(f"{seed}-{number}"))
+            try:
+                wrong, findings = asyncio.run(epoch.run(together))
+            except Failed as why:
+                tally.count([f"{', '.join(together)}: {why}"])
+                continue
+            calls += epoch.generator.history.acked_between(0, time.monotonic())
+            if findings.wrong:
+                keep.mkdir(exist_ok=True)
+                epoch.generator.history.save(keep / f"failpoints-{seed}-{number}")
+                wrong[0] += [f"{', '.join(together)}: {'; '.join(findings.examples)}"]
+            for each in wrong:
+                tally.count(each)
+    print(f"{calls:,} calls answered")
+    return tally
+
+
+def main():
+    """The status."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--point", action="append", choices=POINTS, help="only this one; repeatable")
+    parser.add_argument("--keep", type=Path, default=Path("proof-findings"), help="where histories that fail go")
+    asked = parser.parse_args()
+    print(f"seed {asked.seed}", flush=True)
+    return run(asked.point or POINTS, asked.seed, asked.keep).end(command_line())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
