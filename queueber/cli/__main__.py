@@ -1,5 +1,6 @@
 """``python -m queueber.cli``, and the console script ``queueber``."""
 
+from queueber.cli.bench import bench
 from queueber.cli.care import backup, recover, restore, verify
 from queueber.cli.commands import queueber
 from queueber.cli.config import config
@@ -10,7 +11,21 @@ from queueber.cli.manhole import manhole
 from queueber.cli.simulate import simulate
 from queueber.cli.stress import stress
 
-for command in (config, health, backup, restore, verify, inspect, recover, stats, check, manhole, stress, simulate):
+for command in (
+    config,
+    health,
+    backup,
+    restore,
+    verify,
+    inspect,
+    recover,
+    stats,
+    check,
+    manhole,
+    stress,
+    simulate,
+    bench,
+):
     queueber.add_command(command)
 
 

@@ -1,11 +1,11 @@
 """Many clients of one server, in one process."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 
 from queueber.cli.session import Session
 from queueber.client import Client, Queue, Tls, connect
@@ -55,7 +55,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Close all connections."""
-        await gatherResults([client.close() for client in self.clients], consumeErrors=True)
+        await together(client.close() for client in self.clients)
 
 
 def with_fleet(target: Target, queue: str | None, work: Callable[[Fleet], Awaitable[T]]) -> T:
@@ -86,6 +86,14 @@ def with_fleet(target: Target, queue: str | None, work: Callable[[Fleet], Awaita
 def started(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
     """*work*, begun, in such a way that it can be cancelled."""
     return Deferred.fromCoroutine(work)
+
+
+async def together(jobs: Iterable[Deferred[T]]) -> list[T]:
+    """The results of all *jobs*; the first error of any, as it was."""
+    try:
+        return await gatherResults(list(jobs), consumeErrors=True)
+    except FirstError as why:
+        why.subFailure.raiseException()
 
 
 def queue_for(target: Target, what: str) -> str:

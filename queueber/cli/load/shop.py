@@ -12,10 +12,10 @@ from random import Random
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from queueber.cli.load.clients import CALLS_MAX, Fleet, started
+from queueber.cli.load.clients import CALLS_MAX, Fleet, started, together
 from queueber.cli.load.ledger import Ledger
 from queueber.cli.load.show import LINE_SECONDS, Teller
 from queueber.cli.load.tally import Latency
@@ -101,7 +101,7 @@ class Shop:
         ]
         try:
             await self._open()
-            await gatherResults(producing)
+            await together(producing)
             for poll in list(self._polls):
                 poll.cancel()
             await self._wait("letting workers finish", working)
@@ -145,7 +145,7 @@ class Shop:
         now, longest = self.fleet.reactor.seconds, self.plan.max_exec * self.plan.tasks_per_worker
         began = now()
         self.teller.begin(what, longest)
-        ended = gatherResults(jobs)
+        ended = started(together(jobs))
         while not ended.called:
             await self.fleet.sleep(TICK_SECONDS)
             self.teller.at(min(longest, now() - began))
@@ -254,5 +254,5 @@ class Shop:
             found += len(batch.items)
             for item in batch.items:
                 self.ledger.found(item.contents)
-            await gatherResults([queue.remove(item.id, batch.lease) for item in batch.items])
+            await together([queue.remove(item.id, batch.lease) for item in batch.items])
         return found

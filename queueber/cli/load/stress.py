@@ -11,10 +11,10 @@ from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from queueber.cli.load.clients import Fleet, started
+from queueber.cli.load.clients import Fleet, started, together
 from queueber.cli.load.show import LINE_SECONDS, Teller
 from queueber.cli.load.tally import Latency
 from queueber.client import Batch, Queue
@@ -101,13 +101,13 @@ class Stress:
         try:
             await self._watch()
             self.counted = self.counts.copy()
-            await gatherResults(adding)
+            await together(adding)
             if pollers:
                 await self._drain()
         finally:
             self._stopping = True
             self.teller.end()
-        await gatherResults(polling)
+        await together(polling)
         self._check()
         return self
 
@@ -181,7 +181,7 @@ class Stress:
             self.polled += 1
             self.cuts[batch.deadline] += 1
             self.counts["polls"] += len(batch.items)
-            await gatherResults(list(self._finish(queue, batch)), consumeErrors=True)
+            await together(self._finish(queue, batch))
 
     def _finish(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
         """Remove what was taken, and extend its lease now and then."""

@@ -1,0 +1,67 @@
+"""``queueber bench``: how fast a server is, for the client that programs use."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from queueber.cli.arguments import seconds
+from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
+from queueber.cli.load.plot import Group, svg
+from queueber.cli.load.show import Show, table
+from queueber.cli.load.trials import Bench, Result
+from queueber.units import MS_PER_SECOND
+
+HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
+
+
+@click.command()
+@click.option(
+    "--seconds", "each", callback=seconds, default="3", show_default=True, metavar="SECONDS", help="Of each scenario."
+)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg", help="Draw the figures.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_obj
+def bench(server: Target, each: int, plot: Path | None, as_json: bool) -> None:
+    """
+    Measure a server by a few fixed scenarios.
+
+    All clients are in one process that uses Queueber's own client: what is told is what a Python program
+    could have, which is less than the server could do.  Queues whose names begin with --queue, or with one
+    that nobody has, are filled and emptied.
+    """
+    if not each:
+        raise click.BadParameter("0 is no time to measure anything.", param_hint="--seconds")
+    name = queue_for(server, "bench")
+
+    async def work(fleet: Fleet) -> list[Result]:
+        return await Bench(fleet, each / MS_PER_SECOND, Show(quiet=as_json), name).run()
+
+    results = with_fleet(server, name, work)
+    if plot is not None:
+        plot.write_text(picture(results))
+    if as_json:
+        found = [
+            {
+                "scenario": result.trial.name,
+                "items_per_second": round(result.rate, 1),
+                "latency_ms": result.latency.milliseconds(),
+            }
+            for result in results
+        ]
+        json.dump(found, sys.stdout)
+        click.echo()
+        return
+    rows = []
+    for result in results:
+        times = [f"{value:,.2f}" for value in result.latency.milliseconds().values()]
+        rows.append((result.trial.name, f"{result.rate:,.0f}", *times))
+    table("queueber bench", HEADING, rows)
+
+
+def picture(results: list[Result]) -> str:
+    """The rates and the usual latencies of all scenarios, as SVG."""
+    rates = {result.trial.name: result.rate for result in results}
+    p99 = {result.trial.name: result.latency.milliseconds()["p99"] for result in results}
+    return svg("queueber bench", [Group("items in a second", rates), Group("99 % of the calls within", p99, "ms")])
