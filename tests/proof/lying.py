@@ -66,7 +66,7 @@ class Example:
     decided: Rows | None = None
     early: list = field(factory=list)
     clients: list = field(factory=list)
-    contents: object = field(factory=lambda: itertools.count())
+    contents: object = field(factory=itertools.count)
     counts: dict = field(factory=dict)
 
     def __attrs_post_init__(self):
@@ -75,8 +75,12 @@ class Example:
         bounds = self.rng.choice((ClaimBounds(), ClaimBounds(polls=3, items=4, bytes=30)))
         self.machine = Machine(self.rng, limits, bounds, lies=self.lies)
         self.machine.submitted = self.submitted
-        self.facts = Facts(lambda: self.machine.clock.now())
+        self.facts = Facts(self.now)
         self.counts = self.facts.counts
+
+    def now(self):
+        """Queue time, as the server that runs has it."""
+        return self.machine.clock.now()
 
     # What the server decides
 
@@ -90,14 +94,19 @@ class Example:
             if any(each.items for each in deliveries):
                 self.decided.check_claim(plan, now)
             self.decided.apply(plan.writes, plan.record)
-            for each in deliveries:
-                full = len(self.decided.leases) and self.machine.limits.leased_items == TIGHT["leased_items"]
-                if not each.items and each.error is None and not full:
-                    if ready := self.decided.ready(each.waiter.queue.name, now):
-                        raise Wrong(f"a poll is told of nothing while {ready} wait")
+            self.check_empty(deliveries, now)
         except Wrong as wrong:
             # Here it would only end the simulated server.
             self.machine.bugs.append(wrong)
+
+    def check_empty(self, deliveries, now):
+        """Nobody is told of nothing while there is something."""
+        if self.machine.limits.leased_items == TIGHT["leased_items"] and self.decided.leases:
+            return
+        for each in deliveries:
+            ready = self.decided.ready(each.waiter.queue.name, now)
+            if ready and not each.items and each.error is None:
+                raise Wrong(f"a poll is told of nothing while {ready} wait")
 
     # The machine
 
@@ -198,10 +207,9 @@ class Example:
         if machine.ended is not None and not machine.disk.failed:
             raise Wrong(f"the server ended by itself: {machine.ended}")
         self.facts.count("power cut" if power else "killed")
+        # What was written may be on its way to the peer, or not.
+        self.facts.hear([client for client in self.clients if self.rng.random() < 0.5])
         for client in self.clients:
-            # What was written may be on its way to the peer, or not.
-            if self.rng.random() < 0.5:
-                client.hear()
             client.forget()
         machine.disk.dead = True
         machine.disk.power = False
@@ -225,8 +233,8 @@ class Example:
         if machine.dead:
             self.end(power=machine.disk.power)
             return
-        for client in list(self.clients):
-            client.hear()
+        self.facts.hear(self.clients)
+        for client in self.clients:
             if client.transport.gone:
                 raise Wrong("the server closed a connection")
         if machine.bugs:
@@ -342,8 +350,8 @@ class Example:
                 break
         else:
             raise Wrong("the server does not stop")
+        self.facts.hear(self.clients)
         for client in self.clients:
-            client.hear()
             client.forget()
         if machine.dead:
             self.end(power=machine.disk.power)
@@ -417,23 +425,23 @@ class Example:
 
 
 WEIGHTED = {
-    "add": 12,
-    "poll": 12,
-    "remove": 12,
-    "extend": 4,
-    "cancel": 2,
-    "drop": 2,
-    "advance": 8,
-    "work": 14,
-    "settle": 10,
-    "jump": 2,
-    "stall": 1,
-    "fail": 1,
-    "crash": 3,
-    "kill": 2,
-    "stop": 1,
+    "add": 24,
+    "poll": 24,
+    "remove": 28,
+    "extend": 14,
+    "cancel": 4,
+    "drop": 3,
+    "advance": 16,
+    "work": 28,
+    "settle": 24,
+    "jump": 4,
+    "stall": 2,
+    "fail": 2,
+    "crash": 4,
+    "kill": 3,
+    "stop": 2,
     "space": 1,
-    "quiesce": 3,
+    "quiesce": 6,
 }
 NAMES, WEIGHTS = tuple(WEIGHTED), tuple(WEIGHTED.values())
 

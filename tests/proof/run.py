@@ -48,6 +48,7 @@ class Line:
 TABLE = (
     Line("kill", "--cycles 200 --seed {seed}", "--cycles 500 --seed {seed}"),
     Line("failpoints", "--seed {seed}", "--seed {seed}", script="proof/everypoint.py"),
+    Line("lying", "--examples 2000 --seed {seed}", "--examples 20000 --seed {seed}"),
     Line("leaks", "--items 200000 --seed {seed}", "--items 1000000 --seed {seed}"),
     Line("steady", "", "--seconds {seconds} --seed {seed}", once=True),
 )
@@ -95,7 +96,7 @@ class Runner:
     def run(self, line, words):
         """Run the script of *line* with *words*; what it says is passed on."""
         command = [sys.executable, str(line.path), *words]
-        print(f"\n--- {line.path.relative_to(ROOT)} {' '.join(words)}", flush=True)
+        print(f"\n--- {line.path.name} {' '.join(words)}", flush=True)
         began, output = time.monotonic(), []
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
         with process:

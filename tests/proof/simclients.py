@@ -1,3 +1,4 @@
+# ruff: noqa: N802, N815, C901  (the transport's names; a check is a list of what may be wrong)
 """
 Clients of the simulated server, and what they may rely on.
 
@@ -71,6 +72,11 @@ class Transport(StringTransport):
     """What a socket would take."""
 
     gone = False
+    client = None
+
+    def write(self, data):
+        # Two peers hear of what was said in the order in which it was said.
+        self.client.facts.said.append((self.client, data))
 
     def abortConnection(self):
         self.gone = True
@@ -91,6 +97,7 @@ class Client:
     targets: dict = field(factory=dict)
 
     def __attrs_post_init__(self):
+        self.transport.client = self
         self.protocol = self.server.factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
         root = wire.PromisedAnswer(self.connection.bootstrap())
@@ -110,18 +117,15 @@ class Client:
         self.connection.finish(question)
         self.protocol.dataReceived(self.connection.data_to_send())
 
-    def hear(self):
+    def hear(self, data):
         """Take what has come."""
-        data = self.transport.value()
-        if data:
-            self.transport.clear()
-            for event in self.connection.receive_data(data):
-                if isinstance(event, wire.Aborted):
-                    raise Wrong(f"the server aborted: {event.reason}")
-                call = self.calls.pop(event.question, None)
-                if call is not None:
-                    self.connection.finish(event.question)
-                    self.facts.returned(call, event.outcome)
+        for event in self.connection.receive_data(data):
+            if isinstance(event, wire.Aborted):
+                raise Wrong(f"the server aborted: {event.reason}")
+            call = self.calls.pop(event.question, None)
+            if call is not None:
+                self.connection.finish(event.question)
+                self.facts.returned(call, event.outcome)
 
     def lose(self, *, politely):
         """The connection is gone; nothing that was on its way is heard."""
@@ -150,6 +154,15 @@ class Facts:
     """A read has failed: a poll may have been answered with that."""
 
     counts: dict = field(factory=dict)
+    said: list = field(factory=list)
+    """What the server has said to whom, and they have not heard yet."""
+
+    def hear(self, clients):
+        """What was said to *clients* arrives; what was said to others is lost."""
+        said, self.said = self.said, []
+        for client, data in said:
+            if client in clients:
+                client.hear(data)
 
     def count(self, what):
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -157,7 +170,9 @@ class Facts:
     # Calls
 
     def adding(self, queue, specified, delays):
-        facts = [ItemFact(contents, queue, delay, self.now()) for contents, delay in zip(specified, delays, strict=True)]
+        facts = [
+            ItemFact(contents, queue, delay, self.now()) for contents, delay in zip(specified, delays, strict=True)
+        ]
         for fact in facts:
             fact.siblings = facts
             self.items[fact.contents] = fact

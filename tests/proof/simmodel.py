@@ -1,3 +1,4 @@
+# ruff: noqa: C901, PLR0912  (a case for each kind of write)
 """
 What should be in the rows: the obvious queue, fed with every plan when it is made and with every batch that survived.
 
@@ -46,7 +47,9 @@ class Rows:
                     self._take(write.record.queue, key)
                 self.leases[write.id] = write.record
             elif isinstance(write, DeleteLease):
-                gone = self.leases.pop(write.id)
+                gone = self.leases.pop(write.id, None)
+                if gone is None:
+                    raise Wrong(f"a plan deletes the lease {write.id.hex()}, which is not there")
                 for key in gone.keys:
                     if (gone.queue, key) in self.items:
                         insort(self.free[gone.queue], key)

@@ -1,3 +1,4 @@
+# ruff: noqa: N802, PLW0108  (the reactor's names; functions in the place of methods)
 """
 A machine, its clocks, and a server on it: all of the server's own parts on a disk, threads and time that are simulated.
 
@@ -25,7 +26,7 @@ from queueber.server.committer import Committer
 from queueber.server.ids import RandomIds
 from queueber.server.reserve import Space
 from queueber.server.settings import Settings
-from queueber.store import Durability, Encoding, directory, rocks, synced
+from queueber.store import Durability, Encoding, directory, kv, rocks, synced
 from queueber.store.keyvalue import KeyValueStore
 
 ROOMY = Space(10**12, 10**12)
@@ -42,6 +43,7 @@ class Job:
 
     done: Deferred
     what: object
+    name: str
     result: object = None
 
 
@@ -67,7 +69,7 @@ class Pool:
         return len(self.jobs)
 
     def run(self, function, *args, **kwargs):
-        job = Job(Deferred(), lambda: function(*args, **kwargs))
+        job = Job(Deferred(), lambda: function(*args, **kwargs), getattr(function, "__name__", ""))
         self.jobs.append(job)
         return job.done
 
@@ -77,12 +79,14 @@ class Pool:
     def work(self):
         """One thread does its job."""
         if self.jobs:
-            job = self.jobs.pop(self.rng.randrange(min(len(self.jobs), self.workers)))
-            try:
-                job.result = job.what()
-            except Exception:  # noqa: BLE001  (as a pool does)
-                job.result = Failure()
-            self.over.append(job)
+            self._do(self.jobs.pop(self.rng.randrange(min(len(self.jobs), self.workers))))
+
+    def _do(self, job):
+        try:
+            job.result = job.what()
+        except Exception:  # noqa: BLE001  (as a pool does)
+            job.result = Failure()
+        self.over.append(job)
 
     def deliver(self):
         """The reactor hears of one job."""
@@ -91,9 +95,9 @@ class Pool:
             job.done.callback(job.result)
 
     def meanwhile(self):
-        """Another thread does a job while one syncs."""
-        if self.jobs and self.rng.random() < 0.5:
-            self.work()
+        """Another thread reads while one syncs.  (What waits for a lock would wait for ever: there is one thread.)"""
+        if self.jobs and self.jobs[0].name in ("scan", "_read") and self.rng.random() < 0.7:
+            self._do(self.jobs.pop(0))
 
 
 class Reactor(Clock):
@@ -263,6 +267,11 @@ _COMMIT, _SUBMIT = KeyValueStore.commit, Committer.submit
 _NOWHERE = type("Inert", (), {"__getattr__": lambda self, _: lambda *_, **__: None})()
 
 
+def _through(method):
+    """A function, so that it is given the object whose method it stands for."""
+    return lambda *args: method(*args)
+
+
 def on(machine):
     """Everything that looks for a system finds *machine*, inside the block."""
     stack = ExitStack()
@@ -279,6 +288,7 @@ def on(machine):
         (directory, "fcntl", simdisk.SIM_FCNTL),
         (directory, "shutil", simdisk.SIM_SHUTIL),
         (synced, "os", sim_os),
+        (kv, "sleep", lambda _: None),
         (assembly, "end_process", machine.end_process),
         (assembly, "RandomIds", machine.new_ids),
         (assembly, "space_of", lambda _: machine.space),
@@ -291,7 +301,7 @@ def on(machine):
         (service, "unflushed_bytes", lambda _: 0),
         (service, "within_descriptors", lambda limits, _: limits),
         (service, "QueueClock", machine.new_clock),
-        (KeyValueStore, "commit", lambda store, writes, mark: machine.committing(store, writes, mark)),
+        (KeyValueStore, "commit", _through(machine.committing)),
         (Committer, "submit", submit),
     ):
         stack.enter_context(patch.object(module, name, value))

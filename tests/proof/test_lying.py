@@ -1,0 +1,31 @@
+"""A slice of the lying disk, and that it would be found out."""
+
+import lying
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_nothing_is_lost_whatever_the_disk_may_do():
+    wrong = {number: lying.play(f"slice {number}", lying.steps_of("slice", number))[0] for number in range(80)}
+    assert {number: why for number, why in wrong.items() if why} == {}
+
+
+def test_a_disk_that_says_it_has_synced_and_has_not_is_found_out():
+    wrong = [lying.play(f"lie {number}", lying.steps_of("lie", number), lies=1.0)[0] for number in range(10)]
+    assert sum(why is not None for why in wrong) >= 3
+
+
+def test_an_example_is_the_same_again():
+    steps = lying.steps_of("same", 1)
+    first, again = (lying.play("same 1", steps)[1].counts for _ in range(2))
+    assert first == again
+    assert first["added"] > 0
+
+
+def test_a_failing_example_is_made_smaller():
+    number = next(n for n in range(50) if lying.play(f"lie {n}", lying.steps_of("lie", n), lies=1.0)[0])
+    steps = lying.steps_of("lie", number)
+    few = lying.smaller(f"lie {number}", steps, lies=1.0)
+    assert len(few) < len(steps) // 2
+    assert lying.play(f"lie {number}", few, lies=1.0)[0]
