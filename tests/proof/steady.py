@@ -1,0 +1,108 @@
+"""
+The same load for hours: do memory, descriptors, bytes on disk or the time that a poll takes creep up?
+
+A line is fitted through what is measured after the first quarter.  Slopes are
+told with what they come to in a day; it is a failure if what they come to
+within the run is more than noise.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from attrs import frozen
+from serverhost import Host
+from tally import Tally, command_line
+from through import Measures, put_through
+
+ITEMS_PER_SAMPLE = 4_000
+SETTLE_SECONDS = 0.5
+SAMPLES_MIN = 12
+
+# How much each may grow within the run.
+GROWTH_MAX = {"rss_mib": 20.0, "descriptors": 8.0, "threads": 0.5, "disk_mib": 150.0}
+P99_FACTOR_MAX = 2.0
+P99_SECONDS_MAX = 0.05
+"""Shorter than this it may well have doubled: the machine has other things to do."""
+
+
+@frozen
+class Sample:
+    """One moment."""
+
+    at: float
+    measures: Measures
+    p99: float
+
+
+def slope(points):
+    """That of the line through (x, y) *points* with the least squares."""
+    count = len(points)
+    mean_x, mean_y = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
+    over = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / over if over else 0.0
+
+
+async def watch(server, data, seconds, seed):
+    """Samples under load for so long."""
+    port, began, samples = server.port(), time.monotonic(), []
+    while time.monotonic() < began + seconds or len(samples) < SAMPLES_MIN:
+        took = sorted(await put_through(port, ITEMS_PER_SAMPLE, f"{seed}-{len(samples)}"))
+        await asyncio.sleep(SETTLE_SECONDS)
+        samples.append(Sample(time.monotonic() - began, Measures.of(server.pid, data), took[len(took) * 99 // 100]))
+    return samples
+
+
+def judge(samples):
+    """The lines of a report, and what is wrong."""
+    late = samples[len(samples) // 4 :]
+    span = late[-1].at - late[0].at
+    lines, wrong = [], []
+    for name, most in GROWTH_MAX.items():
+        points = [(each.at, getattr(each.measures, name)) for each in late]
+        rate = slope(points)
+        line = (
+            f"{name}: {points[0][1]:,.1f} to {points[-1][1]:,.1f}, slope {rate * 3_600:+,.3f} an hour,"
+            f" {rate * 86_400:+,.1f} a day"
+        )
+        lines.append(line)
+        if rate * span > most:
+            wrong.append(line)
+    third = max(1, len(late) // 3)
+    first, last = (sorted(each.p99 for each in part)[third // 2] for part in (late[:third], late[-third:]))
+    line = f"p99 of a poll: {first * 1e3:.1f} ms in the first third, {last * 1e3:.1f} ms in the last"
+    lines.append(line)
+    if last > max(P99_FACTOR_MAX * first, P99_SECONDS_MAX):
+        wrong.append(line)
+    return lines, wrong
+
+
+def run(seconds, seed):
+    """The tally."""
+    tally = Tally("steady", "samples")
+    with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-steady-") as scratch:
+        data = Path(scratch) / "data"
+        server = host.start(data, Path(scratch) / "log")
+        samples = asyncio.run(watch(server, data, seconds, seed))
+        server.stop()
+    lines, wrong = judge(samples)
+    print(f"{len(samples) * ITEMS_PER_SAMPLE:,} items in {samples[-1].at:,.0f} s", *lines, sep="\n")
+    tally.n = len(samples)
+    tally.failures += wrong
+    return tally
+
+
+def main():
+    """The status."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    return run(asked.seconds, asked.seed).end(command_line())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
