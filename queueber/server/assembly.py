@@ -22,6 +22,7 @@ from queueber.server.control import ControlFactory, control_beside
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.inside import Inside
+from queueber.server.intake import Turns
 from queueber.server.load import Lag, looking_at_lag
 from queueber.server.methods import Methods
 from queueber.server.patience import looking
@@ -94,7 +95,7 @@ def assemble(
     dispatcher.committer = committer
     methods = Methods(broker, committer, dispatcher, clock, limits)
     connections = Connections(limits, reactor.seconds, broker.limit_hits)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits)
+    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor))
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
     marks = _marking(reactor, store, pool, log)

@@ -56,7 +56,12 @@ class Committer:
 
     _window_seconds: float = 0.0
 
-    _pending: deque[tuple[Plan[Any], Callable[[Any], None]]] = field(factory=deque, init=False)
+    _pending: deque[tuple[Plan[Any], Callable[[Any], None], int]] = field(factory=deque, init=False)
+    """With what it is counted for."""
+
+    _extended: set[LeaseId] = field(factory=set, init=False)
+    """The leases whose records the pending plans will write, however often they are extended."""
+
     pending_bytes: int = field(default=0, init=False)
     """What the plans that wait for the disk take: contents, and the rows beside them."""
 
@@ -76,8 +81,15 @@ class Committer:
         if not plan.writes and self._flying is None and not self._pending:
             speak(plan.reply)
             return
-        self._pending.append((plan, speak))
-        self.pending_bytes += plan.size + self._limits.item_overhead * len(plan.writes)
+        size = self._limits.item_overhead * len(plan.writes)
+        write = _only_lease(plan)
+        if write is None:
+            size += plan.size
+        elif write.id not in self._extended:
+            self._extended.add(write.id)
+            size += plan.size
+        self._pending.append((plan, speak, size))
+        self.pending_bytes += size
         self.wake()
 
     def wake(self) -> None:
@@ -107,11 +119,12 @@ class Committer:
         batch = []
         rows = size = 0
         while self._pending and rows < self._limits.commit_rows and size < self._limits.commit_bytes:
-            plan, _ = entry = self._pending.popleft()
-            batch.append(entry)
+            plan, speak, counted = self._pending.popleft()
+            batch.append((plan, speak))
             rows += len(plan.writes)
-            size += plan.size
-        self.pending_bytes -= size + self._limits.item_overhead * rows
+            size += counted
+        self.pending_bytes -= size
+        self._extended.clear()
         return batch
 
     def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:
@@ -187,13 +200,21 @@ def _reason(failure: Failure) -> BaseException:
     return failure.value or RuntimeError("no reason was given")
 
 
+def _only_lease(plan: Plan[Any]) -> PutLease | None:
+    """The lease's record that is all that *plan* writes, if it is: an extension."""
+    if len(plan.writes) == 1 and type(write := plan.writes[0]) is PutLease:
+        return write
+    return None
+
+
 def _rows(batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> list[Write]:
     """All writes in order, and of each queue's and each extended lease's records the last."""
     writes: list[Write] = []
     records: dict[QueueNumber, QueueRecord] = {}
     extended: dict[LeaseId, int] = {}
     for plan, _ in batch:
-        if len(plan.writes) == 1 and type(write := plan.writes[0]) is PutLease:
+        write = _only_lease(plan)
+        if write is not None:
             # A lease extended a thousand times is written once; its record is as long as it has items.
             at = extended.setdefault(write.id, len(writes))
             writes[at : at + 1] = [write]

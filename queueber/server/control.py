@@ -37,7 +37,15 @@ def control_factory(public: RpcFactory, admin: AdminMethods) -> ControlFactory:
     """What serves *admin* beside *public*, with all else in common."""
     # It stands where the ordinary methods do, and does for a connection what they do.
     methods = cast(Methods, admin)
-    return ControlFactory(public.broker, methods, public.dispatcher, public.outbox, public.connections, public.limits)
+    return ControlFactory(
+        public.broker,
+        methods,
+        public.dispatcher,
+        public.outbox,
+        public.connections,
+        public.limits,
+        public.turns,
+    )
 
 
 def control_beside(

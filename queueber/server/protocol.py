@@ -17,8 +17,10 @@ from queueber import wire
 from queueber.broker import Broker, Queue, Waiter
 from queueber.errors import Kind, RemoteProtocolError
 from queueber.limits import Limits
+from queueber.server.acknowledged import acknowledged
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
+from queueber.server.intake import Intake, Turns
 from queueber.server.keepalive import keep_alive
 from queueber.server.methods import Methods
 from queueber.server.patience import ACTIVITY, FIRST_MESSAGE, PROGRESS, WHOLE_MESSAGE
@@ -66,8 +68,10 @@ class RpcProtocol(Protocol):
         )
         self._waiters: dict[wire.AnswerId, Waiter] = {}
         self._replies: Replies
+        self._intake: Intake
         self._heard = self._spoken = False
         self._begun = self._held = 0
+        self._acknowledged: int | None = None
         self._lost = False
         self._closing = False
         self._paused = False
@@ -82,11 +86,17 @@ class RpcProtocol(Protocol):
             transport.setTcpNoDelay(True)
         keep_alive(transport)
         self._replies = Replies(transport, self._replies_moved)
+        self._intake = Intake(transport, self._server.turns, self._carry_out)
         self._server.connections.patience.expect(self, FIRST_MESSAGE)
 
     def dataReceived(self, data: bytes) -> None:
-        """Carry out what the peer asks for."""
+        """Carry out what the peer asks for, now or when it is its turn."""
         self._heard = True
+        self._intake.received(data)
+        if self._intake:
+            self._account()
+
+    def _carry_out(self, data: bytes) -> None:
         try:
             for event in self._connection.receive_data(data):
                 self._handle(event)
@@ -128,8 +138,8 @@ class RpcProtocol(Protocol):
 
     def overdue(self, limit: str) -> None:
         """The peer has kept us waiting for longer than *limit*."""
-        if limit == ACTIVITY and self._connection.stats().unanswered:
-            self._server.connections.patience.expect(self, ACTIVITY)
+        if self._is_excused(limit):
+            self._server.connections.patience.expect(self, limit)
             return
         self._server.connections.hit(limit)
         reason = f"{OVERDUE[limit]} {quantity(getattr(self._server.limits, limit), Unit.MS)} ({limit})"
@@ -137,6 +147,13 @@ class RpcProtocol(Protocol):
         if limit == PROGRESS or (not self._heard and ISSLTransport.providedBy(self.transport)):
             # A TLS connection that was not even agreed upon could only be ended by its peer.
             self.cut()
+
+    def _is_excused(self, limit: str) -> bool:
+        """Whether it is rather us who keep the peer waiting, or it does move, only slowly."""
+        if limit == PROGRESS:
+            before, self._acknowledged = self._acknowledged, acknowledged(self.transport)
+            return before is not None and self._acknowledged is not None and self._acknowledged > before
+        return bool(self._intake) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
 
     def evict(self) -> None:
         """Make room: all connections together hold too much, and this one the most."""
@@ -158,6 +175,7 @@ class RpcProtocol(Protocol):
         self.send()
         self._give_up_polls()
         self._server.connections.patience.forget(self)
+        self._acknowledged = acknowledged(self.transport)
         self._server.connections.patience.expect(self, PROGRESS)
         self._replies.end()
 
@@ -178,6 +196,7 @@ class RpcProtocol(Protocol):
         self._server.broker.polls.resume(self)
         # Connections come and go by the thousand, each with half a message of megabytes if its peer likes.
         self._connection.end()
+        self._intake.forget()
         self._replies.forget()
 
     def _give_up_polls(self) -> None:
@@ -245,7 +264,7 @@ class RpcProtocol(Protocol):
 
     def _account(self) -> None:
         """Tell what is held for the peer."""
-        held = self._begun + self._replies.unsent + self._connection.tables_bytes
+        held = len(self._intake) + self._begun + self._replies.held + self._connection.tables_bytes
         if held != self._held:
             self._held = held
             self._server.connections.buffers.hold(self, held)
@@ -256,6 +275,7 @@ class RpcProtocol(Protocol):
         """The peer has taken some, or is behind from now on."""
         patience, replies = self._server.connections.patience, self._replies
         if replies.full or self._closing:
+            self._acknowledged = acknowledged(self.transport)
             patience.expect(self, PROGRESS)
         else:
             patience.content(self, PROGRESS)
@@ -269,16 +289,14 @@ class RpcProtocol(Protocol):
         self._paused = True
         # It is us who do not read on.
         self._server.connections.patience.content(self, WHOLE_MESSAGE)
-        transport: Any = self.transport
-        transport.pauseProducing()
+        self._intake.hold()
         self._server.broker.polls.pause(self)
 
     def _go_on(self) -> None:
         self._paused = False
         if self._begun and not self._closing:
             self._server.connections.patience.expect(self, WHOLE_MESSAGE)
-        transport: Any = self.transport
-        transport.resumeProducing()
+        self._intake.release()
         self._server.broker.polls.resume(self)
         self._server.dispatcher.committer.wake()
 
@@ -293,6 +311,7 @@ class RpcFactory(Factory):
     outbox: Outbox
     connections: Connections
     limits: Limits
+    turns: Turns
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:

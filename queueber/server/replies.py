@@ -34,6 +34,11 @@ class Replies:
 
         transport.registerProducer(self, True)
 
+    @property
+    def held(self) -> int:
+        """Bytes that are held for the peer: those that wait here, and what a transport that is full may hold."""
+        return self.unsent + 2 * CHUNK if self.full else self.unsent
+
     def write(self, data: bytes) -> None:
         """Send *data* as soon as the peer takes it."""
         if not self.full and len(data) <= CHUNK:

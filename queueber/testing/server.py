@@ -15,6 +15,7 @@ from queueber.server.committer import Committer
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
+from queueber.server.intake import Turns
 from queueber.server.methods import Methods
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory, RpcProtocol
@@ -85,7 +86,13 @@ class InProcessServer:
         self.methods = Methods(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
         self.connections = Connections(self.limits, self.reactor.seconds, self.broker.limit_hits)
         self.factory = RpcFactory(
-            self.broker, self.methods, self.dispatcher, self.outbox, self.connections, self.limits
+            self.broker,
+            self.methods,
+            self.dispatcher,
+            self.outbox,
+            self.connections,
+            self.limits,
+            Turns(self.reactor),
         )
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
 
