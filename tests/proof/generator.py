@@ -37,7 +37,7 @@ class Generator:
     """Nobody vanishes: then more can be said of the rest."""
 
     long_span: float = 4.0
-    """Of the leases that outlast a crash, and about how long a drain takes."""
+    """Of the leases that outlast a crash; nothing takes longer, and about so long takes a drain."""
 
     added: int = 0
     removed: int = 0
@@ -54,7 +54,10 @@ class Generator:
             while len(calls) < window:
                 count = self.random.choice((1, 1, 1, 2, 3, 10))
                 contents = [self._contents() for _ in range(count)]
-                delays = [0.0 if self.random.random() < 0.5 else _of(self.random, DELAYS) for _ in range(count)]
+                delays = [
+                    0.0 if self.random.random() < 0.5 else min(_of(self.random, DELAYS), self.long_span)
+                    for _ in range(count)
+                ]
                 if self.random.random() < 0.01:
                     delays[-1] = 11 * 366 * 86_400.0  # longer than may be: nothing of it must be there
                 calls.add(client.add(contents, delays))
@@ -66,7 +69,7 @@ class Generator:
     async def work(self, client):
         """Takes, and removes what it takes."""
         while True:
-            taken = await self._take(client, 10, self.random.choice((0.5, 1.0, 2.0)), 3.0)
+            taken = await self._take(client, 10, min(self.random.choice((0.5, 1.0, 2.0)), self.long_span), 3.0)
             await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
 
     async def linger(self, client):
@@ -169,7 +172,7 @@ class Generator:
         """Take out and remove whatever there is, until there can be nothing left."""
         clients = [await Client.connect(port, self.history, queue) for queue in QUEUES]
         end = max((each.ended + each.span for each in self.history.of(Poll) if each.span < 60), default=0)
-        end = max(end, time.monotonic()) + max(delay for _, _, delay in DELAYS) + 1.0
+        end = max(end, time.monotonic()) + min(max(delay for _, _, delay in DELAYS), self.long_span) + 0.5
         await asyncio.gather(*[self._drain(each, end) for each in clients])
         self.history.drained = time.monotonic()
         for client in clients:

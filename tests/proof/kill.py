@@ -87,8 +87,8 @@ def parsed():
     return parser.parse_args()
 
 
-def run(cycles, seed, keep, **habits):
-    """The tally of so many cycles."""
+def run(cycles, seed, keep, options=(), **habits):
+    """The tally of so many cycles of servers with these options."""
     tally, calls, items, unknown_calls, recovered, duplicates = Tally("kill"), 0, 0, 0, 0, 0
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-kill-") as scratch:
         for number, at in enumerate(range(0, cycles, CYCLES_PER_EPOCH)):
@@ -97,7 +97,7 @@ def run(cycles, seed, keep, **habits):
             count = min(CYCLES_PER_EPOCH, cycles - at)
             try:
                 findings, history, unknown = asyncio.run(
-                    epoch(host, place, Random(f"{seed}-{number}"), count, tally, **habits)
+                    epoch(host, place, Random(f"{seed}-{number}"), count, tally, options, **habits)
                 )
             except Failed as why:
                 tally.count([f"epoch {number}: {why}"])

@@ -54,8 +54,13 @@ def test_every_failpoint_is_reached(tmp_path):
 
 
 def test_nothing_is_lost_when_the_server_is_killed(tmp_path):
-    tally = kill.run(3, 11, tmp_path / "keep", long_span=1.0)
+    tally = kill.run(3, 11, tmp_path / "keep", long_span=0.6)
     assert (tally.failures, tally.n + tally.voids) == ([], 3)
+
+
+def test_a_server_that_forgets_is_found_out(tmp_path):
+    tally = kill.run(2, 12, tmp_path / "keep", ["--durability=none"], long_span=0.5)
+    assert "lost: item" in str(tally.failures)
 
 
 def test_nothing_is_lost_when_it_is_killed_at_a_point(tmp_path):
