@@ -133,6 +133,8 @@ class Example:
             machine.disk.crash_in = None
             machine.disk.fails.clear()
             if machine.up is not None and not machine.dead:
+                if machine.disk.failed:
+                    raise Wrong(f"the server starts although {machine.disk.failed} failed")
                 break
             if not machine.disk.dead and not machine.disk.failed:
                 raise Wrong("the server does not start")
@@ -198,7 +200,10 @@ class Example:
 
     def jump(self):
         """Somebody sets the clock."""
+        before = self.machine.clock and self.machine.clock.now()
         self.machine.wall_offset = max(0.0, self.machine.wall_offset + self.rng.choice(JUMPS))
+        if self.machine.clock and self.machine.clock.now() != before:
+            raise Wrong("the wall clock moves queue time")
         self.facts.count("wall clock set")
 
     def end(self, *, power):
@@ -233,6 +238,8 @@ class Example:
         if machine.dead:
             self.end(power=machine.disk.power)
             return
+        if machine.disk.failed & {"write", "sync"}:
+            raise Wrong(f"the server goes on although {machine.disk.failed} failed")
         self.facts.hear(self.clients)
         for client in self.clients:
             if client.transport.gone:

@@ -9,7 +9,8 @@ What it may do, and why that is what a real one may do:
   and read as zeros; the store has one unsynced batch at a time, so that nothing may follow from it.
 * When a process dies and the machine does not, everything that was written is still in the page cache.  It is no safer
   for that: only what recovery syncs is.
-* A sync that failed has written any part of it, and nobody knows which.
+* A sync that failed has written any part of it, nobody knows which, and what it has not written is not written by the
+  next sync either, which succeeds all the same.
 * Of a small file, each write since its last sync is kept, dropped or torn, by itself; names change in order, as in a
   journal, up to any point; a sync of a file does not sync its name.
 
@@ -45,6 +46,9 @@ class Batch:
 
     note: object = None
     """What the model knows of it."""
+
+    dropped: bool = False
+    """A sync of it has failed, and the system has let go of it: no later sync writes it."""
 
 
 @define(eq=False)
@@ -82,6 +86,8 @@ class Log:
     def crash(self, kept):
         """Go on with what was synced and, of the rest, what *kept* chooses."""
         for batch in self.batches[: self.synced]:
+            if batch.dropped:
+                continue
             for key, value in batch.writes:
                 if value is None:
                     self.base.pop(key, None)
@@ -89,7 +95,7 @@ class Log:
                     self.base[key] = value
             self.base_number = batch.last
             self.base_notes.append(batch.note)
-        self.batches = kept(self.batches[self.synced :])
+        self.batches = kept([batch for batch in self.batches[self.synced :] if not batch.dropped])
         self.synced = 0
         self.rows, self.keys = dict(self.base), sorted(self.base)
         for batch in self.batches:
@@ -289,7 +295,7 @@ class SimPath:
     def mkdir(self, mode=0o777):
         if self.disk.there:
             raise FileExistsError(errno.EEXIST, "exists", str(self))
-        self.disk.point("file")
+        _may_fail(self.disk, self)
         self.disk.there = True
 
     def chmod(self, mode):
@@ -480,13 +486,18 @@ class SimDB:
         covered = len(log.batches)
         disk.meanwhile()
         if failed:
+            for batch in log.batches[log.synced :]:
+                batch.dropped = disk.rng.random() < 0.5
             raise EngineIOError("IO error: injected into a sync")
         if not disk.lies or disk.rng.random() >= disk.lies:
             log.synced = max(log.synced, covered)
         disk.syncs += 1
         disk.point()
 
-    flush = sync
+    def flush(self):
+        """Into a table file.  A failure of that is no failure of the log, which has it all."""
+        self.disk.point()
+        self.log.synced = max(self.log.synced, len(self.log.batches)) if not self.disk.lies else self.log.synced
 
     def sequence(self):
         return self.log.number

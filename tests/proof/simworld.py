@@ -183,9 +183,13 @@ class Machine:
         return self.boots.to_bytes(16, "big")
 
     def advance(self, seconds):
-        """Time passes while the server runs."""
+        """Time passes while the server runs, and for nothing in it more or less."""
+        before = self.clock.now()
         self.time += seconds
         self.reactor.advance(seconds)
+        passed = self.clock.now() - before
+        if abs(passed - seconds * 1e3) > 2:
+            raise Wrong(f"{passed} ms of queue time in {seconds} s")
 
     # Processes
 
