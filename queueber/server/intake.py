@@ -21,7 +21,7 @@ SHARE = 8 * KIB
 """Bytes of one peer's that are carried out before it is somebody else's turn: some eighty calls, 3 ms."""
 
 TURN = 64 * KIB
-"""Bytes of long reads that one turn carries out: a whole read, so that a peer that is busy alone never waits in line."""
+"""Bytes of long reads that one turn carries out: a whole read, so that a peer that is busy alone never waits."""
 
 
 @define(eq=False)
