@@ -49,6 +49,8 @@ TABLE = (
     Line("kill", "--cycles 200 --seed {seed}", "--cycles 500 --seed {seed}"),
     Line("failpoints", "--seed {seed}", "--seed {seed}", script="proof/everypoint.py"),
     Line("lying", "--examples 2000 --seed {seed}", "--examples 20000 --seed {seed}"),
+    Line("powercut", "--cycles 60 --seed {seed}", "--cycles 150 --seed {seed}"),
+    Line("filedamage", "--seed {seed}", "--seed {seed} --flips 6000 --zeros 1500 --manifest"),
     Line("leaks", "--items 200000 --seed {seed}", "--items 1000000 --seed {seed}"),
     Line("steady", "", "--seconds {seconds} --seed {seed}", once=True),
 )

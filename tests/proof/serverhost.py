@@ -110,17 +110,23 @@ class Host:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, data, log, *options, failpoint=None, passes=None):
-        """A server on *data*; it dies at the failpoint (point, count), or notes in the file *passes* what it passes."""
+    def start(self, data, log, *options, failpoint=None, passes=None, boot=None):
+        """
+        A server on *data*; it dies at the failpoint (point, count), or notes in the file *passes* what it passes.
+
+        The file *boot* says which boot of the machine this is, if it is to be another.
+        """
         log.touch()
         begin = log.stat().st_size
         options = [f"--data-dir={data}", "--listen=127.0.0.1:0", *options]
-        told = self.ask(options=options, log=str(log), failpoint=failpoint, passes=passes and str(passes))
+        told = self.ask(
+            options=options, log=str(log), failpoint=failpoint, passes=passes and str(passes), boot=boot and str(boot)
+        )
         self.servers.append(Server(self, told["pid"], log, begin))
         return self.servers[-1]
 
 
-def serve(options, log, failpoint, passes):
+def serve(options, log, failpoint, passes, boot):
     """In the child: become a server."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor in (1, 2):
@@ -129,6 +135,10 @@ def serve(options, log, failpoint, passes):
     import failpoints  # noqa: PLC0415
     from twisted.scripts.twistd import run  # noqa: PLC0415
 
+    from queueber.server import clock  # noqa: PLC0415
+
+    if boot is not None:
+        clock._BOOT_ID = Path(boot)
     if failpoint is not None:
         failpoints.kill_at(*failpoint)
     elif passes is not None:
@@ -154,7 +164,7 @@ def main():
         pid = os.fork()
         if not pid:
             try:
-                serve(words["options"], words["log"], words["failpoint"], words["passes"])
+                serve(words["options"], words["log"], words["failpoint"], words["passes"], words["boot"])
                 sys.stdout.flush()
             except SystemExit as end:
                 os._exit(end.code if isinstance(end.code, int) else int(bool(end.code)))

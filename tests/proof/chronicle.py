@@ -1,0 +1,192 @@
+"""Small histories of a store, with what it held after each commit: what damage to its files is judged by."""
+
+import hashlib
+import os
+import pickle
+import shutil
+import signal
+from multiprocessing import Pipe
+from pathlib import Path
+from random import Random
+
+from attrs import define, field, frozen
+
+from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
+from queueber.errors import StorageError
+from queueber.store import open_store
+from queueber.store.tuning import Tuning
+from queueber.units import WallMs
+
+TUNING = Tuning(parallelism=1, background_jobs=2, open_files=20)
+BOOT = b"b" * 16
+PATIENCE_SECONDS = 20
+
+
+@frozen
+class Chronicle:
+    """A data directory as a killed server leaves it, and what it has been."""
+
+    path: Path
+    states: list[str]
+    """A digest of all that was there, after each commit."""
+
+    noted: int
+    """The commit up to which the log was noted to be on disk."""
+
+    log_ends: list[int]
+    """How long the newest log was after each commit; empty if there were several."""
+
+    older: Path | None
+    """The directory in the middle of it."""
+
+
+def digest(store):
+    """Of everything in *store*, contents included."""
+    found = store.recover()
+    rows = [sorted(map(repr, found.queues)), sorted(map(repr, found.leases)), repr(found.mark)]
+    for queue in found.queues:
+        scan = store.scan(queue.number, LOWEST, items_max=1 << 30, bytes_max=1 << 60)
+        rows += [(each.key, each.contents, each.added_at, each.attempts) for each in scan.items]
+    return hashlib.sha256(repr(rows).encode()).hexdigest()
+
+
+@define
+class _Author:
+    """Writes at random: adds, removes, leases and their ends."""
+
+    random: Random
+    sizes: tuple[int, ...]
+    items: list = field(factory=list)
+    leases: list = field(factory=list)
+    added: int = 0
+    removed: int = 0
+    clock: int = 1_000
+
+    def commit(self, store):
+        """One more commit."""
+        writes, queue, draw = [], QueueNumber(1), self.random
+        self.clock += draw.randrange(1, 50)
+        for _ in range(draw.randrange(1, 4)):
+            self.added += 1
+            key = Key(WallMs(self.clock), ItemId(self.added.to_bytes(16, "big")))
+            self.items.append(key)
+            writes.append(PutItem(queue, Item(key, draw.randbytes(draw.choice(self.sizes)), WallMs(self.clock), 0)))
+        if draw.random() < 0.3:
+            gone = self.items.pop(draw.randrange(len(self.items)))
+            self.removed += 1
+            writes.append(DeleteItem(queue, gone))
+        if draw.random() < 0.3:
+            lease = LeaseId(draw.randbytes(16))
+            self.leases.append(lease)
+            writes.append(PutLease(lease, LeaseRecord(queue, WallMs(self.clock + 9), tuple(self.items[-2:]))))
+        if self.leases and draw.random() < 0.2:
+            writes.append(DeleteLease(self.leases.pop(0)))
+        writes.append(PutQueue(QueueRecord(queue, "mail", self.added, self.removed, LOWEST)))
+        store.commit(writes, TimeMark(BOOT, self.clock, WallMs(self.clock)))
+
+
+def write(folder, seed, *, commits, sizes=(10, 80, 300), noted=None, flushes=()):
+    """A `Chronicle` in *folder*: so many *commits*, the last *noted* one, tables made after some of them."""
+    path = folder / "live"
+    store = open_store(path, tuning=TUNING)
+    author, states, ends = _Author(Random(seed), sizes), [], []
+    noted = commits if noted is None else noted
+    older = folder / "older" if flushes else None
+    for number in range(1, commits + 1):
+        author.commit(store)
+        states.append(digest(store))
+        if number == noted:
+            store.note_synced()
+        if number in flushes:
+            store.make_room()
+        ends.append(sum(log.stat().st_size for log in (path / "db").glob("*.log")))
+        if older and number == commits // 2:
+            shutil.copytree(path, older)
+    shutil.copytree(path, folder / "data")
+    return Chronicle(folder / "data", states, noted, [] if flushes else ends, older)
+
+
+def apart(work):
+    """
+    What *work* gives, in a process of its own: RocksDB may end or never end, and its threads would not survive a fork.
+
+    A tuple: `("gave", value)`, `("refused", text)`, or `("died", how)`.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reading)
+        signal.alarm(PATIENCE_SECONDS)
+        try:
+            said = ("gave", work())
+        except StorageError as error:
+            said = ("refused", str(error))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
+            said = ("died", f"{type(error).__name__}: {error}")
+        with open(writing, "wb") as out:  # noqa: PTH123 - a descriptor
+            pickle.dump(said, out)
+        os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as said:  # noqa: PTH123
+        told = said.read()
+    _, status = os.waitpid(child, 0)
+    return pickle.loads(told) if told else ("died", f"status {status}")
+
+
+class Opener:
+    """Opens directories in another process, which it replaces when that dies or never ends, and after some time."""
+
+    CASES = 100
+
+    def __init__(self):
+        self._child = self._line = None
+        self._cases = 0
+
+    def opened(self, path, boot_id=BOOT):
+        """A digest of what is in *path*, which is not opened again, or why there is none; as `apart` tells it."""
+        if self._child is None:
+            self._start()
+        self._line.send((path, boot_id))
+        try:
+            told = self._line.recv() if self._line.poll(PATIENCE_SECONDS) else ("died", "it does not come to an end")
+        except EOFError:
+            told = ("died", "without a word")
+        self._cases += 1
+        if told[0] == "died" or self._cases >= self.CASES:
+            self.end()
+        return told
+
+    def _start(self):
+        self._line, line = Pipe()
+        self._child, self._cases = os.fork(), 0
+        if not self._child:
+            self._line.close()
+            try:
+                open_all(line)
+            finally:
+                os._exit(0)  # nothing of the parent's is the child's to clean up
+        line.close()
+
+    def end(self):
+        """Let go of the process."""
+        if self._child is not None:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+            self._line.close()
+            self._child = None
+
+
+def open_all(line):
+    """What the other process does."""
+    kept = []  # closing them would take longer than all the rest
+    while True:
+        path, boot_id = line.recv()
+        try:
+            store = open_store(path, tuning=TUNING, boot_id=boot_id)
+            kept.append(store)
+            line.send(("gave", (digest(store), store.dropped)))
+        except StorageError as error:
+            line.send(("refused", str(error)))
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
+            line.send(("died", f"{type(error).__name__}: {error}"))

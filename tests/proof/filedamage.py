@@ -1,0 +1,214 @@
+"""
+Damage to the files of a data directory, each on a copy: refused or identical, and never less without a word.
+
+1. The log is cut at every byte: what is left is what was there after some commit, and not before the one noted.
+2. One bit is changed: in the log, tables, blob files, the manifest, CURRENT, OPTIONS, the note, the markers.
+3. Files are missing, empty, all zeros, or older; sectors and pages of them are zeros.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from attrs import define, field
+from chronicle import Opener, apart, write
+from tally import Tally, command_line
+
+# Nobody's data: RocksDB's own words, locks, and what rocksdict writes beside it.
+WITHOUT_MEANING = ("LOG", "LOCK", "lock", "rocksdict-config.json")
+
+
+@define
+class Bench:
+    """Where copies are damaged and opened."""
+
+    folder: Path
+    tally: Tally
+    opener: Opener = field(factory=Opener)
+    seen: dict = field(factory=dict)
+    _number: int = 0
+
+    def attempt(self, what, chronicle, damage, allowed):
+        """Judge a copy of *chronicle* after *damage*: any of the digests *allowed*, or refused."""
+        self._number += 1
+        copy = self.folder / f"case-{self._number}"
+        shutil.copytree(chronicle.path, copy)
+        damage(copy)
+        kind, said = self.opener.opened(copy)
+        shutil.rmtree(copy, ignore_errors=True)
+        failures = []
+        if kind == "died":
+            failures = [f"{what}: {said}"]
+        elif kind == "gave" and said[0] not in allowed:
+            state = chronicle.states.index(said[0]) + 1 if said[0] in chronicle.states else "none"
+            failures = [f"{what}: opened with the state after commit {state} of {len(chronicle.states)}"]
+        outcome = "refused" if kind == "refused" else kind if kind == "died" else "opened"
+        label = what.split(":")[0]
+        self.seen[label, outcome] = self.seen.get((label, outcome), 0) + 1
+        self.tally.count(failures)
+
+
+def files_of(path):
+    """Every file that may matter, by its name below *path*."""
+    files = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
+    return [file for file in files if not file.name.startswith(WITHOUT_MEANING)]
+
+
+def newest_log(path):
+    """By its name below *path*."""
+    return max(
+        (log for log in (path / "db").glob("*.log") if log.stat().st_size), key=lambda log: log.stem
+    ).relative_to(path)
+
+
+def cuts(bench, chronicle, step, random):
+    """Cut the log at every *step*-th byte."""
+    log = newest_log(chronicle.path)
+    size = (chronicle.path / log).stat().st_size
+
+    for at in range(random.randrange(step), size + 1, step):
+
+        def cut(copy, at=at):
+            with (copy / log).open("r+b") as file:
+                file.truncate(at)
+
+        whole = sum(end <= at for end in chronicle.log_ends)
+        allowed = [chronicle.states[whole - 1]] if whole >= chronicle.noted else []
+        bench.attempt(f"cut: {log} at {at} of {size}", chronicle, cut, allowed)
+
+
+def flips(bench, chronicles, count, random):
+    """Change one bit, *count* times: as often in a small file as in a large one."""
+    for _ in range(count):
+        chronicle = random.choice(chronicles)
+        groups = {}
+        for each in files_of(chronicle.path):
+            groups.setdefault(each.suffix or each.name.split("-")[0], []).append(each)
+        group = random.choice([*groups, ".log", ".log"])
+        name = random.choice([each for each in groups[group] if (chronicle.path / each).stat().st_size])
+        bit = random.randrange(8 * (chronicle.path / name).stat().st_size)
+
+        def flip(copy, name=name, bit=bit):
+            content = bytearray((copy / name).read_bytes())
+            content[bit // 8] ^= 1 << bit % 8
+            (copy / name).write_bytes(content)
+
+        bench.attempt(
+            f"bit in {group}: {chronicle.path.parent.name} {name} {bit}", chronicle, flip, chronicle.states[-1:]
+        )
+
+
+def manifest_bits(bench, chronicle):
+    """Change every bit of the manifest and of CURRENT."""
+    for name in (each for each in files_of(chronicle.path) if each.name.startswith(("MANIFEST", "CURRENT"))):
+        content = (chronicle.path / name).read_bytes()
+        for bit in range(8 * len(content)):
+
+            def flip(copy, name=name, bit=bit, content=content):
+                changed = bytearray(content)
+                changed[bit // 8] ^= 1 << bit % 8
+                (copy / name).write_bytes(changed)
+
+            what = f"each bit of {name.name.split('-')[0]}: {chronicle.path.parent.name} {bit}"
+            bench.attempt(what, chronicle, flip, chronicle.states[-1:])
+
+
+def zeros(bench, chronicles, count, random):
+    """Sectors and pages of zeros, *count* times."""
+    for _ in range(count):
+        chronicle = random.choice(chronicles)
+        name = random.choice([each for each in files_of(chronicle.path) if (chronicle.path / each).stat().st_size])
+        unit = random.choice((512, 4_096, 32_768))
+        size = (chronicle.path / name).stat().st_size
+        at = random.randrange(-(-size // unit)) * unit
+
+        def zero(copy, name=name, at=at, unit=unit, size=size):
+            with (copy / name).open("r+b") as file:
+                file.seek(at)
+                file.write(bytes(min(unit, size - at)))
+
+        what = f"zeros: {chronicle.path.parent.name} {name} {unit} bytes at {at} of {size}"
+        bench.attempt(what, chronicle, zero, chronicle.states[-1:])
+
+
+def whole_files(bench, chronicle):
+    """Each file missing, empty, all zeros, as it was half-way; and the whole database as it was half-way."""
+    folder, older = chronicle.path.parent.name, chronicle.older
+
+    def changed(what, name, damage, *, harmless=False):
+        # With the note gone and nothing else, all is there.
+        bench.attempt(f"{what}: {folder} {name}", chronicle, damage, chronicle.states[-1:] if not harmless else [])
+
+    for name in files_of(chronicle.path):
+        size = (chronicle.path / name).stat().st_size
+        changed("missing", name, lambda copy, name=name: (copy / name).unlink())
+        changed("empty", name, lambda copy, name=name: (copy / name).write_bytes(b""))
+        changed("all zeros", name, lambda copy, name=name, size=size: (copy / name).write_bytes(bytes(size)))
+        # A manifest that somebody puts back is what no promise covers.
+        if older and (older / name).exists() and (name.suffix == ".log" or name.name == "synced"):
+            changed("older", name, lambda copy, name=name: shutil.copy(older / name, copy / name))
+    if older:
+
+        def rolled_back(copy):
+            shutil.rmtree(copy / "db")
+            shutil.copytree(older / "db", copy / "db")
+
+        changed("older", "db, all of it", rolled_back, harmless=True)
+
+
+def run(asked):
+    """The status."""
+    tally, random = Tally("filedamage", "cases"), Random(asked.seed)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="queueber-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
+        folder = Path(made)
+        kinds = {
+            # Some kilobytes of log, half of it noted; more, all of it noted; with tables and blob files.
+            "log": {"commits": 16, "noted": 8, "sizes": (10, 80)},
+            "noted": {"commits": 60},
+            "tables": {"commits": 40, "sizes": (10, 80, 20_000), "flushes": (10, 20, 30)},
+        }
+        chronicles = {}
+        for name, wanted in kinds.items():
+            (folder / name).mkdir()
+            kind, said = apart(lambda name=name, wanted=wanted: write(folder / name, asked.seed, **wanted))
+            assert kind == "gave", said
+            chronicles[name] = said
+        bench = Bench(folder, tally)
+        for chronicle in chronicles.values():
+            bench.attempt("untouched: ", chronicle, lambda copy: None, chronicle.states[-1:])
+        assert bench.seen == {("untouched", "opened"): len(chronicles)}, tally.failures
+        if asked.files:
+            for name in ("noted", "tables"):
+                whole_files(bench, chronicles[name])
+        if asked.manifest:
+            manifest_bits(bench, chronicles["tables"])
+        flips(bench, list(chronicles.values()), asked.flips, random)
+        zeros(bench, [chronicles["noted"], chronicles["tables"]], asked.zeros, random)
+        if asked.cut_step:
+            cuts(bench, chronicles["log"], asked.cut_step, random)
+        bench.opener.end()
+    for (label, outcome), count in sorted(bench.seen.items()):
+        print(f"{label:>18} {outcome:>8} {count:>7,}")
+    print(f"{tally.n / (time.monotonic() - began):,.0f} cases a second")
+    return tally.end(command_line())
+
+
+def arguments():
+    """What was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--cut-step", type=int, default=1, help="cut the log at each so-manyth byte; 0: not at all [1]")
+    parser.add_argument("--flips", type=int, default=2_000, help="bits to change [2000]")
+    parser.add_argument("--zeros", type=int, default=500, help="sectors and pages to empty [500]")
+    parser.add_argument("--manifest", action="store_true", help="every bit of the manifest, too")
+    parser.add_argument("--no-files", dest="files", action="store_false", help="no whole files")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(run(arguments()))

@@ -1,0 +1,187 @@
+"""
+Power cuts under load, again and again, on an ext4 of our own: each history is drained and judged.
+
+A cycle is one start, load with all habits of `generator.py`, and one cut: the
+server's threads are stopped where they are, in the middle of an fdatasync for
+instance, from that moment on the kernel writes nothing more to the file
+system, which is then mounted anew, and for the server the machine was.  Every
+seventh cycle cuts while the server starts or recovers.
+
+The threads are stopped because a processor loses its power too: an fdatasync
+that is under way when ext4 is shut down may return success for what is not on
+the disk, and a reply that no real machine would have sent could go out.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from random import Random
+
+from checker import check
+from generator import Generator, enough
+from history import Crash
+from loopdisk import FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED, LoopDisk, lacking, place_for_images
+from serverhost import Failed, Host
+from tally import Tally, command_line
+
+CYCLES_PER_EPOCH = 20
+SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 0.8
+CUTS = (NOTHING_FLUSHED,) * 8 + (JOURNAL_FLUSHED, FLUSHED)
+MOUNTS = ("", "", "data=writeback", "nodelalloc")
+
+
+class Machine:
+    """Servers on a disk, which all lose their power together."""
+
+    def __init__(self, host, disk, folder, random, options):
+        self.host, self.disk, self.folder, self.random, self.options = host, disk, folder, random, options
+        self.boot = folder / "boot"
+        self.dropped = 0
+        self._new_boot()
+
+    def _new_boot(self):
+        self.boot.write_text(f"{uuid.UUID(int=self.random.getrandbits(128), version=4)}\n")
+
+    def start(self):
+        """A server."""
+        return self.host.start(self.disk.path / "data", self.folder / "log", *self.options, boot=self.boot)
+
+    def cut(self, server):
+        """Take the power away and give it back."""
+        halt(server.pid)
+        self.disk.cut(self.random.choice(CUTS))
+        server.kill()
+        self.dropped += "Went on after a power cut" in server.lines()
+        self.disk.unmount()
+        self.disk.mount()
+        self._new_boot()
+
+
+def halt(pid):
+    """Stop all threads of a process, but for those that are in the middle of a call that cannot be."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 1.0
+    while {state_of(thread) for thread in Path(f"/proc/{pid}/task").iterdir()} - set("TtDZX"):
+        if time.monotonic() > deadline:
+            raise Failed("the server cannot be stopped")
+
+
+def state_of(thread):
+    """One letter, as the kernel tells it."""
+    try:
+        return (thread / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+async def live(machine, generator, early):
+    """One life; when its load began and ended."""
+    server = machine.start()
+    if early:
+        await asyncio.sleep(machine.random.random() * 0.15)
+        now = time.monotonic()
+        machine.cut(server)
+        return now, now
+    port = server.port()
+    if port is None:
+        raise Failed("the server does not come up again:\n" + server.lines()[-3_000:])
+    up = time.monotonic()
+    load = asyncio.create_task(generator.load(port))
+    await asyncio.wait([load], timeout=machine.random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
+    if server.ended():
+        raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
+    down = time.monotonic()
+    await asyncio.to_thread(machine.cut, server)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(load, 5.0)
+    return up, down
+
+
+async def epoch(machine, cycles, tally, **habits):
+    """Some lives on one disk, the drain, and the verdict; the findings and the history."""
+    generator = Generator(machine.random, polite=machine.random.random() < 0.3, **habits)
+    history, void, down = generator.history, 0, None
+    for number in range(cycles):
+        early = number % 7 == 6
+        up, cut = await live(machine, generator, early)
+        if down is not None:
+            history.crashes.append(Crash(down, up))
+        void += not early and not enough(history, max(up + 0.1, cut - 1.0), cut)
+        down = cut
+    server = machine.start()
+    port = server.port()
+    if port is None:
+        raise Failed("the server does not come up again:\n" + server.lines()[-3_000:])
+    history.crashes.append(Crash(down, time.monotonic()))
+    await generator.drain(port)
+    if server.stop() not in {0, -15}:
+        raise Failed("a clean stop was none:\n" + server.lines()[-3_000:])
+    findings = check(history)
+    for each in range(cycles):
+        if each < void:
+            tally.void()
+        else:
+            tally.count(findings.examples if each == void else ())
+    return findings, history
+
+
+def run(cycles, seed, keep, options=(), **habits):
+    """The tally of so many cycles."""
+    tally, calls, items, recovered, dropped = Tally("powercut"), 0, 0, 0, 0
+    with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-power-", dir=place_for_images()) as scratch:
+        for number, at in enumerate(range(0, cycles, CYCLES_PER_EPOCH)):
+            random = Random(f"{seed}-{number}")
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            count = min(CYCLES_PER_EPOCH, cycles - at)
+            with LoopDisk(folder, options=random.choice(MOUNTS)) as disk:
+                machine = Machine(host, disk, folder, random, options)
+                try:
+                    findings, history = asyncio.run(epoch(machine, count, tally, **habits))
+                except Failed as why:
+                    tally.count([f"epoch {number}: {why}"])
+                    for server in host.servers:
+                        server.kill()
+                    continue
+            dropped += machine.dropped
+            calls += history.acked_between(0, time.monotonic())
+            items, recovered = items + findings.items, recovered + findings.recovered
+            if findings.wrong:
+                keep.mkdir(exist_ok=True)
+                history.save(keep / f"powercut-{seed}-{number}")
+                print(f"epoch {number}: {dict(findings.wrong)}; history in {keep}/powercut-{seed}-{number}", flush=True)
+    print(
+        f"{calls:,} calls answered, {items:,} items handed out, {recovered:,} unknown ones recovered,"
+        f" {dropped:,} torn ends cut off"
+    )
+    return tally
+
+
+def main():
+    """The status."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--unsynced", action="store_true", help="serve with --durability os: this must be found to lose"
+    )
+    parser.add_argument("--keep", type=Path, default=Path("proof-findings"), help="where histories that fail go")
+    asked = parser.parse_args()
+    why = lacking()
+    if why is not None:
+        print(f"skipped: {why}")
+        print(Tally("powercut"))
+        return 0
+    options = ("--durability=os",) if asked.unsynced else ()
+    return run(asked.cycles, asked.seed, asked.keep, options).end(command_line())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

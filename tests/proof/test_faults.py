@@ -1,0 +1,21 @@
+"""Small slices of `filedamage.py`, `powercut.py` and `diskerrors.py`."""
+
+import argparse
+
+import filedamage
+import loopdisk
+import powercut
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_damage_to_files_is_refused_or_does_no_harm(capsys):
+    asked = argparse.Namespace(seed=2, files=False, manifest=False, flips=60, zeros=15, cut_step=40)
+    assert filedamage.run(asked) == 0, capsys.readouterr().out
+
+
+@pytest.mark.skipif(loopdisk.lacking() is not None, reason=f"no power to cut: {loopdisk.lacking()}")
+def test_nothing_is_lost_when_the_power_is_cut(tmp_path):
+    tally = powercut.run(3, 12, tmp_path / "keep", long_span=1.0)
+    assert (tally.failures, tally.n + tally.voids) == ([], 3)
