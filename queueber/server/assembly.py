@@ -101,7 +101,8 @@ def assemble(
     marks = _marking(reactor, store, pool, log)
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
     make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
-    reserve = Reserve(partial(space_of, settings.data_dir), settings.free_space_reserve, make_room)
+    space = partial(space_of, settings.data_dir, lambda: store.unflushed_bytes)
+    reserve = Reserve(space, settings.free_space_reserve, make_room)
     methods.refuse_adds = reserve.refuse
     timers.append(watching(reactor, reserve))
     store.on_sync = committer.load.syncs.observe

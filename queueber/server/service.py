@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import __version__
+from queueber.broker import StoreStalled
 from queueber.errors import Stopping, StorageError
 from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
 from queueber.server.certificates import Certificates, CertificateUnusable
@@ -251,7 +252,7 @@ class QueueberService(Service):
             await self._drained(up)
             await self._disconnected(up)
             await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
-            await up.committer.idle()
+            await self._settled(up)
             up.dispatcher.stop()
             await self._lookout.close()
             await self._pool.run(up.store.close)
@@ -264,6 +265,20 @@ class QueueberService(Service):
         """Wait until no call is outstanding, but not for ever."""
         began = self._reactor.seconds()
         while up.factory.methods.outstanding and self._reactor.seconds() - began < self._settings.drain_seconds:
+            await _pause(self._reactor, 0.01)
+
+    async def _settled(self, up: Running) -> None:
+        """
+        Wait until all is on disk that was decided, but not for ever.
+
+        Raises:
+            StoreStalled: the store takes nothing, for so long.  What is not on disk was never acknowledged.
+        """
+        idle = up.committer.idle()
+        began = self._reactor.seconds()
+        while not idle.called:
+            if up.committer.stalled and self._reactor.seconds() - began >= self._settings.drain_seconds:
+                raise StoreStalled("the storage engine has to catch up first, and does not")
             await _pause(self._reactor, 0.01)
 
     async def _disconnected(self, up: Running) -> None:

@@ -1,10 +1,12 @@
 """Opening a store in a data directory, and the marks that tell later what became of it."""
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 
+from queueber.broker import TimeMark, Write
 from queueber.errors import StorageError
 from queueber.store.backup import back_up
 from queueber.store.copying import Progress, silent
@@ -42,6 +44,8 @@ class RocksStore(KeyValueStore):
         """Held by a backup and the like, which must not lose the database under way."""
 
         self._flushed = 0
+        self.unflushed_bytes = 0
+        """What is in memory and will be written to files once more, later."""
 
         self._closing = False
         self._held = held
@@ -93,6 +97,15 @@ class RocksStore(KeyValueStore):
             if sequence != self._flushed and not self._closing:
                 self._engine.flush()
                 self._flushed = sequence
+                self._look()
+
+    def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
+        """Apply all of *writes*, as durably as this store was opened to be."""
+        super().commit(writes, mark)
+        self._look()
+
+    def _look(self) -> None:
+        self.unflushed_bytes = int(self._engine.get_property(b"rocksdb.cur-size-all-mem-tables") or 0)
 
     def backup(self, target: Path, progress: Progress = silent) -> None:
         """

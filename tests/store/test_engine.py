@@ -391,7 +391,7 @@ def test_rocksdb_runs_with_the_options_that_were_chosen(path):
         "compression": "kLZ4Compression",
         "enable_blob_files": "true",
         "min_blob_size": str(16 << 10),
-        "enable_blob_garbage_collection": "true",
+        "enable_blob_garbage_collection": "false",
         "prefix_extractor": "nullptr",
         "max_open_files": "512",
         "keep_log_file_num": "5",

@@ -438,3 +438,12 @@ def test_a_database_says_what_it_was_created_for(path):
     open_store(path, durability=Durability.NONE).close()
     with DB.tuned(path / "db") as db:
         assert read_format(db).durability == "none"
+
+
+def test_what_is_only_in_memory_yet_is_told_until_it_is_written_out(path, make):
+    """It will take its room on the disk once more."""
+    with closing(open_store(path)) as store:
+        store.commit([PutItem(MAIL, make.item(1, bytes(1 << 20)))], make.mark)
+        assert store.unflushed_bytes > 1 << 20
+        store.make_room()
+        assert store.unflushed_bytes < 1 << 20

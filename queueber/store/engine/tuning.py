@@ -117,7 +117,9 @@ def options(tuning: Tuning, *, create: bool, salvage: bool = False) -> Options:
     chosen.set_enable_blob_files(tuning.blob_bytes > 0)
     chosen.set_min_blob_size(tuning.blob_bytes)
     chosen.set_blob_file_size(BLOB_FILE_BYTES)
-    chosen.set_enable_blob_gc(True)
+    # RocksDB's collection moves a quarter of the contents in each merge, garbage or not: hundreds of megabytes for some
+    # kilobytes of tables.  In a queue the oldest go first, and a file goes with the last of its contents.
+    chosen.set_enable_blob_gc(False)
 
     # Reading.
     chosen.set_block_based_table_factory(_tables(tuning))
