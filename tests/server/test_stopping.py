@@ -1,0 +1,45 @@
+"""A stop that the disk does not let come to its end."""
+
+from types import SimpleNamespace
+
+import pytest
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
+
+from queueber.broker import StoreStalled
+from queueber.server.service import QueueberService
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def committer():
+    idle = Deferred()
+    return SimpleNamespace(stalled=True, idle=lambda: idle, done=idle)
+
+
+@pytest.fixture
+def settled(clock, committer):
+    service = SimpleNamespace(_reactor=clock, _settings=SimpleNamespace(drain_seconds=10))
+    return ensureDeferred(QueueberService._settled(service, SimpleNamespace(committer=committer)))
+
+
+def test_a_store_that_takes_nothing_is_not_waited_for_for_ever(clock, settled):
+    clock.pump([0.01] * 900)
+    assert not settled.called
+    clock.pump([0.01] * 200)
+    with pytest.raises(StoreStalled, match="has to catch up first, and does not"):
+        raise settled.result.value
+
+
+def test_a_slow_disk_is(clock, committer, settled):
+    committer.stalled = False
+    clock.pump([0.01] * 3_000)
+    assert not settled.called
+    committer.done.callback(None)
+    clock.advance(0.01)
+    assert settled.called
+    assert settled.result is None
