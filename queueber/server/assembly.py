@@ -28,7 +28,7 @@ from queueber.server.methods import Methods
 from queueber.server.patience import looking
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory
-from queueber.server.reserve import Reserve, space_of, watching
+from queueber.server.reserve import Reserve, Space, space_of, watching
 from queueber.server.settings import Settings
 from queueber.server.survey import Surveyor
 from queueber.server.sweeper import Sweeper, sweeping
@@ -101,8 +101,7 @@ def assemble(
     marks = _marking(reactor, store, pool, log)
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
     make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
-    space = partial(space_of, settings.data_dir, lambda: store.unflushed_bytes)
-    reserve = Reserve(space, settings.free_space_reserve, make_room)
+    reserve = Reserve(partial(_space_left, settings, store), settings.free_space_reserve, make_room)
     methods.refuse_adds = reserve.refuse
     timers.append(watching(reactor, reserve))
     store.on_sync = committer.load.syncs.observe
@@ -128,6 +127,10 @@ def assemble(
     timers.append(looking_at_lag(reactor, lag))
     control = control_beside(factory, reactor, committer, reserve, store)
     return Running(store, factory, committer, dispatcher, broker, timers, control, reserve, inside)
+
+
+def _space_left(settings: Settings, store: RocksStore) -> Space:
+    return space_of(settings.data_dir, promised=store.unflushed_bytes)
 
 
 def _marking(reactor: Any, store: RocksStore, pool: StoragePool, log: Logger) -> TimerService:  # noqa: ANN401

@@ -53,10 +53,10 @@ class Space:
     total: int
 
 
-def space_of(path: Path, promised: Callable[[], int] = int) -> Space:
+def space_of(path: Path, *, promised: int = 0) -> Space:
     """That of the file system that *path* is on; the bytes that are *promised* already are not free."""
     found = os.statvfs(path)
-    return Space(max(0, found.f_bavail * found.f_frsize - promised()), found.f_blocks * found.f_frsize)
+    return Space(max(0, found.f_bavail * found.f_frsize - promised), found.f_blocks * found.f_frsize)
 
 
 @define(eq=False)

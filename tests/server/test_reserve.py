@@ -146,8 +146,8 @@ def test_adds_are_overloaded_and_counted_while_all_else_goes_on(hand, disk, rese
 
 def test_the_free_space_is_that_of_the_file_system(tmp_path):
     space = space_of(tmp_path)
-    assert abs(space_of(tmp_path, lambda: 4096 << 10).free - space.free + (4096 << 10)) < 1 << 20
-    assert space_of(tmp_path, lambda: 1 << 60).free == 0
+    assert abs(space_of(tmp_path, promised=4096 << 10).free - space.free + (4096 << 10)) < 1 << 20
+    assert space_of(tmp_path, promised=1 << 60).free == 0
     assert 0 < space.free < space.total
 
 
