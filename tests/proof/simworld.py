@@ -295,7 +295,7 @@ def on(machine):
         (kv, "sleep", lambda _: None),
         (assembly, "end_process", machine.end_process),
         (assembly, "RandomIds", machine.new_ids),
-        (assembly, "space_of", lambda *_, **__: machine.space),
+        (assembly, "_space_left", lambda *_: machine.space),
         (service, "end_process", machine.end_process),
         (service, "_exit", lambda _: None),
         (service, "gc", _NOWHERE),
