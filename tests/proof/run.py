@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attrs import define, field, frozen
@@ -50,6 +51,7 @@ TABLE = (
     Line("failpoints", "--seed {seed}", "--seed {seed}", script="proof/everypoint.py"),
     Line("lying", "--examples 2000 --seed {seed}", "--examples 20000 --seed {seed}"),
     Line("powercut", "--cycles 60 --seed {seed}", "--cycles 150 --seed {seed}"),
+    Line("diskerrors", "--cases 60 --fills 3 --seed {seed}", "--cases 200 --fills 10 --seed {seed}"),
     Line("filedamage", "--seed {seed}", "--seed {seed} --flips 6000 --zeros 1500 --manifest"),
     Line("leaks", "--items 200000 --seed {seed}", "--items 1000000 --seed {seed}"),
     Line("steady", "", "--seconds {seconds} --seed {seed}", once=True),
@@ -95,18 +97,11 @@ class Runner:
 
     sums: dict[str, Sum] = field(factory=lambda: defaultdict(Sum))
 
-    def run(self, line, words):
-        """Run the script of *line* with *words*; what it says is passed on."""
-        command = [sys.executable, str(line.path), *words]
-        print(f"\n--- {line.path.name} {' '.join(words)}", flush=True)
-        began, output = time.monotonic(), []
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, errors="replace")
-        with process:
-            for each in process.stdout:
-                output.append(each)
-                sys.stdout.write(each)
-                sys.stdout.flush()
-        self.sums[line.name].add(told("".join(output)), process.returncode, time.monotonic() - began)
+    def run(self, asked, jobs):
+        """Run scripts, each a line of the table and its words, so many at once; what each says is passed on in one piece."""
+        with ThreadPoolExecutor(jobs) as pool:
+            for line, said, status, seconds in pool.map(lambda each: _ran(*each), asked):
+                self.sums[line.name].add(told(said), status, seconds)
 
     def end(self, began):
         """Print the table; the status."""
@@ -118,12 +113,29 @@ class Runner:
         return 1 if bad else 0
 
 
+def _ran(line, words):
+    """What a script said, its status, and how long it took."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(line.path), *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    print(f"\n--- {line.path.name} {' '.join(words)}  ({seconds:.0f} s)\n{done.stdout}", end="", flush=True)
+    return line, done.stdout, done.returncode, seconds
+
+
 def arguments():
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--soak", type=float, metavar="HOURS", help="again and again for so long")
     parser.add_argument("--seed", type=int, default=None, help="the first seed [1; for a soak the time]")
     parser.add_argument("--only", action="append", choices=[each.name for each in TABLE], help="repeatable")
+    parser.add_argument("--jobs", type=int, default=2, help="scripts at once; most of them wait most of the time [2]")
     return parser.parse_args()
 
 
@@ -133,9 +145,7 @@ def main():
     lines = [each for each in TABLE if not asked.only or each.name in asked.only]
     if asked.soak is None:
         seed = 1 if asked.seed is None else asked.seed
-        for line in lines:
-            if line.proof:
-                runner.run(line, line.proof.format(seed=seed).split())
+        runner.run([(line, line.proof.format(seed=seed).split()) for line in lines if line.proof], asked.jobs)
         return runner.end(began)
     seconds = asked.soak * SECONDS_PER_HOUR
     seed = int(time.time()) if asked.seed is None else asked.seed
@@ -143,9 +153,9 @@ def main():
     try:
         while first or time.monotonic() < began + seconds:
             print(f"\n=== seed {seed}", flush=True)
-            for line in lines:
-                if line.soak and (first or not line.once) and (first or time.monotonic() < began + seconds):
-                    runner.run(line, line.soak.format(seed=seed, seconds=int(seconds / 4)).split())
+            now = [line for line in lines if line.soak and (first or not line.once)]
+            words = {"seed": seed, "seconds": int(seconds / 4)}
+            runner.run([(line, line.soak.format(**words).split()) for line in now], asked.jobs)
             first, seed = False, seed + 1
     except KeyboardInterrupt:
         print("\nended by hand")

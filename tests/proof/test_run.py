@@ -60,10 +60,7 @@ def test_a_script_that_fails_makes_the_whole_fail(run, tmp_path, capfd):
 
     def ended(*names):
         runner = run.Runner()
-        for name in names:
-            line = run.Line(name, "", "", script=name)
-            object.__setattr__(line, "script", str(tmp_path / f"{name}.py"))
-            runner.run(line, [])
+        runner.run([(run.Line(name, "", "", script=str(tmp_path / f"{name}.py")), []) for name in names], 2)
         return runner.end(0.0), runner.sums
 
     status, sums = ended("good", "good")
