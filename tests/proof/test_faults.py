@@ -2,6 +2,7 @@
 
 import argparse
 
+import diskerrors
 import filedamage
 import loopdisk
 import powercut
@@ -19,3 +20,9 @@ def test_damage_to_files_is_refused_or_does_no_harm(capsys):
 def test_nothing_is_lost_when_the_power_is_cut(tmp_path):
     tally = powercut.run(3, 12, tmp_path / "keep", long_span=1.0)
     assert (tally.failures, tally.n + tally.voids) == ([], 3)
+
+
+@pytest.mark.skipif(diskerrors.why_not() is not None, reason=f"no faults: {diskerrors.why_not()}")
+def test_an_error_of_the_disk_ends_the_server_and_nothing_is_lost():
+    tally = diskerrors.run(4, 0, 3)
+    assert (tally.failures, tally.n + tally.voids) == ([], 4)
