@@ -116,6 +116,10 @@ def main():
     print(f"{len(findings)} findings")
     for finding in findings:
         print(finding)
+    tried = asked.frames + asked.sessions
+    bound = "unknown" if findings or not tried else f"at most {3 / tried:.3g} (3/n)"
+    # As `tests/proof/run.py` adds it up.
+    print(f"fuzz: {tried:,} messages and sessions, {len(findings):,} failures, bound on the rate {bound}; voids 0")
     return 1 if findings else 0
 
 
