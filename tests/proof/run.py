@@ -100,7 +100,7 @@ class Runner:
     sums: dict[str, Sum] = field(factory=lambda: defaultdict(Sum))
 
     def run(self, asked, jobs):
-        """Run scripts, each a line of the table and its words, so many at once; what each says is passed on in one piece."""
+        """Run scripts, each a line of the table and its words, so many at once; what each says comes in one piece."""
         with ThreadPoolExecutor(jobs) as pool:
             for line, said, status, seconds in pool.map(lambda each: _ran(*each), asked):
                 self.sums[line.name].add(told(said), status, seconds)
