@@ -33,7 +33,7 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python tests/bench/run.py
+	$(BIN)/python tests/bench/run.py --out docs/benchmarks
 
 hostile: $(READY)
 	$(BIN)/python tests/hostile/report.py

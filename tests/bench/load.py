@@ -124,6 +124,8 @@ class Run:
     def step(self):
         """Take what has come, and answer it with more."""
         if not self.cycle:
+            if self.taking and self.backlog <= self.removed:
+                raise RanDry
             for key, _ in self.ready():
                 key.data.turn(True)
             return
@@ -171,7 +173,7 @@ def measure(load):
     used, client = use.so_far(), cpu_seconds("self") - client
     items = run.removed if run.taking else run.added
     latencies = sorted(each for line in run.lines for each in line.latencies)
-    if not latencies:
+    if not items:
         raise Unexpected("nothing was answered while it was measured")
     if not run.dry:
         try:
@@ -179,9 +181,11 @@ def measure(load):
         except RanDry:
             run.dry = True
     run.close()
-    percentiles = {name: latencies[int(len(latencies) * part)] * 1e3 for name, part in PERCENTILES.items()}
+    percentiles = {
+        name: latencies[int(len(latencies) * part)] * 1e3 if latencies else None for name, part in PERCENTILES.items()
+    }
     return {
-        "calls": len(latencies),
+        "calls": len(latencies) or items,
         "items": items,
         "seconds": seconds,
         **percentiles,

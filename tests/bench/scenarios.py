@@ -80,17 +80,14 @@ USUAL = [
         "add-1x1x1",
         "add-4x64x1",
         "add-64x1x1",
-        "add-4x64x10",
         "add-4x16x100",
         "add-4x64x1-1024B",
         "add-4x8x1-65536B",
         "take-1x1x1",
         "take-4x64x1",
         "take-16x16x10",
-        "take-4x64x1-1024B",
         "cycle-4x64x1",
         "cycle-4x16x10",
-        "cycle-64x1x1",
     )
 ]
 QUICK = [parsed(name) for name in ("add-1x1x1", "add-4x64x1", "add-4x16x100", "take-16x16x10", "cycle-4x16x10")]

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from line import Unexpected
 from measures import family
 from peers import PEERS
 
@@ -70,7 +71,10 @@ def running(name, scratch, environment=None):
         )
     try:
         wait_for(port, process, log, peer.start_seconds)
-        peer.ready(port)
+        try:
+            peer.ready(port)
+        except (Unexpected, OSError) as why:
+            raise log_of(process, log, f"the server did not get ready: {why}") from None
         yield port, process.pid
     finally:
         stop(process)

@@ -51,7 +51,7 @@ def figures(run):
         "written": run["written"] / items,
         "peak": run["peak"],
         "client": run["client_cpu"] / run["seconds"],
-        "server": run["server_cpu"] / run["seconds"],
+        "busy": run["server_cpu"] / run["seconds"],
     }
 
 
@@ -63,7 +63,7 @@ def measured(name, scenario, scratch, options):
 
 def middle(runs):
     """Of each figure the median."""
-    return {name: median(run[name] for run in runs) for name in runs[0]}
+    return {name: None if runs[0][name] is None else median(run[name] for run in runs) for name in runs[0]}
 
 
 def loads():
@@ -90,9 +90,9 @@ def measure_targets(options, scratch):
                 missing |= {name} if isinstance(why, Missing) else set()
                 print(f"{scenario.name} on {name}: {why}", file=sys.stderr, flush=True)
     found = {key: middle(each) for key, each in runs.items()}
-    print(COLUMNS.format("load", "server", "items/s", "p50 ms", "p99 ms", "thread us", "server", "client"))
+    print(COLUMNS.format("load", "server", "items/s", "p50 ms", "p99 ms", "thread us", "busy", "client"))
     for (scenario, name), each in found.items():
-        busy = (f"{each['thread_us']:.1f}", f"{each['server']:.0%}", f"{each['client']:.0%}")
+        busy = (f"{each['thread_us']:.1f}", f"{each['busy']:.0%}", f"{each['client']:.0%}")
         times = (f"{each['p50_ms']:.2f}", f"{each['p99_ms']:.2f}")
         print(COLUMNS.format(scenario.name, name, f"{each['rate']:,.0f}", *times, *busy))
     print()
@@ -103,13 +103,14 @@ def told(target, found, missing):
     """Print one target and its figure."""
     if target.peer in missing:
         print(f"{'-':<6} {target.says}: {target.peer} is not installed")
-        return {"target": target.says, "missing": target.peer}
+        return {"target": target.says, "missing": target.peer, "bound": target.bound, "at_least": target.at_least}
     ours, theirs = found.get((target.scenario, "fsync")), found.get((target.scenario, target.peer))
     if ours is None or (target.peer and theirs is None):
         print(f"{'failed':<6} {target.says}")
-        return {"target": target.says, "failed": True}
+        return {"target": target.says, "failed": True, "bound": target.bound, "at_least": target.at_least}
     value = ours[target.figure] / (theirs[target.figure] if theirs else 1)
     met = value >= target.bound if target.at_least else value <= target.bound
     bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
     print(f"{'met' if met else 'MISSED':<6} {target.says}: {value:.2f} ({bound})", flush=True)
-    return {"target": target.says, "value": value, "bound": target.bound, "met": met, "ours": ours, "theirs": theirs}
+    about = {"target": target.says, "bound": target.bound, "at_least": target.at_least}
+    return {**about, "value": value, "met": met, "ours": ours, "theirs": theirs}

@@ -1,6 +1,7 @@
 """The benchmark runs and prints its tables; how fast anything was is not looked at."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +27,26 @@ def test_the_targets_are_all_measured_in_one_run(request, tmp_path):
     assert len(told) == 7
     assert all("met" in each or "missing" in each for each in told)
     assert [each["target"] for each in told if "missing" not in each and each["value"] <= 0] == []
+
+
+@pytest.mark.slow
+def test_a_table_has_a_row_for_each_server_and_missing_ones_say_so(request, tmp_path):
+    names = ["fsync", "pycapnp", "beanstalkd-f0", "rabbitmq"]
+    peers = [word for name in names for word in ("--peer", name)]
+    finished = subprocess.run(
+        [sys.executable, RUN, "--quick", *peers, "--scenario", "cycle-2x4x2", "--out", tmp_path],
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": "/nowhere"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads((tmp_path / "peers.json").read_text())["rows"]
+    assert [row["server"] for row in rows] == names
+    assert all(row["rate"] > 0 and row["p50_ms"] <= row["p99_ms"] for row in rows[:2])
+    assert all("missing" in row or row["rate"] > 0 for row in rows)
+    page = (tmp_path / "peers.md").read_text()
+    assert page.startswith("# Queueber next to its peers")
+    assert "| beanstalkd-f0 | missing |" in page or rows[2].get("rate")
+    assert (tmp_path / "peers.svg").read_text().startswith("<svg")

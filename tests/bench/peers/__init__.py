@@ -1,6 +1,6 @@
 """The servers that are measured next to each other, by name."""
 
-from peers import beanstalkd, queueber, redis
+from peers import beanstalkd, nats, postgres, queueber, rabbitmq, redis
 
 PEERS = {
     peer.name: peer()
@@ -13,6 +13,9 @@ PEERS = {
         beanstalkd.Lazy,
         redis.Redis,
         redis.Lazy,
+        rabbitmq.RabbitMQ,
+        nats.Nats,
+        postgres.Postgres,
     )
 }
 OURS = ("fsync", "os", "none")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ class Peer:
     """What an acknowledged add has gone through, in a few words."""
 
     program: ClassVar = ""
-    """What has to be installed."""
+    """What has to be installed; empty if it is Python alone."""
 
     line: ClassVar = None
     """The class of connections to it."""
@@ -27,6 +28,8 @@ class Peer:
 
     def found(self):
         """Where the program is, or None."""
+        if not self.program:
+            return sys.executable
         return shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
     def command(self, port, directory):

@@ -275,7 +275,6 @@ class Queueber(Peer):
 
     name = "fsync"
     says = "fsync before the answer, one for all that came meanwhile"
-    program = "python3"
     line = Frames
     kinds = ("add", "take", "cycle", "remove")
 
@@ -303,7 +302,6 @@ class Pycapnp(Peer):
 
     name = "pycapnp"
     says = "none: in memory"
-    program = "python3"
     line = Frames
     kinds = ("add", "take", "cycle", "remove")
 

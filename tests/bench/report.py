@@ -1,0 +1,89 @@
+"""What is kept of a benchmark: a page with tables, a picture, and all figures as JSON."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+
+from matrix import HEADING, cells
+from peers import PEERS
+from scenarios import WORDS, parsed
+
+from queueber.cli.load.plot import Group, svg
+
+NAMES = {"fsync": "Queueber fsync", "os": "Queueber os", "none": "Queueber none", "pycapnp": "pycapnp RPC"}
+
+
+def machine():
+    """What the figures were measured on, without saying which one it was."""
+    return f"{len(os.sched_getaffinity(0))} shared {platform.machine().replace('_', '-')} cores"
+
+
+def title(name):
+    """A scenario in words."""
+    it = parsed(name)
+    connections = f"{it.connections} connection{'s' if it.connections > 1 else ''} x {it.window} in flight"
+    return f"{WORDS[it.kind]}, {connections}, {it.items} items a call, {it.size} B"
+
+
+def write(folder, rows, rounds, options, kind, targets=None):
+    """`peers.md`, `peers.svg` and `peers.json` in *folder*."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": machine(),
+        "filesystem": kind,
+        "rounds": rounds,
+        "seconds": options.seconds,
+        "warmup": options.warmup,
+    }
+    scenarios = list(dict.fromkeys(each["scenario"] for each in rows))
+    (folder / "peers.json").write_text(json.dumps({**about, "rows": rows, "targets": targets}, indent=1) + "\n")
+    (folder / "peers.md").write_text(page(about, rows, scenarios, targets))
+    groups = [
+        Group(title(name), {NAMES.get(each["server"], each["server"]): each["rate"] for each in figures}, "items/s")
+        for name in scenarios
+        if (figures := [each for each in rows if each["scenario"] == name and "rate" in each])
+    ]
+    (folder / "peers.svg").write_text(svg(f"Queueber next to its peers, {about['date']}, {about['machine']}", groups))
+
+
+HEAD = """
+# Queueber next to its peers
+
+Measured {date} on {machine}, {filesystem}, by `make bench`: medians of up to {rounds} rounds of {seconds:g} s
+after {warmup:g} s of warm-up. Every figure is of a fresh server. The load generator ran on the same cores: `client` is
+how busy it was, `busy` the server, in parts of one core. Servers next to each other promise different things; the first
+table says what.
+
+`cpu s/M` is the server's CPU seconds for a million items, `B/item` what it had written to the disk for each, `MiB` its
+peak memory (of all its processes; pages that they share are counted in each). RabbitMQ sends messages unasked and
+answers no acknowledgements: of taking it has a rate and no latencies.
+
+![Items in a second](peers.svg)
+
+| server | an acknowledged add has gone through |
+|---|---|
+"""
+
+
+def page(about, rows, scenarios, targets):
+    """The tables as a document."""
+    lines = HEAD.format(**about).strip().splitlines()
+    names = list(dict.fromkeys(each["server"] for each in rows))
+    lines += [f"| {NAMES.get(name, name)} | {PEERS[name].says} |" for name in names]
+    for told in targets or ():
+        if told is targets[0]:
+            lines += ["", "## What is aimed at", "", "| target | figure | aim | met |", "|---|---|---|---|"]
+        figure = f"{told['value']:.2f}" if "value" in told else "-"
+        met = "-" if "met" not in told else "yes" if told["met"] else "no"
+        aim = f"{'>=' if told.get('at_least', True) else '<='} {told.get('bound', 0):g}"
+        lines.append(f"| {told['target']} | {figure} | {aim} | {met} |")
+    for name in scenarios:
+        lines += ["", f"## {title(name)[0].upper()}{title(name)[1:]}", ""]
+        heading = HEADING[1:]
+        lines += [f"| {' | '.join(heading)} |", f"|---|{'---:|' * (len(heading) - 1)}"]
+        for each in rows:
+            if each["scenario"] == name:
+                lines.append(f"| {NAMES.get(each['server'], each['server'])} | {' | '.join(cells(each))} |")
+    return "\n".join(lines) + "\n"
