@@ -101,7 +101,8 @@ class Example:
 
     def check_empty(self, deliveries, now):
         """Nobody is told of nothing while there is something."""
-        if self.machine.limits.leased_items == TIGHT["leased_items"] and self.decided.leases:
+        leased = len(self.decided.items) - sum(map(len, self.decided.free.values()))
+        if leased >= self.machine.limits.leased_items:
             return
         for each in deliveries:
             ready = self.decided.ready(each.waiter.queue.name, now)
@@ -124,10 +125,8 @@ class Example:
                 self.jump()
             rows, note = self.survived()
             self.decided, self.early = None, []
-            if attempt < 3 and rng.random() < 0.2:
-                machine.disk.crash_in = rng.randrange(1, 25)
-            if attempt < 3 and rng.random() < 0.05:
-                machine.disk.fails.add(rng.choice(("write", "sync", "read", "file")))
+            if attempt < 3:
+                self.obstruct()
             machine.boot(rng.choice((0.0, 0.2, 0.2, 5.0, 5_000.0)))
             self._guard(machine.settle)
             machine.disk.crash_in = None
@@ -147,6 +146,13 @@ class Example:
         self.check_rows(rows)
         self.facts.check(rows)
         self.clients = []
+
+    def obstruct(self):
+        """Perhaps a start does not get to its end."""
+        if self.rng.random() < 0.2:
+            self.machine.disk.crash_in = self.rng.randrange(1, 25)
+        if self.rng.random() < 0.05:
+            self.machine.disk.fails.add(self.rng.choice(("write", "sync", "read", "file")))
 
     def survived(self):
         """The rows of all commits that are on the disk, and the last of their notes."""
@@ -320,6 +326,10 @@ class Example:
 
     def settle(self):
         self._guard(self.machine.settle)
+        if not self.machine.dead and not self.machine.up.committer.stalled and not self.machine.disk.stalls:
+            self.after()
+            if not self.machine.dead:
+                self.check_nobody_waits()
 
     def _guard(self, deed):
         """A process that dies in the middle is found dead afterwards."""
@@ -376,7 +386,13 @@ class Example:
         for _ in range(3):
             self._guard(lambda: (machine.advance(0.06), machine.settle()))
         self.after()
-        if machine.dead or self.facts.disturbed or machine.limits.leased_items == TIGHT["leased_items"]:
+        if not machine.dead:
+            self.check_nobody_waits()
+
+    def check_nobody_waits(self):
+        """Beside an item that he could have."""
+        leased = len(self.decided.items) - sum(map(len, self.decided.free.values()))
+        if self.facts.disturbed or leased >= self.machine.limits.leased_items:
             return
         for client in self.clients:
             for call in client.calls.values():

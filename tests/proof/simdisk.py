@@ -162,6 +162,9 @@ class Disk:
     fails: set = field(factory=set)
     """Of `write`, `sync`, `read` and `file`: what fails once."""
 
+    fail_nth: dict = field(factory=dict)
+    """The same, after so many that go well."""
+
     stalls: int = 0
     failed: set = field(factory=set)
     """What has failed in this life."""
@@ -185,6 +188,11 @@ class Disk:
             self.crash_in -= 1
             if self.crash_in <= 0:
                 self.die()
+        if kind in self.fail_nth:
+            self.fail_nth[kind] -= 1
+            if not self.fail_nth[kind]:
+                del self.fail_nth[kind]
+                self.fails.add(kind)
         if kind in self.fails:
             self.fails.discard(kind)
             self.failed.add(kind)
@@ -501,6 +509,9 @@ class SimDB:
 
     def sequence(self):
         return self.log.number
+
+    def get_property(self, _name):
+        return b"0"
 
     def close(self):
         self.disk.point()

@@ -1,7 +1,15 @@
 """A slice of the lying disk, and that it would be found out."""
 
+import itertools
+from contextlib import suppress
+from random import Random
+
 import lying
 import pytest
+from simdisk import Dead
+from simworld import Machine, on
+
+from queueber.limits import Limits
 
 pytestmark = pytest.mark.slow
 
@@ -29,3 +37,22 @@ def test_a_failing_example_is_made_smaller():
     few = lying.smaller(f"lie {number}", steps, lies=1.0)
     assert len(few) < len(steps) // 2
     assert lying.play(f"lie {number}", few, lies=1.0)[0]
+
+
+@pytest.mark.parametrize("kind", ["file", "write", "sync", "read"])
+def test_whatever_fails_during_a_start_ends_it(kind):
+    for number in itertools.count(1):
+        machine = Machine(Random(number), Limits())
+        machine.disk.fail_nth = {kind: number}
+        with on(machine):
+            for _ in range(2):
+                machine.boot()
+                with suppress(Dead):
+                    machine.settle()
+                if machine.disk.failed:
+                    break
+                machine.disk.restart(power=False)
+        if not machine.disk.failed:
+            break
+        assert machine.up is None or machine.dead, f"operation {number} failed"
+    assert number > 1

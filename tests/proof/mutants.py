@@ -1,0 +1,166 @@
+"""
+The mutants: each is a bug that somebody could have written, as a patch, and one test that has to find it.
+
+A test suite that lets one of them live is no evidence.  Each patch is applied
+to a copy of the tree and the one test named for it is run there; it must fail,
+and must pass on the copy without the patch.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from attrs import frozen
+from tally import Tally, command_line
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+FOLDER = HERE / "mutants"
+SECONDS = 120
+"""For one test.  A mutant that hangs is caught: in a test run it would not go unseen."""
+
+LYING = "tests/proof/test_lying.py::test_nothing_is_lost_whatever_the_disk_may_do"
+
+
+@frozen
+class Mutant:
+    """One of them."""
+
+    name: str
+    what: str
+    test: str = LYING
+
+    @property
+    def patch(self):
+        """Its file."""
+        return FOLDER / f"{self.name}.patch"
+
+    @property
+    def number(self):
+        """Its place in the table."""
+        return int(self.name[:2])
+
+
+SERVING = "tests/server/test_serving.py::"
+MUTANTS = (
+    Mutant("01-reply-before-sync", "the reply leaves before the commit"),
+    Mutant("02-no-sync", "nothing is synced"),
+    Mutant("03-sync-again-after-an-error", "a sync that failed is tried once more"),
+    Mutant(
+        "04-directory-sync-error-swallowed",
+        "an error of a directory's sync is passed over",
+        "tests/proof/test_lying.py::test_whatever_fails_during_a_start_ends_it",
+    ),
+    Mutant(
+        "05-point-in-time-recovery",
+        "of a damaged log, all behind the damage is dropped",
+        "tests/store/test_rocks.py::TestDamage::test_a_changed_byte_in_the_log_is_noticed",
+    ),
+    Mutant("06-two-writes-per-add", "the rows of one commit are written in two batches"),
+    Mutant("07-lease-spoken-before-sync", "a poll's reply leaves before its lease is on disk"),
+    Mutant(
+        "08-looks-do-not-wait",
+        "a reply that only looked does not wait for what it saw",
+        SERVING + "test_a_look_waits_for_the_commit_that_holds_what_it_saw",
+    ),
+    Mutant("09-lease-shared", "polls that are served together share a lease"),
+    Mutant("10-remove-ignores-the-lease", "remove takes any lease for the item's"),
+    Mutant("11-ended-lease-extended", "a lease that ended and was not swept can be used"),
+    Mutant("12-spans-cut-to-seconds", "leases and delays are cut to whole seconds"),
+    Mutant("13-leases-by-the-wall-clock", "leases follow the wall clock"),
+    Mutant("14-add-wakes-nobody", "an add does not wake the polls that wait"),
+    Mutant("15-lease-row-left", "the row of a lease that ended stays"),
+    Mutant("16-item-in-two-places", "an item whose lease ended keeps its old row too"),
+    Mutant(
+        "17-sweeper-dies-silently",
+        "one exception ends the sweeps without a word",
+        SERVING + "test_a_bug_in_a_sweep_does_not_end_it_without_a_word",
+    ),
+    Mutant(
+        "18-claim-for-the-dead-kept",
+        "what was claimed for a connection that is gone stays leased",
+        SERVING + "test_a_claim_whose_connection_is_lost_is_given_back",
+    ),
+    Mutant("19-ids-reused-after-a-restart", "the ids of a process begin as those of the one before"),
+    Mutant(
+        "20-missing-database-made-anew",
+        "where the database is missing an empty one is made",
+        "tests/store/test_directory.py::test_a_database_that_is_missing_is_not_replaced",
+    ),
+)
+
+
+def copied(folder):
+    """A copy of what tests need, without the folder that would hide Twisted."""
+    for name in ("queueber", "tests", "schema"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "peers"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def apply(patch, folder, *options):
+    """Apply *patch*; what `patch` said if it could not."""
+    command = ["patch", "-p1", "--batch", "--fuzz=2", "--no-backup-if-mismatch", *options, "-i", str(patch)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else done.stdout + done.stderr
+
+
+def run(test, folder):
+    """How *test* ends in *folder*: green, red or the like, and its last words."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    seen = subprocess.run(
+        [sys.executable, "-c", "import queueber; print(queueber.__file__)"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert seen.stdout.startswith(str(folder)), f"the copy is not what is run, but {seen.stdout}"
+    command = [sys.executable, "-m", "pytest", test, "-q", "-x", "--tb=line", "-o", "faulthandler_timeout=60"]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "red", f"not over after {SECONDS} s"
+    lines = done.stdout.strip().splitlines() or [done.stderr[-300:]]
+    why = next((line for line in lines if line.startswith("E ") or ": Assert" in line or "Wrong" in line), lines[-1])
+    # 1 is a test that failed; anything else, nothing collected for one, is no verdict.
+    return {0: "green", 1: "red"}.get(done.returncode, f"status {done.returncode}"), why[:160]
+
+
+def main():
+    """The status."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--only", type=int, action="append", help="of this number; repeatable")
+    parser.add_argument("--seed", type=int, help="there is nothing random in this")
+    asked = parser.parse_args()
+    chosen = [each for each in MUTANTS if not asked.only or each.number in asked.only]
+    tally = Tally("mutants", "mutants")
+    with tempfile.TemporaryDirectory(prefix="queueber-mutants-") as scratch:
+        clean = copied(Path(scratch, "clean"))
+        for test in sorted({each.test for each in chosen}):
+            colour, why = run(test, clean)
+            if colour != "green":
+                tally.count([f"{test} is {colour} without a mutant: {why}"])
+        for each in chosen:
+            began = time.monotonic()
+            folder = Path(scratch, each.name)
+            shutil.copytree(clean, folder)
+            problem = apply(each.patch, folder)
+            colour, why = ("not applied", problem) if problem else run(each.test, folder)
+            print(f"{each.name}: {colour} after {time.monotonic() - began:.0f} s: {why}", flush=True)
+            tally.count([] if colour == "red" else [f"{each.name} lives: {colour}: {why}"])
+            shutil.rmtree(folder)
+    return tally.end(command_line())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
