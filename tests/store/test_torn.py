@@ -8,7 +8,7 @@ import pytest
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import StorageError
-from queueber.store import open_store, verify, wipe
+from queueber.store import open_store, torn, verify, wipe
 from queueber.store.engine import content_of, logs_of, look_at
 
 MAIL = QueueNumber(1)
@@ -122,7 +122,9 @@ def test_a_batch_in_a_later_log_is_a_later_batch(data):
     hole(data, COMMITS)
     log = the_log(data)
     later = log.with_name("000099.log")
+    assert torn._torn_end(data / "db") is not None
     later.write_bytes(content_of(log)[: look_at(content_of(log)).end])
+    assert torn._torn_end(data / "db") is None
     with pytest.raises(StorageError, match="Corruption"):
         open_store(data, boot_id=NOW)
 
