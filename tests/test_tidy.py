@@ -13,6 +13,7 @@ import pytest
 
 import queueber
 from queueber.errors import Kind, QueueberError
+from queueber.limits import PEER_LIMITS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "queueber"
@@ -126,6 +127,38 @@ def test_links_between_documents_lead_somewhere(path):
         if not found.exists() or (anchor and anchor not in anchors(found)):
             dead.append(target)
     assert not dead
+
+
+SECURITY = (ROOT / "docs" / "operating.md").read_text().partition("\n## Security\n")[2]
+CANNOT = re.findall(r"^\| (?!Who |---)(.+?) \| (.+?) \| (.+) \|$", SECURITY, flags=re.MULTILINE)
+
+
+def tests_of(path: Path) -> Iterator[str]:
+    """All tests of a file, those of classes with their class."""
+    for node in parsed(path).body:
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.ClassDef):
+            yield from (f"{node.name}::{each.name}" for each in node.body if isinstance(each, ast.FunctionDef))
+
+
+@pytest.mark.parametrize(("who", "cannot", "shown"), CANNOT, ids=lambda text: text[:40])
+def test_whatever_somebody_cannot_do_is_shown_by_tests_that_exist(who, cannot, shown):
+    named = re.findall(r"`([^`:]+)::([^`]+)`", shown)
+    assert named
+    assert len(named) == shown.count("`") // 2
+    assert [test for file, test in named if test not in tests_of(ROOT / "tests" / f"{file}.py")] == []
+
+
+def test_everybody_who_may_be_hostile_has_rows():
+    assert len(CANNOT) == len(set(CANNOT)) >= 20
+    assert {who.split()[-1] for who, _, _ in CANNOT} >= {"producer", "consumer", "peer", "user", "data"}
+
+
+def test_the_operator_finds_every_limit():
+    page = (ROOT / "docs" / "operating.md").read_text().partition("\n## Limits\n")[2].partition("\n## ")[0]
+    rows = "".join(re.findall(r"^\| `.+$", page, flags=re.MULTILINE))
+    assert [limit.name for limit in PEER_LIMITS if f"`{limit.name}`" not in rows.replace("`,", "`")] == []
 
 
 def test_a_changelog_fragment_names_its_issue_and_kind():
