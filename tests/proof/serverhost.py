@@ -110,35 +110,44 @@ class Host:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, data, log, *options, failpoint=None, passes=None, boot=None):
+    def start(self, data, log, *options, failpoint=None, passes=None, boot=None, clocks=None):
         """
         A server on *data*; it dies at the failpoint (point, count), or notes in the file *passes* what it passes.
 
-        The file *boot* says which boot of the machine this is, if it is to be another.
+        The file *boot* says which boot of the machine this is, if it is to be another; the file *clocks*, how its clocks
+        are set, as `shifted` reads it.
         """
         log.touch()
         begin = log.stat().st_size
         options = [f"--data-dir={data}", "--listen=127.0.0.1:0", *options]
         told = self.ask(
-            options=options, log=str(log), failpoint=failpoint, passes=passes and str(passes), boot=boot and str(boot)
+            options=options,
+            log=str(log),
+            failpoint=failpoint,
+            passes=passes and str(passes),
+            boot=boot and str(boot),
+            clocks=clocks and str(clocks),
         )
         self.servers.append(Server(self, told["pid"], log, begin))
         return self.servers[-1]
 
 
-def serve(options, log, failpoint, passes, boot):
+def serve(options, log, failpoint, passes, boot, clocks):
     """In the child: become a server."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor in (1, 2):
         os.dup2(out, descriptor)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     import failpoints  # noqa: PLC0415
+    import shifted  # noqa: PLC0415
     from twisted.scripts.twistd import run  # noqa: PLC0415
 
     from queueber.server import clock  # noqa: PLC0415
 
     if boot is not None:
         clock._BOOT_ID = Path(boot)
+    if clocks is not None:
+        shifted.follow(Path(clocks))
     if failpoint is not None:
         failpoints.kill_at(*failpoint)
     elif passes is not None:
@@ -150,6 +159,7 @@ def serve(options, log, failpoint, passes, boot):
 def main():
     """Fork for each line."""
     import failpoints  # noqa: F401, PLC0415
+    import shifted  # noqa: F401, PLC0415
     import twisted.application.reactors  # noqa: PLC0415
     import twisted.internet.epollreactor  # noqa: PLC0415
     import twisted.scripts.twistd  # noqa: F401, PLC0415
@@ -164,7 +174,7 @@ def main():
         pid = os.fork()
         if not pid:
             try:
-                serve(words["options"], words["log"], words["failpoint"], words["passes"], words["boot"])
+                serve(**words)
                 sys.stdout.flush()
             except SystemExit as end:
                 os._exit(end.code if isinstance(end.code, int) else int(bool(end.code)))

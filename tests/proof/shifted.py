@@ -1,0 +1,36 @@
+"""
+In a server's process: clocks that somebody sets while it runs.
+
+Only Python reads the wall clock there, so that a function in the place of
+`time.time` is as good as a clock that was set; nobody can set the boot clock of
+a machine that runs, and a function can.
+"""
+
+import json
+import time
+from functools import partial
+
+from queueber.server import clock, service
+
+UNSHIFTED = {"wall": 0.0, "boot": 0.0}
+
+
+def follow(path):
+    """Let the wall clock and the boot clock differ from the machine's by the seconds in the file *path*, always."""
+    really, since_boot = time.time, clock.read_boot_time
+    time.time = lambda: really() + read(path)["wall"]
+    service.QueueClock = partial(
+        clock.QueueClock, wall=time.time, boot_time=lambda: max(0.0, since_boot() + read(path)["boot"])
+    )
+
+
+def read(path):
+    """What the file says."""
+    return json.loads(path.read_text())
+
+
+def write(path, **shifts):
+    """Set the clocks of whoever follows the file, all at once."""
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps((read(path) if path.exists() else UNSHIFTED) | shifts))
+    new.rename(path)
