@@ -17,7 +17,8 @@ from twisted.internet.defer import gatherResults
 from twisted.internet.task import deferLater, react
 from twisted.internet.threads import deferToThread
 
-from queueber.client import connect
+from queueber.client import Tls, connect
+from tests.process.certificates import Authority
 from tests.process.conftest import Server
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -31,9 +32,12 @@ class Measured:
     def __init__(self, reactor, server):
         self._reactor, self._server = reactor, server
         self._clients = []
+        self.authority = server.data_dir.parent / "ca.pem"
 
-    def connect(self):
-        self._clients.append(connect(self._reactor, f"127.0.0.1:{self._server.port}"))
+    def connect(self, authority=None):
+        """A client, with TLS if there is an authority to trust."""
+        tls = Tls(ca=authority) if authority else None
+        self._clients.append(connect(self._reactor, f"127.0.0.1:{self._server.port}", tls=tls))
         return self._clients[-1]
 
     async def memory(self):
@@ -125,6 +129,14 @@ async def connections(server):
     await server.stop()
 
 
+async def secured(server):
+    number, before = 1_000, await server.memory()
+    clients = [server.connect(server.authority) for _ in range(number)]
+    await gatherResults([client.default.poll(wait_ms=0) for client in clients])
+    print(f"{number:,} connections with TLS: {(await server.memory() - before) / number:,.0f} bytes each")
+    await server.stop()
+
+
 async def queues(server):
     client, number = server.connect(), 50_000
     before = await server.memory()
@@ -149,13 +161,18 @@ async def cycle(server):
     print(f"  {await server.stop() / MIB:.1f} MiB on disk afterwards, with nothing in it")
 
 
-MEASURES = {each.__name__: each for each in (base, backlog, heads, leases, waiting, connections, queues, cycle)}
+MEASURES = {
+    each.__name__: each for each in (base, backlog, heads, leases, waiting, connections, secured, queues, cycle)
+}
 
 
 async def main(reactor, *names):
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".sizing-") as scratch:
+        certificate, key = Authority(Path(scratch)).sign("server", alternative="IP:127.0.0.1")
+        tls = (f"--listen=unix:{scratch}/s", "--listen-tls=127.0.0.1:0")
+        tls += (f"--tls-certificate={certificate}", f"--tls-key={key}")
         for name in names or MEASURES:
-            server = Server(Path(scratch) / name, "--workers=2")
+            server = Server(Path(scratch) / name, "--workers=2", *(tls if name == "secured" else ()))
             try:
                 await MEASURES[name](Measured(reactor, server))
             finally:
