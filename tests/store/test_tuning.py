@@ -1,6 +1,7 @@
 """What an operator may choose of the engine reaches RocksDB, and is read back from it."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,30 @@ def test_the_table_in_the_docs_is_the_code_s():
         else:
             default = quantity(option.default, option.unit)
         assert f"| `{name}` | {default} | {option.says} |" in STORAGE_PAGE
+
+
+@pytest.mark.parametrize("option", [each for each in TUNING_OPTIONS if each.high], ids=lambda each: each.name)
+def test_the_least_that_may_be_chosen_is_what_it_runs_with(tmp_path, option):
+    """RocksDB makes some figures larger without a word, and then the server would not start."""
+    open_store(tmp_path / "data", tuning=Tuning(**{option.name: option.low})).close()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        (Tuning(compression="zstd:7"), {"blob_compression_type": "kZSTD", "compression_opts.level": "7"}),
+        (Tuning(compression="zstd"), {"compression_opts.level": "3"}),
+        (Tuning(compression="none", deletions_trigger=0), {"compression_opts.level": "32767", "deletion_trigger": "0"}),
+        (Tuning(deletions_trigger=99), {"blob_compression_type": "kLZ4Compression", "deletion_trigger": "99"}),
+    ],
+    ids=str,
+)
+def test_what_lies_deeper_in_the_engines_file_is_read_back_too(tmp_path, chosen, told):
+    with closing(open_store(tmp_path / "data", tuning=chosen)) as store:
+        assert told.items() <= store.in_force.items()
+
+
+def test_no_more_files_than_the_process_may_have_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (300, 300))
+    with closing(open_store(tmp_path / "data")) as store:
+        assert store.in_force["max_open_files"] == "300"

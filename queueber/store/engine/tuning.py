@@ -10,6 +10,7 @@ order, and every walk here is already bounded to one queue.
 """
 
 import re
+import resource
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +21,9 @@ from queueber.store.tuning import COMPRESSION, DEFAULT_TUNING, ZSTD_LEVEL_DEFAUL
 from queueber.units import MIB
 
 BLOB_FILE_BYTES = 64 * MIB
+
+# What RocksDB calls a compression's own choice.
+_NO_LEVEL = 32_767
 
 # Among how many neighbouring rows deletions are counted.
 DELETIONS_WINDOW = 1_024
@@ -123,7 +127,7 @@ def options(tuning: Tuning, *, create: bool, salvage: bool = False) -> Options:
 
     # Reading.
     chosen.set_block_based_table_factory(_tables(tuning))
-    chosen.set_max_open_files(tuning.open_files)
+    chosen.set_max_open_files(_open_files(tuning))
     if tuning.prefix_extractor:
         chosen.set_prefix_extractor(SliceTransform.create_fixed_prefix(PREFIX_BYTES))
     return chosen
@@ -137,7 +141,19 @@ def _compress(chosen: Options, compression: str) -> None:
     chosen.set_blob_compression_type(kind)
     if found["kind"] == "zstd":
         # Window, strategy and dictionary as RocksDB has them by default.
-        chosen.set_compression_options(-14, int(found["level"] or ZSTD_LEVEL_DEFAULT), 0, 0)
+        chosen.set_compression_options(-14, _level(found), 0, 0)
+
+
+def _level(compression: re.Match[str]) -> int:
+    if compression["kind"] != "zstd":
+        return _NO_LEVEL
+    return int(compression["level"] or ZSTD_LEVEL_DEFAULT)
+
+
+def _open_files(tuning: Tuning) -> int:
+    """As many as the process may have: RocksDB takes no more either."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return tuning.open_files if soft == resource.RLIM_INFINITY else min(tuning.open_files, soft)
 
 
 def _tables(tuning: Tuning) -> BlockBasedOptions:
@@ -164,21 +180,31 @@ def expected(tuning: Tuning, *, salvage: bool = False) -> dict[str, str]:
         "bytes_per_sync": str(tuning.bytes_per_sync),
         "wal_bytes_per_sync": str(tuning.wal_bytes_per_sync),
         "compression": _COMPRESSIONS[found["kind"]][1],
+        "blob_compression_type": _COMPRESSIONS[found["kind"]][1],
+        "compression_opts.level": str(_level(found)),
+        "deletion_trigger": str(tuning.deletions_trigger),
         "enable_blob_files": str(tuning.blob_bytes > 0).lower(),
         "min_blob_size": str(tuning.blob_bytes),
-        "max_open_files": str(tuning.open_files),
+        "max_open_files": str(_open_files(tuning)),
         "filter_policy": "bloomfilter" if tuning.bloom_bits else "nullptr",
         "prefix_extractor": f"rocksdb.FixedPrefix.{PREFIX_BYTES}" if tuning.prefix_extractor else "nullptr",
     }
 
 
+_LEVEL = re.compile(r"\blevel=(-?\d+)")
+_TRIGGER = re.compile(r"\bdeletion_trigger=(\d+)")
 _LINE = re.compile(r"^\s*(\w+)=(.*?)\s*$", re.MULTILINE)
 
 
 def in_force(path: Path) -> dict[str, str]:
     """What RocksDB says of itself: the file that it wrote when the database in *path* was opened last."""
     files = sorted(path.glob("OPTIONS-*"), key=lambda file: int(file.name.removeprefix("OPTIONS-")))
-    return dict(_LINE.findall(files[-1].read_text()))
+    found = dict(_LINE.findall(files[-1].read_text()))
+    level = _LEVEL.search(found.get("compression_opts", ""))
+    trigger = _TRIGGER.search(found.get("table_properties_collectors", ""))
+    found["compression_opts.level"] = level[1] if level else "unknown"
+    found["deletion_trigger"] = trigger[1] if trigger else "0"
+    return found
 
 
 def check_in_force(path: Path, tuning: Tuning, *, salvage: bool = False) -> dict[str, str]:
