@@ -121,3 +121,10 @@ def test_no_more_files_than_the_process_may_have_are_asked_for(tmp_path, monkeyp
     monkeypatch.setattr("resource.getrlimit", lambda _: (300, 300))
     with closing(open_store(tmp_path / "data")) as store:
         assert store.in_force["max_open_files"] == "300"
+
+
+def test_a_file_that_a_crash_left_half_written_is_nobodys_options(tmp_path):
+    """Found by cutting the power: no server started on such a directory any more."""
+    open_store(tmp_path / "data").close()
+    (tmp_path / "data" / "db" / "OPTIONS-999999.dbtmp").write_text("half")
+    open_store(tmp_path / "data").close()

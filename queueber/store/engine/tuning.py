@@ -198,7 +198,9 @@ _LINE = re.compile(r"^\s*(\w+)=(.*?)\s*$", re.MULTILINE)
 
 def in_force(path: Path) -> dict[str, str]:
     """What RocksDB says of itself: the file that it wrote when the database in *path* was opened last."""
-    files = sorted(path.glob("OPTIONS-*"), key=lambda file: int(file.name.removeprefix("OPTIONS-")))
+    # Beside whole files there may be one that a crash kept from getting its name: `OPTIONS-000102.dbtmp`.
+    whole = [file for file in path.glob("OPTIONS-*") if not file.suffix]
+    files = sorted(whole, key=lambda file: int(file.name.removeprefix("OPTIONS-")))
     found = dict(_LINE.findall(files[-1].read_text()))
     level = _LEVEL.search(found.get("compression_opts", ""))
     trigger = _TRIGGER.search(found.get("table_properties_collectors", ""))
