@@ -209,6 +209,7 @@ def test_damage_is_cut_off(tmp_path):
     (tmp_path / "000004.log").write_bytes(log_of(batch(1)))
     (tmp_path / "000012.log").write_bytes(log_of(batch(2), batch(4)))
     (tmp_path / "000100.log").write_bytes(b"")
+    (tmp_path / "mine.log").write_text("not RocksDB's")
     cut_off_damage(tmp_path)
     assert [log.stat().st_size for log in logs_of(tmp_path)] == [119, 119, 0]
     check_logs(tmp_path)

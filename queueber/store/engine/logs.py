@@ -64,7 +64,7 @@ class Look:
 
 def logs_of(database: Path) -> list[Path]:
     """The logs in the directory *database*, in the order in which they were written."""
-    return sorted(database.glob("*.log"), key=lambda log: int(log.stem))
+    return sorted((log for log in database.glob("*.log") if log.stem.isdecimal()), key=lambda log: int(log.stem))
 
 
 def check_logs(database: Path) -> None:
