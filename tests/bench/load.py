@@ -69,14 +69,15 @@ class Load:
         return PEERS[self.peer].line(self.port, role, self)
 
 
-def preload(load):
-    """Add the items that are to be taken; return how many there are."""
-    items = max(1, min(PRELOAD_ITEMS, PRELOAD_BYTES // load.size))
+def preload(load, items_max=PRELOAD_ITEMS, told=lambda _: None):
+    """Add the items that are to be taken, and tell how many there are now and then; return how many in the end."""
+    items = max(1, min(items_max, PRELOAD_BYTES // load.size))
     adding = evolve(load, kind="add", items=items, window=PRELOAD_WINDOW, connections=PRELOAD_CONNECTIONS)
     run = Run(adding)
     until = monotonic() + load.preload_seconds
     while run.added < load.preload and monotonic() < until:
         run.step()
+        told(run.added)
     run.drain()
     run.close()
     return run.added

@@ -47,7 +47,7 @@ def log_of(process, log, what):
 
 
 @contextlib.contextmanager
-def running(name, scratch, environment=None):
+def running(name, scratch):
     """A fresh server of the peer called *name*: its port and its process's id."""
     peer, port = PEERS[name], free_port()
     if peer.found() is None:
@@ -59,27 +59,36 @@ def running(name, scratch, environment=None):
         scratch.chmod(0o755)
         shutil.chown(directory, peer.account())
     peer.prepare(port, directory)
-    log = directory / "log"
+    try:
+        with started(name, directory, port) as (log, process):
+            try:
+                peer.ready(port)
+            except (Unexpected, OSError) as why:
+                raise log_of(process, log, f"the server did not get ready: {why}") from None
+            yield port, process.pid
+    finally:
+        peer.cleanup(port, directory)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def started(name, directory, port):
+    """A server with what is in *directory*: its log and its process, once it listens."""
+    peer, log = PEERS[name], directory / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             peer.command(port, directory),
             stdout=out,
             stderr=out,
             cwd=directory if peer.account() else ROOT,
-            env={**os.environ, **peer.environment(port, directory), **(environment or {})},
+            env={**os.environ, **peer.environment(port, directory)},
             user=peer.account(),
         )
     try:
         wait_for(port, process, log, peer.start_seconds)
-        try:
-            peer.ready(port)
-        except (Unexpected, OSError) as why:
-            raise log_of(process, log, f"the server did not get ready: {why}") from None
-        yield port, process.pid
+        yield log, process
     finally:
         stop(process)
-        peer.cleanup(port, directory)
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def stop(process):

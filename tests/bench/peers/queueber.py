@@ -174,7 +174,7 @@ class Frames(Line):
     def __init__(self, port, role, load):
         super().__init__(port, role, load)
         self.frame = b""
-        target = self.bootstrap(self.window)
+        self.target = target = self.bootstrap(self.window)
         if role == "add":
             self.work = Adds(target, load, self.window)
         else:

@@ -1,0 +1,38 @@
+"""The checks of what must not grow run, and print their figures; what those are is not looked at."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FLAT = Path(__file__).with_name("flat.py")
+
+SMALL = {
+    "waiters": ["--waiters", "500", "--adds", "20"],
+    "backlog": ["--items", "1000", "--rounds", "100"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("check", "figures"), [("waiters", 1), ("backlog", 4)])
+def test_a_small_check_gives_its_figures(check, figures, request, tmp_path):
+    found = tmp_path / "found.json"
+    done = subprocess.run(
+        [sys.executable, FLAT, check, *SMALL[check], "--json", found],
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in {0, 1}, done.stderr
+    values = json.loads(found.read_text())
+    assert len(values) == figures
+    assert [each["met"] for each in values] == [line.startswith("met") for line in done.stdout.splitlines()]
+
+
+def test_an_unknown_check_is_named(request):
+    done = subprocess.run([sys.executable, FLAT, "round"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no such check: round" in done.stderr
