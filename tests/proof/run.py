@@ -50,6 +50,7 @@ TABLE = (
     Line("kill", "--cycles 200 --seed {seed}", "--cycles 500 --seed {seed}"),
     Line("failpoints", "--seed {seed}", "--seed {seed}", script="proof/everypoint.py"),
     Line("lying", "--examples 2000 --seed {seed}", "--examples 20000 --seed {seed}"),
+    Line("sockets", "--examples 100 --seed {seed}", "--examples 1000 --seed {seed}"),
     Line("clocks", "--cycles 20 --seed {seed}", "--cycles 200 --seed {seed}"),
     Line("mutants", "--seed {seed}", "--seed {seed}", once=True),
     Line("powercut", "--cycles 60 --seed {seed}", "--cycles 150 --seed {seed}"),

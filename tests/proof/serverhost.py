@@ -114,8 +114,8 @@ class Host:
         """
         A server on *data*; it dies at the failpoint (point, count), or notes in the file *passes* what it passes.
 
-        The file *boot* says which boot of the machine this is, if it is to be another; the file *clocks*, how its clocks
-        are set, as `shifted` reads it.
+        The file *boot* says which boot of the machine this is, if it is to be another; the file *clocks*, how its
+        clocks are set, as `shifted` reads it.
         """
         log.touch()
         begin = log.stat().st_size
