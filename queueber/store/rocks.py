@@ -208,6 +208,9 @@ def _open(
         write_format(db, "" if wal else durability)
     write_all(db, deletes=[CLEAN_KEY])
     db.sync()
+    if wal:
+        # Not a second from now: without a note, what a power cut does to the log cannot be told from a loss.
+        synced.note(db.sequence())
     if created:
         held.finish()
     return RocksStore(

@@ -168,7 +168,7 @@ def run(asked):
         folder = Path(made)
         kinds = {
             # Some kilobytes of log, half of it noted; more, all of it noted; with tables and blob files.
-            "log": {"commits": 16, "noted": 8, "sizes": (10, 80)},
+            "log": {"commits": 10, "noted": 5, "sizes": (10, 60)},
             "noted": {"commits": 60},
             "tables": {"commits": 40, "sizes": (10, 80, 20_000), "flushes": (10, 20, 30)},
         }
@@ -204,7 +204,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cut-step", type=int, default=1, help="cut the log at each so-manyth byte; 0: not at all [1]")
     parser.add_argument("--flips", type=int, default=2_000, help="bits to change [2000]")
-    parser.add_argument("--zeros", type=int, default=500, help="sectors and pages to empty [500]")
+    parser.add_argument("--zeros", type=int, default=300, help="sectors and pages to empty [300]")
     parser.add_argument("--manifest", action="store_true", help="every bit of the manifest, too")
     parser.add_argument("--no-files", dest="files", action="store_false", help="no whole files")
     return parser.parse_args()

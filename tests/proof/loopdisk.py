@@ -31,7 +31,7 @@ class LoopDisk:
     def __init__(self, folder, *, megabytes=192, options=""):
         self._image = folder / "disk.img"
         self._megabytes = megabytes
-        self._options = options
+        self.options = options
         self._device = None
         self.path = folder / "mounted"
 
@@ -50,7 +50,7 @@ class LoopDisk:
 
     def mount(self):
         """As a machine does that starts anew: the journal is replayed."""
-        _run("mount", *(["-o", self._options] if self._options else []), self._device, str(self.path))
+        _run("mount", *(["-o", self.options] if self.options else []), self._device, str(self.path))
 
     def unmount(self):
         """Nobody may have a file open there."""

@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -132,6 +133,11 @@ async def epoch(machine, cycles, tally, **habits):
     return findings, history
 
 
+def keep_files(data, target):
+    """What no server starts on, to be looked at."""
+    shutil.copytree(data, target, ignore=lambda folder, names: [each for each in names if each.endswith(".sock")])
+
+
 def run(cycles, seed, keep, options=(), **habits):
     """The tally of so many cycles."""
     tally, calls, items, recovered, dropped = Tally("powercut"), 0, 0, 0, 0
@@ -146,9 +152,10 @@ def run(cycles, seed, keep, options=(), **habits):
                 try:
                     findings, history = asyncio.run(epoch(machine, count, tally, **habits))
                 except Failed as why:
-                    tally.count([f"epoch {number}: {why}"])
+                    tally.count([f"epoch {number}, mounted {disk.options!r}: {why}"])
                     for server in host.servers:
                         server.kill()
+                    keep_files(disk.path / "data", keep / f"powercut-{seed}-{number}-data")
                     continue
             dropped += machine.dropped
             calls += history.acked_between(0, time.monotonic())

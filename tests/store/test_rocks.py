@@ -22,6 +22,7 @@ from queueber.store.keys import FORMAT_KEY
 from queueber.store.keyvalue import KeyValueStore
 from queueber.store.kv import Stalled
 from queueber.store.properties import NAMES, properties_of
+from queueber.store.synced import SyncedFile
 
 MAIL = QueueNumber(1)
 MANY = 10**9
@@ -264,13 +265,15 @@ class TestDamage:
 class TestTheNoteOfWhatIsOnDisk:
     def test_it_follows_the_commits(self, path, make):
         store = open_store(path)
+        begun = SyncedFile(path / "synced").read()
+        assert begun == store._db.sequence()
         store.note_synced()
-        assert not (path / "synced").exists()
+        assert SyncedFile(path / "synced").read() == begun
         assert store.synced_sequence == 0
         for due in range(1, 4):
             put(store, make, due)
             store.note_synced()
-            assert store._synced.read() == store.synced_sequence
+            assert store._synced.read() == store.synced_sequence > begun
         store.close()
 
     def test_it_is_written_at_a_clean_stop(self, path, make):
@@ -281,10 +284,11 @@ class TestTheNoteOfWhatIsOnDisk:
 
     def test_it_claims_nothing_when_nothing_is_synced(self, path, make):
         store = open_store(path, durability=Durability.OS)
+        noted = SyncedFile(path / "synced").read()
         put(store, make, 1)
         store.note_synced()
         store.close()
-        assert not (path / "synced").exists()
+        assert SyncedFile(path / "synced").read() == noted
 
     def test_any_number_of_starts_leaves_the_log_at_or_past_it(self, path, make):
         for due in range(1, 8):
