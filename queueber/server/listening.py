@@ -2,6 +2,8 @@
 
 import ipaddress
 import re
+import socket
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -20,6 +22,7 @@ SOCKET_MODE = "660"
 _LOCAL_SYSTEMD = re.compile(r"systemd:(?:.*:)?domain=UNIX(?::|\Z)")
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]+)\Z")
+_UNIX = re.compile(r"(?:haproxy:)*unix:(?:address=)?(?P<path>(?:[^:\\]|\\.)+)")
 _KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 
@@ -119,7 +122,35 @@ async def start_listening(
     """
     endpoint = serverFromString(reactor, listen.endpoint)
     try:
+        _clear_leftover(listen.endpoint)
         port: IListeningPort = await endpoint.listen(factory)
     except (CannotListenError, OSError) as why:
         raise ListenFailed(f"--{option} {listen.text}: {why}") from why
     return port
+
+
+def _clear_leftover(endpoint: str) -> None:
+    """
+    Remove the Unix socket that a killed process has left at *endpoint*, and its lock.
+
+    Twisted believes a lock as long as there is a process of the number in it.  In a container that is for ever: the
+    server is number 1 each time.  So the socket itself is asked whether anybody listens.
+    """
+    found = _UNIX.match(endpoint)
+    if found is None:
+        return
+    path = Path(re.sub(r"\\(.)", r"\1", found["path"]))
+    lock = path.with_name(f"{path.name}.lock")
+    if not lock.is_symlink():
+        return
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            if path.is_socket() or not path.exists():
+                path.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+        except OSError:
+            # Somebody who is too busy to answer, or nothing that we may touch: Twisted says what is wrong.
+            return

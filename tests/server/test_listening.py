@@ -1,8 +1,14 @@
 """What the text of --listen means."""
 
-import pytest
+import os
+import socket
 
-from queueber.server.listening import parse_listen
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+
+from queueber.server.listening import ListenFailed, parse_listen, start_listening
 from queueber.server.options import Options
 
 
@@ -42,3 +48,38 @@ def test_defaults_are_those_of_the_help():
     assert (settings.claim.polls, settings.claim.items, settings.window_ms) == (64, 512, 0)
     assert settings.workers >= 2
     assert (settings.durability, settings.encoding) == ("fsync", "unpacked")
+
+
+def left_behind(path, *, pid):
+    """What a killed process leaves: a socket that nobody listens at, and Twisted's lock."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+    path.with_name(path.name + ".lock").symlink_to(str(pid))
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 1])
+@pytest.mark.parametrize("name", ["q.sock", "a:b.sock"])
+@pytest_twisted.ensureDeferred
+async def test_a_socket_that_was_left_behind_is_nobodys_whoever_has_the_number_now(tmp_path, pid, name):
+    """In a container the next server has the number of the one that was killed."""
+    path = tmp_path / name
+    left_behind(path, pid=pid)
+    escaped = str(path).replace(":", "\\:")
+    port = await start_listening(reactor, parse_listen(f"unix:{escaped}"), Factory())
+    assert path.is_socket()
+    with pytest.raises(ListenFailed, match="Cannot acquire lock"):
+        await start_listening(reactor, parse_listen(f"unix:{escaped}"), Factory())
+    await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_lock_beside_no_socket_is_nobodys_either_and_a_file_stays(tmp_path):
+    path = tmp_path / "q.sock"
+    (tmp_path / "q.sock.lock").symlink_to("1")
+    port = await start_listening(reactor, parse_listen(f"unix:{path}"), Factory())
+    await port.stopListening()
+    path.write_text("a letter")
+    (tmp_path / "q.sock.lock").symlink_to("1")
+    with pytest.raises(ListenFailed):
+        await start_listening(reactor, parse_listen(f"unix:{path}"), Factory())
+    assert path.read_text() == "a letter"
