@@ -36,6 +36,17 @@ def test_a_rate_is_kept_and_nothing_is_left():
     assert heard.begun[0] == ("stress", 11.0)
 
 
+def test_what_pollers_have_not_managed_is_taken_out_when_no_more_is_added():
+    floor = Floor()
+    poll = floor.poll
+    floor.poll = lambda *count, **how: floor.fleet().sleep(1.0).addCallback(lambda _: poll(*count, **how))
+    run, heard = stressed(floor, evolve(RATED, polling_clients=1))
+    assert run.counted["removes"] < run.counted["adds"] / 2
+    assert run.counts["removes"] == run.counts["adds"]
+    assert not floor.ready
+    assert heard.begun[1] == ("taking out what is left", 30.0)
+
+
 def test_without_pollers_it_stays():
     floor = Floor()
     run, _ = stressed(floor, evolve(RATED, polling_clients=0))
