@@ -12,6 +12,7 @@ import json
 import resource
 import selectors
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -266,4 +267,6 @@ def main(arguments=None):
 
 
 if __name__ == "__main__":
+    # Ended from outside, it still ends its servers and removes the data.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())
