@@ -22,10 +22,11 @@ from queueber.cli.attendance import (
     unreadable_ends_with_74,
     yes_option,
 )
-from queueber.cli.door import EXIT_FINDINGS, Running, control_socket, through
+from queueber.cli.door import EXIT_FINDINGS, Running, is_served, through
 from queueber.client import Client
 from queueber.store import copy_directory, kept_still, put_in_place, salvage
 from queueber.store import verify as verify_directory
+from queueber.store.directory import DATABASE, READY, not_held
 from queueber.store.recovery import Salvage
 from queueber.store.verification import Verified
 
@@ -42,7 +43,7 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
 
     The server goes on meanwhile.  If none runs, its directory is copied.
     """
-    if control_socket(data_dir).is_socket():
+    if is_served(data_dir):
         with Progress("Copying") as progress:
 
             async def work(client: Client) -> None:
@@ -75,26 +76,33 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
 
     What was removed since then is there again, and leases are as they were.
     """
+    # A link stays one, and `.` has a name.
+    target = target.resolve()
     with unreadable_ends_with_74():
+        taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
+        if taken:
+            _check_replaceable(target, replace=replace)
         found = _verified(source)
         if found.findings:
             _tell_findings(found)
             raise click.ClickException(f"{source} is not restored: it is not sound")
         click.echo(f"{source}: {found.items:,} items in {found.queues:,} queues as of {moment(found.as_of)}", err=True)
-        taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
-        if taken and not replace:
-            raise click.ClickException(f"{target} is not empty; with --replace it is kept under another name")
+        kept = target.with_name(f"{target.name}.replaced-{stamp()}")
+        replaced = f"What is in {target} will be in {kept}.  " if taken else ""
         confirm(
-            "Items that were removed since then will be there again, those added since will not, and leases will be as"
-            " they were then.  Restore it?",
+            f"{replaced}Items that were removed since then will be there again, those added since will not, and leases"
+            " will be as they were then.  Restore it?",
             yes=yes,
         )
         made = target.with_name(f"{target.name}.restored-{stamp()}") if taken else target
         with Progress("Copying") as progress:
             copy_directory(source, made, progress)
         if taken:
-            kept = target.with_name(f"{target.name}.replaced-{stamp()}")
-            put_in_place(made, target, kept)
+            try:
+                put_in_place(made, target, kept)
+            except BaseException:
+                shutil.rmtree(made)
+                raise
             click.echo(f"what was in {target} is in {kept}")
     click.echo(f"restored to {target}")
 
@@ -128,6 +136,16 @@ def _tell_findings(found: Verified) -> None:
         click.echo(finding)
     if found.more:
         click.echo(f"and {found.more:,} more")
+
+
+def _check_replaceable(target: Path, *, replace: bool) -> None:
+    """Before the backup is read and copied, which may take long."""
+    if not replace:
+        raise click.ClickException(f"{target} is not empty; with --replace it is kept under another name")
+    if not (target / READY).exists() and not (target / DATABASE).is_dir():
+        raise click.ClickException(f"{target} is no data directory of Queueber's, and nothing else is replaced")
+    with not_held(target):
+        return
 
 
 @click.command()

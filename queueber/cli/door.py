@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -30,6 +31,21 @@ class Running(Protocol):
 def control_socket(data_dir: Path) -> Path:
     """Where the server that holds *data_dir* can be spoken to, if there is one."""
     return data_dir.absolute() / CONTROL
+
+
+def is_served(data_dir: Path) -> bool:
+    """Whether a server holds *data_dir*, and not only the socket of one that was killed is there."""
+    path = control_socket(data_dir)
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            return False
+        except OSError:
+            # Somebody who is busy, or who may not be asked: whoever speaks to it is told which.
+            return path.exists()
+    return True
 
 
 def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[T]]) -> T:

@@ -1,5 +1,7 @@
 """The commands that look after data, on real directories."""
 
+import socket
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -108,10 +110,18 @@ def content_of(path):
 
 class TestBackup:
     def test_a_running_server_is_asked_through_its_socket(self, shell, server, tmp_path, monkeypatch):
+        monkeypatch.setattr("queueber.cli.care.is_served", lambda _: True)
         monkeypatch.setattr(Path, "is_socket", lambda path: True)
         done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "da:ta")
         assert (done.output, done.exit_code) == (f"backed up to {tmp_path / 'backup'}\n", 0)
         assert server.asked == [f"unix:path={tmp_path}/da\\:ta/control.sock", tmp_path / "backup"]
+
+    def test_the_socket_of_one_that_was_killed_is_no_server(self, shell, server, data, tmp_path):
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(data / "control.sock"))
+        done = shell("backup", tmp_path / "backup", "--data-dir", data)
+        assert (done.output, done.exit_code) == (f"backed up to {tmp_path / 'backup'}\n", 0)
+        assert not server.asked
 
     def test_a_stopped_one_is_copied(self, shell, server, data, tmp_path):
         done = shell("backup", tmp_path / "backup", QUEUEBER_DATA_DIR=str(data))
@@ -216,6 +226,31 @@ class TestRestore:
         (tmp_path / "mounted" / "lost+found").mkdir()
         assert shell("restore", data, tmp_path / "mounted", "--yes").exit_code == 0
         open_store(tmp_path / "mounted").close()
+
+    def test_only_data_of_ours_is_replaced(self, shell, data, tmp_path):
+        (tmp_path / "photos").mkdir()
+        (tmp_path / "photos" / "cat.jpg").write_text("meow")
+        done = shell("restore", data, tmp_path / "photos", "--yes", "--replace")
+        assert done.exit_code == 1
+        assert "is no data directory of Queueber's" in done.output
+        assert (tmp_path / "photos" / "cat.jpg").exists()
+
+    def test_one_that_a_server_holds_is_refused_before_anything_is_copied(self, shell, data, tmp_path):
+        with closing(open_store(tmp_path / "held")):
+            done = shell("restore", data, tmp_path / "held", "--yes", "--replace")
+        assert done.exit_code == 74
+        assert not list(tmp_path.glob("held.*"))
+
+    def test_here_and_a_link_are_the_directories_that_they_mean(self, shell, data, tmp_path, monkeypatch):
+        open_store(tmp_path / "old").close()
+        (tmp_path / "link").symlink_to("old")
+        assert shell("restore", data, tmp_path / "link", "--yes", "--replace").exit_code == 0
+        assert (tmp_path / "link").is_symlink()
+        assert verify(tmp_path / "old").items
+        open_store(tmp_path / "here").close()
+        monkeypatch.chdir(tmp_path / "here")
+        assert shell("restore", data, ".", "--yes", "--replace").exit_code == 0
+        assert verify(tmp_path / "here").items
 
     def test_a_backup_that_is_not_sound_is_not_restored(self, shell, data, tmp_path):
         store = open_store(data)
