@@ -105,9 +105,11 @@ class Intake:
         self._wait()
 
     def forget(self) -> None:
-        """The connection ends: what waits will not be carried out, and nobody is held on to."""
+        """The connection ends: what waits or still comes is not carried out, and nobody is held on to."""
         self._behind.clear()
+        self._held = False
         self._carry_out = _nobody
+        self._read()
 
     def _wait(self) -> None:
         if self._behind and not self._in_line and not self._held:

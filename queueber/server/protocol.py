@@ -177,6 +177,8 @@ class RpcProtocol(Protocol):
         self._server.connections.patience.forget(self)
         self._acknowledged = acknowledged(self.transport)
         self._server.connections.patience.expect(self, PROGRESS)
+        # Before the transport is told that it ends: it must be read to see that the peer does.
+        self._intake.forget()
         self._replies.end()
 
     def cut(self) -> None:
