@@ -2,7 +2,7 @@
 
 from twisted.internet.task import Clock
 
-from queueber.server.throttle import Throttle
+from queueber.server.throttle import LINES_PER_SECOND, Throttle
 
 
 def test_one_line_a_second_for_each_peer_and_kind():
@@ -22,6 +22,22 @@ def test_peers_that_have_gone_quiet_are_forgotten():
     throttle = Throttle(clock.seconds)
     for number in range(1_000):
         throttle.passes(number, "bad")
+        clock.advance(1 / LINES_PER_SECOND)
     clock.advance(3)
     throttle.passes("a", "bad")
     assert len(throttle._lines) == 1
+
+
+def test_a_kind_has_so_many_lines_a_second_however_many_peers_there_are():
+    clock = Clock()
+    throttle = Throttle(clock.seconds)
+    said = [throttle.passes(number, "bad") for number in range(5_000)]
+    assert said == [""] * LINES_PER_SECOND + [None] * (5_000 - LINES_PER_SECOND)
+    assert throttle.passes(4_999, "bad") is None
+    assert len(throttle._lines) == LINES_PER_SECOND, "those that are left out are remembered by the kind only"
+    assert throttle.passes(0, "late") == "", "another kind has its own"
+    clock.advance(1)
+    assert throttle.passes("a", "bad") == " (and 4,951 more of this kind from 4,950 peers)"
+    assert throttle.passes("b", "bad") == ""
+    clock.advance(1)
+    assert throttle.passes("b", "bad") == "", "what was told is told once"
