@@ -70,3 +70,13 @@ def test_every_attack_and_every_case_is_on_the_page():
     named = {attack for _, _, proof in ROWS.values() for attack in re.findall(r"\*([^*]+)\*", proof)}
     assert ATTACKS.keys() - named == {"every message of the catalogue"}
     assert {case.entry for case in CASES} == {entry for entry, row in ROWS.items() if "`cases`" in row[-1]}
+
+
+def test_no_attack_has_two_rows_in_the_table_of_figures():
+    _, _, table = PAGE.partition("\n## What the healthy client sees\n")
+    rows = re.findall(r"^\| ([WRSOK]\d[^|]*) \| ([^|]+) \|", table, flags=re.MULTILINE)
+    assert len(rows) == len(set(rows)) == len({attack for _, attack in rows})
+    assert {attack: tuple(entries.split(", ")) for entries, attack in rows} == {
+        name: tuple(attack.entries) for name, attack in ATTACKS.items() if name in {attack for _, attack in rows}
+    }
+    assert {attack for _, attack in rows} <= ATTACKS.keys()

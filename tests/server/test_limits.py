@@ -1,4 +1,10 @@
-"""Every limit on peers, hit once: what becomes of the peer, what it is told, and that it is counted."""
+"""
+Every limit on peers, hit once: what becomes of the peer, what it is told, and that it is counted.
+
+Some are set below what their option takes (`tests/test_limits.py` holds the
+options to their ranges).  The code compares with the figure whatever it is, so
+a small one is hit in the same place, by few enough bytes to see which.
+"""
 
 from struct import pack
 
