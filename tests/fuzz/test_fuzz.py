@@ -250,7 +250,7 @@ def test_a_short_run_of_the_command_finds_nothing(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^60 hostile sessions", done.stdout, flags=re.MULTILINE)
     assert re.search(r"^ +attacked( +[\d.,]+){4}$", done.stdout, flags=re.MULTILINE)
-    assert done.stdout.endswith("\n0 findings\n")
+    assert "\n0 findings\n" in done.stdout
 
 
 @pytest.mark.slow
