@@ -272,10 +272,12 @@ def struct_list_at(frame: Frame, at: int, start: int, end: int, most: int | None
     if size == _SIZE_BIT:
         raise RemoteProtocolError("a list of bits was found in place of one of structs")
     if size in _NARROW:
+        if body < start or body * WORD + count * _NARROW[size] > end * WORD:
+            raise RemoteProtocolError("a list pointer leads out of its segment")
         if most is not None and count > most:
             # Before each number is given a word of its own: there may be millions.
             return ListAt(frame, 0, count, 0, 0, 0, 0)
-        return _widened(frame, body, count, _NARROW[size], (start, end))
+        return _widened(frame, body, count, _NARROW[size])
     step = 0 if size == _SIZE_VOID else 1
     if body < start or body + count * step > end:
         raise RemoteProtocolError("a list pointer leads out of its segment")
@@ -321,10 +323,8 @@ def _composite(frame: Frame, body: int, words: int, start: int, end: int) -> Lis
     return ListAt(frame, body + 1, count, step, data_words, start, end)
 
 
-def _widened(frame: Frame, body: int, count: int, size: int, segment: tuple[int, int]) -> ListAt:
+def _widened(frame: Frame, body: int, count: int, size: int) -> ListAt:
     """A list of numbers of *size* bytes each, copied so that every number has a word: the data of a struct."""
-    if body < segment[0] or body * WORD + count * size > segment[1] * WORD:
-        raise RemoteProtocolError("a list pointer leads out of its segment")
     frame.spend(count)
     first = body * WORD
     raw = frame.data[first : first + count * size]

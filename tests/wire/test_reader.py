@@ -299,3 +299,11 @@ def test_words_are_little_endian_on_every_machine(monkeypatch):
     monkeypatch.setattr(sys, "byteorder", "big" if sys.byteorder == "little" else "little")
     turned = [int.from_bytes(word.to_bytes(8, "little"), "big") for word in expected]
     assert list(words_of(data)) == turned
+
+
+@pytest.mark.parametrize("size", [BYTE, TWO, FOUR])
+def test_a_list_that_is_too_long_to_be_walked_must_lie_in_its_segment_all_the_same(size):
+    """It was only failed for its number once, when others give the message up."""
+    assert struct_list_at(*only(list_pointer(0, size, 17), *[0] * 9), 16).count == 17
+    with pytest.raises(RemoteProtocolError, match="out of its segment"):
+        struct_list_at(*only(list_pointer(0, size, 1_000)), 16)
