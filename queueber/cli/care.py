@@ -27,7 +27,7 @@ from queueber.client import Client
 from queueber.store import copy_directory, kept_still, put_in_place, salvage
 from queueber.store import verify as verify_directory
 from queueber.store.directory import DATABASE, READY, not_held
-from queueber.store.recovery import Salvage
+from queueber.store.recovery import Salvage, check_movable
 from queueber.store.verification import Verified
 
 PROGRESS_SECONDS = 0.5
@@ -144,6 +144,7 @@ def _check_replaceable(target: Path, *, replace: bool) -> None:
         raise click.ClickException(f"{target} is not empty; with --replace it is kept under another name")
     if not (target / READY).exists() and not (target / DATABASE).is_dir():
         raise click.ClickException(f"{target} is no data directory of Queueber's, and nothing else is replaced")
+    check_movable(target)
     with not_held(target):
         return
 
@@ -155,23 +156,25 @@ def recover(path: Path, yes: bool) -> None:
     """
     Make DIR usable again when its log is damaged, after showing what that loses.
 
-    It is tried on a copy.  The damaged directory is kept under another name.
+    It is tried on a copy, which is verified.  The damaged directory is kept under another name.
     """
-    path = path.absolute()
+    # A link stays one, and `.` has a name.
+    path = path.resolve()
     beside = path.with_name(f"{path.name}.recovered-{stamp()}")
     with unreadable_ends_with_74(), kept_still(path):
-        found = salvage(path, beside)
+        with Progress("Verifying") as progress:
+            found = salvage(path, beside, progress)
         if found is None:
-            click.echo(f"{path} is not damaged: a server can start on it as it is")
+            click.echo(f"a server can start on {path} as it is; whether all of it is sound, `queueber verify` tells")
             return
-        _tell_loss(found)
         try:
+            _tell_loss(found)
             confirm("Put what is left in its place?", yes=yes)
+            kept = path.with_name(f"{path.name}.damaged-{stamp()}")
+            put_in_place(beside, path, kept)
         except BaseException:
-            shutil.rmtree(beside)
+            shutil.rmtree(beside, ignore_errors=True)
             raise
-        kept = path.with_name(f"{path.name}.damaged-{stamp()}")
-        put_in_place(beside, path, kept)
     click.echo(f"{path} is usable again; the damaged one is {kept}")
 
 

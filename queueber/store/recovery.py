@@ -2,9 +2,12 @@
 A damaged log: what can be had of it, what that loses, and putting it in place.
 
 Everything is tried on a copy, which shares the files that never change with
-the original; the original stays as it is, under another name in the end.
+the original; the original stays as it is, under another name in the end.  What
+is made is verified, every row of it, before it is called usable.
 """
 
+import errno
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,16 +16,21 @@ from typing import Final
 from attrs import frozen
 
 from queueber.errors import StorageError
-from queueber.store.copying import link_files, sync_files, viewing
+from queueber.store.copying import Progress, link_files, silent, sync_files, viewing
 from queueber.store.directory import DATABASE, SYNCED, claim, kept_still, not_held, refusal, sync_path
 from queueber.store.engine import DB
-from queueber.store.keys import LEASES, QUEUES, TIME_KEY
+from queueber.store.format import FORMAT, read_format
+from queueber.store.keyvalue import Durability, KeyValueStore
 from queueber.store.kv import KeyValue
-from queueber.store.records import decode_queue, decode_time
+from queueber.store.records import Encoding
 from queueber.store.synced import SyncedFile
+from queueber.store.verification import Verified, verify
 
 _DROPPED: Final = re.compile(r"[0-9]+\.log: dropping [0-9]+ bytes.*")
 """What RocksDB tells its own log of a part it leaves out."""
+
+_NO_ROOM: Final = os.strerror(errno.ENOSPC)
+"""How RocksDB, too, says that the disk is full, which is no damage."""
 
 
 @frozen
@@ -54,17 +62,17 @@ class Salvage:
         return 0 if self.noted is None else max(0, self.noted - self.reached)
 
 
-def salvage(path: Path, beside: Path) -> Salvage | None:
+def salvage(path: Path, beside: Path, progress: Progress = silent) -> Salvage | None:
     """
     Make in *beside*, which must not be there, what recovery can make of the data directory *path*.
 
-    *path* is not changed.  Both must be on one file system.
+    *path* is not changed.  Both must be on one file system.  *progress* counts the items that are verified.
 
     Returns:
         What that would be; None, and nothing is made, if a server can start on *path* as it is.
 
     Raises:
-        StorageError: it cannot be recovered, or a server holds it.
+        StorageError: it cannot be recovered, or what is left is not sound, or a server holds it.  Nothing is made.
     """
     with kept_still(path):
         try:
@@ -72,51 +80,90 @@ def salvage(path: Path, beside: Path) -> Salvage | None:
         except StorageError as error:
             noted, why = None, str(error)
         why = why or _refusal_of(path, noted)
-        return None if why is None else _make(path, beside, why, noted)
+        return None if why is None else _make(path, beside, why, noted, progress)
 
 
 def _refusal_of(path: Path, noted: int | None) -> str | None:
-    """Why a server would not start on *path*; None if it would."""
+    """Why a server would not start on *path*, having read what a start reads; None if it would."""
     try:
         with viewing(path) as db:
             reached = db.sequence()
+            if noted is not None and reached < noted:
+                return f"the log ends at {reached:,}, and {noted:,} was on disk"
+            _start_on(db)
     except StorageError as error:
         return str(error)
-    if noted is not None and reached < noted:
-        return f"the log ends at {reached:,}, and {noted:,} was on disk"
     return None
 
 
-def _make(path: Path, beside: Path, why: str, noted: int | None) -> Salvage:
+def _start_on(db: KeyValue) -> None:
+    """
+    Read what a start reads.
+
+    Raises:
+        StorageError: something of it cannot be read, or no server can start on it.
+    """
+    found = read_format(db)
+    if found is None:
+        raise StorageError("its database does not say of which format it is")
+    if found.version > FORMAT:
+        raise StorageError(f"the data is of format {found.version}, which a newer Queueber wrote")
+    recovered = KeyValueStore(db, durability=Durability.OS, encoding=Encoding.UNPACKED).recover()
+    numbers = {record.number for record in recovered.queues}
+    for lease in recovered.leases:
+        if lease.queue not in numbers:
+            raise StorageError(f"lease {lease.id.hex()} is on items of queue {lease.queue}, which does not exist")
+
+
+def _make(path: Path, beside: Path, why: str, noted: int | None, progress: Progress) -> Salvage:
+    check_movable(path)
     held = claim(beside)
     try:
-        link_files(path / DATABASE, held.database)
-        with DB.tuned(held.database, salvage=True) as db:
-            reached = db.sequence()
-            items, leases, queues, as_of = _count(db)
-        SyncedFile(held.synced).note(reached)
-        sync_files(held.database)
-        held.publish()
-        dropped = tuple(_DROPPED.findall((held.database / "LOG").read_text(errors="replace")))
+        try:
+            link_files(path / DATABASE, held.database)
+            with DB.tuned(held.database, salvage=True) as db:
+                reached = db.sequence()
+            SyncedFile(held.synced).note(reached)
+            sync_files(held.database)
+            held.publish()
+            dropped = tuple(_DROPPED.findall((held.database / "LOG").read_text(errors="replace")))
+        finally:
+            held.release()
+        left = _verified(beside, progress)
     except BaseException as error:
         shutil.rmtree(beside)
+        # The copy is gone; what is wrong with it is wrong with the original.
+        text = str(error).replace(str(beside), str(path))
+        if isinstance(error, StorageError) and _NO_ROOM not in text:
+            raise StorageError(f"{path} cannot be recovered, a backup has to be restored: {text}") from error
         if isinstance(error, StorageError | OSError):
-            raise StorageError(f"{path} cannot be recovered, a backup has to be restored: {error}") from error
+            raise StorageError(f"{path} is as it was, for recovery cannot be tried: {text}") from error
         raise
-    finally:
-        held.release()
-    return Salvage(beside, why, reached, noted, items, leases, queues, as_of, dropped)
+    return Salvage(beside, why, reached, noted, left.items, left.leases, left.queues, left.as_of, dropped)
 
 
-def _count(db: KeyValue) -> tuple[int, int, int, int | None]:
-    """How many items, leases and queues there are, and the queue time of the last commit."""
-    with db.iterator(prefix=QUEUES) as rows:
-        records = [decode_queue(row, value) for row, value in rows]
-    with db.iterator(prefix=LEASES) as rows:
-        leases = sum(1 for _ in rows)
-    mark = db.get(TIME_KEY)
-    as_of = None if mark is None else decode_time(TIME_KEY, mark).queue_time
-    return sum(record.added - record.removed for record in records), leases, len(records), as_of
+def _verified(beside: Path, progress: Progress) -> Verified:
+    """What is in *beside*, which is as it should be."""
+    found = verify(beside, progress)
+    if found.findings:
+        more = len(found.findings) + found.more - 1
+        raise StorageError(found.findings[0] + (f"; and {more:,} findings more" if more else ""))
+    return found
+
+
+def check_movable(path: Path) -> None:
+    """
+    Tell early that *path* cannot be renamed, as far as that can be known.
+
+    Raises:
+        StorageError: it is a mount point.
+    """
+    if path.is_mount():
+        raise refusal(
+            path,
+            "it is a mount point, which cannot be moved: copy what is in it to a directory, have that mended or"
+            " replaced, and put its contents back",
+        )
 
 
 def put_in_place(made: Path, path: Path, kept: Path) -> None:
@@ -126,7 +173,7 @@ def put_in_place(made: Path, path: Path, kept: Path) -> None:
     A crash between the two steps leaves nothing under *path*, and both beside it.
 
     Raises:
-        StorageError: a server holds *path*, or it cannot be renamed, being a mount point for one; nothing was changed.
+        StorageError: a server holds *path*, or it cannot be renamed; nothing was changed, and *made* is still there.
     """
     with not_held(path):
         if kept.exists():
@@ -134,6 +181,6 @@ def put_in_place(made: Path, path: Path, kept: Path) -> None:
         try:
             path.rename(kept)
         except OSError as error:
-            raise refusal(path, f"it cannot be renamed ({error.strerror}); what would replace it is {made}") from error
+            raise refusal(path, f"it cannot be renamed ({error.strerror})") from error
         made.rename(path)
         sync_path(path.parent)

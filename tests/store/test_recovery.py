@@ -1,14 +1,21 @@
 """A damaged log, each damage on a copy: what is told, what is made of it, and what stays as it was."""
 
+import errno
 import os
+from pathlib import Path
 from shutil import copytree
 
 import pytest
 
-from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
-from queueber.broker.port import PutItem, PutQueue
+from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.store import copy_directory, open_store, put_in_place, salvage, verify
+from queueber.store.engine import DB
+from queueber.store.format import FORMAT, write_format
+from queueber.store.recovery import check_movable
+from queueber.store.tuning import Tuning
+from queueber.units import WallMs
 
 MAIL = QueueNumber(1)
 COMMITS = 20
@@ -149,15 +156,102 @@ def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):
     found = salvage(crashed, beside)
     with pytest.raises(StorageError, match="it cannot be renamed") as told:
         put_in_place(found.path, crashed, tmp_path / "nowhere" / "damaged")
-    assert str(beside) in str(told.value)
+    assert str(beside) not in str(told.value)
     assert crashed.exists()
     assert beside.exists()
 
 
+def test_a_mount_point_is_refused_before_anything_is_made(crashed, beside, monkeypatch):
+    damage(crashed, 0.8)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == crashed)
+    with pytest.raises(StorageError, match="it is a mount point, which cannot be moved"):
+        salvage(crashed, beside)
+    assert not beside.exists()
+    check_movable(beside.parent)
+
+
 def test_what_no_log_can_mend_needs_a_backup(crashed, beside):
     (crashed / "db" / "CURRENT").write_text("MANIFEST-999999\n")
-    with pytest.raises(StorageError, match="cannot be recovered, a backup has to be restored"):
+    with pytest.raises(StorageError, match="cannot be recovered, a backup has to be restored") as told:
         salvage(crashed, beside)
+    assert str(beside) not in str(told.value)
+    assert not beside.exists()
+
+
+@pytest.fixture
+def leased(tmp_path, make):
+    """A stopped directory with a leased item, all of it in a table file, which is not compressed."""
+    store = open_store(tmp_path / "data", tuning=Tuning(compression="none"))
+    writes = [PutItem(MAIL, make.item(n, b"contents" * 20)) for n in range(1, COMMITS + 1)]
+    lease = PutLease(LeaseId(b"l" * 16), LeaseRecord(MAIL, WallMs(99), (make.key(1),)))
+    store.commit([*writes, PutQueue(QueueRecord(MAIL, "mail", COMMITS, 0, LOWEST)), lease], make.mark)
+    store.make_room()
+    store.close()
+    return tmp_path / "data"
+
+
+def test_damage_to_what_a_start_reads_is_seen_though_the_database_opens(leased, beside):
+    (table,) = [file for file in (leased / "db").glob("*.sst") if b"contents" in file.read_bytes()]
+    content = bytearray(table.read_bytes())
+    content[content.index(b"contents")] ^= 1
+    table.write_bytes(content)
+    store = open_store(leased)
+    with pytest.raises(StorageError, match="checksum mismatch"):
+        store.recover()
+    store.close()
+    with pytest.raises(StorageError, match=r"cannot be recovered, a backup has to be restored: .*checksum mismatch"):
+        salvage(leased, beside)
+    assert not beside.exists()
+
+
+def test_a_young_directory_without_its_log_has_nothing_to_recover(tmp_path, beside):
+    live = open_store(tmp_path / "live")
+    copytree(tmp_path / "live", tmp_path / "data")
+    live.close()
+    log_of(tmp_path / "data").unlink()
+    (tmp_path / "data" / "synced").unlink()
+    with pytest.raises(StorageError, match="does not say of which format it is"):
+        open_store(tmp_path / "data")
+    with pytest.raises(StorageError, match=r"cannot be recovered, .* does not say of which format it is"):
+        salvage(tmp_path / "data", beside)
+    assert not beside.exists()
+
+
+@pytest.mark.parametrize("wrong", ["format", "lease"])
+def test_what_no_server_starts_on_is_not_called_sound(leased, beside, make, wrong):
+    with DB.tuned(leased / "db") as db:
+        if wrong == "format":
+            write_format(db, "", FORMAT + 1)
+    if wrong == "lease":
+        store = open_store(leased)
+        lease = LeaseRecord(QueueNumber(9), WallMs(99), (make.key(1),))
+        store.commit([PutLease(LeaseId(b"m" * 16), lease)], make.mark)
+        store.close()
+    what = {"format": f"the data is of format {FORMAT + 1}", "lease": "queue 9, which does not exist"}[wrong]
+    with pytest.raises(StorageError, match=f"cannot be recovered, .*{what}"):
+        salvage(leased, beside)
+
+
+def test_several_findings_are_counted(leased, beside, make):
+    store = open_store(leased)
+    writes = [PutItem(QueueNumber(9), make.item(n)) for n in (50, 51)]
+    lease = PutLease(LeaseId(b"m" * 16), LeaseRecord(QueueNumber(9), WallMs(99), (make.key(50),)))
+    store.commit([*writes, lease], make.mark)
+    store.close()
+    with pytest.raises(StorageError, match="and 2 findings more"):
+        salvage(leased, beside)
+
+
+def test_a_full_disk_is_no_damage(crashed, beside, monkeypatch):
+    damage(crashed, 0.8)
+
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("queueber.store.recovery.link_files", fail)
+    with pytest.raises(StorageError, match=r"is as it was, for recovery cannot be tried: .*No space left") as told:
+        salvage(crashed, beside)
+    assert "backup" not in str(told.value)
     assert not beside.exists()
 
 
