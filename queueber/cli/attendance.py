@@ -54,6 +54,17 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
+def refuse_without_an_answer(*, yes: bool) -> None:
+    """
+    Go on only if a later `confirm` can have an answer.
+
+    Raises:
+        click.UsageError: there is nobody to ask.
+    """
+    if not yes and not is_terminal(sys.stdin):
+        raise click.UsageError("There is no terminal to ask on before it is done; --yes is the answer.")
+
+
 @contextmanager
 def unreadable_ends_with_74() -> Iterator[None]:
     """A directory that cannot be used is told in one line, and the process ends with its status."""

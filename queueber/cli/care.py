@@ -18,6 +18,7 @@ from queueber.cli.attendance import (
     data_dir_option,
     directory,
     moment,
+    refuse_without_an_answer,
     stamp,
     unreadable_ends_with_74,
     yes_option,
@@ -41,7 +42,7 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
     """
     Put everything a server has committed so far into DIR, which must not exist or be empty.
 
-    The server goes on meanwhile.  If none runs, its directory is copied.
+    The server goes on meanwhile.  If none runs, its directory is verified and copied.
     """
     if is_served(data_dir):
         with Progress("Copying") as progress:
@@ -60,8 +61,10 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
 
             through(server, data_dir, work)
     else:
-        with unreadable_ends_with_74(), Progress("Copying") as progress:
-            copy_directory(data_dir, target, progress)
+        with unreadable_ends_with_74():
+            _sound(data_dir, "backed up")
+            with Progress("Copying") as progress:
+                copy_directory(data_dir, target, progress)
     click.echo(f"backed up to {target}")
 
 
@@ -76,16 +79,15 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
 
     What was removed since then is there again, and leases are as they were.
     """
+    # Before the backup is read and copied, which may take long.
+    refuse_without_an_answer(yes=yes)
     # A link stays one, and `.` has a name.
     target = target.resolve()
     with unreadable_ends_with_74():
         taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
         if taken:
             _check_replaceable(target, replace=replace)
-        found = _verified(source)
-        if found.findings:
-            _tell_findings(found)
-            raise click.ClickException(f"{source} is not restored: it is not sound")
+        found = _sound(source, "restored")
         click.echo(f"{source}: {found.items:,} items in {found.queues:,} queues as of {moment(found.as_of)}", err=True)
         kept = target.with_name(f"{target.name}.replaced-{stamp()}")
         replaced = f"What is in {target} will be in {kept}.  " if taken else ""
@@ -124,6 +126,15 @@ def verify(path: Path) -> None:
     )
     if found.findings:
         sys.exit(EXIT_FINDINGS)
+
+
+def _sound(path: Path, done: str) -> Verified:
+    """What is in *path*, which is only *done* if nothing is wrong with it."""
+    found = _verified(path)
+    if found.findings:
+        _tell_findings(found)
+        raise click.ClickException(f"{path} is not {done}: it is not sound")
+    return found
 
 
 def _verified(path: Path) -> Verified:

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Lock
 
 from queueber.broker import TimeMark, Write
+from queueber.broker.port import Recovered
 from queueber.errors import StorageError
 from queueber.store.backup import back_up
 from queueber.store.copying import Progress, silent
@@ -99,6 +100,13 @@ class RocksStore(KeyValueStore):
                 self._flushed = sequence
                 self._look()
 
+    def recover(self) -> Recovered:
+        """Read what a broker starts from; a `StorageError` names the directory, and what cannot be read."""
+        try:
+            return super().recover()
+        except StorageError as error:
+            raise refusal(self._held.path, _advised(error)) from error
+
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """Apply all of *writes*, as durably as this store was opened to be."""
         super().commit(writes, mark)
@@ -170,7 +178,7 @@ def open_store(
         try:
             store = _open(held, undo, durability, encoding, tuning, boot_id)
         except (StorageError, OSError) as error:
-            raise refusal(path, str(error)) from error
+            raise refusal(path, _advised(error)) from error
         undo.pop_all()
     return store
 
@@ -195,7 +203,7 @@ def _open(
                 raise
             db = DB.tuned(held.database, wal=wal, choices=tuning)
         undo.callback(db.close)
-        _check_end(db, synced, noted)
+        _check_end(db, noted)
         clean = _check_format(db, durability)
         if not clean and not wal:
             # What was flushed before the server died is some older state: removed items would come back.
@@ -218,13 +226,20 @@ def _open(
     )
 
 
-def _check_end(db: DB, synced: SyncedFile, noted: int | None) -> None:
+def _advised(error: Exception) -> str:
+    """The text of *error*, and what to do about damage."""
+    if isinstance(error, CorruptionError):
+        return f"{error}; `queueber recover` tells whether it can be mended, and what that loses"
+    return str(error)
+
+
+def _check_end(db: DB, noted: int | None) -> None:
     """Refuse a database whose log ends before what was known to be on disk."""
     found = db.sequence()
     if noted is not None and found < noted:
         raise StorageError(
             f"acknowledged writes are missing: the log ends at {found:,}, and {noted:,} was on disk;"
-            f" restore it, or remove {synced.path.name!r} to go on without them"
+            f" `queueber recover` shows what is left without them"
         )
 
 

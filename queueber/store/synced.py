@@ -34,11 +34,6 @@ class SyncedFile:
         self._turn = 0
         self._noted: int | None = None
 
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
-
     def read(self) -> int | None:
         """
         The highest sequence number noted; None without a file, which is how copies made while running look.
@@ -53,7 +48,7 @@ class SyncedFile:
         marks = [_mark(content[slot * _SLOT_BYTES :][:_MARK_BYTES]) for slot in range(_SLOTS)]
         found = [mark for mark in marks if mark is not None]
         if not found:
-            raise StorageError(f"{self._path} is damaged; remove it to start without knowing whether the log is whole")
+            raise StorageError(f"{self._path} is damaged; `queueber recover` shows what can be gone on with")
         self._noted = max(found)
         # The next goes over the older one, or over the one that cannot be read.
         self._turn = marks.index(None) if None in marks else marks.index(min(found))

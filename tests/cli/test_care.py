@@ -129,6 +129,24 @@ class TestBackup:
         assert verify(tmp_path / "backup").items == COMMITS
         assert server.asked == []
 
+    def test_what_is_not_sound_is_not_backed_up(self, shell, data, tmp_path):
+        store = open_store(data)
+        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.close()
+        done = shell("backup", tmp_path / "backup", "--data-dir", data)
+        assert done.exit_code == 1
+        assert "queue 9, which does not exist" in done.output
+        assert "is not backed up: it is not sound" in done.output
+        assert not (tmp_path / "backup").exists()
+
+    def test_nor_is_what_lacks_a_file(self, shell, data, tmp_path):
+        (table, *_) = (data / "db").glob("*.sst")
+        table.unlink()
+        done = shell("backup", tmp_path / "backup", "--data-dir", data)
+        assert done.exit_code == 74
+        assert "backed up to" not in done.output
+        assert not (tmp_path / "backup").exists()
+
     def test_what_cannot_be_backed_up_ends_with_74(self, shell, tmp_path):
         done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "nothing")
         assert (done.output.count("\n"), done.exit_code) == (1, 74)
@@ -193,15 +211,18 @@ class TestInspect:
 
 class TestRestore:
     def test_what_comes_back_is_said_and_asked_for(self, shell, data, tmp_path, monkeypatch):
-        refused = shell("restore", data, tmp_path / "new")
-        assert refused.exit_code == 1
-        assert "20 items in 1 queues as of 2027-01-15" in refused.output
-        assert "Items that were removed since then will be there again" in refused.output
-        assert "--yes is the answer" in refused.output
-        assert not (tmp_path / "new").exists()
-        done = shell("restore", data, tmp_path / "new", "--yes")
+        monkeypatch.setattr("queueber.cli.attendance.is_terminal", lambda stream: True)
+        done = shell("restore", data, tmp_path / "new", answer="y\n")
         assert done.exit_code == 0
+        assert "20 items in 1 queues as of 2027-01-15" in done.output
+        assert "Items that were removed since then will be there again" in done.output
         assert verify(tmp_path / "new").items == COMMITS
+
+    def test_without_a_terminal_or_a_yes_nothing_is_even_read(self, shell, tmp_path):
+        refused = shell("restore", tmp_path / "not there", tmp_path / "new")
+        assert refused.exit_code == 1
+        assert "--yes is the answer" in refused.output
+        assert "not there" not in refused.output
 
     @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 130), ("\n", 130)])
     def test_on_a_terminal_somebody_answers(self, shell, data, tmp_path, monkeypatch, answer, status):

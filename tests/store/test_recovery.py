@@ -93,7 +93,7 @@ def test_damage_before_it_loses_what_was_acknowledged_and_says_how_much(crashed,
 
 def test_a_log_that_ends_too_early_is_recovered_too(crashed, beside):
     cut(crashed, 0.2)
-    with pytest.raises(StorageError, match="acknowledged writes are missing"):
+    with pytest.raises(StorageError, match=r"acknowledged writes are missing: .*`queueber recover` shows"):
         open_store(crashed)
     found = salvage(crashed, beside)
     assert found.why.startswith("the log ends at")
@@ -196,7 +196,7 @@ def test_damage_to_what_a_start_reads_is_seen_though_the_database_opens(leased, 
     content[content.index(b"contents")] ^= 1
     table.write_bytes(content)
     store = open_store(leased)
-    with pytest.raises(StorageError, match="checksum mismatch"):
+    with pytest.raises(StorageError, match=rf"{leased}: .*checksum mismatch.*`queueber recover` tells"):
         store.recover()
     store.close()
     with pytest.raises(StorageError, match=r"cannot be recovered, a backup has to be restored: .*checksum mismatch"):

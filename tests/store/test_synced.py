@@ -65,7 +65,7 @@ def test_a_torn_slot_leaves_the_one_before(path, last, cut):
 
 def test_a_file_without_a_readable_slot_is_damaged(path):
     path.write_bytes(b"x" * 5000)
-    with pytest.raises(StorageError, match=f"{path} is damaged; remove it"):
+    with pytest.raises(StorageError, match=f"{path} is damaged; `queueber recover` shows"):
         noted(path)
 
 
