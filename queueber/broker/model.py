@@ -9,7 +9,7 @@ an item a new place, and so a new `Item` value; contents are never changed.
 
 from typing import NamedTuple, NewType
 
-from attrs import frozen
+from attrs import define, frozen
 
 from queueber.units import WallMs
 
@@ -44,9 +44,13 @@ def just_below(key: Key) -> Key:
     return Key(key.due, LOWEST.id)
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Item:
-    """An item at one place in line."""
+    """
+    An item at one place in line.
+
+    Nobody changes one, but it is not frozen: one is made per item, and freezing would make that four times as slow.
+    """
 
     key: Key
     contents: bytes

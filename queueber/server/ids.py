@@ -1,7 +1,8 @@
 """Fresh ids: UUIDv7 for items, UUIDv4 for leases (RFC 9562, sections 5.7 and 5.4)."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from struct import Struct
 
 from queueber.broker import ItemId, LeaseId
 from queueber.units import WallMs
@@ -9,12 +10,11 @@ from queueber.units import WallMs
 _VERSION_7 = 7 << 76
 _VERSION_4 = 4 << 76
 _VARIANT = 2 << 62
-_RANDOM_BITS = 74
 _LOW_BITS = (1 << 62) - 1
 
 # Ids of one millisecond lie up to this far apart, so that knowing one tells
-# little about the next, and 2**38 of them fit at least.
-_STEP_BYTES = 4
+# little about the next, and 2**29 of them fit at least.
+_STEPS = Struct("<1024I")
 
 
 class RandomIds:
@@ -23,8 +23,10 @@ class RandomIds:
     def __init__(self, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
         self._random_bytes = random_bytes
         self._pool = memoryview(b"")
+        self._steps: Iterator[int] = iter(())
         self._last_ms = -1
-        self._tail = 0
+        self._last = self._highest = 0
+        """The last id of this millisecond, as a number, and the highest that it can have."""
 
     def _draw(self, count: int) -> int:
         if len(self._pool) < count:
@@ -41,17 +43,26 @@ class RandomIds:
         smaller than before, the time part runs ahead.
         """
         if now > self._last_ms:
-            self._last_ms = now
-            # The top bit stays free for the steps of this millisecond.
-            self._tail = self._draw(9) >> 1
+            self._begin(now)
         else:
-            self._tail += 1 + self._draw(_STEP_BYTES)
-            if self._tail >> _RANDOM_BITS:
-                self._last_ms += 1
-                self._tail = self._draw(9) >> 1
-        high, low = self._tail >> 62, self._tail & _LOW_BITS
-        value = self._last_ms << 80 | _VERSION_7 | high << 64 | _VARIANT | low
-        return ItemId(value.to_bytes(16, "big"))
+            self._last += 1 + self._step()
+            if self._last > self._highest:
+                self._begin(WallMs(self._last_ms + 1))
+        return ItemId(self._last.to_bytes(16, "big"))
+
+    def _begin(self, ms: WallMs) -> None:
+        self._last_ms = ms
+        tail = self._draw(9)
+        # The counter is the low part alone; its top bit stays free for the steps of this millisecond.
+        low = tail & _LOW_BITS >> 1
+        self._last = ms << 80 | _VERSION_7 | (tail >> 60) << 64 | _VARIANT | low
+        self._highest = self._last | _LOW_BITS
+
+    def _step(self) -> int:
+        for step in self._steps:
+            return step
+        self._steps = iter(_STEPS.unpack(self._random_bytes(_STEPS.size)))
+        return next(self._steps)
 
     def lease(self) -> LeaseId:
         """122 random bits in UUIDv4 layout: who knows them holds the lease."""

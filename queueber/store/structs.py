@@ -31,13 +31,14 @@ class OneData:
         assert (self._layout.data_words, self._layout.pointers) == (len(numbers), 1)
         # A later version may put another number into what a small one leaves of its word.
         self._head = Struct("<Q" + "".join(_WORDS[place.mask] for place in places) + "Q")
+        self._pack = self._head.pack
         self._root = self._layout.pointer
 
     def build(self, data: bytes, *numbers: int) -> bytes:
         """The struct with these fields."""
         size = len(data)
-        head = self._head.pack(self._root, *numbers, BYTE_LIST | size << LIST_COUNT_SHIFT)
-        return b"".join((head, data, PADDING[size % WORD]))
+        head = self._pack(self._root, *numbers, BYTE_LIST | size << LIST_COUNT_SHIFT)
+        return head + data + PADDING[size % WORD] if size % WORD else head + data
 
     def read(self, struct: bytes) -> tuple[Any, ...]:
         """
