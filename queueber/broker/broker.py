@@ -138,11 +138,12 @@ class Broker:
         number = self._queues.make_durable(queue)
         ids: list[ItemId] = []
         writes: list[Write] = []
+        fresh_id, put = self._ids.item, queue.put
         for contents, delay in items:
-            item_id = self._ids.item(now)
+            item_id = fresh_id(now)
             due = no_earlier_than(now, delay) if delay else now
             item = Item(Key(due, item_id), contents, now)
-            queue.put(item)
+            put(item)
             ids.append(item_id)
             writes.append(PutItem(number, item))
         queue.added += len(ids)

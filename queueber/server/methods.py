@@ -135,11 +135,11 @@ class Methods:
         self._refuse_too_much(caller.request_bytes, size)
         request = wire.read_add_request(params, self._limits)
         # A thousand items of no size fit in 32 bytes, and cost as much to hold as others do.
-        size = max(size, _ITEM_BYTES * len(request.items))
-        self._refuse_too_much(caller.request_bytes, size)
+        if _ITEM_BYTES * len(request.items) > size:
+            size = _ITEM_BYTES * len(request.items)
+            self._refuse_too_much(caller.request_bytes, size)
         self._dispatcher.serve_now(queue)
-        items = [(item.contents, item.delay) for item in request.items]
-        plan = self._decide(self._broker.add, queue, items, self._clock.now())
+        plan = self._decide(self._broker.add, queue, request.items, self._clock.now())
         caller.request_bytes += size
         self._committer.submit(plan, partial(self._added, caller, answer, began, size))
 

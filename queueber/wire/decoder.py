@@ -82,6 +82,15 @@ _RESULTS_TO_SHIFT, _RESULTS_TO_MASK = _CALL_RESULTS_TO.shift, _CALL_RESULTS_TO.m
 _TARGET_SHIFT, _TARGET_MASK = _TARGET_WHICH.shift, _TARGET_WHICH.mask
 _IMPORT_SHIFT, _IMPORT_MASK = _TARGET_IMPORT.shift, _TARGET_IMPORT.mask
 _WHICH_MASK = _WHICH.mask
+_CALL_MEMBER, _FINISH_MEMBER = _MESSAGE.members["call"], _MESSAGE.members["finish"]
+_CALL_POINTER, _FINISH_POINTER = _CALL.pointer, _FINISH.pointer
+_CALL_DATA_WORDS, _CALL_WORDS = _CALL.data_words, _CALL.data_words + _CALL.pointers
+assert (_FINISH.data_words, _FINISH.pointers) == (1, 0)
+
+# What nearly all messages begin with: a root pointer to the very next word, the kind, and a pointer to the word after.
+_USUAL_ROOT = _MESSAGE.pointer
+_USUAL_BODY = 3
+assert (_MESSAGE.data_words, _MESSAGE.pointers) == (1, 1)
 
 # So does `_finish`.
 _QUESTION = _FINISH.numbers["questionId"]
@@ -99,12 +108,30 @@ def decode(frame: Frame) -> Message:
     """
     if frame.start == frame.end:
         raise RemoteProtocolError("a message without a root pointer")
+    usual = _usual(frame)
+    if usual is not None:
+        return usual
     data, pointers, stop, start, end = struct_at(frame, frame.start, frame.start, frame.end)
     which = frame.words[data] & _WHICH_MASK if data < pointers else 0
     read = _READERS.get(which)
     if read is None:
         return Unknown(which)
     return read(frame, struct_at(frame, pointers, start, end) if pointers < stop else EMPTY)
+
+
+def _usual(frame: Frame) -> Call | Finish | None:
+    """The message, if it is a Call or a Finish that lies as every builder lays them: no pointer need be followed."""
+    start, end, words = frame.start, frame.end, frame.words
+    body = start + _USUAL_BODY
+    if body >= end or words[start] != _USUAL_ROOT:
+        return None
+    which, pointer = words[start + 1], words[start + 2]
+    if which == _CALL_MEMBER and pointer == _CALL_POINTER and body + _CALL_WORDS <= end:
+        pointers = body + _CALL_DATA_WORDS
+        return _call(frame, (body, pointers, body + _CALL_WORDS, start, end))
+    if which == _FINISH_MEMBER and pointer == _FINISH_POINTER:
+        return _finish(frame, (body, body + 1, body + 1, start, end))
+    return None
 
 
 def _call(frame: Frame, call: StructAt) -> Call:

@@ -10,7 +10,7 @@ what that costs; nobody changes one all the same.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from attrs import define
 
@@ -33,8 +33,7 @@ QUEUE: Final = _BROKER.methods.index("queue")
 """The method of `BROKER_INTERFACE_ID`."""
 
 
-@define
-class NewItem:
+class NewItem(NamedTuple):
     """One item to add."""
 
     contents: bytes
