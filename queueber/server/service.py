@@ -37,7 +37,7 @@ from queueber.server.options import Options
 from queueber.server.pool import StoragePool
 from queueber.server.settings import Settings
 from queueber.server.starting import Progress
-from queueber.store import open_store, unflushed_bytes, wipe
+from queueber.store import RocksStore, open_store, unflushed_bytes, wipe
 from queueber.units import Unit, quantity
 
 SWITCH_SECONDS = 0.000_5
@@ -87,6 +87,7 @@ class QueueberService(Service):
         self._progress = Progress(reactor, self._notifier)
         self._lookout = Lookout(reactor, settings.views)
         self._up: Running | None = None
+        self._recovering: RocksStore | None = None
         self._starting: Deferred[None] = succeed(None)
         self._reloader: Reloader | None = None
         self._put_back: list[Callable[[], None]] = []
@@ -147,6 +148,7 @@ class QueueberService(Service):
     async def _recovered(self, settings: Settings) -> Running:
         if settings.wipe:
             await self._pool.run(wipe, settings.data_dir)
+        self._refuse_when_stopping()
         log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
         self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
         store = await self._pool.run(
@@ -157,18 +159,32 @@ class QueueberService(Service):
             tuning=settings.tuning,
             boot_id=read_boot_id(),
         )
+        self._recovering = store
+        self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
+        try:
+            self._refuse_when_stopping()
+            recovered = await self._pool.run(store.recover)
+            self._refuse_when_stopping()
+        except Stopping:
+            await self._pool.run(store.close)
+            raise
+        finally:
+            self._recovering = None
         clock = QueueClock()
         up = assemble(
             self._reactor, settings, store, self._pool, clock, within_descriptors(settings.limits, self.log), self.log
         )
-        self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
-        recovered = await self._pool.run(store.recover)
         # Not before: a store that could not be read must not be marked as stopped cleanly.
         self._up = up
         clock.begin(recovered.mark)
         for plan in up.broker.restore(recovered):
             up.committer.submit(plan, lambda _: None)
         return up
+
+    def _refuse_when_stopping(self) -> None:
+        """Raise `Stopping` if somebody told the server to, while it was still starting."""
+        if not self.running:
+            raise Stopping("the server is stopping")
 
     def _announce(self, settings: Settings, up: Running) -> None:
         stats = up.broker.stats()
@@ -218,6 +234,9 @@ class QueueberService(Service):
             up.timers.append(signs)
 
     def _failed(self, failure: Failure) -> None:
+        if failure.check(Stopping):
+            self.log.info("Stopped before it served anybody; everything is on disk")
+            return
         status = EX_CONFIG if failure.check(CertificateUnusable) else EX_IOERR
         if failure.check(StorageError, ListenFailed, CertificateUnusable, OSError):
             self.log.critical("Cannot start: {why}", why=failure.getErrorMessage())
@@ -236,6 +255,8 @@ class QueueberService(Service):
         self._notifier.stopping()
         for put_back in self._put_back:
             put_back()
+        if self._recovering is not None:
+            self._recovering.give_up()
         return ensureDeferred(self._stop()).addErrback(self._stop_failed)
 
     def _stop_failed(self, failure: Failure) -> None:
@@ -259,6 +280,8 @@ class QueueberService(Service):
             self._up = None
             if up.ports:
                 self.log.info("Stopped; everything is on disk")
+        else:
+            await self._lookout.close()
         self._pool.stop()
 
     async def _drained(self, up: Running) -> None:

@@ -18,6 +18,7 @@ from queueber.broker.port import (
     StoreStalled,
     Write,
 )
+from queueber.errors import Stopping
 from queueber.store.keys import (
     LEASES,
     QUEUES,
@@ -83,13 +84,21 @@ class KeyValueStore:
         self.recovered_leases = 0
         """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
 
+        self._given_up = False
+
     @property
     def synced_sequence(self) -> int:
         """The engine's number for the last commit that is known to be on disk; 0 before the first."""
         return self._synced_sequence
 
     def recover(self) -> Recovered:
-        """Read what a broker starts from; a `StorageError` names the row that cannot be."""
+        """
+        Read what a broker starts from.
+
+        Raises:
+            StorageError: a row cannot be read; the text names it.
+            Stopping: somebody gave it up.
+        """
         with self._db.iterator(prefix=QUEUES) as rows:
             queues = [decode_queue(row, value) for row, value in rows]
         with self._db.iterator(prefix=LEASES) as rows:
@@ -97,12 +106,21 @@ class KeyValueStore:
             for row, value in rows:
                 records.append((lease_id(row), decode_lease(row, value)))
                 self.recovered_leases += 1
+                self._go_on()
         mark = self._db.get(TIME_KEY)
         return Recovered(
             queues=queues,
             leases=list(self._without_removed(records)),
             mark=None if mark is None else decode_time(TIME_KEY, mark),
         )
+
+    def give_up(self) -> None:
+        """Have a `recover` end soon; from any thread."""
+        self._given_up = True
+
+    def _go_on(self) -> None:
+        if self._given_up:
+            raise Stopping("the server is stopping")
 
     def _without_removed(self, records: Sequence[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
         """The leases in *records*, with those of their items that are still there."""
@@ -115,6 +133,7 @@ class KeyValueStore:
         """For each of *rows*, whether it is there."""
         count = _CHECK_ROWS_MIN
         while asked := list(islice(rows, count)):
+            self._go_on()
             values = self._db.get_many(asked)
             yield from (value is not None for value in values)
             size = sum(len(value) for value in values if value is not None)

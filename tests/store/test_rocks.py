@@ -14,7 +14,7 @@ from attrs import define, field
 
 from queueber.broker.model import LOWEST, QueueNumber
 from queueber.broker.port import PutItem, StoreStalled
-from queueber.errors import StorageError
+from queueber.errors import Stopping, StorageError
 from queueber.store import Durability, Encoding, open_store, wipe
 from queueber.store.engine import DB, CorruptionError, Error
 from queueber.store.format import FORMAT, read_format, write_format
@@ -451,3 +451,21 @@ def test_what_is_only_in_memory_yet_is_told_until_it_is_written_out(path, make):
         assert store.unflushed_bytes > 1 << 20
         store.make_room()
         assert store.unflushed_bytes < 1 << 20
+
+
+@pytest.mark.parametrize("leases_read", [0, 1])
+def test_a_recovery_that_is_given_up_ends_at_the_next_row_or_look_up(data, monkeypatch, leases_read):
+    store = open_store(data)
+    if leases_read:
+        # All leases are read by then, and no item of theirs.
+        exist = store._exist
+        monkeypatch.setattr(store, "_exist", lambda rows: (store.give_up(), exist(rows))[1])
+    else:
+        store.give_up()
+    with pytest.raises(Stopping):
+        store.recover()
+    assert store.recovered_leases == 1
+    store.close()
+    store = open_store(data)
+    assert store.clean
+    store.close()
