@@ -43,3 +43,18 @@ def test_a_slow_disk_is(clock, committer, settled):
     clock.advance(0.01)
     assert settled.called
     assert settled.result is None
+
+
+def test_a_start_that_is_reading_the_store_is_told_to_give_up():
+    given_up = []
+
+    async def stopped():
+        given_up.append("then stopped")
+
+    service = QueueberService.__new__(QueueberService)
+    service._notifier = SimpleNamespace(stopping=lambda: None)
+    service._put_back = []
+    service._recovering = SimpleNamespace(give_up=lambda: given_up.append("given up"))
+    service._stop = stopped
+    assert service.stopService().called
+    assert given_up == ["given up", "then stopped"]
