@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: serve test fast lint types layers bench hostile fuzz guided proof soak clean
+.PHONY: serve test fast lint types layers bench compiled hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -34,6 +34,10 @@ layers: $(READY)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/run.py --out docs/benchmarks
+
+# A wheel for this interpreter and machine, with the modules that each call goes through compiled.
+compiled: $(READY)
+	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m build --wheel
 
 hostile: $(READY)
 	$(BIN)/python tests/hostile/report.py

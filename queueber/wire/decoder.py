@@ -268,7 +268,7 @@ def _disembargo(frame: Frame, body: StructAt) -> Disembargo | Unknown:
 
 
 def _unimplemented(frame: Frame, body: StructAt) -> Unimplemented:
-    return Unimplemented(_MESSAGE.which(frame, body) if body is not EMPTY else None)
+    return Unimplemented(_MESSAGE.which(frame, body) if body != EMPTY else None)
 
 
 _READERS: dict[int, Callable[[Frame, StructAt], Message]] = {

@@ -210,7 +210,7 @@ def _pointed(field: FieldNode, frame: Frame, pointer: tuple[int, int, int], dept
         return text_at(frame, *pointer).decode("utf-8", "replace")
     if field.kind == "struct":
         struct = struct_at(frame, *pointer)
-        return layout(field.struct).values(frame, struct, depth) if struct is not EMPTY else None
+        return layout(field.struct).values(frame, struct, depth) if struct != EMPTY else None
     if field.element == "struct":
         structs = struct_list_at(frame, *pointer)
         frame.spend(structs.count)
