@@ -77,3 +77,15 @@ class StorageError(QueueberError):
 def too_large(field: str, *, value: int, limit: int, unit: str, name: str | None = None) -> InvalidRequest:
     """The error for a *field* that is above its *limit* for ever; *name* is that limit's own."""
     return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}", limit=name)
+
+
+def tls_reason(error: BaseException | None) -> str | None:
+    """
+    What OpenSSL says went wrong, if that is what *error* tells of; None for any other.
+
+    By its name, because without the extra `tls` there is no class to compare with.
+    """
+    if type(error).__module__ != "OpenSSL.SSL":
+        return None
+    entries = error.args[0] if error is not None and error.args else None
+    return str(entries[-1][-1]) if isinstance(entries, list) and entries else "the connection was ended"

@@ -250,25 +250,50 @@ class Limits:
         Raises:
             UnusableLimits: naming all limits that are not.
         """
-        wrong = [
-            f"{limit.name} is {getattr(self, limit.name):,}; it must be {limit.low:,} to {limit.high:,}"
+        wrong = self.complaints()
+        if wrong:
+            raise UnusableLimits("; ".join(reason for _, reason in wrong))
+
+    def complaints(self) -> list[tuple[tuple[str, ...], str]]:
+        """What `check` objects to: the names of the limits concerned, and the reason, which names them too."""
+        wrong: list[tuple[tuple[str, ...], str]] = [
+            (
+                (limit.name,),
+                f"{limit.name} is {getattr(self, limit.name):,}; it must be {limit.low:,} to {limit.high:,}",
+            )
             for limit in PEER_LIMITS
             if not limit.low <= getattr(self, limit.name) <= limit.high
         ]
         add = self.add_bytes + self.items_per_add * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
         poll = self.poll_bytes + self.poll_items * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
         frame = f"frame_bytes is {self.frame_bytes:,}"
-        for holds, reason in (
-            (self.contents_bytes <= self.add_bytes, "contents_bytes is larger than add_bytes: no add could hold it"),
-            (self.contents_bytes <= self.poll_bytes, "contents_bytes is larger than poll_bytes: no poll could get it"),
-            (add <= self.frame_bytes, f"{frame}; the largest add would take {add:,}"),
-            (poll <= self.frame_bytes, f"{frame}; the largest poll's reply would take {poll:,}"),
-            (self.frame_bytes <= self.buffered_bytes, "frame_bytes is larger than buffered_bytes"),
+        contents, adds, polls = "contents_bytes", ("add_bytes", "items_per_add"), ("poll_bytes", "poll_items")
+        for holds, names, reason in (
+            (
+                self.contents_bytes <= self.add_bytes,
+                (contents, "add_bytes"),
+                "contents_bytes is larger than add_bytes: no add could hold it",
+            ),
+            (
+                self.contents_bytes <= self.poll_bytes,
+                (contents, "poll_bytes"),
+                "contents_bytes is larger than poll_bytes: no poll could get it",
+            ),
+            (add <= self.frame_bytes, ("frame_bytes", *adds), f"{frame}; the largest add would take {add:,}"),
+            (
+                poll <= self.frame_bytes,
+                ("frame_bytes", *polls),
+                f"{frame}; the largest poll's reply would take {poll:,}",
+            ),
+            (
+                self.frame_bytes <= self.buffered_bytes,
+                ("frame_bytes", "buffered_bytes"),
+                "frame_bytes is larger than buffered_bytes",
+            ),
         ):
             if not holds:
-                wrong.append(reason)
-        if wrong:
-            raise UnusableLimits("; ".join(wrong))
+                wrong.append((names, reason))
+        return wrong
 
 
 PEER_LIMITS = tuple(PeerLimit(each.name, *each.metadata["peer"]) for each in fields(Limits) if "peer" in each.metadata)

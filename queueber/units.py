@@ -65,7 +65,8 @@ def parse(text: str, unit: Unit) -> int:
     number = found["number"].replace("_", "")
     value = float(number) * size if "." in number else int(number) * size
     if value != int(value):
-        raise ValueError(f"{text!r} is not a whole number of {unit.value[-1][0] or 'pieces'}")
+        name = unit.value[-1][0]
+        raise ValueError(f"{text!r} is not a whole number" + (f" of {name}" if name else ""))
     return int(value)
 
 

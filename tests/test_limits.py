@@ -99,7 +99,7 @@ def test_contradictions_are_told_all_at_once(capsys):
         settings_of("--limit-frame-bytes=1MiB", "--limit-contents-bytes=16MiB")
     assert ended.value.code == 64
     said = capsys.readouterr().err
-    for name in ("larger than add_bytes", "larger than poll_bytes", "largest add", "largest poll"):
+    for name in ("larger than limit-add-bytes", "larger than limit-poll-bytes", "largest add", "largest poll"):
         assert name in said
 
 

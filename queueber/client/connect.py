@@ -19,6 +19,11 @@ PORT_MAX = 65_535
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=]+)):(?P<port>\d+)", re.ASCII)
 
+# What a server may be told to listen at, beyond what Twisted's clients know.
+_SERVED_TCP = re.compile(r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*", re.ASCII)
+_SERVED_UNIX = re.compile(r"unix:(?:address=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*")
+_EVERYWHERE = ("", "0.0.0.0", "\\:\\:")  # noqa: S104  (of a server on this machine)
+
 _TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?P<v6>)(?::|\Z)")
 
 
@@ -69,8 +74,8 @@ def connect(
     A client of the server at *address*, connecting from now on.
 
     *address* is ``HOST:PORT``, ``[IPv6]:PORT``, a Twisted endpoint string such
-    as ``unix:path=…`` or ``tls:host:port:trustRoots=…``, or an endpoint; *tls* goes
-    on top of any of them.  A call that has to wait for a
+    as ``unix:path=…`` or ``tls:host:port:trustRoots=…``, what a server on this machine was
+    told to listen at, or an endpoint; *tls* goes on top of any of them.  A call that has to wait for a
     connection fails once *attempts* have failed meanwhile; with None it waits
     as long as it takes.  *retry_policy* gives the seconds to wait after so many
     failed attempts.
@@ -86,6 +91,7 @@ def connect(
 
 def host_in(address: str) -> str | None:
     """The host that *address* names, if it is one of the short forms or one of Twisted's for TCP."""
+    address = _as_client(address)
     short = _SHORT.fullmatch(address) or _TCP.match(address)
     return (short["v6"] or short["host"]) if short else None
 
@@ -97,6 +103,7 @@ def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: A
     Raises:
         InvalidRequest: *address* is none.
     """
+    address = _as_client(address)
     short = _SHORT.fullmatch(address)
     if short:
         port = int(short["port"])
@@ -111,3 +118,13 @@ def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: A
             f"{address!r} is no address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
         ) from None
     return endpoint
+
+
+def _as_client(address: str) -> str:
+    """How a client reaches what a server is told to listen at by *address*; any other address as it is."""
+    tcp = _SERVED_TCP.fullmatch(address)
+    if tcp is not None:
+        host = tcp["host"] or ""
+        return f"tcp:{'localhost' if host in _EVERYWHERE else host}:{tcp['port']}"
+    unix = _SERVED_UNIX.fullmatch(address)
+    return f"unix:path={unix['path']}" if unix is not None else address

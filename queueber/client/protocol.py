@@ -30,13 +30,16 @@ from twisted.python.failure import Failure
 from queueber import wire
 from queueber.client.errors import NotConnected, OutcomeUnknown, error_of
 from queueber.client.routes import Route, Routes
-from queueber.errors import QueueberError, RemoteProtocolError, too_large
+from queueber.errors import QueueberError, RemoteProtocolError, tls_reason, too_large
 from queueber.limits import Limits
 
 T = TypeVar("T")
 
 CLOSE_SECONDS = 5.0
 """How long a connection that is being closed may take to say goodbye."""
+
+MID_STREAM = ("record", "decrypt", "decode")
+"""Alerts that a server may also send after it has read a call; all others say that it never did."""
 
 CALL_OVERHEAD_BYTES = 1_024
 """The most that a call's message holds beside its content."""
@@ -67,6 +70,9 @@ class ClientProtocol(Protocol):
         self._calls: dict[wire.QuestionId, _Call] = {}
         self._closed: str | None = None
         self._reading = False
+        self._heard = False
+        """The server has said something: until then it may not even have let us in."""
+
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -120,7 +126,7 @@ class ClientProtocol(Protocol):
         """Take answers in."""
         if self._closed is not None:
             return
-        self._reading = True
+        self._reading = self._heard = True
         try:
             for event in self._connection.receive_data(data):
                 if isinstance(event, wire.Returned):
@@ -177,10 +183,15 @@ class ClientProtocol(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail what is in flight: nobody knows what has become of it."""
-        self._end(reason.getErrorMessage())
+        """Fail what is in flight: nobody knows what has become of it, unless the server never let us in."""
+        refused = None if self._heard else tls_reason(reason.value)
+        if refused is None or any(each in refused for each in MID_STREAM):
+            self._end(reason.getErrorMessage())
+        else:
+            # With TLS 1.3 we believe in a connection before the server has looked at our certificate.
+            self._end(refused, NotConnected(f"cannot connect: the server refuses to speak TLS with us: {refused}"))
 
-    def _end(self, why: str) -> None:
+    def _end(self, why: str, error: QueueberError | None = None) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -190,7 +201,8 @@ class ClientProtocol(Protocol):
         self._changed(None)
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call.deferred.errback(OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}"))
+            unknown = OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
+            call.deferred.errback(error or unknown)
 
 
 def _value_of(call: _Call, outcome: wire.Results | wire.RemoteException | wire.Canceled) -> object:

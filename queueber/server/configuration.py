@@ -15,7 +15,7 @@ from typing import Any
 from attrs import frozen
 
 from queueber.errors import QueueberError
-from queueber.server.option import ENVIRONMENT_PREFIX, Option, text_of
+from queueber.server.option import ENVIRONMENT_PREFIX, Option, switch, text_of
 
 EX_USAGE = 64
 """Wrong options: ``sysexits.h``."""
@@ -71,7 +71,7 @@ def resolve(
     from_environment = dict(_from_environment(options, environment))
     file = from_line.get("config") or from_environment.get("config")
     from_file: dict[str, Given] = {}
-    if file is not None:
+    if file is not None and file.texts[-1]:
         from_file = _from_file(Path(file.texts[-1]), options, complaints)
     settings = {}
     only_usage = not complaints
@@ -106,9 +106,13 @@ def _from_environment(options: Sequence[Option], environment: Mapping[str, str])
     for option in options:
         value = environment.get(option.variable)
         if value is not None and not option.command_line_only:
-            # No endpoint string has a space in it.
-            texts = tuple(value.split()) if option.many else (value,)
+            texts = _words(value) if option.many else (value,)
             yield option.name, Given(texts, f"environment {option.variable}")
+
+
+def _words(value: str) -> tuple[str, ...]:
+    """The texts in a list with spaces between them; one that belongs to a text has a backslash before it."""
+    return tuple(each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each)
 
 
 def unknown_variables(options: Sequence[Option], environment: Mapping[str, str]) -> list[str]:
@@ -131,13 +135,17 @@ def _from_file(path: Path, options: Sequence[Option], complaints: list[str]) -> 
     except tomllib.TOMLDecodeError as why:
         complaints.append(f"{path}: {why}")
         return {}
-    lines = _lines_of(source)
+    known = {option.table for option in options}
+    lines = _lines_of(source, known)
     allowed = {(option.table, option.key): option for option in options if not option.command_line_only}
     found = {}
-    for (table, key), value in _entries(tables, {option.table for option in options}):
+    for (table, key), value in _entries(tables, known):
         place = f"{path} line {lines.get((table, key), '?')}"
         option = allowed.get((table, key))
-        if option is None or option.name == "config":
+        if option is not None and option.name == "config":
+            complaints.append(f"{place}: config names this file and cannot stand in it")
+            continue
+        if option is None:
             name = f"[{table}] {key}" if table else key
             complaints.append(f"{place}: {name} is not an option{_guess(table, key, allowed)}")
             continue
@@ -169,6 +177,8 @@ def _texts(option: Option, value: object) -> tuple[str, ...]:
     """A file's value as what would be typed on the command line."""
     if isinstance(value, list) and option.many:
         return tuple(text for each in value for text in _texts(option, each))
+    if isinstance(value, bool) and option.read is not switch:
+        raise ValueError(f"must be a text or a number, not {str(value).lower()}")
     if not isinstance(value, str | int | float):
         raise ValueError(  # noqa: TRY004  (of a person's text, not of a program's argument)
             f"must be a text or a number, not {type(value).__name__}"
@@ -176,18 +186,34 @@ def _texts(option: Option, value: object) -> tuple[str, ...]:
     return (text_of(value),)
 
 
-_HEADER = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
-_KEY = re.compile(r"\s*\"?([A-Za-z0-9_-]+)\"?\s*=")
-
-
-def _lines_of(source: str) -> dict[tuple[str | None, str], int]:
-    """On which line each key stands; tomllib does not tell."""
-    table: str | None = None
+def _lines_of(source: str, known: set[str | None]) -> dict[tuple[str | None, str], int]:
+    """On which line each entry begins; tomllib does not tell, so it is given one statement at a time."""
     lines: dict[tuple[str | None, str], int] = {}
-    for number, line in enumerate(source.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            table = header[1]
-            lines.setdefault((None, table), number)
-        elif key := _KEY.match(line):
-            lines.setdefault((table, key[1]), number)
+    headers: list[str] = []
+    begun, statement = 1, ""
+    for number, line in enumerate(source.split("\n"), start=1):
+        statement += f"{line}\n"
+        try:
+            tables = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue  # it goes on in the next line
+        if statement.lstrip().startswith("["):
+            headers = _path(tables)
+        else:
+            for header in reversed(headers):
+                tables = {header: tables}
+        if tables:
+            for at, _ in _entries(tables, known):
+                lines.setdefault(at, begun)
+        begun, statement = number + 1, ""
     return lines
+
+
+def _path(tables: Mapping[str, Any]) -> list[str]:
+    """The names in the header of a table."""
+    path = []
+    while tables:
+        ((name, inner),) = tables.items()
+        path.append(name)
+        tables = inner if isinstance(inner, dict) else {}
+    return path

@@ -15,6 +15,11 @@ from queueber.units import Unit, parse, quantity
 
 ENVIRONMENT_PREFIX = "QUEUEBER_"
 
+Complaint = tuple[tuple[str, ...], str]
+"""The names of options that contradict each other, and why."""
+
+Complaints = list[Complaint]
+
 Read = Callable[[str], Any]
 """From a text to the value it means; ValueError says what it must be."""
 
@@ -87,9 +92,13 @@ def text_of(value: object) -> str:
 
 
 def text(value: str) -> str:
-    """Any text but none."""
+    """Any text but none, as long as it can be written down."""
     if not value:
         raise ValueError("is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"is {value!r}, which is not UTF-8") from None
     return value
 
 

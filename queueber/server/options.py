@@ -8,7 +8,16 @@ from typing import ClassVar
 from twisted.python import usage
 
 from queueber import __version__
-from queueber.server.configuration import EX_USAGE, Setting, Wrong, resolve, status_for, unknown_variables
+from queueber.server.configuration import (
+    COMMAND_LINE,
+    DEFAULT,
+    EX_USAGE,
+    Setting,
+    Wrong,
+    resolve,
+    status_for,
+    unknown_variables,
+)
 from queueber.server.option import Option
 from queueber.server.settings import OPTIONS, Contradiction, Settings, settings_from
 
@@ -98,7 +107,8 @@ class Options(usage.Options):
         try:
             return effective, settings_from(effective)
         except Contradiction as why:
-            raise Wrong([str(why)], status=status_for(effective.values())) from None
+            complaints = [_placed(effective, names, reason) for names, reason in why.complaints]
+            raise Wrong(complaints, status=status_for(effective.values())) from None
 
     @property
     def settings(self) -> Settings:
@@ -116,6 +126,12 @@ for _option in OPTIONS:
         # Twisted knows options that may be repeated by methods of these names.
         for _name in filter(None, (_option.name, _option.short)):
             setattr(Options, f"opt_{_name.replace('-', '_')}", _repeated(_option))
+
+
+def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str) -> str:
+    """*reason*, and where the options that are concerned were given, if that is not the command line."""
+    places = [effective[name].origin for name in names if effective[name].origin not in (COMMAND_LINE, DEFAULT)]
+    return f"{', '.join(places)}: {reason}" if places else reason
 
 
 def _end(complaints: Sequence[str], status: int) -> None:

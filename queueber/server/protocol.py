@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from queueber import wire
 from queueber.broker import Broker, Queue, Waiter
-from queueber.errors import Kind, RemoteProtocolError
+from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import Limits
 from queueber.server.acknowledged import acknowledged
 from queueber.server.connections import Connections
@@ -190,7 +190,11 @@ class RpcProtocol(Protocol):
         """Give up what waits; what is under way takes effect without a reply."""
         self._lost = True
         self._server.connections.left(self)
-        if reason.check(ConnectionDone) is None:
+        refused = None if self._heard else tls_reason(reason.value)
+        if refused is not None:
+            line = "No TLS with {peer}: {why}"
+            self._server.connections.warn(self.host, line, peer=self.transport.getPeer(), why=refused)
+        elif reason.check(ConnectionDone) is None:
             self._server.connections.debug(
                 self.host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage()
             )

@@ -6,7 +6,8 @@ configuration file, ``queueber config`` and the docs.
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
 from queueber.broker import ClaimBounds
-from queueber.limits import PEER_LIMITS, Limits, PeerLimit, UnusableLimits
+from queueber.limits import PEER_LIMITS, Limits, PeerLimit
 from queueber.server.certificates import TlsFiles
 from queueber.server.configuration import Setting
 from queueber.server.listening import Listen, parse_listen
-from queueber.server.option import Option, Read, amount, one_of, real, switch, text, whole
+from queueber.server.option import Complaint, Complaints, Option, Read, amount, one_of, real, switch, text, whole
 from queueber.server.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.viewing import NOWHERE, VIEWING, Views, views_from
 from queueber.store import Durability, Encoding
@@ -273,28 +274,32 @@ OPTIONS = (*SERVING, *map(_tuning, TUNING_OPTIONS), *map(_limit, PEER_LIMITS))
 class Contradiction(ValueError):
     """Options that are right by themselves and not together."""
 
+    def __init__(self, complaints: Complaints) -> None:
+        super().__init__("; ".join(reason for _, reason in complaints))
+        self.complaints = complaints
+        """Of each contradiction the names of the options, and the reason."""
+
 
 def settings_from(settings: Mapping[str, Setting]) -> Settings:
     """
     What all options make together.
 
     Raises:
-        Contradiction: naming them.
+        Contradiction: naming all that contradict each other.
     """
     value: dict[str, Any] = {name: each.value for name, each in settings.items()}
     limits = Limits(**{limit.name: value[_limit(limit).name] for limit in PEER_LIMITS})
-    try:
-        limits.check()
-    except UnusableLimits as why:
-        raise Contradiction(f"the limits contradict each other: {why}") from None
-    tls = _tls(value)
-    try:
-        views = views_from(value)
-    except ValueError as why:
-        raise Contradiction(str(why)) from None
+    complaints = [_of_limits(names, reason) for names, reason in limits.complaints()]
+    tls = _tls(value, complaints)
+    views = views_from(value, complaints)
+    if not value["listen"] and not value["listen-tls"]:
+        complaints.append((("listen",), "there is no place to listen, neither with TLS nor without"))
     for listen in value["listen"]:
         if listen.exposed and not value["insecure-plaintext"]:
-            raise Contradiction(f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext")
+            reason = f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
+            complaints.append((("listen",), reason))
+    if complaints:
+        raise Contradiction(complaints)
     return Settings(
         listen=value["listen"],
         data_dir=Path(value["data-dir"]),
@@ -317,19 +322,27 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
     )
 
 
-def _tls(value: Mapping[str, Any]) -> TlsFiles | None:
+def _of_limits(names: Iterable[str], reason: str) -> Complaint:
+    """A complaint about limits as one about the options for them."""
+    options = {limit.name: _limit(limit).name for limit in PEER_LIMITS}
+    for limit, option in options.items():
+        reason = re.sub(rf"\b{limit}\b", option, reason)
+    return tuple(options[name] for name in names), reason
+
+
+def _tls(value: Mapping[str, Any], complaints: Complaints) -> TlsFiles | None:
     certificate = value["tls-certificate"]
     if certificate is None:
         for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
             if value[name]:
-                raise Contradiction(f"--{name} needs --tls-certificate")
+                complaints.append(((name,), f"--{name} needs --tls-certificate"))
         return None
     if value["tls-client-name"] and value["tls-client-ca"] is None:
-        raise Contradiction(
-            "--tls-client-name needs --tls-client-ca: names mean nothing unless somebody vouches for them"
-        )
+        reason = "--tls-client-name needs --tls-client-ca: names mean nothing unless somebody vouches for them"
+        complaints.append((("tls-client-name",), reason))
     if find_spec("OpenSSL") is None or find_spec("cryptography") is None:
-        raise Contradiction("--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'")
+        reason = "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"
+        complaints.append((("tls-certificate",), reason))
     return TlsFiles(
         certificate=Path(certificate),
         key=Path(value["tls-key"] or certificate),

@@ -10,7 +10,7 @@ from twisted.internet.testing import MemoryReactor
 
 from queueber.server.console.access import Access, parse_access
 from queueber.server.listening import Listen, parse_listen
-from queueber.server.option import Option, text
+from queueber.server.option import Complaints, Option, text
 
 
 @frozen
@@ -67,23 +67,20 @@ VIEWING = (
 )
 
 
-def views_from(value: Mapping[str, Any]) -> Views:
-    """
-    What the options make together.
-
-    Raises:
-        ValueError: they contradict each other, or let in others than they should.
-    """
+def views_from(value: Mapping[str, Any], complaints: Complaints) -> Views:
+    """What the options make together; *complaints* gets what contradicts, or lets in others than it should."""
     pages = value["http"]
     if pages is not None and pages.exposed and not value["insecure-plaintext"]:
-        raise ValueError(f"--http {pages.text}: plaintext beyond this machine needs --insecure-plaintext")
+        reason = f"--http {pages.text}: plaintext beyond this machine needs --insecure-plaintext"
+        complaints.append((("http",), reason))
     if value["manhole"] is None:
         if value["manhole-password-file"] is not None:
-            raise ValueError("--manhole-password-file needs --manhole")
+            complaints.append((("manhole-password-file",), "--manhole-password-file needs --manhole"))
         return Views(pages)
     try:
         access = parse_access(value["manhole"], value["manhole-password-file"])
         _usable(access.listen)
     except ValueError as why:
-        raise ValueError(f"--manhole {why}") from None
+        complaints.append((("manhole",), f"--manhole {why}"))
+        return Views(pages)
     return Views(pages, access)

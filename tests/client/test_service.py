@@ -180,6 +180,23 @@ def test_an_ipv6_address_stands_in_brackets():
     assert repr(endpoint_of(MemoryReactorClock(), "[::1]:9090")) == "<HostnameEndpoint [::1]:9090>"
 
 
+@pytest.mark.parametrize(
+    ("served", "reached"),
+    [
+        (":9090", ("localhost", 9090)),
+        ("tcp:9090", ("localhost", 9090)),
+        ("tcp:9090:interface=127.0.0.1", ("127.0.0.1", 9090)),
+        ("tcp:9090:backlog=9:interface=0.0.0.0", ("localhost", 9090)),
+        (r"tcp:9090:interface=\:\:1", ("::1", 9090)),
+        ("unix:/run/q.sock:mode=660:lockfile=0", "/run/q.sock"),
+        (r"unix:/run/a\:b.sock", "/run/a:b.sock"),
+    ],
+)
+def test_what_a_server_listens_at_can_be_connected_to(served, reached):
+    endpoint = endpoint_of(MemoryReactorClock(), served)
+    assert (endpoint._path if isinstance(reached, str) else (endpoint._host, endpoint._port)) == reached
+
+
 def test_a_unix_socket_is_an_address():
     reactor = MemoryReactorClock()
     client = connect(reactor, "unix:path=/run/queueber.sock")

@@ -99,8 +99,11 @@ def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, a
         shown = [f"--tls-certificate={files[0]}", f"--tls-key={files[1]}"] if files else []
         return command(port, f"--tls-ca={authority.pem}", *shown, "poll", "--no-wait")
 
-    assert [poll(files).returncode for files in (good, named, other, foreign, None)] == [0, 0, 1, 1, 1]
+    done = [poll(files) for files in (good, named, other, foreign, None)]
+    assert [each.returncode for each in done] == [0, 0, 1, 1, 1]
+    assert ["cannot connect: the server refuses to speak TLS with us" in each.stderr for each in done[2:]] == [True] * 3
     server.line("Refusing a client whose certificate names worker-9")
+    server.line("No TLS with")
     assert not any("Traceback" in line for line in server.lines)
 
 

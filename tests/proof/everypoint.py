@@ -100,7 +100,7 @@ class Epoch:
 
 def epochs(points, random):
     """Which points go together: those of the first start each have a directory of their own."""
-    fresh = [each for each in points if each.partition(" ")[2] in CREATING[:3]]
+    fresh = [each for each in points if each.partition(" ")[2] in CREATING]
     rest = [each for each in points if each not in fresh]
     random.shuffle(rest)
     return [[each] for each in fresh] + [

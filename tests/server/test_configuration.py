@@ -113,7 +113,7 @@ def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
         ("workers = ", "queueber.toml: Invalid value (at end of document)"),
         ("workers = [1]", "queueber.toml line 1: workers must be a text or a number, not list"),
         ("wipe = true", "queueber.toml line 1: wipe is not an option"),
-        ("config = 'x'", "queueber.toml line 1: config is not an option"),
+        ("config = 'x'", "queueber.toml line 1: config names this file and cannot stand in it"),
         ("segments = 4", "queueber.toml line 1: segments is not an option"),
         ("frame-bytes = 4", "queueber.toml line 1: frame-bytes is not an option; it belongs into [limit]"),
         (
@@ -121,8 +121,11 @@ def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
             "queueber.toml line 1: insecure-plaintext is 'perhaps'; it must be yes or no",
         ),
         ("data-dir = ''", "queueber.toml line 1: data-dir is empty"),
-        ("listen = ':1'", "--listen :1: plaintext beyond this machine needs --insecure-plaintext"),
-        ("[limit]\nadd-bytes = 1", "the limits contradict each other: contents_bytes is larger than add_bytes"),
+        (
+            "listen = ':1'",
+            "queueber.toml line 1: --listen :1: plaintext beyond this machine needs --insecure-plaintext",
+        ),
+        ("[limit]\nadd-bytes = 1", "queueber.toml line 2: limit-contents-bytes is larger"),
     ],
 )
 def test_a_wrong_file_is_a_wrong_configuration(complaints, file, said):
@@ -163,3 +166,73 @@ def test_a_switch_is_on(value):
 def test_a_value_without_options_is_a_default():
     option = Option(name="a", read=text, default="b", says="x")
     assert resolve([option], arguments={}, environment={})["a"].value == "b"
+
+
+LINES = """\
+"workers" = 3
+tls-client-name = [
+    "a",
+    "workers = 4",
+]
+limit.connections = 7
+'log-level' = '''
+lease-sweep-interval = 3
+debug'''
+[storage]
+open-files = 5_000
+"""
+
+
+def test_each_entry_is_known_by_the_line_it_begins_at(complaints):
+    status, said = complaints(file=LINES)
+    assert status == 78
+    assert {line.partition(":")[0] for line in said} == {"queueber.toml line 7"}
+    file = "a = 1\n'wokers' = 5\nlimit = {b = 2}\nlimits.c = 1\n[storage]\nd = '''\n1'''\n"
+    assert [line.partition(":")[0] for line in complaints(file=file)[1]] == [
+        f"queueber.toml line {number}" for number in (1, 2, 3, 4, 6)
+    ]
+
+
+def test_contradictions_are_told_all_at_once_with_their_places(complaints):
+    file = "tls-key = 'k'\nlisten = [':9000']\n\n[limit]\ncontents-bytes = '64 MiB'\n"
+    status, said = complaints("--manhole-password-file=x", file=file)
+    assert (status, said) == (
+        78,
+        [
+            "queueber.toml line 5: limit-contents-bytes is larger than limit-add-bytes: no add could hold it",
+            "queueber.toml line 5: limit-contents-bytes is larger than limit-poll-bytes: no poll could get it",
+            "queueber.toml line 1: --tls-key needs --tls-certificate",
+            "--manhole-password-file needs --manhole",
+            "queueber.toml line 2: --listen :9000: plaintext beyond this machine needs --insecure-plaintext",
+        ],
+    )
+
+
+@pytest.mark.parametrize("source", [{"file": "listen = []"}, {"environment": {"QUEUEBER_LISTEN": " "}}])
+def test_there_must_be_a_place_to_listen(complaints, source):
+    status, (line,) = complaints(**source)
+    assert (status, line.partition(": ")[2]) == (78, "there is no place to listen, neither with TLS nor without")
+
+
+def test_a_space_in_a_list_of_the_environment_has_a_backslash(parse):
+    listen = parse(environment={"QUEUEBER_LISTEN": r"unix:/run/a\ b.sock  unix:/run/c\:d.sock"}).settings.listen
+    assert [each.text for each in listen] == ["unix:/run/a b.sock", r"unix:/run/c\:d.sock"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ({"file": "workers = true"}, "queueber.toml line 1: workers must be a text or a number, not true"),
+        ({"environment": {"QUEUEBER_CONFIG": ""}}, "environment QUEUEBER_CONFIG: config is empty"),
+        (
+            {"environment": {"QUEUEBER_DATA_DIR": "a\udcff"}},
+            r"environment QUEUEBER_DATA_DIR: data-dir is 'a\udcff', which is not UTF-8",
+        ),
+        (
+            {"environment": {"QUEUEBER_LIMIT_CONNECTIONS": "1.5"}},
+            "environment QUEUEBER_LIMIT_CONNECTIONS: limit-connections '1.5' is not a whole number",
+        ),
+    ],
+)
+def test_texts_for_people(complaints, sources, said):
+    assert complaints(**sources) == (78, [said])

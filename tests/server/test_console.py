@@ -412,10 +412,14 @@ class TestSession:
         assert lines[1] == "Console session 1: 'limits()'"
         assert len(lines[2]) < 600
 
-    def test_there_are_few_sessions(self, sit_down, inside):
+    def test_there_are_few_sessions(self, sit_down, inside, lines):
         for _ in range(session.SESSIONS_MAX):
             sit_down()
-        assert session.ConsoleFactory(inside, Access(None)).buildProtocol(None) is None
+        one_more = session.ConsoleFactory(inside, Access(None)).buildProtocol(None)
+        transport = StringTransport()
+        one_more.makeConnection(transport)
+        assert transport.disconnecting
+        assert lines[-1] == "Console: one more session is turned away, there are 10"
 
 
 class TestLogin:

@@ -11,7 +11,7 @@ from twisted.conch.manhole import Manhole, ManholeInterpreter
 from twisted.conch.telnet import ECHO, NAWS, SGA, StatefulTelnetProtocol, TelnetBootstrapProtocol, TelnetTransport
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -266,6 +266,16 @@ def peer_of(transport: Any) -> str:  # noqa: ANN401
     return str(transport.getPeer())
 
 
+class TurnedAway(Protocol):
+    """A connection beyond those that may be.  Not None in its place: Twisted's `ThrottlingFactory` would wrap that."""
+
+    def connectionMade(self) -> None:
+        """End it."""
+        log.info("Console: one more session is turned away, there are {most}", most=SESSIONS_MAX)
+        transport: Any = self.transport
+        transport.abortConnection()
+
+
 @define(eq=False)
 class ConsoleFactory(Factory):
     """Makes sessions."""
@@ -280,7 +290,7 @@ class ConsoleFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: ANN401, ARG002
         """A session, or a login before it."""
         if self.inside.consoles >= SESSIONS_MAX:
-            return None
+            return TurnedAway()
         path = self.access.password_file
         if path is None:
             return TelnetTransport(Terminal, self)
