@@ -85,10 +85,12 @@ def measure_targets(options, scratch):
         for scenario, name in loads():
             print(f"round {round_ + 1}: {scenario.name} on {name}", file=sys.stderr, flush=True)
             try:
-                runs.setdefault((scenario, name), []).append(measured(name, scenario, scratch, options))
+                run = measured(name, scenario, scratch, options)
             except Failed as why:
                 missing |= {name} if isinstance(why, Missing) else set()
                 print(f"{scenario.name} on {name}: {why}", file=sys.stderr, flush=True)
+            else:
+                runs.setdefault((scenario, name), []).append(run)
     found = {key: middle(each) for key, each in runs.items()}
     print(COLUMNS.format("load", "server", "items/s", "p50 ms", "p99 ms", "thread us", "busy", "client"))
     for (scenario, name), each in found.items():

@@ -12,7 +12,8 @@ RUN = Path(__file__).with_name("run.py")
 
 
 @pytest.mark.slow
-def test_the_targets_are_all_measured_in_one_run(request, tmp_path):
+@pytest.mark.parametrize("path", [os.environ["PATH"], "/nowhere"], ids=["with the peers there are", "without peers"])
+def test_the_targets_are_all_measured_in_one_run(path, request, tmp_path):
     figures = tmp_path / "figures.json"
     times = ["--quick", "--seconds", "0.2", "--warmup", "0.1"]
     finished = subprocess.run(
@@ -21,6 +22,7 @@ def test_the_targets_are_all_measured_in_one_run(request, tmp_path):
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "PATH": path},
     )
     assert finished.returncode == 0, finished.stderr
     told = json.loads(figures.read_text())
