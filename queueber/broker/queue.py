@@ -1,6 +1,7 @@
 """One named queue: its counters, the head of its items, and who waits for them."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from attrs import define, field
 
@@ -8,6 +9,9 @@ from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueR
 from queueber.broker.port import Write
 from queueber.broker.waiters import Line
 from queueber.broker.window import Window
+
+_new: Final = tuple.__new__
+"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
 
 
 @define(eq=False)
@@ -61,13 +65,21 @@ class Queue:
 
     def record(self) -> QueueRecord:
         """What the disk is to keep."""
-        return QueueRecord(self.durable_number(), self.name, self.added, self.removed, self.floor)
+        fields = self.durable_number(), self.name, self.added, self.removed, self.floor
+        return _new(QueueRecord, fields)
 
     def put(self, item: Item) -> None:
         """An unleased item has a place in line: here too, if the window reaches that far."""
         if item.key <= self.floor:
             self.floor = just_below(item.key)
         self.window.put(item)
+
+    def append(self, items: Sequence[Item], size: int) -> None:
+        """New items, in order, with contents of *size* in all, have a place in line: mostly its end."""
+        first = items[0].key
+        if first <= self.floor:
+            self.floor = just_below(first)
+        self.window.append(items, size)
 
     def hold(self, items: Sequence[Item]) -> None:
         """*items*, fresh from the window's head, are leased."""

@@ -105,6 +105,11 @@ class AdminMethods:
             except QueueberError as why:
                 caller.error(called.answer, why.kind, str(why))
 
+    def call_each(self, caller: Caller, called: wire.CalledAlike) -> None:
+        """Carry out calls that came in a row, one by one: an administrator's are few."""
+        for each in called.each():
+            self.call(caller, each)
+
     def _stats(self, caller: Caller, called: wire.Called) -> None:
         stats, reserve = self.broker.stats(), self.reserve
         content = admin.ServerStats(

@@ -45,10 +45,10 @@ class Histogram:
         self.total = 0.0
         """The sum of all values."""
 
-    def observe(self, value: float) -> None:
-        """Count *value*.  About 0.2 microseconds."""
-        self._counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count *value*, or as many of it as there were.  About 0.2 microseconds."""
+        self._counts[bisect_left(self.bounds, value)] += times
+        self.total += times * value
 
     @property
     def count(self) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import islice
 from struct import Struct
 
 from queueber.broker import ItemId, LeaseId
@@ -14,6 +15,7 @@ _LOW_BITS = (1 << 62) - 1
 
 # Ids of one millisecond lie up to this far apart, so that knowing one tells
 # little about the next, and 2**29 of them fit at least.
+_STEP_MAX = 1 << 32
 _STEPS = Struct("<1024I")
 
 
@@ -26,7 +28,7 @@ class RandomIds:
         self._steps: Iterator[int] = iter(())
         self._last_ms = -1
         self._last = self._highest = 0
-        """The last id of this millisecond, as a number, and the highest that it can have."""
+        """The last id of this millisecond, or where they begin, as a number, and the highest that it can have."""
 
     def _draw(self, count: int) -> int:
         if len(self._pool) < count:
@@ -34,9 +36,9 @@ class RandomIds:
         drawn, self._pool = self._pool[:count], self._pool[count:]
         return int.from_bytes(drawn, "big")
 
-    def item(self, now: WallMs) -> ItemId:
+    def items(self, now: WallMs, count: int) -> list[ItemId]:
         """
-        A UUIDv7 of *now*, larger than every one before.
+        *count* UUIDv7 of *now*, each larger than every one before.
 
         Within a millisecond the random part is a counter with random steps
         (RFC 9562, section 6.2, method 2); should it overflow, or *now* be
@@ -44,11 +46,18 @@ class RandomIds:
         """
         if now > self._last_ms:
             self._begin(now)
-        else:
-            self._last += 1 + self._step()
-            if self._last > self._highest:
-                self._begin(WallMs(self._last_ms + 1))
-        return ItemId(self._last.to_bytes(16, "big"))
+        elif self._last + count * _STEP_MAX > self._highest:
+            self._begin(WallMs(self._last_ms + 1))
+        ids: list[ItemId] = []
+        last = self._last
+        while len(ids) < count:
+            for step in islice(self._steps, count - len(ids)):
+                last += step
+                ids.append(ItemId(last.to_bytes(16, "big")))
+            if len(ids) < count:
+                self._steps = iter([1 + each for each in _STEPS.unpack(self._random_bytes(_STEPS.size))])
+        self._last = last
+        return ids
 
     def _begin(self, ms: WallMs) -> None:
         self._last_ms = ms
@@ -57,12 +66,6 @@ class RandomIds:
         low = tail & _LOW_BITS >> 1
         self._last = ms << 80 | _VERSION_7 | (tail >> 60) << 64 | _VARIANT | low
         self._highest = self._last | _LOW_BITS
-
-    def _step(self) -> int:
-        for step in self._steps:
-            return step
-        self._steps = iter(_STEPS.unpack(self._random_bytes(_STEPS.size)))
-        return next(self._steps)
 
     def lease(self) -> LeaseId:
         """122 random bits in UUIDv4 layout: who knows them holds the lease."""

@@ -5,6 +5,7 @@ Replies are collected, and what one turn or one commit has to say to a peer
 goes out in a single write.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -127,6 +128,8 @@ class RpcProtocol(Protocol):
     def _handle(self, event: wire.Event) -> None:
         if type(event) is wire.Called:
             self._server.methods.call(self, event)
+        elif type(event) is wire.CalledAlike:
+            self._server.methods.call_each(self, event)
         elif type(event) is wire.Finished:
             waiter = self._waiters.get(event.answer)
             if waiter is not None:
@@ -230,6 +233,12 @@ class RpcProtocol(Protocol):
         self._connection.return_results(answer, content)
         self._answered(answer)
 
+    def results_each(self, answers: Sequence[wire.AnswerId], contents: Iterable[bytes]) -> None:
+        """Return one of *contents* for each of *answers*, none of which is a poll's."""
+        self._connection.return_each(answers, contents)
+        self._server.methods.outstanding -= len(answers)
+        self._answered_some()
+
     def queue_results(self, answer: wire.AnswerId, queue: Queue) -> None:
         """Return a capability to *queue*."""
         self._connection.return_results(answer, wire.QUEUE_RESPONSE, (queue,))
@@ -252,10 +261,13 @@ class RpcProtocol(Protocol):
 
     def _answered(self, answer: wire.AnswerId) -> None:
         self._server.methods.outstanding -= 1
-        if self._server.limits.idle_ms and not self._lost and not self._closing:
-            self._server.connections.patience.expect(self, ACTIVITY)
         if self._waiters:
             self._waiters.pop(answer, None)
+        self._answered_some()
+
+    def _answered_some(self) -> None:
+        if self._server.limits.idle_ms and not self._lost and not self._closing:
+            self._server.connections.patience.expect(self, ACTIVITY)
         self._server.outbox.put(self)
 
     def send(self) -> None:

@@ -161,8 +161,9 @@ class KeyValueStore:
         for write in writes:
             # Most frequent first; `match` would cost twice as much.
             if isinstance(write, PutItem):
-                row = item_key(write.queue, write.item.key)
-                put(row, encode_item(row, write.item, encoding))
+                item = write.item
+                row = item_key(write.queue, item.key)
+                put(row, encode_item(row, item, encoding))
             elif isinstance(write, DeleteItem):
                 delete(item_key(write.queue, write.key))
             elif isinstance(write, PutLease):

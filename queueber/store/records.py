@@ -27,7 +27,9 @@ from queueber.store.structs import (
     SYNC_MARK,
     TIME_MARK,
 )
+from queueber.wire.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.wire.packing import pack, unpack
+from queueber.wire.reader import WORD
 
 
 class Encoding(StrEnum):
@@ -39,8 +41,10 @@ class Encoding(StrEnum):
 
 _UNPACKED: Final = 1
 _PACKED: Final = 2
-_BYTES = {Encoding.UNPACKED: _UNPACKED, Encoding.PACKED: _PACKED}
-_PREFIXES = {byte: bytes((byte,)) for byte in _BYTES.values()}
+_PREFIXES = {byte: bytes((byte,)) for byte in (_UNPACKED, _PACKED)}
+_UNPACKED_PREFIX: Final = _PREFIXES[_UNPACKED]
+
+_ITEM_HEAD, _ITEM_ROOT = STORED_ITEM.pack, STORED_ITEM.root
 
 _HEAD = Struct(">BI")
 _ENTRY = Struct(">Q16s")
@@ -48,10 +52,11 @@ _ENTRY = Struct(">Q16s")
 
 def seal(row: bytes, struct: bytes, encoding: Encoding = Encoding.UNPACKED) -> bytes:
     """The value to be stored at *row* for *struct*."""
-    byte = _BYTES[encoding]
-    if byte == _PACKED:
+    # Not looked up in a table: an enumeration's members are hashed by code of Python's, several times in a row's life.
+    if encoding is Encoding.PACKED:
         struct = pack(struct)
-    return _HEAD.pack(byte, crc32(struct, crc32(row + _PREFIXES[byte]))) + struct
+        return _HEAD.pack(_PACKED, crc32(struct, crc32(row + _PREFIXES[_PACKED]))) + struct
+    return _HEAD.pack(_UNPACKED, crc32(struct, crc32(row + _UNPACKED_PREFIX))) + struct
 
 
 _Fields_co = TypeVar("_Fields_co", covariant=True)
@@ -82,7 +87,15 @@ def unseal(row: bytes, value: bytes, kind: _Readable[_Fields_co]) -> _Fields_co:
 
 def encode_item(row: bytes, item: Item, encoding: Encoding) -> bytes:
     """The value of *item*'s row."""
-    return seal(row, STORED_ITEM.build(item.contents, item.added_at, item.attempts), encoding)
+    _, contents, added_at, attempts = item
+    if encoding is Encoding.PACKED:
+        return seal(row, STORED_ITEM.build(contents, added_at, attempts), encoding)
+    # `build` and `seal` in one, in two thirds of the time: there is no row that is written as often.
+    size = len(contents)
+    struct = _ITEM_HEAD(_ITEM_ROOT, added_at, attempts, BYTE_LIST | size << LIST_COUNT_SHIFT) + contents
+    if size % WORD:
+        struct += PADDING[size % WORD]
+    return _HEAD.pack(_UNPACKED, crc32(struct, crc32(row + _UNPACKED_PREFIX))) + struct
 
 
 def decode_item(row: bytes, value: bytes) -> Item:

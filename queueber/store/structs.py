@@ -31,13 +31,15 @@ class OneData:
         assert (self._layout.data_words, self._layout.pointers) == (len(numbers), 1)
         # A later version may put another number into what a small one leaves of its word.
         self._head = Struct("<Q" + "".join(_WORDS[place.mask] for place in places) + "Q")
-        self._pack = self._head.pack
-        self._root = self._layout.pointer
+        self.pack = self._head.pack
+        """Packs all but the Data: `root`, the numbers, and the Data's pointer."""
+
+        self.root = self._layout.pointer
 
     def build(self, data: bytes, *numbers: int) -> bytes:
         """The struct with these fields."""
         size = len(data)
-        head = self._pack(self._root, *numbers, BYTE_LIST | size << LIST_COUNT_SHIFT)
+        head = self.pack(self.root, *numbers, BYTE_LIST | size << LIST_COUNT_SHIFT)
         return head + data + PADDING[size % WORD] if size % WORD else head + data
 
     def read(self, struct: bytes) -> tuple[Any, ...]:
@@ -53,7 +55,7 @@ class OneData:
         except error:
             root = pointer = 0
         size = pointer >> LIST_COUNT_SHIFT
-        if root == self._root and pointer & _COUNTLESS == BYTE_LIST and start + size <= len(struct):
+        if root == self.root and pointer & _COUNTLESS == BYTE_LIST and start + size <= len(struct):
             return struct[start : start + size], *numbers
         fields = self._layout.read(struct)
         return tuple(fields[field] for field in self._fields)

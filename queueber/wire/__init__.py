@@ -7,8 +7,9 @@ with the function of that name.  Stored values are read and built with
 `layout`, and packed with `pack`.  Nothing here touches a socket or a clock.
 """
 
+from queueber.wire.alike import read_alike_add, read_alike_remove
 from queueber.wire.connection import Connection, ConnectionStats
-from queueber.wire.events import Aborted, Called, Event, Finished, Released, Returned
+from queueber.wire.events import Aborted, Called, CalledAlike, Event, Finished, Released, Returned, one_by_one
 from queueber.wire.layout import layout
 from queueber.wire.messages import (
     AnswerId,
@@ -44,6 +45,7 @@ from queueber.wire.queue_responses import (
     read_queue_response,
     read_remove_response,
     write_add_response,
+    write_add_responses,
     write_extend_response,
     write_poll_response,
     write_remove_response,
@@ -80,6 +82,7 @@ __all__ = [
     "AddResponse",
     "AnswerId",
     "Called",
+    "CalledAlike",
     "Canceled",
     "Connection",
     "ConnectionStats",
@@ -102,9 +105,12 @@ __all__ = [
     "Returned",
     "Target",
     "layout",
+    "one_by_one",
     "pack",
     "read_add_request",
     "read_add_response",
+    "read_alike_add",
+    "read_alike_remove",
     "read_bootstrap",
     "read_extend_request",
     "read_extend_response",
@@ -117,6 +123,7 @@ __all__ = [
     "unpack",
     "write_add_request",
     "write_add_response",
+    "write_add_responses",
     "write_extend_request",
     "write_extend_response",
     "write_poll_request",

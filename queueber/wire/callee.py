@@ -6,7 +6,7 @@ call is never queued: what it is made to is known when it comes, or it fails.
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from queueber.errors import Kind, Overloaded
 from queueber.limits import Limits
@@ -50,6 +50,14 @@ class Callee:
         self.answers.send_return(answer)
         self._out.append(encoder.results(answer, content))
         self._out.append(content)
+
+    def return_each(self, answers: Sequence[AnswerId], contents: Iterable[bytes]) -> None:
+        """Answer each of *answers* with one of *contents*."""
+        send_return, results, out = self.answers.send_return, encoder.results, self._out
+        for answer, content in zip(answers, contents, strict=True):
+            send_return(answer)
+            out.append(results(answer, content))
+            out.append(content)
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """Answer with an error."""
@@ -112,9 +120,7 @@ class Callee:
         self.answers.begin(answer)
         export = self._target(call.target)
         if self.answers.unanswered > self._calls_max:
-            waiting = self.answers.unanswered - 1
-            reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {self._calls_max:,}"
-            self._refuse(answer, Overloaded(reason, limit="outstanding_calls"))
+            self._refuse_one_more(answer)
         elif call.target is None:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "calls are made to imports and promised answers only")
         elif export is None:
@@ -123,6 +129,26 @@ class Callee:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "results are sent to the caller only")
         else:
             self._events.append(Called(answer, export.object, call.interface_id, call.method_id, call.params))
+
+    def admit(self, answer: AnswerId, target: ExportId) -> object | None:
+        """
+        The object that the call *answer* is made to, for a call that is like earlier ones; None if it was refused.
+
+        Raises:
+            RemoteProtocolError: the question is open already, or the peer does not hold that object.
+        """
+        answers = self.answers
+        answers.begin(answer)
+        export = self.exports.find(target)
+        if answers.unanswered > self._calls_max:
+            self._refuse_one_more(answer)
+            return None
+        return export.object
+
+    def _refuse_one_more(self, answer: AnswerId) -> None:
+        waiting = self.answers.unanswered - 1
+        reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {self._calls_max:,}"
+        self._refuse(answer, Overloaded(reason, limit="outstanding_calls"))
 
     def _target(self, target: ExportId | PromisedAnswer | None) -> Export | None:
         """The object a message is for; None when it is promised where it is not."""

@@ -18,7 +18,7 @@ There is no way back.  Once closed the tables are not kept up any more.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -30,7 +30,7 @@ from queueber.wire import encoder
 from queueber.wire.callee import Callee
 from queueber.wire.caller import Caller
 from queueber.wire.decoder import decode
-from queueber.wire.events import Aborted, Event
+from queueber.wire.events import Aborted, CalledAlike, Event
 from queueber.wire.framing import Framer
 from queueber.wire.messages import (
     Abort,
@@ -40,14 +40,19 @@ from queueber.wire.messages import (
     Disembargo,
     Finish,
     ImportId,
+    Message,
+    Params,
     QuestionId,
     Release,
     Resolve,
     Return,
+    Shape,
     Target,
     Unimplemented,
     Unknown,
 )
+from queueber.wire.reader import Frame
+from queueber.wire.shapes import Shapes, question_of
 
 # What an open answer and a capability take in memory, measured with long names; and in what steps it is told, so that
 # most connections never tell anything.
@@ -93,6 +98,9 @@ class Connection:
         self._events: deque[Event] = deque()
         self._closed = False
         hits: Counter[str] = Counter() if limit_hits is None else limit_hits
+        self._shapes = Shapes()
+        self._alike: CalledAlike | None = None
+        """The calls in hand: alike, in a row, and perhaps not the last ones."""
         self._callee = Callee(limits, bootstrap, self._out, self._events, hits)
         self._caller = Caller(limits, self._out, self._events)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -139,18 +147,57 @@ class Connection:
             return
         try:
             for frame in self._framer.feed(data):
-                message = decode(frame)
-                if isinstance(message, Unknown):
-                    self._out.append(encoder.unimplemented(frame, message.which))
+                shape = self._shapes.find(frame)
+                if shape is not None:
+                    self._gather(frame, shape)
                 else:
-                    self._handlers[type(message)](message)
+                    message = decode(frame)
+                    # What is finished was called before; all else may lean on what the calls in hand return.
+                    if type(message) is not Finish:
+                        yield from self._gathered()
+                    self._take(frame, message)
                 while self._events:
                     yield self._events.popleft()
                 if self._closed:
                     return
         except RemoteProtocolError as why:
+            yield from self._gathered()
             self.abort(str(why))
             raise
+        yield from self._gathered()
+
+    def _gather(self, frame: Frame, shape: Shape) -> None:
+        """Put a call to those in hand, after which come others; if it is not alike, they are an event now."""
+        answer = question_of(frame)
+        target = self._callee.admit(answer, shape.target)
+        if target is None:
+            return
+        params = Params(frame, frame.start + shape.at, frame.start, frame.end, shape)
+        alike = self._alike
+        if alike is not None and alike.params[0].shape is shape and alike.target is target:
+            alike.answers.append(answer)
+            alike.params.append(params)
+        else:
+            self._events.extend(self._gathered())
+            self._alike = CalledAlike([answer], target, shape.interface_id, shape.method_id, [params])
+
+    def _gathered(self) -> Iterator[Event]:
+        """The calls in hand, if there are any, as an event."""
+        alike, self._alike = self._alike, None
+        if alike is not None:
+            yield alike if len(alike.answers) > 1 else next(alike.each())
+
+    def _take(self, frame: Frame, message: Message) -> None:
+        if self._closed:
+            return
+        if isinstance(message, Unknown):
+            self._out.append(encoder.unimplemented(frame, message.which))
+            return
+        self._handlers[type(message)](message)
+        if type(message) is Call:
+            self._shapes.learn(frame, message)
+        if self._events:
+            self._events.extendleft(self._gathered())
 
     def data_to_send(self) -> bytes:
         """Everything that has been said since this was last asked, in one piece; empty when nothing was."""
@@ -174,6 +221,7 @@ class Connection:
         self._closed = True
         self._framer.discard()
         self._out.clear()
+        self._alike = None
         self._handlers.clear()
 
     def return_results(self, answer: AnswerId, content: bytes, capabilities: Sequence[object] = ()) -> None:
@@ -190,6 +238,16 @@ class Connection:
         """
         if not self._closed:
             self._callee.return_results(answer, content, capabilities)
+
+    def return_each(self, answers: Sequence[AnswerId], contents: Iterable[bytes]) -> None:
+        """
+        Answer several calls of the peer's, each with one of *contents*, which hold no capabilities.
+
+        Raises:
+            LocalProtocolError: one was answered before, or never made.
+        """
+        if not self._closed:
+            self._callee.return_each(answers, contents)
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """

@@ -1,5 +1,6 @@
 """What `Connection.receive_data` tells whoever drives it."""
 
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from attrs import define
@@ -21,6 +22,32 @@ class Called:
     method_id: int
     params: Params
     """Read them before the next event is taken."""
+
+
+@define(eq=False)
+class CalledAlike:
+    """
+    The peer calls the same method of the same object several times in a row.
+
+    Each is a call of its own, as if there were a `Called` for each, in this order.
+    """
+
+    answers: list[AnswerId]
+    target: object
+    interface_id: int
+    method_id: int
+    params: list[Params]
+    """Those of each.  Read them before the next event is taken."""
+
+    def part(self, first: int, last: int) -> "CalledAlike":
+        """The calls from *first* on and before *last*."""
+        answers, params = self.answers[first:last], self.params[first:last]
+        return CalledAlike(answers, self.target, self.interface_id, self.method_id, params)
+
+    def each(self) -> Iterator[Called]:
+        """The calls, one by one."""
+        for answer, params in zip(self.answers, self.params, strict=True):
+            yield Called(answer, self.target, self.interface_id, self.method_id, params)
 
 
 @define
@@ -56,4 +83,13 @@ class Aborted:
     reason: str
 
 
-Event: TypeAlias = Called | Finished | Released | Returned | Aborted
+Event: TypeAlias = Called | CalledAlike | Finished | Released | Returned | Aborted
+
+
+def one_by_one(events: Iterable[Event]) -> Iterator[Event]:
+    """*events*, with a `Called` for each of those that came together: for who has nothing to gain from that."""
+    for event in events:
+        if isinstance(event, CalledAlike):
+            yield from event.each()
+        else:
+            yield event

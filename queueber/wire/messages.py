@@ -29,6 +29,20 @@ ImportId = NewType("ImportId", int)
 
 
 @define(eq=False)
+class Shape:
+    """What calls have in common: all but their numbers and what their parameters hold."""
+
+    target: ExportId
+    interface_id: int
+    method_id: int
+    at: int
+    """The word with the pointer to the parameters, from the beginning of the segment."""
+
+    template: object = None
+    """What the reader of the parameters has learned; its own affair."""
+
+
+@define(eq=False)
 class Params:
     """
     The parameters or results of a call, still encoded: hand them to one of the `read_…` functions.
@@ -43,6 +57,9 @@ class Params:
     start: int
     end: int
     """The segment of that word."""
+
+    shape: Shape | None = None
+    """What is known of how such calls begin."""
 
     @property
     def frame_bytes(self) -> int:

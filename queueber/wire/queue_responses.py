@@ -69,6 +69,12 @@ def write_add_response(ids: Sequence[bytes]) -> bytes:
     return _before_ids(len(ids)) + b"".join(ids)
 
 
+def write_add_responses(ids: Sequence[bytes]) -> list[bytes]:
+    """The results of as many calls of `add`, each of which added one item."""
+    before = _before_ids(1)
+    return [before + each for each in ids]
+
+
 @lru_cache(maxsize=128)
 def _before_ids(count: int) -> bytes:
     """All of the results of `add` up to the ids themselves."""

@@ -20,9 +20,9 @@ class CountedIds:
 
     count: int = 0
 
-    def item(self, now: WallMs) -> ItemId:
-        self.count += 1
-        return ItemId(self.count.to_bytes(16, "big"))
+    def items(self, now: WallMs, count: int) -> list[ItemId]:
+        self.count += count
+        return [ItemId(number.to_bytes(16, "big")) for number in range(self.count - count + 1, self.count + 1)]
 
     def lease(self) -> LeaseId:
         self.count += 1

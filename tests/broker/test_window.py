@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.broker import Item, ItemId, Key, Scan
-from queueber.broker.model import HIGHEST, LOWEST, LeaseRecord, QueueNumber
+from queueber.broker.model import HIGHEST, LOWEST, LeaseRecord, QueueNumber, just_below
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease
+from queueber.broker.queue import Queue
 from queueber.broker.window import Meter, Window, overlay
 
 QUEUE = QueueNumber(1)
@@ -33,6 +34,16 @@ def drain(window):
     while window:
         taken.append(window.pop().key)
     return taken
+
+
+def test_new_items_at_or_below_the_floor_lower_it():
+    """Two processes may give ids within one millisecond."""
+    queue = Queue("mail", make_window(), floor=make_key(5, 5))
+
+    queue.append([make_item(5, 3), make_item(5, 7)], 0)
+
+    assert queue.floor == just_below(make_key(5, 3))
+    assert drain(queue.window) == [make_key(5, 3), make_key(5, 7)]
 
 
 class TestWindow:
@@ -68,6 +79,23 @@ class TestWindow:
         assert make_window(items=[make_item(7), make_item(5)]).next_due() == 5
         assert make_window(hi=make_key(8)).next_due() == 8
         assert make_window().next_due() is None
+
+    @given(
+        st.lists(st.lists(st.integers(2, 12), max_size=5), max_size=4),
+        st.integers(1, 13),
+    )
+    def test_takes_in_many_as_it_takes_in_one(self, groups, hi):
+        """Groups in order, which may lie before or between what is there, or above `hi`."""
+        together, single = make_window(make_key(hi)), make_window(make_key(hi))
+        for number, dues in enumerate(filter(None, groups), 1):
+            items = [make_item(due, 10 * number + place) for place, due in enumerate(sorted(dues))]
+            together.append(items, 0)
+            for item in items:
+                single.put(item)
+
+        together.check()
+        assert together.bytes == single.bytes
+        assert drain(together) == drain(single)
 
     def test_extends_to_a_new_hi(self):
         window = make_window(hi=make_key(3), items=[make_item(2)])

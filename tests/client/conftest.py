@@ -58,7 +58,7 @@ class Peer:
         """Take what the client has written, hand out named queues, and send what there is to send."""
         data = self.transport.value()
         self.transport.clear()
-        for event in self.connection.receive_data(data):
+        for event in wire.one_by_one(self.connection.receive_data(data)):
             if isinstance(event, wire.Called) and event.interface_id == wire.BROKER_INTERFACE_ID:
                 self.named(event)
             else:

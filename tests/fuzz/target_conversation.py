@@ -33,6 +33,7 @@ from queueber.wire import (
     Results,
     Returned,
     encoder,
+    one_by_one,
     write_add_request,
 )
 from queueber.wire import messages as m
@@ -68,7 +69,7 @@ class Serving:
         """Give it *data* and do what follows."""
         connection, last = self.connection, None
         try:
-            for event in connection.receive_data(data):
+            for event in one_by_one(connection.receive_data(data)):
                 assert not isinstance(last, Aborted), "an event after the last"
                 last = event
                 self.handle(event)

@@ -13,7 +13,7 @@ from queueber.units import WallMs
 @given(st.lists(st.integers(0, 2**47), min_size=1, max_size=50))
 def test_items_are_strictly_increasing_whatever_the_clock_does(times):
     ids = RandomIds()
-    made = [ids.item(WallMs(now)) for now in times for _ in range(3)]
+    made = [each for count, now in enumerate(times) for each in ids.items(WallMs(now), count % 7 or 600)]
 
     assert made == sorted(set(made))
     assert all(UUID(bytes=each).version == 7 for each in made)
@@ -21,15 +21,15 @@ def test_items_are_strictly_increasing_whatever_the_clock_does(times):
 
 
 def test_items_tell_their_time():
-    assert int.from_bytes(RandomIds().item(WallMs(1_700_000_000_123))[:6], "big") == 1_700_000_000_123
+    assert int.from_bytes(RandomIds().items(WallMs(1_700_000_000_123), 1)[0][:6], "big") == 1_700_000_000_123
 
 
 def test_an_overflow_runs_ahead_of_time():
     ids = RandomIds(lambda count: b"\xff" * count)
-    ids.item(WallMs(5))
+    ids.items(WallMs(5), 1)
     ids._last = ids._highest
 
-    assert int.from_bytes(ids.item(WallMs(5))[:6], "big") == 6
+    assert [int.from_bytes(each[:6], "big") for each in ids.items(WallMs(5), 2)] == [6, 6]
 
 
 def test_leases_are_random_and_version_4():

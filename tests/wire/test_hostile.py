@@ -30,6 +30,7 @@ from queueber.wire import (
     Results,
     Returned,
     layout,
+    one_by_one,
     read_add_request,
     read_add_response,
     read_bootstrap,
@@ -98,7 +99,7 @@ def client_says():
         client.call(ImportedCap(0), 1, method, content)
     client.call(PromisedAnswer(root, (0, 1)), 1, 1, REQUESTS[0][1])
     more = client.data_to_send()
-    calls = [event for event in server.receive_data(more) if isinstance(event, Called)]
+    calls = [event for event in one_by_one(server.receive_data(more)) if isinstance(event, Called)]
     for call, (content, _) in zip(calls, RESPONSES, strict=False):
         server.return_results(call.answer, content, [object()] if content is QUEUE_RESPONSE else ())
     said += server.data_to_send()
@@ -113,7 +114,7 @@ def serve(stream):
     """A server that does all it can with *stream*."""
     server = Connection(limits=Limits(frame_bytes=1 << 16), bootstrap=object())
     try:
-        for event in server.receive_data(stream):
+        for event in one_by_one(server.receive_data(stream)):
             if isinstance(event, Called):
                 answer_call(server, event)
             server.check()

@@ -14,6 +14,7 @@ from queueber.wire import (
     PollRequest,
     RemoveRequest,
     layout,
+    queue_requests,
     read_add_request,
     read_extend_request,
     read_poll_request,
@@ -53,6 +54,42 @@ new_items = st.builds(NewItem, blobs, spans)
 @given(st.builds(AddRequest, st.lists(new_items, max_size=5)))
 def test_add_there_and_back(request):
     assert read_add_request(params(write_add_request(request)), LIMITS) == request
+
+
+@given(count=st.integers(3, 30), size=st.integers(0, 40), delay=st.sampled_from([0, 0, 5]))
+def test_an_add_of_many_of_one_length_there_and_back(count, size, delay):
+    items = [NewItem(bytes([number]) * size, SpanMs(delay)) for number in range(count)]
+    assert read_add_request(params(write_add_request(AddRequest(items))), LIMITS).items == items
+
+
+def either_way(content, limits):
+    """What an add is read as, or why it is not; all items at a time where that is possible, and one by one."""
+    outcomes = []
+    for many in (queue_requests._MANY, 1 << 40):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(queue_requests, "_MANY", many)
+            try:
+                outcomes.append(read_add_request(params(content), limits).items)
+            except (InvalidRequest, RemoteProtocolError) as why:
+                outcomes.append(str(why))
+    return outcomes
+
+
+@given(
+    count=st.integers(4, 12),
+    size=st.integers(1, 30),
+    changes=st.lists(st.tuples(st.integers(0, 80), st.integers(-70, 63)), min_size=1, max_size=3),
+)
+def test_many_at_a_time_are_read_as_one_by_one(count, size, changes):
+    """However a word is changed: a bit of it, or its offset by some."""
+    words = list(single_segment(write_add_request(AddRequest([NewItem(b"c" * size, SpanMs(0))] * count))).words)
+    for place, change in changes:
+        at = place % len(words)
+        words[at] = (words[at] ^ 1 << change if change >= 0 else words[at] + (change + 35 << 2)) & (1 << 64) - 1
+    content = b"".join(word.to_bytes(8, "little") for word in words)
+    for limits in (LIMITS, Limits(contents_bytes=20, add_bytes=100)):
+        at_a_time, one_by_one = either_way(content, limits)
+        assert at_a_time == one_by_one
 
 
 @given(st.builds(RemoveRequest, blobs, blobs))

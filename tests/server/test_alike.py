@@ -1,0 +1,218 @@
+"""Calls that come together are decided together, and nobody can tell but by the clock."""
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queueber import wire
+from queueber.limits import Limits
+from queueber.server.ids import RandomIds
+from queueber.testing import InProcessServer
+from queueber.units import SpanMs
+from queueber.wire import ADD, POLL, REMOVE, encoder
+from queueber.wire.framing import Framer
+
+
+def add(*contents, delay=0):
+    return ADD, wire.write_add_request(wire.AddRequest([wire.NewItem(each, SpanMs(delay)) for each in contents]))
+
+
+def remove(item, lease):
+    return REMOVE, wire.write_remove_request(wire.RemoveRequest(item, lease))
+
+
+class Caller:
+    """A server whose ids are the same each time, and one peer of it that speaks in bytes."""
+
+    def __init__(self, limits):
+        self.server = InProcessServer(limits)
+        dice = random.Random(1)
+        ids = RandomIds(dice.randbytes)
+        self.server.broker._ids = ids
+        self.server.broker.polls._fresh_lease_id = ids.lease
+        self.protocol, self.transport = self.server.connect()
+        self.say(encoder.bootstrap(1_000_000))
+        # The first of each kind is read the long way.
+        for number, (method, content) in enumerate([add(b"first"), remove(b"i" * 16, b"l" * 16)]):
+            for again in (0, 2):
+                self.say(self.frame(2_000_000 + number + again, method, content))
+        self.server.settle()
+        self.transport.clear()
+
+    def say(self, data):
+        self.protocol.dataReceived(data)
+
+    @staticmethod
+    def frame(number, method, content):
+        return encoder.call(number, 0, wire.QUEUE_INTERFACE_ID, method, content) + content
+
+    def leased(self, count):
+        """Add *count* items and take them: their ids and the lease."""
+        self.say(self.frame(3_000_000, *add(*[b"%d" % number for number in range(count)])))
+        poll = wire.PollRequest(SpanMs(60_000), count, None, no_wait=False)
+        self.say(self.frame(3_000_001, POLL, wire.write_poll_request(poll)))
+        self.server.settle()
+        (lease,) = self.server.broker.leases
+        self.transport.clear()
+        return list(lease.keys), lease.id
+
+    def rows(self):
+        store = self.server.store
+        return store._items, store._leases, store._queues
+
+
+@pytest.fixture
+def caller():
+    return Caller(Limits())
+
+
+def test_adds_that_come_together_are_one_plan(caller):
+    frames = [caller.frame(number, *add(b"%d" % number)) for number in range(10)]
+    before = caller.server.methods.calls.begun["add"]
+
+    caller.say(b"".join(frames))
+
+    assert len(caller.server.committer._pending) == 1
+    assert caller.server.methods.outstanding == 10
+    assert caller.server.methods.calls.begun["add"] == before + 10
+    seen = caller.server.methods.calls.seconds["add"].count
+    caller.server.settle()
+    assert caller.server.methods.outstanding == 0
+    assert caller.server.methods.calls.seconds["add"].count == seen + 10
+    assert caller.protocol.request_bytes == 0
+
+
+def test_removes_that_come_together_are_one_plan_and_answer_each_for_itself(caller):
+    items, lease = caller.leased(3)
+    pairs = [(items[0], lease), (b"?" * 16, lease), (items[1], b"?" * 16), (items[1], lease), (items[1], lease)]
+
+    caller.say(b"".join(caller.frame(number, *remove(*pair)) for number, pair in enumerate(pairs)))
+
+    assert len(caller.server.committer._pending) == 1
+    caller.server.settle()
+    yes, no = wire.write_remove_response(True), wire.write_remove_response(False)
+    assert [frame[-len(yes) :] for frame in replies(caller)] == [yes, no, no, yes, no]
+    assert [lease.keys.keys() for lease in caller.server.broker.leases] == [{items[2]}]
+
+
+def test_who_is_refused_is_refused_alone():
+    """The third add is too large; the others are none the worse."""
+    caller = Caller(Limits(contents_bytes=10))
+    contents = [b"a", b"b", b"c" * 11, b"d", b"e"]
+
+    caller.say(b"".join(caller.frame(number, *add(each)) for number, each in enumerate(contents)))
+    caller.server.settle()
+
+    assert caller.transport.value().count(b"the limit is 10") == 1
+    queue = caller.server.broker.queue("default")
+    assert [queue.window.pop().contents for _ in range(len(queue.window))][-4:] == [b"a", b"b", b"d", b"e"]
+
+
+def test_a_bound_that_only_all_together_pass_is_held_one_by_one():
+    caller = Caller(Limits(request_bytes=1_000))
+
+    caller.say(b"".join(caller.frame(number, *add(b"x")) for number in range(10)))
+
+    assert caller.protocol.request_bytes == 3 * 256
+    caller.server.settle()
+    assert caller.transport.value().count(b"the limit is 1,000") == 7
+    assert caller.protocol.request_bytes == 0
+
+
+def test_adds_that_come_together_and_are_delayed_each_wait(caller):
+    delays = [50, 0, 50, 50, 0, 0]
+    frames = [caller.frame(number, *add(b"%d" % number, delay=each)) for number, each in enumerate(delays)]
+
+    caller.say(b"".join(frames))
+    caller.server.settle()
+
+    queue = caller.server.broker.queue("default")
+    now = caller.server.clock.now()
+    assert queue.window.count_ready(now) == 5, "those without delay, and the two from the beginning"
+    caller.server.reactor.advance(0.051)
+    assert queue.window.count_ready(caller.server.clock.now()) == 8
+
+
+def test_a_bug_in_a_decision_ends_the_process(caller):
+    caller.server.broker.add_each = lambda *_: 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        caller.say(b"".join(caller.frame(number, *add(b"x")) for number in range(3)))
+
+    assert [type(why) for _, why in caller.server.deaths] == [ZeroDivisionError]
+
+
+def steps():
+    return st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.binary(max_size=12), st.sampled_from([0, 0, 0, 20])),
+            st.tuples(st.just("add many"), st.lists(st.binary(max_size=4), max_size=6)),
+            st.tuples(st.just("remove"), st.integers(0, 5), st.sampled_from(["lease", "other", "short"])),
+            st.tuples(st.just("poll"), st.integers(1, 3)),
+            st.tuples(st.just("finish"), st.integers(0, 20)),
+            st.tuples(st.just("unknown")),
+        ),
+        min_size=1,
+        max_size=25,
+    )
+
+
+def spoken(caller, steps):
+    """The bytes of *steps* for *caller*."""
+    items, lease = caller.leased(4)
+    frames = []
+    for number, (what, *rest) in enumerate(steps):
+        if what == "add":
+            frames.append(caller.frame(number, *add(rest[0], delay=rest[1])))
+        elif what == "add many":
+            frames.append(caller.frame(number, *add(*rest[0])))
+        elif what == "remove":
+            item = items[rest[0]] if rest[0] < len(items) else b"?" * 16
+            frames.append(caller.frame(number, *remove(item, {"lease": lease, "other": b"o" * 16}.get(rest[1], b"s"))))
+        elif what == "poll":
+            poll = wire.PollRequest(SpanMs(60_000), rest[0], None, no_wait=True)
+            frames.append(caller.frame(number, POLL, wire.write_poll_request(poll)))
+        elif what == "finish":
+            frames.append(encoder.finish(rest[0], release_result_caps=False))
+        else:
+            frames.append(
+                caller.frame(number, 77, wire.write_poll_request(wire.PollRequest(SpanMs(1), 1, None, False)))
+            )
+    return frames
+
+
+@given(
+    steps=steps(), cuts=st.lists(st.integers(0, 25), max_size=3), bounds=st.sampled_from([{}, {"request_bytes": 900}])
+)
+def test_together_is_as_one_by_one(steps, cuts, bounds):
+    """
+    The same replies and the same rows, however the stream is cut into reads.
+
+    Only the order may differ, in which those are told that did not have to wait for the disk.
+    """
+    together, alone = Caller(Limits(contents_bytes=10, **bounds)), Caller(Limits(contents_bytes=10, **bounds))
+    frames = spoken(together, steps)
+    assert frames == spoken(alone, steps)
+
+    places = [0, *sorted(min(each, len(frames)) for each in cuts), len(frames)]
+    for first, last in pairwise(places):
+        together.say(b"".join(frames[first:last]))
+    for frame in frames:
+        alone.say(frame)
+    together.server.settle()
+    alone.server.settle()
+
+    assert sorted(replies(together)) == sorted(replies(alone))
+    assert together.rows() == alone.rows()
+    assert together.server.methods.outstanding == alone.server.methods.outstanding
+    assert together.protocol.request_bytes == alone.protocol.request_bytes == 0
+    assert not together.server.deaths
+
+
+def replies(caller):
+    """What was said to the peer, message by message."""
+    data = caller.transport.value()
+    return [data[frame.start * 8 : frame.end * 8] for frame in Framer(Limits()).feed(data)]
