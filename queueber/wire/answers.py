@@ -56,6 +56,10 @@ TRANSITIONS: dict[tuple[State, Input], State | None] = {
 }
 """Where each input leads; None ends the answer.  A pair that is not here is somebody's error."""
 
+# The same by the number of the state, because hashing pairs of an enumeration's members is most of what a call costs.
+_AFTER_RETURN = [None, *[TRANSITIONS.get((state, Input.SEND_RETURN)) for state in State]]
+_AFTER_FINISH = [None, *[TRANSITIONS.get((state, Input.RECEIVE_FINISH)) for state in State]]
+
 
 @frozen(eq=False)
 class HeldResults:
@@ -127,7 +131,7 @@ class Answers:
         if state is None or state is State.RETURNED:
             raise LocalProtocolError(f"answer {answer} owes no return")
         self.unanswered -= 1
-        return self._step(answer, state, Input.SEND_RETURN)
+        return self._step(answer, _AFTER_RETURN[state])
 
     def hold(self, answer: AnswerId, held: HeldResults) -> None:
         """Keep the results of *answer*, which has been returned, for the calls to them."""
@@ -147,14 +151,13 @@ class Answers:
         state = self._states.get(answer)
         if state is None or state is State.ABANDONED:
             return None, None
-        self._step(answer, state, Input.RECEIVE_FINISH)
+        self._step(answer, _AFTER_FINISH[state])
         if self._failures:
             self._failures.pop(answer, None)
         return state, self._held.pop(answer, None) if self._held else None
 
-    def _step(self, answer: AnswerId, state: State, happened: Input) -> bool:
+    def _step(self, answer: AnswerId, following: State | None) -> bool:
         """Make the transition; whether the answer is still open."""
-        following = TRANSITIONS[state, happened]
         if following is None:
             del self._states[answer]
             return False

@@ -108,7 +108,6 @@ class Connection:
             Bootstrap: self._callee.on_bootstrap,
             Call: self._callee.on_call,
             Disembargo: self._callee.on_disembargo,
-            Finish: self._callee.on_finish,
             Release: self._callee.on_release,
             Resolve: self._caller.on_resolve,
             Return: self._caller.on_return,
@@ -152,10 +151,12 @@ class Connection:
                     self._gather(frame, shape)
                 else:
                     message = decode(frame)
-                    # What is finished was called before; all else may lean on what the calls in hand return.
-                    if type(message) is not Finish:
+                    if type(message) is Finish:
+                        self._finish(message)
+                    else:
+                        # It may lean on what the calls in hand return.
                         yield from self._gathered()
-                    self._take(frame, message)
+                        self._take(frame, message)
                 while self._events:
                     yield self._events.popleft()
                 if self._closed:
@@ -187,6 +188,12 @@ class Connection:
         if alike is not None:
             yield alike if len(alike.answers) > 1 else next(alike.each())
 
+    def _finish(self, message: Finish) -> None:
+        self._callee.on_finish(message)
+        if self._events:
+            # What is told of was called before.
+            self._events.extendleft(self._gathered())
+
     def _take(self, frame: Frame, message: Message) -> None:
         if self._closed:
             return
@@ -196,8 +203,6 @@ class Connection:
         self._handlers[type(message)](message)
         if type(message) is Call:
             self._shapes.learn(frame, message)
-        if self._events:
-            self._events.extendleft(self._gathered())
 
     def data_to_send(self) -> bytes:
         """Everything that has been said since this was last asked, in one piece; empty when nothing was."""

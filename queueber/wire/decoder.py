@@ -95,7 +95,9 @@ assert (_MESSAGE.data_words, _MESSAGE.pointers) == (1, 1)
 # So does `_finish`.
 _QUESTION = _FINISH.numbers["questionId"]
 _RELEASE_CAPS = _FINISH.numbers["releaseResultCaps"]
-assert _QUESTION.word == _RELEASE_CAPS.word == 0
+assert _QUESTION.word == _QUESTION.shift == _RELEASE_CAPS.word == 0
+assert _RELEASE_CAPS.mask == 1
+_QUESTION_OF_FINISH, _RELEASE_SHIFT, _RELEASE_FLIP = _QUESTION.mask, _RELEASE_CAPS.shift, _RELEASE_CAPS.default
 
 
 def decode(frame: Frame) -> Message:
@@ -126,11 +128,12 @@ def _usual(frame: Frame) -> Call | Finish | None:
     if body >= end or words[start] != _USUAL_ROOT:
         return None
     which, pointer = words[start + 1], words[start + 2]
+    if which == _FINISH_MEMBER and pointer == _FINISH_POINTER:
+        first = words[body]
+        return Finish(AnswerId(first & _QUESTION_OF_FINISH), first >> _RELEASE_SHIFT & 1 != _RELEASE_FLIP)
     if which == _CALL_MEMBER and pointer == _CALL_POINTER and body + _CALL_WORDS <= end:
         pointers = body + _CALL_DATA_WORDS
         return _call(frame, (body, pointers, body + _CALL_WORDS, start, end))
-    if which == _FINISH_MEMBER and pointer == _FINISH_POINTER:
-        return _finish(frame, (body, body + 1, body + 1, start, end))
     return None
 
 
@@ -245,8 +248,7 @@ def _bootstrap(frame: Frame, body: StructAt) -> Bootstrap:
 
 def _finish(frame: Frame, body: StructAt) -> Finish:
     first = frame.words[body[0]] if body[0] < body[1] else 0
-    release = (first >> _RELEASE_CAPS.shift & _RELEASE_CAPS.mask) ^ _RELEASE_CAPS.default
-    return Finish(AnswerId(first >> _QUESTION.shift & _QUESTION.mask), release == 1)
+    return Finish(AnswerId(first & _QUESTION_OF_FINISH), first >> _RELEASE_SHIFT & 1 != _RELEASE_FLIP)
 
 
 def _release(frame: Frame, body: StructAt) -> Release:
