@@ -405,6 +405,25 @@ class TestExpiry:
         bench.now = WallMs(bench.now + 5)
         assert bench.sweep() == 1
 
+    def test_what_could_not_be_read_stays_under_the_lease(self, bench):
+        _, second, _ = bench.add(b"a", b"b", b"c")
+        bench.take(3, span=10)
+        bench.now = WallMs(bench.now + 11)
+        (lease,) = bench.broker.pop_ended(bench.now)
+        rows = bench.rows.read(lease.queue, list(lease.keys.values()))
+
+        plan = bench.broker.requeue(lease, [rows[0], None, rows[2]], unread={second})
+        bench.submit(plan)
+        bench.broker.sweep_again(lease, WallMs(bench.now + 5))
+
+        assert plan.reply == 2
+        assert bench.take(3)[0] == [b"a", b"c"]
+        assert (bench.queue.items, list(lease.keys)) == (3, [second])
+        bench.broker.check()
+        bench.now = WallMs(bench.now + 5)
+        assert bench.sweep() == 1
+        assert bench.take(3)[0] == [b"b"]
+
     def test_passes_over_a_row_that_is_gone(self, bench):
         bench.add(b"a", b"b")
         bench.take(2, span=10)

@@ -251,6 +251,79 @@ def test_a_sweep_that_cannot_read_tries_again(hand):
     assert hand.broker.stats().leases == 0
 
 
+def unreadable(hand, *contents):
+    """The disk fails at the rows of these, and at any read that asks for one of them."""
+    read = hand.store.read
+
+    def reading(queue, keys):
+        items = read(queue, keys)
+        if any(item is not None and item.contents in contents for item in items):
+            raise StorageError("Corruption: block checksum mismatch")
+        return items
+
+    hand.store.read = reading
+    return lambda: setattr(hand.store, "read", read)
+
+
+@pytest.mark.parametrize("items_per_poll", [1, 5])
+def test_one_leased_row_that_cannot_be_read_keeps_no_other_waiting(hand, items_per_poll):
+    """Whether the others are under leases of their own or under the same one."""
+    peer = hand.connect()
+    peer.add(b"a", b"b", b"c", b"d", b"e")
+    for _ in range(5 // items_per_poll):
+        peer.poll(items_per_poll, lease=100)
+        hand.settle()
+    mended = unreadable(hand, b"c")
+    hand.reactor.advance(0.2)
+    hand.sweeper.sweep()
+    hand.settle()
+
+    assert sorted(polled(taken(hand, peer, 9))) == [b"a", b"b", b"d", b"e"]
+    stats = hand.broker.stats()
+    assert (stats.items, hand.sweeper.unread, hand.sweeper.ended) == (5, 1, 4 if items_per_poll == 1 else 0)
+    mended()
+    hand.reactor.advance(1)
+    hand.sweeper.sweep()
+    hand.settle()
+    assert polled(taken(hand, peer, 9)) == [b"c"]
+
+
+def test_what_is_left_under_a_lease_that_has_ended_is_still_there_after_a_restart(hand):
+    peer = hand.connect()
+    peer.add(b"a", b"b")
+    peer.poll(2, lease=100)
+    hand.settle()
+    unreadable(hand, b"b")
+    hand.reactor.advance(0.2)
+    hand.sweeper.sweep()
+    hand.settle()
+
+    (lease,) = hand.store.recover().leases
+    assert [item.contents for item in hand.store._items[lease.queue].values() if item.key in lease.keys] == [b"b"]
+
+
+def test_what_cannot_be_read_is_tried_less_and_less_often(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    peer.poll(lease=100)
+    hand.settle()
+    unreadable(hand, b"a")
+    tried = []
+    for second in range(300):
+        hand.reactor.advance(1)
+        before = hand.sweeper.unread
+        hand.sweeper.sweep()
+        hand.settle()
+        tried += [second] * (hand.sweeper.unread - before)
+    assert tried == [0, 1, 3, 7, 15, 31, 63, 127, 191, 255]
+
+
+def taken(hand, peer, count):
+    poll = peer.poll(count, no_wait=True)
+    hand.settle()
+    return peer.receive()[poll]
+
+
 def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
     peer = hand.connect()
     peer.add(b"a")
