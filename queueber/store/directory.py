@@ -24,7 +24,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -116,11 +116,9 @@ class HeldDirectory:
         Make durable that it is what it looks like.
 
         Whoever made it so may have died before that was on disk: after a power cut it would then be CREATING again,
-        or gone, and with it all that was acknowledged since.
+        and all would be lost that was acknowledged since.
         """
         sync_path(self.path)
-        with suppress(PermissionError):  # a parent that is not ours to read is not ours to make either
-            sync_path(self.path.parent)
 
     def publish(self) -> None:
         """Durably mark as ready what was put here without `begin`, whose remains nobody would have taken for data."""
@@ -199,12 +197,18 @@ def not_held(path: Path) -> Iterator[None]:
 def _make_and_take(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
     try:
         path.mkdir(mode=stat.S_IRWXU)
+        made = True
     except FileExistsError:
-        pass
+        made = False
     except OSError as error:
         raise refusal(path, f"it cannot be created: {error.strerror}") from error
-    else:
+    try:
+        # Its own name too: whoever made the directory may have died before that was on disk, whatever is in it by now.
         sync_path(path.parent)
+    except OSError as error:
+        # A parent that is not ours to read is not ours to make either, nor what was found in it.
+        if made or not isinstance(error, PermissionError):
+            raise refusal(path, f"the directory above it cannot be synced: {error.strerror}") from error
     return _take(path, check_contents)
 
 
