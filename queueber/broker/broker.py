@@ -319,13 +319,13 @@ class Broker:
         self._leases.sweep_again(lease, at)
 
     def requeue(
-        self, lease: Lease, items: Sequence[Item | None], *, unread: AbstractSet[ItemId] = frozenset()
+        self, lease: Lease, items: Sequence[Item | None], *, unreadable: AbstractSet[ItemId] = frozenset()
     ) -> Plan[int]:
         """
         Move the items of an ended lease to where they became due when it ended, with one more attempt to their name.
 
         *items* are the rows of its `keys`, in that order; one that does not
-        exist any more is passed over.  Those in *unread*, not all of them, stay
+        exist any more is passed over.  Those in *unreadable*, not all of them, stay
         under the lease, which is then for `sweep_again`.  The plan's reply is how
         many moved.
         """
@@ -333,7 +333,7 @@ class Broker:
         writes: list[Write] = [DeleteLease(lease.id)]
         moved = size = 0
         for key, item in zip(list(lease.keys.values()), items, strict=True):
-            if key.id in unread:
+            if key.id in unreadable:
                 continue
             queue.held.discard(key.id)
             self._leases.remove_item(lease, key.id)

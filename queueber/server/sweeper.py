@@ -30,7 +30,7 @@ class _Rows:
     """What was read of one lease."""
 
     items: list[Item | None]
-    unread: frozenset[ItemId] = frozenset()
+    unreadable: frozenset[ItemId] = frozenset()
     """Those that could not be read, which are None in *items*."""
 
     why: Failure | None = None
@@ -57,7 +57,7 @@ class Sweeper:
     ended: int = field(default=0, init=False)
     """Leases that have run out, since the start."""
 
-    unread: int = field(default=0, init=False)
+    unreadable: int = field(default=0, init=False)
     """How often the row of an item could not be read, since the start."""
 
     _waits: dict[LeaseId, SpanMs] = field(factory=dict, init=False)
@@ -79,16 +79,16 @@ class Sweeper:
                 else:
                     self._waits.pop(lease.id, None)
                     self.ended += 1
-                if len(rows.unread) < len(rows.items):
+                if len(rows.unreadable) < len(rows.items):
                     moved = Deferred()
-                    plan = self._broker.requeue(lease, rows.items, unread=rows.unread)
+                    plan = self._broker.requeue(lease, rows.items, unreadable=rows.unreadable)
                     self._committer.submit(plan, moved.callback)
             if moved is not None:
                 # One slice at a time: other plans get their turn in between.  They are spoken in order.
                 await moved
 
     def _tell_missing(self, lease: Lease, rows: _Rows) -> None:
-        if rows.items.count(None) > len(rows.unread):
+        if rows.items.count(None) > len(rows.unreadable):
             self.log.critical(
                 "Items of queue {queue} under lease {lease} have no row any more",
                 queue=lease.queue,
@@ -97,14 +97,14 @@ class Sweeper:
 
     def _put_off(self, lease: Lease, rows: _Rows, why: Failure) -> None:
         """Let what could not be read have its time: it may be the disk, and it may be for good."""
-        self.unread += len(rows.unread)
+        self.unreadable += len(rows.unreadable)
         wait = self._waits.get(lease.id)
         self._waits[lease.id] = wait = SECOND if wait is None else min(SpanMs(2 * wait), _LONGEST_WAIT)
         self.log.failure(
             "Reading {count} items of queue {queue} under lease {lease}, which has ended, failed; they are tried again"
             " in {seconds} s",
             why,
-            count=len(rows.unread),
+            count=len(rows.unreadable),
             queue=lease.queue,
             lease=lease.id.hex(),
             seconds=wait // SECOND,
@@ -120,7 +120,7 @@ class Sweeper:
     def _read_by_itself(self, lease: Lease) -> _Rows:
         """Row by row, so that one that cannot be read hides no other."""
         items: list[Item | None] = []
-        unread: set[ItemId] = set()
+        unreadable: set[ItemId] = set()
         why = None
         for key in lease.keys.values():
             try:
@@ -128,5 +128,5 @@ class Sweeper:
             except Exception:  # noqa: BLE001  (whatever it was, the item stays where it is and is tried again)
                 why = Failure()
                 items.append(None)
-                unread.add(key.id)
-        return _Rows(items, frozenset(unread), why)
+                unreadable.add(key.id)
+        return _Rows(items, frozenset(unreadable), why)

@@ -47,6 +47,8 @@ def digest(store):
     rows = [sorted(map(repr, found.queues)), sorted(map(repr, found.leases)), repr(found.mark)]
     for queue in found.queues:
         scan = store.scan(queue.number, LOWEST, items_max=1 << 30, bytes_max=1 << 60)
+        for gap in scan.gaps:
+            raise gap.why
         rows += [(each.key, each.contents, each.added_at, each.attempts) for each in scan.items]
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
