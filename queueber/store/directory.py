@@ -21,6 +21,7 @@ hold their own.
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -39,13 +40,13 @@ DATABASE: Final = "db"
 SYNCED: Final = "synced"
 SYNCED_NEW: Final = "synced.new"
 CONTROL: Final = "control.sock"
-TORN: Final = "torn"
-"""What a power cut left at the end of the log, cut off."""
+TORN: Final = re.compile(r"torn-[0-9]+-[0-9]+")
+"""What a power cut left at the end of a log, cut off: which log, and where."""
 
 STAGING: Final = "backup.new"
 """Where a backup is gathered that goes to another file system."""
 
-_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, TORN, STAGING})
+_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, STAGING})
 _HARMLESS: Final = frozenset({LOCK, "lost+found"})
 """What an empty directory may hold: the second is in the root of every file system of some kinds."""
 
@@ -75,14 +76,13 @@ class HeldDirectory:
         """Where it is noted how far the log was known to be on disk."""
         return self.path / SYNCED
 
-    @property
-    def torn(self) -> Path:
-        """Where the end of a log is kept that was cut off."""
-        return self.path / TORN
+    def torn(self, log: Path, at: int) -> Path:
+        """Where the end of *log* is kept that was cut off at *at*."""
+        return self.path / f"torn-{log.stem}-{at}"
 
     @property
     def staging(self) -> Path:
-        """Where a backup is gathered that goes to another file system."""
+        """Where a backup is gathered that goes to another file system, and what else the next start removes."""
         return self.path / STAGING
 
     @property
@@ -99,7 +99,8 @@ class HeldDirectory:
             creating.write_text(_MARKER_TEXT)
             sync_path(creating)
         sync_path(self.path)
-        for name in (SYNCED, SYNCED_NEW, CONTROL, TORN):
+        torn = [name for name in _names(self.path) if TORN.fullmatch(name)]
+        for name in (SYNCED, SYNCED_NEW, CONTROL, *torn):
             (self.path / name).unlink(missing_ok=True)
         for directory in (self.database, self.staging):
             if directory.exists():
@@ -289,7 +290,7 @@ def _check_empty(path: Path) -> None:
 def _check_wipeable(path: Path) -> None:
     """Refuse what holds anything but our own."""
     names = _names(path) - _HARMLESS
-    strangers = names - _OURS
+    strangers = {name for name in names - _OURS if not TORN.fullmatch(name)}
     if (path / DATABASE).is_symlink():
         strangers.add(DATABASE)
     if strangers:

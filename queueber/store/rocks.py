@@ -1,7 +1,7 @@
 """Opening a store in a data directory, and the marks that tell later what became of it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
@@ -67,7 +67,7 @@ class RocksStore(KeyValueStore):
 
     @property
     def dropped(self) -> str | None:
-        """What a power cut had left at the end of the log and was cut off, in a sentence; None for nothing."""
+        """What a power cut had left at the end of the log and this opening cut off, in a sentence; None for nothing."""
         return self._dropped
 
     def note_synced(self) -> None:
@@ -150,6 +150,10 @@ class RocksStore(KeyValueStore):
         self._held.release()
 
 
+def _to_nobody(_: str) -> None:
+    """Nobody wants to know."""
+
+
 def open_store(
     path: Path,
     *,
@@ -157,6 +161,7 @@ def open_store(
     encoding: Encoding = Encoding.UNPACKED,
     tuning: Tuning = DEFAULT_TUNING,
     boot_id: bytes = b"",
+    tell: Callable[[str], object] = _to_nobody,
 ) -> RocksStore:
     """
     The store in the data directory *path*, which is created if it is not there.
@@ -168,6 +173,7 @@ def open_store(
         tuning: what was chosen of the engine.
         boot_id: what time marks carry now.  Without it, no damage to the end of the log is taken for the trace of a
             power cut.
+        tell: called with what is dropped of such an end, in a sentence, before it is.
 
     Raises:
         StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
@@ -176,7 +182,7 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(held.release)
         try:
-            store = _open(held, undo, durability, encoding, tuning, boot_id)
+            store = _open(held, undo, durability, encoding, tuning, boot_id, tell)
         except (StorageError, OSError) as error:
             raise refusal(path, _advised(error)) from error
         undo.pop_all()
@@ -184,7 +190,13 @@ def open_store(
 
 
 def _open(
-    held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding, tuning: Tuning, boot_id: bytes
+    held: HeldDirectory,
+    undo: ExitStack,
+    durability: Durability,
+    encoding: Encoding,
+    tuning: Tuning,
+    boot_id: bytes,
+    tell: Callable[[str], object],
 ) -> RocksStore:
     """The store in *held*; *undo* gets what closes it again."""
     wal = durability is not Durability.NONE
@@ -198,7 +210,7 @@ def _open(
         try:
             db = DB.tuned(held.database, wal=wal, choices=tuning)
         except CorruptionError:
-            dropped = cut_torn_end(held, noted, boot_id)
+            dropped = cut_torn_end(held, noted, boot_id, tell)
             if dropped is None:
                 raise
             db = DB.tuned(held.database, wal=wal, choices=tuning)
