@@ -10,15 +10,14 @@ from queueber.broker import TimeMark, Write
 from queueber.broker.port import Recovered
 from queueber.errors import StorageError
 from queueber.store.backup import back_up
+from queueber.store.clean import mark_closed, unmark, was_closed
 from queueber.store.copying import Progress, silent
 from queueber.store.directory import DATABASE, HeldDirectory, hold, refusal
 from queueber.store.engine import DB, CorruptionError
 from queueber.store.format import bring_up, read_format, write_format
-from queueber.store.keys import CLEAN_KEY
 from queueber.store.keyvalue import Durability, KeyValueStore
-from queueber.store.kv import write_all
 from queueber.store.properties import properties_of
-from queueber.store.records import Encoding, encode_sequence
+from queueber.store.records import Encoding
 from queueber.store.synced import SyncedFile
 from queueber.store.torn import cut_torn_end
 from queueber.store.tuning import DEFAULT_TUNING, Tuning
@@ -143,8 +142,7 @@ class RocksStore(KeyValueStore):
             self._close()
 
     def _close(self) -> None:
-        sequence = self._db.sequence()
-        write_all(self._db, [(CLEAN_KEY, encode_sequence(CLEAN_KEY, sequence))])
+        mark_closed(self._db)
         super().close()
         self.note_synced()
         self._held.release()
@@ -226,7 +224,7 @@ def _open(
         db = DB.tuned(held.database, create_if_missing=True, wal=wal, choices=tuning)
         undo.callback(db.close)
         write_format(db, "" if wal else durability)
-    write_all(db, deletes=[CLEAN_KEY])
+    unmark(db)
     db.sync()
     if wal:
         # Not a second from now: without a note, what a power cut does to the log cannot be told from a loss.
@@ -260,6 +258,7 @@ def _check_format(db: DB, durability: Durability) -> bool:
     found = read_format(db)
     if found is None:
         raise StorageError("its database does not say of which format it is")
+    clean = was_closed(db)
     bring_up(db, found)
     asked = "" if durability is not Durability.NONE else durability
     if found.durability != asked:
@@ -268,7 +267,7 @@ def _check_format(db: DB, durability: Durability) -> bool:
             f"it was created with {made} and cannot be used with durability {durability}; what needs"
             f" no log is kept apart from what must last"
         )
-    return db.get(CLEAN_KEY) is not None
+    return clean
 
 
 def unflushed_bytes(path: Path) -> int:
