@@ -19,7 +19,7 @@ from queueber.store.tuning import Tuning
 from queueber.units import WallMs
 
 TUNING = Tuning(parallelism=1, background_jobs=2, open_files=20)
-BOOT = b"b" * 16
+BOOT, OTHER_BOOT = b"b" * 16, b"o" * 16
 PATIENCE_SECONDS = 20
 
 
