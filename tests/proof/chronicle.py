@@ -35,7 +35,7 @@ class Chronicle:
     """The commit up to which the log was noted to be on disk."""
 
     log_ends: list[int]
-    """How long the newest log was after each commit; empty if there were several."""
+    """How long the newest log was after each commit, and after the tables that were made behind it."""
 
     older: Path | None
     """The directory in the middle of it."""
@@ -102,11 +102,16 @@ def write(folder, seed, *, commits, sizes=(10, 80, 300), noted=None, flushes=())
             store.note_synced()
         if number in flushes:
             store.make_room()
-        ends.append(sum(log.stat().st_size for log in (path / "db").glob("*.log")))
+        ends.append(newest_log(path / "db").stat().st_size)
         if older and number == commits // 2:
             shutil.copytree(path, older)
     shutil.copytree(path, folder / "data")
-    return Chronicle(folder / "data", states, noted, [] if flushes else ends, older)
+    return Chronicle(folder / "data", states, noted, ends, older)
+
+
+def newest_log(database):
+    """The log that was begun last."""
+    return max(database.glob("*.log"), key=lambda log: int(log.stem))
 
 
 def apart(work):

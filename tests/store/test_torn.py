@@ -130,6 +130,24 @@ def test_so_is_one_whose_last_pages_only_are_there(data):
     store.close()
 
 
+def test_so_is_one_of_which_a_block_is_there_and_the_next_is_not(tmp_path, make):
+    """RocksDB refuses a part without the next, where room was set aside for that."""
+    store = open_store(tmp_path / "live")
+    for number, size in ((1, 9_000), (2, 90_000)):
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * size)), PutQueue(record)], make.mark)
+    for blocks in (1, 2):
+        path = tmp_path / f"{blocks} blocks"
+        copytree(tmp_path / "live", path)
+        content = the_log(path).read_bytes()
+        the_log(path).write_bytes(content[: blocks * 32_768].ljust(len(content), b"\0"))
+        opened = open_store(path, boot_id=NOW)
+        assert items_in(opened) == (1, 1)
+        assert "there is a hole" in opened.dropped
+        opened.close()
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("boot_id", "number"),
     [(BEFORE, COMMITS), (bytes(16), COMMITS), (b"", COMMITS), (NOW, COMMITS - 1), (NOW, NOTED - 1)],
