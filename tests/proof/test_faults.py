@@ -1,4 +1,4 @@
-"""Small slices of `filedamage.py`, `tornpages.py`, `powercut.py` and `diskerrors.py`."""
+"""Small slices of `filedamage.py`, `tornpages.py`, `powercut.py`, `diskerrors.py` and `writeback.py`."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import loopdisk
 import powercut
 import pytest
 import tornpages
+import writeback
 
 pytestmark = pytest.mark.slow
 
@@ -41,3 +42,9 @@ def test_nothing_is_lost_when_the_power_is_cut(tmp_path):
 def test_an_error_of_the_disk_ends_the_server_and_nothing_is_lost():
     tally = diskerrors.run(4, 0, 3)
     assert (tally.failures, tally.n + tally.voids) == ([], 4)
+
+
+@pytest.mark.skipif(loopdisk.lacking() is not None, reason=f"no disk to fail: {loopdisk.lacking()}")
+def test_an_error_that_comes_when_the_system_writes_back_ends_the_server_and_nothing_is_lost():
+    tally = writeback.run(1, 2)
+    assert (tally.failures, tally.n) == ([], 1)
