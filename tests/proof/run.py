@@ -57,7 +57,7 @@ TABLE = (
     Line("diskerrors", "--cases 60 --fills 3 --seed {seed}", "--cases 200 --fills 10 --seed {seed}"),
     Line("writeback", "--cases 5 --seed {seed}", "--cases 20 --seed {seed}"),
     Line("filedamage", "--seed {seed}", "--seed {seed} --flips 6000 --zeros 1500 --manifest"),
-    Line("tornpages", "--images 1000 --seed {seed}", "--images 4000 --seed {seed}"),
+    Line("tornpages", "--images 500 --seed {seed}", "--images 4000 --seed {seed}"),
     Line("fuzz", "--frames 60000 --sessions 1500 --seed {seed}", "--seed {seed}", script="fuzz/run.py"),
     Line("hostile", "--seconds 0.5 --without cable", "--seconds 3", script="hostile/report.py"),
     Line("leaks", "--items 200000 --seed {seed}", "--items 1000000 --seed {seed}"),
