@@ -6,7 +6,7 @@ durable; its reply may be spoken then.  Nothing here does I/O, reads a clock
 or draws a random number.
 """
 
-from queueber.broker.broker import DEFAULT_QUEUE, Broker, Ids, Stats
+from queueber.broker.broker import DEFAULT_QUEUE, Broker, Ids
 from queueber.broker.claim import ClaimBounds
 from queueber.broker.leases import Lease
 from queueber.broker.model import Item, ItemId, Key, LeaseId, TimeMark
@@ -14,6 +14,7 @@ from queueber.broker.plan import Plan
 from queueber.broker.polls import Delivery
 from queueber.broker.port import Scan, Store, StoreStalled, Write
 from queueber.broker.queue import Queue, Refill
+from queueber.broker.survey import Stats
 from queueber.broker.waiters import Waiter
 
 __all__ = [

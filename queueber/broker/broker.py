@@ -16,9 +16,10 @@ never passes an item that is not leased yet.
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
-from attrs import asdict, frozen
+from attrs import asdict
 
 from queueber.broker.claim import ClaimBounds
 from queueber.broker.journal import Journal
@@ -29,7 +30,7 @@ from queueber.broker.polls import Delivery, Polls
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, Scan, Write
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
-from queueber.broker.survey import lease_line, queue_line
+from queueber.broker.survey import Stats, lease_line, queue_line
 from queueber.broker.validation import validate_add, validate_lease_id, validate_lease_span
 from queueber.broker.waiters import PollInput, PollState, Waiter
 from queueber.errors import QueueberError
@@ -51,19 +52,6 @@ class Ids(Protocol):
 
     def lease(self) -> LeaseId:
         """A lease's id that nobody can guess."""
-
-
-@frozen
-class Stats:
-    """How much there is of everything, now."""
-
-    queues: int
-    items: int
-    leases: int
-    leased_items: int
-    waiting_polls: int
-    window_bytes: int
-    undurable_plans: int
 
 
 class Broker:
@@ -338,18 +326,25 @@ class Broker:
         """Let `pop_ended` give *lease* once more, at *at*: its rows could not be read."""
         self._leases.sweep_again(lease, at)
 
-    def requeue(self, lease: Lease, items: Sequence[Item | None]) -> Plan[int]:
+    def requeue(
+        self, lease: Lease, items: Sequence[Item | None], *, unreadable: AbstractSet[ItemId] = frozenset()
+    ) -> Plan[int]:
         """
         Move the items of an ended lease to where they became due when it ended, with one more attempt to their name.
 
         *items* are the rows of its `keys`, in that order; one that does not
-        exist any more is passed over.  The plan's reply is how many moved.
+        exist any more is passed over.  Those in *unreadable*, not all of them, stay
+        under the lease, which is then for `sweep_again`.  The plan's reply is how
+        many moved.
         """
         queue = self._queues.numbered(lease.queue)
         writes: list[Write] = [DeleteLease(lease.id)]
         moved = size = 0
-        for key, item in zip(lease.keys.values(), items, strict=True):
+        for key, item in zip(list(lease.keys.values()), items, strict=True):
+            if key.id in unreadable:
+                continue
             queue.held.discard(key.id)
+            self._leases.remove_item(lease, key.id)
             if item is None:
                 queue.removed += 1
                 continue
@@ -361,7 +356,10 @@ class Broker:
             queue.put(again)
             moved += 1
             size += len(item.contents)
-        self._leases.remove(lease)
+        if lease.keys:
+            writes[0] = PutLease(lease.id, lease.record())
+        else:
+            self._leases.remove(lease)
         self._queues.grown(queue)
         self.polls.stir(queue)
         return self._journal.plan(queue, writes, moved, size=size)

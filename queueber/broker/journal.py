@@ -71,6 +71,7 @@ class Journal:
             return
         items, hi = overlay(scan, above=refill.after, log=refill.log, held=queue.held)
         queue.window.extend(items, hi)
+        queue.pass_over(scan.gaps)
         queue.refilled = True
         # Somebody waits for these: they are not the ones to drop if memory is short.
         self._queues.claimed_from(queue)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from attrs import frozen
 
 from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.errors import StorageError
 from queueber.units import WallMs
 
 
@@ -52,12 +53,25 @@ Write: TypeAlias = PutItem | DeleteItem | PutLease | DeleteLease | PutQueue
 
 
 @frozen
+class Gap:
+    """Rows that cannot be read."""
+
+    after: Key
+    """They lie above it."""
+
+    why: StorageError
+
+
+@frozen
 class Scan:
     """A stretch of one queue's rows in the order of their keys."""
 
     items: Sequence[Item]
     exhausted: bool
     """No row of the queue lies behind the last of *items*."""
+
+    gaps: Sequence[Gap] = ()
+    """What is missing, and was passed over."""
 
 
 @frozen
@@ -108,7 +122,11 @@ class Store(Protocol):
         """
         The rows of *queue* with keys strictly above *after*, from one snapshot.
 
-        At most *items_max* of them, and no more once their contents have reached *bytes_max*.
+        At most *items_max* of them, and no more once their contents have reached *bytes_max*.  Those that cannot be
+        read are passed over and told.
+
+        Raises:
+            StorageError: there are rows, and none of them can be read.
         """
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:

@@ -6,7 +6,7 @@ from typing import Final
 from attrs import define, field
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, just_below
-from queueber.broker.port import Write
+from queueber.broker.port import Gap, Write
 from queueber.broker.waiters import Line
 from queueber.broker.window import Window
 
@@ -42,6 +42,9 @@ class Queue:
     removed: int = 0
     floor: Key = LOWEST
     """Every unleased item lies above it."""
+
+    unreadable_above: Key | None = None
+    """Where the first rows lie that could not be read; they are tried again after the next start."""
 
     held: set[ItemId] = field(factory=set)
     """Items that are leased, or whose lease has ended and that have no new place yet."""
@@ -84,7 +87,15 @@ class Queue:
     def hold(self, items: Sequence[Item]) -> None:
         """*items*, fresh from the window's head, are leased."""
         self.floor = max(self.floor, items[-1].key)
+        if self.unreadable_above is not None:
+            # They count as items of the queue, and a floor above them would hide them for good.
+            self.floor = min(self.floor, self.unreadable_above)
         self.held.update(item.key.id for item in items)
+
+    def pass_over(self, gaps: Sequence[Gap]) -> None:
+        """A scan has met rows that cannot be read."""
+        for gap in gaps:
+            self.unreadable_above = min(self.unreadable_above or gap.after, gap.after)
 
     def check(self) -> None:
         """Raise AssertionError if the parts disagree.  O(n); for tests."""

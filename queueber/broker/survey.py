@@ -9,6 +9,19 @@ from queueber.units import WallMs
 
 
 @frozen
+class Stats:
+    """How much there is of everything, now."""
+
+    queues: int
+    items: int
+    leases: int
+    leased_items: int
+    waiting_polls: int
+    window_bytes: int
+    undurable_plans: int
+
+
+@frozen
 class QueueState:
     """A queue's items by state, and who waits for them."""
 

@@ -43,6 +43,9 @@ class Dispatcher:
     """Set by whoever assembles the two, which need each other."""
 
     _waiting: dict[Waiter, Deferred[Delivery | None]] = field(factory=dict, init=False)
+    unreadable: int = field(default=0, init=False)
+    """How often a scan had to pass over rows, since the start."""
+
     _round: Deferred[Any] | None = field(default=None, init=False)
     _timer: Any = field(default=None, init=False)
     log = Logger()
@@ -128,6 +131,13 @@ class Dispatcher:
         self._set_timer()
 
     def _refilled(self, scan: Scan, refill: Refill) -> None:
+        for gap in scan.gaps:
+            self.unreadable += 1
+            self.log.error(
+                "Items of queue {queue!r} cannot be read and are passed over: {why}; `queueber verify` tells which",
+                queue=refill.queue.name,
+                why=gap.why,
+            )
         self._broker.refilled(refill, scan)
         self.committer.wake()
 

@@ -148,6 +148,8 @@ def _queues(survey: Survey, inside: Inside) -> Iterator[Metric]:
     yield _gauge("queueber_leases", "Leases", len(inside.broker.leases))
     yield _gauge("queueber_leased_items", "Items under a lease", survey.total.leased)
     yield _count("queueber_leases_expired", "Leases that ran out with items under them", inside.sweeper.ended)
+    says = "How often items could not be read, and were passed over or left for later"
+    yield _count("queueber_unreadable", says, inside.dispatcher.unreadable + inside.sweeper.unreadable)
     yield _gauge("queueber_waiting_polls", "Polls that wait", inside.broker.polls.waiting)
     yield _gauge("queueber_window_bytes", "In memory for the heads of all queues", inside.broker.queues.window_bytes)
     yield _gauge("queueber_survey_seconds", "What looking at all queues cost the reactor the last time", survey.seconds)

@@ -158,6 +158,8 @@ class QueueberService(Service):
             encoding=settings.encoding,
             tuning=settings.tuning,
             boot_id=read_boot_id(),
+            # At once, from its thread: once it is done, no later start would know of it.
+            tell=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
         )
         self._recovering = store
         self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
@@ -188,8 +190,6 @@ class QueueberService(Service):
 
     def _announce(self, settings: Settings, up: Running) -> None:
         stats = up.broker.stats()
-        if up.store.dropped is not None:
-            self.log.warn("Went on after a power cut: {dropped}", dropped=up.store.dropped)
         self.log.info(
             "Data in {path}: {items} items in {queues} queues, {leases} leases; recovered in {seconds:.2f} s{unclean}",
             path=str(settings.data_dir.resolve()),

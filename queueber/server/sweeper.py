@@ -2,16 +2,20 @@
 
 from typing import Any
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from queueber.broker import Broker, Item, Lease, Store
+from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Store
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.pool import StoragePool
-from queueber.units import SECOND, WallMs
+from queueber.units import SECOND, SpanMs, WallMs
+
+_LONGEST_WAIT = SpanMs(64 * SECOND)
+"""Between two attempts at rows that cannot be read; the first is after a second, and each wait is twice the last."""
 
 
 def sweeping(reactor: Any, sweeper: "Sweeper", interval: float) -> TimerService:  # noqa: ANN401
@@ -21,6 +25,18 @@ def sweeping(reactor: Any, sweeper: "Sweeper", interval: float) -> TimerService:
     return service
 
 
+@frozen
+class _Rows:
+    """What was read of one lease."""
+
+    items: list[Item | None]
+    unreadable: frozenset[ItemId] = frozenset()
+    """Those that could not be read, which are None in *items*."""
+
+    why: Failure | None = None
+    """Of one of them."""
+
+
 @define(eq=False)
 class Sweeper:
     """
@@ -28,6 +44,9 @@ class Sweeper:
 
     An ended lease gives no rights from the moment its deadline has passed,
     swept or not; the sweep decides only how soon others get its items.
+
+    An item whose row cannot be read stays under its lease, on the disk too, and
+    is tried again later; it keeps no other item waiting.
     """
 
     _broker: Broker
@@ -38,6 +57,12 @@ class Sweeper:
     ended: int = field(default=0, init=False)
     """Leases that have run out, since the start."""
 
+    unreadable: int = field(default=0, init=False)
+    """How often the row of an item could not be read, since the start."""
+
+    _waits: dict[LeaseId, SpanMs] = field(factory=dict, init=False)
+    """For how long those were put off the last time that have rows that cannot be read."""
+
     log = Logger()
 
     def sweep(self) -> Deferred[None]:
@@ -46,31 +71,62 @@ class Sweeper:
 
     async def _sweep(self) -> None:
         while ended := self._broker.pop_ended(self._clock.now()):
+            moved: Deferred[int] | None = None
+            for lease, rows in zip(ended, await self._pool.run(self._read, ended), strict=True):
+                self._tell_missing(lease, rows)
+                if rows.why is not None:
+                    self._put_off(lease, rows, rows.why)
+                else:
+                    self._waits.pop(lease.id, None)
+                    self.ended += 1
+                if len(rows.unreadable) < len(rows.items):
+                    moved = Deferred()
+                    plan = self._broker.requeue(lease, rows.items, unreadable=rows.unreadable)
+                    self._committer.submit(plan, moved.callback)
+            if moved is not None:
+                # One slice at a time: other plans get their turn in between.  They are spoken in order.
+                await moved
+
+    def _tell_missing(self, lease: Lease, rows: _Rows) -> None:
+        if rows.items.count(None) > len(rows.unreadable):
+            self.log.critical(
+                "Items of queue {queue} under lease {lease} have no row any more",
+                queue=lease.queue,
+                lease=lease.id.hex(),
+            )
+
+    def _put_off(self, lease: Lease, rows: _Rows, why: Failure) -> None:
+        """Let what could not be read have its time: it may be the disk, and it may be for good."""
+        self.unreadable += len(rows.unreadable)
+        wait = self._waits.get(lease.id)
+        self._waits[lease.id] = wait = SECOND if wait is None else min(SpanMs(2 * wait), _LONGEST_WAIT)
+        self.log.failure(
+            "Reading {count} items of queue {queue} under lease {lease}, which has ended, failed; they are tried again"
+            " in {seconds} s",
+            why,
+            count=len(rows.unreadable),
+            queue=lease.queue,
+            lease=lease.id.hex(),
+            seconds=wait // SECOND,
+        )
+        self._broker.sweep_again(lease, WallMs(self._clock.now() + wait))
+
+    def _read(self, leases: list[Lease]) -> list[_Rows]:
+        try:
+            return [_Rows(self._store.read(lease.queue, list(lease.keys.values()))) for lease in leases]
+        except Exception:  # noqa: BLE001  (whatever it was, it is found again in one of them)
+            return [self._read_by_itself(lease) for lease in leases]
+
+    def _read_by_itself(self, lease: Lease) -> _Rows:
+        """Row by row, so that one that cannot be read hides no other."""
+        items: list[Item | None] = []
+        unreadable: set[ItemId] = set()
+        why = None
+        for key in lease.keys.values():
             try:
-                found = await self._pool.run(self._read, ended)
-            except Exception:  # noqa: BLE001  (whatever it was, the leases stay ended and are tried again)
-                self.log.failure("Reading the items of {leases} ended leases failed", leases=len(ended))
-                again = WallMs(self._clock.now() + SECOND)
-                for lease in ended:
-                    self._broker.sweep_again(lease, again)
-                return
-            moved: Deferred[int] = Deferred()
-            for lease, items in zip(ended, found, strict=True):
-                if None in items:
-                    self.log.critical(
-                        "Items of queue {queue} under lease {lease} have no row any more",
-                        queue=lease.queue,
-                        lease=lease.id.hex(),
-                    )
-                last = lease is ended[-1]
-                self._committer.submit(self._broker.requeue(lease, items), moved.callback if last else _nothing)
-            self.ended += len(ended)
-            # One slice at a time: other plans get their turn in between.
-            await moved
-
-    def _read(self, leases: list[Lease]) -> list[list[Item | None]]:
-        return [self._store.read(lease.queue, list(lease.keys.values())) for lease in leases]
-
-
-def _nothing(_: object) -> None:
-    """Nobody is told that an item was moved."""
+                items += self._store.read(lease.queue, [key])
+            except Exception:  # noqa: BLE001  (whatever it was, the item stays where it is and is tried again)
+                why = Failure()
+                items.append(None)
+                unreadable.add(key.id)
+        return _Rows(items, frozenset(unreadable), why)

@@ -88,20 +88,21 @@ def size_of(path: Path) -> int:
 
 
 @contextmanager
-def viewing(path: Path, ends: Mapping[str, int] = MappingProxyType({})) -> Iterator[DB]:
+def viewing(path: Path, ends: Mapping[str, int] = MappingProxyType({}), *, place: Path | None = None) -> Iterator[DB]:
     """
     The database in the data directory *path*, to be read only, beside a server that may run.
 
     Opened by way of links in a directory of our own, because rocksdict writes
     a file wherever it opens something.  What a server writes from now on is not
     seen; files that it removes may be missed, which is an error of that read.
-    The files named in *ends* are seen as if they ended there.
+    The files named in *ends* are seen as if they ended there; so much of them is copied.  All this is in *place*, or
+    where the system has its temporary files.
 
     Raises:
         StorageError: it cannot be opened.
     """
     database = path.resolve() / DATABASE
-    with TemporaryDirectory(prefix="queueber-") as made:
+    with TemporaryDirectory(prefix="queueber-", dir=place) as made:
         try:
             for file in _files(database):
                 if file.name in ends:

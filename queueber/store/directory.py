@@ -21,10 +21,11 @@ hold their own.
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -39,13 +40,13 @@ DATABASE: Final = "db"
 SYNCED: Final = "synced"
 SYNCED_NEW: Final = "synced.new"
 CONTROL: Final = "control.sock"
-TORN: Final = "torn"
-"""What a power cut left at the end of the log, cut off."""
+TORN: Final = re.compile(r"torn-[0-9]+-[0-9]+")
+"""What a power cut left at the end of a log, cut off: which log, and where."""
 
 STAGING: Final = "backup.new"
 """Where a backup is gathered that goes to another file system."""
 
-_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, TORN, STAGING})
+_OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, STAGING})
 _HARMLESS: Final = frozenset({LOCK, "lost+found"})
 """What an empty directory may hold: the second is in the root of every file system of some kinds."""
 
@@ -75,14 +76,13 @@ class HeldDirectory:
         """Where it is noted how far the log was known to be on disk."""
         return self.path / SYNCED
 
-    @property
-    def torn(self) -> Path:
-        """Where the end of a log is kept that was cut off."""
-        return self.path / TORN
+    def torn(self, log: Path, at: int) -> Path:
+        """Where the end of *log* is kept that was cut off at *at*."""
+        return self.path / f"torn-{log.stem}-{at}"
 
     @property
     def staging(self) -> Path:
-        """Where a backup is gathered that goes to another file system."""
+        """Where a backup is gathered that goes to another file system, and what else the next start removes."""
         return self.path / STAGING
 
     @property
@@ -99,7 +99,8 @@ class HeldDirectory:
             creating.write_text(_MARKER_TEXT)
             sync_path(creating)
         sync_path(self.path)
-        for name in (SYNCED, SYNCED_NEW, CONTROL, TORN):
+        torn = [name for name in _names(self.path) if TORN.fullmatch(name)]
+        for name in (SYNCED, SYNCED_NEW, CONTROL, *torn):
             (self.path / name).unlink(missing_ok=True)
         for directory in (self.database, self.staging):
             if directory.exists():
@@ -116,11 +117,9 @@ class HeldDirectory:
         Make durable that it is what it looks like.
 
         Whoever made it so may have died before that was on disk: after a power cut it would then be CREATING again,
-        or gone, and with it all that was acknowledged since.
+        and all would be lost that was acknowledged since.
         """
         sync_path(self.path)
-        with suppress(PermissionError):  # a parent that is not ours to read is not ours to make either
-            sync_path(self.path.parent)
 
     def publish(self) -> None:
         """Durably mark as ready what was put here without `begin`, whose remains nobody would have taken for data."""
@@ -199,12 +198,18 @@ def not_held(path: Path) -> Iterator[None]:
 def _make_and_take(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
     try:
         path.mkdir(mode=stat.S_IRWXU)
+        made = True
     except FileExistsError:
-        pass
+        made = False
     except OSError as error:
         raise refusal(path, f"it cannot be created: {error.strerror}") from error
-    else:
+    try:
+        # Its own name too: whoever made the directory may have died before that was on disk, whatever is in it by now.
         sync_path(path.parent)
+    except OSError as error:
+        # A parent that is not ours to read is not ours to make either, nor what was found in it.
+        if made or not isinstance(error, PermissionError):
+            raise refusal(path, f"the directory above it cannot be synced: {error.strerror}") from error
     return _take(path, check_contents)
 
 
@@ -285,7 +290,7 @@ def _check_empty(path: Path) -> None:
 def _check_wipeable(path: Path) -> None:
     """Refuse what holds anything but our own."""
     names = _names(path) - _HARMLESS
-    strangers = names - _OURS
+    strangers = {name for name in names - _OURS if not TORN.fullmatch(name)}
     if (path / DATABASE).is_symlink():
         strangers.add(DATABASE)
     if strangers:

@@ -15,10 +15,11 @@ from attrs import define, frozen
 
 from queueber.broker.model import LOWEST, Item, Key, LeaseRecord, QueueRecord, TimeMark
 from queueber.errors import InvalidRequest, StorageError
+from queueber.store.clean import was_closed
 from queueber.store.copying import size_of, viewing
 from queueber.store.directory import DATABASE, LOCK, READY, SYNCED, refusal
 from queueber.store.format import Format, read_format
-from queueber.store.keys import CLEAN_KEY, LEASES, QUEUES, TIME_KEY, item_key, items_of
+from queueber.store.keys import LEASES, QUEUES, TIME_KEY, item_key, items_of
 from queueber.store.kv import KeyValue, first_after
 from queueber.store.records import decode_item, decode_lease, decode_queue, decode_time
 from queueber.store.synced import SyncedFile
@@ -126,7 +127,7 @@ def _look(path: Path, db: KeyValue, now: WallMs, queue: str | None, limit: int) 
     return Inspection(
         format=read_format(db),
         held=is_held(path),
-        clean=db.get(CLEAN_KEY) is not None,
+        clean=was_closed(db),
         mark=None if mark is None else decode_time(TIME_KEY, mark),
         noted=SyncedFile(path / SYNCED).read(),
         reached=db.sequence(),

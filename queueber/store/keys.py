@@ -28,7 +28,7 @@ _QUEUE = Struct(">cI")
 _PLACE = Struct(">cIQ")
 _DUE = Struct(">Q")
 
-_ITEM_KEY_BYTES = _PLACE.size + ID_BYTES
+ITEM_KEY_BYTES = _PLACE.size + ID_BYTES
 _LEASE_KEY_BYTES = len(LEASES) + ID_BYTES
 
 
@@ -39,7 +39,7 @@ def item_key(queue: QueueNumber, key: Key) -> bytes:
 
 def place(row: bytes) -> Key:
     """The item key that *row*, a row of the items table, lies at."""
-    if len(row) != _ITEM_KEY_BYTES:
+    if len(row) != ITEM_KEY_BYTES:
         raise damaged(row, "its key has an impossible length")
     (due,) = _DUE.unpack_from(row, _QUEUE.size)
     return Key(WallMs(due), ItemId(row[_PLACE.size :]))

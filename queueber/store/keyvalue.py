@@ -24,12 +24,11 @@ from queueber.store.keys import (
     QUEUES,
     TIME_KEY,
     item_key,
-    items_of,
     lease_id,
     lease_key,
     queue_key,
 )
-from queueber.store.kv import Batch, KeyValue, Stalled, first_after
+from queueber.store.kv import Batch, KeyValue, Stalled
 from queueber.store.records import (
     Encoding,
     decode_item,
@@ -41,6 +40,7 @@ from queueber.store.records import (
     encode_queue,
     encode_time,
 )
+from queueber.store.scanning import Scanner
 from queueber.units import MIB
 
 
@@ -177,17 +177,7 @@ class KeyValueStore:
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
         """The rows of *queue* above *after*, none of which is looked at but those that are returned and one more."""
-        found: list[Item] = []
-        size = 0
-        rows = self._db.iterator(start=item_key(queue, after), include_start=False, stop=first_after(items_of(queue)))
-        with rows:
-            for row, value in rows:
-                if found and (len(found) >= items_max or size >= bytes_max):
-                    return Scan(found, exhausted=False)
-                item = decode_item(row, value)
-                found.append(item)
-                size += len(item.contents)
-        return Scan(found, exhausted=True)
+        return Scanner(self._db, queue, after, items_max, bytes_max).scan()
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
         """The items at *keys*, in that order; None where there is no row."""

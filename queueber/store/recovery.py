@@ -16,6 +16,7 @@ from typing import Final
 from attrs import frozen
 
 from queueber.errors import StorageError
+from queueber.store.clean import unmark, was_closed
 from queueber.store.copying import Progress, link_files, silent, sync_files, viewing
 from queueber.store.directory import DATABASE, SYNCED, claim, kept_still, not_held, refusal, sync_path
 from queueber.store.engine import DB
@@ -108,6 +109,7 @@ def _start_on(db: KeyValue) -> None:
         raise StorageError("its database does not say of which format it is")
     if found.version > FORMAT:
         raise StorageError(f"the data is of format {found.version}, which a newer Queueber wrote")
+    was_closed(db)
     recovered = KeyValueStore(db, durability=Durability.OS, encoding=Encoding.UNPACKED).recover()
     numbers = {record.number for record in recovered.queues}
     for lease in recovered.leases:
@@ -123,6 +125,8 @@ def _make(path: Path, beside: Path, why: str, noted: int | None, progress: Progr
             link_files(path / DATABASE, held.database)
             with DB.tuned(held.database, salvage=True) as db:
                 reached = db.sequence()
+                # What is mended was not closed in order, and that mark too may be what is damaged.
+                unmark(db)
             SyncedFile(held.synced).note(reached)
             sync_files(held.database)
             held.publish()

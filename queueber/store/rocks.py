@@ -1,7 +1,7 @@
 """Opening a store in a data directory, and the marks that tell later what became of it."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
@@ -10,15 +10,14 @@ from queueber.broker import TimeMark, Write
 from queueber.broker.port import Recovered
 from queueber.errors import StorageError
 from queueber.store.backup import back_up
+from queueber.store.clean import mark_closed, unmark, was_closed
 from queueber.store.copying import Progress, silent
 from queueber.store.directory import DATABASE, HeldDirectory, hold, refusal
 from queueber.store.engine import DB, CorruptionError
 from queueber.store.format import bring_up, read_format, write_format
-from queueber.store.keys import CLEAN_KEY
 from queueber.store.keyvalue import Durability, KeyValueStore
-from queueber.store.kv import write_all
 from queueber.store.properties import properties_of
-from queueber.store.records import Encoding, encode_sequence
+from queueber.store.records import Encoding
 from queueber.store.synced import SyncedFile
 from queueber.store.torn import cut_torn_end
 from queueber.store.tuning import DEFAULT_TUNING, Tuning
@@ -67,7 +66,7 @@ class RocksStore(KeyValueStore):
 
     @property
     def dropped(self) -> str | None:
-        """What a power cut had left at the end of the log and was cut off, in a sentence; None for nothing."""
+        """What a power cut had left at the end of the log and this opening cut off, in a sentence; None for nothing."""
         return self._dropped
 
     def note_synced(self) -> None:
@@ -143,11 +142,14 @@ class RocksStore(KeyValueStore):
             self._close()
 
     def _close(self) -> None:
-        sequence = self._db.sequence()
-        write_all(self._db, [(CLEAN_KEY, encode_sequence(CLEAN_KEY, sequence))])
+        mark_closed(self._db)
         super().close()
         self.note_synced()
         self._held.release()
+
+
+def _to_nobody(_: str) -> None:
+    """Nobody wants to know."""
 
 
 def open_store(
@@ -157,6 +159,7 @@ def open_store(
     encoding: Encoding = Encoding.UNPACKED,
     tuning: Tuning = DEFAULT_TUNING,
     boot_id: bytes = b"",
+    tell: Callable[[str], object] = _to_nobody,
 ) -> RocksStore:
     """
     The store in the data directory *path*, which is created if it is not there.
@@ -168,6 +171,7 @@ def open_store(
         tuning: what was chosen of the engine.
         boot_id: what time marks carry now.  Without it, no damage to the end of the log is taken for the trace of a
             power cut.
+        tell: called with what is dropped of such an end, in a sentence, before it is.
 
     Raises:
         StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
@@ -176,7 +180,7 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(held.release)
         try:
-            store = _open(held, undo, durability, encoding, tuning, boot_id)
+            store = _open(held, undo, durability, encoding, tuning, boot_id, tell)
         except (StorageError, OSError) as error:
             raise refusal(path, _advised(error)) from error
         undo.pop_all()
@@ -184,7 +188,13 @@ def open_store(
 
 
 def _open(
-    held: HeldDirectory, undo: ExitStack, durability: Durability, encoding: Encoding, tuning: Tuning, boot_id: bytes
+    held: HeldDirectory,
+    undo: ExitStack,
+    durability: Durability,
+    encoding: Encoding,
+    tuning: Tuning,
+    boot_id: bytes,
+    tell: Callable[[str], object],
 ) -> RocksStore:
     """The store in *held*; *undo* gets what closes it again."""
     wal = durability is not Durability.NONE
@@ -198,7 +208,7 @@ def _open(
         try:
             db = DB.tuned(held.database, wal=wal, choices=tuning)
         except CorruptionError:
-            dropped = cut_torn_end(held, noted, boot_id)
+            dropped = cut_torn_end(held, noted, boot_id, tell)
             if dropped is None:
                 raise
             db = DB.tuned(held.database, wal=wal, choices=tuning)
@@ -214,7 +224,7 @@ def _open(
         db = DB.tuned(held.database, create_if_missing=True, wal=wal, choices=tuning)
         undo.callback(db.close)
         write_format(db, "" if wal else durability)
-    write_all(db, deletes=[CLEAN_KEY])
+    unmark(db)
     db.sync()
     if wal:
         # Not a second from now: without a note, what a power cut does to the log cannot be told from a loss.
@@ -248,6 +258,7 @@ def _check_format(db: DB, durability: Durability) -> bool:
     found = read_format(db)
     if found is None:
         raise StorageError("its database does not say of which format it is")
+    clean = was_closed(db)
     bring_up(db, found)
     asked = "" if durability is not Durability.NONE else durability
     if found.durability != asked:
@@ -256,7 +267,7 @@ def _check_format(db: DB, durability: Durability) -> bool:
             f"it was created with {made} and cannot be used with durability {durability}; what needs"
             f" no log is kept apart from what must last"
         )
-    return db.get(CLEAN_KEY) is not None
+    return clean
 
 
 def unflushed_bytes(path: Path) -> int:

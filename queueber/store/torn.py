@@ -10,10 +10,14 @@ written.  Such an end is cut off here, when all of this holds:
 3. what lies before the damage reaches what was noted to be on disk.
 
 Otherwise it is damage to what was acknowledged, or may be, and is refused as
-ever.  What is cut off is kept beside the database, in a file of its own.
+ever.  What is cut off is kept beside the database, in a file of its own for
+each cut, and is told before it is gone from the log: a crash at any moment
+leaves the whole log, and another start to do it all again, or a cut that was told.
 """
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from attrs import frozen
@@ -35,7 +39,7 @@ class _End:
     what: str
 
 
-def cut_torn_end(held: HeldDirectory, noted: int | None, boot_id: bytes) -> str | None:
+def cut_torn_end(held: HeldDirectory, noted: int | None, boot_id: bytes, tell: Callable[[str], object]) -> str | None:
     """
     Cut the end off the log in *held*, if it is one that a power cut left and nothing acknowledged is in it.
 
@@ -43,26 +47,43 @@ def cut_torn_end(held: HeldDirectory, noted: int | None, boot_id: bytes) -> str 
         held: the directory.
         noted: the number of a write that was known to be on disk; None if nothing was noted.
         boot_id: of the machine as it runs now; zeros if that cannot be known.
+        tell: called with what is dropped, in a sentence, before it is.
 
     Returns:
-        What was dropped, in a sentence; None if nothing was, and everything is as it was.
+        That sentence; None if nothing was dropped, and everything is as it was.
     """
     found = _torn_end(held.database)
     if found is None or noted is None or not any(boot_id):
         return None
     try:
-        with viewing(held.path, ends={found.log.name: found.at}) as db:
-            reached, mark = db.sequence(), db.get(TIME_KEY)
+        reached, before = _what_is_left(held, found)
     except StorageError:
         return None
-    if reached < noted or mark is None or decode_time(TIME_KEY, mark).boot_id == boot_id:
+    if reached < noted or before is None or before == boot_id:
         return None
-    dropped = _cut(found, held.torn)
-    return (
-        f"the machine went down while the log was written: its last {dropped:,} bytes, which no sync had covered, were"
-        f" moved from {found.log} at {found.at:,} to {held.torn} ({found.what}); the log goes on from write"
+    kept = held.torn(found.log, found.at)
+    dropped = _keep(found, kept)
+    told = (
+        f"the machine went down while the log was written: its last {dropped:,} bytes, which no sync had covered, are"
+        f" moved from {found.log} at {found.at:,} to {kept} ({found.what}); the log goes on from write"
         f" {reached:,}, and {noted:,} was known to be on disk"
     )
+    tell(told)
+    _cut(found)
+    return told
+
+
+def _what_is_left(held: HeldDirectory, end: _End) -> tuple[int, bytes | None]:
+    """Without what is behind *end*: the number of the last write, and the boot it was made on, if any was committed."""
+    # The copy that this takes is no larger than what a start needs anyway, to write what is in the log to a table; but
+    # only where the data is, and not where others put what may go.
+    held.staging.mkdir()
+    try:
+        with viewing(held.path, ends={end.log.name: end.at}, place=held.staging) as db:
+            mark = db.get(TIME_KEY)
+            return db.sequence(), None if mark is None else decode_time(TIME_KEY, mark).boot_id
+    finally:
+        shutil.rmtree(held.staging)
 
 
 def _torn_end(database: Path) -> _End | None:
@@ -80,14 +101,19 @@ def _torn_end(database: Path) -> _End | None:
     return found
 
 
-def _cut(end: _End, kept: Path) -> int:
-    """Durably move what is behind *end* to *kept*; how many bytes that is."""
-    with end.log.open("r+b") as log:
+def _keep(end: _End, kept: Path) -> int:
+    """Durably copy what is behind *end* to *kept*; how many bytes that is."""
+    with end.log.open("rb") as log:
         log.seek(end.at)
         tail = log.read()
-        kept.write_bytes(tail)
-        sync_path(kept)
-        sync_path(kept.parent)
+    kept.write_bytes(tail)
+    sync_path(kept)
+    sync_path(kept.parent)
+    return len(tail)
+
+
+def _cut(end: _End) -> None:
+    """Durably remove it."""
+    with end.log.open("r+b") as log:
         log.truncate(end.at)
         os.fsync(log.fileno())
-    return len(tail)

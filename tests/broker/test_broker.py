@@ -1,9 +1,11 @@
 """What each call does, one behaviour a test."""
 
 import pytest
+from attrs import evolve
 
 from queueber.broker import ClaimBounds
-from queueber.broker.model import HIGHEST
+from queueber.broker.model import HIGHEST, just_below
+from queueber.broker.port import Gap
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import DAY, YEAR, SpanMs, WallMs
 
@@ -405,6 +407,25 @@ class TestExpiry:
         bench.now = WallMs(bench.now + 5)
         assert bench.sweep() == 1
 
+    def test_what_could_not_be_read_stays_under_the_lease(self, bench):
+        _, second, _ = bench.add(b"a", b"b", b"c")
+        bench.take(3, span=10)
+        bench.now = WallMs(bench.now + 11)
+        (lease,) = bench.broker.pop_ended(bench.now)
+        rows = bench.rows.read(lease.queue, list(lease.keys.values()))
+
+        plan = bench.broker.requeue(lease, [rows[0], None, rows[2]], unreadable={second})
+        bench.submit(plan)
+        bench.broker.sweep_again(lease, WallMs(bench.now + 5))
+
+        assert plan.reply == 2
+        assert bench.take(3)[0] == [b"a", b"c"]
+        assert (bench.queue.items, list(lease.keys)) == (3, [second])
+        bench.broker.check()
+        bench.now = WallMs(bench.now + 5)
+        assert bench.sweep() == 1
+        assert bench.take(3)[0] == [b"b"]
+
     def test_passes_over_a_row_that_is_gone(self, bench):
         bench.add(b"a", b"b")
         bench.take(2, span=10)
@@ -657,6 +678,32 @@ class TestWindowAndRefill:
         bench.broker.check()
         bench.sync()
         assert bench.take()[0] == [b"a"]
+
+    def test_what_cannot_be_read_is_passed_over_and_found_again_after_a_restart(self, bench):
+        bench.add(*(b"%d" % number for number in range(5)))
+        bench.sync()
+        bench.forget()
+        whole = bench.rows
+
+        class Damaged(type(whole)):
+            def scan(self, queue, after, items_max):
+                scan = super().scan(queue, after, items_max)
+                bad = [item for item in scan.items if item.contents in (b"1", b"2")]
+                gaps = [Gap(just_below(item.key), StorageError("a row is damaged")) for item in reversed(bad)]
+                return evolve(scan, items=[item for item in scan.items if item not in bad], gaps=gaps)
+
+        bench.rows = Damaged(whole.items, whole.leases, whole.queues)
+        for expected in ([b"0"], [b"3"], [b"4"]):
+            taken, lease = bench.take(5)
+            assert taken == expected
+            for item in list(lease.keys):
+                assert bench.remove(item, lease.id)
+        bench.sync()
+        assert bench.queue.items == 2
+
+        bench.rows = whole
+        bench.crash(limits=bench.broker._limits)
+        assert bench.take(5)[0] == [b"1", b"2"]
 
     def test_a_scan_that_the_window_has_moved_away_from_is_not_used(self, make_bench):
         bench = make_bench(queue_window_bytes=2000, item_overhead=500)

@@ -1,5 +1,6 @@
 """kill -9 in the middle of traffic: what was acknowledged holds."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -7,7 +8,11 @@ from collections import Counter
 
 import pytest
 
+from queueber.broker import DEFAULT_QUEUE
+from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import PutItem, PutQueue
 from queueber.store import open_store
+from queueber.units import WallMs
 from tests.process.conftest import HERE, foreign
 
 pytestmark = pytest.mark.slow
@@ -79,3 +84,21 @@ def test_attempts_count_on(start, tmp_path):
     server = start()
     subprocess.run([sys.executable, str(HERE / "attempts.py"), "again", str(server.port)], check=True, timeout=30)
     assert "after an unclean stop" in server.line("recovered in .*")[0]
+
+
+def test_what_a_power_cut_left_of_the_last_commit_is_told(start, tmp_path):
+    """The machine was started anew since: marks carry another boot's id."""
+    data, mail = tmp_path / "torn", QueueNumber(1)
+    live = open_store(tmp_path / "live")
+    for number in (1, 2):
+        item = Item(Key(WallMs(number), ItemId(bytes(16))), b"%d" % number * 9_000, WallMs(number))
+        writes = [PutItem(mail, item), PutQueue(QueueRecord(mail, DEFAULT_QUEUE, number, 0, LOWEST))]
+        live.commit(writes, TimeMark(b"b" * 16, 0, WallMs(number)))
+    shutil.copytree(tmp_path / "live", data)
+    live.close()
+    (log,) = [each for each in (data / "db").glob("*.log") if each.stat().st_size]
+    log.write_bytes(log.read_bytes().replace(b"2" * 4_096, bytes(4_096), 1))
+
+    server = start(data_dir=data)
+    server.line(r"Went on after a power cut: the machine went down while the log was written: its last [0-9,]+ bytes")
+    server.line("1 items in 1 queues, 0 leases; recovered in .* after an unclean stop")

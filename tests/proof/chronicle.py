@@ -19,7 +19,7 @@ from queueber.store.tuning import Tuning
 from queueber.units import WallMs
 
 TUNING = Tuning(parallelism=1, background_jobs=2, open_files=20)
-BOOT = b"b" * 16
+BOOT, OTHER_BOOT = b"b" * 16, b"o" * 16
 PATIENCE_SECONDS = 20
 
 
@@ -35,7 +35,7 @@ class Chronicle:
     """The commit up to which the log was noted to be on disk."""
 
     log_ends: list[int]
-    """How long the newest log was after each commit; empty if there were several."""
+    """How long the newest log was after each commit, and after the tables that were made behind it."""
 
     older: Path | None
     """The directory in the middle of it."""
@@ -47,6 +47,8 @@ def digest(store):
     rows = [sorted(map(repr, found.queues)), sorted(map(repr, found.leases)), repr(found.mark)]
     for queue in found.queues:
         scan = store.scan(queue.number, LOWEST, items_max=1 << 30, bytes_max=1 << 60)
+        for gap in scan.gaps:
+            raise gap.why
         rows += [(each.key, each.contents, each.added_at, each.attempts) for each in scan.items]
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
@@ -100,11 +102,16 @@ def write(folder, seed, *, commits, sizes=(10, 80, 300), noted=None, flushes=())
             store.note_synced()
         if number in flushes:
             store.make_room()
-        ends.append(sum(log.stat().st_size for log in (path / "db").glob("*.log")))
+        ends.append(newest_log(path / "db").stat().st_size)
         if older and number == commits // 2:
             shutil.copytree(path, older)
     shutil.copytree(path, folder / "data")
-    return Chronicle(folder / "data", states, noted, [] if flushes else ends, older)
+    return Chronicle(folder / "data", states, noted, ends, older)
+
+
+def newest_log(database):
+    """The log that was begun last."""
+    return max(database.glob("*.log"), key=lambda log: int(log.stem))
 
 
 def apart(work):

@@ -51,7 +51,7 @@ SEAMS = {
     "open database": "queueber.store.engine.db:DB.tuned",
     "check end": "queueber.store.rocks:_check_end",
     "check format": "queueber.store.rocks:_check_format",
-    "remove clean mark": "queueber.store.rocks:write_all",
+    "remove clean mark": "queueber.store.rocks:unmark",
     "recover": "queueber.store.keyvalue:KeyValueStore.recover",
     "restore": "queueber.broker.broker:Broker.restore",
     "begin clock": "queueber.server.clock:QueueClock.begin",

@@ -30,6 +30,7 @@ from queueber import wire
 from queueber.broker import ClaimBounds
 from queueber.broker.model import LOWEST
 from queueber.limits import Limits
+from queueber.store.keys import ITEMS, item_key, place
 from queueber.units import SpanMs
 
 STEPS = 50
@@ -43,11 +44,17 @@ TIGHT = {
     "refill_bytes": 400,
     "expiry_slice": 2,
 }
+FATAL = frozenset({"write", "sync", "file"})
+"""What may end the server by itself, and nothing else."""
+
 LONGEST = 60_000
 """Of leases and delays, ms."""
 
 SPANS = (1, 50, 400, 3_000, LONGEST)
 DELAYS = (0, 0, 0, 1, 50, 5_000)
+SWEPT_WITHIN = 200
+"""ms: a sweep begins every 100."""
+
 WAITS = (0, 0, 30, 2_000, None, None)
 ADVANCES = (0.001, 0.05, 0.05, 0.11, 0.5, 2.0, 30.0, 4_000.0)
 YEAR = 366 * 86_400.0
@@ -82,6 +89,10 @@ class Example:
         """Queue time, as the server that runs has it."""
         return self.machine.clock.now()
 
+    def spoilt(self):
+        """The places whose rows could not be read at some time since the last start."""
+        return {(int.from_bytes(row[1:5], "big"), place(row)) for row in self.machine.disk.spoilt}
+
     # What the server decides
 
     def submitted(self, plan):
@@ -92,7 +103,7 @@ class Example:
         now = self.machine.clock.now()
         try:
             if any(each.items for each in deliveries):
-                self.decided.check_claim(plan, now)
+                self.decided.check_claim(plan, now, self.spoilt())
             self.decided.apply(plan.writes, plan.record)
             self.check_empty(deliveries, now)
         except Wrong as wrong:
@@ -105,7 +116,7 @@ class Example:
         if leased >= self.machine.limits.leased_items:
             return
         for each in deliveries:
-            ready = self.decided.ready(each.waiter.queue.name, now)
+            ready = self.decided.ready(each.waiter.queue.name, now, self.spoilt())
             if ready and not each.items and each.error is None:
                 raise Wrong(f"a poll is told of nothing while {ready} wait")
 
@@ -145,12 +156,15 @@ class Example:
         self.check_clock(note)
         self.check_rows(rows)
         self.facts.check(rows)
+        self.facts.disturbed = False
         self.clients = []
 
     def obstruct(self):
         """Perhaps a start does not get to its end."""
         if self.rng.random() < 0.2:
-            self.machine.disk.crash_in = self.rng.randrange(1, 25)
+            # A directory is made once: more often in the middle of that.
+            few = not self.machine.disk.there_for_good and self.rng.random() < 0.5
+            self.machine.disk.crash_in = self.rng.randrange(1, 6 if few else 25)
         if self.rng.random() < 0.05:
             self.machine.disk.fails.add(self.rng.choice(("write", "sync", "read", "file")))
 
@@ -215,7 +229,7 @@ class Example:
     def end(self, *, power):
         """The process or the machine has ended."""
         machine = self.machine
-        if machine.ended is not None and not machine.disk.failed:
+        if machine.ended is not None and not machine.disk.failed & FATAL:
             raise Wrong(f"the server ended by itself: {machine.ended}")
         self.facts.count("power cut" if power else "killed")
         # What was written may be on its way to the peer, or not.
@@ -329,6 +343,7 @@ class Example:
         if not self.machine.dead and not self.machine.up.committer.stalled and not self.machine.disk.stalls:
             self.after()
             if not self.machine.dead:
+                self.undisturbed()
                 self.check_nobody_waits()
 
     def _guard(self, deed):
@@ -383,20 +398,40 @@ class Example:
         """Once the disk has caught up, nobody waits beside what he could have."""
         machine = self.machine
         machine.disk.stalls = 0
-        for _ in range(3):
+        for _ in range(5):
             self._guard(lambda: (machine.advance(0.06), machine.settle()))
         self.after()
         if not machine.dead:
+            self.undisturbed()
             self.check_nobody_waits()
+            overdue = self.decided.overdue(self.facts.now() - SWEPT_WITHIN, self.spoilt())
+            if overdue and not self.facts.disturbed:
+                raise Wrong(f"leases have ended, and {overdue} are still under them")
+
+    def undisturbed(self):
+        """All has been done that was to be done: what a read that failed has led to is over."""
+        if "read" not in self.machine.disk.fails:
+            self.facts.disturbed = bool(self.machine.disk.unreadable)
+
+    def spoil(self):
+        """A row cannot be read any more; one that is under a lease, or any."""
+        log, rows = self.machine.disk.log, self.decided
+        leased = [item_key(lease.queue, key) for lease in rows.leases.values() for key in lease.keys]
+        items = [row for row in log.keys if row[:1] == ITEMS]
+        candidates = [row for row in leased if row in log.rows] if self.rng.random() < 0.5 else items
+        if candidates:
+            self.machine.disk.spoil(self.rng.choice(candidates))
+            self.facts.disturbed = True
+            self.facts.count("row spoilt")
 
     def check_nobody_waits(self):
         """Beside an item that he could have."""
         leased = len(self.decided.items) - sum(map(len, self.decided.free.values()))
-        if self.facts.disturbed or leased >= self.machine.limits.leased_items:
+        if leased >= self.machine.limits.leased_items:
             return
         for client in self.clients:
             for call in client.calls.values():
-                if call.kind == "poll" and (ready := self.decided.ready(call.queue, self.facts.now())):
+                if call.kind == "poll" and (ready := self.decided.ready(call.queue, self.facts.now(), self.spoilt())):
                     raise Wrong(f"a poll waits beside {ready}")
 
     # The end
@@ -465,6 +500,7 @@ WEIGHTED = {
     "stop": 2,
     "space": 1,
     "quiesce": 6,
+    "spoil": 2,
 }
 NAMES, WEIGHTS = tuple(WEIGHTED), tuple(WEIGHTED.values())
 

@@ -106,7 +106,9 @@ def copied(folder):
 
 def apply(patch, folder, *options):
     """Apply *patch*; what `patch` said if it could not."""
-    command = ["patch", "-p1", "--batch", "--fuzz=2", "--no-backup-if-mismatch", *options, "-i", str(patch)]
+    # Forward: what is applied already would otherwise be taken back, and that be called a success.
+    command = ["patch", "-p1", "--batch", "--forward", "--fuzz=2", "--no-backup-if-mismatch", *options]
+    command += ["-i", str(patch)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else done.stdout + done.stderr
 

@@ -151,7 +151,7 @@ class Facts:
     ids: dict = field(factory=dict)
     leases: dict = field(factory=dict)
     disturbed: bool = False
-    """A read has failed: a poll may have been answered with that."""
+    """A read has failed, or is about to: a poll may have been answered with that."""
 
     counts: dict = field(factory=dict)
     said: list = field(factory=list)

@@ -12,7 +12,9 @@ What it may do, and why that is what a real one may do:
 * A sync that failed has written any part of it, nobody knows which, and what it has not written is not written by the
   next sync either, which succeeds all the same.
 * Of a small file, each write since its last sync is kept, dropped or torn, by itself; names change in order, as in a
-  journal, up to any point; a sync of a file does not sync its name.
+  journal, up to any point; a sync of a file does not sync its name.  The data directory's own name is in the directory
+  above, and is durable once that was synced.
+* A row that cannot be read stays so until the next start, and ends every walk that comes to it; others can be read.
 
 A lying disk says that it has synced and has not.  What is promised does not hold on one, and the check must say so.
 """
@@ -150,6 +152,9 @@ class Disk:
     """How often a sync of the log says that it was done and was not."""
 
     there: bool = False
+    there_for_good: bool = False
+    """The directory above was synced since."""
+
     names: dict[str, Inode] = field(factory=dict)
     durable_names: dict[str, Inode] = field(factory=dict)
     pending_names: list[dict] = field(factory=list)
@@ -164,6 +169,12 @@ class Disk:
 
     fail_nth: dict = field(factory=dict)
     """The same, after so many that go well."""
+
+    unreadable: set = field(factory=set)
+    """Rows that cannot be read."""
+
+    spoilt: set = field(factory=set)
+    """Those that could not be at any time since the last start."""
 
     stalls: int = 0
     failed: set = field(factory=set)
@@ -208,6 +219,8 @@ class Disk:
         """What is left of it for the next process."""
         self.dead, self.crash_in, self.stalls = False, None, 0
         self.fails.clear()
+        self.unreadable.clear()
+        self.spoilt.clear()
         rng = self.rng
         if not power and "sync" not in self.failed:
             for inode in self.names.values():
@@ -216,6 +229,11 @@ class Disk:
             self.failed.clear()
             return
         self.failed.clear()
+        if power and self.there and not self.there_for_good and rng.random() < 0.5:
+            self.there = False
+            self.names, self.durable_names, self.pending_names = {}, {}, []
+            return
+        self.there_for_good = self.there_for_good or (power and self.there)
         self.names = dict(rng.choice([self.durable_names, *self.pending_names]))
         self.durable_names, self.pending_names = dict(self.names), []
         for inode in self.names.values():
@@ -239,6 +257,11 @@ class Disk:
 
     def sync_names(self):
         self.durable_names, self.pending_names = dict(self.names), []
+
+    def spoil(self, row):
+        """From now on *row* cannot be read."""
+        self.unreadable.add(row)
+        self.spoilt.add(row)
 
     @property
     def log(self):
@@ -264,7 +287,7 @@ class SimPath:
 
     @property
     def parent(self):
-        return SimPath(self.disk, *self.parts[:-1])
+        return SimPath(self.disk, *self.parts[:-1]) if self.parts else Above(self.disk)
 
     def with_name(self, name):
         return self.parent / name
@@ -336,6 +359,13 @@ class SimPath:
             self.disk.remove(self.name)
 
 
+class Above(SimPath):
+    """The directory in which the data directory is."""
+
+    def __str__(self):
+        return "/"
+
+
 def _may_fail(disk, path):
     if disk.point("file"):
         raise OSError(errno.EIO, "injected", str(path))
@@ -366,7 +396,9 @@ class SimOs:
     def fsync(self, descriptor):
         disk, inode, path = self._open[descriptor]
         _may_fail(disk, path)
-        if inode is None:
+        if isinstance(path, Above):
+            disk.there_for_good = disk.there
+        elif inode is None:
             disk.sync_names()
         else:
             inode.sync()
@@ -431,8 +463,8 @@ class SimBatch:
 class SimRows:
     """A walk over rows as they were."""
 
-    def __init__(self, rows):
-        self._rows = rows
+    def __init__(self, rows, unreadable):
+        self._rows, self._unreadable = rows, unreadable
 
     def __enter__(self):
         return self
@@ -441,7 +473,10 @@ class SimRows:
         pass
 
     def __iter__(self):
-        return iter(self._rows)
+        for row in self._rows:
+            if (row[0] if isinstance(row, tuple) else row) in self._unreadable:
+                raise EngineIOError("IO error: a row cannot be read")
+            yield row
 
 
 class SimDB:
@@ -463,16 +498,18 @@ class SimDB:
         path.disk.point()
         return cls(path)
 
-    def _read(self):
+    def _read(self, *keys):
         if self.disk.point("read"):
             raise EngineIOError("IO error: injected into a read")
+        if not self.disk.unreadable.isdisjoint(keys):
+            raise EngineIOError("IO error: a row cannot be read")
 
     def get(self, key):
-        self._read()
+        self._read(key)
         return self.log.rows.get(key)
 
     def get_many(self, keys):
-        self._read()
+        self._read(*keys)
         return [self.log.rows.get(key) for key in keys]
 
     def write_batch(self):
@@ -486,7 +523,7 @@ class SimDB:
         low = 0 if start is None else (bisect_left if include_start else bisect_right)(keys, start)
         found = keys[low : None if stop is None else bisect_left(keys, stop)]
         rows = self.log.rows
-        return SimRows([(key, rows[key]) for key in found] if include_value else found)
+        return SimRows([(key, rows[key]) for key in found] if include_value else found, self.disk.unreadable)
 
     def sync(self):
         disk, log = self.disk, self.log

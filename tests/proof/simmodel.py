@@ -64,18 +64,28 @@ class Rows:
         if at < len(free) and free[at] == key:
             del free[at]
 
-    def ready(self, name, now):
-        """The items of a queue that may be handed out, in order."""
+    def ready(self, name, now, spoilt=frozenset()):
+        """The items of a queue that may be handed out, in order, but for those at *spoilt* places."""
         return [
             key
             for number, record in self.queues.items()
             if record.name == name
             for key in self.free.get(number, ())
-            if key.due <= now
+            if key.due <= now and (number, key) not in spoilt
         ]
 
-    def check_claim(self, plan, now):
-        """Who is served gets what has been due for longest, as it was added."""
+    def overdue(self, now, spoilt):
+        """The items under leases that ended before *now*, but for those at *spoilt* places."""
+        return [
+            key
+            for lease in self.leases.values()
+            if lease.deadline < now
+            for key in lease.keys
+            if (lease.queue, key) in self.items and (lease.queue, key) not in spoilt
+        ]
+
+    def check_claim(self, plan, now, spoilt):
+        """Who is served gets what has been due for longest, as it was added; of *spoilt* places he may get any."""
         taken = []
         (number,) = {write.record.queue for write in plan.writes}
         for delivery in plan.reply:
@@ -84,7 +94,8 @@ class Rows:
                 if known is None or fields(known) != fields(item):
                     raise Wrong(f"{item} was handed out, which is not what is there: {known}")
                 taken.append(item.key)
-        first = self.free.get(number, [])[: len(taken)]
+        free = self.free.get(number, [])
+        first = [key for key in free if key in taken or (number, key) not in spoilt][: len(taken)]
         if sorted(taken) != first:
             raise Wrong(f"out of order: {sorted(taken)} left, and {first} were first")
         if taken and max(taken).due > now:

@@ -1,4 +1,4 @@
-"""Small slices of `filedamage.py`, `powercut.py` and `diskerrors.py`."""
+"""Small slices of `filedamage.py`, `tornpages.py`, `powercut.py`, `diskerrors.py` and `writeback.py`."""
 
 import subprocess
 import sys
@@ -8,15 +8,23 @@ import filedamage
 import loopdisk
 import powercut
 import pytest
+import tornpages
+import writeback
 
 pytestmark = pytest.mark.slow
 
 
-def test_damage_to_files_is_refused_or_does_no_harm():
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        (filedamage, ["--seed=2", "--no-files", "--flips=60", "--zeros=15", "--cut-step=40"]),
+        (tornpages, ["--seed=2", "--images=60"]),
+    ],
+)
+def test_damage_and_torn_ends_are_refused_or_do_no_harm(script, arguments):
     """In a process of its own: it forks, and a fork lacks the threads of a RocksDB that was used before it."""
-    arguments = ["--seed=2", "--no-files", "--flips=60", "--zeros=15", "--cut-step=40"]
     done = subprocess.run(
-        [sys.executable, filedamage.__file__, *arguments],
+        [sys.executable, script.__file__, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -34,3 +42,9 @@ def test_nothing_is_lost_when_the_power_is_cut(tmp_path):
 def test_an_error_of_the_disk_ends_the_server_and_nothing_is_lost():
     tally = diskerrors.run(4, 0, 3)
     assert (tally.failures, tally.n + tally.voids) == ([], 4)
+
+
+@pytest.mark.skipif(loopdisk.lacking() is not None, reason=f"no disk to fail: {loopdisk.lacking()}")
+def test_an_error_that_comes_when_the_system_writes_back_ends_the_server_and_nothing_is_lost():
+    tally = writeback.run(1, 2)
+    assert (tally.failures, tally.n) == ([], 1)

@@ -56,3 +56,25 @@ def test_whatever_fails_during_a_start_ends_it(kind):
             break
         assert machine.up is None or machine.dead, f"operation {number} failed"
     assert number > 1
+
+
+@pytest.mark.parametrize("crash_in", range(1, 26))
+def test_what_is_acknowledged_after_a_crash_of_the_first_start_is_there_for_good(crash_in):
+    """Whoever comes next makes durable what the first one had only made, the directory's own name included."""
+
+    class Obstructed(lying.Example):
+        times = 0
+
+        def obstruct(self):
+            if not self.times:
+                self.machine.disk.crash_in = crash_in
+            self.times += 1
+
+    for number in range(4):
+        example = Obstructed(f"first start {number}")
+        with on(example.machine):
+            example.start(power=False)
+            example.add()
+            example.settle()
+            assert example.counts["added"] == 1
+            example.end(power=True)

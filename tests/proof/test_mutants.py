@@ -38,3 +38,9 @@ def test_the_docs_have_the_table():
 
 def test_a_patch_that_does_not_apply_is_an_error(tmp_path):
     assert mutants.apply(mutants.MUTANTS[0].patch, tmp_path, "--dry-run") is not None
+
+
+def test_a_patch_that_is_applied_already_is_an_error(tmp_path):
+    copy = mutants.copied(tmp_path)
+    assert mutants.apply(mutants.MUTANTS[14].patch, copy) is None
+    assert mutants.apply(mutants.MUTANTS[14].patch, copy, "--dry-run") is not None

@@ -2,10 +2,13 @@
 
 import pytest
 from twisted.internet.error import ConnectionDone
+from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from queueber import wire
-from queueber.broker import StoreStalled
+from queueber.broker import Scan, StoreStalled
+from queueber.broker.model import just_below
+from queueber.broker.port import Gap
 from queueber.errors import Kind, Stopping, StorageError
 
 
@@ -251,6 +254,79 @@ def test_a_sweep_that_cannot_read_tries_again(hand):
     assert hand.broker.stats().leases == 0
 
 
+def spoil(hand, *contents):
+    """The disk fails at the rows of these, and at any read that asks for one of them."""
+    read = hand.store.read
+
+    def reading(queue, keys):
+        items = read(queue, keys)
+        if any(item is not None and item.contents in contents for item in items):
+            raise StorageError("Corruption: block checksum mismatch")
+        return items
+
+    hand.store.read = reading
+    return lambda: setattr(hand.store, "read", read)
+
+
+@pytest.mark.parametrize("items_per_poll", [1, 5])
+def test_one_leased_row_that_cannot_be_read_keeps_no_other_waiting(hand, items_per_poll):
+    """Whether the others are under leases of their own or under the same one."""
+    peer = hand.connect()
+    peer.add(b"a", b"b", b"c", b"d", b"e")
+    for _ in range(5 // items_per_poll):
+        peer.poll(items_per_poll, lease=100)
+        hand.settle()
+    mended = spoil(hand, b"c")
+    hand.reactor.advance(0.2)
+    hand.sweeper.sweep()
+    hand.settle()
+
+    assert sorted(polled(taken(hand, peer, 9))) == [b"a", b"b", b"d", b"e"]
+    stats = hand.broker.stats()
+    assert (stats.items, hand.sweeper.unreadable, hand.sweeper.ended) == (5, 1, 4 if items_per_poll == 1 else 0)
+    mended()
+    hand.reactor.advance(1)
+    hand.sweeper.sweep()
+    hand.settle()
+    assert polled(taken(hand, peer, 9)) == [b"c"]
+
+
+def test_what_is_left_under_a_lease_that_has_ended_is_still_there_after_a_restart(hand):
+    peer = hand.connect()
+    peer.add(b"a", b"b")
+    peer.poll(2, lease=100)
+    hand.settle()
+    spoil(hand, b"b")
+    hand.reactor.advance(0.2)
+    hand.sweeper.sweep()
+    hand.settle()
+
+    (lease,) = hand.store.recover().leases
+    assert [item.contents for item in hand.store._items[lease.queue].values() if item.key in lease.keys] == [b"b"]
+
+
+def test_what_cannot_be_read_is_tried_less_and_less_often(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    peer.poll(lease=100)
+    hand.settle()
+    spoil(hand, b"a")
+    tried = []
+    for second in range(300):
+        hand.reactor.advance(1)
+        before = hand.sweeper.unreadable
+        hand.sweeper.sweep()
+        hand.settle()
+        tried += [second] * (hand.sweeper.unreadable - before)
+    assert tried == [0, 1, 3, 7, 15, 31, 63, 127, 191, 255]
+
+
+def taken(hand, peer, count):
+    poll = peer.poll(count, no_wait=True)
+    hand.settle()
+    return peer.receive()[poll]
+
+
 def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
     peer = hand.connect()
     peer.add(b"a")
@@ -272,6 +348,27 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
     poll = peer.poll(no_wait=True)
     hand.settle()
     assert polled(peer.receive()[poll]) == [b"a"]
+
+
+def test_what_cannot_be_read_keeps_nothing_behind_it_and_is_told(hand):
+    peer = hand.connect()
+    peer.add(b"a", b"b", b"c")
+    hand.settle()
+    queue = hand.broker.queue("default")
+    queue.window.trim(0, queue.floor)
+    scan = hand.store.scan
+
+    def scanning(*args, **kwargs):
+        first, *others = scan(*args, **kwargs).items
+        return Scan(others, exhausted=True, gaps=[Gap(just_below(first.key), StorageError("a checksum is wrong"))])
+
+    hand.store.scan = scanning
+    with capturedLogs() as logged:
+        assert polled(taken(hand, peer, 3)) == [b"b", b"c"]
+    (told,) = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
+    assert told.startswith("Items of queue 'default' cannot be read and are passed over: a checksum is wrong; ")
+    assert hand.dispatcher.unreadable == 1
+    assert queue.items == 3
 
 
 def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_hand):

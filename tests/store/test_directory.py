@@ -1,5 +1,6 @@
 """Whose a data directory is, who holds it, and what state it is in."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -159,28 +160,67 @@ def test_one_that_was_finished_is_ready(path):
     held.release()
 
 
-def test_what_a_server_left_is_made_durable_by_the_next_one(path, monkeypatch):
+@pytest.fixture
+def synced(monkeypatch):
+    """What is made durable, in order."""
+    paths, really = [], directory.sync_path
+
+    def noted(path):
+        paths.append(path)
+        really(path)
+
+    monkeypatch.setattr(directory, "sync_path", noted)
+    return paths
+
+
+def test_what_a_server_left_is_made_durable_by_the_next_one(path, synced):
     """One that was killed between a new name and its sync leaves the name in memory only: a power cut takes it back."""
     open_store(path).close()
-    synced = []
-    monkeypatch.setattr(directory, "sync_path", synced.append)
+    synced.clear()
     store = open_store(path)
-    assert synced[:2] == [path, path.parent]
+    assert synced[:2] == [path.parent, path]
     store.close()
+
+
+@pytest.mark.parametrize("state", ["not there", "empty", "creating"])
+def test_so_is_the_name_of_a_directory_that_is_not_ready_yet(path, synced, state):
+    """It may have been made by one that was killed before that was on disk."""
+    if state != "not there":
+        path.mkdir(mode=0o700)
+    if state == "creating":
+        (path / directory.CREATING).touch()
+    held = hold(path)
+    assert synced == [path.parent]
+    held.release()
 
 
 def test_a_parent_that_cannot_be_read_is_not_ours_to_sync(path, monkeypatch):
     make_ready(path)
-    held, really = hold(path), directory.sync_path
+    refuse_to_sync(path.parent, PermissionError(errno.EACCES, "Permission denied"), monkeypatch)
+    hold(path).release()
 
-    def refuse(synced):
-        if synced == path.parent:
-            raise PermissionError
-        really(synced)
 
-    monkeypatch.setattr(directory, "sync_path", refuse)
-    held.confirm()
-    held.release()
+@pytest.mark.parametrize(
+    ("there", "error"),
+    [(False, PermissionError(errno.EACCES, "Permission denied")), (True, OSError(errno.EIO, "Input/output error"))],
+)
+def test_a_name_that_cannot_be_made_durable_is_refused(path, monkeypatch, there, error):
+    if there:
+        make_ready(path)
+    refuse_to_sync(path.parent, error, monkeypatch)
+    with pytest.raises(StorageError, match=f"{path}: the directory above it cannot be synced: {error.strerror}"):
+        hold(path)
+
+
+def refuse_to_sync(refused, error, monkeypatch):
+    really = directory.sync_path
+
+    def sync(path):
+        if path == refused:
+            raise error
+        really(path)
+
+    monkeypatch.setattr(directory, "sync_path", sync)
 
 
 def test_beginning_again_takes_back_readiness_before_anything_is_removed(path, monkeypatch):

@@ -257,3 +257,12 @@ class TestTheManifest:
     def test_what_current_says_is_for_rocksdb_to_judge(self, manifest, says):
         (manifest.parent / "CURRENT").write_bytes(says.encode("latin-1"))
         check_logs(manifest.parent)
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_room_that_was_set_aside_is_a_hole_in_the_middle_of_a_batch(parts):
+    content = log_of(batch(1), batch(2, size=90_000))
+    zeros = content[: parts * BLOCK].ljust(len(content), b"\0")
+    assert told(zeros) == f"there is a hole at {parts * BLOCK:,}"
+    assert look_at(zeros).end == len(log_of(batch(1)))
+    assert told(content[: parts * BLOCK]) is None

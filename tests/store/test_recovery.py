@@ -270,3 +270,17 @@ def test_an_interrupted_recovery_leaves_nothing(crashed, beside, monkeypatch):
 def test_one_in_use_is_refused(busy, tmp_path, beside):
     with pytest.raises(StorageError, match="another server holds it"):
         salvage(tmp_path / "data", beside)
+
+
+def test_a_damaged_mark_of_a_clean_stop_is_refused_and_mended_without_loss(data, beside):
+    with DB.tuned(data / "db") as db:
+        db.put(b"mclean", b"?" * len(db.get(b"mclean")))
+        db.sync()
+    with pytest.raises(StorageError, match="damaged row in table meta, key 6d636c65616e"):
+        open_store(data)
+    found = salvage(data, beside)
+    assert "damaged row in table meta" in found.why
+    assert (found.acknowledged_lost, found.items) == (0, 5)
+    store = open_store(beside)
+    assert not store.clean
+    store.close()

@@ -50,22 +50,74 @@ def items_in(store):
     return store.recover().queues[0].added, len(store.scan(MAIL, LOWEST, items_max=100, bytes_max=1 << 30).items)
 
 
+def kept_in(path):
+    return sorted(path.glob("torn-*"))
+
+
 def test_the_last_batch_is_dropped_and_kept_and_told(data):
     hole(data, COMMITS)
-    size = the_log(data).stat().st_size
-    store = open_store(data, boot_id=NOW)
+    log = the_log(data)
+    content = log.read_bytes()
+    told = []
+    store = open_store(data, boot_id=NOW, tell=told.append)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
-    kept = (data / "torn").stat().st_size
-    assert f"its last {kept:,} bytes, which no sync had covered, were moved" in store.dropped
-    assert f"at {size - kept:,} to {data / 'torn'}" in store.dropped
+    (kept,) = kept_in(data)
+    tail = kept.read_bytes()
+    at = len(content) - len(tail)
+    assert (content[at:], kept.name) == (tail, f"torn-{log.stem}-{at}")
+    assert f"its last {len(tail):,} bytes, which no sync had covered, are moved" in store.dropped
+    assert f"at {at:,} to {kept}" in store.dropped
+    assert told == [store.dropped]
     store.close()
     assert verify(data).findings == []
 
-    store = open_store(data, boot_id=NOW)
-    assert store.dropped is None
+    store = open_store(data, boot_id=NOW, tell=told.append)
+    assert (store.dropped, len(told)) == (None, 1)
     store.close()
     wipe(data)
     assert [entry.name for entry in data.iterdir()] == ["lock"]
+
+
+def test_it_is_told_before_it_is_done(data, state_of):
+    """So that a crash in between leaves it to be done, and told, again; what is kept is kept under the same name."""
+    hole(data, COMMITS)
+    before = the_log(data).read_bytes()
+
+    def crash(_):
+        assert len(kept_in(data)) == 1
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            open_store(data, boot_id=NOW, tell=crash)
+        assert the_log(data).read_bytes() == before
+    told = []
+    open_store(data, boot_id=NOW, tell=told.append).close()
+    assert (len(told), len(kept_in(data))) == (1, 1)
+
+
+def test_what_was_cut_off_before_is_kept_too(tmp_path, data, make):
+    hole(data, COMMITS)
+    store = open_store(data, boot_id=NOW)
+    for number in (COMMITS, COMMITS + 1):
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * 9_000)), PutQueue(record)], make.mark)
+    copytree(data, tmp_path / "again")
+    store.close()
+    hole(tmp_path / "again", COMMITS + 1)
+    store = open_store(tmp_path / "again", boot_id=b"later".ljust(16))
+    assert items_in(store) == (COMMITS, COMMITS)
+    assert len(kept_in(tmp_path / "again")) == 2
+    store.close()
+
+
+def test_it_needs_no_room_but_where_the_data_is(data, monkeypatch):
+    hole(data, COMMITS)
+    monkeypatch.setattr("tempfile.tempdir", str(data / "not there"))
+    store = open_store(data, boot_id=NOW)
+    assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    assert not (data / "backup.new").exists()
+    store.close()
 
 
 def test_so_is_one_whose_last_pages_only_are_there(data):
@@ -75,6 +127,24 @@ def test_so_is_one_whose_last_pages_only_are_there(data):
     log.write_bytes(content[:at] + bytes(4_096) + content[at + 4_096 :])
     store = open_store(data, boot_id=NOW)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    store.close()
+
+
+def test_so_is_one_of_which_a_block_is_there_and_the_next_is_not(tmp_path, make):
+    """RocksDB refuses a part without the next, where room was set aside for that."""
+    store = open_store(tmp_path / "live")
+    for number, size in ((1, 9_000), (2, 90_000)):
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * size)), PutQueue(record)], make.mark)
+    for blocks in (1, 2):
+        path = tmp_path / f"{blocks} blocks"
+        copytree(tmp_path / "live", path)
+        content = the_log(path).read_bytes()
+        the_log(path).write_bytes(content[: blocks * 32_768].ljust(len(content), b"\0"))
+        opened = open_store(path, boot_id=NOW)
+        assert items_in(opened) == (1, 1)
+        assert "there is a hole" in opened.dropped
+        opened.close()
     store.close()
 
 
@@ -90,7 +160,7 @@ def test_otherwise_it_is_refused_and_nothing_is_changed(data, state_of, boot_id,
         open_store(data, boot_id=boot_id)
     after = state_of(data)
     assert {name: after[name] for name in before} == before
-    assert not (data / "torn").exists()
+    assert kept_in(data) == []
 
 
 def test_what_is_torn_before_the_first_second_is_over_is_told_from_a_loss_too(tmp_path, make):

@@ -179,8 +179,8 @@ class _Walk:
         self.following = number + count
 
     def _check_nothing_follows(self, at: int) -> None:
-        """Room that was set aside may be at the end, and nowhere else."""
-        if any(self.content[at:]):
+        """Room that was set aside may be at the end, and nowhere else, not in the middle of a batch either."""
+        if self.head is not None or any(self.content[at:]):
             raise _DamagedError(f"there is a hole at {at:,}")
 
     def _check_torn(self, at: int) -> None:

@@ -12,7 +12,6 @@ order, and every walk here is already bounded to one queue.
 import re
 import resource
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, SliceTransform, WriteOptions
 
@@ -34,16 +33,7 @@ PREFIX_BYTES = 5
 # Settings for which rocksdict has no method come in through a file such as RocksDB writes.  The first finds a log
 # that is missing while others are there; the second has RocksDB stay stopped after an error instead of going on by
 # itself, because an error is the end of this process.
-_ONLY_BY_FILE = """
-[Version]
-  rocksdb_version=9.8.4
-  options_file_version=1.1
-[DBOptions]
-  track_and_verify_wals_in_manifest=true
-  max_bgerror_resume_count=0
-[CFOptions "default"]
-[TableOptions/BlockBasedTable "default"]
-"""
+_ONLY_BY_FILE = Path(__file__).parent / "by_file"
 
 ALWAYS = {
     "track_and_verify_wals_in_manifest": "true",
@@ -61,12 +51,6 @@ _COMPRESSIONS = {
     "lz4": (DBCompressionType.lz4, "kLZ4Compression"),
     "zstd": (DBCompressionType.zstd, "kZSTD"),
 }
-
-
-def _from_file() -> Options:
-    with TemporaryDirectory(prefix="queueber-options-") as folder:
-        Path(folder, "OPTIONS-000001").write_text(_ONLY_BY_FILE)
-        return Options.load_latest(folder)[0]
 
 
 def safe_options(*, create: bool) -> Options:
@@ -102,7 +86,7 @@ def options(tuning: Tuning, *, create: bool, salvage: bool = False) -> Options:
 
     With *salvage* a damaged log is taken up to the damage: for `recovery`, which tells what that loses.
     """
-    chosen = _from_file()
+    chosen = Options.load_latest(str(_ONLY_BY_FILE))[0]
     _make_safe(chosen, create=create)
     if salvage:
         chosen.set_wal_recovery_mode(DBRecoveryMode.point_in_time())

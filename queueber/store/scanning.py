@@ -1,0 +1,147 @@
+"""
+Reading a stretch of one queue's rows, past those that cannot be read.
+
+Damage comes in two sizes.  A value that is not as it was written is one row.
+A block of a table that does not match its checksum, or that the disk does not
+give, is all rows in it, and the engine does not say where it ends: a walk does
+not get over it, and one that begins in it does not get anywhere.  So the first
+key is looked for from which a walk gets on, in steps that double and then
+halve, which takes some hundred small reads.
+
+What is passed over stays where it is, and is told.  This is for damage here
+and there and not for a disk that has gone, so it is an error if nothing is
+left that can be read.
+"""
+
+from typing import Final
+
+from attrs import define, field
+
+from queueber.broker.model import Item, Key, QueueNumber
+from queueber.broker.port import Gap, Scan
+from queueber.errors import StorageError
+from queueber.store.keys import ITEM_KEY_BYTES, item_key, items_of
+from queueber.store.kv import KeyValue, first_after
+from queueber.store.records import decode_item
+
+WALKS_MAX: Final = 100
+"""For one scan.  Each but the first costs some hundredths of a second."""
+
+
+@define
+class Scanner:
+    """One scan of *queue* above *after*."""
+
+    _db: KeyValue
+    _queue: QueueNumber
+    _after: Key
+    _items_max: int
+    _bytes_max: int
+    _found: list[Item] = field(factory=list, init=False)
+    _size: int = field(default=0, init=False)
+    _tried: bytes | None = field(default=None, init=False)
+    """The row that the last walk had come to; None if it came to none."""
+
+    def scan(self) -> Scan:
+        """
+        What `queueber.broker.port.Store.scan` promises.
+
+        Raises:
+            StorageError: there are rows, and none of them can be read.
+        """
+        gaps: list[Gap] = []
+        start: bytes | None = item_key(self._queue, self._after) + b"\0"
+        for _ in range(WALKS_MAX):
+            if start is None:
+                break
+            try:
+                exhausted = self._walk(start)
+            except StorageError as why:
+                if self._full:
+                    return Scan(self._found, exhausted=False, gaps=gaps)
+                gaps.append(Gap(self._known, why))
+                start = self._beyond(start)
+            else:
+                if gaps and not self._found:
+                    raise gaps[0].why
+                return Scan(self._found, exhausted=exhausted, gaps=gaps)
+        # There is no end to it: this scan ends before it, and the next one will begin with it.
+        last = gaps.pop()
+        if not self._found:
+            raise last.why
+        return Scan(self._found, exhausted=False, gaps=gaps)
+
+    @property
+    def _known(self) -> Key:
+        """All that could not be read lies above it."""
+        return self._found[-1].key if self._found else self._after
+
+    @property
+    def _full(self) -> bool:
+        found = self._found
+        return bool(found) and (len(found) >= self._items_max or self._size >= self._bytes_max)
+
+    @property
+    def _stop(self) -> bytes:
+        stop = first_after(items_of(self._queue))
+        assert stop is not None, "items are not the last table"
+        return stop
+
+    def _walk(self, start: bytes) -> bool:
+        """Take in the rows from *start* on, up to the bounds; whether there are no more."""
+        found, items_max, bytes_max = self._found, self._items_max, self._bytes_max
+        row, size = None, self._size
+        try:
+            with self._db.iterator(start=start, stop=self._stop) as rows:
+                for row, value in rows:
+                    if found and (len(found) >= items_max or size >= bytes_max):
+                        return False
+                    item = decode_item(row, value)
+                    found.append(item)
+                    size += len(item.contents)
+        finally:
+            self._tried, self._size = row, size
+        return True
+
+    def _beyond(self, start: bytes) -> bytes | None:
+        """Where to go on after the walk from *start* has failed; None if it cannot be found."""
+        if self._tried is None:
+            return self._first_readable(start)
+        if self._found and item_key(self._queue, self._known) == self._tried:
+            return self._first_readable(self._tried + b"\0")
+        # It is this row's own value that is damaged.
+        return self._tried + b"\0"
+
+    def _first_readable(self, start: bytes) -> bytes | None:
+        """The first key from *start* on from which a walk gets anywhere, about; None if there is none."""
+        # Of all keys of that length, as numbers.  A longer one lies between two of them.
+        low = int.from_bytes(start[:ITEM_KEY_BYTES]) + (len(start) > ITEM_KEY_BYTES)
+        high = int.from_bytes(self._stop.ljust(ITEM_KEY_BYTES, b"\0")) - 1
+        if self._readable(low):
+            return _key(low)
+        step = 1
+        while low + step < high and not self._readable(low + step):
+            step *= 2
+        good = min(low + step, high)
+        if good == high and not self._readable(high):
+            return None
+        bad = low + step // 2
+        while good - bad > 1:
+            middle = (bad + good) // 2
+            if self._readable(middle):
+                good = middle
+            else:
+                bad = middle
+        return _key(good)
+
+    def _readable(self, number: int) -> bool:
+        try:
+            with self._db.iterator(start=_key(number), stop=self._stop) as rows:
+                next(iter(rows), None)
+        except StorageError:
+            return False
+        return True
+
+
+def _key(number: int) -> bytes:
+    return number.to_bytes(ITEM_KEY_BYTES)

@@ -1,0 +1,204 @@
+"""Rows that cannot be read keep none that can from being read."""
+
+import random
+
+import pytest
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
+from queueber.broker.port import PutItem, PutQueue
+from queueber.errors import StorageError
+from queueber.store import open_store, scanning, verify
+from queueber.store.keys import item_key, place
+from queueber.store.records import Encoding, encode_item
+from queueber.store.scanning import Scanner
+
+MAIL = QueueNumber(1)
+LAST = QueueNumber(2**32 - 1)
+MANY = 10**9
+
+
+def dues(scan) -> list[int]:
+    return [item.key.due for item in scan.items]
+
+
+class TestATable:
+    """Of RocksDB's, with many rows in each block of 4 KiB or so."""
+
+    ITEMS = 3_000
+
+    @pytest.fixture
+    def data(self, tmp_path, make):
+        store = open_store(tmp_path / "data")
+        # Nothing that a block could be made smaller by.
+        draw = random.Random(1)
+        items = [make.item(due, draw.randbytes(50)) for due in range(1, self.ITEMS + 1)]
+        queue = QueueRecord(MAIL, "mail", self.ITEMS, 0, LOWEST)
+        store.commit([*(PutItem(MAIL, each) for each in items), PutQueue(queue)], make.mark)
+        store.close()
+        return tmp_path / "data"
+
+    def spoil(self, data, *shares):
+        (table,) = [each for each in (data / "db").glob("*.sst") if each.stat().st_size > 100_000]
+        content = bytearray(table.read_bytes())
+        for share in shares:
+            content[int(len(content) * share)] ^= 1
+        table.write_bytes(content)
+
+    @pytest.mark.parametrize("shares", [(0.0001,), (0.5,), (0.2, 0.6), (0.0001, 0.3, 0.31, 0.9)])
+    def test_one_bit_in_a_block_hides_the_rows_of_that_block_only(self, data, make, shares):
+        self.spoil(data, *shares)
+        store = open_store(data)
+        scan = store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY)
+        found = dues(scan)
+        assert found == sorted(set(found))
+        assert self.ITEMS - 50 * len(shares) < len(found) < self.ITEMS
+        assert 1 <= len(scan.gaps) <= len(shares)
+        assert scan.exhausted
+        for gap in scan.gaps:
+            assert "Corruption" in str(gap.why)
+            assert gap.after.due + 1 not in found
+        # What is read one by one is hidden by the same damage and no other.
+        assert {item.key.due for due in found[::50] for item in store.read(MAIL, [make.key(due)])} == set(found[::50])
+        store.close()
+
+    def test_the_end_of_a_table_too(self, data):
+        self.spoil(data, 0.93)
+        store = open_store(data)
+        before = dues(store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY))
+        after = store.scan(MAIL, LOWEST, items_max=len(before), bytes_max=MANY)
+        assert (dues(after), after.exhausted) == (before, True)
+        store.close()
+
+    def test_verify_tells_of_it(self, data):
+        self.spoil(data, 0.5)
+        (finding,) = verify(data).findings
+        assert "nothing behind it can be read: Corruption" in finding
+
+
+@define
+class Engine:
+    """Rows of a queue, of which some cannot be had: a walk that comes to one ends with an error, wherever it began."""
+
+    dues: list[int]
+    bad: set[int]
+    queue: QueueNumber = MAIL
+    passing: bool = False
+    """Each failure is a passing one."""
+
+    damaged: set[int] = field(factory=set)
+    """Rows that can be had, and are not as they were written."""
+
+    past_the_end: int | None = None
+    """From here on no walk gets anywhere."""
+
+    walks: int = field(default=0, init=False)
+
+    def iterator(self, *, start, stop):
+        self.walks += 1
+        return Walk(self, start, stop)
+
+
+@define
+class Walk:
+    engine: Engine
+    start: bytes
+    stop: bytes
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __iter__(self):
+        engine = self.engine
+        for due in sorted(engine.dues):
+            row = item_key(engine.queue, Key(due, bytes(16)))
+            if self.start <= row < self.stop:
+                if due in engine.bad:
+                    if engine.passing:
+                        engine.bad.discard(due)
+                    raise StorageError(f"block {due}")
+                yield row, b"?" if due in engine.damaged else encode_item(row, item(due), Encoding.UNPACKED)
+        if engine.past_the_end is not None and self.stop > item_key(engine.queue, Key(engine.past_the_end, bytes(16))):
+            raise StorageError("the disk is gone")
+
+
+def item(due):
+    return Item(Key(due, bytes(16)), b"%d" % due, 0, 0)
+
+
+def scan(engine, after=LOWEST, **bounds):
+    bounds = {"items_max": MANY, "bytes_max": MANY} | bounds
+    return Scanner(engine, engine.queue, after, **bounds).scan()
+
+
+@given(
+    before=st.sets(st.integers(1, 2**20), max_size=9),
+    bad=st.sets(st.one_of(st.integers(2**20 + 1, 2**20 + 99), st.integers(2**20 + 1, 2**40)), max_size=9),
+    behind=st.sets(st.integers(2**40 + 1, 2**63), max_size=9),
+    items_max=st.integers(1, 20),
+    queue=st.sampled_from([MAIL, LAST]),
+)
+def test_of_what_lies_before_and_behind_a_gap_nothing_is_missing(before, bad, behind, items_max, queue):
+    """In one scan after the other, none of which says that there are no more before that is so."""
+    engine = Engine([*before, *bad, *behind], set(bad), queue)
+    found, gaps, after, exhausted = [], [], LOWEST, False
+    while not exhausted:
+        try:
+            part = scan(engine, after, items_max=items_max)
+        except StorageError:
+            assert not behind
+            break
+        found += dues(part)
+        gaps += part.gaps
+        exhausted = part.exhausted
+        after = part.items[-1].key if part.items else after
+    assert found == sorted(before | behind)
+    assert [gap.after.due for gap in gaps] == [max(before, default=0)] * bool(bad and exhausted)
+
+
+def test_a_failure_that_passes_hides_nothing():
+    found = scan(Engine([1, 2, 3], {1, 2, 3}, passing=True))
+    assert dues(found) == [1, 2, 3]
+
+
+def test_where_there_is_no_end_to_it_a_scan_ends_before_it_and_the_next_one_fails():
+    engine = Engine([1, 2], set(), past_the_end=3)
+    first = scan(engine)
+    assert (dues(first), first.exhausted, first.gaps) == ([1, 2], False, [])
+    with pytest.raises(StorageError, match="the disk is gone"):
+        scan(engine, first.items[-1].key)
+
+
+@pytest.mark.parametrize("good", [[], [1]])
+def test_there_are_not_more_walks_than_there_may_be(good, monkeypatch):
+    monkeypatch.setattr(scanning, "WALKS_MAX", 5)
+    engine = Engine([*good, *range(2, 100)], set(), damaged=set(range(2, 99)))
+    if good:
+        found = scan(engine)
+        assert (dues(found), found.exhausted, len(found.gaps)) == ([1], False, 4)
+    else:
+        with pytest.raises(StorageError, match="damaged row"):
+            scan(engine)
+
+
+def test_looking_for_where_it_goes_on_takes_some_hundred_walks():
+    engine = Engine([1, 2**40], {1})
+    assert dues(scan(engine)) == [2**40]
+    assert engine.walks < 400
+
+
+def test_a_value_that_is_damaged_is_one_row(data):
+    store = open_store(data)
+    rows = [row for row, _ in store._db.iterator(prefix=item_key(QueueNumber(1), LOWEST)[:5])]
+    store._db.put(rows[2], b"?")
+    found = store.scan(QueueNumber(1), LOWEST, items_max=MANY, bytes_max=MANY)
+    (gap,) = found.gaps
+    assert dues(found) == [place(row).due for number, row in enumerate(rows) if number != 2]
+    assert (gap.after, rows[2].hex() in str(gap.why)) == (place(rows[1]), True)
+    store.close()
+    assert any(rows[2].hex() in each for each in verify(data).findings)
