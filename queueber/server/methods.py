@@ -94,7 +94,7 @@ class Methods:
         }
         self._together = {
             wire.ADD: (wire.read_alike_add, self._add_each),
-            wire.REMOVE: (wire.read_alike_remove, self._remove_each),
+            wire.REMOVE: (lambda params, _: wire.read_alike_remove(params), self._remove_each),
         }
 
     def call(self, caller: Caller, called: wire.Called) -> None:

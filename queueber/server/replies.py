@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IWriteDescriptor
 from zope.interface import implementer
 
 # As large as the transport's own buffer: a peer has taken this much between two signs of progress.
@@ -32,6 +32,7 @@ class Replies:
         self.full = False
         """The peer is behind: the transport takes no more for now."""
 
+        self._writes_at_once = IWriteDescriptor.providedBy(transport)
         transport.registerProducer(self, True)
 
     @property
@@ -43,6 +44,10 @@ class Replies:
         """Send *data* as soon as the peer takes it."""
         if not self.full and len(data) <= CHUNK:
             self._transport.write(data)
+            if self._writes_at_once and not self._ending and self._transport.connected:
+                # Now, and not after one more round of the reactor's, which costs as much as carrying out a call.  What
+                # the socket does not take, or an error, is found again by that round.
+                self._transport.doWrite()
         else:
             self._waiting.append(memoryview(data))
             self.unsent += len(data)

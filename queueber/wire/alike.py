@@ -118,7 +118,7 @@ def remove_template(params: Params, structs: tuple[StructAt, StructAt], places: 
     return RemoveTemplate(frame.data[first : stop * WORD], places[0] - first, places[1] - first, max(words, stop - at))
 
 
-def read_alike_remove(params: Params, _: Limits) -> tuple[bytes, bytes] | None:
+def read_alike_remove(params: Params) -> tuple[bytes, bytes] | None:
     """Id and lease of a remove that is like the one before."""
     template = params.shape.template if params.shape is not None else None
     if type(template) is not RemoveTemplate:

@@ -15,7 +15,7 @@ from typing import Final
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import Limits
 from queueber.units import SpanMs, seconds_rounded_up, span_from
-from queueber.wire.alike import ID_BYTES, add_template, remove_template
+from queueber.wire.alike import ID_BYTES, add_template, read_alike_add, read_alike_remove, remove_template
 from queueber.wire.builder import BYTE_LIST, LIST_COUNT_SHIFT
 from queueber.wire.layout import Layout, layout
 from queueber.wire.messages import Params
@@ -61,6 +61,9 @@ def read_add_request(params: Params, limits: Limits) -> AddRequest:
             before they are copied.
         RemoteProtocolError: they are malformed.
     """
+    one = read_alike_add(params, limits)
+    if one is not None:
+        return AddRequest([one])
     frame = params.frame
     outer, request = _structs(params)
     at = request[1] + _ITEMS
@@ -141,6 +144,9 @@ def _too_long(what: str, value: int, limits: Limits, name: str) -> InvalidReques
 
 def read_remove_request(params: Params) -> RemoveRequest:
     """The parameters of `remove`; neither id nor lease is checked for its length."""
+    pair = read_alike_remove(params)
+    if pair is not None:
+        return RemoveRequest(*pair)
     frame = params.frame
     outer, request = _structs(params)
     item, lease = _place(frame, request, _REMOVE, "id"), _place(frame, request, _REMOVE, "lease")

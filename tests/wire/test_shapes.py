@@ -38,6 +38,7 @@ from queueber.wire import (
 from queueber.wire.alike import AddTemplate
 from queueber.wire.builder import Body, data_body, pointers_body, segment, struct_body, structs_body
 from queueber.wire.framing import framed
+from queueber.wire.messages import Params
 from queueber.wire.reader import WORD
 
 LIMITS = Limits(contents_bytes=64, add_bytes=100)
@@ -102,10 +103,15 @@ def heard(connection, data):
 
 
 def read(called):
-    """The parameters in the usual way, and that the short way says the same or nothing."""
-    alike = read_alike_add(called.params, LIMITS), read_alike_remove(called.params, LIMITS)
+    """The parameters the long way, and whether the short way, which must say the same or nothing, was taken."""
+    params = called.params
+    alike = read_alike_add(params, LIMITS), read_alike_remove(params)
+    long_way = READERS.get(called.method_id, read_remove_request)
+    budget = params.frame.budget
     try:
-        found = READERS.get(called.method_id, read_remove_request)(called.params)
+        found = long_way(Params(params.frame, params.at, params.start, params.end))
+        params.frame.budget = budget
+        assert long_way(params) == found
     except (InvalidRequest, RemoteProtocolError) as why:
         assert alike == (None, None), "what cannot be read was read"
         return type(why), str(why)
@@ -158,10 +164,10 @@ def test_removes_are_read_the_short_way_too():
 
     _, again = connection.receive_data(b"".join(calls))
 
-    assert [read_alike_remove(each, LIMITS) for each in again.params] == [None] * 3
+    assert [read_alike_remove(each) for each in again.params] == [None] * 3
     read_remove_request(again.params[0])
     expected = [(bytes([number]) * 16, bytes([number + 100]) * 16) for number in (1, 2, 3)]
-    assert [read_alike_remove(each, LIMITS) for each in again.params] == expected
+    assert [read_alike_remove(each) for each in again.params] == expected
 
 
 def test_a_finish_in_between_does_not_part_calls():
