@@ -68,7 +68,7 @@ class Connections:
 
     def __attrs_post_init__(self) -> None:
         """Make what watches over all of them."""
-        self.buffers = Buffers(self._limits.buffered_bytes, self._seconds)
+        self.buffers = Buffers(self._limits.buffered_bytes, self._seconds, lambda: len(self._all))
         self.patience = Patience(self._seconds, self._limits)
         self._throttle = Throttle(self._seconds)
 

@@ -73,7 +73,7 @@ class RpcProtocol(Protocol):
         self._begun = self._held = 0
         self._acknowledged: int | None = None
         self._lost = False
-        self._closing = False
+        self._closing = self._evicted = False
         self._paused = False
         self.request_bytes = 0
         """Length of the adds that wait for the disk."""
@@ -156,10 +156,12 @@ class RpcProtocol(Protocol):
         return bool(self._intake) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
 
     def evict(self) -> None:
-        """Make room: all connections together hold too much, and this one the most."""
+        """Make room: all connections together hold too much, and this one more than its share."""
+        self._evicted = True
         self._server.connections.hit("buffered_bytes")
         limit = self._server.limits.buffered_bytes
-        self._end("Closing the connection of {peer}: {why}", f"all connections hold {limit:,} bytes, this one the most")
+        reason = f"all connections hold more than {limit:,} bytes (buffered_bytes), this one {self._held:,} of them"
+        self._end("Closing the connection of {peer}: {why}", reason)
         self.cut()
 
     def _end(self, line: str, reason: str) -> None:
@@ -270,10 +272,10 @@ class RpcProtocol(Protocol):
 
     def _account(self) -> None:
         """Tell what is held for the peer."""
-        held = len(self._intake) + self._begun + self._replies.held + self._connection.tables_bytes
-        if held != self._held:
-            self._held = held
-            self._server.connections.buffers.hold(self, held)
+        moving, kept = len(self._intake) + self._begun + self._replies.held, self._connection.tables_bytes
+        if moving + kept != self._held and not self._evicted:
+            self._held = moving + kept
+            self._server.connections.buffers.hold(self, moving, kept)
 
     # Back-pressure
 

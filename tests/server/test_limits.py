@@ -349,6 +349,8 @@ def test_idling_begins_when_the_last_call_was_answered(make_hand):
 
 def test_whoever_drips_goes_before_a_large_message_that_is_coming_in(make_hand):
     hand = make_hand(buffered_bytes=3_000)
+    for _ in range(4):
+        hand.connect()
     drips = [hand.connect() for _ in range(3)]
     for peer in drips:
         peer.send()
