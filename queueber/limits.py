@@ -206,7 +206,7 @@ class Limits:
         Beyond.ABORT,
         "of messages begun and replies not taken, in all",
     )
-    """The connection that held the most of it over the last minute ends, but none that has no more than an even share."""
+    """Those end that held the most of it over the last minute, but nobody with no more than an even share."""
 
     waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "polls that wait")
     """Each is an object and a call that is open."""

@@ -95,7 +95,7 @@ def assemble(
     dispatcher.committer = committer
     methods = Methods(broker, committer, dispatcher, clock, limits)
     connections = Connections(limits, reactor.seconds, broker.limit_hits)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor))
+    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor, reactor.seconds))
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
     marks = _marking(reactor, store, pool, log)

@@ -92,7 +92,7 @@ class InProcessServer:
             self.outbox,
             self.connections,
             self.limits,
-            Turns(self.reactor),
+            Turns(self.reactor, self.reactor.seconds),
         )
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
 
