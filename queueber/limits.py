@@ -194,9 +194,9 @@ class Limits:
     """Off: whole clusters come from behind one address."""
 
     pending_bytes: int = _peer(
-        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "in all adds that wait for the disk, 512 more an item"
+        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "in all calls that wait for the disk"
     )
-    """What a disk that stands still may cost: contents, and what an item costs beside them."""
+    """What a disk that stands still may cost: contents, rows of 512 bytes, and 640 a call, be there rows or not."""
 
     buffered_bytes: int = _peer(
         256 * MIB,

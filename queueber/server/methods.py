@@ -156,10 +156,15 @@ class Methods:
         self.refuse_adds(size)
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
+        self._refuse_while_full()
+
+    def _refuse_while_full(self) -> None:
+        # What writes nothing, too: it may not be answered before what it was decided upon is on disk.
         pending = self._committer.pending_bytes
         if pending > self._limits.pending_bytes:
             raise Overloaded(
-                f"what waits for the disk is {pending:,} bytes; the limit is {self._limits.pending_bytes:,}",
+                f"what waits for the disk is {pending:,} bytes; the limit is {self._limits.pending_bytes:,}"
+                " (pending_bytes)",
                 limit="pending_bytes",
             )
 
@@ -170,6 +175,7 @@ class Methods:
 
     def _remove(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         began = self._clock.monotonic()
+        self._refuse_while_full()
         request = wire.read_remove_request(params)
         plan = self._decide(self._broker.remove, queue, ItemId(request.id), LeaseId(request.lease), self._clock.now())
         self._committer.submit(plan, partial(self._removed, caller, answer, began))
@@ -181,6 +187,7 @@ class Methods:
     def _extend(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         began = self._clock.monotonic()
         # A hundred bytes may rewrite a lease of many items: what that takes is charged to who asks for it.
+        self._refuse_while_full()
         self._refuse_too_much(caller.request_bytes, params.frame_bytes)
         request = wire.read_extend_request(params)
         plan = self._decide(self._broker.extend, queue, LeaseId(request.lease), request.span, self._clock.now())

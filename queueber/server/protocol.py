@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from queueber import wire
 from queueber.broker import Broker, Queue, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
-from queueber.limits import Limits
+from queueber.limits import DEFAULTS, Limits
 from queueber.server.acknowledged import acknowledged
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
@@ -44,6 +44,10 @@ class Outbox:
         for protocol in waiting:
             protocol.send()
 
+
+_OVER = wire.Connection(limits=DEFAULTS)
+"""What is left of every connection that was lost: whatever it is told is said to nobody."""
+_OVER.end()
 
 OVERDUE = {
     FIRST_MESSAGE: "no message came whole within",
@@ -204,6 +208,8 @@ class RpcProtocol(Protocol):
         self._server.broker.polls.resume(self)
         # Connections come and go by the thousand, each with half a message of megabytes if its peer likes.
         self._connection.end()
+        # Replies that wait for the disk have the protocol to be given to, and would keep its tables until then.
+        self._connection = _OVER
         self._intake.forget()
         self._replies.forget()
 

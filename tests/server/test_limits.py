@@ -235,7 +235,7 @@ def many_connections_of_one(peer):
 @provokes("pending_bytes", pending_bytes=10)
 def adds_of_all_faster_than_the_disk(peer):
     peer.add(b"a")
-    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "is 513 bytes", "limit is 10")
+    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "is 1,153 bytes", "limit is 10")
 
 
 @provokes("buffered_bytes", buffered_bytes=2_000)
