@@ -188,7 +188,7 @@ class Limits:
     # All connections
 
     connections: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.REFUSED, "connections")
-    """Before it counts against a newcomer, the oldest connection that has not spoken yet makes room."""
+    """Before it counts against a newcomer, one that has not spoken yet makes room, or one that is idle."""
 
     connections_per_peer: int = _peer(0, Unit.COUNT, 0, 1_000_000, Beyond.REFUSED, "connections from one address")
     """Off: whole clusters come from behind one address."""
@@ -209,7 +209,7 @@ class Limits:
     """Those end that held the most of it over the last minute, but nobody with no more than an even share."""
 
     waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "polls that wait")
-    """Each is an object and a call that is open."""
+    """Each is an object and a call that is open.  The last places are shared out, so that those who come find one."""
 
     leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Beyond.OVERLOADED, "items under lease")
     """Each costs memory until it is removed or its lease ends."""

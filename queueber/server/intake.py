@@ -56,17 +56,15 @@ class Turns:
     _spent: float = field(default=0.0, init=False)
     _scheduled: bool = field(default=False, init=False)
 
-    def carry_out(self, data: bytes, carry_out: Callable[[bytes], None]) -> float:
-        """Let *carry_out* have *data*, and reckon what that took; when it was done, in seconds."""
+    def carry_out(self, data: bytes, carry_out: Callable[[bytes], None]) -> None:
+        """Let *carry_out* have *data*, and reckon what that took."""
         began = self._seconds()
         carry_out(data)
-        ended = self._seconds()
-        self._spent += ended - began
+        self._spent += self._seconds() - began
         self._left -= len(data)
         # Not for each short read: what a new turn costs would be added to every call of a server that has little to do.
         if not self._scheduled and (self._left < TURN - SHARE or self._spent > TURN_SECONDS / 4):
             self._schedule()
-        return ended
 
     @property
     def grants(self) -> bool:
@@ -113,8 +111,6 @@ class Intake:
         self._carry_out = carry_out
         self._behind = bytearray()
         self._in_line = self._held = self._stopped = False
-        self.last = 0.0
-        """When something of the peer's was last carried out, by the clock of *turns*."""
 
     def __len__(self) -> int:
         """Bytes that wait to be carried out."""
@@ -123,7 +119,7 @@ class Intake:
     def received(self, data: bytes) -> None:
         """The stream's next bytes."""
         if not self._behind and not self._held and self._turns.grants:
-            self.last = self._turns.carry_out(data, self._carry_out)
+            self._turns.carry_out(data, self._carry_out)
             return
         # TLS gives what it has already decrypted to who is not reading, too.
         self._behind += data
@@ -135,7 +131,7 @@ class Intake:
         piece = b"" if self._held else bytes(memoryview(self._behind)[:share])
         if piece:
             del self._behind[: len(piece)]
-            self.last = self._turns.carry_out(piece, self._carry_out)
+            self._turns.carry_out(piece, self._carry_out)
             self._wait(again=True)
 
     def hold(self) -> None:

@@ -76,6 +76,7 @@ class RpcProtocol(Protocol):
         self._heard = self._spoken = False
         self._begun = self._held = 0
         self._acknowledged: int | None = None
+        self._last = 0.0
         self._lost = False
         self._closing = self._evicted = False
         self._paused = False
@@ -168,6 +169,12 @@ class RpcProtocol(Protocol):
         self._end("Closing the connection of {peer}: {why}", reason)
         self.cut()
 
+    def give_way(self) -> None:
+        """Somebody else needs the place more."""
+        reason = "it has been idle for longest, and there are as many connections as there may be (connections)"
+        self._end("Closing the connection of {peer}: {why}", reason)
+        self.cut()
+
     def _end(self, line: str, reason: str) -> None:
         self._connection.abort(reason)
         self._server.connections.warn(self.host, line, peer=self.transport.getPeer(), why=reason[:200])
@@ -222,6 +229,13 @@ class RpcProtocol(Protocol):
         return self._connection.stats()
 
     @property
+    def idle_since(self) -> float | None:
+        """When its peer last said or was told something; None while anything is under way."""
+        if self._closing or self._lost or self._begun or self._intake or self._replies.held:
+            return None
+        return None if self._connection.stats().unanswered else self._last
+
+    @property
     def held_bytes(self) -> int:
         """What is held for the peer: of a message that has begun, and of replies that it has not taken."""
         return self._held
@@ -268,6 +282,7 @@ class RpcProtocol(Protocol):
 
     def send(self) -> None:
         """Write what has been said, if somebody still listens."""
+        self._last = self._server.connections.seconds()
         data = self._connection.data_to_send()
         if data and not self._lost:
             self._replies.write(data)

@@ -17,6 +17,7 @@ from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.patience import LOOK_SECONDS
 from queueber.units import SpanMs
+from tests.server.conftest import Peer
 
 ROOT = wire.QUEUE_INTERFACE_ID
 PROVOKERS = {}
@@ -366,3 +367,79 @@ def test_what_a_peer_says_does_not_control_the_log(hand):
     said = []
     hand.connections._write(lambda _, **fields: said.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
     assert said == ["a??[31mb"]
+
+
+class From:
+    def __init__(self, host):
+        self.host = host
+
+
+def connect_from(hand, host):
+    """A peer of that address that has spoken."""
+    protocol = hand.factory.buildProtocol(From(host))
+    if protocol is None:
+        return None
+    transport = StringTransport()
+    protocol.makeConnection(transport)
+    peer = Peer(hand, protocol, transport)
+    peer.send()
+    return peer
+
+
+def test_a_newcomer_takes_the_place_of_whoever_is_idle_of_the_address_with_the_most(make_hand):
+    hand = make_hand(connections=5)
+    alone = connect_from(hand, "192.0.2.1")
+    crowd = [connect_from(hand, "192.0.2.2") for _ in range(4)]
+    crowd[0].poll()
+    hand.settle()
+    hand.reactor.advance(5)
+    crowd[1].add(b"a")
+    hand.settle()
+    newcomer = connect_from(hand, "192.0.2.3")
+    assert newcomer is not None
+    assert [bool(peer.aborted) for peer in (alone, *crowd)] == [False, False, False, True, False]
+    assert hand.connections.limit_hits == {"connections": 1}
+    crowd[2].protocol.connectionLost()
+    assert connect_from(hand, "192.0.2.3")
+    assert crowd[3].aborted, "the next one, without another look"
+
+
+def test_nobody_who_is_at_work_gives_way(make_hand):
+    hand = make_hand(connections=3)
+    waiting, busy, half = [connect_from(hand, "192.0.2.2") for _ in range(3)]
+    waiting.poll()
+    hand.settle()
+    half.protocol.dataReceived(b"\0\0\0")
+    hand.reactor.advance(5)
+    busy.add()
+    hand.settle()
+    assert connect_from(hand, "192.0.2.3") is None
+    assert not (waiting.aborted or busy.aborted or half.aborted)
+    hand.reactor.advance(0.125)
+    looks = []
+    hand.connections._all = type("Looked", (dict,), {"__iter__": lambda self: looks.append(1) or dict.__iter__(self)})(
+        hand.connections._all
+    )
+    assert connect_from(hand, "192.0.2.3") is None
+    assert not looks, "newcomers by the thousand do not cost a look each"
+    hand.reactor.advance(2)
+    assert connect_from(hand, "192.0.2.3") is not None
+    assert busy.aborted
+
+
+def test_an_answer_that_was_long_in_coming_is_no_idleness(make_hand):
+    """Whoever was just given an item works on it."""
+    hand = make_hand(connections=3)
+    worker, idle, other = [connect_from(hand, None) for _ in range(3)]
+    worker.poll()
+    hand.settle()
+    hand.reactor.advance(3_600)
+    idle.add()
+    hand.settle()
+    hand.reactor.advance(10)
+    other.add(b"for the worker")
+    hand.settle()
+    assert len(worker.receive()) == 2
+    hand.reactor.advance(5)
+    assert connect_from(hand, None)
+    assert (bool(worker.aborted), bool(idle.aborted)) == (False, True)
