@@ -193,6 +193,9 @@ class Limits:
     connections_per_peer: int = _peer(0, Unit.COUNT, 0, 1_000_000, Beyond.REFUSED, "connections from one address")
     """Off: whole clusters come from behind one address."""
 
+    handshakes: int = _peer(1_000, Unit.COUNT, 1, 1_000_000, Beyond.ABORT, "TLS handshakes that are not finished")
+    """Each costs 75 KiB.  It is the oldest that ends."""
+
     pending_bytes: int = _peer(
         256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "in all calls that wait for the disk"
     )

@@ -55,6 +55,7 @@ def test_the_defaults_are_the_published_ones():
         "idle_ms": "unlimited",
         "connections": "10,000",
         "connections_per_peer": "unlimited",
+        "handshakes": "1,000",
         "pending_bytes": "256 MiB",
         "buffered_bytes": "256 MiB",
         "waiting_polls": "50,000",

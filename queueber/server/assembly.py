@@ -94,12 +94,13 @@ def assemble(
     )
     dispatcher.committer = committer
     methods = Methods(broker, committer, dispatcher, clock, limits)
-    connections = Connections(limits, reactor.seconds, broker.limit_hits)
+    connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor, reactor.seconds))
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
     marks = _marking(reactor, store, pool, log)
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
+    looks = [looking(reactor, each) for each in (connections.patience, connections.handshakes)]
+    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), *looks, marks]
     make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
     reserve = Reserve(partial(_space_left, settings, store), settings.free_space_reserve, make_room)
     methods.refuse_adds = reserve.refuse

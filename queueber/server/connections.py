@@ -9,13 +9,14 @@ it: everything that a single connection cannot know.
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from heapq import nsmallest
-from typing import Protocol
+from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.logger import Logger
 
 from queueber.limits import Limits
 from queueber.server.buffers import Buffers, Holder
+from queueber.server.handshakes import CROWDED, Handshakes
 from queueber.server.patience import FIRST_MESSAGE, Awaited, Patience
 from queueber.server.throttle import Throttle
 from queueber.wire import ConnectionStats
@@ -73,7 +74,11 @@ class Connections:
     limit_hits: Counter[str]
     """How often each limit on peers was hit, by its name."""
 
+    _call_later: Callable[..., Any]
+    """The reactor's."""
+
     buffers: Buffers = field(init=False)
+    handshakes: Handshakes = field(init=False)
     patience: Patience[Connected] = field(init=False)
     _throttle: Throttle = field(init=False)
     made: int = field(default=0, init=False)
@@ -90,6 +95,7 @@ class Connections:
     def __attrs_post_init__(self) -> None:
         """Make what watches over all of them."""
         self.buffers = Buffers(self._limits.buffered_bytes, self.seconds, lambda: len(self._all))
+        self.handshakes = Handshakes(self._limits, self.seconds, self._call_later, lambda: len(self._all))
         self.patience = Patience(self.seconds, self._limits)
         self._throttle = Throttle(self.seconds)
 
@@ -141,6 +147,14 @@ class Connections:
             if connection in self._all and connection.idle_since == since:
                 return connection
         return None
+
+    def gave_up_handshake(self, peer: object, limit: str) -> None:
+        """A TLS handshake had to end."""
+        self.hit(limit)
+        most = getattr(self._limits, limit)
+        why = f"it was the oldest of {most:,}" if limit == CROWDED else f"it is not finished after {most:,} ms"
+        line = "Giving up the TLS handshake of {host}: {why} ({limit})"
+        self.warn(getattr(peer, "host", None), line, why=why, limit=limit)
 
     def _refused(self, host: str | None, limit: str, value: int) -> None:
         self.hit(limit)

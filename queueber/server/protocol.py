@@ -9,9 +9,10 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, ISSLTransport, ITransport
+from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from queueber import wire
 from queueber.broker import Broker, Queue, Waiter
@@ -57,6 +58,7 @@ OVERDUE = {
 }
 
 
+@implementer(IHandshakeListener)
 class RpcProtocol(Protocol):
     """One peer.  Decides nothing."""
 
@@ -93,6 +95,11 @@ class RpcProtocol(Protocol):
         self._replies = Replies(transport, self._replies_moved)
         self._intake = Intake(transport, self._server.turns, self._carry_out)
         self._server.connections.patience.expect(self, FIRST_MESSAGE)
+
+    def handshakeCompleted(self) -> None:
+        """The connection is secured."""
+        transport: Any = self.transport
+        transport.greeting.finished()
 
     def dataReceived(self, data: bytes) -> None:
         """Carry out what the peer asks for, now or when it is its turn."""

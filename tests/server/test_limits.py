@@ -16,6 +16,7 @@ from queueber.broker.port import PutLease
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.patience import LOOK_SECONDS
+from queueber.server.secured import Greeting
 from queueber.units import SpanMs
 from tests.server.conftest import Peer
 
@@ -231,6 +232,17 @@ def many_connections_of_one(peer):
     assert factory.buildProtocol(None) is not None
     first.connectionLost()
     assert factory.buildProtocol(Address()) is not None
+
+
+@provokes("handshakes", handshakes=1)
+def many_handshakes(peer):
+    transports = [StringTransport(), StringTransport()]
+    ended = []
+    for transport in transports:
+        greeting = Greeting(peer.hand.factory, None)
+        transport.abortConnection = lambda each=transport: ended.append(each)
+        greeting.makeConnection(transport)
+    assert ended == transports[:1], "the oldest makes room"
 
 
 @provokes("pending_bytes", pending_bytes=10)
