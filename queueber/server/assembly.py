@@ -98,9 +98,8 @@ def assemble(
     factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor, reactor.seconds))
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
-    marks = _marking(reactor, store, pool, log)
-    looks = [looking(reactor, each) for each in (connections.patience, connections.handshakes)]
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), *looks, marks]
+    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), _marking(reactor, store, pool, log)]
+    timers += [looking(reactor, each) for each in (connections.patience, connections.handshakes)]
     make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
     reserve = Reserve(partial(_space_left, settings, store), settings.free_space_reserve, make_room)
     methods.refuse_adds = reserve.refuse

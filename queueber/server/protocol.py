@@ -163,7 +163,7 @@ class RpcProtocol(Protocol):
     def _is_excused(self, limit: str) -> bool:
         """Whether it is rather us who keep the peer waiting, or it does move, only slowly."""
         if limit == PROGRESS:
-            before, self._acknowledged = self._acknowledged, acknowledged(self.transport)
+            before, self._acknowledged = self._acknowledged, acknowledged(self.transport, self._replies.given)
             return before is not None and self._acknowledged is not None and self._acknowledged > before
         return bool(self._intake) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
 
@@ -195,7 +195,7 @@ class RpcProtocol(Protocol):
         self.send()
         self._give_up_polls()
         self._server.connections.patience.forget(self)
-        self._acknowledged = acknowledged(self.transport)
+        self._acknowledged = acknowledged(self.transport, self._replies.given)
         self._server.connections.patience.expect(self, PROGRESS)
         # Before the transport is told that it ends: it must be read to see that the peer does.
         self._intake.forget()
@@ -311,7 +311,7 @@ class RpcProtocol(Protocol):
         """The peer has taken some, or is behind from now on."""
         patience, replies = self._server.connections.patience, self._replies
         if replies.full or self._closing:
-            self._acknowledged = acknowledged(self.transport)
+            self._acknowledged = acknowledged(self.transport, self._replies.given)
             patience.expect(self, PROGRESS)
         else:
             patience.content(self, PROGRESS)
