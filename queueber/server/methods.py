@@ -148,7 +148,7 @@ class Methods:
         if waiting and waiting + size > limit:
             raise Overloaded(
                 f"adds and extends of this connection that wait for the disk would be {waiting + size:,} bytes;"
-                f" the limit is {limit:,}",
+                f" the limit is {limit:,} (request_bytes)",
                 limit="request_bytes",
             )
 
@@ -189,7 +189,7 @@ class Methods:
         # A hundred bytes may rewrite a lease of many items: what that takes is charged to who asks for it.
         self._refuse_while_full()
         self._refuse_too_much(caller.request_bytes, params.frame_bytes)
-        request = wire.read_extend_request(params)
+        request = wire.read_extend_request(params, self._limits)
         plan = self._decide(self._broker.extend, queue, LeaseId(request.lease), request.span, self._clock.now())
         size = max(params.frame_bytes, plan.size)
         caller.request_bytes += size
@@ -202,7 +202,7 @@ class Methods:
 
     def _poll(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         began = self._clock.monotonic()
-        request = wire.read_poll_request(params)
+        request = wire.read_poll_request(params, self._limits)
         self._refuse_new_work()
         waiter = self._decide(
             self._broker.poll,

@@ -113,7 +113,8 @@ class Callee:
         export = self._target(call.target)
         if self.answers.unanswered > self._calls_max:
             waiting = self.answers.unanswered - 1
-            reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {self._calls_max:,}"
+            most = f"{self._calls_max:,} (outstanding_calls)"
+            reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {most}"
             self._refuse(answer, Overloaded(reason, limit="outstanding_calls"))
         elif call.target is None:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "calls are made to imports and promised answers only")

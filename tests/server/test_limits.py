@@ -14,10 +14,11 @@ from twisted.internet.testing import StringTransport
 from queueber import wire
 from queueber.broker.port import PutLease
 from queueber.errors import Kind
-from queueber.limits import PEER_LIMITS
+from queueber.limits import PEER_LIMITS, Beyond
 from queueber.server.patience import LOOK_SECONDS
 from queueber.server.secured import Greeting
 from queueber.units import SpanMs
+from queueber.wire.layout import layout
 from tests.server.conftest import Peer
 
 ROOT = wire.QUEUE_INTERFACE_ID
@@ -38,6 +39,8 @@ def refused(peer, question, kind, *words):
     peer.hand.settle()
     outcome = peer.receive()[question]
     assert outcome.kind == kind
+    if kind is Kind.OVERLOADED:
+        peer.overloaded = outcome.reason
     for word in words:
         assert word in outcome.reason
 
@@ -75,7 +78,7 @@ def a_message_read_many_times_over(peer):
     first = next(at for at, word in enumerate(words) if word & 3 == 1)
     content[first * 8 + 8 : first * 8 + 16] = (words[first] - (1 << 2)).to_bytes(8, "little")
     peer.call(wire.REMOVE, bytes(content))
-    aborted(peer, "1 times its length")
+    aborted(peer, "than 1 times its length (traversal_factor)")
 
 
 @provokes("items_per_add", items_per_add=2)
@@ -112,13 +115,19 @@ def a_poll_of_large_items(peer):
 @provokes("lease_ms", lease_ms=1000)
 def a_long_lease(peer):
     refused(peer, peer.poll(lease=1001), Kind.FAILED, "leaseValidityMs is 1,001 ms", "limit is 1,000")
+    content = layout("Queue.poll$Params").build(req={"leaseValiditySecs": 2})
+    refused(peer, peer.call(wire.POLL, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
+    content = layout("Queue.extend$Params").build(req={"lease": bytes(16), "leaseValiditySecs": 2})
+    refused(peer, peer.call(wire.EXTEND, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
 
 
 @provokes("delay_ms", delay_ms=1000)
 def a_long_delay(peer):
-    request = wire.AddRequest([wire.NewItem(b"", SpanMs(1001))])
+    request = wire.AddRequest([wire.NewItem(b"", SpanMs(1000)), wire.NewItem(b"", SpanMs(1001))])
     question = peer.call(wire.ADD, wire.write_add_request(request))
-    refused(peer, question, Kind.FAILED, "visibilityTimeoutMs is 1,001 ms", "limit is 1,000")
+    refused(peer, question, Kind.FAILED, "items[1].visibilityTimeoutMs is 1,001 ms", "limit is 1,000")
+    content = layout("Queue.add$Params").build(req={"items": [{"visibilityTimeoutSecs": 2}]})
+    refused(peer, peer.call(wire.ADD, content), Kind.FAILED, "items[0].visibilityTimeoutSecs is 2,000 ms")
 
 
 @provokes("wait_ms", wait_ms=1000)
@@ -289,6 +298,9 @@ def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, 
     peer = hand.connect()
     provoke(peer)
     assert set(hand.connections.limit_hits) == {name}
+    says = next(limit for limit in PEER_LIMITS if limit.name == name).beyond
+    if says is Beyond.OVERLOADED:
+        assert f"({name})" in peer.overloaded, "what passes is told with the name of what one may turn"
     assert hand.connections.limit_hits[name] >= 1
     assert not hand.deaths
     hand.settle()
