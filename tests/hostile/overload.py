@@ -34,6 +34,7 @@ def adds_at_line_rate(arena):
         settle(peer, ends)
     grown = arena.memory("VmHWM") - before
     assert ends["ok"]
+    assert ends["overloaded"], "what is in flight was not bounded"
     assert grown < 512
     return f"{ends['ok']:,} taken, {ends['overloaded']:,} overloaded; {grown:.0f} MiB more memory"
 

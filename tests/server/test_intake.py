@@ -332,3 +332,29 @@ def test_the_clock_of_a_server_is_the_one_that_turns():
     assert len(sender.data) == TURN
     clock.advance(0)
     assert len(sender.data) == TURN + 10
+
+
+def test_a_call_waits_for_a_few_of_each_of_many_others_and_not_for_all(hand):
+    """The whole server, and calls in place of bytes: those of others that are decided before mine."""
+    remove = wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16)))
+    crowd, each = [hand.connect() for _ in range(100)], 40
+    mine = hand.connect()
+    for peer in (*crowd, mine):
+        peer.send()
+    hand.settle()
+    for peer in crowd:
+        for _ in range(each):
+            peer.connection.call(wire.PromisedAnswer(peer._root), wire.QUEUE_INTERFACE_ID, wire.REMOVE, remove)
+        data = peer.connection.data_to_send()
+        assert len(data) <= SHARE
+        peer.protocol.dataReceived(data)
+    mine.add()
+    decided = []
+    call = hand.methods._handlers[wire.ADD]
+    hand.methods._handlers[wire.ADD] = lambda *args: decided.append(hand.methods.calls.begun["remove"]) or call(*args)
+    hand.settle()
+    assert hand.methods.calls.begun["remove"] == 100 * each
+    of_each = SHARE_LEAST * each / len(data)
+    # Those of the first turn, which nobody had to wait for; and every fourth share is somebody's second one.
+    assert decided[0] <= TURN / len(data) * each + 100 * (of_each + 1) * 4 / 3
+    assert decided[0] < 100 * each / 2

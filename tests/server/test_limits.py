@@ -219,7 +219,7 @@ def nothing_to_say(peer):
     aborted(peer, "nothing came for 1 s")
 
 
-@provokes("connections", connections=2)
+@provokes("connections", connections=3)
 def many_connections(peer):
     peer.send()
     silent = peer.hand.connect()
@@ -295,6 +295,10 @@ def many_queues(peer):
 def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, name):
     provoke, limits = PROVOKERS[name]
     hand = make_hand(**limits)
+    other = hand.connect()
+    other.send()
+    if name == "idle_ms":
+        other.poll()
     peer = hand.connect()
     provoke(peer)
     assert set(hand.connections.limit_hits) == {name}
@@ -302,8 +306,12 @@ def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, 
     if says is Beyond.OVERLOADED:
         assert f"({name})" in peer.overloaded, "what passes is told with the name of what one may turn"
     assert hand.connections.limit_hits[name] >= 1
-    assert not hand.deaths
     hand.settle()
+    question = other.add()
+    hand.settle()
+    assert wire.read_add_response(other.receive()[question]).ids == []
+    assert not (other.aborted or other.transport.disconnecting)
+    assert not hand.deaths
 
 
 def test_adds_of_nothing_and_extends_of_much_are_counted_as_what_they_cost(make_hand):
