@@ -55,7 +55,7 @@ def drained(peers, seconds):
         return total
 
 
-@attack("R15")
+@attack("R15", *limits(first_message_ms=10_000))
 def thousands_of_peers_with_a_little_each(arena):
     """Bursts that are no long reads, of calls that cost the most for their bytes."""
     peers = spoken(arena, 4_000 if arena.full else 300)
