@@ -25,8 +25,8 @@ QUEUE_NAME_BYTES_MAX = 255
 # Transforms walk from a result to a capability in it.  Ours lie one field deep.
 TRANSFORM_OPS_MAX = 16
 
-# Not an option: a server follows only pointers that its schema knows, and no
-# message of that schema is a tenth as deep.  It bounds generic readers.
+# A server follows only pointers that its schema knows, and no message of that schema is a tenth as deep.  It bounds
+# generic readers.
 POINTER_DEPTH_MAX = 64
 
 # What the RPC headers and pointers around the items of a message may take.
@@ -72,10 +72,8 @@ class PeerLimit:
     says: str
     """What is limited, to follow the figure."""
 
-    @property
-    def zero(self) -> str | None:
-        """What 0 means, where it is allowed."""
-        return "unlimited" if self.low == 0 else None
+    zero: str | None = None
+    """What 0 means, where it is allowed."""
 
     @property
     def figure(self) -> str:
@@ -83,8 +81,8 @@ class PeerLimit:
         return self.zero if self.default == 0 and self.zero else quantity(self.default, self.unit)
 
 
-def _peer(default: int, unit: Unit, low: int, high: int, beyond: Beyond, says: str) -> Any:  # noqa: ANN401
-    return field(default=default, metadata={"peer": (default, unit, low, high, beyond, says)})
+def _peer(default: int, unit: Unit, low: int, high: int, beyond: Beyond, says: str, zero: str | None = None) -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"peer": (default, unit, low, high, beyond, says, zero)})
 
 
 class UnusableLimits(ValueError):
@@ -133,8 +131,10 @@ class Limits:
     lease_ms: SpanMs = _peer(SpanMs(7 * DAY), Unit.MS, 1, SpanMs(10 * YEAR), Beyond.FAILED, "that a lease may last")
     """A lost worker's items are not lost for longer."""
 
-    delay_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 0, SpanMs(100 * YEAR), Beyond.FAILED, "of an item's delay")
-    """Sums of points and spans stay far from the ends of 64 bits.  Here 0 forbids delays."""
+    delay_ms: SpanMs = _peer(
+        SpanMs(10 * YEAR), Unit.MS, 0, SpanMs(100 * YEAR), Beyond.FAILED, "of an item's delay", "none"
+    )
+    """Sums of points and spans stay far from the ends of 64 bits."""
 
     wait_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 1, SpanMs(100 * YEAR), Beyond.CLAMPED, "that a poll may wait")
     """Which no process outlives; a poll without a time-out waits for ever all the same."""
@@ -182,21 +182,28 @@ class Limits:
     )
     """Also for a connection that is being closed."""
 
-    idle_ms: SpanMs = _peer(SpanMs(0), Unit.MS, 0, YEAR, Beyond.ABORT, "without a byte and without a call under way")
+    idle_ms: SpanMs = _peer(
+        SpanMs(0), Unit.MS, 0, YEAR, Beyond.ABORT, "without a byte and without a call under way", "unlimited"
+    )
     """Off: a worker may well have nothing to say for days, and TCP's own keepalive finds the dead."""
 
     # All connections
 
     connections: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.REFUSED, "connections")
-    """Before it counts against a newcomer, the oldest connection that has not spoken yet makes room."""
+    """Before it counts against a newcomer, one that has not spoken yet makes room, or one that is idle."""
 
-    connections_per_peer: int = _peer(0, Unit.COUNT, 0, 1_000_000, Beyond.REFUSED, "connections from one address")
+    connections_per_peer: int = _peer(
+        0, Unit.COUNT, 0, 1_000_000, Beyond.REFUSED, "connections from one address", "unlimited"
+    )
     """Off: whole clusters come from behind one address."""
 
+    handshakes: int = _peer(1_000, Unit.COUNT, 1, 1_000_000, Beyond.ABORT, "TLS handshakes that are not finished")
+    """Each costs 75 KiB.  It is the oldest that ends."""
+
     pending_bytes: int = _peer(
-        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "in all adds that wait for the disk, 512 more an item"
+        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "in all calls that wait for the disk"
     )
-    """What a disk that stands still may cost: contents, and what an item costs beside them."""
+    """What a disk that stands still may cost: contents, rows of 512 bytes, and 640 a call, be there rows or not."""
 
     buffered_bytes: int = _peer(
         256 * MIB,
@@ -206,10 +213,10 @@ class Limits:
         Beyond.ABORT,
         "of messages begun and replies not taken, in all",
     )
-    """The connection that holds most of it is the one that ends."""
+    """Those end that held the most of it over the last minute, but nobody with no more than an even share."""
 
     waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "polls that wait")
-    """Each is an object and a call that is open."""
+    """Each is an object and a call that is open.  The last places are shared out, so that those who come find one."""
 
     leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Beyond.OVERLOADED, "items under lease")
     """Each costs memory until it is removed or its lease ends."""
@@ -298,6 +305,50 @@ class Limits:
 
 PEER_LIMITS = tuple(PeerLimit(each.name, *each.metadata["peer"]) for each in fields(Limits) if "peer" in each.metadata)
 """All limits on peers, in the order of their table."""
+
+
+@frozen
+class FixedLimit:
+    """A limit on peers that is none of `Limits`: a row of the same table."""
+
+    name: str
+    figure: str
+    says: str
+    beyond: Beyond
+    why: str
+    """Why it is where it is."""
+
+
+FIXED_LIMITS = (
+    FixedLimit(
+        "free_space_reserve",
+        "1 GiB, or 1/10 of a smaller disk",
+        "free on the disk",
+        Beyond.OVERLOADED,
+        "the option --free-space-reserve: it is about the disk and not about peers, who meet it all the same",
+    ),
+    FixedLimit(
+        "pointer_depth",
+        f"{POINTER_DEPTH_MAX}",
+        "pointers below each other in a message",
+        Beyond.ABORT,
+        "no option: only pointers that the schema knows are followed, and none of its messages is a tenth as deep",
+    ),
+    FixedLimit(
+        "queue_name_bytes",
+        f"{QUEUE_NAME_BYTES_MAX}",
+        "bytes of UTF-8 in a queue's name, and at least 1",
+        Beyond.FAILED,
+        "no option: names are part of keys on the disk",
+    ),
+    FixedLimit(
+        "transform_ops",
+        f"{TRANSFORM_OPS_MAX}",
+        "steps of a transform",
+        Beyond.FAILED,
+        "no option: what Queueber returns has capabilities one step deep",
+    ),
+)
 
 DEFAULTS = Limits()
 DEFAULTS.check()

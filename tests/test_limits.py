@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, UnusableLimits
+from queueber.limits import DEFAULTS, FIXED_LIMITS, PEER_LIMITS, Limits, UnusableLimits
 from queueber.server.options import Options
+from queueber.server.reserve import RESERVE_BYTES
 from queueber.units import Unit, parse, quantity
 
 PROTOCOL = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
@@ -26,7 +27,21 @@ def settings_of(*arguments):
 def test_the_table_in_the_docs_is_the_code_s():
     section = PROTOCOL[PROTOCOL.index("## Limits") : PROTOCOL.index("## How it grows")]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
-    assert rows == [(limit.name, limit.figure, limit.says, limit.beyond) for limit in PEER_LIMITS]
+    assert rows == [(limit.name, limit.figure, limit.says, limit.beyond) for limit in (*PEER_LIMITS, *FIXED_LIMITS)]
+
+
+def test_what_is_no_option_of_the_limits_says_where_it_is_to_be_had():
+    assert quantity(RESERVE_BYTES, Unit.BYTES) in FIXED_LIMITS[0].figure
+    for limit in FIXED_LIMITS:
+        assert "--free-space-reserve" in limit.why or limit.why.startswith("no option: ")
+        assert limit.name not in {each.name for each in PEER_LIMITS}
+
+
+def test_zero_means_what_the_limit_says_it_means():
+    """A delay of at most 0 is no delay, and not any delay."""
+    meanings = {limit.name: limit.zero for limit in PEER_LIMITS if limit.low == 0}
+    assert meanings == {"delay_ms": "none", "idle_ms": "unlimited", "connections_per_peer": "unlimited"}
+    assert all(limit.zero is None for limit in PEER_LIMITS if limit.low)
 
 
 def test_the_defaults_are_the_published_ones():
@@ -55,6 +70,7 @@ def test_the_defaults_are_the_published_ones():
         "idle_ms": "unlimited",
         "connections": "10,000",
         "connections_per_peer": "unlimited",
+        "handshakes": "1,000",
         "pending_bytes": "256 MiB",
         "buffered_bytes": "256 MiB",
         "waiting_polls": "50,000",

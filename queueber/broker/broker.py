@@ -241,7 +241,7 @@ class Broker:
         validate_lease_span(self._limits, span)
         until = None if wait is None else WallMs(now + self._clamped("wait_ms", wait))
         waiter = Waiter(queue, max(1, self._clamped("poll_items", wanted)), span, until, peer)
-        self.polls.park(waiter)
+        self.polls.park(waiter, passing=wait == 0)
         if wait == 0:
             self.polls.tick(now)
         return waiter

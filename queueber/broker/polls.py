@@ -72,6 +72,7 @@ class Polls:
         # Queues with ready items and polls, for which there was no room among the leases.
         self._starved: dict[Queue, None] = {}
         self._aside: dict[Hashable, list[Waiter]] = {}
+        self._of_peer: Counter[Hashable] = Counter()
         self.waiting = 0
         """Polls in the state WAITING."""
 
@@ -84,29 +85,48 @@ class Polls:
     def _leases_full(self) -> bool:
         return self._leases.items >= self._limits.leased_items
 
-    def park(self, waiter: Waiter) -> None:
+    def park(self, waiter: Waiter, *, passing: bool = False) -> None:
         """
-        Let *waiter* join its queue's line.  One without a deadline waits for ever.
+        Let *waiter* join its queue's line.  One without a deadline waits for ever; a *passing* one not at all.
 
         Raises:
-            Overloaded: too many polls wait already, or too many items are leased.
+            Overloaded: too many polls wait already, of this peer or of all, or too many items are leased.
         """
-        if self.waiting >= self._limits.waiting_polls:
-            raise Overloaded(
-                f"waiting polls: {self.waiting:,} wait already; the limit is {self._limits.waiting_polls:,}",
-                limit="waiting_polls",
-            )
+        if 2 * self.waiting >= self._limits.waiting_polls:
+            self._refuse_crowds(waiter.peer, passing=passing)
         if self._leases_full:
             raise self._too_many_leases()
         waiter.queue.line.join(waiter)
         self.waiting += 1
+        self._of_peer[waiter.peer] += 1
         if waiter.until is not None:
             self._timeouts.set(waiter, waiter.until)
         self.stir(waiter.queue)
 
+    def _refuse_crowds(self, peer: Hashable, *, passing: bool) -> None:
+        """
+        Half of all places have gone: a peer may have half as many as are left, so that those who come find one.
+
+        A poll that passes by takes no place.  While the disk stands still even those wait, so they are bounded too.
+        """
+        limit = self._limits.waiting_polls
+        if self.waiting >= (2 * limit if passing else limit):
+            raise Overloaded(
+                f"waiting polls: {self.waiting:,} wait already; the limit is {limit:,} (waiting_polls)",
+                limit="waiting_polls",
+            )
+        share = max(1, (limit - self.waiting) // 2)
+        if not passing and self._of_peer[peer] >= share:
+            raise Overloaded(
+                f"waiting polls: {self.waiting:,} of {limit:,} wait (waiting_polls), {self._of_peer[peer]:,} of them of"
+                f" this connection; with so few places left it may have {share:,}",
+                limit="waiting_polls",
+            )
+
     def _too_many_leases(self) -> Overloaded:
         return Overloaded(
-            f"leased items: there are {self._leases.items:,}; the limit is {self._limits.leased_items:,}",
+            f"leased items: there are {self._leases.items:,}; the limit is {self._limits.leased_items:,}"
+            " (leased_items)",
             limit="leased_items",
         )
 
@@ -118,7 +138,11 @@ class Polls:
 
     def _unpark(self, waiter: Waiter) -> None:
         self.waiting -= 1
+        self._of_peer[waiter.peer] -= 1
+        if not self._of_peer[waiter.peer]:
+            del self._of_peer[waiter.peer]
         waiter.queue.line.leave(waiter)
+        waiter.queue.line.lapsed.pop(waiter, None)
         self._timeouts.discard(waiter)
         if aside := self._aside.get(waiter.peer):
             aside[:] = [other for other in aside if other is not waiter]
@@ -141,7 +165,7 @@ class Polls:
     def tick(self, now: WallMs) -> None:
         """Stir the queues for which the time has come."""
         while (waiter := self._timeouts.pop_due(now)) is not None:
-            waiter.queue.line.lapsed.append(waiter)
+            waiter.queue.line.lapsed[waiter] = None
             self.stir(waiter.queue)
         while (queue := self._wakes.pop_due(now)) is not None:
             self.stir(queue)
@@ -257,9 +281,7 @@ class Polls:
 
     def _answer_lapsed(self, queue: Queue, now: WallMs) -> list[Delivery]:
         """End the polls that will not wait longer, if it is certain that there is nothing for them."""
-        lapsed = [waiter for waiter in queue.line.lapsed if waiter.state is PollState.WAITING]
-        queue.line.lapsed = lapsed
-        if not lapsed:
+        if not queue.line.lapsed:
             return []
         error = None
         if queue.window.head(now) is not None:
@@ -269,7 +291,7 @@ class Polls:
             error = self._too_many_leases()
         elif not queue.window.covers(now):
             return []
-        queue.line.lapsed = []
+        lapsed = list(queue.line.lapsed)
         for waiter in lapsed:
             self._claimed(waiter)
         return [Delivery(waiter, error=error) for waiter in lapsed]
@@ -296,7 +318,6 @@ class Polls:
         aside = [waiter for waiters in self._aside.values() for waiter in waiters if waiter.queue is queue]
         # One that has lapsed is still in line or set aside.
         waiters = [*aside, *queue.line]
-        queue.line.lapsed = []
         for waiter in waiters:
             self._claimed(waiter)
         return [Delivery(waiter, error=error) for waiter in waiters]
@@ -309,3 +330,6 @@ class Polls:
         aside = [waiter for waiters in self._aside.values() for waiter in waiters]
         assert all(waiter.state is PollState.WAITING for waiter in [*in_line, *aside])
         assert len({*in_line, *aside}) == len(in_line) + len(aside) == self.waiting
+        assert self._of_peer == Counter(waiter.peer for waiter in [*in_line, *aside])
+        lapsed = {waiter for queue in self._queues for waiter in queue.line.lapsed}
+        assert lapsed <= {*in_line, *aside}

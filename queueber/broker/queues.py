@@ -88,7 +88,7 @@ class Queues:
         """
         if queue.number is None and len(self._durable) >= self._limits.queues:
             raise Overloaded(
-                f"queues: {len(self._durable):,} exist; the limit is {self._limits.queues:,}", limit="queues"
+                f"queues: {len(self._durable):,} exist; the limit is {self._limits.queues:,} (queues)", limit="queues"
             )
 
     def make_durable(self, queue: Queue) -> QueueNumber:

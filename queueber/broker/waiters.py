@@ -97,8 +97,8 @@ class Line:
 
     _waiting: OrderedDict[Waiter, None] = field(factory=OrderedDict, init=False)
 
-    lapsed: list[Waiter] = field(factory=list, init=False)
-    """Those that will not wait any longer: to be served at the next claim or answered with nothing."""
+    lapsed: dict[Waiter, None] = field(factory=dict, init=False)
+    """Those that will not wait any longer: to be served at the next claim or answered with nothing.  In that order."""
 
     def __len__(self) -> int:
         return len(self._waiting)

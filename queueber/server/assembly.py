@@ -94,12 +94,12 @@ def assemble(
     )
     dispatcher.committer = committer
     methods = Methods(broker, committer, dispatcher, clock, limits)
-    connections = Connections(limits, reactor.seconds, broker.limit_hits)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor))
+    connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
+    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor, reactor.seconds))
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
-    marks = _marking(reactor, store, pool, log)
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
+    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), _marking(reactor, store, pool, log)]
+    timers += [looking(reactor, each) for each in (connections.patience, connections.handshakes)]
     make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
     reserve = Reserve(partial(_space_left, settings, store), settings.free_space_reserve, make_room)
     methods.refuse_adds = reserve.refuse

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from queueber.errors import QueueberError
+from queueber.server.connections import Connections
 
 WARN_BEFORE = timedelta(days=21)
 
@@ -75,12 +76,11 @@ class Certificates:
 
         return Connection(self._context, None)
 
-    def secure(self, factory: IProtocolFactory) -> IProtocolFactory:
-        """*factory* behind TLS."""
-        from twisted.protocols.tls import TLSMemoryBIOFactory  # noqa: PLC0415
+    def secure(self, factory: IProtocolFactory, connections: Connections) -> IProtocolFactory:
+        """*factory*, whose connections are counted among *connections*, behind TLS."""
+        from queueber.server.secured import Greetings  # noqa: PLC0415
 
-        secured: IProtocolFactory = TLSMemoryBIOFactory(self, False, factory)
-        return secured
+        return Greetings(self, factory, connections)
 
 
 def _read(path: Path) -> bytes:

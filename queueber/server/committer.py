@@ -31,6 +31,9 @@ from queueber.server.pool import StoragePool
 
 T = TypeVar("T")
 
+PLAN_BYTES = 640
+"""What a plan that waits costs beside its rows, be there any or not: itself, its reply, and whom to give it to."""
+
 # How long a stalled write waits before it is tried again.
 STALL_SECONDS = 0.05
 
@@ -57,13 +60,13 @@ class Committer:
     _window_seconds: float = 0.0
 
     _pending: deque[tuple[Plan[Any], Callable[[Any], None], int]] = field(factory=deque, init=False)
-    """With what it is counted for."""
+    """With what is counted for its rows."""
 
     _extended: set[LeaseId] = field(factory=set, init=False)
     """The leases whose records the pending plans will write, however often they are extended."""
 
     pending_bytes: int = field(default=0, init=False)
-    """What the plans that wait for the disk take: contents, and the rows beside them."""
+    """What the plans that wait for the disk take: contents, the rows beside them, and the plans themselves."""
 
     _flying: list[tuple[Plan[Any], Callable[[Any], None]]] | None = field(default=None, init=False)
     _cut_wanted: bool = field(default=False, init=False)
@@ -89,7 +92,7 @@ class Committer:
             self._extended.add(write.id)
             size += plan.size
         self._pending.append((plan, speak, size))
-        self.pending_bytes += size
+        self.pending_bytes += size + PLAN_BYTES
         self.wake()
 
     def wake(self) -> None:
@@ -121,9 +124,10 @@ class Committer:
         while self._pending and rows < self._limits.commit_rows and size < self._limits.commit_bytes:
             plan, speak, counted = self._pending.popleft()
             batch.append((plan, speak))
-            rows += len(plan.writes)
+            # One that writes nothing has to be spoken, too.
+            rows += len(plan.writes) or 1
             size += counted
-        self.pending_bytes -= size
+        self.pending_bytes -= size + PLAN_BYTES * len(batch)
         self._extended.clear()
         return batch
 

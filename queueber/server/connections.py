@@ -6,18 +6,29 @@ for them, how often a limit was hit, and what may be written to the log about
 it: everything that a single connection cannot know.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from heapq import nsmallest
+from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.logger import Logger
 
 from queueber.limits import Limits
 from queueber.server.buffers import Buffers, Holder
+from queueber.server.handshakes import CROWDED, Handshakes
 from queueber.server.patience import FIRST_MESSAGE, Awaited, Patience
 from queueber.server.throttle import Throttle
 from queueber.wire import ConnectionStats
+
+IDLE_SECONDS = 1.0
+"""Whoever has been silent for less is at work."""
+
+LOOK_SECONDS = 0.25
+"""Between two looks at all connections for those that could give way; a newcomer must not cost one."""
+
+GIVING_WAY = 100
+"""Of those as many as one look remembers."""
 
 
 class Connected(Awaited, Holder, Protocol):
@@ -28,6 +39,10 @@ class Connected(Awaited, Holder, Protocol):
 
     request_bytes: int
     """Length of its adds that wait for the disk."""
+
+    @property
+    def idle_since(self) -> float | None:
+        """When its peer last said or was told something; None while anything is under way."""
 
     @property
     def held_bytes(self) -> int:
@@ -43,6 +58,9 @@ class Connected(Awaited, Holder, Protocol):
     def close(self) -> None:
         """Send what was said, and end it."""
 
+    def give_way(self) -> None:
+        """End it for somebody who needs the place more."""
+
     def cut(self) -> None:
         """End it at once, whatever its peer has not taken."""
 
@@ -52,25 +70,34 @@ class Connections:
     """The connections there are."""
 
     _limits: Limits
-    _seconds: Callable[[], float]
+    seconds: Callable[[], float]
     limit_hits: Counter[str]
     """How often each limit on peers was hit, by its name."""
 
+    _call_later: Callable[..., Any]
+    """The reactor's."""
+
     buffers: Buffers = field(init=False)
+    handshakes: Handshakes = field(init=False)
     patience: Patience[Connected] = field(init=False)
     _throttle: Throttle = field(init=False)
     made: int = field(default=0, init=False)
     """Connections that were let in, since the start."""
 
     _all: dict[Connected, None] = field(factory=dict, init=False)
-    _from_host: Counter[str] = field(factory=Counter, init=False)
+    _from_host: Counter[str | None] = field(factory=Counter, init=False)
+    _idle: deque[tuple[Connected, float]] = field(factory=deque, init=False)
+    """Those that may give way, longest idle first, as of the last look."""
+
+    _looked: float | None = field(default=None, init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Make what watches over all of them."""
-        self.buffers = Buffers(self._limits.buffered_bytes, self._seconds)
-        self.patience = Patience(self._seconds, self._limits)
-        self._throttle = Throttle(self._seconds)
+        self.buffers = Buffers(self._limits.buffered_bytes, self.seconds, lambda: len(self._all))
+        self.handshakes = Handshakes(self._limits, self.seconds, self._call_later, lambda: len(self._all))
+        self.patience = Patience(self.seconds, self._limits)
+        self._throttle = Throttle(self.seconds)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -79,7 +106,7 @@ class Connections:
         return iter(list(self._all))
 
     def admits(self, host: str | None) -> bool:
-        """Whether one more may come, from *host*.  One that has not spoken yet makes room for it."""
+        """Whether one more may come, from *host*.  One that has not spoken yet makes room, or one that is idle."""
         each = self._limits.connections_per_peer
         if each and host is not None and self._from_host[host] >= each:
             self._refused(host, "connections_per_peer", each)
@@ -87,14 +114,47 @@ class Connections:
         if len(self._all) < self._limits.connections:
             return True
         silent = self.patience.oldest(FIRST_MESSAGE)
-        if silent is None:
+        if silent is not None:
+            # Whoever connects and says nothing must not keep others out.
+            self.hit("connections")
+            self.patience.forget(silent)
+            silent.cut()
+            return True
+        idle = self._longest_idle()
+        if idle is None:
             self._refused(host, "connections", self._limits.connections)
             return False
-        # Whoever connects and says nothing must not keep others out.
         self.hit("connections")
-        self.patience.forget(silent)
-        silent.cut()
+        idle.give_way()
         return True
+
+    def _longest_idle(self) -> Connected | None:
+        """Of the address with the most connections the one that has had nothing to say for longest."""
+        now = self.seconds()
+        if not self._idle and (self._looked is None or now - self._looked >= LOOK_SECONDS):
+            self._looked = now
+            ((most, _),) = self._from_host.most_common(1)
+            idle = [
+                (connection, since)
+                for connection in self._all
+                if connection.host == most
+                and (since := connection.idle_since) is not None
+                and now - since >= IDLE_SECONDS
+            ]
+            self._idle.extend(nsmallest(GIVING_WAY, idle, key=lambda each: each[1]))
+        while self._idle:
+            connection, since = self._idle.popleft()
+            if connection in self._all and connection.idle_since == since:
+                return connection
+        return None
+
+    def gave_up_handshake(self, peer: object, limit: str) -> None:
+        """A TLS handshake had to end."""
+        self.hit(limit)
+        most = getattr(self._limits, limit)
+        why = f"it was the oldest of {most:,}" if limit == CROWDED else f"it is not finished after {most:,} ms"
+        line = "Giving up the TLS handshake of {host}: {why} ({limit})"
+        self.warn(getattr(peer, "host", None), line, why=why, limit=limit)
 
     def _refused(self, host: str | None, limit: str, value: int) -> None:
         self.hit(limit)
@@ -124,8 +184,7 @@ class Connections:
         """It has been made."""
         self.made += 1
         self._all[connection] = None
-        if connection.host is not None:
-            self._from_host[connection.host] += 1
+        self._from_host[connection.host] += 1
 
     def left(self, connection: Connected) -> None:
         """It has ended: it is forgotten."""
@@ -133,7 +192,6 @@ class Connections:
         self.patience.forget(connection)
         self.buffers.hold(connection, 0)
         host = connection.host
-        if host is not None:
-            self._from_host[host] -= 1
-            if not self._from_host[host]:
-                del self._from_host[host]
+        self._from_host[host] -= 1
+        if not self._from_host[host]:
+            del self._from_host[host]

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from queueber.errors import QueueberError
+from queueber.server.proxied import PREFIX, endpoint_of
 
 # What the kernel may hold of connections that were made and not accepted yet.
 BACKLOG = 4096
@@ -29,9 +29,6 @@ _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 # Endpoints that other machines cannot reach, or not in plaintext.  Of any
 # other kind nothing is known, so it counts as exposed.
 _PRIVATE = ("unix", "ssl", "tls", "stdio")
-
-# Wraps another endpoint, whose string follows.
-_PROXY = "haproxy:"
 
 
 @frozen
@@ -64,9 +61,9 @@ def parse_listen(text: str) -> Listen:
     kind = _KIND.match(text)
     if kind is None:
         raise ValueError(f"{text!r} is neither an endpoint string nor HOST:PORT nor [v6]:PORT")
-    if text.startswith(_PROXY):
-        inner = parse_listen(text.removeprefix(_PROXY))
-        return Listen(text, _PROXY + inner.endpoint, exposed=inner.exposed)
+    if text.startswith(PREFIX):
+        inner = parse_listen(text.removeprefix(PREFIX))
+        return Listen(text, PREFIX + inner.endpoint, exposed=inner.exposed)
     if kind["kind"] not in _PLAIN_TCP:
         if kind["kind"] == "unix" and not re.search(r":mode=", text):
             # Left to Twisted it would be everybody's.
@@ -120,7 +117,7 @@ async def start_listening(
     Raises:
         ListenFailed: the address is taken, is not this machine's, or is not allowed.
     """
-    endpoint = serverFromString(reactor, listen.endpoint)
+    endpoint = endpoint_of(reactor, listen.endpoint)
     try:
         _clear_leftover(listen.endpoint)
         port: IListeningPort = await endpoint.listen(factory)

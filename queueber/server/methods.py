@@ -222,7 +222,7 @@ class Methods:
         if waiting and waiting + size > limit:
             raise Overloaded(
                 f"adds and extends of this connection that wait for the disk would be {waiting + size:,} bytes;"
-                f" the limit is {limit:,}",
+                f" the limit is {limit:,} (request_bytes)",
                 limit="request_bytes",
             )
 
@@ -230,10 +230,15 @@ class Methods:
         self.refuse_adds(size)
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
+        self._refuse_while_full()
+
+    def _refuse_while_full(self) -> None:
+        # What writes nothing, too: it may not be answered before what it was decided upon is on disk.
         pending = self._committer.pending_bytes
         if pending > self._limits.pending_bytes:
             raise Overloaded(
-                f"what waits for the disk is {pending:,} bytes; the limit is {self._limits.pending_bytes:,}",
+                f"what waits for the disk is {pending:,} bytes; the limit is {self._limits.pending_bytes:,}"
+                " (pending_bytes)",
                 limit="pending_bytes",
             )
 
@@ -244,6 +249,7 @@ class Methods:
 
     def _remove(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         began = self._clock.monotonic()
+        self._refuse_while_full()
         request = wire.read_remove_request(params)
         plan = self._decide(self._broker.remove, queue, ItemId(request.id), LeaseId(request.lease), self._clock.now())
         self._committer.submit(plan, partial(self._removed, caller, answer, began))
@@ -256,6 +262,7 @@ class Methods:
         self, caller: Caller, called: wire.CalledAlike, queue: Queue, pairs: list[tuple[ItemId, LeaseId]]
     ) -> None:
         began = self._clock.monotonic()
+        self._refuse_while_full()
         plan = self._decide(self._broker.remove_each, queue, pairs, self._clock.now())
         self._committer.submit(plan, partial(self._removed_each, caller, called.answers, began))
 
@@ -266,8 +273,9 @@ class Methods:
     def _extend(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         began = self._clock.monotonic()
         # A hundred bytes may rewrite a lease of many items: what that takes is charged to who asks for it.
+        self._refuse_while_full()
         self._refuse_too_much(caller.request_bytes, params.frame_bytes)
-        request = wire.read_extend_request(params)
+        request = wire.read_extend_request(params, self._limits)
         plan = self._decide(self._broker.extend, queue, LeaseId(request.lease), request.span, self._clock.now())
         size = max(params.frame_bytes, plan.size)
         caller.request_bytes += size
@@ -280,7 +288,7 @@ class Methods:
 
     def _poll(self, caller: Caller, answer: wire.AnswerId, queue: Queue, params: wire.Params) -> None:
         began = self._clock.monotonic()
-        request = wire.read_poll_request(params)
+        request = wire.read_poll_request(params, self._limits)
         self._refuse_new_work()
         waiter = self._decide(
             self._broker.poll,

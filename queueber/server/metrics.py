@@ -33,6 +33,7 @@ from queueber.server.histogram import Histogram
 from queueber.server.inside import Disk, Inside
 from queueber.server.load import ALL
 from queueber.server.survey import Survey
+from queueber.server.sweeper import ATTEMPTS
 from queueber.store.properties import LEVELS
 from queueber.units import MS_PER_SECOND
 
@@ -150,6 +151,12 @@ def _queues(survey: Survey, inside: Inside) -> Iterator[Metric]:
     yield _count("queueber_leases_expired", "Leases that ran out with items under them", inside.sweeper.ended)
     says = "How often items could not be read, and were passed over or left for later"
     yield _count("queueber_unreadable", says, inside.dispatcher.unreadable + inside.sweeper.unreadable)
+    yield _counts(
+        "queueber_redeliveries",
+        "Items put back because their lease ran out, by how often they had been handed out: at least so many times",
+        "attempts",
+        {str(step): inside.sweeper.redelivered[step] for step in ATTEMPTS},
+    )
     yield _gauge("queueber_waiting_polls", "Polls that wait", inside.broker.polls.waiting)
     yield _gauge("queueber_window_bytes", "In memory for the heads of all queues", inside.broker.queues.window_bytes)
     yield _gauge("queueber_survey_seconds", "What looking at all queues cost the reactor the last time", survey.seconds)

@@ -6,7 +6,7 @@ for first is out of time first: each look costs as much as it ends.
 """
 
 from collections.abc import Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field
 from twisted.application.internet import TimerService
@@ -76,8 +76,15 @@ class Patience(Generic[T]):
                 peer.overdue(limit)
 
 
-def looking(reactor: object, patience: Patience[Any]) -> TimerService:
-    """The service that looks for the overdue."""
-    service = TimerService(LOOK_SECONDS, patience.look)
+class Looking(Protocol):
+    """Somebody who has to look at times."""
+
+    def look(self) -> None:
+        """Look for the overdue."""
+
+
+def looking(reactor: object, whoever: Looking) -> TimerService:
+    """The service that lets *whoever* look."""
+    service = TimerService(LOOK_SECONDS, whoever.look)
     service.clock = reactor
     return service

@@ -10,14 +10,15 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, ISSLTransport, ITransport
+from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from queueber import wire
 from queueber.broker import Broker, Queue, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
-from queueber.limits import Limits
+from queueber.limits import DEFAULTS, Limits
 from queueber.server.acknowledged import acknowledged
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
@@ -46,6 +47,10 @@ class Outbox:
             protocol.send()
 
 
+_OVER = wire.Connection(limits=DEFAULTS)
+"""What is left of every connection that was lost: whatever it is told is said to nobody."""
+_OVER.end()
+
 OVERDUE = {
     FIRST_MESSAGE: "no message came whole within",
     WHOLE_MESSAGE: "a message has begun, and nothing more of it came for",
@@ -54,6 +59,7 @@ OVERDUE = {
 }
 
 
+@implementer(IHandshakeListener)
 class RpcProtocol(Protocol):
     """One peer.  Decides nothing."""
 
@@ -73,8 +79,9 @@ class RpcProtocol(Protocol):
         self._heard = self._spoken = False
         self._begun = self._held = 0
         self._acknowledged: int | None = None
+        self._last = 0.0
         self._lost = False
-        self._closing = False
+        self._closing = self._evicted = False
         self._paused = False
         self.request_bytes = 0
         """Length of the adds that wait for the disk."""
@@ -89,6 +96,11 @@ class RpcProtocol(Protocol):
         self._replies = Replies(transport, self._replies_moved)
         self._intake = Intake(transport, self._server.turns, self._carry_out)
         self._server.connections.patience.expect(self, FIRST_MESSAGE)
+
+    def handshakeCompleted(self) -> None:
+        """The connection is secured."""
+        transport: Any = self.transport
+        transport.greeting.finished()
 
     def dataReceived(self, data: bytes) -> None:
         """Carry out what the peer asks for, now or when it is its turn."""
@@ -154,15 +166,23 @@ class RpcProtocol(Protocol):
     def _is_excused(self, limit: str) -> bool:
         """Whether it is rather us who keep the peer waiting, or it does move, only slowly."""
         if limit == PROGRESS:
-            before, self._acknowledged = self._acknowledged, acknowledged(self.transport)
+            before, self._acknowledged = self._acknowledged, acknowledged(self.transport, self._replies.given)
             return before is not None and self._acknowledged is not None and self._acknowledged > before
         return bool(self._intake) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
 
     def evict(self) -> None:
-        """Make room: all connections together hold too much, and this one the most."""
+        """Make room: all connections together hold too much, and this one more than its share."""
+        self._evicted = True
         self._server.connections.hit("buffered_bytes")
         limit = self._server.limits.buffered_bytes
-        self._end("Closing the connection of {peer}: {why}", f"all connections hold {limit:,} bytes, this one the most")
+        reason = f"all connections hold more than {limit:,} bytes (buffered_bytes), this one {self._held:,} of them"
+        self._end("Closing the connection of {peer}: {why}", reason)
+        self.cut()
+
+    def give_way(self) -> None:
+        """Somebody else needs the place more."""
+        reason = "it has been idle for longest, and there are as many connections as there may be (connections)"
+        self._end("Closing the connection of {peer}: {why}", reason)
         self.cut()
 
     def _end(self, line: str, reason: str) -> None:
@@ -178,7 +198,7 @@ class RpcProtocol(Protocol):
         self.send()
         self._give_up_polls()
         self._server.connections.patience.forget(self)
-        self._acknowledged = acknowledged(self.transport)
+        self._acknowledged = acknowledged(self.transport, self._replies.given)
         self._server.connections.patience.expect(self, PROGRESS)
         # Before the transport is told that it ends: it must be read to see that the peer does.
         self._intake.forget()
@@ -205,6 +225,8 @@ class RpcProtocol(Protocol):
         self._server.broker.polls.resume(self)
         # Connections come and go by the thousand, each with half a message of megabytes if its peer likes.
         self._connection.end()
+        # Replies that wait for the disk have the protocol to be given to, and would keep its tables until then.
+        self._connection = _OVER
         self._intake.forget()
         self._replies.forget()
 
@@ -215,6 +237,13 @@ class RpcProtocol(Protocol):
     def usage(self) -> wire.ConnectionStats:
         """What the peer's calls take up at the moment."""
         return self._connection.stats()
+
+    @property
+    def idle_since(self) -> float | None:
+        """When its peer last said or was told something; None while anything is under way."""
+        if self._closing or self._lost or self._begun or self._intake or self._replies.held:
+            return None
+        return None if self._connection.stats().unanswered else self._last
 
     @property
     def held_bytes(self) -> int:
@@ -272,6 +301,7 @@ class RpcProtocol(Protocol):
 
     def send(self) -> None:
         """Write what has been said, if somebody still listens."""
+        self._last = self._server.connections.seconds()
         data = self._connection.data_to_send()
         if data and not self._lost:
             self._replies.write(data)
@@ -282,10 +312,10 @@ class RpcProtocol(Protocol):
 
     def _account(self) -> None:
         """Tell what is held for the peer."""
-        held = len(self._intake) + self._begun + self._replies.held + self._connection.tables_bytes
-        if held != self._held:
-            self._held = held
-            self._server.connections.buffers.hold(self, held)
+        moving, kept = len(self._intake) + self._begun + self._replies.held, self._connection.tables_bytes
+        if moving + kept != self._held and not self._evicted:
+            self._held = moving + kept
+            self._server.connections.buffers.hold(self, moving, kept)
 
     # Back-pressure
 
@@ -293,7 +323,7 @@ class RpcProtocol(Protocol):
         """The peer has taken some, or is behind from now on."""
         patience, replies = self._server.connections.patience, self._replies
         if replies.full or self._closing:
-            self._acknowledged = acknowledged(self.transport)
+            self._acknowledged = acknowledged(self.transport, self._replies.given)
             patience.expect(self, PROGRESS)
         else:
             patience.content(self, PROGRESS)

@@ -29,6 +29,9 @@ class Replies:
         self.unsent = 0
         """Bytes that wait here; those that the transport holds, a hundred kilobytes or so, are not among them."""
 
+        self.given = 0
+        """Bytes that the transport was given, in all."""
+
         self.full = False
         """The peer is behind: the transport takes no more for now."""
 
@@ -43,6 +46,7 @@ class Replies:
     def write(self, data: bytes) -> None:
         """Send *data* as soon as the peer takes it."""
         if not self.full and len(data) <= CHUNK:
+            self.given += len(data)
             self._transport.write(data)
             if self._writes_at_once and not self._ending and self._transport.connected:
                 # Now, and not after one more round of the reactor's, which costs as much as carrying out a call.  What
@@ -61,6 +65,7 @@ class Replies:
             else:
                 self._waiting[0] = self._waiting[0][CHUNK:]
             self.unsent -= len(piece)
+            self.given += len(piece)
             self._transport.write(bytes(piece))
         if self._ending and not self._waiting:
             self._transport.unregisterProducer()

@@ -214,7 +214,7 @@ class QueueberService(Service):
     async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
         wanted: list[tuple[str, Listen, IProtocolFactory]] = [("listen", each, up.factory) for each in settings.listen]
         if certificates is not None:
-            secured = certificates.secure(up.factory)
+            secured = certificates.secure(up.factory, up.factory.connections)
             wanted += [("listen-tls", each, secured) for each in settings.listen_tls]
         for option, listen, factory in wanted:
             port = await start_listening(self._reactor, listen, factory, option)

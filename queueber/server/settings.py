@@ -83,7 +83,7 @@ def _limit(limit: PeerLimit) -> Option:
         default=limit.default,
         shown="off" if limit.default == 0 else limit.figure,
         says=f"Limit: {limit.says}. Beyond it: {limit.beyond}",
-        accepts=f"{unit[limit.unit]}: {low} to {high}",
+        accepts=f"{unit[limit.unit]}: {low} to {high}" + (f", where 0 is {limit.zero}" if limit.zero else ""),
         unit=None if limit.unit is Unit.COUNT else limit.unit,
     )
 

@@ -1,5 +1,7 @@
-"""Puts back the items of leases that have run out."""
+"""Puts back the items of leases that have run out, and notes those that nobody ever removes."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from attrs import define, field, frozen
@@ -12,10 +14,14 @@ from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Store
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.pool import StoragePool
+from queueber.server.throttle import Throttle
 from queueber.units import SECOND, SpanMs, WallMs
 
 _LONGEST_WAIT = SpanMs(64 * SECOND)
 """Between two attempts at rows that cannot be read; the first is after a second, and each wait is twice the last."""
+
+ATTEMPTS = (1, 10, 100, 1_000)
+"""How often an item has been handed out, in steps.  At all but the first the log says so."""
 
 
 def sweeping(reactor: Any, sweeper: "Sweeper", interval: float) -> TimerService:  # noqa: ANN401
@@ -63,7 +69,15 @@ class Sweeper:
     _waits: dict[LeaseId, SpanMs] = field(factory=dict, init=False)
     """For how long those were put off the last time that have rows that cannot be read."""
 
+    redelivered: Counter[int] = field(factory=Counter, init=False)
+    """Items that were put back, to be handed out again, by the step of `ATTEMPTS` that they had reached."""
+
+    _throttle: Throttle = field(init=False)
     log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Bound the log."""
+        self._throttle = Throttle(self._clock.monotonic)
 
     def sweep(self) -> Deferred[None]:
         """Move all that has ended.  Never fails, which would end the loop for good and without a word."""
@@ -83,6 +97,7 @@ class Sweeper:
                     moved = Deferred()
                     plan = self._broker.requeue(lease, rows.items, unreadable=rows.unreadable)
                     self._committer.submit(plan, moved.callback)
+                    self._note(lease, rows.items)
             if moved is not None:
                 # One slice at a time: other plans get their turn in between.  They are spoken in order.
                 await moved
@@ -130,3 +145,22 @@ class Sweeper:
                 items.append(None)
                 unreadable.add(key.id)
         return _Rows(items, frozenset(unreadable), why)
+
+    def _note(self, lease: Lease, items: Iterable[Item | None]) -> None:
+        for item in items:
+            if item is not None:
+                attempts = item.attempts + 1
+                self.redelivered[_step(attempts)] += 1
+                if attempts in ATTEMPTS[1:]:
+                    self._tell(lease, item, attempts)
+
+    def _tell(self, lease: Lease, item: Item, attempts: int) -> None:
+        more = self._throttle.passes(lease.queue, "redelivered")
+        if more is not None:
+            line = "Item {item} of queue {queue} has been handed out {attempts} times, and not removed{more}"
+            queue = self._broker.queues.numbered(lease.queue).name
+            self.log.warn(line, item=item.key.id.hex(), queue=repr(queue), attempts=attempts, more=more)
+
+
+def _step(attempts: int) -> int:
+    return max(step for step in ATTEMPTS if step <= attempts)

@@ -84,7 +84,9 @@ class InProcessServer:
         )
         self.dispatcher.committer = self.committer
         self.methods = Methods(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
-        self.connections = Connections(self.limits, self.reactor.seconds, self.broker.limit_hits)
+        self.connections = Connections(
+            self.limits, self.reactor.seconds, self.broker.limit_hits, self.reactor.callLater
+        )
         self.factory = RpcFactory(
             self.broker,
             self.methods,
@@ -92,7 +94,7 @@ class InProcessServer:
             self.outbox,
             self.connections,
             self.limits,
-            Turns(self.reactor),
+            Turns(self.reactor, self.reactor.seconds),
         )
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
 

@@ -114,7 +114,8 @@ class Answers:
             raise RemoteProtocolError(f"question {answer} is used again while it is open")
         if len(self._states) >= self._open_max:
             raise RemoteProtocolError(
-                f"{len(self._states):,} answers are open and not finished; the limit is {self._open_max:,}",
+                f"{len(self._states):,} answers are open and not finished; the limit is {self._open_max:,}"
+                " (open_answers)",
                 limit="open_answers",
             )
         self._states[answer] = State.RUNNING

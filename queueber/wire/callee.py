@@ -147,7 +147,8 @@ class Callee:
 
     def _refuse_one_more(self, answer: AnswerId) -> None:
         waiting = self.answers.unanswered - 1
-        reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {self._calls_max:,}"
+        most = f"{self._calls_max:,} (outstanding_calls)"
+        reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {most}"
         self._refuse(answer, Overloaded(reason, limit="outstanding_calls"))
 
     def _target(self, target: ExportId | PromisedAnswer | None) -> Export | None:

@@ -70,7 +70,7 @@ class Exports:
         count = len(self._known) + len(new)
         if count > self._limit:
             raise Overloaded(
-                f"capabilities of this connection would be {count:,}; the limit is {self._limit:,}",
+                f"capabilities of this connection would be {count:,}; the limit is {self._limit:,} (exports)",
                 limit="exports",
             )
 

@@ -133,13 +133,23 @@ def _each_item(items: ListAt, limits: Limits) -> list[NewItem]:
             if total > limits.add_bytes:
                 raise _too_long(f"contents up to items[{index}]", total, limits, "add_bytes")
             contents = data[first:last]
-        found.append(NewItem(contents, span_from(seconds, ms) if seconds or ms else _AT_ONCE))
+        delay = _AT_ONCE
+        if seconds or ms:
+            delay = span_from(seconds, ms)
+            if delay > limits.delay_ms:
+                raise _too_late(f"items[{index}].visibilityTimeout", ms, delay, limits, "delay_ms")
+        found.append(NewItem(contents, delay))
         body += step
     return found
 
 
 def _too_long(what: str, value: int, limits: Limits, name: str) -> InvalidRequest:
     return too_large(what, value=value, limit=getattr(limits, name), unit="bytes", name=name)
+
+
+def _too_late(what: str, ms: int, span: SpanMs, limits: Limits, name: str) -> InvalidRequest:
+    """By the field that was sent: milliseconds, which come before seconds if there are any."""
+    return too_large(what + ("Ms" if ms else "Secs"), value=span, limit=getattr(limits, name), unit="ms", name=name)
 
 
 def read_remove_request(params: Params) -> RemoveRequest:
@@ -155,23 +165,35 @@ def read_remove_request(params: Params) -> RemoveRequest:
     return RemoveRequest(frame.data[slice(*item)], frame.data[slice(*lease)])
 
 
-def read_poll_request(params: Params) -> PollRequest:
-    """The parameters of `poll`; a lease of no length is not refused here."""
+def read_poll_request(params: Params, limits: Limits | None = None) -> PollRequest:
+    """
+    The parameters of `poll`; a lease of no length is not refused here.
+
+    Raises:
+        InvalidRequest: the lease is longer than *limits* allow.
+        RemoteProtocolError: they are malformed.
+    """
     frame, request = _request(params)
     no_wait = bool(_POLL.numbers["noWait"].of(frame, request))
     wait = _span(frame, request, _POLL, "timeout")
     return PollRequest(
-        lease=_span(frame, request, _POLL, "leaseValidity"),
+        lease=_lease(frame, request, _POLL, limits),
         num_items=_POLL.numbers["numItems"].of(frame, request) or 1,
         wait=wait if wait and not no_wait else None,
         no_wait=no_wait,
     )
 
 
-def read_extend_request(params: Params) -> ExtendRequest:
-    """The parameters of `extend`; neither the lease's length nor a span of none is refused here."""
+def read_extend_request(params: Params, limits: Limits | None = None) -> ExtendRequest:
+    """
+    The parameters of `extend`; neither the lease's length nor a span of none is refused here.
+
+    Raises:
+        InvalidRequest: the span is longer than *limits* allow.
+        RemoteProtocolError: they are malformed.
+    """
     frame, request = _request(params)
-    return ExtendRequest(_data(frame, request, _EXTEND, "lease"), _span(frame, request, _EXTEND, "leaseValidity"))
+    return ExtendRequest(_data(frame, request, _EXTEND, "lease"), _lease(frame, request, _EXTEND, limits))
 
 
 def read_queue_request(params: Params) -> str:
@@ -268,3 +290,11 @@ def _data(frame: Frame, struct: StructAt, of: Layout, field: str) -> bytes:
 
 def _span(frame: Frame, struct: StructAt, of: Layout, field: str) -> SpanMs:
     return span_from(of.numbers[field + "Secs"].of(frame, struct), of.numbers[field + "Ms"].of(frame, struct))
+
+
+def _lease(frame: Frame, struct: StructAt, of: Layout, limits: Limits | None) -> SpanMs:
+    span = _span(frame, struct, of, "leaseValidity")
+    if limits is not None and span > limits.lease_ms:
+        ms = of.numbers["leaseValidityMs"].of(frame, struct)
+        raise _too_late("leaseValidity", ms, span, limits, "lease_ms")
+    return span

@@ -89,7 +89,7 @@ class Frame:
         self.budget -= words
         if self.budget < 0:
             raise RemoteProtocolError(
-                f"more is read out of a message than {self.factor} times its length, which is the limit",
+                f"more is read out of a message than {self.factor} times its length (traversal_factor)",
                 limit="traversal_factor",
             )
 

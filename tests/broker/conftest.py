@@ -1,5 +1,6 @@
 """A broker on counted ids, and a disk that is as slow as the test says."""
 
+import contextlib
 from collections.abc import Sequence
 
 import pytest
@@ -8,6 +9,7 @@ from attrs import define, field
 from queueber.broker import Broker, ClaimBounds, Item, ItemId, Key, LeaseId, Plan
 from queueber.broker.model import LOWEST, LeaseRecord, QueueNumber, QueueRecord
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, RecoveredLease, Scan, Write
+from queueber.errors import Overloaded
 from queueber.limits import Limits
 from queueber.units import SpanMs, WallMs
 
@@ -156,6 +158,12 @@ class Bench:
         return self.broker.poll(
             self.broker.queue(name), wanted=wanted, span=SpanMs(span), wait=wait, peer=peer, now=self.now
         )
+
+    def polls_of(self, peer):
+        """As many polls as *peer* may have wait."""
+        with contextlib.suppress(Overloaded):
+            while True:
+                yield self.poll(wait=None, peer=peer)
 
     def take(self, wanted=1, *, span=1000, name="default"):
         """The contents and the lease that one poll gets now, spoken."""

@@ -212,6 +212,33 @@ class TestPoll:
         bench.broker.polls.cancel(waiter)
         assert bench.poll(wait=None)
 
+    def test_a_crowd_leaves_places_for_those_who_come(self, make_bench):
+        """Once half of them have gone, a peer may have half as many as are left."""
+        bench = make_bench(waiting_polls=16)
+        for _ in range(8):
+            bench.poll(wait=None, peer="crowd")
+        with pytest.raises(Overloaded, match="8 of them of this connection; with so few places left it may have 4"):
+            bench.poll(wait=None, peer="crowd")
+        had = [len(list(bench.polls_of(peer))) for peer in "abcdef"]
+        assert had == [3, 2, 1, 1, 1, 0]
+        with pytest.raises(Overloaded, match="16 wait already; the limit is 16"):
+            bench.poll(wait=None, peer="last")
+        bench.broker.check()
+
+    def test_a_poll_that_does_not_wait_takes_no_place(self, make_bench):
+        bench = make_bench(waiting_polls=2)
+        waiters = [bench.poll(wait=None, peer=peer) for peer in "ab"]
+        passing = [bench.poll(wait=0, peer="c"), bench.poll(wait=0, peer="d")]
+        # While the disk stands still they are not answered, and then there are only so many.
+        with pytest.raises(Overloaded, match="4 wait already; the limit is 2"):
+            bench.poll(wait=0, peer="e")
+        assert {each.waiter for each in bench.distribute()} == set(passing)
+        assert bench.poll(wait=0, peer="e")
+        for waiter in waiters:
+            bench.broker.polls.cancel(waiter)
+        bench.distribute()
+        bench.broker.check()
+
 
 class TestClaimBounds:
     def test_hold_after_at_least_one_whole_poll(self, make_bench):
@@ -901,3 +928,31 @@ def test_a_plan_tells_how_much_it_writes(bench):
     bench.distribute()
 
     assert [plan.size for plan in bench.pending] == [4, 24]
+
+
+def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(bench):
+    """They stay until their peer takes replies, and every add asks whether there are any."""
+
+    class Looked(dict):
+        times = 0
+
+        def __iter__(self):
+            type(self).times += 1
+            return super().__iter__()
+
+    queue = bench.broker.queue("default")
+    for _ in range(5):
+        bench.poll(wait=10, peer="slow")
+    bench.broker.polls.pause("slow")
+    bench.now += 20
+    bench.add(b"a")
+    bench.broker.polls.tick(bench.now)
+    queue.line.lapsed = Looked(queue.line.lapsed)
+    for _ in range(10):
+        assert bench.broker.polls.serve(queue, bench.now) is None
+    assert len(queue.line.lapsed) == 5
+    assert not Looked.times
+    bench.broker.polls.resume("slow")
+    assert sorted(map(contents, bench.distribute())) == [[], [], [], [], [b"a"]]
+    assert not queue.line.lapsed
+    bench.broker.check()

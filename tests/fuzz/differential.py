@@ -56,7 +56,7 @@ def _lost(ours, theirs):
 
 # What it is called; who is the stricter ("nobody": both take it, for different things); what it is known by.
 DIFFERENCES = [
-    ("the traversal budget is 2 times the message", "we", lambda text, _: "which is the limit" in text),
+    ("the traversal budget is 2 times the message", "we", lambda text, _: "(traversal_factor)" in text),
     ("more items than one add may have", "we", lambda text, _: text.startswith("items is ")),
     ("a double-far pointer's landing pad must be far", "we", lambda text, _: text.endswith("leads to no landing pad")),
     (

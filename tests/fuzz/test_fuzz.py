@@ -282,3 +282,13 @@ def test_guided_fuzzing_runs(name, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Done 200 runs" in done.stderr
+
+
+def test_what_was_not_changed_is_not_counted_as_spoilt(monkeypatch):
+    for module in ("campaign", "damage"):
+        monkeypatch.setattr(f"{module}.spoilt", lambda message, _: message)
+    campaign = Campaign(1)
+    campaign.step()
+    campaign.pycapnp.close()
+    assert (campaign.conversations, campaign.frames) == (1, 0)
+    assert campaign.inputs["codec"] == 0

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
+from queueber.units import SpanMs
 from queueber.wire import (
     BROKER_INTERFACE_ID,
     Canceled,
@@ -30,7 +31,8 @@ from queueber.wire import messages as m
 from queueber.wire.decoder import decode
 from queueber.wire.framing import Framer
 
-LIMITS = Limits(frame_bytes=1 << 20)
+# pycapnp knows of no longest delay.
+LIMITS = Limits(frame_bytes=1 << 20, delay_ms=SpanMs(1 << 80))
 
 
 def _add(params):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from attrs import define, field
 
 from queueber.limits import PEER_LIMITS
 from tests.hostile.peer import PATIENCE, Peer
+from tests.process.certificates import Authority
 from tests.process.conftest import Server
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +70,12 @@ class Healthy:
 
 def serve(attack, directory):
     """A server to carry out *attack* on."""
-    server = Server(directory / "data", *attack.options)
+    options = attack.options
+    if attack.tls:
+        certificate, key = Authority(directory / "ca").sign("server", alternative="IP:127.0.0.1")
+        options += ("--listen=127.0.0.1:0", "--listen-tls=127.0.0.1:0")
+        options += (f"--tls-certificate={certificate}", f"--tls-key={key}")
+    server = Server(directory / "data", *options)
     if attack.files:
         # Long before it looks: it is still being loaded.
         resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (attack.files, attack.files))
@@ -92,6 +99,12 @@ class Arena:
     @property
     def pid(self):
         return self.server.process.pid
+
+    @property
+    def ports(self):
+        """All that the server listens on, in the order of its options; those with TLS last."""
+        found = [re.search(r"Listening on .*:(\d+)", line) for line in self.server.lines]
+        return [int(each[1]) for each in found if each]
 
     def connect(self, **how):
         """A peer that is closed when the attack is over."""

@@ -13,6 +13,9 @@ FIRST, STALLED, REPLIES = 0.5, 1.0, 1.0
 SLACK = 5.0
 """Seconds by which a busy machine may be late."""
 
+P99_MS = 250.0
+"""What the catalogue says of O5, taken for all that it gives no figure for."""
+
 OPTIONS = tuple(
     limits(
         first_message_ms=int(FIRST * 1000),
@@ -47,6 +50,12 @@ class Attack:
     files: int | None
     """How many files its server may have open, if that is the point."""
 
+    tls: bool
+    """Whether its server listens with TLS as well: `Arena.ports` has that last."""
+
+    p99_ms: float | None
+    """What the catalogue has the healthy client's p99 stay within; None where the attack is that everybody waits."""
+
     @property
     def id(self) -> str:
         """Its name in the list of tests."""
@@ -55,13 +64,13 @@ class Attack:
     @property
     def server(self) -> tuple[str, ...]:
         """The same for attacks that may share a server."""
-        return (*self.options, self.name) if self.alone else self.options
+        return (*self.options, self.name) if self.alone else (*self.options, *(["with TLS"] if self.tls else []))
 
 
 ATTACKS: dict[str, Attack] = {}
 
 
-def attack(entries, *options, alone=False, why_not=None, full_only=False, files=None):
+def attack(entries, *options, alone=False, why_not=None, full_only=False, files=None, tls=False, p99_ms=P99_MS):
     """Enter a function into the list of attacks."""
 
     def enter(run):
@@ -75,6 +84,8 @@ def attack(entries, *options, alone=False, why_not=None, full_only=False, files=
             why_not=why_not,
             full_only=full_only,
             files=files,
+            tls=tls,
+            p99_ms=p99_ms,
         )
         return run
 

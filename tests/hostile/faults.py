@@ -10,9 +10,11 @@ import time
 
 from queueber import wire
 from queueber.errors import Kind
+from queueber.wire import encoder
 from tests.hostile.arena import ROOT, limits
 from tests.hostile.attack import attack, turns
-from tests.hostile.peer import PATIENCE, Gone, adding
+from tests.hostile.peer import PATIENCE, Gone, Peer, adding
+from tests.hostile.pieces import call
 
 NET = "queueber-hostile"
 SERVER_ADDRESS, CLIENT_ADDRESS = "10.213.77.1", "10.213.77.2"
@@ -48,7 +50,7 @@ def connections_until_descriptors_run_out(arena):
     return f"{served} of 400 served, the others closed at once; new ones served afterwards; {lines} lines of log"
 
 
-@attack("O11", alone=True, why_not=tools("strace"))
+@attack("O11", alone=True, why_not=tools("strace"), p99_ms=None)
 def a_disk_that_stands_still(arena):
     """An fsync that takes long: nothing is acknowledged meanwhile, the reactor goes on, nothing is lost."""
     seconds = 30 if arena.full else 2
@@ -97,7 +99,53 @@ def flooded_while_stalled(peer):
     return overloaded
 
 
-@attack("O15 K8", alone=True)
+@attack("O11", *limits(pending_bytes=16 << 20), alone=True, why_not=tools("strace"), p99_ms=None)
+def calls_that_write_nothing_while_the_disk_stands_still(arena):
+    """Peers that come, ask for what changes nothing, and go: what is kept of that is bounded, too."""
+    seconds = 20 if arena.full else 4
+    peer = arena.connect()
+    peer.bootstrap()
+    target, content = peer.queue("stalled"), wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16)))
+    many = [call(content, question=number, method=wire.REMOVE) for number in range(1, 1_001)]
+    many = encoder.bootstrap(0) + b"".join(many)
+    before, count = arena.memory(), 0
+    arena.forget_peak()
+    with stalled(arena, seconds):
+        question = peer.ask(wire.ADD, adding(b"waits"), target)
+        peer.flush()
+        end = time.monotonic() + 0.7 * seconds
+        while time.monotonic() < end:
+            other = Peer(arena.port)
+            other.send(many)
+            other.receive()
+            other.close()
+            count += 1_000
+        peer.outcome(question)
+    grown = arena.memory("VmHWM") - before
+    assert grown < 100
+    return f"{count:,} removes of nothing; {grown:.0f} MiB more memory"
+
+
+@contextlib.contextmanager
+def stalled(arena, seconds):
+    """The next fsync takes so long."""
+    stall = f"fdatasync:delay_enter={seconds * 1_000_000}:when=1"
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-p", str(arena.pid), "-o", "/dev/null", "-e", "trace=fdatasync", "-e", f"inject={stall}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert "attached" in tracer.stderr.readline()
+        time.sleep(0.2)
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait(PATIENCE)
+        tracer.stderr.close()
+
+
+@attack("O15 K8", alone=True, p99_ms=None)
 def a_starved_processor(arena):
     """The server gets what busy loops leave it; leases are measured by the clock all the same."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]

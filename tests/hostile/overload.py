@@ -12,9 +12,22 @@ from tests.hostile.attack import FIRST, OPTIONS, SLACK, attack, turns
 from tests.hostile.peer import PATIENCE, Gone, Peer, adding, polling
 
 
+@attack("O5", *limits(request_bytes=64 << 10), *OPTIONS)
+def adds_at_line_rate_above_what_may_be_in_flight(arena):
+    """The same with a limit that the server's turns do not keep them below anyway."""
+    ends, grown = produced(arena)
+    assert ends["overloaded"], "what is in flight was not bounded"
+    return f"{ends['ok']:,} taken, {ends['overloaded']:,} overloaded; {grown:.0f} MiB more memory"
+
+
 @attack("O5")
 def adds_at_line_rate(arena):
-    """Four producers that never wait: what is in flight is bounded, and so is memory."""
+    ends, grown = produced(arena)
+    return f"{ends['ok']:,} taken, {ends['overloaded']:,} overloaded; {grown:.0f} MiB more memory"
+
+
+def produced(arena):
+    """Four producers that never wait: what is in flight is bounded, and so is memory; how their calls ended."""
     content = adding(bytes(16_384))
     ends = {"ok": 0, "overloaded": 0}
     peers = [arena.connect() for _ in range(4)]
@@ -35,7 +48,7 @@ def adds_at_line_rate(arena):
     grown = arena.memory("VmHWM") - before
     assert ends["ok"]
     assert grown < 512
-    return f"{ends['ok']:,} taken, {ends['overloaded']:,} overloaded; {grown:.0f} MiB more memory"
+    return ends, grown
 
 
 def pump(peer):

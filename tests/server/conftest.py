@@ -24,6 +24,7 @@ class Peer:
     outcomes: dict = field(factory=dict)
     _root: wire.QuestionId = None
     aborted: list = field(factory=list)
+    overloaded: str = ""
 
     def __attrs_post_init__(self) -> None:
         self._root = self.connection.bootstrap()

@@ -34,9 +34,9 @@ def test_its_memory_is_free_without_the_garbage_collector(last_words):
     protocol.dataReceived(encoder.bootstrap(0))
     protocol.dataReceived(last_words)
     server.settle()
+    left = weakref.ref(protocol), weakref.ref(protocol._connection)
     protocol.connectionLost(Failure(ConnectionDone()))
     transport.producer = None
-    left = weakref.ref(protocol), weakref.ref(protocol._connection)
     del protocol, transport
 
     assert [each() for each in left] == [None, None]

@@ -14,9 +14,12 @@ from twisted.internet.testing import StringTransport
 from queueber import wire
 from queueber.broker.port import PutLease
 from queueber.errors import Kind
-from queueber.limits import PEER_LIMITS
+from queueber.limits import PEER_LIMITS, Beyond
 from queueber.server.patience import LOOK_SECONDS
+from queueber.server.secured import Greeting
 from queueber.units import SpanMs
+from queueber.wire.layout import layout
+from tests.server.conftest import Peer
 
 ROOT = wire.QUEUE_INTERFACE_ID
 PROVOKERS = {}
@@ -36,6 +39,8 @@ def refused(peer, question, kind, *words):
     peer.hand.settle()
     outcome = peer.receive()[question]
     assert outcome.kind == kind
+    if kind is Kind.OVERLOADED:
+        peer.overloaded = outcome.reason
     for word in words:
         assert word in outcome.reason
 
@@ -73,7 +78,7 @@ def a_message_read_many_times_over(peer):
     first = next(at for at, word in enumerate(words) if word & 3 == 1)
     content[first * 8 + 8 : first * 8 + 16] = (words[first] - (1 << 2)).to_bytes(8, "little")
     peer.call(wire.REMOVE, bytes(content))
-    aborted(peer, "1 times its length")
+    aborted(peer, "than 1 times its length (traversal_factor)")
 
 
 @provokes("items_per_add", items_per_add=2)
@@ -110,13 +115,19 @@ def a_poll_of_large_items(peer):
 @provokes("lease_ms", lease_ms=1000)
 def a_long_lease(peer):
     refused(peer, peer.poll(lease=1001), Kind.FAILED, "leaseValidityMs is 1,001 ms", "limit is 1,000")
+    content = layout("Queue.poll$Params").build(req={"leaseValiditySecs": 2})
+    refused(peer, peer.call(wire.POLL, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
+    content = layout("Queue.extend$Params").build(req={"lease": bytes(16), "leaseValiditySecs": 2})
+    refused(peer, peer.call(wire.EXTEND, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
 
 
 @provokes("delay_ms", delay_ms=1000)
 def a_long_delay(peer):
-    request = wire.AddRequest([wire.NewItem(b"", SpanMs(1001))])
+    request = wire.AddRequest([wire.NewItem(b"", SpanMs(1000)), wire.NewItem(b"", SpanMs(1001))])
     question = peer.call(wire.ADD, wire.write_add_request(request))
-    refused(peer, question, Kind.FAILED, "visibilityTimeoutMs is 1,001 ms", "limit is 1,000")
+    refused(peer, question, Kind.FAILED, "items[1].visibilityTimeoutMs is 1,001 ms", "limit is 1,000")
+    content = layout("Queue.add$Params").build(req={"items": [{"visibilityTimeoutSecs": 2}]})
+    refused(peer, peer.call(wire.ADD, content), Kind.FAILED, "items[0].visibilityTimeoutSecs is 2,000 ms")
 
 
 @provokes("wait_ms", wait_ms=1000)
@@ -208,7 +219,7 @@ def nothing_to_say(peer):
     aborted(peer, "nothing came for 1 s")
 
 
-@provokes("connections", connections=2)
+@provokes("connections", connections=3)
 def many_connections(peer):
     peer.send()
     silent = peer.hand.connect()
@@ -232,10 +243,21 @@ def many_connections_of_one(peer):
     assert factory.buildProtocol(Address()) is not None
 
 
+@provokes("handshakes", handshakes=1)
+def many_handshakes(peer):
+    transports = [StringTransport(), StringTransport()]
+    ended = []
+    for transport in transports:
+        greeting = Greeting(peer.hand.factory, None)
+        transport.abortConnection = lambda each=transport: ended.append(each)
+        greeting.makeConnection(transport)
+    assert ended == transports[:1], "the oldest makes room"
+
+
 @provokes("pending_bytes", pending_bytes=10)
 def adds_of_all_faster_than_the_disk(peer):
     peer.add(b"a")
-    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "is 513 bytes", "limit is 10")
+    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "is 1,153 bytes", "limit is 10")
 
 
 @provokes("buffered_bytes", buffered_bytes=2_000)
@@ -273,12 +295,23 @@ def many_queues(peer):
 def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, name):
     provoke, limits = PROVOKERS[name]
     hand = make_hand(**limits)
+    other = hand.connect()
+    other.send()
+    if name == "idle_ms":
+        other.poll()
     peer = hand.connect()
     provoke(peer)
     assert set(hand.connections.limit_hits) == {name}
+    says = next(limit for limit in PEER_LIMITS if limit.name == name).beyond
+    if says is Beyond.OVERLOADED:
+        assert f"({name})" in peer.overloaded, "what passes is told with the name of what one may turn"
     assert hand.connections.limit_hits[name] >= 1
-    assert not hand.deaths
     hand.settle()
+    question = other.add()
+    hand.settle()
+    assert wire.read_add_response(other.receive()[question]).ids == []
+    assert not (other.aborted or other.transport.disconnecting)
+    assert not hand.deaths
 
 
 def test_adds_of_nothing_and_extends_of_much_are_counted_as_what_they_cost(make_hand):
@@ -349,6 +382,8 @@ def test_idling_begins_when_the_last_call_was_answered(make_hand):
 
 def test_whoever_drips_goes_before_a_large_message_that_is_coming_in(make_hand):
     hand = make_hand(buffered_bytes=3_000)
+    for _ in range(4):
+        hand.connect()
     drips = [hand.connect() for _ in range(3)]
     for peer in drips:
         peer.send()
@@ -364,3 +399,79 @@ def test_what_a_peer_says_does_not_control_the_log(hand):
     said = []
     hand.connections._write(lambda _, **fields: said.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
     assert said == ["a??[31mb"]
+
+
+class From:
+    def __init__(self, host):
+        self.host = host
+
+
+def connect_from(hand, host):
+    """A peer of that address that has spoken."""
+    protocol = hand.factory.buildProtocol(From(host))
+    if protocol is None:
+        return None
+    transport = StringTransport()
+    protocol.makeConnection(transport)
+    peer = Peer(hand, protocol, transport)
+    peer.send()
+    return peer
+
+
+def test_a_newcomer_takes_the_place_of_whoever_is_idle_of_the_address_with_the_most(make_hand):
+    hand = make_hand(connections=5)
+    alone = connect_from(hand, "192.0.2.1")
+    crowd = [connect_from(hand, "192.0.2.2") for _ in range(4)]
+    crowd[0].poll()
+    hand.settle()
+    hand.reactor.advance(5)
+    crowd[1].add(b"a")
+    hand.settle()
+    newcomer = connect_from(hand, "192.0.2.3")
+    assert newcomer is not None
+    assert [bool(peer.aborted) for peer in (alone, *crowd)] == [False, False, False, True, False]
+    assert hand.connections.limit_hits == {"connections": 1}
+    crowd[2].protocol.connectionLost()
+    assert connect_from(hand, "192.0.2.3")
+    assert crowd[3].aborted, "the next one, without another look"
+
+
+def test_nobody_who_is_at_work_gives_way(make_hand):
+    hand = make_hand(connections=3)
+    waiting, busy, half = [connect_from(hand, "192.0.2.2") for _ in range(3)]
+    waiting.poll()
+    hand.settle()
+    half.protocol.dataReceived(b"\0\0\0")
+    hand.reactor.advance(5)
+    busy.add()
+    hand.settle()
+    assert connect_from(hand, "192.0.2.3") is None
+    assert not (waiting.aborted or busy.aborted or half.aborted)
+    hand.reactor.advance(0.125)
+    looks = []
+    hand.connections._all = type("Looked", (dict,), {"__iter__": lambda self: looks.append(1) or dict.__iter__(self)})(
+        hand.connections._all
+    )
+    assert connect_from(hand, "192.0.2.3") is None
+    assert not looks, "newcomers by the thousand do not cost a look each"
+    hand.reactor.advance(2)
+    assert connect_from(hand, "192.0.2.3") is not None
+    assert busy.aborted
+
+
+def test_an_answer_that_was_long_in_coming_is_no_idleness(make_hand):
+    """Whoever was just given an item works on it."""
+    hand = make_hand(connections=3)
+    worker, idle, other = [connect_from(hand, None) for _ in range(3)]
+    worker.poll()
+    hand.settle()
+    hand.reactor.advance(3_600)
+    idle.add()
+    hand.settle()
+    hand.reactor.advance(10)
+    other.add(b"for the worker")
+    hand.settle()
+    assert len(worker.receive()) == 2
+    hand.reactor.advance(5)
+    assert connect_from(hand, None)
+    assert (bool(worker.aborted), bool(idle.aborted)) == (False, True)

@@ -437,7 +437,7 @@ def test_more_than_the_disk_can_take_is_overloaded(make_hand):
 
     outcome = peer.receive()[refused]
     assert outcome.kind == Kind.OVERLOADED
-    assert outcome.reason == "what waits for the disk is 12 bytes; the limit is 10"
+    assert outcome.reason == "what waits for the disk is 652 bytes; the limit is 10 (pending_bytes)"
     hand.settle()
     assert hand.committer.pending_bytes == 0
 

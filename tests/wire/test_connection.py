@@ -257,7 +257,7 @@ def test_a_peer_that_holds_too_much_is_told_to_wait(pair_with, thing):
     pair.server.return_results(pair.called().answer, TWO_CAPABILITIES, extra)
     outcome = pair.returned()
     assert outcome.kind == Kind.OVERLOADED
-    assert outcome.reason == "capabilities of this connection would be 3; the limit is 2"
+    assert outcome.reason == "capabilities of this connection would be 3; the limit is 2 (exports)"
     assert pair.hits == {"exports": 1}
     events = list(pair.server.receive_data(message(finish={"questionId": 99})))
     assert [event.object for event in events] == extra
@@ -354,7 +354,10 @@ def test_too_many_calls_at_once_are_overloaded_and_the_rest_goes_on(pair_with):
     assert [event.question for event in pair.to_client()] == questions[2:]
     pair.client.call(root, 1, 4, EMPTY)
     assert pair.to_server() == []
-    assert pair.returned().reason == "unanswered calls of this connection are 2 already; the limit is 2"
+    assert (
+        pair.returned().reason
+        == "unanswered calls of this connection are 2 already; the limit is 2 (outstanding_calls)"
+    )
     assert pair.hits == {"outstanding_calls": 3}
     pair.server.return_results(first.answer, EMPTY)
     pair.client.call(root, 1, 5, EMPTY)

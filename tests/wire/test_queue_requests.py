@@ -31,7 +31,8 @@ from queueber.wire.builder import Body, data_body, pointers_body, segment, struc
 from queueber.wire.messages import NO_CONTENT, Params
 from queueber.wire.reader import single_segment
 
-LIMITS = Limits()
+# What is there and back again; how long a delay may be is another matter.
+LIMITS = Limits(delay_ms=SpanMs(1 << 80))
 LIST_OF_BYTES = 1 | 2 << 32
 
 
@@ -221,6 +222,26 @@ def test_items_are_counted_before_they_are_looked_at():
     assert len(added(structs_body(0, 0, [((), [])] * 1_000))) == 1_000
     with pytest.raises(InvalidRequest, match="items is 3 items; the limit is 2"):
         added(pointers_body([None] * 3), Limits(items_per_add=2))
+
+
+def test_a_span_that_is_too_long_is_named_as_it_was_sent():
+    """Milliseconds before seconds if there are any, and of an add the item."""
+    limits = Limits(delay_ms=SpanMs(1_000), lease_ms=SpanMs(1_000))
+    items = [{}, {"visibilityTimeoutSecs": 1}, {"visibilityTimeoutSecs": 2}]
+    with pytest.raises(InvalidRequest, match=r"items\[2\].visibilityTimeoutSecs is 2,000 ms; the limit is 1,000"):
+        read_add_request(params(layout("Queue.add$Params").build(req={"items": items})), limits)
+    items[2]["visibilityTimeoutMs"] = 1_001
+    with pytest.raises(InvalidRequest, match=r"items\[2\].visibilityTimeoutMs is 1,001 ms"):
+        read_add_request(params(layout("Queue.add$Params").build(req={"items": items})), limits)
+    for read, method in ((read_poll_request, "poll"), (read_extend_request, "extend")):
+        for fields, said in (
+            ({"leaseValiditySecs": 2}, "leaseValiditySecs is 2,000 ms; the limit is 1,000"),
+            ({"leaseValiditySecs": 1, "leaseValidityMs": 1_001}, "leaseValidityMs is 1,001 ms"),
+        ):
+            with pytest.raises(InvalidRequest, match=said) as refused:
+                read(params(layout(f"Queue.{method}$Params").build(req=fields)), limits)
+            assert refused.value.limit == "lease_ms"
+        assert read(params(layout(f"Queue.{method}$Params").build(req={"leaseValiditySecs": 1})), limits)
 
 
 def test_contents_are_measured_before_they_are_copied():

@@ -27,8 +27,14 @@ def as_bytes(value: object) -> bytes:
 
     Raises:
         TypeError: it is not a bytes-like object.
+        BufferError: its bytes do not lie one after the other.
     """
-    return value if type(value) is bytes else bytes(memoryview(value))  # type: ignore[arg-type]
+    if type(value) is bytes:
+        return value
+    view = memoryview(value)  # type: ignore[arg-type]
+    if not view.c_contiguous:
+        raise BufferError("memoryview: underlying buffer is not C-contiguous")
+    return bytes(view)
 
 
 class Size(Enum):

@@ -1,0 +1,245 @@
+"""TLS handshakes: so many, for so long, and so much of a turn; what is cheap for a peer to begin is cheap to end."""
+
+import gc
+import ssl
+import weakref
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+
+from queueber.limits import Limits
+from queueber.server.certificates import Certificates, TlsFiles
+from queueber.server.handshakes import TURN_SECONDS, Handshakes
+from queueber.server.secured import ENDED, Greetings
+from queueber.wire import encoder
+from tests.process.certificates import Authority
+
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
+
+
+class Reactor:
+    """Turns and time by hand."""
+
+    def __init__(self):
+        self.calls, self.now = [], 0.0
+
+    def seconds(self):
+        return self.now
+
+    def later(self, seconds, function):
+        assert seconds == 0
+        self.calls.append(function)
+
+    def turn(self):
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+class Shaking:
+    def __init__(self, reactor, cost=0.0):
+        self.reactor, self.cost, self.steps, self.given_up = reactor, cost, 0, None
+
+    def go_on(self):
+        self.steps += 1
+        self.reactor.now += self.cost
+
+    def give_up(self, limit):
+        self.given_up = limit
+
+
+@pytest.fixture
+def reactor():
+    return Reactor()
+
+
+@pytest.fixture
+def make_handshakes(reactor):
+    def make(others=0, **limits):
+        return Handshakes(Limits(**limits), reactor.seconds, reactor.later, lambda: others)
+
+    return make
+
+
+def test_the_oldest_gives_way_to_the_newest(reactor, make_handshakes):
+    handshakes, shaking = make_handshakes(handshakes=2), [Shaking(reactor) for _ in range(4)]
+    for each in shaking:
+        handshakes.begin(each)
+    assert [each.given_up for each in shaking] == ["handshakes", "handshakes", None, None]
+    handshakes.end(shaking[2])
+    handshakes.begin(Shaking(reactor))
+    assert len(handshakes) == 2
+    assert shaking[3].given_up is None
+
+
+def test_they_take_no_more_places_than_there_are_and_one(reactor, make_handshakes):
+    """One may always begin: what comes of it may take the place of an idle connection."""
+    handshakes, shaking = make_handshakes(others=10, connections=10), [Shaking(reactor) for _ in range(3)]
+    for each in shaking:
+        handshakes.begin(each)
+    assert [each.given_up for each in shaking] == ["handshakes", "handshakes", None]
+
+
+def test_one_that_takes_too_long_ends(reactor, make_handshakes):
+    handshakes, slow, quick = make_handshakes(first_message_ms=1_000), Shaking(reactor), Shaking(reactor)
+    handshakes.begin(slow)
+    reactor.now = 0.5
+    handshakes.begin(quick)
+    reactor.now = 1.0
+    handshakes.look()
+    assert (slow.given_up, quick.given_up) == ("first_message_ms", None)
+    handshakes.end(quick)
+    handshakes.look()
+
+
+def test_a_turn_goes_on_with_them_for_so_long_and_no_longer(reactor, make_handshakes):
+    handshakes, shaking = make_handshakes(), [Shaking(reactor, 0.6 * TURN_SECONDS) for _ in range(6)]
+    for each in shaking:
+        handshakes.begin(each)
+    assert [handshakes.step(each) for each in shaking] == [True, True, False, False, False, False]
+    handshakes.end(shaking[3])
+    reactor.turn()
+    assert [each.steps for each in shaking] == [1, 1, 1, 0, 1, 0], "one that is over has no turn"
+    reactor.turn()
+    assert [each.steps for each in shaking] == [1, 1, 1, 0, 1, 1]
+    reactor.turn()
+    assert not reactor.calls
+
+
+def test_alone_it_does_not_wait(reactor, make_handshakes):
+    handshakes, alone = make_handshakes(), Shaking(reactor, 10 * TURN_SECONDS)
+    handshakes.begin(alone)
+    for _ in range(3):
+        assert handshakes.step(alone)
+        reactor.turn()
+
+
+# With OpenSSL
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def make_client(authority):
+    def make():
+        context = ssl.create_default_context(cafile=str(authority.pem))
+        context.check_hostname = False
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        return context.wrap_bio(incoming, outgoing), incoming, outgoing
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def certificates(authority):
+    certificate, key = authority.sign("server", alternative="IP:127.0.0.1")
+    found = Certificates(TlsFiles(certificate=certificate, key=key))
+    found.load()
+    return found
+
+
+class Transport(StringTransport):
+    protocol = None
+    aborted = False
+
+    def abortConnection(self):  # noqa: N802  (as Twisted names it)
+        self.aborted = True
+
+
+def connect(factory):
+    transport = Transport()
+    transport.protocol = factory.buildProtocol(ADDRESS)
+    transport.protocol.makeConnection(transport)
+    return transport
+
+
+def shake(client, transport):
+    """Whether the client is done; what it says is on its way."""
+    shaking, incoming, outgoing = client
+    incoming.write(transport.value())
+    transport.clear()
+    try:
+        shaking.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    finally:
+        if outgoing.pending:
+            transport.protocol.dataReceived(outgoing.read())
+    return True
+
+
+def test_whoever_finishes_is_served_and_counts_no_more(hand, certificates, make_client):
+    factory = Greetings(certificates, hand.factory, hand.connections)
+    transport, client = connect(factory), make_client()
+    assert (len(hand.connections.handshakes), len(hand.connections)) == (1, 0), "a silent peer costs next to nothing"
+    while not shake(client, transport):
+        hand.turn()
+    hand.turn()
+    assert (len(hand.connections.handshakes), len(hand.connections)) == (0, 1)
+    client[0].write(encoder.bootstrap(0))
+    transport.protocol.dataReceived(client[2].read())
+    (connection,) = hand.connections
+    assert connection.usage().answers == 1
+    transport.protocol.connectionLost(Failure(ConnectionDone()))
+    assert not hand.connections
+
+
+def test_who_has_to_wait_is_not_read_and_goes_on_later(hand, certificates, make_client):
+    factory = Greetings(certificates, hand.factory, hand.connections)
+    first, client = connect(factory), make_client()
+    hand.connections.handshakes._spent = 1.0
+    assert not shake(client, first)
+    assert (first.producerState, len(hand.connections)) == ("paused", 0)
+    # TLS or TCP may have more in hand.
+    first.protocol.dataReceived(b"")
+    hand.connections.handshakes._turn()
+    assert (first.producerState, len(hand.connections)) == ("producing", 1)
+    while not shake(client, first):
+        hand.turn()
+    assert not hand.connections.handshakes
+
+
+def test_a_peer_that_goes_or_is_given_up_leaves_nothing(make_hand, certificates, make_client):
+    hand = make_hand(handshakes=1)
+    factory = Greetings(certificates, hand.factory, hand.connections)
+    first = connect(factory)
+    second, client = connect(factory), make_client()
+    assert (first.aborted, second.aborted) == (True, False)
+    assert hand.connections.limit_hits == {"handshakes": 1}
+    first.protocol.connectionLost(Failure(ConnectionDone()))
+    shake(client, second)
+    assert len(hand.connections) == 1
+    second.protocol.connectionLost(Failure(ConnectionDone()))
+    assert (len(hand.connections), len(hand.connections.handshakes)) == (0, 0)
+
+
+def test_when_all_places_are_taken_the_greeting_is_closed(make_hand, certificates, make_client):
+    hand = make_hand(connections=1)
+    hand.connect().send()
+    transport = connect(Greetings(certificates, hand.factory, hand.connections))
+    shake(make_client(), transport)
+    assert transport.aborted
+
+
+def test_what_ended_connections_leave_behind_is_collected(hand, certificates, make_client):
+    factory = Greetings(certificates, hand.factory, hand.connections)
+    gc.disable()
+    try:
+        left = []
+        for _ in range(ENDED):
+            transport, client = connect(factory), make_client()
+            shake(client, transport)
+            left.append(weakref.ref(transport.protocol._behind))
+            hand.turn()
+            transport.protocol.connectionLost(Failure(ConnectionDone()))
+            transport.producer = None
+        del transport, client
+        assert sum(each() is not None for each in left) < ENDED / 10
+    finally:
+        gc.enable()

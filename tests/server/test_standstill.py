@@ -1,0 +1,74 @@
+"""A disk that stands still: what waits for it is bounded, whatever it is, and whoever has asked for it."""
+
+import gc
+import weakref
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+
+from queueber import wire
+from queueber.errors import Kind
+from queueber.server.committer import PLAN_BYTES
+
+REMOVE = wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16)))
+EXTEND = wire.write_extend_request(wire.ExtendRequest(bytes(16), 5_000))
+NOTHING = wire.write_add_request(wire.AddRequest([]))
+
+
+def stand_still(hand):
+    """A peer, and an add of another's that is on its way to the disk."""
+    peer, other = hand.connect(), hand.connect()
+    peer.send()
+    other.add(b"x")
+    hand.turn()
+    assert len(hand.pool.jobs) == 1
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("method", "content"),
+    [(wire.REMOVE, REMOVE), (wire.EXTEND, EXTEND), (wire.ADD, NOTHING)],
+    ids=["remove", "extend", "empty add"],
+)
+def test_calls_that_write_nothing_count_while_they_wait(make_hand, method, content):
+    hand = make_hand(pending_bytes=10 * PLAN_BYTES)
+    peer = stand_still(hand)
+    calls = [peer.call(method, content) for _ in range(20)]
+    hand.turn()
+    assert hand.committer.pending_bytes == 11 * PLAN_BYTES
+    refused = peer.receive()
+    assert len(refused) == 1 + 9
+    assert {refused[each].kind for each in calls[11:]} == {Kind.OVERLOADED}
+    assert "pending_bytes" in refused[calls[-1]].reason
+    hand.settle()
+    outcomes = peer.receive()
+    assert not any(isinstance(outcomes[each], wire.RemoteException) for each in calls[:11])
+    assert hand.committer.pending_bytes == 0
+
+
+def test_a_batch_has_so_many_calls_however_little_they_write(make_hand):
+    hand = make_hand(commit_rows=10)
+    peer = stand_still(hand)
+    for _ in range(25):
+        peer.call(wire.REMOVE, REMOVE)
+    hand.turn()
+    answered, write = [], peer.transport.write
+    peer.transport.write = lambda data: answered.append(25 - hand.methods.outstanding) or write(data)
+    hand.settle()
+    assert answered == [10, 20, 25], "after so many, others have their say"
+
+
+def test_of_a_peer_that_is_gone_only_the_call_stays(hand):
+    peer = stand_still(hand)
+    peer.call(wire.REMOVE, REMOVE)
+    hand.turn()
+    protocol = peer.protocol
+    machine = weakref.ref(protocol._connection)
+    protocol.connectionLost(Failure(ConnectionDone()))
+    gc.collect()
+    assert machine() is None
+    assert hand.methods.outstanding == 2
+    hand.settle()
+    assert hand.methods.outstanding == 0
+    assert not hand.deaths
