@@ -3,15 +3,16 @@
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
 from queueber.errors import QueueberError
+from queueber.server.activation import SYSTEMD, endpoint_of, is_passed
 
 # What the kernel may hold of connections that were made and not accepted yet.
 BACKLOG = 4096
@@ -20,15 +21,22 @@ BACKLOG = 4096
 SOCKET_MODE = "660"
 
 _LOCAL_SYSTEMD = re.compile(r"systemd:(?:.*:)?domain=UNIX(?::|\Z)")
+_SYSTEMD_DOMAIN = re.compile(r"systemd:(?:.*:)?(?:domain=)?(?:UNIX|INET6?)(?::|\Z)")
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]+)\Z")
 _UNIX = re.compile(r"(?:haproxy:)*unix:(?:address=)?(?P<path>(?:[^:\\]|\\.)+)")
 _KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 
-# Endpoints that other machines cannot reach, or not in plaintext.  Of any
-# other kind nothing is known, so it counts as exposed.
-_PRIVATE = ("unix", "ssl", "tls", "stdio")
+# Endpoints that other machines cannot reach.  Of any other kind nothing is known, so it counts as exposed.
+_PRIVATE = ("unix",)
+
+# What Twisted has and a server cannot use.
+_REFUSED = {
+    "ssl": "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate",
+    "tls": "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate",
+    "stdio": "standard input and output are one connection, and no place to listen",
+}
 
 # Wraps another endpoint, whose string follows.
 _PROXY = "haproxy:"
@@ -59,7 +67,7 @@ def parse_listen(text: str) -> Listen:
         ValueError: it is neither an endpoint string nor ``HOST:PORT`` nor ``[v6]:PORT``.
     """
     short = _SHORT.match(text)
-    if short and short["host"] not in _PLAIN_TCP:
+    if short and short["host"] not in (*_PLAIN_TCP, *_REFUSED):
         return _tcp(text, short["v6"] or short["host"], short["port"], v6=short["v6"] is not None)
     kind = _KIND.match(text)
     if kind is None:
@@ -76,6 +84,34 @@ def parse_listen(text: str) -> Listen:
     host = interface[1].replace("\\", "") if interface else ""
     endpoint = text if "backlog=" in text else f"{text}:backlog={BACKLOG}"
     return Listen(text, endpoint, exposed=not _is_loopback(host))
+
+
+def usable_listen(text: str) -> Listen:
+    """
+    What an option's *text* means, once it is known that Twisted takes it too.
+
+    Whether systemd has passed the socket that it names is not looked at: that shows where the server is started.
+
+    Raises:
+        ValueError: it is no place to listen, or one of a kind that is not to be had.
+    """
+    try:
+        listen = parse_listen(text)
+        _check_kind(listen.endpoint)
+        is_passed(listen.endpoint)
+    except (ValueError, TypeError, ImportError) as why:
+        raise ValueError(f"{text}: {why}") from None
+    return listen
+
+
+def _check_kind(endpoint: str) -> None:
+    while endpoint.startswith(_PROXY):
+        endpoint = endpoint.removeprefix(_PROXY)
+    kind = endpoint.partition(":")[0]
+    if kind in _REFUSED:
+        raise ValueError(_REFUSED[kind])
+    if kind == SYSTEMD and not _SYSTEMD_DOMAIN.match(endpoint):
+        raise ValueError("it must have domain=UNIX, domain=INET or domain=INET6")
 
 
 def _tcp(text: str, host: str, port: str, *, v6: bool) -> Listen:
@@ -108,6 +144,22 @@ class ListenFailed(QueueberError):
     """An address cannot be listened on; the text names the option and says why."""
 
 
+class NotPassed(QueueberError):
+    """A socket was to come from systemd and has not; the text names the option."""
+
+
+def check_passed(wanted: Iterable[tuple[str, Listen]]) -> None:
+    """
+    Go on if systemd has passed every socket of *wanted*, pairs of an option and a place, that was to come from there.
+
+    Raises:
+        NotPassed: it has not.
+    """
+    missing = [f"--{option} {listen.text}" for option, listen in wanted if not is_passed(listen.endpoint)]
+    if missing:
+        raise NotPassed(f"{', '.join(missing)}: systemd has passed no such socket to this process")
+
+
 async def start_listening(
     reactor: Any,  # noqa: ANN401
     listen: Listen,
@@ -120,7 +172,7 @@ async def start_listening(
     Raises:
         ListenFailed: the address is taken, is not this machine's, or is not allowed.
     """
-    endpoint = serverFromString(reactor, listen.endpoint)
+    endpoint = endpoint_of(reactor, listen.endpoint, BACKLOG)
     try:
         _clear_leftover(listen.endpoint)
         port: IListeningPort = await endpoint.listen(factory)

@@ -29,7 +29,7 @@ from queueber.server.configuration import EX_CONFIG
 from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
 from queueber.server.hangup import Reloader, on_hangup
-from queueber.server.listening import Listen, ListenFailed, address_of, start_listening
+from queueber.server.listening import Listen, ListenFailed, NotPassed, address_of, check_passed, start_listening
 from queueber.server.logs import Log, log_of
 from queueber.server.lookout import Lookout
 from queueber.server.notify import Notifier
@@ -129,6 +129,7 @@ class QueueberService(Service):
         settings = self._settings
         self.log.info("Queueber {version}", version=__version__)
         # First what an operator can get wrong, while nothing is open yet.
+        check_passed(settings.places)
         certificates = Certificates(settings.tls) if settings.tls is not None else None
         if certificates is not None:
             certificates.load()
@@ -237,8 +238,8 @@ class QueueberService(Service):
         if failure.check(Stopping):
             self.log.info("Stopped before it served anybody; everything is on disk")
             return
-        status = EX_CONFIG if failure.check(CertificateUnusable) else EX_IOERR
-        if failure.check(StorageError, ListenFailed, CertificateUnusable, OSError):
+        status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed) else EX_IOERR
+        if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, OSError):
             self.log.critical("Cannot start: {why}", why=failure.getErrorMessage())
         else:
             self.log.failure("Cannot start", failure)

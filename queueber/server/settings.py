@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.testing import MemoryReactor
 
 from queueber.broker import ClaimBounds
 from queueber.limits import PEER_LIMITS, Limits, PeerLimit
 from queueber.server.certificates import TlsFiles
 from queueber.server.configuration import Setting
-from queueber.server.listening import Listen, parse_listen
+from queueber.server.listening import Listen, usable_listen
 from queueber.server.option import Complaint, Complaints, Option, Read, amount, one_of, real, switch, text, whole
 from queueber.server.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.viewing import NOWHERE, VIEWING, Views, views_from
@@ -52,21 +50,16 @@ class Settings:
     free_space_reserve: int | None = None
     views: Views = NOWHERE
 
+    @property
+    def places(self) -> list[tuple[str, Listen]]:
+        """Everywhere the server is to listen, with the option that says so."""
+        found = [("listen", each) for each in self.listen] + [("listen-tls", each) for each in self.listen_tls]
+        return found if self.views.pages is None else [*found, ("http", self.views.pages)]
+
 
 def usable_cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _listen(value: str) -> Listen:
-    try:
-        listen = parse_listen(value)
-        serverFromString(MemoryReactor(), listen.endpoint)
-    except LookupError:
-        raise ValueError(f"{value}: systemd has passed no such socket to this process") from None
-    except (ValueError, TypeError, ImportError) as why:
-        raise ValueError(f"{value}: {why}") from None
-    return listen
 
 
 def _limit(limit: PeerLimit) -> Option:
@@ -115,8 +108,8 @@ SERVING = (
     Option(
         name="listen",
         short="l",
-        read=_listen,
-        default=(_listen(DEFAULT_LISTEN),),
+        read=usable_listen,
+        default=(usable_listen(DEFAULT_LISTEN),),
         shown=DEFAULT_LISTEN,
         many=True,
         says="Where to listen",
@@ -124,7 +117,7 @@ SERVING = (
     ),
     Option(
         name="listen-tls",
-        read=_listen,
+        read=usable_listen,
         default=(),
         shown="nowhere",
         many=True,

@@ -8,7 +8,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
 
-from queueber.server.listening import ListenFailed, parse_listen, start_listening
+from queueber.server.listening import ListenFailed, parse_listen, start_listening, usable_listen
 from queueber.server.options import Options
 
 
@@ -27,7 +27,6 @@ from queueber.server.options import Options
         ("unix:/run/q.sock", "unix:/run/q.sock:mode=660", False),
         ("unix:/run/q.sock:mode=600", "unix:/run/q.sock:mode=600", False),
         ("systemd:domain=UNIX:name=q", "systemd:domain=UNIX:name=q", False),
-        ("ssl:9090:privateKey=k", "ssl:9090:privateKey=k", False),
         ("haproxy:tcp:9090", "haproxy:tcp:9090:backlog=4096", True),
         ("haproxy:unix:/run/q.sock", "haproxy:unix:/run/q.sock:mode=660", False),
         ("systemd:domain=INET:name=q", "systemd:domain=INET:name=q", True),
@@ -37,6 +36,24 @@ def test_short_forms_and_endpoint_strings(text, endpoint, exposed):
     listen = parse_listen(text)
 
     assert (listen.text, listen.endpoint, listen.exposed) == (text, endpoint, exposed)
+
+
+@pytest.mark.parametrize("before", ["", "haproxy:"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("ssl:9090:privateKey=k", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        ("tls:9090", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        ("tls:/etc/certificates:9090", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        ("stdio:", "no place to listen"),
+        ("systemd:domain=unix:name=q", "it must have domain=UNIX, domain=INET or domain=INET6"),
+        ("systemd:domain=UNIX", "Specify exactly one of descriptor index or name"),
+        ("nothing:1:2", "Unknown endpoint type"),
+    ],
+)
+def test_what_a_server_cannot_listen_at_is_refused_with_the_reason(text, why, before):
+    with pytest.raises(ValueError, match=why):
+        usable_listen(before + text)
 
 
 def test_defaults_are_those_of_the_help():
