@@ -33,6 +33,7 @@ from queueber.server.settings import Settings
 from queueber.server.survey import Surveyor
 from queueber.server.sweeper import Sweeper, sweeping
 from queueber.store import RocksStore
+from queueber.store.tuning import log_ahead
 from queueber.units import MS_PER_SECOND
 
 EX_IOERR = 74
@@ -101,7 +102,9 @@ def assemble(
     marks = _marking(reactor, store, pool, log)
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
     make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
-    reserve = Reserve(partial(_space_left, settings, store), settings.free_space_reserve, make_room)
+    reserve = Reserve(
+        partial(_space_left, settings, store), settings.free_space_reserve, make_room, log_ahead(settings.tuning)
+    )
     methods.refuse_adds = reserve.refuse
     timers.append(watching(reactor, reserve))
     store.on_sync = committer.load.syncs.observe

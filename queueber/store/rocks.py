@@ -130,7 +130,18 @@ class RocksStore(KeyValueStore):
 
         with self._backing_up:
             told(0, 0)
+            self._refuse_without_room()
             back_up(self._engine, self._held, target, told)
+
+    def _refuse_without_room(self) -> None:
+        """A backup begins by writing out what is in memory, and if that fails the engine stops for good."""
+        self._look()
+        free = shutil.disk_usage(self._held.path).free
+        if free < self.unflushed_bytes:
+            raise StorageError(
+                f"{self._held.path} has {free:,} bytes free, and a backup begins by writing the"
+                f" {self.unflushed_bytes:,} that are in memory: make room first"
+            )
 
     def properties(self) -> dict[str, int]:
         """What the engine says of its own state, by the names in `queueber.store.properties`.  Blocks for a moment."""

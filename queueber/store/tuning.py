@@ -142,6 +142,11 @@ TUNING_OPTIONS = tuple(TuningOption(each.name, *each.metadata["tuning"]) for eac
 DEFAULT_TUNING = Tuning()
 
 
+def log_ahead(tuning: Tuning) -> int:
+    """How many bytes RocksDB takes from the disk for the log that a flush begins, before anything is in it."""
+    return tuning.write_buffer_bytes + tuning.write_buffer_bytes // 10
+
+
 def read_compression(text: str) -> str:
     """
     *text*, if it names a compression.
