@@ -101,10 +101,7 @@ def assemble(
 
     marks = _marking(reactor, store, pool, log)
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
-    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
-    reserve = Reserve(
-        partial(_space_left, settings, store), settings.free_space_reserve, make_room, log_ahead(settings.tuning)
-    )
+    reserve = _reserve(reactor, settings, store)
     methods.refuse_adds = reserve.refuse
     timers.append(watching(reactor, reserve))
     store.on_sync = committer.load.syncs.observe
@@ -130,6 +127,13 @@ def assemble(
     timers.append(looking_at_lag(reactor, lag))
     control = control_beside(factory, reactor, committer, reserve, store)
     return Running(store, factory, committer, dispatcher, broker, timers, control, reserve, inside)
+
+
+def _reserve(reactor: Any, settings: Settings, store: RocksStore) -> Reserve:  # noqa: ANN401
+    """What keeps space free; room is made on one of the reactor's threads, because a flush may take its time."""
+    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
+    measure = partial(_space_left, settings, store)
+    return Reserve(measure, settings.free_space_reserve, make_room, log_ahead(settings.tuning))
 
 
 def _space_left(settings: Settings, store: RocksStore) -> Space:

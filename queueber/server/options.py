@@ -18,6 +18,7 @@ from queueber.server.configuration import (
     status_for,
     unknown_variables,
 )
+from queueber.server.hangup import Reread
 from queueber.server.option import Option
 from queueber.server.settings import OPTIONS, Contradiction, Settings, settings_from
 
@@ -93,14 +94,22 @@ class Options(usage.Options):
         self._arguments = arguments
         self.effective, self._settings = self._resolved()
 
-    def again(self) -> Settings:
+    def again(self) -> Reread:
         """
         The settings as file and environment have them now, with the command line as it was.
 
         Raises:
             Wrong: naming all that is wrong.
         """
-        return self._resolved()[1]
+        effective, settings = self._resolved()
+        changed = {
+            name: setting.origin for name, setting in effective.items() if setting.value != self.effective[name].value
+        }
+        return Reread(settings, changed)
+
+    def given(self, *names: str) -> list[str]:
+        """Those of *names* that somebody has chosen, wherever that was."""
+        return [name for name in names if self.effective[name].origin != DEFAULT]
 
     def _resolved(self) -> tuple[dict[str, Setting], Settings]:
         effective = resolve(OPTIONS, arguments=self._arguments, environment=self._environment)

@@ -7,20 +7,20 @@ service starts: twistd forks between making a service and starting it.
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import __version__
-from queueber.broker import StoreStalled
 from queueber.errors import Stopping, StorageError
 from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
 from queueber.server.certificates import Certificates, CertificateUnusable
@@ -28,7 +28,8 @@ from queueber.server.clock import QueueClock, keep_monotonic, read_boot_id
 from queueber.server.configuration import EX_CONFIG
 from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
-from queueber.server.hangup import Reloader, on_hangup
+from queueber.server.draining import Drain
+from queueber.server.hangup import Reloader, Reread, on_signals
 from queueber.server.listening import Listen, ListenFailed, NotPassed, address_of, check_passed, start_listening
 from queueber.server.logs import Log, log_of
 from queueber.server.lookout import Lookout
@@ -56,6 +57,11 @@ def makeService(options: Options) -> IService:
     log = log_of(options.parent, options.settings.log_format)
     if log is not None:
         log.set_level(options.settings.log_level)
+    elif options.parent is not None and (idle := options.given("log-format", "log-level")):
+        QueueberService.log.warn(
+            "{options} without effect: --syslog and --logger have a format and a level of their own",
+            options=" and ".join(f"--{name}" for name in idle),
+        )
     return QueueberService(reactor, options.settings, again=options.again, log=log)
 
 
@@ -70,7 +76,7 @@ class QueueberService(Service):
         reactor: Any,  # noqa: ANN401
         settings: Settings,
         *,
-        again: Callable[[], Settings] | None = None,
+        again: Callable[[], Reread] | None = None,
         log: Log | None = None,
     ) -> None:
         """
@@ -80,11 +86,12 @@ class QueueberService(Service):
         """
         self._reactor = reactor
         self._settings = settings
-        self._again = again or (lambda: settings)
+        self._again = again or (lambda: Reread(settings, {}))
         self._log = log
         self._pool = StoragePool(reactor, settings.workers)
         self._notifier = Notifier.from_environment()
         self._progress = Progress(reactor, self._notifier)
+        self._drain = Drain(reactor, settings.drain_seconds, self._notifier)
         self._lookout = Lookout(reactor, settings.views)
         self._up: Running | None = None
         self._recovering: RocksStore | None = None
@@ -113,14 +120,16 @@ class QueueberService(Service):
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             # From the beginning: left to the system, one that came early would end the process.
-            self._put_back.append(on_hangup(self._reactor, self._reload))
+            self._put_back.append(on_signals(self._reactor, (signal.SIGHUP,), self._reload))
             self._pool.start()
             self._progress.begin()
             self._starting = ensureDeferred(self._start())
             self._starting.addErrback(self._failed).addBoth(lambda _: self._progress.end())
 
     def _reload(self) -> None:
-        if self._reloader is None:
+        if not self.running:
+            self.log.warn("Not reloaded: the server is stopping")
+        elif self._reloader is None:
             self.log.warn("Not reloaded: the server is still starting")
         else:
             self._reloader.reload()
@@ -254,11 +263,21 @@ class QueueberService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._notifier.stopping()
-        for put_back in self._put_back:
-            put_back()
+        if self._put_back:
+            # The reactor takes a second one for a mistake, and says so with a traceback.
+            self._put_back.append(on_signals(self._reactor, (signal.SIGTERM, signal.SIGINT), self._stopping_already))
         if self._recovering is not None:
             self._recovering.give_up()
-        return ensureDeferred(self._stop()).addErrback(self._stop_failed)
+        return ensureDeferred(self._stop()).addErrback(self._stop_failed).addBoth(self._put_all_back)
+
+    def _stopping_already(self) -> None:
+        self.log.info("Already stopping: waiting {stage}", stage=self._drain.stage)
+
+    def _put_all_back(self, outcome: None) -> None:
+        # Not before: left to the system, a signal that comes while calls finish would end the process.
+        while self._put_back:
+            self._put_back.pop()()
+        return outcome
 
     def _stop_failed(self, failure: Failure) -> None:
         end_process(self.log, "Stopping failed", failure.value or RuntimeError("no reason given"))
@@ -267,16 +286,9 @@ class QueueberService(Service):
         await self._starting
         up = self._up
         if up is not None:
-            await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
-            up.factory.methods.draining = True
-            up.dispatcher.end_waiting(Stopping("the server is stopping"))
-            up.factory.outbox.flush()
-            await self._drained(up)
-            await self._disconnected(up)
-            await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
-            await self._settled(up)
-            up.dispatcher.stop()
+            await self._drain.run(up)
             await self._lookout.close()
+            self._drain.at("for the store to close")
             await self._pool.run(up.store.close)
             self._up = None
             if up.ports:
@@ -284,43 +296,6 @@ class QueueberService(Service):
         else:
             await self._lookout.close()
         self._pool.stop()
-
-    async def _drained(self, up: Running) -> None:
-        """Wait until no call is outstanding, but not for ever."""
-        began = self._reactor.seconds()
-        while up.factory.methods.outstanding and self._reactor.seconds() - began < self._settings.drain_seconds:
-            await _pause(self._reactor, 0.01)
-
-    async def _settled(self, up: Running) -> None:
-        """
-        Wait until all is on disk that was decided, but not for ever.
-
-        Raises:
-            StoreStalled: the store takes nothing, for so long.  What is not on disk was never acknowledged.
-        """
-        idle = up.committer.idle()
-        began = self._reactor.seconds()
-        while not idle.called:
-            if up.committer.stalled and self._reactor.seconds() - began >= self._settings.drain_seconds:
-                raise StoreStalled("the storage engine has to catch up first, and does not")
-            await _pause(self._reactor, 0.01)
-
-    async def _disconnected(self, up: Running) -> None:
-        """Wait until all peers have taken their replies, but not for ever."""
-        for connection in up.factory.connections:
-            connection.close()
-        began = self._reactor.seconds()
-        while up.factory.connections and self._reactor.seconds() - began < self._settings.drain_seconds:
-            await _pause(self._reactor, 0.01)
-        for connection in up.factory.connections:
-            connection.cut()
-        await _pause(self._reactor, 0)
-
-
-def _pause(reactor: Any, seconds: float) -> Deferred[None]:  # noqa: ANN401
-    waiting: Deferred[None] = Deferred()
-    reactor.callLater(seconds, waiting.callback, None)
-    return waiting
 
 
 def _exit(status: int) -> None:

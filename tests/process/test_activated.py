@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import PATIENCE
+from tests.process.conftest import PATIENCE, TWISTD
 from tests.process.test_supervised import ACTIVATED, polled
 
 pytestmark = pytest.mark.slow
 
-RUN = "from twisted.scripts.twistd import run; run()"
+
 ACTIVATE = "systemd-socket-activate"
 
 
@@ -125,7 +125,7 @@ def test_a_socket_that_was_not_passed_is_told_in_one_line(start):
 @pytest.mark.skipif(shutil.which(ACTIVATE) is None, reason=f"there is no {ACTIVATE} here")
 def test_systemd_s_own_activation(tmp_path):
     path = tmp_path / "s.sock"
-    command = [ACTIVATE, "-l", str(path), "--fdname=queueber", sys.executable, "-c", RUN, *options(tmp_path)]
+    command = [ACTIVATE, "-l", str(path), "--fdname=queueber", sys.executable, "-c", TWISTD, *options(tmp_path)]
     for _ in range(2):
         path.unlink(missing_ok=True)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
