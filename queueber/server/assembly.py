@@ -17,7 +17,7 @@ from queueber.broker import Broker
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
-from queueber.server.connections import Connections
+from queueber.server.connections import Connections, telling_left_out
 from queueber.server.control import ControlFactory, control_beside
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
@@ -103,7 +103,7 @@ def assemble(
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), looking(reactor, connections.patience), marks]
     reserve = _reserve(reactor, settings, store)
     methods.refuse_adds = reserve.refuse
-    timers.append(watching(reactor, reserve))
+    timers += [watching(reactor, reserve), telling_left_out(reactor, connections)]
     store.on_sync = committer.load.syncs.observe
     lag = Lag(reactor.seconds)
     inside = Inside(

@@ -8,7 +8,7 @@ to; connections that are open stay as they are.
 """
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from zope.interface import implementer
 from queueber.errors import QueueberError
 
 WARN_BEFORE = timedelta(days=21)
+
+_NAMES_LETTERS_MAX = 200
 
 
 class CertificateUnusable(QueueberError):
@@ -51,8 +53,15 @@ class Certificates:
     expires: datetime = field(init=False)
     """When the server's certificate ends."""
 
+    warn: Callable[..., None] = field(init=False)
+    """Where it is told that somebody is refused: `Connections.warn`, which bounds that by peer."""
+
     _context: Any = field(init=False)
     log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Until there are connections, to the log."""
+        self.warn = lambda _, line, **fields: self.log.warn(line, **fields)
 
     def load(self, files: TlsFiles | None = None) -> None:
         """
@@ -63,17 +72,26 @@ class Certificates:
         """
         files = files or self.files
         expires = _check_dates(files.certificate)
-        self._context, self.files, self.expires = _context(files), files, expires
+        self._context, self.files, self.expires = _context(files, self._refused), files, expires
         if expires - datetime.now(UTC) < WARN_BEFORE:
             self.log.warn(
                 "{path} expires on {expires:%Y-%m-%d %H:%M} UTC", path=str(files.certificate), expires=expires
             )
 
-    def serverConnectionForTLS(self, protocol: object) -> Any:  # noqa: ANN401, ARG002
+    def serverConnectionForTLS(self, protocol: object) -> Any:  # noqa: ANN401
         """OpenSSL's side of a new connection."""
         from OpenSSL.SSL import Connection  # noqa: PLC0415
 
-        return Connection(self._context, None)
+        made = Connection(self._context, None)
+        made.set_app_data(protocol)
+        return made
+
+    def _refused(self, connection: Any, names: Iterable[str]) -> None:  # noqa: ANN401
+        """Tell who was not let in; the names are that peer's own words."""
+        peer = connection.get_app_data().transport.getPeer()
+        shown = ", ".join(sorted(names))[:_NAMES_LETTERS_MAX] or "nobody"
+        line = "Refusing {peer}, whose certificate names {names}"
+        self.warn(getattr(peer, "host", None), line, peer=peer, names=shown)
 
     def secure(self, factory: IProtocolFactory) -> IProtocolFactory:
         """*factory* behind TLS."""
@@ -109,7 +127,7 @@ def _check_dates(path: Path) -> datetime:
     return certificate.not_valid_after_utc
 
 
-def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
+def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
     from OpenSSL import SSL  # noqa: PLC0415
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415
 
@@ -145,7 +163,7 @@ def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
         )
     if files.client_ca is not None:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(mode, _Verifier(frozenset(files.client_names)))
+        context.set_verify(mode, _Verifier(frozenset(files.client_names), refused))
         # Sessions that are resumed are not verified again: they must not outlive a change of the names.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_options(SSL.OP_NO_TICKET)
@@ -157,7 +175,8 @@ class _Verifier:
     """Called by OpenSSL for each certificate of a client's chain."""
 
     names: frozenset[str]
-    log = Logger()
+    refused: Callable[[Any, Iterable[str]], None]
+    """Told of the connection, and of the names that were not among ours."""
 
     def __call__(self, connection: object, certificate: Any, error: int, depth: int, good: int) -> bool:  # noqa: ANN401, ARG002
         if not good or depth or not self.names:
@@ -165,7 +184,7 @@ class _Verifier:
         shown = names_of(certificate.to_cryptography())
         if not self.names.isdisjoint(shown):
             return True
-        self.log.warn("Refusing a client whose certificate names {names}", names=", ".join(sorted(shown)) or "nobody")
+        self.refused(connection, shown)
         return False
 
 

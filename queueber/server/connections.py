@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from attrs import define, field
+from twisted.application.internet import TimerService
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from queueber.limits import Limits
 from queueber.server.buffers import Buffers, Holder
+from queueber.server.listening import address_text
 from queueber.server.patience import FIRST_MESSAGE, Awaited, Patience
-from queueber.server.throttle import Throttle
+from queueber.server.throttle import SPAN_SECONDS, Throttle
 from queueber.wire import ConnectionStats
 
 
@@ -59,6 +62,8 @@ class Connections:
     buffers: Buffers = field(init=False)
     patience: Patience[Connected] = field(init=False)
     _throttle: Throttle = field(init=False)
+    _said: dict[str, Callable[..., None]] = field(factory=dict, init=False)
+    """What writes each kind of line, which says how grave it is."""
     made: int = field(default=0, init=False)
     """Connections that were let in, since the start."""
 
@@ -108,12 +113,25 @@ class Connections:
         """The same for what is no fault; it is bounded too, because twistd's log has lines of every level."""
         self._write(self.log.debug, host, line, fields)
 
+    def info(self, host: str | None, line: str, **fields: object) -> None:
+        """The same for what an operator wants to know of."""
+        self._write(self.log.info, host, line, fields)
+
     def _write(self, say: Callable[..., None], host: str | None, line: str, fields: dict[str, object]) -> None:
+        self._said[line] = say
         more = self._throttle.passes(host, line)
         if more is not None:
+            if IAddress.providedBy(fields.get("peer")):
+                fields["peer"] = address_text(fields["peer"])
             # A peer's own words may be among them, and must control neither the terminal nor the lines.
             text = "".join(each if each.isprintable() else "?" for each in line.format(host=host, **fields))
             say("{line}{more}", line=text, more=more)
+
+    def tell_left_out(self) -> None:
+        """Write how many lines were left out of peers that have gone quiet.  To be called every second."""
+        for each in self._throttle.forgotten():
+            text = "{number:,} lines of {of} were left out: {kind}"
+            self._said[each.kind](text, number=each.number, of=each.of, kind=each.kind)
 
     def hit(self, limit: str | None) -> None:
         """Count that *limit* was hit, if it was one."""
@@ -137,3 +155,10 @@ class Connections:
             self._from_host[host] -= 1
             if not self._from_host[host]:
                 del self._from_host[host]
+
+
+def telling_left_out(reactor: object, connections: Connections) -> TimerService:
+    """What tells of the lines that were left out, once started."""
+    timer = TimerService(SPAN_SECONDS, connections.tell_left_out)
+    timer.clock = reactor
+    return timer

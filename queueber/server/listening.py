@@ -1,6 +1,7 @@
 """Where to listen: Twisted's endpoint strings, and two short forms for TCP."""
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Iterable
@@ -133,11 +134,17 @@ def _is_loopback(host: str) -> bool:
 
 def address_of(port: IListeningPort) -> str:
     """Where *port* listens, for a person."""
-    host: Any = port.getHost()
-    if hasattr(host, "port"):
-        return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
-    name = getattr(host, "name", None)
-    return name.decode() if isinstance(name, bytes) else str(host)
+    return address_text(port.getHost())
+
+
+def address_text(address: Any) -> str:  # noqa: ANN401  (Twisted's addresses have nothing in common)
+    """*address* for a person: HOST:PORT, a path, or that it is a process of this machine."""
+    if hasattr(address, "port"):
+        return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+    name = getattr(address, "name", "")
+    if name is None:
+        return "a process of this machine"
+    return os.fsdecode(name) if name else str(address)
 
 
 class ListenFailed(QueueberError):

@@ -145,6 +145,8 @@ class QueueberService(Service):
         await self._lookout.open_pages()
         up = await self._recovered(settings)
         up.inside.certificates = certificates
+        if certificates is not None:
+            certificates.warn = up.factory.connections.warn
         self._announce(settings, up)
         # The first look at the free space is one of them.
         for timer in up.timers:

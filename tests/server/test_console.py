@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from queueber import wire
+from queueber.server.connections import Connections
 from queueber.server.console import questions, session
 from queueber.server.console.access import Access, parse_access, read_password
 from queueber.server.console.questions import Questions
@@ -331,6 +332,7 @@ def lines(monkeypatch):
         warn = info
 
     monkeypatch.setattr(session, "log", Recorder())
+    monkeypatch.setattr(Connections, "log", Recorder())
     return logged
 
 
@@ -408,7 +410,7 @@ class TestSession:
         typist = sit_down()
         typist.type("limits()\n\n")
         typist.type("x" * 1_000 + "\n")
-        assert lines[0].startswith("Console session 1 begins: ")
+        assert lines[0] == "Console session 1 begins: 192.168.1.1:54321"
         assert lines[1] == "Console session 1: 'limits()'"
         assert len(lines[2]) < 600
 
@@ -419,7 +421,19 @@ class TestSession:
         transport = StringTransport()
         one_more.makeConnection(transport)
         assert transport.disconnecting
-        assert lines[-1] == "Console: one more session is turned away, there are 10"
+        assert lines[-1].startswith("Console: one more session is turned away, there are 10: ")
+
+    def test_a_storm_of_them_is_a_few_lines_and_how_many_more_there_were(self, inside, lines, hand):
+        factory = session.ConsoleFactory(inside, Access(None))
+        for _ in range(30):
+            Typist(factory).leave()
+        assert len(lines) == 2
+        hand.reactor.advance(3)
+        inside.connections.tell_left_out()
+        assert sorted(lines[2:]) == [
+            "29 lines of 192.168.1.1 were left out: Console session {number} begins: {peer}",
+            "29 lines of 192.168.1.1 were left out: Console session {number} has ended",
+        ]
 
 
 class TestLogin:
@@ -444,7 +458,7 @@ class TestLogin:
             typist.type("ada\n")
             assert "not the password" in typist.type("guess\n")
         assert typist.transport.disconnecting
-        assert len([line for line in lines if "a login failed" in line]) == 3
+        assert [line for line in lines if "a login failed" in line] == ["Console: a login failed: 192.168.1.1:54321"]
         assert inside.consoles == 0
 
     def test_nobody_gets_in_while_others_may_read_the_file(self, typist, password_file, lines):

@@ -6,9 +6,10 @@ import socket
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory
 
-from queueber.server.listening import ListenFailed, parse_listen, start_listening, usable_listen
+from queueber.server.listening import ListenFailed, address_text, parse_listen, start_listening, usable_listen
 from queueber.server.options import Options
 
 
@@ -54,6 +55,19 @@ def test_short_forms_and_endpoint_strings(text, endpoint, exposed):
 def test_what_a_server_cannot_listen_at_is_refused_with_the_reason(text, why, before):
     with pytest.raises(ValueError, match=why):
         usable_listen(before + text)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (IPv4Address("TCP", "192.0.2.1", 90), "192.0.2.1:90"),
+        (IPv6Address("TCP", "2001:db8::1", 90), "[2001:db8::1]:90"),
+        (UNIXAddress(b"/run/q.sock"), "/run/q.sock"),
+        (UNIXAddress(None), "a process of this machine"),
+    ],
+)
+def test_addresses_are_shown_as_they_would_be_typed(address, shown):
+    assert address_text(address) == shown
 
 
 def test_defaults_are_those_of_the_help():
