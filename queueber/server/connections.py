@@ -67,7 +67,9 @@ class Connections:
     made: int = field(default=0, init=False)
     """Connections that were let in, since the start."""
 
-    _all: dict[Connected, None] = field(factory=dict, init=False)
+    _all: dict[Connected, float] = field(factory=dict, init=False)
+    """When each was made."""
+
     _from_host: Counter[str] = field(factory=Counter, init=False)
     log = Logger()
 
@@ -141,9 +143,13 @@ class Connections:
     def joined(self, connection: Connected) -> None:
         """It has been made."""
         self.made += 1
-        self._all[connection] = None
+        self._all[connection] = self._seconds()
         if connection.host is not None:
             self._from_host[connection.host] += 1
+
+    def age(self, connection: Connected) -> float:
+        """Seconds since it was made."""
+        return self._seconds() - self._all[connection]
 
     def left(self, connection: Connected) -> None:
         """It has ended: it is forgotten."""

@@ -74,9 +74,9 @@ class Options(usage.Options):
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as why:
             # Left to twistd, they would end it with 1, which says nothing; twist would print the whole help as well.
-            _end([str(why)], EX_USAGE)
+            end_with([str(why)], EX_USAGE)
         except Wrong as why:
-            _end(str(why).splitlines(), why.status)
+            end_with(str(why).splitlines(), why.status)
 
     def parseArgs(self, *args: str) -> None:
         """Take no arguments."""
@@ -143,7 +143,8 @@ def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str)
     return f"{', '.join(places)}: {reason}" if places else reason
 
 
-def _end(complaints: Sequence[str], status: int) -> None:
+def end_with(complaints: Sequence[str], status: int) -> None:
+    """End the process with *status*, after a line for each of *complaints*."""
     for complaint in complaints:
         sys.stderr.write(f"queueber: {complaint}\n")
     raise SystemExit(status)

@@ -34,7 +34,7 @@ from queueber.server.listening import Listen, ListenFailed, NotPassed, address_o
 from queueber.server.logs import Log, log_of
 from queueber.server.lookout import Lookout
 from queueber.server.notify import Notifier
-from queueber.server.options import Options
+from queueber.server.options import Options, end_with
 from queueber.server.pool import StoragePool
 from queueber.server.settings import Settings
 from queueber.server.starting import Progress
@@ -51,6 +51,11 @@ def makeService(options: Options) -> IService:
     """What twistd and twist call: a service that does nothing until it is started."""
     from twisted.internet import reactor  # noqa: PLC0415, TID251  (the one place; importing it earlier installs one)
 
+    if not __debug__:
+        # They find our own mistakes before they are on disk, and `check` is made of them.
+        end_with(
+            ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"], EX_CONFIG
+        )
     keep_monotonic(reactor)
     for name in options.unknown_variables:
         QueueberService.log.warn("{name} in the environment is no option", name=name)

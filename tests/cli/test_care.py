@@ -31,10 +31,14 @@ class Server:
             stats=lambda: succeed(
                 ServerStats(version="9", uptime_ms=1500, items=7, free_bytes=1 << 30, limit_hits={"queues": 2})
             ),
-            check=lambda: succeed(Checked(self.findings, 3)),
+            check=self.check,
             backup=self.backup,
             backup_progress=lambda: succeed((0, 0)),
         )
+
+    def check(self, *, force):
+        self.asked.append(force)
+        return succeed(Checked(self.findings, 3))
 
     def backup(self, target):
         self.asked.append(target)
@@ -351,8 +355,10 @@ class TestThroughTheDoor:
     def test_check(self, shell, server):
         done = shell("check")
         assert (done.output, done.exit_code) == ("nothing is wrong; looking took 0.003 s\n", 0)
+        assert server.asked[-1] is False
         server.findings = ["held twice"]
-        done = shell("check")
+        done = shell("check", "--force")
+        assert server.asked[-1] is True
         assert (done.output, done.exit_code) == ("held twice\n", 1)
 
     def test_without_a_server(self, shell, monkeypatch):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import HERE, foreign
+from tests.process.conftest import HERE, TWISTD, foreign
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +105,19 @@ def test_twist_ends_wrong_options_with_64(start):
     server = start("--workers=0", runner="twist")
 
     assert server.wait() == 64
+
+
+def test_without_assertions_it_does_not_start(tmp_path):
+    """They are what notices a mistake of ours before it is on disk."""
+    command = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--listen=127.0.0.1:0")
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", TWISTD, *command], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 78
+    assert done.stderr == (
+        "queueber: Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs\n"
+    )
+    assert not (tmp_path / "d").exists()
 
 
 def test_exposed_plaintext_is_allowed_if_asked_for(start):

@@ -57,8 +57,8 @@ class Prompt(Manhole):
 
     def connectionMade(self) -> None:
         """Greet."""
-        questions = Questions(self._inside).all()
-        self.namespace = {**questions, "exit": self.leave, "quit": self.leave, "__name__": "__console__"}
+        self._questions = Questions(self._inside)
+        self.namespace = {**self._questions.all(), "exit": self.leave, "quit": self.leave, "__name__": "__console__"}
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.interpreter = Interpreter(self, self.namespace)  # type: ignore[no-untyped-call]
 
@@ -67,8 +67,9 @@ class Prompt(Manhole):
         self.terminal.setModes({modes.IRM})
         self.setInsertMode()  # type: ignore[no-untyped-call]
         lines = (
-            f"Queueber {__version__}: a Python prompt inside the server. help() tells what can be asked;",
-            "anything else you type is run by the server itself. Ctrl-D ends the session.",
+            f"Queueber {__version__}: a Python prompt inside the server. What can be asked, and changes nothing:",
+            f"  {' '.join(self._questions.signs().values())}",
+            "Anything else you type is run by the server itself. Ctrl-D ends the session.",
         )
         for line in lines:
             self.terminal.write(line.encode())
