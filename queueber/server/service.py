@@ -57,8 +57,8 @@ def makeService(options: Options) -> IService:
             ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"], EX_CONFIG
         )
     keep_monotonic(reactor)
-    for name in options.unknown_variables:
-        QueueberService.log.warn("{name} in the environment is no option", name=name)
+    for name, hint in options.unknown_variables.items():
+        QueueberService.log.warn("{name} in the environment is no option{hint}", name=name, hint=hint)
     log = log_of(options.parent, options.settings.log_format)
     if log is not None:
         log.set_level(options.settings.log_level)

@@ -286,11 +286,11 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
     tls = _tls(value, complaints)
     views = views_from(value, complaints)
     if not value["listen"] and not value["listen-tls"]:
-        complaints.append((("listen",), "there is no place to listen, neither with TLS nor without"))
+        complaints.append((("listen", "listen-tls"), "there is no place to listen, neither with TLS nor without"))
     for listen in value["listen"]:
         if listen.exposed and not value["insecure-plaintext"]:
             reason = f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
-            complaints.append((("listen",), reason))
+            complaints.append((("listen", "insecure-plaintext"), reason))
     if complaints:
         raise Contradiction(complaints)
     return Settings(
@@ -328,11 +328,15 @@ def _tls(value: Mapping[str, Any], complaints: Complaints) -> TlsFiles | None:
     if certificate is None:
         for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
             if value[name]:
-                complaints.append(((name,), f"--{name} needs --tls-certificate"))
+                complaints.append(((name, "tls-certificate"), f"--{name} needs --tls-certificate"))
         return None
+    if not value["listen-tls"]:
+        # Whoever has put a certificate there believes that it is shown.
+        reason = "--tls-certificate without --listen-tls: nobody would be served with TLS"
+        complaints.append((("tls-certificate", "listen-tls"), reason))
     if value["tls-client-name"] and value["tls-client-ca"] is None:
         reason = "--tls-client-name needs --tls-client-ca: names mean nothing unless somebody vouches for them"
-        complaints.append((("tls-client-name",), reason))
+        complaints.append((("tls-client-name", "tls-client-ca"), reason))
     if find_spec("OpenSSL") is None or find_spec("cryptography") is None:
         reason = "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"
         complaints.append((("tls-certificate",), reason))

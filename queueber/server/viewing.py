@@ -62,15 +62,15 @@ def views_from(value: Mapping[str, Any], complaints: Complaints) -> Views:
     pages = value["http"]
     if pages is not None and pages.exposed and not value["insecure-plaintext"]:
         reason = f"--http {pages.text}: plaintext beyond this machine needs --insecure-plaintext"
-        complaints.append((("http",), reason))
+        complaints.append((("http", "insecure-plaintext"), reason))
     if value["manhole"] is None:
         if value["manhole-password-file"] is not None:
-            complaints.append((("manhole-password-file",), "--manhole-password-file needs --manhole"))
+            complaints.append((("manhole-password-file", "manhole"), "--manhole-password-file needs --manhole"))
         return Views(pages)
     try:
         access = parse_access(value["manhole"], value["manhole-password-file"])
         usable_listen(access.listen.endpoint)
     except ValueError as why:
-        complaints.append((("manhole",), f"--manhole {why}"))
+        complaints.append((("manhole", "manhole-password-file"), f"--manhole {why}"))
         return Views(pages)
     return Views(pages, access)
