@@ -65,18 +65,29 @@ class Certificates:
 
     def load(self, files: TlsFiles | None = None) -> None:
         """
-        Read the files, or *files* from now on.
+        Read the files, or *files* from now on.  What ends soon, or has as one authority of several, is a warning.
 
         Raises:
-            CertificateUnusable: what was loaded before stays in force.
+            CertificateUnusable: naming all that is wrong; what was loaded before stays in force.
         """
-        files = files or self.files
-        expires = _check_dates(files.certificate)
-        self._context, self.files, self.expires = _context(files, self._refused), files, expires
-        if expires - datetime.now(UTC) < WARN_BEFORE:
-            self.log.warn(
-                "{path} expires on {expires:%Y-%m-%d %H:%M} UTC", path=str(files.certificate), expires=expires
-            )
+        files, now = files or self.files, datetime.now(UTC)
+        problems, context = _problems(files, now), None
+        if not problems:
+            try:
+                context = _context(files, self._refused)
+            except CertificateUnusable as why:
+                problems.append(str(why))
+        problems += _exposed(files.key)
+        if problems:
+            raise CertificateUnusable("; ".join(problems))
+        self._context, self.files = context, files
+        self.expires = _certificates(files.certificate)[0][0].not_valid_after_utc
+        for path in filter(None, (files.certificate, files.client_ca)):
+            for each in _certificates(path)[0]:
+                ends = each.not_valid_after_utc
+                if ends - now < WARN_BEFORE:
+                    line = "{path}: the certificate of {whose} expires on {ends:%Y-%m-%d %H:%M} UTC"
+                    self.log.warn(line, path=str(path), whose=named(each), ends=ends)
 
     def serverConnectionForTLS(self, protocol: object) -> Any:  # noqa: ANN401
         """OpenSSL's side of a new connection."""
@@ -101,37 +112,62 @@ class Certificates:
         return secured
 
 
-def _read(path: Path) -> bytes:
+def _problems(files: TlsFiles, now: datetime) -> list[str]:
+    """What of *files* cannot be read, or is not valid at *now*."""
+    problems = []
+    chain, found = _certificates(files.certificate)
+    problems += found or [f"{files.certificate}: {late}" for each in chain if (late := _untimely(each, now))]
     try:
-        return path.read_bytes()
+        files.key.read_bytes()
     except OSError as why:
-        raise CertificateUnusable(f"{path}: {why.strerror}") from why
+        problems.append(f"{files.key}: {why.strerror}")
+    if files.client_ca is not None:
+        authorities, found = _certificates(files.client_ca)
+        ended = list(filter(None, (_untimely(each, now) for each in authorities)))
+        # Of several, one that has ended may stand there for as long as it likes; with none left nobody gets in.
+        problems += found or [f"{files.client_ca}: {each}" for each in ended if len(ended) == len(authorities)]
+    return problems
 
 
-def _check_dates(path: Path) -> datetime:
-    """When the first certificate in *path* ends; it must have begun and not ended."""
-    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+def _exposed(key: Path) -> list[str]:
+    """That everybody can get at *key*, if so."""
+    if not key.exists() or not key.stat().st_mode & stat.S_IRWXO:
+        return []
+    return [f"{key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"]
+
+
+def _certificates(path: Path) -> tuple[list[Any], list[str]]:
+    """All certificates in *path*, and why there are none."""
+    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
 
     try:
-        certificate = load_pem_x509_certificate(_read(path))
-    except ValueError as why:
-        raise CertificateUnusable(f"{path}: it holds no certificate in PEM") from why
-    now = datetime.now(UTC)
-    if certificate.not_valid_after_utc < now:
-        raise CertificateUnusable(
-            f"{path}: the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        )
-    if certificate.not_valid_before_utc > now:
-        begins = certificate.not_valid_before_utc
-        raise CertificateUnusable(f"{path}: the certificate is not valid before {begins:%Y-%m-%d %H:%M} UTC")
-    return certificate.not_valid_after_utc
+        return load_pem_x509_certificates(path.read_bytes()), []
+    except OSError as why:
+        return [], [f"{path}: {why.strerror}"]
+    except ValueError:
+        return [], [f"{path}: it holds no certificate in PEM"]
 
 
-def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
+def _untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
+    """Why *certificate* is not valid at *now*; empty if it is."""
+    whose = f"the certificate of {named(certificate)}"
+    ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if ends < now:
+        return f"{whose} expired on {ends:%Y-%m-%d %H:%M} UTC"
+    return f"{whose} is not valid before {begins:%Y-%m-%d %H:%M} UTC" if begins > now else ""
+
+
+def named(certificate: Any) -> str:  # noqa: ANN401
+    """For whom *certificate* is, as its subject says; a person's words, but nothing that moves a cursor."""
+    text = str(certificate.subject.rfc4514_string())
+    return "".join(each if each.isprintable() else "?" for each in text) or "nobody"
+
+
+def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> Any:  # noqa: ANN401  (no types)
+    """What *files* mean to OpenSSL, of which each can be read and is valid."""
     from OpenSSL import SSL  # noqa: PLC0415
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415
 
-    _read(files.key)
     context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
     steps: list[tuple[Path, str, Callable[[], object]]] = [
         (
@@ -148,7 +184,6 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
     ]
     if files.client_ca is not None:
         authority = files.client_ca
-        _read(authority)
         steps.append(
             (authority, "it holds no certificate in PEM", lambda: context.load_verify_locations(str(authority)))
         )
@@ -157,10 +192,6 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
             step()
         except SSL.Error as why:
             raise CertificateUnusable(f"{path}: {complaint}") from why
-    if files.key.stat().st_mode & stat.S_IRWXO:
-        raise CertificateUnusable(
-            f"{files.key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"
-        )
     if files.client_ca is not None:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         context.set_verify(mode, _Verifier(frozenset(files.client_names), refused))

@@ -144,10 +144,20 @@ def test_files_that_cannot_be_used_are_one_line_and_78(start_tls, served, spoil,
     assert not any("Traceback" in line for line in server.lines)
 
 
+def test_everything_that_is_wrong_with_certificates_is_in_one_line(start_tls, authority):
+    late = authority.sign("late", alternative=HOST, until="20210101000000Z")
+    late[1].chmod(0o644)
+    server = start_tls("--tls-client-ca=/nowhere.pem", files=late)
+    assert server.wait() == 78
+    (complaint,) = [line for line in server.lines if "Cannot start" in line]
+    for each in ("late.pem: the certificate of CN=late expired", "everybody on this machine", "/nowhere.pem: No such"):
+        assert each in complaint
+
+
 def test_a_certificate_that_has_expired_is_one_line_and_78(start_tls, authority):
     server = start_tls(files=authority.sign("late", alternative=HOST, until="20210101000000Z"))
     assert server.wait() == 78
-    server.line("Cannot start: .*late.pem: the certificate expired on 2021-01-01 00:00 UTC")
+    server.line("Cannot start: .*late.pem: the certificate of CN=late expired on 2021-01-01 00:00 UTC")
 
 
 def test_a_key_that_everybody_may_read_or_that_is_another_s(start_tls, authority, served):
@@ -194,7 +204,7 @@ def test_when_the_certificate_ends_is_a_metric_that_follows_a_renewal(start_tls,
         told = re.search(r"^queueber_certificate_expiration_timestamp_seconds (\S+)$", page, re.MULTILINE)
         return (float(told[1]) - time.time()) / 86_400
 
-    server.line("watched.pem expires on ")
+    server.line("watched.pem: the certificate of CN=watched expires on ")
     assert 2.9 < days_left() <= 3
     for old, new in zip((certificate, key), authority.sign("watching", alternative=HOST, days=30), strict=True):
         old.write_bytes(new.read_bytes())
