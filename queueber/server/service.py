@@ -39,6 +39,7 @@ from queueber.server.pool import StoragePool
 from queueber.server.settings import Settings
 from queueber.server.starting import Progress
 from queueber.store import RocksStore, open_store, unflushed_bytes, wipe
+from queueber.store.tuning import told
 from queueber.units import Unit, quantity
 
 SWITCH_SECONDS = 0.000_5
@@ -225,8 +226,8 @@ class QueueberService(Service):
             window=settings.window_ms,
             durability=settings.durability.value,
         )
-        chosen = ", ".join(f"{name} {value}" for name, value in up.store.in_force.items())
-        self.log.info("Storage engine runs with {chosen}", chosen=chosen)
+        chosen, fixed = told(settings.tuning, up.store.in_force), ", ".join(map(" ".join, up.store.fixed.items()))
+        self.log.info("Storage engine runs with {chosen}; always: {fixed}", chosen=chosen, fixed=fixed)
 
     async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
         wanted: list[tuple[str, Listen, IProtocolFactory]] = [("listen", each, up.factory) for each in settings.listen]

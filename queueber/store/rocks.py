@@ -21,7 +21,7 @@ from queueber.store.properties import properties_of
 from queueber.store.records import Encoding, encode_sequence
 from queueber.store.synced import SyncedFile
 from queueber.store.torn import cut_torn_end
-from queueber.store.tuning import DEFAULT_TUNING, Tuning
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning
 
 
 class RocksStore(KeyValueStore):
@@ -85,6 +85,12 @@ class RocksStore(KeyValueStore):
     def in_force(self) -> dict[str, str]:
         """What the engine runs with, as it says itself."""
         return self._engine.in_force
+
+    @property
+    def fixed(self) -> dict[str, str]:
+        """Of that, what is nobody's choice."""
+        chosen = {option.rocksdb for option in TUNING_OPTIONS}
+        return {name: value for name, value in self.in_force.items() if name not in chosen}
 
     def make_room(self) -> None:
         """
