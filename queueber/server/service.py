@@ -98,7 +98,7 @@ class QueueberService(Service):
         self._notifier = Notifier.from_environment()
         self._progress = Progress(reactor, self._notifier)
         self._drain = Drain(reactor, settings.drain_seconds, self._notifier)
-        self._lookout = Lookout(reactor, settings.views)
+        self._lookout = Lookout(reactor, settings.views, settings.durability.value, self._stage)
         self._up: Running | None = None
         self._recovering: RocksStore | None = None
         self._starting: Deferred[None] = succeed(None)
@@ -115,6 +115,9 @@ class QueueberService(Service):
         """Start once the reactor runs; a failure stops it with an exit status."""
         super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._begin)
+
+    def _stage(self) -> str:
+        return f"starting: {self._progress.stage}" if self.running else f"stopping: waiting {self._drain.stage}"
 
     def _begin(self) -> None:
         if self.running:
