@@ -12,9 +12,10 @@ import click
 from attrs import asdict
 
 from queueber.cli.attendance import data_dir_option
+from queueber.cli.output import bytes_of
 from queueber.client import Client
+from queueber.server.console.tables import span
 from queueber.store import CONTROL
-from queueber.units import Unit, quantity
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ def stats(server: Running, data_dir: Path, as_json: bool) -> None:
         return
     hits = found.pop("limit_hits")
     for name, value in found.items():
-        click.echo(f"{name:<16} {_figure(name, value)}")
+        click.echo(f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_figure(name, value)}")
     for name, count in sorted(hits.items()):
         click.echo(f"limit {name} was hit {count:,} times")
 
@@ -96,8 +97,8 @@ def _figure(name: str, value: object) -> str:
     if not isinstance(value, int):
         return str(value)
     if name.endswith("_ms"):
-        return f"{value / 1_000:,.1f} s"
-    return quantity(value, Unit.BYTES) if name.endswith("_bytes") else f"{value:,}"
+        return span(value)
+    return bytes_of(value) if name.endswith("_bytes") else f"{value:,}"
 
 
 @click.command()

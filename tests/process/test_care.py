@@ -189,6 +189,11 @@ QUESTION = "[y/N]: "
 NO = pytest.mark.parametrize("no", [b"n\r", b"\r", b"maybe\rn\r", CTRL_C, CTRL_D])
 
 
+def ending(no):
+    """A no is an answer; Ctrl-C and Ctrl-D are none."""
+    return 130 if no in (CTRL_C, CTRL_D) else 1
+
+
 @NO
 def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp_path, no):
     before = content_of(tmp_path)
@@ -198,7 +203,8 @@ def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp
     assert "Items that were removed since then will be there again" in asked
     terminal.press(no)
     status, shown = terminal.end(again=CTRL_C if no == CTRL_C else b"")
-    assert status == 130
+    assert status == ending(no)
+    assert "queueber: nothing was done" in shown
     assert "restored to" not in shown
     assert "Traceback" not in shown
     assert content_of(tmp_path) == before
@@ -221,7 +227,9 @@ def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(
     asked = terminal.read(QUESTION)
     assert asked.index("damage: ") < asked.index("left out of the log: ") < asked.index("what is left: 1 items")
     terminal.press(no)
-    assert terminal.end(again=CTRL_C if no == CTRL_C else b"")[0] == 130
+    status, shown = terminal.end(again=CTRL_C if no == CTRL_C else b"")
+    assert status == ending(no)
+    assert "queueber: nothing was done" in shown
     assert content_of(tmp_path) == before
 
 
