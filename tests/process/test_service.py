@@ -92,6 +92,12 @@ def test_a_busy_port_is_told_in_one_line(start, tmp_path):
         (["--listen=nonsense"], "'nonsense' is neither an endpoint string nor HOST:PORT"),
         (["--listen=127.0.0.1:99999"], "the port is 99999; it must be 0 to 65535"),
         (["what"], "unexpected argument 'what'"),
+        (["--wokers=3"], "--wokers is not an option; did you mean --workers?"),
+        (["--listen=ssl:0:privateKey=/nowhere.pem"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        (["--listen=tls:/nonexistent:0"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        (["--http=ssl:0:privateKey=/nowhere.pem"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        (["--listen=stdio:"], "standard input and output are one connection, and no place to listen"),
+        (["--tls-certificate=/c.pem"], "--tls-certificate without --listen-tls: nobody would be served with TLS"),
     ],
 )
 def test_wrong_options_end_with_64_and_one_line(start, options, complaint):
