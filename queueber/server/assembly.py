@@ -33,7 +33,6 @@ from queueber.server.settings import Settings
 from queueber.server.survey import Surveyor
 from queueber.server.sweeper import Sweeper, sweeping
 from queueber.store import RocksStore
-from queueber.store.tuning import log_ahead
 from queueber.units import MS_PER_SECOND
 
 EX_IOERR = 74
@@ -133,7 +132,7 @@ def _reserve(reactor: Any, settings: Settings, store: RocksStore) -> Reserve:  #
     """What keeps space free; room is made on one of the reactor's threads, because a flush may take its time."""
     make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
     measure = partial(_space_left, settings, store)
-    return Reserve(measure, settings.free_space_reserve, make_room, log_ahead(settings.tuning))
+    return Reserve(measure, settings.free_space_reserve, make_room)
 
 
 def _space_left(settings: Settings, store: RocksStore) -> Space:

@@ -33,9 +33,13 @@ _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 _PRIVATE = ("unix",)
 
 # What Twisted has and a server cannot use.
+_NO_TLS = (
+    "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate, and for --http"
+    " by a proxy before it"
+)
 _REFUSED = {
-    "ssl": "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate",
-    "tls": "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate",
+    "ssl": _NO_TLS,
+    "tls": _NO_TLS,
     "stdio": "standard input and output are one connection, and no place to listen",
 }
 

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.errors import Overloaded
+from queueber.store.tuning import to_flush
 from queueber.units import GIB
 
 LOOK_SECONDS: Final = 1.0
@@ -81,9 +82,6 @@ class Reserve:
     _make_room: Callable[[], Deferred[None]] = field(default=lambda: succeed(None))
     """Lets go of the space of what was removed, for which what is in memory is written out; fires when that is done."""
 
-    _beside: int = 0
-    """What that needs beside the length of what is in memory."""
-
     low: bool = field(default=False, init=False)
     """Too little is free."""
 
@@ -136,7 +134,7 @@ class Reserve:
 
     def _has_room_to_write(self) -> bool:
         """Whether what is in memory fits into what is free: a flush that fails ends the server."""
-        if self.space.free >= self.space.promised + self._beside:
+        if self.space.free >= to_flush(self.space.promised):
             return True
         if not self._told:
             self._told = True

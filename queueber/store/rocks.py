@@ -21,7 +21,7 @@ from queueber.store.properties import properties_of
 from queueber.store.records import Encoding, encode_sequence
 from queueber.store.synced import SyncedFile
 from queueber.store.torn import cut_torn_end
-from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, to_flush
 
 
 class RocksStore(KeyValueStore):
@@ -143,7 +143,7 @@ class RocksStore(KeyValueStore):
         """A backup begins by writing out what is in memory, and if that fails the engine stops for good."""
         self._look()
         free = shutil.disk_usage(self._held.path).free
-        if free < self.unflushed_bytes:
+        if free < to_flush(self.unflushed_bytes):
             raise StorageError(
                 f"{self._held.path} has {free:,} bytes free, and a backup begins by writing the"
                 f" {self.unflushed_bytes:,} that are in memory: make room first"

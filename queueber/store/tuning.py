@@ -172,9 +172,10 @@ def _figure(option: TuningOption, tuning: Tuning, found: str) -> str:
     return quantity(int(found), option.unit)
 
 
-def log_ahead(tuning: Tuning) -> int:
-    """How many bytes RocksDB takes from the disk for the log that a flush begins, before anything is in it."""
-    return tuning.write_buffer_bytes + tuning.write_buffer_bytes // 10
+def to_flush(unflushed: int) -> int:
+    """How many bytes of the disk writing out *unflushed* bytes of memory may take at most."""
+    # Filters, indexes and what they are part of beside the rows; a little of the log that goes on meanwhile.
+    return unflushed + unflushed // 8 + MIB
 
 
 def read_compression(text: str) -> str:

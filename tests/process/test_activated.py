@@ -1,5 +1,6 @@
 """A Unix socket that systemd made: it stays systemd's, as the real `systemd-socket-activate` has it."""
 
+import os
 import shutil
 import signal
 import socket
@@ -95,6 +96,23 @@ def test_it_may_lie_where_nothing_can_be_written(made, tmp_path):
     path.rename(tmp_path / "elsewhere.sock")
     with served(made, tmp_path) as (_, said):
         assert polled(f"unix:{tmp_path}/elsewhere.sock").returncode == 0, said
+    assert "Stopped; everything is on disk" in said[0]
+    assert "Traceback" not in said[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_directory_that_cannot_be_written_to_is_no_obstacle(made, tmp_path):
+    folder = str(tmp_path / "run")
+    if subprocess.run(["mount", "--bind", folder, folder], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", folder], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            (tmp_path / "run" / "s.sock").chmod(0o666)
+        with served(made, tmp_path) as (_, said):
+            assert polled(f"unix:{folder}/s.sock").returncode == 0, said
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
     assert "Stopped; everything is on disk" in said[0]
     assert "Traceback" not in said[0]
 

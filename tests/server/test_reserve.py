@@ -7,6 +7,7 @@ from twisted.logger import capturedLogs, formatEvent
 from queueber.errors import Kind, Overloaded
 from queueber.server.options import Options
 from queueber.server.reserve import LOOK_SECONDS, Reserve, Space, space_of, watching
+from queueber.store.tuning import to_flush
 from queueber.units import GIB, MIB
 
 
@@ -107,12 +108,13 @@ def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_r
         attempts.append(Deferred())
         return attempts[-1]
 
-    reserve = Reserve(disk, 100, make_room)
+    disk.free = 10 * MIB
+    reserve = Reserve(disk, 5 * MIB, make_room)
     timer = watching(hand.reactor, reserve)
     timer.startService()
     hand.reactor.pump([LOOK_SECONDS] * 20)
     assert attempts == []
-    disk.free = 1
+    disk.free = 3 * MIB
     hand.reactor.pump([LOOK_SECONDS] * 20)
     assert len(attempts) == 1
     attempts[0].errback(OSError(28, "No space left on device"))
@@ -134,25 +136,26 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
         attempts.append(disk.free)
         return succeed(None)
 
-    reserve = Reserve(disk, 10_000, make_room, 50)
+    reserve = Reserve(disk, 10 * MIB, make_room)
     timer = watching(hand.reactor, reserve)
     disk.free, disk.promised = 3_000, 8_000
+    needed = to_flush(8_000)
     with capturedLogs() as logs:
         timer.startService()
         hand.reactor.pump([LOOK_SECONDS] * 20)
         assert attempts == []
         with pytest.raises(Overloaded, match="3,000 bytes are free, of which 8,000 are needed for what is in memory"):
             reserve.refuse(1)
-        disk.free = 8_049
+        disk.free = needed - 1
         hand.reactor.advance(LOOK_SECONDS)
         assert attempts == []
-        disk.free = 8_050
+        disk.free = needed
         hand.reactor.advance(LOOK_SECONDS)
-        assert attempts == [8_050]
+        assert attempts == [needed]
     timer.stopService()
     space = "3,000 bytes are free, of which 8,000 are needed for what is in memory"
     refusing, not_making = [formatEvent(event) for event in logs]
-    assert refusing == f"Refusing adds: {space}, the reserve is 10,000 (free_space_reserve)"
+    assert refusing == f"Refusing adds: {space}, the reserve is 10,485,760 (free_space_reserve)"
     assert not_making.startswith(f"The space of removed items cannot be had back: {space}, and that is too little")
 
 
