@@ -61,7 +61,7 @@ class Space:
         return max(0, self.free - self.promised)
 
     def __str__(self) -> str:
-        beside = f", of which {self.promised:,} are needed for what is in memory" if self.promised else ""
+        beside = f" and {self.promised:,} are needed for what is in memory" if self.promised else ""
         return f"{self.free:,} bytes are free{beside}"
 
 

@@ -144,7 +144,7 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
         timer.startService()
         hand.reactor.pump([LOOK_SECONDS] * 20)
         assert attempts == []
-        with pytest.raises(Overloaded, match="3,000 bytes are free, of which 8,000 are needed for what is in memory"):
+        with pytest.raises(Overloaded, match="3,000 bytes are free and 8,000 are needed for what is in memory, and"):
             reserve.refuse(1)
         disk.free = needed - 1
         hand.reactor.advance(LOOK_SECONDS)
@@ -153,7 +153,7 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
         hand.reactor.advance(LOOK_SECONDS)
         assert attempts == [needed]
     timer.stopService()
-    space = "3,000 bytes are free, of which 8,000 are needed for what is in memory"
+    space = "3,000 bytes are free and 8,000 are needed for what is in memory"
     refusing, not_making = [formatEvent(event) for event in logs]
     assert refusing == f"Refusing adds: {space}, the reserve is 10,485,760 (free_space_reserve)"
     assert not_making.startswith(f"The space of removed items cannot be had back: {space}, and that is too little")
