@@ -13,9 +13,9 @@ interface Admin extends(Public.Broker) {
   stats @0 () -> (stats :ServerStats);
   # How much there is of everything, now.
 
-  check @1 () -> (findings :List(Finding), tookMs :UInt64);
+  check @1 (force :Bool) -> (findings :List(Finding), tookMs :UInt64);
   # Compares what the server holds in memory with itself.  Nobody is served meanwhile; with a million leased items that
-  # is seconds.
+  # is seconds, so with more than 50,000 things it is refused as `failed` unless it is forced.
 
   backup @2 (path :Data) -> ();
   # Puts all that was committed before the call into the directory at this absolute path, which must not be there or be

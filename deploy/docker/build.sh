@@ -17,7 +17,7 @@ test -s "$("$target/bin/python" -c 'import twisted.plugins; print(twisted.plugin
 
 # What has nothing to do any more, and the tests of Twisted, which are more than half of it.
 "$target/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check pip
-for name in setuptools wheel; do
+for name in setuptools pkg_resources wheel; do
     rm -rf "$target"/lib/python*/site-packages/"$name" "$target"/lib/python*/site-packages/"$name"-*
 done
 find "$target"/lib/python*/site-packages/twisted -type d -name test -prune -exec rm -rf {} +

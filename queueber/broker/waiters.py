@@ -80,6 +80,9 @@ class Waiter:
 
     state: PollState = PollState.WAITING
 
+    asked_at: float = 0.0
+    """When it was asked for, by a clock of whoever serves it; the broker does not look at it."""
+
     @property
     def done(self) -> bool:
         """Nothing will come of it any more."""

@@ -15,6 +15,8 @@ from queueber.errors import StorageError
 EXIT_UNREADABLE: Final = 74
 """A directory cannot be used or read: ``sysexits.h``."""
 
+_NOTHING: Final = "nothing was done"
+
 PATIENCE_SECONDS: Final = 2.0
 """Whoever waits for longer wants to know for how long."""
 
@@ -45,13 +47,20 @@ def confirm(question: str, *, yes: bool) -> None:
 
     Raises:
         click.UsageError: there is nobody to ask.
-        click.Abort: the answer is no.
+        click.ClickException: the answer is no.
+        click.Abort: there was none but Ctrl-C or Ctrl-D.
     """
     if yes:
         return
     if not is_terminal(sys.stdin):
         raise click.UsageError(f"{question}  There is no terminal to ask on; --yes is the answer.")
-    click.confirm(question, abort=True, err=True)
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(f"\nqueueber: {_NOTHING}", err=True)
+        raise
+    if not agreed:
+        raise click.ClickException(_NOTHING)
 
 
 def refuse_without_an_answer(*, yes: bool) -> None:

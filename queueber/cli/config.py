@@ -54,6 +54,6 @@ def config(options: tuple[str, ...], changed: bool) -> None:
             table = line.table
             click.echo(f"\n[{table}]")
         click.echo(f"{line.text:<48} # {line.origin}")
-    for name in service.unknown_variables:
-        click.echo(f"queueber: {name} in the environment is no option", err=True)
+    for name, hint in service.unknown_variables.items():
+        click.echo(f"queueber: {name} in the environment is no option{hint}", err=True)
     sys.stdout.flush()

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from queueber.cli.attendance import data_dir_option, moment, unreadable_ends_with_74
-from queueber.cli.output import printable, uuid
+from queueber.cli.output import bytes_of, printable, uuid
 from queueber.errors import InvalidRequest
 from queueber.store import inspect as inspect_directory
 from queueber.store.inspection import Inspection, ItemView
-from queueber.units import MS_PER_SECOND, Unit, WallMs, quantity
+from queueber.units import MS_PER_SECOND, WallMs
 
 
 @click.command()
@@ -38,12 +38,16 @@ def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool) -> No
 
 
 def _tell(path: Path, found: Inspection) -> None:
-    state = "a server runs on it" if found.held else f"stopped {'in order' if found.clean else 'without being closed'}"
+    state = _state(found)
     version = "no known format" if found.format is None else f"format {found.format.version}"
-    click.echo(f"{path}: {state}; {version}; {quantity(found.disk_bytes, Unit.BYTES)} of files")
+    click.echo(f"{path}: {state}; {version}; {bytes_of(found.disk_bytes)} of files")
     last = None if found.mark is None else found.mark.queue_time
-    noted = "nothing noted" if found.noted is None else f"{found.noted:,}"
-    click.echo(f"last commit {moment(last)}; writes up to {found.reached:,}, on disk for certain up to {noted}")
+    noted = (
+        f"on disk for certain up to {found.noted:,}"
+        if found.noted is not None
+        else "how many are on disk is noted nowhere"
+    )
+    click.echo(f"last commit {moment(last)}; writes up to {found.reached:,}, {noted}")
     for queue in found.queues:
         floor = queue.record.floor
         click.echo(
@@ -51,6 +55,14 @@ def _tell(path: Path, found: Inspection) -> None:
             f" {queue.delayed:,} delayed, {queue.leased:,} under {queue.leases:,} leases; {queue.record.added:,} added"
             f" and {queue.record.removed:,} removed; floor {floor.due}/{floor.id.hex()}"
         )
+
+
+def _state(found: Inspection) -> str:
+    if found.held:
+        return "a server runs on it"
+    if found.clean:
+        return "stopped in order"
+    return "a backup, on which no server has run" if found.fresh else "its server ended without closing it"
 
 
 def _line(view: ItemView, *, contents: bool) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from queueber.client import Batch
-from queueber.units import WallMs
+from queueber.units import Unit, WallMs
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -56,6 +56,14 @@ def _moment(at: WallMs) -> str:
         return (_EPOCH + timedelta(milliseconds=at)).isoformat(timespec="milliseconds")
     except OverflowError:
         return f"{at} ms"
+
+
+def bytes_of(value: int) -> str:
+    """So many bytes as a person would say it, and exactly."""
+    for name, size in Unit.BYTES.value:
+        if value >= size > 1:
+            return f"{value / size:,.1f} {name} ({value:,} bytes)"
+    return f"{value:,} bytes"
 
 
 def printable(contents: bytes) -> str:

@@ -28,9 +28,13 @@ class Admin:
             None, admin.STATS, content, admin.read_stats_response, interface=admin.ADMIN_INTERFACE_ID
         )
 
-    def check(self) -> Deferred[admin.Checked]:
-        """What the server finds when it compares its memory with itself, serving nobody meanwhile."""
-        content = admin.write_no_params(admin.CHECK)
+    def check(self, *, force: bool = False) -> Deferred[admin.Checked]:
+        """
+        What the server finds when it compares its memory with itself, serving nobody meanwhile.
+
+        Of much, which takes long, only with *force*; `InvalidRequest` otherwise.
+        """
+        content = admin.write_check_request(force=force)
         return self._connector.call(
             None, admin.CHECK, content, admin.read_check_response, interface=admin.ADMIN_INTERFACE_ID
         )

@@ -86,7 +86,15 @@ def connect(
     endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
     if tls is not None:
         endpoint = tls.secure(endpoint, host_in(address) if isinstance(address, str) else None)
-    return Client(Connector(reactor, endpoint, limits=limits, attempts=attempts, retry_policy=retry_policy))
+    connector = Connector(
+        reactor,
+        endpoint,
+        limits=limits,
+        attempts=attempts,
+        retry_policy=retry_policy,
+        address=address if isinstance(address, str) else None,
+    )
+    return Client(connector)
 
 
 def host_in(address: str) -> str | None:

@@ -97,14 +97,16 @@ class Connector:
         limits: Limits,
         attempts: int | None = None,
         retry_policy: Callable[[int], float] | None = None,
+        address: str | None = None,
     ) -> None:
         """
-        Starts connecting at once.
+        Starts connecting at once; errors name *address*, if it is known.
 
         A call fails once *attempts* have failed while it waited; with None it waits as long as it takes.
         """
         self._clock = clock
         self._attempts = attempts
+        self._to = f" to {address}" if address else ""
         self._usable: ClientProtocol | None = None
         self._waiting: dict[_Waiting, None] = {}
         self._settling: IDelayedCall | None = None
@@ -165,7 +167,7 @@ class Connector:
             # What followed from the failure before may have cancelled this one.
             if waiting in self._waiting:
                 del self._waiting[waiting]
-                waiting.connected.errback(NotConnected(f"cannot connect: {waiting.why}"))
+                waiting.connected.errback(NotConnected(f"cannot connect{self._to}: {waiting.why}"))
 
     def close(self) -> Deferred[None]:
         """

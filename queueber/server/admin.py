@@ -14,6 +14,8 @@ from twisted.python.failure import Failure
 from queueber import __version__, wire
 from queueber.broker import Broker
 from queueber.errors import InvalidRequest, Overloaded, QueueberError, RemoteProtocolError
+from queueber.limits import Limits
+from queueber.server.checking import CHECKED_MAX, check, size_of
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
 from queueber.server.methods import Caller, Methods
@@ -46,6 +48,7 @@ class AdminMethods:
     broker: Broker
     committer: Committer
     connections: Connections
+    limits: Limits
     reserve: Reserve
     store: Backed
     run: Callable[..., Deferred[None]]
@@ -132,14 +135,17 @@ class AdminMethods:
         caller.results(called.answer, admin.write_stats_response(content))
 
     def _check(self, caller: Caller, called: wire.Called) -> None:
-        began, findings = self.reactor.seconds(), []
-        try:
-            self.broker.check()
-        except AssertionError as why:
-            self.log.failure("The server's memory contradicts itself")
-            findings.append(str(why) or "the parts of the server disagree; its log says where")
-        took = int((self.reactor.seconds() - began) * MS_PER_SECOND)
-        caller.results(called.answer, admin.write_check_response(admin.Checked(findings, took)))
+        size = size_of(self.broker, self.limits)
+        if size > CHECKED_MAX and not admin.read_check_request(called.params):
+            raise InvalidRequest(
+                f"there are {size:,} things to look at, and nobody is served meanwhile; beyond {CHECKED_MAX:,} it is"
+                " done by force only"
+            )
+        found = check(self.broker, self.reactor.seconds)
+        if found.error is not None:
+            self.log.failure("The server's memory contradicts itself", Failure(found.error))
+        findings = [found.finding] if found.finding else []
+        caller.results(called.answer, admin.write_check_response(admin.Checked(findings, int(found.took_ms))))
 
     def _backup(self, caller: Caller, called: wire.Called) -> None:
         target = Path(os.fsdecode(admin.read_backup_request(called.params)))

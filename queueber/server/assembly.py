@@ -17,7 +17,7 @@ from queueber.broker import Broker
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
-from queueber.server.connections import Connections
+from queueber.server.connections import Connections, telling_left_out
 from queueber.server.control import ControlFactory, control_beside
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
@@ -100,10 +100,9 @@ def assemble(
 
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), _marking(reactor, store, pool, log)]
     timers += [looking(reactor, each) for each in (connections.patience, connections.handshakes)]
-    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
-    reserve = Reserve(partial(_space_left, settings, store), settings.free_space_reserve, make_room)
+    reserve = _reserve(reactor, settings, store)
     methods.refuse_adds = reserve.refuse
-    timers.append(watching(reactor, reserve))
+    timers += [watching(reactor, reserve), telling_left_out(reactor, connections)]
     store.on_sync = committer.load.syncs.observe
     lag = Lag(reactor.seconds)
     inside = Inside(
@@ -127,6 +126,13 @@ def assemble(
     timers.append(looking_at_lag(reactor, lag))
     control = control_beside(factory, reactor, committer, reserve, store)
     return Running(store, factory, committer, dispatcher, broker, timers, control, reserve, inside)
+
+
+def _reserve(reactor: Any, settings: Settings, store: RocksStore) -> Reserve:  # noqa: ANN401
+    """What keeps space free; room is made on one of the reactor's threads, because a flush may take its time."""
+    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
+    measure = partial(_space_left, settings, store)
+    return Reserve(measure, settings.free_space_reserve, make_room)
 
 
 def _space_left(settings: Settings, store: RocksStore) -> Space:

@@ -8,7 +8,7 @@ to; connections that are open stay as they are.
 """
 
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from queueber.errors import QueueberError
 from queueber.server.connections import Connections
 
 WARN_BEFORE = timedelta(days=21)
+
+_NAMES_LETTERS_MAX = 200
 
 
 class CertificateUnusable(QueueberError):
@@ -52,29 +54,56 @@ class Certificates:
     expires: datetime = field(init=False)
     """When the server's certificate ends."""
 
+    warn: Callable[..., None] = field(init=False)
+    """Where it is told that somebody is refused: `Connections.warn`, which bounds that by peer."""
+
     _context: Any = field(init=False)
     log = Logger()
 
+    def __attrs_post_init__(self) -> None:
+        """Until there are connections, to the log."""
+        self.warn = lambda _, line, **fields: self.log.warn(line, **fields)
+
     def load(self, files: TlsFiles | None = None) -> None:
         """
-        Read the files, or *files* from now on.
+        Read the files, or *files* from now on.  What ends soon, or has as one authority of several, is a warning.
 
         Raises:
-            CertificateUnusable: what was loaded before stays in force.
+            CertificateUnusable: naming all that is wrong; what was loaded before stays in force.
         """
-        files = files or self.files
-        expires = _check_dates(files.certificate)
-        self._context, self.files, self.expires = _context(files), files, expires
-        if expires - datetime.now(UTC) < WARN_BEFORE:
-            self.log.warn(
-                "{path} expires on {expires:%Y-%m-%d %H:%M} UTC", path=str(files.certificate), expires=expires
-            )
+        files, now = files or self.files, datetime.now(UTC)
+        problems, context = _problems(files, now), None
+        if not problems:
+            try:
+                context = _context(files, self._refused)
+            except CertificateUnusable as why:
+                problems.append(str(why))
+        problems += _exposed(files.key)
+        if problems:
+            raise CertificateUnusable("; ".join(problems))
+        self._context, self.files = context, files
+        self.expires = _certificates(files.certificate)[0][0].not_valid_after_utc
+        for path in filter(None, (files.certificate, files.client_ca)):
+            for each in _certificates(path)[0]:
+                ends = each.not_valid_after_utc
+                if ends - now < WARN_BEFORE:
+                    line = "{path}: the certificate of {whose} expires on {ends:%Y-%m-%d %H:%M} UTC"
+                    self.log.warn(line, path=str(path), whose=named(each), ends=ends)
 
-    def serverConnectionForTLS(self, protocol: object) -> Any:  # noqa: ANN401, ARG002
+    def serverConnectionForTLS(self, protocol: object) -> Any:  # noqa: ANN401
         """OpenSSL's side of a new connection."""
         from OpenSSL.SSL import Connection  # noqa: PLC0415
 
-        return Connection(self._context, None)
+        made = Connection(self._context, None)
+        made.set_app_data(protocol)
+        return made
+
+    def _refused(self, connection: Any, names: Iterable[str]) -> None:  # noqa: ANN401
+        """Tell who was not let in; the names are that peer's own words."""
+        peer = connection.get_app_data().transport.getPeer()
+        shown = ", ".join(sorted(names))[:_NAMES_LETTERS_MAX] or "nobody"
+        line = "Refusing {peer}, whose certificate names {names}"
+        self.warn(getattr(peer, "host", None), line, peer=peer, names=shown)
 
     def secure(self, factory: IProtocolFactory, connections: Connections) -> IProtocolFactory:
         """*factory*, whose connections are counted among *connections*, behind TLS."""
@@ -83,37 +112,62 @@ class Certificates:
         return Greetings(self, factory, connections)
 
 
-def _read(path: Path) -> bytes:
+def _problems(files: TlsFiles, now: datetime) -> list[str]:
+    """What of *files* cannot be read, or is not valid at *now*."""
+    problems = []
+    chain, found = _certificates(files.certificate)
+    problems += found or [f"{files.certificate}: {late}" for each in chain if (late := _untimely(each, now))]
     try:
-        return path.read_bytes()
+        files.key.read_bytes()
     except OSError as why:
-        raise CertificateUnusable(f"{path}: {why.strerror}") from why
+        problems.append(f"{files.key}: {why.strerror}")
+    if files.client_ca is not None:
+        authorities, found = _certificates(files.client_ca)
+        ended = list(filter(None, (_untimely(each, now) for each in authorities)))
+        # Of several, one that has ended may stand there for as long as it likes; with none left nobody gets in.
+        problems += found or [f"{files.client_ca}: {each}" for each in ended if len(ended) == len(authorities)]
+    return problems
 
 
-def _check_dates(path: Path) -> datetime:
-    """When the first certificate in *path* ends; it must have begun and not ended."""
-    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
+def _exposed(key: Path) -> list[str]:
+    """That everybody can get at *key*, if so."""
+    if not key.exists() or not key.stat().st_mode & stat.S_IRWXO:
+        return []
+    return [f"{key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"]
+
+
+def _certificates(path: Path) -> tuple[list[Any], list[str]]:
+    """All certificates in *path*, and why there are none."""
+    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
 
     try:
-        certificate = load_pem_x509_certificate(_read(path))
-    except ValueError as why:
-        raise CertificateUnusable(f"{path}: it holds no certificate in PEM") from why
-    now = datetime.now(UTC)
-    if certificate.not_valid_after_utc < now:
-        raise CertificateUnusable(
-            f"{path}: the certificate expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
-        )
-    if certificate.not_valid_before_utc > now:
-        begins = certificate.not_valid_before_utc
-        raise CertificateUnusable(f"{path}: the certificate is not valid before {begins:%Y-%m-%d %H:%M} UTC")
-    return certificate.not_valid_after_utc
+        return load_pem_x509_certificates(path.read_bytes()), []
+    except OSError as why:
+        return [], [f"{path}: {why.strerror}"]
+    except ValueError:
+        return [], [f"{path}: it holds no certificate in PEM"]
 
 
-def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
+def _untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
+    """Why *certificate* is not valid at *now*; empty if it is."""
+    whose = f"the certificate of {named(certificate)}"
+    ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if ends < now:
+        return f"{whose} expired on {ends:%Y-%m-%d %H:%M} UTC"
+    return f"{whose} is not valid before {begins:%Y-%m-%d %H:%M} UTC" if begins > now else ""
+
+
+def named(certificate: Any) -> str:  # noqa: ANN401
+    """For whom *certificate* is, as its subject says; a person's words, but nothing that moves a cursor."""
+    text = str(certificate.subject.rfc4514_string())
+    return "".join(each if each.isprintable() else "?" for each in text) or "nobody"
+
+
+def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> Any:  # noqa: ANN401  (no types)
+    """What *files* mean to OpenSSL, of which each can be read and is valid."""
     from OpenSSL import SSL  # noqa: PLC0415
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415
 
-    _read(files.key)
     context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
     steps: list[tuple[Path, str, Callable[[], object]]] = [
         (
@@ -130,7 +184,6 @@ def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
     ]
     if files.client_ca is not None:
         authority = files.client_ca
-        _read(authority)
         steps.append(
             (authority, "it holds no certificate in PEM", lambda: context.load_verify_locations(str(authority)))
         )
@@ -139,13 +192,9 @@ def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (pyOpenSSL has no types)
             step()
         except SSL.Error as why:
             raise CertificateUnusable(f"{path}: {complaint}") from why
-    if files.key.stat().st_mode & stat.S_IRWXO:
-        raise CertificateUnusable(
-            f"{files.key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"
-        )
     if files.client_ca is not None:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(mode, _Verifier(frozenset(files.client_names)))
+        context.set_verify(mode, _Verifier(frozenset(files.client_names), refused))
         # Sessions that are resumed are not verified again: they must not outlive a change of the names.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_options(SSL.OP_NO_TICKET)
@@ -157,7 +206,8 @@ class _Verifier:
     """Called by OpenSSL for each certificate of a client's chain."""
 
     names: frozenset[str]
-    log = Logger()
+    refused: Callable[[Any, Iterable[str]], None]
+    """Told of the connection, and of the names that were not among ours."""
 
     def __call__(self, connection: object, certificate: Any, error: int, depth: int, good: int) -> bool:  # noqa: ANN401, ARG002
         if not good or depth or not self.names:
@@ -165,7 +215,7 @@ class _Verifier:
         shown = names_of(certificate.to_cryptography())
         if not self.names.isdisjoint(shown):
             return True
-        self.log.warn("Refusing a client whose certificate names {names}", names=", ".join(sorted(shown)) or "nobody")
+        self.refused(connection, shown)
         return False
 
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from queueber.errors import QueueberError
 from queueber.server.option import ENVIRONMENT_PREFIX, Option, switch, text_of
@@ -25,6 +25,11 @@ EX_CONFIG = 78
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
+_ENVIRONMENT = "environment "
+
+# How much of two names must agree for the one to be a slip for the other.
+_ALIKE = 0.6
+_ALIKE_IN_THE_ENVIRONMENT = 0.85  # where all begin with the same word
 
 
 @frozen
@@ -53,53 +58,107 @@ class Given:
     origin: str
 
 
+@define
+class Gathered:
+    """What was found in all places, right or wrong."""
+
+    settings: dict[str, Setting] = field(factory=dict)
+    """Every option's value by its name; of one that is wrong, the default."""
+
+    complaints: list[tuple[str, str]] = field(factory=list)
+    """Of each mistake, the origin and a line about it."""
+
+    wrong: set[str] = field(factory=set)
+    """The names of options whose values cannot be used."""
+
+    unread: bool = False
+    """There is a file that cannot be read, so it is not known what it says."""
+
+    def complain(self, origin: str, line: str) -> None:
+        """Something at *origin* cannot be used."""
+        self.complaints.append((origin, line))
+
+    def refuse(self) -> None:
+        """
+        Go on if nothing is wrong.
+
+        Raises:
+            Wrong: naming all that is, in the order of the places: command line, environment, file by its lines.
+        """
+        if self.complaints:
+            ordered = sorted(self.complaints, key=lambda complaint: _rank(complaint[0]))
+            usage = all(origin in (COMMAND_LINE, DEFAULT) for origin, _ in ordered)
+            raise Wrong([line for _, line in ordered], status=EX_USAGE if usage else EX_CONFIG)
+
+
+_PLACE = re.compile(r" line (\d+)\Z")
+
+
+def _rank(origin: str) -> tuple[int, int]:
+    if origin in (COMMAND_LINE, DEFAULT):
+        return 0, 0
+    if origin.startswith(_ENVIRONMENT):
+        return 1, 0
+    line = _PLACE.search(origin)
+    return 2, int(line[1]) if line else 0
+
+
 def resolve(
     options: Sequence[Option], *, arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str]
 ) -> dict[str, Setting]:
     """
     Every option's value by its name.
 
-    *arguments* are the texts from the command line.  The file is the one that
-    the option ``config`` names there or in the environment.
-
     Raises:
         Wrong: naming all that is wrong.
     """
-    known = {option.name: option for option in options}
+    found = gather(options, arguments=arguments, environment=environment)
+    found.refuse()
+    return found.settings
+
+
+def gather(
+    options: Sequence[Option], *, arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+) -> Gathered:
+    """
+    Every option's value, and all that is wrong with those that were given.
+
+    *arguments* are the texts from the command line.  The file is the one that
+    the option ``config`` names there or in the environment.
+    """
+    found = Gathered()
     from_line = {name: Given(tuple(texts), COMMAND_LINE) for name, texts in arguments.items()}
-    complaints: list[str] = []
     from_environment = dict(_from_environment(options, environment))
     file = from_line.get("config") or from_environment.get("config")
     from_file: dict[str, Given] = {}
     if file is not None and file.texts[-1]:
-        from_file = _from_file(Path(file.texts[-1]), options, complaints)
-    settings = {}
-    only_usage = not complaints
-    for name, option in known.items():
+        from_file = _from_file(Path(file.texts[-1]), options, found)
+    for option in options:
+        name = option.name
         given = from_line.get(name) or from_environment.get(name) or from_file.get(name)
-        try:
-            settings[name] = _setting(option, given)
-        except ValueError as why:
+        setting, reasons = _setting(option, given)
+        found.settings[name] = setting
+        for reason in reasons:
             assert given is not None, "a default is never wrong"
             place = f"--{name}" if given.origin == COMMAND_LINE else f"{given.origin}: {name}"
-            complaints.append(f"{place} {why}")
-            only_usage = only_usage and given.origin == COMMAND_LINE
-    if complaints:
-        raise Wrong(complaints, status=EX_USAGE if only_usage else EX_CONFIG)
-    return settings
+            found.complain(given.origin, f"{place} {reason}")
+            found.wrong.add(name)
+    return found
 
 
-def status_for(settings: Iterable[Setting]) -> int:
-    """What to end with when *settings* cannot be used together: it is the configuration's fault if there is one."""
-    return EX_USAGE if all(each.origin in (COMMAND_LINE, DEFAULT) for each in settings) else EX_CONFIG
-
-
-def _setting(option: Option, given: Given | None) -> Setting:
+def _setting(option: Option, given: Given | None) -> tuple[Setting, list[str]]:
+    """The option's value, the default if it is wrong, and what is wrong with it."""
     if given is None:
-        return Setting(option, option.default, DEFAULT)
-    if option.many:
-        return Setting(option, tuple(option.read(each) for each in given.texts), given.origin)
-    return Setting(option, option.read(given.texts[-1]), given.origin)
+        return Setting(option, option.default, DEFAULT), []
+    values, reasons = [], []
+    for text in given.texts if option.many else given.texts[-1:]:
+        try:
+            values.append(option.read(text))
+        except ValueError as why:
+            reasons.append(str(why))
+    if reasons:
+        return Setting(option, option.default, given.origin), reasons
+    return Setting(option, tuple(values) if option.many else values[0], given.origin), []
 
 
 def _from_environment(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
@@ -107,7 +166,7 @@ def _from_environment(options: Sequence[Option], environment: Mapping[str, str])
         value = environment.get(option.variable)
         if value is not None and not option.command_line_only:
             texts = _words(value) if option.many else (value,)
-            yield option.name, Given(texts, f"environment {option.variable}")
+            yield option.name, Given(texts, _ENVIRONMENT + option.variable)
 
 
 def _words(value: str) -> tuple[str, ...]:
@@ -115,44 +174,66 @@ def _words(value: str) -> tuple[str, ...]:
     return tuple(each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each)
 
 
-def unknown_variables(options: Sequence[Option], environment: Mapping[str, str]) -> list[str]:
+def unknown_variables(options: Sequence[Option], environment: Mapping[str, str]) -> dict[str, str]:
     """
-    Variables that look like ours and are not.
+    Variables that look like ours and are not, and of each what might have been meant, or nothing.
 
     They are no error: Kubernetes makes such ones by itself for a service of this name.
     """
     known = {option.variable for option in options if not option.command_line_only}
-    return sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known)
+    forbidden = {option.variable: option.name for option in options if option.command_line_only}
+    found = {}
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
+            only = f"; {forbidden[name]} is taken from the command line alone" if name in forbidden else ""
+            found[name] = only or meant(name, known, _ALIKE_IN_THE_ENVIRONMENT)
+    return found
 
 
-def _from_file(path: Path, options: Sequence[Option], complaints: list[str]) -> dict[str, Given]:
+def meant(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
+    """A question after one of *known*, if *name* might be a slip for it, with so much of both *alike*."""
+    close = get_close_matches(name, list(known), n=1, cutoff=alike)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _from_file(path: Path, options: Sequence[Option], gathered: Gathered) -> dict[str, Given]:
     try:
         source = path.read_text()
         tables = tomllib.loads(source)
     except (OSError, UnicodeDecodeError) as why:
-        complaints.append(f"{path}: {getattr(why, 'strerror', None) or why}")
-        return {}
+        reason = getattr(why, "strerror", None) or str(why)
     except tomllib.TOMLDecodeError as why:
-        complaints.append(f"{path}: {why}")
-        return {}
+        reason = str(why)
+    else:
+        return _from_tables(path, source, tables, options, gathered)
+    gathered.unread = True
+    gathered.complain(str(path), f"{path}: {reason}")
+    return {}
+
+
+def _from_tables(
+    path: Path, source: str, tables: Mapping[str, Any], options: Sequence[Option], gathered: Gathered
+) -> dict[str, Given]:
     known = {option.table for option in options}
     lines = _lines_of(source, known)
-    allowed = {(option.table, option.key): option for option in options if not option.command_line_only}
+    allowed = {(option.table, option.key): option for option in options}
     found = {}
     for (table, key), value in _entries(tables, known):
         place = f"{path} line {lines.get((table, key), '?')}"
         option = allowed.get((table, key))
-        if option is not None and option.name == "config":
-            complaints.append(f"{place}: config names this file and cannot stand in it")
-            continue
         if option is None:
-            name = f"[{table}] {key}" if table else key
-            complaints.append(f"{place}: {name} is not an option{_guess(table, key, allowed)}")
-            continue
-        try:
-            found[option.name] = Given(_texts(option, value), place)
-        except ValueError as why:
-            complaints.append(f"{place}: {option.name} {why}")
+            name = f"[{table}] {key}" if table else f"[{key}]" if isinstance(value, dict) else key
+            gathered.complain(place, f"{place}: {name} is not an option{_guess(table, key, value, allowed)}")
+        elif option.name == "config":
+            gathered.complain(place, f"{place}: config names this file and cannot stand in it")
+        elif option.command_line_only:
+            gathered.complain(place, f"{place}: {option.name} is taken from the command line alone")
+        else:
+            try:
+                found[option.name] = Given(_texts(option, value), place)
+            except ValueError as why:
+                gathered.complain(place, f"{place}: {option.name} {why}")
+                gathered.wrong.add(option.name)
     return found
 
 
@@ -165,10 +246,12 @@ def _entries(tables: Mapping[str, Any], known: set[str | None]) -> Iterator[tupl
             yield (None, key), value
 
 
-def _guess(table: str | None, key: str, allowed: Mapping[tuple[str | None, str], Option]) -> str:
-    close = get_close_matches(key, [name for at, name in allowed if at == table], n=1)
+def _guess(table: str | None, key: str, value: object, allowed: Mapping[tuple[str | None, str], Option]) -> str:
+    if table is None and isinstance(value, dict):
+        return meant(f"[{key}]", {f"[{at}]" for at, _ in allowed if at})
+    close = meant(key, [name for at, name in allowed if at == table])
     if close:
-        return f"; did you mean {close[0]}?"
+        return close
     elsewhere = [at for at, name in allowed if name == key]
     return f"; it belongs into [{elsewhere[0]}]" if elsewhere and elsewhere[0] else ""
 

@@ -12,13 +12,16 @@ from heapq import nsmallest
 from typing import Any, Protocol
 
 from attrs import define, field
+from twisted.application.internet import TimerService
+from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
 from queueber.limits import Limits
 from queueber.server.buffers import Buffers, Holder
 from queueber.server.handshakes import CROWDED, Handshakes
+from queueber.server.listening import address_text
 from queueber.server.patience import FIRST_MESSAGE, Awaited, Patience
-from queueber.server.throttle import Throttle
+from queueber.server.throttle import SPAN_SECONDS, Throttle
 from queueber.wire import ConnectionStats
 
 IDLE_SECONDS = 1.0
@@ -81,10 +84,14 @@ class Connections:
     handshakes: Handshakes = field(init=False)
     patience: Patience[Connected] = field(init=False)
     _throttle: Throttle = field(init=False)
+    _said: dict[str, Callable[..., None]] = field(factory=dict, init=False)
+    """What writes each kind of line, which says how grave it is."""
     made: int = field(default=0, init=False)
     """Connections that were let in, since the start."""
 
-    _all: dict[Connected, None] = field(factory=dict, init=False)
+    _all: dict[Connected, float] = field(factory=dict, init=False)
+    """When each was made."""
+
     _from_host: Counter[str | None] = field(factory=Counter, init=False)
     _idle: deque[tuple[Connected, float]] = field(factory=deque, init=False)
     """Those that may give way, longest idle first, as of the last look."""
@@ -168,12 +175,25 @@ class Connections:
         """The same for what is no fault; it is bounded too, because twistd's log has lines of every level."""
         self._write(self.log.debug, host, line, fields)
 
+    def info(self, host: str | None, line: str, **fields: object) -> None:
+        """The same for what an operator wants to know of."""
+        self._write(self.log.info, host, line, fields)
+
     def _write(self, say: Callable[..., None], host: str | None, line: str, fields: dict[str, object]) -> None:
+        self._said[line] = say
         more = self._throttle.passes(host, line)
         if more is not None:
+            if IAddress.providedBy(fields.get("peer")):
+                fields["peer"] = address_text(fields["peer"])
             # A peer's own words may be among them, and must control neither the terminal nor the lines.
             text = "".join(each if each.isprintable() else "?" for each in line.format(host=host, **fields))
             say("{line}{more}", line=text, more=more)
+
+    def tell_left_out(self) -> None:
+        """Write how many lines were left out of peers that have gone quiet.  To be called every second."""
+        for each in self._throttle.forgotten():
+            text = "{number:,} lines of {of} were left out: {kind}"
+            self._said[each.kind](text, number=each.number, of=each.of, kind=each.kind)
 
     def hit(self, limit: str | None) -> None:
         """Count that *limit* was hit, if it was one."""
@@ -183,8 +203,12 @@ class Connections:
     def joined(self, connection: Connected) -> None:
         """It has been made."""
         self.made += 1
-        self._all[connection] = None
+        self._all[connection] = self.seconds()
         self._from_host[connection.host] += 1
+
+    def age(self, connection: Connected) -> float:
+        """Seconds since it was made."""
+        return self.seconds() - self._all[connection]
 
     def left(self, connection: Connected) -> None:
         """It has ended: it is forgotten."""
@@ -195,3 +219,10 @@ class Connections:
         self._from_host[host] -= 1
         if not self._from_host[host]:
             del self._from_host[host]
+
+
+def telling_left_out(reactor: object, connections: Connections) -> TimerService:
+    """What tells of the lines that were left out, once started."""
+    timer = TimerService(SPAN_SECONDS, connections.tell_left_out)
+    timer.clock = reactor
+    return timer

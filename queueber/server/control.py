@@ -62,6 +62,7 @@ def control_beside(
         broker=public.broker,
         committer=committer,
         connections=public.connections,
+        limits=public.limits,
         reserve=reserve,
         store=store,
         run=partial(deferToThreadPool, reactor, reactor.getThreadPool()),

@@ -54,6 +54,7 @@ class Dispatcher:
         """Fires with what the poll gets once that is durable, or with None once nobody wants it any more."""
         answer: Deferred[Delivery | None] = Deferred()
         self._waiting[waiter] = answer
+        waiter.asked_at = self._reactor.seconds()
         self.committer.wake()
         return answer
 

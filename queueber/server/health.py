@@ -8,6 +8,9 @@ COMMIT_SECONDS_MAX = 10.0
 """A commit that takes longer than this hangs: disks that work, however slow, do not."""
 
 
+_DISK = {True: "adds are refused: free space is below the reserve", False: "room for adds"}
+
+
 @frozen
 class Check:
     """One of the things that have to be right."""
@@ -17,15 +20,25 @@ class Check:
     says: str
 
 
-def readiness(inside: Inside | None) -> list[Check]:
-    """All checks of a server; None is one that has not recovered yet or has stopped."""
-    if inside is None:
-        return [Check("serving", passed=False, says="starting, or stopped")]
+def absent(stage: str) -> list[Check]:
+    """All checks of a server that does not serve yet or any more, but is at *stage*."""
+    return [Check("serving", passed=False, says=stage)]
+
+
+def readiness(inside: Inside) -> list[Check]:
+    """All checks of a server that serves."""
     draining = inside.methods.draining
     age = inside.committer.load.age(inside.reactor.seconds())
     low = inside.disk_is_low()
     return [
         Check("serving", passed=not draining, says="stopping" if draining else "serving"),
-        Check("commits", passed=age <= COMMIT_SECONDS_MAX, says=f"the commit under way takes {age:.1f} s so far"),
-        Check("disk", passed=not low, says=f"free space is {'below' if low else 'above'} the reserve"),
+        Check("commits", passed=age <= COMMIT_SECONDS_MAX, says=_commit(age)),
+        Check("disk", passed=not low, says=_DISK[low]),
     ]
+
+
+def _commit(age: float) -> str:
+    if not age:
+        return "none is under way"
+    hangs = f", and no disk that works takes {COMMIT_SECONDS_MAX:g}" if age > COMMIT_SECONDS_MAX else ""
+    return f"one has been under way for {age:.1f} s{hangs}"

@@ -1,17 +1,21 @@
 """Where to listen: Twisted's endpoint strings, and two short forms for TCP."""
 
 import ipaddress
+import os
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
 from queueber.errors import QueueberError
-from queueber.server.proxied import PREFIX, endpoint_of
+from queueber.server import activation, proxied
+from queueber.server.activation import SYSTEMD, is_passed
+from queueber.server.proxied import PREFIX
 
 # What the kernel may hold of connections that were made and not accepted yet.
 BACKLOG = 4096
@@ -20,15 +24,26 @@ BACKLOG = 4096
 SOCKET_MODE = "660"
 
 _LOCAL_SYSTEMD = re.compile(r"systemd:(?:.*:)?domain=UNIX(?::|\Z)")
+_SYSTEMD_DOMAIN = re.compile(r"systemd:(?:.*:)?(?:domain=)?(?:UNIX|INET6?)(?::|\Z)")
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]+)\Z")
 _UNIX = re.compile(r"(?:haproxy:)*unix:(?:address=)?(?P<path>(?:[^:\\]|\\.)+)")
 _KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 
-# Endpoints that other machines cannot reach, or not in plaintext.  Of any
-# other kind nothing is known, so it counts as exposed.
-_PRIVATE = ("unix", "ssl", "tls", "stdio")
+# Endpoints that other machines cannot reach.  Of any other kind nothing is known, so it counts as exposed.
+_PRIVATE = ("unix",)
+
+# What Twisted has and a server cannot use.
+_NO_TLS = (
+    "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate, and for --http"
+    " by a proxy before it"
+)
+_REFUSED = {
+    "ssl": _NO_TLS,
+    "tls": _NO_TLS,
+    "stdio": "standard input and output are one connection, and no place to listen",
+}
 
 
 @frozen
@@ -56,7 +71,7 @@ def parse_listen(text: str) -> Listen:
         ValueError: it is neither an endpoint string nor ``HOST:PORT`` nor ``[v6]:PORT``.
     """
     short = _SHORT.match(text)
-    if short and short["host"] not in _PLAIN_TCP:
+    if short and short["host"] not in (*_PLAIN_TCP, *_REFUSED):
         return _tcp(text, short["v6"] or short["host"], short["port"], v6=short["v6"] is not None)
     kind = _KIND.match(text)
     if kind is None:
@@ -73,6 +88,34 @@ def parse_listen(text: str) -> Listen:
     host = interface[1].replace("\\", "") if interface else ""
     endpoint = text if "backlog=" in text else f"{text}:backlog={BACKLOG}"
     return Listen(text, endpoint, exposed=not _is_loopback(host))
+
+
+def usable_listen(text: str) -> Listen:
+    """
+    What an option's *text* means, once it is known that Twisted takes it too.
+
+    Whether systemd has passed the socket that it names is not looked at: that shows where the server is started.
+
+    Raises:
+        ValueError: it is no place to listen, or one of a kind that is not to be had.
+    """
+    try:
+        listen = parse_listen(text)
+        _check_kind(listen.endpoint)
+        is_passed(listen.endpoint)
+    except (ValueError, TypeError, ImportError) as why:
+        raise ValueError(f"{text}: {why}") from None
+    return listen
+
+
+def _check_kind(endpoint: str) -> None:
+    while endpoint.startswith(PREFIX):
+        endpoint = endpoint.removeprefix(PREFIX)
+    kind = endpoint.partition(":")[0]
+    if kind in _REFUSED:
+        raise ValueError(_REFUSED[kind])
+    if kind == SYSTEMD and not _SYSTEMD_DOMAIN.match(endpoint):
+        raise ValueError("it must have domain=UNIX, domain=INET or domain=INET6")
 
 
 def _tcp(text: str, host: str, port: str, *, v6: bool) -> Listen:
@@ -94,15 +137,37 @@ def _is_loopback(host: str) -> bool:
 
 def address_of(port: IListeningPort) -> str:
     """Where *port* listens, for a person."""
-    host: Any = port.getHost()
-    if hasattr(host, "port"):
-        return f"[{host.host}]:{host.port}" if ":" in host.host else f"{host.host}:{host.port}"
-    name = getattr(host, "name", None)
-    return name.decode() if isinstance(name, bytes) else str(host)
+    return address_text(port.getHost())
+
+
+def address_text(address: Any) -> str:  # noqa: ANN401  (Twisted's addresses have nothing in common)
+    """*address* for a person: HOST:PORT, a path, or that it is a process of this machine."""
+    if hasattr(address, "port"):
+        return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+    name = getattr(address, "name", "")
+    if name is None:
+        return "a process of this machine"
+    return os.fsdecode(name) if name else str(address)
 
 
 class ListenFailed(QueueberError):
     """An address cannot be listened on; the text names the option and says why."""
+
+
+class NotPassed(QueueberError):
+    """A socket was to come from systemd and has not; the text names the option."""
+
+
+def check_passed(wanted: Iterable[tuple[str, Listen]]) -> None:
+    """
+    Go on if systemd has passed every socket of *wanted*, pairs of an option and a place, that was to come from there.
+
+    Raises:
+        NotPassed: it has not.
+    """
+    missing = [f"--{option} {listen.text}" for option, listen in wanted if not is_passed(listen.endpoint)]
+    if missing:
+        raise NotPassed(f"{', '.join(missing)}: systemd has passed no such socket to this process")
 
 
 async def start_listening(
@@ -117,7 +182,11 @@ async def start_listening(
     Raises:
         ListenFailed: the address is taken, is not this machine's, or is not allowed.
     """
-    endpoint = endpoint_of(reactor, listen.endpoint)
+
+    def plain(text: str) -> IStreamServerEndpoint:
+        return activation.endpoint_of(reactor, text, BACKLOG)
+
+    endpoint = proxied.endpoint_of(listen.endpoint, plain, reactor.seconds)
     try:
         _clear_leftover(listen.endpoint)
         port: IListeningPort = await endpoint.listen(factory)

@@ -1,5 +1,6 @@
 """Opens the health pages and the console of a server, and closes them."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import DeferredList, maybeDeferred
@@ -23,9 +24,12 @@ class Lookout:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, views: Views) -> None:  # noqa: ANN401
+    def __init__(self, reactor: Any, views: Views, durability: str, stage: Callable[[], str]) -> None:  # noqa: ANN401
+        """*stage* says what a server with that *durability* is at while it does not serve."""
         self._reactor = reactor
         self._views = views
+        self._durability = durability
+        self._stage = stage
         self._pages: Pages | None = None
         self._ports: list[IListeningPort] = []
 
@@ -39,7 +43,7 @@ class Lookout:
         if self._views.pages is not None:
             from queueber.server.web import Pages, site  # noqa: PLC0415  (an extra)
 
-            self._pages = Pages()
+            self._pages = Pages(self._durability, self._stage)
             await self._open(self._views.pages, site(self._pages), "http")
 
     async def open(self, inside: Inside) -> None:

@@ -9,7 +9,7 @@ This is the only module that knows prometheus_client, of which it takes the
 format and not the registry: that is global.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 from attrs import frozen
@@ -28,7 +28,7 @@ from queueber import __version__
 from queueber.broker.survey import QueueState
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
-from queueber.server.health import readiness
+from queueber.server.health import Check, readiness
 from queueber.server.histogram import Histogram
 from queueber.server.inside import Disk, Inside
 from queueber.server.load import ALL
@@ -77,6 +77,24 @@ def exposition(inside: Inside, facts: Facts, accept: str) -> tuple[bytes, str]:
     return encode(cast(CollectorRegistry, _Collected(inside, facts))), content_type
 
 
+def absent_exposition(durability: str, checks: Sequence[Check], accept: str) -> tuple[bytes, str]:
+    """The same of a server that does not serve: what it is, that it is not ready, and its process."""
+    encode, content_type = choose_encoder(accept)
+    return encode(cast(CollectorRegistry, _Absent(durability, checks))), content_type
+
+
+@frozen
+class _Absent:
+    durability: str
+    checks: Sequence[Check]
+
+    def collect(self) -> Iterator[Metric]:
+        """All there are."""
+        yield _info(self.durability)
+        yield _ready(self.checks)
+        yield from ProcessCollector(registry=None).collect()
+
+
 @frozen
 class _Collected:
     """Looks like a registry to an encoder, which asks for nothing else."""
@@ -87,9 +105,7 @@ class _Collected:
     def collect(self) -> Iterator[Metric]:
         """All there are."""
         inside = self.inside
-        yield _gauge(
-            "queueber_info", "1; the labels tell what it is", 1, version=__version__, durability=inside.durability
-        )
+        yield _info(inside.durability)
         yield from _queues(self.facts.survey, inside)
         yield from _calls(inside)
         yield from _commits(inside)
@@ -99,6 +115,17 @@ class _Collected:
         if self.facts.disk is not None:
             yield from _disk(self.facts.disk)
         yield from ProcessCollector(registry=None).collect()
+
+
+def _info(durability: str) -> Metric:
+    return _gauge("queueber_info", "1; the labels tell what it is", 1, version=__version__, durability=durability)
+
+
+def _ready(checks: Sequence[Check]) -> Metric:
+    family = GaugeMetricFamily("queueber_ready", "1 if the check is passed, of those of /readyz", labels=["check"])
+    for check in checks:
+        family.add_metric([check.name], check.passed)
+    return family
 
 
 def _gauge(name: str, says: str, value: float, **labels: str) -> Metric:
@@ -226,10 +253,7 @@ def _process(inside: Inside, facts: Facts) -> Iterator[Metric]:
     yield _gauge("queueber_pool_waiting", "Calls that wait for a storage thread", facts.pool_waiting)
     says = "How late the reactor comes to a timer, looked at ten times a second"
     yield _histograms("queueber_reactor_lag_seconds", says, {"": inside.lag.lateness})
-    ready = GaugeMetricFamily("queueber_ready", "1 if the check is passed, of those of /readyz", labels=["check"])
-    for check in readiness(inside):
-        ready.add_metric([check.name], check.passed)
-    yield ready
+    yield _ready(readiness(inside))
 
 
 def _disk(disk: Disk) -> Iterator[Metric]:

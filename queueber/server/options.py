@@ -3,21 +3,22 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from twisted.python import usage
 
 from queueber import __version__
+from queueber.server.commandline import COMPLETION, readable
 from queueber.server.configuration import (
     COMMAND_LINE,
     DEFAULT,
     EX_USAGE,
     Setting,
     Wrong,
-    resolve,
-    status_for,
+    gather,
     unknown_variables,
 )
+from queueber.server.hangup import Reread
 from queueber.server.option import Option
 from queueber.server.settings import OPTIONS, Contradiction, Settings, settings_from
 
@@ -56,6 +57,7 @@ class Options(usage.Options):
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self.repeated: dict[str, list[str]] = {}
+        self._unknown: list[str] = []
         self._environment = environment
         self.effective: dict[str, Setting] = {}
         """Every option's value and where it came from, once the command line was parsed."""
@@ -69,18 +71,17 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Take the command line's *options*; wrong ones end the process with a line each and the status for that."""
+        words = sys.argv[1:] if options is None else list(options)
+        if COMPLETION not in words:
+            known: Any = self
+            words, self._unknown = readable(words, known.shortOpt, known.longOpt)
         try:
-            super().parseOptions(options)  # type: ignore[no-untyped-call]
+            super().parseOptions(words)  # type: ignore[no-untyped-call]
         except usage.UsageError as why:
             # Left to twistd, they would end it with 1, which says nothing; twist would print the whole help as well.
-            _end([str(why)], EX_USAGE)
+            end_with([str(why)], EX_USAGE)
         except Wrong as why:
-            _end(str(why).splitlines(), why.status)
-
-    def parseArgs(self, *args: str) -> None:
-        """Take no arguments."""
-        if args:
-            raise usage.UsageError(f"unexpected argument {args[0]!r}: everything is an option")
+            end_with(str(why).splitlines(), why.status)
 
     def postOptions(self) -> None:
         """Put together what came from where, and check it."""
@@ -93,22 +94,38 @@ class Options(usage.Options):
         self._arguments = arguments
         self.effective, self._settings = self._resolved()
 
-    def again(self) -> Settings:
+    def again(self) -> Reread:
         """
         The settings as file and environment have them now, with the command line as it was.
 
         Raises:
             Wrong: naming all that is wrong.
         """
-        return self._resolved()[1]
+        effective, settings = self._resolved()
+        changed = {
+            name: setting.origin for name, setting in effective.items() if setting.value != self.effective[name].value
+        }
+        return Reread(settings, changed)
+
+    def given(self, *names: str) -> list[str]:
+        """Those of *names* that somebody has chosen, wherever that was."""
+        return [name for name in names if self.effective[name].origin != DEFAULT]
 
     def _resolved(self) -> tuple[dict[str, Setting], Settings]:
-        effective = resolve(OPTIONS, arguments=self._arguments, environment=self._environment)
+        found = gather(OPTIONS, arguments=self._arguments, environment=self._environment)
+        for complaint in self._unknown:
+            found.complain(COMMAND_LINE, complaint)
+        effective, settings = found.settings, None
         try:
-            return effective, settings_from(effective)
+            settings = settings_from(effective)
         except Contradiction as why:
-            complaints = [_placed(effective, names, reason) for names, reason in why.complaints]
-            raise Wrong(complaints, status=status_for(effective.values())) from None
+            for names, reason in why.complaints:
+                # What cannot be read may be what would have resolved it.
+                if not found.unread and found.wrong.isdisjoint(names):
+                    found.complain(*_placed(effective, names, reason))
+        found.refuse()
+        assert settings is not None, "there is no contradiction that is not told"
+        return effective, settings
 
     @property
     def settings(self) -> Settings:
@@ -116,8 +133,8 @@ class Options(usage.Options):
         return self._settings
 
     @property
-    def unknown_variables(self) -> list[str]:
-        """Environment variables that look like options of ours and are none."""
+    def unknown_variables(self) -> dict[str, str]:
+        """Environment variables that look like options of ours and are none, each with what might have been meant."""
         return unknown_variables(OPTIONS, self._environment)
 
 
@@ -128,13 +145,14 @@ for _option in OPTIONS:
             setattr(Options, f"opt_{_name.replace('-', '_')}", _repeated(_option))
 
 
-def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str) -> str:
-    """*reason*, and where the options that are concerned were given, if that is not the command line."""
+def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str) -> tuple[str, str]:
+    """Where the first of the options concerned was given, and *reason* with all places but the command line."""
     places = [effective[name].origin for name in names if effective[name].origin not in (COMMAND_LINE, DEFAULT)]
-    return f"{', '.join(places)}: {reason}" if places else reason
+    return (places[0], f"{', '.join(places)}: {reason}") if places else (COMMAND_LINE, reason)
 
 
-def _end(complaints: Sequence[str], status: int) -> None:
+def end_with(complaints: Sequence[str], status: int) -> None:
+    """End the process with *status*, after a line for each of *complaints*."""
     for complaint in complaints:
         sys.stderr.write(f"queueber: {complaint}\n")
     raise SystemExit(status)

@@ -29,7 +29,6 @@ class StoragePool:
         self._reactor = reactor
         self.workers = workers
         self._numbers = count()
-        self._given = 0
         self._pool = ThreadPool(workers, workers, name="queueber")
         self._pool.threadFactory = self._thread  # type: ignore[assignment]
 
@@ -51,22 +50,17 @@ class StoragePool:
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Call *function* on a thread; fires with what it gives, on the reactor's thread."""
-        self._given += 1
-        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs).addBoth(self._done)
-
-    def _done(self, outcome: T) -> T:
-        self._given -= 1
-        return outcome
+        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
 
     @property
     def busy(self) -> int:
         """Threads at work."""
-        return len(self._pool.working)
+        return self._pool._team.statistics().busyWorkerCount  # noqa: SLF001  (what is public makes a list of it)
 
     @property
     def waiting(self) -> int:
         """Calls that no thread has come to yet."""
-        return max(0, self._given - self.busy)
+        return self._pool._team.statistics().backloggedWorkCount  # noqa: SLF001  (there is nothing public)
 
     def stop(self) -> None:
         """Wait until the threads have done what was given to them, and end them."""

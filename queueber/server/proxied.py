@@ -10,7 +10,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.protocols.haproxy import proxyEndpoint
@@ -22,13 +21,18 @@ from queueber.server.throttle import Throttle
 PREFIX = "haproxy:"
 
 
-def endpoint_of(reactor: Any, text: str) -> IStreamServerEndpoint:  # noqa: ANN401
-    """The endpoint that *text* describes; what is malformed at one behind a balancer ends quietly."""
+def endpoint_of(
+    text: str, plain: Callable[[str], IStreamServerEndpoint], seconds: Callable[[], float]
+) -> IStreamServerEndpoint:
+    """
+    The endpoint that *text* describes; what is malformed at one behind a balancer ends quietly.
+
+    *plain* makes those that are behind none; *seconds* is the reactor's clock.
+    """
     if not text.startswith(PREFIX):
-        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
-        return endpoint
-    inner = endpoint_of(reactor, text.removeprefix(PREFIX))
-    wrapped: IStreamServerEndpoint = proxyEndpoint(_Guarded(inner, Throttle(reactor.seconds)))
+        return plain(text)
+    inner = endpoint_of(text.removeprefix(PREFIX), plain, seconds)
+    wrapped: IStreamServerEndpoint = proxyEndpoint(_Guarded(inner, Throttle(seconds)))
     return wrapped
 
 

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.errors import Overloaded
+from queueber.store.tuning import to_flush
 from queueber.units import GIB
 
 LOOK_SECONDS: Final = 1.0
@@ -51,12 +52,23 @@ class Space:
     """As far as this user may use it."""
 
     total: int
+    promised: int = 0
+    """What is in memory, and will be written to files whatever comes."""
+
+    @property
+    def left(self) -> int:
+        """What is free beside that."""
+        return max(0, self.free - self.promised)
+
+    def __str__(self) -> str:
+        beside = f" and {self.promised:,} are needed for what is in memory" if self.promised else ""
+        return f"{self.free:,} bytes are free{beside}"
 
 
 def space_of(path: Path, *, promised: int = 0) -> Space:
-    """That of the file system that *path* is on; the bytes that are *promised* already are not free."""
+    """That of the file system that *path* is on, where *promised* bytes will be written whatever comes."""
     found = os.statvfs(path)
-    return Space(max(0, found.f_bavail * found.f_frsize - promised), found.f_blocks * found.f_frsize)
+    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, promised)
 
 
 @define(eq=False)
@@ -68,7 +80,7 @@ class Reserve:
     """Bytes; 0 for no reserve, None for what suits the file system."""
 
     _make_room: Callable[[], Deferred[None]] = field(default=lambda: succeed(None))
-    """Lets go of the space of what was removed; fires when that is done."""
+    """Lets go of the space of what was removed, for which what is in memory is written out; fires when that is done."""
 
     low: bool = field(default=False, init=False)
     """Too little is free."""
@@ -80,6 +92,9 @@ class Reserve:
     """Length of the adds since then."""
 
     _making: bool = field(default=False, init=False)
+    _told: bool = field(default=False, init=False)
+    """That room cannot be made."""
+
     _rest: int = field(default=0, init=False)
     """Ticks until room may be made again."""
 
@@ -100,22 +115,35 @@ class Reserve:
         except OSError as why:
             self.log.warn("The free space cannot be told: {why}", why=str(why))
             return
-        free, reserve = self.space.free, self.bytes
-        if not self.low and free < reserve:
+        left, reserve = self.space.left, self.bytes
+        if not self.low and left < reserve:
             self.low = True
-            line = "Refusing adds: {free:,} bytes are free, the reserve is {reserve:,} (free_space_reserve)"
-            self.log.warn(line, free=free, reserve=reserve)
-        elif self.low and free >= reserve + reserve // _HYSTERESIS_SHARE:
-            self.low = False
-            self.log.info("Taking adds again: {free:,} bytes are free", free=free)
+            line = "Refusing adds: {space}, the reserve is {reserve:,} (free_space_reserve)"
+            self.log.warn(line, space=str(self.space), reserve=reserve)
+        elif self.low and left >= reserve + reserve // _HYSTERESIS_SHARE:
+            self.low = self._told = False
+            self.log.info("Taking adds again: {space}", space=str(self.space))
 
     def tick(self) -> None:
         """Look, and make room if there is none.  To be called every `LOOK_SECONDS`."""
         self.look()
         self._rest = max(0, self._rest - 1)
-        if self.low and not self._rest and not self._making:
+        if self.low and not self._rest and not self._making and self._has_room_to_write():
             self._rest, self._making = _REST_TICKS, True
             self._make_room().addErrback(self._no_room).addBoth(self._room_made)
+
+    def _has_room_to_write(self) -> bool:
+        """Whether what is in memory fits into what is free: a flush that fails ends the server."""
+        if self.space.free >= to_flush(self.space.promised):
+            return True
+        if not self._told:
+            self._told = True
+            self.log.error(
+                "The space of removed items cannot be had back: {space}, and that is too little to write it. The"
+                " server goes on until its memory is full; make room",
+                space=str(self.space),
+            )
+        return False
 
     def _no_room(self, failure: Failure) -> None:
         self.log.warn("Making room failed: {why}", why=failure.getErrorMessage())
@@ -135,7 +163,7 @@ class Reserve:
             self.look()
         if self.low:
             raise Overloaded(
-                f"the disk has {self.space.free:,} bytes free and {self.bytes:,} are kept in reserve ({LIMIT});"
+                f"{self.space}, and {self.bytes:,} are kept in reserve ({LIMIT});"
                 f" polls and removes go on, try again later",
                 limit=LIMIT,
             )

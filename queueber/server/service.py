@@ -7,20 +7,20 @@ service starts: twistd forks between making a service and starting it.
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, ensureDeferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import __version__
-from queueber.broker import StoreStalled
 from queueber.errors import Stopping, StorageError
 from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
 from queueber.server.certificates import Certificates, CertificateUnusable
@@ -28,16 +28,18 @@ from queueber.server.clock import QueueClock, keep_monotonic, read_boot_id
 from queueber.server.configuration import EX_CONFIG
 from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
-from queueber.server.hangup import Reloader, on_hangup
-from queueber.server.listening import Listen, ListenFailed, address_of, start_listening
+from queueber.server.draining import Drain
+from queueber.server.hangup import Reloader, Reread, on_signals
+from queueber.server.listening import Listen, ListenFailed, NotPassed, address_of, check_passed, start_listening
 from queueber.server.logs import Log, log_of
 from queueber.server.lookout import Lookout
 from queueber.server.notify import Notifier
-from queueber.server.options import Options
+from queueber.server.options import Options, end_with
 from queueber.server.pool import StoragePool
 from queueber.server.settings import Settings
 from queueber.server.starting import Progress
 from queueber.store import RocksStore, open_store, unflushed_bytes, wipe
+from queueber.store.tuning import told
 from queueber.units import Unit, quantity
 
 SWITCH_SECONDS = 0.000_5
@@ -50,12 +52,22 @@ def makeService(options: Options) -> IService:
     """What twistd and twist call: a service that does nothing until it is started."""
     from twisted.internet import reactor  # noqa: PLC0415, TID251  (the one place; importing it earlier installs one)
 
+    if not __debug__:
+        # They find our own mistakes before they are on disk, and `check` is made of them.
+        end_with(
+            ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"], EX_CONFIG
+        )
     keep_monotonic(reactor)
-    for name in options.unknown_variables:
-        QueueberService.log.warn("{name} in the environment is no option", name=name)
+    for name, hint in options.unknown_variables.items():
+        QueueberService.log.warn("{name} in the environment is no option{hint}", name=name, hint=hint)
     log = log_of(options.parent, options.settings.log_format)
     if log is not None:
         log.set_level(options.settings.log_level)
+    elif options.parent is not None and (idle := options.given("log-format", "log-level")):
+        QueueberService.log.warn(
+            "{options} without effect: --syslog and --logger have a format and a level of their own",
+            options=" and ".join(f"--{name}" for name in idle),
+        )
     return QueueberService(reactor, options.settings, again=options.again, log=log)
 
 
@@ -70,7 +82,7 @@ class QueueberService(Service):
         reactor: Any,  # noqa: ANN401
         settings: Settings,
         *,
-        again: Callable[[], Settings] | None = None,
+        again: Callable[[], Reread] | None = None,
         log: Log | None = None,
     ) -> None:
         """
@@ -80,12 +92,13 @@ class QueueberService(Service):
         """
         self._reactor = reactor
         self._settings = settings
-        self._again = again or (lambda: settings)
+        self._again = again or (lambda: Reread(settings, {}))
         self._log = log
         self._pool = StoragePool(reactor, settings.workers)
         self._notifier = Notifier.from_environment()
         self._progress = Progress(reactor, self._notifier)
-        self._lookout = Lookout(reactor, settings.views)
+        self._drain = Drain(reactor, settings.drain_seconds, self._notifier)
+        self._lookout = Lookout(reactor, settings.views, settings.durability.value, self._stage)
         self._up: Running | None = None
         self._recovering: RocksStore | None = None
         self._starting: Deferred[None] = succeed(None)
@@ -103,6 +116,9 @@ class QueueberService(Service):
         super().startService()  # type: ignore[no-untyped-call]
         self._reactor.callWhenRunning(self._begin)
 
+    def _stage(self) -> str:
+        return f"starting: {self._progress.stage}" if self.running else f"stopping: waiting {self._drain.stage}"
+
     def _begin(self) -> None:
         if self.running:
             # A storage thread that has its fsync behind it must not wait the usual 5 ms for the interpreter while the
@@ -113,14 +129,16 @@ class QueueberService(Service):
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             # From the beginning: left to the system, one that came early would end the process.
-            self._put_back.append(on_hangup(self._reactor, self._reload))
+            self._put_back.append(on_signals(self._reactor, (signal.SIGHUP,), self._reload))
             self._pool.start()
             self._progress.begin()
             self._starting = ensureDeferred(self._start())
             self._starting.addErrback(self._failed).addBoth(lambda _: self._progress.end())
 
     def _reload(self) -> None:
-        if self._reloader is None:
+        if not self.running:
+            self.log.warn("Not reloaded: the server is stopping")
+        elif self._reloader is None:
             self.log.warn("Not reloaded: the server is still starting")
         else:
             self._reloader.reload()
@@ -129,12 +147,15 @@ class QueueberService(Service):
         settings = self._settings
         self.log.info("Queueber {version}", version=__version__)
         # First what an operator can get wrong, while nothing is open yet.
+        check_passed(settings.places)
         certificates = Certificates(settings.tls) if settings.tls is not None else None
         if certificates is not None:
             certificates.load()
         await self._lookout.open_pages()
         up = await self._recovered(settings)
         up.inside.certificates = certificates
+        if certificates is not None:
+            certificates.warn = up.factory.connections.warn
         self._announce(settings, up)
         # The first look at the free space is one of them.
         for timer in up.timers:
@@ -208,8 +229,8 @@ class QueueberService(Service):
             window=settings.window_ms,
             durability=settings.durability.value,
         )
-        chosen = ", ".join(f"{name} {value}" for name, value in up.store.in_force.items())
-        self.log.info("Storage engine runs with {chosen}", chosen=chosen)
+        chosen, fixed = told(settings.tuning, up.store.in_force), ", ".join(map(" ".join, up.store.fixed.items()))
+        self.log.info("Storage engine runs with {chosen}; always: {fixed}", chosen=chosen, fixed=fixed)
 
     async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
         wanted: list[tuple[str, Listen, IProtocolFactory]] = [("listen", each, up.factory) for each in settings.listen]
@@ -237,8 +258,8 @@ class QueueberService(Service):
         if failure.check(Stopping):
             self.log.info("Stopped before it served anybody; everything is on disk")
             return
-        status = EX_CONFIG if failure.check(CertificateUnusable) else EX_IOERR
-        if failure.check(StorageError, ListenFailed, CertificateUnusable, OSError):
+        status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed) else EX_IOERR
+        if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, OSError):
             self.log.critical("Cannot start: {why}", why=failure.getErrorMessage())
         else:
             self.log.failure("Cannot start", failure)
@@ -253,11 +274,21 @@ class QueueberService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._notifier.stopping()
-        for put_back in self._put_back:
-            put_back()
+        if self._put_back:
+            # The reactor takes a second one for a mistake, and says so with a traceback.
+            self._put_back.append(on_signals(self._reactor, (signal.SIGTERM, signal.SIGINT), self._stopping_already))
         if self._recovering is not None:
             self._recovering.give_up()
-        return ensureDeferred(self._stop()).addErrback(self._stop_failed)
+        return ensureDeferred(self._stop()).addErrback(self._stop_failed).addBoth(self._put_all_back)
+
+    def _stopping_already(self) -> None:
+        self.log.info("Already stopping: waiting {stage}", stage=self._drain.stage)
+
+    def _put_all_back(self, outcome: None) -> None:
+        # Not before: left to the system, a signal that comes while calls finish would end the process.
+        while self._put_back:
+            self._put_back.pop()()
+        return outcome
 
     def _stop_failed(self, failure: Failure) -> None:
         end_process(self.log, "Stopping failed", failure.value or RuntimeError("no reason given"))
@@ -266,16 +297,9 @@ class QueueberService(Service):
         await self._starting
         up = self._up
         if up is not None:
-            await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
-            up.factory.methods.draining = True
-            up.dispatcher.end_waiting(Stopping("the server is stopping"))
-            up.factory.outbox.flush()
-            await self._drained(up)
-            await self._disconnected(up)
-            await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
-            await self._settled(up)
-            up.dispatcher.stop()
+            await self._drain.run(up)
             await self._lookout.close()
+            self._drain.at("for the store to close")
             await self._pool.run(up.store.close)
             self._up = None
             if up.ports:
@@ -283,43 +307,6 @@ class QueueberService(Service):
         else:
             await self._lookout.close()
         self._pool.stop()
-
-    async def _drained(self, up: Running) -> None:
-        """Wait until no call is outstanding, but not for ever."""
-        began = self._reactor.seconds()
-        while up.factory.methods.outstanding and self._reactor.seconds() - began < self._settings.drain_seconds:
-            await _pause(self._reactor, 0.01)
-
-    async def _settled(self, up: Running) -> None:
-        """
-        Wait until all is on disk that was decided, but not for ever.
-
-        Raises:
-            StoreStalled: the store takes nothing, for so long.  What is not on disk was never acknowledged.
-        """
-        idle = up.committer.idle()
-        began = self._reactor.seconds()
-        while not idle.called:
-            if up.committer.stalled and self._reactor.seconds() - began >= self._settings.drain_seconds:
-                raise StoreStalled("the storage engine has to catch up first, and does not")
-            await _pause(self._reactor, 0.01)
-
-    async def _disconnected(self, up: Running) -> None:
-        """Wait until all peers have taken their replies, but not for ever."""
-        for connection in up.factory.connections:
-            connection.close()
-        began = self._reactor.seconds()
-        while up.factory.connections and self._reactor.seconds() - began < self._settings.drain_seconds:
-            await _pause(self._reactor, 0.01)
-        for connection in up.factory.connections:
-            connection.cut()
-        await _pause(self._reactor, 0)
-
-
-def _pause(reactor: Any, seconds: float) -> Deferred[None]:  # noqa: ANN401
-    waiting: Deferred[None] = Deferred()
-    reactor.callLater(seconds, waiting.callback, None)
-    return waiting
 
 
 def _exit(status: int) -> None:

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.testing import MemoryReactor
 
 from queueber.broker import ClaimBounds
 from queueber.limits import PEER_LIMITS, Limits, PeerLimit
 from queueber.server.certificates import TlsFiles
 from queueber.server.configuration import Setting
-from queueber.server.listening import Listen, parse_listen
+from queueber.server.listening import Listen, usable_listen
 from queueber.server.option import Complaint, Complaints, Option, Read, amount, one_of, real, switch, text, whole
 from queueber.server.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.viewing import NOWHERE, VIEWING, Views, views_from
@@ -52,21 +50,16 @@ class Settings:
     free_space_reserve: int | None = None
     views: Views = NOWHERE
 
+    @property
+    def places(self) -> list[tuple[str, Listen]]:
+        """Everywhere the server is to listen, with the option that says so."""
+        found = [("listen", each) for each in self.listen] + [("listen-tls", each) for each in self.listen_tls]
+        return found if self.views.pages is None else [*found, ("http", self.views.pages)]
+
 
 def usable_cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _listen(value: str) -> Listen:
-    try:
-        listen = parse_listen(value)
-        serverFromString(MemoryReactor(), listen.endpoint)
-    except LookupError:
-        raise ValueError(f"{value}: systemd has passed no such socket to this process") from None
-    except (ValueError, TypeError, ImportError) as why:
-        raise ValueError(f"{value}: {why}") from None
-    return listen
 
 
 def _limit(limit: PeerLimit) -> Option:
@@ -115,8 +108,8 @@ SERVING = (
     Option(
         name="listen",
         short="l",
-        read=_listen,
-        default=(_listen(DEFAULT_LISTEN),),
+        read=usable_listen,
+        default=(usable_listen(DEFAULT_LISTEN),),
         shown=DEFAULT_LISTEN,
         many=True,
         says="Where to listen",
@@ -124,7 +117,7 @@ SERVING = (
     ),
     Option(
         name="listen-tls",
-        read=_listen,
+        read=usable_listen,
         default=(),
         shown="nowhere",
         many=True,
@@ -293,11 +286,11 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
     tls = _tls(value, complaints)
     views = views_from(value, complaints)
     if not value["listen"] and not value["listen-tls"]:
-        complaints.append((("listen",), "there is no place to listen, neither with TLS nor without"))
+        complaints.append((("listen", "listen-tls"), "there is no place to listen, neither with TLS nor without"))
     for listen in value["listen"]:
         if listen.exposed and not value["insecure-plaintext"]:
             reason = f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
-            complaints.append((("listen",), reason))
+            complaints.append((("listen", "insecure-plaintext"), reason))
     if complaints:
         raise Contradiction(complaints)
     return Settings(
@@ -335,11 +328,15 @@ def _tls(value: Mapping[str, Any], complaints: Complaints) -> TlsFiles | None:
     if certificate is None:
         for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
             if value[name]:
-                complaints.append(((name,), f"--{name} needs --tls-certificate"))
+                complaints.append(((name, "tls-certificate"), f"--{name} needs --tls-certificate"))
         return None
+    if not value["listen-tls"]:
+        # Whoever has put a certificate there believes that it is shown.
+        reason = "--tls-certificate without --listen-tls: nobody would be served with TLS"
+        complaints.append((("tls-certificate", "listen-tls"), reason))
     if value["tls-client-name"] and value["tls-client-ca"] is None:
         reason = "--tls-client-name needs --tls-client-ca: names mean nothing unless somebody vouches for them"
-        complaints.append((("tls-client-name",), reason))
+        complaints.append((("tls-client-name", "tls-client-ca"), reason))
     if find_spec("OpenSSL") is None or find_spec("cryptography") is None:
         reason = "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"
         complaints.append((("tls-certificate",), reason))

@@ -39,6 +39,11 @@ class Progress:
         self._notifier.status(self._stage())
 
     @property
+    def stage(self) -> str:
+        """What it is at."""
+        return self._stage()
+
+    @property
     def seconds(self) -> float:
         """Since it began."""
         return float(self._reactor.seconds()) - self._began

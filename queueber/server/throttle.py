@@ -1,12 +1,13 @@
 """
 Lines in the log that a peer can cause: bounded for each peer and kind of line, and for each kind over all peers.
 
-However many addresses they come from, a kind has `LINES_PER_SECOND` and one more that counts the rest.
+However many addresses they come from, a kind has `LINES_PER_SECOND` and one more that counts the rest.  How many were
+left out is told by the next line like them or, when none comes, by `forgotten`.
 """
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 SPAN_SECONDS = 1.0
 
@@ -25,6 +26,16 @@ class _Kind:
     """Those that had no line at all; cleared each second, and no more than were refused in it."""
 
 
+@frozen
+class LeftOut:
+    """Lines that were not written, and that no later line has told of."""
+
+    kind: str
+    number: int
+    of: str
+    """Whose they were."""
+
+
 @define(eq=False)
 class Throttle:
     """Lets a line through, or counts it."""
@@ -32,6 +43,8 @@ class Throttle:
     _seconds: Callable[[], float]
     _lines: dict[tuple[object, str], list[float]] = field(factory=dict, init=False)
     _kinds: dict[str, _Kind] = field(factory=dict, init=False)
+    _untold: list[LeftOut] = field(factory=list, init=False)
+    """Of peers that were forgotten since the last `forgotten`."""
 
     def passes(self, peer: object, kind: str) -> str | None:
         """
@@ -71,7 +84,29 @@ class Throttle:
         known.lines += 1
         return said
 
+    def forgotten(self) -> list[LeftOut]:
+        """
+        What was left out of those who have been quiet since, so that no line will tell; each is given once.
+
+        To be called every `SPAN_SECONDS`.
+        """
+        now = self._seconds()
+        self._forget(now)
+        told, self._untold = self._untold, []
+        for kind, known in list(self._kinds.items()):
+            if now - known.began > 2 * SPAN_SECONDS:
+                if known.left_out:
+                    told.append(LeftOut(kind, known.left_out, f"{len(known.peers):,} peers"))
+                del self._kinds[kind]
+        return told
+
     def _forget(self, now: float) -> None:
         # Twice the span, so that the next line can still tell how many were left out.
-        while (oldest := next(iter(self._lines))) and now - self._lines[oldest][0] > 2 * SPAN_SECONDS:
+        while self._lines:
+            oldest = peer, kind = next(iter(self._lines))
+            began, left_out = self._lines[oldest]
+            if now - began <= 2 * SPAN_SECONDS:
+                break
+            if left_out:
+                self._untold.append(LeftOut(kind, int(left_out), str(peer or "local peers")))
             del self._lines[oldest]

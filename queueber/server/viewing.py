@@ -5,11 +5,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.testing import MemoryReactor
 
 from queueber.server.console.access import Access, parse_access
-from queueber.server.listening import Listen, parse_listen
+from queueber.server.listening import Listen, usable_listen
 from queueber.server.option import Complaints, Option, text
 
 
@@ -25,18 +23,10 @@ NOWHERE = Views()
 
 
 def _pages(value: str) -> Listen:
-    listen = parse_listen(value)
-    _usable(listen)
+    listen = usable_listen(value)
     if find_spec("prometheus_client") is None:
         raise ValueError("needs the extra `http`: pip install 'queueber[http]'")
     return listen
-
-
-def _usable(listen: Listen) -> None:
-    try:
-        serverFromString(MemoryReactor(), listen.endpoint)
-    except (TypeError, LookupError, ImportError) as why:
-        raise ValueError(f"{listen.text}: {why}") from None
 
 
 VIEWING = (
@@ -72,15 +62,15 @@ def views_from(value: Mapping[str, Any], complaints: Complaints) -> Views:
     pages = value["http"]
     if pages is not None and pages.exposed and not value["insecure-plaintext"]:
         reason = f"--http {pages.text}: plaintext beyond this machine needs --insecure-plaintext"
-        complaints.append((("http",), reason))
+        complaints.append((("http", "insecure-plaintext"), reason))
     if value["manhole"] is None:
         if value["manhole-password-file"] is not None:
-            complaints.append((("manhole-password-file",), "--manhole-password-file needs --manhole"))
+            complaints.append((("manhole-password-file", "manhole"), "--manhole-password-file needs --manhole"))
         return Views(pages)
     try:
         access = parse_access(value["manhole"], value["manhole-password-file"])
-        _usable(access.listen)
+        usable_listen(access.listen.endpoint)
     except ValueError as why:
-        complaints.append((("manhole",), f"--manhole {why}"))
+        complaints.append((("manhole", "manhole-password-file"), f"--manhole {why}"))
         return Views(pages)
     return Views(pages, access)

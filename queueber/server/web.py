@@ -24,9 +24,9 @@ from twisted.web.http import (
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from queueber.server.health import Check, readiness
+from queueber.server.health import Check, absent, readiness
 from queueber.server.inside import Inside
-from queueber.server.metrics import Facts, exposition
+from queueber.server.metrics import Facts, absent_exposition, exposition
 
 SILENCE_SECONDS = 10
 """How long a connection may keep us waiting, between two requests too."""
@@ -42,11 +42,14 @@ class Pages(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, durability: str, stage: Callable[[], str]) -> None:
+        """Of a server with that *durability*; *stage* says what it is at while it does not serve."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.inside: Inside | None = None
         """The server, while it serves."""
 
+        self._durability = durability
+        self._stage = stage
         self._pages: dict[bytes, Callable[[Request], bytes | int]] = {
             b"/livez": self._livez,
             b"/readyz": self._readyz,
@@ -69,7 +72,7 @@ class Pages(Resource):
         return _text(request, None, "ok")
 
     def _readyz(self, request: Request) -> bytes:
-        checks = readiness(self.inside)
+        checks = self._checks()
         ready = all(check.passed for check in checks)
         status = None if ready else SERVICE_UNAVAILABLE
         if b"application/json" in (request.getHeader(b"accept") or b""):
@@ -77,12 +80,18 @@ class Pages(Resource):
         lines = [f"{'ok' if check.passed else 'NOT OK'}  {check.name}: {check.says}" for check in checks]
         return _text(request, status, "\n".join(["ready" if ready else "not ready", *lines]))
 
+    def _checks(self) -> list[Check]:
+        return absent(self._stage()) if self.inside is None else readiness(self.inside)
+
     def _metrics(self, request: Request) -> bytes | int:
+        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
         if self.inside is None:
-            return _text(request, SERVICE_UNAVAILABLE, "starting, or stopped")
+            # Whoever starts for long is not down, and an alert must not say so.
+            content, content_type = absent_exposition(self._durability, self._checks(), accept)
+            request.setHeader(b"Content-Type", content_type.encode())
+            return content
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
-        accept = (request.getHeader(b"accept") or b"").decode("latin-1")
         made = ensureDeferred(_scraped(self.inside, accept))
         made.addCallbacks(_show, self._cannot, callbackArgs=(request, gone), errbackArgs=(request, gone))
         return int(NOT_DONE_YET)

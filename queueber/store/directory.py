@@ -123,6 +123,8 @@ class HeldDirectory:
 
     def publish(self) -> None:
         """Durably mark as ready what was put here without `begin`, whose remains nobody would have taken for data."""
+        # A server leaves its number there: without one, none has run on this.
+        os.ftruncate(self._lock, 0)
         (self.path / READY).write_text(_MARKER_TEXT)
         sync_path(self.path / READY)
         sync_path(self.path)
@@ -274,10 +276,19 @@ def _check_usable(path: Path) -> None:
     """Refuse what is not a data directory, and one without its database."""
     names = _names(path) - _HARMLESS
     if READY in names:
-        if (path / DATABASE).is_symlink() or not (path / DATABASE / "CURRENT").is_file():
-            raise refusal(path, f"its database, {DATABASE!r}, is missing; is a file system not mounted?")
+        _check_database(path)
     elif names and CREATING not in names:
         raise refusal(path, f"it is not Queueber's, and not empty: it holds {min(names)!r}")
+
+
+def _check_database(path: Path) -> None:
+    """Refuse a data directory that was one, and has no database or only a part of it."""
+    database = path / DATABASE
+    if database.is_symlink() or not database.is_dir() or not _names(database):
+        raise refusal(path, f"its database, {DATABASE!r}, is missing; is a file system not mounted?")
+    if not (database / "CURRENT").is_file():
+        name = f"{DATABASE}/CURRENT"
+        raise refusal(path, f"its database is damaged: {name!r} is missing and other files are there; restore a backup")
 
 
 def _check_empty(path: Path) -> None:

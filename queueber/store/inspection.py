@@ -69,6 +69,9 @@ class Inspection:
     clean: bool
     """The last server closed it in order; False while one runs, too."""
 
+    fresh: bool
+    """It is a backup or a restored one, on which no server has run yet."""
+
     mark: TimeMark | None
     noted: int | None
     """How far the log was known to be on disk."""
@@ -118,6 +121,11 @@ def is_held(path: Path) -> bool:
     return any(device in line.split() and "FLOCK" in line for line in locks.splitlines())
 
 
+def _is_fresh(path: Path) -> bool:
+    lock = path / LOCK
+    return not lock.exists() or not lock.stat().st_size
+
+
 def _look(path: Path, db: KeyValue, now: WallMs, queue: str | None, limit: int) -> Inspection:
     with db.iterator(prefix=QUEUES) as rows:
         records = [decode_queue(row, value) for row, value in rows]
@@ -128,6 +136,7 @@ def _look(path: Path, db: KeyValue, now: WallMs, queue: str | None, limit: int) 
         format=read_format(db),
         held=is_held(path),
         clean=was_closed(db),
+        fresh=_is_fresh(path),
         mark=None if mark is None else decode_time(TIME_KEY, mark),
         noted=SyncedFile(path / SYNCED).read(),
         reached=db.sequence(),

@@ -20,7 +20,7 @@ from queueber.store.properties import properties_of
 from queueber.store.records import Encoding
 from queueber.store.synced import SyncedFile
 from queueber.store.torn import cut_torn_end
-from queueber.store.tuning import DEFAULT_TUNING, Tuning
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, to_flush
 
 
 class RocksStore(KeyValueStore):
@@ -85,6 +85,12 @@ class RocksStore(KeyValueStore):
         """What the engine runs with, as it says itself."""
         return self._engine.in_force
 
+    @property
+    def fixed(self) -> dict[str, str]:
+        """Of that, what is nobody's choice."""
+        chosen = {option.rocksdb for option in TUNING_OPTIONS}
+        return {name: value for name, value in self.in_force.items() if name not in chosen}
+
     def make_room(self) -> None:
         """
         Let go of the space of removed items, as far as that can be hurried.
@@ -129,7 +135,18 @@ class RocksStore(KeyValueStore):
 
         with self._backing_up:
             told(0, 0)
+            self._refuse_without_room()
             back_up(self._engine, self._held, target, told)
+
+    def _refuse_without_room(self) -> None:
+        """A backup begins by writing out what is in memory, and if that fails the engine stops for good."""
+        self._look()
+        free = shutil.disk_usage(self._held.path).free
+        if free < to_flush(self.unflushed_bytes):
+            raise StorageError(
+                f"{self._held.path} has {free:,} bytes free, and a backup begins by writing the"
+                f" {self.unflushed_bytes:,} that are in memory: make room first"
+            )
 
     def properties(self) -> dict[str, int]:
         """What the engine says of its own state, by the names in `queueber.store.properties`.  Blocks for a moment."""

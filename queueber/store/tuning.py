@@ -7,11 +7,12 @@ sync means are the engine's own business.
 
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, fields, frozen
 
-from queueber.units import GIB, KIB, MIB, Unit
+from queueber.units import GIB, KIB, MIB, Unit, quantity
 
 COMPRESSION = re.compile(r"(?P<kind>none|lz4|zstd)(?::(?P<level>[0-9]{1,2}))?")
 ZSTD_LEVEL_DEFAULT = 3
@@ -80,7 +81,12 @@ class Tuning:
     """A start on a full disk needs about as much room as there is log to be read, so the log is kept short."""
 
     block_cache_bytes: int = _choice(
-        64 * MIB, "Parts of tables kept in memory, filters and indexes included", "", Unit.BYTES, MIB, 256 * GIB
+        64 * MIB,
+        "Parts of tables kept in memory, filters and indexes included",
+        "block-cache-capacity",
+        Unit.BYTES,
+        MIB,
+        256 * GIB,
     )
     """The heads of the queues are kept by the broker, and compaction reads round the cache: little is read twice."""
 
@@ -129,7 +135,7 @@ class Tuning:
     deletions_trigger: int = _choice(
         512,
         "Deletions among 1,024 neighbouring rows that have a table compacted early; 0 for never",
-        "",
+        "deletion_trigger",
         low=0,
         high=1_024,
     )
@@ -140,6 +146,36 @@ TUNING_OPTIONS = tuple(TuningOption(each.name, *each.metadata["tuning"]) for eac
 """All choices, in the order in which they are told."""
 
 DEFAULT_TUNING = Tuning()
+
+
+UNTOLD = ("parallelism", "bloom_bits")
+"""What the engine does not tell, or of which it tells only whether there are any."""
+
+
+def told(tuning: Tuning, in_force: Mapping[str, str]) -> str:
+    """The choices for a person: by our names what the engine says of each, and of the rest what it was told."""
+    figures, untold = [], []
+    for option in TUNING_OPTIONS:
+        name = f"storage-{option.name.replace('_', '-')}"
+        if option.name in UNTOLD or option.rocksdb not in in_force:
+            untold.append(f"{name} {getattr(tuning, option.name)}")
+        else:
+            figures.append(f"{name} {_figure(option, tuning, in_force[option.rocksdb])}")
+    return f"{', '.join(figures)}; told, and not read back: {', '.join(untold)}"
+
+
+def _figure(option: TuningOption, tuning: Tuning, found: str) -> str:
+    """What was *found* of it, in a person's words; what has no number was compared already."""
+    if option.unit is None:
+        value = getattr(tuning, option.name)
+        return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    return quantity(int(found), option.unit)
+
+
+def to_flush(unflushed: int) -> int:
+    """How many bytes of the disk writing out *unflushed* bytes of memory may take at most."""
+    # Filters, indexes and what they are part of beside the rows; a little of the log that goes on meanwhile.
+    return unflushed + unflushed // 8 + MIB
 
 
 def read_compression(text: str) -> str:

@@ -76,6 +76,22 @@ def read_backup_request(params: Params) -> bytes:
     return path
 
 
+def write_check_request(*, force: bool) -> bytes:
+    """The parameter of `check`."""
+    return layout(_ADMIN.params[CHECK]).build(force=force)
+
+
+def read_check_request(params: Params) -> bool:
+    """
+    The parameter of `check`; False of a client that knows none.
+
+    Raises:
+        RemoteProtocolError: it is malformed.
+    """
+    force: bool = _values(_ADMIN.params[CHECK], params)["force"]
+    return force
+
+
 def write_stats_response(stats: ServerStats) -> bytes:
     """The results of `stats`."""
     fields: dict[str, Any] = {_camel(name): value for name, value in asdict(stats).items()}

@@ -1,5 +1,6 @@
 """The commands that look after data, on real directories."""
 
+import shutil
 import socket
 from contextlib import closing
 from pathlib import Path
@@ -31,10 +32,14 @@ class Server:
             stats=lambda: succeed(
                 ServerStats(version="9", uptime_ms=1500, items=7, free_bytes=1 << 30, limit_hits={"queues": 2})
             ),
-            check=lambda: succeed(Checked(self.findings, 3)),
+            check=self.check,
             backup=self.backup,
             backup_progress=lambda: succeed((0, 0)),
         )
+
+    def check(self, *, force):
+        self.asked.append(force)
+        return succeed(Checked(self.findings, 3))
 
     def backup(self, target):
         self.asked.append(target)
@@ -192,6 +197,21 @@ class TestInspect:
         assert 'queue "mail": 20 items, 19 ready, 0 delayed, 1 under 1 leases; 20 added and 0 removed' in queue
         assert content_of(data) == before
 
+    def test_a_backup_that_no_server_has_run_on_is_called_one(self, shell, data, tmp_path):
+        with closing(open_store(data)) as store:
+            store.backup(tmp_path / "backup")
+        assert ": a backup, on which no server has run; format 1;" in shell("inspect", "-d", tmp_path / "backup").output
+        open_store(tmp_path / "backup").close()
+        assert ": stopped in order; format 1;" in shell("inspect", "-d", tmp_path / "backup").output
+
+    def test_a_server_that_was_killed_is_told(self, shell, data, tmp_path):
+        with closing(open_store(data)):
+            shutil.copytree(data, tmp_path / "killed")
+        (tmp_path / "killed" / "synced").unlink()
+        first, second = shell("inspect", "-d", tmp_path / "killed").output.splitlines()[:2]
+        assert ": its server ended without closing it; format 1;" in first
+        assert second.endswith(", how many are on disk is noted nowhere")
+
     def test_the_items_of_a_queue(self, shell, data):
         lines = shell("inspect", "-d", data, "--queue", "mail", "--limit", 2).output.splitlines()
         assert lines == [
@@ -224,7 +244,7 @@ class TestRestore:
         assert "--yes is the answer" in refused.output
         assert "not there" not in refused.output
 
-    @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 130), ("\n", 130)])
+    @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
     def test_on_a_terminal_somebody_answers(self, shell, data, tmp_path, monkeypatch, answer, status):
         monkeypatch.setattr("queueber.cli.attendance.is_terminal", lambda stream: True)
         assert shell("restore", data, tmp_path / "new", answer=answer).exit_code == status
@@ -340,8 +360,9 @@ class TestThroughTheDoor:
     def test_stats(self, shell):
         lines = shell("stats").output.splitlines()
         assert lines[0].split() == ["version", "9"]
-        assert "uptime_ms        1.5 s" in lines
-        assert "free_bytes       1 GiB" in lines
+        assert "uptime           1.5 s" in lines
+        assert "free             1.0 GiB (1,073,741,824 bytes)" in lines
+        assert "pending          0 bytes" in lines
         assert "refusing_adds    no" in lines
         assert lines[-1] == "limit queues was hit 2 times"
 
@@ -351,8 +372,10 @@ class TestThroughTheDoor:
     def test_check(self, shell, server):
         done = shell("check")
         assert (done.output, done.exit_code) == ("nothing is wrong; looking took 0.003 s\n", 0)
+        assert server.asked[-1] is False
         server.findings = ["held twice"]
-        done = shell("check")
+        done = shell("check", "--force")
+        assert server.asked[-1] is True
         assert (done.output, done.exit_code) == ("held twice\n", 1)
 
     def test_without_a_server(self, shell, monkeypatch):

@@ -31,7 +31,7 @@ def test_a_refused_connection_is_one_line():
     result = run("--addr", address, "add", "x")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
-        "queueber: cannot connect: Connection was refused by other side: 111: Connection refused.\n"
+        f"queueber: cannot connect to {address}: Connection was refused by other side: 111: Connection refused.\n"
     )
 
 

@@ -102,6 +102,17 @@ def built():
         yield folder / "opt"
 
 
+MOST_MEGABYTES = 120
+
+
+@pytest.mark.slow
+def test_it_stays_small(built):
+    """About 100 MB, as the Dockerfile says: libraries of others, most of them compiled."""
+    files = [path for path in built.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert sum(path.stat().st_size for path in files) < MOST_MEGABYTES * 1_000_000
+    assert not [path for path in files if "pip" in path.parts or "setuptools" in path.parts]
+
+
 def interpreter():
     """The Python that everything here is made from, not that of a virtual environment."""
     return str(Path(sys.base_prefix, "bin", "python3").resolve())

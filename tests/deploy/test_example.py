@@ -1,10 +1,8 @@
 """The example of a configuration: it is taken as it stands, and with everything in it that is commented out."""
 
-import os
 import re
 import tomllib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -15,9 +13,6 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "deploy" / "queueber.toml"
 
 COMMENTED = re.compile(r"^# (?=[a-z-]+ = )", re.MULTILINE)
-
-# What systemd passed to this process: one socket.
-PASSED = SimpleNamespace(inheritedNamedDescriptors=lambda: {"queueber": 3})
 
 
 def shown(text, folder, environment=None):
@@ -37,18 +32,17 @@ def test_it_is_taken_as_it_stands(tmp_path):
 
 
 @pytest.mark.parametrize("socket", [False, True])
-def test_what_is_commented_out_is_taken_too(tmp_path, monkeypatch, socket):
+def test_what_is_commented_out_is_taken_too(tmp_path, socket):
     text = COMMENTED.sub("", EXAMPLE.read_text())
     first, second = re.findall(r"^listen = .*\n", text, re.MULTILINE)
     text = text.replace(first if socket else second, "")
-    if socket:
-        monkeypatch.setattr("twisted.internet.endpoints._SystemdParser._sddaemon", PASSED)
     result = shown(text, tmp_path)
     assert result.exit_code == 0, result.output
     assert tomllib.loads(result.stdout)["tls-client-name"]
 
 
-def test_a_socket_that_systemd_has_not_passed_is_told(tmp_path):
+def test_a_socket_of_systemd_s_is_shown_to_somebody_who_has_none(tmp_path):
+    """Only the server itself is passed it; whoever looks at its configuration is another process."""
     result = shown('listen = ["systemd:domain=UNIX:name=queueber"]\n', tmp_path)
-    assert result.exit_code == os.EX_CONFIG
-    assert "line 1: listen systemd:domain=UNIX:name=queueber: systemd has passed no such socket" in result.stderr
+    assert result.exit_code == 0, result.stderr
+    assert "systemd:domain=UNIX:name=queueber" in result.stdout

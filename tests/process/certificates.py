@@ -30,11 +30,11 @@ class Authority:
     def pem(self) -> Path:
         return self.folder / f"{self.name}.pem"
 
-    def sign(self, name, *, alternative=None, days=30, until=None) -> tuple[Path, Path]:
-        """A certificate for *name* and its key."""
+    def sign(self, name, *, alternative=None, days=30, until=None, subject=None) -> tuple[Path, Path]:
+        """A certificate for *name* and its key; with *subject* that is in it, and *name* only what it is kept under."""
         openssl(
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
-            *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"),
+            *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject or f"/CN={name}"),
             folder=self.folder,
         )
         (self.folder / f"{name}.ext").write_text(f"subjectAltName={alternative}" if alternative else "")

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,15 +56,23 @@ def content_of(path):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 400 MiB."""
+    with disk_of("400m", tmp_path / "disk") as path:
+        yield path
+
+
+@contextmanager
+def disk_of(size, path):
+    """A file system of *size* at *path*."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount")
-    path = tmp_path / "disk"
     path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400m", "none", str(path)], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)], check=False).returncode:
         pytest.skip("nothing can be mounted here")
-    yield path
-    # Lazily, because a server that a failed test left may still be there.
-    subprocess.run(["umount", "-l", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        # Lazily, because a server that a failed test left may still be there.
+        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def free(path):
@@ -180,6 +189,11 @@ QUESTION = "[y/N]: "
 NO = pytest.mark.parametrize("no", [b"n\r", b"\r", b"maybe\rn\r", CTRL_C, CTRL_D])
 
 
+def ending(no):
+    """A no is an answer; Ctrl-C and Ctrl-D are none."""
+    return 130 if no in (CTRL_C, CTRL_D) else 1
+
+
 @NO
 def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp_path, no):
     before = content_of(tmp_path)
@@ -189,7 +203,8 @@ def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp
     assert "Items that were removed since then will be there again" in asked
     terminal.press(no)
     status, shown = terminal.end(again=CTRL_C if no == CTRL_C else b"")
-    assert status == 130
+    assert status == ending(no)
+    assert "queueber: nothing was done" in shown
     assert "restored to" not in shown
     assert "Traceback" not in shown
     assert content_of(tmp_path) == before
@@ -212,7 +227,9 @@ def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(
     asked = terminal.read(QUESTION)
     assert asked.index("damage: ") < asked.index("left out of the log: ") < asked.index("what is left: 1 items")
     terminal.press(no)
-    assert terminal.end(again=CTRL_C if no == CTRL_C else b"")[0] == 130
+    status, shown = terminal.end(again=CTRL_C if no == CTRL_C else b"")
+    assert status == ending(no)
+    assert "queueber: nothing was done" in shown
     assert content_of(tmp_path) == before
 
 
@@ -254,6 +271,25 @@ def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start,
     assert filler("one", server.port)["attempts"]
     server.stop()
     assert verify(server.data_dir).findings == []
+
+
+def test_a_disk_that_others_have_filled_leaves_a_server_that_goes_on(start, tmp_path):
+    """What is in memory does not fit any more, and to try it would end the server that the reserve is to keep."""
+    with disk_of("64m", tmp_path / "disk") as disk:
+        server = start(data_dir=disk / "data")
+        address = f"--addr=127.0.0.1:{server.port}"
+        (tmp_path / "contents").write_bytes(os.urandom(MIB))
+        for _ in range(8):
+            assert queueber(address, "add", f"--file={tmp_path}/contents")[0] == 0
+        (disk / "ballast").write_bytes(bytes(free(disk) - 3 * MIB))
+        server.line("The space of removed items cannot be had back: ")
+        for _ in range(8):
+            assert queueber(address, "poll", "--no-wait", "--lease=600")[0] == 0
+        assert queueber(address, "add", "one")[0] != 0
+        (disk / "ballast").unlink()
+        server.line("Taking adds again: ")
+        assert server.stop() in (0, -signal.SIGTERM)
+        assert verify(server.data_dir).findings == []
 
 
 def test_a_disk_that_is_full_ends_the_server_and_loses_nothing(start, small_disk):

@@ -158,10 +158,10 @@ def normal(text):
 
 
 def transcript():
-    """The session of the page: each question with the answer it shows."""
+    """The session of the page: its greeting, and each question with the answer it shows."""
     (block,) = re.findall(r"<!-- session -->\n```console\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    parts = re.split(r"^queueber> (.*)\n", block, flags=re.MULTILINE)
-    return list(zip(parts[1::2], parts[2::2], strict=True))
+    greeting, *parts = re.split(r"^queueber> (.*)\n", block, flags=re.MULTILINE)
+    return greeting, list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def add_and_lease(port):
@@ -186,10 +186,10 @@ def console(start, tmp_path):
 def test_the_session_goes_as_shown(console):
     server, address = console
     terminal = Console(address)
-    terminal.read(PROMPT)
+    greeting, session = transcript()
+    assert normal(terminal.read(PROMPT).removesuffix(PROMPT)) == normal(greeting)
     while "mail" not in terminal.ask("waiters()"):
         time.sleep(0.1)
-    session = transcript()
     assert len(session) >= 6
     for question, shown in session:
         answer = terminal.ask(question, later=question.startswith(("stats", "profile")))
@@ -245,7 +245,8 @@ def test_loopback_asks_for_the_password(start, tmp_path):
     terminal.type("ada")
     terminal.read("Password: ")
     terminal.type(SECRET)
-    assert "help()" in terminal.read(PROMPT)
+    greeting = terminal.read(PROMPT)
+    assert "help() queues() leases() waiters() connections() stats() threads() commits() limits()" in greeting
     assert terminal.leave() == 0
     assert SECRET not in "".join(server.lines)
     server.line("Console: a login failed")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import HERE, foreign
+from tests.process.conftest import HERE, TWISTD, foreign
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +92,12 @@ def test_a_busy_port_is_told_in_one_line(start, tmp_path):
         (["--listen=nonsense"], "'nonsense' is neither an endpoint string nor HOST:PORT"),
         (["--listen=127.0.0.1:99999"], "the port is 99999; it must be 0 to 65535"),
         (["what"], "unexpected argument 'what'"),
+        (["--wokers=3"], "--wokers is not an option; did you mean --workers?"),
+        (["--listen=ssl:0:privateKey=/nowhere.pem"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        (["--listen=tls:/nonexistent:0"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        (["--http=ssl:0:privateKey=/nowhere.pem"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        (["--listen=stdio:"], "standard input and output are one connection, and no place to listen"),
+        (["--tls-certificate=/c.pem"], "--tls-certificate without --listen-tls: nobody would be served with TLS"),
     ],
 )
 def test_wrong_options_end_with_64_and_one_line(start, options, complaint):
@@ -105,6 +111,19 @@ def test_twist_ends_wrong_options_with_64(start):
     server = start("--workers=0", runner="twist")
 
     assert server.wait() == 64
+
+
+def test_without_assertions_it_does_not_start(tmp_path):
+    """They are what notices a mistake of ours before it is on disk."""
+    command = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--listen=127.0.0.1:0")
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", TWISTD, *command], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 78
+    assert done.stderr == (
+        "queueber: Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs\n"
+    )
+    assert not (tmp_path / "d").exists()
 
 
 def test_exposed_plaintext_is_allowed_if_asked_for(start):

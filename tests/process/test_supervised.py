@@ -1,16 +1,24 @@
 """A server under systemd, as far as a test can be systemd: its sockets, its datagrams, and its logs."""
 
 import json
+import select
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+
+from queueber import wire
+from tests.hostile.peer import Peer, polling
+from tests.process.conftest import TWISTD
 
 pytestmark = pytest.mark.slow
 
 PATIENCE = 30
+
 
 ACTIVATED = """
 import os, sys
@@ -101,14 +109,63 @@ def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_p
     assert polled(f"unix:{tmp_path}/q").returncode == 0
     (tmp_path / "q.toml").write_text('log-level = "nonsense"\nx = 1\n')
     server.process.send_signal(signal.SIGHUP)
-    server.line("Not reloaded: .*line 2: x is not an option.*; .*line 1: log-level is 'nonsense'")
+    server.line("Not reloaded: .*line 1: log-level is 'nonsense'.*; .*line 2: x is not an option")
     assert not any("Listening" in line for line in server.lines)
 
     (tmp_path / "q.toml").write_text('log-level = "debug"\n')
     server.process.send_signal(signal.SIGHUP)
-    server.line("Reloaded: certificates and log level debug")
+    server.line("Reloaded: log level debug")
+    (tmp_path / "q.toml").write_text('workers = 9\nlog-level = "info"\n[limit]\nconnections = 7\n')
+    server.process.send_signal(signal.SIGHUP)
+    server.line("Reloaded: log level info")
+    server.line(
+        r"Changed, and not taken over without a restart: workers \(.*q.toml line 1\), limit-connections \(.* line 4\)$"
+    )
     server.stop()
     server.line("Stopped; everything is on disk")
+
+
+@pytest.mark.parametrize("where", ["--syslog", "--logger=tests.process.logger.observer"])
+def test_a_level_and_a_format_that_have_no_say_are_told(tmp_path, where):
+    if where == "--syslog" and not Path("/dev/log").exists():
+        pytest.skip("there is no system log here")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = ("--nodaemon", "--pidfile=", where, "queueber", f"--data-dir={tmp_path}/d", "--log-level=warn")
+        done = subprocess.run(
+            [sys.executable, "-c", TWISTD, *command, "--log-format=json", f"--listen=127.0.0.1:{port}"],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 74
+    if where != "--syslog":
+        said = (
+            "--log-format and --log-level without effect: --syslog and --logger have a format and a level of their own"
+        )
+        assert said in done.stdout
+
+
+def test_signals_while_it_stops_change_nothing_and_are_told(start):
+    """It waits for a peer that takes no replies, and says so; a hangup by then used to end it with 129."""
+    server = start("--drain-seconds=3")
+    with closing(Peer(server.port, receive_bytes=4096)) as peer:
+        peer.add(bytes(8 << 20))
+        peer.ask(wire.POLL, polling())
+        peer.flush()
+        select.select([peer.socket], [], [], PATIENCE)
+        server.process.send_signal(signal.SIGTERM)
+        server.line("Stopping: 0 calls are under way, 0 of them polls that wait and are ended now; 1 connections")
+        server.process.send_signal(signal.SIGHUP)
+        server.line("Not reloaded: the server is stopping")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            server.process.send_signal(number)
+        server.line("Already stopping: waiting for 1 peers to take their replies")
+        assert server.wait() == -signal.SIGTERM
+    server.line(r"Cutting 1 connections whose peers have not taken their replies within 3 s \(drain-seconds\)")
+    server.line("Stopped; everything is on disk")
+    assert not any("Traceback" in line for line in server.lines)
 
 
 def test_a_socket_of_the_file_system_is_its_group_s(start, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -102,9 +103,28 @@ def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, a
     done = [poll(files) for files in (good, named, other, foreign, None)]
     assert [each.returncode for each in done] == [0, 0, 1, 1, 1]
     assert ["cannot connect: the server refuses to speak TLS with us" in each.stderr for each in done[2:]] == [True] * 3
-    server.line("Refusing a client whose certificate names worker-9")
+    server.line(r"Refusing 127\.0\.0\.1:\d+, whose certificate names worker-9")
     server.line("No TLS with")
     assert not any("Traceback" in line for line in server.lines)
+
+
+def test_a_name_in_a_certificate_forges_no_line_and_many_tries_are_few_lines(start_tls, authority):
+    """The authority vouches for whom it is, not for what it does to a terminal."""
+    shown, key = authority.sign("evil", subject="/CN=a\n\x1b[31m2026 [-] All is well")
+    server = start_tls(f"--tls-client-ca={authority.pem}", "--tls-client-name=good")
+    context = ssl.create_default_context(cafile=authority.pem)
+    context.load_cert_chain(shown, key)
+    for _ in range(20):
+        with (
+            contextlib.suppress(ssl.SSLError, ConnectionError),
+            socket.create_connection(("127.0.0.1", port_of(server))) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as peer,
+        ):
+            peer.recv(1)
+    server.line(r"Refusing 127\.0\.0\.1:\d+, whose certificate names a\?\?\[31m2026 \[-\] All is well$")
+    server.line(r"lines of 127\.0\.0\.1 were left out: Refusing \{peer\}, whose certificate names \{names\}")
+    assert len([line for line in server.lines if "Refusing 127" in line]) < 10
+    assert not [line for line in server.lines if line.startswith("\x1b")]
 
 
 @pytest.mark.parametrize(
@@ -124,10 +144,20 @@ def test_files_that_cannot_be_used_are_one_line_and_78(start_tls, served, spoil,
     assert not any("Traceback" in line for line in server.lines)
 
 
+def test_everything_that_is_wrong_with_certificates_is_in_one_line(start_tls, authority):
+    late = authority.sign("late", alternative=HOST, until="20210101000000Z")
+    late[1].chmod(0o644)
+    server = start_tls("--tls-client-ca=/nowhere.pem", files=late)
+    assert server.wait() == 78
+    (complaint,) = [line for line in server.lines if "Cannot start" in line]
+    for each in ("late.pem: the certificate of CN=late expired", "everybody on this machine", "/nowhere.pem: No such"):
+        assert each in complaint
+
+
 def test_a_certificate_that_has_expired_is_one_line_and_78(start_tls, authority):
     server = start_tls(files=authority.sign("late", alternative=HOST, until="20210101000000Z"))
     assert server.wait() == 78
-    server.line("Cannot start: .*late.pem: the certificate expired on 2021-01-01 00:00 UTC")
+    server.line("Cannot start: .*late.pem: the certificate of CN=late expired on 2021-01-01 00:00 UTC")
 
 
 def test_a_key_that_everybody_may_read_or_that_is_another_s(start_tls, authority, served):
@@ -174,7 +204,7 @@ def test_when_the_certificate_ends_is_a_metric_that_follows_a_renewal(start_tls,
         told = re.search(r"^queueber_certificate_expiration_timestamp_seconds (\S+)$", page, re.MULTILINE)
         return (float(told[1]) - time.time()) / 86_400
 
-    server.line("watched.pem expires on ")
+    server.line("watched.pem: the certificate of CN=watched expires on ")
     assert 2.9 < days_left() <= 3
     for old, new in zip((certificate, key), authority.sign("watching", alternative=HOST, days=30), strict=True):
         old.write_bytes(new.read_bytes())

@@ -57,7 +57,7 @@ SEAMS = {
     "begin clock": "queueber.server.clock:QueueClock.begin",
     "listen": "queueber.server.service:start_listening",
     # A stop
-    "drain": "queueber.server.service:QueueberService._drained",
+    "drain": "queueber.server.draining:Drain._drained",
     "close": "queueber.store.rocks:RocksStore._close",
     "release": "queueber.store.directory:HeldDirectory.release",
 }

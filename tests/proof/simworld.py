@@ -30,7 +30,7 @@ from queueber.store import Durability, Encoding, directory, kv, rocks, synced
 from queueber.store.keyvalue import KeyValueStore
 
 ROOMY = Space(10**12, 10**12)
-FULL = Space(0, 10**12)
+FULL = Space(64 << 20, 10**12)
 
 
 class Wrong(AssertionError):
@@ -300,7 +300,7 @@ def on(machine):
         (service, "_exit", lambda _: None),
         (service, "gc", _NOWHERE),
         (service, "sys", _NOWHERE),
-        (service, "on_hangup", lambda *_: lambda: None),
+        (service, "on_signals", lambda *_: lambda: None),
         (service, "start_control", lambda *_: None),
         (service, "unflushed_bytes", lambda _: 0),
         (service, "within_descriptors", lambda limits, _: limits),

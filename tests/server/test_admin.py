@@ -32,6 +32,7 @@ class Door:
             broker=hand.broker,
             committer=hand.committer,
             connections=hand.connections,
+            limits=hand.limits,
             reserve=self.reserve,
             store=self,
             run=self.run,
@@ -136,7 +137,7 @@ def test_a_sound_server_has_nothing_to_tell(door):
 
 
 @pytest.mark.parametrize(
-    ("told", "finding"), [(["held twice"], "held twice"), ([], "the parts of the server disagree; its log says where")]
+    ("told", "finding"), [(["held twice"], "held twice"), ([], "the parts of the server disagree")]
 )
 def test_a_check_says_what_is_wrong(door, hand, monkeypatch, told, finding):
     def wrong():
@@ -148,7 +149,18 @@ def test_a_check_says_what_is_wrong(door, hand, monkeypatch, told, finding):
     question = door.ask(admin.CHECK)
     monkeypatch.undo()
     checked = admin.read_check_response(door.outcomes()[question])
-    assert (checked.findings, checked.took_ms) == ([finding], 250)
+    assert (checked.findings, checked.took_ms) == ([f"{finding} (wrong: raise AssertionError(*told))"], 250)
+
+
+def test_a_check_of_much_is_done_by_force_only(door, hand, monkeypatch):
+    """Nobody is served meanwhile."""
+    monkeypatch.setattr("queueber.server.admin.CHECKED_MAX", 4)
+    hand.connect().add(*[b"x"] * 5)
+    hand.settle()
+    asked, forced = door.ask(admin.CHECK), door.ask(admin.CHECK, admin.write_check_request(force=True))
+    outcomes = door.outcomes()
+    assert outcomes[asked].reason.startswith("there are 6 things to look at, and nobody is served meanwhile; beyond 4")
+    assert admin.read_check_response(outcomes[forced]).findings == []
 
 
 def test_a_backup_is_answered_when_it_is_done(door):

@@ -89,15 +89,15 @@ x = 1
 """
     status, lines = complaints("--durability=never", environment={"QUEUEBER_LISTEN": "nowhere"}, file=file)
     assert status == 78
-    assert lines[0] == "queueber.toml line 3: wokers is not an option; did you mean workers?"
-    assert lines[1] == "queueber.toml line 6: [limit] frame_bytes is not an option; did you mean frame-bytes?"
-    assert lines[2] == "queueber.toml line 9: [storage] x is not an option"
     no_place = "'nowhere' is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
-    assert sorted(lines[3:]) == [
+    assert lines == [
         "--durability is 'never'; it must be one of fsync, os, none",
         f"environment QUEUEBER_LISTEN: listen nowhere: {no_place}",
         "queueber.toml line 2: workers is '0'; it must be a number from 1 to 1,024",
+        "queueber.toml line 3: wokers is not an option; did you mean workers?",
         "queueber.toml line 5: limit-segments 'many' is not a number",
+        "queueber.toml line 6: [limit] frame_bytes is not an option; did you mean frame-bytes?",
+        "queueber.toml line 9: [storage] x is not an option",
     ]
 
 
@@ -112,7 +112,8 @@ def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
     [
         ("workers = ", "queueber.toml: Invalid value (at end of document)"),
         ("workers = [1]", "queueber.toml line 1: workers must be a text or a number, not list"),
-        ("wipe = true", "queueber.toml line 1: wipe is not an option"),
+        ("wipe = true", "queueber.toml line 1: wipe is taken from the command line alone"),
+        ("[limits]\nx = 1", "queueber.toml line 1: [limits] is not an option; did you mean [limit]?"),
         ("config = 'x'", "queueber.toml line 1: config names this file and cannot stand in it"),
         ("segments = 4", "queueber.toml line 1: segments is not an option"),
         ("frame-bytes = 4", "queueber.toml line 1: frame-bytes is not an option; it belongs into [limit]"),
@@ -141,7 +142,12 @@ def test_a_file_that_is_not_there(complaints, tmp_path):
 def test_wiping_is_never_left_to_an_environment(parse):
     options = parse(environment={"QUEUEBER_WIPE": "yes", "QUEUEBER_PORT_9090_TCP": "tcp://10.0.0.1:9090"})
     assert not options.settings.wipe
-    assert options.unknown_variables == ["QUEUEBER_PORT_9090_TCP", "QUEUEBER_WIPE"]
+    assert options.unknown_variables == {
+        "QUEUEBER_PORT_9090_TCP": "",
+        "QUEUEBER_WIPE": "; wipe is taken from the command line alone",
+    }
+    slip = parse(environment={"QUEUEBER_WORKRES": "3"}).unknown_variables
+    assert slip == {"QUEUEBER_WORKRES": "; did you mean QUEUEBER_WORKERS?"}
     assert parse("--wipe").settings.wipe
 
 
@@ -186,7 +192,7 @@ open-files = 5_000
 def test_each_entry_is_known_by_the_line_it_begins_at(complaints):
     status, said = complaints(file=LINES)
     assert status == 78
-    assert {line.partition(":")[0] for line in said} == {"queueber.toml line 7"}
+    assert [line.partition(":")[0] for line in said] == ["queueber.toml line 2", "queueber.toml line 7"]
     file = "a = 1\n'wokers' = 5\nlimit = {b = 2}\nlimits.c = 1\n[storage]\nd = '''\n1'''\n"
     assert [line.partition(":")[0] for line in complaints(file=file)[1]] == [
         f"queueber.toml line {number}" for number in (1, 2, 3, 4, 6)
@@ -199,12 +205,67 @@ def test_contradictions_are_told_all_at_once_with_their_places(complaints):
     assert (status, said) == (
         78,
         [
+            "--manhole-password-file needs --manhole",
+            "queueber.toml line 1: --tls-key needs --tls-certificate",
+            "queueber.toml line 2: --listen :9000: plaintext beyond this machine needs --insecure-plaintext",
             "queueber.toml line 5: limit-contents-bytes is larger than limit-add-bytes: no add could hold it",
             "queueber.toml line 5: limit-contents-bytes is larger than limit-poll-bytes: no poll could get it",
-            "queueber.toml line 1: --tls-key needs --tls-certificate",
-            "--manhole-password-file needs --manhole",
-            "queueber.toml line 2: --listen :9000: plaintext beyond this machine needs --insecure-plaintext",
         ],
+    )
+
+
+def test_what_the_command_line_alone_gets_wrong_hides_nothing_else(complaints):
+    file = "durability = 'never'\nlisten = [':1', 'nowhere', 'elsewhere']\ntls-key = 'k'\n"
+    words = ("--wokers", "3", "what", "--workers=0", "-q", "--drain-seconds=x")
+    status, said = complaints(*words, file=file)
+    assert status == 78
+    no_place = "is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
+    assert said == [
+        "--workers is '0'; it must be a number from 1 to 1,024",
+        "--drain-seconds is 'x'; it must be a number from 0 to 3,600",
+        "--wokers is not an option; did you mean --workers?",
+        "option -q not recognized",
+        "unexpected argument 'what': everything is an option",
+        "queueber.toml line 1: durability is 'never'; it must be one of fsync, os, none",
+        f"queueber.toml line 2: listen nowhere: 'nowhere' {no_place}",
+        f"queueber.toml line 2: listen elsewhere: 'elsewhere' {no_place}",
+        "queueber.toml line 3: --tls-key needs --tls-certificate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--insecure-plaintext=yes"], "option --insecure-plaintext must not have an argument"),
+        (["--log"], "option --log not a unique prefix"),
+        (["-qd", "x"], "option -q not recognized"),
+        (["--", "-x"], "unexpected argument '-x': everything is an option"),
+        (["--worker"], "option --workers requires argument"),
+    ],
+)
+def test_what_getopt_cannot_read_is_a_line(complaints, words, said):
+    assert complaints(*words) == (64, [said])
+
+
+def test_what_is_shortened_joined_and_repeated_is_read(parse):
+    options = parse("--worker", "5", "-dx", "-l", "127.0.0.1:1", "-l127.0.0.1:2", "--insecure-plaintext")
+    assert (options.settings.workers, str(options.settings.data_dir)) == (5, "x")
+    assert [each.text for each in options.settings.listen] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+def test_a_contradiction_that_what_is_wrong_may_have_resolved_is_not_told(complaints):
+    status, said = complaints("--tls-key=k", "--tls-certificate=")
+    assert (status, said) == (64, ["--tls-certificate is empty"])
+    assert complaints("--tls-key=k", file="tls-certificate =")[1] == [
+        "queueber.toml: Invalid value (at end of document)"
+    ]
+
+
+def test_a_certificate_that_nobody_would_see_is_refused(complaints):
+    """Whoever put it there believes that clients speak TLS."""
+    assert complaints("--tls-certificate=c") == (
+        64,
+        ["--tls-certificate without --listen-tls: nobody would be served with TLS"],
     )
 
 

@@ -12,6 +12,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from queueber import wire
+from queueber.server.connections import Connections
 from queueber.server.console import questions, session
 from queueber.server.console.access import Access, parse_access, read_password
 from queueber.server.console.questions import Questions
@@ -182,10 +183,13 @@ class TestQuestions:
         assert (len(table.rows), table.note) == (1, "1 of 2, those that end first")
 
     def test_waiters(self, ask, busy):
-        assert rows(ask.waiters()) == [("mail", 3, "1.0 s", "waiting", "never", "local")]
+        busy.reactor.advance(2)
+        peer = "192.168.1.1:54321"
+        assert rows(ask.waiters()) == [("mail", 3, "1.0 s", "waiting", "2.0 s", "never", peer)]
 
     def test_connections(self, ask, busy):
-        assert rows(ask.connections()) == [("local", 1, 2, 0, 0, "")]
+        busy.reactor.advance(90)
+        assert rows(ask.connections()) == [("192.168.1.1:54321", "1.5 min", 1, 2, 0, 0, "")]
 
     def test_stats(self, ask, busy):
         asked = ask.stats()
@@ -218,8 +222,7 @@ class TestQuestions:
     def test_dump(self, ask, busy):
         assert "queue 'default' number=1 items=5" in ask.dump()
         assert ask.dump("leases", 1).endswith("1 of 2, oldest first")
-        with pytest.raises(ValueError, match="queues, leases"):
-            ask.dump("everything")
+        assert ask.dump("everything") == 'There is no part \'everything\'; there are "queues" and "leases".'
 
     def test_no_more_is_shown_than_the_bound_allows(self, ask, hand, monkeypatch):
         monkeypatch.setattr(questions, "SHOWN_MAX", 3)
@@ -331,6 +334,7 @@ def lines(monkeypatch):
         warn = info
 
     monkeypatch.setattr(session, "log", Recorder())
+    monkeypatch.setattr(Connections, "log", Recorder())
     return logged
 
 
@@ -353,7 +357,7 @@ def sit_down(inside, lines):
 class TestSession:
     def test_the_prompt_greets_with_what_can_be_asked(self, sit_down):
         shown = sit_down().shown()
-        assert "help() tells what can be asked" in shown
+        assert "queues() leases() waiters() connections() stats() threads() commits() limits() dump(part)" in shown
         assert shown.endswith("queueber> ")
 
     def test_a_question_is_answered(self, sit_down, busy):
@@ -401,14 +405,20 @@ class TestSession:
     def test_mistakes_are_shown_and_change_nothing(self, sit_down):
         typist = sit_down()
         assert "ZeroDivisionError" in typist.type("1/0\n")
-        assert "there are the parts" in typist.type("dump('x')\n")
+        for question, answer in (
+            ("dump('x')", "There is no part 'x'"),
+            ("profile(1000)", "No profile: seconds is 1000"),
+        ):
+            shown = typist.type(f"{question}\n")
+            assert answer in shown
+            assert "Traceback" not in shown
         assert "4" in typist.type("2 + 2\n")
 
     def test_sessions_are_logged_with_what_is_typed(self, sit_down, lines):
         typist = sit_down()
         typist.type("limits()\n\n")
         typist.type("x" * 1_000 + "\n")
-        assert lines[0].startswith("Console session 1 begins: ")
+        assert lines[0] == "Console session 1 begins: 192.168.1.1:54321"
         assert lines[1] == "Console session 1: 'limits()'"
         assert len(lines[2]) < 600
 
@@ -419,7 +429,19 @@ class TestSession:
         transport = StringTransport()
         one_more.makeConnection(transport)
         assert transport.disconnecting
-        assert lines[-1] == "Console: one more session is turned away, there are 10"
+        assert lines[-1].startswith("Console: one more session is turned away, there are 10: ")
+
+    def test_a_storm_of_them_is_a_few_lines_and_how_many_more_there_were(self, inside, lines, hand):
+        factory = session.ConsoleFactory(inside, Access(None))
+        for _ in range(30):
+            Typist(factory).leave()
+        assert len(lines) == 2
+        hand.reactor.advance(3)
+        inside.connections.tell_left_out()
+        assert sorted(lines[2:]) == [
+            "29 lines of 192.168.1.1 were left out: Console session {number} begins: {peer}",
+            "29 lines of 192.168.1.1 were left out: Console session {number} has ended",
+        ]
 
 
 class TestLogin:
@@ -444,7 +466,7 @@ class TestLogin:
             typist.type("ada\n")
             assert "not the password" in typist.type("guess\n")
         assert typist.transport.disconnecting
-        assert len([line for line in lines if "a login failed" in line]) == 3
+        assert [line for line in lines if "a login failed" in line] == ["Console: a login failed: 192.168.1.1:54321"]
         assert inside.consoles == 0
 
     def test_nobody_gets_in_while_others_may_read_the_file(self, typist, password_file, lines):

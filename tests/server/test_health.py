@@ -1,6 +1,7 @@
 """Whether a server is fit to be sent work, and how the pages say so."""
 
 import json
+import re
 
 import pytest
 from twisted.internet.error import ConnectionDone
@@ -8,7 +9,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from queueber.server.health import COMMIT_SECONDS_MAX, readiness
+from queueber.server.health import COMMIT_SECONDS_MAX, absent, readiness
 from queueber.server.inside import ENGINE_SECONDS, Inside
 from queueber.server.web import Pages, site
 
@@ -22,7 +23,7 @@ def test_a_server_that_works_is_ready(inside):
 
 
 def test_one_that_is_starting_or_stopping_is_not(inside, hand):
-    assert failed(None) == ["serving"]
+    assert [(check.name, check.passed, check.says) for check in absent("starting")] == [("serving", False, "starting")]
     hand.methods.draining = True
     assert failed(inside) == ["serving"]
 
@@ -84,7 +85,7 @@ class Visitor:
 
 @pytest.fixture
 def pages(inside):
-    pages = Pages()
+    pages = Pages("fsync", lambda: "starting: reading leases, 70,000 so far")
     pages.inside = inside
     return pages
 
@@ -136,9 +137,33 @@ def test_whoever_leaves_before_the_metrics_come_is_forgotten(pages, hand):
     assert visitor.transport.value() == b""
 
 
-def test_there_are_no_metrics_of_a_server_that_does_not_serve(pages):
+def test_a_server_that_does_not_serve_yet_is_not_down_but_not_ready(pages):
+    """A start of minutes would page somebody as if the server were gone."""
     pages.inside = None
-    assert Visitor(pages).get("/metrics")[0] == 503
+    status, head, content = Visitor(pages).get("/metrics")
+    assert status == 200
+    assert "Content-Type: text/plain; version=" in head
+    assert 'queueber_ready{check="serving"} 0.0' in content
+    assert re.search(r'^queueber_info\{(version="[^"]+"|durability="fsync"|,)+\} 1\.0$', content, re.MULTILINE)
+    assert "process_resident_memory_bytes" in content
+    status, _, content = Visitor(pages).get("/readyz")
+    said = "not ready\nNOT OK  serving: starting: reading leases, 70,000 so far\n"
+    assert (status, content) == (503, said)
+
+
+def test_each_check_says_what_it_has_seen(pages, hand):
+    assert Visitor(pages).get("/readyz")[2] == (
+        "ready\nok  serving: serving\nok  commits: none is under way\nok  disk: room for adds\n"
+    )
+    hand.connect().add(b"x")
+    hand.turn()
+    hand.reactor.advance(COMMIT_SECONDS_MAX + 2)
+    pages.inside.disk_is_low = lambda: True
+    assert Visitor(pages).get("/readyz")[2].splitlines()[2:] == [
+        "NOT OK  commits: one has been under way for 12.0 s, and no disk that works takes 10",
+        "NOT OK  disk: adds are refused: free space is below the reserve",
+    ]
+    hand.settle()
 
 
 def test_a_failure_is_said_without_its_reason(pages, hand, logged_failures):

@@ -6,9 +6,10 @@ import socket
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory
 
-from queueber.server.listening import ListenFailed, parse_listen, start_listening
+from queueber.server.listening import ListenFailed, address_text, parse_listen, start_listening, usable_listen
 from queueber.server.options import Options
 
 
@@ -27,7 +28,6 @@ from queueber.server.options import Options
         ("unix:/run/q.sock", "unix:/run/q.sock:mode=660", False),
         ("unix:/run/q.sock:mode=600", "unix:/run/q.sock:mode=600", False),
         ("systemd:domain=UNIX:name=q", "systemd:domain=UNIX:name=q", False),
-        ("ssl:9090:privateKey=k", "ssl:9090:privateKey=k", False),
         ("haproxy:tcp:9090", "haproxy:tcp:9090:backlog=4096", True),
         ("haproxy:unix:/run/q.sock", "haproxy:unix:/run/q.sock:mode=660", False),
         ("systemd:domain=INET:name=q", "systemd:domain=INET:name=q", True),
@@ -37,6 +37,37 @@ def test_short_forms_and_endpoint_strings(text, endpoint, exposed):
     listen = parse_listen(text)
 
     assert (listen.text, listen.endpoint, listen.exposed) == (text, endpoint, exposed)
+
+
+@pytest.mark.parametrize("before", ["", "haproxy:"])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("ssl:9090:privateKey=k", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        ("tls:9090", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        ("tls:/etc/certificates:9090", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
+        ("stdio:", "no place to listen"),
+        ("systemd:domain=unix:name=q", "it must have domain=UNIX, domain=INET or domain=INET6"),
+        ("systemd:domain=UNIX", "Specify exactly one of descriptor index or name"),
+        ("nothing:1:2", "Unknown endpoint type"),
+    ],
+)
+def test_what_a_server_cannot_listen_at_is_refused_with_the_reason(text, why, before):
+    with pytest.raises(ValueError, match=why):
+        usable_listen(before + text)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (IPv4Address("TCP", "192.0.2.1", 90), "192.0.2.1:90"),
+        (IPv6Address("TCP", "2001:db8::1", 90), "[2001:db8::1]:90"),
+        (UNIXAddress(b"/run/q.sock"), "/run/q.sock"),
+        (UNIXAddress(None), "a process of this machine"),
+    ],
+)
+def test_addresses_are_shown_as_they_would_be_typed(address, shown):
+    assert address_text(address) == shown
 
 
 def test_defaults_are_those_of_the_help():

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from queueber.errors import Kind
@@ -170,11 +171,14 @@ def board_expressions():
     return asked + [each["query"]["query"] for each in board["templating"]["list"] if each["type"] == "query"]
 
 
+def alerts():
+    """The rules as Prometheus reads them."""
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    return group["rules"]
+
+
 def alert_expressions():
-    # What follows `expr:`, on its line or on the deeper ones below.
-    rules = (DEPLOY / "prometheus" / "alerts.yml").read_text()
-    found = re.findall(r"^ {8}expr: (?:>-\n((?: {10}.*\n)+)|(.*)\n)", rules, re.MULTILINE)
-    return ["".join(each) for each in found]
+    return [rule["expr"] for rule in alerts()]
 
 
 @pytest.mark.usefixtures("shows_a_certificate")
@@ -191,10 +195,22 @@ def test_every_metric_of_the_board_and_the_alerts_exists(expressions, scrape, ha
 
 
 def test_every_alert_is_explained():
-    alerts = re.findall(r"- alert: (\w+)", (DEPLOY / "prometheus" / "alerts.yml").read_text())
-    assert len(alerts) == len(alert_expressions())
     page = (DEPLOY.parent / "docs" / "seeing-inside.md").read_text()
-    assert [name for name in alerts if f"| `{name}` |" not in page] == []
+    assert [rule["alert"] for rule in alerts() if f"| `{rule['alert']}` |" not in page] == []
+
+
+@pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
+def test_an_alert_is_whole(rule):
+    assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
+    assert rule["labels"] in ({"severity": "page"}, {"severity": "warn"})
+    assert rule["annotations"].keys() == {"summary"}
+    assert re.fullmatch(r"[1-9][0-9]*[smh]", rule.get("for", "1m"))
+    for opening, closing in ("()", "{}", "[]"):
+        assert rule["expr"].count(opening) == rule["expr"].count(closing)
+
+
+def test_no_alert_names_another_twice():
+    assert len({rule["alert"] for rule in alerts()}) == len(alerts())
 
 
 def test_the_labels_of_the_board_and_the_alerts_exist(scrape, hand):

@@ -1,23 +1,26 @@
 """The free space that is kept: when adds are refused, when they come back, and what they are told."""
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import capturedLogs, formatEvent
 
 from queueber.errors import Kind, Overloaded
 from queueber.server.options import Options
 from queueber.server.reserve import LOOK_SECONDS, Reserve, Space, space_of, watching
+from queueber.store.tuning import to_flush
 from queueber.units import GIB, MIB
 
 
 class Disk:
     def __init__(self, free, total=1000 * GIB):
         self.free, self.total = free, total
+        self.promised = 0
         self.broken = False
 
     def __call__(self):
         if self.broken:
             raise OSError(5, "Input/output error")
-        return Space(self.free, self.total)
+        return Space(self.free, self.total, self.promised)
 
 
 @pytest.fixture
@@ -36,7 +39,8 @@ def test_adds_are_refused_below_the_reserve_and_not_at_it(reserve, disk):
     reserve.refuse(1)
     disk.free = 99
     reserve.look()
-    with pytest.raises(Overloaded, match=r"99 bytes free and 100 are kept in reserve \(free_space_reserve\)") as told:
+    why = r"99 bytes are free, and 100 are kept in reserve \(free_space_reserve\)"
+    with pytest.raises(Overloaded, match=why) as told:
         reserve.refuse(1)
     assert told.value.limit == "free_space_reserve"
 
@@ -104,12 +108,13 @@ def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_r
         attempts.append(Deferred())
         return attempts[-1]
 
-    reserve = Reserve(disk, 100, make_room)
+    disk.free = 10 * MIB
+    reserve = Reserve(disk, 5 * MIB, make_room)
     timer = watching(hand.reactor, reserve)
     timer.startService()
     hand.reactor.pump([LOOK_SECONDS] * 20)
     assert attempts == []
-    disk.free = 1
+    disk.free = 3 * MIB
     hand.reactor.pump([LOOK_SECONDS] * 20)
     assert len(attempts) == 1
     attempts[0].errback(OSError(28, "No space left on device"))
@@ -121,6 +126,37 @@ def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_r
     hand.reactor.advance(LOOK_SECONDS)
     assert len(attempts) == 3
     timer.stopService()
+
+
+def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
+    """RocksDB stops for good when a flush fails, and the server with it."""
+    attempts = []
+
+    def make_room():
+        attempts.append(disk.free)
+        return succeed(None)
+
+    reserve = Reserve(disk, 10 * MIB, make_room)
+    timer = watching(hand.reactor, reserve)
+    disk.free, disk.promised = 3_000, 8_000
+    needed = to_flush(8_000)
+    with capturedLogs() as logs:
+        timer.startService()
+        hand.reactor.pump([LOOK_SECONDS] * 20)
+        assert attempts == []
+        with pytest.raises(Overloaded, match="3,000 bytes are free and 8,000 are needed for what is in memory, and"):
+            reserve.refuse(1)
+        disk.free = needed - 1
+        hand.reactor.advance(LOOK_SECONDS)
+        assert attempts == []
+        disk.free = needed
+        hand.reactor.advance(LOOK_SECONDS)
+        assert attempts == [needed]
+    timer.stopService()
+    space = "3,000 bytes are free and 8,000 are needed for what is in memory"
+    refusing, not_making = [formatEvent(event) for event in logs]
+    assert refusing == f"Refusing adds: {space}, the reserve is 10,485,760 (free_space_reserve)"
+    assert not_making.startswith(f"The space of removed items cannot be had back: {space}, and that is too little")
 
 
 def test_adds_are_overloaded_and_counted_while_all_else_goes_on(hand, disk, reserve):
@@ -146,8 +182,8 @@ def test_adds_are_overloaded_and_counted_while_all_else_goes_on(hand, disk, rese
 
 def test_the_free_space_is_that_of_the_file_system(tmp_path):
     space = space_of(tmp_path)
-    assert abs(space_of(tmp_path, promised=4096 << 10).free - space.free + (4096 << 10)) < 1 << 20
-    assert space_of(tmp_path, promised=1 << 60).free == 0
+    assert abs(space_of(tmp_path, promised=4096 << 10).left - space.left + (4096 << 10)) < 1 << 20
+    assert space_of(tmp_path, promised=1 << 60).left == 0
     assert 0 < space.free < space.total
 
 

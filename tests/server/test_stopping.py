@@ -7,6 +7,8 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
 
 from queueber.broker import StoreStalled
+from queueber.server.draining import Drain
+from queueber.server.notify import Notifier
 from queueber.server.service import QueueberService
 
 
@@ -23,8 +25,8 @@ def committer():
 
 @pytest.fixture
 def settled(clock, committer):
-    service = SimpleNamespace(_reactor=clock, _settings=SimpleNamespace(drain_seconds=10))
-    return ensureDeferred(QueueberService._settled(service, SimpleNamespace(committer=committer)))
+    drain = Drain(clock, 10, Notifier.from_environment({}))
+    return ensureDeferred(drain._settled(SimpleNamespace(committer=committer)))
 
 
 def test_a_store_that_takes_nothing_is_not_waited_for_for_ever(clock, settled):

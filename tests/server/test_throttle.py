@@ -2,7 +2,7 @@
 
 from twisted.internet.task import Clock
 
-from queueber.server.throttle import LINES_PER_SECOND, Throttle
+from queueber.server.throttle import LINES_PER_SECOND, LeftOut, Throttle
 
 
 def test_one_line_a_second_for_each_peer_and_kind():
@@ -26,6 +26,36 @@ def test_peers_that_have_gone_quiet_are_forgotten():
     clock.advance(3)
     throttle.passes("a", "bad")
     assert len(throttle._lines) == 1
+
+
+def test_what_was_left_out_is_told_when_nothing_more_comes():
+    clock = Clock()
+    throttle = Throttle(clock.seconds)
+    for _ in range(11):
+        throttle.passes("a", "bad")
+    throttle.passes("b", "bad")
+    throttle.passes(None, "local")
+    throttle.passes(None, "local")
+    clock.advance(2)
+    assert throttle.forgotten() == [], "a next line could still tell"
+    clock.advance(0.1)
+    assert throttle.forgotten() == [LeftOut("bad", 10, "a"), LeftOut("local", 1, "local peers")]
+    assert throttle.forgotten() == []
+    assert throttle.passes("a", "bad") == ""
+
+
+def test_what_was_left_out_of_a_whole_kind_is_told_too_and_of_what_others_pushed_out():
+    clock = Clock()
+    throttle = Throttle(clock.seconds)
+    throttle.passes("a", "late")
+    throttle.passes("a", "late")
+    clock.advance(3)
+    for number in range(LINES_PER_SECOND + 7):
+        throttle.passes(number, "bad")
+    assert throttle.forgotten() == [LeftOut("late", 1, "a")]
+    clock.advance(3)
+    assert throttle.forgotten() == [LeftOut("bad", 7, "7 peers")]
+    assert (throttle._lines, throttle._kinds) == ({}, {})
 
 
 def test_a_kind_has_so_many_lines_a_second_however_many_peers_there_are():

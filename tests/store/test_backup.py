@@ -1,6 +1,7 @@
 """Copies of data directories: consistent, whole, and marked as such only at the end."""
 
 import os
+import shutil
 import stat
 import threading
 import time
@@ -54,6 +55,17 @@ def test_a_backup_is_a_data_directory_with_everything_in_it(busy, target):
     store = open_store(target)
     assert (contents(store), store.clean) == (expected, False)
     store.close()
+
+
+def test_it_does_not_begin_where_what_is_in_memory_does_not_fit(busy, target, monkeypatch):
+    """It would leave an engine that takes nothing any more, and so a server that ends."""
+    whole = shutil.disk_usage(target.parent)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: whole._replace(free=1))
+    with pytest.raises(StorageError, match=r"has 1 bytes free, and a backup begins by writing the .* make room first"):
+        busy.backup(target)
+    assert not target.exists()
+    monkeypatch.undo()
+    busy.backup(target)
 
 
 def test_only_its_owner_can_read_it_and_it_says_that_it_is_whole(busy, target):

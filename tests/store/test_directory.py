@@ -119,7 +119,11 @@ def test_a_directory_with_anything_else_is_refused_and_left_alone(path, name):
 
 def test_a_database_that_is_missing_is_not_replaced(path):
     make_ready(path)
+    (path / "db" / "MANIFEST-000001").touch()
     (path / "db" / "CURRENT").unlink()
+    with refused(path, "its database is damaged: 'db/CURRENT' is missing and other files are there; restore a backup"):
+        hold(path)
+    (path / "db" / "MANIFEST-000001").unlink()
     with refused(path, "its database, 'db', is missing; is a file system not mounted"):
         hold(path)
     (path / "db").rmdir()

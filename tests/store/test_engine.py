@@ -406,7 +406,7 @@ def test_rocksdb_runs_with_the_options_that_were_chosen(path):
         "cache_index_and_filter_blocks": "true",
         "filter_policy": "bloomfilter",
     }
-    found = tuning.in_force(Path(path))
+    found = tuning.in_force(Path(path), lambda _: None)
     assert {name: found.get(name) for name in wanted} == wanted
 
 
@@ -425,7 +425,7 @@ def test_plyvels_parameters_reach_rocksdb(path):
     }
     for _ in range(2):
         DB(path, create_if_missing=True, **wanted).close()
-    found = tuning.in_force(Path(path))
+    found = tuning.in_force(Path(path), lambda _: None)
     names = {"max_file_size": "target_file_size_base"}
     for name in ("write_buffer_size", "max_open_files", "block_size", "block_restart_interval", "max_file_size"):
         assert found[names.get(name, name)] == str(wanted[name])
@@ -451,7 +451,7 @@ def test_without_parameters_it_is_what_the_documents_say(path):
         "enable_blob_files": "false",
         "keep_log_file_num": "5",
     }
-    found = tuning.in_force(Path(path))
+    found = tuning.in_force(Path(path), lambda _: None)
     assert {name: found.get(name) for name in wanted} == wanted
     assert "capacity : 33554432\n" in (Path(path) / "LOG").read_text()
 

@@ -1,5 +1,6 @@
 """What an operator may choose of the engine reaches RocksDB, and is read back from it."""
 
+import os
 import re
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,7 @@ from queueber.broker.port import PutItem
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store, unflushed_bytes
 from queueber.store.engine import DB, tuning
-from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, read_compression
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, read_compression, to_flush, told
 from queueber.units import quantity
 
 STORAGE_PAGE = (Path(__file__).parents[2] / "docs" / "storage.md").read_text()
@@ -31,10 +32,8 @@ CHOICES = [
 @pytest.mark.parametrize("choices", [DEFAULT_TUNING, *CHOICES], ids=str)
 def test_what_was_chosen_is_in_force(tmp_path, choices):
     for _ in range(2):
-        store = open_store(tmp_path / "data", durability=Durability.OS, tuning=choices)
-        store.close()
-    found = tuning.in_force(tmp_path / "data" / "db")
-    assert {name: found[name] for name in tuning.expected(choices)} == tuning.expected(choices)
+        with closing(open_store(tmp_path / "data", durability=Durability.OS, tuning=choices)) as store:
+            assert store.in_force == tuning.expected(choices)
 
 
 def test_a_store_tells_what_its_engine_runs_with_and_how_much_log_the_next_one_has_to_read(tmp_path, make):
@@ -46,6 +45,20 @@ def test_a_store_tells_what_its_engine_runs_with_and_how_much_log_the_next_one_h
     store.close()
     assert unflushed_bytes(path) < 100_000
     assert unflushed_bytes(tmp_path / "none") == 0
+
+
+def test_writing_out_takes_no_more_of_the_disk_than_is_reckoned_with(tmp_path, make):
+    """Nothing that can be compressed, with small contents and large ones."""
+    with closing(open_store(tmp_path / "data")) as store:
+        for begin, size in ((1, 100), (100_001, 40_000)):
+            items = [make.item(begin + number, os.urandom(size)) for number in range(2_000_000 // size)]
+            store.commit([PutItem(1, item) for item in items], make.mark)
+        database = tmp_path / "data" / "db"
+        before, reckoned = set(database.iterdir()), to_flush(store.unflushed_bytes)
+        store.make_room()
+        made = set(database.iterdir()) - before
+        assert {"sst", "blob"} <= {file.suffix[1:] for file in made}
+        assert 4_000_000 < sum(file.stat().st_blocks * 512 for file in made) <= reckoned
 
 
 def test_zstd_takes_its_level(tmp_path):
@@ -60,6 +73,30 @@ def test_an_engine_that_does_not_run_as_told_is_not_used(tmp_path, monkeypatch):
         open_store(tmp_path / "data")
     monkeypatch.undo()
     open_store(tmp_path / "data").close()
+
+
+@pytest.mark.parametrize("option", [each for each in TUNING_OPTIONS if each.rocksdb], ids=lambda each: each.name)
+def test_a_choice_that_does_not_reach_the_engine_stops_the_start(tmp_path, monkeypatch, option):
+    other = {"compression": "none", "prefix_extractor": True}.get(option.name, option.low or 4096)
+    other = option.low + 1 if other == option.default else other
+    chosen = Tuning(**{option.name: 0 if option.name == "bloom_bits" else other})
+    assert getattr(chosen, option.name) != option.default
+    whole = tuning.options
+    monkeypatch.setattr(tuning, "options", lambda _, **more: whole(DEFAULT_TUNING, **more))
+    with pytest.raises(StorageError, match=f"does not run as it was told to: .*{option.rocksdb} is .* and not"):
+        open_store(tmp_path / "data", tuning=chosen)
+    open_store(tmp_path / "data").close()
+
+
+def test_what_is_in_force_is_told_under_the_names_of_the_options(tmp_path):
+    chosen = Tuning(block_cache_bytes=1 << 20, compression="zstd:9", deletions_trigger=0, parallelism=3)
+    with closing(open_store(tmp_path / "data", tuning=chosen)) as store:
+        said = told(chosen, store.in_force)
+        assert store.fixed.keys() >= tuning.ALWAYS.keys()
+    for figure in ("block-cache-bytes 1 MiB", "compression zstd:9", "deletions-trigger 0", "prefix-extractor no"):
+        assert f"storage-{figure}," in said or f"storage-{figure};" in said
+    assert said.endswith("; told, and not read back: storage-parallelism 3, storage-bloom-bits 10")
+    assert all(f"storage-{option.name.replace('_', '-')} " in said for option in TUNING_OPTIONS)
 
 
 def test_walks_see_every_row_with_a_prefix_extractor_too(tmp_path):
@@ -93,7 +130,8 @@ def test_the_table_in_the_docs_is_the_code_s():
             default = {False: "no"}.get(option.default, option.default)
         else:
             default = quantity(option.default, option.unit)
-        assert f"| `{name}` | {default} | {option.says} |" in STORAGE_PAGE
+        (row,) = [line for line in STORAGE_PAGE.splitlines() if f"| `{name}` | {default} | {option.says} |" in line]
+        assert f"`{option.rocksdb}`" in row.rpartition(" | ")[2] if option.rocksdb else row.endswith("| not told |")
 
 
 @pytest.mark.parametrize("option", [each for each in TUNING_OPTIONS if each.high], ids=lambda each: each.name)

@@ -1,5 +1,7 @@
 """The administrator's methods: each comes out as it went in."""
 
+import pytest
+
 from queueber.wire import admin
 from queueber.wire.layout import layout
 from queueber.wire.messages import Params, Results
@@ -39,6 +41,15 @@ def test_stats_come_out_as_they_went_in():
 def test_a_server_that_says_nothing_is_one_of_zeros():
     nothing = layout("Admin.stats$Results").build()
     assert admin.read_stats_response(results(nothing)) == admin.ServerStats()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_whether_it_is_forced_comes_out_as_it_went_in(force):
+    assert admin.read_check_request(content(admin.write_check_request(force=force))) is force
+
+
+def test_a_check_of_a_client_that_knows_no_force_is_none():
+    assert not admin.read_check_request(content(admin.write_no_params(admin.STATS)))
 
 
 def test_findings_come_out_as_they_went_in():

@@ -5,7 +5,6 @@ Each question reads, changes nothing and costs the reactor milliseconds at
 most, however much there is: it shows the first rows, and how many there are.
 """
 
-import traceback
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -15,17 +14,17 @@ from twisted.internet.defer import Deferred
 
 from queueber.broker.survey import QueueState, lease_line, queue_line
 from queueber.limits import PEER_LIMITS
+from queueber.server.checking import CHECKED_MAX, check, size_of
 from queueber.server.console.sampling import Sampler
 from queueber.server.console.tables import Said, Table, named, span
 from queueber.server.console.threads import thread_states
 from queueber.server.inside import Disk, Inside
+from queueber.server.listening import address_text
 from queueber.server.survey import Survey
 from queueber.units import GIB, MS_PER_SECOND, quantity
 
 SHOWN = 50
 SHOWN_MAX = 1_000
-CHECKED_MAX = 50_000
-"""Things that `check` looks at without being forced to: about a tenth of a second."""
 
 
 def _few(number: int) -> int:
@@ -36,8 +35,18 @@ def _note(shown: int, total: int, order: str) -> str:
     return f"{shown:,} of {total:,}, {order}" if shown < total else ""
 
 
+def _peer(connection: Any) -> str:  # noqa: ANN401  (whoever the server speaks to)
+    """Who is at the other end."""
+    transport = getattr(connection, "transport", None)
+    return address_text(transport.getPeer()) if transport is not None else "nobody any more"
+
+
 def _states(state: QueueState) -> str:
     return f"{state.ready:,} ready, {state.delayed:,} delayed, {state.leased:,} leased, {state.unread:,} unread"
+
+
+_ARGUED = {"dump": "dump(part)", "profile": "profile(seconds)"}
+"""How those are asked that want to be told something."""
 
 
 class Questions:
@@ -53,12 +62,15 @@ class Questions:
         more = (self.commits, self.limits, self.dump, self.check, self.profile)
         return {question.__name__: question for question in (*asked, *more)}
 
+    def signs(self) -> dict[str, str]:
+        """How each is asked, by its name."""
+        return {name: _ARGUED.get(name, f"{name}()") for name in self.all()}
+
     def help(self) -> Table:
         """What can be asked."""
-        signs = {"dump": "dump(part)", "profile": "profile(seconds)"}
+        signs = self.signs()
         rows = [
-            (signs.get(name, f"{name}()"), (question.__doc__ or "").strip().partition("\n")[0])
-            for name, question in self.all().items()
+            (signs[name], (question.__doc__ or "").strip().partition("\n")[0]) for name, question in self.all().items()
         ]
         return Table(("question", "answer"), rows, "They change nothing.  Anything else is Python, run by the server.")
 
@@ -96,20 +108,21 @@ class Questions:
 
     def waiters(self, most: int = SHOWN) -> Table:
         """The polls that have waited longest."""
-        inside, now = self._inside, self._inside.clock.now()
+        inside, now, seconds = self._inside, self._inside.clock.now(), self._inside.reactor.seconds()
         rows = [
             (
                 named(waiter.queue.name),
                 waiter.wanted,
                 span(waiter.span),
                 waiter.state.name.lower(),
+                span((seconds - waiter.asked_at) * MS_PER_SECOND),
                 "never" if waiter.until is None else span(waiter.until - now),
-                str(getattr(waiter.peer, "host", None) or "local"),
+                _peer(waiter.peer),
             )
             for waiter in islice(inside.dispatcher.unanswered(), _few(most))
         ]
         note = _note(len(rows), inside.broker.polls.waiting, "longest waiting first")
-        return Table(("queue", "wants", "lease", "state", "gives up in", "peer"), rows, note)
+        return Table(("queue", "wants", "lease", "state", "waited", "gives up in", "peer"), rows, note)
 
     def connections(self, most: int = SHOWN) -> Table:
         """The oldest connections."""
@@ -118,9 +131,10 @@ class Questions:
             usage = connection.usage()
             state = "not read" if connection.paused else ""
             held, adds = connection.held_bytes, connection.request_bytes
-            rows.append((connection.host or "local", usage.unanswered, usage.exports, held, adds, state))
+            age = span(self._inside.connections.age(connection) * MS_PER_SECOND)
+            rows.append((_peer(connection), age, usage.unanswered, usage.exports, held, adds, state))
         note = _note(len(rows), len(self._inside.connections), "oldest first")
-        return Table(("peer", "calls", "queues", "bytes held", "bytes in adds", "state"), rows, note)
+        return Table(("peer", "age", "calls", "queues", "bytes held", "bytes in adds", "state"), rows, note)
 
     def stats(self) -> Deferred[Table]:
         """How much there is of everything."""
@@ -196,28 +210,26 @@ class Questions:
             "leases": (map(lease_line, broker.leases), len(broker.leases)),
         }
         if part not in parts:
-            raise ValueError(f"there are the parts {', '.join(parts)}")
+            known = " and ".join(f'"{each}"' for each in parts)
+            return Said(f"There is no part {part!r}; there are {known}.")
         lines, total = parts[part]
         shown = list(islice(lines, _few(most)))
         return Said("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
 
     def check(self, *, force: bool = False) -> Said:
         """Whether what is in memory agrees with itself; the server stands still meanwhile."""
-        broker = self._inside.broker
-        size = len(broker.queues) + broker.leases.items + broker.polls.waiting
-        # All windows together are bounded, but not to nothing.
-        size += broker.queues.window_bytes // self._inside.limits.item_overhead
+        inside = self._inside
+        size = size_of(inside.broker, inside.limits)
         if size > CHECKED_MAX and not force:
             return Said(f"There are {size:,} things: check(force=True) looks at them while the server stands still.")
-        clock: Any = self._inside.clock
-        began = clock.monotonic()
-        try:
-            broker.check()
-        except AssertionError as why:
-            where = traceback.extract_tb(why.__traceback__)[-1]
-            return Said(f"NOT consistent: {why} ({where.name}: {where.line})")
-        return Said(f"Consistent: {size:,} things, looked at in {span((clock.monotonic() - began) * MS_PER_SECOND)}.")
+        found = check(inside.broker, inside.clock.monotonic)
+        if found.finding:
+            return Said(f"NOT consistent: {found.finding}")
+        return Said(f"Consistent: {size:,} things, looked at in {span(found.took_ms)}.")
 
-    def profile(self, seconds: float = 5.0) -> Deferred[Table]:
+    def profile(self, seconds: float = 5.0) -> Deferred[Table] | Said:
         """Where the time goes, of all threads, for some seconds."""
-        return self._sampler.profile(seconds)
+        try:
+            return self._sampler.profile(seconds)
+        except ValueError as why:
+            return Said(f"No profile: {why}.")

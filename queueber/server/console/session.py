@@ -19,6 +19,7 @@ from queueber import __version__
 from queueber.server.console.access import Access, Password, read_password
 from queueber.server.console.questions import Questions
 from queueber.server.inside import Inside
+from queueber.server.listening import address_text
 
 SESSIONS_MAX = 10
 ATTEMPTS = 3
@@ -56,8 +57,8 @@ class Prompt(Manhole):
 
     def connectionMade(self) -> None:
         """Greet."""
-        questions = Questions(self._inside).all()
-        self.namespace = {**questions, "exit": self.leave, "quit": self.leave, "__name__": "__console__"}
+        self._questions = Questions(self._inside)
+        self.namespace = {**self._questions.all(), "exit": self.leave, "quit": self.leave, "__name__": "__console__"}
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.interpreter = Interpreter(self, self.namespace)  # type: ignore[no-untyped-call]
 
@@ -66,8 +67,9 @@ class Prompt(Manhole):
         self.terminal.setModes({modes.IRM})
         self.setInsertMode()  # type: ignore[no-untyped-call]
         lines = (
-            f"Queueber {__version__}: a Python prompt inside the server. help() tells what can be asked;",
-            "anything else you type is run by the server itself. Ctrl-D ends the session.",
+            f"Queueber {__version__}: a Python prompt inside the server. What can be asked, and changes nothing:",
+            f"  {' '.join(self._questions.signs().values())}",
+            "Anything else you type is run by the server itself. Ctrl-D ends the session.",
         )
         for line in lines:
             self.terminal.write(line.encode())
@@ -159,7 +161,11 @@ class Terminal(TelnetBootstrapProtocol):
         self._factory.count += 1
         self._factory.inside.consoles += 1
         self._number = self._factory.count
-        log.info("Console session {number} begins: {peer}", number=self._number, peer=peer_of(transport))
+        # Somebody has a shell as the server's user: whoever reads only what is grave wants to know.
+        told = self._factory.inside.connections.warn
+        told(
+            host_of(transport), "Console session {number} begins: {peer}", number=self._number, peer=peer_of(transport)
+        )
         transport.negotiationMap[NAWS] = self.telnet_NAWS
         for asked in (transport.do(NAWS), transport.do(SGA), transport.will(ECHO), transport.will(SGA)):
             # A peer that refuses gets a prompt that looks a little odd.
@@ -177,7 +183,8 @@ class Terminal(TelnetBootstrapProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The session has ended."""
         if self._number:
-            log.info("Console session {number} has ended", number=self._number)
+            told = self._factory.inside.connections.info
+            told(host_of(self.transport), "Console session {number} has ended", number=self._number)
             self._factory.inside.consoles -= 1
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
@@ -230,7 +237,9 @@ class Login(StatefulTelnetProtocol):
             return "Done"
         self._failed += 1
         # Not as whom: people type their password in its place.
-        log.warn("Console: a login failed: {peer}", peer=peer_of(transport))
+        self._factory.inside.connections.warn(
+            host_of(transport), "Console: a login failed: {peer}", peer=peer_of(transport)
+        )
         transport.write(b"This is not the password.\n")
         if self._failed == ATTEMPTS:
             transport.loseConnection()
@@ -245,7 +254,8 @@ class Login(StatefulTelnetProtocol):
         try:
             return self._password().fits(self._user, password)
         except ValueError as why:
-            log.warn("Console: nobody can log in: {why}", why=str(why))
+            line = "Console: nobody can log in: {why}"
+            self._factory.inside.connections.warn(host_of(self.transport), line, why=str(why))
             return False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -263,16 +273,26 @@ def peer_of(transport: Any) -> str:  # noqa: ANN401
         size = struct.calcsize("3i")
         pid, uid, _ = struct.unpack("3i", found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
         return f"process {pid} of user {uid}"
-    return str(transport.getPeer())
+    return address_text(transport.getPeer())
+
+
+def host_of(transport: Any) -> str | None:  # noqa: ANN401
+    """The peer's address, by which lines about it are bounded; None for a process of this machine."""
+    return getattr(transport.getPeer(), "host", None)
 
 
 class TurnedAway(Protocol):
     """A connection beyond those that may be.  Not None in its place: Twisted's `ThrottlingFactory` would wrap that."""
 
+    def __init__(self, factory: "ConsoleFactory") -> None:
+        self._factory = factory
+
     def connectionMade(self) -> None:
         """End it."""
-        log.info("Console: one more session is turned away, there are {most}", most=SESSIONS_MAX)
         transport: Any = self.transport
+        line = "Console: one more session is turned away, there are {most}: {peer}"
+        told = self._factory.inside.connections.warn
+        told(host_of(transport), line, most=SESSIONS_MAX, peer=peer_of(transport))
         transport.abortConnection()
 
 
@@ -290,7 +310,7 @@ class ConsoleFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: ANN401, ARG002
         """A session, or a login before it."""
         if self.inside.consoles >= SESSIONS_MAX:
-            return TurnedAway()
+            return TurnedAway(self)
         path = self.access.password_file
         if path is None:
             return TelnetTransport(Terminal, self)

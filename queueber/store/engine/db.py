@@ -105,7 +105,7 @@ class DB(Uncopied):
         made._handle = Handle(path, options, wal=wal, patient=False, read_only=read_only)  # noqa: SLF001
         if not read_only:
             try:
-                made.in_force = tuning.check_in_force(path, choices, salvage=salvage)
+                made.in_force = tuning.check_in_force(path, made.get_property, choices, salvage=salvage)
             except BaseException:
                 made.close()
                 raise

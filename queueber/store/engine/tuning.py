@@ -4,13 +4,14 @@ How RocksDB is set up for the store, each setting with the access pattern or the
 What is not named here has RocksDB's own default on purpose; in particular
 nothing ever sets `manual_wal_flush`, `enable_pipelined_write`,
 `unordered_write` or `best_efforts_recovery`, which all weaken what a returned
-sync means.  There is no prefix extractor either: with one, a walk that leaves
-its prefix sees an undefined part of the rows unless each reader asks for total
-order, and every walk here is already bounded to one queue.
+sync means.  A prefix extractor is the operator's choice, and off by default:
+with one, a walk that leaves its prefix would see an undefined part of the rows,
+so each reader here asks for total order whether there is one or not.
 """
 
 import re
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, SliceTransform, WriteOptions
@@ -170,37 +171,50 @@ def expected(tuning: Tuning, *, salvage: bool = False) -> dict[str, str]:
         "enable_blob_files": str(tuning.blob_bytes > 0).lower(),
         "min_blob_size": str(tuning.blob_bytes),
         "max_open_files": str(_open_files(tuning)),
+        "block-cache-capacity": str(tuning.block_cache_bytes),
         "filter_policy": "bloomfilter" if tuning.bloom_bits else "nullptr",
         "prefix_extractor": f"rocksdb.FixedPrefix.{PREFIX_BYTES}" if tuning.prefix_extractor else "nullptr",
     }
 
+
+Ask = Callable[[bytes], bytes | None]
+"""What an open database says under a name."""
+
+_ASKED = ("block-cache-capacity",)
+"""What is not in the file."""
 
 _LEVEL = re.compile(r"\blevel=(-?\d+)")
 _TRIGGER = re.compile(r"\bdeletion_trigger=(\d+)")
 _LINE = re.compile(r"^\s*(\w+)=(.*?)\s*$", re.MULTILINE)
 
 
-def in_force(path: Path) -> dict[str, str]:
-    """What RocksDB says of itself: the file that it wrote when the database in *path* was opened last."""
+def in_force(path: Path, ask: Ask) -> dict[str, str]:
+    """
+    What RocksDB says of itself: the file that it wrote when the database in *path* was opened last, and its answers.
+
+    Neither tells how many threads there are and how many bits a key has in a filter.
+    """
     # Beside whole files there may be one that a crash kept from getting its name: `OPTIONS-000102.dbtmp`.
     whole = [file for file in path.glob("OPTIONS-*") if not file.suffix]
     files = sorted(whole, key=lambda file: int(file.name.removeprefix("OPTIONS-")))
     found = dict(_LINE.findall(files[-1].read_text()))
     level = _LEVEL.search(found.get("compression_opts", ""))
     trigger = _TRIGGER.search(found.get("table_properties_collectors", ""))
+    for name in _ASKED:
+        found[name] = (ask(f"rocksdb.{name}".encode()) or b"unknown").decode()
     found["compression_opts.level"] = level[1] if level else "unknown"
     found["deletion_trigger"] = trigger[1] if trigger else "0"
     return found
 
 
-def check_in_force(path: Path, tuning: Tuning, *, salvage: bool = False) -> dict[str, str]:
+def check_in_force(path: Path, ask: Ask, tuning: Tuning, *, salvage: bool = False) -> dict[str, str]:
     """
     Compare what was chosen with what RocksDB says it runs with, and return that, as far as it was compared.
 
     Raises:
         Error: naming every difference: a setting that silently does not hold may be the one that keeps the data.
     """
-    found = in_force(path)
+    found = in_force(path, ask)
     differ = [
         f"{name} is {found.get(name)} and not {wanted}"
         for name, wanted in expected(tuning, salvage=salvage).items()

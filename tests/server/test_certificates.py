@@ -1,0 +1,92 @@
+"""Which certificates a server takes, and what it says of those that it does not."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from twisted.logger import capturedLogs, formatEvent
+
+from queueber.server.certificates import Certificates, CertificateUnusable, TlsFiles
+
+NOW = datetime.now(UTC)
+PEM = serialization.Encoding.PEM
+
+
+def made(name, *, begins=-1, ends=100):
+    """A certificate for *name*, signed by itself, as PEM with its key; from and until so many days from now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(NOW + timedelta(days=begins))
+    signed = builder.not_valid_after(NOW + timedelta(days=ends)).sign(key, hashes.SHA256())
+    plain = serialization.NoEncryption()
+    return signed.public_bytes(PEM), key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, plain)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load a server's certificate and key, and the authorities of its clients; gives the warnings."""
+
+    def load(*chain, authorities=(), key=None):
+        (tmp_path / "server.pem").write_bytes(b"".join(each[0] for each in chain))
+        (tmp_path / "server.key").write_bytes(chain[0][1] if key is None else key)
+        (tmp_path / "server.key").chmod(0o600)
+        (tmp_path / "ca.pem").write_bytes(b"".join(each[0] for each in authorities))
+        files = TlsFiles(
+            certificate=tmp_path / "server.pem",
+            key=tmp_path / "server.key",
+            client_ca=tmp_path / "ca.pem" if authorities else None,
+        )
+        with capturedLogs() as logs:
+            Certificates(files).load()
+        return [formatEvent(event).replace(f"{tmp_path}/", "") for event in logs]
+
+    return load
+
+
+def test_what_is_valid_is_taken_in_silence(load):
+    assert load(made("server"), authorities=[made("ca")]) == []
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        ([{"name": "server", "ends": -0.5}], "server.pem: the certificate of CN=server expired on "),
+        ([{"name": "server", "begins": 1}], "server.pem: the certificate of CN=server is not valid before "),
+        (
+            [{"name": "server"}, {"name": "between", "ends": -0.5}],
+            "server.pem: the certificate of CN=between expired on ",
+        ),
+    ],
+)
+def test_each_certificate_that_is_shown_must_be_valid(load, chain, said):
+    with pytest.raises(CertificateUnusable, match=said):
+        load(*[made(**each) for each in chain])
+
+
+def test_authorities_that_have_all_expired_let_nobody_in(load):
+    with pytest.raises(CertificateUnusable) as refused:
+        load(made("server"), authorities=[made("old", ends=-0.5), made("older", ends=-0.9)])
+    assert "ca.pem: the certificate of CN=old expired on" in str(refused.value)
+    assert "ca.pem: the certificate of CN=older expired on" in str(refused.value)
+
+
+def test_one_of_several_is_a_warning_and_so_is_what_ends_soon(load):
+    said = load(made("server", ends=3), authorities=[made("old", ends=-0.5), made("new")])
+    assert [line.partition(" expires on ")[0] for line in said] == [
+        "server.pem: the certificate of CN=server",
+        "ca.pem: the certificate of CN=old",
+    ]
+
+
+def test_all_problems_are_told_at_once(load, tmp_path):
+    with pytest.raises(CertificateUnusable) as refused:
+        load(made("server", ends=-0.5), authorities=[(b"no certificate", b"")])
+    assert str(refused.value).count("; ") == 1
+
+
+def test_a_key_of_another_is_noticed(load):
+    with pytest.raises(CertificateUnusable, match=r"no private key in PEM, or one for another certificate|not the key"):
+        load(made("server"), key=made("other")[1])
