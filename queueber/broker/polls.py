@@ -72,7 +72,7 @@ class Polls:
         # Queues with ready items and polls, for which there was no room among the leases.
         self._starved: dict[Queue, None] = {}
         self._aside: dict[Hashable, list[Waiter]] = {}
-        self._of_peer: Counter[Hashable] = Counter()
+        self._of_peer: dict[Hashable, int] = {}
         self.waiting = 0
         """Polls in the state WAITING."""
 
@@ -98,7 +98,7 @@ class Polls:
             raise self._too_many_leases()
         waiter.queue.line.join(waiter)
         self.waiting += 1
-        self._of_peer[waiter.peer] += 1
+        self._of_peer[waiter.peer] = self._of_peer.get(waiter.peer, 0) + 1
         if waiter.until is not None:
             self._timeouts.set(waiter, waiter.until)
         self.stir(waiter.queue)
@@ -116,9 +116,9 @@ class Polls:
                 limit="waiting_polls",
             )
         share = max(1, (limit - self.waiting) // 2)
-        if not passing and self._of_peer[peer] >= share:
+        if not passing and (held := self._of_peer.get(peer, 0)) >= share:
             raise Overloaded(
-                f"waiting polls: {self.waiting:,} of {limit:,} wait (waiting_polls), {self._of_peer[peer]:,} of them of"
+                f"waiting polls: {self.waiting:,} of {limit:,} wait (waiting_polls), {held:,} of them of"
                 f" this connection; with so few places left it may have {share:,}",
                 limit="waiting_polls",
             )
@@ -138,9 +138,9 @@ class Polls:
 
     def _unpark(self, waiter: Waiter) -> None:
         self.waiting -= 1
-        self._of_peer[waiter.peer] -= 1
-        if not self._of_peer[waiter.peer]:
-            del self._of_peer[waiter.peer]
+        left = self._of_peer.pop(waiter.peer) - 1
+        if left:
+            self._of_peer[waiter.peer] = left
         waiter.queue.line.leave(waiter)
         waiter.queue.line.lapsed.pop(waiter, None)
         self._timeouts.discard(waiter)
@@ -330,6 +330,6 @@ class Polls:
         aside = [waiter for waiters in self._aside.values() for waiter in waiters]
         assert all(waiter.state is PollState.WAITING for waiter in [*in_line, *aside])
         assert len({*in_line, *aside}) == len(in_line) + len(aside) == self.waiting
-        assert self._of_peer == Counter(waiter.peer for waiter in [*in_line, *aside])
+        assert self._of_peer == dict(Counter(waiter.peer for waiter in [*in_line, *aside]))
         lapsed = {waiter for queue in self._queues for waiter in queue.line.lapsed}
         assert lapsed <= {*in_line, *aside}
