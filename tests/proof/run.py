@@ -103,7 +103,7 @@ class Sum:
 
     def row(self, name):
         """A row of the table at the end."""
-        bound = f"{3 / self.n:.2g}" if self.n and not self.failures else "-"
+        bound = f"{3 / self.n:.2g}" if self.n > 3 and not self.failures else "-"
         verdict = "ok" if self.n else ""
         if self.bad_runs:
             verdict = f"{self.bad_runs} of {self.runs} RUNS FAILED"

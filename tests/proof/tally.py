@@ -53,7 +53,7 @@ class Tally:
             self.failures.append("; ".join(findings))
 
     def __str__(self):
-        bound = f"at most {3 / self.n:.3g} (3/n)" if self.n and not self.failures else "unknown"
+        bound = f"at most {3 / self.n:.3g} (3/n)" if self.n > 3 and not self.failures else "unknown"
         return (
             f"{self.name}: {self.n:,} {self.unit}, {len(self.failures):,} failures, bound on the rate {bound};"
             f" voids {self.voids:,}"

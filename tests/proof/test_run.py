@@ -114,6 +114,14 @@ def test_what_is_found_in_void_tries_is_a_failure():
     assert tally.end("…") == 1
 
 
+def test_three_tries_or_fewer_bound_nothing():
+    tally = Tally("leaks", "runs")
+    tally.count()
+    assert "bound on the rate unknown" in str(tally)
+    tally.settle(3, 0, [])
+    assert "at most 0.75" in str(tally)
+
+
 def test_nothing_tried_is_no_success():
     assert Tally("kill").end("…") == 1
 
