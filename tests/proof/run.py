@@ -61,6 +61,7 @@ TABLE = (
     Line("filedamage", "--seed {seed}", "--seed {seed} --flips 4000 --cut-step 7 --manifest"),
     Line("kill", "--cycles 200 --seed {seed}", "--cycles 1000 --seed {seed}", target=10_000),
     Line("fuzz", "--seed {seed}", "--seed {seed}", script="fuzz/run.py"),
+    Line("sockets", "--examples 200 --seed {seed}", "--examples 200 --seed {seed}"),
     Line("diskerrors", "--cases 60 --fills 3 --seed {seed}", "--cases 60 --fills 3 --seed {seed}"),
     Line("failpoints", "--seed {seed}", "--seed {seed}", script="proof/everypoint.py"),
     Line("mutants", "--seed {seed}", "--seed {seed}", once=True),
@@ -69,7 +70,6 @@ TABLE = (
     Line("hostile", "--seconds 0.5 --without cable", "--seconds 3", script="hostile/report.py", once=True),
     Line("leaks", "--items 200000 --seed {seed}", "--items 200000 --seed {seed}"),
     Line("clocks", "--cycles 20 --seed {seed}", "--cycles 50 --seed {seed}"),
-    Line("sockets", "--examples 200 --seed {seed}", "--examples 200 --seed {seed}"),
     Line("steady", "", "--seconds {seconds} --seed {seed}", once=True),
 )
 
