@@ -19,8 +19,16 @@ from flow import judge_flow
 from history import Add, Delivered, Extend, Outcome, Poll, Remove, load
 from tenure import Lease, lag, skew
 
+from queueber.errors import Kind
+from queueber.limits import Limits
+from queueber.units import MS_PER_SECOND
+
 LATE_SECONDS = 1.5
 EXAMPLES_MAX = 5
+ID_BYTES = 16
+DELAY_SECONDS_MAX = Limits().delay_ms / MS_PER_SECOND
+BUSY = "the storage engine has to catch up first"
+"""The one thing that a load as small as this may be too much for, where write buffers are tiny."""
 
 
 class Verdict(StrEnum):
@@ -38,6 +46,8 @@ class Verdict(StrEnum):
     MISCOUNTED = "attempts miscounted"
     LATE = "late"
     OUT_OF_ORDER = "out of order"
+    REFUSED = "refused without cause"
+    CUT_OFF = "cut off"
 
 
 @define
@@ -96,10 +106,19 @@ class Item:
         at = next((each.attempt for each in self.deliveries if each.poll.lease == remove.lease), inf)
         return any(each.attempt > at or each.poll.invoked > remove.ended for each in self.deliveries)
 
-    def may_be_removed_by(self, moment):
+    def covered_at(self, remove, crashes):
+        """Whether the lease of *remove* is one of this item's, and may have been alive when that was sent."""
+        for each in self.deliveries:
+            poll, lease = each.poll, each.lease
+            if poll.lease == remove.lease and poll.queue == remove.queue:
+                return remove.invoked <= lease.latest_end() + lag(crashes, poll.invoked, remove.invoked)
+        return False
+
+    def may_be_removed_by(self, moment, crashes):
         """Whether some remove that began before *moment* may have done it."""
         return any(
-            each.done or (each.outcome is Outcome.UNKNOWN and not self.handed_out_after(each))
+            each.done
+            or (each.outcome is Outcome.UNKNOWN and not self.handed_out_after(each) and self.covered_at(each, crashes))
             for each in self.removes
             if each.invoked < moment
         )
@@ -185,7 +204,39 @@ class Judge:
         if self.history.drained < inf:
             self.judge_what_is_left()
         judge_flow(self, Verdict, LATE_SECONDS)
+        self.judge_refusals()
+        self.judge_breaks()
         return self.findings
+
+    def judge_refusals(self):
+        """Nobody who asked for what may be had is refused, unless the server has a reason that everybody can see."""
+        for call in self.history.calls:
+            if call.outcome is Outcome.REFUSED and not self.has_cause(call):
+                kind = Kind(call.kind).name.lower() if call.kind in set(Kind) else f"kind {call.kind}"
+                self.found(
+                    Verdict.REFUSED,
+                    f"the {type(call).__name__.lower()} at {call.invoked:.3f}: {kind}: {call.why[:100]}",
+                )
+
+    def has_cause(self, call):
+        """Whether it was right to refuse *call*."""
+        if call.kind == Kind.FAILED:
+            if isinstance(call, Add):
+                return max(call.delays, default=0.0) > DELAY_SECONDS_MAX
+            return isinstance(call, Remove | Extend) and len(call.lease) != ID_BYTES
+        if call.kind == Kind.OVERLOADED:
+            return isinstance(call, Add) and BUSY in call.why
+        return call.kind == Kind.DISCONNECTED and self.away(call.ended)
+
+    def judge_breaks(self):
+        """While there is a server, no connection ends by its doing."""
+        for each in self.history.breaks:
+            if not self.away(each.at):
+                self.found(Verdict.CUT_OFF, f"a connection at {each.at:.3f}, while the server lived: {each.why[:100]}")
+
+    def away(self, at):
+        """Whether the server was gone, or going, at that moment."""
+        return any(crash.down <= at <= crash.up for crash in self.history.crashes)
 
     def judge_deliveries(self, item):
         """Early, double-held, attempts miscounted."""
@@ -246,7 +297,7 @@ class Judge:
             covered = [self.by_id[each.id] for each in poll.items if each.id in self.by_id]
             if isinstance(call, Remove):
                 covered = [each for each in covered if each.id == call.id]
-            if any(not each.may_be_removed_by(call.ended) for each in covered):
+            if any(not each.may_be_removed_by(call.ended, crashes) for each in covered):
                 self.found(
                     Verdict.SHORT,
                     f"the lease of the poll at {poll.invoked:.3f} for {poll.span:.3f} s had ended at {call.ended:.3f}",
@@ -255,7 +306,7 @@ class Judge:
     def judge_what_is_left(self):
         """Lost, and torn: now that whatever there is has been handed out."""
         for item in self.items.values():
-            if item.add.outcome is Outcome.OK and not item.may_be_removed_by(inf):
+            if item.add.outcome is Outcome.OK and not item.may_be_removed_by(inf, self.history.crashes):
                 self.found(Verdict.LOST, f"{item}, {len(item.deliveries)} times delivered")
         for add in self.history.of(Add):
             if add.outcome is Outcome.UNKNOWN:

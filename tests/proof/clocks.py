@@ -137,7 +137,7 @@ class Cycle:
 
 def play(cycles, seed):
     """The tally."""
-    tally, rng = Tally("clocks"), Random(seed)
+    tally, rng = Tally("clocks", target=cycles), Random(seed)
     with Host() as host:
         for number in range(cycles):
             with tempfile.TemporaryDirectory(prefix="queueber-clocks-") as folder:

@@ -1,40 +1,54 @@
 """
 A disk that fails at one call of the server's, under load; and one that is full.
 
-strace lets the k-th call of a kind fail with an error of the disk's, from the
-moment the server serves, or while it starts.  Then the server must have ended
-with status 74 and a line that says why, and answered nothing more; or, where
-RocksDB can do without the call, have gone on as if nothing were.  Some such
-lives on one directory make a history, which is drained and judged.
+strace lets the k-th call of a kind fail with an error of the disk's, under
+load that has been going for a moment, or while a server starts: first each kind
+with each error, then at random until enough have counted.  Then the server must
+have ended with status 74 and a line that says why, and answered nothing more.
+Where RocksDB can do without the call it may go on as if nothing were; that proves
+nothing, so such a try is void, as one is whose fault never came or that had no
+load before it.  Some such lives on one directory make a history, which is
+drained and judged.
 """
 
 import argparse
 import asyncio
 import contextlib
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
+from itertools import product
 from pathlib import Path
 from random import Random
 
-from attrs import frozen
 from checker import check
 from generator import Generator
-from history import Crash, Outcome
+from history import Crash, Extend, Outcome, Poll, Remove
+from injection import Fault, Injection, why_not
+from kill import over
 from loopdisk import LoopDisk, lacking, place_for_images
 from serverhost import Failed, Host
-from tally import Tally, command_line
+from tally import SKIPPED, Tally, command_line
 
 EX_IOERR = 74
 CASES_PER_EPOCH = 10
+TRIES_PER_CASE = 4
 LOAD_SECONDS = 2.0
 END_SECONDS = 1.0
-SENT_SECONDS = 0.1
+ACKED_MIN = 30
+"""Before a fault: who lost nothing because there was nothing has proved nothing."""
+
+SENT_SECONDS = 0.03
 """What was sent before the fault may be read so much later."""
+
+CLOCKS_SECONDS = 0.003
+"""What strace's clock and ours may differ by."""
+
+NOTICED_SECONDS = 0.25
+"""How much earlier than it is noticed the end of a process that is traced may have cut off its clients."""
 
 # Small buffers, so that tables are made and logs changed all the time.
 OPTIONS = ("--storage-write-buffer-bytes=65536", "--free-space-reserve=0")
@@ -54,241 +68,253 @@ UNDER_LOAD = tuple(call for call in CALLS if call != "rename")
 DURING_START = ("fdatasync", "fsync", "write", "rename", "ftruncate", "pwrite64")
 
 
-@frozen
-class Fault:
-    """What fails, and when."""
-
-    call: str
-    error: str
-    at: int
-    starting: bool
-
-    def __str__(self):
-        return f"{self.error} at {self.call} {self.at} {'of a start' if self.starting else 'under load'}"
+def grid(random):
+    """Each kind of call with each error, under load and during a start, in any order."""
+    faults = [Fault(call, error, 1, starting=False) for call, error in product(UNDER_LOAD, ERRORS)]
+    faults += [Fault(call, error, 1, starting=True) for call, error in product(DURING_START, ERRORS)]
+    return random.sample(faults, len(faults))
 
 
 def drawn(random):
-    """A fault."""
+    """A fault at random: mostly at calls without which no server can be."""
     starting = random.random() < 0.25
-    call = random.choice(DURING_START if starting else (*UNDER_LOAD, "fdatasync", "write"))
+    call = random.choice(DURING_START if starting else (*UNDER_LOAD, "fdatasync", "fdatasync", "write", "write"))
     return Fault(call, random.choice(ERRORS), 1 + random.randrange(6 if starting else CALLS[call][0]), starting)
 
 
-class Injection:
-    """strace, attached; use it in a `with`."""
-
-    def __init__(self, fault, pid, data, told):
-        self.told = told
-        told.write_text("")
-        paths = [f"-P{log}" for log in sorted((data / "db").glob("*.log"))] if fault.call == "write" else []
-        self.process = subprocess.Popen(
-            [
-                *("strace", "-f", "-qq", "-ttt", "-o", str(told), "-p", str(pid), *paths),
-                *("-e", f"trace={fault.call}", "-e", f"inject={fault.call}:error={fault.error}:when={fault.at}"),
-                *("-e", "signal=none"),
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self.process.terminate()
-        self.process.wait()
-
-    def attached(self, pid):
-        """Wait until it is."""
-        deadline = time.monotonic() + 5.0
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError):
-                if not re.search(r"^TracerPid:\t0$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
-                    return
-            time.sleep(0.005)
-
-    @property
-    def moment(self):
-        """When the first fault was, by the monotonic clock; None while there was none."""
-        found = re.search(r"^\d+ +([\d.]+) .*\(INJECTED\)", self.told.read_text(errors="replace"), re.MULTILINE)
-        return float(found[1]) - time.time() + time.monotonic() if found else None
-
-
-async def live(server, generator, fault, data, told):
-    """One life with one fault; what is wrong with it, None if the fault never came, and when it was over."""
-    with Injection(fault, server.pid, data, told) as injection:
-        if not fault.starting:
-            injection.attached(server.pid)
-        port = await asyncio.to_thread(server.port)
-        up = time.monotonic()
-        load = asyncio.create_task(generator.load(port)) if port is not None else None
-        deadline = up + LOAD_SECONDS
-        while load and not server.ended() and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
-            if injection.moment is not None:
-                deadline = min(deadline, injection.moment + END_SECONDS)
-        moment, by_itself = injection.moment, server.ended(0.0 if load else 5.0)
-        down = time.monotonic()
-        # Under strace an end takes longer.
-    status = server.kill()
-    if load:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(load, 5.0)
-    if moment is None and not by_itself:
-        return None, up, down
-    return (
-        [f"{fault}: {each}" for each in judged(fault, server, status, moment, by_itself, generator.history)],
-        up,
-        down,
+def must_end(fault, came, data):
+    """Whether the server cannot go on; a start may do without some calls on RocksDB's files: its own log, for one."""
+    if came is None or not CALLS[fault.call][1]:
+        return False
+    return not fault.starting or (
+        fault.call in {"fsync", "fdatasync"} and Path(came.path).is_relative_to(data) and "/db/LOG" not in came.path
     )
 
 
-def judged(fault, server, status, moment, by_itself, history):
+def late_answers(fault, came, history):
+    """What was answered when nothing may be any more."""
+    known = [call for call in history.calls if call.outcome is Outcome.OK]
+    yield from (call for call in known if call.ended > came.at + SENT_SECONDS and call.invoked <= came.at)
+    # A commit is over with the log's first error.  After one of a table or the manifest a commit that does not touch
+    # those may still come to its end.
+    if came.path.endswith(".log") and fault.call in {"write", "fdatasync"}:
+        yield from (call for call in known if call.invoked > came.at + CLOCKS_SECONDS and is_change(call))
+
+
+def is_change(call):
+    """Whether an answer tells of something that had to be made durable."""
+    if isinstance(call, Poll):
+        return bool(call.items)
+    return call.done if isinstance(call, Remove | Extend) else True
+
+
+def judged(fault, server, status, came, by_itself, history, data):
     """What is wrong with how a server took a fault."""
     if not by_itself:
-        # A start may do without one of its calls as well: RocksDB's own log, for instance.
-        if CALLS[fault.call][1] and not fault.starting:
-            yield "the server went on"
+        if must_end(fault, came, data):
+            yield f"the server went on after an error of {came.path}"
         return
     said = server.lines()
     if status != EX_IOERR:
         yield f"status {status}:\n{said[-1_500:]}"
     if not re.search(r"so the server ends: .+|Cannot start: .+", said):
         yield f"no line says why:\n{said[-1_500:]}"
-    if moment is not None and CALLS[fault.call][1]:
-        late = sum(
-            1
-            for call in history.calls
-            if call.outcome is Outcome.OK and moment + SENT_SECONDS < call.ended < moment + 10
-        )
+    if came is not None and must_end(fault, came, data):
+        late = list(late_answers(fault, came, history))
         if late:
-            yield f"{late} calls were answered after the fault"
+            after = ", ".join(f"{type(each).__name__} {each.ended - came.at:.3f} s" for each in late[:5])
+            yield f"{len(late)} calls were answered after the error of {came.path}: {after}"
 
 
-async def epoch(host, folder, random, count, tally, kinds):
-    """Some faults on one directory, the drain, and the verdict."""
-    generator = Generator(random, polite=random.random() < 0.3, long_span=0.5)
-    history, down = generator.history, None
-    data = folder / "data"
-    # The first start makes the database; what goes wrong with that is the failpoints' business.
-    server = host.start(data, folder / "log", *OPTIONS)
-    server.port()
-    server.stop()
-    for _ in range(count):
-        fault = drawn(random)
-        server = host.start(data, folder / "log", *OPTIONS)
-        if not fault.starting and server.port() is None:
-            raise Failed(f"no start after a fault:\n{server.lines()[-3_000:]}")
-        wrong, up, ended = await live(server, generator, fault, data, folder / "strace")
-        if down is not None:
-            history.crashes.append(Crash(down, up))
-        down = ended
-        if wrong is None:
-            tally.void()
-            kinds["never reached"] += 1
+class Epoch:
+    """Some faults on one directory."""
+
+    def __init__(self, host, folder, random, tally, kinds):
+        self.host, self.folder, self.tally, self.kinds = host, folder, tally, kinds
+        self.data = folder / "data"
+        self.generator = Generator(random, polite=random.random() < 0.3, long_span=0.5)
+        self.history = self.generator.history
+        self.down = None
+
+    def start(self, *, traced=False):
+        """A server."""
+        return self.host.start(self.data, self.folder / "log", *OPTIONS, traced=traced)
+
+    async def serving(self, server):
+        """The load on *server*, and when it began, once a few calls were answered; None if it does not come up."""
+        port = await asyncio.to_thread(server.port)
+        if port is None:
+            return None, time.monotonic()
+        up = time.monotonic()
+        if self.down is not None:
+            self.history.crashes.append(Crash(self.down, up))
+            self.down = None
+        load = asyncio.create_task(self.generator.load(port))
+        while self.acked(up) < ACKED_MIN and time.monotonic() < up + LOAD_SECONDS and not server.ended():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return load, up
+
+    def acked(self, begin):
+        """How many calls were answered since."""
+        return self.history.acked_between(begin, time.monotonic())
+
+    async def first(self):
+        """The first life makes the database; what goes wrong with that is the failpoints' business."""
+        server = self.start()
+        load, _ = await self.serving(server)
+        self.down = time.monotonic()
+        server.kill()
+        await over(load)
+
+    async def life(self, fault):
+        """One life with one fault."""
+        server = self.start(traced=fault.starting)
+        load = None
+        if not fault.starting:
+            load, up = await self.serving(server)
+            if load is None:
+                raise Failed(f"no start after a fault:\n{server.lines()[-3_000:]}")
+        with Injection(fault, server.pid, self.data, self.folder / "strace") as injection:
+            await asyncio.to_thread(injection.attached, server.pid)
+            if fault.starting:
+                load, up = await self.serving(server)
+            deadline = time.monotonic() + LOAD_SECONDS
+            while load and not server.ended() and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+                if (came := injection.came()) is not None:
+                    deadline = min(deadline, came.at + END_SECONDS)
+            by_itself = server.ended(0.0 if load else 5.0)
+            down = time.monotonic() - (NOTICED_SECONDS if by_itself else 0.0)
+            # Under strace an end takes longer.
+        status, came = server.kill(), injection.came()
+        if load:
+            await over(load)
+        if self.down is None:
+            self.down = down
+        acked = self.acked(0.0 if fault.starting else up)
+        wrong = [f"{fault}: {each}" for each in judged(fault, server, status, came, by_itself, self.history, self.data)]
+        self.note(fault, wrong, came, by_itself=by_itself, acked=acked)
+
+    def note(self, fault, wrong, came, *, by_itself, acked):
+        """Count a life: those that prove nothing are void."""
+        name = f"{fault.call}, {'start' if fault.starting else 'load'}"
+        if wrong:
+            self.tally.count(wrong)
+            self.kinds[name, "WRONG"] += 1
+        elif came is None and not by_itself:
+            self.tally.void()
+            self.kinds[name, "never reached"] += 1
+        elif not by_itself:
+            self.tally.void()
+            self.kinds[name, "went on"] += 1
+        elif acked < ACKED_MIN:
+            self.tally.void()
+            self.kinds[name, "ended, without load"] += 1
         else:
-            tally.count(wrong)
-            kinds[
-                f"{fault.call}, {'start' if fault.starting else 'load'}",
-                "ended" if server.status == EX_IOERR else "went on",
-            ] += 1
-    await settle(host, data, folder / "log", generator, down, tally)
+            self.tally.count()
+            self.kinds[name, "ended"] += 1
+
+    async def run(self, faults):
+        """All of *faults*, the drain, and the verdict."""
+        await self.first()
+        for fault in faults:
+            await self.life(fault)
+        await self.settle()
+
+    async def settle(self):
+        """A clean start, the drain and the verdict on all lives since."""
+        server = self.start()
+        port = server.port()
+        if port is None:
+            raise Failed(f"no clean start:\n{server.lines()[-3_000:]}")
+        self.history.crashes.append(Crash(self.down, time.monotonic()))
+        await self.generator.drain(port)
+        if server.stop() not in {0, -15}:
+            raise Failed(f"no clean stop:\n{server.lines()[-3_000:]}")
+        self.tally.failures += check(self.history).examples
+
+    async def full(self, disk):
+        """The disk becomes full under load, while nothing is held in reserve; then there is room again."""
+        filler = disk.path / "filler"
+        await self.without_room(disk.path / "data", partial(fill, filler), filler.unlink, "full disk")
+
+    async def without_room(self, data, fill, mend, name):
+        """*fill* takes from the server that has *data* what it needs to go on; then *mend* gives it back."""
+        self.data = data
+        server = self.start()
+        load, up = await self.serving(server)
+        acked, began = self.acked(up), time.monotonic()
+        fill()
+        by_itself = await server.gone(began + 30 - time.monotonic())
+        self.down = time.monotonic() - (NOTICED_SECONDS if by_itself else 0.0)
+        status = server.kill()
+        await over(load)
+        fault = Fault(name, "ENOSPC", 1, starting=False)
+        wrong = list(judged(fault, server, status, None, by_itself, self.history, self.data))
+        if not by_itself:
+            wrong.append(f"a {name} did not end the server in 30 s")
+        mend()
+        self.note(fault, wrong, None, by_itself=True, acked=acked)
+        await self.settle()
 
 
-async def settle(host, data, log, generator, down, tally):
-    """A clean start, the drain and the verdict on all lives since."""
-    server = host.start(data, log, *OPTIONS)
-    port = server.port()
-    if port is None:
-        raise Failed(f"no clean start:\n{server.lines()[-3_000:]}")
-    generator.history.crashes.append(Crash(down, time.monotonic()))
-    await generator.drain(port)
-    if server.stop() not in {0, -15}:
-        raise Failed(f"no clean stop:\n{server.lines()[-3_000:]}")
-    tally.failures += check(generator.history).examples
-
-
-async def full(host, disk, folder, random, tally):
-    """The disk becomes full under load, while nothing is held in reserve; then there is room again."""
-    generator = Generator(random, long_span=0.5)
-    place = disk.path
-    server = host.start(place / "data", folder / "log", *OPTIONS)
-    port = server.port()
-    load = asyncio.create_task(generator.load(port))
-    await asyncio.sleep(0.5)
-    filler, began = place / "filler", time.monotonic()
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+def fill(path):
+    """Let the file *path* take all the room there is."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 16))
-    await asyncio.to_thread(server.ended, began + 30 - time.monotonic())
-    down, status = time.monotonic(), server.kill()
-    await load
-    wrong = list(
-        judged(Fault("openat", "ENOSPC", 0, starting=False), server, status, None, status != -9, generator.history)
-    )
-    if status == -9:
-        wrong.append("a full disk did not end the server in 30 s")
-    filler.unlink()
-    tally.count(wrong)
-    await settle(host, place / "data", folder / "log", generator, down, tally)
 
 
 def run(cases, fills, seed):
-    """The tally of so many faults and full disks."""
-    tally, kinds = Tally("diskerrors", "faults"), Counter()
+    """The tally of so many faults, each kind among them if there are enough, and full disks."""
+    no_fills = lacking() if fills else None
+    tally, kinds, random = Tally("diskerrors", "faults", target=cases), Counter(), Random(seed)
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-errors-", dir=place_for_images()) as scratch:
 
         def attempt(name, work):
             folder = Path(scratch) / name
             folder.mkdir()
             try:
-                asyncio.run(work(folder, Random(f"{seed}-{name}")))
+                asyncio.run(work(Epoch(host, folder, Random(f"{seed}-{name}"), tally, kinds)))
             except Failed as why:
                 tally.count([f"{name}: {why}"])
                 for server in host.servers:
                     server.kill()
 
-        for number, at in enumerate(range(0, cases, CASES_PER_EPOCH)):
-            count = min(CASES_PER_EPOCH, cases - at)
-            attempt(
-                f"faults-{number}", lambda folder, random, count=count: epoch(host, folder, random, count, tally, kinds)
-            )
-        for number in range(fills if lacking() is None else 0):
+        tried, planned = 0, grid(random)
+        whole_grid = cases >= len(planned)
+        while tried < TRIES_PER_CASE * cases:
+            count = min(CASES_PER_EPOCH, max(cases - tally.n, len(planned) if whole_grid else 0))
+            if count <= 0:
+                break
+            faults = [planned.pop() if planned else drawn(random) for _ in range(count)]
+            attempt(f"faults-{tried}", lambda epoch, faults=faults: epoch.run(faults))
+            tried += count
+        for number in range(0 if no_fills else fills):
 
-            async def filled(folder, random):
-                with LoopDisk(folder, megabytes=48) as disk:
-                    await full(host, disk, folder, random, tally)
+            async def filled(epoch):
+                with LoopDisk(epoch.folder, megabytes=48) as disk:
+                    await epoch.full(disk)
 
+            tally.target += 1
             attempt(f"full-{number}", filled)
-    for kind, times in sorted(kinds.items(), key=str):
-        print(f"{times:>6,} {kind if isinstance(kind, str) else ': '.join(kind)}")
+    for (kind, how), times in sorted(kinds.items()):
+        print(f"{times:>6,} {kind}: {how}")
+    if no_fills:
+        print(f"{SKIPPED}full disks: {no_fills}")
     return tally
-
-
-def why_not():
-    """Why there can be no faults here; None if there can."""
-    if shutil.which("strace") is None:
-        return "no strace"
-    done = subprocess.run(
-        ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO", "true"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return f"strace may not trace: {done.stderr.strip()}" if done.returncode else None
 
 
 def main():
     """The status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--cases", type=int, default=60, help="faults [60]")
+    parser.add_argument("--cases", type=int, default=60, help="faults that count [60]")
     parser.add_argument("--fills", type=int, default=3, help="full disks [3]")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     why = why_not()
     if why is not None:
-        print(f"skipped: {why}")
-        print(Tally("diskerrors", "faults"))
-        return 0
+        return Tally("diskerrors", "faults").skip(why)
     return run(asked.cases, asked.fills, asked.seed).end(command_line())
 
 

@@ -6,11 +6,14 @@ puts a wrapper around a function, and SIGKILL comes before or behind its k-th
 call.  A name that leads nowhere any more is an error.
 """
 
+import inspect
 import json
 import os
 import signal
 from importlib import import_module
 from itertools import count
+
+from twisted.internet.defer import Deferred
 
 BEFORE, AFTER = "before", "after"
 
@@ -93,7 +96,7 @@ def place_of(path):
 
 
 def wrap(seam, before, after):
-    """Call *before* and *after* around each call of the function."""
+    """Call *before* and *after* around each call of the function; if it is one that others wait for, around that."""
     owner, name = place_of(SEAMS[seam])
     plain = vars(owner)[name]
     function = plain.__func__ if isinstance(plain, classmethod | staticmethod) else plain
@@ -101,6 +104,17 @@ def wrap(seam, before, after):
     def wrapper(*args, **kwargs):
         before()
         result = function(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            return followed(result)
+        if isinstance(result, Deferred):
+            return result.addBoth(passed)
+        after()
+        return result
+
+    async def followed(coroutine):
+        return passed(await coroutine)
+
+    def passed(result):
         after()
         return result
 

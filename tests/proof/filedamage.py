@@ -2,7 +2,7 @@
 Damage to the files of a data directory, each on a copy: refused or identical, and never less without a word.
 
 1. The log is cut at every byte: what is left is what was there after some commit, and not before the one noted.
-2. One bit is changed: in the log, tables, blob files, the manifest, CURRENT, OPTIONS, the note, the markers.
+2. One bit is changed: in the log, tables, blob files, the manifest; and in CURRENT, OPTIONS, the note, the markers.
 3. Files are missing, empty, all zeros, or older; sectors and pages of them are zeros.
 
 What is refused is tried once more on a machine that was started anew since,
@@ -98,15 +98,33 @@ def cuts(bench, chronicle, step, random):
         bench.attempt(f"cut: {log} at {at} of {size}", chronicle, cut, allowed, reboot=at % 8 == 0)
 
 
-def flips(bench, chronicles, count, random):
-    """Change one bit, *count* times: as often in a small file as in a large one."""
-    for _ in range(count):
-        chronicle = random.choice(chronicles)
-        groups = {}
-        for each in files_of(chronicle.path):
-            groups.setdefault(each.suffix or each.name.split("-")[0], []).append(each)
-        group = random.choice([*groups, ".log", ".log"])
-        name = random.choice([each for each in groups[group] if (chronicle.path / each).stat().st_size])
+# Of the bits that are changed where the data is, how many in which kind of file.
+SHARES = {"log": 0.4, "table": 0.25, "blob file": 0.15, "manifest": 0.2}
+
+
+def kind_of(name):
+    """Of a file with data or its order in it; the name itself for the small ones around them."""
+    kinds = {".log": "log", ".sst": "table", ".blob": "blob file"}
+    return "manifest" if name.name.startswith("MANIFEST") else kinds.get(name.suffix, name.name.split("-")[0])
+
+
+def places(chronicles):
+    """Every file with something in it, by its kind."""
+    found = {}
+    for chronicle in chronicles:
+        for name in files_of(chronicle.path):
+            if (chronicle.path / name).stat().st_size:
+                found.setdefault(kind_of(name), []).append((chronicle, name))
+    return found
+
+
+def flips(bench, chronicles, count, count_small, random):
+    """Change one bit, *count* times where the data is, and *count_small* times in the small files."""
+    found = places(chronicles)
+    small = [each for each in found if each not in SHARES]
+    kinds = [kind for kind, share in SHARES.items() for _ in range(round(share * count))]
+    for kind in kinds + [random.choice(small) for _ in range(count_small)]:
+        chronicle, name = random.choice(found[kind])
         bit = random.randrange(8 * (chronicle.path / name).stat().st_size)
 
         def flip(copy, name=name, bit=bit):
@@ -115,7 +133,7 @@ def flips(bench, chronicles, count, random):
             (copy / name).write_bytes(content)
 
         bench.attempt(
-            f"bit in {group}: {chronicle.path.parent.name} {name} {bit}", chronicle, flip, chronicle.states[-1:]
+            f"bit in {kind}: {chronicle.path.parent.name} {name} {bit}", chronicle, flip, chronicle.states[-1:]
         )
 
 
@@ -204,7 +222,7 @@ def run(asked):
                 whole_files(bench, chronicles[name])
         if asked.manifest:
             manifest_bits(bench, chronicles["tables"])
-        flips(bench, list(chronicles.values()), asked.flips, random)
+        flips(bench, list(chronicles.values()), asked.flips, asked.small_flips, random)
         zeros(bench, [chronicles["noted"], chronicles["tables"]], asked.zeros, random)
         if asked.cut_step:
             cuts(bench, chronicles["log"], asked.cut_step, random)
@@ -220,7 +238,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cut-step", type=int, default=1, help="cut the log at each so-manyth byte; 0: not at all [1]")
-    parser.add_argument("--flips", type=int, default=2_000, help="bits to change [2000]")
+    parser.add_argument("--flips", type=int, default=2_000, help="bits of logs, tables, blobs, manifests [2000]")
+    parser.add_argument("--small-flips", type=int, default=500, help="bits to change in all other files [500]")
     parser.add_argument("--zeros", type=int, default=300, help="sectors and pages to empty [300]")
     parser.add_argument("--manifest", action="store_true", help="every bit of the manifest, too")
     parser.add_argument("--no-files", dest="files", action="store_false", help="no whole files")

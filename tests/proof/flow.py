@@ -1,6 +1,6 @@
 """Late, and out of order: what can be told only by looking at several items of a queue."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from math import inf
 
@@ -41,9 +41,13 @@ def judge_flow(judge, verdicts, late_seconds):
             stays[item.add.queue].append(_stay(judge.history, before, each))
             before = each
     for queue, asked in polls.items():
+        # While one whose reply was lost may be at work, items may be with it.
+        spans = [(each.invoked, each.ended + GONE_SECONDS) for each in asked if each.outcome is Outcome.UNKNOWN]
+        unknown = _merged(spans)
         _judge_late(judge, verdicts, asked, stays[queue], late_seconds)
+        _judge_empty(judge, verdicts, [each for each in asked if _is_empty(each)], stays[queue], unknown, late_seconds)
         _judge_replies(judge, verdicts, stays[queue])
-        _judge_order(judge, verdicts, asked, stays[queue])
+        _judge_order(judge, verdicts, stays[queue], unknown)
 
 
 def _stay(history, before, delivery):
@@ -53,7 +57,7 @@ def _stay(history, before, delivery):
         ready = high
     elif before is not None and delivery.attempt == before.attempt + 1:
         low, high = before.lease.earliest_end(), before.lease.latest_end()
-        ready = high + SWEPT_SECONDS
+        ready = high
     else:
         # Somebody who never got it had it meanwhile.
         low, high, ready = -inf, inf, inf
@@ -61,6 +65,7 @@ def _stay(history, before, delivery):
     for crash in history.crashes:
         if crash.down < delivery.poll.ended and crash.up > ready:
             ready = crash.up
+    ready += 0.0 if before is None else SWEPT_SECONDS
     return Stay(delivery, low - slack, high + slack, ready + slack)
 
 
@@ -86,6 +91,75 @@ def _judge_late(judge, verdicts, asked, stays, late_seconds):
                 break
 
 
+def _is_empty(poll):
+    return poll.outcome is Outcome.OK and not poll.items
+
+
+def _judge_empty(judge, verdicts, empty, stays, unknown, late_seconds):
+    """
+    Replies without an item while there certainly was one.
+
+    Of those who wait, each may have waited for less than the bound; together they may not, beside the same item.  Who
+    does not wait is told the truth at once.
+    """
+    covered = Cover(_without(_merged([(each.invoked, each.ended) for each in empty]), unknown))
+    for stay in stays:
+        begin, end = stay.ready, stay.delivery.poll.invoked
+        if end - begin > late_seconds and (beside := covered.until(end) - covered.until(begin)) > late_seconds:
+            judge.found(
+                verdicts.LATE, f"polls got nothing beside {stay.delivery.item} for {beside:.1f} s, one after the other"
+            )
+    stays = sorted(stays, key=lambda stay: stay.ready)
+    ready, longest = [stay.ready for stay in stays], [None]
+    for stay in stays:
+        last = longest[-1]
+        longest.append(stay if last is None or stay.delivery.poll.invoked > last.delivery.poll.invoked else last)
+    for poll in empty:
+        stay = longest[bisect_left(ready, poll.invoked)]
+        if (
+            poll.no_wait
+            and stay is not None
+            and stay.delivery.poll.invoked > poll.ended
+            and not _overlaps(unknown, poll)
+        ):
+            judge.found(
+                verdicts.LATE, f"the poll at {poll.invoked:.3f} was told that {stay.delivery.item} was not there"
+            )
+
+
+class Cover:
+    """How much of time some spans cover, which are in order and apart."""
+
+    def __init__(self, spans):
+        self._begins = [begin for begin, _ in spans]
+        self._ends = [end for _, end in spans]
+        self._before = [0.0]
+        for begin, end in spans:
+            self._before.append(self._before[-1] + end - begin)
+
+    def until(self, moment):
+        """How many seconds before *moment*."""
+        at = bisect_right(self._begins, moment)
+        return self._before[at] - (max(0.0, self._ends[at - 1] - moment) if at else 0.0)
+
+
+def _without(spans, others):
+    """What of *spans* none of *others* touches; both are in order and apart."""
+    left, at = [], 0
+    for begin, end in spans:
+        while at < len(others) and others[at][1] <= begin:
+            at += 1
+        now, each = begin, at
+        while each < len(others) and others[each][0] < end:
+            if others[each][0] > now:
+                left.append((now, others[each][0]))
+            now = max(now, others[each][1])
+            each += 1
+        if now < end:
+            left.append((now, end))
+    return left
+
+
 def _judge_replies(judge, verdicts, stays):
     """Within one reply."""
     of_poll = defaultdict(dict)
@@ -105,27 +179,27 @@ def _judge_replies(judge, verdicts, stays):
             highest = max(highest, stay.low)
 
 
-def _judge_order(judge, verdicts, asked, stays):
+def _judge_order(judge, verdicts, stays, unknown):
     """Over replies: an item was left in line, ready, and one that became due later was taken."""
-    first = [stay for stay in stays if stay.delivery.attempt == 1]
-    later = sorted(first, key=lambda stay: stay.delivery.poll.invoked)
+    later = sorted((stay for stay in stays if stay.high < inf), key=lambda stay: stay.delivery.poll.invoked)
     begins = [stay.delivery.poll.invoked for stay in later]
-    # The earliest that was ready of all that were handed out from there on.
-    earliest = [None] * (len(later) + 1)
+    # Of all that were handed out from there on, the one that was ready first, and the one that was due first.
+    first_ready, first_due = [None] * (len(later) + 1), [None] * (len(later) + 1)
     for at in range(len(later) - 1, -1, -1):
-        after = earliest[at + 1]
-        earliest[at] = later[at] if after is None or later[at].ready < after.ready else after
-    unknown = _merged([(each.invoked, each.ended + GONE_SECONDS) for each in asked if each.outcome is Outcome.UNKNOWN])
-    for stay in first:
+        first_ready[at] = min(later[at], first_ready[at + 1] or later[at], key=lambda stay: stay.ready)
+        first_due[at] = min(later[at], first_due[at + 1] or later[at], key=lambda stay: stay.high)
+    for stay in later:
         poll = stay.delivery.poll
-        passed = earliest[bisect_right(begins, poll.ended)]
-        if passed is None or passed.ready >= min(poll.invoked, stay.low) or _overlaps(unknown, poll):
-            continue
-        judge.found(
-            verdicts.OUT_OF_ORDER,
-            f"{stay.delivery.item} was given at {poll.ended:.3f}, and {passed.delivery.item} before it only at"
-            f" {passed.delivery.poll.ended:.3f}",
-        )
+        at = bisect_right(begins, poll.ended)
+        for passed in (first_ready[at], first_due[at]):
+            if passed is None or passed.ready >= poll.invoked or passed.high >= stay.low or _overlaps(unknown, poll):
+                continue
+            judge.found(
+                verdicts.OUT_OF_ORDER,
+                f"{stay.delivery.item} was given at {poll.ended:.3f}, and {passed.delivery.item} before it only at"
+                f" {passed.delivery.poll.ended:.3f}",
+            )
+            break
 
 
 def _merged(spans):

@@ -11,10 +11,10 @@ import os
 import time
 
 from attrs import define, field
-from history import History, Outcome, Poll
+from history import History, Poll
 from wireclient import Client, Gone, Refused
 
-QUEUES = ("default", "mail")
+QUEUES = ("default", "mail", "\N{SNOWMAN}", "jobs/nightly")
 DELAYS = ((0.7, 0.0, 0.0), (0.95, 0.01, 0.3), (1.0, 0.3, 1.5))
 SIZES = ((0.9, 100), (0.99, 3_000), (1.0, 70_000))
 BACKLOG_ITEMS = 1_500
@@ -76,7 +76,7 @@ class Generator:
         """Extends, to longer and to shorter, and then removes."""
         while True:
             taken = await self._take(client, 3, 0.4, 1.0)
-            for _ in range(self.random.randrange(3)):
+            for _ in range(self.random.randrange(3) if taken.lease else 0):
                 await asyncio.sleep(self.random.random() * 0.3)
                 await client.extend(taken.lease, self.random.choice((0.1, 0.5, 1.0)))
             for each in taken.items:
@@ -113,6 +113,13 @@ class Generator:
             taken = await self._take(client, 3, 1.0, 1.0)
             for each in taken.items:
                 await self._all([self._remove(client, each.id, taken.lease) for _ in range(2)])
+
+    async def glance(self, client):
+        """Takes what is there and waits for nothing."""
+        while True:
+            taken = await self._take(client, 2, 1.0, 0)
+            await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
+            await asyncio.sleep(self.random.random() * 0.05)
 
     async def vanish(self, client):
         """Polls and is gone, sometimes just then."""
@@ -152,8 +159,8 @@ class Generator:
 
     async def load(self, port):
         """All habits at the server on *port* until it is gone, or this is cancelled."""
-        habits = [(self.produce, QUEUES[0]), (self.produce, QUEUES[1]), (self.work, QUEUES[0]), (self.work, QUEUES[1])]
-        others = [self.linger, self.lapse, self.hold, self.repeat]
+        habits = [(habit, queue) for queue in QUEUES for habit in (self.produce, self.work)]
+        others = [self.linger, self.lapse, self.hold, self.repeat, self.glance]
         if not self.polite:
             others.append(self.vanish)
         habits += [(habit, self.random.choice(QUEUES)) for habit in others]
@@ -204,17 +211,3 @@ def _of(random, table, *, whole=False):
         if die < share:
             return values[0] if whole else random.uniform(*values)
     raise AssertionError
-
-
-def enough(history, begin, end):
-    """Whether so much was answered between two moments that a fault just then proves something."""
-    return history.acked_between(begin, end) >= 100 * (end - begin)
-
-
-def unknown_since(history, begin):
-    """How many adds, removes and extends since *begin* nobody knows the outcome of."""
-    return sum(
-        1
-        for each in history.calls
-        if each.invoked >= begin and each.outcome is Outcome.UNKNOWN and type(each) is not Poll
-    )

@@ -30,6 +30,11 @@ class Call:
     invoked: float
     ended: float = inf
     outcome: Outcome = Outcome.UNKNOWN
+    kind: int = -1
+    """Of the exception, if it was refused: a `queueber.errors.Kind`."""
+
+    why: str = ""
+    """What the exception said."""
 
 
 @define(eq=False, kw_only=True)
@@ -59,6 +64,8 @@ class Poll(Call):
     span: float
     items: list[Delivered] = field(factory=list)
     lease: bytes = b""
+    no_wait: bool = False
+    """It takes what is there, and does not wait for more."""
 
 
 @define(eq=False, kw_only=True)
@@ -88,6 +95,14 @@ class Crash:
 
 
 @define(eq=False)
+class Break:
+    """A connection ended, or could not be made, and the client had no part in it."""
+
+    at: float
+    why: str
+
+
+@define(eq=False)
 class History:
     """All of it, in the order in which the calls began."""
 
@@ -99,6 +114,8 @@ class History:
 
     Somebody polled and removed all there was, until nothing came for longer than any lease or delay could last.
     """
+
+    breaks: list[Break] = field(factory=list)
 
     def of(self, kind):
         """The calls of that kind."""
@@ -119,7 +136,11 @@ class History:
             for call in self.calls:
                 line = json.dumps([type(call).__name__, asdict(call)], default=bytes.hex)
                 print(line, file=file)
-            file.write(json.dumps(["end", [[each.down, each.up] for each in self.crashes], self.drained]) + "\n")
+            crashes, breaks = (
+                [[each.down, each.up] for each in self.crashes],
+                [[each.at, each.why] for each in self.breaks],
+            )
+            file.write(json.dumps(["end", crashes, self.drained, breaks]) + "\n")
 
 
 KINDS = {kind.__name__: kind for kind in (Add, Poll, Remove, Extend)}
@@ -132,6 +153,7 @@ def load(path):
         kind, *rest = json.loads(line)
         if kind == "end":
             history.crashes, history.drained = [Crash(*each) for each in rest[0]], rest[1]
+            history.breaks = [Break(*each) for each in rest[2]]
             continue
         values = rest[0]
         values["outcome"] = Outcome(values["outcome"])

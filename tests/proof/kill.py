@@ -4,27 +4,30 @@ kill -9 under load, again and again: each history of some lives of a server is d
 A cycle is one start, load with all habits of `generator.py`, and one SIGKILL
 at a random moment.  It is void if fewer than 100 calls a second were answered
 before the kill; an epoch of twenty is, if the kills caught next to nothing in
-flight.
+flight, or if there was too little of any kind of call.  What is found in a
+void one is found all the same.
 """
 
 import argparse
 import asyncio
-import contextlib
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from random import Random
 
 from checker import check
-from generator import Generator, enough, unknown_since
+from evidence import effects, enough, lacking_in, too_few_unknown, unknown_since
+from generator import Generator
 from history import Crash
 from serverhost import Failed, Host
+from shapes import drawn
 from tally import Tally, command_line
 
 CYCLES_PER_EPOCH = 20
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 0.9
-KILLS_PER_UNKNOWN = 5
+GIVE_UP_SECONDS = 5.0
 
 
 async def live(generator, server, seconds):
@@ -39,28 +42,34 @@ async def live(generator, server, seconds):
         raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
     down = time.monotonic()
     server.kill()
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(load, 5.0)
+    await over(load)
     return up, down
 
 
-async def epoch(host, folder, random, cycles, tally, options=(), **habits):
+async def over(load):
+    """The load on a server that is gone comes to its end; raises what it raised."""
+    try:
+        await asyncio.wait_for(load, GIVE_UP_SECONDS)
+    except TimeoutError:
+        raise Failed("the load does not end with its server") from None
+
+
+async def epoch(host, folder, random, cycles, tally, shape, **habits):
     """Some lives on one data directory, the drain, and the verdict; the findings and the history."""
     generator = Generator(random, polite=random.random() < 0.3, **habits)
     history, void, down = generator.history, 0, None
-    began = time.monotonic()
     for _ in range(cycles):
-        server = host.start(folder / "data", folder / "log", *options)
+        server = host.start(folder / "data", folder / "log", *shape.options, limits=shape.limits)
         up, killed = await live(generator, server, random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
         if down is not None:
             history.crashes.append(Crash(down, up))
         # The clients' first moments go into connecting.
         void += not enough(history, max(up + 0.1, killed - 1.0), killed)
         down = killed
-    unknown = unknown_since(history, began)
-    if unknown * KILLS_PER_UNKNOWN < cycles:
+    unknown = unknown_since(history, 0.0)
+    if too_few_unknown(history, cycles) or lacking_in(history, cycles):
         void = cycles
-    server = host.start(folder / "data", folder / "log", *options)
+    server = host.start(folder / "data", folder / "log", *shape.options, limits=shape.limits)
     port = server.port()
     if port is None:
         raise Failed("the server does not come up again:\n" + server.lines()[-3_000:])
@@ -70,11 +79,7 @@ async def epoch(host, folder, random, cycles, tally, options=(), **habits):
     findings = check(history)
     if status not in {0, -15}:
         findings.found("status", f"a clean stop ended with {status}")
-    for each in range(cycles):
-        if each < void:
-            tally.void()
-        else:
-            tally.count(findings.examples if each == void else ())
+    tally.settle(cycles, void, findings.examples)
     return findings, history, unknown
 
 
@@ -89,29 +94,33 @@ def parsed():
 
 def run(cycles, seed, keep, options=(), **habits):
     """The tally of so many cycles of servers with these options."""
-    tally, calls, items, unknown_calls, recovered, duplicates = Tally("kill"), 0, 0, 0, 0, 0
+    tally, calls, items, unknown_calls, recovered = Tally("kill", target=cycles), 0, 0, 0, 0
+    done = Counter()
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-kill-") as scratch:
-        for number, at in enumerate(range(0, cycles, CYCLES_PER_EPOCH)):
+        for number, count in enumerate(tally.rounds(CYCLES_PER_EPOCH)):
             place = Path(scratch) / str(number)
             place.mkdir()
-            count = min(CYCLES_PER_EPOCH, cycles - at)
+            random = Random(f"{seed}-{number}")
+            shape = drawn(random).with_options(options)
+            print(f"epoch {number}: {shape}", flush=True)
             try:
-                findings, history, unknown = asyncio.run(
-                    epoch(host, place, Random(f"{seed}-{number}"), count, tally, options, **habits)
-                )
+                findings, history, unknown = asyncio.run(epoch(host, place, random, count, tally, shape, **habits))
             except Failed as why:
                 tally.count([f"epoch {number}: {why}"])
+                for server in host.servers:
+                    server.kill()
                 continue
             calls += history.acked_between(0, time.monotonic())
             items, unknown_calls = items + findings.items, unknown_calls + unknown
-            recovered, duplicates = recovered + findings.recovered, duplicates + findings.duplicates
+            recovered += findings.recovered
+            done += Counter(effects(history))
             if findings.wrong:
                 keep.mkdir(exist_ok=True)
                 history.save(keep / f"kill-{seed}-{number}")
                 print(f"epoch {number}: {dict(findings.wrong)}; history in {keep}/kill-{seed}-{number}", flush=True)
     print(
         f"{calls:,} calls answered, {items:,} items handed out, {unknown_calls:,} adds, removes and extends unknown,"
-        f" {recovered:,} items recovered, {duplicates:,} handed out again"
+        f" {recovered:,} items recovered; " + ", ".join(f"{count:,} {kind}" for kind, count in done.items())
     )
     return tally
 

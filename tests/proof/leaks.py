@@ -54,7 +54,7 @@ def wrong_with(first, last, rows):
 
 def run(items, seed, settle=3.0):
     """The tally."""
-    tally = Tally("leaks", "items")
+    tally = Tally("leaks", "runs")
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-leaks-") as scratch:
         data = Path(scratch) / "data"
         server = host.start(data, Path(scratch) / "log")
@@ -69,8 +69,7 @@ def run(items, seed, settle=3.0):
             f"  {name}: {each.rss_mib:.0f} MiB, {each.descriptors} descriptors, {each.threads} threads,"
             f" {each.disk_mib:.0f} MiB on disk"
         )
-    tally.failures += wrong_with(first, last, rows)
-    tally.n = items
+    tally.count(wrong_with(first, last, rows))
     return tally
 
 

@@ -556,8 +556,9 @@ def main():
     parser.add_argument("--lies", type=float, default=0.0, help="how often a sync is none: losses must be found")
     asked = parser.parse_args()
     globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
-    tally, counts, began = Tally("lying", "examples"), {}, time.monotonic()
-    for number in range(asked.examples) if asked.only is None else [asked.only]:
+    alone = asked.only is not None
+    tally, counts, began = Tally("lying", "examples", target=1 if alone else asked.examples), {}, time.monotonic()
+    for _, number in zip(tally.rounds(1), [asked.only] if alone else itertools.count(), strict=False):
         steps = steps_of(asked.seed, number)
         wrong, example = play(f"{asked.seed} {number}", steps, lies=asked.lies)
         for what, count in example.counts.items():

@@ -2,12 +2,14 @@
 The mutants: each is a bug that somebody could have written, as a patch, and one test that has to find it.
 
 A test suite that lets one of them live is no evidence.  Each patch is applied
-to a copy of the tree and the one test named for it is run there; it must fail,
-and must pass on the copy without the patch.
+to a copy of the tree, without guessing at what it does not fit, and the one test
+named for it is run there; what that test asserts must fail, and it must pass on
+the copy without the patch.
 """
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = HERE / "mutants"
 SECONDS = 120
-"""For one test.  A mutant that hangs is caught: in a test run it would not go unseen."""
+"""For one test, which has no verdict if it takes longer."""
 
 LYING = "tests/proof/test_lying.py::test_nothing_is_lost_whatever_the_disk_may_do"
 
@@ -107,7 +109,7 @@ def copied(folder):
 def apply(patch, folder, *options):
     """Apply *patch*; what `patch` said if it could not."""
     # Forward: what is applied already would otherwise be taken back, and that be called a success.
-    command = ["patch", "-p1", "--batch", "--forward", "--fuzz=2", "--no-backup-if-mismatch", *options]
+    command = ["patch", "-p1", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", *options]
     command += ["-i", str(patch)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     return None if done.returncode == 0 else done.stdout + done.stderr
@@ -115,7 +117,8 @@ def apply(patch, folder, *options):
 
 def run(test, folder):
     """How *test* ends in *folder*: green, red or the like, and its last words."""
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    # Wide, so that the reason of a failure is not cut off.
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "500"}
     seen = subprocess.run(
         [sys.executable, "-c", "import queueber; print(queueber.__file__)"],
         cwd=folder,
@@ -125,33 +128,36 @@ def run(test, folder):
         check=True,
     )
     assert seen.stdout.startswith(str(folder)), f"the copy is not what is run, but {seen.stdout}"
-    command = [sys.executable, "-m", "pytest", test, "-q", "-x", "--tb=line", "-o", "faulthandler_timeout=60"]
+    command = [sys.executable, "-m", "pytest", test, "-q", "-x", "--tb=line", "-rfE", "-o", "faulthandler_timeout=60"]
     try:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired:
-        return "red", f"not over after {SECONDS} s"
-    lines = done.stdout.strip().splitlines() or [done.stderr[-300:]]
-    why = next((line for line in lines if line.startswith("E ") or ": Assert" in line or "Wrong" in line), lines[-1])
-    # 1 is a test that failed; anything else, nothing collected for one, is no verdict.
-    return {0: "green", 1: "red"}.get(done.returncode, f"status {done.returncode}"), why[:160]
+        return "endless", f"not over after {SECONDS} s"
+    return verdict(test, done.returncode, done.stdout or done.stderr[-300:])
 
 
-def main():
-    """The status."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--only", type=int, action="append", help="of this number; repeatable")
-    parser.add_argument("--seed", type=int, help="there is nothing random in this")
-    asked = parser.parse_args()
-    chosen = [each for each in MUTANTS if not asked.only or each.number in asked.only]
-    tally = Tally("mutants", "mutants")
+def verdict(test, status, said):
+    """What a run of *test* comes to: red is an assertion of that test that failed, and no crash on the way there."""
+    if status == 0:
+        return "green", said.strip().splitlines()[-1][:160]
+    failed = re.search(rf"^FAILED {re.escape(test)}(\[.*?\])? - (?P<why>.*)", said, flags=re.MULTILINE)
+    if status != 1 or failed is None:
+        return f"no verdict, status {status}", (said.strip().splitlines() or [""])[-1][:160]
+    colour = "red" if re.match(r"assert |AssertionError|Failed: ", failed["why"]) else "crashed"
+    return colour, failed["why"][:160]
+
+
+def judge(chosen):
+    """The tally of these mutants."""
+    tally = Tally("mutants", "mutants", target=len(chosen))
     with tempfile.TemporaryDirectory(prefix="queueber-mutants-") as scratch:
         clean = copied(Path(scratch, "clean"))
         for test in sorted({each.test for each in chosen}):
             colour, why = run(test, clean)
             if colour != "green":
-                tally.count([f"{test} is {colour} without a mutant: {why}"])
+                tally.failures.append(f"{test} is {colour} without a mutant: {why}")
         for each in chosen:
             began = time.monotonic()
             folder = Path(scratch, each.name)
@@ -161,7 +167,16 @@ def main():
             print(f"{each.name}: {colour} after {time.monotonic() - began:.0f} s: {why}", flush=True)
             tally.count([] if colour == "red" else [f"{each.name} lives: {colour}: {why}"])
             shutil.rmtree(folder)
-    return tally.end(command_line())
+    return tally
+
+
+def main():
+    """The status."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--only", type=int, action="append", help="of this number; repeatable")
+    parser.add_argument("--seed", type=int, help="there is nothing random in this")
+    asked = parser.parse_args()
+    return judge([each for each in MUTANTS if not asked.only or each.number in asked.only]).end(command_line())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ A cycle is one start, load with all habits of `generator.py`, and one cut: the
 server's threads are stopped where they are, in the middle of an fdatasync for
 instance, from that moment on the kernel writes nothing more to the file
 system, which is then mounted anew, and for the server the machine was.  Every
-seventh cycle cuts while the server starts or recovers.
+seventh cycle cuts while the server starts or recovers.  What makes a cycle
+void is the same as in `kill.py`.
 
 The threads are stopped because a processor loses its power too: an fdatasync
 that is under way when ext4 is shut down may return success for what is not on
@@ -14,7 +15,6 @@ the disk, and a reply that no real machine would have sent could go out.
 
 import argparse
 import asyncio
-import contextlib
 import os
 import shutil
 import signal
@@ -26,10 +26,13 @@ from pathlib import Path
 from random import Random
 
 from checker import check
-from generator import Generator, enough
+from evidence import enough, lacking_in, too_few_unknown, unknown_since
+from generator import Generator
 from history import Crash
+from kill import over
 from loopdisk import FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED, LoopDisk, lacking, place_for_images
 from serverhost import Failed, Host
+from shapes import drawn
 from tally import Tally, command_line
 
 CYCLES_PER_EPOCH = 20
@@ -41,8 +44,8 @@ MOUNTS = ("", "", "data=writeback", "nodelalloc")
 class Machine:
     """Servers on a disk, which all lose their power together."""
 
-    def __init__(self, host, disk, folder, random, options):
-        self.host, self.disk, self.folder, self.random, self.options = host, disk, folder, random, options
+    def __init__(self, host, disk, folder, random, shape):
+        self.host, self.disk, self.folder, self.random, self.shape = host, disk, folder, random, shape
         self.boot = folder / "boot"
         self.dropped = 0
         self._new_boot()
@@ -52,7 +55,8 @@ class Machine:
 
     def start(self):
         """A server."""
-        return self.host.start(self.disk.path / "data", self.folder / "log", *self.options, boot=self.boot)
+        data, log, shape = self.disk.path / "data", self.folder / "log", self.shape
+        return self.host.start(data, log, *shape.options, limits=shape.limits, boot=self.boot)
 
     def cut(self, server):
         """Take the power away and give it back."""
@@ -100,22 +104,24 @@ async def live(machine, generator, early):
         raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
     down = time.monotonic()
     await asyncio.to_thread(machine.cut, server)
-    with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(load, 5.0)
+    await over(load)
     return up, down
 
 
 async def epoch(machine, cycles, tally, **habits):
     """Some lives on one disk, the drain, and the verdict; the findings and the history."""
     generator = Generator(machine.random, polite=machine.random.random() < 0.3, **habits)
-    history, void, down = generator.history, 0, None
+    history, void, loaded, down = generator.history, 0, 0, None
     for number in range(cycles):
         early = number % 7 == 6
+        loaded += not early
         up, cut = await live(machine, generator, early)
         if down is not None:
             history.crashes.append(Crash(down, up))
         void += not early and not enough(history, max(up + 0.1, cut - 1.0), cut)
         down = cut
+    if too_few_unknown(history, loaded) or lacking_in(history, loaded):
+        void = cycles
     server = machine.start()
     port = server.port()
     if port is None:
@@ -125,11 +131,7 @@ async def epoch(machine, cycles, tally, **habits):
     if server.stop() not in {0, -15}:
         raise Failed("a clean stop was none:\n" + server.lines()[-3_000:])
     findings = check(history)
-    for each in range(cycles):
-        if each < void:
-            tally.void()
-        else:
-            tally.count(findings.examples if each == void else ())
+    tally.settle(cycles, void, findings.examples)
     return findings, history
 
 
@@ -140,15 +142,16 @@ def keep_files(data, target):
 
 def run(cycles, seed, keep, options=(), **habits):
     """The tally of so many cycles."""
-    tally, calls, items, recovered, dropped = Tally("powercut"), 0, 0, 0, 0
+    tally, calls, items, unknown, recovered, dropped = Tally("powercut", target=cycles), 0, 0, 0, 0, 0
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-power-", dir=place_for_images()) as scratch:
-        for number, at in enumerate(range(0, cycles, CYCLES_PER_EPOCH)):
+        for number, count in enumerate(tally.rounds(CYCLES_PER_EPOCH)):
             random = Random(f"{seed}-{number}")
             folder = Path(scratch) / str(number)
             folder.mkdir()
-            count = min(CYCLES_PER_EPOCH, cycles - at)
+            shape = drawn(random, power=True).with_options(options)
             with LoopDisk(folder, options=random.choice(MOUNTS)) as disk:
-                machine = Machine(host, disk, folder, random, options)
+                print(f"epoch {number}: mounted {disk.options!r}; {shape}", flush=True)
+                machine = Machine(host, disk, folder, random, shape)
                 try:
                     findings, history = asyncio.run(epoch(machine, count, tally, **habits))
                 except Failed as why:
@@ -160,13 +163,14 @@ def run(cycles, seed, keep, options=(), **habits):
             dropped += machine.dropped
             calls += history.acked_between(0, time.monotonic())
             items, recovered = items + findings.items, recovered + findings.recovered
+            unknown += unknown_since(history, 0.0)
             if findings.wrong:
                 keep.mkdir(exist_ok=True)
                 history.save(keep / f"powercut-{seed}-{number}")
                 print(f"epoch {number}: {dict(findings.wrong)}; history in {keep}/powercut-{seed}-{number}", flush=True)
     print(
-        f"{calls:,} calls answered, {items:,} items handed out, {recovered:,} unknown ones recovered,"
-        f" {dropped:,} torn ends cut off"
+        f"{calls:,} calls answered, {items:,} items handed out, {unknown:,} adds, removes and extends unknown,"
+        f" {recovered:,} items recovered, {dropped:,} torn ends cut off"
     )
     return tally
 
@@ -183,9 +187,7 @@ def main():
     asked = parser.parse_args()
     why = lacking()
     if why is not None:
-        print(f"skipped: {why}")
-        print(Tally("powercut"))
-        return 0
+        return Tally("powercut").skip(why)
     options = ("--durability=os",) if asked.unsynced else ()
     return run(asked.cycles, asked.seed, asked.keep, options).end(command_line())
 

@@ -5,6 +5,7 @@ As a program it takes lines of JSON and answers each with one; `Host` is the
 other end.  A server's log goes to a file.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -54,6 +56,18 @@ class Server:
     def ended(self, patience=0.0):
         """Whether it is gone, waited for."""
         return bool(select.select([self.descriptor], [], [], patience)[0])
+
+    async def gone(self, patience):
+        """Whether it ends in so many seconds, while others get on."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self.descriptor, ended.set)
+        try:
+            await asyncio.wait_for(ended.wait(), patience)
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self.descriptor)
+        return True
 
     def kill(self):
         """End it as nobody should; its status."""
@@ -110,12 +124,13 @@ class Host:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, data, log, *options, failpoint=None, passes=None, boot=None, clocks=None):
+    def start(self, data, log, *options, limits=None, traced=False, **words):
         """
-        A server on *data*; it dies at the failpoint (point, count), or notes in the file *passes* what it passes.
+        A server on *data* with these options, and bounds of `queueber.limits.Limits` that are none.
 
-        The file *boot* says which boot of the machine this is, if it is to be another; the file *clocks*, how its
-        clocks are set, as `shifted` reads it.
+        Among the *words*: it dies at the `failpoint` (point, count), or notes in the file `passes` what it passes.  The
+        file `boot` says which boot of the machine this is, if it is to be another; the file `clocks`, how its clocks
+        are set, as `shifted` reads it.  One that is to be *traced* waits until it is.
         """
         log.touch()
         begin = log.stat().st_size
@@ -123,16 +138,23 @@ class Host:
         told = self.ask(
             options=options,
             log=str(log),
-            failpoint=failpoint,
-            passes=passes and str(passes),
-            boot=boot and str(boot),
-            clocks=clocks and str(clocks),
+            limits=limits,
+            traced=traced,
+            **{name: str(each) if isinstance(each, Path) else each for name, each in words.items()},
         )
         self.servers.append(Server(self, told["pid"], log, begin))
         return self.servers[-1]
 
 
-def serve(options, log, failpoint, passes, boot, clocks):
+def wait_for_tracer():
+    """Until somebody traces this process."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while re.search(r"^TracerPid:\t0$", Path("/proc/self/status").read_text(), re.MULTILINE):
+        assert time.monotonic() < deadline, "nobody traces"
+        time.sleep(LOOK_SECONDS)
+
+
+def serve(options, log, limits, traced, failpoint=None, passes=None, boot=None, clocks=None):
     """In the child: become a server."""
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor in (1, 2):
@@ -142,8 +164,12 @@ def serve(options, log, failpoint, passes, boot, clocks):
     import shifted  # noqa: PLC0415
     from twisted.scripts.twistd import run  # noqa: PLC0415
 
-    from queueber.server import clock  # noqa: PLC0415
+    from queueber.server import clock, settings  # noqa: PLC0415
 
+    if traced:
+        wait_for_tracer()
+    if limits is not None:
+        settings.Limits = partial(settings.Limits, **limits)
     if boot is not None:
         clock._BOOT_ID = Path(boot)
     if clocks is not None:

@@ -324,7 +324,7 @@ def main():
     parser.add_argument("--examples", "--cycles", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    tally = Tally("sockets", "examples", n=asked.examples)
+    tally = Tally("sockets", "examples", n=asked.examples, target=asked.examples)
     try:
         servers = play(asked.examples, asked.seed)
     except AssertionError as wrong:

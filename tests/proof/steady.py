@@ -1,7 +1,8 @@
 """
 The same load for hours: do memory, descriptors, bytes on disk or the time that a poll takes creep up?
 
-A line is fitted through what is measured after the first quarter.  Slopes are
+A line is fitted through what is measured after the first quarter, or after the
+first hour of two and more.  Slopes are
 told with what they come to in a day; it is a failure if what they come to
 within the run is more than noise.
 """
@@ -16,17 +17,33 @@ from pathlib import Path
 from attrs import frozen
 from serverhost import Host
 from tally import Tally, command_line
-from through import Measures, put_through
+from through import MIB, Measures, put_through
 
 ITEMS_PER_SAMPLE = 4_000
 SETTLE_SECONDS = 0.5
 SAMPLES_MIN = 12
 
+HOUR = 3_600.0
+
 # How much each may grow within the run.
 GROWTH_MAX = {"rss_mib": 20.0, "descriptors": 8.0, "threads": 0.5, "disk_mib": 150.0}
-P99_FACTOR_MAX = 2.0
-P99_SECONDS_MAX = 0.05
-"""Shorter than this it may well have doubled: the machine has other things to do."""
+
+
+@frozen
+class Bounds:
+    """What else may not be more."""
+
+    rss_mib_an_hour: float
+    p99_factor: float
+    """From the first part of what is looked at to the last."""
+
+    p99_seconds: float
+    """Shorter than this it may well have doubled: the machine has other things to do."""
+
+
+SHORT = Bounds(rss_mib_an_hour=float("inf"), p99_factor=2.0, p99_seconds=0.05)
+LONG = Bounds(rss_mib_an_hour=1e6 / MIB, p99_factor=1.2, p99_seconds=0.005)
+"""Where the run is an hour or longer."""
 
 
 @frozen
@@ -58,7 +75,10 @@ async def watch(server, data, seconds, seed):
 
 def judge(samples):
     """The lines of a report, and what is wrong."""
-    late = samples[len(samples) // 4 :]
+    whole = samples[-1].at
+    bounds = LONG if whole >= HOUR else SHORT
+    begin = HOUR if whole >= 2 * HOUR else whole / 4
+    late = [each for each in samples if each.at >= begin]
     span = late[-1].at - late[0].at
     lines, wrong = [], []
     for name, most in GROWTH_MAX.items():
@@ -69,20 +89,20 @@ def judge(samples):
             f" {rate * 86_400:+,.1f} a day"
         )
         lines.append(line)
-        if rate * span > most:
+        if rate * span > most or (name == "rss_mib" and rate * HOUR > bounds.rss_mib_an_hour):
             wrong.append(line)
     third = max(1, len(late) // 3)
     first, last = (sorted(each.p99 for each in part)[third // 2] for part in (late[:third], late[-third:]))
     line = f"p99 of a poll: {first * 1e3:.1f} ms in the first third, {last * 1e3:.1f} ms in the last"
     lines.append(line)
-    if last > max(P99_FACTOR_MAX * first, P99_SECONDS_MAX):
+    if last > max(bounds.p99_factor * first, bounds.p99_seconds):
         wrong.append(line)
     return lines, wrong
 
 
 def run(seconds, seed):
     """The tally."""
-    tally = Tally("steady", "samples")
+    tally = Tally("steady", "runs")
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-steady-") as scratch:
         data = Path(scratch) / "data"
         server = host.start(data, Path(scratch) / "log")
@@ -90,8 +110,7 @@ def run(seconds, seed):
         server.stop()
     lines, wrong = judge(samples)
     print(f"{len(samples) * ITEMS_PER_SAMPLE:,} items in {samples[-1].at:,.0f} s", *lines, sep="\n")
-    tally.n = len(samples)
-    tally.failures += wrong
+    tally.count(wrong)
     return tally
 
 

@@ -8,6 +8,8 @@ from attrs import define, field, frozen
 LINE = re.compile(
     r"^(?P<name>\S+): (?P<n>[\d,]+) (?P<unit>[\w ]+), (?P<failures>[\d,]+) failures, .*; voids (?P<voids>[\d,]+)$"
 )
+SKIPPED = "skipped: "
+TRIES_PER_TARGET = 2
 
 
 @define
@@ -16,6 +18,9 @@ class Tally:
 
     name: str
     unit: str = "cycles"
+    target: int = 1
+    """How many tries have to count."""
+
     n: int = 0
     """Tries that count: a void one, which had too little in it to prove anything, does not."""
 
@@ -28,12 +33,27 @@ class Tally:
         if failures:
             self.failures.append("; ".join(failures))
 
-    def void(self):
-        """One more try that proves nothing."""
-        self.voids += 1
+    def void(self, tries=1):
+        """More tries that prove nothing."""
+        self.voids += tries
+
+    def rounds(self, size):
+        """How many to try next, up to *size* together, until enough have counted or twice as many were tried."""
+        tried = 0
+        while self.n < self.target and tried < TRIES_PER_TARGET * self.target:
+            count = min(size, self.target - self.n)
+            yield count
+            tried += count
+
+    def settle(self, tries, void, findings):
+        """So many tries share one history, some are void, and these are its findings: found is found."""
+        self.void(void)
+        self.n += tries - void
+        if findings:
+            self.failures.append("; ".join(findings))
 
     def __str__(self):
-        bound = f"at most {3 / self.n:.3g} (3/n)" if self.n and not self.failures else "unknown"
+        bound = f"at most {3 / self.n:.3g} (3/n)" if self.n > 3 and not self.failures else "unknown"
         return (
             f"{self.name}: {self.n:,} {self.unit}, {len(self.failures):,} failures, bound on the rate {bound};"
             f" voids {self.voids:,}"
@@ -45,9 +65,16 @@ class Tally:
             print(f"FAILED: {failure}")
         if self.failures:
             print(f"repeat with: {repeat}")
+        if self.n < self.target:
+            print(f"TOO LITTLE: {self.n:,} of {self.target:,} {self.unit} counted")
         print(self, flush=True)
-        # Half of all tries void is a harness that looks away.
-        return 1 if self.failures or not self.n or self.voids > self.n else 0
+        return 1 if self.failures or self.n < self.target else 0
+
+    def skip(self, why):
+        """Nothing can be tried here; the status."""
+        print(f"{SKIPPED}{why}")
+        print(self, flush=True)
+        return 0
 
 
 @frozen
@@ -58,16 +85,19 @@ class Told:
     unit: str
     failures: int
     voids: int
+    skipped: tuple[str, ...] = ()
+    """Why something could not be tried."""
 
 
 def told(output):
     """What the last line of *output* says; None if it says nothing of the kind."""
     lines = output.strip().splitlines()
+    skipped = tuple(line.removeprefix(SKIPPED) for line in lines if line.startswith(SKIPPED))
     found = LINE.match(lines[-1]) if lines else None
     if found is None:
         return None
     n, failures, voids = (int(found[each].replace(",", "")) for each in ("n", "failures", "voids"))
-    return Told(n, found["unit"], failures, voids)
+    return Told(n, found["unit"], failures, voids, skipped)
 
 
 def command_line():

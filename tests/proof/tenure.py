@@ -18,6 +18,9 @@ SKEW_SECONDS = 0.002
 LAG_SECONDS = 0.02
 """By how much it may fall behind: a thread may be held up between two readings of clocks."""
 
+DOUBT_SECONDS = 1.0
+"""More than all crashes of a history may delay the end of a lease."""
+
 
 @define(eq=False)
 class Lease:
@@ -46,13 +49,13 @@ class Lease:
         """The moment from which on it has certainly ended."""
         end, last = self.poll.ended + self.poll.span, -inf
         for extend in self.extends:
-            if extend.outcome is Outcome.UNKNOWN:
-                return inf
             if extend.done:
                 until = extend.ended + extend.span
                 end = until if extend.invoked >= last else max(end, until)
                 last = max(last, extend.ended)
-        return end
+        unknown = [each.invoked for each in self.extends if each.outcome is Outcome.UNKNOWN]
+        # What came when it was over did nothing; anything else may have, at any later moment.
+        return inf if any(each <= end + DOUBT_SECONDS for each in unknown) else end
 
 
 def skew(crashes, begin, end):

@@ -5,10 +5,12 @@ from collections import Counter
 
 import pytest
 from checker import Verdict, check
-from history import Add, Crash, Delivered, Extend, History, Outcome, Poll, Remove, load
+from history import Add, Break, Crash, Delivered, Extend, History, Outcome, Poll, Remove, load
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import BUGS, history_of
+
+from queueber.errors import Kind
 
 OK, REFUSED, UNKNOWN = Outcome.OK, Outcome.REFUSED, Outcome.UNKNOWN
 
@@ -30,7 +32,7 @@ def add(at, *contents, delay=0.0, outcome=OK, ids=None):
     )
 
 
-def poll(at, lease, *items, span=1.0, until=None, outcome=OK):
+def poll(at, lease, *items, span=1.0, until=None, outcome=OK, no_wait=False):
     """An item is "a", or ("a", 2) for its second attempt."""
     pairs = [each if isinstance(each, tuple) else (each, 1) for each in items]
     return Poll(
@@ -41,6 +43,7 @@ def poll(at, lease, *items, span=1.0, until=None, outcome=OK):
         span=span,
         items=[Delivered(id=name(each), contents=each.encode(), attempt=attempt) for each, attempt in pairs],
         lease=name(lease) if items else b"",
+        no_wait=no_wait,
     )
 
 
@@ -52,8 +55,17 @@ def extend(at, lease, span, done=True, outcome=OK):
     return Extend(queue="q", invoked=at, ended=at + 0.01, outcome=outcome, lease=name(lease), span=span, done=done)
 
 
-def history(*calls, crashes=(), drained=1_000.0):
-    return History(sorted(calls, key=lambda call: call.invoked), list(crashes), drained)
+def refused(call, kind, why="internal error"):
+    call.outcome, call.kind, call.why = REFUSED, kind, why
+    return call
+
+
+def history(*found, drained=1_000.0):
+    """Of calls, crashes and breaks."""
+    crashes = [each for each in found if isinstance(each, Crash)]
+    breaks = [each for each in found if isinstance(each, Break)]
+    calls = [each for each in found if not isinstance(each, Crash | Break)]
+    return History(sorted(calls, key=lambda call: call.invoked), crashes, drained, breaks)
 
 
 BAD = {
@@ -63,6 +75,38 @@ BAD = {
         Verdict.LOST,
         [add(0, "a"), poll(1, "L", "a"), remove(1.5, "a", "L", done=False, outcome=UNKNOWN), poll(3, "M", ("a", 2))],
     ),
+    "an unknown remove under a made-up lease, and then nothing": (
+        Verdict.LOST,
+        [add(0, "a"), remove(1.5, "a", "L", done=False, outcome=UNKNOWN)],
+    ),
+    "an unknown remove under another item's lease, and then nothing": (
+        Verdict.LOST,
+        [
+            add(0, "a", "b"),
+            poll(1, "L", "b"),
+            remove(1.1, "a", "L", done=False, outcome=UNKNOWN),
+            remove(1.2, "b", "L"),
+        ],
+    ),
+    "an unknown remove when the lease was over, and then nothing": (
+        Verdict.LOST,
+        [add(0, "a"), poll(1, "L", "a"), remove(9, "a", "L", done=False, outcome=UNKNOWN)],
+    ),
+    "an unknown remove when an extension came too late, and then nothing": (
+        Verdict.LOST,
+        [
+            add(0, "a"),
+            poll(1, "L", "a"),
+            extend(8, "L", 5.0, done=False, outcome=UNKNOWN),
+            remove(9, "a", "L", done=False, outcome=UNKNOWN),
+        ],
+    ),
+    "an extend that failed": (Verdict.REFUSED, [refused(extend(1, "L", 1.0, done=False), Kind.FAILED)]),
+    "an add that is too much for an idle server": (Verdict.REFUSED, [refused(add(1, "a"), Kind.OVERLOADED)]),
+    "a poll that nobody has heard of": (Verdict.REFUSED, [refused(poll(1, ""), Kind.UNIMPLEMENTED)]),
+    "a kind that there is not": (Verdict.REFUSED, [refused(poll(1, ""), 9)]),
+    "a server that stops and does not": (Verdict.REFUSED, [refused(add(1, "a"), Kind.DISCONNECTED), Crash(3, 4)]),
+    "a connection that ends while the server lives": (Verdict.CUT_OFF, [Break(2, "closed"), Crash(3, 4)]),
     "contents that nobody added": (Verdict.UNEXPECTED, [poll(1, "L", "a")]),
     "contents that were refused": (Verdict.UNEXPECTED, [add(0, "a", outcome=REFUSED), poll(1, "L", "a")]),
     "another id than the add's": (
@@ -160,6 +204,19 @@ BAD = {
         Verdict.LATE,
         [add(0, "a"), poll(1, "L", until=4.0), poll(5, "M", "a"), remove(5.1, "a", "M")],
     ),
+    "polls that get nothing, one after the other, beside a ready item": (
+        Verdict.LATE,
+        [
+            add(0, "a"),
+            *[poll(1 + 1.3 * each, "", until=2.2 + 1.3 * each) for each in range(3)],
+            poll(6, "M", "a"),
+            remove(6.1, "a", "M"),
+        ],
+    ),
+    "a poll that does not wait and gets nothing beside a ready item": (
+        Verdict.LATE,
+        [add(0, "a"), poll(1, "", no_wait=True), poll(2, "M", "a"), remove(2.1, "a", "M")],
+    ),
     "the wrong way round in a reply": (
         Verdict.OUT_OF_ORDER,
         [add(0, "a"), add(1, "b"), poll(2, "L", "b", "a"), remove(2.1, "a", "L"), remove(2.2, "b", "L")],
@@ -173,6 +230,30 @@ BAD = {
             poll(2.5, "M", "a"),
             remove(2.6, "b", "L"),
             remove(2.7, "a", "M"),
+        ],
+    ),
+    "the later one first of two that came back": (
+        Verdict.OUT_OF_ORDER,
+        [
+            add(0, "a", "b"),
+            poll(1, "L", "a"),
+            poll(1.1, "M", "b", span=2),
+            poll(6, "N", ("b", 2)),
+            poll(6.5, "O", ("a", 2)),
+            remove(6.6, "b", "N"),
+            remove(6.7, "a", "O"),
+        ],
+    ),
+    "a new one before one that came back": (
+        Verdict.OUT_OF_ORDER,
+        [
+            add(0, "a"),
+            poll(1, "L", "a"),
+            add(4, "b"),
+            poll(6, "N", "b"),
+            poll(6.5, "O", ("a", 2)),
+            remove(6.6, "b", "N"),
+            remove(6.7, "a", "O"),
         ],
     ),
 }
@@ -203,6 +284,43 @@ GOOD = {
         poll(1, "L", "a"),
         remove(1.2, "a", "L", done=False, outcome=UNKNOWN),
         remove(1.3, "a", "L", done=False),
+    ],
+    "an unknown remove under a lease that an extension may have kept alive": [
+        add(0, "a"),
+        poll(1, "L", "a"),
+        extend(1.5, "L", 60.0, done=False, outcome=UNKNOWN),
+        remove(9, "a", "L", done=False, outcome=UNKNOWN),
+    ],
+    "what cannot be": [
+        refused(add(0, "a", delay=1e9), Kind.FAILED),
+        refused(Extend(queue="q", invoked=1, ended=2, lease=b"", span=1.0), Kind.FAILED),
+    ],
+    "a server that has to catch up": [
+        refused(add(0, "a"), Kind.OVERLOADED, "the storage engine has to catch up first; try again later")
+    ],
+    "a server that stops": [refused(add(3, "a"), Kind.DISCONNECTED), Break(3.1, "closed"), Crash(3, 4)],
+    "polls that get nothing while another may have it": [
+        add(0, "a"),
+        poll(0.9, "", until=4.5, outcome=UNKNOWN),
+        *[poll(1 + 1.3 * each, "", until=2.2 + 1.3 * each) for each in range(3)],
+        poll(5, "", no_wait=True),
+        poll(6, "M", "a"),
+        remove(6.1, "a", "M"),
+    ],
+    "a poll that does not wait for what just became due": [
+        add(0, "a", delay=1.0),
+        poll(1.005, "", no_wait=True),
+        poll(2, "M", "a"),
+        remove(2.1, "a", "M"),
+    ],
+    "a new one before one that was swept late": [
+        add(0, "a"),
+        poll(1, "L", "a"),
+        add(2.1, "b"),
+        poll(2.3, "N", "b"),
+        poll(2.5, "O", ("a", 2)),
+        remove(2.6, "b", "N"),
+        remove(2.7, "a", "O"),
     ],
     "an item that came again": [
         add(0, "a"),
@@ -280,5 +398,7 @@ def test_a_history_survives_being_saved(tmp_path):
     path = tmp_path / "history"
     made = history_of(random.Random(7), 60, "cuts leases short")
     made.crashes.append(Crash(1.0, 2.0))
+    made.breaks.append(Break(3.0, "closed"))
     made.save(path)
     assert check(load(path)) == check(made)
+    assert check(made).wrong[Verdict.CUT_OFF] == 1

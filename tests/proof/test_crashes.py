@@ -9,8 +9,14 @@ import everypoint
 import failpoints
 import kill
 import pytest
+import tally
 from generator import Generator
+from history import Add, Outcome
 from serverhost import Host
+from shapes import TINY_BUFFERS, TINY_WINDOWS
+from wireclient import Client, Refused
+
+from queueber.errors import Kind
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +37,7 @@ async def lives(host, folder, passes):
     """A first start under load, a kill, and a second start under load that is stopped once all was passed."""
     generator = Generator(random.Random(1), long_span=0.5)
     for stop in (False, True):
-        server = host.start(folder / "data", folder / "log", passes=passes)
+        server = host.start(folder / "data", folder / "log", passes=passes, limits=TINY_WINDOWS)
         load = asyncio.create_task(generator.load(server.port()))
         deadline = time.monotonic() + (20.0 if stop else 1.0)
         while time.monotonic() < deadline and len(not_passed(passes)) > 2 * len(failpoints.STOPPING):  # noqa: ASYNC110
@@ -54,15 +60,80 @@ def test_every_failpoint_is_reached(tmp_path):
 
 
 def test_nothing_is_lost_when_the_server_is_killed(tmp_path):
-    tally = kill.run(3, 11, tmp_path / "keep", long_span=0.6)
-    assert (tally.failures, tally.n + tally.voids) == ([], 3)
+    found = kill.run(3, 11, tmp_path / "keep", long_span=0.6)
+    assert (found.failures, found.n) == ([], 3)
 
 
 def test_a_server_that_forgets_is_found_out(tmp_path):
-    tally = kill.run(2, 12, tmp_path / "keep", ["--durability=none"], long_span=0.5)
-    assert "lost: item" in str(tally.failures)
+    found = kill.run(2, 12, tmp_path / "keep", ["--durability=none"], long_span=0.5)
+    assert "lost: item" in str(found.failures)
+
+
+def test_a_server_that_forgets_is_found_out_where_nothing_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(tally, "TRIES_PER_TARGET", 1)
+    monkeypatch.setattr(kill, "too_few_unknown", lambda history, faults: True)
+    found = kill.run(1, 12, tmp_path / "keep", ["--durability=none"], long_span=0.5)
+    assert (found.n, found.voids) == (0, 1)
+    assert "lost: item" in str(found.failures)
 
 
 def test_nothing_is_lost_when_it_is_killed_at_a_point(tmp_path):
-    tally = everypoint.run(["after write", "before speak", "after remove clean mark"], 5, tmp_path / "keep")
-    assert (tally.failures, tally.n) == ([], 3)
+    found = everypoint.run(["after write", "before speak", "after remove clean mark"], 5, tmp_path / "keep")
+    assert (found.failures, found.n) == ([], 3)
+
+
+async def nothing(self, port):
+    """No load at all."""
+
+
+async def breaks(self, port):
+    """A load that has a bug."""
+    raise ZeroDivisionError
+
+
+def test_without_load_nothing_is_proved(tmp_path, monkeypatch):
+    monkeypatch.setattr(everypoint, "TRIES_PER_TARGET", 1)
+    monkeypatch.setattr(tally, "TRIES_PER_TARGET", 1)
+    monkeypatch.setattr(Generator, "load", nothing)
+    points = everypoint.run(["before recover", "after listen"], 5, tmp_path / "keep")
+    assert (points.n, points.voids, points.failures) == (0, 2, [])
+    kills = kill.run(1, 5, tmp_path / "keep")
+    assert (kills.n, kills.failures) == (0, [])
+
+
+def test_a_load_that_breaks_is_no_load(tmp_path, monkeypatch):
+    monkeypatch.setattr(Generator, "load", breaks)
+    with pytest.raises(ZeroDivisionError):
+        everypoint.run(["before recover"], 5, tmp_path / "keep")
+    with pytest.raises(ZeroDivisionError):
+        kill.run(1, 5, tmp_path / "keep")
+
+
+async def setting_out(host, folder):
+    """A moment's load on a server that is set up so that all happens often; its connections and refusals are logged."""
+    generator = Generator(random.Random(3), polite=True)
+    passes = folder / "passes"
+    server = host.start(folder / "data", folder / "log", *TINY_BUFFERS, limits=TINY_WINDOWS, passes=passes)
+    port = server.port()
+    load = asyncio.create_task(generator.load(port))
+    await asyncio.wait([load], timeout=1.5)
+    client = await Client.connect(port, generator.history)
+    with pytest.raises(Refused):
+        await client.add([b"too late"], [1e9])
+    lived = list(generator.history.breaks)
+    server.kill()
+    await load
+    return generator.history, lived, not_passed(passes)
+
+
+def test_servers_are_set_up_so_that_much_happens(tmp_path):
+    with Host() as host:
+        history, lived, not_passed = asyncio.run(setting_out(host, tmp_path))
+    assert {"before refill scan", "after refilled"}.isdisjoint(not_passed), "windows are trimmed and refilled"
+    assert list((tmp_path / "data" / "db").glob("*.sst")), "tables are made"
+    assert min(int(log.stem) for log in (tmp_path / "data" / "db").glob("*.log")) > 10, "logs change"
+    (refused,) = [each for each in history.of(Add) if b"too late" in each.contents]
+    assert refused.outcome is Outcome.REFUSED
+    assert (refused.kind, "limit" in refused.why) == (Kind.FAILED, True)
+    assert lived == []
+    assert len(history.breaks) > 8, "each client's connection was cut by the kill"

@@ -14,7 +14,8 @@ def measures(rss=50.0, descriptors=28, threads=7, disk=10.0):
 
 @pytest.mark.slow
 def test_nothing_is_left_of_items_that_were_removed():
-    assert leaks.run(3_000, 3, settle=0.2).failures == []
+    tally = leaks.run(3_000, 3, settle=0.2)
+    assert (tally.failures, tally.n) == ([], 1), "however many items: it was tried once"
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,8 @@ def test_a_leak_is_noticed(last, rows, word):
     assert word in wrong
 
 
-def samples(p99=0.01, **growth):
-    """An hour of them, growing linearly by so much behind a first quarter that grows far more."""
+def samples(p99=0.01, hours=0.9, **growth):
+    """Of so many hours, growing linearly by so much behind a first quarter that grows far more."""
     found = []
     for each in range(100):
         done = each / 100
@@ -44,7 +45,9 @@ def samples(p99=0.01, **growth):
         start = 50.0 - max(0.0, 0.25 - done) * 100
         found.append(
             steady.Sample(
-                done * 3_600, measures(rss=start + grown.pop("rss", 0), **grown), p99(done) if callable(p99) else p99
+                done * 3_600 * hours * 100 / 99,
+                measures(rss=start + grown.pop("rss", 0), **grown),
+                p99(done) if callable(p99) else p99,
             )
         )
     return found
@@ -64,3 +67,20 @@ def test_what_creeps_up_is_noticed(creeping, word):
     assert steady.judge(samples())[1] == []
     (wrong,) = steady.judge(samples(**creeping))[1]
     assert word in wrong
+
+
+@pytest.mark.parametrize(
+    ("creeping", "word"),
+    [({"rss": 3.0}, "rss_mib"), ({"p99": lambda done: 0.01 + done * 0.009}, "p99")],
+)
+def test_in_an_hour_or_more_less_is_noticed(creeping, word):
+    assert steady.judge(samples(**creeping))[1] == []
+    for hours in (1.0, 2.5):
+        assert steady.judge(samples(hours=hours))[1] == []
+        (wrong,) = steady.judge(samples(hours=hours, **creeping))[1]
+        assert word in wrong
+
+
+def test_of_two_hours_and_more_the_first_does_not_count():
+    grown = [steady.Sample(each * 36.0, measures(rss=50.0 + 15 * min(1.0, each / 99)), 0.01) for each in range(201)]
+    assert steady.judge(grown)[1] == []

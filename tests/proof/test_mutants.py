@@ -36,6 +36,53 @@ def test_the_docs_have_the_table():
         assert f"| {mutant.number} | {mutant.what} | `{mutant.test.rpartition('::')[2]}` |" in text
 
 
+@pytest.mark.slow
+def test_a_mutant_is_found():
+    tally = mutants.judge([each for each in mutants.MUTANTS if each.number == 20])
+    assert (tally.failures, tally.n) == ([], 1)
+
+
+@pytest.mark.slow
+def test_a_change_that_is_no_bug_lives(tmp_path, monkeypatch):
+    (tmp_path / "20-nothing.patch").write_text(
+        "--- a/README.md\n+++ b/README.md\n@@ -1 +1 @@\n-{0}\n+{0}!\n".format(
+            (mutants.ROOT / "README.md").read_text().splitlines()[0]
+        )
+    )
+    monkeypatch.setattr(mutants, "FOLDER", tmp_path)
+    (failure,) = mutants.judge([mutants.Mutant("20-nothing", "nothing", mutants.MUTANTS[-1].test)]).failures
+    assert "lives: green" in failure
+
+
+TEST = "tests/a.py::test_a"
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "colour"),
+    [
+        (0, "1 passed", "green"),
+        (1, f"FAILED {TEST} - assert 1 == 2", "red"),
+        (1, f"FAILED {TEST}[b-c] - AssertionError: no", "red"),
+        (1, f"FAILED {TEST} - Failed: DID NOT RAISE StorageError", "red"),
+        (1, f"FAILED {TEST} - ImportError: cannot import name", "crashed"),
+        (1, f"FAILED {TEST} - TypeError: an argument too many", "crashed"),
+        (1, f"FAILED {TEST}_too - assert 1 == 2", "no verdict, status 1"),
+        (1, f"ERROR {TEST} - AssertionError: in a fixture", "no verdict, status 1"),
+        (2, f"ERROR {TEST} - ImportError: cannot import name", "no verdict, status 2"),
+        (4, "", "no verdict, status 4"),
+    ],
+)
+def test_only_an_assertion_that_fails_is_red(status, said, colour):
+    assert mutants.verdict(TEST, status, f"F\n{said}\n")[0] == colour
+
+
+def test_a_patch_that_does_not_fit_is_not_made_to(tmp_path):
+    (tmp_path / "file").write_text("one\ntwo\nthree\nfour\n")
+    patch = tmp_path / "patch"
+    patch.write_text("--- a/file\n+++ b/file\n@@ -1,4 +1,4 @@\n one\n-two\n+2\n three\n 4\n")
+    assert mutants.apply(patch, tmp_path, "--dry-run") is not None
+
+
 def test_a_patch_that_does_not_apply_is_an_error(tmp_path):
     assert mutants.apply(mutants.MUTANTS[0].patch, tmp_path, "--dry-run") is not None
 

@@ -74,6 +74,8 @@ async def put_through(port, items, seed):
         await _take(worker, count)
         await adding
         took += [each.ended - each.invoked for each in history.of(Poll) if each.items]
+        if history.breaks:
+            raise AssertionError(f"the server ended a connection: {history.breaks[0].why}")
         for client in (producer, worker, waiting):
             client.abort()
     return took

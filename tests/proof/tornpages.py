@@ -131,7 +131,7 @@ class Cutter:
 
 def run(images, seed):
     """The tally of so many."""
-    tally, random, began = Tally("tornpages", "images"), Random(seed), time.monotonic()
+    tally, random, began = Tally("tornpages", "images", target=images), Random(seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="queueber-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
         cutter = Cutter(Path(made), random, tally)
         for number, at in enumerate(range(0, images, IMAGES_PER_HISTORY)):

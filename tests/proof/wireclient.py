@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from history import Add, Delivered, Extend, Outcome, Poll, Remove
+from history import Add, Break, Delivered, Extend, Outcome, Poll, Remove
 
 from queueber import wire
 from queueber.client.routes import Routes
@@ -36,8 +36,13 @@ class Client(asyncio.Protocol):
 
     @classmethod
     async def connect(cls, port, history, queue="default"):
-        """A connection to the server on *port*; raises `OSError` if there is none."""
-        _, client = await asyncio.get_running_loop().create_connection(lambda: cls(history, queue), "127.0.0.1", port)
+        """A connection to the server on *port*; raises `OSError` if there is none, which is logged as a break."""
+        loop = asyncio.get_running_loop()
+        try:
+            _, client = await loop.create_connection(lambda: cls(history, queue), "127.0.0.1", port)
+        except OSError as why:
+            history.breaks.append(Break(time.monotonic(), f"not made: {why}"))
+            raise
         return client
 
     # What asyncio calls
@@ -49,7 +54,8 @@ class Client(asyncio.Protocol):
     def data_received(self, data):
         for event in self.connection.receive_data(data):
             if isinstance(event, wire.Aborted):
-                self.abort()
+                self.broken(f"aborted by the server: {event.reason}")
+                self.transport.abort()
                 return
             if not self.routes.returned(event):
                 future, call, read = self.calls.pop(event.question)
@@ -58,6 +64,16 @@ class Client(asyncio.Protocol):
         self.flush()
 
     def connection_lost(self, exc):
+        self.broken("closed by the server" if exc is None else str(exc))
+
+    def broken(self, why):
+        """The connection is over, and it was not this side that ended it."""
+        if not self.gone:
+            self.history.breaks.append(Break(time.monotonic(), why))
+            self.end()
+
+    def end(self):
+        """Nothing that is under way will be answered."""
         self.gone = True
         now = time.monotonic()
         calls, self.calls = self.calls, {}
@@ -78,7 +94,9 @@ class Client(asyncio.Protocol):
             read(call, outcome)
             result = None
         else:
-            call.outcome = Outcome.REFUSED
+            call.outcome, call.why = Outcome.REFUSED, str(outcome)
+            if isinstance(outcome, wire.RemoteException):
+                call.kind, call.why = outcome.kind, outcome.reason
             result = Refused(str(outcome))
         if future.done():
             return
@@ -117,7 +135,7 @@ class Client(asyncio.Protocol):
 
     def poll(self, count, span, wait):
         """*wait* 0 for not at all."""
-        call = Poll(queue=self.queue, invoked=time.monotonic(), span=span)
+        call = Poll(queue=self.queue, invoked=time.monotonic(), span=span, no_wait=not wait)
         request = wire.PollRequest(_ms(span), count, _ms(wait) if wait else None, no_wait=not wait)
         return self.ask(call, wire.POLL, wire.write_poll_request(request), _polled)
 
@@ -133,8 +151,8 @@ class Client(asyncio.Protocol):
 
     def abort(self):
         """Vanish: what was sent may still be carried out."""
+        self.end()
         self.transport.abort()
-        self.connection_lost(None)
 
 
 def _ms(seconds):

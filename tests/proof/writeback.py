@@ -10,25 +10,20 @@ with room again, and mounted anew, everything acknowledged is there.
 
 import argparse
 import asyncio
-import contextlib
-import re
 import subprocess
 import sys
 import tempfile
-import time
+from collections import Counter
 from pathlib import Path
 from random import Random
 
-from diskerrors import OPTIONS, Fault, judged, settle
-from generator import Generator
-from history import Outcome
+from diskerrors import Epoch, fill
 from loopdisk import LoopDisk, lacking
 from serverhost import Failed, Host
 from tally import Tally, command_line
 
 ROOM_MEGABYTES = 160
 DISK_MEGABYTES = 1_024
-SECONDS = 30
 
 
 class FailingDisk:
@@ -65,9 +60,7 @@ class FailingDisk:
 
     def fill(self):
         """From now on nothing is kept that has no place yet."""
-        with self._filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1 << 16))
+        fill(self._filler)
 
     def mend(self):
         """There is room again, and what the system remembers of the disk is what is on it."""
@@ -76,44 +69,24 @@ class FailingDisk:
         self.disk.mount()
 
 
-async def attempt(host, folder, random, tally):
-    """One server that loses its disk, and the next on what is left."""
-    with FailingDisk(folder) as failing:
-        generator = Generator(random, long_span=0.5)
-        data, log = failing.disk.path / "data", folder / "log"
-        server = host.start(data, log, *OPTIONS)
-        port = server.port()
-        if port is None:
-            raise Failed(f"no start:\n{server.lines()[-3_000:]}")
-        load = asyncio.create_task(generator.load(port))
-        await asyncio.sleep(0.3 + random.random())
-        failing.fill()
-        by_itself = await asyncio.to_thread(server.ended, SECONDS)
-        down, status = time.monotonic(), server.kill()
-        await load
-        fault = Fault("fdatasync", "EIO", 1, starting=False)
-        why = re.findall(r"so the server ends: (.{,60})", server.lines())
-        answered = sum(call.outcome is Outcome.OK for call in generator.history.calls)
-        print(f"{why[0] if why else 'no word'}; {answered:,} calls answered before")
-        wrong = [f"write-back: {each}" for each in judged(fault, server, status, None, by_itself, generator.history)]
-        failing.mend()
-        tally.count(wrong)
-        await settle(host, data, log, generator, down, tally)
-
-
-def run(cases, seed):
+def run(disks, seed):
     """The tally of so many."""
-    tally = Tally("writeback", "disks")
+    tally, kinds = Tally("writeback", "disks", target=disks), Counter()
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-writeback-") as scratch:
-        for number in range(cases):
+        for number in range(disks):
             folder = Path(scratch, str(number))
             folder.mkdir()
+            epoch = Epoch(host, folder, Random(f"{seed}-{number}"), tally, kinds)
             try:
-                asyncio.run(attempt(host, folder, Random(f"{seed}-{number}"), tally))
+                with FailingDisk(folder) as failing:
+                    data = failing.disk.path / "data"
+                    asyncio.run(epoch.without_room(data, failing.fill, failing.mend, "disk that keeps nothing"))
             except Failed as why:
                 tally.count([f"{number}: {why}"])
                 for server in host.servers:
                     server.kill()
+    for (_, how), times in sorted(kinds.items()):
+        print(f"{times:>6,} servers {how}")
     return tally
 
 
@@ -125,9 +98,7 @@ def main():
     asked = parser.parse_args()
     why = lacking()
     if why is not None:
-        print(f"skipped: {why}")
-        print(Tally("writeback", "disks"))
-        return 0
+        return Tally("writeback", "disks").skip(why)
     return run(asked.cases, asked.seed).end(command_line())
 
 

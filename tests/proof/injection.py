@@ -1,0 +1,105 @@
+"""Calls of a process that fail because strace says so."""
+
+import contextlib
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from attrs import frozen
+
+ATTACH_SECONDS = 5.0
+INJECTED = re.compile(r"^(?P<pid>\d+) +(?P<at>[\d.]+) (?P<said>.*)\(INJECTED\)", re.MULTILINE)
+FILE = re.compile(r"\(\d+<(?P<path>[^>]*)>")
+
+
+@frozen
+class Fault:
+    """What fails, and when."""
+
+    call: str
+    error: str
+    at: int
+    """The how-manyth of these calls."""
+
+    starting: bool
+    """During a start, and not under load."""
+
+    def __str__(self):
+        return f"{self.error} at {self.call} {self.at} {'of a start' if self.starting else 'under load'}"
+
+
+@frozen
+class Came:
+    """A fault that there was."""
+
+    at: float
+    """By the monotonic clock."""
+
+    path: str
+    """Of the file, if the call had a descriptor."""
+
+
+class Injection:
+    """strace, attached; use it in a `with`."""
+
+    def __init__(self, fault, pid, data, told):
+        self.told = told
+        told.write_text("")
+        paths = [f"-P{log}" for log in sorted((data / "db").glob("*.log"))] if fault.call == "write" else []
+        self.process = subprocess.Popen(
+            [
+                *("strace", "-f", "-y", "-qq", "-ttt", "-o", str(told), "-p", str(pid), *paths),
+                *("-e", f"trace={fault.call}", "-e", f"inject={fault.call}:error={fault.error}:when={fault.at}"),
+                *("-e", "signal=none"),
+            ],
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.process.terminate()
+        self.process.wait()
+
+    def attached(self, pid):
+        """Wait until it is."""
+        deadline = time.monotonic() + ATTACH_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                if not re.search(r"^TracerPid:\t0$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
+                    return
+            time.sleep(0.005)
+
+    def came(self):
+        """The first fault; None while there was none."""
+        return first_in(self.told.read_text(errors="replace"), time.monotonic() - time.time())
+
+
+def first_in(told, clocks):
+    """The first fault in what strace *told*; *clocks* is how far the monotonic clock is ahead of its own."""
+    found = INJECTED.search(told)
+    if found is None:
+        return None
+    said = found["said"]
+    if "resumed>" in said:
+        # Which file it was stands where the call began.
+        begun = [line for line in told[: found.start()].splitlines() if line.startswith(f"{found['pid']} ")]
+        said = begun[-1] if begun else ""
+    file = FILE.search(said)
+    return Came(float(found["at"]) + clocks, file["path"] if file else "")
+
+
+def why_not():
+    """Why there can be no faults here; None if there can."""
+    if shutil.which("strace") is None:
+        return "no strace"
+    done = subprocess.run(
+        ["strace", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EIO", "true"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return f"strace may not trace: {done.stderr.strip()}" if done.returncode else None

@@ -1,0 +1,157 @@
+"""A history with too little in it is known for one, and what clients log is what happened to them."""
+
+import asyncio
+import sys
+from contextlib import suppress
+from types import ModuleType
+
+import evidence
+import failpoints
+import pytest
+import shapes
+from history import Add, Delivered, Extend, History, Outcome, Poll, Remove
+from twisted.internet.defer import Deferred, succeed
+from wireclient import Client
+
+OK = Outcome.OK
+
+
+def busy(**left_out):
+    """A life in which there was enough of everything, but for what is *left_out*."""
+    times = {"adds": 10, "polls": 10, "back": 1, "removes": 10, "extends": 1} | left_out
+    at = {"queue": "q", "invoked": 0.0, "ended": 1.0, "outcome": OK}
+    item = {"id": b"", "contents": b""}
+    return History(
+        [Add(**at, contents=[b""], delays=[0.0], ids=[b""]) for _ in range(times["adds"])]
+        + [Poll(**at, span=1.0, items=[Delivered(**item, attempt=1)]) for _ in range(times["polls"])]
+        + [Poll(**at, span=1.0, items=[Delivered(**item, attempt=2)]) for _ in range(times["back"])]
+        + [Remove(**at, id=b"", lease=b"", done=True) for _ in range(times["removes"])]
+        + [Extend(**at, lease=b"", span=1.0, done=each < times["extends"]) for each in range(5)]
+    )
+
+
+@pytest.mark.parametrize(
+    ("left_out", "word"),
+    [
+        ({"adds": 9}, "items added"),
+        ({"polls": 3}, "items taken"),
+        ({"removes": 0}, "removes"),
+        ({"extends": 0}, "extends"),
+        ({"back": 0}, "items that came back"),
+    ],
+)
+def test_there_has_to_be_some_of_each_kind(left_out, word):
+    assert evidence.lacking_in(busy(), 1) == []
+    (lacking,) = evidence.lacking_in(busy(**left_out), 1)
+    assert word in lacking
+
+
+def test_more_lives_need_more():
+    assert len(evidence.lacking_in(busy(), 3)) == 5
+
+
+def test_faults_that_catch_nothing_are_told():
+    history = busy()
+    history.calls += [Remove(queue="q", invoked=1.0, id=b"", lease=b"") for _ in range(4)]
+    assert not evidence.too_few_unknown(history, 20)
+    assert evidence.too_few_unknown(history, 21)
+
+
+def test_shapes_are_of_all_kinds():
+    from random import Random  # noqa: PLC0415
+
+    drawn = [shapes.drawn(Random(each)) for each in range(60)]
+    words = " ".join(str(each) for each in drawn)
+    for word in ("write-buffer", "packed", "durability=os", "tiny windows", "as it comes"):
+        assert word in words
+    assert "durability" not in " ".join(str(shapes.drawn(Random(each), power=True)) for each in range(60))
+
+
+async def breaks_of(server_does, client_does):
+    """How a client sees its connection end."""
+    history = History()
+    server = await asyncio.start_server(server_does, "127.0.0.1", 0)
+    client = await Client.connect(server.sockets[0].getsockname()[1], history)
+    client_does(client)
+    async with asyncio.timeout(10):
+        while not client.gone:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    server.close()
+    return [each.why for each in history.breaks]
+
+
+def test_a_connection_that_the_server_ends_is_logged():
+    async def hang_up(reader, writer):
+        writer.close()
+
+    assert asyncio.run(breaks_of(hang_up, lambda client: None)) == ["closed by the server"]
+
+
+def test_a_stream_that_makes_no_sense_is_logged():
+    async def babble(reader, writer):
+        writer.write(b"\xff" * 64)
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    assert len(asyncio.run(breaks_of(babble, lambda client: None))) == 1
+
+
+def test_a_connection_that_the_client_ends_is_not_logged():
+    async def listen(reader, writer):
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    assert asyncio.run(breaks_of(listen, lambda client: client.abort())) == []
+
+
+def test_a_server_that_is_not_there_is_logged():
+    history = History()
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(Client.connect(1, history))
+    assert "not made" in history.breaks[0].why
+
+
+@pytest.fixture
+def wrapped(monkeypatch):
+    """Functions of a module with what was noted around their calls."""
+    module, seen = ModuleType("seams_of_a_test"), []
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def wrap(function):
+        module.function = function
+        monkeypatch.setitem(failpoints.SEAMS, "test", f"{module.__name__}:function")
+        failpoints.wrap("test", lambda: seen.append("before"), lambda: seen.append("after"))
+        return module.function, seen
+
+    return wrap
+
+
+def test_a_point_behind_a_function_comes_when_it_is_over(wrapped):
+    function, seen = wrapped(lambda: seen.append("in it"))
+    function()
+    assert seen == ["before", "in it", "after"]
+
+
+def test_a_point_behind_a_coroutine_comes_when_it_is_over(wrapped):
+    async def slow():
+        await asyncio.sleep(0)
+        seen.append("in it")
+        return 7
+
+    function, seen = wrapped(slow)
+    assert asyncio.run(function()) == 7
+    assert seen == ["before", "in it", "after"]
+
+
+def test_a_point_behind_what_is_fired_later_comes_then(wrapped):
+    waiting = Deferred()
+    function, seen = wrapped(lambda: waiting)
+    assert function() is waiting
+    assert seen == ["before"]
+    waiting.callback(None)
+    assert seen == ["before", "after"]
+    function, seen = wrapped(lambda: succeed(7))
+    assert function().result == 7
