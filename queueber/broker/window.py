@@ -69,6 +69,9 @@ class Window:
     def append(self, items: Sequence[Item], size: int) -> None:
         """Take in those of *items* that belong here; they are in order, and *size* is that of all their contents."""
         if items[-1].key > self.hi:
+            if items[0].key > self.hi:
+                # As of a backlog all are that is larger than the window.
+                return
             items = [item for item in items if item.key <= self.hi]
             if not items:
                 return
