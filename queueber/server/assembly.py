@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from queueber.broker import Broker
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
-from queueber.server.committer import Committer
+from queueber.server.committer import GATHER_SECONDS, Committer
 from queueber.server.connections import Connections, telling_left_out
 from queueber.server.control import ControlFactory, control_beside
 from queueber.server.dispatcher import Dispatcher
@@ -91,6 +91,7 @@ def assemble(
         dispatcher.round,
         outbox.flush,
         settings.window_ms / MS_PER_SECOND,
+        GATHER_SECONDS,
     )
     dispatcher.committer = committer
     methods = Methods(broker, committer, dispatcher, clock, limits)

@@ -4,7 +4,8 @@ Group commit: decided, made durable, then spoken.
 At most one commit is in flight.  Plans that arrive meanwhile wait and go
 together in the next one, so a slow disk makes larger commits, not longer
 queues.  A commit is cut in a turn of its own (`callLater(0)`), so that all
-sockets read in one turn of the reactor share it.
+sockets read in one turn of the reactor share it; while many calls are in
+flight, so that all share it that are read in turns that follow each other.
 
 A failed write or fsync means that memory is ahead of a disk that cannot be
 trusted.  The process ends there and then, from the thread that saw it:
@@ -34,6 +35,12 @@ T = TypeVar("T")
 PLAN_BYTES = 640
 """What a plan that waits costs beside its rows, be there any or not: itself, its reply, and whom to give it to."""
 
+CROWD = 8
+"""Calls answered by one commit from which on more are waited for, for as long as they come."""
+
+GATHER_SECONDS = 0.002
+"""How long at most."""
+
 # How long a stalled write waits before it is tried again.
 STALL_SECONDS = 0.05
 
@@ -58,6 +65,10 @@ class Committer:
     """Called when all replies of a commit have been given: they may be sent."""
 
     _window_seconds: float = 0.0
+    """How long each commit waits for more."""
+
+    _gather_seconds: float = 0.0
+    """How long one of a crowd's waits, for as long as each turn of the reactor brings more."""
 
     _pending: deque[tuple[Plan[Any], Callable[[Any], None], int]] = field(factory=deque, init=False)
     """With what is counted for its rows."""
@@ -71,6 +82,12 @@ class Committer:
     _flying: list[tuple[Plan[Any], Callable[[Any], None]]] | None = field(default=None, init=False)
     _cut_wanted: bool = field(default=False, init=False)
     _cut_scheduled: bool = field(default=False, init=False)
+    _calls: int = field(default=0, init=False)
+    """How many calls the plans answer that were submitted since the last cut."""
+
+    _last_calls: int = field(default=0, init=False)
+    _seen: int = field(default=0, init=False)
+    _began: float = field(default=0.0, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
     stalled: bool = field(default=False, init=False)
     """The store has to catch up first: no more should be added to it."""
@@ -79,8 +96,8 @@ class Committer:
     load: Commits = field(factory=Commits, init=False)
     """What the commits were like."""
 
-    def submit(self, plan: Plan[T], speak: Callable[[T], None]) -> None:
-        """Call *speak* with the plan's reply once all that it may tell of is durable."""
+    def submit(self, plan: Plan[T], speak: Callable[[T], None], *, calls: int = 1) -> None:
+        """Call *speak* with the plan's reply, which answers *calls*, once all that it may tell of is durable."""
         if not plan.writes and self._flying is None and not self._pending:
             speak(plan.reply)
             return
@@ -91,6 +108,7 @@ class Committer:
         elif write.id not in self._extended:
             self._extended.add(write.id)
             size += plan.size
+        self._calls += calls
         self._pending.append((plan, speak, size))
         self.pending_bytes += size + PLAN_BYTES
         self.wake()
@@ -100,15 +118,34 @@ class Committer:
         self._cut_wanted = True
         if self._flying is None and not self._cut_scheduled:
             self._cut_scheduled = True
+            self._seen, self._began = 0, self._reactor.seconds()
             self._reactor.callLater(self._window_seconds, self._scheduled_cut)
 
     def _scheduled_cut(self) -> None:
+        if self._flying is None and self._more_comes():
+            self._reactor.callLater(0, self._scheduled_cut)
+            return
         self._cut_scheduled = False
         if self._flying is None:
             self._guard(self._cut)
 
+    def _more_comes(self) -> bool:
+        """
+        Whether the reactor's last turn has brought calls for which it pays to wait one more.
+
+        Most of the many calls that the last commit answered are followed by others within a moment.  The first few
+        of those would get a commit of their own, whose sync, rounds of the reactor and changes of threads cost the
+        others more than they save these.  Nobody waits for nothing: a turn that brings none is the last.
+        """
+        seen, self._seen = self._seen, self._calls
+        if self._last_calls < CROWD or self._calls == seen:
+            return False
+        waited: float = self._reactor.seconds() - self._began
+        return waited < self._gather_seconds
+
     def _cut(self) -> None:
         self._cut_wanted = False
+        self._last_calls, self._calls = self._calls, 0
         self._before_cut()
         batch = self._take_batch()
         if not any(plan.writes for plan, _ in batch):

@@ -95,7 +95,7 @@ class Dispatcher:
     def _submit(self, plan: Plan[list[Delivery]]) -> list[Deferred[Delivery | None]]:
         # Looked up before it is submitted: a plan that writes nothing may be spoken at once.
         deferreds = [self._waiting[delivery.waiter] for delivery in plan.reply]
-        self.committer.submit(plan, self._speak)
+        self.committer.submit(plan, self._speak, calls=len(plan.reply))
         return deferreds
 
     def _round_over(self, _: object) -> None:

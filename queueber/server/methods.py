@@ -208,7 +208,8 @@ class Methods:
         self._dispatcher.serve_now(queue)
         plan = self._decide(self._broker.add_each, queue, items, self._clock.now())
         caller.request_bytes += size
-        self._committer.submit(plan, partial(self._added_each, caller, called.answers, began, size))
+        speak = partial(self._added_each, caller, called.answers, began, size)
+        self._committer.submit(plan, speak, calls=len(items))
 
     def _added_each(
         self, caller: Caller, answers: list[wire.AnswerId], began: float, size: int, ids: list[ItemId]
@@ -264,7 +265,8 @@ class Methods:
         began = self._clock.monotonic()
         self._refuse_while_full()
         plan = self._decide(self._broker.remove_each, queue, pairs, self._clock.now())
-        self._committer.submit(plan, partial(self._removed_each, caller, called.answers, began))
+        speak = partial(self._removed_each, caller, called.answers, began)
+        self._committer.submit(plan, speak, calls=len(pairs))
 
     def _removed_each(self, caller: Caller, answers: list[wire.AnswerId], began: float, removed: list[bool]) -> None:
         self.calls.seconds["remove"].observe(self._clock.monotonic() - began, len(removed))

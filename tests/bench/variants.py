@@ -66,6 +66,7 @@ VARIANTS = (
         patch="import queueber.server.service as s; s.GC_THRESHOLDS = (700, 10, 10)",
     ),
     Variant("Python's own switch interval", patch="import queueber.server.service as s; s.SWITCH_SECONDS = 0.005"),
+    Variant("a crowd's commits cut at once", patch="import queueber.server.assembly as a; a.GATHER_SECONDS = 0.0"),
     Variant("packed values", ("--storage-encoding", "packed")),
     Variant("commits wait 1 ms for more", ("--coalesce-batch-window-ms", "1")),
     Variant("no compression", ("--storage-compression", "none")),
