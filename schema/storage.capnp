@@ -67,6 +67,10 @@ struct SyncMark {
   # acknowledged writes.
 
   sequence @0 :UInt64;
+
+  failed @1 :Bool;
+  # The server that wrote this was ending itself because a write or a sync had failed: nothing behind `sequence` was
+  # acknowledged, on whatever boot.
 }
 
 struct Format {

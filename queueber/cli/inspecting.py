@@ -47,7 +47,8 @@ def _tell(path: Path, found: Inspection) -> None:
         if found.noted is not None
         else "how many are on disk is noted nowhere"
     )
-    click.echo(f"last commit {moment(last)}; writes up to {found.reached:,}, {noted}")
+    ended = ", where the server ended itself for a failed write" if found.failed else ""
+    click.echo(f"last commit {moment(last)}; writes up to {found.reached:,}, {noted}{ended}")
     for queue in found.queues:
         floor = queue.record.floor
         click.echo(

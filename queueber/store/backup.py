@@ -62,18 +62,20 @@ def copy_directory(source: Path, target: Path, progress: Progress = silent) -> N
     if target.resolve().is_relative_to(source.resolve()):
         raise refusal(target, "a copy must not lie in what it is a copy of")
     with kept_still(source):
-        noted = SyncedFile(source / SYNCED).read()
-        _make(target, lambda database: copy_files(source / DATABASE, database, progress), noted)
+        synced = SyncedFile(source / SYNCED)
+        noted = synced.read()
+        # A torn end is copied, too, and what tells that it is one.
+        _make(target, lambda database: copy_files(source / DATABASE, database, progress), noted, failed=synced.failed)
 
 
-def _make(target: Path, fill: Callable[[Path], None], sequence: int | None) -> None:
+def _make(target: Path, fill: Callable[[Path], None], sequence: int | None, *, failed: bool = False) -> None:
     """Make *target* a data directory whose database *fill* puts in place, with a log that reaches *sequence*."""
     held = claim(target)
     try:
         try:
             fill(held.database)
             if sequence is not None:
-                SyncedFile(held.synced).note(sequence)
+                SyncedFile(held.synced).create(sequence, failed=failed)
             held.publish()
         except BaseException:
             shutil.rmtree(held.database, ignore_errors=True)

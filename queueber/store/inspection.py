@@ -76,6 +76,9 @@ class Inspection:
     noted: int | None
     """How far the log was known to be on disk."""
 
+    failed: bool
+    """That was noted by a server that ended itself for a failed write."""
+
     reached: int
     """How far it goes."""
 
@@ -132,13 +135,15 @@ def _look(path: Path, db: KeyValue, now: WallMs, queue: str | None, limit: int) 
     with db.iterator(prefix=LEASES) as rows:
         leases = [decode_lease(row, value) for row, value in rows]
     mark = db.get(TIME_KEY)
+    synced = SyncedFile(path / SYNCED)
     return Inspection(
         format=read_format(db),
         held=is_held(path),
         clean=was_closed(db),
         fresh=_is_fresh(path),
         mark=None if mark is None else decode_time(TIME_KEY, mark),
-        noted=SyncedFile(path / SYNCED).read(),
+        noted=synced.read(),
+        failed=synced.failed,
         reached=db.sequence(),
         disk_bytes=size_of(path / DATABASE),
         queues=[_queue(db, record, leases, now) for record in records],

@@ -46,6 +46,9 @@ _UNPACKED_PREFIX: Final = _PREFIXES[_UNPACKED]
 
 _ITEM_HEAD, _ITEM_ROOT = STORED_ITEM.pack, STORED_ITEM.root
 
+_ONE_WORD: Final = (1 << 32).to_bytes(WORD, "little")
+"""The pointer to a struct of one word and no pointers."""
+
 _HEAD = Struct(">BI")
 _ENTRY = Struct(">Q16s")
 
@@ -142,15 +145,23 @@ def decode_time(row: bytes, value: bytes) -> TimeMark:
     return TimeMark(*unseal(row, value, TIME_MARK))
 
 
-def encode_sequence(row: bytes, sequence: int) -> bytes:
-    """The value of a mark that names a sequence number of the engine."""
-    return seal(row, SYNC_MARK.build(sequence=sequence))
+def encode_sequence(row: bytes, sequence: int, *, failed: bool = False) -> bytes:
+    """The value of a mark that names a sequence number of the engine, and whether its writer was ending itself."""
+    struct = SYNC_MARK.build(sequence=sequence, failed=failed)
+    # Without a flag as it was written before there was one, and as Cap'n Proto's canonical form is: versions from then
+    # take a note to be that long.
+    return seal(row, struct if failed else _ONE_WORD + struct[WORD : 2 * WORD])
 
 
 def decode_sequence(row: bytes, value: bytes) -> int:
     """The sequence number in the mark that was stored at *row*."""
-    sequence: int = unseal(row, value, SYNC_MARK)["sequence"]
-    return sequence
+    return decode_synced(row, value)[0]
+
+
+def decode_synced(row: bytes, value: bytes) -> tuple[int, bool]:
+    """The same, and whether the server that wrote it was ending itself for a failed write."""
+    fields = unseal(row, value, SYNC_MARK)
+    return fields["sequence"], fields["failed"]
 
 
 def encode_format(row: bytes, version: int, durability: str) -> bytes:

@@ -1,13 +1,13 @@
 """Opening a store in a data directory, and the marks that tell later what became of it."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock
 
 from queueber.broker import TimeMark, Write
-from queueber.broker.port import Recovered
+from queueber.broker.port import Recovered, StoreStalled
 from queueber.errors import StorageError
 from queueber.store.backup import back_up
 from queueber.store.clean import mark_closed, unmark, was_closed
@@ -53,6 +53,7 @@ class RocksStore(KeyValueStore):
         self._created = created
         self._clean = clean
         self._dropped = dropped
+        self._failed = False
 
     @property
     def created(self) -> bool:
@@ -66,7 +67,7 @@ class RocksStore(KeyValueStore):
 
     @property
     def dropped(self) -> str | None:
-        """What a power cut had left at the end of the log and this opening cut off, in a sentence; None for nothing."""
+        """What this opening cut off the end of the log, by a power cut or a failed write; a sentence, or None."""
         return self._dropped
 
     def note_synced(self) -> None:
@@ -78,7 +79,8 @@ class RocksStore(KeyValueStore):
         `OSError` is as final as a failed commit: it is the same disk.
         """
         if self._synced_sequence:
-            self._synced.note(self._synced_sequence)
+            with self._ending_if_it_fails():
+                self._synced.note(self._synced_sequence)
 
     @property
     def in_force(self) -> dict[str, str]:
@@ -113,9 +115,35 @@ class RocksStore(KeyValueStore):
             raise refusal(self._held.path, _advised(error)) from error
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
-        """Apply all of *writes*, as durably as this store was opened to be."""
-        super().commit(writes, mark)
+        """
+        Apply all of *writes*, as durably as this store was opened to be.
+
+        Any error but `StoreStalled` is the end: it is noted for the next start, and every later commit is refused.
+        """
+        self._refuse_after_failure()
+        with self._ending_if_it_fails():
+            super().commit(writes, mark)
         self._look()
+        # If the note failed meanwhile, this commit may lie behind what was then said to be all.
+        self._refuse_after_failure()
+
+    @contextmanager
+    def _ending_if_it_fails(self) -> Iterator[None]:
+        """Leave word for the next start if what is done meanwhile fails: it finds what the disk has kept of it."""
+        try:
+            yield
+        except StoreStalled:
+            raise
+        except Exception:
+            # First, so that no commit is acknowledged that the note does not count in.
+            self._failed = True
+            if self._sync:
+                self._synced.note_failed(self._synced_sequence)
+            raise
+
+    def _refuse_after_failure(self) -> None:
+        if self._failed:
+            raise StorageError("a write or a sync has failed before; nothing is written after that")
 
     def _look(self) -> None:
         self.unflushed_bytes = int(self._engine.get_property(b"rocksdb.cur-size-all-mem-tables") or 0)
@@ -159,8 +187,9 @@ class RocksStore(KeyValueStore):
             self._close()
 
     def _close(self) -> None:
-        mark_closed(self._db)
-        super().close()
+        with self._ending_if_it_fails():
+            mark_closed(self._db)
+            super().close()
         self.note_synced()
         self._held.release()
 
@@ -187,7 +216,7 @@ def open_store(
         encoding: how structs are written from now on.
         tuning: what was chosen of the engine.
         boot_id: what time marks carry now.  Without it, no damage to the end of the log is taken for the trace of a
-            power cut.
+            power cut, only for that of a failed write that was noted.
         tell: called with what is dropped of such an end, in a sentence, before it is.
 
     Raises:
@@ -225,7 +254,7 @@ def _open(
         try:
             db = DB.tuned(held.database, wal=wal, choices=tuning)
         except CorruptionError:
-            dropped = cut_torn_end(held, noted, boot_id, tell)
+            dropped = cut_torn_end(held, noted, boot_id, tell, failed=synced.failed)
             if dropped is None:
                 raise
             db = DB.tuned(held.database, wal=wal, choices=tuning)

@@ -9,30 +9,48 @@ refused at start.
 
 The file has two slots, written in turn, so that a power cut in the middle of
 writing one leaves the other.  Each is a sealed SyncMark.
+
+A server that ends itself because a write or a sync has failed leaves a last
+note there: exactly how far it had got, and that nothing behind that was
+acknowledged.  By that the next start tells a commit that the disk has lost
+half of from damage to what was acknowledged.  While such a note is the newest,
+nothing is acknowledged; the ordinary one of the next start ends that.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Final
 
 from queueber.errors import StorageError
 from queueber.store.directory import SYNCED_NEW, sync_path
-from queueber.store.records import decode_sequence, encode_sequence
+from queueber.store.records import decode_synced, encode_sequence
 
 # Slots a page apart: what a disk writes at once is not larger.
 _SLOT_BYTES: Final = 4_096
 _SLOTS: Final = 2
 _ROW: Final = b"synced"
-_MARK_BYTES: Final = len(encode_sequence(_ROW, 0))
+# The flag has a word of its own, which is only written with it.
+_MARK_BYTES: Final = tuple(len(encode_sequence(_ROW, 0, failed=failed)) for failed in (False, True))
+
+LAST_NOTE_SECONDS: Final = 1.0
+"""How long a server that has to end waits for its last note, on a disk of which nobody knows what it still does."""
 
 
 class SyncedFile:
-    """The note in *path*: first `read`, then `note` as often as you like.  One user at a time."""
+    """The note in *path*: first `read`, then `note` as often as you like.  One at a time, but for `note_failed`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._turn = 0
         self._noted: int | None = None
+        self._writing = Lock()
+        """Held while a slot is written, and not while it is synced, which may never end."""
+
+        self._over = False
+        self.failed = False
+        """Whether the newest note is by a server that ended itself for a failed write."""
 
     def read(self) -> int | None:
         """
@@ -45,31 +63,73 @@ class SyncedFile:
             content = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        marks = [_mark(content[slot * _SLOT_BYTES :][:_MARK_BYTES]) for slot in range(_SLOTS)]
+        marks = [_mark(content[slot * _SLOT_BYTES :]) for slot in range(_SLOTS)]
         found = [mark for mark in marks if mark is not None]
         if not found:
             raise StorageError(f"{self._path} is damaged; `queueber recover` shows what can be gone on with")
-        self._noted = max(found)
+        # Of two with one number the failure's is newer: every start writes something before it notes anything.
+        self._noted, self.failed = max(found)
         # The next goes over the older one, or over the one that cannot be read.
         self._turn = marks.index(None) if None in marks else marks.index(min(found))
         return self._noted
 
     def note(self, sequence: int) -> None:
-        """Durably note that everything up to *sequence* is on disk.  Costs one sync, or nothing if it is no news."""
+        """
+        Durably note that everything up to *sequence* is on disk.
+
+        Costs one sync, or nothing if it is no news or the last note was made.
+        """
         if sequence == self._noted:
+            assert not self.failed, "the note of a failure can only be followed by one of something newer"
             return
-        mark = encode_sequence(_ROW, sequence)
         if self._noted is None:
-            self._create(mark)
-        else:
+            self.create(sequence)
+            return
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            with self._writing:
+                if self._over:
+                    return
+                self._write(descriptor, encode_sequence(_ROW, sequence))
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._turn = (self._turn + 1) % _SLOTS
+        self._noted, self.failed = sequence, False
+
+    def note_failed(self, sequence: int) -> None:
+        """
+        Note, as far as the disk still takes it, that nothing behind *sequence* was or will be acknowledged.
+
+        The last note: no other is made any more.  Not synced, because that may
+        never end on a disk that fails; what it does not survive is a power
+        cut, after which it is not needed.  From any thread; raises nothing, and returns within `LAST_NOTE_SECONDS`.
+        """
+        self._over = True
+        mark = encode_sequence(_ROW, max(sequence, self._noted or 0), failed=True)
+        with suppress(Exception):
+            # Even a write into the page cache may wait for the disk.
+            writer = Thread(target=self._write_last, args=(mark,), daemon=True)
+            writer.start()
+            writer.join(LAST_NOTE_SECONDS)
+
+    def _write_last(self, mark: bytes) -> None:
+        with suppress(OSError):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
             try:
-                os.pwrite(descriptor, mark, self._turn * _SLOT_BYTES)
-                os.fdatasync(descriptor)
+                with self._writing:
+                    self._write(descriptor, mark)
             finally:
                 os.close(descriptor)
-            self._turn = (self._turn + 1) % _SLOTS
-        self._noted = sequence
+
+    def _write(self, descriptor: int, mark: bytes) -> None:
+        """Over the older slot, or one whose sync has not come to an end: the newest that is on disk stays."""
+        os.pwrite(descriptor, mark, self._turn * _SLOT_BYTES)
+
+    def create(self, sequence: int, *, failed: bool = False) -> None:
+        """Durably make the file, which is not there."""
+        self._create(encode_sequence(_ROW, sequence, failed=failed))
+        self._noted, self.failed = sequence, failed
 
     def _create(self, mark: bytes) -> None:
         # Under another name first: after a power cut there must be no file, or one that can be read.
@@ -80,9 +140,9 @@ class SyncedFile:
         sync_path(self._path.parent)
 
 
-def _mark(slot: bytes) -> int | None:
-    """The number in *slot*; None if it cannot be read."""
-    try:
-        return decode_sequence(_ROW, slot)
-    except StorageError:
-        return None
+def _mark(slot: bytes) -> tuple[int, bool] | None:
+    """The number in *slot* and whether it was a failure's; None if it cannot be read."""
+    for size in _MARK_BYTES:
+        with suppress(StorageError):
+            return decode_synced(_ROW, slot[:size])
+    return None

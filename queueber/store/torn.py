@@ -1,11 +1,12 @@
 """
-What a power cut may leave at the end of the log: a batch that no sync had covered, of which any part may be missing.
+What a power cut or a failing disk may leave at the end of the log: a batch of which any part may be missing.
 
 RocksDB takes a batch that is cut short for a torn end, and drops it, but
 refuses one that is long enough and has a hole, or pages that were never
 written.  Such an end is cut off here, when all of this holds:
 
-1. the machine was started anew since the last commit, so that it may have lost what was not synced;
+1. the machine was started anew since the last commit, so that it may have lost what was not synced, or the server
+   has noted that it ended itself because a write or a sync had failed, and that nothing behind that was acknowledged;
 2. nothing behind the damage is a batch: only one commit is under way at a time, so all before the last were synced;
 3. what lies before the damage reaches what was noted to be on disk.
 
@@ -39,32 +40,36 @@ class _End:
     what: str
 
 
-def cut_torn_end(held: HeldDirectory, noted: int | None, boot_id: bytes, tell: Callable[[str], object]) -> str | None:
+def cut_torn_end(
+    held: HeldDirectory, noted: int | None, boot_id: bytes, tell: Callable[[str], object], *, failed: bool = False
+) -> str | None:
     """
-    Cut the end off the log in *held*, if it is one that a power cut left and nothing acknowledged is in it.
+    Cut the end off the log in *held*, if a power cut or a failed write left it and nothing acknowledged is in it.
 
     Args:
         held: the directory.
         noted: the number of a write that was known to be on disk; None if nothing was noted.
         boot_id: of the machine as it runs now; zeros if that cannot be known.
         tell: called with what is dropped, in a sentence, before it is.
+        failed: whether the note was made by a server that ended itself for a failed write.
 
     Returns:
         That sentence; None if nothing was dropped, and everything is as it was.
     """
     found = _torn_end(held.database)
-    if found is None or noted is None or not any(boot_id):
+    if found is None or noted is None or not (failed or any(boot_id)):
         return None
     try:
         reached, before = _what_is_left(held, found)
     except StorageError:
         return None
-    if reached < noted or before is None or before == boot_id:
+    if reached < noted or not (failed or (before is not None and before != boot_id)):
         return None
     kept = held.torn(found.log, found.at)
     dropped = _keep(found, kept)
+    why = "a write failed and the server ended itself" if failed else "the machine went down while the log was written"
     told = (
-        f"the machine went down while the log was written: its last {dropped:,} bytes, which no sync had covered, are"
+        f"{why}: its last {dropped:,} bytes, which no sync had covered, are"
         f" moved from {found.log} at {found.at:,} to {kept} ({found.what}); the log goes on from write"
         f" {reached:,}, and {noted:,} was known to be on disk"
     )

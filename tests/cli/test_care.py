@@ -15,6 +15,7 @@ from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.cli.__main__ import queueber
 from queueber.cli.attendance import PATIENCE_SECONDS, Progress, moment
 from queueber.store import open_store, verify
+from queueber.store.synced import SyncedFile
 from queueber.units import WallMs
 from queueber.wire.admin import Checked, ServerStats
 
@@ -211,6 +212,12 @@ class TestInspect:
         first, second = shell("inspect", "-d", tmp_path / "killed").output.splitlines()[:2]
         assert ": its server ended without closing it; format 1;" in first
         assert second.endswith(", how many are on disk is noted nowhere")
+
+    def test_a_server_that_ended_itself_for_a_failed_write_is_told(self, shell, data):
+        file = SyncedFile(data / "synced")
+        file.note_failed(file.read())
+        second = shell("inspect", "-d", data).output.splitlines()[1]
+        assert second.endswith(", where the server ended itself for a failed write")
 
     def test_the_items_of_a_queue(self, shell, data):
         lines = shell("inspect", "-d", data, "--queue", "mail", "--limit", 2).output.splitlines()

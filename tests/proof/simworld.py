@@ -9,6 +9,7 @@ when it is told to, and its result arrives when it is told to), the reactor
 """
 
 from contextlib import ExitStack
+from functools import partial
 from random import Random
 from unittest.mock import patch
 
@@ -276,6 +277,19 @@ def _through(method):
     return lambda *args: method(*args)
 
 
+class AtOnce:
+    """A thread whose work is done before its `start` returns."""
+
+    def __init__(self, target, args, daemon):
+        self._work = partial(target, *args)
+
+    def start(self):
+        self._work()
+
+    def join(self, timeout):
+        pass
+
+
 def on(machine):
     """Everything that looks for a system finds *machine*, inside the block."""
     stack = ExitStack()
@@ -292,6 +306,7 @@ def on(machine):
         (directory, "fcntl", simdisk.SIM_FCNTL),
         (directory, "shutil", simdisk.SIM_SHUTIL),
         (synced, "os", sim_os),
+        (synced, "Thread", AtOnce),
         (kv, "sleep", lambda _: None),
         (assembly, "end_process", machine.end_process),
         (assembly, "RandomIds", machine.new_ids),

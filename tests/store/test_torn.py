@@ -9,7 +9,10 @@ from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import StorageError
 from queueber.store import open_store, torn, verify, wipe
+from queueber.store.backup import copy_directory
+from queueber.store.copying import viewing
 from queueber.store.engine import content_of, logs_of, look_at
+from queueber.store.synced import SyncedFile
 
 MAIL = QueueNumber(1)
 COMMITS = 20
@@ -43,6 +46,18 @@ def hole(path, number, size=4_096):
     content = bytearray(log.read_bytes())
     at = content.index(bytes([number]) * 3_000) + 1_000
     content[at : at + size] = bytes(size)
+    log.write_bytes(content)
+
+
+def fail(path, number):
+    """Note what a server notes when a commit fails behind so many."""
+    file = SyncedFile(path / "synced")
+    file.read()
+    log = the_log(path)
+    content = log.read_bytes()
+    log.write_bytes(content[: look_at(content[: content.index(bytes([number + 1]) * 3_000)]).end])
+    with viewing(path) as db:
+        file.note_failed(db.sequence())
     log.write_bytes(content)
 
 
@@ -161,6 +176,64 @@ def test_otherwise_it_is_refused_and_nothing_is_changed(data, state_of, boot_id,
     after = state_of(data)
     assert {name: after[name] for name in before} == before
     assert kept_in(data) == []
+
+
+@pytest.mark.parametrize("boot_id", [BEFORE, NOW, bytes(16), b""])
+def test_the_last_batch_is_dropped_on_the_same_boot_too_if_the_server_ended_for_its_failure(tmp_path, data, boot_id):
+    fail(data, COMMITS - 1)
+    hole(data, COMMITS)
+    copytree(data, tmp_path / "again")
+    told = []
+    store = open_store(data, boot_id=boot_id, tell=told.append)
+    assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    assert told == [store.dropped]
+    assert store.dropped.startswith("a write failed and the server ended itself: its last ")
+    assert len(kept_in(data)) == 1
+    assert not store._synced.failed
+    store.close()
+    assert verify(data).findings == []
+
+
+def test_so_it_is_in_a_copy(tmp_path, data):
+    fail(data, COMMITS - 1)
+    hole(data, COMMITS)
+    copy_directory(data, tmp_path / "copied")
+    store = open_store(tmp_path / "copied", boot_id=BEFORE)
+    assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("failed", "number"), [(COMMITS - 1, COMMITS - 1), (COMMITS, COMMITS)], ids=["a batch follows", "synced"]
+)
+def test_but_only_what_lies_behind_that_note(data, state_of, failed, number):
+    if failed == COMMITS:
+        file = SyncedFile(data / "synced")
+        file.read()
+        with viewing(data) as db:
+            file.note_failed(db.sequence())
+    else:
+        fail(data, failed)
+    hole(data, number)
+    before = {name: rest for name, rest in state_of(data).items() if name.endswith(".log") or name == "synced"}
+    with pytest.raises(StorageError, match="Corruption"):
+        open_store(data, boot_id=BEFORE)
+    after = state_of(data)
+    assert {name: after[name] for name in before} == before
+
+
+def test_the_next_start_ends_what_that_note_allows(tmp_path, data, make):
+    fail(data, COMMITS - 1)
+    store = open_store(data, boot_id=BEFORE)
+    assert (store.dropped, items_in(store)) == (None, (COMMITS, COMMITS))
+    record = QueueRecord(MAIL, "mail", COMMITS + 1, 0, LOWEST)
+    item = make.item(COMMITS + 1, bytes([COMMITS + 1]) * 9_000)
+    store.commit([PutItem(MAIL, item), PutQueue(record)], make.mark)
+    copytree(data, tmp_path / "again")
+    store.close()
+    hole(tmp_path / "again", COMMITS + 1)
+    with pytest.raises(StorageError, match="Corruption"):
+        open_store(tmp_path / "again", boot_id=BEFORE)
 
 
 def test_what_is_torn_before_the_first_second_is_over_is_told_from_a_loss_too(tmp_path, make):

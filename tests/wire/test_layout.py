@@ -139,7 +139,7 @@ def test_a_member_of_a_union_that_nobody_knows_is_left_out():
 
 
 def test_a_null_root_has_nothing_but_defaults():
-    assert layout("SyncMark").read(bytes(8)) == {"sequence": 0}
+    assert layout("SyncMark").read(bytes(8)) == {"sequence": 0, "failed": False}
 
 
 def test_a_text_that_is_not_utf_8_is_shown_as_well_as_can_be():

@@ -1,0 +1,125 @@
+"""What a store does when its disk fails under it: nothing more, and it leaves word for the next start."""
+
+import os
+
+import pytest
+
+from queueber.broker.model import QueueNumber
+from queueber.broker.port import PutItem, StoreStalled
+from queueber.errors import StorageError
+from queueber.store import Durability, open_store
+from queueber.store.engine import DB, WriteBatch
+from queueber.store.kv import Stalled
+from queueber.store.synced import SyncedFile
+
+MAIL = QueueNumber(1)
+
+
+def put(store, make, due):
+    store.commit([PutItem(MAIL, make.item(due))], make.mark)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data"
+
+
+class TestAFailure:
+    """Of a write or a sync: the end of the server, which leaves word for the next."""
+
+    @pytest.fixture
+    def store(self, path, make):
+        store = open_store(path)
+        put(store, make, 1)
+        yield store
+        store.close()
+
+    def fails(self, store, monkeypatch, owner, name, error=None):
+        def fail(*_):
+            raise error or StorageError("injected")
+
+        monkeypatch.setattr(owner, name, fail)
+
+    def left(self, path):
+        file = SyncedFile(path / "synced")
+        return file.read(), file.failed
+
+    @pytest.mark.parametrize("call", ["sync", "write_batch"])
+    def test_of_a_commit_notes_how_far_everything_is_on_disk(self, store, path, make, monkeypatch, call):
+        synced = store.synced_sequence
+        with monkeypatch.context() as broken:
+            self.fails(store, broken, DB, call)
+            with pytest.raises(StorageError, match="injected"):
+                put(store, make, 2)
+        assert self.left(path) == (synced, True)
+        assert synced == store.synced_sequence
+
+    def test_of_the_first_commit_names_what_the_start_noted(self, tmp_path, make, monkeypatch):
+        store = open_store(tmp_path / "other")
+        noted = SyncedFile(tmp_path / "other" / "synced").read()
+        with monkeypatch.context() as broken:
+            self.fails(store, broken, DB, "sync")
+            with pytest.raises(StorageError, match="injected"):
+                put(store, make, 1)
+        assert self.left(tmp_path / "other") == (noted, True)
+        store.close()
+
+    def test_ends_all_commits_and_all_notes(self, store, path, make, monkeypatch):
+        synced = store.synced_sequence
+        with monkeypatch.context() as broken:
+            self.fails(store, broken, DB, "sync")
+            with pytest.raises(StorageError, match="injected"):
+                put(store, make, 2)
+        with pytest.raises(StorageError, match="a write or a sync has failed before"):
+            put(store, make, 3)
+        store.note_synced()
+        assert self.left(path) == (synced, True)
+
+    def test_of_the_note_itself_is_one_too(self, store, path, make, monkeypatch):
+        with monkeypatch.context() as broken:
+            self.fails(store, broken, os, "fdatasync", OSError("injected"))
+            with pytest.raises(OSError, match="injected"):
+                store.note_synced()
+        assert self.left(path) == (store.synced_sequence, True)
+
+    def test_of_a_note_during_a_commit_keeps_that_from_being_acknowledged(self, store, make, monkeypatch):
+        """It may lie behind what the note says is all."""
+
+        def note(_):
+            with pytest.raises(OSError, match="injected"):
+                store.note_synced()
+
+        with monkeypatch.context() as broken:
+            self.fails(store, broken, os, "fdatasync", OSError("injected"))
+            store.on_sync = note
+            with pytest.raises(StorageError, match="a write or a sync has failed before"):
+                put(store, make, 2)
+
+    def test_of_a_stop_is_one_too(self, path, make, monkeypatch):
+        store = open_store(path)
+        put(store, make, 1)
+        synced = store.synced_sequence
+        with monkeypatch.context() as broken:
+            self.fails(store, broken, DB, "sync")
+            with pytest.raises(StorageError, match="injected"):
+                store.close()
+        assert self.left(path) == (synced, True)
+        store.close()
+
+    def test_to_catch_up_is_none(self, store, path, make, monkeypatch):
+        with monkeypatch.context() as stalling:
+            self.fails(store, stalling, WriteBatch, "write", Stalled("not now"))
+            with pytest.raises(StoreStalled):
+                put(store, make, 2)
+        put(store, make, 2)
+        assert not self.left(path)[1]
+
+    def test_says_nothing_where_nothing_is_synced(self, tmp_path, make, monkeypatch):
+        store = open_store(tmp_path / "os", durability=Durability.OS)
+        before = self.left(tmp_path / "os")
+        with monkeypatch.context() as broken:
+            self.fails(store, broken, DB, "write_batch")
+            with pytest.raises(StorageError, match="injected"):
+                put(store, make, 1)
+        assert self.left(tmp_path / "os") == before
+        store.close()
