@@ -276,21 +276,25 @@ class Example:
         return self.rng.choices(QUEUES, (3, 1))[0]
 
     def add(self):
+        """One call, or several that come together."""
+        client, queue = self.client(), self.queue()
+        client.ask(*[self.adding(queue) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))])
+
+    def adding(self, queue):
         rng = self.rng
-        count = rng.choice((1, 1, 2, 4))
+        count = rng.choice((1, 1, 1, 2, 4))
         specified = [b"%d" % next(self.contents) for _ in range(count)]
         delays = [rng.choice(DELAYS) for _ in specified]
-        client = self.client()
-        call = self.facts.adding(self.queue(), specified, delays)
+        call = self.facts.adding(queue, specified, delays)
         items = [new_item(*each) for each in zip(specified, delays, strict=True)]
-        client.ask(wire.ADD, wire.write_add_request(wire.AddRequest(items)), call)
+        return wire.ADD, wire.write_add_request(wire.AddRequest(items)), call
 
     def poll(self):
         rng = self.rng
         span, wait = rng.choice(SPANS), rng.choice(WAITS)
         call = Call("poll", self.facts.now(), self.queue(), span=span, wait=wait)
         request = wire.PollRequest(SpanMs(span), rng.randrange(1, 6), wait or None, no_wait=wait == 0)
-        self.client().ask(wire.POLL, wire.write_poll_request(request), call)
+        self.client().ask((wire.POLL, wire.write_poll_request(request), call))
 
     def lease(self):
         """One of the last leases, ended or not."""
@@ -298,17 +302,21 @@ class Example:
         return self.rng.choice(leases) if leases else None
 
     def remove(self):
+        """One call, or several that come together."""
+        calls = [self.removing() for _ in range(self.rng.choice((1, 1, 2, 4)))]
+        self.client().ask(*[each for each in calls if each is not None])
+
+    def removing(self):
         lease = self.lease()
         if lease is None:
-            return
+            return None
         item, queue = self.rng.choice(lease.items), lease.queue
         if self.rng.random() < 0.1:
             item = self.rng.choice([each for each in self.facts.items.values() if each.id is not None])
         if self.rng.random() < 0.1:
             queue = self.queue()
-        client = self.client()
         call = self.facts.removing(queue, lease, item)
-        client.ask(wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(item.id, lease.id)), call)
+        return wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(item.id, lease.id)), call
 
     def extend(self):
         lease = self.lease()
@@ -317,7 +325,7 @@ class Example:
         span, queue = self.rng.choice(SPANS), self.queue() if self.rng.random() < 0.1 else lease.queue
         client = self.client()
         call = self.facts.extending(queue, lease, span)
-        client.ask(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease.id, SpanMs(span))), call)
+        client.ask((wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease.id, SpanMs(span))), call))
 
     def cancel(self):
         waiting = [(c, q) for c in self.clients for q, call in c.calls.items() if call.kind == "poll"]
@@ -454,7 +462,7 @@ class Example:
             for queue in QUEUES:
                 call = Call("poll", self.facts.now(), queue, span=LONGEST)
                 request = wire.PollRequest(SpanMs(LONGEST), 100, None, no_wait=True)
-                client.ask(wire.POLL, wire.write_poll_request(request), call)
+                client.ask((wire.POLL, wire.write_poll_request(request), call))
             machine.settle()
             self.after()
             for lease in self.facts.leases.values():
@@ -463,7 +471,7 @@ class Example:
                         if not item.removed:
                             call = self.facts.removing(lease.queue, lease, item)
                             content = wire.write_remove_request(wire.RemoveRequest(item.id, lease.id))
-                            client.ask(wire.REMOVE, content, call)
+                            client.ask((wire.REMOVE, content, call))
             machine.settle()
             self.after()
             if self.counts.get("delivered", 0) == before:

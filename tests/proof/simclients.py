@@ -95,6 +95,8 @@ class Client:
     connection: wire.Connection = field(factory=lambda: wire.Connection(limits=Limits()))
     calls: dict = field(factory=dict)
     targets: dict = field(factory=dict)
+    named: dict = field(factory=dict)
+    """What will give a capability, with the queue's name and how to read it."""
 
     def __attrs_post_init__(self):
         self.transport.client = self
@@ -104,11 +106,14 @@ class Client:
         asked = wire.write_queue_request("other")
         other = self.connection.call(root, wire.BROKER_INTERFACE_ID, wire.QUEUE, asked)
         self.targets = {"default": root, "other": wire.PromisedAnswer(other, (0,))}
+        self.named = {root.question: ("default", wire.read_bootstrap), other: ("other", wire.read_queue_response)}
         self.protocol.dataReceived(self.connection.data_to_send())
 
-    def ask(self, method, content, call):
-        question = self.connection.call(self.targets[call.queue], wire.QUEUE_INTERFACE_ID, method, content)
-        self.calls[question] = call
+    def ask(self, *calls):
+        """Make *calls*, each a method, its parameters and what is to be known of it; together, if they are several."""
+        for method, content, call in calls:
+            question = self.connection.call(self.targets[call.queue], wire.QUEUE_INTERFACE_ID, method, content)
+            self.calls[question] = call
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def give_up(self, question):
@@ -122,6 +127,10 @@ class Client:
         for event in self.connection.receive_data(data):
             if isinstance(event, wire.Aborted):
                 raise Wrong(f"the server aborted: {event.reason}")
+            if event.question in self.named and type(event.outcome) is wire.Results:
+                # Later calls are made to what it gave, which is how most clients do it.
+                name, read = self.named.pop(event.question)
+                self.targets[name] = wire.ImportedCap(read(event.outcome))
             call = self.calls.pop(event.question, None)
             if call is not None:
                 self.connection.finish(event.question)

@@ -295,9 +295,9 @@ def on(machine):
     stack = ExitStack()
     sim_os = SimOs()
 
-    def submit(committer, plan, speak):
+    def submit(committer, plan, speak, **more):
         machine.submitted(plan)
-        _SUBMIT(committer, plan, speak)
+        _SUBMIT(committer, plan, speak, **more)
 
     for module, name, value in (
         (rocks, "DB", SimDB),
