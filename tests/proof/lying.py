@@ -276,15 +276,16 @@ class Example:
         return self.rng.choices(QUEUES, (3, 1))[0]
 
     def add(self):
-        """One call, or several that come together."""
-        client, queue = self.client(), self.queue()
-        client.ask(*[self.adding(queue) for _ in range(self.rng.choice((1, 1, 1, 2, 5)))])
+        """One call, or several that come together and are alike but for their contents."""
+        client, queue, several = self.client(), self.queue(), self.rng.choice((1, 1, 1, 6))
+        delay = self.rng.choice(DELAYS) if several > 1 else None
+        client.ask(*[self.adding(queue, delay) for _ in range(several)])
 
-    def adding(self, queue):
+    def adding(self, queue, delay):
         rng = self.rng
-        count = rng.choice((1, 1, 1, 2, 4))
+        count = 1 if delay is not None else rng.choice((1, 1, 2, 4))
         specified = [b"%d" % next(self.contents) for _ in range(count)]
-        delays = [rng.choice(DELAYS) for _ in specified]
+        delays = [rng.choice(DELAYS) if delay is None else delay for _ in specified]
         call = self.facts.adding(queue, specified, delays)
         items = [new_item(*each) for each in zip(specified, delays, strict=True)]
         return wire.ADD, wire.write_add_request(wire.AddRequest(items)), call

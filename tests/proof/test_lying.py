@@ -76,5 +76,5 @@ def test_what_is_acknowledged_after_a_crash_of_the_first_start_is_there_for_good
             example.start(power=False)
             example.add()
             example.settle()
-            assert example.counts["added"] == 1
+            assert example.counts["added"] >= 1
             example.end(power=True)
