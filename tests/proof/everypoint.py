@@ -23,7 +23,7 @@ from generator import Generator
 from history import Crash
 from kill import over
 from serverhost import Failed, Host
-from shapes import TINY_WINDOWS
+from setups import TINY_WINDOWS
 from tally import TRIES_PER_TARGET, Tally, command_line
 
 POINTS_PER_EPOCH = 8

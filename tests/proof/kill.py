@@ -22,7 +22,7 @@ from evidence import effects, enough, lacking_in, too_few_unknown, unknown_since
 from generator import Generator
 from history import Crash
 from serverhost import Failed, Host
-from shapes import drawn
+from setups import drawn
 from tally import Tally, command_line
 
 CYCLES_PER_EPOCH = 20

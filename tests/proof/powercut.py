@@ -32,7 +32,7 @@ from history import Crash
 from kill import over
 from loopdisk import FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED, LoopDisk, lacking, place_for_images
 from serverhost import Failed, Host
-from shapes import drawn
+from setups import drawn
 from tally import Tally, command_line
 
 CYCLES_PER_EPOCH = 20

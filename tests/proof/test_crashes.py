@@ -13,7 +13,7 @@ import tally
 from generator import Generator
 from history import Add, Outcome
 from serverhost import Host
-from shapes import TINY_BUFFERS, TINY_WINDOWS
+from setups import TINY_BUFFERS, TINY_WINDOWS
 from wireclient import Client, Refused
 
 from queueber.errors import Kind

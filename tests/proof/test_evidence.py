@@ -8,7 +8,7 @@ from types import ModuleType
 import evidence
 import failpoints
 import pytest
-import shapes
+import setups
 from history import Add, Delivered, Extend, History, Outcome, Poll, Remove
 from twisted.internet.defer import Deferred, succeed
 from wireclient import Client
@@ -57,14 +57,14 @@ def test_faults_that_catch_nothing_are_told():
     assert evidence.too_few_unknown(history, 21)
 
 
-def test_shapes_are_of_all_kinds():
+def test_setups_are_of_all_kinds():
     from random import Random  # noqa: PLC0415
 
-    drawn = [shapes.drawn(Random(each)) for each in range(60)]
+    drawn = [setups.drawn(Random(each)) for each in range(60)]
     words = " ".join(str(each) for each in drawn)
     for word in ("write-buffer", "packed", "durability=os", "tiny windows", "as it comes"):
         assert word in words
-    assert "durability" not in " ".join(str(shapes.drawn(Random(each), power=True)) for each in range(60))
+    assert "durability" not in " ".join(str(setups.drawn(Random(each), power=True)) for each in range(60))
 
 
 async def breaks_of(server_does, client_does):

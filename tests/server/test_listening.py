@@ -88,7 +88,7 @@ def left_behind(path, *, pid):
     path.with_name(path.name + ".lock").symlink_to(str(pid))
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1])
+@pytest.mark.parametrize("pid", [os.getpid(), 1], ids=["this process", "another"])
 @pytest.mark.parametrize("name", ["q.sock", "a:b.sock"])
 @pytest_twisted.ensureDeferred
 async def test_a_socket_that_was_left_behind_is_nobodys_whoever_has_the_number_now(tmp_path, pid, name):

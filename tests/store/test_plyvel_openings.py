@@ -30,10 +30,16 @@ class Truncated:
     def __int__(self):
         return 4096
 
+    def __repr__(self):
+        return "Truncated()"
+
 
 class Indexed:
     def __index__(self):
         return 4096
+
+    def __repr__(self):
+        return "Indexed()"
 
 
 SIZES = ("write_buffer_size", "max_open_files", "lru_cache_size", "block_size", "block_restart_interval")
