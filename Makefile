@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# One process for each core; a file's tests stay together.
+PARALLEL := -n auto --dist loadfile
+
 .PHONY: serve test fast lint types layers bench compiled hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
@@ -17,10 +20,10 @@ serve: $(READY)
 	$(BIN)/twistd --nodaemon --pidfile= queueber
 
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term
 
 fast: $(READY)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 lint: $(READY)
 	$(BIN)/ruff check .

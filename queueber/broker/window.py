@@ -73,8 +73,6 @@ class Window:
                 # As of a backlog all are that is larger than the window.
                 return
             items = [item for item in items if item.key <= self.hi]
-            if not items:
-                return
             size = sum(len(item.contents) for item in items)
         if not self._run or self._run[-1] < items[0]:
             self._run.extend(items)

@@ -24,7 +24,7 @@ SPARE_SECONDS = 90
 NOT_A_DISK = {"tmpfs", "ramfs", "devtmpfs"}
 
 # Slower servers have fewer items to take than would last; a load ends when there are no more.
-PRELOAD_PER_SECOND = 45_000
+PRELOAD_PER_SECOND = 120_000
 PRELOAD_SHARE = 1.5
 
 
