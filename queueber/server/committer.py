@@ -41,6 +41,9 @@ CROWD = 8
 GATHER_SECONDS = 0.002
 """How long at most."""
 
+CALL_BYTES = 160
+"""What each call costs that shares a plan with others: its number, its reply, and its place in both lists."""
+
 # How long a stalled write waits before it is tried again.
 STALL_SECONDS = 0.05
 
@@ -101,7 +104,7 @@ class Committer:
         if not plan.writes and self._flying is None and not self._pending:
             speak(plan.reply)
             return
-        size = self._limits.item_overhead * len(plan.writes)
+        size = self._limits.item_overhead * len(plan.writes) + CALL_BYTES * (calls - 1)
         write = _only_lease(plan)
         if write is None:
             size += plan.size

@@ -103,6 +103,10 @@ class Answers:
         """All answers with their states, the oldest first."""
         return iter(self._states.items())
 
+    def owes(self, answer: AnswerId) -> bool:
+        """Whether *answer* waits for its Return."""
+        return self._states.get(answer, State.RETURNED) is not State.RETURNED
+
     def begin(self, answer: AnswerId) -> None:
         """
         The peer has made the call *answer*.

@@ -30,7 +30,7 @@ from queueber.wire import encoder
 from queueber.wire.callee import Callee
 from queueber.wire.caller import Caller
 from queueber.wire.decoder import decode
-from queueber.wire.events import Aborted, CalledAlike, Event
+from queueber.wire.events import Aborted, CalledAlike, Event, Finished
 from queueber.wire.framing import Framer
 from queueber.wire.messages import (
     Abort,
@@ -158,7 +158,10 @@ class Connection:
                         yield from self._gathered()
                         self._take(frame, message)
                 while self._events:
-                    yield self._events.popleft()
+                    event = self._events.popleft()
+                    # A call in hand may have been answered since its Finish was read.
+                    if type(event) is not Finished or self._callee.answers.owes(event.answer):
+                        yield event
                 if self._closed:
                     return
         except RemoteProtocolError as why:

@@ -69,10 +69,12 @@ class Serving:
         """Give it *data* and do what follows."""
         connection, last = self.connection, None
         try:
-            for event in one_by_one(connection.receive_data(data)):
+            for event in connection.receive_data(data):
                 assert not isinstance(last, Aborted), "an event after the last"
-                last = event
-                self.handle(event)
+                # Calls that come together are under way from the first of them on.
+                for each in one_by_one([event]):
+                    last = each
+                    self.handle(each)
                 self.check()
         except RemoteProtocolError as why:
             # What a call's parameters hold is looked at by whoever drives the machine, and judged by him.

@@ -194,6 +194,19 @@ def test_a_call_is_told_before_that_it_was_finished():
     assert finished == Finished(2)
 
 
+def test_a_call_that_is_answered_at_once_is_not_told_to_be_finished():
+    """Although the Finish was read before the call was told."""
+    connection = begun()
+    list(connection.receive_data(our_call(1, *poll(1))))
+
+    events = connection.receive_data(our_call(2, *poll(1)) + encoder.finish(2, release_result_caps=False))
+    assert next(events).answer == 2
+    connection.return_canceled(2)
+
+    assert list(events) == []
+    assert connection.stats().answers == 2
+
+
 def test_a_call_to_what_the_one_before_returns_waits_for_that():
     """The driver must have seen the calls in hand before the next message is judged."""
     connection = begun()
