@@ -54,7 +54,7 @@ guided: $(READY)
 	for target in framing codec conversation whole; do $(BIN)/python tests/fuzz/guided.py $$target -max_total_time=60 || exit 1; done
 
 proof: $(READY)
-	$(BIN)/python tests/proof/run.py
+	$(BIN)/python tests/proof/run.py $(PROOF)
 
 HOURS ?= 8
 soak: $(READY)

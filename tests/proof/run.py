@@ -193,6 +193,9 @@ def arguments():
     parser.add_argument("--soak", type=float, metavar="HOURS", help="again and again for so long")
     parser.add_argument("--seed", type=int, default=None, help="the first seed [1; for a soak the time]")
     parser.add_argument("--only", action="append", choices=[each.name for each in TABLE], help="repeatable")
+    parser.add_argument(
+        "--without", action="append", default=[], choices=[each.name for each in TABLE], help="repeatable"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="scripts at once; most of them wait most of the time [2]")
     return parser.parse_args()
 
@@ -201,7 +204,7 @@ def main():
     """The status."""
     asked, began = arguments(), time.monotonic()
     runner = Runner(soak=asked.soak is not None)
-    lines = [each for each in TABLE if not asked.only or each.name in asked.only]
+    lines = [each for each in TABLE if (not asked.only or each.name in asked.only) and each.name not in asked.without]
     try:
         if asked.soak is None:
             seed = 1 if asked.seed is None else asked.seed
