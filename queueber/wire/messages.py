@@ -9,7 +9,7 @@ They are not frozen because one or two are made per call, and freezing would
 triple what that costs; nobody changes one all the same.
 """
 
-from typing import NewType, TypeAlias
+from typing import Any, NewType, TypeAlias
 
 from attrs import define
 
@@ -38,7 +38,7 @@ class Shape:
     at: int
     """The word with the pointer to the parameters, from the beginning of the segment."""
 
-    template: object = None
+    template: Any = None
     """What the reader of the parameters has learned; its own affair."""
 
 

@@ -162,7 +162,7 @@ def read_remove_request(params: Params) -> RemoveRequest:
     item, lease = _place(frame, request, _REMOVE, "id"), _place(frame, request, _REMOVE, "lease")
     if params.shape is not None and item[1] - item[0] == lease[1] - lease[0] == ID_BYTES:
         params.shape.template = remove_template(params, (outer, request), (item[0], lease[0]))
-    return RemoveRequest(frame.data[slice(*item)], frame.data[slice(*lease)])
+    return RemoveRequest(frame.data[item[0] : item[1]], frame.data[lease[0] : lease[1]])
 
 
 def read_poll_request(params: Params, limits: Limits | None = None) -> PollRequest:
@@ -285,7 +285,8 @@ def _place(frame: Frame, struct: StructAt, of: Layout, field: str) -> tuple[int,
 
 
 def _data(frame: Frame, struct: StructAt, of: Layout, field: str) -> bytes:
-    return frame.data[slice(*_place(frame, struct, of, field))]
+    first, last = _place(frame, struct, of, field)
+    return frame.data[first:last]
 
 
 def _span(frame: Frame, struct: StructAt, of: Layout, field: str) -> SpanMs:
