@@ -57,16 +57,7 @@ def a_disk_that_stands_still(arena):
     peer, other = arena.connect(), arena.connect()
     peer.bootstrap()
     other.bootstrap()
-    stall = f"fdatasync:delay_enter={seconds * 1_000_000}:when=1"
-    # The count of `when` is kept for each thread; the commits here are made by whichever of the pool is free.
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(arena.pid), "-o", "/dev/null", "-e", "trace=fdatasync", "-e", f"inject={stall}"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert "attached" in tracer.stderr.readline()
-        time.sleep(0.2)
+    with stalled(arena, seconds):
         began = time.monotonic()
         target = peer.queue("stalled")
         question = peer.ask(wire.ADD, adding(b"waits"), target)
@@ -77,10 +68,6 @@ def a_disk_that_stands_still(arena):
         peer.outcome(question)
         took = time.monotonic() - began
         assert took > seconds * 0.9
-    finally:
-        tracer.terminate()
-        tracer.wait(PATIENCE)
-        tracer.stderr.close()
     assert [bytes(item.contents) for item in peer.poll(1, target=target).items] == [b"waits"]
     return f"acknowledged after {took:.1f} s; meanwhile bootstraps were answered and {refused} adds overloaded"
 
@@ -129,6 +116,7 @@ def calls_that_write_nothing_while_the_disk_stands_still(arena):
 @contextlib.contextmanager
 def stalled(arena, seconds):
     """The next fsync takes so long."""
+    # The count of `when` is kept for each thread; the commits here are made by whichever of the pool is free.
     stall = f"fdatasync:delay_enter={seconds * 1_000_000}:when=1"
     tracer = subprocess.Popen(
         ["strace", "-f", "-p", str(arena.pid), "-o", "/dev/null", "-e", "trace=fdatasync", "-e", f"inject={stall}"],
