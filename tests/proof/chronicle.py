@@ -15,6 +15,7 @@ from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecor
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.store import open_store
+from queueber.store.engine.handle import Handle
 from queueber.store.tuning import Tuning
 from queueber.units import WallMs
 
@@ -186,7 +187,14 @@ class Opener:
 
 def open_all(line):
     """What the other process does."""
-    kept = []  # closing them would take longer than all the rest
+    kept = []
+
+    def keep(handle):
+        # Closing would take longer than all the rest: it waits for RocksDB, which waits a second before it tries again
+        # to compact damaged tables, and for that all databases of a process stand in one queue.
+        kept.append(handle)
+
+    Handle.close = keep
     while True:
         path, boot_id = line.recv()
         try:

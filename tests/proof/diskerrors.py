@@ -41,8 +41,13 @@ END_SECONDS = 1.0
 ACKED_MIN = 30
 """Before a fault: who lost nothing because there was nothing has proved nothing."""
 
-SENT_SECONDS = 0.03
-"""What was sent before the fault may be read so much later."""
+SENT_SECONDS = 0.5
+"""
+What was sent before the fault, or was on its way then, may be read so much later.
+
+A process that is traced, and other work on the cores: 0.04 s are common, and 0.18 s were seen.  What was asked after
+the fault is judged without such a time.
+"""
 
 CLOCKS_SECONDS = 0.003
 """What strace's clock and ours may differ by."""
