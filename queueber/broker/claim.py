@@ -98,9 +98,39 @@ def share_out(
         _deal(window, share, budget)
         if waiter.wanted > 1:
             turn.append(share)
+    if _deal_rest(window, turn, now, budget, reply_bytes_max):
+        return shares
     while turn:
         turn = [share for share in turn if _next_turn(window, share, now, budget, reply_bytes_max)]
     return shares
+
+
+def _deal_rest(window: Window, turn: list[Share], now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
+    """
+    Deal all that those in *turn* still want, as turns would, if that can be done in one step: whether it was.
+
+    It can if they want alike and no bound is near, which is the rule where there is much to do.
+    """
+    if not turn:
+        return True
+    wanted = turn[0].waiter.wanted - 1
+    count = len(turn) * wanted
+    if count > min(budget.items, budget.room) or any(share.waiter.wanted != wanted + 1 for share in turn):
+        return False
+    # If all of them together fit in one reply, each fits in its own.
+    bytes_max = min(budget.bytes - 1, reply_bytes_max) - max([share.bytes for share in turn])
+    items = window.take(count, now, bytes_max)
+    if not items:
+        return False
+    for at, share in enumerate(turn):
+        more = items[at :: len(turn)]
+        size = sum([len(item.contents) for item in more])
+        share.items += more
+        share.bytes += size
+        budget.bytes -= size
+    budget.items -= count
+    budget.room -= count
+    return True
 
 
 def _next_turn(window: Window, share: Share, now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:

@@ -266,7 +266,7 @@ class Polls:
             self._fresh_lease_id(),
             queue.durable_number(),
             no_earlier_than(now, waiter.span),
-            {item.key.id: item.key for item in share.items},
+            {key.id: key for key, _, _, _ in share.items},
             share.bytes,
             items=share.items,
         )

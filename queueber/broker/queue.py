@@ -90,7 +90,7 @@ class Queue:
         if self.unreadable_above is not None:
             # They count as items of the queue, and a floor above them would hide them for good.
             self.floor = min(self.floor, self.unreadable_above)
-        self.held.update(item.key.id for item in items)
+        self.held.update([item.key.id for item in items])
 
     def pass_over(self, gaps: Sequence[Gap]) -> None:
         """A scan has met rows that cannot be read."""

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from heapq import heappop, heappush
-from itertools import chain, pairwise
+from itertools import chain, islice, pairwise
 
 from attrs import define
 
@@ -111,6 +111,25 @@ class Window:
         item = heappop(strays) if strays and not (run and run[0] < strays[0]) else run.popleft()
         self._charge(-len(item.contents) - self._meter.item_overhead)
         return item
+
+    def take(self, count: int, now: WallMs, bytes_max: int) -> list[Item]:
+        """
+        Take the *count* items at the head out in one step.
+
+        None, if that cannot be told in one step: they are not all due, their contents are more than *bytes_max*, or
+        others have to be put in between.  Then `pop` has to take them.
+        """
+        run, strays = self._run, self._strays
+        if not 0 < count <= len(run) or run[count - 1].key.due > now or (strays and strays[0] < run[count - 1]):
+            return []
+        items = list(islice(run, count))
+        size = sum([len(item.contents) for item in items])
+        if size > bytes_max:
+            return []
+        for _ in items:
+            run.popleft()
+        self._charge(-size - count * self._meter.item_overhead)
+        return items
 
     def next_due(self) -> WallMs | None:
         """The earliest moment at which an item may become due; None when never without a put."""

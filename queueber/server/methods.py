@@ -7,7 +7,7 @@ reply when it is spoken.  Nothing is decided here.
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from attrs import define, field
 
@@ -23,6 +23,9 @@ from queueber.units import SpanMs, WallMs
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_new: Final = tuple.__new__
+"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
 
 
 class Caller(Hashable, Protocol):
@@ -329,7 +332,10 @@ class Methods:
 
 
 def _response(delivery: Delivery) -> wire.PollResponse:
-    items = [wire.PolledItem(item.contents, item.key.id, item.attempts + 1, item.added_at) for item in delivery.items]
+    items = [
+        _new(wire.PolledItem, (contents, key.id, attempts + 1, added_at))
+        for key, contents, added_at, attempts in delivery.items
+    ]
     if delivery.lease is None:
         return wire.PollResponse(items, b"", WallMs(0))
     return wire.PollResponse(items, delivery.lease.id, delivery.lease.deadline)

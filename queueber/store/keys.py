@@ -9,9 +9,8 @@ to be handed out.  Nothing here may change within one format version.
 from struct import Struct
 from typing import Final
 
-from queueber.broker.model import ID_BYTES, ItemId, Key, LeaseId, QueueNumber
+from queueber.broker.model import ID_BYTES, Key, LeaseId, QueueNumber
 from queueber.errors import StorageError
-from queueber.units import WallMs
 
 ITEMS: Final = b"i"
 LEASES: Final = b"l"
@@ -26,7 +25,10 @@ CLEAN_KEY: Final = META + b"clean"
 
 _QUEUE = Struct(">cI")
 _PLACE = Struct(">cIQ")
-_DUE = Struct(">Q")
+_ENTRY = Struct(f">Q{ID_BYTES}s")
+
+_new: Final = tuple.__new__
+"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
 
 ITEM_KEY_BYTES = _PLACE.size + ID_BYTES
 _LEASE_KEY_BYTES = len(LEASES) + ID_BYTES
@@ -41,8 +43,7 @@ def place(row: bytes) -> Key:
     """The item key that *row*, a row of the items table, lies at."""
     if len(row) != ITEM_KEY_BYTES:
         raise damaged(row, "its key has an impossible length")
-    (due,) = _DUE.unpack_from(row, _QUEUE.size)
-    return Key(WallMs(due), ItemId(row[_PLACE.size :]))
+    return _new(Key, _ENTRY.unpack_from(row, _QUEUE.size))
 
 
 def items_of(queue: QueueNumber) -> bytes:

@@ -18,8 +18,9 @@ from zlib import crc32
 
 from queueber.broker.model import Item, Key, LeaseRecord, QueueRecord, TimeMark
 from queueber.errors import RemoteProtocolError
-from queueber.store.keys import damaged, place, queue_number
+from queueber.store.keys import ITEM_KEY_BYTES, damaged, place, queue_number
 from queueber.store.structs import (
+    COUNTLESS,
     FORMAT,
     LEASE_RECORD,
     QUEUE_RECORD,
@@ -44,13 +45,17 @@ _PACKED: Final = 2
 _PREFIXES = {byte: bytes((byte,)) for byte in (_UNPACKED, _PACKED)}
 _UNPACKED_PREFIX: Final = _PREFIXES[_UNPACKED]
 
-_ITEM_HEAD, _ITEM_ROOT = STORED_ITEM.pack, STORED_ITEM.root
+_ITEM_HEAD, _ITEM_HEAD_FROM, _ITEM_ROOT = STORED_ITEM.pack, STORED_ITEM.unpack_from, STORED_ITEM.root
 
 _ONE_WORD: Final = (1 << 32).to_bytes(WORD, "little")
 """The pointer to a struct of one word and no pointers."""
 
 _HEAD = Struct(">BI")
+_CONTENTS_AT: Final = _HEAD.size + STORED_ITEM.head_bytes
 _ENTRY = Struct(">Q16s")
+
+_new: Final = tuple.__new__
+"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
 
 
 def seal(row: bytes, struct: bytes, encoding: Encoding = Encoding.UNPACKED) -> bytes:
@@ -103,6 +108,19 @@ def encode_item(row: bytes, item: Item, encoding: Encoding) -> bytes:
 
 def decode_item(row: bytes, value: bytes) -> Item:
     """The item that was stored at *row*."""
+    # `unseal` and `read` in one, for the row as `encode_item` writes it: there is none that is read as often.
+    if len(value) >= _CONTENTS_AT and len(row) == ITEM_KEY_BYTES:
+        byte, checksum = _HEAD.unpack_from(value)
+        root, added_at, attempts, pointer = _ITEM_HEAD_FROM(value, _HEAD.size)
+        end = _CONTENTS_AT + (pointer >> LIST_COUNT_SHIFT)
+        if (
+            byte == _UNPACKED
+            and root == _ITEM_ROOT
+            and pointer & COUNTLESS == BYTE_LIST
+            and end <= len(value)
+            and crc32(value[_HEAD.size :], crc32(row + _UNPACKED_PREFIX)) == checksum
+        ):
+            return _new(Item, (place(row), value[_CONTENTS_AT:end], added_at, attempts))
     contents, added_at, attempts = unseal(row, value, STORED_ITEM)
     return Item(place(row), contents, added_at, attempts)
 

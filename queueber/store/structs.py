@@ -14,7 +14,9 @@ from queueber.wire.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.wire.layout import layout
 from queueber.wire.reader import WORD
 
-_COUNTLESS: Final = (1 << LIST_COUNT_SHIFT) - 1
+COUNTLESS: Final = (1 << LIST_COUNT_SHIFT) - 1
+"""What of a list's pointer is not its count."""
+
 _WORDS: Final = {(1 << 32) - 1: "I4x", (1 << 64) - 1: "Q"}
 """How a number with that mask is taken out of its word."""
 
@@ -34,6 +36,11 @@ class OneData:
         self.pack = self._head.pack
         """Packs all but the Data: `root`, the numbers, and the Data's pointer."""
 
+        self.unpack_from = self._head.unpack_from
+        """Takes that out again; the Data is what follows if nothing else wrote it."""
+
+        self.head_bytes = self._head.size
+
         self.root = self._layout.pointer
 
     def build(self, data: bytes, *numbers: int) -> bytes:
@@ -49,13 +56,13 @@ class OneData:
         Raises:
             RemoteProtocolError: it is not a sound segment.
         """
-        start = self._head.size
+        start = self.head_bytes
         try:
-            root, *numbers, pointer = self._head.unpack_from(struct)
+            root, *numbers, pointer = self.unpack_from(struct)
         except error:
             root = pointer = 0
         size = pointer >> LIST_COUNT_SHIFT
-        if root == self.root and pointer & _COUNTLESS == BYTE_LIST and start + size <= len(struct):
+        if root == self.root and pointer & COUNTLESS == BYTE_LIST and start + size <= len(struct):
             return struct[start : start + size], *numbers
         fields = self._layout.read(struct)
         return tuple(fields[field] for field in self._fields)

@@ -81,8 +81,7 @@ class PollRequest:
     """Do not wait at all; `wait` means nothing then."""
 
 
-@define
-class PolledItem:
+class PolledItem(NamedTuple):
     """One item handed out."""
 
     contents: bytes

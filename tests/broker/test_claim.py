@@ -12,11 +12,18 @@ from queueber.broker.window import Meter, Window
 NOW = 5
 
 
-def make_window(sizes, delayed=0):
-    window = Window(HIGHEST, Meter(0))
+def make_window(sizes, delayed=0, strays=frozenset()):
+    """Those whose numbers are in *strays* come by themselves, the others in a row."""
+    window, row = Window(HIGHEST, Meter(0)), []
     for number, size in enumerate(sizes, start=1):
         due = NOW if number <= len(sizes) - delayed else NOW + 1
-        window.put(Item(Key(due, ItemId(number.to_bytes(16, "big"))), b"x" * size, 0))
+        item = Item(Key(due, ItemId(number.to_bytes(16, "big"))), b"x" * size, 0)
+        if number in strays:
+            window.put(item)
+        else:
+            row.append(item)
+    if row:
+        window.append(row, sum(len(item.contents) for item in row))
     return window
 
 
@@ -70,18 +77,36 @@ def deal(sizes, wants, *, polls, items, room, bytes_max, reply_bytes_max):
 @given(
     sizes=st.lists(st.integers(0, 9), max_size=20),
     delayed=st.integers(0, 3),
-    wants=st.lists(st.integers(1, 8), max_size=6),
+    strays=st.sets(st.integers(1, 25)),
+    wants=st.one_of(
+        st.lists(st.integers(1, 8), max_size=6),
+        st.builds(lambda wanted, count: [wanted] * count, st.integers(2, 5), st.integers(1, 4)),
+    ),
     polls=st.integers(1, 5),
     items=st.integers(1, 15),
     room=st.integers(0, 15),
     bytes_max=st.integers(1, 60),
     reply_bytes_max=st.integers(0, 20),
 )
-@example(sizes=[1] * 6, delayed=0, wants=[5, 3, 1], polls=9, items=99, room=99, bytes_max=999, reply_bytes_max=999)
-def test_everybody_takes_turns(sizes, delayed, wants, polls, items, room, bytes_max, reply_bytes_max):
+@example(
+    sizes=[1] * 6,
+    delayed=0,
+    strays=set(),
+    wants=[5, 3, 1],
+    polls=9,
+    items=99,
+    room=99,
+    bytes_max=999,
+    reply_bytes_max=999,
+)
+@example(sizes=[0] * 8, delayed=0, strays=set(), wants=[4, 4], polls=9, items=8, room=8, bytes_max=1, reply_bytes_max=0)
+@example(
+    sizes=[1] * 8, delayed=0, strays=set(), wants=[4, 4], polls=9, items=99, room=99, bytes_max=9, reply_bytes_max=99
+)
+def test_everybody_takes_turns(sizes, delayed, strays, wants, polls, items, room, bytes_max, reply_bytes_max):
     delayed = min(delayed, len(sizes))
     ready = sizes[: len(sizes) - delayed]
-    window, waiters = make_window(sizes, delayed), make_waiters(wants)
+    window, waiters = make_window(sizes, delayed, strays), make_waiters(wants)
     budget = Budget(polls, items, bytes_max, room)
 
     shares = share_out(window, iter(waiters), now=NOW, budget=budget, reply_bytes_max=reply_bytes_max)
@@ -94,6 +119,7 @@ def test_everybody_takes_turns(sizes, delayed, wants, polls, items, room, bytes_
     assert [share.bytes for share in shares] == [sum(each) for each in dealt]
     assert budget.room == room - sum(len(each) for each in dealt)
     assert len(window) == len(sizes) - sum(len(each) for each in dealt)
+    window.check()
 
 
 def test_only_as_many_are_looked_at_as_are_given_something():

@@ -56,6 +56,29 @@ class TestWindow:
         assert drain(window) == sorted(make_key(*place) for place in places)
         assert window.bytes == 0
 
+    @pytest.mark.parametrize(
+        ("count", "now", "bytes_max", "stray", "taken"),
+        [
+            (3, 3, 30, None, 3),
+            (1, 9, 30, 9, 1),
+            (0, 9, 30, None, 0),
+            (5, 9, 99, None, 0),  # there are four
+            (3, 2, 30, None, 0),  # the third is not due
+            (3, 3, 29, None, 0),
+            (2, 9, 30, 2, 2),  # the stray comes behind the second
+            (3, 9, 30, 2, 0),  # and before the third
+        ],
+    )
+    def test_takes_its_head_out_in_one_step_or_leaves_it(self, count, now, bytes_max, stray, taken):
+        window = make_window()
+        window.append([make_item(due, size=10) for due in (1, 2, 3, 4)], 40)
+        if stray:
+            window.put(make_item(stray, 5))
+
+        assert [item.key.due for item in window.take(count, now, bytes_max)] == list(range(1, taken + 1))
+        window.check()
+        assert len(window) == 4 + bool(stray) - taken
+
     def test_takes_in_what_lies_up_to_hi_and_nothing_above(self):
         window = make_window(hi=make_key(5, 5))
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.errors import RemoteProtocolError
+from queueber.units import WallMs
 from queueber.wire import (
     QUEUE_RESPONSE,
     AddResponse,
@@ -50,6 +51,25 @@ def test_add_there_and_back(pycapnp, found):
     content = write_add_response(found)
     assert read_add_response(results(content)) == AddResponse(found)
     assert pycapnp.read("AddResponse", [content[8:]]) == {"ids": [each.hex() for each in found]}
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 140), st.sampled_from([0, 1, 8, 13, 64, 4_096, 4_097]))
+def test_items_of_one_size_are_written_as_others_are(draw, count, size):
+    polled_items = [
+        PolledItem(draw.randbytes(size), draw.randbytes(16), draw.randrange(1 << 32), WallMs(draw.randrange(1 << 64)))
+        for _ in range(count)
+    ]
+    answer = PollResponse(polled_items, draw.randbytes(16), WallMs(draw.randrange(1 << 64)))
+    one_by_one = pointers_of(answer)
+    assert write_poll_response(answer) == segment(struct_body([], [one_by_one]))
+
+
+def pointers_of(answer):
+    """The response, by the writer for anything."""
+    elements = [
+        ((item.attempt, item.added_at), (data_body(item.contents), data_body(item.id))) for item in answer.items
+    ]
+    return struct_body([answer.deadline], [structs_body(2, 2, elements), data_body(answer.lease)])
 
 
 @given(answer=polled)
