@@ -147,6 +147,9 @@ class Methods:
             self._one_by_one(caller, called)
             return
         read, decide = together
+        if called.requests is not None:
+            self._decide_each(decide, caller, called, called.requests)
+            return
         first = 0
         requests: list[Any] = []
         for at, params in enumerate(called.params):
@@ -204,7 +207,7 @@ class Methods:
     def _add_each(self, caller: Caller, called: wire.CalledAlike, queue: Queue, items: list[wire.NewItem]) -> None:
         began = self._clock.monotonic()
         self._refuse_new_work()
-        size = sum([max(_ITEM_BYTES, params.frame_bytes) for params in called.params])
+        size = called.bytes_at_least(_ITEM_BYTES)
         self._refuse_while_behind(size)
         # Of several not even the first may be larger than the bound: then they are found out about one by one.
         self._refuse_too_much(caller.request_bytes or 1, size)

@@ -125,6 +125,17 @@ class Answers:
         self._states[answer] = State.RUNNING
         self.unanswered += 1
 
+    def begin_each(self, answers: Sequence[AnswerId]) -> bool:
+        """The peer has made all of *answers*: whether they may be made.  If not, nothing was changed."""
+        states = self._states
+        if len(states) + len(answers) > self._open_max or not states.keys().isdisjoint(answers):
+            return False
+        if len(set(answers)) < len(answers):
+            return False
+        states.update(dict.fromkeys(answers, State.RUNNING))
+        self.unanswered += len(answers)
+        return True
+
     def send_return(self, answer: AnswerId) -> bool:
         """
         The Return for *answer* is about to be sent; whether the peer still wants results.
@@ -160,6 +171,24 @@ class Answers:
         if self._failures:
             self._failures.pop(answer, None)
         return state, self._held.pop(answer, None) if self._held else None
+
+    def finish_each(self, answers: Sequence[AnswerId]) -> bool:
+        """
+        The peer has finished all of *answers*: whether each was returned, and nothing is kept for any of them.
+
+        If not, nothing was changed.
+        """
+        for kept in (self._held, self._failures):
+            if not kept.keys().isdisjoint(answers):
+                return False
+        states = self._states
+        for answer in answers:
+            if states.get(answer) is not State.RETURNED:
+                return False
+        for answer in answers:
+            # One that is finished twice is unknown the second time.
+            states.pop(answer, None)
+        return True
 
     def _step(self, answer: AnswerId, following: State | None) -> bool:
         """Make the transition; whether the answer is still open."""

@@ -145,6 +145,18 @@ class Callee:
             return None
         return export.object
 
+    def admit_each(self, answers: Sequence[AnswerId], target: ExportId) -> object | None:
+        """
+        The same for all of *answers* at once; None, and nothing was changed, if they have to be admitted one by one.
+
+        Raises:
+            RemoteProtocolError: the peer does not hold that object.
+        """
+        export = self.exports.find(target)
+        if self.answers.unanswered + len(answers) > self._calls_max or not self.answers.begin_each(answers):
+            return None
+        return export.object
+
     def _refuse_one_more(self, answer: AnswerId) -> None:
         waiting = self.answers.unanswered - 1
         most = f"{self._calls_max:,} (outstanding_calls)"

@@ -52,6 +52,7 @@ from queueber.wire.messages import (
     Unknown,
 )
 from queueber.wire.reader import Frame
+from queueber.wire.runs import LEAST, calls_in, finishes_in, length_of
 from queueber.wire.shapes import Shapes, question_of
 
 # What an open answer and a capability take in memory, measured with long names; and in what steps it is told, so that
@@ -98,9 +99,13 @@ class Connection:
         self._events: deque[Event] = deque()
         self._closed = False
         hits: Counter[str] = Counter() if limit_hits is None else limit_hits
+        self._limits = limits
         self._shapes = Shapes()
         self._alike: CalledAlike | None = None
         """The calls in hand: alike, in a row, and perhaps not the last ones."""
+        self._alike_params: list[Params] = []
+        self._singly = 0
+        """So many messages have to be taken in one by one."""
         self._callee = Callee(limits, bootstrap, self._out, self._events, hits)
         self._caller = Caller(limits, self._out, self._events)
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -146,8 +151,9 @@ class Connection:
             return
         try:
             for frame in self._framer.feed(data):
-                shape = self._shapes.find(frame)
-                if shape is not None:
+                if self._in_a_run(frame):
+                    pass
+                elif (shape := self._shapes.find(frame)) is not None:
                     self._gather(frame, shape)
                 else:
                     message = decode(frame)
@@ -170,6 +176,38 @@ class Connection:
             raise
         yield from self._gathered()
 
+    def _in_a_run(self, frame: Frame) -> bool:
+        """Take in *frame* and those behind it that are like it; false, and nothing was done, if that cannot be."""
+        if self._singly:
+            self._singly -= 1
+            return False
+        words = frame.words
+        if frame.end >= len(words) or words[frame.end] != words[frame.start - 1]:
+            return False
+        count = length_of(frame)
+        taken = self._take_run(frame, count) if count >= LEAST else 0
+        if not taken:
+            self._singly = count - 1
+            return False
+        self._framer.skip((taken - 1) * (frame.end - frame.start + 1))
+        return True
+
+    def _take_run(self, frame: Frame, count: int) -> int:
+        """How many of *count* messages of one length could be taken in in one step, *frame* as the first."""
+        shape = self._shapes.find(frame)
+        if shape is None:
+            answers = finishes_in(frame, count)
+            return len(answers) if self._callee.answers.finish_each(answers) else 0
+        run = calls_in(frame, shape, count, self._limits)
+        target = None if run is None else self._callee.admit_each(run.answers, shape.target)
+        if run is None or target is None:
+            return 0
+        self._events.extend(self._gathered())
+        self._events.append(
+            CalledAlike(run.answers, target, shape.interface_id, shape.method_id, run.params, run.requests)
+        )
+        return len(run.answers)
+
     def _gather(self, frame: Frame, shape: Shape) -> None:
         """Put a call to those in hand, after which come others; if it is not alike, they are an event now."""
         answer = question_of(frame)
@@ -180,10 +218,11 @@ class Connection:
         alike = self._alike
         if alike is not None and alike.params[0].shape is shape and alike.target is target:
             alike.answers.append(answer)
-            alike.params.append(params)
+            self._alike_params.append(params)
         else:
             self._events.extend(self._gathered())
-            self._alike = CalledAlike([answer], target, shape.interface_id, shape.method_id, [params])
+            self._alike_params = [params]
+            self._alike = CalledAlike([answer], target, shape.interface_id, shape.method_id, self._alike_params)
 
     def _gathered(self) -> Iterator[Event]:
         """The calls in hand, if there are any, as an event."""

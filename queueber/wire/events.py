@@ -1,7 +1,7 @@
 """What `Connection.receive_data` tells whoever drives it."""
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 from attrs import define
 
@@ -36,13 +36,23 @@ class CalledAlike:
     target: object
     interface_id: int
     method_id: int
-    params: list[Params]
+    params: Sequence[Params]
     """Those of each.  Read them before the next event is taken."""
+
+    requests: list[Any] | None = None
+    """What reading each of *params* would give, if that was done already."""
 
     def part(self, first: int, last: int) -> "CalledAlike":
         """The calls from *first* on and before *last*."""
         answers, params = self.answers[first:last], self.params[first:last]
         return CalledAlike(answers, self.target, self.interface_id, self.method_id, params)
+
+    def bytes_at_least(self, least: int) -> int:
+        """The length of all the messages they came in, none of which counts for less than *least*."""
+        if self.requests is not None:
+            # They are of one length.
+            return len(self.params) * max(least, self.params[0].frame_bytes)
+        return sum([max(least, params.frame_bytes) for params in self.params])
 
     def each(self) -> Iterator[Called]:
         """The calls, one by one."""

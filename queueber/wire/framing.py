@@ -39,6 +39,7 @@ class Framer:
         # One growing buffer, because a list of what a peer sends byte by byte would be fifty times as large.
         self._begun = bytearray()
         self._needed = WORD
+        self._skipped = 0
 
     @property
     def held(self) -> int:
@@ -84,10 +85,15 @@ class Framer:
                 break
             start, stop = segments[0] if segments else (at + 1, end)
             yield Frame(data, words, start, stop, segments, self._factor * (end - at), self._factor)
-            at = end
+            at = end + self._skipped
+            self._skipped = 0
         if at * WORD < len(data):
             self._begun = bytearray(memoryview(data)[at * WORD :])
         self._needed = needed
+
+    def skip(self, words: int) -> None:
+        """The messages behind the last one given, of *words* with their tables, were taken in with it."""
+        self._skipped = words
 
     def _table(self, data: bytes, at: int, count: int) -> tuple[list[tuple[int, int]] | None, int]:
         """The bounds of the segments of the message at word *at*, and its end; or None, and the end of its table."""

@@ -36,8 +36,13 @@ _KEY_WORDS = _FIRST_FREE + 4
 # The question's number is the first half of the Call's first word.  What is before it is compared word by word.
 assert (_QUESTION.word, _QUESTION.shift, _QUESTION.mask) == (0, 0, (1 << 32) - 1)
 assert (_MESSAGE.data_words, _MESSAGE.pointers) == (1, 1)
-_KEY_FROM = _BODY * WORD + 4
-_KEY_TO = _KEY_WORDS * WORD
+QUESTION_AT, QUESTION_BYTES = _BODY * WORD, 4
+"""Where in a Call the question's number is, behind the message's first word, and how long."""
+
+_KEY_FROM = QUESTION_AT + QUESTION_BYTES
+KEY_TO = _KEY_WORDS * WORD
+"""Up to where the bytes of a shape reach, behind the message's first word."""
+
 _BITS_32 = (1 << 32) - 1
 
 _SHAPES_MAX = 16
@@ -58,7 +63,7 @@ class Shapes:
         if words[start] != _ROOT or words[start + 2] != _POINTER:
             return None
         first = start * WORD
-        return self._known.get(frame.data[first + _KEY_FROM : first + _KEY_TO])
+        return self._known.get(frame.data[first + _KEY_FROM : first + KEY_TO])
 
     def learn(self, frame: Frame, call: Call) -> None:
         """Take note of *call*, which was read from *frame*, if others can be known by it."""
@@ -75,7 +80,7 @@ class Shapes:
                 return
         first = start * WORD
         shape = Shape(call.target, call.interface_id, call.method_id, call.params.at - start)
-        self._known[frame.data[first + _KEY_FROM : first + _KEY_TO]] = shape
+        self._known[frame.data[first + _KEY_FROM : first + KEY_TO]] = shape
 
 
 def question_of(frame: Frame) -> AnswerId:

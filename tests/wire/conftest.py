@@ -15,6 +15,9 @@ from queueber.limits import Limits
 from queueber.wire import Aborted, Called, Connection, ImportedCap, read_bootstrap
 from queueber.wire.framing import Framer
 
+# Tests use the modules beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
 # The same examples on every run, however slow the machine is.
 settings.register_profile("queueber", derandomize=True, deadline=None, database=None)
 settings.load_profile("queueber")

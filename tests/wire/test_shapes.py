@@ -3,24 +3,21 @@
 from random import Random
 
 import pytest
+from calls import LIMITS, add, begun, our_call, poll, remove, standard_call
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
-from queueber.units import SpanMs
 from queueber.wire import (
     ADD,
     POLL,
     QUEUE_INTERFACE_ID,
     REMOVE,
-    AddRequest,
     Called,
     CalledAlike,
-    Connection,
     Finished,
     NewItem,
-    PollRequest,
     PromisedAnswer,
     RemoveRequest,
     encoder,
@@ -31,8 +28,6 @@ from queueber.wire import (
     read_alike_remove,
     read_poll_request,
     read_remove_request,
-    write_add_request,
-    write_poll_request,
     write_remove_request,
 )
 from queueber.wire.alike import AddTemplate
@@ -40,46 +35,6 @@ from queueber.wire.builder import Body, data_body, pointers_body, segment, struc
 from queueber.wire.framing import framed
 from queueber.wire.messages import Params
 from queueber.wire.reader import WORD
-
-LIMITS = Limits(contents_bytes=64, add_bytes=100)
-ROOT = object()
-
-
-def standard_call(question, method, content):
-    """As other people's builders lay it: a Payload with room for capabilities, and perhaps something before it."""
-    payload = {"content": Body(int.from_bytes(content[:WORD], "little"), [content[WORD:]], len(content) // WORD - 1)}
-    call = {
-        "questionId": question,
-        "interfaceId": QUEUE_INTERFACE_ID,
-        "methodId": method,
-        "target": {"importedCap": 0},
-        "params": payload,
-    }
-    return framed(layout("Message").build(call=call))
-
-
-def our_call(question, method, content):
-    return encoder.call(question, 0, QUEUE_INTERFACE_ID, method, content) + content
-
-
-def begun(limits=LIMITS):
-    """A connection whose peer holds the root object, as import 0."""
-    connection = Connection(limits=limits, bootstrap=ROOT)
-    list(connection.receive_data(encoder.bootstrap(1_000_000)))
-    return connection
-
-
-def add(*contents, delay=0):
-    return ADD, write_add_request(AddRequest([NewItem(each, SpanMs(delay)) for each in contents]))
-
-
-def remove(item, lease):
-    return REMOVE, write_remove_request(RemoveRequest(item, lease))
-
-
-def poll(count):
-    return POLL, write_poll_request(PollRequest(SpanMs(1000), count, None, False))
-
 
 READERS = {
     ADD: lambda params: read_add_request(params, LIMITS).items,
