@@ -149,6 +149,18 @@ class Answers:
         self.unanswered -= 1
         return self._step(answer, _AFTER_RETURN[state])
 
+    def return_each(self, answers: Sequence[AnswerId]) -> bool:
+        """The Returns for all of *answers* are about to be sent, if each is wanted: if not, nothing was changed."""
+        states = self._states
+        if len(set(answers)) < len(answers):
+            return False
+        for answer in answers:
+            if states.get(answer) is not State.RUNNING:
+                return False
+        states.update(dict.fromkeys(answers, State.RETURNED))
+        self.unanswered -= len(answers)
+        return True
+
     def hold(self, answer: AnswerId, held: HeldResults) -> None:
         """Keep the results of *answer*, which has been returned, for the calls to them."""
         self._held[answer] = held

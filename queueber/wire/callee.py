@@ -53,11 +53,11 @@ class Callee:
 
     def return_each(self, answers: Sequence[AnswerId], contents: Iterable[bytes]) -> None:
         """Answer each of *answers* with one of *contents*."""
-        send_return, results, out = self.answers.send_return, encoder.results, self._out
-        for answer, content in zip(answers, contents, strict=True):
-            send_return(answer)
-            out.append(results(answer, content))
-            out.append(content)
+        if self.answers.return_each(answers):
+            self._out += encoder.results_each(answers, contents)
+        else:
+            for answer, content in zip(answers, contents, strict=True):
+                self.return_results(answer, content, ())
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """Answer with an error."""

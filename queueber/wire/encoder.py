@@ -9,7 +9,7 @@ had no table of them: then the content, whose first word is the pointer to the
 rest, follows as it is and need not be copied or changed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from struct import Struct
 
 from queueber.errors import Kind
@@ -84,6 +84,16 @@ def results(answer: AnswerId, content: bytes) -> bytes:
     """All of a Return but its *content*, a segment of its own that must be written next."""
     before, after = _RESULTS.fixed
     return _RESULTS.pack(0, _RESULTS.words + len(content) // WORD, before, answer, after)
+
+
+def results_each(answers: Iterable[AnswerId], contents: Iterable[bytes]) -> list[bytes]:
+    """Returns, each with one of *contents*, in pieces."""
+    before, after = _RESULTS.fixed
+    pack, words = _RESULTS.pack, _RESULTS.words
+    pieces: list[bytes] = []
+    for answer, content in zip(answers, contents, strict=True):
+        pieces += pack(0, words + len(content) // WORD, before, answer, after), content
+    return pieces
 
 
 def results_with_capabilities(answer: AnswerId, content: bytes, exports: Sequence[ExportId]) -> bytes:

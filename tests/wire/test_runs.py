@@ -7,7 +7,7 @@ from calls import LIMITS, add, begun, our_call, poll, remove, standard_call
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queueber.errors import QueueberError, RemoteProtocolError
+from queueber.errors import LocalProtocolError, QueueberError, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.wire import (
     ADD,
@@ -234,6 +234,35 @@ def test_a_number_used_twice_ends_the_connection():
     list(connection.receive_data(b"".join(adds(3))))
     with pytest.raises(RemoteProtocolError, match="question 3 is used again"):
         list(connection.receive_data(b"".join(adds(1, 2, 3, 4, 5))))
+
+
+def test_polls_in_a_row_are_read_one_by_one():
+    """Each has a state of its own for as long as it waits."""
+    connection = taught()
+    list(connection.receive_data(our_call(7, *poll(3))))
+
+    (event,) = connection.receive_data(b"".join(our_call(number, *poll(3)) for number in range(5)))
+
+    assert event.answers == list(range(5))
+    assert event.requests is None
+
+
+def test_returns_together_are_as_one_by_one():
+    together, alone = taught(), taught()
+    for connection in (together, alone):
+        list(connection.receive_data(b"".join([*adds(*range(6)), *finishes(3)])))
+    contents = [bytes(WORD * (number + 1)) for number in range(5)]
+
+    together.return_each(range(5), contents)
+    for answer, content in enumerate(contents):
+        alone.return_results(answer, content)
+
+    assert together.data_to_send() == alone.data_to_send()
+    assert together.dump() == alone.dump()
+    with pytest.raises(LocalProtocolError, match="answer 5 owes no return"):
+        together.return_each([5, 5], contents[:2])
+    with pytest.raises(LocalProtocolError, match="answer 4 owes no return"):
+        together.return_each([4], contents[:1])
 
 
 def test_messages_of_several_segments_are_no_row():
