@@ -299,14 +299,16 @@ class Polls:
     def _look_ahead(self, queue: Queue, now: WallMs) -> None:
         """See to it that the queue is served again when there is cause."""
         window = queue.window
-        if not window.covers(now) and 2 * len(window) < self._limits.refill_items:
+        # While nobody can be served, what a scan brings may be more than the window can hold: it would be dropped, and
+        # the next scan bring the same.
+        if not window.covers(now) and 2 * len(window) < self._limits.refill_items and not self._leases_full:
             self._journal.start_refill(queue)
         if not queue.line and not queue.line.lapsed:
             self._wakes.discard(queue)
+        elif self._leases_full and (window.head(now) is not None or not window.covers(now)):
+            self._starved[queue] = None
         elif window.head(now) is not None:
-            if self._leases_full:
-                self._starved[queue] = None
-            elif queue.line:
+            if queue.line:
                 self.stir(queue)
         elif (due := window.next_due()) is not None and window.covers(now):
             self._wakes.set(queue, due)

@@ -583,6 +583,21 @@ class TestLeasedItemsLimit:
         (delivery,) = bench.distribute()
         assert delivery.waiter is late
 
+    def test_reads_nothing_ahead_while_nobody_can_be_served(self, make_bench):
+        """What a window cannot hold would be read again and again."""
+        bench = make_bench(leased_items=1, queue_window_bytes=1_000, item_overhead=500, refill_items=9)
+        ids = [bench.add(b"%d" % number)[0] for number in range(6)]
+        bench.poll(wait=None)
+        bench.poll(wait=None)
+
+        (delivery,) = bench.distribute()
+        bench.sync()
+
+        assert bench.distribute() == []
+        assert bench.remove(ids[0], delivery.lease.id)
+        (delivery,) = bench.distribute()
+        assert [item.key.id for item in delivery.items] == ids[1:2]
+
     def test_ends_a_wait_with_overloaded_and_not_with_a_lie(self, make_bench):
         bench = make_bench(leased_items=1)
         bench.add(b"a", b"b")

@@ -438,9 +438,11 @@ class Example:
         leased = len(self.decided.items) - sum(map(len, self.decided.free.values()))
         if leased >= self.machine.limits.leased_items:
             return
+        # The timer that serves it is set in whole milliseconds, from a now that is rounded down to one.
+        now = self.facts.now() - 1
         for client in self.clients:
             for call in client.calls.values():
-                if call.kind == "poll" and (ready := self.decided.ready(call.queue, self.facts.now(), self.spoilt())):
+                if call.kind == "poll" and (ready := self.decided.ready(call.queue, now, self.spoilt())):
                     raise Wrong(f"a poll waits beside {ready}")
 
     # The end
