@@ -51,10 +51,13 @@ APART = (
     "m.Methods.call_each = lambda self, caller, called: self._one_by_one(caller, called)"
 )
 
+SINGLY = "import queueber.wire.connection as c; c.Connection._in_a_run = lambda self, frame: False"
+
 VARIANTS = (
     Variant(AS_IT_COMES),
     Variant("durability os", ("--durability", "os")),
     Variant("durability none", ("--durability", "none")),
+    Variant("messages in a row taken in one by one", patch=SINGLY),
     Variant("calls that come together decided one by one", patch=APART),
     Variant("and every call read in full", patch=FORGETFUL),
     Variant(
