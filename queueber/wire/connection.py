@@ -52,8 +52,8 @@ from queueber.wire.messages import (
     Unknown,
 )
 from queueber.wire.reader import Frame
-from queueber.wire.runs import LEAST, calls_in, finishes_in, length_of
 from queueber.wire.shapes import Shapes, question_of
+from queueber.wire.together import Together
 
 # What an open answer and a capability take in memory, measured with long names; and in what steps it is told, so that
 # most connections never tell anything.
@@ -99,15 +99,13 @@ class Connection:
         self._events: deque[Event] = deque()
         self._closed = False
         hits: Counter[str] = Counter() if limit_hits is None else limit_hits
-        self._limits = limits
         self._shapes = Shapes()
         self._alike: CalledAlike | None = None
         """The calls in hand: alike, in a row, and perhaps not the last ones."""
         self._alike_params: list[Params] = []
-        self._singly = 0
-        """So many messages have to be taken in one by one."""
         self._callee = Callee(limits, bootstrap, self._out, self._events, hits)
         self._caller = Caller(limits, self._out, self._events)
+        self._together = Together(limits, self._framer, self._shapes, self._callee)
         self._handlers: dict[type, Callable[[Any], None]] = {
             Abort: self._on_abort,
             Bootstrap: self._callee.on_bootstrap,
@@ -151,7 +149,7 @@ class Connection:
             return
         try:
             for frame in self._framer.feed(data):
-                if self._in_a_run(frame):
+                if self._take_together(frame):
                     pass
                 elif (shape := self._shapes.find(frame)) is not None:
                     self._gather(frame, shape)
@@ -176,37 +174,13 @@ class Connection:
             raise
         yield from self._gathered()
 
-    def _in_a_run(self, frame: Frame) -> bool:
-        """Take in *frame* and those behind it that are like it; false, and nothing was done, if that cannot be."""
-        if self._singly:
-            self._singly -= 1
-            return False
-        words = frame.words
-        if frame.end >= len(words) or words[frame.end] != words[frame.start - 1]:
-            return False
-        count = length_of(frame)
-        taken = self._take_run(frame, count) if count >= LEAST else 0
-        if not taken:
-            self._singly = count - 1
-            return False
-        self._framer.skip((taken - 1) * (frame.end - frame.start + 1))
-        return True
-
-    def _take_run(self, frame: Frame, count: int) -> int:
-        """How many of *count* messages of one length could be taken in in one step, *frame* as the first."""
-        shape = self._shapes.find(frame)
-        if shape is None:
-            answers = finishes_in(frame, count)
-            return len(answers) if self._callee.answers.finish_each(answers) else 0
-        run = calls_in(frame, shape, count, self._limits)
-        target = None if run is None else self._callee.admit_each(run.answers, shape.target)
-        if run is None or target is None:
-            return 0
-        self._events.extend(self._gathered())
-        self._events.append(
-            CalledAlike(run.answers, target, shape.interface_id, shape.method_id, run.params, run.requests)
-        )
-        return len(run.answers)
+    def _take_together(self, frame: Frame) -> bool:
+        """Take in *frame* and those behind it that are like it; false, and nothing was done, if there are none."""
+        calls = self._together.take(frame)
+        if calls:
+            self._events.extend(self._gathered())
+            self._events.extend(calls)
+        return calls is not None
 
     def _gather(self, frame: Frame, shape: Shape) -> None:
         """Put a call to those in hand, after which come others; if it is not alike, they are an event now."""

@@ -8,6 +8,9 @@ with it, bytes with bytes, and only what may differ is taken out: the
 question's number, and an item's contents, or its id and the lease.  The row
 ends with the first that is not so.  So a row never says anything that reading
 its messages one by one would not say.
+
+A row may have others between its messages: a client that sends each next call
+behind the Finish of one that was answered has two rows, one in the other.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,11 +34,37 @@ LEAST: Final = 4
 _HEADER: Final = WORD
 """The table of a message of one segment."""
 
-_FINISH: Final = Struct(f"<{_HEADER + QUESTION_AT}sI4x")
-"""A Finish up to the question's number, that number, and whether references go with it."""
+_QUESTION: Final = _HEADER + QUESTION_AT
+"""Where a message has the question's number, if it is a Call or a Finish."""
+
+_BITS_32: Final = (1 << 32) - 1
 
 _new: Final = tuple.__new__
 """Makes a named tuple out of a plain one, in a third of the time that its class takes."""
+
+
+@define(eq=False)
+class Row:
+    """Messages of one length, each so many words behind the one before; as many words are there for the last, too."""
+
+    first: Frame
+    stride: int
+    count: int
+
+    @property
+    def words(self) -> int:
+        """From the first to behind the last, with what is between them."""
+        return self.stride * self.count
+
+    @property
+    def bytes(self) -> memoryview:
+        """The same, as bytes."""
+        at = (self.first.start - 1) * WORD
+        return memoryview(self.first.data)[at : at + self.words * WORD]
+
+    def until(self, count: int) -> "Row":
+        """The first *count* of them."""
+        return Row(self.first, self.stride, count)
 
 
 @define(eq=False)
@@ -43,6 +72,7 @@ class RunParams(Sequence[Params]):
     """The parameters of the calls of a run, each made when it is asked for, which is seldom."""
 
     _first: Params
+    _stride: int
     _count: int
 
     def __len__(self) -> int:
@@ -61,9 +91,10 @@ class RunParams(Sequence[Params]):
             raise IndexError(index)
         first = self._first
         frame = first.frame
-        further = index * _stride(frame)
+        further = index * self._stride
         start, end = frame.start + further, frame.end + further
-        apart = Frame(frame.data, frame.words, start, end, None, frame.factor * _stride(frame), frame.factor)
+        budget = frame.factor * _length(frame)
+        apart = Frame(frame.data, frame.words, start, end, None, budget, frame.factor)
         return Params(apart, first.at + further, start, end, first.shape)
 
 
@@ -78,67 +109,93 @@ class Run:
     params: RunParams
 
 
-def length_of(frame: Frame) -> int:
-    """How many whole messages of the length of *frame*, which came over a stream, lie in a row with it as the first."""
-    if frame.segments is not None:
-        return 1
-    at, stride = frame.start - 1, _stride(frame)
-    header, most = frame.words[at], (len(frame.words) - at) // stride
-    for count, each in enumerate(frame.words[at : at + most * stride : stride]):
+def row_of(frame: Frame) -> Row:
+    """The row that *frame*, which came over a stream, begins: at least itself."""
+    length = _length(frame)
+    return Row(frame, length, 1 if frame.segments else _alike(frame.words, frame.start - 1, length))
+
+
+def rows_of(frame: Frame) -> tuple[Row, Row] | None:
+    """The two rows, one in the other, that begin with *frame* and the message behind it; None if these are none."""
+    words, second = frame.words, frame.end
+    header = words[second]
+    end = second + 1 + (header >> 32)
+    if frame.segments or header & _BITS_32 or end >= len(words) or words[end] != words[frame.start - 1]:
+        return None
+    stride = end - frame.start + 1
+    count = min(_alike(words, frame.start - 1, stride), _alike(words, second, stride))
+    behind = Frame(frame.data, words, second + 1, end, None, frame.factor * (end - second), frame.factor)
+    return Row(frame, stride, count), Row(behind, stride, count)
+
+
+def _alike(words: Sequence[int], at: int, stride: int) -> int:
+    """How many messages have the table that is at word *at*, each *stride* words behind the one before."""
+    header, most = words[at], (len(words) - at) // stride
+    for count, each in enumerate(words[at : at + most * stride : stride]):
         if each != header:
             return count
     return most
 
 
-def _stride(frame: Frame) -> int:
-    """From one message of this length to the next, in words."""
+def _length(frame: Frame) -> int:
+    """Of a message with its table, in words."""
     return frame.end - frame.start + 1
 
 
-def finishes_in(frame: Frame, count: int) -> list[AnswerId]:
-    """What each Finish is for of those that begin a row of *count* messages; none if *frame* is something else."""
-    if not begins_as_finish(frame) or _stride(frame) * WORD != _FINISH.size:
+def finishes_in(row: Row) -> list[AnswerId]:
+    """What each Finish is for of those that begin *row*; none if its first message is something else."""
+    frame = row.first
+    if not begins_as_finish(frame):
         return []
     first = (frame.start - 1) * WORD
-    usual = frame.data[first : first + _HEADER + QUESTION_AT]
+    usual = frame.data[first : first + _QUESTION]
     found: list[AnswerId] = []
-    for head, question in _FINISH.iter_unpack(_bytes_of(frame, count)):
+    for head, question in _finishes(row.stride).iter_unpack(row.bytes):
         if head != usual:
             break
         found.append(question)
     return found
 
 
-def _bytes_of(frame: Frame, count: int) -> memoryview:
-    first = (frame.start - 1) * WORD
-    return memoryview(frame.data)[first : first + count * _stride(frame) * WORD]
+@lru_cache(maxsize=256)
+def _finishes(stride: int) -> Struct:
+    """Finishes up to the question's number, and that number."""
+    return Struct(f"<{_QUESTION}sI{stride * WORD - _QUESTION - QUESTION_BYTES}x")
 
 
-def calls_in(frame: Frame, shape: Shape, count: int, limits: Limits) -> Run | None:
-    """The calls that begin a row of *count* messages and are like the first, which has *shape*; None if that is all."""
-    template = shape.template
+def uses_early(answers: Sequence[AnswerId], finishes: Sequence[AnswerId]) -> bool:
+    """Whether a call of a row, each behind its Finish, has the number of a later Finish."""
+    if set(answers).isdisjoint(finishes):
+        return False
+    places = {answer: place for place, answer in enumerate(finishes)}
+    return any(places.get(answer, place) > place for place, answer in enumerate(answers))
+
+
+def calls_in(row: Row, shape: Shape, limits: Limits) -> Run | None:
+    """The calls that begin *row* and are like its first message, which has *shape*; None for too few."""
+    frame, template = row.first, shape.template
     params = Params(frame, frame.start + shape.at, frame.start, frame.end, shape)
     answers: list[AnswerId]
     requests: list[NewItem] | list[tuple[bytes, bytes]]
     if type(template) is AddTemplate:
-        answers, requests = _adds(params, template, count, limits)
+        answers, requests = _adds(params, template, row, limits)
     elif type(template) is RemoveTemplate:
-        answers, requests = _removes(params, template, count)
+        answers, requests = _removes(params, template, row)
     else:
         return None
-    return Run(answers, requests, RunParams(params, len(answers))) if len(answers) >= LEAST else None
+    return Run(answers, requests, RunParams(params, row.stride, len(answers))) if len(answers) >= LEAST else None
 
 
-def _adds(params: Params, template: AddTemplate, count: int, limits: Limits) -> tuple[list[AnswerId], list[NewItem]]:
+def _adds(params: Params, template: AddTemplate, row: Row, limits: Limits) -> tuple[list[AnswerId], list[NewItem]]:
     item = read_alike_add(params, limits)
     contents = (params.at + template.words + 1) * WORD
     answers: list[AnswerId] = []
     items: list[NewItem] = []
-    row = None if item is None else _row(params, contents, f"{len(item.contents)}s")
-    if row is not None:
-        usual, fixed, split = row
+    known = None if item is None else _known(params, row.stride, contents, f"{len(item.contents)}s")
+    if known is not None:
+        usual, fixed, split = known
         delay = template.delay
-        for head, question, middle, each in split(_bytes_of(params.frame, count)):
+        for head, question, middle, each in split(row.bytes):
             if head != usual or middle != fixed:
                 break
             answers.append(question)
@@ -146,17 +203,17 @@ def _adds(params: Params, template: AddTemplate, count: int, limits: Limits) -> 
     return answers, items
 
 
-def _removes(params: Params, template: RemoveTemplate, count: int) -> tuple[list[AnswerId], list[tuple[bytes, bytes]]]:
+def _removes(params: Params, template: RemoveTemplate, row: Row) -> tuple[list[AnswerId], list[tuple[bytes, bytes]]]:
     first = params.at * WORD
     before, behind = sorted((template.id, template.lease))
     answers: list[AnswerId] = []
     pairs: list[tuple[bytes, bytes]] = []
-    row = None
+    known = None
     if read_alike_remove(params) is not None and before >= len(template.fixed) and behind - before >= ID_BYTES:
-        row = _row(params, first + before, f"{ID_BYTES}s{behind - before - ID_BYTES}x{ID_BYTES}s")
-    if row is not None:
-        usual, fixed, split = row
-        for head, question, middle, one, other in split(_bytes_of(params.frame, count)):
+        known = _known(params, row.stride, first + before, f"{ID_BYTES}s{behind - before - ID_BYTES}x{ID_BYTES}s")
+    if known is not None:
+        usual, fixed, split = known
+        for head, question, middle, one, other in split(row.bytes):
             if head != usual or middle != fixed:
                 break
             answers.append(question)
@@ -166,7 +223,9 @@ def _removes(params: Params, template: RemoveTemplate, count: int) -> tuple[list
     return answers, pairs
 
 
-def _row(params: Params, free: int, differs: str) -> tuple[bytes, bytes, Callable[[memoryview], Iterator[Any]]] | None:
+def _known(
+    params: Params, stride: int, free: int, differs: str
+) -> tuple[bytes, bytes, Callable[[memoryview], Iterator[Any]]] | None:
     """
     What is the same in all calls like the first, whose parameters are *params*, and what takes such a row apart.
 
@@ -174,15 +233,15 @@ def _row(params: Params, free: int, differs: str) -> tuple[bytes, bytes, Callabl
     nobody looks at what comes behind that.
     """
     frame = params.frame
-    begin, question = (frame.start - 1) * WORD, frame.start * WORD + QUESTION_AT
-    behind = question + QUESTION_BYTES
+    begin = (frame.start - 1) * WORD
+    question, behind = begin + _QUESTION, begin + _QUESTION + QUESTION_BYTES
     if free < frame.start * WORD + KEY_TO:
         return None
-    split = _split(question - begin, free - behind, differs, _stride(frame) * WORD)
+    split = _split(question - begin, free - behind, differs, stride * WORD)
     return frame.data[begin:question], frame.data[behind:free], split.iter_unpack
 
 
 @lru_cache(maxsize=256)
 def _split(head: int, middle: int, differs: str, size: int) -> Struct:
-    known = f"<{head}sI{middle}s{differs}"
-    return Struct(f"{known}{size - calcsize(known)}x")
+    row = f"<{head}sI{middle}s{differs}"
+    return Struct(f"{row}{size - calcsize(row)}x")

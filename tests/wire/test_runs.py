@@ -23,7 +23,7 @@ from queueber.wire import (
 from queueber.wire.builder import BYTE_LIST, LIST_COUNT_SHIFT, data_body, segment, struct_body
 from queueber.wire.framing import Framer, framed
 from queueber.wire.reader import WORD
-from queueber.wire.runs import LEAST, _row, length_of
+from queueber.wire.runs import LEAST, _known, row_of, rows_of
 from queueber.wire.shapes import KEY_TO
 
 BOOTSTRAP = 1_000_000
@@ -135,8 +135,9 @@ def test_what_a_shape_is_known_by_is_compared_to_its_end():
     """Whatever a builder does, contents that lie in it are not taken for what may differ."""
     (event,) = taught().receive_data(adds(1)[0])
 
-    assert _row(event.params, event.params.frame.start * WORD + KEY_TO - 1, "8s") is None
-    assert _row(event.params, event.params.frame.start * WORD + KEY_TO, "8s") is not None
+    stride = len(adds(1)[0]) // WORD
+    assert _known(event.params, stride, event.params.frame.start * WORD + KEY_TO - 1, "8s") is None
+    assert _known(event.params, stride, event.params.frame.start * WORD + KEY_TO, "8s") is not None
 
 
 def test_a_row_ends_with_what_is_not_like_it():
@@ -184,6 +185,57 @@ def test_a_finish_of_another_version_is_none_of_a_row():
 
     assert list(connection.receive_data(b"".join(longer))) == []
     assert set(connection._callee.answers._states) == {BOOTSTRAP}
+
+
+@pytest.mark.parametrize("call", [our_call, standard_call])
+def test_a_call_behind_each_finish_is_of_a_row_too(call):
+    connection = taught(call=call)
+    list(connection.receive_data(b"".join(adds(*range(6), call=call))))
+    connection.return_each(range(6), [bytes(WORD)] * 6)
+
+    pairs = zip(finishes(*range(6)), adds(*range(6), call=call), strict=True)
+    event, last = connection.receive_data(b"".join(piece for pair in pairs for piece in pair))
+
+    assert event.answers == list(range(5))
+    assert last.answer == 5, "behind the last call there is not as much as behind the others"
+    assert event.requests == [(b"contents", 0)] * 5
+    assert [read(ADD, each.params) for each in event.each()] == [[(b"contents", 0)]] * 5
+    assert event.bytes_at_least(1) == 5 * (len(adds(1, call=call)[0]) - WORD)
+    connection.check()
+
+
+@pytest.mark.parametrize("other", [encoder.finish(4, release_result_caps=True), encoder.release(9, 1)])
+def test_pairs_end_with_the_first_that_is_not_like_them(other):
+    together, alone = taught(), taught()
+    before = [*finishes(*range(4)), other, *finishes(5, 6, 7)]
+    pieces = [piece for pair in zip(before, adds(*range(10, 18)), strict=True) for piece in pair]
+    for connection in (together, alone):
+        list(connection.receive_data(b"".join(adds(*range(8)))))
+        connection.return_each(range(8), [bytes(WORD)] * 8)
+
+    assert heard(together, [b"".join(pieces)], "wait", []) == heard(alone, pieces, "wait", [])
+    assert together.dump() == alone.dump()
+
+
+def test_a_number_that_is_used_before_its_finish_ends_the_connection():
+    connection = taught()
+    list(connection.receive_data(b"".join(adds(*range(5)))))
+    connection.return_each(range(5), [bytes(WORD)] * 5)
+
+    pairs = zip(finishes(*range(5)), adds(0, 2, 1, 3, 4), strict=True)
+    with pytest.raises(RemoteProtocolError, match="question 2 is used again while it is open"):
+        list(connection.receive_data(b"".join(piece for pair in pairs for piece in pair)))
+
+
+def test_pairs_of_which_a_call_cannot_be_admitted_are_taken_one_by_one():
+    connection = taught()
+    list(connection.receive_data(b"".join(adds(*range(6)))))
+    connection.return_each(range(5), [bytes(WORD)] * 5)
+
+    pairs = zip(finishes(*range(5)), adds(7, 8, 9, 5, 6), strict=True)
+    told = []
+    with pytest.raises(RemoteProtocolError, match="question 5 is used again while it is open"):
+        told += one_by_one(connection.receive_data(b"".join(piece for pair in pairs for piece in pair)))
 
 
 def test_what_results_hold_is_let_go_of_one_by_one():
@@ -269,7 +321,8 @@ def test_messages_of_several_segments_are_no_row():
     data = (1 | 1 << 32).to_bytes(8, "little") + (1).to_bytes(8, "little") + bytes(2 * WORD)
     first, *_ = Framer(Limits()).feed(data * 4)
 
-    assert length_of(first) == 1
+    assert row_of(first).count == 1
+    assert rows_of(first) is None
 
 
 # Against one by one.
@@ -302,6 +355,10 @@ def blocks(draw):
         at = draw(st.integers(WORD, len(spoilt) - 1))
         spoilt[at] ^= 1 << draw(st.integers(0, 7))
         made[which] = bytes(spoilt)
+    if kind in {"add", "remove"} and draw(st.booleans()):
+        before = draw(st.integers(0, 30))
+        pairs = zip(finishes(*[before + step * index for index in range(count)]), made, strict=True)
+        made = [piece for pair in pairs for piece in pair]
     return made, draw(st.sampled_from(["answer", "wait", "fail"]))
 
 
