@@ -5,8 +5,17 @@ Damage comes in two sizes.  A value that is not as it was written is one row.
 A block of a table that does not match its checksum, or that the disk does not
 give, is all rows in it, and the engine does not say where it ends: a walk does
 not get over it, and one that begins in it does not get anywhere.  So the first
-key is looked for from which a walk gets on, in steps that double and then
-halve, which takes some hundred small reads.
+key is looked for from which a walk gets on, which takes some hundred small
+reads.
+
+Any such key would not do.  A walk gets on from behind the next damage too, and
+what lies between the two would be hidden, out of its turn, until it is mended.
+Where the engine knows the keys of rows that it cannot give, as it does of
+large contents, which lie in files of their own, a walk with a bound tells
+which row it is, and the next key is the one.  Where it does not know them, or
+where there are many in a row, the key is looked for in steps that double and
+then halve, and then in steps that double on the way back: no stretch is hidden
+but one that is shorter than the damage behind it.
 
 What is passed over stays where it is, and is told.  This is for damage here
 and there and not for a disk that has gone, so it is an error if nothing is
@@ -21,11 +30,14 @@ from queueber.broker.model import Item, Key, QueueNumber
 from queueber.broker.port import Gap, Scan
 from queueber.errors import StorageError
 from queueber.store.keys import ITEM_KEY_BYTES, item_key, items_of
-from queueber.store.kv import KeyValue, first_after
+from queueber.store.kv import KeyValue, Row, first_after
 from queueber.store.records import decode_item
 
 WALKS_MAX: Final = 100
 """For one scan.  Each but the first costs some hundredths of a second."""
+
+TRIES: Final = 8
+"""So many rows that follow each other and cannot be read are found one by one."""
 
 
 @define
@@ -117,30 +129,78 @@ class Scanner:
         # Of all keys of that length, as numbers.  A longer one lies between two of them.
         low = int.from_bytes(start[:ITEM_KEY_BYTES]) + (len(start) > ITEM_KEY_BYTES)
         high = int.from_bytes(self._stop.ljust(ITEM_KEY_BYTES, b"\0")) - 1
-        if self._readable(low):
-            return _key(low)
-        step = 1
-        while low + step < high and not self._readable(low + step):
-            step *= 2
-        good = min(low + step, high)
-        if good == high and not self._readable(high):
+        for _ in range(TRIES):
+            if self._readable(low):
+                return _key(low)
+            row = self._first_row(low, high)
+            # It is readable if the failure was a passing one.
+            low = row if self._readable(row) else min(row + 1, high)
+        good = self._some_readable(low, high)
+        if good is None:
             return None
-        bad = low + step // 2
+        for _ in range(TRIES):
+            first = self._halved(low, good)
+            good = self._readable_before(first, low)
+            if good is None:
+                break
+        return _key(first)
+
+    def _first_row(self, low: int, high: int) -> int:
+        """Where the first row from *low* on lies; *low* if the engine does not get as far as its key."""
+        if not self._empty(low, low):
+            return low
+        while low < high:
+            middle = (low + high) // 2
+            if self._empty(low, middle):
+                low = middle + 1
+            else:
+                high = middle
+        return high
+
+    def _some_readable(self, low: int, high: int) -> int | None:
+        """A key from *low* on from which a walk gets anywhere, looked for far and wide; None if there is none."""
+        step = 0
+        while low + step < high and not self._readable(low + step):
+            step = 2 * step or 1
+        good = min(low + step, high)
+        return good if self._readable(good) else None
+
+    def _halved(self, bad: int, good: int) -> int:
+        """A key up to *good* from which a walk gets anywhere, while none does from the one before it."""
         while good - bad > 1:
             middle = (bad + good) // 2
             if self._readable(middle):
                 good = middle
             else:
                 bad = middle
-        return _key(good)
+        return good
+
+    def _readable_before(self, first: int, low: int) -> int | None:
+        """A key above *low*, but before *first* and the damage before that, from which a walk gets anywhere."""
+        step = 1
+        while first - step > low:
+            if self._readable(first - step):
+                return first - step
+            step *= 2
+        return None
+
+    def _empty(self, first: int, last: int) -> bool:
+        """Whether a walk from one key to the other ends without having met anything."""
+        try:
+            return self._first_of(first, _key(last + 1)) is None
+        except StorageError:
+            return False
 
     def _readable(self, number: int) -> bool:
         try:
-            with self._db.iterator(start=_key(number), stop=self._stop) as rows:
-                next(iter(rows), None)
+            self._first_of(number, self._stop)
         except StorageError:
             return False
         return True
+
+    def _first_of(self, number: int, stop: bytes) -> Row | None:
+        with self._db.iterator(start=_key(number), stop=stop) as rows:
+            return next(iter(rows), None)
 
 
 def _key(number: int) -> bytes:

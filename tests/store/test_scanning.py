@@ -1,6 +1,8 @@
 """Rows that cannot be read keep none that can from being read."""
 
+import itertools
 import random
+from bisect import bisect_left
 
 import pytest
 from attrs import define, field
@@ -11,7 +13,7 @@ from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import StorageError
 from queueber.store import open_store, scanning, verify
-from queueber.store.keys import item_key, place
+from queueber.store.keys import ITEM_KEY_BYTES, item_key, place
 from queueber.store.records import Encoding, encode_item
 from queueber.store.scanning import Scanner
 
@@ -78,11 +80,36 @@ class TestATable:
         assert "nothing behind it can be read: Corruption" in finding
 
 
+def test_of_large_contents_only_those_that_are_damaged_are_passed_over(tmp_path, make):
+    """They lie beside the table, whose rows have their keys, and a walk that comes to one does not tell its key."""
+    store = open_store(tmp_path / "data")
+    draw = random.Random(1)
+    begin = 1_701_000_000_000
+    items = [make.item(begin + 1_000 * number, draw.randbytes(20_000)) for number in range(60)]
+    queue = QueueRecord(MAIL, "mail", len(items), 0, LOWEST)
+    store.commit([*(PutItem(MAIL, each) for each in items), PutQueue(queue)], make.mark)
+    store.close()
+    # Out of the log, which a start does.
+    open_store(tmp_path / "data").close()
+    bad = [0, 1, 20, 40]
+    (path,) = (tmp_path / "data" / "db").glob("*.blob")
+    content = path.read_bytes()
+    for number in bad:
+        contents = items[number].contents
+        content = content.replace(contents, bytes((contents[0] ^ 1,)) + contents[1:])
+    path.write_bytes(content)
+    store = open_store(tmp_path / "data")
+    scan = store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY)
+    assert scan.items == [item for number, item in enumerate(items) if number not in bad]
+    assert [gap.after for gap in scan.gaps] == [LOWEST, items[19].key, items[39].key]
+    store.close()
+
+
 @define
 class Engine:
     """Rows of a queue, of which some cannot be had: a walk that comes to one ends with an error, wherever it began."""
 
-    dues: list[int]
+    dues: list[int] = field(converter=sorted)
     bad: set[int]
     queue: QueueNumber = MAIL
     passing: bool = False
@@ -90,6 +117,9 @@ class Engine:
 
     damaged: set[int] = field(factory=set)
     """Rows that can be had, and are not as they were written."""
+
+    blocks: list[tuple[int, int]] = field(factory=list)
+    """Whose rows cannot be had nor their keys be known: behind the first, up to the second."""
 
     past_the_end: int | None = None
     """From here on no walk gets anywhere."""
@@ -115,9 +145,16 @@ class Walk:
 
     def __iter__(self):
         engine = self.engine
-        for due in sorted(engine.dues):
+        blocks = [[item_key(engine.queue, Key(due, bytes(16))) for due in block] for block in engine.blocks]
+        if any(before < self.start <= last for before, last in blocks):
+            raise StorageError("a block")
+        for due in engine.dues[bisect_left(engine.dues, place(self.start[:ITEM_KEY_BYTES]).due) :]:
             row = item_key(engine.queue, Key(due, bytes(16)))
-            if self.start <= row < self.stop:
+            if row >= self.stop:
+                break
+            if self.start <= row:
+                if any(before < row <= last for before, last in blocks):
+                    raise StorageError(f"the block of {due}")
                 if due in engine.bad:
                     if engine.passing:
                         engine.bad.discard(due)
@@ -159,6 +196,58 @@ def test_of_what_lies_before_and_behind_a_gap_nothing_is_missing(before, bad, be
         after = part.items[-1].key if part.items else after
     assert found == sorted(before | behind)
     assert [gap.after.due for gap in gaps] == [max(before, default=0)] * bool(bad and exhausted)
+
+
+@given(rows=st.dictionaries(st.integers(1, 2**41), st.booleans(), max_size=30), near=st.integers(0, 2**41))
+def test_of_what_lies_between_rows_that_cannot_be_read_nothing_is_missing(rows, near):
+    rows |= {near + each: each % 2 == 0 for each in range(1, 7)}
+    bad = set(itertools.islice((due for due in rows if not rows[due]), scanning.TRIES))
+    found = scan(Engine([*rows], set(bad)))
+    assert dues(found) == sorted(set(rows) - bad)
+    assert found.exhausted
+    # What lies beside each other is passed over in one go.
+    begins = [before for before, due in itertools.pairwise([0, *sorted(rows)]) if due in bad and before not in bad]
+    assert [gap.after.due for gap in found.gaps] == begins
+
+
+def test_two_damages_do_not_hide_what_lies_between_them():
+    """The second as far from the first as that from where the scan begins, or wherever the steps may get to."""
+    for first, second in itertools.product((1, 1_000, 1_701_000_000_000), (2, 5_000, 2**43)):
+        found = scan(Engine([first, first + 1, first + second, first + 2 * second], {first, first + second}))
+        assert dues(found) == [first + 1, first + 2 * second]
+
+
+def test_two_blocks_do_not_hide_what_lies_between_them_if_it_is_as_long_as_they_are():
+    begin = 1_701_000_000_000
+    for between in (10, 11, 17, 40, 100, 500):
+        engine = Engine([*range(begin, begin + 2_000)], set(), blocks=[(0, begin + 9)])
+        for number in (1, 2, 3):
+            second = begin + 9 + number * between + (number - 1) * 10
+            engine.blocks.append((second, second + 10))
+        found = scan(engine)
+        assert dues(found) == [
+            due for due in engine.dues if not any(before < due <= last for before, last in engine.blocks)
+        ]
+        assert len(found.gaps) == 4
+        assert engine.walks < 4_000
+
+
+def test_many_rows_that_follow_each_other_are_not_looked_for_one_by_one():
+    begin = 1_701_000_000_000
+    bad = {*range(begin, begin + 500), begin + 1_100}
+    engine = Engine([*range(begin, begin + 2_000)], set(bad))
+    assert dues(scan(engine)) == sorted(set(engine.dues) - bad)
+    assert engine.walks < (scanning.TRIES + 5) * 300
+
+
+def test_the_way_back_has_an_end(monkeypatch):
+    begin = 1_701_000_000_000
+    blocks = [(0 if number == 0 else begin + 20 * number - 11, begin + 20 * number - 1) for number in range(50)]
+    monkeypatch.setattr(scanning, "TRIES", 1)
+    engine = Engine([*range(begin - 10, begin + 2_000)], set(), blocks=blocks)
+    # Cut short it finds another stretch, and that from its beginning on.
+    first = dues(scan(engine))[0]
+    assert first in {last + 1 for _, last in blocks[1:]}
 
 
 def test_a_failure_that_passes_hides_nothing():
