@@ -11,6 +11,7 @@ from typing import Final
 
 from queueber.broker.model import ID_BYTES, Key, LeaseId, QueueNumber
 from queueber.errors import StorageError
+from queueber.units import WallMs
 
 ITEMS: Final = b"i"
 LEASES: Final = b"l"
@@ -37,6 +38,11 @@ _LEASE_KEY_BYTES = len(LEASES) + ID_BYTES
 def item_key(queue: QueueNumber, key: Key) -> bytes:
     """The row of the item at *key* in *queue*."""
     return _PLACE.pack(ITEMS, queue, key.due) + key.id
+
+
+def items_due(queue: QueueNumber, due: WallMs) -> bytes:
+    """What the rows of all items of *queue* with that due begin with; the id follows."""
+    return _PLACE.pack(ITEMS, queue, due)
 
 
 def place(row: bytes) -> Key:

@@ -39,6 +39,7 @@ from queueber.store.records import (
     encode_lease,
     encode_queue,
     encode_time,
+    item_rows,
 )
 from queueber.store.scanning import Scanner
 from queueber.units import MIB
@@ -158,12 +159,11 @@ class KeyValueStore:
 
     def _fill(self, batch: Batch, writes: Sequence[Write]) -> None:
         put, delete, encoding = batch.put, batch.delete, self._encoding
+        item_row = self._item_rows()
         for write in writes:
             # Most frequent first; `match` would cost twice as much.
             if isinstance(write, PutItem):
-                item = write.item
-                row = item_key(write.queue, item.key)
-                put(row, encode_item(row, item, encoding))
+                put(*item_row(write.queue, write.item))
             elif isinstance(write, DeleteItem):
                 delete(item_key(write.queue, write.key))
             elif isinstance(write, PutLease):
@@ -174,6 +174,16 @@ class KeyValueStore:
             else:
                 row = queue_key(write.record.number)
                 put(row, encode_queue(row, write.record, encoding))
+
+    def _item_rows(self) -> Callable[[QueueNumber, Item], tuple[bytes, bytes]]:
+        if self._encoding is Encoding.UNPACKED:
+            return item_rows()
+
+        def encode(queue: QueueNumber, item: Item) -> tuple[bytes, bytes]:
+            row = item_key(queue, item.key)
+            return row, encode_item(row, item, self._encoding)
+
+        return encode
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
         """The rows of *queue* above *after*, none of which is looked at but those that are returned and one more."""

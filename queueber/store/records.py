@@ -10,15 +10,15 @@ Every reading function raises `StorageError`, naming table and key, for a row
 that is not exactly as it was written.  Both encodings are always readable.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from struct import Struct
 from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
-from queueber.broker.model import Item, Key, LeaseRecord, QueueRecord, TimeMark
+from queueber.broker.model import Item, Key, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.errors import RemoteProtocolError
-from queueber.store.keys import ITEM_KEY_BYTES, damaged, place, queue_number
+from queueber.store.keys import ITEM_KEY_BYTES, damaged, items_due, place, queue_number
 from queueber.store.structs import (
     COUNTLESS,
     FORMAT,
@@ -95,20 +95,39 @@ def unseal(row: bytes, value: bytes, kind: _Readable[_Fields_co]) -> _Fields_co:
 
 def encode_item(row: bytes, item: Item, encoding: Encoding) -> bytes:
     """The value of *item*'s row."""
-    _, contents, added_at, attempts = item
-    if encoding is Encoding.PACKED:
-        return seal(row, STORED_ITEM.build(contents, added_at, attempts), encoding)
-    # `build` and `seal` in one, in two thirds of the time: there is no row that is written as often.
-    size = len(contents)
-    struct = _ITEM_HEAD(_ITEM_ROOT, added_at, attempts, BYTE_LIST | size << LIST_COUNT_SHIFT) + contents
-    if size % WORD:
-        struct += PADDING[size % WORD]
-    return _HEAD.pack(_UNPACKED, crc32(struct, crc32(row + _UNPACKED_PREFIX))) + struct
+    return seal(row, STORED_ITEM.build(item.contents, item.added_at, item.attempts), encoding)
+
+
+def item_rows() -> Callable[[QueueNumber, Item], tuple[bytes, bytes]]:
+    """
+    What gives the row and the unpacked value of a queue's item, of one after the other.
+
+    As `item_key` and `encode_item` do, in half the time: what a row has in common with the one before, as those of one
+    add have nearly all, is not made again.  There is no row that is written as often.
+    """
+    queue = due = added = attempts = size = -1
+    begin, seed, head, padding = b"", 0, b"", b""
+
+    def encode(number: QueueNumber, item: Item) -> tuple[bytes, bytes]:
+        nonlocal queue, due, added, attempts, size, begin, seed, head, padding
+        (when, item_id), contents, added_at, tries = item
+        if number != queue or when != due:
+            queue, due = number, when
+            begin = items_due(number, when)
+            seed = crc32(begin)
+        if len(contents) != size or added_at != added or tries != attempts:
+            size, added, attempts = len(contents), added_at, tries
+            head = _ITEM_HEAD(_ITEM_ROOT, added_at, tries, BYTE_LIST | size << LIST_COUNT_SHIFT)
+            padding = PADDING[size % WORD]
+        struct = head + contents + padding
+        return begin + item_id, _HEAD.pack(_UNPACKED, crc32(struct, crc32(item_id + _UNPACKED_PREFIX, seed))) + struct
+
+    return encode
 
 
 def decode_item(row: bytes, value: bytes) -> Item:
     """The item that was stored at *row*."""
-    # `unseal` and `read` in one, for the row as `encode_item` writes it: there is none that is read as often.
+    # `unseal` and `read` in one, for the row as `item_rows` writes it: there is none that is read as often.
     if len(value) >= _CONTENTS_AT and len(row) == ITEM_KEY_BYTES:
         byte, checksum = _HEAD.unpack_from(value)
         root, added_at, attempts, pointer = _ITEM_HEAD_FROM(value, _HEAD.size)

@@ -33,6 +33,24 @@ def test_an_item_comes_back(make, item, encoding):
     assert make.fields(records.decode_item(row, records.encode_item(row, item, encoding))) == make.fields(item)
 
 
+few = st.integers(1, 2)
+alike_items = st.builds(
+    Item,
+    st.builds(Key, few.map(WallMs), st.binary(min_size=16, max_size=16).map(ItemId)),
+    st.integers(0, 9).map(bytes),
+    few,
+    few,
+)
+
+
+@given(st.lists(st.tuples(few, items | alike_items), max_size=30))
+def test_rows_one_after_the_other_are_as_those_alone(found):
+    row_of = records.item_rows()
+    for queue, item in found:
+        row = item_key(QueueNumber(queue), item.key)
+        assert row_of(QueueNumber(queue), item) == (row, records.encode_item(row, item, Encoding.UNPACKED))
+
+
 @given(u32, u64, st.lists(places, max_size=5).map(tuple), encodings)
 def test_a_lease_comes_back(queue, deadline, keys, encoding):
     row, record = lease_key(b"L" * 16), LeaseRecord(queue, deadline, keys)
