@@ -96,7 +96,7 @@ def crowd(arena, queue, wait):
     return peers
 
 
-@attack("O6")
+@attack("O6", *limits(first_message_ms=10_000))
 def five_thousand_waiting_polls_and_one_item(arena):
     peers = crowd(arena, "crowd", None)
     keeper = arena.connect()
@@ -120,7 +120,7 @@ def five_thousand_waiting_polls_and_one_item(arena):
     return f"{len(costs)} items, one delivery each; {sum(costs) / len(costs) * 1000:.1f} ms of CPU an item"
 
 
-@attack("O7")
+@attack("O7", *limits(first_message_ms=10_000))
 def five_thousand_polls_time_out_at_once(arena):
     rounds, slowest = 0, 0.0
     for _ in turns(arena):

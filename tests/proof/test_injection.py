@@ -64,7 +64,7 @@ def test_a_server_that_ends_otherwise_is_wrong():
 
 
 def test_nothing_is_answered_long_after_a_fault():
-    assert "1 calls were answered" in judged(fault("fsync"), "/data/db/MANIFEST-000005", add(99.9, 100.06))[0]
+    assert "1 calls were answered" in judged(fault("fsync"), "/data/db/MANIFEST-000005", add(99.9, 100.6))[0]
 
 
 def test_nothing_that_was_asked_after_the_error_of_the_log_is_answered():
