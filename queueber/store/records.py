@@ -12,6 +12,7 @@ that is not exactly as it was written.  Both encodings are always readable.
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from functools import lru_cache
 from struct import Struct
 from typing import Final, Protocol, TypeVar
 from zlib import crc32
@@ -53,6 +54,10 @@ _ONE_WORD: Final = (1 << 32).to_bytes(WORD, "little")
 _HEAD = Struct(">BI")
 _CONTENTS_AT: Final = _HEAD.size + STORED_ITEM.head_bytes
 _ENTRY = Struct(">Q16s")
+
+_COUNTERS = Struct("<2Q")
+assert [QUEUE_RECORD.numbers[name].word for name in ("added", "removed")] == [0, 1]
+assert (QUEUE_RECORD.data_words, QUEUE_RECORD.slots) == (2, {"name": 0, "floor": 1})
 
 _new: Final = tuple.__new__
 """Makes a named tuple out of a plain one, in a third of the time that its class takes."""
@@ -157,10 +162,18 @@ def decode_lease(row: bytes, value: bytes) -> LeaseRecord:
 
 def encode_queue(row: bytes, record: QueueRecord, encoding: Encoding) -> bytes:
     """The value of a queue's row."""
-    struct = QUEUE_RECORD.build(
-        name=record.name.encode(), added=record.added, removed=record.removed, floor=_entries((record.floor,))
-    )
-    return seal(row, struct, encoding)
+    # One is written with every commit, and of a queue always with the same name.
+    before, behind = _queue_struct(record.name)
+    counters = _COUNTERS.pack(record.added, record.removed)
+    return seal(row, before + counters + behind + _entries((record.floor,)), encoding)
+
+
+@lru_cache(maxsize=1_024)
+def _queue_struct(name: str) -> tuple[bytes, bytes]:
+    """The struct of a queue of that name before its counters, and between those and its floor."""
+    floor = bytes(_ENTRY.size)
+    struct = QUEUE_RECORD.build(name=name.encode(), added=0, removed=0, floor=floor)
+    return struct[:WORD], struct[WORD + _COUNTERS.size : -len(floor)]
 
 
 def decode_queue(row: bytes, value: bytes) -> QueueRecord:

@@ -63,6 +63,14 @@ def test_a_queue_comes_back(record, encoding):
     assert records.decode_queue(row, records.encode_queue(row, record, encoding)) == record
 
 
+@given(queue_records)
+def test_a_queue_is_written_as_its_layout_says(record):
+    row = queue_key(record.number)
+    floor = records._entries((record.floor,))
+    struct = QUEUE_RECORD.build(name=record.name.encode(), added=record.added, removed=record.removed, floor=floor)
+    assert records.encode_queue(row, record, Encoding.UNPACKED) == records.seal(row, struct)
+
+
 @given(st.binary(min_size=16, max_size=16), u64, u64, encodings)
 def test_a_time_mark_comes_back(boot_id, boot_time, queue_time, encoding):
     mark = TimeMark(boot_id, boot_time, queue_time)
