@@ -15,7 +15,7 @@ from queueber.broker.polls import Delivery
 from queueber.broker.port import Scan, Store, StoreStalled, Write
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.survey import Stats
-from queueber.broker.waiters import Waiter
+from queueber.broker.waiters import Peer, Waiter
 
 __all__ = [
     "DEFAULT_QUEUE",
@@ -28,6 +28,7 @@ __all__ = [
     "Key",
     "Lease",
     "LeaseId",
+    "Peer",
     "Plan",
     "Queue",
     "Refill",

@@ -15,7 +15,7 @@ never passes an item that is not leased yet.
 """
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
@@ -32,7 +32,7 @@ from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
 from queueber.broker.survey import Stats, lease_line, queue_line
 from queueber.broker.validation import validate_add, validate_lease_id, validate_lease_span
-from queueber.broker.waiters import PollInput, PollState, Waiter
+from queueber.broker.waiters import Peer, PollInput, PollState, Waiter
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs, no_earlier_than
@@ -225,7 +225,7 @@ class Broker:
         wanted: int,
         span: SpanMs,
         wait: SpanMs | None,
-        peer: Hashable,
+        peer: Peer,
         now: WallMs,
     ) -> Waiter:
         """

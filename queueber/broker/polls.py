@@ -12,7 +12,7 @@ when the window covers all that is due now and none of it is left.
 """
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
 
@@ -25,7 +25,7 @@ from queueber.broker.plan import Plan
 from queueber.broker.port import PutLease, Write
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
-from queueber.broker.waiters import PollInput, PollState, Waiter
+from queueber.broker.waiters import Peer, PollInput, PollState, Waiter
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import Limits
 from queueber.units import WallMs, no_earlier_than
@@ -71,8 +71,8 @@ class Polls:
         self._timeouts: Deadlines[Waiter] = Deadlines()
         # Queues with ready items and polls, for which there was no room among the leases.
         self._starved: dict[Queue, None] = {}
-        self._aside: dict[Hashable, list[Waiter]] = {}
-        self._of_peer: dict[Hashable, int] = {}
+        self._aside: dict[Peer, list[Waiter]] = {}
+        self._of_peer: dict[Peer, int] = {}
         self.waiting = 0
         """Polls in the state WAITING."""
 
@@ -103,7 +103,7 @@ class Polls:
             self._timeouts.set(waiter, waiter.until)
         self.stir(waiter.queue)
 
-    def _refuse_crowds(self, peer: Hashable, *, passing: bool) -> None:
+    def _refuse_crowds(self, peer: Peer, *, passing: bool) -> None:
         """
         Half of all places have gone: a peer may have half as many as are left, so that those who come find one.
 
@@ -147,11 +147,11 @@ class Polls:
         if aside := self._aside.get(waiter.peer):
             aside[:] = [other for other in aside if other is not waiter]
 
-    def pause(self, peer: Hashable) -> None:
+    def pause(self, peer: Peer) -> None:
         """Serve none of the polls of *peer* until `resume`."""
         self._aside.setdefault(peer, [])
 
-    def resume(self, peer: Hashable) -> None:
+    def resume(self, peer: Peer) -> None:
         """Put the polls of *peer* back in line, as those that have waited longest."""
         for waiter in reversed(self._aside.pop(peer, [])):
             waiter.queue.line.rejoin(waiter)

@@ -20,9 +20,9 @@ Every poll is claimed at most once, so it is answered at most once.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 from attrs import define, field
 
@@ -30,6 +30,10 @@ from queueber.units import SpanMs, WallMs
 
 if TYPE_CHECKING:
     from queueber.broker.queue import Queue
+
+
+Peer = NewType("Peer", int)
+"""The number of whoever polls, which nobody else ever has."""
 
 
 class PollState(Enum):
@@ -75,8 +79,8 @@ class Waiter:
     until: WallMs | None
     """When to answer with nothing; None waits for ever."""
 
-    peer: Hashable
-    """Whose poll it is, to pause it; the broker compares it and nothing else."""
+    peer: Peer
+    """Whose poll it is, to pause it."""
 
     state: PollState = PollState.WAITING
 

@@ -16,6 +16,7 @@ from twisted.application.internet import TimerService
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
+from queueber.broker import Peer
 from queueber.limits import Limits
 from queueber.server.buffers import Buffers, Holder
 from queueber.server.handshakes import CROWDED, Handshakes
@@ -39,6 +40,9 @@ class Connected(Awaited, Holder, Protocol):
 
     host: str | None
     """The peer's address, if it has one."""
+
+    peer: Peer
+    """Its number."""
 
     request_bytes: int
     """Length of its adds that wait for the disk."""

@@ -5,18 +5,18 @@ Each reads its parameters, asks the broker, submits the plan and returns the
 reply when it is spoken.  Nothing is decided here.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from attrs import define, field
 
 from queueber import wire
-from queueber.broker import DEFAULT_QUEUE, Broker, Delivery, ItemId, LeaseId, Queue, Waiter
+from queueber.broker import DEFAULT_QUEUE, Broker, Delivery, ItemId, LeaseId, Peer, Queue, Waiter
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
-from queueber.server.committer import Committer
+from queueber.server.committer import PLAN_BYTES, Committer
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.load import METHODS, OTHER, QUEUE, Calls
 from queueber.units import SpanMs, WallMs
@@ -28,8 +28,11 @@ _new: Final = tuple.__new__
 """Makes a named tuple out of a plain one, in a third of the time that its class takes."""
 
 
-class Caller(Hashable, Protocol):
+class Caller(Protocol):
     """Where a method's reply goes."""
+
+    peer: Peer
+    """Who it is, among all that there ever were."""
 
     request_bytes: int
     """What its adds and extends that wait for the disk take; kept up by the methods."""
@@ -209,6 +212,7 @@ class Methods:
         self._refuse_new_work()
         size = called.bytes_at_least(_ITEM_BYTES)
         self._refuse_while_behind(size)
+        self._refuse_to_overfill(size, len(items))
         # Of several not even the first may be larger than the bound: then they are found out about one by one.
         self._refuse_too_much(caller.request_bytes or 1, size)
         self._dispatcher.serve_now(queue)
@@ -249,6 +253,13 @@ class Methods:
                 limit="pending_bytes",
             )
 
+    def _refuse_to_overfill(self, size: int, calls: int) -> None:
+        """Those that come together are found out about one by one if the last of them might be refused then."""
+        # A remove may be two rows.
+        each = PLAN_BYTES + 2 * self._limits.item_overhead
+        if self._committer.pending_bytes + size + calls * each > self._limits.pending_bytes:
+            raise Overloaded("what waits for the disk may be too much for one of these calls", limit="pending_bytes")
+
     def _added(self, caller: Caller, answer: wire.AnswerId, began: float, size: int, ids: list[ItemId]) -> None:
         self.calls.seconds["add"].observe(self._clock.monotonic() - began)
         caller.request_bytes -= size
@@ -269,7 +280,7 @@ class Methods:
         self, caller: Caller, called: wire.CalledAlike, queue: Queue, pairs: list[tuple[ItemId, LeaseId]]
     ) -> None:
         began = self._clock.monotonic()
-        self._refuse_while_full()
+        self._refuse_to_overfill(0, len(pairs))
         plan = self._decide(self._broker.remove_each, queue, pairs, self._clock.now())
         speak = partial(self._removed_each, caller, called.answers, began)
         self._committer.submit(plan, speak, calls=len(pairs))
@@ -304,7 +315,7 @@ class Methods:
             wanted=request.num_items,
             span=request.lease,
             wait=SpanMs(0) if request.no_wait else request.wait,
-            peer=caller,
+            peer=caller.peer,
             now=self._clock.now(),
         )
         caller.waits(answer, waiter)

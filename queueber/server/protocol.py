@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import wire
-from queueber.broker import Broker, Queue, Waiter
+from queueber.broker import Broker, Peer, Queue, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import DEFAULTS, Limits
 from queueber.server.acknowledged import acknowledged
@@ -83,12 +83,16 @@ class RpcProtocol(Protocol):
         self._lost = False
         self._closing = self._evicted = False
         self._paused = False
+        self.peer = Peer(0)
+        """Which of all connections it is, counted as they were made."""
+
         self.request_bytes = 0
         """Length of the adds that wait for the disk."""
 
     def connectionMade(self) -> None:
         """Join the server's connections."""
         self._server.connections.joined(self)
+        self.peer = Peer(self._server.connections.made)
         transport: Any = self.transport
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
@@ -222,7 +226,7 @@ class RpcProtocol(Protocol):
                 self.host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage()
             )
         self._give_up_polls()
-        self._server.broker.polls.resume(self)
+        self._server.broker.polls.resume(self.peer)
         # Connections come and go by the thousand, each with half a message of megabytes if its peer likes.
         self._connection.end()
         # Replies that wait for the disk have the protocol to be given to, and would keep its tables until then.
@@ -338,14 +342,14 @@ class RpcProtocol(Protocol):
         # It is us who do not read on.
         self._server.connections.patience.content(self, WHOLE_MESSAGE)
         self._intake.hold()
-        self._server.broker.polls.pause(self)
+        self._server.broker.polls.pause(self.peer)
 
     def _go_on(self) -> None:
         self._paused = False
         if self._begun and not self._closing:
             self._server.connections.patience.expect(self, WHOLE_MESSAGE)
         self._intake.release()
-        self._server.broker.polls.resume(self)
+        self._server.broker.polls.resume(self.peer)
         self._server.dispatcher.committer.wake()
 
 

@@ -20,6 +20,9 @@ from queueber.wire.queue_types import NewItem
 from queueber.wire.reader import WORD, ListAt, StructAt
 
 ID_BYTES = 16
+_FIXED_MAX = 512
+"""Bytes of a template, of which each connection may keep several; honest ones are a tenth of that."""
+
 _RIGHT_BEHIND = (1 << LIST_COUNT_SHIFT) - 1
 """All of a pointer but a list's length: that of a list of bytes right behind its pointer is `BYTE_LIST`."""
 
@@ -63,6 +66,7 @@ def add_template(params: Params, structs: tuple[StructAt, StructAt], items: List
         or to_items >> LIST_COUNT_SHIFT != items.step
         or items.step != items.data_words + 1
         or items.first - 1 <= at
+        or (pointer - at) * WORD > _FIXED_MAX
     ):
         return None
     return AddTemplate(frame.data[at * WORD : pointer * WORD], pointer - at, delay)
@@ -111,7 +115,11 @@ def remove_template(params: Params, structs: tuple[StructAt, StructAt], places: 
     frame, at = params.frame, params.at
     stop = max(struct[2] for struct in structs)
     pointers = frame.words[structs[1][1] : structs[1][2]]
-    if not _all_near(params, structs, stop) or any(each & 3 != 1 for each in pointers):
+    if (
+        (stop - at) * WORD > _FIXED_MAX
+        or not _all_near(params, structs, stop)
+        or any(each & 3 != 1 for each in pointers)
+    ):
         return None
     first = at * WORD
     words = (max(places) + ID_BYTES + WORD - 1) // WORD - at

@@ -146,16 +146,16 @@ class Callee:
         return export.object
 
     def admit_each(self, answers: Sequence[AnswerId], target: ExportId) -> object | None:
-        """
-        The same for all of *answers* at once; None, and nothing was changed, if they have to be admitted one by one.
-
-        Raises:
-            RemoteProtocolError: the peer does not hold that object.
-        """
-        export = self.exports.find(target)
-        if self.answers.unanswered + len(answers) > self._calls_max or not self.answers.begin_each(answers):
+        """The same for all of *answers* at once; None, and nothing was changed, if it has to be done one by one."""
+        export = self.exports.get(target)
+        if export is None or self.answers.unanswered + len(answers) > self._calls_max:
             return None
-        return export.object
+        return export.object if self.answers.begin_each(answers) else None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more call would be refused."""
+        return self.answers.unanswered >= self._calls_max
 
     def _refuse_one_more(self, answer: AnswerId) -> None:
         waiting = self.answers.unanswered - 1

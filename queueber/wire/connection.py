@@ -30,7 +30,7 @@ from queueber.wire import encoder
 from queueber.wire.callee import Callee
 from queueber.wire.caller import Caller
 from queueber.wire.decoder import decode
-from queueber.wire.events import Aborted, CalledAlike, Event, Finished
+from queueber.wire.events import Aborted, Called, CalledAlike, Event, Finished
 from queueber.wire.framing import Framer
 from queueber.wire.messages import (
     Abort,
@@ -51,6 +51,7 @@ from queueber.wire.messages import (
     Unimplemented,
     Unknown,
 )
+from queueber.wire.queue_types import ADD, QUEUE_INTERFACE_ID, REMOVE
 from queueber.wire.reader import Frame
 from queueber.wire.shapes import Shapes, question_of
 from queueber.wire.together import Together
@@ -60,6 +61,9 @@ from queueber.wire.together import Together
 _ANSWER_BYTES = 300
 _EXPORT_BYTES = 2_400
 _STEP = 16 * KIB
+
+_GATHERED = frozenset({ADD, REMOVE})
+"""The methods of a queue that are worth it."""
 
 _DISPENSABLE = frozenset({None, "unimplemented", "disembargo", "release", "abort"})
 """The kinds of our messages that a peer need not know."""
@@ -149,18 +153,8 @@ class Connection:
             return
         try:
             for frame in self._framer.feed(data):
-                if self._take_together(frame):
-                    pass
-                elif (shape := self._shapes.find(frame)) is not None:
-                    self._gather(frame, shape)
-                else:
-                    message = decode(frame)
-                    if type(message) is Finish:
-                        self._finish(message)
-                    else:
-                        # It may lean on what the calls in hand return.
-                        yield from self._gathered()
-                        self._take(frame, message)
+                if not self._take_together(frame):
+                    yield from self._take_singly(frame)
                 while self._events:
                     event = self._events.popleft()
                     # A call in hand may have been answered since its Finish was read.
@@ -173,6 +167,23 @@ class Connection:
             self.abort(str(why))
             raise
         yield from self._gathered()
+
+    def _take_singly(self, frame: Frame) -> Iterator[Event]:
+        """Take in *frame* alone; first come the calls in hand, if it may lean on what they return."""
+        shape = self._shapes.find(frame)
+        if shape is None:
+            message = decode(frame)
+            if type(message) is Finish:
+                self._finish(message)
+                return
+            yield from self._gathered()
+            if not self._closed:
+                self._take(frame, message)
+            return
+        if self._alike is not None and self._callee.is_full:
+            yield from self._gathered()
+        if not self._closed:
+            self._gather(frame, shape)
 
     def _take_together(self, frame: Frame) -> bool:
         """Take in *frame* and those behind it that are like it; false, and nothing was done, if there are none."""
@@ -189,6 +200,11 @@ class Connection:
         if target is None:
             return
         params = Params(frame, frame.start + shape.at, frame.start, frame.end, shape)
+        if shape.interface_id != QUEUE_INTERFACE_ID or shape.method_id not in _GATHERED:
+            # What comes next may be made to what it returns.
+            self._events.extend(self._gathered())
+            self._events.append(Called(answer, target, shape.interface_id, shape.method_id, params))
+            return
         alike = self._alike
         if alike is not None and alike.params[0].shape is shape and alike.target is target:
             alike.answers.append(answer)
@@ -200,7 +216,7 @@ class Connection:
 
     def _gathered(self) -> Iterator[Event]:
         """The calls in hand, if there are any, as an event."""
-        alike, self._alike = self._alike, None
+        alike, self._alike, self._alike_params = self._alike, None, []
         if alike is not None:
             yield alike if len(alike.answers) > 1 else next(alike.each())
 
@@ -211,8 +227,6 @@ class Connection:
             self._events.extendleft(self._gathered())
 
     def _take(self, frame: Frame, message: Message) -> None:
-        if self._closed:
-            return
         if isinstance(message, Unknown):
             self._out.append(encoder.unimplemented(frame, message.which))
             return
@@ -242,7 +256,7 @@ class Connection:
         self._closed = True
         self._framer.discard()
         self._out.clear()
-        self._alike = None
+        self._alike, self._alike_params = None, []
         self._handlers.clear()
 
     def return_results(self, answer: AnswerId, content: bytes, capabilities: Sequence[object] = ()) -> None:

@@ -96,10 +96,14 @@ class Exports:
         Raises:
             RemoteProtocolError: there is none; the peer names what it does not hold.
         """
-        export = self._numbered.find(number)
+        export = self.get(number)
         if export is None:
             raise RemoteProtocolError(f"{number} is not an export")
         return export
+
+    def get(self, number: ExportId) -> Export | None:
+        """The export under *number*; None if the peer does not hold it."""
+        return self._numbered.find(number)
 
     def release(self, export: Export, count: int) -> bool:
         """

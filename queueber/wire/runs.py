@@ -31,6 +31,9 @@ from queueber.wire.shapes import KEY_TO, QUESTION_AT, QUESTION_BYTES
 LEAST: Final = 4
 """So many messages must lie in a row for it to pay."""
 
+MOST: Final = 128
+"""No more are looked at together: what is not alike in the end is looked at again."""
+
 _HEADER: Final = WORD
 """The table of a message of one segment."""
 
@@ -130,7 +133,7 @@ def rows_of(frame: Frame) -> tuple[Row, Row] | None:
 
 def _alike(words: Sequence[int], at: int, stride: int) -> int:
     """How many messages have the table that is at word *at*, each *stride* words behind the one before."""
-    header, most = words[at], (len(words) - at) // stride
+    header, most = words[at], min(MOST, (len(words) - at) // stride)
     for count, each in enumerate(words[at : at + most * stride : stride]):
         if each != header:
             return count

@@ -66,8 +66,11 @@ class Together:
             return None
         del answers[len(run.answers) :]
         # A call must not get a number that is free only because its Finish is taken first.  Should the calls not be
-        # admitted, the Finishes come a second time, one by one, and are unknown then, which is no error.
-        if uses_early(run.answers, answers) or not self._callee.answers.finish_each(answers):
+        # admitted, the Finishes come a second time, one by one, and are unknown then, which is no error; but they must
+        # have made no more room at any call than one by one.
+        if len(set(answers)) < len(answers) or uses_early(run.answers, answers):
+            return None
+        if not self._callee.answers.finish_each(answers):
             return None
         return self._take_calls(run, shape)
 

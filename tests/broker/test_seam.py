@@ -39,7 +39,7 @@ def atoms(hint):
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__qualname__)
 def test_a_call_takes_plain_values(call):
     hints = typing.get_type_hints(call)
-    given = {name: set(atoms(hint)) for name, hint in hints.items() if name not in {"return", "peer"}}
+    given = {name: set(atoms(hint)) for name, hint in hints.items() if name != "return"}
     assert given.keys() <= set(inspect.signature(call).parameters)
     assert {atom for each in given.values() for atom in each} <= PLAIN | HANDLES.keys()
 

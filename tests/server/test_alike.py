@@ -122,6 +122,28 @@ def test_a_bound_that_only_all_together_pass_is_held_one_by_one():
     assert caller.protocol.request_bytes == 0
 
 
+@pytest.mark.parametrize("kind", ["add", "remove"])
+def test_what_waits_for_the_disk_is_bounded_to_the_call(kind):
+    limits = Limits(pending_bytes=1 << 20)
+    together, alone = Caller(limits), Caller(limits)
+    calls = [add(bytes(40)) if kind == "add" else remove(b"?" * 16, b"l" * 16)] * 300
+    for caller in (together, alone):
+        # The first is on its way to the disk, and the second waits behind it.
+        for number in (4_000_000, 4_000_001):
+            caller.say(caller.frame(number, *add(bytes(900_000))))
+            caller.server.turn()
+    frames = [together.frame(number, *call) for number, call in enumerate(calls)]
+
+    together.say(b"".join(frames))
+    for frame in frames:
+        alone.say(frame)
+    for caller in (together, alone):
+        caller.server.settle()
+
+    refused = [caller.transport.value().count(b"(pending_bytes)") for caller in (together, alone)]
+    assert refused[0] == refused[1] > 0
+
+
 def test_adds_that_come_together_and_are_delayed_each_wait(caller):
     delays = [50, 0, 50, 50, 0, 0]
     frames = [caller.frame(number, *add(b"%d" % number, delay=each)) for number, each in enumerate(delays)]

@@ -1,6 +1,6 @@
 """Messages that lie in a row are taken in as they would be one by one, only faster."""
 
-from struct import pack
+from struct import pack, unpack
 
 import pytest
 from calls import LIMITS, add, begun, our_call, poll, remove, standard_call
@@ -293,10 +293,97 @@ def test_polls_in_a_row_are_read_one_by_one():
     connection = taught()
     list(connection.receive_data(our_call(7, *poll(3))))
 
-    (event,) = connection.receive_data(b"".join(our_call(number, *poll(3)) for number in range(5)))
+    events = list(connection.receive_data(b"".join(our_call(number, *poll(3)) for number in range(5))))
 
-    assert event.answers == list(range(5))
-    assert event.requests is None
+    assert [event.answer for event in events] == list(range(5))
+
+
+def counted(limits, pieces):
+    """How many of the calls are refused where each is answered at once."""
+    connection = begun(limits)
+    for piece in [our_call(98, *remove(ID, LEASE)), *pieces]:
+        for event in one_by_one(connection.receive_data(piece)):
+            read(event.method_id, event.params)
+            connection.return_results(event.answer, bytes(WORD))
+    return connection.data_to_send().count(b"outstanding_calls")
+
+
+@pytest.mark.parametrize("count", [3, 8])
+def test_calls_that_are_answered_at_once_are_not_counted_as_waiting(count):
+    pieces = [our_call(number, *remove(ID, LEASE)) for number in range(count)]
+
+    assert counted(Limits(outstanding_calls=2), [b"".join(pieces)]) == 0
+    assert counted(Limits(outstanding_calls=2), pieces) == 0
+
+
+def test_who_ends_a_connection_at_a_call_in_hand_is_told_of_no_other():
+    connection = taught(Limits(outstanding_calls=2))
+
+    events = connection.receive_data(b"".join(adds(1, 2, 3)))
+    assert next(events).answers == [1, 2]
+    connection.abort("enough")
+
+    assert list(events) == []
+
+
+def test_a_finish_that_comes_twice_makes_no_room_too_early():
+    together, alone = taught(Limits(open_answers=6)), taught(Limits(open_answers=6))
+    pairs = zip(finishes(0, 0, 0, 1, 9), adds(*range(10, 15)), strict=True)
+    pieces = [piece for pair in pairs for piece in pair]
+    for connection in (together, alone):
+        list(connection.receive_data(b"".join(adds(*range(4)))))
+        connection.return_each(range(4), [bytes(WORD)] * 4)
+
+    assert heard(together, [b"".join(pieces)], "wait", []) == heard(alone, pieces, "wait", [])
+
+
+def test_a_row_to_what_is_not_held_any_more_ends_as_one_by_one():
+    together, alone = taught(), taught()
+    for connection in (together, alone):
+        list(connection.receive_data(adds(7)[0]))
+        connection._callee.exports.get = lambda _: None
+
+    pieces = adds(7, 8, 9, 10)
+    assert heard(together, [b"".join(pieces)], "wait", []) == heard(alone, pieces, "wait", [])
+
+
+def test_what_was_read_is_let_go_of():
+    """The Params of a call hold all that came with it."""
+    connection = taught()
+    for _ in connection.receive_data(adds(1)[0]):
+        pass
+
+    assert connection._alike_params == []
+
+
+def test_a_template_is_not_as_long_as_a_peer_likes():
+    """Each connection may have several, and nobody counts them."""
+    connection = begun()
+    method, content = add(b"")
+    for number in (1, 2):
+        words = list(unpack(f"<{len(our_call(number, method, content)) // WORD}Q", our_call(number, method, content)))
+        words[14] |= 1_000 << 2  # the pointer to the items leads over a gap
+        words[15:15] = [0] * 1_000
+        words[0] = len(words) - 1 << 32
+        for event in connection.receive_data(pack(f"<{len(words)}Q", *words)):
+            assert read_add_request(event.params, LIMITS).items == [(b"", 0)]
+
+    (shape,) = connection._shapes._known.values()
+    assert shape.template is None
+
+    gap = 1_000
+    for number in (3, 4):
+        for event in connection.receive_data(laid(number, 1 + gap, 2 + gap, bytes(gap * WORD), ID, LEASE)):
+            assert asked(event) == (ID, LEASE)
+    for number in (5, 6):
+        words = list(unpack(f"<{len(laid(number, 1, 2, ID, LEASE)) // WORD}Q", laid(number, 1, 2, ID, LEASE)))
+        at = len(words) - 7  # the pointer to the request, behind the one to the parameters
+        words[at] |= gap << 2
+        words[at + 1 : at + 1] = [0] * gap
+        words[0] = len(words) - 1 << 32
+        for event in connection.receive_data(pack(f"<{len(words)}Q", *words)):
+            assert asked(event) == (ID, LEASE)
+    assert all(len(each.template.fixed) <= 512 for each in connection._shapes._known.values() if each.template)
 
 
 def test_returns_together_are_as_one_by_one():

@@ -142,7 +142,8 @@ def test_a_call_is_told_before_that_it_was_finished():
     connection = begun()
     list(connection.receive_data(our_call(1, *poll(1))))
 
-    data = our_call(2, *poll(1)) + our_call(3, *poll(1)) + encoder.finish(2, release_result_caps=False)
+    list(connection.receive_data(our_call(4, *add(b"x"))))
+    data = our_call(2, *add(b"x")) + our_call(3, *add(b"x")) + encoder.finish(2, release_result_caps=False)
     calls, finished = connection.receive_data(data)
 
     assert calls.answers == [2, 3]
@@ -152,9 +153,9 @@ def test_a_call_is_told_before_that_it_was_finished():
 def test_a_call_that_is_answered_at_once_is_not_told_to_be_finished():
     """Although the Finish was read before the call was told."""
     connection = begun()
-    list(connection.receive_data(our_call(1, *poll(1))))
+    list(connection.receive_data(our_call(1, *add(b"x"))))
 
-    events = connection.receive_data(our_call(2, *poll(1)) + encoder.finish(2, release_result_caps=False))
+    events = connection.receive_data(our_call(2, *add(b"x")) + encoder.finish(2, release_result_caps=False))
     assert next(events).answer == 2
     connection.return_canceled(2)
 

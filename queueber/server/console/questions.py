@@ -109,6 +109,7 @@ class Questions:
     def waiters(self, most: int = SHOWN) -> Table:
         """The polls that have waited longest."""
         inside, now, seconds = self._inside, self._inside.clock.now(), self._inside.reactor.seconds()
+        peers = {connection.peer: connection for connection in inside.connections}
         rows = [
             (
                 named(waiter.queue.name),
@@ -117,7 +118,7 @@ class Questions:
                 waiter.state.name.lower(),
                 span((seconds - waiter.asked_at) * MS_PER_SECOND),
                 "never" if waiter.until is None else span(waiter.until - now),
-                _peer(waiter.peer),
+                _peer(peers.get(waiter.peer)),
             )
             for waiter in islice(inside.dispatcher.unanswered(), _few(most))
         ]
