@@ -4,17 +4,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
+from twisted.internet.defer import Deferred
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
 from queueber.cli.load.ledger import Ledger, balanced
 from queueber.cli.load.shop import Plan, Shop
-from queueber.cli.simulate import _tell
+from queueber.cli.session import Interrupted, NoAnswer
+from queueber.cli.simulate import _tell, simulate
 from queueber.client import OutcomeUnknown
 from queueber.errors import InvalidRequest, Overloaded
+
+TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 
 
 def plan(**changes):
@@ -54,7 +60,9 @@ def test_every_task_is_accounted_for():
     assert [what for what, _ in heard.begun] == [
         "simulate",
         "letting workers finish",
+        "counting what is left",
         "waiting for the last leases to end",
+        "counting what is left",
     ]
     assert len(heard.lines) == 2
     assert "produced/s" in heard.lines[0]
@@ -118,6 +126,64 @@ def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
     assert shop.account["unacknowledged"] == 1
     assert balanced(shop.account)
     assert not shop.ledger.faults
+
+
+def gone_after(seconds, floor, monkeypatch):
+    """From then on the server says nothing to anybody."""
+
+    def go():
+        for method in ("add", "poll", "remove", "extend"):
+            setattr(floor, method, lambda *_, **__: Deferred())
+
+    floor.clock.callLater(seconds, go)
+    monkeypatch.setattr("queueber.cli.simulate.with_fleet", lambda _, __, work: floor.until(work(floor.fleet())))
+
+
+SHORT = ("--duration", "4", "--max-exec-time", "0.5", "--lease-validity", "1", "--seed", "1")
+
+
+@pytest.mark.parametrize("when", [2, 4.9, 6])
+def test_a_server_that_is_gone_for_good_is_given_up_and_what_is_known_is_told(when, monkeypatch):
+    floor = Floor()
+    gone_after(when, floor, monkeypatch)
+    done = CliRunner().invoke(simulate, SHORT, obj=TARGET)
+    assert isinstance(done.exception, NoAnswer)
+    assert "the account cannot be closed" in str(done.exception)
+    assert floor.clock.seconds() < 40
+    assert "waiting for the server" in done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("the account is not closed: ")
+    assert last.endswith(" deliveries were not the first; seed 1")
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for():
+    floor = Floor()
+    remove = floor.remove
+
+    def away():
+        floor.remove = lambda *what: floor.fleet().sleep(10.0).addCallback(lambda _: remove(*what))
+        floor.clock.callLater(1.0, lambda: setattr(floor, "remove", remove))
+
+    floor.clock.callLater(11.5, away)
+    shop, heard = simulated(floor)
+    assert ("waiting for the server", 20.0) in heard.begun
+    assert balanced(shop.account)
+
+
+@pytest.mark.parametrize("error", [Interrupted(), InvalidRequest("no")])
+def test_what_is_known_when_it_is_cut_short_is_told(error, monkeypatch):
+    floor = Floor()
+
+    def refuse(*_, **__):
+        raise error
+
+    floor.clock.callLater(3, setattr, floor, "add", refuse)
+    monkeypatch.setattr("queueber.cli.simulate.with_fleet", lambda _, __, work: floor.until(work(floor.fleet())))
+    done = CliRunner().invoke(simulate, (*SHORT, "--json"), obj=TARGET)
+    assert done.exception is error
+    found = json.loads(done.stdout)
+    assert (found["seed"], found["account"], found["balanced"]) == (1, None, None)
+    assert found["counts"]["produced"] > 100
 
 
 def ledger_with(*steps):

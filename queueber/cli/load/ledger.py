@@ -8,6 +8,7 @@ remove whose answer never came may have taken effect or not.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 from attrs import define, field
 
@@ -148,7 +149,7 @@ class Ledger:
             samples.append(name.decode(errors="replace"))
 
 
-def balanced(account: dict[str, int]) -> bool:
+def balanced(account: Mapping[str, int]) -> bool:
     """Whether the sums meet: what came in is what is there or went out."""
     came = account["produced"] + account["unacknowledged"]
     return came == sum(account[name] for name in ("removed", "waiting", "leased", "unknown"))

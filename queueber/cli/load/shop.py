@@ -9,7 +9,7 @@ last lease has ended, and every task has to be accounted for.
 from collections.abc import Coroutine
 from itertools import count
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,9 +19,12 @@ from queueber.cli.load.clients import CALLS_MAX, Fleet, started, together
 from queueber.cli.load.ledger import Ledger
 from queueber.cli.load.show import LINE_SECONDS, Teller
 from queueber.cli.load.tally import Latency
+from queueber.cli.session import NoAnswer
 from queueber.client import Batch, OutcomeUnknown, Queue
 from queueber.errors import Kind, QueueberError
 from queueber.units import MS_PER_SECOND, SpanMs
+
+T = TypeVar("T")
 
 TICK_SECONDS = 0.25
 BUSY_SECONDS = 0.5
@@ -35,6 +38,12 @@ SPARE_SECONDS = 2.0
 """Added to the length of a lease, a server may take so much longer to give its items back."""
 
 COUNT_LEASE_MS = SpanMs(600_000)
+
+MISSED_SECONDS = 2.0
+"""Once the shop has closed, a server that leaves a call unanswered for so long is told to be waited for."""
+
+AWAY_SECONDS = 20.0
+"""And after so long it is given up."""
 
 
 @frozen(kw_only=True)
@@ -78,6 +87,12 @@ class Shop:
 
     _random: Random = field(init=False)
     _closing: bool = False
+    _closed: float = 0.0
+    """When it closed."""
+
+    _unanswered: dict[Deferred[Any], float] = field(factory=dict)
+    """Calls, polls of workers aside, and when they were made: the oldest first."""
+
     _polls: dict[Deferred[Batch], None] = field(factory=dict)
     _failure: Failure | None = None
 
@@ -90,6 +105,7 @@ class Shop:
         Do it all.
 
         Raises:
+            NoAnswer: the shop had closed, and the server was silent for too long: the account stays empty.
             QueueberError: the server refused something that it should not.
         """
         plan = self.plan
@@ -101,10 +117,9 @@ class Shop:
         ]
         try:
             await self._open()
-            await together(producing)
-            for poll in list(self._polls):
-                poll.cancel()
-            await self._wait("letting workers finish", working)
+            longest = plan.max_exec * plan.tasks_per_worker
+            await self._patiently("letting workers finish", longest, self._finish(producing, working))
+            self._check()
             await self._count(queues[0])
         finally:
             self._closing = True
@@ -137,19 +152,60 @@ class Shop:
                 busy = self.plan.workers - len(self._polls)
                 self.teller.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {busy:,} workers busy")
                 told = now()
-        self._closing = True
+        self._closing, self._closed = True, now()
         self._check()
 
-    async def _wait(self, what: str, jobs: list[Deferred[None]]) -> None:
-        """Wait for *jobs*, none of which takes longer than its tasks."""
-        now, longest = self.fleet.reactor.seconds, self.plan.max_exec * self.plan.tasks_per_worker
-        began = now()
-        self.teller.begin(what, longest)
-        ended = started(together(jobs))
-        while not ended.called:
+    async def _finish(self, producing: list[Deferred[None]], working: list[Deferred[None]]) -> None:
+        """Wait for all, none of whom begins anything new."""
+        await together(producing)
+        for poll in list(self._polls):
+            poll.cancel()
+        await together(working)
+
+    async def _patiently(self, what: str, seconds: float, work: Coroutine[Deferred[Any], Any, T]) -> T:
+        """
+        The result of *work*, which takes about *seconds*.
+
+        Raises:
+            NoAnswer: the server left a call of it unanswered for too long.
+        """
+        now = self.fleet.reactor.seconds
+        began, missed = now(), False
+        self.teller.begin(what, seconds)
+        job = started(work)
+        while not job.called:
             await self.fleet.sleep(TICK_SECONDS)
-            self.teller.at(min(longest, now() - began))
-        self._check()
+            silence = self._silence()
+            if silence >= AWAY_SECONDS:
+                job.addErrback(lambda _: None).cancel()
+                raise NoAnswer(f"the server has not answered for {silence:.0f} s: the account cannot be closed")
+            if (silence >= MISSED_SECONDS) != missed:
+                missed = not missed
+                self._tell_whether_missed(missed, what, seconds)
+            self.teller.at(silence if missed else min(seconds, now() - began))
+        return await job
+
+    def _tell_whether_missed(self, missed: bool, what: str, seconds: float) -> None:
+        if missed:
+            self.teller.begin("waiting for the server", AWAY_SECONDS)
+            self.teller.line(f"waiting for the server, for {AWAY_SECONDS:.0f} s at most: it does not answer")
+        else:
+            self.teller.begin(what, seconds)
+
+    def _ask(self, call: Deferred[T]) -> Deferred[T]:
+        """*call*, which counts as unanswered until it is."""
+        self._unanswered[call] = self.fleet.reactor.seconds()
+
+        def answered(result: T) -> T:
+            self._unanswered.pop(call, None)
+            return result
+
+        return call.addBoth(answered)
+
+    def _silence(self) -> float:
+        """For how long the oldest call has waited for its answer since the shop closed."""
+        now: float = self.fleet.reactor.seconds()
+        return now - max(self._closed, next(iter(self._unanswered.values()), now))
 
     async def _producer(self, queue: Queue, index: int, names: Any) -> None:  # noqa: ANN401
         """Add tasks at an even rate until the shop closes."""
@@ -168,7 +224,7 @@ class Shop:
                 ledger.asked(task)
             began = now()
             try:
-                await queue.add(*tasks)
+                await self._ask(queue.add(*tasks))
             except OutcomeUnknown:
                 ledger.counts["adds unknown"] += batch
                 continue
@@ -223,7 +279,7 @@ class Shop:
     async def _told(self, call: Deferred[bool]) -> bool | None:
         """What *call* was answered, False if it was not taken; None if it may have taken effect."""
         try:
-            return await call
+            return await self._ask(call)
         except OutcomeUnknown:
             return None
         except QueueberError as why:
@@ -234,25 +290,26 @@ class Shop:
     async def _count(self, queue: Queue) -> None:
         """Look for all that is left, and remove it."""
         now, patience = self.fleet.reactor.seconds, self.plan.lease / MS_PER_SECOND + SPARE_SECONDS
-        waiting = await self._find(queue)
+        counting = "counting what is left"
+        await self._patiently(counting, 0.0, self._find(queue))
+        waiting = self.ledger.counts["found"]
         began = now()
         self.teller.begin("waiting for the last leases to end", patience)
         while now() < began + patience:
             await self.fleet.sleep(TICK_SECONDS)
             self.teller.at(now() - began)
-        await self._find(queue)
+        await self._patiently(counting, 0.0, self._find(queue))
         self.account = self.ledger.close(waiting)
 
-    async def _find(self, queue: Queue) -> int:
-        """Remove all that is ready; return how many tasks that were."""
+    async def _find(self, queue: Queue) -> None:
+        """Remove all that is ready."""
         found = 0
         # A server that finds more than there can be would do so for ever.
         while found <= len(self.ledger):
-            batch = await queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0)
+            batch = await self._ask(queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0))
             if not batch.items:
-                return found
+                return
             found += len(batch.items)
             for item in batch.items:
                 self.ledger.found(item.contents)
-            await together([queue.remove(item.id, batch.lease) for item in batch.items])
-        return found
+            await together([self._ask(queue.remove(item.id, batch.lease)) for item in batch.items])
