@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import seconds
+from queueber.cli.arguments import Number, seconds
 from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.ledger import balanced
 from queueber.cli.load.shop import Plan, Shop
@@ -22,7 +22,7 @@ from queueber.units import MS_PER_SECOND, SpanMs
 WORKERS_MAX = 50_000
 EXIT_UNBALANCED = 1
 
-_probability = click.FloatRange(0, 1)
+_probability = Number(0, 1)
 
 
 @click.command()
@@ -37,7 +37,7 @@ _probability = click.FloatRange(0, 1)
 @click.option("--producers", type=click.IntRange(1, WORKERS_MAX), default=4, show_default=True)
 @click.option(
     "--production-rate",
-    type=click.FloatRange(0, 1e6, min_open=True),
+    type=Number(0, 1e6, min_open=True),
     default=50,
     show_default=True,
     help="Tasks that all producers together add in a second.",

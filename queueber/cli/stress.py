@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import seconds
+from queueber.cli.arguments import Number, seconds
 from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.show import Show, table
 from queueber.cli.load.stress import RATES, Plan, Stress
@@ -21,7 +21,7 @@ CLIENTS_MAX = 5_000
 @click.option("--adding-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1e9),
+    type=Number(0, 1e9),
     default=0,
     show_default=True,
     help="Items to add in a second, by all together; 0 for as many as there can be.",
@@ -57,6 +57,13 @@ def stress(
     """
     if not polling_clients + adding_clients:
         raise click.UsageError("There are no clients: one of --polling-clients and --adding-clients must be above 0.")
+    if not duration:
+        raise click.BadParameter("0 is no time to put load on anything.", param_hint="--duration")
+    # Before anything of that size is made.
+    if batch * size > DEFAULTS.add_bytes:
+        raise click.UsageError(
+            f"--batch times --size is {batch * size:,} bytes; the limit is {DEFAULTS.add_bytes:,} (add_bytes)."
+        )
     plan = Plan(
         polling_clients=polling_clients,
         adding_clients=adding_clients,

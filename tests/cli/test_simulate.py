@@ -247,3 +247,22 @@ def test_wrong_options_are_one_line(arguments, complaint):
     assert (done.returncode, done.stdout) == (1, "")
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--production-rate",
+        "--min-exec-time",
+        "--max-exec-time",
+        "--extend-prob",
+        "--expiry-prob",
+        "--duration",
+        "--lease-validity",
+    ],
+)
+def test_what_is_no_number_is_refused_by_the_option_s_name(option, value):
+    done = CliRunner().invoke(simulate, (option, value), obj=TARGET)
+    assert isinstance(done.exception, SystemExit)
+    assert f"'{option}': {value} is no" in done.stderr

@@ -2,17 +2,21 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from attrs import evolve
+from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
 from queueber.cli.load.stress import Plan, Stress
 from queueber.cli.load.tally import Latency, spoken
+from queueber.cli.stress import stress
 from queueber.errors import InvalidRequest, Overloaded
 
+TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 RATED = Plan(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)
 
 
@@ -105,3 +109,24 @@ def test_percentiles_are_within_two_per_cent():
     assert Latency().percentile(0.5) == 0
     assert spoken(Latency()) == "none"
     assert spoken(latency).startswith("p50 4,9")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ("--batch", "1000", "--size", "8388608"),
+            "--batch times --size is 8,388,608,000 bytes; the limit is 15,728,640 (add_bytes)",
+        ),
+        (("--duration", "0"), "--duration: 0 is no time"),
+        (("--duration", "nan"), "'--duration': nan is not between"),
+        (("--rate", "nan"), "'--rate': nan is no number"),
+        (("--rate", "inf"), "'--rate': inf is not in the range"),
+        (("--rate", "-1"), "'--rate': -1.0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(arguments, complaint):
+    done = CliRunner().invoke(stress, arguments, obj=TARGET)
+    assert isinstance(done.exception, SystemExit)
+    assert complaint in done.stderr
+    assert done.stdout == ""
