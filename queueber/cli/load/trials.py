@@ -79,6 +79,8 @@ class Bench:
     """What the queues' names begin with."""
 
     results: list[Result] = field(factory=list)
+    """Of the trials that are finished."""
+
     _until: float = 0.0
 
     async def run(self) -> list[Result]:
