@@ -116,8 +116,8 @@ class Heard:
     ends: int = 0
     latest: float = 0.0
 
-    def begin(self, what, seconds):
-        self.begun.append((what, seconds))
+    def begin(self, what, total, *, items=False):
+        self.begun.append((what, total))
 
     def at(self, seconds):
         self.latest = seconds
