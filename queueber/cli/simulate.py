@@ -140,6 +140,7 @@ def _closed(account: Mapping[str, int]) -> str:
         f"{came:,} produced {'=' if balanced(account) else 'is not'} {account['removed']:,} removed"
         f" + {account['waiting']:,} waiting + {account['leased']:,} leased + {account['unknown']:,} unknown;"
         f" {account['duplicates']:,} deliveries were not the first"
+        + (f"; {account['foreign']:,} items were not its own" if account["foreign"] else "")
     )
 
 

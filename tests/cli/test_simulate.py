@@ -107,6 +107,20 @@ def test_a_refusal_that_does_not_pass_ends_it(error):
         floor.until(Shop(floor.fleet(), plan(), Heard()).run())
 
 
+@pytest.mark.parametrize("workers", [1, 20])
+def test_items_that_are_not_its_own_are_counted_apart(workers, capsys):
+    """Before workers have looked at all of them, and when they have."""
+    floor = Floor()
+    floor.clock.callLater(11.9, floor.add, *[b"foreign 1", b"foreign 2", b"foreign 3"])
+    floor.add(b"foreign 4", b"foreign 5")
+    shop, _ = simulated(floor, workers=workers)
+    assert shop.account["foreign"] == 5
+    assert shop.account["leased"] >= 0
+    assert balanced(shop.account)
+    assert not _tell(shop, as_json=False)
+    assert "5 items were not its own" in capsys.readouterr().out
+
+
 def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
     floor = Floor()
     add, answers = floor.add, iter([Overloaded("later"), OutcomeUnknown("who knows")])
