@@ -37,14 +37,19 @@ def few(monkeypatch):
 
 def test_every_trial_counts_and_leaves_nothing(few):
     heard = Heard()
-    results = few.until(Bench(few.fleet(), 0.1, heard, "bench").run())
+    measuring = Bench(few.fleet(), 0.1, heard, "bench")
+    results = few.until(measuring.run())
     assert [result.trial for result in results] == list(TRIALS)
     assert all(result.items > 0 and result.latency.count > 0 for result in results)
     assert results[0].rate == pytest.approx(1 / 0.02, rel=0.5)
     assert not few.ready
     assert not any(items for _, items in few.leases.values())
-    assert heard.begun == [("bench", 0.1 * len(TRIALS))]
+    assert heard.begun == [("bench", pytest.approx(2 * 0.1 * len(TRIALS)))]
     assert heard.ends == 1
+    # Filling and emptying are in the time that is left: at the end it is what all has taken.
+    assert measuring.expected() == pytest.approx(few.clock.seconds())
+    assert few.clock.seconds() > 1.2 * 0.1 * len(TRIALS)
+    assert heard.total == pytest.approx(few.clock.seconds(), rel=0.5)
 
 
 def test_a_refusal_ends_it(few):

@@ -90,6 +90,21 @@ def test_a_server_that_loses_a_task_is_found_out(capsys):
     assert (found["balanced"], found["faults"]) == (False, {"lost": 1})
 
 
+def test_what_is_left_is_counted_by_items():
+    floor = Floor()
+    poll = floor.poll
+
+    def slowly(n, **how):
+        return floor.fleet().sleep(0.5 if n == 500 else 0).addCallback(lambda _: poll(n, **how))
+
+    floor.poll = slowly
+    shop, heard = simulated(floor, workers=1)
+    (what, done, total), _ = heard.items
+    left = shop.account["waiting"] + shop.account["leased"]
+    assert (what, total) == ("counting what is left", left)
+    assert done == shop.account["waiting"] > 0
+
+
 def test_a_server_that_hands_out_twice_is_found_out():
     shop, _ = simulated(Floor(repeats={b"7"}))
     assert shop.ledger.faults["handed out while another lease on it was live"] > 0

@@ -52,6 +52,7 @@ def test_what_pollers_have_not_managed_is_taken_out_when_no_more_is_added():
     assert run.counts["removes"] == run.counts["adds"]
     assert run.left == 0
     assert not floor.ready
+    assert heard.items == [("taking out what is left", heard.begun[1][1], heard.begun[1][1])]
     assert heard.begun[1] == ("taking out what is left", pytest.approx(1_100 - run.counted["removes"], abs=64))
     # What the load was like is told as it was when it ended.
     assert run.polled == sum(run.cuts.values()) == run.latencies["poll"].count

@@ -6,7 +6,7 @@ anything new; then all that is left is looked for, at once and again when the
 last lease has ended, and every task has to be accounted for.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from itertools import count
 from random import Random
 from typing import Any, TypeVar
@@ -162,16 +162,22 @@ class Shop:
             poll.cancel()
         await together(working)
 
-    async def _patiently(self, what: str, seconds: float, work: Coroutine[Deferred[Any], Any, T]) -> T:
+    async def _patiently(
+        self,
+        what: str,
+        total: float,
+        work: Coroutine[Deferred[Any], Any, T],
+        done: Callable[[], float] | None = None,
+    ) -> T:
         """
-        The result of *work*, which takes about *seconds*.
+        The result of *work*, which takes about *total* seconds, or is about so many items, of which *done* are.
 
         Raises:
             NoAnswer: the server left a call of it unanswered for too long.
         """
         now = self.fleet.reactor.seconds
         began, missed = now(), False
-        self.teller.begin(what, seconds)
+        self.teller.begin(what, total, items=done is not None)
         job = started(work)
         while not job.called:
             await self.fleet.sleep(TICK_SECONDS)
@@ -181,16 +187,16 @@ class Shop:
                 raise NoAnswer(f"the server has not answered for {silence:.0f} s: the account cannot be closed")
             if (silence >= MISSED_SECONDS) != missed:
                 missed = not missed
-                self._tell_whether_missed(missed, what, seconds)
-            self.teller.at(silence if missed else min(seconds, now() - began))
+                if missed:
+                    self._tell_of_waiting()
+                else:
+                    self.teller.begin(what, total, items=done is not None)
+            self.teller.at(silence if missed else min(total, done() if done else now() - began))
         return await job
 
-    def _tell_whether_missed(self, missed: bool, what: str, seconds: float) -> None:
-        if missed:
-            self.teller.begin("waiting for the server", AWAY_SECONDS)
-            self.teller.line(f"waiting for the server, for {AWAY_SECONDS:.0f} s at most: it does not answer")
-        else:
-            self.teller.begin(what, seconds)
+    def _tell_of_waiting(self) -> None:
+        self.teller.begin("waiting for the server", AWAY_SECONDS)
+        self.teller.line(f"waiting for the server, for {AWAY_SECONDS:.0f} s at most: it does not answer")
 
     def _ask(self, call: Deferred[T]) -> Deferred[T]:
         """*call*, which counts as unanswered until it is."""
@@ -290,16 +296,22 @@ class Shop:
     async def _count(self, queue: Queue) -> None:
         """Look for all that is left, and remove it."""
         now, patience = self.fleet.reactor.seconds, self.plan.lease / MS_PER_SECOND + SPARE_SECONDS
-        counting = "counting what is left"
-        await self._patiently(counting, 0.0, self._find(queue))
+        await self._find_all(queue)
         waiting = self.ledger.counts["found"]
         began = now()
         self.teller.begin("waiting for the last leases to end", patience)
         while now() < began + patience:
             await self.fleet.sleep(TICK_SECONDS)
             self.teller.at(now() - began)
-        await self._patiently(counting, 0.0, self._find(queue))
+        await self._find_all(queue)
         self.account = self.ledger.close(waiting)
+
+    async def _find_all(self, queue: Queue) -> None:
+        """Find what is ready, and tell how far that is of what has to be somewhere."""
+        counts = self.ledger.counts
+        before = counts["found"]
+        there = max(0, counts["produced"] - counts["removed"] - before)
+        await self._patiently("counting what is left", there, self._find(queue), lambda: counts["found"] - before)
 
     async def _find(self, queue: Queue) -> None:
         """Remove all that is ready."""

@@ -17,8 +17,8 @@ class Teller(Protocol):
     def begin(self, what: str, total: float, *, items: bool = False) -> None:
         """*what* begins, and will last about *total* seconds, or is about so many *items*."""
 
-    def at(self, done: float) -> None:
-        """So many of them have passed, or are done."""
+    def at(self, done: float, total: float | None = None) -> None:
+        """So many of them have passed, or are done, of *total* if that is better known now."""
 
     def line(self, text: str) -> None:
         """Something to read."""
@@ -50,10 +50,10 @@ class Show:
         self._bar.add_task(what, total=total)
         self._bar.start()
 
-    def at(self, done: float) -> None:
-        """Move the bar."""
+    def at(self, done: float, total: float | None = None) -> None:
+        """Move the bar; its time left begins anew with another *total*."""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
     def line(self, text: str) -> None:
         """Print above the bar."""
