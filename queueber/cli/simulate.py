@@ -63,7 +63,8 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
 
     Workers take tasks, work on each for a while, extend some leases and let some lapse.
     At the end what was produced must have been removed, be waiting or be under a
-    lease: exit status 1 if the sums do not meet or a promise was broken.  Without
+    lease: exit status 1 if the sums do not meet or a promise was broken, and if the
+    server is gone by then, so that nothing can be counted.  Without
     --queue it is a queue of its own; one that is given has to be empty and used by nobody else.
     """
     plan = _plan(**options)

@@ -199,6 +199,12 @@ def test_a_server_that_is_away_for_a_while_is_waited_for():
     assert balanced(shop.account)
 
 
+def test_nobody_waits_for_a_turn_after_closing_time():
+    floor = Floor()
+    simulated(floor, production_rate=0.01)
+    assert floor.clock.seconds() < 20
+
+
 @pytest.mark.parametrize("error", [Interrupted(), InvalidRequest("no")])
 def test_what_is_known_when_it_is_cut_short_is_told(error, monkeypatch):
     floor = Floor()

@@ -87,8 +87,8 @@ class Shop:
 
     _random: Random = field(init=False)
     _closing: bool = False
-    _closed: float = 0.0
-    """When it closed."""
+    _closes: float = 0.0
+    """When it closes, or did."""
 
     _unanswered: dict[Deferred[Any], float] = field(factory=dict)
     """Calls, polls of workers aside, and when they were made: the oldest first."""
@@ -109,6 +109,7 @@ class Shop:
             QueueberError: the server refused something that it should not.
         """
         plan = self.plan
+        self._closes = self.fleet.reactor.seconds() + plan.duration
         queues = self.fleet.more(-(-(plan.workers + plan.producers) // CALLS_MAX))
         names = count()
         working = [self._job(self._worker(queues[index % len(queues)])) for index in range(plan.workers)]
@@ -142,7 +143,7 @@ class Shop:
         began = told = now()
         before = self.ledger.counts.copy()
         self.teller.begin("simulate", self.plan.duration)
-        while (left := began + self.plan.duration - now()) > 0:
+        while (left := self._closes - now()) > 0:
             self._check()
             await self.fleet.sleep(min(TICK_SECONDS, left))
             self.teller.at(now() - began)
@@ -152,7 +153,7 @@ class Shop:
                 busy = self.plan.workers - len(self._polls)
                 self.teller.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {busy:,} workers busy")
                 told = now()
-        self._closing, self._closed = True, now()
+        self._closing = True
         self._check()
 
     async def _finish(self, producing: list[Deferred[None]], working: list[Deferred[None]]) -> None:
@@ -211,7 +212,7 @@ class Shop:
     def _silence(self) -> float:
         """For how long the oldest call has waited for its answer since the shop closed."""
         now: float = self.fleet.reactor.seconds()
-        return now - max(self._closed, next(iter(self._unanswered.values()), now))
+        return now - max(self._closes, next(iter(self._unanswered.values()), now))
 
     async def _producer(self, queue: Queue, index: int, names: Any) -> None:  # noqa: ANN401
         """Add tasks at an even rate until the shop closes."""
@@ -221,10 +222,11 @@ class Shop:
         batch = min(ADD_ITEMS_MAX, max(1, int(rate / 20)))
         turn = now() + batch / rate * index / plan.producers
         while True:
-            await self.fleet.sleep(turn - now())
-            turn += batch / rate
-            if self._closing:
+            # The next turn may be long after closing time.
+            await self.fleet.sleep(min(turn, self._closes) - now())
+            if self._closing or turn >= self._closes:
                 return
+            turn += batch / rate
             tasks = [f"{next(names)}".encode() for _ in range(batch)]
             for task in tasks:
                 ledger.asked(task)
