@@ -1,7 +1,7 @@
 """What people type, as values: each kind says in one line what is wrong with it."""
 
 import math
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import click
@@ -11,6 +11,22 @@ from queueber.units import MS_PER_SECOND
 
 SECONDS_MAX = 1e12
 """Beyond any limit of a server's, and small enough to be exact."""
+
+
+class Number(click.FloatRange):
+    """A number in a range, which infinity and "not a number" are never in: the latter compares with nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """
+        *value* as a number.
+
+        Raises:
+            click.BadParameter: it is none, or not in the range.
+        """
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no number that can be worked with.", param, ctx)
+        return number
 
 
 def seconds(_: click.Context, __: click.Parameter, value: str | None) -> int | None:

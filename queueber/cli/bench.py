@@ -11,6 +11,8 @@ from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.plot import Group, svg
 from queueber.cli.load.show import Show, table
 from queueber.cli.load.trials import Bench, Result
+from queueber.cli.session import Interrupted
+from queueber.errors import QueueberError
 from queueber.units import MS_PER_SECOND
 
 HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
@@ -33,14 +35,39 @@ def bench(server: Target, each: int, plot: Path | None, as_json: bool) -> None:
     """
     if not each:
         raise click.BadParameter("0 is no time to measure anything.", param_hint="--seconds")
-    name = queue_for(server, "bench")
+    if plot is not None:
+        _try_to_write(plot)
+    name, show = queue_for(server, "bench"), Show(quiet=as_json)
+    results: list[Result] = []
 
-    async def work(fleet: Fleet) -> list[Result]:
-        return await Bench(fleet, each / MS_PER_SECOND, Show(quiet=as_json), name).run()
+    async def work(fleet: Fleet) -> None:
+        await Bench(fleet, each / MS_PER_SECOND, show, name, results).run()
 
-    results = with_fleet(server, name, work)
+    try:
+        with_fleet(server, name, work)
+    except (Interrupted, QueueberError):
+        # The scenarios that are finished are worth having.
+        show.end()
+        if results:
+            _tell(results, as_json=as_json)
+        raise
+    _tell(results, as_json=as_json)
     if plot is not None:
         plot.write_text(picture(results))
+
+
+def _try_to_write(plot: Path) -> None:
+    """Find out whether *plot* can be written, while that costs nobody a measurement; what is there stays."""
+    there = plot.exists()
+    try:
+        plot.open("ab").close()
+        if not there:
+            plot.unlink()
+    except OSError as why:
+        raise click.BadParameter(f"{plot} cannot be written: {why.strerror}", param_hint="--plot") from None
+
+
+def _tell(results: list[Result], *, as_json: bool) -> None:
     if as_json:
         found = [
             {

@@ -3,23 +3,26 @@
 import json
 import secrets
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from queueber.cli.arguments import seconds
+from queueber.cli.arguments import Number, seconds
 from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.ledger import balanced
 from queueber.cli.load.shop import Plan, Shop
 from queueber.cli.load.show import Show
 from queueber.cli.load.tally import spoken
+from queueber.cli.session import Interrupted
+from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
 from queueber.units import MS_PER_SECOND, SpanMs
 
 WORKERS_MAX = 50_000
 EXIT_UNBALANCED = 1
 
-_probability = click.FloatRange(0, 1)
+_probability = Number(0, 1)
 
 
 @click.command()
@@ -34,7 +37,7 @@ _probability = click.FloatRange(0, 1)
 @click.option("--producers", type=click.IntRange(1, WORKERS_MAX), default=4, show_default=True)
 @click.option(
     "--production-rate",
-    type=click.FloatRange(0, 1e6, min_open=True),
+    type=Number(0, 1e6, min_open=True),
     default=50,
     show_default=True,
     help="Tasks that all producers together add in a second.",
@@ -60,17 +63,26 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
 
     Workers take tasks, work on each for a while, extend some leases and let some lapse.
     At the end what was produced must have been removed, be waiting or be under a
-    lease: exit status 1 if the sums do not meet or a promise was broken.  Without
+    lease: exit status 1 if the sums do not meet or a promise was broken, and if the
+    server is gone by then, so that nothing can be counted.  Without
     --queue it is a queue of its own; one that is given has to be empty and used by nobody else.
     """
     plan = _plan(**options)
+    show = Show(quiet=as_json)
     shops: list[Shop] = []
 
     async def work(fleet: Fleet) -> None:
-        shops.append(Shop(fleet, plan, Show(quiet=as_json)))
+        shops.append(Shop(fleet, plan, show))
         await shops[0].run()
 
-    with_fleet(server, queue_for(server, "simulate"), work)
+    try:
+        with_fleet(server, queue_for(server, "simulate"), work)
+    except (Interrupted, QueueberError):
+        # What is known until then is worth having.
+        show.end()
+        if shops:
+            _tell(shops[0], as_json=as_json)
+        raise
     met = _tell(shops[0], as_json=as_json)
     if not met:
         sys.exit(EXIT_UNBALANCED)
@@ -97,14 +109,14 @@ def _plan(**options: Any) -> Plan:  # noqa: ANN401
 
 
 def _tell(shop: Shop, *, as_json: bool) -> bool:
-    """Print what came of it; return whether all is well."""
+    """Print what came of it, or what is known if there is no account; return whether all is well."""
     account, ledger = shop.account, shop.ledger
-    met = balanced(account) and not ledger.faults
+    met = bool(account) and balanced(account) and not ledger.faults
     if as_json:
         found = {
             "seed": shop.plan.seed,
-            "account": account,
-            "balanced": met,
+            "account": account or None,
+            "balanced": met if account else None,
             "faults": dict(ledger.faults),
             "counts": dict(ledger.counts),
             "latency_ms": {name: latency.milliseconds() for name, latency in shop.latencies.items()},
@@ -117,10 +129,25 @@ def _tell(shop: Shop, *, as_json: bool) -> bool:
         click.echo(f"{name:<20} {spoken(latency)}")
     for fault, number in ledger.faults.items():
         click.echo(f"BROKEN: {number:,} {fault}: {', '.join(ledger.samples[fault])}")
+    click.echo(_closed(account) if account else _known(ledger.counts), nl=False)
+    click.echo(f"; seed {shop.plan.seed}")
+    return met
+
+
+def _closed(account: Mapping[str, int]) -> str:
+    """The sums."""
     came = account["produced"] + account["unacknowledged"]
-    click.echo(
+    return (
         f"{came:,} produced {'=' if balanced(account) else 'is not'} {account['removed']:,} removed"
         f" + {account['waiting']:,} waiting + {account['leased']:,} leased + {account['unknown']:,} unknown;"
-        f" {account['duplicates']:,} deliveries were not the first; seed {shop.plan.seed}"
+        f" {account['duplicates']:,} deliveries were not the first"
+        + (f"; {account['foreign']:,} items were not its own" if account["foreign"] else "")
     )
-    return met
+
+
+def _known(counts: Mapping[str, int]) -> str:
+    """What can be said while the rest was not looked for."""
+    return (
+        f"the account is not closed: {counts['produced']:,} produced, {counts['removed']:,} removed;"
+        f" {counts['duplicates']:,} deliveries were not the first"
+    )

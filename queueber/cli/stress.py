@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import seconds
+from queueber.cli.arguments import Number, seconds
 from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.show import Show, table
 from queueber.cli.load.stress import RATES, Plan, Stress
 from queueber.cli.session import Interrupted
+from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
 from queueber.units import MS_PER_SECOND
 
@@ -21,7 +22,7 @@ CLIENTS_MAX = 5_000
 @click.option("--adding-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
 @click.option(
     "--rate",
-    type=click.FloatRange(0, 1e9),
+    type=Number(0, 1e9),
     default=0,
     show_default=True,
     help="Items to add in a second, by all together; 0 for as many as there can be.",
@@ -52,11 +53,21 @@ def stress(
     """
     Put as much load on a server as it takes.
 
-    Every client has a connection of its own.  Without --queue it is a queue of its own,
-    and what is left in it at the end is taken out.
+    Every client has a connection of its own.  Without --queue it is a queue of its own.  When the time is
+    over nothing is measured any more, and as many items as are left are taken out, through other connections:
+    that ends when nothing has come out for half a minute, or with Ctrl-C, and what is left then is told.
+
+    Adds, polls and removes are counted by items, extends by leases, times by calls.
     """
     if not polling_clients + adding_clients:
         raise click.UsageError("There are no clients: one of --polling-clients and --adding-clients must be above 0.")
+    if not duration:
+        raise click.BadParameter("0 is no time to put load on anything.", param_hint="--duration")
+    # Before anything of that size is made.
+    if batch * size > DEFAULTS.add_bytes:
+        raise click.UsageError(
+            f"--batch times --size is {batch * size:,} bytes; the limit is {DEFAULTS.add_bytes:,} (add_bytes)."
+        )
     plan = Plan(
         polling_clients=polling_clients,
         adding_clients=adding_clients,
@@ -74,8 +85,9 @@ def stress(
 
     try:
         with_fleet(server, queue_for(server, "stress"), work)
-    except Interrupted:
+    except (Interrupted, QueueberError):
         # What was found until then is worth having.
+        show.end()
         if runs and runs[0].seconds:
             _tell(runs[0], as_json=as_json)
         raise
@@ -83,23 +95,24 @@ def stress(
 
 
 def _tell(run: Stress, *, as_json: bool) -> None:
-    totals = {name: run.counts[name] for name in (*RATES, "refused", "overloaded")}
-    counted = run.counted or run.counts
-    rates = {name: round(counted[name] / run.seconds, 1) for name in RATES}
-    left = run.counts["adds"] - run.counts["removes"]
+    lasted, counted = run.seconds, run.counted
+    totals = {name: counted[name] for name in (*RATES, "refused", "overloaded")}
+    rates = {name: round(counted[name] / lasted, 1) for name in RATES}
     if as_json:
         found: dict[str, Any] = {
-            "seconds": round(run.seconds, 3),
+            "seconds": round(lasted, 3),
             "totals": totals,
-            "left": left,
+            "queue": run.fleet.queue,
+            "left": run.left,
             "per_second": rates,
             "latency_ms": {name: latency.milliseconds() for name, latency in run.latencies.items()},
             "sharing": run.shared(),
         }
         click.echo(json.dumps(found))
         return
-    click.echo(f"in {run.seconds:,.1f} s: " + ", ".join(f"{value:,.0f} {name}/s" for name, value in rates.items()))
-    click.echo("to the end: " + ", ".join(f"{value:,} {name}" for name, value in totals.items()) + f", {left:,} left")
+    click.echo(f"in {lasted:,.1f} s: " + ", ".join(f"{value:,.0f} {name}/s" for name, value in rates.items()))
+    click.echo("altogether: " + ", ".join(f"{value:,} {name}" for name, value in totals.items()))
+    click.echo("(adds, polls and removes of items, extends of leases)")
     rows = []
     for name, latency in run.latencies.items():
         times = [f"{value:,.2f}" for value in latency.milliseconds().values()]
@@ -110,3 +123,5 @@ def _tell(run: Stress, *, as_json: bool) -> None:
         f"{shared['polls']:,} polls brought items, in {shared['commits']:,} commits: {shared['polls_per_commit']:,} a "
         f"commit; {shared['shared']:.0%} shared one (counted by when their leases began, to the millisecond)"
     )
+    if run.left:
+        click.echo(f"{run.left:,} items are left in the queue {run.fleet.queue}")

@@ -115,12 +115,23 @@ class Heard:
     lines: list = field(factory=list)
     ends: int = 0
     latest: float = 0.0
+    total: float | None = None
+    by_items: bool = False
+    items: list = field(factory=list)
+    """How far those were at last that were begun by items."""
 
-    def begin(self, what, seconds):
-        self.begun.append((what, seconds))
+    def begin(self, what, total, *, items=False):
+        self.begun.append((what, total))
+        self.by_items = items
+        if items:
+            self.items.append((what, 0, total))
 
-    def at(self, seconds):
-        self.latest = seconds
+    def at(self, done, total=None):
+        self.latest = done
+        self.total = total
+        if self.by_items:
+            what, _, of = self.items.pop()
+            self.items.append((what, done, of))
 
     def line(self, text):
         self.lines.append(text)

@@ -1,17 +1,21 @@
 """The fixed scenarios, on a server in a few lines; and what is drawn of them."""
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
+from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
-from queueber.cli.bench import picture
+from queueber.cli.bench import bench, picture
 from queueber.cli.load.plot import Group, svg
 from queueber.cli.load.trials import TRIALS, Bench, Result, Trial
+from queueber.cli.session import Interrupted
 from queueber.errors import InvalidRequest
 
 
@@ -33,14 +37,19 @@ def few(monkeypatch):
 
 def test_every_trial_counts_and_leaves_nothing(few):
     heard = Heard()
-    results = few.until(Bench(few.fleet(), 0.1, heard, "bench").run())
+    measuring = Bench(few.fleet(), 0.1, heard, "bench")
+    results = few.until(measuring.run())
     assert [result.trial for result in results] == list(TRIALS)
     assert all(result.items > 0 and result.latency.count > 0 for result in results)
     assert results[0].rate == pytest.approx(1 / 0.02, rel=0.5)
     assert not few.ready
     assert not any(items for _, items in few.leases.values())
-    assert heard.begun == [("bench", 0.1 * len(TRIALS))]
+    assert heard.begun == [("bench", pytest.approx(2 * 0.1 * len(TRIALS)))]
     assert heard.ends == 1
+    # Filling and emptying are in the time that is left: at the end it is what all has taken.
+    assert measuring.expected() == pytest.approx(few.clock.seconds())
+    assert few.clock.seconds() > 1.2 * 0.1 * len(TRIALS)
+    assert heard.total == pytest.approx(few.clock.seconds(), rel=0.5)
 
 
 def test_a_refusal_ends_it(few):
@@ -50,6 +59,54 @@ def test_a_refusal_ends_it(few):
     few.add = refuse
     with pytest.raises(InvalidRequest):
         few.until(Bench(few.fleet(), 0.5, Heard(), "bench").run())
+
+
+@pytest.fixture
+def benched(few, monkeypatch):
+    """The command, with the floor for a server."""
+    monkeypatch.setattr("queueber.cli.bench.with_fleet", lambda _, __, work: few.until(work(few.fleet())))
+    target = SimpleNamespace(address="nowhere", queue=None, tls=None)
+    return lambda *arguments: CliRunner().invoke(bench, ("--seconds", "0.1", *arguments), obj=target)
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_measured(few, benched, tmp_path):
+    done = benched("--plot", str(tmp_path / "nowhere" / "x.svg"))
+    assert "--plot: " in done.stderr
+    assert "x.svg cannot be written: No such file or directory" in done.stderr
+    assert (done.stdout, few.made) == ("", 0)
+
+
+def test_the_table_comes_before_the_picture_and_what_is_there_stays_until_then(few, benched, tmp_path, monkeypatch):
+    plot = tmp_path / "x.svg"
+    plot.write_text("before")
+
+    def full(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    done = benched("--plot", str(plot))
+    assert str(done.exception) == "no space"
+    assert len(done.stdout.splitlines()) == 1 + len(TRIALS)
+    assert plot.read_text() == "before"
+
+
+@pytest.mark.parametrize("error", [Interrupted(), InvalidRequest("no")])
+def test_the_scenarios_that_are_finished_are_told_when_it_is_cut_short(few, benched, error):
+    def refuse(*_, **__):
+        raise error
+
+    remove, removed = few.remove, iter(range(300))
+    few.remove = lambda *what: remove(*what) if next(removed, None) is not None else refuse()
+    done = benched("--json")
+    assert done.exception is error
+    assert 0 < len(json.loads(done.stdout)) < len(TRIALS)
+
+
+@pytest.mark.parametrize("value", ["0", "nan", "inf"])
+def test_no_time_is_refused_by_the_option_s_name(benched, value):
+    done = benched("--seconds", value)
+    assert isinstance(done.exception, SystemExit)
+    assert "--seconds" in done.stderr.splitlines()[-1]
 
 
 def test_a_picture_has_a_bar_for_each_figure_on_one_scale():

@@ -4,17 +4,23 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
+from twisted.internet.defer import Deferred
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
 from queueber.cli.load.ledger import Ledger, balanced
 from queueber.cli.load.shop import Plan, Shop
-from queueber.cli.simulate import _tell
+from queueber.cli.session import Interrupted, NoAnswer
+from queueber.cli.simulate import _tell, simulate
 from queueber.client import OutcomeUnknown
 from queueber.errors import InvalidRequest, Overloaded
+
+TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 
 
 def plan(**changes):
@@ -54,7 +60,9 @@ def test_every_task_is_accounted_for():
     assert [what for what, _ in heard.begun] == [
         "simulate",
         "letting workers finish",
+        "counting what is left",
         "waiting for the last leases to end",
+        "counting what is left",
     ]
     assert len(heard.lines) == 2
     assert "produced/s" in heard.lines[0]
@@ -82,6 +90,21 @@ def test_a_server_that_loses_a_task_is_found_out(capsys):
     assert (found["balanced"], found["faults"]) == (False, {"lost": 1})
 
 
+def test_what_is_left_is_counted_by_items():
+    floor = Floor()
+    poll = floor.poll
+
+    def slowly(n, **how):
+        return floor.fleet().sleep(0.5 if n == 500 else 0).addCallback(lambda _: poll(n, **how))
+
+    floor.poll = slowly
+    shop, heard = simulated(floor, workers=1)
+    (what, done, total), _ = heard.items
+    left = shop.account["waiting"] + shop.account["leased"]
+    assert (what, total) == ("counting what is left", left)
+    assert done == shop.account["waiting"] > 0
+
+
 def test_a_server_that_hands_out_twice_is_found_out():
     shop, _ = simulated(Floor(repeats={b"7"}))
     assert shop.ledger.faults["handed out while another lease on it was live"] > 0
@@ -97,6 +120,20 @@ def test_a_refusal_that_does_not_pass_ends_it(error):
     floor.add = refuse
     with pytest.raises(type(error)):
         floor.until(Shop(floor.fleet(), plan(), Heard()).run())
+
+
+@pytest.mark.parametrize("workers", [1, 20])
+def test_items_that_are_not_its_own_are_counted_apart(workers, capsys):
+    """Before workers have looked at all of them, and when they have."""
+    floor = Floor()
+    floor.clock.callLater(11.9, floor.add, *[b"foreign 1", b"foreign 2", b"foreign 3"])
+    floor.add(b"foreign 4", b"foreign 5")
+    shop, _ = simulated(floor, workers=workers)
+    assert shop.account["foreign"] == 5
+    assert shop.account["leased"] >= 0
+    assert balanced(shop.account)
+    assert not _tell(shop, as_json=False)
+    assert "5 items were not its own" in capsys.readouterr().out
 
 
 def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
@@ -118,6 +155,70 @@ def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
     assert shop.account["unacknowledged"] == 1
     assert balanced(shop.account)
     assert not shop.ledger.faults
+
+
+def gone_after(seconds, floor, monkeypatch):
+    """From then on the server says nothing to anybody."""
+
+    def go():
+        for method in ("add", "poll", "remove", "extend"):
+            setattr(floor, method, lambda *_, **__: Deferred())
+
+    floor.clock.callLater(seconds, go)
+    monkeypatch.setattr("queueber.cli.simulate.with_fleet", lambda _, __, work: floor.until(work(floor.fleet())))
+
+
+SHORT = ("--duration", "4", "--max-exec-time", "0.5", "--lease-validity", "1", "--seed", "1")
+
+
+@pytest.mark.parametrize("when", [2, 4.9, 6])
+def test_a_server_that_is_gone_for_good_is_given_up_and_what_is_known_is_told(when, monkeypatch):
+    floor = Floor()
+    gone_after(when, floor, monkeypatch)
+    done = CliRunner().invoke(simulate, SHORT, obj=TARGET)
+    assert isinstance(done.exception, NoAnswer)
+    assert "the account cannot be closed" in str(done.exception)
+    assert floor.clock.seconds() < 40
+    assert "waiting for the server" in done.stderr
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("the account is not closed: ")
+    assert last.endswith(" deliveries were not the first; seed 1")
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for():
+    floor = Floor()
+    remove = floor.remove
+
+    def away():
+        floor.remove = lambda *what: floor.fleet().sleep(10.0).addCallback(lambda _: remove(*what))
+        floor.clock.callLater(1.0, lambda: setattr(floor, "remove", remove))
+
+    floor.clock.callLater(11.5, away)
+    shop, heard = simulated(floor)
+    assert ("waiting for the server", 20.0) in heard.begun
+    assert balanced(shop.account)
+
+
+def test_nobody_waits_for_a_turn_after_closing_time():
+    floor = Floor()
+    simulated(floor, production_rate=0.01)
+    assert floor.clock.seconds() < 20
+
+
+@pytest.mark.parametrize("error", [Interrupted(), InvalidRequest("no")])
+def test_what_is_known_when_it_is_cut_short_is_told(error, monkeypatch):
+    floor = Floor()
+
+    def refuse(*_, **__):
+        raise error
+
+    floor.clock.callLater(3, setattr, floor, "add", refuse)
+    monkeypatch.setattr("queueber.cli.simulate.with_fleet", lambda _, __, work: floor.until(work(floor.fleet())))
+    done = CliRunner().invoke(simulate, (*SHORT, "--json"), obj=TARGET)
+    assert done.exception is error
+    found = json.loads(done.stdout)
+    assert (found["seed"], found["account"], found["balanced"]) == (1, None, None)
+    assert found["counts"]["produced"] > 100
 
 
 def ledger_with(*steps):
@@ -181,3 +282,22 @@ def test_wrong_options_are_one_line(arguments, complaint):
     assert (done.returncode, done.stdout) == (1, "")
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--production-rate",
+        "--min-exec-time",
+        "--max-exec-time",
+        "--extend-prob",
+        "--expiry-prob",
+        "--duration",
+        "--lease-validity",
+    ],
+)
+def test_what_is_no_number_is_refused_by_the_option_s_name(option, value):
+    done = CliRunner().invoke(simulate, (option, value), obj=TARGET)
+    assert isinstance(done.exception, SystemExit)
+    assert f"'{option}': {value} is no" in done.stderr

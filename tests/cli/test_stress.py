@@ -1,18 +1,25 @@
 """Stress counts what it did, tells about it, and leaves nothing behind."""
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from attrs import evolve
+from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
 from queueber.cli.load.stress import Plan, Stress
 from queueber.cli.load.tally import Latency, spoken
+from queueber.cli.session import Interrupted
+from queueber.cli.stress import stress
+from queueber.client import NotConnected
 from queueber.errors import InvalidRequest, Overloaded
 
+TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 RATED = Plan(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)
 
 
@@ -43,15 +50,56 @@ def test_what_pollers_have_not_managed_is_taken_out_when_no_more_is_added():
     run, heard = stressed(floor, evolve(RATED, polling_clients=1))
     assert run.counted["removes"] < run.counted["adds"] / 2
     assert run.counts["removes"] == run.counts["adds"]
+    assert run.left == 0
     assert not floor.ready
-    assert heard.begun[1] == ("taking out what is left", 30.0)
+    assert heard.items == [("taking out what is left", heard.begun[1][1], heard.begun[1][1])]
+    assert heard.begun[1] == ("taking out what is left", pytest.approx(1_100 - run.counted["removes"], abs=64))
+    # What the load was like is told as it was when it ended.
+    assert run.polled == sum(run.cuts.values()) == run.latencies["poll"].count
+    assert run.latencies["remove"].count == run.counted["removes"]
 
 
-def test_without_pollers_it_stays():
+def test_without_pollers_it_is_taken_out_too():
     floor = Floor()
     run, _ = stressed(floor, evolve(RATED, polling_clients=0))
-    assert run.counts["adds"] == len(floor.ready)
-    assert run.counts["removes"] == 0
+    assert run.counts["removes"] == run.counts["adds"]
+    assert (run.counted["removes"], run.latencies["remove"].count, run.shared()["polls"]) == (0, 0, 0)
+    assert not floor.ready
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """The command, with a floor for a server; and the floor."""
+    floor = Floor()
+    fleet = evolve(floor.fleet(), queue="q")
+    monkeypatch.setattr("queueber.cli.stress.with_fleet", lambda _, __, work: floor.until(work(fleet)))
+    return floor, lambda *arguments: CliRunner().invoke(stress, ("--rate", "100", *arguments), obj=TARGET)
+
+
+def test_what_does_not_come_out_is_told_with_the_queue_s_name(command):
+    floor, run = command
+    floor.loses.add(bytes(64))
+    done = run("--duration", "3")
+    assert done.exit_code == 0
+    assert floor.made == pytest.approx(300, abs=2)
+    assert done.stdout.endswith(f"{floor.made} items are left in the queue q\n")
+    assert floor.clock.seconds() == pytest.approx(33, abs=2)
+
+
+@pytest.mark.parametrize("error", [Interrupted(), NotConnected("gone")])
+def test_what_was_found_when_it_is_cut_short_is_told(command, error):
+    floor, run = command
+
+    def refuse(*_, **__):
+        raise error
+
+    floor.clock.callLater(4, setattr, floor, "add", refuse)
+    done = run("--duration", "10", "--json")
+    assert done.exception is error
+    found = json.loads(done.stdout)
+    assert found["seconds"] == pytest.approx(4, abs=0.1)
+    assert found["per_second"]["adds"] == pytest.approx(100, rel=0.1)
+    assert (found["queue"], found["left"]) == ("q", 0)
 
 
 def test_polls_that_were_cut_together_are_told_by_their_leases():
@@ -105,3 +153,24 @@ def test_percentiles_are_within_two_per_cent():
     assert Latency().percentile(0.5) == 0
     assert spoken(Latency()) == "none"
     assert spoken(latency).startswith("p50 4,9")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ("--batch", "1000", "--size", "8388608"),
+            "--batch times --size is 8,388,608,000 bytes; the limit is 15,728,640 (add_bytes)",
+        ),
+        (("--duration", "0"), "--duration: 0 is no time"),
+        (("--duration", "nan"), "'--duration': nan is not between"),
+        (("--rate", "nan"), "'--rate': nan is no number"),
+        (("--rate", "inf"), "'--rate': inf is not in the range"),
+        (("--rate", "-1"), "'--rate': -1.0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(arguments, complaint):
+    done = CliRunner().invoke(stress, arguments, obj=TARGET)
+    assert isinstance(done.exception, SystemExit)
+    assert complaint in done.stderr
+    assert done.stdout == ""

@@ -8,6 +8,7 @@ remove whose answer never came may have taken effect or not.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 
 from attrs import define, field
 
@@ -94,11 +95,12 @@ class Ledger:
         if not did:
             self.counts["too late"] += 1
             return
-        if task is not None and task.removed:
+        if task is None:
+            self.counts["foreign"] += 1
+        elif task.removed:
             self._fault("removed twice", name)
-            return
-        self.counts["removed"] += 1
-        if task is not None:
+        else:
+            self.counts["removed"] += 1
             task.removed = True
 
     def found(self, name: bytes) -> None:
@@ -106,6 +108,7 @@ class Ledger:
         task = self._tasks.get(name)
         if task is None:
             self._fault("found though nobody added it", name)
+            self.counts["foreign"] += 1
         elif task.removed:
             self._fault("found after its remove was acknowledged", name)
         elif task.found:
@@ -118,7 +121,8 @@ class Ledger:
         """
         The account: all that was produced is removed, waiting or leased, or it is lost.
 
-        *waiting* were found at once, the others only when leases had ended.
+        *waiting* were found at once, the others only when leases had ended.  What came out and was nobody's
+        task is foreign, and no part of the sums.
         """
         counts = self.counts
         for name, task in self._tasks.items():
@@ -138,6 +142,7 @@ class Ledger:
             "leased": counts["found"] - waiting,
             "unknown": counts["unknown"],
             "lost": self.faults["lost"],
+            "foreign": counts["foreign"],
             "duplicates": counts["duplicates"],
         }
 
@@ -148,7 +153,7 @@ class Ledger:
             samples.append(name.decode(errors="replace"))
 
 
-def balanced(account: dict[str, int]) -> bool:
+def balanced(account: Mapping[str, int]) -> bool:
     """Whether the sums meet: what came in is what is there or went out."""
     came = account["produced"] + account["unacknowledged"]
     return came == sum(account[name] for name in ("removed", "waiting", "leased", "unknown"))

@@ -6,10 +6,10 @@ anything new; then all that is left is looked for, at once and again when the
 last lease has ended, and every task has to be accounted for.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from itertools import count
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -19,9 +19,12 @@ from queueber.cli.load.clients import CALLS_MAX, Fleet, started, together
 from queueber.cli.load.ledger import Ledger
 from queueber.cli.load.show import LINE_SECONDS, Teller
 from queueber.cli.load.tally import Latency
+from queueber.cli.session import NoAnswer
 from queueber.client import Batch, OutcomeUnknown, Queue
 from queueber.errors import Kind, QueueberError
 from queueber.units import MS_PER_SECOND, SpanMs
+
+T = TypeVar("T")
 
 TICK_SECONDS = 0.25
 BUSY_SECONDS = 0.5
@@ -35,6 +38,12 @@ SPARE_SECONDS = 2.0
 """Added to the length of a lease, a server may take so much longer to give its items back."""
 
 COUNT_LEASE_MS = SpanMs(600_000)
+
+MISSED_SECONDS = 2.0
+"""Once the shop has closed, a server that leaves a call unanswered for so long is told to be waited for."""
+
+AWAY_SECONDS = 20.0
+"""And after so long it is given up."""
 
 
 @frozen(kw_only=True)
@@ -78,6 +87,12 @@ class Shop:
 
     _random: Random = field(init=False)
     _closing: bool = False
+    _closes: float = 0.0
+    """When it closes, or did."""
+
+    _unanswered: dict[Deferred[Any], float] = field(factory=dict)
+    """Calls, polls of workers aside, and when they were made: the oldest first."""
+
     _polls: dict[Deferred[Batch], None] = field(factory=dict)
     _failure: Failure | None = None
 
@@ -90,9 +105,11 @@ class Shop:
         Do it all.
 
         Raises:
+            NoAnswer: the shop had closed, and the server was silent for too long: the account stays empty.
             QueueberError: the server refused something that it should not.
         """
         plan = self.plan
+        self._closes = self.fleet.reactor.seconds() + plan.duration
         queues = self.fleet.more(-(-(plan.workers + plan.producers) // CALLS_MAX))
         names = count()
         working = [self._job(self._worker(queues[index % len(queues)])) for index in range(plan.workers)]
@@ -101,10 +118,9 @@ class Shop:
         ]
         try:
             await self._open()
-            await together(producing)
-            for poll in list(self._polls):
-                poll.cancel()
-            await self._wait("letting workers finish", working)
+            longest = plan.max_exec * plan.tasks_per_worker
+            await self._patiently("letting workers finish", longest, self._finish(producing, working))
+            self._check()
             await self._count(queues[0])
         finally:
             self._closing = True
@@ -127,7 +143,7 @@ class Shop:
         began = told = now()
         before = self.ledger.counts.copy()
         self.teller.begin("simulate", self.plan.duration)
-        while (left := began + self.plan.duration - now()) > 0:
+        while (left := self._closes - now()) > 0:
             self._check()
             await self.fleet.sleep(min(TICK_SECONDS, left))
             self.teller.at(now() - began)
@@ -140,16 +156,63 @@ class Shop:
         self._closing = True
         self._check()
 
-    async def _wait(self, what: str, jobs: list[Deferred[None]]) -> None:
-        """Wait for *jobs*, none of which takes longer than its tasks."""
-        now, longest = self.fleet.reactor.seconds, self.plan.max_exec * self.plan.tasks_per_worker
-        began = now()
-        self.teller.begin(what, longest)
-        ended = started(together(jobs))
-        while not ended.called:
+    async def _finish(self, producing: list[Deferred[None]], working: list[Deferred[None]]) -> None:
+        """Wait for all, none of whom begins anything new."""
+        await together(producing)
+        for poll in list(self._polls):
+            poll.cancel()
+        await together(working)
+
+    async def _patiently(
+        self,
+        what: str,
+        total: float,
+        work: Coroutine[Deferred[Any], Any, T],
+        done: Callable[[], float] | None = None,
+    ) -> T:
+        """
+        The result of *work*, which takes about *total* seconds, or is about so many items, of which *done* are.
+
+        Raises:
+            NoAnswer: the server left a call of it unanswered for too long.
+        """
+        now = self.fleet.reactor.seconds
+        began, missed = now(), False
+        self.teller.begin(what, total, items=done is not None)
+        job = started(work)
+        while not job.called:
             await self.fleet.sleep(TICK_SECONDS)
-            self.teller.at(min(longest, now() - began))
-        self._check()
+            silence = self._silence()
+            if silence >= AWAY_SECONDS:
+                job.addErrback(lambda _: None).cancel()
+                raise NoAnswer(f"the server has not answered for {silence:.0f} s: the account cannot be closed")
+            if (silence >= MISSED_SECONDS) != missed:
+                missed = not missed
+                if missed:
+                    self._tell_of_waiting()
+                else:
+                    self.teller.begin(what, total, items=done is not None)
+            self.teller.at(silence if missed else min(total, done() if done else now() - began))
+        return await job
+
+    def _tell_of_waiting(self) -> None:
+        self.teller.begin("waiting for the server", AWAY_SECONDS)
+        self.teller.line(f"waiting for the server, for {AWAY_SECONDS:.0f} s at most: it does not answer")
+
+    def _ask(self, call: Deferred[T]) -> Deferred[T]:
+        """*call*, which counts as unanswered until it is."""
+        self._unanswered[call] = self.fleet.reactor.seconds()
+
+        def answered(result: T) -> T:
+            self._unanswered.pop(call, None)
+            return result
+
+        return call.addBoth(answered)
+
+    def _silence(self) -> float:
+        """For how long the oldest call has waited for its answer since the shop closed."""
+        now: float = self.fleet.reactor.seconds()
+        return now - max(self._closes, next(iter(self._unanswered.values()), now))
 
     async def _producer(self, queue: Queue, index: int, names: Any) -> None:  # noqa: ANN401
         """Add tasks at an even rate until the shop closes."""
@@ -159,16 +222,17 @@ class Shop:
         batch = min(ADD_ITEMS_MAX, max(1, int(rate / 20)))
         turn = now() + batch / rate * index / plan.producers
         while True:
-            await self.fleet.sleep(turn - now())
-            turn += batch / rate
-            if self._closing:
+            # The next turn may be long after closing time.
+            await self.fleet.sleep(min(turn, self._closes) - now())
+            if self._closing or turn >= self._closes:
                 return
+            turn += batch / rate
             tasks = [f"{next(names)}".encode() for _ in range(batch)]
             for task in tasks:
                 ledger.asked(task)
             began = now()
             try:
-                await queue.add(*tasks)
+                await self._ask(queue.add(*tasks))
             except OutcomeUnknown:
                 ledger.counts["adds unknown"] += batch
                 continue
@@ -223,7 +287,7 @@ class Shop:
     async def _told(self, call: Deferred[bool]) -> bool | None:
         """What *call* was answered, False if it was not taken; None if it may have taken effect."""
         try:
-            return await call
+            return await self._ask(call)
         except OutcomeUnknown:
             return None
         except QueueberError as why:
@@ -234,25 +298,32 @@ class Shop:
     async def _count(self, queue: Queue) -> None:
         """Look for all that is left, and remove it."""
         now, patience = self.fleet.reactor.seconds, self.plan.lease / MS_PER_SECOND + SPARE_SECONDS
-        waiting = await self._find(queue)
+        await self._find_all(queue)
+        waiting = self.ledger.counts["found"]
         began = now()
         self.teller.begin("waiting for the last leases to end", patience)
         while now() < began + patience:
             await self.fleet.sleep(TICK_SECONDS)
             self.teller.at(now() - began)
-        await self._find(queue)
+        await self._find_all(queue)
         self.account = self.ledger.close(waiting)
 
-    async def _find(self, queue: Queue) -> int:
-        """Remove all that is ready; return how many tasks that were."""
+    async def _find_all(self, queue: Queue) -> None:
+        """Find what is ready, and tell how far that is of what has to be somewhere."""
+        counts = self.ledger.counts
+        before = counts["found"]
+        there = max(0, counts["produced"] - counts["removed"] - before)
+        await self._patiently("counting what is left", there, self._find(queue), lambda: counts["found"] - before)
+
+    async def _find(self, queue: Queue) -> None:
+        """Remove all that is ready."""
         found = 0
         # A server that finds more than there can be would do so for ever.
         while found <= len(self.ledger):
-            batch = await queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0)
+            batch = await self._ask(queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0))
             if not batch.items:
-                return found
+                return
             found += len(batch.items)
             for item in batch.items:
                 self.ledger.found(item.contents)
-            await together([queue.remove(item.id, batch.lease) for item in batch.items])
-        return found
+            await together([self._ask(queue.remove(item.id, batch.lease)) for item in batch.items])

@@ -14,11 +14,11 @@ LINE_SECONDS = 5.0
 class Teller(Protocol):
     """Who is told how far a load is."""
 
-    def begin(self, what: str, seconds: float) -> None:
-        """*what* begins, and will last about *seconds*."""
+    def begin(self, what: str, total: float, *, items: bool = False) -> None:
+        """*what* begins, and will last about *total* seconds, or is about so many *items*."""
 
-    def at(self, seconds: float) -> None:
-        """So many of them have passed."""
+    def at(self, done: float, total: float | None = None) -> None:
+        """So many of them have passed, or are done, of *total* if that is better known now."""
 
     def line(self, text: str) -> None:
         """Something to read."""
@@ -35,24 +35,25 @@ class Show:
         self._quiet = quiet
         self._bar: Any = None
 
-    def begin(self, what: str, seconds: float) -> None:
+    def begin(self, what: str, total: float, *, items: bool = False) -> None:
         """Show a bar if that is worth it, and if there is somebody to see it."""
         self.end()
-        if seconds <= PATIENCE_SECONDS or not is_terminal(sys.stderr):
+        if not total or (total <= PATIENCE_SECONDS and not items) or not is_terminal(sys.stderr):
             return
         # Half of a command's start is what it imports, and most commands have no bar of this kind.
         from rich.console import Console  # noqa: PLC0415
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeRemainingColumn())
+        done = (MofNCompleteColumn(),) if items else ()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *done, TimeRemainingColumn())
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._bar.add_task(what, total=seconds)
+        self._bar.add_task(what, total=total)
         self._bar.start()
 
-    def at(self, seconds: float) -> None:
-        """Move the bar."""
+    def at(self, done: float, total: float | None = None) -> None:
+        """Move the bar; its time left begins anew with another *total*."""
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=seconds)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
     def line(self, text: str) -> None:
         """Print above the bar."""

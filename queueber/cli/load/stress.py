@@ -2,8 +2,8 @@
 Stress: clients that add and clients that poll and remove, as fast as asked.
 
 Each client has a connection of its own.  Pollers extend every tenth lease.
-When the time is over nothing more is added, and what is left is taken out
-again, so that a queue that was empty before is empty after.
+When the time is over nothing more is added or measured, and what is left is taken
+out again through other connections, so that a queue that was empty before is empty after.
 """
 
 from collections import Counter
@@ -23,14 +23,14 @@ from queueber.errors import Kind, QueueberError
 WINDOW = 16
 """Adds, or polls, that one client has under way at once."""
 
-DRAIN_BATCH = 100
-"""Items in a poll once it is only about taking out what is left."""
+DRAIN_CLIENTS, DRAIN_WINDOW, DRAIN_BATCH = 2, 4, 100
+"""What takes out what is left: connections, polls under way on each, and items in each poll."""
 
 EXTEND_EVERY = 10
 LEASE_MS = 60_000
 WAIT_MS = 500
 DRAIN_SECONDS = 30.0
-"""For how long what is left is taken out."""
+"""When nothing has come out for so long, what is left stays."""
 
 TICK_SECONDS = 0.25
 RATES = ("adds", "polls", "removes", "extends")
@@ -63,25 +63,25 @@ class Stress:
     plan: Plan
     teller: Teller
     counts: Counter[str] = field(factory=Counter)
-    """Items added, polled and removed, leases extended, and what failed."""
+    """Items added, polled and removed, leases extended, and what failed: to the end."""
 
     latencies: dict[str, Latency] = field(factory=lambda: {name: Latency() for name in ("add", "poll", "remove")})
-    """Of the calls; a poll's from the question to the answer, waiting included."""
+    """Of the calls, until the load ended; a poll's from the question to the answer, waiting included."""
 
     cuts: Counter[int] = field(factory=Counter)
-    """How many polls were given leases at each moment of the server's."""
-
-    seconds: float = 0.0
-    """For how long it ran, until nothing more was added."""
-
-    counted: Counter[str] = field(factory=Counter)
-    """The counts at that moment."""
+    """How many polls were given leases at each moment of the server's, until the load ended."""
 
     polled: int = 0
-    """Polls that brought something."""
+    """Polls that brought something, until then."""
 
     _stopping: bool = False
     _begun: float = 0.0
+    _ended: tuple[float, Counter[str]] | None = None
+    """When the load had ended: its seconds, and what was counted in them."""
+
+    _stirred: float = 0.0
+    """When something was taken out last."""
+
     _failure: Failure | None = None
 
     async def run(self) -> "Stress":
@@ -100,16 +100,31 @@ class Stress:
         adding = [self._work(self._add(queue, number, until)) for number, queue in enumerate(lines)]
         try:
             await self._watch()
-            self.counted = self.counts.copy()
-            await together(adding)
-            if pollers:
-                await self._drain()
+            self._end()
+            await together(adding + polling)
+            self._check()
+            await self._drain()
         finally:
             self._stopping = True
             self.teller.end()
-        await together(polling)
         self._check()
         return self
+
+    @property
+    def seconds(self) -> float:
+        """For how long the load has lasted, or did last."""
+        now: float = self.fleet.reactor.seconds()
+        return self._ended[0] if self._ended else now - self._begun
+
+    @property
+    def counted(self) -> Counter[str]:
+        """What was counted in that time."""
+        return self._ended[1] if self._ended else self.counts
+
+    @property
+    def left(self) -> int:
+        """How many items that were added were not removed."""
+        return max(0, self.counts["adds"] - self.counts["removes"])
 
     def _work(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         """Begin *work*; its failure is kept, and is the end of all."""
@@ -117,21 +132,44 @@ class Stress:
 
     def _failed(self, failure: Failure) -> None:
         self._failure = self._failure or failure
+        self._end()
+
+    def _end(self) -> None:
+        """The load is over: nothing new is begun, and what it was like stays as it is."""
         self._stopping = True
+        if self._ended is None:
+            self._ended = self.seconds, self.counts.copy()
 
     def _check(self) -> None:
         if self._failure is not None:
             self._failure.raiseException()
 
     async def _drain(self) -> None:
-        """Wait until the pollers have nothing left to do."""
-        now = self.fleet.reactor.seconds
-        began = now()
-        self.teller.begin("taking out what is left", DRAIN_SECONDS)
-        while self.counts["adds"] > self.counts["removes"] and now() < began + DRAIN_SECONDS:
-            self._check()
+        """Take out what is left, as long as something comes out."""
+        total = self.left
+        if not total:
+            return
+        self.teller.begin("taking out what is left", total, items=True)
+        self._stirred = self.fleet.reactor.seconds()
+        queues = self.fleet.more(DRAIN_CLIENTS)
+        draining = started(together([self._take_out(queue) for queue in queues for _ in range(DRAIN_WINDOW)]))
+        while not draining.called:
             await self.fleet.sleep(TICK_SECONDS)
-            self.teller.at(now() - began)
+            self.teller.at(total - self.left)
+        await draining
+
+    def _take_out(self, queue: Queue) -> Deferred[None]:
+        now = self.fleet.reactor.seconds
+
+        async def take_out() -> None:
+            while self.left and self._failure is None and now() < self._stirred + DRAIN_SECONDS:
+                batch = await queue.poll(DRAIN_BATCH, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
+                if batch.items:
+                    self._stirred = now()
+                self.counts["polls"] += len(batch.items)
+                await together(self._finish(queue, batch))
+
+        return self._work(take_out())
 
     async def _add(self, queue: Queue, number: int, until: float) -> None:
         """
@@ -153,7 +191,7 @@ class Stress:
                 return
             if not await self._taken(queue.add(*contents)):
                 continue
-            self.latencies["add"].observe(now() - began)
+            self._observe("add", began)
             self.counts["adds"] += plan.batch
 
     async def _taken(self, call: Deferred[Any]) -> bool:
@@ -173,19 +211,19 @@ class Stress:
         plan, now = self.plan, self.fleet.reactor.seconds
         while not self._stopping:
             began = now()
-            count = max(plan.batch, DRAIN_BATCH) if self.counted else plan.batch
-            batch = await queue.poll(count, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
+            batch = await queue.poll(plan.batch, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
             if not batch.items:
                 continue
-            self.latencies["poll"].observe(now() - began)
-            self.polled += 1
-            self.cuts[batch.deadline] += 1
+            self._observe("poll", began)
             self.counts["polls"] += len(batch.items)
+            if self._ended is None:
+                self.polled += 1
+                self.cuts[batch.deadline] += 1
             await together(self._finish(queue, batch))
 
     def _finish(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
         """Remove what was taken, and extend its lease now and then."""
-        if not self.polled % EXTEND_EVERY:
+        if self._ended is None and not self.polled % EXTEND_EVERY:
             yield queue.extend(batch.lease, LEASE_MS).addCallback(self._did, "extends")
         for item in batch.items:
             began = self.fleet.reactor.seconds()
@@ -194,7 +232,12 @@ class Stress:
     def _did(self, did: bool, what: str, began: float | None = None) -> None:
         self.counts[what if did else "refused"] += 1
         if began is not None:
-            self.latencies["remove"].observe(self.fleet.reactor.seconds() - began)
+            self._observe("remove", began)
+
+    def _observe(self, call: str, began: float) -> None:
+        """*call* was answered; what is answered after the load has ended tells nothing about it."""
+        if self._ended is None:
+            self.latencies[call].observe(self.fleet.reactor.seconds() - began)
 
     async def _watch(self) -> None:
         """Tell how far it is, until nothing more is to be added."""
@@ -208,7 +251,6 @@ class Stress:
             if now() - told >= LINE_SECONDS:
                 self.teller.line(line(now() - began, self.counts - before, now() - told))
                 told, before = now(), self.counts.copy()
-        self.seconds = now() - began
 
     def shared(self) -> dict[str, float]:
         """

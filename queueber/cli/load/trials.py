@@ -16,6 +16,8 @@ PRELOAD_PER_SECOND = 8_000
 """Items to take for each second, more than this client could; a trial that finds no more ends early."""
 
 TICK_SECONDS = 0.25
+BESIDE = 1.0
+"""What filling and emptying a queue may take, as a part of measuring, while no trial has told."""
 
 
 @frozen
@@ -79,7 +81,12 @@ class Bench:
     """What the queues' names begin with."""
 
     results: list[Result] = field(factory=list)
+    """Of the trials that are finished."""
+
     _until: float = 0.0
+    _began: float = 0.0
+    _finished: float = 0.0
+    """How long all took that are finished."""
 
     async def run(self) -> list[Result]:
         """
@@ -88,22 +95,32 @@ class Bench:
         Raises:
             QueueberError: the first call that failed.
         """
-        began = self.fleet.reactor.seconds()
-        self.teller.begin("bench", self.seconds * len(TRIALS))
-        ticking = started(self._tick(began))
+        now = self.fleet.reactor.seconds
+        self._began = now()
+        self.teller.begin("bench", self.expected())
+        ticking = started(self._tick())
         try:
             for number, trial in enumerate(TRIALS):
                 fleet = Fleet(self.fleet.reactor, self.fleet.connect, f"{self.name}-{number}", self.fleet.clients)
                 self.results.append(await self._try(fleet, trial))
+                self._finished = now() - self._began
         finally:
             ticking.addErrback(lambda _: None).cancel()
             self.teller.end()
         return self.results
 
-    async def _tick(self, began: float) -> None:
+    def expected(self) -> float:
+        """How long all will take: a trial that is to come as long as those that are finished, on the average."""
+        finished = len(self.results)
+        elapsed: float = self.fleet.reactor.seconds() - self._began
+        each = self._finished / finished if finished else self.seconds * (1 + BESIDE)
+        to_come = max(0, len(TRIALS) - finished - 1)
+        return max(self._finished + each * (len(TRIALS) - finished), elapsed + self.seconds * to_come)
+
+    async def _tick(self) -> None:
         while True:
             await self.fleet.sleep(TICK_SECONDS)
-            self.teller.at(self.fleet.reactor.seconds() - began)
+            self.teller.at(self.fleet.reactor.seconds() - self._began, self.expected())
 
     async def _try(self, fleet: Fleet, trial: Trial) -> Result:
         now = fleet.reactor.seconds
