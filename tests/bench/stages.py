@@ -11,7 +11,7 @@ from time import process_time
 
 from peers.queueber import LEASE, call
 
-from queueber.broker import TimeMark
+from queueber.broker import Peer, TimeMark
 from queueber.server.service import GC_THRESHOLDS
 from queueber.store.keyvalue import Durability, KeyValueStore
 from queueber.store.records import Encoding
@@ -126,7 +126,7 @@ def removing(batches):
         plan = broker.add(queue, [(bytes(64), SpanMs(0))] * CALLS, server.clock.now())
         server.committer.submit(plan, lambda _: None)
         server.settle()
-        waiter = broker.poll(queue, wanted=CALLS, span=LEASE, wait=None, peer=stages, now=server.clock.now())
+        waiter = broker.poll(queue, wanted=CALLS, span=LEASE, wait=None, peer=Peer(1), now=server.clock.now())
         answer = []
         server.dispatcher.wait(waiter).addCallback(answer.append)
         server.settle()
