@@ -116,8 +116,8 @@ class Window:
         """
         Take the *count* items at the head out in one step.
 
-        None, if that cannot be told in one step: they are not all due, their contents are more than *bytes_max*, or
-        others have to be put in between.  Then `pop` has to take them.
+        Empty, and nothing was taken, if that cannot be done in one step: they are not all due, their contents are more
+        than *bytes_max*, or others come in between.  Then they have to be taken with `pop`.
         """
         run, strays = self._run, self._strays
         if not 0 < count <= len(run) or run[count - 1].key.due > now or (strays and strays[0] < run[count - 1]):

@@ -19,7 +19,7 @@ from zlib import crc32
 
 from queueber.broker.model import Item, Key, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.errors import RemoteProtocolError
-from queueber.store.keys import ITEM_KEY_BYTES, damaged, items_due, place, queue_number
+from queueber.store.keys import ENTRY, ITEM_KEY_BYTES, damaged, items_due, place, queue_number
 from queueber.store.structs import (
     COUNTLESS,
     FORMAT,
@@ -53,8 +53,6 @@ _ONE_WORD: Final = (1 << 32).to_bytes(WORD, "little")
 
 _HEAD = Struct(">BI")
 _CONTENTS_AT: Final = _HEAD.size + STORED_ITEM.head_bytes
-_ENTRY = Struct(">Q16s")
-
 _COUNTERS = Struct("<2Q")
 assert [QUEUE_RECORD.numbers[name].word for name in ("added", "removed")] == [0, 1]
 assert (QUEUE_RECORD.data_words, QUEUE_RECORD.slots) == (2, {"name": 0, "floor": 1})
@@ -171,7 +169,7 @@ def encode_queue(row: bytes, record: QueueRecord, encoding: Encoding) -> bytes:
 @lru_cache(maxsize=1_024)
 def _queue_struct(name: str) -> tuple[bytes, bytes]:
     """The struct of a queue of that name before its counters, and between those and its floor."""
-    floor = bytes(_ENTRY.size)
+    floor = bytes(ENTRY.size)
     struct = QUEUE_RECORD.build(name=name.encode(), added=0, removed=0, floor=floor)
     return struct[:WORD], struct[WORD + _COUNTERS.size : -len(floor)]
 
@@ -226,10 +224,10 @@ def decode_format(row: bytes, value: bytes) -> tuple[int, str]:
 
 
 def _entries(keys: Iterable[Key]) -> bytes:
-    return b"".join([_ENTRY.pack(due, item_id) for due, item_id in keys])
+    return b"".join([ENTRY.pack(due, item_id) for due, item_id in keys])
 
 
 def _keys(row: bytes, entries: bytes) -> tuple[Key, ...]:
-    if len(entries) % _ENTRY.size:
+    if len(entries) % ENTRY.size:
         raise damaged(row, "its list of keys is cut off")
-    return tuple(map(Key._make, _ENTRY.iter_unpack(entries)))
+    return tuple(map(Key._make, ENTRY.iter_unpack(entries)))

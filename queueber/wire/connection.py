@@ -107,6 +107,7 @@ class Connection:
         self._alike: CalledAlike | None = None
         """The calls in hand: alike, in a row, and perhaps not the last ones."""
         self._alike_params: list[Params] = []
+        """Their parameters, while there are some: the list in `_alike`, which grows."""
         self._callee = Callee(limits, bootstrap, self._out, self._events, hits)
         self._caller = Caller(limits, self._out, self._events)
         self._together = Together(limits, self._framer, self._shapes, self._callee)
