@@ -31,7 +31,8 @@ def _line(setting: Setting) -> Line:
     else:
         shown = _literal(option.written(value))
     unset = value is None or option.command_line_only
-    return Line(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", setting.origin)
+    origin = f"{setting.origin}: {setting.note}" if setting.note else setting.origin
+    return Line(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", origin)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -45,9 +46,8 @@ def config(options: tuple[str, ...], changed: bool) -> None:
     """
     service = Options()
     service.parseOptions(options)
-    lines = [_line(setting) for setting in service.effective.values() if setting.option.name != "config"]
-    if changed:
-        lines = [line for line in lines if line.origin != DEFAULT]
+    settings = [setting for setting in service.effective.values() if setting.option.name != "config"]
+    lines = [_line(setting) for setting in settings if not changed or setting.origin != DEFAULT]
     table = None
     for line in sorted(lines, key=lambda line: line.table is not None):
         if line.table != table:

@@ -39,6 +39,8 @@ class Setting:
     option: Option
     value: Any
     origin: str
+    note: str = ""
+    """Why a default is not the usual one."""
 
 
 class Wrong(QueueberError):
@@ -143,13 +145,26 @@ def gather(
             place = f"--{name}" if given.origin == COMMAND_LINE else f"{given.origin}: {name}"
             found.complain(given.origin, f"{place} {reason}")
             found.wrong.add(name)
+    for option in options:
+        if option.replaced_by is not None:
+            _replace_default(option, option.replaced_by, found)
     return found
+
+
+def _replace_default(option: Option, by: str, found: Gathered) -> None:
+    """Leave *option* without a value if it was not given and the option named *by* has one."""
+    if found.settings[option.name].origin == DEFAULT and found.settings[by].value:
+        found.settings[option.name] = Setting(option, (), DEFAULT, f"{by} is given")
 
 
 def _setting(option: Option, given: Given | None) -> tuple[Setting, list[str]]:
     """The option's value, the default if it is wrong, and what is wrong with it."""
     if given is None:
         return Setting(option, option.default, DEFAULT), []
+    if option.may_be_none and given.texts == ("",):
+        return Setting(option, (), given.origin), []
+    if option.may_be_none and "" in given.texts:
+        return Setting(option, option.default, given.origin), ["is empty, which means none, and has other values too"]
     values, reasons = [], []
     for text in given.texts if option.many else given.texts[-1:]:
         try:
@@ -165,7 +180,7 @@ def _from_environment(options: Sequence[Option], environment: Mapping[str, str])
     for option in options:
         value = environment.get(option.variable)
         if value is not None and not option.command_line_only:
-            texts = _words(value) if option.many else (value,)
+            texts = (_words(value) or ("",)) if option.many else (value,)
             yield option.name, Given(texts, _ENVIRONMENT + option.variable)
 
 

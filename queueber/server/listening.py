@@ -4,6 +4,7 @@ import ipaddress
 import os
 import re
 import socket
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,15 @@ def _is_loopback(host: str) -> bool:
 def address_of(port: IListeningPort) -> str:
     """Where *port* listens, for a person."""
     return address_text(port.getHost())
+
+
+def is_guarded(port: IListeningPort) -> bool:
+    """Whether *port* is a Unix socket that only its owner and group may connect to."""
+    name: Any = getattr(port.getHost(), "name", None)
+    try:
+        return bool(name) and not Path(os.fsdecode(name)).stat().st_mode & stat.S_IWOTH
+    except (OSError, ValueError):
+        return False  # an abstract name has no mode: every local process may connect
 
 
 def address_text(address: Any) -> str:  # noqa: ANN401  (Twisted's addresses have nothing in common)

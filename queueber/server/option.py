@@ -48,6 +48,12 @@ class Option:
     many: bool = False
     """It may be given more than once: its value is a tuple."""
 
+    may_be_none: bool = False
+    """An empty text, given alone, says that there is none; only where `many`."""
+
+    replaced_by: str | None = None
+    """The option that takes this one's default away when it is given."""
+
     flag: bool = False
     """It is given without a value on the command line."""
 

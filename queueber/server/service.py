@@ -15,7 +15,7 @@ from typing import Any
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,7 +30,15 @@ from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
 from queueber.server.draining import Drain
 from queueber.server.hangup import Reloader, Reread, on_signals
-from queueber.server.listening import Listen, ListenFailed, NotPassed, address_of, check_passed, start_listening
+from queueber.server.listening import (
+    Listen,
+    ListenFailed,
+    NotPassed,
+    address_of,
+    check_passed,
+    is_guarded,
+    start_listening,
+)
 from queueber.server.logs import Log, log_of
 from queueber.server.lookout import Lookout
 from queueber.server.notify import Notifier
@@ -103,6 +111,7 @@ class QueueberService(Service):
         self._recovering: RocksStore | None = None
         self._starting: Deferred[None] = succeed(None)
         self._reloader: Reloader | None = None
+        self._plaintext: list[IListeningPort] = []
         self._put_back: list[Callable[[], None]] = []
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
@@ -141,7 +150,10 @@ class QueueberService(Service):
         elif self._reloader is None:
             self.log.warn("Not reloaded: the server is still starting")
         else:
+            demanded = self._demands_certificates
             self._reloader.reload()
+            if self._demands_certificates and not demanded:
+                self._warn_of_plaintext()
 
     async def _start(self) -> None:
         settings = self._settings
@@ -242,9 +254,26 @@ class QueueberService(Service):
             up.ports.append(port)
             how = " with TLS" if option == "listen-tls" else ""
             self.log.info("Listening on {address}{how}", address=address_of(port), how=how)
+            if option == "listen":
+                self._plaintext.append(port)
+        if self._demands_certificates:
+            self._warn_of_plaintext()
         control = start_control(self._reactor, settings.data_dir, up.control, self.log)
         if control is not None:
             up.ports.append(control)
+
+    @property
+    def _demands_certificates(self) -> bool:
+        """Whether clients need a certificate at the addresses with TLS."""
+        certificates = self._up.inside.certificates if self._up is not None else None
+        return certificates is not None and certificates.files.client_ca is not None
+
+    def _warn_of_plaintext(self) -> None:
+        """Log the addresses at which no certificate is asked for, although clients need one elsewhere."""
+        if self._plaintext:
+            line = "No client certificate is asked for at {addresses}: every peer that can connect there is let in"
+            say = self.log.info if all(map(is_guarded, self._plaintext)) else self.log.warn
+            say(line, addresses=", ".join(map(address_of, self._plaintext)))
 
     def _watch(self, up: Running) -> None:
         """Give signs of life for as long as the reactor turns."""

@@ -41,6 +41,18 @@ def test_only_what_was_changed(shown):
     assert shown("--changed", "--limit-segments=9").split() == ["[limit]", "segments", "=", "9", "#", "command", "line"]
 
 
+def test_a_default_that_another_option_replaces_is_shown_as_such(shown, tmp_path):
+    words = ("--listen-tls=127.0.0.1:9443", "--tls-certificate=c")
+    said = shown(*words)
+    assert "\nlisten = []" in f"\n{said}"
+    assert "# default: listen-tls is given\n" in said
+    for changed in ([], ["--changed"]):
+        (tmp_path / "q.toml").write_text(shown(*changed, *words))
+        again = Options(environment={})
+        again.parseOptions([f"--config={tmp_path}/q.toml"])
+        assert again.settings.listen == ()
+
+
 def test_wrong_options_end_as_they_do_for_a_server():
     result = CliRunner().invoke(config, ["--workers=0"])
     assert result.exit_code == 64

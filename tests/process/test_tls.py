@@ -92,9 +92,13 @@ def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, a
     other = authority.sign("worker-9", alternative="DNS:worker-9")
     foreign = Authority(tmp_path / "foreign").sign("worker-1", alternative="DNS:worker-1")
     server = start_tls(
-        f"--tls-client-ca={authority.pem}", "--tls-client-name=spiffe://example/worker", "--tls-client-name=plain-name"
+        "--listen=127.0.0.1:0",
+        f"--tls-client-ca={authority.pem}",
+        "--tls-client-name=spiffe://example/worker",
+        "--tls-client-name=plain-name",
     )
     port = port_of(server)
+    server.line(rf"No client certificate is asked for at {tmp_path}/plain, 127\.0\.0\.1:\d+: every peer")
 
     def poll(files):
         shown = [f"--tls-certificate={files[0]}", f"--tls-key={files[1]}"] if files else []

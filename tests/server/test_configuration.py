@@ -269,10 +269,48 @@ def test_a_certificate_that_nobody_would_see_is_refused(complaints):
     )
 
 
-@pytest.mark.parametrize("source", [{"file": "listen = []"}, {"environment": {"QUEUEBER_LISTEN": " "}}])
+@pytest.mark.parametrize(
+    "source", [{"file": "listen = []"}, {"file": "listen = ''"}, {"environment": {"QUEUEBER_LISTEN": " "}}]
+)
 def test_there_must_be_a_place_to_listen(complaints, source):
     status, (line,) = complaints(**source)
     assert (status, line.partition(": ")[2]) == (78, "there is no place to listen, neither with TLS nor without")
+    assert complaints("--listen=") == (64, ["there is no place to listen, neither with TLS nor without"])
+
+
+TLS = ("--tls-certificate=c", "--listen-tls=127.0.0.1:9443")
+
+
+@pytest.mark.parametrize(
+    ("words", "sources", "places"),
+    [
+        ((), {}, ["127.0.0.1:9090"]),
+        (TLS, {}, []),
+        (("--tls-certificate=c",), {"environment": {"QUEUEBER_LISTEN_TLS": "127.0.0.1:9443"}}, []),
+        (("--tls-certificate=c",), {"file": "listen-tls = 'systemd:domain=INET:name=queueber'"}, []),
+        ((*TLS, "--listen=unix:/q"), {}, ["unix:/q"]),
+        (TLS, {"file": "listen = ['unix:/q']"}, ["unix:/q"]),
+        ((*TLS, "--listen", ""), {"file": "listen = ['unix:/q']"}, []),
+        (TLS, {"file": "listen = ['unix:/q']", "environment": {"QUEUEBER_LISTEN": ""}}, []),
+        (("--listen-tls", ""), {}, ["127.0.0.1:9090"]),
+        ((), {"file": "listen-tls = []"}, ["127.0.0.1:9090"]),
+    ],
+)
+def test_an_address_that_is_given_replaces_the_default(parse, words, sources, places):
+    """A server for clients with certificates must not let in every other local user at a port of its own choice."""
+    assert [each.text for each in parse(*words, **sources).settings.listen] == places
+
+
+def test_none_is_said_alone_and_only_of_addresses(complaints):
+    assert complaints("--listen=", "--listen=127.0.0.1:1") == (
+        64,
+        ["--listen is empty, which means none, and has other values too"],
+    )
+    # A variable that was not set must not let in every client of the authority.
+    assert complaints(environment={"QUEUEBER_TLS_CLIENT_NAME": " "}) == (
+        78,
+        ["environment QUEUEBER_TLS_CLIENT_NAME: tls-client-name is empty"],
+    )
 
 
 def test_a_space_in_a_list_of_the_environment_has_a_backslash(parse):

@@ -9,7 +9,14 @@ from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory
 
-from queueber.server.listening import ListenFailed, address_text, parse_listen, start_listening, usable_listen
+from queueber.server.listening import (
+    ListenFailed,
+    address_text,
+    is_guarded,
+    parse_listen,
+    start_listening,
+    usable_listen,
+)
 from queueber.server.options import Options
 
 
@@ -79,6 +86,15 @@ def test_defaults_are_those_of_the_help():
     assert (settings.claim.polls, settings.claim.items, settings.window_ms) == (64, 512, 0)
     assert settings.workers >= 2
     assert (settings.durability, settings.encoding) == ("fsync", "unpacked")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_unix_socket_is_guarded_unless_others_may_open_it(tmp_path):
+    texts = {f"unix:{tmp_path}/group": True, f"unix:{tmp_path}/all:mode=666": False, "127.0.0.1:0": False}
+    for text, guarded in texts.items():
+        port = await start_listening(reactor, parse_listen(text), Factory())
+        assert is_guarded(port) == guarded
+        await port.stopListening()
 
 
 def left_behind(path, *, pid):
