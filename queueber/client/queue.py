@@ -1,16 +1,21 @@
 """Queues as a program uses them."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 
 from queueber import wire
+from queueber.client.arguments import buffer, buffers, integer
 from queueber.client.service import Connector
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import QUEUE_NAME_BYTES_MAX
 from queueber.units import SpanMs, WallMs
 from queueber.wire import PolledItem
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LEASE_MS_DEFAULT = 30_000
 
@@ -41,6 +46,10 @@ class Queue:
     `queueber.errors.QueueberError`: what the server answered, `NotConnected`
     when the call was not sent, `OutcomeUnknown` when the connection was lost
     under way, `InvalidRequest` when an argument cannot be right.
+
+    What is taken as bytes may be any object with a buffer: `bytes`,
+    `bytearray`, `memoryview`, `array.array`, `mmap`.  All its bytes are copied
+    before the method returns.
     """
 
     def __init__(self, connector: Connector, name: str | None) -> None:
@@ -51,7 +60,7 @@ class Queue:
     def __repr__(self) -> str:
         return f"<Queue {self._name or 'default'}>"
 
-    def add(self, *contents: bytes, delay_ms: int = 0) -> Deferred[list[bytes]]:
+    def add(self, *contents: "Buffer", delay_ms: int = 0) -> Deferred[list[bytes]]:
         """
         Store an item with each of *contents*, all of them or none, to become due after *delay_ms*.
 
@@ -59,10 +68,10 @@ class Queue:
             Fires with their ids, 16 bytes each, in the same order.
         """
         try:
-            delay = _within("delay_ms", delay_ms, 0, _SPAN_MAX, "ms")
+            delay = SpanMs(integer("delay_ms", delay_ms, 0, _SPAN_MAX, "ms"))
+            request = wire.AddRequest([wire.NewItem(each, delay) for each in buffers("contents", contents)])
         except InvalidRequest as why:
             return fail(why)
-        request = wire.AddRequest([wire.NewItem(content, SpanMs(delay)) for content in contents])
         return self._connector.call(self._name, wire.ADD, wire.write_add_request(request), _ids)
 
     def poll(self, n: int = 1, *, lease_ms: int = LEASE_MS_DEFAULT, wait_ms: int | None = None) -> Deferred[Batch]:
@@ -79,16 +88,16 @@ class Queue:
         """
         try:
             request = wire.PollRequest(
-                lease=SpanMs(_within("lease_ms", lease_ms, 1, _SPAN_MAX, "ms")),
-                num_items=_within("n", n, 1, _COUNT_MAX, "items"),
-                wait=None if wait_ms is None else SpanMs(_within("wait_ms", wait_ms, 0, _SPAN_MAX, "ms")),
+                lease=SpanMs(integer("lease_ms", lease_ms, 1, _SPAN_MAX, "ms")),
+                num_items=integer("n", n, 1, _COUNT_MAX, "items"),
+                wait=None if wait_ms is None else SpanMs(integer("wait_ms", wait_ms, 0, _SPAN_MAX, "ms")),
                 no_wait=wait_ms == 0,
             )
         except InvalidRequest as why:
             return fail(why)
         return self._connector.call(self._name, wire.POLL, wire.write_poll_request(request), _batch)
 
-    def remove(self, item_id: bytes, lease: bytes) -> Deferred[bool]:
+    def remove(self, item_id: "Buffer", lease: "Buffer") -> Deferred[bool]:
         """
         Remove the item *item_id*, held under *lease*, for ever.
 
@@ -96,12 +105,15 @@ class Queue:
             Fires with False when nothing was changed: the item or the lease is
             unknown, the lease is another one or has ended.
         """
-        request = wire.RemoveRequest(item_id, lease)
+        try:
+            request = wire.RemoveRequest(buffer("item_id", item_id), buffer("lease", lease))
+        except InvalidRequest as why:
+            return fail(why)
         return self._connector.call(
             self._name, wire.REMOVE, wire.write_remove_request(request), wire.read_remove_response
         )
 
-    def extend(self, lease: bytes, lease_ms: int) -> Deferred[bool]:
+    def extend(self, lease: "Buffer", lease_ms: int) -> Deferred[bool]:
         """
         Let *lease* end *lease_ms* from now, be that later or earlier than before.
 
@@ -109,10 +121,10 @@ class Queue:
             Fires with False when nothing was changed: the lease is unknown or has ended.
         """
         try:
-            span = _within("lease_ms", lease_ms, 1, _SPAN_MAX, "ms")
+            span = SpanMs(integer("lease_ms", lease_ms, 1, _SPAN_MAX, "ms"))
+            request = wire.ExtendRequest(buffer("lease", lease), span)
         except InvalidRequest as why:
             return fail(why)
-        request = wire.ExtendRequest(lease, SpanMs(span))
         return self._connector.call(
             self._name, wire.EXTEND, wire.write_extend_request(request), wire.read_extend_response
         )
@@ -134,15 +146,6 @@ def checked_name(name: str) -> str:
     if length > QUEUE_NAME_BYTES_MAX:
         raise too_large("the queue's name", value=length, limit=QUEUE_NAME_BYTES_MAX, unit="bytes")
     return name
-
-
-def _within(field: str, value: int, least: int, most: int, unit: str) -> int:
-    """*value*, if the wire can carry it; the server's own limits are for the server to say."""
-    if value < least:
-        raise InvalidRequest(f"{field} is {value:,} {unit}; the least is {least:,}")
-    if value > most:
-        raise too_large(field, value=value, limit=most, unit=unit)
-    return value
 
 
 def _ids(results: wire.Results) -> list[bytes]:

@@ -8,6 +8,7 @@ with the function of that name.  Stored values are read and built with
 """
 
 from queueber.wire.alike import read_alike_add, read_alike_remove
+from queueber.wire.builder import DATA_BYTES_MAX
 from queueber.wire.connection import Connection, ConnectionStats
 from queueber.wire.events import Aborted, Called, CalledAlike, Event, Finished, Released, Returned, one_by_one
 from queueber.wire.layout import layout
@@ -71,6 +72,7 @@ from queueber.wire.queue_types import (
 __all__ = [
     "ADD",
     "BROKER_INTERFACE_ID",
+    "DATA_BYTES_MAX",
     "EXTEND",
     "POLL",
     "QUEUE",

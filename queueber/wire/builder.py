@@ -11,6 +11,7 @@ from struct import pack
 
 from attrs import define
 
+from queueber.errors import too_large
 from queueber.wire.reader import WORD
 
 PADDING = tuple(bytes(-length % WORD) for length in range(WORD))
@@ -31,6 +32,9 @@ CAPABILITY = 3
 LIST_COUNT_SHIFT = 35
 """Where a list pointer has its count."""
 
+
+DATA_BYTES_MAX = (1 << 29) - 1
+"""The longest Data: a list pointer counts its elements with 29 bits."""
 
 _BITS_32 = 0xFFFFFFFF
 
@@ -67,8 +71,19 @@ def segment(body: Body) -> bytes:
 
 
 def data_body(content: bytes) -> Body:
-    """A Data."""
-    length = len(content)
+    """
+    A Data that holds all bytes of *content*, which may be any object with a buffer.
+
+    Raises:
+        TypeError: *content* has no buffer.
+        InvalidRequest: it is longer than a Data can be.
+    """
+    # `len` counts the items of a buffer, which may be wider than a byte or nested.
+    length = len(content) if type(content) is bytes else memoryview(content).nbytes
+    if length > DATA_BYTES_MAX:
+        raise too_large("a Data", value=length, limit=DATA_BYTES_MAX, unit="bytes")
+    if type(content) is not bytes:
+        content = bytes(memoryview(content))
     padding = PADDING[length % WORD]
     return Body(BYTE_LIST | length << LIST_COUNT_SHIFT, [content, padding], (length + 7) // WORD)
 

@@ -1,6 +1,8 @@
 """RocksDB behind plyvel's interface does what plyvel does, and says what RocksDB says."""
 
 import os
+from array import array
+from ctypes import c_uint64
 from itertools import islice
 from pathlib import Path
 
@@ -57,6 +59,15 @@ def test_any_bytes_like_object_may_be_a_value_and_nothing_else(db):
                 target.put(b"a", bad)
 
 
+def test_all_bytes_of_a_buffer_are_its_value(db):
+    """Whatever the width of its items, and however they are nested."""
+    for value in (array("Q", b"abcdefgh"), memoryview(b"abcdefgh").cast("B", (2, 4)), c_uint64(0), memoryview(b"")):
+        db.put(b"a", value)
+        with db.write_batch() as batch:
+            batch.put(b"b", value)
+        assert db.get(b"a") == db.get(b"b") == bytes(value)
+
+
 def test_a_buffer_in_pieces_is_no_value(db):
     """As plyvel has it: every second byte of something is not copied together."""
     for target in (db, db.write_batch()):
@@ -97,6 +108,12 @@ def test_a_key_is_bytes_and_nothing_else(db):
         ):
             with pytest.raises(TypeError, match="must be bytes"):
                 use(bad)
+
+
+def test_each_of_many_keys_is_bytes_and_nothing_else(db):
+    for bad in ("text", 5, None, bytearray(b"a")):
+        with pytest.raises(TypeError, match=r"'keys\[1\]' must be bytes"):
+            db.get_many([b"a", bad])
 
 
 def test_a_flag_is_a_bool_or_none_and_nothing_else(db):

@@ -1,11 +1,15 @@
 """Structs by field name, against pycapnp byte for byte and value for value."""
 
+from array import array
+from ctypes import c_uint64
+from mmap import mmap
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from queueber.errors import RemoteProtocolError
-from queueber.wire.builder import data_body, segment, struct_body, structs_body
+from queueber.errors import InvalidRequest, RemoteProtocolError
+from queueber.wire.builder import DATA_BYTES_MAX, data_body, segment, struct_body, structs_body
 from queueber.wire.layout import Number, layout
 from queueber.wire.reader import single_segment, struct_at
 from queueber.wire.schema import schema
@@ -187,6 +191,38 @@ def test_a_number_that_does_not_fit_is_an_error_of_ours():
     for value in (1 << 32, -1):
         with pytest.raises(OverflowError):
             layout("Release").build(id=value)
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        bytearray(b"abcdefgh"),
+        memoryview(b"abcdefgh"),
+        memoryview(b"a-b-c-d-e-f-g-h-")[::2],
+        memoryview(b"abcdefgh").cast("B", (2, 4)),
+        memoryview(b"abcdefgh").cast("I"),
+        array("Q", b"abcdefgh"),
+        c_uint64.from_buffer_copy(b"abcdefgh"),
+    ],
+    ids=["bytearray", "memoryview", "every other byte", "nested", "wider", "array", "without dimensions"],
+)
+def test_all_bytes_of_any_buffer_are_written(buffer):
+    """Also next to others: a length that is wrong shifts all that follows."""
+    item, remove = layout("Item"), layout("RemoveRequest")
+    assert item.build(contents=buffer) == item.build(contents=b"abcdefgh")
+    assert remove.build(id=buffer, lease=b"lease") == remove.build(id=b"abcdefgh", lease=b"lease")
+
+
+@pytest.mark.parametrize("value", ["text", 8, [1, 2], None])
+def test_only_a_buffer_is_data(value):
+    with pytest.raises(TypeError):
+        layout("Item").build(contents=value)
+
+
+def test_data_is_as_long_as_its_pointer_can_count_and_no_longer():
+    """Memory that is mapped and not touched costs nothing."""
+    with mmap(-1, DATA_BYTES_MAX + 1) as content, pytest.raises(InvalidRequest, match=r"the limit is 536,870,911"):
+        layout("Item").build(contents=content)
 
 
 def test_no_struct_is_made_up():

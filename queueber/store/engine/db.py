@@ -149,6 +149,8 @@ class DB(Uncopied):
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of *keys*, in that order, None where there is none.  Other threads run meanwhile."""
+        for at, key in enumerate(keys):
+            key_of(key, f"keys[{at}]")
         with translating():
             # The stub of rocksdict knows nothing of lists.
             return cast(list[bytes | None], self._handle.native.get(list(keys)))

@@ -1,0 +1,105 @@
+"""
+Checks of arguments.
+
+Each returns the value in the form in which the wire takes it, or raises an
+`InvalidRequest` that names the argument, what it must be and what it was.
+"""
+
+from collections.abc import Iterable
+from operator import index
+from reprlib import repr as shortened
+from typing import TYPE_CHECKING, Final
+
+from queueber.errors import InvalidRequest, too_large
+from queueber.limits import PEER_LIMITS
+from queueber.wire import DATA_BYTES_MAX
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+FRAME_BYTES_HIGHEST: Final = next(limit.high for limit in PEER_LIMITS if limit.name == "frame_bytes")
+"""The longest message that any server can be configured to take."""
+
+_PRINTED_BITS_MAX = 256
+"""Python refuses to print integers of some thousand digits; longer ones than this are described by their size."""
+
+
+def wrong(name: str, value: object, wanted: str) -> InvalidRequest:
+    """The error for *value* given as the argument *name*, which must be *wanted*."""
+    return InvalidRequest(f"{name} is {_shown(value)}; it must be {wanted}")
+
+
+def buffer(name: str, value: "Buffer") -> bytes:
+    """
+    All bytes of *value*, in the order of its items, whatever their width and however they are nested.
+
+    Raises:
+        InvalidRequest: *value* has no buffer, or more bytes than fit in one field.
+    """
+    if type(value) is bytes and len(value) <= DATA_BYTES_MAX:
+        return value
+    try:
+        with memoryview(value) as view:
+            # Before the copy: a mapped file may be larger than memory.
+            if view.nbytes > DATA_BYTES_MAX:
+                raise too_large(name, value=view.nbytes, limit=DATA_BYTES_MAX, unit="bytes")
+            return bytes(view)
+    except TypeError:
+        raise wrong(name, value, "bytes, or another object with a buffer") from None
+    except (ValueError, BufferError) as why:
+        # A memory view that was released, a file that is not mapped any more.
+        raise InvalidRequest(f"{name} is {_shown(value)}, whose bytes cannot be had: {why}") from None
+
+
+def buffers(name: str, values: Iterable["Buffer"]) -> list[bytes]:
+    """
+    As `buffer`, for each of *values*.
+
+    Raises:
+        InvalidRequest: for one of them, or all of them together are longer than any message may be.
+    """
+    total, found = 0, []
+    for at, value in enumerate(values):
+        # The usual case first: naming the argument costs more than the check.
+        if type(value) is bytes and len(value) <= DATA_BYTES_MAX:
+            found.append(value)
+        else:
+            found.append(buffer(f"{name}[{at}]", value))
+        total += len(found[-1])
+        if total > FRAME_BYTES_HIGHEST:
+            raise too_large(f"{name} up to [{at}]", value=total, limit=FRAME_BYTES_HIGHEST, unit="bytes")
+    return found
+
+
+def integer(name: str, value: int, least: int, most: int, unit: str) -> int:
+    """
+    *value*, if the wire can carry it.  The limits of a server are for the server to check.
+
+    Raises:
+        InvalidRequest: *value* is no integer, or not between *least* and *most*.
+    """
+    try:
+        number = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise wrong(name, value, f"a whole number of {unit}")
+    if number < least:
+        raise InvalidRequest(f"{name} is {_figure(number)} {unit}; the least is {least:,}")
+    if number > most:
+        raise InvalidRequest(f"{name} is {_figure(number)} {unit}; the limit is {most:,}")
+    return number
+
+
+def _figure(number: int) -> str:
+    bits = number.bit_length()
+    return f"{number:,}" if bits <= _PRINTED_BITS_MAX else f"a number of {bits:,} bits, in"
+
+
+def _shown(value: object) -> str:
+    """*value* on one line, and its type."""
+    try:
+        text = " ".join(shortened(value).split())
+    except Exception:  # noqa: BLE001  (the caller's own `__repr__`)
+        text = "an object"
+    return text if value is None else f"{text} ({type(value).__name__})"
