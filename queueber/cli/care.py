@@ -103,7 +103,7 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
             try:
                 put_in_place(made, target, kept)
             except BaseException:
-                shutil.rmtree(made)
+                shutil.rmtree(made, ignore_errors=True)
                 raise
             click.echo(f"what was in {target} is in {kept}")
     click.echo(f"restored to {target}")

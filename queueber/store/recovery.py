@@ -186,5 +186,9 @@ def put_in_place(made: Path, path: Path, kept: Path) -> None:
             path.rename(kept)
         except OSError as error:
             raise refusal(path, f"it cannot be renamed ({error.strerror})") from error
-        made.rename(path)
+        try:
+            made.rename(path)
+        except OSError as error:
+            kept.rename(path)
+            raise refusal(path, f"its replacement cannot be renamed ({error.strerror})") from error
         sync_path(path.parent)

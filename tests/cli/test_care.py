@@ -1,5 +1,8 @@
 """The commands that look after data, on real directories."""
 
+import errno
+import os
+import re
 import shutil
 import socket
 from contextlib import closing
@@ -268,6 +271,30 @@ class TestRestore:
         (kept,) = tmp_path.glob("old.replaced-*")
         assert content_of(kept) == before
         assert verify(tmp_path / "old").items == COMMITS
+
+    @pytest.mark.parametrize(
+        ("failing", "why"),
+        [
+            ("old", "it cannot be renamed (Device or resource busy)"),
+            (r"old\.restored-.*", "its replacement cannot be renamed (Device or resource busy)"),
+        ],
+    )
+    def test_a_swap_that_fails_leaves_no_copy_and_everything_as_it_was(
+        self, shell, data, tmp_path, monkeypatch, failing, why
+    ):
+        make(tmp_path / "old")
+        before, rename = content_of(tmp_path / "old"), Path.rename
+
+        def fail(path, target):
+            if re.fullmatch(failing, path.name):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+            return rename(path, target)
+
+        monkeypatch.setattr(Path, "rename", fail)
+        done = shell("restore", data, tmp_path / "old", "--yes", "--replace")
+        assert (done.exit_code, done.output.splitlines()[-1].endswith(f"{tmp_path / 'old'}: {why}")) == (74, True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "old"]
+        assert content_of(tmp_path / "old") == before
 
     def test_an_empty_directory_is_filled(self, shell, data, tmp_path):
         (tmp_path / "mounted").mkdir()
