@@ -43,6 +43,7 @@ class Shell:
     default: FakeQueue = field(factory=FakeQueue)
     addresses: list = field(factory=list)
     seconds: list = field(factory=list)
+    tls: list = field(factory=list)
     names: list = field(factory=list)
 
     def queue(self, name):
@@ -52,6 +53,7 @@ class Shell:
     def _run(self, address, work, tls=None, seconds=None):
         self.addresses.append(address)
         self.seconds.append(seconds)
+        self.tls.append(tls)
         results = []
         ensureDeferred(work(self)).addBoth(results.append)
         if hasattr(results[0], "raiseException"):

@@ -1,7 +1,10 @@
 """``queueber health``: what it asks, and how it ends."""
 
+from pathlib import Path
+
 from queueber.cli.commands import queueber
 from queueber.cli.health import health
+from queueber.client import Tls
 from queueber.errors import Overloaded
 
 queueber.add_command(health)
@@ -31,3 +34,13 @@ def test_a_directory_that_no_server_holds(shell, tmp_path):
     result = shell("health", f"--data-dir={tmp_path}")
     assert (result.exit_code, shell.calls) == (1, [])
     assert result.stderr.startswith(f"queueber: no server runs on {tmp_path}")
+
+
+def test_the_options_for_tls_are_for_the_network_and_not_for_the_control_socket(shell, tmp_path, monkeypatch):
+    """They may stand in a script or in the environment for all commands; the socket of the machine speaks no TLS."""
+    monkeypatch.setattr(Path, "is_socket", lambda path: True)
+    shell.default.answers["extend"] = False
+    for where in ([], [f"--data-dir={tmp_path}"]):
+        assert shell("--addr=somewhere:1", "--tls-ca=ca.pem", "health", *where).exit_code == 0
+    assert shell.addresses == ["somewhere:1", f"unix:path={tmp_path}/control.sock"]
+    assert shell.tls == [Tls(ca=Path("ca.pem")), None]

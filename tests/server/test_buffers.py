@@ -67,6 +67,19 @@ def test_answers_that_are_open_for_long_weigh_once(make_buffers, clock):
     assert evicted(attackers) == [True, False, False, False]
 
 
+def test_messages_that_are_over_weigh_no_more_once_nothing_moves(make_buffers, clock):
+    """A worker with many open answers, whose last large message is done, is not the one that is too much."""
+    buffers, worker, attackers = make_buffers(1_000), Holder(), [Holder() for _ in range(4)]
+    buffers.hold(worker, 8_000, 3_000)
+    clock.advance(MEMORY_SECONDS)
+    buffers.hold(worker, 0, 3_000)
+    for attacker in attackers:
+        buffers.hold(attacker, 4_000)
+        clock.advance(0.1)
+    assert not worker.evicted
+    assert evicted(attackers) == [True, False, False, False]
+
+
 def test_if_nobody_holds_anything_else_the_most_answers_go(make_buffers):
     buffers, holders = make_buffers(3), [Holder(), Holder(), Holder()]
     for holder, kept in zip(holders, (5_000, 7_000, 5_000), strict=True):

@@ -268,6 +268,35 @@ def test_the_same_bytes_can_be_read_only_so_often():
 
 
 @pytest.mark.parametrize(
+    ("read", "numbers", "cost"),
+    [
+        (bytes_at, (list_pointer(0, BYTE, 16), 0, 0), 2),
+        (bytes_at, (list_pointer(0, BYTE, 9), 0, 0), 2),
+        (text_at, (list_pointer(0, BYTE, 8), 0), 1),
+        (struct_list_at, (list_pointer(0, BYTE, 3), 0), 3),
+        (struct_list_at, (list_pointer(0, EIGHT, 2), 0, 0), 2),
+        (struct_list_at, (list_pointer(0, POINTER, 2), 0, 0), 2),
+        (struct_list_at, (list_pointer(0, COMPOSITE, 2), struct_pointer(2, 1, 0), 0, 0), 2),
+        (pointer_list_at, (list_pointer(0, POINTER, 2), 0, 0), 2),
+        (pointer_list_at, (list_pointer(0, COMPOSITE, 2), struct_pointer(2, 0, 1), 0, 0), 2),
+        (capability_at, (far_pointer(0, 1), 3), 1),
+    ],
+)
+def test_the_whole_budget_may_be_spent_and_not_a_word_more(read, numbers, cost):
+    frame, at, start, end = only(*numbers)
+
+    def limit_hit(budget):
+        frame.budget = budget
+        try:
+            read(frame, at, start, end)
+        except RemoteProtocolError as why:
+            return why.limit
+        return None
+
+    assert (limit_hit(cost), limit_hit(cost - 1)) == (None, "traversal_factor")
+
+
+@pytest.mark.parametrize(
     "content",
     [
         structs_body(1, 0, [((1,), ())] * 100),
