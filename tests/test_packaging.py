@@ -59,6 +59,7 @@ def build(folder):
         "queueber/schema/queueber.capnp",
         "queueber/schema/storage.capnp",
         "queueber/schema/admin.capnp",
+        "queueber/plyvel/options_file/OPTIONS-000001",
         "queueber/py.typed",
     ],
 )

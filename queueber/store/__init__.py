@@ -3,13 +3,17 @@ Rows at rest: `open_store` on a data directory, and `MemoryStore` without one.
 
 Both are a `queueber.broker.port.Store`.  The layers below, from the top:
 `keyvalue` turns the port's writes into rows, `keys` and `records` say what rows
-look like, `kv` is what is needed of an engine, and `engine` is RocksDB.  `plyvel` is the
-door to the engine for everybody else.
+look like, `kv` is what is needed of an engine, and `database` opens RocksDB,
+which is `queueber.plyvel`.
 
 Data directories as a whole are looked after by `copy_directory`, `inspect`,
 `verify` and `salvage`; none of them writes to the one it is given.
 """
 
+from types import ModuleType
+from warnings import warn
+
+from queueber import plyvel as _plyvel
 from queueber.store.backup import copy_directory
 from queueber.store.directory import CONTROL, kept_still, wipe
 from queueber.store.inspection import inspect
@@ -36,3 +40,11 @@ __all__ = [
     "verify",
     "wipe",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Return `queueber.plyvel` for ``from queueber.store import plyvel``, which is deprecated."""
+    if name != "plyvel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn("queueber.store.plyvel is now queueber.plyvel", DeprecationWarning, stacklevel=2)
+    return _plyvel

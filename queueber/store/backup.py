@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from queueber.errors import StorageError
+from queueber.plyvel import DB
 from queueber.store.copying import Progress, copy_files, silent, sync_files
 from queueber.store.directory import DATABASE, SYNCED, HeldDirectory, claim, kept_still, refusal
-from queueber.store.engine import DB
 from queueber.store.format import read_format
 from queueber.store.synced import SyncedFile
 

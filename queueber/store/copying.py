@@ -14,8 +14,9 @@ from types import MappingProxyType
 from typing import Final
 
 from queueber.errors import StorageError
+from queueber.plyvel import DB
+from queueber.store.database import open_database
 from queueber.store.directory import DATABASE, refusal, sync_path
-from queueber.store.engine import DB
 from queueber.units import MIB
 
 Progress = Callable[[int, int], None]
@@ -111,7 +112,7 @@ def viewing(path: Path, ends: Mapping[str, int] = MappingProxyType({}), *, place
                 # rocksdict's own file would be written through the link.
                 elif file.suffix != ".json":
                     (Path(made) / file.name).symlink_to(file)
-            db = DB.tuned(Path(made), read_only=True)
+            db = open_database(Path(made), read_only=True)
         except OSError as error:
             raise refusal(path, str(error)) from error
         except StorageError as error:

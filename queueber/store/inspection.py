@@ -15,12 +15,13 @@ from attrs import define, frozen
 
 from queueber.broker.model import LOWEST, Item, Key, LeaseRecord, QueueRecord, TimeMark
 from queueber.errors import InvalidRequest, StorageError
+from queueber.plyvel import prefix_successor
 from queueber.store.clean import was_closed
 from queueber.store.copying import size_of, viewing
 from queueber.store.directory import DATABASE, LOCK, READY, SYNCED, refusal
 from queueber.store.format import Format, read_format
 from queueber.store.keys import LEASES, QUEUES, TIME_KEY, item_key, items_of
-from queueber.store.kv import KeyValue, first_after
+from queueber.store.kv import KeyValue
 from queueber.store.records import decode_item, decode_lease, decode_queue, decode_time
 from queueber.store.synced import SyncedFile
 from queueber.units import WallMs
@@ -164,7 +165,7 @@ def _queue(db: KeyValue, record: QueueRecord, leases: list[LeaseRecord], now: Wa
     rows = [item_key(record.number, key) for key in named]
     held = {key for key, value in zip(named, db.get_many(rows), strict=True) if value is not None}
     after = item_key(record.number, Key(WallMs(now + 1), LOWEST.id))
-    with db.iterator(start=after, stop=first_after(items_of(record.number)), include_value=False) as later:
+    with db.iterator(start=after, stop=prefix_successor(items_of(record.number)), include_value=False) as later:
         delayed = sum(1 for _ in later) - sum(1 for key in held if key.due > now)
     return QueueView(record, len(own), len(held), delayed)
 

@@ -19,6 +19,7 @@ from queueber.broker.port import (
     Write,
 )
 from queueber.errors import Stopping
+from queueber.plyvel.errors import Stalled
 from queueber.store.keys import (
     LEASES,
     QUEUES,
@@ -28,7 +29,7 @@ from queueber.store.keys import (
     lease_key,
     queue_key,
 )
-from queueber.store.kv import Batch, KeyValue, Stalled
+from queueber.store.kv import Batch, KeyValue
 from queueber.store.records import (
     Encoding,
     decode_item,

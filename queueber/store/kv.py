@@ -4,7 +4,7 @@ What the store needs of a key-value engine: a part of plyvel's interface, and th
 The additions are `sync`, because a commit is written first and made durable
 afterwards; `get_many`, because one call for many keys leaves the interpreter
 to other threads meanwhile; and `sequence`, which says how far the engine got.
-Ours is `queueber.store.engine`; anything else of this shape will do.
+Ours is `queueber.plyvel`; anything else of this shape will do.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +12,10 @@ from time import sleep
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
+from queueber.plyvel.errors import Stalled
+
 _PATIENCE = 0.01
 """Seconds between attempts."""
-
-
-class Stalled(Exception):
-    """The engine would have had to wait for its own flushing or compacting.  Nothing was written."""
 
 
 Row: TypeAlias = Any
@@ -88,12 +86,6 @@ class KeyValue(Protocol):
 
     def close(self) -> None:
         """Let go of the files."""
-
-
-def first_after(prefix: bytes) -> bytes | None:
-    """The smallest key above all that begin with *prefix*; None if there is none."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None
 
 
 def write_all(db: KeyValue, puts: Iterable[tuple[bytes, bytes]] = (), deletes: Iterable[bytes] = ()) -> None:

@@ -1,50 +1,15 @@
-"""
-plyvel over RocksDB: ``from queueber.store import plyvel`` in place of ``import plyvel``.
+"""The former place of `queueber.plyvel`.  Every use of a name warns; `queueber.store` warns of the import itself."""
 
-docs/plyvel.md has each name, with what differs.
-"""
+from typing import Any
+from warnings import warn
 
-from importlib.metadata import version
-from typing import Final
+from queueber import plyvel
 
-from queueber.store.engine import (
-    DB,
-    CorruptionError,
-    Error,
-    IOError,  # noqa: A004 - plyvel's name
-    Iterator,
-    IteratorInvalidError,
-    PrefixedDB,
-    RawIterator,
-    Snapshot,
-    WriteBatch,
-    destroy_db,
-    repair_db,
-)
+__all__ = plyvel.__all__
 
-__version__: Final = "1.5.1"
-"""The plyvel whose interface this is."""
 
-__leveldb_version__: Final = "1.22"
-"""The LevelDB that behaviour was compared with.  Its files cannot be read: those here are RocksDB's."""
-
-__rocksdict_version__: Final = version("rocksdict")
-"""What is there instead of LevelDB."""
-
-__all__ = [
-    "DB",
-    "CorruptionError",
-    "Error",
-    "IOError",
-    "Iterator",
-    "IteratorInvalidError",
-    "PrefixedDB",
-    "RawIterator",
-    "Snapshot",
-    "WriteBatch",
-    "__leveldb_version__",
-    "__rocksdict_version__",
-    "__version__",
-    "destroy_db",
-    "repair_db",
-]
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in plyvel.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn("queueber.store.plyvel is now queueber.plyvel", DeprecationWarning, stacklevel=2)
+    return getattr(plyvel, name)

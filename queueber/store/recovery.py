@@ -18,8 +18,8 @@ from attrs import frozen
 from queueber.errors import StorageError
 from queueber.store.clean import unmark, was_closed
 from queueber.store.copying import Progress, link_files, silent, sync_files, viewing
+from queueber.store.database import open_database
 from queueber.store.directory import DATABASE, SYNCED, claim, kept_still, not_held, refusal, sync_path
-from queueber.store.engine import DB
 from queueber.store.format import FORMAT, read_format
 from queueber.store.keyvalue import Durability, KeyValueStore
 from queueber.store.kv import KeyValue
@@ -123,7 +123,7 @@ def _make(path: Path, beside: Path, why: str, noted: int | None, progress: Progr
     try:
         try:
             link_files(path / DATABASE, held.database)
-            with DB.tuned(held.database, salvage=True) as db:
+            with open_database(held.database, salvage=True) as db:
                 reached = db.sequence()
                 # What is mended was not closed in order, and that mark too may be what is damaged.
                 unmark(db)

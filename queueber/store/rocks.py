@@ -9,11 +9,13 @@ from threading import Lock
 from queueber.broker import TimeMark, Write
 from queueber.broker.port import Recovered, StoreStalled
 from queueber.errors import StorageError
+from queueber.plyvel import CorruptionError
+from queueber.plyvel.rocksdb import RocksDB
 from queueber.store.backup import back_up
 from queueber.store.clean import mark_closed, unmark, was_closed
 from queueber.store.copying import Progress, silent
+from queueber.store.database import open_database
 from queueber.store.directory import DATABASE, HeldDirectory, hold, refusal
-from queueber.store.engine import DB, CorruptionError
 from queueber.store.format import bring_up, read_format, write_format
 from queueber.store.keyvalue import Durability, KeyValueStore
 from queueber.store.properties import properties_of
@@ -28,7 +30,7 @@ class RocksStore(KeyValueStore):
 
     def __init__(
         self,
-        db: DB,
+        db: RocksDB,
         held: HeldDirectory,
         synced: SyncedFile,
         *,
@@ -252,12 +254,12 @@ def _open(
         held.confirm()
         noted = synced.read()
         try:
-            db = DB.tuned(held.database, wal=wal, choices=tuning)
+            db = open_database(held.database, wal=wal, tuning=tuning)
         except CorruptionError:
             dropped = cut_torn_end(held, noted, boot_id, tell, failed=synced.failed)
             if dropped is None:
                 raise
-            db = DB.tuned(held.database, wal=wal, choices=tuning)
+            db = open_database(held.database, wal=wal, tuning=tuning)
         undo.callback(db.close)
         _check_end(db, noted)
         clean = _check_format(db, durability)
@@ -267,7 +269,7 @@ def _open(
             created = True
     if created:
         held.begin()
-        db = DB.tuned(held.database, create_if_missing=True, wal=wal, choices=tuning)
+        db = open_database(held.database, create_if_missing=True, wal=wal, tuning=tuning)
         undo.callback(db.close)
         write_format(db, "" if wal else durability)
     unmark(db)
@@ -289,7 +291,7 @@ def _advised(error: Exception) -> str:
     return str(error)
 
 
-def _check_end(db: DB, noted: int | None) -> None:
+def _check_end(db: RocksDB, noted: int | None) -> None:
     """Refuse a database whose log ends before what was known to be on disk."""
     found = db.sequence()
     if noted is not None and found < noted:
@@ -299,7 +301,7 @@ def _check_end(db: DB, noted: int | None) -> None:
         )
 
 
-def _check_format(db: DB, durability: Durability) -> bool:
+def _check_format(db: RocksDB, durability: Durability) -> bool:
     """Bring *db* up to date, refuse it for what it cannot be used for, and say whether it was closed in order."""
     found = read_format(db)
     if found is None:

@@ -29,8 +29,9 @@ from attrs import define, field
 from queueber.broker.model import Item, Key, QueueNumber
 from queueber.broker.port import Gap, Scan
 from queueber.errors import StorageError
+from queueber.plyvel import prefix_successor
 from queueber.store.keys import ITEM_KEY_BYTES, item_key, items_of
-from queueber.store.kv import KeyValue, Row, first_after
+from queueber.store.kv import KeyValue, Row
 from queueber.store.records import decode_item
 
 WALKS_MAX: Final = 100
@@ -95,7 +96,7 @@ class Scanner:
 
     @property
     def _stop(self) -> bytes:
-        stop = first_after(items_of(self._queue))
+        stop = prefix_successor(items_of(self._queue))
         assert stop is not None, "items are not the last table"
         return stop
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from attrs import frozen
 
 from queueber.errors import StorageError
+from queueber.plyvel.wal import batch_behind, content_of, logs_of, look_at
 from queueber.store.copying import viewing
 from queueber.store.directory import HeldDirectory, sync_path
-from queueber.store.engine import batch_behind, content_of, logs_of, look_at
 from queueber.store.keys import TIME_KEY
 from queueber.store.records import decode_time
 

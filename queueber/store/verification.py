@@ -21,11 +21,12 @@ from attrs import define, field
 from queueber.broker.model import ID_BYTES, Key, LeaseRecord, QueueNumber, QueueRecord
 from queueber.errors import QueueberError, StorageError
 from queueber.limits import QUEUE_NAME_BYTES_MAX
+from queueber.plyvel import prefix_successor
 from queueber.store.copying import Progress, silent, viewing
 from queueber.store.directory import DATABASE, SYNCED, kept_still
 from queueber.store.format import FORMAT, read_format
 from queueber.store.keys import CLEAN_KEY, FORMAT_KEY, ITEMS, LEASES, META, QUEUES, TABLES, TIME_KEY, lease_id
-from queueber.store.kv import KeyValue, first_after
+from queueber.store.kv import KeyValue
 from queueber.store.records import (
     decode_item,
     decode_lease,
@@ -156,7 +157,7 @@ class _Walk:
         for table in [*sorted(TABLES), None]:
             for row, _ in self._rows(start=start, stop=table):
                 self.result.found(f"{_name(row)}: nobody has written that")
-            start = first_after(table) if table else None
+            start = prefix_successor(table) if table else None
 
     def _check_queues(self) -> None:
         names: set[str] = set()

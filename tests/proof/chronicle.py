@@ -14,8 +14,8 @@ from attrs import define, field, frozen
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
+from queueber.plyvel.handle import Handle
 from queueber.store import open_store
-from queueber.store.engine.handle import Handle
 from queueber.store.tuning import Tuning
 from queueber.units import WallMs
 

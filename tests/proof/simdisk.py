@@ -29,9 +29,10 @@ from types import SimpleNamespace
 
 from attrs import define, field
 
+from queueber.plyvel import IOError as EngineIOError
+from queueber.plyvel import prefix_successor
+from queueber.plyvel.errors import Stalled
 from queueber.store.directory import DATABASE
-from queueber.store.engine.errors import IOError as EngineIOError
-from queueber.store.kv import Stalled, first_after
 
 
 class Dead(BaseException):
@@ -488,7 +489,7 @@ class SimDB:
         self.disk, self.log = path.disk, path.inode.log
 
     @classmethod
-    def tuned(cls, path, *, create_if_missing=False, **_):
+    def opened(cls, path, *, create_if_missing=False, **_):
         path.disk.point()
         if not path.exists():
             assert create_if_missing, "a database appears from nowhere"
@@ -518,7 +519,7 @@ class SimDB:
     def iterator(self, *, start=None, stop=None, include_start=True, prefix=None, include_value=True):
         self._read()
         if prefix is not None:
-            start, stop = prefix, first_after(prefix)
+            start, stop = prefix, prefix_successor(prefix)
         keys = self.log.keys
         low = 0 if start is None else (bisect_left if include_start else bisect_right)(keys, start)
         found = keys[low : None if stop is None else bisect_left(keys, stop)]

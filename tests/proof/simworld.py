@@ -300,7 +300,7 @@ def on(machine):
         _SUBMIT(committer, plan, speak, **more)
 
     for module, name, value in (
-        (rocks, "DB", SimDB),
+        (rocks, "open_database", SimDB.opened),
         (rocks, "shutil", simdisk.SIM_SHUTIL),
         (directory, "os", sim_os),
         (directory, "fcntl", simdisk.SIM_FCNTL),

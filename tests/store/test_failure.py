@@ -7,9 +7,9 @@ import pytest
 from queueber.broker.model import QueueNumber
 from queueber.broker.port import PutItem, StoreStalled
 from queueber.errors import StorageError
+from queueber.plyvel import DB, WriteBatch
+from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, open_store
-from queueber.store.engine import DB, WriteBatch
-from queueber.store.kv import Stalled
 from queueber.store.synced import SyncedFile
 
 MAIL = QueueNumber(1)

@@ -4,14 +4,15 @@ import pytest
 from attrs import define, field
 
 from queueber.errors import StorageError
-from queueber.store.engine import DB
+from queueber.plyvel.errors import Stalled
+from queueber.store.database import open_database
 from queueber.store.format import FORMAT, UPGRADES, Format, bring_up, read_format, write_format
-from queueber.store.kv import Stalled, write_all
+from queueber.store.kv import write_all
 
 
 @pytest.fixture
 def db(tmp_path):
-    with DB.tuned(tmp_path, create_if_missing=True) as opened:
+    with open_database(tmp_path, create_if_missing=True) as opened:
         yield opened
 
 

@@ -5,7 +5,7 @@ import pytest
 from queueber.broker.model import LOWEST, QueueNumber
 from queueber.errors import InvalidRequest, StorageError
 from queueber.store import inspect, open_store
-from queueber.store.engine import DB
+from queueber.store.database import open_database
 from queueber.store.inspection import ATTEMPTS, is_held
 from queueber.units import WallMs
 
@@ -67,15 +67,15 @@ def test_what_is_no_data_directory_is_told(tmp_path):
 
 
 def test_files_that_a_server_removes_meanwhile_are_looked_for_again(busy, tmp_path, monkeypatch):
-    tuned, left = DB.tuned.__func__, [True, True]
+    left = [True, True]
 
-    def unlucky(cls, path, **options):
+    def unlucky(path, **options):
         if left:
             left.pop()
             raise StorageError("IO error: No such file or directory")
-        return tuned(cls, path, **options)
+        return open_database(path, **options)
 
-    monkeypatch.setattr(DB, "tuned", classmethod(unlucky))
+    monkeypatch.setattr("queueber.store.copying.open_database", unlucky)
     assert len(inspect(tmp_path / "data", NOW).queues) == 3
     left[:] = [True] * ATTEMPTS
     with pytest.raises(StorageError, match="No such file"):
@@ -90,7 +90,7 @@ def test_nobody_else_removes_files(data, monkeypatch):
         tries.append(path)
         raise StorageError("no")
 
-    monkeypatch.setattr(DB, "tuned", unlucky)
+    monkeypatch.setattr("queueber.store.copying.open_database", unlucky)
     with pytest.raises(StorageError):
         inspect(data, NOW)
     assert len(tries) == 1

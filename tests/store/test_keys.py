@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from queueber.broker.model import ItemId, Key, LeaseId, QueueNumber
 from queueber.errors import StorageError
+from queueber.plyvel import prefix_successor
 from queueber.store import keys
-from queueber.store.kv import first_after
 from queueber.units import WallMs
 
 queues = st.integers(0, 2**32 - 1).map(QueueNumber)
@@ -29,7 +29,7 @@ def test_an_item_row_names_its_place(queue, place):
 @given(queues, queues, places)
 def test_a_queues_range_holds_its_items_and_no_others(queue, other, place):
     row = keys.item_key(other, place)
-    assert (keys.items_of(queue) <= row < first_after(keys.items_of(queue))) == (queue == other)
+    assert (keys.items_of(queue) <= row < prefix_successor(keys.items_of(queue))) == (queue == other)
 
 
 @given(st.binary(min_size=16, max_size=16).map(LeaseId), queues)
@@ -40,7 +40,7 @@ def test_lease_and_queue_rows_name_what_they_describe(lease, queue):
 
 def test_no_table_reaches_into_another():
     tables = sorted(keys.TABLES)
-    assert all(first_after(table) <= following for table, following in pairwise(tables))
+    assert all(prefix_successor(table) <= following for table, following in pairwise(tables))
 
 
 def test_the_bytes_are_the_contract():
@@ -67,4 +67,4 @@ def test_an_unknown_table_is_reported_as_such():
 
 @pytest.mark.parametrize(("prefix", "after"), [(b"a", b"b"), (b"a\xff\xff", b"b"), (b"\xff", None), (b"", None)])
 def test_the_first_key_after_a_prefix(prefix, after):
-    assert first_after(prefix) == after
+    assert prefix_successor(prefix) == after

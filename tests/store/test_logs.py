@@ -8,9 +8,8 @@ import pytest
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import StorageError
-from queueber.store import open_store, salvage, verify
-from queueber.store.engine import CorruptionError
-from queueber.store.engine.logs import (
+from queueber.plyvel import CorruptionError
+from queueber.plyvel.wal import (
     batch_behind,
     check_logs,
     checksum,
@@ -19,6 +18,7 @@ from queueber.store.engine.logs import (
     logs_of,
     look_at,
 )
+from queueber.store import open_store, salvage, verify
 
 MAIL = QueueNumber(1)
 BLOCK = 32_768

@@ -11,7 +11,7 @@ from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, Que
 from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.store import copy_directory, open_store, put_in_place, salvage, verify
-from queueber.store.engine import DB
+from queueber.store.database import open_database
 from queueber.store.format import FORMAT, write_format
 from queueber.store.recovery import check_movable
 from queueber.store.tuning import Tuning
@@ -219,7 +219,7 @@ def test_a_young_directory_without_its_log_has_nothing_to_recover(tmp_path, besi
 
 @pytest.mark.parametrize("wrong", ["format", "lease"])
 def test_what_no_server_starts_on_is_not_called_sound(leased, beside, make, wrong):
-    with DB.tuned(leased / "db") as db:
+    with open_database(leased / "db") as db:
         if wrong == "format":
             write_format(db, "", FORMAT + 1)
     if wrong == "lease":
@@ -273,7 +273,7 @@ def test_one_in_use_is_refused(busy, tmp_path, beside):
 
 
 def test_a_damaged_mark_of_a_clean_stop_is_refused_and_mended_without_loss(data, beside):
-    with DB.tuned(data / "db") as db:
+    with open_database(data / "db") as db:
         db.put(b"mclean", b"?" * len(db.get(b"mclean")))
         db.sync()
     with pytest.raises(StorageError, match="damaged row in table meta, key 6d636c65616e"):

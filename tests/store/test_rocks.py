@@ -15,12 +15,13 @@ from attrs import define, field
 from queueber.broker.model import LOWEST, QueueNumber
 from queueber.broker.port import PutItem, StoreStalled
 from queueber.errors import Stopping, StorageError
+from queueber.plyvel import CorruptionError, Error
+from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, Encoding, inspect, open_store, wipe
-from queueber.store.engine import DB, CorruptionError, Error
+from queueber.store.database import open_database
 from queueber.store.format import FORMAT, read_format, write_format
 from queueber.store.keys import FORMAT_KEY
 from queueber.store.keyvalue import KeyValueStore
-from queueber.store.kv import Stalled
 from queueber.store.properties import NAMES, properties_of
 from queueber.store.synced import SyncedFile
 
@@ -108,7 +109,7 @@ def test_a_second_server_is_told_in_one_line(path):
 
 def test_a_refused_directory_is_free_again(path):
     open_store(path).close()
-    with DB.tuned(path / "db") as db:
+    with open_database(path / "db") as db:
         write_format(db, "", FORMAT + 1)
     for _ in range(2):
         with refused(path, f"format {FORMAT + 1}, which a newer Queueber wrote; this one reads up to {FORMAT}"):
@@ -117,7 +118,7 @@ def test_a_refused_directory_is_free_again(path):
 
 def test_a_database_of_no_format_is_refused(path):
     open_store(path).close()
-    with DB.tuned(path / "db") as db:
+    with open_database(path / "db") as db:
         db.delete(FORMAT_KEY)
     with refused(path, "does not say of which format it is"):
         open_store(path)
@@ -440,7 +441,7 @@ def test_the_errors_of_the_engine_are_errors_of_storage():
 
 def test_a_database_says_what_it_was_created_for(path):
     open_store(path, durability=Durability.NONE).close()
-    with DB.tuned(path / "db") as db:
+    with open_database(path / "db") as db:
         assert read_format(db).durability == "none"
 
 
@@ -472,7 +473,7 @@ def test_a_recovery_that_is_given_up_ends_at_the_next_row_or_look_up(data, monke
 
 
 def test_a_mark_of_a_clean_stop_that_others_were_written_behind_is_none(data):
-    with DB.tuned(data / "db") as db:
+    with open_database(data / "db") as db:
         db.put(b"mtime", db.get(b"mtime"))
         db.sync()
     store = open_store(data)

@@ -8,10 +8,10 @@ import pytest
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import StorageError
+from queueber.plyvel.wal import content_of, logs_of, look_at
 from queueber.store import open_store, torn, verify, wipe
 from queueber.store.backup import copy_directory
 from queueber.store.copying import viewing
-from queueber.store.engine import content_of, logs_of, look_at
 from queueber.store.synced import SyncedFile
 
 MAIL = QueueNumber(1)

@@ -9,8 +9,9 @@ import pytest
 
 from queueber.broker.port import PutItem
 from queueber.errors import StorageError
-from queueber.store import Durability, open_store, unflushed_bytes
-from queueber.store.engine import DB, tuning
+from queueber.plyvel import rocksdb, rocksdb_options
+from queueber.store import Durability, database, open_store, unflushed_bytes
+from queueber.store.database import open_database
 from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, read_compression, to_flush, told
 from queueber.units import quantity
 
@@ -33,7 +34,37 @@ CHOICES = [
 def test_what_was_chosen_is_in_force(tmp_path, choices):
     for _ in range(2):
         with closing(open_store(tmp_path / "data", durability=Durability.OS, tuning=choices)) as store:
-            assert store.in_force == tuning.expected(choices)
+            assert store.in_force == rocksdb_options.expected(database.rocksdb_options(choices))
+
+
+def test_rocksdb_runs_with_the_options_that_were_chosen(tmp_path):
+    """As RocksDB wrote them down itself, after opening twice: rocksdict takes some from the last opening."""
+    open_database(tmp_path, create_if_missing=True).close()
+    open_database(tmp_path, create_if_missing=True).close()
+    wanted = {
+        "wal_recovery_mode": "kTolerateCorruptedTailRecords",
+        "paranoid_checks": "true",
+        "recycle_log_file_num": "0",
+        "wal_bytes_per_sync": "0",
+        "manual_wal_flush": "false",
+        "enable_pipelined_write": "false",
+        "unordered_write": "false",
+        "max_total_wal_size": str(128 << 20),
+        "write_buffer_size": str(16 << 20),
+        "max_write_buffer_number": "4",
+        "bytes_per_sync": str(1 << 20),
+        "compression": "kLZ4Compression",
+        "enable_blob_files": "true",
+        "min_blob_size": str(16 << 10),
+        "enable_blob_garbage_collection": "false",
+        "prefix_extractor": "nullptr",
+        "max_open_files": "512",
+        "keep_log_file_num": "5",
+        "cache_index_and_filter_blocks": "true",
+        "filter_policy": "bloomfilter",
+    }
+    found = rocksdb_options.in_force(Path(tmp_path), lambda _: None)
+    assert {name: found.get(name) for name in wanted} == wanted
 
 
 def test_a_store_tells_what_its_engine_runs_with_and_how_much_log_the_next_one_has_to_read(tmp_path, make):
@@ -68,8 +99,8 @@ def test_zstd_takes_its_level(tmp_path):
 
 
 def test_an_engine_that_does_not_run_as_told_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setitem(tuning.ALWAYS, "max_bgerror_resume_count", "7")
-    with pytest.raises(StorageError, match="does not run as it was told to: max_bgerror_resume_count is 0 and not 7"):
+    monkeypatch.setitem(rocksdb_options.ALWAYS, "max_bgerror_resume_count", "7")
+    with pytest.raises(StorageError, match="was opened with: max_bgerror_resume_count is 0 and not 7"):
         open_store(tmp_path / "data")
     monkeypatch.undo()
     open_store(tmp_path / "data").close()
@@ -81,9 +112,9 @@ def test_a_choice_that_does_not_reach_the_engine_stops_the_start(tmp_path, monke
     other = option.low + 1 if other == option.default else other
     chosen = Tuning(**{option.name: 0 if option.name == "bloom_bits" else other})
     assert getattr(chosen, option.name) != option.default
-    whole = tuning.options
-    monkeypatch.setattr(tuning, "options", lambda _, **more: whole(DEFAULT_TUNING, **more))
-    with pytest.raises(StorageError, match=f"does not run as it was told to: .*{option.rocksdb} is .* and not"):
+    usual = database.rocksdb_options(DEFAULT_TUNING)
+    monkeypatch.setattr(rocksdb, "native_options", lambda _, **more: rocksdb_options.native_options(usual, **more))
+    with pytest.raises(StorageError, match=f"was opened with: .*{option.rocksdb} is .* and not"):
         open_store(tmp_path / "data", tuning=chosen)
     open_store(tmp_path / "data").close()
 
@@ -92,7 +123,7 @@ def test_what_is_in_force_is_told_under_the_names_of_the_options(tmp_path):
     chosen = Tuning(block_cache_bytes=1 << 20, compression="zstd:9", deletions_trigger=0, parallelism=3)
     with closing(open_store(tmp_path / "data", tuning=chosen)) as store:
         said = told(chosen, store.in_force)
-        assert store.fixed.keys() >= tuning.ALWAYS.keys()
+        assert store.fixed.keys() >= rocksdb_options.ALWAYS.keys()
     for figure in ("block-cache-bytes 1 MiB", "compression zstd:9", "deletions-trigger 0", "prefix-extractor no"):
         assert f"storage-{figure}," in said or f"storage-{figure};" in said
     assert said.endswith("; told, and not read back: storage-parallelism 3, storage-bloom-bits 10")
@@ -100,7 +131,7 @@ def test_what_is_in_force_is_told_under_the_names_of_the_options(tmp_path):
 
 
 def test_walks_see_every_row_with_a_prefix_extractor_too(tmp_path):
-    with DB.tuned(tmp_path / "db", create_if_missing=True, choices=Tuning(prefix_extractor=True)) as db:
+    with open_database(tmp_path / "db", create_if_missing=True, tuning=Tuning(prefix_extractor=True)) as db:
         rows = [(bytes([table, 0, 0, 0, queue, 7]), b"x") for table in range(5) for queue in range(50)]
         for key, value in rows:
             db.put(key, value)

@@ -4,8 +4,9 @@ import pytest
 
 from queueber.broker.model import ID_BYTES, LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
 from queueber.errors import StorageError
+from queueber.plyvel import DB, CorruptionError
 from queueber.store import Encoding, open_store, verify
-from queueber.store.engine import DB, CorruptionError
+from queueber.store.database import open_database
 from queueber.store.keys import FORMAT_KEY, item_key, lease_key, queue_key
 from queueber.store.records import encode_format, encode_item, encode_lease, encode_queue, encode_sequence
 from queueber.store.synced import SyncedFile
@@ -20,7 +21,7 @@ def change(data):
     """Writes rows over those of `data`."""
 
     def change(*puts, deletes=()):
-        with DB.tuned(data / "db") as db:
+        with open_database(data / "db") as db:
             for row, value in puts:
                 db.put(row, value)
             for row in deletes:
@@ -135,7 +136,7 @@ def test_an_item_belongs_to_a_queue(data, change, item):
 def test_ids_are_unique_over_all_queues_however_many_passes_it_takes(data, change, item, at_once):
     row, value = item(SECOND, 60, number=20)
     change((row, value), queue(2, "second", 2))
-    with DB.tuned(data / "db") as db:
+    with open_database(data / "db") as db:
         (finding,) = verify_rows(db, ids_at_once=at_once).findings
     assert finding.endswith("another item has the same id")
 
@@ -183,7 +184,7 @@ def test_a_damaged_mark_is_told(data, change):
 
 
 def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at(data, monkeypatch):
-    with DB.tuned(data / "db") as db:
+    with open_database(data / "db") as db:
         walk, iterator = verify_rows(db), DB.iterator
         assert walk.findings == []
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import rocksdict
 
+from queueber import plyvel
 from queueber.errors import StorageError
-from queueber.store import engine
-from queueber.store.engine import DB, tuning
-from queueber.store.engine.errors import translated
-from queueber.store.kv import Stalled
-from queueber.store.tuning import Tuning
+from queueber.plyvel import DB, rocksdb_options
+from queueber.plyvel.errors import Stalled, translated
+from queueber.plyvel.rocksdb import RocksDB
+from queueber.plyvel.rocksdb_options import RocksDBOptions
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def db(path):
         yield opened
 
 
-def tuned(path, **wanted) -> DB:
+def tuned(path, **wanted) -> RocksDB:
     """As the store opens it."""
-    return DB.tuned(Path(path), create_if_missing=True, **wanted)
+    return RocksDB(Path(path), wanted.pop("options", RocksDBOptions()), create_if_missing=True, **wanted)
 
 
 def test_a_value_or_a_default_is_found_everywhere(db):
@@ -259,29 +259,29 @@ def test_what_is_closed_at_the_last_moment_is_closed(path):
 
 
 def test_a_database_is_made_only_when_asked_for(path):
-    with pytest.raises(engine.Error, match="does not exist"):
+    with pytest.raises(plyvel.Error, match="does not exist"):
         DB(path)
     assert not Path(path).exists()
     DB(path.encode(), create_if_missing=True).close()
-    with pytest.raises(engine.Error, match="exists"):
+    with pytest.raises(plyvel.Error, match="exists"):
         DB(path, create_if_missing=True, error_if_exists=True)
 
 
 def test_one_process_holds_a_database(db, path):
-    with pytest.raises(engine.IOError, match="lock"):
+    with pytest.raises(plyvel.IOError, match="lock"):
         DB(path)
 
 
 def test_errors_keep_their_kind():
     kinds = {
-        "IO error: No space left on device": engine.IOError,
-        "Corruption: block checksum mismatch": engine.CorruptionError,
-        "Invalid argument: what": engine.Error,
+        "IO error: No space left on device": plyvel.IOError,
+        "Corruption: block checksum mismatch": plyvel.CorruptionError,
+        "Invalid argument: what": plyvel.Error,
         "Result incomplete: Write stall": Stalled,
     }
     assert {text: type(translated(Exception(text))) for text in kinds} == kinds
-    assert issubclass(engine.IOError, OSError)
-    assert issubclass(engine.IOError, StorageError)
+    assert issubclass(plyvel.IOError, OSError)
+    assert issubclass(plyvel.IOError, StorageError)
     assert isinstance(translated(rocksdict.DbClosedError("closed")), RuntimeError)
     ours = ValueError("raw mode only support bytes")
     assert translated(ours) is ours
@@ -302,19 +302,19 @@ def test_damage_is_never_taken_for_the_end(path):
     (table,) = Path(path).glob("*.sst")
     damage(table)
     with DB(path) as db:
-        with pytest.raises(engine.CorruptionError):
+        with pytest.raises(plyvel.CorruptionError):
             list(db)
-        with pytest.raises(engine.CorruptionError):
+        with pytest.raises(plyvel.CorruptionError):
             list(db.iterator(reverse=True))
-        with pytest.raises(engine.CorruptionError):
+        with pytest.raises(plyvel.CorruptionError):
             db.get_many([b"%05d" % i for i in range(5_000)])
-        with pytest.raises(engine.CorruptionError):
+        with pytest.raises(plyvel.CorruptionError):
             [db.get(b"%05d" % i) for i in range(5_000)]
         walk = db.iterator()
-        with pytest.raises(engine.CorruptionError):
+        with pytest.raises(plyvel.CorruptionError):
             list(walk)
         for use in (walk.prev, walk.__next__):  # it does not go round to the other end either
-            with pytest.raises(engine.CorruptionError):
+            with pytest.raises(plyvel.CorruptionError):
                 use()
         assert next(iter(db))[0] == b"00000"
 
@@ -328,11 +328,11 @@ def test_checksums_are_verified_unless_told_not_to(path):
         assert db.get(b"a", verify_checksums=False, fill_cache=False) == b"wrong" * 100
         assert list(db.iterator(verify_checksums=False, fill_cache=False)) == [(b"a", b"wrong" * 100)]
         for read in (db.get, db.prefixed_db(b"").get, db.snapshot().get):
-            with pytest.raises(engine.CorruptionError):
+            with pytest.raises(plyvel.CorruptionError):
                 read(b"a")
-            with pytest.raises(engine.CorruptionError):
+            with pytest.raises(plyvel.CorruptionError):
                 read(b"a", verify_checksums=True)
-        with pytest.raises(engine.CorruptionError):
+        with pytest.raises(plyvel.CorruptionError):
             list(db)
 
 
@@ -349,7 +349,7 @@ def test_the_cache_is_filled_unless_told_not_to(path):
 
 def test_a_stalled_write_writes_nothing_and_may_be_tried_again(path):
     written = stalls = 0
-    with tuned(path, choices=Tuning(write_buffer_bytes=64 << 10, write_buffers=2)) as db:
+    with tuned(path, options=RocksDBOptions(write_buffer_size=64 << 10)) as db:
         while not stalls:
             batch = db.write_batch()
             for i in range(10):
@@ -397,36 +397,6 @@ def test_large_contents_come_back(db):
     assert db.get(b"large") == bytes(range(256)) * 4_000
 
 
-def test_rocksdb_runs_with_the_options_that_were_chosen(path):
-    """As RocksDB wrote them down itself, after opening twice: rocksdict takes some from the last opening."""
-    tuned(path).close()
-    tuned(path).close()
-    wanted = {
-        "wal_recovery_mode": "kTolerateCorruptedTailRecords",
-        "paranoid_checks": "true",
-        "recycle_log_file_num": "0",
-        "wal_bytes_per_sync": "0",
-        "manual_wal_flush": "false",
-        "enable_pipelined_write": "false",
-        "unordered_write": "false",
-        "max_total_wal_size": str(128 << 20),
-        "write_buffer_size": str(16 << 20),
-        "max_write_buffer_number": "4",
-        "bytes_per_sync": str(1 << 20),
-        "compression": "kLZ4Compression",
-        "enable_blob_files": "true",
-        "min_blob_size": str(16 << 10),
-        "enable_blob_garbage_collection": "false",
-        "prefix_extractor": "nullptr",
-        "max_open_files": "512",
-        "keep_log_file_num": "5",
-        "cache_index_and_filter_blocks": "true",
-        "filter_policy": "bloomfilter",
-    }
-    found = tuning.in_force(Path(path), lambda _: None)
-    assert {name: found.get(name) for name in wanted} == wanted
-
-
 def test_plyvels_parameters_reach_rocksdb(path):
     """After opening twice, for the same reason."""
     wanted = {
@@ -442,7 +412,7 @@ def test_plyvels_parameters_reach_rocksdb(path):
     }
     for _ in range(2):
         DB(path, create_if_missing=True, **wanted).close()
-    found = tuning.in_force(Path(path), lambda _: None)
+    found = rocksdb_options.in_force(Path(path), lambda _: None)
     names = {"max_file_size": "target_file_size_base"}
     for name in ("write_buffer_size", "max_open_files", "block_size", "block_restart_interval", "max_file_size"):
         assert found[names.get(name, name)] == str(wanted[name])
@@ -468,7 +438,7 @@ def test_without_parameters_it_is_what_the_documents_say(path):
         "enable_blob_files": "false",
         "keep_log_file_num": "5",
     }
-    found = tuning.in_force(Path(path), lambda _: None)
+    found = rocksdb_options.in_force(Path(path), lambda _: None)
     assert {name: found.get(name) for name in wanted} == wanted
     assert "capacity : 33554432\n" in (Path(path) / "LOG").read_text()
 
@@ -499,7 +469,7 @@ def test_a_parameter_that_cannot_be_is_refused_before_anything_is_made(path, wan
     assert not Path(path).exists()
     if "create_if_missing" not in wanted and "error_if_exists" not in wanted:
         with pytest.raises(error):
-            engine.repair_db(path, **wanted)
+            plyvel.repair_db(path, **wanted)
 
 
 def test_a_name_is_str_or_bytes_in_utf_8(path):
@@ -508,9 +478,9 @@ def test_a_name_is_str_or_bytes_in_utf_8(path):
             assert db.name == opened
             assert f"DB with name {opened!r} at 0x" in repr(db)
         assert "(closed)" in repr(db)
-    assert repr(db.prefixed_db(b"p")).startswith("<queueber.store.engine.PrefixedDB with prefix b'p' at 0x")
+    assert repr(db.prefixed_db(b"p")).startswith("<queueber.plyvel.PrefixedDB with prefix b'p' at 0x")
     for bad, error in ((5, TypeError), (Path(path), TypeError), (path + "\ud800", ValueError), (b"\xff", ValueError)):
-        for use in (DB, engine.repair_db, engine.destroy_db):
+        for use in (DB, plyvel.repair_db, plyvel.destroy_db):
             with pytest.raises(error):
                 use(bad)
 
@@ -518,7 +488,7 @@ def test_a_name_is_str_or_bytes_in_utf_8(path):
 def test_a_directory_that_may_not_be_written_to_is_refused_as_the_system_would(tmp_path, monkeypatch):
     """Nothing is forbidden to root, as whom tests may run; so the system's answer is given here."""
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path or not mode & os.W_OK)
-    with pytest.raises(engine.IOError, match="Permission denied"):
+    with pytest.raises(plyvel.IOError, match="Permission denied"):
         DB(str(tmp_path), create_if_missing=True)
     assert list(tmp_path.iterdir()) == []
 
@@ -526,7 +496,7 @@ def test_a_directory_that_may_not_be_written_to_is_refused_as_the_system_would(t
 def test_a_write_waits_for_rocksdb_and_not_inside_of_it(db, monkeypatch):
     """plyvel's users know of no `Stalled`."""
     waits = []
-    monkeypatch.setattr("queueber.store.engine.handle.sleep", waits.append)
+    monkeypatch.setattr("queueber.plyvel.handle.sleep", waits.append)
     attempts = iter([Exception("Result incomplete: Write stall"), Exception("Result incomplete: Write stall"), None])
 
     def attempt() -> None:

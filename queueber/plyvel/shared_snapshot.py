@@ -13,10 +13,10 @@ from typing import cast
 
 import rocksdict
 
-from queueber.store.engine.errors import translated
+from queueber.plyvel.errors import translated
 
 
-class Moment:
+class SharedSnapshot:
     """
     What the database held when this was made, for several threads.
 
@@ -41,19 +41,19 @@ class Moment:
             native.status()
         return None
 
-    def cursor(self, options: rocksdict.ReadOptions, upper: bytes | None) -> "Bookmark":  # noqa: ARG002
+    def cursor(self, options: rocksdict.ReadOptions, upper: bytes | None) -> "SharedCursor":  # noqa: ARG002
         """A cursor over the rows below *upper*.  The rest of the options are those of the moment."""
-        return Bookmark(self, upper)
+        return SharedCursor(self, upper)
 
 
-class Bookmark:
+class SharedCursor:
     """
     A `Cursor` in a moment that it shares: it remembers its row, and goes there again if others have moved since.
 
     Errors wait for `status`, as those of RocksDB's iterators do.
     """
 
-    def __init__(self, moment: Moment, upper: bytes | None) -> None:
+    def __init__(self, moment: SharedSnapshot, upper: bytes | None) -> None:
         self._moment = moment
         self._upper = upper
         self._key: bytes | None = None

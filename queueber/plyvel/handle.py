@@ -3,17 +3,31 @@
 from collections.abc import Callable
 from pathlib import Path
 from time import sleep
-from typing import Protocol
+from typing import Never, Protocol, SupportsIndex
 from weakref import WeakSet
 
 import rocksdict
 
-from queueber.store.engine import tuning
-from queueber.store.engine.errors import translating
-from queueber.store.kv import Stalled
+from queueber.plyvel.errors import Stalled, translating
+from queueber.plyvel.options import write_options
 
 _PATIENCE = 0.01
 """Seconds between the attempts of a write that RocksDB wants to slow down."""
+
+
+class NoCopy:
+    """An object that is neither copied nor pickled: a copy would refer to the same object of RocksDB and close it."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> Never:
+        """
+        Refuse.
+
+        Raises:
+            TypeError: always, from `copy` as from `pickle`.
+        """
+        raise TypeError(f"{type(self).__name__} cannot be copied or pickled")
 
 
 class Closable(Protocol):
@@ -45,7 +59,7 @@ class Handle:
             read_only: let RocksDB change nothing; rocksdict puts a file of its own there all the same.
         """
         self.closed = False
-        self.write_options = tuning.write_options(wal=wal)
+        self.write_options = write_options(wal=wal)
         self._wal = wal
         self._patient = patient
         self._opened: WeakSet[Closable] = WeakSet()

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from queueber.store import plyvel
-from queueber.store.plyvel import DB
+from queueber import plyvel
+from queueber.plyvel import DB
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, multiple, precondition, rule
 
-from queueber.store import plyvel as ours_module
-from queueber.store.kv import first_after
+from queueber import plyvel as ours_module
+from queueber.plyvel import prefix_successor
 
 # With b"p" before many keys, which is the prefix of the part; and few of them, so that they meet.
 keys = st.text("apq\xff", max_size=3).map(lambda text: text.encode("latin-1")) | st.sampled_from([b"p", b"pp", b"\xff"])
@@ -93,11 +93,11 @@ class Walk:
     @classmethod
     def of(cls, pair, rows, prefix, wanted):
         if wanted.get("prefix") is not None:
-            lower, upper = prefix + wanted["prefix"], first_after(prefix + wanted["prefix"])
+            lower, upper = prefix + wanted["prefix"], prefix_successor(prefix + wanted["prefix"])
             low_in, high_in = True, False
         else:
             start, stop = wanted.get("start"), wanted.get("stop")
-            lower, upper = prefix + (start or b""), first_after(prefix) if stop is None else prefix + stop
+            lower, upper = prefix + (start or b""), prefix_successor(prefix) if stop is None else prefix + stop
             low_in, high_in = start is None or wanted.get("include_start", True), wanted.get("include_stop", False)
             high_in = high_in and stop is not None
         kept = [

@@ -3,17 +3,16 @@
 from types import TracebackType
 from typing import Self, Unpack
 
-from queueber.store.engine.arguments import flag_of, key_of
-from queueber.store.engine.copies import Uncopied
-from queueber.store.engine.cursor import read_options
-from queueber.store.engine.errors import translating
-from queueber.store.engine.handle import Handle
-from queueber.store.engine.iterator import Iterator, Range, iterate
-from queueber.store.engine.moment import Moment
-from queueber.store.engine.raw import RawIterator
+from queueber.plyvel.arguments import flag_of, key_of
+from queueber.plyvel.cursor import read_options
+from queueber.plyvel.errors import translating
+from queueber.plyvel.handle import Handle, NoCopy
+from queueber.plyvel.iterator import Iterator, Range, iterate
+from queueber.plyvel.raw_iterator import RawIterator
+from queueber.plyvel.shared_snapshot import SharedSnapshot
 
 
-class Snapshot(Uncopied):
+class Snapshot(NoCopy):
     """
     plyvel's `Snapshot`: what the database, or a part of it, held when this was made.
 
@@ -30,7 +29,7 @@ class Snapshot(Uncopied):
         self._prefix = prefix
         self._options = read_options(verify_checksums=True, fill_cache=True)
         with translating():
-            self._moment: Moment | None = Moment(handle.cursor(self._options, None))
+            self._moment: SharedSnapshot | None = SharedSnapshot(handle.cursor(self._options, None))
         handle.keep(self)
 
     def close(self) -> None:
@@ -60,7 +59,7 @@ class Snapshot(Uncopied):
         _check(verify_checksums, fill_cache)
         return RawIterator(self._handle, self._opened(), verify_checksums=verify_checksums, fill_cache=fill_cache)
 
-    def _opened(self) -> Moment:
+    def _opened(self) -> SharedSnapshot:
         if self._moment is None:
             raise RuntimeError("the database or the snapshot is closed")
         return self._moment

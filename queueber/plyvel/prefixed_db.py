@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Unpack
 
-from queueber.store.engine.arguments import flag_of, key_of
-from queueber.store.engine.batch import WriteBatch
-from queueber.store.engine.handle import Handle
-from queueber.store.engine.iterator import Iterator, Range, iterate
-from queueber.store.engine.snapshot import Snapshot
+from queueber.plyvel.arguments import flag_of, key_of
+from queueber.plyvel.handle import Handle
+from queueber.plyvel.iterator import Iterator, Range, iterate
+from queueber.plyvel.snapshot import Snapshot
+from queueber.plyvel.write_batch import WriteBatch
 
 if TYPE_CHECKING:
-    from queueber.store.engine.db import DB
+    from queueber.plyvel.db import DB
 
 
 class PrefixedDB:

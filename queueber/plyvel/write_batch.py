@@ -5,16 +5,15 @@ from typing import Self
 
 import rocksdict
 
-from queueber.store.engine.arguments import as_bytes, wrong_type
-from queueber.store.engine.copies import Uncopied
-from queueber.store.engine.handle import Handle
+from queueber.plyvel.arguments import as_bytes, wrong_type
+from queueber.plyvel.handle import Handle, NoCopy
 
 # How LevelDB lays out a batch: a header, then for each write its kind, and the lengths before key and value.
 _HEADER_BYTES = 12
 _BITS_PER_LENGTH_BYTE = 7
 
 
-class WriteBatch(Uncopied):
+class WriteBatch(NoCopy):
     """
     plyvel's `WriteBatch`: collects writes, then does them together or not at all.
 

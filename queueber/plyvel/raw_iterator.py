@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from queueber.store.engine.arguments import key_of
-from queueber.store.engine.cursor import Cursor, CursorOwner, Source, read_options
-from queueber.store.engine.errors import IteratorInvalidError, translating
-from queueber.store.engine.handle import Handle
+from queueber.plyvel.arguments import key_of
+from queueber.plyvel.cursor import Cursor, CursorOwner, Source, read_options
+from queueber.plyvel.errors import IteratorInvalidError, translating
+from queueber.plyvel.handle import Handle
 
 
 class RawIterator(CursorOwner):

@@ -7,10 +7,10 @@ from typing import Unpack
 
 import rocksdict
 
-from queueber.store.engine import parameters, tuning
-from queueber.store.engine.arguments import check_words, wrong_type
-from queueber.store.engine.errors import Error, IOError, translating  # noqa: A004 - plyvel's name
-from queueber.store.engine.parameters import Parameters
+from queueber.plyvel import options
+from queueber.plyvel.arguments import check_words, wrong_type
+from queueber.plyvel.errors import Error, IOError, translating  # noqa: A004 - plyvel's name
+from queueber.plyvel.options import Parameters
 
 
 def directory(name: object) -> Path:
@@ -75,7 +75,7 @@ def repair_db(name: str | bytes, **wanted: Unpack[Parameters]) -> None:
     """
     path = directory(name)
     check_words("repair_db", wanted, Parameters)
-    chosen = parameters.options(create=True, **wanted)
+    chosen = options.from_parameters(create=True, **wanted)
     _is_directory(path)
     with translating():
         rocksdict.Rdict.repair(str(path), chosen)
@@ -93,4 +93,4 @@ def destroy_db(name: str | bytes) -> None:
     if not os.path.isdir(path):  # noqa: PTH112  (a `Path` would raise what stands in the way, and LevelDB does not)
         return
     with translating():
-        rocksdict.Rdict.destroy(str(path), tuning.safe_options(create=False))
+        rocksdict.Rdict.destroy(str(path), options.safe_options(create=False))

@@ -8,13 +8,16 @@ most cases.  `tuning` is the other way to set RocksDB up: that of the store.
 from collections.abc import Callable
 from typing import TypedDict
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteOptions
 
-from queueber.store.engine import tuning
-from queueber.store.engine.arguments import Size, integer_of, key_of, wrong_type
+from queueber.plyvel.arguments import Size, integer_of, key_of, wrong_type
+from queueber.units import MIB
 
 # LevelDB's.  RocksDB's own is to keep all of them open.
 OPEN_FILES_MAX = 1_000
+
+WAL_BYTES_MAX = 128 * MIB
+"""Length of the log beyond which the oldest rows are flushed."""
 
 
 class Parameters(TypedDict, total=False):
@@ -54,7 +57,44 @@ class Parameters(TypedDict, total=False):
     """Goes with *comparator*."""
 
 
-def options(
+def safe_options(*, create: bool) -> Options:
+    """What holds for every database, whoever opens it: nothing is lost silently, and nothing piles up."""
+    chosen = Options(raw_mode=True)  # any other mode unpickles what it reads
+    set_safe_defaults(chosen, create=create)
+    return chosen
+
+
+def set_safe_defaults(chosen: Options, *, create: bool) -> None:
+    """Set the options that every database has: no silent loss, and no files that pile up."""
+    chosen.create_if_missing(create)
+
+    # Faults.  RocksDB's default recovery silently drops every record behind the first damaged one, synced or not;
+    # this one drops a torn tail, which no sync had covered, and refuses anything else.
+    chosen.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    chosen.set_paranoid_checks(True)
+    # Neither is covered by RocksDB's own crash tests, and both can lose synced rows behind a hole in the log.
+    chosen.set_recycle_log_file_num(0)
+    chosen.set_wal_bytes_per_sync(0)
+    chosen.set_max_total_wal_size(WAL_BYTES_MAX)
+
+    # Deleting files that nobody needs any longer is not the business of the thread that closes an iterator.
+    chosen.set_avoid_unnecessary_blocking_io(True)
+
+    # RocksDB's own log: by default a thousand old ones are kept, one more with every start.
+    chosen.set_keep_log_file_num(5)
+    chosen.set_max_log_file_size(4 * MIB)
+
+
+def write_options(*, wal: bool) -> WriteOptions:
+    """Options for every write: without the log unless *wal*."""
+    chosen = WriteOptions()
+    # rocksdict holds the interpreter during a write, so one that waits for a flush would stop the whole process.
+    chosen.no_slowdown = True
+    chosen.disable_wal = not wal  # type: ignore[method-assign, assignment] # a property, whatever its stub says
+    return chosen
+
+
+def from_parameters(
     *,
     create: bool,
     paranoid_checks: bool | None = None,
@@ -79,7 +119,7 @@ def options(
         NotImplementedError: there is a comparator.
     """
     _refuse(comparator, comparator_name)
-    chosen = tuning.safe_options(create=create)
+    chosen = safe_options(create=create)
     chosen.set_paranoid_checks(True if paranoid_checks is None else bool(paranoid_checks))
     if write_buffer_size is not None:
         chosen.set_write_buffer_size(integer_of(write_buffer_size, "write_buffer_size", Size.SIZE))

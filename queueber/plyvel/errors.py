@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from rocksdict import DbClosedError
 
 from queueber.errors import StorageError
-from queueber.store.kv import Stalled
 
 
 class Error(StorageError):
@@ -29,6 +28,10 @@ class CorruptionError(Error):
 
 class IteratorInvalidError(Error):
     """A raw iterator was asked for its row and is at none."""
+
+
+class Stalled(Exception):
+    """A write that RocksDB would have delayed until a flush or compaction had caught up.  Nothing was written."""
 
 
 def translated(error: Exception) -> Exception:

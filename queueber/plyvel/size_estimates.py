@@ -6,7 +6,7 @@ from typing import Any
 
 import rocksdict
 
-from queueber.store.engine.arguments import key_of
+from queueber.plyvel.arguments import key_of
 
 _LEVELDB = b"leveldb."
 _ROCKSDB = b"rocksdb."

@@ -1,12 +1,14 @@
 """A walk over a range of keys, in both directions."""
 
-from typing import Self, TypedDict
+from typing import Any, Self, TypeAlias, TypedDict
 
-from queueber.store.engine.arguments import check_words, key_of, wrong_type
-from queueber.store.engine.cursor import Cursor, CursorOwner, Source, closed_iterator, read_options
-from queueber.store.engine.errors import translated, translating
-from queueber.store.engine.handle import Handle
-from queueber.store.kv import Row, first_after
+from queueber.plyvel.arguments import check_words, key_of, wrong_type
+from queueber.plyvel.cursor import Cursor, CursorOwner, Source, closed_iterator, read_options
+from queueber.plyvel.errors import translated, translating
+from queueber.plyvel.handle import Handle
+
+Row: TypeAlias = Any
+"""A row of an iterator: a pair of key and value, or one of them if `include_key` or `include_value` is off."""
 
 
 class Range(TypedDict, total=False):
@@ -25,6 +27,12 @@ class Range(TypedDict, total=False):
 
 
 _BOUNDS = ("start", "stop", "prefix")
+
+
+def prefix_successor(prefix: bytes) -> bytes | None:
+    """Return the smallest key greater than every key that begins with *prefix*, or None if there is none."""
+    stem = prefix.rstrip(b"\xff")
+    return stem[:-1] + bytes((stem[-1] + 1,)) if stem else None
 
 
 def iterate(handle: Handle, source: Source, base: bytes, wanted: Range) -> "Iterator":
@@ -86,10 +94,10 @@ class Iterator(CursorOwner):
         if prefix is not None:
             if start is not None or stop is not None:
                 raise TypeError("'prefix' cannot be used together with 'start' or 'stop'")
-            lower, upper = base + prefix, first_after(base + prefix)
+            lower, upper = base + prefix, prefix_successor(base + prefix)
         else:
             lower = base if start is None else base + start + (b"" if include_start else b"\0")
-            upper = first_after(base) if stop is None else base + stop + (b"\0" if include_stop else b"")
+            upper = prefix_successor(base) if stop is None else base + stop + (b"\0" if include_stop else b"")
         self._base = base
         self._strip = len(base)
         self._lower = lower

@@ -11,9 +11,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import queueber
-from queueber.store import plyvel
-from queueber.store.engine.iterator import Range
-from queueber.store.engine.parameters import Parameters
+from queueber import plyvel
+from queueber.plyvel.iterator import Range
+from queueber.plyvel.options import Parameters
 
 ROOT = Path(queueber.__file__).parents[1]
 
@@ -29,7 +29,7 @@ WORDS_OF_RANGES = ("reverse", "include_start", "include_stop", "include_key", "i
 
 STAND_IN = """
 import sys
-from queueber.store import plyvel
+from queueber import plyvel
 
 sys.modules["plyvel"] = plyvel
 """

@@ -27,7 +27,7 @@ from typing import Final, TypeAlias
 
 from attrs import define, frozen
 
-from queueber.store.engine.errors import CorruptionError
+from queueber.plyvel.errors import CorruptionError
 from queueber.units import KIB
 
 Content: TypeAlias = bytes | mmap.mmap

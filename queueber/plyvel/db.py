@@ -7,36 +7,30 @@ from typing import Self, Unpack, cast
 
 import rocksdict
 
-from queueber.store.engine import measures, parameters, tuning
-from queueber.store.engine.arguments import as_bytes, check_words, flag_of, key_of, wrong_type
-from queueber.store.engine.batch import WriteBatch
-from queueber.store.engine.copies import Uncopied
-from queueber.store.engine.cursor import read_options
-from queueber.store.engine.errors import translated, translating
-from queueber.store.engine.files import check_openable, directory
-from queueber.store.engine.handle import Handle
-from queueber.store.engine.iterator import Iterator, Range, iterate
-from queueber.store.engine.logs import check_logs, cut_off_damage
-from queueber.store.engine.parameters import Parameters
-from queueber.store.engine.prefixed import PrefixedDB
-from queueber.store.engine.raw import RawIterator
-from queueber.store.engine.snapshot import Snapshot
-from queueber.store.tuning import DEFAULT_TUNING, Tuning
+from queueber.plyvel import options, size_estimates
+from queueber.plyvel.arguments import as_bytes, check_words, flag_of, key_of, wrong_type
+from queueber.plyvel.cursor import read_options
+from queueber.plyvel.errors import translated, translating
+from queueber.plyvel.files import check_openable, directory
+from queueber.plyvel.handle import Handle, NoCopy
+from queueber.plyvel.iterator import Iterator, Range, iterate
+from queueber.plyvel.options import Parameters
+from queueber.plyvel.prefixed_db import PrefixedDB
+from queueber.plyvel.raw_iterator import RawIterator
+from queueber.plyvel.snapshot import Snapshot
+from queueber.plyvel.write_batch import WriteBatch
 
 
-class DB(Uncopied):
+class DB(NoCopy):
     """
     plyvel's `DB`, and `sync`, `get_many` and `sequence` beside it.
 
     All methods but `close` may be called from several threads.  Errors are
-    those of `queueber.store.engine.errors`; on a closed database it is
+    those of `queueber.plyvel.errors`; on a closed database it is
     `RuntimeError`.
     """
 
-    __slots__ = ("_handle", "_name", "in_force")
-
-    in_force: dict[str, str]
-    """Of a database of the store's: what RocksDB runs with, as it says itself."""
+    __slots__ = ("_handle", "_name")
 
     def __init__(
         self,
@@ -60,56 +54,11 @@ class DB(Uncopied):
         create = flag_of(create_if_missing, "create_if_missing")
         refuse = flag_of(error_if_exists, "error_if_exists")
         check_words("DB", wanted, Parameters)
-        options = parameters.options(create=create, **wanted)
+        chosen = options.from_parameters(create=create, **wanted)
         # By RocksDB itself, which first looks whether somebody else has it open.
-        options.set_error_if_exists(refuse)
+        chosen.set_error_if_exists(refuse)
         check_openable(path, create_if_missing=create)
-        self._handle = Handle(path, options, wal=True, patient=True)
-
-    @classmethod
-    def tuned(
-        cls,
-        path: Path,
-        *,
-        create_if_missing: bool = False,
-        wal: bool = True,
-        read_only: bool = False,
-        salvage: bool = False,
-        choices: Tuning = DEFAULT_TUNING,
-    ) -> Self:
-        """
-        The database in *path*, set up for the store as `tuning` says; not part of plyvel's interface.
-
-        Writes on it raise `Stalled` where those on others wait.
-
-        Args:
-            path: the directory.
-            create_if_missing: make it, if it is not there.
-            wal: keep a write-ahead log.  Without it a process that dies loses what was written since the last `sync`.
-            read_only: no row can be changed, and nobody else is kept from it.
-            salvage: of a damaged log take what lies before the damage, as against refusing it.
-            choices: what the operator has chosen.
-
-        Raises:
-            CorruptionError: the log is damaged.
-            Error: RocksDB does not run as it was told to; it is closed again.
-        """
-        check_openable(path, create_if_missing=create_if_missing)
-        if salvage:
-            cut_off_damage(path)
-        else:
-            check_logs(path)
-        made = cls.__new__(cls)
-        made._name = str(path)  # noqa: SLF001 - a constructor
-        options = tuning.options(choices, create=create_if_missing, salvage=salvage)
-        made._handle = Handle(path, options, wal=wal, patient=False, read_only=read_only)  # noqa: SLF001
-        if not read_only:
-            try:
-                made.in_force = tuning.check_in_force(path, made.get_property, choices, salvage=salvage)
-            except BaseException:
-                made.close()
-                raise
-        return made
+        self._handle = Handle(path, chosen, wal=True, patient=True)
 
     @property
     def name(self) -> str | bytes:
@@ -138,11 +87,11 @@ class DB(Uncopied):
         """The value of *key*, or *default*; unlike plyvel's it checks what it reads, unless told not to."""
         if type(key) is not bytes:
             raise wrong_type("key", "bytes", key)
-        options = None
+        read = None
         if verify_checksums is not True or fill_cache is not True:
-            options = read_options(flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache"))
+            read = read_options(flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache"))
         try:
-            value: bytes | None = self._handle.native.get(key, default, options)
+            value: bytes | None = self._handle.native.get(key, default, read)
         except Exception as error:
             raise translated(error) from error
         return value
@@ -233,7 +182,7 @@ class DB(Uncopied):
         """What RocksDB says of itself under *name*, or None; `leveldb.` at its beginning stands for `rocksdb.`."""
         asked = key_of(name, "name")
         with translating():
-            return measures.property_of(self._handle.native, asked)
+            return size_estimates.property_of(self._handle.native, asked)
 
     def compact_range(self, *, start: bytes | None = None, stop: bytes | None = None) -> None:
         """Rewrite the rows from *start* up to *stop*, both of them open if None, without what was overwritten."""
@@ -250,7 +199,7 @@ class DB(Uncopied):
     def approximate_sizes(self, *ranges: tuple[bytes, bytes]) -> list[int]:
         """The same for several ranges, each a pair of start and stop."""
         with translating():
-            return measures.approximate_sizes(self._handle.native, ranges)
+            return size_estimates.approximate_sizes(self._handle.native, ranges)
 
     def __enter__(self) -> Self:
         return self

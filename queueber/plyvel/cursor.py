@@ -5,7 +5,7 @@ from typing import Protocol, Self
 
 import rocksdict
 
-from queueber.store.engine.copies import Uncopied
+from queueber.plyvel.handle import NoCopy
 
 
 class Cursor(Protocol):
@@ -68,7 +68,7 @@ def read_options(
     return options
 
 
-class CursorOwner(Uncopied):
+class CursorOwner(NoCopy):
     """What plyvel's two iterators share: a cursor that is closed with them, or with the database."""
 
     __slots__ = ("__weakref__", "_cursor", "_options")

@@ -13,7 +13,7 @@ from weakref import ref
 import plyvel as theirs_module
 import pytest
 
-from queueber.store import plyvel as ours_module
+from queueber import plyvel as ours_module
 
 CREATE = {"create_if_missing": True}
 REFUSE = {"error_if_exists": True}
