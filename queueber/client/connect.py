@@ -53,7 +53,7 @@ class Client:
 
     def close(self) -> Deferred[None]:
         """
-        Send what has been said, close the connection and make no other.
+        Send what has been said, close the connection and make no other; again does nothing more.
 
         Returns:
             Fires when it is closed.  Calls in flight fail with `OutcomeUnknown`, those that wait with `NotConnected`.

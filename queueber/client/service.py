@@ -111,6 +111,9 @@ class Connector:
         self._waiting: dict[_Waiting, None] = {}
         self._settling: IDelayedCall | None = None
         self._closed = False
+        self._closing: list[Deferred[None]] | None = None
+        """Those to be fired when the connection is closed, while it is being closed."""
+
         self._service = ClientService(
             WatchedEndpoint(endpoint, self._failed),
             ClientFactory(clock, limits, self._changed),
@@ -171,11 +174,22 @@ class Connector:
 
     def close(self) -> Deferred[None]:
         """
-        Send what has been said, close the connection and make no other.
+        Send what has been said, close the connection and make no other; again does nothing more.
 
         Returns:
             Fires when it is closed.  Calls in flight fail with `OutcomeUnknown`, those that wait with `NotConnected`.
         """
+        closed: Deferred[None] = Deferred()
+        if self._closing is not None:
+            self._closing.append(closed)
+        elif self._closed:
+            closed.callback(None)
+        else:
+            self._closing = [closed]
+            self._close()
+        return closed
+
+    def _close(self) -> None:
         self._closed = True
         if self._settling is not None:
             self._settling.cancel()
@@ -185,4 +199,9 @@ class Connector:
             waiting.connected.errback(NotConnected("the call was not sent: the client was closed"))
         if self._usable is not None:
             self._usable.flush()
-        return self._service.stopService()
+        self._service.stopService().addCallback(self._is_closed)
+
+    def _is_closed(self, _: object) -> None:
+        closing, self._closing = self._closing or [], None
+        for closed in closing:
+            closed.callback(None)

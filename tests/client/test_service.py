@@ -6,6 +6,7 @@ import sys
 import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 
 from queueber import wire
 from queueber.client import NotConnected, OutcomeUnknown, connect
@@ -151,6 +152,37 @@ def test_close_fails_what_waits_for_a_connection_and_stops_connecting(network, f
     assert success(client.close()) is None
     assert isinstance(failure(adding), NotConnected)
     assert network.clock.getDelayedCalls() == []
+
+
+def test_close_may_be_repeated(network, success):
+    """Before the connection is made, while it closes, and when it is closed."""
+    client = network.client()
+    network.turn()
+    network.peer.transport.lingers = True
+    first, second, third = client.close(), client.close(), client.close()
+    second.cancel()
+    assert isinstance(second.result, Failure)
+    second.addErrback(lambda _: None)
+    assert not first.called
+    network.peer.transport.lingers = False
+    network.peer.transport.loseConnection()
+    assert success(first) is success(third) is None
+    assert success(client.close()) is None
+    network.refusing = True
+    other = network.client()
+    assert success(other.close()) is success(other.close()) is None
+    assert network.clock.getDelayedCalls() == []
+
+
+def test_each_failed_call_may_close_the_client(network, client, failure, success):
+    """The cleanup of a program that ends with its first error does not raise a second one."""
+    closed = [client.default.add(b"x").addErrback(lambda _: client.close()) for _ in range(2)]
+    network.turn()
+    network.peer.transport.loseConnection()
+    network.refusing = True
+    waiting = [client.default.add(b"x").addErrback(lambda _: client.close()) for _ in range(2)]
+    client.close()
+    assert [success(each) for each in [*closed, *waiting]] == [None] * 4
 
 
 def test_close_in_the_turn_of_a_failure_leaves_nothing_scheduled(network, failure):
