@@ -1,11 +1,12 @@
 """What only the local administrator may ask, through the control socket of a server."""
 
 import os
-from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
+from queueber.client.arguments import flag, path
 from queueber.client.service import Connector
+from queueber.errors import InvalidRequest
 from queueber.wire import Results, admin
 
 
@@ -34,19 +35,25 @@ class Admin:
 
         Of much, which takes long, only with *force*; `InvalidRequest` otherwise.
         """
-        content = admin.write_check_request(force=force)
+        try:
+            content = admin.write_check_request(force=flag("force", force))
+        except InvalidRequest as why:
+            return fail(why)
         return self._connector.call(
             None, admin.CHECK, content, admin.read_check_response, interface=admin.ADMIN_INTERFACE_ID
         )
 
-    def backup(self, target: Path) -> Deferred[None]:
+    def backup(self, target: str | os.PathLike[str]) -> Deferred[None]:
         """
         Put all that was committed so far into *target* on the server's machine: a directory that is not there or empty.
 
         Returns:
             Fires when it is there and on disk.
         """
-        content = admin.write_backup_request(os.fsencode(target.absolute()))
+        try:
+            content = admin.write_backup_request(os.fsencode(path("target", target).absolute()))
+        except InvalidRequest as why:
+            return fail(why)
         return self._connector.call(None, admin.BACKUP, content, _nothing, interface=admin.ADMIN_INTERFACE_ID)
 
     def backup_progress(self) -> Deferred[tuple[int, int]]:

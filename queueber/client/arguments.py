@@ -5,10 +5,12 @@ Each returns the value in the form in which the wire takes it, or raises an
 `InvalidRequest` that names the argument, what it must be and what it was.
 """
 
+import os
 from collections.abc import Iterable
 from operator import index
+from pathlib import Path
 from reprlib import repr as shortened
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import PEER_LIMITS
@@ -16,6 +18,8 @@ from queueber.wire import DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+T = TypeVar("T")
 
 FRAME_BYTES_HIGHEST: Final = next(limit.high for limit in PEER_LIMITS if limit.name == "frame_bytes")
 """The longest message that any server can be configured to take."""
@@ -89,6 +93,53 @@ def integer(name: str, value: int, least: int, most: int, unit: str) -> int:
     if number > most:
         raise InvalidRequest(f"{name} is {_figure(number)} {unit}; the limit is {most:,}")
     return number
+
+
+def flag(name: str, value: bool) -> bool:
+    """
+    *value* itself.
+
+    Raises:
+        InvalidRequest: *value* is not a bool.
+    """
+    return instance(name, value, bool, "True or False")
+
+
+def path(name: str, value: str | os.PathLike[str]) -> Path:
+    """
+    *value* as a path.
+
+    Raises:
+        InvalidRequest: *value* is not a path, or it is empty or holds a NUL.
+    """
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise wrong(name, value, "a path as text or `os.PathLike`, not empty and without a NUL")
+    return Path(found)
+
+
+def text(name: str, value: str) -> str:
+    """
+    *value* itself.
+
+    Raises:
+        InvalidRequest: *value* is not text, or empty.
+    """
+    if not isinstance(value, str) or not value:
+        raise wrong(name, value, "text of at least one character")
+    return value
+
+
+def instance(name: str, value: T, kind: type, wanted: str) -> T:
+    """
+    *value* itself.
+
+    Raises:
+        InvalidRequest: *value* is not an instance of *kind*.
+    """
+    if not isinstance(value, kind):
+        raise wrong(name, value, wanted)
+    return value
 
 
 def _figure(number: int) -> str:

@@ -9,6 +9,7 @@ from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from queueber.client.admin import Admin
+from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, wrong
 from queueber.client.queue import Queue, checked_name
 from queueber.client.service import Connector
 from queueber.client.tls import Tls
@@ -16,6 +17,9 @@ from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS, Limits
 
 PORT_MAX = 65_535
+
+_ATTEMPTS_MAX = (1 << 63) - 1
+_LIMITS = {"frame_bytes": "bytes", "segments": "segments", "traversal_factor": "times", "exports": "capabilities"}
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=]+)):(?P<port>\d+)", re.ASCII)
 
@@ -81,8 +85,19 @@ def connect(
     failed attempts.
 
     Raises:
-        InvalidRequest: *address* is none, or *tls* cannot be used.
+        InvalidRequest: an argument is of the wrong kind or out of range, or *tls* cannot be used.
     """
+    if not callable(getattr(reactor, "callLater", None)):
+        raise wrong("reactor", reactor, "a Twisted reactor")
+    if not isinstance(address, str) and not IStreamClientEndpoint.providedBy(address):
+        raise wrong("address", address, "text or an IStreamClientEndpoint")
+    if tls is not None:
+        instance("tls", tls, Tls, "a queueber.client.Tls or None")
+    _check_limits(limits)
+    if attempts is not None:
+        integer("attempts", attempts, 1, _ATTEMPTS_MAX, "attempts")
+    if retry_policy is not None and not callable(retry_policy):
+        raise wrong("retry_policy", retry_policy, "a function or None")
     endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
     if tls is not None:
         endpoint = tls.secure(endpoint, host_in(address) if isinstance(address, str) else None)
@@ -95,6 +110,18 @@ def connect(
         address=address if isinstance(address, str) else None,
     )
     return Client(connector)
+
+
+def _check_limits(limits: Limits) -> None:
+    """
+    Check the limits that a client works with.
+
+    Raises:
+        InvalidRequest: one of them is not a number, or out of any range.
+    """
+    instance("limits", limits, Limits, "a queueber.limits.Limits")
+    for name, unit in _LIMITS.items():
+        integer(f"limits.{name}", getattr(limits, name), 1, FRAME_BYTES_HIGHEST, unit)
 
 
 def host_in(address: str) -> str | None:

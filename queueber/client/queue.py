@@ -7,7 +7,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 
 from queueber import wire
-from queueber.client.arguments import buffer, buffers, integer
+from queueber.client.arguments import buffer, buffers, integer, wrong
 from queueber.client.service import Connector
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import QUEUE_NAME_BYTES_MAX
@@ -135,8 +135,10 @@ def checked_name(name: str) -> str:
     *name*, if a queue can have it.
 
     Raises:
-        InvalidRequest: it is empty, longer than the limit, or cannot be written as UTF-8.
+        InvalidRequest: it is no text, empty, longer than the limit, or cannot be written as UTF-8.
     """
+    if not isinstance(name, str):
+        raise wrong("the queue's name", name, f"text, 1 to {QUEUE_NAME_BYTES_MAX} bytes of UTF-8")
     try:
         length = len(name.encode())
     except UnicodeEncodeError:

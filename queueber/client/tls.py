@@ -1,29 +1,48 @@
 """TLS at the client's end: whom it trusts, and what it shows."""
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from attrs import frozen
+from attrs import Attribute, field, frozen
 from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from queueber.client.arguments import path, text, wrong
 from queueber.errors import InvalidRequest
+
+AnyPath: TypeAlias = str | os.PathLike[str]
+
+
+def _is_path(_: "Tls", argument: "Attribute[AnyPath | None]", value: AnyPath | None) -> None:
+    if value is not None:
+        path(argument.name, value)
+
+
+def _is_text(_: "Tls", argument: "Attribute[str | None]", value: str | None) -> None:
+    if value is not None:
+        text(argument.name, value)
 
 
 @frozen(kw_only=True)
 class Tls:
-    """How to secure a connection; all files are PEM."""
+    """
+    How to secure a connection; all files are PEM.
 
-    ca: Path | None = None
+    Raises:
+        InvalidRequest: an argument is of the wrong kind.
+    """
+
+    ca: AnyPath | None = field(default=None, validator=_is_path)
     """The authorities to trust; None for those that this machine trusts."""
 
-    certificate: Path | None = None
+    certificate: AnyPath | None = field(default=None, validator=_is_path)
     """What to show a server that wants to know who connects, followed by those between it and its authority."""
 
-    key: Path | None = None
+    key: AnyPath | None = field(default=None, validator=_is_path)
     """The certificate's private key; None if it is in the same file."""
 
-    server_name: str | None = None
+    server_name: str | None = field(default=None, validator=_is_text)
     """The name that the server's certificate must have; None for the host that is connected to."""
 
     def secure(self, endpoint: IStreamClientEndpoint, host: str | None) -> IStreamClientEndpoint:
@@ -33,11 +52,17 @@ class Tls:
         Raises:
             InvalidRequest: a file cannot be used, or there is no name to expect.
         """
+        if not IStreamClientEndpoint.providedBy(endpoint):
+            raise wrong("endpoint", endpoint, "an IStreamClientEndpoint")
+        if host is not None:
+            text("host", host)
         name = self.server_name or host
         if not name:
             raise InvalidRequest("TLS needs the name that the server's certificate is to have")
         try:
             secured: IStreamClientEndpoint = wrapClientTLS(self._options(name), endpoint)
+        except UnicodeError as why:
+            raise InvalidRequest(f"server_name is {name!a}; it must be the name of a host: {why}") from None
         except ImportError as why:
             raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
         return secured
@@ -63,15 +88,15 @@ class Tls:
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
 
 
-def _certificates(path: Path) -> list[bytes]:
-    found = [_BEGIN + rest for rest in _read(path).split(_BEGIN)[1:]]
+def _certificates(file: AnyPath) -> list[bytes]:
+    found = [_BEGIN + rest for rest in _read(file).split(_BEGIN)[1:]]
     if not found:
-        raise InvalidRequest(f"{path}: it holds no certificate in PEM")
+        raise InvalidRequest(f"{file}: it holds no certificate in PEM")
     return found
 
 
-def _read(path: Path) -> bytes:
+def _read(file: AnyPath) -> bytes:
     try:
-        return path.read_bytes()
+        return Path(file).read_bytes()
     except OSError as why:
-        raise InvalidRequest(f"{path}: {why.strerror}") from why
+        raise InvalidRequest(f"{file}: {why.strerror}") from why

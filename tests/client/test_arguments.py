@@ -1,12 +1,21 @@
 """What callers may pass: all bytes of any buffer, and for anything wrong an error that names it before it is sent."""
 
+import inspect
+import re
 from array import array
 from ctypes import c_uint64
 from mmap import mmap
+from pathlib import Path
 
 import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
+import queueber.client
 from queueber import wire
+from queueber.client import Client, Queue, Tls, connect
+from queueber.client.admin import Admin
 from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS
 from queueber.wire import DATA_BYTES_MAX
@@ -99,3 +108,143 @@ def test_a_buffer_that_no_message_can_hold_is_refused_before_it_is_copied(client
 def test_buffers_that_together_are_longer_than_any_message_are_refused(client, failure, monkeypatch):
     monkeypatch.setattr("queueber.client.arguments.FRAME_BYTES_HIGHEST", 5)
     assert str(failure(client.default.add(b"abc", b"def", b"g"))) == "contents up to [1] is 6 bytes; the limit is 5"
+
+
+# Every argument of every public method, with what it must not be.
+
+NOT_TEXT = [5, None, b"bytes", ["list"], 1.5]
+NOT_A_NUMBER = ["1", b"1", 1.0, float("nan"), True, [1]]
+NOT_BYTES = ["text", 5, None, [1, 2], 1.5, object()]
+NOT_A_PATH = [5, b"bytes", "", "a\0b", ["list"]]
+NOT_A_FUNCTION = [5, "policy", 1.5]
+SPAN_MAX, COUNT_MAX = (1 << 64) - 1, (1 << 32) - 1
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no")
+
+
+WRONG = {
+    "connect": {
+        "reactor": [None, "reactor", 5, object()],
+        "address": [None, 5, b"127.0.0.1:9090", object(), "nowhere", ""],
+        "tls": [True, "ca.pem", {"ca": "ca.pem"}],
+        "limits": [None, 5, {"frame_bytes": 5}, *[evolve(DEFAULTS, frame_bytes=each) for each in (0, "5", 1 << 31)]],
+        "attempts": [*NOT_A_NUMBER, 0, -1, 1 << 63],
+        "retry_policy": NOT_A_FUNCTION,
+    },
+    "Tls": {
+        "ca": NOT_A_PATH,
+        "certificate": NOT_A_PATH,
+        "key": NOT_A_PATH,
+        "server_name": [5, b"bytes", "", ["list"]],
+    },
+    "Tls.secure": {"endpoint": [None, "127.0.0.1:9090", 5], "host": [5, b"bytes", ""]},
+    "Client.queue": {"name": [*NOT_TEXT, "", "x" * 256, "\ud800"]},
+    "Client.close": {},
+    "Queue.add": {
+        "contents": NOT_BYTES,
+        "delay_ms": [*NOT_A_NUMBER, None, -1, SPAN_MAX + 1, 10**5_000, -(10**5_000), Unprintable()],
+    },
+    "Queue.poll": {
+        "n": [*NOT_A_NUMBER, None, 0, -1, COUNT_MAX + 1],
+        "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1],
+        "wait_ms": [*NOT_A_NUMBER, -1, SPAN_MAX + 1],
+    },
+    "Queue.remove": {"item_id": NOT_BYTES, "lease": NOT_BYTES},
+    "Queue.extend": {"lease": NOT_BYTES, "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1]},
+    "Admin.stats": {},
+    "Admin.check": {"force": [None, 0, 1, "yes"]},
+    "Admin.backup": {"target": [*NOT_A_PATH, None]},
+    "Admin.backup_progress": {},
+}
+"""By method and argument."""
+
+RIGHT = {
+    "connect": {"reactor": Clock(), "address": "127.0.0.1:9090"},
+    "Client.queue": {"name": "mail"},
+    "Queue.add": {"contents": b"x"},
+    "Queue.remove": {"item_id": BYTES, "lease": BYTES},
+    "Queue.extend": {"lease": BYTES, "lease_ms": 1},
+    "Admin.backup": {"target": "/backup"},
+}
+"""What each method has to be given."""
+
+RESULTS = {"Batch", "PolledItem", "NotConnected", "OutcomeUnknown"}
+"""What a program is given and does not make."""
+
+
+def public_methods():
+    """Every callable that a program reaches from `queueber.client`, by name, with its arguments."""
+    found = {"connect": connect, "Tls": Tls}
+    for kind in (Tls, Client, Queue, Admin):
+        for name, method in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_"):
+                found[f"{kind.__name__}.{name}"] = method
+    return {name: {*inspect.signature(method).parameters} - {"self"} for name, method in found.items()}
+
+
+def test_every_argument_of_every_public_method_is_in_the_table():
+    assert set(queueber.client.__all__) - RESULTS == {"connect", "Client", "Queue", "Tls"}
+    assert public_methods() == {name: set(arguments) for name, arguments in WRONG.items()}
+
+
+def called(method, client, network, arguments):
+    """The error of a call of *method*, whether it is raised or comes later."""
+    right = {"endpoint": network, "host": "localhost"} if method == "Tls.secure" else RIGHT.get(method, {})
+    arguments = {**right, **arguments}
+    owners = {"Client": client, "Queue": client.default, "Admin": client.admin, "Tls": Tls()}
+    owner, _, name = method.partition(".")
+    function = getattr(owners[owner], name) if name else {"connect": connect, "Tls": Tls}[owner]
+    positional = [arguments.pop("contents")] if "contents" in arguments else []
+    failures = []
+    try:
+        result = function(*positional, **arguments)
+    except InvalidRequest as why:
+        return why
+    assert isinstance(result, Deferred), f"{method} took {arguments}"
+    result.addErrback(failures.append)
+    return failures[0].value if failures else None
+
+
+@pytest.mark.parametrize(
+    ("method", "argument", "value"),
+    [
+        pytest.param(method, argument, value, id=f"{method}-{argument}-{at}")
+        for method, arguments in WRONG.items()
+        for argument, values in arguments.items()
+        for at, value in enumerate(values)
+    ],
+)
+def test_an_error_names_the_argument_what_it_must_be_and_what_it_was(network, client, method, argument, value):
+    why = called(method, client, network, {argument: value})
+    assert type(why) is InvalidRequest
+    text = str(why)
+    assert argument.removesuffix("_ms") in text
+    assert re.search(r"must be|the least is|the limit is|neither HOST:PORT|is empty|not UTF-8", text)
+    if isinstance(value, str | bytes | float | bool | list | None) and value != "x" * 256:
+        assert (repr(value) in text) or "is empty" in text
+    assert "\n" not in text
+    assert len(text) <= 200
+    network.turn()
+    assert network.peer.calls() == []
+
+
+class Whole:
+    """A number of another library's."""
+
+    def __index__(self):
+        return 7
+
+
+def test_whole_numbers_of_other_kinds_and_paths_as_text_are_taken(network, client):
+    client.default.poll(Whole(), lease_ms=Whole(), wait_ms=Whole())
+    client.default.add(b"", delay_ms=Whole())
+    network.turn()
+    poll, add = network.peer.calls()
+    assert wire.read_poll_request(poll.params) == wire.PollRequest(7, 7, 7, False)
+    assert wire.read_add_request(add.params, DEFAULTS).items == [wire.NewItem(b"", 7)]
+    for kind in (str, Path):
+        with pytest.raises(InvalidRequest, match=r"^there-is-none\.pem: No such file"):
+            connect(Clock(), network, tls=Tls(ca=kind("there-is-none.pem"), server_name="localhost"))
