@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # One process for each core; a file's tests stay together.
 PARALLEL := -n auto --dist loadfile
 
-.PHONY: serve test fast lint types layers bench compiled hostile fuzz guided proof soak clean
+.PHONY: serve schema test fast lint types layers bench compiled hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -18,6 +18,10 @@ $(READY): pyproject.toml
 
 serve: $(READY)
 	$(BIN)/twistd --nodaemon --pidfile= queueber
+
+# What runs is compiled from the schema files, so that no process parses them.
+schema: $(READY)
+	$(BIN)/python tests/wire/compile_schema.py
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term

@@ -60,6 +60,7 @@ def build(folder):
         "queueber/schema/storage.capnp",
         "queueber/schema/admin.capnp",
         "queueber/plyvel/options_file/OPTIONS-000001",
+        "queueber/schema/compiled.json",
         "queueber/py.typed",
     ],
 )
@@ -90,3 +91,8 @@ def test_what_not_every_server_needs_is_an_extra(metadata, extra, library):
     assert extra in metadata.get_all("Provides-Extra")
     assert [name for name, _, marker in needed if f"extra == '{extra}'" in marker and name.startswith(library)]
     assert not [name for name, _, marker in needed if not marker and name.startswith(library)]
+
+
+def test_what_only_compiles_the_schemas_is_not_installed(metadata):
+    needed = [line for line in metadata.get_all("Requires-Dist") if line.startswith("pycapnp")]
+    assert all("extra ==" in line for line in needed)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from queueber.wire.schema import schema, schema_directory
+from queueber.wire.schema import COMPILED, schema, schema_directory
+from tests.wire.compile_schema import compiled
 
 # Struct: its id, then each field's offset in multiples of its own size.
 PUBLIC = {
@@ -56,6 +57,11 @@ STORED = {
     "SyncMark": {"sequence": 0, "failed": 64},
     "Format": {"version": 0, "durability": 0},
 }
+
+
+def test_what_runs_is_what_the_files_say():
+    """If not, `make schema`."""
+    assert (schema_directory() / COMPILED).read_text() == compiled()
 
 
 def offsets(name):
