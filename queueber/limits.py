@@ -271,35 +271,38 @@ class Limits:
             for limit in PEER_LIMITS
             if not limit.low <= getattr(self, limit.name) <= limit.high
         ]
+        figures = {limit.name: quantity(getattr(self, limit.name), limit.unit) for limit in PEER_LIMITS}
         add = self.add_bytes + self.items_per_add * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
         poll = self.poll_bytes + self.poll_items * _ITEM_ENVELOPE_BYTES + _ENVELOPE_BYTES
-        frame = f"frame_bytes is {self.frame_bytes:,}"
-        contents, adds, polls = "contents_bytes", ("add_bytes", "items_per_add"), ("poll_bytes", "poll_items")
         for holds, names, reason in (
             (
                 self.contents_bytes <= self.add_bytes,
-                (contents, "add_bytes"),
-                "contents_bytes is larger than add_bytes: no add could hold it",
+                ("contents_bytes", "add_bytes"),
+                "{} is larger than {}: no add could hold it",
             ),
             (
                 self.contents_bytes <= self.poll_bytes,
-                (contents, "poll_bytes"),
-                "contents_bytes is larger than poll_bytes: no poll could get it",
+                ("contents_bytes", "poll_bytes"),
+                "{} is larger than {}: no poll could get it",
             ),
-            (add <= self.frame_bytes, ("frame_bytes", *adds), f"{frame}; the largest add would take {add:,}"),
+            (
+                add <= self.frame_bytes,
+                ("frame_bytes", "add_bytes", "items_per_add"),
+                f"{{}} is smaller than the largest add by {{}} and {{}}, {add:,} bytes",
+            ),
             (
                 poll <= self.frame_bytes,
-                ("frame_bytes", *polls),
-                f"{frame}; the largest poll's reply would take {poll:,}",
+                ("frame_bytes", "poll_bytes", "poll_items"),
+                f"{{}} is smaller than the largest poll's reply by {{}} and {{}}, {poll:,} bytes",
             ),
             (
                 self.frame_bytes <= self.buffered_bytes,
                 ("frame_bytes", "buffered_bytes"),
-                "frame_bytes is larger than buffered_bytes",
+                "{} is larger than {}: a message of that size could not be taken in",
             ),
         ):
             if not holds:
-                wrong.append((names, reason))
+                wrong.append((names, reason.format(*(f"{name} ({figures[name]})" for name in names))))
         return wrong
 
 

@@ -62,12 +62,13 @@ def parse(text: str, unit: Unit) -> int:
     if not found or size is None:
         names = ", ".join(name for name in sizes if name)
         raise ValueError(f"{text!r} is not a number" + (f" with or without one of {names}" if names else ""))
-    number = found["number"].replace("_", "")
-    value = float(number) * size if "." in number else int(number) * size
-    if value != int(value):
+    whole, _, part = found["number"].replace("_", "").partition(".")
+    scale: int = 10 ** len(part)
+    value = int(whole + part) * size
+    if value % scale:
         name = unit.value[-1][0]
         raise ValueError(f"{text!r} is not a whole number" + (f" of {name}" if name else ""))
-    return int(value)
+    return value // scale
 
 
 def no_earlier_than(now: WallMs, span: SpanMs) -> WallMs:

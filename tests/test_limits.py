@@ -115,8 +115,19 @@ def test_contradictions_are_told_all_at_once(capsys):
         settings_of("--limit-frame-bytes=1MiB", "--limit-contents-bytes=16MiB")
     assert ended.value.code == 64
     said = capsys.readouterr().err
-    for name in ("larger than limit-add-bytes", "larger than limit-poll-bytes", "largest add", "largest poll"):
-        assert name in said
+    contents, frame = "--limit-contents-bytes (16 MiB) is larger than", "--limit-frame-bytes (1 MiB) is smaller than"
+    assert said.splitlines() == [
+        f"queueber: {contents} --limit-add-bytes (15 MiB, the default): no add could hold it",
+        f"queueber: {contents} --limit-poll-bytes (15 MiB, the default): no poll could get it",
+        (
+            f"queueber: {frame} the largest add by --limit-add-bytes (15 MiB, the default) and --limit-items-per-add"
+            " (1,000, the default), 15,796,736 bytes"
+        ),
+        (
+            f"queueber: {frame} the largest poll's reply by --limit-poll-bytes (15 MiB, the default) and"
+            " --limit-poll-items (1,000, the default), 15,796,736 bytes"
+        ),
+    ]
 
 
 def test_a_limit_out_of_range_is_no_limit():
@@ -143,7 +154,13 @@ def test_a_quantity_is_read_as_it_is_written(value, unit, text):
 
 @pytest.mark.parametrize(
     ("text", "unit", "value"),
-    [("0.5s", Unit.MS, 500), ("1.5 MiB", Unit.BYTES, 3 << 19), ("1_000", Unit.COUNT, 1_000), (" 7 ", Unit.MS, 7)],
+    [
+        ("0.5s", Unit.MS, 500),
+        ("1.001s", Unit.MS, 1_001),
+        ("1.5 MiB", Unit.BYTES, 3 << 19),
+        ("1_000", Unit.COUNT, 1_000),
+        (" 7 ", Unit.MS, 7),
+    ],
 )
 def test_fractions_and_underscores_are_read(text, unit, value):
     assert parse(text, unit) == value
@@ -158,6 +175,7 @@ def test_fractions_and_underscores_are_read(text, unit, value):
         ("1 s", Unit.BYTES),
         ("5 s", Unit.COUNT),
         ("0.0001s", Unit.MS),
+        (f"{'9' * 400}.5", Unit.MS),
     ],
 )
 def test_what_is_no_quantity_is_refused(text, unit):

@@ -2,11 +2,13 @@
 
 import json
 import sys
+from collections.abc import Iterable
 
 import click
 from attrs import frozen
 
 from queueber.server.configuration import DEFAULT, Setting
+from queueber.server.option import printable
 from queueber.server.options import Options
 
 
@@ -19,9 +21,23 @@ class Line:
     origin: str
 
 
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
 def _literal(value: object) -> str:
-    """*value* as TOML has it, which is JSON's way for these."""
-    return json.dumps(value, ensure_ascii=False)
+    """*value* as TOML has it."""
+    if isinstance(value, str):
+        return f'"{"".join(map(_character, value))}"'
+    return json.dumps(value)
+
+
+def _character(character: str) -> str:
+    """What stands for it in a text of TOML; what does not print is escaped, whether TOML demands that or not."""
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isprintable():
+        return character
+    return f"\\u{ord(character):04x}" if ord(character) <= 0xFFFF else f"\\U{ord(character):08x}"  # noqa: PLR2004
 
 
 def _line(setting: Setting) -> Line:
@@ -35,6 +51,19 @@ def _line(setting: Setting) -> Line:
     return Line(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", origin)
 
 
+def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:
+    """A configuration file that means the same as *settings*, without those that have their default if *changed*."""
+    shown = [setting for setting in settings if setting.option.name != "config"]
+    lines = [_line(setting) for setting in shown if not changed or setting.origin != DEFAULT]
+    text, table = "", None
+    for line in sorted(lines, key=lambda line: line.table is not None):
+        if line.table != table:
+            table = line.table
+            text += f"\n[{table}]\n"
+        text += f"{line.text:<48} # {printable(line.origin)}\n"
+    return text
+
+
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.option("--changed", is_flag=True, help="Leave out what has its default.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
@@ -46,14 +75,8 @@ def config(options: tuple[str, ...], changed: bool) -> None:
     """
     service = Options()
     service.parseOptions(options)
-    settings = [setting for setting in service.effective.values() if setting.option.name != "config"]
-    lines = [_line(setting) for setting in settings if not changed or setting.origin != DEFAULT]
-    table = None
-    for line in sorted(lines, key=lambda line: line.table is not None):
-        if line.table != table:
-            table = line.table
-            click.echo(f"\n[{table}]")
-        click.echo(f"{line.text:<48} # {line.origin}")
+    # As bytes: TOML is UTF-8 in every locale.
+    click.echo(as_file(service.effective.values(), changed=changed).encode(), nl=False)
     for name, hint in service.unknown_variables.items():
         click.echo(f"queueber: {name} in the environment is no option{hint}", err=True)
     sys.stdout.flush()

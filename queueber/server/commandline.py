@@ -8,7 +8,7 @@ sorted out before, and it is given the rest.
 from collections.abc import Sequence
 from getopt import GetoptError, gnu_getopt
 
-from queueber.server.configuration import meant
+from queueber.server.option import meant
 
 COMPLETION = "--_shell-completion"
 """A shell asks Twisted what could come next."""

@@ -6,16 +6,15 @@ person who has to repair a configuration at night wants to do so once.
 """
 
 import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import define, field, frozen
 
 from queueber.errors import QueueberError
-from queueber.server.option import ENVIRONMENT_PREFIX, Option, switch, text_of
+from queueber.server.config_file import Unreadable, read_config_file
+from queueber.server.option import ENVIRONMENT_PREFIX, Option, check_characters, meant, printable
 
 EX_USAGE = 64
 """Wrong options: ``sysexits.h``."""
@@ -27,9 +26,8 @@ COMMAND_LINE = "command line"
 DEFAULT = "default"
 _ENVIRONMENT = "environment "
 
-# How much of two names must agree for the one to be a slip for the other.
-_ALIKE = 0.6
-_ALIKE_IN_THE_ENVIRONMENT = 0.85  # where all begin with the same word
+# How much of two names must agree for the one to be a slip for the other, where all begin with the same word.
+_ALIKE_IN_THE_ENVIRONMENT = 0.85
 
 
 @frozen
@@ -41,6 +39,25 @@ class Setting:
     origin: str
     note: str = ""
     """Why a default is not the usual one."""
+
+    @property
+    def spelled(self) -> str:
+        """The option's name where its value came from: with dashes, as a variable, or as a key of the file."""
+        return spelling(self.option, self.origin)
+
+
+def spelling(option: Option, origin: str) -> str:
+    """The name of *option* at *origin*."""
+    if origin in (COMMAND_LINE, DEFAULT):
+        return f"--{option.name}"
+    return option.variable if origin.startswith(_ENVIRONMENT) else option.in_file
+
+
+def place_of(origin: str) -> str:
+    """What goes before a line about a value from *origin*, where the value's name does not say it."""
+    if origin in (COMMAND_LINE, DEFAULT):
+        return ""
+    return _ENVIRONMENT.strip() if origin.startswith(_ENVIRONMENT) else origin
 
 
 class Wrong(QueueberError):
@@ -76,9 +93,10 @@ class Gathered:
     unread: bool = False
     """There is a file that cannot be read, so it is not known what it says."""
 
-    def complain(self, origin: str, line: str) -> None:
-        """Something at *origin* cannot be used."""
-        self.complaints.append((origin, line))
+    def complain(self, origin: str, line: str, *others: str) -> None:
+        """Something at *origin* cannot be used, maybe together with *others*; *line* says what, without the places."""
+        places = ", ".join(filter(None, dict.fromkeys(map(place_of, (origin, *others)))))
+        self.complaints.append((origin, printable(f"{places}: {line}" if places else line)))
 
     def refuse(self) -> None:
         """
@@ -131,19 +149,14 @@ def gather(
     found = Gathered()
     from_line = {name: Given(tuple(texts), COMMAND_LINE) for name, texts in arguments.items()}
     from_environment = dict(_from_environment(options, environment))
-    file = from_line.get("config") or from_environment.get("config")
-    from_file: dict[str, Given] = {}
-    if file is not None and file.texts[-1]:
-        from_file = _from_file(Path(file.texts[-1]), options, found)
+    from_file = _from_file(options, from_line.get("config") or from_environment.get("config"), found)
     for option in options:
         name = option.name
         given = from_line.get(name) or from_environment.get(name) or from_file.get(name)
         setting, reasons = _setting(option, given)
         found.settings[name] = setting
         for reason in reasons:
-            assert given is not None, "a default is never wrong"
-            place = f"--{name}" if given.origin == COMMAND_LINE else f"{given.origin}: {name}"
-            found.complain(given.origin, f"{place} {reason}")
+            found.complain(setting.origin, f"{setting.spelled} {reason}")
             found.wrong.add(name)
     for option in options:
         if option.replaced_by is not None:
@@ -157,6 +170,28 @@ def _replace_default(option: Option, by: str, found: Gathered) -> None:
         found.settings[option.name] = Setting(option, (), DEFAULT, f"{by} is given")
 
 
+def _from_file(options: Sequence[Option], given: Given | None, found: Gathered) -> dict[str, Given]:
+    """What the file says that *given* names; what is wrong with it goes to *found*."""
+    config = next((option for option in options if option.name == "config"), None)
+    if config is None or given is None:
+        return {}
+    setting, reasons = _setting(config, given)
+    if reasons:
+        found.unread = True
+        return {}
+    path = Path(setting.value)
+    try:
+        file = read_config_file(path, options)
+    except Unreadable as why:
+        found.unread = True
+        found.complain(f"{path}{f' line {why.line}' if why.line else ''}", str(why))
+        return {}
+    for place, line in file.complaints:
+        found.complain(place, line)
+    found.wrong |= file.wrong
+    return {name: Given(entry.texts, entry.place) for name, entry in file.entries.items()}
+
+
 def _setting(option: Option, given: Given | None) -> tuple[Setting, list[str]]:
     """The option's value, the default if it is wrong, and what is wrong with it."""
     if given is None:
@@ -168,6 +203,7 @@ def _setting(option: Option, given: Given | None) -> tuple[Setting, list[str]]:
     values, reasons = [], []
     for text in given.texts if option.many else given.texts[-1:]:
         try:
+            check_characters(text)
             values.append(option.read(text))
         except ValueError as why:
             reasons.append(str(why))
@@ -201,117 +237,12 @@ def unknown_variables(options: Sequence[Option], environment: Mapping[str, str])
     for name in sorted(environment):
         if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
             only = f"; {forbidden[name]} is taken from the command line alone" if name in forbidden else ""
-            found[name] = only or meant(name, known, _ALIKE_IN_THE_ENVIRONMENT)
+            found[name] = only or _without_table(name, options) or meant(name, known, _ALIKE_IN_THE_ENVIRONMENT)
     return found
 
 
-def meant(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
-    """A question after one of *known*, if *name* might be a slip for it, with so much of both *alike*."""
-    close = get_close_matches(name, list(known), n=1, cutoff=alike)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _from_file(path: Path, options: Sequence[Option], gathered: Gathered) -> dict[str, Given]:
-    try:
-        source = path.read_text()
-        tables = tomllib.loads(source)
-    except (OSError, UnicodeDecodeError) as why:
-        reason = getattr(why, "strerror", None) or str(why)
-    except tomllib.TOMLDecodeError as why:
-        reason = str(why)
-    else:
-        return _from_tables(path, source, tables, options, gathered)
-    gathered.unread = True
-    gathered.complain(str(path), f"{path}: {reason}")
-    return {}
-
-
-def _from_tables(
-    path: Path, source: str, tables: Mapping[str, Any], options: Sequence[Option], gathered: Gathered
-) -> dict[str, Given]:
-    known = {option.table for option in options}
-    lines = _lines_of(source, known)
-    allowed = {(option.table, option.key): option for option in options}
-    found = {}
-    for (table, key), value in _entries(tables, known):
-        place = f"{path} line {lines.get((table, key), '?')}"
-        option = allowed.get((table, key))
-        if option is None:
-            name = f"[{table}] {key}" if table else f"[{key}]" if isinstance(value, dict) else key
-            gathered.complain(place, f"{place}: {name} is not an option{_guess(table, key, value, allowed)}")
-        elif option.name == "config":
-            gathered.complain(place, f"{place}: config names this file and cannot stand in it")
-        elif option.command_line_only:
-            gathered.complain(place, f"{place}: {option.name} is taken from the command line alone")
-        else:
-            try:
-                found[option.name] = Given(_texts(option, value), place)
-            except ValueError as why:
-                gathered.complain(place, f"{place}: {option.name} {why}")
-                gathered.wrong.add(option.name)
-    return found
-
-
-def _entries(tables: Mapping[str, Any], known: set[str | None]) -> Iterator[tuple[tuple[str | None, str], Any]]:
-    for key, value in tables.items():
-        if isinstance(value, dict) and key in known:
-            for inner, each in value.items():
-                yield (key, inner), each
-        else:
-            yield (None, key), value
-
-
-def _guess(table: str | None, key: str, value: object, allowed: Mapping[tuple[str | None, str], Option]) -> str:
-    if table is None and isinstance(value, dict):
-        return meant(f"[{key}]", {f"[{at}]" for at, _ in allowed if at})
-    close = meant(key, [name for at, name in allowed if at == table])
-    if close:
-        return close
-    elsewhere = [at for at, name in allowed if name == key]
-    return f"; it belongs into [{elsewhere[0]}]" if elsewhere and elsewhere[0] else ""
-
-
-def _texts(option: Option, value: object) -> tuple[str, ...]:
-    """A file's value as what would be typed on the command line."""
-    if isinstance(value, list) and option.many:
-        return tuple(text for each in value for text in _texts(option, each))
-    if isinstance(value, bool) and option.read is not switch:
-        raise ValueError(f"must be a text or a number, not {str(value).lower()}")
-    if not isinstance(value, str | int | float):
-        raise ValueError(  # noqa: TRY004  (of a person's text, not of a program's argument)
-            f"must be a text or a number, not {type(value).__name__}"
-        )
-    return (text_of(value),)
-
-
-def _lines_of(source: str, known: set[str | None]) -> dict[tuple[str | None, str], int]:
-    """On which line each entry begins; tomllib does not tell, so it is given one statement at a time."""
-    lines: dict[tuple[str | None, str], int] = {}
-    headers: list[str] = []
-    begun, statement = 1, ""
-    for number, line in enumerate(source.split("\n"), start=1):
-        statement += f"{line}\n"
-        try:
-            tables = tomllib.loads(statement)
-        except tomllib.TOMLDecodeError:
-            continue  # it goes on in the next line
-        if statement.lstrip().startswith("["):
-            headers = _path(tables)
-        else:
-            for header in reversed(headers):
-                tables = {header: tables}
-        if tables:
-            for at, _ in _entries(tables, known):
-                lines.setdefault(at, begun)
-        begun, statement = number + 1, ""
-    return lines
-
-
-def _path(tables: Mapping[str, Any]) -> list[str]:
-    """The names in the header of a table."""
-    path = []
-    while tables:
-        ((name, inner),) = tables.items()
-        path.append(name)
-        tables = inner if isinstance(inner, dict) else {}
-    return path
+def _without_table(name: str, options: Sequence[Option]) -> str:
+    for option in options:
+        if option.table and name == ENVIRONMENT_PREFIX + option.key.upper().replace("-", "_"):
+            return f"; did you mean {option.variable}?"
+    return ""

@@ -6,7 +6,9 @@ command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
 configuration file.  What each may be is said here once, for all three.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any
 
 from attrs import frozen
@@ -16,12 +18,15 @@ from queueber.units import Unit, parse, quantity
 ENVIRONMENT_PREFIX = "QUEUEBER_"
 
 Complaint = tuple[tuple[str, ...], str]
-"""The names of options that contradict each other, and why."""
+"""The names of options that contradict each other, and why; the reason spells each as on the command line."""
 
 Complaints = list[Complaint]
 
 Read = Callable[[str], Any]
 """From a text to the value it means; ValueError says what it must be."""
+
+# How much of two names must agree for the one to be a slip for the other.
+_ALIKE = 0.6
 
 
 @frozen(kw_only=True)
@@ -76,6 +81,11 @@ class Option:
         """The key for it in a configuration file, within its table."""
         return self.name.removeprefix(f"{self.table}-") if self.table else self.name
 
+    @property
+    def in_file(self) -> str:
+        """The key with its table, for a person."""
+        return f"[{self.table}] {self.key}" if self.table else self.key
+
     def written(self, value: object) -> object:
         """*value* as it would stand in a configuration file: a text unless it is a plain number or a switch."""
         if isinstance(value, int) and self.unit is not None:
@@ -97,15 +107,50 @@ def text_of(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def text(value: str) -> str:
-    """Any text but none, as long as it can be written down."""
-    if not value:
-        raise ValueError("is empty")
+def meant(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
+    """A question after one of *known*, if *name* might be a slip for it, with so much of both *alike*."""
+    close = get_close_matches(name, list(known), n=1, cutoff=alike)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def printable(value: str) -> str:
+    """*value* on one line, with an escape for each character that does not print."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in value)
+
+
+def check_characters(value: str) -> None:
+    """
+    Go on if *value* can be written to a configuration file and be given to the operating system.
+
+    Raises:
+        ValueError: it has a NUL, or a byte that is not UTF-8.
+    """
+    if "\0" in value:
+        raise ValueError(f"is {value!r}, which has a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"is {value!r}, which is not UTF-8") from None
+
+
+def text(value: str) -> str:
+    """Any text but none."""
+    if not value:
+        raise ValueError("is empty")
     return value
+
+
+def path(value: str) -> str:
+    """
+    A path, in which a leading ``~`` or ``~user`` stands for a home directory.
+
+    Shells expand it in few places, and neither files nor the environment have a shell.
+    """
+    expanded = os.path.expanduser(text(value))  # noqa: PTH111  (of "~x/y" pathlib makes a RuntimeError)
+    if expanded.startswith("~"):
+        raise ValueError(f"is {value!r}: no home directory is known for that; a name that begins with ~ is ./~...")
+    check_characters(expanded)
+    return expanded
 
 
 def switch(value: str) -> bool:
@@ -118,45 +163,51 @@ def switch(value: str) -> bool:
 
 def whole(low: int, high: int) -> Read:
     """A whole number from *low* to *high*."""
-    return _number(int, low, high)
+    return _number(int, "whole number", low, high)
 
 
 def real(low: float, high: float) -> Read:
     """A number from *low* to *high*."""
-    return _number(float, low, high)
+    return _number(float, "number", low, high)
 
 
-def _number(convert: Callable[[str], Any], low: float, high: float) -> Read:
+def _number(convert: Callable[[str], Any], kind: str, low: float, high: float) -> Read:
     def read(value: str) -> Any:  # noqa: ANN401
         try:
             number = convert(value)
         except ValueError:
             number = None
         if number is None or not low <= number <= high:
-            raise ValueError(f"is {value!r}; it must be a number from {low:,} to {high:,}")
+            raise ValueError(f"is {value!r}; it must be a {kind} from {low:,} to {high:,}")
         return number
 
     return read
 
 
 def one_of(*choices: str) -> Read:
-    """One of *choices*."""
+    """One of *choices*, in capitals or not."""
 
     def read(value: str) -> str:
-        if value not in choices:
+        if value.lower() not in choices:
             raise ValueError(f"is {value!r}; it must be one of {', '.join(choices)}")
-        return value
+        return value.lower()
 
     return read
 
 
 def amount(unit: Unit, low: int, high: int) -> Read:
     """A quantity in *unit*, from *low* to *high*."""
+    names = ", ".join(name for name, _ in unit.value if name)
+    span = f"from {quantity(low, unit)} to {quantity(high, unit)}"
+    must = f"{span}, plain or with one of {names}" if names else span
 
     def read(value: str) -> int:
-        number = parse(value, unit)
-        if not low <= number <= high:
-            raise ValueError(f"is {value!r}; it must be from {quantity(low, unit)} to {quantity(high, unit)}")
+        try:
+            number = parse(value, unit)
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:
+            raise ValueError(f"is {value!r}; it must be a whole number {must}")
         return number
 
     return read

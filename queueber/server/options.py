@@ -1,6 +1,7 @@
 """The options as twistd and twist know them: the command line of the service."""
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from queueber.server.configuration import (
     Setting,
     Wrong,
     gather,
+    spelling,
     unknown_variables,
 )
 from queueber.server.hangup import Reread
@@ -29,7 +31,8 @@ def _row(option: Option) -> list[object]:
     def keep(value: str) -> str:
         return value
 
-    keep.coerceDoc = option.accepts and f"{option.accepts[0].upper()}{option.accepts[1:]}"  # type: ignore[attr-defined]
+    # Not with a capital: what is copied from here is a value.
+    keep.coerceDoc = option.accepts and f"May be: {option.accepts}"  # type: ignore[attr-defined]
     return [option.name, option.short, None, f"{option.says} [default: {option.default_text}]", keep]
 
 
@@ -145,10 +148,22 @@ for _option in OPTIONS:
             setattr(Options, f"opt_{_name.replace('-', '_')}", _repeated(_option))
 
 
-def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str) -> tuple[str, str]:
-    """Where the first of the options concerned was given, and *reason* with all places but the command line."""
-    places = [effective[name].origin for name in names if effective[name].origin not in (COMMAND_LINE, DEFAULT)]
-    return (places[0], f"{', '.join(places)}: {reason}") if places else (COMMAND_LINE, reason)
+def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str) -> list[str]:
+    """
+    The places where the options were given, and after the first of them *reason* with their names as spelled there.
+
+    An option that has its default is spelled as the first that was given, because it would be given there, too.
+    """
+    given = [effective[name].origin for name in names if effective[name].origin not in (COMMAND_LINE, DEFAULT)]
+    origins = given or [COMMAND_LINE]
+    for name in names:
+        setting = effective[name]
+        default = setting.origin == DEFAULT
+        spelled = spelling(setting.option, origins[0] if default else setting.origin)
+        reason = re.sub(rf"--{name}(?![\w-])", spelled, reason)
+        if default:
+            reason = re.sub(rf"({re.escape(spelled)} \([^)]*)\)", r"\1, the default)", reason)
+    return [origins[0], reason, *origins[1:]]
 
 
 def end_with(complaints: Sequence[str], status: int) -> None:

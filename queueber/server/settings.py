@@ -7,7 +7,7 @@ configuration file, ``queueber config`` and the docs.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from queueber.limits import PEER_LIMITS, Limits, PeerLimit
 from queueber.server.certificates import TlsFiles
 from queueber.server.configuration import Setting
 from queueber.server.listening import Listen, usable_listen
-from queueber.server.option import Complaint, Complaints, Option, Read, amount, one_of, real, switch, text, whole
+from queueber.server.option import Complaint, Complaints, Option, Read, amount, one_of, path, real, switch, text, whole
 from queueber.server.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.viewing import NOWHERE, VIEWING, Views, views_from
 from queueber.store import Durability, Encoding
@@ -104,7 +104,7 @@ def _tuning(choice: TuningOption) -> Option:
 DEFAULT_LISTEN = "127.0.0.1:9090"
 
 SERVING = (
-    Option(name="config", read=text, default=None, says="A configuration file with these options", shown="none"),
+    Option(name="config", read=path, default=None, says="A configuration file with these options", shown="none"),
     Option(
         name="listen",
         short="l",
@@ -129,7 +129,7 @@ SERVING = (
     ),
     Option(
         name="tls-certificate",
-        read=text,
+        read=path,
         default=None,
         shown="none",
         says="The server's certificate, followed by those between it and its authority",
@@ -137,7 +137,7 @@ SERVING = (
     ),
     Option(
         name="tls-key",
-        read=text,
+        read=path,
         default=None,
         shown="the certificate's file",
         says="Its private key, which not everybody may be able to read",
@@ -145,7 +145,7 @@ SERVING = (
     ),
     Option(
         name="tls-client-ca",
-        read=text,
+        read=path,
         default=None,
         shown="any client",
         says="The authorities whose clients may connect",
@@ -166,7 +166,7 @@ SERVING = (
     Option(
         name="data-dir",
         short="d",
-        read=text,
+        read=path,
         default="./queueber-data",
         says="The directory with the data; made if it is not there",
     ),
@@ -318,11 +318,11 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
     )
 
 
-def _of_limits(names: Iterable[str], reason: str) -> Complaint:
+def _of_limits(names: Collection[str], reason: str) -> Complaint:
     """A complaint about limits as one about the options for them."""
-    options = {limit.name: _limit(limit).name for limit in PEER_LIMITS}
+    options = {limit.name: _limit(limit).name for limit in PEER_LIMITS if limit.name in names}
     for limit, option in options.items():
-        reason = re.sub(rf"\b{limit}\b", option, reason)
+        reason = re.sub(rf"\b{limit}\b", f"--{option}", reason)
     return tuple(options[name] for name in names), reason
 
 

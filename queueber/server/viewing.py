@@ -6,9 +6,9 @@ from typing import Any
 
 from attrs import frozen
 
-from queueber.server.console.access import Access, parse_access
+from queueber.server.console.access import Access, PasswordFileUnusable, parse_access
 from queueber.server.listening import Listen, usable_listen
-from queueber.server.option import Complaints, Option, text
+from queueber.server.option import Complaints, Option, path, text
 
 
 @frozen
@@ -48,7 +48,7 @@ VIEWING = (
     ),
     Option(
         name="manhole-password-file",
-        read=text,
+        read=path,
         default=None,
         shown="none",
         says="Who may log in to a debugging console that is not a Unix socket",
@@ -70,6 +70,9 @@ def views_from(value: Mapping[str, Any], complaints: Complaints) -> Views:
     try:
         access = parse_access(value["manhole"], value["manhole-password-file"])
         usable_listen(access.listen.endpoint)
+    except PasswordFileUnusable as why:
+        complaints.append((("manhole-password-file",), f"--manhole-password-file {why}"))
+        return Views(pages)
     except ValueError as why:
         complaints.append((("manhole", "manhole-password-file"), f"--manhole {why}"))
         return Views(pages)

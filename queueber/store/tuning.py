@@ -180,13 +180,13 @@ def to_flush(unflushed: int) -> int:
 
 def read_compression(text: str) -> str:
     """
-    *text*, if it names a compression.
+    *text*, if it names a compression, in small letters.
 
     Raises:
         ValueError: it does not.
     """
-    found = COMPRESSION.fullmatch(text)
+    found = COMPRESSION.fullmatch(text.lower())
     level = int(found["level"]) if found and found["level"] else None
     if not found or (level is not None and (found["kind"] != "zstd" or not 1 <= level <= ZSTD_LEVEL_MAX)):
         raise ValueError(f"is {text!r}; it must be none, lz4, zstd, or zstd: and a level from 1 to {ZSTD_LEVEL_MAX}")
-    return text
+    return text.lower()

@@ -2,9 +2,16 @@
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from queueber.cli.config import config
+from queueber.cli.config import as_file, config
+from queueber.limits import PEER_LIMITS
+from queueber.server.configuration import gather
 from queueber.server.options import Options
+from queueber.server.settings import OPTIONS
+from queueber.store.tuning import TUNING_OPTIONS
+from queueber.units import Unit
 
 
 @pytest.fixture
@@ -34,6 +41,79 @@ def test_what_is_printed_is_a_file_that_means_the_same(shown, tmp_path):
     direct.parseOptions(arguments)
     again.parseOptions([f"--config={tmp_path}/q.toml"])
     assert again.settings == direct.settings
+
+
+CHARACTERS = st.one_of(
+    st.sampled_from("\\\"'#~\x01\t\n\r\x1b\x7f\x80\x9b\u00fc\u2028\u202e\ufeff\U0001f980"), st.characters(codec="utf-8")
+)
+TEXTS = st.text(CHARACTERS.filter(lambda each: each != "\0"), min_size=1, max_size=9).map(lambda text: f"./{text}")
+PLACES = st.one_of(
+    st.from_regex(r"(127\.0\.0\.1|localhost|\[::1\])?:[1-9][0-9]{0,3}", fullmatch=True),
+    TEXTS.map(lambda path: "unix:" + path.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")),
+)
+FIGURES = {
+    "workers": st.integers(1, 1024),
+    "lease-sweep-interval": st.floats(0.001, 60),
+    "coalesce-max-batch-size": st.integers(1, 100_000),
+    "coalesce-max-batch-items": st.integers(1, 1_000_000),
+    "coalesce-batch-window-ms": st.integers(0, 10_000),
+    "drain-seconds": st.floats(0, 3_600),
+    "free-space-reserve": st.integers(0, 1 << 60),
+    **{f"limit-{each.name.replace('_', '-')}": st.integers(each.low, each.high) for each in PEER_LIMITS},
+    **{
+        f"storage-{each.name.replace('_', '-')}": st.integers(each.low, each.high)
+        for each in TUNING_OPTIONS
+        if isinstance(each.unit, Unit)
+    },
+}
+WORDS = {
+    "durability": ["fsync", "os", "NONE"],
+    "log-format": ["auto", "text", "json"],
+    "log-level": ["debug", "INFO", "warn", "error", "critical"],
+    "storage-encoding": ["unpacked", "packed"],
+    "storage-compression": ["none", "lz4", "Zstd:3"],
+}
+
+
+def values_of(option):
+    """Texts that the option takes."""
+    if option.name in FIGURES:
+        return FIGURES[option.name].map(str)
+    if option.name in WORDS:
+        return st.sampled_from(WORDS[option.name])
+    if option.name in ("listen", "listen-tls", "http"):
+        return PLACES
+    reads_texts = option.default is None or option.default == () or option.name == "data-dir"
+    return TEXTS if reads_texts else st.sampled_from(["yes", "no"])
+
+
+GIVEN = st.fixed_dictionaries(
+    {},
+    optional={
+        option.name: st.lists(values_of(option), min_size=1, max_size=2 if option.many else 1)
+        for option in OPTIONS
+        if option.name != "config" and not option.command_line_only
+    },
+)
+
+
+@settings(max_examples=25)
+@given(arguments=GIVEN, changed=st.booleans())
+def test_whatever_is_given_can_be_read_again(tmp_path_factory, arguments, changed):
+    direct = gather(OPTIONS, arguments=arguments, environment={})
+    assert direct.complaints == []
+    path = tmp_path_factory.getbasetemp() / "a\nb\x7f.toml"
+    path.write_bytes(as_file(direct.settings.values(), changed=changed).encode())
+    again = gather(OPTIONS, arguments={"config": [str(path)]}, environment={})
+    assert again.complaints == []
+    for option in OPTIONS:
+        if option.name != "config":
+            assert again.settings[option.name].value == direct.settings[option.name].value
+
+
+def test_what_is_printed_is_utf_8_in_every_locale():
+    result = CliRunner(charset="latin-1").invoke(config, ["--changed", "--data-dir=\u00fc\x7f"])
+    assert result.stdout_bytes.startswith('data-dir = "\u00fc\\u007f"'.encode())
 
 
 def test_only_what_was_changed(shown):

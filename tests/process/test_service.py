@@ -83,10 +83,13 @@ def test_a_busy_port_is_told_in_one_line(start, tmp_path):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (["--workers=0"], "--workers is '0'; it must be a number from 1 to 1,024"),
+        (["--workers=0"], "--workers is '0'; it must be a whole number from 1 to 1,024"),
         (["--durability=maybe"], "--durability is 'maybe'; it must be one of fsync, os, none"),
         (["--storage-encoding=x"], "--storage-encoding is 'x'; it must be one of unpacked, packed"),
-        (["--coalesce-batch-window-ms=-1"], "--coalesce-batch-window-ms is '-1'; it must be a number from 0 to 10,000"),
+        (
+            ["--coalesce-batch-window-ms=-1"],
+            "--coalesce-batch-window-ms is '-1'; it must be a whole number from 0 to 10,000",
+        ),
         (["--lease-sweep-interval=no"], "--lease-sweep-interval is 'no'; it must be a number from 0.001 to 60.0"),
         (["--listen=0.0.0.0:0"], "--listen 0.0.0.0:0: plaintext beyond this machine needs --insecure-plaintext"),
         (["--listen=tcp:0"], "--listen tcp:0: plaintext beyond this machine needs --insecure-plaintext"),

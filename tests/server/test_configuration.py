@@ -92,10 +92,10 @@ x = 1
     no_place = "'nowhere' is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
     assert lines == [
         "--durability is 'never'; it must be one of fsync, os, none",
-        f"environment QUEUEBER_LISTEN: listen nowhere: {no_place}",
-        "queueber.toml line 2: workers is '0'; it must be a number from 1 to 1,024",
+        f"environment: QUEUEBER_LISTEN nowhere: {no_place}",
+        "queueber.toml line 2: workers is '0'; it must be a whole number from 1 to 1,024",
         "queueber.toml line 3: wokers is not an option; did you mean workers?",
-        "queueber.toml line 5: limit-segments 'many' is not a number",
+        "queueber.toml line 5: [limit] segments is 'many'; it must be a whole number from 1 to 65,536",
         "queueber.toml line 6: [limit] frame_bytes is not an option; did you mean frame-bytes?",
         "queueber.toml line 9: [storage] x is not an option",
     ]
@@ -110,7 +110,7 @@ def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("workers = ", "queueber.toml: Invalid value (at end of document)"),
+        ("workers = ", "queueber.toml line 1: Invalid value (column 11)"),
         ("workers = [1]", "queueber.toml line 1: workers must be a text or a number, not list"),
         ("wipe = true", "queueber.toml line 1: wipe is taken from the command line alone"),
         ("[limits]\nx = 1", "queueber.toml line 1: [limits] is not an option; did you mean [limit]?"),
@@ -124,9 +124,9 @@ def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
         ("data-dir = ''", "queueber.toml line 1: data-dir is empty"),
         (
             "listen = ':1'",
-            "queueber.toml line 1: --listen :1: plaintext beyond this machine needs --insecure-plaintext",
+            "queueber.toml line 1: listen :1: plaintext beyond this machine needs insecure-plaintext",
         ),
-        ("[limit]\nadd-bytes = 1", "queueber.toml line 2: limit-contents-bytes is larger"),
+        ("[limit]\nadd-bytes = 1", "queueber.toml line 2: [limit] contents-bytes (8 MiB, the default) is larger than"),
     ],
 )
 def test_a_wrong_file_is_a_wrong_configuration(complaints, file, said):
@@ -206,10 +206,16 @@ def test_contradictions_are_told_all_at_once_with_their_places(complaints):
         78,
         [
             "--manhole-password-file needs --manhole",
-            "queueber.toml line 1: --tls-key needs --tls-certificate",
-            "queueber.toml line 2: --listen :9000: plaintext beyond this machine needs --insecure-plaintext",
-            "queueber.toml line 5: limit-contents-bytes is larger than limit-add-bytes: no add could hold it",
-            "queueber.toml line 5: limit-contents-bytes is larger than limit-poll-bytes: no poll could get it",
+            "queueber.toml line 1: tls-key needs tls-certificate",
+            "queueber.toml line 2: listen :9000: plaintext beyond this machine needs insecure-plaintext",
+            (
+                "queueber.toml line 5: [limit] contents-bytes (64 MiB) is larger than [limit] add-bytes (15 MiB, the"
+                " default): no add could hold it"
+            ),
+            (
+                "queueber.toml line 5: [limit] contents-bytes (64 MiB) is larger than [limit] poll-bytes (15 MiB, the"
+                " default): no poll could get it"
+            ),
         ],
     )
 
@@ -221,7 +227,7 @@ def test_what_the_command_line_alone_gets_wrong_hides_nothing_else(complaints):
     assert status == 78
     no_place = "is neither an endpoint string nor HOST:PORT nor [v6]:PORT"
     assert said == [
-        "--workers is '0'; it must be a number from 1 to 1,024",
+        "--workers is '0'; it must be a whole number from 1 to 1,024",
         "--drain-seconds is 'x'; it must be a number from 0 to 3,600",
         "--wokers is not an option; did you mean --workers?",
         "option -q not recognized",
@@ -229,7 +235,7 @@ def test_what_the_command_line_alone_gets_wrong_hides_nothing_else(complaints):
         "queueber.toml line 1: durability is 'never'; it must be one of fsync, os, none",
         f"queueber.toml line 2: listen nowhere: 'nowhere' {no_place}",
         f"queueber.toml line 2: listen elsewhere: 'elsewhere' {no_place}",
-        "queueber.toml line 3: --tls-key needs --tls-certificate",
+        "queueber.toml line 3: tls-key needs tls-certificate",
     ]
 
 
@@ -256,9 +262,7 @@ def test_what_is_shortened_joined_and_repeated_is_read(parse):
 def test_a_contradiction_that_what_is_wrong_may_have_resolved_is_not_told(complaints):
     status, said = complaints("--tls-key=k", "--tls-certificate=")
     assert (status, said) == (64, ["--tls-certificate is empty"])
-    assert complaints("--tls-key=k", file="tls-certificate =")[1] == [
-        "queueber.toml: Invalid value (at end of document)"
-    ]
+    assert complaints("--tls-key=k", file="tls-certificate =")[1] == ["queueber.toml line 1: Invalid value (column 18)"]
 
 
 def test_a_certificate_that_nobody_would_see_is_refused(complaints):
@@ -309,7 +313,7 @@ def test_none_is_said_alone_and_only_of_addresses(complaints):
     # A variable that was not set must not let in every client of the authority.
     assert complaints(environment={"QUEUEBER_TLS_CLIENT_NAME": " "}) == (
         78,
-        ["environment QUEUEBER_TLS_CLIENT_NAME: tls-client-name is empty"],
+        ["environment: QUEUEBER_TLS_CLIENT_NAME is empty"],
     )
 
 
@@ -322,16 +326,100 @@ def test_a_space_in_a_list_of_the_environment_has_a_backslash(parse):
     ("sources", "said"),
     [
         ({"file": "workers = true"}, "queueber.toml line 1: workers must be a text or a number, not true"),
-        ({"environment": {"QUEUEBER_CONFIG": ""}}, "environment QUEUEBER_CONFIG: config is empty"),
+        ({"environment": {"QUEUEBER_CONFIG": ""}}, "environment: QUEUEBER_CONFIG is empty"),
         (
             {"environment": {"QUEUEBER_DATA_DIR": "a\udcff"}},
-            r"environment QUEUEBER_DATA_DIR: data-dir is 'a\udcff', which is not UTF-8",
+            r"environment: QUEUEBER_DATA_DIR is 'a\udcff', which is not UTF-8",
         ),
         (
             {"environment": {"QUEUEBER_LIMIT_CONNECTIONS": "1.5"}},
-            "environment QUEUEBER_LIMIT_CONNECTIONS: limit-connections '1.5' is not a whole number",
+            "environment: QUEUEBER_LIMIT_CONNECTIONS is '1.5'; it must be a whole number from 1 to 1,000,000",
         ),
     ],
 )
 def test_texts_for_people(complaints, sources, said):
     assert complaints(**sources) == (78, [said])
+
+
+def test_contradictory_limits_are_spelled_as_they_were_given(complaints):
+    """With their values, and what has its default as the others are."""
+    environment = {"QUEUEBER_LIMIT_FRAME_BYTES": "300 MiB"}
+    bound = "a message of that size could not be taken in"
+    assert complaints(environment=environment) == (
+        78,
+        [
+            (
+                "environment: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than QUEUEBER_LIMIT_BUFFERED_BYTES"
+                f" (256 MiB, the default): {bound}"
+            )
+        ],
+    )
+    assert complaints("--limit-buffered-bytes=260 MiB", environment=environment)[1] == [
+        f"environment: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than --limit-buffered-bytes (260 MiB): {bound}"
+    ]
+    assert complaints(environment=environment, file="[limit]\nbuffered-bytes = '100 MiB'")[1] == [
+        (
+            "environment, queueber.toml line 2: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than"
+            f" [limit] buffered-bytes (100 MiB): {bound}"
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("-1", "--limit-idle-ms is '-1'; it must be a whole number from 0 ms to 1 y, plain or with one of "),
+        ("1x", "--limit-idle-ms is '1x'; it must be a whole number from 0 ms to 1 y, plain or with one of "),
+        (f"{'9' * 5_000}", "--limit-idle-ms is '999"),
+        (f"{'9' * 400}.5", "--limit-idle-ms is '999"),
+    ],
+)
+def test_whatever_is_no_quantity_is_answered_with_the_range(complaints, text, said):
+    status, (line,) = complaints(f"--limit-idle-ms={text}")
+    assert status == 64
+    assert line.startswith(said)
+    assert line.endswith("must be a whole number from 0 ms to 1 y, plain or with one of y, d, h, min, s, ms")
+
+
+def test_what_the_help_says_an_option_may_be_can_be_typed(parse):
+    usage = " ".join(Options().getUsage(width=10_000).split())
+    assert "[default: fsync]. May be: fsync, os or none" in usage
+    assert "Fsync" not in usage
+    settings = parse("--durability=FSYNC", "--log-level=Warn", "--storage-compression=LZ4").settings
+    assert (settings.durability, settings.log_level, settings.tuning.compression) == ("fsync", "warn", "lz4")
+
+
+def test_a_password_file_s_mistake_is_not_the_console_s(complaints, tmp_path):
+    (tmp_path / "password").write_text("user:too short")
+    (tmp_path / "password").chmod(0o600)
+    words = ["--manhole=127.0.0.1:9092", f"--manhole-password-file={tmp_path}/password"]
+    assert complaints(*words) == (
+        64,
+        ["--manhole-password-file password: the password must have at least 12 bytes"],
+    )
+    file = f"manhole = '127.0.0.1:9092'\nmanhole-password-file = '{tmp_path}/none'\n"
+    assert complaints(file=file) == (
+        78,
+        ["queueber.toml line 2: manhole-password-file none: No such file or directory"],
+    )
+    assert complaints("--manhole=unix:/m", words[1])[1] == [
+        "--manhole unix:/m needs no --manhole-password-file: a Unix socket is its owner's alone"
+    ]
+
+
+def test_a_variable_without_the_table_of_its_option_is_pointed_to_it(parse):
+    assert parse(environment={"QUEUEBER_CONNECTIONS": "5"}).unknown_variables == {
+        "QUEUEBER_CONNECTIONS": "; did you mean QUEUEBER_LIMIT_CONNECTIONS?"
+    }
+
+
+def test_a_character_that_cannot_be_used_is_named_wherever_it_is(complaints):
+    environment = {"QUEUEBER_LISTEN": "unix:a\udcff", "QUEUEBER_CONFIG": "a\udcff.toml"}
+    assert complaints("--http=unix:\udcff", environment=environment) == (
+        78,
+        [
+            r"--http is 'unix:\udcff', which is not UTF-8",
+            r"environment: QUEUEBER_CONFIG is 'a\udcff.toml', which is not UTF-8",
+            r"environment: QUEUEBER_LISTEN is 'unix:a\udcff', which is not UTF-8",
+        ],
+    )

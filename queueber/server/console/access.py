@@ -21,6 +21,10 @@ PASSWORD_BYTES_MIN = 12
 _PASSWORD_FILE_BYTES_MAX = 4096
 
 
+class PasswordFileUnusable(ValueError):
+    """A password file that lets in others, or has no user and password."""
+
+
 @frozen
 class Access:
     """Where the console listens, and whom it lets in."""
@@ -35,11 +39,12 @@ def parse_access(text: str, password_file: str | None) -> Access:
     What the options ask for.
 
     Raises:
+        PasswordFileUnusable: from `read_password`.
         ValueError: that would let in others, or nobody.
     """
     if text.startswith("unix:"):
         if password_file is not None:
-            raise ValueError("a Unix socket needs no password: it is its owner's alone")
+            raise ValueError(f"{text} needs no --manhole-password-file: a Unix socket is its owner's alone")
         return Access(_socket(text))
     listen = parse_listen(text)
     if not listen.endpoint.startswith("tcp") or listen.exposed:
@@ -80,24 +85,26 @@ def read_password(path: Path) -> Password:
     The user and password in *path*.
 
     Raises:
-        ValueError: others may read or have written it, or it is not one line of that form.
+        PasswordFileUnusable: others may read or have written it, or it is not one line of that form.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as why:
-        raise ValueError(f"{path}: {why.strerror}") from None
+        raise PasswordFileUnusable(f"{path}: {why.strerror}") from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{path} is no file")
+            raise PasswordFileUnusable(f"{path} is no file")
         if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
-            raise ValueError(f"{path}: it must belong to the server's user and be readable by nobody else (chmod 600)")
+            raise PasswordFileUnusable(
+                f"{path}: it must belong to the server's user and be readable by nobody else (chmod 600)"
+            )
         content = os.read(descriptor, _PASSWORD_FILE_BYTES_MAX)
     finally:
         os.close(descriptor)
     user, colon, password = content.rstrip(b"\r\n").partition(b":")
     if not user or not colon or b"\n" in content.rstrip(b"\r\n"):
-        raise ValueError(f"{path}: it must be one line, user:password")
+        raise PasswordFileUnusable(f"{path}: it must be one line, user:password")
     if len(password) < PASSWORD_BYTES_MIN:
-        raise ValueError(f"{path}: the password must have at least {PASSWORD_BYTES_MIN} bytes")
+        raise PasswordFileUnusable(f"{path}: the password must have at least {PASSWORD_BYTES_MIN} bytes")
     return Password(user, password)
