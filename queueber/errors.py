@@ -74,6 +74,18 @@ class StorageError(QueueberError):
     """The data directory cannot be used as it is.  The text says why and names it."""
 
 
+class Damaged(StorageError):
+    """The bytes on disk are not those that were written."""
+
+
+class Withheld(Damaged):
+    """The disk does not return bytes that it should hold, or their file is missing: damage, if that lasts."""
+
+
+class Passing(StorageError):
+    """A read failed for want of a descriptor, memory or the like, which says nothing about the data.  Try again."""
+
+
 def too_large(field: str, *, value: int, limit: int, unit: str, name: str | None = None) -> InvalidRequest:
     """The error for a *field* that is above its *limit* for ever; *name* is that limit's own."""
     return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}", limit=name)

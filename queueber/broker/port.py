@@ -123,10 +123,11 @@ class Store(Protocol):
         The rows of *queue* with keys strictly above *after*, from one snapshot.
 
         At most *items_max* of them, and no more once their contents have reached *bytes_max*.  Those that cannot be
-        read are passed over and told.
+        read because they are damaged are passed over and told.
 
         Raises:
-            StorageError: there are rows, and none of them can be read.
+            StorageError: there are rows, and none of them can be read; or the first of them cannot be read for a
+                reason that is not damage, and the same scan may succeed later.
         """
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:

@@ -16,16 +16,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Delivery, Plan, Queue, Refill, Scan, Store, Waiter
-from queueber.errors import QueueberError
+from queueber.errors import Damaged, Kind, QueueberError, StorageError, Withheld
 from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.pool import StoragePool
+from queueber.server.throttle import Throttle
 from queueber.units import MS_PER_SECOND
 
 
 class Unreadable(QueueberError):
-    """The queue's items cannot be read at the moment; the server's log says why."""
+    """The queue's items cannot be read, for damage; the server's log says where."""
+
+
+class UnreadableNow(QueueberError):
+    """The same for a reason that may pass; they are read again for the next poll."""
+
+    kind = Kind.OVERLOADED
 
 
 @define(eq=False)
@@ -48,7 +55,12 @@ class Dispatcher:
 
     _round: Deferred[Any] | None = field(default=None, init=False)
     _timer: Any = field(default=None, init=False)
+    _throttle: Throttle = field(init=False)
     log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Bound the log."""
+        self._throttle = Throttle(self._reactor.seconds)
 
     def wait(self, waiter: Waiter) -> Deferred[Delivery | None]:
         """Fires with what the poll gets once that is durable, or with None once nobody wants it any more."""
@@ -143,9 +155,19 @@ class Dispatcher:
         self.committer.wake()
 
     def _refill_failed(self, failure: Failure, refill: Refill) -> None:
-        self.log.failure("Reading queue {queue!r} failed", failure, queue=refill.queue.name)
+        name = refill.queue.name
+        damaged = failure.check(Damaged) and not failure.check(Withheld)
+        if failure.check(StorageError, MemoryError) is None:
+            self.log.failure("Reading queue {queue!r} failed", failure, queue=name)
+        elif (more := self._throttle.passes(name, "unreadable")) is not None:
+            line = "Reading queue {queue!r} failed: {why}{next}{more}"
+            again = "" if damaged else "; nothing is passed over, it is read again for the next poll"
+            self.log.error(
+                line, queue=name, why=failure.getErrorMessage() or repr(failure.value), next=again, more=more
+            )
         # What the engine says names files and keys, which are none of a peer's business.
-        error = Unreadable(f"queue {refill.queue.name!r} cannot be read at the moment; the server's log says why")
+        kind = Unreadable if damaged else UnreadableNow
+        error = kind(f"queue {name!r} cannot be read at the moment; the server's log says why")
         self._speak(self._broker.refill_failed(refill, error))
         self.committer.wake()
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from attrs import define, field, frozen
@@ -11,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Store
+from queueber.errors import StorageError
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
 from queueber.server.pool import StoragePool
@@ -115,10 +117,15 @@ class Sweeper:
         self.unreadable += len(rows.unreadable)
         wait = self._waits.get(lease.id)
         self._waits[lease.id] = wait = SECOND if wait is None else min(SpanMs(2 * wait), _LONGEST_WAIT)
-        self.log.failure(
+        known = why.check(StorageError, MemoryError) is not None
+        note = (
+            partial(self.log.error, why=why.getErrorMessage() or repr(why.value))
+            if known
+            else partial(self.log.failure, failure=why)
+        )
+        note(
             "Reading {count} items of queue {queue} under lease {lease}, which has ended, failed; they are tried again"
-            " in {seconds} s",
-            why,
+            " in {seconds} s" + ": {why}" * known,
             count=len(rows.unreadable),
             queue=lease.queue,
             lease=lease.id.hex(),

@@ -82,6 +82,6 @@ def _make(target: Path, fill: Callable[[Path], None], sequence: int | None, *, f
             held.synced.unlink(missing_ok=True)
             raise
     except (OSError, StorageError) as error:
-        raise refusal(target, str(error)) from error
+        raise refusal(target, str(error), error) from error
     finally:
         held.release()

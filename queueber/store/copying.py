@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Final
 
-from queueber.errors import StorageError
+from queueber.errors import Passing, StorageError, Withheld
 from queueber.plyvel import DB
 from queueber.store.database import open_database
 from queueber.store.directory import DATABASE, refusal, sync_path
@@ -113,10 +113,11 @@ def viewing(path: Path, ends: Mapping[str, int] = MappingProxyType({}), *, place
                 elif file.suffix != ".json":
                     (Path(made) / file.name).symlink_to(file)
             db = open_database(Path(made), read_only=True)
-        except OSError as error:
-            raise refusal(path, str(error)) from error
         except StorageError as error:
-            raise refusal(path, str(error).replace(made, str(database))) from error
+            raise refusal(path, str(error).replace(made, str(database)), error) from error
+        except OSError as error:
+            lost = isinstance(error, FileNotFoundError)
+            raise refusal(path, str(error), Withheld() if lost else Passing()) from error
         try:
             yield db
         finally:

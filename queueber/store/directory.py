@@ -31,7 +31,7 @@ from typing import Final
 
 from attrs import define, field
 
-from queueber.errors import StorageError
+from queueber.errors import Damaged, Passing, StorageError, Withheld
 
 READY: Final = "QUEUEBER"
 CREATING: Final = "QUEUEBER.new"
@@ -53,9 +53,10 @@ _HARMLESS: Final = frozenset({LOCK, "lost+found"})
 _MARKER_TEXT: Final = "This directory belongs to a Queueber server.  Do not edit, move or remove single files in it.\n"
 
 
-def refusal(path: Path, why: str) -> StorageError:
-    """The error for a directory that cannot be used."""
-    return StorageError(f"cannot use data directory {path}: {why}")
+def refusal(path: Path, why: str, error: Exception | None = None) -> StorageError:
+    """The error for a directory that cannot be used; damaged or passing if *error*, its cause, is."""
+    kinds = (kind for kind in (Withheld, Damaged, Passing) if isinstance(error, kind))
+    return next(kinds, StorageError)(f"cannot use data directory {path}: {why}")
 
 
 @define

@@ -115,12 +115,17 @@ def is_held(path: Path) -> bool:
     Whether a process holds the data directory *path*.
 
     Asked of the kernel and not by trying the lock, which would stand in the way of a server that starts just then.
+
+    Raises:
+        StorageError: the kernel does not say.
     """
     try:
         status = (path / LOCK).stat()
         locks = _LOCKS.read_text()
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise refusal(path, f"who holds it cannot be seen: {error.filename}: {error.strerror}") from error
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     return any(device in line.split() and "FLOCK" in line for line in locks.splitlines())
 

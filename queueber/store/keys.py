@@ -10,7 +10,7 @@ from struct import Struct
 from typing import Final
 
 from queueber.broker.model import ID_BYTES, Key, LeaseId, QueueNumber
-from queueber.errors import StorageError
+from queueber.errors import Damaged
 from queueber.units import WallMs
 
 ITEMS: Final = b"i"
@@ -83,7 +83,7 @@ def queue_number(row: bytes) -> QueueNumber:
     return QueueNumber(int.from_bytes(row[len(QUEUES) :], "big"))
 
 
-def damaged(row: bytes, why: str) -> StorageError:
+def damaged(row: bytes, why: str) -> Damaged:
     """The error for a *row* that is not as it was written."""
     table = TABLES.get(row[:1], "unknown")
-    return StorageError(f"damaged row in table {table}, key {row.hex()}: {why}")
+    return Damaged(f"damaged row in table {table}, key {row.hex()}: {why}")

@@ -18,7 +18,7 @@ from queueber.broker.port import (
     StoreStalled,
     Write,
 )
-from queueber.errors import Stopping
+from queueber.errors import Stopping, Withheld
 from queueber.plyvel.errors import Stalled
 from queueber.store.keys import (
     LEASES,
@@ -59,6 +59,9 @@ class Durability(StrEnum):
     """Nothing but a clean stop."""
 
 
+WITHHELD_SECONDS: Final = 60.0
+"""A disk that has not returned a block for so long, or has had no file, is damaged.  Until then it may recover."""
+
 # Rows read at a time to find out which of the leased items are there.  Their contents come along, so the number adapts
 # to what they weigh; it grows slowly, in order that one turn from small to large contents does not fill the memory.
 _CHECK_ROWS_MIN: Final = 8
@@ -87,6 +90,8 @@ class KeyValueStore:
         """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
 
         self._given_up = False
+        self._withheld: dict[QueueNumber, tuple[Key, float]] = {}
+        """Where scans of a queue have failed since when, because the disk withholds the rows that are next."""
 
     @property
     def synced_sequence(self) -> int:
@@ -188,7 +193,18 @@ class KeyValueStore:
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
         """The rows of *queue* above *after*, none of which is looked at but those that are returned and one more."""
-        return Scanner(self._db, queue, after, items_max, bytes_max).scan()
+        try:
+            found = Scanner(self._db, queue, after, items_max, bytes_max).scan()
+        except Withheld:
+            place, since = self._withheld.get(queue, (None, 0.0))
+            if place != after:
+                self._withheld[queue] = (after, monotonic())
+                raise
+            if monotonic() - since < WITHHELD_SECONDS:
+                raise
+            return Scanner(self._db, queue, after, items_max, bytes_max, lasting=True).scan()
+        self._withheld.pop(queue, None)
+        return found
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
         """The items at *keys*, in that order; None where there is no row."""

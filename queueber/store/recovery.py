@@ -6,8 +6,6 @@ the original; the original stays as it is, under another name in the end.  What
 is made is verified, every row of it, before it is called usable.
 """
 
-import errno
-import os
 import re
 import shutil
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Final
 
 from attrs import frozen
 
-from queueber.errors import StorageError
+from queueber.errors import Passing, StorageError
 from queueber.store.clean import unmark, was_closed
 from queueber.store.copying import Progress, link_files, silent, sync_files, viewing
 from queueber.store.database import open_database
@@ -29,9 +27,6 @@ from queueber.store.verification import Verified, verify
 
 _DROPPED: Final = re.compile(r"[0-9]+\.log: dropping [0-9]+ bytes.*")
 """What RocksDB tells its own log of a part it leaves out."""
-
-_NO_ROOM: Final = os.strerror(errno.ENOSPC)
-"""How RocksDB, too, says that the disk is full, which is no damage."""
 
 
 @frozen
@@ -73,7 +68,8 @@ def salvage(path: Path, beside: Path, progress: Progress = silent) -> Salvage | 
         What that would be; None, and nothing is made, if a server can start on *path* as it is.
 
     Raises:
-        StorageError: it cannot be recovered, or what is left is not sound, or a server holds it.  Nothing is made.
+        StorageError: it cannot be recovered, or what is left is not sound, or a server holds it, or it cannot be read
+            for a reason that is not damage.  Nothing is made.
     """
     with kept_still(path):
         try:
@@ -92,6 +88,8 @@ def _refusal_of(path: Path, noted: int | None) -> str | None:
             if noted is not None and reached < noted:
                 return f"the log ends at {reached:,}, and {noted:,} was on disk"
             _start_on(db)
+    except Passing:
+        raise
     except StorageError as error:
         return str(error)
     return None
@@ -138,7 +136,7 @@ def _make(path: Path, beside: Path, why: str, noted: int | None, progress: Progr
         shutil.rmtree(beside)
         # The copy is gone; what is wrong with it is wrong with the original.
         text = str(error).replace(str(beside), str(path))
-        if isinstance(error, StorageError) and _NO_ROOM not in text:
+        if isinstance(error, StorageError) and not isinstance(error, Passing):
             raise StorageError(f"{path} cannot be recovered, a backup has to be restored: {text}") from error
         if isinstance(error, StorageError | OSError):
             raise StorageError(f"{path} is as it was, for recovery cannot be tried: {text}") from error

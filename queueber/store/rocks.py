@@ -114,7 +114,7 @@ class RocksStore(KeyValueStore):
         try:
             return super().recover()
         except StorageError as error:
-            raise refusal(self._held.path, _advised(error)) from error
+            raise refusal(self._held.path, _advised(error), error) from error
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """
@@ -193,6 +193,7 @@ class RocksStore(KeyValueStore):
             mark_closed(self._db)
             super().close()
         self.note_synced()
+        self._synced.close()
         self._held.release()
 
 
@@ -230,7 +231,7 @@ def open_store(
         try:
             store = _open(held, undo, durability, encoding, tuning, boot_id, tell)
         except (StorageError, OSError) as error:
-            raise refusal(path, _advised(error)) from error
+            raise refusal(path, _advised(error), error) from error
         undo.pop_all()
     return store
 
@@ -277,6 +278,8 @@ def _open(
     if wal:
         # Not a second from now: without a note, what a power cut does to the log cannot be told from a loss.
         synced.note(db.sequence())
+        synced.open()
+        undo.callback(synced.close)
     if created:
         held.finish()
     return RocksStore(

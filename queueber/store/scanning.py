@@ -1,6 +1,11 @@
 """
 Reading a stretch of one queue's rows, past those that cannot be read.
 
+A read that fails for want of a descriptor or of memory says nothing about the
+rows, and is no reason to pass over any: the scan ends before it, and fails if
+that leaves nothing.  The same goes for a disk that does not return a block, or
+has lost a file, until that has lasted.  All else is damage.
+
 Damage comes in two sizes.  A value that is not as it was written is one row.
 A block of a table that does not match its checksum, or that the disk does not
 give, is all rows in it, and the engine does not say where it ends: a walk does
@@ -28,7 +33,7 @@ from attrs import define, field
 
 from queueber.broker.model import Item, Key, QueueNumber
 from queueber.broker.port import Gap, Scan
-from queueber.errors import StorageError
+from queueber.errors import Damaged, StorageError, Withheld
 from queueber.plyvel import prefix_successor
 from queueber.store.keys import ITEM_KEY_BYTES, item_key, items_of
 from queueber.store.kv import KeyValue, Row
@@ -50,6 +55,9 @@ class Scanner:
     _after: Key
     _items_max: int
     _bytes_max: int
+    _lasting: bool = False
+    """What the disk withholds is passed over, too."""
+
     _found: list[Item] = field(factory=list, init=False)
     _size: int = field(default=0, init=False)
     _tried: bytes | None = field(default=None, init=False)
@@ -60,9 +68,20 @@ class Scanner:
         What `queueber.broker.port.Store.scan` promises.
 
         Raises:
-            StorageError: there are rows, and none of them can be read.
+            StorageError: there are rows, and none of them can be read; or the first of them cannot be, and that is no
+                damage.
         """
         gaps: list[Gap] = []
+        try:
+            return self._scan(gaps)
+        except _NoDamageError as ended:
+            # The next scan begins with it, and with the damage before it, of which the end is not known.
+            if not self._found:
+                raise ended.why from None
+            found = self._found[-1].key
+            return Scan(self._found, exhausted=False, gaps=[gap for gap in gaps if gap.after < found])
+
+    def _scan(self, gaps: list[Gap]) -> Scan:
         start: bytes | None = item_key(self._queue, self._after) + b"\0"
         for _ in range(WALKS_MAX):
             if start is None:
@@ -72,6 +91,7 @@ class Scanner:
             except StorageError as why:
                 if self._full:
                     return Scan(self._found, exhausted=False, gaps=gaps)
+                self._check_damage(why)
                 gaps.append(Gap(self._known, why))
                 start = self._beyond(start)
             else:
@@ -189,19 +209,33 @@ class Scanner:
         """Whether a walk from one key to the other ends without having met anything."""
         try:
             return self._first_of(first, _key(last + 1)) is None
-        except StorageError:
+        except StorageError as why:
+            self._check_damage(why)
             return False
 
     def _readable(self, number: int) -> bool:
         try:
             self._first_of(number, self._stop)
-        except StorageError:
+        except StorageError as why:
+            self._check_damage(why)
             return False
         return True
+
+    def _check_damage(self, why: StorageError) -> None:
+        """Raise a `_NoDamageError` if *why* is none."""
+        if not isinstance(why, Damaged) or (isinstance(why, Withheld) and not self._lasting):
+            raise _NoDamageError(why)
 
     def _first_of(self, number: int, stop: bytes) -> Row | None:
         with self._db.iterator(start=_key(number), stop=stop) as rows:
             return next(iter(rows), None)
+
+
+class _NoDamageError(Exception):
+    """A read failed for a reason that is not damage."""
+
+    def __init__(self, why: StorageError) -> None:
+        self.why = why
 
 
 def _key(number: int) -> bytes:

@@ -39,12 +39,17 @@ LAST_NOTE_SECONDS: Final = 1.0
 
 
 class SyncedFile:
-    """The note in *path*: first `read`, then `note` as often as you like.  One at a time, but for `note_failed`."""
+    """
+    The note in *path*: first `read`, then `note` as often as you like, then `close`.
+
+    One at a time, but for `note_failed`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._turn = 0
         self._noted: int | None = None
+        self._descriptor: int | None = None
         self._writing = Lock()
         """Held while a slot is written, and not while it is synced, which may never end."""
 
@@ -85,17 +90,30 @@ class SyncedFile:
         if self._noted is None:
             self.create(sequence)
             return
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            with self._writing:
-                if self._over:
-                    return
-                self._write(descriptor, encode_sequence(_ROW, sequence))
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        descriptor = self.open()
+        with self._writing:
+            if self._over:
+                return
+            self._write(descriptor, encode_sequence(_ROW, sequence))
+        os.fdatasync(descriptor)
         self._turn = (self._turn + 1) % _SLOTS
         self._noted, self.failed = sequence, False
+
+    def open(self) -> int:
+        """
+        A descriptor of the file, which must be there; kept until `close`.
+
+        A process that has no descriptor to spare for a moment must not end for want of a note.
+        """
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        return self._descriptor
+
+    def close(self) -> None:
+        """Let go of the file.  Does nothing the second time."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def note_failed(self, sequence: int) -> None:
         """
@@ -115,12 +133,9 @@ class SyncedFile:
 
     def _write_last(self, mark: bytes) -> None:
         with suppress(OSError):
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                with self._writing:
-                    self._write(descriptor, mark)
-            finally:
-                os.close(descriptor)
+            descriptor = self.open()
+            with self._writing:
+                self._write(descriptor, mark)
 
     def _write(self, descriptor: int, mark: bytes) -> None:
         """Over the older slot, or one whose sync has not come to an end: the newest that is on disk stays."""

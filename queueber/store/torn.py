@@ -23,7 +23,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from queueber.errors import StorageError
+from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import batch_behind, content_of, logs_of, look_at
 from queueber.store.copying import viewing
 from queueber.store.directory import HeldDirectory, sync_path
@@ -55,12 +55,18 @@ def cut_torn_end(
 
     Returns:
         That sentence; None if nothing was dropped, and everything is as it was.
+
+    Raises:
+        Passing: what is left cannot be read for now; everything is as it was.
     """
     found = _torn_end(held.database)
     if found is None or noted is None or not (failed or any(boot_id)):
         return None
     try:
         reached, before = _what_is_left(held, found)
+    except Passing:
+        # Of what is left nothing is known then, and the damage is not what keeps this start from succeeding.
+        raise
     except StorageError:
         return None
     if reached < noted or not (failed or (before is not None and before != boot_id)):

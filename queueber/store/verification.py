@@ -19,7 +19,7 @@ from typing import Final
 from attrs import define, field
 
 from queueber.broker.model import ID_BYTES, Key, LeaseRecord, QueueNumber, QueueRecord
-from queueber.errors import QueueberError, StorageError
+from queueber.errors import Passing, QueueberError, StorageError
 from queueber.limits import QUEUE_NAME_BYTES_MAX
 from queueber.plyvel import prefix_successor
 from queueber.store.copying import Progress, silent, viewing
@@ -76,6 +76,7 @@ def verify(path: Path, progress: Progress = silent) -> Verified:
 
     Raises:
         StorageError: it cannot be opened at all; the text says why, in one line.
+        Passing: a read failed for a reason that is not damage, so nothing can be said about the rest.
     """
     with kept_still(path), viewing(path) as db:
         noted, reached = SyncedFile(path / SYNCED).read(), db.sequence()
@@ -117,6 +118,8 @@ class _Walk:
         """What cannot be read in *row* is a finding."""
         try:
             yield
+        except Passing:
+            raise
         except (QueueberError, ValueError) as error:
             text = str(error)
             self.result.found(text if row.hex() in text else f"{_name(row)}: {text}")
@@ -131,6 +134,8 @@ class _Walk:
                 for row, value in rows:
                     last = row
                     yield row, value
+        except Passing:
+            raise
         except StorageError as error:
             self._whole = False
             self.result.found(f"{_name(last)}: nothing behind it can be read: {error}")

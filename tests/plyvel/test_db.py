@@ -10,7 +10,7 @@ import pytest
 import rocksdict
 
 from queueber import plyvel
-from queueber.errors import StorageError
+from queueber.errors import Damaged, Passing, StorageError, Withheld
 from queueber.plyvel import DB, rocksdb_options
 from queueber.plyvel.errors import Stalled, translated
 from queueber.plyvel.rocksdb import RocksDB
@@ -279,12 +279,35 @@ def test_errors_keep_their_kind():
         "Invalid argument: what": plyvel.Error,
         "Result incomplete: Write stall": Stalled,
     }
-    assert {text: type(translated(Exception(text))) for text in kinds} == kinds
+    errors = {text: translated(Exception(text)) for text in kinds}
+    assert all(isinstance(errors[text], kind) for text, kind in kinds.items())
     assert issubclass(plyvel.IOError, OSError)
     assert issubclass(plyvel.IOError, StorageError)
     assert isinstance(translated(rocksdict.DbClosedError("closed")), RuntimeError)
     ours = ValueError("raw mode only support bytes")
     assert translated(ours) is ours
+
+
+AS_ROCKSDB_SAYS_IT = [
+    (Passing, "IO error: While open a file for random read: /d/000013.blob: Too many open files"),
+    (Passing, "IO error: While open a file for random read: /d/000013.sst: Cannot allocate memory"),
+    (Passing, "IO error: while open a file for lock: /d/LOCK: Too many open files in system"),
+    (Passing, "Invalid argument: Found options incompatible with filesystem: IO error: /d: Too many open files"),
+    (Passing, "Corruption: Can't access /000008.sst: IO error: while stat a file for size: /d: Permission denied"),
+    (Passing, "IO error: No space left on device: While appending to file: /d/1.sst: No space left on device"),
+    (Withheld, "IO error: While pread offset 0 len 4096: /d/000012.sst: Input/output error"),
+    (Withheld, "IO error: No such file or directory: While open: /d/1.blob: No such file or directory"),
+    (Damaged, "Corruption: IO error: No such file or directory: /d/1.sst: No such file or directory  The file x"),
+    (Damaged, "Corruption: Blob CRC mismatch"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), AS_ROCKSDB_SAYS_IT)
+def test_what_is_damage_and_what_may_pass_is_seen_from_the_text(kind, text):
+    error = translated(Exception(text))
+    assert next(each for each in (Withheld, Damaged, Passing) if isinstance(error, each)) is kind
+    if text.startswith("IO error"):
+        assert isinstance(error, plyvel.IOError)
 
 
 def damage(path: Path) -> None:

@@ -9,7 +9,7 @@ from queueber import wire
 from queueber.broker import Scan, StoreStalled
 from queueber.broker.model import just_below
 from queueber.broker.port import Gap
-from queueber.errors import Kind, Stopping, StorageError
+from queueber.errors import Damaged, Kind, Passing, Stopping, StorageError, Withheld
 
 
 def ids(outcome):
@@ -327,7 +327,28 @@ def taken(hand, peer, count):
     return peer.receive()[poll]
 
 
-def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
+AGAIN = "; nothing is passed over, it is read again for the next poll"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "next_"),
+    [
+        (Damaged("items: a checksum is wrong"), Kind.FAILED, ""),
+        (
+            Passing("Too many open files"),
+            Kind.OVERLOADED,
+            AGAIN,
+        ),
+        (
+            Withheld("Input/output error"),
+            Kind.OVERLOADED,
+            AGAIN,
+        ),
+        (MemoryError(), Kind.OVERLOADED, AGAIN),
+    ],
+)
+def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand, error, kind, next_):
+    """A poll's error says whether it is worth trying again; the log has a line, and no more than one a second."""
     peer = hand.connect()
     peer.add(b"a")
     hand.settle()
@@ -335,14 +356,18 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand):
     queue.window.trim(0, queue.floor)
 
     def fail(*args, **kwargs):
-        raise StorageError("items: a checksum is wrong")
+        raise error
 
     scan, hand.store.scan = hand.store.scan, fail
-    poll = peer.poll(no_wait=True)
-    hand.settle()
-    outcome = peer.receive()[poll]
-    assert outcome.kind == Kind.FAILED
-    assert outcome.reason == "queue 'default' cannot be read at the moment; the server's log says why"
+    with capturedLogs() as logged:
+        for _ in range(3):
+            poll = peer.poll(no_wait=True)
+            hand.settle()
+            outcome = peer.receive()[poll]
+            assert outcome.kind == kind
+            assert outcome.reason == "queue 'default' cannot be read at the moment; the server's log says why"
+    (told,) = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
+    assert told == f"Reading queue 'default' failed: {str(error) or 'MemoryError()'}{next_}"
 
     hand.store.scan = scan
     poll = peer.poll(no_wait=True)

@@ -10,7 +10,8 @@ import pytest
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
-from queueber.store import copy_directory, open_store, put_in_place, salvage, verify
+from queueber.plyvel.errors import translated
+from queueber.store import copy_directory, copying, open_store, put_in_place, recovery, salvage, verify
 from queueber.store.database import open_database
 from queueber.store.format import FORMAT, write_format
 from queueber.store.recovery import check_movable
@@ -202,6 +203,31 @@ def test_damage_to_what_a_start_reads_is_seen_though_the_database_opens(leased, 
     with pytest.raises(StorageError, match=r"cannot be recovered, a backup has to be restored: .*checksum mismatch"):
         salvage(leased, beside)
     assert not beside.exists()
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_read_that_fails_for_a_passing_reason_is_no_damage(crashed, beside, monkeypatch, state_of, number):
+    """At whichever of its opens that happens: nothing is made, and nothing is said of a backup."""
+    damage(crashed, 0.8)
+    before, calls = state_of(crashed), []
+
+    def refused(path, **wanted):
+        calls.append(path)
+        if len(calls) == number:
+            raise translated(Exception(f"IO error: while open a file for lock: {path}/LOCK: Too many open files"))
+        return open_database(path, **wanted)
+
+    for module in (copying, recovery):
+        monkeypatch.setattr(module, "open_database", refused)
+    if number > 3:
+        assert salvage(crashed, beside) is not None
+        return
+    with pytest.raises(StorageError, match="Too many open files") as told:
+        salvage(crashed, beside)
+    assert "backup" not in str(told.value)
+    assert str(beside) not in str(told.value)
+    assert not beside.exists()
+    assert state_of(crashed) == before
 
 
 def test_a_young_directory_without_its_log_has_nothing_to_recover(tmp_path, beside):

@@ -2,7 +2,11 @@
 
 import itertools
 import random
+import resource
 from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from attrs import define, field
@@ -11,9 +15,10 @@ from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
-from queueber.errors import StorageError
-from queueber.store import open_store, scanning, verify
+from queueber.errors import Damaged, Passing, StorageError, Withheld
+from queueber.store import keyvalue, open_store, scanning, verify
 from queueber.store.keys import ITEM_KEY_BYTES, item_key, place
+from queueber.store.keyvalue import Durability, KeyValueStore
 from queueber.store.records import Encoding, encode_item
 from queueber.store.scanning import Scanner
 
@@ -115,6 +120,7 @@ class Engine:
     passing: bool = False
     """Each failure is a passing one."""
 
+    error: type[StorageError] = Damaged
     damaged: set[int] = field(factory=set)
     """Rows that can be had, and are not as they were written."""
 
@@ -124,10 +130,15 @@ class Engine:
     past_the_end: int | None = None
     """From here on no walk gets anywhere."""
 
+    refuses: dict[int, StorageError] = field(factory=dict)
+    """What those walks end with that are of these numbers, before they get anywhere."""
+
     walks: int = field(default=0, init=False)
 
     def iterator(self, *, start, stop):
         self.walks += 1
+        if self.walks in self.refuses:
+            raise self.refuses[self.walks]
         return Walk(self, start, stop)
 
 
@@ -147,21 +158,21 @@ class Walk:
         engine = self.engine
         blocks = [[item_key(engine.queue, Key(due, bytes(16))) for due in block] for block in engine.blocks]
         if any(before < self.start <= last for before, last in blocks):
-            raise StorageError("a block")
+            raise Damaged("a block")
         for due in engine.dues[bisect_left(engine.dues, place(self.start[:ITEM_KEY_BYTES]).due) :]:
             row = item_key(engine.queue, Key(due, bytes(16)))
             if row >= self.stop:
                 break
             if self.start <= row:
                 if any(before < row <= last for before, last in blocks):
-                    raise StorageError(f"the block of {due}")
+                    raise Damaged(f"the block of {due}")
                 if due in engine.bad:
                     if engine.passing:
                         engine.bad.discard(due)
-                    raise StorageError(f"block {due}")
+                    raise engine.error(f"block {due}")
                 yield row, b"?" if due in engine.damaged else encode_item(row, item(due), Encoding.UNPACKED)
         if engine.past_the_end is not None and self.stop > item_key(engine.queue, Key(engine.past_the_end, bytes(16))):
-            raise StorageError("the disk is gone")
+            raise Damaged("the disk is gone")
 
 
 def item(due):
@@ -253,6 +264,126 @@ def test_the_way_back_has_an_end(monkeypatch):
 def test_a_failure_that_passes_hides_nothing():
     found = scan(Engine([1, 2, 3], {1, 2, 3}, passing=True))
     assert dues(found) == [1, 2, 3]
+
+
+class TestAReadThatFailsForAPassingReason:
+    """Sound rows are never passed over for it: the scan ends before it, and the next one begins with it."""
+
+    ROWS, BAD = [1, 2, 3, 1_000, 1_001, 2**40], {2, 1_000}
+
+    def failing(self, number, error=None):
+        return Engine([*self.ROWS], set(self.BAD), refuses={number: error or Passing("Too many open files")})
+
+    def test_at_whichever_of_its_reads_it_comes_a_scan_passes_over_damage_alone(self):
+        whole = Engine([*self.ROWS], set(self.BAD))
+        expected = scan(whole)
+        assert whole.walks > 300
+        for number in (*range(1, 12), *range(12, whole.walks + 1, 13)):
+            engine, found, gaps, after, failed = self.failing(number), [], [], LOWEST, False
+            while True:
+                try:
+                    part = scan(engine, after)
+                except Passing:
+                    assert not failed
+                    failed = True
+                    continue
+                found += part.items
+                gaps += part.gaps
+                if part.exhausted:
+                    break
+                after = part.items[-1].key
+            assert dues(expected) == [item.key.due for item in found], number
+            assert [gap.after for gap in gaps] == [gap.after for gap in expected.gaps], number
+
+    def test_with_nothing_before_it_the_scan_fails_with_the_reason(self):
+        with pytest.raises(Passing, match="Too many open files"):
+            scan(self.failing(1))
+
+    @pytest.mark.parametrize("error", [StorageError("Not implemented: x"), Withheld("Input/output error")])
+    def test_what_is_no_damage_for_certain_is_no_reason_either(self, error):
+        with pytest.raises(type(error), match=str(error)):
+            scan(self.failing(1, error))
+
+
+def test_what_the_disk_withholds_is_passed_over_once_that_has_lasted(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(keyvalue, "monotonic", lambda: now[0])
+    engine = Engine([1, 2, 3], {2}, error=Withheld)
+    store = KeyValueStore(engine, durability=Durability.OS, encoding=Encoding.UNPACKED)
+
+    def look(after):
+        return store.scan(MAIL, after, items_max=MANY, bytes_max=MANY)
+
+    first = look(LOWEST)
+    assert (dues(first), first.exhausted, first.gaps) == ([1], False, [])
+    after = first.items[-1].key
+    for _ in range(2):
+        with pytest.raises(Withheld):
+            look(after)
+        now[0] += keyvalue.WITHHELD_SECONDS - 1
+    # Given back in between, all that was forgotten.
+    engine.bad.clear()
+    assert dues(look(after)) == [2, 3]
+    engine.bad.add(2)
+    with pytest.raises(Withheld):
+        look(after)
+    # A failure at another place begins to count anew.
+    with pytest.raises(Withheld):
+        look(just_before(2))
+    now[0] += keyvalue.WITHHELD_SECONDS
+    with pytest.raises(Withheld):
+        look(after)
+    now[0] += keyvalue.WITHHELD_SECONDS
+    found = look(after)
+    assert (dues(found), [gap.after for gap in found.gaps], found.exhausted) == ([3], [after], True)
+
+
+def just_before(due):
+    return Key(due - 1, b"\xff" * 16)
+
+
+def test_without_descriptors_nothing_is_passed_over_and_all_is_there_as_soon_as_there_are_some(tmp_path, make):
+    """Large contents lie in files of their own, one for each time that memory was written out."""
+    path = tmp_path / "data"
+    draw = random.Random(1)
+    items = [make.item(due, draw.randbytes(20_000)) for due in range(1, 31)]
+    store = open_store(path)
+    store.commit([PutQueue(QueueRecord(MAIL, "mail", len(items), 0, LOWEST))], make.mark)
+    for each in items:
+        store.commit([PutItem(MAIL, each)], make.mark)
+        if each.key.due % 10 == 0:
+            store.make_room()
+    store.close()
+    store = open_store(path)
+    with only(1):
+        # The first table has to be opened for each of them, and its contents after it.
+        first = store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY)
+        assert (first.gaps, first.exhausted) == ([], False)
+        assert 0 < len(first.items) < len(items)
+        with pytest.raises(Passing, match="Too many open files"):
+            store.scan(MAIL, first.items[-1].key, items_max=MANY, bytes_max=MANY)
+        with pytest.raises(Passing):
+            store.read(MAIL, [items[-1].key])
+        # The note needs none.
+        store.commit([PutItem(MAIL, make.item(99))], make.mark)
+        store.note_synced()
+    rest = store.scan(MAIL, first.items[-1].key, items_max=MANY, bytes_max=MANY)
+    assert [item.contents for item in (*first.items, *rest.items)] == [*(item.contents for item in items), b""]
+    assert rest.exhausted
+    store.close()
+
+
+@contextmanager
+def only(descriptors: int) -> Iterator[None]:
+    """So many more may be opened meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+    free = (number for number in itertools.count() if number not in used)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, descriptors, None)), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_where_there_is_no_end_to_it_a_scan_ends_before_it_and_the_next_one_fails():

@@ -7,7 +7,7 @@ import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
-from queueber.errors import StorageError
+from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import content_of, logs_of, look_at
 from queueber.store import open_store, torn, verify, wipe
 from queueber.store.backup import copy_directory
@@ -109,6 +109,24 @@ def test_it_is_told_before_it_is_done(data, state_of):
     told = []
     open_store(data, boot_id=NOW, tell=told.append).close()
     assert (len(told), len(kept_in(data))) == (1, 1)
+
+
+def test_what_cannot_be_read_for_a_passing_reason_is_told_as_that(data, monkeypatch):
+    hole(data, COMMITS)
+    before = the_log(data).read_bytes()
+
+    def refused(*_, **__):
+        raise Passing("Too many open files")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(torn, "_what_is_left", refused)
+        with pytest.raises(Passing, match="Too many open files") as told:
+            open_store(data, boot_id=NOW)
+    assert "recover" not in str(told.value)
+    assert (the_log(data).read_bytes(), kept_in(data)) == (before, [])
+    store = open_store(data, boot_id=NOW)
+    assert items_in(store) == (COMMITS - 1, COMMITS - 1)
+    store.close()
 
 
 def test_what_was_cut_off_before_is_kept_too(tmp_path, data, make):

@@ -3,7 +3,7 @@
 import pytest
 
 from queueber.broker.model import ID_BYTES, LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.errors import StorageError
+from queueber.errors import Passing, StorageError
 from queueber.plyvel import DB, CorruptionError
 from queueber.store import Encoding, open_store, verify
 from queueber.store.database import open_database
@@ -198,6 +198,17 @@ def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at
     (finding,) = found.findings
     assert finding == ("row in table items, key 69: nothing behind it can be read: Corruption: block checksum mismatch")
     assert found.queues == 3
+
+
+@pytest.mark.parametrize("call", ["iterator", "get"])
+def test_a_read_that_fails_for_a_passing_reason_is_no_finding(data, monkeypatch, call):
+    def refused(*_, **__):
+        raise Passing("Too many open files")
+
+    with open_database(data / "db") as db:
+        monkeypatch.setattr(DB, call, refused)
+        with pytest.raises(Passing, match="Too many open files"):
+            verify_rows(db)
 
 
 def test_a_damaged_table_file_is_never_fewer_items(data):
