@@ -1,16 +1,38 @@
 """What people type, as values: each kind says in one line what is wrong with it."""
 
 import math
+from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID
 
 import click
 
 from queueber.limits import FRAME_BYTES_MAX
+from queueber.paths import expanded
 from queueber.units import MS_PER_SECOND
 
 SECONDS_MAX = 1e12
 """Beyond any limit of a server's, and small enough to be exact."""
+
+
+class LocalPath(click.Path):
+    """A path of this machine, with the home directory in place of a leading ``~``, as the server's options have it."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+        """
+        *value* as a path.
+
+        Raises:
+            click.BadParameter: it is not a path of the kind that is wanted, or no home directory is known.
+        """
+        try:
+            value = expanded(value) if isinstance(value, str) else value
+        except ValueError as why:
+            self.fail(f"the path {why}", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = LocalPath(path_type=Path)
 
 
 class Number(click.FloatRange):

@@ -4,12 +4,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Self, TextIO
 
 import click
 
+from queueber.cli.arguments import PATH
 from queueber.errors import StorageError
 
 EXIT_UNREADABLE: Final = 74
@@ -23,7 +23,7 @@ PATIENCE_SECONDS: Final = 2.0
 data_dir_option = click.option(
     "--data-dir",
     "-d",
-    type=click.Path(path_type=Path),
+    type=PATH,
     default="./queueber-data",
     show_default=True,
     envvar="QUEUEBER_DATA_DIR",
@@ -33,7 +33,7 @@ data_dir_option = click.option(
 
 yes_option = click.option("--yes", is_flag=True, help="Do it without asking.")
 
-directory = click.Path(path_type=Path)
+directory = PATH
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from queueber.cli.arguments import seconds
+from queueber.cli.arguments import LocalPath, seconds
 from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.plot import Group, svg
 from queueber.cli.load.show import Show, table
@@ -22,7 +22,7 @@ HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 @click.option(
     "--seconds", "each", callback=seconds, default="3", show_default=True, metavar="SECONDS", help="Of each scenario."
 )
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.svg", help="Draw the figures.")
+@click.option("--plot", type=LocalPath(path_type=Path, dir_okay=False), metavar="FILE.svg", help="Draw the figures.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def bench(server: Target, each: int, plot: Path | None, as_json: bool) -> None:

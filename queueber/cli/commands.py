@@ -15,7 +15,7 @@ from attrs import frozen
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import contents_of, identity, seconds
+from queueber.cli.arguments import PATH, contents_of, identity, seconds
 from queueber.cli.session import Interrupted, run
 from queueber.client import Client, Queue, Tls
 from queueber.errors import QueueberError
@@ -67,8 +67,6 @@ class _Server:
         return result
 
 
-_PEM = click.Path(path_type=Path)
-
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
@@ -83,9 +81,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for pr
 )
 @click.option("--queue", metavar="NAME", help="The queue; without it the default one.")
 @click.option("--tls", is_flag=True, help="Use TLS, trusting the authorities that this machine trusts.")
-@click.option("--tls-ca", type=_PEM, metavar="FILE", help="Use TLS, trusting the authorities in this file.")
-@click.option("--tls-certificate", type=_PEM, metavar="FILE", help="Show this certificate.")
-@click.option("--tls-key", type=_PEM, metavar="FILE", help="Its key, if it is not in the same file.")
+@click.option("--tls-ca", type=PATH, metavar="FILE", help="Use TLS, trusting the authorities in this file.")
+@click.option("--tls-certificate", type=PATH, metavar="FILE", help="Show this certificate.")
+@click.option("--tls-key", type=PATH, metavar="FILE", help="Its key, if it is not in the same file.")
 @click.option(
     "--tls-server-name", metavar="NAME", help="The name in the server's certificate, if it is not the host's."
 )

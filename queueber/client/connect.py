@@ -15,6 +15,7 @@ from queueber.client.service import Connector
 from queueber.client.tls import Tls
 from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS, Limits
+from queueber.paths import expanded_endpoint
 
 PORT_MAX = 65_535
 
@@ -138,7 +139,10 @@ def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: A
     Raises:
         InvalidRequest: *address* is none.
     """
-    address = _as_client(address)
+    try:
+        address = _as_client(expanded_endpoint(address))
+    except ValueError as why:
+        raise InvalidRequest(f"the address {why}") from None
     short = _SHORT.fullmatch(address)
     if short:
         port = int(short["port"])

@@ -14,6 +14,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
 from queueber.errors import QueueberError
+from queueber.paths import expanded_endpoint
 from queueber.server import activation, proxied
 from queueber.server.activation import SYSTEMD, is_passed
 from queueber.server.proxied import PREFIX
@@ -81,9 +82,11 @@ def parse_listen(text: str) -> Listen:
         inner = parse_listen(text.removeprefix(PREFIX))
         return Listen(text, PREFIX + inner.endpoint, exposed=inner.exposed)
     if kind["kind"] not in _PLAIN_TCP:
-        if kind["kind"] == "unix" and not re.search(r":mode=", text):
+        if kind["kind"] == "unix":
+            endpoint = expanded_endpoint(text)
             # Left to Twisted it would be everybody's.
-            return Listen(text, f"{text}:mode={SOCKET_MODE}", exposed=False)
+            mode = "" if re.search(r":mode=", text) else f":mode={SOCKET_MODE}"
+            return Listen(text, f"{endpoint}{mode}", exposed=False)
         return Listen(text, text, exposed=kind["kind"] not in _PRIVATE and not _LOCAL_SYSTEMD.match(text))
     interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", text)
     host = interface[1].replace("\\", "") if interface else ""

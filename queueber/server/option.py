@@ -6,13 +6,13 @@ command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
 configuration file.  What each may be is said here once, for all three.
 """
 
-import os
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
 from attrs import frozen
 
+from queueber.paths import expanded
 from queueber.units import Unit, parse, quantity
 
 ENVIRONMENT_PREFIX = "QUEUEBER_"
@@ -141,16 +141,10 @@ def text(value: str) -> str:
 
 
 def path(value: str) -> str:
-    """
-    A path, in which a leading ``~`` or ``~user`` stands for a home directory.
-
-    Shells expand it in few places, and neither files nor the environment have a shell.
-    """
-    expanded = os.path.expanduser(text(value))  # noqa: PTH111  (of "~x/y" pathlib makes a RuntimeError)
-    if expanded.startswith("~"):
-        raise ValueError(f"is {value!r}: no home directory is known for that; a name that begins with ~ is ./~...")
-    check_characters(expanded)
-    return expanded
+    """A path, with the home directory in place of a leading ``~`` or ``~user``."""
+    found = expanded(text(value))
+    check_characters(found)
+    return found
 
 
 def switch(value: str) -> bool:

@@ -4,8 +4,13 @@ import codecs
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from queueber.cli.commands import queueber
+from queueber.client.connect import endpoint_of
+from queueber.errors import InvalidRequest
 from queueber.server.configuration import Wrong, resolve
+from queueber.server.console.access import parse_access
 from queueber.server.settings import OPTIONS
 
 
@@ -125,4 +130,31 @@ def test_a_home_directory_is_expanded_in_every_path(read, monkeypatch):
 
 def test_a_home_directory_of_no_user_is_refused(complaints):
     (line,) = complaints("data-dir = '~no-such-user/x'")
-    assert line.startswith("q.toml line 1: data-dir is '~no-such-user/x': no home directory is known for that")
+    no_home = "and no home directory is known for ~no-such-user; that name in a directory is ./~no-such-user"
+    assert line == f"q.toml line 1: data-dir is '~no-such-user/x', {no_home}"
+
+
+@pytest.mark.parametrize(
+    "text", ["unix:~/a b:mode=600", "unix:address=~/a", "haproxy:unix:~/a", "haproxy:haproxy:unix:~/a/b"]
+)
+def test_a_home_directory_is_expanded_in_the_path_of_a_socket(read, monkeypatch, text):
+    monkeypatch.setenv("HOME", "/h:1")
+    (listen,) = read(f"listen = '{text}'")["listen"]
+    assert listen.text == text
+    assert listen.endpoint.startswith(text.partition(":mode")[0].replace("~/", r"/h\:1/"))
+    assert parse_access("unix:~/m", None).listen.endpoint == r"unix:/h\:1/m:mode=600:lockfile=1"
+
+
+def test_a_client_finds_the_same_socket(monkeypatch):
+    monkeypatch.setenv("HOME", "/h:1")
+    assert endpoint_of(None, "unix:~/a")._path == "/h:1/a"
+    assert endpoint_of(None, "unix:path=~/a")._path == "/h:1/a"
+    with pytest.raises(InvalidRequest, match=r"the address is '~no-such-user', and no home directory is known"):
+        endpoint_of(None, "unix:~no-such-user/a")
+
+
+def test_a_command_finds_the_same_directory(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for words, environment in ([["-d", "~/q"], {}], [[], {"QUEUEBER_DATA_DIR": "~/q"}]):
+        result = CliRunner(env=environment).invoke(queueber, ["stats", *words])
+        assert f"no server runs on {tmp_path}/q" in result.output

@@ -68,7 +68,7 @@ class TestAccess:
             parse_access(text, str(password_file))
 
     def test_a_socket_with_a_password_is_a_misunderstanding(self, password_file):
-        with pytest.raises(ValueError, match="needs no password"):
+        with pytest.raises(ValueError, match="needs no --manhole-password-file"):
             parse_access("unix:/q", str(password_file))
 
     def test_a_password_is_right_or_not(self, password_file):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from queueber.paths import expanded_endpoint
 from queueber.server.listening import Listen, parse_listen
 
 OWNER_ONLY = 0o600
@@ -61,7 +62,7 @@ def _socket(text: str) -> Listen:
     mode = re.search(r":mode=([0-7]*)", text)
     if mode is not None and int(mode[1] or "0", 8) != OWNER_ONLY:
         raise ValueError(f"{text}: its mode is always {OWNER_ONLY:o}")
-    bare = re.sub(r":(mode|lockfile)=[^:]*", "", text)
+    bare = re.sub(r":(mode|lockfile)=[^:]*", "", expanded_endpoint(text))
     return Listen(text, f"{bare}:mode={OWNER_ONLY:o}:lockfile=1", exposed=False)
 
 
