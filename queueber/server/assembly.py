@@ -1,7 +1,6 @@
 """The composition root: the only place that knows every concrete class of a server."""
 
 import os
-import sys
 from functools import partial
 from typing import Any
 
@@ -43,12 +42,14 @@ SYNC_MARK_SECONDS = 1.0
 
 def end_process(log: Logger, what: str, why: BaseException) -> None:
     """Say what failed and end the process at once: nothing more is acknowledged.  From any thread."""
-    log.critical("{what}, so the server ends: {kind}: {why}", what=what, kind=type(why).__name__, why=str(why))
-    if not isinstance(why, OSError):
-        log.failure("{what}", Failure(why), what=what)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EX_IOERR)
+    try:
+        if not isinstance(why, OSError):
+            log.failure("{what}", Failure(why), what=what)
+        # Returns once it is written, or after some seconds of a reader that stands still.
+        line = "{what}, so the server ends: {kind}: {why}"
+        log.critical(line, what=what, kind=type(why).__name__, why=str(why), final=True)
+    finally:
+        os._exit(EX_IOERR)
 
 
 @define(eq=False)

@@ -138,18 +138,23 @@ def resolve(
 
 
 def gather(
-    options: Sequence[Option], *, arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+    options: Sequence[Option],
+    *,
+    arguments: Mapping[str, Sequence[str]],
+    environment: Mapping[str, str],
+    file: str | None = None,
 ) -> Gathered:
     """
     Every option's value, and all that is wrong with those that were given.
 
     *arguments* are the texts from the command line.  The file is the one that
-    the option ``config`` names there or in the environment.
+    the option ``config`` names there or in the environment, read as *file* if
+    that is where it is by now.
     """
     found = Gathered()
     from_line = {name: Given(tuple(texts), COMMAND_LINE) for name, texts in arguments.items()}
     from_environment = dict(_from_environment(options, environment))
-    from_file = _from_file(options, from_line.get("config") or from_environment.get("config"), found)
+    from_file = _from_file(options, from_line.get("config") or from_environment.get("config"), found, file)
     for option in options:
         name = option.name
         given = from_line.get(name) or from_environment.get(name) or from_file.get(name)
@@ -170,8 +175,8 @@ def _replace_default(option: Option, by: str, found: Gathered) -> None:
         found.settings[option.name] = Setting(option, (), DEFAULT, f"{by} is given")
 
 
-def _from_file(options: Sequence[Option], given: Given | None, found: Gathered) -> dict[str, Given]:
-    """What the file says that *given* names; what is wrong with it goes to *found*."""
+def _from_file(options: Sequence[Option], given: Given | None, found: Gathered, moved: str | None) -> dict[str, Given]:
+    """What the file says that *given* names, and is *moved* by now; what is wrong with it goes to *found*."""
     config = next((option for option in options if option.name == "config"), None)
     if config is None or given is None:
         return {}
@@ -179,7 +184,7 @@ def _from_file(options: Sequence[Option], given: Given | None, found: Gathered) 
     if reasons:
         found.unread = True
         return {}
-    path = Path(setting.value)
+    path = Path(moved or setting.value)
     try:
         file = read_config_file(path, options)
     except Unreadable as why:

@@ -5,7 +5,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -188,16 +188,19 @@ async def start_listening(
     listen: Listen,
     factory: IProtocolFactory,
     option: str = "listen",
+    bound: Callable[[str], IStreamServerEndpoint | None] = lambda _: None,
 ) -> IListeningPort:
     """
     Let *factory* take the connections that are made to *listen*, which *option* asked for.
+
+    *bound* gives the endpoint for an endpoint string whose socket is bound already.
 
     Raises:
         ListenFailed: the address is taken, is not this machine's, or is not allowed.
     """
 
     def plain(text: str) -> IStreamServerEndpoint:
-        return activation.endpoint_of(reactor, text, BACKLOG)
+        return bound(text) or activation.endpoint_of(reactor, text, BACKLOG)
 
     endpoint = proxied.endpoint_of(listen.endpoint, plain, reactor.seconds)
     try:

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ThrottlingFactory
 
+from queueber.server.bound import BoundPorts
 from queueber.server.inside import Inside
 from queueber.server.listening import Listen, address_of, start_listening
 from queueber.server.viewing import Views
@@ -24,14 +25,29 @@ class Lookout:
 
     log = Logger()
 
-    def __init__(self, reactor: Any, views: Views, durability: str, stage: Callable[[], str]) -> None:  # noqa: ANN401
-        """*stage* says what a server with that *durability* is at while it does not serve."""
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401
+        views: Views,
+        durability: str,
+        stage: Callable[[], str],
+        bound: BoundPorts,
+    ) -> None:
+        """*stage* says what a server with that *durability* is at while it does not serve; *bound* has the ports."""
+        self._bound = bound
         self._reactor = reactor
         self._views = views
         self._durability = durability
         self._stage = stage
         self._pages: Pages | None = None
         self._ports: list[IListeningPort] = []
+
+    def preload(self) -> None:
+        """Import what the wanted ones need, while modules can be found."""
+        if self._views.pages is not None:
+            import queueber.server.web  # noqa: PLC0415  (an extra)
+        if self._views.console is not None:
+            import queueber.server.console.session  # noqa: F401, PLC0415  (it imports the reactor)
 
     async def open_pages(self) -> None:
         """
@@ -66,7 +82,7 @@ class Lookout:
             await self._open(self._views.console.listen, few, "manhole")
 
     async def _open(self, listen: Listen, factory: IProtocolFactory, option: str) -> None:
-        port = await start_listening(self._reactor, listen, factory, option)
+        port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)
         self._ports.append(port)
         what = "Debugging console" if option == "manhole" else "Pages"
         self.log.info("{what} on {address}", what=what, address=address_of(port))

@@ -4,6 +4,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 from twisted.python import usage
@@ -62,6 +64,8 @@ class Options(usage.Options):
         self.repeated: dict[str, list[str]] = {}
         self._unknown: list[str] = []
         self._environment = environment
+        self._directory: Path | None = None
+        self._file: str | None = None
         self.effective: dict[str, Setting] = {}
         """Every option's value and where it came from, once the command line was parsed."""
 
@@ -95,6 +99,8 @@ class Options(usage.Options):
             elif not option.flag and not option.many and self[option.name] is not None:
                 arguments[option.name] = [self[option.name]]
         self._arguments = arguments
+        with suppress(OSError):
+            self._directory = Path.cwd()
         self.effective, self._settings = self._resolved()
 
     def again(self) -> Reread:
@@ -110,12 +116,22 @@ class Options(usage.Options):
         }
         return Reread(settings, changed)
 
+    def anchor(self, root: str | None) -> None:
+        """Read the file by an absolute path from now on: twistd changes the directory, and its root to *root*."""
+        path = self.effective["config"].value
+        if not path or self._directory is None:
+            return
+        path = str(self._directory / path)
+        if root is not None and Path(path).resolve().is_relative_to(root):
+            path = f"/{Path(path).resolve().relative_to(root)}"
+        self._file = path
+
     def given(self, *names: str) -> list[str]:
         """Those of *names* that somebody has chosen, wherever that was."""
         return [name for name in names if self.effective[name].origin != DEFAULT]
 
     def _resolved(self) -> tuple[dict[str, Setting], Settings]:
-        found = gather(OPTIONS, arguments=self._arguments, environment=self._environment)
+        found = gather(OPTIONS, arguments=self._arguments, environment=self._environment, file=self._file)
         for complaint in self._unknown:
             found.complain(COMMAND_LINE, complaint)
         effective, settings = found.settings, None

@@ -23,13 +23,16 @@ from zope.interface import implementer
 from queueber import __version__
 from queueber.errors import Stopping, StorageError
 from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
+from queueber.server.bound import BoundPorts
 from queueber.server.certificates import Certificates, CertificateUnusable
-from queueber.server.clock import QueueClock, keep_monotonic, read_boot_id
+from queueber.server.clock import QueueClock, read_boot_id
 from queueber.server.configuration import EX_CONFIG
 from queueber.server.control import start_control
 from queueber.server.descriptors import within_descriptors
 from queueber.server.draining import Drain
+from queueber.server.early import SIGNALS
 from queueber.server.hangup import Reloader, Reread, on_signals
+from queueber.server.launcher import Launcher
 from queueber.server.listening import (
     Listen,
     ListenFailed,
@@ -39,10 +42,9 @@ from queueber.server.listening import (
     is_guarded,
     start_listening,
 )
-from queueber.server.logs import Log, log_of
+from queueber.server.logs import Log
 from queueber.server.lookout import Lookout
 from queueber.server.notify import Notifier
-from queueber.server.options import Options, end_with
 from queueber.server.pool import StoragePool
 from queueber.server.settings import Settings
 from queueber.server.starting import Progress
@@ -52,31 +54,6 @@ from queueber.units import Unit, quantity
 
 SWITCH_SECONDS = 0.000_5
 GC_THRESHOLDS = (100_000, 50, 1_000)
-
-__all__ = ["Options", "QueueberService", "makeService"]
-
-
-def makeService(options: Options) -> IService:
-    """What twistd and twist call: a service that does nothing until it is started."""
-    from twisted.internet import reactor  # noqa: PLC0415, TID251  (the one place; importing it earlier installs one)
-
-    if not __debug__:
-        # They find our own mistakes before they are on disk, and `check` is made of them.
-        end_with(
-            ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"], EX_CONFIG
-        )
-    keep_monotonic(reactor)
-    for name, hint in options.unknown_variables.items():
-        QueueberService.log.warn("{name} in the environment is no option{hint}", name=name, hint=hint)
-    log = log_of(options.parent, options.settings.log_format)
-    if log is not None:
-        log.set_level(options.settings.log_level)
-    elif options.parent is not None and (idle := options.given("log-format", "log-level")):
-        QueueberService.log.warn(
-            "{options} without effect: --syslog and --logger have a format and a level of their own",
-            options=" and ".join(f"--{name}" for name in idle),
-        )
-    return QueueberService(reactor, options.settings, again=options.again, log=log)
 
 
 @implementer(IService)
@@ -92,12 +69,15 @@ class QueueberService(Service):
         *,
         again: Callable[[], Reread] | None = None,
         log: Log | None = None,
+        launcher: Launcher | None = None,
     ) -> None:
         """
         A server that is *settings*; *again* gives them anew when it is told to reload.
 
-        *log* is where it logs to, if that is its own.
+        *log* is where it logs to, if that is its own; *launcher* is the twistd or twist that it runs under.
         """
+        self._launcher = launcher or Launcher()
+        self._bound = BoundPorts(reactor)
         self._reactor = reactor
         self._settings = settings
         self._again = again or (lambda: Reread(settings, {}))
@@ -106,12 +86,13 @@ class QueueberService(Service):
         self._notifier = Notifier.from_environment()
         self._progress = Progress(reactor, self._notifier)
         self._drain = Drain(reactor, settings.drain_seconds, self._notifier)
-        self._lookout = Lookout(reactor, settings.views, settings.durability.value, self._stage)
+        self._lookout = Lookout(reactor, settings.views, settings.durability.value, self._stage, self._bound)
         self._up: Running | None = None
         self._recovering: RocksStore | None = None
         self._starting: Deferred[None] = succeed(None)
         self._reloader: Reloader | None = None
         self._plaintext: list[IListeningPort] = []
+        self._stopped_early = False
         self._put_back: list[Callable[[], None]] = []
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
@@ -120,9 +101,21 @@ class QueueberService(Service):
             parent.setComponent(ILogObserver, self._log)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
+    def preload(self) -> None:
+        """Import what is wanted later: below --chroot there are no modules to import."""
+        self._lookout.preload()
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports, with the privileges that twistd drops after this."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._bound.bind(self._settings.places)
+
     def startService(self) -> None:
         """Start once the reactor runs; a failure stops it with an exit status."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._launcher.begin()
+        if self._log is not None:
+            self._log.begin(self._launcher.root)
         self._reactor.callWhenRunning(self._begin)
 
     def _stage(self) -> str:
@@ -139,13 +132,18 @@ class QueueberService(Service):
             gc.set_threshold(*GC_THRESHOLDS)
             # From the beginning: left to the system, one that came early would end the process.
             self._put_back.append(on_signals(self._reactor, (signal.SIGHUP,), self._reload))
+            SIGNALS.release(getattr(self._reactor, "sigInt", None))
             self._pool.start()
             self._progress.begin()
             self._starting = ensureDeferred(self._start())
             self._starting.addErrback(self._failed).addBoth(lambda _: self._progress.end())
 
     def _reload(self) -> None:
-        if not self.running:
+        if self.running and self._log is not None and self._log.output.destination.hung_up:
+            # Twisted has no SIGHUP among the signals that end a process; this is how it knows those.
+            self._reactor._exitSignal = signal.SIGHUP  # noqa: SLF001
+            self._reactor.stop()
+        elif not self.running:
             self.log.warn("Not reloaded: the server is stopping")
         elif self._reloader is None:
             self.log.warn("Not reloaded: the server is still starting")
@@ -160,6 +158,8 @@ class QueueberService(Service):
         self.log.info("Queueber {version}", version=__version__)
         # First what an operator can get wrong, while nothing is open yet.
         check_passed(settings.places)
+        self._bound.bind(settings.places)
+        self._bound.check()
         certificates = Certificates(settings.tls) if settings.tls is not None else None
         if certificates is not None:
             certificates.load()
@@ -176,6 +176,7 @@ class QueueberService(Service):
         await self._lookout.open(up.inside)
         self._reloader = Reloader(self._again, certificates, self._log)
         self._watch(up)
+        self._launcher.started()
         self._notifier.ready(f"Serving; {up.broker.stats().items:,} items at start")
 
     async def _recovered(self, settings: Settings) -> Running:
@@ -250,7 +251,7 @@ class QueueberService(Service):
             secured = certificates.secure(up.factory, up.factory.connections)
             wanted += [("listen-tls", each, secured) for each in settings.listen_tls]
         for option, listen, factory in wanted:
-            port = await start_listening(self._reactor, listen, factory, option)
+            port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)
             up.ports.append(port)
             how = " with TLS" if option == "listen-tls" else ""
             self.log.info("Listening on {address}{how}", address=address_of(port), how=how)
@@ -284,16 +285,24 @@ class QueueberService(Service):
             up.timers.append(signs)
 
     def _failed(self, failure: Failure) -> None:
+        self._bound.close()
+        self._launcher.failed(failure.getErrorMessage())
         if failure.check(Stopping):
-            self.log.info("Stopped before it served anybody; everything is on disk")
+            self._stopped_early = True
             return
         status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed) else EX_IOERR
         if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, OSError):
-            self.log.critical("Cannot start: {why}", why=failure.getErrorMessage())
+            self.log.critical("Cannot start: {why}", why=failure.getErrorMessage(), final=True)
         else:
             self.log.failure("Cannot start", failure)
-        self._reactor.addSystemEventTrigger("after", "shutdown", _exit, status)
+            why = f"{failure.type.__name__}: {failure.getErrorMessage()}" if failure.type else failure.getErrorMessage()
+            self.log.critical("Cannot start: a mistake of ours, {why}", why=why, final=True)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, status)
         self._reactor.stop()
+
+    def _exit(self, status: int) -> None:
+        self._launcher.remove_pid_file()
+        _exit(status)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -331,14 +340,19 @@ class QueueberService(Service):
             self._drain.at("for the store to close")
             await self._pool.run(up.store.close)
             self._up = None
-            if up.ports:
-                self.log.info("Stopped; everything is on disk")
         else:
             await self._lookout.close()
         self._pool.stop()
+        if self._stopped_early:
+            self._last("Stopped before it served anybody; everything is on disk ({signal})")
+        elif up is not None and up.ports:
+            self._last("Stopped; everything is on disk ({signal})")
+
+    def _last(self, line: str) -> None:
+        number = getattr(self._reactor, "_exitSignal", None)
+        by = signal.Signals(number).name if number is not None else "not by a signal"
+        self.log.info(line, signal=by, final=True)
 
 
 def _exit(status: int) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)

@@ -54,7 +54,11 @@ class Settings:
     def places(self) -> list[tuple[str, Listen]]:
         """Everywhere the server is to listen, with the option that says so."""
         found = [("listen", each) for each in self.listen] + [("listen-tls", each) for each in self.listen_tls]
-        return found if self.views.pages is None else [*found, ("http", self.views.pages)]
+        if self.views.pages is not None:
+            found.append(("http", self.views.pages))
+        if self.views.console is not None:
+            found.append(("manhole", self.views.console.listen))
+        return found
 
 
 def usable_cores() -> int:

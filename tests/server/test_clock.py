@@ -79,7 +79,7 @@ def test_the_reactor_schedules_by_the_monotonic_clock():
     """In a process of its own: a reactor is installed once for good."""
     program = """
 import time
-from queueber.server.service import Options, makeService
+from queueber.server.plugin import Options, makeService
 options = Options()
 options.parseOptions([])
 makeService(options)

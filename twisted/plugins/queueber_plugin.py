@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 queueber = ServiceMaker(
     "Queueber",
-    "queueber.server.service",
+    "queueber.server.entry",
     "A durable work-queue server.",
     "queueber",
 )

@@ -1,0 +1,93 @@
+"""
+What stock twistd does around a service, as far as the service has a part in it.
+
+In the background twistd's parent process waits on a pipe for the outcome of the
+start, and takes a start for done once the reactor is about to run.  Ours is
+done when the server listens: the service takes the pipe over and writes to it
+then.  twistd's parent prints what follows the 1 and ends with status 1.
+
+twistd removes its pid file when the reactor has ended.  A process that ends
+with a status of its own does so before.
+"""
+
+import atexit
+import os
+from collections.abc import MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import define, field
+
+_PIPE: Final = "statusPipe"
+"""twistd's name for the pipe, in its options."""
+
+_REPORT_BYTES_MAX: Final = 98
+"""What twistd's parent reads, without the status."""
+
+
+@define(eq=False)
+class Launcher:
+    """The twistd or twist that a service was made for; without one nothing happens."""
+
+    _options: MutableMapping[str, Any] = field(factory=dict)
+    """twistd's or twist's options."""
+
+    _pipe: int | None = field(default=None, init=False)
+
+    def begin(self) -> None:
+        """Take over what the parent process waits for.  In the process that serves, after twistd has forked."""
+        self._pipe = self._options.pop(_PIPE, None) if _PIPE in self._options else None
+        # twistd leaves the file where it cannot change the user, or the service raises.
+        atexit.register(self.remove_pid_file)
+
+    def started(self) -> None:
+        """The server serves: the parent process ends with 0."""
+        self._report(b"0")
+
+    def failed(self, why: str) -> None:
+        """The server does not start, because of *why*: the parent process prints it, cut short, and ends with 1."""
+        self._report(b"1 " + " ".join(why.split()).encode("ascii", "backslashreplace")[:_REPORT_BYTES_MAX])
+
+    def _report(self, outcome: bytes) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            # The parent process may have been ended; the start goes on.
+            with suppress(OSError):
+                os.write(pipe, outcome)
+            os.close(pipe)
+
+    def remove_pid_file(self) -> None:
+        """Remove twistd's pid file if it is this process's, as far as this user may."""
+        name = self._options.get("pidfile")
+        if not name:
+            return
+        path = Path(name)
+        # twistd, too, leaves one that it may not remove; its next start sees that the process is gone.
+        with suppress(OSError):
+            if path.read_bytes().strip() == b"%d" % os.getpid():
+                path.unlink()
+
+    @property
+    def root(self) -> str | None:
+        """The directory of ``--chroot``, absolute; None without."""
+        root = self._options.get("chroot")
+        return os.path.realpath(root) if root else None
+
+    def complaints(self) -> list[str]:
+        """What twistd would end with a traceback for: of each a line."""
+        options = self._options
+        found: list[str] = []
+        root, run, name = options.get("chroot"), options.get("rundir"), options.get("pidfile")
+        if root is not None and os.geteuid() != 0:
+            found.append(f"--chroot {root}: only root can do that")
+        if root is not None and not Path(root).is_dir():
+            return [*found, f"--chroot {root}: there is no such directory"]
+        below = Path(root or "/")
+        if run and run != "." and not (below / run.lstrip("/") if root is not None else Path(run)).is_dir():
+            found.append(f"--rundir {run}: there is no such directory{' below --chroot' if root else ''}")
+        if name:
+            folder = below / Path(name).parent.relative_to("/")
+            if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+                found.append(f"--pidfile {name}: the directory {folder} is not there, or cannot be written")
+        return found

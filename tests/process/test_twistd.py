@@ -1,0 +1,206 @@
+"""What stock twistd and twist do around a service, with real processes, terminals and users."""
+
+import fcntl
+import os
+import pty
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from queueber.server.listening import parse_listen
+from tests.process.conftest import PATIENCE, TWISTD, foreign
+
+pytestmark = pytest.mark.slow
+
+NOBODY = 65534
+F_SETPIPE_SZ = 1031
+
+
+def until(found):
+    """What *found* gives, once it gives anything."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if result := found():
+            return result
+        time.sleep(0.02)
+    raise AssertionError("it never came")
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def free_port(*, low=0, high=0):
+    """One that no process has; below 1024 if asked for."""
+    for port in range(low, high) if high else (0,):
+        with socket.socket() as asked:
+            try:
+                asked.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return asked.getsockname()[1]
+    pytest.skip("no port is free")
+
+
+@pytest.fixture
+def background(tmp_path):
+    """`twistd` without ``-n``: what its parent process ends with; the server ends with the test."""
+
+    def run(*words, log="twistd.log"):
+        done = subprocess.run(
+            [sys.executable, "-c", TWISTD, "--pidfile=q.pid", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        done.log = tmp_path / log
+        return done
+
+    yield run
+    if (tmp_path / "q.pid").exists():
+        os.kill(int((tmp_path / "q.pid").read_text()), signal.SIGKILL)
+
+
+def test_in_the_background_it_serves_rotates_reloads_and_stops(background, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "q.toml").write_text(f'listen = "127.0.0.1:{free_port()}"\n')
+    port = parse_listen((tmp_path / "q.toml").read_text().split('"')[1]).endpoint.split(":")[1]
+
+    started = background("--rundir=run", "queueber", "--config=q.toml", "--log-level=debug")
+
+    assert (started.returncode, started.stderr) == (0, "")
+    # The parent process has waited for it: no client is refused.
+    foreign("calls", int(port))
+    assert (tmp_path / "run" / "queueber-data" / "QUEUEBER").exists()
+    pid = int((tmp_path / "q.pid").read_text())
+
+    os.kill(pid, signal.SIGUSR1)
+    until(lambda: "Rotated: the log so far is " in started.log.read_text())
+    assert "Listening on" in (tmp_path / "twistd.log.1").read_text()
+    (tmp_path / "q.toml").write_text(f'listen = "127.0.0.1:{port}"\nlog-level = "warn"\nworkers = 3\n')
+    os.kill(pid, signal.SIGHUP)
+    until(lambda: f"workers ({tmp_path}/q.toml line 3)" in started.log.read_text())
+
+    os.kill(pid, signal.SIGTERM)
+    until(lambda: not alive(pid))
+    assert started.log.read_text().splitlines()[-1].endswith("Stopped; everything is on disk (SIGTERM)")
+    assert not (tmp_path / "q.pid").exists()
+
+
+def test_in_the_background_a_start_that_fails_says_so_by_its_status(background, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        failed = background("--logfile=q.log", "queueber", "--data-dir=q", f"--listen={place}", log="q.log")
+
+    assert failed.returncode == 1
+    assert f"--listen {place}: Couldn't listen on {place}" in failed.stderr
+    assert f"Cannot start: --listen {place}: Couldn't listen on" in failed.log.read_text().splitlines()[-1]
+    # What can fail first is done first.
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["q.log"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may become another user")
+def test_a_port_below_1024_is_bound_before_privileges_are_dropped(background, tmp_path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "run").mkdir()
+    shutil.chown(tmp_path / "run", NOBODY, NOBODY)
+    port = free_port(low=700, high=1024)
+
+    started = background(
+        f"--uid={NOBODY}", f"--gid={NOBODY}", "--umask=027", "--rundir=run", "queueber", f"--listen=127.0.0.1:{port}"
+    )
+
+    assert (started.returncode, started.stderr) == (0, "")
+    foreign("calls", port)
+    status = Path(f"/proc/{(tmp_path / 'q.pid').read_text()}/status").read_text()
+    assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}" in status
+    assert "Umask:\t0027" in status
+    files = [started.log, *(tmp_path / "run" / "queueber-data").rglob("*")]
+    assert {(each.stat().st_uid, each.stat().st_gid) for each in files} == {(NOBODY, NOBODY)}
+
+
+def test_a_log_that_is_not_read_keeps_nobody_waiting(tmp_path):
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
+    port = free_port()
+    command = ["--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/q", f"--listen=127.0.0.1:{port}"]
+    server = subprocess.Popen([sys.executable, "-c", TWISTD, *command, "--log-level=debug"], stdout=writing)
+    os.close(writing)
+    try:
+        until(lambda: connects(port))
+        for _ in range(100):
+            # More lines than the pipe holds.
+            assert connects(port)
+        foreign("calls", port)
+
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE) == -signal.SIGTERM
+    finally:
+        server.kill()
+        server.wait()
+        os.close(reading)
+
+
+def connects(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_a_terminal_that_is_closed_ends_the_server_in_order(tmp_path):
+    master, slave = pty.openpty()
+    command = ["--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/q", "--listen=127.0.0.1:0"]
+    server = subprocess.Popen(
+        [sys.executable, "-c", TWISTD, *command],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, 0x540E, 0),  # noqa: PLW1509  (TIOCSCTTY: the terminal is this session's)
+    )
+    os.close(slave)
+    try:
+        seen = b""
+        while b"Listening on" not in seen:
+            seen += os.read(master, 4096)
+        os.close(master)
+
+        assert server.wait(PATIENCE) == -signal.SIGHUP
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize("runner", ["-c", "-m"])
+def test_without_standard_streams_it_serves_and_stops(tmp_path, runner):
+    what = (TWISTD, "--nodaemon", "--pidfile=") if runner == "-c" else ("twisted",)
+    port = free_port()
+    server = subprocess.Popen(
+        [
+            *("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, runner, *what, "queueber"),
+            *(f"--data-dir={tmp_path}/q", f"--listen=127.0.0.1:{port}"),
+        ]
+    )
+    try:
+        until(lambda: connects(port))
+        foreign("calls", port)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE) == -signal.SIGTERM
+    finally:
+        server.kill()
+        server.wait()

@@ -1,0 +1,218 @@
+"""What becomes of a line of the log when it cannot be written, or not yet."""
+
+import json
+import os
+import pty
+import threading
+
+import pytest
+from attrs import define, field
+from twisted.logger import Logger, LogPublisher
+from twisted.python.logfile import LogFile
+
+from queueber.server import log_output
+from queueber.server.log_output import Descriptor, LogOutput, RotatedFile
+from queueber.server.logs import FORMATS, Log, log_of
+
+
+@define(eq=False)
+class Reader:
+    """A destination that takes a line only when it may."""
+
+    encoding: str = "utf-8"
+    hung_up: bool = False
+    taken: list = field(factory=list)
+    error: OSError | None = None
+    goes_on: threading.Event = field(factory=threading.Event)
+
+    def write(self, data):
+        self.goes_on.wait(30)
+        if self.error is not None:
+            raise self.error
+        self.taken.append(data)
+
+
+def described(lines, why):
+    return f"{lines} missing: {why}\n"
+
+
+@pytest.fixture
+def reader():
+    return Reader()
+
+
+@pytest.fixture
+def output(reader):
+    return LogOutput(reader, described)
+
+
+def test_a_reader_that_stands_still_keeps_no_writer_waiting_and_the_rest_is_counted(output, reader, monkeypatch):
+    monkeypatch.setattr(log_output, "WAITING_BYTES_MAX", 100)
+    output.start()
+    for _ in range(25):
+        output.write("123456789\n")
+    assert not output.drain(0)
+
+    reader.goes_on.set()
+    assert output.drain(30)
+    output.write("more\n")
+    assert output.drain(30)
+
+    lines = b"".join(reader.taken).decode().splitlines()
+    assert lines[:10] == ["123456789"] * 10
+    missing = [line for line in lines if "missing" in line]
+    assert sum(int(line.split()[0]) for line in missing) == 15
+    assert "more" in lines
+
+
+def test_lines_that_were_left_out_are_told_of_without_a_further_line(output, reader, monkeypatch):
+    monkeypatch.setattr(log_output, "WAITING_BYTES_MAX", 10)
+    told = threading.Event()
+    monkeypatch.setattr(output, "_describe", lambda lines, why: told.set() or described(lines, why))
+    output.start()
+    output.write("123456789\n")
+    output.write("123456789\n")
+
+    reader.goes_on.set()
+
+    assert told.wait(30)
+
+
+def test_lines_that_cannot_be_written_are_counted_in_their_place(output, reader):
+    reader.goes_on.set()
+    reader.error = OSError(28, "No space left on device")
+    output.write("one\n")
+    output.write("two\n")
+    reader.error = None
+    output.write("three\n")
+
+    assert reader.taken == [b"2 missing: [Errno 28] No space left on device\n", b"three\n"]
+
+
+def test_what_the_encoding_lacks_is_escaped(output, reader):
+    reader.goes_on.set()
+    reader.encoding = "ascii"
+    output.write("Zoë \udcff\n")
+
+    assert reader.taken == [b"Zo\\xeb \\udcff\n"]
+
+
+def test_a_closed_terminal_is_noticed_and_a_pipe_is_none():
+    master, slave = pty.openpty()
+    terminal = Descriptor(slave, "standard output")
+    assert not terminal.hung_up
+    os.close(master)
+    assert terminal.hung_up
+    os.close(slave)
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert not Descriptor(writing, "standard output").hung_up
+    os.close(writing)
+
+
+def test_a_descriptor_that_another_process_made_non_blocking_still_gets_every_byte():
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    data = bytes(range(256)) * 1_000
+    found = []
+
+    def read():
+        while sum(map(len, found)) < len(data):
+            found.append(os.read(reading, 10_000))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    Descriptor(writing, "standard output").write(data)
+    thread.join(30)
+
+    assert b"".join(found) == data
+    os.close(reading)
+    os.close(writing)
+
+
+class TestRotation:
+    @pytest.fixture
+    def file(self, tmp_path):
+        made = RotatedFile(LogFile.fromFullPath(str(tmp_path / "q.log")))
+        made.write(b"old\n")
+        yield made
+        made._file.close()
+
+    def test_the_file_so_far_is_kept(self, file, tmp_path):
+        file.rotate()
+        file.write(b"new\n")
+
+        assert (tmp_path / "q.log.1").read_bytes() == b"old\n"
+        assert (tmp_path / "q.log").read_bytes() == b"new\n"
+
+    def test_a_file_that_was_moved_is_opened_anew_and_nothing_else_moved(self, file, tmp_path):
+        (tmp_path / "q.log").rename(tmp_path / "elsewhere")
+        assert "was moved" in file.rotate()
+        file.write(b"new\n")
+
+        assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "q.log"]
+        assert (tmp_path / "q.log").read_bytes() == b"new\n"
+
+    def test_a_rotation_that_failed_half_way_does_not_end_the_log(self, file, tmp_path):
+        file._file._file.close()
+        file.write(b"new\n")
+
+        assert (tmp_path / "q.log").read_bytes() == b"old\nnew\n"
+
+    def test_a_path_below_a_new_root_is_found_there(self, file, tmp_path):
+        file.enter_chroot(str(tmp_path))
+        assert file._file.path == "/q.log"
+
+
+class TestLog:
+    """Events through Twisted's publisher, as in a server."""
+
+    @pytest.fixture
+    def publish(self, reader):
+        reader.goes_on.set()
+        made = Log.to(reader, FORMATS["text"])
+        made.set_level("warn")
+        return Logger("q", observer=LogPublisher(made))
+
+    def test_the_last_line_says_why_whatever_the_level(self, publish, reader):
+        publish.info("Serving")
+        publish.info("Stopped; everything is on disk", final=True)
+        publish.info("Main loop terminated.")
+        publish.warn("Port closed")
+
+        assert [line.split("] ")[1] for line in b"".join(reader.taken).decode().splitlines()] == [
+            "Stopped; everything is on disk"
+        ]
+
+    def test_an_error_after_the_last_line_is_not_kept_back(self, publish, reader):
+        publish.info("Stopped", final=True)
+        publish.critical("Stopping failed")
+
+        assert b"Stopping failed" in reader.taken[-1]
+
+    def test_missing_lines_are_an_event_in_json_as_well(self, reader):
+        reader.encoding = "ascii"
+        log = Log.to(reader, FORMATS["json"])
+        assert reader.encoding == "utf-8"
+
+        line = json.loads(log.output._line(1_234, "no room"))
+
+        assert (line["level"], line["message"]) == ("warn", "1,234 lines of the log are missing here: no room")
+
+
+class TestOfTwistd:
+    def test_the_background_writes_twistd_log(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        log = log_of({"nodaemon": False, "logfile": None}, "auto")
+
+        assert log.output.destination._file.path == str(tmp_path / "twistd.log")
+        log.output.destination._file.close()
+
+    def test_the_background_has_no_standard_output(self):
+        with pytest.raises(OSError, match="--logfile -: a server in the background has no standard output"):
+            log_of({"nodaemon": False, "logfile": "-"}, "auto")
+
+    def test_a_file_that_cannot_be_opened_is_named(self):
+        with pytest.raises(OSError, match=r"--logfile /nowhere/q\.log: No such file or directory"):
+            log_of({"nodaemon": True, "logfile": "/nowhere/q.log"}, "auto")
