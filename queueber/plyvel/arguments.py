@@ -1,33 +1,38 @@
-"""What callers may pass: plyvel's strictness about types, which its users' tests rely on."""
+"""
+Checks of arguments, as strict about types as plyvel is.
+
+Programs written for plyvel may rely on its errors.  The texts name the
+argument, the expected type and the given one.
+"""
 
 from collections.abc import Iterable
 from enum import Enum
 
 
-def wrong_type(name: str, wanted: str, value: object) -> TypeError:
-    """The error for *value* given as *name*, which must be *wanted*."""
+def type_error(name: str, wanted: str, value: object) -> TypeError:
+    """Return the error for the argument *name*, which must be *wanted*, and was *value*."""
     return TypeError(f"argument {name!r} must be {wanted}, not {type(value).__name__}")
 
 
-def key_of(key: object, name: str = "key") -> bytes:
+def check_key(key: object, name: str = "key") -> bytes:
     """
-    *key* itself.
+    Return *key*, a key, a bound or a prefix, unchanged.
 
     Raises:
-        TypeError: it is not `bytes`.  plyvel takes any buffer for a value, but nothing else than this for a key.
+        TypeError: not exactly `bytes`.  plyvel accepts any buffer as a value, but only `bytes` as a key.
     """
     if type(key) is not bytes:
-        raise wrong_type(name, "bytes", key)
+        raise type_error(name, "bytes", key)
     return key
 
 
 def as_bytes(value: object) -> bytes:
     """
-    A copy of *value*, or itself if it is bytes already.
+    Return the content of *value*, a bytes-like object.  `bytes` are returned as they are, anything else is copied.
 
     Raises:
-        TypeError: it is not a bytes-like object.
-        BufferError: its bytes do not lie one after the other.
+        TypeError: *value* is not bytes-like.
+        BufferError: the buffer is not contiguous.
     """
     if type(value) is bytes:
         return value
@@ -37,50 +42,50 @@ def as_bytes(value: object) -> bytes:
     return bytes(view)
 
 
-class Size(Enum):
-    """The integers of C that plyvel's sizes become."""
+class CType(Enum):
+    """C integer types of plyvel's size parameters, each with its lowest and highest value."""
 
-    SIZE = (0, 2**64 - 1)
+    SIZE_T = (0, 2**64 - 1)
     INT = (-(2**31), 2**31 - 1)
 
 
-def integer_of(value: object, name: str, size: Size) -> int:
+def as_integer(value: object, name: str, c_type: CType) -> int:
     """
-    *value* as plyvel takes it: what has an `__int__`, so that a fraction is cut off a float.
+    Convert *value* as plyvel does: by its `__int__`, which truncates a float.
 
     Raises:
-        TypeError: it has none; a text is no number.
-        OverflowError: it is not in the range of *size*, or infinite.
-        ValueError: it is not a number.
+        TypeError: no `__int__`; a string is not converted.
+        OverflowError: outside the range of *c_type*, or infinite.
+        ValueError: not a number (NaN).
     """
     if not hasattr(value, "__int__"):
-        raise wrong_type(name, "an integer", value)
+        raise type_error(name, "an integer", value)
     number = int(value)
-    low, high = size.value
+    low, high = c_type.value
     if not low <= number <= high:
         raise OverflowError(f"argument {name!r} must be {low} to {high}, not {number}")
     return number
 
 
-def check_words(function: str, given: Iterable[str], known: type) -> None:
+def as_bool(value: object, name: str) -> bool:
     """
-    See to it that *function* was *given* only keyword arguments of the typed dictionary *known*.
+    Return *value*, a `bool`, with None meaning False as in plyvel.
 
     Raises:
-        TypeError: Python's own, but naming the function that was called.
-    """
-    for word in given:
-        if word not in known.__annotations__:
-            raise TypeError(f"{function}() got an unexpected keyword argument {word!r}")
-
-
-def flag_of(value: object, name: str) -> bool:
-    """
-    *value*, where None means no as it does for plyvel.
-
-    Raises:
-        TypeError: it is neither a bool nor None.
+        TypeError: neither a `bool` nor None.
     """
     if value is not None and type(value) is not bool:
-        raise wrong_type(name, "a bool", value)
+        raise type_error(name, "a bool", value)
     return bool(value)
+
+
+def check_keywords(function: str, given: Iterable[str], allowed: type) -> None:
+    """
+    Check that *given*, the keywords in a call of *function*, are keys of the `TypedDict` class *allowed*.
+
+    Raises:
+        TypeError: with Python's own text, naming the public function.
+    """
+    for keyword in given:
+        if keyword not in allowed.__annotations__:
+            raise TypeError(f"{function}() got an unexpected keyword argument {keyword!r}")

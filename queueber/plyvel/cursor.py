@@ -1,4 +1,4 @@
-"""Where in the rows a walk is: what RocksDB's lowest-level iterator does, and who owns one."""
+"""The native iterator's interface, the options of reads, and the base class of plyvel's two iterators."""
 
 from types import TracebackType
 from typing import Protocol, Self
@@ -10,81 +10,80 @@ from queueber.plyvel.handle import NoCopy
 
 class Cursor(Protocol):
     """
-    A place among the rows of one moment, in the words of rocksdict's `RdictIter`, which is one.
+    A position in the rows of one snapshot: the interface of rocksdict's `RdictIter`.
 
-    The comfortable iterators (`items`, `keys`) end at damaged data as if there
-    were no more rows.  This one has `status`, to be asked whenever it is not valid.
+    rocksdict's other iterators (`items`, `keys`) end silently at damaged data.
+    With this one, call `status` whenever it is not valid.
     """
 
     def valid(self) -> bool:
-        """Whether it is at a row."""
+        """Return whether the cursor is at a row."""
 
     def status(self) -> None:
-        """Raise what RocksDB stumbled over, if it did."""
+        """Raise the error that made the cursor invalid, if any."""
 
     def key(self) -> bytes:
-        """The key of the row, if valid."""
+        """Return the row's key.  Requires `valid`."""
 
     def value(self) -> bytes:
-        """The value of the row, if valid."""
+        """Return the row's value.  Requires `valid`."""
 
     def next(self) -> None:
-        """Go one row forwards; only if valid."""
+        """Move to the next row.  Requires `valid`."""
 
     def prev(self) -> None:
-        """Go one row backwards; only if valid."""
+        """Move to the previous row.  Requires `valid`."""
 
     def seek(self, target: bytes, /) -> None:
-        """Go to the first row at or above *target*."""
+        """Move to the first row at or above *target*."""
 
     def seek_to_first(self) -> None:
-        """Go to the first row."""
+        """Move to the first row."""
 
     def seek_to_last(self) -> None:
-        """Go to the last row below the upper bound it was made with."""
+        """Move to the last row below the cursor's upper bound."""
 
 
-class Source(Protocol):
-    """What cursors come from: the database as it is, or one moment of it."""
+class CursorSource(Protocol):
+    """A database or a snapshot."""
 
     def cursor(self, options: rocksdict.ReadOptions, upper: bytes | None) -> Cursor:
-        """A cursor over the rows below *upper*, which is also in *options*; the caller keeps those alive."""
+        """Return a cursor over the rows below *upper*.  *options* must include that bound and outlive the cursor."""
 
 
 def read_options(
     verify_checksums: bool | None, fill_cache: bool | None, upper: bytes | None = None
 ) -> rocksdict.ReadOptions:
-    """Options for reading, for rows below *upper*."""
+    """Return rocksdict's options for reading rows below *upper*."""
     options = rocksdict.ReadOptions()
-    # Without a prefix extractor this is how it is anyway; with one a walk would otherwise see only part of the rows.
+    # Matters only with a prefix extractor, with which an iterator would otherwise skip rows outside its prefix.
     options.set_total_order_seek(True)
     if not verify_checksums:
         options.set_verify_checksums(False)
     if not fill_cache:
-        options.fill_cache(False)  # type: ignore[call-arg] # its stub has forgotten the argument
+        options.fill_cache(False)  # type: ignore[call-arg] # the stub lacks the argument
     if upper is not None:
-        # There is a lower bound too, but rocksdict 0.3.29 sets the upper one by it.
+        # There is no lower bound: in rocksdict 0.3.29, `set_iterate_lower_bound` sets the upper one.
         options.set_iterate_upper_bound(upper)
     return options
 
 
-class CursorOwner(NoCopy):
-    """What plyvel's two iterators share: a cursor that is closed with them, or with the database."""
+class IteratorBase(NoCopy):
+    """Base of plyvel's two iterators: owns a cursor, which is released on `close` or when the database closes."""
 
     __slots__ = ("__weakref__", "_cursor", "_options")
 
     _cursor: Cursor | None
     _options: rocksdict.ReadOptions
-    """Kept for as long as the cursor, which reads its bound from there."""
+    """Owns the bound that the cursor refers to, so both have the same lifetime."""
 
     def close(self) -> None:
-        """Let go of what the database held when this was made.  Does nothing the second time."""
+        """Release the rows as they were when the iterator was made.  Idempotent."""
         self._cursor = None
 
-    def _opened(self) -> Cursor:
-        """The cursor, for all but the two methods that are called for each row."""
+    def _open_cursor(self) -> Cursor:
         if self._cursor is None:
-            raise closed_iterator()
+            raise closed_error()
         return self._cursor
 
     def __enter__(self) -> Self:
@@ -96,6 +95,6 @@ class CursorOwner(NoCopy):
         self.close()
 
 
-def closed_iterator() -> RuntimeError:
-    """What the use of a closed iterator raises."""
+def closed_error() -> RuntimeError:
+    """Return the error for the use of a closed iterator."""
     return RuntimeError("the database or the iterator is closed")

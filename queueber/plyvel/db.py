@@ -1,4 +1,4 @@
-"""The database."""
+"""`DB`: an open database."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,27 +7,31 @@ from typing import Self, Unpack, cast
 
 import rocksdict
 
-from queueber.plyvel import options, size_estimates
-from queueber.plyvel.arguments import as_bytes, check_words, flag_of, key_of, wrong_type
+from queueber.plyvel.arguments import as_bool, as_bytes, check_key, check_keywords, type_error
 from queueber.plyvel.cursor import read_options
-from queueber.plyvel.errors import translated, translating
-from queueber.plyvel.files import check_openable, directory
+from queueber.plyvel.errors import translate_error, translating_errors
+from queueber.plyvel.files import check_openable, directory_path
 from queueber.plyvel.handle import Handle, NoCopy
-from queueber.plyvel.iterator import Iterator, Range, iterate
-from queueber.plyvel.options import Parameters
+from queueber.plyvel.iterator import Iterator, IteratorArguments, new_iterator
+from queueber.plyvel.options import Parameters, options_from_parameters
 from queueber.plyvel.prefixed_db import PrefixedDB
 from queueber.plyvel.raw_iterator import RawIterator
+from queueber.plyvel.size_estimates import approximate_sizes
 from queueber.plyvel.snapshot import Snapshot
 from queueber.plyvel.write_batch import WriteBatch
+
+_LEVELDB_PREFIX = b"leveldb."
+_ROCKSDB_PREFIX = b"rocksdb."
+_MEMORY_PROPERTIES = ("rocksdb.size-all-mem-tables", "rocksdb.block-cache-usage")
+"""Their sum is LevelDB's `approximate-memory-usage`."""
 
 
 class DB(NoCopy):
     """
-    plyvel's `DB`, and `sync`, `get_many` and `sequence` beside it.
+    plyvel's `DB`, with the additional methods `sync`, `get_many`, `sequence`, `flush` and `checkpoint`.
 
-    All methods but `close` may be called from several threads.  Errors are
-    those of `queueber.plyvel.errors`; on a closed database it is
-    `RuntimeError`.
+    Thread-safe, except for `close`.  Errors of RocksDB are raised as those of
+    `queueber.plyvel.errors`.  Use of a closed database raises `RuntimeError`.
     """
 
     __slots__ = ("_handle", "_name")
@@ -38,27 +42,33 @@ class DB(NoCopy):
         *,
         create_if_missing: bool = False,
         error_if_exists: bool = False,
-        **wanted: Unpack[Parameters],
+        **parameters: Unpack[Parameters],
     ) -> None:
         """
-        Open the database in the directory *name*.
+        Open the database in the directory *name*, which this process locks until `close`.
 
         Args:
             name: the directory, in UTF-8.
-            create_if_missing: make it, if it is not there.
-            error_if_exists: refuse one that is there.
-            wanted: plyvel's other parameters, each described in `Parameters`.
+            create_if_missing: create the database if it is missing; its parent directory must exist.
+            error_if_exists: refuse an existing database.
+            parameters: see `Parameters`.
+
+        Raises:
+            IOError: another `DB` has the database open, or a file cannot be read or written.
+            CorruptionError: a file is damaged.
+            Error: the database is missing, or exists, or RocksDB refuses it.
+            TypeError, ValueError, OverflowError: an argument is wrong.
         """
         self._name = name
-        path = directory(name)
-        create = flag_of(create_if_missing, "create_if_missing")
-        refuse = flag_of(error_if_exists, "error_if_exists")
-        check_words("DB", wanted, Parameters)
-        chosen = options.from_parameters(create=create, **wanted)
-        # By RocksDB itself, which first looks whether somebody else has it open.
-        chosen.set_error_if_exists(refuse)
+        path = directory_path(name)
+        create = as_bool(create_if_missing, "create_if_missing")
+        refuse_existing = as_bool(error_if_exists, "error_if_exists")
+        check_keywords("DB", parameters, Parameters)
+        options = options_from_parameters(create=create, **parameters)
+        # Checked by RocksDB, after it has taken the lock.
+        options.set_error_if_exists(refuse_existing)
         check_openable(path, create_if_missing=create)
-        self._handle = Handle(path, chosen, wal=True, patient=True)
+        self._handle = Handle(path, options, wal=True, wait_on_stall=True)
 
     @property
     def name(self) -> str | bytes:
@@ -74,132 +84,139 @@ class DB(NoCopy):
         return f"<{__package__}.DB with name {self._name!r}{' (closed)' * self.closed} at {id(self):#x}>"
 
     def close(self) -> None:
-        """
-        Close what was opened from here, write out what is in memory, and let go of the files.
-
-        Does nothing the second time.
-        """
+        """Close all iterators and snapshots, flush write buffers to table files, and release the lock.  Idempotent."""
         self._handle.close()
 
     def get(
         self, key: bytes, default: bytes | None = None, *, verify_checksums: bool = True, fill_cache: bool = True
     ) -> bytes | None:
-        """The value of *key*, or *default*; unlike plyvel's it checks what it reads, unless told not to."""
+        """Return the value of *key*, or *default* if there is none.  Unlike plyvel's, verifies checksums by default."""
         if type(key) is not bytes:
-            raise wrong_type("key", "bytes", key)
-        read = None
+            raise type_error("key", "bytes", key)
+        options = None
         if verify_checksums is not True or fill_cache is not True:
-            read = read_options(flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache"))
+            options = read_options(as_bool(verify_checksums, "verify_checksums"), as_bool(fill_cache, "fill_cache"))
         try:
-            value: bytes | None = self._handle.native.get(key, default, read)
+            value: bytes | None = self._handle.native.get(key, default, options)
         except Exception as error:
-            raise translated(error) from error
+            raise translate_error(error) from error
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of *keys*, in that order, None where there is none.  Other threads run meanwhile."""
-        for at, key in enumerate(keys):
-            key_of(key, f"keys[{at}]")
-        with translating():
-            # The stub of rocksdict knows nothing of lists.
+        """Return the values of *keys* in the same order, None where there is none.  Other threads run meanwhile."""
+        for index, key in enumerate(keys):
+            check_key(key, f"keys[{index}]")
+        with translating_errors():
+            # rocksdict's stub lacks the overload for lists.
             return cast(list[bytes | None], self._handle.native.get(list(keys)))
 
     def put(self, key: bytes, value: bytes, *, sync: bool = False) -> None:
-        """Set *key* to *value*; durable when this returns if *sync*."""
-        key, value, synced = key_of(key), as_bytes(value), flag_of(sync, "sync")
+        """Set *key* to *value*; with *sync*, return when that is durable."""
+        key, value, synced = check_key(key), as_bytes(value), as_bool(sync, "sync")
         handle = self._handle
         handle.write(lambda: handle.native.put(key, value, handle.write_options), sync=synced)
 
     def delete(self, key: bytes, *, sync: bool = False) -> None:
-        """Remove *key*, whether or not it is there; durable when this returns if *sync*."""
-        key, synced = key_of(key), flag_of(sync, "sync")
+        """Delete *key*, if it exists; with *sync*, return when that is durable."""
+        key, synced = check_key(key), as_bool(sync, "sync")
         handle = self._handle
         handle.write(lambda: handle.native.delete(key, handle.write_options), sync=synced)
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
-        """A batch; as a context manager it is written at the end, but not after an error if *transaction*."""
-        transaction, sync = flag_of(transaction, "transaction"), flag_of(sync, "sync")
+        """
+        Return an empty batch.
+
+        As a context manager it writes itself at the end of the block; not after an exception if *transaction*.
+        With *sync*, a write of the batch returns when it is durable.
+        """
+        transaction, sync = as_bool(transaction, "transaction"), as_bool(sync, "sync")
         return WriteBatch(self._handle, b"", transaction=transaction, sync=sync)
 
     def sync(self) -> None:
         """
-        Return once everything written before the call would survive a power cut.
+        Return when all earlier writes are durable.  Other threads run meanwhile.
 
-        Other threads run meanwhile, which is why no write here is ever synced
-        by itself.  An error is final: a second attempt may succeed without
-        the data being there.
+        After an error the durability of those writes is unknown, and a second
+        `sync` may succeed although some are lost.
         """
         self._handle.sync()
 
     def flush(self) -> None:
         """
-        Put what is in memory into a table file, so that what it overwrote or removed can be merged away.
+        Write the write buffers to table files, so that compaction can drop deleted rows.
 
         Other threads run meanwhile.
         """
-        with translating():
+        with translating_errors():
             self._handle.native.flush(True)
 
     def checkpoint(self, path: Path) -> None:
         """
-        Put the database as it is now into *path*, which must not be there: links to table files, copies of the rest.
+        Create a copy of the present database in the directory *path*, which must not exist.
 
-        What is in memory goes to a table file first, so that it is in it
-        whether it was synced or not.  All of that but the last moment's is done
-        while other threads run; on another file system, RocksDB would copy
-        everything while they do not.
+        On the same file system, table files are hard links.  On another one
+        they are copied, without other threads running meanwhile.  Write buffers
+        are flushed first, so the copy includes writes that were not synced.
         """
         self.flush()
-        with translating():
+        with translating_errors():
             rocksdict.Checkpoint(self._handle.native).create_checkpoint(str(path))
 
     def sequence(self) -> int:
-        """The number of the last write.  It grows by one with each row written and outlives restarts."""
-        with translating():
+        """Return the sequence number of the last write: incremented by each row written, and persistent."""
+        with translating_errors():
             return self._handle.native.latest_sequence_number()
 
-    def iterator(self, **wanted: Unpack[Range]) -> Iterator:
-        """A walk over the rows in a range, as they are now."""
-        return iterate(self._handle, self._handle, b"", wanted)
+    def iterator(self, **arguments: Unpack[IteratorArguments]) -> Iterator:
+        """Return an iterator over a range of the present rows; see `IteratorArguments`."""
+        return new_iterator(self._handle, self._handle, b"", arguments)
 
     def __iter__(self) -> Iterator:
         return self.iterator()
 
     def raw_iterator(self, *, verify_checksums: bool = True, fill_cache: bool = True) -> RawIterator:
-        """An iterator that is moved and asked by hand, over the rows as they are now."""
-        verify, fill = flag_of(verify_checksums, "verify_checksums"), flag_of(fill_cache, "fill_cache")
+        """Return a raw iterator over the present rows."""
+        verify, fill = as_bool(verify_checksums, "verify_checksums"), as_bool(fill_cache, "fill_cache")
         return RawIterator(self._handle, self._handle, verify_checksums=verify, fill_cache=fill)
 
     def snapshot(self) -> Snapshot:
-        """The database as it is now."""
+        """Return a snapshot of the present rows."""
         return Snapshot(self._handle, b"")
 
     def prefixed_db(self, prefix: bytes) -> PrefixedDB:
-        """The part of this database whose keys begin with *prefix*, seen without it."""
+        """Return the rows whose keys begin with *prefix* as a database of their own."""
         return PrefixedDB(self, self._handle, prefix)
 
     def get_property(self, name: bytes) -> bytes | None:
-        """What RocksDB says of itself under *name*, or None; `leveldb.` at its beginning stands for `rocksdb.`."""
-        asked = key_of(name, "name")
-        with translating():
-            return size_estimates.property_of(self._handle.native, asked)
+        """Return the property `leveldb.NAME` or `rocksdb.NAME`, both of which are RocksDB's; None if unknown."""
+        native = self._handle.native
+        check_key(name, "name")
+        with translating_errors():
+            if name == b"leveldb.approximate-memory-usage":
+                return b"%d" % sum(native.property_int_value(part) or 0 for part in _MEMORY_PROPERTIES)
+            if name.startswith(_LEVELDB_PREFIX):
+                name = _ROCKSDB_PREFIX + name.removeprefix(_LEVELDB_PREFIX)
+            if b"\0" in name or not name.isascii():
+                return None
+            value = native.property_value(name.decode())
+        return None if value is None else value.encode()
 
     def compact_range(self, *, start: bytes | None = None, stop: bytes | None = None) -> None:
-        """Rewrite the rows from *start* up to *stop*, both of them open if None, without what was overwritten."""
+        """Compact the rows from *start* to *stop*; None for an open end."""
         for bound, name in ((start, "start"), (stop, "stop")):
             if bound is not None:
-                key_of(bound, name)
-        with translating():
+                check_key(bound, name)
+        with translating_errors():
             self._handle.native.compact_range(start, stop)
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
-        """About how many bytes of table files the rows from *start* up to *stop* take."""
+        """Return the estimated bytes in table files of the rows from *start* up to *stop*."""
         return self.approximate_sizes((start, stop))[0]
 
     def approximate_sizes(self, *ranges: tuple[bytes, bytes]) -> list[int]:
-        """The same for several ranges, each a pair of start and stop."""
-        with translating():
-            return size_estimates.approximate_sizes(self._handle.native, ranges)
+        """Return the estimates of `approximate_size` for several ranges, each a pair of start and stop."""
+        with translating_errors():
+            return approximate_sizes(self._handle.native, ranges)
 
     def __enter__(self) -> Self:
         return self

@@ -1,8 +1,8 @@
 """
-The engine's errors: plyvel's classes, made out of the texts of rocksdict's.
+plyvel's exception classes, and the translation of rocksdict's errors to them.
 
-rocksdict raises bare `Exception` for everything RocksDB reports, so the text
-is all there is to tell one from another.  It is read here and nowhere else.
+rocksdict raises a bare `Exception` for every RocksDB status other than OK, so
+the text is the only way to distinguish them.  Only this module reads it.
 """
 
 import builtins
@@ -15,60 +15,65 @@ from rocksdict import DbClosedError
 
 from queueber.errors import Damaged, Passing, StorageError, Withheld
 
-# The errors of the operating system that are about the disk.  All others are about the process, the machine or
-# permissions.  RocksDB puts their texts behind the name of the file.
-_WITHHELD = tuple(f": {os.strerror(number)}" for number in (errno.EIO, errno.ENOENT))
+_DISK_ERRORS = tuple(f": {os.strerror(number)}" for number in (errno.EIO, errno.ENOENT))
+"""
+Texts of the operating system's errors that concern the disk, as RocksDB appends them to the name of the file.
 
-_SYSTEM = "IO error"
+All others concern the process, the machine or permissions.
+"""
+
+_IO_ERROR = "IO error"
 
 
 class Error(StorageError):
-    """What RocksDB reported.  After one out of a write or a sync, nothing about later ones can be trusted."""
+    """RocksDB reported an error.  After an error of a write or a sync, the database must not be written to again."""
 
 
 class IOError(Error, builtins.IOError):  # noqa: A001 - plyvel's name
-    """The operating system refused to read or write, or somebody else holds the database."""
+    """Reading or writing a file failed, or another process has the database open."""
 
 
 class CorruptionError(Error, Damaged):
-    """Bytes on disk are not those that were written."""
+    """A file does not contain the bytes that were written to it."""
 
 
 class _WithheldError(IOError, Withheld):
-    """The disk does not return what it should hold."""
+    """The disk does not return a file or block that it should hold."""
 
 
 class _PassingError(IOError, Passing):
-    """The operating system refused for a reason that is not the disk's."""
+    """The operating system refused for a reason other than the disk."""
 
 
 class IteratorInvalidError(Error):
-    """A raw iterator was asked for its row and is at none."""
+    """A `RawIterator` has no current row."""
 
 
 class Stalled(Exception):
-    """A write that RocksDB would have delayed until a flush or compaction had caught up.  Nothing was written."""
+    """RocksDB would have delayed the write until a flush or a compaction had caught up.  Nothing was written."""
 
 
-def translated(error: Exception) -> Exception:
-    """What to raise in place of *error*, which came out of rocksdict; *error* itself if it says enough."""
+def translate_error(error: Exception) -> Exception:
+    """Return the exception to raise in place of *error* from rocksdict; *error* itself if it needs no translation."""
     if isinstance(error, DbClosedError):
         return RuntimeError("the database is closed")
     if type(error) is not Exception:
         return error
-    return _class_of(str(error))(str(error))
+    text = str(error)
+    return _error_class(text)(text)
 
 
-def _class_of(text: str) -> type[Exception]:
-    """The error that *text*, of RocksDB's, is about."""
-    # RocksDB's words for a write that would have had to wait, because of `no_slowdown`.
+def _error_class(text: str) -> type[Exception]:
+    """Return the class for RocksDB's status *text*."""
+    # The status of a write with `no_slowdown` that would have been delayed.
     if text.startswith("Result incomplete"):
         return Stalled
-    # Also within others.  An open that finds no free descriptor says "Invalid argument: Found options incompatible
-    # with filesystem: IO error: ...", one that may not look at a table "Corruption: Can't access ...: IO error: ...".
-    if _SYSTEM in text and not any(reason in text for reason in _WITHHELD):
+    # Also within other statuses: with no free descriptor, opening fails with "Invalid argument: Found options
+    # incompatible with filesystem: IO error: ...", and without access to a table file with "Corruption: Can't access
+    # ...: IO error: ...".
+    if _IO_ERROR in text and not any(reason in text for reason in _DISK_ERRORS):
         return _PassingError
-    if text.startswith(_SYSTEM):
+    if text.startswith(_IO_ERROR):
         return _WithheldError
     if text.startswith("Corruption"):
         return CorruptionError
@@ -76,12 +81,16 @@ def _class_of(text: str) -> type[Exception]:
 
 
 @contextmanager
-def translating() -> Iterator[None]:
-    """Raise rocksdict's errors as ours.  Costs a microsecond; tight loops call `translated` themselves."""
+def translating_errors() -> Iterator[None]:
+    """
+    Translate exceptions of the block by `translate_error`.
+
+    Costs a microsecond, so methods that are called once per row call `translate_error` themselves.
+    """
     try:
         yield
     except Exception as error:
-        better = translated(error)
-        if better is error:
+        translated = translate_error(error)
+        if translated is error:
             raise
-        raise better from error
+        raise translated from error

@@ -1,4 +1,4 @@
-"""Databases as directories: names, and what can be done to one that is not open."""
+"""Database directories: names, checks before opening, and plyvel's `repair_db` and `destroy_db`."""
 
 import os
 import stat
@@ -7,26 +7,25 @@ from typing import Unpack
 
 import rocksdict
 
-from queueber.plyvel import options
-from queueber.plyvel.arguments import check_words, wrong_type
-from queueber.plyvel.errors import Error, IOError, translating  # noqa: A004 - plyvel's name
-from queueber.plyvel.options import Parameters
+from queueber.plyvel.arguments import check_keywords, type_error
+from queueber.plyvel.errors import Error, IOError, translating_errors  # noqa: A004 - plyvel's name
+from queueber.plyvel.options import Parameters, default_options, options_from_parameters
 
 
-def directory(name: object) -> Path:
+def directory_path(name: object) -> Path:
     """
-    The directory called *name*.
+    Convert *name*, the directory of a database, to a path.
 
     Raises:
-        TypeError: it is neither str nor bytes; plyvel takes no paths.
-        ValueError: it is not UTF-8, which rocksdict cannot do without.
-        IOError: there is a NUL in it, where LevelDB would stop reading.
-        Error: it is empty.
+        TypeError: neither `str` nor `bytes`; plyvel accepts no path objects.
+        ValueError: not UTF-8, which rocksdict requires.
+        IOError: contains a NUL, where LevelDB would end the name.
+        Error: empty.
     """
     if not isinstance(name, str | bytes):
-        raise wrong_type("name", "str or bytes", name)
+        raise type_error("name", "str or bytes", name)
     if not name:
-        # A Path of nothing would be the current directory.
+        # An empty Path is the current directory.
         raise Error("NotFound: : No such file or directory")
     if isinstance(name, str):
         name.encode()
@@ -38,7 +37,12 @@ def directory(name: object) -> Path:
 
 
 def check_openable(path: Path, *, create_if_missing: bool) -> None:
-    """Raise what LevelDB would: rocksdict makes all directories and a file there before RocksDB gets to refuse."""
+    """
+    Refuse a directory in which no database can be opened, before rocksdict creates directories and a file of its own.
+
+    Raises:
+        Error: LevelDB's error for the directory, or a subclass.
+    """
     if _is_directory(path) and not os.access(path, os.W_OK | os.X_OK):
         raise IOError(f"IO error: {path}/LOCK: Permission denied")
     if not create_if_missing and not (path / "CURRENT").exists():
@@ -47,11 +51,11 @@ def check_openable(path: Path, *, create_if_missing: bool) -> None:
 
 def _is_directory(path: Path) -> bool:
     """
-    Whether *path* is a directory, as against nothing at all in one that is.
+    Return True if *path* is a directory, and False if it is missing and could be created.
 
     Raises:
-        IOError: something else is in the way.
-        Error: it would be in a directory that is not there.
+        IOError: *path* is something else, or cannot be examined.
+        Error: the parent directory is missing, or *path* is a dangling symbolic link.
     """
     try:
         mode = path.stat().st_mode
@@ -66,31 +70,38 @@ def _is_directory(path: Path) -> bool:
     return True
 
 
-def repair_db(name: str | bytes, **wanted: Unpack[Parameters]) -> None:
+def repair_db(name: str | bytes, **parameters: Unpack[Parameters]) -> None:
     """
-    Make a database out of what can still be read in the directory *name*, which nobody may have open.
+    Rebuild the database in the directory *name* from its readable files.  No process may have it open.
 
-    Rows in damaged files are lost; removed ones may be back.  What could not
-    be used is put into a directory `lost` beside the rest.
+    Rows of unreadable files are lost, and deleted rows may reappear.  Unused files move to the subdirectory `lost`.
+
+    Raises:
+        IOError: the database is open, or a file cannot be read or written.
+        Error: any other error that RocksDB reports.
     """
-    path = directory(name)
-    check_words("repair_db", wanted, Parameters)
-    chosen = options.from_parameters(create=True, **wanted)
+    path = directory_path(name)
+    check_keywords("repair_db", parameters, Parameters)
+    options = options_from_parameters(create=True, **parameters)
     _is_directory(path)
-    with translating():
-        rocksdict.Rdict.repair(str(path), chosen)
+    with translating_errors():
+        rocksdict.Rdict.repair(str(path), options)
 
 
 def destroy_db(name: str | bytes) -> None:
     """
-    Remove the database in the directory *name*, which nobody may have open; also the directory, if it is then empty.
+    Delete the database in the directory *name*, and the directory if it is empty then.  No process may have it open.
 
-    Nothing happens if there is none.
+    Does nothing if there is no such directory.
+
+    Raises:
+        IOError: the database is open, or a file cannot be removed.
+        Error: any other error that RocksDB reports.
     """
     if name in ("", b""):
         return
-    path = directory(name)
-    if not os.path.isdir(path):  # noqa: PTH112  (a `Path` would raise what stands in the way, and LevelDB does not)
+    path = directory_path(name)
+    if not os.path.isdir(path):  # noqa: PTH112  (`Path.is_dir` raises some errors that LevelDB ignores)
         return
-    with translating():
-        rocksdict.Rdict.destroy(str(path), options.safe_options(create=False))
+    with translating_errors():
+        rocksdict.Rdict.destroy(str(path), default_options(create=False))

@@ -1,4 +1,4 @@
-"""The open RocksDB that a `DB` and all that was opened from it share."""
+"""The open RocksDB database that a `DB` shares with the objects made from it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,121 +8,127 @@ from weakref import WeakSet
 
 import rocksdict
 
-from queueber.plyvel.errors import Stalled, translating
+from queueber.plyvel.errors import Stalled, translating_errors
 from queueber.plyvel.options import write_options
 
-_PATIENCE = 0.01
-"""Seconds between the attempts of a write that RocksDB wants to slow down."""
+_STALL_RETRY_SECONDS = 0.01
+"""Delay between attempts of a write that RocksDB stalls."""
 
 
 class NoCopy:
-    """An object that is neither copied nor pickled: a copy would refer to the same object of RocksDB and close it."""
+    """Base of objects that refuse to be copied or pickled: a copy would refer to, and close, the same native object."""
 
     __slots__ = ()
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> Never:
         """
-        Refuse.
+        Refuse to be copied or pickled.
 
         Raises:
-            TypeError: always, from `copy` as from `pickle`.
+            TypeError: always.
         """
         raise TypeError(f"{type(self).__name__} cannot be copied or pickled")
 
 
 class Closable(Protocol):
-    """What holds on to the files until it is closed."""
+    """An iterator or a snapshot, which holds native resources until it is closed."""
 
     def close(self) -> None:
-        """Let go of them.  Nothing happens the second time."""
+        """Release the resources.  Idempotent."""
 
 
 class Handle:
     """
-    RocksDB, open.
+    An open RocksDB database.
 
-    It knows what was opened from it, weakly, because RocksDB stays open and
-    its directory held for as long as one iterator lives.
+    Iterators and snapshots register here, weakly, and are closed with the
+    database: RocksDB stays open, and its directory locked, as long as one
+    native iterator exists.
     """
 
     def __init__(
-        self, path: Path, options: rocksdict.Options, *, wal: bool, patient: bool, read_only: bool = False
+        self, path: Path, options: rocksdict.Options, *, wal: bool, wait_on_stall: bool, read_only: bool = False
     ) -> None:
         """
-        Open the database in *path*.
+        Open the database in the directory *path*.
 
         Args:
             path: the directory.
-            options: what RocksDB runs with.
-            wal: keep a write-ahead log.
-            patient: writes that RocksDB wants to slow down wait for it, as against raising `Stalled`.
-            read_only: let RocksDB change nothing; rocksdict puts a file of its own there all the same.
+            options: options of the database and of its only column family.
+            wal: write to the WAL.
+            wait_on_stall: retry a stalled write until it succeeds instead of raising `Stalled`.
+            read_only: open without write access.  rocksdict creates a file of its own in the directory all the same.
         """
         self.closed = False
         self.write_options = write_options(wal=wal)
         self._wal = wal
-        self._patient = patient
-        self._opened: WeakSet[Closable] = WeakSet()
-        with translating():
-            # A column family without options of its own would get those of the last open, with a tiny cache.
+        self._wait_on_stall = wait_on_stall
+        self._children: WeakSet[Closable] = WeakSet()
+        with translating_errors():
+            # Without options for the column family, rocksdict takes those of the last opening, with a tiny cache.
             self.native = rocksdict.Rdict(str(path), options, {"default": options}, _access(read_only=read_only))
 
-    def check(self) -> None:
-        """Raise `RuntimeError` if it is closed."""
+    def check_open(self) -> None:
+        """
+        Check that the database is open.
+
+        Raises:
+            RuntimeError: the database is closed.
+        """
         if self.closed:
             raise RuntimeError("the database is closed")
 
-    def keep(self, opened: Closable) -> None:
-        """Close *opened* before the database, if it still lives then."""
-        self._opened.add(opened)
+    def register(self, child: Closable) -> None:
+        """Close *child* before the database, if it is still referenced then."""
+        self._children.add(child)
 
     def cursor(self, options: rocksdict.ReadOptions, upper: bytes | None) -> rocksdict.RdictIter:  # noqa: ARG002
-        """A cursor over the rows as they are now.  *upper* must be in *options* already, which must outlive it."""
+        """Return a cursor over the present rows.  *options* must include the bound *upper* and outlive the cursor."""
         if self.closed:
-            self.check()
+            self.check_open()
         return self.native.iter(options)
 
     def write(self, attempt: Callable[[], None], *, sync: bool) -> None:
         """
-        Call *attempt*, which writes at once or fails, and then `sync` if so wanted.
+        Call *attempt*, which writes without waiting or raises, and then `sync` if *sync*.
 
         Raises:
-            Stalled: nothing was written; never if this is patient.
+            Stalled: nothing was written.  Never raised with `wait_on_stall`.
         """
-        self.check()
+        self.check_open()
         while True:
             try:
-                with translating():
+                with translating_errors():
                     attempt()
                 break
             except Stalled:
-                if not self._patient:
+                if not self._wait_on_stall:
                     raise
-            # Here and not in RocksDB, where rocksdict would hold the interpreter meanwhile.
-            sleep(_PATIENCE)
+            # Wait here, where other threads run; during a wait inside RocksDB, rocksdict would hold the GIL.
+            sleep(_STALL_RETRY_SECONDS)
         if sync:
             self.sync()
 
     def sync(self) -> None:
-        """Return once everything written before the call would survive a power cut."""
-        with translating():
+        """Return when all earlier writes are durable: sync the WAL or, without one, flush to table files."""
+        with translating_errors():
             if self._wal:
                 self.native.flush_wal(True)
             else:
                 self.native.flush(True)
 
     def close(self) -> None:
-        """Close what was opened from here, then let go of the files.  Does nothing the second time."""
+        """Close the registered objects, then the database.  Idempotent."""
         if not self.closed:
             self.closed = True
-            for opened in list(self._opened):
-                opened.close()
-            with translating():
+            for child in list(self._children):
+                child.close()
+            with translating_errors():
                 self.native.close()
 
 
 def _access(*, read_only: bool) -> rocksdict.AccessType:
     if read_only:
-        # What the log holds is read into memory, and stays there.
+        # The WAL is replayed into memory, without writing table files.
         return rocksdict.AccessType.read_only(error_if_log_file_exist=False)
     return rocksdict.AccessType.read_write()

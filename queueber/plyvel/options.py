@@ -1,8 +1,8 @@
 """
-plyvel's parameters in RocksDB's words.
+plyvel's parameters as RocksDB options, and the options of every database.
 
-What is not given has RocksDB's own default, which is larger than LevelDB's in
-most cases.  `tuning` is the other way to set RocksDB up: that of the store.
+A parameter that is not given has RocksDB's default, which is usually larger
+than LevelDB's.  `rocksdb_options` has options that plyvel has no parameter for.
 """
 
 from collections.abc import Callable
@@ -10,91 +10,91 @@ from typing import TypedDict
 
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, WriteOptions
 
-from queueber.plyvel.arguments import Size, integer_of, key_of, wrong_type
+from queueber.plyvel.arguments import CType, as_integer, check_key, type_error
 from queueber.units import MIB
 
-# LevelDB's.  RocksDB's own is to keep all of them open.
-OPEN_FILES_MAX = 1_000
+_MAX_OPEN_FILES = 1_000
+"""LevelDB's default; RocksDB's is no limit."""
 
-WAL_BYTES_MAX = 128 * MIB
-"""Length of the log beyond which the oldest rows are flushed."""
+_MAX_TOTAL_WAL_SIZE = 128 * MIB
+"""RocksDB's default is four times all write buffers."""
 
 
 class Parameters(TypedDict, total=False):
-    """The keyword arguments that plyvel's `DB` and `repair_db` share."""
+    """The keyword arguments that plyvel's `DB` and `repair_db` share.  Sizes are in bytes."""
 
     paranoid_checks: bool | None
-    """Whether an error is told as soon as it is seen; unlike LevelDB's, RocksDB's default is yes."""
+    """Treat damage as an error as soon as it is found; on by default, unlike in LevelDB."""
 
     write_buffer_size: int | None
-    """Bytes in memory before they go to a table file; 64 MiB."""
+    """Size of the rows in memory at which they are flushed to a table file; 64 MiB."""
 
     max_open_files: int | None
-    """1000."""
+    """Table files that are open at the same time; 1000."""
 
     lru_cache_size: int | None
-    """Bytes of table files in memory; 32 MiB."""
+    """Capacity of the block cache; 32 MiB."""
 
     block_size: int | None
-    """Bytes that are read from a table file at a time; 4 KiB."""
+    """Uncompressed size of the blocks of a table file; 4 KiB."""
 
     block_restart_interval: int | None
-    """Keys for each that is stored whole; 16."""
+    """Keys per restart point of prefix compression; 16."""
 
     max_file_size: int | None
-    """Bytes of a table file; 64 MiB."""
+    """Target size of a table file; 64 MiB."""
 
     compression: str | bytes | None
-    """'snappy', which is the default, or None."""
+    """`snappy`, the default, or None."""
 
     bloom_filter_bits: int
-    """Bits for each key in a filter that saves reads; 0 means none."""
+    """Bits per key of the Bloom filters; 0, the default, for no filters."""
 
     comparator: Callable[[bytes, bytes], int] | None
-    """Cannot be had: keys are in the order of their bytes."""
+    """Not supported: keys are in bytewise order."""
 
     comparator_name: bytes | None
-    """Goes with *comparator*."""
+    """Required with *comparator*."""
 
 
-def safe_options(*, create: bool) -> Options:
-    """What holds for every database, whoever opens it: nothing is lost silently, and nothing piles up."""
-    chosen = Options(raw_mode=True)  # any other mode unpickles what it reads
-    set_safe_defaults(chosen, create=create)
-    return chosen
+def default_options(*, create: bool) -> Options:
+    """Return the options that every database has, with the database created if *create* and it is missing."""
+    options = Options(raw_mode=True)  # in the other mode, rocksdict unpickles values
+    set_defaults(options, create=create)
+    return options
 
 
-def set_safe_defaults(chosen: Options, *, create: bool) -> None:
-    """Set the options that every database has: no silent loss, and no files that pile up."""
-    chosen.create_if_missing(create)
+def set_defaults(options: Options, *, create: bool) -> None:
+    """Set the options that every database has: against silent loss of data, and against files that pile up."""
+    options.create_if_missing(create)
 
-    # Faults.  RocksDB's default recovery silently drops every record behind the first damaged one, synced or not;
-    # this one drops a torn tail, which no sync had covered, and refuses anything else.
-    chosen.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
-    chosen.set_paranoid_checks(True)
-    # Neither is covered by RocksDB's own crash tests, and both can lose synced rows behind a hole in the log.
-    chosen.set_recycle_log_file_num(0)
-    chosen.set_wal_bytes_per_sync(0)
-    chosen.set_max_total_wal_size(WAL_BYTES_MAX)
+    # RocksDB's default recovery silently drops every record after the first damaged one, synced or not.  This mode
+    # drops a torn tail, which no sync had covered, and refuses anything else.
+    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_paranoid_checks(True)
+    # RocksDB's crash tests cover neither, and both can lose synced rows after a hole in the WAL.
+    options.set_recycle_log_file_num(0)
+    options.set_wal_bytes_per_sync(0)
+    options.set_max_total_wal_size(_MAX_TOTAL_WAL_SIZE)
 
-    # Deleting files that nobody needs any longer is not the business of the thread that closes an iterator.
-    chosen.set_avoid_unnecessary_blocking_io(True)
+    # Obsolete files are deleted in the background, and not by the thread that closes an iterator.
+    options.set_avoid_unnecessary_blocking_io(True)
 
-    # RocksDB's own log: by default a thousand old ones are kept, one more with every start.
-    chosen.set_keep_log_file_num(5)
-    chosen.set_max_log_file_size(4 * MIB)
+    # RocksDB's info log: by default 1000 old files are kept, and each opening adds one.
+    options.set_keep_log_file_num(5)
+    options.set_max_log_file_size(4 * MIB)
 
 
 def write_options(*, wal: bool) -> WriteOptions:
-    """Options for every write: without the log unless *wal*."""
-    chosen = WriteOptions()
-    # rocksdict holds the interpreter during a write, so one that waits for a flush would stop the whole process.
-    chosen.no_slowdown = True
-    chosen.disable_wal = not wal  # type: ignore[method-assign, assignment] # a property, whatever its stub says
-    return chosen
+    """Return the options of all writes, which go to the WAL if *wal*."""
+    options = WriteOptions()
+    # rocksdict holds the GIL during a write, so a write that waited for a flush would stop the whole process.
+    options.no_slowdown = True
+    options.disable_wal = not wal  # type: ignore[method-assign, assignment] # a property; the stub is wrong
+    return options
 
 
-def from_parameters(
+def options_from_parameters(
     *,
     create: bool,
     paranoid_checks: bool | None = None,
@@ -110,58 +110,59 @@ def from_parameters(
     comparator_name: bytes | None = None,
 ) -> Options:
     """
-    Options for opening a database, which is created if *create* and it is not there.
+    Return the options for plyvel's parameters, with the database created if *create* and it is missing.
 
     Raises:
-        TypeError: something is of the wrong type.
-        ValueError: a compression that plyvel does not know, or a comparator without a name.
-        OverflowError: a size is negative, or too large for plyvel.
-        NotImplementedError: there is a comparator.
+        TypeError: a parameter is of the wrong type.
+        ValueError: the compression is unknown, or a comparator or its name is missing.
+        OverflowError: a size does not fit into plyvel's C type.
+        NotImplementedError: a comparator is given.
     """
-    _refuse(comparator, comparator_name)
-    chosen = safe_options(create=create)
-    chosen.set_paranoid_checks(True if paranoid_checks is None else bool(paranoid_checks))
+    _refuse_comparator(comparator, comparator_name)
+    options = default_options(create=create)
+    options.set_paranoid_checks(True if paranoid_checks is None else bool(paranoid_checks))
     if write_buffer_size is not None:
-        chosen.set_write_buffer_size(integer_of(write_buffer_size, "write_buffer_size", Size.SIZE))
+        options.set_write_buffer_size(as_integer(write_buffer_size, "write_buffer_size", CType.SIZE_T))
     if max_open_files is None:
-        max_open_files = OPEN_FILES_MAX
-    chosen.set_max_open_files(integer_of(max_open_files, "max_open_files", Size.INT))
+        max_open_files = _MAX_OPEN_FILES
+    options.set_max_open_files(as_integer(max_open_files, "max_open_files", CType.INT))
     if max_file_size is not None:
-        chosen.set_target_file_size_base(integer_of(max_file_size, "max_file_size", Size.SIZE))
-    chosen.set_compression_type(_compression(compression))
+        options.set_target_file_size_base(as_integer(max_file_size, "max_file_size", CType.SIZE_T))
+    options.set_compression_type(_compression_type(compression))
 
     tables = BlockBasedOptions()
     if lru_cache_size is not None:
-        tables.set_block_cache(Cache(integer_of(lru_cache_size, "lru_cache_size", Size.SIZE)))
+        tables.set_block_cache(Cache(as_integer(lru_cache_size, "lru_cache_size", CType.SIZE_T)))
     if block_size is not None:
-        tables.set_block_size(integer_of(block_size, "block_size", Size.SIZE))
+        tables.set_block_size(as_integer(block_size, "block_size", CType.SIZE_T))
     if block_restart_interval is not None:
-        interval = integer_of(block_restart_interval, "block_restart_interval", Size.INT)
+        interval = as_integer(block_restart_interval, "block_restart_interval", CType.INT)
         tables.set_block_restart_interval(interval)
-    bits = integer_of(bloom_filter_bits, "bloom_filter_bits", Size.INT)
+    bits = as_integer(bloom_filter_bits, "bloom_filter_bits", CType.INT)
     if bits > 0:
         tables.set_bloom_filter(bits, False)
-    chosen.set_block_based_table_factory(tables)
-    return chosen
+    options.set_block_based_table_factory(tables)
+    return options
 
 
-def _compression(name: object) -> DBCompressionType:
+def _compression_type(name: object) -> DBCompressionType:
     if name is None:
         return DBCompressionType.none()
     if not isinstance(name, str | bytes):
-        raise wrong_type("compression", "None or a string", name)
+        raise type_error("compression", "None or a string", name)
     if name not in ("snappy", b"snappy"):
         raise ValueError(f"argument 'compression' must be None or 'snappy', not {name!r}")
     return DBCompressionType.snappy()
 
 
-def _refuse(comparator: object, name: object) -> None:
+def _refuse_comparator(comparator: object, name: object) -> None:
+    """Check both arguments as plyvel does, and refuse a valid comparator, which rocksdict cannot install."""
     if name is not None:
-        key_of(name, "comparator_name")
+        check_key(name, "comparator_name")
     if (comparator is None) != (name is None):
         raise ValueError("'comparator' and 'comparator_name' must be given together")
     if comparator is None:
         return
     if not callable(comparator):
-        raise wrong_type("comparator", "callable", comparator)
+        raise type_error("comparator", "callable", comparator)
     raise NotImplementedError("rocksdict has no comparators: keys are in the order of their bytes")

@@ -1,10 +1,10 @@
-"""A database within the database."""
+"""`PrefixedDB`: a database within the database."""
 
 from typing import TYPE_CHECKING, Unpack
 
-from queueber.plyvel.arguments import flag_of, key_of
+from queueber.plyvel.arguments import as_bool, check_key
 from queueber.plyvel.handle import Handle
-from queueber.plyvel.iterator import Iterator, Range, iterate
+from queueber.plyvel.iterator import Iterator, IteratorArguments, new_iterator
 from queueber.plyvel.snapshot import Snapshot
 from queueber.plyvel.write_batch import WriteBatch
 
@@ -13,23 +13,27 @@ if TYPE_CHECKING:
 
 
 class PrefixedDB:
-    """plyvel's `PrefixedDB`: the keys that begin with a prefix, seen without it.  There is nothing to close."""
+    """
+    plyvel's `PrefixedDB`: the rows whose keys begin with a prefix, under keys without that prefix.
+
+    Has no resources of its own, and need not be closed.
+    """
 
     __slots__ = ("_db", "_handle", "_prefix")
 
     def __init__(self, db: "DB", handle: Handle, prefix: bytes) -> None:
         self._db = db
         self._handle = handle
-        self._prefix = key_of(prefix, "prefix")
+        self._prefix = check_key(prefix, "prefix")
 
     @property
     def db(self) -> "DB":
-        """The whole database."""
+        """The underlying database, also of a nested `PrefixedDB`."""
         return self._db
 
     @property
     def prefix(self) -> bytes:
-        """What all its keys begin with, in the whole database."""
+        """The full prefix in the underlying database."""
         return self._prefix
 
     def __repr__(self) -> str:
@@ -38,34 +42,34 @@ class PrefixedDB:
     def get(
         self, key: bytes, default: bytes | None = None, *, verify_checksums: bool = True, fill_cache: bool = True
     ) -> bytes | None:
-        """The value of *key*, or *default*."""
-        whole = self._prefix + key_of(key)
-        return self._db.get(whole, default, verify_checksums=verify_checksums, fill_cache=fill_cache)
+        """Return the value of *key*, or *default* if there is none."""
+        full_key = self._prefix + check_key(key)
+        return self._db.get(full_key, default, verify_checksums=verify_checksums, fill_cache=fill_cache)
 
     def put(self, key: bytes, value: bytes, *, sync: bool = False) -> None:
-        """Set *key* to *value*; durable when this returns if *sync*."""
-        self._db.put(self._prefix + key_of(key), value, sync=sync)
+        """Set *key* to *value*; with *sync*, return when that is durable."""
+        self._db.put(self._prefix + check_key(key), value, sync=sync)
 
     def delete(self, key: bytes, *, sync: bool = False) -> None:
-        """Remove *key*, whether or not it is there; durable when this returns if *sync*."""
-        self._db.delete(self._prefix + key_of(key), sync=sync)
+        """Delete *key*, if it exists; with *sync*, return when that is durable."""
+        self._db.delete(self._prefix + check_key(key), sync=sync)
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
-        """A batch whose keys all get the prefix."""
-        transaction, sync = flag_of(transaction, "transaction"), flag_of(sync, "sync")
+        """Return an empty batch that adds the prefix to each key; see `DB.write_batch`."""
+        transaction, sync = as_bool(transaction, "transaction"), as_bool(sync, "sync")
         return WriteBatch(self._handle, self._prefix, transaction=transaction, sync=sync)
 
-    def iterator(self, **wanted: Unpack[Range]) -> Iterator:
-        """A walk over the rows in a range."""
-        return iterate(self._handle, self._handle, self._prefix, wanted)
+    def iterator(self, **arguments: Unpack[IteratorArguments]) -> Iterator:
+        """Return an iterator over a range of the present rows; see `IteratorArguments`."""
+        return new_iterator(self._handle, self._handle, self._prefix, arguments)
 
     def __iter__(self) -> Iterator:
         return self.iterator()
 
     def snapshot(self) -> Snapshot:
-        """The part as it is now."""
+        """Return a snapshot of the present rows with the prefix."""
         return Snapshot(self._handle, self._prefix)
 
     def prefixed_db(self, prefix: bytes) -> "PrefixedDB":
-        """The part of this part whose keys begin with *prefix* after its own."""
-        return PrefixedDB(self._db, self._handle, self._prefix + key_of(prefix, "prefix"))
+        """Return a nested `PrefixedDB` whose full prefix is this one's followed by *prefix*."""
+        return PrefixedDB(self._db, self._handle, self._prefix + check_key(prefix, "prefix"))

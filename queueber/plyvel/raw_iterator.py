@@ -1,72 +1,76 @@
-"""LevelDB's own kind of iterator."""
+"""`RawIterator`, LevelDB's own style of iterator: moved and read by separate calls."""
 
 from collections.abc import Callable
 
-from queueber.plyvel.arguments import key_of
-from queueber.plyvel.cursor import Cursor, CursorOwner, Source, read_options
-from queueber.plyvel.errors import IteratorInvalidError, translating
+from queueber.plyvel.arguments import check_key
+from queueber.plyvel.cursor import Cursor, CursorSource, IteratorBase, read_options
+from queueber.plyvel.errors import IteratorInvalidError, translating_errors
 from queueber.plyvel.handle import Handle
 
 
-class RawIterator(CursorOwner):
-    """plyvel's `RawIterator`: at a row, or at none, over what the database held when this was made."""
+class RawIterator(IteratorBase):
+    """
+    plyvel's `RawIterator`, over the rows as they were when it was made.
+
+    Either at a row or invalid: before the first seek, and after moving past either end.
+    """
 
     __slots__ = ()
 
-    def __init__(self, handle: Handle, source: Source, *, verify_checksums: bool, fill_cache: bool) -> None:
+    def __init__(self, handle: Handle, source: CursorSource, *, verify_checksums: bool, fill_cache: bool) -> None:
         self._options = read_options(verify_checksums, fill_cache)
-        with translating():
+        with translating_errors():
             self._cursor = source.cursor(self._options, None)
-        handle.keep(self)
+        handle.register(self)
 
     def valid(self) -> bool:
-        """Whether it is at a row; it is not before the first seek."""
-        return self._opened().valid()
+        """Return whether the iterator is at a row."""
+        return self._open_cursor().valid()
 
     def seek_to_first(self) -> None:
-        """Go to the first row."""
-        self._move(self._opened().seek_to_first)
+        """Move to the first row."""
+        self._move(self._open_cursor().seek_to_first)
 
     def seek_to_last(self) -> None:
-        """Go to the last row."""
-        self._move(self._opened().seek_to_last)
+        """Move to the last row."""
+        self._move(self._open_cursor().seek_to_last)
 
     def seek(self, target: bytes) -> None:
-        """Go to the first row at or above *target*."""
-        cursor, wanted = self._opened(), key_of(target, "target")
-        self._move(lambda: cursor.seek(wanted))
+        """Move to the first row at or above *target*."""
+        cursor, target = self._open_cursor(), check_key(target, "target")
+        self._move(lambda: cursor.seek(target))
 
     def next(self) -> None:
-        """Go to the next row; an `IteratorInvalidError` if it is at none."""
-        self._move(self._at_row().next)
+        """Move to the next row; raise `IteratorInvalidError` if there is no current one."""
+        self._move(self._valid_cursor().next)
 
     def prev(self) -> None:
-        """Go to the row before; an `IteratorInvalidError` if it is at none."""
-        self._move(self._at_row().prev)
+        """Move to the previous row; raise `IteratorInvalidError` if there is no current one."""
+        self._move(self._valid_cursor().prev)
 
     def key(self) -> bytes:
-        """The key of the row; an `IteratorInvalidError` if it is at none."""
-        return self._at_row().key()
+        """Return the current key; raise `IteratorInvalidError` if there is no current row."""
+        return self._valid_cursor().key()
 
     def value(self) -> bytes:
-        """The value of the row; an `IteratorInvalidError` if it is at none."""
-        cursor = self._at_row()
-        with translating():
+        """Return the current value; raise `IteratorInvalidError` if there is no current row."""
+        cursor = self._valid_cursor()
+        with translating_errors():
             return cursor.value()
 
     def item(self) -> tuple[bytes, bytes]:
-        """Both; an `IteratorInvalidError` if it is at none."""
+        """Return the current key and value; raise `IteratorInvalidError` if there is no current row."""
         return self.key(), self.value()
 
-    def _at_row(self) -> Cursor:
-        cursor = self._opened()
+    def _valid_cursor(self) -> Cursor:
+        cursor = self._open_cursor()
         if not cursor.valid():
             raise IteratorInvalidError("the iterator is at no row")
         return cursor
 
     def _move(self, move: Callable[[], None]) -> None:
-        cursor = self._opened()
-        with translating():
+        cursor = self._open_cursor()
+        with translating_errors():
             move()
             if not cursor.valid():
                 cursor.status()

@@ -6,7 +6,7 @@ from queueber.plyvel.db import DB
 from queueber.plyvel.files import check_openable
 from queueber.plyvel.handle import Handle
 from queueber.plyvel.rocksdb_options import RocksDBOptions, check_in_force, native_options
-from queueber.plyvel.wal import check_logs, cut_off_damage
+from queueber.plyvel.wal import check_wal, truncate_damage
 
 
 class RocksDB(DB):
@@ -51,12 +51,12 @@ class RocksDB(DB):
         """
         check_openable(path, create_if_missing=create_if_missing)
         if salvage:
-            cut_off_damage(path)
+            truncate_damage(path)
         else:
-            check_logs(path)
+            check_wal(path)
         self._name = str(path)
         native = native_options(options, create=create_if_missing, salvage=salvage)
-        self._handle = Handle(path, native, wal=wal, patient=False, read_only=read_only)
+        self._handle = Handle(path, native, wal=wal, wait_on_stall=False, read_only=read_only)
         if not read_only:
             try:
                 self.in_force = check_in_force(path, self.get_property, options, salvage=salvage)

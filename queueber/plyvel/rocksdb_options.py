@@ -16,7 +16,7 @@ from attrs import frozen
 from rocksdict import BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Options, SliceTransform
 
 from queueber.plyvel.errors import Error
-from queueber.plyvel.options import set_safe_defaults
+from queueber.plyvel.options import set_defaults
 from queueber.units import MIB
 
 BLOB_FILE_BYTES = 64 * MIB
@@ -101,7 +101,7 @@ def native_options(chosen: RocksDBOptions, *, create: bool, salvage: bool = Fals
         salvage: recover a damaged WAL up to the damage instead of refusing it.
     """
     native = Options.load_latest(str(_OPTIONS_FILE_DIRECTORY))[0]
-    set_safe_defaults(native, create=create)
+    set_defaults(native, create=create)
     if salvage:
         native.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
 

@@ -1,10 +1,10 @@
 """
-One moment of the database, for as many readers as want it.
+A snapshot that several readers share, made of one native iterator.
 
-rocksdict's own snapshots do not give that: in 0.3.29 only their look-ups by
-key see the moment, their iterators see the present.  But each iterator of the
-database keeps the moment at which it was made, so a moment is one of these,
-never read from twice at a time, and its cursors are bookmarks in it.
+rocksdict's own snapshots cannot be used: in 0.3.29 only their `get` reads the
+snapshot, and their iterators read the present.  But each native iterator reads
+the rows as they were when it was made.  So a snapshot is one native iterator,
+used by one reader at a time, and each of its cursors remembers a key.
 """
 
 from collections.abc import Callable
@@ -13,28 +13,30 @@ from typing import cast
 
 import rocksdict
 
-from queueber.plyvel.errors import translated
+from queueber.plyvel.errors import translate_error
 
 
 class SharedSnapshot:
     """
-    What the database held when this was made, for several threads.
+    The rows as they were when *native* was made.  Thread-safe.
 
-    It keeps the table files and the memory of that time for as long as it lives.
+    Holds the table files and write buffers of that time until the last reference is gone.
     """
 
     def __init__(self, native: rocksdict.RdictIter) -> None:
-        """Become the owner of *native*."""
+        """Take ownership of *native*."""
         self.native = native
         self.lock = Lock()
-        self.last: object = None
-        """Who moved it last, and therefore finds it where they left it."""
+        """Held while the native iterator is moved or read."""
+
+        self.positioned_by: object = None
+        """Identity of the cursor that moved the native iterator last; None after a `get`."""
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of *key* at that time."""
+        """Return the value of *key*, or None if there is none."""
         native = self.native
         with self.lock:
-            self.last = None
+            self.positioned_by = None
             native.seek(key)
             if native.valid():
                 return cast(bytes, native.value()) if native.key() == key else None
@@ -42,66 +44,67 @@ class SharedSnapshot:
         return None
 
     def cursor(self, options: rocksdict.ReadOptions, upper: bytes | None) -> "SharedCursor":  # noqa: ARG002
-        """A cursor over the rows below *upper*.  The rest of the options are those of the moment."""
+        """Return a cursor over the rows below *upper*.  Other options are those of the native iterator."""
         return SharedCursor(self, upper)
 
 
 class SharedCursor:
     """
-    A `Cursor` in a moment that it shares: it remembers its row, and goes there again if others have moved since.
+    A `Cursor` of a shared snapshot.
 
-    Errors wait for `status`, as those of RocksDB's iterators do.
+    Remembers the key of its row, and seeks to it again if another reader has moved the native iterator since.
+    Errors are kept until `status`, as in a native iterator.
     """
 
-    def __init__(self, moment: SharedSnapshot, upper: bytes | None) -> None:
-        self._moment = moment
+    def __init__(self, snapshot: SharedSnapshot, upper: bytes | None) -> None:
+        self._snapshot = snapshot
         self._upper = upper
         self._key: bytes | None = None
         self._error: Exception | None = None
-        # Not itself, which would tie a knot that only the garbage collector could undo.
-        self._me = object()
+        # Stands for this cursor in `positioned_by`, where the cursor itself would make a reference cycle.
+        self._identity = object()
 
     def valid(self) -> bool:
-        """Whether it is at a row."""
+        """Return whether the cursor is at a row."""
         return self._key is not None
 
     def status(self) -> None:
-        """Raise what RocksDB stumbled over, if it did."""
+        """Raise the error that made the cursor invalid, if any."""
         if self._error is not None:
             raise self._error
 
     def key(self) -> bytes:
-        """The key of the row, if valid."""
+        """Return the row's key.  Requires `valid`."""
         assert self._key is not None
         return self._key
 
     def value(self) -> bytes:
-        """The value of the row, if valid."""
-        with self._moment.lock:
-            self._return()
-            return cast(bytes, self._moment.native.value())
+        """Return the row's value.  Requires `valid`."""
+        with self._snapshot.lock:
+            self._restore_position()
+            return cast(bytes, self._snapshot.native.value())
 
     def next(self) -> None:
-        """Go one row forwards; only if valid."""
-        self._move(lambda native: native.next(), back=True)
+        """Move to the next row.  Requires `valid`."""
+        self._move(lambda native: native.next(), relative=True)
 
     def prev(self) -> None:
-        """Go one row backwards; only if valid."""
-        self._move(lambda native: native.prev(), back=True)
+        """Move to the previous row.  Requires `valid`."""
+        self._move(lambda native: native.prev(), relative=True)
 
     def seek(self, target: bytes) -> None:
-        """Go to the first row at or above *target*."""
+        """Move to the first row at or above *target*."""
         self._move(lambda native: native.seek(target))
 
     def seek_to_first(self) -> None:
-        """Go to the first row."""
+        """Move to the first row."""
         self._move(lambda native: native.seek_to_first())
 
     def seek_to_last(self) -> None:
-        """Go to the last row below the upper bound."""
-        self._move(self._to_last)
+        """Move to the last row below the upper bound."""
+        self._move(self._seek_native_to_last)
 
-    def _to_last(self, native: rocksdict.RdictIter) -> None:
+    def _seek_native_to_last(self, native: rocksdict.RdictIter) -> None:
         if self._upper is None:
             native.seek_to_last()
             return
@@ -109,20 +112,20 @@ class SharedCursor:
         if native.valid() and native.key() == self._upper:
             native.prev()
 
-    def _return(self) -> None:
-        """Go to the row of this bookmark, unless there already."""
-        moment = self._moment
-        if moment.last is not self._me:
-            moment.native.seek(self.key())
-            moment.last = self._me
+    def _restore_position(self) -> None:
+        """Move the native iterator to this cursor's row, unless it is there."""
+        snapshot = self._snapshot
+        if snapshot.positioned_by is not self._identity:
+            snapshot.native.seek(self.key())
+            snapshot.positioned_by = self._identity
 
-    def _move(self, move: Callable[[rocksdict.RdictIter], None], *, back: bool = False) -> None:
-        """Move, from this bookmark's row if *back*, and remember where that led to."""
-        native = self._moment.native
-        with self._moment.lock:
-            if back:
-                self._return()
-            self._moment.last = self._me
+    def _move(self, move: Callable[[rocksdict.RdictIter], None], *, relative: bool = False) -> None:
+        """Apply *move* to the native iterator, from this cursor's row if *relative*, and remember the new row."""
+        native = self._snapshot.native
+        with self._snapshot.lock:
+            if relative:
+                self._restore_position()
+            self._snapshot.positioned_by = self._identity
             self._key = self._error = None
             move(native)
             if native.valid():
@@ -132,5 +135,5 @@ class SharedCursor:
                 return
             try:
                 native.status()
-            except Exception as error:  # noqa: BLE001 - rocksdict knows no other kind
-                self._error = translated(error)
+            except Exception as error:  # noqa: BLE001 - rocksdict raises bare `Exception`
+                self._error = translate_error(error)

@@ -1,22 +1,22 @@
 """
-RocksDB's write-ahead logs and its manifest, looked at before RocksDB does, because it misses damage of three kinds.
+Checks of RocksDB's WAL files and manifest, made before RocksDB reads them, for damage that RocksDB mishandles.
 
-One changed bit in the length of a record in a log's last block makes it look
-like a torn end, and everything behind it is dropped without a word.  One in
-the type of a record has RocksDB look for the next one for ever.  And a hole
-that begins and ends between two records is stepped over.  The manifest is a log
-too, of the changes to the set of tables, and is read in the same way.
+RocksDB takes a wrong length in a record of the last block for a torn tail, and
+silently drops all later records.  With a wrong type it may never finish
+reading.  A hole that begins and ends at record boundaries it skips.
 
-So the structure is checked here: each record lies in its block, its parts
-follow each other, and each batch begins with the number at which the one
-before it ended.  Checksums are left to RocksDB, which is a hundred times
-faster at them, but for the few that tell what a log's end once was.
+These checks find all three.  Each record must lie within its block, the parts
+of a batch must follow each other, and the sequence number of each batch must
+continue that of the previous one.  Checksums are left to RocksDB, which is a
+hundred times faster, except for the few that distinguish a torn tail from
+damage.  The manifest has the same format, and changes to the set of table files
+in place of batches; only its records are checked.
 
-A log is a row of blocks of 32 KiB, in which no record crosses a boundary: it
-is split into a first, middle and last part.  A record has a checksum (CRC-32C,
-rotated), a length (u16) and a type (u8); a batch of writes begins with the
-number of its first (u64) and how many they are (u32).  All are little-endian.
-The manifest's records are no batches, and are not looked into.
+A file is a sequence of blocks of 32 KiB.  A record does not cross a block
+boundary; a longer batch is split into a first, middle and last part.  A record
+has a checksum (masked CRC-32C of type and content), a length (u16) and a type
+(u8).  A batch begins with the sequence number of its first write (u64) and the
+count of its writes (u32).  All integers are little-endian.
 """
 
 import mmap
@@ -30,211 +30,238 @@ from attrs import define, frozen
 from queueber.plyvel.errors import CorruptionError
 from queueber.units import KIB
 
-Content: TypeAlias = bytes | mmap.mmap
-"""A log."""
+WalContent: TypeAlias = bytes | mmap.mmap
+"""Content of a WAL file."""
 
-_BLOCK: Final = 32 * KIB
-_RECORD: Final = Struct("<IHB")
-_BATCH: Final = Struct("<QI")
+_BLOCK_BYTES: Final = 32 * KIB
+_RECORD_HEADER: Final = Struct("<IHB")
+_BATCH_HEADER: Final = Struct("<QI")
 
-_WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
-_BEGINS: Final = frozenset({_WHOLE, _FIRST})
-_ENDS: Final = frozenset({_WHOLE, _LAST})
-_KNOWN: Final = frozenset({_WHOLE, _FIRST, _MIDDLE, _LAST})
-# Types from here on hold no writes, and are skipped by whoever does not know them.
-_SKIPPABLE: Final = 0x80
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_BEGINNINGS: Final = frozenset({_FULL, _FIRST})
+_ENDS: Final = frozenset({_FULL, _LAST})
+_PARTS: Final = frozenset({_FULL, _FIRST, _MIDDLE, _LAST})
+# Higher types hold no writes, and may be ignored by readers that do not know them.
+_IGNORABLE_TYPES_FROM: Final = 0x80
 
-_SEQUENCE_MAX: Final = 2**56 - 1
-_TYPE_OF_A_BEGINNING: Final = re.compile(b"[\x01\x02]")
+_MAX_SEQUENCE: Final = 2**56 - 1
+_BEGINNING_TYPE_BYTE: Final = re.compile(b"[\x01\x02]")
 
 
 @frozen
-class Look:
-    """What a log is like."""
+class WalState:
+    """The valid part of a WAL file, and the damage after it."""
 
     end: int
-    """Where its last whole batch ends."""
+    """Offset of the end of the last complete batch."""
 
-    following: int | None
-    """The number that a write behind that would have; None if there is no whole batch."""
+    next_sequence: int | None
+    """Sequence number of the write that would follow; None if there is no complete batch."""
 
     damage: str | None
-    """What is there behind the end that no process which died left there; None if nothing is."""
+    """Description of the damage after the end; None if the rest is empty or a write that a dying process cut short."""
 
 
-def logs_of(database: Path) -> list[Path]:
-    """The logs in the directory *database*, in the order in which they were written."""
-    return sorted((log for log in database.glob("*.log") if log.stem.isdecimal()), key=lambda log: int(log.stem))
+def wal_files(database: Path) -> list[Path]:
+    """Return the WAL files in the directory *database*, oldest first."""
+    return sorted((file for file in database.glob("*.log") if file.stem.isdecimal()), key=lambda file: int(file.stem))
 
 
-def check_logs(database: Path) -> None:
+def check_wal(database: Path) -> None:
     """
-    Raise a `CorruptionError` for damage to logs and manifest in *database* that RocksDB would not tell, or not survive.
+    Check the structure of the WAL files and of the manifest in the directory *database*.
 
-    Costs about a microsecond for each batch.
+    Costs about a microsecond per batch.
+
+    Raises:
+        CorruptionError: a file is damaged.
     """
-    for log in logs_of(database):
-        _check(log, look_at(content_of(log)))
+    for file in wal_files(database):
+        _refuse_damage(file, read_wal(map_file(file)))
     _check_manifest(database)
 
 
 def _check_manifest(database: Path) -> None:
     current = database / "CURRENT"
     manifest = database / current.read_text(errors="replace").strip() if current.exists() else current
-    # What CURRENT should say, and whether it is there, is for RocksDB to tell.
+    # RocksDB itself reports a missing or damaged CURRENT, and a missing manifest.
     if manifest.name.startswith("MANIFEST-") and manifest.is_file():
-        _check(manifest, look_at(content_of(manifest), batches=False))
+        _refuse_damage(manifest, read_wal(map_file(manifest), batches=False))
 
 
-def _check(file: Path, look: Look) -> None:
-    if look.damage is not None:
-        raise CorruptionError(f"Corruption: {file.name}: {look.damage}")
+def _refuse_damage(file: Path, state: WalState) -> None:
+    if state.damage is not None:
+        raise CorruptionError(f"Corruption: {file.name}: {state.damage}")
 
 
-def cut_off_damage(database: Path) -> None:
-    """End each log in *database* before the first damage of that kind, durable or not; the manifest must be whole."""
+def truncate_damage(database: Path) -> None:
+    """
+    Truncate each WAL file in the directory *database* before its first damage, not necessarily durably.
+
+    Raises:
+        CorruptionError: the manifest is damaged; nothing was truncated.
+    """
     _check_manifest(database)
-    for log in logs_of(database):
-        look = look_at(content_of(log))
-        if look.damage is not None:
-            with log.open("r+b") as file:
-                file.truncate(look.end)
+    for path in wal_files(database):
+        state = read_wal(map_file(path))
+        if state.damage is not None:
+            with path.open("r+b") as file:
+                file.truncate(state.end)
 
 
-def content_of(log: Path) -> Content:
-    """What is in *log*, without reading all of it."""
-    with log.open("rb") as file:
-        # Nothing cannot be mapped.
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if log.stat().st_size else b""
+def map_file(path: Path) -> WalContent:
+    """Map the file *path* into memory, read-only."""
+    with path.open("rb") as file:
+        # An empty file cannot be mapped.
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
-def look_at(content: Content, *, checksums: bool = False, batches: bool = True) -> Look:
-    """What the log *content* is like; with *checksums* damage to what it holds is told too, slowly."""
-    walk = _Walk(content, checksums, batches)
+def read_wal(content: WalContent, *, checksums: bool = False, batches: bool = True) -> WalState:
+    """
+    Check the structure of a WAL file.
+
+    Args:
+        content: the file.
+        checksums: verify all checksums, too, at about ten megabytes a second.
+        batches: check batch headers; False for a manifest, whose records have none.
+    """
+    reader = _Reader(content, checksums, batches)
     try:
-        walk.to_the_end()
-    except _DamagedError as damaged:
-        return Look(walk.end, walk.following, str(damaged))
-    return Look(walk.end, walk.following, None)
+        reader.read_all()
+    except _DamageError as damage:
+        return WalState(reader.end, reader.next_sequence, str(damage))
+    return WalState(reader.end, reader.next_sequence, None)
 
 
-class _DamagedError(Exception):
-    """What is there is not what RocksDB wrote."""
+class _DamageError(Exception):
+    """The content is not what RocksDB wrote."""
 
 
 @define
-class _Walk:
-    """One look at one log."""
+class _Reader:
+    """One pass over a WAL file."""
 
-    content: Content
+    content: WalContent
     checksums: bool
     batches: bool
     end: int = 0
-    following: int | None = None
-    head: bytes | None = None
-    """Of the batch whose parts are being read, its first bytes."""
+    next_sequence: int | None = None
+    batch_start: bytes | None = None
+    """The first bytes of the batch whose parts are being read, at most a batch header; None between batches."""
 
-    def to_the_end(self) -> None:
-        """Go over all records; a `_DamagedError` for those that cannot be."""
+    def read_all(self) -> None:
+        """Read all records; raise `_DamageError` at the first damaged one."""
         content, size, at = self.content, len(self.content), 0
-        while size - at >= _RECORD.size:
-            room = _BLOCK - at % _BLOCK
-            if room < _RECORD.size:
-                at += room  # nothing fits there
+        while size - at >= _RECORD_HEADER.size:
+            block_rest = _BLOCK_BYTES - at % _BLOCK_BYTES
+            if block_rest < _RECORD_HEADER.size:
+                at += block_rest  # padding
                 continue
-            crc, length, kind = _RECORD.unpack_from(content, at)
-            after = at + _RECORD.size + length
+            crc, length, kind = _RECORD_HEADER.unpack_from(content, at)
+            after = at + _RECORD_HEADER.size + length
             if kind == 0 and length == 0:
-                return self._check_nothing_follows(at)
-            if kind not in _KNOWN and kind < _SKIPPABLE:
-                raise _DamagedError(f"the record at {at:,} is of type {kind}")
-            if after - at > room:
-                raise _DamagedError(f"the record at {at:,} reaches over its block")
+                return self._check_preallocated(at)
+            if kind not in _PARTS and kind < _IGNORABLE_TYPES_FROM:
+                raise _DamageError(f"the record at {at:,} is of type {kind}")
+            if after - at > block_rest:
+                raise _DamageError(f"the record at {at:,} reaches over its block")
             if after > size:
                 break
-            if self.checksums and checksum(content[at + _RECORD.size - 1 : after]) != crc:
-                raise _DamagedError(f"the checksum of the record at {at:,} does not match")
-            if kind in _KNOWN:
-                self._part(kind, at + _RECORD.size, after)
+            if self.checksums and checksum(content[at + _RECORD_HEADER.size - 1 : after]) != crc:
+                raise _DamageError(f"the checksum of the record at {at:,} does not match")
+            if kind in _PARTS:
+                self._read_part(kind, at + _RECORD_HEADER.size, after)
             at = after
-        return self._check_torn(at)
+        return self._check_torn_record(at)
 
-    def _part(self, kind: int, begin: int, after: int) -> None:
-        """All of a batch, or a part of it, lies between *begin* and *after*."""
-        if (kind in _BEGINS) is not (self.head is None):
-            raise _DamagedError(f"a part is missing before {begin:,}")
-        self.head = ((self.head or b"") + self.content[begin : min(after, begin + _BATCH.size)])[: _BATCH.size]
+    def _read_part(self, kind: int, begin: int, after: int) -> None:
+        """Read the part of a batch that lies from *begin* to *after*."""
+        if (kind in _BEGINNINGS) is not (self.batch_start is None):
+            raise _DamageError(f"a part is missing before {begin:,}")
+        header_end = min(after, begin + _BATCH_HEADER.size)
+        self.batch_start = ((self.batch_start or b"") + self.content[begin:header_end])[: _BATCH_HEADER.size]
         if kind in _ENDS:
             if self.batches:
-                self._batch(self.head)
-            self.head, self.end = None, after
+                self._check_batch(self.batch_start)
+            self.batch_start, self.end = None, after
 
-    def _batch(self, head: bytes) -> None:
-        """All of a batch that begins with *head* is there."""
-        if len(head) < _BATCH.size:
-            raise _DamagedError(f"the batch at {self.end:,} has no beginning")
-        number, count = _BATCH.unpack(head)
-        if self.following is not None and number != self.following:
-            raise _DamagedError(f"write {self.following:,} is missing; the log goes on with {number:,} at {self.end:,}")
-        self.following = number + count
+    def _check_batch(self, start: bytes) -> None:
+        """Check the header *start* of a complete batch."""
+        if len(start) < _BATCH_HEADER.size:
+            raise _DamageError(f"the batch at {self.end:,} has no beginning")
+        sequence, count = _BATCH_HEADER.unpack(start)
+        if self.next_sequence is not None and sequence != self.next_sequence:
+            raise _DamageError(
+                f"write {self.next_sequence:,} is missing; the log goes on with {sequence:,} at {self.end:,}"
+            )
+        self.next_sequence = sequence + count
 
-    def _check_nothing_follows(self, at: int) -> None:
-        """Room that was set aside may be at the end, and nowhere else, not in the middle of a batch either."""
-        if self.head is not None or any(self.content[at:]):
-            raise _DamagedError(f"there is a hole at {at:,}")
+    def _check_preallocated(self, at: int) -> None:
+        """Check that *at* is between two batches, and that only zeros, which are preallocated space, follow."""
+        if self.batch_start is not None or any(self.content[at:]):
+            raise _DamageError(f"there is a hole at {at:,}")
 
-    def _check_torn(self, at: int) -> None:
-        """Tell whether the record at *at* was cut by the death of who wrote it, or has a wrong length."""
+    def _check_torn_record(self, at: int) -> None:
+        """Distinguish a record that a dying process cut short from one whose length is damaged."""
         content = self.content
-        if len(content) - at > _RECORD.size:
-            crc, _, _ = _RECORD.unpack_from(content, at)
-            if checksum(content[at + _RECORD.size - 1 :]) == crc:
-                raise _DamagedError(f"the length of the record at {at:,} is wrong")
-        later = batch_behind(content, self.end, self.following, batches=self.batches)
+        if len(content) - at > _RECORD_HEADER.size:
+            crc, _, _ = _RECORD_HEADER.unpack_from(content, at)
+            if checksum(content[at + _RECORD_HEADER.size - 1 :]) == crc:
+                raise _DamageError(f"the length of the record at {at:,} is wrong")
+        later = find_later_batch(content, self.end, self.next_sequence, batches=self.batches)
         if later is not None:
-            raise _DamagedError(f"the record at {at:,} is cut, and another follows at {later:,}")
+            raise _DamageError(f"the record at {at:,} is cut, and another follows at {later:,}")
 
 
-def batch_behind(content: Content, at: int, number: int | None, *, batches: bool = True) -> int | None:
+def find_later_batch(content: WalContent, start: int, sequence: int | None, *, batches: bool = True) -> int | None:
     """
-    Where in *content*, from *at* on, the first part of a batch lies that comes after write *number*; None if nowhere.
+    Search *content* after the record at *start* for the first part of a batch with a sequence number above *sequence*.
 
-    Only one commit is under way at any time, so that such a batch is the proof that the one before it was synced.
-    Without *batches* any record will do that begins behind *at*.
+    A writer that syncs each batch before it writes the next one has synced
+    everything before such a batch.
+
+    Args:
+        content: a WAL file.
+        start: offset of a record.
+        sequence: None to accept any sequence number.
+        batches: False to accept any record, in a manifest.
+
+    Returns:
+        The offset of the part's record, or None if there is none.
     """
-    lowest = 0 if number is None else number + 1
-    smallest = _BATCH.size if batches else 1
-    for found in _TYPE_OF_A_BEGINNING.finditer(content, at + _RECORD.size):
-        start = found.start() - _RECORD.size + 1
-        if len(content) - start < _RECORD.size + smallest:
+    lowest = 0 if sequence is None else sequence + 1
+    min_length = _BATCH_HEADER.size if batches else 1
+    for match in _BEGINNING_TYPE_BYTE.finditer(content, start + _RECORD_HEADER.size):
+        record = match.start() - _RECORD_HEADER.size + 1
+        if len(content) - record < _RECORD_HEADER.size + min_length:
             return None
-        crc, length, _ = _RECORD.unpack_from(content, start)
-        sequence = _BATCH.unpack_from(content, start + _RECORD.size)[0] if batches else lowest
-        after = start + _RECORD.size + length
+        crc, length, _ = _RECORD_HEADER.unpack_from(content, record)
+        found = _BATCH_HEADER.unpack_from(content, record + _RECORD_HEADER.size)[0] if batches else lowest
+        after = record + _RECORD_HEADER.size + length
         if (
-            lowest <= sequence <= _SEQUENCE_MAX
-            and length >= smallest
-            and after - start <= _BLOCK - start % _BLOCK
+            lowest <= found <= _MAX_SEQUENCE
+            and length >= min_length
+            and after - record <= _BLOCK_BYTES - record % _BLOCK_BYTES
             and after <= len(content)
-            and checksum(content[found.start() : after]) == crc
+            and checksum(content[match.start() : after]) == crc
         ):
-            return start
+            return record
     return None
 
 
 def checksum(data: bytes) -> int:
-    """As it stands in a record, of *data*: the type and what follows the head.  Ten megabytes take a second."""
+    """Return the masked CRC-32C of *data*, a record's type byte and content.  Processes ten megabytes a second."""
     crc = 0xFFFFFFFF
     for byte in data:
-        crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+        crc = _CRC_TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
     crc ^= 0xFFFFFFFF
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _remainder(byte: int) -> int:
+def _crc_table_entry(byte: int) -> int:
     for _ in range(8):
         byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
     return byte
 
 
-_TABLE: Final = tuple(_remainder(byte) for byte in range(256))
+_CRC_TABLE: Final = tuple(_crc_table_entry(byte) for byte in range(256))

@@ -1,81 +1,85 @@
-"""Several writes as one."""
+"""`WriteBatch`: several writes that are applied atomically."""
 
 from types import TracebackType
 from typing import Self
 
 import rocksdict
 
-from queueber.plyvel.arguments import as_bytes, wrong_type
+from queueber.plyvel.arguments import as_bytes, type_error
 from queueber.plyvel.handle import Handle, NoCopy
 
-# How LevelDB lays out a batch: a header, then for each write its kind, and the lengths before key and value.
+# LevelDB's encoding of a batch: a header, then for each write a type byte, and key and value, each after its length
+# as a varint.
 _HEADER_BYTES = 12
-_BITS_PER_LENGTH_BYTE = 7
+_TYPE_BYTES = 1
+_VARINT_BITS_PER_BYTE = 7
 
 
 class WriteBatch(NoCopy):
     """
-    plyvel's `WriteBatch`: collects writes, then does them together or not at all.
+    plyvel's `WriteBatch`: collects writes and applies them atomically.
 
-    The writes are kept here and given to RocksDB only in `write`, because
-    rocksdict uses its own batches up even when the write fails.
+    The writes are kept in Python and copied to a native batch in `write`,
+    because rocksdict consumes a native batch even if the write fails.
     """
 
     __slots__ = ("_handle", "_prefix", "_sync", "_transaction", "_writes")
 
     def __init__(self, handle: Handle, prefix: bytes, *, transaction: bool, sync: bool) -> None:
-        handle.check()
+        handle.check_open()
         self._handle = handle
         self._prefix = prefix
         self._transaction = transaction
         self._sync = sync
         self._writes: list[tuple[bytes, bytes | None]] = []
+        """Full keys and their values, None for a delete."""
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Set *key* to *value*, which may be any bytes-like object and is copied."""
+        """Add a put of *value*, any contiguous bytes-like object, which is copied."""
         if self._handle.closed:
-            self._handle.check()
+            self._handle.check_open()
         if type(key) is not bytes:
-            raise wrong_type("key", "bytes", key)
+            raise type_error("key", "bytes", key)
         self._writes.append((self._prefix + key, value if type(value) is bytes else as_bytes(value)))
 
     def delete(self, key: bytes) -> None:
-        """Remove *key*, whether or not it is there."""
+        """Add a delete of *key*, which need not exist."""
         if self._handle.closed:
-            self._handle.check()
+            self._handle.check_open()
         if type(key) is not bytes:
-            raise wrong_type("key", "bytes", key)
+            raise type_error("key", "bytes", key)
         self._writes.append((self._prefix + key, None))
 
     def append(self, source: "WriteBatch") -> None:
-        """Collect what *source* has collected, under its keys in the whole database."""
-        self._handle.check()
+        """Add the writes of *source*, with their full keys: this batch's prefix is not added."""
+        self._handle.check_open()
         if not isinstance(source, WriteBatch):
-            raise wrong_type("source", "a WriteBatch", source)
-        self._writes.extend(list(source._writes))  # noqa: SLF001 - one of its kind
+            raise type_error("source", "a WriteBatch", source)
+        self._writes.extend(list(source._writes))  # noqa: SLF001 - same class
 
     def clear(self) -> None:
-        """Forget what was collected."""
-        self._handle.check()
+        """Remove all writes from the batch."""
+        self._handle.check_open()
         self._writes.clear()
 
     def approximate_size(self) -> int:
-        """The bytes that this would take in LevelDB's log."""
-        self._handle.check()
+        """Return the size of the batch in LevelDB's log, in bytes."""
+        self._handle.check_open()
         return _HEADER_BYTES + sum(
-            1 + _sized(key) + (0 if value is None else _sized(value)) for key, value in self._writes
+            _TYPE_BYTES + _encoded_size(key) + (0 if value is None else _encoded_size(value))
+            for key, value in self._writes
         )
 
     def write(self) -> None:
         """
-        Do what was collected, which stays collected.
+        Apply the writes.  They stay in the batch, which can be written again.
 
         Raises:
-            Stalled: nothing was written.  Only for the store, whose database does not wait.
+            Stalled: nothing was written.  Only from a batch of a `queueber.plyvel.rocksdb.RocksDB`.
         """
-        self._handle.write(self._attempt, sync=self._sync)
+        self._handle.write(self._write_native, sync=self._sync)
 
-    def _attempt(self) -> None:
+    def _write_native(self) -> None:
         native = rocksdict.WriteBatch(raw_mode=True)
         put, delete = native.put, native.delete
         for key, value in self._writes:
@@ -86,18 +90,18 @@ class WriteBatch(NoCopy):
         self._handle.native.write(native, self._handle.write_options)
 
     def __enter__(self) -> Self:
-        self._handle.check()
+        self._handle.check_open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        """Write, unless this is a transaction that failed, and forget what was collected."""
+        """Write the batch, unless it is a transaction and the block raised, and clear it."""
         if kind is None or not self._transaction:
             self.write()
         self.clear()
 
 
-def _sized(content: bytes) -> int:
-    """The bytes that *content* takes with its length before it."""
-    return max(1, -(-len(content).bit_length() // _BITS_PER_LENGTH_BYTE)) + len(content)
+def _encoded_size(content: bytes) -> int:
+    """Return the size of *content* and of the varint length before it."""
+    return max(1, -(-len(content).bit_length() // _VARINT_BITS_PER_BYTE)) + len(content)

@@ -24,7 +24,7 @@ from pathlib import Path
 from attrs import frozen
 
 from queueber.errors import Passing, StorageError
-from queueber.plyvel.wal import batch_behind, content_of, logs_of, look_at
+from queueber.plyvel.wal import find_later_batch, map_file, read_wal, wal_files
 from queueber.store.copying import viewing
 from queueber.store.directory import HeldDirectory, sync_path
 from queueber.store.keys import TIME_KEY
@@ -100,15 +100,15 @@ def _what_is_left(held: HeldDirectory, end: _End) -> tuple[int, bytes | None]:
 def _torn_end(database: Path) -> _End | None:
     """Where the damage begins, if it is to the last batch."""
     found: _End | None = None
-    for log in logs_of(database):
-        content = content_of(log)
-        look = look_at(content, checksums=True)
-        if found is not None and look.end:
+    for log in wal_files(database):
+        content = map_file(log)
+        state = read_wal(content, checksums=True)
+        if found is not None and state.end:
             return None  # whole batches in a later log
-        if look.damage is not None:
-            if batch_behind(content, look.end, look.following) is not None:
+        if state.damage is not None:
+            if find_later_batch(content, state.end, state.next_sequence) is not None:
                 return None
-            found = found or _End(log, look.end, look.damage)
+            found = found or _End(log, state.end, state.damage)
     return found
 
 

@@ -12,7 +12,7 @@ import rocksdict
 from queueber import plyvel
 from queueber.errors import Damaged, Passing, StorageError, Withheld
 from queueber.plyvel import DB, rocksdb_options
-from queueber.plyvel.errors import Stalled, translated
+from queueber.plyvel.errors import Stalled, translate_error
 from queueber.plyvel.rocksdb import RocksDB
 from queueber.plyvel.rocksdb_options import RocksDBOptions
 
@@ -279,13 +279,13 @@ def test_errors_keep_their_kind():
         "Invalid argument: what": plyvel.Error,
         "Result incomplete: Write stall": Stalled,
     }
-    errors = {text: translated(Exception(text)) for text in kinds}
+    errors = {text: translate_error(Exception(text)) for text in kinds}
     assert all(isinstance(errors[text], kind) for text, kind in kinds.items())
     assert issubclass(plyvel.IOError, OSError)
     assert issubclass(plyvel.IOError, StorageError)
-    assert isinstance(translated(rocksdict.DbClosedError("closed")), RuntimeError)
+    assert isinstance(translate_error(rocksdict.DbClosedError("closed")), RuntimeError)
     ours = ValueError("raw mode only support bytes")
-    assert translated(ours) is ours
+    assert translate_error(ours) is ours
 
 
 AS_ROCKSDB_SAYS_IT = [
@@ -304,7 +304,7 @@ AS_ROCKSDB_SAYS_IT = [
 
 @pytest.mark.parametrize(("kind", "text"), AS_ROCKSDB_SAYS_IT)
 def test_what_is_damage_and_what_may_pass_is_seen_from_the_text(kind, text):
-    error = translated(Exception(text))
+    error = translate_error(Exception(text))
     assert next(each for each in (Withheld, Damaged, Passing) if isinstance(error, each)) is kind
     if text.startswith("IO error"):
         assert isinstance(error, plyvel.IOError)

@@ -139,7 +139,7 @@ def test_a_raw_iterator_is_at_a_row_or_invalid(db, of):
 def test_its_iterators_outlive_it_and_then_let_the_moment_go(db):
     rows = fill(db)
     snapshot = db.snapshot()
-    moment = weakref.ref(snapshot._moment)
+    moment = weakref.ref(snapshot._shared)
     walk = snapshot.iterator()
     snapshot.release()
     snapshot.close()

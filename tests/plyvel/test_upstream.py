@@ -12,7 +12,7 @@ import pytest
 
 import queueber
 from queueber import plyvel
-from queueber.plyvel.iterator import Range
+from queueber.plyvel.iterator import IteratorArguments
 from queueber.plyvel.options import Parameters
 
 ROOT = Path(queueber.__file__).parents[1]
@@ -90,7 +90,7 @@ def test_every_name_of_plyvel_is_there():
 
 def test_every_name_and_every_case_that_cannot_pass_is_in_the_documents():
     text = (ROOT / "docs" / "plyvel.md").read_text()
-    names = {*plyvel.__all__, *Parameters.__annotations__, *Range.__annotations__} - set(WORDS_OF_RANGES)
+    names = {*plyvel.__all__, *Parameters.__annotations__, *IteratorArguments.__annotations__} - set(WORDS_OF_RANGES)
     names |= {name for name in vars(plyvel.DB) if not name.startswith("_")}
     assert not {name for name in names | set(CANNOT_PASS) if not re.search(rf"[`.]{name}\b", text)}
 

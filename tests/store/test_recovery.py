@@ -10,7 +10,8 @@ import pytest
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
-from queueber.plyvel.errors import translated
+from queueber.plyvel.errors import translate_error
+from queueber.plyvel.wal import read_wal
 from queueber.store import copy_directory, copying, open_store, put_in_place, recovery, salvage, verify
 from queueber.store.database import open_database
 from queueber.store.format import FORMAT, write_format
@@ -214,7 +215,7 @@ def test_a_read_that_fails_for_a_passing_reason_is_no_damage(crashed, beside, mo
     def refused(path, **wanted):
         calls.append(path)
         if len(calls) == number:
-            raise translated(Exception(f"IO error: while open a file for lock: {path}/LOCK: Too many open files"))
+            raise translate_error(Exception(f"IO error: while open a file for lock: {path}/LOCK: Too many open files"))
         return open_database(path, **wanted)
 
     for module in (copying, recovery):
@@ -310,3 +311,16 @@ def test_a_damaged_mark_of_a_clean_stop_is_refused_and_mended_without_loss(data,
     store = open_store(beside)
     assert not store.clean
     store.close()
+
+
+def test_a_record_type_that_rocksdb_would_never_finish_reading_is_refused_by_every_command(crashed, beside):
+    log = log_of(crashed)
+    content = bytearray(log.read_bytes())
+    last = read_wal(bytes(content[:-1])).end
+    content[last + 6] ^= 4
+    log.write_bytes(content)
+    for command in (open_store, verify):
+        with pytest.raises(StorageError, match="is of type 5"):
+            command(crashed)
+    found = salvage(crashed, beside)
+    assert (found.items, "is of type 5" in found.why) == (COMMITS - 1, True)

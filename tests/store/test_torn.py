@@ -8,7 +8,7 @@ import pytest
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import Passing, StorageError
-from queueber.plyvel.wal import content_of, logs_of, look_at
+from queueber.plyvel.wal import map_file, read_wal, wal_files
 from queueber.store import open_store, torn, verify, wipe
 from queueber.store.backup import copy_directory
 from queueber.store.copying import viewing
@@ -36,7 +36,7 @@ def data(tmp_path, make):
 
 
 def the_log(path):
-    (log,) = [log for log in logs_of(path / "db") if log.stat().st_size]
+    (log,) = [log for log in wal_files(path / "db") if log.stat().st_size]
     return log
 
 
@@ -55,7 +55,7 @@ def fail(path, number):
     file.read()
     log = the_log(path)
     content = log.read_bytes()
-    log.write_bytes(content[: look_at(content[: content.index(bytes([number + 1]) * 3_000)]).end])
+    log.write_bytes(content[: read_wal(content[: content.index(bytes([number + 1]) * 3_000)]).end])
     with viewing(path) as db:
         file.note_failed(db.sequence())
     log.write_bytes(content)
@@ -156,7 +156,7 @@ def test_it_needs_no_room_but_where_the_data_is(data, monkeypatch):
 def test_so_is_one_whose_last_pages_only_are_there(data):
     log = the_log(data)
     content = log.read_bytes()
-    at = look_at(content[:-1]).end
+    at = read_wal(content[:-1]).end
     log.write_bytes(content[:at] + bytes(4_096) + content[at + 4_096 :])
     store = open_store(data, boot_id=NOW)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
@@ -278,7 +278,7 @@ def test_a_log_that_does_not_reach_the_note_is_refused(data):
     """The last batch there is torn, but more were noted."""
     log = the_log(data)
     content = log.read_bytes()
-    os.truncate(log, look_at(content[: content.index(bytes([NOTED]) * 3_000)]).end)
+    os.truncate(log, read_wal(content[: content.index(bytes([NOTED]) * 3_000)]).end)
     hole(data, NOTED - 1)
     with pytest.raises(StorageError, match="Corruption"):
         open_store(data, boot_id=NOW)
@@ -297,7 +297,7 @@ def test_a_batch_in_a_later_log_is_a_later_batch(data):
     log = the_log(data)
     later = log.with_name("000099.log")
     assert torn._torn_end(data / "db") is not None
-    later.write_bytes(content_of(log)[: look_at(content_of(log)).end])
+    later.write_bytes(map_file(log)[: read_wal(map_file(log)).end])
     assert torn._torn_end(data / "db") is None
     with pytest.raises(StorageError, match="Corruption"):
         open_store(data, boot_id=NOW)

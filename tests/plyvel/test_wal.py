@@ -1,26 +1,23 @@
-"""Damage to RocksDB's logs that RocksDB does not notice, or does not survive."""
+"""Damage to WAL files and the manifest that RocksDB does not detect, or never finishes reading."""
 
 from shutil import copytree
 from struct import pack
 
 import pytest
 
-from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
-from queueber.broker.port import PutItem, PutQueue
-from queueber.errors import StorageError
 from queueber.plyvel import CorruptionError
+from queueber.plyvel.rocksdb import RocksDB
+from queueber.plyvel.rocksdb_options import RocksDBOptions
 from queueber.plyvel.wal import (
-    batch_behind,
-    check_logs,
+    check_wal,
     checksum,
-    content_of,
-    cut_off_damage,
-    logs_of,
-    look_at,
+    find_later_batch,
+    map_file,
+    read_wal,
+    truncate_damage,
+    wal_files,
 )
-from queueber.store import open_store, salvage, verify
 
-MAIL = QueueNumber(1)
 BLOCK = 32_768
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
@@ -54,27 +51,27 @@ def batch(number, count=1, size=100):
 
 
 def told(content):
-    return look_at(content).damage
+    return read_wal(content).damage
 
 
 @pytest.fixture
-def database(tmp_path, make):
-    """A database with one log, of which nothing is in tables yet; the sizes of batches differ."""
+def database(tmp_path):
+    """A function that makes a database with one WAL file and no table files, and one batch per value."""
 
-    def made(*contents):
-        store = open_store(tmp_path / "live")
-        for number, each in enumerate(contents, start=1):
-            record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
-            store.commit([PutItem(MAIL, make.item(number, each)), PutQueue(record)], make.mark)
-        copytree(tmp_path / "live", tmp_path / "data")
-        store.close()
-        return tmp_path / "data" / "db"
+    def make(*values):
+        with RocksDB(tmp_path / "live", RocksDBOptions(), create_if_missing=True) as db:
+            for number, value in enumerate(values):
+                with db.write_batch() as batch:
+                    batch.put(b"%d" % number, value)
+                    batch.put(b"last", b"%d" % number)
+            copytree(tmp_path / "live", tmp_path / "db")
+        return tmp_path / "db"
 
-    return made
+    return make
 
 
 def the_log(database):
-    (log,) = [log for log in logs_of(database) if log.stat().st_size]
+    (log,) = [log for log in wal_files(database) if log.stat().st_size]
     return log
 
 
@@ -85,8 +82,8 @@ def test_the_checksum_is_rocksdbs():
 
 @pytest.mark.parametrize("sizes", [(10,), (10, 20_000, 20_000, 5), (200_000, 10), (32_700, 40, 32_600, 90)])
 def test_what_rocksdb_writes_is_whole(database, sizes):
-    content = content_of(the_log(database(*(b"c" * size for size in sizes))))
-    look = look_at(content, checksums=True)
+    content = map_file(the_log(database(*(b"c" * size for size in sizes))))
+    look = read_wal(content, checksums=True)
     assert look.damage is None
     assert look.end == len(content)
 
@@ -102,43 +99,29 @@ def test_every_bit_of_a_length_or_a_type_counts(database):
             log.write_bytes(changed)
             if told(bytes(changed)) is None:
                 passed.append((at, bit))
-                with pytest.raises(StorageError, match="checksum mismatch"):
-                    open_store(log.parents[1])
+                with pytest.raises(CorruptionError, match="checksum mismatch"):
+                    RocksDB(log.parent, RocksDBOptions())
             else:
                 with pytest.raises(CorruptionError, match=log.name):
-                    check_logs(log.parent)
+                    check_wal(log.parent)
         at += 7 + int.from_bytes(content[at + 4 : at + 6], "little")
     # A length that is too small by chance ends where another record may begin; a type that is skipped, at the end.
     assert len(passed) < 10
-
-
-def test_a_type_that_rocksdb_would_read_for_ever_is_refused_by_all(database, tmp_path):
-    log = the_log(database(b"one", b"two", b"three"))
-    content = bytearray(log.read_bytes())
-    last = look_at(bytes(content[:-1])).end
-    content[last + 6] ^= 4
-    log.write_bytes(content)
-    data = log.parents[1]
-    for look in (open_store, verify):
-        with pytest.raises(StorageError, match="is of type 5"):
-            look(data)
-    found = salvage(data, tmp_path / "beside")
-    assert (found.items, "is of type 5" in found.why) == (2, True)
 
 
 def test_a_log_may_be_cut_anywhere_by_the_death_of_who_writes_it():
     content = log_of(batch(1), batch(2, 3), batch(5), block=BLOCK)
     ends = [0, 119, 238, 357]
     for cut in range(len(content) + 1):
-        look = look_at(content[:cut])
+        look = read_wal(content[:cut])
         assert look.damage is None
         assert look.end == max(end for end in ends if end <= cut)
 
 
 def test_so_it_may_in_the_middle_of_a_batch_of_many_parts():
     content = log_of(batch(1, size=100_000), batch(2, size=40_000))
-    whole = look_at(content)
-    assert (whole.end, whole.following) == (len(content), 3)
+    whole = read_wal(content)
+    assert (whole.end, whole.next_sequence) == (len(content), 3)
     for cut in (*range(BLOCK - 20, BLOCK + 20), 2 * BLOCK, 3 * BLOCK + 3_000, len(content) - 1):
         assert told(content[:cut]) is None
 
@@ -146,8 +129,8 @@ def test_so_it_may_in_the_middle_of_a_batch_of_many_parts():
 @pytest.mark.parametrize("left", range(20))
 def test_a_batch_may_begin_anywhere_in_a_block(left):
     first = batch(1, size=BLOCK - 7 - 12 - left)
-    look = look_at(log_of(first, batch(2), batch(3)), checksums=True)
-    assert (look.damage, look.following) == (None, 4)
+    look = read_wal(log_of(first, batch(2), batch(3)), checksums=True)
+    assert (look.damage, look.next_sequence) == (None, 4)
 
 
 def test_room_set_aside_may_be_at_the_end_only():
@@ -172,16 +155,16 @@ def test_a_batch_without_a_beginning_is_noticed():
 
 
 def test_what_holds_no_writes_is_stepped_over():
-    look = look_at(record(0x82, b"whatever") + log_of(batch(7)), checksums=True)
-    assert (look.damage, look.following) == (None, 8)
+    look = read_wal(record(0x82, b"whatever") + log_of(batch(7)), checksums=True)
+    assert (look.damage, look.next_sequence) == (None, 8)
 
 
 def test_damage_to_the_contents_is_looked_for_if_so_wanted():
     content = bytearray(log_of(batch(1), batch(2), batch(3)))
     content[200] ^= 1
     assert told(bytes(content)) is None
-    look = look_at(bytes(content), checksums=True)
-    assert (look.end, look.following) == (119, 2)
+    look = read_wal(bytes(content), checksums=True)
+    assert (look.end, look.next_sequence) == (119, 2)
     assert look.damage == "the checksum of the record at 119 does not match"
 
 
@@ -195,14 +178,14 @@ def test_a_length_beyond_the_end_is_told_from_a_torn_end():
 def test_a_batch_behind_is_one_that_comes_later_and_is_whole():
     noise = b"\x01\x02" * 40
     content = noise + log_of(batch(5))
-    assert batch_behind(content, 0, 4) == len(noise)
-    assert batch_behind(content, 0, None) == len(noise)
-    assert batch_behind(content, 0, 5) is None
+    assert find_later_batch(content, 0, 4) == len(noise)
+    assert find_later_batch(content, 0, None) == len(noise)
+    assert find_later_batch(content, 0, 5) is None
     changed = bytearray(content)
     changed[-1] ^= 1
-    assert batch_behind(bytes(changed), 0, 4) is None
-    assert batch_behind(b"", 0, 4) is None
-    assert batch_behind(bytes(300), 0, 4) is None
+    assert find_later_batch(bytes(changed), 0, 4) is None
+    assert find_later_batch(b"", 0, 4) is None
+    assert find_later_batch(bytes(300), 0, 4) is None
 
 
 def test_damage_is_cut_off(tmp_path):
@@ -210,53 +193,51 @@ def test_damage_is_cut_off(tmp_path):
     (tmp_path / "000012.log").write_bytes(log_of(batch(2), batch(4)))
     (tmp_path / "000100.log").write_bytes(b"")
     (tmp_path / "mine.log").write_text("not RocksDB's")
-    cut_off_damage(tmp_path)
-    assert [log.stat().st_size for log in logs_of(tmp_path)] == [119, 119, 0]
-    check_logs(tmp_path)
+    truncate_damage(tmp_path)
+    assert [log.stat().st_size for log in wal_files(tmp_path)] == [119, 119, 0]
+    check_wal(tmp_path)
 
 
 class TestTheManifest:
     """One that seems to end early forgets tables, and what is served is a state that never was."""
 
     @pytest.fixture
-    def manifest(self, tmp_path, make):
-        store = open_store(tmp_path / "live")
-        for number in range(1, 4):
-            record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
-            store.commit([PutItem(MAIL, make.item(number)), PutQueue(record)], make.mark)
-            store.make_room()
-        copytree(tmp_path / "live", tmp_path / "data")
-        store.close()
-        return next((tmp_path / "data" / "db").glob("MANIFEST-*"))
+    def manifest(self, tmp_path):
+        with RocksDB(tmp_path / "live", RocksDBOptions(), create_if_missing=True) as db:
+            for number in range(3):
+                db.put(b"%d" % number, b"")
+                db.flush()
+            copytree(tmp_path / "live", tmp_path / "db")
+        return next((tmp_path / "db").glob("MANIFEST-*"))
 
-    def test_every_bit_of_a_length_or_a_type_counts(self, manifest, tmp_path):
+    def test_every_bit_of_a_length_or_a_type_counts(self, manifest):
         content, at, tried = manifest.read_bytes(), 0, 0
         while at < len(content):
             for bit in range(24):
                 changed = bytearray(content)
                 changed[at + 4 + bit // 8] ^= 1 << bit % 8
                 manifest.write_bytes(changed)
-                if look_at(bytes(changed), batches=False).damage is None:
-                    with pytest.raises(StorageError, match="Corruption"):
-                        open_store(tmp_path / "data")
+                if read_wal(bytes(changed), batches=False).damage is None:
+                    with pytest.raises(CorruptionError, match="Corruption"):
+                        RocksDB(manifest.parent, RocksDBOptions())
                 else:
                     tried += 1
                     with pytest.raises(CorruptionError, match=manifest.name):
-                        check_logs(manifest.parent)
+                        check_wal(manifest.parent)
                     with pytest.raises(CorruptionError, match=manifest.name):
-                        cut_off_damage(manifest.parent)
+                        truncate_damage(manifest.parent)
             at += 7 + int.from_bytes(content[at + 4 : at + 6], "little")
         assert tried > 100
 
     def test_it_may_be_cut_anywhere(self, manifest):
         content = manifest.read_bytes()
         for cut in range(len(content) + 1):
-            assert look_at(content[:cut], batches=False).damage is None
+            assert read_wal(content[:cut], batches=False).damage is None
 
     @pytest.mark.parametrize("says", ["", "MANIFEST-999999\n", "nonsense", "\xff"])
     def test_what_current_says_is_for_rocksdb_to_judge(self, manifest, says):
         (manifest.parent / "CURRENT").write_bytes(says.encode("latin-1"))
-        check_logs(manifest.parent)
+        check_wal(manifest.parent)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -264,5 +245,5 @@ def test_room_that_was_set_aside_is_a_hole_in_the_middle_of_a_batch(parts):
     content = log_of(batch(1), batch(2, size=90_000))
     zeros = content[: parts * BLOCK].ljust(len(content), b"\0")
     assert told(zeros) == f"there is a hole at {parts * BLOCK:,}"
-    assert look_at(zeros).end == len(log_of(batch(1)))
+    assert read_wal(zeros).end == len(log_of(batch(1)))
     assert told(content[: parts * BLOCK]) is None
