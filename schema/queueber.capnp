@@ -40,6 +40,34 @@ interface Broker extends(Queue) {
   queue @0 (name :Text) -> (queue :Queue);
   # The queue of that name: UTF-8, 1 to 255 bytes; `failed` otherwise.  The first add makes a queue durable; asking for
   # one costs nothing that lasts.  Pipeline on the result (`broker.queue("mail").add(…)`) to save the round trip.
+
+  limits @1 () -> (limits :Limits);
+  # The limits of this server that a client can keep to.  Ask before sending a message of more than 64 KiB, which every
+  # server takes.  Of a server that answers `unimplemented` assume the defaults in the comments below.
+}
+
+struct Limits {
+  # Each field has the name of an option, `--limit-frame-bytes` for the first.
+
+  frameBytes @0 :UInt64;
+  # In a message, its table included; a longer one ends the connection.  By default 16 MiB.  A reply may be as long.
+
+  itemsPerAdd @1 :UInt64;
+  contentsBytes @2 :UInt64;
+  # Of one item.
+
+  addBytes @3 :UInt64;
+  # Of all contents in an add.
+
+  pollItems @4 :UInt64;
+  pollBytes @5 :UInt64;
+  # Of all contents in a poll's reply, after one item of any length.
+
+  leaseMs @6 :UInt64;
+  delayMs @7 :UInt64;
+  # 0: no item may be delayed.
+
+  waitMs @8 :UInt64;
 }
 
 struct AddRequest {

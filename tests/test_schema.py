@@ -27,6 +27,20 @@ PUBLIC = {
     "PolledItem": (0xE765A37E08E484D7, {"contents": 0, "id": 1, "attempt": 0, "addedAtMs": 1}),
     "ExtendRequest": (0xA13627B8A37C7937, {"lease": 0, "leaseValiditySecs": 0, "leaseValidityMs": 1}),
     "ExtendResponse": (0xDF3E61A8AEE054FC, {"extended": 0}),
+    "Limits": (
+        0xD980EF8BCAF146AB,
+        {
+            "frameBytes": 0,
+            "itemsPerAdd": 1,
+            "contentsBytes": 2,
+            "addBytes": 3,
+            "pollItems": 4,
+            "pollBytes": 5,
+            "leaseMs": 6,
+            "delayMs": 7,
+            "waitMs": 8,
+        },
+    ),
 }
 ADMIN = {
     "ServerStats": {
@@ -83,12 +97,12 @@ def test_the_queue_keeps_its_id_and_the_order_of_its_methods():
     assert [offsets(name) for name in queue.results[:4]] == [{"resp": 0}] * 4
 
 
-def test_the_broker_keeps_its_id_and_its_method():
+def test_the_broker_keeps_its_id_and_its_methods():
     broker = schema().interfaces["Broker"]
     assert broker.id == 0xF1252DE150E1D17E
-    assert broker.methods[:1] == ("queue",)
-    assert offsets(broker.params[0]) == {"name": 0}
-    assert offsets(broker.results[0]) == {"queue": 0}
+    assert broker.methods[:2] == ("queue", "limits")
+    assert [offsets(name) for name in broker.params[:2]] == [{"name": 0}, {}]
+    assert [offsets(name) for name in broker.results[:2]] == [{"queue": 0}, {"limits": 0}]
 
 
 def test_the_administrator_s_interface_keeps_its_id_and_its_methods():

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import click
 
-from queueber.limits import FRAME_BYTES_MAX
 from queueber.paths import expanded
-from queueber.units import MS_PER_SECOND
+from queueber.units import MIB, MS_PER_SECOND
+from queueber.wire import DATA_BYTES_MAX
 
 SECONDS_MAX = 1e12
 """Beyond any limit of a server's, and small enough to be exact."""
@@ -87,9 +87,18 @@ def contents_of(arguments: tuple[str, ...], files: tuple[BinaryIO, ...], standar
     """
     The contents of the items to add: of each argument, then of each file, or else of the standard input.
 
-    A file is read a little further than any message may be long, so that one that never ends is refused by its length.
+    A file is read a little further than any item may be long, so that one that never ends is refused by its length.
     """
     # An argument that is not UTF-8 comes with surrogates in the places of its bytes.
     contents = [argument.encode(errors="surrogateescape") for argument in arguments]
-    contents += [file.read(FRAME_BYTES_MAX + 1) for file in files]
-    return contents if arguments or files else [standard_input.read(FRAME_BYTES_MAX + 1)]
+    contents += [_read(file) for file in files]
+    return contents if arguments or files else [_read(standard_input)]
+
+
+def _read(file: BinaryIO) -> bytes:
+    """What is in *file*, in pieces: a single read would set aside memory for the longest item there can be."""
+    pieces, left = [], DATA_BYTES_MAX + 1
+    while left > 0 and (piece := file.read(min(left, MIB))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)

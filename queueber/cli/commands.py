@@ -4,6 +4,7 @@ The command ``queueber``: add, poll, remove and extend from a shell.
 Whatever goes wrong ends in one line on standard error and exit status 1.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,7 @@ from queueber import __version__
 from queueber.cli import output
 from queueber.cli.arguments import PATH, contents_of, identity, seconds
 from queueber.cli.session import Interrupted, run
-from queueber.client import Client, Queue, Tls
+from queueber.client import GIVE_BACK_MS, Client, Queue, Tls
 from queueber.errors import QueueberError
 
 T = TypeVar("T")
@@ -143,12 +144,26 @@ def add(server: _Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...],
 @_json
 @click.pass_obj
 def poll(server: _Server, number: int, lease: int, wait: int | None, no_wait: bool, as_json: bool) -> None:
-    """Take ready items under a new lease, and print them."""
+    """
+    Take ready items under a new lease, and print them.
+
+    What cannot be printed is given back at once.
+    """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait contradict each other.")
     wait_ms = 0 if no_wait else wait
-    batch = server.do(lambda queue: queue.poll(number, lease_ms=lease, wait_ms=wait_ms))
-    click.echo(output.batch_json(batch) if as_json else output.batch_text(batch))
+
+    async def poll_and_print(queue: Queue) -> None:
+        batch = await queue.poll(number, lease_ms=lease, wait_ms=wait_ms)
+        try:
+            _print(output.batch_json(batch) if as_json else output.batch_text(batch))
+        except Exception:
+            # Without its lease printed these items can neither be worked on nor removed.
+            if batch.items:
+                await queue.extend(batch.lease, GIVE_BACK_MS)
+            raise
+
+    server.do(poll_and_print)
 
 
 @queueber.command()
@@ -171,6 +186,18 @@ def remove(server: _Server, item_id: bytes, lease: bytes, as_json: bool) -> None
 def extend(server: _Server, lease: bytes, span: int, as_json: bool) -> None:
     """Let LEASE end some seconds from now; exit status 1 if it has ended."""
     _report("extended", server.do(lambda queue: queue.extend(lease, span)), as_json=as_json)
+
+
+def _print(text: str) -> None:
+    """
+    Print *text*, or fail.
+
+    Raises:
+        OSError: standard output is closed, or takes no more.
+    """
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "standard output is closed")
+    click.echo(text)
 
 
 def _report(done: str, did: bool, *, as_json: bool) -> None:

@@ -16,9 +16,22 @@ The reactor is an argument; nothing here installs one.
 """
 
 from queueber.client.connect import Client, connect
-from queueber.client.errors import NotConnected, OutcomeUnknown
+from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong
+from queueber.client.protocol import GIVE_BACK_MS
 from queueber.client.queue import Batch, Queue
 from queueber.client.tls import Tls
-from queueber.wire import PolledItem
+from queueber.wire import PolledItem, ServerLimits
 
-__all__ = ["Batch", "Client", "NotConnected", "OutcomeUnknown", "PolledItem", "Queue", "Tls", "connect"]
+__all__ = [
+    "GIVE_BACK_MS",
+    "Batch",
+    "Client",
+    "NotConnected",
+    "OutcomeUnknown",
+    "PolledItem",
+    "Queue",
+    "ReplyTooLong",
+    "ServerLimits",
+    "Tls",
+    "connect",
+]

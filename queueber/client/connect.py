@@ -8,13 +8,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from queueber import wire
 from queueber.client.admin import Admin
 from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, wrong
 from queueber.client.queue import Queue, checked_name
 from queueber.client.service import Connector
 from queueber.client.tls import Tls
 from queueber.errors import InvalidRequest
-from queueber.limits import DEFAULTS, Limits
+from queueber.limits import Limits
 from queueber.paths import expanded_endpoint
 
 PORT_MAX = 65_535
@@ -56,6 +57,17 @@ class Client:
         """
         return Queue(self._connector, checked_name(name))
 
+    def limits(self) -> Deferred[wire.ServerLimits]:
+        """
+        Ask the server for the limits that its clients can keep to.
+
+        Returns:
+            Fires with them; fails with `Unimplemented` on a server that is older than the question.
+        """
+        return self._connector.call(
+            None, wire.LIMITS, wire.write_limits_request(), wire.read_limits_response, wire.BROKER_INTERFACE_ID
+        )
+
     def close(self) -> Deferred[None]:
         """
         Send what has been said, close the connection and make no other; again does nothing more.
@@ -71,7 +83,7 @@ def connect(
     address: str | IStreamClientEndpoint,
     *,
     tls: Tls | None = None,
-    limits: Limits = DEFAULTS,
+    limits: Limits | None = None,
     attempts: int | None = None,
     retry_policy: Callable[[int], float] | None = None,
 ) -> Client:
@@ -82,7 +94,10 @@ def connect(
     as ``unix:path=…`` or ``tls:host:port:trustRoots=…``, what a server on this machine was
     told to listen at, or an endpoint; *tls* goes on top of any of them.  A call that has to wait for a
     connection fails once *attempts* have failed meanwhile; with None it waits
-    as long as it takes.  *retry_policy* gives the seconds to wait after so many
+    as long as it takes.  A message may be as long as the server takes, which is
+    asked for before the first that is longer than 64 KiB; *limits* are bounds of
+    the client's own instead, of which it keeps `frame_bytes` in both directions,
+    `segments`, `traversal_factor` and `exports`.  *retry_policy* gives the seconds to wait after so many
     failed attempts.
 
     Raises:
@@ -113,14 +128,16 @@ def connect(
     return Client(connector)
 
 
-def _check_limits(limits: Limits) -> None:
+def _check_limits(limits: Limits | None) -> None:
     """
     Check the limits that a client works with.
 
     Raises:
         InvalidRequest: one of them is not a number, or out of any range.
     """
-    instance("limits", limits, Limits, "a queueber.limits.Limits")
+    if limits is None:
+        return
+    instance("limits", limits, Limits, "a queueber.limits.Limits or None")
     for name, unit in _LIMITS.items():
         integer(f"limits.{name}", getattr(limits, name), 1, FRAME_BYTES_HIGHEST, unit)
 

@@ -16,6 +16,14 @@ class OutcomeUnknown(QueueberError):
     kind = Kind.DISCONNECTED
 
 
+class ReplyTooLong(QueueberError):
+    """
+    The reply is longer than this client was made to take.
+
+    What was asked for is done, except for a poll: its items are given back.
+    """
+
+
 _BY_KIND: dict[int, type[QueueberError]] = {
     Kind.FAILED: InvalidRequest,
     Kind.OVERLOADED: Overloaded,

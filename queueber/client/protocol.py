@@ -20,7 +20,7 @@ turn of the reactor leave in one write.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -28,10 +28,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber import wire
-from queueber.client.errors import NotConnected, OutcomeUnknown, error_of
+from queueber.client.arguments import FRAME_BYTES_HIGHEST
+from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
 from queueber.client.routes import Route, Routes
-from queueber.errors import QueueberError, RemoteProtocolError, tls_reason, too_large
-from queueber.limits import Limits
+from queueber.errors import InvalidRequest, QueueberError, RemoteProtocolError, Unimplemented, tls_reason
+from queueber.limits import DEFAULTS, FRAME_BYTES_MAX, PEER_LIMITS, Limits
+from queueber.units import SpanMs
 
 T = TypeVar("T")
 
@@ -42,7 +44,18 @@ MID_STREAM = ("record", "decrypt", "decode")
 """Alerts that a server may also send after it has read a call; all others say that it never did."""
 
 CALL_OVERHEAD_BYTES = 1_024
-"""The most that a call's message holds beside its content."""
+"""The most that a call's message holds next to its content."""
+
+SURE_BYTES = next(limit.low for limit in PEER_LIMITS if limit.name == "frame_bytes")
+"""A message that every server takes, however it is configured."""
+
+FROM_ARGUMENT = "set by the argument limits of connect"
+FROM_SERVER = "set by the server's option --limit-frame-bytes"
+FROM_DEFAULT = "by default: this server does not say what it takes; if that is more, connect needs limits of its own"
+"""Where the limit of a message comes from."""
+
+GIVE_BACK_MS = SpanMs(1)
+"""The shortest span: `extend` by it ends a lease, so that its items go to the next worker."""
 
 
 @define(eq=False)
@@ -52,6 +65,8 @@ class _Call:
     deferred: Deferred[Any]
     read: Callable[[wire.Results], object]
     route: Route
+    queue: str | None
+    is_poll: bool
 
 
 class ClientProtocol(Protocol):
@@ -60,12 +75,25 @@ class ClientProtocol(Protocol):
     log = Logger()
     transport: ITCPTransport
 
-    def __init__(self, clock: IReactorTime, limits: Limits, changed: Callable[["ClientProtocol | None"], None]) -> None:
+    def __init__(
+        self, clock: IReactorTime, limits: Limits | None, changed: Callable[["ClientProtocol | None"], None]
+    ) -> None:
         """*changed* is told this connection when it can be used, and None when it cannot be any more."""
         self._clock = clock
-        self._frame_bytes = limits.frame_bytes
+        self._own_bytes = None if limits is None else limits.frame_bytes
+        """The longest message that this client sends or takes; None for what the server does."""
+
+        self._server_bytes: int | None = None
+        """The longest message that the server takes; None before it was asked."""
+
+        self._limit_from = FROM_SERVER
+
+        self._held: dict[Deferred[None], None] = {}
+        """Calls that wait for the server's limits: the first because it is long, others because it is before them."""
+
         self._changed = changed
-        self._connection = wire.Connection(limits=limits)
+        # A server sends no longer reply than its own limit, which it was given by its operator.
+        self._connection = wire.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
         self._calls: dict[wire.QuestionId, _Call] = {}
         self._closed: str | None = None
@@ -107,15 +135,52 @@ class ClientProtocol(Protocol):
         """
         if self._closed is not None:
             return fail(NotConnected(f"the call was not sent: {self._closed}"))
-        if len(content) > self._frame_bytes - CALL_OVERHEAD_BYTES:
-            limit = self._frame_bytes - CALL_OVERHEAD_BYTES
-            return fail(too_large("the call", value=len(content), limit=limit, unit="bytes"))
+        length = len(content) + CALL_OVERHEAD_BYTES
+        if self._own_bytes is not None and length > self._own_bytes:
+            return fail(_too_long(len(content), self._own_bytes, FROM_ARGUMENT))
+        if not self._held and (length <= SURE_BYTES or self._server_bytes is not None):
+            return self._send(queue, method, content, read, interface)
+        held: Deferred[None] = Deferred(lambda _: self._held.pop(held, None))
+        self._held[held] = None
+        if len(self._held) == 1:
+            asking = self._send(
+                None, wire.LIMITS, wire.write_limits_request(), wire.read_limits_response, wire.BROKER_INTERFACE_ID
+            )
+            asking.addCallbacks(self._asked, self._not_asked)
+        return held.addCallback(lambda _: self._send(queue, method, content, read, interface))
+
+    def _send(
+        self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T], interface: int
+    ) -> Deferred[T]:
+        limit = self._server_bytes
+        if limit is not None and len(content) + CALL_OVERHEAD_BYTES > limit:
+            return fail(_too_long(len(content), limit, self._limit_from))
         route = self._routes.to(queue)
         question = self._connection.call(route.target, interface, method, content)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))
-        self._calls[question] = _Call(deferred, read, route)
+        is_poll = (interface, method) == (wire.QUEUE_INTERFACE_ID, wire.POLL)
+        self._calls[question] = _Call(deferred, read, route, queue, is_poll)
         self._flush_soon()
         return deferred
+
+    def _asked(self, limits: wire.ServerLimits) -> None:
+        self._server_bytes = limits.frame_bytes
+        self._release()
+
+    def _not_asked(self, failure: Failure) -> None:
+        """Go on without an answer: the server does not know the question, or has no room for it now."""
+        if self._closed is None:
+            self._server_bytes, self._limit_from = self._own_bytes or FRAME_BYTES_MAX, FROM_DEFAULT
+            self._release()
+            if failure.check(Unimplemented) is None:
+                self._server_bytes = None
+
+    def _release(self) -> None:
+        """Send the calls that waited for the server's limits."""
+        while self._held:
+            held = next(iter(self._held))
+            del self._held[held]
+            held.callback(None)
 
     def _cancel(self, question: wire.QuestionId) -> None:
         if self._calls.pop(question, None) is not None:
@@ -145,7 +210,7 @@ class ClientProtocol(Protocol):
             return
         call = self._calls.pop(event.question)
         try:
-            value = _value_of(call, event.outcome)
+            value = self._value_of(call, event.outcome)
         except RemoteProtocolError:
             self._calls[event.question] = call
             raise
@@ -200,13 +265,36 @@ class ClientProtocol(Protocol):
         self._closed = why
         self._changed(None)
         calls, self._calls = self._calls, {}
+        held, self._held = self._held, {}
+        for each in held:
+            each.errback(NotConnected(f"the call was not sent: {why}"))
         for call in calls.values():
             unknown = OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
             call.deferred.errback(error or unknown)
 
+    def _value_of(self, call: _Call, outcome: wire.Results | wire.RemoteException | wire.Canceled) -> object:
+        """What *call* ends with; a call to a queue that could not be had, with the reason for that."""
+        if not isinstance(outcome, wire.Results):
+            return call.route.error or error_of(outcome)
+        length = outcome.content.frame_bytes
+        if self._own_bytes is None or length <= self._own_bytes:
+            return call.read(outcome)
+        if call.is_poll:
+            self._give_back(call.queue, wire.read_poll_lease(outcome))
+        return ReplyTooLong(
+            f"the reply is {length:,} bytes; the limit is {self._own_bytes:,}, {FROM_ARGUMENT}:"
+            " raise its frame_bytes, or give none to take what the server sends"
+            + ("; the items of this poll are given back" if call.is_poll else "")
+        )
 
-def _value_of(call: _Call, outcome: wire.Results | wire.RemoteException | wire.Canceled) -> object:
-    """What *call* ends with; a call to a queue that could not be had, with the reason for that."""
-    if isinstance(outcome, wire.Results):
-        return call.read(outcome)
-    return call.route.error or error_of(outcome)
+    def _give_back(self, queue: str | None, lease: bytes) -> None:
+        """Let *lease* end, so that its items go to a worker that can take them."""
+        content = wire.write_extend_request(wire.ExtendRequest(lease, GIVE_BACK_MS))
+        extending = self._send(queue, wire.EXTEND, content, wire.read_extend_response, wire.QUEUE_INTERFACE_ID)
+        extending.addErrback(lambda _: None)
+
+
+def _too_long(length: int, frame_bytes: int, by: str) -> InvalidRequest:
+    """The error for a call with so many bytes of content."""
+    limit = frame_bytes - CALL_OVERHEAD_BYTES
+    return InvalidRequest(f"the call is {length:,} bytes; the limit is {limit:,}, {by}", limit="frame_bytes")

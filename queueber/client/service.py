@@ -43,7 +43,7 @@ class ClientFactory(Factory):
 
     noisy = False
     clock: IReactorTime
-    limits: Limits
+    limits: Limits | None
     changed: Callable[[ClientProtocol | None], None]
     """Told the connection that can be used, and None when it cannot be any more."""
 
@@ -94,7 +94,7 @@ class Connector:
         clock: IReactorTime,
         endpoint: IStreamClientEndpoint,
         *,
-        limits: Limits,
+        limits: Limits | None,
         attempts: int | None = None,
         retry_policy: Callable[[int], float] | None = None,
         address: str | None = None,

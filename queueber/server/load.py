@@ -17,10 +17,11 @@ from queueber.server.histogram import BYTES, ROWS, SECONDS, Histogram
 
 METHODS = {wire.ADD: "add", wire.REMOVE: "remove", wire.POLL: "poll", wire.EXTEND: "extend"}
 QUEUE = "queue"
+LIMITS = "limits"
 OTHER = "other"
 """What stands for all methods that the server does not have."""
 
-ALL = (*METHODS.values(), QUEUE, OTHER)
+ALL = (*METHODS.values(), QUEUE, LIMITS, OTHER)
 
 LAG_SECONDS = 0.1
 """Between two looks at how late the reactor is."""

@@ -18,7 +18,7 @@ from queueber.limits import Limits
 from queueber.server.clock import QueueClock
 from queueber.server.committer import PLAN_BYTES, Committer
 from queueber.server.dispatcher import Dispatcher
-from queueber.server.load import METHODS, OTHER, QUEUE, Calls
+from queueber.server.load import LIMITS, METHODS, OTHER, QUEUE, Calls
 from queueber.units import SpanMs, WallMs
 
 P = ParamSpec("P")
@@ -123,6 +123,10 @@ class Methods:
                 method = QUEUE
                 self.calls.begun[method] += 1
                 caller.queue_results(called.answer, self._broker.queue(wire.read_queue_request(called.params)))
+            elif (called.interface_id, called.method_id, target) == (wire.BROKER_INTERFACE_ID, wire.LIMITS, self.root):
+                method = LIMITS
+                self.calls.begun[method] += 1
+                caller.results(called.answer, wire.write_limits_response(self._limits))
             else:
                 self.calls.begun[method] += 1
                 raise Unimplemented(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from attrs import asdict, field, frozen
 
-from queueber.wire.layout import layout
+from queueber.wire.layout import field_name, layout
 from queueber.wire.messages import Params, Results
 from queueber.wire.reader import struct_at
 from queueber.wire.schema import schema
@@ -94,7 +94,7 @@ def read_check_request(params: Params) -> bool:
 
 def write_stats_response(stats: ServerStats) -> bytes:
     """The results of `stats`."""
-    fields: dict[str, Any] = {_camel(name): value for name, value in asdict(stats).items()}
+    fields: dict[str, Any] = {field_name(name): value for name, value in asdict(stats).items()}
     fields["limitHits"] = [{"limit": limit, "count": count} for limit, count in stats.limit_hits.items()]
     return layout(_ADMIN.results[STATS]).build(stats=fields)
 
@@ -102,7 +102,7 @@ def write_stats_response(stats: ServerStats) -> bytes:
 def read_stats_response(results: Results) -> ServerStats:
     """What `stats` returned."""
     found = _values(_ADMIN.results[STATS], results.content)["stats"] or {}
-    fields = {name: found[_camel(name)] for name in asdict(ServerStats()) if _camel(name) in found}
+    fields = {name: found[field_name(name)] for name in asdict(ServerStats()) if field_name(name) in found}
     fields["limit_hits"] = {each["limit"]: each["count"] for each in fields.get("limit_hits", ())}
     return ServerStats(**fields)
 
@@ -137,8 +137,3 @@ def read_progress_response(results: Results) -> tuple[int, int]:
 
 def _values(name: str, content: Params) -> dict[str, Any]:
     return layout(name).values(content.frame, struct_at(content.frame, content.at, content.start, content.end))
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part.capitalize() for part in rest)

@@ -201,6 +201,12 @@ class Layout:
         return _pointed(field, frame, (at, *struct[3:]), depth - 1)
 
 
+def field_name(name: str) -> str:
+    """The schema's name of a field: `frameBytes` for *name* `frame_bytes`."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
 def _pointed(field: FieldNode, frame: Frame, pointer: tuple[int, int, int], depth: int) -> Value:
     """The value of *field*, whose pointer is at *pointer*."""
     if field.kind == "data":

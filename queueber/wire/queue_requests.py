@@ -267,6 +267,11 @@ def write_queue_request(name: str) -> bytes:
     return _QUEUE_PARAMS.build(name=name)
 
 
+def write_limits_request() -> bytes:
+    """The parameters of `Broker.limits`, which has none."""
+    return layout("Broker.limits$Params").build()
+
+
 def _structs(params: Params) -> tuple[StructAt, StructAt]:
     """That of a method's parameters, and the struct that is the one parameter of a method of a queue."""
     frame = params.frame

@@ -11,7 +11,10 @@ from itertools import chain
 from struct import Struct, pack, unpack_from
 from typing import Final
 
+import attrs
+
 from queueber.errors import RemoteProtocolError
+from queueber.limits import Limits
 from queueber.units import WallMs
 from queueber.wire.builder import (
     BYTE_LIST,
@@ -25,9 +28,9 @@ from queueber.wire.builder import (
     segment,
     struct_body,
 )
-from queueber.wire.layout import layout
+from queueber.wire.layout import field_name, layout
 from queueber.wire.messages import ImportId, Results
-from queueber.wire.queue_types import AddResponse, PolledItem, PollResponse
+from queueber.wire.queue_types import AddResponse, PolledItem, PollResponse, ServerLimits
 from queueber.wire.reader import (
     WORD,
     Frame,
@@ -68,6 +71,9 @@ _FIRST_ITEM: Final = 6
 _ALIKE_ITEMS, _ALIKE_BYTES = range(4, 129), range(4_097)
 """So many items, all of one such size, are written in one step: it does not pay for fewer, nor for larger ones."""
 
+_LIMITS = {each.name: field_name(each.name) for each in attrs.fields(ServerLimits)}
+"""The fields of `Limits`, by their names here."""
+
 _REMOVED = {flag: layout("Queue.remove$Results").build(resp={"removed": flag}) for flag in (False, True)}
 _EXTENDED = {flag: layout("Queue.extend$Results").build(resp={"extended": flag}) for flag in (False, True)}
 
@@ -102,6 +108,12 @@ def write_remove_response(removed: bool) -> bytes:
 def write_extend_response(extended: bool) -> bytes:
     """The results of `extend`."""
     return _EXTENDED[extended]
+
+
+def write_limits_response(limits: Limits) -> bytes:
+    """The results of `Broker.limits`."""
+    fields = {_LIMITS[each.name]: getattr(limits, each.name) for each in attrs.fields(ServerLimits)}
+    return layout("Broker.limits$Results").build(limits=fields)
 
 
 def write_poll_response(response: PollResponse) -> bytes:
@@ -194,6 +206,19 @@ def read_poll_response(results: Results) -> PollResponse:
         items = [_item(found.frame, found.element(index)) for index in range(found.count)]
     deadline = _POLL.numbers["leaseDeadlineMs"].of(frame, response)
     return PollResponse(items, _slot_data(frame, response, _POLL.slots["lease"]), WallMs(deadline))
+
+
+def read_poll_lease(results: Results) -> bytes:
+    """The lease alone of what `poll` returned; empty without items."""
+    return _slot_data(*_response(results), _POLL.slots["lease"])
+
+
+def read_limits_response(results: Results) -> ServerLimits:
+    """What `Broker.limits` returned."""
+    content = results.content
+    struct = struct_at(content.frame, content.at, content.start, content.end)
+    found = layout("Broker.limits$Results").values(content.frame, struct)["limits"] or {}
+    return ServerLimits(**{name: found[field] for name, field in _LIMITS.items() if field in found})
 
 
 def read_queue_response(results: Results) -> ImportId:

@@ -12,7 +12,7 @@ what that costs; nobody changes one all the same.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from attrs import define
+from attrs import define, frozen
 
 from queueber.units import SpanMs, WallMs
 from queueber.wire.schema import schema
@@ -30,7 +30,8 @@ EXTEND: Final = _QUEUE.methods.index("extend")
 """The methods of `QUEUE_INTERFACE_ID`."""
 
 QUEUE: Final = _BROKER.methods.index("queue")
-"""The method of `BROKER_INTERFACE_ID`."""
+LIMITS: Final = _BROKER.methods.index("limits")
+"""The methods of `BROKER_INTERFACE_ID`."""
 
 
 class NewItem(NamedTuple):
@@ -110,3 +111,23 @@ class ExtendRequest:
 
     lease: bytes
     span: SpanMs
+
+
+@frozen(kw_only=True)
+class ServerLimits:
+    """
+    The limits of a server that a client can keep to.
+
+    Each has the name and the unit that it has in `queueber.limits.Limits`; 0
+    from a server that is older than the field.
+    """
+
+    frame_bytes: int = 0
+    items_per_add: int = 0
+    contents_bytes: int = 0
+    add_bytes: int = 0
+    poll_items: int = 0
+    poll_bytes: int = 0
+    lease_ms: int = 0
+    delay_ms: int = 0
+    wait_ms: int = 0

@@ -1,14 +1,19 @@
 """What each command asks for, and what it prints."""
 
+import errno
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import click
 import pytest
 
 from queueber import __version__
+from queueber.cli import commands
 from queueber.client import Batch, PolledItem
 from queueber.errors import InvalidRequest
+from queueber.limits import FRAME_BYTES_MAX
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
 ID_TEXT, LEASE_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f", "10111213-1415-1617-1819-1a1b1c1d1e1f"
@@ -36,6 +41,14 @@ def test_add_takes_arguments_and_files(shell, tmp_path):
     path.write_bytes(b"\xff\0\n")
     shell("add", "--file", str(path), "one", "--file", str(path))
     assert shell.calls == [("add", (b"one", b"\xff\0\n", b"\xff\0\n"), 0)]
+
+
+def test_add_takes_files_that_are_longer_than_servers_take_by_default(shell, tmp_path):
+    """A server can be configured to take them; a part of one would be worse than an error."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(FRAME_BYTES_MAX) + b"the end")
+    shell("add", "--file", str(path))
+    assert shell.calls == [("add", (path.read_bytes(),), 0)]
 
 
 @pytest.mark.parametrize("arguments", [(), ("--file", "-")])
@@ -89,6 +102,30 @@ def test_no_contents_control_the_terminal(shell):
     shell.default.answers["poll"] = batch(b"\x1b[2J", b"a\nb", b"\xff")
     lines = shell("poll").stdout.splitlines()
     assert [line.partition(": ")[2] for line in lines[1:]] == ['"\\u001b[2J"', '"a\\nb"', "base64 /w=="]
+
+
+@pytest.mark.parametrize("stream", ["full", "closed"])
+def test_items_that_cannot_be_printed_are_given_back(shell, monkeypatch, stream):
+    """With an exit status that says so; nothing is given back when there was nothing."""
+    echo = click.echo
+
+    def full(text, err=False):
+        if not err:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        echo(text, err=True)
+
+    monkeypatch.setattr(click, "echo", full)
+    if stream == "closed":
+        monkeypatch.setattr(commands, "sys", SimpleNamespace(stdout=None, exit=sys.exit))
+    shell.default.answers["poll"] = batch(b"hello")
+    result = shell("poll")
+    assert result.exit_code == 1
+    assert ("No space left on device" if stream == "full" else "standard output is closed") in result.stderr
+    assert shell.calls == [("poll", 1, 30_000, None), ("extend", shell.default.answers["poll"].lease, 1)]
+    shell.calls.clear()
+    shell.default.answers["poll"] = Batch((), b"", 0)
+    shell("poll", "--no-wait")
+    assert shell.calls == [("poll", 1, 30_000, 0)]
 
 
 def test_poll_says_when_there_is_nothing(shell):

@@ -12,7 +12,8 @@ from zope.interface import implementer
 
 from queueber import wire
 from queueber.client import Client, connect
-from queueber.limits import DEFAULTS
+from queueber.errors import Kind
+from queueber.limits import DEFAULTS, Limits
 
 ROOT = "the server's first object"
 
@@ -53,6 +54,10 @@ class Peer:
     transport: Transport
     connection: wire.Connection = field(factory=lambda: wire.Connection(limits=DEFAULTS, bootstrap=ROOT))
     events: list = field(factory=list)
+    limits: Limits | Kind = DEFAULTS
+    """What it answers when it is asked for them: an exception of that kind, for example of an older server."""
+
+    asked: int = 0
 
     def turn(self):
         """Take what the client has written, hand out named queues, and send what there is to send."""
@@ -60,7 +65,7 @@ class Peer:
         self.transport.clear()
         for event in wire.one_by_one(self.connection.receive_data(data)):
             if isinstance(event, wire.Called) and event.interface_id == wire.BROKER_INTERFACE_ID:
-                self.named(event)
+                (self.asked_for_limits if event.method_id == wire.LIMITS else self.named)(event)
             else:
                 self.events.append(event)
         self.connection.check()
@@ -72,6 +77,13 @@ class Peer:
             self.connection.return_exception(event.answer, 1, "no more queues")
         else:
             self.connection.return_results(event.answer, wire.QUEUE_RESPONSE, (name,))
+
+    def asked_for_limits(self, event):
+        self.asked += 1
+        if isinstance(self.limits, Kind):
+            self.connection.return_exception(event.answer, self.limits, "no limits for you")
+        else:
+            self.connection.return_results(event.answer, wire.write_limits_response(self.limits))
 
     def send(self):
         data = self.connection.data_to_send()

@@ -14,6 +14,7 @@ from queueber.wire import (
     ADD,
     BROKER_INTERFACE_ID,
     EXTEND,
+    LIMITS,
     POLL,
     QUEUE,
     QUEUE_INTERFACE_ID,
@@ -31,6 +32,7 @@ from queueber.wire import (
     write_add_response,
     write_extend_request,
     write_extend_response,
+    write_limits_request,
     write_poll_request,
     write_poll_response,
     write_queue_request,
@@ -145,6 +147,9 @@ class Client:
             self.targets.append({"importedCap": self.exported})
             self.exported += 1
 
+    def limits(self):
+        self._call(self.question(), self.dice.choice(self.targets), BROKER_INTERFACE_ID, LIMITS, write_limits_request())
+
     def _call(self, question, target, interface, method, content):
         to = {"caller": None} if self.dice.random() < 0.97 else {"yourself": None}
         params = {"content": body_of(content), "capTable": self._capabilities()}
@@ -195,7 +200,7 @@ def requests(dice):
     client = Client(dice)
     client.bootstrap()
     often = [client.call] * 10 + [client.queue] * 2 + [client.finish] * 4
-    seldom = [client.release, client.disembargo, client.aside, client.bootstrap]
+    seldom = [client.limits, client.release, client.disembargo, client.aside, client.bootstrap]
     for _ in range(dice.randrange(1, 16)):
         dice.choice(often if dice.random() < 0.92 else seldom)()
     if dice.random() < 0.1:

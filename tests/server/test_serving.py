@@ -1,6 +1,7 @@
 """Decide, commit, speak: what a peer sees, and when."""
 
 import pytest
+from attrs import asdict
 from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
@@ -10,6 +11,7 @@ from queueber.broker import Scan, StoreStalled
 from queueber.broker.model import just_below
 from queueber.broker.port import Gap
 from queueber.errors import Damaged, Kind, Passing, Stopping, StorageError, Withheld
+from queueber.limits import DEFAULTS
 
 
 def ids(outcome):
@@ -36,6 +38,33 @@ def test_a_bootstrap_alone_is_answered_at_once(hand):
     peer.send()
 
     assert list(peer.receive()) == [peer._root]
+
+
+def test_the_limits_in_force_are_answered_at_once(hand):
+    """All that a client can keep to, also before anything is on disk."""
+    peer = hand.connect()
+    root = wire.PromisedAnswer(peer._root)
+    asked = peer.connection.call(root, wire.BROKER_INTERFACE_ID, wire.LIMITS, wire.write_limits_request())
+    peer.send()
+
+    found = asdict(wire.read_limits_response(peer.receive()[asked]))
+    assert found == {name: getattr(hand.limits, name) for name in found}
+    assert found["frame_bytes"] == DEFAULTS.frame_bytes
+    assert hand.methods.calls.begun["limits"] == 1
+    hand.settle()
+    assert hand.methods.outstanding == 0
+
+
+def test_a_queue_has_no_limits_of_its_own(hand):
+    peer = hand.connect()
+    named = peer.connection.call(
+        wire.PromisedAnswer(peer._root), wire.BROKER_INTERFACE_ID, wire.QUEUE, wire.write_queue_request("mail")
+    )
+    queue = wire.PromisedAnswer(named, (0,))
+    asked = peer.connection.call(queue, wire.BROKER_INTERFACE_ID, wire.LIMITS, wire.write_limits_request())
+    peer.send()
+
+    assert peer.receive()[asked].kind == Kind.UNIMPLEMENTED
 
 
 def test_calls_that_arrive_in_one_turn_share_a_commit(hand):

@@ -1,0 +1,212 @@
+"""A client sends what its server takes, takes what that sends, and gives back what it may not take."""
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import CancelledError
+
+from queueber import wire
+from queueber.client import NotConnected, OutcomeUnknown, ReplyTooLong, ServerLimits
+from queueber.errors import InvalidRequest, Kind, Unimplemented
+from queueber.limits import DEFAULTS
+from queueber.units import KIB, MIB
+
+RAISED = evolve(DEFAULTS, frame_bytes=32 * MIB)
+LOWERED = evolve(DEFAULTS, frame_bytes=64 * KIB)
+LONG = bytes(100 * KIB)
+LONGER = bytes(17 * MIB)
+ADDED = wire.write_add_response([bytes(16)])
+LEASE = bytes(range(16))
+
+
+def contents(network):
+    """Those of the adds that have come, of one item each."""
+    return [wire.read_add_request(call.params, RAISED_CALLS).items[0].contents for call in network.peer.calls()]
+
+
+RAISED_CALLS = evolve(RAISED, contents_bytes=32 * MIB, add_bytes=32 * MIB)
+
+
+@pytest.fixture
+def serve(network):
+    """Connects a client to a server with these limits."""
+    made = []
+
+    def served(answer, **options):
+        made.append(network.client(**options))
+        network.peer.limits = answer
+        limits = RAISED if isinstance(answer, Kind) else answer
+        network.peer.connection = wire.Connection(limits=limits, bootstrap="root")
+        network.turn()
+        return made[-1]
+
+    yield served
+    for each in made:
+        each.close()
+    assert network.clock.getDelayedCalls() == []
+
+
+def test_what_every_server_takes_is_sent_at_once(network, client):
+    for _ in range(3):
+        client.default.add(bytes(60 * KIB))
+        network.turn()
+        assert len(network.peer.calls()) == 1
+    assert network.peer.asked == 0
+
+
+def test_before_the_first_long_message_the_server_is_asked_and_calls_keep_their_order(network, client):
+    client.default.add(b"1")
+    for each in (LONG, b"3", LONG):
+        client.queue("mail").add(each)
+    network.clock.advance(0)
+    assert len(network.peer.transport.value()) < KIB
+    network.peer.turn()
+    assert contents(network) == [b"1"]
+    network.turn()
+    assert contents(network) == [LONG, b"3", LONG]
+    client.default.add(LONG)
+    network.turn()
+    assert contents(network) == [LONG]
+    assert network.peer.asked == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "content", "most"), [(LOWERED, LONG, 64 * KIB), (DEFAULTS, LONGER, 16 * MIB)], ids=["lowered", "default"]
+)
+def test_a_call_that_is_longer_than_the_server_takes_fails_alone(network, serve, failure, limits, content, most):
+    client = serve(limits)
+    adding = [client.default.add(each) for each in (content, b"2", content)]
+    network.turn()
+    network.turn()
+    assert contents(network) == [b"2"]
+    for each in adding[::2]:
+        found = failure(each)
+        assert isinstance(found, InvalidRequest)
+        assert f"the limit is {most - 1_024:,}, set by the server's option --limit-frame-bytes" in str(found)
+
+
+def test_a_server_whose_limit_is_raised_gets_longer_calls(network, serve):
+    client = serve(RAISED)
+    client.default.add(LONGER)
+    network.turn()
+    network.turn()
+    assert contents(network) == [LONGER]
+
+
+def test_of_a_server_that_does_not_say_the_default_is_assumed(network, serve, failure):
+    client = serve(Kind.UNIMPLEMENTED)
+    adding = [client.default.add(each) for each in (LONG, LONGER)]
+    network.turn()
+    network.turn()
+    assert contents(network) == [LONG]
+    assert "by default: this server does not say what it takes" in str(failure(adding[1]))
+
+
+def test_with_limits_of_its_own_a_client_sends_a_server_that_does_not_say_longer_calls(network, serve):
+    client = serve(Kind.UNIMPLEMENTED, limits=RAISED)
+    client.default.add(LONGER)
+    network.turn()
+    network.turn()
+    assert contents(network) == [LONGER]
+
+
+def test_a_server_that_has_no_room_for_the_question_is_asked_again(network, client):
+    network.peer.limits = Kind.OVERLOADED
+    for asked in (1, 2):
+        client.default.add(LONG)
+        network.turn()
+        network.turn()
+        assert contents(network) == [LONG]
+        assert network.peer.asked == asked
+
+
+def test_a_call_that_waits_for_the_limits_can_be_cancelled(network, client, failure):
+    first = client.default.add(LONG)
+    client.default.add(b"2")
+    first.cancel()
+    network.turn()
+    network.turn()
+    assert isinstance(failure(first), CancelledError)
+    assert contents(network) == [b"2"]
+
+
+def test_a_call_that_waits_for_the_limits_is_certainly_not_sent_when_the_connection_is_lost(network, client, failure):
+    sent = client.default.add(b"1")
+    held = client.default.add(LONG)
+    network.clock.advance(0)
+    network.peer.transport.loseConnection()
+    assert isinstance(failure(sent), OutcomeUnknown)
+    assert isinstance(failure(held), NotConnected)
+
+
+def test_a_call_made_because_another_was_refused_stays_in_line(network, serve):
+    client = serve(LOWERED)
+    client.default.add(LONG).addErrback(lambda _: client.default.add(b"after"))
+    client.default.add(b"before")
+    network.turn()
+    network.turn()
+    assert contents(network) == [b"before", b"after"]
+
+
+def poll_response(*contents):
+    items = [wire.PolledItem(each, bytes(16), 1, 0) for each in contents]
+    return wire.write_poll_response(wire.PollResponse(items, LEASE, 1_000))
+
+
+def test_any_reply_of_a_server_is_taken(network, serve, success):
+    """Also before it was asked for its limits, and of one that does not say."""
+    client = serve(Kind.UNIMPLEMENTED)
+    polling = client.default.poll()
+    network.turn()
+    (call,) = network.peer.calls()
+    network.peer.connection.return_results(call.answer, poll_response(LONGER))
+    network.peer.send()
+    assert success(polling).items[0].contents == LONGER
+
+
+def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure, success):
+    """Its connection, and what else is under way there, goes on."""
+    client = serve(DEFAULTS, limits=LOWERED)
+    polling, adding = client.queue("mail").poll(), client.default.add(b"x")
+    network.turn()
+    poll, add = network.peer.calls()
+    network.peer.connection.return_results(poll.answer, poll_response(LONG, b"small"))
+    network.peer.connection.return_results(add.answer, ADDED)
+    network.peer.send()
+    found = failure(polling)
+    assert isinstance(found, ReplyTooLong)
+    assert "raise its frame_bytes" in str(found)
+    assert "the items of this poll are given back" in str(found)
+    assert success(adding)
+    network.peer.turn()
+    (extend,) = network.peer.calls()
+    assert (extend.target, extend.method_id) == ("mail", wire.EXTEND)
+    assert wire.read_extend_request(extend.params) == wire.ExtendRequest(LEASE, 1)
+    network.peer.connection.return_results(extend.answer, wire.write_extend_response(True))
+    network.peer.send()
+    network.turn()
+    assert network.peer.connection.stats().answers == 0
+
+
+def test_another_reply_that_a_client_may_not_take_is_an_error_and_nothing_more(network, serve, failure):
+    client = serve(DEFAULTS, limits=evolve(DEFAULTS, frame_bytes=4_096))
+    adding = client.default.add(*[b""] * 100)
+    network.turn()
+    (call,) = network.peer.calls()
+    network.peer.connection.return_results(call.answer, wire.write_add_response([bytes(16)] * 200))
+    network.peer.send()
+    found = failure(adding)
+    assert isinstance(found, ReplyTooLong)
+    assert "given back" not in str(found)
+    network.turn()
+    assert network.peer.calls() == []
+
+
+def test_a_program_can_ask_for_the_limits(network, serve, success, failure):
+    asking = serve(RAISED).limits()
+    network.turn()
+    found = success(asking)
+    assert isinstance(found, ServerLimits)
+    assert (found.frame_bytes, found.items_per_add, found.lease_ms) == (32 * MIB, 1_000, DEFAULTS.lease_ms)
+    asking = serve(Kind.UNIMPLEMENTED).limits()
+    network.turn()
+    assert isinstance(failure(asking), Unimplemented)
