@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from queueber.cli.commands import queueber
+from queueber.cli.door import stats
 from queueber.client.connect import endpoint_of
 from queueber.errors import InvalidRequest
 from queueber.server.configuration import Wrong, resolve
@@ -156,5 +156,5 @@ def test_a_client_finds_the_same_socket(monkeypatch):
 def test_a_command_finds_the_same_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for words, environment in ([["-d", "~/q"], {}], [[], {"QUEUEBER_DATA_DIR": "~/q"}]):
-        result = CliRunner(env=environment).invoke(queueber, ["stats", *words])
+        result = CliRunner(env=environment).invoke(stats, words)
         assert f"no server runs on {tmp_path}/q" in result.output
