@@ -90,6 +90,9 @@ class Terminal(Protocol):
     def __init__(self) -> None:
         self.line: Line | None = None
         self.interactive = os.isatty(sys.stdin.fileno())
+        self._in_a_line = False
+        """Something was typed since the last line ended."""
+
         self.ended: Deferred[None] = Deferred()
 
     def size(self) -> tuple[int, int]:
@@ -107,14 +110,17 @@ class Terminal(Protocol):
         if self.interactive and ESCAPE in data:
             self.line.transport.abortConnection()
         else:
+            self._in_a_line = not data.endswith((b"\n", b"\r"))
             typed = data.replace(b"\xff", b"\xff\xff").replace(b"\n", b"\r")
             # A bare one would be kept until it shows what follows.
             self.line.transport.write(typed.replace(b"\r", b"\r\0"))
 
     def readConnectionLost(self) -> None:
-        """Nothing more will be typed: leave once all is answered."""
+        """Nothing more will be typed: end the line and the block that were begun, and leave once all is answered."""
         assert self.line is not None
-        self.line.transport.write(END_OF_INPUT)
+        if self._in_a_line:
+            self.line.transport.write(b"\r\0")
+        self.line.transport.write(END_OF_INPUT + END_OF_INPUT)
 
     def writeConnectionLost(self) -> None:
         """Nobody reads any more."""

@@ -2,6 +2,7 @@
 
 import codecs
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -156,5 +157,5 @@ def test_a_client_finds_the_same_socket(monkeypatch):
 def test_a_command_finds_the_same_directory(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for words, environment in ([["-d", "~/q"], {}], [[], {"QUEUEBER_DATA_DIR": "~/q"}]):
-        result = CliRunner(env=environment).invoke(stats, words)
+        result = CliRunner(env=environment).invoke(stats, words, obj=SimpleNamespace(run=None))
         assert f"no server runs on {tmp_path}/q" in result.output

@@ -414,6 +414,72 @@ class TestSession:
             assert "Traceback" not in shown
         assert "4" in typist.type("2 + 2\n")
 
+    def test_a_question_that_is_asked_wrongly_is_answered_in_a_line(self, sit_down):
+        typist = sit_down()
+        for question, answer in (
+            ("queues('many')", "queues(): most is 'many'; it must be a whole number."),
+            ("leases(None)", "leases(): most is None; it must be a whole number."),
+            ("commits(most=2.5)", "commits(): most is 2.5; it must be a whole number."),
+            ("waiters(True)", "waiters(): most is True; it must be a whole number."),
+            ("connections(1, 2)", "connections(): too many positional arguments."),
+            ("limits(1)", "limits(): too many positional arguments."),
+            ("stats(verbose=1)", "stats(): got an unexpected keyword argument 'verbose'."),
+            ("dump(5)", "dump(part): part is 5; it must be a text."),
+            ("dump([])", "dump(part): part is []; it must be a text."),
+            ("check(force=1)", "check(): force is 1; it must be True or False."),
+            ("check(True)", "check(): too many positional arguments."),
+            ("profile('long')", "profile(seconds): seconds is 'long'; it must be a number."),
+            ("profile(float('nan'))", "No profile: "),
+            ("help(queues)", "help(): too many positional arguments."),
+        ):
+            shown = typist.type(f"{question}\n")
+            assert shown.startswith(f"{question}\n{answer}"), shown
+            assert shown.endswith("\nqueueber> ")
+            assert shown.count("\n") == 2
+
+    def test_what_is_typed_without_its_parentheses_says_how_to_ask(self, sit_down):
+        typist = sit_down()
+        assert typist.type("help\n").removeprefix("help") == typist.type("help()\n").removeprefix("help()")
+        assert "queues(): The queues with the most items, up to 100.\n" in typist.type("queues\n")
+        assert "exit(): End the session, as Ctrl-D does.\n" in typist.type("exit\n")
+        assert not typist.transport.disconnecting
+
+    def test_letters_beyond_ascii_come_in_whole_however_they_are_cut(self, sit_down):
+        typist = sit_down()
+        line = 'len("z\u00fcrich \U0001f980"), "\u00fc"\r\0'.encode()
+        typist.transport.clear()
+        for at in range(len(line)):
+            typist.protocol.dataReceived(line[at : at + 1])
+        assert typist.shown() == 'len("z\u00fcrich \U0001f980"), "\u00fc"\n(8, \'\u00fc\')\nqueueber> '
+        assert typist.type("\x1b[A\n").endswith("(8, '\u00fc')\nqueueber> ")
+        # One key for one letter: left past the quote, then the letter before it is rubbed out.
+        assert typist.type('len("\u00fc\u00fc")\x1b[D\x1b[D\x7f\n').endswith("\n1\nqueueber> ")
+        assert typist.type("print('\\udcff')\n").endswith("\n\\udcff\nqueueber> ")
+
+    def test_a_line_that_is_not_utf_8_is_not_run(self, sit_down, lines):
+        typist = sit_down()
+        for spoilt in (b"x = 'z\xfcrich'\r\0", b"x = '\xc3'\r\0", b"x = 1 #\xc3\r\0"):
+            typist.transport.clear()
+            typist.protocol.dataReceived(spoilt)
+            assert typist.shown().endswith("\nNot run: this line is not UTF-8.\nqueueber> ")
+        typist.protocol.dataReceived(b"\xfc\x03")
+        assert "NameError: name 'x' is not defined" in typist.type("x\n")
+
+    def test_the_end_of_input_ends_a_block_that_was_begun(self, sit_down):
+        typist = sit_down()
+        assert "\n40\n41\n" in typist.type("for n in (40, 41):\n  print(n)\n\x04")
+        assert not typist.transport.disconnecting
+        assert "KeyboardInterrupt" in typist.type("print(\n\x04")
+        assert not typist.transport.disconnecting
+        typist.type("print(\n\x04\x04")
+        assert typist.transport.disconnecting
+
+    def test_nothing_runs_once_the_session_was_left(self, sit_down, lines):
+        typist = sit_down()
+        typist.type("exit(0)\nlimits()\n")
+        assert typist.transport.disconnecting
+        assert [line for line in lines if "limits" in line] == []
+
     def test_sessions_are_logged_with_what_is_typed(self, sit_down, lines):
         typist = sit_down()
         typist.type("limits()\n\n")
@@ -459,6 +525,17 @@ class TestLogin:
         assert shown.endswith("queueber> ")
         assert hand.reactor.getDelayedCalls() == []
         assert SECRET not in "".join(lines)
+
+    def test_a_script_brings_its_password_along(self, typist, hand):
+        shown = typist.type(f"ada\n{SECRET}\nlen('z\u00fcrich')\n\x04\x04")
+        assert "\n6\nqueueber> " in shown
+        assert typist.transport.disconnecting
+
+    @pytest.mark.parametrize("script", ["\x04", "queues()\n\x04\x04", "ada\nguess\nqueues()\n\x04\x04"])
+    def test_a_script_that_ends_before_it_is_let_in_is_let_go(self, typist, script):
+        shown = typist.type(script)
+        assert typist.transport.disconnecting
+        assert "queueber> " not in shown
 
     def test_three_wrong_ones_close_it(self, typist, lines, inside):
         for _ in range(3):

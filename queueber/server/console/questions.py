@@ -6,10 +6,13 @@ most, however much there is: it shows the first rows, and how many there are.
 """
 
 from collections.abc import Callable, Iterator
+from inspect import signature
 from itertools import islice
+from reprlib import repr as shortened
 from typing import Any
 from uuid import UUID
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 
 from queueber.broker.survey import QueueState, lease_line, queue_line
@@ -45,8 +48,45 @@ def _states(state: QueueState) -> str:
     return f"{state.ready:,} ready, {state.delayed:,} delayed, {state.leased:,} leased, {state.unread:,} unread"
 
 
+_WANTED: dict[object, tuple[type | tuple[type, ...], str]] = {
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+    str: (str, "a text"),
+    bool: (bool, "True or False"),
+}
+"""What an argument of each kind may be."""
+
 _ARGUED = {"dump": "dump(part)", "profile": "profile(seconds)"}
 """How those are asked that want to be told something."""
+
+
+@frozen(repr=False)
+class Question:
+    """A question as people type it: one that is typed wrongly, or without its parentheses, is answered in a line."""
+
+    sign: str
+    """How it is asked."""
+
+    ask: Callable[..., object]
+    says: str
+    bare: Callable[[], object] | None = None
+    """What it shows without its parentheses; None for a line about it."""
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        """Ask."""
+        wanted = signature(self.ask)
+        try:
+            given = wanted.bind(*args, **kwargs).arguments
+        except TypeError as why:
+            return Said(f"{self.sign}: {why}.")
+        for name, value in given.items():
+            kind, words = _WANTED.get(wanted.parameters[name].annotation, (object, ""))
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool and kind is not object):
+                return Said(f"{self.sign}: {name} is {shortened(value)}; it must be {words}.")
+        return self.ask(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self.bare()) if self.bare is not None else f"{self.sign}: {self.says}"
 
 
 class Questions:
@@ -56,22 +96,32 @@ class Questions:
         self._inside = inside
         self._sampler = Sampler(inside.reactor)
 
-    def all(self) -> dict[str, Callable[..., object]]:
+    def all(self) -> dict[str, Question]:
         """Each by its name."""
-        asked = (self.help, self.queues, self.leases, self.waiters, self.connections, self.stats, self.threads)
+        asked: tuple[Any, ...] = (
+            self.help,
+            self.queues,
+            self.leases,
+            self.waiters,
+            self.connections,
+            self.stats,
+            self.threads,
+        )
         more = (self.commits, self.limits, self.dump, self.check, self.profile)
-        return {question.__name__: question for question in (*asked, *more)}
-
-    def signs(self) -> dict[str, str]:
-        """How each is asked, by its name."""
-        return {name: _ARGUED.get(name, f"{name}()") for name in self.all()}
+        return {
+            name: Question(
+                _ARGUED.get(name, f"{name}()"),
+                question,
+                (question.__doc__ or "").strip().partition("\n")[0],
+                bare=self.help if name == "help" else None,
+            )
+            for question in (*asked, *more)
+            for name in [question.__name__]
+        }
 
     def help(self) -> Table:
         """What can be asked."""
-        signs = self.signs()
-        rows = [
-            (signs[name], (question.__doc__ or "").strip().partition("\n")[0]) for name, question in self.all().items()
-        ]
+        rows = [(question.sign, question.says) for question in self.all().values()]
         return Table(("question", "answer"), rows, "They change nothing.  Anything else is Python, run by the server.")
 
     def queues(self, most: int = SHOWN) -> Deferred[Table]:

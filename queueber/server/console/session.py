@@ -2,12 +2,13 @@
 
 import socket
 import struct
+from codecs import getincrementaldecoder
 from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
 from twisted.conch.insults.insults import ServerProtocol, modes
-from twisted.conch.manhole import Manhole, ManholeInterpreter
+from twisted.conch.manhole import CTRL_D, Manhole, ManholeInterpreter
 from twisted.conch.telnet import ECHO, NAWS, SGA, StatefulTelnetProtocol, TelnetBootstrapProtocol, TelnetTransport
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 
 from queueber import __version__
 from queueber.server.console.access import Access, Password, read_password
-from queueber.server.console.questions import Questions
+from queueber.server.console.questions import Question, Questions
 from queueber.server.inside import Inside
 from queueber.server.listening import address_text
 
@@ -52,13 +53,20 @@ class Prompt(Manhole):
         self._inside = inside
         self._number = number
         self.ended = False
+        self._decode = getincrementaldecoder("utf-8")().decode
+        self._not_utf_8 = False
+        """The line has bytes that are no letter's."""
+
         self._coming = 0
         self._leaving = False
 
     def connectionMade(self) -> None:
         """Greet."""
         self._questions = Questions(self._inside)
-        self.namespace = {**self._questions.all(), "exit": self.leave, "quit": self.leave, "__name__": "__console__"}
+        leave = {
+            name: Question(f"{name}()", self._exit, "End the session, as Ctrl-D does.") for name in ("exit", "quit")
+        }
+        self.namespace = {**self._questions.all(), **leave, "__name__": "__console__"}
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.interpreter = Interpreter(self, self.namespace)  # type: ignore[no-untyped-call]
 
@@ -68,7 +76,7 @@ class Prompt(Manhole):
         self.setInsertMode()  # type: ignore[no-untyped-call]
         lines = (
             f"Queueber {__version__}: a Python prompt inside the server. What can be asked, and changes nothing:",
-            f"  {' '.join(self._questions.signs().values())}",
+            f"  {' '.join(question.sign for question in self._questions.all().values())}",
             "Anything else you type is run by the server itself. Ctrl-D ends the session.",
         )
         for line in lines:
@@ -80,8 +88,56 @@ class Prompt(Manhole):
         """Remember the size; what is on the screen stays."""
         self.width, self.height = width, height
 
+    def keystrokeReceived(self, keyID: Any, modifier: object) -> None:  # noqa: ANN401
+        """Take a key with a name, or a byte: of a letter beyond ASCII the last byte brings it in whole."""
+        if self.ended:
+            return
+        letter = keyID
+        if isinstance(keyID, bytes):
+            try:
+                letter = self._decode(keyID).encode()
+            except UnicodeDecodeError:
+                self._decode = getincrementaldecoder("utf-8")().decode
+                self._not_utf_8 = True
+                letter = keyID if keyID.isascii() else "\N{REPLACEMENT CHARACTER}".encode()
+        if letter != keyID:
+            self._take(letter)
+        else:
+            super().keystrokeReceived(keyID, modifier)  # type: ignore[no-untyped-call]
+
+    def _take(self, letters: bytes) -> None:
+        for letter in letters.decode():
+            self.characterReceived(letter.encode(), moreCharactersComing=False)  # type: ignore[no-untyped-call]
+
+    def _deliverBuffer(self, buf: bytes) -> None:
+        """Take a line again that was typed before."""
+        self._take(buf)
+
+    def handle_INT(self) -> None:
+        """Ctrl-C: forget what is being typed."""
+        self._not_utf_8 = False
+        super().handle_INT()  # type: ignore[no-untyped-call]
+
+    def handle_EOF(self) -> None:
+        """Ctrl-D: end the block that is being typed, or the session if there is none."""
+        if self.lineBuffer or not self.pn:
+            super().handle_EOF()  # type: ignore[no-untyped-call]
+            return
+        self.terminal.nextLine()
+        self.lineReceived(b"")
+        if self.pn:
+            self.handle_INT()
+
+    def addOutput(self, data: str, isAsync: bool | None = None) -> None:
+        """Show *data*, of which what is no UTF-8 is escaped."""
+        super().addOutput(data.encode(errors="backslashreplace"), isAsync)  # type: ignore[no-untyped-call]
+
     def lineReceived(self, line: bytes) -> None:
         """Run *line*."""
+        if self._not_utf_8:
+            self._not_utf_8 = False
+            self.terminal.write(b"Not run: this line is not UTF-8.")
+            line = b""
         if line.strip():
             typed = line.decode(errors="replace")[:_LOGGED_LETTERS_MAX]
             log.info("Console session {number}: {line!r}", number=self._number, line=typed)
@@ -120,19 +176,23 @@ class Prompt(Manhole):
     def _insert(self, text: str) -> None:
         """Write *text* above the line that is being typed."""
         typed = b"".join(self.lineBuffer)
+        letters = len(self.lineBuffer)
         self.terminal.eraseLine()
-        self.terminal.cursorBackward(len(typed) + len(self.ps[self.pn]))
+        self.terminal.cursorBackward(letters + len(self.ps[self.pn]))
         self.terminal.write(text.encode())
         self.terminal.nextLine()
         self.terminal.write(self.ps[self.pn] + typed)
-        if len(typed) > self.lineBufferIndex:
-            self.terminal.cursorBackward(len(typed) - self.lineBufferIndex)
+        if letters > self.lineBufferIndex:
+            self.terminal.cursorBackward(letters - self.lineBufferIndex)
 
     def handle_QUIT(self) -> None:
         """Ctrl-D: end the session when all is answered."""
         self._leaving = True
         if not self._coming:
             self.leave()
+
+    def _exit(self, status: object = None) -> None:  # noqa: ARG002  (which people are used to give)
+        self.leave()
 
     def leave(self) -> None:
         """End the session, and leave on the screen what is there."""
@@ -217,6 +277,13 @@ class Login(StatefulTelnetProtocol):
             name, newline, _ = typed.partition(b"\n")
             transport.write(name + newline)
         super().dataReceived(typed)  # type: ignore[no-untyped-call]
+        if CTRL_D in typed and self.state != "Done":
+            transport.loseConnection()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Pass on what came together with the password."""
+        transport: Any = self.transport
+        transport.protocol.dataReceived(data)
 
     def telnet_User(self, line: bytes) -> str:
         """The user's name."""
@@ -234,6 +301,7 @@ class Login(StatefulTelnetProtocol):
             terminal = Terminal(self._factory)
             transport.protocol = terminal
             terminal.makeConnection(transport)  # type: ignore[no-untyped-call]
+            self.setRawMode()  # type: ignore[no-untyped-call]
             return "Done"
         self._failed += 1
         # Not as whom: people type their password in its place.
