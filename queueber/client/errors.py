@@ -5,7 +5,12 @@ from queueber.wire import Canceled, RemoteException
 
 
 class NotConnected(QueueberError):
-    """There is no connection to the server.  The call was not sent: nothing was done."""
+    """
+    There is no connection to the server: nothing was done.
+
+    The call was not sent, or what it was sent to is known to have read no call of this client: it speaks another
+    protocol, or has refused the client's certificate.  The text says which.
+    """
 
     kind = Kind.DISCONNECTED
 

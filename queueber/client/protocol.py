@@ -4,35 +4,43 @@ One connection to a server: calls out, answers in.
 State model of a connection
 ---------------------------
 
+0. SECURING the TLS handshake is under way, where there is TLS: nothing is
+            sent, and no calls are taken.
 1. OPEN     calls are sent; each has its Deferred until the answer comes.
 2. CLOSING  the peer broke the protocol or ended the connection.  What was in
             flight has failed; a new call fails and is not sent.
 3. LOST     the transport is gone.
 
 Every call ends in exactly one way: with what the server answered, cancelled by
-its caller, or with `OutcomeUnknown` when the connection went first.
+its caller, or when the connection went first with `OutcomeUnknown`, or with
+`NotConnected` if it is known that no server has read it.
 
 Nothing waits for the bootstrap or for a named queue: calls are made to what
 those will return, and the server resolves that in order.  All calls of one
 turn of the reactor leave in one write.
 """
 
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from attrs import define, evolve
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from queueber import wire
 from queueber.client.arguments import FRAME_BYTES_HIGHEST
 from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
+from queueber.client.refusals import refusal_of
 from queueber.client.routes import Route, Routes
-from queueber.errors import InvalidRequest, QueueberError, RemoteProtocolError, Unimplemented, tls_reason
+from queueber.errors import InvalidRequest, QueueberError, RemoteProtocolError, Unimplemented
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX, PEER_LIMITS, Limits
+from queueber.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import SpanMs
 
 T = TypeVar("T")
@@ -40,8 +48,8 @@ T = TypeVar("T")
 CLOSE_SECONDS = 5.0
 """How long a connection that is being closed may take to say goodbye."""
 
-MID_STREAM = ("record", "decrypt", "decode")
-"""Alerts that a server may also send after it has read a call; all others say that it never did."""
+HANDSHAKE_SECONDS = 30.0
+"""How long TLS may take to be agreed on."""
 
 CALL_OVERHEAD_BYTES = 1_024
 """The most that a call's message holds next to its content."""
@@ -58,6 +66,20 @@ GIVE_BACK_MS = SpanMs(1)
 """The shortest span: `extend` by it ends a lease, so that its items go to the next worker."""
 
 
+class Owner(typing.Protocol):
+    """What a connection reports to."""
+
+    def usable(self, connection: "ClientProtocol") -> None:
+        """Calls may be made over *connection* from now on."""
+
+    def ended(self, why: str, *, refused: bool) -> None:
+        """
+        The connection that was made last is of no use any more.
+
+        *refused*: trying again will not help until something is changed at one of its ends.
+        """
+
+
 @define(eq=False)
 class _Call:
     """A call in flight."""
@@ -69,17 +91,18 @@ class _Call:
     is_poll: bool
 
 
+@implementer(IHandshakeListener)
 class ClientProtocol(Protocol):
     """One connection to a server."""
 
     log = Logger()
     transport: ITCPTransport
 
-    def __init__(
-        self, clock: IReactorTime, limits: Limits | None, changed: Callable[["ClientProtocol | None"], None]
-    ) -> None:
-        """*changed* is told this connection when it can be used, and None when it cannot be any more."""
+    def __init__(self, clock: IReactorTime, limits: Limits | None, owner: Owner, to: str = "") -> None:
+        """Report to *owner*; *to* follows "cannot connect" in errors."""
         self._clock = clock
+        self._owner = owner
+        self._to = to
         self._own_bytes = None if limits is None else limits.frame_bytes
         """The longest message that this client sends or takes; None for what the server does."""
 
@@ -91,15 +114,20 @@ class ClientProtocol(Protocol):
         self._held: dict[Deferred[None], None] = {}
         """Calls that wait for the server's limits: the first because it is long, others because it is before them."""
 
-        self._changed = changed
         # A server sends no longer reply than its own limit, which it was given by its operator.
         self._connection = wire.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
         self._calls: dict[wire.QuestionId, _Call] = {}
         self._closed: str | None = None
         self._reading = False
-        self._heard = False
-        """The server has said something: until then it may not even have let us in."""
+        self._open = False
+        """Calls may be sent: TLS, where there is any, was agreed on."""
+
+        self._first = b""
+        """The beginning of what the server has said, as much as tells which protocol it speaks."""
+
+        self._unsent: list[wire.QuestionId] = []
+        """The calls made since the last flush."""
 
         self._timer: IDelayedCall | None = None
 
@@ -109,8 +137,28 @@ class ClientProtocol(Protocol):
             if hasattr(self.transport, option):
                 getattr(self.transport, option)(True)
         self._routes.begin()
-        self._changed(self)
-        self._flush_soon()
+        if ISSLTransport.providedBy(self.transport):
+            self._timer = self._clock.callLater(HANDSHAKE_SECONDS, self._not_secured)
+        else:
+            self._begin()
+
+    def handshakeCompleted(self) -> None:
+        """Begin: the connection is secured."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._begin()
+
+    def _begin(self) -> None:
+        if self._closed is None and not self._open:
+            self._open = True
+            self._owner.usable(self)
+            self._flush_soon()
+
+    def _not_secured(self) -> None:
+        self._timer = None
+        self._end(f"no TLS handshake within {HANDSHAKE_SECONDS:g} s", NotConnected)
+        self.transport.abortConnection()
 
     def call(
         self,
@@ -160,6 +208,7 @@ class ClientProtocol(Protocol):
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))
         is_poll = (interface, method) == (wire.QUEUE_INTERFACE_ID, wire.POLL)
         self._calls[question] = _Call(deferred, read, route, queue, is_poll)
+        self._unsent.append(question)
         self._flush_soon()
         return deferred
 
@@ -191,7 +240,13 @@ class ClientProtocol(Protocol):
         """Take answers in."""
         if self._closed is not None:
             return
-        self._reading = self._heard = True
+        if len(self._first) < FIRST_BYTES:
+            self._first += data[: FIRST_BYTES - len(self._first)]
+            other = protocol_of(self._first)
+            if other is not None:
+                self._close(f"this port speaks {other}", NotConnected, refused=True)
+                return
+        self._reading = True
         try:
             for event in self._connection.receive_data(data):
                 if isinstance(event, wire.Returned):
@@ -234,12 +289,13 @@ class ClientProtocol(Protocol):
         data = self._connection.data_to_send()
         if data:
             self.transport.write(data)
+        self._unsent.clear()
 
-    def _close(self, why: str) -> None:
+    def _close(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
         """Say goodbye and end the connection, within a bounded time."""
         self.log.warn("Closing the connection to {peer}: {why}", peer=self.transport.getPeer(), why=why)
         self.flush()
-        self._end(why)
+        self._end(why, kind, refused=refused)
         self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
         self.transport.loseConnection()
 
@@ -248,29 +304,38 @@ class ClientProtocol(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail what is in flight: nobody knows what has become of it, unless the server never let us in."""
-        refused = None if self._heard else tls_reason(reason.value)
-        if refused is None or any(each in refused for each in MID_STREAM):
+        """Fail what is in flight: as unknown, unless no server has read it."""
+        refusal = None
+        if not self._first:
+            refusal = refusal_of(reason.value, self.transport, agreed=self._open)
+        if refusal is None:
             self._end(reason.getErrorMessage())
         else:
-            # With TLS 1.3 we believe in a connection before the server has looked at our certificate.
-            self._end(refused, NotConnected(f"cannot connect: the server refuses to speak TLS with us: {refused}"))
+            # What ends a handshake without a word may pass; what is wrong with a certificate does not.
+            self._end(refusal, NotConnected, refused=not isinstance(reason.value, ConnectionLost | ConnectionDone))
 
-    def _end(self, why: str, error: QueueberError | None = None) -> None:
+    def _end(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._closed is not None:
             return
         self._closed = why
-        self._changed(None)
+        self._owner.ended(why, refused=refused)
         calls, self._calls = self._calls, {}
         held, self._held = self._held, {}
         for each in held:
-            each.errback(NotConnected(f"the call was not sent: {why}"))
-        for call in calls.values():
-            unknown = OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
-            call.deferred.errback(error or unknown)
+            each.errback(self._error(why, kind, sent=False))
+        for question, call in calls.items():
+            call.deferred.errback(self._error(why, kind, sent=question not in self._unsent))
+
+    def _error(self, why: str, kind: type[QueueberError], *, sent: bool) -> QueueberError:
+        """The error of a call, *sent* or not, on a connection that ends because of *why*."""
+        if kind is NotConnected:
+            return NotConnected(f"cannot connect{self._to}: {why}")
+        if not sent:
+            return NotConnected(f"the call was not sent: {why}")
+        return OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
 
     def _value_of(self, call: _Call, outcome: wire.Results | wire.RemoteException | wire.Canceled) -> object:
         """What *call* ends with; a call to a queue that could not be had, with the reason for that."""

@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from queueber import wire
 from queueber.client.errors import NotConnected
-from queueber.client.protocol import ClientProtocol
+from queueber.client.protocol import ClientProtocol, Owner
 from queueber.limits import Limits
 
 T = TypeVar("T")
@@ -44,12 +44,12 @@ class ClientFactory(Factory):
     noisy = False
     clock: IReactorTime
     limits: Limits | None
-    changed: Callable[[ClientProtocol | None], None]
-    """Told the connection that can be used, and None when it cannot be any more."""
+    owner: Owner
+    to: str
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # noqa: ARG002  (as Twisted calls it)
         """The protocol of a new connection."""
-        return ClientProtocol(self.clock, self.limits, self.changed)
+        return ClientProtocol(self.clock, self.limits, self.owner, self.to)
 
 
 @implementer(IStreamClientEndpoint)
@@ -116,7 +116,7 @@ class Connector:
 
         self._service = ClientService(
             WatchedEndpoint(endpoint, self._failed),
-            ClientFactory(clock, limits, self._changed),
+            ClientFactory(clock, limits, self, self._to),
             retryPolicy=retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX),
             clock=clock,
         )
@@ -144,8 +144,20 @@ class Connector:
         self._waiting[waiting] = None
         return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
 
-    def _changed(self, usable: ClientProtocol | None) -> None:
-        self._usable = usable
+    def usable(self, connection: ClientProtocol) -> None:
+        """Let the calls that wait for a connection have *connection*, soon; as `Owner` has it."""
+        self._usable = connection
+        self._settle_soon()
+
+    def ended(self, why: str, *, refused: bool) -> None:
+        """Do without the connection.  If it was *refused*, calls that wait fail; as `Owner` has it."""
+        never_used, self._usable = self._usable is None, None
+        for waiting in self._waiting if never_used or refused else ():
+            waiting.why = why
+            if refused:
+                waiting.attempts = 0
+            elif waiting.attempts is not None:
+                waiting.attempts -= 1
         self._settle_soon()
 
     def _failed(self, failure: Failure) -> None:

@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from queueber.errors import QueueberError
+from queueber.pem import certificates_in, named, names_of, untimely
 from queueber.server.connections import Connections
 
 WARN_BEFORE = timedelta(days=21)
@@ -82,9 +83,9 @@ class Certificates:
         if problems:
             raise CertificateUnusable("; ".join(problems))
         self._context, self.files = context, files
-        self.expires = _certificates(files.certificate)[0][0].not_valid_after_utc
+        self.expires = certificates_in(files.certificate)[0][0].not_valid_after_utc
         for path in filter(None, (files.certificate, files.client_ca)):
-            for each in _certificates(path)[0]:
+            for each in certificates_in(path)[0]:
                 ends = each.not_valid_after_utc
                 if ends - now < WARN_BEFORE:
                     line = "{path}: the certificate of {whose} expires on {ends:%Y-%m-%d %H:%M} UTC"
@@ -115,15 +116,15 @@ class Certificates:
 def _problems(files: TlsFiles, now: datetime) -> list[str]:
     """What of *files* cannot be read, or is not valid at *now*."""
     problems = []
-    chain, found = _certificates(files.certificate)
-    problems += found or [f"{files.certificate}: {late}" for each in chain if (late := _untimely(each, now))]
+    chain, found = certificates_in(files.certificate)
+    problems += found or [f"{files.certificate}: {late}" for each in chain if (late := untimely(each, now))]
     try:
         files.key.read_bytes()
     except OSError as why:
         problems.append(f"{files.key}: {why.strerror}")
     if files.client_ca is not None:
-        authorities, found = _certificates(files.client_ca)
-        ended = list(filter(None, (_untimely(each, now) for each in authorities)))
+        authorities, found = certificates_in(files.client_ca)
+        ended = list(filter(None, (untimely(each, now) for each in authorities)))
         # Of several, one that has ended may stand there for as long as it likes; with none left nobody gets in.
         problems += found or [f"{files.client_ca}: {each}" for each in ended if len(ended) == len(authorities)]
     return problems
@@ -134,33 +135,6 @@ def _exposed(key: Path) -> list[str]:
     if not key.exists() or not key.stat().st_mode & stat.S_IRWXO:
         return []
     return [f"{key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"]
-
-
-def _certificates(path: Path) -> tuple[list[Any], list[str]]:
-    """All certificates in *path*, and why there are none."""
-    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
-
-    try:
-        return load_pem_x509_certificates(path.read_bytes()), []
-    except OSError as why:
-        return [], [f"{path}: {why.strerror}"]
-    except ValueError:
-        return [], [f"{path}: it holds no certificate in PEM"]
-
-
-def _untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
-    """Why *certificate* is not valid at *now*; empty if it is."""
-    whose = f"the certificate of {named(certificate)}"
-    ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
-    if ends < now:
-        return f"{whose} expired on {ends:%Y-%m-%d %H:%M} UTC"
-    return f"{whose} is not valid before {begins:%Y-%m-%d %H:%M} UTC" if begins > now else ""
-
-
-def named(certificate: Any) -> str:  # noqa: ANN401
-    """For whom *certificate* is, as its subject says; a person's words, but nothing that moves a cursor."""
-    text = str(certificate.subject.rfc4514_string())
-    return "".join(each if each.isprintable() else "?" for each in text) or "nobody"
 
 
 def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> Any:  # noqa: ANN401  (no types)
@@ -217,15 +191,3 @@ class _Verifier:
             return True
         self.refused(connection, shown)
         return False
-
-
-def names_of(certificate: Any) -> set[str]:  # noqa: ANN401
-    """All names in a certificate: alternative ones, and its common name if there are none."""
-    from cryptography import x509  # noqa: PLC0415
-
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return {str(name.value) for name in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
-    kinds = (x509.DNSName, x509.UniformResourceIdentifier, x509.RFC822Name, x509.IPAddress)
-    return {str(name) for kind in kinds for name in extension.get_values_for_type(kind)}

@@ -19,6 +19,7 @@ from queueber import wire
 from queueber.broker import Broker, Peer, Queue, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import DEFAULTS, Limits
+from queueber.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.server.acknowledged import acknowledged
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
@@ -77,6 +78,7 @@ class RpcProtocol(Protocol):
         self._replies: Replies
         self._intake: Intake
         self._heard = self._spoken = False
+        self._first = b""
         self._begun = self._held = 0
         self._acknowledged: int | None = None
         self._last = 0.0
@@ -114,12 +116,19 @@ class RpcProtocol(Protocol):
             self._account()
 
     def _carry_out(self, data: bytes) -> None:
+        if not self._spoken and len(self._first) < FIRST_BYTES:
+            self._first += data[: FIRST_BYTES - len(self._first)]
         try:
             for event in self._connection.receive_data(data):
                 self._handle(event)
         except RemoteProtocolError as why:
-            self._server.connections.hit(why.limit)
-            self._end("Closing the connection of {peer}: {why}", str(why))
+            other = None if self._spoken else protocol_of(self._first)
+            if other is not None:
+                # What its first bytes would be as a message says nothing about the limits.
+                self._end("Closing the connection of {peer}: {why}", f"it speaks {other}, and this port does not")
+            else:
+                self._server.connections.hit(why.limit)
+                self._end("Closing the connection of {peer}: {why}", str(why))
         self._keep_watch(len(data))
         # The machine answers some messages by itself, a Bootstrap for one.
         self._server.outbox.put(self)

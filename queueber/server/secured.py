@@ -13,6 +13,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
+from queueber.protocol_detection import TLS_HANDSHAKE, TLS_REFUSAL, protocol_of
 from queueber.server.connections import Connections
 
 ENDED = 100
@@ -41,10 +42,21 @@ class Greeting(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Go on with the handshake, now or when it is its turn."""
+        if self._behind is None and not self._early and data and not data.startswith(TLS_HANDSHAKE):
+            self._refuse(data)
+            return
         waits = bool(self._early)
         self._early += data
         if not waits and not self._factory.connections.handshakes.step(self):
             self._transport.pauseProducing()
+
+    def _refuse(self, data: bytes) -> None:
+        """Answer what is no TLS as TLS answers it, at the cost of no handshake."""
+        peer, speaks = self._transport.getPeer(), protocol_of(data) or "plaintext"
+        line = "Closing the connection of {peer}: it speaks {speaks}, and this port TLS"
+        self._factory.connections.warn(getattr(peer, "host", None), line, peer=peer, speaks=speaks)
+        self._transport.write(TLS_REFUSAL)
+        self._transport.loseConnection()
 
     @property
     def _transport(self) -> Any:  # noqa: ANN401

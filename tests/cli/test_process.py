@@ -61,7 +61,7 @@ def test_something_else_than_a_server_is_one_line(listening):
         connection.close()
     assert process.returncode == 1
     assert complaint.count(b"\n") == 1
-    assert b"the server broke the protocol" in complaint
+    assert b"this port speaks HTTP" in complaint
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

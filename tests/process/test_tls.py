@@ -70,20 +70,20 @@ def test_a_client_that_trusts_the_authority_is_served(start_tls, authority):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--tls"], "certificate verify failed"),
-        (["--tls-ca={ca}", "--tls-server-name=other.example"], "VerificationError|verif|hostname|other.example"),
-        ([], ""),
+        (["--tls"], "its authority, CN=ca, is not one of those to trust"),
+        (["--tls-ca={ca}", "--tls-server-name=other.example"], "is for 127.0.0.1, localhost, not other.example"),
+        ([], "this port speaks TLS"),
         (["--tls-ca=/nowhere"], "/nowhere: No such file"),
         (["--tls-ca={key}"], "no certificate in PEM"),
     ],
 )
 def test_a_client_that_should_not_trust_the_server_does_not(start_tls, authority, served, arguments, said):
-    port = port_of(start_tls("--limit-first-message-ms=1s"))
+    port = port_of(start_tls())
     arguments = [each.format(ca=authority.pem, key=served[1]) for each in arguments]
     done = command(port, *arguments, "poll", "--no-wait")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert any(each in done.stderr for each in said.split("|")), done.stderr
+    assert said in done.stderr
 
 
 def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, authority, tmp_path):
@@ -106,7 +106,8 @@ def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, a
 
     done = [poll(files) for files in (good, named, other, foreign, None)]
     assert [each.returncode for each in done] == [0, 0, 1, 1, 1]
-    assert ["cannot connect: the server refuses to speak TLS with us" in each.stderr for each in done[2:]] == [True] * 3
+    whys = [each.stderr.removeprefix(f"queueber: cannot connect to 127.0.0.1:{port}: the server ") for each in done[2:]]
+    assert [why.split()[0] for why in whys] == ["refuses", "does", "asks"]
     server.line(r"Refusing 127\.0\.0\.1:\d+, whose certificate names worker-9")
     server.line("No TLS with")
     assert not any("Traceback" in line for line in server.lines)

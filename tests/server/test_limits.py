@@ -15,6 +15,7 @@ from queueber import wire
 from queueber.broker.port import PutLease
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS, Beyond
+from queueber.server.connections import Connections
 from queueber.server.patience import LOOK_SECONDS
 from queueber.server.secured import Greeting
 from queueber.units import SpanMs
@@ -475,3 +476,33 @@ def test_an_answer_that_was_long_in_coming_is_no_idleness(make_hand):
     hand.reactor.advance(5)
     assert connect_from(hand, None)
     assert (bool(worker.aborted), bool(idle.aborted)) == (False, True)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 8, 1_000])
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        (b"GET /metrics HTTP/1.1\r\n\r\n", "HTTP"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP"),
+        (bytes.fromhex("1603010200010001fc0303"), "TLS"),
+        (b"SSH-2.0-OpenSSH_10.0\r\n", "SSH"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "the PROXY protocol"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11", "the PROXY protocol"),
+    ],
+)
+def test_another_protocol_is_called_by_its_name_and_hits_no_limit(hand, monkeypatch, first, name, cut):
+    lines = []
+    monkeypatch.setattr(Connections, "warn", lambda self, host, line, **fields: lines.append(line.format(**fields)))
+    peer = hand.connect()
+    for at in range(0, len(first), cut):
+        peer.protocol.dataReceived(first[at : at + cut])
+    assert [line.partition(": ")[2] for line in lines] == [f"it speaks {name}, and this port does not"]
+    assert not hand.connections.limit_hits
+
+
+def test_a_peer_that_has_spoken_our_protocol_has_no_other(hand):
+    """Bytes that look like another one later on are what they are: a message with too many segments."""
+    peer = hand.connect()
+    peer.send()
+    peer.protocol.dataReceived(b"GET /metrics HTTP/1.1\r\n\r\n")
+    assert hand.connections.limit_hits == {"segments": 1}

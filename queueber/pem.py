@@ -1,0 +1,48 @@
+"""Certificates in PEM files, and what one says of itself, for a person.  Needs the extra `tls` when it is used."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+
+def certificates_in(path: Path) -> tuple[list[Any], list[str]]:
+    """All certificates in *path*, and why there are none: a line that names the file."""
+    from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
+
+    try:
+        return load_pem_x509_certificates(path.read_bytes()), []
+    except OSError as why:
+        return [], [f"{path}: {why.strerror}"]
+    except ValueError:
+        return [], [f"{path}: it holds no certificate in PEM"]
+
+
+def untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
+    """Why *certificate* is not valid at *now*; empty if it is."""
+    whose = f"the certificate of {named(certificate)}"
+    ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
+    if ends < now:
+        return f"{whose} expired on {ends:%Y-%m-%d %H:%M} UTC"
+    return f"{whose} is not valid before {begins:%Y-%m-%d %H:%M} UTC" if begins > now else ""
+
+
+def named(certificate: Any) -> str:  # noqa: ANN401
+    """The subject of *certificate*: a person's words, but nothing that moves a cursor."""
+    return printable(certificate.subject.rfc4514_string()) or "nobody"
+
+
+def names_of(certificate: Any) -> set[str]:  # noqa: ANN401
+    """All names in a certificate: alternative ones, and its common name if there are none."""
+    from cryptography import x509  # noqa: PLC0415
+
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return {str(name.value) for name in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
+    kinds = (x509.DNSName, x509.UniformResourceIdentifier, x509.RFC822Name, x509.IPAddress)
+    return {str(name) for kind in kinds for name in extension.get_values_for_type(kind)}
+
+
+def printable(text: str) -> str:
+    """*text* with a question mark for each character that a terminal would obey."""
+    return "".join(each if each.isprintable() else "?" for each in text)

@@ -1,0 +1,246 @@
+"""Real sockets and real TLS: a call that no server has read fails as `NotConnected`, with the reason in plain words."""
+
+import pytest
+import pytest_twisted
+from twisted.internet import defer, reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import globalLogPublisher
+
+from queueber.client import NotConnected, OutcomeUnknown, Tls, connect
+from queueber.server.certificates import Certificates, TlsFiles
+from queueber.server.connections import Connections
+from queueber.testing import InProcessServer
+from tests.process.certificates import Authority
+
+# Twisted gives OpenSSL the certificates of the client in a form that will be given up.
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
+
+LONG = bytes(1 << 20)
+"""More than one read takes: some of it is on its way when the refusal is written."""
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"), "Ours")
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("foreign"), "Theirs")
+
+
+@pytest.fixture(scope="module")
+def files(authority, foreign):
+    name = "DNS:localhost,IP:127.0.0.1"
+    return {
+        "server": authority.sign("server", alternative=name),
+        "expired": authority.sign("expired", alternative=name, until="20210101000000Z"),
+        "client": authority.sign("client"),
+        "stranger": foreign.sign("stranger"),
+    }
+
+
+class Served:
+    """The server's own protocols on a real port."""
+
+    def __init__(self, certificates=None):
+        self.hand = InProcessServer()
+        factory = self.hand.factory
+        self.lines = []
+        globalLogPublisher.addObserver(self._note)
+        if certificates is not None:
+            certificates.warn = self.hand.connections.warn
+            factory = certificates.secure(factory, self.hand.connections)
+        self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self._turns = LoopingCall(self.hand.settle)
+        self._turns.start(0.01)
+
+    def _note(self, event):
+        if isinstance(event.get("log_source"), Connections):
+            self.lines.append(event["line"])
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port.getHost().port}"
+
+    async def stop(self):
+        globalLogPublisher.removeObserver(self._note)
+        self._turns.stop()
+        await self.port.stopListening()
+        for connection in self.hand.connections:
+            connection.cut()
+        # Connections are lost in a turn of their own.
+        await later(0)
+
+
+def later(seconds):
+    done = defer.Deferred()
+    reactor.callLater(seconds, done.callback, None)
+    return done
+
+
+@pytest.fixture
+def serve(files):
+    served = []
+
+    def serve(shown=None, client_ca=None, names=()):
+        certificates = None
+        if shown is not None:
+            certificate, key = files[shown]
+            certificates = Certificates(
+                TlsFiles(certificate=certificate, key=key, client_ca=client_ca, client_names=names)
+            )
+            certificates._context = CONTEXTS[shown](certificates)
+        served.append(Served(certificates))
+        return served[-1]
+
+    yield serve
+    for each in served:
+        pytest_twisted.blockon(defer.Deferred.fromCoroutine(each.stop()))
+
+
+def as_loaded(certificates):
+    certificates.load()
+    return certificates._context
+
+
+def without_a_look_at_its_dates(certificates):
+    """A server whose certificate has expired since it was loaded."""
+    from queueber.server.certificates import _context  # noqa: PLC0415
+
+    return _context(certificates.files, certificates._refused)
+
+
+CONTEXTS = {"server": as_loaded, "expired": without_a_look_at_its_dates}
+
+
+async def outcome(address, *, tls=None, contents=b"x", host=None):
+    client = connect(reactor, address, tls=tls)
+    try:
+        return await client.default.add(contents).addTimeout(10, reactor)
+    except (NotConnected, OutcomeUnknown, defer.TimeoutError) as why:
+        return why
+    finally:
+        await client.close()
+
+
+def refused(found, served, *words):
+    assert type(found) is NotConnected, found
+    assert str(found).startswith(f"cannot connect to {served.address}: ")
+    assert "\n" not in str(found)
+    for word in words:
+        assert word in str(found)
+    assert served.hand.broker.stats().items == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_does_all_right_is_served(serve, authority, files):
+    served = serve("server", client_ca=authority.pem)
+    certificate, key = files["client"]
+    found = await outcome(served.address, tls=Tls(ca=authority.pem, certificate=certificate, key=key), contents=LONG)
+    assert len(found) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_server_s_certificate_is_for_another_name(serve, authority):
+    served = serve("server")
+    found = await outcome(served.address, tls=Tls(ca=authority.pem, server_name="queues.example"))
+    refused(found, served, "the certificate is for 127.0.0.1, localhost, not queues.example")
+    found = await outcome(served.address, tls=Tls(ca=authority.pem, server_name="192.0.2.7"))
+    refused(found, served, "the certificate is for 127.0.0.1, localhost, not 192.0.2.7")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_server_s_authority_is_not_trusted_or_its_certificate_has_expired(serve, authority, foreign):
+    served = serve("server")
+    found = await outcome(served.address, tls=Tls(ca=foreign.pem))
+    refused(found, served, "the certificate of CN=server is not trusted", "CN=Ours, is not one of those to trust")
+    late = serve("expired")
+    found = await outcome(late.address, tls=Tls(ca=authority.pem))
+    refused(found, late, "the certificate of CN=expired expired on 2021-01-01 00:00 UTC")
+
+
+@pytest.mark.parametrize("contents", [b"x", LONG], ids=["short", "long"])
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_refuses_the_client_s_certificate_has_read_no_call(serve, authority, files, contents):
+    """With TLS 1.3 the refusal comes after the client has sent its calls."""
+    served = serve("server", client_ca=authority.pem)
+    found = await outcome(served.address, tls=Tls(ca=authority.pem), contents=contents)
+    refused(found, served, "the server asks for a client certificate, and none was shown")
+    certificate, key = files["stranger"]
+    tls = Tls(ca=authority.pem, certificate=certificate, key=key)
+    refused(await outcome(served.address, tls=tls, contents=contents), served, "does not trust the authority")
+    picky = serve("server", client_ca=authority.pem, names=("somebody",))
+    certificate, key = files["client"]
+    tls = Tls(ca=authority.pem, certificate=certificate, key=key)
+    refused(await outcome(picky.address, tls=tls, contents=contents), picky, "may not let in a client with")
+
+
+@pytest.mark.parametrize("contents", [b"x", LONG], ids=["short", "long"])
+@pytest_twisted.ensureDeferred
+async def test_plaintext_at_a_port_for_tls(serve, contents):
+    served = serve("server")
+    refused(await outcome(served.address, contents=contents), served, "this port speaks TLS")
+    (line,) = served.lines
+    assert line.endswith("it speaks plaintext, and this port TLS")
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_at_a_port_for_plaintext_is_no_hit_of_a_limit(serve, authority):
+    served = serve()
+    refused(await outcome(served.address, tls=Tls(ca=authority.pem)), served, "this port does not speak TLS")
+    (line,) = served.lines
+    assert line.endswith("it speaks TLS, and this port does not")
+    assert not served.hand.connections.limit_hits
+
+
+class Says(Protocol):
+    """Answers whatever comes with the same words, or closes without any."""
+
+    def dataReceived(self, data):  # noqa: N802
+        self.transport.write(self.factory.words)
+        if not self.factory.words:
+            self.transport.loseConnection()
+
+
+@pytest.mark.parametrize(
+    ("words", "tls", "kind", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", False, NotConnected, "this port speaks HTTP"),
+        (b"SSH-2.0-OpenSSH_10.0\r\n", False, NotConnected, "this port speaks SSH"),
+        (b"", False, OutcomeUnknown, "the call's outcome is unknown"),
+        (b"\xff" * 64, False, OutcomeUnknown, "the server broke the protocol"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, NotConnected, "this port does not speak TLS"),
+        (bytes.fromhex("15 03 01 00 02 02 28"), True, NotConnected, "the server refuses the TLS handshake"),
+        (
+            bytes.fromhex("15 03 01 00 02 02 50"),
+            True,
+            NotConnected,
+            "it may not let in a client with",
+        ),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_something_else_answers(authority, words, tls, kind, said):
+    factory = Factory.forProtocol(Says)
+    factory.words = words
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    found = await outcome(f"127.0.0.1:{port.getHost().port}", tls=Tls(ca=authority.pem) if tls else None)
+    assert type(found) is kind
+    assert said in str(found)
+    await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_handshake_that_ends_without_a_word_is_an_attempt_and_may_be_tried_again(authority):
+    """As a server that is being restarted does: only a call that may not wait for another attempt fails."""
+    factory = Factory.forProtocol(Says)
+    factory.words = b""
+    port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+    address = f"127.0.0.1:{port.getHost().port}"
+    client = connect(reactor, address, tls=Tls(ca=authority.pem), attempts=2, retry_policy=lambda _: 0.01)
+    with pytest.raises(NotConnected, match="the connection ended during the TLS handshake"):
+        await client.default.add(b"x")
+    await client.close()
+    await port.stopListening()
