@@ -60,6 +60,9 @@ struct TimeMark {
   # Milliseconds since boot, suspension included.
 
   queueTimeMs @2 :UInt64;
+
+  wallMs @3 :UInt64;
+  # The wall clock, milliseconds since the Unix epoch; 0 where it is not known.
 }
 
 struct SyncMark {

@@ -67,7 +67,7 @@ STORED = {
     "StoredItem": {"contents": 0, "addedAtMs": 0, "attempts": 2},
     "LeaseRecord": {"queue": 0, "deadlineMs": 1, "entries": 0},
     "QueueRecord": {"name": 0, "added": 0, "removed": 1, "floor": 1},
-    "TimeMark": {"bootId": 0, "bootTimeMs": 0, "queueTimeMs": 1},
+    "TimeMark": {"bootId": 0, "bootTimeMs": 0, "queueTimeMs": 1, "wallMs": 2},
     "SyncMark": {"sequence": 0, "failed": 64},
     "Format": {"version": 0, "durability": 0},
 }

@@ -7,7 +7,7 @@ then on; it is *leased* while a live lease names it.  A lease that ends gives
 an item a new place, and so a new `Item` value; contents are never changed.
 """
 
-from typing import NamedTuple, NewType
+from typing import Final, NamedTuple, NewType
 
 from attrs import frozen
 
@@ -75,9 +75,12 @@ class QueueRecord(NamedTuple):
     """Every unleased item lies above it: where the first scan after a start begins."""
 
 
+_UNKNOWN: Final = WallMs(0)
+
+
 @frozen
 class TimeMark:
-    """One moment on the machine's clocks and in queue time."""
+    """One moment on the machine's three clocks and in queue time."""
 
     boot_id: bytes
     """16 bytes that differ from boot to boot."""
@@ -86,3 +89,6 @@ class TimeMark:
     """Milliseconds since boot, suspension included."""
 
     queue_time: WallMs
+
+    wall: WallMs = _UNKNOWN
+    """The wall clock; 0 if unknown, as in marks of versions that did not keep it."""

@@ -37,7 +37,7 @@ from queueber.units import MS_PER_SECOND
 EX_IOERR = 74
 """Disk, lock or port: ``sysexits.h``."""
 
-SYNC_MARK_SECONDS = 1.0
+MARK_SECONDS = 1.0
 
 
 def end_process(log: Logger, what: str, why: BaseException) -> None:
@@ -100,7 +100,7 @@ def assemble(
     factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor, reactor.seconds))
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), _marking(reactor, store, pool, log)]
+    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), *_marking(reactor, store, pool, committer, log)]
     timers += [looking(reactor, each) for each in (connections.patience, connections.handshakes)]
     reserve = _reserve(reactor, settings, store)
     methods.refuse_adds = reserve.refuse
@@ -141,8 +141,14 @@ def _space_left(settings: Settings, store: RocksStore) -> Space:
     return space_of(settings.data_dir, promised=store.unflushed_bytes)
 
 
-def _marking(reactor: Any, store: RocksStore, pool: StoragePool, log: Logger) -> TimerService:  # noqa: ANN401
-    """What notes again and again how far the log is on disk."""
+def _marking(
+    reactor: Any,  # noqa: ANN401
+    store: RocksStore,
+    pool: StoragePool,
+    committer: Committer,
+    log: Logger,
+) -> list[TimerService]:
+    """Note every second how far the log is on disk, and mark the clocks if the wall clock was set."""
 
     def unsynced(failure: Failure) -> None:
         end_process(log, "Noting what is synced failed", failure.value or RuntimeError("no reason given"))
@@ -151,6 +157,7 @@ def _marking(reactor: Any, store: RocksStore, pool: StoragePool, log: Logger) ->
         noted = pool.run(store.note_synced)
         return noted.addErrback(unsynced)
 
-    marks = TimerService(SYNC_MARK_SECONDS, note_synced)
-    marks.clock = reactor
-    return marks
+    timers = [TimerService(MARK_SECONDS, note_synced), TimerService(MARK_SECONDS, committer.mark_time)]
+    for timer in timers:
+        timer.clock = reactor
+    return timers

@@ -3,9 +3,25 @@ Queue time, and the reactor's.
 
 Queue time is the wall clock at the first start plus monotonic time since:
 steps of the wall clock while the server runs move no lease and no delay.
-Every commit carries a mark that ties queue time to the time since boot, so
-that after a restart on the same boot the time that passed meanwhile is exact,
-and after a reboot queue time at least does not run backwards.
+Every commit carries a mark that ties queue time to the time since boot and to
+the wall clock.  A restart continues from the last mark:
+
+| restart | time that has passed since the mark |
+|---|---|
+| on the same boot | that of the boot clock, exactly |
+| after a reboot | the lesser of two readings of the wall clock, and no less than none |
+| after a reboot, by more than `JUMP_MAX_SECONDS` | none |
+
+One reading is how far the wall clock has moved since the mark.  It is right if
+the clock was wrong when the server started and was set right before the mark.
+The other is how far it is beyond queue time.  It is right if the clock was
+right at the start and wrong at the mark.  The lesser ends no lease and no delay
+early unless the clock is wrong now, or was wrong from the start up to the mark
+by less than `JUMP_MAX_SECONDS`.  Where it is too small, leases and delays last
+longer by as much as the machine was down, and by no more.
+
+A step of the wall clock is marked within a second, by a commit of its own if
+there is no other.
 """
 
 import time
@@ -18,6 +34,15 @@ from attrs import define
 
 from queueber.broker import TimeMark
 from queueber.units import MS_PER_SECOND, WallMs
+
+JUMP_MAX_SECONDS = 400 * 86_400.0
+"""A machine that was down for longer was more likely not: its clock had lost its battery, or began at the epoch."""
+
+STEP_SECONDS = 1.0
+"""By how much the wall clock moves against the boot clock until that is marked."""
+
+TOLD_SECONDS = 60.0
+"""By how much queue time differs from the wall clock until the log of a start says so."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -55,18 +80,42 @@ class QueueClock:
     boot_time: Callable[[], float] = read_boot_time
     boot_id: bytes = b""
     _offset: float = 0.0
+    _marked: float | None = None
+    """The wall clock less the boot clock, at the last mark; None if that was made on another boot."""
 
-    def begin(self, mark: TimeMark | None) -> None:
-        """Go on from *mark*, which the last commit of the server before this one carried; None if there was none."""
+    def begin(self, mark: TimeMark | None) -> str:
+        """
+        Go on from *mark*, which the last commit of the server before this one carried; None if there was none.
+
+        Returns:
+            What an operator should know, in a sentence; empty if there is nothing.
+        """
         self.boot_id = self.boot_id or read_boot_id()
-        start = self.wall()
-        if mark is not None:
-            marked = mark.queue_time / MS_PER_SECOND
+        start = wall = self.wall()
+        told = ""
+        if mark is None:
+            self._marked = self._wall_less_boot()
+        else:
+            start = mark.queue_time / MS_PER_SECOND
             if mark.boot_id == self.boot_id and any(self.boot_id):
-                start = marked + max(0.0, self.boot_time() - mark.boot_time_ms / MS_PER_SECOND)
+                start += max(0.0, self.boot_time() - mark.boot_time_ms / MS_PER_SECOND)
+                self._marked = (mark.wall - mark.boot_time_ms) / MS_PER_SECOND
             else:
-                start = max(start, marked)
+                passed = min(wall - start, wall - mark.wall / MS_PER_SECOND)
+                if passed > JUMP_MAX_SECONDS:
+                    told = (
+                        f"the wall clock has moved by {passed / 86_400:,.0f} days since the last commit, which is not"
+                        f" believed above {JUMP_MAX_SECONDS / 86_400:,.0f}: leases and delays go on from there"
+                    )
+                    passed = 0.0
+                start += max(0.0, passed)
         self._offset = start - self.monotonic()
+        if not told and abs(start - wall) > TOLD_SECONDS:
+            where = "behind" if start < wall else "ahead of"
+            told = (
+                f"queue time is {abs(start - wall):,.0f} s {where} the wall clock; leases and delays keep their length"
+            )
+        return told
 
     def now(self) -> WallMs:
         """Queue time, rounded down to a millisecond; never smaller than before."""
@@ -74,6 +123,16 @@ class QueueClock:
 
     def mark(self) -> TimeMark:
         """The present moment, for a commit to carry."""
-        # Queue time first: should the thread be held up in between, it must not seem to run ahead of the boot clock.
+        # Queue time first: should the thread be held up in between, it must not seem to run ahead of the other clocks.
         now = self.now()
-        return TimeMark(self.boot_id, int(self.boot_time() * MS_PER_SECOND), now)
+        boot, wall = self.boot_time(), self.wall()
+        self._marked = wall - boot
+        # Zero stands for unknown, and a clock before the epoch for one that has lost its battery.
+        return TimeMark(self.boot_id, int(boot * MS_PER_SECOND), now, WallMs(max(1, int(wall * MS_PER_SECOND))))
+
+    def stepped(self) -> bool:
+        """Whether the wall clock was set, or the machine was booted, since the last mark."""
+        return self._marked is None or abs(self._wall_less_boot() - self._marked) > STEP_SECONDS
+
+    def _wall_less_boot(self) -> float:
+        return self.wall() - self.boot_time()

@@ -85,6 +85,9 @@ class Committer:
     _flying: list[tuple[Plan[Any], Callable[[Any], None]]] | None = field(default=None, init=False)
     _cut_wanted: bool = field(default=False, init=False)
     _cut_scheduled: bool = field(default=False, init=False)
+    _mark_wanted: bool = field(default=False, init=False)
+    """The next commit is made even if it writes nothing."""
+
     _calls: int = field(default=0, init=False)
     """How many calls the plans answer that were submitted since the last cut."""
 
@@ -124,6 +127,12 @@ class Committer:
             self._seen, self._began = 0, self._reactor.seconds()
             self._reactor.callLater(self._window_seconds, self._scheduled_cut)
 
+    def mark_time(self) -> None:
+        """Put a mark of the clocks on disk if the wall clock was set since the last one.  To be called every second."""
+        if self._clock.stepped():
+            self._mark_wanted = True
+            self.wake()
+
     def _scheduled_cut(self) -> None:
         if self._flying is None and self._more_comes():
             self._reactor.callLater(0, self._scheduled_cut)
@@ -151,9 +160,10 @@ class Committer:
         self._last_calls, self._calls = self._calls, 0
         self._before_cut()
         batch = self._take_batch()
-        if not any(plan.writes for plan, _ in batch):
+        if not self._mark_wanted and not any(plan.writes for plan, _ in batch):
             self._speak(batch)
             return
+        self._mark_wanted = False
         self._flying = batch
         self.load.begun = self._reactor.seconds()
         self._write(_rows(batch), self._clock.mark())

@@ -212,7 +212,8 @@ class QueueberService(Service):
         )
         # Not before: a store that could not be read must not be marked as stopped cleanly.
         self._up = up
-        clock.begin(recovered.mark)
+        if told := clock.begin(recovered.mark):
+            self.log.warn("Clock: {told}", told=told)
         for plan in up.broker.restore(recovered):
             up.committer.submit(plan, lambda _: None)
         return up

@@ -185,7 +185,7 @@ def decode_queue(row: bytes, value: bytes) -> QueueRecord:
 
 def encode_time(row: bytes, mark: TimeMark, encoding: Encoding) -> bytes:
     """The value of the time mark's row."""
-    return seal(row, TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time), encoding)
+    return seal(row, TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time, mark.wall), encoding)
 
 
 def decode_time(row: bytes, value: bytes) -> TimeMark:

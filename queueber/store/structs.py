@@ -70,7 +70,7 @@ class OneData:
 
 STORED_ITEM: Final = OneData("StoredItem", "contents", "addedAtMs", "attempts")
 LEASE_RECORD: Final = OneData("LeaseRecord", "entries", "queue", "deadlineMs")
-TIME_MARK: Final = OneData("TimeMark", "bootId", "bootTimeMs", "queueTimeMs")
+TIME_MARK: Final = OneData("TimeMark", "bootId", "bootTimeMs", "queueTimeMs", "wallMs")
 QUEUE_RECORD: Final = layout("QueueRecord")
 SYNC_MARK: Final = layout("SyncMark")
 FORMAT: Final = layout("Format")

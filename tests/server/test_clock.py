@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from itertools import product
+
+import pytest
 
 from queueber.broker import TimeMark
-from queueber.server.clock import QueueClock
+from queueber.server.clock import JUMP_MAX_SECONDS, QueueClock
 from queueber.units import WallMs
 
 BOOT, OTHER_BOOT = b"b" * 16, b"o" * 16
@@ -66,6 +69,104 @@ def test_is_at_least_the_mark_after_a_reboot():
     assert clock.now() == 2_000_000
     clock.begin(behind)
     assert clock.now() == 1_000_000
+
+
+HOUR, YEAR = 3_600.0, 366 * 86_400.0
+WRONG = [-20 * YEAR, -YEAR, -HOUR, -5.0, 0.0, 5.0, HOUR, YEAR, 80 * YEAR]
+"""By how much a wall clock may be wrong."""
+
+
+def test_after_a_reboot_nothing_ends_early_and_nothing_later_than_the_machine_was_down():
+    """Whatever the clock was at the start, at the mark and after the reboot, so far as the three give it away."""
+    for before, during, after, down in product(WRONG, WRONG, WRONG, (0.0, 60.0, 30 * 86_400.0)):
+        machine = Machine()
+        machine.wall = 1_800_000_000.0 + before
+        clock = machine.clock(OTHER_BOOT)
+        clock.begin(None)
+        machine.later(100)
+        machine.wall += during - before
+        mark = clock.mark()
+        machine.later(down)
+        machine.wall += after - during
+        again = machine.clock()
+        again.begin(mark)
+
+        passed = (again.now() - mark.queue_time) / 1_000
+        moved = min(after - during, after - before)
+        case = before, during, after, down
+        assert 0 <= passed <= JUMP_MAX_SECONDS, case
+        # That the clock has moved ahead of both is not to be seen, unless by how much.
+        assert passed <= down + max(0.0, moved) + 0.002, case
+        if moved == 0:
+            assert passed == pytest.approx(down, abs=0.002), case
+
+
+def test_a_clock_that_is_wrong_at_start_and_set_right_while_running_ends_no_lease_at_the_next_reboot():
+    machine = Machine()
+    clock = machine.clock(OTHER_BOOT)
+    clock.begin(None)
+    lease = clock.now() + 3_600_000
+    machine.later(10)
+    machine.wall += 6 * YEAR
+    mark = clock.mark()
+    machine.later(60)
+    machine.boot = 5.0
+
+    again = machine.clock()
+    told = again.begin(mark)
+
+    assert lease - again.now() == 3_600_000 - 70_000
+    assert told == f"queue time is {6 * YEAR:,.0f} s behind the wall clock; leases and delays keep their length"
+
+
+def test_a_clock_that_was_never_set_right_is_not_believed_after_the_next_reboot():
+    """It began at the epoch, or so; a machine that was really down for so long has its delays go on, and says so."""
+    machine = Machine()
+    clock = machine.clock(OTHER_BOOT)
+    clock.begin(None)
+    mark = clock.mark()
+    machine.wall += JUMP_MAX_SECONDS + 1
+
+    again = machine.clock()
+    told = again.begin(mark)
+
+    assert again.now() == mark.queue_time
+    assert told.startswith("the wall clock has moved by 400 days since the last commit, which is not believed")
+
+
+def test_a_mark_of_an_older_version_is_read_as_it_was():
+    machine = Machine()
+    clock = machine.clock()
+    told = clock.begin(TimeMark(OTHER_BOOT, 99, WallMs(990_000)))
+    assert (clock.now(), told) == (1_000_000, "")
+
+
+def test_the_clock_was_set_when_it_moves_against_the_boot_clock():
+    machine = Machine()
+    clock = machine.clock()
+    clock.begin(None)
+    machine.later(HOUR)
+    assert not clock.stepped()
+    machine.wall -= 1.5
+    assert clock.stepped()
+    mark = clock.mark()
+    assert not clock.stepped()
+
+    again = machine.clock()
+    again.begin(mark)
+    assert not again.stepped()
+    # On another boot a mark of this one is wanted.
+    again = machine.clock(OTHER_BOOT)
+    again.begin(mark)
+    assert again.stepped()
+
+
+def test_a_clock_before_the_epoch_is_known_to_be_one():
+    machine = Machine()
+    clock = machine.clock()
+    clock.begin(None)
+    machine.wall = -5.0
+    assert clock.mark().wall == 1
 
 
 def test_does_not_trust_a_boot_that_cannot_be_told():

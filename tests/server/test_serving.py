@@ -356,6 +356,22 @@ def taken(hand, peer, count):
     return peer.receive()[poll]
 
 
+def test_a_step_of_the_wall_clock_is_marked_without_anything_else_to_write(hand):
+    wall = [1_000.0]
+    hand.clock.wall = lambda: wall[0]
+    hand.committer.mark_time()
+    hand.settle()
+    assert hand.store.recover().mark is None
+    wall[0] += 3_600
+    hand.committer.mark_time()
+    hand.settle()
+    assert hand.store.recover().mark.wall == 4_600_000
+    assert hand.store.recover().mark.queue_time == hand.clock.now()
+    hand.committer.mark_time()
+    hand.settle()
+    assert hand.committer.commits == 1
+
+
 AGAIN = "; nothing is passed over, it is read again for the next poll"
 
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,10 +72,18 @@ def test_a_queue_is_written_as_its_layout_says(record):
     assert records.encode_queue(row, record, Encoding.UNPACKED) == records.seal(row, struct)
 
 
-@given(st.binary(min_size=16, max_size=16), u64, u64, encodings)
-def test_a_time_mark_comes_back(boot_id, boot_time, queue_time, encoding):
-    mark = TimeMark(boot_id, boot_time, queue_time)
+@given(st.binary(min_size=16, max_size=16), u64, u64, u64, encodings)
+def test_a_time_mark_comes_back(boot_id, boot_time, queue_time, wall, encoding):
+    mark = TimeMark(boot_id, boot_time, queue_time, wall)
     assert records.decode_time(TIME_KEY, records.encode_time(TIME_KEY, mark, encoding)) == mark
+
+
+def test_a_time_mark_is_read_by_versions_that_know_no_wall_clock():
+    now = layout("TimeMark")
+    known = [each for each in now.fields if each.name != "wallMs"]
+    value = records.encode_time(TIME_KEY, TimeMark(b"b" * 16, 5, 6, 7), Encoding.UNPACKED)
+    fields = records.unseal(TIME_KEY, value, evolve(now, data_words=2, fields=known))
+    assert fields == {"bootId": b"b" * 16, "bootTimeMs": 5, "queueTimeMs": 6}
 
 
 @given(u64, u32, st.sampled_from(["", "none"]))
