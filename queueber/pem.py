@@ -17,6 +17,40 @@ def certificates_in(path: Path) -> tuple[list[Any], list[str]]:
         return [], [f"{path}: it holds no certificate in PEM"]
 
 
+def key_problem(key: Path, certificate: Any, of: Path) -> str | None:  # noqa: ANN401
+    """Why *key* does not hold the private key of *certificate*, which is from the file *of*; None if it does."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
+    try:
+        found = load_pem_private_key(key.read_bytes(), None)
+    except OSError as why:
+        return f"{key}: {why.strerror}"
+    except TypeError:
+        # OpenSSL itself would ask for the password at the terminal.
+        return f"{key}: the key is encrypted, and its password cannot be given; `openssl pkey` decrypts it"
+    except (ValueError, UnsupportedAlgorithm):
+        return f"{key}: it holds no private key in PEM"
+    if certificate is not None and found.public_key() != certificate.public_key():
+        return f"{key}: it is not the key of {of}"
+    return None
+
+
+def authority_problems(path: Path, now: datetime) -> list[str]:
+    """Why no certificate can be checked at *now* against the authorities in *path*: one of several may have ended."""
+    authorities, problems = certificates_in(path)
+    ended = list(filter(None, (untimely(each, now) for each in authorities)))
+    return problems or [f"{path}: {each}" for each in ended if len(ended) == len(authorities)]
+
+
+def chain_problems(certificate: Path, key: Path, now: datetime) -> list[str]:
+    """Why the chain in *certificate* and its *key* cannot be shown at *now*."""
+    chain, problems = certificates_in(certificate)
+    problems += [f"{certificate}: {late}" for each in chain if (late := untimely(each, now))]
+    problem = key_problem(key, chain[0] if chain else None, certificate)
+    return problems if problem is None or (key == certificate and not chain) else [*problems, problem]
+
+
 def untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
     """Why *certificate* is not valid at *now*; empty if it is."""
     whose = f"the certificate of {named(certificate)}"

@@ -1,6 +1,7 @@
 """TLS at the client's end: whom it trusts, and what it shows."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,7 +10,8 @@ from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from queueber.client.arguments import path, text, wrong
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, tls_reason
+from queueber.pem import authority_problems, certificates_in, chain_problems
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -59,44 +61,58 @@ class Tls:
         name = self.server_name or host
         if not name:
             raise InvalidRequest("TLS needs the name that the server's certificate is to have")
+        if self.key is not None and self.certificate is None:
+            raise InvalidRequest(f"{os.fspath(self.key)}: a key needs the certificate that it belongs to")
         try:
+            self._check()
             secured: IStreamClientEndpoint = wrapClientTLS(self._options(name), endpoint)
-        except UnicodeError as why:
-            raise InvalidRequest(f"server_name is {name!a}; it must be the name of a host: {why}") from None
         except ImportError as why:
             raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
+        except UnicodeError as why:
+            raise InvalidRequest(f"{name!r} is no name that a certificate can have: {why}") from None
         return secured
+
+    @property
+    def _shown(self) -> tuple[Path, Path] | None:
+        """The certificate to show, and its key."""
+        if self.certificate is None:
+            return None
+        return Path(self.certificate), Path(self.key or self.certificate)
+
+    def _check(self) -> None:
+        """Refuse what cannot be used before OpenSSL does, which does not say which file it is."""
+        now = datetime.now(UTC)
+        problems = authority_problems(Path(self.ca), now) if self.ca is not None else []
+        if self._shown is not None:
+            problems += chain_problems(*self._shown, now)
+        if problems:
+            raise InvalidRequest("; ".join(problems))
 
     def _options(self, name: str) -> Any:  # noqa: ANN401  (pyOpenSSL's)
         from OpenSSL.SSL import Error  # noqa: PLC0415
         from twisted.internet import ssl  # noqa: PLC0415
 
-        trust = ssl.platformTrust()
-        shown = None
-        if self.ca is not None:
-            authorities = [ssl.Certificate.loadPEM(each) for each in _certificates(self.ca)]
-            trust = ssl.trustRootFromCertificates(authorities)
-        if self.certificate is not None:
-            key = self.key or self.certificate
-            try:
-                shown = ssl.PrivateCertificate.loadPEM(_read(self.certificate) + b"\n" + _read(key))
-            except Error as why:
-                raise InvalidRequest(f"{self.certificate} and {key} are no certificate and its key in PEM") from why
-        return ssl.optionsForClientTLS(name, trust, shown)
+        trust = ssl.platformTrust() if self.ca is None else ssl.trustRootFromCertificates(_loaded(Path(self.ca)))
+        if self._shown is None:
+            return ssl.optionsForClientTLS(name, trust)
+        certificate, key = self._shown
+        own = ssl.PrivateCertificate.loadPEM(certificate.read_bytes() + b"\n" + key.read_bytes())
+        shown = {
+            "privateKey": own.privateKey.original,
+            "certificate": own.original,
+            "extraCertChain": [each.original for each in _loaded(certificate)[1:]],
+        }
+        try:
+            # Made for each connection, where an error would be a traceback.
+            ssl.CertificateOptions(**shown).getContext()
+        except Error as why:
+            raise InvalidRequest(f"{certificate} and {key} cannot be used: {tls_reason(why)}") from None
+        return ssl.optionsForClientTLS(name, trust, extraCertificateOptions=shown)
 
 
-_BEGIN = b"-----BEGIN CERTIFICATE-----"
+def _loaded(path: Path) -> list[Any]:
+    """All certificates in *path*, as Twisted has them."""
+    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
+    from twisted.internet.ssl import Certificate  # noqa: PLC0415
 
-
-def _certificates(file: AnyPath) -> list[bytes]:
-    found = [_BEGIN + rest for rest in _read(file).split(_BEGIN)[1:]]
-    if not found:
-        raise InvalidRequest(f"{file}: it holds no certificate in PEM")
-    return found
-
-
-def _read(file: AnyPath) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as why:
-        raise InvalidRequest(f"{file}: {why.strerror}") from why
+    return [Certificate.loadPEM(each.public_bytes(Encoding.PEM)) for each in certificates_in(path)[0]]

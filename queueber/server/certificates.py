@@ -18,8 +18,8 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IProtoc
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from queueber.errors import QueueberError
-from queueber.pem import certificates_in, named, names_of, untimely
+from queueber.errors import QueueberError, tls_reason
+from queueber.pem import authority_problems, certificates_in, chain_problems, named, names_of
 from queueber.server.connections import Connections
 
 WARN_BEFORE = timedelta(days=21)
@@ -115,18 +115,9 @@ class Certificates:
 
 def _problems(files: TlsFiles, now: datetime) -> list[str]:
     """What of *files* cannot be read, or is not valid at *now*."""
-    problems = []
-    chain, found = certificates_in(files.certificate)
-    problems += found or [f"{files.certificate}: {late}" for each in chain if (late := untimely(each, now))]
-    try:
-        files.key.read_bytes()
-    except OSError as why:
-        problems.append(f"{files.key}: {why.strerror}")
+    problems = chain_problems(files.certificate, files.key, now)
     if files.client_ca is not None:
-        authorities, found = certificates_in(files.client_ca)
-        ended = list(filter(None, (untimely(each, now) for each in authorities)))
-        # Of several, one that has ended may stand there for as long as it likes; with none left nobody gets in.
-        problems += found or [f"{files.client_ca}: {each}" for each in ended if len(ended) == len(authorities)]
+        problems += authority_problems(files.client_ca, now)
     return problems
 
 
@@ -146,15 +137,14 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
     steps: list[tuple[Path, str, Callable[[], object]]] = [
         (
             files.certificate,
-            "it holds no certificate chain in PEM",
+            "OpenSSL cannot use the certificates",
             lambda: context.use_certificate_chain_file(str(files.certificate)),
         ),
         (
             files.key,
-            "it holds no private key in PEM, or one for another certificate",
+            "OpenSSL cannot use the key",
             lambda: context.use_privatekey_file(str(files.key)),
         ),
-        (files.key, f"it is not the key of {files.certificate}", context.check_privatekey),
     ]
     if files.client_ca is not None:
         authority = files.client_ca
@@ -165,7 +155,7 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
         try:
             step()
         except SSL.Error as why:
-            raise CertificateUnusable(f"{path}: {complaint}") from why
+            raise CertificateUnusable(f"{path}: {complaint}: {tls_reason(why)}") from why
     if files.client_ca is not None:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         context.set_verify(mode, _Verifier(frozenset(files.client_names), refused))

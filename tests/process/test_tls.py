@@ -169,7 +169,7 @@ def test_a_key_that_everybody_may_read_or_that_is_another_s(start_tls, authority
     certificate, key = authority.sign("open", alternative=HOST)
     other = start_tls(files=(certificate, served[1]))
     assert other.wait() == 78
-    other.line("it holds no private key in PEM, or one for another certificate|it is not the key of")
+    other.line("it is not the key of")
     key.chmod(0o644)
     server = start_tls(files=(certificate, key))
     assert server.wait() == 78

@@ -88,5 +88,15 @@ def test_all_problems_are_told_at_once(load, tmp_path):
 
 
 def test_a_key_of_another_is_noticed(load):
-    with pytest.raises(CertificateUnusable, match=r"no private key in PEM, or one for another certificate|not the key"):
+    with pytest.raises(CertificateUnusable, match=r"server.key: it is not the key of .*server.pem$"):
         load(made("server"), key=made("other")[1])
+
+
+def test_an_encrypted_key_is_refused_and_no_password_asked_for(load):
+    key = ec.generate_private_key(ec.SECP256R1())
+    secret = serialization.BestAvailableEncryption(b"secret")
+    encrypted = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, secret)
+    with pytest.raises(
+        CertificateUnusable, match=r"server.key: the key is encrypted, and its password cannot be given"
+    ):
+        load(made("server"), key=encrypted)
