@@ -1,12 +1,13 @@
 """
-Paths as people write them, where no shell has read them first: ``~/`` and ``~user/`` are home directories.
+Paths that the server and the commands have in common, so that a directory is the same one for both.
 
-One rule for the server's options, wherever they stand, and for the commands,
-so that a directory is the same one for both.
+``~/`` and ``~user/`` are home directories wherever a path is written, because
+no shell reads a file or the environment first.
 """
 
 import os
 import re
+from pathlib import Path
 
 _HOME_IN_ENDPOINT = re.compile(r"(?P<kind>(?:haproxy:)*unix:(?:address=|path=)?)(?P<home>~[^/:\\]*)(?=[/:]|\Z)")
 
@@ -39,3 +40,22 @@ def expanded_endpoint(endpoint: str) -> str:
         return endpoint
     home = re.sub(r"[\\:=]", r"\\\g<0>", expanded(at["home"]))
     return f"{at['kind']}{home}{endpoint[at.end() :]}"
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """
+    Device and inode of *path*, or of the last directory on the way to it that exists.
+
+    Two processes for which they are equal see the same directory, whatever
+    their mount namespaces.
+
+    Raises:
+        OSError: it is not allowed to look.
+    """
+    for each in (path, *path.parents):
+        try:
+            found = each.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return found.st_dev, found.st_ino
+    raise FileNotFoundError(path)

@@ -17,9 +17,13 @@ interface Admin extends(Public.Broker) {
   # Compares what the server holds in memory with itself.  Nobody is served meanwhile; with a million leased items that
   # is seconds, so with more than 50,000 things it is refused as `failed` unless it is forced.
 
-  backup @2 (path :Data) -> ();
+  backup @2 (path :Data, device :UInt64, inode :UInt64) -> (device :UInt64, inode :UInt64, elsewhere :Bool);
   # Puts all that was committed before the call into the directory at this absolute path, which must not be there or be
   # empty.  The server makes it, as its own user.  One at a time, `overloaded` otherwise.
+  #
+  # Device and inode of the request are those of the path for the client, or of the last directory on the way to it that
+  # exists; both 0 for not known.  If the server finds others, because it has another view of the file system, nothing is
+  # done and the result is `elsewhere`.  Device and inode of the result are those of the finished backup.
 
   backupProgress @3 () -> (doneBytes :UInt64, totalBytes :UInt64);
   # How far the backup under way has got with copying; both 0 without one, or when nothing has to be copied.

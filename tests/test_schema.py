@@ -109,11 +109,16 @@ def test_the_administrator_s_interface_keeps_its_id_and_its_methods():
     admin = schema().interfaces["Admin"]
     assert admin.id == 0xD81B0DD34E38C135
     assert admin.methods[:4] == ("stats", "check", "backup", "backupProgress")
-    assert [offsets(name) for name in admin.params[:4]] == [{}, {"force": 0}, {"path": 0}, {}]
+    assert [offsets(name) for name in admin.params[:4]] == [
+        {},
+        {"force": 0},
+        {"path": 0, "device": 0, "inode": 1},
+        {},
+    ]
     assert [offsets(name) for name in admin.results[:4]] == [
         {"stats": 0},
         {"findings": 0, "tookMs": 0},
-        {},
+        {"device": 0, "inode": 1, "elsewhere": 128},
         {"doneBytes": 0, "totalBytes": 1},
     ]
 

@@ -13,6 +13,7 @@ import click
 from twisted.internet.task import LoopingCall
 
 from queueber.cli.attendance import (
+    EXIT_UNREADABLE,
     Progress,
     confirm,
     data_dir_option,
@@ -25,6 +26,7 @@ from queueber.cli.attendance import (
 )
 from queueber.cli.door import EXIT_FINDINGS, Running, is_served, through
 from queueber.client import Client
+from queueber.client.errors import OutOfSight
 from queueber.store import copy_directory, kept_still, put_in_place, salvage
 from queueber.store import verify as verify_directory
 from queueber.store.directory import DATABASE, READY, not_held
@@ -42,7 +44,8 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
     """
     Put everything a server has committed so far into DIR, which must not exist or be empty.
 
-    The server goes on meanwhile.  If none runs, its directory is verified and copied.
+    The server goes on meanwhile, and makes DIR itself: it has to be allowed to, and to see the same directory there as
+    this command, or the exit status is 74.  If none runs, its directory is verified and copied.
     """
     if is_served(data_dir):
         with Progress("Copying") as progress:
@@ -59,7 +62,11 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
                     if asking.running:
                         asking.stop()
 
-            through(server, data_dir, work)
+            try:
+                through(server, data_dir, work)
+            except OutOfSight as why:
+                click.echo(f"queueber: {why}", err=True)
+                sys.exit(EXIT_UNREADABLE)
     else:
         with unreadable_ends_with_74():
             _sound(data_dir, "backed up")

@@ -1,13 +1,17 @@
 """What only the local administrator may ask, through the control socket of a server."""
 
 import os
+from functools import partial
+from pathlib import Path
 
 from twisted.internet.defer import Deferred, fail
 
 from queueber.client.arguments import flag, path
+from queueber.client.errors import OutOfSight
 from queueber.client.service import Connector
 from queueber.errors import InvalidRequest
-from queueber.wire import Results, admin
+from queueber.paths import identity
+from queueber.wire import admin
 
 
 class Admin:
@@ -48,13 +52,18 @@ class Admin:
         Put all that was committed so far into *target* on the server's machine: a directory that is not there or empty.
 
         Returns:
-            Fires when it is there and on disk.
+            Fires when it is there, on disk and in sight of this process; fails with `OutOfSight` if the server has
+            another directory at that path.
         """
         try:
-            content = admin.write_backup_request(os.fsencode(path("target", target).absolute()))
+            where = path("target", target).absolute()
+            content = admin.write_backup_request(admin.BackupRequest(os.fsencode(where), *_identity(where)))
         except InvalidRequest as why:
             return fail(why)
-        return self._connector.call(None, admin.BACKUP, content, _nothing, interface=admin.ADMIN_INTERFACE_ID)
+        made = self._connector.call(
+            None, admin.BACKUP, content, admin.read_backup_response, interface=admin.ADMIN_INTERFACE_ID
+        )
+        return made.addCallback(partial(_check_in_sight, where))
 
     def backup_progress(self) -> Deferred[tuple[int, int]]:
         """How many bytes of the backup under way are copied, and of how many."""
@@ -64,5 +73,30 @@ class Admin:
         )
 
 
-def _nothing(_: Results) -> None:
-    """What a call without results gives."""
+def _identity(where: Path) -> tuple[int, int]:
+    try:
+        return identity(where)
+    except OSError:
+        return 0, 0
+
+
+def _check_in_sight(where: Path, made: admin.BackupMade) -> None:
+    """
+    See to it that the backup at *where* is the one that was *made*.
+
+    Raises:
+        OutOfSight: it is not, or it was not made because it would not be.
+    """
+    if made.elsewhere:
+        raise OutOfSight(
+            f"{where} is another directory for the server, which has a view of the file system of its own"
+            " (a container, or PrivateTmp= and the like in its unit): nothing was done"
+        )
+    try:
+        found = where.stat()
+    except OSError as why:
+        raise OutOfSight(
+            f"the server has made a backup at its {where}, which is not to be seen here: {why.strerror}"
+        ) from None
+    if (made.device or made.inode) and (made.device, made.inode) != (found.st_dev, found.st_ino):
+        raise OutOfSight(f"the server has made a backup at its {where}, which is another directory here")

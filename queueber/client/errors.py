@@ -29,6 +29,10 @@ class ReplyTooLong(QueueberError):
     """
 
 
+class OutOfSight(QueueberError):
+    """The server has another directory at a path than this process.  The text says whether it has written there."""
+
+
 _BY_KIND: dict[int, type[QueueberError]] = {
     Kind.FAILED: InvalidRequest,
     Kind.OVERLOADED: Overloaded,

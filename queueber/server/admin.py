@@ -15,6 +15,7 @@ from queueber import __version__, wire
 from queueber.broker import Broker
 from queueber.errors import InvalidRequest, Overloaded, QueueberError, RemoteProtocolError
 from queueber.limits import Limits
+from queueber.paths import identity
 from queueber.server.checking import CHECKED_MAX, check, size_of
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
@@ -51,7 +52,7 @@ class AdminMethods:
     limits: Limits
     reserve: Reserve
     store: Backed
-    run: Callable[..., Deferred[None]]
+    run: Callable[..., Deferred[Any]]
     """
     Calls a function on a thread and fires when it is done.
 
@@ -148,25 +149,40 @@ class AdminMethods:
         caller.results(called.answer, admin.write_check_response(admin.Checked(findings, int(found.took_ms))))
 
     def _backup(self, caller: Caller, called: wire.Called) -> None:
-        target = Path(os.fsdecode(admin.read_backup_request(called.params)))
+        request = admin.read_backup_request(called.params)
+        target = Path(os.fsdecode(request.path))
         if not target.is_absolute() or "\0" in str(target):
             raise InvalidRequest(f"path is {str(target)!r}; it must be absolute")
         if self._progress is not None:
             raise Overloaded("a backup is under way; try again when it is done")
         self._progress = (0, 0)
         self.log.info("Backing up to {target}", target=str(target))
-        done = self.run(self.store.backup, target, self._told)
+        done = self.run(self._make_backup, target, (request.device, request.inode))
         done.addBoth(partial(self._backed_up, caller, called.answer, target))
+
+    def _make_backup(self, target: Path, seen: tuple[int, int]) -> admin.BackupMade:
+        """On a thread: back up to *target*, unless its path leads elsewhere than to what the client has *seen*."""
+        if any(seen) and not _leads_to(target, seen):
+            return admin.BackupMade(elsewhere=True)
+        self.store.backup(target, self._told)
+        return admin.BackupMade(*identity(target))
 
     def _told(self, done: int, total: int) -> None:
         # From the backup's thread: a single assignment, which the reactor's thread sees whole.
         self._progress = (done, total)
 
-    def _backed_up(self, caller: Caller, answer: wire.AnswerId, target: Path, outcome: Failure | None) -> None:
+    def _backed_up(
+        self, caller: Caller, answer: wire.AnswerId, target: Path, outcome: Failure | admin.BackupMade
+    ) -> None:
         self._progress = None
-        if outcome is None:
-            self.log.info("Backed up to {target}", target=str(target))
-            caller.results(answer, admin.write_backup_response())
+        if isinstance(outcome, admin.BackupMade):
+            done = (
+                "Not backed up: {target} is another directory for the client"
+                if outcome.elsewhere
+                else "Backed up to {target}"
+            )
+            self.log.info(done, target=str(target))
+            caller.results(answer, admin.write_backup_response(outcome))
         else:
             self.log.warn("The backup failed: {why}", why=outcome.getErrorMessage())
             # Whoever may open the socket may know files and their names.
@@ -175,6 +191,13 @@ class AdminMethods:
 
     def _backup_progress(self, caller: Caller, called: wire.Called) -> None:
         caller.results(called.answer, admin.write_progress_response(*(self._progress or (0, 0))))
+
+
+def _leads_to(target: Path, seen: tuple[int, int]) -> bool:
+    try:
+        return identity(target) == seen
+    except OSError:
+        return True  # what may not even be looked at cannot be written to either, which the backup will say
 
 
 def _to(target: object, called: wire.Called) -> wire.Called:

@@ -60,20 +60,43 @@ def write_no_params(method: int) -> bytes:
     return layout(_ADMIN.params[method]).build()
 
 
-def write_backup_request(path: bytes) -> bytes:
-    """The parameter of `backup`."""
-    return layout(_ADMIN.params[BACKUP]).build(path=path)
+@frozen
+class BackupRequest:
+    """Where a backup is to be put."""
+
+    path: bytes
+    """It need not be text."""
+
+    device: int = 0
+    inode: int = 0
+    """With the device, what the path or the last directory on the way to it is for the client; both 0 for not known."""
 
 
-def read_backup_request(params: Params) -> bytes:
+@frozen
+class BackupMade:
+    """What has become of a backup."""
+
+    device: int = 0
+    inode: int = 0
+    """With the device, the directory that holds it; both 0 from a server that does not say."""
+
+    elsewhere: bool = False
+    """Nothing was done: the path leads to another directory for the server."""
+
+
+def write_backup_request(request: BackupRequest) -> bytes:
+    """The parameters of `backup`."""
+    return layout(_ADMIN.params[BACKUP]).build(path=request.path, device=request.device, inode=request.inode)
+
+
+def read_backup_request(params: Params) -> BackupRequest:
     """
-    The parameter of `backup`: a path, which need not be text.
+    The parameters of `backup`.
 
     Raises:
-        RemoteProtocolError: it is malformed.
+        RemoteProtocolError: they are malformed.
     """
-    path: bytes = _values(_ADMIN.params[BACKUP], params)["path"]
-    return path
+    return BackupRequest(**_values(_ADMIN.params[BACKUP], params))
 
 
 def write_check_request(*, force: bool) -> bytes:
@@ -119,9 +142,14 @@ def read_check_response(results: Results) -> Checked:
     return Checked([each["text"] for each in found["findings"]], found["tookMs"])
 
 
-def write_backup_response() -> bytes:
-    """The results of `backup`, which has none."""
-    return layout(_ADMIN.results[BACKUP]).build()
+def write_backup_response(made: BackupMade) -> bytes:
+    """The results of `backup`."""
+    return layout(_ADMIN.results[BACKUP]).build(**asdict(made))
+
+
+def read_backup_response(results: Results) -> BackupMade:
+    """What `backup` returned."""
+    return BackupMade(**_values(_ADMIN.results[BACKUP], results.content))
 
 
 def write_progress_response(done: int, total: int) -> bytes:

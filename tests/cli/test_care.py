@@ -17,6 +17,7 @@ from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecor
 from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.cli.__main__ import queueber
 from queueber.cli.attendance import PATIENCE_SECONDS, Progress, moment
+from queueber.client.errors import OutOfSight
 from queueber.store import open_store, verify
 from queueber.store.synced import SyncedFile
 from queueber.units import WallMs
@@ -124,6 +125,17 @@ class TestBackup:
         done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "da:ta")
         assert (done.output, done.exit_code) == (f"backed up to {tmp_path / 'backup'}\n", 0)
         assert server.asked == [f"unix:path={tmp_path}/da\\:ta/control.sock", tmp_path / "backup"]
+
+    def test_a_backup_that_is_out_of_sight_has_a_status_of_its_own(self, shell, server, tmp_path, monkeypatch):
+        monkeypatch.setattr("queueber.cli.care.is_served", lambda _: True)
+        monkeypatch.setattr(Path, "is_socket", lambda path: True)
+
+        def run(*_):
+            raise OutOfSight("/b is another directory")
+
+        server.run = run
+        done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "data")
+        assert (done.output, done.exit_code) == ("queueber: /b is another directory\n", 74)
 
     def test_the_socket_of_one_that_was_killed_is_no_server(self, shell, server, data, tmp_path):
         with socket.socket(socket.AF_UNIX) as left:

@@ -68,6 +68,15 @@ def test_nothing_that_breaks_the_server_is_taken_away():
     assert told(SERVICE).get("ProcSubset", "all") == "all"
 
 
+def test_there_is_a_place_for_backups_next_to_the_data():
+    """On the same file system, where a backup shares files, and not in what it is a backup of."""
+    data, backups = told(SERVICE)["StateDirectory"].split()
+    assert told(SERVICE)["ProtectSystem"] == "strict"
+    assert not Path(backups).is_relative_to(data)
+    for text in ("deploy/queueber.toml", "docs/operating.md", "docs/data-care.md"):
+        assert f"/var/lib/{backups}/" in (ROOT / text).read_text()
+
+
 def test_the_socket_is_the_one_that_the_example_names():
     example = (ROOT / "deploy" / "queueber.toml").read_text()
     assert f'"systemd:domain=UNIX:name={told(SOCKET)["FileDescriptorName"]}"' in example

@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import stat
 import subprocess
@@ -139,6 +142,30 @@ def test_a_backup_under_traffic_is_whole_and_a_server_goes_on_from_it(start, tmp
     assert status == 0, said
     restored = start(data_dir=tmp_path / "restored")
     assert restored.line(r"Data in .*: (\d+) items")[1] == str(found[2].items)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="it takes root, and unshare")
+def test_a_backup_that_would_be_out_of_sight_is_not_made(start, tmp_path):
+    """As with PrivateTmp=yes, here the other way round: the command has a directory of its own."""
+    server = start()
+    assert server.port
+    (tmp_path / "private").mkdir()
+    backup = shlex.join(["-m", "queueber.cli", "backup", "-d", str(server.data_dir), f"{tmp_path}/private/b"])
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-c"),
+            f"mount --make-rprivate / && mount -t tmpfs tmpfs {tmp_path}/private && exec {sys.executable} {backup}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 74, done.stderr
+    assert re.fullmatch(
+        "queueber: .*/private/b is another directory for the server, .*: nothing was done\n", done.stderr
+    )
+    assert list((tmp_path / "private").iterdir()) == []
 
 
 def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):

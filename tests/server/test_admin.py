@@ -7,6 +7,7 @@ from twisted.internet.testing import StringTransport
 
 from queueber import wire
 from queueber.errors import Kind, StorageError
+from queueber.paths import identity
 from queueber.server.admin import AdminMethods
 from queueber.server.control import control_factory
 from queueber.server.reserve import Reserve, Space
@@ -46,11 +47,12 @@ class Door:
         self.root = self.connection.bootstrap()
 
     def backup(self, target, progress):
+        target.mkdir(exist_ok=True)
         self.backups.append((target, progress))
 
     def run(self, function, *arguments):
-        function(*arguments)
         done = Deferred()
+        self.made = function(*arguments)
         self.threads.append(done)
         return done
 
@@ -71,8 +73,13 @@ def door(hand):
     return Door(hand)
 
 
-def back_up(door, path=b"/tmp/x"):
-    return door.ask(admin.BACKUP, admin.write_backup_request(path))
+@pytest.fixture
+def anywhere(tmp_path):
+    return bytes(tmp_path / "x")
+
+
+def back_up(door, path, seen=(0, 0)):
+    return door.ask(admin.BACKUP, admin.write_backup_request(admin.BackupRequest(path, *seen)))
 
 
 def test_stats_say_how_much_there_is(door, hand):
@@ -163,21 +170,33 @@ def test_a_check_of_much_is_done_by_force_only(door, hand, monkeypatch):
     assert admin.read_check_response(outcomes[forced]).findings == []
 
 
-def test_a_backup_is_answered_when_it_is_done(door):
-    question = back_up(door)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_backup_is_answered_when_it_is_done(door, tmp_path, known):
+    question = back_up(door, bytes(tmp_path / "x"), identity(tmp_path) if known else (0, 0))
     assert question not in door.outcomes()
-    assert str(door.backups[0][0]) == "/tmp/x"
-    door.threads[0].callback(None)
-    assert hasattr(door.outcomes()[question], "content")
+    assert door.backups[0][0] == tmp_path / "x"
+    door.threads[0].callback(door.made)
+    found = (tmp_path / "x").stat()
+    assert admin.read_backup_response(door.outcomes()[question]) == admin.BackupMade(found.st_dev, found.st_ino)
     assert door.hand.methods.outstanding == 0
 
 
-def test_its_progress_can_be_asked_for(door):
+def test_nothing_is_done_where_the_client_has_another_directory(door, tmp_path):
+    (tmp_path / "other").mkdir()
+    question = back_up(door, bytes(tmp_path / "x"), identity(tmp_path / "other"))
+    door.threads[0].callback(door.made)
+    assert admin.read_backup_response(door.outcomes()[question]) == admin.BackupMade(elsewhere=True)
+    assert door.backups == []
+    back_up(door, bytes(tmp_path / "x"), identity(tmp_path))
+    assert len(door.backups) == 1
+
+
+def test_its_progress_can_be_asked_for(door, anywhere):
     before = door.ask(admin.BACKUP_PROGRESS)
-    back_up(door)
+    back_up(door, anywhere)
     door.backups[0][1](3, 9)
     during = door.ask(admin.BACKUP_PROGRESS)
-    door.threads[0].callback(None)
+    door.threads[0].callback(door.made)
     after = door.ask(admin.BACKUP_PROGRESS)
     outcomes = door.outcomes()
     assert [admin.read_progress_response(outcomes[each]) for each in (before, during, after)] == [
@@ -187,21 +206,21 @@ def test_its_progress_can_be_asked_for(door):
     ]
 
 
-def test_there_is_one_at_a_time(door):
-    back_up(door)
-    second = back_up(door)
+def test_there_is_one_at_a_time(door, anywhere):
+    back_up(door, anywhere)
+    second = back_up(door, anywhere)
     assert door.outcomes()[second].kind == Kind.OVERLOADED
-    door.threads[0].callback(None)
-    back_up(door)
+    door.threads[0].callback(door.made)
+    back_up(door, anywhere)
     assert len(door.backups) == 2
 
 
-def test_one_that_fails_says_why_and_the_next_may_be_tried(door):
-    question = back_up(door)
+def test_one_that_fails_says_why_and_the_next_may_be_tried(door, anywhere):
+    question = back_up(door, anywhere)
     door.threads[0].errback(StorageError("no room in /tmp/x"))
     outcome = door.outcomes()[question]
     assert (outcome.kind, outcome.reason) == (Kind.FAILED, "no room in /tmp/x")
-    back_up(door)
+    back_up(door, anywhere)
     assert len(door.backups) == 2
 
 
