@@ -1,7 +1,7 @@
 """
-Ours and plyvel side by side, and a list beside both.
+Comparison of random calls with plyvel and with a model, a sorted list.
 
-Where plyvel and the list differ, plyvel is known to be wrong: see `slips`.
+Where plyvel and the model differ, plyvel is known to be wrong: see `plyvel_may_err`.
 """
 
 from bisect import bisect_left
@@ -18,7 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, multipl
 from queueber import plyvel as ours_module
 from queueber.plyvel import prefix_successor
 
-# With b"p" before many keys, which is the prefix of the part; and few of them, so that they meet.
+# Few keys, so that calls hit the same ones; many begin with b"p", the prefix of the `PrefixedDB`.
 keys = st.text("apq\xff", max_size=3).map(lambda text: text.encode("latin-1")) | st.sampled_from([b"p", b"pp", b"\xff"])
 values = st.binary(max_size=3)
 bounds = st.none() | keys
@@ -43,7 +43,7 @@ END = "the end"
 
 
 def outcome(call):
-    """What *call* gives, with its errors as values."""
+    """Return the result of *call*, or a value that stands for its exception."""
     try:
         return call()
     except StopIteration:
@@ -56,13 +56,13 @@ def outcome(call):
 
 @define
 class Pair:
-    """The same thing from both, and what the model has for it."""
+    """One object of each module, and the model's state for it."""
 
     ours: object
     theirs: object
     prefix: bytes = b""
     rows: dict[bytes, bytes] | None = None
-    """Those of its moment, for a snapshot."""
+    """The rows at the time of the snapshot; None for a database."""
 
     def both(self, name, *args, **kwargs):
         return tuple(
@@ -71,24 +71,24 @@ class Pair:
 
 
 @define
-class Walk:
-    """An iterator of each, and a list of the rows in its range with a place in it."""
+class IteratorPair:
+    """One iterator of each module, and the model: the rows in the range and a position."""
 
     pair: Pair
     rows: list[tuple[bytes, bytes]]
     outside: list[bytes]
-    """The keys below the range, where plyvel may stray to."""
+    """The keys below the range, to which plyvel may move by mistake."""
 
     start: bytes
     stop: bytes | None
     wanted: dict
     strip: int
-    place: int = 0
-    trusted: bool = field(default=True)
-    """Whether plyvel has not slipped yet.  Once it has it is left alone: it may read memory that is not its own."""
+    position: int = 0
+    plyvel_is_right: bool = field(default=True)
+    """Whether plyvel's position is right.  After an error its iterator is not used again: it may read freed memory."""
 
-    sought: bool = field(default=False)
-    """Whether the last thing done was a seek to a row."""
+    after_seek: bool = field(default=False)
+    """Whether the last call was a seek to a key."""
 
     @classmethod
     def of(cls, pair, rows, prefix, wanted):
@@ -110,44 +110,44 @@ class Walk:
         outside = [key for key in rows if key not in inside and key <= lower]
         made = cls(pair, kept, outside, lower, upper, wanted, len(prefix))
         if wanted.get("reverse"):
-            made.place = len(kept)
+            made.position = len(kept)
         return made
 
-    def shown(self, row):
+    def element(self, row):
         key, value = row[0][self.strip :], row[1]
         with_key, with_value = self.wanted.get("include_key", True), self.wanted.get("include_value", True)
         if with_key and with_value:
             return key, value
         return key if with_key else value if with_value else None
 
-    def slips(self, back: bool) -> bool:
+    def plyvel_may_err(self, back: bool) -> bool:
         """
-        Whether plyvel 1.5.1 may do here what it should not.
+        Return whether plyvel 1.5.1 may return a wrong row here.
 
-        Going back from the end, it leaves out the one row of a range that is
-        exactly at `start`.  After a seek, it walks out of the range below
-        `start`, or shows the row at `start` though that is excluded.  A seek
-        beyond an included `stop` leads before the row at `stop`, not behind it.
+        Going back from the end, it omits the row at `start` if it is the only
+        row of the range.  After a seek, it moves below the range, or returns
+        the row at an excluded `start`.  A seek beyond an included `stop` moves
+        before the row at `stop` instead of after it.
         """
-        if back and self.place == 1 and self.place == len(self.rows) and self.rows[0][0] == self.start:
+        if back and self.position == 1 and self.position == len(self.rows) and self.rows[0][0] == self.start:
             return True
-        at_stop = self.place == len(self.rows) and self.rows[-1:] and self.rows[-1][0] == self.stop
-        return self.sought and bool(self.outside or at_stop)
+        at_stop = self.position == len(self.rows) and self.rows[-1:] and self.rows[-1][0] == self.stop
+        return self.after_seek and bool(self.outside or at_stop)
 
     def step(self, name: str) -> None:
         back = (name == "prev") != bool(self.wanted.get("reverse"))
-        if self.slips(back):
-            self.trusted = False
-        self.sought = False
+        if self.plyvel_may_err(back):
+            self.plyvel_is_right = False
+        self.after_seek = False
         if back:
-            expected = self.shown(self.rows[self.place - 1]) if self.place else END
-            self.place = max(0, self.place - 1)
+            expected = self.element(self.rows[self.position - 1]) if self.position else END
+            self.position = max(0, self.position - 1)
         else:
-            expected = self.shown(self.rows[self.place]) if self.place < len(self.rows) else END
-            self.place = min(len(self.rows), self.place + 1)
+            expected = self.element(self.rows[self.position]) if self.position < len(self.rows) else END
+            self.position = min(len(self.rows), self.position + 1)
         method = "__next__" if name == "next" else "prev"
         assert outcome(getattr(self.pair.ours, method)) == expected
-        if self.trusted:
+        if self.plyvel_is_right:
             assert outcome(getattr(self.pair.theirs, method)) == expected
 
     def go(self, step: str | bytes) -> None:
@@ -161,13 +161,13 @@ class Walk:
     def seek(self, target: bytes) -> None:
         self.pair.both("seek", target)
         wanted = self.pair.prefix + target
-        self.place = bisect_left(self.rows, (wanted,))
-        self.sought = True
+        self.position = bisect_left(self.rows, (wanted,))
+        self.after_seek = True
 
     def to(self, name: str) -> None:
         self.pair.both(name)
-        self.sought = False
-        self.place = 0 if name == "seek_to_start" else len(self.rows)
+        self.after_seek = False
+        self.position = 0 if name == "seek_to_start" else len(self.rows)
 
 
 steps = st.lists(
@@ -193,8 +193,8 @@ def whole(tmp_path_factory):
     done=steps,
     flushed=st.booleans(),
 )
-def test_an_iterator_goes_where_plyvels_does(whole, rows, prefix, wanted, done, flushed):
-    """One over the present and one over a snapshot, taking turns; what is written meanwhile is seen by neither."""
+def test_iterators_return_the_same_rows_as_plyvels(whole, rows, prefix, wanted, done, flushed):
+    """One iterator over the database and two over a snapshot, alternately; none sees later writes."""
     for db in (whole.ours, whole.theirs):
         with db.write_batch() as batch:
             for key in db.iterator(include_value=False):
@@ -205,24 +205,24 @@ def test_an_iterator_goes_where_plyvels_does(whole, rows, prefix, wanted, done, 
             db.compact_range()
     source = Pair(*whole.both("prefixed_db", prefix), prefix) if prefix else whole
     snapshot = Pair(*source.both("snapshot"))
-    walks = [
-        Walk.of(Pair(*made.both("iterator", **wanted), prefix), rows, prefix, wanted)
+    iterators = [
+        IteratorPair.of(Pair(*made.both("iterator", **wanted), prefix), rows, prefix, wanted)
         for made in (source, snapshot, snapshot)
     ]
     whole.both("put", b"q", b"later")
     for number, step in enumerate(done):
-        # The second of the snapshot lags behind the first.
-        for walk in walks[: 3 if number % 2 else 2]:
-            walk.go(step)
+        # The second iterator of the snapshot makes every other step only.
+        for iterator_pair in iterators[: 3 if number % 2 else 2]:
+            iterator_pair.go(step)
 
 
 class Agreement(RuleBasedStateMachine):
-    """Anything plyvel's users may do, in any order."""
+    """All of plyvel's calls, in any order."""
 
-    sources = Bundle("sources")  # whole databases and parts of them
+    sources = Bundle("sources")  # databases and prefixed databases
     snapshots = Bundle("snapshots")
     batches = Bundle("batches")
-    walks = Bundle("walks")
+    iterators = Bundle("iterators")
     raws = Bundle("raws")
 
     folder = None
@@ -280,7 +280,7 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(snapshot=consumes(snapshots))
     def close_snapshot(self, snapshot):
-        """Its iterators go on."""
+        """The snapshot's iterators remain open."""
         snapshot.both("close")
         assert snapshot.both("get", b"a") == (RuntimeError, RuntimeError)
 
@@ -303,7 +303,7 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(batch=batches, other=batches)
     def append(self, batch, other):
-        # LevelDB reads a batch that it appends to itself while it grows.
+        # LevelDB cannot append a batch to itself: it reads the batch while that grows.
         if batch is not other:
             ours, theirs = (getattr(side, "append") for side in (batch.ours, batch.theirs))  # noqa: B009
             ours(other.ours)
@@ -322,7 +322,7 @@ class Agreement(RuleBasedStateMachine):
 
     @rule(batch=batches, failed=st.booleans(), entered=st.booleans())
     def write(self, batch, failed, entered):
-        """Either way, or at the end of a block; which without a transaction writes even after an error."""
+        """By `write` or at the end of a block, which without `transaction` writes also after an exception."""
         if entered:
             batch.both("__enter__")
             batch.both("__exit__", *((ValueError, ValueError(), None) if failed else (None, None, None)))
@@ -336,21 +336,21 @@ class Agreement(RuleBasedStateMachine):
         if entered:
             batch.rows.clear()
 
-    @rule(target=walks, source=sources | snapshots, wanted=between | below)
-    def walk(self, source, wanted):
+    @rule(target=iterators, source=sources | snapshots, wanted=between | below)
+    def iterator_pair(self, source, wanted):
         ours, theirs = source.both("iterator", **wanted)
         rows = self.rows if source.rows is None else source.rows
-        return Walk.of(Pair(ours, theirs, source.prefix), rows, source.prefix, wanted)
+        return IteratorPair.of(Pair(ours, theirs, source.prefix), rows, source.prefix, wanted)
 
-    @rule(walk=walks, done=steps)
-    def go(self, walk, done):
+    @rule(iterator_pair=iterators, done=steps)
+    def go(self, iterator_pair, done):
         for step in done:
-            walk.go(step)
+            iterator_pair.go(step)
 
-    @rule(walk=consumes(walks))
-    def close_walk(self, walk):
-        walk.pair.both("close")
-        assert walk.pair.both("__next__") == walk.pair.both("prev") == (RuntimeError, RuntimeError)
+    @rule(iterator_pair=consumes(iterators))
+    def close_walk(self, iterator_pair):
+        iterator_pair.pair.both("close")
+        assert iterator_pair.pair.both("__next__") == iterator_pair.pair.both("prev") == (RuntimeError, RuntimeError)
 
     @rule(target=raws, source=sources | snapshots)
     def raw(self, source):

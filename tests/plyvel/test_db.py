@@ -1,4 +1,4 @@
-"""RocksDB behind plyvel's interface does what plyvel does, and says what RocksDB says."""
+"""`DB`, `PrefixedDB` and `WriteBatch` behave as plyvel's do."""
 
 import os
 from array import array
@@ -7,14 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-import rocksdict
 
 from queueber import plyvel
-from queueber.errors import Damaged, Passing, StorageError, Withheld
-from queueber.plyvel import DB, rocksdb_options
-from queueber.plyvel.errors import Stalled, translate_error
-from queueber.plyvel.rocksdb import RocksDB
-from queueber.plyvel.rocksdb_options import RocksDBOptions
+from queueber.plyvel import DB
 
 
 @pytest.fixture
@@ -28,12 +23,7 @@ def db(path):
         yield opened
 
 
-def tuned(path, **wanted) -> RocksDB:
-    """As the store opens it."""
-    return RocksDB(Path(path), wanted.pop("options", RocksDBOptions()), create_if_missing=True, **wanted)
-
-
-def test_a_value_or_a_default_is_found_everywhere(db):
+def test_get_returns_the_value_or_the_default(db):
     below = db.prefixed_db(b"p")
     below.put(b"a", b"1", sync=True)
     assert (db.get(b"pa"), below.get(b"a"), below.get(b"b"), below.db) == (b"1", b"1", None, db)
@@ -42,13 +32,13 @@ def test_a_value_or_a_default_is_found_everywhere(db):
     assert (db.get(b"pa", b"none"), below.get(b"a", b"none")) == (b"none", b"none")
 
 
-def test_many_keys_are_looked_up_in_their_order(db):
+def test_get_many_returns_values_in_the_order_of_the_keys(db):
     db.put(b"a", b"1")
     assert db.get_many([b"b", b"a", b"a"]) == [None, b"1", b"1"]
     assert db.get_many([]) == []
 
 
-def test_any_bytes_like_object_may_be_a_value_and_nothing_else(db):
+def test_a_value_is_any_bytes_like_object(db):
     db.put(b"a", memoryview(b"1"))
     db.put(b"b", bytearray(b"2"))
     assert (db.get(b"a"), db.get(b"b")) == (b"1", b"2")
@@ -59,8 +49,8 @@ def test_any_bytes_like_object_may_be_a_value_and_nothing_else(db):
                 target.put(b"a", bad)
 
 
-def test_all_bytes_of_a_buffer_are_its_value(db):
-    """Whatever the width of its items, and however they are nested."""
+def test_a_value_is_all_bytes_of_a_buffer(db):
+    """Also with items wider than a byte, and several dimensions."""
     for value in (array("Q", b"abcdefgh"), memoryview(b"abcdefgh").cast("B", (2, 4)), c_uint64(0), memoryview(b"")):
         db.put(b"a", value)
         with db.write_batch() as batch:
@@ -68,15 +58,15 @@ def test_all_bytes_of_a_buffer_are_its_value(db):
         assert db.get(b"a") == db.get(b"b") == bytes(value)
 
 
-def test_a_buffer_in_pieces_is_no_value(db):
-    """As plyvel has it: every second byte of something is not copied together."""
+def test_a_buffer_that_is_not_contiguous_is_refused(db):
+    """As in plyvel: every second byte of a buffer is not gathered into a copy."""
     for target in (db, db.write_batch()):
         with pytest.raises(BufferError, match="not C-contiguous"):
             target.put(b"a", memoryview(b"abcdef")[::2])
     assert db.get(b"a") is None
 
 
-def test_a_batch_keeps_what_a_buffer_held(db):
+def test_a_batch_copies_its_values(db):
     value = bytearray(b"1")
     batch = db.write_batch()
     batch.put(b"a", value)
@@ -85,7 +75,7 @@ def test_a_batch_keeps_what_a_buffer_held(db):
     assert db.get(b"a") == b"1"
 
 
-def test_a_key_is_bytes_and_nothing_else(db):
+def test_a_key_must_be_bytes(db):
     batch, below, snapshot = db.write_batch(), db.prefixed_db(b"p"), db.snapshot()
     for bad in ("text", 5, None, bytearray(b"a")):
         for use in (
@@ -110,13 +100,13 @@ def test_a_key_is_bytes_and_nothing_else(db):
                 use(bad)
 
 
-def test_each_of_many_keys_is_bytes_and_nothing_else(db):
+def test_each_key_of_get_many_must_be_bytes(db):
     for bad in ("text", 5, None, bytearray(b"a")):
         with pytest.raises(TypeError, match=r"'keys\[1\]' must be bytes"):
             db.get_many([b"a", bad])
 
 
-def test_a_flag_is_a_bool_or_none_and_nothing_else(db):
+def test_a_flag_must_be_a_bool_or_none(db):
     below, snapshot = db.prefixed_db(b"p"), db.snapshot()
     for name in ("reverse", "include_start", "include_stop", "include_key", "include_value"):
         for source in (db, below, snapshot):
@@ -144,7 +134,7 @@ def test_a_flag_is_a_bool_or_none_and_nothing_else(db):
             source.delete(b"a", sync=1)
 
 
-def test_bounds_are_bytes(db):
+def test_a_bound_must_be_bytes_or_none(db):
     for name in ("start", "stop", "prefix"):
         db.iterator(**{name: None})
         with pytest.raises(TypeError, match=f"{name}.*must be bytes"):
@@ -166,19 +156,19 @@ def put_and_fail(batch) -> None:
         raise ZeroDivisionError
 
 
-def test_a_batch_is_written_at_the_end_of_its_block(db):
+def test_a_batch_is_written_at_the_end_of_its_block_even_after_an_exception(db):
     with pytest.raises(ZeroDivisionError):
         put_and_fail(db.write_batch())
     assert db.get(b"a") == b"1"
 
 
-def test_a_transaction_that_fails_writes_nothing(db):
+def test_a_transaction_is_not_written_after_an_exception(db):
     with pytest.raises(ZeroDivisionError):
         put_and_fail(db.write_batch(transaction=True, sync=True))
     assert db.get(b"a") is None
 
 
-def test_a_batch_may_be_written_again(db):
+def test_a_batch_can_be_written_again(db):
     batch = db.prefixed_db(b"p").write_batch(sync=True)
     batch.put(b"a", b"1")
     batch.write()
@@ -187,7 +177,7 @@ def test_a_batch_may_be_written_again(db):
     assert db.get(b"pa") == b"1"
 
 
-def test_an_iterator_shows_the_moment_it_was_made(db):
+def test_an_iterator_reads_the_rows_as_they_were_when_it_was_made(db):
     db.put(b"a", b"1")
     rows = db.iterator()
     db.put(b"b", b"2")
@@ -201,7 +191,7 @@ def test_a_prefix_excludes_other_bounds(db):
         db.iterator(prefix=b"a", stop=b"a")
 
 
-def test_closing_the_database_closes_what_was_opened_from_it(path):
+def test_closing_the_database_closes_its_iterators_batches_and_snapshots(path):
     db = DB(path, create_if_missing=True)
     rows, raw, batch, snapshot = db.iterator(), db.raw_iterator(), db.write_batch(), db.snapshot()
     past = snapshot.iterator()
@@ -249,8 +239,8 @@ def test_closing_the_database_closes_what_was_opened_from_it(path):
     DB(path).close()
 
 
-def test_what_is_closed_at_the_last_moment_is_closed(path):
-    """Between our own look and RocksDB's: another thread may be faster."""
+def test_use_during_a_concurrent_close_raises_runtime_error(path):
+    """Another thread may close the database after the check of `closed` and before the native call."""
     db = DB(path, create_if_missing=True)
     db._handle.native.close()
     for use in (db.iterator, db.raw_iterator, db.snapshot, lambda: db.get(b"a"), lambda: db.put(b"a", b"1")):
@@ -258,7 +248,7 @@ def test_what_is_closed_at_the_last_moment_is_closed(path):
             use()
 
 
-def test_a_database_is_made_only_when_asked_for(path):
+def test_a_database_is_created_only_with_create_if_missing(path):
     with pytest.raises(plyvel.Error, match="does not exist"):
         DB(path)
     assert not Path(path).exists()
@@ -267,47 +257,9 @@ def test_a_database_is_made_only_when_asked_for(path):
         DB(path, create_if_missing=True, error_if_exists=True)
 
 
-def test_one_process_holds_a_database(db, path):
+def test_a_database_can_be_opened_only_once(db, path):
     with pytest.raises(plyvel.IOError, match="lock"):
         DB(path)
-
-
-def test_errors_keep_their_kind():
-    kinds = {
-        "IO error: No space left on device": plyvel.IOError,
-        "Corruption: block checksum mismatch": plyvel.CorruptionError,
-        "Invalid argument: what": plyvel.Error,
-        "Result incomplete: Write stall": Stalled,
-    }
-    errors = {text: translate_error(Exception(text)) for text in kinds}
-    assert all(isinstance(errors[text], kind) for text, kind in kinds.items())
-    assert issubclass(plyvel.IOError, OSError)
-    assert issubclass(plyvel.IOError, StorageError)
-    assert isinstance(translate_error(rocksdict.DbClosedError("closed")), RuntimeError)
-    ours = ValueError("raw mode only support bytes")
-    assert translate_error(ours) is ours
-
-
-AS_ROCKSDB_SAYS_IT = [
-    (Passing, "IO error: While open a file for random read: /d/000013.blob: Too many open files"),
-    (Passing, "IO error: While open a file for random read: /d/000013.sst: Cannot allocate memory"),
-    (Passing, "IO error: while open a file for lock: /d/LOCK: Too many open files in system"),
-    (Passing, "Invalid argument: Found options incompatible with filesystem: IO error: /d: Too many open files"),
-    (Passing, "Corruption: Can't access /000008.sst: IO error: while stat a file for size: /d: Permission denied"),
-    (Passing, "IO error: No space left on device: While appending to file: /d/1.sst: No space left on device"),
-    (Withheld, "IO error: While pread offset 0 len 4096: /d/000012.sst: Input/output error"),
-    (Withheld, "IO error: No such file or directory: While open: /d/1.blob: No such file or directory"),
-    (Damaged, "Corruption: IO error: No such file or directory: /d/1.sst: No such file or directory  The file x"),
-    (Damaged, "Corruption: Blob CRC mismatch"),
-]
-
-
-@pytest.mark.parametrize(("kind", "text"), AS_ROCKSDB_SAYS_IT)
-def test_what_is_damage_and_what_may_pass_is_seen_from_the_text(kind, text):
-    error = translate_error(Exception(text))
-    assert next(each for each in (Withheld, Damaged, Passing) if isinstance(error, each)) is kind
-    if text.startswith("IO error"):
-        assert isinstance(error, plyvel.IOError)
 
 
 def damage(path: Path) -> None:
@@ -317,11 +269,11 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_damage_is_never_taken_for_the_end(path):
+def test_damage_is_never_mistaken_for_the_end_of_the_rows(path):
     with DB(path, create_if_missing=True) as db:
         for i in range(5_000):
             db.put(b"%05d" % i, b"%d" % (i * 7919) * 9)
-    DB(path).close()  # what the log holds goes into a table file
+    DB(path).close()  # flushes the WAL's rows to a table file
     (table,) = Path(path).glob("*.sst")
     damage(table)
     with DB(path) as db:
@@ -336,13 +288,13 @@ def test_damage_is_never_taken_for_the_end(path):
         walk = db.iterator()
         with pytest.raises(plyvel.CorruptionError):
             list(walk)
-        for use in (walk.prev, walk.__next__):  # it does not go round to the other end either
+        for use in (walk.prev, walk.__next__):  # neither wraps around to the other end
             with pytest.raises(plyvel.CorruptionError):
                 use()
         assert next(iter(db))[0] == b"00000"
 
 
-def test_checksums_are_verified_unless_told_not_to(path):
+def test_checksums_are_verified_by_default(path):
     with DB(path, create_if_missing=True, compression=None) as db:
         db.put(b"a", b"sound" * 100)
     (table,) = Path(path).glob("*.sst")
@@ -359,7 +311,7 @@ def test_checksums_are_verified_unless_told_not_to(path):
             list(db)
 
 
-def test_the_cache_is_filled_unless_told_not_to(path):
+def test_the_block_cache_is_filled_by_default(path):
     with DB(path, create_if_missing=True, compression=None, block_size=32 << 10) as db:
         db.put(b"a", bytes(30_000))
     with DB(path) as db:
@@ -370,132 +322,13 @@ def test_the_cache_is_filled_unless_told_not_to(path):
     assert used[1] < used[0] + 30_000 < used[2]
 
 
-def test_a_stalled_write_writes_nothing_and_may_be_tried_again(path):
-    written = stalls = 0
-    with tuned(path, options=RocksDBOptions(write_buffer_size=64 << 10)) as db:
-        while not stalls:
-            batch = db.write_batch()
-            for i in range(10):
-                batch.put(b"%08d" % (written * 10 + i), bytes(4_000))
-            before = db.sequence()
-            while True:
-                try:
-                    batch.write()
-                    break
-                except Stalled:
-                    stalls += 1
-                    assert db.sequence() == before
-            written += 1
-        assert len(list(db.iterator(include_value=False))) == written * 10
-
-
-def test_without_a_log_nothing_is_written_to_one(path):
-    with tuned(path, wal=False) as db:
-        db.put(b"a", bytes(10_000))
-        db.delete(b"b")
-        with db.write_batch() as batch:
-            batch.put(b"c", bytes(10_000))
-        assert [log.stat().st_size for log in Path(path).glob("*.log")] == [0]
-        db.sync()
-        assert list(Path(path).glob("*.sst"))
-
-
-def test_sequence_numbers_grow_and_outlive_restarts(path):
-    last = 0
-    for turn in range(6):
-        with tuned(path, wal=turn != 3) as db:
-            assert db.sequence() >= last
-            db.put(b"a", b"%d" % turn)
-            if turn % 2:
-                db.delete(b"a")
-            assert db.sequence() > last
-            last = db.sequence()
-            if turn > 2:
-                db.sync()
-
-
-def test_large_contents_come_back(db):
+def test_a_large_value_is_read_back(db):
     db.put(b"large", bytes(range(256)) * 4_000)
     db.sync()
     assert db.get(b"large") == bytes(range(256)) * 4_000
 
 
-def test_plyvels_parameters_reach_rocksdb(path):
-    """After opening twice, for the same reason."""
-    wanted = {
-        "write_buffer_size": 1 << 20,
-        "max_open_files": 77,
-        "block_size": 2_048,
-        "block_restart_interval": 7,
-        "bloom_filter_bits": 9,
-        "max_file_size": 3 << 20,
-        "lru_cache_size": 5 << 20,
-        "paranoid_checks": False,
-        "compression": None,
-    }
-    for _ in range(2):
-        DB(path, create_if_missing=True, **wanted).close()
-    found = rocksdb_options.in_force(Path(path), lambda _: None)
-    names = {"max_file_size": "target_file_size_base"}
-    for name in ("write_buffer_size", "max_open_files", "block_size", "block_restart_interval", "max_file_size"):
-        assert found[names.get(name, name)] == str(wanted[name])
-    assert found["paranoid_checks"] == "false"
-    assert found["compression"] == "kNoCompression"
-    assert found["filter_policy"] == "bloomfilter"
-    assert "capacity : 5242880\n" in (Path(path) / "LOG").read_text()
-
-
-def test_without_parameters_it_is_what_the_documents_say(path):
-    for _ in range(2):
-        DB(path, create_if_missing=True).close()
-    wanted = {
-        "wal_recovery_mode": "kTolerateCorruptedTailRecords",
-        "paranoid_checks": "true",
-        "write_buffer_size": str(64 << 20),
-        "max_open_files": "1000",
-        "block_size": "4096",
-        "block_restart_interval": "16",
-        "target_file_size_base": str(64 << 20),
-        "compression": "kSnappyCompression",
-        "filter_policy": "nullptr",
-        "enable_blob_files": "false",
-        "keep_log_file_num": "5",
-    }
-    found = rocksdb_options.in_force(Path(path), lambda _: None)
-    assert {name: found.get(name) for name in wanted} == wanted
-    assert "capacity : 33554432\n" in (Path(path) / "LOG").read_text()
-
-
-@pytest.mark.parametrize(
-    ("wanted", "error"),
-    [
-        ({"compression": "lz4"}, ValueError),
-        ({"compression": 5}, TypeError),
-        ({"write_buffer_size": "1"}, TypeError),
-        ({"write_buffer_size": -1}, OverflowError),
-        ({"lru_cache_size": -1}, OverflowError),
-        ({"bloom_filter_bits": "1"}, TypeError),
-        ({"comparator": len}, ValueError),
-        ({"comparator_name": b"name"}, ValueError),
-        ({"comparator": len, "comparator_name": "name"}, TypeError),
-        ({"comparator": b"len", "comparator_name": b"name"}, TypeError),
-        ({"comparator": len, "comparator_name": b"name"}, NotImplementedError),
-        ({"unheard_of": 1}, TypeError),
-        ({"create_if_missing": 1}, TypeError),
-        ({"error_if_exists": 1}, TypeError),
-    ],
-    ids=str,
-)
-def test_a_parameter_that_cannot_be_is_refused_before_anything_is_made(path, wanted, error):
-    with pytest.raises(error):
-        DB(path, **{"create_if_missing": True} | wanted)
-    assert not Path(path).exists()
-    if "create_if_missing" not in wanted and "error_if_exists" not in wanted:
-        with pytest.raises(error):
-            plyvel.repair_db(path, **wanted)
-
-
-def test_a_name_is_str_or_bytes_in_utf_8(path):
+def test_a_name_is_str_or_utf_8_bytes(path):
     for opened in (path, path.encode()):
         with DB(opened, create_if_missing=True, compression=b"snappy") as db:
             assert db.name == opened
@@ -508,16 +341,16 @@ def test_a_name_is_str_or_bytes_in_utf_8(path):
                 use(bad)
 
 
-def test_a_directory_that_may_not_be_written_to_is_refused_as_the_system_would(tmp_path, monkeypatch):
-    """Nothing is forbidden to root, as whom tests may run; so the system's answer is given here."""
+def test_a_directory_without_write_permission_is_refused(tmp_path, monkeypatch):
+    """The check is replaced, because tests may run as root, which may write to every directory."""
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path or not mode & os.W_OK)
     with pytest.raises(plyvel.IOError, match="Permission denied"):
         DB(str(tmp_path), create_if_missing=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_waits_for_rocksdb_and_not_inside_of_it(db, monkeypatch):
-    """plyvel's users know of no `Stalled`."""
+def test_a_stalled_write_of_a_db_waits_outside_of_rocksdb(db, monkeypatch):
+    """plyvel has no `Stalled`."""
     waits = []
     monkeypatch.setattr("queueber.plyvel.handle.sleep", waits.append)
     attempts = iter([Exception("Result incomplete: Write stall"), Exception("Result incomplete: Write stall"), None])
@@ -531,7 +364,7 @@ def test_a_write_waits_for_rocksdb_and_not_inside_of_it(db, monkeypatch):
     assert next(attempts, "none left") == "none left"
 
 
-def test_rocksdicts_own_file_has_no_say(path):
+def test_the_file_of_rocksdict_is_ignored(path):
     with DB(path, create_if_missing=True) as db:
         db.put(b"a", b"1")
     for content in ("", '{"raw_mode":false,"prefix_extractors":{}}', "{"):
@@ -540,14 +373,18 @@ def test_rocksdicts_own_file_has_no_say(path):
             assert db.get(b"a") == b"1"
 
 
-def test_starts_do_not_pile_up_logs(path):
-    for _ in range(8):
-        DB(path, create_if_missing=True).close()
-    assert len(list(Path(path).glob("LOG*"))) <= 6
-
-
-def test_a_walk_reads_no_further_than_it_is_asked(db):
-    """Rows outside of a range are not looked at: a bound is given to RocksDB, whatever lies behind it."""
+def test_an_iterator_stops_at_its_bound(db):
+    """RocksDB gets the upper bound, and does not read rows after it."""
     for i in range(100):
         db.put(b"%03d" % i, b"")
     assert [key for key, _ in islice(db.iterator(start=b"010", stop=b"013"), 9)] == [b"010", b"011", b"012"]
+
+
+def test_a_checkpoint_is_a_database_with_the_rows_of_that_time(db, tmp_path):
+    db.put(b"a", b"1")
+    db.checkpoint(tmp_path / "copy")
+    db.put(b"b", b"2")
+    with DB(str(tmp_path / "copy")) as copy:
+        assert list(copy) == [(b"a", b"1")]
+    with pytest.raises(plyvel.Error, match="exists"):
+        db.checkpoint(tmp_path / "copy")

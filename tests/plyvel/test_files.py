@@ -1,4 +1,4 @@
-"""What is on the disk: sizes, compaction, and databases that are not open."""
+"""Sizes, properties, compaction, `repair_db` and `destroy_db`."""
 
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def numbered(count):
     return [b"key-%06d" % i for i in range(count)]
 
 
-def test_sizes_follow_the_share_of_the_rows(path):
+def test_a_range_has_its_share_of_the_size(path):
     with DB(path, create_if_missing=True, compression=None) as db:
         fill(db, numbered(20_000))
-        assert db.approximate_size(b"", b"\xff") == 0  # all in memory still
+        assert db.approximate_size(b"", b"\xff") == 0  # in the write buffer
         db.compact_range()
         whole = db.approximate_size(b"", b"\xff")
         assert 20_000 * 110 < whole < 20_000 * 130
@@ -49,7 +49,7 @@ def test_sizes_follow_the_share_of_the_rows(path):
     ],
     ids=["decimal", "hexadecimal", "binary"],
 )
-def test_sizes_do_not_depend_on_how_numbers_are_written(path, key):
+def test_size_estimates_recognise_common_encodings_of_numbers(path, key):
     with DB(path, create_if_missing=True, compression=None) as db:
         fill(db, [key(number) for number in range(10_000)])
         db.compact_range()
@@ -58,7 +58,7 @@ def test_sizes_do_not_depend_on_how_numbers_are_written(path, key):
             assert db.approximate_size(b"", key(number)) == pytest.approx(whole * number / 10_000, rel=0.05)
 
 
-def test_sizes_bear_keys_that_have_nothing_between_them(path):
+def test_sizes_of_ranges_between_adjacent_keys(path):
     with DB(path, create_if_missing=True, compression=None) as db:
         fill(db, [b"same"])
         db.compact_range()
@@ -74,7 +74,7 @@ def test_sizes_bear_keys_that_have_nothing_between_them(path):
         assert db.approximate_size(b"same", b"same\0\0") > 0
 
 
-def test_compaction_takes_what_is_deleted_off_the_disk(path):
+def test_compaction_frees_the_space_of_deleted_rows(path):
     with DB(path, create_if_missing=True, compression=None) as db:
         fill(db, numbered(5_000))
         db.compact_range()
@@ -85,7 +85,7 @@ def test_compaction_takes_what_is_deleted_off_the_disk(path):
         assert db.approximate_size(b"", b"\xff") < before / 3
 
 
-def test_properties_have_leveldbs_names_and_rocksdbs(path):
+def test_properties_have_leveldbs_and_rocksdbs_names(path):
     with DB(path, create_if_missing=True) as db:
         fill(db, numbered(100))
         assert int(db.get_property(b"leveldb.approximate-memory-usage")) > 100 * 100
@@ -98,7 +98,7 @@ def test_properties_have_leveldbs_names_and_rocksdbs(path):
             assert db.get_property(unknown) is None
 
 
-def test_a_batch_knows_its_size_and_what_was_appended(path):
+def test_a_batch_has_the_size_that_leveldb_would_give_it(path):
     with DB(path, create_if_missing=True) as db:
         batch, other = db.write_batch(), db.prefixed_db(b"p").write_batch()
         assert batch.approximate_size() == 12
@@ -117,7 +117,7 @@ def test_a_batch_knows_its_size_and_what_was_appended(path):
             batch.append([])
 
 
-def test_a_block_leaves_an_empty_batch(path):
+def test_a_batch_is_empty_after_its_block(path):
     with DB(path, create_if_missing=True) as db:
         for transaction in (False, True):
             with db.write_batch(transaction=transaction) as batch:
@@ -128,7 +128,7 @@ def test_a_block_leaves_an_empty_batch(path):
             assert db.get(b"a") is None
 
 
-def test_repair_brings_back_what_a_lost_manifest_took(path):
+def test_repair_rebuilds_a_lost_manifest(path):
     with DB(path, create_if_missing=True) as db:
         fill(db, numbered(1_000))
         db.compact_range()
@@ -143,7 +143,7 @@ def test_repair_brings_back_what_a_lost_manifest_took(path):
         assert db.get(b"late") == b"1"
 
 
-def test_nobody_repairs_or_destroys_what_is_open(path):
+def test_an_open_database_is_neither_repaired_nor_destroyed(path):
     with DB(path, create_if_missing=True) as db:
         db.put(b"a", b"1")
         for use in (plyvel.repair_db, plyvel.destroy_db):
@@ -152,7 +152,7 @@ def test_nobody_repairs_or_destroys_what_is_open(path):
         assert db.get(b"a") == b"1"
 
 
-def test_what_is_destroyed_leaves_nothing_but_what_others_put_there(path):
+def test_destroy_removes_the_directory_unless_it_has_other_files(path):
     for _ in range(2):
         with DB(path, create_if_missing=True) as db:
             db.put(b"a", b"1")
@@ -165,7 +165,7 @@ def test_what_is_destroyed_leaves_nothing_but_what_others_put_there(path):
     assert [found.name for found in Path(path).iterdir()] == ["notes"]
 
 
-def test_no_name_is_not_the_current_directory(tmp_path, monkeypatch):
+def test_an_empty_name_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(plyvel.Error, match="No such file"):
         DB("", create_if_missing=True)

@@ -1,4 +1,4 @@
-"""A snapshot shows one moment, to all who look at it."""
+"""`Snapshot`, `Iterator` and `RawIterator`, over the present and over snapshots."""
 
 import gc
 import weakref
@@ -30,7 +30,7 @@ def fill(db, count=100) -> list:
     return rows
 
 
-def test_it_keeps_its_moment_whatever_is_done_later(db):
+def test_a_snapshot_does_not_see_later_writes(db):
     rows = fill(db)
     snapshot = db.snapshot()
     for key, _ in rows[::2]:
@@ -45,19 +45,19 @@ def test_it_keeps_its_moment_whatever_is_done_later(db):
     assert len(list(db)) == 51
 
 
-def test_its_iterators_do_not_get_in_each_others_way(db):
+def test_iterators_of_one_snapshot_are_independent(db):
     rows = fill(db)
     snapshot = db.snapshot()
     one, other, raw = snapshot.iterator(), snapshot.iterator(reverse=True), snapshot.raw_iterator()
     raw.seek(b"00050")
-    ups, downs = [], []
+    forward, backward = [], []
     for _ in rows:
-        ups.append(next(one))
+        forward.append(next(one))
         snapshot.get(b"00007")
-        downs.append(next(other))
+        backward.append(next(other))
         assert raw.item() == (b"00050", b"50")
-    assert ups == rows
-    assert downs == rows[::-1]
+    assert forward == rows
+    assert backward == rows[::-1]
     alone = []
     for row in snapshot:
         alone.append(row)
@@ -65,7 +65,7 @@ def test_its_iterators_do_not_get_in_each_others_way(db):
     assert alone == rows
 
 
-def test_several_threads_may_read_it(db):
+def test_several_threads_can_read_a_snapshot(db):
     rows = fill(db, 300)
     snapshot = db.snapshot()
 
@@ -79,38 +79,43 @@ def test_several_threads_may_read_it(db):
 
 @pytest.mark.parametrize("of", ["database", "snapshot"])
 @pytest.mark.parametrize("wanted", [{}, {"start": b"00001", "stop": b"00004"}], ids=["all", "range"])
-def test_a_step_forth_and_one_back_give_the_same_row(db, of, wanted):
+def test_next_and_then_prev_return_the_same_row(db, of, wanted):
     rows = fill(db, 6)[1:4] if wanted else fill(db, 3)
     source = db if of == "database" else db.snapshot()
     for reverse in (False, True):
-        walk = source.iterator(reverse=reverse, **wanted)
+        iterator = source.iterator(reverse=reverse, **wanted)
         ahead = rows[::-1] if reverse else rows
         for _ in range(2):
-            assert list(walk) == ahead
-            assert [walk.prev() for _ in rows] == ahead[::-1]
+            assert list(iterator) == ahead
+            assert [iterator.prev() for _ in rows] == ahead[::-1]
             with pytest.raises(StopIteration):
-                walk.prev()
-        assert (next(walk), next(walk), walk.prev(), walk.prev()) == (ahead[0], ahead[1], ahead[1], ahead[0])
+                iterator.prev()
+        assert (next(iterator), next(iterator), iterator.prev(), iterator.prev()) == (
+            ahead[0],
+            ahead[1],
+            ahead[1],
+            ahead[0],
+        )
 
 
 @pytest.mark.parametrize("of", ["database", "snapshot"])
-def test_a_seek_leads_before_a_row_and_not_out_of_the_range(db, of):
+def test_a_seek_moves_before_a_row_and_stays_in_the_range(db, of):
     db.put(b"o", b"outside")
     below = db.prefixed_db(b"p")
     assert below.prefix == b"p"
     for key in (b"1", b"3", b"5"):
         below.put(key, key)
     source = below if of == "database" else below.snapshot()
-    walk = source.iterator(include_value=False)
-    walk.seek(b"2")
-    assert (walk.prev(), next(walk), next(walk)) == (b"1", b"1", b"3")
-    walk.seek_to_start()
+    iterator = source.iterator(include_value=False)
+    iterator.seek(b"2")
+    assert (iterator.prev(), next(iterator), next(iterator)) == (b"1", b"1", b"3")
+    iterator.seek_to_start()
     with pytest.raises(StopIteration):
-        walk.prev()
-    assert next(walk) == b"1"
-    walk.seek_to_stop()
+        iterator.prev()
+    assert next(iterator) == b"1"
+    iterator.seek_to_stop()
     with pytest.raises(StopIteration):
-        next(walk)
+        next(iterator)
     back = source.iterator(start=b"1", include_start=False, stop=b"5", include_stop=True, reverse=True)
     back.seek(b"9")
     assert list(back) == [(b"5", b"5"), (b"3", b"3")]
@@ -136,26 +141,26 @@ def test_a_raw_iterator_is_at_a_row_or_invalid(db, of):
             use()
 
 
-def test_its_iterators_outlive_it_and_then_let_the_moment_go(db):
+def test_iterators_outlive_their_snapshot_and_then_release_it(db):
     rows = fill(db)
     snapshot = db.snapshot()
-    moment = weakref.ref(snapshot._shared)
-    walk = snapshot.iterator()
+    shared = weakref.ref(snapshot._shared)
+    iterator = snapshot.iterator()
     snapshot.release()
     snapshot.close()
     with pytest.raises(RuntimeError):
         snapshot.get(b"00000")
     db.delete(b"00000")
-    assert list(walk) == rows
-    gc.disable()  # nothing but the reference counts may be needed
+    assert list(iterator) == rows
+    gc.disable()  # reference counts alone must release it
     try:
-        walk.close()
-        assert moment() is None
+        iterator.close()
+        assert shared() is None
     finally:
         gc.enable()
 
 
-def test_a_block_closes_it(db):
+def test_a_snapshot_is_closed_at_the_end_of_its_block(db):
     with db.snapshot() as snapshot, snapshot.raw_iterator() as raw:
         assert not raw.valid()
     for use in (raw.valid, snapshot.iterator, lambda: iter(snapshot)):
@@ -163,7 +168,7 @@ def test_a_block_closes_it(db):
             use()
 
 
-def test_a_forgotten_snapshot_does_not_keep_a_closed_database(path):
+def test_snapshots_and_iterators_do_not_keep_a_closed_database_open(path):
     db = DB(path, create_if_missing=True)
     kept = [db.snapshot(), db.snapshot().iterator(), db.raw_iterator()]
     db.close()
@@ -171,12 +176,12 @@ def test_a_forgotten_snapshot_does_not_keep_a_closed_database(path):
     assert kept
 
 
-def test_an_iterator_needs_nobody_to_keep_its_database(path):
+def test_iterators_and_snapshots_keep_an_unreferenced_database_open(path):
     with DB(path, create_if_missing=True) as db:
         rows = fill(db)
-    walk = DB(path).iterator()
-    assert list(walk) == rows
-    walk.close()
+    iterator = DB(path).iterator()
+    assert list(iterator) == rows
+    iterator.close()
     snapshot = DB(path).snapshot()
     assert list(snapshot) == rows
     del snapshot
@@ -185,7 +190,7 @@ def test_an_iterator_needs_nobody_to_keep_its_database(path):
     assert raw.item() == rows[-1]
 
 
-def test_a_snapshot_of_a_part_has_its_keys_but_its_raw_iterator_all(db):
+def test_a_snapshot_of_a_prefixed_db_has_its_keys_but_the_raw_iterator_has_all(db):
     db.put(b"a", b"1")
     db.put(b"pa", b"2")
     snapshot = db.prefixed_db(b"p").snapshot()
@@ -197,7 +202,7 @@ def test_a_snapshot_of_a_part_has_its_keys_but_its_raw_iterator_all(db):
     assert raw.item() == (b"pa", b"2")
 
 
-def test_damage_is_never_taken_for_the_end_in_a_snapshot_either(path):
+def test_damage_is_not_mistaken_for_the_end_of_a_snapshot(path):
     with DB(path, create_if_missing=True, compression=None) as db:
         fill(db, 5_000)
     (table,) = Path(path).glob("*.sst")
@@ -216,7 +221,7 @@ def test_damage_is_never_taken_for_the_end_in_a_snapshot_either(path):
         assert snapshot.get(b"00000") == b"0"
         for raw in (db.raw_iterator(), snapshot.raw_iterator()):
             raw.seek_to_first()
-            with pytest.raises(plyvel.CorruptionError):  # noqa: PT012 - somewhere on the way
+            with pytest.raises(plyvel.CorruptionError):  # noqa: PT012 - at one of the steps
                 while raw.valid():
                     raw.next()
             with pytest.raises(plyvel.CorruptionError):

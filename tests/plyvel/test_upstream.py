@@ -1,4 +1,4 @@
-"""plyvel's own tests, out of its source distribution, with our module in the place of theirs."""
+"""plyvel's own tests, from its source distribution, run on `queueber.plyvel`, and comparisons of the public names."""
 
 import os
 import re
@@ -17,17 +17,17 @@ from queueber.plyvel.options import Parameters
 
 ROOT = Path(queueber.__file__).parents[1]
 
-# As many as there are in that version: one that is not run any more would not be missed otherwise.
-CASES = 54
+# The number of tests in that version, so that a test that is no longer collected is noticed.
+TEST_COUNT = 54
 
-CANNOT_PASS = {"test_comparator": "rocksdict has no way to give RocksDB a comparator"}
+FAILING = {"test_comparator": "rocksdict has no way to give RocksDB a comparator"}
 if os.geteuid() == 0:
-    CANNOT_PASS["test_open_read_only_dir"] = "nothing is read-only to root; plyvel itself fails it then"
+    FAILING["test_open_read_only_dir"] = "nothing is read-only to root; plyvel itself fails it then"
 
-# Arguments of `iterator` that are plyvel's in every respect.
-WORDS_OF_RANGES = ("reverse", "include_start", "include_stop", "include_key", "include_value", "prefix")
+# Arguments of `iterator` that behave as plyvel's and are not in the documentation.
+UNDOCUMENTED_ARGUMENTS = ("reverse", "include_start", "include_stop", "include_key", "include_value", "prefix")
 
-STAND_IN = """
+CONFTEST = """
 import sys
 from queueber import plyvel
 
@@ -36,12 +36,12 @@ sys.modules["plyvel"] = plyvel
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A directory with plyvel's tests and the stand-in."""
+def directory(tmp_path_factory) -> Path:
+    """A directory with plyvel's tests and a conftest that installs `queueber.plyvel` as `plyvel`."""
     made = tmp_path_factory.mktemp("upstream")
     wanted = f"plyvel=={plyvel.__version__}"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    # To name a distribution pip runs its build as far as the metadata, in an environment of its own.
+    # pip builds the metadata in an isolated environment, which takes most of the time.
     fetch = [*pip, "--no-binary", "plyvel", "--retries", "1", "--timeout", "10", "--dest", str(made), wanted]
     try:
         done = subprocess.run(fetch, capture_output=True, text=True, timeout=120, check=False)
@@ -54,25 +54,25 @@ def folder(tmp_path_factory) -> Path:
         found = opened.extractfile(f"plyvel-{plyvel.__version__}/test/test_plyvel.py")
         assert found is not None
         (made / "test_plyvel.py").write_bytes(found.read())
-    (made / "conftest.py").write_text(STAND_IN)
+    (made / "conftest.py").write_text(CONFTEST)
     (made / "pytest.ini").write_text("[pytest]\n")
     return made
 
 
 @pytest.mark.slow
-def test_plyvels_own_tests_pass_but_for_those_that_are_named(folder):
-    report = folder / "report.xml"
+def test_plyvels_own_tests_pass_except_the_listed_ones(directory):
+    report = directory / "report.xml"
     run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "test_plyvel.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(run, cwd=directory, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert report.exists(), done.stdout + done.stderr
     cases = {case.get("name"): case for case in ET.parse(report).iter("testcase")}
-    assert len(cases) == CASES
-    # Not one more and not one less: who makes one pass takes it out of the list.
-    assert {name for name, case in cases.items() if len(case)} == set(CANNOT_PASS), done.stdout
+    assert len(cases) == TEST_COUNT
+    # Exactly these: a test that passes now must be removed from the list.
+    assert {name for name, case in cases.items() if len(case)} == set(FAILING), done.stdout
 
 
-def test_every_name_of_plyvel_is_there():
+def test_every_public_name_of_plyvel_exists():
     theirs = pytest.importorskip("plyvel")
     missing = {name for name in vars(theirs) if not name.startswith("_")} - set(vars(plyvel))
     assert not missing
@@ -88,14 +88,16 @@ def test_every_name_of_plyvel_is_there():
         assert public <= set(dir(one))
 
 
-def test_every_name_and_every_case_that_cannot_pass_is_in_the_documents():
+def test_every_name_and_every_failing_test_is_documented():
     text = (ROOT / "docs" / "plyvel.md").read_text()
-    names = {*plyvel.__all__, *Parameters.__annotations__, *IteratorArguments.__annotations__} - set(WORDS_OF_RANGES)
+    names = {*plyvel.__all__, *Parameters.__annotations__, *IteratorArguments.__annotations__} - set(
+        UNDOCUMENTED_ARGUMENTS
+    )
     names |= {name for name in vars(plyvel.DB) if not name.startswith("_")}
-    assert not {name for name in names | set(CANNOT_PASS) if not re.search(rf"[`.]{name}\b", text)}
+    assert not {name for name in names | set(FAILING) if not re.search(rf"[`.]{name}\b", text)}
 
 
-def test_errors_are_related_as_plyvels_are():
+def test_error_classes_are_related_as_plyvels_are():
     theirs = pytest.importorskip("plyvel")
     names = ("Error", "IOError", "CorruptionError", "IteratorInvalidError")
     for name in names:

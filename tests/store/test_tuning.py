@@ -35,6 +35,10 @@ def test_what_was_chosen_is_in_force(tmp_path, choices):
     for _ in range(2):
         with closing(open_store(tmp_path / "data", durability=Durability.OS, tuning=choices)) as store:
             assert store.in_force == rocksdb_options.expected(database.rocksdb_options(choices))
+            for option in TUNING_OPTIONS:
+                chosen = getattr(choices, option.name)
+                if option.rocksdb and option.unit is not None and option.name != "bloom_bits":
+                    assert store.in_force[option.rocksdb] == str(chosen)
 
 
 def test_rocksdb_runs_with_the_options_that_were_chosen(tmp_path):
