@@ -118,6 +118,9 @@ class ClientProtocol(Protocol):
         self._connection = wire.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
         self._calls: dict[wire.QuestionId, _Call] = {}
+        self._cancelled: dict[wire.QuestionId, str | None] = {}
+        """The queues of polls that were cancelled and whose Return has not come."""
+
         self._closed: str | None = None
         self._reading = False
         self._open = False
@@ -232,9 +235,21 @@ class ClientProtocol(Protocol):
             held.callback(None)
 
     def _cancel(self, question: wire.QuestionId) -> None:
-        if self._calls.pop(question, None) is not None:
-            self._connection.finish(question)
+        call = self._calls.pop(question, None)
+        if call is not None:
+            self._connection.finish(question, report=call.is_poll)
+            if call.is_poll:
+                self._cancelled[question] = call.queue
             self._flush_soon()
+
+    def _returned_late(self, event: wire.Returned) -> bool:
+        """Give back the items of a poll that was cancelled while they were on their way; False for any other call."""
+        if event.question not in self._cancelled:
+            return False
+        queue = self._cancelled.pop(event.question)
+        if isinstance(event.outcome, wire.Results) and (lease := wire.read_poll_lease(event.outcome)):
+            self._give_back(queue, lease)
+        return True
 
     def dataReceived(self, data: bytes) -> None:
         """Take answers in."""
@@ -261,7 +276,7 @@ class ClientProtocol(Protocol):
         self.flush()
 
     def _returned(self, event: wire.Returned) -> None:
-        if self._routes.returned(event):
+        if self._routes.returned(event) or self._returned_late(event):
             return
         call = self._calls.pop(event.question)
         try:

@@ -83,8 +83,8 @@ class Queue:
 
         Returns:
             Fires with a `Batch`, empty once the wait is over.  Cancelling it
-            gives the wait up; items that were already on their way come back
-            when their lease ends.
+            gives the wait up; items that were already on their way are given
+            back.
         """
         try:
             request = wire.PollRequest(

@@ -43,9 +43,10 @@ class Caller:
         self._out.append(content)
         return question
 
-    def finish(self, question: QuestionId, *, release_result_caps: bool) -> None:
+    def finish(self, question: QuestionId, *, release_result_caps: bool, report: bool) -> None:
         """Say that the answer to *question* is not needed any more."""
         asked = self.questions.send_finish(question)
+        asked.report = report
         if asked.finish_needed:
             # References that came are given back one by one, because some may have been already; those
             # that are still to come will find nobody here.
@@ -74,6 +75,8 @@ class Caller:
             raise RemoteProtocolError(f"question {message.answer} was answered in a way that was not asked for")
         question = self.questions.receive_return(message.answer)
         if question.state is None:
+            if question.report:
+                self._events.append(Returned(message.answer, message.outcome))
             return
         question.finish_needed = message.finish_needed
         if isinstance(message.outcome, Results):

@@ -325,18 +325,20 @@ class Connection:
         self._must_be_open()
         return self._caller.call(target, interface_id, method_id, content)
 
-    def finish(self, question: QuestionId, *, release_result_caps: bool = True) -> None:
+    def finish(self, question: QuestionId, *, release_result_caps: bool = True, report: bool = False) -> None:
         """
         Say that the answer to *question* is not needed any more; before its Return this also gives the call up.
 
         With *release_result_caps* the references that came with the results are
-        dropped too.  Without, each must be given to `release` in the end.
+        dropped too.  Without, each must be given to `release` in the end.  With
+        *report* a Return that was on its way is still an event, of which the
+        references are dropped already.
 
         Raises:
             LocalProtocolError: it was finished before, or never asked.
         """
         if not self._closed:
-            self._caller.finish(question, release_result_caps=release_result_caps)
+            self._caller.finish(question, release_result_caps=release_result_caps, report=report)
 
     def release(self, number: ImportId) -> None:
         """

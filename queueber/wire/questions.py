@@ -56,6 +56,9 @@ class Question:
     state: State | None = State.WAITING
     """None once it is over."""
 
+    report: bool = False
+    """Its Return is an event even after Finish."""
+
     capabilities: Sequence[ImportId] = ()
     """The references that came with its results."""
 

@@ -11,6 +11,7 @@ from queueber.client.errors import error_of
 from queueber.client.protocol import CLOSE_SECONDS
 from queueber.errors import Kind, Overloaded
 from queueber.limits import DEFAULTS
+from tests.client.conftest import ROOT
 
 ADDED = wire.write_add_response([bytes(16)])
 
@@ -134,6 +135,41 @@ def test_cancelling_sends_finish_and_the_answer_is_dropped(network, client, fail
     network.peer.connection.return_canceled(call.answer)
     network.peer.send()
     assert network.peer.protocol._connection.stats().questions == 0
+
+
+@pytest.mark.parametrize("queue", ["mail", None])
+def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, failure, queue):
+    """Its Finish and its Return have crossed."""
+    polling = (client.default if queue is None else client.queue(queue)).poll()
+    network.turn()
+    (poll,) = network.peer.calls()
+    item, lease = wire.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
+    network.peer.connection.return_results(
+        poll.answer, wire.write_poll_response(wire.PollResponse([item], lease, 1_000))
+    )
+    polling.cancel()
+    network.peer.send()
+    assert isinstance(failure(polling), CancelledError)
+    network.turn()
+    (extend,) = network.peer.calls()
+    assert extend.target == (queue or ROOT)
+    assert wire.read_extend_request(extend.params) == wire.ExtendRequest(lease, 1)
+    network.peer.connection.return_results(extend.answer, wire.write_extend_response(True))
+    network.peer.send()
+    network.turn()
+    assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
+
+
+def test_nothing_is_given_back_of_a_cancelled_poll_without_items(network, client, failure):
+    polling = client.default.poll()
+    network.turn()
+    (poll,) = network.peer.calls()
+    network.peer.connection.return_results(poll.answer, wire.write_poll_response(wire.PollResponse([], b"", 0)))
+    polling.cancel()
+    network.peer.send()
+    assert isinstance(failure(polling), CancelledError)
+    network.turn()
+    assert network.peer.calls() == []
 
 
 def test_losing_the_connection_fails_what_is_in_flight_as_unknown(network, client, failure):

@@ -196,6 +196,16 @@ def test_capabilities_can_be_called_and_given_back_one_by_one(pair, thing):
     assert [event.object for event in pair.to_server()] == [second]
 
 
+@pytest.mark.parametrize("report", [False, True])
+def test_a_return_that_crosses_its_finish_is_an_event_only_if_it_is_to_be_reported(pair, thing, report):
+    """Its capabilities are given back by the Finish either way."""
+    question, objects = returned_capabilities(pair, thing, pair.bootstrap())
+    pair.client.finish(question, report=report)
+    assert [event.question for event in pair.to_client()] == [question] * report
+    assert [event.object for event in pair.to_server()] == objects
+    assert pair.client.stats().imports == 1
+
+
 def test_finish_gives_capabilities_back(pair, thing):
     question, objects = returned_capabilities(pair, thing, pair.bootstrap())
     pair.returned()
