@@ -9,6 +9,7 @@ from queueber.cli.health import health
 from queueber.cli.inspecting import inspect
 from queueber.cli.manhole import manhole
 from queueber.cli.simulate import simulate
+from queueber.cli.streams import run
 from queueber.cli.stress import stress
 
 for command in (
@@ -31,7 +32,7 @@ for command in (
 
 def main() -> None:
     """Run the command that the arguments name; exits."""
-    queueber.main(prog_name="queueber")
+    run(lambda: queueber.main(prog_name="queueber"))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,8 @@ def unreadable_ends_with_74() -> Iterator[None]:
     """A directory that cannot be used is told in one line, and the process ends with its status."""
     try:
         yield
+    except BrokenPipeError:
+        raise  # of standard output
     except (StorageError, OSError) as why:
         click.echo(f"queueber: {' '.join(str(why).split())}", err=True)
         sys.exit(EXIT_UNREADABLE)

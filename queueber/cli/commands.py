@@ -41,12 +41,23 @@ class OneLineErrors(click.Group):
             sys.exit(super().main(*args, **extra))
         except click.ClickException as why:
             complaint = why.format_message()
+        except BrokenPipeError:
+            raise  # of standard output
         except (QueueberError, OSError) as why:
-            complaint = str(why) or type(why).__name__
+            complaint = _complaint(why)
         except (Interrupted, click.Abort):
             sys.exit(EXIT_INTERRUPTED)
         click.echo(f"queueber: {' '.join(complaint.split())}", err=True)
         sys.exit(EXIT_ERROR)
+
+
+def _complaint(why: Exception) -> str:
+    if isinstance(why, FileNotFoundError) and why.filename is None:
+        try:
+            Path.cwd()
+        except OSError:
+            return "the working directory is gone: a relative path leads nowhere"
+    return str(why) or type(why).__name__
 
 
 @frozen

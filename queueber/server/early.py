@@ -1,5 +1,5 @@
 """
-Standard streams and signals from the first moment: imported before anything that takes time.
+Signals from the first moment: imported before anything that takes time.
 
 A process that is number 1 in a container ignores a signal that it has no
 handler for, so a stop that comes while Python still imports would be lost, and
@@ -20,7 +20,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -97,20 +96,3 @@ class Signals:
 
 SIGNALS: Final = Signals()
 """Those of this process."""
-
-
-def fill_standard_streams() -> None:
-    """
-    Open standard input, output and error that were closed, on the null device.
-
-    Otherwise the next file that is opened takes the number: a table of the
-    database would be what a library writes its complaints to.
-    """
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004  (standard error)
-        os.set_inheritable(number, True)
-    os.close(number)
-    # The null device is never full, and ends with the process.
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from queueber.server.early import SIGNALS, fill_standard_streams
+from queueber.server.early import SIGNALS
+from queueber.streams import fill_standard_streams
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

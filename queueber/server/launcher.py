@@ -12,7 +12,7 @@ with a status of its own does so before.
 
 import atexit
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +24,18 @@ _PIPE: Final = "statusPipe"
 
 _REPORT_BYTES_MAX: Final = 98
 """What twistd's parent reads, without the status."""
+
+
+def unplaced_pid_file(options: Mapping[str, Any]) -> str | None:
+    """A complaint if twistd's pid file is relative to a working directory that is gone: twistd has a traceback."""
+    name = options.get("pidfile")
+    if not name or Path(name).is_absolute():
+        return None
+    try:
+        Path.cwd()
+    except OSError as why:
+        return f"--pidfile {name}: the working directory is gone ({why.strerror}): name it from /, or none: --pidfile="
+    return None
 
 
 @define(eq=False)
@@ -91,3 +103,22 @@ class Launcher:
             if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
                 found.append(f"--pidfile {name}: the directory {folder} is not there, or cannot be written")
         return found
+
+    def leave_unusable_directory(self, data_dir: str) -> str | None:
+        """
+        Have twistd change to ``/`` where it would fail to stay in the working directory, which is gone or closed.
+
+        Returns:
+            A complaint, if *data_dir* or twistd's own files are below it.
+        """
+        if self._options.get("rundir") not in (None, "."):
+            return None
+        try:
+            os.chdir(".")
+            Path.cwd()
+        except OSError as why:
+            if not Path(data_dir).is_absolute():
+                return f"--data-dir {data_dir}: the working directory cannot be used ({why.strerror}): name it from /"
+            if "rundir" in self._options:
+                self._options["rundir"] = "/"
+        return None

@@ -23,6 +23,7 @@ from queueber.server.configuration import (
     unknown_variables,
 )
 from queueber.server.hangup import Reread
+from queueber.server.launcher import unplaced_pid_file
 from queueber.server.option import Option
 from queueber.server.settings import OPTIONS, Contradiction, Settings, settings_from
 
@@ -78,6 +79,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Take the command line's *options*; wrong ones end the process with a line each and the status for that."""
+        if self.parent is not None and (complaint := unplaced_pid_file(self.parent)):
+            end_with([complaint], EX_USAGE)
         words = sys.argv[1:] if options is None else list(options)
         if COMPLETION not in words:
             known: Any = self

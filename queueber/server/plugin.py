@@ -31,7 +31,10 @@ def makeService(options: Options) -> IService:
     for name, hint in options.unknown_variables.items():
         QueueberService.log.warn("{name} in the environment is no option{hint}", name=name, hint=hint)
     launcher = Launcher(options.parent) if options.parent is not None else Launcher()
-    if complaints := launcher.complaints():
+    complaints = launcher.complaints()
+    if unusable := launcher.leave_unusable_directory(str(options.settings.data_dir)):
+        complaints.append(unusable)
+    if complaints:
         end_with(complaints, EX_USAGE)
     try:
         log = log_of(options.parent, options.settings.log_format)

@@ -47,7 +47,10 @@ def healthcheck():
 
 def test_the_server_is_nobody_and_gets_signals_itself():
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", last("USER"))
-    assert json.loads(last("ENTRYPOINT"))[:2] == ["/opt/queueber/bin/twist", "queueber"]
+    env, *blocked, twist, plugin = json.loads(last("ENTRYPOINT"))
+    # It replaces itself by the server, which then is number 1.
+    assert (env, twist, plugin) == ("/usr/bin/env", "/opt/queueber/bin/twist", "queueber")
+    assert f"--block-signal={last('STOPSIGNAL').removeprefix('SIG')}" in blocked
     assert last("STOPSIGNAL") == "SIGTERM"
 
 

@@ -204,3 +204,46 @@ def test_without_standard_streams_it_serves_and_stops(tmp_path, runner):
     finally:
         server.kill()
         server.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may make a namespace of processes")
+def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handler(tmp_path):
+    """As in the image: blocked from the first moment, and sent before Python has started."""
+    shell = 'kill -TERM $$; exec "$@"'
+    done = subprocess.run(
+        [
+            *("unshare", "--pid", "--fork", "--kill-child", "env", "--block-signal=TERM", "sh", "-c", shell, "sh"),
+            *(sys.executable, "-m", "twisted", "queueber", f"--data-dir={tmp_path}/q", "--listen=127.0.0.1:0"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if "unshare failed" in done.stderr:
+        pytest.skip("no namespace can be made here")
+
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr == "queueber: stopped by SIGTERM before it began; nothing was opened\n"
+    assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.parametrize("words", [["-m", "queueber.cli", "--version"], ["-c", TWISTD, "-n", "--pidfile=", "queueber"]])
+def test_a_working_directory_that_is_gone_is_no_end_of_the_interpreter(tmp_path, words):
+    (tmp_path / "gone").mkdir()
+    if "queueber" in words:
+        words = [*words, "--listen=127.0.0.1:0", "--data-dir=q"]
+    done = subprocess.run(
+        ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"), sys.executable, *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    if "queueber" in words:
+        assert done.returncode == 64
+        assert done.stderr.startswith("queueber: --data-dir q: the working directory cannot be used")
+    else:
+        assert done.returncode == 0

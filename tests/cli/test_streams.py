@@ -1,0 +1,88 @@
+"""Standard streams of a command, as a shell, a pipe or a service manager leaves them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROW = "import sys; from queueber.cli.streams import run; run(lambda: "
+
+
+def command(what, redirections="", **environment):
+    """What `queueber.cli.streams.run` makes of Python's *what*, in a shell with *redirections*."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, f"{ROW}{what})"],
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=30,
+        check=False,
+    )
+
+
+def test_a_closed_output_is_refused_before_anything_is_done(tmp_path):
+    done = command(f"open({str(tmp_path / 'done')!r}, 'w')", ">&-")
+
+    assert (done.returncode, done.stderr) == (1, b"queueber: standard output is closed\n")
+    assert not (tmp_path / "done").exists()
+
+
+def test_a_full_device_is_named_and_has_a_status():
+    done = command("print('x')", ">/dev/full")
+
+    assert done.returncode == 1
+    assert done.stderr == b"queueber: [Errno 28] No space left on device: 'standard output'\n"
+
+
+def test_a_status_of_its_own_is_kept_on_a_full_device():
+    assert command("(print('x'), sys.exit(74))", ">/dev/full 2>&1").returncode == 74
+
+
+def test_a_pipe_that_ends_is_no_complaint():
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -c "$1" | :; echo ${PIPESTATUS[0]}', sys.executable, f"{ROW}print('x' * 1_000_000))"],
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (b"141\n", b"")
+
+
+def test_a_closed_input_fails_only_what_reads_it():
+    assert command("print('x')", "<&-").stdout == b"x\n"
+    done = command("sys.stdin.isatty() or sys.stdin.buffer.read()", "<&-")
+    assert b"OSError: [Errno 9] standard input is closed" in done.stderr
+
+
+@pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full"])
+def test_an_error_stream_that_takes_nothing_leaves_the_status(redirections):
+    done = command("(sys.stderr.write('x'), print('x'), sys.exit(3))", redirections)
+
+    assert (done.returncode, done.stdout) == (3, b"x\n")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],
+)
+def test_letters_that_the_encoding_lacks_are_escaped(environment):
+    done = command("(print('Zo\\xeb \\udcff'), sys.stderr.write('Zo\\xeb'))", **environment)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"Zo\\xeb \\udcff\n", b"Zo\\xeb")
+
+
+def test_a_working_directory_that_is_gone_is_named(tmp_path):
+    (tmp_path / "gone").mkdir()
+    script = 'cd "$1" && rmdir "$1" && exec "$0" -m queueber.cli backup --data-dir x y'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, str(tmp_path / "gone")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "queueber: the working directory is gone: a relative path leads nowhere\n",
+    )
