@@ -83,6 +83,13 @@ def test_they_take_no_more_places_than_there_are_and_one(reactor, make_handshake
     assert [each.given_up for each in shaking] == ["handshakes", "handshakes", None]
 
 
+def test_the_last_place_is_for_one_and_not_for_two(reactor, make_handshakes):
+    handshakes, shaking = make_handshakes(others=9, connections=10), [Shaking(reactor) for _ in range(2)]
+    for each in shaking:
+        handshakes.begin(each)
+    assert [each.given_up for each in shaking] == ["handshakes", None]
+
+
 def test_one_that_takes_too_long_ends(reactor, make_handshakes):
     handshakes, slow, quick = make_handshakes(first_message_ms=1_000), Shaking(reactor), Shaking(reactor)
     handshakes.begin(slow)
@@ -188,6 +195,32 @@ def test_whoever_finishes_is_served_and_counts_no_more(hand, certificates, make_
     assert connection.usage().answers == 1
     transport.protocol.connectionLost(Failure(ConnectionDone()))
     assert not hand.connections
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_whose_name_counts_cannot_resume_a_session(hand, authority, version):
+    """Its certificate would not be looked at again, and it may have lost its right in the meantime."""
+    certificate, key = authority.sign("server", alternative="IP:127.0.0.1")
+    files = TlsFiles(certificate=certificate, key=key, client_ca=authority.pem, client_names=["worker"])
+    certificates = Certificates(files)
+    certificates.load()
+    factory = Greetings(certificates, hand.factory, hand.connections)
+    context = ssl.create_default_context(cafile=str(authority.pem))
+    context.check_hostname, context.maximum_version = False, version
+    context.load_cert_chain(*authority.sign("worker"))
+    session = None
+    for _ in range(2):
+        incoming, outgoing, transport = ssl.MemoryBIO(), ssl.MemoryBIO(), connect(factory)
+        client = context.wrap_bio(incoming, outgoing, session=session)
+        while not shake((client, incoming, outgoing), transport):
+            hand.turn()
+        hand.turn()
+        # What TLS 1.3 says of sessions comes after the handshake.
+        incoming.write(transport.value())
+        with pytest.raises(ssl.SSLWantReadError):
+            client.read()
+        assert not client.session_reused
+        session = client.session
 
 
 def test_who_has_to_wait_is_not_read_and_goes_on_later(hand, certificates, make_client):

@@ -206,6 +206,12 @@ def test_nothing_else_is_to_be_had(pages, method, path, headers, body, status):
     assert Visitor(pages).get(path, *headers, method=method, body=body)[0] == status
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/other"])
+def test_no_page_is_kept_by_anybody_on_the_way(pages, path):
+    pages.inside = None
+    assert "cache-control: no-store" in Visitor(pages).get(path)[1].lower()
+
+
 def test_head_has_no_content(pages):
     status, head, content = Visitor(pages).get("/livez", method="HEAD")
     assert (status, content) == (200, "")

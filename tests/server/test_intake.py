@@ -204,6 +204,14 @@ def test_nothing_is_carried_out_for_who_is_gone(reactor, senders):
     assert not senders[9].data
 
 
+def test_who_is_gone_is_read_on_so_that_its_end_is_noticed(senders):
+    peer = senders[0]
+    peer.intake.hold()
+    peer.intake.received(b"abc")
+    peer.intake.forget()
+    assert (peer.is_read, len(peer.intake), peer.data) == (True, 0, b"")
+
+
 STEPS = st.tuples(st.integers(0, 3), st.sampled_from(["read", "hold", "release", "turn"]), st.integers(1, LONG))
 
 

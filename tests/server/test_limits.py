@@ -350,6 +350,20 @@ def test_a_lease_that_is_extended_again_and_again_is_written_once_a_commit(hand)
     assert write.record.deadline - hand.clock.now() > 6_900
 
 
+def test_a_lease_that_is_extended_in_each_commit_counts_in_each_of_them(hand):
+    peer = hand.connect()
+    peer.add(b"a")
+    poll = peer.poll()
+    hand.settle()
+    lease = wire.read_poll_response(peer.receive()[poll]).lease
+    pending = []
+    for span in (5_000, 6_000):
+        peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, span)))
+        pending.append(hand.committer.pending_bytes)
+        hand.settle()
+    assert pending[0] == pending[1] > 0
+
+
 def test_a_message_is_not_given_up_while_it_is_us_who_do_not_read(make_hand):
     hand = make_hand(unsent_bytes=10, stalled_message_ms=1_000)
     peer = hand.connect()
@@ -435,6 +449,14 @@ def test_a_newcomer_takes_the_place_of_whoever_is_idle_of_the_address_with_the_m
     crowd[2].protocol.connectionLost()
     assert connect_from(hand, "192.0.2.3")
     assert crowd[3].aborted, "the next one, without another look"
+
+
+def test_nothing_is_kept_of_addresses_without_connections(hand):
+    """There may be as many as an attacker likes."""
+    for _ in range(2):
+        peer = hand.connect()
+        peer.protocol.connectionLost()
+    assert not hand.connections._from_host
 
 
 def test_nobody_who_is_at_work_gives_way(make_hand):

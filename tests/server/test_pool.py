@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from queueber.server.pool import StoragePool
 
-PATIENCE = 30
+PATIENCE = 120
 
 
 def until(true):

@@ -35,6 +35,7 @@ def test_all_of_it_arrives_in_order_in_pieces_that_fit(sizes):
         replies.resumeProducing()
     assert transport.value() == b"".join(said)
     assert replies.unsent == 0
+    assert replies.given == sum(sizes)
     assert all(len(piece) <= CHUNK for piece in transport.pieces)
     assert len(moved) >= len(transport.pieces)
 
@@ -57,6 +58,17 @@ def test_a_connection_that_is_gone_holds_nothing():
     replies.write(b"b")
     replies.stopProducing()
     assert replies.unsent == 0
+
+
+def test_who_has_forgotten_them_is_called_no_more():
+    """The transport may still say that it is full, or empty again."""
+    calls, transport = [], StringTransport()
+    replies = Replies(transport, lambda: calls.append(True))
+    replies.pauseProducing()
+    assert calls == [True]
+    replies.forget()
+    replies.resumeProducing()
+    assert calls == [True]
 
 
 def test_a_thousand_parked_polls_and_a_large_batch_stay_within_the_bounds(make_hand):

@@ -81,6 +81,14 @@ def test_many_adds_are_not_waited_for_until_the_next_second(disk):
     reserve.refuse(101)
 
 
+def test_each_look_begins_to_count_anew(disk):
+    """Or every add of a busy server would be one."""
+    reserve, disk.free, looks = Reserve(lambda: looks.append(True) or disk(), 1_600), 2_000, []
+    for size, looked in ((100, 0), (1, 1), (100, 1), (1, 2)):
+        reserve.refuse(size)
+        assert len(looks) == looked
+
+
 def test_what_cannot_be_seen_stays_as_it_was(reserve, disk):
     disk.free = 1
     reserve.look()

@@ -191,6 +191,16 @@ def test_a_poll_that_waits_is_woken_and_round_by_round(hand):
     assert [polled(worker.receive()[each]) for each in polls] == [[b"a"], [b"b"], [b"c"]]
 
 
+def test_however_many_wait_there_is_one_timer(hand):
+    peer = hand.connect()
+    for wait in range(1_000, 1_010):
+        peer.poll(wait=wait)
+        hand.settle()
+    assert len(hand.reactor.getDelayedCalls()) == 1
+    hand.dispatcher.stop()
+    assert hand.reactor.getDelayedCalls() == []
+
+
 def test_a_wait_ends_by_the_clock(hand):
     peer = hand.connect()
     poll = peer.poll(wait=500)
@@ -339,7 +349,7 @@ def test_what_cannot_be_read_is_tried_less_and_less_often(hand):
     peer.add(b"a")
     peer.poll(lease=100)
     hand.settle()
-    spoil(hand, b"a")
+    mended = spoil(hand, b"a")
     tried = []
     for second in range(300):
         hand.reactor.advance(1)
@@ -348,6 +358,12 @@ def test_what_cannot_be_read_is_tried_less_and_less_often(hand):
         hand.settle()
         tried += [second] * (hand.sweeper.unreadable - before)
     assert tried == [0, 1, 3, 7, 15, 31, 63, 127, 191, 255]
+    mended()
+    hand.reactor.advance(64)
+    hand.sweeper.sweep()
+    hand.settle()
+    assert hand.sweeper.ended == 1
+    assert hand.sweeper._waits == {}, "nothing is remembered of a lease that is over"
 
 
 def taken(hand, peer, count):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
+from twisted.logger import Logger, formatEvent
 
 from queueber.broker import StoreStalled
 from queueber.server.draining import Drain
@@ -45,6 +46,72 @@ def test_a_slow_disk_is(clock, committer, settled):
     clock.advance(0.01)
     assert settled.called
     assert settled.result is None
+
+
+def test_polls_that_end_are_answered_before_anything_is_waited_for(clock):
+    """Other calls may have to wait for the disk, and their peers' time with them."""
+    done = []
+    methods = SimpleNamespace(outstanding=1, draining=False)
+    up = SimpleNamespace(
+        ports=[],
+        broker=SimpleNamespace(polls=SimpleNamespace(waiting=3)),
+        dispatcher=SimpleNamespace(end_waiting=lambda why: done.append(str(why))),
+        factory=SimpleNamespace(
+            methods=methods, connections=[], outbox=SimpleNamespace(flush=lambda: done.append("sent"))
+        ),
+    )
+    stopping = ensureDeferred(Drain(clock, 10, Notifier.from_environment({})).run(up))
+    clock.advance(1)
+    assert (methods.draining, done, stopping.called) == (True, ["the server is stopping", "sent"], False)
+
+
+class Connection:
+    """One whose peer takes its replies when a test says so, or never."""
+
+    def __init__(self, connections):
+        self.connections, self.done = connections, []
+        connections.append(self)
+
+    def close(self):
+        self.done.append("close")
+
+    def cut(self):
+        self.done.append("cut")
+        self.connections.remove(self)
+
+
+@pytest.fixture
+def disconnected(clock, monkeypatch):
+    """The stop of a server with *connections*, at the point where it waits for their peers; 3 seconds at most."""
+
+    def disconnected(connections):
+        up, lines = SimpleNamespace(factory=SimpleNamespace(connections=connections)), []
+        monkeypatch.setattr(Drain, "log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        drain = Drain(clock, 3, Notifier.from_environment({}))
+        return drain, ensureDeferred(drain._disconnected(up)), lines
+
+    return disconnected
+
+
+def test_peers_that_take_no_replies_are_cut_in_the_end(clock, disconnected):
+    connections = []
+    peer = Connection(connections)
+    drain, waited, lines = disconnected(connections)
+    clock.pump([0.01] * 290)
+    assert (drain.stage, peer.done) == ("for 1 peers to take their replies", ["close"])
+    clock.pump([0.01] * 20)
+    assert (peer.done, waited.called) == (["close", "cut"], True)
+    assert lines == ["Cutting 1 connections whose peers have not taken their replies within 3 s (drain-seconds)"]
+
+
+def test_peers_that_take_them_are_waited_for_no_longer(clock, disconnected):
+    connections = []
+    peer = Connection(connections)
+    _, waited, lines = disconnected(connections)
+    clock.advance(0.01)
+    connections.remove(peer)
+    clock.pump([0.01] * 3)
+    assert (peer.done, waited.called, lines) == (["close"], True, [])
 
 
 def test_a_start_that_is_reading_the_store_is_told_to_give_up():
