@@ -8,15 +8,17 @@ from types import SimpleNamespace
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
+from twisted.internet.defer import ensureDeferred
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
+from queueber.cli.load import clients
 from queueber.cli.load.stress import Plan, Stress
 from queueber.cli.load.tally import Latency, spoken
 from queueber.cli.session import Interrupted
 from queueber.cli.stress import stress
-from queueber.client import NotConnected
+from queueber.client import NotConnected, Tls
 from queueber.errors import InvalidRequest, Overloaded
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
@@ -122,6 +124,34 @@ def test_a_server_that_has_too_much_to_do_is_left_alone_for_a_moment():
     run, _ = stressed(floor)
     assert run.counts["overloaded"] == 3
     assert run.counts["adds"] == run.counts["removes"] > 1_000
+
+
+@pytest.mark.parametrize("error", [None, Overloaded("too much")])
+def test_a_load_goes_where_the_command_was_told_and_leaves_no_connection(monkeypatch, error):
+    connected, floor = [], Floor()
+    target = SimpleNamespace(address="here:1", queue=None, tls=Tls(server_name="queueber"))
+
+    class Session:
+        def __init__(self, work):
+            self.work = work
+
+        def run(self):
+            results = []
+            ensureDeferred(self.work(floor.clock)).addBoth(results.append)
+            return results[0]
+
+    async def work(fleet):
+        fleet.more(2)
+        if error:
+            raise error
+        return "done"
+
+    monkeypatch.setattr(clients, "Session", Session)
+    monkeypatch.setattr(clients, "connect", lambda _, address, **how: connected.append((address, how)) or floor)
+    found = clients.with_fleet(target, None, work)
+    assert (found.value if error else found) == (error or "done")
+    assert connected == [("here:1", {"tls": target.tls, "attempts": clients.ATTEMPTS})] * 3
+    assert floor.closed == 3
 
 
 def _deferred(function, arguments):

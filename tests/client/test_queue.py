@@ -8,6 +8,7 @@ from queueber import wire
 from queueber.client import Batch
 from queueber.errors import InvalidRequest, Overloaded, Stopping, Unimplemented
 from queueber.limits import DEFAULTS
+from queueber.units import SpanMs
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
 
@@ -121,6 +122,15 @@ def test_a_call_longer_than_a_frame_fails_alone_instead_of_ending_the_connection
     client = network.client(limits=evolve(DEFAULTS, frame_bytes=4_096))
     found = failure(client.default.add(bytes(4_096)))
     assert "the limit is 3,072" in str(found)
+
+
+def test_a_call_may_be_as_long_as_the_limit_and_no_longer(network, failure):
+    client = network.client(limits=evolve(DEFAULTS, frame_bytes=4_096))
+    longest = 3_072 - len(wire.write_add_request(wire.AddRequest([wire.NewItem(b"", SpanMs(0))])))
+    client.default.add(bytes(longest))
+    assert str(failure(client.default.add(bytes(longest + 1)))) == "the call is 3,080 bytes; the limit is 3,072"
+    network.turn()
+    assert [len(wire.read_add_request(call.params, DEFAULTS).items) for call in network.peer.calls()] == [1]
 
 
 @pytest.mark.parametrize(
