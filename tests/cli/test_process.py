@@ -7,13 +7,16 @@ import sys
 
 import pytest
 
+PATIENCE = 120
+"""Only what would never end is to be found out."""
+
 COMMAND = (sys.executable, "-m", "queueber.cli")
 
 
 @pytest.fixture
 def listening():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(20)
+        server.settimeout(PATIENCE)
         yield server
 
 
@@ -22,7 +25,7 @@ def address_of(server):
 
 
 def run(*arguments):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=20, check=False)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
 def test_a_refused_connection_is_one_line():
@@ -46,7 +49,7 @@ def test_a_connection_that_is_lost_is_one_line_that_says_nobody_knows(listening)
         connection, _ = listening.accept()
         connection.recv(1)
         connection.close()
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert complaint.count(b"\n") == 1
     assert b"outcome is unknown" in complaint
@@ -57,7 +60,7 @@ def test_something_else_than_a_server_is_one_line(listening):
         connection, _ = listening.accept()
         connection.recv(1)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=PATIENCE)
         connection.close()
     assert process.returncode == 1
     assert complaint.count(b"\n") == 1
@@ -70,6 +73,6 @@ def test_a_signal_ends_a_waiting_poll_without_a_word(listening, number):
         connection, _ = listening.accept()
         connection.recv(1)
         process.send_signal(number)
-        _, complaint = process.communicate(timeout=20)
+        _, complaint = process.communicate(timeout=PATIENCE)
         connection.close()
     assert (process.returncode, complaint) == (130, b"")

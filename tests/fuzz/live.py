@@ -18,7 +18,7 @@ from live_sessions import session
 
 HERE = Path(__file__).parent
 TWISTD = "from twisted.scripts.twistd import run; run()"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 AT_ONCE = 12
 QUIET_SECONDS = 3.0
 SPOILS = 8

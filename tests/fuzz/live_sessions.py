@@ -36,7 +36,7 @@ from queueber.wire.decoder import decode
 from queueber.wire.framing import Framer
 from queueber.wire.messages import Return
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 LINGER_SECONDS = 0.3
 """How long a session that wants the server's last words waits for them."""
 

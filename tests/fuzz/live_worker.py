@@ -16,7 +16,7 @@ import sys
 from worker import Worker, Wrong
 
 PAUSE_SECONDS = 0.004
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 120
 RECV_BYTES = 1 << 18
 
 

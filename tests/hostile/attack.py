@@ -10,7 +10,7 @@ from tests.hostile.arena import limits
 FIRST, STALLED, REPLIES = 0.5, 1.0, 1.0
 """Seconds that the attacked server gives its peers."""
 
-SLACK = 5.0
+SLACK = 60.0
 """Seconds by which a busy machine may be late."""
 
 P99_MS = 250.0

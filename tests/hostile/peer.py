@@ -9,7 +9,7 @@ from queueber import wire
 from queueber.limits import Limits
 from queueber.units import SpanMs
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which a server that does not answer is said to hang."""
 
 RECV_BYTES = 1 << 18

@@ -1,5 +1,6 @@
 """Attacks with bytes: streams that are late, cut off, malformed, or against the protocol's rules."""
 
+import contextlib
 import select
 import time
 
@@ -25,8 +26,11 @@ def all_gone(peers, seconds):
 
 @attack("W1")
 def connecting_and_saying_nothing(arena):
-    peers = [arena.connect() for _ in range(200)]
-    took = all_gone(peers, FIRST)
+    peers = [arena.connect() for _ in range(199)]
+    began = time.monotonic()
+    peers.append(arena.connect())
+    all_gone(peers, FIRST)
+    took = time.monotonic() - began
     assert took > FIRST / 2
     return f"200 connections closed within {took:.1f} s"
 
@@ -39,7 +43,9 @@ def a_first_message_byte_by_byte(arena):
         if time.monotonic() - began > FIRST / 2:
             break
         for peer in peers:
-            peer.send(message[at : at + 1])
+            # On a busy machine its time may be over.
+            with contextlib.suppress(Gone):
+                peer.send(message[at : at + 1])
         time.sleep(0.02)
     took = all_gone(peers, FIRST)
     return f"50 connections closed {time.monotonic() - began:.1f} s after they began" if took else ""
@@ -47,11 +53,14 @@ def a_first_message_byte_by_byte(arena):
 
 @attack("W2")
 def half_a_message_and_silence(arena):
-    peers = [arena.connect() for _ in range(50)]
-    for peer in peers:
-        peer.bootstrap()
-        peer.send(call(cases.ONE)[:-1])
-    took = all_gone(peers, STALLED)
+    peers = []
+    for _ in range(50):
+        peers.append(arena.connect())
+        peers[-1].bootstrap()
+        began = time.monotonic()
+        peers[-1].send(call(cases.ONE)[:-1])
+    all_gone(peers, STALLED)
+    took = time.monotonic() - began
     assert took > STALLED / 2
     return f"50 connections closed within {took:.1f} s"
 

@@ -16,6 +16,7 @@ from tests.hostile.pieces import QUESTION, call
 
 AFTER = 2_000
 SECONDS_MAX = 2.0
+"""Of this thread's own time: others may need the machine."""
 
 
 def said(transport):
@@ -50,11 +51,11 @@ def test_it_ends_as_promised_and_soon(case):
     other, heard = server.connect()
     other.dataReceived(encoder.bootstrap(0))
     heard.clear()
-    began = time.perf_counter()
+    began = time.thread_time()
 
     outcome = ended(case, protocol, transport, server)
 
-    assert time.perf_counter() - began < SECONDS_MAX
+    assert time.thread_time() - began < SECONDS_MAX
     assert outcome == case.outcome, said(transport)
     assert server.deaths == []
     assert not heard.disconnecting

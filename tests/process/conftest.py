@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""For whatever takes a moment: only what would never come is to be found out, however busy the machine is."""
 
 # What the `twistd` script does, found by any interpreter.
 TWISTD = "from twisted.scripts.twistd import run; run()"
@@ -97,8 +98,41 @@ def foreign(scenario: str, port: int, *args: str) -> str:
         [sys.executable, str(HERE / "foreign_peer.py"), scenario, str(port), *args],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+class Traffic:
+    """pycapnp's own client that adds and removes until its server is gone; what it says is read as it comes."""
+
+    def __init__(self, port: int, *label: str) -> None:
+        self.lines: list[str] = []
+        command = [sys.executable, str(HERE / "foreign_peer.py"), "traffic", str(port), *label]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def until(self, **least: int) -> None:
+        """Return once it has said each of these words so many times."""
+        deadline = time.monotonic() + PATIENCE
+        while missing := [word for word, count in least.items() if self.said(word) < count]:
+            assert time.monotonic() < deadline and self._reader.is_alive(), f"too little was {missing}: {self.lines}"
+            time.sleep(0.01)
+
+    def said(self, word: str) -> int:
+        """How many lines begin with *word*."""
+        return sum(line.startswith(f"{word} ") for line in list(self.lines))
+
+    def end(self) -> list[str]:
+        """All it has said, once it has ended with its server."""
+        self._process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        self._process.stdout.close()
+        return self.lines

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from queueber.store import verify
-from tests.process.conftest import HERE
+from tests.process.conftest import HERE, PATIENCE
 from tests.process.terminal import CTRL_C, CTRL_D, Terminal
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def queueber(*arguments):
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
@@ -40,7 +40,7 @@ def filler(step, port):
         [sys.executable, str(HERE / "filler.py"), step, f"127.0.0.1:{port}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

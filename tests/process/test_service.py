@@ -5,13 +5,12 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.process.conftest import HERE, TWISTD, foreign
+from tests.process.conftest import PATIENCE, TWISTD, Traffic, foreign
 
 pytestmark = pytest.mark.slow
 
@@ -121,7 +120,7 @@ def test_without_assertions_it_does_not_start(tmp_path):
     """They are what notices a mistake of ours before it is on disk."""
     command = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--listen=127.0.0.1:0")
     done = subprocess.run(
-        [sys.executable, "-O", "-c", TWISTD, *command], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-O", "-c", TWISTD, *command], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 78
     assert done.stderr == (
@@ -136,19 +135,16 @@ def test_exposed_plaintext_is_allowed_if_asked_for(start):
 
 def test_stop_under_load_answers_what_is_under_way(start):
     server = start()
-    client = subprocess.Popen(
-        [sys.executable, str(HERE / "foreign_peer.py"), "traffic", str(server.port)], stdout=subprocess.PIPE, text=True
-    )
-    time.sleep(1)
+    client = Traffic(server.port)
+    client.until(added=50)
 
     status = server.stop()
-    output, _ = client.communicate(timeout=30)
+    client.end()
 
     # As Twisted ends: by the signal, or with 0.
     assert status in (0, -signal.SIGTERM)
     server.line("Stopped; everything is on disk")
     assert not [line for line in server.lines if "Traceback" in line]
-    assert output.count("added ") > 50
     again = start()
     again.line(r"recovered in \d+\.\d\d s$")
 
@@ -199,7 +195,7 @@ def test_garbage_ends_its_connection_and_no_other(start):
     server = start()
     with socket.create_connection(("127.0.0.1", server.port)) as bad:
         bad.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        bad.settimeout(10)
+        bad.settimeout(PATIENCE)
         while bad.recv(4096):
             pass
     foreign("calls", server.port)

@@ -13,11 +13,9 @@ import pytest
 
 from queueber import wire
 from tests.hostile.peer import Peer, polling
-from tests.process.conftest import TWISTD
+from tests.process.conftest import PATIENCE, TWISTD
 
 pytestmark = pytest.mark.slow
-
-PATIENCE = 30
 
 
 ACTIVATED = """
@@ -149,7 +147,7 @@ def test_a_level_and_a_format_that_have_no_say_are_told(tmp_path, where):
 
 def test_signals_while_it_stops_change_nothing_and_are_told(start):
     """It waits for a peer that takes no replies, and says so; a hangup by then used to end it with 129."""
-    server = start("--drain-seconds=3")
+    server = start("--drain-seconds=60")
     with closing(Peer(server.port, receive_bytes=4096)) as peer:
         peer.add(bytes(8 << 20))
         peer.ask(wire.POLL, polling())
@@ -162,8 +160,7 @@ def test_signals_while_it_stops_change_nothing_and_are_told(start):
         for number in (signal.SIGTERM, signal.SIGINT):
             server.process.send_signal(number)
         server.line("Already stopping: waiting for 1 peers to take their replies")
-        assert server.wait() == -signal.SIGTERM
-    server.line(r"Cutting 1 connections whose peers have not taken their replies within 3 s \(drain-seconds\)")
+    assert server.wait() == -signal.SIGTERM
     server.line("Stopped; everything is on disk")
     assert not any("Traceback" in line for line in server.lines)
 

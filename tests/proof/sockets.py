@@ -32,8 +32,10 @@ LONG = 600_000
 """Ends in no example, ms."""
 
 SHORT = 40
-SWEPT = 0.6
-"""Seconds after which a lease that was short is surely swept."""
+LOST_SECONDS = 0.15
+"""What a worker who is too slow takes: longer than `SHORT`."""
+
+PATIENCE_SECONDS = 60
 
 LATELY = st.sampled_from([0, 0, 1, 2, 3])
 LINKS = st.integers(0, 2)
@@ -45,7 +47,7 @@ class Link:
     """A blocking connection."""
 
     def __init__(self, port, name):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = wire.Connection(limits=Limits())
         root = wire.PromisedAnswer(self.connection.bootstrap())
@@ -106,6 +108,21 @@ class Servers:
     def start(self):
         self.server = self.host.start(self.folder / "data", self.folder / "log")
         self.port = self.server.port()
+
+    def swept(self):
+        """Wait until all leases that were short have been swept; a moment by the server's time when they had been."""
+        self.queues += 1
+        link = Link(self.port, f"swept {self.queues}")
+        try:
+            # Leases are swept in the order of their ends, and of those that are short this one is the last.
+            link.call(wire.ADD, wire.write_add_request(wire.AddRequest([wire.NewItem(b"", SpanMs(0))])))
+            for attempt, wait in ((1, None), (2, SpanMs(1_000 * PATIENCE_SECONDS))):
+                request = wire.PollRequest(SpanMs(SHORT), 1, wait, no_wait=wait is None)
+                found = wire.read_poll_response(link.call(wire.POLL, wire.write_poll_request(request)))
+                assert [each.attempt for each in found.items] == [attempt], "a lease that ended was not swept"
+        finally:
+            link.socket.close()
+        return found.deadline - SHORT - 1
 
     def restart(self):
         self.server.kill()
@@ -207,7 +224,7 @@ class SocketMachine(RuleBasedStateMachine):
     def lose(self, link, wanted):
         """A worker who is too slow: his leases end."""
         self.poll(link, wanted, SHORT, 0)
-        time.sleep(SWEPT / 4)
+        time.sleep(LOST_SECONDS)
 
     def certain(self, now):
         """The items that are ready at *now* whatever the sweeper has done, in order."""
@@ -276,8 +293,7 @@ class SocketMachine(RuleBasedStateMachine):
         """Until all that is short has ended and was swept."""
         if not really:
             return
-        time.sleep(SWEPT)
-        self.world.last += int(SWEPT * 1_000)
+        self.world.last = self.servers.swept()
         for lease in self.world.leases:
             if lease.deadline <= self.world.last:
                 for item in list(lease.items):
