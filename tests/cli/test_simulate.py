@@ -278,7 +278,7 @@ def test_what_is_gone_after_a_remove_that_came_too_late_is_lost():
 )
 def test_wrong_options_are_one_line(arguments, complaint):
     command = (sys.executable, "-m", "queueber.cli", "simulate", *arguments)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert complaint in done.stderr
     assert done.stderr.count("\n") == 1

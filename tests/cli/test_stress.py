@@ -172,6 +172,14 @@ def test_a_refusal_that_does_not_pass_ends_it(method):
         stressed(floor)
 
 
+def test_of_few_durations_a_percentile_is_the_one_that_so_many_do_not_exceed():
+    found = Latency()
+    for seconds in (1, 2, 3):
+        found.observe(seconds)
+    parts = (0.01, 1 / 3, 0.34, 0.5, 0.67, 0.99, 1)
+    assert [found.percentile(part) for part in parts] == pytest.approx([1, 1, 2, 2, 3, 3, 3], rel=0.02)
+
+
 def test_percentiles_are_within_two_per_cent():
     latency = Latency()
     for each in range(1, 10_001):

@@ -128,7 +128,7 @@ def test_a_call_may_be_as_long_as_the_limit_and_no_longer(network, failure):
     client = network.client(limits=evolve(DEFAULTS, frame_bytes=4_096))
     longest = 3_072 - len(wire.write_add_request(wire.AddRequest([wire.NewItem(b"", SpanMs(0))])))
     client.default.add(bytes(longest))
-    assert str(failure(client.default.add(bytes(longest + 1)))) == "the call is 3,080 bytes; the limit is 3,072"
+    assert "the call is 3,080 bytes; the limit is 3,072" in str(failure(client.default.add(bytes(longest + 1))))
     network.turn()
     assert [len(wire.read_add_request(call.params, DEFAULTS).items) for call in network.peer.calls()] == [1]
 

@@ -94,6 +94,96 @@ MUTANTS = (
         "where the database is missing an empty one is made",
         "tests/store/test_directory.py::test_a_database_that_is_missing_is_not_replaced",
     ),
+    Mutant(
+        "21-eviction-remembers-what-moved",
+        "what a connection had under way weighs on when nothing of it moves any more",
+        "tests/server/test_buffers.py::test_messages_that_are_over_weigh_no_more_once_nothing_moves",
+    ),
+    Mutant(
+        "22-budget-a-word-short",
+        "a message may be read a word less often than its budget says",
+        "tests/wire/test_reader.py::test_the_whole_budget_may_be_spent_and_not_a_word_more",
+    ),
+    Mutant(
+        "23-tls-to-the-control-socket",
+        "the options for TLS reach the control socket",
+        "tests/cli/test_health.py::test_the_options_for_tls_are_for_the_network_and_not_for_the_control_socket",
+    ),
+    Mutant(
+        "24-copy-left-by-restore",
+        "a restore whose swap fails leaves its copy",
+        "tests/cli/test_care.py::TestRestore::test_a_swap_that_fails_leaves_no_copy_and_everything_as_it_was",
+    ),
+    Mutant(
+        "25-gone-peer-not-read",
+        "a peer that is held when it goes is never read again",
+        "tests/server/test_intake.py::test_who_is_gone_is_read_on_so_that_its_end_is_noticed",
+    ),
+    Mutant(
+        "26-pushed-bytes-not-given",
+        "what the transport takes later does not count as given",
+        "tests/server/test_replies.py::test_all_of_it_arrives_in_order_in_pieces_that_fit",
+    ),
+    Mutant(
+        "27-forgotten-listener-called",
+        "replies that were forgotten hold on to their connection",
+        "tests/server/test_replies.py::test_who_has_forgotten_them_is_called_no_more",
+    ),
+    Mutant(
+        "28-look-at-every-add",
+        "once there was a look at the free space, every add looks",
+        "tests/server/test_reserve.py::test_each_look_begins_to_count_anew",
+    ),
+    Mutant(
+        "29-handshake-too-many",
+        "the last place is given to two handshakes",
+        "tests/server/test_handshakes.py::test_the_last_place_is_for_one_and_not_for_two",
+    ),
+    Mutant(
+        "30-waits-of-leases-kept",
+        "the sweeper remembers leases that are over",
+        SERVING + "test_what_cannot_be_read_is_tried_less_and_less_often",
+    ),
+    Mutant(
+        "31-extensions-counted-once",
+        "a lease that is extended in each commit counts in the first alone",
+        "tests/server/test_limits.py::test_a_lease_that_is_extended_in_each_commit_counts_in_each_of_them",
+    ),
+    Mutant(
+        "32-old-timer-stays",
+        "each poll that waits leaves a timer behind",
+        SERVING + "test_however_many_wait_there_is_one_timer",
+    ),
+    Mutant(
+        "33-ended-polls-not-sent",
+        "the polls that a stop ends are not answered before it waits",
+        "tests/server/test_stopping.py::test_polls_that_end_are_answered_before_anything_is_waited_for",
+    ),
+    Mutant(
+        "34-pages-may-be-cached",
+        "a cache may keep the pages",
+        "tests/server/test_health.py::test_no_page_is_kept_by_anybody_on_the_way",
+    ),
+    Mutant(
+        "35-hosts-kept",
+        "addresses without connections are remembered",
+        "tests/server/test_limits.py::test_nothing_is_kept_of_addresses_without_connections",
+    ),
+    Mutant(
+        "36-sessions-resumed",
+        "a client whose name lost its right resumes its TLS session",
+        "tests/server/test_handshakes.py::test_a_client_whose_name_counts_cannot_resume_a_session",
+    ),
+    Mutant(
+        "37-longest-call-refused",
+        "a call of exactly the limit is refused",
+        "tests/client/test_queue.py::test_a_call_may_be_as_long_as_the_limit_and_no_longer",
+    ),
+    Mutant(
+        "38-load-without-tls",
+        "the load tools connect without TLS",
+        "tests/cli/test_stress.py::test_a_load_goes_where_the_command_was_told_and_leaves_no_connection",
+    ),
 )
 
 

@@ -1,6 +1,7 @@
 """The table of what is run, how much of each there has to be, and the last line that each script has to have."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 import time
@@ -47,7 +48,7 @@ def test_there_is_as_much_of_everything_as_was_agreed(run, monkeypatch):
     assert words_of(run, "sockets")["--examples"] >= 200
     assert words_of(run, "leaks")["--items"] >= 200_000
     assert words_of(run, "failpoints") == words_of(run, "mutants") == {}, "all of them"
-    assert (len(failpoints.POINTS) >= 25, len(mutants.MUTANTS)) == (True, 20)
+    assert (len(failpoints.POINTS) >= 25, len(mutants.MUTANTS) >= 38) == (True, True)
     targets = {line.name: line.target for line in run.TABLE if line.target}
     assert targets == {"kill": 10_000, "powercut": 3_000, "lying": 1_000_000}
 
@@ -150,11 +151,21 @@ def test_a_script_that_fails_makes_the_whole_fail(run, tmp_path, capfd):
     assert "RUNS FAILED" in capfd.readouterr().out
 
 
-def test_a_script_that_hangs_is_ended_and_makes_the_whole_fail(run, tmp_path, capfd):
-    (tmp_path / "hangs.py").write_text("import time\nprint('so far', flush=True)\ntime.sleep(600)")
-    began = time.monotonic()
+def test_a_script_that_hangs_is_ended_and_makes_the_whole_fail(run, tmp_path, capfd, monkeypatch):
+    """However long it takes to say its first word."""
+    has_spoken = tmp_path / "has spoken"
+    (tmp_path / "hangs.py").write_text(
+        f"import pathlib, time; print('so far', flush=True); pathlib.Path({str(has_spoken)!r}).touch(); time.sleep(600)"
+    )
+
+    class Patient(subprocess.Popen):
+        def communicate(self, *arguments, **how):
+            while not has_spoken.exists():
+                time.sleep(0.01)
+            return super().communicate(*arguments, **how)
+
+    monkeypatch.setattr(run.subprocess, "Popen", Patient)
     assert ended(run, tmp_path, "hangs", patience=0.5)[0] == 1
-    assert time.monotonic() - began < 15
     out = capfd.readouterr().out
     assert "HANGS" in out
     assert "so far" in out
@@ -167,7 +178,7 @@ def test_what_was_skipped_is_said_with_its_reason(run, tmp_path, capfd):
     status, _ = ended(run, tmp_path, "part", "all")
     out = capfd.readouterr().out
     assert status == 0
-    assert "| all | 0 cycles | 0 | - | 0 | 0 | skipped: not root |" in out
+    assert re.search(r"\| all \| 0 cycles \| 0 \| - \| 0 \| \d+ \| skipped: not root \|", out)
     assert "ok; skipped: full disks: no loop device |" in out
     assert "all held but 2 skipped" in out
 

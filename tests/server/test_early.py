@@ -13,7 +13,7 @@ def run(script):
         [sys.executable, "-c", f"import os, signal, sys\nfrom queueber.server.early import *\n{script}"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
 

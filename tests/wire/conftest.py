@@ -190,7 +190,7 @@ class Pycapnp:
     def close(self):
         self._process.stdin.close()
         self._process.stdout.close()
-        assert self._process.wait(timeout=30) == 0
+        assert self._process.wait(timeout=120) == 0
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def client():
     theirs.close()
     with ours:
         yield Client(ours, Connection(limits=Limits()))
-    assert server.wait(timeout=30) == 0
+    assert server.wait(timeout=120) == 0
 
 
 @pytest.fixture
