@@ -38,7 +38,8 @@ from queueber.client.arguments import FRAME_BYTES_HIGHEST
 from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
 from queueber.client.refusals import refusal_of
 from queueber.client.routes import Route, Routes
-from queueber.errors import InvalidRequest, QueueberError, RemoteProtocolError, Unimplemented
+from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Unimplemented
+from queueber.keepalive import keep_alive
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX, PEER_LIMITS, Limits
 from queueber.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import SpanMs
@@ -71,6 +72,9 @@ class Owner(typing.Protocol):
 
     def usable(self, connection: "ClientProtocol") -> None:
         """Calls may be made over *connection* from now on."""
+
+    def proved(self) -> None:
+        """The connection that was made last has answered a call, other than that the server is stopping."""
 
     def ended(self, why: str, *, refused: bool) -> None:
         """
@@ -129,6 +133,9 @@ class ClientProtocol(Protocol):
         self._first = b""
         """The beginning of what the server has said, as much as tells which protocol it speaks."""
 
+        self._proved = False
+        """A call was answered."""
+
         self._unsent: list[wire.QuestionId] = []
         """The calls made since the last flush."""
 
@@ -136,9 +143,9 @@ class ClientProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Ask for the server's first object; it need not have come before calls are made."""
-        for option in ("setTcpNoDelay", "setTcpKeepAlive"):
-            if hasattr(self.transport, option):
-                getattr(self.transport, option)(True)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
+        keep_alive(self.transport)
         self._routes.begin()
         if ISSLTransport.providedBy(self.transport):
             self._timer = self._clock.callLater(HANDSHAKE_SECONDS, self._not_secured)
@@ -279,6 +286,9 @@ class ClientProtocol(Protocol):
         if self._routes.returned(event) or self._returned_late(event):
             return
         call = self._calls.pop(event.question)
+        if not self._proved and getattr(event.outcome, "kind", None) != Kind.DISCONNECTED:
+            self._proved = True
+            self._owner.proved()
         try:
             value = self._value_of(call, event.outcome)
         except RemoteProtocolError:

@@ -114,10 +114,17 @@ class Connector:
         self._closing: list[Deferred[None]] | None = None
         """Those to be fired when the connection is closed, while it is being closed."""
 
+        self._policy = retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
+        self._fruitless = 0
+        """Attempts since a connection was of use: a connection that ends at once is not."""
+
+        self._since = 0.0
+        """When the connection became usable."""
+
         self._service = ClientService(
             WatchedEndpoint(endpoint, self._failed),
             ClientFactory(clock, limits, self, self._to),
-            retryPolicy=retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX),
+            retryPolicy=self._delay,
             clock=clock,
         )
         self._service.startService()
@@ -146,12 +153,24 @@ class Connector:
 
     def usable(self, connection: ClientProtocol) -> None:
         """Let the calls that wait for a connection have *connection*, soon; as `Owner` has it."""
-        self._usable = connection
+        self._usable, self._since = connection, self._clock.seconds()
         self._settle_soon()
+
+    def proved(self) -> None:
+        """Begin anew to back off; as `Owner` has it."""
+        self._fruitless = 0
+
+    def _delay(self, _: int) -> float:
+        """The seconds until the next attempt.  `ClientService` itself forgets failures once it has a connection."""
+        self._fruitless += 1
+        return self._policy(self._fruitless)
 
     def ended(self, why: str, *, refused: bool) -> None:
         """Do without the connection.  If it was *refused*, calls that wait fail; as `Owner` has it."""
         never_used, self._usable = self._usable is None, None
+        if not never_used and self._clock.seconds() - self._since >= RETRY_SECONDS_MAX:
+            # As useful as one that has answered: a worker may wait in its first poll for days.
+            self._fruitless = 0
         for waiting in self._waiting if never_used or refused else ():
             waiting.why = why
             if refused:

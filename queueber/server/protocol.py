@@ -18,13 +18,13 @@ from zope.interface import implementer
 from queueber import wire
 from queueber.broker import Broker, Peer, Queue, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
+from queueber.keepalive import keep_alive
 from queueber.limits import DEFAULTS, Limits
 from queueber.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.server.acknowledged import acknowledged
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.intake import Intake, Turns
-from queueber.server.keepalive import keep_alive
 from queueber.server.methods import Methods
 from queueber.server.patience import ACTIVITY, FIRST_MESSAGE, PROGRESS, WHOLE_MESSAGE
 from queueber.server.replies import Replies

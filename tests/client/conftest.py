@@ -42,9 +42,6 @@ class Transport(StringTransportWithDisconnection):
     def setTcpNoDelay(self, enabled):  # noqa: N802
         self.options["nodelay"] = enabled
 
-    def setTcpKeepAlive(self, enabled):  # noqa: N802
-        self.options["keepalive"] = enabled
-
 
 @define
 class Peer:

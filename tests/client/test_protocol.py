@@ -241,8 +241,8 @@ def test_a_connection_that_does_not_close_is_cut_after_a_while(network, client, 
     assert adding.called
 
 
-def test_a_connection_is_kept_alive_and_does_not_gather_small_writes(network, client):
-    assert network.peer.transport.options == {"nodelay": True, "keepalive": True}
+def test_a_connection_does_not_gather_small_writes(network, client):
+    assert network.peer.transport.options == {"nodelay": True}
 
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 33])

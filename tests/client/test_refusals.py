@@ -1,5 +1,7 @@
 """Real sockets and real TLS: a call that no server has read fails as `NotConnected`, with the reason in plain words."""
 
+import socket
+
 import pytest
 import pytest_twisted
 from twisted.internet import defer, reactor
@@ -244,3 +246,21 @@ async def test_a_handshake_that_ends_without_a_word_is_an_attempt_and_may_be_tri
         await client.default.add(b"x")
     await client.close()
     await port.stopListening()
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plaintext", "TLS"])
+@pytest_twisted.ensureDeferred
+async def test_the_system_looks_after_both_ends_of_a_connection(serve, authority, secured):
+    served = serve("server" if secured else None)
+    client = connect(reactor, served.address, tls=Tls(ca=authority.pem) if secured else None)
+    await client.default.add(b"x")
+    (connection,) = served.hand.connections
+    for end in (client._connector._usable, connection):
+        system = end.transport.socket
+        assert system.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        found = [system.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in PROBING]
+        assert found == [30, 10, 3, 60_000]
+    await client.close()
+
+
+PROBING = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")

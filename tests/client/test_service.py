@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 from queueber import wire
 from queueber.client import NotConnected, OutcomeUnknown, connect
 from queueber.client.connect import endpoint_of
-from queueber.errors import InvalidRequest
+from queueber.client.service import RETRY_SECONDS_MAX
+from queueber.errors import InvalidRequest, Kind, Stopping
 from queueber.limits import DEFAULTS
 
 ADDED = wire.write_add_response([bytes(16)])
@@ -56,6 +57,54 @@ def test_a_lost_connection_is_made_again_and_queues_go_on(network, client, failu
     assert len(network.peers) == 2
     answer_all(network)
     assert success(waiting) == [bytes(16)]
+
+
+def test_backing_off_goes_on_over_connections_that_end_before_they_are_of_use(network, success):
+    failed = []
+
+    def policy(number):
+        failed.append(number)
+        return 1.0
+
+    client = connect(network.clock, network, retry_policy=policy)
+    for _ in range(3):  # accepted, and closed at once
+        network.peer.transport.loseConnection()
+        network.clock.advance(1)
+    network.refusing = True
+    network.peer.transport.loseConnection()
+    network.clock.advance(1)
+    network.refusing = False
+    network.clock.advance(1)
+    assert failed == [1, 2, 3, 4, 5]
+    network.turn()  # the server's first object is no sign of use: one that stops has it, too
+    polling = client.default.poll(wait_ms=0).addErrback(lambda failure: failure.type)
+    network.turn()
+    (call,) = network.peer.calls()
+    network.peer.connection.return_exception(call.answer, Kind.DISCONNECTED, "the server is stopping")
+    network.peer.send()
+    assert success(polling) is Stopping
+    network.peer.transport.loseConnection()
+    network.clock.advance(1)
+    adding = client.default.add(b"x")
+    network.turn()
+    answer_all(network)
+    assert success(adding) == [bytes(16)]
+    network.peer.transport.loseConnection()
+    assert failed == [1, 2, 3, 4, 5, 6, 1]
+    client.close()
+
+
+def test_a_connection_over_which_a_poll_has_waited_was_of_use(network):
+    """A worker may wait for its first item for days."""
+    failed = []
+    client = connect(network.clock, network, retry_policy=lambda number: failed.append(number) or 1.0)
+    network.peer.transport.loseConnection()
+    network.clock.advance(1)
+    network.turn()
+    network.clock.advance(RETRY_SECONDS_MAX)
+    network.peer.transport.loseConnection()
+    assert failed == [1, 1]
+    client.close()
 
 
 def test_with_attempts_a_call_fails_when_connecting_does(network, failure):

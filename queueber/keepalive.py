@@ -1,8 +1,9 @@
 """
 Finding out that a peer is gone without a word: a cable that was pulled, a machine that lost its power.
 
-The system's own defaults find that out after two hours, and all that time
-such a peer's polls would wait, and be handed items.
+The system's own defaults find that out after two hours. All that time a server
+would hand items to the polls of such a peer, and a worker would wait for the
+reply of such a server.
 """
 
 import socket
