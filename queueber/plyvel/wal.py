@@ -69,9 +69,7 @@ def wal_files(database: Path) -> list[Path]:
 
 def check_wal(database: Path) -> None:
     """
-    Check the structure of the WAL files and of the manifest in the directory *database*.
-
-    Costs about a microsecond per batch.
+    Check the structure of the WAL files and of the manifest in the directory *database*, a microsecond per batch.
 
     Raises:
         CorruptionError: a file is damaged.
@@ -147,7 +145,7 @@ class _Reader:
     end: int = 0
     next_sequence: int | None = None
     batch_start: bytes | None = None
-    """The first bytes of the batch whose parts are being read, at most a batch header; None between batches."""
+    """The first bytes of the batch that is being read, at most its header; None between batches."""
 
     def read_all(self) -> None:
         """Read all records; raise `_DamageError` at the first damaged one."""
@@ -191,9 +189,8 @@ class _Reader:
             raise _DamageError(f"the batch at {self.end:,} has no beginning")
         sequence, count = _BATCH_HEADER.unpack(start)
         if self.next_sequence is not None and sequence != self.next_sequence:
-            raise _DamageError(
-                f"write {self.next_sequence:,} is missing; the log goes on with {sequence:,} at {self.end:,}"
-            )
+            missing = f"write {self.next_sequence:,} is missing"
+            raise _DamageError(f"{missing}; the log goes on with {sequence:,} at {self.end:,}")
         self.next_sequence = sequence + count
 
     def _check_preallocated(self, at: int) -> None:
@@ -215,19 +212,10 @@ class _Reader:
 
 def find_later_batch(content: WalContent, start: int, sequence: int | None, *, batches: bool = True) -> int | None:
     """
-    Search *content* after the record at *start* for the first part of a batch with a sequence number above *sequence*.
+    Return the offset of a batch after the record at *start* with a sequence number above *sequence*; None if none.
 
-    A writer that syncs each batch before it writes the next one has synced
-    everything before such a batch.
-
-    Args:
-        content: a WAL file.
-        start: offset of a record.
-        sequence: None to accept any sequence number.
-        batches: False to accept any record, in a manifest.
-
-    Returns:
-        The offset of the part's record, or None if there is none.
+    If each batch was synced before the next was written, everything before such a batch was synced.  With *sequence*
+    None, any sequence number is accepted; without *batches*, for a manifest, any record.
     """
     lowest = 0 if sequence is None else sequence + 1
     min_length = _BATCH_HEADER.size if batches else 1
