@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from queueber.server.options import Options
 from queueber.server.settings import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -128,16 +132,17 @@ def hidden():
 
 
 class Container:
-    """The entry point of the image, as its user, with nothing to write to but its data."""
+    """The image, as its user, with nothing to write to but *data*: its entry point with *arguments*, or *command*."""
 
-    def __init__(self, built, data):
-        self._built, self._data = built, data
+    def __init__(self, built, data, *arguments, command=None, tls=None, **environment):
+        self._built, self._data, self._tls = built, data, tls or data
+        self._more = environment or {"QUEUEBER_LISTEN": "127.0.0.1:0"}
         self.lines = []
         self._outer = subprocess.Popen(
             [
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child"),
                 *(Path(__file__).with_name("container.sh"), sys.base_prefix, hidden(), data),
-                *self._here(json.loads(last("ENTRYPOINT"))),
+                *self._here([*(command or json.loads(last("ENTRYPOINT"))), *arguments]),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -151,7 +156,9 @@ class Container:
     def _here(self, command):
         """*command* with the places that things have here."""
         return [
-            word.replace("/opt/queueber", str(self._built)).replace("/var/lib/queueber", str(self._data))
+            word.replace("/opt/queueber", str(self._built))
+            .replace("/var/lib/queueber", str(self._data))
+            .replace("/etc/queueber", str(self._tls))
             for word in command
         ]
 
@@ -160,7 +167,7 @@ class Container:
         own = {
             name: self._here([value.replace("$PATH", os.environ["PATH"])])[0] for name, value in environment().items()
         }
-        return {**own, "QUEUEBER_LISTEN": "127.0.0.1:0"}
+        return {**own, **self._more}
 
     @property
     def pid(self):
@@ -216,8 +223,8 @@ def container(built):
     os.chown(data, 10001, 10001)
     running = []
 
-    def start():
-        running.append(Container(built, data))
+    def start(*arguments, **more):
+        running.append(Container(built, more.pop("data", data), *arguments, **more))
         return running[-1]
 
     yield start
@@ -261,3 +268,91 @@ def test_it_serves_from_a_file_system_that_cannot_be_written_to(container):
     polled = again.run(["/opt/queueber/bin/queueber", f"--addr={control}", "poll", "--no-wait"])
     assert "kept" in polled.stdout
     again.stop()
+
+
+def documented():
+    """The commands of the section about containers, each in words."""
+    section = (ROOT / "docs" / "operating.md").read_text().partition("## In a container\n")[2].partition("\n## ")[0]
+    text = "\n".join(re.findall(r"^```console\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)).replace("\\\n", " ")
+    return [shlex.split(line.removeprefix("$ ")) for line in text.splitlines() if line.startswith("$ ")]
+
+
+def options(words):
+    """The options of ``docker run``, by name, and what comes after them: the image, and what it is given."""
+    flags = {"--rm", "--detach", "--read-only"}
+    found, words = {}, words[2:]
+    while words[0].startswith("--"):
+        name = words.pop(0)
+        found.setdefault(name, []).append(True if name in flags else words.pop(0))
+    return found, words
+
+
+def test_three_commands_build_the_image_make_a_certificate_and_serve_beyond_the_container():
+    build, openssl, run = documented()[:3]
+    assert build[:2] == ["docker", "build"]
+    assert (ROOT / build[build.index("--file") + 1]).samefile(DOCKER / "Dockerfile")
+    tag = build[build.index("--tag") + 1]
+    (made, (first, *_)), (given, (second, *arguments)) = options(openssl), options(run)
+    assert (first, second) == (tag, tag)
+    assert made["--entrypoint"] == ["openssl"]
+
+    volumes = dict(volume.split(":", 1) for volume in [*made["--volume"], *given["--volume"]])
+    prepared = re.search(r"install --directory --mode 0700 --owner (\d+) --group \1 (.*)", last("RUN"))
+    assert prepared[1] == last("USER").partition(":")[0]
+    assert {path.removesuffix(":ro") for path in volumes.values()} == set(prepared[2].split())
+    assert last("VOLUME") in volumes.values()
+
+    outside, inside = given["--publish"][0].split(":")
+    assert outside == inside == last("EXPOSE")
+    service = Options(environment=environment())
+    service.parseOptions(arguments)
+    assert [listen.text for listen in service.settings.listen_tls] == [f"0.0.0.0:{inside}"]
+    assert service.settings.listen == ()
+    assert service.settings.tls.certificate.parent == Path(made["--volume"][0].split(":")[1])
+    assert int(given["--stop-timeout"][0]) > 2 * service.settings.drain_seconds
+
+
+def test_what_is_said_about_plaintext_serves_beyond_the_container_too():
+    section = (ROOT / "docs" / "operating.md").read_text()
+    (words,) = re.findall(r"`(--env QUEUEBER_LISTEN=[^`]*)`", section)
+    given, _ = options(["docker", "run", *shlex.split(words), "queueber"])
+    service = Options(environment={**environment(), **dict(each.split("=") for each in given["--env"])})
+    service.parseOptions([])
+    (listen,) = service.settings.listen
+    assert listen.text == f"0.0.0.0:{given['--publish'][0].rpartition(':')[2]}"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here to make a certificate")
+def test_the_documented_commands_serve_with_tls_from_outside(container, built, tmp_path):
+    """Outside is another address of this machine than the one that a server has by itself."""
+    _, openssl, run, copy, use = documented()
+    tls = built.parent / "tls"
+    tls.mkdir(mode=0o700)
+    os.chown(tls, 10001, 10001)
+    try:
+        making = container(command=["openssl", *options(openssl)[1][1:]], data=tls)
+        assert making.end() == 0, making.lines
+        assert stat.S_IMODE((tls / "server.key").stat().st_mode) == 0o600
+
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        arguments = [word.replace(":9443", f":{port}") for word in options(run)[1][1:]]
+        server = container(*arguments, tls=tls, QUEUEBER_LOG_LEVEL="info")
+        server.until_healthy()
+
+        assert copy[:2] == ["docker", "cp"]
+        shutil.copy(tls / Path(copy[2]).name, tmp_path)
+        program, *words = [word.replace(":9443", f":{port}").replace("localhost", "127.0.0.2") for word in use]
+        done = subprocess.run(
+            [sys.executable, "-m", "queueber.cli", "--tls-server-name=localhost", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        assert (program, done.returncode, done.stderr) == ("queueber", 0, "")
+        assert server.stop() == 0
+    finally:
+        shutil.rmtree(tls)
