@@ -260,7 +260,7 @@ def test_it_serves_from_a_file_system_that_cannot_be_written_to(container):
     assert server.run(["/opt/queueber/bin/queueber", f"--addr={control}", "add", "kept"]).returncode == 0
     assert server.stop() == 0
     said = [json.loads(line)["message"] for line in server.lines]
-    assert "Stopped; everything is on disk" in said
+    assert "Stopped; everything is on disk (SIGTERM)" in said
     assert not [line for line in server.lines if "Traceback" in line or "Unable to write to plugin cache" in line]
 
     again = container()
