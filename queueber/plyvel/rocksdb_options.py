@@ -130,6 +130,8 @@ def native_options(chosen: RocksDBOptions, *, create: bool, salvage: bool = Fals
     # Reading.
     native.set_block_based_table_factory(_tables(chosen))
     native.set_max_open_files(_open_files(chosen))
+    # Each shard rounds its share up, so that RocksDB's 64 would have 64 files open where 20 are allowed.
+    native.set_table_cache_num_shard_bits(2)
     if chosen.prefix_length:
         native.set_prefix_extractor(SliceTransform.create_fixed_prefix(chosen.prefix_length))
     return native

@@ -16,6 +16,7 @@ from queueber.server.viewing import Views
 if TYPE_CHECKING:
     from queueber.server.web import Pages
 
+PAGE_CONNECTIONS_MAX = 100
 CONSOLE_CONNECTIONS_MAX = 20
 """Logins that have not succeeded yet included."""
 
@@ -49,9 +50,9 @@ class Lookout:
         if self._views.console is not None:
             import queueber.server.console.session  # noqa: F401, PLC0415  (it imports the reactor)
 
-    async def open_pages(self) -> None:
+    async def open_pages(self, connections: int) -> None:
         """
-        Serve the pages, which tell that the server is not ready yet.
+        Serve the pages, which tell that the server is not ready yet, to so many *connections* at a time.
 
         Raises:
             ListenFailed: the address is taken, or not this machine's.
@@ -60,7 +61,7 @@ class Lookout:
             from queueber.server.web import Pages, site  # noqa: PLC0415  (an extra)
 
             self._pages = Pages(self._durability, self._stage)
-            await self._open(self._views.pages, site(self._pages), "http")
+            await self._open(self._views.pages, site(self._pages, connections), "http")
 
     async def open(self, inside: Inside) -> None:
         """

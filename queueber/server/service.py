@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
@@ -28,7 +29,7 @@ from queueber.server.certificates import Certificates, CertificateUnusable
 from queueber.server.clock import QueueClock, read_boot_id
 from queueber.server.configuration import EX_CONFIG
 from queueber.server.control import start_control
-from queueber.server.descriptors import within_descriptors
+from queueber.server.descriptors import Descriptors, TooFewDescriptors, share_out
 from queueber.server.draining import Drain
 from queueber.server.early import SIGNALS
 from queueber.server.hangup import Reloader, Reread, on_signals
@@ -43,7 +44,7 @@ from queueber.server.listening import (
     start_listening,
 )
 from queueber.server.logs import Log
-from queueber.server.lookout import Lookout
+from queueber.server.lookout import PAGE_CONNECTIONS_MAX, Lookout
 from queueber.server.notify import Notifier
 from queueber.server.pool import StoragePool
 from queueber.server.settings import Settings
@@ -157,14 +158,15 @@ class QueueberService(Service):
         settings = self._settings
         self.log.info("Queueber {version}", version=__version__)
         # First what an operator can get wrong, while nothing is open yet.
+        descriptors = self._share_descriptors()
         check_passed(settings.places)
         self._bound.bind(settings.places)
         self._bound.check()
         certificates = Certificates(settings.tls) if settings.tls is not None else None
         if certificates is not None:
             certificates.load()
-        await self._lookout.open_pages()
-        up = await self._recovered(settings)
+        await self._lookout.open_pages(descriptors.pages)
+        up = await self._recovered(settings, descriptors)
         up.inside.certificates = certificates
         if certificates is not None:
             certificates.warn = up.factory.connections.warn
@@ -179,7 +181,13 @@ class QueueberService(Service):
         self._launcher.started()
         self._notifier.ready(f"Serving; {up.broker.stats().items:,} items at start")
 
-    async def _recovered(self, settings: Settings) -> Running:
+    def _share_descriptors(self) -> Descriptors:
+        settings = self._settings
+        pages = PAGE_CONNECTIONS_MAX if settings.views.pages is not None else 0
+        wanted = settings.limits.connections, settings.tuning.open_files, pages
+        return share_out(*wanted, self.log.warn, self.log.info)
+
+    async def _recovered(self, settings: Settings, descriptors: Descriptors) -> Running:
         if settings.wipe:
             await self._pool.run(wipe, settings.data_dir)
         self._refuse_when_stopping()
@@ -190,7 +198,7 @@ class QueueberService(Service):
             settings.data_dir,
             durability=settings.durability,
             encoding=settings.encoding,
-            tuning=settings.tuning,
+            tuning=evolve(settings.tuning, open_files=descriptors.tables),
             boot_id=read_boot_id(),
             # At once, from its thread: once it is done, no later start would know of it.
             tell=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
@@ -207,9 +215,8 @@ class QueueberService(Service):
         finally:
             self._recovering = None
         clock = QueueClock()
-        up = assemble(
-            self._reactor, settings, store, self._pool, clock, within_descriptors(settings.limits, self.log), self.log
-        )
+        limits = evolve(settings.limits, connections=descriptors.connections)
+        up = assemble(self._reactor, settings, store, self._pool, clock, limits, self.log)
         # Not before: a store that could not be read must not be marked as stopped cleanly.
         self._up = up
         if told := clock.begin(recovered.mark):
@@ -291,8 +298,8 @@ class QueueberService(Service):
         if failure.check(Stopping):
             self._stopped_early = True
             return
-        status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed) else EX_IOERR
-        if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, OSError):
+        status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed, TooFewDescriptors) else EX_IOERR
+        if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, TooFewDescriptors, OSError):
             self.log.critical("Cannot start: {why}", why=failure.getErrorMessage(), final=True)
         else:
             self.log.failure("Cannot start", failure)

@@ -31,8 +31,6 @@ from queueber.server.metrics import Facts, absent_exposition, exposition
 SILENCE_SECONDS = 10
 """How long a connection may keep us waiting, between two requests too."""
 
-CONNECTIONS_MAX = 100
-
 _TEXT = b"text/plain; charset=utf-8"
 
 
@@ -157,9 +155,9 @@ class QuietSite(Site):
         """Leave it."""
 
 
-def site(pages: Pages) -> IProtocolFactory:
-    """What serves *pages* to a bounded number of connections."""
+def site(pages: Pages, connections: int) -> IProtocolFactory:
+    """What serves *pages* to at most so many *connections* at a time."""
     served: Any = QuietSite(pages, requestFactory=BodilessRequest, timeout=SILENCE_SECONDS)  # type: ignore[no-untyped-call]
-    few = ThrottlingFactory(served, maxConnectionCount=CONNECTIONS_MAX)
+    few = ThrottlingFactory(served, maxConnectionCount=connections)
     few.noisy = False
     return few

@@ -4,6 +4,7 @@ Opening RocksDB for the store: the operator's choices as RocksDB's options.
 `tuning` has the choices themselves, with the reason for each default.
 """
 
+import resource
 from pathlib import Path
 
 from queueber.plyvel.rocksdb import RocksDB
@@ -12,6 +13,12 @@ from queueber.store.tuning import COMPRESSION, DEFAULT_TUNING, ZSTD_LEVEL_DEFAUL
 
 PREFIX_BYTES = 5
 """Length of an item key's prefix: the table byte and the number of the queue."""
+
+OPEN_FILES_MIN = 20
+"""RocksDB's least."""
+
+OTHER_FILES = 64
+"""What a process that opens a database has open beside tables and blobs, RocksDB's logs and manifest included."""
 
 DELETION_WINDOW = 1_024
 """Adjacent rows among which deletions are counted."""
@@ -38,8 +45,14 @@ def rocksdb_options(tuning: Tuning) -> RocksDBOptions:
         block_cache_size=tuning.block_cache_bytes,
         bloom_bits=tuning.bloom_bits,
         prefix_length=PREFIX_BYTES if tuning.prefix_extractor else 0,
-        max_open_files=tuning.open_files,
+        max_open_files=_open_files(tuning.open_files),
     )
+
+
+def _open_files(wanted: int) -> int:
+    """As many as leave some for everything else; a server has lowered *wanted* itself, to less than that."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if soft == resource.RLIM_INFINITY else min(wanted, max(OPEN_FILES_MIN, soft - OTHER_FILES))
 
 
 def open_database(

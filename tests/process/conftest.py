@@ -16,17 +16,28 @@ PATIENCE = 120.0
 """For whatever takes a moment: only what would never come is to be found out, however busy the machine is."""
 
 # What the `twistd` script does, found by any interpreter.
+ALLOWED = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files})); "
+"""May have so many files open, and no more."""
+
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 
 class Server:
     """A server process on a free port of this machine."""
 
-    def __init__(self, data_dir: Path, *options: str, runner: str = "twistd") -> None:
+    def __init__(self, data_dir: Path, *options: str, runner: str = "twistd", files: int | None = None) -> None:
         self.data_dir = data_dir
         self.lines: list[str] = []
+        program = TWISTD if files is None else ALLOWED.format(files=files) + TWISTD
         command = {
-            "twistd": [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", "queueber"],
+            "twistd": [
+                sys.executable,
+                "-c",
+                program,
+                "--nodaemon",
+                "--pidfile=",
+                "queueber",
+            ],
             "twist": [sys.executable, "-m", "twisted", "--log-format=text", "queueber"],
         }[runner]
         listen = () if any(each.startswith("--listen") for each in options) else ("--listen=127.0.0.1:0",)
@@ -81,8 +92,8 @@ def start(tmp_path):
     """Start servers; they end with the test."""
     servers: list[Server] = []
 
-    def start(*options: str, data_dir: Path | None = None, runner: str = "twistd") -> Server:
-        servers.append(Server(data_dir or tmp_path / "data", *options, runner=runner))
+    def start(*options: str, data_dir: Path | None = None, runner: str = "twistd", files: int | None = None) -> Server:
+        servers.append(Server(data_dir or tmp_path / "data", *options, runner=runner, files=files))
         return servers[-1]
 
     yield start

@@ -24,6 +24,7 @@ from queueber.broker import ClaimBounds
 from queueber.server import assembly, service
 from queueber.server.clock import QueueClock
 from queueber.server.committer import Committer
+from queueber.server.descriptors import Descriptors
 from queueber.server.ids import RandomIds
 from queueber.server.reserve import Space
 from queueber.server.settings import Settings
@@ -318,7 +319,7 @@ def on(machine):
         (service, "on_signals", lambda *_: lambda: None),
         (service, "start_control", lambda *_: None),
         (service, "unflushed_bytes", lambda _: 0),
-        (service, "within_descriptors", lambda limits, _: limits),
+        (service, "share_out", lambda connections, tables, pages, *_: Descriptors(None, connections, tables, pages)),
         (service, "QueueClock", machine.new_clock),
         (KeyValueStore, "commit", _through(machine.committing)),
         (Committer, "submit", submit),

@@ -72,7 +72,7 @@ class Visitor:
     """A connection to the pages."""
 
     def __init__(self, pages):
-        self.protocol = site(pages).buildProtocol(None)
+        self.protocol = site(pages, 100).buildProtocol(None)
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)
 
@@ -219,7 +219,7 @@ def test_head_has_no_content(pages):
 
 
 def test_too_many_at_a_time_are_closed(pages):
-    factory = site(pages)
+    factory = site(pages, 100)
     open_now = [factory.buildProtocol(None) for _ in range(100)]
     for protocol in open_now:
         protocol.makeConnection(StringTransport())
