@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
@@ -221,6 +221,22 @@ def test_close_may_be_repeated(network, success):
     other = network.client()
     assert success(other.close()) is success(other.close()) is None
     assert network.clock.getDelayedCalls() == []
+
+
+def test_close_may_be_repeated_at_the_moment_of_closing(network, success):
+    """Where a program goes on that has awaited the first: within `ClientService`, which must not be entered again."""
+    client = network.client()
+    network.turn()
+    network.peer.transport.lingers = True
+
+    async def close_twice():
+        await client.close()
+        await client.close()
+
+    closing = Deferred.fromCoroutine(close_twice())
+    network.peer.transport.lingers = False
+    network.peer.transport.loseConnection()
+    assert success(closing) is None
 
 
 def test_each_failed_call_may_close_the_client(network, client, failure, success):
