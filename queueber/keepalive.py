@@ -33,6 +33,16 @@ def keep_alive(transport: Any) -> None:  # noqa: ANN401
     if made is None or made.family not in (socket.AF_INET, socket.AF_INET6):
         return
     transport.setTcpKeepAlive(True)
+    _set_options(made)
+
+
+def keep_socket_alive(made: socket.socket) -> None:
+    """As `keep_alive`, for a TCP socket without a transport."""
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    _set_options(made)
+
+
+def _set_options(made: socket.socket) -> None:
     for name, value in _OPTIONS:
         if hasattr(socket, name):
             made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -8,6 +8,10 @@ no shell reads a file or the environment first.
 import os
 import re
 from pathlib import Path
+from typing import Final
+
+CONTROL: Final = "control.sock"
+"""The socket of the server that holds a data directory, for its administrator."""
 
 _HOME_IN_ENDPOINT = re.compile(r"(?P<kind>(?:haproxy:)*unix:(?:address=|path=)?)(?P<home>~[^/:\\]*)(?=[/:]|\Z)")
 

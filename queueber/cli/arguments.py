@@ -88,11 +88,20 @@ def contents_of(arguments: tuple[str, ...], files: tuple[BinaryIO, ...], standar
     The contents of the items to add: of each argument, then of each file, or else of the standard input.
 
     A file is read a little further than any item may be long, so that one that never ends is refused by its length.
+
+    Raises:
+        click.UsageError: the standard input was to be read and is empty.
     """
     # An argument that is not UTF-8 comes with surrogates in the places of its bytes.
     contents = [argument.encode(errors="surrogateescape") for argument in arguments]
-    contents += [_read(file) for file in files]
-    return contents if arguments or files else [_read(standard_input)]
+    for file in files or (() if arguments else (standard_input,)):
+        contents.append(_read(file))
+        # The command at the other end of the pipe has failed, more likely than not.
+        if file is standard_input and not contents[-1]:
+            raise click.UsageError(
+                "Standard input is empty, and nothing was added; for an empty item, give '' as CONTENTS."
+            )
+    return contents
 
 
 def _read(file: BinaryIO) -> bytes:

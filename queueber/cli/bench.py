@@ -11,6 +11,7 @@ from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.plot import Group, svg
 from queueber.cli.load.show import Show, table
 from queueber.cli.load.trials import Bench, Result
+from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
 from queueber.units import MS_PER_SECOND
@@ -18,7 +19,7 @@ from queueber.units import MS_PER_SECOND
 HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 
 
-@click.command()
+@click.command(cls=ServerCommand)
 @click.option(
     "--seconds", "each", callback=seconds, default="3", show_default=True, metavar="SECONDS", help="Of each scenario."
 )

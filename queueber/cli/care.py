@@ -24,7 +24,8 @@ from queueber.cli.attendance import (
     unreadable_ends_with_74,
     yes_option,
 )
-from queueber.cli.door import EXIT_FINDINGS, Running, is_served, through
+from queueber.cli.control_socket import is_served
+from queueber.cli.door import EXIT_FINDINGS, Running, through
 from queueber.client import Client
 from queueber.client.errors import OutOfSight
 from queueber.store import copy_directory, kept_still, put_in_place, salvage
@@ -63,7 +64,7 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
                         asking.stop()
 
             try:
-                through(server, data_dir, work)
+                through(server, data_dir, work, concurrent=True)
             except OutOfSight as why:
                 click.echo(f"queueber: {why}", err=True)
                 sys.exit(EXIT_UNREADABLE)

@@ -2,37 +2,52 @@
 The command ``queueber``: add, poll, remove and extend from a shell.
 
 Whatever goes wrong ends in one line on standard error and exit status 1.
+Scripts call it once for an item, so each command imports what it uses and no more.
 """
 
 import errno
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import click
-from attrs import frozen
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import PATH, contents_of, identity, seconds
+from queueber.cli.arguments import contents_of, identity, seconds
+from queueber.cli.server_options import SERVER_OPTIONS, Server, ServerCommand
 from queueber.cli.session import Interrupted, run
-from queueber.client import GIVE_BACK_MS, Client, Queue, Tls
+from queueber.client import GIVE_BACK_MS, Queue
 from queueber.errors import QueueberError
 
-T = TypeVar("T")
-
 EXIT_ERROR = 1
+EXIT_EMPTY = 3
+"""A poll ended without an item."""
+
 EXIT_INTERRUPTED = 130
 """Ended by a signal before there was an outcome; what shells give for Ctrl-C."""
 
-Runner = Callable[..., Any]
-"""What runs work against the server at an address: `queueber.cli.session.run`, or a test's own that takes the same."""
 
+class Commands(click.Group):
+    """A group of commands whose errors are one line each, and some of which are imported when they are used."""
 
-class OneLineErrors(click.Group):
-    """A group of commands whose errors are one line each."""
+    def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401  (click's signature)
+        """As a `click.Group`."""
+        super().__init__(*args, **more)
+        self.modules: dict[str, str] = {}
+        """The module of each command that is not imported yet; the command has the same name there."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
+        return sorted({*super().list_commands(ctx), *self.modules})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported if it was not; None if there is none."""
+        if cmd_name in self.modules and cmd_name not in self.commands:
+            self.add_command(getattr(import_module(self.modules[cmd_name]), cmd_name))
+        return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (click's signature)
         """Run the command and exit."""
@@ -40,7 +55,7 @@ class OneLineErrors(click.Group):
         try:
             sys.exit(super().main(*args, **extra))
         except click.ClickException as why:
-            complaint = why.format_message()
+            complaint = why.format_message() + _remedy(why)
         except BrokenPipeError:
             raise  # of standard output
         except (QueueberError, OSError) as why:
@@ -60,66 +75,35 @@ def _complaint(why: Exception) -> str:
     return str(why) or type(why).__name__
 
 
-@frozen
-class _Server:
-    """Where the command's work goes."""
-
-    address: str
-    queue: str | None
-    run: Runner
-    tls: Tls | None = None
-
-    def do(self, work: Callable[[Queue], Awaitable[T]]) -> T:
-        """The result of *work* with the queue that was asked for."""
-
-        async def with_client(client: Client) -> T:
-            return await work(client.default if self.queue is None else client.queue(self.queue))
-
-        result: T = self.run(self.address, with_client, self.tls)
-        return result
+def _remedy(why: click.ClickException) -> str:
+    """What to do about an argument that was taken for an option, as ``-5`` is."""
+    if not isinstance(why, click.NoSuchOption) or why.possibilities or why.ctx is None:
+        return ""
+    command = why.ctx.command
+    arguments = [each.human_readable_name for each in command.params if isinstance(each, click.Argument)]
+    if not arguments:
+        return ""
+    return f" If it is {' or '.join(arguments)}, put -- before it: {why.ctx.command_path} -- {why.option_name}"
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-@click.group(cls=OneLineErrors, no_args_is_help=False)
+@click.group(cls=Commands, no_args_is_help=False, params=[*SERVER_OPTIONS])
 @click.version_option(__version__, prog_name="queueber")
-@click.option(
-    "--addr",
-    default="127.0.0.1:9090",
-    show_default=True,
-    metavar="ADDRESS",
-    help="The server: HOST:PORT, [IPv6]:PORT or a Twisted endpoint.",
-)
-@click.option("--queue", metavar="NAME", help="The queue; without it the default one.")
-@click.option("--tls", is_flag=True, help="Use TLS, trusting the authorities that this machine trusts.")
-@click.option("--tls-ca", type=PATH, metavar="FILE", help="Use TLS, trusting the authorities in this file.")
-@click.option("--tls-certificate", type=PATH, metavar="FILE", help="Show this certificate.")
-@click.option("--tls-key", type=PATH, metavar="FILE", help="Its key, if it is not in the same file.")
-@click.option(
-    "--tls-server-name", metavar="NAME", help="The name in the server's certificate, if it is not the host's."
-)
 @click.pass_context
-def queueber(
-    ctx: click.Context,
-    addr: str,
-    queue: str | None,
-    tls: bool,
-    tls_ca: Path | None,
-    tls_certificate: Path | None,
-    tls_key: Path | None,
-    tls_server_name: str | None,
-) -> None:
+def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (those of `Server`)
     """
     Use a Queueber server from the shell.
 
     Ids of items and leases are printed as UUIDs and taken as such.
+
+    Options of the server and the queue may stand before the command or after it, or in the environment.
     """
-    files = Tls(ca=tls_ca, certificate=tls_certificate, key=tls_key, server_name=tls_server_name)
-    ctx.obj = _Server(addr, queue, ctx.obj or run, files if tls or files != Tls() else None)
+    ctx.obj = Server(run=ctx.obj or run, **options)
 
 
-@queueber.command()
+@queueber.command(cls=ServerCommand)
 @click.argument("contents", nargs=-1)
 @click.option(
     "--file", "files", type=click.File("rb"), multiple=True, metavar="PATH", help="Add a file's contents; repeatable."
@@ -129,18 +113,19 @@ def queueber(
 )
 @_json
 @click.pass_obj
-def add(server: _Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int, as_json: bool) -> None:
+def add(server: Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int, as_json: bool) -> None:
     """
     Add an item with each of CONTENTS, and print their ids.
 
-    Without CONTENTS and files, one item is read from standard input.
+    Without CONTENTS and files, one item is read from standard input, which must not be empty: what was to write it
+    may have failed.  CONTENTS that begin with a dash go after --, as in: queueber add -- -5
     """
     items = contents_of(contents, files, sys.stdin.buffer)
     ids = server.do(lambda queue: queue.add(*items, delay_ms=delay))
     click.echo(output.added_json(ids) if as_json else output.added_text(ids))
 
 
-@queueber.command()
+@queueber.command(cls=ServerCommand)
 @click.option("-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="The most items.")
 @click.option(
     "--lease", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="How long they are yours."
@@ -153,53 +138,72 @@ def add(server: _Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...],
 )
 @click.option("--no-wait", is_flag=True, help="Do not wait at all.")
 @_json
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Write the contents of one item and nothing else to standard output, byte for byte; "
+    "the lease and the item's id go to standard error.",
+)
 @click.pass_obj
-def poll(server: _Server, number: int, lease: int, wait: int | None, no_wait: bool, as_json: bool) -> None:
+def poll(server: Server, number: int, lease: int, wait: int | None, no_wait: bool, as_json: bool, raw: bool) -> None:
     """
     Take ready items under a new lease, and print them.
 
-    What cannot be printed is given back at once.
+    Exit status 3 if there was none, which only --no-wait and --wait can lead to.  What cannot be printed is given back
+    at once.
     """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait contradict each other.")
+    if raw and as_json:
+        raise click.UsageError("--raw and --json contradict each other.")
+    if raw and number != 1:
+        raise click.UsageError(
+            f"--raw writes the contents of 1 item, and -n is {number:,}: several could not be kept apart; use --json."
+        )
     wait_ms = 0 if no_wait else wait
 
-    async def poll_and_print(queue: Queue) -> None:
+    async def poll_and_print(queue: Queue) -> bool:
         batch = await queue.poll(number, lease_ms=lease, wait_ms=wait_ms)
         try:
-            _print(output.batch_json(batch) if as_json else output.batch_text(batch))
+            if raw:
+                _print(b"".join(item.contents for item in batch.items), newline=False)
+                click.echo(output.batch_text(batch, contents=False), err=True)
+            else:
+                _print(output.batch_json(batch) if as_json else output.batch_text(batch))
         except Exception:
             # Without its lease printed these items can neither be worked on nor removed.
             if batch.items:
                 await queue.extend(batch.lease, GIVE_BACK_MS)
             raise
+        return bool(batch.items)
 
-    server.do(poll_and_print)
+    if not server.do(poll_and_print):
+        sys.exit(EXIT_EMPTY)
 
 
-@queueber.command()
+@queueber.command(cls=ServerCommand)
 @click.argument("item_id", metavar="ITEM", callback=identity)
 @click.argument("lease", callback=identity)
 @_json
 @click.pass_obj
-def remove(server: _Server, item_id: bytes, lease: bytes, as_json: bool) -> None:
+def remove(server: Server, item_id: bytes, lease: bytes, as_json: bool) -> None:
     """Remove ITEM, held under LEASE, for ever; exit status 1 if it is not held under it any more."""
     _report("removed", server.do(lambda queue: queue.remove(item_id, lease)), as_json=as_json)
 
 
-@queueber.command()
+@queueber.command(cls=ServerCommand)
 @click.argument("lease", callback=identity)
 @click.option(
     "--lease", "span", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="How long from now."
 )
 @_json
 @click.pass_obj
-def extend(server: _Server, lease: bytes, span: int, as_json: bool) -> None:
+def extend(server: Server, lease: bytes, span: int, as_json: bool) -> None:
     """Let LEASE end some seconds from now; exit status 1 if it has ended."""
     _report("extended", server.do(lambda queue: queue.extend(lease, span)), as_json=as_json)
 
 
-def _print(text: str) -> None:
+def _print(text: str | bytes, *, newline: bool = True) -> None:
     """
     Print *text*, or fail.
 
@@ -208,7 +212,7 @@ def _print(text: str) -> None:
     """
     if sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
-    click.echo(text)
+    click.echo(text, nl=newline)
 
 
 def _report(done: str, did: bool, *, as_json: bool) -> None:

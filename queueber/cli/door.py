@@ -1,8 +1,6 @@
 """Through a server's control socket: ``queueber stats`` and ``queueber check``, and the way there."""
 
 import json
-import os
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,10 +10,10 @@ import click
 from attrs import asdict
 
 from queueber.cli.attendance import data_dir_option
+from queueber.cli.control_socket import address_of
 from queueber.cli.output import bytes_of
 from queueber.client import Client
 from queueber.server.console.tables import span
-from queueber.store import CONTROL
 
 T = TypeVar("T")
 
@@ -25,53 +23,19 @@ EXIT_FINDINGS = 1
 class Running(Protocol):
     """What runs work against the server at an address."""
 
-    def run(self, address: str, work: Callable[[Client], Awaitable[Any]], tls: None = None, /) -> Any:  # noqa: ANN401
+    def run(self, address: str, work: Callable[[Client], Awaitable[Any]], /, *, concurrent: bool) -> Any:  # noqa: ANN401
         """The result of *work*."""
 
 
-def control_socket(data_dir: Path) -> Path:
-    """Where the server that holds *data_dir* can be spoken to, if there is one."""
-    return data_dir.absolute() / CONTROL
-
-
-def is_served(data_dir: Path) -> bool:
-    """Whether a server holds *data_dir*, and not only the socket of one that was killed is there."""
-    path = control_socket(data_dir)
-    with socket.socket(socket.AF_UNIX) as asking:
-        asking.setblocking(False)
-        try:
-            asking.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
-            return False
-        except OSError:
-            # Somebody who is busy, or who may not be asked: whoever speaks to it is told which.
-            return path.exists()
-    return True
-
-
-def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[T]]) -> T:
+def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[T]], *, concurrent: bool = False) -> T:
     """
-    The result of *work* with the server that holds *data_dir*.
+    The result of *work* with the server that holds *data_dir*; *concurrent* as for `queueber.cli.session.run`.
 
     Raises:
         click.ClickException: there is none.
     """
-    result: T = server.run(address_of(data_dir), work)
+    result: T = server.run(address_of(data_dir), work, concurrent=concurrent)
     return result
-
-
-def address_of(data_dir: Path) -> str:
-    """
-    The endpoint string of the control socket in *data_dir*.
-
-    Raises:
-        click.ClickException: there is none.
-    """
-    socket = control_socket(data_dir)
-    if not socket.is_socket():
-        raise click.ClickException(f"no server runs on {data_dir}: there is no {socket}")
-    escaped = os.fspath(socket).replace("\\", "\\\\").replace(":", "\\:")
-    return f"unix:path={escaped}"
 
 
 @click.command()

@@ -14,7 +14,8 @@ import click
 
 from queueber.cli.arguments import seconds
 from queueber.cli.attendance import directory
-from queueber.cli.door import address_of
+from queueber.cli.control_socket import address_of
+from queueber.cli.server_options import ServerCommand
 from queueber.client import Client, Tls
 from queueber.units import MS_PER_SECOND
 
@@ -40,7 +41,7 @@ async def _ask(client: Client) -> float:
     return monotonic() - began
 
 
-@click.command()
+@click.command(cls=ServerCommand)
 @click.option(
     "--data-dir",
     "-d",

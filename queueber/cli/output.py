@@ -32,12 +32,14 @@ def added_json(ids: list[bytes]) -> str:
     return json.dumps({"ids": [uuid(item_id) for item_id in ids]})
 
 
-def batch_text(batch: Batch) -> str:
-    """The lease, then a line for each item: its id, which attempt this is, its contents."""
+def batch_text(batch: Batch, *, contents: bool = True) -> str:
+    """The lease, then a line for each item: its id, which attempt this is, and its *contents*."""
     if not batch.items:
         return "no items"
     lines = [f"lease {uuid(batch.lease)} until {_moment(batch.deadline)}"]
-    lines += [f"item {uuid(item.id)} attempt {item.attempt}: {printable(item.contents)}" for item in batch.items]
+    for item in batch.items:
+        shown = f": {printable(item.contents)}" if contents else ""
+        lines.append(f"item {uuid(item.id)} attempt {item.attempt}{shown}")
     return "\n".join(lines)
 
 

@@ -1,24 +1,20 @@
 """Running one piece of work against a server, and then the reactor no more."""
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
-
-from twisted.internet.task import react
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Generic, NoReturn, TypeVar
 
 from queueber.client import Client, Tls, connect
-from queueber.errors import Kind, QueueberError
+from queueber.client.address import plain_address
+from queueber.client.blocking import BlockingConnector, NoAnswer, completed
 
 T = TypeVar("T")
 
 
 class Interrupted(Exception):
-    """The reactor was stopped, by a signal, before the work was done."""
-
-
-class NoAnswer(QueueberError):
-    """The time for the work was over before it was done: it may have taken effect or not."""
-
-    kind = Kind.DISCONNECTED
+    """A signal ended the work before it was done."""
 
 
 class Session(Generic[T]):
@@ -61,6 +57,9 @@ class Session(Generic[T]):
             NoAnswer: the time was over first.
             Interrupted: a signal came first.
         """
+        # Most of what a command costs, and most commands do without it.
+        from twisted.internet.task import react  # noqa: PLC0415
+
         try:
             react(self._main)
         except SystemExit:
@@ -70,15 +69,56 @@ class Session(Generic[T]):
 
 
 def run(
-    address: str, work: Callable[[Client], Awaitable[T]], tls: Tls | None = None, seconds: float | None = None
+    address: str,
+    work: Callable[[Client], Awaitable[T]],
+    tls: Tls | None = None,
+    seconds: float | None = None,
+    *,
+    concurrent: bool = False,
 ) -> T:
-    """The result of *work* with a client of the server at *address*, connected only for that; as `Session.run`."""
+    """
+    The result of *work* with a client of the server at *address*, connected only for that; as `Session.run`.
+
+    *work* waits for each call before it makes the next, unless it is *concurrent*.
+    """
+    plain = None if tls is not None or concurrent else plain_address(address)
+    if plain is not None:
+        return _run_blocking(BlockingConnector(plain, name=address, seconds=seconds), work)
 
     async def connected(reactor: Any) -> T:  # noqa: ANN401
         client = connect(reactor, address, tls=tls, attempts=1)
         try:
-            return await work(client)
-        finally:
+            result = await work(client)
+        except Exception:
             await client.close()
+            raise
+        # In no `finally`: work that is out of time is left as it is, and closed as garbage in the middle of anything.
+        await client.close()
+        return result
 
     return Session(connected, seconds).run()
+
+
+def _run_blocking(connector: BlockingConnector, work: Callable[[Client], Awaitable[T]]) -> T:
+    client = Client(connector)  # type: ignore[arg-type]  # its calls can be awaited, and *work* does nothing else
+    try:
+        with _signals_interrupt():
+            return completed(work(client))
+    except KeyboardInterrupt:
+        raise Interrupted from None
+    finally:
+        connector.close()
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGTERM raises `Interrupted`, as SIGINT raises `KeyboardInterrupt`."""
+
+    def interrupt(_: int, __: FrameType | None) -> NoReturn:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

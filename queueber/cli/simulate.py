@@ -14,6 +14,7 @@ from queueber.cli.load.ledger import balanced
 from queueber.cli.load.shop import Plan, Shop
 from queueber.cli.load.show import Show
 from queueber.cli.load.tally import spoken
+from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
@@ -25,7 +26,7 @@ EXIT_UNBALANCED = 1
 _probability = Number(0, 1)
 
 
-@click.command()
+@click.command(cls=ServerCommand)
 @click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=100, show_default=True)
 @click.option(
     "--tasks-per-worker",

@@ -9,6 +9,7 @@ from queueber.cli.arguments import Number, seconds
 from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
 from queueber.cli.load.show import Show, table
 from queueber.cli.load.stress import RATES, Plan, Stress
+from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
@@ -17,7 +18,7 @@ from queueber.units import MS_PER_SECOND
 CLIENTS_MAX = 5_000
 
 
-@click.command()
+@click.command(cls=ServerCommand)
 @click.option("--polling-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
 @click.option("--adding-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
 @click.option(

@@ -17,7 +17,7 @@ The reactor is an argument; nothing here installs one.
 
 from queueber.client.connect import Client, connect
 from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong
-from queueber.client.protocol import GIVE_BACK_MS
+from queueber.client.lengths import GIVE_BACK_MS
 from queueber.client.queue import Batch, Queue
 from queueber.client.tls import Tls
 from queueber.wire import PolledItem, ServerLimits

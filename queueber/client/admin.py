@@ -1,17 +1,22 @@
 """What only the local administrator may ask, through the control socket of a server."""
 
+from __future__ import annotations
+
 import os
 from functools import partial
 from pathlib import Path
-
-from twisted.internet.defer import Deferred, fail
+from typing import TYPE_CHECKING
 
 from queueber.client.arguments import flag, path
-from queueber.client.errors import OutOfSight
-from queueber.client.service import Connector
+from queueber.client.errors import OutOfSight, failed
 from queueber.errors import InvalidRequest
 from queueber.paths import identity
 from queueber.wire import admin
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from queueber.client.service import Connector
 
 
 class Admin:
@@ -42,7 +47,7 @@ class Admin:
         try:
             content = admin.write_check_request(force=flag("force", force))
         except InvalidRequest as why:
-            return fail(why)
+            return failed(why)
         return self._connector.call(
             None, admin.CHECK, content, admin.read_check_response, interface=admin.ADMIN_INTERFACE_ID
         )
@@ -59,7 +64,7 @@ class Admin:
             where = path("target", target).absolute()
             content = admin.write_backup_request(admin.BackupRequest(os.fsencode(where), *_identity(where)))
         except InvalidRequest as why:
-            return fail(why)
+            return failed(why)
         made = self._connector.call(
             None, admin.BACKUP, content, admin.read_backup_response, interface=admin.ADMIN_INTERFACE_ID
         )

@@ -1,36 +1,32 @@
-"""From an address to a `Client`."""
+"""
+From an address to a `Client`.
 
-import re
+Twisted is imported when something is connected with it, here and in the modules
+that a `Client` is made of: a process that makes one call does without it.
+"""
+
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
-
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, clientFromString
-from twisted.internet.interfaces import IStreamClientEndpoint
+from typing import TYPE_CHECKING, Any
 
 from queueber import wire
+from queueber.client.address import as_client, host_in, short_address
 from queueber.client.admin import Admin
 from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, wrong
 from queueber.client.queue import Queue, checked_name
-from queueber.client.service import Connector
 from queueber.client.tls import Tls
 from queueber.errors import InvalidRequest
 from queueber.limits import Limits
-from queueber.paths import expanded_endpoint
 
-PORT_MAX = 65_535
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IStreamClientEndpoint
+
+    from queueber.client.service import Connector
 
 _ATTEMPTS_MAX = (1 << 63) - 1
 _LIMITS = {"frame_bytes": "bytes", "segments": "segments", "traversal_factor": "times", "exports": "capabilities"}
-
-_SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=]+)):(?P<port>\d+)", re.ASCII)
-
-# What a server may be told to listen at, beyond what Twisted's clients know.
-_SERVED_TCP = re.compile(r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*", re.ASCII)
-_SERVED_UNIX = re.compile(r"unix:(?:address=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*")
-_EVERYWHERE = ("", "0.0.0.0", "\\:\\:")  # noqa: S104  (of a server on this machine)
-
-_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?P<v6>)(?::|\Z)")
 
 
 class Client:
@@ -103,6 +99,10 @@ def connect(
     Raises:
         InvalidRequest: an argument is of the wrong kind or out of range, or *tls* cannot be used.
     """
+    from twisted.internet.interfaces import IStreamClientEndpoint  # noqa: PLC0415
+
+    from queueber.client.service import Connector  # noqa: PLC0415
+
     if not callable(getattr(reactor, "callLater", None)):
         raise wrong("reactor", reactor, "a Twisted reactor")
     if not isinstance(address, str) and not IStreamClientEndpoint.providedBy(address):
@@ -142,13 +142,6 @@ def _check_limits(limits: Limits | None) -> None:
         integer(f"limits.{name}", getattr(limits, name), 1, FRAME_BYTES_HIGHEST, unit)
 
 
-def host_in(address: str) -> str | None:
-    """The host that *address* names, if it is one of the short forms or one of Twisted's for TCP."""
-    address = _as_client(address)
-    short = _SHORT.fullmatch(address) or _TCP.match(address)
-    return (short["v6"] or short["host"]) if short else None
-
-
 def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: ANN401
     """
     The endpoint that *address* means, as for `connect`.
@@ -156,16 +149,12 @@ def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: A
     Raises:
         InvalidRequest: *address* is none.
     """
-    try:
-        address = _as_client(expanded_endpoint(address))
-    except ValueError as why:
-        raise InvalidRequest(f"the address {why}") from None
-    short = _SHORT.fullmatch(address)
+    from twisted.internet.endpoints import HostnameEndpoint, clientFromString  # noqa: PLC0415
+
+    address = as_client(address)
+    short = short_address(address)
     if short:
-        port = int(short["port"])
-        if not 0 < port <= PORT_MAX:
-            raise InvalidRequest(f"the port in {address!r} is {port}; the limit is {PORT_MAX}")
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, short["v6"] or short["host"], port)
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, short.host, short.port)
         return endpoint
     try:
         endpoint = clientFromString(reactor, address)
@@ -174,13 +163,3 @@ def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: A
             f"{address!r} is no address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
         ) from None
     return endpoint
-
-
-def _as_client(address: str) -> str:
-    """How a client reaches what a server is told to listen at by *address*; any other address as it is."""
-    tcp = _SERVED_TCP.fullmatch(address)
-    if tcp is not None:
-        host = tcp["host"] or ""
-        return f"tcp:{'localhost' if host in _EVERYWHERE else host}:{tcp['port']}"
-    unix = _SERVED_UNIX.fullmatch(address)
-    return f"unix:path={unix['path']}" if unix is not None else address

@@ -1,7 +1,14 @@
 """What a call of a client may fail with, beside what the server answers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError, Stopping, Unimplemented
 from queueber.wire import Canceled, RemoteException
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 
 class NotConnected(QueueberError):
@@ -46,3 +53,11 @@ def error_of(outcome: RemoteException | Canceled) -> QueueberError:
     if isinstance(outcome, Canceled):
         return OutcomeUnknown("the server gave the call up unasked, its outcome is unknown")
     return _BY_KIND.get(outcome.kind, InvalidRequest)(outcome.reason)
+
+
+def failed(why: QueueberError) -> Deferred[Any]:
+    """A Deferred that has failed with *why*."""
+    # Clients that wait for each call have none otherwise.
+    from twisted.internet.defer import fail  # noqa: PLC0415
+
+    return fail(why)

@@ -36,13 +36,21 @@ from zope.interface import implementer
 from queueber import wire
 from queueber.client.arguments import FRAME_BYTES_HIGHEST
 from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
+from queueber.client.lengths import (
+    CALL_OVERHEAD_BYTES,
+    FROM_ARGUMENT,
+    FROM_DEFAULT,
+    FROM_SERVER,
+    GIVE_BACK_MS,
+    SURE_BYTES,
+    too_long,
+)
 from queueber.client.refusals import refusal_of
 from queueber.client.routes import Route, Routes
-from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Unimplemented
+from queueber.errors import Kind, QueueberError, RemoteProtocolError, Unimplemented
 from queueber.keepalive import keep_alive
-from queueber.limits import DEFAULTS, FRAME_BYTES_MAX, PEER_LIMITS, Limits
+from queueber.limits import DEFAULTS, FRAME_BYTES_MAX, Limits
 from queueber.protocol_detection import FIRST_BYTES, protocol_of
-from queueber.units import SpanMs
 
 T = TypeVar("T")
 
@@ -51,20 +59,6 @@ CLOSE_SECONDS = 5.0
 
 HANDSHAKE_SECONDS = 30.0
 """How long TLS may take to be agreed on."""
-
-CALL_OVERHEAD_BYTES = 1_024
-"""The most that a call's message holds next to its content."""
-
-SURE_BYTES = next(limit.low for limit in PEER_LIMITS if limit.name == "frame_bytes")
-"""A message that every server takes, however it is configured."""
-
-FROM_ARGUMENT = "set by the argument limits of connect"
-FROM_SERVER = "set by the server's option --limit-frame-bytes"
-FROM_DEFAULT = "by default: this server does not say what it takes; if that is more, connect needs limits of its own"
-"""Where the limit of a message comes from."""
-
-GIVE_BACK_MS = SpanMs(1)
-"""The shortest span: `extend` by it ends a lease, so that its items go to the next worker."""
 
 
 class Owner(typing.Protocol):
@@ -195,7 +189,7 @@ class ClientProtocol(Protocol):
             return fail(NotConnected(f"the call was not sent: {self._closed}"))
         length = len(content) + CALL_OVERHEAD_BYTES
         if self._own_bytes is not None and length > self._own_bytes:
-            return fail(_too_long(len(content), self._own_bytes, FROM_ARGUMENT))
+            return fail(too_long(len(content), self._own_bytes, FROM_ARGUMENT))
         if not self._held and (length <= SURE_BYTES or self._server_bytes is not None):
             return self._send(queue, method, content, read, interface)
         held: Deferred[None] = Deferred(lambda _: self._held.pop(held, None))
@@ -212,7 +206,7 @@ class ClientProtocol(Protocol):
     ) -> Deferred[T]:
         limit = self._server_bytes
         if limit is not None and len(content) + CALL_OVERHEAD_BYTES > limit:
-            return fail(_too_long(len(content), limit, self._limit_from))
+            return fail(too_long(len(content), limit, self._limit_from))
         route = self._routes.to(queue)
         question = self._connection.call(route.target, interface, method, content)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))
@@ -382,9 +376,3 @@ class ClientProtocol(Protocol):
         content = wire.write_extend_request(wire.ExtendRequest(lease, GIVE_BACK_MS))
         extending = self._send(queue, wire.EXTEND, content, wire.read_extend_response, wire.QUEUE_INTERFACE_ID)
         extending.addErrback(lambda _: None)
-
-
-def _too_long(length: int, frame_bytes: int, by: str) -> InvalidRequest:
-    """The error for a call with so many bytes of content."""
-    limit = frame_bytes - CALL_OVERHEAD_BYTES
-    return InvalidRequest(f"the call is {length:,} bytes; the limit is {limit:,}, {by}", limit="frame_bytes")

@@ -1,21 +1,25 @@
 """Queues as a program uses them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, fail
 
 from queueber import wire
 from queueber.client.arguments import buffer, buffers, integer, wrong
-from queueber.client.service import Connector
+from queueber.client.errors import failed
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import QUEUE_NAME_BYTES_MAX
 from queueber.units import SpanMs, WallMs
 from queueber.wire import PolledItem
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
     from typing_extensions import Buffer
+
+    from queueber.client.service import Connector
 
 LEASE_MS_DEFAULT = 30_000
 
@@ -60,7 +64,7 @@ class Queue:
     def __repr__(self) -> str:
         return f"<Queue {self._name or 'default'}>"
 
-    def add(self, *contents: "Buffer", delay_ms: int = 0) -> Deferred[list[bytes]]:
+    def add(self, *contents: Buffer, delay_ms: int = 0) -> Deferred[list[bytes]]:
         """
         Store an item with each of *contents*, all of them or none, to become due after *delay_ms*.
 
@@ -71,7 +75,7 @@ class Queue:
             delay = SpanMs(integer("delay_ms", delay_ms, 0, _SPAN_MAX, "ms"))
             request = wire.AddRequest([wire.NewItem(each, delay) for each in buffers("contents", contents)])
         except InvalidRequest as why:
-            return fail(why)
+            return failed(why)
         return self._connector.call(self._name, wire.ADD, wire.write_add_request(request), _ids)
 
     def poll(self, n: int = 1, *, lease_ms: int = LEASE_MS_DEFAULT, wait_ms: int | None = None) -> Deferred[Batch]:
@@ -94,10 +98,10 @@ class Queue:
                 no_wait=wait_ms == 0,
             )
         except InvalidRequest as why:
-            return fail(why)
+            return failed(why)
         return self._connector.call(self._name, wire.POLL, wire.write_poll_request(request), _batch)
 
-    def remove(self, item_id: "Buffer", lease: "Buffer") -> Deferred[bool]:
+    def remove(self, item_id: Buffer, lease: Buffer) -> Deferred[bool]:
         """
         Remove the item *item_id*, held under *lease*, for ever.
 
@@ -108,12 +112,12 @@ class Queue:
         try:
             request = wire.RemoveRequest(buffer("item_id", item_id), buffer("lease", lease))
         except InvalidRequest as why:
-            return fail(why)
+            return failed(why)
         return self._connector.call(
             self._name, wire.REMOVE, wire.write_remove_request(request), wire.read_remove_response
         )
 
-    def extend(self, lease: "Buffer", lease_ms: int) -> Deferred[bool]:
+    def extend(self, lease: Buffer, lease_ms: int) -> Deferred[bool]:
         """
         Let *lease* end *lease_ms* from now, be that later or earlier than before.
 
@@ -124,7 +128,7 @@ class Queue:
             span = SpanMs(integer("lease_ms", lease_ms, 1, _SPAN_MAX, "ms"))
             request = wire.ExtendRequest(buffer("lease", lease), span)
         except InvalidRequest as why:
-            return fail(why)
+            return failed(why)
         return self._connector.call(
             self._name, wire.EXTEND, wire.write_extend_request(request), wire.read_extend_response
         )

@@ -1,27 +1,30 @@
 """TLS at the client's end: whom it trusts, and what it shows."""
 
+from __future__ import annotations
+
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import Attribute, field, frozen
-from twisted.internet.endpoints import wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from queueber.client.arguments import path, text, wrong
 from queueber.errors import InvalidRequest, tls_reason
 from queueber.pem import authority_problems, certificates_in, chain_problems
 
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IStreamClientEndpoint
+
 AnyPath: TypeAlias = str | os.PathLike[str]
 
 
-def _is_path(_: "Tls", argument: "Attribute[AnyPath | None]", value: AnyPath | None) -> None:
+def _is_path(_: Tls, argument: Attribute[AnyPath | None], value: AnyPath | None) -> None:
     if value is not None:
         path(argument.name, value)
 
 
-def _is_text(_: "Tls", argument: "Attribute[str | None]", value: str | None) -> None:
+def _is_text(_: Tls, argument: Attribute[str | None], value: str | None) -> None:
     if value is not None:
         text(argument.name, value)
 
@@ -54,6 +57,9 @@ class Tls:
         Raises:
             InvalidRequest: a file cannot be used, or there is no name to expect.
         """
+        from twisted.internet.endpoints import wrapClientTLS  # noqa: PLC0415
+        from twisted.internet.interfaces import IStreamClientEndpoint  # noqa: PLC0415
+
         if not IStreamClientEndpoint.providedBy(endpoint):
             raise wrong("endpoint", endpoint, "an IStreamClientEndpoint")
         if host is not None:

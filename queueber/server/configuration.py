@@ -29,6 +29,12 @@ _ENVIRONMENT = "environment "
 # How much of two names must agree for the one to be a slip for the other, where all begin with the same word.
 _ALIKE_IN_THE_ENVIRONMENT = 0.85
 
+CLIENT_VARIABLES = frozenset(
+    f"{ENVIRONMENT_PREFIX}{name}"
+    for name in ("ADDR", "QUEUE", "TLS", "TLS_CA", "TLS_SERVER_NAME", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+)
+"""What the command line client takes from an environment that may be the server's as well."""
+
 
 @frozen
 class Setting:
@@ -240,7 +246,7 @@ def unknown_variables(options: Sequence[Option], environment: Mapping[str, str])
     forbidden = {option.variable: option.name for option in options if option.command_line_only}
     found = {}
     for name in sorted(environment):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known:
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known | CLIENT_VARIABLES:
             only = f"; {forbidden[name]} is taken from the command line alone" if name in forbidden else ""
             found[name] = only or _without_table(name, options) or meant(name, known, _ALIKE_IN_THE_ENVIRONMENT)
     return found

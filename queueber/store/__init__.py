@@ -14,8 +14,9 @@ from types import ModuleType
 from warnings import warn
 
 from queueber import plyvel as _plyvel
+from queueber.paths import CONTROL
 from queueber.store.backup import copy_directory
-from queueber.store.directory import CONTROL, kept_still, wipe
+from queueber.store.directory import kept_still, wipe
 from queueber.store.inspection import inspect
 from queueber.store.keyvalue import Durability
 from queueber.store.memory import MemoryStore

@@ -32,6 +32,7 @@ from typing import Final
 from attrs import define, field
 
 from queueber.errors import Damaged, Passing, StorageError, Withheld
+from queueber.paths import CONTROL
 
 READY: Final = "QUEUEBER"
 CREATING: Final = "QUEUEBER.new"
@@ -39,7 +40,6 @@ LOCK: Final = "lock"
 DATABASE: Final = "db"
 SYNCED: Final = "synced"
 SYNCED_NEW: Final = "synced.new"
-CONTROL: Final = "control.sock"
 TORN: Final = re.compile(r"torn-[0-9]+-[0-9]+")
 """What a power cut left at the end of a log, cut off: which log, and where."""
 

@@ -5,7 +5,7 @@ from attrs import define, field
 from click.testing import CliRunner
 from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
 
-from queueber.cli.commands import queueber
+from queueber.cli.__main__ import queueber
 from queueber.client import Batch
 
 
@@ -60,8 +60,8 @@ class Shell:
             results[0].raiseException()
         return results[0]
 
-    def __call__(self, *arguments, stdin=b""):
-        return CliRunner().invoke(queueber, arguments, input=stdin, obj=self._run)
+    def __call__(self, *arguments, stdin=b"", environment=None):
+        return CliRunner(env=environment).invoke(queueber, arguments, input=stdin, obj=self._run)
 
     @property
     def calls(self):

@@ -50,7 +50,7 @@ class Server:
         self.asked.append(target)
         return succeed(None)
 
-    def run(self, address, work, tls=None):
+    def run(self, address, work, *, concurrent):
         self.asked.append(address)
         results = []
         ensureDeferred(work(self)).addBoth(results.append)
@@ -130,7 +130,7 @@ class TestBackup:
         monkeypatch.setattr("queueber.cli.care.is_served", lambda _: True)
         monkeypatch.setattr(Path, "is_socket", lambda path: True)
 
-        def run(*_):
+        def run(*_, concurrent):
             raise OutOfSight("/b is another directory")
 
         server.run = run

@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -11,9 +12,13 @@ import pytest
 
 from queueber import __version__
 from queueber.cli import commands
-from queueber.client import Batch, PolledItem
+from queueber.cli.commands import EXIT_EMPTY
+from queueber.cli.server_options import SERVER_OPTIONS
+from queueber.client import Batch, PolledItem, Tls
 from queueber.errors import InvalidRequest
 from queueber.limits import FRAME_BYTES_MAX
+from queueber.server.configuration import CLIENT_VARIABLES, unknown_variables
+from queueber.server.settings import OPTIONS
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
 ID_TEXT, LEASE_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f", "10111213-1415-1617-1819-1a1b1c1d1e1f"
@@ -36,6 +41,57 @@ def test_the_address_and_the_queue_can_be_chosen(shell):
     assert (shell.addresses, shell.names) == (["[::1]:9"], ["mail"])
 
 
+@pytest.mark.parametrize("command", [("add", "x"), ("poll",), ("remove", ID_TEXT, LEASE_TEXT), ("health",)])
+def test_the_server_may_be_named_before_the_command_and_after_it(shell, command):
+    options = ("--addr", "[::1]:9", "--queue", "mail", "--tls-ca", "ca.pem", "--tls-server-name", "q")
+    shell(*options, *command)
+    shell(*command, *options)
+    shell(*options[:2], *command, *options[2:])
+    assert shell.addresses == ["[::1]:9"] * 3
+    assert shell.names == ["mail"] * 3 * (command != ("health",))
+    assert shell.tls == [Tls(ca=Path("ca.pem"), server_name="q")] * 3
+
+
+def test_what_is_named_after_the_command_counts(shell):
+    shell("--addr", "a:1", "--queue", "one", "add", "--addr", "b:2", "--queue", "two", "x")
+    assert (shell.addresses, shell.names) == (["b:2"], ["two"])
+
+
+def test_the_server_may_be_named_in_the_environment(shell):
+    environment = {
+        "QUEUEBER_ADDR": "a:1",
+        "QUEUEBER_QUEUE": "mail",
+        "QUEUEBER_TLS_CA": "ca.pem",
+        "QUEUEBER_TLS_SERVER_NAME": "q",
+        "QUEUEBER_CLIENT_CERTIFICATE": "me.pem",
+        "QUEUEBER_CLIENT_KEY": "key.pem",
+    }
+    tls = Tls(ca=Path("ca.pem"), server_name="q", certificate=Path("me.pem"), key=Path("key.pem"))
+    shell("add", "x", environment=environment)
+    assert (shell.addresses, shell.names, shell.tls) == (["a:1"], ["mail"], [tls])
+    shell("--queue", "one", "add", "--addr", "b:2", "x", environment=environment)
+    assert (shell.addresses[1:], shell.names[1:], shell.tls[1:]) == (["b:2"], ["one"], [tls])
+    assert [name for name in environment if name not in shell("--help").stdout] == []
+
+
+def test_a_server_in_the_same_environment_does_not_take_them_for_slips():
+    assert {option.envvar for option in SERVER_OPTIONS} == CLIENT_VARIABLES
+    assert not {option.variable for option in OPTIONS} & CLIENT_VARIABLES
+    environment = dict.fromkeys(CLIENT_VARIABLES, "x") | {"QUEUEBER_ADR": "x"}
+    assert [*unknown_variables(OPTIONS, environment)] == ["QUEUEBER_ADR"]
+
+
+def test_tls_may_be_switched_on_in_the_environment(shell):
+    for value in ("yes", "no", ""):
+        shell("add", "x", environment={"QUEUEBER_TLS": value})
+    assert shell.tls == [Tls(), None, None]
+
+
+def test_what_a_server_is_configured_with_is_nothing_to_its_clients(shell):
+    shell("add", "x", environment={"QUEUEBER_TLS_CERTIFICATE": "server.pem", "QUEUEBER_TLS_KEY": "server.key"})
+    assert shell.tls == [None]
+
+
 def test_add_takes_arguments_and_files(shell, tmp_path):
     path = tmp_path / "contents"
     path.write_bytes(b"\xff\0\n")
@@ -55,6 +111,38 @@ def test_add_takes_files_that_are_longer_than_servers_take_by_default(shell, tmp
 def test_add_takes_standard_input_as_one_item(shell, arguments):
     shell("add", *arguments, stdin=b"line\n\xff\n")
     assert shell.calls == [("add", (b"line\n\xff\n",), 0)]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--file", "-"), ("x", "--file", "-")])
+def test_an_empty_standard_input_adds_nothing(shell, arguments):
+    """A command before the pipe that failed must not leave an item."""
+    result = shell("add", *arguments)
+    assert (result.exit_code, result.stdout, shell.calls) == (1, "", [])
+    assert result.stderr == (
+        "queueber: Standard input is empty, and nothing was added; for an empty item, give '' as CONTENTS.\n"
+    )
+
+
+def test_an_empty_item_is_added_when_it_is_asked_for(shell, tmp_path):
+    (tmp_path / "empty").touch()
+    shell("add", "", "--file", str(tmp_path / "empty"))
+    assert shell.calls == [("add", (b"", b""), 0)]
+
+
+@pytest.mark.parametrize("contents", ["-5", "-x", "--6"])
+def test_contents_that_look_like_an_option_are_added_as_the_error_says(shell, contents):
+    result = shell("add", contents)
+    assert (result.exit_code, shell.calls) == (1, [])
+    assert result.stderr.count("\n") == 1
+    remedy = result.stderr.rstrip("\n").partition("If it is CONTENTS, put -- before it: ")[2]
+    assert remedy == f"queueber add -- {contents}"
+    shell(*remedy.split()[1:])
+    assert shell.calls == [("add", (contents.encode(),), 0)]
+
+
+@pytest.mark.parametrize(("arguments", "why"), [(("poll", "-5"), "no arguments"), (("add", "--dely", "5"), "a slip")])
+def test_what_is_likely_an_option_gets_no_such_remedy(shell, arguments, why):
+    assert "put -- before it" not in shell(*arguments).stderr
 
 
 def test_an_argument_may_hold_any_bytes(shell):
@@ -85,7 +173,7 @@ def test_add_prints_json(shell):
     ],
 )
 def test_poll_says_how_many_and_how_long(shell, arguments, call):
-    assert shell("poll", *arguments).exit_code == 0
+    assert shell("poll", *arguments).exit_code == EXIT_EMPTY
     assert shell.calls == [call]
 
 
@@ -104,12 +192,13 @@ def test_no_contents_control_the_terminal(shell):
     assert [line.partition(": ")[2] for line in lines[1:]] == ['"\\u001b[2J"', '"a\\nb"', "base64 /w=="]
 
 
+@pytest.mark.parametrize("form", [(), ("--json",), ("--raw",)])
 @pytest.mark.parametrize("stream", ["full", "closed"])
-def test_items_that_cannot_be_printed_are_given_back(shell, monkeypatch, stream):
+def test_items_that_cannot_be_printed_are_given_back(shell, monkeypatch, stream, form):
     """With an exit status that says so; nothing is given back when there was nothing."""
     echo = click.echo
 
-    def full(text, err=False):
+    def full(text, err=False, nl=True):
         if not err:
             raise OSError(errno.ENOSPC, "No space left on device")
         echo(text, err=True)
@@ -118,19 +207,43 @@ def test_items_that_cannot_be_printed_are_given_back(shell, monkeypatch, stream)
     if stream == "closed":
         monkeypatch.setattr(commands, "sys", SimpleNamespace(stdout=None, exit=sys.exit))
     shell.default.answers["poll"] = batch(b"hello")
-    result = shell("poll")
+    result = shell("poll", *form)
     assert result.exit_code == 1
     assert ("No space left on device" if stream == "full" else "standard output is closed") in result.stderr
     assert shell.calls == [("poll", 1, 30_000, None), ("extend", shell.default.answers["poll"].lease, 1)]
     shell.calls.clear()
     shell.default.answers["poll"] = Batch((), b"", 0)
-    shell("poll", "--no-wait")
+    shell("poll", "--no-wait", *form)
     assert shell.calls == [("poll", 1, 30_000, 0)]
 
 
 def test_poll_says_when_there_is_nothing(shell):
     result = shell("poll", "--no-wait")
-    assert (result.exit_code, result.stdout) == (0, "no items\n")
+    assert (result.exit_code, result.stdout) == (3, "no items\n")
+
+
+@pytest.mark.parametrize("wait", [("--no-wait",), ("--wait", "0"), ("--wait", "1")])
+@pytest.mark.parametrize("form", [(), ("--json",), ("--raw",)])
+def test_a_poll_that_gets_nothing_has_a_status_of_its_own_which_its_help_names(shell, wait, form):
+    assert shell("poll", *wait, *form).exit_code == EXIT_EMPTY == 3
+    shell.default.answers["poll"] = batch(b"x")
+    assert shell("poll", *wait, *form).exit_code == 0
+    assert "Exit status 3 if there was none" in shell("poll", "--help").stdout
+
+
+@pytest.mark.parametrize("contents", [b"", b"a\nb", b"\x1b[2J\0\xff", b"line\r\n"])
+def test_a_raw_poll_writes_the_contents_as_they_are_and_the_ids_elsewhere(shell, contents):
+    shell.default.answers["poll"] = batch(contents, attempt=2)
+    result = shell("poll", "--raw")
+    assert (result.exit_code, result.stdout_bytes) == (0, contents)
+    assert result.stderr.splitlines() == [
+        f"lease {LEASE_TEXT} until 2023-11-14T22:13:20.123+00:00",
+        f"item {ID_TEXT} attempt 2",
+    ]
+
+
+def test_a_raw_poll_that_gets_nothing_writes_nothing(shell):
+    assert shell("poll", "--raw", "--no-wait").stdout_bytes == b""
 
 
 def test_poll_prints_json_that_says_how_contents_are_encoded(shell):
@@ -199,6 +312,8 @@ def test_an_error_is_one_line_on_standard_error(shell):
         (("poll", "--wait", "-1"), ["'--wait'", "-1 is not between 0 and 1,000,000,000,000 seconds"]),
         (("poll", "--wait", "nan"), ["'--wait'", "nan is not between"]),
         (("poll", "--wait", "1", "--no-wait"), ["--wait and --no-wait contradict each other"]),
+        (("poll", "--raw", "-n", "2"), ["--raw writes the contents of 1 item, and -n is 2", "--json"]),
+        (("poll", "--raw", "--json"), ["--raw and --json contradict each other"]),
         (("remove", "x", LEASE_TEXT), ["'ITEM'", "'x' is neither a UUID nor 32 hexadecimal digits"]),
         (("remove", ID_TEXT), ["Missing argument 'LEASE'"]),
         (("add", "--file", "/does/not/exist"), ["'--file'", "/does/not/exist"]),

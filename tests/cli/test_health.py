@@ -2,12 +2,8 @@
 
 from pathlib import Path
 
-from queueber.cli.commands import queueber
-from queueber.cli.health import health
 from queueber.client import Tls
 from queueber.errors import Overloaded
-
-queueber.add_command(health)
 
 
 def test_it_asks_for_what_changes_nothing(shell):

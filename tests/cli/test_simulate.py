@@ -15,9 +15,10 @@ from shop_floor import Floor, Heard
 
 from queueber.cli.load.ledger import Ledger, balanced
 from queueber.cli.load.shop import Plan, Shop
-from queueber.cli.session import Interrupted, NoAnswer
+from queueber.cli.session import Interrupted
 from queueber.cli.simulate import _tell, simulate
 from queueber.client import OutcomeUnknown
+from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)

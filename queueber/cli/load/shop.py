@@ -19,8 +19,8 @@ from queueber.cli.load.clients import CALLS_MAX, Fleet, started, together
 from queueber.cli.load.ledger import Ledger
 from queueber.cli.load.show import LINE_SECONDS, Teller
 from queueber.cli.load.tally import Latency
-from queueber.cli.session import NoAnswer
 from queueber.client import Batch, OutcomeUnknown, Queue
+from queueber.client.blocking import NoAnswer
 from queueber.errors import Kind, QueueberError
 from queueber.units import MS_PER_SECOND, SpanMs
 

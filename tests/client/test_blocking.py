@@ -1,0 +1,254 @@
+"""Calls without a reactor, to a scripted server at a real socket."""
+
+import socket
+import threading
+from contextlib import closing, suppress
+
+import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred
+
+from queueber import wire
+from queueber.client import Batch, Client, NotConnected, OutcomeUnknown
+from queueber.client.address import TcpAddress, UnixAddress, plain_address
+from queueber.client.blocking import BlockingConnector, NoAnswer, completed
+from queueber.client.lengths import CALL_OVERHEAD_BYTES, SURE_BYTES
+from queueber.errors import InvalidRequest, Overloaded, Unimplemented
+from queueber.keepalive import IDLE_SECONDS
+from queueber.limits import DEFAULTS
+
+ROOT = "the server's first object"
+PATIENCE = 30
+
+
+class Server:
+    """Serves one peer at a time: adds are answered with an id for each item, extends with no."""
+
+    def __init__(self, listening):
+        self.listening = listening
+        self.calls = []
+        self.accepted = self.asked = 0
+        self.longest = DEFAULTS.frame_bytes
+        """The longest message; with None it does not know that it may be asked."""
+
+        self.say = None
+        """What it does in place of answering, given the socket and the connection."""
+
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                peer, _ = self.listening.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            # A client that has what it wanted does not wait for what else there is.
+            with peer, suppress(ConnectionError):
+                self._talk(peer)
+
+    def _talk(self, peer):
+        connection = wire.Connection(limits=DEFAULTS, bootstrap=ROOT)
+        while data := peer.recv(65_536):
+            for event in wire.one_by_one(connection.receive_data(data)):
+                if isinstance(event, wire.Called):
+                    if self.say is not None:
+                        self.say(peer, connection)
+                        return
+                    self._answer(connection, event)
+            peer.sendall(connection.data_to_send())
+
+    def _answer(self, connection, event):
+        if event.interface_id == wire.BROKER_INTERFACE_ID and event.method_id == wire.LIMITS:
+            self.asked += 1
+            if self.longest is None:
+                connection.return_exception(event.answer, 3, "no such method")
+            else:
+                limits = evolve(DEFAULTS, frame_bytes=self.longest)
+                connection.return_results(event.answer, wire.write_limits_response(limits))
+        elif event.interface_id == wire.BROKER_INTERFACE_ID:
+            name = wire.read_queue_request(event.params)
+            if name == "forbidden":
+                connection.return_exception(event.answer, 1, "no more queues")
+            else:
+                connection.return_results(event.answer, wire.QUEUE_RESPONSE, (name,))
+        elif event.method_id == wire.ADD:
+            items = wire.read_add_request(event.params, limits=DEFAULTS).items
+            self.calls.append((event.target, [bytes(item.contents) for item in items]))
+            ids = [number.to_bytes(16, "big") for number in range(len(items))]
+            connection.return_results(event.answer, wire.write_add_response(ids))
+        elif event.method_id == wire.EXTEND:
+            connection.return_results(event.answer, wire.write_extend_response(False))
+        else:
+            connection.return_exception(event.answer, 3, "no such method")
+
+    def stop(self):
+        self.listening.close()
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def server(request, tmp_path):
+    if request.param == "tcp":
+        server = Server(socket.create_server(("127.0.0.1", 0)))
+        server.address = f"127.0.0.1:{server.listening.getsockname()[1]}"
+    else:
+        path = tmp_path / "a:b.sock"
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(str(path))
+        made.listen()
+        server = Server(made)
+        server.address = f"unix:path={tmp_path}/a\\:b.sock"
+    yield server
+    server.stop()
+
+
+def do(address, work, **options):
+    connector = BlockingConnector(plain_address(address), name=address, **options)
+    with closing(connector):
+        return completed(work(Client(connector)))
+
+
+def test_calls_are_answered_over_one_connection(server):
+    async def work(client):
+        ids = await client.default.add(b"one", bytearray(b"two"))
+        assert await client.queue("mail").add(b"x" * 300_000) == [bytes(16)]
+        assert await client.queue("mail").extend(bytes(16), 1) is False
+        return ids
+
+    assert do(server.address, work) == [bytes(16), (1).to_bytes(16, "big")]
+    assert server.calls == [(ROOT, [b"one", b"two"]), ("mail", [b"x" * 300_000])]
+    assert server.accepted == 1
+
+
+def test_a_waiting_call_notices_when_the_server_s_machine_is_gone():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connector = BlockingConnector(TcpAddress(*listening.getsockname()), name="here")
+        with closing(connector._connect()) as made:
+            assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_SECONDS
+
+
+def test_what_the_server_answers_is_raised(server):
+    with pytest.raises(Unimplemented, match="no such method"):
+        do(server.address, lambda client: client.default.poll())
+    with pytest.raises(Overloaded, match="no more queues"):
+        do(server.address, lambda client: client.queue("forbidden").add(b"x"))
+
+
+@pytest.mark.parametrize(
+    ("say", "why"),
+    [
+        (lambda peer, connection: None, "the server closed it"),
+        (lambda peer, connection: peer.sendall(b"\xff" * 64), "the server broke the protocol: "),
+        (
+            lambda peer, connection: (connection.abort("enough"), peer.sendall(connection.data_to_send())),
+            "the server ended the connection: enough",
+        ),
+    ],
+    ids=["closed", "nonsense", "aborted"],
+)
+def test_a_call_without_an_answer_may_have_taken_effect(server, say, why):
+    server.say = say
+    with pytest.raises(OutcomeUnknown, match=f"the connection was lost, the call's outcome is unknown: {why}"):
+        do(server.address, lambda client: client.default.add(b"x"))
+
+
+@pytest.mark.parametrize(
+    ("first", "protocol"),
+    [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP"), (b"\x15\x03\x01\0\x02\x02\x0a", "TLS"), (b"SSH-2.0-x\r\n", "SSH")],
+)
+def test_what_no_server_has_read_was_not_sent(server, first, protocol):
+    server.say = lambda peer, connection: peer.sendall(first)
+    with pytest.raises(NotConnected, match=f"cannot connect to .*: this port speaks {protocol}"):
+        do(server.address, lambda client: client.default.add(b"x"))
+
+
+def test_a_silent_server_is_given_up(server):
+    over = threading.Event()
+    server.say = lambda peer, connection: over.wait(PATIENCE)
+    with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s"):
+        do(server.address, lambda client: client.default.add(b"x"), seconds=0.05)
+    over.set()
+
+
+def test_without_a_server_nothing_is_sent(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = f"127.0.0.1:{gone.getsockname()[1]}"
+    for where, why in (
+        (address, "Connection refused"),
+        (f"unix:{tmp_path}/none", "No such file or directory"),
+        (f"unix:{tmp_path}/{'x' * 200}", "AF_UNIX path too long"),
+        ("0.0.0.0.0.invalid:1", ".+"),
+    ):
+        with pytest.raises(NotConnected, match=f"cannot connect to {where}: {why}"):
+            do(where, lambda client: client.default.add(b"x"))
+
+
+@pytest.mark.parametrize("longest", [1 << 20, None])
+def test_what_is_longer_than_the_server_takes_is_refused(server, longest):
+    server.longest = longest
+    limit = (longest or DEFAULTS.frame_bytes) - CALL_OVERHEAD_BYTES
+    with pytest.raises(InvalidRequest, match=f"the call is .* bytes; the limit is {limit:,}"):
+        do(server.address, lambda client: client.default.add(bytes(limit)))
+    assert server.calls == []
+
+
+def test_the_server_is_asked_once_and_only_for_what_is_long(server):
+    async def work(client):
+        await client.default.add(bytes(SURE_BYTES - 2 * CALL_OVERHEAD_BYTES))
+        assert server.asked == 0
+        await client.default.add(bytes(SURE_BYTES))
+        await client.default.add(bytes(SURE_BYTES))
+
+    do(server.address, work)
+    assert (server.asked, len(server.calls)) == (1, 3)
+
+
+def test_what_cannot_be_right_is_refused_before_there_is_a_connection(server):
+    with pytest.raises(InvalidRequest, match="lease_ms"):
+        do(server.address, lambda client: client.default.extend(bytes(16), 0))
+    assert server.accepted == 0
+
+
+def test_work_that_waits_for_something_else_is_a_mistake():
+    with pytest.raises(RuntimeError, match="no call"):
+        completed(Deferred())
+
+
+def test_what_it_gives_is_what_a_client_gives(server):
+    """An empty poll, for the type."""
+    server._answer = lambda connection, event: connection.return_results(
+        event.answer, wire.write_poll_response(wire.PollResponse([], b"", 0))
+    )
+    assert do(server.address, lambda client: client.default.poll(wait_ms=0)) == Batch((), b"", 0)
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("host:1", TcpAddress("host", 1)),
+        ("127.0.0.1:9090", TcpAddress("127.0.0.1", 9090)),
+        ("[::1]:9090", TcpAddress("::1", 9090)),
+        ("tcp:host:1", TcpAddress("host", 1)),
+        ("tcp:host=host:port=1", TcpAddress("host", 1)),
+        ("tcp:9090:interface=0.0.0.0", TcpAddress("localhost", 9090)),
+        ("unix:/a/b", UnixAddress("/a/b")),
+        ("unix:path=/a\\:b", UnixAddress("/a:b")),
+        ("unix:/a:mode=600", UnixAddress("/a")),
+        ("tcp:host:1:timeout=5", None),
+        ("unix:path=/a:timeout=5", None),
+        ("tls:host:1", None),
+        ("bücher.example:1", None),
+        ("nowhere", None),
+        ("", None),
+    ],
+)
+def test_the_addresses_that_need_no_endpoint(address, meant):
+    assert plain_address(address) == meant
+
+
+@pytest.mark.parametrize("address", ["host:0", "host:65536", "tcp:host:99999"])
+def test_there_are_65535_ports(address):
+    with pytest.raises(InvalidRequest, match="the limit is 65535"):
+        plain_address(address)
