@@ -7,12 +7,13 @@ privileges.  Until the server listens, connections are refused as if it did not
 run.
 """
 
+import itertools
 import socket
 from collections.abc import Iterable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
@@ -21,7 +22,7 @@ from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from queueber.server.listening import Listen, ListenFailed
+from queueber.server.listening import Listen, ListenFailed, start_listening
 from queueber.server.proxied import PREFIX
 
 _KINDS = ("tcp:", "tcp4:", "tcp6:")
@@ -35,6 +36,19 @@ class BoundEndpoint:
     _reactor: Any
     _socket: socket.socket
     _backlog: int
+
+    def take(self) -> None:
+        """
+        Let connections wait, and no other process have the address: two that have bound it may both wish to listen.
+
+        Raises:
+            ListenFailed: another process was faster.
+        """
+        try:
+            self._socket.listen(self._backlog)
+        except OSError as why:
+            host, port = self._socket.getsockname()[:2]
+            raise ListenFailed(str(CannotListenError(host, port, why))) from why
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Take connections; fails with `CannotListenError` if another process was faster."""
@@ -67,9 +81,7 @@ class BoundPorts:
             return
         self._done = True
         for option, listen in places:
-            text = listen.endpoint
-            while text.startswith(PREFIX):
-                text = text.removeprefix(PREFIX)
+            text = _plain(listen.endpoint)
             if text.startswith(_KINDS):
                 try:
                     self._sockets.setdefault(text, []).append(self._bound(text))
@@ -87,6 +99,22 @@ class BoundPorts:
         if self._refused is not None:
             self.close()
             raise self._refused
+
+    async def take(self, places: Iterable[tuple[str, Listen]]) -> None:
+        """
+        See to it that every one of *places* can be listened at, as far as that can be known before.
+
+        Connections to TCP addresses wait from now on.  Unix sockets are listened at for a moment.
+
+        Raises:
+            ListenFailed: one is taken, or not allowed.
+        """
+        for endpoint in itertools.chain.from_iterable(self._sockets.values()):
+            endpoint.take()
+        for option, listen in places:
+            if _plain(listen.endpoint).startswith("unix:"):
+                port = await start_listening(self._reactor, listen, Factory(), option)
+                await maybeDeferred(port.stopListening)
 
     def endpoint_of(self, text: str) -> IStreamServerEndpoint | None:
         """The endpoint that *text* describes, if its socket was bound and not used yet."""
@@ -113,6 +141,13 @@ class BoundPorts:
             made.close()
             raise CannotListenError(interface, port, why) from None
         return BoundEndpoint(self._reactor, made, backlog)
+
+
+def _plain(endpoint: str) -> str:
+    """The *endpoint* below the PROXY protocol."""
+    while endpoint.startswith(PREFIX):
+        endpoint = endpoint.removeprefix(PREFIX)
+    return endpoint
 
 
 def _tcp_of(text: str) -> tuple[int, Any, int, str]:

@@ -188,9 +188,14 @@ class QueueberService(Service):
         return share_out(*wanted, self.log.warn, self.log.info)
 
     async def _recovered(self, settings: Settings, descriptors: Descriptors) -> Running:
-        if settings.wipe:
-            await self._pool.run(wipe, settings.data_dir)
         self._refuse_when_stopping()
+        if settings.wipe:
+            # What this removes is gone, so whatever else may keep the server from starting comes before it.  The pages
+            # are open already.
+            await self._bound.take(place for place in settings.places if place[0] != "http")
+            self._refuse_when_stopping()
+            await self._pool.run(wipe, settings.data_dir)
+            self._refuse_when_stopping()
         log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
         self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
         store = await self._pool.run(

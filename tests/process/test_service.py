@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from queueber.broker.model import LOWEST, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import PutQueue
+from queueber.store import open_store
+from queueber.units import WallMs
 from tests.process.conftest import PATIENCE, TWISTD, Traffic, foreign
 
 pytestmark = pytest.mark.slow
@@ -162,6 +166,24 @@ def test_a_failure_while_stopping_is_no_clean_stop(start):
     assert server.stop() == 74
     server.line("so the server ends")
     assert not [line for line in server.lines if "everything is on disk" in line]
+
+
+@pytest.mark.parametrize(
+    "option", ["--listen=127.0.0.1:{port}", "--listen=unix:{path}/socket", "--manhole=unix:{path}/socket"]
+)
+def test_a_start_that_fails_wipes_nothing(start, tmp_path, option):
+    """Addresses that are taken, or cannot be: a TCP port, and Unix sockets of which the directory is missing."""
+    store = open_store(tmp_path / "data")
+    store.commit([PutQueue(QueueRecord(QueueNumber(1), "mail", 0, 0, LOWEST))], TimeMark(bytes(16), 0, WallMs(1)))
+    store.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = start("--wipe", option.format(port=port, path=tmp_path / "missing"))
+        assert server.wait() == 74
+    server.line("Cannot start: ")
+    store = open_store(tmp_path / "data")
+    assert [queue.name for queue in store.recover().queues] == ["mail"]
+    store.close()
 
 
 def test_wipe_empties_a_directory_of_ours_and_no_other(start, tmp_path):
