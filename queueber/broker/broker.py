@@ -16,12 +16,12 @@ never passes an item that is not leased yet.
 
 from collections import Counter
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from typing import Final, Protocol
 
 from attrs import asdict
 
 from queueber.broker.claim import ClaimBounds
+from queueber.broker.expiry import Expiry
 from queueber.broker.journal import Journal
 from queueber.broker.leases import Lease, LeaseState, LeaseTable
 from queueber.broker.model import Item, ItemId, Key, LeaseId
@@ -33,7 +33,7 @@ from queueber.broker.queues import Queues
 from queueber.broker.survey import Stats, lease_line, queue_line
 from queueber.broker.validation import validate_add, validate_lease_id, validate_lease_span
 from queueber.broker.waiters import Peer, PollInput, PollState, Waiter
-from queueber.errors import QueueberError
+from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs, no_earlier_than
 
@@ -78,6 +78,8 @@ class Broker:
         self.queues, self.leases = self._queues, self._leases
         """To be counted, walked through and looked up in, and to be changed by nobody else."""
 
+        expiry = Expiry(self._queues, self._leases, self._journal, self.polls, limits)
+        self.pop_ended, self.sweep_again, self.requeue = expiry.pop_ended, expiry.sweep_again, expiry.requeue
         self.take_refills = self._journal.take_refills
         self.committed = self._journal.committed
 
@@ -115,33 +117,51 @@ class Broker:
 
     # Calls
 
-    def add(self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]], now: WallMs) -> Plan[list[ItemId]]:
+    def add(
+        self, queue: Queue, calls: Sequence[Sequence[tuple[bytes, SpanMs]]], now: WallMs
+    ) -> Plan[list[list[ItemId] | QueueberError]]:
         """
-        Add an item for each pair of contents and delay; the reply is their ids in the same order.
+        Add an item for each pair of contents and delay; all items of one call, or none.
 
-        Raises:
-            InvalidRequest: there are too many, one is too large or delayed for too long, or all are too large together.
-            Overloaded: there are as many queues as there may be.
+        Returns:
+            A plan whose reply has for each call the ids of its items, in the
+            same order, or why it is refused: `InvalidRequest` (there are too
+            many items, one is too large or delayed for too long, or all are too
+            large together) or `Overloaded` (there are as many queues as there
+            may be).
         """
+        replies: list[list[ItemId] | QueueberError] = []
+        items: list[tuple[bytes, SpanMs]] = []
+        size = 0
+        for call in calls:
+            try:
+                size += self._validate_add(queue, call)
+            except QueueberError as why:
+                replies.append(why)
+            else:
+                replies.append([])
+                items += call
+        if not items:
+            return self._journal.plan(queue, [], replies)
+        ids = self._ids.items(now, len(items))
+        at = 0
+        for place, call in enumerate(calls):
+            if isinstance(replies[place], list):
+                replies[place] = ids[at : at + len(call)]
+                at += len(call)
+        return self._journal.plan(queue, self._take_in(queue, items, ids, size, now), replies, size=size)
+
+    def _validate_add(self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]]) -> int:
         size = validate_add(self._limits, items)
-        return self._take_in(queue, items, size, now) if items else self._journal.plan(queue, [], [])
-
-    def add_each(self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]], now: WallMs) -> Plan[list[ItemId]]:
-        """
-        What `add` does for each of *items*, of which there are some, as a call of its own: in one plan.
-
-        Raises:
-            InvalidRequest: one is too large or delayed for too long; nothing was changed.
-            Overloaded: there are as many queues as there may be.
-        """
-        return self._take_in(queue, items, sum([validate_add(self._limits, (item,)) for item in items]), now)
+        if items:
+            self._queues.refuse_if_full(queue)
+        return size
 
     def _take_in(
-        self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]], size: int, now: WallMs
-    ) -> Plan[list[ItemId]]:
-        self._queues.refuse_if_full(queue)
+        self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]], ids: Sequence[ItemId], size: int, now: WallMs
+    ) -> list[Write]:
+        """Put *items*, whose contents are *size* bytes together, into *queue*."""
         number = self._queues.make_durable(queue)
-        ids = self._ids.items(now, len(items))
         added: list[Item] = []
         writes: list[Write] = []
         delayed = False
@@ -161,34 +181,28 @@ class Broker:
         queue.added += len(ids)
         self._queues.grown(queue)
         self.polls.stir(queue)
-        return self._journal.plan(queue, writes, ids, size=size)
+        return writes
 
-    def remove(self, queue: Queue, item_id: ItemId, lease_id: LeaseId, now: WallMs) -> Plan[bool]:
+    def remove(
+        self, queue: Queue, pairs: Sequence[tuple[ItemId, LeaseId]], now: WallMs
+    ) -> Plan[list[bool | QueueberError]]:
         """
-        Remove an item held under a live lease; the reply is whether it was.
+        Remove items held under live leases, one after the other.
 
-        Raises:
-            InvalidRequest: the lease is not 16 bytes.
+        Returns:
+            A plan whose reply has for each pair of item and lease whether the
+            item was removed, or `InvalidRequest`: the lease is not 16 bytes.
         """
         writes: list[Write] = []
-        removed = self._take_out(queue, item_id, self._find_live(queue, lease_id, now), writes)
-        return self._journal.plan(queue, writes, removed)
-
-    def remove_each(self, queue: Queue, pairs: Sequence[tuple[ItemId, LeaseId]], now: WallMs) -> Plan[list[bool]]:
-        """
-        What `remove` does for each item and lease of *pairs*, in this order and in one plan.
-
-        Raises:
-            InvalidRequest: a lease is not 16 bytes; nothing was changed.
-        """
-        for _, lease_id in pairs:
-            validate_lease_id(lease_id)
-        writes: list[Write] = []
-        removed = [
-            self._take_out(queue, item_id, self._leases.find_live(lease_id, queue.number, now), writes)
-            for item_id, lease_id in pairs
-        ]
-        return self._journal.plan(queue, writes, removed)
+        replies: list[bool | QueueberError] = []
+        for item_id, lease_id in pairs:
+            try:
+                lease = self._find_live(queue, lease_id, now)
+            except InvalidRequest as why:
+                replies.append(why)
+            else:
+                replies.append(self._take_out(queue, item_id, lease, writes))
+        return self._journal.plan(queue, writes, replies)
 
     def _take_out(self, queue: Queue, item_id: ItemId, lease: Lease | None, writes: list[Write]) -> bool:
         """Remove an item held under *lease*; whether it was."""
@@ -204,19 +218,34 @@ class Broker:
         queue.removed += 1
         return True
 
-    def extend(self, queue: Queue, lease_id: LeaseId, span: SpanMs, now: WallMs) -> Plan[bool]:
+    def extend(
+        self, queue: Queue, requests: Sequence[tuple[LeaseId, SpanMs]], now: WallMs
+    ) -> Plan[list[bool | QueueberError]]:
         """
-        Move the deadline of a live lease to *span* from now; the reply is whether it was.
+        Move the deadlines of live leases, each to a span from now.
 
-        Raises:
-            InvalidRequest: the lease is not 16 bytes, or the span is 0 or too long.
+        Returns:
+            A plan whose reply has for each pair of lease and span whether the
+            lease was extended, or `InvalidRequest`: the lease is not 16 bytes,
+            or the span is 0 or too long.
         """
-        validate_lease_span(self._limits, span)
-        lease = self._find_live(queue, lease_id, now)
-        if lease is None:
-            return self._journal.plan(queue, [], reply=False)
-        self._leases.extend(lease, no_earlier_than(now, span))
-        return self._journal.plan(queue, [PutLease(lease.id, lease.record())], reply=True, size=lease.record_bytes)
+        writes: dict[LeaseId, Write] = {}
+        """A lease that is extended several times is written once: its record is as long as it has items."""
+        replies: list[bool | QueueberError] = []
+        size = 0
+        for lease_id, span in requests:
+            try:
+                validate_lease_span(self._limits, span)
+                lease = self._find_live(queue, lease_id, now)
+            except InvalidRequest as why:
+                replies.append(why)
+                continue
+            replies.append(lease is not None)
+            if lease is not None:
+                self._leases.extend(lease, no_earlier_than(now, span))
+                size += 0 if lease_id in writes else lease.record_bytes
+                writes[lease_id] = PutLease(lease.id, lease.record())
+        return self._journal.plan(queue, list(writes.values()), replies, size=size)
 
     def poll(
         self,
@@ -300,69 +329,6 @@ class Broker:
     def fail_polls(self, error: QueueberError) -> list[Delivery]:
         """End every poll that waits with *error*."""
         return [delivery for queue in list(self._queues) for delivery in self.polls.fail(queue, error)]
-
-    # Expiry
-
-    def pop_ended(self, now: WallMs) -> list[Lease]:
-        """
-        Leases whose deadline has passed, a slice of them: from here on their holders' calls are answered with false.
-
-        The caller reads the rows of their `keys` and gives them to `requeue`,
-        or the leases to `sweep_again` if that fails.  Empty when none is left.
-        """
-        ended: list[Lease] = []
-        rows = size = 0
-        while rows < self._limits.expiry_slice and size < self._limits.refill_bytes:
-            lease = self._leases.pop_ended(now)
-            if lease is None:
-                break
-            ended.append(lease)
-            rows += len(lease.keys)
-            # Of a lease from another life only the bound is known.
-            size += self._limits.poll_bytes if lease.bytes is None else lease.bytes
-        return ended
-
-    def sweep_again(self, lease: Lease, at: WallMs) -> None:
-        """Let `pop_ended` give *lease* once more, at *at*: its rows could not be read."""
-        self._leases.sweep_again(lease, at)
-
-    def requeue(
-        self, lease: Lease, items: Sequence[Item | None], *, unreadable: AbstractSet[ItemId] = frozenset()
-    ) -> Plan[int]:
-        """
-        Move the items of an ended lease to where they became due when it ended, with one more attempt to their name.
-
-        *items* are the rows of its `keys`, in that order; one that does not
-        exist any more is passed over.  Those in *unreadable*, not all of them, stay
-        under the lease, which is then for `sweep_again`.  The plan's reply is how
-        many moved.
-        """
-        queue = self._queues.numbered(lease.queue)
-        writes: list[Write] = [DeleteLease(lease.id)]
-        moved = size = 0
-        for key, item in zip(list(lease.keys.values()), items, strict=True):
-            if key.id in unreadable:
-                continue
-            queue.held.discard(key.id)
-            self._leases.remove_item(lease, key.id)
-            if item is None:
-                queue.removed += 1
-                continue
-            # Strictly later than its old place, which the lease's record names: were it the same and the deletion of
-            # the record lost, the item would count as leased again.
-            due = max(lease.deadline, WallMs(key.due + 1))
-            again = Item(Key(due, key.id), item.contents, item.added_at, item.attempts + 1)
-            writes += (DeleteItem(lease.queue, key), PutItem(lease.queue, again))
-            queue.put(again)
-            moved += 1
-            size += len(item.contents)
-        if lease.keys:
-            writes[0] = PutLease(lease.id, lease.record())
-        else:
-            self._leases.remove(lease)
-        self._queues.grown(queue)
-        self.polls.stir(queue)
-        return self._journal.plan(queue, writes, moved, size=size)
 
     # Self-knowledge
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,7 +19,7 @@ from queueber.paths import identity
 from queueber.server.checking import CHECKED_MAX, check, size_of
 from queueber.server.committer import Committer
 from queueber.server.connections import Connections
-from queueber.server.methods import Caller, Methods
+from queueber.server.methods import QueueHandlers, ReplySink
 from queueber.server.reserve import Reserve
 from queueber.units import MS_PER_SECOND
 from queueber.wire import admin
@@ -41,11 +41,11 @@ class AdminMethods:
     """
     Carries out the administrator's calls, and hands all others on to the server's ordinary methods.
 
-    Stands where `Methods` does for the connections of the control socket.
+    The handlers of the control socket's connections, as `QueueHandlers` are those of all others.
     """
 
     reactor: Any
-    methods: Methods
+    methods: QueueHandlers
     broker: Broker
     committer: Committer
     connections: Connections
@@ -82,9 +82,9 @@ class AdminMethods:
     def outstanding(self, value: int) -> None:
         self.methods.outstanding = value
 
-    def call(self, caller: Caller, called: wire.Called) -> None:
+    def call(self, sink: ReplySink, calls: wire.Calls) -> None:
         """
-        Carry out a call; *caller* is told the reply, now or later.
+        Carry out *calls*; *sink* takes each reply, now or later.
 
         Raises:
             RemoteProtocolError: the parameters cannot be read.
@@ -95,26 +95,21 @@ class AdminMethods:
             admin.BACKUP: self._backup,
             admin.BACKUP_PROGRESS: self._backup_progress,
         }
-        if called.target is not self.root:
-            self.methods.call(caller, called)
-        elif called.interface_id != admin.ADMIN_INTERFACE_ID or called.method_id not in mine:
-            self.methods.call(caller, _to(self.methods.root, called))
+        if calls.target is not self.root:
+            self.methods.call(sink, calls)
+        elif calls.interface_id != admin.ADMIN_INTERFACE_ID or calls.method_id not in mine:
+            self.methods.call(sink, evolve(calls, target=self.methods.root))
         else:
             self.outstanding += 1
             try:
-                mine[called.method_id](caller, called)
+                mine[calls.method_id](sink, calls)
             except RemoteProtocolError:
                 self.outstanding -= 1
                 raise
             except QueueberError as why:
-                caller.error(called.answer, why.kind, str(why))
+                sink.error(calls.answer, why.kind, str(why))
 
-    def call_each(self, caller: Caller, called: wire.CalledAlike) -> None:
-        """Carry out calls that came in a row, one by one: an administrator's are few."""
-        for each in called.each():
-            self.call(caller, each)
-
-    def _stats(self, caller: Caller, called: wire.Called) -> None:
+    def _stats(self, sink: ReplySink, calls: wire.Calls) -> None:
         stats, reserve = self.broker.stats(), self.reserve
         content = admin.ServerStats(
             version=__version__,
@@ -133,11 +128,11 @@ class AdminMethods:
             refusing_adds=reserve.low or self.committer.stalled,
             limit_hits=dict(self.broker.limit_hits),
         )
-        caller.results(called.answer, admin.write_stats_response(content))
+        sink.results([calls.answer], [admin.write_stats_response(content)])
 
-    def _check(self, caller: Caller, called: wire.Called) -> None:
+    def _check(self, sink: ReplySink, calls: wire.Calls) -> None:
         size = size_of(self.broker, self.limits)
-        if size > CHECKED_MAX and not admin.read_check_request(called.params):
+        if size > CHECKED_MAX and not admin.read_check_request(calls.params):
             raise InvalidRequest(
                 f"there are {size:,} things to look at, and nobody is served meanwhile; beyond {CHECKED_MAX:,} it is"
                 " done by force only"
@@ -146,10 +141,10 @@ class AdminMethods:
         if found.error is not None:
             self.log.failure("The server's memory contradicts itself", Failure(found.error))
         findings = [found.finding] if found.finding else []
-        caller.results(called.answer, admin.write_check_response(admin.Checked(findings, int(found.took_ms))))
+        sink.results([calls.answer], [admin.write_check_response(admin.Checked(findings, int(found.took_ms)))])
 
-    def _backup(self, caller: Caller, called: wire.Called) -> None:
-        request = admin.read_backup_request(called.params)
+    def _backup(self, sink: ReplySink, calls: wire.Calls) -> None:
+        request = admin.read_backup_request(calls.params)
         target = Path(os.fsdecode(request.path))
         if not target.is_absolute() or "\0" in str(target):
             raise InvalidRequest(f"path is {str(target)!r}; it must be absolute")
@@ -158,7 +153,7 @@ class AdminMethods:
         self._progress = (0, 0)
         self.log.info("Backing up to {target}", target=str(target))
         done = self.run(self._make_backup, target, (request.device, request.inode))
-        done.addBoth(partial(self._backed_up, caller, called.answer, target))
+        done.addBoth(partial(self._backed_up, sink, calls.answer, target))
 
     def _make_backup(self, target: Path, seen: tuple[int, int]) -> admin.BackupMade:
         """On a thread: back up to *target*, unless its path leads elsewhere than to what the client has *seen*."""
@@ -172,7 +167,7 @@ class AdminMethods:
         self._progress = (done, total)
 
     def _backed_up(
-        self, caller: Caller, answer: wire.AnswerId, target: Path, outcome: Failure | admin.BackupMade
+        self, sink: ReplySink, answer: wire.AnswerId, target: Path, outcome: Failure | admin.BackupMade
     ) -> None:
         self._progress = None
         if isinstance(outcome, admin.BackupMade):
@@ -182,15 +177,15 @@ class AdminMethods:
                 else "Backed up to {target}"
             )
             self.log.info(done, target=str(target))
-            caller.results(answer, admin.write_backup_response(outcome))
+            sink.results([answer], [admin.write_backup_response(outcome)])
         else:
             self.log.warn("The backup failed: {why}", why=outcome.getErrorMessage())
             # Whoever may open the socket may know files and their names.
-            caller.error(answer, InvalidRequest.kind, outcome.getErrorMessage())
+            sink.error(answer, InvalidRequest.kind, outcome.getErrorMessage())
         self.flush()
 
-    def _backup_progress(self, caller: Caller, called: wire.Called) -> None:
-        caller.results(called.answer, admin.write_progress_response(*(self._progress or (0, 0))))
+    def _backup_progress(self, sink: ReplySink, calls: wire.Calls) -> None:
+        sink.results([calls.answer], [admin.write_progress_response(*(self._progress or (0, 0)))])
 
 
 def _leads_to(target: Path, seen: tuple[int, int]) -> bool:
@@ -198,8 +193,3 @@ def _leads_to(target: Path, seen: tuple[int, int]) -> bool:
         return identity(target) == seen
     except OSError:
         return True  # what may not even be looked at cannot be written to either, which the backup will say
-
-
-def _to(target: object, called: wire.Called) -> wire.Called:
-    """The same call to another object."""
-    return wire.Called(called.answer, target, called.interface_id, called.method_id, called.params)

@@ -23,7 +23,7 @@ from queueber.server.ids import RandomIds
 from queueber.server.inside import Inside
 from queueber.server.intake import Turns
 from queueber.server.load import Lag, looking_at_lag
-from queueber.server.methods import Methods
+from queueber.server.methods import QueueHandlers
 from queueber.server.patience import looking
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory
@@ -33,6 +33,7 @@ from queueber.server.survey import Surveyor
 from queueber.server.sweeper import Sweeper, sweeping
 from queueber.store import RocksStore
 from queueber.units import MS_PER_SECOND
+from queueber.wire import template_readers
 
 EX_IOERR = 74
 """Disk, lock or port: ``sysexits.h``."""
@@ -58,6 +59,7 @@ class Running:
 
     store: RocksStore
     factory: RpcFactory
+    handlers: QueueHandlers
     committer: Committer
     dispatcher: Dispatcher
     broker: Broker
@@ -81,23 +83,15 @@ def assemble(
     broker = Broker(RandomIds(), limits=limits, bounds=settings.claim)
     outbox = Outbox()
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits)
-    committer = Committer(
-        reactor,
-        broker,
-        store,
-        pool,
-        clock,
-        limits,
-        lambda what, why: end_process(log, what, why),
-        dispatcher.round,
-        outbox.flush,
-        settings.window_ms / MS_PER_SECOND,
-        GATHER_SECONDS,
-    )
+    window = settings.window_ms / MS_PER_SECOND
+    die = partial(end_process, log)
+    decide, flush = dispatcher.round, outbox.flush
+    committer = Committer(reactor, broker, store, pool, clock, limits, die, decide, flush, window, GATHER_SECONDS)
     dispatcher.committer = committer
-    methods = Methods(broker, committer, dispatcher, clock, limits)
+    methods = QueueHandlers(broker, committer, dispatcher, clock, limits)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, Turns(reactor, reactor.seconds))
+    turns, templates = Turns(reactor, reactor.seconds), template_readers(limits)
+    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, turns, templates)
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
     timers = [sweeping(reactor, sweeper, settings.sweep_seconds), *_marking(reactor, store, pool, committer, log)]
@@ -126,8 +120,8 @@ def assemble(
         disk_is_low=lambda: reserve.low,
     )
     timers.append(looking_at_lag(reactor, lag))
-    control = control_beside(factory, reactor, committer, reserve, store)
-    return Running(store, factory, committer, dispatcher, broker, timers, control, reserve, inside)
+    control = control_beside(factory, reactor, committer, reserve, store, methods)
+    return Running(store, factory, methods, committer, dispatcher, broker, timers, control, reserve, inside)
 
 
 def _reserve(reactor: Any, settings: Settings, store: RocksStore) -> Reserve:  # noqa: ANN401

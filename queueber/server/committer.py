@@ -108,11 +108,9 @@ class Committer:
             speak(plan.reply)
             return
         size = self._limits.item_overhead * len(plan.writes) + CALL_BYTES * (calls - 1)
-        write = _only_lease(plan)
-        if write is None:
-            size += plan.size
-        elif write.id not in self._extended:
-            self._extended.add(write.id)
+        leases = _only_leases(plan)
+        if not leases or not leases.keys() <= self._extended:
+            self._extended |= leases.keys()
             size += plan.size
         self._calls += calls
         self._pending.append((plan, speak, size))
@@ -254,11 +252,10 @@ def _reason(failure: Failure) -> BaseException:
     return failure.value or RuntimeError("no reason was given")
 
 
-def _only_lease(plan: Plan[Any]) -> PutLease | None:
-    """The lease's record that is all that *plan* writes, if it is: an extension."""
-    if len(plan.writes) == 1 and type(write := plan.writes[0]) is PutLease:
-        return write
-    return None
+def _only_leases(plan: Plan[Any]) -> dict[LeaseId, PutLease]:
+    """The leases' records, if *plan* writes nothing else: it extends leases, or is a claim."""
+    leases = {write.id: write for write in plan.writes if type(write) is PutLease}
+    return leases if len(leases) == len(plan.writes) else {}
 
 
 def _rows(batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> list[Write]:
@@ -267,13 +264,13 @@ def _rows(batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> list[Writ
     records: dict[QueueNumber, QueueRecord] = {}
     extended: dict[LeaseId, int] = {}
     for plan, _ in batch:
-        write = _only_lease(plan)
-        if write is not None:
-            # A lease extended a thousand times is written once; its record is as long as it has items.
-            at = extended.setdefault(write.id, len(writes))
-            writes[at : at + 1] = [write]
-        else:
+        leases = _only_leases(plan)
+        if not leases:
             writes += plan.writes
+        for lease_id, write in leases.items():
+            # A lease extended a thousand times is written once; its record is as long as it has items.
+            at = extended.setdefault(lease_id, len(writes))
+            writes[at : at + 1] = [write]
         if plan.record is not None:
             records[plan.record.number] = plan.record
     writes += [PutQueue(record) for record in records.values()]

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from queueber.server.admin import AdminMethods, Backed
 from queueber.server.committer import Committer
-from queueber.server.methods import Methods
+from queueber.server.methods import QueueHandlers
 from queueber.server.protocol import RpcFactory, RpcProtocol
 from queueber.server.reserve import Reserve
 from queueber.store import CONTROL
@@ -35,16 +35,15 @@ class ControlFactory(RpcFactory):
 
 def control_factory(public: RpcFactory, admin: AdminMethods) -> ControlFactory:
     """What serves *admin* beside *public*, with all else in common."""
-    # It stands where the ordinary methods do, and does for a connection what they do.
-    methods = cast(Methods, admin)
     return ControlFactory(
         public.broker,
-        methods,
+        admin,
         public.dispatcher,
         public.outbox,
         public.connections,
         public.limits,
         public.turns,
+        public.templates,
     )
 
 
@@ -54,11 +53,12 @@ def control_beside(
     committer: Committer,
     reserve: Reserve,
     store: Backed,
+    handlers: QueueHandlers,
 ) -> ControlFactory:
     """The same with a backup's work on the reactor's own threads, which have little else to do."""
     admin = AdminMethods(
         reactor=reactor,
-        methods=public.methods,
+        methods=handlers,
         broker=public.broker,
         committer=committer,
         connections=public.connections,

@@ -51,12 +51,12 @@ class Drain:
         self.log.info(
             "Stopping: {calls:,} calls are under way, {polls:,} of them polls that wait and are ended now;"
             " {connections:,} connections",
-            calls=up.factory.methods.outstanding,
+            calls=up.handlers.outstanding,
             polls=up.broker.polls.waiting,
             connections=len(up.factory.connections),
         )
         await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
-        up.factory.methods.draining = True
+        up.handlers.draining = True
         up.dispatcher.end_waiting(Stopping("the server is stopping"))
         up.factory.outbox.flush()
         await self._drained(up)
@@ -67,7 +67,7 @@ class Drain:
 
     async def _drained(self, up: Running) -> None:
         """Wait until no call is outstanding, but not for ever."""
-        methods = up.factory.methods
+        methods = up.handlers
         self.at(lambda: f"for the replies to {methods.outstanding:,} calls under way")
         if not await self._until(lambda: not methods.outstanding):
             self.log.warn(

@@ -18,7 +18,7 @@ from queueber.server.committer import Committer
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.load import Lag
-from queueber.server.methods import Methods
+from queueber.server.methods import QueueHandlers
 from queueber.server.survey import Survey, Surveyor
 from queueber.server.sweeper import Sweeper
 
@@ -73,7 +73,7 @@ class Inside:
     pool: Pool
     committer: Committer
     dispatcher: Dispatcher
-    methods: Methods
+    methods: QueueHandlers
     connections: Connections
     sweeper: Sweeper
     clock: QueueClock

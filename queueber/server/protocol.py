@@ -5,8 +5,9 @@ Replies are collected, and what one turn or one commit has to say to a peer
 goes out in a single write.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
+from typing import Protocol as Interface
 
 from attrs import define, field
 from twisted.internet.error import ConnectionDone
@@ -25,10 +26,29 @@ from queueber.server.acknowledged import acknowledged
 from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.intake import Intake, Turns
-from queueber.server.methods import Methods
+from queueber.server.methods import ReplySink
 from queueber.server.patience import ACTIVITY, FIRST_MESSAGE, PROGRESS, WHOLE_MESSAGE
 from queueber.server.replies import Replies
 from queueber.units import Unit, quantity
+
+
+class Handlers(Interface):
+    """Carries out the calls of a connection."""
+
+    @property
+    def root(self) -> object:
+        """The object that a connection bootstraps."""
+
+    outstanding: int
+    """Calls that have not been answered."""
+
+    def call(self, sink: ReplySink, calls: wire.Calls) -> None:
+        """
+        Carry out *calls*; *sink* takes each reply, now or later.
+
+        Raises:
+            RemoteProtocolError: the parameters cannot be read.
+        """
 
 
 @define(eq=False)
@@ -72,7 +92,10 @@ class RpcProtocol(Protocol):
         """The peer's address, if it has one."""
 
         self._connection = wire.Connection(
-            limits=server.limits, bootstrap=server.methods.root, limit_hits=server.connections.limit_hits
+            limits=server.limits,
+            bootstrap=server.methods.root,
+            limit_hits=server.connections.limit_hits,
+            templates=server.templates,
         )
         self._waiters: dict[wire.AnswerId, Waiter] = {}
         self._replies: Replies
@@ -151,10 +174,8 @@ class RpcProtocol(Protocol):
         self._account()
 
     def _handle(self, event: wire.Event) -> None:
-        if type(event) is wire.Called:
+        if type(event) is wire.Calls:
             self._server.methods.call(self, event)
-        elif type(event) is wire.CalledAlike:
-            self._server.methods.call_each(self, event)
         elif type(event) is wire.Finished:
             waiter = self._waiters.get(event.answer)
             if waiter is not None:
@@ -270,44 +291,36 @@ class RpcProtocol(Protocol):
 
     # Replies
 
-    def results(self, answer: wire.AnswerId, content: bytes) -> None:
-        """Return *content*."""
-        self._connection.return_results(answer, content)
-        self._answered(answer)
-
-    def results_each(self, answers: Sequence[wire.AnswerId], contents: Iterable[bytes]) -> None:
-        """Return one of *contents* for each of *answers*, none of which is a poll's."""
-        self._connection.return_each(answers, contents)
-        self._server.methods.outstanding -= len(answers)
-        self._answered_some()
+    def results(self, answers: Sequence[wire.AnswerId], contents: Sequence[bytes]) -> None:
+        """Return one of *contents* for each of *answers*."""
+        self._connection.return_results(answers, contents)
+        self._answered(answers)
 
     def queue_results(self, answer: wire.AnswerId, queue: Queue) -> None:
         """Return a capability to *queue*."""
-        self._connection.return_results(answer, wire.QUEUE_RESPONSE, (queue,))
-        self._answered(answer)
+        self._connection.return_capabilities(answer, wire.QUEUE_RESPONSE, (queue,))
+        self._answered((answer,))
 
     def error(self, answer: wire.AnswerId, kind: Kind, reason: str) -> None:
         """Return an exception."""
         self._connection.return_exception(answer, kind, reason)
-        self._answered(answer)
+        self._answered((answer,))
 
     def canceled(self, answer: wire.AnswerId) -> None:
         """Return that the call was given up."""
         if not self._lost:
             self._connection.return_canceled(answer)
-        self._answered(answer)
+        self._answered((answer,))
 
     def waits(self, answer: wire.AnswerId, waiter: Waiter) -> None:
         """Remember whose poll to give up when the peer does."""
         self._waiters[answer] = waiter
 
-    def _answered(self, answer: wire.AnswerId) -> None:
-        self._server.methods.outstanding -= 1
+    def _answered(self, answers: Sequence[wire.AnswerId]) -> None:
+        self._server.methods.outstanding -= len(answers)
         if self._waiters:
-            self._waiters.pop(answer, None)
-        self._answered_some()
-
-    def _answered_some(self) -> None:
+            for answer in answers:
+                self._waiters.pop(answer, None)
         if self._server.limits.idle_ms and not self._lost and not self._closing:
             self._server.connections.patience.expect(self, ACTIVITY)
         self._server.outbox.put(self)
@@ -367,12 +380,13 @@ class RpcFactory(Factory):
     """Makes a protocol for each connection, up to as many as there may be."""
 
     broker: Broker
-    methods: Methods
+    methods: Handlers
     dispatcher: Dispatcher
     outbox: Outbox
     connections: Connections
     limits: Limits
     turns: Turns
+    templates: wire.TemplateReaders
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:

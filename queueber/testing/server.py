@@ -16,11 +16,12 @@ from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.ids import RandomIds
 from queueber.server.intake import Turns
-from queueber.server.methods import Methods
+from queueber.server.methods import QueueHandlers
 from queueber.server.pool import StoragePool
 from queueber.server.protocol import Outbox, RpcFactory, RpcProtocol
 from queueber.server.sweeper import Sweeper
 from queueber.store import MemoryStore
+from queueber.wire import template_readers
 
 # Far more than any test's calls need.
 SETTLE_TURNS = 100
@@ -83,7 +84,7 @@ class InProcessServer:
             self.outbox.flush,
         )
         self.dispatcher.committer = self.committer
-        self.methods = Methods(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
+        self.methods = QueueHandlers(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
         self.connections = Connections(
             self.limits, self.reactor.seconds, self.broker.limit_hits, self.reactor.callLater
         )
@@ -95,6 +96,7 @@ class InProcessServer:
             self.connections,
             self.limits,
             Turns(self.reactor, self.reactor.seconds),
+            template_readers(self.limits),
         )
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
 

@@ -7,10 +7,10 @@ with the function of that name.  Stored values are read and built with
 `layout`, and packed with `pack`.  Nothing here touches a socket or a clock.
 """
 
-from queueber.wire.alike import read_alike_add, read_alike_remove
 from queueber.wire.builder import DATA_BYTES_MAX
 from queueber.wire.connection import Connection, ConnectionStats
-from queueber.wire.events import Aborted, Called, CalledAlike, Event, Finished, Released, Returned, one_by_one
+from queueber.wire.events import Aborted, Calls, Event, Finished, Released, Returned
+from queueber.wire.fastpath import TemplateReaders
 from queueber.wire.layout import layout
 from queueber.wire.messages import (
     AnswerId,
@@ -50,10 +50,10 @@ from queueber.wire.queue_responses import (
     read_remove_response,
     write_add_response,
     write_add_responses,
-    write_extend_response,
+    write_extend_responses,
     write_limits_response,
     write_poll_response,
-    write_remove_response,
+    write_remove_responses,
 )
 from queueber.wire.queue_types import (
     ADD,
@@ -74,6 +74,7 @@ from queueber.wire.queue_types import (
     RemoveRequest,
     ServerLimits,
 )
+from queueber.wire.templates import template_readers
 
 __all__ = [
     "ADD",
@@ -90,8 +91,7 @@ __all__ = [
     "AddRequest",
     "AddResponse",
     "AnswerId",
-    "Called",
-    "CalledAlike",
+    "Calls",
     "Canceled",
     "Connection",
     "ConnectionStats",
@@ -114,13 +114,11 @@ __all__ = [
     "Returned",
     "ServerLimits",
     "Target",
+    "TemplateReaders",
     "layout",
-    "one_by_one",
     "pack",
     "read_add_request",
     "read_add_response",
-    "read_alike_add",
-    "read_alike_remove",
     "read_bootstrap",
     "read_extend_request",
     "read_extend_response",
@@ -132,17 +130,18 @@ __all__ = [
     "read_queue_response",
     "read_remove_request",
     "read_remove_response",
+    "template_readers",
     "unpack",
     "write_add_request",
     "write_add_response",
     "write_add_responses",
     "write_extend_request",
-    "write_extend_response",
+    "write_extend_responses",
     "write_limits_request",
     "write_limits_response",
     "write_poll_request",
     "write_poll_response",
     "write_queue_request",
     "write_remove_request",
-    "write_remove_response",
+    "write_remove_responses",
 ]

@@ -89,23 +89,29 @@ class Answers:
     """All calls of one peer that are not yet over."""
 
     def __init__(self, open_max: int) -> None:
+        """
+        No calls; at most *open_max* of them may be open.
+
+        `states`, `held` and `failures` are also read and `states` and
+        `unanswered` kept up by `FastPath`, for calls and Finishes of one kind.
+        """
         self._open_max = open_max
-        self._states: dict[AnswerId, State] = {}
-        self._held: dict[AnswerId, HeldResults] = {}
-        self._failures: dict[AnswerId, tuple[Kind, str]] = {}
+        self.states: dict[AnswerId, State] = {}
+        self.held: dict[AnswerId, HeldResults] = {}
+        self.failures: dict[AnswerId, tuple[Kind, str]] = {}
         self.unanswered = 0
         """Calls that wait for their Return."""
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self.states)
 
     def items(self) -> Iterator[tuple[AnswerId, State]]:
         """All answers with their states, the oldest first."""
-        return iter(self._states.items())
+        return iter(self.states.items())
 
     def owes(self, answer: AnswerId) -> bool:
         """Whether *answer* waits for its Return."""
-        return self._states.get(answer, State.RETURNED) is not State.RETURNED
+        return self.states.get(answer, State.RETURNED) is not State.RETURNED
 
     def begin(self, answer: AnswerId) -> None:
         """
@@ -114,27 +120,16 @@ class Answers:
         Raises:
             RemoteProtocolError: it has another one under that number.
         """
-        if answer in self._states:
+        if answer in self.states:
             raise RemoteProtocolError(f"question {answer} is used again while it is open")
-        if len(self._states) >= self._open_max:
+        if len(self.states) >= self._open_max:
             raise RemoteProtocolError(
-                f"{len(self._states):,} answers are open and not finished; the limit is {self._open_max:,}"
+                f"{len(self.states):,} answers are open and not finished; the limit is {self._open_max:,}"
                 " (open_answers)",
                 limit="open_answers",
             )
-        self._states[answer] = State.RUNNING
+        self.states[answer] = State.RUNNING
         self.unanswered += 1
-
-    def begin_each(self, answers: Sequence[AnswerId]) -> bool:
-        """The peer has made all of *answers*: whether they may be made.  If not, nothing was changed."""
-        states = self._states
-        if len(states) + len(answers) > self._open_max or not states.keys().isdisjoint(answers):
-            return False
-        if len(set(answers)) < len(answers):
-            return False
-        states.update(dict.fromkeys(answers, State.RUNNING))
-        self.unanswered += len(answers)
-        return True
 
     def send_return(self, answer: AnswerId) -> bool:
         """
@@ -143,85 +138,55 @@ class Answers:
         Raises:
             LocalProtocolError: it was sent before, or there is no such call.
         """
-        state = self._states.get(answer)
+        state = self.states.get(answer)
         if state is None or state is State.RETURNED:
             raise LocalProtocolError(f"answer {answer} owes no return")
         self.unanswered -= 1
         return self._step(answer, _AFTER_RETURN[state])
 
-    def return_each(self, answers: Sequence[AnswerId]) -> bool:
-        """The Returns for all of *answers* are about to be sent, if each is wanted: if not, nothing was changed."""
-        states = self._states
-        if len(set(answers)) < len(answers):
-            return False
-        for answer in answers:
-            if states.get(answer) is not State.RUNNING:
-                return False
-        states.update(dict.fromkeys(answers, State.RETURNED))
-        self.unanswered -= len(answers)
-        return True
-
     def hold(self, answer: AnswerId, held: HeldResults) -> None:
         """Keep the results of *answer*, which has been returned, for the calls to them."""
-        self._held[answer] = held
+        self.held[answer] = held
 
     def fail(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """Keep the error of *answer*, which has been returned: calls to what it would have held end with it too."""
-        if len(self._failures) < FAILURES_MAX:
-            self._failures[answer] = (kind, reason)
+        if len(self.failures) < FAILURES_MAX:
+            self.failures[answer] = (kind, reason)
 
     def failure(self, answer: AnswerId) -> tuple[Kind, str] | None:
         """The error of *answer*, if it was returned with one and that is still known."""
-        return self._failures.get(answer)
+        return self.failures.get(answer)
 
     def receive_finish(self, answer: AnswerId) -> tuple[State | None, HeldResults | None]:
         """The peer has finished *answer*: where it stood, if anywhere, and what was held for it."""
-        state = self._states.get(answer)
+        state = self.states.get(answer)
         if state is None or state is State.ABANDONED:
             return None, None
         self._step(answer, _AFTER_FINISH[state])
-        if self._failures:
-            self._failures.pop(answer, None)
-        return state, self._held.pop(answer, None) if self._held else None
-
-    def finish_each(self, answers: Sequence[AnswerId]) -> bool:
-        """
-        The peer has finished all of *answers*: whether each was returned, and nothing is kept for any of them.
-
-        If not, nothing was changed.
-        """
-        for kept in (self._held, self._failures):
-            if not kept.keys().isdisjoint(answers):
-                return False
-        states = self._states
-        for answer in answers:
-            if states.get(answer) is not State.RETURNED:
-                return False
-        for answer in answers:
-            # One that is finished twice is unknown the second time.
-            states.pop(answer, None)
-        return True
+        if self.failures:
+            self.failures.pop(answer, None)
+        return state, self.held.pop(answer, None) if self.held else None
 
     def _step(self, answer: AnswerId, following: State | None) -> bool:
         """Make the transition; whether the answer is still open."""
         if following is None:
-            del self._states[answer]
+            del self.states[answer]
             return False
-        self._states[answer] = following
+        self.states[answer] = following
         return True
 
     def find(self, answer: AnswerId, path: Sequence[int]) -> Export | None:
         """The capability at *path* in the results of *answer*; None when it has none there, or not yet."""
-        held = self._held.get(answer)
+        held = self.held.get(answer)
         return held.find(path) if held else None
 
     def check(self) -> None:
         """Raise AssertionError if the tables disagree."""
-        states = list(self._states.values())
+        states = list(self.states.values())
         assert self.unanswered == len(states) - states.count(State.RETURNED)
-        assert all(self._states[answer] is State.RETURNED for answer in [*self._held, *self._failures])
+        assert all(self.states[answer] is State.RETURNED for answer in [*self.held, *self.failures])
 
     def pinned(self) -> Iterator[Export]:
         """Every export that an answer holds, once for each time it does."""
-        for held in self._held.values():
+        for held in self.held.values():
             yield from held.exports

@@ -6,13 +6,13 @@ call is never queued: what it is made to is known when it comes, or it fails.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from queueber.errors import Kind, Overloaded
 from queueber.limits import Limits
 from queueber.wire import encoder
 from queueber.wire.answers import Answers, HeldResults, State
-from queueber.wire.events import Called, Event, Finished, Released
+from queueber.wire.events import Calls, Event, Finished, Released
 from queueber.wire.exports import Export, Exports
 from queueber.wire.messages import AnswerId, Bootstrap, Call, Disembargo, ExportId, Finish, PromisedAnswer, Release
 from queueber.wire.reader import WORD
@@ -42,22 +42,11 @@ class Callee:
 
     # What the driver answers.  `Connection` documents these.
 
-    def return_results(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
-        """Answer with *content* and *capabilities*."""
-        if capabilities:
-            self._return_capabilities(answer, content, capabilities)
-            return
-        self.answers.send_return(answer)
-        self._out.append(encoder.results(answer, content))
-        self._out.append(content)
-
-    def return_each(self, answers: Sequence[AnswerId], contents: Iterable[bytes]) -> None:
+    def return_results(self, answers: Sequence[AnswerId], contents: Sequence[bytes]) -> None:
         """Answer each of *answers* with one of *contents*."""
-        if self.answers.return_each(answers):
-            self._out += encoder.results_each(answers, contents)
-        else:
-            for answer, content in zip(answers, contents, strict=True):
-                self.return_results(answer, content, ())
+        for answer in answers:
+            self.answers.send_return(answer)
+        self._out += encoder.results(answers, contents)
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """Answer with an error."""
@@ -70,7 +59,8 @@ class Callee:
         self.answers.send_return(answer)
         self._out.append(encoder.canceled(answer))
 
-    def _return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
+    def return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
+        """Answer with *content*, whose capability pointers are indices into *capabilities*."""
         try:
             self.exports.admit(capabilities)
         except Overloaded as why:
@@ -107,7 +97,7 @@ class Callee:
         elif message.names_object:
             self.return_exception(message.question, Kind.FAILED, "deprecatedObjectId is not used here")
         else:
-            self._return_capabilities(message.question, _FIRST_CAPABILITY, [self._bootstrap])
+            self.return_capabilities(message.question, _FIRST_CAPABILITY, [self._bootstrap])
 
     def on_call(self, call: Call) -> None:
         """
@@ -128,34 +118,7 @@ class Callee:
         elif not call.to_caller:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "results are sent to the caller only")
         else:
-            self._events.append(Called(answer, export.object, call.interface_id, call.method_id, call.params))
-
-    def admit(self, answer: AnswerId, target: ExportId) -> object | None:
-        """
-        The object that the call *answer* is made to, for a call that is like earlier ones; None if it was refused.
-
-        Raises:
-            RemoteProtocolError: the question is open already, or the peer does not hold that object.
-        """
-        answers = self.answers
-        answers.begin(answer)
-        export = self.exports.find(target)
-        if answers.unanswered > self._calls_max:
-            self._refuse_one_more(answer)
-            return None
-        return export.object
-
-    def admit_each(self, answers: Sequence[AnswerId], target: ExportId) -> object | None:
-        """The same for all of *answers* at once; None, and nothing was changed, if it has to be done one by one."""
-        export = self.exports.get(target)
-        if export is None or self.answers.unanswered + len(answers) > self._calls_max:
-            return None
-        return export.object if self.answers.begin_each(answers) else None
-
-    @property
-    def is_full(self) -> bool:
-        """Whether one more call would be refused."""
-        return self.answers.unanswered >= self._calls_max
+            self._events.append(Calls([answer], export.object, call.interface_id, call.method_id, call.params))
 
     def _refuse_one_more(self, answer: AnswerId) -> None:
         waiting = self.answers.unanswered - 1

@@ -18,7 +18,7 @@ There is no way back.  Once closed the tables are not kept up any more.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -30,7 +30,8 @@ from queueber.wire import encoder
 from queueber.wire.callee import Callee
 from queueber.wire.caller import Caller
 from queueber.wire.decoder import decode
-from queueber.wire.events import Aborted, Called, CalledAlike, Event, Finished
+from queueber.wire.events import Aborted, Event
+from queueber.wire.fastpath import FastPath, TemplateReaders
 from queueber.wire.framing import Framer
 from queueber.wire.messages import (
     Abort,
@@ -40,30 +41,21 @@ from queueber.wire.messages import (
     Disembargo,
     Finish,
     ImportId,
-    Message,
-    Params,
     QuestionId,
     Release,
     Resolve,
     Return,
-    Shape,
     Target,
     Unimplemented,
     Unknown,
 )
-from queueber.wire.queue_types import ADD, QUEUE_INTERFACE_ID, REMOVE
 from queueber.wire.reader import Frame
-from queueber.wire.shapes import Shapes, question_of
-from queueber.wire.together import Together
 
 # What an open answer and a capability take in memory, measured with long names; and in what steps it is told, so that
 # most connections never tell anything.
 _ANSWER_BYTES = 300
 _EXPORT_BYTES = 2_400
 _STEP = 16 * KIB
-
-_GATHERED = frozenset({ADD, REMOVE})
-"""The methods of a queue that are worth it."""
 
 _DISPENSABLE = frozenset({None, "unimplemented", "disembargo", "release", "abort"})
 """The kinds of our messages that a peer need not know."""
@@ -90,32 +82,34 @@ class Connection:
     """One end of a connection; the module says how to drive it."""
 
     def __init__(
-        self, *, limits: Limits, bootstrap: object | None = None, limit_hits: Counter[str] | None = None
+        self,
+        *,
+        limits: Limits,
+        bootstrap: object | None = None,
+        limit_hits: Counter[str] | None = None,
+        templates: TemplateReaders | None = None,
     ) -> None:
         """
         A connection on which nothing has been said.
 
         *bootstrap* is the object that the peer reaches first; without one it can call nothing.  *limit_hits*
         counts the calls that it refuses by itself, by the name of the limit; many connections may share one.
+        *templates* say of which methods repeated calls are read by a template.
         """
         self._framer = Framer(limits)
         self._out: list[bytes] = []
         self._events: deque[Event] = deque()
         self._closed = False
         hits: Counter[str] = Counter() if limit_hits is None else limit_hits
-        self._shapes = Shapes()
-        self._alike: CalledAlike | None = None
-        """The calls in hand: alike, in a row, and perhaps not the last ones."""
-        self._alike_params: list[Params] = []
-        """Their parameters, while there are some: the list in `_alike`, which grows."""
         self._callee = Callee(limits, bootstrap, self._out, self._events, hits)
         self._caller = Caller(limits, self._out, self._events)
-        self._together = Together(limits, self._framer, self._shapes, self._callee)
+        self._fast = FastPath(templates, self._framer, self._callee, limits) if templates else None
         self._handlers: dict[type, Callable[[Any], None]] = {
             Abort: self._on_abort,
             Bootstrap: self._callee.on_bootstrap,
             Call: self._callee.on_call,
             Disembargo: self._callee.on_disembargo,
+            Finish: self._callee.on_finish,
             Release: self._callee.on_release,
             Resolve: self._caller.on_resolve,
             Return: self._caller.on_return,
@@ -150,90 +144,35 @@ class Connection:
             RemoteProtocolError: the peer broke the protocol.  The connection is
                 closed, and an Abort is ready to be sent.
         """
-        if self.closed:
+        if self._closed:
             return
+        framer, fast, events = self._framer, self._fast, self._events
         try:
-            for frame in self._framer.feed(data):
-                if not self._take_together(frame):
-                    yield from self._take_singly(frame)
-                while self._events:
-                    event = self._events.popleft()
-                    # A call in hand may have been answered since its Finish was read.
-                    if type(event) is not Finished or self._callee.answers.owes(event.answer):
-                        yield event
-                if self._closed:
+            framer.begin(data)
+            while not self._closed:
+                if fast is not None:
+                    calls = fast.take()
+                    if calls is not None:
+                        yield calls
+                        continue
+                frame = framer.next()
+                if frame is None:
                     return
+                self._take(frame)
+                while events:
+                    yield events.popleft()
         except RemoteProtocolError as why:
-            yield from self._gathered()
             self.abort(str(why))
             raise
-        yield from self._gathered()
 
-    def _take_singly(self, frame: Frame) -> Iterator[Event]:
-        """Take in *frame* alone; first come the calls in hand, if it may lean on what they return."""
-        shape = self._shapes.find(frame)
-        if shape is None:
-            message = decode(frame)
-            if type(message) is Finish:
-                self._finish(message)
-                return
-            yield from self._gathered()
-            if not self._closed:
-                self._take(frame, message)
-            return
-        if self._alike is not None and self._callee.is_full:
-            yield from self._gathered()
-        if not self._closed:
-            self._gather(frame, shape)
-
-    def _take_together(self, frame: Frame) -> bool:
-        """Take in *frame* and those behind it that are like it; false, and nothing was done, if there are none."""
-        calls = self._together.take(frame)
-        if calls:
-            self._events.extend(self._gathered())
-            self._events.extend(calls)
-        return calls is not None
-
-    def _gather(self, frame: Frame, shape: Shape) -> None:
-        """Put a call to those in hand, after which come others; if it is not alike, they are an event now."""
-        answer = question_of(frame)
-        target = self._callee.admit(answer, shape.target)
-        if target is None:
-            return
-        params = Params(frame, frame.start + shape.at, frame.start, frame.end, shape)
-        if shape.interface_id != QUEUE_INTERFACE_ID or shape.method_id not in _GATHERED:
-            # What comes next may be made to what it returns.
-            self._events.extend(self._gathered())
-            self._events.append(Called(answer, target, shape.interface_id, shape.method_id, params))
-            return
-        alike = self._alike
-        if alike is not None and alike.params[0].shape is shape and alike.target is target:
-            alike.answers.append(answer)
-            self._alike_params.append(params)
-        else:
-            self._events.extend(self._gathered())
-            self._alike_params = [params]
-            self._alike = CalledAlike([answer], target, shape.interface_id, shape.method_id, self._alike_params)
-
-    def _gathered(self) -> Iterator[Event]:
-        """The calls in hand, if there are any, as an event."""
-        alike, self._alike, self._alike_params = self._alike, None, []
-        if alike is not None:
-            yield alike if len(alike.answers) > 1 else next(alike.each())
-
-    def _finish(self, message: Finish) -> None:
-        self._callee.on_finish(message)
-        if self._events:
-            # What is told of was called before.
-            self._events.extendleft(self._gathered())
-
-    def _take(self, frame: Frame, message: Message) -> None:
+    def _take(self, frame: Frame) -> None:
+        message = decode(frame)
         if isinstance(message, Unknown):
             self._out.append(encoder.unimplemented(frame, message.which))
             return
         self._handlers[type(message)](message)
-        if type(message) is Call:
-            self._shapes.learn(frame, message)
+        if self._fast is not None and type(message) is Call:
+            self._fast.learn(frame, message)
 
     def data_to_send(self) -> bytes:
         """Everything that has been said since this was last asked, in one piece; empty when nothing was."""
@@ -245,6 +184,7 @@ class Connection:
         """Close, and tell the peer why; for parameters that cannot be read, too.  Does nothing once closed."""
         if not self._closed:
             self._closed = True
+            self._framer.discard()
             self._out.append(encoder.abort(reason))
 
     def end(self) -> None:
@@ -257,33 +197,33 @@ class Connection:
         self._closed = True
         self._framer.discard()
         self._out.clear()
-        self._alike, self._alike_params = None, []
+        self._fast = None
         self._handlers.clear()
 
-    def return_results(self, answer: AnswerId, content: bytes, capabilities: Sequence[object] = ()) -> None:
+    def return_results(self, answers: Sequence[AnswerId], contents: Sequence[bytes]) -> None:
         """
-        Answer a call of the peer's with *content*: a struct as a segment of its own.
-
-        The capability pointers in it are indices into *capabilities*.  Each of
-        those stays an export until the peer has both finished the answer and
-        released it, and then comes `Released`.  That comes soon if they are not
-        sent at all, because the peer has finished already or holds too many.
-
-        Raises:
-            LocalProtocolError: the call was answered before, or never made.
-        """
-        if not self._closed:
-            self._callee.return_results(answer, content, capabilities)
-
-    def return_each(self, answers: Sequence[AnswerId], contents: Iterable[bytes]) -> None:
-        """
-        Answer several calls of the peer's, each with one of *contents*, which hold no capabilities.
+        Answer calls of the peer's, each with one of *contents*: a struct as a segment of its own, without capabilities.
 
         Raises:
             LocalProtocolError: one was answered before, or never made.
         """
         if not self._closed:
-            self._callee.return_each(answers, contents)
+            self._callee.return_results(answers, contents)
+
+    def return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
+        """
+        Answer a call of the peer's with *content*, whose capability pointers are indices into *capabilities*.
+
+        Each of those stays an export until the peer has both finished the
+        answer and released it, and then comes `Released`.  That comes soon if
+        they are not sent at all, because the peer has finished already or
+        holds too many.
+
+        Raises:
+            LocalProtocolError: the call was answered before, or never made.
+        """
+        if not self._closed:
+            self._callee.return_capabilities(answer, content, capabilities)
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """

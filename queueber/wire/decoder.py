@@ -137,17 +137,6 @@ def _usual(frame: Frame) -> Call | Finish | None:
     return None
 
 
-def begins_as_finish(frame: Frame) -> bool:
-    """Whether *frame* is a Finish that lies as every builder lays it: with its question's number in the fourth word."""
-    words, start = frame.words, frame.start
-    return (
-        start + _USUAL_BODY < frame.end
-        and words[start] == _USUAL_ROOT
-        and words[start + 1] == _FINISH_MEMBER
-        and words[start + 2] == _FINISH_POINTER
-    )
-
-
 def _call(frame: Frame, call: StructAt) -> Call:
     data, pointers, stop, start, end = call
     words = frame.words

@@ -9,7 +9,7 @@ had no table of them: then the content, whose first word is the pointer to the
 rest, follows as it is and need not be copied or changed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from struct import Struct
 
 from queueber.errors import Kind
@@ -80,14 +80,8 @@ _FINISH = {
 assert layout("MessageTarget").numbers["importedCap"].word == layout("MessageTarget").numbers["importedCap"].shift == 0
 
 
-def results(answer: AnswerId, content: bytes) -> bytes:
-    """All of a Return but its *content*, a segment of its own that must be written next."""
-    before, after = _RESULTS.fixed
-    return _RESULTS.pack(0, _RESULTS.words + len(content) // WORD, before, answer, after)
-
-
-def results_each(answers: Iterable[AnswerId], contents: Iterable[bytes]) -> list[bytes]:
-    """Returns, each with one of *contents*, in pieces."""
+def results(answers: Sequence[AnswerId], contents: Sequence[bytes]) -> list[bytes]:
+    """Returns, each with one of *contents*, a segment of its own; in pieces."""
     before, after = _RESULTS.fixed
     pack, words = _RESULTS.pack, _RESULTS.words
     pieces: list[bytes] = []

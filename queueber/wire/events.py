@@ -1,63 +1,57 @@
 """What `Connection.receive_data` tells whoever drives it."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
-from attrs import define
+from attrs import Factory, define, field
 
 from queueber.wire.messages import AnswerId, Outcome, Params, QuestionId
 
-
-@define(eq=False)
-class Called:
-    """
-    The peer calls a method of one of our objects.
-
-    It is owed one `return_…`, whatever happens, until the connection closes.
-    """
-
-    answer: AnswerId
-    target: object
-    interface_id: int
-    method_id: int
-    params: Params
-    """Read them before the next event is taken."""
+T = TypeVar("T")
 
 
 @define(eq=False)
-class CalledAlike:
+class Calls:
     """
-    The peer calls the same method of the same object several times in a row.
+    The peer calls a method of one of our objects, once or several times in a row.
 
-    Each is a call of its own, as if there were a `Called` for each, in this order.
+    Each call is owed one `return_…`, whatever happens, until the connection closes.
     """
 
     answers: list[AnswerId]
     target: object
     interface_id: int
     method_id: int
-    params: Sequence[Params]
-    """Those of each.  Read them before the next event is taken."""
+    requests: Params | list[Any]
+    """
+    What each call asks for, as the method's `Template` reads it; or the parameters of the only call, still encoded.
 
-    requests: list[Any] | None = None
-    """What reading each of *params* would give, if that was done already."""
+    Read those before the next event is taken.
+    """
 
-    def part(self, first: int, last: int) -> "CalledAlike":
-        """The calls from *first* on and before *last*."""
-        answers, params = self.answers[first:last], self.params[first:last]
-        return CalledAlike(answers, self.target, self.interface_id, self.method_id, params)
+    sizes: list[int] = field(default=Factory(lambda self: [self.params.frame_bytes], takes_self=True))
+    """The length of the message that each call came in, bytes."""
 
-    def bytes_at_least(self, least: int) -> int:
-        """The length of all the messages they came in, none of which counts for less than *least*."""
-        if self.requests is not None:
-            # They are of one length.
-            return len(self.params) * max(least, self.params[0].frame_bytes)
-        return sum([max(least, params.frame_bytes) for params in self.params])
+    @property
+    def answer(self) -> AnswerId:
+        """The number of the only call."""
+        (answer,) = self.answers
+        return answer
 
-    def each(self) -> Iterator[Called]:
-        """The calls, one by one."""
-        for answer, params in zip(self.answers, self.params, strict=True):
-            yield Called(answer, self.target, self.interface_id, self.method_id, params)
+    @property
+    def encoded(self) -> bool:
+        """Whether this is one call whose parameters are still encoded."""
+        return isinstance(self.requests, Params)
+
+    @property
+    def params(self) -> Params:
+        """The parameters of the only call, still encoded."""
+        assert isinstance(self.requests, Params)
+        return self.requests
+
+    def read(self, reader: Callable[[Params], T]) -> list[T]:
+        """What each call asks for; *reader* reads what is still encoded, and its errors are raised."""
+        return self.requests if isinstance(self.requests, list) else [reader(self.requests)]
 
 
 @define
@@ -93,13 +87,4 @@ class Aborted:
     reason: str
 
 
-Event: TypeAlias = Called | CalledAlike | Finished | Released | Returned | Aborted
-
-
-def one_by_one(events: Iterable[Event]) -> Iterator[Event]:
-    """*events*, with a `Called` for each of those that came together: for who has nothing to gain from that."""
-    for event in events:
-        if isinstance(event, CalledAlike):
-            yield from event.each()
-        else:
-            yield event
+Event: TypeAlias = Calls | Finished | Released | Returned | Aborted

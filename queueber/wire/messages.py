@@ -9,7 +9,7 @@ They are not frozen because one or two are made per call, and freezing would
 triple what that costs; nobody changes one all the same.
 """
 
-from typing import Any, NewType, TypeAlias
+from typing import NewType, TypeAlias
 
 from attrs import define
 
@@ -29,20 +29,6 @@ ImportId = NewType("ImportId", int)
 
 
 @define(eq=False)
-class Shape:
-    """What calls have in common: all but their numbers and what their parameters hold."""
-
-    target: ExportId
-    interface_id: int
-    method_id: int
-    at: int
-    """The word with the pointer to the parameters, from the beginning of the segment."""
-
-    template: Any = None
-    """What the reader of the parameters has learned; its own affair."""
-
-
-@define(eq=False)
 class Params:
     """
     The parameters or results of a call, still encoded: hand them to one of the `read_…` functions.
@@ -57,9 +43,6 @@ class Params:
     start: int
     end: int
     """The segment of that word."""
-
-    shape: Shape | None = None
-    """What is known of how such calls begin."""
 
     @property
     def frame_bytes(self) -> int:

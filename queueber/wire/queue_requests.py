@@ -15,7 +15,6 @@ from typing import Final
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import Limits
 from queueber.units import SpanMs, seconds_rounded_up, span_from
-from queueber.wire.alike import ID_BYTES, add_template, read_alike_add, read_alike_remove, remove_template
 from queueber.wire.builder import BYTE_LIST, LIST_COUNT_SHIFT
 from queueber.wire.layout import Layout, layout
 from queueber.wire.messages import Params
@@ -61,11 +60,7 @@ def read_add_request(params: Params, limits: Limits) -> AddRequest:
             before they are copied.
         RemoteProtocolError: they are malformed.
     """
-    one = read_alike_add(params, limits)
-    if one is not None:
-        return AddRequest([one])
-    frame = params.frame
-    outer, request = _structs(params)
+    frame, request = _request(params)
     at = request[1] + _ITEMS
     if at >= request[2]:
         return AddRequest([])
@@ -73,10 +68,7 @@ def read_add_request(params: Params, limits: Limits) -> AddRequest:
     if items.count > limits.items_per_add:
         limit = limits.items_per_add
         raise too_large("items", value=items.count, limit=limit, unit="items", name="items_per_add")
-    found = _items(items, limits)
-    if items.count == 1 and params.shape is not None:
-        params.shape.template = add_template(params, (outer, request), items, found[0].delay)
-    return AddRequest(found)
+    return AddRequest(_items(items, limits))
 
 
 def _items(items: ListAt, limits: Limits) -> list[NewItem]:
@@ -154,15 +146,8 @@ def _too_late(what: str, ms: int, span: SpanMs, limits: Limits, name: str) -> In
 
 def read_remove_request(params: Params) -> RemoveRequest:
     """The parameters of `remove`; neither id nor lease is checked for its length."""
-    pair = read_alike_remove(params)
-    if pair is not None:
-        return RemoveRequest(*pair)
-    frame = params.frame
-    outer, request = _structs(params)
-    item, lease = _place(frame, request, _REMOVE, "id"), _place(frame, request, _REMOVE, "lease")
-    if params.shape is not None and item[1] - item[0] == lease[1] - lease[0] == ID_BYTES:
-        params.shape.template = remove_template(params, (outer, request), (item[0], lease[0]))
-    return RemoveRequest(frame.data[item[0] : item[1]], frame.data[lease[0] : lease[1]])
+    frame, request = _request(params)
+    return RemoveRequest(_data(frame, request, _REMOVE, "id"), _data(frame, request, _REMOVE, "lease"))
 
 
 def read_poll_request(params: Params, limits: Limits | None = None) -> PollRequest:
@@ -272,25 +257,22 @@ def write_limits_request() -> bytes:
     return layout("Broker.limits$Params").build()
 
 
-def _structs(params: Params) -> tuple[StructAt, StructAt]:
-    """That of a method's parameters, and the struct that is the one parameter of a method of a queue."""
+def structs_of(params: Params) -> tuple[StructAt, StructAt]:
+    """The struct of a method's parameters, and the request in it: the only parameter of a method of a queue."""
     frame = params.frame
     outer = struct_at(frame, params.at, params.start, params.end)
     return outer, slot_at(frame, outer, _REQ)
 
 
 def _request(params: Params) -> tuple[Frame, StructAt]:
-    return params.frame, _structs(params)[1]
-
-
-def _place(frame: Frame, struct: StructAt, of: Layout, field: str) -> tuple[int, int]:
-    """Where a Data begins and ends, bytes."""
-    at = struct[1] + of.slots[field]
-    return bytes_at(frame, at, struct[3], struct[4]) if at < struct[2] else (0, 0)
+    return params.frame, structs_of(params)[1]
 
 
 def _data(frame: Frame, struct: StructAt, of: Layout, field: str) -> bytes:
-    first, last = _place(frame, struct, of, field)
+    at = struct[1] + of.slots[field]
+    if at >= struct[2]:
+        return b""
+    first, last = bytes_at(frame, at, struct[3], struct[4])
     return frame.data[first:last]
 
 

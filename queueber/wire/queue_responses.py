@@ -86,10 +86,10 @@ def write_add_response(ids: Sequence[bytes]) -> bytes:
     return _before_ids(len(ids)) + b"".join(ids)
 
 
-def write_add_responses(ids: Sequence[bytes]) -> list[bytes]:
-    """The results of as many calls of `add`, each of which added one item."""
-    before = _before_ids(1)
-    return [before + each for each in ids]
+def write_add_responses(replies: Sequence[Sequence[bytes]]) -> list[bytes]:
+    """The results of several calls of `add`."""
+    one = _before_ids(1)
+    return [one + ids[0] if len(ids) == 1 else write_add_response(ids) for ids in replies]
 
 
 @lru_cache(maxsize=128)
@@ -100,14 +100,14 @@ def _before_ids(count: int) -> bytes:
     return whole[: len(whole) - count * ID_BYTES]
 
 
-def write_remove_response(removed: bool) -> bytes:
-    """The results of `remove`."""
-    return _REMOVED[removed]
+def write_remove_responses(replies: Sequence[bool]) -> list[bytes]:
+    """The results of several calls of `remove`: whether each item was removed."""
+    return [_REMOVED[reply] for reply in replies]
 
 
-def write_extend_response(extended: bool) -> bytes:
-    """The results of `extend`."""
-    return _EXTENDED[extended]
+def write_extend_responses(replies: Sequence[bool]) -> list[bytes]:
+    """The results of several calls of `extend`: whether each lease was extended."""
+    return [_EXTENDED[reply] for reply in replies]
 
 
 def write_limits_response(limits: Limits) -> bytes:

@@ -57,16 +57,14 @@ class AddResponse:
     """One id for each item, in the order of the items; 16 bytes each."""
 
 
-@define
-class RemoveRequest:
+class RemoveRequest(NamedTuple):
     """Remove an item for ever."""
 
     id: bytes
     lease: bytes
 
 
-@define
-class PollRequest:
+class PollRequest(NamedTuple):
     """Take items under a new lease."""
 
     lease: SpanMs
@@ -105,8 +103,7 @@ class PollResponse:
     """When the lease ends; 0 without items."""
 
 
-@define
-class ExtendRequest:
+class ExtendRequest(NamedTuple):
     """Hold a lease for *span* from now."""
 
     lease: bytes

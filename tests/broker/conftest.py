@@ -9,7 +9,7 @@ from attrs import define, field
 from queueber.broker import Broker, ClaimBounds, Item, ItemId, Key, LeaseId, Plan
 from queueber.broker.model import LOWEST, LeaseRecord, QueueNumber, QueueRecord
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, RecoveredLease, Scan, Write
-from queueber.errors import Overloaded
+from queueber.errors import Overloaded, QueueberError
 from queueber.limits import Limits
 from queueber.units import SpanMs, WallMs
 
@@ -152,8 +152,15 @@ class Bench:
         raise AssertionError("there is no end to it")
 
     def add(self, *contents: bytes, delay: int = 0, name: str = "default"):
-        plan = self.broker.add(self.broker.queue(name), [(each, SpanMs(delay)) for each in contents], self.now)
-        return self.submit(plan).reply
+        items = [(each, SpanMs(delay)) for each in contents]
+        return self.only(self.broker.add(self.broker.queue(name), [items], self.now))
+
+    def only(self, plan):
+        """The reply of a plan for one call, which is submitted; raises it if the call is refused."""
+        (reply,) = self.submit(plan).reply
+        if isinstance(reply, QueueberError):
+            raise reply
+        return reply
 
     def poll(self, wanted=1, *, span=1000, wait=0, peer=None, name="default"):
         return self.broker.poll(
@@ -174,10 +181,10 @@ class Bench:
         return [item.contents for item in delivery.items], delivery.lease
 
     def remove(self, item_id, lease_id, name="default"):
-        return self.submit(self.broker.remove(self.broker.queue(name), item_id, lease_id, self.now)).reply
+        return self.only(self.broker.remove(self.broker.queue(name), [(item_id, lease_id)], self.now))
 
     def extend(self, lease_id, span=1000, name="default"):
-        return self.submit(self.broker.extend(self.broker.queue(name), lease_id, SpanMs(span), self.now)).reply
+        return self.only(self.broker.extend(self.broker.queue(name), [(lease_id, SpanMs(span))], self.now))
 
     def sweep(self) -> int:
         """Move what ended; return how many items moved."""

@@ -22,10 +22,10 @@ class TestAdd:
         assert len(set(ids)) == 3
 
     def test_of_nothing_writes_nothing_and_makes_no_queue(self, bench):
-        plan = bench.broker.add(bench.queue, [], bench.now)
+        plan = bench.broker.add(bench.queue, [[]], bench.now)
 
         assert plan.writes == []
-        assert plan.reply == []
+        assert plan.reply == [[]]
         assert bench.broker.stats().queues == 0
 
     def test_the_row_of_the_queue_comes_with_the_items(self, bench):
@@ -48,7 +48,7 @@ class TestAdd:
         bench = make_bench(**limits)
 
         with pytest.raises(InvalidRequest, match=complaint):
-            bench.broker.add(bench.queue, items, bench.now)
+            bench.only(bench.broker.add(bench.queue, [items], bench.now))
 
         assert bench.broker.stats().items == 0
         bench.broker.check()
@@ -305,15 +305,15 @@ class TestRemoveAndExtend:
         other = b"x" * 16
 
         plans = [
-            bench.broker.remove(bench.queue, item, other, bench.now),
-            bench.broker.remove(bench.queue, other, lease.id, bench.now),
-            bench.broker.remove(bench.queue, item[:15], lease.id, bench.now),
-            bench.broker.remove(bench.broker.queue("other"), item, lease.id, bench.now),
-            bench.broker.extend(bench.queue, other, SpanMs(1), bench.now),
-            bench.broker.extend(bench.broker.queue("other"), lease.id, SpanMs(1), bench.now),
+            bench.broker.remove(bench.queue, [(item, other)], bench.now),
+            bench.broker.remove(bench.queue, [(other, lease.id)], bench.now),
+            bench.broker.remove(bench.queue, [(item[:15], lease.id)], bench.now),
+            bench.broker.remove(bench.broker.queue("other"), [(item, lease.id)], bench.now),
+            bench.broker.extend(bench.queue, [(other, SpanMs(1))], bench.now),
+            bench.broker.extend(bench.broker.queue("other"), [(lease.id, SpanMs(1))], bench.now),
         ]
 
-        assert [(plan.reply, plan.writes) for plan in plans] == [(False, [])] * 6
+        assert [(plan.reply, plan.writes) for plan in plans] == [([False], [])] * 6
         assert bench.remove(item, lease.id)
         assert not bench.remove(item, lease.id)
 
@@ -971,3 +971,65 @@ def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(be
     assert sorted(map(contents, bench.distribute())) == [[], [], [], [], [b"a"]]
     assert not queue.line.lapsed
     bench.broker.check()
+
+
+class TestBatches:
+    """Calls that are decided together are decided as one after the other would be."""
+
+    def test_adds_are_one_plan_with_the_ids_of_each(self, bench):
+        plan = bench.broker.add(bench.queue, [[(b"a", 0), (b"b", 0)], [], [(b"c", 0)]], bench.now)
+
+        assert [len(ids) for ids in plan.reply] == [2, 0, 1]
+        assert [each for ids in plan.reply for each in ids] == [write.item.key.id for write in plan.writes]
+        assert plan.size == 3
+
+    def test_an_add_that_is_refused_is_refused_alone(self, make_bench):
+        bench = make_bench(contents_bytes=2)
+        plan = bench.broker.add(bench.queue, [[(b"a", 0)], [(b"b", 0), (b"ccc", 0)], [(b"d", 0)]], bench.now)
+
+        first, refused, last = bench.submit(plan).reply
+        assert "contents is 3 bytes; the limit is 2" in str(refused)
+        assert [len(first), len(last)] == [1, 1]
+        assert bench.take(9)[0] == [b"a", b"d"]
+
+    def test_of_one_queue_too_many_each_add_is_overloaded(self, make_bench):
+        bench = make_bench(queues=1)
+        bench.add(b"a", name="one")
+        plan = bench.broker.add(bench.queue, [[(b"b", 0)], [], [(b"c", 0)]], bench.now)
+
+        assert [type(reply) for reply in plan.reply] == [Overloaded, list, Overloaded]
+        assert plan.writes == []
+
+    def test_a_remove_sees_those_before_it(self, bench):
+        first, second = bench.add(b"a", b"b")
+        _, lease = bench.take(2)
+
+        pairs = [(first, lease.id), (first, lease.id), (second, b"short"), (second, lease.id), (second, lease.id)]
+        plan = bench.broker.remove(bench.queue, pairs, bench.now)
+
+        assert [reply if isinstance(reply, bool) else type(reply) for reply in plan.reply] == [
+            True,
+            False,
+            InvalidRequest,
+            True,
+            False,
+        ]
+        assert len(plan.writes) == 3, "two items and the lease"
+
+    def test_a_lease_that_is_extended_many_times_is_written_once(self, bench):
+        bench.add(b"a")
+        _, lease = bench.take()
+
+        requests = [(lease.id, 10), (lease.id, 0), (b"short", 10), (b"x" * 16, 10), (lease.id, 500)]
+        plan = bench.broker.extend(bench.queue, requests, bench.now)
+
+        assert [reply if isinstance(reply, bool) else type(reply) for reply in plan.reply] == [
+            True,
+            InvalidRequest,
+            InvalidRequest,
+            False,
+            True,
+        ]
+        (write,) = plan.writes
+        assert write.record.deadline == lease.deadline >= bench.now + 500
+        assert plan.size == lease.record_bytes

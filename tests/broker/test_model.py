@@ -24,13 +24,14 @@ from hypothesis.stateful import (
 
 from queueber.broker import ClaimBounds, Refill
 from queueber.broker.waiters import PollState
-from queueber.errors import Overloaded, StorageError
+from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import WallMs
 
 QUEUES = ("one", "two")
 PEERS = ("quick", "slow")
 BOUNDS = ClaimBounds(polls=3, items=4, bytes=30)
-ROOMY = {"leased_items": 8, "poll_items": 5, "poll_bytes": 12}
+LARGEST = 8
+ROOMY = {"contents_bytes": LARGEST, "leased_items": 8, "poll_items": 5, "poll_bytes": 12}
 TIGHT = ROOMY | {
     "queue_window_bytes": 60,
     "window_bytes": 80,
@@ -40,7 +41,9 @@ TIGHT = ROOMY | {
     "expiry_slice": 2,
 }
 # Delays of 0 are what most queues see; a lot of small numbers make many ties.
-ITEMS = st.lists(st.tuples(st.binary(max_size=8), st.sampled_from([0, 0, 0, 1, 20, 200])), min_size=1, max_size=5)
+ITEMS = st.lists(st.tuples(st.binary(max_size=LARGEST), st.sampled_from([0, 0, 0, 1, 20, 200])), min_size=1, max_size=5)
+
+TOO_LARGE = st.just([(b"fits", 0), (bytes(LARGEST + 1), 0)])
 
 SELDOM = st.sampled_from([False, False, False, False, False, True])
 
@@ -132,8 +135,8 @@ class BrokerMachine(RuleBasedStateMachine):
         self.known: list[tuple[str, bytes, bytes]] = []
         """Queue, lease and item of every delivery ever decided, spoken or not."""
         self.forget_life()
-        self.add("one", first)
-        self.add("two", second)
+        self.add("one", [first])
+        self.add("two", [second])
         if durable:
             self.commit(2)
 
@@ -162,13 +165,15 @@ class BrokerMachine(RuleBasedStateMachine):
 
     # Calls
 
-    @rule(name=st.sampled_from(QUEUES), items=ITEMS)
-    def add(self, name, items):
-        plan = self.broker.add(self.broker.queue(name), items, self.now)
-        added = {
-            item_id: ModelItem(name, self.now + delay + 1 if delay else self.now, contents)
-            for item_id, (contents, delay) in zip(plan.reply, items, strict=True)
-        }
+    @rule(name=st.sampled_from(QUEUES), calls=st.lists(ITEMS | TOO_LARGE, min_size=1, max_size=3))
+    def add(self, name, calls):
+        plan = self.broker.add(self.broker.queue(name), calls, self.now)
+        added = {}
+        for items, reply in zip(calls, plan.reply, strict=True):
+            assert isinstance(reply, InvalidRequest) == any(len(contents) > LARGEST for contents, _ in items)
+            if isinstance(reply, list):
+                for item_id, (contents, delay) in zip(reply, items, strict=True):
+                    added[item_id] = ModelItem(name, self.now + delay + 1 if delay else self.now, contents)
         self.submit(plan, lambda model: model.items.update(deepcopy(added)))
 
     @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), data=st.data())
@@ -209,27 +214,42 @@ class BrokerMachine(RuleBasedStateMachine):
         return lease is not None and lease_id in self.spoken and lease.queue == name and lease.deadline > self.now
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), astray=st.integers(0, 5))
-    def remove(self, data, astray):
+    @rule(data=st.data(), astray=st.integers(0, 5), count=st.integers(1, 3))
+    def remove(self, data, astray, count=1):
+        """Several removes in one plan, perhaps of the same item, perhaps under what is no lease."""
         if not self.known:
             return
         name, lease_id, item_id = data.draw(st.sampled_from(self.known[-12:]))
+        pairs = [(item_id, lease_id)]
         if astray == 0:
             name = data.draw(st.sampled_from(QUEUES))
-            item_id = data.draw(st.sampled_from(self.known))[2]
-        plan = self.broker.remove(self.broker.queue(name), item_id, lease_id, self.now)
-        expected = self.may_act(name, lease_id) and item_id in self.now_model.leases[lease_id].ids
-        assert plan.reply == expected
-        self.submit(plan, (lambda model: model.remove(item_id)) if expected else (lambda _: None))
+            pairs = [(data.draw(st.sampled_from(self.known))[2], lease_id), (item_id, b"short")]
+        pairs += [data.draw(st.sampled_from(self.known[-12:]))[:0:-1] for _ in range(count - 1)]
+        plan = self.broker.remove(self.broker.queue(name), pairs, self.now)
+        removed = set()
+        for (item_id, lease_id), reply in zip(pairs, plan.reply, strict=True):
+            if lease_id == b"short":
+                assert isinstance(reply, InvalidRequest)
+                continue
+            may = self.may_act(name, lease_id) and item_id in self.now_model.leases[lease_id].ids
+            assert reply == (may and item_id not in removed)
+            if reply:
+                removed.add(item_id)
+        self.submit(plan, lambda model: [model.remove(item_id) for item_id in removed])
 
     @precondition(lambda self: self.known)
-    @rule(data=st.data(), span=st.sampled_from([1, 100]))
-    def extend(self, data, span):
-        name, lease_id, _ = data.draw(st.sampled_from(self.known[-12:]))
-        plan = self.broker.extend(self.broker.queue(name), lease_id, span, self.now)
-        assert plan.reply == self.may_act(name, lease_id)
-        deadline = self.now + span + 1
-        self.submit(plan, (lambda model: model.extend(lease_id, deadline)) if plan.reply else (lambda _: None))
+    @rule(data=st.data(), spans=st.lists(st.sampled_from([1, 100, 0]), min_size=1, max_size=3))
+    def extend(self, data, spans):
+        """Several extends in one plan, perhaps of one lease; a span of 0 is refused."""
+        name, _, _ = data.draw(st.sampled_from(self.known[-12:]))
+        requests = [(data.draw(st.sampled_from(self.known[-12:]))[1], span) for span in spans]
+        plan = self.broker.extend(self.broker.queue(name), requests, self.now)
+        deadlines = {}
+        for (lease_id, span), reply in zip(requests, plan.reply, strict=True):
+            assert isinstance(reply, InvalidRequest) if not span else reply == self.may_act(name, lease_id)
+            if reply is True:
+                deadlines[lease_id] = self.now + span + 1
+        self.submit(plan, lambda model: [model.extend(*each) for each in deadlines.items()])
 
     # Memory
 

@@ -45,6 +45,6 @@ def test_a_queue_that_nobody_has_read_is_unread(make_queue):
 
 def test_the_states_of_a_queue_at_work(bench):
     queue = bench.broker.queue("mail")
-    bench.broker.add(queue, [(b"a", SpanMs(0)), (b"b", SpanMs(0)), (b"c", SpanMs(500))], bench.now)
+    bench.broker.add(queue, [[(b"a", SpanMs(0)), (b"b", SpanMs(0)), (b"c", SpanMs(500))]], bench.now)
     state = state_of(queue, bench.now)
     assert (state.ready, state.delayed, state.leased, state.unread, state.oldest) == (2, 1, 0, 0, bench.now)

@@ -60,8 +60,8 @@ class Peer:
         """Take what the client has written, hand out named queues, and send what there is to send."""
         data = self.transport.value()
         self.transport.clear()
-        for event in wire.one_by_one(self.connection.receive_data(data)):
-            if isinstance(event, wire.Called) and event.interface_id == wire.BROKER_INTERFACE_ID:
+        for event in self.connection.receive_data(data):
+            if isinstance(event, wire.Calls) and event.interface_id == wire.BROKER_INTERFACE_ID:
                 (self.asked_for_limits if event.method_id == wire.LIMITS else self.named)(event)
             else:
                 self.events.append(event)
@@ -73,14 +73,14 @@ class Peer:
         if name == "forbidden":
             self.connection.return_exception(event.answer, 1, "no more queues")
         else:
-            self.connection.return_results(event.answer, wire.QUEUE_RESPONSE, (name,))
+            self.connection.return_capabilities(event.answer, wire.QUEUE_RESPONSE, (name,))
 
     def asked_for_limits(self, event):
         self.asked += 1
         if isinstance(self.limits, Kind):
             self.connection.return_exception(event.answer, self.limits, "no limits for you")
         else:
-            self.connection.return_results(event.answer, wire.write_limits_response(self.limits))
+            self.connection.return_results([event.answer], [wire.write_limits_response(self.limits)])
 
     def send(self):
         data = self.connection.data_to_send()
@@ -89,8 +89,8 @@ class Peer:
 
     def calls(self):
         """The calls that have come since this was last asked."""
-        calls = [event for event in self.events if isinstance(event, wire.Called)]
-        self.events = [event for event in self.events if not isinstance(event, wire.Called)]
+        calls = [event for event in self.events if isinstance(event, wire.Calls)]
+        self.events = [event for event in self.events if not isinstance(event, wire.Calls)]
         return calls
 
 

@@ -158,7 +158,7 @@ def test_any_reply_of_a_server_is_taken(network, serve, success):
     polling = client.default.poll()
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results(call.answer, poll_response(LONGER))
+    network.peer.connection.return_results([call.answer], [poll_response(LONGER)])
     network.peer.send()
     assert success(polling).items[0].contents == LONGER
 
@@ -169,8 +169,8 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     polling, adding = client.queue("mail").poll(), client.default.add(b"x")
     network.turn()
     poll, add = network.peer.calls()
-    network.peer.connection.return_results(poll.answer, poll_response(LONG, b"small"))
-    network.peer.connection.return_results(add.answer, ADDED)
+    network.peer.connection.return_results([poll.answer], [poll_response(LONG, b"small")])
+    network.peer.connection.return_results([add.answer], [ADDED])
     network.peer.send()
     found = failure(polling)
     assert isinstance(found, ReplyTooLong)
@@ -181,7 +181,7 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     (extend,) = network.peer.calls()
     assert (extend.target, extend.method_id) == ("mail", wire.EXTEND)
     assert wire.read_extend_request(extend.params) == wire.ExtendRequest(LEASE, 1)
-    network.peer.connection.return_results(extend.answer, wire.write_extend_response(True))
+    network.peer.connection.return_results([extend.answer], [wire.write_extend_responses([True])[0]])
     network.peer.send()
     network.turn()
     assert network.peer.connection.stats().answers == 0
@@ -192,7 +192,7 @@ def test_another_reply_that_a_client_may_not_take_is_an_error_and_nothing_more(n
     adding = client.default.add(*[b""] * 100)
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results(call.answer, wire.write_add_response([bytes(16)] * 200))
+    network.peer.connection.return_results([call.answer], [wire.write_add_response([bytes(16)] * 200)])
     network.peer.send()
     found = failure(adding)
     assert isinstance(found, ReplyTooLong)

@@ -18,7 +18,7 @@ ADDED = wire.write_add_response([bytes(16)])
 
 def answer(network, *calls):
     for call in calls:
-        network.peer.connection.return_results(call.answer, ADDED)
+        network.peer.connection.return_results([call.answer], [ADDED])
     network.peer.send()
 
 
@@ -145,7 +145,7 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     (poll,) = network.peer.calls()
     item, lease = wire.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
     network.peer.connection.return_results(
-        poll.answer, wire.write_poll_response(wire.PollResponse([item], lease, 1_000))
+        [poll.answer], [wire.write_poll_response(wire.PollResponse([item], lease, 1_000))]
     )
     polling.cancel()
     network.peer.send()
@@ -154,7 +154,7 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     (extend,) = network.peer.calls()
     assert extend.target == (queue or ROOT)
     assert wire.read_extend_request(extend.params) == wire.ExtendRequest(lease, 1)
-    network.peer.connection.return_results(extend.answer, wire.write_extend_response(True))
+    network.peer.connection.return_results([extend.answer], [wire.write_extend_responses([True])[0]])
     network.peer.send()
     network.turn()
     assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
@@ -164,7 +164,7 @@ def test_nothing_is_given_back_of_a_cancelled_poll_without_items(network, client
     polling = client.default.poll()
     network.turn()
     (poll,) = network.peer.calls()
-    network.peer.connection.return_results(poll.answer, wire.write_poll_response(wire.PollResponse([], b"", 0)))
+    network.peer.connection.return_results([poll.answer], [wire.write_poll_response(wire.PollResponse([], b"", 0))])
     polling.cancel()
     network.peer.send()
     assert isinstance(failure(polling), CancelledError)
@@ -220,7 +220,7 @@ def test_results_of_another_shape_end_the_connection(network, client, failure):
     network.turn()
     (call,) = network.peer.calls()
     # A struct whose first pointer is a capability where a struct should be.
-    network.peer.connection.return_results(call.answer, wire.QUEUE_RESPONSE, ("mail",))
+    network.peer.connection.return_capabilities(call.answer, wire.QUEUE_RESPONSE, ("mail",))
     network.peer.send()
     assert "the server broke the protocol" in str(failure(adding))
 
@@ -250,7 +250,7 @@ def test_answers_may_come_in_any_pieces(network, client, success, cut):
     adding = client.default.add(b"x")
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results(call.answer, ADDED)
+    network.peer.connection.return_results([call.answer], [ADDED])
     data = network.peer.connection.data_to_send()
     for at in range(0, len(data), cut):
         network.peer.protocol.dataReceived(data[at : at + cut])

@@ -17,7 +17,7 @@ def answer(network, content, method):
     """Answer the one call that is in flight; returns its params' reader."""
     (call,) = network.peer.calls()
     assert (call.interface_id, call.method_id) == (wire.QUEUE_INTERFACE_ID, method)
-    network.peer.connection.return_results(call.answer, content)
+    network.peer.connection.return_results([call.answer], [content])
     network.peer.send()
 
 
@@ -26,7 +26,7 @@ def test_add_sends_the_items_with_their_delay_and_gives_their_ids(network, clien
     network.turn()
     (call,) = network.peer.calls()
     assert wire.read_add_request(call.params, DEFAULTS).items == [wire.NewItem(b"a", 1_500), wire.NewItem(b"", 1_500)]
-    network.peer.connection.return_results(call.answer, wire.write_add_response([ID, LEASE]))
+    network.peer.connection.return_results([call.answer], [wire.write_add_response([ID, LEASE])])
     network.peer.send()
     assert success(adding) == [ID, LEASE]
 
@@ -39,7 +39,7 @@ def test_poll_says_how_long_to_wait(network, client, success, wait_ms, wait, no_
     network.turn()
     (call,) = network.peer.calls()
     assert wire.read_poll_request(call.params) == wire.PollRequest(10, 7, wait, no_wait)
-    network.peer.connection.return_results(call.answer, wire.write_poll_response(wire.PollResponse([], b"", 0)))
+    network.peer.connection.return_results([call.answer], [wire.write_poll_response(wire.PollResponse([], b"", 0))])
     network.peer.send()
     assert success(polling) == Batch((), b"", 0)
 
@@ -55,14 +55,14 @@ def test_poll_gives_items_and_their_lease(network, client, success):
 def test_remove_and_extend_say_whether_they_did(network, client, success):
     removing = client.default.remove(ID, LEASE)
     network.turn()
-    answer(network, wire.write_remove_response(True), wire.REMOVE)
+    answer(network, wire.write_remove_responses([True])[0], wire.REMOVE)
     assert success(removing) is True
 
     extending = client.default.extend(LEASE, 5_000)
     network.turn()
     (call,) = network.peer.calls()
     assert wire.read_extend_request(call.params) == wire.ExtendRequest(LEASE, 5_000)
-    network.peer.connection.return_results(call.answer, wire.write_extend_response(False))
+    network.peer.connection.return_results([call.answer], [wire.write_extend_responses([False])[0]])
     network.peer.send()
     assert success(extending) is False
 
@@ -78,7 +78,7 @@ def test_a_coroutine_may_await_calls_one_after_the_other(network, client, succes
     network.turn()
     (call,) = network.peer.calls()
     assert wire.read_remove_request(call.params) == wire.RemoveRequest(ID, LEASE)
-    network.peer.connection.return_results(call.answer, wire.write_remove_response(True))
+    network.peer.connection.return_results([call.answer], [wire.write_remove_responses([True])[0]])
     network.peer.send()
     assert success(working) is True
 

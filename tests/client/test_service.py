@@ -20,7 +20,7 @@ ADDED = wire.write_add_response([bytes(16)])
 
 def answer_all(network):
     for call in network.peer.calls():
-        network.peer.connection.return_results(call.answer, ADDED)
+        network.peer.connection.return_results([call.answer], [ADDED])
     network.peer.send()
 
 
@@ -38,7 +38,7 @@ def test_calls_wait_for_a_connection_and_keep_their_order(network, success):
     sent = [wire.read_add_request(call.params, DEFAULTS).items[0].contents for call in calls]
     assert sent == [b"1", b"2"]
     for call in calls:
-        network.peer.connection.return_results(call.answer, ADDED)
+        network.peer.connection.return_results([call.answer], [ADDED])
     network.peer.send()
     assert [success(deferred) for deferred in adding] == [[bytes(16)]] * 2
     client.close()

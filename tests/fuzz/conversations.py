@@ -31,13 +31,13 @@ from queueber.wire import (
     write_add_request,
     write_add_response,
     write_extend_request,
-    write_extend_response,
+    write_extend_responses,
     write_limits_request,
     write_poll_request,
     write_poll_response,
     write_queue_request,
     write_remove_request,
-    write_remove_response,
+    write_remove_responses,
 )
 from queueber.wire.builder import Body
 
@@ -215,9 +215,9 @@ def _results(dice):
     return dice.choice(
         [
             lambda: write_add_response([dice.randbytes(ID_BYTES) for _ in range(dice.randrange(5))]),
-            lambda: write_remove_response(dice.random() < 0.5),
+            lambda: write_remove_responses([dice.random() < 0.5])[0],
             lambda: write_poll_response(PollResponse(items(), dice.randbytes(ID_BYTES), WallMs(9))),
-            lambda: write_extend_response(dice.random() < 0.5),
+            lambda: write_extend_responses([dice.random() < 0.5])[0],
             lambda: QUEUE_RESPONSE,
         ]
     )()

@@ -24,7 +24,7 @@ from queueber.wire import (
     QUEUE_RESPONSE,
     Aborted,
     AddRequest,
-    Called,
+    Calls,
     Connection,
     Finished,
     ImportedCap,
@@ -33,7 +33,7 @@ from queueber.wire import (
     Results,
     Returned,
     encoder,
-    one_by_one,
+    template_readers,
     write_add_request,
 )
 from queueber.wire import messages as m
@@ -63,7 +63,7 @@ class Serving:
     connection: Connection = field(init=False)
 
     def __attrs_post_init__(self):
-        self.connection = Connection(limits=LIMITS, bootstrap=self.root)
+        self.connection = Connection(limits=LIMITS, bootstrap=self.root, templates=template_readers(LIMITS))
 
     def take(self, data):
         """Give it *data* and do what follows."""
@@ -71,27 +71,26 @@ class Serving:
         try:
             for event in connection.receive_data(data):
                 assert not isinstance(last, Aborted), "an event after the last"
-                # Calls that come together are under way from the first of them on.
-                for each in one_by_one([event]):
-                    last = each
-                    self.handle(each)
+                last = event
+                self.handle(event)
                 self.check()
         except RemoteProtocolError as why:
             # What a call's parameters hold is looked at by whoever drives the machine, and judged by him.
-            assert connection.closed or isinstance(last, Called), "an error of the peer's has not closed it"
+            assert connection.closed or isinstance(last, Calls), "an error of the peer's has not closed it"
             connection.abort(str(why))
         self.say()
         self.check()
 
     def handle(self, event):
-        if isinstance(event, Called):
-            assert event.answer not in self.waiting, "a call came twice"
-            self.called[event.answer] += 1
+        if isinstance(event, Calls):
+            assert not {*event.answers} & {*self.waiting}, "a call came twice"
+            self.called.update(event.answers)
             with suppress(InvalidRequest):
-                REQUESTS[event.method_id % len(REQUESTS)](event.params)
-            self.waiting.append(event.answer)
-            if self.dice.random() < 0.6:
-                self.answer()
+                event.read(REQUESTS[event.method_id % len(REQUESTS)])
+            self.waiting += event.answers
+            for _ in event.answers:
+                if self.dice.random() < 0.6:
+                    self.answer()
         elif isinstance(event, Finished):
             assert event.answer in self.waiting, "a call was finished that is not under way"
             if self.dice.random() < 0.5:
@@ -109,9 +108,9 @@ class Serving:
         if roll < 0.3:
             self.connection.return_exception(answer, Kind(self.dice.randrange(4)), "so it goes")
         elif roll < 0.65:
-            self.connection.return_results(answer, QUEUE_RESPONSE, [self.dice.choice([self.root, Thing()])])
+            self.connection.return_capabilities(answer, QUEUE_RESPONSE, [self.dice.choice([self.root, Thing()])])
         else:
-            self.connection.return_results(answer, bytes(8))
+            self.connection.return_results([answer], [bytes(8)])
 
     def say(self):
         self.said += self.connection.data_to_send()
@@ -141,8 +140,8 @@ class Serving:
         stats = self.connection.stats()
         assert not self.connection.closed
         assert (stats.answers, stats.unanswered, stats.exports) == (0, 0, 0), self.connection.dump()
-        assert not callee.answers._failures
-        assert not callee.answers._held
+        assert not callee.answers.failures
+        assert not callee.answers.held
 
 
 def messages_in(stream):
@@ -160,7 +159,7 @@ def check_closed(end):
         assert list(end.connection.receive_data(stream)) == []
     end.connection.abort("again")
     for answer in getattr(end, "waiting", ()):
-        end.connection.return_results(answer, QUEUE_RESPONSE, [Thing()])
+        end.connection.return_capabilities(answer, QUEUE_RESPONSE, [Thing()])
     assert end.connection.data_to_send() == b""
 
 

@@ -27,9 +27,8 @@ from views import COMPARED, likely_reader
 
 from queueber.errors import RemoteProtocolError
 from queueber.limits import Limits
-from queueber.server.methods import Methods
 from queueber.server.protocol import RpcProtocol
-from queueber.wire import encoder, write_extend_response
+from queueber.wire import encoder, write_extend_responses
 from queueber.wire.answers import Answers
 from queueber.wire.caller import Caller
 from queueber.wire.decoder import decode
@@ -152,9 +151,9 @@ def lenient(frame, at, start, end):
     return (body, body + (word >> 32 & 0xFF), body + (word >> 32 & 0xFF) + (word >> 48), 0, len(frame.words))
 
 
-def refused(self, caller, answer, _):
-    """A live lease that is not extended, it is said."""
-    caller.results(answer, write_extend_response(False))
+def refused(replies):
+    """Leases that were extended and are said not to be."""
+    return write_extend_responses([False] * len(replies))
 
 
 PLANTED = {
@@ -166,7 +165,7 @@ PLANTED = {
     "an export is never gone": (Exports, "_forget_if_gone", lambda *_: False, "conversation"),
     "a reference is not counted": (Caller, "release", lambda *_: None, "conversation"),
     "a poll of a lost peer waits on": (RpcProtocol, "_give_up_polls", lambda _: None, "whole"),
-    "the wrong answer is given": (Methods, "_extended", refused, "whole"),
+    "the wrong answer is given": ("queueber.wire", "write_extend_responses", refused, "whole"),
 }
 
 

@@ -227,7 +227,7 @@ class TestQuestions:
     def test_no_more_is_shown_than_the_bound_allows(self, ask, hand, monkeypatch):
         monkeypatch.setattr(questions, "SHOWN_MAX", 3)
         for number in range(5):
-            hand.broker.add(hand.broker.queue(f"q{number}"), [(b"", SpanMs(0))], hand.clock.now())
+            hand.broker.add(hand.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], hand.clock.now())
         assert len(rows(ask.queues(10**9))) == 3
         assert len(ask.dump(most=10**9).splitlines()) == 4
         assert rows(ask.queues(-1)) == []

@@ -28,7 +28,7 @@ class Crowded(InProcessServer):
     def adds(self, count):
         queue = self.broker.queue("default")
         for _ in range(count):
-            plan = self.broker.add(queue, [(b"x", 0)], self.clock.now())
+            plan = self.broker.add(queue, [[(b"x", 0)]], self.clock.now())
             self.committer.submit(plan, self.said.append)
 
     def commit(self):
@@ -101,7 +101,7 @@ def test_a_lone_call_is_not_put_off(crowded):
 def test_calls_that_share_a_plan_count_each(crowded):
     queue = crowded.broker.queue("default")
     for _ in range(2):
-        plan = crowded.broker.add_each(queue, [(b"x", 0)] * CROWD, crowded.clock.now())
+        plan = crowded.broker.add(queue, [[(b"x", 0)]] * CROWD, crowded.clock.now())
         crowded.committer.submit(plan, crowded.said.append, calls=CROWD)
         crowded.turn()
         assert not crowded.pool.jobs

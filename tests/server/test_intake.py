@@ -358,8 +358,10 @@ def test_a_call_waits_for_a_few_of_each_of_many_others_and_not_for_all(hand):
         peer.protocol.dataReceived(data)
     mine.add()
     decided = []
-    call = hand.methods._handlers[wire.ADD]
-    hand.methods._handlers[wire.ADD] = lambda *args: decided.append(hand.methods.calls.begun["remove"]) or call(*args)
+    add = wire.QUEUE_INTERFACE_ID, wire.ADD
+    name, call = hand.methods._handlers[add]
+    note = lambda *args: decided.append(hand.methods.calls.begun["remove"]) or call(*args)  # noqa: E731
+    hand.methods._handlers[add] = name, note
     hand.settle()
     assert hand.methods.calls.begun["remove"] == 100 * each
     of_each = SHARE_LEAST * each / len(data)

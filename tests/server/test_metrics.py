@@ -58,7 +58,7 @@ def test_items_are_told_by_queue_and_state(scrape, hand):
     peer.add(b"a", b"b", b"c")
     peer.poll(lease=60_000)
     hand.settle()
-    hand.broker.add(hand.broker.queue("later"), [(b"", SpanMs(60_000))], hand.clock.now())
+    hand.broker.add(hand.broker.queue("later"), [[(b"", SpanMs(60_000))]], hand.clock.now())
     hand.reactor.advance(7)
 
     found = scrape()
@@ -89,13 +89,13 @@ def test_the_oldest_of_a_queue_that_nobody_has_read_is_not_told(scrape, hand):
 
 def test_a_name_that_needs_escaping_comes_through(scrape, hand):
     name = 'we"ird\\\n\x1b[2J'
-    hand.broker.add(hand.broker.queue(name), [(b"", SpanMs(0))], hand.clock.now())
+    hand.broker.add(hand.broker.queue(name), [[(b"", SpanMs(0))]], hand.clock.now())
     assert scrape()["queueber_items", ("queue", name), ("state", "ready")] == 1
 
 
 def test_no_more_queues_are_named_than_the_bound_allows(scrape, hand):
     for number in range(survey.TOP + 20):
-        hand.broker.add(hand.broker.queue(f"q{number}"), [(b"", SpanMs(0))], hand.clock.now())
+        hand.broker.add(hand.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], hand.clock.now())
     found = scrape()
     assert len({key[1] for key in found if key[0] == "queueber_items"}) == survey.TOP + 1
     assert found["queueber_items", ("queue", survey.OTHER), ("state", "ready")] == 20

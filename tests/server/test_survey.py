@@ -19,7 +19,7 @@ def fill(hand):
 
     def fill(**counts):
         for name, count in counts.items():
-            plan = hand.broker.add(hand.broker.queue(name), [(b"", SpanMs(0))] * count, hand.clock.now())
+            plan = hand.broker.add(hand.broker.queue(name), [[(b"", SpanMs(0))] * count], hand.clock.now())
             hand.committer.submit(plan, lambda _: None)
 
     return fill

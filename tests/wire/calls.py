@@ -4,17 +4,21 @@ from queueber.limits import Limits
 from queueber.units import SpanMs
 from queueber.wire import (
     ADD,
+    EXTEND,
     POLL,
     QUEUE_INTERFACE_ID,
     REMOVE,
     AddRequest,
     Connection,
+    ExtendRequest,
     NewItem,
     PollRequest,
     RemoveRequest,
     encoder,
     layout,
+    template_readers,
     write_add_request,
+    write_extend_request,
     write_poll_request,
     write_remove_request,
 )
@@ -43,9 +47,10 @@ def our_call(question, method, content):
     return encoder.call(question, 0, QUEUE_INTERFACE_ID, method, content) + content
 
 
-def begun(limits=LIMITS):
-    """A connection whose peer holds the root object, as import 0."""
-    connection = Connection(limits=limits, bootstrap=ROOT)
+def begun(limits=LIMITS, *, templates=True):
+    """A connection whose peer holds the root object, as import 0; with *templates*, it has a fast path."""
+    readers = template_readers(limits) if templates else None
+    connection = Connection(limits=limits, bootstrap=ROOT, templates=readers)
     list(connection.receive_data(encoder.bootstrap(1_000_000)))
     return connection
 
@@ -60,3 +65,7 @@ def remove(item, lease):
 
 def poll(count):
     return POLL, write_poll_request(PollRequest(SpanMs(1000), count, None, False))
+
+
+def extend(lease, span=1000):
+    return EXTEND, write_extend_request(ExtendRequest(lease, SpanMs(span)))

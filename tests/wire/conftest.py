@@ -12,7 +12,7 @@ from attrs import define, field
 from hypothesis import settings
 
 from queueber.limits import Limits
-from queueber.wire import Aborted, Called, Connection, ImportedCap, read_bootstrap
+from queueber.wire import Aborted, Calls, Connection, ImportedCap, read_bootstrap
 from queueber.wire.framing import Framer
 
 # Tests use the modules beside them.
@@ -110,7 +110,7 @@ class Pair:
     def called(self):
         """Pass on what the client said, which is one call."""
         (event,) = self.to_server()
-        assert isinstance(event, Called)
+        assert isinstance(event, Calls)
         return event
 
     def returned(self):

@@ -58,6 +58,8 @@ def test_findings_come_out_as_they_went_in():
 
 
 def test_a_path_and_progress_come_out_as_they_went_in():
-    assert admin.read_backup_request(content(admin.write_backup_request(b"/tmp/\xff"))) == b"/tmp/\xff"
+    request = admin.BackupRequest(b"/tmp/\xff", device=3, inode=5)
+    assert admin.read_backup_request(content(admin.write_backup_request(request))) == request
     assert admin.read_progress_response(results(admin.write_progress_response(3, 9))) == (3, 9)
-    assert admin.write_backup_response() == admin.write_no_params(admin.STATS)
+    made = admin.BackupMade(device=3, inode=5, elsewhere=True)
+    assert admin.read_backup_response(results(admin.write_backup_response(made))) == made

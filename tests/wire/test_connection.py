@@ -8,7 +8,7 @@ from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.wire import (
     Aborted,
-    Called,
+    Calls,
     Canceled,
     Connection,
     Finished,
@@ -51,7 +51,7 @@ def test_a_call_and_its_answer(pair):
     call = pair.called()
     assert (call.target, call.interface_id, call.method_id) == (pair.root, 0x1234, 5)
     assert pair.server.stats().unanswered == 1
-    pair.server.return_results(call.answer, EMPTY)
+    pair.server.return_results([call.answer], [EMPTY])
     (event,) = pair.to_client()
     assert isinstance(event, Returned)
     assert event.question == question
@@ -78,7 +78,7 @@ def test_calls_are_answered_in_any_order(pair):
     calls = pair.to_server()
     assert [call.method_id for call in calls] == [0, 1, 2]
     for call in reversed(calls):
-        pair.server.return_results(call.answer, EMPTY)
+        pair.server.return_results([call.answer], [EMPTY])
     assert [event.question for event in pair.to_client()] == questions[::-1]
 
 
@@ -87,7 +87,7 @@ def test_all_that_was_said_is_sent_at_once(pair):
     for _ in range(3):
         pair.client.call(root, 1, 0, EMPTY)
     for call in pair.to_server():
-        pair.server.return_results(call.answer, EMPTY)
+        pair.server.return_results([call.answer], [EMPTY])
     assert len(pair.server.data_to_send()) % 3 == 0
     assert pair.server.data_to_send() == b""
 
@@ -134,8 +134,8 @@ def test_a_call_that_is_not_awaited_still_takes_effect(pair):
     question = pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     pair.client.finish(question)
     call, _ = pair.to_server()
-    assert isinstance(call, Called)
-    pair.server.return_results(call.answer, EMPTY)
+    assert isinstance(call, Calls)
+    pair.server.return_results([call.answer], [EMPTY])
     assert pair.to_client() == []
     assert pair.server.stats().answers == 0
 
@@ -143,7 +143,7 @@ def test_a_call_that_is_not_awaited_still_takes_effect(pair):
 def test_finish_that_crosses_the_return_says_nothing_new(pair):
     question = pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     call = pair.called()
-    pair.server.return_results(call.answer, EMPTY)
+    pair.server.return_results([call.answer], [EMPTY])
     pair.client.finish(question)
     assert pair.to_server() == []
     assert pair.to_client() == []
@@ -179,7 +179,7 @@ def returned_capabilities(pair, thing, root):
     """A call answered with two capabilities; its question and the objects."""
     question = pair.client.call(root, 1, 2, EMPTY)
     objects = [thing("first"), thing("second")]
-    pair.server.return_results(pair.called().answer, TWO_CAPABILITIES, objects)
+    pair.server.return_capabilities(pair.called().answer, TWO_CAPABILITIES, objects)
     return question, objects
 
 
@@ -231,7 +231,7 @@ def test_an_object_returned_again_while_only_its_answer_holds_it_is_numbered_ane
     pair.client.release(numbers[0])
     pair.to_server()
     pair.client.call(root, 1, 2, EMPTY)
-    pair.server.return_results(pair.called().answer, ONE_CAPABILITY, [first])
+    pair.server.return_capabilities(pair.called().answer, ONE_CAPABILITY, [first])
     (number,) = pair.returned().capabilities
     pair.client.finish(question, release_result_caps=False)
     assert pair.to_server() == []
@@ -252,7 +252,7 @@ def test_capabilities_for_who_finished_are_not_sent(pair, thing):
     pair.client.finish(pair.client.call(root, 1, 2, EMPTY))
     call, _ = pair.to_server()
     kept, dropped = pair.root, thing("dropped")
-    pair.server.return_results(call.answer, TWO_CAPABILITIES, [kept, dropped, dropped])
+    pair.server.return_capabilities(call.answer, TWO_CAPABILITIES, [kept, dropped, dropped])
     assert pair.to_client() == []
     assert pair.server.stats().exports == 1
     events = list(pair.server.receive_data(message(finish={"questionId": 99})))
@@ -264,7 +264,7 @@ def test_a_peer_that_holds_too_much_is_told_to_wait(pair_with, thing):
     root = pair.bootstrap()
     pair.client.call(root, 1, 2, EMPTY)
     extra = [thing("one"), thing("two")]
-    pair.server.return_results(pair.called().answer, TWO_CAPABILITIES, extra)
+    pair.server.return_capabilities(pair.called().answer, TWO_CAPABILITIES, extra)
     outcome = pair.returned()
     assert outcome.kind == Kind.OVERLOADED
     assert outcome.reason == "capabilities of this connection would be 3; the limit is 2 (exports)"
@@ -272,7 +272,7 @@ def test_a_peer_that_holds_too_much_is_told_to_wait(pair_with, thing):
     events = list(pair.server.receive_data(message(finish={"questionId": 99})))
     assert [event.object for event in events] == extra
     pair.client.call(root, 1, 2, EMPTY)
-    pair.server.return_results(pair.called().answer, ONE_CAPABILITY, [thing("three")])
+    pair.server.return_capabilities(pair.called().answer, ONE_CAPABILITY, [thing("three")])
     assert pair.returned().capabilities == (1,)
 
 
@@ -296,7 +296,7 @@ def test_calls_need_not_wait_for_what_they_are_made_to(pair, thing):
     events = pair.server.receive_data(pair.client.data_to_send())
     call = next(events)
     assert call.target is pair.root
-    pair.server.return_results(call.answer, TWO_CAPABILITIES, [thing("other"), inner])
+    pair.server.return_capabilities(call.answer, TWO_CAPABILITIES, [thing("other"), inner])
     call = next(events)
     assert call.target is inner
     assert list(events) == []
@@ -307,7 +307,7 @@ def test_calls_need_not_wait_for_what_they_are_made_to(pair, thing):
 def test_a_call_to_no_capability_fails_alone(pair, path):
     root = pair.bootstrap()
     first = pair.client.call(root, 1, 1, EMPTY)
-    pair.server.return_results(pair.called().answer, EMPTY)
+    pair.server.return_results([pair.called().answer], [EMPTY])
     pair.returned()
     pair.client.call(PromisedAnswer(first, path), 1, 2, EMPTY)
     assert pair.to_server() == []
@@ -369,7 +369,7 @@ def test_too_many_calls_at_once_are_overloaded_and_the_rest_goes_on(pair_with):
         == "unanswered calls of this connection are 2 already; the limit is 2 (outstanding_calls)"
     )
     assert pair.hits == {"outstanding_calls": 3}
-    pair.server.return_results(first.answer, EMPTY)
+    pair.server.return_results([first.answer], [EMPTY])
     pair.client.call(root, 1, 5, EMPTY)
     assert pair.called().method_id == 5
 
@@ -379,7 +379,7 @@ def test_returned_answers_may_stay_open_by_the_thousand(pair_with):
     root = pair.bootstrap()
     for _ in range(2_000):
         pair.client.call(root, 1, 0, EMPTY)
-        pair.server.return_results(pair.called().answer, EMPTY)
+        pair.server.return_results([pair.called().answer], [EMPTY])
         pair.returned()
     assert pair.server.stats().answers == 2_000
 
@@ -493,7 +493,7 @@ def test_a_question_is_asked_once(pair):
 
 def test_a_question_is_answered_once(pair):
     pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
-    pair.server.return_results(pair.called().answer, EMPTY)
+    pair.server.return_results([pair.called().answer], [EMPTY])
     answer = pair.server.data_to_send()
     assert len(list(pair.client.receive_data(answer))) == 1
     assert "waits for no return" in given_up(pair.client, answer)
@@ -510,7 +510,7 @@ def test_what_came_before_the_fault_was_heard(pair):
     root = pair.bootstrap()
     pair.client.call(root, 1, 2, EMPTY)
     events = pair.server.receive_data(pair.client.data_to_send() + b"\xff" * 8)
-    assert isinstance(next(events), Called)
+    assert isinstance(next(events), Calls)
     with pytest.raises(RemoteProtocolError):
         next(events)
 
@@ -535,7 +535,7 @@ def test_once_closed_nothing_is_heard_and_nothing_said(pair):
         end.abort("enough")
         end.abort("enough is enough")
     assert b"enough is" not in pair.server.data_to_send() + pair.client.data_to_send()
-    pair.server.return_results(call.answer, EMPTY)
+    pair.server.return_results([call.answer], [EMPTY])
     pair.server.return_exception(call.answer, Kind.FAILED, "")
     pair.server.return_canceled(call.answer)
     pair.client.finish(question)
@@ -553,10 +553,10 @@ def test_once_closed_nothing_is_heard_and_nothing_said(pair):
 def test_we_answer_once(pair):
     pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     answer = pair.called().answer
-    pair.server.return_results(answer, EMPTY)
+    pair.server.return_results([answer], [EMPTY])
     for again in (
-        lambda: pair.server.return_results(answer, EMPTY),
-        lambda: pair.server.return_results(answer, ONE_CAPABILITY, [pair.root]),
+        lambda: pair.server.return_results([answer], [EMPTY]),
+        lambda: pair.server.return_capabilities(answer, ONE_CAPABILITY, [pair.root]),
         lambda: pair.server.return_exception(answer, Kind.FAILED, ""),
         lambda: pair.server.return_canceled(answer),
     ):
@@ -642,6 +642,6 @@ def test_when_the_stream_is_over_nothing_is_held_and_nothing_said(pair):
     pair.server.end()
     assert pair.server.closed
     assert not pair.server.held_bytes
-    pair.server.return_results(call.answer, EMPTY)
+    pair.server.return_results([call.answer], [EMPTY])
     assert list(pair.server.receive_data(bytes(8))) == []
     assert pair.server.data_to_send() == b""

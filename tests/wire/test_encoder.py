@@ -33,7 +33,7 @@ EXCEPTION = {"obsoleteIsCallersFault": False, "obsoleteDurability": 0, "trace": 
 
 @pytest.mark.parametrize("number", [0, 7, BIG])
 def test_messages_are_what_they_say(seen, number):
-    assert seen(encoder.results(number, CONTENT) + CONTENT) == {
+    assert seen(b"".join(encoder.results([number], [CONTENT]))) == {
         "return": {"answerId": number, **RETURN, "results": {"capTable": []}}
     }
     assert seen(encoder.exception(number, Kind.OVERLOADED, "too much")) == {
@@ -89,7 +89,7 @@ def contents_of(params):
 def test_content_arrives_whole(frame_of):
     call = decode(frame_of(encoder.call(1, 2, 3, 4, CONTENT) + CONTENT))
     pipelined = decode(frame_of(encoder.pipelined_call(1, PromisedAnswer(2), 3, 4, CONTENT)))
-    returned = decode(frame_of(encoder.results(1, CONTENT) + CONTENT))
+    returned = decode(frame_of(b"".join(encoder.results([1], [CONTENT]))))
     with_capabilities = decode(frame_of(encoder.results_with_capabilities(1, CONTENT, [5])))
     for params in (call.params, pipelined.params, returned.outcome.content, with_capabilities.outcome.content):
         assert contents_of(params) == [b"some id", b"some lease"]

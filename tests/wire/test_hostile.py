@@ -17,7 +17,7 @@ from queueber.units import SpanMs, WallMs
 from queueber.wire import (
     QUEUE_RESPONSE,
     AddRequest,
-    Called,
+    Calls,
     Connection,
     ExtendRequest,
     ImportedCap,
@@ -30,7 +30,6 @@ from queueber.wire import (
     Results,
     Returned,
     layout,
-    one_by_one,
     read_add_request,
     read_add_response,
     read_bootstrap,
@@ -46,12 +45,12 @@ from queueber.wire import (
     write_add_request,
     write_add_response,
     write_extend_request,
-    write_extend_response,
+    write_extend_responses,
     write_poll_request,
     write_poll_response,
     write_queue_request,
     write_remove_request,
-    write_remove_response,
+    write_remove_responses,
 )
 from queueber.wire.framing import framed
 
@@ -66,12 +65,12 @@ REQUESTS = [
 ]
 RESPONSES = [
     (write_add_response([b"i" * 16, b"j" * 16]), read_add_response),
-    (write_remove_response(True), read_remove_response),
+    (write_remove_responses([True])[0], read_remove_response),
     (
         write_poll_response(PollResponse([PolledItem(b"c" * 20, b"i" * 16, 1, WallMs(2))] * 3, b"l" * 16, WallMs(9))),
         read_poll_response,
     ),
-    (write_extend_response(False), read_extend_response),
+    (write_extend_responses([False])[0], read_extend_response),
     (QUEUE_RESPONSE, read_queue_response),
     (QUEUE_RESPONSE, read_bootstrap),
 ]
@@ -99,9 +98,9 @@ def client_says():
         client.call(ImportedCap(0), 1, method, content)
     client.call(PromisedAnswer(root, (0, 1)), 1, 1, REQUESTS[0][1])
     more = client.data_to_send()
-    calls = [event for event in one_by_one(server.receive_data(more)) if isinstance(event, Called)]
+    calls = [event for event in server.receive_data(more) if isinstance(event, Calls)]
     for call, (content, _) in zip(calls, RESPONSES, strict=False):
-        server.return_results(call.answer, content, [object()] if content is QUEUE_RESPONSE else ())
+        server.return_capabilities(call.answer, content, [object()] if content is QUEUE_RESPONSE else ())
     said += server.data_to_send()
     rest = b"".join(framed(layout("Message").build(**member)) for member in MEMBERS)
     return heard + more + rest, said + rest
@@ -114,8 +113,8 @@ def serve(stream):
     """A server that does all it can with *stream*."""
     server = Connection(limits=Limits(frame_bytes=1 << 16), bootstrap=object())
     try:
-        for event in one_by_one(server.receive_data(stream)):
-            if isinstance(event, Called):
+        for event in server.receive_data(stream):
+            if isinstance(event, Calls):
                 answer_call(server, event)
             server.check()
     except RemoteProtocolError:
@@ -130,7 +129,7 @@ def answer_call(server, event):
     except (InvalidRequest, RemoteProtocolError) as why:
         server.return_exception(event.answer, Kind.FAILED, str(why))
     else:
-        server.return_results(event.answer, QUEUE_RESPONSE, [object()])
+        server.return_capabilities(event.answer, QUEUE_RESPONSE, [object()])
 
 
 def listen(stream):

@@ -19,9 +19,9 @@ from queueber.wire import (
     read_queue_response,
     read_remove_response,
     write_add_response,
-    write_extend_response,
+    write_extend_responses,
     write_poll_response,
-    write_remove_response,
+    write_remove_responses,
 )
 from queueber.wire.builder import CAPABILITY, Body, data_body, pointers_body, segment, struct_body, structs_body
 from queueber.wire.messages import NO_CONTENT, Params
@@ -93,10 +93,10 @@ def test_poll_there_and_back(pycapnp, answer):
 
 @pytest.mark.parametrize("flag", [True, False])
 def test_flags_there_and_back(pycapnp, flag):
-    assert read_remove_response(results(write_remove_response(flag))) is flag
-    assert read_extend_response(results(write_extend_response(flag))) is flag
-    assert pycapnp.read("RemoveResponse", [write_remove_response(flag)[8:]]) == {"removed": flag}
-    assert pycapnp.read("ExtendResponse", [write_extend_response(flag)[8:]]) == {"extended": flag}
+    assert read_remove_response(results(write_remove_responses([flag])[0])) is flag
+    assert read_extend_response(results(write_extend_responses([flag])[0])) is flag
+    assert pycapnp.read("RemoveResponse", [write_remove_responses([flag])[0][8:]]) == {"removed": flag}
+    assert pycapnp.read("ExtendResponse", [write_extend_responses([flag])[0][8:]]) == {"extended": flag}
 
 
 def test_a_queue_is_the_first_capability():
