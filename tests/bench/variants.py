@@ -31,45 +31,53 @@ AS_IT_COMES = "as it comes"
 
 
 @frozen
+class Patch:
+    """A name of the server's that has another value; a name that is not there is an error."""
+
+    module: str
+    name: str
+    """Dotted within the module."""
+
+    value: str
+    """A Python expression in which `module` is that module."""
+
+    @property
+    def program(self) -> str:
+        """Python that applies it."""
+        owner, _, last = f"module.{self.name}".rpartition(".")
+        return (
+            f"import importlib; module = importlib.import_module({self.module!r});"
+            f" {owner}.{last}; {owner}.{last} = {self.value}"
+        )
+
+
+@frozen
 class Variant:
     """The server with one thing changed."""
 
     name: str
     options: tuple[str, ...] = ()
-    patch: str = ""
-    """Python that is run in the server's process before it starts."""
+    patch: Patch | None = None
+    """Applied in the server's process before it starts."""
 
     python: str = sys.executable
 
-
-FORGETFUL = (
-    "import queueber.wire.connection as c;"
-    "c.Shapes = type('Forgetful', (), {'find': lambda self, frame: None, 'learn': lambda self, frame, call: None})"
-)
-APART = (
-    "import queueber.server.methods as m;"
-    "m.Methods.call_each = lambda self, caller, called: self._one_by_one(caller, called)"
-)
-
-SINGLY = "import queueber.wire.connection as c; c.Connection._in_a_run = lambda self, frame: False"
 
 VARIANTS = (
     Variant(AS_IT_COMES),
     Variant("durability os", ("--durability", "os")),
     Variant("durability none", ("--durability", "none")),
-    Variant("messages in a row taken in one by one", patch=SINGLY),
-    Variant("calls that come together decided one by one", patch=APART),
-    Variant("and every call read in full", patch=FORGETFUL),
+    Variant("every call read in full", patch=Patch("queueber.wire.fastpath", "FastPath.take", "lambda self: None")),
     Variant(
         "replies a round of the reactor later",
-        patch="import queueber.server.replies as r; r.IWriteDescriptor = r.IPushProducer",
+        patch=Patch("queueber.server.replies", "IWriteDescriptor", "module.IPushProducer"),
     ),
     Variant(
         "Python's own collector thresholds",
-        patch="import queueber.server.service as s; s.GC_THRESHOLDS = (700, 10, 10)",
+        patch=Patch("queueber.server.service", "GC_THRESHOLDS", "(700, 10, 10)"),
     ),
-    Variant("Python's own switch interval", patch="import queueber.server.service as s; s.SWITCH_SECONDS = 0.005"),
-    Variant("a crowd's commits cut at once", patch="import queueber.server.assembly as a; a.GATHER_SECONDS = 0.0"),
+    Variant("Python's own switch interval", patch=Patch("queueber.server.service", "SWITCH_SECONDS", "0.005")),
+    Variant("a crowd's commits cut at once", patch=Patch("queueber.server.assembly", "GATHER_SECONDS", "0.0")),
     Variant("packed values", ("--storage-encoding", "packed")),
     Variant("commits wait 1 ms for more", ("--coalesce-batch-window-ms", "1")),
     Variant("no compression", ("--storage-compression", "none")),
@@ -89,8 +97,9 @@ class Varied(Queueber):
     def command(self, port, directory):
         usual = super().command(port, directory)
         options = [*usual[3:], "--http", f"tcp:{self.http}:interface=127.0.0.1", *self.variant.options]
+        patch = self.variant.patch.program if self.variant.patch is not None else "pass"
         start = "import runpy, sys; sys.argv[0] = 'twist'; runpy.run_module('twisted', run_name='__main__')"
-        return [self.variant.python, "-c", f"{self.variant.patch or 'pass'}\n{start}", *options]
+        return [self.variant.python, "-c", f"{patch}\n{start}", *options]
 
     def commit_seconds(self):
         """For how long commits have been under way so far; None if that is not told."""

@@ -1,0 +1,29 @@
+"""What a variant of the benchmark changes is there to be changed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def run(program):
+    """Run *program* next to the benchmark's modules; its status and what it wrote to standard error."""
+    whole = f"import sys; sys.path.insert(0, {str(HERE)!r})\nfrom variants import VARIANTS, Patch\n{program}"
+    finished = subprocess.run([sys.executable, "-c", whole], capture_output=True, text=True, check=False)
+    return finished.returncode, finished.stderr
+
+
+@pytest.mark.slow
+def test_every_patch_applies():
+    """All in one process: each changes a name of its own."""
+    assert run("for each in VARIANTS:\n    if each.patch: exec(each.patch.program)") == (0, "")
+
+
+@pytest.mark.slow
+def test_a_patch_of_something_that_is_not_there_fails():
+    status, error = run("exec(Patch('queueber.wire.fastpath', 'FastPath.took', 'None').program)")
+    assert status != 0
+    assert "has no attribute 'took'" in error
