@@ -8,11 +8,15 @@ begins.  Whoever places it writes that pointer with `pointer_to`.
 
 from collections.abc import Iterable, Sequence
 from struct import pack
+from typing import TYPE_CHECKING
 
 from attrs import define
 
 from queueber.errors import too_large
 from queueber.wire.reader import WORD
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 PADDING = tuple(bytes(-length % WORD) for length in range(WORD))
 """The zeros that complete the last word of so many bytes, by their number modulo 8."""
@@ -70,9 +74,9 @@ def segment(body: Body) -> bytes:
     return b"".join([body.pointer.to_bytes(WORD, "little"), *body.pieces])
 
 
-def data_body(content: bytes) -> Body:
+def data_body(content: "Buffer") -> Body:
     """
-    A Data that holds all bytes of *content*, which may be any object with a buffer.
+    A Data that holds all bytes of *content*.
 
     Raises:
         TypeError: *content* has no buffer.
@@ -82,10 +86,9 @@ def data_body(content: bytes) -> Body:
     length = len(content) if type(content) is bytes else memoryview(content).nbytes
     if length > DATA_BYTES_MAX:
         raise too_large("a Data", value=length, limit=DATA_BYTES_MAX, unit="bytes")
-    if type(content) is not bytes:
-        content = bytes(memoryview(content))
+    whole = content if type(content) is bytes else bytes(memoryview(content))
     padding = PADDING[length % WORD]
-    return Body(BYTE_LIST | length << LIST_COUNT_SHIFT, [content, padding], (length + 7) // WORD)
+    return Body(BYTE_LIST | length << LIST_COUNT_SHIFT, [whole, padding], (length + 7) // WORD)
 
 
 def text_body(text: str) -> Body:
