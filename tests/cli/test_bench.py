@@ -52,6 +52,20 @@ def test_every_trial_counts_and_leaves_nothing(few):
     assert heard.total == pytest.approx(few.clock.seconds(), rel=0.5)
 
 
+def test_each_trial_leaves_its_own_queue_empty(few, monkeypatch):
+    """The floor has one queue for all; a server has one for each of them, in which nobody else would clean up."""
+    trial, left = Bench._try, []
+
+    async def watched(bench, fleet, of):
+        result = await trial(bench, fleet, of)
+        left.append(len(few.ready))
+        return result
+
+    monkeypatch.setattr(Bench, "_try", watched)
+    few.until(Bench(few.fleet(), 0.1, Heard(), "bench").run())
+    assert left == [0] * len(TRIALS)
+
+
 def test_a_refusal_ends_it(few):
     def refuse(*_, **__):
         raise InvalidRequest("no")

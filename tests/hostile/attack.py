@@ -7,8 +7,8 @@ from attrs import frozen
 
 from tests.hostile.arena import limits
 
-FIRST, STALLED, REPLIES = 0.5, 1.0, 1.0
-"""Seconds that the attacked server gives its peers."""
+FIRST, STALLED, REPLIES = 2.0, 2.0, 2.0
+"""Seconds that a server gives its peers, if that is the point."""
 
 SLACK = 60.0
 """Seconds by which a busy machine may be late."""
@@ -16,13 +16,16 @@ SLACK = 60.0
 P99_MS = 250.0
 """What the catalogue says of O5, taken for all that it gives no figure for."""
 
-OPTIONS = tuple(
-    limits(
+OPTIONS = tuple(limits(open_answers=20_000))
+"""With all the time that there is by default: a busy machine may leave an honest peer without a word for seconds."""
+
+IMPATIENT = (
+    *OPTIONS,
+    *limits(
         first_message_ms=int(FIRST * 1000),
         stalled_message_ms=int(STALLED * 1000),
         stalled_replies_ms=int(REPLIES * 1000),
-        open_answers=20_000,
-    )
+    ),
 )
 
 

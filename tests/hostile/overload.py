@@ -8,7 +8,7 @@ from itertools import count
 from queueber import wire
 from queueber.errors import Kind
 from tests.hostile.arena import limits
-from tests.hostile.attack import FIRST, OPTIONS, SLACK, attack, turns
+from tests.hostile.attack import OPTIONS, SLACK, attack, turns
 from tests.hostile.peer import PATIENCE, Gone, Peer, adding, polling
 
 
@@ -164,7 +164,7 @@ def many_idle_connections(arena):
     for peer in peers:
         peer.listen()
     each = (arena.memory() - before) * 1024 / number
-    time.sleep(max(FIRST, arena.seconds))
+    time.sleep(arena.seconds)
     readable = select.select([peer.socket for peer in peers[:500]], [], [], 0)[0]
     assert all(each.recv(1, socket.MSG_PEEK) for each in readable), "an idle connection was ended"
     assert each < 64

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -70,6 +71,15 @@ class Server:
     @property
     def port(self) -> int:
         return int(self.line(r"Listening on .*:(\d+)")[1])
+
+    def control(self) -> Path:
+        """Its control socket, which can be spoken to: the log tells of it before it is there."""
+        path, deadline = self.data_dir / "control.sock", time.monotonic() + PATIENCE
+        with socket.socket(socket.AF_UNIX) as peer:
+            while peer.connect_ex(str(path)):
+                assert time.monotonic() < deadline and self.process.poll() is None, "\n".join(self.lines)
+                time.sleep(0.01)
+        return path
 
     def kill(self) -> None:
         self.process.kill()

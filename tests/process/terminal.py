@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 
 from tests.process.conftest import PATIENCE
 
@@ -35,20 +36,28 @@ class Terminal:
         os.write(self._end, line.encode() + b"\r")
 
     def press(self, key):
+        if key == CTRL_C:
+            self._until_it_waits()
         os.write(self._end, key)
 
-    def end(self, again=b""):
+    def _until_it_waits(self):
         """
-        The exit status of a command that ends, and what it still shows.
+        Return once the command sleeps.
 
-        *again* is pressed twice a second until it does: Python forgets a Ctrl-C that comes when it is just about to
-        wait for a line, so people press it again.
+        Python forgets a Ctrl-C that comes when it is just about to wait for a line.
         """
+        deadline, seen = time.monotonic() + PATIENCE, ""
+        while not seen.endswith("SSS"):
+            assert time.monotonic() < deadline, "it never sleeps"
+            time.sleep(0.02)
+            seen += Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def end(self):
+        """The exit status of a command that ends, and what it still shows."""
         shown = b""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             if not select.select([self._end], [], [], 0.5)[0]:
-                self.press(again)
                 continue
             try:
                 shown += os.read(self._end, 65_536)

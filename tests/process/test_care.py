@@ -85,9 +85,7 @@ def free(path):
 
 def test_the_socket_is_its_owner_s_alone_and_goes_with_the_server(start):
     server = start()
-    assert server.port
-    socket = server.data_dir / "control.sock"
-    server.line("ControlFactory starting")
+    socket = server.control()
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
     status, said = queueber("stats", "-d", server.data_dir)
     assert (status, said.splitlines()[0].split()[0]) == (0, "version")
@@ -98,17 +96,17 @@ def test_the_socket_is_its_owner_s_alone_and_goes_with_the_server(start):
 
 def test_a_socket_that_a_killed_server_left_stops_nobody(start):
     server = start()
-    server.line("ControlFactory starting")
+    server.control()
     server.kill()
     assert (server.data_dir / "control.sock").is_socket()
     status, said = queueber("stats", "-d", server.data_dir)
     assert (status, said.count("\n")) == (1, 1)
     again = start()
-    again.line("ControlFactory starting")
+    again.control()
     assert queueber("stats", "-d", server.data_dir)[0] == 0
     again.stop()
     wiped = start("--wipe")
-    wiped.line("ControlFactory starting")
+    wiped.control()
 
 
 def test_a_path_that_is_too_long_for_a_socket_costs_the_socket_only(start, tmp_path):
@@ -229,7 +227,7 @@ def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp
     assert "2 items in 1 queues as of " in asked
     assert "Items that were removed since then will be there again" in asked
     terminal.press(no)
-    status, shown = terminal.end(again=CTRL_C if no == CTRL_C else b"")
+    status, shown = terminal.end()
     assert status == ending(no)
     assert "queueber: nothing was done" in shown
     assert "restored to" not in shown
@@ -254,7 +252,7 @@ def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(
     asked = terminal.read(QUESTION)
     assert asked.index("damage: ") < asked.index("left out of the log: ") < asked.index("what is left: 1 items")
     terminal.press(no)
-    status, shown = terminal.end(again=CTRL_C if no == CTRL_C else b"")
+    status, shown = terminal.end()
     assert status == ending(no)
     assert "queueber: nothing was done" in shown
     assert content_of(tmp_path) == before

@@ -33,7 +33,7 @@ def contents_of(folder):
 
 def test_a_server_that_serves_says_so_at_any_of_its_doors_and_changes_nothing(start):
     server = start()
-    assert server.port
+    server.control()
     before = contents_of(server.data_dir)
     assert before
     for where in ([f"--addr=127.0.0.1:{server.port}", "health"], ["health", f"--data-dir={server.data_dir}"]):
@@ -44,7 +44,7 @@ def test_a_server_that_serves_says_so_at_any_of_its_doors_and_changes_nothing(st
 
 def test_a_server_that_stands_still_is_found_out_in_time(start):
     server = start()
-    assert server.port
+    server.control()
     server.process.send_signal(signal.SIGSTOP)
     found = health("health", f"--data-dir={server.data_dir}", "--timeout=0.5")
     server.process.send_signal(signal.SIGCONT)

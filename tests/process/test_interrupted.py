@@ -67,7 +67,7 @@ def elsewhere(tmp_path):
 def test_a_server_killed_during_a_backup_leaves_nothing_that_passes_for_one(start, tmp_path, elsewhere, reached):
     furnish(tmp_path / "data", 3_000, lambda: os.urandom(64 * KIB))
     server = start()
-    server.line("ControlFactory starting")
+    server.control()
     asking = backup(elsewhere / "backup", server.data_dir)
     at = (tmp_path if reached.startswith("data") else elsewhere) / reached
     deadline = time.monotonic() + PATIENCE
@@ -82,7 +82,7 @@ def test_a_server_killed_during_a_backup_leaves_nothing_that_passes_for_one(star
     assert verify(server.data_dir).findings == []
 
     again = start()
-    again.line("ControlFactory starting")
+    again.control()
     assert not (server.data_dir / "backup.new").exists()
     asking = backup(elsewhere / "next", server.data_dir)
     assert (asking.communicate(timeout=PATIENCE)[0], asking.returncode) == (f"backed up to {elsewhere / 'next'}\n", 0)

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 
 from checker import check
-from evidence import enough
+from evidence import CONNECTING_SECONDS, LONGEST_SECONDS, enough_for
 from failpoints import CREATING, POINTS, RECOVERING, SELDOM, STOPPING
 from generator import Generator
 from history import Crash
@@ -27,7 +27,7 @@ from setups import TINY_WINDOWS
 from tally import TRIES_PER_TARGET, Tally, command_line
 
 POINTS_PER_EPOCH = 8
-REACHED_SECONDS = 15.0
+REACHED_SECONDS = 60.0
 LIFE_SECONDS = 0.4
 LONG_SPAN = 1.0
 PASSES_MAX = 25
@@ -66,14 +66,16 @@ class Epoch:
         self.came_up()
         up = time.monotonic()
         load = asyncio.create_task(self.generator.load(port))
-        gone = await server.gone(seconds)
+        gone, enough = await server.gone(seconds), min(seconds, 1.0)
+        history = self.generator.history
+        while not (gone or load.done() or enough_for(history, up, enough)) and time.monotonic() < up + LONGEST_SECONDS:
+            gone = await server.gone(CONNECTING_SECONDS)
         self.down = time.monotonic() - (NOTICED_SECONDS if gone else 0.0)
         if not gone and not stop:
             server.kill()
         status = server.stop() if stop else server.end()
         await over(load)
-        # The clients' first moments go into connecting.
-        self.idle += not gone and not enough(self.generator.history, up + 0.1, self.down)
+        self.idle += not gone and not enough_for(history, up, enough)
         return status
 
     async def reach(self, point):

@@ -1,16 +1,35 @@
 """Whether so much happened that a history without a fault in it proves something."""
 
+import asyncio
+import time
+from math import inf
+
 from history import Add, Extend, Outcome, Poll, Remove
 
 ACKED_A_SECOND = 100
+CONNECTING_SECONDS = 0.1
+LONGEST_SECONDS = 30.0
+"""For how long a life is drawn out, where little is answered."""
+
 FAULTS_PER_UNKNOWN = 5
 LEAST_PER_LIFE = {"items added": 10, "items taken": 10, "removes": 10, "extends": 1, "items that came back": 0.5}
 """Of what took effect, in each life of a server under load, on average."""
 
 
-def enough(history, begin, end):
-    """Whether so much was answered between two moments that a fault just then proves something."""
-    return history.acked_between(begin, end) >= ACKED_A_SECOND * (end - begin)
+def enough_for(history, begin, seconds):
+    """Whether as much has been answered since *begin* as in a life of so many seconds, however long that took."""
+    # The clients' first moments go into connecting.
+    return history.acked_between(begin, inf) >= ACKED_A_SECOND * (seconds - CONNECTING_SECONDS)
+
+
+async def under(load, history, seconds, lives=0):
+    """Wait for *seconds* under *load*, and where little is answered until there was enough for so many *lives*."""
+    begin = time.monotonic()
+    await asyncio.wait([load], timeout=seconds)
+    while not load.done() and time.monotonic() < begin + LONGEST_SECONDS:
+        if enough_for(history, begin, seconds) and not lacking_in(history, lives):
+            return
+        await asyncio.wait([load], timeout=CONNECTING_SECONDS)
 
 
 def unknown_since(history, begin):

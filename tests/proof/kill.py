@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 
 from checker import check
-from evidence import effects, enough, lacking_in, too_few_unknown, unknown_since
+from evidence import effects, enough_for, lacking_in, too_few_unknown, under, unknown_since
 from generator import Generator
 from history import Crash
 from serverhost import Failed, Host
@@ -30,14 +30,14 @@ SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 0.9
 GIVE_UP_SECONDS = 5.0
 
 
-async def live(generator, server, seconds):
-    """Load for so long, and the kill; how the history goes on, and whether there was enough before it."""
+async def live(generator, server, seconds, lives):
+    """Load for so long, or until there was enough, and the kill; when each was."""
     port = server.port()
     if port is None:
         raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
     up = time.monotonic()
     load = asyncio.create_task(generator.load(port))
-    await asyncio.wait([load], timeout=seconds)
+    await under(load, generator.history, seconds, lives)
     if server.ended():
         raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
     down = time.monotonic()
@@ -58,13 +58,13 @@ async def epoch(host, folder, random, cycles, tally, shape, **habits):
     """Some lives on one data directory, the drain, and the verdict; the findings and the history."""
     generator = Generator(random, polite=random.random() < 0.3, **habits)
     history, void, down = generator.history, 0, None
-    for _ in range(cycles):
+    for number in range(cycles):
         server = host.start(folder / "data", folder / "log", *shape.options, limits=shape.limits)
-        up, killed = await live(generator, server, random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
+        seconds = random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
+        up, killed = await live(generator, server, seconds, number + 1)
         if down is not None:
             history.crashes.append(Crash(down, up))
-        # The clients' first moments go into connecting.
-        void += not enough(history, max(up + 0.1, killed - 1.0), killed)
+        void += not enough_for(history, up, seconds)
         down = killed
     unknown = unknown_since(history, 0.0)
     if too_few_unknown(history, cycles) or lacking_in(history, cycles):

@@ -26,7 +26,7 @@ from pathlib import Path
 from random import Random
 
 from checker import check
-from evidence import enough, lacking_in, too_few_unknown, unknown_since
+from evidence import enough_for, lacking_in, too_few_unknown, under, unknown_since
 from generator import Generator
 from history import Crash
 from kill import over
@@ -86,10 +86,10 @@ def state_of(thread):
         return "X"
 
 
-async def live(machine, generator, early):
-    """One life; when its load began and ended."""
+async def live(machine, generator, seconds, lives):
+    """One life under load for so long, or until there was enough; when that began and ended.  None is an early end."""
     server = machine.start()
-    if early:
+    if seconds is None:
         await asyncio.sleep(machine.random.random() * 0.15)
         now = time.monotonic()
         machine.cut(server)
@@ -99,7 +99,7 @@ async def live(machine, generator, early):
         raise Failed("the server does not come up again:\n" + server.lines()[-3_000:])
     up = time.monotonic()
     load = asyncio.create_task(generator.load(port))
-    await asyncio.wait([load], timeout=machine.random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS))
+    await under(load, generator.history, seconds, lives)
     if server.ended():
         raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
     down = time.monotonic()
@@ -115,10 +115,11 @@ async def epoch(machine, cycles, tally, **habits):
     for number in range(cycles):
         early = number % 7 == 6
         loaded += not early
-        up, cut = await live(machine, generator, early)
+        seconds = None if early else machine.random.uniform(SHORTEST_SECONDS, LONGEST_SECONDS)
+        up, cut = await live(machine, generator, seconds, loaded)
         if down is not None:
             history.crashes.append(Crash(down, up))
-        void += not early and not enough(history, max(up + 0.1, cut - 1.0), cut)
+        void += not early and not enough_for(history, up, seconds)
         down = cut
     if too_few_unknown(history, loaded) or lacking_in(history, loaded):
         void = cycles

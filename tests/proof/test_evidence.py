@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import time
 from contextlib import suppress
 from types import ModuleType
 
@@ -48,6 +49,30 @@ def test_there_has_to_be_some_of_each_kind(left_out, word):
 
 def test_more_lives_need_more():
     assert len(evidence.lacking_in(busy(), 3)) == 5
+
+
+def test_a_life_on_a_busy_machine_lasts_until_there_was_enough(monkeypatch):
+    history, answered = History(), []
+
+    async def load():
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            history.calls.append(Remove(queue="q", invoked=now, ended=now, outcome=OK, id=b"", lease=b"", done=True))
+
+    async def live(seconds):
+        begin, loading = time.monotonic(), asyncio.create_task(load())
+        await evidence.under(loading, history, seconds)
+        loading.cancel()
+        answered.append(len(history.calls))
+        return evidence.enough_for(history, begin, seconds)
+
+    monkeypatch.setattr(evidence, "ACKED_A_SECOND", 2_000)
+    assert asyncio.run(live(0.2))
+    assert answered[0] >= 200
+    monkeypatch.setattr(evidence, "LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr(evidence, "ACKED_A_SECOND", 10**6)
+    assert not asyncio.run(live(0.15))
 
 
 def test_faults_that_catch_nothing_are_told():

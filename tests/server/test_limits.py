@@ -9,15 +9,16 @@ a small one is hit in the same place, by few enough bytes to see which.
 from struct import pack
 
 import pytest
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from queueber import wire
 from queueber.broker.port import PutLease
 from queueber.errors import Kind
-from queueber.limits import PEER_LIMITS, Beyond
+from queueber.limits import PEER_LIMITS, Beyond, Limits
 from queueber.server.committer import PLAN_BYTES
 from queueber.server.connections import Connections
-from queueber.server.patience import LOOK_SECONDS
+from queueber.server.patience import FIRST_MESSAGE, LOOK_SECONDS, Patience
 from queueber.server.secured import Greeting
 from queueber.units import SpanMs
 from queueber.wire.layout import layout
@@ -450,6 +451,23 @@ def test_a_newcomer_takes_the_place_of_whoever_is_idle_of_the_address_with_the_m
     crowd[2].protocol.connectionLost()
     assert connect_from(hand, "192.0.2.3")
     assert crowd[3].aborted, "the next one, without another look"
+
+
+def test_time_is_up_when_it_is_over_and_not_before():
+    clock, overdue = Clock(), []
+
+    class Silent:
+        def overdue(self, limit):
+            overdue.append(limit)
+
+    patience = Patience(clock.seconds, Limits(first_message_ms=1_000))
+    patience.expect(Silent(), FIRST_MESSAGE)
+    clock.advance(0.75)
+    patience.look()
+    assert overdue == []
+    clock.advance(0.25)
+    patience.look()
+    assert overdue == [FIRST_MESSAGE]
 
 
 def test_nothing_is_kept_of_addresses_without_connections(hand):
