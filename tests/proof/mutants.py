@@ -184,6 +184,21 @@ MUTANTS = (
         "the load tools connect without TLS",
         "tests/cli/test_stress.py::test_a_load_goes_where_the_command_was_told_and_leaves_no_connection",
     ),
+    Mutant(
+        "39-percentile-rounded-down",
+        "a percentile is the duration below it",
+        "tests/cli/test_stress.py::test_of_few_durations_a_percentile_is_the_one_that_so_many_do_not_exceed",
+    ),
+    Mutant(
+        "40-bench-leaves-what-it-added",
+        "a scenario of the benchmark that only adds leaves its items",
+        "tests/cli/test_bench.py::test_each_trial_leaves_its_own_queue_empty",
+    ),
+    Mutant(
+        "41-one-look-too-late",
+        "a peer whose time is just over has another quarter of a second",
+        "tests/server/test_limits.py::test_time_is_up_when_it_is_over_and_not_before",
+    ),
 )
 
 
