@@ -21,6 +21,9 @@ from queueber.units import MIB
 FILE_BYTES_MAX = MIB
 """Far more than all options take: no device or log is read to its end by mistake."""
 
+_LAST = ("]", "}", '"""', "'''")
+"""With one of these the last line of a statement of several lines ends what the first has begun."""
+
 _LINE = re.compile(r" \(at line (\d+), column (\d+)\)\Z")
 
 
@@ -190,7 +193,11 @@ def _statements(source: str) -> Iterator[_Statement]:
     header: tuple[str, ...] = ()
     begun, text = 1, ""
     for number, line in enumerate(source.split("\n"), start=1):
+        begins = not text
         text += f"{line}\n"
+        # A long list is not read anew with each of its lines.
+        if not begins and not any(end in line for end in _LAST):
+            continue
         try:
             tables = tomllib.loads(text)
         except ValueError:

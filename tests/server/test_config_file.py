@@ -1,6 +1,7 @@
 """The configuration file: what is read, and how each kind of mistake in it is named."""
 
 import codecs
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,6 +81,23 @@ def test_what_is_no_file_of_ours_is_named_in_plain_words(complaints, content, sa
 )
 def test_what_is_there_twice_is_named_with_both_lines(complaints, content, said):
     assert complaints(content) == [f"q.toml {said}"]
+
+
+def test_a_long_list_is_read_a_few_times_and_not_with_each_of_its_lines(complaints, monkeypatch):
+    count = 0
+    loads = tomllib.loads
+
+    def counted(text):
+        nonlocal count
+        count += 1
+        return loads(text)
+
+    monkeypatch.setattr("tomllib.loads", counted)
+    names = "".join(f'  "worker-{number}",\n' for number in range(500))
+    assert complaints(f"tls-client-name = [\n{names}]\nwokers = 1\n") == [
+        "q.toml line 503: wokers is not an option; did you mean workers?"
+    ]
+    assert count < 10
 
 
 @pytest.mark.parametrize(
