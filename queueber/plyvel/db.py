@@ -126,8 +126,8 @@ class DB(NoCopy):
         """
         Return an empty batch.
 
-        As a context manager it writes itself at the end of the block; not after an exception if *transaction*.
-        With *sync*, a write of the batch returns when it is durable.
+        Used as a context manager, the batch is written at the end of the block; not after an exception if
+        *transaction*.  With *sync*, a write of the batch returns when it is durable.
         """
         transaction, sync = as_bool(transaction, "transaction"), as_bool(sync, "sync")
         return WriteBatch(self._handle, b"", transaction=transaction, sync=sync)

@@ -42,7 +42,7 @@ class _WithheldError(IOError, Withheld):
 
 
 class _PassingError(IOError, Passing):
-    """The operating system refused for a reason other than the disk."""
+    """The operating system refused for a reason other than the disk: descriptors, memory, space or permission."""
 
 
 class IteratorInvalidError(Error):

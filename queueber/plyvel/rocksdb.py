@@ -13,7 +13,7 @@ class RocksDB(DB):
     """
     A `DB` that is opened with `RocksDBOptions` in place of plyvel's parameters.
 
-    It differs from a `DB` in three ways.  The structure of the WAL and of the
+    There are three differences from a `DB`.  The structure of the WAL and of the
     manifest is checked before RocksDB reads them.  The options that RocksDB
     reports after opening are compared with those it was given.  A write that
     RocksDB would delay raises `Stalled` instead of waiting.

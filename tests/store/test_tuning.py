@@ -42,7 +42,7 @@ def test_what_was_chosen_is_in_force(tmp_path, choices):
 
 
 def test_rocksdb_runs_with_the_options_that_were_chosen(tmp_path):
-    """As RocksDB wrote them down itself, after opening twice: rocksdict takes some from the last opening."""
+    """From the OPTIONS file, after opening twice, because rocksdict takes some options from the last opening."""
     open_database(tmp_path, create_if_missing=True).close()
     open_database(tmp_path, create_if_missing=True).close()
     wanted = {
