@@ -16,7 +16,7 @@ The reactor is an argument; nothing here installs one.
 """
 
 from queueber.client.connect import Client, connect
-from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong
+from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
 from queueber.client.lengths import GIVE_BACK_MS
 from queueber.client.queue import Batch, Queue
 from queueber.client.tls import Tls
@@ -25,6 +25,7 @@ from queueber.wire import PolledItem, ServerLimits
 __all__ = [
     "GIVE_BACK_MS",
     "Batch",
+    "CallTimedOut",
     "Client",
     "NotConnected",
     "OutcomeUnknown",

@@ -49,7 +49,7 @@ class Admin:
         except InvalidRequest as why:
             return failed(why)
         return self._connector.call(
-            None, admin.CHECK, content, admin.read_check_response, interface=admin.ADMIN_INTERFACE_ID
+            None, admin.CHECK, content, admin.read_check_response, interface=admin.ADMIN_INTERFACE_ID, wait_ms=None
         )
 
     def backup(self, target: str | os.PathLike[str]) -> Deferred[None]:
@@ -66,7 +66,7 @@ class Admin:
         except InvalidRequest as why:
             return failed(why)
         made = self._connector.call(
-            None, admin.BACKUP, content, admin.read_backup_response, interface=admin.ADMIN_INTERFACE_ID
+            None, admin.BACKUP, content, admin.read_backup_response, interface=admin.ADMIN_INTERFACE_ID, wait_ms=None
         )
         return made.addCallback(partial(_check_in_sight, where))
 

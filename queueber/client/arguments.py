@@ -24,6 +24,9 @@ T = TypeVar("T")
 FRAME_BYTES_HIGHEST: Final = next(limit.high for limit in PEER_LIMITS if limit.name == "frame_bytes")
 """The longest message that any server can be configured to take."""
 
+SPAN_MS_MAX: Final = (1 << 64) - 1
+"""The longest span that the wire can carry."""
+
 _PRINTED_BITS_MAX = 256
 """Python refuses to print integers of some thousand digits; longer ones than this are described by their size."""
 
@@ -93,6 +96,16 @@ def integer(name: str, value: int, least: int, most: int, unit: str) -> int:
     if number > most:
         raise InvalidRequest(f"{name} is {_figure(number)} {unit}; the limit is {most:,}")
     return number
+
+
+def timeout(value: int | None) -> int | None:
+    """
+    *value*, the argument `timeout_ms`: milliseconds, or None.
+
+    Raises:
+        InvalidRequest: *value* is neither, or less than 1.
+    """
+    return None if value is None else integer("timeout_ms", value, 1, SPAN_MS_MAX, "ms")
 
 
 def flag(name: str, value: bool) -> bool:

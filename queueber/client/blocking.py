@@ -15,13 +15,14 @@ from attrs import evolve
 from queueber import wire
 from queueber.client.address import TcpAddress, UnixAddress
 from queueber.client.arguments import FRAME_BYTES_HIGHEST
-from queueber.client.errors import NotConnected, OutcomeUnknown, error_of
+from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
 from queueber.client.lengths import CALL_OVERHEAD_BYTES, FROM_DEFAULT, FROM_SERVER, SURE_BYTES, too_long
 from queueber.client.routes import Route, Routes
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented
 from queueber.keepalive import keep_socket_alive
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX
 from queueber.protocol_detection import FIRST_BYTES, protocol_of
+from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")
 
@@ -75,17 +76,43 @@ class BlockingConnector:
         content: bytes,
         read: Callable[[wire.Results], T],
         interface: int = wire.QUEUE_INTERFACE_ID,
+        *,
+        timeout_ms: int | None = None,
+        wait_ms: int | None = 0,  # noqa: ARG002  (for a time limit of all calls, which there is none of here)
     ) -> T:
         """
         What *read* makes of the results of *method* of the queue named *queue*, or of the default one.
 
+        A call whose *timeout_ms* are over ends the connection, and with it what it waits for at the server.
+
         Raises:
+            CallTimedOut: *timeout_ms* were over first.
             InvalidRequest: the call is longer than the server takes.
             NotConnected: there is no connection.
             OutcomeUnknown: the connection was lost before the answer came.
             NoAnswer: the time was over first.
             QueueberError: what the server answered.
         """
+        if timeout_ms is None:
+            return await self._call(queue, method, content, read, interface)
+        of_all = self._until, self._seconds
+        seconds = timeout_ms / MS_PER_SECOND
+        if self._until is None or monotonic() + seconds < self._until:
+            self._until, self._seconds = monotonic() + seconds, seconds
+        try:
+            return await self._call(queue, method, content, read, interface)
+        except NoAnswer as why:
+            if self._until == of_all[0]:
+                raise
+            sent = self._socket is not None
+            self.close()
+            raise CallTimedOut(str(why), sent=sent) from None
+        finally:
+            self._until, self._seconds = of_all
+
+    async def _call(
+        self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T], interface: int
+    ) -> T:
         if len(content) + CALL_OVERHEAD_BYTES > SURE_BYTES:
             longest, by = self._longest = self._longest or await self._ask_for_limit()
             if len(content) + CALL_OVERHEAD_BYTES > longest:

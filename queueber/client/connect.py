@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from queueber import wire
 from queueber.client.address import as_client, host_in, short_address
 from queueber.client.admin import Admin
-from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, wrong
+from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, timeout, wrong
 from queueber.client.queue import Queue, checked_name
 from queueber.client.tls import Tls
 from queueber.errors import InvalidRequest
@@ -82,6 +82,7 @@ def connect(
     limits: Limits | None = None,
     attempts: int | None = None,
     retry_policy: Callable[[int], float] | None = None,
+    timeout_ms: int | None = None,
 ) -> Client:
     """
     A client of the server at *address*, connecting from now on.
@@ -94,7 +95,9 @@ def connect(
     asked for before the first that is longer than 64 KiB; *limits* are bounds of
     the client's own instead, of which it keeps `frame_bytes` in both directions,
     `segments`, `traversal_factor` and `exports`.  *retry_policy* gives the seconds to wait after so many
-    failed attempts.
+    failed attempts; a connection that ends before it was of use counts as one.
+    *timeout_ms* is the time limit of every call, from when it is made to its answer, with None there is none.
+    The wait of a poll comes on top of it. A poll that waits as long as it takes, a backup and a check have none.
 
     Raises:
         InvalidRequest: an argument is of the wrong kind or out of range, or *tls* cannot be used.
@@ -112,6 +115,7 @@ def connect(
     _check_limits(limits)
     if attempts is not None:
         integer("attempts", attempts, 1, _ATTEMPTS_MAX, "attempts")
+    timeout(timeout_ms)
     if retry_policy is not None and not callable(retry_policy):
         raise wrong("retry_policy", retry_policy, "a function or None")
     endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
@@ -124,6 +128,7 @@ def connect(
         attempts=attempts,
         retry_policy=retry_policy,
         address=address if isinstance(address, str) else None,
+        timeout_ms=timeout_ms,
     )
     return Client(connector)
 

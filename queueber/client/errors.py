@@ -28,6 +28,21 @@ class OutcomeUnknown(QueueberError):
     kind = Kind.DISCONNECTED
 
 
+class CallTimedOut(QueueberError):
+    """
+    The time limit of the call was over before its answer came.
+
+    `sent` says whether it may have taken effect.  A poll is given up, and items that are on their way are given back.
+    """
+
+    kind = Kind.DISCONNECTED
+
+    def __init__(self, *args: object, sent: bool) -> None:
+        super().__init__(*args)
+        self.sent = sent
+        """The call was sent: it may have taken effect, or may do so yet.  If it was not, nothing was done."""
+
+
 class ReplyTooLong(QueueberError):
     """
     The reply is longer than this client was made to take.

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from attrs import define, evolve
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -59,6 +59,10 @@ CLOSE_SECONDS = 5.0
 
 HANDSHAKE_SECONDS = 30.0
 """How long TLS may take to be agreed on."""
+
+
+class NotSent(CancelledError):
+    """A call was cancelled before it was sent; the text, if there is any, says what it waited for."""
 
 
 class Owner(typing.Protocol):
@@ -192,7 +196,7 @@ class ClientProtocol(Protocol):
             return fail(too_long(len(content), self._own_bytes, FROM_ARGUMENT))
         if not self._held and (length <= SURE_BYTES or self._server_bytes is not None):
             return self._send(queue, method, content, read, interface)
-        held: Deferred[None] = Deferred(lambda _: self._held.pop(held, None))
+        held: Deferred[None] = Deferred(self._drop)
         self._held[held] = None
         if len(self._held) == 1:
             asking = self._send(
@@ -215,6 +219,11 @@ class ClientProtocol(Protocol):
         self._unsent.append(question)
         self._flush_soon()
         return deferred
+
+    def _drop(self, held: Deferred[None]) -> None:
+        """A call that waits for the server's limits is cancelled."""
+        self._held.pop(held, None)
+        held.errback(NotSent("the server has not said how long a call may be"))
 
     def _asked(self, limits: wire.ServerLimits) -> None:
         self._server_bytes = limits.frame_bytes
@@ -343,10 +352,13 @@ class ClientProtocol(Protocol):
         self._owner.ended(why, refused=refused)
         calls, self._calls = self._calls, {}
         held, self._held = self._held, {}
+        # What follows from the end of one call may cancel others.
         for each in held:
-            each.errback(self._error(why, kind, sent=False))
+            if not each.called:
+                each.errback(self._error(why, kind, sent=False))
         for question, call in calls.items():
-            call.deferred.errback(self._error(why, kind, sent=question not in self._unsent))
+            if not call.deferred.called:
+                call.deferred.errback(self._error(why, kind, sent=question not in self._unsent))
 
     def _error(self, why: str, kind: type[QueueberError], *, sent: bool) -> QueueberError:
         """The error of a call, *sent* or not, on a connection that ends because of *why*."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from queueber import wire
-from queueber.client.arguments import buffer, buffers, integer, wrong
+from queueber.client.arguments import SPAN_MS_MAX, buffer, buffers, integer, timeout, wrong
 from queueber.client.errors import failed
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import QUEUE_NAME_BYTES_MAX
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 LEASE_MS_DEFAULT = 30_000
 
-_SPAN_MAX = (1 << 64) - 1
 _COUNT_MAX = (1 << 32) - 1
 
 
@@ -49,7 +48,11 @@ class Queue:
     it says is on the server's disk, and fails with a
     `queueber.errors.QueueberError`: what the server answered, `NotConnected`
     when the call was not sent, `OutcomeUnknown` when the connection was lost
-    under way, `InvalidRequest` when an argument cannot be right.
+    under way, `CallTimedOut` when the time limit was over, `InvalidRequest`
+    when an argument cannot be right.
+
+    *timeout_ms* is the time limit of the call, from when it is made to its
+    answer, with the wait of a poll in it; with None it has that of `connect`.
 
     What is taken as bytes may be any object with a buffer: `bytes`,
     `bytearray`, `memoryview`, `array.array`, `mmap`.  All its bytes are copied
@@ -64,7 +67,7 @@ class Queue:
     def __repr__(self) -> str:
         return f"<Queue {self._name or 'default'}>"
 
-    def add(self, *contents: Buffer, delay_ms: int = 0) -> Deferred[list[bytes]]:
+    def add(self, *contents: Buffer, delay_ms: int = 0, timeout_ms: int | None = None) -> Deferred[list[bytes]]:
         """
         Store an item with each of *contents*, all of them or none, to become due after *delay_ms*.
 
@@ -72,13 +75,21 @@ class Queue:
             Fires with their ids, 16 bytes each, in the same order.
         """
         try:
-            delay = SpanMs(integer("delay_ms", delay_ms, 0, _SPAN_MAX, "ms"))
+            delay = SpanMs(integer("delay_ms", delay_ms, 0, SPAN_MS_MAX, "ms"))
+            limit = timeout(timeout_ms)
             request = wire.AddRequest([wire.NewItem(each, delay) for each in buffers("contents", contents)])
         except InvalidRequest as why:
             return failed(why)
-        return self._connector.call(self._name, wire.ADD, wire.write_add_request(request), _ids)
+        return self._connector.call(self._name, wire.ADD, wire.write_add_request(request), _ids, timeout_ms=limit)
 
-    def poll(self, n: int = 1, *, lease_ms: int = LEASE_MS_DEFAULT, wait_ms: int | None = None) -> Deferred[Batch]:
+    def poll(
+        self,
+        n: int = 1,
+        *,
+        lease_ms: int = LEASE_MS_DEFAULT,
+        wait_ms: int | None = None,
+        timeout_ms: int | None = None,
+    ) -> Deferred[Batch]:
         """
         Take up to *n* ready items under a new lease of *lease_ms*.
 
@@ -92,16 +103,18 @@ class Queue:
         """
         try:
             request = wire.PollRequest(
-                lease=SpanMs(integer("lease_ms", lease_ms, 1, _SPAN_MAX, "ms")),
+                lease=SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms")),
                 num_items=integer("n", n, 1, _COUNT_MAX, "items"),
-                wait=None if wait_ms is None else SpanMs(integer("wait_ms", wait_ms, 0, _SPAN_MAX, "ms")),
+                wait=None if wait_ms is None else SpanMs(integer("wait_ms", wait_ms, 0, SPAN_MS_MAX, "ms")),
                 no_wait=wait_ms == 0,
             )
+            limit = timeout(timeout_ms)
         except InvalidRequest as why:
             return failed(why)
-        return self._connector.call(self._name, wire.POLL, wire.write_poll_request(request), _batch)
+        content = wire.write_poll_request(request)
+        return self._connector.call(self._name, wire.POLL, content, _batch, timeout_ms=limit, wait_ms=request.wait)
 
-    def remove(self, item_id: Buffer, lease: Buffer) -> Deferred[bool]:
+    def remove(self, item_id: Buffer, lease: Buffer, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
         Remove the item *item_id*, held under *lease*, for ever.
 
@@ -110,14 +123,15 @@ class Queue:
             unknown, the lease is another one or has ended.
         """
         try:
+            limit = timeout(timeout_ms)
             request = wire.RemoveRequest(buffer("item_id", item_id), buffer("lease", lease))
         except InvalidRequest as why:
             return failed(why)
         return self._connector.call(
-            self._name, wire.REMOVE, wire.write_remove_request(request), wire.read_remove_response
+            self._name, wire.REMOVE, wire.write_remove_request(request), wire.read_remove_response, timeout_ms=limit
         )
 
-    def extend(self, lease: Buffer, lease_ms: int) -> Deferred[bool]:
+    def extend(self, lease: Buffer, lease_ms: int, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
         Let *lease* end *lease_ms* from now, be that later or earlier than before.
 
@@ -125,12 +139,13 @@ class Queue:
             Fires with False when nothing was changed: the lease is unknown or has ended.
         """
         try:
-            span = SpanMs(integer("lease_ms", lease_ms, 1, _SPAN_MAX, "ms"))
+            span = SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms"))
+            limit = timeout(timeout_ms)
             request = wire.ExtendRequest(buffer("lease", lease), span)
         except InvalidRequest as why:
             return failed(why)
         return self._connector.call(
-            self._name, wire.EXTEND, wire.write_extend_request(request), wire.read_extend_response
+            self._name, wire.EXTEND, wire.write_extend_request(request), wire.read_extend_response, timeout_ms=limit
         )
 
 

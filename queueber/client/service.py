@@ -8,11 +8,12 @@ call's end is any code of the user's.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from attrs import define, field
 from twisted.application.internet import ClientService, backoffPolicy
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -26,9 +27,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import wire
-from queueber.client.errors import NotConnected
-from queueber.client.protocol import ClientProtocol, Owner
+from queueber.client.errors import CallTimedOut, NotConnected
+from queueber.client.protocol import ClientProtocol, NotSent, Owner
 from queueber.limits import Limits
+from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")
 
@@ -98,14 +100,17 @@ class Connector:
         attempts: int | None = None,
         retry_policy: Callable[[int], float] | None = None,
         address: str | None = None,
+        timeout_ms: int | None = None,
     ) -> None:
         """
         Starts connecting at once; errors name *address*, if it is known.
 
         A call fails once *attempts* have failed while it waited; with None it waits as long as it takes.
+        *timeout_ms* is the time limit of calls that are given none of their own.
         """
         self._clock = clock
         self._attempts = attempts
+        self._timeout_ms = timeout_ms
         self._to = f" to {address}" if address else ""
         self._usable: ClientProtocol | None = None
         self._waiting: dict[_Waiting, None] = {}
@@ -136,20 +141,43 @@ class Connector:
         content: bytes,
         read: Callable[[wire.Results], T],
         interface: int = wire.QUEUE_INTERFACE_ID,
+        *,
+        timeout_ms: int | None = None,
+        wait_ms: int | None = 0,
     ) -> Deferred[T]:
         """
         As `ClientProtocol.call`, when there is a connection.
 
-        Before that cancelling it means that it is not sent.
+        Before that cancelling it means that it is not sent.  A call without *timeout_ms* has the client's time limit
+        and *wait_ms*, which is how long the server may take anyway; None if that is as long as it takes.
+
+        Raises (the Deferred does):
+            CallTimedOut: the time limit was over.
         """
+        calling = self._call(queue, method, content, read, interface)
+        if timeout_ms is None and self._timeout_ms is not None and wait_ms is not None:
+            timeout_ms = self._timeout_ms + wait_ms
+        if timeout_ms is None or calling.called:
+            return calling
+        return calling.addTimeout(timeout_ms / MS_PER_SECOND, self._clock, partial(_timed_out, timeout_ms))
+
+    def _call(
+        self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T], interface: int
+    ) -> Deferred[T]:
         if self._closed:
             return fail(NotConnected("the call was not sent: the client is closed"))
         if self._usable is not None and not self._waiting:
             return self._usable.call(queue, method, content, read, interface)
         waiting = _Waiting(self._attempts)
-        waiting.connected = Deferred(lambda _: self._waiting.pop(waiting, None))
+        waiting.connected = Deferred(lambda _: self._drop(waiting))
         self._waiting[waiting] = None
         return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
+
+    def _drop(self, waiting: _Waiting) -> None:
+        """A call that waits for a connection is cancelled."""
+        self._waiting.pop(waiting, None)
+        why = f": {waiting.why}" if waiting.why else ""
+        waiting.connected.errback(NotSent(f"there is no connection{self._to}{why}"))
 
     def usable(self, connection: ClientProtocol) -> None:
         """Let the calls that wait for a connection have *connection*, soon; as `Owner` has it."""
@@ -181,9 +209,9 @@ class Connector:
 
     def _failed(self, failure: Failure) -> None:
         for waiting in self._waiting:
+            waiting.why = failure.getErrorMessage()
             if waiting.attempts is not None:
                 waiting.attempts -= 1
-                waiting.why = failure.getErrorMessage()
         self._settle_soon()
 
     def _settle_soon(self) -> None:
@@ -236,3 +264,13 @@ class Connector:
         closing, self._closing = self._closing or [], None
         for closed in closing:
             closed.callback(None)
+
+
+def _timed_out(timeout_ms: int, outcome: T | Failure, _: float) -> T:
+    """The end of a call that was cancelled because its time was over; one that ended otherwise meanwhile ends so."""
+    if not isinstance(outcome, Failure):
+        return outcome
+    outcome.trap(CancelledError)
+    if isinstance(outcome.value, NotSent):
+        raise CallTimedOut(f"the call was not sent within {timeout_ms:,} ms: {outcome.value}", sent=False)
+    raise CallTimedOut(f"no answer within {timeout_ms:,} ms: the call may have taken effect or not", sent=True)

@@ -19,7 +19,7 @@ class Server:
         self.made = None
         self.asked = []
 
-    def call(self, target, method, content, read, *, interface):
+    def call(self, target, method, content, read, *, interface, wait_ms=0):
         self.asked.append((method, interface, content))
         return succeed(self.made)
 

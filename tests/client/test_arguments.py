@@ -118,6 +118,7 @@ NOT_BYTES = ["text", 5, None, [1, 2], 1.5, object()]
 NOT_A_PATH = [5, b"bytes", "", "a\0b", ["list"]]
 NOT_A_FUNCTION = [5, "policy", 1.5]
 SPAN_MAX, COUNT_MAX = (1 << 64) - 1, (1 << 32) - 1
+NOT_A_LIMIT = [*NOT_A_NUMBER, 0, -1, SPAN_MAX + 1]
 
 
 class Unprintable:
@@ -133,6 +134,7 @@ WRONG = {
         "limits": [5, {"frame_bytes": 5}, *[evolve(DEFAULTS, frame_bytes=each) for each in (0, "5", 1 << 31)]],
         "attempts": [*NOT_A_NUMBER, 0, -1, 1 << 63],
         "retry_policy": NOT_A_FUNCTION,
+        "timeout_ms": NOT_A_LIMIT,
     },
     "Tls": {
         "ca": NOT_A_PATH,
@@ -147,14 +149,20 @@ WRONG = {
     "Queue.add": {
         "contents": NOT_BYTES,
         "delay_ms": [*NOT_A_NUMBER, None, -1, SPAN_MAX + 1, 10**5_000, -(10**5_000), Unprintable()],
+        "timeout_ms": NOT_A_LIMIT,
     },
     "Queue.poll": {
         "n": [*NOT_A_NUMBER, None, 0, -1, COUNT_MAX + 1],
         "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1],
         "wait_ms": [*NOT_A_NUMBER, -1, SPAN_MAX + 1],
+        "timeout_ms": NOT_A_LIMIT,
     },
-    "Queue.remove": {"item_id": NOT_BYTES, "lease": NOT_BYTES},
-    "Queue.extend": {"lease": NOT_BYTES, "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1]},
+    "Queue.remove": {"item_id": NOT_BYTES, "lease": NOT_BYTES, "timeout_ms": NOT_A_LIMIT},
+    "Queue.extend": {
+        "lease": NOT_BYTES,
+        "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1],
+        "timeout_ms": NOT_A_LIMIT,
+    },
     "Admin.stats": {},
     "Admin.check": {"force": [None, 0, 1, "yes"]},
     "Admin.backup": {"target": [*NOT_A_PATH, None]},
@@ -172,7 +180,16 @@ RIGHT = {
 }
 """What each method has to be given."""
 
-NO_FUNCTIONS = {"GIVE_BACK_MS", "Batch", "PolledItem", "ServerLimits", "NotConnected", "OutcomeUnknown", "ReplyTooLong"}
+NO_FUNCTIONS = {
+    "CallTimedOut",
+    "GIVE_BACK_MS",
+    "Batch",
+    "PolledItem",
+    "ServerLimits",
+    "NotConnected",
+    "OutcomeUnknown",
+    "ReplyTooLong",
+}
 """What a program is given and does not make."""
 
 

@@ -9,7 +9,7 @@ from attrs import evolve
 from twisted.internet.defer import Deferred
 
 from queueber import wire
-from queueber.client import Batch, Client, NotConnected, OutcomeUnknown
+from queueber.client import Batch, CallTimedOut, Client, NotConnected, OutcomeUnknown
 from queueber.client.address import TcpAddress, UnixAddress, plain_address
 from queueber.client.blocking import BlockingConnector, NoAnswer, completed
 from queueber.client.lengths import CALL_OVERHEAD_BYTES, SURE_BYTES
@@ -169,6 +169,18 @@ def test_a_silent_server_is_given_up(server):
     server.say = lambda peer, connection: over.wait(PATIENCE)
     with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s"):
         do(server.address, lambda client: client.default.add(b"x"), seconds=0.05)
+    over.set()
+
+
+def test_a_call_has_a_time_limit_of_its_own(server):
+    over = threading.Event()
+    server.say = lambda peer, connection: over.wait(PATIENCE)
+    for seconds in (None, PATIENCE):
+        with pytest.raises(CallTimedOut, match=r"no answer within 0\.05 s") as found:
+            do(server.address, lambda client: client.default.poll(timeout_ms=50), seconds=seconds)
+        assert found.value.sent
+    with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s"):
+        do(server.address, lambda client: client.default.poll(timeout_ms=1_000 * PATIENCE), seconds=0.05)
     over.set()
 
 
