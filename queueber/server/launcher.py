@@ -11,7 +11,9 @@ with a status of its own does so before.
 """
 
 import atexit
+import fcntl
 import os
+import stat
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +23,9 @@ from attrs import define, field
 
 _PIPE: Final = "statusPipe"
 """twistd's name for the pipe, in its options."""
+
+_DESCRIPTORS: Final = 256
+"""So many are looked at for the pipe, which has the lowest number that is free."""
 
 _REPORT_BYTES_MAX: Final = 98
 """What twistd's parent reads, without the status."""
@@ -38,6 +43,17 @@ def unplaced_pid_file(options: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _written_pipes() -> set[int]:
+    """The open descriptors that are writing ends of pipes.  Below --chroot there is no ``/proc`` to ask."""
+    found = set()
+    for number in range(_DESCRIPTORS):
+        with suppress(OSError):
+            written = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+            if written and stat.S_ISFIFO(os.fstat(number).st_mode):
+                found.add(number)
+    return found
+
+
 @define(eq=False)
 class Launcher:
     """The twistd or twist that a service was made for; without one nothing happens."""
@@ -46,6 +62,25 @@ class Launcher:
     """twistd's or twist's options."""
 
     _pipe: int | None = field(default=None, init=False)
+    _forked: bool = field(default=False, init=False)
+
+    def expect_fork(self) -> None:
+        """
+        Have twistd's parent process notice a child that ends without a word, however that was ended.
+
+        twistd leaves the parent its own end of the pipe open, so that it would wait for ever.
+        """
+        if self._options.get("nodaemon", True):
+            return
+        before, parent = _written_pipes(), os.getpid()
+
+        def close_own_end() -> None:
+            if os.getpid() == parent and not self._forked:
+                self._forked = True
+                for number in _written_pipes() - before:
+                    os.close(number)
+
+        os.register_at_fork(after_in_parent=close_own_end)
 
     def begin(self) -> None:
         """Take over what the parent process waits for.  In the process that serves, after twistd has forked."""
@@ -96,6 +131,8 @@ class Launcher:
         if root is not None and not Path(root).is_dir():
             return [*found, f"--chroot {root}: there is no such directory"]
         below = Path(root or "/")
+        if root is not None and not options.get("nodaemon") and not (below / "dev/null").exists():
+            found.append(f"--chroot {root}: a server in the background needs {below}/dev/null")
         if run and run != "." and not (below / run.lstrip("/") if root is not None else Path(run)).is_dir():
             found.append(f"--rundir {run}: there is no such directory{' below --chroot' if root else ''}")
         if name:

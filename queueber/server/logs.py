@@ -7,7 +7,8 @@ What each level asks of whoever reads it is in ``docs/operating.md``.
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from io import StringIO
@@ -176,6 +177,26 @@ def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd
     if parent.get("nodaemon"):
         log.output.start()
     return log
+
+
+def log_refusal(parent: Any, complaints: Sequence[str]) -> None:  # noqa: ANN401  (as for `log_of`)
+    """
+    Write *complaints* to the log file that twistd's or twist's options name, if they do: a start has ended for them.
+
+    Without one, standard error is where they stand already.
+    """
+    name, file = parent.get("logfile"), parent.get("logFile")
+    if file is not None and file not in (sys.stdout, sys.stderr):
+        name = file.name
+    if name in (None, "-"):
+        return
+    with suppress(OSError):
+        file = LogFile.fromFullPath(name)
+        log = Log.to(RotatedFile(file), FORMATS["text"])
+        report = Logger(__name__, observer=log)
+        for complaint in complaints:
+            report.critical("Cannot start: {why}", why=complaint)
+        file.close()
 
 
 def _of_twist(file: Any) -> Destination:  # noqa: ANN401

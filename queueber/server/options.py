@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
@@ -24,6 +24,7 @@ from queueber.server.configuration import (
 )
 from queueber.server.hangup import Reread
 from queueber.server.launcher import unplaced_pid_file
+from queueber.server.logs import log_refusal
 from queueber.server.option import Option
 from queueber.server.settings import OPTIONS, Contradiction, Settings, settings_from
 
@@ -80,7 +81,7 @@ class Options(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Take the command line's *options*; wrong ones end the process with a line each and the status for that."""
         if self.parent is not None and (complaint := unplaced_pid_file(self.parent)):
-            end_with([complaint], EX_USAGE)
+            end_with([complaint], EX_USAGE, self.parent)
         words = sys.argv[1:] if options is None else list(options)
         if COMPLETION not in words:
             known: Any = self
@@ -89,9 +90,9 @@ class Options(usage.Options):
             super().parseOptions(words)  # type: ignore[no-untyped-call]
         except usage.UsageError as why:
             # Left to twistd, they would end it with 1, which says nothing; twist would print the whole help as well.
-            end_with([str(why)], EX_USAGE)
+            end_with([str(why)], EX_USAGE, self.parent)
         except Wrong as why:
-            end_with(str(why).splitlines(), why.status)
+            end_with(str(why).splitlines(), why.status, self.parent)
 
     def postOptions(self) -> None:
         """Put together what came from where, and check it."""
@@ -185,8 +186,10 @@ def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str)
     return [origins[0], reason, *origins[1:]]
 
 
-def end_with(complaints: Sequence[str], status: int) -> None:
-    """End the process with *status*, after a line for each of *complaints*."""
+def end_with(complaints: Sequence[str], status: int, parent: Any = None) -> NoReturn:  # noqa: ANN401
+    """End the process with *status*, after a line for each of *complaints*; *parent* is twistd's or twist's options."""
+    if parent is not None:
+        log_refusal(parent, complaints)
     for complaint in complaints:
         sys.stderr.write(f"queueber: {complaint}\n")
     raise SystemExit(status)

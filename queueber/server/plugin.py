@@ -24,7 +24,9 @@ def makeService(options: Options) -> IService:
     if not __debug__:
         # They find our own mistakes before they are on disk, and `check` is made of them.
         end_with(
-            ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"], EX_CONFIG
+            ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"],
+            EX_CONFIG,
+            options.parent,
         )
     SIGNALS.hold()
     keep_monotonic(reactor)
@@ -35,7 +37,7 @@ def makeService(options: Options) -> IService:
     if unusable := launcher.leave_unusable_directory(str(options.settings.data_dir)):
         complaints.append(unusable)
     if complaints:
-        end_with(complaints, EX_USAGE)
+        end_with(complaints, EX_USAGE, options.parent)
     try:
         log = log_of(options.parent, options.settings.log_format)
     except OSError as why:
@@ -51,6 +53,7 @@ def makeService(options: Options) -> IService:
     if options.parent is not None and log is None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
         on_signals(reactor, (signal.SIGUSR1,), _cannot_rotate)
     options.anchor(launcher.root)
+    launcher.expect_fork()
     service = QueueberService(reactor, options.settings, again=options.again, log=log, launcher=launcher)
     service.preload()
     return service

@@ -1,6 +1,8 @@
 """The service's part in what stock twistd does: the waiting parent, the pid file, wrong places."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -83,3 +85,16 @@ def test_what_it_can_use_is_not_complained_of(tmp_path):
         == []
     )
     assert Launcher({"rundir": ".", "pidfile": "", "chroot": None}).complaints() == []
+
+
+def test_the_parent_notices_a_child_that_ends_without_a_word():
+    """As twistd does it: the parent reads from the pipe with its own writing end still open."""
+    script = (
+        "import os\nfrom queueber.server.launcher import Launcher\n"
+        "launcher = Launcher({'nodaemon': False}); launcher.expect_fork()\n"
+        "reading, writing = os.pipe()\n"
+        "print(os.read(reading, 100) if os.fork() else os.kill(os.getpid(), 9))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.stdout == "b''\n", done.stderr

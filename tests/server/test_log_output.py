@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import sys
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ from twisted.python.logfile import LogFile
 
 from queueber.server import log_output
 from queueber.server.log_output import Descriptor, LogOutput, RotatedFile
-from queueber.server.logs import FORMATS, Log, log_of
+from queueber.server.logs import FORMATS, Log, log_of, log_refusal
 
 
 @define(eq=False)
@@ -216,3 +217,24 @@ class TestOfTwistd:
     def test_a_file_that_cannot_be_opened_is_named(self):
         with pytest.raises(OSError, match=r"--logfile /nowhere/q\.log: No such file or directory"):
             log_of({"nodaemon": True, "logfile": "/nowhere/q.log"}, "auto")
+
+
+class TestRefusal:
+    """A start that ends before there is a log."""
+
+    def test_a_log_file_that_was_named_has_it_as_its_last_line(self, tmp_path):
+        path = tmp_path / "q.log"
+        path.write_text("Stopped\n")
+        log_refusal({"logfile": str(path)}, ["--workers is '0'", "--listen: no"])
+
+        assert [line.partition("Cannot start: ")[2] for line in path.read_text().splitlines()[1:]] == [
+            "--workers is '0'",
+            "--listen: no",
+        ]
+
+    @pytest.mark.parametrize("options", [{"logfile": None}, {"logfile": "-"}, {"logFile": sys.stderr}])
+    def test_without_one_none_is_made(self, options, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        log_refusal(options, ["--workers is '0'"])
+
+        assert list(tmp_path.iterdir()) == []
