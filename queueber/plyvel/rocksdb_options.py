@@ -91,6 +91,14 @@ class RocksDBOptions:
     """At most the process's limit of open files.  RocksDB's default is no limit."""
 
 
+_PRELOADED: list[Options] = []
+
+
+def preload_options() -> None:
+    """Read the options file for one database that is opened later, when the file may be out of reach (chroot)."""
+    _PRELOADED.append(Options.load_latest(str(_OPTIONS_FILE_DIRECTORY))[0])
+
+
 def native_options(chosen: RocksDBOptions, *, create: bool, salvage: bool = False) -> Options:
     """
     Build rocksdict's options.
@@ -100,7 +108,7 @@ def native_options(chosen: RocksDBOptions, *, create: bool, salvage: bool = Fals
         create: create the database if it is missing.
         salvage: recover a damaged WAL up to the damage instead of refusing it.
     """
-    native = Options.load_latest(str(_OPTIONS_FILE_DIRECTORY))[0]
+    native = _PRELOADED.pop() if _PRELOADED else Options.load_latest(str(_OPTIONS_FILE_DIRECTORY))[0]
     set_defaults(native, create=create)
     if salvage:
         native.set_wal_recovery_mode(DBRecoveryMode.point_in_time())

@@ -13,19 +13,37 @@ with a status of its own does so before.
 import atexit
 import fcntl
 import os
+import pwd
 import stat
 from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import define, field
+from twisted.internet import endpoints
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
+
+from queueber.plyvel.rocksdb_options import preload_options
 
 _PIPE: Final = "statusPipe"
 """twistd's name for the pipe, in its options."""
 
 _DESCRIPTORS: Final = 256
 """So many are looked at for the pipe, which has the lowest number that is free."""
+
+_LATE: Final = (
+    "encodings.idna",
+    "encodings.latin_1",
+    "queueber.server.console.session",
+    "queueber.server.secured",
+    "queueber.server.web",
+    "twisted.protocols.tls",
+    "twisted.internet.unix",
+    "twisted.protocols.haproxy._wrapper",
+)
 
 _REPORT_BYTES_MAX: Final = 98
 """What twistd's parent reads, without the status."""
@@ -41,6 +59,18 @@ def unplaced_pid_file(options: Mapping[str, Any]) -> str | None:
     except OSError as why:
         return f"--pidfile {name}: the working directory is gone ({why.strerror}): name it from /, or none: --pidfile="
     return None
+
+
+def _has_user(root: Path, uid: int) -> bool:
+    """Whether the user will be found once *root* is the root."""
+    if root == Path("/"):
+        with suppress(KeyError):
+            return bool(pwd.getpwuid(uid))
+        return False
+    with suppress(OSError):
+        rows = (root / "etc/passwd").read_text(encoding="utf-8", errors="replace").splitlines()
+        return any(row.split(":")[2:3] == [str(uid)] for row in rows)
+    return False
 
 
 def _written_pipes() -> set[int]:
@@ -63,6 +93,13 @@ class Launcher:
 
     _pipe: int | None = field(default=None, init=False)
     _forked: bool = field(default=False, init=False)
+    root: str | None = field(init=False)
+    """The directory of ``--chroot``, absolute as long as it is not the root yet; None without."""
+
+    def __attrs_post_init__(self) -> None:
+        """Note what the paths mean before twistd changes the directory and the root."""
+        root = self._options.get("chroot")
+        self.root = os.path.realpath(root) if root else None
 
     def expect_fork(self) -> None:
         """
@@ -112,14 +149,12 @@ class Launcher:
         path = Path(name)
         # twistd, too, leaves one that it may not remove; its next start sees that the process is gone.
         with suppress(OSError):
-            if path.read_bytes().strip() == b"%d" % os.getpid():
+            try:
+                ours = path.read_bytes().strip() == b"%d" % os.getpid()
+            except PermissionError:
+                ours = True  # written as root, before privileges were dropped
+            if ours:
                 path.unlink()
-
-    @property
-    def root(self) -> str | None:
-        """The directory of ``--chroot``, absolute; None without."""
-        root = self._options.get("chroot")
-        return os.path.realpath(root) if root else None
 
     def complaints(self) -> list[str]:
         """What twistd would end with a traceback for: of each a line."""
@@ -135,6 +170,9 @@ class Launcher:
             found.append(f"--chroot {root}: a server in the background needs {below}/dev/null")
         if run and run != "." and not (below / run.lstrip("/") if root is not None else Path(run)).is_dir():
             found.append(f"--rundir {run}: there is no such directory{' below --chroot' if root else ''}")
+        if (uid := options.get("uid")) is not None and not _has_user(below, uid):
+            users = below / "etc/passwd"
+            found.append(f"--uid {uid}: there is no such user in {users}, where twistd looks for its groups")
         if name:
             folder = below / Path(name).parent.relative_to("/")
             if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -159,3 +197,19 @@ class Launcher:
             if "rundir" in self._options:
                 self._options["rundir"] = "/"
         return None
+
+
+def import_for_chroot() -> None:
+    """
+    Import what Python, Twisted and the server look for at its first use: below --chroot there is none of it.
+
+    Twisted reads its directories of plugins for each endpoint string; it gets those that are there now.
+    """
+    for name in _LATE:
+        # The extras may not be installed.
+        with suppress(ImportError):
+            import_module(name)
+    preload_options()
+    parsers: list[Any] = list(getPlugins(IStreamServerEndpointStringParser))
+    found: Any = endpoints
+    found.getPlugins = lambda *_: parsers

@@ -16,6 +16,7 @@ import stat
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -111,7 +112,10 @@ class RotatedFile:
         file: Any = self._file
         try:
             if self._is_moved(file):
-                file.reopen()
+                # Twisted's `reopen` closes first, and leaves nothing if the path cannot be opened.
+                before = file._file  # noqa: SLF001
+                file._openFile()  # noqa: SLF001
+                before.close()
                 return f"{file.path} was moved, and is open anew"
             if not (os.access(file.directory, os.W_OK) and os.access(file.path, os.W_OK)):
                 raise NotRotated(f"{file.path}, or its directory, cannot be written by this user")
@@ -216,7 +220,9 @@ class LogOutput:
                 left_out, self._left_out = self._left_out, 0
             for each in waiting:
                 if not isinstance(each, bytes):
-                    each()
+                    # The thread lives on, whatever it is asked to do.
+                    with suppress(Exception):
+                        each()
                     continue
                 self._put(each)
                 with self._changed:

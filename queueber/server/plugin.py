@@ -9,7 +9,7 @@ from queueber.server.clock import keep_monotonic
 from queueber.server.configuration import EX_CONFIG, EX_USAGE
 from queueber.server.early import SIGNALS
 from queueber.server.hangup import on_signals
-from queueber.server.launcher import Launcher
+from queueber.server.launcher import Launcher, import_for_chroot
 from queueber.server.logs import log_of
 from queueber.server.options import Options, end_with
 from queueber.server.service import QueueberService
@@ -53,6 +53,8 @@ def makeService(options: Options) -> IService:
     if options.parent is not None and log is None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
         on_signals(reactor, (signal.SIGUSR1,), _cannot_rotate)
     options.anchor(launcher.root)
+    if launcher.root is not None:
+        import_for_chroot()
     launcher.expect_fork()
     service = QueueberService(reactor, options.settings, again=options.again, log=log, launcher=launcher)
     service.preload()

@@ -247,3 +247,35 @@ def test_a_working_directory_that_is_gone_is_no_end_of_the_interpreter(tmp_path,
         assert done.stderr.startswith("queueber: --data-dir q: the working directory cannot be used")
     else:
         assert done.returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone may change its root")
+def test_below_a_root_of_its_own_it_serves_reloads_rotates_and_stops(background, tmp_path):
+    """Where there are no modules, no plugins and no files but those of the jail."""
+    jail = tmp_path / "jail"
+    for name in ("dev", "etc", "data"):
+        (jail / name).mkdir(parents=True)
+    os.mknod(jail / "dev" / "null", 0o20666, Path("/dev/null").stat().st_rdev)
+    (jail / "etc" / "passwd").write_text(f"q:x:{NOBODY}:{NOBODY}::/:/none\n")
+    shutil.chown(jail / "data", NOBODY, NOBODY)
+    port = free_port()
+    (jail / "etc" / "q.toml").write_text(f'listen = "127.0.0.1:{port}"\nhttp = "127.0.0.1:0"\ndata-dir = "/data/q"\n')
+    command = ["--chroot=jail", f"--uid={NOBODY}", "--logfile=jail/data/q.log", "queueber", "--config=jail/etc/q.toml"]
+    # The last one counts.
+    started = background("--pidfile=/data/q.pid", *command, log="jail/data/q.log")
+
+    assert (started.returncode, started.stderr) == (0, "")
+    pid = int((jail / "data" / "q.pid").read_text())
+    try:
+        foreign("calls", port)
+        os.kill(pid, signal.SIGHUP)
+        until(lambda: "Reloaded: log level info" in started.log.read_text())
+        os.kill(pid, signal.SIGUSR1)
+        until(lambda: "Rotated: the log so far is /data/q.log.1" in started.log.read_text())
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not alive(pid))
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGKILL)
+    assert started.log.read_text().splitlines()[-1].endswith("Stopped; everything is on disk (SIGTERM)")
+    assert not (jail / "data" / "q.pid").exists()

@@ -12,7 +12,7 @@ from twisted.logger import Logger, LogPublisher
 from twisted.python.logfile import LogFile
 
 from queueber.server import log_output
-from queueber.server.log_output import Descriptor, LogOutput, RotatedFile
+from queueber.server.log_output import Descriptor, LogOutput, NotRotated, RotatedFile
 from queueber.server.logs import FORMATS, Log, log_of, log_refusal
 
 
@@ -77,6 +77,16 @@ def test_lines_that_were_left_out_are_told_of_without_a_further_line(output, rea
     reader.goes_on.set()
 
     assert told.wait(30)
+
+
+def test_a_call_that_fails_does_not_end_the_log(output, reader):
+    reader.goes_on.set()
+    output.start()
+    output.call(lambda: {}["nothing"])
+    output.write("more\n")
+
+    assert output.drain(30)
+    assert reader.taken == [b"more\n"]
 
 
 def test_lines_that_cannot_be_written_are_counted_in_their_place(output, reader):
@@ -154,6 +164,14 @@ class TestRotation:
 
         assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "q.log"]
         assert (tmp_path / "q.log").read_bytes() == b"new\n"
+
+    def test_a_path_that_is_out_of_reach_leaves_the_file_that_is_open(self, file, tmp_path):
+        file._file.path = str(tmp_path / "jail" / "q.log")
+        with pytest.raises(NotRotated, match="No such file or directory"):
+            file.rotate()
+        file.write(b"new\n")
+
+        assert (tmp_path / "q.log").read_bytes() == b"old\nnew\n"
 
     def test_a_rotation_that_failed_half_way_does_not_end_the_log(self, file, tmp_path):
         file._file._file.close()
