@@ -51,8 +51,8 @@ class Server:
     def _talk(self, peer):
         connection = wire.Connection(limits=DEFAULTS, bootstrap=ROOT)
         while data := peer.recv(65_536):
-            for event in wire.one_by_one(connection.receive_data(data)):
-                if isinstance(event, wire.Called):
+            for event in connection.receive_data(data):
+                if isinstance(event, wire.Calls):
                     if self.say is not None:
                         self.say(peer, connection)
                         return
@@ -66,20 +66,20 @@ class Server:
                 connection.return_exception(event.answer, 3, "no such method")
             else:
                 limits = evolve(DEFAULTS, frame_bytes=self.longest)
-                connection.return_results(event.answer, wire.write_limits_response(limits))
+                connection.return_results([event.answer], [wire.write_limits_response(limits)])
         elif event.interface_id == wire.BROKER_INTERFACE_ID:
             name = wire.read_queue_request(event.params)
             if name == "forbidden":
                 connection.return_exception(event.answer, 1, "no more queues")
             else:
-                connection.return_results(event.answer, wire.QUEUE_RESPONSE, (name,))
+                connection.return_capabilities(event.answer, wire.QUEUE_RESPONSE, (name,))
         elif event.method_id == wire.ADD:
             items = wire.read_add_request(event.params, limits=DEFAULTS).items
             self.calls.append((event.target, [bytes(item.contents) for item in items]))
             ids = [number.to_bytes(16, "big") for number in range(len(items))]
-            connection.return_results(event.answer, wire.write_add_response(ids))
+            connection.return_results([event.answer], [wire.write_add_response(ids)])
         elif event.method_id == wire.EXTEND:
-            connection.return_results(event.answer, wire.write_extend_response(False))
+            connection.return_results([event.answer], [*wire.write_extend_responses([False])])
         else:
             connection.return_exception(event.answer, 3, "no such method")
 
@@ -231,7 +231,7 @@ def test_work_that_waits_for_something_else_is_a_mistake():
 def test_what_it_gives_is_what_a_client_gives(server):
     """An empty poll, for the type."""
     server._answer = lambda connection, event: connection.return_results(
-        event.answer, wire.write_poll_response(wire.PollResponse([], b"", 0))
+        [event.answer], [wire.write_poll_response(wire.PollResponse([], b"", 0))]
     )
     assert do(server.address, lambda client: client.default.poll(wait_ms=0)) == Batch((), b"", 0)
 
