@@ -201,7 +201,8 @@ def damaged(start, tmp_path):
     """What a killed server left, with one bit changed in the middle of its log."""
     server = start()
     for _ in range(3):
-        assert queueber(f"--addr=127.0.0.1:{server.port}", "add", "x" * 10_000)[0] == 0
+        status, said = queueber(f"--addr=127.0.0.1:{server.port}", "add", "x" * 10_000)
+        assert status == 0, said
     server.kill()
     (log,) = [file for file in (server.data_dir / "db").glob("*.log") if file.stat().st_size]
     content = bytearray(log.read_bytes())
