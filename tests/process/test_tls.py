@@ -12,6 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from queueber.cli.commands import EXIT_EMPTY
 from tests.process.certificates import Authority
 from tests.process.conftest import PATIENCE
 
@@ -106,7 +107,7 @@ def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, a
         return command(port, f"--tls-ca={authority.pem}", *shown, "poll", "--no-wait")
 
     done = [poll(files) for files in (good, named, other, foreign, None)]
-    assert [each.returncode for each in done] == [0, 0, 1, 1, 1]
+    assert [each.returncode for each in done] == [EXIT_EMPTY, EXIT_EMPTY, 1, 1, 1]
     whys = [each.stderr.removeprefix(f"queueber: cannot connect to 127.0.0.1:{port}: the server ") for each in done[2:]]
     assert [why.split()[0] for why in whys] == ["refuses", "does", "asks"]
     server.line(r"Refusing 127\.0\.0\.1:\d+, whose certificate names worker-9")
@@ -182,19 +183,19 @@ def test_a_new_certificate_is_taken_over_without_a_restart(start_tls, authority,
     certificate, key = authority.sign("renewed", alternative=HOST)
     server = start_tls(files=(certificate, key))
     port = port_of(server)
-    assert command(port, f"--tls-ca={authority.pem}", "poll", "--no-wait").returncode == 0
+    assert command(port, f"--tls-ca={authority.pem}", "add", "x").returncode == 0
 
     certificate.write_text("broken")
     server.process.send_signal(signal.SIGHUP)
     server.line("Not reloaded: .*it holds no certificate in PEM")
-    assert command(port, f"--tls-ca={authority.pem}", "poll", "--no-wait").returncode == 0
+    assert command(port, f"--tls-ca={authority.pem}", "add", "x").returncode == 0
 
     fresh = new_authority.sign("renewed", alternative=HOST)
     certificate.write_bytes(fresh[0].read_bytes())
     key.write_bytes(fresh[1].read_bytes())
     server.process.send_signal(signal.SIGHUP)
     server.line("Reloaded: certificates and log level info")
-    assert command(port, f"--tls-ca={new_authority.pem}", "poll", "--no-wait").returncode == 0
+    assert command(port, f"--tls-ca={new_authority.pem}", "add", "x").returncode == 0
     assert server.stop() in (-signal.SIGTERM, 0)
 
 
