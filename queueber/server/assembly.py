@@ -117,7 +117,7 @@ def assemble(
         limits=limits,
         lag=lag,
         surveyor=Surveyor(reactor, broker, clock),
-        disk_is_low=lambda: reserve.low,
+        disk_lacks=lambda: reserve.lacking,
     )
     timers.append(looking_at_lag(reactor, lag))
     control = control_beside(factory, reactor, committer, reserve, store, methods)

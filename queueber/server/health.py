@@ -8,9 +8,6 @@ COMMIT_SECONDS_MAX = 10.0
 """A commit that takes longer than this hangs: disks that work, however slow, do not."""
 
 
-_DISK = {True: "adds are refused: free space is below the reserve", False: "room for adds"}
-
-
 @frozen
 class Check:
     """One of the things that have to be right."""
@@ -29,11 +26,11 @@ def readiness(inside: Inside) -> list[Check]:
     """All checks of a server that serves."""
     draining = inside.methods.draining
     age = inside.committer.load.age(inside.reactor.seconds())
-    low = inside.disk_is_low()
+    lacks = inside.disk_lacks()
     return [
         Check("serving", passed=not draining, says="stopping" if draining else "serving"),
         Check("commits", passed=age <= COMMIT_SECONDS_MAX, says=_commit(age)),
-        Check("disk", passed=not low, says=_DISK[low]),
+        Check("disk", passed=not lacks, says=f"adds are refused: {lacks}" if lacks else "room for adds"),
     ]
 
 

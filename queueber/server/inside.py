@@ -1,6 +1,5 @@
 """Everything in a running server that can be looked at, for the metrics, the health pages and the console."""
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +18,7 @@ from queueber.server.connections import Connections
 from queueber.server.dispatcher import Dispatcher
 from queueber.server.load import Lag
 from queueber.server.methods import QueueHandlers
+from queueber.server.reserve import space_of
 from queueber.server.survey import Survey, Surveyor
 from queueber.server.sweeper import Sweeper
 
@@ -60,6 +60,9 @@ class Disk:
     free_bytes: int
     """Where the data directory is."""
 
+    free_inodes: int | None = None
+    """Files that may still be made there; None where that has no bound."""
+
 
 @define(eq=False, kw_only=True)
 class Inside:
@@ -80,8 +83,8 @@ class Inside:
     limits: Limits
     lag: Lag
     surveyor: Surveyor
-    disk_is_low: Callable[[], bool] = lambda: False
-    """Whether the free space is below what is kept in reserve."""
+    disk_lacks: Callable[[], str] = lambda: ""
+    """What adds are refused for, because less is free than is kept in reserve; empty if they are not."""
 
     certificates: Certificates | None = field(default=None, init=False)
     """What the server shows over TLS; None if it does not listen with it."""
@@ -108,7 +111,8 @@ class Inside:
         return asked
 
     def _look_at_disk(self) -> Disk:
-        return Disk(self.store.properties(), shutil.disk_usage(self.data_dir).free)
+        space = space_of(self.data_dir)
+        return Disk(self.store.properties(), space.free, space.free_inodes if space.inodes else None)
 
     def _answered(self, outcome: Disk | Failure, asked: Deferred[Disk | None]) -> None:
         self._asked = None

@@ -258,6 +258,8 @@ def _process(inside: Inside, facts: Facts) -> Iterator[Metric]:
 
 def _disk(disk: Disk) -> Iterator[Metric]:
     yield _gauge("queueber_disk_free_bytes", "Where the data directory is", disk.free_bytes)
+    if disk.free_inodes is not None:
+        yield _gauge("queueber_disk_free_inodes", "Files that may still be made there", disk.free_inodes)
     files = GaugeMetricFamily("queueber_engine_files", "RocksDB's table files, by level", labels=["level"])
     for level in range(LEVELS):
         if (count := disk.properties.get(f"level_{level}_files")) is not None:

@@ -40,6 +40,12 @@ RESERVE_BYTES: Final = GIB
 # Of a file system that is not many times larger, that would be all, and adds would be refused on an empty disk.
 SMALL_SHARE: Final = 10
 
+# Every flush and every merge makes some files.  Of a file system with few, a share, as of one with little space.
+RESERVE_INODES: Final = 256
+
+FLUSH_INODES: Final = 8
+"""Files that writing out what is in memory makes at most: a table, a blob file, logs and what names them."""
+
 # So that adds are not taken and refused in turn around one figure: a tenth more must be free for them to come back.
 _HYSTERESIS_SHARE: Final = 10
 
@@ -55,6 +61,12 @@ class Space:
     promised: int = 0
     """What is in memory, and will be written to files whatever comes."""
 
+    free_inodes: int = 0
+    """Files that may still be made, as far as this user may."""
+
+    inodes: int = 0
+    """Files that there may be; 0 where the file system has no such bound."""
+
     @property
     def left(self) -> int:
         """What is free beside that."""
@@ -68,7 +80,8 @@ class Space:
 def space_of(path: Path, *, promised: int = 0) -> Space:
     """That of the file system that *path* is on, where *promised* bytes will be written whatever comes."""
     found = os.statvfs(path)
-    return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, promised)
+    size = found.f_frsize
+    return Space(found.f_bavail * size, found.f_blocks * size, promised, found.f_favail, found.f_files)
 
 
 @define(eq=False)
@@ -82,8 +95,8 @@ class Reserve:
     _make_room: Callable[[], Deferred[None]] = field(default=lambda: succeed(None))
     """Lets go of the space of what was removed, for which what is in memory is written out; fires when that is done."""
 
-    low: bool = field(default=False, init=False)
-    """Too little is free."""
+    _few_bytes: bool = field(default=False, init=False)
+    _few_inodes: bool = field(default=False, init=False)
 
     space: Space = field(factory=lambda: Space(0, 0), init=False)
     """At the last look."""
@@ -107,6 +120,24 @@ class Reserve:
             return min(RESERVE_BYTES, self.space.total // SMALL_SHARE)
         return self._wanted
 
+    @property
+    def inodes(self) -> int:
+        """How many files must still be possible; 0 if it does not matter."""
+        return min(RESERVE_INODES, self.space.inodes // SMALL_SHARE) if self.bytes else 0
+
+    @property
+    def low(self) -> bool:
+        """Whether too little is free, so that adds are refused."""
+        return self._few_bytes or self._few_inodes
+
+    @property
+    def lacking(self) -> str:
+        """What adds are refused for, with what there is and what is kept in reserve; empty if they are not."""
+        space = self.space
+        bytes_ = f"{space}, and {self.bytes:,} are kept in reserve"
+        inodes = f"{space.free_inodes:,} inodes are free, and {self.inodes:,} are kept in reserve"
+        return "; ".join([bytes_] * self._few_bytes + [inodes] * self._few_inodes)
+
     def look(self) -> None:
         """See how much is free.  What cannot be seen stays as it was."""
         self._asked = 0
@@ -115,14 +146,15 @@ class Reserve:
         except OSError as why:
             self.log.warn("The free space cannot be told: {why}", why=str(why))
             return
-        left, reserve = self.space.left, self.bytes
-        if not self.low and left < reserve:
-            self.low = True
-            line = "Refusing adds: {space}, the reserve is {reserve:,} (free_space_reserve)"
-            self.log.warn(line, space=str(self.space), reserve=reserve)
-        elif self.low and left >= reserve + reserve // _HYSTERESIS_SHARE:
-            self.low = self._told = False
-            self.log.info("Taking adds again: {space}", space=str(self.space))
+        before = self.low
+        self._few_bytes = self.space.left < _needed(self.bytes, low=self._few_bytes)
+        self._few_inodes = self.space.free_inodes < _needed(self.inodes, low=self._few_inodes)
+        if self.low and not before:
+            self.log.warn("Refusing adds: {lacking} (free_space_reserve)", lacking=self.lacking)
+        elif before and not self.low:
+            self._told = False
+            inodes = f", {self.space.free_inodes:,} inodes" if self.inodes else ""
+            self.log.info("Taking adds again: {space}{inodes}", space=str(self.space), inodes=inodes)
 
     def tick(self) -> None:
         """Look, and make room if there is none.  To be called every `LOOK_SECONDS`."""
@@ -134,14 +166,15 @@ class Reserve:
 
     def _has_room_to_write(self) -> bool:
         """Whether what is in memory fits into what is free: a flush that fails ends the server."""
-        if self.space.free >= to_flush(self.space.promised):
+        inodes = not self.inodes or self.space.free_inodes >= FLUSH_INODES
+        if inodes and self.space.free >= to_flush(self.space.promised):
             return True
         if not self._told:
             self._told = True
             self.log.error(
                 "The space of removed items cannot be had back: {space}, and that is too little to write it. The"
                 " server goes on until its memory is full; make room",
-                space=str(self.space),
+                space=str(self.space) if inodes else f"{self.space.free_inodes:,} inodes are free",
             )
         return False
 
@@ -162,11 +195,12 @@ class Reserve:
         if self._asked * _LOOK_SHARE > self.bytes > 0:
             self.look()
         if self.low:
-            raise Overloaded(
-                f"{self.space}, and {self.bytes:,} are kept in reserve ({LIMIT});"
-                f" polls and removes go on, try again later",
-                limit=LIMIT,
-            )
+            raise Overloaded(f"{self.lacking} ({LIMIT}); polls and removes go on, try again later", limit=LIMIT)
+
+
+def _needed(reserve: int, *, low: bool) -> int:
+    """How much must be free: a tenth more than *reserve*, and one at least, for adds to come back."""
+    return reserve + max(1, reserve // _HYSTERESIS_SHARE) if low and reserve else reserve
 
 
 def watching(reactor: Any, reserve: Reserve) -> TimerService:  # noqa: ANN401

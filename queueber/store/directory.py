@@ -59,6 +59,12 @@ def refusal(path: Path, why: str, error: Exception | None = None) -> StorageErro
     return next(kinds, StorageError)(f"cannot use data directory {path}: {why}")
 
 
+def reason(error: OSError) -> str:
+    """Why *error* was raised, with the name of the file if it has one; a call on a descriptor has none."""
+    why = error.strerror or str(error)
+    return f"{error.filename}: {why}" if error.filename is not None else why
+
+
 @define
 class HeldDirectory:
     """A data directory that this process has to itself until `release`."""
@@ -190,7 +196,7 @@ def not_held(path: Path) -> Iterator[None]:
         yield  # a copy, which no server has held yet
         return
     except OSError as error:
-        raise refusal(path, f"{error.filename}: {error.strerror}") from error
+        raise refusal(path, reason(error)) from error
     try:
         _flock(path, lock, fcntl.LOCK_SH)
         yield
@@ -240,7 +246,7 @@ def _take(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
     try:
         return _take_unguarded(path, check_contents)
     except OSError as error:
-        raise refusal(path, f"{error.filename}: {error.strerror}") from error
+        raise refusal(path, reason(error)) from error
 
 
 def _take_unguarded(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
@@ -320,11 +326,13 @@ def _lock(path: Path) -> int:
     lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _flock(path, lock, fcntl.LOCK_EX)
-    except StorageError:
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    except BaseException as error:
         os.close(lock)
+        if isinstance(error, OSError):
+            raise refusal(path, f"{path / LOCK}: {error.strerror}") from error
         raise
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
 
 

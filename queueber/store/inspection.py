@@ -18,7 +18,7 @@ from queueber.errors import InvalidRequest, StorageError
 from queueber.plyvel import prefix_successor
 from queueber.store.clean import was_closed
 from queueber.store.copying import size_of, viewing
-from queueber.store.directory import DATABASE, LOCK, READY, SYNCED, refusal
+from queueber.store.directory import DATABASE, LOCK, READY, SYNCED, reason, refusal
 from queueber.store.format import Format, read_format
 from queueber.store.keys import LEASES, QUEUES, TIME_KEY, item_key, items_of
 from queueber.store.kv import KeyValue
@@ -125,7 +125,7 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise refusal(path, f"who holds it cannot be seen: {error.filename}: {error.strerror}") from error
+        raise refusal(path, f"who holds it cannot be seen: {reason(error)}") from error
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     return any(device in line.split() and "FLOCK" in line for line in locks.splitlines())
 

@@ -40,7 +40,7 @@ def test_one_whose_commit_hangs_is_not(inside, hand):
 
 
 def test_one_without_space_is_not(inside):
-    inside.disk_is_low = lambda: True
+    inside.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert failed(inside) == ["disk"]
 
 
@@ -158,10 +158,10 @@ def test_each_check_says_what_it_has_seen(pages, hand):
     hand.connect().add(b"x")
     hand.turn()
     hand.reactor.advance(COMMIT_SECONDS_MAX + 2)
-    pages.inside.disk_is_low = lambda: True
+    pages.inside.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert Visitor(pages).get("/readyz")[2].splitlines()[2:] == [
         "NOT OK  commits: one has been under way for 12.0 s, and no disk that works takes 10",
-        "NOT OK  disk: adds are refused: free space is below the reserve",
+        "NOT OK  disk: adds are refused: 99 bytes are free, and 100 are kept in reserve",
     ]
     hand.settle()
 

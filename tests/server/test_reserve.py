@@ -15,12 +15,13 @@ class Disk:
     def __init__(self, free, total=1000 * GIB):
         self.free, self.total = free, total
         self.promised = 0
+        self.free_inodes = self.inodes = 0
         self.broken = False
 
     def __call__(self):
         if self.broken:
             raise OSError(5, "Input/output error")
-        return Space(self.free, self.total, self.promised)
+        return Space(self.free, self.total, self.promised, self.free_inodes, self.inodes)
 
 
 @pytest.fixture
@@ -50,6 +51,65 @@ def test_they_come_back_when_a_tenth_more_is_free(reserve, disk):
         disk.free = free
         reserve.look()
         assert reserve.low == low
+
+
+class TestInodes:
+    """A file system that has room and lets no more files be made is as full as one that has none."""
+
+    @pytest.mark.parametrize(("inodes", "kept"), [(10**7, 256), (2_560, 256), (40, 4)])
+    def test_some_are_kept_in_reserve(self, reserve, disk, inodes, kept):
+        back = kept + max(1, kept // 10)
+        disk.inodes = inodes
+        with capturedLogs() as logged:
+            for free, low in ((kept, False), (kept - 1, True), (back - 1, True), (back, False)):
+                disk.free_inodes = free
+                reserve.look()
+                assert reserve.low == low, free
+        assert [formatEvent(event) for event in logged] == [
+            f"Refusing adds: {kept - 1} inodes are free, and {kept} are kept in reserve (free_space_reserve)",
+            f"Taking adds again: 100 bytes are free, {back} inodes",
+        ]
+
+    def test_an_add_is_refused_for_want_of_them_with_the_numbers(self, reserve, disk):
+        disk.inodes, disk.free_inodes = 1_000, 7
+        reserve.look()
+        assert reserve.lacking == "7 inodes are free, and 100 are kept in reserve"
+        with pytest.raises(Overloaded, match=r"7 inodes are free, and 100 are kept in reserve \(free_space_reserve\)"):
+            reserve.refuse(1)
+
+    def test_of_both_each_has_its_own_bound_to_come_back(self, reserve, disk):
+        disk.free, disk.inodes, disk.free_inodes = 99, 1_000, 99
+        reserve.look()
+        assert reserve.lacking == "; ".join(
+            f"99 {what} are free, and 100 are kept in reserve" for what in ("bytes", "inodes")
+        )
+        disk.free = 110
+        reserve.look()
+        disk.free = 100
+        reserve.look()
+        assert reserve.lacking == "99 inodes are free, and 100 are kept in reserve"
+
+    def test_where_there_is_no_bound_and_without_a_reserve_they_do_not_matter(self, reserve, disk):
+        disk.inodes = disk.free_inodes = 0
+        reserve.look()
+        assert not reserve.low
+        disk.inodes = 1_000
+        off = Reserve(disk, 0)
+        off.look()
+        assert not off.low
+
+    def test_with_too_few_for_a_flush_none_is_begun(self, disk):
+        """It would fail, and end the server."""
+        made = []
+        disk.free, disk.inodes, disk.free_inodes = GIB, 1_000, 7
+        reserve = Reserve(disk, 100, lambda: succeed(made.append(True)))
+        with capturedLogs() as logged:
+            reserve.tick()
+        assert made == []
+        assert "cannot be had back: 7 inodes are free" in formatEvent(logged[-1])
+        disk.free_inodes = 8
+        reserve.tick()
+        assert made == [True]
 
 
 @pytest.mark.parametrize(("total", "kept"), [(1000 * GIB, GIB), (10 * GIB, GIB), (64 * MIB, 64 * MIB // 10)])
@@ -163,7 +223,7 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
     timer.stopService()
     space = "3,000 bytes are free and 8,000 are needed for what is in memory"
     refusing, not_making = [formatEvent(event) for event in logs]
-    assert refusing == f"Refusing adds: {space}, the reserve is 10,485,760 (free_space_reserve)"
+    assert refusing == f"Refusing adds: {space}, and 10,485,760 are kept in reserve (free_space_reserve)"
     assert not_making.startswith(f"The space of removed items cannot be had back: {space}, and that is too little")
 
 

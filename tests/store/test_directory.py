@@ -239,6 +239,21 @@ def test_beginning_again_takes_back_readiness_before_anything_is_removed(path, m
     held.release()
 
 
+@pytest.mark.parametrize(("owner", "call"), [(os, "ftruncate"), (os, "pwrite"), (directory.fcntl, "flock")])
+def test_a_call_that_names_no_file_is_told_with_the_one_it_was_about(path, monkeypatch, owner, call):
+    """On a full disk, or one that lends no locks; the error of a call on a descriptor names none."""
+    make_ready(path)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(owner, call, fail)
+        with refused(path, f"{path / 'lock'}: No space left on device"):
+            hold(path)
+    hold(path).release()
+
+
 def test_a_second_holder_is_told_about_the_first(path):
     held = hold(path)
     for use in (hold, wipe):

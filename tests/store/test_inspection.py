@@ -1,10 +1,15 @@
 """Looking into a data directory beside its server, and leaving no trace."""
 
+import errno
+import os
+from pathlib import Path
+
 import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber
-from queueber.errors import InvalidRequest, StorageError
-from queueber.store import inspect, open_store
+from queueber.errors import InvalidRequest, Passing, StorageError, Withheld
+from queueber.store import inspect, inspection, open_store
+from queueber.store.copying import viewing
 from queueber.store.database import open_database
 from queueber.store.inspection import ATTEMPTS, is_held
 from queueber.units import WallMs
@@ -110,3 +115,23 @@ def test_who_holds_it_is_asked_without_taking_the_lock(data):
     store = open_store(data)
     assert is_held(data)
     store.close()
+
+
+def test_that_it_cannot_be_seen_who_holds_it_is_told(data, monkeypatch):
+    class Locks:
+        def read_text(self):
+            raise OSError(errno.EMFILE, "Too many open files", "/proc/locks")
+
+    monkeypatch.setattr(inspection, "_LOCKS", Locks())
+    with pytest.raises(StorageError, match="who holds it cannot be seen: /proc/locks: Too many open files"):
+        inspect(data, NOW)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, Passing), (errno.ENOENT, Withheld)])
+def test_a_view_that_cannot_be_made_says_whether_that_may_pass(data, monkeypatch, number, kind):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "symlink_to", refused)
+    with pytest.raises(kind, match=f"cannot use data directory {data}: .*{os.strerror(number)}"), viewing(data):
+        pass
