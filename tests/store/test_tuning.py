@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 from contextlib import closing
 from pathlib import Path
 
@@ -190,10 +191,13 @@ def test_what_lies_deeper_in_the_engines_file_is_read_back_too(tmp_path, chosen,
         assert told.items() <= store.in_force.items()
 
 
-def test_no_more_files_than_the_process_may_have_are_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr("resource.getrlimit", lambda _: (300, 300))
+@pytest.mark.parametrize(
+    ("allowed", "asked"), [(resource.RLIM_INFINITY, 512), (1024, 512), (300, 236), (80, 20), (64, 20)]
+)
+def test_more_files_than_leave_some_for_the_process_are_not_asked_for(tmp_path, monkeypatch, allowed, asked):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (allowed, allowed))
     with closing(open_store(tmp_path / "data")) as store:
-        assert store.in_force["max_open_files"] == "300"
+        assert store.in_force["max_open_files"] == str(asked)
 
 
 def test_a_file_that_a_crash_left_half_written_is_nobodys_options(tmp_path):
