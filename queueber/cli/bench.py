@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from queueber.cli.arguments import LocalPath, seconds
-from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
+from queueber.cli.load.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
 from queueber.cli.load.plot import Group, svg
 from queueber.cli.load.show import Show, table
-from queueber.cli.load.trials import Bench, Result
+from queueber.cli.load.trials import TRIALS, Bench, Result
 from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
@@ -32,7 +32,7 @@ def bench(server: Target, each: int, plot: Path | None, as_json: bool) -> None:
 
     All clients are in one process that uses Queueber's own client: what is told is what a Python program
     could have, which is less than the server could do.  Queues whose names begin with --queue, or with one
-    that nobody has, are filled and emptied.
+    that nobody has, are filled and emptied; they have to be empty before.
     """
     if not each:
         raise click.BadParameter("0 is no time to measure anything.", param_hint="--seconds")
@@ -42,6 +42,7 @@ def bench(server: Target, each: int, plot: Path | None, as_json: bool) -> None:
     results: list[Result] = []
 
     async def work(fleet: Fleet) -> None:
+        await refuse_unless_empty(fleet, server, *(f"{name}-{number}" for number in range(len(TRIALS))))
         await Bench(fleet, each / MS_PER_SECOND, show, name, results).run()
 
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from queueber.cli.arguments import Number, seconds
-from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
+from queueber.cli.load.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
 from queueber.cli.load.ledger import balanced
 from queueber.cli.load.shop import Plan, Shop
 from queueber.cli.load.show import Show
@@ -69,15 +69,16 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
     --queue it is a queue of its own; one that is given has to be empty and used by nobody else.
     """
     plan = _plan(**options)
-    show = Show(quiet=as_json)
+    name, show = queue_for(server, "simulate"), Show(quiet=as_json)
     shops: list[Shop] = []
 
     async def work(fleet: Fleet) -> None:
-        shops.append(Shop(fleet, plan, show))
+        await refuse_unless_empty(fleet, server, name)
+        shops.append(Shop(fleet, plan, show, f"{secrets.token_hex(4)}-"))
         await shops[0].run()
 
     try:
-        with_fleet(server, queue_for(server, "simulate"), work)
+        with_fleet(server, name, work)
     except (Interrupted, QueueberError):
         # What is known until then is worth having.
         show.end()

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from queueber.cli.arguments import Number, seconds
-from queueber.cli.load.clients import Fleet, Target, queue_for, with_fleet
+from queueber.cli.load.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
 from queueber.cli.load.show import Show, table
 from queueber.cli.load.stress import RATES, Plan, Stress
 from queueber.cli.server_options import ServerCommand
@@ -54,9 +54,11 @@ def stress(
     """
     Put as much load on a server as it takes.
 
-    Every client has a connection of its own.  Without --queue it is a queue of its own.  When the time is
-    over nothing is measured any more, and as many items as are left are taken out, through other connections:
-    that ends when nothing has come out for half a minute, or with Ctrl-C, and what is left then is told.
+    Every client has a connection of its own.  Without --queue it is a queue of its own; one that is given has to be
+    empty, and no item is removed that the load has not added.
+
+    When the time is over nothing is measured any more, and as many items as are left are taken out, through other
+    connections: that ends when nothing has come out for half a minute, or with Ctrl-C, and what is left then is told.
 
     Adds, polls and removes are counted by items, extends by leases, times by calls.
     """
@@ -77,15 +79,16 @@ def stress(
         batch=batch,
         size=size,
     )
-    show = Show(quiet=as_json)
+    name, show = queue_for(server, "stress"), Show(quiet=as_json)
     runs: list[Stress] = []
 
     async def work(fleet: Fleet) -> None:
+        await refuse_unless_empty(fleet, server, name)
         runs.append(Stress(fleet, plan, show))
         await runs[0].run()
 
     try:
-        with_fleet(server, queue_for(server, "stress"), work)
+        with_fleet(server, name, work)
     except (Interrupted, QueueberError):
         # What was found until then is worth having.
         show.end()

@@ -135,6 +135,10 @@ def test_items_that_are_not_its_own_are_counted_apart(workers, capsys):
     assert balanced(shop.account)
     assert not _tell(shop, as_json=False)
     assert "5 items were not its own" in capsys.readouterr().out
+    # All of them are given back.
+    floor.clock.advance(1)
+    floor.expire()
+    assert sorted(contents for _, contents in floor.ready) == [f"foreign {number}".encode() for number in range(1, 6)]
 
 
 def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():

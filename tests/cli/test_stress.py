@@ -8,17 +8,21 @@ from types import SimpleNamespace
 import pytest
 from attrs import evolve
 from click.testing import CliRunner
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
+from queueber.cli.bench import bench
 from queueber.cli.load import clients
+from queueber.cli.load.clients import NotEmpty
 from queueber.cli.load.stress import Plan, Stress
 from queueber.cli.load.tally import Latency, spoken
 from queueber.cli.session import Interrupted
+from queueber.cli.simulate import simulate
 from queueber.cli.stress import stress
 from queueber.client import NotConnected, Tls
+from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
@@ -76,6 +80,60 @@ def command(monkeypatch):
     fleet = evolve(floor.fleet(), queue="q")
     monkeypatch.setattr("queueber.cli.stress.with_fleet", lambda _, __, work: floor.until(work(fleet)))
     return floor, lambda *arguments: CliRunner().invoke(stress, ("--rate", "100", *arguments), obj=TARGET)
+
+
+def test_items_that_are_not_its_own_are_given_back_and_end_it(command):
+    """Whether they come before the answers to the load's own adds, or are the last."""
+    floor, run = command
+    floor.clock.callLater(2, floor.add, b"foreign")
+    done = run("--duration", "10")
+    assert isinstance(done.exception, NotEmpty)
+    assert str(done.exception) == "the queue q got an item that this load has not added; it is given back"
+    floor.clock.advance(1)
+    floor.expire()
+    assert b"foreign" in [contents for _, contents in floor.ready]
+    assert floor.clock.seconds() < 9
+    assert done.stdout.startswith("in 2.")
+
+
+def test_an_item_that_comes_before_the_answer_to_its_add_is_the_load_s_own():
+    floor = Floor()
+    add = floor.add
+    floor.add = lambda *contents: add(*contents).addCallback(
+        lambda ids: floor.fleet().sleep(0.3).addCallback(lambda _: ids)
+    )
+    run, _ = stressed(floor)
+    assert run.counts["removes"] == run.counts["adds"] > 500
+
+
+def test_what_is_removed_is_not_remembered():
+    run, _ = stressed(Floor())
+    assert (run._added, run._adding) == (set(), {})
+
+
+@pytest.mark.parametrize("tool", [stress, simulate, bench])
+def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
+    floor = Floor()
+    floor.add(b"somebody's")
+    target = SimpleNamespace(address="nowhere", queue="mail", tls=None)
+    monkeypatch.setattr(
+        f"queueber.cli.{tool.name}.with_fleet",
+        lambda _, name, work: floor.until(work(evolve(floor.fleet(), queue=name))),
+    )
+    done = CliRunner().invoke(tool, obj=target)
+    assert isinstance(done.exception, NotEmpty)
+    assert str(done.exception).startswith("the queue mail")
+    assert "is not empty, and its items are left alone" in str(done.exception)
+    assert done.stdout == ""
+    floor.clock.advance(1)
+    floor.expire()
+    assert [contents for _, contents in floor.ready] == [b"somebody's"]
+
+
+def test_a_queue_of_its_own_needs_no_question():
+    fleet = Floor().fleet()
+    Floor().until(clients.refuse_unless_empty(fleet, TARGET, "stress-1"))
+    assert fleet.clients == []
 
 
 def test_what_does_not_come_out_is_told_with_the_queue_s_name(command):
@@ -150,8 +208,37 @@ def test_a_load_goes_where_the_command_was_told_and_leaves_no_connection(monkeyp
     monkeypatch.setattr(clients, "connect", lambda _, address, **how: connected.append((address, how)) or floor)
     found = clients.with_fleet(target, None, work)
     assert (found.value if error else found) == (error or "done")
-    assert connected == [("here:1", {"tls": target.tls, "attempts": clients.ATTEMPTS})] * 3
+    how = [{"tls": target.tls, "attempts": attempts} for attempts in (1, clients.ATTEMPTS, clients.ATTEMPTS)]
+    assert connected == [("here:1", each) for each in how]
     assert floor.closed == 3
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_a_server_that_says_nothing_is_given_up_after_one_probe(monkeypatch, answers):
+    floor, connected = Floor(), []
+    asked = Deferred()
+    floor.extend = lambda *_: asked
+    floor.close = Deferred
+
+    def connect(*_, **how):
+        connected.append(how["attempts"])
+        return floor
+
+    monkeypatch.setattr(clients, "connect", connect)
+    results = []
+    probing = Deferred.fromCoroutine(clients._probe(floor.clock, TARGET)).addBoth(results.append)
+    floor.clock.advance(4.9)
+    assert (connected, results) == ([1], [])
+    if answers:
+        floor.close = lambda: succeed(None)
+        asked.callback(False)
+        assert results == [None]
+    else:
+        floor.clock.advance(0.1)
+        assert str(results[0].value) == "no answer from nowhere within 5 s"
+        assert isinstance(results[0].value, NoAnswer)
+    assert floor.clock.getDelayedCalls() == []
+    assert probing.called
 
 
 def _deferred(function, arguments):

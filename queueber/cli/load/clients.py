@@ -5,13 +5,18 @@ from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, TimeoutError, gatherResults  # noqa: A004
 
 from queueber.cli.session import Session
-from queueber.client import Client, Queue, Tls, connect
+from queueber.client import GIVE_BACK_MS, Client, Queue, Tls, connect
+from queueber.client.blocking import NoAnswer
+from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
 
 T = TypeVar("T")
+
+PROBE_SECONDS = 5.0
+"""How long the first question may take."""
 
 ATTEMPTS = 20
 """So many failed attempts to connect end a load."""
@@ -64,23 +69,69 @@ def with_fleet(target: Target, queue: str | None, work: Callable[[Fleet], Awaita
 
     Raises:
         Interrupted: a signal came first.
+        NoAnswer: the server did not answer the first question within `PROBE_SECONDS`.
         QueueberError: the server cannot be reached, or refused something.
     """
 
     async def run(reactor: Any) -> T:  # noqa: ANN401
+        await _probe(reactor, target)
+
         def another() -> Client:
             return connect(reactor, target.address, tls=target.tls, attempts=ATTEMPTS)
 
         fleet = Fleet(reactor, another, queue, [])
         try:
-            # If there is no server, that is better known from one connection than from a thousand.
-            (first,) = fleet.more(1)
-            await first.extend(bytes(16), 1)
-            return await work(fleet)
-        finally:
+            result = await work(fleet)
+        except Exception:
             await fleet.close()
+            raise
+        # In no `finally`: work that a signal ends is left as it is, and closed as garbage in the middle of anything.
+        await fleet.close()
+        return result
 
     return Session(run).run()
+
+
+async def _probe(reactor: Any, target: Target) -> None:  # noqa: ANN401
+    """
+    Ask *target* for something, once and for a short time: a load is patient with a server, and prints nothing before.
+
+    Raises:
+        NoAnswer: there was no answer in that time.
+        QueueberError: the server cannot be reached, or its answer was an error.
+    """
+    client = connect(reactor, target.address, tls=target.tls, attempts=1)
+    asking = client.default.extend(bytes(16), 1)
+    try:
+        await asking.addTimeout(PROBE_SECONDS, reactor)
+    except TimeoutError:
+        # A peer that says nothing may not let the connection end either, so that is not waited for.
+        client.close().addErrback(lambda _: None)
+        raise NoAnswer(f"no answer from {target.address} within {PROBE_SECONDS:g} s") from None
+    except Exception:
+        await client.close()
+        raise
+    await client.close()
+
+
+class NotEmpty(QueueberError):
+    """A queue that a load was to work in holds items of somebody else's; they are as they were, but for one attempt."""
+
+
+async def refuse_unless_empty(fleet: Fleet, target: Target, *names: str) -> None:
+    """
+    See to it that nothing is ready in the queues with *names*, if the name is one that was asked for.
+
+    Raises:
+        NotEmpty: something is; its lease ends at once.
+    """
+    if target.queue is None:
+        return
+    client = fleet.connect()
+    fleet.clients.append(client)
+    for name in names:
+        if (await client.queue(name).poll(1, lease_ms=GIVE_BACK_MS, wait_ms=0)).items:
+            raise NotEmpty(f"the queue {name} is not empty, and its items are left alone: --queue takes one that is")
 
 
 def started(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

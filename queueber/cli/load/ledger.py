@@ -50,6 +50,10 @@ class Ledger:
         """How many tasks are known."""
         return len(self._tasks)
 
+    def __contains__(self, name: bytes) -> bool:
+        """Whether it is a task: an add of it was sent."""
+        return name in self._tasks
+
     def asked(self, name: bytes) -> None:
         """An add of it is on its way."""
         self._tasks[name] = _Task()

@@ -19,7 +19,7 @@ from queueber.cli.load.clients import CALLS_MAX, Fleet, started, together
 from queueber.cli.load.ledger import Ledger
 from queueber.cli.load.show import LINE_SECONDS, Teller
 from queueber.cli.load.tally import Latency
-from queueber.client import Batch, OutcomeUnknown, Queue
+from queueber.client import GIVE_BACK_MS, Batch, OutcomeUnknown, Queue
 from queueber.client.blocking import NoAnswer
 from queueber.errors import Kind, QueueberError
 from queueber.units import MS_PER_SECOND, SpanMs
@@ -80,6 +80,9 @@ class Shop:
     fleet: Fleet
     plan: Plan
     teller: Teller
+    mark: str = ""
+    """What the names of its tasks begin with, so that they are nobody else's items."""
+
     ledger: Ledger = field(factory=Ledger)
     latencies: dict[str, Latency] = field(factory=lambda: {name: Latency() for name in ("add", "remove")})
     account: dict[str, int] = field(factory=dict)
@@ -94,6 +97,9 @@ class Shop:
     """Calls, polls of workers aside, and when they were made: the oldest first."""
 
     _polls: dict[Deferred[Batch], None] = field(factory=dict)
+    _foreign: list[bytes] = field(factory=list)
+    """Leases of items that are no tasks, which were found at the end."""
+
     _failure: Failure | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -227,7 +233,7 @@ class Shop:
             if self._closing or turn >= self._closes:
                 return
             turn += batch / rate
-            tasks = [f"{next(names)}".encode() for _ in range(batch)]
+            tasks = [f"{self.mark}{next(names)}".encode() for _ in range(batch)]
             for task in tasks:
                 ledger.asked(task)
             began = now()
@@ -273,6 +279,8 @@ class Shop:
             self.ledger.counts["forgotten"] += len(batch.items)
             return
         for item in batch.items:
+            if item.contents not in self.ledger:
+                continue  # somebody else's: it goes back when the lease ends
             if chance.random() < plan.extend_prob:
                 with_lease = await self._told(queue.extend(batch.lease, plan.lease))
                 self.ledger.counts["extended" if with_lease else "extended too late"] += 1
@@ -296,7 +304,7 @@ class Shop:
             return False
 
     async def _count(self, queue: Queue) -> None:
-        """Look for all that is left, and remove it."""
+        """Look for all that is left, remove the tasks among it, and give back the rest."""
         now, patience = self.fleet.reactor.seconds, self.plan.lease / MS_PER_SECOND + SPARE_SECONDS
         await self._find_all(queue)
         waiting = self.ledger.counts["found"]
@@ -306,6 +314,8 @@ class Shop:
             await self.fleet.sleep(TICK_SECONDS)
             self.teller.at(now() - began)
         await self._find_all(queue)
+        # Held until now, so that they are found once.
+        await together([self._ask(queue.extend(lease, GIVE_BACK_MS)) for lease in self._foreign])
         self.account = self.ledger.close(waiting)
 
     async def _find_all(self, queue: Queue) -> None:
@@ -316,7 +326,7 @@ class Shop:
         await self._patiently("counting what is left", there, self._find(queue), lambda: counts["found"] - before)
 
     async def _find(self, queue: Queue) -> None:
-        """Remove all that is ready."""
+        """Find all that is ready, and remove the tasks among it."""
         found = 0
         # A server that finds more than there can be would do so for ever.
         while found <= len(self.ledger):
@@ -324,6 +334,9 @@ class Shop:
             if not batch.items:
                 return
             found += len(batch.items)
+            own = [item for item in batch.items if item.contents in self.ledger]
             for item in batch.items:
                 self.ledger.found(item.contents)
-            await together([self._ask(queue.remove(item.id, batch.lease)) for item in batch.items])
+            await together([self._ask(queue.remove(item.id, batch.lease)) for item in own])
+            if len(own) < len(batch.items):
+                self._foreign.append(batch.lease)

@@ -4,6 +4,7 @@ Stress: clients that add and clients that poll and remove, as fast as asked.
 Each client has a connection of its own.  Pollers extend every tenth lease.
 When the time is over nothing more is added or measured, and what is left is taken
 out again through other connections, so that a queue that was empty before is empty after.
+Only items that the load has added are removed: others are given back, and end it.
 """
 
 from collections import Counter
@@ -14,10 +15,10 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from queueber.cli.load.clients import Fleet, started, together
+from queueber.cli.load.clients import Fleet, NotEmpty, started, together
 from queueber.cli.load.show import LINE_SECONDS, Teller
 from queueber.cli.load.tally import Latency
-from queueber.client import Batch, Queue
+from queueber.client import GIVE_BACK_MS, Batch, Queue
 from queueber.errors import Kind, QueueberError
 
 WINDOW = 16
@@ -74,6 +75,12 @@ class Stress:
     polled: int = 0
     """Polls that brought something, until then."""
 
+    _added: set[bytes] = field(factory=set)
+    """The ids of items that were added and not removed."""
+
+    _adding: dict[Deferred[None], None] = field(factory=dict)
+    """Adds under way, each fired when its ids are in `_added`."""
+
     _stopping: bool = False
     _begun: float = 0.0
     _ended: tuple[float, Counter[str]] | None = None
@@ -89,6 +96,7 @@ class Stress:
         Do it all.
 
         Raises:
+            NotEmpty: the queue got an item that is not the load's.
             QueueberError: the first call that failed.
         """
         plan = self.plan
@@ -167,6 +175,7 @@ class Stress:
                 if batch.items:
                     self._stirred = now()
                 self.counts["polls"] += len(batch.items)
+                await self._check_own(queue, batch)
                 await together(self._finish(queue, batch))
 
         return self._work(take_out())
@@ -189,22 +198,42 @@ class Stress:
             began = now()
             if began >= until:
                 return
-            if not await self._taken(queue.add(*contents)):
+            if not await self._added_by(queue, contents):
                 continue
             self._observe("add", began)
             self.counts["adds"] += plan.batch
 
-    async def _taken(self, call: Deferred[Any]) -> bool:
-        """Whether the server took *call*: if it has too much to do, that is counted, and some time given."""
+    async def _added_by(self, queue: Queue, contents: list[bytes]) -> bool:
+        """Whether the server took the add: if it has too much to do, that is counted, and some time given."""
+        under_way: Deferred[None] = Deferred()
+        self._adding[under_way] = None
         try:
-            await call
+            self._added.update(await queue.add(*contents))
         except QueueberError as why:
             if why.kind is not Kind.OVERLOADED:
                 raise
             self.counts["overloaded"] += 1
             await self.fleet.sleep(TICK_SECONDS)
             return False
+        finally:
+            del self._adding[under_way]
+            under_way.callback(None)
         return True
+
+    async def _check_own(self, queue: Queue, batch: Batch) -> None:
+        """
+        Give *batch* back if it has an item that this load has not added.
+
+        Raises:
+            NotEmpty: it has.
+        """
+        if not all(item.id in self._added for item in batch.items):
+            # An item may come before the answer to its add.
+            for each in list(self._adding):
+                await each
+        if not all(item.id in self._added for item in batch.items):
+            await queue.extend(batch.lease, GIVE_BACK_MS)
+            raise NotEmpty(f"the queue {self.fleet.queue} got an item that this load has not added; it is given back")
 
     async def _poll(self, queue: Queue) -> None:
         """Take and remove until it is over."""
@@ -219,6 +248,7 @@ class Stress:
             if self._ended is None:
                 self.polled += 1
                 self.cuts[batch.deadline] += 1
+            await self._check_own(queue, batch)
             await together(self._finish(queue, batch))
 
     def _finish(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
@@ -227,7 +257,12 @@ class Stress:
             yield queue.extend(batch.lease, LEASE_MS).addCallback(self._did, "extends")
         for item in batch.items:
             began = self.fleet.reactor.seconds()
-            yield queue.remove(item.id, batch.lease).addCallback(self._did, "removes", began)
+            yield queue.remove(item.id, batch.lease).addCallback(self._removed, item.id, began)
+
+    def _removed(self, did: bool, item_id: bytes, began: float) -> None:
+        if did:
+            self._added.discard(item_id)
+        self._did(did, "removes", began)
 
     def _did(self, did: bool, what: str, began: float | None = None) -> None:
         self.counts[what if did else "refused"] += 1
