@@ -41,6 +41,11 @@ class Unit(Enum):
 _QUANTITY = re.compile(r"(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?) ?(?P<name>[A-Za-z]*)\Z")
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """*number* and *noun* for a person: ``1 item``, ``2 items``; *plural* where an s does not make it."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def quantity(value: int, unit: Unit) -> str:
     """*value* as a person writes it, in the largest multiple of *unit* that fits; `parse` reads it."""
     for name, size in unit.value:

@@ -4,10 +4,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Self, TextIO, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from queueber.cli.arguments import PATH
 from queueber.errors import StorageError
@@ -30,6 +33,24 @@ data_dir_option = click.option(
     show_envvar=True,
     help="The server's data directory.",
 )
+
+T = TypeVar("T")
+
+
+def directory_argument(command: Callable[..., T]) -> Callable[..., T]:
+    """DIR for a command that reads a directory, or else ``--data-dir``; either is its argument *data_dir*."""
+
+    @click.argument("path", metavar="[DIR]", type=directory, required=False)
+    @data_dir_option
+    @click.pass_context
+    @wraps(command)
+    def with_directory(ctx: click.Context, /, path: Path | None, data_dir: Path, **more: Any) -> T:  # noqa: ANN401
+        if path is not None and ctx.get_parameter_source("data_dir") is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"DIR is {path} and --data-dir is {data_dir}: give one of them.")
+        return command(data_dir=data_dir if path is None else path, **more)
+
+    return with_directory
+
 
 yes_option = click.option("--yes", is_flag=True, help="Do it without asking.")
 

@@ -21,12 +21,13 @@ HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 
 @click.command(cls=ServerCommand)
 @click.option(
-    "--seconds", "each", callback=seconds, default="3", show_default=True, metavar="SECONDS", help="Of each scenario."
+    "--duration", "each", callback=seconds, default="3", show_default=True, metavar="SECONDS", help="Of each scenario."
 )
+@click.option("--seconds", "old", callback=seconds, hidden=True)
 @click.option("--plot", type=LocalPath(path_type=Path, dir_okay=False), metavar="FILE.svg", help="Draw the figures.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
-def bench(server: Target, each: int, plot: Path | None, as_json: bool) -> None:
+def bench(server: Target, each: int, old: int | None, plot: Path | None, as_json: bool) -> None:
     """
     Measure a server by a few fixed scenarios.
 
@@ -34,8 +35,9 @@ def bench(server: Target, each: int, plot: Path | None, as_json: bool) -> None:
     could have, which is less than the server could do.  Queues whose names begin with --queue, or with one
     that nobody has, are filled and emptied; they have to be empty before.
     """
+    each = each if old is None else old
     if not each:
-        raise click.BadParameter("0 is no time to measure anything.", param_hint="--seconds")
+        raise click.BadParameter("0 is no time to measure anything.", param_hint="--duration")
     if plot is not None:
         _try_to_write(plot)
     name, show = queue_for(server, "bench"), Show(quiet=as_json)

@@ -5,6 +5,7 @@ None of them changes the directory it reads, and what is replaced is kept
 under another name.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from queueber.cli.attendance import (
     confirm,
     data_dir_option,
     directory,
+    directory_argument,
     moment,
     refuse_without_an_answer,
     stamp,
@@ -33,6 +35,7 @@ from queueber.store import verify as verify_directory
 from queueber.store.directory import DATABASE, READY, not_held
 from queueber.store.recovery import Salvage, check_movable
 from queueber.store.verification import Verified
+from queueber.units import counted
 
 PROGRESS_SECONDS = 0.5
 
@@ -85,25 +88,25 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
     """
     Make DIR a data directory with what BACKUP holds, which is verified first and stays as it is.
 
-    What was removed since then is there again, and leases are as they were.
+    What was removed since then is there again, and leases are as they were.  That is asked about if DIR holds data.
     """
-    # Before the backup is read and copied, which may take long.
-    refuse_without_an_answer(yes=yes)
     # A link stays one, and `.` has a name.
     target = target.resolve()
     with unreadable_ends_with_74():
         taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
         if taken:
+            # Before the backup is read and copied, which may take long.
             _check_replaceable(target, replace=replace)
+            refuse_without_an_answer(yes=yes)
         found = _sound(source, "restored")
-        click.echo(f"{source}: {found.items:,} items in {found.queues:,} queues as of {moment(found.as_of)}", err=True)
+        click.echo(f"{source}: {_extent(found)} as of {moment(found.as_of)}", err=True)
         kept = target.with_name(f"{target.name}.replaced-{stamp()}")
-        replaced = f"What is in {target} will be in {kept}.  " if taken else ""
-        confirm(
-            f"{replaced}Items that were removed since then will be there again, those added since will not, and leases"
-            " will be as they were then.  Restore it?",
-            yes=yes,
-        )
+        if taken:
+            confirm(
+                f"What is in {target} will be in {kept}.  Items that were removed since then will be there again, those"
+                " added since will not, and leases will be as they were then.  Restore it?",
+                yes=yes,
+            )
         made = target.with_name(f"{target.name}.restored-{stamp()}") if taken else target
         with Progress("Copying") as progress:
             copy_directory(source, made, progress)
@@ -118,20 +121,38 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
 
 
 @click.command()
-@click.argument("path", metavar="DIR", type=directory)
-def verify(path: Path) -> None:
+@directory_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def verify(data_dir: Path, as_json: bool) -> None:
     """
     Look at every row of DIR, a data directory that no server holds or a backup, and at what they say together.
 
     Exit status 0 if nothing is wrong, 1 if something is, 74 if DIR cannot be read at all.
     """
     with unreadable_ends_with_74():
-        found = _verified(path)
-    _tell_findings(found)
-    click.echo(
-        f"{found.items:,} items, {found.leases:,} leases and {found.queues:,} queues as of {moment(found.as_of)}: "
-        + (f"{len(found.findings) + found.more:,} findings" if found.findings else "nothing is wrong")
-    )
+        found = _verified(data_dir)
+    total = len(found.findings) + found.more
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "sound": not found.findings,
+                    "items": found.items,
+                    "leases": found.leases,
+                    "queues": found.queues,
+                    "as_of_ms": found.as_of,
+                    "findings": found.findings,
+                    "findings_total": total,
+                }
+            )
+        )
+    else:
+        _tell_findings(found)
+        leases, queues = counted(found.leases, "lease"), counted(found.queues, "queue")
+        click.echo(
+            f"{counted(found.items, 'item')}, {leases} and {queues} as of {moment(found.as_of)}: "
+            + (counted(total, "finding") if found.findings else "nothing is wrong")
+        )
     if found.findings:
         sys.exit(EXIT_FINDINGS)
 
@@ -197,13 +218,17 @@ def recover(path: Path, yes: bool) -> None:
     click.echo(f"{path} is usable again; the damaged one is {kept}")
 
 
+def _extent(found: Verified | Salvage) -> str:
+    return f"{counted(found.items, 'item')} in {counted(found.queues, 'queue')}"
+
+
 def _tell_loss(found: Salvage) -> None:
     """What recovery costs."""
     click.echo(f"damage: {found.why}")
     for dropped in found.dropped:
         click.echo(f"left out of the log: {dropped}")
     click.echo(
-        f"what is left: {found.items:,} items in {found.queues:,} queues and {found.leases:,} leases, as of"
+        f"what is left: {_extent(found)} and {counted(found.leases, 'lease')}, as of"
         f" {moment(found.as_of)}; the last write is number {found.reached:,}"
     )
     if found.noted is None:
@@ -211,7 +236,7 @@ def _tell_loss(found: Salvage) -> None:
     elif found.acknowledged_lost:
         click.echo(
             f"LOST: acknowledged writes.  Number {found.noted:,} was on disk, so at least"
-            f" {found.acknowledged_lost:,} row writes are gone"
+            f" {counted(found.acknowledged_lost, 'row write')} {'is' if found.acknowledged_lost == 1 else 'are'} gone"
         )
     else:
         click.echo(

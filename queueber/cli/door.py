@@ -14,6 +14,7 @@ from queueber.cli.control_socket import address_of
 from queueber.cli.output import bytes_of
 from queueber.client import Client
 from queueber.server.console.tables import span
+from queueber.units import counted
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ def stats(server: Running, data_dir: Path, as_json: bool) -> None:
     for name, value in found.items():
         click.echo(f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_figure(name, value)}")
     for name, count in sorted(hits.items()):
-        click.echo(f"limit {name} was hit {count:,} times")
+        click.echo(f"limit {name} was hit {counted(count, 'time')}")
 
 
 def _figure(name: str, value: object) -> str:

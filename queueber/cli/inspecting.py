@@ -3,25 +3,27 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
-from queueber.cli.attendance import data_dir_option, moment, unreadable_ends_with_74
-from queueber.cli.output import bytes_of, printable, uuid
+from queueber.cli.attendance import directory_argument, moment, unreadable_ends_with_74
+from queueber.cli.output import bytes_of, encoded, printable, uuid
 from queueber.errors import InvalidRequest
 from queueber.store import inspect as inspect_directory
 from queueber.store.inspection import Inspection, ItemView
-from queueber.units import MS_PER_SECOND, WallMs
+from queueber.units import MS_PER_SECOND, WallMs, counted
 
 
 @click.command()
-@data_dir_option
+@directory_argument
 @click.option("--queue", metavar="NAME", help="Show the first items of this queue.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="So many of them.")
 @click.option("--contents", is_flag=True, help="And what is in them.")
-def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_json: bool) -> None:
     """
-    Show what a data directory holds, without writing to it.
+    Show what the data directory DIR holds, without writing to it.
 
     Beside a running server it shows one moment of it.
     """
@@ -31,6 +33,12 @@ def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool) -> No
             found = inspect_directory(data_dir, now, queue=queue, limit=limit)
         except InvalidRequest as why:
             raise click.ClickException(str(why)) from None
+    if as_json:
+        shown: dict[str, Any] = {} if queue is not None else _summary(data_dir, found)
+        if queue is not None:
+            shown["items"] = [_row(item, contents=contents) for item in found.items]
+        click.echo(json.dumps(shown))
+        return
     if queue is None:
         _tell(data_dir, found)
     for item in found.items:
@@ -51,11 +59,52 @@ def _tell(path: Path, found: Inspection) -> None:
     click.echo(f"last commit {moment(last)}; writes up to {found.reached:,}, {noted}{ended}")
     for queue in found.queues:
         floor = queue.record.floor
+        leases = counted(queue.leases, "lease")
         click.echo(
-            f"queue {json.dumps(queue.record.name, ensure_ascii=False)}: {queue.items:,} items, {queue.ready:,} ready,"
-            f" {queue.delayed:,} delayed, {queue.leased:,} under {queue.leases:,} leases; {queue.record.added:,} added"
-            f" and {queue.record.removed:,} removed; floor {floor.due}/{floor.id.hex()}"
+            f"queue {json.dumps(queue.record.name, ensure_ascii=False)}: {counted(queue.items, 'item')},"
+            f" {queue.ready:,} ready, {queue.delayed:,} delayed, {queue.leased:,} under {leases};"
+            f" {queue.record.added:,} added and {queue.record.removed:,} removed; floor {floor.due}/{floor.id.hex()}"
         )
+
+
+def _summary(path: Path, found: Inspection) -> dict[str, Any]:
+    """The directory and its queues, for programs: times in ms of queue time, sizes in bytes."""
+    return {
+        "path": str(path),
+        "state": _state(found),
+        "format": None if found.format is None else found.format.version,
+        "disk_bytes": found.disk_bytes,
+        "last_commit_ms": None if found.mark is None else found.mark.queue_time,
+        "writes": found.reached,
+        "writes_noted": found.noted,
+        "failed": found.failed,
+        "queues": [
+            {
+                "name": queue.record.name,
+                "items": queue.items,
+                "ready": queue.ready,
+                "delayed": queue.delayed,
+                "leased": queue.leased,
+                "leases": queue.leases,
+                "added": queue.record.added,
+                "removed": queue.record.removed,
+            }
+            for queue in found.queues
+        ],
+    }
+
+
+def _row(view: ItemView, *, contents: bool) -> dict[str, Any]:
+    item = view.item
+    return {
+        "id": uuid(item.key.id),
+        "state": view.state,
+        "due_ms": item.key.due,
+        "added_at_ms": item.added_at,
+        "attempts": item.attempts,
+        "bytes": len(item.contents),
+        **(encoded(item.contents) if contents else {}),
+    }
 
 
 def _state(found: Inspection) -> str:
@@ -71,5 +120,5 @@ def _line(view: ItemView, *, contents: bool) -> str:
     shown = f": {printable(item.contents)}" if contents else ""
     return (
         f"item {uuid(item.key.id)} {view.state}, due {moment(item.key.due)}, added {moment(item.added_at)},"
-        f" leases that ended {item.attempts}, {len(item.contents):,} bytes{shown}"
+        f" leases that ended {item.attempts}, {counted(len(item.contents), 'byte')}{shown}"
     )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from queueber.client import Batch
-from queueber.units import Unit, WallMs
+from queueber.units import Unit, WallMs, counted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -46,7 +46,7 @@ def batch_text(batch: Batch, *, contents: bool = True) -> str:
 def batch_json(batch: Batch) -> str:
     """The same for programs; the names are those of the schema."""
     items = [
-        {"id": uuid(item.id), "attempt": item.attempt, "addedAtMs": item.added_at, **_encoded(item.contents)}
+        {"id": uuid(item.id), "attempt": item.attempt, "addedAtMs": item.added_at, **encoded(item.contents)}
         for item in batch.items
     ]
     lease = uuid(batch.lease) if batch.lease else None
@@ -65,19 +65,19 @@ def bytes_of(value: int) -> str:
     for name, size in Unit.BYTES.value:
         if value >= size > 1:
             return f"{value / size:,.1f} {name} ({value:,} bytes)"
-    return f"{value:,} bytes"
+    return counted(value, "byte")
 
 
 def printable(contents: bytes) -> str:
     """*contents* for a person."""
-    encoded = _encoded(contents)
-    text = encoded["contents"]
-    if encoded["encoding"] == "base64":
+    found = encoded(contents)
+    text = found["contents"]
+    if found["encoding"] == "base64":
         return f"base64 {text}"
     return text if text.isprintable() else json.dumps(text)
 
 
-def _encoded(contents: bytes) -> dict[str, str]:
+def encoded(contents: bytes) -> dict[str, str]:
     """*contents* as text, and which encoding takes that back to bytes."""
     try:
         return {"contents": contents.decode(), "encoding": "utf-8"}

@@ -18,10 +18,28 @@ from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
-from queueber.units import MS_PER_SECOND, SpanMs
+from queueber.units import MS_PER_SECOND, SpanMs, counted
 
 WORKERS_MAX = 50_000
 EXIT_UNBALANCED = 1
+
+EXPLAINED = {
+    "adds unknown": "tasks whose add was not answered: they may be there or not",
+    "duplicates": "deliveries of a task that had been delivered before, as after a lease that lapsed",
+    "extended": "leases that a worker extended before a task",
+    "extended too late": "leases that had ended when a worker extended them, or whose extension was not answered",
+    "foreign": "items that are no tasks of this simulation",
+    "forgotten": "tasks whose worker let the lease lapse on purpose",
+    "found": "tasks that were still there at the end",
+    "produced": "tasks whose add was acknowledged",
+    "refused": "tasks whose add was refused, as by a server with too much to do",
+    "removed": "tasks whose remove was acknowledged",
+    "taken": "deliveries of tasks to workers",
+    "too late": "removes that changed nothing, because the lease had ended",
+    "unacknowledged": "tasks that are there although their add was not answered",
+    "unknown": "tasks that are gone after a remove that was not answered",
+}
+"""What is counted, by the name of its row."""
 
 _probability = Number(0, 1)
 
@@ -62,11 +80,12 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
     """
     Simulate a shop, and account for every task.
 
-    Workers take tasks, work on each for a while, extend some leases and let some lapse.
-    At the end what was produced must have been removed, be waiting or be under a
-    lease: exit status 1 if the sums do not meet or a promise was broken, and if the
-    server is gone by then, so that nothing can be counted.  Without
-    --queue it is a queue of its own; one that is given has to be empty and used by nobody else.
+    Workers take tasks, work on each for a while, extend some leases and let some lapse.  Without --queue it is a queue
+    of its own; one that is given has to be empty and used by nobody else.
+
+    At the end what was produced must have been removed, be waiting or be under a lease: exit status 1 if the sums do
+    not meet or a promise was broken, and if the server is gone by then, so that nothing can be counted.  Every row of
+    the outcome says what it counts.
     """
     plan = _plan(**options)
     name, show = queue_for(server, "simulate"), Show(quiet=as_json)
@@ -126,14 +145,22 @@ def _tell(shop: Shop, *, as_json: bool) -> bool:
         click.echo(json.dumps(found))
         return met
     for name, value in sorted(ledger.counts.items()):
-        click.echo(f"{name:<20} {value:>12,}")
+        click.echo(f"{name:<20} {value:>12,}   {EXPLAINED[name]}")
     for name, latency in shop.latencies.items():
-        click.echo(f"{name:<20} {spoken(latency)}")
+        click.echo(f"{name:<20} {spoken(latency)}   (from a call to its answer)")
     for fault, number in ledger.faults.items():
         click.echo(f"BROKEN: {number:,} {fault}: {', '.join(ledger.samples[fault])}")
     click.echo(_closed(account) if account else _known(ledger.counts), nl=False)
     click.echo(f"; seed {shop.plan.seed}")
     return met
+
+
+def _repeated(number: int) -> str:
+    return f"{counted(number, 'delivery', 'deliveries')} {_were(number)} not the first"
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _closed(account: Mapping[str, int]) -> str:
@@ -142,8 +169,12 @@ def _closed(account: Mapping[str, int]) -> str:
     return (
         f"{came:,} produced {'=' if balanced(account) else 'is not'} {account['removed']:,} removed"
         f" + {account['waiting']:,} waiting + {account['leased']:,} leased + {account['unknown']:,} unknown;"
-        f" {account['duplicates']:,} deliveries were not the first"
-        + (f"; {account['foreign']:,} items were not its own" if account["foreign"] else "")
+        f" {_repeated(account['duplicates'])}"
+        + (
+            f"; {counted(account['foreign'], 'item')} {_were(account['foreign'])} not its own"
+            if account["foreign"]
+            else ""
+        )
     )
 
 
@@ -151,5 +182,5 @@ def _known(counts: Mapping[str, int]) -> str:
     """What can be said while the rest was not looked for."""
     return (
         f"the account is not closed: {counts['produced']:,} produced, {counts['removed']:,} removed;"
-        f" {counts['duplicates']:,} deliveries were not the first"
+        f" {_repeated(counts['duplicates'])}"
     )

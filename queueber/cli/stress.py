@@ -13,7 +13,7 @@ from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
-from queueber.units import MS_PER_SECOND
+from queueber.units import MS_PER_SECOND, counted
 
 CLIENTS_MAX = 5_000
 
@@ -99,9 +99,9 @@ def stress(
 
 
 def _tell(run: Stress, *, as_json: bool) -> None:
-    lasted, counted = run.seconds, run.counted
-    totals = {name: counted[name] for name in (*RATES, "refused", "overloaded")}
-    rates = {name: round(counted[name] / lasted, 1) for name in RATES}
+    lasted, counts = run.seconds, run.counted
+    totals = {name: counts[name] for name in (*RATES, "refused", "overloaded")}
+    rates = {name: round(counts[name] / lasted, 1) for name in RATES}
     if as_json:
         found: dict[str, Any] = {
             "seconds": round(lasted, 3),
@@ -124,8 +124,11 @@ def _tell(run: Stress, *, as_json: bool) -> None:
     table("How long calls took", ("call", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows)
     shared = run.shared()
     click.echo(
-        f"{shared['polls']:,} polls brought items, in {shared['commits']:,} commits: {shared['polls_per_commit']:,} a "
-        f"commit; {shared['shared']:.0%} shared one (counted by when their leases began, to the millisecond)"
+        f"{counted(run.polled, 'poll')} brought items, in {counted(len(run.cuts), 'commit')}: "
+        f"{shared['polls_per_commit']:,} a commit; "
+        f"{shared['shared']:.0%} shared one (counted by when their leases began, to the millisecond)"
     )
     if run.left:
-        click.echo(f"{run.left:,} items are left in the queue {run.fleet.queue}")
+        click.echo(
+            f"{counted(run.left, 'item')} {'is' if run.left == 1 else 'are'} left in the queue {run.fleet.queue}"
+        )

@@ -23,6 +23,7 @@ from queueber.server.handshakes import CROWDED, Handshakes
 from queueber.server.listening import address_text
 from queueber.server.patience import FIRST_MESSAGE, Awaited, Patience
 from queueber.server.throttle import SPAN_SECONDS, Throttle
+from queueber.units import counted
 from queueber.wire import ConnectionStats
 
 IDLE_SECONDS = 1.0
@@ -196,8 +197,9 @@ class Connections:
     def tell_left_out(self) -> None:
         """Write how many lines were left out of peers that have gone quiet.  To be called every second."""
         for each in self._throttle.forgotten():
-            text = "{number:,} lines of {of} were left out: {kind}"
-            self._said[each.kind](text, number=each.number, of=each.of, kind=each.kind)
+            text = "{lines} of {of} {were} left out: {kind}"
+            lines, were = counted(each.number, "line"), "was" if each.number == 1 else "were"
+            self._said[each.kind](text, lines=lines, were=were, number=each.number, of=each.of, kind=each.kind)
 
     def hit(self, limit: str | None) -> None:
         """Count that *limit* was hit, if it was one."""

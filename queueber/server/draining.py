@@ -15,6 +15,7 @@ from queueber.broker import StoreStalled
 from queueber.errors import Stopping
 from queueber.server.assembly import Running
 from queueber.server.notify import Notifier
+from queueber.units import counted
 
 _LOOK_SECONDS = 0.01
 
@@ -49,8 +50,9 @@ class Drain:
             StoreStalled: the store takes nothing, for so long.  What is not on disk was never acknowledged.
         """
         self.log.info(
-            "Stopping: {calls:,} calls are under way, {polls:,} of them polls that wait and are ended now;"
-            " {connections:,} connections",
+            "Stopping: {under_way} under way, {polls:,} of them polls that wait and are ended now; {connected}",
+            under_way=counted(up.handlers.outstanding, "call is", "calls are"),
+            connected=counted(len(up.factory.connections), "connection"),
             calls=up.handlers.outstanding,
             polls=up.broker.polls.waiting,
             connections=len(up.factory.connections),
@@ -68,11 +70,12 @@ class Drain:
     async def _drained(self, up: Running) -> None:
         """Wait until no call is outstanding, but not for ever."""
         methods = up.handlers
-        self.at(lambda: f"for the replies to {methods.outstanding:,} calls under way")
+        self.at(lambda: f"for the replies to {counted(methods.outstanding, 'call')} under way")
         if not await self._until(lambda: not methods.outstanding):
             self.log.warn(
-                "{calls:,} calls got no reply within {seconds:g} s (drain-seconds); their outcome is not known to"
-                " their clients",
+                "{unanswered} got no reply within {seconds:g} s (drain-seconds); the outcome is not known to"
+                " the clients",
+                unanswered=counted(methods.outstanding, "call"),
                 calls=methods.outstanding,
                 seconds=self._seconds,
             )
@@ -82,11 +85,11 @@ class Drain:
         connections = up.factory.connections
         for connection in connections:
             connection.close()
-        self.at(lambda: f"for {len(connections):,} peers to take their replies")
+        self.at(lambda: f"for {counted(len(connections), 'peer')} to take all replies")
         if not await self._until(lambda: not connections):
             self.log.warn(
-                "Cutting {peers:,} connections whose peers have not taken their replies within {seconds:g} s"
-                " (drain-seconds)",
+                "Cutting {connected} over which not all replies were taken within {seconds:g} s (drain-seconds)",
+                connected=counted(len(connections), "connection"),
                 peers=len(connections),
                 seconds=self._seconds,
             )

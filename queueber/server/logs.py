@@ -31,6 +31,7 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from queueber.server.log_output import Destination, LogOutput, NotRotated, RotatedFile, of_stream
+from queueber.units import counted
 
 # What Twisted puts into an event beside the fields that were logged.
 _OWN = frozenset({"log_time", "log_level", "log_namespace", "log_format", "log_logger", "log_source", "log_failure"})
@@ -140,11 +141,12 @@ def _unwritten(make: Make, lines: int, why: str) -> str:
     text = StringIO()
     make(text)(
         {
-            "log_format": "{lines} lines of the log are missing here: {why}",
+            "log_format": "{lines} of the log {are} missing here: {why}",
             "log_level": LogLevel.warn,
             "log_namespace": __name__,
             "log_time": datetime.now(UTC).timestamp(),
-            "lines": f"{lines:,}",
+            "lines": counted(lines, "line"),
+            "are": "is" if lines == 1 else "are",
             "why": why,
         }
     )

@@ -51,7 +51,7 @@ from queueber.server.settings import Settings
 from queueber.server.starting import Progress
 from queueber.store import RocksStore, open_store, unflushed_bytes, wipe
 from queueber.store.tuning import told
-from queueber.units import Unit, quantity
+from queueber.units import Unit, counted, quantity
 
 SWITCH_SECONDS = 0.000_5
 GC_THRESHOLDS = (100_000, 50, 1_000)
@@ -179,7 +179,7 @@ class QueueberService(Service):
         self._reloader = Reloader(self._again, certificates, self._log)
         self._watch(up)
         self._launcher.started()
-        self._notifier.ready(f"Serving; {up.broker.stats().items:,} items at start")
+        self._notifier.ready(f"Serving; {counted(up.broker.stats().items, 'item')} at start")
 
     def _share_descriptors(self) -> Descriptors:
         settings = self._settings
@@ -237,9 +237,11 @@ class QueueberService(Service):
 
     def _announce(self, settings: Settings, up: Running) -> None:
         stats = up.broker.stats()
+        queues, leases = counted(stats.queues, "queue"), counted(stats.leases, "lease")
         self.log.info(
-            "Data in {path}: {items} items in {queues} queues, {leases} leases; recovered in {seconds:.2f} s{unclean}",
+            "Data in {path}: {holds}; recovered in {seconds:.2f} s{unclean}",
             path=str(settings.data_dir.resolve()),
+            holds=f"{counted(stats.items, 'item')} in {queues}, {leases}",
             items=stats.items,
             queues=stats.queues,
             leases=stats.leases,

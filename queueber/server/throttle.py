@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from attrs import define, field, frozen
 
+from queueber.units import counted
+
 SPAN_SECONDS = 1.0
 
 LINES_PER_SECOND = 50
@@ -75,7 +77,7 @@ class Throttle:
         said = ""
         if known is None or now - known.began >= SPAN_SECONDS:
             if known is not None and known.left_out:
-                said = f" (and {known.left_out:,} more of this kind from {len(known.peers):,} peers)"
+                said = f" (and {known.left_out:,} more of this kind from {counted(len(known.peers), 'peer')})"
             known = self._kinds[kind] = _Kind(now)
         if known.lines >= LINES_PER_SECOND:
             known.left_out += 1
@@ -96,7 +98,7 @@ class Throttle:
         for kind, known in list(self._kinds.items()):
             if now - known.began > 2 * SPAN_SECONDS:
                 if known.left_out:
-                    told.append(LeftOut(kind, known.left_out, f"{len(known.peers):,} peers"))
+                    told.append(LeftOut(kind, known.left_out, counted(len(known.peers), "peer")))
                 del self._kinds[kind]
         return told
 

@@ -24,6 +24,7 @@ from queueber.store.kv import KeyValue
 from queueber.store.records import Encoding
 from queueber.store.synced import SyncedFile
 from queueber.store.verification import Verified, verify
+from queueber.units import counted
 
 _DROPPED: Final = re.compile(r"[0-9]+\.log: dropping [0-9]+ bytes.*")
 """What RocksDB tells its own log of a part it leaves out."""
@@ -149,7 +150,7 @@ def _verified(beside: Path, progress: Progress) -> Verified:
     found = verify(beside, progress)
     if found.findings:
         more = len(found.findings) + found.more - 1
-        raise StorageError(found.findings[0] + (f"; and {more:,} findings more" if more else ""))
+        raise StorageError(found.findings[0] + (f"; and {counted(more, 'finding')} more" if more else ""))
     return found
 
 

@@ -35,6 +35,7 @@ from queueber.store.records import (
     decode_time,
 )
 from queueber.store.synced import SyncedFile
+from queueber.units import counted
 
 FINDINGS_MAX: Final = 1_000
 """So many are kept, the rest only counted."""
@@ -177,7 +178,7 @@ class _Walk:
                     raise StorageError(f"another queue is named {record.name!r} too")
                 names.add(record.name)
                 if record.removed > record.added:
-                    raise StorageError(f"{record.removed:,} items were removed, and {record.added:,} added")
+                    raise StorageError(f"{counted(record.removed, 'item')} were removed, and {record.added:,} added")
 
     def _check_leases(self) -> None:
         for row, value in self._rows(LEASES):

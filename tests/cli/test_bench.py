@@ -80,7 +80,7 @@ def benched(few, monkeypatch):
     """The command, with the floor for a server."""
     monkeypatch.setattr("queueber.cli.bench.with_fleet", lambda _, __, work: few.until(work(few.fleet())))
     target = SimpleNamespace(address="nowhere", queue=None, tls=None)
-    return lambda *arguments: CliRunner().invoke(bench, ("--seconds", "0.1", *arguments), obj=target)
+    return lambda *arguments: CliRunner().invoke(bench, ("--duration", "0.1", *arguments), obj=target)
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_measured(few, benched, tmp_path):
@@ -118,9 +118,9 @@ def test_the_scenarios_that_are_finished_are_told_when_it_is_cut_short(few, benc
 
 @pytest.mark.parametrize("value", ["0", "nan", "inf"])
 def test_no_time_is_refused_by_the_option_s_name(benched, value):
-    done = benched("--seconds", value)
+    done = benched("--duration", value)
     assert isinstance(done.exception, SystemExit)
-    assert "--seconds" in done.stderr.splitlines()[-1]
+    assert "--duration" in done.stderr.splitlines()[-1]
 
 
 def test_a_picture_has_a_bar_for_each_figure_on_one_scale():

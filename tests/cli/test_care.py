@@ -1,6 +1,7 @@
 """The commands that look after data, on real directories."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -176,7 +177,7 @@ class TestBackup:
 class TestVerify:
     def test_sound(self, shell, data):
         done = shell("verify", data)
-        line = "20 items, 1 leases and 1 queues as of 2027-01-15T08:00:00+00:00: nothing is wrong\n"
+        line = "20 items, 1 lease and 1 queue as of 2027-01-15T08:00:00+00:00: nothing is wrong\n"
         assert (done.output, done.exit_code) == (line, 0)
 
     def test_with_findings(self, shell, data):
@@ -187,7 +188,7 @@ class TestVerify:
         assert done.exit_code == 1
         finding, last = done.output.splitlines()
         assert "it belongs to queue 9, which does not exist" in finding
-        assert last.endswith(f"as of {2**60} ms: 1 findings")
+        assert last.endswith(f"as of {2**60} ms: 1 finding")
 
     def test_more_findings_than_anybody_reads(self, shell, data):
         store = open_store(data)
@@ -201,8 +202,76 @@ class TestVerify:
         assert done.exit_code == 74
         assert "'QUEUEBER' is missing" in done.output
 
+    def test_json(self, shell, data):
+        found = json.loads(shell("verify", data, "--json").output)
+        assert found == {
+            "sound": True,
+            "items": COMMITS,
+            "leases": 1,
+            "queues": 1,
+            "as_of_ms": 1_800_000_000_000,
+            "findings": [],
+            "findings_total": 0,
+        }
+
+    def test_json_of_what_is_wrong(self, shell, data):
+        store = open_store(data)
+        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.close()
+        done = shell("verify", data, "--json")
+        found = json.loads(done.output)
+        assert (done.exit_code, found["sound"], found["findings_total"]) == (1, False, len(found["findings"]))
+        assert any("queue 9, which does not exist" in finding for finding in found["findings"])
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_a_directory_may_be_named_by_argument_option_and_environment(shell, data, tmp_path, command):
+    said = shell(command, data)
+    assert said.exit_code == 0
+    assert shell(command, "--data-dir", data).output == shell(command, "-d", data).output == said.output
+    assert shell(command, QUEUEBER_DATA_DIR=str(data)).output == said.output
+    assert shell(command, data, QUEUEBER_DATA_DIR=str(tmp_path)).output == said.output
+    both = shell(command, data, "-d", tmp_path)
+    assert (both.exit_code, both.output) == (
+        1,
+        f"queueber: DIR is {data} and --data-dir is {tmp_path}: give one of them.\n",
+    )
+
 
 class TestInspect:
+    def test_json(self, shell, data):
+        found = json.loads(shell("inspect", data, "--json").output)
+        assert (found["state"], found["format"], found["last_commit_ms"]) == ("stopped in order", 1, 1_800_000_000_000)
+        (queue,) = found["queues"]
+        assert queue == {
+            "name": "mail",
+            "items": 20,
+            "ready": 19,
+            "delayed": 0,
+            "leased": 1,
+            "leases": 1,
+            "added": 20,
+            "removed": 0,
+        }
+
+    def test_json_of_items(self, shell, data):
+        found = json.loads(shell("inspect", data, "--queue", "mail", "--limit", 1, "--contents", "--json").output)
+        assert found == {
+            "items": [
+                {
+                    "id": "00000000-0000-0000-0000-000000000001",
+                    "state": "leased",
+                    "due_ms": 1,
+                    "added_at_ms": 5,
+                    "attempts": 0,
+                    "bytes": 8,
+                    "contents": "contents",
+                    "encoding": "utf-8",
+                }
+            ]
+        }
+        assert "contents" not in json.loads(shell("inspect", data, "--queue", "mail", "--json").output)["items"][0]
+
     def test_a_directory(self, shell, data):
         before = content_of(data)
         done = shell("inspect", "-d", data)
@@ -210,7 +279,7 @@ class TestInspect:
         first, second, queue = done.output.splitlines()
         assert "stopped in order; format 1;" in first
         assert "last commit 2027-01-15T08:00:00+00:00; writes up to " in second
-        assert 'queue "mail": 20 items, 19 ready, 0 delayed, 1 under 1 leases; 20 added and 0 removed' in queue
+        assert 'queue "mail": 20 items, 19 ready, 0 delayed, 1 under 1 lease; 20 added and 0 removed' in queue
         assert content_of(data) == before
 
     def test_a_backup_that_no_server_has_run_on_is_called_one(self, shell, data, tmp_path):
@@ -254,14 +323,27 @@ class TestInspect:
 class TestRestore:
     def test_what_comes_back_is_said_and_asked_for(self, shell, data, tmp_path, monkeypatch):
         monkeypatch.setattr("queueber.cli.attendance.is_terminal", lambda stream: True)
-        done = shell("restore", data, tmp_path / "new", answer="y\n")
+        make(tmp_path / "old")
+        done = shell("restore", data, tmp_path / "old", "--replace", answer="y\n")
         assert done.exit_code == 0
-        assert "20 items in 1 queues as of 2027-01-15" in done.output
+        assert "20 items in 1 queue as of 2027-01-15" in done.output
         assert "Items that were removed since then will be there again" in done.output
+        assert verify(tmp_path / "old").items == COMMITS
+
+    @pytest.mark.parametrize("there", [(), ("",), ("lost+found",)])
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_nothing_is_asked_where_there_is_nothing(self, shell, data, tmp_path, monkeypatch, there, terminal):
+        """With nothing to answer it, on a terminal and without one."""
+        monkeypatch.setattr("queueber.cli.attendance.is_terminal", lambda stream: terminal)
+        for name in there:
+            (tmp_path / "new" / name).mkdir(parents=True)
+        done = shell("restore", data, tmp_path / "new")
+        assert (done.exit_code, "Restore it?" in done.output) == (0, False)
         assert verify(tmp_path / "new").items == COMMITS
 
     def test_without_a_terminal_or_a_yes_nothing_is_even_read(self, shell, tmp_path):
-        refused = shell("restore", tmp_path / "not there", tmp_path / "new")
+        make(tmp_path / "old")
+        refused = shell("restore", tmp_path / "not there", tmp_path / "old", "--replace")
         assert refused.exit_code == 1
         assert "--yes is the answer" in refused.output
         assert "not there" not in refused.output
@@ -269,8 +351,9 @@ class TestRestore:
     @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
     def test_on_a_terminal_somebody_answers(self, shell, data, tmp_path, monkeypatch, answer, status):
         monkeypatch.setattr("queueber.cli.attendance.is_terminal", lambda stream: True)
-        assert shell("restore", data, tmp_path / "new", answer=answer).exit_code == status
-        assert (tmp_path / "new").exists() == (status == 0)
+        make(tmp_path / "old")
+        assert shell("restore", data, tmp_path / "old", "--replace", answer=answer).exit_code == status
+        assert len([*tmp_path.glob("old.replaced-*")]) == (status == 0)
 
     def test_what_is_there_is_left_alone_unless_it_is_to_be_replaced(self, shell, data, tmp_path):
         make(tmp_path / "old")

@@ -1,6 +1,7 @@
 """A simulated shop accounts for every task, and tells when a server lost one."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,11 @@ from twisted.internet.defer import Deferred
 sys.path.insert(0, str(Path(__file__).parent))
 from shop_floor import Floor, Heard
 
+from queueber.cli.load import ledger, shop
 from queueber.cli.load.ledger import Ledger, balanced
 from queueber.cli.load.shop import Plan, Shop
 from queueber.cli.session import Interrupted
-from queueber.cli.simulate import _tell, simulate
+from queueber.cli.simulate import EXPLAINED, _tell, simulate
 from queueber.client import OutcomeUnknown
 from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
@@ -74,6 +76,20 @@ def test_what_workers_hold_at_the_end_is_leased_and_found_again():
     assert shop.account["removed"] == 0
     assert shop.account["leased"] > 0
     assert shop.account["waiting"] + shop.account["leased"] == shop.account["produced"]
+
+
+def test_every_row_says_what_it_counts(capsys):
+    """Of all that are counted anywhere."""
+    names = set()
+    for module in (ledger, shop):
+        source = Path(module.__file__).read_text()
+        names |= set(re.findall(r'counts\["([^"]+)"(?: if \w+ else "([^"]+)")?\]', source)) - {""}
+    assert {name for pair in names for name in pair if name} == set(EXPLAINED)
+    done, _ = simulated(Floor())
+    _tell(done, as_json=False)
+    rows = capsys.readouterr().out.splitlines()
+    for name in done.ledger.counts:
+        assert [row for row in rows if row.startswith(f"{name:<20} ") and row.endswith(f"   {EXPLAINED[name]}")]
 
 
 def test_a_seed_makes_the_same_again():

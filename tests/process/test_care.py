@@ -139,7 +139,7 @@ def test_a_backup_under_traffic_is_whole_and_a_server_goes_on_from_it(start, tmp
     status, said = queueber("restore", tmp_path / "backup2", tmp_path / "restored", "--yes")
     assert status == 0, said
     restored = start(data_dir=tmp_path / "restored")
-    assert restored.line(r"Data in .*: (\d+) items")[1] == str(found[2].items)
+    assert restored.line(r"Data in .*: ([\d,]+) items?")[1] == f"{found[2].items:,}"
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="it takes root, and unshare")
@@ -225,7 +225,7 @@ def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp
     before = content_of(tmp_path)
     terminal = Terminal("restore", backup, tmp_path / "data", "--replace")
     asked = terminal.read(QUESTION)
-    assert "2 items in 1 queues as of " in asked
+    assert "2 items in 1 queue as of " in asked
     assert "Items that were removed since then will be there again" in asked
     terminal.press(no)
     status, shown = terminal.end()
@@ -237,13 +237,13 @@ def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp
 
 
 def test_restoring_goes_on_after_a_yes_on_a_terminal(backup, tmp_path, start):
-    terminal = Terminal("restore", backup, tmp_path / "new")
+    terminal = Terminal("restore", backup, tmp_path / "data", "--replace")
     terminal.read(QUESTION)
-    assert not (tmp_path / "new").exists()
+    assert not [*tmp_path.glob("data.replaced-*")]
     terminal.type("y")
     status, shown = terminal.end()
-    assert (status, shown.splitlines()[-1]) == (0, f"restored to {tmp_path / 'new'}")
-    start(data_dir=tmp_path / "new").line("Data in .*: 2 items in 1 queues")
+    assert (status, shown.splitlines()[-1]) == (0, f"restored to {tmp_path / 'data'}")
+    start(data_dir=tmp_path / "data").line("Data in .*: 2 items in 1 queue")
 
 
 @NO
@@ -251,7 +251,11 @@ def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(
     before = content_of(tmp_path)
     terminal = Terminal("recover", damaged)
     asked = terminal.read(QUESTION)
-    assert asked.index("damage: ") < asked.index("left out of the log: ") < asked.index("what is left: 1 items")
+    assert (
+        asked.index("damage: ")
+        < asked.index("left out of the log: ")
+        < asked.index("what is left: 1 item in 1 queue and")
+    )
     terminal.press(no)
     status, shown = terminal.end()
     assert status == ending(no)
@@ -269,7 +273,7 @@ def test_while_recovery_waits_for_an_answer_no_server_can_start_and_afterwards_o
     assert terminal.end()[0] == 0
     (kept,) = damaged.parent.glob("data.damaged-*")
     assert (kept / "db").is_dir()
-    start().line("Data in .*: 1 items in 1 queues")
+    start().line("Data in .*: 1 item in 1 queue")
 
 
 def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start, small_disk):

@@ -93,4 +93,4 @@ def test_what_a_power_cut_left_of_the_last_commit_is_told(start, tmp_path):
 
     server = start(data_dir=data)
     server.line(r"Went on after a power cut: the machine went down while the log was written: its last [0-9,]+ bytes")
-    server.line("1 items in 1 queues, 0 leases; recovered in .* after an unclean stop")
+    server.line("1 item in 1 queue, 0 leases; recovered in .* after an unclean stop")

@@ -98,4 +98,4 @@ def test_a_stop_does_not_wait_for_a_start_that_takes_long(start, tmp_path):
     assert not [line for line in server.lines if "Listening" in line or "Traceback" in line]
     assert verify(tmp_path / "data").findings == []
     # Stopped in order: what needs no log is kept by that alone.
-    start().line(r"Data in .*: 200000 items in 1 queues, 200 leases; recovered in \d+\.\d\d s$")
+    start().line(r"Data in .*: 200,000 items in 1 queue, 200 leases; recovered in \d+\.\d\d s$")

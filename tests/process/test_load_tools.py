@@ -40,7 +40,7 @@ def test_all_three_commands_against_a_server(run, tmp_path):
     assert text.splitlines()[0].split()[:2] == ["scenario", "items/s"]
     assert len(text.splitlines()) == 1 + len(TRIALS)
     assert ET.fromstring(plot.read_text()).tag.endswith("svg")
-    figures = json.loads(run("bench", "--seconds", "0.3", "--json").stdout)
+    figures = json.loads(run("bench", "--duration", "0.3", "--json").stdout)
     assert all(each["items_per_second"] > 0 for each in figures)
 
     found = json.loads(run("stress", "--duration", "1", "--rate", "300", "--batch", "3", "--json").stdout)

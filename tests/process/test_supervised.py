@@ -154,12 +154,12 @@ def test_signals_while_it_stops_change_nothing_and_are_told(start):
         peer.flush()
         select.select([peer.socket], [], [], PATIENCE)
         server.process.send_signal(signal.SIGTERM)
-        server.line("Stopping: 0 calls are under way, 0 of them polls that wait and are ended now; 1 connections")
+        server.line("Stopping: 0 calls are under way, 0 of them polls that wait and are ended now; 1 connection")
         server.process.send_signal(signal.SIGHUP)
         server.line("Not reloaded: the server is stopping")
         for number in (signal.SIGTERM, signal.SIGINT):
             server.process.send_signal(number)
-        server.line("Already stopping: waiting for 1 peers to take their replies")
+        server.line("Already stopping: waiting for 1 peer to take all replies")
     assert server.wait() == -signal.SIGTERM
     server.line("Stopped; everything is on disk")
     assert not any("Traceback" in line for line in server.lines)

@@ -100,10 +100,10 @@ def test_peers_that_take_no_replies_are_cut_in_the_end(clock, disconnected):
     peer = Connection(connections)
     drain, waited, lines = disconnected(connections)
     clock.pump([0.01] * 290)
-    assert (drain.stage, peer.done) == ("for 1 peers to take their replies", ["close"])
+    assert (drain.stage, peer.done) == ("for 1 peer to take all replies", ["close"])
     clock.pump([0.01] * 20)
     assert (peer.done, waited.called) == (["close", "cut"], True)
-    assert lines == ["Cutting 1 connections whose peers have not taken their replies within 3 s (drain-seconds)"]
+    assert lines == ["Cutting 1 connection over which not all replies were taken within 3 s (drain-seconds)"]
 
 
 def test_peers_that_take_them_are_waited_for_no_longer(clock, disconnected):

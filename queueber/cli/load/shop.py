@@ -22,7 +22,7 @@ from queueber.cli.load.tally import Latency
 from queueber.client import GIVE_BACK_MS, Batch, OutcomeUnknown, Queue
 from queueber.client.blocking import NoAnswer
 from queueber.errors import Kind, QueueberError
-from queueber.units import MS_PER_SECOND, SpanMs
+from queueber.units import MS_PER_SECOND, SpanMs, counted
 
 T = TypeVar("T")
 
@@ -157,7 +157,7 @@ class Shop:
                 done, before = self.ledger.counts - before, self.ledger.counts.copy()
                 rates = (f"{done[name] / (now() - told):,.0f} {name}/s" for name in ("produced", "taken", "removed"))
                 busy = self.plan.workers - len(self._polls)
-                self.teller.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {busy:,} workers busy")
+                self.teller.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {counted(busy, 'worker')} busy")
                 told = now()
         self._closing = True
         self._check()
