@@ -15,7 +15,7 @@ def command(what, redirections="", **environment):
         ["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, f"{ROW}{what})"],
         capture_output=True,
         env={**os.environ, **environment},
-        timeout=30,
+        timeout=120,
         check=False,
     )
 
@@ -42,7 +42,7 @@ def test_a_pipe_that_ends_is_no_complaint():
     done = subprocess.run(
         ["bash", "-c", '"$0" -c "$1" | :; echo ${PIPESTATUS[0]}', sys.executable, f"{ROW}print('x' * 1_000_000))"],
         capture_output=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert (done.stdout, done.stderr) == (b"141\n", b"")
@@ -79,7 +79,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path):
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONSAFEPATH": "1"},
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert (done.returncode, done.stderr) == (

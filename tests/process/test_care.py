@@ -157,7 +157,7 @@ def test_a_backup_that_would_be_out_of_sight_is_not_made(start, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 74, done.stderr
     assert re.fullmatch(

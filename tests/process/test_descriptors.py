@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def queueber(server, *arguments):
     command = [sys.executable, "-m", "queueber.cli", "--addr", f"127.0.0.1:{server.port}", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
 def test_with_the_least_it_serves_whatever_connects_and_however_much_there_is(start):

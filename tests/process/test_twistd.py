@@ -61,7 +61,7 @@ def background(tmp_path):
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         done.log = tmp_path / log
@@ -156,7 +156,7 @@ def test_a_log_that_is_not_read_keeps_nobody_waiting(tmp_path):
 
 def connects(port):
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", port), timeout=120).close()
     except ConnectionRefusedError:
         return False
     return True
@@ -217,7 +217,7 @@ def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handle
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     if "unshare failed" in done.stderr:
@@ -238,7 +238,7 @@ def test_a_working_directory_that_is_gone_is_no_end_of_the_interpreter(tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONSAFEPATH": "1"},
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr

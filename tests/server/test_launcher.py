@@ -95,6 +95,6 @@ def test_the_parent_notices_a_child_that_ends_without_a_word():
         "reading, writing = os.pipe()\n"
         "print(os.read(reading, 100) if os.fork() else os.kill(os.getpid(), 9))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
 
     assert done.stdout == "b''\n", done.stderr

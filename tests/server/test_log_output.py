@@ -27,7 +27,7 @@ class Reader:
     goes_on: threading.Event = field(factory=threading.Event)
 
     def write(self, data):
-        self.goes_on.wait(30)
+        self.goes_on.wait(120)
         if self.error is not None:
             raise self.error
         self.taken.append(data)
@@ -76,7 +76,7 @@ def test_lines_that_were_left_out_are_told_of_without_a_further_line(output, rea
 
     reader.goes_on.set()
 
-    assert told.wait(30)
+    assert told.wait(120)
 
 
 def test_a_call_that_fails_does_not_end_the_log(output, reader):
