@@ -39,7 +39,7 @@ def test_an_answer_in_time_leaves_nothing_behind(network, limited, success):
     network.turn()
     (call,) = network.peer.calls()
     network.clock.advance(4.999)
-    network.peer.connection.return_results(call.answer, ADDED)
+    network.peer.connection.return_results([call.answer], [ADDED])
     network.peer.send()
     assert success(adding) == [bytes(16)]
     assert network.clock.getDelayedCalls() == []
@@ -64,12 +64,12 @@ def test_an_answer_that_comes_too_late_is_dropped(network, limited, failure, suc
     (call,) = network.peer.calls()
     timed_out(network, failure, adding, 5)
     network.turn()
-    network.peer.connection.return_results(call.answer, ADDED)
+    network.peer.connection.return_results([call.answer], [ADDED])
     network.peer.send()
     again = limited.default.add(b"y")
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results(call.answer, ADDED)
+    network.peer.connection.return_results([call.answer], [ADDED])
     network.peer.send()
     assert success(again) == [bytes(16)]
 
@@ -146,7 +146,9 @@ def test_items_on_their_way_to_a_poll_whose_time_is_over_are_given_back(network,
     (call,) = network.peer.calls()
     timed_out(network, failure, polling, 1)
     item = wire.PolledItem(bytes(16), b"x", 1, 0)
-    network.peer.connection.return_results(call.answer, wire.write_poll_response(wire.PollResponse([item], LEASE, 9)))
+    network.peer.connection.return_results(
+        [call.answer], [wire.write_poll_response(wire.PollResponse([item], LEASE, 9))]
+    )
     network.peer.send()
     network.turn()
     (given_back,) = network.peer.calls()
