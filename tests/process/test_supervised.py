@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from queueber import wire
+from queueber.cli.commands import EXIT_EMPTY
 from tests.hostile.peer import Peer, polling
 from tests.process.conftest import PATIENCE, TWISTD
 
@@ -59,7 +60,7 @@ def test_a_socket_that_systemd_made_is_served(tmp_path):
             done = polled(f"127.0.0.1:{port}")
             server.terminate()
             said, _ = server.communicate(timeout=PATIENCE)
-    assert (done.returncode, done.stdout) == (0, "no items\n"), said
+    assert (done.returncode, done.stdout) == (EXIT_EMPTY, "no items\n"), said
 
 
 def test_the_supervisor_is_told_when_it_serves_lives_and_stops(start, tmp_path, monkeypatch):
@@ -104,7 +105,7 @@ def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_p
     while not (tmp_path / "q").exists():
         assert server.process.poll() is None
     server.process.send_signal(signal.SIGHUP)  # may come while it still starts
-    assert polled(f"unix:{tmp_path}/q").returncode == 0
+    assert polled(f"unix:{tmp_path}/q").returncode == EXIT_EMPTY
     (tmp_path / "q.toml").write_text('log-level = "nonsense"\nx = 1\n')
     server.process.send_signal(signal.SIGHUP)
     server.line("Not reloaded: .*line 1: log-level is 'nonsense'.*; .*line 2: x is not an option")
@@ -169,7 +170,7 @@ def test_a_socket_of_the_file_system_is_its_group_s(start, tmp_path):
     server = start(f"--listen=unix:{tmp_path}/q")
     server.line("Listening on")
     assert (tmp_path / "q").stat().st_mode & 0o777 == 0o660
-    assert polled(f"unix:{tmp_path}/q").returncode == 0
+    assert polled(f"unix:{tmp_path}/q").returncode == EXIT_EMPTY
 
 
 def test_a_socket_left_behind_is_no_obstacle(start, tmp_path):
@@ -178,4 +179,4 @@ def test_a_socket_left_behind_is_no_obstacle(start, tmp_path):
     server.kill()
     assert (tmp_path / "q").exists()
     start(f"--listen=unix:{tmp_path}/q").line("Listening on")
-    assert polled(f"unix:{tmp_path}/q").returncode == 0
+    assert polled(f"unix:{tmp_path}/q").returncode == EXIT_EMPTY
