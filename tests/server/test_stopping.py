@@ -58,9 +58,8 @@ def test_polls_that_end_are_answered_before_anything_is_waited_for(clock):
         ports=[],
         broker=SimpleNamespace(polls=SimpleNamespace(waiting=3)),
         dispatcher=SimpleNamespace(end_waiting=lambda why: done.append(str(why))),
-        factory=SimpleNamespace(
-            methods=methods, connections=[], outbox=SimpleNamespace(flush=lambda: done.append("sent"))
-        ),
+        handlers=methods,
+        factory=SimpleNamespace(connections=[], outbox=SimpleNamespace(flush=lambda: done.append("sent"))),
     )
     stopping = ensureDeferred(Drain(clock, 10, Notifier.from_environment({})).run(up))
     clock.advance(1)
