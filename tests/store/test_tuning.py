@@ -167,7 +167,7 @@ def test_the_table_in_the_docs_is_the_code_s():
         else:
             default = quantity(option.default, option.unit)
         (row,) = [line for line in STORAGE_PAGE.splitlines() if f"| `{name}` | {default} | {option.says} |" in line]
-        assert f"`{option.rocksdb}`" in row.rpartition(" | ")[2] if option.rocksdb else row.endswith("| not told |")
+        assert f"`{option.rocksdb}`" in row.rpartition(" | ")[2] if option.rocksdb else row.endswith("| not reported |")
 
 
 @pytest.mark.parametrize("option", [each for each in TUNING_OPTIONS if each.high], ids=lambda each: each.name)
