@@ -1,4 +1,4 @@
-"""Attacks by floods: cheap calls on many connections, greetings, places and memory that are one pot for all."""
+"""Attacks by floods: cheap calls on many connections, greetings, places and memory that all peers share."""
 
 import contextlib
 import re
@@ -107,7 +107,7 @@ def fifty_floods_of_messages_of_kinds_to_come(arena):
     return flood(arena, lambda _: unknown)
 
 
-# What is one pot for all
+# Limits shared by all peers
 
 
 @attack("W2 O4", *limits(buffered_bytes=64 << 20, stalled_message_ms=60_000, open_answers=20_000))
@@ -154,7 +154,7 @@ def idle_connections_that_take_all_places(arena):
         served += 1
         arena.close()
         time.sleep(0.05)
-    return f"{served} newcomers served: whoever has been idle for longest makes room"
+    return f"{served} newcomers served: the connection idle longest makes room"
 
 
 @attack("O6", *limits(waiting_polls=2_000), *OPTIONS)

@@ -200,7 +200,7 @@ def silent_connections_that_take_all_places(arena):
         with_something_to_say.close()
         arena.close()
         time.sleep(0.05)
-    return "whoever speaks gets in: the oldest silent connection makes room"
+    return "a newcomer that sends gets in: the oldest silent connection makes room"
 
 
 @attack("O3", *limits(connections_per_peer=20), *OPTIONS)

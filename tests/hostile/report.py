@@ -1,5 +1,5 @@
 """
-Runs every live attack for a few seconds and prints a table: what came of it, and what the healthy client saw.
+Runs every live attack for a few seconds and prints a table: the result, and what the healthy client saw.
 
 ``python tests/hostile/report.py [--seconds S] [NAME …]``: all attacks, or those with
 one of these words in their names.
@@ -27,9 +27,7 @@ Generous, because machines are shared: the same attack on the same server was se
 others worked there.  For the same reason it may always be as many times what it was while nothing attacked.
 """
 
-HEAD = (
-    "| Entry | Attack | What came of it | p50 | p99 | max | quiet p99 | Peak MiB |\n|---|---|---|--:|--:|--:|--:|--:|"
-)
+HEAD = "| Entry | Attack | Result | p50 | p99 | max | quiet p99 | Peak MiB |\n|---|---|---|--:|--:|--:|--:|--:|"
 
 
 def row(attack, seconds, directory):

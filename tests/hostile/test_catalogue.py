@@ -85,9 +85,9 @@ def test_no_attack_has_two_rows_in_the_table_of_figures():
 
 def test_what_is_one_pot_for_all_is_the_same_list_on_both_pages():
     """Whoever reads of it before a server is set up, and whoever reads of it because others are refused."""
-    section = PAGE.partition("\n## What is one pot for all\n")[2].partition("\n## ")[0]
+    section = PAGE.partition("\n## Limits shared by all peers\n")[2].partition("\n## ")[0]
     pots = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
     operating = (TESTS.parent / "docs" / "operating.md").read_text()
-    (line,) = [line for line in operating.splitlines() if "one pot for all" in line]
-    assert re.findall(r"`(\w+)`", line.partition("one pot for all")[2]) == pots
+    (line,) = [line for line in operating.splitlines() if "limits shared by all peers" in line]
+    assert re.findall(r"`(\w+)`", line.partition("limits shared by all peers")[2]) == pots
     assert set(pots) <= {limit.name for limit in (*PEER_LIMITS, *FIXED_LIMITS)}
