@@ -132,7 +132,7 @@ def test_a_producer_without_a_server_says_so_in_one_line(tmp_path):
     program = start_program(tmp_path, "producer.py", PROGRAMS["producer.py"], "x.jpg", address="127.0.0.1:1")
     out, err = program.communicate(timeout=PATIENCE)
     assert (program.returncode, out) == (1, "")
-    assert re.fullmatch(r"no picture is in line: cannot connect to 127\.0\.0\.1:1: .*\n", err)
+    assert re.fullmatch(r"no picture is queued: cannot connect to 127\.0\.0\.1:1: .*\n", err)
 
 
 @pytest.mark.slow
