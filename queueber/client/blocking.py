@@ -124,7 +124,10 @@ class BlockingConnector:
         question = self._connection.call(route.target, interface, method, content)
         try:
             return self._answer(self._socket, question, route, read)
-        except TimeoutError:
+        except TimeoutError as why:
+            if why.errno is not None:
+                # From the system: the peer did not answer its probes.
+                raise _lost(why.strerror) from None
             raise NoAnswer(f"no answer within {self._seconds:g} s") from None
         except OSError as why:
             raise _lost(why.strerror or str(why)) from None

@@ -1,8 +1,11 @@
 """Calls without a reactor, to a scripted server at a real socket."""
 
+import errno
+import os
 import socket
 import threading
 from contextlib import closing, suppress
+from types import SimpleNamespace
 
 import pytest
 from attrs import evolve
@@ -182,6 +185,23 @@ def test_a_call_has_a_time_limit_of_its_own(server):
     with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s"):
         do(server.address, lambda client: client.default.poll(timeout_ms=1_000 * PATIENCE), seconds=0.05)
     over.set()
+
+
+@pytest.mark.parametrize("broken", ["recv", "sendall"])
+@pytest.mark.parametrize("seconds", [None, PATIENCE])
+def test_a_peer_whose_system_does_not_answer_any_more_is_a_lost_connection(server, monkeypatch, broken, seconds):
+    """The system gives a connection up by an error that Python has the class of its own timeouts for."""
+    silent = SimpleNamespace(
+        settimeout=lambda _: None, sendall=lambda _: None, recv=lambda _: pytest.fail("not sent"), close=lambda: None
+    )
+
+    def gone(_):
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    setattr(silent, broken, gone)
+    monkeypatch.setattr(BlockingConnector, "_connect", lambda _: silent)
+    with pytest.raises(OutcomeUnknown, match="outcome is unknown: Connection timed out"):
+        do(server.address, lambda client: client.default.poll(), seconds=seconds)
 
 
 def test_without_a_server_nothing_is_sent(tmp_path):
