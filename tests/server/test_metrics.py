@@ -41,7 +41,7 @@ def scrape(inside):
         surveys = []
         inside.reactor.advance(survey.FRESH_SECONDS)
         inside.survey().addCallback(surveys.append)
-        told = Disk({name: number for number, name in enumerate(NAMES, 1)}, 12_345) if disk else None
+        told = Disk({name: number for number, name in enumerate(NAMES, 1)}, 12_345, 678) if disk else None
         content, content_type = exposition(inside, Facts(surveys[0], told, 1, 2), "text/plain")
         assert content_type.startswith("text/plain")
         return {
@@ -126,6 +126,7 @@ def test_commits_and_the_engine_are_told(scrape, hand):
     assert found[("queueber_commit_seconds_sum",)] == 4
     assert found["queueber_engine_files", ("level", "3")] == NAMES.index("level_3_files") + 1
     assert found[("queueber_disk_free_bytes",)] == 12_345
+    assert found[("queueber_disk_free_inodes",)] == 678
     assert found[("queueber_pool_busy_threads",)] == 1
     assert found[("queueber_pool_waiting",)] == 2
 
