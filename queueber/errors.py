@@ -91,6 +91,17 @@ def too_large(field: str, *, value: int, limit: int, unit: str, name: str | None
     return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}", limit=name)
 
 
+def reason(error: BaseException) -> str:
+    """
+    The text of *error* without a number, and with the name of the file if the system has refused one.
+
+    An error of a call on a descriptor has no name.
+    """
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+
+
 def tls_reason(error: BaseException | None) -> str | None:
     """
     What OpenSSL says went wrong, if that is what *error* tells of; None for any other.

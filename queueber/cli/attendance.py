@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from queueber.cli.arguments import PATH
-from queueber.errors import StorageError
+from queueber.errors import StorageError, reason
 
 EXIT_UNREADABLE: Final = 74
 """A directory cannot be used or read: ``sysexits.h``."""
@@ -103,7 +103,7 @@ def unreadable_ends_with_74() -> Iterator[None]:
     except BrokenPipeError:
         raise  # of standard output
     except (StorageError, OSError) as why:
-        click.echo(f"queueber: {' '.join(str(why).split())}", err=True)
+        click.echo(f"queueber: {' '.join(reason(why).split())}", err=True)
         sys.exit(EXIT_UNREADABLE)
 
 

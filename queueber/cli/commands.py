@@ -20,7 +20,7 @@ from queueber.cli.arguments import contents_of, identity, seconds
 from queueber.cli.server_options import SERVER_OPTIONS, Server, ServerCommand
 from queueber.cli.session import Interrupted, run
 from queueber.client import GIVE_BACK_MS, Queue
-from queueber.errors import QueueberError
+from queueber.errors import QueueberError, reason
 
 EXIT_ERROR = 1
 EXIT_EMPTY = 3
@@ -72,7 +72,7 @@ def _complaint(why: Exception) -> str:
             Path.cwd()
         except OSError:
             return "the working directory is gone: a relative path leads nowhere"
-    return str(why) or type(why).__name__
+    return reason(why) or type(why).__name__
 
 
 def _remedy(why: click.ClickException) -> str:

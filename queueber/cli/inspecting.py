@@ -1,18 +1,19 @@
 """``queueber inspect``: what is in a data directory, whether a server runs on it or not."""
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from queueber.broker.model import TimeMark
 from queueber.cli.attendance import directory_argument, moment, unreadable_ends_with_74
 from queueber.cli.output import bytes_of, encoded, printable, uuid
 from queueber.errors import InvalidRequest
+from queueber.server.clock import QueueClock
 from queueber.store import inspect as inspect_directory
 from queueber.store.inspection import Inspection, ItemView
-from queueber.units import MS_PER_SECOND, WallMs, counted
+from queueber.units import WallMs, counted
 
 
 @click.command()
@@ -27,10 +28,9 @@ def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_js
 
     Beside a running server it shows one moment of it.
     """
-    now = WallMs(int(datetime.now(UTC).timestamp() * MS_PER_SECOND))
     with unreadable_ends_with_74():
         try:
-            found = inspect_directory(data_dir, now, queue=queue, limit=limit)
+            found = inspect_directory(data_dir, queue_time, queue=queue, limit=limit)
         except InvalidRequest as why:
             raise click.ClickException(str(why)) from None
     if as_json:
@@ -43,6 +43,13 @@ def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_js
         _tell(data_dir, found)
     for item in found.items:
         click.echo(_line(item, contents=contents))
+
+
+def queue_time(mark: TimeMark | None) -> WallMs:
+    """Queue time as a server has it that goes on from *mark*, whether one runs or not."""
+    clock = QueueClock()
+    clock.begin(mark)
+    return clock.now()
 
 
 def _tell(path: Path, found: Inspection) -> None:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from queueber.errors import reason
 from queueber.streams import STANDARD_ERROR, fill_standard_streams
 
 EXIT_ERROR = 1
@@ -97,7 +98,7 @@ def _end(status: int | str | None) -> NoReturn:
         status = EXIT_PIPE
     except OSError as why:
         if not status:
-            _complain(str(why))
+            _complain(reason(why))
             status = EXIT_ERROR
     # The interpreter flushes once more, and would end with a status of its own.
     null = os.open(os.devnull, os.O_WRONLY)

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from queueber.errors import reason
 from queueber.server.admin import AdminMethods, Backed
 from queueber.server.committer import Committer
 from queueber.server.methods import QueueHandlers
@@ -90,6 +91,6 @@ def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Lo
         path.unlink(missing_ok=True)
         port: IListeningPort = reactor.listenUNIX(str(path), factory, mode=SOCKET_MODE, wantPID=False)
     except (CannotListenError, OSError) as error:
-        log.warn(NONE, why=str(error))
+        log.warn(NONE, why=reason(error))
         return None
     return port

@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
-from queueber.errors import QueueberError
+from queueber.errors import QueueberError, reason
 from queueber.paths import expanded_endpoint
 from queueber.server import activation, proxied
 from queueber.server.activation import SYSTEMD, is_passed
@@ -207,7 +207,7 @@ async def start_listening(
         _clear_leftover(listen.endpoint)
         port: IListeningPort = await endpoint.listen(factory)
     except (CannotListenError, OSError) as why:
-        raise ListenFailed(f"--{option} {listen.text}: {why}") from why
+        raise ListenFailed(f"--{option} {listen.text}: {reason(why)}") from why
     return port
 
 

@@ -24,6 +24,8 @@ from typing import Any, Final, Protocol
 from attrs import define, field
 from twisted.python.logfile import LogFile
 
+from queueber.errors import reason
+
 WAITING_BYTES_MAX: Final = 1 << 20
 """Lines that wait to be written: some 8,000."""
 
@@ -121,7 +123,7 @@ class RotatedFile:
                 raise NotRotated(f"{file.path}, or its directory, cannot be written by this user")
             file.rotate()
         except OSError as why:
-            raise NotRotated(str(why)) from None
+            raise NotRotated(reason(why)) from None
         return f"the log so far is {file.path}.1"
 
     @staticmethod
@@ -239,7 +241,7 @@ class LogOutput:
             self.destination.write(data)
         except (OSError, ValueError) as why:
             self._unwritten += 1
-            self._why = str(why)
+            self._why = reason(why)
 
     def _line(self, lines: int, why: str) -> bytes:
         return self._describe(lines, why).encode(self.destination.encoding, "backslashreplace")

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queueber.errors import Overloaded
+from queueber.errors import Overloaded, reason
 from queueber.store.tuning import to_flush
 from queueber.units import GIB
 
@@ -144,7 +144,7 @@ class Reserve:
         try:
             self.space = self._measure()
         except OSError as why:
-            self.log.warn("The free space cannot be told: {why}", why=str(why))
+            self.log.warn("The free space cannot be told: {why}", why=reason(why))
             return
         before = self.low
         self._few_bytes = self.space.left < _needed(self.bytes, low=self._few_bytes)

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import __version__
-from queueber.errors import Stopping, StorageError
+from queueber.errors import Stopping, StorageError, reason
 from queueber.server.assembly import EX_IOERR, Running, assemble, end_process
 from queueber.server.bound import BoundPorts
 from queueber.server.certificates import Certificates, CertificateUnusable
@@ -301,16 +301,17 @@ class QueueberService(Service):
 
     def _failed(self, failure: Failure) -> None:
         self._bound.close()
-        self._launcher.failed(failure.getErrorMessage())
+        why = reason(failure.value) if failure.value is not None else failure.getErrorMessage()
+        self._launcher.failed(why)
         if failure.check(Stopping):
             self._stopped_early = True
             return
         status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed, TooFewDescriptors) else EX_IOERR
         if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, TooFewDescriptors, OSError):
-            self.log.critical("Cannot start: {why}", why=failure.getErrorMessage(), final=True)
+            self.log.critical("Cannot start: {why}", why=why, final=True)
         else:
             self.log.failure("Cannot start", failure)
-            why = f"{failure.type.__name__}: {failure.getErrorMessage()}" if failure.type else failure.getErrorMessage()
+            why = f"{failure.type.__name__}: {why}" if failure.type else why
             self.log.critical("Cannot start: a mistake of ours, {why}", why=why, final=True)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, status)
         self._reactor.stop()

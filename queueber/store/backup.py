@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from queueber.errors import StorageError
+from queueber.errors import StorageError, reason
 from queueber.plyvel import DB
 from queueber.store.copying import Progress, copy_files, silent, sync_files
 from queueber.store.directory import DATABASE, SYNCED, HeldDirectory, claim, kept_still, refusal
@@ -82,6 +82,6 @@ def _make(target: Path, fill: Callable[[Path], None], sequence: int | None, *, f
             held.synced.unlink(missing_ok=True)
             raise
     except (OSError, StorageError) as error:
-        raise refusal(target, str(error), error) from error
+        raise refusal(target, reason(error), error) from error
     finally:
         held.release()

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Final
 
-from queueber.errors import Passing, StorageError, Withheld
+from queueber.errors import Passing, StorageError, Withheld, reason
 from queueber.plyvel import DB
 from queueber.store.database import open_database
 from queueber.store.directory import DATABASE, refusal, sync_path
@@ -117,7 +117,7 @@ def viewing(path: Path, ends: Mapping[str, int] = MappingProxyType({}), *, place
             raise refusal(path, str(error).replace(made, str(database)), error) from error
         except OSError as error:
             lost = isinstance(error, FileNotFoundError)
-            raise refusal(path, str(error), Withheld() if lost else Passing()) from error
+            raise refusal(path, reason(error), Withheld() if lost else Passing()) from error
         try:
             yield db
         finally:

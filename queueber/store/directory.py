@@ -31,7 +31,7 @@ from typing import Final
 
 from attrs import define, field
 
-from queueber.errors import Damaged, Passing, StorageError, Withheld
+from queueber.errors import Damaged, Passing, StorageError, Withheld, reason
 from queueber.paths import CONTROL
 
 READY: Final = "QUEUEBER"
@@ -57,12 +57,6 @@ def refusal(path: Path, why: str, error: Exception | None = None) -> StorageErro
     """The error for a directory that cannot be used; damaged or passing if *error*, its cause, is."""
     kinds = (kind for kind in (Withheld, Damaged, Passing) if isinstance(error, kind))
     return next(kinds, StorageError)(f"cannot use data directory {path}: {why}")
-
-
-def reason(error: OSError) -> str:
-    """Why *error* was raised, with the name of the file if it has one; a call on a descriptor has none."""
-    why = error.strerror or str(error)
-    return f"{error.filename}: {why}" if error.filename is not None else why
 
 
 @define

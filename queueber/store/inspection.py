@@ -6,7 +6,7 @@ may remove files that are still to be read; then the look has to be taken again.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -14,11 +14,11 @@ from typing import Final
 from attrs import define, frozen
 
 from queueber.broker.model import LOWEST, Item, Key, LeaseRecord, QueueRecord, TimeMark
-from queueber.errors import InvalidRequest, StorageError
+from queueber.errors import InvalidRequest, StorageError, reason
 from queueber.plyvel import prefix_successor
 from queueber.store.clean import was_closed
 from queueber.store.copying import size_of, viewing
-from queueber.store.directory import DATABASE, LOCK, READY, SYNCED, reason, refusal
+from queueber.store.directory import DATABASE, LOCK, READY, SYNCED, refusal
 from queueber.store.format import Format, read_format
 from queueber.store.keys import LEASES, QUEUES, TIME_KEY, item_key, items_of
 from queueber.store.kv import KeyValue
@@ -88,9 +88,13 @@ class Inspection:
     items: list[ItemView]
 
 
-def inspect(path: Path, now: WallMs, *, queue: str | None = None, limit: int = 0) -> Inspection:
+def inspect(
+    path: Path, at: Callable[[TimeMark | None], WallMs], *, queue: str | None = None, limit: int = 0
+) -> Inspection:
     """
-    What is in the data directory *path* at *now*, with the first *limit* items of *queue*.
+    Show what is in the data directory *path*, with the first *limit* items of *queue*.
+
+    *at* returns the queue time by which items are ready or delayed, given the mark of the last commit if there is one.
 
     Raises:
         InvalidRequest: there is no such queue.
@@ -102,7 +106,7 @@ def inspect(path: Path, now: WallMs, *, queue: str | None = None, limit: int = 0
     while True:
         try:
             with viewing(path) as db:
-                return _look(path, db, now, queue, limit)
+                return _look(path, db, at, queue, limit)
         except StorageError:
             # A running server may just have removed a file.
             if attempt == ATTEMPTS or not is_held(path):
@@ -135,19 +139,23 @@ def _is_fresh(path: Path) -> bool:
     return not lock.exists() or not lock.stat().st_size
 
 
-def _look(path: Path, db: KeyValue, now: WallMs, queue: str | None, limit: int) -> Inspection:
+def _look(
+    path: Path, db: KeyValue, at: Callable[[TimeMark | None], WallMs], queue: str | None, limit: int
+) -> Inspection:
     with db.iterator(prefix=QUEUES) as rows:
         records = [decode_queue(row, value) for row, value in rows]
     with db.iterator(prefix=LEASES) as rows:
         leases = [decode_lease(row, value) for row, value in rows]
-    mark = db.get(TIME_KEY)
+    found = db.get(TIME_KEY)
+    mark = None if found is None else decode_time(TIME_KEY, found)
+    now = at(mark)
     synced = SyncedFile(path / SYNCED)
     return Inspection(
         format=read_format(db),
         held=is_held(path),
         clean=was_closed(db),
         fresh=_is_fresh(path),
-        mark=None if mark is None else decode_time(TIME_KEY, mark),
+        mark=mark,
         noted=synced.read(),
         failed=synced.failed,
         reached=db.sequence(),

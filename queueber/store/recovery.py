@@ -13,7 +13,7 @@ from typing import Final
 
 from attrs import frozen
 
-from queueber.errors import Passing, StorageError
+from queueber.errors import Passing, StorageError, reason
 from queueber.store.clean import unmark, was_closed
 from queueber.store.copying import Progress, link_files, silent, sync_files, viewing
 from queueber.store.database import open_database
@@ -136,7 +136,7 @@ def _make(path: Path, beside: Path, why: str, noted: int | None, progress: Progr
     except BaseException as error:
         shutil.rmtree(beside)
         # The copy is gone; what is wrong with it is wrong with the original.
-        text = str(error).replace(str(beside), str(path))
+        text = reason(error).replace(str(beside), str(path))
         if isinstance(error, StorageError) and not isinstance(error, Passing):
             raise StorageError(f"{path} cannot be recovered, a backup has to be restored: {text}") from error
         if isinstance(error, StorageError | OSError):

@@ -8,7 +8,7 @@ from threading import Lock
 
 from queueber.broker import TimeMark, Write
 from queueber.broker.port import Recovered, StoreStalled
-from queueber.errors import StorageError
+from queueber.errors import StorageError, reason
 from queueber.plyvel import CorruptionError
 from queueber.plyvel.rocksdb import RocksDB
 from queueber.store.backup import back_up
@@ -291,7 +291,7 @@ def _advised(error: Exception) -> str:
     """The text of *error*, and what to do about damage."""
     if isinstance(error, CorruptionError):
         return f"{error}; `queueber recover` tells whether it can be mended, and what that loses"
-    return str(error)
+    return reason(error)
 
 
 def _check_end(db: RocksDB, noted: int | None) -> None:

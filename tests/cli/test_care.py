@@ -19,6 +19,7 @@ from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.cli.__main__ import queueber
 from queueber.cli.attendance import PATIENCE_SECONDS, Progress, moment
 from queueber.client.errors import OutOfSight
+from queueber.server.clock import read_boot_id, read_boot_time
 from queueber.store import open_store, verify
 from queueber.store.synced import SyncedFile
 from queueber.units import WallMs
@@ -281,6 +282,19 @@ class TestInspect:
         assert "last commit 2027-01-15T08:00:00+00:00; writes up to " in second
         assert 'queue "mail": 20 items, 19 ready, 0 delayed, 1 under 1 lease; 20 added and 0 removed' in queue
         assert content_of(data) == before
+
+    def test_ready_and_delayed_are_judged_by_queue_time(self, shell, data, monkeypatch):
+        """The clock was a year ahead when the server started, and was set right since: an hour's delay is an hour's."""
+        year = 365 * 86_400_000
+        mark = TimeMark(read_boot_id(), int(read_boot_time() * 1_000), WallMs(1_800_000_000_000 + year), WallMs(1))
+        due = [Key(WallMs(mark.queue_time + delay), ItemId(bytes([n]) * 16)) for n, delay in ((1, 0), (2, 3_600_000))]
+        with closing(open_store(data)) as store:
+            store.commit([PutItem(MAIL, Item(key, b"x", mark.queue_time)) for key in due], mark)
+        states = [
+            item["state"]
+            for item in json.loads(shell("inspect", data, "--queue", "mail", "--json", "--limit", 99).output)["items"]
+        ]
+        assert states[-2:] == ["ready", "delayed"]
 
     def test_a_backup_that_no_server_has_run_on_is_called_one(self, shell, data, tmp_path):
         with closing(open_store(data)) as store:

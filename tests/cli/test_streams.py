@@ -31,7 +31,7 @@ def test_a_full_device_is_named_and_has_a_status():
     done = command("print('x')", ">/dev/full")
 
     assert done.returncode == 1
-    assert done.stderr == b"queueber: [Errno 28] No space left on device: 'standard output'\n"
+    assert done.stderr == b"queueber: standard output: No space left on device\n"
 
 
 def test_a_status_of_its_own_is_kept_on_a_full_device():

@@ -97,7 +97,7 @@ def test_lines_that_cannot_be_written_are_counted_in_their_place(output, reader)
     reader.error = None
     output.write("three\n")
 
-    assert reader.taken == [b"2 missing: [Errno 28] No space left on device\n", b"three\n"]
+    assert reader.taken == [b"2 missing: No space left on device\n", b"three\n"]
 
 
 def test_what_the_encoding_lacks_is_escaped(output, reader):

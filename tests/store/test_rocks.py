@@ -1,5 +1,6 @@
 """A store in a data directory: what it refuses, what it survives, and what it says of the time before."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -472,6 +473,15 @@ def test_a_recovery_that_is_given_up_ends_at_the_next_row_or_look_up(data, monke
     store.close()
 
 
+def test_an_error_of_the_system_is_one_line_with_the_file_and_without_a_number(data, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "file")
+
+    monkeypatch.setattr(SyncedFile, "note", full)
+    with pytest.raises(StorageError, match=f"^cannot use data directory {data}: file: No space left on device$"):
+        open_store(data)
+
+
 def test_a_mark_of_a_clean_stop_that_others_were_written_behind_is_none(data):
     with open_database(data / "db") as db:
         db.put(b"mtime", db.get(b"mtime"))
@@ -479,4 +489,4 @@ def test_a_mark_of_a_clean_stop_that_others_were_written_behind_is_none(data):
     store = open_store(data)
     assert not store.clean
     store.close()
-    assert inspect(data, 0).clean
+    assert inspect(data, lambda _: 0).clean
