@@ -18,7 +18,7 @@ from queueber.client.arguments import FRAME_BYTES_HIGHEST
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
 from queueber.client.lengths import CALL_OVERHEAD_BYTES, FROM_DEFAULT, FROM_SERVER, SURE_BYTES, too_long
 from queueber.client.routes import Route, Routes
-from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented
+from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented, reason
 from queueber.keepalive import keep_socket_alive
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX
 from queueber.protocol_detection import FIRST_BYTES, protocol_of
@@ -127,10 +127,10 @@ class BlockingConnector:
         except TimeoutError as why:
             if why.errno is not None:
                 # From the system: the peer did not answer its probes.
-                raise _lost(why.strerror) from None
+                raise _lost(reason(why)) from None
             raise NoAnswer(f"no answer within {self._seconds:g} s") from None
         except OSError as why:
-            raise _lost(why.strerror or str(why)) from None
+            raise _lost(reason(why)) from None
 
     async def _ask_for_limit(self) -> tuple[int, str]:
         """The longest message that the server takes, and where that is from."""
@@ -230,7 +230,7 @@ class BlockingConnector:
         except TimeoutError:
             raise
         except OSError as why:
-            return _lost(why.strerror or str(why))
+            return _lost(reason(why))
         return None
 
     def close(self) -> None:
