@@ -2,10 +2,11 @@
 """
 Every bound Queueber puts on its peers and on itself, with its reason.
 
-What can never fit is `failed`, what passes with time is `overloaded`, and what
-makes a byte stream untrustworthy ends its connection.  A limit on peers is an
-option of the server, a counter, and a row of the table in
-``docs/protocol.md``; all of that is made from, or held against, `PEER_LIMITS`.
+A request that can never fit is `failed`, one that may fit later is `overloaded`,
+and bytes that make a stream untrustworthy end its connection.  Each limit on
+peers is an option of the server, a counter, and a row of the table in
+``docs/protocol.md``.  `PEER_LIMITS` generates the options and counters; a test
+compares the table with it.
 """
 
 from enum import StrEnum
@@ -16,29 +17,28 @@ from attrs import field, fields, frozen
 from queueber.units import DAY, GIB, KIB, MIB, SECOND, YEAR, SpanMs, Unit, quantity
 
 # A frame carries one call or one return.  The C++ and Go libraries refuse more
-# than 64 MiB by default; a quarter of that is ample for a work queue and keeps
-# one hostile peer from holding much memory.
+# than 64 MiB by default; a quarter of that is ample for a work queue and bounds
+# the memory that one hostile peer can occupy.
 FRAME_BYTES_MAX = 16 * MIB
 
 QUEUE_NAME_BYTES_MAX = 255
 
-# Transforms walk from a result to a capability in it.  Ours lie one field deep.
+# A transform leads from a result to a capability in it.  In Queueber's results these are one field deep.
 TRANSFORM_OPS_MAX = 16
 
-# A server follows only pointers that its schema knows, and no message of that schema is a tenth as deep.  It bounds
-# generic readers.
+# Bounds generic readers.  A server follows only pointers in its schema, whose messages are not a tenth as deep.
 POINTER_DEPTH_MAX = 64
 
-# What the RPC headers and pointers around the items of a message may take.
+# Upper bounds for the RPC headers of a message and the pointers around each item.
 _ENVELOPE_BYTES = 4 * KIB
 _ITEM_ENVELOPE_BYTES = 64
 
 
 class Beyond(StrEnum):
-    """What happens to whoever goes beyond a limit."""
+    """What happens to a peer or a call that exceeds a limit."""
 
     ABORT = "abort"
-    """The connection ends: its stream cannot be trusted, or its peer does not get on."""
+    """The connection ends: its stream cannot be trusted, or its peer makes no progress."""
 
     FAILED = "failed"
     """The call ends with that exception: it can never fit."""
@@ -47,21 +47,21 @@ class Beyond(StrEnum):
     """The call ends with that exception: it may fit later."""
 
     CLAMPED = "clamped"
-    """The limit is taken in place of what was asked for."""
+    """The limit replaces the requested value."""
 
     FEWER = "fewer items, at least one"
-    """The reply holds less than was asked for."""
+    """The reply holds fewer items than requested."""
 
     PAUSED = "not read, its polls wait"
-    """Nothing more is read from the peer, and none of its waiting polls is served, until it has caught up."""
+    """The peer is not read, and its waiting polls are not served, until it has received its replies."""
 
     REFUSED = "closed at once"
-    """A connection is closed as soon as it was made."""
+    """A new connection is closed at once."""
 
 
 @frozen
 class PeerLimit:
-    """What there is to know about one limit on peers, beside its reason."""
+    """One limit on peers: default, range, unit and texts.  `Limits` has the reasons."""
 
     name: str
     default: int
@@ -70,14 +70,14 @@ class PeerLimit:
     high: int
     beyond: Beyond
     says: str
-    """What is limited, to follow the figure."""
+    """The limited quantity, a noun phrase for help and tables."""
 
     zero: str | None = None
-    """What 0 means, where it is allowed."""
+    """The meaning of 0, where 0 is allowed."""
 
     @property
     def figure(self) -> str:
-        """The default, for a person."""
+        """The default as text."""
         return self.zero if self.default == 0 and self.zero else quantity(self.default, self.unit)
 
 
@@ -86,13 +86,13 @@ def _peer(default: int, unit: Unit, low: int, high: int, beyond: Beyond, says: s
 
 
 class UnusableLimits(ValueError):
-    """Limits that contradict each other, or one out of its range."""
+    """A limit is out of its range, or limits contradict each other."""
 
 
 @frozen(kw_only=True)
 class Limits:
     """
-    The bounds a server runs with.  A figure of 0 stands for no limit where that is allowed.
+    The bounds a server runs with.  Where 0 is allowed, it means no limit.
 
     Raises:
         UnusableLimits: from `check`.
@@ -101,58 +101,60 @@ class Limits:
     # One message
 
     frame_bytes: int = _peer(
-        FRAME_BYTES_MAX, Unit.BYTES, 64 * KIB, GIB, Beyond.ABORT, "in a message, its table included"
+        FRAME_BYTES_MAX, Unit.BYTES, 64 * KIB, GIB, Beyond.ABORT, "length of a message, segment table included"
     )
-    """Checked when the table has come, before the body is waited for."""
+    """Checked when the segment table has arrived, before the body."""
 
-    segments: int = _peer(512, Unit.COUNT, 1, 65_536, Beyond.ABORT, "in a message")
-    """What C++ accepts in one stream message; Go stops one later."""
+    segments: int = _peer(512, Unit.COUNT, 1, 65_536, Beyond.ABORT, "segments of a message")
+    """The limit of the C++ library for one stream message; Go allows one more."""
 
-    traversal_factor: int = _peer(2, Unit.COUNT, 1, 64, Beyond.ABORT, "times a message's length may be read out of it")
-    """What aliased pointers can cost."""
+    traversal_factor: int = _peer(
+        2, Unit.COUNT, 1, 64, Beyond.ABORT, "words read from a message, in multiples of its length"
+    )
+    """Bounds the cost of pointers that share a target."""
 
     # One call
 
     items_per_add: int = _peer(1_000, Unit.COUNT, 1, 10_000, Beyond.FAILED, "items in an add")
-    """Checked before the list is walked: a million items of no size fit in 32 bytes."""
+    """Checked before the list is read: a million empty items fit in 32 bytes."""
 
-    contents_bytes: int = _peer(8 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "in an item's contents")
+    contents_bytes: int = _peer(8 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "contents of an item")
     """A call with the largest item still needs room for pointers and RPC headers."""
 
-    add_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "of contents in an add")
-    """So that what fits these fits a frame."""
+    add_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "contents of an add")
+    """Small enough for a frame to hold them."""
 
     poll_items: int = _peer(1_000, Unit.COUNT, 1, 10_000, Beyond.CLAMPED, "items in a poll's reply")
-    """So that one poll's lease is one record of moderate size."""
+    """Bounds the record of a poll's lease."""
 
-    poll_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FEWER, "of contents in a poll's reply")
-    """So that every client can read it.  One item always fits."""
+    poll_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FEWER, "contents in a poll's reply")
+    """Small enough for every client to read the reply.  One item always fits."""
 
-    lease_ms: SpanMs = _peer(SpanMs(7 * DAY), Unit.MS, 1, SpanMs(10 * YEAR), Beyond.FAILED, "that a lease may last")
-    """A lost worker's items are not lost for longer."""
+    lease_ms: SpanMs = _peer(SpanMs(7 * DAY), Unit.MS, 1, SpanMs(10 * YEAR), Beyond.FAILED, "length of a lease")
+    """Bounds the time for which a lost worker blocks its items."""
 
     delay_ms: SpanMs = _peer(
-        SpanMs(10 * YEAR), Unit.MS, 0, SpanMs(100 * YEAR), Beyond.FAILED, "of an item's delay", "none"
+        SpanMs(10 * YEAR), Unit.MS, 0, SpanMs(100 * YEAR), Beyond.FAILED, "delay of an item", "none"
     )
-    """Sums of points and spans stay far from the ends of 64 bits."""
+    """Keeps sums of points and spans far below 64 bits."""
 
-    wait_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 1, SpanMs(100 * YEAR), Beyond.CLAMPED, "that a poll may wait")
-    """Which no process outlives; a poll without a time-out waits for ever all the same."""
+    wait_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 1, SpanMs(100 * YEAR), Beyond.CLAMPED, "wait of a poll")
+    """Longer than any process runs.  A poll without a time-out still waits for ever."""
 
     # One connection
 
     outstanding_calls: int = _peer(
         1_024, Unit.COUNT, 1, 1_000_000, Beyond.OVERLOADED, "unanswered calls of a connection"
     )
-    """Reading goes on: the Finish that would free one must get in."""
+    """Reading continues above it, because the Finish that frees a call must be read."""
 
     open_answers: int = _peer(
-        100_000, Unit.COUNT, 1, 10_000_000, Beyond.ABORT, "answers of a connection, returned and not finished"
+        100_000, Unit.COUNT, 1, 10_000_000, Beyond.ABORT, "returned but unfinished answers of a connection"
     )
-    """Peers that collect garbage late leave thousands open; one that never sends Finish must cost megabytes at most."""
+    """Peers with late garbage collection leave thousands open; one that never sends Finish may cost megabytes only."""
 
     exports: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.OVERLOADED, "capabilities of a connection")
-    """Queues that one peer has asked for by name."""
+    """One for each queue that the peer has requested by name."""
 
     request_bytes: int = _peer(
         16 * MIB,
@@ -160,50 +162,48 @@ class Limits:
         1,
         GIB,
         Beyond.OVERLOADED,
-        "in adds and extends of a connection that wait for the disk",
+        "adds and extends of a connection that wait for the disk",
     )
-    """One peer's share of what a slow disk makes everybody wait for.  One message always fits."""
+    """Bounds how much one peer can add to the wait of all others on a slow disk.  One message always fits."""
 
-    unsent_bytes: int = _peer(8 * MIB, Unit.BYTES, 64 * KIB, GIB, Beyond.PAUSED, "of replies that a peer has not taken")
-    """Asking for ever more than one takes must not fill our memory."""
+    unsent_bytes: int = _peer(8 * MIB, Unit.BYTES, 64 * KIB, GIB, Beyond.PAUSED, "replies queued for a connection")
+    """Bounds the memory of a peer that requests more than it receives."""
 
     first_message_ms: SpanMs = _peer(
-        SpanMs(10 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "until a connection's first message has come whole"
+        SpanMs(10 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "time until a connection's first message is complete"
     )
-    """Real clients speak first and at once.  A TLS handshake is part of it."""
+    """Real clients send first and at once.  The time includes the TLS handshake."""
 
-    stalled_message_ms: SpanMs = _peer(
-        SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "without a byte of a message that has begun"
-    )
-    """Half a message holds memory and can only end in silence."""
+    stalled_message_ms: SpanMs = _peer(SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "silence within a message")
+    """An incomplete message occupies memory."""
 
     stalled_replies_ms: SpanMs = _peer(
-        SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "in which a peer takes none of the replies it has waiting"
+        SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "time in which a peer receives none of its queued replies"
     )
-    """Also for a connection that is being closed."""
+    """Applies to a closing connection too."""
 
     idle_ms: SpanMs = _peer(
-        SpanMs(0), Unit.MS, 0, YEAR, Beyond.ABORT, "without a byte and without a call under way", "unlimited"
+        SpanMs(0), Unit.MS, 0, YEAR, Beyond.ABORT, "silence of a connection without a call under way", "unlimited"
     )
-    """Off: a worker may well have nothing to say for days, and TCP's own keepalive finds the dead."""
+    """Off: a worker may have nothing to send for days, and TCP keepalive finds dead peers."""
 
     # All connections
 
     connections: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.REFUSED, "connections")
-    """Before it counts against a newcomer, one that has not spoken yet makes room, or one that is idle."""
+    """A newcomer first evicts a connection that has sent nothing yet, or an idle one."""
 
     connections_per_peer: int = _peer(
         0, Unit.COUNT, 0, 1_000_000, Beyond.REFUSED, "connections from one address", "unlimited"
     )
-    """Off: whole clusters come from behind one address."""
+    """Off: a whole cluster may share one address."""
 
-    handshakes: int = _peer(1_000, Unit.COUNT, 1, 1_000_000, Beyond.ABORT, "TLS handshakes that are not finished")
-    """Each costs 75 KiB.  It is the oldest that ends."""
+    handshakes: int = _peer(1_000, Unit.COUNT, 1, 1_000_000, Beyond.ABORT, "unfinished TLS handshakes")
+    """Each costs 75 KiB.  Above the limit the oldest is closed."""
 
     pending_bytes: int = _peer(
-        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "in all calls that wait for the disk"
+        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "calls of all connections that wait for the disk"
     )
-    """What a disk that stands still may cost: contents, rows of 512 bytes, and 640 a call, be there rows or not."""
+    """Memory of calls while the disk does not respond: contents, plus 512 bytes per row and 640 per call."""
 
     buffered_bytes: int = _peer(
         256 * MIB,
@@ -211,58 +211,58 @@ class Limits:
         MIB,
         64 * GIB,
         Beyond.ABORT,
-        "of messages begun and replies not taken, in all",
+        "incomplete messages and queued replies of all connections",
     )
-    """Those end that held the most of it over the last minute, but nobody with no more than an even share."""
+    """Closes the connections that held the most over the last minute, and none with at most an even share."""
 
-    waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "polls that wait")
-    """Each is an object and a call that is open.  The last places are shared out, so that those who come find one."""
+    waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "waiting polls")
+    """Each is an object and an open call.  The last places are rationed, so that new connections find one."""
 
-    leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Beyond.OVERLOADED, "items under lease")
-    """Each costs memory until it is removed or its lease ends."""
+    leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Beyond.OVERLOADED, "leased items")
+    """Each occupies memory until it is removed or its lease ends."""
 
     queues: int = _peer(1_000_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "queues that hold or held items")
-    """Each costs memory for good."""
+    """Each occupies memory for the lifetime of the data directory."""
 
     # The server itself
 
     window_bytes: int = 64 * MIB
-    """Items kept in memory at the heads of all queues together."""
+    """Memory for items at the heads of all queues together."""
 
     queue_window_bytes: int = 16 * MIB
-    """The same at the head of one queue: dropping a tail sorts what is there, which must not take long."""
+    """Memory for items at the head of one queue.  Dropping a tail sorts them, which must be quick."""
 
     item_overhead: int = 512
-    """What an item in memory costs beside its contents, bytes."""
+    """Memory of an item in addition to its contents, bytes."""
 
     refill_items: int = 1_000
-    """Rows one refill of a window reads at most, so that a scan holds the interpreter for milliseconds only."""
+    """Most rows that one refill of a window reads, so that a scan holds the interpreter for milliseconds only."""
 
     refill_bytes: int = 4 * MIB
-    """Contents one refill reads at most, after at least one row."""
+    """Most contents that one refill reads, after at least one row."""
 
     expiry_slice: int = 500
-    """Rows of ended leases that are read and moved at a time, so that polls are served in between."""
+    """Rows of expired leases that one slice reads and moves.  Polls are served between slices."""
 
     commit_rows: int = 20_000
-    """Rows of one commit, after at least one plan."""
+    """Most rows of one commit, after at least one plan."""
 
     commit_bytes: int = 4 * MIB
-    """Contents written by one commit, after at least one plan: the engine holds the interpreter while it takes them."""
+    """Most contents of one commit, after at least one plan: the engine holds the interpreter while it copies them."""
 
     def check(self) -> None:
         """
-        See to it that each peer limit is in its range, and that what one allows another does not make impossible.
+        Check that each peer limit is in its range, and that no limit makes another impossible to reach.
 
         Raises:
-            UnusableLimits: naming all limits that are not.
+            UnusableLimits: names all limits at fault.
         """
         wrong = self.complaints()
         if wrong:
             raise UnusableLimits("; ".join(reason for _, reason in wrong))
 
     def complaints(self) -> list[tuple[tuple[str, ...], str]]:
-        """What `check` objects to: the names of the limits concerned, and the reason, which names them too."""
+        """Return each fault that `check` finds: the names of the limits, and the reason, which names them too."""
         wrong: list[tuple[tuple[str, ...], str]] = [
             (
                 (limit.name,),
@@ -283,7 +283,7 @@ class Limits:
             (
                 self.contents_bytes <= self.poll_bytes,
                 ("contents_bytes", "poll_bytes"),
-                "{} is larger than {}: no poll could get it",
+                "{} is larger than {}: no poll could return it",
             ),
             (
                 add <= self.frame_bytes,
@@ -298,7 +298,7 @@ class Limits:
             (
                 self.frame_bytes <= self.buffered_bytes,
                 ("frame_bytes", "buffered_bytes"),
-                "{} is larger than {}: a message of that size could not be taken in",
+                "{} is larger than {}: a message of that size could not be received",
             ),
         ):
             if not holds:
@@ -307,40 +307,40 @@ class Limits:
 
 
 PEER_LIMITS = tuple(PeerLimit(each.name, *each.metadata["peer"]) for each in fields(Limits) if "peer" in each.metadata)
-"""All limits on peers, in the order of their table."""
+"""All limits on peers, in the order of the table in the docs."""
 
 
 @frozen
 class FixedLimit:
-    """A limit on peers that is none of `Limits`: a row of the same table."""
+    """A limit on peers that is not in `Limits` and has a row in the same table."""
 
     name: str
     figure: str
     says: str
     beyond: Beyond
     why: str
-    """Why it is where it is."""
+    """Why it is not one of `Limits`."""
 
 
 FIXED_LIMITS = (
     FixedLimit(
         "free_space_reserve",
         "1 GiB, or 1/10 of a smaller disk",
-        "free on the disk",
+        "free space on the disk",
         Beyond.OVERLOADED,
-        "the option --free-space-reserve: it is about the disk and not about peers, who meet it all the same",
+        "the option --free-space-reserve: it is a property of the disk, not of peers, although their adds are refused",
     ),
     FixedLimit(
         "pointer_depth",
         f"{POINTER_DEPTH_MAX}",
-        "pointers below each other in a message",
+        "nested pointers in a message",
         Beyond.ABORT,
-        "no option: only pointers that the schema knows are followed, and none of its messages is a tenth as deep",
+        "no option: only pointers in the schema are followed, and none of its messages is a tenth as deep",
     ),
     FixedLimit(
         "queue_name_bytes",
         f"{QUEUE_NAME_BYTES_MAX}",
-        "bytes of UTF-8 in a queue's name, and at least 1",
+        "bytes of UTF-8 in a queue's name, at least 1",
         Beyond.FAILED,
         "no option: names are part of keys on the disk",
     ),
@@ -349,7 +349,7 @@ FIXED_LIMITS = (
         f"{TRANSFORM_OPS_MAX}",
         "steps of a transform",
         Beyond.FAILED,
-        "no option: what Queueber returns has capabilities one step deep",
+        "no option: in Queueber's results capabilities are one step deep",
     ),
 )
 

@@ -118,7 +118,7 @@ def test_contradictions_are_told_all_at_once(capsys):
     contents, frame = "--limit-contents-bytes (16 MiB) is larger than", "--limit-frame-bytes (1 MiB) is smaller than"
     assert said.splitlines() == [
         f"queueber: {contents} --limit-add-bytes (15 MiB, the default): no add could hold it",
-        f"queueber: {contents} --limit-poll-bytes (15 MiB, the default): no poll could get it",
+        f"queueber: {contents} --limit-poll-bytes (15 MiB, the default): no poll could return it",
         (
             f"queueber: {frame} the largest add by --limit-add-bytes (15 MiB, the default) and --limit-items-per-add"
             " (1,000, the default), 15,796,736 bytes"

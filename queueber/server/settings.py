@@ -1,7 +1,7 @@
 """
-Every option of the service in one table, and what their values make: the `Settings` of a server.
+Define every option of the service in one table, and make a server's `Settings` from their values.
 
-The table feeds the command line and its help, the environment, the
+The table serves the command line and its help, the environment, the
 configuration file, ``queueber config`` and the docs.
 """
 
@@ -29,7 +29,7 @@ from queueber.units import Unit, quantity
 
 @frozen(kw_only=True)
 class Settings:
-    """What a server is to be, checked."""
+    """The checked configuration of a server."""
 
     listen: tuple[Listen, ...]
     data_dir: Path
@@ -52,7 +52,7 @@ class Settings:
 
     @property
     def places(self) -> list[tuple[str, Listen]]:
-        """Everywhere the server is to listen, with the option that says so."""
+        """All addresses to listen on, each with the name of its option."""
         found = [("listen", each) for each in self.listen] + [("listen-tls", each) for each in self.listen_tls]
         if self.views.pages is not None:
             found.append(("http", self.views.pages))
@@ -62,7 +62,7 @@ class Settings:
 
 
 def usable_cores() -> int:
-    """The cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -79,7 +79,7 @@ def _limit(limit: PeerLimit) -> Option:
         read=amount(limit.unit, limit.low, limit.high),
         default=limit.default,
         shown="off" if limit.default == 0 else limit.figure,
-        says=f"Limit: {limit.says}. Beyond it: {limit.beyond}",
+        says=f"Limit: {limit.says}. When exceeded: {limit.beyond}",
         accepts=f"{unit[limit.unit]}: {low} to {high}" + (f", where 0 is {limit.zero}" if limit.zero else ""),
         unit=None if limit.unit is Unit.COUNT else limit.unit,
     )
@@ -118,8 +118,8 @@ SERVING = (
         many=True,
         may_be_none=True,
         replaced_by="listen-tls",
-        says="Where to listen without TLS",
-        accepts="HOST:PORT, [v6]:PORT or an endpoint string; may be given more than once; '' for nowhere",
+        says="Address to listen on without TLS",
+        accepts="HOST:PORT, [v6]:PORT or an endpoint string; repeatable; '' for none",
     ),
     Option(
         name="listen-tls",
@@ -128,7 +128,7 @@ SERVING = (
         shown="nowhere",
         many=True,
         may_be_none=True,
-        says="Where to listen with TLS, for which --tls-certificate is needed",
+        says="Address to listen on with TLS; needs --tls-certificate",
         accepts="as for --listen",
     ),
     Option(
@@ -136,7 +136,7 @@ SERVING = (
         read=path,
         default=None,
         shown="none",
-        says="The server's certificate, followed by those between it and its authority",
+        says="The server's certificate, followed by intermediate certificates",
         accepts="a PEM file",
     ),
     Option(
@@ -144,7 +144,7 @@ SERVING = (
         read=path,
         default=None,
         shown="the certificate's file",
-        says="Its private key, which not everybody may be able to read",
+        says="The certificate's private key; must not be world-readable",
         accepts="a PEM file",
     ),
     Option(
@@ -152,27 +152,31 @@ SERVING = (
         read=path,
         default=None,
         shown="any client",
-        says="The authorities whose clients may connect",
+        says="Authorities that sign the certificates of permitted clients",
         accepts="a PEM file",
     ),
     Option(
         name="tls-client-name",
         read=text,
         default=(),
-        shown="any of theirs",
+        shown="any name",
         many=True,
         says="A name that a client's certificate must have",
-        accepts="a name; may be given more than once, and one is enough",
+        accepts="a name; repeatable, one match is enough",
     ),
     Option(
-        name="insecure-plaintext", read=switch, default=False, flag=True, says="Allow plaintext beyond this machine"
+        name="insecure-plaintext",
+        read=switch,
+        default=False,
+        flag=True,
+        says="Allow plaintext on addresses that other machines can reach",
     ),
     Option(
         name="data-dir",
         short="d",
         read=path,
         default="./queueber-data",
-        says="The directory with the data; made if it is not there",
+        says="The data directory; created if it is missing",
     ),
     Option(
         name="wipe",
@@ -180,7 +184,7 @@ SERVING = (
         default=False,
         flag=True,
         command_line_only=True,
-        says="Empty the data directory first: one of Queueber's that no server holds, or refuse",
+        says="Empty the data directory first; refused unless it is Queueber's and no server holds it",
     ),
     Option(
         name="workers",
@@ -195,7 +199,7 @@ SERVING = (
         name="durability",
         read=one_of("fsync", "os", "none"),
         default="fsync",
-        says="What an acknowledged write survives: fsync (a power cut), os (a kill), none (nothing; for measuring)",
+        says="What an acknowledged write survives: fsync (a power cut), os (a killed process), none (no crash)",
         accepts="fsync, os or none",
     ),
     Option(
@@ -203,7 +207,7 @@ SERVING = (
         read=amount(Unit.BYTES, 0, 1 << 60),
         default=None,
         shown=f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk",
-        says="Free space below which adds are refused, while all else goes on; 0 for none",
+        says="Free space below which adds are refused; other calls go on; 0 for none",
         accepts="bytes, or with KiB, MiB, GiB",
         unit=Unit.BYTES,
     ),
@@ -212,80 +216,80 @@ SERVING = (
         table="storage",
         read=one_of("unpacked", "packed"),
         default="unpacked",
-        says="How values are written from now on: unpacked (faster) or packed (smaller)",
+        says="Encoding of new values: unpacked (faster) or packed (smaller)",
         accepts="unpacked or packed",
     ),
     Option(
         name="lease-sweep-interval",
         read=real(0.001, 60.0),
         default=0.1,
-        says="Seconds between two looks for leases that have run out",
+        says="Seconds between two checks for expired leases",
         accepts="0.001 to 60",
     ),
     Option(
         name="coalesce-max-batch-size",
         read=whole(1, 100_000),
         default=64,
-        says="Polls served by one claim, at most",
+        says="Most polls served by one claim",
         accepts="1 to 100,000",
     ),
     Option(
         name="coalesce-max-batch-items",
         read=whole(1, 1_000_000),
         default=512,
-        says="Items handed out by one claim, at most, after one whole poll",
+        says="Most items delivered by one claim, after one complete poll",
         accepts="1 to 1,000,000",
     ),
     Option(
         name="coalesce-batch-window-ms",
         read=whole(0, 10_000),
         default=0,
-        says="How long an idle server waits for more before it cuts a commit",
+        says="How long an idle server waits for more calls before it cuts a commit",
         accepts="0 to 10,000",
     ),
     Option(
         name="drain-seconds",
         read=real(0, 3600),
         default=10.0,
-        says="How long a server that stops waits for the calls under way, and then for its peers to take their replies",
+        says="How long a stopping server waits for calls under way, and again for peers to receive their replies",
         accepts="0 to 3,600",
     ),
     Option(
         name="log-format",
         read=one_of("auto", "text", "json"),
         default="auto",
-        says="How the log is written: text, json (one object a line), or as twistd and twist do by themselves",
+        says="Format of the log: text, json (one object a line), or auto (the default of twistd or twist)",
         accepts="auto, text or json",
     ),
     Option(
         name="log-level",
         read=one_of("debug", "info", "warn", "error", "critical"),
         default="info",
-        says="The least that is logged",
+        says="Lowest level that is logged",
         accepts="debug, info, warn, error or critical",
     ),
     *VIEWING,
 )
 
 OPTIONS = (*SERVING, *map(_tuning, TUNING_OPTIONS), *map(_limit, PEER_LIMITS))
-"""All of them, in the order in which they are shown."""
+"""All options, in the order in which they are shown."""
 
 
 class Contradiction(ValueError):
-    """Options that are right by themselves and not together."""
+    """Options that are valid each on its own but not together."""
 
     def __init__(self, complaints: Complaints) -> None:
         super().__init__("; ".join(reason for _, reason in complaints))
         self.complaints = complaints
-        """Of each contradiction the names of the options, and the reason."""
+        """A pair for each contradiction: the names of the options, and the reason."""
 
 
 def settings_from(settings: Mapping[str, Setting]) -> Settings:
     """
-    What all options make together.
+    Make the `Settings` from the values of all options.
 
     Raises:
-        Contradiction: naming all that contradict each other.
+        Contradiction: names all options that contradict each other.
     """
     value: dict[str, Any] = {name: each.value for name, each in settings.items()}
     limits = Limits(**{limit.name: value[_limit(limit).name] for limit in PEER_LIMITS})
@@ -293,7 +297,7 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
     tls = _tls(value, complaints)
     views = views_from(value, complaints)
     if not value["listen"] and not value["listen-tls"]:
-        complaints.append((("listen", "listen-tls"), "there is no place to listen, neither with TLS nor without"))
+        complaints.append((("listen", "listen-tls"), "there is no address to listen on, neither with TLS nor without"))
     for listen in value["listen"]:
         if listen.exposed and not value["insecure-plaintext"]:
             reason = f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
@@ -323,7 +327,7 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
 
 
 def _of_limits(names: Collection[str], reason: str) -> Complaint:
-    """A complaint about limits as one about the options for them."""
+    """Return a complaint about limits as one about their options."""
     options = {limit.name: _limit(limit).name for limit in PEER_LIMITS if limit.name in names}
     for limit, option in options.items():
         reason = re.sub(rf"\b{limit}\b", f"--{option}", reason)
@@ -338,11 +342,11 @@ def _tls(value: Mapping[str, Any], complaints: Complaints) -> TlsFiles | None:
                 complaints.append(((name, "tls-certificate"), f"--{name} needs --tls-certificate"))
         return None
     if not value["listen-tls"]:
-        # Whoever has put a certificate there believes that it is shown.
-        reason = "--tls-certificate without --listen-tls: nobody would be served with TLS"
+        # An operator who configures a certificate expects the server to use it.
+        reason = "--tls-certificate without --listen-tls: no address would use TLS"
         complaints.append((("tls-certificate", "listen-tls"), reason))
     if value["tls-client-name"] and value["tls-client-ca"] is None:
-        reason = "--tls-client-name needs --tls-client-ca: names mean nothing unless somebody vouches for them"
+        reason = "--tls-client-name needs --tls-client-ca: without an authority any client can claim any name"
         complaints.append((("tls-client-name", "tls-client-ca"), reason))
     if find_spec("OpenSSL") is None or find_spec("cryptography") is None:
         reason = "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"

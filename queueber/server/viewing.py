@@ -35,7 +35,7 @@ VIEWING = (
         read=_pages,
         default=None,
         shown="nowhere",
-        says="Where to serve /metrics, /livez and /readyz over HTTP",
+        says="Address for /metrics, /livez and /readyz over HTTP",
         accepts="HOST:PORT, [v6]:PORT or an endpoint string",
     ),
     Option(
@@ -43,16 +43,16 @@ VIEWING = (
         read=text,
         default=None,
         shown="nowhere",
-        says="Where to open a debugging console, which is a shell as the server's user",
-        accepts="unix:PATH, or an address of this machine with a password file",
+        says="Address of a debugging console, a Python shell with the rights of the server's user",
+        accepts="unix:PATH, or a local address with a password file",
     ),
     Option(
         name="manhole-password-file",
         read=path,
         default=None,
         shown="none",
-        says="Who may log in to a debugging console that is not a Unix socket",
-        accepts="a file with one line, user:password, that only the server's user can read",
+        says="Login of a debugging console that is not on a Unix socket",
+        accepts="a file with one line, user:password, readable by the server's user only",
     ),
 )
 

@@ -51,14 +51,14 @@ class Tuning:
     """The cores: more would only take turns with the thread that decides."""
 
     background_jobs: int = _choice(
-        _cores(), "Compactions and flushes at the same time, at most", "max_background_jobs", low=2, high=256
+        _cores(), "Most compactions and flushes at the same time", "max_background_jobs", low=2, high=256
     )
     """The cores, and not twice as many: one job is always a flush, and on a small machine a third compaction takes its
     time from the reactor, which is where throughput and latency are decided."""
 
     write_buffer_bytes: int = _choice(
         16 * MIB,
-        "Newest rows kept in memory before they are written as a table",
+        "Size of a write buffer, which keeps new rows in memory until they are written as a table",
         "write_buffer_size",
         Unit.BYTES,
         64 * KIB,
@@ -67,7 +67,7 @@ class Tuning:
     """Most items are added and removed within one of these and never reach a table; and a restart reads back no more
     log than these cover."""
 
-    write_buffers: int = _choice(4, "Such buffers, at most", "max_write_buffer_number", low=2, high=64)
+    write_buffers: int = _choice(4, "Most write buffers", "max_write_buffer_number", low=2, high=64)
     """Four, so that a burst does not have to wait for a flush."""
 
     log_bytes: int = _choice(
@@ -82,7 +82,7 @@ class Tuning:
 
     block_cache_bytes: int = _choice(
         64 * MIB,
-        "Parts of tables kept in memory, filters and indexes included",
+        "Cache for the blocks of tables, filters and indexes included",
         "block-cache-capacity",
         Unit.BYTES,
         MIB,
@@ -90,12 +90,14 @@ class Tuning:
     )
     """The heads of the queues are kept by the broker, and compaction reads round the cache: little is read twice."""
 
-    bloom_bits: int = _choice(10, "Bits a key in the filters of tables; 0 for none", "filter_policy", low=0, high=64)
+    bloom_bits: int = _choice(
+        10, "Bits per key in the Bloom filters of tables; 0 for no filters", "filter_policy", low=0, high=64
+    )
     """Ten make one look in a hundred at a table in vain.  Reads by key are those of ended leases and of recovery, and
     for removed items the filter is the answer."""
 
     prefix_extractor: bool = _choice(
-        False, "Let filters and memory know the table and queue that a key belongs to", "prefix_extractor", None
+        False, "Index filters and write buffers by the table and queue of a key", "prefix_extractor", None
     )
     """Off: every walk here is bounded to one queue already, and nothing asks whether a queue exists at all, which is
     all that it would answer.  Walks ask for the total order, so it does no harm."""
@@ -105,7 +107,7 @@ class Tuning:
 
     blob_bytes: int = _choice(
         16 * KIB,
-        "Contents from this size on lie in files of their own; 0 for none",
+        "Size from which contents are stored in blob files; 0 for no blob files",
         "min_blob_size",
         Unit.BYTES,
         0,
@@ -115,7 +117,7 @@ class Tuning:
 
     bytes_per_sync: int = _choice(
         MIB,
-        "Of a table being written, how much is handed to the disk at a time; 0 for all at its end",
+        "Bytes of a table after which the disk starts writing them; 0 for only at the table's end",
         "bytes_per_sync",
         Unit.BYTES,
         0,
@@ -124,17 +126,24 @@ class Tuning:
     """So that a commit's sync does not wait behind a whole table."""
 
     wal_bytes_per_sync: int = _choice(
-        0, "The same for the log, beside the syncs of commits; 0 for never", "wal_bytes_per_sync", Unit.BYTES, 0, GIB
+        0,
+        "Bytes of the log after which the disk starts writing them between syncs; 0 for never",
+        "wal_bytes_per_sync",
+        Unit.BYTES,
+        0,
+        GIB,
     )
     """Never: every commit syncs the log anyway, and with this RocksDB may leave a hole that recovery cannot pass."""
 
-    open_files: int = _choice(512, "Tables that are open at the same time", "max_open_files", low=20, high=1_000_000)
+    open_files: int = _choice(
+        512, "Most tables that are open at the same time", "max_open_files", low=20, high=1_000_000
+    )
     """RocksDB's default, all of them, would let the backlog decide how many descriptors are left for connections, and
     would open every file at start."""
 
     deletions_trigger: int = _choice(
         512,
-        "Deletions among 1,024 neighbouring rows that have a table compacted early; 0 for never",
+        "Deletions among 1,024 adjacent rows that trigger an early compaction of a table; 0 for never",
         "deletion_trigger",
         low=0,
         high=1_024,

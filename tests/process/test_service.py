@@ -104,7 +104,7 @@ def test_a_busy_port_is_told_in_one_line(start, tmp_path):
         (["--listen=tls:/nonexistent:0"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
         (["--http=ssl:0:privateKey=/nowhere.pem"], "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
         (["--listen=stdio:"], "standard input and output are one connection, and no place to listen"),
-        (["--tls-certificate=/c.pem"], "--tls-certificate without --listen-tls: nobody would be served with TLS"),
+        (["--tls-certificate=/c.pem"], "--tls-certificate without --listen-tls: no address would use TLS"),
     ],
 )
 def test_wrong_options_end_with_64_and_one_line(start, options, complaint):

@@ -214,7 +214,7 @@ def test_contradictions_are_told_all_at_once_with_their_places(complaints):
             ),
             (
                 "queueber.toml line 5: [limit] contents-bytes (64 MiB) is larger than [limit] poll-bytes (15 MiB, the"
-                " default): no poll could get it"
+                " default): no poll could return it"
             ),
         ],
     )
@@ -269,7 +269,7 @@ def test_a_certificate_that_nobody_would_see_is_refused(complaints):
     """Whoever put it there believes that clients speak TLS."""
     assert complaints("--tls-certificate=c") == (
         64,
-        ["--tls-certificate without --listen-tls: nobody would be served with TLS"],
+        ["--tls-certificate without --listen-tls: no address would use TLS"],
     )
 
 
@@ -278,8 +278,8 @@ def test_a_certificate_that_nobody_would_see_is_refused(complaints):
 )
 def test_there_must_be_a_place_to_listen(complaints, source):
     status, (line,) = complaints(**source)
-    assert (status, line.partition(": ")[2]) == (78, "there is no place to listen, neither with TLS nor without")
-    assert complaints("--listen=") == (64, ["there is no place to listen, neither with TLS nor without"])
+    assert (status, line.partition(": ")[2]) == (78, "there is no address to listen on, neither with TLS nor without")
+    assert complaints("--listen=") == (64, ["there is no address to listen on, neither with TLS nor without"])
 
 
 TLS = ("--tls-certificate=c", "--listen-tls=127.0.0.1:9443")
@@ -344,7 +344,7 @@ def test_texts_for_people(complaints, sources, said):
 def test_contradictory_limits_are_spelled_as_they_were_given(complaints):
     """With their values, and what has its default as the others are."""
     environment = {"QUEUEBER_LIMIT_FRAME_BYTES": "300 MiB"}
-    bound = "a message of that size could not be taken in"
+    bound = "a message of that size could not be received"
     assert complaints(environment=environment) == (
         78,
         [
