@@ -1,8 +1,8 @@
 """
-The two axes of error: whose fault it is, and what the caller should do next.
+Errors, by cause (the class) and by what the caller should do next (the `Kind`).
 
-Every error a peer may see is a `QueueberError` with a `Kind`.  Anything else
-that escapes is a bug of ours and is never shown to a peer.
+Every error sent to a peer is a `QueueberError` with a `Kind`.  Any other
+exception that escapes is a bug in Queueber and is never shown to a peer.
 """
 
 from enum import IntEnum
@@ -10,44 +10,44 @@ from typing import ClassVar
 
 
 class Kind(IntEnum):
-    """What the caller should do next; the values are those of ``Exception.Type`` in ``rpc.capnp``."""
+    """The caller's next step.  Values are those of ``Exception.Type`` in ``rpc.capnp``."""
 
     FAILED = 0
-    """Wrong, or can never fit: do not repeat it."""
+    """The request is wrong or can never fit: do not repeat it."""
 
     OVERLOADED = 1
-    """A limit that passes: try again later.  Nothing was done."""
+    """A temporary limit: try again later.  Nothing was done."""
 
     DISCONNECTED = 2
-    """The server is stopping or the connection is gone: try on a new connection."""
+    """The server is stopping or the connection is lost: try again on a new connection."""
 
     UNIMPLEMENTED = 3
     """This server does not know the method."""
 
 
 class QueueberError(Exception):
-    """Base of all errors that Queueber raises on purpose.  Its text is fit to show a user."""
+    """Base of all errors that Queueber raises deliberately.  The text can be shown to a user."""
 
     kind: ClassVar[Kind] = Kind.FAILED
 
     def __init__(self, *args: object, limit: str | None = None) -> None:
         super().__init__(*args)
         self.limit = limit
-        """The name of the limit that was hit, as it is in `queueber.limits.Limits`; None when it was none."""
+        """The name of the exceeded limit in `queueber.limits.Limits`, or None."""
 
 
 class InvalidRequest(QueueberError):
-    """The request can never be carried out as it stands.  Nothing was done."""
+    """The request is invalid and can never succeed unchanged.  Nothing was done."""
 
 
 class Overloaded(QueueberError):
-    """Carrying out the request now would exceed a limit; try again later.  Nothing was done."""
+    """The request would exceed a limit now; try again later.  Nothing was done."""
 
     kind = Kind.OVERLOADED
 
 
 class Stopping(QueueberError):
-    """The server is stopping and takes no new work.  Nothing was done."""
+    """The server is stopping and accepts no new work.  Nothing was done."""
 
     kind = Kind.DISCONNECTED
 
@@ -59,35 +59,35 @@ class Unimplemented(QueueberError):
 
 
 class ProtocolError(QueueberError):
-    """The rules of the protocol were broken; the connection cannot go on."""
+    """A violation of the protocol, after which the connection has to end."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the rules of the protocol."""
+    """The peer violated the protocol."""
 
 
 class LocalProtocolError(ProtocolError):
-    """We used the connection in a way the protocol does not allow: a bug here."""
+    """Code in this process violated the protocol: a bug in Queueber."""
 
 
 class StorageError(QueueberError):
-    """The data directory cannot be used as it is.  The text says why and names it."""
+    """The data directory cannot be used.  The text names it and gives the reason."""
 
 
 class Damaged(StorageError):
-    """The bytes on disk are not those that were written."""
+    """The bytes on disk differ from those that were written."""
 
 
 class Withheld(Damaged):
-    """The disk does not return bytes that it should hold, or their file is missing: damage, if that lasts."""
+    """The disk does not return stored bytes, or their file is missing: damage, if it persists."""
 
 
 class Passing(StorageError):
-    """A read failed for want of a descriptor, memory or the like, which says nothing about the data.  Try again."""
+    """A read failed for lack of descriptors, memory or the like.  The data may be sound: try again."""
 
 
 def too_large(field: str, *, value: int, limit: int, unit: str, name: str | None = None) -> InvalidRequest:
-    """The error for a *field* that is above its *limit* for ever; *name* is that limit's own."""
+    """Return the error for a *field* whose *value* exceeds its *limit*; *name* is the limit's name in `Limits`."""
     return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}", limit=name)
 
 
@@ -104,9 +104,9 @@ def reason(error: BaseException) -> str:
 
 def tls_reason(error: BaseException | None) -> str | None:
     """
-    What OpenSSL says went wrong, if that is what *error* tells of; None for any other.
+    Return OpenSSL's reason if *error* is an OpenSSL error, else None.
 
-    By its name, because without the extra `tls` there is no class to compare with.
+    The class is compared by its name, because it does not exist without the extra `tls`.
     """
     if type(error).__module__ != "OpenSSL.SSL":
         return None

@@ -1,34 +1,34 @@
 """
-Finding out that a peer is gone without a word: a cable that was pulled, a machine that lost its power.
+TCP keepalive, which detects peers that vanish without closing: a pulled cable, a machine without power.
 
-The system's own defaults find that out after two hours. All that time a server
-would hand items to the polls of such a peer, and a worker would wait for the
-reply of such a server.
+With the system's defaults that takes two hours.  Meanwhile a server would
+deliver items to the polls of such a peer, and a worker would wait for the reply
+of such a server.
 """
 
 import socket
 from typing import Any
 
 IDLE_SECONDS = 30
-"""Without traffic, before the peer's system is asked whether it is still there."""
+"""Silence before the first probe to the peer's system."""
 
 INTERVAL_SECONDS = 10
 PROBES = 3
 
 GONE_SECONDS = IDLE_SECONDS + INTERVAL_SECONDS * PROBES
-"""After so long without a sign of life from the peer's system the connection ends."""
+"""Silence of the peer's system, probes included, after which the connection ends."""
 
 _OPTIONS = (
     ("TCP_KEEPIDLE", IDLE_SECONDS),
     ("TCP_KEEPINTVL", INTERVAL_SECONDS),
     ("TCP_KEEPCNT", PROBES),
-    # With something on its way there are no probes, and it would be sent again and again for a quarter of an hour.
+    # With unacknowledged data there are no probes; the system would retransmit for a quarter of an hour.
     ("TCP_USER_TIMEOUT", GONE_SECONDS * 1_000),
 )
 
 
 def keep_alive(transport: Any) -> None:  # noqa: ANN401
-    """Let the system end *transport* when its peer is gone, where it is TCP and the system can."""
+    """Enable keepalive on *transport* if it is TCP, with the options that the system has."""
     made = getattr(transport, "socket", None)
     if made is None or made.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -37,7 +37,7 @@ def keep_alive(transport: Any) -> None:  # noqa: ANN401
 
 
 def keep_socket_alive(made: socket.socket) -> None:
-    """As `keep_alive`, for a TCP socket without a transport."""
+    """Enable keepalive on a TCP socket that has no transport."""
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     _set_options(made)
 

@@ -1,8 +1,8 @@
 """
-Paths that the server and the commands have in common, so that a directory is the same one for both.
+Paths that the server and the commands share, so that both mean the same directory.
 
-``~/`` and ``~user/`` are home directories wherever a path is written, because
-no shell reads a file or the environment first.
+``~/`` and ``~user/`` are expanded here, because no shell expands them in a
+configuration file or in the environment.
 """
 
 import os
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Final
 
 CONTROL: Final = "control.sock"
-"""The socket of the server that holds a data directory, for its administrator."""
+"""The name of the administrator's socket in the data directory of a running server."""
 
 _HOME_IN_ENDPOINT = re.compile(r"(?P<kind>(?:haproxy:)*unix:(?:address=|path=)?)(?P<home>~[^/:\\]*)(?=[/:]|\Z)")
 
 
 def expanded(path: str) -> str:
     """
-    *path* with the home directory in place of a leading ``~`` or ``~user``.
+    Return *path* with a leading ``~`` or ``~user`` replaced by the home directory.
 
     Raises:
-        ValueError: there is no such user, or no home directory is known.
+        ValueError: the user is unknown, or has no home directory.
     """
-    found = os.path.expanduser(path)  # noqa: PTH111  (of an unknown user pathlib makes a RuntimeError)
+    found = os.path.expanduser(path)  # noqa: PTH111  (pathlib raises RuntimeError for an unknown user)
     if found.startswith("~"):
         home = path.partition("/")[0]
         raise ValueError(
@@ -34,7 +34,7 @@ def expanded(path: str) -> str:
 
 def expanded_endpoint(endpoint: str) -> str:
     """
-    The endpoint string with its path *expanded*, if it is that of a Unix socket.
+    Return *endpoint* with the path of a Unix socket expanded.  Other endpoints are returned unchanged.
 
     Raises:
         ValueError: as for `expanded`.
@@ -48,13 +48,13 @@ def expanded_endpoint(endpoint: str) -> str:
 
 def identity(path: Path) -> tuple[int, int]:
     """
-    Device and inode of *path*, or of the last directory on the way to it that exists.
+    Return device and inode of *path*, or of its nearest existing ancestor.
 
-    Two processes for which they are equal see the same directory, whatever
+    Two processes that get equal results see the same directory, whatever
     their mount namespaces.
 
     Raises:
-        OSError: it is not allowed to look.
+        OSError: permission denied.
     """
     for each in (path, *path.parents):
         try:

@@ -1,4 +1,4 @@
-"""Certificates in PEM files, and what one says of itself, for a person.  Needs the extra `tls` when it is used."""
+"""Certificates and keys in PEM files: read, check and describe them.  The functions need the extra `tls`."""
 
 from datetime import datetime
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def certificates_in(path: Path) -> tuple[list[Any], list[str]]:
-    """All certificates in *path*, and why there are none: a line that names the file."""
+    """Return all certificates in *path*, or none and a one-line reason that names the file."""
     from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
 
     try:
@@ -18,7 +18,7 @@ def certificates_in(path: Path) -> tuple[list[Any], list[str]]:
 
 
 def key_problem(key: Path, certificate: Any, of: Path) -> str | None:  # noqa: ANN401
-    """Why *key* does not hold the private key of *certificate*, which is from the file *of*; None if it does."""
+    """Return why *key* is not the private key of *certificate*, from the file *of*; None if it is."""
     from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
@@ -27,7 +27,7 @@ def key_problem(key: Path, certificate: Any, of: Path) -> str | None:  # noqa: A
     except OSError as why:
         return f"{key}: {why.strerror}"
     except TypeError:
-        # OpenSSL itself would ask for the password at the terminal.
+        # OpenSSL itself would prompt for the password on the terminal.
         return f"{key}: the key is encrypted, and its password cannot be given; `openssl pkey` decrypts it"
     except (ValueError, UnsupportedAlgorithm):
         return f"{key}: it holds no private key in PEM"
@@ -37,14 +37,14 @@ def key_problem(key: Path, certificate: Any, of: Path) -> str | None:  # noqa: A
 
 
 def authority_problems(path: Path, now: datetime) -> list[str]:
-    """Why no certificate can be checked at *now* against the authorities in *path*: one of several may have ended."""
+    """Return why the authorities in *path* are unusable at *now*.  It is enough that one of several is valid."""
     authorities, problems = certificates_in(path)
     ended = list(filter(None, (untimely(each, now) for each in authorities)))
     return problems or [f"{path}: {each}" for each in ended if len(ended) == len(authorities)]
 
 
 def chain_problems(certificate: Path, key: Path, now: datetime) -> list[str]:
-    """Why the chain in *certificate* and its *key* cannot be shown at *now*."""
+    """Return why the chain in *certificate* and its *key* cannot be presented at *now*."""
     chain, problems = certificates_in(certificate)
     problems += [f"{certificate}: {late}" for each in chain if (late := untimely(each, now))]
     problem = key_problem(key, chain[0] if chain else None, certificate)
@@ -52,7 +52,7 @@ def chain_problems(certificate: Path, key: Path, now: datetime) -> list[str]:
 
 
 def untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
-    """Why *certificate* is not valid at *now*; empty if it is."""
+    """Return why *certificate* is not valid at *now*; empty if it is."""
     whose = f"the certificate of {named(certificate)}"
     ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
     if ends < now:
@@ -61,12 +61,12 @@ def untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
 
 
 def named(certificate: Any) -> str:  # noqa: ANN401
-    """The subject of *certificate*: a person's words, but nothing that moves a cursor."""
-    return printable(certificate.subject.rfc4514_string()) or "nobody"
+    """Return the subject of *certificate* without control characters."""
+    return printable(certificate.subject.rfc4514_string()) or "an unnamed subject"
 
 
 def names_of(certificate: Any) -> set[str]:  # noqa: ANN401
-    """All names in a certificate: alternative ones, and its common name if there are none."""
+    """Return the subject alternative names of *certificate*, or its common names if it has none."""
     from cryptography import x509  # noqa: PLC0415
 
     try:
@@ -78,5 +78,5 @@ def names_of(certificate: Any) -> set[str]:  # noqa: ANN401
 
 
 def printable(text: str) -> str:
-    """*text* with a question mark for each character that a terminal would obey."""
+    """Return *text* with a question mark for each character that is not printable."""
     return "".join(each if each.isprintable() else "?" for each in text)

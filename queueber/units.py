@@ -1,9 +1,9 @@
 """
-Points in time and lengths of time, both whole milliseconds, and how quantities are written and read.
+Points in time and spans of time in whole milliseconds, and quantities as text.
 
 A point and a span are different types, because adding two points or sleeping
-until a span is always a mistake.  Spans are rounded so that nothing is ever
-shorter than asked.
+until a span is always a mistake.  Rounding never makes a span shorter than
+requested.
 """
 
 import re
@@ -11,10 +11,10 @@ from enum import Enum
 from typing import NewType
 
 WallMs = NewType("WallMs", int)
-"""A point in queue time: milliseconds since the Unix epoch.  Goes to disk."""
+"""A point in queue time: milliseconds since the Unix epoch.  Stored on disk."""
 
 SpanMs = NewType("SpanMs", int)
-"""A length of time in milliseconds.  Never a point in time."""
+"""A span of time in milliseconds, never a point in time."""
 
 MS_PER_SECOND = 1_000
 
@@ -23,7 +23,7 @@ MINUTE = SpanMs(60 * SECOND)
 HOUR = SpanMs(60 * MINUTE)
 DAY = SpanMs(24 * HOUR)
 YEAR = SpanMs(366 * DAY)
-"""The longest year: a limit given in years must not fall short of one."""
+"""The longest year, so that a limit in years covers any calendar year."""
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -31,7 +31,7 @@ GIB = 1 << 30
 
 
 class Unit(Enum):
-    """What a number counts, and the multiples of it that have names, the largest first."""
+    """The unit of a number, with its named multiples, the largest first."""
 
     COUNT = (("", 1),)
     BYTES = (("GiB", GIB), ("MiB", MIB), ("KiB", KIB), ("B", 1))
@@ -42,12 +42,12 @@ _QUANTITY = re.compile(r"(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?) ?(?P<name>[A-Za-z
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """*number* and *noun* for a person: ``1 item``, ``2 items``; *plural* where an s does not make it."""
+    """Return *number* with *noun*: ``1 item``, ``2 items``.  *plural* is for nouns without a regular plural."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def quantity(value: int, unit: Unit) -> str:
-    """*value* as a person writes it, in the largest multiple of *unit* that fits; `parse` reads it."""
+    """Return *value* as text in the largest multiple of *unit* that divides it.  `parse` reads the text."""
     for name, size in unit.value:
         if value and value % size == 0:
             return f"{value // size:,} {name}".rstrip()
@@ -56,10 +56,10 @@ def quantity(value: int, unit: Unit) -> str:
 
 def parse(text: str, unit: Unit) -> int:
     """
-    The number that *text* means: ``16 MiB``, ``0.5s``, ``7d``, or a plain number of bytes, milliseconds or pieces.
+    Return the number in *text*: ``16 MiB``, ``0.5s``, ``7d``, or a plain number of bytes, milliseconds or pieces.
 
     Raises:
-        ValueError: it means none, or no whole one.
+        ValueError: *text* is not a number, or not a whole number of the smallest unit.
     """
     sizes = dict(unit.value)
     found = _QUANTITY.match(text.replace(",", "").strip())
@@ -78,19 +78,19 @@ def parse(text: str, unit: Unit) -> int:
 
 def no_earlier_than(now: WallMs, span: SpanMs) -> WallMs:
     """
-    A point that lies at least *span* after this moment.
+    Return a point that lies at least *span* after the present.
 
-    *now* has been rounded down to a whole millisecond, so up to one
-    millisecond of it has passed already.
+    *now* was rounded down to a whole millisecond, so the present may be up to
+    one millisecond later.
     """
     return WallMs(now + span + 1)
 
 
 def span_from(seconds: int, ms: int) -> SpanMs:
-    """The span a pair of wire fields means: *ms* unless it is 0, else *seconds*."""
+    """Return the span of a pair of wire fields: *ms* unless it is 0, else *seconds*."""
     return SpanMs(ms or seconds * MS_PER_SECOND)
 
 
 def seconds_rounded_up(span: SpanMs) -> int:
-    """Whole seconds that are not shorter than *span*."""
+    """Return *span* in whole seconds, rounded up."""
     return -(-span // MS_PER_SECOND)

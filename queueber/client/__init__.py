@@ -1,8 +1,8 @@
 """
 A client of Queueber for Twisted programs.
 
-`connect` gives a `Client`, which has queues; what those do are Deferreds, to be
-awaited or given callbacks:
+`connect` returns a `Client`, which has queues.  Their methods return Deferreds, to
+be awaited or given callbacks:
 
     client = connect(reactor, "127.0.0.1:9090")
     mail = client.queue("mail")
@@ -12,7 +12,7 @@ awaited or given callbacks:
         await mail.remove(item.id, batch.lease)
     await client.close()
 
-The reactor is an argument; nothing here installs one.
+The reactor is an argument; this package does not install one.
 """
 
 from queueber.client.connect import Client, connect

@@ -1,4 +1,4 @@
-"""What people write for the address of a server, in the forms that can be read without Twisted."""
+"""Server addresses: the forms that can be parsed without Twisted."""
 
 import re
 from typing import Final
@@ -12,10 +12,10 @@ PORT_MAX: Final = 65_535
 
 _SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=]+)):(?P<port>\d+)", re.ASCII)
 
-# What a server may be told to listen at, beyond what Twisted's clients know.
+# Server endpoints that Twisted's clients do not understand.
 _SERVED_TCP = re.compile(r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*", re.ASCII)
 _SERVED_UNIX = re.compile(r"unix:(?:address=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*")
-_EVERYWHERE = ("", "0.0.0.0", "\\:\\:")  # noqa: S104  (of a server on this machine)
+_EVERYWHERE = ("", "0.0.0.0", "\\:\\:")  # noqa: S104  (addresses of a server on this machine)
 
 _TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?P<v6>)(?::|\Z)")
 
@@ -25,7 +25,7 @@ _PLAIN_UNIX = re.compile(r"unix:(?:path=)?(?P<path>(?:[^:\\=]|\\.)+)", re.DOTALL
 
 @frozen
 class TcpAddress:
-    """A host, by its name or an address, and a port."""
+    """A host, by name or IP address, and a port."""
 
     host: str
     port: int
@@ -33,17 +33,17 @@ class TcpAddress:
 
 @frozen
 class UnixAddress:
-    """The path of a socket."""
+    """The path of a Unix socket."""
 
     path: str
 
 
 def short_address(address: str) -> TcpAddress | None:
     """
-    The host and port in *address*, if it is ``HOST:PORT`` or ``[IPv6]:PORT``; otherwise None.
+    Return host and port if *address* is ``HOST:PORT`` or ``[IPv6]:PORT``, else None.
 
     Raises:
-        InvalidRequest: there is no such port.
+        InvalidRequest: the port is out of range.
     """
     found = _SHORT.fullmatch(address)
     return _tcp(found["v6"] or found["host"], found["port"], address) if found else None
@@ -51,19 +51,19 @@ def short_address(address: str) -> TcpAddress | None:
 
 def plain_address(address: str) -> TcpAddress | UnixAddress | None:
     """
-    What *address* means, if a plain socket can be connected to it: a TCP or Unix endpoint without further options.
+    Return the TCP or Unix address that a plain socket can connect to, if *address* is an endpoint without options.
 
-    None for any other Twisted endpoint, and for what is no address.
+    None for any other Twisted endpoint, and for text that is not an address.
 
     Raises:
-        InvalidRequest: there is no such port, or no home directory for a ``~``.
+        InvalidRequest: the port is out of range, or there is no home directory for a ``~``.
     """
     address = as_client(address)
     if unix := _PLAIN_UNIX.fullmatch(address):
         return UnixAddress(re.sub(r"\\(.)", r"\1", unix["path"], flags=re.DOTALL))
     tcp = _PLAIN_TCP.fullmatch(address)
     found = _tcp(tcp["host"], tcp["port"], address) if tcp else short_address(address)
-    # Twisted encodes the names of hosts as browsers do, which the standard library does not.
+    # Twisted encodes international host names as browsers do; the standard library does not.
     return found if found and found.host.isascii() else None
 
 
@@ -75,7 +75,7 @@ def _tcp(host: str, port: str, address: str) -> TcpAddress:
 
 
 def host_in(address: str) -> str | None:
-    """The host that *address* names, if it is one of the short forms or one of Twisted's for TCP."""
+    """Return the host in *address* if it is in a short form or a TCP endpoint of Twisted, else None."""
     address = as_client(address)
     short = _SHORT.fullmatch(address) or _TCP.match(address)
     return (short["v6"] or short["host"]) if short else None
@@ -83,10 +83,10 @@ def host_in(address: str) -> str | None:
 
 def as_client(address: str) -> str:
     """
-    How a client reaches what a server is told to listen at by *address*; any other address as it is.
+    Translate a server's endpoint to the client's endpoint for it.  Other addresses are returned unchanged.
 
     Raises:
-        InvalidRequest: there is no home directory for the ``~`` in it.
+        InvalidRequest: there is no home directory for a ``~``.
     """
     try:
         address = expanded_endpoint(address)

@@ -1,4 +1,4 @@
-"""What only the local administrator may ask, through the control socket of a server."""
+"""Administration of a local server through its control socket."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 class Admin:
     """
-    The administrator's side of a server; `Client.admin` is it.
+    The administrative calls of a server; an attribute of `Client`.
 
-    On a connection that is not to a control socket every call fails with
-    `Unimplemented`.  Methods give Deferreds, as those of queues do.
+    On any connection except to a control socket every call fails with
+    `Unimplemented`.  Methods return Deferreds, as those of queues do.
     """
 
     def __init__(self, connector: Connector) -> None:
-        """`Client` makes it."""
+        """Created by `Client`."""
         self._connector = connector
 
     def stats(self) -> Deferred[admin.ServerStats]:
-        """How much there is of everything."""
+        """Ask for the numbers of queues, items, leases, connections and more."""
         content = admin.write_no_params(admin.STATS)
         return self._connector.call(
             None, admin.STATS, content, admin.read_stats_response, interface=admin.ADMIN_INTERFACE_ID
@@ -40,9 +40,9 @@ class Admin:
 
     def check(self, *, force: bool = False) -> Deferred[admin.Checked]:
         """
-        What the server finds when it compares its memory with itself, serving nobody meanwhile.
+        Ask the server to check its memory for consistency.  It serves no other call meanwhile.
 
-        Of much, which takes long, only with *force*; `InvalidRequest` otherwise.
+        A server that holds so much that the check takes long needs *force*; otherwise `InvalidRequest`.
         """
         try:
             content = admin.write_check_request(force=flag("force", force))
@@ -54,10 +54,10 @@ class Admin:
 
     def backup(self, target: str | os.PathLike[str]) -> Deferred[None]:
         """
-        Put all that was committed so far into *target* on the server's machine: a directory that is not there or empty.
+        Write a backup of all commits so far to *target* on the server's machine, a missing or empty directory.
 
         Returns:
-            Fires when it is there, on disk and in sight of this process; fails with `OutOfSight` if the server has
+            Fires when the backup is on disk and visible to this process.  Fails with `OutOfSight` if the server has
             another directory at that path.
         """
         try:
@@ -71,7 +71,7 @@ class Admin:
         return made.addCallback(partial(_check_in_sight, where))
 
     def backup_progress(self) -> Deferred[tuple[int, int]]:
-        """How many bytes of the backup under way are copied, and of how many."""
+        """Ask for the progress of the backup under way: bytes copied, and bytes in all."""
         content = admin.write_no_params(admin.BACKUP_PROGRESS)
         return self._connector.call(
             None, admin.BACKUP_PROGRESS, content, admin.read_progress_response, interface=admin.ADMIN_INTERFACE_ID
@@ -87,10 +87,10 @@ def _identity(where: Path) -> tuple[int, int]:
 
 def _check_in_sight(where: Path, made: admin.BackupMade) -> None:
     """
-    See to it that the backup at *where* is the one that was *made*.
+    Check that the directory at *where* is the backup that was *made*.
 
     Raises:
-        OutOfSight: it is not, or it was not made because it would not be.
+        OutOfSight: it is another directory; the server may have made a backup or refused for that reason.
     """
     if made.elsewhere:
         raise OutOfSight(

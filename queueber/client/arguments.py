@@ -1,8 +1,8 @@
 """
 Checks of arguments.
 
-Each returns the value in the form in which the wire takes it, or raises an
-`InvalidRequest` that names the argument, what it must be and what it was.
+Each check returns the value in the form that the wire needs, or raises an
+`InvalidRequest` with the argument's name, the allowed values and its value.
 """
 
 import os
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FRAME_BYTES_HIGHEST: Final = next(limit.high for limit in PEER_LIMITS if limit.name == "frame_bytes")
-"""The longest message that any server can be configured to take."""
+"""The longest message that a server can be configured to accept."""
 
 SPAN_MS_MAX: Final = (1 << 64) - 1
 """The longest span that the wire can carry."""
 
 _PRINTED_BITS_MAX = 256
-"""Python refuses to print integers of some thousand digits; longer ones than this are described by their size."""
+"""Longer integers are described by their size, because Python refuses to print some thousand digits."""
 
 
 def wrong(name: str, value: object, wanted: str) -> InvalidRequest:
-    """The error for *value* given as the argument *name*, which must be *wanted*."""
+    """Return the error for *value* of the argument *name*, which must be *wanted*."""
     return InvalidRequest(f"{name} is {_shown(value)}; it must be {wanted}")
 
 
 def buffer(name: str, value: "Buffer") -> bytes:
     """
-    All bytes of *value*, in the order of its items, whatever their width and however they are nested.
+    Return all bytes of *value*, in the order of its elements, for any width and shape.
 
     Raises:
         InvalidRequest: *value* has no buffer, or more bytes than fit in one field.
@@ -47,27 +47,27 @@ def buffer(name: str, value: "Buffer") -> bytes:
         return value
     try:
         with memoryview(value) as view:
-            # Before the copy: a mapped file may be larger than memory.
+            # Checked before the copy, because a mapped file may be larger than memory.
             if view.nbytes > DATA_BYTES_MAX:
                 raise too_large(name, value=view.nbytes, limit=DATA_BYTES_MAX, unit="bytes")
             return bytes(view)
     except TypeError:
         raise wrong(name, value, "bytes, or another object with a buffer") from None
     except (ValueError, BufferError) as why:
-        # A memory view that was released, a file that is not mapped any more.
-        raise InvalidRequest(f"{name} is {_shown(value)}, whose bytes cannot be had: {why}") from None
+        # A released memory view, or a closed mmap.
+        raise InvalidRequest(f"{name} is {_shown(value)}, whose bytes cannot be read: {why}") from None
 
 
 def buffers(name: str, values: Iterable["Buffer"]) -> list[bytes]:
     """
-    As `buffer`, for each of *values*.
+    Return the bytes of each of *values*, as `buffer` does.
 
     Raises:
-        InvalidRequest: for one of them, or all of them together are longer than any message may be.
+        InvalidRequest: one of *values* is invalid, or together they are longer than any message may be.
     """
     total, found = 0, []
     for at, value in enumerate(values):
-        # The usual case first: naming the argument costs more than the check.
+        # The usual case first: formatting the argument's name costs more than the check.
         if type(value) is bytes and len(value) <= DATA_BYTES_MAX:
             found.append(value)
         else:
@@ -80,10 +80,10 @@ def buffers(name: str, values: Iterable["Buffer"]) -> list[bytes]:
 
 def integer(name: str, value: int, least: int, most: int, unit: str) -> int:
     """
-    *value*, if the wire can carry it.  The limits of a server are for the server to check.
+    Return *value* if the wire can carry it.  The server checks its own limits.
 
     Raises:
-        InvalidRequest: *value* is no integer, or not between *least* and *most*.
+        InvalidRequest: *value* is not an integer, or not between *least* and *most*.
     """
     try:
         number = None if isinstance(value, bool) else index(value)
@@ -100,7 +100,7 @@ def integer(name: str, value: int, least: int, most: int, unit: str) -> int:
 
 def timeout(value: int | None) -> int | None:
     """
-    *value*, the argument `timeout_ms`: milliseconds, or None.
+    Return *value*, the argument `timeout_ms`: milliseconds, or None.
 
     Raises:
         InvalidRequest: *value* is neither, or less than 1.
@@ -110,7 +110,7 @@ def timeout(value: int | None) -> int | None:
 
 def flag(name: str, value: bool) -> bool:
     """
-    *value* itself.
+    Return *value* unchanged.
 
     Raises:
         InvalidRequest: *value* is not a bool.
@@ -120,10 +120,10 @@ def flag(name: str, value: bool) -> bool:
 
 def path(name: str, value: str | os.PathLike[str]) -> Path:
     """
-    *value* as a path.
+    Return *value* as a path.
 
     Raises:
-        InvalidRequest: *value* is not a path, or it is empty or holds a NUL.
+        InvalidRequest: *value* is not a path, is empty or contains a NUL.
     """
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(found, str) or not found or "\0" in found:
@@ -133,7 +133,7 @@ def path(name: str, value: str | os.PathLike[str]) -> Path:
 
 def text(name: str, value: str) -> str:
     """
-    *value* itself.
+    Return *value* unchanged.
 
     Raises:
         InvalidRequest: *value* is not text, or empty.
@@ -145,7 +145,7 @@ def text(name: str, value: str) -> str:
 
 def instance(name: str, value: T, kind: type, wanted: str) -> T:
     """
-    *value* itself.
+    Return *value* unchanged.
 
     Raises:
         InvalidRequest: *value* is not an instance of *kind*.
@@ -161,7 +161,7 @@ def _figure(number: int) -> str:
 
 
 def _shown(value: object) -> str:
-    """*value* on one line, and its type."""
+    """Return *value* shortened to one line, with its type."""
     try:
         text = " ".join(shortened(value).split())
     except Exception:  # noqa: BLE001  (the caller's own `__repr__`)

@@ -1,8 +1,7 @@
 """
-Calls without a reactor: each is waited for before the next is made.
+Blocking calls without a reactor, one at a time.
 
-For processes that make a call and end, as the command line's do.  Twisted and its reactor would be most of what
-those cost.
+For processes that make a call and end, such as the command line.  Importing Twisted would be most of their run time.
 """
 
 import socket
@@ -27,23 +26,23 @@ from queueber.units import MS_PER_SECOND
 T = TypeVar("T")
 
 CONNECT_SECONDS = 30.0
-"""How long an attempt to connect may take, as with Twisted's endpoints."""
+"""Time limit of an attempt to connect, equal to that of Twisted's endpoints."""
 
 READ_BYTES = 65_536
 
 
 class NoAnswer(QueueberError):
-    """The time for the work was over before it was done: it may have taken effect or not."""
+    """The time limit passed before the answer: the call may have taken effect or not."""
 
     kind = Kind.DISCONNECTED
 
 
 class BlockingConnector:
     """
-    A connection to one server, made by the first call and not made again.
+    A connection to one server, made by the first call and never made again.
 
-    Takes the place of `queueber.client.service.Connector` under a `Client` or a `Queue`, for work that `completed`
-    runs: what those return is then awaitable, and done once it has been awaited.  Not for threads.
+    Replaces `queueber.client.service.Connector` under a `Client` or a `Queue`, for work that `completed` runs. Their
+    methods then return awaitables that block until they are done.  Not thread-safe.
     """
 
     def __init__(
@@ -53,19 +52,19 @@ class BlockingConnector:
         name: str,
         seconds: float | None = None,
     ) -> None:
-        """Errors call the server *name*.  All calls together, and connecting, may take *seconds*."""
+        """Connect to *to*, named *name* in errors.  Connecting and all calls together may take *seconds*."""
         self._to = to
         self._name = name
         self._seconds = seconds
         self._until = None if seconds is None else monotonic() + seconds
         self._socket: socket.socket | None = None
         self._first = b""
-        """The beginning of what the server has said, as much as tells which protocol it speaks."""
+        """The first bytes from the server, enough to recognise another protocol."""
 
         self._longest: tuple[int, str] | None = None
-        """The longest message that the server takes, and where that is from; None before it was asked."""
+        """The longest message that the server accepts, and the source of that limit; None before it was requested."""
 
-        # A server sends no longer reply than its own limit, which it was given by its operator.
+        # The length of replies is bounded by the server's own limit, which its operator sets.
         self._connection = wire.Connection(limits=evolve(DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
 
@@ -78,20 +77,20 @@ class BlockingConnector:
         interface: int = wire.QUEUE_INTERFACE_ID,
         *,
         timeout_ms: int | None = None,
-        wait_ms: int | None = 0,  # noqa: ARG002  (for a time limit of all calls, which there is none of here)
+        wait_ms: int | None = 0,  # noqa: ARG002  (used with a time limit per client, which there is none of here)
     ) -> T:
         """
-        What *read* makes of the results of *method* of the queue named *queue*, or of the default one.
+        Call *method* of the queue named *queue*, or of the default queue, and return the results parsed by *read*.
 
-        A call whose *timeout_ms* are over ends the connection, and with it what it waits for at the server.
+        A call that exceeds *timeout_ms* ends the connection, and thereby its wait at the server.
 
         Raises:
-            CallTimedOut: *timeout_ms* were over first.
-            InvalidRequest: the call is longer than the server takes.
+            CallTimedOut: there was no answer within *timeout_ms*.
+            InvalidRequest: the call is longer than the server accepts.
             NotConnected: there is no connection.
             OutcomeUnknown: the connection was lost before the answer came.
-            NoAnswer: the time was over first.
-            QueueberError: what the server answered.
+            NoAnswer: the time limit of the connector passed.
+            QueueberError: the error that the server returned.
         """
         if timeout_ms is None:
             return await self._call(queue, method, content, read, interface)
@@ -133,19 +132,19 @@ class BlockingConnector:
             raise _lost(reason(why)) from None
 
     async def _ask_for_limit(self) -> tuple[int, str]:
-        """The longest message that the server takes, and where that is from."""
+        """Ask for the longest message that the server accepts.  Return it with the source of the limit."""
         content, read = wire.write_limits_request(), wire.read_limits_response
         try:
             limits = await self.call(None, wire.LIMITS, content, read, wire.BROKER_INTERFACE_ID)
         except (Unimplemented, Overloaded):
-            # It does not know the question, or has no room for it now.
+            # An old server, or one without room for this call now.
             return FRAME_BYTES_MAX, FROM_DEFAULT
         return limits.frame_bytes, FROM_SERVER
 
     def _connect(self) -> socket.socket:
         try:
             if isinstance(self._to, TcpAddress):
-                # As bytes, because a text is prepared for the DNS by tables that take long to import.
+                # As bytes, because the codec that encodes text for the DNS takes long to import.
                 host = self._to.host.encode("ascii")
                 made = socket.create_connection((host, self._to.port), self._left(CONNECT_SECONDS))  # type: ignore[arg-type]
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -169,10 +168,10 @@ class BlockingConnector:
 
     def _left(self, most: float | None) -> float | None:
         """
-        The seconds that waiting may take: up to *most*, or what is left of the time.
+        Return the seconds that a wait may take: *most*, or the rest of the time limit if that is less.
 
         Raises:
-            TimeoutError: nothing is left.
+            TimeoutError: the time limit has passed.
         """
         if self._until is None:
             return most
@@ -200,7 +199,7 @@ class BlockingConnector:
     def _receive(
         self, data: bytes, question: wire.QuestionId
     ) -> wire.Results | wire.RemoteException | wire.Canceled | None:
-        """The outcome of *question*, if *data* completes it."""
+        """Process *data*.  Return the outcome of *question* if *data* completes it."""
         try:
             if len(self._first) < FIRST_BYTES:
                 self._first += data[: FIRST_BYTES - len(self._first)]
@@ -219,9 +218,9 @@ class BlockingConnector:
 
     def _send(self, to: socket.socket) -> QueueberError | None:
         """
-        Send what there is to send.
+        Send the pending messages.
 
-        Returns what a connection that took nothing more was lost for.  What the server sent before it may say more.
+        Return an error if the connection was lost.  Data that the server sent before may hold a better reason.
         """
         data = self._connection.data_to_send()
         try:
@@ -234,7 +233,7 @@ class BlockingConnector:
         return None
 
     def close(self) -> None:
-        """Close the connection, which ends all that was called through it."""
+        """Close the connection, which ends its calls."""
         if self._socket is not None:
             self._socket.close()
 
@@ -252,10 +251,10 @@ def _checked(read: Callable[[wire.Results], T], results: wire.Results) -> T:
 
 def completed(work: Awaitable[T]) -> T:
     """
-    The result of *work*, which waits for nothing but calls through a `BlockingConnector`.
+    Run *work*, which may await only calls through a `BlockingConnector`, and return its result.
 
     Raises:
-        RuntimeError: it waits for something else.
+        RuntimeError: *work* awaits something else.
     """
 
     async def main() -> T:
@@ -268,4 +267,4 @@ def completed(work: Awaitable[T]) -> T:
         result: T = done.value
         return result
     running.close()
-    raise RuntimeError("work without a reactor waits for something that is no call")
+    raise RuntimeError("work without a reactor awaits something other than a call")

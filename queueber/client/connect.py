@@ -1,8 +1,8 @@
 """
-From an address to a `Client`.
+Create a `Client` for an address.
 
-Twisted is imported when something is connected with it, here and in the modules
-that a `Client` is made of: a process that makes one call does without it.
+This module and those of `Client` import Twisted only when `connect` is called,
+so that a process that makes one blocking call does not import it.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ _LIMITS = {"frame_bytes": "bytes", "segments": "segments", "traversal_factor": "
 
 class Client:
     """
-    A server, over one connection that is made again whenever it is lost.
+    A client of one server, over one connection that is re-established whenever it is lost.
 
-    Calls made while there is no connection wait for the next.  Close it in the end.
+    Calls made without a connection wait for the next.  Close the client at the end.
     """
 
     def __init__(self, connector: Connector) -> None:
-        """`connect` makes them."""
+        """Created by `connect`."""
         self._connector = connector
         self.default = Queue(connector, None)
-        """The queue that a server has from the beginning."""
+        """The server's default queue."""
         self.admin = Admin(connector)
-        """What the local administrator may ask, if this is a connection to a control socket."""
+        """Administrative calls, if this is a connection to a control socket."""
 
     def queue(self, name: str) -> Queue:
         """
-        The queue named *name*, 1 to 255 bytes of UTF-8; it costs nothing until something is added to it.
+        Return the queue named *name*, 1 to 255 bytes of UTF-8.  It costs nothing until an item is added to it.
 
         Raises:
-            InvalidRequest: no queue can have that name.
+            InvalidRequest: the name is invalid.
         """
         return Queue(self._connector, checked_name(name))
 
     def limits(self) -> Deferred[wire.ServerLimits]:
         """
-        Ask the server for the limits that its clients can keep to.
+        Ask the server for its limits on clients.
 
         Returns:
-            Fires with them; fails with `Unimplemented` on a server that is older than the question.
+            Fires with the limits.  Fails with `Unimplemented` on a server that is older than this method.
         """
         return self._connector.call(
             None, wire.LIMITS, wire.write_limits_request(), wire.read_limits_response, wire.BROKER_INTERFACE_ID
@@ -66,10 +66,11 @@ class Client:
 
     def close(self) -> Deferred[None]:
         """
-        Send what has been said, close the connection and make no other; again does nothing more.
+        Send pending calls, close the connection and do not reconnect.  Further calls of `close` have no effect.
 
         Returns:
-            Fires when it is closed.  Calls in flight fail with `OutcomeUnknown`, those that wait with `NotConnected`.
+            Fires when the connection is closed.  Calls in flight fail with `OutcomeUnknown`, waiting ones with
+            `NotConnected`.
         """
         return self._connector.close()
 
@@ -85,22 +86,24 @@ def connect(
     timeout_ms: int | None = None,
 ) -> Client:
     """
-    A client of the server at *address*, connecting from now on.
+    Return a client of the server at *address* and start connecting.
 
-    *address* is ``HOST:PORT``, ``[IPv6]:PORT``, a Twisted endpoint string such
-    as ``unix:path=…`` or ``tls:host:port:trustRoots=…``, what a server on this machine was
-    told to listen at, or an endpoint; *tls* goes on top of any of them.  A call that has to wait for a
-    connection fails once *attempts* have failed meanwhile; with None it waits
-    as long as it takes.  A message may be as long as the server takes, which is
-    asked for before the first that is longer than 64 KiB; *limits* are bounds of
-    the client's own instead, of which it keeps `frame_bytes` in both directions,
-    `segments`, `traversal_factor` and `exports`.  *retry_policy* gives the seconds to wait after so many
-    failed attempts; a connection that ends before it was of use counts as one.
-    *timeout_ms* is the time limit of every call, from when it is made to its answer, with None there is none.
-    The wait of a poll comes on top of it. A poll that waits as long as it takes, a backup and a check have none.
+    Args:
+        reactor: the Twisted reactor to use.
+        address: ``HOST:PORT``, ``[IPv6]:PORT``, a Twisted endpoint string such as ``unix:path=…`` or
+            ``tls:host:port:trustRoots=…``, the value of a local server's ``--listen``, or an endpoint object.
+        tls: TLS on top of *address*.
+        limits: bounds that replace the server's: `frame_bytes` in both directions, `segments`, `traversal_factor` and
+            `exports`.  By default a message may be as long as the server accepts; the client asks for that limit
+            before it sends the first message longer than 64 KiB.
+        attempts: failed attempts to connect after which a waiting call fails; None waits without a limit.
+        retry_policy: returns the seconds to wait after a given number of failed attempts.  A connection that ends
+            before it was of use counts as a failed attempt.
+        timeout_ms: the time limit of every call, from the call to its answer; None for no limit.  The wait of a poll
+            is added to it.  Polls without a limit to their wait, backups and checks have no time limit.
 
     Raises:
-        InvalidRequest: an argument is of the wrong kind or out of range, or *tls* cannot be used.
+        InvalidRequest: an argument is of the wrong type or out of range, or *tls* cannot be used.
     """
     from twisted.internet.interfaces import IStreamClientEndpoint  # noqa: PLC0415
 
@@ -135,10 +138,10 @@ def connect(
 
 def _check_limits(limits: Limits | None) -> None:
     """
-    Check the limits that a client works with.
+    Check the limits that a client uses.
 
     Raises:
-        InvalidRequest: one of them is not a number, or out of any range.
+        InvalidRequest: a limit is not a number, or out of range.
     """
     if limits is None:
         return
@@ -149,10 +152,10 @@ def _check_limits(limits: Limits | None) -> None:
 
 def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: ANN401
     """
-    The endpoint that *address* means, as for `connect`.
+    Return the endpoint for *address*, which is text as for `connect`.
 
     Raises:
-        InvalidRequest: *address* is none.
+        InvalidRequest: *address* is not an address.
     """
     from twisted.internet.endpoints import HostnameEndpoint, clientFromString  # noqa: PLC0415
 
@@ -165,6 +168,6 @@ def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: A
         endpoint = clientFromString(reactor, address)
     except (ValueError, TypeError, ImportError) as why:
         raise InvalidRequest(
-            f"{address!r} is no address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
+            f"{address!r} is not an address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
         ) from None
     return endpoint

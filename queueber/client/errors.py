@@ -1,4 +1,4 @@
-"""What a call of a client may fail with, beside what the server answers."""
+"""Errors of a client's calls, in addition to those that the server returns."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ class NotConnected(QueueberError):
     """
     There is no connection to the server: nothing was done.
 
-    The call was not sent, or what it was sent to is known to have read no call of this client: it speaks another
-    protocol, or has refused the client's certificate.  The text says which.
+    The call was not sent, or the peer is known to have read no call of this client, because it speaks another
+    protocol or refused the client's certificate.  The text gives the reason.
     """
 
     kind = Kind.DISCONNECTED
 
 
 class OutcomeUnknown(QueueberError):
-    """The connection was lost after the call was sent and before it was answered: it may have taken effect or not."""
+    """The connection was lost between call and answer: the call may have taken effect or not."""
 
     kind = Kind.DISCONNECTED
 
 
 class CallTimedOut(QueueberError):
     """
-    The time limit of the call was over before its answer came.
+    The call exceeded its time limit.
 
-    `sent` says whether it may have taken effect.  A poll is given up, and items that are on their way are given back.
+    `sent` says whether it may have taken effect.  A poll is cancelled, and items that were already sent go back.
     """
 
     kind = Kind.DISCONNECTED
@@ -40,19 +40,19 @@ class CallTimedOut(QueueberError):
     def __init__(self, *args: object, sent: bool) -> None:
         super().__init__(*args)
         self.sent = sent
-        """The call was sent: it may have taken effect, or may do so yet.  If it was not, nothing was done."""
+        """True if the call was sent and may take effect, now or later.  If False, nothing was done."""
 
 
 class ReplyTooLong(QueueberError):
     """
-    The reply is longer than this client was made to take.
+    The reply exceeds the `frame_bytes` of this client's own limits.
 
-    What was asked for is done, except for a poll: its items are given back.
+    The call took effect, except for a poll, whose items go back.
     """
 
 
 class OutOfSight(QueueberError):
-    """The server has another directory at a path than this process.  The text says whether it has written there."""
+    """Server and client see different directories at a path.  The text says whether the server has written there."""
 
 
 _BY_KIND: dict[int, type[QueueberError]] = {
@@ -64,15 +64,15 @@ _BY_KIND: dict[int, type[QueueberError]] = {
 
 
 def error_of(outcome: RemoteException | Canceled) -> QueueberError:
-    """What a call without results failed with; a kind that is unknown here means failed, as ``rpc.capnp`` says."""
+    """Return the error for an *outcome* without results.  An unknown kind means failed, as in ``rpc.capnp``."""
     if isinstance(outcome, Canceled):
-        return OutcomeUnknown("the server gave the call up unasked, its outcome is unknown")
+        return OutcomeUnknown("the server cancelled the call by itself, its outcome is unknown")
     return _BY_KIND.get(outcome.kind, InvalidRequest)(outcome.reason)
 
 
 def failed(why: QueueberError) -> Deferred[Any]:
-    """A Deferred that has failed with *why*."""
-    # Clients that wait for each call have none otherwise.
+    """Return a Deferred that has failed with *why*."""
+    # Imported here, because blocking clients do without Twisted.
     from twisted.internet.defer import fail  # noqa: PLC0415
 
     return fail(why)

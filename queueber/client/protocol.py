@@ -1,23 +1,23 @@
 """
-One connection to a server: calls out, answers in.
+One connection to a server: send calls, receive answers.
 
 State model of a connection
 ---------------------------
 
-0. SECURING the TLS handshake is under way, where there is TLS: nothing is
-            sent, and no calls are taken.
-1. OPEN     calls are sent; each has its Deferred until the answer comes.
-2. CLOSING  the peer broke the protocol or ended the connection.  What was in
-            flight has failed; a new call fails and is not sent.
-3. LOST     the transport is gone.
+0. SECURING the TLS handshake is under way, if there is TLS.  No calls are
+            accepted or sent.
+1. OPEN     calls are sent.  Each has a Deferred until its answer arrives.
+2. CLOSING  the peer broke the protocol or ended the connection.  Calls in
+            flight have failed; a new call fails and is not sent.
+3. LOST     the transport is disconnected.
 
-Every call ends in exactly one way: with what the server answered, cancelled by
-its caller, or when the connection went first with `OutcomeUnknown`, or with
+Every call ends in exactly one way: with the server's answer, cancelled by its
+caller, or, if the connection is lost first, with `OutcomeUnknown`, or with
 `NotConnected` if it is known that no server has read it.
 
-Nothing waits for the bootstrap or for a named queue: calls are made to what
-those will return, and the server resolves that in order.  All calls of one
-turn of the reactor leave in one write.
+Calls do not wait for the bootstrap or for a named queue.  They are pipelined to
+the promised answers, which the server resolves in order.  All calls of one
+reactor turn are sent in one write.
 """
 
 import typing
@@ -55,30 +55,30 @@ from queueber.protocol_detection import FIRST_BYTES, protocol_of
 T = TypeVar("T")
 
 CLOSE_SECONDS = 5.0
-"""How long a connection that is being closed may take to say goodbye."""
+"""Time limit for sending the last messages of a closing connection."""
 
 HANDSHAKE_SECONDS = 30.0
-"""How long TLS may take to be agreed on."""
+"""Time limit of the TLS handshake."""
 
 
 class NotSent(CancelledError):
-    """A call was cancelled before it was sent; the text, if there is any, says what it waited for."""
+    """A call was cancelled before it was sent.  The text, if any, names what it waited for."""
 
 
 class Owner(typing.Protocol):
-    """What a connection reports to."""
+    """The receiver of a connection's state changes."""
 
     def usable(self, connection: "ClientProtocol") -> None:
-        """Calls may be made over *connection* from now on."""
+        """Note that *connection* accepts calls."""
 
     def proved(self) -> None:
-        """The connection that was made last has answered a call, other than that the server is stopping."""
+        """Note that the latest connection has answered a call, other than with 'stopping'."""
 
     def ended(self, why: str, *, refused: bool) -> None:
         """
-        The connection that was made last is of no use any more.
+        Note that the latest connection is unusable.
 
-        *refused*: trying again will not help until something is changed at one of its ends.
+        *refused*: a new attempt cannot succeed until the configuration of client or server changes.
         """
 
 
@@ -101,35 +101,35 @@ class ClientProtocol(Protocol):
     transport: ITCPTransport
 
     def __init__(self, clock: IReactorTime, limits: Limits | None, owner: Owner, to: str = "") -> None:
-        """Report to *owner*; *to* follows "cannot connect" in errors."""
+        """Report state changes to *owner*.  *to* follows "cannot connect" in errors."""
         self._clock = clock
         self._owner = owner
         self._to = to
         self._own_bytes = None if limits is None else limits.frame_bytes
-        """The longest message that this client sends or takes; None for what the server does."""
+        """The longest message that this client sends or accepts; None for the server's limit."""
 
         self._server_bytes: int | None = None
-        """The longest message that the server takes; None before it was asked."""
+        """The longest message that the server accepts; None before it was requested."""
 
         self._limit_from = FROM_SERVER
 
         self._held: dict[Deferred[None], None] = {}
-        """Calls that wait for the server's limits: the first because it is long, others because it is before them."""
+        """Calls that wait for the server's limits: a long call, and all later ones, to keep the order."""
 
-        # A server sends no longer reply than its own limit, which it was given by its operator.
+        # The length of replies is bounded by the server's own limit, which its operator sets.
         self._connection = wire.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
         self._calls: dict[wire.QuestionId, _Call] = {}
         self._cancelled: dict[wire.QuestionId, str | None] = {}
-        """The queues of polls that were cancelled and whose Return has not come."""
+        """The queues of cancelled polls whose Return has not arrived."""
 
         self._closed: str | None = None
         self._reading = False
         self._open = False
-        """Calls may be sent: TLS, where there is any, was agreed on."""
+        """Calls may be sent: the transport is plaintext or its TLS handshake is complete."""
 
         self._first = b""
-        """The beginning of what the server has said, as much as tells which protocol it speaks."""
+        """The first bytes from the server, enough to recognise another protocol."""
 
         self._proved = False
         """A call was answered."""
@@ -140,7 +140,7 @@ class ClientProtocol(Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Ask for the server's first object; it need not have come before calls are made."""
+        """Request the bootstrap object.  Calls need not wait for it."""
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         keep_alive(self.transport)
@@ -151,7 +151,7 @@ class ClientProtocol(Protocol):
             self._begin()
 
     def handshakeCompleted(self) -> None:
-        """Begin: the connection is secured."""
+        """Open the connection after its TLS handshake."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -177,17 +177,17 @@ class ClientProtocol(Protocol):
         interface: int = wire.QUEUE_INTERFACE_ID,
     ) -> Deferred[T]:
         """
-        Call *method* of the queue named *queue*, or of the default one, which *interface* may say is more than that.
+        Call *method* of the queue named *queue*, or of the default queue, whose object has other interfaces too.
 
         Returns:
-            Fires with what *read* makes of the results.  Cancelling gives a
-            waiting poll up; any other call takes effect all the same.
+            Fires with the results, parsed by *read*.  Cancelling ends the wait
+            of a poll; any other call takes effect all the same.
 
-        Raises (the Deferred does):
+        Raises (through the Deferred):
             InvalidRequest: the call is longer than a message may be.
             NotConnected: the connection is closing.
-            OutcomeUnknown: it was lost before the answer came.
-            QueueberError: what the server answered.
+            OutcomeUnknown: the connection was lost before the answer.
+            QueueberError: the error that the server returned.
         """
         if self._closed is not None:
             return fail(NotConnected(f"the call was not sent: {self._closed}"))
@@ -221,16 +221,16 @@ class ClientProtocol(Protocol):
         return deferred
 
     def _drop(self, held: Deferred[None]) -> None:
-        """A call that waits for the server's limits is cancelled."""
+        """Fail a call that was cancelled while it waited for the server's limits."""
         self._held.pop(held, None)
-        held.errback(NotSent("the server has not said how long a call may be"))
+        held.errback(NotSent("the server has not returned its limits"))
 
     def _asked(self, limits: wire.ServerLimits) -> None:
         self._server_bytes = limits.frame_bytes
         self._release()
 
     def _not_asked(self, failure: Failure) -> None:
-        """Go on without an answer: the server does not know the question, or has no room for it now."""
+        """Continue without the limits: the server is too old for the question, or has no room for it now."""
         if self._closed is None:
             self._server_bytes, self._limit_from = self._own_bytes or FRAME_BYTES_MAX, FROM_DEFAULT
             self._release()
@@ -253,7 +253,7 @@ class ClientProtocol(Protocol):
             self._flush_soon()
 
     def _returned_late(self, event: wire.Returned) -> bool:
-        """Give back the items of a poll that was cancelled while they were on their way; False for any other call."""
+        """Return the items of a poll that was cancelled after they were sent.  False for any other call."""
         if event.question not in self._cancelled:
             return False
         queue = self._cancelled.pop(event.question)
@@ -262,7 +262,7 @@ class ClientProtocol(Protocol):
         return True
 
     def dataReceived(self, data: bytes) -> None:
-        """Take answers in."""
+        """Process answers."""
         if self._closed is not None:
             return
         if len(self._first) < FIRST_BYTES:
@@ -304,7 +304,7 @@ class ClientProtocol(Protocol):
             call.deferred.callback(value)
 
     def _flush_soon(self) -> None:
-        """See to it that what has been said is sent at the end of this turn."""
+        """Schedule a flush at the end of this reactor turn."""
         if not self._reading and self._timer is None and self._closed is None:
             self._timer = self._clock.callLater(0, self._flush_now)
 
@@ -313,14 +313,14 @@ class ClientProtocol(Protocol):
         self.flush()
 
     def flush(self) -> None:
-        """Send what has been said."""
+        """Send the pending messages."""
         data = self._connection.data_to_send()
         if data:
             self.transport.write(data)
         self._unsent.clear()
 
     def _close(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
-        """Say goodbye and end the connection, within a bounded time."""
+        """Send the last messages and end the connection, within a bounded time."""
         self.log.warn("Closing the connection to {peer}: {why}", peer=self.transport.getPeer(), why=why)
         self.flush()
         self._end(why, kind, refused=refused)
@@ -332,14 +332,14 @@ class ClientProtocol(Protocol):
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Fail what is in flight: as unknown, unless no server has read it."""
+        """Fail the calls in flight: with `OutcomeUnknown`, unless no server has read them."""
         refusal = None
         if not self._first:
             refusal = refusal_of(reason.value, self.transport, agreed=self._open)
         if refusal is None:
             self._end(reason.getErrorMessage())
         else:
-            # What ends a handshake without a word may pass; what is wrong with a certificate does not.
+            # A handshake that ends without an alert may succeed later; a bad certificate does not.
             self._end(refusal, NotConnected, refused=not isinstance(reason.value, ConnectionLost | ConnectionDone))
 
     def _end(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
@@ -352,7 +352,7 @@ class ClientProtocol(Protocol):
         self._owner.ended(why, refused=refused)
         calls, self._calls = self._calls, {}
         held, self._held = self._held, {}
-        # What follows from the end of one call may cancel others.
+        # The callbacks of one call may cancel others.
         for each in held:
             if not each.called:
                 each.errback(self._error(why, kind, sent=False))
@@ -361,7 +361,7 @@ class ClientProtocol(Protocol):
                 call.deferred.errback(self._error(why, kind, sent=question not in self._unsent))
 
     def _error(self, why: str, kind: type[QueueberError], *, sent: bool) -> QueueberError:
-        """The error of a call, *sent* or not, on a connection that ends because of *why*."""
+        """Return the error of a call, *sent* or not, on a connection that ends for the reason *why*."""
         if kind is NotConnected:
             return NotConnected(f"cannot connect{self._to}: {why}")
         if not sent:
@@ -369,7 +369,7 @@ class ClientProtocol(Protocol):
         return OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
 
     def _value_of(self, call: _Call, outcome: wire.Results | wire.RemoteException | wire.Canceled) -> object:
-        """What *call* ends with; a call to a queue that could not be had, with the reason for that."""
+        """Return the value or error of *call*.  If its queue could not be resolved, that is the error."""
         if not isinstance(outcome, wire.Results):
             return call.route.error or error_of(outcome)
         length = outcome.content.frame_bytes
@@ -379,12 +379,12 @@ class ClientProtocol(Protocol):
             self._give_back(call.queue, wire.read_poll_lease(outcome))
         return ReplyTooLong(
             f"the reply is {length:,} bytes; the limit is {self._own_bytes:,}, {FROM_ARGUMENT}:"
-            " raise its frame_bytes, or give none to take what the server sends"
+            " raise its frame_bytes, or pass no limits to accept what the server sends"
             + ("; the items of this poll are given back" if call.is_poll else "")
         )
 
     def _give_back(self, queue: str | None, lease: bytes) -> None:
-        """Let *lease* end, so that its items go to a worker that can take them."""
+        """End *lease*, so that its items go to a worker that can receive them."""
         content = wire.write_extend_request(wire.ExtendRequest(lease, GIVE_BACK_MS))
         extending = self._send(queue, wire.EXTEND, content, wire.read_extend_response, wire.QUEUE_INTERFACE_ID)
         extending.addErrback(lambda _: None)

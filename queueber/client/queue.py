@@ -1,4 +1,4 @@
-"""Queues as a program uses them."""
+"""The queue object that a program uses."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ _COUNT_MAX = (1 << 32) - 1
 
 @frozen
 class Batch:
-    """What one poll has got: some items under one lease, or nothing."""
+    """The result of one poll: items under one lease, or none."""
 
     items: tuple[PolledItem, ...]
-    """In the order in which they became due; empty when the wait ran out."""
+    """Items in the order in which they became due; empty if the wait ended first."""
 
     lease: bytes
-    """The right to remove and extend, 16 bytes; empty without items.  Keep it secret from other workers."""
+    """The lease's id, 16 bytes, which permits to remove and extend; empty without items.  Keep it secret."""
 
     deadline: WallMs
-    """When the lease ends, by the server's clock; 0 without items, or from a server that does not tell."""
+    """When the lease ends, by the server's clock; 0 without items, or if an old server does not send it."""
 
 
 class Queue:
     """
     One queue of a server.
 
-    Every method gives a Deferred, which can be awaited.  Each fires once what
-    it says is on the server's disk, and fails with a
-    `queueber.errors.QueueberError`: what the server answered, `NotConnected`
-    when the call was not sent, `OutcomeUnknown` when the connection was lost
-    under way, `CallTimedOut` when the time limit was over, `InvalidRequest`
-    when an argument cannot be right.
+    Every method returns a Deferred, which can be awaited.  It fires once the
+    change is on the server's disk, and fails with a
+    `queueber.errors.QueueberError`: the error that the server returned,
+    `NotConnected` if the call was not sent, `OutcomeUnknown` if the connection
+    was lost during the call, `CallTimedOut` if it exceeded its time limit,
+    `InvalidRequest` if an argument is invalid.
 
-    *timeout_ms* is the time limit of the call, from when it is made to its
-    answer, with the wait of a poll in it; with None it has that of `connect`.
+    *timeout_ms* is the time limit of the call, from the call to its answer,
+    including the wait of a poll; None selects that of `connect`.
 
-    What is taken as bytes may be any object with a buffer: `bytes`,
-    `bytearray`, `memoryview`, `array.array`, `mmap`.  All its bytes are copied
+    Arguments of type `Buffer` may be any object with a buffer: `bytes`,
+    `bytearray`, `memoryview`, `array.array`, `mmap`.  The bytes are copied
     before the method returns.
     """
 
     def __init__(self, connector: Connector, name: str | None) -> None:
-        """The queue named *name*, or the default one; `Client` makes them."""
+        """Created by `Client`; *name* is None for the default queue."""
         self._connector = connector
         self._name = name
 
@@ -69,10 +69,10 @@ class Queue:
 
     def add(self, *contents: Buffer, delay_ms: int = 0, timeout_ms: int | None = None) -> Deferred[list[bytes]]:
         """
-        Store an item with each of *contents*, all of them or none, to become due after *delay_ms*.
+        Store an item for each of *contents*, all or none, that becomes due after *delay_ms*.
 
         Returns:
-            Fires with their ids, 16 bytes each, in the same order.
+            Fires with the items' ids, 16 bytes each, in the same order.
         """
         try:
             delay = SpanMs(integer("delay_ms", delay_ms, 0, SPAN_MS_MAX, "ms"))
@@ -93,13 +93,12 @@ class Queue:
         """
         Take up to *n* ready items under a new lease of *lease_ms*.
 
-        While nothing is ready it waits up to *wait_ms*: None as long as it
-        takes, 0 not at all.
+        If no item is ready, wait up to *wait_ms*: None without a limit, 0 not
+        at all.
 
         Returns:
-            Fires with a `Batch`, empty once the wait is over.  Cancelling it
-            gives the wait up; items that were already on their way are given
-            back.
+            Fires with a `Batch`, empty if the wait ended first.  Cancelling it
+            ends the wait; items that were already sent go back.
         """
         try:
             request = wire.PollRequest(
@@ -116,11 +115,11 @@ class Queue:
 
     def remove(self, item_id: Buffer, lease: Buffer, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
-        Remove the item *item_id*, held under *lease*, for ever.
+        Remove the item *item_id*, held under *lease*.
 
         Returns:
-            Fires with False when nothing was changed: the item or the lease is
-            unknown, the lease is another one or has ended.
+            Fires with True, or with False if nothing was changed: the item or
+            the lease is unknown, or the lease is another one or has ended.
         """
         try:
             limit = timeout(timeout_ms)
@@ -133,10 +132,10 @@ class Queue:
 
     def extend(self, lease: Buffer, lease_ms: int, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
-        Let *lease* end *lease_ms* from now, be that later or earlier than before.
+        Set the end of *lease* to *lease_ms* from now, later or earlier than before.
 
         Returns:
-            Fires with False when nothing was changed: the lease is unknown or has ended.
+            Fires with True, or with False if nothing was changed: the lease is unknown or has ended.
         """
         try:
             span = SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms"))
@@ -151,10 +150,10 @@ class Queue:
 
 def checked_name(name: str) -> str:
     """
-    *name*, if a queue can have it.
+    Return *name* if it is a valid name of a queue.
 
     Raises:
-        InvalidRequest: it is no text, empty, longer than the limit, or cannot be written as UTF-8.
+        InvalidRequest: *name* is not text, is empty, longer than the limit, or cannot be encoded in UTF-8.
     """
     if not isinstance(name, str):
         raise wrong("the queue's name", name, f"text, 1 to {QUEUE_NAME_BYTES_MAX} bytes of UTF-8")

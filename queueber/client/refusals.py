@@ -1,9 +1,9 @@
 """
-Why a connection never carried a call, in plain words.
+Reasons for which a connection never carried a call, as text.
 
-A call is known not to have been carried out when TLS was never agreed on, when
-the server refused our certificate, and when what answers is no Queueber
-server.  Everything else leaves the outcome unknown.
+A call is known not to have been carried out if the TLS handshake failed, if the
+server refused the client's certificate, or if the peer is not a Queueber
+server.  In all other cases the outcome is unknown.
 """
 
 from datetime import UTC, datetime
@@ -13,38 +13,38 @@ from queueber.errors import tls_reason
 from queueber.pem import named, names_of, printable, untimely
 
 _NAMES_MAX = 5
-"""So many names of a certificate are shown."""
+"""Most names of a certificate that an error shows."""
 
 _ALERTS = {
-    "certificate required": "the server asks for a client certificate, and none was shown",
+    "certificate required": "the server asks for a client certificate, and none was sent",
     "bad certificate": "the server refuses this client's certificate",
-    "unsupported certificate": "the server refuses this client's certificate as one of a kind it does not take",
+    "unsupported certificate": "the server refuses this client's certificate as one of an unsupported kind",
     "certificate revoked": "the server refuses this client's certificate as revoked",
     "certificate expired": "the server refuses this client's certificate as expired",
     "certificate unknown": "the server refuses this client's certificate",
     "unknown ca": "the server does not trust the authority that made this client's certificate",
     "decrypt error": "the server does not trust the authority that made this client's certificate",
-    "access denied": "the server lets in no client with this certificate",
+    "access denied": "the server accepts no client with this certificate",
     "handshake failure": "the server refuses the TLS handshake; it may ask for a client certificate",
     "protocol version": "the server speaks no version of TLS that this client speaks",
     "insufficient security": "the server asks for stronger encryption than this client has",
-    # Of a certificate that is sound and whose names are not on the list: OpenSSL knows no better word.
-    "internal error": "the server refuses the TLS handshake; it may not let in a client with this certificate's names",
-    "unrecognized name": "the server has no certificate for the name that was asked for",
+    # Sent for a valid certificate whose names are not on the server's list: OpenSSL has no better alert for it.
+    "internal error": "the server refuses the TLS handshake; it may not accept the names in this client's certificate",
+    "unrecognized name": "the server has no certificate for the requested name",
 }
 """
-Alerts that end a handshake and nothing later, by OpenSSL's words.
+Alerts that occur only in a handshake, by their name in OpenSSL.
 
-With TLS 1.3 the client believes in the connection before the server has looked at the client's certificate: the alert
-comes after calls were sent, of which such a server has read none.
+With TLS 1.3 the handshake is complete for the client before the server has checked the client's certificate.  The alert
+arrives after calls were sent, none of which such a server has read.
 """
 
 
 def refusal_of(error: BaseException | None, transport: Any, *, agreed: bool) -> str | None:  # noqa: ANN401
     """
-    Why *transport*, over which nothing came, was lost with *error*; None if the server may have read what was sent.
+    Return why *transport*, which received no data, was lost with *error*; None if the server may have read a call.
 
-    *agreed*: it is plaintext, or its TLS handshake was completed at this end.
+    *agreed*: the transport is plaintext, or its TLS handshake was completed at this end.
     """
     if type(error).__name__ == "VerificationError":
         return _another_name(error, transport)
@@ -62,21 +62,21 @@ def refusal_of(error: BaseException | None, transport: Any, *, agreed: bool) -> 
 
 
 def _chain(transport: Any) -> list[Any]:  # noqa: ANN401
-    """The certificates that the server has shown, its own first."""
+    """Return the certificates that the server has sent, its own first."""
     return [each.to_cryptography() for each in transport.getHandle().get_peer_cert_chain() or ()]
 
 
 def _another_name(error: Any, transport: Any) -> str:  # noqa: ANN401
     wanted = error.errors[0].mismatched_id
-    # It knows a DNS name by one attribute, and an address by another.
+    # A DNS name and an IP address have different attributes.
     wanted = wanted.hostname.decode() if hasattr(wanted, "hostname") else str(wanted.ip)
     names = sorted({name for each in _chain(transport)[:1] for name in names_of(each)})
     shown = printable(", ".join(names[:_NAMES_MAX])) + (", ..." if len(names) > _NAMES_MAX else "")
-    return f"the certificate is for {shown or 'nobody'}, not {wanted}"
+    return f"the certificate is for {shown or 'no name'}, not {wanted}"
 
 
 def _untrusted(transport: Any) -> str:  # noqa: ANN401
-    """Why the server's certificate is not taken: it has expired, or its authority is not one of ours."""
+    """Return why the server's certificate is refused: it has expired, or its authority is not trusted."""
     chain = _chain(transport)
     late = list(filter(None, (untimely(each, datetime.now(UTC)) for each in chain)))
     if late:
@@ -84,4 +84,4 @@ def _untrusted(transport: Any) -> str:  # noqa: ANN401
     if not chain:
         return "the server's certificate is not trusted"
     issuer = printable(chain[-1].issuer.rfc4514_string())
-    return f"the certificate of {named(chain[0])} is not trusted: its authority, {issuer}, is not one of those to trust"
+    return f"the certificate of {named(chain[0])} is not trusted: its authority, {issuer}, is not a trusted one"

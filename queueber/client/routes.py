@@ -1,14 +1,15 @@
 """
-Where calls to each queue go.
+Targets of the calls to each queue.
 
 State model of a route
 ----------------------
 
-1. ASKED     the server was asked for the object.  Calls go to what the answer
-             will hold.
-2. RESOLVED  the answer came.  Calls go to the object, and the question is over.
-3. FAILED    the answer was an error.  Calls that were made meanwhile fail with
-             it; the next call asks again, except for the server's first object.
+1. ASKED     the object was requested from the server.  Calls are pipelined to
+             the promised answer.
+2. RESOLVED  the answer arrived.  Calls go to the object, and the question is
+             finished.
+3. FAILED    the answer was an error.  Calls made meanwhile fail with it.  The
+             next call requests the object again, except for the bootstrap object.
 """
 
 from collections.abc import Callable
@@ -20,23 +21,23 @@ from queueber.client.errors import error_of
 from queueber.errors import QueueberError
 
 ROUTES_MAX = 1_000
-"""Named queues that one connection keeps; a server lets it hold 10,000."""
+"""Named queues that one connection keeps.  The server's limit is 10,000 by default."""
 
 QUEUE_PATH = (wire.layout("Broker.queue$Results").slots["queue"],)
-"""Where the results of `Broker.queue` hold the queue."""
+"""The position of the queue in the results of `Broker.queue`."""
 
 
 @define(eq=False)
 class Route:
-    """The way to one object of the server."""
+    """The target of calls to one object of the server."""
 
     target: wire.Target
     error: QueueberError | None = None
-    """Why the object could not be had."""
+    """The error with which the server answered the request for the object."""
 
 
 class Routes:
-    """The ways to all queues that calls of one connection were made to."""
+    """The routes of one connection to the queues that it uses."""
 
     def __init__(self, connection: wire.Connection) -> None:
         self._connection = connection
@@ -44,20 +45,20 @@ class Routes:
         self._asked: dict[wire.QuestionId, tuple[Route, str | None, Callable[[wire.Results], wire.ImportId]]] = {}
 
     def begin(self) -> None:
-        """Ask for the server's first object, which is the default queue and leads to all others."""
+        """Request the bootstrap object, which is the default queue and gives access to all others."""
         question = self._connection.bootstrap()
         self._root = Route(wire.PromisedAnswer(question, ()))
         self._asked[question] = self._root, None, wire.read_bootstrap
 
     def to(self, queue: str | None) -> Route:
-        """The way to the queue named *queue*, or to the default one."""
+        """Return the route to the queue named *queue*, or to the default queue."""
         if queue is None:
             return self._root
         route = self._named.pop(queue, None)
         if route is None:
             self._make_room()
             route = self._ask(queue)
-        self._named[queue] = route  # the one used last is the last
+        self._named[queue] = route  # keeps the dictionary in order of use
         return route
 
     def _ask(self, queue: str) -> Route:
@@ -68,7 +69,7 @@ class Routes:
         return route
 
     def _make_room(self) -> None:
-        """Let the route that was not used for longest go, if there are too many and it is not still being asked for."""
+        """Drop the least recently used route if there are too many, unless it is not resolved yet."""
         if len(self._named) >= ROUTES_MAX:
             oldest = next(iter(self._named))
             target = self._named[oldest].target
@@ -78,7 +79,7 @@ class Routes:
 
     def returned(self, event: wire.Returned) -> bool:
         """
-        Take the answer to a question for an object; False if it is the answer to something else.
+        Process the answer to a request for an object.  Return False if *event* answers another question.
 
         Raises:
             RemoteProtocolError: the answer is malformed.
@@ -89,12 +90,12 @@ class Routes:
         route, name, read = asked
         if isinstance(event.outcome, wire.Results):
             route.target = wire.ImportedCap(read(event.outcome))
-            # The reference is ours until it is released.
+            # This client owns the reference until it releases it.
             self._connection.finish(event.question, release_result_caps=False)
             return True
         route.error = self._root.error or error_of(event.outcome)
         if name is None:
-            return True  # left open: later calls are made to it, and fail with the same reason
+            return True  # not finished: later calls go to it and fail with the same reason
         self._connection.finish(event.question)
         if self._named.get(name) is route:
             del self._named[name]

@@ -1,10 +1,9 @@
 """
-Keeping a connection to a server, and making it again when it is lost.
+Keep a connection to a server, and reconnect when it is lost.
 
-Calls made while there is none wait in a line of their own, and leave it in a
-turn of the reactor of their own: `ClientService` must not be entered again
-from within, which is where its own news comes from, and what follows from a
-call's end is any code of the user's.
+Calls made without a connection wait in a queue and leave it in a reactor turn
+of their own.  `ClientService` is not re-entrant and reports its events from
+within, and the end of a call may run any code of the user.
 """
 
 from collections.abc import Callable
@@ -36,12 +35,12 @@ T = TypeVar("T")
 
 RETRY_SECONDS_MIN = 0.1
 RETRY_SECONDS_MAX = 10.0
-"""How long to wait after an attempt that failed: from the first of these up to the second, a little at random."""
+"""Range of the wait after a failed attempt, which grows from the first to the second with some jitter."""
 
 
 @define(eq=False)
 class ClientFactory(Factory):
-    """Makes the protocol of each connection."""
+    """Create the protocol of each connection."""
 
     noisy = False
     clock: IReactorTime
@@ -49,24 +48,24 @@ class ClientFactory(Factory):
     owner: Owner
     to: str
 
-    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # noqa: ARG002  (as Twisted calls it)
-        """The protocol of a new connection."""
+    def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # noqa: ARG002  (Twisted's signature)
+        """Return the protocol for a new connection."""
         return ClientProtocol(self.clock, self.limits, self.owner, self.to)
 
 
 @implementer(IStreamClientEndpoint)
 @define(eq=False)
 class WatchedEndpoint:
-    """*endpoint*, with *failed* told of every attempt that fails."""
+    """An endpoint that calls *failed* for every failed attempt of *endpoint*."""
 
     endpoint: IStreamClientEndpoint
     failed: Callable[[Failure], None]
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect as the endpoint does."""
-        return self.endpoint.connect(protocolFactory).addErrback(self._tell)
+        """Connect through the endpoint."""
+        return self.endpoint.connect(protocolFactory).addErrback(self._report)
 
-    def _tell(self, failure: Failure) -> Failure:
+    def _report(self, failure: Failure) -> Failure:
         self.failed(failure)
         return failure
 
@@ -76,19 +75,20 @@ class _Waiting:
     """A call that waits for a connection."""
 
     attempts: int | None
-    """How many more may fail; None for as many as there are."""
+    """Failed attempts left before the call fails; None for no limit."""
 
     connected: Deferred[ClientProtocol] = field(init=False)
     why: str = ""
-    """What the last attempt failed with."""
+    """The error of the last attempt."""
 
 
 class Connector:
     """
-    A connection to one server, made again whenever it is lost.
+    A connection to one server, re-established whenever it is lost.
 
-    Calls made while there is none wait for the next.  Calls in flight when one
-    is lost are not repeated: who made them knows whether that would do harm.
+    Calls made without a connection wait for the next.  Calls in flight when a
+    connection is lost are not repeated: only the caller knows whether that
+    would do harm.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class Connector:
         timeout_ms: int | None = None,
     ) -> None:
         """
-        Starts connecting at once; errors name *address*, if it is known.
+        Start connecting.  Errors name *address*, if it is known.
 
-        A call fails once *attempts* have failed while it waited; with None it waits as long as it takes.
-        *timeout_ms* is the time limit of calls that are given none of their own.
+        A waiting call fails after *attempts* failed attempts to connect; None waits without a limit.  *timeout_ms* is
+        the time limit of calls without one of their own.
         """
         self._clock = clock
         self._attempts = attempts
@@ -117,11 +117,11 @@ class Connector:
         self._settling: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] | None = None
-        """Those to be fired when the connection is closed, while it is being closed."""
+        """Deferreds to fire when the connection is closed; None unless it is closing."""
 
         self._policy = retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         self._fruitless = 0
-        """Attempts since a connection was of use: a connection that ends at once is not."""
+        """Attempts since the last useful connection.  A connection that ends at once is not useful."""
 
         self._since = 0.0
         """When the connection became usable."""
@@ -146,13 +146,13 @@ class Connector:
         wait_ms: int | None = 0,
     ) -> Deferred[T]:
         """
-        As `ClientProtocol.call`, when there is a connection.
+        Call as `ClientProtocol.call` does, once there is a connection.
 
-        Before that cancelling it means that it is not sent.  A call without *timeout_ms* has the client's time limit
-        and *wait_ms*, which is how long the server may take anyway; None if that is as long as it takes.
+        A call that is cancelled before that is not sent.  Without *timeout_ms* the time limit is that of the client
+        plus *wait_ms*, the wait of a poll; with a *wait_ms* of None there is no time limit.
 
-        Raises (the Deferred does):
-            CallTimedOut: the time limit was over.
+        Raises (through the Deferred):
+            CallTimedOut: the call exceeded its time limit.
         """
         calling = self._call(queue, method, content, read, interface)
         if timeout_ms is None and self._timeout_ms is not None and wait_ms is not None:
@@ -174,30 +174,30 @@ class Connector:
         return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
 
     def _drop(self, waiting: _Waiting) -> None:
-        """A call that waits for a connection is cancelled."""
+        """Fail a call that was cancelled while it waited for a connection."""
         self._waiting.pop(waiting, None)
         why = f": {waiting.why}" if waiting.why else ""
         waiting.connected.errback(NotSent(f"there is no connection{self._to}{why}"))
 
     def usable(self, connection: ClientProtocol) -> None:
-        """Let the calls that wait for a connection have *connection*, soon; as `Owner` has it."""
+        """Send the waiting calls over *connection* in the next reactor turn.  Part of `Owner`."""
         self._usable, self._since = connection, self._clock.seconds()
         self._settle_soon()
 
     def proved(self) -> None:
-        """Begin anew to back off; as `Owner` has it."""
+        """Reset the back-off.  Part of `Owner`."""
         self._fruitless = 0
 
     def _delay(self, _: int) -> float:
-        """The seconds until the next attempt.  `ClientService` itself forgets failures once it has a connection."""
+        """Return the seconds until the next attempt.  `ClientService`'s own count ends with any connection."""
         self._fruitless += 1
         return self._policy(self._fruitless)
 
     def ended(self, why: str, *, refused: bool) -> None:
-        """Do without the connection.  If it was *refused*, calls that wait fail; as `Owner` has it."""
+        """Forget the connection.  If it was *refused*, fail the waiting calls.  Part of `Owner`."""
         never_used, self._usable = self._usable is None, None
         if not never_used and self._clock.seconds() - self._since >= RETRY_SECONDS_MAX:
-            # As useful as one that has answered: a worker may wait in its first poll for days.
+            # Useful even without an answer: a worker may wait in its first poll for days.
             self._fruitless = 0
         for waiting in self._waiting if never_used or refused else ():
             waiting.why = why
@@ -219,24 +219,25 @@ class Connector:
             self._settling = self._clock.callLater(0, self._settle)
 
     def _settle(self) -> None:
-        """Let the calls go for which there is a connection, or no hope."""
+        """Send the waiting calls if there is a connection, and fail those without attempts left."""
         self._settling = None
         while self._waiting and self._usable is not None:
             waiting = next(iter(self._waiting))
             del self._waiting[waiting]
             waiting.connected.callback(self._usable)
         for waiting in [each for each in self._waiting if each.attempts is not None and each.attempts <= 0]:
-            # What followed from the failure before may have cancelled this one.
+            # The callbacks of an earlier failure may have cancelled this call.
             if waiting in self._waiting:
                 del self._waiting[waiting]
                 waiting.connected.errback(NotConnected(f"cannot connect{self._to}: {waiting.why}"))
 
     def close(self) -> Deferred[None]:
         """
-        Send what has been said, close the connection and make no other; again does nothing more.
+        Send pending calls, close the connection and do not reconnect.  Further calls of `close` have no effect.
 
         Returns:
-            Fires when it is closed.  Calls in flight fail with `OutcomeUnknown`, those that wait with `NotConnected`.
+            Fires when the connection is closed.  Calls in flight fail with `OutcomeUnknown`, waiting ones with
+            `NotConnected`.
         """
         closed: Deferred[None] = Deferred()
         if self._closing is not None:
@@ -267,7 +268,7 @@ class Connector:
 
 
 def _timed_out(timeout_ms: int, outcome: T | Failure, _: float) -> T:
-    """The end of a call that was cancelled because its time was over; one that ended otherwise meanwhile ends so."""
+    """Raise `CallTimedOut` for a call that its time limit cancelled.  Return or raise any other *outcome*."""
     if not isinstance(outcome, Failure):
         return outcome
     outcome.trap(CancelledError)

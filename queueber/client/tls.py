@@ -1,4 +1,4 @@
-"""TLS at the client's end: whom it trusts, and what it shows."""
+"""TLS of a client: trusted authorities, and the client's own certificate."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ def _is_text(_: Tls, argument: Attribute[str | None], value: str | None) -> None
 @frozen(kw_only=True)
 class Tls:
     """
-    How to secure a connection; all files are PEM.
+    TLS options of a connection.  All files are in PEM format.
 
     Raises:
-        InvalidRequest: an argument is of the wrong kind.
+        InvalidRequest: an argument is of the wrong type.
     """
 
     ca: AnyPath | None = field(default=None, validator=_is_path)
-    """The authorities to trust; None for those that this machine trusts."""
+    """The authorities to trust; None for those of the operating system."""
 
     certificate: AnyPath | None = field(default=None, validator=_is_path)
-    """What to show a server that wants to know who connects, followed by those between it and its authority."""
+    """The client's certificate, followed by intermediate certificates; None for no certificate."""
 
     key: AnyPath | None = field(default=None, validator=_is_path)
     """The certificate's private key; None if it is in the same file."""
 
     server_name: str | None = field(default=None, validator=_is_text)
-    """The name that the server's certificate must have; None for the host that is connected to."""
+    """The name that the server's certificate must have; None for the host in the address."""
 
     def secure(self, endpoint: IStreamClientEndpoint, host: str | None) -> IStreamClientEndpoint:
         """
-        *endpoint*, which leads to *host*, with TLS on top.
+        Wrap *endpoint*, which connects to *host*, with TLS.
 
         Raises:
-            InvalidRequest: a file cannot be used, or there is no name to expect.
+            InvalidRequest: a file cannot be used, or neither `server_name` nor *host* is known.
         """
         from twisted.internet.endpoints import wrapClientTLS  # noqa: PLC0415
         from twisted.internet.interfaces import IStreamClientEndpoint  # noqa: PLC0415
@@ -66,7 +66,9 @@ class Tls:
             text("host", host)
         name = self.server_name or host
         if not name:
-            raise InvalidRequest("TLS needs the name that the server's certificate is to have")
+            raise InvalidRequest(
+                "TLS needs a server_name for the server's certificate, because the address has no host"
+            )
         if self.key is not None and self.certificate is None:
             raise InvalidRequest(f"{os.fspath(self.key)}: a key needs the certificate that it belongs to")
         try:
@@ -75,18 +77,18 @@ class Tls:
         except ImportError as why:
             raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
         except UnicodeError as why:
-            raise InvalidRequest(f"{name!r} is no name that a certificate can have: {why}") from None
+            raise InvalidRequest(f"{name!r} is not a name that a certificate can have: {why}") from None
         return secured
 
     @property
     def _shown(self) -> tuple[Path, Path] | None:
-        """The certificate to show, and its key."""
+        """The files of the client's certificate and its key."""
         if self.certificate is None:
             return None
         return Path(self.certificate), Path(self.key or self.certificate)
 
     def _check(self) -> None:
-        """Refuse what cannot be used before OpenSSL does, which does not say which file it is."""
+        """Refuse unusable files before OpenSSL does, whose errors do not name the file."""
         now = datetime.now(UTC)
         problems = authority_problems(Path(self.ca), now) if self.ca is not None else []
         if self._shown is not None:
@@ -109,7 +111,7 @@ class Tls:
             "extraCertChain": [each.original for each in _loaded(certificate)[1:]],
         }
         try:
-            # Made for each connection, where an error would be a traceback.
+            # Tried here, because an error while a connection is made would be a traceback.
             ssl.CertificateOptions(**shown).getContext()
         except Error as why:
             raise InvalidRequest(f"{certificate} and {key} cannot be used: {tls_reason(why)}") from None
@@ -117,7 +119,7 @@ class Tls:
 
 
 def _loaded(path: Path) -> list[Any]:
-    """All certificates in *path*, as Twisted has them."""
+    """Return all certificates in *path* as Twisted's objects."""
     from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
     from twisted.internet.ssl import Certificate  # noqa: PLC0415
 

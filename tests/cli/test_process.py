@@ -39,7 +39,7 @@ def test_a_refused_connection_is_one_line():
 def test_a_bad_address_is_one_line():
     result = run("--addr", "nowhere", "poll")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-    assert result.stderr.startswith("queueber: 'nowhere' is no address")
+    assert result.stderr.startswith("queueber: 'nowhere' is not an address")
 
 
 def test_a_connection_that_is_lost_is_one_line_that_says_nobody_knows(listening):

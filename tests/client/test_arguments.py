@@ -92,7 +92,7 @@ def test_a_buffer_that_is_gone_is_refused(network, client, failure, value):
         found = failure(call)
         assert isinstance(found, InvalidRequest)
         assert str(found).startswith(f"{name} is <")
-        assert "whose bytes cannot be had" in str(found)
+        assert "whose bytes cannot be read" in str(found)
     network.turn()
     assert network.peer.calls() == []
 

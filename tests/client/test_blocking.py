@@ -244,7 +244,7 @@ def test_what_cannot_be_right_is_refused_before_there_is_a_connection(server):
 
 
 def test_work_that_waits_for_something_else_is_a_mistake():
-    with pytest.raises(RuntimeError, match="no call"):
+    with pytest.raises(RuntimeError, match="other than a call"):
         completed(Deferred())
 
 

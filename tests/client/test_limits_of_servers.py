@@ -98,7 +98,7 @@ def test_of_a_server_that_does_not_say_the_default_is_assumed(network, serve, fa
     network.turn()
     network.turn()
     assert contents(network) == [LONG]
-    assert "by default: this server does not say what it takes" in str(failure(adding[1]))
+    assert "by default: this server does not state its limit" in str(failure(adding[1]))
 
 
 def test_with_limits_of_its_own_a_client_sends_a_server_that_does_not_say_longer_calls(network, serve):

@@ -304,12 +304,12 @@ def test_a_unix_socket_is_an_address():
 @pytest.mark.parametrize(
     ("address", "part"),
     [
-        ("localhost", "'localhost' is no address"),
-        ("", "'' is no address"),
-        ("nothing:at=all", "no address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint"),
+        ("localhost", "'localhost' is not an address"),
+        ("", "'' is not an address"),
+        ("nothing:at=all", "not an address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint"),
         ("localhost:0", "the port in 'localhost:0' is 0; the limit is 65535"),
         ("localhost:65536", "is 65536; the limit is 65535"),
-        ("tcp:host=localhost:port=many", "is no address"),
+        ("tcp:host=localhost:port=many", "is not an address"),
     ],
 )
 def test_a_bad_address_is_refused_in_one_line(address, part):

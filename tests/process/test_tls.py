@@ -72,7 +72,7 @@ def test_a_client_that_trusts_the_authority_is_served(start_tls, authority):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--tls"], "its authority, CN=ca, is not one of those to trust"),
+        (["--tls"], "its authority, CN=ca, is not a trusted one"),
         (["--tls-ca={ca}", "--tls-server-name=other.example"], "is for 127.0.0.1, localhost, not other.example"),
         ([], "this port speaks TLS"),
         (["--tls-ca=/nowhere"], "/nowhere: No such file"),
