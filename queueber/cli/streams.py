@@ -56,7 +56,8 @@ class _Output(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            raise
+            # Without a number: click takes EPIPE for the end of the process, with status 1.
+            raise BrokenPipeError("standard output is not read any more") from None
         except OSError as why:
             raise OSError(why.errno, why.strerror, "standard output") from None
 
