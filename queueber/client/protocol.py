@@ -45,7 +45,7 @@ from queueber.client.lengths import (
     SURE_BYTES,
     too_long,
 )
-from queueber.client.refusals import refusal_of
+from queueber.client.refusals import nameless_certificate, refusal_of
 from queueber.client.routes import Route, Routes
 from queueber.errors import Kind, QueueberError, RemoteProtocolError, Unimplemented
 from queueber.keepalive import keep_alive
@@ -155,6 +155,11 @@ class ClientProtocol(Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        nameless = nameless_certificate(self.transport)
+        if nameless is not None:
+            self._end(nameless, NotConnected, refused=True)
+            self.transport.abortConnection()
+            return
         self._begin()
 
     def _begin(self) -> None:

@@ -6,6 +6,7 @@ server refused the client's certificate, or if the peer is not a Queueber
 server.  In all other cases the outcome is unknown.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,8 +47,8 @@ def refusal_of(error: BaseException | None, transport: Any, *, agreed: bool) -> 
 
     *agreed*: the transport is plaintext, or its TLS handshake was completed at this end.
     """
-    if type(error).__name__ == "VerificationError":
-        return _another_name(error, transport)
+    if error is not None and (unverified := _UNVERIFIED.get(type(error).__name__)):
+        return unverified(error, transport)
     reason = tls_reason(error)
     if reason is None:
         return None if agreed else f"the connection ended during the TLS handshake: {error}"
@@ -72,7 +73,27 @@ def _another_name(error: Any, transport: Any) -> str:  # noqa: ANN401
     wanted = wanted.hostname.decode() if hasattr(wanted, "hostname") else str(wanted.ip)
     names = sorted({name for each in _chain(transport)[:1] for name in names_of(each)})
     shown = printable(", ".join(names[:_NAMES_MAX])) + (", ..." if len(names) > _NAMES_MAX else "")
-    return f"the certificate is for {shown or 'no name'}, not {wanted}"
+    return f"the certificate is for {shown or 'no host'}, not {wanted}"
+
+
+def nameless_certificate(transport: Any) -> str | None:  # noqa: ANN401
+    """
+    Why the certificate of the server that *transport* leads to is for no host at all; None if it is for one.
+
+    Endpoints that Twisted makes, as from ``tls:host:port``, do not refuse such a certificate.
+    """
+    from queueber.client.verification import name_problem  # noqa: PLC0415  (needs the extra `tls`)
+
+    why = name_problem(transport.getHandle().get_peer_certificate())
+    return _nameless(why, transport) if why is not None else None
+
+
+def _nameless(why: BaseException, transport: Any) -> str:  # noqa: ANN401
+    whose = [named(each) for each in _chain(transport)[:1]] or ["the server"]
+    return (
+        f"the certificate of {whose[0]} is for no host: it needs a subjectAltName with the server's name"
+        f" ({printable(str(why))})"
+    )
 
 
 def _untrusted(transport: Any) -> str:  # noqa: ANN401
@@ -85,3 +106,10 @@ def _untrusted(transport: Any) -> str:  # noqa: ANN401
         return "the server's certificate is not trusted"
     issuer = printable(chain[-1].issuer.rfc4514_string())
     return f"the certificate of {named(chain[0])} is not trusted: its authority, {issuer}, is not a trusted one"
+
+
+_UNVERIFIED: dict[str, Callable[[BaseException, Any], str]] = {
+    "VerificationError": _another_name,
+    "CertificateError": _nameless,
+}
+"""By the names of the errors of service_identity, which is there with the extra `tls` only."""

@@ -73,7 +73,10 @@ class Tls:
             raise InvalidRequest(f"{os.fspath(self.key)}: a key needs the certificate that it belongs to")
         try:
             self._check()
-            secured: IStreamClientEndpoint = wrapClientTLS(self._options(name), endpoint)
+            from queueber.client.verification import VerifyingCreator  # noqa: PLC0415
+
+            creator = VerifyingCreator(self._options(name), name)
+            secured: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
         except ImportError as why:
             raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
         except UnicodeError as why:

@@ -40,6 +40,7 @@ def files(authority, foreign):
         "expired": authority.sign("expired", alternative=name, until="20210101000000Z"),
         "client": authority.sign("client"),
         "stranger": foreign.sign("stranger"),
+        "wildcard": authority.sign("wildcard", alternative="DNS:localhost,DNS:*.example"),
     }
 
 
@@ -114,7 +115,7 @@ def without_a_look_at_its_dates(certificates):
     return _context(certificates.files, certificates._refused)
 
 
-CONTEXTS = {"server": as_loaded, "expired": without_a_look_at_its_dates}
+CONTEXTS = {"server": as_loaded, "client": as_loaded, "wildcard": as_loaded, "expired": without_a_look_at_its_dates}
 
 
 async def outcome(address, *, tls=None, contents=b"x", host=None):
@@ -151,6 +152,29 @@ async def test_the_server_s_certificate_is_for_another_name(serve, authority):
     refused(found, served, "the certificate is for 127.0.0.1, localhost, not queues.example")
     found = await outcome(served.address, tls=Tls(ca=authority.pem, server_name="192.0.2.7"))
     refused(found, served, "the certificate is for 127.0.0.1, localhost, not 192.0.2.7")
+
+
+@pytest.mark.parametrize("shown", ["client", "wildcard"])
+@pytest.mark.parametrize("endpoint", [False, True], ids=["Tls", "endpoint"])
+@pytest_twisted.ensureDeferred
+async def test_a_certificate_without_a_name_that_can_be_compared_is_for_no_host(
+    serve, authority, tmp_path, shown, endpoint
+):
+    """A worker's own certificate is from the same authority: with it a worker would pass for the server."""
+    served = serve(shown)
+    (tmp_path / "ca.pem").write_bytes(authority.pem.read_bytes())
+    port = served.port.getHost().port
+    address = f"tls:127.0.0.1:{port}:trustRoots={tmp_path}" if endpoint else served.address
+    failures = []
+    globalLogPublisher.addObserver(failures.append)
+    found = await outcome(address, tls=None if endpoint else Tls(ca=authority.pem))
+    globalLogPublisher.removeObserver(failures.append)
+    assert type(found) is NotConnected, found
+    assert f"cannot connect to {address}: the certificate of CN={shown} is for no host: it needs a subject" in str(
+        found
+    )
+    assert served.hand.broker.stats().items == 0
+    assert endpoint or not [event for event in failures if "log_failure" in event]
 
 
 @pytest_twisted.ensureDeferred
