@@ -21,7 +21,7 @@ queueber.modules = {
 
 
 def main() -> None:
-    """Run the command that the arguments name; exits."""
+    """Run the command in the arguments, and exit."""
     run(lambda: queueber.main(prog_name="queueber"))
 
 

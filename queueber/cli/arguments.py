@@ -1,4 +1,4 @@
-"""What people type, as values: each kind says in one line what is wrong with it."""
+"""Types of command-line arguments.  Each reports an invalid value in one line."""
 
 import math
 from pathlib import Path
@@ -12,18 +12,18 @@ from queueber.units import MIB, MS_PER_SECOND
 from queueber.wire import DATA_BYTES_MAX
 
 SECONDS_MAX = 1e12
-"""Beyond any limit of a server's, and small enough to be exact."""
+"""More than any limit of a server, and small enough for an exact float."""
 
 
 class LocalPath(click.Path):
-    """A path of this machine, with the home directory in place of a leading ``~``, as the server's options have it."""
+    """A local path in which a leading ``~`` is expanded, as in the server's options."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """
-        *value* as a path.
+        Return *value* as a path.
 
         Raises:
-            click.BadParameter: it is not a path of the kind that is wanted, or no home directory is known.
+            click.BadParameter: it is not a path of the required kind, or no home directory is known.
         """
         try:
             value = expanded(value) if isinstance(value, str) else value
@@ -36,27 +36,27 @@ PATH = LocalPath(path_type=Path)
 
 
 class Number(click.FloatRange):
-    """A number in a range, which infinity and "not a number" are never in: the latter compares with nothing."""
+    """A finite number in a range.  Infinity and NaN are refused; NaN passes any comparison with the range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
         """
-        *value* as a number.
+        Return *value* as a number.
 
         Raises:
-            click.BadParameter: it is none, or not in the range.
+            click.BadParameter: it is not a number, or not in the range.
         """
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no number that can be worked with.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
 def seconds(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
     """
-    The milliseconds of a span given in seconds, rounded up; None when none was given.
+    Convert a span in seconds to milliseconds, rounded up; None stays None.
 
     Raises:
-        click.BadParameter: *value* is no number, or beyond any use.
+        click.BadParameter: *value* is not a number, or not between 0 and `SECONDS_MAX`.
     """
     if value is None:
         return None
@@ -66,13 +66,13 @@ def seconds(_: click.Context, __: click.Parameter, value: str | None) -> int | N
         raise click.BadParameter(f"{value!r} is not a number of seconds.") from None
     if not 0 <= number <= SECONDS_MAX:
         raise click.BadParameter(f"{value} is not between 0 and {SECONDS_MAX:,.0f} seconds.")
-    # Rounded first, because 1.001 times 1,000 is a little more than 1,001.
+    # Rounded first, because 1.001 * 1,000 is slightly more than 1,001.
     return math.ceil(round(number * MS_PER_SECOND, 6))
 
 
 def identity(_: click.Context, __: click.Parameter, value: str) -> bytes:
     """
-    The 16 bytes of an item's or a lease's id, given as a UUID or its 32 hexadecimal digits.
+    Return the 16 bytes of an item's or a lease's id, given as a UUID or as 32 hexadecimal digits.
 
     Raises:
         click.BadParameter: *value* is neither.
@@ -85,18 +85,18 @@ def identity(_: click.Context, __: click.Parameter, value: str) -> bytes:
 
 def contents_of(arguments: tuple[str, ...], files: tuple[BinaryIO, ...], standard_input: BinaryIO) -> list[bytes]:
     """
-    The contents of the items to add: of each argument, then of each file, or else of the standard input.
+    Return the contents of the items to add: each argument, then each file, or without both the standard input.
 
-    A file is read a little further than any item may be long, so that one that never ends is refused by its length.
+    A file is read up to one byte more than an item may have, so that an endless one is refused by its length.
 
     Raises:
-        click.UsageError: the standard input was to be read and is empty.
+        click.UsageError: the standard input was read and is empty.
     """
-    # An argument that is not UTF-8 comes with surrogates in the places of its bytes.
+    # Bytes of an argument that are not UTF-8 arrive as surrogates.
     contents = [argument.encode(errors="surrogateescape") for argument in arguments]
     for file in files or (() if arguments else (standard_input,)):
         contents.append(_read(file))
-        # The command at the other end of the pipe has failed, more likely than not.
+        # Most likely the command at the other end of the pipe has failed.
         if file is standard_input and not contents[-1]:
             raise click.UsageError(
                 "Standard input is empty, and nothing was added; for an empty item, give '' as CONTENTS."
@@ -105,7 +105,7 @@ def contents_of(arguments: tuple[str, ...], files: tuple[BinaryIO, ...], standar
 
 
 def _read(file: BinaryIO) -> bytes:
-    """What is in *file*, in pieces: a single read would set aside memory for the longest item there can be."""
+    """Read *file* in pieces: a single read would allocate memory for the longest possible item."""
     pieces, left = [], DATA_BYTES_MAX + 1
     while left > 0 and (piece := file.read(min(left, MIB))):
         pieces.append(piece)

@@ -1,4 +1,4 @@
-"""What long and grave commands have in common: asking first, telling how far they are, and how they end."""
+"""Helpers for long and destructive commands: confirmation, progress and exit statuses."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ from queueber.cli.arguments import PATH
 from queueber.errors import StorageError, reason
 
 EXIT_UNREADABLE: Final = 74
-"""A directory cannot be used or read: ``sysexits.h``."""
+"""The status for a directory that cannot be used or read, ``EX_IOERR`` of ``sysexits.h``."""
 
 _NOTHING: Final = "nothing was done"
 
 PATIENCE_SECONDS: Final = 2.0
-"""Whoever waits for longer wants to know for how long."""
+"""Time after which a command shows its progress."""
 
 data_dir_option = click.option(
     "--data-dir",
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 def directory_argument(command: Callable[..., T]) -> Callable[..., T]:
-    """DIR for a command that reads a directory, or else ``--data-dir``; either is its argument *data_dir*."""
+    """Add DIR and ``--data-dir`` to a command that reads a directory.  Either becomes its argument *data_dir*."""
 
     @click.argument("path", metavar="[DIR]", type=directory, required=False)
     @data_dir_option
@@ -52,24 +52,24 @@ def directory_argument(command: Callable[..., T]) -> Callable[..., T]:
     return with_directory
 
 
-yes_option = click.option("--yes", is_flag=True, help="Do it without asking.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 directory = PATH
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a person is at the other end."""
+    """Return whether *stream* is a terminal."""
     return stream.isatty()
 
 
 def confirm(question: str, *, yes: bool) -> None:
     """
-    Go on only if somebody agrees, or has agreed beforehand with *yes*.
+    Ask the user to confirm, unless *yes*.
 
     Raises:
-        click.UsageError: there is nobody to ask.
+        click.UsageError: there is no terminal to ask on.
         click.ClickException: the answer is no.
-        click.Abort: there was none but Ctrl-C or Ctrl-D.
+        click.Abort: the answer is Ctrl-C or Ctrl-D.
     """
     if yes:
         return
@@ -86,10 +86,10 @@ def confirm(question: str, *, yes: bool) -> None:
 
 def refuse_without_an_answer(*, yes: bool) -> None:
     """
-    Go on only if a later `confirm` can have an answer.
+    Check that a later `confirm` can be answered.
 
     Raises:
-        click.UsageError: there is nobody to ask.
+        click.UsageError: there is no terminal to ask on.
     """
     if not yes and not is_terminal(sys.stdin):
         raise click.UsageError("There is no terminal to ask on before it is done; --yes is the answer.")
@@ -97,7 +97,7 @@ def refuse_without_an_answer(*, yes: bool) -> None:
 
 @contextmanager
 def unreadable_ends_with_74() -> Iterator[None]:
-    """A directory that cannot be used is told in one line, and the process ends with its status."""
+    """Report a directory that cannot be used in one line, and exit with status 74."""
     try:
         yield
     except BrokenPipeError:
@@ -108,10 +108,10 @@ def unreadable_ends_with_74() -> Iterator[None]:
 
 
 class Progress:
-    """How far a long command is, on a terminal and not at once; a `queueber.store.copying.Progress`."""
+    """A progress bar on a terminal, shown after a delay; a `queueber.store.copying.Progress`."""
 
     def __init__(self, label: str, seconds: Callable[[], float] = monotonic) -> None:
-        """*seconds* is a clock."""
+        """Start the delay.  *seconds* is the clock."""
         self._label = label
         self._seconds = seconds
         self._began = seconds()
@@ -119,7 +119,7 @@ class Progress:
         self._done = 0
 
     def __call__(self, done: int, total: int) -> None:
-        """*done* of *total* is."""
+        """Show that *done* of *total* is complete."""
         if self._bar is None:
             if not total or self._seconds() - self._began < PATIENCE_SECONDS or not is_terminal(sys.stderr):
                 return
@@ -132,13 +132,13 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the line."""
+        """End the line of the bar."""
         if self._bar is not None:
             self._bar.render_finish()
 
 
 def moment(ms: int | None) -> str:
-    """A point in queue time, for a person."""
+    """Return a point in queue time as text."""
     if ms is None:
         return "no known time"
     try:
@@ -148,5 +148,5 @@ def moment(ms: int | None) -> str:
 
 
 def stamp() -> str:
-    """What tells names apart that are made at different times."""
+    """Return the current time as a suffix for unique file names."""
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")

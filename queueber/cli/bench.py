@@ -1,4 +1,4 @@
-"""``queueber bench``: how fast a server is, for the client that programs use."""
+"""``queueber bench``: measure a server through the client that programs use."""
 
 import json
 import sys
@@ -21,23 +21,34 @@ HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 
 @click.command(cls=ServerCommand)
 @click.option(
-    "--duration", "each", callback=seconds, default="3", show_default=True, metavar="SECONDS", help="Of each scenario."
+    "--duration",
+    "each",
+    callback=seconds,
+    default="3",
+    show_default=True,
+    metavar="SECONDS",
+    help="Duration of each scenario.",
 )
 @click.option("--seconds", "old", callback=seconds, hidden=True)
-@click.option("--plot", type=LocalPath(path_type=Path, dir_okay=False), metavar="FILE.svg", help="Draw the figures.")
+@click.option(
+    "--plot",
+    type=LocalPath(path_type=Path, dir_okay=False),
+    metavar="FILE.svg",
+    help="Write a chart of the results to this file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def bench(server: Target, each: int, old: int | None, plot: Path | None, as_json: bool) -> None:
     """
-    Measure a server by a few fixed scenarios.
+    Measure a server with a few fixed scenarios.
 
-    All clients are in one process that uses Queueber's own client: what is told is what a Python program
-    could have, which is less than the server could do.  Queues whose names begin with --queue, or with one
-    that nobody has, are filled and emptied; they have to be empty before.
+    All clients are in one process that uses Queueber's Python client, so the results are those of a Python program,
+    below the server's capacity.  The scenarios fill and empty queues whose names begin with --queue, or with a new
+    name.  Those queues must be empty before.
     """
     each = each if old is None else old
     if not each:
-        raise click.BadParameter("0 is no time to measure anything.", param_hint="--duration")
+        raise click.BadParameter("0 is too short to measure anything.", param_hint="--duration")
     if plot is not None:
         _try_to_write(plot)
     name, show = queue_for(server, "bench"), Show(quiet=as_json)
@@ -61,7 +72,7 @@ def bench(server: Target, each: int, old: int | None, plot: Path | None, as_json
 
 
 def _try_to_write(plot: Path) -> None:
-    """Find out whether *plot* can be written, while that costs nobody a measurement; what is there stays."""
+    """Check that *plot* can be written, before the measurement.  An existing file is not changed."""
     there = plot.exists()
     try:
         plot.open("ab").close()
@@ -92,7 +103,7 @@ def _tell(results: list[Result], *, as_json: bool) -> None:
 
 
 def picture(results: list[Result]) -> str:
-    """The rates and the usual latencies of all scenarios, as SVG."""
+    """Return a chart of rates and p99 latencies of all scenarios as SVG."""
     rates = {result.trial.name: result.rate for result in results}
     p99 = {result.trial.name: result.latency.milliseconds()["p99"] for result in results}
     return svg("queueber bench", [Group("items in a second", rates), Group("99 % of the calls within", p99, "ms")])

@@ -1,7 +1,7 @@
 """
-Looking after data: ``queueber backup``, ``restore``, ``verify`` and ``recover``.
+Maintenance of data directories: ``queueber backup``, ``restore``, ``verify`` and ``recover``.
 
-None of them changes the directory it reads, and what is replaced is kept
+No command changes the directory it reads, and a replaced directory is kept
 under another name.
 """
 
@@ -46,10 +46,11 @@ PROGRESS_SECONDS = 0.5
 @click.pass_obj
 def backup(server: Running, target: Path, data_dir: Path) -> None:
     """
-    Put everything a server has committed so far into DIR, which must not exist or be empty.
+    Back up everything a server has committed so far to DIR, which must be missing or empty.
 
-    The server goes on meanwhile, and makes DIR itself: it has to be allowed to, and to see the same directory there as
-    this command, or the exit status is 74.  If none runs, its directory is verified and copied.
+    A running server keeps serving and writes DIR itself.  It needs the permission to do so, and must see the same
+    directory at that path as this command; otherwise the exit status is 74.  Without a running server the data
+    directory is verified and copied.
     """
     if is_served(data_dir):
         with Progress("Copying") as progress:
@@ -82,20 +83,21 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
 @click.command()
 @click.argument("source", metavar="BACKUP", type=directory)
 @click.argument("target", metavar="DIR", type=directory)
-@click.option("--replace", is_flag=True, help="DIR may hold data; it is kept, under another name.")
+@click.option("--replace", is_flag=True, help="Allow a DIR with data, which is kept under another name.")
 @yes_option
 def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
     """
-    Make DIR a data directory with what BACKUP holds, which is verified first and stays as it is.
+    Restore BACKUP to DIR.  The backup is verified first and not changed.
 
-    What was removed since then is there again, and leases are as they were.  That is asked about if DIR holds data.
+    Items that were removed since the backup are there again, and leases are as they were then.  If DIR holds data, the
+    command asks for confirmation.
     """
     # A link stays one, and `.` has a name.
     target = target.resolve()
     with unreadable_ends_with_74():
         taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
         if taken:
-            # Before the backup is read and copied, which may take long.
+            # Checked first, because reading and copying the backup may take long.
             _check_replaceable(target, replace=replace)
             refuse_without_an_answer(yes=yes)
         found = _sound(source, "restored")
@@ -125,9 +127,9 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def verify(data_dir: Path, as_json: bool) -> None:
     """
-    Look at every row of DIR, a data directory that no server holds or a backup, and at what they say together.
+    Check every row of DIR and their consistency.  DIR is a backup, or a data directory without a running server.
 
-    Exit status 0 if nothing is wrong, 1 if something is, 74 if DIR cannot be read at all.
+    The exit status is 0 if DIR is sound, 1 if there are findings, 74 if DIR cannot be read.
     """
     with unreadable_ends_with_74():
         found = _verified(data_dir)
@@ -158,7 +160,7 @@ def verify(data_dir: Path, as_json: bool) -> None:
 
 
 def _sound(path: Path, done: str) -> Verified:
-    """What is in *path*, which is only *done* if nothing is wrong with it."""
+    """Verify *path* and return the result.  A directory with findings is not *done*."""
     found = _verified(path)
     if found.findings:
         _tell_findings(found)
@@ -179,11 +181,11 @@ def _tell_findings(found: Verified) -> None:
 
 
 def _check_replaceable(target: Path, *, replace: bool) -> None:
-    """Before the backup is read and copied, which may take long."""
+    """Check that *target* may be replaced, before the backup is read and copied."""
     if not replace:
         raise click.ClickException(f"{target} is not empty; with --replace it is kept under another name")
     if not (target / READY).exists() and not (target / DATABASE).is_dir():
-        raise click.ClickException(f"{target} is no data directory of Queueber's, and nothing else is replaced")
+        raise click.ClickException(f"{target} is not a data directory of Queueber, and no other directory is replaced")
     check_movable(target)
     with not_held(target):
         return
@@ -194,26 +196,26 @@ def _check_replaceable(target: Path, *, replace: bool) -> None:
 @yes_option
 def recover(path: Path, yes: bool) -> None:
     """
-    Make DIR usable again when its log is damaged, after showing what that loses.
+    Make DIR usable again if its log is damaged.  Show the loss first, and ask for confirmation.
 
-    It is tried on a copy, which is verified.  The damaged directory is kept under another name.
+    The command works on a copy and verifies it.  The damaged directory is kept under another name.
     """
     # A link stays one, and `.` has a name.
     path = path.resolve()
-    beside = path.with_name(f"{path.name}.recovered-{stamp()}")
+    recovered = path.with_name(f"{path.name}.recovered-{stamp()}")
     with unreadable_ends_with_74(), kept_still(path):
         with Progress("Verifying") as progress:
-            found = salvage(path, beside, progress)
+            found = salvage(path, recovered, progress)
         if found is None:
-            click.echo(f"a server can start on {path} as it is; whether all of it is sound, `queueber verify` tells")
+            click.echo(f"a server can start on {path} as it is; `queueber verify` checks whether all of it is sound")
             return
         try:
             _tell_loss(found)
             confirm("Put what is left in its place?", yes=yes)
             kept = path.with_name(f"{path.name}.damaged-{stamp()}")
-            put_in_place(beside, path, kept)
+            put_in_place(recovered, path, kept)
         except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(recovered, ignore_errors=True)
             raise
     click.echo(f"{path} is usable again; the damaged one is {kept}")
 
@@ -223,7 +225,7 @@ def _extent(found: Verified | Salvage) -> str:
 
 
 def _tell_loss(found: Salvage) -> None:
-    """What recovery costs."""
+    """Print what recovery loses."""
     click.echo(f"damage: {found.why}")
     for dropped in found.dropped:
         click.echo(f"left out of the log: {dropped}")
@@ -232,7 +234,7 @@ def _tell_loss(found: Salvage) -> None:
         f" {moment(found.as_of)}; the last write is number {found.reached:,}"
     )
     if found.noted is None:
-        click.echo("what of the lost was acknowledged is not known: nothing tells how far the log went")
+        click.echo("the length of the log was not noted: whether the lost writes were acknowledged is unknown")
     elif found.acknowledged_lost:
         click.echo(
             f"LOST: acknowledged writes.  Number {found.noted:,} was on disk, so at least"

@@ -1,8 +1,8 @@
 """
 The command ``queueber``: add, poll, remove and extend from a shell.
 
-Whatever goes wrong ends in one line on standard error and exit status 1.
-Scripts call it once for an item, so each command imports what it uses and no more.
+Every error is one line on standard error and exit status 1.
+Scripts run the command once for each item, so a command imports only the modules that it uses.
 """
 
 import errno
@@ -27,24 +27,24 @@ EXIT_EMPTY = 3
 """A poll ended without an item."""
 
 EXIT_INTERRUPTED = 130
-"""Ended by a signal before there was an outcome; what shells give for Ctrl-C."""
+"""Ended by a signal before there was an outcome: the status of shells for Ctrl-C."""
 
 
 class Commands(click.Group):
-    """A group of commands whose errors are one line each, and some of which are imported when they are used."""
+    """A group of commands with one-line errors, some of which are imported on first use."""
 
     def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401  (click's signature)
-        """As a `click.Group`."""
+        """Take the arguments of `click.Group`."""
         super().__init__(*args, **more)
         self.modules: dict[str, str] = {}
-        """The module of each command that is not imported yet; the command has the same name there."""
+        """The modules of commands that are imported on first use.  A command has the same name in its module."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names of all commands."""
+        """Return the names of all commands."""
         return sorted({*super().list_commands(ctx), *self.modules})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported if it was not; None if there is none."""
+        """Return the command of that name, importing it if necessary; None if there is none."""
         if cmd_name in self.modules and cmd_name not in self.commands:
             self.add_command(getattr(import_module(self.modules[cmd_name]), cmd_name))
         return super().get_command(ctx, cmd_name)
@@ -71,12 +71,12 @@ def _complaint(why: Exception) -> str:
         try:
             Path.cwd()
         except OSError:
-            return "the working directory is gone: a relative path leads nowhere"
+            return "the working directory was deleted: relative paths cannot be used"
     return reason(why) or type(why).__name__
 
 
 def _remedy(why: click.ClickException) -> str:
-    """What to do about an argument that was taken for an option, as ``-5`` is."""
+    """Return advice for an argument that was parsed as an option, such as ``-5``."""
     if not isinstance(why, click.NoSuchOption) or why.possibilities or why.ctx is None:
         return ""
     command = why.ctx.command
@@ -96,9 +96,9 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
     """
     Use a Queueber server from the shell.
 
-    Ids of items and leases are printed as UUIDs and taken as such.
+    Ids of items and leases are printed and accepted as UUIDs.
 
-    Options of the server and the queue may stand before the command or after it, or in the environment.
+    Options that select the server and the queue may precede or follow the command, or be set in the environment.
     """
     ctx.obj = Server(run=ctx.obj or run, **options)
 
@@ -109,16 +109,20 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
     "--file", "files", type=click.File("rb"), multiple=True, metavar="PATH", help="Add a file's contents; repeatable."
 )
 @click.option(
-    "--delay", callback=seconds, default="0", metavar="SECONDS", help="How long until the items may be handed out."
+    "--delay",
+    callback=seconds,
+    default="0",
+    metavar="SECONDS",
+    help="Deliver the items after this time at the earliest.",
 )
 @_json
 @click.pass_obj
 def add(server: Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int, as_json: bool) -> None:
     """
-    Add an item with each of CONTENTS, and print their ids.
+    Add an item for each of CONTENTS, and print their ids.
 
-    Without CONTENTS and files, one item is read from standard input, which must not be empty: what was to write it
-    may have failed.  CONTENTS that begin with a dash go after --, as in: queueber add -- -5
+    Without CONTENTS and files, one item is read from standard input.  Empty input is an error, because the command that
+    writes it may have failed.  CONTENTS that begin with a dash follow --, as in: queueber add -- -5
     """
     items = contents_of(contents, files, sys.stdin.buffer)
     ids = server.do(lambda queue: queue.add(*items, delay_ms=delay))
@@ -126,22 +130,24 @@ def add(server: Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], 
 
 
 @queueber.command(cls=ServerCommand)
-@click.option("-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="The most items.")
 @click.option(
-    "--lease", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="How long they are yours."
+    "-n", "number", type=click.IntRange(1, 0xFFFFFFFF), default=1, show_default=True, help="Most items to take."
+)
+@click.option(
+    "--lease", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="Length of the lease."
 )
 @click.option(
     "--wait",
     callback=seconds,
     metavar="SECONDS",
-    help="How long to wait for the first; without it as long as it takes.",
+    help="Longest wait for an item; by default without a limit.",
 )
-@click.option("--no-wait", is_flag=True, help="Do not wait at all.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for an item.")
 @_json
 @click.option(
     "--raw",
     is_flag=True,
-    help="Write the contents of one item and nothing else to standard output, byte for byte; "
+    help="Write only the contents of one item to standard output, byte for byte; "
     "the lease and the item's id go to standard error.",
 )
 @click.pass_obj
@@ -149,8 +155,7 @@ def poll(server: Server, number: int, lease: int, wait: int | None, no_wait: boo
     """
     Take ready items under a new lease, and print them.
 
-    Exit status 3 if there was none, which only --no-wait and --wait can lead to.  What cannot be printed is given back
-    at once.
+    The exit status is 3 if --no-wait or --wait ended without an item.  Items that cannot be printed go back at once.
     """
     if no_wait and wait is not None:
         raise click.UsageError("--wait and --no-wait contradict each other.")
@@ -171,7 +176,7 @@ def poll(server: Server, number: int, lease: int, wait: int | None, no_wait: boo
             else:
                 _print(output.batch_json(batch) if as_json else output.batch_text(batch))
         except Exception:
-            # Without its lease printed these items can neither be worked on nor removed.
+            # Without the printed lease these items cannot be removed.
             if batch.items:
                 await queue.extend(batch.lease, GIVE_BACK_MS)
             raise
@@ -187,28 +192,34 @@ def poll(server: Server, number: int, lease: int, wait: int | None, no_wait: boo
 @_json
 @click.pass_obj
 def remove(server: Server, item_id: bytes, lease: bytes, as_json: bool) -> None:
-    """Remove ITEM, held under LEASE, for ever; exit status 1 if it is not held under it any more."""
+    """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or never held ITEM."""
     _report("removed", server.do(lambda queue: queue.remove(item_id, lease)), as_json=as_json)
 
 
 @queueber.command(cls=ServerCommand)
 @click.argument("lease", callback=identity)
 @click.option(
-    "--lease", "span", callback=seconds, metavar="SECONDS", default="30", show_default=True, help="How long from now."
+    "--lease",
+    "span",
+    callback=seconds,
+    metavar="SECONDS",
+    default="30",
+    show_default=True,
+    help="New length, from now.",
 )
 @_json
 @click.pass_obj
 def extend(server: Server, lease: bytes, span: int, as_json: bool) -> None:
-    """Let LEASE end some seconds from now; exit status 1 if it has ended."""
+    """Set LEASE to end some seconds from now.  The exit status is 1 if it has ended."""
     _report("extended", server.do(lambda queue: queue.extend(lease, span)), as_json=as_json)
 
 
 def _print(text: str | bytes, *, newline: bool = True) -> None:
     """
-    Print *text*, or fail.
+    Print *text* on standard output.
 
     Raises:
-        OSError: standard output is closed, or takes no more.
+        OSError: standard output is closed or full.
     """
     if sys.stdout is None:
         raise OSError(errno.EBADF, "standard output is closed")
@@ -216,7 +227,7 @@ def _print(text: str | bytes, *, newline: bool = True) -> None:
 
 
 def _report(done: str, did: bool, *, as_json: bool) -> None:
-    """Say whether a call did what its name says."""
+    """Print whether a call changed anything, and exit with status 1 if it did not."""
     if as_json:
         click.echo(json.dumps({done: did}))
     elif did:

@@ -1,4 +1,4 @@
-"""``queueber config``: what a server started here with these options would run with, and why."""
+"""``queueber config``: print the effective options of a server, and the source of each."""
 
 import json
 import sys
@@ -25,14 +25,14 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def _literal(value: object) -> str:
-    """*value* as TOML has it."""
+    """Return *value* as a TOML literal."""
     if isinstance(value, str):
         return f'"{"".join(map(_character, value))}"'
     return json.dumps(value)
 
 
 def _character(character: str) -> str:
-    """What stands for it in a text of TOML; what does not print is escaped, whether TOML demands that or not."""
+    """Return *character* for a TOML string.  All unprintable characters are escaped."""
     if character in _ESCAPES:
         return _ESCAPES[character]
     if character.isprintable():
@@ -52,7 +52,7 @@ def _line(setting: Setting) -> Line:
 
 
 def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:
-    """A configuration file that means the same as *settings*, without those that have their default if *changed*."""
+    """Return a configuration file equivalent to *settings*.  With *changed*, omit those with their default."""
     shown = [setting for setting in settings if setting.option.name != "config"]
     lines = [_line(setting) for setting in shown if not changed or setting.origin != DEFAULT]
     text, table = "", None
@@ -65,18 +65,18 @@ def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
-@click.option("--changed", is_flag=True, help="Leave out what has its default.")
+@click.option("--changed", is_flag=True, help="Omit options that have their default.")
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def config(options: tuple[str, ...], changed: bool) -> None:
     """
-    Print the options a server would run with, as a configuration file, each with where it came from.
+    Print the effective options of a server as a configuration file, with the source of each.
 
-    OPTIONS are those of `twistd queueber`, `--config FILE` above all; `queueber config --help` lists them.
+    OPTIONS are those of `twistd queueber`, such as `--config FILE`; `queueber config --help` lists them.
     """
     service = Options()
     service.parseOptions(options)
-    # As bytes: TOML is UTF-8 in every locale.
+    # Written as bytes, because TOML is UTF-8 in every locale.
     click.echo(as_file(service.effective.values(), changed=changed).encode(), nl=False)
     for name, hint in service.unknown_variables.items():
-        click.echo(f"queueber: {name} in the environment is no option{hint}", err=True)
+        click.echo(f"queueber: {name} in the environment is not an option{hint}", err=True)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The control socket of a server on this machine: where it is, and whether a server is there."""
+"""The control socket of a local server: its path, and whether a server listens on it."""
 
 import os
 import socket
@@ -10,12 +10,12 @@ from queueber.paths import CONTROL
 
 
 def control_socket(data_dir: Path) -> Path:
-    """Where the server that holds *data_dir* can be spoken to, if there is one."""
+    """Return the path of the control socket of a server on *data_dir*."""
     return data_dir.absolute() / CONTROL
 
 
 def is_served(data_dir: Path) -> bool:
-    """Whether a server holds *data_dir*, and not only the socket of one that was killed is there."""
+    """Return whether a server runs on *data_dir*.  The socket of a killed server does not count."""
     path = control_socket(data_dir)
     with socket.socket(socket.AF_UNIX) as asking:
         asking.setblocking(False)
@@ -24,17 +24,17 @@ def is_served(data_dir: Path) -> bool:
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             return False
         except OSError:
-            # Somebody who is busy, or who may not be asked: whoever speaks to it is told which.
+            # A busy server, or one that refuses this user.  A later call reports which.
             return path.exists()
     return True
 
 
 def address_of(data_dir: Path) -> str:
     """
-    The endpoint string of the control socket in *data_dir*.
+    Return the endpoint string of the control socket in *data_dir*.
 
     Raises:
-        click.ClickException: there is none.
+        click.ClickException: there is no socket.
     """
     socket = control_socket(data_dir)
     if not socket.is_socket():

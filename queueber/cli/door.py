@@ -1,4 +1,4 @@
-"""Through a server's control socket: ``queueber stats`` and ``queueber check``, and the way there."""
+"""Commands that use a server's control socket: ``queueber stats`` and ``queueber check``."""
 
 import json
 import sys
@@ -22,18 +22,18 @@ EXIT_FINDINGS = 1
 
 
 class Running(Protocol):
-    """What runs work against the server at an address."""
+    """An object that runs work against the server at an address."""
 
     def run(self, address: str, work: Callable[[Client], Awaitable[Any]], /, *, concurrent: bool) -> Any:  # noqa: ANN401
-        """The result of *work*."""
+        """Return the result of *work*."""
 
 
 def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[T]], *, concurrent: bool = False) -> T:
     """
-    The result of *work* with the server that holds *data_dir*; *concurrent* as for `queueber.cli.session.run`.
+    Run *work* with the server on *data_dir* and return its result; *concurrent* as for `queueber.cli.session.run`.
 
     Raises:
-        click.ClickException: there is none.
+        click.ClickException: no server runs on it.
     """
     result: T = server.run(address_of(data_dir), work, concurrent=concurrent)
     return result
@@ -44,7 +44,7 @@ def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def stats(server: Running, data_dir: Path, as_json: bool) -> None:
-    """Print how much a running server holds of everything."""
+    """Print a running server's numbers of queues, items, leases, connections and more."""
     found = asdict(through(server, data_dir, lambda client: client.admin.stats()))
     if as_json:
         click.echo(json.dumps(found))
@@ -53,7 +53,7 @@ def stats(server: Running, data_dir: Path, as_json: bool) -> None:
     for name, value in found.items():
         click.echo(f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_figure(name, value)}")
     for name, count in sorted(hits.items()):
-        click.echo(f"limit {name} was hit {counted(count, 'time')}")
+        click.echo(f"limit {name} was reached {counted(count, 'time')}")
 
 
 def _figure(name: str, value: object) -> str:
@@ -68,13 +68,13 @@ def _figure(name: str, value: object) -> str:
 
 @click.command()
 @data_dir_option
-@click.option("--force", is_flag=True, help="However much there is, and however long it takes.")
+@click.option("--force", is_flag=True, help="Check a server with many items too, however long it takes.")
 @click.pass_obj
 def check(server: Running, data_dir: Path, force: bool) -> None:
     """
-    Let a running server compare its memory with itself; exit status 1 if something is wrong.
+    Check the memory of a running server for consistency.  The exit status is 1 if there are findings.
 
-    It serves nobody meanwhile: a tenth of a second at most, or with --force as long as it takes, which is
+    The server serves no calls meanwhile: for at most a tenth of a second, or with --force without a limit, which means
     seconds with a million leased items.
     """
     checked = through(server, data_dir, lambda client: client.admin.check(force=force))

@@ -1,9 +1,9 @@
 """
-``queueber health``: whether a server serves, for whatever starts it again if not.
+``queueber health``: check that a server serves, for supervisors that restart it.
 
-Asked is what only a server that works can answer and what changes nothing: to
-extend a lease that was never given.  The answer, no, waits like every answer for
-the commits under way, so a server whose disk stands still does not give it.
+The command extends a lease that does not exist, a call that only a working server
+can answer and that changes nothing.  Like every answer, this one waits for the
+commits under way, so a server whose disk does not respond does not answer.
 """
 
 from pathlib import Path
@@ -20,23 +20,23 @@ from queueber.client import Client, Tls
 from queueber.units import MS_PER_SECOND
 
 NO_LEASE: Final = bytes(16)
-"""Leases are random, and marked as such: none is all zeros."""
+"""Not a lease: lease ids are random UUIDs and never all zeros."""
 
 
 class Asked(Protocol):
-    """The server that the command was told of."""
+    """The server selected by the options."""
 
     address: str
     tls: Tls | None
 
     def run(self, address: str, work: Any, tls: Tls | None, seconds: float | None, /) -> Any:  # noqa: ANN401
-        """The result of *work* with the server at *address*, if that takes no longer than *seconds*."""
+        """Return the result of *work* with the server at *address*, within *seconds*."""
 
 
 async def _ask(client: Client) -> float:
-    """How many seconds the answer took."""
+    """Return the seconds until the answer."""
     began = monotonic()
-    # The shortest span there is: whatever limit the server has, this is within it.
+    # The shortest span, which is within any server's limit.
     await client.default.extend(NO_LEASE, 1)
     return monotonic() - began
 
@@ -47,20 +47,20 @@ async def _ask(client: Client) -> float:
     "-d",
     type=directory,
     metavar="DIRECTORY",
-    help="Ask the server that holds this directory, by its control socket, wherever else it listens.",
+    help="Ask the server on this data directory, through its control socket.",
 )
 @click.option(
-    "--timeout", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="How long it may take."
+    "--timeout", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Longest wait for an answer."
 )
 @click.pass_obj
 def health(server: Asked, data_dir: Path | None, timeout: int) -> None:
     """
-    Ask whether the server serves; exit status 1 if not.
+    Check that the server serves.  The exit status is 1 if it does not.
 
-    Nothing is changed, and it waits for the disk as every call does.
+    The check changes nothing, and waits for the disk as every call does.
     """
     if not timeout:
-        raise click.BadParameter("0 is no time for an answer.", param_hint="--timeout")
+        raise click.BadParameter("0 is too short for an answer.", param_hint="--timeout")
     here = data_dir is not None
     address = address_of(data_dir) if data_dir is not None else server.address
     took = server.run(address, _ask, None if here else server.tls, timeout / MS_PER_SECOND)

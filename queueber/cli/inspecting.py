@@ -1,4 +1,4 @@
-"""``queueber inspect``: what is in a data directory, whether a server runs on it or not."""
+"""``queueber inspect``: show the contents of a data directory, with or without a running server."""
 
 import json
 from pathlib import Path
@@ -19,14 +19,14 @@ from queueber.units import WallMs, counted
 @click.command()
 @directory_argument
 @click.option("--queue", metavar="NAME", help="Show the first items of this queue.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="So many of them.")
-@click.option("--contents", is_flag=True, help="And what is in them.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most items to show.")
+@click.option("--contents", is_flag=True, help="Show the items' contents too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_json: bool) -> None:
     """
-    Show what the data directory DIR holds, without writing to it.
+    Show the contents of the data directory DIR, without writing to it.
 
-    Beside a running server it shows one moment of it.
+    With a running server it shows a snapshot.
     """
     with unreadable_ends_with_74():
         try:
@@ -75,7 +75,7 @@ def _tell(path: Path, found: Inspection) -> None:
 
 
 def _summary(path: Path, found: Inspection) -> dict[str, Any]:
-    """The directory and its queues, for programs: times in ms of queue time, sizes in bytes."""
+    """Return the directory and its queues for JSON: times in ms of queue time, sizes in bytes."""
     return {
         "path": str(path),
         "state": _state(found),

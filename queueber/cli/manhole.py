@@ -1,4 +1,4 @@
-"""``queueber manhole``: a terminal at the debugging console of a server."""
+"""``queueber manhole``: connect a terminal to the debugging console of a server."""
 
 from contextlib import suppress
 from typing import Any
@@ -13,12 +13,12 @@ from queueber.errors import QueueberError
 @click.argument("address", metavar="ADDRESS")
 def manhole(address: str) -> None:
     """
-    Open a terminal at the debugging console of a server that was started with --manhole.
+    Connect this terminal to the debugging console of a server that runs with --manhole.
 
     ADDRESS is unix:PATH, HOST:PORT or another Twisted endpoint.  Ctrl-D ends the session, Ctrl-] leaves a server that
     does not answer.
     """
-    # What it takes, no other command needs.
+    # Imported here, because no other command needs it.
     from queueber.cli.terminal import raw_terminal, session  # noqa: PLC0415
 
     failures: list[QueueberError] = []

@@ -1,9 +1,9 @@
 """
-What the command prints: text for people, JSON for programs.
+Output of the command: text for people, JSON for programs.
 
-Contents may be any bytes.  For people those that are not plain printable text
-are shown quoted, as JSON would, or in base64, so that nobody's item controls
-the terminal; JSON says which encoding its contents are in.
+Contents may be any bytes.  As text, contents that are not plain printable text
+are quoted as in JSON, or encoded in base64, so that no item can control the
+terminal.  In JSON a field names the encoding of the contents.
 """
 
 import json
@@ -18,22 +18,22 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def uuid(identity: bytes) -> str:
-    """An item's or a lease's id, as a UUID; one of another length, which no server of ours gives, in hexadecimal."""
+    """Return an item's or a lease's id as a UUID.  Ids of other lengths, from foreign servers, are hexadecimal."""
     return str(UUID(bytes=identity)) if len(identity) == 16 else identity.hex()  # noqa: PLR2004  (a UUID's length)
 
 
 def added_text(ids: list[bytes]) -> str:
-    """The id of each item on a line."""
+    """Return the ids of items, one per line."""
     return "\n".join(map(uuid, ids))
 
 
 def added_json(ids: list[bytes]) -> str:
-    """The same for programs."""
+    """Return the ids of items as JSON."""
     return json.dumps({"ids": [uuid(item_id) for item_id in ids]})
 
 
 def batch_text(batch: Batch, *, contents: bool = True) -> str:
-    """The lease, then a line for each item: its id, which attempt this is, and its *contents*."""
+    """Return the lease and a line for each item with its id, its attempt and, if wanted, its *contents*."""
     if not batch.items:
         return "no items"
     lines = [f"lease {uuid(batch.lease)} until {_moment(batch.deadline)}"]
@@ -44,7 +44,7 @@ def batch_text(batch: Batch, *, contents: bool = True) -> str:
 
 
 def batch_json(batch: Batch) -> str:
-    """The same for programs; the names are those of the schema."""
+    """Return the batch as JSON with the names of the schema."""
     items = [
         {"id": uuid(item.id), "attempt": item.attempt, "addedAtMs": item.added_at, **encoded(item.contents)}
         for item in batch.items
@@ -61,7 +61,7 @@ def _moment(at: WallMs) -> str:
 
 
 def bytes_of(value: int) -> str:
-    """So many bytes as a person would say it, and exactly."""
+    """Return a number of bytes as text, rounded and exact."""
     for name, size in Unit.BYTES.value:
         if value >= size > 1:
             return f"{value / size:,.1f} {name} ({value:,} bytes)"
@@ -69,7 +69,7 @@ def bytes_of(value: int) -> str:
 
 
 def printable(contents: bytes) -> str:
-    """*contents* for a person."""
+    """Return *contents* as printable text."""
     found = encoded(contents)
     text = found["contents"]
     if found["encoding"] == "base64":
@@ -78,7 +78,7 @@ def printable(contents: bytes) -> str:
 
 
 def encoded(contents: bytes) -> dict[str, str]:
-    """*contents* as text, and which encoding takes that back to bytes."""
+    """Return *contents* as text, with the encoding that converts it back to bytes."""
     try:
         return {"contents": contents.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""The options that say which server and which queue, before the name of a command and after it."""
+"""Options that select the server and the queue, accepted before and after the name of a command."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +14,16 @@ from queueber.client import Client, Queue, Tls
 T = TypeVar("T")
 
 Runner = Callable[..., Any]
-"""What runs work against the server at an address: `queueber.cli.session.run`, or a test's own that takes the same."""
+"""Run work against the server at an address: `queueber.cli.session.run`, or a replacement in tests."""
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:9090"
 
-_EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-ca, may stand here, too."
+_EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-ca, are accepted here too."
 
 
 @frozen(kw_only=True)
 class Server:
-    """Where the command's work goes.  The fields after `run` are named as the options are."""
+    """The selected server and queue.  The fields after `run` have the names of the options."""
 
     run: Runner
     addr: str
@@ -36,17 +36,17 @@ class Server:
 
     @property
     def address(self) -> str:
-        """The address of the server."""
+        """Return the address of the server."""
         return self.addr
 
     @property
     def tls(self) -> Tls | None:
-        """How to secure connections; None for plaintext."""
+        """Return the TLS options; None for plaintext."""
         tls = Tls(ca=self.tls_ca, certificate=self.tls_certificate, key=self.tls_key, server_name=self.tls_server_name)
         return tls if self.tls_wanted or tls != Tls() else None
 
-    def do(self, work: Callable[[Queue], Any]) -> Any:  # noqa: ANN401  (what the call of the queue gives)
-        """The result of *work* with the queue that was asked for."""
+    def do(self, work: Callable[[Queue], Any]) -> Any:  # noqa: ANN401  (the result of the queue's method)
+        """Return the result of *work* with the selected queue."""
 
         async def with_client(client: Client) -> Any:  # noqa: ANN401
             return await work(client.default if self.queue is None else client.queue(self.queue))
@@ -56,9 +56,9 @@ class Server:
 
 def _options(*, hidden: bool) -> list[click.Option]:
     """
-    The options, visible in the help of the group and *hidden* in those of its commands.
+    Return the options, visible in the help of the group and *hidden* in that of its commands.
 
-    Only the former have defaults and variables, so that what is given after the command comes first.
+    Only those of the group have defaults and variables, so that options after the command take precedence.
     """
 
     def option(name: str, variable: str, *names: str, **more: Any) -> click.Option:  # noqa: ANN401
@@ -74,23 +74,37 @@ def _options(*, hidden: bool) -> list[click.Option]:
             help="The server: HOST:PORT, [IPv6]:PORT or a Twisted endpoint.",
             **default,
         ),
-        option("--queue", "QUEUE", metavar="NAME", help="The queue; without it the default one."),
+        option("--queue", "QUEUE", metavar="NAME", help="The queue; by default the server's default queue."),
         option(
             "--tls",
             "TLS",
             "tls_wanted",
             is_flag=True,
-            help="Use TLS, trusting the authorities that this machine trusts.",
+            help="Use TLS, and trust the authorities of the operating system.",
         ),
-        option("--tls-ca", "TLS_CA", type=PATH, metavar="FILE", help="Use TLS, trusting the authorities in this file."),
-        # Not TLS_CERTIFICATE and TLS_KEY: those are the server's own, which may run in the same environment.
-        option("--tls-certificate", "CLIENT_CERTIFICATE", type=PATH, metavar="FILE", help="Show this certificate."),
-        option("--tls-key", "CLIENT_KEY", type=PATH, metavar="FILE", help="Its key, if it is not in the same file."),
+        option(
+            "--tls-ca", "TLS_CA", type=PATH, metavar="FILE", help="Use TLS, and trust the authorities in this file."
+        ),
+        # Not TLS_CERTIFICATE and TLS_KEY, which belong to a server that may run in the same environment.
+        option(
+            "--tls-certificate",
+            "CLIENT_CERTIFICATE",
+            type=PATH,
+            metavar="FILE",
+            help="Use TLS with this client certificate.",
+        ),
+        option(
+            "--tls-key",
+            "CLIENT_KEY",
+            type=PATH,
+            metavar="FILE",
+            help="Key of the client certificate, if it is in another file.",
+        ),
         option(
             "--tls-server-name",
             "TLS_SERVER_NAME",
             metavar="NAME",
-            help="The name in the server's certificate, if it is not the host's.",
+            help="Name in the server's certificate, if it differs from the host.",
         ),
     ]
 
@@ -99,16 +113,16 @@ SERVER_OPTIONS: Final = _options(hidden=False)
 
 
 class ServerCommand(click.Command):
-    """A command that uses a server, and takes the options for that as well; its ``obj`` is the `Server`."""
+    """A command that accepts the options of the server too.  Its ``obj`` is the `Server`."""
 
     def __init__(self, name: str | None, **attributes: Any) -> None:  # noqa: ANN401  (click's)
-        """As a `click.Command`."""
+        """Take the arguments of `click.Command`."""
         super().__init__(name, epilog=_EPILOG, **attributes)
         self._own = _options(hidden=True)
         self.params.extend(self._own)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        """Run the command with the server that the options name."""
+        """Run the command with the server that the options select."""
         given = {}
         for option in self._own:
             name = str(option.name)

@@ -1,4 +1,4 @@
-"""Running one piece of work against a server, and then the reactor no more."""
+"""Run one piece of work against a server, with a reactor only if it is needed."""
 
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,22 +18,22 @@ class Interrupted(Exception):
 
 
 class Session(Generic[T]):
-    """Work on the reactor, which runs only for that, and for *seconds* at most."""
+    """Run work on the reactor, for at most *seconds*."""
 
     def __init__(self, work: Callable[[Any], Awaitable[T]], seconds: float | None = None) -> None:
-        """*work* is given the reactor."""
+        """Take *work*, a function of the reactor."""
         self._seconds = seconds
         self._work = work
         self._results: list[T] = []
         self._error: Exception | None = None
 
     def _stopping(self) -> None:
-        """The reactor stops: if there is no outcome yet, what follows from that is none either."""
+        """Record an interruption if the reactor stops without an outcome.  Errors that follow do not count."""
         if not self._results and self._error is None:
             self._error = Interrupted()
 
     def _late(self, reactor: Any) -> None:  # noqa: ANN401
-        """Stop without waiting for anything, as a peer that says nothing may not let a connection end either."""
+        """Stop without closing the connection, because a silent peer may delay the close."""
         if not self._results and self._error is None:
             self._error = NoAnswer(f"no answer within {self._seconds:g} s")
         reactor.stop()
@@ -50,14 +50,14 @@ class Session(Generic[T]):
 
     def run(self) -> T:
         """
-        The result of the work.  It can be called once in a process: that is how reactors are.
+        Run the work and return its result.  Once per process, because a reactor cannot be restarted.
 
         Raises:
-            QueueberError: the address is none, there is no connection, or the work failed.
-            NoAnswer: the time was over first.
-            Interrupted: a signal came first.
+            QueueberError: the address is invalid, there is no connection, or the work failed.
+            NoAnswer: the time limit passed first.
+            Interrupted: a signal arrived first.
         """
-        # Most of what a command costs, and most commands do without it.
+        # Imported here, because it takes most of a command's run time and most commands do not need it.
         from twisted.internet.task import react  # noqa: PLC0415
 
         try:
@@ -77,9 +77,9 @@ def run(
     concurrent: bool = False,
 ) -> T:
     """
-    The result of *work* with a client of the server at *address*, connected only for that; as `Session.run`.
+    Run *work* with a client of the server at *address* and return its result.  Errors are those of `Session.run`.
 
-    *work* waits for each call before it makes the next, unless it is *concurrent*.
+    *work* must wait for each call before it makes the next, unless it is *concurrent*.
     """
     plain = None if tls is not None or concurrent else plain_address(address)
     if plain is not None:
@@ -92,7 +92,7 @@ def run(
         except Exception:
             await client.close()
             raise
-        # In no `finally`: work that is out of time is left as it is, and closed as garbage in the middle of anything.
+        # Not in a `finally`: work that exceeds its time is abandoned, and its clean-up may run at any time.
         await client.close()
         return result
 
@@ -100,7 +100,7 @@ def run(
 
 
 def _run_blocking(connector: BlockingConnector, work: Callable[[Client], Awaitable[T]]) -> T:
-    client = Client(connector)  # type: ignore[arg-type]  # its calls can be awaited, and *work* does nothing else
+    client = Client(connector)  # type: ignore[arg-type]  # its calls can be awaited, and *work* only awaits them
     try:
         with _signals_interrupt():
             return completed(work(client))
@@ -112,7 +112,7 @@ def _run_blocking(connector: BlockingConnector, work: Callable[[Client], Awaitab
 
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM raises `Interrupted`, as SIGINT raises `KeyboardInterrupt`."""
+    """Raise `Interrupted` on SIGTERM, as Python raises `KeyboardInterrupt` on SIGINT."""
 
     def interrupt(_: int, __: FrameType | None) -> NoReturn:
         raise Interrupted

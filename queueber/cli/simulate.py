@@ -1,4 +1,4 @@
-"""``queueber simulate``: a shop with thousands of workers, in which every task has to be accounted for."""
+"""``queueber simulate``: a simulated shop with thousands of workers that accounts for every task."""
 
 import json
 import secrets
@@ -24,68 +24,95 @@ WORKERS_MAX = 50_000
 EXIT_UNBALANCED = 1
 
 EXPLAINED = {
-    "adds unknown": "tasks whose add was not answered: they may be there or not",
-    "duplicates": "deliveries of a task that had been delivered before, as after a lease that lapsed",
+    "adds unknown": "tasks whose add was not answered: they may be stored or not",
+    "duplicates": "deliveries of a task that had been delivered before, for example after an expired lease",
     "extended": "leases that a worker extended before a task",
     "extended too late": "leases that had ended when a worker extended them, or whose extension was not answered",
-    "foreign": "items that are no tasks of this simulation",
-    "forgotten": "tasks whose worker let the lease lapse on purpose",
+    "foreign": "items that are not tasks of this simulation",
+    "forgotten": "tasks whose worker let the lease expire on purpose",
     "found": "tasks that were still there at the end",
     "produced": "tasks whose add was acknowledged",
-    "refused": "tasks whose add was refused, as by a server with too much to do",
+    "refused": "tasks whose add was refused, for example by an overloaded server",
     "removed": "tasks whose remove was acknowledged",
     "taken": "deliveries of tasks to workers",
     "too late": "removes that changed nothing, because the lease had ended",
-    "unacknowledged": "tasks that are there although their add was not answered",
+    "unacknowledged": "tasks that are stored although their add was not answered",
     "unknown": "tasks that are gone after a remove that was not answered",
 }
-"""What is counted, by the name of its row."""
+"""Explanations of the counters, by name."""
 
 _probability = Number(0, 1)
 
 
 @click.command(cls=ServerCommand)
-@click.option("--workers", type=click.IntRange(1, WORKERS_MAX), default=100, show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(1, WORKERS_MAX), default=100, show_default=True, help="Number of workers."
+)
 @click.option(
     "--tasks-per-worker",
     type=click.IntRange(1, DEFAULTS.poll_items),
     default=1,
     show_default=True,
-    help="Tasks that a worker takes in one poll, at most.",
+    help="Most tasks that a worker takes in one poll.",
 )
-@click.option("--producers", type=click.IntRange(1, WORKERS_MAX), default=4, show_default=True)
+@click.option(
+    "--producers", type=click.IntRange(1, WORKERS_MAX), default=4, show_default=True, help="Number of producers."
+)
 @click.option(
     "--production-rate",
     type=Number(0, 1e6, min_open=True),
     default=50,
     show_default=True,
-    help="Tasks that all producers together add in a second.",
-)
-@click.option("--min-exec-time", callback=seconds, default="0.1", show_default=True, metavar="SECONDS")
-@click.option("--max-exec-time", callback=seconds, default="2", show_default=True, metavar="SECONDS")
-@click.option(
-    "--extend-prob", type=_probability, default=0.1, show_default=True, help="That a worker extends before a task."
+    help="Tasks per second of all producers together.",
 )
 @click.option(
-    "--expiry-prob", type=_probability, default=0.05, show_default=True, help="That a worker lets its lease lapse."
+    "--min-exec-time",
+    callback=seconds,
+    default="0.1",
+    show_default=True,
+    metavar="SECONDS",
+    help="Shortest work on a task.",
 )
-@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS")
 @click.option(
-    "--lease-validity", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Of every lease."
+    "--max-exec-time",
+    callback=seconds,
+    default="2",
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest work on a task.",
 )
-@click.option("--seed", type=int, metavar="NUMBER", help="Let chance be as it was; the outcome tells the number.")
+@click.option(
+    "--extend-prob",
+    type=_probability,
+    default=0.1,
+    show_default=True,
+    help="Probability that a worker extends its lease before a task.",
+)
+@click.option(
+    "--expiry-prob",
+    type=_probability,
+    default=0.05,
+    show_default=True,
+    help="Probability that a worker lets its lease expire.",
+)
+@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS", help="Time to run.")
+@click.option(
+    "--lease-validity", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Length of leases."
+)
+@click.option(
+    "--seed", type=int, metavar="NUMBER", help="Seed of the random numbers, to repeat a run; printed with the results."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (click checks them)
     """
     Simulate a shop, and account for every task.
 
-    Workers take tasks, work on each for a while, extend some leases and let some lapse.  Without --queue it is a queue
-    of its own; one that is given has to be empty and used by nobody else.
+    Workers take tasks, work on each for a while, extend some leases and let some expire.  The queue is a new one, or
+    the one given by --queue, which must be empty and not in use.
 
-    At the end what was produced must have been removed, be waiting or be under a lease: exit status 1 if the sums do
-    not meet or a promise was broken, and if the server is gone by then, so that nothing can be counted.  Every row of
-    the outcome says what it counts.
+    At the end each task must be removed, waiting or leased.  The exit status is 1 if the sums differ, if a promise was
+    broken, or if the server is gone and the tasks cannot be counted.  Each row of the results says what it counts.
     """
     plan = _plan(**options)
     name, show = queue_for(server, "simulate"), Show(quiet=as_json)
@@ -99,7 +126,7 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
     try:
         with_fleet(server, name, work)
     except (Interrupted, QueueberError):
-        # What is known until then is worth having.
+        # Print the results up to this point.
         show.end()
         if shops:
             _tell(shops[0], as_json=as_json)
@@ -113,7 +140,7 @@ def _plan(**options: Any) -> Plan:  # noqa: ANN401
     if options["min_exec_time"] > options["max_exec_time"]:
         raise click.UsageError("--min-exec-time is longer than --max-exec-time.")
     if not options["lease_validity"]:
-        raise click.BadParameter("0 is no time for a lease.", param_hint="--lease-validity")
+        raise click.BadParameter("0 is too short for a lease.", param_hint="--lease-validity")
     return Plan(
         workers=options["workers"],
         tasks_per_worker=options["tasks_per_worker"],
@@ -130,7 +157,7 @@ def _plan(**options: Any) -> Plan:  # noqa: ANN401
 
 
 def _tell(shop: Shop, *, as_json: bool) -> bool:
-    """Print what came of it, or what is known if there is no account; return whether all is well."""
+    """Print the results, as far as they are known.  Return whether the account balances without faults."""
     account, ledger = shop.account, shop.ledger
     met = bool(account) and balanced(account) and not ledger.faults
     if as_json:
@@ -164,7 +191,7 @@ def _were(number: int) -> str:
 
 
 def _closed(account: Mapping[str, int]) -> str:
-    """The sums."""
+    """Return the account as text."""
     came = account["produced"] + account["unacknowledged"]
     return (
         f"{came:,} produced {'=' if balanced(account) else 'is not'} {account['removed']:,} removed"
@@ -179,7 +206,7 @@ def _closed(account: Mapping[str, int]) -> str:
 
 
 def _known(counts: Mapping[str, int]) -> str:
-    """What can be said while the rest was not looked for."""
+    """Return the known counts as text, for a run that ended before its account."""
     return (
         f"the account is not closed: {counts['produced']:,} produced, {counts['removed']:,} removed;"
         f" {_repeated(counts['duplicates'])}"

@@ -1,14 +1,14 @@
 r"""
-Standard streams of a command: closed, full, ended, or in an encoding that lacks letters.
+Standard streams of a command that are closed, full, ended, or in an encoding without some letters.
 
 | Stream | Fault | Outcome |
 |---|---|---|
-| input | closed | whatever reads it fails with a line; a command that does not goes on |
-| output | closed | nothing is done: status 1, because what would be printed may be a lease |
+| input | closed | a command that reads it fails with a line; other commands work |
+| output | closed | nothing is done, status 1, because the output may be a lease |
 | output | full, or another error | a line that names it, status 1 |
-| output | a pipe that is not read any more | no line, status 141, as if by SIGPIPE |
+| output | a pipe without a reader | no line, status 141, as if by SIGPIPE |
 | error | closed, or an error | the status alone |
-| output, error | letters that the encoding lacks | escapes of Python's: ``\xeb`` |
+| output, error | letters that the encoding lacks | Python's escapes: ``\xeb`` |
 """
 
 import errno
@@ -24,7 +24,7 @@ from queueber.streams import STANDARD_ERROR, fill_standard_streams
 
 EXIT_ERROR = 1
 EXIT_PIPE = 141
-"""What shells give for a process that SIGPIPE has ended."""
+"""The status of shells for a process that SIGPIPE has ended."""
 
 
 class _ClosedInput(io.RawIOBase):
@@ -41,7 +41,7 @@ class _ClosedInput(io.RawIOBase):
 
 
 class _Error(io.FileIO):
-    """Standard error, on which there is no way to complain."""
+    """Standard error, whose own errors cannot be reported and are ignored."""
 
     def write(self, data: Any) -> int:  # noqa: ANN401  (a buffer)
         with suppress(OSError):
@@ -50,7 +50,7 @@ class _Error(io.FileIO):
 
 
 class _Output(io.FileIO):
-    """Standard output, whose errors name it."""
+    """Standard output, with its name in errors."""
 
     def write(self, data: Any) -> int:  # noqa: ANN401  (a buffer)
         try:
@@ -63,7 +63,7 @@ class _Output(io.FileIO):
 
 
 def run(command: Callable[[], object]) -> NoReturn:
-    """Run *command*, which ends by `SystemExit`, with streams that it can use; exits with its status."""
+    """Run *command*, which ends by `SystemExit`, with usable streams, and exit with its status."""
     closed = sys.stdout is None
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(_ClosedInput()), encoding="utf-8")
@@ -83,8 +83,8 @@ def run(command: Callable[[], object]) -> NoReturn:
     _end(status)
 
 
-def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:  # noqa: ANN401  (whatever stood in sys)
-    """A text stream like the one *before*, to *raw*."""
+def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:  # noqa: ANN401  (the former stream of sys)
+    """Return a text stream to *raw* with the encoding of the stream *before*."""
     lines = raw.fileno() == STANDARD_ERROR or raw.isatty()
     return io.TextIOWrapper(
         io.BufferedWriter(raw), encoding=before.encoding, errors="backslashreplace", line_buffering=lines
@@ -92,7 +92,7 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:  # noqa: ANN401  (wh
 
 
 def _end(status: int | str | None) -> NoReturn:
-    """Write what is left and exit with *status*, or with what keeps it from being written."""
+    """Flush standard output and exit with *status*, or with that of a failed flush."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -101,7 +101,7 @@ def _end(status: int | str | None) -> NoReturn:
         if not status:
             _complain(reason(why))
             status = EXIT_ERROR
-    # The interpreter flushes once more, and would end with a status of its own.
+    # The interpreter flushes once more, and on an error would exit with its own status.
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)

@@ -1,4 +1,4 @@
-"""``queueber stress``: as many adds and polls as a server takes, or as one asks for."""
+"""``queueber stress``: load a server with adds and polls, at full speed or at a given rate."""
 
 import json
 from typing import Any
@@ -19,25 +19,33 @@ CLIENTS_MAX = 5_000
 
 
 @click.command(cls=ServerCommand)
-@click.option("--polling-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
-@click.option("--adding-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True)
+@click.option(
+    "--polling-clients",
+    type=click.IntRange(0, CLIENTS_MAX),
+    default=4,
+    show_default=True,
+    help="Connections that poll and remove.",
+)
+@click.option(
+    "--adding-clients", type=click.IntRange(0, CLIENTS_MAX), default=4, show_default=True, help="Connections that add."
+)
 @click.option(
     "--rate",
     type=Number(0, 1e9),
     default=0,
     show_default=True,
-    help="Items to add in a second, by all together; 0 for as many as there can be.",
+    help="Items to add per second, by all clients together; 0 for full speed.",
 )
-@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS")
+@click.option("--duration", callback=seconds, default="30", show_default=True, metavar="SECONDS", help="Time to run.")
 @click.option(
     "--batch",
     type=click.IntRange(1, DEFAULTS.items_per_add),
     default=1,
     show_default=True,
-    help="Items in each add, and at most in each poll.",
+    help="Items per add, and most items per poll.",
 )
 @click.option(
-    "--size", type=click.IntRange(0, DEFAULTS.contents_bytes), default=64, show_default=True, help="Bytes in each item."
+    "--size", type=click.IntRange(0, DEFAULTS.contents_bytes), default=64, show_default=True, help="Bytes per item."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
@@ -52,21 +60,21 @@ def stress(
     as_json: bool,
 ) -> None:
     """
-    Put as much load on a server as it takes.
+    Load a server with adds and polls, at full speed or at a given rate.
 
-    Every client has a connection of its own.  Without --queue it is a queue of its own; one that is given has to be
-    empty, and no item is removed that the load has not added.
+    Every client has a connection of its own.  The queue is a new one, or the one given by --queue, which must be empty.
+    Only items of this load are removed.
 
-    When the time is over nothing is measured any more, and as many items as are left are taken out, through other
-    connections: that ends when nothing has come out for half a minute, or with Ctrl-C, and what is left then is told.
+    After the run the measurement ends, and the remaining items are removed over other connections.  That ends when no
+    item has arrived for half a minute, or with Ctrl-C, and the number of remaining items is printed.
 
-    Adds, polls and removes are counted by items, extends by leases, times by calls.
+    Adds, polls and removes are counted in items, extends in leases, and times per call.
     """
     if not polling_clients + adding_clients:
         raise click.UsageError("There are no clients: one of --polling-clients and --adding-clients must be above 0.")
     if not duration:
-        raise click.BadParameter("0 is no time to put load on anything.", param_hint="--duration")
-    # Before anything of that size is made.
+        raise click.BadParameter("0 is too short for a load.", param_hint="--duration")
+    # Checked before anything of that size is allocated.
     if batch * size > DEFAULTS.add_bytes:
         raise click.UsageError(
             f"--batch times --size is {batch * size:,} bytes; the limit is {DEFAULTS.add_bytes:,} (add_bytes)."
@@ -90,7 +98,7 @@ def stress(
     try:
         with_fleet(server, name, work)
     except (Interrupted, QueueberError):
-        # What was found until then is worth having.
+        # Print the results up to this point.
         show.end()
         if runs and runs[0].seconds:
             _tell(runs[0], as_json=as_json)

@@ -26,7 +26,7 @@ from queueber.errors import QueueberError
 
 END_OF_INPUT = b"\x04"
 ESCAPE = b"\x1d"
-"""Ctrl-], as of old: leaves even a server that does not answer."""
+"""Ctrl-], as in telnet: ends the session even if the server does not answer."""
 
 
 class NoConsole(QueueberError):
@@ -34,7 +34,7 @@ class NoConsole(QueueberError):
 
 
 class Line(Telnet):
-    """The connection."""
+    """The telnet connection to the server."""
 
     transport: Any
 
@@ -44,46 +44,46 @@ class Line(Telnet):
         self.ended: Deferred[None] = Deferred()
 
     def enableRemote(self, option: bytes) -> bool:
-        """Let the server echo what is typed."""
+        """Let the server echo input and suppress go-ahead."""
         return option in (ECHO, SGA)
 
     def disableRemote(self, option: bytes) -> None:
-        """It has stopped to."""
+        """Accept that the server stops."""
 
     def enableLocal(self, option: bytes) -> bool:
-        """Tell the size of the window."""
+        """Agree to send the size of the window."""
         return option in (NAWS, SGA)
 
     def disableLocal(self, option: bytes) -> None:
-        """It does not want to know any more."""
+        """Accept that the server does not need it."""
 
     def send_size(self) -> None:
-        """Send the size."""
+        """Send the size of the window."""
         self.requestNegotiation(NAWS, struct.pack("!HH", *self._terminal.size()))  # type: ignore[no-untyped-call]
 
     def telnet_DO(self, option: bytes) -> None:
-        """The server wants something of us."""
+        """Answer the server's request for an option."""
         super().telnet_DO(option)  # type: ignore[no-untyped-call]
         if option == NAWS:
             self.send_size()
 
     def applicationDataReceived(self, data: bytes) -> None:
-        """Show it."""
+        """Write output of the server to the terminal."""
         if self._terminal.transport is not None:
             self._terminal.transport.write(data)
 
     def unhandledCommand(self, command: bytes, argument: bytes | None) -> None:
-        """Leave it."""
+        """Ignore unknown commands."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The session has ended."""
+        """Note the end of the session."""
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
         self.ended.callback(None)
 
 
 @implementer(IHalfCloseableProtocol)
 class Terminal(Protocol):
-    """Where one types."""
+    """The terminal of this process."""
 
     transport: Any
 
@@ -91,12 +91,12 @@ class Terminal(Protocol):
         self.line: Line | None = None
         self.interactive = os.isatty(sys.stdin.fileno())
         self._in_a_line = False
-        """Something was typed since the last line ended."""
+        """There was input since the last end of a line."""
 
         self.ended: Deferred[None] = Deferred()
 
     def size(self) -> tuple[int, int]:
-        """Columns and rows."""
+        """Return columns and rows."""
         try:
             found = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, bytes(8))
         except OSError:
@@ -105,36 +105,36 @@ class Terminal(Protocol):
         return columns or 80, rows or 24
 
     def dataReceived(self, data: bytes) -> None:
-        """Something was typed."""
-        assert self.line is not None, "nobody can type before there is a line"
+        """Send input to the server."""
+        assert self.line is not None, "input before the connection"
         if self.interactive and ESCAPE in data:
             self.line.transport.abortConnection()
         else:
             self._in_a_line = not data.endswith((b"\n", b"\r"))
             typed = data.replace(b"\xff", b"\xff\xff").replace(b"\n", b"\r")
-            # A bare one would be kept until it shows what follows.
+            # A bare carriage return would wait for the next byte.
             self.line.transport.write(typed.replace(b"\r", b"\r\0"))
 
     def readConnectionLost(self) -> None:
-        """Nothing more will be typed: end the line and the block that were begun, and leave once all is answered."""
+        """End an unfinished line and block at the end of input.  The server closes once all is answered."""
         assert self.line is not None
         if self._in_a_line:
             self.line.transport.write(b"\r\0")
         self.line.transport.write(END_OF_INPUT + END_OF_INPUT)
 
     def writeConnectionLost(self) -> None:
-        """Nobody reads any more."""
+        """End the session when the output is closed."""
         assert self.line is not None
         self.line.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        """All is written."""
+        """Note that all output is written."""
         self.ended.callback(None)
 
 
 @contextmanager
 def raw_terminal() -> Iterator[None]:
-    """A terminal that leaves echo and editing to the server, until the end of this."""
+    """Put the terminal in raw mode, which leaves echo and editing to the server, within the context."""
     if not os.isatty(sys.stdin.fileno()):
         yield
         return
@@ -151,8 +151,8 @@ async def session(reactor: Any, address: str) -> None:  # noqa: ANN401
     Connect this process's terminal to the console at *address*, until one of the two ends it.
 
     Raises:
-        NoConsole: there is none.
-        InvalidRequest: *address* is no address.
+        NoConsole: there is no console at *address*.
+        InvalidRequest: *address* is not an address.
     """
     terminal = Terminal()
     line = Line(terminal)

@@ -416,7 +416,7 @@ class TestRestore:
         (tmp_path / "photos" / "cat.jpg").write_text("meow")
         done = shell("restore", data, tmp_path / "photos", "--yes", "--replace")
         assert done.exit_code == 1
-        assert "is no data directory of Queueber's" in done.output
+        assert "is not a data directory of Queueber" in done.output
         assert (tmp_path / "photos" / "cat.jpg").exists()
 
     def test_one_that_a_server_holds_is_refused_before_anything_is_copied(self, shell, data, tmp_path):
@@ -449,7 +449,7 @@ class TestRestore:
 class TestRecover:
     def test_a_sound_directory_needs_nothing(self, shell, data, tmp_path):
         done = shell("recover", data)
-        said = f"a server can start on {data} as it is; whether all of it is sound, `queueber verify` tells\n"
+        said = f"a server can start on {data} as it is; `queueber verify` checks whether all of it is sound\n"
         assert (done.exit_code, done.output) == (0, said)
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
@@ -486,7 +486,7 @@ class TestRecover:
 
     def test_without_a_note_nobody_knows(self, shell, damaged):
         (damaged / "synced").unlink()
-        assert "acknowledged is not known" in shell("recover", damaged).output
+        assert "were acknowledged is unknown" in shell("recover", damaged).output
 
     def test_what_is_beyond_recovery_ends_with_74(self, shell, damaged):
         (damaged / "db" / "CURRENT").write_text("MANIFEST-999999\n")
@@ -507,7 +507,7 @@ class TestThroughTheDoor:
         assert "free             1.0 GiB (1,073,741,824 bytes)" in lines
         assert "pending          0 bytes" in lines
         assert "refusing_adds    no" in lines
-        assert lines[-1] == "limit queues was hit 2 times"
+        assert lines[-1] == "limit queues was reached 2 times"
 
     def test_stats_for_programs(self, shell):
         assert '"items": 7' in shell("stats", "--json").output

@@ -141,4 +141,4 @@ def test_wrong_options_end_as_they_do_for_a_server():
 
 def test_variables_that_are_no_options_are_told():
     result = CliRunner(env={"QUEUEBER_WROKERS": "3"}).invoke(config, [])
-    assert "QUEUEBER_WROKERS in the environment is no option" in result.stderr
+    assert "QUEUEBER_WROKERS in the environment is not an option" in result.stderr

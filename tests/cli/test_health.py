@@ -23,7 +23,7 @@ def test_a_server_that_answers_with_an_error_is_not_well(shell):
 def test_it_gives_some_time(shell):
     result = shell("health", "--timeout=0")
     assert (result.exit_code, shell.calls) == (1, [])
-    assert "0 is no time for an answer" in result.stderr
+    assert "0 is too short for an answer" in result.stderr
 
 
 def test_a_directory_that_no_server_holds(shell, tmp_path):

@@ -292,7 +292,7 @@ def test_what_is_gone_after_a_remove_that_came_too_late_is_lost():
     ("arguments", "complaint"),
     [
         (("--min-exec-time", "3"), "--min-exec-time is longer than --max-exec-time"),
-        (("--lease-validity", "0"), "0 is no time for a lease"),
+        (("--lease-validity", "0"), "0 is too short for a lease"),
         (("--workers", "0"), "--workers"),
         (("--expiry-prob", "2"), "--expiry-prob"),
     ],

@@ -90,5 +90,5 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path):
     )
     assert (done.returncode, done.stderr) == (
         1,
-        "queueber: the working directory is gone: a relative path leads nowhere\n",
+        "queueber: the working directory was deleted: relative paths cannot be used\n",
     )

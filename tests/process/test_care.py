@@ -289,7 +289,7 @@ def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start,
     _, said = queueber("stats", "-d", server.data_dir)
     # Whether they are still refused depends on what was flushed since.
     assert "refusing_adds    " in said
-    assert "limit free_space_reserve was hit" in said
+    assert "limit free_space_reserve was reached" in said
     # Everything else goes on.
     assert filler("drain", server.port) == {"removed": len(filled["acknowledged"])}
     # The space of what was removed comes back by itself, and adds with it.
