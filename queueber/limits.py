@@ -23,6 +23,9 @@ FRAME_BYTES_MAX = 16 * MIB
 
 QUEUE_NAME_BYTES_MAX = 255
 
+ID_BYTES = 16
+"""Length of the id of an item or a lease."""
+
 # A transform leads from a result to a capability in it.  In Queueber's results these are one field deep.
 TRANSFORM_OPS_MAX = 16
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, NewType
 
 from attrs import frozen
 
+from queueber.limits import ID_BYTES
 from queueber.units import WallMs
 
 ItemId = NewType("ItemId", bytes)
@@ -21,8 +22,6 @@ LeaseId = NewType("LeaseId", bytes)
 
 QueueNumber = NewType("QueueNumber", int)
 """What stands for a queue's name in keys: an unsigned 32-bit integer, never reused."""
-
-ID_BYTES = 16
 
 
 class Key(NamedTuple):

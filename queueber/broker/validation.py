@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from queueber.broker.model import ID_BYTES, LeaseId
+from queueber.broker.model import LeaseId
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import Limits
+from queueber.limits import ID_BYTES, Limits
 from queueber.units import SpanMs
 
 

@@ -8,6 +8,7 @@ too few for all that is wanted, all are lowered together.
 """
 
 import contextlib
+import os
 import resource
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,9 @@ Standard streams, event loop, log, listeners, console, lock, note; the engine's 
 
 About 30 after a start.
 """
+
+OPEN_AT_FIRST = 16
+"""Of these, the ones that are open when the rest is shared out: streams, event loop, log and some listeners."""
 
 TURNED_AWAY = 100
 """
@@ -61,6 +65,9 @@ class Descriptors:
     pages: int
     """Connections to the metrics' port; 0 without one."""
 
+    own: int = OWN_FILES
+    """The server's own files, and those that it was started with."""
+
     def told(self, wanted: "Descriptors") -> str:
         """What there is, and what was *wanted* where that is more."""
         parts = [
@@ -73,7 +80,7 @@ class Descriptors:
             if asked
         ]
         files = "no bound" if self.files is None else f"{self.files:,}"
-        return f"{files}, of which {OWN_FILES} are the server's own; at most {', '.join(parts)}"
+        return f"{files}, of which {self.own} are the server's own; at most {', '.join(parts)}"
 
 
 Note = Callable[..., Any]
@@ -90,12 +97,23 @@ def share_out(connections: int, tables: int, pages: int, warn: Note, info: Note)
     Raises:
         TooFewDescriptors: no server works with what there is.
     """
-    wanted = Descriptors(None, connections, tables, pages)
-    found = _shared(wanted, _allowed(connections + STORE_FILES + max(0, tables - 512)))
+    own = _own_files()
+    wanted = Descriptors(None, connections, tables, pages, own)
+    found = _shared(wanted, _allowed(connections + STORE_FILES + max(0, tables - 512) + own - OWN_FILES))
     less = (found.connections, found.tables, found.pages) != (connections, tables, pages)
     hint = "; raise LimitNOFILE or `ulimit -n` for more" if less else ""
     (warn if less else info)("Descriptors: {told}{hint}", told=found.told(wanted), hint=hint)
     return found
+
+
+def _own_files() -> int:
+    """`OWN_FILES`, and what is open beyond the usual: inherited descriptors, and many listeners."""
+    try:
+        with os.scandir("/dev/fd") as found:
+            now = sum(1 for _ in found)
+    except OSError:
+        now = 0
+    return OWN_FILES + max(0, now - OPEN_AT_FIRST)
 
 
 def _allowed(most: int) -> int | None:
@@ -114,14 +132,16 @@ def _shared(wanted: Descriptors, files: int | None) -> Descriptors:
     """Share out *files*: a third goes to the engine, if it wants so many, and the rest to connections."""
     if files is None:
         return wanted
-    if files < FILES_MIN:
+    least = FILES_MIN + wanted.own - OWN_FILES
+    if files < least:
+        more = f", because more are open at the start than the usual {OPEN_AT_FIRST}" if least > FILES_MIN else ""
         raise TooFewDescriptors(
-            f"the process may have {files:,} files open, and a server needs {FILES_MIN} at least: raise LimitNOFILE or"
-            f" `ulimit -n`"
+            f"the process may have {files:,} files open, and a server needs {least:,} at least{more}: raise LimitNOFILE"
+            f" or `ulimit -n`"
         )
-    room = files - OWN_FILES - min(TURNED_AWAY, files // 8)
+    room = files - wanted.own - min(TURNED_AWAY, files // 8)
     pages = min(wanted.pages, max(PAGES_MIN, room // 10))
     room -= pages
     tables = min(wanted.tables, max(TABLES_MIN, room // 3))
     connections = min(wanted.connections, room - tables)
-    return Descriptors(files, connections, min(wanted.tables, room - connections), pages)
+    return Descriptors(files, connections, min(wanted.tables, room - connections), pages, wanted.own)

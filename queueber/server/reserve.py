@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.errors import Overloaded, reason
-from queueber.store.tuning import to_flush
+from queueber.store.tuning import FLUSH_FILES, to_flush
 from queueber.units import GIB
 
 LOOK_SECONDS: Final = 1.0
@@ -42,9 +42,6 @@ SMALL_SHARE: Final = 10
 
 # Every flush and every merge makes some files.  Of a file system with few, a share, as of one with little space.
 RESERVE_INODES: Final = 256
-
-FLUSH_INODES: Final = 8
-"""Files that writing out what is in memory makes at most: a table, a blob file, logs and what names them."""
 
 # So that adds are not taken and refused in turn around one figure: a tenth more must be free for them to come back.
 _HYSTERESIS_SHARE: Final = 10
@@ -166,7 +163,7 @@ class Reserve:
 
     def _has_room_to_write(self) -> bool:
         """Whether what is in memory fits into what is free: a flush that fails ends the server."""
-        inodes = not self.inodes or self.space.free_inodes >= FLUSH_INODES
+        inodes = not self.inodes or self.space.free_inodes >= FLUSH_FILES
         if inodes and self.space.free >= to_flush(self.space.promised):
             return True
         if not self._told:

@@ -9,8 +9,9 @@ to be handed out.  Nothing here may change within one format version.
 from struct import Struct
 from typing import Final
 
-from queueber.broker.model import ID_BYTES, Key, LeaseId, QueueNumber
+from queueber.broker.model import Key, LeaseId, QueueNumber
 from queueber.errors import Damaged
+from queueber.limits import ID_BYTES
 from queueber.units import WallMs
 
 ITEMS: Final = b"i"

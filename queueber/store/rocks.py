@@ -1,5 +1,6 @@
 """Opening a store in a data directory, and the marks that tell later what became of it."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ from queueber.store.properties import properties_of
 from queueber.store.records import Encoding
 from queueber.store.synced import SyncedFile
 from queueber.store.torn import cut_torn_end
-from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, to_flush
+from queueber.store.tuning import DEFAULT_TUNING, FLUSH_FILES, TUNING_OPTIONS, Tuning, to_flush
 
 
 class RocksStore(KeyValueStore):
@@ -105,6 +106,7 @@ class RocksStore(KeyValueStore):
         with self._backing_up:
             sequence = self._engine.sequence()
             if sequence != self._flushed and not self._closing:
+                self._refuse_without_descriptors("making room")
                 self._engine.flush()
                 self._flushed = sequence
                 self._look()
@@ -171,12 +173,28 @@ class RocksStore(KeyValueStore):
     def _refuse_without_room(self) -> None:
         """A backup begins by writing out what is in memory, and if that fails the engine stops for good."""
         self._look()
+        self._refuse_without_descriptors("a backup")
+        found = os.statvfs(self._held.path)
+        if found.f_files and found.f_favail < FLUSH_FILES:
+            raise StorageError(
+                f"{self._held.path} has {found.f_favail:,} inodes free, and a backup begins by writing up to"
+                f" {FLUSH_FILES} files: make room first"
+            )
         free = shutil.disk_usage(self._held.path).free
         if free < to_flush(self.unflushed_bytes):
             raise StorageError(
                 f"{self._held.path} has {free:,} bytes free, and a backup begins by writing the"
                 f" {self.unflushed_bytes:,} that are in memory: make room first"
             )
+
+    def _refuse_without_descriptors(self, what: str) -> None:
+        """Open as many files as a flush may, for a moment: the engine stops for good if it cannot."""
+        with ExitStack() as spare:
+            try:
+                for _ in range(FLUSH_FILES):
+                    spare.callback(os.close, os.open(self._held.path, os.O_RDONLY | os.O_CLOEXEC))
+            except OSError as error:
+                raise StorageError(f"{what} needs {FLUSH_FILES} descriptors: {reason(error)}; try later") from None
 
     def properties(self) -> dict[str, int]:
         """What the engine says of its own state, by the names in `queueber.store.properties`.  Blocks for a moment."""

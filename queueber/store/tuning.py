@@ -181,6 +181,10 @@ def _figure(option: TuningOption, tuning: Tuning, found: str) -> str:
     return quantity(int(found), option.unit)
 
 
+FLUSH_FILES = 8
+"""Files that writing out what is in memory makes and has open at most: a table, a blob file, logs and the manifest."""
+
+
 def to_flush(unflushed: int) -> int:
     """How many bytes of the disk writing out *unflushed* bytes of memory may take at most."""
     # Filters, indexes and what they are part of beside the rows; a little of the log that goes on meanwhile.

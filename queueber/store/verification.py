@@ -18,9 +18,9 @@ from typing import Final
 
 from attrs import define, field
 
-from queueber.broker.model import ID_BYTES, Key, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.model import Key, LeaseRecord, QueueNumber, QueueRecord
 from queueber.errors import Passing, QueueberError, StorageError
-from queueber.limits import QUEUE_NAME_BYTES_MAX
+from queueber.limits import ID_BYTES, QUEUE_NAME_BYTES_MAX
 from queueber.plyvel import prefix_successor
 from queueber.store.copying import Progress, silent, viewing
 from queueber.store.directory import DATABASE, SYNCED, kept_still

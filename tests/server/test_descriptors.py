@@ -1,12 +1,14 @@
 """How the files that a process may have open are shared out."""
 
 import resource
+from contextlib import nullcontext
 
 import pytest
 
 from queueber.server import descriptors
 from queueber.server.descriptors import (
     FILES_MIN,
+    OPEN_AT_FIRST,
     OWN_FILES,
     STORE_FILES,
     TURNED_AWAY,
@@ -32,7 +34,7 @@ class Log:
 def system(monkeypatch):
     """A system that has a limit of its own on open files, and may not be willing to move it."""
 
-    def system(soft, hard, *, willing=True):
+    def system(soft, hard, *, willing=True, open_files=0):
         state = [soft, hard]
 
         def set_limit(_, limit):
@@ -42,6 +44,7 @@ def system(monkeypatch):
 
         monkeypatch.setattr(descriptors.resource, "getrlimit", lambda _: tuple(state))
         monkeypatch.setattr(descriptors.resource, "setrlimit", set_limit)
+        monkeypatch.setattr(descriptors.os, "scandir", lambda _: nullcontext(range(open_files)))
         return state
 
     return system
@@ -115,6 +118,17 @@ def test_what_connections_do_not_want_goes_to_tables_and_the_other_way_round(sys
 def test_a_system_that_does_not_let_its_bound_be_moved_is_believed(system):
     now, found, _ = shared(system, 1024, 1 << 20, willing=False)
     assert (now, found.files) == (1024, 1024)
+
+
+def test_files_that_are_open_already_are_not_shared_out(system):
+    system(256, 256, open_files=OPEN_AT_FIRST + 70)
+    found = share_out(*WANTED, (log := Log()).warn, log.info)
+    assert found.own == OWN_FILES + 70
+    assert found.connections + found.tables + found.pages + found.own + 256 // 8 <= 256
+    assert "256, of which 118 are the server's own" in log.lines[0][1]
+    system(FILES_MIN + 69, FILES_MIN + 69, open_files=OPEN_AT_FIRST + 70)
+    with pytest.raises(TooFewDescriptors, match="have 197 files open, and a server needs 198 at least, because more"):
+        share_out(*WANTED, log.warn, log.info)
 
 
 def test_below_what_can_work_a_start_is_refused(system):

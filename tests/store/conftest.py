@@ -9,7 +9,6 @@ import pytest
 from attrs import define, field
 
 from queueber.broker.model import (
-    ID_BYTES,
     LOWEST,
     Item,
     ItemId,
@@ -21,6 +20,7 @@ from queueber.broker.model import (
     TimeMark,
 )
 from queueber.broker.port import PutItem, PutLease, PutQueue, Store
+from queueber.limits import ID_BYTES
 from queueber.store import Durability, Encoding, MemoryStore, RocksStore, open_store
 from queueber.store.keyvalue import KeyValueStore
 from queueber.units import WallMs

@@ -1,12 +1,14 @@
 """Copies of data directories: consistent, whole, and marked as such only at the end."""
 
 import os
+import resource
 import shutil
 import stat
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +17,7 @@ from queueber.broker.port import DeleteItem, PutItem, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store
 from queueber.store.backup import copy_directory
+from queueber.store.tuning import FLUSH_FILES
 from queueber.store.verification import verify
 
 MAIL = QueueNumber(1)
@@ -69,6 +72,38 @@ def test_it_does_not_begin_where_what_is_in_memory_does_not_fit(busy, target, mo
     assert not target.exists()
     monkeypatch.undo()
     busy.backup(target)
+
+
+def test_it_does_not_begin_where_too_few_files_can_be_made(busy, target, monkeypatch):
+    whole = os.statvfs(target.parent)
+    few = SimpleNamespace(
+        f_files=1_000,
+        f_favail=FLUSH_FILES - 1,
+        **{name: getattr(whole, name) for name in ("f_bavail", "f_bfree", "f_blocks", "f_frsize")},
+    )
+    monkeypatch.setattr("queueber.store.rocks.os.statvfs", lambda path: few)
+    with pytest.raises(StorageError, match=f"has {FLUSH_FILES - 1} inodes free, and a backup begins by writing up to"):
+        busy.backup(target)
+    few.f_files = 0  # of a file system that makes inodes as it needs them
+    busy.backup(target)
+
+
+@pytest.mark.parametrize("use", [lambda store, target: store.backup(target), lambda store, _: store.make_room()])
+def test_it_does_not_begin_without_descriptors_to_spare(busy, target, make, use):
+    """A flush that finds none leaves an engine that takes nothing any more, and so a server that ends."""
+    with ExitStack() as taken:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = os.open("/", os.O_RDONLY)
+        taken.callback(os.close, highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 2, hard))
+        with suppress(OSError):
+            while True:
+                taken.callback(os.close, os.open("/", os.O_RDONLY))
+        with pytest.raises(StorageError, match=r"needs 8 descriptors: .*: Too many open files; try later"):
+            use(busy, target)
+    busy.commit([PutItem(MAIL, make.item(78))], make.mark)
+    use(busy, target)
 
 
 def test_only_its_owner_can_read_it_and_it_says_that_it_is_whole(busy, target):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from queueber.broker.model import ID_BYTES, LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
 from queueber.errors import Passing, StorageError
+from queueber.limits import ID_BYTES
 from queueber.plyvel import DB, CorruptionError
 from queueber.store import Encoding, open_store, verify
 from queueber.store.database import open_database
