@@ -10,12 +10,14 @@ from queueber.paths import expanded_endpoint
 
 PORT_MAX: Final = 65_535
 
-_SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=]+)):(?P<port>\d+)", re.ASCII)
+_SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=\s]+)):(?P<port>\d+)", re.ASCII)
 
 # Server endpoints that Twisted's clients do not understand.
 _SERVED_TCP = re.compile(r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*", re.ASCII)
 _SERVED_UNIX = re.compile(r"unix:(?:address=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*")
 _EVERYWHERE = ("", "0.0.0.0", "\\:\\:")  # noqa: S104  (addresses of a server on this machine)
+
+_NO_PATH = ("unix:", "unix:path=", "unix:address=")
 
 _TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?P<v6>)(?::|\Z)")
 
@@ -86,7 +88,7 @@ def as_client(address: str) -> str:
     Translate a server's endpoint to the client's endpoint for it.  Other addresses are returned unchanged.
 
     Raises:
-        InvalidRequest: there is no home directory for a ``~``.
+        InvalidRequest: there is no home directory for a ``~``, *address* holds a NUL, or a Unix socket has no path.
     """
     try:
         address = expanded_endpoint(address)
@@ -96,5 +98,14 @@ def as_client(address: str) -> str:
     if tcp is not None:
         host = tcp["host"] or ""
         return f"tcp:{'localhost' if host in _EVERYWHERE else host}:{tcp['port']}"
+    if "\0" in address or address in _NO_PATH:
+        raise no_address(address, "a NUL" if "\0" in address else "no path")
     unix = _SERVED_UNIX.fullmatch(address)
     return f"unix:path={unix['path']}" if unix is not None else address
+
+
+def no_address(address: str, why: object) -> InvalidRequest:
+    """Return the error for *address*, which is not an address because of *why*."""
+    return InvalidRequest(
+        f"{address!r} is not an address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
+    )

@@ -13,7 +13,7 @@ from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import PEER_LIMITS
+from queueber.limits import ID_BYTES, PEER_LIMITS
 from queueber.wire import DATA_BYTES_MAX
 
 if TYPE_CHECKING:
@@ -56,6 +56,19 @@ def buffer(name: str, value: "Buffer") -> bytes:
     except (ValueError, BufferError) as why:
         # A released memory view, or a closed mmap.
         raise InvalidRequest(f"{name} is {_shown(value)}, whose bytes cannot be read: {why}") from None
+
+
+def identifier(name: str, value: "Buffer") -> bytes:
+    """
+    The 16 bytes of *value*, which is the id of an item or a lease.
+
+    Raises:
+        InvalidRequest: *value* has no buffer, or not 16 bytes.
+    """
+    found = buffer(name, value)
+    if len(found) != ID_BYTES:
+        raise InvalidRequest(f"{name} is {len(found):,} bytes; it must be {ID_BYTES}")
+    return found
 
 
 def buffers(name: str, values: Iterable["Buffer"]) -> list[bytes]:

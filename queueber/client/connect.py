@@ -11,12 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from queueber import wire
-from queueber.client.address import as_client, host_in, short_address
+from queueber.client.address import as_client, host_in, no_address, short_address
 from queueber.client.admin import Admin
 from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, timeout, wrong
 from queueber.client.queue import Queue, checked_name
 from queueber.client.tls import Tls
-from queueber.errors import InvalidRequest
 from queueber.limits import Limits
 
 if TYPE_CHECKING:
@@ -167,7 +166,5 @@ def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: A
     try:
         endpoint = clientFromString(reactor, address)
     except (ValueError, TypeError, ImportError) as why:
-        raise InvalidRequest(
-            f"{address!r} is not an address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
-        ) from None
+        raise no_address(address, why) from None
     return endpoint

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from queueber import wire
-from queueber.client.arguments import SPAN_MS_MAX, buffer, buffers, integer, timeout, wrong
+from queueber.client.arguments import SPAN_MS_MAX, buffers, identifier, integer, timeout, wrong
 from queueber.client.errors import failed
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import QUEUE_NAME_BYTES_MAX
@@ -123,7 +123,7 @@ class Queue:
         """
         try:
             limit = timeout(timeout_ms)
-            request = wire.RemoveRequest(buffer("item_id", item_id), buffer("lease", lease))
+            request = wire.RemoveRequest(identifier("item_id", item_id), identifier("lease", lease))
         except InvalidRequest as why:
             return failed(why)
         return self._connector.call(
@@ -140,7 +140,7 @@ class Queue:
         try:
             span = SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms"))
             limit = timeout(timeout_ms)
-            request = wire.ExtendRequest(buffer("lease", lease), span)
+            request = wire.ExtendRequest(identifier("lease", lease), span)
         except InvalidRequest as why:
             return failed(why)
         return self._connector.call(

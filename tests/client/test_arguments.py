@@ -115,6 +115,7 @@ def test_buffers_that_together_are_longer_than_any_message_are_refused(client, f
 NOT_TEXT = [5, None, b"bytes", ["list"], 1.5]
 NOT_A_NUMBER = ["1", b"1", 1.0, float("nan"), True, [1]]
 NOT_BYTES = ["text", 5, None, [1, 2], 1.5, object()]
+NOT_AN_ID = [*NOT_BYTES, bytearray(), bytearray(15), bytearray(17)]
 NOT_A_PATH = [5, b"bytes", "", "a\0b", ["list"]]
 NOT_A_FUNCTION = [5, "policy", 1.5]
 SPAN_MAX, COUNT_MAX = (1 << 64) - 1, (1 << 32) - 1
@@ -129,7 +130,7 @@ class Unprintable:
 WRONG = {
     "connect": {
         "reactor": [None, "reactor", 5, object()],
-        "address": [None, 5, b"127.0.0.1:9090", object(), "nowhere", ""],
+        "address": [None, 5, b"127.0.0.1:9090", object(), "nowhere", "", "a host:1", "a\0:1", "unix:", "unix:a\0b"],
         "tls": [True, "ca.pem", {"ca": "ca.pem"}],
         "limits": [5, {"frame_bytes": 5}, *[evolve(DEFAULTS, frame_bytes=each) for each in (0, "5", 1 << 31)]],
         "attempts": [*NOT_A_NUMBER, 0, -1, 1 << 63],
@@ -157,9 +158,9 @@ WRONG = {
         "wait_ms": [*NOT_A_NUMBER, -1, SPAN_MAX + 1],
         "timeout_ms": NOT_A_LIMIT,
     },
-    "Queue.remove": {"item_id": NOT_BYTES, "lease": NOT_BYTES, "timeout_ms": NOT_A_LIMIT},
+    "Queue.remove": {"item_id": NOT_AN_ID, "lease": NOT_AN_ID, "timeout_ms": NOT_A_LIMIT},
     "Queue.extend": {
-        "lease": NOT_BYTES,
+        "lease": NOT_AN_ID,
         "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1],
         "timeout_ms": NOT_A_LIMIT,
     },
