@@ -21,7 +21,7 @@ serve: $(READY)
 
 # What runs is compiled from the schema files, so that no process parses them.
 schema: $(READY)
-	$(BIN)/python tests/wire/compile_schema.py
+	$(BIN)/python tests/capnp/compile_schema.py
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term

@@ -2,8 +2,14 @@
 
 import os
 import signal
+import sys
+from pathlib import Path
 
 from hypothesis import settings
+
+# What tests of several folders share.
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+pytest_plugins = ["capnp_fixtures"]
 
 # Where a change is judged, the same examples every time; at a developer's, others each time.  How long one takes says
 # more about the machine than about the code.

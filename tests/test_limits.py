@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from queueber.limits import DEFAULTS, FIXED_LIMITS, PEER_LIMITS, Limits, UnusableLimits
-from queueber.server.options import Options
-from queueber.server.reserve import RESERVE_BYTES
+from queueber.server.config.twisted_options import Options
+from queueber.server.core.reserve import RESERVE_BYTES
 from queueber.units import Unit, parse, quantity
 
 PROTOCOL = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.settings import OPTIONS, SERVING
+from queueber.server.config.settings import OPTIONS, SERVING
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from queueber.wire.schema import COMPILED, schema, schema_directory
-from tests.wire.compile_schema import compiled
+from queueber.capnp.schema import COMPILED, schema, schema_directory
+from tests.capnp.compile_schema import compiled
 
 # Struct: its id, then each field's offset in multiples of its own size.
 PUBLIC = {

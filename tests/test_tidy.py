@@ -27,7 +27,7 @@ NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"
 DOORS = {
     "capnp": [],
     "rocksdict": ["plyvel/"],
-    "twisted": ["server/", "client/", "cli/", "testing/"],
+    "twisted": ["server/", "client/", "cli/", "loadgen/", "testing/"],
 }
 
 MODULES = sorted(path for folder in (PACKAGE, PLUGINS) for path in folder.rglob("*.py"))

@@ -14,8 +14,8 @@ from queueber.broker.plan import Plan
 from queueber.broker.polls import Delivery
 from queueber.broker.port import Scan, Store, StoreStalled, Write
 from queueber.broker.queue import Queue, Refill
-from queueber.broker.survey import Stats
-from queueber.broker.waiters import Peer, Waiter
+from queueber.broker.stats import Stats
+from queueber.broker.wait_queue import Peer, Waiter
 
 __all__ = [
     "DEFAULT_QUEUE",

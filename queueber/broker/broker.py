@@ -22,7 +22,6 @@ from attrs import asdict
 
 from queueber.broker.claim import ClaimBounds
 from queueber.broker.expiry import Expiry
-from queueber.broker.journal import Journal
 from queueber.broker.leases import Lease, LeaseState, LeaseTable
 from queueber.broker.model import Item, ItemId, Key, LeaseId
 from queueber.broker.plan import Plan
@@ -30,9 +29,10 @@ from queueber.broker.polls import Delivery, Polls
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, Scan, Write
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
-from queueber.broker.survey import Stats, lease_line, queue_line
+from queueber.broker.stats import Stats, lease_line, queue_line
+from queueber.broker.uncommitted_plans import UncommittedPlans
 from queueber.broker.validation import validate_add, validate_lease_id, validate_lease_span
-from queueber.broker.waiters import Peer, PollInput, PollState, Waiter
+from queueber.broker.wait_queue import Peer, PollInput, PollState, Waiter
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs, no_earlier_than
@@ -64,7 +64,7 @@ class Broker:
         self._limits = limits
         self._queues = Queues(limits)
         self._leases = LeaseTable()
-        self._journal = Journal(self._queues)
+        self._journal = UncommittedPlans(self._queues)
         self.polls = Polls(
             queues=self._queues,
             leases=self._leases,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from attrs import define, field, frozen
 
 from queueber.broker.model import Item
-from queueber.broker.waiters import Waiter
+from queueber.broker.wait_queue import Waiter
 from queueber.broker.window import Window
 from queueber.units import MIB, WallMs
 
@@ -73,7 +73,7 @@ class Share:
         return not self.items or self.bytes + len(item.contents) <= bytes_max
 
 
-def share_out(
+def allocate_round_robin(
     window: Window, waiters: Iterator[Waiter], *, now: WallMs, budget: Budget, reply_bytes_max: int
 ) -> list[Share]:
     """

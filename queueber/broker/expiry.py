@@ -5,13 +5,13 @@ from collections.abc import Set as AbstractSet
 
 from attrs import define
 
-from queueber.broker.journal import Journal
 from queueber.broker.leases import Lease, LeaseTable
 from queueber.broker.model import Item, ItemId, Key
 from queueber.broker.plan import Plan
 from queueber.broker.polls import Polls
 from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Write
 from queueber.broker.queues import Queues
+from queueber.broker.uncommitted_plans import UncommittedPlans
 from queueber.limits import Limits
 from queueber.units import WallMs
 
@@ -22,7 +22,7 @@ class Expiry:
 
     _queues: Queues
     _leases: LeaseTable
-    _journal: Journal
+    _journal: UncommittedPlans
     _polls: Polls
     _limits: Limits
 

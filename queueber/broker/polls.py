@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from attrs import frozen
 
-from queueber.broker.claim import Budget, ClaimBounds, Share, share_out
+from queueber.broker.claim import Budget, ClaimBounds, Share, allocate_round_robin
 from queueber.broker.deadlines import Deadlines
-from queueber.broker.journal import Journal
 from queueber.broker.leases import Lease, LeaseTable
 from queueber.broker.model import Item, LeaseId
 from queueber.broker.plan import Plan
 from queueber.broker.port import PutLease, Write
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
-from queueber.broker.waiters import Peer, PollInput, PollState, Waiter
+from queueber.broker.uncommitted_plans import UncommittedPlans
+from queueber.broker.wait_queue import Peer, PollInput, PollState, Waiter
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import Limits
 from queueber.units import WallMs, no_earlier_than
@@ -53,7 +53,7 @@ class Polls:
         queues: Queues,
         leases: LeaseTable,
         fresh_lease_id: Callable[[], LeaseId],
-        journal: Journal,
+        journal: UncommittedPlans,
         limits: Limits,
         bounds: ClaimBounds,
         limit_hits: Counter[str],
@@ -212,7 +212,7 @@ class Polls:
             return None
         writes: list[Write] = []
         deliveries: list[Delivery] = []
-        shares = share_out(
+        shares = allocate_round_robin(
             queue.window,
             self._servable(queue),
             now=now,

@@ -7,7 +7,7 @@ from attrs import define, field
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, just_below
 from queueber.broker.port import Gap, Write
-from queueber.broker.waiters import Line
+from queueber.broker.wait_queue import Line
 from queueber.broker.window import Window
 
 _new: Final = tuple.__new__

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import click
 
+from queueber.capnp import DATA_BYTES_MAX
 from queueber.paths import expanded
 from queueber.units import MIB, MS_PER_SECOND
-from queueber.wire import DATA_BYTES_MAX
 
 SECONDS_MAX = 1e12
 """More than any limit of a server, and small enough for an exact float."""

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from queueber.cli.arguments import LocalPath, seconds
-from queueber.cli.load.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
-from queueber.cli.load.plot import Group, svg
-from queueber.cli.load.show import Show, table
-from queueber.cli.load.trials import TRIALS, Bench, Result
 from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
+from queueber.loadgen.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
+from queueber.loadgen.plot import Group, svg
+from queueber.loadgen.progress import Show, table
+from queueber.loadgen.scenarios import TRIALS, Bench, Result
 from queueber.units import MS_PER_SECOND
 
 HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import click
 from attrs import frozen
 
-from queueber.server.configuration import DEFAULT, Setting
-from queueber.server.option import printable
-from queueber.server.options import Options
+from queueber.server.config.sources import DEFAULT, Setting
+from queueber.server.config.spec import printable
+from queueber.server.config.twisted_options import Options
 
 
 @frozen

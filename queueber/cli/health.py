@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 import click
 
 from queueber.cli.arguments import seconds
-from queueber.cli.attendance import directory
 from queueber.cli.control_socket import address_of
+from queueber.cli.prompts import directory
 from queueber.cli.server_options import ServerCommand
 from queueber.client import Client, Tls
 from queueber.units import MS_PER_SECOND

@@ -9,15 +9,15 @@ from typing import Any
 import click
 
 from queueber.cli.arguments import Number, seconds
-from queueber.cli.load.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
-from queueber.cli.load.ledger import balanced
-from queueber.cli.load.shop import Plan, Shop
-from queueber.cli.load.show import Show
-from queueber.cli.load.tally import spoken
 from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
+from queueber.loadgen.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
+from queueber.loadgen.latency import spoken
+from queueber.loadgen.ledger import balanced
+from queueber.loadgen.progress import Show
+from queueber.loadgen.simulation import Plan, Simulation
 from queueber.units import MS_PER_SECOND, SpanMs, counted
 
 WORKERS_MAX = 50_000
@@ -116,11 +116,11 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
     """
     plan = _plan(**options)
     name, show = queue_for(server, "simulate"), Show(quiet=as_json)
-    shops: list[Shop] = []
+    shops: list[Simulation] = []
 
     async def work(fleet: Fleet) -> None:
         await refuse_unless_empty(fleet, server, name)
-        shops.append(Shop(fleet, plan, show, f"{secrets.token_hex(4)}-"))
+        shops.append(Simulation(fleet, plan, show, f"{secrets.token_hex(4)}-"))
         await shops[0].run()
 
     try:
@@ -156,7 +156,7 @@ def _plan(**options: Any) -> Plan:  # noqa: ANN401
     )
 
 
-def _tell(shop: Shop, *, as_json: bool) -> bool:
+def _tell(shop: Simulation, *, as_json: bool) -> bool:
     """Print the results, as far as they are known.  Return whether the account balances without faults."""
     account, ledger = shop.account, shop.ledger
     met = bool(account) and balanced(account) and not ledger.faults

@@ -6,13 +6,13 @@ from typing import Any
 import click
 
 from queueber.cli.arguments import Number, seconds
-from queueber.cli.load.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
-from queueber.cli.load.show import Show, table
-from queueber.cli.load.stress import RATES, Plan, Stress
 from queueber.cli.server_options import ServerCommand
 from queueber.cli.session import Interrupted
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
+from queueber.loadgen.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
+from queueber.loadgen.progress import Show, table
+from queueber.loadgen.stress import RATES, Plan, Stress
 from queueber.units import MS_PER_SECOND, counted
 
 CLIENTS_MAX = 5_000

@@ -15,12 +15,12 @@ be awaited or given callbacks:
 The reactor is an argument; this package does not install one.
 """
 
+from queueber.api import PolledItem, ServerLimits
 from queueber.client.connect import Client, connect
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
 from queueber.client.lengths import GIVE_BACK_MS
 from queueber.client.queue import Batch, Queue
 from queueber.client.tls import Tls
-from queueber.wire import PolledItem, ServerLimits
 
 __all__ = [
     "GIVE_BACK_MS",

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from queueber.api import admin
 from queueber.client.arguments import flag, path
 from queueber.client.errors import OutOfSight, failed
 from queueber.errors import InvalidRequest
 from queueber.paths import identity
-from queueber.wire import admin
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred

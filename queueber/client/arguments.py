@@ -12,9 +12,9 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from queueber.capnp import DATA_BYTES_MAX
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import ID_BYTES, PEER_LIMITS
-from queueber.wire import DATA_BYTES_MAX
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -11,16 +11,16 @@ from typing import TypeVar
 
 from attrs import evolve
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client.address import TcpAddress, UnixAddress
 from queueber.client.arguments import FRAME_BYTES_HIGHEST
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
 from queueber.client.lengths import CALL_OVERHEAD_BYTES, FROM_DEFAULT, FROM_SERVER, SURE_BYTES, too_long
 from queueber.client.routes import Route, Routes
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented, reason
-from queueber.keepalive import keep_socket_alive
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX
-from queueber.protocol_detection import FIRST_BYTES, protocol_of
+from queueber.transport.keepalive import keep_socket_alive
+from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")
@@ -65,7 +65,7 @@ class BlockingConnector:
         """The longest message that the server accepts, and the source of that limit; None before it was requested."""
 
         # The length of replies is bounded by the server's own limit, which its operator sets.
-        self._connection = wire.Connection(limits=evolve(DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
+        self._connection = rpc.Connection(limits=evolve(DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
 
     async def call(
@@ -73,8 +73,8 @@ class BlockingConnector:
         queue: str | None,
         method: int,
         content: bytes,
-        read: Callable[[wire.Results], T],
-        interface: int = wire.QUEUE_INTERFACE_ID,
+        read: Callable[[rpc.Results], T],
+        interface: int = api.QUEUE_INTERFACE_ID,
         *,
         timeout_ms: int | None = None,
         wait_ms: int | None = 0,  # noqa: ARG002  (used with a time limit per client, which there is none of here)
@@ -110,7 +110,7 @@ class BlockingConnector:
             self._until, self._seconds = of_all
 
     async def _call(
-        self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T], interface: int
+        self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> T:
         if len(content) + CALL_OVERHEAD_BYTES > SURE_BYTES:
             longest, by = self._longest = self._longest or await self._ask_for_limit()
@@ -133,9 +133,9 @@ class BlockingConnector:
 
     async def _ask_for_limit(self) -> tuple[int, str]:
         """Ask for the longest message that the server accepts.  Return it with the source of the limit."""
-        content, read = wire.write_limits_request(), wire.read_limits_response
+        content, read = api.write_limits_request(), api.read_limits_response
         try:
-            limits = await self.call(None, wire.LIMITS, content, read, wire.BROKER_INTERFACE_ID)
+            limits = await self.call(None, api.LIMITS, content, read, api.BROKER_INTERFACE_ID)
         except (Unimplemented, Overloaded):
             # An old server, or one without room for this call now.
             return FRAME_BYTES_MAX, FROM_DEFAULT
@@ -180,9 +180,7 @@ class BlockingConnector:
             raise TimeoutError
         return left if most is None else min(left, most)
 
-    def _answer(
-        self, to: socket.socket, question: wire.QuestionId, route: Route, read: Callable[[wire.Results], T]
-    ) -> T:
+    def _answer(self, to: socket.socket, question: rpc.QuestionId, route: Route, read: Callable[[rpc.Results], T]) -> T:
         broken = self._send(to)
         while True:
             to.settimeout(self._left(None))
@@ -191,14 +189,14 @@ class BlockingConnector:
                 raise broken or _lost("the server closed it")
             outcome = self._receive(data, question)
             broken = self._send(to) or broken
-            if isinstance(outcome, wire.Results):
+            if isinstance(outcome, rpc.Results):
                 return _checked(read, outcome)
             if outcome is not None:
                 raise route.error or error_of(outcome)
 
     def _receive(
-        self, data: bytes, question: wire.QuestionId
-    ) -> wire.Results | wire.RemoteException | wire.Canceled | None:
+        self, data: bytes, question: rpc.QuestionId
+    ) -> rpc.Results | rpc.RemoteException | rpc.Canceled | None:
         """Process *data*.  Return the outcome of *question* if *data* completes it."""
         try:
             if len(self._first) < FIRST_BYTES:
@@ -206,9 +204,9 @@ class BlockingConnector:
                 if other := protocol_of(self._first):
                     raise NotConnected(f"cannot connect to {self._name}: this port speaks {other}")
             for event in self._connection.receive_data(data):
-                if isinstance(event, wire.Aborted):
+                if isinstance(event, rpc.Aborted):
                     raise _lost(f"the server ended the connection: {event.reason}")
-                if isinstance(event, wire.Returned) and not self._routes.returned(event):
+                if isinstance(event, rpc.Returned) and not self._routes.returned(event):
                     self._connection.finish(event.question)
                     if event.question == question:
                         return event.outcome
@@ -242,7 +240,7 @@ def _lost(why: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
 
 
-def _checked(read: Callable[[wire.Results], T], results: wire.Results) -> T:
+def _checked(read: Callable[[rpc.Results], T], results: rpc.Results) -> T:
     try:
         return read(results)
     except RemoteProtocolError as why:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from queueber import wire
+from queueber import api
 from queueber.client.address import as_client, host_in, no_address, short_address
 from queueber.client.admin import Admin
 from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, timeout, wrong
@@ -52,7 +52,7 @@ class Client:
         """
         return Queue(self._connector, checked_name(name))
 
-    def limits(self) -> Deferred[wire.ServerLimits]:
+    def limits(self) -> Deferred[api.ServerLimits]:
         """
         Ask the server for its limits on clients.
 
@@ -60,7 +60,7 @@ class Client:
             Fires with the limits.  Fails with `Unimplemented` on a server that is older than this method.
         """
         return self._connector.call(
-            None, wire.LIMITS, wire.write_limits_request(), wire.read_limits_response, wire.BROKER_INTERFACE_ID
+            None, api.LIMITS, api.write_limits_request(), api.read_limits_response, api.BROKER_INTERFACE_ID
         )
 
     def close(self) -> Deferred[None]:

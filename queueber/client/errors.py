@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError, Stopping, Unimplemented
-from queueber.wire import Canceled, RemoteException
+from queueber.rpc import Canceled, RemoteException
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred

@@ -33,7 +33,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client.arguments import FRAME_BYTES_HIGHEST
 from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
 from queueber.client.lengths import (
@@ -48,9 +48,9 @@ from queueber.client.lengths import (
 from queueber.client.refusals import nameless_certificate, refusal_of
 from queueber.client.routes import Route, Routes
 from queueber.errors import Kind, QueueberError, RemoteProtocolError, Unimplemented
-from queueber.keepalive import keep_alive
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX, Limits
-from queueber.protocol_detection import FIRST_BYTES, protocol_of
+from queueber.transport.keepalive import keep_alive
+from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class _Call:
     """A call in flight."""
 
     deferred: Deferred[Any]
-    read: Callable[[wire.Results], object]
+    read: Callable[[rpc.Results], object]
     route: Route
     queue: str | None
     is_poll: bool
@@ -117,10 +117,10 @@ class ClientProtocol(Protocol):
         """Calls that wait for the server's limits: a long call, and all later ones, to keep the order."""
 
         # The length of replies is bounded by the server's own limit, which its operator sets.
-        self._connection = wire.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
+        self._connection = rpc.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
-        self._calls: dict[wire.QuestionId, _Call] = {}
-        self._cancelled: dict[wire.QuestionId, str | None] = {}
+        self._calls: dict[rpc.QuestionId, _Call] = {}
+        self._cancelled: dict[rpc.QuestionId, str | None] = {}
         """The queues of cancelled polls whose Return has not arrived."""
 
         self._closed: str | None = None
@@ -134,7 +134,7 @@ class ClientProtocol(Protocol):
         self._proved = False
         """A call was answered."""
 
-        self._unsent: list[wire.QuestionId] = []
+        self._unsent: list[rpc.QuestionId] = []
         """The calls made since the last flush."""
 
         self._timer: IDelayedCall | None = None
@@ -178,8 +178,8 @@ class ClientProtocol(Protocol):
         queue: str | None,
         method: int,
         content: bytes,
-        read: Callable[[wire.Results], T],
-        interface: int = wire.QUEUE_INTERFACE_ID,
+        read: Callable[[rpc.Results], T],
+        interface: int = api.QUEUE_INTERFACE_ID,
     ) -> Deferred[T]:
         """
         Call *method* of the queue named *queue*, or of the default queue, whose object has other interfaces too.
@@ -205,13 +205,13 @@ class ClientProtocol(Protocol):
         self._held[held] = None
         if len(self._held) == 1:
             asking = self._send(
-                None, wire.LIMITS, wire.write_limits_request(), wire.read_limits_response, wire.BROKER_INTERFACE_ID
+                None, api.LIMITS, api.write_limits_request(), api.read_limits_response, api.BROKER_INTERFACE_ID
             )
             asking.addCallbacks(self._asked, self._not_asked)
         return held.addCallback(lambda _: self._send(queue, method, content, read, interface))
 
     def _send(
-        self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T], interface: int
+        self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> Deferred[T]:
         limit = self._server_bytes
         if limit is not None and len(content) + CALL_OVERHEAD_BYTES > limit:
@@ -219,7 +219,7 @@ class ClientProtocol(Protocol):
         route = self._routes.to(queue)
         question = self._connection.call(route.target, interface, method, content)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))
-        is_poll = (interface, method) == (wire.QUEUE_INTERFACE_ID, wire.POLL)
+        is_poll = (interface, method) == (api.QUEUE_INTERFACE_ID, api.POLL)
         self._calls[question] = _Call(deferred, read, route, queue, is_poll)
         self._unsent.append(question)
         self._flush_soon()
@@ -230,7 +230,7 @@ class ClientProtocol(Protocol):
         self._held.pop(held, None)
         held.errback(NotSent("the server has not returned its limits"))
 
-    def _asked(self, limits: wire.ServerLimits) -> None:
+    def _asked(self, limits: api.ServerLimits) -> None:
         self._server_bytes = limits.frame_bytes
         self._release()
 
@@ -249,7 +249,7 @@ class ClientProtocol(Protocol):
             del self._held[held]
             held.callback(None)
 
-    def _cancel(self, question: wire.QuestionId) -> None:
+    def _cancel(self, question: rpc.QuestionId) -> None:
         call = self._calls.pop(question, None)
         if call is not None:
             self._connection.finish(question, report=call.is_poll)
@@ -257,12 +257,12 @@ class ClientProtocol(Protocol):
                 self._cancelled[question] = call.queue
             self._flush_soon()
 
-    def _returned_late(self, event: wire.Returned) -> bool:
+    def _returned_late(self, event: rpc.Returned) -> bool:
         """Return the items of a poll that was cancelled after they were sent.  False for any other call."""
         if event.question not in self._cancelled:
             return False
         queue = self._cancelled.pop(event.question)
-        if isinstance(event.outcome, wire.Results) and (lease := wire.read_poll_lease(event.outcome)):
+        if isinstance(event.outcome, rpc.Results) and (lease := api.read_poll_lease(event.outcome)):
             self._give_back(queue, lease)
         return True
 
@@ -279,9 +279,9 @@ class ClientProtocol(Protocol):
         self._reading = True
         try:
             for event in self._connection.receive_data(data):
-                if isinstance(event, wire.Returned):
+                if isinstance(event, rpc.Returned):
                     self._returned(event)
-                elif isinstance(event, wire.Aborted):
+                elif isinstance(event, rpc.Aborted):
                     self._close(f"the server ended the connection: {event.reason}")
         except RemoteProtocolError as why:
             self._connection.abort(str(why))
@@ -290,7 +290,7 @@ class ClientProtocol(Protocol):
             self._reading = False
         self.flush()
 
-    def _returned(self, event: wire.Returned) -> None:
+    def _returned(self, event: rpc.Returned) -> None:
         if self._routes.returned(event) or self._returned_late(event):
             return
         call = self._calls.pop(event.question)
@@ -373,15 +373,15 @@ class ClientProtocol(Protocol):
             return NotConnected(f"the call was not sent: {why}")
         return OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
 
-    def _value_of(self, call: _Call, outcome: wire.Results | wire.RemoteException | wire.Canceled) -> object:
+    def _value_of(self, call: _Call, outcome: rpc.Results | rpc.RemoteException | rpc.Canceled) -> object:
         """Return the value or error of *call*.  If its queue could not be resolved, that is the error."""
-        if not isinstance(outcome, wire.Results):
+        if not isinstance(outcome, rpc.Results):
             return call.route.error or error_of(outcome)
         length = outcome.content.frame_bytes
         if self._own_bytes is None or length <= self._own_bytes:
             return call.read(outcome)
         if call.is_poll:
-            self._give_back(call.queue, wire.read_poll_lease(outcome))
+            self._give_back(call.queue, api.read_poll_lease(outcome))
         return ReplyTooLong(
             f"the reply is {length:,} bytes; the limit is {self._own_bytes:,}, {FROM_ARGUMENT}:"
             " raise its frame_bytes, or pass no limits to accept what the server sends"
@@ -390,6 +390,6 @@ class ClientProtocol(Protocol):
 
     def _give_back(self, queue: str | None, lease: bytes) -> None:
         """End *lease*, so that its items go to a worker that can receive them."""
-        content = wire.write_extend_request(wire.ExtendRequest(lease, GIVE_BACK_MS))
-        extending = self._send(queue, wire.EXTEND, content, wire.read_extend_response, wire.QUEUE_INTERFACE_ID)
+        content = api.write_extend_request(api.ExtendRequest(lease, GIVE_BACK_MS))
+        extending = self._send(queue, api.EXTEND, content, api.read_extend_response, api.QUEUE_INTERFACE_ID)
         extending.addErrback(lambda _: None)

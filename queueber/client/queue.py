@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from queueber import wire
+from queueber import api, rpc
+from queueber.api import PolledItem
 from queueber.client.arguments import SPAN_MS_MAX, buffers, identifier, integer, timeout, wrong
 from queueber.client.errors import failed
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import QUEUE_NAME_BYTES_MAX
 from queueber.units import SpanMs, WallMs
-from queueber.wire import PolledItem
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -77,10 +77,10 @@ class Queue:
         try:
             delay = SpanMs(integer("delay_ms", delay_ms, 0, SPAN_MS_MAX, "ms"))
             limit = timeout(timeout_ms)
-            request = wire.AddRequest([wire.NewItem(each, delay) for each in buffers("contents", contents)])
+            request = api.AddRequest([api.NewItem(each, delay) for each in buffers("contents", contents)])
         except InvalidRequest as why:
             return failed(why)
-        return self._connector.call(self._name, wire.ADD, wire.write_add_request(request), _ids, timeout_ms=limit)
+        return self._connector.call(self._name, api.ADD, api.write_add_request(request), _ids, timeout_ms=limit)
 
     def poll(
         self,
@@ -101,7 +101,7 @@ class Queue:
             ends the wait; items that were already sent go back.
         """
         try:
-            request = wire.PollRequest(
+            request = api.PollRequest(
                 lease=SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms")),
                 num_items=integer("n", n, 1, _COUNT_MAX, "items"),
                 wait=None if wait_ms is None else SpanMs(integer("wait_ms", wait_ms, 0, SPAN_MS_MAX, "ms")),
@@ -110,8 +110,8 @@ class Queue:
             limit = timeout(timeout_ms)
         except InvalidRequest as why:
             return failed(why)
-        content = wire.write_poll_request(request)
-        return self._connector.call(self._name, wire.POLL, content, _batch, timeout_ms=limit, wait_ms=request.wait)
+        content = api.write_poll_request(request)
+        return self._connector.call(self._name, api.POLL, content, _batch, timeout_ms=limit, wait_ms=request.wait)
 
     def remove(self, item_id: Buffer, lease: Buffer, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
@@ -123,11 +123,11 @@ class Queue:
         """
         try:
             limit = timeout(timeout_ms)
-            request = wire.RemoveRequest(identifier("item_id", item_id), identifier("lease", lease))
+            request = api.RemoveRequest(identifier("item_id", item_id), identifier("lease", lease))
         except InvalidRequest as why:
             return failed(why)
         return self._connector.call(
-            self._name, wire.REMOVE, wire.write_remove_request(request), wire.read_remove_response, timeout_ms=limit
+            self._name, api.REMOVE, api.write_remove_request(request), api.read_remove_response, timeout_ms=limit
         )
 
     def extend(self, lease: Buffer, lease_ms: int, *, timeout_ms: int | None = None) -> Deferred[bool]:
@@ -140,11 +140,11 @@ class Queue:
         try:
             span = SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms"))
             limit = timeout(timeout_ms)
-            request = wire.ExtendRequest(identifier("lease", lease), span)
+            request = api.ExtendRequest(identifier("lease", lease), span)
         except InvalidRequest as why:
             return failed(why)
         return self._connector.call(
-            self._name, wire.EXTEND, wire.write_extend_request(request), wire.read_extend_response, timeout_ms=limit
+            self._name, api.EXTEND, api.write_extend_request(request), api.read_extend_response, timeout_ms=limit
         )
 
 
@@ -168,11 +168,11 @@ def checked_name(name: str) -> str:
     return name
 
 
-def _ids(results: wire.Results) -> list[bytes]:
-    ids: Sequence[bytes] = wire.read_add_response(results).ids
+def _ids(results: rpc.Results) -> list[bytes]:
+    ids: Sequence[bytes] = api.read_add_response(results).ids
     return list(ids)
 
 
-def _batch(results: wire.Results) -> Batch:
-    response = wire.read_poll_response(results)
+def _batch(results: rpc.Results) -> Batch:
+    response = api.read_poll_response(results)
     return Batch(tuple(response.items), response.lease, response.deadline)

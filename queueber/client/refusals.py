@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queueber.errors import tls_reason
-from queueber.pem import named, names_of, printable, untimely
+from queueber.transport.pem import named, names_of, printable, untimely
 
 _NAMES_MAX = 5
 """Most names of a certificate that an error shows."""

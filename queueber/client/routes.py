@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 from attrs import define
 
-from queueber import wire
+from queueber import api, capnp, rpc
 from queueber.client.errors import error_of
 from queueber.errors import QueueberError
 
 ROUTES_MAX = 1_000
 """Named queues that one connection keeps.  The server's limit is 10,000 by default."""
 
-QUEUE_PATH = (wire.layout("Broker.queue$Results").slots["queue"],)
+QUEUE_PATH = (capnp.layout("Broker.queue$Results").slots["queue"],)
 """The position of the queue in the results of `Broker.queue`."""
 
 
@@ -31,7 +31,7 @@ QUEUE_PATH = (wire.layout("Broker.queue$Results").slots["queue"],)
 class Route:
     """The target of calls to one object of the server."""
 
-    target: wire.Target
+    target: rpc.Target
     error: QueueberError | None = None
     """The error with which the server answered the request for the object."""
 
@@ -39,16 +39,16 @@ class Route:
 class Routes:
     """The routes of one connection to the queues that it uses."""
 
-    def __init__(self, connection: wire.Connection) -> None:
+    def __init__(self, connection: rpc.Connection) -> None:
         self._connection = connection
         self._named: dict[str, Route] = {}
-        self._asked: dict[wire.QuestionId, tuple[Route, str | None, Callable[[wire.Results], wire.ImportId]]] = {}
+        self._asked: dict[rpc.QuestionId, tuple[Route, str | None, Callable[[rpc.Results], rpc.ImportId]]] = {}
 
     def begin(self) -> None:
         """Request the bootstrap object, which is the default queue and gives access to all others."""
         question = self._connection.bootstrap()
-        self._root = Route(wire.PromisedAnswer(question, ()))
-        self._asked[question] = self._root, None, wire.read_bootstrap
+        self._root = Route(rpc.PromisedAnswer(question, ()))
+        self._asked[question] = self._root, None, api.read_bootstrap
 
     def to(self, queue: str | None) -> Route:
         """Return the route to the queue named *queue*, or to the default queue."""
@@ -62,10 +62,10 @@ class Routes:
         return route
 
     def _ask(self, queue: str) -> Route:
-        content = wire.write_queue_request(queue)
-        question = self._connection.call(self._root.target, wire.BROKER_INTERFACE_ID, wire.QUEUE, content)
-        route = Route(wire.PromisedAnswer(question, QUEUE_PATH))
-        self._asked[question] = route, queue, wire.read_queue_response
+        content = api.write_queue_request(queue)
+        question = self._connection.call(self._root.target, api.BROKER_INTERFACE_ID, api.QUEUE, content)
+        route = Route(rpc.PromisedAnswer(question, QUEUE_PATH))
+        self._asked[question] = route, queue, api.read_queue_response
         return route
 
     def _make_room(self) -> None:
@@ -73,11 +73,11 @@ class Routes:
         if len(self._named) >= ROUTES_MAX:
             oldest = next(iter(self._named))
             target = self._named[oldest].target
-            if isinstance(target, wire.ImportedCap):
+            if isinstance(target, rpc.ImportedCap):
                 del self._named[oldest]
                 self._connection.release(target.id)
 
-    def returned(self, event: wire.Returned) -> bool:
+    def returned(self, event: rpc.Returned) -> bool:
         """
         Process the answer to a request for an object.  Return False if *event* answers another question.
 
@@ -88,8 +88,8 @@ class Routes:
         if asked is None:
             return False
         route, name, read = asked
-        if isinstance(event.outcome, wire.Results):
-            route.target = wire.ImportedCap(read(event.outcome))
+        if isinstance(event.outcome, rpc.Results):
+            route.target = rpc.ImportedCap(read(event.outcome))
             # This client owns the reference until it releases it.
             self._connection.finish(event.question, release_result_caps=False)
             return True

@@ -25,7 +25,7 @@ from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client.errors import CallTimedOut, NotConnected
 from queueber.client.protocol import ClientProtocol, NotSent, Owner
 from queueber.limits import Limits
@@ -139,8 +139,8 @@ class Connector:
         queue: str | None,
         method: int,
         content: bytes,
-        read: Callable[[wire.Results], T],
-        interface: int = wire.QUEUE_INTERFACE_ID,
+        read: Callable[[rpc.Results], T],
+        interface: int = api.QUEUE_INTERFACE_ID,
         *,
         timeout_ms: int | None = None,
         wait_ms: int | None = 0,
@@ -162,7 +162,7 @@ class Connector:
         return calling.addTimeout(timeout_ms / MS_PER_SECOND, self._clock, partial(_timed_out, timeout_ms))
 
     def _call(
-        self, queue: str | None, method: int, content: bytes, read: Callable[[wire.Results], T], interface: int
+        self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> Deferred[T]:
         if self._closed:
             return fail(NotConnected("the call was not sent: the client is closed"))

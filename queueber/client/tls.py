@@ -11,7 +11,7 @@ from attrs import Attribute, field, frozen
 
 from queueber.client.arguments import path, text, wrong
 from queueber.errors import InvalidRequest, tls_reason
-from queueber.pem import authority_problems, certificates_in, chain_problems
+from queueber.transport.pem import authority_problems, certificates_in, chain_problems
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint

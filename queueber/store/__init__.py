@@ -15,15 +15,15 @@ from warnings import warn
 
 from queueber import plyvel as _plyvel
 from queueber.paths import CONTROL
-from queueber.store.backup import copy_directory
-from queueber.store.directory import kept_still, wipe
-from queueber.store.inspection import inspect
-from queueber.store.keyvalue import Durability
-from queueber.store.memory import MemoryStore
-from queueber.store.records import Encoding
-from queueber.store.recovery import put_in_place, salvage
+from queueber.store.datadir.directory import locked_shared, wipe
+from queueber.store.maintenance.backup import copy_directory
+from queueber.store.maintenance.inspection import inspect
+from queueber.store.maintenance.recovery import put_in_place, salvage
+from queueber.store.maintenance.verification import verify
 from queueber.store.rocks import RocksStore, open_store, unflushed_bytes
-from queueber.store.verification import verify
+from queueber.store.rows.kv_store import Durability
+from queueber.store.rows.memory import MemoryStore
+from queueber.store.rows.records import Encoding
 
 __all__ = [
     "CONTROL",
@@ -33,7 +33,7 @@ __all__ = [
     "RocksStore",
     "copy_directory",
     "inspect",
-    "kept_still",
+    "locked_shared",
     "open_store",
     "put_in_place",
     "salvage",

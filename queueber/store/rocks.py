@@ -12,17 +12,17 @@ from queueber.broker.port import Recovered, StoreStalled
 from queueber.errors import StorageError, reason
 from queueber.plyvel import CorruptionError
 from queueber.plyvel.rocksdb import RocksDB
-from queueber.store.backup import back_up
-from queueber.store.clean import mark_closed, unmark, was_closed
-from queueber.store.copying import Progress, silent
-from queueber.store.database import open_database
-from queueber.store.directory import DATABASE, HeldDirectory, hold, refusal
-from queueber.store.format import bring_up, read_format, write_format
-from queueber.store.keyvalue import Durability, KeyValueStore
+from queueber.store.datadir.clean_shutdown import mark_closed, unmark, was_closed
+from queueber.store.datadir.database import open_database
+from queueber.store.datadir.directory import DATABASE, HeldDirectory, hold, refusal
+from queueber.store.datadir.synced import SyncedFile
+from queueber.store.datadir.torn_tail import cut_torn_end
+from queueber.store.maintenance.backup import back_up
+from queueber.store.maintenance.copying import Progress, silent
 from queueber.store.properties import properties_of
-from queueber.store.records import Encoding
-from queueber.store.synced import SyncedFile
-from queueber.store.torn import cut_torn_end
+from queueber.store.rows.format import read_format, upgrade, write_format
+from queueber.store.rows.kv_store import Durability, KeyValueStore
+from queueber.store.rows.records import Encoding
 from queueber.store.tuning import DEFAULT_TUNING, FLUSH_FILES, TUNING_OPTIONS, Tuning, to_flush
 
 
@@ -154,7 +154,7 @@ class RocksStore(KeyValueStore):
 
     def backup(self, target: Path, progress: Progress = silent) -> None:
         """
-        Put everything committed so far into *target*, as `queueber.store.backup.back_up` does.
+        Put everything committed so far into *target*, as `queueber.store.maintenance.backup.back_up` does.
 
         Blocks for long; commits may go on meanwhile, `close` ends it soon.  A `StorageError` leaves this store as
         usable as it was.
@@ -328,7 +328,7 @@ def _check_format(db: RocksDB, durability: Durability) -> bool:
     if found is None:
         raise StorageError("its database does not say of which format it is")
     clean = was_closed(db)
-    bring_up(db, found)
+    upgrade(db, found)
     asked = "" if durability is not Durability.NONE else durability
     if found.durability != asked:
         made = f"durability {found.durability}" if found.durability else "a log"

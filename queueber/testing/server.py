@@ -8,20 +8,20 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from queueber.api import template_readers
 from queueber.broker import Broker
 from queueber.limits import DEFAULTS, Limits
-from queueber.server.clock import QueueClock
-from queueber.server.committer import Committer
-from queueber.server.connections import Connections
-from queueber.server.dispatcher import Dispatcher
-from queueber.server.ids import RandomIds
-from queueber.server.intake import Turns
-from queueber.server.methods import QueueHandlers
-from queueber.server.pool import StoragePool
-from queueber.server.protocol import Outbox, RpcFactory, RpcProtocol
-from queueber.server.sweeper import Sweeper
+from queueber.server.core.clock import QueueClock
+from queueber.server.core.committer import Committer
+from queueber.server.core.dispatcher import Dispatcher
+from queueber.server.core.handlers import QueueHandlers
+from queueber.server.core.ids import RandomIds
+from queueber.server.core.pool import StoragePool
+from queueber.server.core.sweeper import Sweeper
+from queueber.server.net.connections import Connections
+from queueber.server.net.protocol import FlushQueue, RpcFactory, RpcProtocol
+from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.store import MemoryStore
-from queueber.wire import template_readers
 
 # Far more than any test's calls need.
 SETTLE_TURNS = 100
@@ -70,7 +70,7 @@ class InProcessServer:
         self.clock.begin(None)
         self.broker = Broker(RandomIds(), limits=self.limits)
         self.broker.restore(self.store.recover())
-        self.outbox = Outbox()
+        self.outbox = FlushQueue()
         self.dispatcher = Dispatcher(self.reactor, self.broker, self.store, threads, self.clock, self.limits)
         self.committer = Committer(
             self.reactor,
@@ -95,7 +95,7 @@ class InProcessServer:
             self.outbox,
             self.connections,
             self.limits,
-            Turns(self.reactor, self.reactor.seconds),
+            ReadScheduler(self.reactor, self.reactor.seconds),
             template_readers(self.limits),
         )
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)

@@ -9,7 +9,7 @@ from matrix import HEADING, cells
 from peers import PEERS
 from scenarios import WORDS, parsed
 
-from queueber.cli.load.plot import Group, svg
+from queueber.loadgen.plot import Group, svg
 
 NAMES = {"fsync": "Queueber fsync", "os": "Queueber os", "none": "Queueber none", "pycapnp": "pycapnp RPC"}
 

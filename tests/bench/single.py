@@ -6,8 +6,7 @@ from load import Load
 from peers.queueber import LEASE, Frames, call, results_of
 from peers.queueber import wire as messages
 
-from queueber.units import SpanMs
-from queueber.wire import (
+from queueber.api import (
     ADD,
     POLL,
     REMOVE,
@@ -21,6 +20,7 @@ from queueber.wire import (
     write_poll_request,
     write_remove_request,
 )
+from queueber.units import SpanMs
 
 WAITING_MAX = 500
 """Polls that wait on one connection."""

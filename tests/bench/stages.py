@@ -11,22 +11,14 @@ from time import process_time
 
 from peers.queueber import LEASE, call
 
+from queueber.api import ADD, REMOVE, AddRequest, NewItem, RemoveRequest, write_add_request, write_remove_request
 from queueber.broker import Peer, TimeMark
-from queueber.server.service import GC_THRESHOLDS
-from queueber.store.keyvalue import Durability, KeyValueStore
-from queueber.store.records import Encoding
+from queueber.rpc import encoder
+from queueber.server.app.service import GC_THRESHOLDS
+from queueber.store.rows.kv_store import Durability, KeyValueStore
+from queueber.store.rows.records import Encoding
 from queueber.testing import InProcessServer
 from queueber.units import SpanMs, WallMs
-from queueber.wire import (
-    ADD,
-    REMOVE,
-    AddRequest,
-    NewItem,
-    RemoveRequest,
-    encoder,
-    write_add_request,
-    write_remove_request,
-)
 
 CALLS = 64
 READ_BYTES = 50_000

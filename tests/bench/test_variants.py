@@ -24,6 +24,6 @@ def test_every_patch_applies():
 
 @pytest.mark.slow
 def test_a_patch_of_something_that_is_not_there_fails():
-    status, error = run("exec(Patch('queueber.wire.fastpath', 'FastPath.took', 'None').program)")
+    status, error = run("exec(Patch('queueber.rpc.fastpath', 'FastPath.took', 'None').program)")
     assert status != 0
     assert "has no attribute 'took'" in error

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from queueber.broker import Item, ItemId, Key, Queue, Waiter
-from queueber.broker.claim import Budget, share_out
+from queueber.broker.claim import Budget, allocate_round_robin
 from queueber.broker.model import HIGHEST
 from queueber.broker.window import Meter, Window
 
@@ -109,7 +109,7 @@ def test_everybody_takes_turns(sizes, delayed, strays, wants, polls, items, room
     window, waiters = make_window(sizes, delayed, strays), make_waiters(wants)
     budget = Budget(polls, items, bytes_max, room)
 
-    shares = share_out(window, iter(waiters), now=NOW, budget=budget, reply_bytes_max=reply_bytes_max)
+    shares = allocate_round_robin(window, iter(waiters), now=NOW, budget=budget, reply_bytes_max=reply_bytes_max)
 
     dealt = [[len(item.contents) for item in share.items] for share in shares]
     assert dealt == deal(
@@ -125,15 +125,17 @@ def test_everybody_takes_turns(sizes, delayed, strays, wants, polls, items, room
 def test_only_as_many_are_looked_at_as_are_given_something():
     waiters = iter(make_waiters([1] * 5))
 
-    share_out(make_window([1, 1]), waiters, now=NOW, budget=Budget(9, 9, 9, 9), reply_bytes_max=9)
+    allocate_round_robin(make_window([1, 1]), waiters, now=NOW, budget=Budget(9, 9, 9, 9), reply_bytes_max=9)
 
     assert len(list(waiters)) == 3
 
 
 def test_a_budget_goes_on_from_queue_to_queue():
     budget = Budget(polls=2, items=9, bytes=99, room=99)
-    first = share_out(make_window([1]), iter(make_waiters([1])), now=NOW, budget=budget, reply_bytes_max=9)
-    second = share_out(make_window([1, 1]), iter(make_waiters([1, 1])), now=NOW, budget=budget, reply_bytes_max=9)
+    first = allocate_round_robin(make_window([1]), iter(make_waiters([1])), now=NOW, budget=budget, reply_bytes_max=9)
+    second = allocate_round_robin(
+        make_window([1, 1]), iter(make_waiters([1, 1])), now=NOW, budget=budget, reply_bytes_max=9
+    )
 
     assert (len(first), len(second)) == (1, 1)
     assert budget.exhausted

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from queueber.broker import ClaimBounds, Refill
-from queueber.broker.waiters import PollState
+from queueber.broker.wait_queue import PollState
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import WallMs
 

@@ -10,19 +10,19 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shop_floor import Floor, Heard
+from simulated_server import Floor, Heard
 
 from queueber.cli.bench import bench, picture
-from queueber.cli.load.plot import Group, svg
-from queueber.cli.load.trials import TRIALS, Bench, Result, Trial
 from queueber.cli.session import Interrupted
 from queueber.errors import InvalidRequest
+from queueber.loadgen.plot import Group, svg
+from queueber.loadgen.scenarios import TRIALS, Bench, Result, Scenario
 
 
 @pytest.fixture
 def few(monkeypatch):
     """A floor answers at once, so a trial would never let the clock move: each add takes a moment here."""
-    monkeypatch.setattr("queueber.cli.load.trials.PRELOAD_PER_SECOND", 4_000)
+    monkeypatch.setattr("queueber.loadgen.scenarios.PRELOAD_PER_SECOND", 4_000)
     floor = Floor()
     for name in ("add", "poll"):
         method = getattr(floor, name)
@@ -134,6 +134,6 @@ def test_a_picture_has_a_bar_for_each_figure_on_one_scale():
 
 
 def test_nothing_can_be_drawn_too():
-    result = Result(Trial("t", 1, 0, 1, 1))
+    result = Result(Scenario("t", 1, 0, 1, 1))
     assert result.rate == 0
     assert "<svg" in picture([result])

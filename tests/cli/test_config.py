@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from queueber.cli.config import as_file, config
 from queueber.limits import PEER_LIMITS
-from queueber.server.configuration import gather
-from queueber.server.options import Options
-from queueber.server.settings import OPTIONS
+from queueber.server.config.settings import OPTIONS
+from queueber.server.config.sources import gather
+from queueber.server.config.twisted_options import Options
 from queueber.store.tuning import TUNING_OPTIONS
 from queueber.units import Unit
 

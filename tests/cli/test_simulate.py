@@ -12,16 +12,17 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shop_floor import Floor, Heard
+from simulated_server import Floor, Heard
 
-from queueber.cli.load import ledger, shop
-from queueber.cli.load.ledger import Ledger, balanced
-from queueber.cli.load.shop import Plan, Shop
 from queueber.cli.session import Interrupted
 from queueber.cli.simulate import EXPLAINED, _tell, simulate
 from queueber.client import OutcomeUnknown
 from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
+from queueber.loadgen import ledger
+from queueber.loadgen import simulation as shop
+from queueber.loadgen.ledger import Ledger, balanced
+from queueber.loadgen.simulation import Plan, Simulation
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 
@@ -45,7 +46,7 @@ def plan(**changes):
 
 def simulated(floor, **changes):
     heard = Heard()
-    shop = Shop(floor.fleet(), plan(**changes), heard)
+    shop = Simulation(floor.fleet(), plan(**changes), heard)
     floor.until(shop.run())
     return shop, heard
 
@@ -136,7 +137,7 @@ def test_a_refusal_that_does_not_pass_ends_it(error):
 
     floor.add = refuse
     with pytest.raises(type(error)):
-        floor.until(Shop(floor.fleet(), plan(), Heard()).run())
+        floor.until(Simulation(floor.fleet(), plan(), Heard()).run())
 
 
 @pytest.mark.parametrize("workers", [1, 20])

@@ -11,19 +11,19 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 
 sys.path.insert(0, str(Path(__file__).parent))
-from shop_floor import Floor, Heard
+from simulated_server import Floor, Heard
 
 from queueber.cli.bench import bench
-from queueber.cli.load import clients
-from queueber.cli.load.clients import NotEmpty
-from queueber.cli.load.stress import Plan, Stress
-from queueber.cli.load.tally import Latency, spoken
 from queueber.cli.session import Interrupted
 from queueber.cli.simulate import simulate
 from queueber.cli.stress import stress
 from queueber.client import NotConnected, Tls
 from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
+from queueber.loadgen import clients
+from queueber.loadgen.clients import NotEmpty
+from queueber.loadgen.latency import Latency, spoken
+from queueber.loadgen.stress import Plan, Stress
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 RATED = Plan(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)

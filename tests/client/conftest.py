@@ -1,4 +1,4 @@
-"""A network in memory: the client's connections end at scripted `wire.Connection`s."""
+"""A network in memory: the client's connections end at scripted `rpc.Connection`s."""
 
 import pytest
 from attrs import define, field
@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client import Client, connect
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS, Limits
@@ -49,7 +49,7 @@ class Peer:
 
     protocol: object
     transport: Transport
-    connection: wire.Connection = field(factory=lambda: wire.Connection(limits=DEFAULTS, bootstrap=ROOT))
+    connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=DEFAULTS, bootstrap=ROOT))
     events: list = field(factory=list)
     limits: Limits | Kind = DEFAULTS
     """What it answers when it is asked for them: an exception of that kind, for example of an older server."""
@@ -61,26 +61,26 @@ class Peer:
         data = self.transport.value()
         self.transport.clear()
         for event in self.connection.receive_data(data):
-            if isinstance(event, wire.Calls) and event.interface_id == wire.BROKER_INTERFACE_ID:
-                (self.asked_for_limits if event.method_id == wire.LIMITS else self.named)(event)
+            if isinstance(event, rpc.Calls) and event.interface_id == api.BROKER_INTERFACE_ID:
+                (self.asked_for_limits if event.method_id == api.LIMITS else self.named)(event)
             else:
                 self.events.append(event)
         self.connection.check()
         self.send()
 
     def named(self, event):
-        name = wire.read_queue_request(event.params)
+        name = api.read_queue_request(event.params)
         if name == "forbidden":
             self.connection.return_exception(event.answer, 1, "no more queues")
         else:
-            self.connection.return_capabilities(event.answer, wire.QUEUE_RESPONSE, (name,))
+            self.connection.return_capabilities(event.answer, api.QUEUE_RESPONSE, (name,))
 
     def asked_for_limits(self, event):
         self.asked += 1
         if isinstance(self.limits, Kind):
             self.connection.return_exception(event.answer, self.limits, "no limits for you")
         else:
-            self.connection.return_results([event.answer], [wire.write_limits_response(self.limits)])
+            self.connection.return_results([event.answer], [api.write_limits_response(self.limits)])
 
     def send(self):
         data = self.connection.data_to_send()
@@ -89,8 +89,8 @@ class Peer:
 
     def calls(self):
         """The calls that have come since this was last asked."""
-        calls = [event for event in self.events if isinstance(event, wire.Calls)]
-        self.events = [event for event in self.events if not isinstance(event, wire.Calls)]
+        calls = [event for event in self.events if isinstance(event, rpc.Calls)]
+        self.events = [event for event in self.events if not isinstance(event, rpc.Calls)]
         return calls
 
 

@@ -6,10 +6,10 @@ import re
 import pytest
 from twisted.internet.defer import succeed
 
+from queueber.api import admin
 from queueber.client.admin import Admin
 from queueber.client.errors import OutOfSight
 from queueber.paths import identity
-from queueber.wire import admin
 
 
 class Server:

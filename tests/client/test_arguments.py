@@ -13,12 +13,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 import queueber.client
-from queueber import wire
+from queueber import api
+from queueber.capnp import DATA_BYTES_MAX
 from queueber.client import Client, Queue, Tls, connect
 from queueber.client.admin import Admin
 from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS
-from queueber.wire import DATA_BYTES_MAX
 
 BYTES = bytes(range(16))
 
@@ -54,10 +54,10 @@ def test_every_byte_of_a_buffer_is_sent(network, client, buffer):
     client.default.extend(buffer, 1)
     network.turn()
     add, remove, other, extend = network.peer.calls()
-    assert [item.contents for item in wire.read_add_request(add.params, DEFAULTS).items] == [b"before", BYTES, b"after"]
-    assert wire.read_remove_request(remove.params) == wire.read_remove_request(other.params)
-    assert wire.read_remove_request(remove.params) == wire.RemoveRequest(BYTES, BYTES)
-    assert wire.read_extend_request(extend.params).lease == BYTES
+    assert [item.contents for item in api.read_add_request(add.params, DEFAULTS).items] == [b"before", BYTES, b"after"]
+    assert api.read_remove_request(remove.params) == api.read_remove_request(other.params)
+    assert api.read_remove_request(remove.params) == api.RemoveRequest(BYTES, BYTES)
+    assert api.read_extend_request(extend.params).lease == BYTES
 
 
 def test_a_buffer_that_changes_after_the_call_is_sent_as_it_was(network, client):
@@ -66,7 +66,7 @@ def test_a_buffer_that_changes_after_the_call_is_sent_as_it_was(network, client)
     content[:] = b"after, and longer"
     network.turn()
     (call,) = network.peer.calls()
-    assert wire.read_add_request(call.params, DEFAULTS).items[0].contents == b"before"
+    assert api.read_add_request(call.params, DEFAULTS).items[0].contents == b"before"
 
 
 def released():
@@ -262,8 +262,8 @@ def test_whole_numbers_of_other_kinds_and_paths_as_text_are_taken(network, clien
     client.default.add(b"", delay_ms=Whole())
     network.turn()
     poll, add = network.peer.calls()
-    assert wire.read_poll_request(poll.params) == wire.PollRequest(7, 7, 7, False)
-    assert wire.read_add_request(add.params, DEFAULTS).items == [wire.NewItem(b"", 7)]
+    assert api.read_poll_request(poll.params) == api.PollRequest(7, 7, 7, False)
+    assert api.read_add_request(add.params, DEFAULTS).items == [api.NewItem(b"", 7)]
     for kind in (str, Path):
         with pytest.raises(InvalidRequest, match=r"^there-is-none\.pem: No such file"):
             connect(Clock(), network, tls=Tls(ca=kind("there-is-none.pem"), server_name="localhost"))

@@ -11,14 +11,14 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import Deferred
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client import Batch, CallTimedOut, Client, NotConnected, OutcomeUnknown
 from queueber.client.address import TcpAddress, UnixAddress, plain_address
 from queueber.client.blocking import BlockingConnector, NoAnswer, completed
 from queueber.client.lengths import CALL_OVERHEAD_BYTES, SURE_BYTES
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
-from queueber.keepalive import IDLE_SECONDS
 from queueber.limits import DEFAULTS
+from queueber.transport.keepalive import IDLE_SECONDS
 
 ROOT = "the server's first object"
 PATIENCE = 30
@@ -52,10 +52,10 @@ class Server:
                 self._talk(peer)
 
     def _talk(self, peer):
-        connection = wire.Connection(limits=DEFAULTS, bootstrap=ROOT)
+        connection = rpc.Connection(limits=DEFAULTS, bootstrap=ROOT)
         while data := peer.recv(65_536):
             for event in connection.receive_data(data):
-                if isinstance(event, wire.Calls):
+                if isinstance(event, rpc.Calls):
                     if self.say is not None:
                         self.say(peer, connection)
                         return
@@ -63,26 +63,26 @@ class Server:
             peer.sendall(connection.data_to_send())
 
     def _answer(self, connection, event):
-        if event.interface_id == wire.BROKER_INTERFACE_ID and event.method_id == wire.LIMITS:
+        if event.interface_id == api.BROKER_INTERFACE_ID and event.method_id == api.LIMITS:
             self.asked += 1
             if self.longest is None:
                 connection.return_exception(event.answer, 3, "no such method")
             else:
                 limits = evolve(DEFAULTS, frame_bytes=self.longest)
-                connection.return_results([event.answer], [wire.write_limits_response(limits)])
-        elif event.interface_id == wire.BROKER_INTERFACE_ID:
-            name = wire.read_queue_request(event.params)
+                connection.return_results([event.answer], [api.write_limits_response(limits)])
+        elif event.interface_id == api.BROKER_INTERFACE_ID:
+            name = api.read_queue_request(event.params)
             if name == "forbidden":
                 connection.return_exception(event.answer, 1, "no more queues")
             else:
-                connection.return_capabilities(event.answer, wire.QUEUE_RESPONSE, (name,))
-        elif event.method_id == wire.ADD:
-            items = wire.read_add_request(event.params, limits=DEFAULTS).items
+                connection.return_capabilities(event.answer, api.QUEUE_RESPONSE, (name,))
+        elif event.method_id == api.ADD:
+            items = api.read_add_request(event.params, limits=DEFAULTS).items
             self.calls.append((event.target, [bytes(item.contents) for item in items]))
             ids = [number.to_bytes(16, "big") for number in range(len(items))]
-            connection.return_results([event.answer], [wire.write_add_response(ids)])
-        elif event.method_id == wire.EXTEND:
-            connection.return_results([event.answer], [*wire.write_extend_responses([False])])
+            connection.return_results([event.answer], [api.write_add_response(ids)])
+        elif event.method_id == api.EXTEND:
+            connection.return_results([event.answer], [*api.write_extend_responses([False])])
         else:
             connection.return_exception(event.answer, 3, "no such method")
 
@@ -251,7 +251,7 @@ def test_work_that_waits_for_something_else_is_a_mistake():
 def test_what_it_gives_is_what_a_client_gives(server):
     """An empty poll, for the type."""
     server._answer = lambda connection, event: connection.return_results(
-        [event.answer], [wire.write_poll_response(wire.PollResponse([], b"", 0))]
+        [event.answer], [api.write_poll_response(api.PollResponse([], b"", 0))]
     )
     assert do(server.address, lambda client: client.default.poll(wait_ms=0)) == Batch((), b"", 0)
 

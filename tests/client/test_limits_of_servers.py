@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import CancelledError
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client import NotConnected, OutcomeUnknown, ReplyTooLong, ServerLimits
 from queueber.errors import InvalidRequest, Kind, Unimplemented
 from queueber.limits import DEFAULTS
@@ -14,13 +14,13 @@ RAISED = evolve(DEFAULTS, frame_bytes=32 * MIB)
 LOWERED = evolve(DEFAULTS, frame_bytes=64 * KIB)
 LONG = bytes(100 * KIB)
 LONGER = bytes(17 * MIB)
-ADDED = wire.write_add_response([bytes(16)])
+ADDED = api.write_add_response([bytes(16)])
 LEASE = bytes(range(16))
 
 
 def contents(network):
     """Those of the adds that have come, of one item each."""
-    return [wire.read_add_request(call.params, RAISED_CALLS).items[0].contents for call in network.peer.calls()]
+    return [api.read_add_request(call.params, RAISED_CALLS).items[0].contents for call in network.peer.calls()]
 
 
 RAISED_CALLS = evolve(RAISED, contents_bytes=32 * MIB, add_bytes=32 * MIB)
@@ -35,7 +35,7 @@ def serve(network):
         made.append(network.client(**options))
         network.peer.limits = answer
         limits = RAISED if isinstance(answer, Kind) else answer
-        network.peer.connection = wire.Connection(limits=limits, bootstrap="root")
+        network.peer.connection = rpc.Connection(limits=limits, bootstrap="root")
         network.turn()
         return made[-1]
 
@@ -148,8 +148,8 @@ def test_a_call_made_because_another_was_refused_stays_in_line(network, serve):
 
 
 def poll_response(*contents):
-    items = [wire.PolledItem(each, bytes(16), 1, 0) for each in contents]
-    return wire.write_poll_response(wire.PollResponse(items, LEASE, 1_000))
+    items = [api.PolledItem(each, bytes(16), 1, 0) for each in contents]
+    return api.write_poll_response(api.PollResponse(items, LEASE, 1_000))
 
 
 def test_any_reply_of_a_server_is_taken(network, serve, success):
@@ -179,9 +179,9 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     assert success(adding)
     network.peer.turn()
     (extend,) = network.peer.calls()
-    assert (extend.target, extend.method_id) == ("mail", wire.EXTEND)
-    assert wire.read_extend_request(extend.params) == wire.ExtendRequest(LEASE, 1)
-    network.peer.connection.return_results([extend.answer], [wire.write_extend_responses([True])[0]])
+    assert (extend.target, extend.method_id) == ("mail", api.EXTEND)
+    assert api.read_extend_request(extend.params) == api.ExtendRequest(LEASE, 1)
+    network.peer.connection.return_results([extend.answer], [api.write_extend_responses([True])[0]])
     network.peer.send()
     network.turn()
     assert network.peer.connection.stats().answers == 0
@@ -192,7 +192,7 @@ def test_another_reply_that_a_client_may_not_take_is_an_error_and_nothing_more(n
     adding = client.default.add(*[b""] * 100)
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results([call.answer], [wire.write_add_response([bytes(16)] * 200)])
+    network.peer.connection.return_results([call.answer], [api.write_add_response([bytes(16)] * 200)])
     network.peer.send()
     found = failure(adding)
     assert isinstance(found, ReplyTooLong)

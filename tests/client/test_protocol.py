@@ -5,7 +5,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client import NotConnected, OutcomeUnknown, routes
 from queueber.client.errors import error_of
 from queueber.client.protocol import CLOSE_SECONDS
@@ -13,7 +13,7 @@ from queueber.errors import Kind, Overloaded
 from queueber.limits import DEFAULTS
 from tests.client.conftest import ROOT
 
-ADDED = wire.write_add_response([bytes(16)])
+ADDED = api.write_add_response([bytes(16)])
 
 
 def answer(network, *calls):
@@ -100,7 +100,7 @@ def test_the_queue_used_longest_ago_is_let_go_when_there_are_too_many(network, c
         network.turn()
         answer(network, *network.peer.calls())
         network.turn()
-    assert [event.object for event in network.peer.events if isinstance(event, wire.Released)] == ["b"]
+    assert [event.object for event in network.peer.events if isinstance(event, rpc.Released)] == ["b"]
 
 
 def test_a_queue_that_is_still_being_asked_for_is_not_let_go(network, client, monkeypatch):
@@ -114,7 +114,7 @@ def test_a_queue_that_is_still_being_asked_for_is_not_let_go(network, client, mo
 def test_a_server_without_a_first_object_fails_every_call_with_its_reason(network, failure):
     """Also the calls to named queues, and those made later."""
     client = network.client()
-    network.peer.connection = wire.Connection(limits=DEFAULTS, bootstrap=None)
+    network.peer.connection = rpc.Connection(limits=DEFAULTS, bootstrap=None)
     early = [client.default.add(b"x"), client.queue("mail").add(b"x")]
     network.turn()
     late = [client.default.add(b"x"), client.queue("mail").add(b"x")]
@@ -131,7 +131,7 @@ def test_cancelling_sends_finish_and_the_answer_is_dropped(network, client, fail
     polling.cancel()
     network.turn()
     assert isinstance(failure(polling), CancelledError)
-    assert network.peer.events == [wire.Finished(call.answer)]
+    assert network.peer.events == [rpc.Finished(call.answer)]
     network.peer.connection.return_canceled(call.answer)
     network.peer.send()
     assert network.peer.protocol._connection.stats().questions == 0
@@ -143,9 +143,9 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     polling = (client.default if queue is None else client.queue(queue)).poll()
     network.turn()
     (poll,) = network.peer.calls()
-    item, lease = wire.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
+    item, lease = api.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
     network.peer.connection.return_results(
-        [poll.answer], [wire.write_poll_response(wire.PollResponse([item], lease, 1_000))]
+        [poll.answer], [api.write_poll_response(api.PollResponse([item], lease, 1_000))]
     )
     polling.cancel()
     network.peer.send()
@@ -153,8 +153,8 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     network.turn()
     (extend,) = network.peer.calls()
     assert extend.target == (queue or ROOT)
-    assert wire.read_extend_request(extend.params) == wire.ExtendRequest(lease, 1)
-    network.peer.connection.return_results([extend.answer], [wire.write_extend_responses([True])[0]])
+    assert api.read_extend_request(extend.params) == api.ExtendRequest(lease, 1)
+    network.peer.connection.return_results([extend.answer], [api.write_extend_responses([True])[0]])
     network.peer.send()
     network.turn()
     assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
@@ -164,7 +164,7 @@ def test_nothing_is_given_back_of_a_cancelled_poll_without_items(network, client
     polling = client.default.poll()
     network.turn()
     (poll,) = network.peer.calls()
-    network.peer.connection.return_results([poll.answer], [wire.write_poll_response(wire.PollResponse([], b"", 0))])
+    network.peer.connection.return_results([poll.answer], [api.write_poll_response(api.PollResponse([], b"", 0))])
     polling.cancel()
     network.peer.send()
     assert isinstance(failure(polling), CancelledError)
@@ -193,7 +193,7 @@ def test_an_unexpected_cancellation_leaves_the_outcome_unknown(network, client, 
 
 
 def test_an_unknown_kind_of_exception_means_failed():
-    assert error_of(wire.RemoteException("new", 17)).kind is Kind.FAILED
+    assert error_of(rpc.RemoteException("new", 17)).kind is Kind.FAILED
 
 
 def test_an_abort_ends_the_connection_with_the_servers_reason(network, client, failure):
@@ -211,7 +211,7 @@ def test_garbage_ends_the_connection_with_an_abort(network, client, failure):
     network.peer.protocol.dataReceived(b"\xff" * 64)
     assert "the server broke the protocol" in str(failure(adding))
     events = list(network.peer.connection.receive_data(network.peer.transport.value()))
-    assert isinstance(events[-1], wire.Aborted)
+    assert isinstance(events[-1], rpc.Aborted)
     assert not network.peer.transport.connected
 
 
@@ -220,7 +220,7 @@ def test_results_of_another_shape_end_the_connection(network, client, failure):
     network.turn()
     (call,) = network.peer.calls()
     # A struct whose first pointer is a capability where a struct should be.
-    network.peer.connection.return_capabilities(call.answer, wire.QUEUE_RESPONSE, ("mail",))
+    network.peer.connection.return_capabilities(call.answer, api.QUEUE_RESPONSE, ("mail",))
     network.peer.send()
     assert "the server broke the protocol" in str(failure(adding))
 
@@ -230,7 +230,7 @@ def test_a_connection_that_does_not_close_is_cut_after_a_while(network, client, 
     network.peer.transport.lingers = True
     network.peer.protocol.dataReceived(b"\xff" * 64)
     network.peer.protocol.dataReceived(b"\xff" * 64)
-    found = failure(network.peer.protocol.call(None, wire.ADD, b"", None))
+    found = failure(network.peer.protocol.call(None, api.ADD, b"", None))
     assert isinstance(found, NotConnected)
     adding = client.default.add(b"x")
     network.clock.advance(CLOSE_SECONDS)

@@ -4,7 +4,7 @@ import pytest
 from attrs import evolve
 from twisted.internet.defer import ensureDeferred
 
-from queueber import wire
+from queueber import api
 from queueber.client import Batch
 from queueber.errors import InvalidRequest, Overloaded, Stopping, Unimplemented
 from queueber.limits import DEFAULTS
@@ -16,7 +16,7 @@ ID, LEASE = bytes(range(16)), bytes(range(16, 32))
 def answer(network, content, method):
     """Answer the one call that is in flight; returns its params' reader."""
     (call,) = network.peer.calls()
-    assert (call.interface_id, call.method_id) == (wire.QUEUE_INTERFACE_ID, method)
+    assert (call.interface_id, call.method_id) == (api.QUEUE_INTERFACE_ID, method)
     network.peer.connection.return_results([call.answer], [content])
     network.peer.send()
 
@@ -25,8 +25,8 @@ def test_add_sends_the_items_with_their_delay_and_gives_their_ids(network, clien
     adding = client.default.add(b"a", b"", delay_ms=1_500)
     network.turn()
     (call,) = network.peer.calls()
-    assert wire.read_add_request(call.params, DEFAULTS).items == [wire.NewItem(b"a", 1_500), wire.NewItem(b"", 1_500)]
-    network.peer.connection.return_results([call.answer], [wire.write_add_response([ID, LEASE])])
+    assert api.read_add_request(call.params, DEFAULTS).items == [api.NewItem(b"a", 1_500), api.NewItem(b"", 1_500)]
+    network.peer.connection.return_results([call.answer], [api.write_add_response([ID, LEASE])])
     network.peer.send()
     assert success(adding) == [ID, LEASE]
 
@@ -38,8 +38,8 @@ def test_poll_says_how_long_to_wait(network, client, success, wait_ms, wait, no_
     polling = client.default.poll(7, lease_ms=10, wait_ms=wait_ms)
     network.turn()
     (call,) = network.peer.calls()
-    assert wire.read_poll_request(call.params) == wire.PollRequest(10, 7, wait, no_wait)
-    network.peer.connection.return_results([call.answer], [wire.write_poll_response(wire.PollResponse([], b"", 0))])
+    assert api.read_poll_request(call.params) == api.PollRequest(10, 7, wait, no_wait)
+    network.peer.connection.return_results([call.answer], [api.write_poll_response(api.PollResponse([], b"", 0))])
     network.peer.send()
     assert success(polling) == Batch((), b"", 0)
 
@@ -47,22 +47,22 @@ def test_poll_says_how_long_to_wait(network, client, success, wait_ms, wait, no_
 def test_poll_gives_items_and_their_lease(network, client, success):
     polling = client.default.poll()
     network.turn()
-    item = wire.PolledItem(b"contents", ID, 3, 1_000)
-    answer(network, wire.write_poll_response(wire.PollResponse([item], LEASE, 31_000)), wire.POLL)
+    item = api.PolledItem(b"contents", ID, 3, 1_000)
+    answer(network, api.write_poll_response(api.PollResponse([item], LEASE, 31_000)), api.POLL)
     assert success(polling) == Batch((item,), LEASE, 31_000)
 
 
 def test_remove_and_extend_say_whether_they_did(network, client, success):
     removing = client.default.remove(ID, LEASE)
     network.turn()
-    answer(network, wire.write_remove_responses([True])[0], wire.REMOVE)
+    answer(network, api.write_remove_responses([True])[0], api.REMOVE)
     assert success(removing) is True
 
     extending = client.default.extend(LEASE, 5_000)
     network.turn()
     (call,) = network.peer.calls()
-    assert wire.read_extend_request(call.params) == wire.ExtendRequest(LEASE, 5_000)
-    network.peer.connection.return_results([call.answer], [wire.write_extend_responses([False])[0]])
+    assert api.read_extend_request(call.params) == api.ExtendRequest(LEASE, 5_000)
+    network.peer.connection.return_results([call.answer], [api.write_extend_responses([False])[0]])
     network.peer.send()
     assert success(extending) is False
 
@@ -74,11 +74,11 @@ def test_a_coroutine_may_await_calls_one_after_the_other(network, client, succes
 
     working = ensureDeferred(work())
     network.turn()
-    answer(network, wire.write_add_response([ID]), wire.ADD)
+    answer(network, api.write_add_response([ID]), api.ADD)
     network.turn()
     (call,) = network.peer.calls()
-    assert wire.read_remove_request(call.params) == wire.RemoveRequest(ID, LEASE)
-    network.peer.connection.return_results([call.answer], [wire.write_remove_responses([True])[0]])
+    assert api.read_remove_request(call.params) == api.RemoveRequest(ID, LEASE)
+    network.peer.connection.return_results([call.answer], [api.write_remove_responses([True])[0]])
     network.peer.send()
     assert success(working) is True
 
@@ -126,11 +126,11 @@ def test_a_call_longer_than_a_frame_fails_alone_instead_of_ending_the_connection
 
 def test_a_call_may_be_as_long_as_the_limit_and_no_longer(network, failure):
     client = network.client(limits=evolve(DEFAULTS, frame_bytes=4_096))
-    longest = 3_072 - len(wire.write_add_request(wire.AddRequest([wire.NewItem(b"", SpanMs(0))])))
+    longest = 3_072 - len(api.write_add_request(api.AddRequest([api.NewItem(b"", SpanMs(0))])))
     client.default.add(bytes(longest))
     assert "the call is 3,080 bytes; the limit is 3,072" in str(failure(client.default.add(bytes(longest + 1))))
     network.turn()
-    assert [len(wire.read_add_request(call.params, DEFAULTS).items) for call in network.peer.calls()] == [1]
+    assert [len(api.read_add_request(call.params, DEFAULTS).items) for call in network.peer.calls()] == [1]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogPublisher
 
 from queueber.client import NotConnected, OutcomeUnknown, Tls, connect
-from queueber.server.certificates import Certificates, TlsFiles
-from queueber.server.connections import Connections
+from queueber.server.net.certificates import Certificates, TlsFiles
+from queueber.server.net.connections import Connections
 from queueber.testing import InProcessServer
 from tests.process.certificates import Authority
 
@@ -110,7 +110,7 @@ def as_loaded(certificates):
 
 def without_a_look_at_its_dates(certificates):
     """A server whose certificate has expired since it was loaded."""
-    from queueber.server.certificates import _context  # noqa: PLC0415
+    from queueber.server.net.certificates import _context  # noqa: PLC0415
 
     return _context(certificates.files, certificates._refused)
 

@@ -8,14 +8,14 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 
-from queueber import wire
+from queueber import api
 from queueber.client import NotConnected, OutcomeUnknown, connect
 from queueber.client.connect import endpoint_of
 from queueber.client.service import RETRY_SECONDS_MAX
 from queueber.errors import InvalidRequest, Kind, Stopping
 from queueber.limits import DEFAULTS
 
-ADDED = wire.write_add_response([bytes(16)])
+ADDED = api.write_add_response([bytes(16)])
 
 
 def answer_all(network):
@@ -35,7 +35,7 @@ def test_calls_wait_for_a_connection_and_keep_their_order(network, success):
     network.clock.advance(1)
     network.turn()
     calls = network.peer.calls()
-    sent = [wire.read_add_request(call.params, DEFAULTS).items[0].contents for call in calls]
+    sent = [api.read_add_request(call.params, DEFAULTS).items[0].contents for call in calls]
     assert sent == [b"1", b"2"]
     for call in calls:
         network.peer.connection.return_results([call.answer], [ADDED])
@@ -176,7 +176,7 @@ def test_a_call_made_in_the_turn_of_connecting_stays_behind_those_that_waited(ne
     client._connector._service.whenConnected().addCallback(lambda _: client.default.add(b"2"))
     network.clock.advance(1)
     network.turn()
-    sent = [wire.read_add_request(call.params, DEFAULTS).items[0].contents for call in network.peer.calls()]
+    sent = [api.read_add_request(call.params, DEFAULTS).items[0].contents for call in network.peer.calls()]
     assert sent == [b"1", b"2"]
     client.default.poll().addErrback(lambda _: None)
     client.close().addErrback(lambda _: None)

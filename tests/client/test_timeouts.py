@@ -3,13 +3,13 @@
 import pytest
 from twisted.internet.defer import CancelledError
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client import CallTimedOut, NotConnected, OutcomeUnknown
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS
 
 LEASE = b"l" * 16
-ADDED = wire.write_add_response([bytes(16)])
+ADDED = api.write_add_response([bytes(16)])
 
 
 def timed_out(network, failure, calling, seconds):
@@ -137,7 +137,7 @@ def test_a_poll_whose_time_is_over_is_given_up(network, limited, failure):
     (call,) = network.peer.calls()
     timed_out(network, failure, polling, 1)
     network.turn()
-    assert network.peer.events == [wire.Finished(call.answer)]
+    assert network.peer.events == [rpc.Finished(call.answer)]
 
 
 def test_items_on_their_way_to_a_poll_whose_time_is_over_are_given_back(network, limited, failure):
@@ -145,14 +145,12 @@ def test_items_on_their_way_to_a_poll_whose_time_is_over_are_given_back(network,
     network.turn()
     (call,) = network.peer.calls()
     timed_out(network, failure, polling, 1)
-    item = wire.PolledItem(bytes(16), b"x", 1, 0)
-    network.peer.connection.return_results(
-        [call.answer], [wire.write_poll_response(wire.PollResponse([item], LEASE, 9))]
-    )
+    item = api.PolledItem(bytes(16), b"x", 1, 0)
+    network.peer.connection.return_results([call.answer], [api.write_poll_response(api.PollResponse([item], LEASE, 9))])
     network.peer.send()
     network.turn()
     (given_back,) = network.peer.calls()
-    assert wire.read_extend_request(given_back.params).lease == LEASE
+    assert api.read_extend_request(given_back.params).lease == LEASE
 
 
 def test_without_a_limit_nothing_is_timed(network, client):

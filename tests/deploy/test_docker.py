@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.options import Options
-from queueber.server.settings import OPTIONS
+from queueber.server.config.settings import OPTIONS
+from queueber.server.config.twisted_options import Options
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy" / "docker"

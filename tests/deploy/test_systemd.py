@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from queueber.limits import DEFAULTS
-from queueber.server.configuration import EX_CONFIG
-from queueber.server.descriptors import STORE_FILES
-from queueber.server.settings import SERVING
+from queueber.server.app.fd_limit import STORE_FILES
+from queueber.server.config.settings import SERVING
+from queueber.server.config.sources import EX_CONFIG
 from tests.process.certificates import Authority
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,7 @@ who has a real server replaces by what it hands out.
 
 from shapes import framed, lay, tree, vary
 
-from queueber.errors import Kind
-from queueber.units import SpanMs, WallMs
-from queueber.wire import (
+from queueber.api import (
     ADD,
     BROKER_INTERFACE_ID,
     EXTEND,
@@ -27,7 +25,6 @@ from queueber.wire import (
     PollRequest,
     PollResponse,
     RemoveRequest,
-    layout,
     write_add_request,
     write_add_response,
     write_extend_request,
@@ -39,7 +36,10 @@ from queueber.wire import (
     write_remove_request,
     write_remove_responses,
 )
-from queueber.wire.builder import Body
+from queueber.capnp import layout
+from queueber.capnp.builder import Body
+from queueber.errors import Kind
+from queueber.units import SpanMs, WallMs
 
 ID_BYTES = 16
 PLACEHOLDERS = 8

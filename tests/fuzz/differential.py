@@ -18,8 +18,8 @@ from attrs import define, field
 from shapes import FAR, LIST, unframed, words_in
 from views import LIMITS, view
 
+from queueber.capnp.framing import Framer
 from queueber.errors import RemoteProtocolError
-from queueber.wire.framing import Framer
 
 WORKER = Path(__file__).with_name("pycapnp_views.py")
 HEAD = Struct("<IB")

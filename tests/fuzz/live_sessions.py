@@ -15,26 +15,24 @@ from conversations import PLACEHOLDERS, placeholder, requests
 from damage import damaged
 from target_framing import pieces
 
-from queueber.errors import RemoteProtocolError
-from queueber.limits import Limits
-from queueber.units import SpanMs
-from queueber.wire import (
+from queueber.api import (
     ADD,
     POLL,
     QUEUE_INTERFACE_ID,
     AddRequest,
     NewItem,
     PollRequest,
-    PromisedAnswer,
-    Results,
-    encoder,
     read_poll_response,
     write_add_request,
     write_poll_request,
 )
-from queueber.wire.decoder import decode
-from queueber.wire.framing import Framer
-from queueber.wire.messages import Return
+from queueber.capnp.framing import Framer
+from queueber.errors import RemoteProtocolError
+from queueber.limits import Limits
+from queueber.rpc import PromisedAnswer, Results, encoder
+from queueber.rpc.decoder import decode
+from queueber.rpc.messages import Return
+from queueber.units import SpanMs
 
 PATIENCE_SECONDS = 60
 LINGER_SECONDS = 0.3

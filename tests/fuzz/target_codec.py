@@ -12,9 +12,9 @@ from shapes import framed
 from target_framing import segments_of
 from views import LIMITS, READERS, view
 
+from queueber.capnp import layout, pack, unpack
+from queueber.capnp.framing import Framer
 from queueber.errors import RemoteProtocolError
-from queueber.wire import layout, pack, unpack
-from queueber.wire.framing import Framer
 
 CANARIES = [framed([b"\xc5CANARY\xc5" * 40]), framed([bytes(range(1, 9)) * 40])]
 SECONDS_MAX = 0.5

@@ -17,13 +17,12 @@ from conversations import CLIENT_QUESTIONS
 from target_framing import pieces
 from views import REQUESTS, RESPONSES
 
+from queueber.api import QUEUE_INTERFACE_ID, QUEUE_RESPONSE, AddRequest, template_readers, write_add_request
+from queueber.capnp.framing import Framer
 from queueber.errors import InvalidRequest, Kind, RemoteProtocolError
 from queueber.limits import Limits
-from queueber.wire import (
-    QUEUE_INTERFACE_ID,
-    QUEUE_RESPONSE,
+from queueber.rpc import (
     Aborted,
-    AddRequest,
     Calls,
     Connection,
     Finished,
@@ -33,12 +32,9 @@ from queueber.wire import (
     Results,
     Returned,
     encoder,
-    template_readers,
-    write_add_request,
 )
-from queueber.wire import messages as m
-from queueber.wire.decoder import decode
-from queueber.wire.framing import Framer
+from queueber.rpc import messages as m
+from queueber.rpc.decoder import decode
 
 LIMITS = Limits(frame_bytes=1 << 16, segments=64, outstanding_calls=12, exports=6, open_answers=40)
 

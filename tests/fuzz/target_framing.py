@@ -4,9 +4,9 @@ from random import Random
 from struct import unpack_from
 from zlib import crc32
 
+from queueber.capnp.framing import Framer
 from queueber.errors import RemoteProtocolError
 from queueber.limits import Limits
-from queueber.wire.framing import Framer
 
 LIMITS = Limits(frame_bytes=1 << 14, segments=64)
 WHOLE_BYTEWISE = 600

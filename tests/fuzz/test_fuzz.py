@@ -25,16 +25,17 @@ from shrink import frames_in, shrunk
 from targets import TARGETS
 from views import COMPARED, likely_reader
 
+from queueber.api import write_extend_responses
+from queueber.capnp.framing import Framer
+from queueber.capnp.reader import Frame
 from queueber.errors import RemoteProtocolError
 from queueber.limits import Limits
-from queueber.server.protocol import RpcProtocol
-from queueber.wire import encoder, write_extend_responses
-from queueber.wire.answers import Answers
-from queueber.wire.caller import Caller
-from queueber.wire.decoder import decode
-from queueber.wire.exports import Exports
-from queueber.wire.framing import Framer
-from queueber.wire.reader import Frame
+from queueber.rpc import encoder
+from queueber.rpc.answers import Answers
+from queueber.rpc.caller import Caller
+from queueber.rpc.decoder import decode
+from queueber.rpc.exports import Exports
+from queueber.server.net.protocol import RpcProtocol
 
 HERE = Path(__file__).parent
 CORPUS = sorted(file for file in (HERE / "corpus").rglob("*") if file.is_file())
@@ -157,15 +158,15 @@ def refused(replies):
 
 
 PLANTED = {
-    "half a number of segments is looked at": ("queueber.wire.framing", "_BITS_32", 0xFFFF, "framing"),
+    "half a number of segments is looked at": ("queueber.capnp.framing", "_BITS_32", 0xFFFF, "framing"),
     "a list is walked before it is paid for": (Frame, "spend", underpaid, "codec"),
     "far pointers lead to another segment": (Frame, "segment", off_by_one, "differential"),
-    "a struct may lie outside of its segment": ("queueber.wire.queue_requests", "struct_at", lenient, "codec"),
+    "a struct may lie outside of its segment": ("queueber.api.requests", "struct_at", lenient, "codec"),
     "an answer is not forgotten": (Answers, "_step", lambda *_: True, "conversation"),
     "an export is never gone": (Exports, "_forget_if_gone", lambda *_: False, "conversation"),
     "a reference is not counted": (Caller, "release", lambda *_: None, "conversation"),
     "a poll of a lost peer waits on": (RpcProtocol, "_give_up_polls", lambda _: None, "whole"),
-    "the wrong answer is given": ("queueber.wire", "write_extend_responses", refused, "whole"),
+    "the wrong answer is given": ("queueber.api", "write_extend_responses", refused, "whole"),
 }
 
 
@@ -258,7 +259,7 @@ def test_a_short_run_of_the_command_finds_nothing(tmp_path):
 def test_a_finding_is_written_down_and_ends_the_command_with_1(tmp_path):
     faulty = (
         "import sys; sys.argv[1:] = ['--frames', '300', '--sessions', '0', '--seed', '3']\n"
-        "from queueber.wire.reader import Frame; Frame.spend = lambda *_: 1 / 0\n"
+        "from queueber.capnp.reader import Frame; Frame.spend = lambda *_: 1 / 0\n"
         "import run; sys.exit(run.main())"
     )
     done = subprocess.run(

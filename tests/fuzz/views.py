@@ -6,15 +6,8 @@ What one message says, as plain values: by our own decoder, for comparing it wit
 
 from contextlib import suppress
 
-from queueber.errors import InvalidRequest, RemoteProtocolError
-from queueber.limits import Limits
-from queueber.units import SpanMs
-from queueber.wire import (
+from queueber.api import (
     BROKER_INTERFACE_ID,
-    Canceled,
-    PromisedAnswer,
-    RemoteException,
-    Results,
     read_add_request,
     read_add_response,
     read_bootstrap,
@@ -27,9 +20,13 @@ from queueber.wire import (
     read_remove_request,
     read_remove_response,
 )
-from queueber.wire import messages as m
-from queueber.wire.decoder import decode
-from queueber.wire.framing import Framer
+from queueber.capnp.framing import Framer
+from queueber.errors import InvalidRequest, RemoteProtocolError
+from queueber.limits import Limits
+from queueber.rpc import Canceled, PromisedAnswer, RemoteException, Results
+from queueber.rpc import messages as m
+from queueber.rpc.decoder import decode
+from queueber.units import SpanMs
 
 # pycapnp knows of no longest delay.
 LIMITS = Limits(frame_bytes=1 << 20, delay_ms=SpanMs(1 << 80))

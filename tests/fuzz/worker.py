@@ -8,10 +8,7 @@ others it only adds, and `Worker.kept` says which must still be there.
 
 from time import perf_counter
 
-from queueber.errors import QueueberError
-from queueber.limits import Limits
-from queueber.units import SpanMs
-from queueber.wire import (
+from queueber.api import (
     ADD,
     BROKER_INTERFACE_ID,
     EXTEND,
@@ -20,14 +17,10 @@ from queueber.wire import (
     QUEUE_INTERFACE_ID,
     REMOVE,
     AddRequest,
-    Connection,
     ExtendRequest,
-    ImportedCap,
     NewItem,
     PollRequest,
     RemoveRequest,
-    Results,
-    Returned,
     read_add_response,
     read_bootstrap,
     read_extend_response,
@@ -40,6 +33,10 @@ from queueber.wire import (
     write_queue_request,
     write_remove_request,
 )
+from queueber.errors import QueueberError
+from queueber.limits import Limits
+from queueber.rpc import Connection, ImportedCap, Results, Returned
+from queueber.units import SpanMs
 
 LEASE = SpanMs(600_000)
 BATCH = 100

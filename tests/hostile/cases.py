@@ -13,22 +13,21 @@ from struct import pack
 
 from attrs import frozen
 
-from queueber.units import SpanMs
-from queueber.wire import (
+from queueber.api import (
     ADD,
     BROKER_INTERFACE_ID,
     POLL,
     AddRequest,
     NewItem,
     PollRequest,
-    PromisedAnswer,
-    encoder,
-    layout,
     write_add_request,
     write_poll_request,
 )
-from queueber.wire.builder import Body
-from queueber.wire.framing import framed
+from queueber.capnp import layout
+from queueber.capnp.builder import Body
+from queueber.capnp.framing import framed
+from queueber.rpc import PromisedAnswer, encoder
+from queueber.units import SpanMs
 from tests.hostile.pieces import (
     BIT,
     BYTE,

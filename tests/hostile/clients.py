@@ -3,7 +3,7 @@
 import select
 import time
 
-from queueber import wire
+from queueber import api
 from tests.hostile.attack import attack, turns
 from tests.hostile.peer import PATIENCE, Peer, polling
 
@@ -31,7 +31,7 @@ def workers_that_die(arena):
     items = 0
     for number in turns(arena):
         waiting = Peer(arena.port)
-        waiting.ask(wire.POLL, polling(1, lease=300, wait=None), waiting.queue("mortal"))
+        waiting.ask(api.POLL, polling(1, lease=300, wait=None), waiting.queue("mortal"))
         waiting.flush()
         if number % 2:
             waiting.reset()
@@ -61,7 +61,7 @@ def fifty_workers_race_for_one_item(arena):
         targets[peer] = peer.queue("race")
     peers = list(targets)
     for peer in peers:
-        peer.ask(wire.POLL, polling(1, wait=None), targets[peer])
+        peer.ask(api.POLL, polling(1, wait=None), targets[peer])
         peer.flush()
     keeper = arena.connect()
     queue, count = keeper.queue("race"), 0
@@ -73,12 +73,12 @@ def fifty_workers_race_for_one_item(arena):
         while not peer.outcomes:
             peer.listen()
         ((question, outcome),) = peer.outcomes.items()
-        found = wire.read_poll_response(outcome)
+        found = api.read_poll_response(outcome)
         assert [bytes(item.contents) for item in found.items] == [b"%d" % count]
         assert keeper.remove(found.items[0].id, found.lease, target=queue)
         del peer.outcomes[question]
         peer.connection.finish(question)
-        peer.ask(wire.POLL, polling(1, wait=None), targets[peer])
+        peer.ask(api.POLL, polling(1, wait=None), targets[peer])
         peer.flush()
         count += 1
     return f"{count:,} items, one holder each"

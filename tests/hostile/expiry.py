@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from attrs import define
 
-from queueber import wire
+from queueber import api
+from queueber.capnp.framing import Framer
 from queueber.limits import Limits
-from queueber.server.service import GC_THRESHOLDS
+from queueber.rpc import encoder
+from queueber.rpc.decoder import decode
+from queueber.rpc.messages import Return
+from queueber.server.app.service import GC_THRESHOLDS
 from queueber.testing import InProcessServer
-from queueber.wire import encoder
-from queueber.wire.decoder import decode
-from queueber.wire.framing import Framer
-from queueber.wire.messages import Return
 from tests.hostile.peer import adding, polling
 from tests.hostile.pieces import call
 
@@ -112,13 +112,13 @@ def expire(items, per_lease=10):
     """Lease *items*, let all their leases end at once, and watch."""
     hand = Hand(items)
     for _ in range(0, items, AT_ONCE):
-        hand.result(wire.ADD, adding(*[b"x"] * AT_ONCE))
+        hand.result(api.ADD, adding(*[b"x"] * AT_ONCE))
     leased = 0
     while leased < items:
-        polls = [hand.ask(wire.POLL, polling(per_lease, lease=LEASE_MS)) for _ in range(20)]
+        polls = [hand.ask(api.POLL, polling(per_lease, lease=LEASE_MS)) for _ in range(20)]
         hand.run()
         answers = hand.answers()
-        leased += sum(len(wire.read_poll_response(answers[each]).items) for each in polls)
+        leased += sum(len(api.read_poll_response(answers[each]).items) for each in polls)
     hand.server.reactor.rightNow += LEASE_MS / 1000 + 1
     return watched(hand, items, per_lease)
 
@@ -136,13 +136,13 @@ def watched(hand, items, per_lease):
             slices.append(left - now)
             left = now
         if poll is None and len(slices) > 2:
-            poll, asked = hand.ask(wire.POLL, polling(1, lease=LEASE_MS)), len(slices)
+            poll, asked = hand.ask(api.POLL, polling(1, lease=LEASE_MS)), len(slices)
         if poll is not None and served_within < 0 and hand.transport.value():
-            assert wire.read_poll_response(hand.answers()[poll]).items
+            assert api.read_poll_response(hand.answers()[poll]).items
             served_within = len(slices) - asked
     attempts, count = {2}, 1
     while count < items:
-        found = wire.read_poll_response(hand.result(wire.POLL, polling(AT_ONCE, lease=LEASE_MS))).items
+        found = api.read_poll_response(hand.result(api.POLL, polling(AT_ONCE, lease=LEASE_MS))).items
         assert found, f"{items - count} items did not come back"
         attempts |= {item.attempt for item in found}
         count += len(found)

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import time
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.errors import Kind
-from queueber.wire import encoder
+from queueber.rpc import encoder
 from tests.hostile.arena import ROOT, limits
 from tests.hostile.attack import attack, turns
 from tests.hostile.peer import PATIENCE, Gone, Peer, adding
@@ -60,7 +60,7 @@ def a_disk_that_stands_still(arena):
     with stalled(arena, seconds):
         began = time.monotonic()
         target = peer.queue("stalled")
-        question = peer.ask(wire.ADD, adding(b"waits"), target)
+        question = peer.ask(api.ADD, adding(b"waits"), target)
         peer.flush()
         refused = flooded_while_stalled(other)
         early = "acknowledged before it was on disk, or the reactor stood still, too"
@@ -75,13 +75,13 @@ def a_disk_that_stands_still(arena):
 def flooded_while_stalled(peer):
     """Adds up to the limit of one connection's requests in flight; how many were overloaded."""
     for _ in range(40):
-        peer.ask(wire.ADD, adding(bytes(1 << 20)))
+        peer.ask(api.ADD, adding(bytes(1 << 20)))
     peer.flush()
     overloaded = 0
     while not overloaded or select.select([peer.socket], [], [], 0.1)[0]:
         peer.listen()
         overloaded = sum(
-            isinstance(each, wire.RemoteException) and each.kind == Kind.OVERLOADED for each in peer.outcomes.values()
+            isinstance(each, rpc.RemoteException) and each.kind == Kind.OVERLOADED for each in peer.outcomes.values()
         )
     return overloaded
 
@@ -92,13 +92,13 @@ def calls_that_write_nothing_while_the_disk_stands_still(arena):
     seconds = 20 if arena.full else 4
     peer = arena.connect()
     peer.bootstrap()
-    target, content = peer.queue("stalled"), wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16)))
-    many = [call(content, question=number, method=wire.REMOVE) for number in range(1, 1_001)]
+    target, content = peer.queue("stalled"), api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
+    many = [call(content, question=number, method=api.REMOVE) for number in range(1, 1_001)]
     many = encoder.bootstrap(0) + b"".join(many)
     before, count = arena.memory(), 0
     arena.forget_peak()
     with stalled(arena, seconds):
-        question = peer.ask(wire.ADD, adding(b"waits"), target)
+        question = peer.ask(api.ADD, adding(b"waits"), target)
         peer.flush()
         end = time.monotonic() + 0.7 * seconds
         while time.monotonic() < end:

@@ -7,9 +7,9 @@ import socket
 import ssl
 import time
 
-from queueber import wire
+from queueber import api
 from queueber.errors import Kind
-from queueber.wire import encoder
+from queueber.rpc import encoder
 from tests.hostile.arena import limits
 from tests.hostile.attack import OPTIONS, attack, turns
 from tests.hostile.peer import PATIENCE, Gone, Peer, adding, polling
@@ -18,7 +18,7 @@ from tests.hostile.pieces import call, stream, struct_pointer, words
 BURST = 8_192
 """Bytes of one peer's that come at once: less than a long read."""
 
-NO_LEASE = wire.write_extend_request(wire.ExtendRequest(bytes(16), 5_000))
+NO_LEASE = api.write_extend_request(api.ExtendRequest(bytes(16), 5_000))
 
 
 def finished(number, said):
@@ -91,7 +91,7 @@ def flood(arena, said):
 
 @attack("O5")
 def fifty_floods_of_cheap_calls(arena):
-    return flood(arena, lambda number: call(NO_LEASE, question=number, method=wire.EXTEND))
+    return flood(arena, lambda number: call(NO_LEASE, question=number, method=api.EXTEND))
 
 
 @attack("O5")
@@ -115,7 +115,7 @@ def half_messages_beside_a_worker_with_much_open(arena):
     """Whoever hoards is cut off, and not the worker that has been there for longest."""
     worker = arena.connect()
     for _ in range(10):
-        questions = [worker.ask(wire.ADD, adding()) for _ in range(500)]
+        questions = [worker.ask(api.ADD, adding()) for _ in range(500)]
         worker.flush()
         for question in questions:
             worker.outcome(question)
@@ -130,7 +130,7 @@ def half_messages_beside_a_worker_with_much_open(arena):
     while len(cut) < 20 - (64 << 20) // (7 << 20):
         assert time.monotonic() < deadline, f"{len(cut)} of 20 were cut off"
         cut |= {peer for peer in hoarders if peer not in cut and peer.gone_within(0.05) is not None}
-    question = worker.ask(wire.ADD, adding())
+    question = worker.ask(api.ADD, adding())
     worker.flush()
     worker.outcome(question)
     return f"{len(cut)} of 20 were cut off, the worker with 5,000 open answers was not"
@@ -163,8 +163,8 @@ def polls_that_take_all_places(arena):
     for _ in range(10):
         peer = arena.connect()
         target = peer.queue("places")
-        questions = [peer.ask(wire.POLL, polling(1, wait=None), target) for _ in range(1_000)]
-        question = peer.ask(wire.ADD, adding())
+        questions = [peer.ask(api.POLL, polling(1, wait=None), target) for _ in range(1_000)]
+        question = peer.ask(api.ADD, adding())
         peer.flush()
         peer.outcome(question)
         outcomes = [peer.outcomes[each] for each in questions if each in peer.outcomes]

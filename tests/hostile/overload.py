@@ -5,7 +5,7 @@ import socket
 import time
 from itertools import count
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.errors import Kind
 from tests.hostile.arena import limits
 from tests.hostile.attack import OPTIONS, SLACK, attack, turns
@@ -36,7 +36,7 @@ def produced(arena):
     before = arena.memory()
     for _ in turns(arena):
         for peer, target in zip(peers, targets, strict=True):
-            questions = [peer.ask(wire.ADD, content, target) for _ in range(100)]
+            questions = [peer.ask(api.ADD, content, target) for _ in range(100)]
             pump(peer)
             for question in questions:
                 peer.outcomes.setdefault(question, None)
@@ -69,7 +69,7 @@ def settle(peer, ends):
         if outcome is not None:
             del peer.outcomes[question]
             peer.connection.finish(question)
-            if isinstance(outcome, wire.RemoteException):
+            if isinstance(outcome, rpc.RemoteException):
                 assert outcome.kind == Kind.OVERLOADED, outcome.reason
                 ends["overloaded"] += 1
             else:
@@ -86,11 +86,11 @@ def crowd(arena, queue, wait):
     for peer in peers:
         target = peer.queue(queue)
         for _ in range(EACH):
-            peer.ask(wire.POLL, polling(1, wait=wait), target)
+            peer.ask(api.POLL, polling(1, wait=wait), target)
         peer.flush()
     for peer in peers:
         # Answered behind the polls of this connection.
-        question = peer.ask(wire.ADD, adding(), None)
+        question = peer.ask(api.ADD, adding(), None)
         peer.flush()
         peer.outcome(question)
     return peers
@@ -111,7 +111,7 @@ def five_thousand_waiting_polls_and_one_item(arena):
         peer.listen()
         costs.append(arena.cpu_seconds() - before)
         ((question, outcome),) = peer.outcomes.items()
-        found = wire.read_poll_response(outcome)
+        found = api.read_poll_response(outcome)
         assert [bytes(item.contents) for item in found.items] == [b"the one"]
         del peer.outcomes[question]
         assert keeper.remove(found.items[0].id, found.lease, target=queue)
@@ -130,7 +130,7 @@ def five_thousand_polls_time_out_at_once(arena):
             while len(peer.outcomes) < EACH:
                 peer.listen()
             slowest = max(slowest, time.monotonic() - began)
-            assert not any(wire.read_poll_response(each).items for each in peer.outcomes.values())
+            assert not any(api.read_poll_response(each).items for each in peer.outcomes.values())
         arena.close()
         rounds += 1
     assert slowest < 1 + SLACK
@@ -142,7 +142,7 @@ def more_calls_than_may_wait(arena):
     peer = arena.connect()
     target = peer.queue("nothing")
     for _ in range(3_000):
-        peer.ask(wire.POLL, polling(1, wait=None), target)
+        peer.ask(api.POLL, polling(1, wait=None), target)
     peer.flush()
     while len(peer.outcomes) < 3_000 - 1_024:
         peer.listen()
@@ -159,7 +159,7 @@ def many_idle_connections(arena):
     peers = []
     for _ in range(number):
         peers.append(arena.connect())
-        peers[-1].ask(wire.ADD, adding())
+        peers[-1].ask(api.ADD, adding())
         peers[-1].flush()
     for peer in peers:
         peer.listen()

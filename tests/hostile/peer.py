@@ -5,7 +5,7 @@ import socket
 import struct
 import time
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.units import SpanMs
 
@@ -31,7 +31,7 @@ class Peer:
             self.socket.bind((source, 0))
         self.socket.connect((host, port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection = wire.Connection(limits=Limits())
+        self.connection = rpc.Connection(limits=Limits())
         self.outcomes = {}
         self.root = None
 
@@ -84,24 +84,24 @@ class Peer:
     def ask(self, method, content, target=None):
         """A question, not sent yet."""
         if self.root is None:
-            self.root = wire.PromisedAnswer(self.connection.bootstrap())
-        return self.connection.call(target or self.root, wire.QUEUE_INTERFACE_ID, method, content)
+            self.root = rpc.PromisedAnswer(self.connection.bootstrap())
+        return self.connection.call(target or self.root, api.QUEUE_INTERFACE_ID, method, content)
 
     def queue(self, name):
         """The queue of that name, as a target."""
         if self.root is None:
-            self.root = wire.PromisedAnswer(self.connection.bootstrap())
-        content = wire.write_queue_request(name)
-        question = self.connection.call(self.root, wire.BROKER_INTERFACE_ID, wire.QUEUE, content)
+            self.root = rpc.PromisedAnswer(self.connection.bootstrap())
+        content = api.write_queue_request(name)
+        question = self.connection.call(self.root, api.BROKER_INTERFACE_ID, api.QUEUE, content)
         self.flush()
-        found = wire.ImportedCap(wire.read_queue_response(self.outcome(question)))
+        found = rpc.ImportedCap(api.read_queue_response(self.outcome(question)))
         self.connection.finish(question, release_result_caps=False)
         return found
 
     def listen(self):
         """Take what has come, waited for."""
         for event in self.connection.receive_data(self.receive()):
-            if isinstance(event, wire.Aborted):
+            if isinstance(event, rpc.Aborted):
                 raise Gone(event.reason)
             if event.question != self.root.question:
                 self.outcomes[event.question] = event.outcome
@@ -126,29 +126,29 @@ class Peer:
 
     def add(self, *contents, target=None, delay=0):
         """The ids."""
-        return list(wire.read_add_response(self.call(wire.ADD, adding(*contents, delay=delay), target)).ids)
+        return list(api.read_add_response(self.call(api.ADD, adding(*contents, delay=delay), target)).ids)
 
     def poll(self, count=1, *, target=None, lease=60_000, wait=0):
         """The response; *wait* in milliseconds, 0 for none."""
-        return wire.read_poll_response(self.call(wire.POLL, polling(count, lease=lease, wait=wait), target))
+        return api.read_poll_response(self.call(api.POLL, polling(count, lease=lease, wait=wait), target))
 
     def remove(self, item_id, lease, target=None):
         """Whether it did."""
-        content = wire.write_remove_request(wire.RemoveRequest(item_id, lease))
-        return wire.read_remove_response(self.call(wire.REMOVE, content, target))
+        content = api.write_remove_request(api.RemoveRequest(item_id, lease))
+        return api.read_remove_response(self.call(api.REMOVE, content, target))
 
     def extend(self, lease, span, target=None):
         """Whether it did."""
-        content = wire.write_extend_request(wire.ExtendRequest(lease, SpanMs(span)))
-        return wire.read_extend_response(self.call(wire.EXTEND, content, target))
+        content = api.write_extend_request(api.ExtendRequest(lease, SpanMs(span)))
+        return api.read_extend_response(self.call(api.EXTEND, content, target))
 
 
 def adding(*contents, delay=0):
     """The parameters of an add."""
-    return wire.write_add_request(wire.AddRequest([wire.NewItem(each, SpanMs(delay)) for each in contents]))
+    return api.write_add_request(api.AddRequest([api.NewItem(each, SpanMs(delay)) for each in contents]))
 
 
 def polling(count=1, *, lease=60_000, wait=0):
     """The parameters of a poll; *wait* 0 means not at all, None without end."""
     span = SpanMs(wait) if wait else None
-    return wire.write_poll_request(wire.PollRequest(SpanMs(lease), count, span, no_wait=wait == 0))
+    return api.write_poll_request(api.PollRequest(SpanMs(lease), count, span, no_wait=wait == 0))

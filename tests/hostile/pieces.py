@@ -2,8 +2,10 @@
 
 from struct import pack
 
-from queueber.wire import ADD, QUEUE_INTERFACE_ID, encoder, layout
-from queueber.wire.framing import framed
+from queueber.api import ADD, QUEUE_INTERFACE_ID
+from queueber.capnp import layout
+from queueber.capnp.framing import framed
+from queueber.rpc import encoder
 
 VOID, BIT, BYTE, TWO, FOUR, EIGHT, POINTER, COMPOSITE = range(8)
 """The sizes of a list's elements."""

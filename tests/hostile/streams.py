@@ -4,8 +4,8 @@ import contextlib
 import select
 import time
 
-from queueber import wire
-from queueber.wire import encoder
+from queueber import api
+from queueber.rpc import encoder
 from tests.hostile import cases
 from tests.hostile.attack import FIRST, IMPATIENT, REPLIES, SLACK, STALLED, attack, turns
 from tests.hostile.peer import Gone, Peer, adding, polling
@@ -74,7 +74,7 @@ def half_an_add_and_then_nothing_at_all(arena):
     for number in turns(arena):
         peer = Peer(arena.port)
         target = peer.queue("halves")
-        peer.ask(wire.ADD, adding(b"half" * 40), target)
+        peer.ask(api.ADD, adding(b"half" * 40), target)
         said = peer.connection.data_to_send()
         whole = encoder_size(said)
         peer.send(said[: len(said) - 1 - number * 8 % (whole - 8)])
@@ -195,11 +195,11 @@ def calls_whose_replies_are_not_read(arena):
     """The server stops reading, and ends the connection when nothing of its replies is taken."""
     peer = arena.connect(receive_bytes=4096)
     peer.bootstrap()
-    peer.ask(wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16))), None)
+    peer.ask(api.REMOVE, api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16))), None)
     peer.connection.data_to_send()
     chunk = b"".join(
         [
-            encoder.call(number, 0, wire.QUEUE_INTERFACE_ID, wire.POLL, WRONG_POLL) + WRONG_POLL
+            encoder.call(number, 0, api.QUEUE_INTERFACE_ID, api.POLL, WRONG_POLL) + WRONG_POLL
             for number in range(10_000, 11_000)
         ]
     )
@@ -253,7 +253,7 @@ def polls_whose_replies_are_not_read(arena):
     reader = arena.connect(receive_bytes=4096)
     target = reader.queue("unread")
     for _ in range(1_000):
-        reader.ask(wire.POLL, polling(1, lease=1_000, wait=None), target)
+        reader.ask(api.POLL, polling(1, lease=1_000, wait=None), target)
     arena.forget_peak()
     before = arena.memory()
     reader.flush()
@@ -276,7 +276,7 @@ def half_closing_with_calls_under_way(arena):
     keeper.bootstrap()
     for _ in turns(arena):
         peer = Peer(arena.port)
-        question = peer.ask(wire.ADD, adding(b"half-closed"))
+        question = peer.ask(api.ADD, adding(b"half-closed"))
         peer.flush()
         peer.socket.shutdown(1)
         try:

@@ -4,13 +4,13 @@ import time
 
 import pytest
 
+from queueber.capnp.framing import Framer
 from queueber.errors import Kind
 from queueber.limits import Limits
+from queueber.rpc import RemoteException, Results, encoder
+from queueber.rpc.decoder import decode
+from queueber.rpc.messages import Abort, Return, Unimplemented
 from queueber.testing import InProcessServer
-from queueber.wire import RemoteException, Results, encoder
-from queueber.wire.decoder import decode
-from queueber.wire.framing import Framer
-from queueber.wire.messages import Abort, Return, Unimplemented
 from tests.hostile import cases
 from tests.hostile.pieces import QUESTION, call
 

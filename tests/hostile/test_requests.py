@@ -2,15 +2,16 @@
 
 import pytest
 
-from queueber import wire
+from queueber import api
+from queueber.capnp import layout
+from queueber.capnp.framing import Framer
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS
+from queueber.rpc import RemoteException, encoder
+from queueber.rpc.decoder import decode
+from queueber.rpc.messages import Return
 from queueber.testing import InProcessServer
 from queueber.units import MS_PER_SECOND, SpanMs
-from queueber.wire import RemoteException, encoder, layout
-from queueber.wire.decoder import decode
-from queueber.wire.framing import Framer
-from queueber.wire.messages import Return
 from tests.hostile.peer import adding, polling
 from tests.hostile.pieces import call
 
@@ -44,14 +45,14 @@ class Hand:
         return outcome.reason
 
     def add(self, *contents, delay=0):
-        return wire.read_add_response(self.call(wire.ADD, adding(*contents, delay=delay))).ids
+        return api.read_add_response(self.call(api.ADD, adding(*contents, delay=delay))).ids
 
     def poll(self, **how):
-        return wire.read_poll_response(self.call(wire.POLL, polling(**how)))
+        return api.read_poll_response(self.call(api.POLL, polling(**how)))
 
     def remove(self, item_id, lease):
-        content = wire.write_remove_request(wire.RemoveRequest(item_id, lease))
-        return wire.read_remove_response(self.call(wire.REMOVE, content))
+        content = api.write_remove_request(api.RemoveRequest(item_id, lease))
+        return api.read_remove_response(self.call(api.REMOVE, content))
 
     def pass_time(self, seconds):
         """Let time go on, and sweep."""
@@ -73,35 +74,35 @@ def request(name, **fields):
 @pytest.mark.parametrize("seconds", [2**64 - 1, 2**63, 2**53, SECONDS_MAX + 1])
 def test_a_delay_beyond_the_limit_fails_and_stores_nothing(hand, seconds):
     items = [{"contents": b"good"}, {"contents": b"x", "visibilityTimeoutSecs": seconds}]
-    assert "visibilityTimeout" in hand.failed(wire.ADD, request("add", items=items))
+    assert "visibilityTimeout" in hand.failed(api.ADD, request("add", items=items))
     assert hand.server.broker.stats().items == 0
 
 
 def test_the_longest_delay_is_taken(hand):
     items = [{"contents": b"x", "visibilityTimeoutSecs": SECONDS_MAX}]
-    assert len(wire.read_add_response(hand.call(wire.ADD, request("add", items=items))).ids) == 1
+    assert len(api.read_add_response(hand.call(api.ADD, request("add", items=items))).ids) == 1
 
 
 @pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63, DEFAULTS.lease_ms // MS_PER_SECOND + 1])
 def test_a_lease_of_nothing_or_beyond_the_limit_fails(hand, seconds):
     hand.add(b"a")
-    assert "lease" in hand.failed(wire.POLL, request("poll", leaseValiditySecs=seconds, noWait=True))
+    assert "lease" in hand.failed(api.POLL, request("poll", leaseValiditySecs=seconds, noWait=True))
     lease = hand.poll().lease
-    assert "lease" in hand.failed(wire.EXTEND, request("extend", lease=lease, leaseValiditySecs=seconds))
+    assert "lease" in hand.failed(api.EXTEND, request("extend", lease=lease, leaseValiditySecs=seconds))
 
 
 @pytest.mark.parametrize(("number", "given"), [(0, 1), (2**32 - 1, 1_000)])
 def test_numbers_of_items_are_clamped(hand, number, given):
     for _ in range(2):
         hand.add(*[b"x"] * 600)
-    outcome = hand.call(wire.POLL, request("poll", leaseValiditySecs=1, numItems=number, noWait=True))
-    assert len(wire.read_poll_response(outcome).items) == given
+    outcome = hand.call(api.POLL, request("poll", leaseValiditySecs=1, numItems=number, noWait=True))
+    assert len(api.read_poll_response(outcome).items) == given
 
 
 @pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63])
 def test_a_wait_without_end_is_ended_by_an_item(hand, seconds):
     waiting = request("poll", leaseValiditySecs=1, timeoutSecs=seconds)
-    assert hand.call(wire.POLL, waiting) is None
+    assert hand.call(api.POLL, waiting) is None
     hand.pass_time(10 * 86_400)
     assert hand.server.broker.stats().waiting_polls == 1
     hand.add(b"at last")
@@ -124,8 +125,8 @@ def test_an_id_that_is_none_is_unknown_and_names_no_other_row(hand, item_id):
 @pytest.mark.parametrize("lease", [b"", b"x" * 15, b"x" * 17])
 def test_a_lease_that_is_not_16_bytes_fails(hand, lease):
     reason = f"lease is {len(lease)} bytes; it must be 16"
-    assert reason in hand.failed(wire.REMOVE, request("remove", id=bytes(16), lease=lease))
-    assert reason in hand.failed(wire.EXTEND, request("extend", lease=lease, leaseValiditySecs=1))
+    assert reason in hand.failed(api.REMOVE, request("remove", id=bytes(16), lease=lease))
+    assert reason in hand.failed(api.EXTEND, request("extend", lease=lease, leaseValiditySecs=1))
 
 
 def test_a_lease_of_zeros_is_unknown(hand):
@@ -141,8 +142,8 @@ MOMENTS = [0.0, 0.0001, 0.4999, 0.9989, 0.999, 0.9991, 0.9999]
 def test_a_lease_is_never_shorter_than_asked_whatever_the_moment(moment):
     hand = Hand(moment)
     hand.add(b"a")
-    outcome = hand.call(wire.POLL, request("poll", leaseValiditySecs=1, noWait=True))
-    assert len(wire.read_poll_response(outcome).items) == 1
+    outcome = hand.call(api.POLL, request("poll", leaseValiditySecs=1, noWait=True))
+    assert len(api.read_poll_response(outcome).items) == 1
     hand.pass_time(0.9999)
     assert not hand.poll().items
     hand.pass_time(0.0012)
@@ -153,7 +154,7 @@ def test_a_lease_is_never_shorter_than_asked_whatever_the_moment(moment):
 def test_a_delay_is_never_shorter_than_asked_whatever_the_moment(moment):
     hand = Hand(moment)
     items = [{"contents": b"a", "visibilityTimeoutSecs": 1}]
-    hand.call(wire.ADD, request("add", items=items))
+    hand.call(api.ADD, request("add", items=items))
     hand.pass_time(0.9999)
     assert not hand.poll().items
     hand.pass_time(0.0012)
@@ -163,18 +164,18 @@ def test_a_delay_is_never_shorter_than_asked_whatever_the_moment(moment):
 def test_an_add_that_is_repeated_is_two_items(hand):
     """Whoever did not hear the reply cannot know better."""
     content = adding(b"once more")
-    hand.call(wire.ADD, content)
-    hand.call(wire.ADD, content)
+    hand.call(api.ADD, content)
+    hand.call(api.ADD, content)
     assert [bytes(item.contents) for item in hand.poll(count=3).items] == [b"once more"] * 2
 
 
 def test_a_lease_may_be_held_as_long_as_somebody_extends_it(hand):
     hand.add(b"a")
     lease = hand.poll(lease=60_000).lease
-    extend = wire.write_extend_request(wire.ExtendRequest(lease, SpanMs(60_000)))
+    extend = api.write_extend_request(api.ExtendRequest(lease, SpanMs(60_000)))
     for _ in range(100):
         hand.pass_time(50)
-        assert wire.read_extend_response(hand.call(wire.EXTEND, extend))
+        assert api.read_extend_response(hand.call(api.EXTEND, extend))
     hand.pass_time(61)
-    assert not wire.read_extend_response(hand.call(wire.EXTEND, extend))
+    assert not api.read_extend_response(hand.call(api.EXTEND, extend))
     assert [item.attempt for item in hand.poll().items] == [2]

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from queueber.cli.load.trials import TRIALS
+from queueber.loadgen.scenarios import TRIALS
 from tests.process.conftest import PATIENCE
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from queueber.wire import encoder
-from tests.process.test_care import queueber
+from queueber.rpc import encoder
+from tests.process.test_maintenance import queueber
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber import wire
+from queueber import api
 from queueber.cli.commands import EXIT_EMPTY
 from tests.hostile.peer import Peer, polling
 from tests.process.conftest import PATIENCE, TWISTD
@@ -93,7 +93,7 @@ def test_a_log_for_programs_is_one_object_a_line(start, runner):
     server.stop()
     lines = [json.loads(line) for line in server.lines]
     (version,) = [line for line in lines if line["message"].startswith("Queueber ")]
-    assert (version["level"], version["namespace"]) == ("info", "queueber.server.service.QueueberService")
+    assert (version["level"], version["namespace"]) == ("info", "queueber.server.app.service.QueueberService")
     assert version["fields"]["version"]
     assert version["time"].endswith("+00:00")
 
@@ -151,7 +151,7 @@ def test_signals_while_it_stops_change_nothing_and_are_told(start):
     server = start("--drain-seconds=60")
     with closing(Peer(server.port, receive_bytes=4096)) as peer:
         peer.add(bytes(8 << 20))
-        peer.ask(wire.POLL, polling())
+        peer.ask(api.POLL, polling())
         peer.flush()
         select.select([peer.socket], [], [], PATIENCE)
         server.process.send_signal(signal.SIGTERM)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.listening import parse_listen
+from queueber.server.net.listeners import parse_listen
 from tests.process.conftest import PATIENCE, TWISTD, foreign
 
 pytestmark = pytest.mark.slow

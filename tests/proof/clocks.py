@@ -27,7 +27,7 @@ from serverhost import Host
 from tally import Tally, command_line
 from wireclient import Client
 
-from queueber.server.clock import JUMP_MAX_SECONDS
+from queueber.server.core.clock import JUMP_MAX_SECONDS
 
 YEAR = 366 * 86_400.0
 JUMPS = tuple(sign * each for sign in (1, -1) for each in (1.0, 90.0, 3_600.0, YEAR, 10 * YEAR))

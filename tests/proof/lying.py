@@ -26,12 +26,12 @@ from simworld import FULL, ROOMY, Machine, Wrong, on
 from tally import Tally, command_line
 from twisted.logger import globalLogBeginner
 
-from queueber import wire
+from queueber import api
 from queueber.broker import ClaimBounds
 from queueber.broker.model import LOWEST
 from queueber.limits import Limits
-from queueber.server.clock import JUMP_MAX_SECONDS
-from queueber.store.keys import ITEMS, item_key, place
+from queueber.server.core.clock import JUMP_MAX_SECONDS
+from queueber.store.rows.keys import ITEMS, item_key, place
 from queueber.units import SpanMs
 
 STEPS = 50
@@ -291,14 +291,14 @@ class Example:
         delays = [rng.choice(DELAYS) if delay is None else delay for _ in specified]
         call = self.facts.adding(queue, specified, delays)
         items = [new_item(*each) for each in zip(specified, delays, strict=True)]
-        return wire.ADD, wire.write_add_request(wire.AddRequest(items)), call
+        return api.ADD, api.write_add_request(api.AddRequest(items)), call
 
     def poll(self):
         rng = self.rng
         span, wait = rng.choice(SPANS), rng.choice(WAITS)
         call = Call("poll", self.facts.now(), self.queue(), span=span, wait=wait)
-        request = wire.PollRequest(SpanMs(span), rng.randrange(1, 6), wait or None, no_wait=wait == 0)
-        self.client().ask((wire.POLL, wire.write_poll_request(request), call))
+        request = api.PollRequest(SpanMs(span), rng.randrange(1, 6), wait or None, no_wait=wait == 0)
+        self.client().ask((api.POLL, api.write_poll_request(request), call))
 
     def lease(self):
         """One of the last leases, ended or not."""
@@ -320,7 +320,7 @@ class Example:
         if self.rng.random() < 0.1:
             queue = self.queue()
         call = self.facts.removing(queue, lease, item)
-        return wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(item.id, lease.id)), call
+        return api.REMOVE, api.write_remove_request(api.RemoveRequest(item.id, lease.id)), call
 
     def extend(self):
         lease = self.lease()
@@ -329,7 +329,7 @@ class Example:
         span, queue = self.rng.choice(SPANS), self.queue() if self.rng.random() < 0.1 else lease.queue
         client = self.client()
         call = self.facts.extending(queue, lease, span)
-        client.ask((wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease.id, SpanMs(span))), call))
+        client.ask((api.EXTEND, api.write_extend_request(api.ExtendRequest(lease.id, SpanMs(span))), call))
 
     def cancel(self):
         waiting = [(c, q) for c in self.clients for q, call in c.calls.items() if call.kind == "poll"]
@@ -467,8 +467,8 @@ class Example:
             before = self.counts.get("delivered", 0)
             for queue in QUEUES:
                 call = Call("poll", self.facts.now(), queue, span=LONGEST)
-                request = wire.PollRequest(SpanMs(LONGEST), 100, None, no_wait=True)
-                client.ask((wire.POLL, wire.write_poll_request(request), call))
+                request = api.PollRequest(SpanMs(LONGEST), 100, None, no_wait=True)
+                client.ask((api.POLL, api.write_poll_request(request), call))
             machine.settle()
             self.after()
             for lease in self.facts.leases.values():
@@ -476,8 +476,8 @@ class Example:
                     for item in lease.items:
                         if not item.removed:
                             call = self.facts.removing(lease.queue, lease, item)
-                            content = wire.write_remove_request(wire.RemoveRequest(item.id, lease.id))
-                            client.ask((wire.REMOVE, content, call))
+                            content = api.write_remove_request(api.RemoveRequest(item.id, lease.id))
+                            client.ask((api.REMOVE, content, call))
             machine.settle()
             self.after()
             if self.counts.get("delivered", 0) == before:

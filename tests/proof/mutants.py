@@ -97,12 +97,12 @@ MUTANTS = (
     Mutant(
         "21-eviction-remembers-what-moved",
         "what a connection had under way weighs on when nothing of it moves any more",
-        "tests/server/test_buffers.py::test_messages_that_are_over_weigh_no_more_once_nothing_moves",
+        "tests/server/test_memory_budget.py::test_messages_that_are_over_weigh_no_more_once_nothing_moves",
     ),
     Mutant(
         "22-budget-a-word-short",
         "a message may be read a word less often than its budget says",
-        "tests/wire/test_reader.py::test_the_whole_budget_may_be_spent_and_not_a_word_more",
+        "tests/capnp/test_reader.py::test_the_whole_budget_may_be_spent_and_not_a_word_more",
     ),
     Mutant(
         "23-tls-to-the-control-socket",
@@ -112,22 +112,22 @@ MUTANTS = (
     Mutant(
         "24-copy-left-by-restore",
         "a restore whose swap fails leaves its copy",
-        "tests/cli/test_care.py::TestRestore::test_a_swap_that_fails_leaves_no_copy_and_everything_as_it_was",
+        "tests/cli/test_maintenance.py::TestRestore::test_a_swap_that_fails_leaves_no_copy_and_everything_as_it_was",
     ),
     Mutant(
         "25-gone-peer-not-read",
         "a peer that is held when it goes is never read again",
-        "tests/server/test_intake.py::test_who_is_gone_is_read_on_so_that_its_end_is_noticed",
+        "tests/server/test_read_scheduler.py::test_who_is_gone_is_read_on_so_that_its_end_is_noticed",
     ),
     Mutant(
         "26-pushed-bytes-not-given",
         "what the transport takes later does not count as given",
-        "tests/server/test_replies.py::test_all_of_it_arrives_in_order_in_pieces_that_fit",
+        "tests/server/test_send_buffer.py::test_all_of_it_arrives_in_order_in_pieces_that_fit",
     ),
     Mutant(
         "27-forgotten-listener-called",
         "replies that were forgotten hold on to their connection",
-        "tests/server/test_replies.py::test_who_has_forgotten_them_is_called_no_more",
+        "tests/server/test_send_buffer.py::test_who_has_forgotten_them_is_called_no_more",
     ),
     Mutant(
         "28-look-at-every-add",
@@ -157,7 +157,7 @@ MUTANTS = (
     Mutant(
         "33-ended-polls-not-sent",
         "the polls that a stop ends are not answered before it waits",
-        "tests/server/test_stopping.py::test_polls_that_end_are_answered_before_anything_is_waited_for",
+        "tests/server/test_shutdown.py::test_polls_that_end_are_answered_before_anything_is_waited_for",
     ),
     Mutant(
         "34-pages-may-be-cached",

@@ -164,7 +164,8 @@ def serve(options, log, limits, traced, failpoint=None, passes=None, boot=None, 
     import shifted  # noqa: PLC0415
     from twisted.scripts.twistd import run  # noqa: PLC0415
 
-    from queueber.server import clock, settings  # noqa: PLC0415
+    from queueber.server.config import settings  # noqa: PLC0415
+    from queueber.server.core import clock  # noqa: PLC0415
 
     if traced:
         wait_for_tracer()
@@ -190,7 +191,7 @@ def main():
     import twisted.internet.epollreactor  # noqa: PLC0415
     import twisted.scripts.twistd  # noqa: F401, PLC0415
 
-    import queueber.server.service  # noqa: F401, PLC0415
+    import queueber.server.app.service  # noqa: F401, PLC0415
 
     for line in sys.stdin:
         words = json.loads(line)

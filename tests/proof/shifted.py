@@ -10,7 +10,8 @@ import json
 import time
 from functools import partial
 
-from queueber.server import clock, service
+from queueber.server.app import service
+from queueber.server.core import clock
 
 UNSHIFTED = {"wall": 0.0, "boot": 0.0}
 

@@ -13,7 +13,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.errors import Kind
 from queueber.limits import Limits
 from queueber.units import SpanMs
@@ -92,7 +92,7 @@ class Client:
     server: object
     protocol: object = field(init=False)
     transport: Transport = field(factory=Transport)
-    connection: wire.Connection = field(factory=lambda: wire.Connection(limits=Limits()))
+    connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=Limits()))
     calls: dict = field(factory=dict)
     targets: dict = field(factory=dict)
     named: dict = field(factory=dict)
@@ -102,17 +102,17 @@ class Client:
         self.transport.client = self
         self.protocol = self.server.factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
-        root = wire.PromisedAnswer(self.connection.bootstrap())
-        asked = wire.write_queue_request("other")
-        other = self.connection.call(root, wire.BROKER_INTERFACE_ID, wire.QUEUE, asked)
-        self.targets = {"default": root, "other": wire.PromisedAnswer(other, (0,))}
-        self.named = {root.question: ("default", wire.read_bootstrap), other: ("other", wire.read_queue_response)}
+        root = rpc.PromisedAnswer(self.connection.bootstrap())
+        asked = api.write_queue_request("other")
+        other = self.connection.call(root, api.BROKER_INTERFACE_ID, api.QUEUE, asked)
+        self.targets = {"default": root, "other": rpc.PromisedAnswer(other, (0,))}
+        self.named = {root.question: ("default", api.read_bootstrap), other: ("other", api.read_queue_response)}
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def ask(self, *calls):
         """Make *calls*, each a method, its parameters and what is to be known of it; together, if they are several."""
         for method, content, call in calls:
-            question = self.connection.call(self.targets[call.queue], wire.QUEUE_INTERFACE_ID, method, content)
+            question = self.connection.call(self.targets[call.queue], api.QUEUE_INTERFACE_ID, method, content)
             self.calls[question] = call
         self.protocol.dataReceived(self.connection.data_to_send())
 
@@ -125,12 +125,12 @@ class Client:
     def hear(self, data):
         """Take what has come."""
         for event in self.connection.receive_data(data):
-            if isinstance(event, wire.Aborted):
+            if isinstance(event, rpc.Aborted):
                 raise Wrong(f"the server aborted: {event.reason}")
-            if event.question in self.named and type(event.outcome) is wire.Results:
+            if event.question in self.named and type(event.outcome) is rpc.Results:
                 # Later calls are made to what it gave, which is how most clients do it.
                 name, read = self.named.pop(event.question)
-                self.targets[name] = wire.ImportedCap(read(event.outcome))
+                self.targets[name] = rpc.ImportedCap(read(event.outcome))
             call = self.calls.pop(event.question, None)
             if call is not None:
                 self.connection.finish(event.question)
@@ -206,9 +206,9 @@ class Facts:
     # Replies
 
     def returned(self, call, outcome):
-        if isinstance(outcome, wire.Results):
+        if isinstance(outcome, rpc.Results):
             getattr(self, f"_{call.kind}")(call, outcome)
-        elif isinstance(outcome, wire.RemoteException):
+        elif isinstance(outcome, rpc.RemoteException):
             self._refused(call, outcome)
         else:
             self.count("canceled")
@@ -224,7 +224,7 @@ class Facts:
             fact.added = "refused"
 
     def _add(self, call, outcome):
-        ids = [bytes(each) for each in wire.read_add_response(outcome).ids]
+        ids = [bytes(each) for each in api.read_add_response(outcome).ids]
         if len(ids) != len(call.facts):
             raise Wrong("an add was answered with another number of ids")
         if ids != sorted(ids) or any(len(each) != 16 for each in ids):
@@ -242,7 +242,7 @@ class Facts:
         fact.id, fact.added = item_id, "acked"
 
     def _poll(self, call, outcome):
-        response = wire.read_poll_response(outcome)
+        response = api.read_poll_response(outcome)
         if not response.items:
             if call.wait is None or self.now() < call.invoked + call.wait:
                 raise Wrong(f"a poll that waits for {call.wait} ms was answered with nothing too early")
@@ -290,7 +290,7 @@ class Facts:
     def _remove(self, call, outcome):
         lease, item = call.facts
         item.removing.discard(call)
-        if wire.read_remove_response(outcome):
+        if api.read_remove_response(outcome):
             if item.removed:
                 raise Wrong(f"double-removed: {item.contents}")
             # Of an extend that has taken effect its peer may hear later than another peer hears of this.
@@ -308,7 +308,7 @@ class Facts:
         (lease,) = call.facts
         if call.queue == lease.queue:
             lease.extending = False
-        if wire.read_extend_response(outcome):
+        if api.read_extend_response(outcome):
             if call.queue != lease.queue or lease.high <= call.invoked:
                 raise Wrong("a stale or foreign lease was extended")
             lease.low, lease.high = call.invoked + call.span, self.now() + call.span + 1
@@ -393,4 +393,4 @@ def held(item):
 
 def new_item(contents, delay):
     """One item of an add."""
-    return wire.NewItem(contents, SpanMs(delay))
+    return api.NewItem(contents, SpanMs(delay))

@@ -32,7 +32,7 @@ from attrs import define, field
 from queueber.plyvel import IOError as EngineIOError
 from queueber.plyvel import prefix_successor
 from queueber.plyvel.errors import Stalled
-from queueber.store.directory import DATABASE
+from queueber.store.datadir.directory import DATABASE
 
 
 class Dead(BaseException):

@@ -21,15 +21,18 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from queueber.broker import ClaimBounds
-from queueber.server import assembly, service
-from queueber.server.clock import QueueClock
-from queueber.server.committer import Committer
-from queueber.server.descriptors import Descriptors
-from queueber.server.ids import RandomIds
-from queueber.server.reserve import Space
-from queueber.server.settings import Settings
-from queueber.store import Durability, Encoding, directory, kv, rocks, synced
-from queueber.store.keyvalue import KeyValueStore
+from queueber.server.app import composition as assembly
+from queueber.server.app import service
+from queueber.server.app.fd_limit import Descriptors
+from queueber.server.config.settings import Settings
+from queueber.server.core.clock import QueueClock
+from queueber.server.core.committer import Committer
+from queueber.server.core.ids import RandomIds
+from queueber.server.core.reserve import Space
+from queueber.store import Durability, Encoding, rocks
+from queueber.store.datadir import directory, synced
+from queueber.store.rows import engine_port as kv
+from queueber.store.rows.kv_store import KeyValueStore
 
 ROOMY = Space(10**12, 10**12)
 FULL = Space(64 << 20, 10**12)
@@ -319,7 +322,11 @@ def on(machine):
         (service, "on_signals", lambda *_: lambda: None),
         (service, "start_control", lambda *_: None),
         (service, "unflushed_bytes", lambda _: 0),
-        (service, "share_out", lambda connections, tables, pages, *_: Descriptors(None, connections, tables, pages)),
+        (
+            service,
+            "allocate_round_robin",
+            lambda connections, tables, pages, *_: Descriptors(None, connections, tables, pages),
+        ),
         (service, "QueueClock", machine.new_clock),
         (KeyValueStore, "commit", _through(machine.committing)),
         (Committer, "submit", submit),

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from serverhost import Host
 from tally import Tally, command_line
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.units import SpanMs
 
@@ -49,23 +49,23 @@ class Link:
     def __init__(self, port, name):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection = wire.Connection(limits=Limits())
-        root = wire.PromisedAnswer(self.connection.bootstrap())
-        asked = self.connection.call(root, wire.BROKER_INTERFACE_ID, wire.QUEUE, wire.write_queue_request(name))
-        self.target = wire.PromisedAnswer(asked, (0,))
+        self.connection = rpc.Connection(limits=Limits())
+        root = rpc.PromisedAnswer(self.connection.bootstrap())
+        asked = self.connection.call(root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request(name))
+        self.target = rpc.PromisedAnswer(asked, (0,))
 
     def call(self, method, content):
         """The results; anything else is wrong."""
-        question = self.connection.call(self.target, wire.QUEUE_INTERFACE_ID, method, content)
+        question = self.connection.call(self.target, api.QUEUE_INTERFACE_ID, method, content)
         self.socket.sendall(self.connection.data_to_send())
         while True:
             data = self.socket.recv(1 << 16)
             assert data, "the server ended the connection"
             for event in self.connection.receive_data(data):
-                assert isinstance(event, wire.Returned), event
+                assert isinstance(event, rpc.Returned), event
                 if event.question == question:
                     self.connection.finish(question)
-                    assert isinstance(event.outcome, wire.Results), event.outcome
+                    assert isinstance(event.outcome, rpc.Results), event.outcome
                     return event.outcome
 
 
@@ -115,10 +115,10 @@ class Servers:
         link = Link(self.port, f"swept {self.queues}")
         try:
             # Leases are swept in the order of their ends, and of those that are short this one is the last.
-            link.call(wire.ADD, wire.write_add_request(wire.AddRequest([wire.NewItem(b"", SpanMs(0))])))
+            link.call(api.ADD, api.write_add_request(api.AddRequest([api.NewItem(b"", SpanMs(0))])))
             for attempt, wait in ((1, None), (2, SpanMs(1_000 * PATIENCE_SECONDS))):
-                request = wire.PollRequest(SpanMs(SHORT), 1, wait, no_wait=wait is None)
-                found = wire.read_poll_response(link.call(wire.POLL, wire.write_poll_request(request)))
+                request = api.PollRequest(SpanMs(SHORT), 1, wait, no_wait=wait is None)
+                found = api.read_poll_response(link.call(api.POLL, api.write_poll_request(request)))
                 assert [each.attempt for each in found.items] == [attempt], "a lease that ended was not swept"
         finally:
             link.socket.close()
@@ -171,10 +171,9 @@ class SocketMachine(RuleBasedStateMachine):
 
     @rule(link=LINKS, items=ITEMS)
     def add(self, link, items):
-        request = wire.AddRequest([wire.NewItem(contents, SpanMs(delay)) for contents, delay in items])
+        request = api.AddRequest([api.NewItem(contents, SpanMs(delay)) for contents, delay in items])
         ids = [
-            bytes(each)
-            for each in wire.read_add_response(self.call(link, wire.ADD, wire.write_add_request(request))).ids
+            bytes(each) for each in api.read_add_response(self.call(link, api.ADD, api.write_add_request(request))).ids
         ]
         assert len(ids) == len(items)
         assert ids == sorted(set(ids))
@@ -191,9 +190,9 @@ class SocketMachine(RuleBasedStateMachine):
         wait=st.sampled_from([0, 0, 20]),
     )
     def poll(self, link, wanted, span, wait):
-        request = wire.PollRequest(SpanMs(span), wanted, SpanMs(wait) if wait else None, no_wait=not wait)
+        request = api.PollRequest(SpanMs(span), wanted, SpanMs(wait) if wait else None, no_wait=not wait)
         began = time.monotonic()
-        response = wire.read_poll_response(self.call(link, wire.POLL, wire.write_poll_request(request)))
+        response = api.read_poll_response(self.call(link, api.POLL, api.write_poll_request(request)))
         if not response.items:
             # At most that long is what a poll waits, by a clock of whole milliseconds.
             assert time.monotonic() - began >= (wait - 1) / 1e3
@@ -256,8 +255,8 @@ class SocketMachine(RuleBasedStateMachine):
         if not known:
             return
         item = known[item % len(known)]
-        request = wire.RemoveRequest(item.id, lease.id)
-        removed = wire.read_remove_response(self.call(link, wire.REMOVE, wire.write_remove_request(request)))
+        request = api.RemoveRequest(item.id, lease.id)
+        removed = api.read_remove_response(self.call(link, api.REMOVE, api.write_remove_request(request)))
         if removed:
             assert item in lease.items, "a stale or foreign lease removed an item"
             lease.items.remove(item)
@@ -274,8 +273,8 @@ class SocketMachine(RuleBasedStateMachine):
         lease = self.lease(which)
         if lease is None:
             return
-        request = wire.ExtendRequest(lease.id, SpanMs(LONG))
-        extended = wire.read_extend_response(self.call(link, wire.EXTEND, wire.write_extend_request(request)))
+        request = api.ExtendRequest(lease.id, SpanMs(LONG))
+        extended = api.read_extend_response(self.call(link, api.EXTEND, api.write_extend_request(request)))
         if extended:
             assert lease.items, "a lease without items was extended"
             assert lease.deadline > self.world.last

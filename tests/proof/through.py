@@ -8,8 +8,8 @@ from attrs import frozen
 from history import History, Poll
 from wireclient import Client
 
-from queueber.store.copying import viewing
-from queueber.store.keys import TABLES
+from queueber.store.maintenance.copying import viewing
+from queueber.store.rows.keys import TABLES
 
 BUNDLE = 100
 SHORT_SPAN = 0.3

@@ -5,7 +5,7 @@ import time
 
 from history import Add, Break, Delivered, Extend, Outcome, Poll, Remove
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.client.routes import Routes
 from queueber.limits import Limits
 from queueber.units import SpanMs
@@ -27,7 +27,7 @@ class Client(asyncio.Protocol):
     def __init__(self, history, queue="default"):
         self.history = history
         self.queue = queue
-        self.connection = wire.Connection(limits=LIMITS)
+        self.connection = rpc.Connection(limits=LIMITS)
         self.routes = Routes(self.connection)
         self.transport = None
         self.gone = False
@@ -53,7 +53,7 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data):
         for event in self.connection.receive_data(data):
-            if isinstance(event, wire.Aborted):
+            if isinstance(event, rpc.Aborted):
                 self.broken(f"aborted by the server: {event.reason}")
                 self.transport.abort()
                 return
@@ -89,13 +89,13 @@ class Client(asyncio.Protocol):
     def returned(self, future, call, read, outcome):
         """Log how *call* ended."""
         call.ended = time.monotonic()
-        if isinstance(outcome, wire.Results):
+        if isinstance(outcome, rpc.Results):
             call.outcome = Outcome.OK
             read(call, outcome)
             result = None
         else:
             call.outcome, call.why = Outcome.REFUSED, str(outcome)
-            if isinstance(outcome, wire.RemoteException):
+            if isinstance(outcome, rpc.RemoteException):
                 call.kind, call.why = outcome.kind, outcome.reason
             result = Refused(str(outcome))
         if future.done():
@@ -119,7 +119,7 @@ class Client(asyncio.Protocol):
             raise Gone
         future = asyncio.get_running_loop().create_future()
         target = self.routes.to(None if self.queue == "default" else self.queue).target
-        question = self.connection.call(target, wire.QUEUE_INTERFACE_ID, method, content)
+        question = self.connection.call(target, api.QUEUE_INTERFACE_ID, method, content)
         self.calls[question] = future, call, read
         self.history.calls.append(call)
         if not self.flushing:
@@ -130,24 +130,24 @@ class Client(asyncio.Protocol):
     def add(self, contents, delays):
         """Items with these contents, each with its delay."""
         call = Add(queue=self.queue, invoked=time.monotonic(), contents=contents, delays=delays)
-        items = [wire.NewItem(each, _ms(delay)) for each, delay in zip(contents, delays, strict=True)]
-        return self.ask(call, wire.ADD, wire.write_add_request(wire.AddRequest(items)), _added)
+        items = [api.NewItem(each, _ms(delay)) for each, delay in zip(contents, delays, strict=True)]
+        return self.ask(call, api.ADD, api.write_add_request(api.AddRequest(items)), _added)
 
     def poll(self, count, span, wait):
         """*wait* 0 for not at all."""
         call = Poll(queue=self.queue, invoked=time.monotonic(), span=span, no_wait=not wait)
-        request = wire.PollRequest(_ms(span), count, _ms(wait) if wait else None, no_wait=not wait)
-        return self.ask(call, wire.POLL, wire.write_poll_request(request), _polled)
+        request = api.PollRequest(_ms(span), count, _ms(wait) if wait else None, no_wait=not wait)
+        return self.ask(call, api.POLL, api.write_poll_request(request), _polled)
 
     def remove(self, number, lease):
         """One item."""
         call = Remove(queue=self.queue, invoked=time.monotonic(), id=number, lease=lease)
-        return self.ask(call, wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(number, lease)), _removed)
+        return self.ask(call, api.REMOVE, api.write_remove_request(api.RemoveRequest(number, lease)), _removed)
 
     def extend(self, lease, span):
         """A lease."""
         call = Extend(queue=self.queue, invoked=time.monotonic(), lease=lease, span=span)
-        return self.ask(call, wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, _ms(span))), _extended)
+        return self.ask(call, api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, _ms(span))), _extended)
 
     def abort(self):
         """Vanish: what was sent may still be carried out."""
@@ -160,11 +160,11 @@ def _ms(seconds):
 
 
 def _added(call, results):
-    call.ids = [bytes(each) for each in wire.read_add_response(results).ids]
+    call.ids = [bytes(each) for each in api.read_add_response(results).ids]
 
 
 def _polled(call, results):
-    response = wire.read_poll_response(results)
+    response = api.read_poll_response(results)
     call.lease = bytes(response.lease)
     call.items = [
         Delivered(id=bytes(each.id), contents=bytes(each.contents), attempt=each.attempt) for each in response.items
@@ -172,8 +172,8 @@ def _polled(call, results):
 
 
 def _removed(call, results):
-    call.done = wire.read_remove_response(results)
+    call.done = api.read_remove_response(results)
 
 
 def _extended(call, results):
-    call.done = wire.read_extend_response(results)
+    call.done = api.read_extend_response(results)

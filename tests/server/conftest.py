@@ -4,11 +4,11 @@ import pytest
 from attrs import define, field
 from twisted.internet.testing import StringTransport
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.limits import Limits
-from queueber.server.inside import Inside
-from queueber.server.load import Lag
-from queueber.server.survey import Surveyor
+from queueber.server.monitoring.diagnostics import Diagnostics
+from queueber.server.monitoring.queue_stats import Collector
+from queueber.server.monitoring.stats import Lag
 from queueber.store.properties import NAMES
 from queueber.testing import InProcessServer
 
@@ -20,9 +20,9 @@ class Peer:
     hand: "Hand"
     protocol: object
     transport: StringTransport
-    connection: wire.Connection = field(factory=lambda: wire.Connection(limits=Limits()))
+    connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=Limits()))
     outcomes: dict = field(factory=dict)
-    _root: wire.QuestionId = None
+    _root: rpc.QuestionId = None
     aborted: list = field(factory=list)
     overloaded: str = ""
 
@@ -32,7 +32,7 @@ class Peer:
 
     def call(self, method, content, target=None):
         question = self.connection.call(
-            target or wire.PromisedAnswer(self._root), wire.QUEUE_INTERFACE_ID, method, content
+            target or rpc.PromisedAnswer(self._root), api.QUEUE_INTERFACE_ID, method, content
         )
         self.send()
         return question
@@ -48,11 +48,11 @@ class Peer:
         return self.outcomes
 
     def add(self, *contents):
-        items = [wire.NewItem(each, 0) for each in contents]
-        return self.call(wire.ADD, wire.write_add_request(wire.AddRequest(items)))
+        items = [api.NewItem(each, 0) for each in contents]
+        return self.call(api.ADD, api.write_add_request(api.AddRequest(items)))
 
     def poll(self, count=1, *, wait=None, no_wait=False, lease=1000):
-        return self.call(wire.POLL, wire.write_poll_request(wire.PollRequest(lease, count, wait, no_wait)))
+        return self.call(api.POLL, api.write_poll_request(api.PollRequest(lease, count, wait, no_wait)))
 
 
 class Hand(InProcessServer):
@@ -98,8 +98,8 @@ class ToldEngine:
 def make_inside(tmp_path):
     """What can be looked at in a server of a test's."""
 
-    def make(hand: Hand) -> Inside:
-        return Inside(
+    def make(hand: Hand) -> Diagnostics:
+        return Diagnostics(
             reactor=hand.reactor,
             data_dir=tmp_path,
             durability="fsync",
@@ -114,7 +114,7 @@ def make_inside(tmp_path):
             clock=hand.clock,
             limits=hand.limits,
             lag=Lag(hand.reactor.seconds),
-            surveyor=Surveyor(hand.reactor, hand.broker, hand.clock),
+            surveyor=Collector(hand.reactor, hand.broker, hand.clock),
         )
 
     return make

@@ -5,14 +5,14 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 
-from queueber import wire
+from queueber import api, rpc
+from queueber.api import admin
 from queueber.errors import Kind, StorageError
 from queueber.paths import identity
-from queueber.server.admin import AdminMethods
-from queueber.server.control import control_factory
-from queueber.server.reserve import Reserve, Space
+from queueber.server.admin.control_socket import control_factory
+from queueber.server.admin.handlers import AdminHandlers
+from queueber.server.core.reserve import Reserve, Space
 from queueber.testing import InProcessServer
-from queueber.wire import admin
 
 
 @define(eq=False, slots=False)
@@ -27,7 +27,7 @@ class Door:
         hand = self.hand
         self.reserve = Reserve(lambda: Space(70, 100), 30)
         self.reserve.look()
-        methods = AdminMethods(
+        methods = AdminHandlers(
             reactor=hand.reactor,
             methods=hand.methods,
             broker=hand.broker,
@@ -43,7 +43,7 @@ class Door:
         self.protocol = self.factory.buildProtocol(None)
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)
-        self.connection = wire.Connection(limits=hand.limits)
+        self.connection = rpc.Connection(limits=hand.limits)
         self.root = self.connection.bootstrap()
 
     def backup(self, target, progress):
@@ -58,7 +58,7 @@ class Door:
 
     def ask(self, method, content=None, interface=admin.ADMIN_INTERFACE_ID):
         content = admin.write_no_params(method) if content is None else content
-        question = self.connection.call(wire.PromisedAnswer(self.root), interface, method, content)
+        question = self.connection.call(rpc.PromisedAnswer(self.root), interface, method, content)
         self.protocol.dataReceived(self.connection.data_to_send())
         return question
 
@@ -96,26 +96,26 @@ def test_stats_say_how_much_there_is(door, hand):
 
 
 def test_the_public_methods_are_there_too(door):
-    items = wire.AddRequest([wire.NewItem(b"one", 0)])
-    added = door.ask(wire.ADD, wire.write_add_request(items), wire.QUEUE_INTERFACE_ID)
-    named = door.ask(wire.QUEUE, wire.write_queue_request("mail"), wire.BROKER_INTERFACE_ID)
+    items = api.AddRequest([api.NewItem(b"one", 0)])
+    added = door.ask(api.ADD, api.write_add_request(items), api.QUEUE_INTERFACE_ID)
+    named = door.ask(api.QUEUE, api.write_queue_request("mail"), api.BROKER_INTERFACE_ID)
     unknown = door.ask(99, admin.write_no_params(admin.STATS))
     outcomes = door.outcomes()
-    assert len(wire.read_add_response(outcomes[added]).ids) == 1
-    assert wire.read_queue_response(outcomes[named]) is not None
+    assert len(api.read_add_response(outcomes[added]).ids) == 1
+    assert api.read_queue_response(outcomes[named]) is not None
     assert outcomes[unknown].kind == Kind.UNIMPLEMENTED
     assert door.hand.methods.outstanding == 0
 
 
 def test_a_queue_that_came_from_there_is_an_ordinary_one(door):
-    named = door.ask(wire.QUEUE, wire.write_queue_request("mail"), wire.BROKER_INTERFACE_ID)
-    queue = wire.ImportedCap(wire.read_queue_response(door.outcomes()[named]))
-    items = wire.write_add_request(wire.AddRequest([wire.NewItem(b"one", 0)]))
-    added = door.connection.call(queue, wire.QUEUE_INTERFACE_ID, wire.ADD, items)
+    named = door.ask(api.QUEUE, api.write_queue_request("mail"), api.BROKER_INTERFACE_ID)
+    queue = rpc.ImportedCap(api.read_queue_response(door.outcomes()[named]))
+    items = api.write_add_request(api.AddRequest([api.NewItem(b"one", 0)]))
+    added = door.connection.call(queue, api.QUEUE_INTERFACE_ID, api.ADD, items)
     stats = door.connection.call(queue, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS))
     door.protocol.dataReceived(door.connection.data_to_send())
     outcomes = door.outcomes()
-    assert len(wire.read_add_response(outcomes[added]).ids) == 1
+    assert len(api.read_add_response(outcomes[added]).ids) == 1
     assert outcomes[stats].kind == Kind.UNIMPLEMENTED
 
 
@@ -123,7 +123,7 @@ def test_nobody_else_gets_at_the_administrator_s_methods(hand):
     peer = hand.connect()
     peer.send()
     question = peer.connection.call(
-        wire.PromisedAnswer(peer._root), admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
+        rpc.PromisedAnswer(peer._root), admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
     )
     peer.send()
     hand.settle()
@@ -151,7 +151,7 @@ def test_a_check_says_what_is_wrong(door, hand, monkeypatch, told, finding):
         hand.reactor.rightNow += 0.25
         raise AssertionError(*told)
 
-    monkeypatch.setattr(AdminMethods.log, "failure", lambda *args, **kwargs: None)
+    monkeypatch.setattr(AdminHandlers.log, "failure", lambda *args, **kwargs: None)
     monkeypatch.setattr(hand.broker, "check", wrong)
     question = door.ask(admin.CHECK)
     monkeypatch.undo()
@@ -161,7 +161,7 @@ def test_a_check_says_what_is_wrong(door, hand, monkeypatch, told, finding):
 
 def test_a_check_of_much_is_done_by_force_only(door, hand, monkeypatch):
     """Nobody is served meanwhile."""
-    monkeypatch.setattr("queueber.server.admin.CHECKED_MAX", 4)
+    monkeypatch.setattr("queueber.server.admin.handlers.CHECKED_MAX", 4)
     hand.connect().add(*[b"x"] * 5)
     hand.settle()
     asked, forced = door.ask(admin.CHECK), door.ask(admin.CHECK, admin.write_check_request(force=True))

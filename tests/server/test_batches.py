@@ -7,21 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueber import wire
+from queueber import api
+from queueber.api import ADD, POLL, REMOVE
+from queueber.capnp.framing import Framer
 from queueber.limits import Limits
-from queueber.server.ids import RandomIds
+from queueber.rpc import encoder
+from queueber.server.core.ids import RandomIds
 from queueber.testing import InProcessServer
 from queueber.units import SpanMs
-from queueber.wire import ADD, POLL, REMOVE, encoder
-from queueber.wire.framing import Framer
 
 
 def add(*contents, delay=0):
-    return ADD, wire.write_add_request(wire.AddRequest([wire.NewItem(each, SpanMs(delay)) for each in contents]))
+    return ADD, api.write_add_request(api.AddRequest([api.NewItem(each, SpanMs(delay)) for each in contents]))
 
 
 def remove(item, lease):
-    return REMOVE, wire.write_remove_request(wire.RemoveRequest(item, lease))
+    return REMOVE, api.write_remove_request(api.RemoveRequest(item, lease))
 
 
 class Caller:
@@ -47,13 +48,13 @@ class Caller:
 
     @staticmethod
     def frame(number, method, content):
-        return encoder.call(number, 0, wire.QUEUE_INTERFACE_ID, method, content) + content
+        return encoder.call(number, 0, api.QUEUE_INTERFACE_ID, method, content) + content
 
     def leased(self, count):
         """Add *count* items and take them: their ids and the lease."""
         self.say(self.frame(3_000_000, *add(*[b"%d" % number for number in range(count)])))
-        poll = wire.PollRequest(SpanMs(60_000), count, None, no_wait=False)
-        self.say(self.frame(3_000_001, POLL, wire.write_poll_request(poll)))
+        poll = api.PollRequest(SpanMs(60_000), count, None, no_wait=False)
+        self.say(self.frame(3_000_001, POLL, api.write_poll_request(poll)))
         self.server.settle()
         (lease,) = self.server.broker.leases
         self.transport.clear()
@@ -93,7 +94,7 @@ def test_removes_that_come_together_are_one_plan_and_answer_each_for_itself(call
 
     assert len(caller.server.committer._pending) == 1
     caller.server.settle()
-    yes, no = wire.write_remove_responses([True])[0], wire.write_remove_responses([False])[0]
+    yes, no = api.write_remove_responses([True])[0], api.write_remove_responses([False])[0]
     assert [frame[-len(yes) :] for frame in replies(caller)] == [yes, no, no, yes, no]
     assert [lease.keys.keys() for lease in caller.server.broker.leases] == [{items[2]}]
 
@@ -188,14 +189,12 @@ def spoken(caller, steps):
             item = items[rest[0]] if rest[0] < len(items) else b"?" * 16
             frames.append(caller.frame(number, *remove(item, {"lease": lease, "other": b"o" * 16}.get(rest[1], b"s"))))
         elif what == "poll":
-            poll = wire.PollRequest(SpanMs(60_000), rest[0], None, no_wait=True)
-            frames.append(caller.frame(number, POLL, wire.write_poll_request(poll)))
+            poll = api.PollRequest(SpanMs(60_000), rest[0], None, no_wait=True)
+            frames.append(caller.frame(number, POLL, api.write_poll_request(poll)))
         elif what == "finish":
             frames.append(encoder.finish(rest[0], release_result_caps=False))
         else:
-            frames.append(
-                caller.frame(number, 77, wire.write_poll_request(wire.PollRequest(SpanMs(1), 1, None, False)))
-            )
+            frames.append(caller.frame(number, 77, api.write_poll_request(api.PollRequest(SpanMs(1), 1, None, False))))
     return frames
 
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.logger import capturedLogs, formatEvent
 
-from queueber.server.certificates import Certificates, CertificateUnusable, TlsFiles
+from queueber.server.net.certificates import Certificates, CertificateUnusable, TlsFiles
 
 NOW = datetime.now(UTC)
 PEM = serialization.Encoding.PEM

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from queueber.broker import TimeMark
-from queueber.server.clock import JUMP_MAX_SECONDS, QueueClock
+from queueber.server.core.clock import JUMP_MAX_SECONDS, QueueClock
 from queueber.units import WallMs
 
 BOOT, OTHER_BOOT = b"b" * 16, b"o" * 16
@@ -180,7 +180,7 @@ def test_the_reactor_schedules_by_the_monotonic_clock():
     """In a process of its own: a reactor is installed once for good."""
     program = """
 import time
-from queueber.server.plugin import Options, makeService
+from queueber.server.app.plugin import Options, makeService
 options = Options()
 options.parseOptions([])
 makeService(options)

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from queueber.cli.door import stats
+from queueber.cli.control_commands import stats
 from queueber.client.connect import endpoint_of
 from queueber.errors import InvalidRequest
-from queueber.server.configuration import Wrong, resolve
-from queueber.server.console.access import parse_access
-from queueber.server.settings import OPTIONS
+from queueber.server.admin.console.access import parse_access
+from queueber.server.config.settings import OPTIONS
+from queueber.server.config.sources import Wrong, resolve
 
 
 @pytest.fixture

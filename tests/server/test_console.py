@@ -11,14 +11,15 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from queueber import wire
-from queueber.server.connections import Connections
-from queueber.server.console import questions, session
-from queueber.server.console.access import Access, parse_access, read_password
-from queueber.server.console.questions import Questions
-from queueber.server.console.sampling import Sampler, Samples
-from queueber.server.console.tables import Table, named, span
-from queueber.server.console.threads import thread_states
+from queueber import api, rpc
+from queueber.server.admin.console import commands as questions
+from queueber.server.admin.console import session
+from queueber.server.admin.console.access import Access, parse_access, read_password
+from queueber.server.admin.console.commands import Questions
+from queueber.server.admin.console.profiler import Sampler, Samples
+from queueber.server.admin.console.tables import Table, named, span
+from queueber.server.admin.console.threads import thread_states
+from queueber.server.net.connections import Connections
 from queueber.units import SpanMs
 
 SECRET = "a long enough secret"
@@ -157,11 +158,9 @@ def busy(hand):
     peer.poll(2, lease=60_000)
     peer.poll(1, lease=5_000)
     queue = peer.connection.call(
-        wire.PromisedAnswer(peer._root), wire.BROKER_INTERFACE_ID, wire.QUEUE, wire.write_queue_request("mail")
+        rpc.PromisedAnswer(peer._root), api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail")
     )
-    peer.call(
-        wire.POLL, wire.write_poll_request(wire.PollRequest(1_000, 3, None, False)), wire.PromisedAnswer(queue, (0,))
-    )
+    peer.call(api.POLL, api.write_poll_request(api.PollRequest(1_000, 3, None, False)), rpc.PromisedAnswer(queue, (0,)))
     hand.settle()
     return hand
 

@@ -7,9 +7,9 @@ import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
+from queueber.capnp.framing import framed
+from queueber.rpc import encoder
 from queueber.testing import InProcessServer
-from queueber.wire import encoder
-from queueber.wire.framing import framed
 
 
 @pytest.fixture(autouse=True)

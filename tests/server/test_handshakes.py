@@ -11,10 +11,10 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from queueber.limits import Limits
-from queueber.server.certificates import Certificates, TlsFiles
-from queueber.server.handshakes import TURN_SECONDS, Handshakes
-from queueber.server.secured import ENDED, Greetings
-from queueber.wire import encoder
+from queueber.rpc import encoder
+from queueber.server.net.certificates import Certificates, TlsFiles
+from queueber.server.net.handshakes import TURN_SECONDS, Handshakes
+from queueber.server.net.tls import ENDED, TlsFactory
 from tests.process.certificates import Authority
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
@@ -182,7 +182,7 @@ def shake(client, transport):
 
 
 def test_whoever_finishes_is_served_and_counts_no_more(hand, certificates, make_client):
-    factory = Greetings(certificates, hand.factory, hand.connections)
+    factory = TlsFactory(certificates, hand.factory, hand.connections)
     transport, client = connect(factory), make_client()
     assert (len(hand.connections.handshakes), len(hand.connections)) == (1, 0), "a silent peer costs next to nothing"
     while not shake(client, transport):
@@ -204,7 +204,7 @@ def test_a_client_whose_name_counts_cannot_resume_a_session(hand, authority, ver
     files = TlsFiles(certificate=certificate, key=key, client_ca=authority.pem, client_names=["worker"])
     certificates = Certificates(files)
     certificates.load()
-    factory = Greetings(certificates, hand.factory, hand.connections)
+    factory = TlsFactory(certificates, hand.factory, hand.connections)
     context = ssl.create_default_context(cafile=str(authority.pem))
     context.check_hostname, context.maximum_version = False, version
     context.load_cert_chain(*authority.sign("worker"))
@@ -224,7 +224,7 @@ def test_a_client_whose_name_counts_cannot_resume_a_session(hand, authority, ver
 
 
 def test_who_has_to_wait_is_not_read_and_goes_on_later(hand, certificates, make_client):
-    factory = Greetings(certificates, hand.factory, hand.connections)
+    factory = TlsFactory(certificates, hand.factory, hand.connections)
     first, client = connect(factory), make_client()
     hand.connections.handshakes._spent = 1.0
     assert not shake(client, first)
@@ -240,7 +240,7 @@ def test_who_has_to_wait_is_not_read_and_goes_on_later(hand, certificates, make_
 
 def test_a_peer_that_goes_or_is_given_up_leaves_nothing(make_hand, certificates, make_client):
     hand = make_hand(handshakes=1)
-    factory = Greetings(certificates, hand.factory, hand.connections)
+    factory = TlsFactory(certificates, hand.factory, hand.connections)
     first = connect(factory)
     second, client = connect(factory), make_client()
     assert (first.aborted, second.aborted) == (True, False)
@@ -255,13 +255,13 @@ def test_a_peer_that_goes_or_is_given_up_leaves_nothing(make_hand, certificates,
 def test_when_all_places_are_taken_the_greeting_is_closed(make_hand, certificates, make_client):
     hand = make_hand(connections=1)
     hand.connect().send()
-    transport = connect(Greetings(certificates, hand.factory, hand.connections))
+    transport = connect(TlsFactory(certificates, hand.factory, hand.connections))
     shake(make_client(), transport)
     assert transport.aborted
 
 
 def test_what_ended_connections_leave_behind_is_collected(hand, certificates, make_client):
-    factory = Greetings(certificates, hand.factory, hand.connections)
+    factory = TlsFactory(certificates, hand.factory, hand.connections)
     gc.disable()
     try:
         left = []

@@ -9,9 +9,9 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from queueber.server.health import COMMIT_SECONDS_MAX, absent, readiness
-from queueber.server.inside import ENGINE_SECONDS, Inside
-from queueber.server.web import Pages, site
+from queueber.server.monitoring.diagnostics import ENGINE_SECONDS, Diagnostics
+from queueber.server.monitoring.health import COMMIT_SECONDS_MAX, absent, readiness
+from queueber.server.monitoring.web import Pages, site
 
 
 def failed(inside):
@@ -44,7 +44,7 @@ def test_one_without_space_is_not(inside):
     assert failed(inside) == ["disk"]
 
 
-def test_a_disk_that_does_not_answer_is_waited_for_once(inside: Inside, hand):
+def test_a_disk_that_does_not_answer_is_waited_for_once(inside: Diagnostics, hand):
     first, second = [], []
     inside.disk().addCallback(first.append)
     inside.disk().addCallback(second.append)
@@ -59,7 +59,7 @@ def test_a_disk_that_does_not_answer_is_waited_for_once(inside: Inside, hand):
     assert third[0].properties["write_stopped"] > 0
 
 
-def test_a_disk_that_fails_is_not_told_of(inside: Inside, hand):
+def test_a_disk_that_fails_is_not_told_of(inside: Diagnostics, hand):
     inside.store.properties = lambda: 1 / 0
     told = []
     inside.disk().addCallback(told.append)

@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueber.server.ids import RandomIds
+from queueber.server.core.ids import RandomIds
 from queueber.units import WallMs
 
 

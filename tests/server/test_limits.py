@@ -12,19 +12,19 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.broker.port import PutLease
+from queueber.capnp.layout import layout
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS, Beyond, Limits
-from queueber.server.committer import PLAN_BYTES
-from queueber.server.connections import Connections
-from queueber.server.patience import FIRST_MESSAGE, LOOK_SECONDS, Patience
-from queueber.server.secured import Greeting
+from queueber.server.core.committer import PLAN_BYTES
+from queueber.server.net.connections import Connections
+from queueber.server.net.timeouts import FIRST_MESSAGE, LOOK_SECONDS, PeerTimeouts
+from queueber.server.net.tls import PendingConnection
 from queueber.units import SpanMs
-from queueber.wire.layout import layout
 from tests.server.conftest import Peer
 
-ROOT = wire.QUEUE_INTERFACE_ID
+ROOT = api.QUEUE_INTERFACE_ID
 PROVOKERS = {}
 
 
@@ -75,12 +75,12 @@ def a_message_in_many_pieces(peer):
 @provokes("traversal_factor", traversal_factor=1)
 def a_message_read_many_times_over(peer):
     peer.send()
-    content = bytearray(wire.write_remove_request(wire.RemoveRequest(b"i" * 400, b"l" * 16)))
+    content = bytearray(api.write_remove_request(api.RemoveRequest(b"i" * 400, b"l" * 16)))
     # Both fields of the request lead to the same bytes.
     words = [int.from_bytes(content[at : at + 8], "little") for at in range(0, len(content), 8)]
     first = next(at for at, word in enumerate(words) if word & 3 == 1)
     content[first * 8 + 8 : first * 8 + 16] = (words[first] - (1 << 2)).to_bytes(8, "little")
-    peer.call(wire.REMOVE, bytes(content))
+    peer.call(api.REMOVE, bytes(content))
     aborted(peer, "than 1 times its length (traversal_factor)")
 
 
@@ -104,7 +104,7 @@ def a_poll_for_many_items(peer):
     peer.add(b"a", b"b")
     poll = peer.poll(2)
     peer.hand.settle()
-    assert len(wire.read_poll_response(peer.receive()[poll]).items) == 1
+    assert len(api.read_poll_response(peer.receive()[poll]).items) == 1
 
 
 @provokes("poll_bytes", poll_bytes=3)
@@ -112,25 +112,25 @@ def a_poll_of_large_items(peer):
     peer.add(b"abcd", b"b")
     poll = peer.poll(2)
     peer.hand.settle()
-    assert [item.contents for item in wire.read_poll_response(peer.receive()[poll]).items] == [b"abcd"]
+    assert [item.contents for item in api.read_poll_response(peer.receive()[poll]).items] == [b"abcd"]
 
 
 @provokes("lease_ms", lease_ms=1000)
 def a_long_lease(peer):
     refused(peer, peer.poll(lease=1001), Kind.FAILED, "leaseValidityMs is 1,001 ms", "limit is 1,000")
     content = layout("Queue.poll$Params").build(req={"leaseValiditySecs": 2})
-    refused(peer, peer.call(wire.POLL, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
+    refused(peer, peer.call(api.POLL, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
     content = layout("Queue.extend$Params").build(req={"lease": bytes(16), "leaseValiditySecs": 2})
-    refused(peer, peer.call(wire.EXTEND, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
+    refused(peer, peer.call(api.EXTEND, content), Kind.FAILED, "leaseValiditySecs is 2,000 ms")
 
 
 @provokes("delay_ms", delay_ms=1000)
 def a_long_delay(peer):
-    request = wire.AddRequest([wire.NewItem(b"", SpanMs(1000)), wire.NewItem(b"", SpanMs(1001))])
-    question = peer.call(wire.ADD, wire.write_add_request(request))
+    request = api.AddRequest([api.NewItem(b"", SpanMs(1000)), api.NewItem(b"", SpanMs(1001))])
+    question = peer.call(api.ADD, api.write_add_request(request))
     refused(peer, question, Kind.FAILED, "items[1].visibilityTimeoutMs is 1,001 ms", "limit is 1,000")
     content = layout("Queue.add$Params").build(req={"items": [{"visibilityTimeoutSecs": 2}]})
-    refused(peer, peer.call(wire.ADD, content), Kind.FAILED, "items[0].visibilityTimeoutSecs is 2,000 ms")
+    refused(peer, peer.call(api.ADD, content), Kind.FAILED, "items[0].visibilityTimeoutSecs is 2,000 ms")
 
 
 @provokes("wait_ms", wait_ms=1000)
@@ -139,7 +139,7 @@ def a_long_wait(peer):
     peer.hand.settle()
     peer.hand.reactor.advance(1.1)
     peer.hand.settle()
-    assert wire.read_poll_response(peer.receive()[poll]).items == []
+    assert api.read_poll_response(peer.receive()[poll]).items == []
 
 
 @provokes("outstanding_calls", outstanding_calls=2)
@@ -158,7 +158,7 @@ def many_answers_that_are_not_finished(peer):
 def many_queues_of_one_peer(peer):
     for name in "ab":
         question = peer.connection.call(
-            wire.PromisedAnswer(peer._root), wire.BROKER_INTERFACE_ID, wire.QUEUE, wire.write_queue_request(name)
+            rpc.PromisedAnswer(peer._root), api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request(name)
         )
         peer.send()
     refused(peer, question, Kind.OVERLOADED, "would be 3", "limit is 2")
@@ -168,7 +168,7 @@ def many_queues_of_one_peer(peer):
 def adds_faster_than_the_disk(peer):
     first = peer.add(b"a" * 100)
     refused(peer, peer.add(b"b" * 100), Kind.OVERLOADED, "bytes; the limit is 1")
-    assert len(wire.read_add_response(peer.outcomes[first]).ids) == 1
+    assert len(api.read_add_response(peer.outcomes[first]).ids) == 1
     assert peer.protocol.request_bytes == 0
 
 
@@ -251,7 +251,7 @@ def many_handshakes(peer):
     transports = [StringTransport(), StringTransport()]
     ended = []
     for transport in transports:
-        greeting = Greeting(peer.hand.factory, None)
+        greeting = PendingConnection(peer.hand.factory, None)
         transport.abortConnection = lambda each=transport: ended.append(each)
         greeting.makeConnection(transport)
     assert ended == transports[:1], "the oldest makes room"
@@ -312,7 +312,7 @@ def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, 
     hand.settle()
     question = other.add()
     hand.settle()
-    assert wire.read_add_response(other.receive()[question]).ids == []
+    assert api.read_add_response(other.receive()[question]).ids == []
     assert not (other.aborted or other.transport.disconnecting)
     assert not hand.deaths
 
@@ -327,8 +327,8 @@ def test_adds_of_nothing_and_extends_of_much_are_counted_as_what_they_cost(make_
     peer.add(*[b"x"] * 10)
     poll = peer.poll(200)
     hand.settle()
-    lease = wire.read_poll_response(peer.receive()[poll]).lease
-    extends = [peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, 5_000))) for _ in range(6)]
+    lease = api.read_poll_response(peer.receive()[poll]).lease
+    extends = [peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, 5_000))) for _ in range(6)]
     hand.settle()
     outcomes = peer.receive()
     assert [getattr(outcomes[each], "kind", None) for each in extends] == [None] * 4 + [Kind.OVERLOADED] * 2
@@ -340,12 +340,12 @@ def test_a_lease_that_is_extended_again_and_again_is_written_once_a_commit(hand)
     peer.add(b"a")
     poll = peer.poll()
     hand.settle()
-    lease = wire.read_poll_response(peer.receive()[poll]).lease
+    lease = api.read_poll_response(peer.receive()[poll]).lease
     written = []
     commit = hand.store.commit
     hand.store.commit = lambda writes, mark: written.append(writes) or commit(writes, mark)
     for span in (5_000, 6_000, 7_000):
-        peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, span)))
+        peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
     hand.settle()
     (writes,) = written
     (write,) = [each for each in writes if type(each) is PutLease]
@@ -357,10 +357,10 @@ def test_a_lease_that_is_extended_in_each_commit_counts_in_each_of_them(hand):
     peer.add(b"a")
     poll = peer.poll()
     hand.settle()
-    lease = wire.read_poll_response(peer.receive()[poll]).lease
+    lease = api.read_poll_response(peer.receive()[poll]).lease
     pending = []
     for span in (5_000, 6_000):
-        peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(lease, span)))
+        peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
         pending.append(hand.committer.pending_bytes)
         hand.settle()
     assert pending[0] == pending[1] > PLAN_BYTES + hand.limits.item_overhead, "its record is written each time"
@@ -460,7 +460,7 @@ def test_time_is_up_when_it_is_over_and_not_before():
         def overdue(self, limit):
             overdue.append(limit)
 
-    patience = Patience(clock.seconds, Limits(first_message_ms=1_000))
+    patience = PeerTimeouts(clock.seconds, Limits(first_message_ms=1_000))
     patience.expect(Silent(), FIRST_MESSAGE)
     clock.advance(0.75)
     patience.look()

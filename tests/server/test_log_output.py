@@ -11,9 +11,9 @@ from attrs import define, field
 from twisted.logger import Logger, LogPublisher
 from twisted.python.logfile import LogFile
 
-from queueber.server import log_output
-from queueber.server.log_output import Descriptor, LogOutput, NotRotated, RotatedFile
-from queueber.server.logs import FORMATS, Log, log_of, log_refusal
+from queueber.server.app import log_output
+from queueber.server.app.log_output import Descriptor, LogOutput, NotRotated, RotatedFile
+from queueber.server.app.logs import FORMATS, Log, log_of, log_refusal
 
 
 @define(eq=False)

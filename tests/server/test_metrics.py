@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
-from queueber.server import survey
-from queueber.server.inside import Disk
-from queueber.server.metrics import Facts, exposition
+from queueber.server.monitoring import queue_stats as survey
+from queueber.server.monitoring.diagnostics import Disk
+from queueber.server.monitoring.metrics import Facts, exposition
 from queueber.store.properties import NAMES
 from queueber.units import SpanMs
 

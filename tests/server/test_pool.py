@@ -5,7 +5,7 @@ import time
 from contextlib import closing
 from types import SimpleNamespace
 
-from queueber.server.pool import StoragePool
+from queueber.server.core.pool import StoragePool
 
 PATIENCE = 120
 

@@ -5,8 +5,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs, formatEvent
 
 from queueber.errors import Kind, Overloaded
-from queueber.server.options import Options
-from queueber.server.reserve import LOOK_SECONDS, Reserve, Space, space_of, watching
+from queueber.server.config.twisted_options import Options
+from queueber.server.core.reserve import LOOK_SECONDS, Reserve, Space, space_of, watching
 from queueber.store.tuning import to_flush
 from queueber.units import GIB, MIB
 

@@ -6,7 +6,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.broker import Scan, StoreStalled
 from queueber.broker.model import just_below
 from queueber.broker.port import Gap
@@ -15,11 +15,11 @@ from queueber.limits import DEFAULTS
 
 
 def ids(outcome):
-    return wire.read_add_response(outcome).ids
+    return api.read_add_response(outcome).ids
 
 
 def polled(outcome):
-    return [item.contents for item in wire.read_poll_response(outcome).items]
+    return [item.contents for item in api.read_poll_response(outcome).items]
 
 
 def test_nothing_is_said_before_it_is_durable(hand):
@@ -43,11 +43,11 @@ def test_a_bootstrap_alone_is_answered_at_once(hand):
 def test_the_limits_in_force_are_answered_at_once(hand):
     """All that a client can keep to, also before anything is on disk."""
     peer = hand.connect()
-    root = wire.PromisedAnswer(peer._root)
-    asked = peer.connection.call(root, wire.BROKER_INTERFACE_ID, wire.LIMITS, wire.write_limits_request())
+    root = rpc.PromisedAnswer(peer._root)
+    asked = peer.connection.call(root, api.BROKER_INTERFACE_ID, api.LIMITS, api.write_limits_request())
     peer.send()
 
-    found = asdict(wire.read_limits_response(peer.receive()[asked]))
+    found = asdict(api.read_limits_response(peer.receive()[asked]))
     assert found == {name: getattr(hand.limits, name) for name in found}
     assert found["frame_bytes"] == DEFAULTS.frame_bytes
     assert hand.methods.calls.begun["limits"] == 1
@@ -58,10 +58,10 @@ def test_the_limits_in_force_are_answered_at_once(hand):
 def test_a_queue_has_no_limits_of_its_own(hand):
     peer = hand.connect()
     named = peer.connection.call(
-        wire.PromisedAnswer(peer._root), wire.BROKER_INTERFACE_ID, wire.QUEUE, wire.write_queue_request("mail")
+        rpc.PromisedAnswer(peer._root), api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail")
     )
-    queue = wire.PromisedAnswer(named, (0,))
-    asked = peer.connection.call(queue, wire.BROKER_INTERFACE_ID, wire.LIMITS, wire.write_limits_request())
+    queue = rpc.PromisedAnswer(named, (0,))
+    asked = peer.connection.call(queue, api.BROKER_INTERFACE_ID, api.LIMITS, api.write_limits_request())
     peer.send()
 
     assert peer.receive()[asked].kind == Kind.UNIMPLEMENTED
@@ -97,20 +97,20 @@ def test_a_look_waits_for_the_commit_that_holds_what_it_saw(hand):
     peer = hand.connect()
     add = peer.add(b"a")
     hand.turn()
-    look = peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
+    look = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
     assert look not in peer.receive()
 
     hand.settle()
 
-    assert wire.read_extend_response(peer.receive()[look]) is False
+    assert api.read_extend_response(peer.receive()[look]) is False
     assert add in peer.outcomes
 
 
 def test_a_look_with_nothing_pending_is_answered_at_once(hand):
     peer = hand.connect()
-    look = peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
+    look = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
 
-    assert wire.read_extend_response(peer.receive()[look]) is False
+    assert api.read_extend_response(peer.receive()[look]) is False
     assert not hand.pool.jobs
 
 
@@ -143,7 +143,7 @@ def test_a_bug_of_the_broker_s_ends_the_process(hand):
     peer = hand.connect()
     hand.broker.remove = lambda *args: 1 // 0
     with pytest.raises(ZeroDivisionError):
-        peer.call(wire.REMOVE, wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16))))
+        peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16))))
 
     assert [what for what, _ in hand.deaths] == ["A decision failed"]
 
@@ -244,7 +244,7 @@ def test_a_claim_whose_connection_is_lost_is_given_back(hand):
     other = hand.connect()
     poll = other.poll(no_wait=True)
     hand.settle()
-    (item,) = wire.read_poll_response(other.receive()[poll]).items
+    (item,) = api.read_poll_response(other.receive()[poll]).items
     assert (item.contents, item.attempt) == (b"a", 1)
 
 
@@ -270,7 +270,7 @@ def test_expired_leases_put_their_items_back(hand):
 
     second = peer.poll(no_wait=True)
     hand.settle()
-    assert [item.attempt for item in wire.read_poll_response(peer.receive()[second]).items] == [2]
+    assert [item.attempt for item in api.read_poll_response(peer.receive()[second]).items] == [2]
 
 
 def test_a_sweep_that_cannot_read_tries_again(hand):
@@ -464,7 +464,7 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_hand):
     second = quick.poll()
     hand.settle()
     slow.protocol._replies.pauseProducing()
-    look = slow.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
+    look = slow.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
     quick.add(b"a")
     hand.settle()
     assert {first, look}.isdisjoint(slow.receive())
@@ -536,17 +536,17 @@ def test_a_draining_server_takes_no_new_work_and_lets_the_old_end(hand):
     hand.dispatcher.end_waiting(Stopping("the server is stopping"))
     hand.outbox.flush()
     add, poll = peer.add(b"a"), peer.poll()
-    extend = peer.call(wire.EXTEND, wire.write_extend_request(wire.ExtendRequest(bytes(16), 1000)))
+    extend = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
     hand.settle()
 
     outcomes = peer.receive()
     assert [outcomes[each].kind for each in (waiting, add, poll)] == [Kind.DISCONNECTED] * 3
-    assert wire.read_extend_response(outcomes[extend]) is False
+    assert api.read_extend_response(outcomes[extend]) is False
 
 
 def test_unknown_methods_are_unimplemented(hand):
     peer = hand.connect()
-    call = peer.call(99, wire.write_queue_request("x"))
+    call = peer.call(99, api.write_queue_request("x"))
 
     assert peer.receive()[call].kind == Kind.UNIMPLEMENTED
 

@@ -7,13 +7,13 @@ import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from queueber import wire
+from queueber import api, rpc
 from queueber.errors import Kind
-from queueber.server.committer import PLAN_BYTES
+from queueber.server.core.committer import PLAN_BYTES
 
-REMOVE = wire.write_remove_request(wire.RemoveRequest(bytes(16), bytes(16)))
-EXTEND = wire.write_extend_request(wire.ExtendRequest(bytes(16), 5_000))
-NOTHING = wire.write_add_request(wire.AddRequest([]))
+REMOVE = api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
+EXTEND = api.write_extend_request(api.ExtendRequest(bytes(16), 5_000))
+NOTHING = api.write_add_request(api.AddRequest([]))
 
 
 def stand_still(hand):
@@ -28,7 +28,7 @@ def stand_still(hand):
 
 @pytest.mark.parametrize(
     ("method", "content"),
-    [(wire.REMOVE, REMOVE), (wire.EXTEND, EXTEND), (wire.ADD, NOTHING)],
+    [(api.REMOVE, REMOVE), (api.EXTEND, EXTEND), (api.ADD, NOTHING)],
     ids=["remove", "extend", "empty add"],
 )
 def test_calls_that_write_nothing_count_while_they_wait(make_hand, method, content):
@@ -43,7 +43,7 @@ def test_calls_that_write_nothing_count_while_they_wait(make_hand, method, conte
     assert "pending_bytes" in refused[calls[-1]].reason
     hand.settle()
     outcomes = peer.receive()
-    assert not any(isinstance(outcomes[each], wire.RemoteException) for each in calls[:11])
+    assert not any(isinstance(outcomes[each], rpc.RemoteException) for each in calls[:11])
     assert hand.committer.pending_bytes == 0
 
 
@@ -51,7 +51,7 @@ def test_a_batch_has_so_many_calls_however_little_they_write(make_hand):
     hand = make_hand(commit_rows=10)
     peer = stand_still(hand)
     for _ in range(25):
-        peer.call(wire.REMOVE, REMOVE)
+        peer.call(api.REMOVE, REMOVE)
     hand.turn()
     answered, write = [], peer.transport.write
     peer.transport.write = lambda data: answered.append(25 - hand.methods.outstanding) or write(data)
@@ -61,7 +61,7 @@ def test_a_batch_has_so_many_calls_however_little_they_write(make_hand):
 
 def test_of_a_peer_that_is_gone_only_the_call_stays(hand):
     peer = stand_still(hand)
-    peer.call(wire.REMOVE, REMOVE)
+    peer.call(api.REMOVE, REMOVE)
     hand.turn()
     protocol = peer.protocol
     machine = weakref.ref(protocol._connection)

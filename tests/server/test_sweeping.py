@@ -3,8 +3,8 @@
 import pytest
 from twisted.logger import globalLogPublisher
 
-from queueber import wire
-from queueber.server.sweeper import ATTEMPTS
+from queueber import api
+from queueber.server.core.sweeper import ATTEMPTS
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def fail(hand, peer, count=1):
     """Workers get *count* items and die of them."""
     poll = peer.poll(count)
     hand.settle()
-    response = wire.read_poll_response(peer.receive().pop(poll))
+    response = api.read_poll_response(peer.receive().pop(poll))
     peer.connection.finish(poll)
     peer.send()
     hand.reactor.advance(2)

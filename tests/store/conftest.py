@@ -22,7 +22,7 @@ from queueber.broker.model import (
 from queueber.broker.port import PutItem, PutLease, PutQueue, Store
 from queueber.limits import ID_BYTES
 from queueber.store import Durability, Encoding, MemoryStore, RocksStore, open_store
-from queueber.store.keyvalue import KeyValueStore
+from queueber.store.rows.kv_store import KeyValueStore
 from queueber.units import WallMs
 
 

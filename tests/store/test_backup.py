@@ -16,9 +16,9 @@ from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import DeleteItem, PutItem, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store
-from queueber.store.backup import copy_directory
+from queueber.store.maintenance.backup import copy_directory
+from queueber.store.maintenance.verification import verify
 from queueber.store.tuning import FLUSH_FILES
-from queueber.store.verification import verify
 
 MAIL = QueueNumber(1)
 ELSEWHERE = Path("/dev/shm")
@@ -200,7 +200,7 @@ def test_what_has_no_log_is_not_backed_up(tmp_path, target):
 
 @pytest.mark.parametrize(
     "step",
-    ["queueber.store.backup.sync_files", "queueber.store.directory.HeldDirectory.publish"],
+    ["queueber.store.maintenance.backup.sync_files", "queueber.store.datadir.directory.HeldDirectory.publish"],
     ids=["early", "late"],
 )
 def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(busy, target, monkeypatch, step):

@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from queueber.errors import StorageError
-from queueber.store import directory, open_store, wipe
-from queueber.store.directory import hold, kept_still
+from queueber.store import open_store, wipe
+from queueber.store.datadir import directory
+from queueber.store.datadir.directory import hold, locked_shared
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_a_second_holder_is_told_about_the_first(path):
 
 def test_whoever_looks_after_it_is_not_taken_for_the_server_before(path):
     make_ready(path)
-    with kept_still(path), refused(path, "it is being looked after: a backup, verify or recover holds it"):
+    with locked_shared(path), refused(path, "it is being looked after: a backup, verify or recover holds it"):
         hold(path)
     hold(path).release()
 
@@ -276,7 +277,7 @@ def test_whoever_looks_after_it_is_not_taken_for_the_server_before(path):
 @pytest.mark.slow
 def test_it_is_held_until_the_process_ends_however_it_ends(path):
     script = (
-        "import sys; from pathlib import Path; from queueber.store.directory import hold\n"
+        "import sys; from pathlib import Path; from queueber.store.datadir.directory import hold\n"
         "held = hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -10,7 +10,7 @@ from queueber.errors import StorageError
 from queueber.plyvel import DB, WriteBatch
 from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, open_store
-from queueber.store.synced import SyncedFile
+from queueber.store.datadir.synced import SyncedFile
 
 MAIL = QueueNumber(1)
 

@@ -5,9 +5,9 @@ from attrs import define, field
 
 from queueber.errors import StorageError
 from queueber.plyvel.errors import Stalled
-from queueber.store.database import open_database
-from queueber.store.format import FORMAT, UPGRADES, Format, bring_up, read_format, write_format
-from queueber.store.kv import write_all
+from queueber.store.datadir.database import open_database
+from queueber.store.rows.engine_port import write_all
+from queueber.store.rows.format import FORMAT, UPGRADES, Format, read_format, upgrade, write_format
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_there_is_a_way_up_from_every_older_format():
 
 
 def test_the_same_format_needs_nothing(db):
-    bring_up(db, Format(FORMAT, ""))
+    upgrade(db, Format(FORMAT, ""))
     assert read_format(db) is None
 
 
@@ -35,7 +35,7 @@ def test_older_data_is_brought_up_step_by_step(db):
     done = []
     steps = {version: lambda db, version=version: done.append((version, read_format(db).version)) for version in (1, 2)}
     write_format(db, "none", 1)
-    bring_up(db, Format(1, "none"), target=3, upgrades=steps)
+    upgrade(db, Format(1, "none"), target=3, upgrades=steps)
     assert done == [(1, 1), (2, 2)]
     assert read_format(db) == Format(3, "none")
 
@@ -46,18 +46,18 @@ def test_an_upgrade_that_was_broken_off_goes_on_where_it_was(db):
 
     write_format(db, "", 1)
     with pytest.raises(OSError, match="disk"):
-        bring_up(db, read_format(db), target=3, upgrades={1: lambda db: None, 2: fails})
+        upgrade(db, read_format(db), target=3, upgrades={1: lambda db: None, 2: fails})
     assert read_format(db) == Format(2, "")
 
 
 def test_newer_data_is_refused_naming_both_versions(db):
     with pytest.raises(StorageError, match="format 9, which a newer Queueber wrote; this one reads up to 1"):
-        bring_up(db, Format(9, ""), target=1)
+        upgrade(db, Format(9, ""), target=1)
 
 
 def test_without_a_way_up_nothing_is_changed(db):
     with pytest.raises(StorageError, match="format 1; there is no way from 2 to 3"):
-        bring_up(db, Format(1, ""), target=3, upgrades={1: lambda db: pytest.fail("changed")})
+        upgrade(db, Format(1, ""), target=3, upgrades={1: lambda db: pytest.fail("changed")})
 
 
 def test_marks_are_written_however_long_the_engine_stalls():

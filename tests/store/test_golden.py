@@ -14,7 +14,7 @@ import pytest
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.broker.port import DeleteItem, PutItem, PutLease, PutQueue, RecoveredLease
 from queueber.store import Encoding, RocksStore, open_store
-from queueber.store.format import FORMAT
+from queueber.store.rows.format import FORMAT
 from queueber.units import WallMs
 
 GOLDEN = Path(__file__).parent / "golden"

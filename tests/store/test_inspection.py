@@ -8,10 +8,11 @@ import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber
 from queueber.errors import InvalidRequest, Passing, StorageError, Withheld
-from queueber.store import inspect, inspection, open_store
-from queueber.store.copying import viewing
-from queueber.store.database import open_database
-from queueber.store.inspection import ATTEMPTS, is_held
+from queueber.store import inspect, open_store
+from queueber.store.datadir.database import open_database
+from queueber.store.maintenance import inspection
+from queueber.store.maintenance.copying import viewing
+from queueber.store.maintenance.inspection import ATTEMPTS, is_held
 from queueber.units import WallMs
 
 FIRST = QueueNumber(1)
@@ -84,7 +85,7 @@ def test_files_that_a_server_removes_meanwhile_are_looked_for_again(busy, tmp_pa
             raise StorageError("IO error: No such file or directory")
         return open_database(path, **options)
 
-    monkeypatch.setattr("queueber.store.copying.open_database", unlucky)
+    monkeypatch.setattr("queueber.store.maintenance.copying.open_database", unlucky)
     assert len(inspect(tmp_path / "data", at_25).queues) == 3
     left[:] = [True] * ATTEMPTS
     with pytest.raises(StorageError, match="No such file"):
@@ -99,7 +100,7 @@ def test_nobody_else_removes_files(data, monkeypatch):
         tries.append(path)
         raise StorageError("no")
 
-    monkeypatch.setattr("queueber.store.copying.open_database", unlucky)
+    monkeypatch.setattr("queueber.store.maintenance.copying.open_database", unlucky)
     with pytest.raises(StorageError):
         inspect(data, at_25)
     assert len(tries) == 1

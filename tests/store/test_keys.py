@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from queueber.broker.model import ItemId, Key, LeaseId, QueueNumber
 from queueber.errors import StorageError
 from queueber.plyvel import prefix_successor
-from queueber.store import keys
+from queueber.store.rows import keys
 from queueber.units import WallMs
 
 queues = st.integers(0, 2**32 - 1).map(QueueNumber)

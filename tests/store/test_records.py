@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.capnp.layout import layout
 from queueber.errors import StorageError
-from queueber.store import Encoding, records
-from queueber.store.keys import TIME_KEY, item_key, lease_key, queue_key
-from queueber.store.structs import LEASE_RECORD, QUEUE_RECORD, STORED_ITEM
+from queueber.store import Encoding
+from queueber.store.rows import records
+from queueber.store.rows.keys import TIME_KEY, item_key, lease_key, queue_key
+from queueber.store.rows.structs import LEASE_RECORD, QUEUE_RECORD, STORED_ITEM
 from queueber.units import WallMs
-from queueber.wire.layout import layout
 
 ROW = item_key(QueueNumber(1), LOWEST)
 

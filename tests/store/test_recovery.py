@@ -12,10 +12,11 @@ from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.plyvel.errors import translate_error
 from queueber.plyvel.wal import read_wal
-from queueber.store import copy_directory, copying, open_store, put_in_place, recovery, salvage, verify
-from queueber.store.database import open_database
-from queueber.store.format import FORMAT, write_format
-from queueber.store.recovery import check_movable
+from queueber.store import copy_directory, open_store, put_in_place, salvage, verify
+from queueber.store.datadir.database import open_database
+from queueber.store.maintenance import copying, recovery
+from queueber.store.maintenance.recovery import check_movable
+from queueber.store.rows.format import FORMAT, write_format
 from queueber.store.tuning import Tuning
 from queueber.units import WallMs
 
@@ -275,7 +276,7 @@ def test_a_full_disk_is_no_damage(crashed, beside, monkeypatch):
     def fail(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("queueber.store.recovery.link_files", fail)
+    monkeypatch.setattr("queueber.store.maintenance.recovery.link_files", fail)
     with pytest.raises(StorageError, match=r"is as it was, for recovery cannot be tried: .*No space left") as told:
         salvage(crashed, beside)
     assert "backup" not in str(told.value)
@@ -288,7 +289,7 @@ def test_an_interrupted_recovery_leaves_nothing(crashed, beside, monkeypatch):
     def interrupt(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("queueber.store.recovery.link_files", interrupt)
+    monkeypatch.setattr("queueber.store.maintenance.recovery.link_files", interrupt)
     with pytest.raises(KeyboardInterrupt):
         salvage(crashed, beside)
     assert not beside.exists()

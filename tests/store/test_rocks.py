@@ -19,12 +19,12 @@ from queueber.errors import Stopping, StorageError
 from queueber.plyvel import CorruptionError, Error
 from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, Encoding, inspect, open_store, wipe
-from queueber.store.database import open_database
-from queueber.store.format import FORMAT, read_format, write_format
-from queueber.store.keys import FORMAT_KEY
-from queueber.store.keyvalue import KeyValueStore
+from queueber.store.datadir.database import open_database
+from queueber.store.datadir.synced import SyncedFile
 from queueber.store.properties import NAMES, properties_of
-from queueber.store.synced import SyncedFile
+from queueber.store.rows.format import FORMAT, read_format, write_format
+from queueber.store.rows.keys import FORMAT_KEY
+from queueber.store.rows.kv_store import KeyValueStore
 
 MAIL = QueueNumber(1)
 MANY = 10**9
@@ -127,7 +127,7 @@ def test_a_database_of_no_format_is_refused(path):
 
 def test_a_directory_that_was_begun_only_is_made_anew(path, make, monkeypatch):
     """A power cut at the very first start."""
-    monkeypatch.setattr("queueber.store.directory.HeldDirectory.finish", lambda held: pytest.fail("power cut"))
+    monkeypatch.setattr("queueber.store.datadir.directory.HeldDirectory.finish", lambda held: pytest.fail("power cut"))
     with pytest.raises(pytest.fail.Exception):
         open_store(path)
     monkeypatch.undo()

@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import Damaged, Passing, StorageError, Withheld
-from queueber.store import keyvalue, open_store, scanning, verify
-from queueber.store.keys import ITEM_KEY_BYTES, item_key, place
-from queueber.store.keyvalue import Durability, KeyValueStore
-from queueber.store.records import Encoding, encode_item
-from queueber.store.scanning import Scanner
+from queueber.store import open_store, verify
+from queueber.store.rows import kv_store as keyvalue
+from queueber.store.rows import scanning
+from queueber.store.rows.keys import ITEM_KEY_BYTES, item_key, place
+from queueber.store.rows.kv_store import Durability, KeyValueStore
+from queueber.store.rows.records import Encoding, encode_item
+from queueber.store.rows.scanning import Scanner
 
 MAIL = QueueNumber(1)
 LAST = QueueNumber(2**32 - 1)

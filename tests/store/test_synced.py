@@ -6,8 +6,8 @@ from threading import Event
 import pytest
 
 from queueber.errors import StorageError
-from queueber.store import synced
-from queueber.store.synced import SyncedFile
+from queueber.store.datadir import synced
+from queueber.store.datadir.synced import SyncedFile
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
 from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import map_file, read_wal, wal_files
-from queueber.store import open_store, torn, verify, wipe
-from queueber.store.backup import copy_directory
-from queueber.store.copying import viewing
-from queueber.store.synced import SyncedFile
+from queueber.store import open_store, verify, wipe
+from queueber.store.datadir import torn_tail as torn
+from queueber.store.datadir.synced import SyncedFile
+from queueber.store.maintenance.backup import copy_directory
+from queueber.store.maintenance.copying import viewing
 
 MAIL = QueueNumber(1)
 COMMITS = 20

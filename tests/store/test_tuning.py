@@ -11,8 +11,9 @@ import pytest
 from queueber.broker.port import PutItem
 from queueber.errors import StorageError
 from queueber.plyvel import rocksdb, rocksdb_options
-from queueber.store import Durability, database, open_store, unflushed_bytes
-from queueber.store.database import open_database
+from queueber.store import Durability, open_store, unflushed_bytes
+from queueber.store.datadir import database
+from queueber.store.datadir.database import open_database
 from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, read_compression, to_flush, told
 from queueber.units import quantity
 

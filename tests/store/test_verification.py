@@ -7,11 +7,11 @@ from queueber.errors import Passing, StorageError
 from queueber.limits import ID_BYTES
 from queueber.plyvel import DB, CorruptionError
 from queueber.store import Encoding, open_store, verify
-from queueber.store.database import open_database
-from queueber.store.keys import FORMAT_KEY, item_key, lease_key, queue_key
-from queueber.store.records import encode_format, encode_item, encode_lease, encode_queue, encode_sequence
-from queueber.store.synced import SyncedFile
-from queueber.store.verification import FINDINGS_MAX, verify_rows
+from queueber.store.datadir.database import open_database
+from queueber.store.datadir.synced import SyncedFile
+from queueber.store.maintenance.verification import FINDINGS_MAX, verify_rows
+from queueber.store.rows.keys import FORMAT_KEY, item_key, lease_key, queue_key
+from queueber.store.rows.records import encode_format, encode_item, encode_lease, encode_queue, encode_sequence
 from queueber.units import WallMs
 
 FIRST, SECOND = QueueNumber(1), QueueNumber(2)
@@ -232,7 +232,9 @@ def test_a_database_that_cannot_be_opened_is_told_in_one_line(data, name):
 
 
 def test_a_database_that_is_no_directory_is_told_in_one_line(data, monkeypatch):
-    monkeypatch.setattr("queueber.store.copying._files", lambda database: database.joinpath("CURRENT", "x").stat())
+    monkeypatch.setattr(
+        "queueber.store.maintenance.copying._files", lambda database: database.joinpath("CURRENT", "x").stat()
+    )
     with pytest.raises(StorageError, match="Not a directory"):
         verify(data)
 

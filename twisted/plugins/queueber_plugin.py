@@ -4,7 +4,7 @@ from twisted.application.service import ServiceMaker
 
 queueber = ServiceMaker(
     "Queueber",
-    "queueber.server.entry",
+    "queueber.server.app.entry",
     "A durable work-queue server.",
     "queueber",
 )

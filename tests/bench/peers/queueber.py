@@ -15,9 +15,7 @@ from time import perf_counter
 from line import Line, RanDry, Unexpected
 
 from peers.peer import HERE, Peer
-from queueber.limits import Limits
-from queueber.units import SpanMs
-from queueber.wire import (
+from queueber.api import (
     ADD,
     POLL,
     QUEUE_INTERFACE_ID,
@@ -25,9 +23,7 @@ from queueber.wire import (
     AddRequest,
     NewItem,
     PollRequest,
-    PromisedAnswer,
     RemoveRequest,
-    Results,
     read_add_response,
     read_bootstrap,
     read_poll_response,
@@ -36,10 +32,13 @@ from queueber.wire import (
     write_poll_request,
     write_remove_request,
 )
-from queueber.wire import encoder as wire
-from queueber.wire.decoder import decode
-from queueber.wire.framing import Framer
-from queueber.wire.messages import Return
+from queueber.capnp.framing import Framer
+from queueber.limits import Limits
+from queueber.rpc import PromisedAnswer, Results
+from queueber.rpc import encoder as wire
+from queueber.rpc.decoder import decode
+from queueber.rpc.messages import Return
+from queueber.units import SpanMs
 
 LIMITS = Limits()
 LEASE = SpanMs(600_000)

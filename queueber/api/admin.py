@@ -1,0 +1,167 @@
+"""
+The methods of ``admin.capnp``: their numbers, and their parameters and results as values.
+
+Nothing here is in a hurry, so all of it goes through the layouts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from attrs import asdict, field, frozen
+
+from queueber.capnp.layout import field_name, layout
+from queueber.capnp.reader import struct_at
+from queueber.capnp.schema import schema
+from queueber.rpc.messages import Params, Results
+
+_ADMIN = schema().interfaces["Admin"]
+
+ADMIN_INTERFACE_ID: Final = _ADMIN.id
+
+STATS: Final = _ADMIN.methods.index("stats")
+CHECK: Final = _ADMIN.methods.index("check")
+BACKUP: Final = _ADMIN.methods.index("backup")
+BACKUP_PROGRESS: Final = _ADMIN.methods.index("backupProgress")
+"""The methods of `ADMIN_INTERFACE_ID`."""
+
+
+@frozen(kw_only=True)
+class ServerStats:
+    """What a server says of itself; the schema explains each."""
+
+    version: str = ""
+    uptime_ms: int = 0
+    queues: int = 0
+    items: int = 0
+    leases: int = 0
+    leased_items: int = 0
+    waiting_polls: int = 0
+    connections: int = 0
+    window_bytes: int = 0
+    pending_bytes: int = 0
+    commits: int = 0
+    free_bytes: int = 0
+    reserve_bytes: int = 0
+    refusing_adds: bool = False
+    limit_hits: Mapping[str, int] = field(factory=dict)
+    """How often each limit was hit, by its name."""
+
+
+@frozen
+class Checked:
+    """What a server found when it compared its memory with itself."""
+
+    findings: Sequence[str]
+    took_ms: int
+
+
+def write_no_params(method: int) -> bytes:
+    """The parameters of a *method* that has none."""
+    return layout(_ADMIN.params[method]).build()
+
+
+@frozen
+class BackupRequest:
+    """Where a backup is to be put."""
+
+    path: bytes
+    """It need not be text."""
+
+    device: int = 0
+    inode: int = 0
+    """With the device, what the path or the last directory on the way to it is for the client; both 0 for not known."""
+
+
+@frozen
+class BackupMade:
+    """What has become of a backup."""
+
+    device: int = 0
+    inode: int = 0
+    """With the device, the directory that holds it; both 0 from a server that does not say."""
+
+    elsewhere: bool = False
+    """Nothing was done: the path leads to another directory for the server."""
+
+
+def write_backup_request(request: BackupRequest) -> bytes:
+    """The parameters of `backup`."""
+    return layout(_ADMIN.params[BACKUP]).build(path=request.path, device=request.device, inode=request.inode)
+
+
+def read_backup_request(params: Params) -> BackupRequest:
+    """
+    The parameters of `backup`.
+
+    Raises:
+        RemoteProtocolError: they are malformed.
+    """
+    return BackupRequest(**_values(_ADMIN.params[BACKUP], params))
+
+
+def write_check_request(*, force: bool) -> bytes:
+    """The parameter of `check`."""
+    return layout(_ADMIN.params[CHECK]).build(force=force)
+
+
+def read_check_request(params: Params) -> bool:
+    """
+    The parameter of `check`; False of a client that knows none.
+
+    Raises:
+        RemoteProtocolError: it is malformed.
+    """
+    force: bool = _values(_ADMIN.params[CHECK], params)["force"]
+    return force
+
+
+def write_stats_response(stats: ServerStats) -> bytes:
+    """The results of `stats`."""
+    fields: dict[str, Any] = {field_name(name): value for name, value in asdict(stats).items()}
+    fields["limitHits"] = [{"limit": limit, "count": count} for limit, count in stats.limit_hits.items()]
+    return layout(_ADMIN.results[STATS]).build(stats=fields)
+
+
+def read_stats_response(results: Results) -> ServerStats:
+    """What `stats` returned."""
+    found = _values(_ADMIN.results[STATS], results.content)["stats"] or {}
+    fields = {name: found[field_name(name)] for name in asdict(ServerStats()) if field_name(name) in found}
+    fields["limit_hits"] = {each["limit"]: each["count"] for each in fields.get("limit_hits", ())}
+    return ServerStats(**fields)
+
+
+def write_check_response(checked: Checked) -> bytes:
+    """The results of `check`."""
+    findings = [{"text": text} for text in checked.findings]
+    return layout(_ADMIN.results[CHECK]).build(findings=findings, tookMs=checked.took_ms)
+
+
+def read_check_response(results: Results) -> Checked:
+    """What `check` returned."""
+    found = _values(_ADMIN.results[CHECK], results.content)
+    return Checked([each["text"] for each in found["findings"]], found["tookMs"])
+
+
+def write_backup_response(made: BackupMade) -> bytes:
+    """The results of `backup`."""
+    return layout(_ADMIN.results[BACKUP]).build(**asdict(made))
+
+
+def read_backup_response(results: Results) -> BackupMade:
+    """What `backup` returned."""
+    return BackupMade(**_values(_ADMIN.results[BACKUP], results.content))
+
+
+def write_progress_response(done: int, total: int) -> bytes:
+    """The results of `backupProgress`."""
+    return layout(_ADMIN.results[BACKUP_PROGRESS]).build(doneBytes=done, totalBytes=total)
+
+
+def read_progress_response(results: Results) -> tuple[int, int]:
+    """What `backupProgress` returned."""
+    found = _values(_ADMIN.results[BACKUP_PROGRESS], results.content)
+    return found["doneBytes"], found["totalBytes"]
+
+
+def _values(name: str, content: Params) -> dict[str, Any]:
+    return layout(name).values(content.frame, struct_at(content.frame, content.at, content.start, content.end))

@@ -1,0 +1,142 @@
+"""
+Templates of the queue's requests, for `fastpath`.
+
+Each reader takes parameters, reads them in full, and describes what a call
+with other contents, another id or another lease has in common with them.  A
+description is made only if everything that was looked at lies before the
+fields, reached by near pointers: then equal bytes mean an equal reading.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from struct import Struct
+from typing import Any, Final
+
+from queueber.api.queue_types import ADD, EXTEND, POLL, QUEUE_INTERFACE_ID, REMOVE, NewItem
+from queueber.api.requests import (
+    read_add_request,
+    read_extend_request,
+    read_poll_request,
+    read_remove_request,
+    structs_of,
+)
+from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT
+from queueber.capnp.layout import layout
+from queueber.capnp.reader import WORD, bytes_at, struct_list_at
+from queueber.limits import Limits
+from queueber.rpc.fastpath import Template, TemplateReaders
+from queueber.rpc.messages import Params
+
+ID_BYTES: Final = 16
+_ITEMS: Final = layout("AddRequest").slots["items"]
+_FORWARD: Final = (1 << 31) - 4
+"""The offset of a list pointer that leads forward."""
+
+_new: Final = tuple.__new__
+"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
+
+
+def template_readers(limits: Limits) -> TemplateReaders:
+    """The reader of each method of a queue whose calls are worth a template."""
+    return {
+        (QUEUE_INTERFACE_ID, ADD): partial(_add, limits),
+        (QUEUE_INTERFACE_ID, REMOVE): _remove,
+        (QUEUE_INTERFACE_ID, POLL): partial(_poll, limits),
+        (QUEUE_INTERFACE_ID, EXTEND): partial(_extend, limits),
+    }
+
+
+def _add(limits: Limits, params: Params) -> Template | None:
+    """An add of one item: the same up to the pointer to its contents."""
+    added = read_add_request(params, limits).items
+    stop = _end_of_structs(params)
+    if len(added) != 1 or stop is None:
+        return None
+    frame = params.frame
+    _, request = structs_of(params)
+    to_items = request[1] + _ITEMS
+    items = struct_list_at(frame, to_items, request[3], request[4], 1)
+    pointer = items.first + items.step - 1
+    tail = frame.words[pointer] & (1 << LIST_COUNT_SHIFT) - 1
+    is_near = frame.words[to_items] & 3 == 1 and stop <= items.first
+    # The list is composite, and its only item ends with its only pointer, the one to the contents.
+    is_composite = frame.words[to_items] >> LIST_COUNT_SHIFT == items.step == items.data_words + 1
+    if not is_near or not is_composite or tail & ~_FORWARD != BYTE_LIST:
+        return None
+    delay = added[0].delay
+
+    def requests(contents: list[bytes]) -> list[Any]:
+        return [(_new(NewItem, (each, delay)),) for each in contents]
+
+    fixed = pointer - params.at
+    return Template(fixed, fixed + 1, requests, tail=min(limits.contents_bytes, limits.add_bytes), tail_pointer=tail)
+
+
+def _remove(params: Params) -> Template | None:
+    read_remove_request(params)
+    places = _places(params, layout("RemoveRequest").slots["id"], layout("RemoveRequest").slots["lease"])
+    if places is None:
+        return None
+    item, lease = places
+    if lease > item:
+        return _with_fields(params, places, list)
+    return _with_fields(params, places, lambda taken: [(item, lease) for lease, item in taken])
+
+
+def _extend(limits: Limits, params: Params) -> Template | None:
+    span = read_extend_request(params, limits).span
+    places = _places(params, layout("ExtendRequest").slots["lease"])
+    return _with_fields(params, places, lambda taken: [(lease, span) for (lease,) in taken]) if places else None
+
+
+def _poll(limits: Limits, params: Params) -> Template | None:
+    request = read_poll_request(params, limits)
+    return _with_fields(params, (), lambda taken: [request] * len(taken))
+
+
+def _places(params: Params, *slots: int) -> tuple[int, ...] | None:
+    """Where the Data in *slots* of the request begin, bytes from the parameters' pointer on; None unless 16 long."""
+    _, request = structs_of(params)
+    places = []
+    for slot in slots:
+        pointer = request[1] + slot
+        if pointer >= request[2] or params.frame.words[pointer] & 3 != 1:
+            return None
+        first, last = bytes_at(params.frame, pointer, request[3], request[4])
+        if last - first != ID_BYTES:
+            return None
+        places.append(first - params.at * WORD)
+    return tuple(places)
+
+
+def _with_fields(
+    params: Params, places: tuple[int, ...], requests: Callable[[list[Any]], list[Any]]
+) -> Template | None:
+    """A template with a field of 16 bytes at each of *places*, which are taken in the order in which they lie."""
+    stop = _end_of_structs(params)
+    if stop is None:
+        return None
+    fixed = stop - params.at
+    if not places:
+        return Template(fixed, fixed, requests)
+    lie = sorted(places)
+    gaps = [after - before - ID_BYTES for before, after in pairwise(lie)]
+    if lie[0] < fixed * WORD or any(gap < 0 for gap in gaps):
+        return None
+    fields = Struct(f"{ID_BYTES}s" + "".join(f"{gap}x{ID_BYTES}s" for gap in gaps))
+    return Template(fixed, (lie[-1] + ID_BYTES) // WORD, requests, (lie[0], fields))
+
+
+def _end_of_structs(params: Params) -> int | None:
+    """The word after the structs of the parameters and the request; None unless near pointers lead forward to both."""
+    frame, at = params.frame, params.at
+    outer, request = structs_of(params)
+    is_near = (
+        frame.segments is None
+        and outer[1] < outer[2]
+        and min(outer[0], request[0]) > at
+        and not frame.words[at] & 3
+        and not frame.words[outer[1]] & 3
+    )
+    return max(outer[2], request[2]) if is_near else None

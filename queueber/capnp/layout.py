@@ -1,0 +1,277 @@
+"""
+Structs as the schema lays them out: reading and building them by field name.
+
+A layout is compiled from the schema once.  Codecs of messages that matter for
+speed take the places of their fields from it and do the rest by hand;
+everything else reads with `Layout.values` and builds with `Layout.body`.
+
+A number lies within one word, so its place is a word, a shift and a mask, and
+the default that the encoding XORs it with.  A struct may come shorter or longer
+than the schema says, from a peer with an older or a newer one: what it lacks
+reads as the default, what it has more is ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, Final, TypeAlias
+
+from attrs import frozen
+
+from queueber.capnp.builder import (
+    Body,
+    data_body,
+    pointers_body,
+    segment,
+    struct_body,
+    struct_pointer,
+    structs_body,
+    text_body,
+)
+from queueber.capnp.reader import (
+    EMPTY,
+    Frame,
+    StructAt,
+    bytes_at,
+    pointer_list_at,
+    single_segment,
+    struct_at,
+    struct_list_at,
+    text_at,
+)
+from queueber.capnp.schema import FieldNode, schema
+from queueber.errors import RemoteProtocolError
+from queueber.limits import POINTER_DEPTH_MAX
+
+Value: TypeAlias = Any
+"""
+A field's value: an `int`, `bool`, `str` for Text, `bytes` for Data, None for
+Void, a mapping for a struct or group, a sequence for a list.  Building takes a
+`Body` for any pointer.
+"""
+
+WORD_BITS = 64
+
+_BITS: Final = {"bool": 1, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "enum": 16}
+"""The kinds of numbers that our schemas have."""
+
+_OPAQUE: Final = {"anyPointer", "interface"}
+"""Pointers whose meaning the message around them knows; codecs walk them by hand."""
+
+
+@frozen
+class Number:
+    """Where a number, an enum or a boolean lies in a struct's data."""
+
+    word: int
+    shift: int
+    mask: int
+    default: int
+
+    def of(self, frame: Frame, struct: StructAt) -> int:
+        """Its value in *struct*."""
+        at = struct[0] + self.word
+        return (frame.words[at] >> self.shift & self.mask if at < struct[1] else 0) ^ self.default
+
+    def put(self, words: list[int], value: int) -> None:
+        """
+        Write it into a struct's data.
+
+        Raises:
+            OverflowError: *value* does not fit.
+        """
+        if value & ~self.mask:
+            raise OverflowError(f"{value:,} does not fit its field")
+        words[self.word] |= (value ^ self.default) << self.shift
+
+
+def _number(bits: int, offset: int, default: int) -> Number:
+    word, shift = divmod(offset * bits, WORD_BITS)
+    return Number(word, shift, (1 << bits) - 1, default)
+
+
+@frozen(eq=False)
+class Layout:
+    """One struct, or one group of a struct, as it lies on the wire."""
+
+    name: str
+    data_words: int
+    pointers: int
+    numbers: Mapping[str, Number]
+    slots: Mapping[str, int]
+    """The index of each pointer among the struct's pointers."""
+
+    members: Mapping[str, int]
+    """The discriminant of each member of the union."""
+
+    discriminant: Number | None
+    """Where the union's discriminant lies."""
+
+    fields: Sequence[FieldNode]
+
+    @property
+    def pointer(self) -> int:
+        """The pointer to such a struct that begins in the next word."""
+        return struct_pointer(self.data_words, self.pointers)
+
+    def build(self, **fields: Value) -> bytes:
+        """
+        The struct as a segment of its own, the root pointer first.
+
+        Fields that are not given have their defaults; of a union at most one
+        member may be given.
+        """
+        return segment(self.body(fields))
+
+    def read(self, data: bytes) -> dict[str, Value]:
+        """
+        The fields of the struct that is the root of the segment *data*.
+
+        Raises:
+            RemoteProtocolError: *data* is not a sound segment.
+        """
+        frame = single_segment(data)
+        if frame.end == 0:
+            raise RemoteProtocolError("a segment without a root pointer")
+        return self.values(frame, struct_at(frame, 0, 0, frame.end))
+
+    def body(self, fields: Mapping[str, Value]) -> Body:
+        """What a pointer to the struct with these *fields* leads to."""
+        return struct_body(*self._sections(fields))
+
+    def list_body(self, elements: Sequence[Mapping[str, Value]]) -> Body:
+        """What a pointer to the list of such structs leads to."""
+        return structs_body(self.data_words, self.pointers, [self._sections(fields) for fields in elements])
+
+    def _sections(self, fields: Mapping[str, Value]) -> tuple[list[int], list[Body | None]]:
+        data: list[int] = [0] * self.data_words
+        pointers: list[Body | None] = [None] * self.pointers
+        self._fill(data, pointers, fields)
+        return data, pointers
+
+    def _fill(self, data: list[int], pointers: list[Body | None], fields: Mapping[str, Value]) -> None:
+        unknown = fields.keys() - {field.name for field in self.fields}
+        if unknown:
+            raise TypeError(f"{self.name} has no field {', '.join(sorted(unknown))}")
+        for field in self.fields:
+            if field.name not in fields:
+                continue
+            value = fields[field.name]
+            if field.discriminant is not None and self.discriminant is not None:
+                self.discriminant.put(data, field.discriminant)
+            if field.name in self.numbers:
+                self.numbers[field.name].put(data, value)
+            elif field.kind == "group":
+                layout(field.struct)._fill(data, pointers, value)  # noqa: SLF001 -- our own kind
+            elif field.kind != "void":
+                pointers[self.slots[field.name]] = _body(field, value)
+
+    def which(self, frame: Frame, struct: StructAt) -> str | None:
+        """The member that the union holds; None for one that this schema does not know."""
+        assert self.discriminant is not None
+        found = self.discriminant.of(frame, struct)
+        return next((name for name, value in self.members.items() if value == found), None)
+
+    def values(self, frame: Frame, struct: StructAt, depth: int = POINTER_DEPTH_MAX) -> dict[str, Value]:
+        """
+        The fields of *struct*, down to *depth* pointers below it; of a union, the member it holds.
+
+        An absent struct is None.  Pointers of no declared type are left out.
+        """
+        if not depth:
+            raise RemoteProtocolError("pointers lie deeper than the limit")
+        which = self.which(frame, struct) if self.discriminant else None
+        found = {}
+        for field in self.fields:
+            if field.kind not in _OPAQUE and (field.discriminant is None or field.name == which):
+                found[field.name] = self._value(field, frame, struct, depth)
+        return found
+
+    def _value(self, field: FieldNode, frame: Frame, struct: StructAt, depth: int) -> Value:
+        number = self.numbers.get(field.name)
+        if number is not None:
+            value = number.of(frame, struct)
+            return bool(value) if field.kind == "bool" else value
+        if field.kind == "group":
+            return layout(field.struct).values(frame, struct, depth)
+        if field.kind == "void":
+            return None
+        at = struct[1] + self.slots[field.name]
+        if at >= struct[2]:
+            return {"struct": None, "data": b"", "text": ""}.get(field.kind, [])
+        return _pointed(field, frame, (at, *struct[3:]), depth - 1)
+
+
+def field_name(name: str) -> str:
+    """The schema's name of a field: `frameBytes` for *name* `frame_bytes`."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+def _pointed(field: FieldNode, frame: Frame, pointer: tuple[int, int, int], depth: int) -> Value:
+    """The value of *field*, whose pointer is at *pointer*."""
+    if field.kind == "data":
+        first, last = bytes_at(frame, *pointer)
+        return frame.data[first:last]
+    if field.kind == "text":
+        return text_at(frame, *pointer).decode("utf-8", "replace")
+    if field.kind == "struct":
+        struct = struct_at(frame, *pointer)
+        return layout(field.struct).values(frame, struct, depth) if struct != EMPTY else None
+    if field.element == "struct":
+        structs = struct_list_at(frame, *pointer)
+        frame.spend(structs.count)
+        inner = layout(field.struct)
+        return [inner.values(structs.frame, structs.element(i), depth) for i in range(structs.count)]
+    datas = pointer_list_at(frame, *pointer)
+    spans = [bytes_at(frame, at, datas.start, datas.end) for at in datas.words()]
+    return [frame.data[first:last] for first, last in spans]
+
+
+def _body(field: FieldNode, value: Value) -> Body:
+    """What a pointer to *value* leads to."""
+    if isinstance(value, Body):
+        return value
+    if field.kind == "data":
+        return data_body(value)
+    if field.kind == "text":
+        return text_body(value)
+    if field.kind == "struct":
+        return layout(field.struct).body(value)
+    if field.element == "struct":
+        return layout(field.struct).list_body(value)
+    return pointers_body([data_body(content) for content in value])
+
+
+@cache
+def layout(name: str) -> Layout:
+    """
+    The layout of the struct *name*, as its file calls it: `StoredItem`, `Queue.add$Params`.
+
+    Raises:
+        KeyError: no schema file declares it.
+    """
+    node = schema().structs[name]
+    numbers = {
+        field.name: _number(_BITS[field.kind], field.offset, field.default)
+        for field in node.fields
+        if field.kind in _BITS
+    }
+    slots = {
+        field.name: field.offset
+        for field in node.fields
+        if field.kind not in _BITS and field.kind not in {"group", "void"}
+    }
+    known = _OPAQUE | {"struct", "data", "text", "list"}
+    if not all(field.kind in known for field in node.fields if field.name in slots):
+        raise NotImplementedError(f"{name} has a field of a kind that no schema of ours had before")
+    union = node.discriminant_offset
+    return Layout(
+        name=name,
+        data_words=node.data_words,
+        pointers=node.pointers,
+        numbers=numbers,
+        slots=slots,
+        members={field.name: field.discriminant for field in node.fields if field.discriminant is not None},
+        discriminant=None if union is None else _number(16, union, 0),
+        fields=node.fields,
+    )

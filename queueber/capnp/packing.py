@@ -1,0 +1,120 @@
+"""
+Cap'n Proto's packing, for stored values.
+
+Each word becomes a tag, whose bits say which of its bytes are not zero, and
+those bytes.  Two tags are followed by a count: 0x00 by that of the further
+zero words, 0xff by that of the further words that follow as they are.
+
+Which words follow as they are is the packer's choice.  This one looks at 2 KiB
+at a time and leaves alone what has few zeros, and all but whole runs of zeros
+behind the first 64 KiB: packing a word takes about a microsecond, which no
+other thread can use, and long contents are better left to compression.
+"""
+
+from queueber.capnp.reader import WORD
+from queueber.errors import RemoteProtocolError
+
+_RUN_WORDS_MAX = 256
+"""A run is one word and at most 255 further ones."""
+
+_CHUNK = _RUN_WORDS_MAX * WORD
+_ZERO_BYTES_WORTH_PACKING = 1 / WORD
+"""Below this share of zeros the tags would cost more than the zeros."""
+
+_PACKED_BYTES_MAX = 64 << 10
+"""What lies further back is packed only if it is all zeros."""
+
+_ZERO = bytes(WORD)
+_RAW = 0xFF
+_NOT_ZERO = bytes(byte != 0 for byte in range(256))
+_GATHER = 0x0102040810204080
+"""Times eight bytes of 0 or 1 this has them as the bits of its highest byte, the first as the lowest bit."""
+
+_PLACES = tuple(tuple(place for place in range(WORD) if tag >> place & 1) for tag in range(256))
+"""The places in a word of the bytes that follow each tag."""
+
+
+def pack(words: bytes) -> bytes:
+    """
+    Whole *words*, packed.
+
+    Raises:
+        ValueError: they are not whole.
+    """
+    if len(words) % WORD:
+        raise ValueError(f"{len(words):,} bytes are not a whole number of words")
+    pieces: list[bytes] = []
+    for first in range(0, len(words), _CHUNK):
+        chunk = words[first : first + _CHUNK]
+        zeros = chunk.count(0)
+        if zeros == len(chunk):
+            pieces.append(bytes((0, len(chunk) // WORD - 1)))
+        elif first >= _PACKED_BYTES_MAX or zeros < len(chunk) * _ZERO_BYTES_WORTH_PACKING:
+            pieces += _raw_run(chunk)
+        else:
+            _pack_words(chunk, pieces)
+    return b"".join(pieces)
+
+
+def _raw_run(run: bytes) -> tuple[bytes, ...]:
+    """Words as they are.  Those of the first may be zeros too: no reader minds."""
+    return b"\xff", run[:WORD], bytes((len(run) // WORD - 1,)), run[WORD:]
+
+
+def _pack_words(chunk: bytes, pieces: list[bytes]) -> None:
+    """Pack each word of *chunk* by itself, runs of zero words and of words without zeros excepted."""
+    at, end = 0, len(chunk)
+    while at < end:
+        word = chunk[at : at + WORD]
+        rest = word.replace(b"\0", b"")
+        first = at
+        at += WORD
+        if not rest:
+            while chunk[at : at + WORD] == _ZERO:
+                at += WORD
+            pieces.append(bytes((0, (at - first) // WORD - 1)))
+        elif len(rest) == WORD:
+            while at < end and 0 not in chunk[at : at + WORD]:
+                at += WORD
+            pieces += _raw_run(chunk[first:at])
+        else:
+            pieces += bytes((_tag(word),)), rest
+
+
+def _tag(word: bytes) -> int:
+    return int.from_bytes(word.translate(_NOT_ZERO), "little") * _GATHER >> 56 & 0xFF
+
+
+def unpack(packed: bytes) -> bytes:
+    """
+    The words that were packed.
+
+    They may be a thousand times as long: for our own values, whose checksum
+    has been found right, not for what a peer sends.
+
+    Raises:
+        RemoteProtocolError: *packed* ends in the middle of a word or run.
+    """
+    pieces: list[bytes] = []
+    at, end = 0, len(packed)
+    while at < end:
+        tag = packed[at]
+        at += 1
+        if tag == 0:
+            count = packed[at] if at < end else -1
+            at += 1
+            pieces.append(_ZERO * (count + 1))
+        elif tag == _RAW:
+            count = packed[at + WORD] if at + WORD < end else 0
+            pieces += packed[at : at + WORD], packed[at + WORD + 1 : at + WORD + 1 + count * WORD]
+            at += WORD + 1 + count * WORD
+        else:
+            places = _PLACES[tag]
+            word = bytearray(WORD)
+            for place, byte in zip(places, packed[at : at + len(places)], strict=False):
+                word[place] = byte
+            pieces.append(bytes(word))
+            at += len(places)
+    if at > end:
+        raise RemoteProtocolError("packed words end too early")
+    return b"".join(pieces)

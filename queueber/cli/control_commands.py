@@ -1,0 +1,85 @@
+"""Commands that use a server's control socket: ``queueber stats`` and ``queueber check``."""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import click
+from attrs import asdict
+
+from queueber.cli.control_socket import address_of
+from queueber.cli.output import bytes_of
+from queueber.cli.prompts import data_dir_option
+from queueber.client import Client
+from queueber.server.admin.console.tables import span
+from queueber.units import counted
+
+T = TypeVar("T")
+
+EXIT_FINDINGS = 1
+
+
+class Running(Protocol):
+    """An object that runs work against the server at an address."""
+
+    def run(self, address: str, work: Callable[[Client], Awaitable[Any]], /, *, concurrent: bool) -> Any:  # noqa: ANN401
+        """Return the result of *work*."""
+
+
+def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[T]], *, concurrent: bool = False) -> T:
+    """
+    Run *work* with the server on *data_dir* and return its result; *concurrent* as for `queueber.cli.session.run`.
+
+    Raises:
+        click.ClickException: no server runs on it.
+    """
+    result: T = server.run(address_of(data_dir), work, concurrent=concurrent)
+    return result
+
+
+@click.command()
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.pass_obj
+def stats(server: Running, data_dir: Path, as_json: bool) -> None:
+    """Print a running server's numbers of queues, items, leases, connections and more."""
+    found = asdict(through(server, data_dir, lambda client: client.admin.stats()))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    hits = found.pop("limit_hits")
+    for name, value in found.items():
+        click.echo(f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_figure(name, value)}")
+    for name, count in sorted(hits.items()):
+        click.echo(f"limit {name} was reached {counted(count, 'time')}")
+
+
+def _figure(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, int):
+        return str(value)
+    if name.endswith("_ms"):
+        return span(value)
+    return bytes_of(value) if name.endswith("_bytes") else f"{value:,}"
+
+
+@click.command()
+@data_dir_option
+@click.option("--force", is_flag=True, help="Check a server with many items too, however long it takes.")
+@click.pass_obj
+def check(server: Running, data_dir: Path, force: bool) -> None:
+    """
+    Check the memory of a running server for consistency.  The exit status is 1 if there are findings.
+
+    The server serves no calls meanwhile: for at most a tenth of a second, or with --force without a limit, which means
+    seconds with a million leased items.
+    """
+    checked = through(server, data_dir, lambda client: client.admin.check(force=force))
+    for finding in checked.findings:
+        click.echo(finding)
+    if checked.findings:
+        sys.exit(EXIT_FINDINGS)
+    click.echo(f"nothing is wrong; looking took {checked.took_ms / 1_000:.3f} s")

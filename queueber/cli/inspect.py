@@ -1,0 +1,131 @@
+"""``queueber inspect``: show the contents of a data directory, with or without a running server."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from queueber.broker.model import TimeMark
+from queueber.cli.output import bytes_of, encoded, printable, uuid
+from queueber.cli.prompts import directory_argument, moment, unreadable_ends_with_74
+from queueber.errors import InvalidRequest
+from queueber.server.core.clock import QueueClock
+from queueber.store import inspect as inspect_directory
+from queueber.store.maintenance.inspection import Inspection, ItemView
+from queueber.units import WallMs, counted
+
+
+@click.command()
+@directory_argument
+@click.option("--queue", metavar="NAME", help="Show the first items of this queue.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Most items to show.")
+@click.option("--contents", is_flag=True, help="Show the items' contents too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_json: bool) -> None:
+    """
+    Show the contents of the data directory DIR, without writing to it.
+
+    With a running server it shows a snapshot.
+    """
+    with unreadable_ends_with_74():
+        try:
+            found = inspect_directory(data_dir, queue_time, queue=queue, limit=limit)
+        except InvalidRequest as why:
+            raise click.ClickException(str(why)) from None
+    if as_json:
+        shown: dict[str, Any] = {} if queue is not None else _summary(data_dir, found)
+        if queue is not None:
+            shown["items"] = [_row(item, contents=contents) for item in found.items]
+        click.echo(json.dumps(shown))
+        return
+    if queue is None:
+        _tell(data_dir, found)
+    for item in found.items:
+        click.echo(_line(item, contents=contents))
+
+
+def queue_time(mark: TimeMark | None) -> WallMs:
+    """Queue time as a server has it that goes on from *mark*, whether one runs or not."""
+    clock = QueueClock()
+    clock.begin(mark)
+    return clock.now()
+
+
+def _tell(path: Path, found: Inspection) -> None:
+    state = _state(found)
+    version = "no known format" if found.format is None else f"format {found.format.version}"
+    click.echo(f"{path}: {state}; {version}; {bytes_of(found.disk_bytes)} of files")
+    last = None if found.mark is None else found.mark.queue_time
+    noted = (
+        f"on disk for certain up to {found.noted:,}"
+        if found.noted is not None
+        else "how many are on disk is noted nowhere"
+    )
+    ended = ", where the server ended itself for a failed write" if found.failed else ""
+    click.echo(f"last commit {moment(last)}; writes up to {found.reached:,}, {noted}{ended}")
+    for queue in found.queues:
+        floor = queue.record.floor
+        leases = counted(queue.leases, "lease")
+        click.echo(
+            f"queue {json.dumps(queue.record.name, ensure_ascii=False)}: {counted(queue.items, 'item')},"
+            f" {queue.ready:,} ready, {queue.delayed:,} delayed, {queue.leased:,} under {leases};"
+            f" {queue.record.added:,} added and {queue.record.removed:,} removed; floor {floor.due}/{floor.id.hex()}"
+        )
+
+
+def _summary(path: Path, found: Inspection) -> dict[str, Any]:
+    """Return the directory and its queues for JSON: times in ms of queue time, sizes in bytes."""
+    return {
+        "path": str(path),
+        "state": _state(found),
+        "format": None if found.format is None else found.format.version,
+        "disk_bytes": found.disk_bytes,
+        "last_commit_ms": None if found.mark is None else found.mark.queue_time,
+        "writes": found.reached,
+        "writes_noted": found.noted,
+        "failed": found.failed,
+        "queues": [
+            {
+                "name": queue.record.name,
+                "items": queue.items,
+                "ready": queue.ready,
+                "delayed": queue.delayed,
+                "leased": queue.leased,
+                "leases": queue.leases,
+                "added": queue.record.added,
+                "removed": queue.record.removed,
+            }
+            for queue in found.queues
+        ],
+    }
+
+
+def _row(view: ItemView, *, contents: bool) -> dict[str, Any]:
+    item = view.item
+    return {
+        "id": uuid(item.key.id),
+        "state": view.state,
+        "due_ms": item.key.due,
+        "added_at_ms": item.added_at,
+        "attempts": item.attempts,
+        "bytes": len(item.contents),
+        **(encoded(item.contents) if contents else {}),
+    }
+
+
+def _state(found: Inspection) -> str:
+    if found.held:
+        return "a server runs on it"
+    if found.clean:
+        return "stopped in order"
+    return "a backup, on which no server has run" if found.fresh else "its server ended without closing it"
+
+
+def _line(view: ItemView, *, contents: bool) -> str:
+    item = view.item
+    shown = f": {printable(item.contents)}" if contents else ""
+    return (
+        f"item {uuid(item.key.id)} {view.state}, due {moment(item.key.due)}, added {moment(item.added_at)},"
+        f" leases that ended {item.attempts}, {counted(len(item.contents), 'byte')}{shown}"
+    )

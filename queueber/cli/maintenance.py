@@ -1,0 +1,247 @@
+"""
+Maintenance of data directories: ``queueber backup``, ``restore``, ``verify`` and ``recover``.
+
+No command changes the directory it reads, and a replaced directory is kept
+under another name.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import click
+from twisted.internet.task import LoopingCall
+
+from queueber.cli.control_commands import EXIT_FINDINGS, Running, through
+from queueber.cli.control_socket import is_served
+from queueber.cli.prompts import (
+    EXIT_UNREADABLE,
+    Progress,
+    confirm,
+    data_dir_option,
+    directory,
+    directory_argument,
+    moment,
+    refuse_without_an_answer,
+    stamp,
+    unreadable_ends_with_74,
+    yes_option,
+)
+from queueber.client import Client
+from queueber.client.errors import OutOfSight
+from queueber.store import copy_directory, locked_shared, put_in_place, salvage
+from queueber.store import verify as verify_directory
+from queueber.store.datadir.directory import DATABASE, READY, not_held
+from queueber.store.maintenance.recovery import Salvage, check_movable
+from queueber.store.maintenance.verification import Verified
+from queueber.units import counted
+
+PROGRESS_SECONDS = 0.5
+
+
+@click.command()
+@click.argument("target", metavar="DIR", type=directory)
+@data_dir_option
+@click.pass_obj
+def backup(server: Running, target: Path, data_dir: Path) -> None:
+    """
+    Back up everything a server has committed so far to DIR, which must be missing or empty.
+
+    A running server keeps serving and writes DIR itself.  It needs the permission to do so, and must see the same
+    directory at that path as this command; otherwise the exit status is 74.  Without a running server the data
+    directory is verified and copied.
+    """
+    if is_served(data_dir):
+        with Progress("Copying") as progress:
+
+            async def work(client: Client) -> None:
+                async def ask() -> None:
+                    progress(*await client.admin.backup_progress())
+
+                asking = LoopingCall(ask)
+                asking.start(PROGRESS_SECONDS, now=False).addErrback(lambda _: None)
+                try:
+                    await client.admin.backup(target)
+                finally:
+                    if asking.running:
+                        asking.stop()
+
+            try:
+                through(server, data_dir, work, concurrent=True)
+            except OutOfSight as why:
+                click.echo(f"queueber: {why}", err=True)
+                sys.exit(EXIT_UNREADABLE)
+    else:
+        with unreadable_ends_with_74():
+            _sound(data_dir, "backed up")
+            with Progress("Copying") as progress:
+                copy_directory(data_dir, target, progress)
+    click.echo(f"backed up to {target}")
+
+
+@click.command()
+@click.argument("source", metavar="BACKUP", type=directory)
+@click.argument("target", metavar="DIR", type=directory)
+@click.option("--replace", is_flag=True, help="Allow a DIR with data, which is kept under another name.")
+@yes_option
+def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
+    """
+    Restore BACKUP to DIR.  The backup is verified first and not changed.
+
+    Items that were removed since the backup are there again, and leases are as they were then.  If DIR holds data, the
+    command asks for confirmation.
+    """
+    # A link stays one, and `.` has a name.
+    target = target.resolve()
+    with unreadable_ends_with_74():
+        taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
+        if taken:
+            # Checked first, because reading and copying the backup may take long.
+            _check_replaceable(target, replace=replace)
+            refuse_without_an_answer(yes=yes)
+        found = _sound(source, "restored")
+        click.echo(f"{source}: {_extent(found)} as of {moment(found.as_of)}", err=True)
+        kept = target.with_name(f"{target.name}.replaced-{stamp()}")
+        if taken:
+            confirm(
+                f"What is in {target} will be in {kept}.  Items that were removed since then will be there again, those"
+                " added since will not, and leases will be as they were then.  Restore it?",
+                yes=yes,
+            )
+        made = target.with_name(f"{target.name}.restored-{stamp()}") if taken else target
+        with Progress("Copying") as progress:
+            copy_directory(source, made, progress)
+        if taken:
+            try:
+                put_in_place(made, target, kept)
+            except BaseException:
+                shutil.rmtree(made, ignore_errors=True)
+                raise
+            click.echo(f"what was in {target} is in {kept}")
+    click.echo(f"restored to {target}")
+
+
+@click.command()
+@directory_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def verify(data_dir: Path, as_json: bool) -> None:
+    """
+    Check every row of DIR and their consistency.  DIR is a backup, or a data directory without a running server.
+
+    The exit status is 0 if DIR is sound, 1 if there are findings, 74 if DIR cannot be read.
+    """
+    with unreadable_ends_with_74():
+        found = _verified(data_dir)
+    total = len(found.findings) + found.more
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "sound": not found.findings,
+                    "items": found.items,
+                    "leases": found.leases,
+                    "queues": found.queues,
+                    "as_of_ms": found.as_of,
+                    "findings": found.findings,
+                    "findings_total": total,
+                }
+            )
+        )
+    else:
+        _tell_findings(found)
+        leases, queues = counted(found.leases, "lease"), counted(found.queues, "queue")
+        click.echo(
+            f"{counted(found.items, 'item')}, {leases} and {queues} as of {moment(found.as_of)}: "
+            + (counted(total, "finding") if found.findings else "nothing is wrong")
+        )
+    if found.findings:
+        sys.exit(EXIT_FINDINGS)
+
+
+def _sound(path: Path, done: str) -> Verified:
+    """Verify *path* and return the result.  A directory with findings is not *done*."""
+    found = _verified(path)
+    if found.findings:
+        _tell_findings(found)
+        raise click.ClickException(f"{path} is not {done}: it is not sound")
+    return found
+
+
+def _verified(path: Path) -> Verified:
+    with Progress("Verifying") as progress:
+        return verify_directory(path, progress)
+
+
+def _tell_findings(found: Verified) -> None:
+    for finding in found.findings:
+        click.echo(finding)
+    if found.more:
+        click.echo(f"and {found.more:,} more")
+
+
+def _check_replaceable(target: Path, *, replace: bool) -> None:
+    """Check that *target* may be replaced, before the backup is read and copied."""
+    if not replace:
+        raise click.ClickException(f"{target} is not empty; with --replace it is kept under another name")
+    if not (target / READY).exists() and not (target / DATABASE).is_dir():
+        raise click.ClickException(f"{target} is not a data directory of Queueber, and no other directory is replaced")
+    check_movable(target)
+    with not_held(target):
+        return
+
+
+@click.command()
+@click.argument("path", metavar="DIR", type=directory)
+@yes_option
+def recover(path: Path, yes: bool) -> None:
+    """
+    Make DIR usable again if its log is damaged.  Show the loss first, and ask for confirmation.
+
+    The command works on a copy and verifies it.  The damaged directory is kept under another name.
+    """
+    # A link stays one, and `.` has a name.
+    path = path.resolve()
+    recovered = path.with_name(f"{path.name}.recovered-{stamp()}")
+    with unreadable_ends_with_74(), locked_shared(path):
+        with Progress("Verifying") as progress:
+            found = salvage(path, recovered, progress)
+        if found is None:
+            click.echo(f"a server can start on {path} as it is; `queueber verify` checks whether all of it is sound")
+            return
+        try:
+            _tell_loss(found)
+            confirm("Put what is left in its place?", yes=yes)
+            kept = path.with_name(f"{path.name}.damaged-{stamp()}")
+            put_in_place(recovered, path, kept)
+        except BaseException:
+            shutil.rmtree(recovered, ignore_errors=True)
+            raise
+    click.echo(f"{path} is usable again; the damaged one is {kept}")
+
+
+def _extent(found: Verified | Salvage) -> str:
+    return f"{counted(found.items, 'item')} in {counted(found.queues, 'queue')}"
+
+
+def _tell_loss(found: Salvage) -> None:
+    """Print what recovery loses."""
+    click.echo(f"damage: {found.why}")
+    for dropped in found.dropped:
+        click.echo(f"left out of the log: {dropped}")
+    click.echo(
+        f"what is left: {_extent(found)} and {counted(found.leases, 'lease')}, as of"
+        f" {moment(found.as_of)}; the last write is number {found.reached:,}"
+    )
+    if found.noted is None:
+        click.echo("the length of the log was not noted: whether the lost writes were acknowledged is unknown")
+    elif found.acknowledged_lost:
+        click.echo(
+            f"LOST: acknowledged writes.  Number {found.noted:,} was on disk, so at least"
+            f" {counted(found.acknowledged_lost, 'row write')} {'is' if found.acknowledged_lost == 1 else 'are'} gone"
+        )
+    else:
+        click.echo(
+            f"nothing that is known to have been acknowledged is lost: the log is noted to have been on disk up to"
+            f" {found.noted:,}; what was acknowledged in the second after that note may be"
+        )

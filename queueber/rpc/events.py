@@ -1,0 +1,90 @@
+"""What `Connection.receive_data` tells whoever drives it."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
+
+from attrs import Factory, define, field
+
+from queueber.rpc.messages import AnswerId, Outcome, Params, QuestionId
+
+T = TypeVar("T")
+
+
+@define(eq=False)
+class Calls:
+    """
+    The peer calls a method of one of our objects, once or several times in a row.
+
+    Each call is owed one `return_…`, whatever happens, until the connection closes.
+    """
+
+    answers: list[AnswerId]
+    target: object
+    interface_id: int
+    method_id: int
+    requests: Params | list[Any]
+    """
+    What each call asks for, as the method's `Template` reads it; or the parameters of the only call, still encoded.
+
+    Read those before the next event is taken.
+    """
+
+    sizes: list[int] = field(default=Factory(lambda self: [self.params.frame_bytes], takes_self=True))
+    """The length of the message that each call came in, bytes."""
+
+    @property
+    def answer(self) -> AnswerId:
+        """The number of the only call."""
+        (answer,) = self.answers
+        return answer
+
+    @property
+    def encoded(self) -> bool:
+        """Whether this is one call whose parameters are still encoded."""
+        return isinstance(self.requests, Params)
+
+    @property
+    def params(self) -> Params:
+        """The parameters of the only call, still encoded."""
+        assert isinstance(self.requests, Params)
+        return self.requests
+
+    def read(self, reader: Callable[[Params], T]) -> list[T]:
+        """What each call asks for; *reader* reads what is still encoded, and its errors are raised."""
+        return self.requests if isinstance(self.requests, list) else [reader(self.requests)]
+
+
+@define
+class Finished:
+    """
+    The peer wants no results of a call that has not been returned yet.
+
+    What is waiting for something may be given up; the call is still owed its one `return_…`.
+    """
+
+    answer: AnswerId
+
+
+@define(eq=False)
+class Released:
+    """The peer can call *object* no longer."""
+
+    object: object
+
+
+@define(eq=False)
+class Returned:
+    """A call of ours has been answered.  It must be finished in the end."""
+
+    question: QuestionId
+    outcome: Outcome
+
+
+@define
+class Aborted:
+    """The peer has ended the connection.  This is the last event."""
+
+    reason: str
+
+
+Event: TypeAlias = Calls | Finished | Released | Returned | Aborted

@@ -1,0 +1,96 @@
+"""The control socket: the local administrator's door, in the data directory."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
+from queueber.errors import reason
+from queueber.server.admin.handlers import AdminHandlers, Backed
+from queueber.server.core.committer import Committer
+from queueber.server.core.handlers import QueueHandlers
+from queueber.server.core.reserve import Reserve
+from queueber.server.net.protocol import RpcFactory, RpcProtocol
+from queueber.store import CONTROL
+
+SOCKET_MODE: Final = 0o600
+
+PATH_BYTES_MAX: Final = 107
+"""What the kernel takes for the path of a Unix socket."""
+
+NONE: Final = "No control socket, and so no backup of the running server: {why}"
+
+
+class ControlFactory(RpcFactory):
+    """Makes the connections of the control socket, however many others there are: that is when it is needed."""
+
+    def buildProtocol(self, addr: IAddress | None) -> RpcProtocol:  # noqa: ARG002  (as Twisted calls it)
+        """The protocol of a new connection."""
+        return RpcProtocol(self, None)
+
+
+def control_factory(public: RpcFactory, admin: AdminHandlers) -> ControlFactory:
+    """What serves *admin* beside *public*, with all else in common."""
+    return ControlFactory(
+        public.broker,
+        admin,
+        public.dispatcher,
+        public.outbox,
+        public.connections,
+        public.limits,
+        public.turns,
+        public.templates,
+    )
+
+
+def control_beside(
+    public: RpcFactory,
+    reactor: Any,  # noqa: ANN401
+    committer: Committer,
+    reserve: Reserve,
+    store: Backed,
+    handlers: QueueHandlers,
+) -> ControlFactory:
+    """The same with a backup's work on the reactor's own threads, which have little else to do."""
+    admin = AdminHandlers(
+        reactor=reactor,
+        methods=handlers,
+        broker=public.broker,
+        committer=committer,
+        connections=public.connections,
+        limits=public.limits,
+        reserve=reserve,
+        store=store,
+        run=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        flush=public.outbox.flush,
+    )
+    return control_factory(public, admin)
+
+
+def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Logger) -> IListeningPort | None:  # noqa: ANN401
+    """
+    Open the control socket in *data_dir*, which this process holds; None if that cannot be, which is logged.
+
+    A server without one serves all the same.
+    """
+    path = data_dir.resolve() / CONTROL
+    length = len(os.fsencode(path))
+    if length > PATH_BYTES_MAX:
+        line = (
+            "No control socket, and so no backup of the running server: {path} is {length} bytes, {most} are possible"
+        )
+        log.warn(line, path=str(path), length=length, most=PATH_BYTES_MAX)
+        return None
+    try:
+        # One that is there was left by a server that was killed: nobody else holds the directory.
+        path.unlink(missing_ok=True)
+        port: IListeningPort = reactor.listenUNIX(str(path), factory, mode=SOCKET_MODE, wantPID=False)
+    except (CannotListenError, OSError) as error:
+        log.warn(NONE, why=reason(error))
+        return None
+    return port

@@ -1,0 +1,229 @@
+"""
+How the log is written: text for people, or one JSON object a line for programs.
+
+What each level asks of whoever reads it is in ``docs/operating.md``.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    textFileLogObserver,
+)
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+from queueber.server.app.log_output import Destination, LogOutput, NotRotated, RotatedFile, of_stream
+from queueber.units import counted
+
+# What Twisted puts into an event beside the fields that were logged.
+_OWN = frozenset({"log_time", "log_level", "log_namespace", "log_format", "log_logger", "log_source", "log_failure"})
+_OLD = frozenset({"time", "system", "message", "isError", "format", "failure", "why", "log_system", "log_flattened"})
+
+
+FINAL = "final"
+"""The field of an event that is the last line of a process: why it ends."""
+
+
+def json_line(event: LogEvent) -> str:
+    """*event* as one JSON object: time, level, namespace, message, fields, and the exception if there was one."""
+    level = event.get("log_level")
+    line: dict[str, Any] = {
+        "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(timespec="milliseconds"),
+        "level": level.name if level is not None else "info",
+        "namespace": event.get("log_namespace"),
+        "message": formatEvent(event),
+    }
+    fields = {key: value for key, value in event.items() if key not in _OWN and key not in _OLD and key != FINAL}
+    if fields:
+        line["fields"] = fields
+    failure = event.get("log_failure")
+    if failure is not None:
+        line["exception"] = failure.getTraceback()
+    return json.dumps(line, default=str, ensure_ascii=False) + "\n"
+
+
+Make = Callable[[Any], ILogObserver]
+"""Gives the observer that writes each event to a text file."""
+
+FORMATS: dict[str, Make] = {
+    "text": textFileLogObserver,
+    "json": lambda out: FileLogObserver(out, json_line),
+}
+
+
+@implementer(ILogObserver)
+@define(eq=False)
+class Log:
+    """
+    The place for all events that twistd or twist is given; its level can be changed while it is used.
+
+    An event with the field `FINAL` is written out before the call returns, `FLUSH_SECONDS` at most.  After that only
+    errors are written, so that the last line says why the process ended.
+    """
+
+    output: LogOutput
+    _observer: ILogObserver
+    _predicate: LogLevelFilterPredicate = field(factory=LogLevelFilterPredicate, init=False)
+    _filter: ILogObserver = field(init=False)
+    _ended: bool = field(default=False, init=False)
+    log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Put the level before the place."""
+        self._filter = FilteringLogObserver(self._observer, [self._predicate])
+
+    @classmethod
+    def to(cls, destination: Destination, make: Make) -> "Log":
+        """A log that *make* writes to *destination*."""
+        if make is FORMATS["json"]:
+            destination.encoding = "utf-8"
+        output = LogOutput(destination, partial(_unwritten, make))
+        return cls(output, make(output))
+
+    def set_level(self, name: str) -> None:
+        """Let through what is at least as grave as *name*."""
+        self._predicate.setLogLevelForNamespace("", LogLevel.levelWithName(name))
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write *event*, if it is grave enough."""
+        final = event.get(FINAL, False)
+        if self._ended and not final and (event.get("log_level") or LogLevel.info) < LogLevel.error:
+            return
+        if final:
+            # Whatever the level in force: this is the line that exit statuses refer to.
+            self._observer(event)
+        else:
+            self._filter(event)
+        if final or self._ended:
+            self._ended = True
+            self.output.drain()
+
+    def begin(self, root: str | None) -> None:
+        """Have a thread write, in a process that forks no more; *root* is the directory that it has made its root."""
+        destination = self.output.destination
+        if root is not None and isinstance(destination, RotatedFile):
+            destination.enter_chroot(root)
+        self.output.start()
+
+    def rotate(self) -> None:
+        """Begin a new file, after the lines so far; what was done, or why not, is logged."""
+        self.output.call(self._rotate)
+
+    def _rotate(self) -> None:
+        try:
+            done = self.output.destination.rotate()
+        except NotRotated as why:
+            self.log.warn("Not rotated: {why}", why=str(why))
+        else:
+            self.log.info("Rotated: {done}", done=done)
+
+
+def _unwritten(make: Make, lines: int, why: str) -> str:
+    """The line of the log that stands for *lines* that are missing."""
+    text = StringIO()
+    make(text)(
+        {
+            "log_format": "{lines} of the log {are} missing here: {why}",
+            "log_level": LogLevel.warn,
+            "log_namespace": __name__,
+            "log_time": datetime.now(UTC).timestamp(),
+            "lines": counted(lines, "line"),
+            "are": "is" if lines == 1 else "are",
+            "why": why,
+        }
+    )
+    return text.getvalue()
+
+
+def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd's and twist's options)
+    """
+    The log of a server started under *parent*, installed there if that is twist.
+
+    For twistd the caller sets it as the application's component.  None when
+    the service was made by something else, or with --syslog or --logger, which
+    then has its own.
+
+    Raises:
+        OSError: the file cannot be opened; the text names the option.
+    """
+    if parent is None:
+        return None
+    if "fileLogObserverFactory" in parent:
+        make = FORMATS.get(log_format, parent["fileLogObserverFactory"])
+        log = Log.to(_of_twist(parent["logFile"]), make)
+        parent["fileLogObserverFactory"] = lambda _: log
+        parent["logLevel"] = LogLevel.debug
+        log.output.start()
+        return log
+    if parent.get("logger") or parent.get("syslog"):
+        return None
+    log = Log.to(_of_twistd(parent), FORMATS.get(log_format, textFileLogObserver))
+    if parent.get("nodaemon"):
+        log.output.start()
+    return log
+
+
+def log_refusal(parent: Any, complaints: Sequence[str]) -> None:  # noqa: ANN401  (as for `log_of`)
+    """
+    Write *complaints* to the log file that twistd's or twist's options name, if they do: a start has ended for them.
+
+    Without one, standard error is where they stand already.
+    """
+    name, file = parent.get("logfile"), parent.get("logFile")
+    if file is not None and file not in (sys.stdout, sys.stderr):
+        name = file.name
+    if name in (None, "-"):
+        return
+    with suppress(OSError):
+        file = LogFile.fromFullPath(name)
+        log = Log.to(RotatedFile(file), FORMATS["text"])
+        report = Logger(__name__, observer=log)
+        for complaint in complaints:
+            report.critical("Cannot start: {why}", why=complaint)
+        file.close()
+
+
+def _of_twist(file: Any) -> Destination:  # noqa: ANN401
+    if file is None or file in (sys.stdout, sys.stderr):
+        file = file or sys.stdout
+        return of_stream(file, "standard output" if file is sys.stdout else "standard error")
+    # twist does not rotate by size.
+    path = Path(file.name).absolute()
+    file.close()
+    return RotatedFile(LogFile(path.name, str(path.parent), rotateLength=None))
+
+
+def _of_twistd(parent: Any) -> Destination:  # noqa: ANN401
+    name, foreground = parent.get("logfile"), parent.get("nodaemon")
+    if name == "-" and not foreground:
+        raise OSError("--logfile -: a server in the background has no standard output; name a file, or use --nodaemon")
+    if name == "-" or (foreground and not name):
+        return of_stream(sys.stdout, "standard output")
+    name = name or "twistd.log"
+    is_new = not os.path.lexists(name)
+    try:
+        file: Any = LogFile.fromFullPath(name)
+    except OSError as why:
+        raise OSError(f"--logfile {name}: {why.strerror or why}") from None
+    if is_new and parent.get("uid") is not None and os.geteuid() == 0:
+        # Only a file of this process's own making: a link that was there could point to anything.
+        os.fchown(file._file.fileno(), parent["uid"], -1 if parent.get("gid") is None else parent["gid"])  # noqa: SLF001
+    return RotatedFile(file)

@@ -1,0 +1,65 @@
+"""The two names that twistd and twist ask a service maker for: `Options` and `makeService`."""
+
+import signal
+
+from twisted.application.service import IService
+
+from queueber.server.app.composition import EX_IOERR
+from queueber.server.app.daemonize import Launcher, import_for_chroot
+from queueber.server.app.early_signals import SIGNALS
+from queueber.server.app.logs import log_of
+from queueber.server.app.reload import on_signals
+from queueber.server.app.service import QueueberService
+from queueber.server.config.sources import EX_CONFIG, EX_USAGE
+from queueber.server.config.twisted_options import Options, end_with
+from queueber.server.core.clock import keep_monotonic
+
+__all__ = ["Options", "makeService"]
+
+
+def makeService(options: Options) -> IService:
+    """What twistd and twist call: a service that does nothing until it is started."""
+    from twisted.internet import reactor  # noqa: PLC0415, TID251  (the one place; importing it earlier installs one)
+
+    if not __debug__:
+        # They find our own mistakes before they are on disk, and `check` is made of them.
+        end_with(
+            ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"],
+            EX_CONFIG,
+            options.parent,
+        )
+    SIGNALS.hold()
+    keep_monotonic(reactor)
+    for name, hint in options.unknown_variables.items():
+        QueueberService.log.warn("{name} in the environment is no option{hint}", name=name, hint=hint)
+    launcher = Launcher(options.parent) if options.parent is not None else Launcher()
+    complaints = launcher.complaints()
+    if unusable := launcher.leave_unusable_directory(str(options.settings.data_dir)):
+        complaints.append(unusable)
+    if complaints:
+        end_with(complaints, EX_USAGE, options.parent)
+    try:
+        log = log_of(options.parent, options.settings.log_format)
+    except OSError as why:
+        end_with([str(why)], EX_IOERR)
+    if log is not None:
+        on_signals(reactor, (signal.SIGUSR1,), log.rotate)
+        log.set_level(options.settings.log_level)
+    elif options.parent is not None and (idle := options.given("log-format", "log-level")):
+        QueueberService.log.warn(
+            "{options} without effect: --syslog and --logger have a format and a level of their own",
+            options=" and ".join(f"--{name}" for name in idle),
+        )
+    if options.parent is not None and log is None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+        on_signals(reactor, (signal.SIGUSR1,), _cannot_rotate)
+    options.anchor(launcher.root)
+    if launcher.root is not None:
+        import_for_chroot()
+    launcher.expect_fork()
+    service = QueueberService(reactor, options.settings, again=options.again, log=log, launcher=launcher)
+    service.preload()
+    return service
+
+
+def _cannot_rotate() -> None:
+    QueueberService.log.warn("Not rotated: with --syslog and --logger the log is not the server's own")

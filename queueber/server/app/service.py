@@ -1,0 +1,376 @@
+"""
+The life of a server: start in order, stop in order.
+
+Nothing is opened, no thread started and nothing listened on before the
+service starts: twistd forks between making a service and starting it.
+"""
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from attrs import evolve
+from twisted.application.internet import TimerService
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import ILogObserver, Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from queueber import __version__
+from queueber.errors import Stopping, StorageError, reason
+from queueber.server.admin.control_socket import start_control
+from queueber.server.app.composition import EX_IOERR, Running, assemble, end_process
+from queueber.server.app.daemonize import Launcher
+from queueber.server.app.early_signals import SIGNALS
+from queueber.server.app.fd_limit import Descriptors, TooFewDescriptors, allocate_round_robin
+from queueber.server.app.logs import Log
+from queueber.server.app.reload import ConfigReloader, ReloadedConfig, on_signals
+from queueber.server.app.sd_notify import Notifier
+from queueber.server.app.shutdown import GracefulShutdown
+from queueber.server.app.startup import Progress
+from queueber.server.config.settings import Settings
+from queueber.server.config.sources import EX_CONFIG
+from queueber.server.core.clock import QueueClock, read_boot_id
+from queueber.server.core.pool import StoragePool
+from queueber.server.monitoring.endpoints import PAGE_CONNECTIONS_MAX, MonitoringEndpoints
+from queueber.server.net.bound_sockets import BoundPorts
+from queueber.server.net.certificates import Certificates, CertificateUnusable
+from queueber.server.net.listeners import (
+    Listen,
+    ListenFailed,
+    NotPassed,
+    address_of,
+    check_passed,
+    is_guarded,
+    start_listening,
+)
+from queueber.store import RocksStore, open_store, unflushed_bytes, wipe
+from queueber.store.tuning import told
+from queueber.units import Unit, counted, quantity
+
+SWITCH_SECONDS = 0.000_5
+GC_THRESHOLDS = (100_000, 50, 1_000)
+
+
+@implementer(IService)
+class QueueberService(Service):
+    """Opens the store, recovers, listens; and all of it backwards."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401
+        settings: Settings,
+        *,
+        again: Callable[[], ReloadedConfig] | None = None,
+        log: Log | None = None,
+        launcher: Launcher | None = None,
+    ) -> None:
+        """
+        A server that is *settings*; *again* gives them anew when it is told to reload.
+
+        *log* is where it logs to, if that is its own; *launcher* is the twistd or twist that it runs under.
+        """
+        self._launcher = launcher or Launcher()
+        self._bound = BoundPorts(reactor)
+        self._reactor = reactor
+        self._settings = settings
+        self._again = again or (lambda: ReloadedConfig(settings, {}))
+        self._log = log
+        self._pool = StoragePool(reactor, settings.workers)
+        self._notifier = Notifier.from_environment()
+        self._progress = Progress(reactor, self._notifier)
+        self._drain = GracefulShutdown(reactor, settings.drain_seconds, self._notifier)
+        self._lookout = MonitoringEndpoints(
+            reactor, settings.views, settings.durability.value, self._stage, self._bound
+        )
+        self._up: Running | None = None
+        self._recovering: RocksStore | None = None
+        self._starting: Deferred[None] = succeed(None)
+        self._reloader: ConfigReloader | None = None
+        self._plaintext: list[IListeningPort] = []
+        self._stopped_early = False
+        self._put_back: list[Callable[[], None]] = []
+
+    def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
+        """Become part of an application; if there is a log of our own, it becomes the application's."""
+        if self._log is not None and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self._log)
+        super().setServiceParent(parent)  # type: ignore[no-untyped-call]
+
+    def preload(self) -> None:
+        """Import what is wanted later: below --chroot there are no modules to import."""
+        self._lookout.preload()
+
+    def privilegedStartService(self) -> None:
+        """Bind the ports, with the privileges that twistd drops after this."""
+        super().privilegedStartService()  # type: ignore[no-untyped-call]
+        self._bound.bind(self._settings.places)
+
+    def startService(self) -> None:
+        """Start once the reactor runs; a failure stops it with an exit status."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._launcher.begin()
+        if self._log is not None:
+            self._log.begin(self._launcher.root)
+        self._reactor.callWhenRunning(self._begin)
+
+    def _stage(self) -> str:
+        return f"starting: {self._progress.stage}" if self.running else f"stopping: waiting {self._drain.stage}"
+
+    def _begin(self) -> None:
+        if self.running:
+            # A storage thread that has its fsync behind it must not wait the usual 5 ms for the interpreter while the
+            # reactor is busy: every reply of the commit would wait with it.
+            sys.setswitchinterval(SWITCH_SECONDS)
+            # Nearly all that is alive stays so for long, items and leases above all, and is in no cycle: looking
+            # through it again and again took a fifth of the time.
+            gc.freeze()
+            gc.set_threshold(*GC_THRESHOLDS)
+            # From the beginning: left to the system, one that came early would end the process.
+            self._put_back.append(on_signals(self._reactor, (signal.SIGHUP,), self._reload))
+            SIGNALS.release(getattr(self._reactor, "sigInt", None))
+            self._pool.start()
+            self._progress.begin()
+            self._starting = ensureDeferred(self._start())
+            self._starting.addErrback(self._failed).addBoth(lambda _: self._progress.end())
+
+    def _reload(self) -> None:
+        if self.running and self._log is not None and self._log.output.destination.hung_up:
+            # Twisted has no SIGHUP among the signals that end a process; this is how it knows those.
+            self._reactor._exitSignal = signal.SIGHUP  # noqa: SLF001
+            self._reactor.stop()
+        elif not self.running:
+            self.log.warn("Not reloaded: the server is stopping")
+        elif self._reloader is None:
+            self.log.warn("Not reloaded: the server is still starting")
+        else:
+            demanded = self._demands_certificates
+            self._reloader.reload()
+            if self._demands_certificates and not demanded:
+                self._warn_of_plaintext()
+
+    async def _start(self) -> None:
+        settings = self._settings
+        self.log.info("Queueber {version}", version=__version__)
+        # First what an operator can get wrong, while nothing is open yet.
+        descriptors = self._share_descriptors()
+        check_passed(settings.places)
+        self._bound.bind(settings.places)
+        self._bound.check()
+        certificates = Certificates(settings.tls) if settings.tls is not None else None
+        if certificates is not None:
+            certificates.load()
+        await self._lookout.open_pages(descriptors.pages)
+        up = await self._recovered(settings, descriptors)
+        up.inside.certificates = certificates
+        if certificates is not None:
+            certificates.warn = up.factory.connections.warn
+        self._announce(settings, up)
+        # The first look at the free space is one of them.
+        for timer in up.timers:
+            timer.startService()
+        await self._listen(settings, up, certificates)
+        await self._lookout.open(up.inside)
+        self._reloader = ConfigReloader(self._again, certificates, self._log)
+        self._watch(up)
+        self._launcher.started()
+        self._notifier.ready(f"Serving; {counted(up.broker.stats().items, 'item')} at start")
+
+    def _share_descriptors(self) -> Descriptors:
+        settings = self._settings
+        pages = PAGE_CONNECTIONS_MAX if settings.views.pages is not None else 0
+        wanted = settings.limits.connections, settings.tuning.open_files, pages
+        return allocate_round_robin(*wanted, self.log.warn, self.log.info)
+
+    async def _recovered(self, settings: Settings, descriptors: Descriptors) -> Running:
+        self._refuse_when_stopping()
+        if settings.wipe:
+            # What this removes is gone, so whatever else may keep the server from starting comes before it.  The pages
+            # are open already.
+            await self._bound.take(place for place in settings.places if place[0] != "http")
+            self._refuse_when_stopping()
+            await self._pool.run(wipe, settings.data_dir)
+            self._refuse_when_stopping()
+        log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
+        self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
+        store = await self._pool.run(
+            open_store,
+            settings.data_dir,
+            durability=settings.durability,
+            encoding=settings.encoding,
+            tuning=evolve(settings.tuning, open_files=descriptors.tables),
+            boot_id=read_boot_id(),
+            # At once, from its thread: once it is done, no later start would know of it.
+            tell=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
+        )
+        self._recovering = store
+        self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
+        try:
+            self._refuse_when_stopping()
+            recovered = await self._pool.run(store.recover)
+            self._refuse_when_stopping()
+        except Stopping:
+            await self._pool.run(store.close)
+            raise
+        finally:
+            self._recovering = None
+        clock = QueueClock()
+        limits = evolve(settings.limits, connections=descriptors.connections)
+        up = assemble(self._reactor, settings, store, self._pool, clock, limits, self.log)
+        # Not before: a store that could not be read must not be marked as stopped cleanly.
+        self._up = up
+        if told := clock.begin(recovered.mark):
+            self.log.warn("Clock: {told}", told=told)
+        for plan in up.broker.restore(recovered):
+            up.committer.submit(plan, lambda _: None)
+        return up
+
+    def _refuse_when_stopping(self) -> None:
+        """Raise `Stopping` if somebody told the server to, while it was still starting."""
+        if not self.running:
+            raise Stopping("the server is stopping")
+
+    def _announce(self, settings: Settings, up: Running) -> None:
+        stats = up.broker.stats()
+        queues, leases = counted(stats.queues, "queue"), counted(stats.leases, "lease")
+        self.log.info(
+            "Data in {path}: {holds}; recovered in {seconds:.2f} s{unclean}",
+            path=str(settings.data_dir.resolve()),
+            holds=f"{counted(stats.items, 'item')} in {queues}, {leases}",
+            items=stats.items,
+            queues=stats.queues,
+            leases=stats.leases,
+            seconds=self._progress.seconds,
+            unclean="" if up.store.clean else " after an unclean stop",
+        )
+        self.log.info(
+            "Workers: {workers} storage threads; a claim serves up to {polls} polls and {items} items, a commit waits"
+            " {window} ms for more; durability: {durability}",
+            workers=settings.workers,
+            polls=settings.claim.polls,
+            items=settings.claim.items,
+            window=settings.window_ms,
+            durability=settings.durability.value,
+        )
+        chosen, fixed = told(settings.tuning, up.store.in_force), ", ".join(map(" ".join, up.store.fixed.items()))
+        self.log.info("Storage engine runs with {chosen}; always: {fixed}", chosen=chosen, fixed=fixed)
+
+    async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
+        wanted: list[tuple[str, Listen, IProtocolFactory]] = [("listen", each, up.factory) for each in settings.listen]
+        if certificates is not None:
+            secured = certificates.secure(up.factory, up.factory.connections)
+            wanted += [("listen-tls", each, secured) for each in settings.listen_tls]
+        for option, listen, factory in wanted:
+            port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)
+            up.ports.append(port)
+            how = " with TLS" if option == "listen-tls" else ""
+            self.log.info("Listening on {address}{how}", address=address_of(port), how=how)
+            if option == "listen":
+                self._plaintext.append(port)
+        if self._demands_certificates:
+            self._warn_of_plaintext()
+        control = start_control(self._reactor, settings.data_dir, up.control, self.log)
+        if control is not None:
+            up.ports.append(control)
+
+    @property
+    def _demands_certificates(self) -> bool:
+        """Whether clients need a certificate at the addresses with TLS."""
+        certificates = self._up.inside.certificates if self._up is not None else None
+        return certificates is not None and certificates.files.client_ca is not None
+
+    def _warn_of_plaintext(self) -> None:
+        """Log the addresses at which no certificate is asked for, although clients need one elsewhere."""
+        if self._plaintext:
+            line = "No client certificate is asked for at {addresses}: every peer that can connect there is let in"
+            say = self.log.info if all(map(is_guarded, self._plaintext)) else self.log.warn
+            say(line, addresses=", ".join(map(address_of, self._plaintext)))
+
+    def _watch(self, up: Running) -> None:
+        """Give signs of life for as long as the reactor turns."""
+        if self._notifier.watchdog_seconds is not None:
+            signs = TimerService(self._notifier.watchdog_seconds / 2, self._notifier.alive)
+            signs.clock = self._reactor
+            signs.startService()
+            up.timers.append(signs)
+
+    def _failed(self, failure: Failure) -> None:
+        self._bound.close()
+        why = reason(failure.value) if failure.value is not None else failure.getErrorMessage()
+        self._launcher.failed(why)
+        if failure.check(Stopping):
+            self._stopped_early = True
+            return
+        status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed, TooFewDescriptors) else EX_IOERR
+        if failure.check(StorageError, ListenFailed, NotPassed, CertificateUnusable, TooFewDescriptors, OSError):
+            self.log.critical("Cannot start: {why}", why=why, final=True)
+        else:
+            self.log.failure("Cannot start", failure)
+            why = f"{failure.type.__name__}: {why}" if failure.type else why
+            self.log.critical("Cannot start: a mistake of ours, {why}", why=why, final=True)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, status)
+        self._reactor.stop()
+
+    def _exit(self, status: int) -> None:
+        self._launcher.remove_pid_file()
+        _exit(status)
+
+    def stopService(self) -> Deferred[None]:
+        """
+        Stop in order: no new connections, no new work, what is under way, the last commit, the store.
+
+        Fires when the store is closed.  A failure on the way ends the process with 74.
+        """
+        super().stopService()  # type: ignore[no-untyped-call]
+        self._notifier.stopping()
+        if self._put_back:
+            # The reactor takes a second one for a mistake, and says so with a traceback.
+            self._put_back.append(on_signals(self._reactor, (signal.SIGTERM, signal.SIGINT), self._stopping_already))
+        if self._recovering is not None:
+            self._recovering.give_up()
+        return ensureDeferred(self._stop()).addErrback(self._stop_failed).addBoth(self._put_all_back)
+
+    def _stopping_already(self) -> None:
+        self.log.info("Already stopping: waiting {stage}", stage=self._drain.stage)
+
+    def _put_all_back(self, outcome: None) -> None:
+        # Not before: left to the system, a signal that comes while calls finish would end the process.
+        while self._put_back:
+            self._put_back.pop()()
+        return outcome
+
+    def _stop_failed(self, failure: Failure) -> None:
+        end_process(self.log, "Stopping failed", failure.value or RuntimeError("no reason given"))
+
+    async def _stop(self) -> None:
+        await self._starting
+        up = self._up
+        if up is not None:
+            await self._drain.run(up)
+            await self._lookout.close()
+            self._drain.at("for the store to close")
+            await self._pool.run(up.store.close)
+            self._up = None
+        else:
+            await self._lookout.close()
+        self._pool.stop()
+        if self._stopped_early:
+            self._last("Stopped before it served anybody; everything is on disk ({signal})")
+        elif up is not None and up.ports:
+            self._last("Stopped; everything is on disk ({signal})")
+
+    def _last(self, line: str) -> None:
+        number = getattr(self._reactor, "_exitSignal", None)
+        by = signal.Signals(number).name if number is not None else "not by a signal"
+        self.log.info(line, signal=by, final=True)
+
+
+def _exit(status: int) -> None:
+    os._exit(status)

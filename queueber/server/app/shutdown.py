@@ -1,0 +1,123 @@
+"""
+From serving to standing still, in order: no new connections, no new work, what is under way, the last commit.
+
+Each step has a bound, and says in the log what it gave up when it came to that.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.logger import Logger
+
+from queueber.broker import StoreStalled
+from queueber.errors import Stopping
+from queueber.server.app.composition import Running
+from queueber.server.app.sd_notify import Notifier
+from queueber.units import counted
+
+_LOOK_SECONDS = 0.01
+
+
+@define(eq=False)
+class GracefulShutdown:
+    """The stop of a server, and what it waits for."""
+
+    _reactor: Any
+    _seconds: float
+    """For how long calls under way are waited for, and then as long again for peers to take their replies."""
+
+    _notifier: Notifier
+    _stage: Callable[[], str] = field(default=lambda: "for the start to end", init=False)
+    log = Logger()
+
+    @property
+    def stage(self) -> str:
+        """What is waited for."""
+        return self._stage()
+
+    def at(self, stage: str | Callable[[], str]) -> None:
+        """The stop has come to *stage*."""
+        self._stage = stage if callable(stage) else lambda: stage
+        self._notifier.status(f"Stopping: waiting {self.stage}")
+
+    async def run(self, up: Running) -> None:
+        """
+        Bring *up* to a standstill, all of it on disk; the store stays open.
+
+        Raises:
+            StoreStalled: the store takes nothing, for so long.  What is not on disk was never acknowledged.
+        """
+        self.log.info(
+            "Stopping: {under_way} under way, {polls:,} of them polls that wait and are ended now; {connected}",
+            under_way=counted(up.handlers.outstanding, "call is", "calls are"),
+            connected=counted(len(up.factory.connections), "connection"),
+            calls=up.handlers.outstanding,
+            polls=up.broker.polls.waiting,
+            connections=len(up.factory.connections),
+        )
+        await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
+        up.handlers.draining = True
+        up.dispatcher.end_waiting(Stopping("the server is stopping"))
+        up.factory.outbox.flush()
+        await self._drained(up)
+        await self._disconnected(up)
+        await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
+        await self._settled(up)
+        up.dispatcher.stop()
+
+    async def _drained(self, up: Running) -> None:
+        """Wait until no call is outstanding, but not for ever."""
+        methods = up.handlers
+        self.at(lambda: f"for the replies to {counted(methods.outstanding, 'call')} under way")
+        if not await self._until(lambda: not methods.outstanding):
+            self.log.warn(
+                "{unanswered} got no reply within {seconds:g} s (drain-seconds); the outcome is not known to"
+                " the clients",
+                unanswered=counted(methods.outstanding, "call"),
+                calls=methods.outstanding,
+                seconds=self._seconds,
+            )
+
+    async def _disconnected(self, up: Running) -> None:
+        """Wait until all peers have taken their replies, but not for ever."""
+        connections = up.factory.connections
+        for connection in connections:
+            connection.close()
+        self.at(lambda: f"for {counted(len(connections), 'peer')} to take all replies")
+        if not await self._until(lambda: not connections):
+            self.log.warn(
+                "Cutting {connected} over which not all replies were taken within {seconds:g} s (drain-seconds)",
+                connected=counted(len(connections), "connection"),
+                peers=len(connections),
+                seconds=self._seconds,
+            )
+        for connection in connections:
+            connection.cut()
+        await _pause(self._reactor, 0)
+
+    async def _settled(self, up: Running) -> None:
+        """Wait until all is on disk that was decided, but not for ever; `StoreStalled` then."""
+        self.at("for the last commit")
+        idle = up.committer.idle()
+        began = self._reactor.seconds()
+        while not idle.called:
+            if up.committer.stalled and self._reactor.seconds() - began >= self._seconds:
+                raise StoreStalled("the storage engine has to catch up first, and does not")
+            await _pause(self._reactor, _LOOK_SECONDS)
+
+    async def _until(self, done: Callable[[], bool]) -> bool:
+        """Whether *done* within the time for it; fires then."""
+        began = self._reactor.seconds()
+        while not done():
+            if self._reactor.seconds() - began >= self._seconds:
+                return False
+            await _pause(self._reactor, _LOOK_SECONDS)
+        return True
+
+
+def _pause(reactor: Any, seconds: float) -> Deferred[None]:  # noqa: ANN401
+    waiting: Deferred[None] = Deferred()
+    reactor.callLater(seconds, waiting.callback, None)
+    return waiting

@@ -1,0 +1,96 @@
+"""Opens the health pages and the console of a server, and closes them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.logger import Logger
+from twisted.protocols.policies import ThrottlingFactory
+
+from queueber.server.monitoring.diagnostics import Diagnostics
+from queueber.server.monitoring.options import Views
+from queueber.server.net.bound_sockets import BoundPorts
+from queueber.server.net.listeners import Listen, address_of, start_listening
+
+if TYPE_CHECKING:
+    from queueber.server.monitoring.web import Pages
+
+PAGE_CONNECTIONS_MAX = 100
+CONSOLE_CONNECTIONS_MAX = 20
+"""Logins that have not succeeded yet included."""
+
+
+class MonitoringEndpoints:
+    """Both of them, as far as they are wanted.  What they need is not imported otherwise."""
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401
+        views: Views,
+        durability: str,
+        stage: Callable[[], str],
+        bound: BoundPorts,
+    ) -> None:
+        """*stage* says what a server with that *durability* is at while it does not serve; *bound* has the ports."""
+        self._bound = bound
+        self._reactor = reactor
+        self._views = views
+        self._durability = durability
+        self._stage = stage
+        self._pages: Pages | None = None
+        self._ports: list[IListeningPort] = []
+
+    def preload(self) -> None:
+        """Import what the wanted ones need, while modules can be found."""
+        if self._views.pages is not None:
+            import queueber.server.monitoring.web  # noqa: PLC0415  (an extra)
+        if self._views.console is not None:
+            import queueber.server.admin.console.session  # noqa: F401, PLC0415  (it imports the reactor)
+
+    async def open_pages(self, connections: int) -> None:
+        """
+        Serve the pages, which tell that the server is not ready yet, to so many *connections* at a time.
+
+        Raises:
+            ListenFailed: the address is taken, or not this machine's.
+        """
+        if self._views.pages is not None:
+            from queueber.server.monitoring.web import Pages, site  # noqa: PLC0415  (an extra)
+
+            self._pages = Pages(self._durability, self._stage)
+            await self._open(self._views.pages, site(self._pages, connections), "http")
+
+    async def open(self, inside: Diagnostics) -> None:
+        """
+        Show *inside* to whoever looks.
+
+        Raises:
+            ListenFailed: the console's address is taken, or not this machine's.
+        """
+        if self._pages is not None:
+            self._pages.inside = inside
+        if self._views.console is not None:
+            # It imports the reactor, of which there must be the right one by then.
+            from queueber.server.admin.console.session import ConsoleFactory  # noqa: PLC0415
+
+            few = ThrottlingFactory(
+                ConsoleFactory(inside, self._views.console), maxConnectionCount=CONSOLE_CONNECTIONS_MAX
+            )
+            few.noisy = False
+            await self._open(self._views.console.listen, few, "manhole")
+
+    async def _open(self, listen: Listen, factory: IProtocolFactory, option: str) -> None:
+        port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)
+        self._ports.append(port)
+        what = "Debugging console" if option == "manhole" else "Pages"
+        self.log.info("{what} on {address}", what=what, address=address_of(port))
+
+    async def close(self) -> None:
+        """Show nothing any more."""
+        if self._pages is not None:
+            self._pages.inside = None
+        await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        self._ports.clear()

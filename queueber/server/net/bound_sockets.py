@@ -1,0 +1,158 @@
+"""
+TCP addresses that are bound before the data is opened, and listened at after that.
+
+Whatever has an address already is found before anything is changed on the disk;
+and twistd lets a service bind ports below 1024 before it drops root's
+privileges.  Until the server listens, connections are refused as if it did not
+run.
+"""
+
+import itertools
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from queueber.server.net.listeners import Listen, ListenFailed, start_listening
+from queueber.server.net.proxy_protocol import PREFIX
+
+_KINDS = ("tcp:", "tcp4:", "tcp6:")
+
+
+@implementer(IStreamServerEndpoint)
+@define(eq=False)
+class BoundEndpoint:
+    """An endpoint whose socket is bound already, and which can be listened at once."""
+
+    _reactor: Any
+    _socket: socket.socket
+    _backlog: int
+
+    def take(self) -> None:
+        """
+        Let connections wait, and no other process have the address: two that have bound it may both wish to listen.
+
+        Raises:
+            ListenFailed: another process was faster.
+        """
+        try:
+            self._socket.listen(self._backlog)
+        except OSError as why:
+            host, port = self._socket.getsockname()[:2]
+            raise ListenFailed(str(CannotListenError(host, port, why))) from why
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Take connections; fails with `CannotListenError` if another process was faster."""
+        with self._socket:
+            try:
+                self._socket.listen(self._backlog)
+                made: Any = self._reactor.adoptStreamPort(self._socket.fileno(), self._socket.family, protocolFactory)
+            except OSError as why:
+                host, port = self._socket.getsockname()[:2]
+                return fail(Failure(CannotListenError(host, port, why)))
+        return succeed(made)
+
+
+@define(eq=False)
+class BoundPorts:
+    """Sockets by the endpoint strings that they are for."""
+
+    _reactor: Any
+    _sockets: dict[str, list[BoundEndpoint]] = field(factory=dict, init=False)
+    _refused: ListenFailed | None = field(default=None, init=False)
+    _done: bool = field(default=False, init=False)
+
+    def bind(self, places: Iterable[tuple[str, Listen]]) -> None:
+        """
+        Bind every TCP address of *places*, pairs of an option and a place; once, so that a second call does nothing.
+
+        An address that is taken is remembered, for `check`: under twistd there is no one to raise it to.
+        """
+        if self._done:
+            return
+        self._done = True
+        for option, listen in places:
+            text = _plain(listen.endpoint)
+            if text.startswith(_KINDS):
+                try:
+                    self._sockets.setdefault(text, []).append(self._bound(text))
+                except CannotListenError as why:
+                    self._refused = ListenFailed(f"--{option} {listen.text}: {why}")
+                    return
+
+    def check(self) -> None:
+        """
+        Go on if every address was bound.
+
+        Raises:
+            ListenFailed: one is taken, is not this machine's, or is not allowed.
+        """
+        if self._refused is not None:
+            self.close()
+            raise self._refused
+
+    async def take(self, places: Iterable[tuple[str, Listen]]) -> None:
+        """
+        See to it that every one of *places* can be listened at, as far as that can be known before.
+
+        Connections to TCP addresses wait from now on.  Unix sockets are listened at for a moment.
+
+        Raises:
+            ListenFailed: one is taken, or not allowed.
+        """
+        for endpoint in itertools.chain.from_iterable(self._sockets.values()):
+            endpoint.take()
+        for option, listen in places:
+            if _plain(listen.endpoint).startswith("unix:"):
+                port = await start_listening(self._reactor, listen, Factory(), option)
+                await maybeDeferred(port.stopListening)
+
+    def endpoint_of(self, text: str) -> IStreamServerEndpoint | None:
+        """The endpoint that *text* describes, if its socket was bound and not used yet."""
+        left = self._sockets.get(text)
+        return left.pop() if left else None
+
+    def close(self) -> None:
+        """Close the sockets that were not used."""
+        for endpoints in self._sockets.values():
+            for each in endpoints:
+                each._socket.close()  # noqa: SLF001
+        self._sockets.clear()
+
+    def _bound(self, text: str) -> BoundEndpoint:
+        port, _, backlog, interface = _tcp_of(text)
+        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.setblocking(False)
+            found = socket.getaddrinfo(interface or None, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+            made.bind(found[0][4])
+        except OSError as why:
+            made.close()
+            raise CannotListenError(interface, port, why) from None
+        return BoundEndpoint(self._reactor, made, backlog)
+
+
+def _plain(endpoint: str) -> str:
+    """The *endpoint* below the PROXY protocol."""
+    while endpoint.startswith(PREFIX):
+        endpoint = endpoint.removeprefix(PREFIX)
+    return endpoint
+
+
+def _tcp_of(text: str) -> tuple[int, Any, int, str]:
+    """Port, factory, backlog and interface that Twisted would listen with for the endpoint *text*."""
+    memory = MemoryReactor()
+    serverFromString(memory, text).listen(Factory())
+    found: tuple[int, Any, int, str] = memory.tcpServers[-1]
+    return found

@@ -1,0 +1,239 @@
+"""Where to listen: Twisted's endpoint strings, and two short forms for TCP."""
+
+import ipaddress
+import os
+import re
+import socket
+import stat
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+
+from queueber.errors import QueueberError, reason
+from queueber.paths import expanded_endpoint
+from queueber.server.app import socket_activation as activation
+from queueber.server.app.socket_activation import SYSTEMD, is_passed
+from queueber.server.net import proxy_protocol as proxied
+from queueber.server.net.proxy_protocol import PREFIX
+
+# What the kernel may hold of connections that were made and not accepted yet.
+BACKLOG = 4096
+
+# Who may connect to a Unix socket: its owner and its group.
+SOCKET_MODE = "660"
+
+_LOCAL_SYSTEMD = re.compile(r"systemd:(?:.*:)?domain=UNIX(?::|\Z)")
+_SYSTEMD_DOMAIN = re.compile(r"systemd:(?:.*:)?(?:domain=)?(?:UNIX|INET6?)(?::|\Z)")
+
+_SHORT = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9.-]*)):(?P<port>[0-9]+)\Z")
+_UNIX = re.compile(r"(?:haproxy:)*unix:(?:address=)?(?P<path>(?:[^:\\]|\\.)+)")
+_KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
+_PLAIN_TCP = ("tcp", "tcp4", "tcp6")
+
+# Endpoints that other machines cannot reach.  Of any other kind nothing is known, so it counts as exposed.
+_PRIVATE = ("unix",)
+
+# What Twisted has and a server cannot use.
+_NO_TLS = (
+    "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate, and for --http"
+    " by a proxy before it"
+)
+_REFUSED = {
+    "ssl": _NO_TLS,
+    "tls": _NO_TLS,
+    "stdio": "standard input and output are one connection, and no place to listen",
+}
+
+
+@frozen
+class Listen:
+    """One place to listen at."""
+
+    text: str
+    """As it was given."""
+
+    endpoint: str
+    """As Twisted wants it."""
+
+    exposed: bool
+    """It is plaintext, and more than this machine may reach it."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_listen(text: str) -> Listen:
+    """
+    What an option's *text* means.
+
+    Raises:
+        ValueError: it is neither an endpoint string nor ``HOST:PORT`` nor ``[v6]:PORT``.
+    """
+    short = _SHORT.match(text)
+    if short and short["host"] not in (*_PLAIN_TCP, *_REFUSED):
+        return _tcp(text, short["v6"] or short["host"], short["port"], v6=short["v6"] is not None)
+    kind = _KIND.match(text)
+    if kind is None:
+        raise ValueError(f"{text!r} is neither an endpoint string nor HOST:PORT nor [v6]:PORT")
+    if text.startswith(PREFIX):
+        inner = parse_listen(text.removeprefix(PREFIX))
+        return Listen(text, PREFIX + inner.endpoint, exposed=inner.exposed)
+    if kind["kind"] not in _PLAIN_TCP:
+        if kind["kind"] == "unix":
+            endpoint = expanded_endpoint(text)
+            # Left to Twisted it would be everybody's.
+            mode = "" if re.search(r":mode=", text) else f":mode={SOCKET_MODE}"
+            return Listen(text, f"{endpoint}{mode}", exposed=False)
+        return Listen(text, text, exposed=kind["kind"] not in _PRIVATE and not _LOCAL_SYSTEMD.match(text))
+    interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", text)
+    host = interface[1].replace("\\", "") if interface else ""
+    endpoint = text if "backlog=" in text else f"{text}:backlog={BACKLOG}"
+    return Listen(text, endpoint, exposed=not _is_loopback(host))
+
+
+def usable_listen(text: str) -> Listen:
+    """
+    What an option's *text* means, once it is known that Twisted takes it too.
+
+    Whether systemd has passed the socket that it names is not looked at: that shows where the server is started.
+
+    Raises:
+        ValueError: it is no place to listen, or one of a kind that is not to be had.
+    """
+    try:
+        listen = parse_listen(text)
+        _check_kind(listen.endpoint)
+        is_passed(listen.endpoint)
+    except (ValueError, TypeError, ImportError) as why:
+        raise ValueError(f"{text}: {why}") from None
+    return listen
+
+
+def _check_kind(endpoint: str) -> None:
+    while endpoint.startswith(PREFIX):
+        endpoint = endpoint.removeprefix(PREFIX)
+    kind = endpoint.partition(":")[0]
+    if kind in _REFUSED:
+        raise ValueError(_REFUSED[kind])
+    if kind == SYSTEMD and not _SYSTEMD_DOMAIN.match(endpoint):
+        raise ValueError("it must have domain=UNIX, domain=INET or domain=INET6")
+
+
+def _tcp(text: str, host: str, port: str, *, v6: bool) -> Listen:
+    if int(port) > 65_535:  # noqa: PLR2004  (the largest port there is)
+        raise ValueError(f"{text!r}: the port is {port}; it must be 0 to 65535")
+    if host == "localhost":
+        host = "127.0.0.1"
+    escaped = host.replace(":", "\\:")
+    endpoint = f"{'tcp6' if v6 else 'tcp'}:{port}:interface={escaped}:backlog={BACKLOG}"
+    return Listen(text, endpoint, exposed=not _is_loopback(host))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def address_of(port: IListeningPort) -> str:
+    """Where *port* listens, for a person."""
+    return address_text(port.getHost())
+
+
+def is_guarded(port: IListeningPort) -> bool:
+    """Whether *port* is a Unix socket that only its owner and group may connect to."""
+    name: Any = getattr(port.getHost(), "name", None)
+    try:
+        return bool(name) and not Path(os.fsdecode(name)).stat().st_mode & stat.S_IWOTH
+    except (OSError, ValueError):
+        return False  # an abstract name has no mode: every local process may connect
+
+
+def address_text(address: Any) -> str:  # noqa: ANN401  (Twisted's addresses have nothing in common)
+    """*address* for a person: HOST:PORT, a path, or that it is a process of this machine."""
+    if hasattr(address, "port"):
+        return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+    name = getattr(address, "name", "")
+    if name is None:
+        return "a process of this machine"
+    return os.fsdecode(name) if name else str(address)
+
+
+class ListenFailed(QueueberError):
+    """An address cannot be listened on; the text names the option and says why."""
+
+
+class NotPassed(QueueberError):
+    """A socket was to come from systemd and has not; the text names the option."""
+
+
+def check_passed(wanted: Iterable[tuple[str, Listen]]) -> None:
+    """
+    Go on if systemd has passed every socket of *wanted*, pairs of an option and a place, that was to come from there.
+
+    Raises:
+        NotPassed: it has not.
+    """
+    missing = [f"--{option} {listen.text}" for option, listen in wanted if not is_passed(listen.endpoint)]
+    if missing:
+        raise NotPassed(f"{', '.join(missing)}: systemd has passed no such socket to this process")
+
+
+async def start_listening(
+    reactor: Any,  # noqa: ANN401
+    listen: Listen,
+    factory: IProtocolFactory,
+    option: str = "listen",
+    bound: Callable[[str], IStreamServerEndpoint | None] = lambda _: None,
+) -> IListeningPort:
+    """
+    Let *factory* take the connections that are made to *listen*, which *option* asked for.
+
+    *bound* gives the endpoint for an endpoint string whose socket is bound already.
+
+    Raises:
+        ListenFailed: the address is taken, is not this machine's, or is not allowed.
+    """
+
+    def plain(text: str) -> IStreamServerEndpoint:
+        return bound(text) or activation.endpoint_of(reactor, text, BACKLOG)
+
+    endpoint = proxied.endpoint_of(listen.endpoint, plain, reactor.seconds)
+    try:
+        _clear_leftover(listen.endpoint)
+        port: IListeningPort = await endpoint.listen(factory)
+    except (CannotListenError, OSError) as why:
+        raise ListenFailed(f"--{option} {listen.text}: {reason(why)}") from why
+    return port
+
+
+def _clear_leftover(endpoint: str) -> None:
+    """
+    Remove the Unix socket that a killed process has left at *endpoint*, and its lock.
+
+    Twisted believes a lock as long as there is a process of the number in it.  In a container that is for ever: the
+    server is number 1 each time.  So the socket itself is asked whether anybody listens.
+    """
+    found = _UNIX.match(endpoint)
+    if found is None:
+        return
+    path = Path(re.sub(r"\\(.)", r"\1", found["path"]))
+    lock = path.with_name(f"{path.name}.lock")
+    if not lock.is_symlink():
+        return
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.setblocking(False)
+        try:
+            asking.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            if path.is_socket() or not path.exists():
+                path.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+        except OSError:
+            # Somebody who is too busy to answer, or nothing that we may touch: Twisted says what is wrong.
+            return

@@ -1,0 +1,65 @@
+"""The administrator's methods: each comes out as it went in."""
+
+import pytest
+
+from queueber.api import admin
+from queueber.capnp.layout import layout
+from queueber.capnp.reader import single_segment
+from queueber.rpc.messages import Params, Results
+
+
+def content(data):
+    frame = single_segment(data)
+    return Params(frame, 0, 0, frame.end)
+
+
+def results(data):
+    return Results(content(data), ())
+
+
+def test_stats_come_out_as_they_went_in():
+    stats = admin.ServerStats(
+        version="1.2",
+        uptime_ms=1,
+        queues=2,
+        items=3,
+        leases=4,
+        leased_items=5,
+        waiting_polls=6,
+        connections=7,
+        window_bytes=8,
+        pending_bytes=9,
+        commits=10,
+        free_bytes=11,
+        reserve_bytes=12,
+        refusing_adds=True,
+        limit_hits={"connections": 3, "free_space_reserve": 1},
+    )
+    assert admin.read_stats_response(results(admin.write_stats_response(stats))) == stats
+
+
+def test_a_server_that_says_nothing_is_one_of_zeros():
+    nothing = layout("Admin.stats$Results").build()
+    assert admin.read_stats_response(results(nothing)) == admin.ServerStats()
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_whether_it_is_forced_comes_out_as_it_went_in(force):
+    assert admin.read_check_request(content(admin.write_check_request(force=force))) is force
+
+
+def test_a_check_of_a_client_that_knows_no_force_is_none():
+    assert not admin.read_check_request(content(admin.write_no_params(admin.STATS)))
+
+
+def test_findings_come_out_as_they_went_in():
+    checked = admin.Checked(["a", "ß"], 7)
+    assert admin.read_check_response(results(admin.write_check_response(checked))) == checked
+
+
+def test_a_path_and_progress_come_out_as_they_went_in():
+    request = admin.BackupRequest(b"/tmp/\xff", device=3, inode=5)
+    assert admin.read_backup_request(content(admin.write_backup_request(request))) == request
+    assert admin.read_progress_response(results(admin.write_progress_response(3, 9))) == (3, 9)
+    made = admin.BackupMade(device=3, inode=5, elsewhere=True)
+    assert admin.read_backup_response(results(admin.write_backup_response(made))) == made

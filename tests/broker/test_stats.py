@@ -1,0 +1,50 @@
+"""What is known of a queue without asking the disk."""
+
+import pytest
+
+from queueber.broker.model import Item, ItemId, Key
+from queueber.broker.queue import Queue
+from queueber.broker.stats import QueueState, state_of
+from queueber.broker.window import Meter, Window
+from queueber.units import SpanMs, WallMs
+
+
+def place(due):
+    return Key(WallMs(due), ItemId(due.to_bytes(16, "big")))
+
+
+@pytest.fixture
+def make_queue():
+    """A queue whose window reaches to *hi*, with items due then, and more that only the disk knows."""
+
+    def make(*due, hi, beyond=0, held=0):
+        queue = Queue("mail", Window(place(hi), Meter(512)), added=len(due) + beyond + held)
+        for each in due:
+            assert queue.window.put(Item(place(each), b"", WallMs(1)))
+        queue.held.update(ItemId(bytes([each] * 16)) for each in range(held))
+        return queue
+
+    return make
+
+
+def test_a_window_that_covers_the_present_tells_all_states(make_queue):
+    queue = make_queue(1, 3, 7, hi=9, beyond=4, held=2)
+    assert state_of(queue, WallMs(3)) == QueueState("mail", 2, 5, 2, 0, 0, WallMs(1))
+    assert state_of(queue, WallMs(0)).oldest is None
+
+
+def test_what_lies_beyond_a_window_that_ends_in_the_past_is_not_known(make_queue):
+    queue = make_queue(1, 3, 7, hi=9, beyond=4)
+    assert state_of(queue, WallMs(9)) == QueueState("mail", 3, 0, 0, 4, 0, WallMs(1))
+
+
+def test_a_queue_that_nobody_has_read_is_unread(make_queue):
+    state = state_of(make_queue(hi=0, beyond=4), WallMs(9))
+    assert (state.unread, state.oldest, state.items) == (4, None, 4)
+
+
+def test_the_states_of_a_queue_at_work(bench):
+    queue = bench.broker.queue("mail")
+    bench.broker.add(queue, [[(b"a", SpanMs(0)), (b"b", SpanMs(0)), (b"c", SpanMs(500))]], bench.now)
+    state = state_of(queue, bench.now)
+    assert (state.ready, state.delayed, state.leased, state.unread, state.oldest) == (2, 1, 0, 0, bench.now)

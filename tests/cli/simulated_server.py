@@ -1,0 +1,140 @@
+"""A server's queue in a few lines, on a clock that is moved by hand."""
+
+from collections import deque
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+
+from queueber.client import Batch, PolledItem
+from queueber.loadgen.clients import Fleet
+
+
+@define(eq=False, slots=False)
+class Floor:
+    """Stands for a `Client` and for all its queues; *loses* and *repeats* are what a bad server would do."""
+
+    clock: Clock = field(factory=Clock)
+    loses: set = field(factory=set)
+    repeats: set = field(factory=set)
+    ready: deque = field(factory=deque)
+    leases: dict = field(factory=dict)
+    waiting: deque = field(factory=deque)
+    made: int = 0
+    closed: int = 0
+
+    @property
+    def default(self):
+        return self
+
+    def queue(self, name):
+        return self
+
+    def fleet(self):
+        return Fleet(self.clock, lambda: self, None, [])
+
+    def close(self):
+        self.closed += 1
+        return succeed(None)
+
+    def add(self, *contents):
+        ids = []
+        for content in contents:
+            self.made += 1
+            ids.append(self.made.to_bytes(16, "big"))
+            if content not in self.loses:
+                self.ready.append((ids[-1], content))
+        self.serve()
+        return succeed(ids)
+
+    def poll(self, n, *, lease_ms, wait_ms=None):
+        self.expire()
+        if not self.ready and wait_ms == 0:
+            return succeed(Batch((), b"", 0))
+        waiter = Deferred(lambda each: self.waiting.remove((each, n, lease_ms)))
+        self.waiting.append((waiter, n, lease_ms))
+        if wait_ms is not None:
+            self.clock.callLater(wait_ms / 1_000, self.give_up, waiter)
+        self.serve()
+        return waiter
+
+    def give_up(self, waiter):
+        for entry in [each for each in self.waiting if each[0] is waiter]:
+            self.waiting.remove(entry)
+            waiter.callback(Batch((), b"", 0))
+
+    def serve(self):
+        while self.ready and self.waiting:
+            waiter, n, lease_ms = self.waiting.popleft()
+            items = [self.ready.popleft() for _ in range(min(n, len(self.ready)))]
+            self.made += 1
+            lease, deadline = self.made.to_bytes(16, "little"), int(self.clock.seconds() * 1_000) + lease_ms
+            self.leases[lease] = [deadline, dict(items)]
+            self.ready.extend(item for item in items if item[1] in self.repeats)
+            self.repeats -= {content for _, content in items}
+            self.clock.callLater(lease_ms / 1_000 + 0.01, self.expire)
+            found = tuple(PolledItem(content, number, 1, 0) for number, content in items)
+            waiter.callback(Batch(found, lease, deadline))
+
+    def expire(self):
+        now = self.clock.seconds() * 1_000
+        for lease in [lease for lease, (deadline, _) in self.leases.items() if deadline <= now]:
+            self.ready.extend(self.leases.pop(lease)[1].items())
+        self.serve()
+
+    def remove(self, item_id, lease):
+        return succeed(self.leases.get(lease, [0, {}])[1].pop(item_id, None) is not None)
+
+    def extend(self, lease, lease_ms):
+        if lease not in self.leases:
+            return succeed(False)
+        self.leases[lease][0] = int(self.clock.seconds() * 1_000) + lease_ms
+        return succeed(True)
+
+    def until(self, work, seconds=200):
+        """The result of *work*, with the clock moved until there is one."""
+        results = []
+        done = Deferred.fromCoroutine(work).addBoth(results.append)
+        for _ in range(int(seconds * 50)):
+            if results:
+                break
+            self.clock.advance(0.02)
+        else:
+            done.cancel()
+            raise AssertionError("it never ended")
+        if hasattr(results[0], "raiseException"):
+            results[0].raiseException()
+        return results[0]
+
+
+@define
+class Heard:
+    """A teller that remembers."""
+
+    begun: list = field(factory=list)
+    lines: list = field(factory=list)
+    ends: int = 0
+    latest: float = 0.0
+    total: float | None = None
+    by_items: bool = False
+    items: list = field(factory=list)
+    """How far those were at last that were begun by items."""
+
+    def begin(self, what, total, *, items=False):
+        self.begun.append((what, total))
+        self.by_items = items
+        if items:
+            self.items.append((what, 0, total))
+
+    def at(self, done, total=None):
+        self.latest = done
+        self.total = total
+        if self.by_items:
+            what, _, of = self.items.pop()
+            self.items.append((what, done, of))
+
+    def line(self, text):
+        self.lines.append(text)
+
+    def end(self):
+        self.ends += 1

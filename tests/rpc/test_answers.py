@@ -1,0 +1,145 @@
+"""The state model of the peer's calls, whole."""
+
+from itertools import product
+
+import pytest
+
+from queueber.capnp.builder import CAPABILITY, Body, data_body, segment, struct_body
+from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
+from queueber.rpc import answers as answers_module
+from queueber.rpc.answers import TRANSITIONS, Answers, HeldResults, Input, State
+from queueber.rpc.exports import Export
+
+WAYS_THERE = {
+    State.RUNNING: [],
+    State.ABANDONED: [Input.RECEIVE_FINISH],
+    State.RETURNED: [Input.SEND_RETURN],
+}
+
+
+def happen(answers, happened):
+    if happened is Input.SEND_RETURN:
+        answers.send_return(1)
+    else:
+        answers.receive_finish(1)
+    answers.check()
+
+
+@pytest.mark.parametrize(("state", "happened"), [*product(State, Input)])
+def test_every_pair_leads_where_the_table_says_or_nowhere(state, happened):
+    answers = Answers(100)
+    answers.begin(1)
+    for step in WAYS_THERE[state]:
+        happen(answers, step)
+    if (state, happened) in TRANSITIONS:
+        happen(answers, happened)
+        assert dict(answers.items()).get(1) is TRANSITIONS[state, happened]
+    elif happened is Input.SEND_RETURN:
+        with pytest.raises(LocalProtocolError):
+            happen(answers, happened)
+        assert dict(answers.items())[1] is state
+    else:
+        happen(answers, happened)  # a Finish that says nothing new is let pass
+        assert dict(answers.items())[1] is state
+
+
+def test_every_way_out_has_one_return_and_one_finish():
+    ways = [(first, second) for first, second in product(Input, Input) if _ends(first, second)]
+    assert {frozenset(way) for way in ways} == {frozenset(Input)}
+    assert len(ways) == 2
+
+
+def _ends(first, second):
+    between = TRANSITIONS.get((State.RUNNING, first))
+    return between is not None and TRANSITIONS.get((between, second), State.RUNNING) is None
+
+
+def test_a_number_is_used_once_at_a_time():
+    answers = Answers(100)
+    answers.begin(7)
+    with pytest.raises(RemoteProtocolError, match="question 7"):
+        answers.begin(7)
+    answers.send_return(7)
+    with pytest.raises(RemoteProtocolError, match="question 7"):
+        answers.begin(7)
+    answers.receive_finish(7)
+    answers.begin(7)
+    assert len(answers) == answers.unanswered == 1
+
+
+def test_answers_that_nobody_finishes_have_an_end():
+    answers = Answers(3)
+    for number in range(3):
+        answers.begin(number)
+        answers.send_return(number)
+    with pytest.raises(RemoteProtocolError, match="3 answers are open"):
+        answers.begin(3)
+
+
+def test_a_return_for_no_call_is_an_error_of_ours():
+    with pytest.raises(LocalProtocolError):
+        Answers(100).send_return(0)
+
+
+def test_only_who_waits_still_wants_results():
+    answers = Answers(100)
+    answers.begin(1)
+    answers.begin(2)
+    assert answers.receive_finish(1) == (State.RUNNING, None)
+    assert answers.send_return(1) is False
+    assert answers.send_return(2) is True
+    assert answers.receive_finish(3) == (None, None)
+
+
+first, second = Export("first"), Export("second")
+
+
+def held(body):
+    return HeldResults(segment(body), [first, second])
+
+
+def test_capabilities_are_found_along_the_pointers_of_the_results():
+    deep = struct_body([1], [None, struct_body([2, 3], [data_body(b"x"), Body(CAPABILITY | 1 << 32, [], 0)])])
+    results = held(deep)
+    assert results.find((1, 1)) is second
+    for path in [(), (0,), (1,), (2,), (1, 0), (1, 0, 0), (1, 1, 0), (1, 2), (0, 0), (1, 65_535)]:
+        assert results.find(path) is None
+
+
+def test_content_that_is_a_capability_needs_no_path():
+    results = held(Body(CAPABILITY, [], 0))
+    assert results.find(()) is first
+    assert results.find((0,)) is None
+
+
+def test_a_capability_outside_the_table_is_none():
+    assert held(Body(CAPABILITY | 2 << 32, [], 0)).find(()) is None
+
+
+def test_errors_are_kept_for_the_calls_to_their_answers_but_not_too_many(monkeypatch):
+    monkeypatch.setattr(answers_module, "FAILURES_MAX", 1)
+    answers = Answers(100)
+    for number in (1, 2):
+        answers.begin(number)
+        answers.send_return(number)
+        answers.fail(number, Kind.OVERLOADED, "later")
+    assert answers.failure(1) == (Kind.OVERLOADED, "later")
+    assert answers.failure(2) is None
+    answers.check()
+    answers.receive_finish(1)
+    assert answers.failure(1) is None
+
+
+def test_held_results_are_there_until_finish():
+    answers = Answers(100)
+    answers.begin(1)
+    assert answers.find(1, ()) is None
+    answers.send_return(1)
+    results = held(Body(CAPABILITY, [], 0))
+    answers.hold(1, results)
+    answers.check()
+    assert answers.find(1, ()) is first
+    assert list(answers.pinned()) == [first, second]
+    assert answers.receive_finish(1) == (State.RETURNED, results)
+    assert answers.find(1, ()) is None
+    assert list(answers.pinned()) == []

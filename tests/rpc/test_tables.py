@@ -1,0 +1,25 @@
+"""Numbers that are ours to give."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queueber.rpc.tables import OwnedTable
+
+
+@given(st.lists(st.integers(0, 4)))
+def test_a_number_stands_for_one_thing_at_a_time(steps):
+    """Each step adds an entry, or drops the one at that place in the model."""
+    table, model = OwnedTable(), {}
+    for count, step in enumerate(steps):
+        if step and step <= len(model):
+            number = sorted(model)[step - 1]
+            table.drop(number)
+            del model[number]
+        else:
+            number = table.add(count)
+            assert number == min(set(range(len(model) + 1)) - model.keys())
+            model[number] = count
+        table.check()
+        assert dict(table.items()) == model
+        assert len(table) == len(model)
+        assert [table.find(number) for number in range(10)] == [model.get(number) for number in range(10)]

@@ -1,0 +1,76 @@
+"""Ports that are bound first and listened at later."""
+
+import socket
+
+import pytest
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor
+
+from queueber.server.net.bound_sockets import BoundPorts
+from queueber.server.net.listeners import ListenFailed, parse_listen
+
+
+@pytest.fixture
+def adopted():
+    class Adopting(MemoryReactor):
+        sockets = ()
+
+        def adoptStreamPort(self, descriptor, family, factory):  # noqa: N802  (Twisted's name)
+            with socket.fromfd(descriptor, family, socket.SOCK_STREAM) as found:
+                self.sockets = (
+                    *self.sockets,
+                    (found.getsockname(), found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)),
+                )
+            return factory
+
+    return Adopting()
+
+
+@pytest.mark.parametrize(
+    "text", ["127.0.0.1:0", "haproxy:tcp:0:interface=127.0.0.1", "tcp:0:interface=\\:\\:1", "[::1]:0"]
+)
+def test_a_tcp_address_refuses_until_it_is_listened_at(adopted, text):
+    bound = BoundPorts(adopted)
+    listen = parse_listen(text)
+    bound.bind([("listen", listen)])
+    bound.check()
+    endpoint = bound.endpoint_of(listen.endpoint.removeprefix("haproxy:"))
+    address = endpoint._socket.getsockname()
+    with socket.socket(endpoint._socket.family) as peer, pytest.raises(ConnectionRefusedError):
+        peer.connect(address)
+
+    endpoint.listen(Factory())
+
+    assert adopted.sockets == ((address, 1),)
+    assert bound.endpoint_of(listen.endpoint) is None
+
+
+def test_an_address_that_is_taken_is_named_with_its_option(adopted):
+    bound = BoundPorts(adopted)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        bound.bind([("listen", parse_listen("127.0.0.1:0")), ("http", parse_listen(f"127.0.0.1:{port}"))])
+
+    with pytest.raises(ListenFailed, match=rf"--http 127\.0\.0\.1:{port}: Couldn't listen on 127\.0\.0\.1:{port}"):
+        bound.check()
+
+
+def test_other_kinds_are_left_to_later(adopted, tmp_path):
+    bound = BoundPorts(adopted)
+    listen = parse_listen(f"unix:{tmp_path}/q.sock")
+    bound.bind([("listen", listen)])
+    bound.check()
+
+    assert bound.endpoint_of(listen.endpoint) is None
+    assert not (tmp_path / "q.sock").exists()
+
+
+def test_a_second_time_nothing_is_bound(adopted):
+    bound = BoundPorts(adopted)
+    listen = parse_listen("127.0.0.1:0")
+    bound.bind([("listen", listen)])
+    bound.bind([("listen", listen)])
+    bound.endpoint_of(listen.endpoint)._socket.close()
+    assert bound.endpoint_of(listen.endpoint) is None

@@ -1,0 +1,51 @@
+"""Signals before there is anything else."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+
+def run(script):
+    """What a process that imports nothing but the module does."""
+    return subprocess.run(
+        [sys.executable, "-c", f"import os, signal, sys\nfrom queueber.server.app.early_signals import *\n{script}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_before_anything_is_open_ends_the_process_with_a_line(number):
+    done = run(f"SIGNALS.begin(); os.kill(os.getpid(), {int(number)})")
+
+    assert done.returncode == -number
+    assert done.stderr == f"queueber: stopped by {number.name} before it began; nothing was opened\n"
+
+
+def test_a_stop_that_was_blocked_until_then_is_not_lost():
+    script = "signal.pthread_sigmask(signal.SIG_BLOCK, STOPS); os.kill(os.getpid(), 15); print('still', flush=True)"
+    done = run(f"{script}; SIGNALS.begin(); print('here')")
+
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "still\n")
+
+
+def test_a_stop_while_the_service_is_made_reaches_the_reactor():
+    script = """
+SIGNALS.begin(); SIGNALS.hold()
+for number in (15, 2, 1): os.kill(os.getpid(), number)
+print("kept", flush=True)
+for number in (15, 1): signal.signal(number, lambda number, _: print(number, flush=True))
+SIGNALS.release(lambda number, _: print(number, flush=True))
+"""
+    assert sorted(run(script).stdout.split()) == ["1", "15", "2", "kept"]
+
+
+def test_the_parent_that_waits_for_a_start_is_ended_by_signals():
+    done = run("SIGNALS.begin(); SIGNALS.hold()\nif os.fork(): os.wait(); os.kill(os.getpid(), 2)")
+
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""

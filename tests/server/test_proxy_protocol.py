@@ -1,0 +1,91 @@
+"""PROXY headers that are wrong, in whatever way: the connection ends, and the log has a line a second about it."""
+
+import pytest
+from twisted.internet.address import IPv4Address
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import globalLogPublisher
+
+from queueber.rpc import encoder
+from queueber.server.net.listeners import parse_listen, start_listening
+
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
+V2 = b"\r\n\r\n\0\r\nQUIT\n"
+
+
+@pytest.fixture
+def lines():
+    said = []
+    globalLogPublisher.addObserver(said.append)
+    yield said
+    globalLogPublisher.removeObserver(said.append)
+
+
+@pytest.fixture
+def reactor():
+    return MemoryReactorClock()
+
+
+@pytest.fixture
+def connect(hand, reactor):
+    """A new connection through the balancer's port: its protocol and transport."""
+    coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), hand.factory)
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    factory = reactor.tcpServers[0][1]
+
+    def make():
+        protocol = factory.buildProtocol(ADDRESS)
+        if protocol is None:
+            return None, None
+        transport = StringTransport(peerAddress=ADDRESS)
+        transport.aborted = False
+        transport.abortConnection = lambda: setattr(transport, "aborted", True)
+        protocol.makeConnection(transport)
+        return protocol, transport
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY \xff\xff\xff\r\n",
+        b"PROXY TCP4 \xa3\xa3 5.6.7.8 1 2\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 a b\r\n",
+        b"PROXY TCP6 ::1 ::2 x -1\r\n",
+        V2 + b"\x21\x21\0\x04" + bytes(4),
+        V2 + b"\x21\x31\0\x02" + b"\xff" * 2,
+    ],
+)
+def test_a_header_that_cannot_be_read_ends_its_connection_in_a_line(hand, connect, lines, header):
+    for _ in range(20):
+        protocol, transport = connect()
+        protocol.dataReceived(header)
+        assert transport.aborted or transport.disconnecting
+    assert len(lines) <= 1
+    assert not any("log_failure" in line for line in lines)
+
+
+def test_a_good_one_is_served(hand, connect):
+    protocol, transport = connect()
+    protocol.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n" + encoder.bootstrap(0))
+    hand.settle()
+    assert len(transport.value()) > 32
+    assert next(iter(hand.connections)).transport.getPeer().host == "192.0.2.9"
+
+
+def test_a_bug_of_ours_is_no_header(hand, connect, monkeypatch):
+    protocol, _ = connect()
+    protocol.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n")
+    monkeypatch.setattr("queueber.server.net.protocol.FlushQueue.flush", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        protocol.dataReceived(encoder.bootstrap(0))
+
+
+def test_when_there_are_too_many_connections_it_is_refused_as_others_are(make_hand, reactor):
+    hand = make_hand(connections=1)
+    hand.connect().send()
+    coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), hand.factory)
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    assert reactor.tcpServers[0][1].buildProtocol(ADDRESS) is None

@@ -1,0 +1,130 @@
+"""A stop that the disk does not let come to its end."""
+
+from types import SimpleNamespace
+
+import pytest
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
+from twisted.logger import Logger, formatEvent
+
+from queueber.broker import StoreStalled
+from queueber.server.app.sd_notify import Notifier
+from queueber.server.app.service import QueueberService
+from queueber.server.app.shutdown import GracefulShutdown
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def committer():
+    idle = Deferred()
+    return SimpleNamespace(stalled=True, idle=lambda: idle, done=idle)
+
+
+@pytest.fixture
+def settled(clock, committer):
+    drain = GracefulShutdown(clock, 10, Notifier.from_environment({}))
+    return ensureDeferred(drain._settled(SimpleNamespace(committer=committer)))
+
+
+def test_a_store_that_takes_nothing_is_not_waited_for_for_ever(clock, settled):
+    clock.pump([0.01] * 900)
+    assert not settled.called
+    clock.pump([0.01] * 200)
+    failures = []
+    settled.addErrback(failures.append)
+    with pytest.raises(StoreStalled, match="has to catch up first, and does not"):
+        failures[0].raiseException()
+
+
+def test_a_slow_disk_is(clock, committer, settled):
+    committer.stalled = False
+    clock.pump([0.01] * 3_000)
+    assert not settled.called
+    committer.done.callback(None)
+    clock.advance(0.01)
+    assert settled.called
+    assert settled.result is None
+
+
+def test_polls_that_end_are_answered_before_anything_is_waited_for(clock):
+    """Other calls may have to wait for the disk, and their peers' time with them."""
+    done = []
+    methods = SimpleNamespace(outstanding=1, draining=False)
+    up = SimpleNamespace(
+        ports=[],
+        broker=SimpleNamespace(polls=SimpleNamespace(waiting=3)),
+        dispatcher=SimpleNamespace(end_waiting=lambda why: done.append(str(why))),
+        handlers=methods,
+        factory=SimpleNamespace(connections=[], outbox=SimpleNamespace(flush=lambda: done.append("sent"))),
+    )
+    stopping = ensureDeferred(GracefulShutdown(clock, 10, Notifier.from_environment({})).run(up))
+    clock.advance(1)
+    assert (methods.draining, done, stopping.called) == (True, ["the server is stopping", "sent"], False)
+
+
+class Connection:
+    """One whose peer takes its replies when a test says so, or never."""
+
+    def __init__(self, connections):
+        self.connections, self.done = connections, []
+        connections.append(self)
+
+    def close(self):
+        self.done.append("close")
+
+    def cut(self):
+        self.done.append("cut")
+        self.connections.remove(self)
+
+
+@pytest.fixture
+def disconnected(clock, monkeypatch):
+    """The stop of a server with *connections*, at the point where it waits for their peers; 3 seconds at most."""
+
+    def disconnected(connections):
+        up, lines = SimpleNamespace(factory=SimpleNamespace(connections=connections)), []
+        monkeypatch.setattr(GracefulShutdown, "log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        drain = GracefulShutdown(clock, 3, Notifier.from_environment({}))
+        return drain, ensureDeferred(drain._disconnected(up)), lines
+
+    return disconnected
+
+
+def test_peers_that_take_no_replies_are_cut_in_the_end(clock, disconnected):
+    connections = []
+    peer = Connection(connections)
+    drain, waited, lines = disconnected(connections)
+    clock.pump([0.01] * 290)
+    assert (drain.stage, peer.done) == ("for 1 peer to take all replies", ["close"])
+    clock.pump([0.01] * 20)
+    assert (peer.done, waited.called) == (["close", "cut"], True)
+    assert lines == ["Cutting 1 connection over which not all replies were taken within 3 s (drain-seconds)"]
+
+
+def test_peers_that_take_them_are_waited_for_no_longer(clock, disconnected):
+    connections = []
+    peer = Connection(connections)
+    _, waited, lines = disconnected(connections)
+    clock.advance(0.01)
+    connections.remove(peer)
+    clock.pump([0.01] * 3)
+    assert (peer.done, waited.called, lines) == (["close"], True, [])
+
+
+def test_a_start_that_is_reading_the_store_is_told_to_give_up():
+    given_up = []
+
+    async def stopped():
+        given_up.append("then stopped")
+
+    service = QueueberService.__new__(QueueberService)
+    service._notifier = SimpleNamespace(stopping=lambda: None)
+    service._put_back = []
+    service._recovering = SimpleNamespace(give_up=lambda: given_up.append("given up"))
+    service._stop = stopped
+    assert service.stopService().called
+    assert given_up == ["given up", "then stopped"]

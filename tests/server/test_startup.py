@@ -1,0 +1,62 @@
+"""What the supervisor and the log are told while a start takes long."""
+
+import socket
+
+import pytest
+from twisted.internet.task import Clock
+
+from queueber.server.app.sd_notify import Notifier
+from queueber.server.app.startup import TELL_SECONDS, Progress
+
+
+@pytest.fixture
+def supervisor(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "notify"))
+        bound.setblocking(False)
+        yield bound
+
+
+def told(supervisor):
+    messages = []
+    try:
+        while True:
+            messages.append(supervisor.recv(4096).decode())
+    except BlockingIOError:
+        return messages
+
+
+def test_each_few_seconds_something_is_told(supervisor):
+    clock = Clock()
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": supervisor.getsockname()})
+    progress = Progress(clock, notifier)
+    progress.begin()
+    progress.at(iter(["reading leases, 0 so far", "reading leases, 70,000 so far"]).__next__)
+    clock.advance(TELL_SECONDS)
+    assert told(supervisor) == [
+        "STATUS=reading leases, 0 so far",
+        "STATUS=reading leases, 70,000 so far\nEXTEND_TIMEOUT_USEC=60000000",
+    ]
+    progress.end()
+    clock.advance(TELL_SECONDS)
+    assert told(supervisor) == []
+
+
+def test_without_a_supervisor_and_with_a_deaf_one_nothing_happens(tmp_path):
+    Notifier.from_environment({}).ready("Serving")
+    Notifier.from_environment({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("Serving")
+
+
+def test_a_name_may_be_abstract():
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind("\0queueber-test-notify")
+        Notifier.from_environment({"NOTIFY_SOCKET": "@queueber-test-notify"}).stopping()
+        assert bound.recv(100) == b"STOPPING=1\nSTATUS=Stopping"
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [({"WATCHDOG_USEC": "2000000"}, 2), ({}, None), ({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"}, None)],
+)
+def test_the_watchdog_s_span_is_for_this_process(environment, seconds):
+    assert Notifier.from_environment(environment).watchdog_seconds == seconds

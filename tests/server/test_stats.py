@@ -1,0 +1,108 @@
+"""What the server counts of its own work."""
+
+import pytest
+
+from queueber import api
+from queueber.errors import Kind
+from queueber.server.monitoring.histogram import Histogram
+from queueber.server.monitoring.stats import LAG_SECONDS, Lag
+
+
+def test_values_are_counted_up_to_each_bound_that_they_do_not_exceed():
+    histogram = Histogram((1, 2, 5))
+    for value in (0.5, 1, 1.5, 5, 7):
+        histogram.observe(value)
+    assert list(histogram.cumulative()) == [(1, 2), (2, 3), (5, 4), (float("inf"), 5)]
+    assert (histogram.count, histogram.total, histogram.mean) == (5, 15, 3)
+
+
+@pytest.mark.parametrize(("share", "bound"), [(0.0, 1), (0.4, 1), (0.41, 2), (0.8, 5), (1.0, float("inf"))])
+def test_a_quantile_is_the_bound_that_so_many_do_not_exceed(share, bound):
+    histogram = Histogram((1, 2, 5))
+    for value in (0.5, 1, 1.5, 5, 7):
+        histogram.observe(value)
+    assert histogram.quantile(share) == bound
+
+
+def test_without_values_mean_and_quantiles_are_0():
+    histogram = Histogram((1, 2))
+    assert (histogram.mean, histogram.quantile(0.5)) == (0, 0)
+
+
+def test_calls_are_counted_and_timed_by_method(hand):
+    peer = hand.connect()
+    peer.poll()
+    hand.settle()
+    hand.reactor.advance(3)
+    peer.add(b"x")
+    hand.settle()
+    calls = hand.methods.calls
+    assert calls.begun == {"poll": 1, "add": 1}
+    assert calls.seconds["add"].count == 1
+    assert calls.seconds["poll"].count == 1
+    assert calls.seconds["poll"].total == pytest.approx(3)
+    assert not calls.refused
+
+
+def test_refusals_are_counted_by_method_and_kind(make_hand):
+    hand = make_hand(waiting_polls=1)
+    peer = hand.connect()
+    peer.poll(lease=0)
+    peer.poll()
+    peer.poll()
+    hand.settle()
+    peer.call(77, api.write_poll_request(api.PollRequest(1000, 1, None, False)))
+    calls = hand.methods.calls
+    assert calls.refused == {
+        ("poll", Kind.FAILED): 1,
+        ("poll", Kind.OVERLOADED): 1,
+        ("other", Kind.UNIMPLEMENTED): 1,
+    }
+    assert calls.begun == {"poll": 3, "other": 1}
+
+
+def test_a_commit_is_counted_with_what_it_held_and_how_long_it_took(hand):
+    peer = hand.connect()
+    peer.add(b"four", b"five!")
+    hand.turn()
+    load = hand.committer.load
+    hand.reactor.advance(2)
+    assert load.age(hand.reactor.seconds()) == 2
+    hand.settle()
+    assert load.age(hand.reactor.seconds()) == 0
+    (commit,) = load.last
+    assert (commit.seconds, commit.plans, commit.rows, commit.bytes) == (2, 1, 2, 9)
+    assert (load.seconds.total, load.rows.total, load.bytes.total) == (2, 2, 9)
+    assert list(load.since(commit.ended - 1)) == [commit]
+    assert list(load.since(commit.ended)) == []
+
+
+def test_the_lag_is_how_much_later_than_the_timer_the_reactor_came():
+    now = 10.0
+    lag = Lag(lambda: now)
+    for late in (0.0, 0.0, 0.4, 0.0):
+        now += LAG_SECONDS + late
+        lag.look()
+    assert lag.worst(60) == pytest.approx(0.4)
+    assert lag.worst(LAG_SECONDS) == pytest.approx(0)
+    assert lag.lateness.count == 3
+
+
+def test_a_reactor_that_comes_early_is_not_late():
+    moments = iter((0.0, 0.15, 0.2))
+    lag = Lag(lambda: next(moments))
+    for _ in range(3):
+        lag.look()
+    assert lag.lateness.total == pytest.approx(0.05)
+
+
+def test_connections_that_came_and_leases_that_ran_out_are_counted(hand):
+    peer = hand.connect()
+    peer.add(b"x")
+    peer.poll(lease=1)
+    hand.settle()
+    hand.reactor.advance(5)
+    hand.sweeper.sweep()
+    hand.settle()
+    assert hand.sweeper.ended == 1
+    assert hand.connections.made == 1
