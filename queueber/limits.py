@@ -38,7 +38,7 @@ _ITEM_ENVELOPE_BYTES = 64
 
 
 class Beyond(StrEnum):
-    """What happens to a peer or a call that exceeds a limit."""
+    """The consequence for a peer or a call that exceeds a limit."""
 
     ABORT = "abort"
     """The connection ends: its stream cannot be trusted, or its peer makes no progress."""

@@ -64,9 +64,9 @@ def bench(server: Target, each: int, old: int | None, plot: Path | None, as_json
         # The scenarios that are finished are worth having.
         show.end()
         if results:
-            _tell(results, as_json=as_json)
+            _print_results(results, as_json=as_json)
         raise
-    _tell(results, as_json=as_json)
+    _print_results(results, as_json=as_json)
     if plot is not None:
         plot.write_text(picture(results))
 
@@ -82,7 +82,7 @@ def _try_to_write(plot: Path) -> None:
         raise click.BadParameter(f"{plot} cannot be written: {why.strerror}", param_hint="--plot") from None
 
 
-def _tell(results: list[Result], *, as_json: bool) -> None:
+def _print_results(results: list[Result], *, as_json: bool) -> None:
     if as_json:
         found = [
             {

@@ -40,7 +40,7 @@ def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_js
         click.echo(json.dumps(shown))
         return
     if queue is None:
-        _tell(data_dir, found)
+        _print_results(data_dir, found)
     for item in found.items:
         click.echo(_line(item, contents=contents))
 
@@ -52,7 +52,7 @@ def queue_time(mark: TimeMark | None) -> WallMs:
     return clock.now()
 
 
-def _tell(path: Path, found: Inspection) -> None:
+def _print_results(path: Path, found: Inspection) -> None:
     state = _state(found)
     version = "no known format" if found.format is None else f"format {found.format.version}"
     click.echo(f"{path}: {state}; {version}; {bytes_of(found.disk_bytes)} of files")

@@ -149,7 +149,7 @@ def verify(data_dir: Path, as_json: bool) -> None:
             )
         )
     else:
-        _tell_findings(found)
+        _print_findings(found)
         leases, queues = counted(found.leases, "lease"), counted(found.queues, "queue")
         click.echo(
             f"{counted(found.items, 'item')}, {leases} and {queues} as of {moment(found.as_of)}: "
@@ -163,7 +163,7 @@ def _sound(path: Path, done: str) -> Verified:
     """Verify *path* and return the result.  A directory with findings is not *done*."""
     found = _verified(path)
     if found.findings:
-        _tell_findings(found)
+        _print_findings(found)
         raise click.ClickException(f"{path} is not {done}: it is not sound")
     return found
 
@@ -173,7 +173,7 @@ def _verified(path: Path) -> Verified:
         return verify_directory(path, progress)
 
 
-def _tell_findings(found: Verified) -> None:
+def _print_findings(found: Verified) -> None:
     for finding in found.findings:
         click.echo(finding)
     if found.more:
@@ -210,7 +210,7 @@ def recover(path: Path, yes: bool) -> None:
             click.echo(f"a server can start on {path} as it is; `queueber verify` checks whether all of it is sound")
             return
         try:
-            _tell_loss(found)
+            _print_loss(found)
             confirm("Put what is left in its place?", yes=yes)
             kept = path.with_name(f"{path.name}.damaged-{stamp()}")
             put_in_place(recovered, path, kept)
@@ -224,7 +224,7 @@ def _extent(found: Verified | Salvage) -> str:
     return f"{counted(found.items, 'item')} in {counted(found.queues, 'queue')}"
 
 
-def _tell_loss(found: Salvage) -> None:
+def _print_loss(found: Salvage) -> None:
     """Print what recovery loses."""
     click.echo(f"damage: {found.why}")
     for dropped in found.dropped:

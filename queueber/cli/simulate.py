@@ -129,9 +129,9 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
         # Print the results up to this point.
         show.end()
         if shops:
-            _tell(shops[0], as_json=as_json)
+            _print_results(shops[0], as_json=as_json)
         raise
-    met = _tell(shops[0], as_json=as_json)
+    met = _print_results(shops[0], as_json=as_json)
     if not met:
         sys.exit(EXIT_UNBALANCED)
 
@@ -156,7 +156,7 @@ def _plan(**options: Any) -> Plan:  # noqa: ANN401
     )
 
 
-def _tell(shop: Simulation, *, as_json: bool) -> bool:
+def _print_results(shop: Simulation, *, as_json: bool) -> bool:
     """Print the results, as far as they are known.  Return whether the account balances without faults."""
     account, ledger = shop.account, shop.ledger
     met = bool(account) and balanced(account) and not ledger.faults

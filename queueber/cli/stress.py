@@ -101,12 +101,12 @@ def stress(
         # Print the results up to this point.
         show.end()
         if runs and runs[0].seconds:
-            _tell(runs[0], as_json=as_json)
+            _print_results(runs[0], as_json=as_json)
         raise
-    _tell(runs[0], as_json=as_json)
+    _print_results(runs[0], as_json=as_json)
 
 
-def _tell(run: Stress, *, as_json: bool) -> None:
+def _print_results(run: Stress, *, as_json: bool) -> None:
     lasted, counts = run.seconds, run.counted
     totals = {name: counts[name] for name in (*RATES, "refused", "overloaded")}
     rates = {name: round(counts[name] / lasted, 1) for name in RATES}

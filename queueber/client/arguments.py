@@ -60,7 +60,7 @@ def buffer(name: str, value: "Buffer") -> bytes:
 
 def identifier(name: str, value: "Buffer") -> bytes:
     """
-    The 16 bytes of *value*, which is the id of an item or a lease.
+    Return the 16 bytes of *value*, the id of an item or a lease.
 
     Raises:
         InvalidRequest: *value* has no buffer, or not 16 bytes.

@@ -78,9 +78,9 @@ def _another_name(error: Any, transport: Any) -> str:  # noqa: ANN401
 
 def nameless_certificate(transport: Any) -> str | None:  # noqa: ANN401
     """
-    Why the certificate of the server that *transport* leads to is for no host at all; None if it is for one.
+    Return why the server's certificate is for no host; None if it is for one.
 
-    Endpoints that Twisted makes, as from ``tls:host:port``, do not refuse such a certificate.
+    Twisted's own endpoints, such as ``tls:host:port``, do not refuse such a certificate.
     """
     from queueber.client.verification import name_problem  # noqa: PLC0415  (needs the extra `tls`)
 
@@ -112,4 +112,4 @@ _UNVERIFIED: dict[str, Callable[[BaseException, Any], str]] = {
     "VerificationError": _another_name,
     "CertificateError": _nameless,
 }
-"""By the names of the errors of service_identity, which is there with the extra `tls` only."""
+"""Handlers by the class names of service_identity's errors, because the package needs the extra `tls`."""

@@ -1,8 +1,8 @@
 """
-Whether a certificate is for the server that was meant.
+Check that a server's certificate is for the expected name.
 
-Twisted's own check compares names.  A certificate that has none, as a worker's own, or one in a form that cannot be
-compared, it lets pass for any host, and logs a traceback.  Here such a certificate is refused.
+Twisted's own check accepts a certificate without names, such as a worker's, or with names that it cannot compare, for
+any host, and logs a traceback.  This module refuses such certificates.
 """
 
 import weakref
@@ -19,10 +19,10 @@ from zope.interface import implementer
 
 @implementer(IOpenSSLClientConnectionCreator)
 class VerifyingCreator:
-    """Makes the connections of another creator, to servers whose certificate is for *name* alone."""
+    """Create connections through another creator, and accept only certificates for *name*."""
 
     def __init__(self, inner: Any, name: str) -> None:  # noqa: ANN401  (the interface has no type)
-        """*inner* makes the connections, with a trust root; *name* is a host's, or an IP address."""
+        """Take the creator *inner*, which sets the trust root, and *name*, a host name or an IP address."""
         self._inner = inner
         self._wanted: DNS_ID | IPAddress_ID
         try:
@@ -30,8 +30,8 @@ class VerifyingCreator:
         except ValueError:
             self._wanted = DNS_ID(name)
 
-    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:  # noqa: ANN401  (as Twisted calls it)
-        """An OpenSSL connection for *tlsProtocol*."""
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:  # noqa: ANN401  (Twisted's signature)
+        """Return an OpenSSL connection for *tlsProtocol*."""
         from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER  # noqa: PLC0415
 
         connection = self._inner.clientConnectionForTLS(tlsProtocol)
@@ -42,7 +42,7 @@ class VerifyingCreator:
                 return bool(ok)
             try:
                 verify_service_identity(extract_patterns(certificate), [self._wanted], [])
-            except Exception:  # noqa: BLE001  (whatever it is, the name was not verified)
+            except Exception:  # noqa: BLE001  (after any error the name is not verified)
                 if (waits := protocol()) is not None:
                     waits.failVerification(Failure())
                 return False
@@ -53,8 +53,8 @@ class VerifyingCreator:
 
 
 def name_problem(certificate: Any) -> Exception | None:  # noqa: ANN401  (pyOpenSSL's)
-    """Why no name can be found in *certificate*, so that Twisted has compared none; None if there is one."""
+    """Return why *certificate* has no usable name, which Twisted does not check; None if it has one."""
     try:
         return None if extract_patterns(certificate) else CertificateError("it has none")
-    except Exception as why:  # noqa: BLE001  (of a certificate that anyone may have made)
+    except Exception as why:  # noqa: BLE001  (the certificate is untrusted input)
         return why

@@ -1,6 +1,6 @@
 """
-What puts load on a server: many clients in one process, what they count, and how it is shown.
+Load generators: many clients in one process, their counts, and their display.
 
-The engines take the reactor and what makes clients as arguments, and tell how
-far they are to a `ProgressReporter`; the commands `stress`, `simulate` and `bench` put them together.
+The engines take the reactor and a client factory as arguments, and report their
+progress to a `ProgressReporter`.  The commands `stress`, `simulate` and `bench` assemble them.
 """

@@ -16,17 +16,17 @@ from queueber.limits import DEFAULTS
 T = TypeVar("T")
 
 PROBE_SECONDS = 5.0
-"""How long the first question may take."""
+"""Time limit of the first call."""
 
 ATTEMPTS = 20
-"""So many failed attempts to connect end a load."""
+"""Failed attempts to connect after which a load ends."""
 
 CALLS_MAX = DEFAULTS.outstanding_calls // 4
-"""Calls that are put on one connection at most: far fewer than a server takes."""
+"""Most calls in flight on one connection, a quarter of the server's default limit."""
 
 
 class Target(Protocol):
-    """The server that the command was told of."""
+    """The server selected by the command's options."""
 
     address: str
     queue: str | None
@@ -35,25 +35,25 @@ class Target(Protocol):
 
 @frozen
 class Fleet:
-    """A reactor, and connections made on it."""
+    """A reactor and the connections made on it."""
 
     reactor: Any
-    """`task.Clock` is enough."""
+    """Only its clock is used, so a `task.Clock` will do."""
 
     connect: Callable[[], Client]
     queue: str | None
-    """Where all of them work; None for the default queue."""
+    """The name of the queue that all connections use; None for the default queue."""
 
     clients: list[Client]
 
     def more(self, count: int) -> list[Queue]:
-        """The queue through *count* new connections."""
+        """Open *count* connections and return the queue through each."""
         made = [self.connect() for _ in range(count)]
         self.clients.extend(made)
         return [client.default if self.queue is None else client.queue(self.queue) for client in made]
 
     def sleep(self, seconds: float) -> Deferred[None]:
-        """Fires after that time."""
+        """Return a Deferred that fires after *seconds*."""
         waiting: Deferred[None] = Deferred(lambda _: later.cancel())
         later = self.reactor.callLater(max(0.0, seconds), waiting.callback, None)
         return waiting
@@ -65,12 +65,12 @@ class Fleet:
 
 def with_fleet(target: Target, queue: str | None, work: Callable[[Fleet], Awaitable[T]]) -> T:
     """
-    The result of *work* with connections to *target*.
+    Run *work* with connections to *target* and return its result.
 
     Raises:
-        Interrupted: a signal came first.
-        NoAnswer: the server did not answer the first question within `PROBE_SECONDS`.
-        QueueberError: the server cannot be reached, or refused something.
+        Interrupted: a signal arrived first.
+        NoAnswer: the server did not answer the first call within `PROBE_SECONDS`.
+        QueueberError: the server cannot be reached, or refused a call.
     """
 
     async def run(reactor: Any) -> T:  # noqa: ANN401
@@ -85,7 +85,7 @@ def with_fleet(target: Target, queue: str | None, work: Callable[[Fleet], Awaita
         except Exception:
             await fleet.close()
             raise
-        # In no `finally`: work that a signal ends is left as it is, and closed as garbage in the middle of anything.
+        # Not in a `finally`: work that a signal ends is abandoned, and its clean-up may run at any time.
         await fleet.close()
         return result
 
@@ -94,18 +94,18 @@ def with_fleet(target: Target, queue: str | None, work: Callable[[Fleet], Awaita
 
 async def _probe(reactor: Any, target: Target) -> None:  # noqa: ANN401
     """
-    Ask *target* for something, once and for a short time: a load is patient with a server, and prints nothing before.
+    Call *target* once with a short time limit, because the load itself would wait long and print nothing.
 
     Raises:
-        NoAnswer: there was no answer in that time.
-        QueueberError: the server cannot be reached, or its answer was an error.
+        NoAnswer: there was no answer within `PROBE_SECONDS`.
+        QueueberError: the server cannot be reached, or answered with an error.
     """
     client = connect(reactor, target.address, tls=target.tls, attempts=1)
     asking = client.default.extend(bytes(16), 1)
     try:
         await asking.addTimeout(PROBE_SECONDS, reactor)
     except TimeoutError:
-        # A peer that says nothing may not let the connection end either, so that is not waited for.
+        # Not awaited, because a silent peer may delay the close.
         client.close().addErrback(lambda _: None)
         raise NoAnswer(f"no answer from {target.address} within {PROBE_SECONDS:g} s") from None
     except Exception:
@@ -115,15 +115,15 @@ async def _probe(reactor: Any, target: Target) -> None:  # noqa: ANN401
 
 
 class NotEmpty(QueueberError):
-    """A queue that a load was to work in holds items of somebody else's; they are as they were, but for one attempt."""
+    """The queue for a load holds other items.  They are unchanged except for one more attempt."""
 
 
 async def refuse_unless_empty(fleet: Fleet, target: Target, *names: str) -> None:
     """
-    See to it that nothing is ready in the queues with *names*, if the name is one that was asked for.
+    Check that no item is ready in the queues *names*, if the user selected the queue.
 
     Raises:
-        NotEmpty: something is; its lease ends at once.
+        NotEmpty: an item is ready.  Its lease ends at once.
     """
     if target.queue is None:
         return
@@ -131,16 +131,16 @@ async def refuse_unless_empty(fleet: Fleet, target: Target, *names: str) -> None
     fleet.clients.append(client)
     for name in names:
         if (await client.queue(name).poll(1, lease_ms=GIVE_BACK_MS, wait_ms=0)).items:
-            raise NotEmpty(f"the queue {name} is not empty, and its items are left alone: --queue takes one that is")
+            raise NotEmpty(f"the queue {name} is not empty, and its items are left alone: --queue needs an empty one")
 
 
 def started(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
-    """*work*, begun, in such a way that it can be cancelled."""
+    """Start *work* and return a Deferred that can be cancelled."""
     return Deferred.fromCoroutine(work)
 
 
 async def together(jobs: Iterable[Deferred[T]]) -> list[T]:
-    """The results of all *jobs*; the first error of any, as it was."""
+    """Return the results of all *jobs*, or raise the first error."""
     try:
         return await gatherResults(list(jobs), consumeErrors=True)
     except FirstError as why:
@@ -148,5 +148,5 @@ async def together(jobs: Iterable[Deferred[T]]) -> list[T]:
 
 
 def queue_for(target: Target, what: str) -> str:
-    """The queue to work in: the one that was asked for, or else one that nobody has."""
+    """Return the name of the selected queue, or a new name."""
     return target.queue or f"{what}-{uuid4().hex[:8]}"

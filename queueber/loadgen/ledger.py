@@ -1,10 +1,10 @@
 """
-What has become of every task of a simulation.
+The state of every task of a simulation.
 
-A task was *asked* for when its add was sent, is *produced* once that is
-acknowledged, and must never be lost from there on; it is *removed* once a remove
-is acknowledged, and must never be seen again from there on.  An add or a
-remove whose answer never came may have taken effect or not.
+A task is *asked* for when its add is sent, and *produced* once the add is
+acknowledged; from then on it must not be lost.  It is *removed* once a remove
+is acknowledged; from then on it must not be delivered.  An add or a remove
+without an answer may have taken effect or not.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from attrs import define, field
 from queueber.units import SpanMs, WallMs
 
 SAMPLES_MAX = 10
-"""So many of each complaint are named."""
+"""Most tasks that are named for each fault."""
 
 
 @define
@@ -24,75 +24,75 @@ class _Task:
     removed: bool = False
     deliveries: int = 0
     held_until: int = 0
-    """By the server's clock, at least."""
+    """Lower bound for the end of the latest lease, by the server's clock."""
 
     removing: int = 0
-    """Removes that were sent and not answered: it may be gone."""
+    """Removes without an answer: the task may be gone."""
 
     found: bool = False
-    """It was there when everything was counted."""
+    """The final count found the task."""
 
 
 @define
 class Ledger:
-    """All tasks by their names, which are the contents of the items."""
+    """All tasks by name.  The name is the contents of the item."""
 
     counts: Counter[str] = field(factory=Counter)
     faults: Counter[str] = field(factory=Counter)
-    """Broken promises, by what was broken."""
+    """Broken promises, by kind."""
 
     samples: dict[str, list[str]] = field(factory=dict)
-    """The first tasks of each."""
+    """The first tasks of each kind of fault."""
 
     _tasks: dict[bytes, _Task] = field(factory=dict)
 
     def __len__(self) -> int:
-        """How many tasks are known."""
+        """Return the number of known tasks."""
         return len(self._tasks)
 
     def __contains__(self, name: bytes) -> bool:
-        """Whether it is a task: an add of it was sent."""
+        """Return whether an add of *name* was sent."""
         return name in self._tasks
 
     def asked(self, name: bytes) -> None:
-        """An add of it is on its way."""
+        """Record that an add of *name* is sent."""
         self._tasks[name] = _Task()
 
     def produced(self, name: bytes) -> None:
-        """The add was acknowledged."""
+        """Record that the add was acknowledged."""
         self.counts["produced"] += 1
         self._tasks[name].produced = True
 
     def refused(self, name: bytes) -> None:
-        """The add was refused: nothing was done."""
+        """Record that the add was refused, which means that nothing was done."""
         self.counts["refused"] += 1
         if self._tasks[name].deliveries:
-            self._fault("handed out though its add was refused", name)
+            self._fault("delivered although its add was refused", name)
         else:
             del self._tasks[name]
 
     def taken(self, name: bytes, deadline: WallMs, span: SpanMs) -> None:
-        """A poll brought it, under a lease of *span* that ends at *deadline* by the server's clock."""
+        """Record a delivery under a lease of *span* that ends at *deadline* by the server's clock."""
         task = self._tasks.get(name)
         if task is None:
-            self._fault("handed out though nobody added it", name)
+            self._fault("delivered but never added", name)
             return
         self.counts["taken"] += 1
         self.counts["duplicates"] += task.deliveries > 0
         task.deliveries += 1
         if task.removed:
-            self._fault("handed out after its remove was acknowledged", name)
+            self._fault("delivered after its remove was acknowledged", name)
         if deadline - span < task.held_until:
-            self._fault("handed out while another lease on it was live", name)
+            self._fault("delivered while another lease on it was live", name)
         task.held_until = deadline
 
     def removing(self, name: bytes) -> None:
-        """A remove of it is on its way."""
+        """Record that a remove is sent."""
         if name in self._tasks:
             self._tasks[name].removing += 1
 
     def removed(self, name: bytes, did: bool) -> None:
-        """The remove was answered: it *did* remove it, or the lease had ended."""
+        """Record the answer to a remove: it *did* remove the task, or the lease had ended."""
         task = self._tasks.get(name)
         if task is not None:
             task.removing -= 1
@@ -108,10 +108,10 @@ class Ledger:
             task.removed = True
 
     def found(self, name: bytes) -> None:
-        """It was in the queue when everything was counted, once the simulation was over."""
+        """Record that the final count found the task in the queue."""
         task = self._tasks.get(name)
         if task is None:
-            self._fault("found though nobody added it", name)
+            self._fault("found but never added", name)
             self.counts["foreign"] += 1
         elif task.removed:
             self._fault("found after its remove was acknowledged", name)
@@ -123,16 +123,16 @@ class Ledger:
 
     def close(self, waiting: int) -> dict[str, int]:
         """
-        The account: all that was produced is removed, waiting or leased, or it is lost.
+        Return the account: each produced task is removed, waiting, leased or lost.
 
-        *waiting* were found at once, the others only when leases had ended.  What came out and was nobody's
-        task is foreign, and no part of the sums.
+        *waiting* tasks were found at once, the others after the leases had ended.  Items that are not tasks of this
+        simulation are foreign and not part of the sums.
         """
         counts = self.counts
         for name, task in self._tasks.items():
             gone = not (task.removed or task.found)
             if not task.produced:
-                # Nobody was told that it had been added; but if it was there, it had been.
+                # The add was not acknowledged; if the task was seen, it took effect.
                 counts["unacknowledged"] += not gone
             elif gone and task.removing:
                 counts["unknown"] += 1
@@ -158,6 +158,6 @@ class Ledger:
 
 
 def balanced(account: Mapping[str, int]) -> bool:
-    """Whether the sums meet: what came in is what is there or went out."""
+    """Return whether all stored tasks are accounted for."""
     came = account["produced"] + account["unacknowledged"]
     return came == sum(account[name] for name in ("removed", "waiting", "leased", "unknown"))

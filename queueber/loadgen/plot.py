@@ -1,4 +1,4 @@
-"""Bars in an SVG file, drawn by hand: no library is worth a dependency for that."""
+"""Bar charts as SVG, without the dependency on a plotting library."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,17 +14,17 @@ COLOURS = ("#2563ab", "#6aa3d8", "#b9d4ec", "#c2571a", "#e39a6b", "#3d8a4e", "#8
 
 @frozen
 class Group:
-    """Bars that are to be compared with each other: they have one scale."""
+    """Bars with a common scale."""
 
     title: str
     bars: Mapping[str, float]
-    """By name; from 0 on."""
+    """Values by name, 0 or more."""
 
     unit: str = ""
 
 
 def svg(title: str, groups: Sequence[Group]) -> str:
-    """A picture of all *groups*, one below the other; a name has the same colour in all of them."""
+    """Return a chart of all *groups*, one below the other.  A name has the same colour in all groups."""
     names = list(dict.fromkeys(name for group in groups for name in group.bars))
     colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(names)}
     parts, top = [_text(10, 24, title, size=18, weight="bold")], HEAD
@@ -56,5 +56,5 @@ def _text(x: float, y: float, text: str, *, size: int = 12, weight: str = "norma
 
 
 def _short(value: float) -> str:
-    """Three digits are all that a measurement is worth."""
+    """Return *value* with three significant digits, or as an integer from 100 on."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004

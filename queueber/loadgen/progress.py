@@ -1,4 +1,4 @@
-"""How a load is shown while it runs: a bar with the time left on a terminal, plain lines everywhere."""
+"""Display of a running load: a bar with the time left on a terminal, and plain lines."""
 
 import sys
 from typing import Any, Protocol
@@ -8,39 +8,39 @@ import click
 from queueber.cli.prompts import PATIENCE_SECONDS, is_terminal
 
 LINE_SECONDS = 5.0
-"""How often figures are told."""
+"""Interval between lines of figures."""
 
 
 class ProgressReporter(Protocol):
-    """Who is told how far a load is."""
+    """The receiver of a load's progress."""
 
     def begin(self, what: str, total: float, *, items: bool = False) -> None:
-        """*what* begins, and will last about *total* seconds, or is about so many *items*."""
+        """Begin the phase *what*, of about *total* seconds, or of *total* items if *items*."""
 
     def at(self, done: float, total: float | None = None) -> None:
-        """So many of them have passed, or are done, of *total* if that is better known now."""
+        """Show that *done* seconds or items are complete; *total* is a new estimate."""
 
     def line(self, text: str) -> None:
-        """Something to read."""
+        """Show a line of text."""
 
     def end(self) -> None:
-        """What was begun is over."""
+        """End the phase."""
 
 
 class Show:
-    """Bars and lines on standard error, so that standard output has the result only."""
+    """Bars and lines on standard error.  Standard output has only the results."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """A *quiet* one shows a bar, but no lines: for what is read by programs."""
+        """Create a display; a *quiet* one shows a bar but no lines, for output that programs read."""
         self._quiet = quiet
         self._bar: Any = None
 
     def begin(self, what: str, total: float, *, items: bool = False) -> None:
-        """Show a bar if that is worth it, and if there is somebody to see it."""
+        """Show a bar for a long phase, if standard error is a terminal."""
         self.end()
         if not total or (total <= PATIENCE_SECONDS and not items) or not is_terminal(sys.stderr):
             return
-        # Half of a command's start is what it imports, and most commands have no bar of this kind.
+        # Imported here, because imports are half of a command's start and most commands show no such bar.
         from rich.console import Console  # noqa: PLC0415
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
 
@@ -51,7 +51,7 @@ class Show:
         self._bar.start()
 
     def at(self, done: float, total: float | None = None) -> None:
-        """Move the bar; its time left begins anew with another *total*."""
+        """Move the bar.  A new *total* changes the time left."""
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total)
 
@@ -65,14 +65,14 @@ class Show:
             click.echo(text, err=True)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
 
 def table(title: str, heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print figures: a drawn table on a terminal, aligned columns otherwise."""
+    """Print a table with borders on a terminal, and aligned columns elsewhere."""
     if is_terminal(sys.stdout):
         from rich.console import Console  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The fixed scenarios of ``queueber bench``, by the client that programs use."""
+"""The fixed scenarios of ``queueber bench``, run through the client that programs use."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from queueber.loadgen.progress import ProgressReporter
 LEASE_MS = 600_000
 PRELOAD_BATCH = 100
 PRELOAD_PER_SECOND = 8_000
-"""Items to take for each second, more than this client could; a trial that finds no more ends early."""
+"""Items to preload for each second, more than this client can take.  A trial without items left ends early."""
 
 TICK_SECONDS = 0.25
-BESIDE = 1.0
-"""What filling and emptying a queue may take, as a part of measuring, while no trial has told."""
+OVERHEAD_SHARE = 1.0
+"""Estimated time to fill and empty a queue, as a part of the measurement, until a trial is finished."""
 
 
 @frozen
@@ -29,13 +29,13 @@ class Scenario:
     """Connections that add."""
 
     taking: int
-    """Connections that poll and remove each item."""
+    """Connections that poll, and remove each item."""
 
     window: int
-    """Calls, or polls with what follows from them, under way on each."""
+    """Adds, or polls with their removes, in flight on each connection."""
 
     items: int
-    """In each add and poll."""
+    """Items in each add and poll."""
 
     size: int = 64
 
@@ -52,52 +52,52 @@ TRIALS = (
 
 @define
 class Result:
-    """What came of a trial."""
+    """The result of a trial."""
 
     trial: Scenario
     items: int = 0
-    """Added, or removed if any are taken."""
+    """Items added, or removed in trials that take."""
 
     seconds: float = 0.0
     latency: Latency = field(factory=Latency)
-    """Of each add, or of each poll and of each remove."""
+    """Latency of adds, or of polls and removes."""
 
     @property
     def rate(self) -> float:
-        """Items in a second."""
+        """Return items per second."""
         return self.items / self.seconds if self.seconds else 0.0
 
 
 @define
 class Bench:
-    """All trials, one after the other, each in a queue of its own."""
+    """Run all trials, one after the other, each in a queue of its own."""
 
     fleet: Fleet
     seconds: float
-    """Of each."""
+    """Duration of each trial."""
 
-    teller: ProgressReporter
+    reporter: ProgressReporter
     name: str
-    """What the queues' names begin with."""
+    """Prefix of the queues' names."""
 
     results: list[Result] = field(factory=list)
-    """Of the trials that are finished."""
+    """Results of the finished trials."""
 
     _until: float = 0.0
     _began: float = 0.0
     _finished: float = 0.0
-    """How long all took that are finished."""
+    """Seconds that the finished trials took."""
 
     async def run(self) -> list[Result]:
         """
-        Do them all.
+        Run all trials.
 
         Raises:
-            QueueberError: the first call that failed.
+            QueueberError: the error of the first failed call.
         """
         now = self.fleet.reactor.seconds
         self._began = now()
-        self.teller.begin("bench", self.expected())
+        self.reporter.begin("bench", self.expected())
         ticking = started(self._tick())
         try:
             for number, trial in enumerate(TRIALS):
@@ -106,21 +106,21 @@ class Bench:
                 self._finished = now() - self._began
         finally:
             ticking.addErrback(lambda _: None).cancel()
-            self.teller.end()
+            self.reporter.end()
         return self.results
 
     def expected(self) -> float:
-        """How long all will take: a trial that is to come as long as those that are finished, on the average."""
+        """Estimate the seconds of all trials from the average of the finished ones."""
         finished = len(self.results)
         elapsed: float = self.fleet.reactor.seconds() - self._began
-        each = self._finished / finished if finished else self.seconds * (1 + BESIDE)
+        each = self._finished / finished if finished else self.seconds * (1 + OVERHEAD_SHARE)
         to_come = max(0, len(TRIALS) - finished - 1)
         return max(self._finished + each * (len(TRIALS) - finished), elapsed + self.seconds * to_come)
 
     async def _tick(self) -> None:
         while True:
             await self.fleet.sleep(TICK_SECONDS)
-            self.teller.at(self.fleet.reactor.seconds() - self._began, self.expected())
+            self.reporter.at(self.fleet.reactor.seconds() - self._began, self.expected())
 
     async def _try(self, fleet: Fleet, trial: Scenario) -> Result:
         now = fleet.reactor.seconds
@@ -146,7 +146,7 @@ class Bench:
         await together([started(fill(queue)) for queue in queues])
 
     async def _empty(self, queues: list[Queue]) -> None:
-        """Leave nothing behind."""
+        """Remove all items."""
 
         async def empty(queue: Queue) -> None:
             while (batch := await queue.poll(1_000, lease_ms=LEASE_MS, wait_ms=0)).items:
@@ -170,7 +170,7 @@ class Bench:
                 return
             removes = [self._timed(result, queue.remove(item.id, batch.lease)) for item in batch.items]
             did = await together([started(each) for each in removes])
-            # In a line of its own: others count in the meantime.
+            # A separate statement, because other tasks change the count during the await.
             result.items += sum(did)
 
     async def _timed(self, result: Result, call: Deferred[Any]) -> Any:  # noqa: ANN401

@@ -1,9 +1,9 @@
 """
-A simulated shop: producers, and thousands of workers that take their time, extend, and let leases lapse.
+A simulated shop: producers, and thousands of workers that take their time, extend leases and let some expire.
 
-All are in one process and share connections.  When the time is over nobody takes
-anything new; then all that is left is looked for, at once and again when the
-last lease has ended, and every task has to be accounted for.
+All are in one process and share connections.  When the time is over, workers
+take no new tasks.  Then the remaining tasks are counted, at once and again after
+the last lease has ended, and every task has to be accounted for.
 """
 
 from collections.abc import Callable, Coroutine
@@ -28,45 +28,45 @@ T = TypeVar("T")
 
 TICK_SECONDS = 0.25
 BUSY_SECONDS = 0.5
-"""How long to leave a server alone that has too much to do."""
+"""Pause after an overloaded answer."""
 
 ADD_ITEMS_MAX = 100
 COUNT_ITEMS = 500
-"""Items in a poll that looks for what is left."""
+"""Items in a poll of the final count."""
 
 SPARE_SECONDS = 2.0
-"""Added to the length of a lease, a server may take so much longer to give its items back."""
+"""Time that a server may need to return the items of an expired lease."""
 
 COUNT_LEASE_MS = SpanMs(600_000)
 
 MISSED_SECONDS = 2.0
-"""Once the shop has closed, a server that leaves a call unanswered for so long is told to be waited for."""
+"""After closing time: silence of the server after which the display says that it is waited for."""
 
 AWAY_SECONDS = 20.0
-"""And after so long it is given up."""
+"""Silence of the server after which the simulation gives up."""
 
 
 @frozen(kw_only=True)
 class Plan:
-    """What the shop is like; times in seconds."""
+    """The parameters of a simulation; times in seconds."""
 
     workers: int
     tasks_per_worker: int
-    """In each poll, at most."""
+    """Most tasks in a poll."""
 
     producers: int
     production_rate: float
-    """Tasks in a second, of all producers together."""
+    """Tasks per second of all producers together."""
 
     min_exec: float
     max_exec: float
-    """Each task takes a time between these."""
+    """Upper bound of the time for a task; *min_exec* is the lower."""
 
     extend_prob: float
-    """How many workers extend their lease before each task."""
+    """Probability that a worker extends its lease before a task."""
 
     expiry_prob: float
-    """How many forget what they have taken, and let its lease lapse."""
+    """Probability that a worker lets the lease of a poll expire."""
 
     duration: float
     lease: SpanMs
@@ -75,44 +75,44 @@ class Plan:
 
 @define
 class Simulation:
-    """One simulation; what it counted can be read at any time."""
+    """One simulation.  Its counts can be read at any time."""
 
     fleet: Fleet
     plan: Plan
-    teller: ProgressReporter
+    reporter: ProgressReporter
     mark: str = ""
-    """What the names of its tasks begin with, so that they are nobody else's items."""
+    """Prefix of the tasks' names, which distinguishes them from other items."""
 
     ledger: Ledger = field(factory=Ledger)
     latencies: dict[str, Latency] = field(factory=lambda: {name: Latency() for name in ("add", "remove")})
     account: dict[str, int] = field(factory=dict)
-    """What came of it all, once it is over."""
+    """The account, once the simulation is complete."""
 
     _random: Random = field(init=False)
     _closing: bool = False
     _closes: float = 0.0
-    """When it closes, or did."""
+    """Closing time."""
 
     _unanswered: dict[Deferred[Any], float] = field(factory=dict)
-    """Calls, polls of workers aside, and when they were made: the oldest first."""
+    """Calls without an answer and their start times, the oldest first.  Without the workers' polls."""
 
     _polls: dict[Deferred[Batch], None] = field(factory=dict)
     _foreign: list[bytes] = field(factory=list)
-    """Leases of items that are no tasks, which were found at the end."""
+    """Leases of foreign items that the final count found."""
 
     _failure: Failure | None = None
 
     def __attrs_post_init__(self) -> None:
-        """Everything that is left to chance follows from the seed."""
+        """Seed the random numbers."""
         self._random = Random(self.plan.seed)  # noqa: S311  (no secrets here)
 
     async def run(self) -> "Simulation":
         """
-        Do it all.
+        Run the simulation.
 
         Raises:
-            NoAnswer: the shop had closed, and the server was silent for too long: the account stays empty.
-            QueueberError: the server refused something that it should not.
+            NoAnswer: after closing time the server was silent for too long; the account stays empty.
+            QueueberError: the server refused a call without a cause.
         """
         plan = self.plan
         self._closes = self.fleet.reactor.seconds() + plan.duration
@@ -130,7 +130,7 @@ class Simulation:
             await self._count(queues[0])
         finally:
             self._closing = True
-            self.teller.end()
+            self.reporter.end()
         return self
 
     def _job(self, job: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
@@ -144,26 +144,28 @@ class Simulation:
             self._failure.raiseException()
 
     async def _open(self) -> None:
-        """Watch for as long as the shop is open."""
+        """Show progress until closing time."""
         now = self.fleet.reactor.seconds
-        began = told = now()
+        began = reported = now()
         before = self.ledger.counts.copy()
-        self.teller.begin("simulate", self.plan.duration)
+        self.reporter.begin("simulate", self.plan.duration)
         while (left := self._closes - now()) > 0:
             self._check()
             await self.fleet.sleep(min(TICK_SECONDS, left))
-            self.teller.at(now() - began)
-            if now() - told >= LINE_SECONDS:
+            self.reporter.at(now() - began)
+            if now() - reported >= LINE_SECONDS:
                 done, before = self.ledger.counts - before, self.ledger.counts.copy()
-                rates = (f"{done[name] / (now() - told):,.0f} {name}/s" for name in ("produced", "taken", "removed"))
+                rates = (
+                    f"{done[name] / (now() - reported):,.0f} {name}/s" for name in ("produced", "taken", "removed")
+                )
                 busy = self.plan.workers - len(self._polls)
-                self.teller.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {counted(busy, 'worker')} busy")
-                told = now()
+                self.reporter.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {counted(busy, 'worker')} busy")
+                reported = now()
         self._closing = True
         self._check()
 
     async def _finish(self, producing: list[Deferred[None]], working: list[Deferred[None]]) -> None:
-        """Wait for all, none of whom begins anything new."""
+        """Wait for producers and workers to finish their current work."""
         await together(producing)
         for poll in list(self._polls):
             poll.cancel()
@@ -177,14 +179,14 @@ class Simulation:
         done: Callable[[], float] | None = None,
     ) -> T:
         """
-        The result of *work*, which takes about *total* seconds, or is about so many items, of which *done* are.
+        Return the result of *work*, of about *total* seconds, or of *total* items if *done* returns those complete.
 
         Raises:
-            NoAnswer: the server left a call of it unanswered for too long.
+            NoAnswer: the server left a call unanswered for too long.
         """
         now = self.fleet.reactor.seconds
         began, missed = now(), False
-        self.teller.begin(what, total, items=done is not None)
+        self.reporter.begin(what, total, items=done is not None)
         job = started(work)
         while not job.called:
             await self.fleet.sleep(TICK_SECONDS)
@@ -195,18 +197,18 @@ class Simulation:
             if (silence >= MISSED_SECONDS) != missed:
                 missed = not missed
                 if missed:
-                    self._tell_of_waiting()
+                    self._show_waiting()
                 else:
-                    self.teller.begin(what, total, items=done is not None)
-            self.teller.at(silence if missed else min(total, done() if done else now() - began))
+                    self.reporter.begin(what, total, items=done is not None)
+            self.reporter.at(silence if missed else min(total, done() if done else now() - began))
         return await job
 
-    def _tell_of_waiting(self) -> None:
-        self.teller.begin("waiting for the server", AWAY_SECONDS)
-        self.teller.line(f"waiting for the server, for {AWAY_SECONDS:.0f} s at most: it does not answer")
+    def _show_waiting(self) -> None:
+        self.reporter.begin("waiting for the server", AWAY_SECONDS)
+        self.reporter.line(f"waiting for the server, for {AWAY_SECONDS:.0f} s at most: it does not answer")
 
     def _ask(self, call: Deferred[T]) -> Deferred[T]:
-        """*call*, which counts as unanswered until it is."""
+        """Count *call* as unanswered until it has an answer, and return it."""
         self._unanswered[call] = self.fleet.reactor.seconds()
 
         def answered(result: T) -> T:
@@ -216,7 +218,7 @@ class Simulation:
         return call.addBoth(answered)
 
     def _silence(self) -> float:
-        """For how long the oldest call has waited for its answer since the shop closed."""
+        """Return the seconds since closing time that the oldest unanswered call has waited."""
         now: float = self.fleet.reactor.seconds()
         return now - max(self._closes, next(iter(self._unanswered.values()), now))
 
@@ -224,11 +226,11 @@ class Simulation:
         """Add tasks at an even rate until the shop closes."""
         plan, now, ledger = self.plan, self.fleet.reactor.seconds, self.ledger
         rate = plan.production_rate / plan.producers
-        # A few at a time, if it has to be fast.
+        # At a high rate, several tasks in one add.
         batch = min(ADD_ITEMS_MAX, max(1, int(rate / 20)))
         turn = now() + batch / rate * index / plan.producers
         while True:
-            # The next turn may be long after closing time.
+            # The next add may be due long after closing time.
             await self.fleet.sleep(min(turn, self._closes) - now())
             if self._closing or turn >= self._closes:
                 return
@@ -280,20 +282,20 @@ class Simulation:
             return
         for item in batch.items:
             if item.contents not in self.ledger:
-                continue  # somebody else's: it goes back when the lease ends
+                continue  # a foreign item, which goes back when the lease ends
             if chance.random() < plan.extend_prob:
-                with_lease = await self._told(queue.extend(batch.lease, plan.lease))
+                with_lease = await self._answer_of(queue.extend(batch.lease, plan.lease))
                 self.ledger.counts["extended" if with_lease else "extended too late"] += 1
             await self.fleet.sleep(chance.uniform(plan.min_exec, plan.max_exec))
             began = self.fleet.reactor.seconds()
             self.ledger.removing(item.contents)
-            did = await self._told(queue.remove(item.id, batch.lease))
+            did = await self._answer_of(queue.remove(item.id, batch.lease))
             if did is not None:
                 self.latencies["remove"].observe(self.fleet.reactor.seconds() - began)
                 self.ledger.removed(item.contents, did)
 
-    async def _told(self, call: Deferred[bool]) -> bool | None:
-        """What *call* was answered, False if it was not taken; None if it may have taken effect."""
+    async def _answer_of(self, call: Deferred[bool]) -> bool | None:
+        """Return the answer to *call*, False if it was refused, or None if it may have taken effect."""
         try:
             return await self._ask(call)
         except OutcomeUnknown:
@@ -304,31 +306,33 @@ class Simulation:
             return False
 
     async def _count(self, queue: Queue) -> None:
-        """Look for all that is left, remove the tasks among it, and give back the rest."""
+        """Count the remaining items, remove the tasks among them, and return the others."""
         now, patience = self.fleet.reactor.seconds, self.plan.lease / MS_PER_SECOND + SPARE_SECONDS
         await self._find_all(queue)
         waiting = self.ledger.counts["found"]
         began = now()
-        self.teller.begin("waiting for the last leases to end", patience)
+        self.reporter.begin("waiting for the last leases to end", patience)
         while now() < began + patience:
             await self.fleet.sleep(TICK_SECONDS)
-            self.teller.at(now() - began)
+            self.reporter.at(now() - began)
         await self._find_all(queue)
-        # Held until now, so that they are found once.
+        # Leased until now, so that each is found once.
         await together([self._ask(queue.extend(lease, GIVE_BACK_MS)) for lease in self._foreign])
         self.account = self.ledger.close(waiting)
 
     async def _find_all(self, queue: Queue) -> None:
-        """Find what is ready, and tell how far that is of what has to be somewhere."""
+        """Find the ready items, and show progress towards the expected number."""
         counts = self.ledger.counts
         before = counts["found"]
         there = max(0, counts["produced"] - counts["removed"] - before)
-        await self._patiently("counting what is left", there, self._find(queue), lambda: counts["found"] - before)
+        await self._patiently(
+            "counting the remaining tasks", there, self._find(queue), lambda: counts["found"] - before
+        )
 
     async def _find(self, queue: Queue) -> None:
-        """Find all that is ready, and remove the tasks among it."""
+        """Find all ready items, and remove the tasks among them."""
         found = 0
-        # A server that finds more than there can be would do so for ever.
+        # Bounded, because a faulty server could deliver items for ever.
         while found <= len(self.ledger):
             batch = await self._ask(queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0))
             if not batch.items:

@@ -1,10 +1,10 @@
 """
-Stress: clients that add and clients that poll and remove, as fast as asked.
+Stress: clients that add, and clients that poll and remove, at full speed or at a given rate.
 
 Each client has a connection of its own.  Pollers extend every tenth lease.
-When the time is over nothing more is added or measured, and what is left is taken
-out again through other connections, so that a queue that was empty before is empty after.
-Only items that the load has added are removed: others are given back, and end it.
+When the time is over, adding and measuring end, and the remaining items are
+removed through other connections, so that the queue is empty again.
+Only items that the load has added are removed.  Other items go back and end the load.
 """
 
 from collections import Counter
@@ -22,16 +22,16 @@ from queueber.loadgen.latency import Latency
 from queueber.loadgen.progress import LINE_SECONDS, ProgressReporter
 
 WINDOW = 16
-"""Adds, or polls, that one client has under way at once."""
+"""Adds or polls in flight of one client."""
 
 DRAIN_CLIENTS, DRAIN_WINDOW, DRAIN_BATCH = 2, 4, 100
-"""What takes out what is left: connections, polls under way on each, and items in each poll."""
+"""Draining: connections, polls in flight on each, and items in each poll."""
 
 EXTEND_EVERY = 10
 LEASE_MS = 60_000
 WAIT_MS = 500
 DRAIN_SECONDS = 30.0
-"""When nothing has come out for so long, what is left stays."""
+"""Time without an item after which draining ends."""
 
 TICK_SECONDS = 0.25
 RATES = ("adds", "polls", "removes", "extends")
@@ -39,12 +39,12 @@ RATES = ("adds", "polls", "removes", "extends")
 
 @frozen(kw_only=True)
 class Plan:
-    """What to do."""
+    """The parameters of a load."""
 
     polling_clients: int
     adding_clients: int
     rate: float
-    """Items in a second, of all clients together; 0 for as many as there can be."""
+    """Items per second of all clients together; 0 for full speed."""
 
     duration: float
     """Seconds."""
@@ -58,46 +58,46 @@ class Plan:
 
 @define
 class Stress:
-    """One run; what it counted can be read at any time."""
+    """One run.  Its counts can be read at any time."""
 
     fleet: Fleet
     plan: Plan
-    teller: ProgressReporter
+    reporter: ProgressReporter
     counts: Counter[str] = field(factory=Counter)
-    """Items added, polled and removed, leases extended, and what failed: to the end."""
+    """Items added, polled and removed, leases extended, and failures, draining included."""
 
     latencies: dict[str, Latency] = field(factory=lambda: {name: Latency() for name in ("add", "poll", "remove")})
-    """Of the calls, until the load ended; a poll's from the question to the answer, waiting included."""
+    """Latencies of calls during the load.  That of a poll includes its wait."""
 
     cuts: Counter[int] = field(factory=Counter)
-    """How many polls were given leases at each moment of the server's, until the load ended."""
+    """Number of polls for each deadline of a lease, during the load."""
 
     polled: int = 0
-    """Polls that brought something, until then."""
+    """Polls that returned items, during the load."""
 
     _added: set[bytes] = field(factory=set)
-    """The ids of items that were added and not removed."""
+    """Ids of items that were added and not removed."""
 
     _adding: dict[Deferred[None], None] = field(factory=dict)
-    """Adds under way, each fired when its ids are in `_added`."""
+    """Adds in flight.  Each fires when its ids are in `_added`."""
 
     _stopping: bool = False
     _begun: float = 0.0
     _ended: tuple[float, Counter[str]] | None = None
-    """When the load had ended: its seconds, and what was counted in them."""
+    """Duration and counts of the load, once it has ended."""
 
     _stirred: float = 0.0
-    """When something was taken out last."""
+    """Time of the last drained item."""
 
     _failure: Failure | None = None
 
     async def run(self) -> "Stress":
         """
-        Do it all.
+        Run the load and drain the queue.
 
         Raises:
-            NotEmpty: the queue got an item that is not the load's.
-            QueueberError: the first call that failed.
+            NotEmpty: a foreign item appeared in the queue.
+            QueueberError: the error of the first failed call.
         """
         plan = self.plan
         adders, pollers = self.fleet.more(plan.adding_clients), self.fleet.more(plan.polling_clients)
@@ -114,28 +114,28 @@ class Stress:
             await self._drain()
         finally:
             self._stopping = True
-            self.teller.end()
+            self.reporter.end()
         self._check()
         return self
 
     @property
     def seconds(self) -> float:
-        """For how long the load has lasted, or did last."""
+        """Return the duration of the load so far, or in all if it has ended."""
         now: float = self.fleet.reactor.seconds()
         return self._ended[0] if self._ended else now - self._begun
 
     @property
     def counted(self) -> Counter[str]:
-        """What was counted in that time."""
+        """Return the counts of the load, without draining."""
         return self._ended[1] if self._ended else self.counts
 
     @property
     def left(self) -> int:
-        """How many items that were added were not removed."""
+        """Return the number of items that were added and not removed."""
         return max(0, self.counts["adds"] - self.counts["removes"])
 
     def _work(self, work: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
-        """Begin *work*; its failure is kept, and is the end of all."""
+        """Start *work*.  Its failure is kept and ends the run."""
         return started(work).addErrback(self._failed)
 
     def _failed(self, failure: Failure) -> None:
@@ -143,7 +143,7 @@ class Stress:
         self._end()
 
     def _end(self) -> None:
-        """The load is over: nothing new is begun, and what it was like stays as it is."""
+        """End the load: start no new calls, and keep its duration and counts."""
         self._stopping = True
         if self._ended is None:
             self._ended = self.seconds, self.counts.copy()
@@ -153,17 +153,17 @@ class Stress:
             self._failure.raiseException()
 
     async def _drain(self) -> None:
-        """Take out what is left, as long as something comes out."""
+        """Remove the remaining items, as long as items arrive."""
         total = self.left
         if not total:
             return
-        self.teller.begin("taking out what is left", total, items=True)
+        self.reporter.begin("removing the remaining items", total, items=True)
         self._stirred = self.fleet.reactor.seconds()
         queues = self.fleet.more(DRAIN_CLIENTS)
         draining = started(together([self._take_out(queue) for queue in queues for _ in range(DRAIN_WINDOW)]))
         while not draining.called:
             await self.fleet.sleep(TICK_SECONDS)
-            self.teller.at(total - self.left)
+            self.reporter.at(total - self.left)
         await draining
 
     def _take_out(self, queue: Queue) -> Deferred[None]:
@@ -182,9 +182,9 @@ class Stress:
 
     async def _add(self, queue: Queue, number: int, until: float) -> None:
         """
-        Add until *until*, as line *number* of all that do.
+        Add until the time *until*, as number *number* of all adding tasks.
 
-        With a rate each has its turns, and one that is late catches up.
+        With a rate, each task has a schedule of its own and catches up if it is late.
         """
         plan, now = self.plan, self.fleet.reactor.seconds
         contents = [bytes(plan.size)] * plan.batch
@@ -204,7 +204,7 @@ class Stress:
             self.counts["adds"] += plan.batch
 
     async def _added_by(self, queue: Queue, contents: list[bytes]) -> bool:
-        """Whether the server took the add: if it has too much to do, that is counted, and some time given."""
+        """Add *contents* and return whether the server accepted them.  Pause if it is overloaded."""
         under_way: Deferred[None] = Deferred()
         self._adding[under_way] = None
         try:
@@ -222,13 +222,13 @@ class Stress:
 
     async def _check_own(self, queue: Queue, batch: Batch) -> None:
         """
-        Give *batch* back if it has an item that this load has not added.
+        Return *batch* to the queue if it has an item that this load has not added.
 
         Raises:
-            NotEmpty: it has.
+            NotEmpty: it has a foreign item.
         """
         if not all(item.id in self._added for item in batch.items):
-            # An item may come before the answer to its add.
+            # An item may arrive before the answer to its add.
             for each in list(self._adding):
                 await each
         if not all(item.id in self._added for item in batch.items):
@@ -236,7 +236,7 @@ class Stress:
             raise NotEmpty(f"the queue {self.fleet.queue} got an item that this load has not added; it is given back")
 
     async def _poll(self, queue: Queue) -> None:
-        """Take and remove until it is over."""
+        """Poll and remove until the load ends."""
         plan, now = self.plan, self.fleet.reactor.seconds
         while not self._stopping:
             began = now()
@@ -252,7 +252,7 @@ class Stress:
             await together(self._finish(queue, batch))
 
     def _finish(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
-        """Remove what was taken, and extend its lease now and then."""
+        """Remove the items of *batch*, and extend every tenth lease."""
         if self._ended is None and not self.polled % EXTEND_EVERY:
             yield queue.extend(batch.lease, LEASE_MS).addCallback(self._did, "extends")
         for item in batch.items:
@@ -270,29 +270,29 @@ class Stress:
             self._observe("remove", began)
 
     def _observe(self, call: str, began: float) -> None:
-        """*call* was answered; what is answered after the load has ended tells nothing about it."""
+        """Record the latency of *call*, unless the load has ended."""
         if self._ended is None:
             self.latencies[call].observe(self.fleet.reactor.seconds() - began)
 
     async def _watch(self) -> None:
-        """Tell how far it is, until nothing more is to be added."""
+        """Show progress until the load ends."""
         now, began = self.fleet.reactor.seconds, self._begun
-        self.teller.begin("stress", self.plan.duration)
-        told, before = began, Counter[str]()
+        self.reporter.begin("stress", self.plan.duration)
+        reported, before = began, Counter[str]()
         while now() < began + self.plan.duration:
             self._check()
             await self.fleet.sleep(min(TICK_SECONDS, began + self.plan.duration - now()))
-            self.teller.at(now() - began)
-            if now() - told >= LINE_SECONDS:
-                self.teller.line(line(now() - began, self.counts - before, now() - told))
-                told, before = now(), self.counts.copy()
+            self.reporter.at(now() - began)
+            if now() - reported >= LINE_SECONDS:
+                self.reporter.line(line(now() - began, self.counts - before, now() - reported))
+                reported, before = now(), self.counts.copy()
 
     def shared(self) -> dict[str, float]:
         """
-        How many polls shared a commit, as far as their leases tell.
+        Return how many polls shared a commit, estimated from their leases.
 
-        Leases of the same length that end in the same millisecond began at the
-        same cut, or at two within that millisecond.
+        Leases of the same length that end in the same millisecond began in the
+        same commit, or in two within that millisecond.
         """
         together = sum(count for count in self.cuts.values() if count > 1)
         return {
@@ -304,6 +304,6 @@ class Stress:
 
 
 def line(at: float, counts: Mapping[str, int], seconds: float) -> str:
-    """What was done in the last *seconds*, in one line."""
+    """Return the rates of the last *seconds* as one line."""
     rates = ", ".join(f"{counts[name] / seconds:,.0f} {name}/s" for name in RATES)
     return f"{at:5.0f} s: {rates}"

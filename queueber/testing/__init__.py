@@ -1,4 +1,4 @@
-"""Supported helpers for the tests of programs that use Queueber, and for our own."""
+"""Supported helpers for the tests of programs that use Queueber, and for Queueber's own tests."""
 
 from queueber.testing.server import InProcessServer, StepPool
 

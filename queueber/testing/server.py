@@ -23,24 +23,24 @@ from queueber.server.net.protocol import FlushQueue, RpcFactory, RpcProtocol
 from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.store import MemoryStore
 
-# Far more than any test's calls need.
+# Far more than the calls of any test need.
 SETTLE_TURNS = 100
 
 
 class StepPool:
-    """Runs what it was given when it is told to."""
+    """A storage pool that runs each job when `step` is called."""
 
     def __init__(self) -> None:
         self.jobs: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:  # noqa: ANN401
-        """Fires once `step` has come to it."""
+        """Queue a job.  Return a Deferred that fires once `step` has run it."""
         done: Deferred[Any] = Deferred()
         self.jobs.append((done, function, args, kwargs))
         return done
 
     def step(self) -> None:
-        """Do the job that was given first."""
+        """Run the oldest job."""
         done, function, args, kwargs = self.jobs.popleft()
         try:
             result = function(*args, **kwargs)
@@ -54,8 +54,8 @@ class InProcessServer:
     """
     All parts of a server on a `MemoryStore` and a `task.Clock`.
 
-    Nothing happens by itself: `turn` is one turn of the reactor, `pool.step`
-    one job of the storage pool, `settle` as many of both as it takes.
+    Time and jobs advance only on request: `turn` runs one reactor turn,
+    `pool.step` one job of the storage pool, `settle` both until nothing is left.
     """
 
     def __init__(self, limits: Limits = DEFAULTS) -> None:
@@ -64,7 +64,7 @@ class InProcessServer:
         threads = cast(StoragePool, self.pool)
         self.store = MemoryStore()
         self.deaths: list[tuple[str, BaseException]] = []
-        """What would have ended the process."""
+        """Errors that would have ended the process, each with the failed step."""
         self.limits = limits
         self.clock = QueueClock(lambda: 1_000.0, self.reactor.seconds, lambda: 0.0, b"b" * 16)
         self.clock.begin(None)
@@ -101,19 +101,19 @@ class InProcessServer:
         self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
 
     def connect(self) -> tuple[RpcProtocol, StringTransport]:
-        """A new connection: give bytes to its `dataReceived`, find what it says in the transport."""
+        """Open a connection.  Pass bytes to `dataReceived` of the protocol, and read its output from the transport."""
         protocol = self.factory.buildProtocol(None)
-        assert protocol is not None, "as many connections as there may be"
+        assert protocol is not None, "the limit of connections is reached"
         transport = StringTransport()
         protocol.makeConnection(transport)  # type: ignore[no-untyped-call]
         return protocol, transport
 
     def turn(self) -> None:
-        """One turn of the reactor."""
+        """Run one reactor turn."""
         self.reactor.advance(0)
 
     def settle(self) -> None:
-        """Turns and jobs until nothing is left to do."""
+        """Run reactor turns and jobs until nothing is left to do."""
         for _ in range(SETTLE_TURNS):
             self.turn()
             while self.pool.jobs:

@@ -109,7 +109,7 @@ class Floor:
 
 @define
 class Heard:
-    """A teller that remembers."""
+    """A progress reporter that records its calls."""
 
     begun: list = field(factory=list)
     lines: list = field(factory=list)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from simulated_server import Floor, Heard
 
 from queueber.cli.session import Interrupted
-from queueber.cli.simulate import EXPLAINED, _tell, simulate
+from queueber.cli.simulate import EXPLAINED, _print_results, simulate
 from queueber.client import OutcomeUnknown
 from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
@@ -64,9 +64,9 @@ def test_every_task_is_accounted_for():
     assert [what for what, _ in heard.begun] == [
         "simulate",
         "letting workers finish",
-        "counting what is left",
+        "counting the remaining tasks",
         "waiting for the last leases to end",
-        "counting what is left",
+        "counting the remaining tasks",
     ]
     assert len(heard.lines) == 2
     assert "produced/s" in heard.lines[0]
@@ -87,7 +87,7 @@ def test_every_row_says_what_it_counts(capsys):
         names |= set(re.findall(r'counts\["([^"]+)"(?: if \w+ else "([^"]+)")?\]', source)) - {""}
     assert {name for pair in names for name in pair if name} == set(EXPLAINED)
     done, _ = simulated(Floor())
-    _tell(done, as_json=False)
+    _print_results(done, as_json=False)
     rows = capsys.readouterr().out.splitlines()
     for name in done.ledger.counts:
         assert [row for row in rows if row.startswith(f"{name:<20} ") and row.endswith(f"   {EXPLAINED[name]}")]
@@ -101,9 +101,9 @@ def test_a_server_that_loses_a_task_is_found_out(capsys):
     shop, _ = simulated(Floor(loses={b"7"}))
     assert shop.account["lost"] == 1
     assert not balanced(shop.account)
-    assert not _tell(shop, as_json=False)
+    assert not _print_results(shop, as_json=False)
     assert "BROKEN: 1 lost: 7" in capsys.readouterr().out
-    assert not _tell(shop, as_json=True)
+    assert not _print_results(shop, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert (found["balanced"], found["faults"]) == (False, {"lost": 1})
 
@@ -119,13 +119,13 @@ def test_what_is_left_is_counted_by_items():
     shop, heard = simulated(floor, workers=1)
     (what, done, total), _ = heard.items
     left = shop.account["waiting"] + shop.account["leased"]
-    assert (what, total) == ("counting what is left", left)
+    assert (what, total) == ("counting the remaining tasks", left)
     assert done == shop.account["waiting"] > 0
 
 
 def test_a_server_that_hands_out_twice_is_found_out():
     shop, _ = simulated(Floor(repeats={b"7"}))
-    assert shop.ledger.faults["handed out while another lease on it was live"] > 0
+    assert shop.ledger.faults["delivered while another lease on it was live"] > 0
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("no"), ValueError("a bug")])
@@ -150,7 +150,7 @@ def test_items_that_are_not_its_own_are_counted_apart(workers, capsys):
     assert shop.account["foreign"] == 5
     assert shop.account["leased"] >= 0
     assert balanced(shop.account)
-    assert not _tell(shop, as_json=False)
+    assert not _print_results(shop, as_json=False)
     assert "5 items were not its own" in capsys.readouterr().out
     # All of them are given back.
     floor.clock.advance(1)
@@ -258,14 +258,14 @@ REMOVED = (*TAKEN, ("removing",), ("removed", True))
 @pytest.mark.parametrize(
     ("steps", "fault"),
     [
-        ((("taken", 1_000, 1_000),), "handed out though nobody added it"),
-        ((("asked",), ("taken", 1_000, 1_000), ("refused",)), "handed out though its add was refused"),
-        ((*TAKEN, ("taken", 1_999, 1_000)), "handed out while another lease on it was live"),
-        ((*REMOVED, ("taken", 5_000, 1_000)), "handed out after its remove was acknowledged"),
+        ((("taken", 1_000, 1_000),), "delivered but never added"),
+        ((("asked",), ("taken", 1_000, 1_000), ("refused",)), "delivered although its add was refused"),
+        ((*TAKEN, ("taken", 1_999, 1_000)), "delivered while another lease on it was live"),
+        ((*REMOVED, ("taken", 5_000, 1_000)), "delivered after its remove was acknowledged"),
         ((*REMOVED, ("removing",), ("removed", True)), "removed twice"),
         ((*REMOVED, ("found",)), "found after its remove was acknowledged"),
         ((*ADDED, ("found",), ("found",)), "found twice"),
-        ((("found",),), "found though nobody added it"),
+        ((("found",),), "found but never added"),
     ],
 )
 def test_a_broken_promise_has_a_name(steps, fault):

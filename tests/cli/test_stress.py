@@ -58,8 +58,8 @@ def test_what_pollers_have_not_managed_is_taken_out_when_no_more_is_added():
     assert run.counts["removes"] == run.counts["adds"]
     assert run.left == 0
     assert not floor.ready
-    assert heard.items == [("taking out what is left", heard.begun[1][1], heard.begun[1][1])]
-    assert heard.begun[1] == ("taking out what is left", pytest.approx(1_100 - run.counted["removes"], abs=64))
+    assert heard.items == [("removing the remaining items", heard.begun[1][1], heard.begun[1][1])]
+    assert heard.begun[1] == ("removing the remaining items", pytest.approx(1_100 - run.counted["removes"], abs=64))
     # What the load was like is told as it was when it ended.
     assert run.polled == sum(run.cuts.values()) == run.latencies["poll"].count
     assert run.latencies["remove"].count == run.counted["removes"]
