@@ -112,6 +112,8 @@ class BlockingConnector:
     async def _call(
         self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> T:
+        if self._socket is not None and self._socket.fileno() < 0:
+            raise NotConnected("the call was not sent: the connection is closed")
         if len(content) + CALL_OVERHEAD_BYTES > SURE_BYTES:
             longest, by = self._longest = self._longest or await self._ask_for_limit()
             if len(content) + CALL_OVERHEAD_BYTES > longest:

@@ -175,6 +175,12 @@ def test_a_silent_server_is_given_up(server):
     over.set()
 
 
+async def after_one_that_timed_out(client):
+    with suppress(CallTimedOut):
+        await client.default.poll(timeout_ms=50)
+    await client.default.add(b"x")
+
+
 def test_a_call_has_a_time_limit_of_its_own(server):
     over = threading.Event()
     server.say = lambda peer, connection: over.wait(PATIENCE)
@@ -182,6 +188,8 @@ def test_a_call_has_a_time_limit_of_its_own(server):
         with pytest.raises(CallTimedOut, match=r"no answer within 0\.05 s") as found:
             do(server.address, lambda client: client.default.poll(timeout_ms=50), seconds=seconds)
         assert found.value.sent
+    with pytest.raises(NotConnected, match="was not sent: the connection is closed"):
+        do(server.address, after_one_that_timed_out)
     with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s"):
         do(server.address, lambda client: client.default.poll(timeout_ms=1_000 * PATIENCE), seconds=0.05)
     over.set()
