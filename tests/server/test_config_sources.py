@@ -3,7 +3,7 @@
 import pytest
 
 from queueber.server.config.settings import OPTIONS
-from queueber.server.config.sources import resolve
+from queueber.server.config.sources import Wrong, resolve
 from queueber.server.config.spec import Option, switch, text, whole
 from queueber.server.config.twisted_options import Options
 
@@ -51,6 +51,17 @@ def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default
         "coalesce-max-batch-items": "default",
     }
     assert options.effective["coalesce-max-batch-size"].origin.endswith("queueber.toml line 3")
+
+
+def test_a_file_that_can_be_read_once_is_not_waited_for_again(parse, tmp_path):
+    """As of ``--config <(...)``: a pipe without a writer would hold up the reactor."""
+    options = parse(file="workers = 3\n")
+    path = tmp_path / "queueber.toml"
+    assert options.again().changed == {}
+    path.unlink()
+    path.symlink_to("/dev/null")  # it is as special, and a pipe would keep a test waiting that fails
+    with pytest.raises(Wrong, match=r"queueber\.toml is no regular file, and cannot be read a second time"):
+        options.again()
 
 
 def test_limits_have_a_table_of_their_own(parse):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from queueber.server.config.settings import OPTIONS, ConflictingOptions, Setting
 from queueber.server.config.sources import (
     COMMAND_LINE,
     DEFAULT,
+    EX_CONFIG,
     EX_USAGE,
     Setting,
     Wrong,
@@ -114,6 +116,10 @@ class Options(usage.Options):
         Raises:
             Wrong: naming all that is wrong.
         """
+        path = self._file or self.effective["config"].value
+        if path and _is_special(path):
+            # To read a pipe would be to wait for its writer.
+            raise Wrong([f"{path} is no regular file, and cannot be read a second time"], status=EX_CONFIG)
         effective, settings = self._resolved()
         changed = {
             name: setting.origin for name, setting in effective.items() if setting.value != self.effective[name].value
@@ -184,6 +190,13 @@ def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str)
         if default:
             reason = re.sub(rf"({re.escape(spelled)} \([^)]*)\)", r"\1, the default)", reason)
     return [origins[0], reason, *origins[1:]]
+
+
+def _is_special(path: str) -> bool:
+    try:
+        return not stat.S_ISREG(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 def end_with(complaints: Sequence[str], status: int, parent: Any = None) -> NoReturn:  # noqa: ANN401
