@@ -9,6 +9,7 @@ import threading
 import pytest
 from attrs import define, field
 from twisted.logger import Logger, LogPublisher
+from twisted.python.failure import Failure
 from twisted.python.logfile import LogFile
 
 from queueber.server.app import log_output
@@ -203,6 +204,17 @@ class TestLog:
         assert [line.split("] ")[1] for line in b"".join(reader.taken).decode().splitlines()] == [
             "Stopped; everything is on disk"
         ]
+
+    def test_a_path_with_a_newline_does_not_break_a_line_of_ours_in_two(self, reader):
+        reader.goes_on.set()
+        log = Logger("queueber.q", observer=Log.to(reader, FORMATS["text"]))
+        log.info("Data in {path}: {items} items", path="/q\n\x1b[31m/\xfc", items=1)
+        log.failure("Cannot start", Failure(ValueError("not ours")))
+
+        lines = b"".join(reader.taken).decode().splitlines()
+        assert lines[0].endswith("Data in /q\\n\\x1b[31m/\xfc: 1 items")
+        assert lines[1].endswith("Cannot start")
+        assert "ValueError: not ours" in "".join(lines[2:])
 
     def test_an_error_after_the_last_line_is_not_kept_back(self, publish, reader):
         publish.info("Stopped", final=True)

@@ -25,12 +25,14 @@ from twisted.logger import (
     LogLevel,
     LogLevelFilterPredicate,
     formatEvent,
+    formatEventAsClassicLogText,
     textFileLogObserver,
 )
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from queueber.server.app.log_output import Destination, LogOutput, NotRotated, RotatedFile, of_stream
+from queueber.server.config.spec import printable
 from queueber.units import counted
 
 # What Twisted puts into an event beside the fields that were logged.
@@ -60,11 +62,20 @@ def json_line(event: LogEvent) -> str:
     return json.dumps(line, default=str, ensure_ascii=False) + "\n"
 
 
+def text_line(event: LogEvent) -> str | None:
+    """*event* as Twisted writes it; the message of one of our own stays on one line, whatever a path in it contains."""
+    if str(event.get("log_namespace")).startswith("queueber."):
+        message = printable(formatEvent(event))
+        event = {key: value for key, value in event.items() if key != "log_flattened"}
+        event |= {"log_format": "{one_line}", "one_line": message}
+    return formatEventAsClassicLogText(event)
+
+
 Make = Callable[[Any], ILogObserver]
 """Gives the observer that writes each event to a text file."""
 
 FORMATS: dict[str, Make] = {
-    "text": textFileLogObserver,
+    "text": lambda out: FileLogObserver(out, text_line),
     "json": lambda out: FileLogObserver(out, json_line),
 }
 
@@ -168,6 +179,8 @@ def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd
         return None
     if "fileLogObserverFactory" in parent:
         make = FORMATS.get(log_format, parent["fileLogObserverFactory"])
+        if make is textFileLogObserver:
+            make = FORMATS["text"]
         log = Log.to(_of_twist(parent["logFile"]), make)
         parent["fileLogObserverFactory"] = lambda _: log
         parent["logLevel"] = LogLevel.debug
@@ -175,7 +188,7 @@ def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd
         return log
     if parent.get("logger") or parent.get("syslog"):
         return None
-    log = Log.to(_of_twistd(parent), FORMATS.get(log_format, textFileLogObserver))
+    log = Log.to(_of_twistd(parent), FORMATS.get(log_format, FORMATS["text"]))
     if parent.get("nodaemon"):
         log.output.start()
     return log
