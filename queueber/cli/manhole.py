@@ -22,10 +22,12 @@ def manhole(address: str) -> None:
     from queueber.cli.terminal import raw_terminal, session  # noqa: PLC0415
 
     failures: list[QueueberError] = []
+    complete = True
 
     async def main(reactor: Any) -> None:  # noqa: ANN401
+        nonlocal complete
         try:
-            await session(reactor, address)
+            complete = await session(reactor, address)
         except QueueberError as why:
             failures.append(why)
 
@@ -33,3 +35,6 @@ def manhole(address: str) -> None:
         react(main)
     if failures:
         raise failures[0]
+    if not complete:
+        # Twisted keeps the reason to itself; written to once more, the stream fails with it.
+        click.echo()

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.conch.telnet import ECHO, NAWS, SGA, Telnet
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import connectProtocol
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
@@ -93,6 +93,9 @@ class Terminal(Protocol):
         self._in_a_line = False
         """There was input since the last end of a line."""
 
+        self.output_lost = False
+        """Standard output has not taken all: it is full, or a pipe that is not read any more."""
+
         self.ended: Deferred[None] = Deferred()
 
     def size(self) -> tuple[int, int]:
@@ -125,10 +128,12 @@ class Terminal(Protocol):
     def writeConnectionLost(self) -> None:
         """End the session when the output is closed."""
         assert self.line is not None
+        self.output_lost = True
         self.line.transport.loseConnection()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
-        """Note that all output is written."""
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Note whether all output is written."""
+        self.output_lost = self.output_lost or reason.check(ConnectionDone) is None
         self.ended.callback(None)
 
 
@@ -146,9 +151,12 @@ def raw_terminal() -> Iterator[None]:
         termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
 
 
-async def session(reactor: Any, address: str) -> None:  # noqa: ANN401
+async def session(reactor: Any, address: str) -> bool:  # noqa: ANN401
     """
     Connect this process's terminal to the console at *address*, until one of the two ends it.
+
+    Returns:
+        Whether standard output has taken all.
 
     Raises:
         NoConsole: there is no console at *address*.
@@ -165,4 +173,7 @@ async def session(reactor: Any, address: str) -> None:  # noqa: ANN401
     signal(SIGWINCH, lambda *_: reactor.callFromThread(line.send_size))
     await line.ended
     terminal.transport.loseConnection()
-    await terminal.ended
+    if not terminal.output_lost:
+        # Otherwise Twisted has nothing left that could end.
+        await terminal.ended
+    return not terminal.output_lost

@@ -3,9 +3,36 @@
 from pathlib import Path
 
 import pytest
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 
 from queueber.cli.terminal import END_OF_INPUT, Line, Terminal
+
+
+def made(monkeypatch):
+    with Path("/dev/null").open() as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        terminal = Terminal()
+    terminal.line = Line(terminal)
+    terminal.line.transport = StringTransport()
+    return terminal
+
+
+def test_an_output_that_takes_no_more_ends_the_session(monkeypatch):
+    terminal = made(monkeypatch)
+    terminal.writeConnectionLost()
+
+    assert terminal.output_lost
+    assert terminal.line.transport.disconnecting
+
+
+@pytest.mark.parametrize(("reason", "lost"), [(ConnectionDone(), False), (ConnectionLost(), True)])
+def test_what_could_not_be_written_at_the_end_is_noticed(monkeypatch, reason, lost):
+    terminal = made(monkeypatch)
+    terminal.connectionLost(Failure(reason))
+
+    assert terminal.output_lost is lost
 
 
 @pytest.mark.parametrize(
@@ -19,11 +46,7 @@ from queueber.cli.terminal import END_OF_INPUT, Line, Terminal
     ],
 )
 def test_the_end_of_a_pipe_ends_the_line_and_the_block_and_the_session(monkeypatch, chunks, sent):
-    with Path("/dev/null").open() as nothing:
-        monkeypatch.setattr("sys.stdin", nothing)
-        terminal = Terminal()
-    terminal.line = Line(terminal)
-    terminal.line.transport = StringTransport()
+    terminal = made(monkeypatch)
     for chunk in chunks:
         terminal.dataReceived(chunk)
     terminal.readConnectionLost()

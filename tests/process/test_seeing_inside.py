@@ -1,5 +1,6 @@
 """A real server that is looked into: scraped, asked for its health, and talked to over a terminal."""
 
+import os
 import re
 import shutil
 import signal
@@ -222,6 +223,27 @@ def test_a_script_may_ask(console):
     assert re.search(r"live +(10\.0|[1-9]\.[0-9]) min", shown)
     assert "\n6\n" in shown
     assert "free space" in shown, "the end of the input, which has no newline, waits for the last answer"
+
+
+@pytest.mark.parametrize(
+    ("output", "ended"), [("/dev/full", (1, b"standard output: No space left on device")), (None, (141, b""))]
+)
+def test_a_script_whose_output_takes_no_more_ends(console, output, ended):
+    """On a full device, and as a pipe that is not read any more."""
+    _, address = console
+    read, write = os.pipe()
+    os.close(read)
+    with open(output or write, "wb", closefd=output is not None) as full:
+        done = subprocess.run(
+            [*COMMAND, "manhole", address],
+            input=b"leases()\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    os.close(write)
+    assert (done.returncode, done.stderr.strip().removeprefix(b"queueber: ")) == ended
 
 
 def test_ctrl_right_bracket_leaves_a_server_that_hangs(console):
