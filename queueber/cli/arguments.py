@@ -70,6 +70,19 @@ def seconds(_: click.Context, __: click.Parameter, value: str | None) -> int | N
     return math.ceil(round(number * MS_PER_SECOND, 6))
 
 
+def time_limit(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """
+    Return the milliseconds of a time limit given in seconds, rounded up; None if none was given.
+
+    Raises:
+        click.BadParameter: *value* is not a number of seconds, or 0.
+    """
+    limit = seconds(ctx, parameter, value)
+    if limit == 0:
+        raise click.BadParameter("0 is no time for an answer.")
+    return limit
+
+
 def identity(_: click.Context, __: click.Parameter, value: str) -> bytes:
     """
     Return the 16 bytes of an item's or a lease's id, given as a UUID or as 32 hexadecimal digits.

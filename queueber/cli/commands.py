@@ -16,7 +16,7 @@ import click
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import contents_of, identity, seconds
+from queueber.cli.arguments import contents_of, identity, seconds, time_limit
 from queueber.cli.server_options import SERVER_OPTIONS, Server, ServerCommand
 from queueber.cli.session import Interrupted, run
 from queueber.client import GIVE_BACK_MS, Queue
@@ -89,6 +89,17 @@ def _remedy(why: click.ClickException) -> str:
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
+_timeout = click.option(
+    "--timeout",
+    callback=time_limit,
+    envvar="QUEUEBER_TIMEOUT",
+    show_envvar=True,
+    metavar="SECONDS",
+    help="How long the call may take, from connecting to the answer; without it, as long as it takes."
+    "  The wait of a poll comes on top.",
+)
+
+
 @click.group(cls=Commands, no_args_is_help=False, params=[*SERVER_OPTIONS])
 @click.version_option(__version__, prog_name="queueber")
 @click.pass_context
@@ -116,8 +127,16 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
     help="Deliver the items after this time at the earliest.",
 )
 @_json
+@_timeout
 @click.pass_obj
-def add(server: Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], delay: int, as_json: bool) -> None:
+def add(
+    server: Server,
+    contents: tuple[str, ...],
+    files: tuple[BinaryIO, ...],
+    delay: int,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
     """
     Add an item for each of CONTENTS, and print their ids.
 
@@ -125,7 +144,7 @@ def add(server: Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], 
     writes it may have failed.  CONTENTS that begin with a dash follow --, as in: queueber add -- -5
     """
     items = contents_of(contents, files, sys.stdin.buffer)
-    ids = server.do(lambda queue: queue.add(*items, delay_ms=delay))
+    ids = server.do(lambda queue: queue.add(*items, delay_ms=delay, timeout_ms=timeout))
     click.echo(output.added_json(ids) if as_json else output.added_text(ids))
 
 
@@ -150,8 +169,18 @@ def add(server: Server, contents: tuple[str, ...], files: tuple[BinaryIO, ...], 
     help="Write only the contents of one item to standard output, byte for byte; "
     "the lease and the item's id go to standard error.",
 )
+@_timeout
 @click.pass_obj
-def poll(server: Server, number: int, lease: int, wait: int | None, no_wait: bool, as_json: bool, raw: bool) -> None:
+def poll(
+    server: Server,
+    number: int,
+    lease: int,
+    wait: int | None,
+    no_wait: bool,
+    as_json: bool,
+    raw: bool,
+    timeout: int | None,
+) -> None:
     """
     Take ready items under a new lease, and print them.
 
@@ -166,9 +195,10 @@ def poll(server: Server, number: int, lease: int, wait: int | None, no_wait: boo
             f"--raw writes the contents of 1 item, and -n is {number:,}: several could not be kept apart; use --json."
         )
     wait_ms = 0 if no_wait else wait
+    timeout_ms = None if timeout is None or wait_ms is None else timeout + wait_ms
 
     async def poll_and_print(queue: Queue) -> bool:
-        batch = await queue.poll(number, lease_ms=lease, wait_ms=wait_ms)
+        batch = await queue.poll(number, lease_ms=lease, wait_ms=wait_ms, timeout_ms=timeout_ms)
         try:
             if raw:
                 _print(b"".join(item.contents for item in batch.items), newline=False)
@@ -190,10 +220,11 @@ def poll(server: Server, number: int, lease: int, wait: int | None, no_wait: boo
 @click.argument("item_id", metavar="ITEM", callback=identity)
 @click.argument("lease", callback=identity)
 @_json
+@_timeout
 @click.pass_obj
-def remove(server: Server, item_id: bytes, lease: bytes, as_json: bool) -> None:
+def remove(server: Server, item_id: bytes, lease: bytes, as_json: bool, timeout: int | None) -> None:
     """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or never held ITEM."""
-    _report("removed", server.do(lambda queue: queue.remove(item_id, lease)), as_json=as_json)
+    _report("removed", server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=timeout)), as_json=as_json)
 
 
 @queueber.command(cls=ServerCommand)
@@ -208,10 +239,11 @@ def remove(server: Server, item_id: bytes, lease: bytes, as_json: bool) -> None:
     help="New length, from now.",
 )
 @_json
+@_timeout
 @click.pass_obj
-def extend(server: Server, lease: bytes, span: int, as_json: bool) -> None:
+def extend(server: Server, lease: bytes, span: int, as_json: bool, timeout: int | None) -> None:
     """Set LEASE to end some seconds from now.  The exit status is 1 if it has ended."""
-    _report("extended", server.do(lambda queue: queue.extend(lease, span)), as_json=as_json)
+    _report("extended", server.do(lambda queue: queue.extend(lease, span, timeout_ms=timeout)), as_json=as_json)
 
 
 def _print(text: str | bytes, *, newline: bool = True) -> None:

@@ -105,7 +105,8 @@ class BlockingConnector:
                 raise
             sent = self._socket is not None
             self.close()
-            raise CallTimedOut(str(why), sent=sent) from None
+            done = "may have taken effect or not" if sent else "was not sent"
+            raise CallTimedOut(f"{why}: the call {done}", sent=sent) from None
         finally:
             self._until, self._seconds = of_all
 

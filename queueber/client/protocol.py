@@ -332,6 +332,13 @@ class ClientProtocol(Protocol):
         self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
         self.transport.loseConnection()
 
+    def close(self) -> None:
+        """Send what is left before the transport is closed, and abort it if that takes longer than `CLOSE_SECONDS`."""
+        self.flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
+
     def _give_up(self) -> None:
         self._timer = None
         self.transport.abortConnection()

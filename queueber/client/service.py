@@ -258,7 +258,7 @@ class Connector:
             waiting, _ = self._waiting.popitem()
             waiting.connected.errback(NotConnected("the call was not sent: the client was closed"))
         if self._usable is not None:
-            self._usable.flush()
+            self._usable.close()
         self._service.stopService().addCallback(self._is_closed)
 
     def _is_closed(self, _: object) -> None:

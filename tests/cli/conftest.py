@@ -17,23 +17,25 @@ class FakeQueue:
         factory=lambda: {"add": [], "poll": Batch((), b"", 0), "remove": True, "extend": True},
     )
     calls: list = field(factory=list)
+    timeouts: list = field(factory=list)
 
-    def _answer(self, method, *call) -> Deferred:
+    def _answer(self, method, *call, timeout_ms) -> Deferred:
         self.calls.append((method, *call))
+        self.timeouts.append(timeout_ms)
         answer = self.answers[method]
         return fail(answer) if isinstance(answer, Exception) else succeed(answer)
 
-    def add(self, *contents, delay_ms):
-        return self._answer("add", contents, delay_ms)
+    def add(self, *contents, delay_ms, timeout_ms=None):
+        return self._answer("add", contents, delay_ms, timeout_ms=timeout_ms)
 
-    def poll(self, n, *, lease_ms, wait_ms):
-        return self._answer("poll", n, lease_ms, wait_ms)
+    def poll(self, n, *, lease_ms, wait_ms, timeout_ms=None):
+        return self._answer("poll", n, lease_ms, wait_ms, timeout_ms=timeout_ms)
 
-    def remove(self, item_id, lease):
-        return self._answer("remove", item_id, lease)
+    def remove(self, item_id, lease, *, timeout_ms=None):
+        return self._answer("remove", item_id, lease, timeout_ms=timeout_ms)
 
-    def extend(self, lease, lease_ms):
-        return self._answer("extend", lease, lease_ms)
+    def extend(self, lease, lease_ms, *, timeout_ms=None):
+        return self._answer("extend", lease, lease_ms, timeout_ms=timeout_ms)
 
 
 @define

@@ -22,6 +22,7 @@ from queueber.server.config.sources import CLIENT_VARIABLES, unknown_variables
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
 ID_TEXT, LEASE_TEXT = "00010203-0405-0607-0809-0a0b0c0d0e0f", "10111213-1415-1617-1819-1a1b1c1d1e1f"
+CALLS = ("add", "poll", "remove", "extend")
 
 
 def batch(*contents, attempt=1):
@@ -75,7 +76,8 @@ def test_the_server_may_be_named_in_the_environment(shell):
 
 
 def test_a_server_in_the_same_environment_does_not_take_them_for_slips():
-    assert {option.envvar for option in SERVER_OPTIONS} == CLIENT_VARIABLES
+    options = [*SERVER_OPTIONS, *(option for name in CALLS for option in commands.queueber.commands[name].params)]
+    assert {option.envvar for option in options if option.envvar} == CLIENT_VARIABLES
     assert not {option.variable for option in OPTIONS} & CLIENT_VARIABLES
     environment = dict.fromkeys(CLIENT_VARIABLES, "x") | {"QUEUEBER_ADR": "x"}
     assert [*unknown_variables(OPTIONS, environment)] == ["QUEUEBER_ADR"]
@@ -175,6 +177,31 @@ def test_add_prints_json(shell):
 def test_poll_says_how_many_and_how_long(shell, arguments, call):
     assert shell("poll", *arguments).exit_code == EXIT_EMPTY
     assert shell.calls == [call]
+
+
+@pytest.mark.parametrize(
+    ("command", "limit"),
+    [
+        (("add", "x"), 1_500),
+        (("poll",), None),
+        (("poll", "--no-wait"), 1_500),
+        (("poll", "--wait", "2"), 3_500),
+        (("remove", ID_TEXT, LEASE_TEXT), 1_500),
+        (("extend", LEASE_TEXT), 1_500),
+    ],
+)
+def test_a_call_has_a_time_limit_to_which_the_wait_of_a_poll_is_added(shell, command, limit):
+    shell(*command)
+    shell(*command, "--timeout", "1.5")
+    shell(*command, environment={"QUEUEBER_TIMEOUT": "1.5"})
+    assert shell.default.timeouts == [None, limit, limit]
+
+
+def test_a_time_limit_of_nothing_is_refused(shell):
+    result = shell("add", "x", "--timeout", "0")
+    assert (result.exit_code, shell.calls) == (1, [])
+    assert "'--timeout'" in result.stderr
+    assert result.stderr.endswith(": 0 is no time for an answer.\n")
 
 
 def test_poll_prints_the_lease_and_a_line_for_each_item(shell):

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from queueber import api
 from queueber.client import NotConnected, OutcomeUnknown, connect
 from queueber.client.connect import endpoint_of
+from queueber.client.protocol import CLOSE_SECONDS
 from queueber.client.service import RETRY_SECONDS_MAX
 from queueber.errors import InvalidRequest, Kind, Stopping
 from queueber.limits import DEFAULTS
@@ -192,6 +193,19 @@ def test_close_sends_what_was_said_and_fails_what_is_in_flight(network, client, 
     late = failure(client.default.add(b"x"))
     assert isinstance(late, NotConnected)
     assert "closed" in str(late)
+
+
+def test_close_ends_though_the_peer_does_not_close(network, client, failure, success):
+    """With TLS the peer takes part in closing, and one that is gone says nothing."""
+    adding = client.default.add(b"x")
+    network.peer.transport.lingers = True
+    closing = client.close()
+    network.clock.advance(CLOSE_SECONDS - 1)
+    assert not closing.called
+    network.clock.advance(1)
+    assert success(closing) is None
+    assert isinstance(failure(adding), OutcomeUnknown)
+    assert not network.clock.getDelayedCalls()
 
 
 def test_close_fails_what_waits_for_a_connection_and_stops_connecting(network, failure, success):

@@ -31,7 +31,7 @@ _ALIKE_IN_THE_ENVIRONMENT = 0.85
 
 CLIENT_VARIABLES = frozenset(
     f"{ENVIRONMENT_PREFIX}{name}"
-    for name in ("ADDR", "QUEUE", "TLS", "TLS_CA", "TLS_SERVER_NAME", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+    for name in ("ADDR", "QUEUE", "TLS", "TLS_CA", "TLS_SERVER_NAME", "CLIENT_CERTIFICATE", "CLIENT_KEY", "TIMEOUT")
 )
 """What the command line client takes from an environment that may be the server's as well."""
 
