@@ -18,9 +18,15 @@ _BEGINNINGS = {
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 """Records of type alert and handshake."""
 
+_TEXT = frozenset(b"\t\r\n") | frozenset(range(0x20, 0x7F))
+"""Four of them are, as the head of a message, more than 150,000,000 segments, which no limit can be set to."""
+
 
 def protocol_of(first: bytes) -> str | None:
     """Return the name of the protocol of a stream that begins with *first*, or None if it is unknown."""
     if first.startswith(_TLS_RECORDS):
         return "TLS"
-    return next((name for name, beginnings in _BEGINNINGS.items() if first.startswith(beginnings)), None)
+    name = next((name for name, beginnings in _BEGINNINGS.items() if first.startswith(beginnings)), None)
+    if name is None and len(first) >= FIRST_BYTES and _TEXT.issuperset(first[:4]):
+        return "a text protocol"
+    return name

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -239,6 +239,11 @@ def test_a_directory_may_be_named_by_argument_option_and_environment(shell, data
     )
 
 
+def copy_if_there(source, target):
+    with suppress(FileNotFoundError):
+        shutil.copy2(source, target)
+
+
 class TestInspect:
     def test_json(self, shell, data):
         found = json.loads(shell("inspect", data, "--json").output)
@@ -305,7 +310,8 @@ class TestInspect:
 
     def test_a_server_that_was_killed_is_told(self, shell, data, tmp_path):
         with closing(open_store(data)):
-            shutil.copytree(data, tmp_path / "killed")
+            # The engine removes a log that it needs no more at a time of its own.
+            shutil.copytree(data, tmp_path / "killed", copy_function=copy_if_there)
         (tmp_path / "killed" / "synced").unlink()
         first, second = shell("inspect", "-d", tmp_path / "killed").output.splitlines()[:2]
         assert ": its server ended without closing it; format 1;" in first

@@ -235,6 +235,7 @@ class Says(Protocol):
     [
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", False, NotConnected, "this port speaks HTTP"),
         (b"SSH-2.0-OpenSSH_10.0\r\n", False, NotConnected, "this port speaks SSH"),
+        (b"220 mail.example ESMTP\r\n", False, NotConnected, "this port speaks a text protocol"),
         (b"", False, OutcomeUnknown, "the call's outcome is unknown"),
         (b"\xff" * 64, False, OutcomeUnknown, "the server broke the protocol"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, NotConnected, "this port does not speak TLS"),

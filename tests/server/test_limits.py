@@ -529,6 +529,9 @@ def test_an_answer_that_was_long_in_coming_is_no_idleness(make_hand):
         (b"SSH-2.0-OpenSSH_10.0\r\n", "SSH"),
         (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "the PROXY protocol"),
         (b"\r\n\r\n\0\r\nQUIT\n\x21\x11", "the PROXY protocol"),
+        (b"EHLO mail.example\r\n", "a text protocol"),
+        (b"*1\r\n$4\r\nPING\r\n", "a text protocol"),
+        (b"AMQP\0\0\x09\x01", "a text protocol"),
     ],
 )
 def test_another_protocol_is_called_by_its_name_and_hits_no_limit(hand, monkeypatch, first, name, cut):
