@@ -112,7 +112,6 @@ class ClientProtocol(Protocol):
         """The longest message that the server accepts; None before it was requested."""
 
         self._limit_from = FROM_SERVER
-
         self._held: dict[Deferred[None], None] = {}
         """Calls that wait for the server's limits: a long call, and all later ones, to keep the order."""
 
@@ -152,15 +151,12 @@ class ClientProtocol(Protocol):
 
     def handshakeCompleted(self) -> None:
         """Open the connection after its TLS handshake."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        nameless = nameless_certificate(self.transport)
-        if nameless is not None:
+        self._stop_timer()
+        if (nameless := nameless_certificate(self.transport)) is None:
+            self._begin()
+        else:
             self._end(nameless, NotConnected, refused=True)
             self.transport.abortConnection()
-            return
-        self._begin()
 
     def _begin(self) -> None:
         if self._closed is None and not self._open:
@@ -335,9 +331,13 @@ class ClientProtocol(Protocol):
     def close(self) -> None:
         """Send what is left before the transport is closed, and abort it if that takes longer than `CLOSE_SECONDS`."""
         self.flush()
+        self._stop_timer()
+        self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
+            self._timer = None
 
     def _give_up(self) -> None:
         self._timer = None
@@ -355,9 +355,7 @@ class ClientProtocol(Protocol):
             self._end(refusal, NotConnected, refused=not isinstance(reason.value, ConnectionLost | ConnectionDone))
 
     def _end(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._closed is not None:
             return
         self._closed = why
