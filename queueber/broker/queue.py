@@ -21,7 +21,7 @@ class Refill:
     queue: "Queue"
     number: QueueNumber
     after: Key
-    """The window's `hi` when the scan was asked for.  Should it have moved meanwhile, the result is of no use."""
+    """The window's `covered_to` when the scan was asked for; if it has moved meanwhile, the result is of no use."""
 
     log: list[Write]
 

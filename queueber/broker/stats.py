@@ -72,7 +72,7 @@ def queue_line(queue: Queue) -> str:
     """What is known of *queue*, in one line."""
     return (
         f"queue {queue.name!r} number={queue.number} items={queue.items} held={len(queue.held)}"
-        f" waiting={len(queue.line)} window={len(queue.window)} hi={_text(queue.window.hi)}"
+        f" waiting={len(queue.line)} window={len(queue.window)} covered_to={_text(queue.window.covered_to)}"
         f" floor={_text(queue.floor)} refill={'yes' if queue.refill else 'no'}"
     )
 

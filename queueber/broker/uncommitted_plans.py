@@ -54,7 +54,7 @@ class UncommittedPlans:
         if queue.refill is not None or queue.number is None:
             return
         log = [write for plan in self._undurable if _concerns(plan, queue.number) for write in plan.writes]
-        queue.refill = Refill(queue, queue.number, queue.window.hi, log)
+        queue.refill = Refill(queue, queue.number, queue.window.covered_to, log)
         self._asked_for.append(queue.refill)
 
     def take_refills(self) -> list[Refill]:
@@ -66,11 +66,11 @@ class UncommittedPlans:
         """The scan has come back, or failed (None).  A new one may start."""
         queue = refill.queue
         queue.refill = None
-        if scan is None or queue.window.hi != refill.after:
+        if scan is None or queue.window.covered_to != refill.after:
             # Items were dropped from the window's tail meanwhile: the stretch in between was not scanned.
             return
-        items, hi = overlay(scan, above=refill.after, log=refill.log, held=queue.held)
-        queue.window.extend(items, hi)
+        items, covered_to = overlay(scan, above=refill.after, log=refill.log, held=queue.held)
+        queue.window.extend(items, covered_to)
         queue.pass_over(scan.gaps)
         queue.refilled = True
         # Somebody waits for these: they are not the ones to drop if memory is short.

@@ -1,16 +1,16 @@
 """
 The head of one queue in memory.
 
-A window holds *all* unleased items of its queue with keys up to `hi`, delayed
-ones included; beyond `hi` only the disk knows.  That one sentence answers
+A window holds *all* unleased items of its queue with keys up to `covered_to`, delayed
+ones included; beyond `covered_to` only the disk knows.  That one sentence answers
 every question of the claim:
 
 - the head is the next item to hand out, if its due has come;
 - otherwise the head's due is the moment of the next wake;
-- nothing is due now that the window lacks, if `hi` lies at or beyond now.
+- nothing is due now that the window lacks, if `covered_to` lies at or beyond now.
 
-A put with a key up to `hi` must enter the window, a larger one must not.  A
-refill scans the disk above `hi` and raises it; dropping the tail lowers it.
+A put with a key up to `covered_to` must enter the window, a larger one must not.  A
+refill scans the disk above `covered_to` and raises it; dropping the tail lowers it.
 
 A cursor that only moves forward would be simpler and wrong: a delayed item
 that falls due behind it would never be found.
@@ -40,12 +40,12 @@ class Meter:
 
 
 class Window:
-    """Items in the order of their keys, as far as `hi`."""
+    """Items in the order of their keys, as far as `covered_to`."""
 
-    __slots__ = ("_meter", "_run", "_strays", "bytes", "hi")
+    __slots__ = ("_meter", "_run", "_strays", "bytes", "covered_to")
 
-    def __init__(self, hi: Key, meter: Meter) -> None:
-        self.hi = hi
+    def __init__(self, covered_to: Key, meter: Meter) -> None:
+        self.covered_to = covered_to
         """Every unleased item with a key up to this one is here."""
         self.bytes = 0
         """What the items cost in memory."""
@@ -60,7 +60,7 @@ class Window:
 
     def put(self, item: Item) -> bool:
         """Take *item* in if it belongs here; return whether it does."""
-        if item.key > self.hi:
+        if item.key > self.covered_to:
             return False
         heappush(self._strays, item)
         self._charge(len(item.contents) + self._meter.item_overhead)
@@ -68,11 +68,11 @@ class Window:
 
     def append(self, items: Sequence[Item], size: int) -> None:
         """Take in those of *items* that belong here; they are in order, and *size* is that of all their contents."""
-        if items[-1].key > self.hi:
-            if items[0].key > self.hi:
+        if items[-1].key > self.covered_to:
+            if items[0].key > self.covered_to:
                 # As of a backlog all are that is larger than the window.
                 return
-            items = [item for item in items if item.key <= self.hi]
+            items = [item for item in items if item.key <= self.covered_to]
             size = sum(len(item.contents) for item in items)
         if not self._run or self._run[-1] < items[0]:
             self._run.extend(items)
@@ -86,7 +86,7 @@ class Window:
 
     def covers(self, now: WallMs) -> bool:
         """Whether all that is due at *now* is here."""
-        return self.hi.due > now
+        return self.covered_to.due > now
 
     def _first(self) -> Item | None:
         run, strays = self._run, self._strays
@@ -136,11 +136,11 @@ class Window:
         first = self._first()
         if first is not None:
             return first.key.due
-        return None if self.hi == HIGHEST else self.hi.due
+        return None if self.covered_to == HIGHEST else self.covered_to.due
 
-    def extend(self, items: Sequence[Item], hi: Key) -> None:
-        """Take in *items*, which are all there are between the old `hi` and the new one, in order."""
-        self.hi = hi
+    def extend(self, items: Sequence[Item], covered_to: Key) -> None:
+        """Take in *items*, which are all there are between the old `covered_to` and the new one, in order."""
+        self.covered_to = covered_to
         if items:
             self.append(items, sum(len(item.contents) for item in items))
 
@@ -157,7 +157,7 @@ class Window:
             assert tail is not None
             self._charge(-len(tail.pop().contents) - self._meter.item_overhead)
             tail = self._tail()
-            self.hi = floor if tail is None else tail[-1].key
+            self.covered_to = floor if tail is None else tail[-1].key
 
     def _tail(self) -> deque[Item] | list[Item] | None:
         """Where the last of all items is the last, once the strays have been sorted; None without any."""
@@ -174,7 +174,7 @@ class Window:
         """Raise AssertionError if the window contradicts itself.  O(n); for tests."""
         items = [*self._run, *self._strays]
         assert self.bytes == sum(len(item.contents) + self._meter.item_overhead for item in items)
-        assert all(item.key <= self.hi for item in items)
+        assert all(item.key <= self.covered_to for item in items)
         assert len({item.key for item in items}) == len(items), "an item is twice in the window"
         assert all(one < other for one, other in pairwise(self._run))
 
@@ -185,21 +185,21 @@ def overlay(scan: Scan, *, above: Key, log: Sequence[Write], held: AbstractSet[I
 
     Args:
         scan: the rows above *above* in a snapshot that the disk took at some moment of the past.
-        above: the window's `hi`.
+        above: the window's `covered_to`.
         log: the writes of every plan, in order, that was not durable when the snapshot was taken.  More of the past
             does no harm: what a key's last write says is true whether the snapshot has it or not.
         held: the ids of the items that are leased, or whose lease has ended and that have no new place yet.
 
     Returns:
-        The unleased items between *above* and the new `hi`, in the order of their keys, and that `hi`.
+        The unleased items between *above* and the new `covered_to`, in the order of their keys, and that `covered_to`.
     """
-    hi = HIGHEST if scan.exhausted else scan.items[-1].key
+    covered_to = HIGHEST if scan.exhausted else scan.items[-1].key
     found = {item.key: item for item in scan.items}
     for write in log:
         if isinstance(write, PutItem):
-            if above < write.item.key <= hi:
+            if above < write.item.key <= covered_to:
                 found[write.item.key] = write.item
         elif isinstance(write, DeleteItem):
             # An older snapshot would bring a removed item back.
             found.pop(write.key, None)
-    return [found[key] for key in sorted(found) if key.id not in held], hi
+    return [found[key] for key in sorted(found) if key.id not in held], covered_to

@@ -627,7 +627,7 @@ class TestWindowAndRefill:
             bench.broker.check()
 
         assert taken == everything
-        assert bench.queue.window.hi == HIGHEST
+        assert bench.queue.window.covered_to == HIGHEST
 
     def test_an_empty_answer_waits_for_the_scan(self, bench):
         bench.add(b"a")
@@ -754,9 +754,9 @@ class TestWindowAndRefill:
         bench.sync()
         bench.broker._journal.start_refill(bench.queue)
         (refill,) = bench.broker.take_refills()
-        before = bench.queue.window.hi
+        before = bench.queue.window.covered_to
         bench.queue.window.trim(500, bench.queue.floor)
-        assert bench.queue.window.hi < before
+        assert bench.queue.window.covered_to < before
 
         bench.broker.refilled(refill, bench.rows.scan(refill.number, refill.after, 10))
 

@@ -15,10 +15,10 @@ def place(due):
 
 @pytest.fixture
 def make_queue():
-    """A queue whose window reaches to *hi*, with items due then, and more that only the disk knows."""
+    """A queue whose window reaches to *covered_to*, with items due then, and more that only the disk knows."""
 
-    def make(*due, hi, beyond=0, held=0):
-        queue = Queue("mail", Window(place(hi), Meter(512)), added=len(due) + beyond + held)
+    def make(*due, covered_to, beyond=0, held=0):
+        queue = Queue("mail", Window(place(covered_to), Meter(512)), added=len(due) + beyond + held)
         for each in due:
             assert queue.window.put(Item(place(each), b"", WallMs(1)))
         queue.held.update(ItemId(bytes([each] * 16)) for each in range(held))
@@ -28,18 +28,18 @@ def make_queue():
 
 
 def test_a_window_that_covers_the_present_tells_all_states(make_queue):
-    queue = make_queue(1, 3, 7, hi=9, beyond=4, held=2)
+    queue = make_queue(1, 3, 7, covered_to=9, beyond=4, held=2)
     assert state_of(queue, WallMs(3)) == QueueState("mail", 2, 5, 2, 0, 0, WallMs(1))
     assert state_of(queue, WallMs(0)).oldest is None
 
 
 def test_what_lies_beyond_a_window_that_ends_in_the_past_is_not_known(make_queue):
-    queue = make_queue(1, 3, 7, hi=9, beyond=4)
+    queue = make_queue(1, 3, 7, covered_to=9, beyond=4)
     assert state_of(queue, WallMs(9)) == QueueState("mail", 3, 0, 0, 4, 0, WallMs(1))
 
 
 def test_a_queue_that_nobody_has_read_is_unread(make_queue):
-    state = state_of(make_queue(hi=0, beyond=4), WallMs(9))
+    state = state_of(make_queue(covered_to=0, beyond=4), WallMs(9))
     assert (state.unread, state.oldest, state.items) == (4, None, 4)
 
 

@@ -22,8 +22,8 @@ def make_item(due, number=1, size=0):
     return Item(make_key(due, number), b"x" * size, 0)
 
 
-def make_window(hi=HIGHEST, items=()):
-    window = Window(hi, Meter(OVERHEAD))
+def make_window(covered_to=HIGHEST, items=()):
+    window = Window(covered_to, Meter(OVERHEAD))
     for item in items:
         assert window.put(item)
     return window
@@ -80,7 +80,7 @@ class TestWindow:
         assert len(window) == 4 + bool(stray) - taken
 
     def test_takes_in_what_lies_up_to_hi_and_nothing_above(self):
-        window = make_window(hi=make_key(5, 5))
+        window = make_window(covered_to=make_key(5, 5))
 
         assert window.put(make_item(5, 5))
         assert not window.put(make_item(5, 6))
@@ -88,8 +88,8 @@ class TestWindow:
 
     @pytest.mark.parametrize(("now", "covered"), [(4, True), (5, False), (6, False)])
     def test_covers_a_moment_before_the_due_of_hi_only(self, now, covered):
-        """Another item with the due of `hi` may lie above it."""
-        assert make_window(hi=make_key(5)).covers(now) is covered
+        """Another item with the due of `covered_to` may lie above it."""
+        assert make_window(covered_to=make_key(5)).covers(now) is covered
 
     def test_its_head_is_what_is_due(self):
         window = make_window(items=[make_item(7), make_item(5)])
@@ -100,16 +100,16 @@ class TestWindow:
 
     def test_the_next_due_is_that_of_its_head_or_else_of_what_it_lacks(self):
         assert make_window(items=[make_item(7), make_item(5)]).next_due() == 5
-        assert make_window(hi=make_key(8)).next_due() == 8
+        assert make_window(covered_to=make_key(8)).next_due() == 8
         assert make_window().next_due() is None
 
     @given(
         st.lists(st.lists(st.integers(2, 12), max_size=5), max_size=4),
         st.integers(1, 13),
     )
-    def test_takes_in_many_as_it_takes_in_one(self, groups, hi):
-        """Groups in order, which may lie before or between what is there, or above `hi`."""
-        together, single = make_window(make_key(hi)), make_window(make_key(hi))
+    def test_takes_in_many_as_it_takes_in_one(self, groups, covered_to):
+        """Groups in order, which may lie before or between what is there, or above `covered_to`."""
+        together, single = make_window(make_key(covered_to)), make_window(make_key(covered_to))
         for number, dues in enumerate(filter(None, groups), 1):
             items = [make_item(due, 10 * number + place) for place, due in enumerate(sorted(dues))]
             together.append(items, 0)
@@ -121,11 +121,11 @@ class TestWindow:
         assert drain(together) == drain(single)
 
     def test_extends_to_a_new_hi(self):
-        window = make_window(hi=make_key(3), items=[make_item(2)])
+        window = make_window(covered_to=make_key(3), items=[make_item(2)])
 
         window.extend([make_item(4), make_item(6)], make_key(6))
 
-        assert window.hi == make_key(6)
+        assert window.covered_to == make_key(6)
         assert drain(window) == [make_key(2), make_key(4), make_key(6)]
 
     @given(
@@ -134,7 +134,7 @@ class TestWindow:
         keep=st.integers(0, 2),
     )
     def test_trims_the_tail_and_only_as_much_as_it_must(self, sizes, bytes_max, keep):
-        """What is left is a prefix; `hi` is its last key, or the floor, or unchanged if nothing was dropped."""
+        """What is left is a prefix; `covered_to` is its last key, or the floor, or unchanged if nothing was dropped."""
         everything = [make_item(due, size=size) for due, size in enumerate(sizes, start=2)]
         window = make_window(items=reversed(everything))
 
@@ -146,7 +146,7 @@ class TestWindow:
         dropped = count < len(everything)
         assert window.bytes <= bytes_max or count <= keep
         assert not dropped or window.bytes + len(everything[count].contents) + OVERHEAD > bytes_max
-        assert window.hi == (HIGHEST if not dropped else left[-1].key if left else make_key(1))
+        assert window.covered_to == (HIGHEST if not dropped else left[-1].key if left else make_key(1))
         assert drain(window) == [item.key for item in left]
 
     def test_all_of_them_share_one_meter(self):
@@ -215,9 +215,11 @@ class TestOverlay:
         stretch = sorted(key for key in rows if key > above)
         scan = Scan([rows[key] for key in stretch[:items_max]], exhausted=len(stretch) <= items_max)
 
-        items, hi = overlay(scan, above=above, log=history[first_logged:], held=held)
+        items, covered_to = overlay(scan, above=above, log=history[first_logged:], held=held)
 
-        assert [item.key for item in items] == sorted(key for key in truth if above < key <= hi and key.id not in held)
+        assert [item.key for item in items] == sorted(
+            key for key in truth if above < key <= covered_to and key.id not in held
+        )
         assert all(item is truth[item.key] for item in items)
-        assert hi == (HIGHEST if scan.exhausted else scan.items[-1].key)
-        assert hi > above
+        assert covered_to == (HIGHEST if scan.exhausted else scan.items[-1].key)
+        assert covered_to > above
