@@ -228,13 +228,56 @@ def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handle
     assert not (tmp_path / "q").exists()
 
 
-@pytest.mark.parametrize("words", [["-m", "queueber.cli", "--version"], ["-c", TWISTD, "-n", "--pidfile=", "queueber"]])
-def test_a_working_directory_that_is_gone_is_no_end_of_the_interpreter(tmp_path, words):
-    (tmp_path / "gone").mkdir()
+def test_process_number_1_that_is_stopped_in_order_ends_with_0(tmp_path):
+    """The signal that Twisted sends to its own process at the end has no effect on number 1."""
+    log = tmp_path / "log"
+    with subprocess.Popen(
+        [
+            *("unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", TWISTD, "-n", "--pidfile="),
+            *(f"--logfile={log}", "queueber", f"--data-dir={tmp_path}/q", "--listen=127.0.0.1:0"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as unshare:
+        for _ in range(1_200):
+            if unshare.poll() is not None or (log.exists() and "Listening" in log.read_text()):
+                break
+            time.sleep(0.1)
+        if unshare.poll() is not None:
+            assert "unshare failed" in unshare.stderr.read()
+            pytest.skip("no namespace can be made here")
+        children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGTERM)
+        assert unshare.wait(120) == 0
+    assert log.read_text().splitlines()[-1].endswith("Stopped; everything is on disk (SIGTERM)")
+
+
+COMMANDS = [["-m", "queueber.cli", "--version"], ["-c", TWISTD, "-n", "--pidfile=", "queueber"]]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+@pytest.mark.parametrize("how", ["gone", "closed"])
+def test_a_working_directory_that_cannot_be_used_is_no_end_of_the_interpreter(tmp_path, how, words):
+    """It is gone, or one that the user may enter and not look into; root is the user without its capabilities."""
+    directory = tmp_path / how
+    directory.mkdir()
     if "queueber" in words:
         words = [*words, "--listen=127.0.0.1:0", "--data-dir=q"]
+    if how == "gone":
+        enter = ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(directory)]
+    else:
+        if os.geteuid() != 0 or not shutil.which("setpriv"):
+            pytest.skip("it takes root, and setpriv")
+        os.chown(directory, 65534, 65534)
+        directory.chmod(0o700)
+        enter = [
+            "sh",
+            "-c",
+            'cd "$0" && exec setpriv --bounding-set=-dac_override,-dac_read_search "$@"',
+            str(directory),
+        ]
     done = subprocess.run(
-        ["sh", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"), sys.executable, *words],
+        [*enter, sys.executable, *words],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONSAFEPATH": "1"},
@@ -242,11 +285,14 @@ def test_a_working_directory_that_is_gone_is_no_end_of_the_interpreter(tmp_path,
         check=False,
     )
     assert "Traceback" not in done.stdout + done.stderr
-    if "queueber" in words:
+    if "queueber" not in words:
+        assert (done.returncode, done.stderr) == (0, "")
+    elif how == "gone":
         assert done.returncode == 64
         assert done.stderr.startswith("queueber: --data-dir q: the working directory cannot be used")
     else:
-        assert done.returncode == 0
+        assert done.returncode in {64, 74}
+        assert "queueber" in done.stderr + done.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone may change its root")
