@@ -28,7 +28,7 @@ from queueber.broker.uncommitted_plans import UncommittedPlans
 from queueber.broker.wait_queue import Peer, PollInput, PollState, Waiter
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import Limits
-from queueber.units import WallMs, no_earlier_than
+from queueber.units import WallMs, counted, no_earlier_than
 
 
 @frozen(eq=False)
@@ -112,7 +112,8 @@ class Polls:
         limit = self._limits.waiting_polls
         if self.waiting >= (2 * limit if passing else limit):
             raise Overloaded(
-                f"waiting polls: {self.waiting:,} wait already; the limit is {limit:,} (waiting_polls)",
+                f"waiting polls: {counted(self.waiting, 'waits', 'wait')} already;"
+                f" the limit is {limit:,} (waiting_polls)",
                 limit="waiting_polls",
             )
         share = max(1, (limit - self.waiting) // 2)

@@ -9,6 +9,7 @@ from queueber.broker.queue import Queue
 from queueber.broker.window import Meter, Window
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
+from queueber.units import counted
 
 # A window below this is dropped whole when memory is short: halving it again would free next to nothing.
 _TRIM_WHOLE_BYTES = 64 << 10
@@ -88,7 +89,9 @@ class Queues:
         """
         if queue.number is None and len(self._durable) >= self._limits.queues:
             raise Overloaded(
-                f"queues: {len(self._durable):,} exist; the limit is {self._limits.queues:,} (queues)", limit="queues"
+                f"queues: {counted(len(self._durable), 'exists', 'exist')};"
+                f" the limit is {self._limits.queues:,} (queues)",
+                limit="queues",
             )
 
     def make_durable(self, queue: Queue) -> QueueNumber:

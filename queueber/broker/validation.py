@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from queueber.broker.model import LeaseId
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import ID_BYTES, Limits
-from queueber.units import SpanMs
+from queueber.units import SpanMs, counted
 
 
 def validate_add(limits: Limits, items: Sequence[tuple[bytes, SpanMs]]) -> int:
@@ -36,7 +36,7 @@ def validate_lease_span(limits: Limits, span: SpanMs) -> None:
 def validate_lease_id(lease_id: LeaseId) -> None:
     """A lease is 16 bytes."""
     if len(lease_id) != ID_BYTES:
-        raise InvalidRequest(f"lease is {len(lease_id)} bytes; it must be {ID_BYTES}")
+        raise InvalidRequest(f"lease is {counted(len(lease_id), 'byte')}; it must be {ID_BYTES}")
 
 
 def _above(limits: Limits, name: str, what: str, value: int, unit: str) -> InvalidRequest:

@@ -13,6 +13,7 @@ other thread can use, and long contents are better left to compression.
 
 from queueber.capnp.reader import WORD
 from queueber.errors import RemoteProtocolError
+from queueber.units import counted
 
 _RUN_WORDS_MAX = 256
 """A run is one word and at most 255 further ones."""
@@ -42,7 +43,7 @@ def pack(words: bytes) -> bytes:
         ValueError: they are not whole.
     """
     if len(words) % WORD:
-        raise ValueError(f"{len(words):,} bytes are not a whole number of words")
+        raise ValueError(f"{counted(len(words), 'byte is', 'bytes are')} not a whole number of words")
     pieces: list[bytes] = []
     for first in range(0, len(words), _CHUNK):
         chunk = words[first : first + _CHUNK]

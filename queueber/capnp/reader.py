@@ -28,6 +28,7 @@ from typing import TypeAlias
 from attrs import define
 
 from queueber.errors import RemoteProtocolError
+from queueber.units import counted
 
 WORD = 8
 """Bytes of one word."""
@@ -112,7 +113,7 @@ def single_segment(data: bytes, *, factor: int = 2) -> Frame:
     words = words_of(data)
     count = len(words)
     if count * WORD != len(data):
-        raise RemoteProtocolError(f"a segment is {len(data):,} bytes, which is not a whole number of words")
+        raise RemoteProtocolError(f"a segment is {counted(len(data), 'byte')}, which is not a whole number of words")
     return Frame(data, words, 0, count, None, factor * count, factor)
 
 

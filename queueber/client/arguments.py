@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from queueber.capnp import DATA_BYTES_MAX
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import ID_BYTES, PEER_LIMITS
+from queueber.units import counted
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -67,7 +68,7 @@ def identifier(name: str, value: "Buffer") -> bytes:
     """
     found = buffer(name, value)
     if len(found) != ID_BYTES:
-        raise InvalidRequest(f"{name} is {len(found):,} bytes; it must be {ID_BYTES}")
+        raise InvalidRequest(f"{name} is {counted(len(found), 'byte')}; it must be {ID_BYTES}")
     return found
 
 

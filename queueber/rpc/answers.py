@@ -28,6 +28,7 @@ from queueber.capnp.reader import capability_at, follow, single_segment
 from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
 from queueber.rpc.exports import Export
 from queueber.rpc.messages import AnswerId
+from queueber.units import counted
 
 FAILURES_MAX = 1_000
 """Errors kept for the calls that are made to their answers; a peer that leaves more open gets a general one."""
@@ -124,8 +125,8 @@ class Answers:
             raise RemoteProtocolError(f"question {answer} is used again while it is open")
         if len(self.states) >= self._open_max:
             raise RemoteProtocolError(
-                f"{len(self.states):,} answers are open and not finished; the limit is {self._open_max:,}"
-                " (open_answers)",
+                f"{counted(len(self.states), 'answer is', 'answers are')} open and not finished;"
+                f" the limit is {self._open_max:,} (open_answers)",
                 limit="open_answers",
             )
         self.states[answer] = State.RUNNING

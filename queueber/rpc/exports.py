@@ -21,6 +21,7 @@ from attrs import define
 from queueber.errors import Overloaded, RemoteProtocolError
 from queueber.rpc.messages import ExportId
 from queueber.rpc.tables import OwnedTable
+from queueber.units import counted
 
 
 @define(eq=False)
@@ -113,7 +114,10 @@ class Exports:
             RemoteProtocolError: it never had so many.
         """
         if count > export.references or export.id is None:
-            raise RemoteProtocolError(f"{count} references were released where {export.references} were held")
+            raise RemoteProtocolError(
+                f"{counted(count, 'reference was', 'references were')} released"
+                f" where {counted(export.references, 'was', 'were')} held"
+            )
         export.references -= count
         if not export.references:
             self._numbered.drop(export.id)

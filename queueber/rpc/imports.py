@@ -19,6 +19,7 @@ from attrs import define
 
 from queueber.errors import LocalProtocolError, RemoteProtocolError
 from queueber.rpc.messages import ImportId
+from queueber.units import counted
 
 
 @define(eq=False)
@@ -59,7 +60,9 @@ class Imports:
         entry = self._entries.get(number)
         if entry is None:
             if len(self._entries) >= self._limit:
-                raise RemoteProtocolError(f"the peer sent more than {self._limit:,} capabilities")
+                raise RemoteProtocolError(
+                    f"the peer sent more than {counted(self._limit, 'capability', 'capabilities')}"
+                )
             entry = self._entries[number] = Import()
         entry.received += 1
         entry.held += 1

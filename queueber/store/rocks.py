@@ -24,6 +24,7 @@ from queueber.store.rows.format import read_format, upgrade, write_format
 from queueber.store.rows.kv_store import Durability, KeyValueStore
 from queueber.store.rows.records import Encoding
 from queueber.store.tuning import DEFAULT_TUNING, FLUSH_FILES, TUNING_OPTIONS, Tuning, to_flush
+from queueber.units import counted
 
 
 class RocksStore(KeyValueStore):
@@ -177,14 +178,14 @@ class RocksStore(KeyValueStore):
         found = os.statvfs(self._held.path)
         if found.f_files and found.f_favail < FLUSH_FILES:
             raise StorageError(
-                f"{self._held.path} has {found.f_favail:,} inodes free, and a backup begins by writing up to"
+                f"{self._held.path} has {counted(found.f_favail, 'inode')} free, and a backup begins by writing up to"
                 f" {FLUSH_FILES} files: make room first"
             )
         free = shutil.disk_usage(self._held.path).free
         if free < to_flush(self.unflushed_bytes):
             raise StorageError(
-                f"{self._held.path} has {free:,} bytes free, and a backup begins by writing the"
-                f" {self.unflushed_bytes:,} that are in memory: make room first"
+                f"{self._held.path} has {counted(free, 'byte')} free, and a backup begins by writing the"
+                f" {counted(self.unflushed_bytes, 'that is', 'that are')} in memory: make room first"
             )
 
     def _refuse_without_descriptors(self, what: str) -> None:

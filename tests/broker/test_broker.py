@@ -57,7 +57,7 @@ class TestAdd:
         bench = make_bench(queues=1)
         bench.add(b"a", name="one")
 
-        with pytest.raises(Overloaded, match="queues: 1 exist; the limit is 1"):
+        with pytest.raises(Overloaded, match="queues: 1 exists; the limit is 1"):
             bench.add(b"b", name="two")
         assert bench.add(b"c", name="one")
 
@@ -207,7 +207,7 @@ class TestPoll:
         bench = make_bench(waiting_polls=1)
         waiter = bench.poll(wait=None)
 
-        with pytest.raises(Overloaded, match="waiting polls: 1 wait already; the limit is 1"):
+        with pytest.raises(Overloaded, match="waiting polls: 1 waits already; the limit is 1"):
             bench.poll(wait=None)
         bench.broker.polls.cancel(waiter)
         assert bench.poll(wait=None)

@@ -27,6 +27,6 @@ def test_a_peer_can_send_only_so_many():
     imports = Imports(limit=1)
     imports.receive(1)
     imports.receive(1)
-    with pytest.raises(RemoteProtocolError, match="more than 1 capabilities"):
+    with pytest.raises(RemoteProtocolError, match="more than 1 capability"):
         imports.receive(2)
     assert [number for number, _ in imports.items()] == [1]

@@ -278,7 +278,7 @@ def much_that_is_held_for_all(peer):
 @provokes("waiting_polls", waiting_polls=1)
 def many_polls_that_wait(peer):
     peer.poll()
-    refused(peer, peer.poll(), Kind.OVERLOADED, "1 wait already", "limit is 1")
+    refused(peer, peer.poll(), Kind.OVERLOADED, "1 waits already", "limit is 1")
 
 
 @provokes("leased_items", leased_items=1)

@@ -46,6 +46,12 @@ def test_adds_are_refused_below_the_reserve_and_not_at_it(reserve, disk):
     assert told.value.limit == "free_space_reserve"
 
 
+def test_one_byte_is_singular(reserve, disk):
+    disk.free, disk.promised = 1, 1
+    reserve.look()
+    assert reserve.lacking == "1 byte is free and 1 is needed for what is in memory, and 100 are kept in reserve"
+
+
 def test_they_come_back_when_a_tenth_more_is_free(reserve, disk):
     for free, low in ((99, True), (100, True), (109, True), (110, False), (100, False), (99, True)):
         disk.free = free

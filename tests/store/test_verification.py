@@ -71,7 +71,7 @@ def test_what_is_still_in_the_log_is_looked_at_too_and_the_log_stays(data, chang
     try:
         store._held.release()
         before = state_of(data)
-        assert verify(data).findings == ["queue 'second' counts 1 items and has 2"]
+        assert verify(data).findings == ["queue 'second' counts 1 item and has 2"]
         assert state_of(data) == before
     finally:
         DB.close = close

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import frozen
 
 from queueber.errors import QueueberError
+from queueber.units import counted
 
 OWN_FILES = 48
 """
@@ -71,11 +72,11 @@ class Descriptors:
     def told(self, wanted: "Descriptors") -> str:
         """What there is, and what was *wanted* where that is more."""
         parts = [
-            f"{mine:,} {name}" + (f" instead of {asked:,}" if mine < asked else "")
+            counted(mine, *name) + (f" instead of {asked:,}" if mine < asked else "")
             for name, mine, asked in (
-                ("connections", self.connections, wanted.connections),
-                ("tables and blobs", self.tables, wanted.tables),
-                ("connections for metrics", self.pages, wanted.pages),
+                (("connection",), self.connections, wanted.connections),
+                (("table or blob", "tables and blobs"), self.tables, wanted.tables),
+                (("connection for metrics", "connections for metrics"), self.pages, wanted.pages),
             )
             if asked
         ]
@@ -136,8 +137,8 @@ def _shared(wanted: Descriptors, files: int | None) -> Descriptors:
     if files < least:
         more = f", because more are open at the start than the usual {OPEN_AT_FIRST}" if least > FILES_MIN else ""
         raise TooFewDescriptors(
-            f"the process may have {files:,} files open, and a server needs {least:,} at least{more}: raise LimitNOFILE"
-            f" or `ulimit -n`"
+            f"the process may have {counted(files, 'file')} open, and a server needs {least:,} at least{more}:"
+            " raise LimitNOFILE or `ulimit -n`"
         )
     room = files - wanted.own - min(TURNED_AWAY, files // 8)
     pages = min(wanted.pages, max(PAGES_MIN, room // 10))

@@ -251,8 +251,10 @@ class QueueberService(Service):
             unclean="" if up.store.clean else " after an unclean stop",
         )
         self.log.info(
-            "Workers: {workers} storage threads; a claim serves up to {polls} polls and {items} items, a commit waits"
-            " {window} ms for more; durability: {durability}",
+            "Workers: {threads}; a claim serves up to {serves}, a commit waits {window} ms for more;"
+            " durability: {durability}",
+            threads=counted(settings.workers, "storage thread"),
+            serves=f"{counted(settings.claim.polls, 'poll')} and {counted(settings.claim.items, 'item')}",
             workers=settings.workers,
             polls=settings.claim.polls,
             items=settings.claim.items,

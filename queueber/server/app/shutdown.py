@@ -50,9 +50,14 @@ class GracefulShutdown:
             StoreStalled: the store takes nothing, for so long.  What is not on disk was never acknowledged.
         """
         self.log.info(
-            "Stopping: {under_way} under way, {polls:,} of them polls that wait and are ended now; {connected}",
+            "Stopping: {under_way} under way, {waiting} now; {connected}",
             under_way=counted(up.handlers.outstanding, "call is", "calls are"),
             connected=counted(len(up.factory.connections), "connection"),
+            waiting=counted(
+                up.broker.polls.waiting,
+                "of them a poll that waits and is ended",
+                "of them polls that wait and are ended",
+            ),
             calls=up.handlers.outstanding,
             polls=up.broker.polls.waiting,
             connections=len(up.factory.connections),

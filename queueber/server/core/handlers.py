@@ -21,7 +21,7 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.monitoring.stats import LIMITS, METHODS, OTHER, QUEUE, Calls
-from queueber.units import SpanMs, WallMs
+from queueber.units import SpanMs, WallMs, counted
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -275,7 +275,7 @@ class QueueHandlers:
         pending, limit = self._committer.pending_bytes, self._limits.pending_bytes
         if pending > limit:
             raise Overloaded(
-                f"what waits for the disk is {pending:,} bytes; the limit is {limit:,} (pending_bytes)",
+                f"what waits for the disk is {counted(pending, 'byte')}; the limit is {limit:,} (pending_bytes)",
                 limit="pending_bytes",
             )
 
@@ -288,8 +288,8 @@ class QueueHandlers:
         for place, size in enumerate(sizes):
             if waiting and waiting + size > limit:
                 refused[place] = Overloaded(
-                    f"adds and extends of this connection that wait for the disk would be {waiting + size:,} bytes;"
-                    f" the limit is {limit:,} (request_bytes)",
+                    f"adds and extends of this connection that wait for the disk would be"
+                    f" {counted(waiting + size, 'byte')}; the limit is {limit:,} (request_bytes)",
                     limit="request_bytes",
                 )
             else:

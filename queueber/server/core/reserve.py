@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from queueber.errors import Overloaded, reason
 from queueber.store.tuning import FLUSH_FILES, to_flush
-from queueber.units import GIB
+from queueber.units import GIB, counted
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks."""
@@ -70,8 +70,8 @@ class Space:
         return max(0, self.free - self.promised)
 
     def __str__(self) -> str:
-        beside = f" and {self.promised:,} are needed for what is in memory" if self.promised else ""
-        return f"{self.free:,} bytes are free{beside}"
+        beside = f" and {counted(self.promised, 'is', 'are')} needed for what is in memory" if self.promised else ""
+        return f"{counted(self.free, 'byte is', 'bytes are')} free{beside}"
 
 
 def space_of(path: Path, *, promised: int = 0) -> Space:
@@ -131,8 +131,8 @@ class Reserve:
     def lacking(self) -> str:
         """What adds are refused for, with what there is and what is kept in reserve; empty if they are not."""
         space = self.space
-        bytes_ = f"{space}, and {self.bytes:,} are kept in reserve"
-        inodes = f"{space.free_inodes:,} inodes are free, and {self.inodes:,} are kept in reserve"
+        bytes_ = f"{space}, and {counted(self.bytes, 'is', 'are')} kept in reserve"
+        inodes = f"{_free(space)}, and {counted(self.inodes, 'is', 'are')} kept in reserve"
         return "; ".join([bytes_] * self._few_bytes + [inodes] * self._few_inodes)
 
     def look(self) -> None:
@@ -150,7 +150,7 @@ class Reserve:
             self.log.warn("Refusing adds: {lacking} (free_space_reserve)", lacking=self.lacking)
         elif before and not self.low:
             self._told = False
-            inodes = f", {self.space.free_inodes:,} inodes" if self.inodes else ""
+            inodes = f", {counted(self.space.free_inodes, 'inode')}" if self.inodes else ""
             self.log.info("Taking adds again: {space}{inodes}", space=str(self.space), inodes=inodes)
 
     def tick(self) -> None:
@@ -171,7 +171,7 @@ class Reserve:
             self.log.error(
                 "The space of removed items cannot be had back: {space}, and that is too little to write it. The"
                 " server goes on until its memory is full; make room",
-                space=str(self.space) if inodes else f"{self.space.free_inodes:,} inodes are free",
+                space=str(self.space) if inodes else _free(self.space),
             )
         return False
 
@@ -193,6 +193,11 @@ class Reserve:
             self.look()
         if self.low:
             raise Overloaded(f"{self.lacking} ({LIMIT}); polls and removes go on, try again later", limit=LIMIT)
+
+
+def _free(space: Space) -> str:
+    """Return how many inodes are free, as a clause."""
+    return f"{counted(space.free_inodes, 'inode is', 'inodes are')} free"
 
 
 def _needed(reserve: int, *, low: bool) -> int:

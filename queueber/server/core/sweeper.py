@@ -17,7 +17,7 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.pool import StoragePool
 from queueber.server.net.log_rate_limit import LogRateLimiter
-from queueber.units import SECOND, SpanMs, WallMs
+from queueber.units import SECOND, SpanMs, WallMs, counted
 
 _LONGEST_WAIT = SpanMs(64 * SECOND)
 """Between two attempts at rows that cannot be read; the first is after a second, and each wait is twice the last."""
@@ -124,8 +124,10 @@ class Sweeper:
             else partial(self.log.failure, failure=why)
         )
         note(
-            "Reading {count} items of queue {queue} under lease {lease}, which has ended, failed; they are tried again"
+            "Reading {items} of queue {queue} under lease {lease}, which has ended, failed; {again} tried again"
             " in {seconds} s" + ": {why}" * known,
+            items=counted(len(rows.unreadable), "item"),
+            again="it is" if len(rows.unreadable) == 1 else "they are",
             count=len(rows.unreadable),
             queue=lease.queue,
             lease=lease.id.hex(),

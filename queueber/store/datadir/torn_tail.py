@@ -29,6 +29,7 @@ from queueber.store.datadir.directory import HeldDirectory, sync_path
 from queueber.store.maintenance.copying import viewing
 from queueber.store.rows.keys import TIME_KEY
 from queueber.store.rows.records import decode_time
+from queueber.units import counted
 
 
 @frozen
@@ -75,7 +76,7 @@ def cut_torn_end(
     dropped = _keep(found, kept)
     why = "a write failed and the server ended itself" if failed else "the machine went down while the log was written"
     told = (
-        f"{why}: its last {dropped:,} bytes, which no sync had covered, are"
+        f"{why}: its last {counted(dropped, 'byte')}, which no sync had covered, {'is' if dropped == 1 else 'are'}"
         f" moved from {found.log} at {found.at:,} to {kept} ({found.what}); the log goes on from write"
         f" {reached:,}, and {noted:,} was known to be on disk"
     )

@@ -178,7 +178,9 @@ class _Walk:
                     raise StorageError(f"another queue is named {record.name!r} too")
                 names.add(record.name)
                 if record.removed > record.added:
-                    raise StorageError(f"{counted(record.removed, 'item')} were removed, and {record.added:,} added")
+                    raise StorageError(
+                        f"{counted(record.removed, 'item was', 'items were')} removed, and {record.added:,} added"
+                    )
 
     def _check_leases(self) -> None:
         for row, value in self._rows(LEASES):
@@ -213,7 +215,8 @@ class _Walk:
         for number, record in self._queues.items():
             if self._whole and counts[number] != record.added - record.removed:
                 self.result.found(
-                    f"queue {record.name!r} counts {record.added - record.removed:,} items and has {counts[number]:,}"
+                    f"queue {record.name!r} counts {counted(record.added - record.removed, 'item')}"
+                    f" and has {counts[number]:,}"
                 )
 
     def _check_place(self, queue: QueueNumber, key: Key) -> None:

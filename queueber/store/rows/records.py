@@ -32,6 +32,7 @@ from queueber.store.rows.structs import (
     SYNC_MARK,
     TIME_MARK,
 )
+from queueber.units import counted
 
 
 class Encoding(StrEnum):
@@ -83,7 +84,7 @@ class _Readable(Protocol[_Fields_co]):
 def unseal(row: bytes, value: bytes, kind: _Readable[_Fields_co]) -> _Fields_co:
     """The fields of the struct in *value*, a *kind*, which was found at *row*."""
     if len(value) < _HEAD.size:
-        raise damaged(row, f"its value is only {len(value)} bytes long")
+        raise damaged(row, f"its value is only {counted(len(value), 'byte')} long")
     byte, checksum = _HEAD.unpack_from(value)
     struct = value[_HEAD.size :]
     if byte not in _PREFIXES:

@@ -24,7 +24,7 @@ from queueber.server.admin.self_check import CHECKED_MAX, check, size_of
 from queueber.server.monitoring.diagnostics import Diagnostics, Disk
 from queueber.server.monitoring.queue_stats import Survey
 from queueber.server.net.listeners import address_text
-from queueber.units import GIB, MS_PER_SECOND, quantity
+from queueber.units import GIB, MS_PER_SECOND, counted, quantity
 
 SHOWN = 50
 SHOWN_MAX = 1_000
@@ -196,25 +196,27 @@ class Questions:
 
     def _pool(self) -> str:
         pool = self._inside.pool
-        return f"{pool.busy} of {pool.workers} threads busy, {pool.waiting} calls wait"
+        waiting = counted(pool.waiting, "call waits", "calls wait")
+        return f"{pool.busy} of {counted(pool.workers, 'thread')} busy, {waiting}"
 
     def _stats(self, disk: Disk | None, survey: Survey, pool: str) -> Table:
         inside, load, total = self._inside, self._inside.committer.load, survey.total
         now = inside.reactor.seconds()
         recent = list(load.since(now - 10))
+        outstanding = counted(inside.methods.outstanding, "is", "are")
         free = "not told in time" if disk is None else f"{disk.free_bytes / GIB:,.1f} GiB"
         rows = [
             ("queues", f"{survey.queues:,}"),
             ("items", f"{total.items:,}: {_states(total)}"),
-            ("leases", f"{len(inside.broker.leases):,}; {inside.sweeper.ended:,} have run out"),
+            ("leases", f"{len(inside.broker.leases):,}; {counted(inside.sweeper.ended, 'has', 'have')} run out"),
             ("waiting polls", f"{inside.broker.polls.waiting:,}"),
-            ("connections", f"{len(inside.connections):,}; {inside.connections.made:,} were made"),
-            ("calls", f"{inside.methods.calls.begun.total():,}; {inside.methods.outstanding:,} are not answered"),
+            ("connections", f"{len(inside.connections):,}; {counted(inside.connections.made, 'was', 'were')} made"),
+            ("calls", f"{inside.methods.calls.begun.total():,}; {outstanding} not answered"),
             ("refused", f"{inside.methods.calls.refused.total():,}"),
             ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second of late"),
             ("commit under way", span(load.age(now) * MS_PER_SECOND) if load.begun is not None else "none"),
-            ("waits for the disk", f"{inside.committer.pending_bytes:,} bytes"),
-            ("heads in memory", f"{inside.broker.queues.window_bytes:,} bytes"),
+            ("waits for the disk", counted(inside.committer.pending_bytes, "byte")),
+            ("heads in memory", counted(inside.broker.queues.window_bytes, "byte")),
             ("pool", pool),
             ("reactor lag", f"{span(inside.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
             ("free space", free),
@@ -236,7 +238,7 @@ class Questions:
         note = (
             f"all {load.seconds.count:,}: {load.rows.mean:,.1f} rows each,"
             f" {load.seconds.mean * MS_PER_SECOND:.1f} ms (99 % up to {load.seconds.quantile(0.99) * MS_PER_SECOND:g}),"
-            f" of which syncing {load.syncs.mean * MS_PER_SECOND:.1f} ms; put off {load.stalls:,} times"
+            f" of which syncing {load.syncs.mean * MS_PER_SECOND:.1f} ms; put off {counted(load.stalls, 'time')}"
         )
         return Table(("ago", "took ms", "plans", "rows", "contents"), rows, note)
 
@@ -276,7 +278,7 @@ class Questions:
         found = check(inside.broker, inside.clock.monotonic)
         if found.finding:
             return Said(f"NOT consistent: {found.finding}")
-        return Said(f"Consistent: {size:,} things, looked at in {span(found.took_ms)}.")
+        return Said(f"Consistent: {counted(size, 'thing')}, looked at in {span(found.took_ms)}.")
 
     def profile(self, seconds: float = 5.0) -> Deferred[Table] | Said:
         """Where the time goes, of all threads, for some seconds."""
