@@ -91,6 +91,11 @@ def too_large(field: str, *, value: int, limit: int, unit: str, name: str | None
     return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}", limit=name)
 
 
+def one_line(text: str) -> str:
+    """Return *text* on one line, with an escape for each character that does not print."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def reason(error: BaseException) -> str:
     """
     The text of *error* without a number, and with the name of the file if the system has refused one.

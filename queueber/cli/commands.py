@@ -20,7 +20,7 @@ from queueber.cli.arguments import contents_of, identity, seconds, time_limit
 from queueber.cli.server_options import SERVER_OPTIONS, Server, ServerCommand
 from queueber.cli.session import Interrupted, run
 from queueber.client import GIVE_BACK_MS, Queue
-from queueber.errors import QueueberError, reason
+from queueber.errors import QueueberError, one_line, reason
 
 EXIT_ERROR = 1
 EXIT_EMPTY = 3
@@ -55,14 +55,14 @@ class Commands(click.Group):
         try:
             sys.exit(super().main(*args, **extra))
         except click.ClickException as why:
-            complaint = why.format_message() + _remedy(why)
+            complaint = " ".join((why.format_message() + _remedy(why)).split())
         except BrokenPipeError:
             raise  # of standard output
         except (QueueberError, OSError) as why:
             complaint = _complaint(why)
         except (Interrupted, click.Abort):
             sys.exit(EXIT_INTERRUPTED)
-        click.echo(f"queueber: {' '.join(complaint.split())}", err=True)
+        click.echo(f"queueber: {one_line(complaint)}", err=True)
         sys.exit(EXIT_ERROR)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import click
 from attrs import frozen
 
+from queueber.errors import one_line
 from queueber.server.config.sources import DEFAULT, Setting
-from queueber.server.config.spec import printable
 from queueber.server.config.twisted_options import Options
 
 
@@ -60,7 +60,7 @@ def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:
         if line.table != table:
             table = line.table
             text += f"\n[{table}]\n"
-        text += f"{line.text:<48} # {printable(line.origin)}\n"
+        text += f"{line.text:<48} # {one_line(line.origin)}\n"
     return text
 
 

@@ -9,7 +9,7 @@ import click
 from queueber.broker.model import TimeMark
 from queueber.cli.output import bytes_of, encoded, printable, uuid
 from queueber.cli.prompts import directory_argument, moment, unreadable_ends_with_74
-from queueber.errors import InvalidRequest
+from queueber.errors import InvalidRequest, one_line
 from queueber.server.core.clock import QueueClock
 from queueber.store import inspect as inspect_directory
 from queueber.store.maintenance.inspection import Inspection, ItemView
@@ -55,7 +55,7 @@ def queue_time(mark: TimeMark | None) -> WallMs:
 def _print_results(path: Path, found: Inspection) -> None:
     state = _state(found)
     version = "no known format" if found.format is None else f"format {found.format.version}"
-    click.echo(f"{path}: {state}; {version}; {bytes_of(found.disk_bytes)} of files")
+    click.echo(f"{one_line(str(path))}: {state}; {version}; {bytes_of(found.disk_bytes)} of files")
     last = None if found.mark is None else found.mark.queue_time
     noted = (
         f"on disk for certain up to {found.noted:,}"

@@ -30,6 +30,7 @@ from queueber.cli.prompts import (
 )
 from queueber.client import Client
 from queueber.client.errors import OutOfSight
+from queueber.errors import one_line
 from queueber.store import copy_directory, locked_shared, put_in_place, salvage
 from queueber.store import verify as verify_directory
 from queueber.store.datadir.directory import DATABASE, READY, not_held
@@ -70,14 +71,14 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
             try:
                 through(server, data_dir, work, concurrent=True)
             except OutOfSight as why:
-                click.echo(f"queueber: {why}", err=True)
+                click.echo(one_line(f"queueber: {why}"), err=True)
                 sys.exit(EXIT_UNREADABLE)
     else:
         with unreadable_ends_with_74():
             _sound(data_dir, "backed up")
             with Progress("Copying") as progress:
                 copy_directory(data_dir, target, progress)
-    click.echo(f"backed up to {target}")
+    click.echo(one_line(f"backed up to {target}"))
 
 
 @click.command()
@@ -101,11 +102,12 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
             _check_replaceable(target, replace=replace)
             refuse_without_an_answer(yes=yes)
         found = _sound(source, "restored")
-        click.echo(f"{source}: {_extent(found)} as of {moment(found.as_of)}", err=True)
+        click.echo(one_line(f"{source}: {_extent(found)} as of {moment(found.as_of)}"), err=True)
         kept = target.with_name(f"{target.name}.replaced-{stamp()}")
         if taken:
             confirm(
-                f"What is in {target} will be in {kept}.  Items that were removed since then will be there again, those"
+                one_line(f"What is in {target} will be in {kept}.")
+                + "  Items that were removed since then will be there again, those"
                 " added since will not, and leases will be as they were then.  Restore it?",
                 yes=yes,
             )
@@ -118,8 +120,8 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
-            click.echo(f"what was in {target} is in {kept}")
-    click.echo(f"restored to {target}")
+            click.echo(one_line(f"what was in {target} is in {kept}"))
+    click.echo(one_line(f"restored to {target}"))
 
 
 @click.command()
@@ -164,7 +166,7 @@ def _sound(path: Path, done: str) -> Verified:
     found = _verified(path)
     if found.findings:
         _print_findings(found)
-        raise click.ClickException(f"{path} is not {done}: it is not sound")
+        raise click.ClickException(one_line(f"{path} is not {done}: it is not sound"))
     return found
 
 
@@ -175,7 +177,7 @@ def _verified(path: Path) -> Verified:
 
 def _print_findings(found: Verified) -> None:
     for finding in found.findings:
-        click.echo(finding)
+        click.echo(one_line(finding))
     if found.more:
         click.echo(f"and {found.more:,} more")
 
@@ -183,9 +185,10 @@ def _print_findings(found: Verified) -> None:
 def _check_replaceable(target: Path, *, replace: bool) -> None:
     """Check that *target* may be replaced, before the backup is read and copied."""
     if not replace:
-        raise click.ClickException(f"{target} is not empty; with --replace it is kept under another name")
+        raise click.ClickException(one_line(f"{target} is not empty; with --replace it is kept under another name"))
     if not (target / READY).exists() and not (target / DATABASE).is_dir():
-        raise click.ClickException(f"{target} is not a data directory of Queueber, and no other directory is replaced")
+        why = f"{target} is not a data directory of Queueber, and no other directory is replaced"
+        raise click.ClickException(one_line(why))
     check_movable(target)
     with not_held(target):
         return
@@ -207,7 +210,8 @@ def recover(path: Path, yes: bool) -> None:
         with Progress("Verifying") as progress:
             found = salvage(path, recovered, progress)
         if found is None:
-            click.echo(f"a server can start on {path} as it is; `queueber verify` checks whether all of it is sound")
+            shown = one_line(str(path))
+            click.echo(f"a server can start on {shown} as it is; `queueber verify` checks whether all of it is sound")
             return
         try:
             _print_loss(found)
@@ -217,7 +221,7 @@ def recover(path: Path, yes: bool) -> None:
         except BaseException:
             shutil.rmtree(recovered, ignore_errors=True)
             raise
-    click.echo(f"{path} is usable again; the damaged one is {kept}")
+    click.echo(one_line(f"{path} is usable again; the damaged one is {kept}"))
 
 
 def _extent(found: Verified | Salvage) -> str:
@@ -226,9 +230,9 @@ def _extent(found: Verified | Salvage) -> str:
 
 def _print_loss(found: Salvage) -> None:
     """Print what recovery loses."""
-    click.echo(f"damage: {found.why}")
+    click.echo(one_line(f"damage: {found.why}"))
     for dropped in found.dropped:
-        click.echo(f"left out of the log: {dropped}")
+        click.echo(one_line(f"left out of the log: {dropped}"))
     click.echo(
         f"what is left: {_extent(found)} and {counted(found.leases, 'lease')}, as of"
         f" {moment(found.as_of)}; the last write is number {found.reached:,}"

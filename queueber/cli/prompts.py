@@ -13,7 +13,7 @@ import click
 from click.core import ParameterSource
 
 from queueber.cli.arguments import PATH
-from queueber.errors import StorageError, reason
+from queueber.errors import StorageError, one_line, reason
 
 EXIT_UNREADABLE: Final = 74
 """The status for a directory that cannot be used or read, ``EX_IOERR`` of ``sysexits.h``."""
@@ -46,7 +46,7 @@ def directory_argument(command: Callable[..., T]) -> Callable[..., T]:
     @wraps(command)
     def with_directory(ctx: click.Context, /, path: Path | None, data_dir: Path, **more: Any) -> T:  # noqa: ANN401
         if path is not None and ctx.get_parameter_source("data_dir") is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"DIR is {path} and --data-dir is {data_dir}: give one of them.")
+            raise click.UsageError(one_line(f"DIR is {path} and --data-dir is {data_dir}: give one of them."))
         return command(data_dir=data_dir if path is None else path, **more)
 
     return with_directory
@@ -103,7 +103,7 @@ def unreadable_ends_with_74() -> Iterator[None]:
     except BrokenPipeError:
         raise  # of standard output
     except (StorageError, OSError) as why:
-        click.echo(f"queueber: {' '.join(reason(why).split())}", err=True)
+        click.echo(f"queueber: {one_line(reason(why))}", err=True)
         sys.exit(EXIT_UNREADABLE)
 
 

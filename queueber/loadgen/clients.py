@@ -131,7 +131,11 @@ async def refuse_unless_empty(fleet: Fleet, target: Target, *names: str) -> None
     fleet.clients.append(client)
     for name in names:
         if (await client.queue(name).poll(1, lease_ms=GIVE_BACK_MS, wait_ms=0)).items:
-            raise NotEmpty(f"the queue {name} is not empty, and its items are left alone: --queue needs an empty one")
+            raise NotEmpty(
+                f"the queue {name} is not empty, and its items are left alone: --queue needs an empty one.  They may be"
+                " the rest of a run that was cut short: without --queue a run takes a new queue, and `queueber --queue"
+                " NAME poll` and `remove` empty this one"
+            )
 
 
 def started(work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:

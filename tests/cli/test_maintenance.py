@@ -239,6 +239,28 @@ def test_a_directory_may_be_named_by_argument_option_and_environment(shell, data
     )
 
 
+def test_a_path_with_control_characters_is_printed_escaped_on_one_line(shell, damaged, tmp_path):
+    odd, shown = "a\nb\x1b[2J", r"a\nb\x1b[2J"
+    make(tmp_path / odd)
+    copy, bad = tmp_path / f"{odd}-2", tmp_path / f"{odd}-3"
+    damaged.rename(bad)
+    for command, lines in (
+        (("verify", tmp_path / odd / "none"), 1),
+        (("inspect", tmp_path / odd), 3),
+        (("inspect", tmp_path / odd / "none"), 1),
+        (("backup", copy, "--data-dir", tmp_path / odd), 1),
+        (("restore", copy, tmp_path / odd), 1),
+        (("restore", copy, tmp_path / odd, "--replace", "--yes"), 3),
+        (("recover", copy, "--yes"), 1),
+        (("recover", bad, "--yes"), None),
+    ):
+        done = shell(*command)
+        printed = done.output.splitlines()
+        assert shown in done.output, command
+        assert all(line.isprintable() for line in printed), command
+        assert lines in {None, len(printed)}, (command, printed)
+
+
 def copy_if_there(source, target):
     with suppress(FileNotFoundError):
         shutil.copy2(source, target)

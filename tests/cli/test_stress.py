@@ -124,6 +124,7 @@ def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     assert isinstance(done.exception, NotEmpty)
     assert str(done.exception).startswith("the queue mail")
     assert "is not empty, and its items are left alone" in str(done.exception)
+    assert "may be the rest of a run that was cut short: without --queue a run takes" in str(done.exception)
     assert done.stdout == ""
     floor.clock.advance(1)
     floor.expire()

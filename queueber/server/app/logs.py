@@ -31,8 +31,8 @@ from twisted.logger import (
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
+from queueber.errors import one_line
 from queueber.server.app.log_output import Destination, LogOutput, NotRotated, RotatedFile, of_stream
-from queueber.server.config.spec import printable
 from queueber.units import counted
 
 # What Twisted puts into an event beside the fields that were logged.
@@ -65,7 +65,7 @@ def json_line(event: LogEvent) -> str:
 def text_line(event: LogEvent) -> str | None:
     """*event* as Twisted writes it; the message of one of our own stays on one line, whatever a path in it contains."""
     if str(event.get("log_namespace")).startswith("queueber."):
-        message = printable(formatEvent(event))
+        message = one_line(formatEvent(event))
         event = {key: value for key, value in event.items() if key != "log_flattened"}
         event |= {"log_format": "{one_line}", "one_line": message}
     return formatEventAsClassicLogText(event)

@@ -12,9 +12,9 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from queueber.errors import QueueberError
+from queueber.errors import QueueberError, one_line
 from queueber.server.config.config_file import Unreadable, read_config_file
-from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option, check_characters, meant, printable
+from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option, check_characters, meant
 
 EX_USAGE = 64
 """Wrong options: ``sysexits.h``."""
@@ -102,7 +102,7 @@ class Gathered:
     def complain(self, origin: str, line: str, *others: str) -> None:
         """Something at *origin* cannot be used, maybe together with *others*; *line* says what, without the places."""
         places = ", ".join(filter(None, dict.fromkeys(map(place_of, (origin, *others)))))
-        self.complaints.append((origin, printable(f"{places}: {line}" if places else line)))
+        self.complaints.append((origin, one_line(f"{places}: {line}" if places else line)))
 
     def refuse(self) -> None:
         """

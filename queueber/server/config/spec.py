@@ -113,11 +113,6 @@ def meant(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def printable(value: str) -> str:
-    """*value* on one line, with an escape for each character that does not print."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in value)
-
-
 def check_characters(value: str) -> None:
     """
     Go on if *value* can be written to a configuration file and be given to the operating system.
