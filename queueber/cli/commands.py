@@ -55,14 +55,14 @@ class Commands(click.Group):
         try:
             sys.exit(super().main(*args, **extra))
         except click.ClickException as why:
-            complaint = " ".join((why.format_message() + _remedy(why)).split())
+            complaint = why.format_message() + _remedy(why)
         except BrokenPipeError:
             raise  # of standard output
         except (QueueberError, OSError) as why:
             complaint = _complaint(why)
         except (Interrupted, click.Abort):
             sys.exit(EXIT_INTERRUPTED)
-        click.echo(f"queueber: {one_line(complaint)}", err=True)
+        click.echo(f"queueber: {one_line(' '.join(complaint.split()))}", err=True)
         sys.exit(EXIT_ERROR)
 
 
