@@ -110,10 +110,6 @@ class Answers:
         """All answers with their states, the oldest first."""
         return iter(self.states.items())
 
-    def owes(self, answer: AnswerId) -> bool:
-        """Whether *answer* waits for its Return."""
-        return self.states.get(answer, State.RETURNED) is not State.RETURNED
-
     def begin(self, answer: AnswerId) -> None:
         """
         The peer has made the call *answer*.

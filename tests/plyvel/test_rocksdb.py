@@ -6,7 +6,7 @@ from resource import RLIM_INFINITY
 import pytest
 
 from queueber import plyvel
-from queueber.plyvel import rocksdb
+from queueber.plyvel import rocksdb, rocksdb_options
 from queueber.plyvel.errors import Stalled
 from queueber.plyvel.rocksdb import RocksDB
 from queueber.plyvel.rocksdb_options import ALWAYS, RocksDBOptions, expected, native_options
@@ -145,3 +145,13 @@ def test_salvage_opens_a_damaged_wal_up_to_the_damage(tmp_path, copy_database):
     with RocksDB(copy, RocksDBOptions(), salvage=True) as db:
         assert list(db.iterator(include_value=False)) == [b"%d" % number for number in range(6)]
         assert db.in_force["wal_recovery_mode"] == "kPointInTimeRecovery"
+
+
+def test_options_that_were_read_beforehand_are_for_one_database(monkeypatch, tmp_path):
+    """The process may change its root in between, and the options file is out of reach then."""
+    rocksdb_options.preload_options()
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr(rocksdb_options, "_OPTIONS_FILE_DIRECTORY", tmp_path / "missing")
+        native_options(RocksDBOptions(), create=True)
+        with pytest.raises(Exception, match="missing"):
+            native_options(RocksDBOptions(), create=True)

@@ -537,6 +537,7 @@ def test_once_closed_nothing_is_heard_and_nothing_said(pair):
         end.abort("enough is enough")
     assert b"enough is" not in pair.server.data_to_send() + pair.client.data_to_send()
     pair.server.return_results([call.answer], [EMPTY])
+    pair.server.return_capabilities(call.answer, ONE_CAPABILITY, [pair.root])
     pair.server.return_exception(call.answer, Kind.FAILED, "")
     pair.server.return_canceled(call.answer)
     pair.client.finish(question)

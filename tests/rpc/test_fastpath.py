@@ -320,6 +320,7 @@ def test_removes_and_extends_without_sound_ids_are_read_in_full():
     assert not learns((REMOVE, segment(struct_body([], []))))
     assert not learns(extend(b""))
     assert not learns((POLL, segment(struct_body([], []))))
+    assert not learns((POLL, segment(struct_body([], [None]))), standard_call), "the request is a null pointer"
     assert not learns((77, remove(ID, LEASE)[1])), "a method that nobody knows"
 
 
@@ -378,7 +379,15 @@ def test_odd_messages_teach_nothing():
     in_two_segments = pack("<4I", 1, len(whole) // WORD, 0, 0) + two
     promised = encoder.pipelined_call(3, PromisedAnswer(1_000_000), QUEUE_INTERFACE_ID, REMOVE, content)
     null = layout("Message").build(call={"questionId": 4, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE})
-    for message in (framed(bytes(far_target)), bytes(in_two_segments), promised, framed(null)):
+    call = {"questionId": 5, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE, "target": {"importedCap": 0}}
+    call["params"] = {
+        "content": Body(int.from_bytes(content[:WORD], "little"), [content[WORD:]], len(content) // WORD - 1)
+    }
+    elsewhere = framed(layout("Message").build(call={**call, "sendResultsTo": {"yourself": None}}))
+    # A word lies between the root pointer and the message.
+    root = int.from_bytes(whole[:WORD], "little") + (1 << 2)
+    apart = framed(root.to_bytes(WORD, "little") + EMPTY + standard_call(6, REMOVE, content)[2 * WORD :])
+    for message in (framed(bytes(far_target)), bytes(in_two_segments), promised, framed(null), elsewhere, apart):
         connection._fast._skip = 0
         list(connection.receive_data(message))
 
