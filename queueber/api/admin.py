@@ -62,10 +62,10 @@ def write_no_params(method: int) -> bytes:
 
 @frozen
 class BackupRequest:
-    """Where a backup is to be put."""
+    """The target directory of a backup."""
 
     path: bytes
-    """It need not be text."""
+    """The path as bytes, in any encoding."""
 
     device: int = 0
     inode: int = 0
@@ -74,7 +74,7 @@ class BackupRequest:
 
 @frozen
 class BackupMade:
-    """What has become of a backup."""
+    """The outcome of a backup."""
 
     device: int = 0
     inode: int = 0
@@ -148,7 +148,7 @@ def write_backup_response(made: BackupMade) -> bytes:
 
 
 def read_backup_response(results: Results) -> BackupMade:
-    """What `backup` returned."""
+    """Read the results of `backup`."""
     return BackupMade(**_values(_ADMIN.results[BACKUP], results.content))
 
 
