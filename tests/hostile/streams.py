@@ -152,7 +152,7 @@ def ending(arena, case):
 
 def framed_return_of(question):
     """What a plain Return for *question* has in it and nothing else of ours has."""
-    return encoder.results(question, b"")[8:40]
+    return b"".join(encoder.results([question], [b""]))[8:40]
 
 
 @attack("O14 W9")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from queueber.cli.commands import EXIT_EMPTY
 from tests.process.conftest import PATIENCE, TWISTD
 from tests.process.test_supervised import ACTIVATED, polled
 
@@ -75,7 +76,7 @@ def test_it_keeps_its_mode_and_its_path_and_is_served_again(made, tmp_path):
         with served(made, tmp_path) as (_, said):
             done = polled(f"unix:{path}")
             mode = stat.S_IMODE(path.stat().st_mode)
-        assert (done.returncode, done.stdout, oct(mode)) == (0, "no items\n", "0o600"), said
+        assert (done.returncode, done.stdout, oct(mode)) == (EXIT_EMPTY, "no items\n", "0o600"), said
         assert path.is_socket()
     # Between two servers, too, whoever connects waits.
     with socket.socket(socket.AF_UNIX) as early:
@@ -85,7 +86,7 @@ def test_it_keeps_its_mode_and_its_path_and_is_served_again(made, tmp_path):
 @pytest.mark.skipif(shutil.which("ss") is None, reason="there is no ss here")
 def test_as_many_may_wait_as_at_our_own_sockets(made, tmp_path):
     with served(made, tmp_path) as (_, said):
-        assert polled(f"unix:{tmp_path}/run/s.sock").returncode == 0, said
+        assert polled(f"unix:{tmp_path}/run/s.sock").returncode == EXIT_EMPTY, said
         most = int(Path("/proc/sys/net/core/somaxconn").read_text())
         assert backlog(tmp_path / "run" / "s.sock") == min(4096, most)
 
@@ -95,7 +96,7 @@ def test_it_may_lie_where_nothing_can_be_written(made, tmp_path):
     path = tmp_path / "run" / "s.sock"
     path.rename(tmp_path / "elsewhere.sock")
     with served(made, tmp_path) as (_, said):
-        assert polled(f"unix:{tmp_path}/elsewhere.sock").returncode == 0, said
+        assert polled(f"unix:{tmp_path}/elsewhere.sock").returncode == EXIT_EMPTY, said
     assert "Stopped; everything is on disk" in said[0]
     assert "Traceback" not in said[0]
 
@@ -110,7 +111,7 @@ def test_a_directory_that_cannot_be_written_to_is_no_obstacle(made, tmp_path):
         with pytest.raises(OSError, match="Read-only"):
             (tmp_path / "run" / "s.sock").chmod(0o666)
         with served(made, tmp_path) as (_, said):
-            assert polled(f"unix:{folder}/s.sock").returncode == 0, said
+            assert polled(f"unix:{folder}/s.sock").returncode == EXIT_EMPTY, said
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
     assert "Stopped; everything is on disk" in said[0]
@@ -153,7 +154,7 @@ def test_systemd_s_own_activation(tmp_path):
                 time.sleep(0.01)
             path.chmod(0o600)
             # The first that connects is what starts the server.
-            assert polled(f"unix:{path}").returncode == 0
+            assert polled(f"unix:{path}").returncode == EXIT_EMPTY
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert "Stopped; everything is on disk" in said[0]
         assert path.is_socket()

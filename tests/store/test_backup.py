@@ -67,7 +67,7 @@ def test_it_does_not_begin_where_what_is_in_memory_does_not_fit(busy, target, mo
     """It would leave an engine that takes nothing any more, and so a server that ends."""
     whole = shutil.disk_usage(target.parent)
     monkeypatch.setattr("shutil.disk_usage", lambda path: whole._replace(free=1))
-    with pytest.raises(StorageError, match=r"has 1 bytes free, and a backup begins by writing the .* make room first"):
+    with pytest.raises(StorageError, match=r"has 1 byte free, and a backup begins by writing the .* make room first"):
         busy.backup(target)
     assert not target.exists()
     monkeypatch.undo()
