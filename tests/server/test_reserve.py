@@ -6,7 +6,8 @@ from twisted.logger import capturedLogs, formatEvent
 
 from queueber.errors import Kind, Overloaded
 from queueber.server.config.twisted_options import Options
-from queueber.server.core.reserve import LOOK_SECONDS, Reserve, Space, space_of, watching
+from queueber.server.core.reserve import LOOK_SECONDS, Reserve, Space, space_of
+from queueber.server.core.timer import periodic_timer
 from queueber.store.tuning import to_flush
 from queueber.units import GIB, MIB
 
@@ -166,7 +167,7 @@ def test_what_cannot_be_seen_stays_as_it_was(reserve, disk):
 def test_it_is_looked_at_at_once_and_again_and_again(hand, disk):
     disk.free = 1
     reserve = Reserve(disk, 100)
-    timer = watching(hand.reactor, reserve)
+    timer = periodic_timer(hand.reactor, LOOK_SECONDS, reserve.tick)
     timer.startService()
     assert reserve.low
     disk.free = 200
@@ -184,7 +185,7 @@ def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_r
 
     disk.free = 10 * MIB
     reserve = Reserve(disk, 5 * MIB, make_room)
-    timer = watching(hand.reactor, reserve)
+    timer = periodic_timer(hand.reactor, LOOK_SECONDS, reserve.tick)
     timer.startService()
     hand.reactor.pump([LOOK_SECONDS] * 20)
     assert attempts == []
@@ -211,7 +212,7 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
         return succeed(None)
 
     reserve = Reserve(disk, 10 * MIB, make_room)
-    timer = watching(hand.reactor, reserve)
+    timer = periodic_timer(hand.reactor, LOOK_SECONDS, reserve.tick)
     disk.free, disk.promised = 3_000, 8_000
     needed = to_flush(8_000)
     with capturedLogs() as logs:

@@ -1,6 +1,7 @@
 """The composition root: the only place that knows every concrete class of a server."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,15 +24,18 @@ from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
 from queueber.server.core.pool import StoragePool
-from queueber.server.core.reserve import Reserve, Space, space_of, watching
-from queueber.server.core.sweeper import Sweeper, sweeping
+from queueber.server.core.reserve import LOOK_SECONDS as RESERVE_SECONDS
+from queueber.server.core.reserve import Reserve, Space, space_of
+from queueber.server.core.sweeper import Sweeper
+from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.monitoring.queue_stats import Collector
-from queueber.server.monitoring.stats import Lag, looking_at_lag
-from queueber.server.net.connections import Connections, telling_left_out
+from queueber.server.monitoring.stats import LAG_SECONDS, Lag
+from queueber.server.net.connections import Connections
+from queueber.server.net.log_rate_limit import SPAN_SECONDS
 from queueber.server.net.protocol import FlushQueue, RpcFactory
 from queueber.server.net.read_scheduler import ReadScheduler
-from queueber.server.net.timeouts import looking
+from queueber.server.net.timeouts import LOOK_SECONDS as TIMEOUT_SECONDS
 from queueber.store import RocksStore
 from queueber.units import MS_PER_SECOND
 
@@ -39,6 +43,7 @@ EX_IOERR = 74
 """Disk, lock or port: ``sysexits.h``."""
 
 MARK_SECONDS = 1.0
+"""Between two notes of how much of the log is on disk, and two checks of the wall clock."""
 
 
 def end_process(log: Logger, what: str, why: BaseException) -> None:
@@ -94,11 +99,8 @@ def assemble(
     factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, turns, templates)
     sweeper = Sweeper(broker, store, pool, clock, committer)
 
-    timers = [sweeping(reactor, sweeper, settings.sweep_seconds), *_marking(reactor, store, pool, committer, log)]
-    timers += [looking(reactor, each) for each in (connections.patience, connections.handshakes)]
     reserve = _reserve(reactor, settings, store)
     methods.refuse_adds = reserve.refuse
-    timers += [watching(reactor, reserve), telling_left_out(reactor, connections)]
     store.on_sync = committer.load.syncs.observe
     lag = Lag(reactor.seconds)
     inside = Diagnostics(
@@ -119,7 +121,17 @@ def assemble(
         surveyor=Collector(reactor, broker, clock),
         disk_lacks=lambda: reserve.lacking,
     )
-    timers.append(looking_at_lag(reactor, lag))
+    every = partial(periodic_timer, reactor)
+    timers = [
+        every(settings.sweep_seconds, sweeper.sweep),
+        every(MARK_SECONDS, partial(_note_synced, pool, store, die)),
+        every(MARK_SECONDS, committer.mark_time),
+        every(TIMEOUT_SECONDS, connections.patience.look),
+        every(TIMEOUT_SECONDS, connections.handshakes.look),
+        every(RESERVE_SECONDS, reserve.tick),
+        every(SPAN_SECONDS, connections.tell_left_out),
+        every(LAG_SECONDS, lag.look),
+    ]
     control = control_beside(factory, reactor, committer, reserve, store, methods)
     return Running(store, factory, methods, committer, dispatcher, broker, timers, control, reserve, inside)
 
@@ -135,23 +147,11 @@ def _space_left(settings: Settings, store: RocksStore) -> Space:
     return space_of(settings.data_dir, promised=store.unflushed_bytes)
 
 
-def _marking(
-    reactor: Any,  # noqa: ANN401
-    store: RocksStore,
-    pool: StoragePool,
-    committer: Committer,
-    log: Logger,
-) -> list[TimerService]:
-    """Note every second how far the log is on disk, and mark the clocks if the wall clock was set."""
+def _note_synced(pool: StoragePool, store: RocksStore, die: Callable[[str, BaseException], None]) -> Deferred[None]:
+    """Record how much of the log is on disk."""
 
-    def unsynced(failure: Failure) -> None:
-        end_process(log, "Noting what is synced failed", failure.value or RuntimeError("no reason given"))
+    def end(failure: Failure) -> None:
+        die("Noting what is synced failed", failure.value or RuntimeError("no reason given"))
 
-    def note_synced() -> Deferred[None]:
-        noted = pool.run(store.note_synced)
-        return noted.addErrback(unsynced)
-
-    timers = [TimerService(MARK_SECONDS, note_synced), TimerService(MARK_SECONDS, committer.mark_time)]
-    for timer in timers:
-        timer.clock = reactor
-    return timers
+    noted = pool.run(store.note_synced)
+    return noted.addErrback(end)

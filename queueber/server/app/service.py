@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
-from twisted.application.internet import TimerService
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -37,6 +36,7 @@ from queueber.server.config.settings import Settings
 from queueber.server.config.sources import EX_CONFIG
 from queueber.server.core.clock import QueueClock, read_boot_id
 from queueber.server.core.pool import StoragePool
+from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.endpoints import PAGE_CONNECTIONS_MAX, MonitoringEndpoints
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.certificates import Certificates, CertificateUnusable
@@ -298,10 +298,9 @@ class QueueberService(Service):
     def _watch(self, up: Running) -> None:
         """Give signs of life for as long as the reactor turns."""
         if self._notifier.watchdog_seconds is not None:
-            signs = TimerService(self._notifier.watchdog_seconds / 2, self._notifier.alive)
-            signs.clock = self._reactor
-            signs.startService()
-            up.timers.append(signs)
+            timer = periodic_timer(self._reactor, self._notifier.watchdog_seconds / 2, self._notifier.alive)
+            timer.startService()
+            up.timers.append(timer)
 
     def _failed(self, failure: Failure) -> None:
         self._bound.close()

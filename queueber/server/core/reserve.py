@@ -9,10 +9,9 @@ polls, removes and extends, which make room in the end, go on.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, field
-from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -203,10 +202,3 @@ def _free(space: Space) -> str:
 def _needed(reserve: int, *, low: bool) -> int:
     """How much must be free: a tenth more than *reserve*, and one at least, for adds to come back."""
     return reserve + max(1, reserve // _HYSTERESIS_SHARE) if low and reserve else reserve
-
-
-def watching(reactor: Any, reserve: Reserve) -> TimerService:  # noqa: ANN401
-    """What looks again and again, once started."""
-    timer = TimerService(LOOK_SECONDS, reserve.tick)
-    timer.clock = reactor
-    return timer

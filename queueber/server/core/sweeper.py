@@ -3,10 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
 
 from attrs import define, field, frozen
-from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,13 +22,6 @@ _LONGEST_WAIT = SpanMs(64 * SECOND)
 
 ATTEMPTS = (1, 10, 100, 1_000)
 """How often an item has been handed out, in steps.  At all but the first the log says so."""
-
-
-def sweeping(reactor: Any, sweeper: "Sweeper", interval: float) -> TimerService:  # noqa: ANN401
-    """A service that sweeps every *interval* seconds: a `LoopingCall`, so that no sweep overtakes a slow one."""
-    service = TimerService(interval, sweeper.sweep)
-    service.clock = reactor
-    return service
 
 
 @frozen

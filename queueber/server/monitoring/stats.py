@@ -9,7 +9,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 from attrs import define, field, frozen
-from twisted.application.internet import TimerService
 
 from queueber import api
 from queueber.errors import Kind
@@ -118,10 +117,3 @@ class Lag:
         """The most of the last *seconds*, of which a minute is remembered."""
         count = max(1, round(seconds / LAG_SECONDS))
         return max(list(self._recent)[-count:], default=0.0)
-
-
-def looking_at_lag(reactor: object, lag: Lag) -> TimerService:
-    """The service that looks."""
-    service = TimerService(LAG_SECONDS, lag.look)
-    service.clock = reactor
-    return service

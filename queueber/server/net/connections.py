@@ -12,7 +12,6 @@ from heapq import nsmallest
 from typing import Any, Protocol
 
 from attrs import define, field
-from twisted.application.internet import TimerService
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
 
@@ -21,7 +20,7 @@ from queueber.limits import Limits
 from queueber.rpc import ConnectionStats
 from queueber.server.net.handshakes import CROWDED, Handshakes
 from queueber.server.net.listeners import address_text
-from queueber.server.net.log_rate_limit import SPAN_SECONDS, LogRateLimiter
+from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.server.net.memory_budget import Holder, MemoryBudget
 from queueber.server.net.timeouts import FIRST_MESSAGE, Awaited, PeerTimeouts
 from queueber.units import counted
@@ -225,10 +224,3 @@ class Connections:
         self._from_host[host] -= 1
         if not self._from_host[host]:
             del self._from_host[host]
-
-
-def telling_left_out(reactor: object, connections: Connections) -> TimerService:
-    """What tells of the lines that were left out, once started."""
-    timer = TimerService(SPAN_SECONDS, connections.tell_left_out)
-    timer.clock = reactor
-    return timer

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from attrs import define, field
-from twisted.application.internet import TimerService
 
 from queueber.limits import Limits
 from queueber.units import MS_PER_SECOND
@@ -74,17 +73,3 @@ class PeerTimeouts(Generic[T]):
                     break
                 del since[peer]
                 peer.overdue(limit)
-
-
-class Looking(Protocol):
-    """Somebody who has to look at times."""
-
-    def look(self) -> None:
-        """Look for the overdue."""
-
-
-def looking(reactor: object, whoever: Looking) -> TimerService:
-    """The service that lets *whoever* look."""
-    service = TimerService(LOOK_SECONDS, whoever.look)
-    service.clock = reactor
-    return service
