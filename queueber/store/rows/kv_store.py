@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
-from queueber.broker.port import (
+from queueber.broker.storage import (
     DeleteItem,
     DeleteLease,
     PutItem,
@@ -71,7 +71,7 @@ _CHECK_BYTES: Final = 4 * MIB
 
 class KeyValueStore:
     """
-    A `queueber.broker.port.Store` on *db*, which it closes.
+    A `queueber.broker.storage.Store` on *db*, which it closes.
 
     One batch for each commit.  The batch is written first and synced in a step
     of its own, because the first holds the interpreter and the second, which
