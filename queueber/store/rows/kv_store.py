@@ -69,6 +69,10 @@ _CHECK_ROWS_MAX: Final = 512
 _CHECK_BYTES: Final = 4 * MIB
 
 
+def _ignore(_: float) -> None:
+    """Do nothing."""
+
+
 class KeyValueStore:
     """
     A `queueber.broker.storage.Store` on *db*, which it closes.
@@ -78,14 +82,20 @@ class KeyValueStore:
     takes far longer, does not.
     """
 
-    def __init__(self, db: KeyValue, *, durability: Durability, encoding: Encoding) -> None:
+    def __init__(
+        self,
+        db: KeyValue,
+        *,
+        durability: Durability,
+        encoding: Encoding,
+        on_sync: Callable[[float], object] = _ignore,
+    ) -> None:
+        """Store rows in *db*; *on_sync* is called with the seconds that each sync took, on the thread that made it."""
         self._db = db
         self._encoding = encoding
         self._sync = durability is Durability.FSYNC
         self._synced_sequence = 0
-        self.on_sync: Callable[[float], object] = _nothing
-        """Called with the seconds that each sync took, on the thread that made it."""
-
+        self._on_sync = on_sync
         self.recovered_leases = 0
         """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
 
@@ -161,7 +171,7 @@ class KeyValueStore:
             began = monotonic()
             self._db.sync()
             self._synced_sequence = sequence
-            self.on_sync(monotonic() - began)
+            self._on_sync(monotonic() - began)
 
     def _fill(self, batch: Batch, writes: Sequence[Write]) -> None:
         put, delete, encoding = batch.put, batch.delete, self._encoding
@@ -218,7 +228,3 @@ class KeyValueStore:
         """Make durable what is not yet, and close the database."""
         self._db.sync()
         self._db.close()
-
-
-def _nothing(_: float) -> None:
-    """Nobody wants to know."""
