@@ -11,7 +11,7 @@ from queueber.plyvel.arguments import as_bool, as_bytes, check_key, check_keywor
 from queueber.plyvel.cursor import read_options
 from queueber.plyvel.errors import translate_error, translating_errors
 from queueber.plyvel.files import check_openable, directory_path
-from queueber.plyvel.handle import Handle, NoCopy
+from queueber.plyvel.handle import Handle, KeyWrite, NoCopy
 from queueber.plyvel.iterator import Iterator, IteratorArguments, new_iterator
 from queueber.plyvel.options import Parameters, options_from_parameters
 from queueber.plyvel.prefixed_db import PrefixedDB
@@ -28,7 +28,8 @@ _MEMORY_PROPERTIES = ("rocksdb.size-all-mem-tables", "rocksdb.block-cache-usage"
 
 class DB(NoCopy):
     """
-    plyvel's `DB`, with the additional methods `sync`, `get_many`, `sequence`, `flush` and `checkpoint`.
+    plyvel's `DB`, with the additional methods `sync`, `get_many`, `write_many`, `sequence`, `flush` and
+    `checkpoint`.
 
     Thread-safe, except for `close`.  Errors of RocksDB are raised as those of
     `queueber.plyvel.errors`.  Use of a closed database raises `RuntimeError`.
@@ -106,21 +107,34 @@ class DB(NoCopy):
         """Return the values of *keys* in the same order, None where there is none.  Other threads run meanwhile."""
         for index, key in enumerate(keys):
             check_key(key, f"keys[{index}]")
-        with translating_errors():
+        with translating_errors:
             # rocksdict's stub lacks the overload for lists.
             return cast(list[bytes | None], self._handle.native.get(list(keys)))
 
     def put(self, key: bytes, value: bytes, *, sync: bool = False) -> None:
         """Set *key* to *value*; with *sync*, return when that is durable."""
-        key, value, synced = check_key(key), as_bytes(value), as_bool(sync, "sync")
-        handle = self._handle
-        handle.write(lambda: handle.native.put(key, value, handle.write_options), sync=synced)
+        self._handle.write([(check_key(key), as_bytes(value))], sync=as_bool(sync, "sync"))
 
     def delete(self, key: bytes, *, sync: bool = False) -> None:
         """Delete *key*, if it exists; with *sync*, return when that is durable."""
-        key, synced = check_key(key), as_bool(sync, "sync")
-        handle = self._handle
-        handle.write(lambda: handle.native.delete(key, handle.write_options), sync=synced)
+        self._handle.write([(check_key(key), None)], sync=as_bool(sync, "sync"))
+
+    def write_many(self, writes: Sequence[KeyWrite]) -> int:
+        """
+        Apply *writes*, pairs of a key and its value, atomically, and return the sequence number of the last one.
+
+        A value of None deletes the key.  Of several writes of one key, the last takes effect.  A `WriteBatch` checks
+        each write when it is added; this method has no cost per write in Python.
+
+        Raises:
+            TypeError: a key or a value is not `bytes`; nothing was written.
+            Stalled: nothing was written.  Only from a `queueber.plyvel.rocksdb.RocksDB`.
+        """
+        try:
+            return self._handle.write(writes)
+        except (KeyError, ValueError) as error:
+            # rocksdict's, of a key and of a value.
+            raise TypeError("write_many: keys must be bytes, and values bytes or None") from error
 
     def write_batch(self, *, transaction: bool = False, sync: bool = False) -> WriteBatch:
         """
@@ -147,7 +161,7 @@ class DB(NoCopy):
 
         Other threads run meanwhile.
         """
-        with translating_errors():
+        with translating_errors:
             self._handle.native.flush(True)
 
     def checkpoint(self, path: Path) -> None:
@@ -159,12 +173,12 @@ class DB(NoCopy):
         are flushed first, so the copy includes writes that were not synced.
         """
         self.flush()
-        with translating_errors():
+        with translating_errors:
             rocksdict.Checkpoint(self._handle.native).create_checkpoint(str(path))
 
     def sequence(self) -> int:
         """Return the sequence number of the last write: incremented by each row written, and persistent."""
-        with translating_errors():
+        with translating_errors:
             return self._handle.native.latest_sequence_number()
 
     def iterator(self, **arguments: Unpack[IteratorArguments]) -> Iterator:
@@ -190,8 +204,9 @@ class DB(NoCopy):
     def get_property(self, name: bytes) -> bytes | None:
         """Return the property `leveldb.NAME` or `rocksdb.NAME`, both of which are RocksDB's; None if unknown."""
         native = self._handle.native
-        check_key(name, "name")
-        with translating_errors():
+        if type(name) is not bytes:
+            raise type_error("name", "bytes", name)
+        try:
             if name == b"leveldb.approximate-memory-usage":
                 return b"%d" % sum(native.property_int_value(part) or 0 for part in _MEMORY_PROPERTIES)
             if name.startswith(_LEVELDB_PREFIX):
@@ -199,6 +214,8 @@ class DB(NoCopy):
             if b"\0" in name or not name.isascii():
                 return None
             value = native.property_value(name.decode())
+        except Exception as error:
+            raise translate_error(error) from error
         return None if value is None else value.encode()
 
     def compact_range(self, *, start: bytes | None = None, stop: bytes | None = None) -> None:
@@ -206,7 +223,7 @@ class DB(NoCopy):
         for bound, name in ((start, "start"), (stop, "stop")):
             if bound is not None:
                 check_key(bound, name)
-        with translating_errors():
+        with translating_errors:
             self._handle.native.compact_range(start, stop)
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
@@ -215,7 +232,7 @@ class DB(NoCopy):
 
     def approximate_sizes(self, *ranges: tuple[bytes, bytes]) -> list[int]:
         """Return the estimates of `approximate_size` for several ranges, each a pair of start and stop."""
-        with translating_errors():
+        with translating_errors:
             return approximate_sizes(self._handle.native, ranges)
 
     def __enter__(self) -> Self:

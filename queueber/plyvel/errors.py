@@ -8,8 +8,8 @@ the text is the only way to distinguish them.  Only this module reads it.
 import builtins
 import errno
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
+from typing import Final
 
 from rocksdict import DbClosedError
 
@@ -80,17 +80,26 @@ def _error_class(text: str) -> type[Exception]:
     return Error
 
 
-@contextmanager
-def translating_errors() -> Iterator[None]:
-    """
-    Translate exceptions of the block by `translate_error`.
+class _ErrorTranslator:
+    """A context manager that translates exceptions of its block by `translate_error`."""
 
-    Costs a microsecond, so methods that are called once per row call `translate_error` themselves.
-    """
-    try:
-        yield
-    except Exception as error:
-        translated = translate_error(error)
-        if translated is error:
-            raise
-        raise translated from error
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        if isinstance(error, Exception):
+            translated = translate_error(error)
+            if translated is not error:
+                raise translated from error
+
+
+translating_errors: Final = _ErrorTranslator()
+"""
+Translates exceptions of a `with` block by `translate_error`.
+
+It costs two Python calls, so methods that are called once per row or commit catch exceptions themselves.
+"""

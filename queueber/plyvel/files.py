@@ -84,7 +84,7 @@ def repair_db(name: str | bytes, **parameters: Unpack[Parameters]) -> None:
     check_keywords("repair_db", parameters, Parameters)
     options = options_from_parameters(create=True, **parameters)
     _is_directory(path)
-    with translating_errors():
+    with translating_errors:
         rocksdict.Rdict.repair(str(path), options)
 
 
@@ -103,5 +103,5 @@ def destroy_db(name: str | bytes) -> None:
     path = directory_path(name)
     if not os.path.isdir(path):  # noqa: PTH112  (`Path.is_dir` raises some errors that LevelDB ignores)
         return
-    with translating_errors():
+    with translating_errors:
         rocksdict.Rdict.destroy(str(path), default_options(create=False))

@@ -1,18 +1,23 @@
 """The open RocksDB database that a `DB` shares with the objects made from it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
-from typing import Never, Protocol, SupportsIndex
+from typing import Never, Protocol, SupportsIndex, TypeAlias
 from weakref import WeakSet
 
 import rocksdict
+from rocksdict import WriteBatch
 
-from queueber.plyvel.errors import Stalled, translating_errors
+from queueber.plyvel.errors import Stalled, translate_error, translating_errors
 from queueber.plyvel.options import write_options
 
 _STALL_RETRY_SECONDS = 0.01
 """Delay between attempts of a write that RocksDB stalls."""
+
+
+KeyWrite: TypeAlias = tuple[bytes, bytes | None]
+"""A key and its new value, or None to delete the key."""
 
 
 class NoCopy:
@@ -64,7 +69,7 @@ class Handle:
         self._wal = wal
         self._wait_on_stall = wait_on_stall
         self._children: WeakSet[Closable] = WeakSet()
-        with translating_errors():
+        with translating_errors:
             # Without options for the column family, rocksdict takes those of the last opening, with a tiny cache.
             self.native = rocksdict.Rdict(str(path), options, {"default": options}, _access(read_only=read_only))
 
@@ -88,34 +93,48 @@ class Handle:
             self.check_open()
         return self.native.iter(options)
 
-    def write(self, attempt: Callable[[], None], *, sync: bool) -> None:
+    def write(self, writes: Sequence[KeyWrite], *, sync: bool = False) -> int:
         """
-        Call *attempt*, which writes without waiting or raises, and then `sync` if *sync*.
+        Apply *writes* atomically, then `sync` if *sync*, and return the sequence number of the last write.
 
         Raises:
             Stalled: nothing was written.  Never raised with `wait_on_stall`.
         """
-        self.check_open()
+        if self.closed:
+            self.check_open()
+        native = self.native
         while True:
+            # Made anew for each attempt: rocksdict consumes a batch even if the write fails.
+            batch = WriteBatch(raw_mode=True)
+            put, delete = batch.put, batch.delete
+            for key, value in writes:
+                if value is None:
+                    delete(key)
+                else:
+                    put(key, value)
             try:
-                with translating_errors():
-                    attempt()
+                native.write(batch, self.write_options)
+                sequence: int = native.latest_sequence_number()
                 break
-            except Stalled:
-                if not self._wait_on_stall:
-                    raise
+            except Exception as error:
+                translated = translate_error(error)
+                if not (isinstance(translated, Stalled) and self._wait_on_stall):
+                    raise translated from error
             # Wait here, where other threads run; during a wait inside RocksDB, rocksdict would hold the GIL.
             sleep(_STALL_RETRY_SECONDS)
         if sync:
             self.sync()
+        return sequence
 
     def sync(self) -> None:
         """Return when all earlier writes are durable: sync the WAL or, without one, flush to table files."""
-        with translating_errors():
+        try:
             if self._wal:
                 self.native.flush_wal(True)
             else:
                 self.native.flush(True)
+        except Exception as error:
+            raise translate_error(error) from error
 
     def close(self) -> None:
         """Close the registered objects, then the database.  Idempotent."""
@@ -123,7 +142,7 @@ class Handle:
             self.closed = True
             for child in list(self._children):
                 child.close()
-            with translating_errors():
+            with translating_errors:
                 self.native.close()
 
 

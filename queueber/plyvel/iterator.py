@@ -214,14 +214,14 @@ class Iterator(IteratorBase):
     def seek_to_start(self) -> None:
         """Move before the first row of the range, also if the iterator is reversed."""
         cursor = self._open_cursor()
-        with translating_errors():
+        with translating_errors:
             cursor.seek(self._lower)
         self._cursor_before = False
 
     def seek_to_stop(self) -> None:
         """Move after the last row of the range, also if the iterator is reversed."""
         cursor = self._open_cursor()
-        with translating_errors():
+        with translating_errors:
             cursor.seek_to_last()
         self._cursor_before = True
 
@@ -229,7 +229,7 @@ class Iterator(IteratorBase):
         """Move before the first row at or above *target*, or to the nearer end if *target* is outside of the range."""
         cursor = self._open_cursor()
         wanted = max(self._base + check_key(target, "target"), self._lower)
-        with translating_errors():
+        with translating_errors:
             cursor.seek(wanted)
         self._cursor_before = False
 

@@ -19,7 +19,7 @@ class RawIterator(IteratorBase):
 
     def __init__(self, handle: Handle, source: CursorSource, *, verify_checksums: bool, fill_cache: bool) -> None:
         self._options = read_options(verify_checksums, fill_cache)
-        with translating_errors():
+        with translating_errors:
             self._cursor = source.cursor(self._options, None)
         handle.register(self)
 
@@ -55,7 +55,7 @@ class RawIterator(IteratorBase):
     def value(self) -> bytes:
         """Return the current value; raise `IteratorInvalidError` if there is no current row."""
         cursor = self._valid_cursor()
-        with translating_errors():
+        with translating_errors:
             return cursor.value()
 
     def item(self) -> tuple[bytes, bytes]:
@@ -70,7 +70,7 @@ class RawIterator(IteratorBase):
 
     def _move(self, move: Callable[[], None]) -> None:
         cursor = self._open_cursor()
-        with translating_errors():
+        with translating_errors:
             move()
             if not cursor.valid():
                 cursor.status()

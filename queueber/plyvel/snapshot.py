@@ -27,7 +27,7 @@ class Snapshot(NoCopy):
         self._handle = handle
         self._prefix = prefix
         self._options = read_options(verify_checksums=True, fill_cache=True)
-        with translating_errors():
+        with translating_errors:
             self._shared: SharedSnapshot | None = SharedSnapshot(handle.cursor(self._options, None))
         handle.register(self)
 
@@ -49,7 +49,7 @@ class Snapshot(NoCopy):
         """
         _check_flags(verify_checksums, fill_cache)
         shared = self._open_snapshot()
-        with translating_errors():
+        with translating_errors:
             value = shared.get(self._prefix + check_key(key))
         return default if value is None else value
 

@@ -3,10 +3,8 @@
 from types import TracebackType
 from typing import Self
 
-import rocksdict
-
 from queueber.plyvel.arguments import as_bytes, type_error
-from queueber.plyvel.handle import Handle, NoCopy
+from queueber.plyvel.handle import Handle, KeyWrite, NoCopy
 
 # LevelDB's encoding of a batch: a header, then for each write a type byte, and key and value, each after its length
 # as a varint.
@@ -19,7 +17,7 @@ class WriteBatch(NoCopy):
     """
     plyvel's `WriteBatch`: collects writes and applies them atomically.
 
-    The writes are kept in Python and copied to a native batch in `write`,
+    The writes are kept in Python and copied to a native batch by `write`,
     because rocksdict consumes a native batch even if the write fails.
     """
 
@@ -31,8 +29,8 @@ class WriteBatch(NoCopy):
         self._prefix = prefix
         self._transaction = transaction
         self._sync = sync
-        self._writes: list[tuple[bytes, bytes | None]] = []
-        """Full keys and their values, None for a delete."""
+        self._writes: list[KeyWrite] = []
+        """With full keys."""
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add a put of *value*, any contiguous bytes-like object, which is copied."""
@@ -77,17 +75,7 @@ class WriteBatch(NoCopy):
         Raises:
             Stalled: nothing was written.  Only from a batch of a `queueber.plyvel.rocksdb.RocksDB`.
         """
-        self._handle.write(self._write_native, sync=self._sync)
-
-    def _write_native(self) -> None:
-        native = rocksdict.WriteBatch(raw_mode=True)
-        put, delete = native.put, native.delete
-        for key, value in self._writes:
-            if value is None:
-                delete(key)
-            else:
-                put(key, value)
-        self._handle.native.write(native, self._handle.write_options)
+        self._handle.write(self._writes, sync=self._sync)
 
     def __enter__(self) -> Self:
         self._handle.check_open()

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 
 from queueber.broker import TimeMark, Write
-from queueber.broker.storage import Recovered, StoreStalled
+from queueber.broker.port import Recovered, StoreStalled
 from queueber.errors import StorageError, reason
 from queueber.plyvel import CorruptionError
 from queueber.plyvel.rocksdb import RocksDB
@@ -26,6 +26,8 @@ from queueber.store.rows.records import Encoding
 from queueber.store.tuning import DEFAULT_TUNING, FLUSH_FILES, TUNING_OPTIONS, Tuning, to_flush
 from queueber.units import counted
 
+_WRITE_BUFFER_BYTES = b"rocksdb.cur-size-all-mem-tables"
+
 
 class RocksStore(KeyValueStore):
     """The store in a data directory.  Made by `open_store`."""
@@ -41,9 +43,8 @@ class RocksStore(KeyValueStore):
         created: bool,
         clean: bool,
         dropped: str | None,
-        on_sync: Callable[[float], object],
     ) -> None:
-        super().__init__(db, durability=durability, encoding=encoding, on_sync=on_sync)
+        super().__init__(db, durability=durability, encoding=encoding)
         self._engine = db
         self._backing_up = Lock()
         """Held by a backup and the like, which must not lose the database under way."""
@@ -84,8 +85,11 @@ class RocksStore(KeyValueStore):
         `OSError` is as final as a failed commit: it is the same disk.
         """
         if self._synced_sequence:
-            with self._ending_if_it_fails():
+            try:
                 self._synced.note(self._synced_sequence)
+            except Exception:
+                self._note_failure()
+                raise
 
     @property
     def in_force(self) -> dict[str, str]:
@@ -111,7 +115,7 @@ class RocksStore(KeyValueStore):
                 self._refuse_without_descriptors("making room")
                 self._engine.flush()
                 self._flushed = sequence
-                self._look()
+                self._update_unflushed_bytes()
 
     def recover(self) -> Recovered:
         """Read what a broker starts from; a `StorageError` names the directory, and what cannot be read."""
@@ -126,33 +130,26 @@ class RocksStore(KeyValueStore):
 
         Any error but `StoreStalled` is the end: it is noted for the next start, and every later commit is refused.
         """
-        self._refuse_after_failure()
-        with self._ending_if_it_fails():
-            super().commit(writes, mark)
-        self._look()
-        # If the note failed meanwhile, this commit may lie behind what was then said to be all.
-        self._refuse_after_failure()
-
-    @contextmanager
-    def _ending_if_it_fails(self) -> Iterator[None]:
-        """Leave word for the next start if what is done meanwhile fails: it finds what the disk has kept of it."""
+        if self._failed:
+            raise _failed_before()
         try:
-            yield
+            super().commit(writes, mark)
         except StoreStalled:
             raise
         except Exception:
-            # First, so that no commit is acknowledged that the note does not count in.
-            self._failed = True
-            if self._sync:
-                self._synced.note_failed(self._synced_sequence)
+            self._note_failure()
             raise
-
-    def _refuse_after_failure(self) -> None:
+        self.unflushed_bytes = int(self._engine.get_property(_WRITE_BUFFER_BYTES) or 0)
+        # `note_synced` may have failed during this commit, and noted that no later write is acknowledged.
         if self._failed:
-            raise StorageError("a write or a sync has failed before; nothing is written after that")
+            raise _failed_before()
 
-    def _look(self) -> None:
-        self.unflushed_bytes = int(self._engine.get_property(b"rocksdb.cur-size-all-mem-tables") or 0)
+    def _note_failure(self) -> None:
+        """Refuse further commits, and note for the next start that no write after the last sync was acknowledged."""
+        # The flag first: no commit that the note does not cover may be acknowledged.
+        self._failed = True
+        if self._sync:
+            self._synced.note_failed(self._synced_sequence)
 
     def backup(self, target: Path, progress: Progress = silent) -> None:
         """
@@ -172,9 +169,12 @@ class RocksStore(KeyValueStore):
             self._refuse_without_room()
             back_up(self._engine, self._held, target, told)
 
+    def _update_unflushed_bytes(self) -> None:
+        self.unflushed_bytes = int(self._engine.get_property(_WRITE_BUFFER_BYTES) or 0)
+
     def _refuse_without_room(self) -> None:
         """A backup begins by writing out what is in memory, and if that fails the engine stops for good."""
-        self._look()
+        self._update_unflushed_bytes()
         self._refuse_without_descriptors("a backup")
         found = os.statvfs(self._held.path)
         if found.f_files and found.f_favail < FLUSH_FILES:
@@ -209,16 +209,23 @@ class RocksStore(KeyValueStore):
             self._close()
 
     def _close(self) -> None:
-        with self._ending_if_it_fails():
+        try:
             mark_closed(self._db)
             super().close()
+        except Exception:
+            self._note_failure()
+            raise
         self.note_synced()
         self._synced.close()
         self._held.release()
 
 
-def _ignore(_: object) -> None:
-    """Do nothing."""
+def _failed_before() -> StorageError:
+    return StorageError("a write or a sync has failed before; nothing is written after that")
+
+
+def _to_nobody(_: str) -> None:
+    """Nobody wants to know."""
 
 
 def open_store(
@@ -228,8 +235,7 @@ def open_store(
     encoding: Encoding = Encoding.UNPACKED,
     tuning: Tuning = DEFAULT_TUNING,
     boot_id: bytes = b"",
-    tell: Callable[[str], object] = _ignore,
-    on_sync: Callable[[float], object] = _ignore,
+    tell: Callable[[str], object] = _to_nobody,
 ) -> RocksStore:
     """
     The store in the data directory *path*, which is created if it is not there.
@@ -242,7 +248,6 @@ def open_store(
         boot_id: what time marks carry now.  Without it, no damage to the end of the log is taken for the trace of a
             power cut, only for that of a failed write that was noted.
         tell: called with what is dropped of such an end, in a sentence, before it is.
-        on_sync: called with the seconds that each sync of the log took, on the thread that made it.
 
     Raises:
         StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
@@ -251,7 +256,7 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(held.release)
         try:
-            store = _open(held, undo, durability, encoding, tuning, boot_id, tell, on_sync)
+            store = _open(held, undo, durability, encoding, tuning, boot_id, tell)
         except (StorageError, OSError) as error:
             raise refusal(path, _advised(error), error) from error
         undo.pop_all()
@@ -266,7 +271,6 @@ def _open(
     tuning: Tuning,
     boot_id: bytes,
     tell: Callable[[str], object],
-    on_sync: Callable[[float], object],
 ) -> RocksStore:
     """The store in *held*; *undo* gets what closes it again."""
     wal = durability is not Durability.NONE
@@ -306,15 +310,7 @@ def _open(
     if created:
         held.finish()
     return RocksStore(
-        db,
-        held,
-        synced,
-        durability=durability,
-        encoding=encoding,
-        created=created,
-        clean=clean,
-        dropped=dropped,
-        on_sync=on_sync,
+        db, held, synced, durability=durability, encoding=encoding, created=created, clean=clean, dropped=dropped
     )
 
 

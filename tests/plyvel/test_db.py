@@ -354,14 +354,40 @@ def test_a_stalled_write_of_a_db_waits_outside_of_rocksdb(db, monkeypatch):
     waits = []
     monkeypatch.setattr("queueber.plyvel.handle.sleep", waits.append)
     attempts = iter([Exception("Result incomplete: Write stall"), Exception("Result incomplete: Write stall"), None])
+    native = db._handle.native
 
-    def attempt() -> None:
-        if error := next(attempts):
-            raise error
+    class Stalling:
+        """The native database, of which the first two writes stall."""
 
-    db._handle.write(attempt, sync=False)
+        def write(self, batch, options):
+            if error := next(attempts):
+                raise error
+            native.write(batch, options)
+
+        def __getattr__(self, name):
+            return getattr(native, name)
+
+    monkeypatch.setattr(db._handle, "native", Stalling())
+    db.put(b"a", b"1")
     assert len(waits) == 2
     assert next(attempts, "none left") == "none left"
+    assert db.get(b"a") == b"1"
+
+
+def test_many_writes_are_applied_in_order_and_return_the_sequence_number(db):
+    db.put(b"old", b"1")
+    before = db.sequence()
+    after = db.write_many([(b"a", b"1"), (b"b", b"2"), (b"a", None), (b"b", b"3"), (b"old", None), (b"", b"")])
+    assert list(db) == [(b"", b""), (b"b", b"3")]
+    assert after == db.sequence() == before + 6
+    assert db.write_many([]) == after
+
+
+@pytest.mark.parametrize("write", [("a", b"1"), (b"a", "1"), (b"a", bytearray(b"1")), ("a", None), (b"a", 1)])
+def test_many_writes_of_which_one_is_not_bytes_write_nothing(db, write):
+    with pytest.raises(TypeError, match="must be bytes"):
+        db.write_many([(b"first", b"1"), write])
+    assert list(db) == []
 
 
 def test_the_file_of_rocksdict_is_ignored(path):

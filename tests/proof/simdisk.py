@@ -436,31 +436,6 @@ def _rmtree(path, ignore_errors=False):
 SIM_SHUTIL = SimpleNamespace(rmtree=_rmtree)
 
 
-class SimBatch:
-    """A batch of a `SimDB`."""
-
-    def __init__(self, db):
-        self._db, self._writes = db, []
-
-    def put(self, key, value):
-        self._writes.append((key, value))
-
-    def delete(self, key):
-        self._writes.append((key, None))
-
-    def write(self):
-        disk, log = self._db.disk, self._db.log
-        if disk.stalls:
-            disk.stalls -= 1
-            raise Stalled("Result incomplete: Write stall")
-        failed = disk.point("write")
-        if not failed or disk.rng.random() < 0.5:
-            log.append(self._writes, disk.note)
-        if failed:
-            raise EngineIOError("IO error: injected into a write")
-        disk.point()
-
-
 class SimRows:
     """A walk over rows as they were."""
 
@@ -513,8 +488,18 @@ class SimDB:
         self._read(*keys)
         return [self.log.rows.get(key) for key in keys]
 
-    def write_batch(self):
-        return SimBatch(self)
+    def write_many(self, writes):
+        disk, log = self.disk, self.log
+        if disk.stalls:
+            disk.stalls -= 1
+            raise Stalled("Result incomplete: Write stall")
+        failed = disk.point("write")
+        if not failed or disk.rng.random() < 0.5:
+            log.append(list(writes), disk.note)
+        if failed:
+            raise EngineIOError("IO error: injected into a write")
+        disk.point()
+        return log.number
 
     def iterator(self, *, start=None, stop=None, include_start=True, prefix=None, include_value=True):
         self._read()

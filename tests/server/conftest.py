@@ -69,7 +69,7 @@ def hand():
 
 @pytest.fixture
 def make_hand():
-    return lambda settings=(), **limits: Hand(Limits(**limits), **dict(settings))
+    return lambda **limits: Hand(Limits(**limits))
 
 
 class IdlePool:

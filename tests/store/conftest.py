@@ -19,7 +19,7 @@ from queueber.broker.model import (
     QueueRecord,
     TimeMark,
 )
-from queueber.broker.storage import PutItem, PutLease, PutQueue, Store
+from queueber.broker.port import PutItem, PutLease, PutQueue, Store
 from queueber.limits import ID_BYTES
 from queueber.store import Durability, Encoding, MemoryStore, RocksStore, open_store
 from queueber.store.rows.kv_store import KeyValueStore
@@ -31,11 +31,20 @@ class LevelDB:
 
     def __init__(self, path: Path) -> None:
         self._db = plyvel.DB(str(path), create_if_missing=True)
-        self.get, self.write_batch, self.iterator = self._db.get, self._db.write_batch, self._db.iterator
+        self.get, self.iterator = self._db.get, self._db.iterator
         self.close = self._db.close
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self._db.get(key) for key in keys]
+
+    def write_many(self, writes: Sequence[tuple[bytes, bytes | None]]) -> int:
+        with self._db.write_batch() as batch:
+            for key, value in writes:
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+        return 0
 
     def sync(self) -> None:
         self._db.write_batch(sync=True).write()

@@ -1,14 +1,13 @@
 """What a store does when its disk fails under it: nothing more, and it leaves word for the next start."""
 
 import os
-from contextlib import closing
 
 import pytest
 
 from queueber.broker.model import QueueNumber
-from queueber.broker.storage import PutItem, StoreStalled
+from queueber.broker.port import PutItem, StoreStalled
 from queueber.errors import StorageError
-from queueber.plyvel import DB, WriteBatch
+from queueber.plyvel import DB
 from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, open_store
 from queueber.store.datadir.synced import SyncedFile
@@ -45,7 +44,7 @@ class TestAFailure:
         file = SyncedFile(path / "synced")
         return file.read(), file.failed
 
-    @pytest.mark.parametrize("call", ["sync", "write_batch"])
+    @pytest.mark.parametrize("call", ["sync", "write_many"])
     def test_of_a_commit_notes_how_far_everything_is_on_disk(self, store, path, make, monkeypatch, call):
         synced = store.synced_sequence
         with monkeypatch.context() as broken:
@@ -83,16 +82,16 @@ class TestAFailure:
                 store.note_synced()
         assert self.left(path) == (store.synced_sequence, True)
 
-    def test_of_a_note_during_a_commit_keeps_that_from_being_acknowledged(self, path, make, monkeypatch):
+    def test_of_a_note_during_a_commit_keeps_that_from_being_acknowledged(self, store, make, monkeypatch):
         """It may lie behind what the note says is all."""
 
         def note(_):
             with pytest.raises(OSError, match="injected"):
                 store.note_synced()
 
-        store = open_store(path, on_sync=note)
-        with closing(store), monkeypatch.context() as broken:
+        with monkeypatch.context() as broken:
             self.fails(store, broken, os, "fdatasync", OSError("injected"))
+            store.on_sync = note
             with pytest.raises(StorageError, match="a write or a sync has failed before"):
                 put(store, make, 2)
 
@@ -109,7 +108,7 @@ class TestAFailure:
 
     def test_to_catch_up_is_none(self, store, path, make, monkeypatch):
         with monkeypatch.context() as stalling:
-            self.fails(store, stalling, WriteBatch, "write", Stalled("not now"))
+            self.fails(store, stalling, DB, "write_many", Stalled("not now"))
             with pytest.raises(StoreStalled):
                 put(store, make, 2)
         put(store, make, 2)
@@ -119,7 +118,7 @@ class TestAFailure:
         store = open_store(tmp_path / "os", durability=Durability.OS)
         before = self.left(tmp_path / "os")
         with monkeypatch.context() as broken:
-            self.fails(store, broken, DB, "write_batch")
+            self.fails(store, broken, DB, "write_many")
             with pytest.raises(StorageError, match="injected"):
                 put(store, make, 1)
         assert self.left(tmp_path / "os") == before

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from encoded_rows import encoded, item_value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
 from queueber.capnp.layout import layout
 from queueber.errors import StorageError
 from queueber.store import Encoding
@@ -25,14 +27,18 @@ u32, u64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 places = st.builds(Key, u64.map(WallMs), st.binary(min_size=16, max_size=16).map(ItemId))
 
 
+ids = st.binary(min_size=16, max_size=16).map(LeaseId)
+leases = st.builds(LeaseRecord, u32, u64, st.lists(places, max_size=5).map(tuple))
+time_marks = st.builds(TimeMark, st.binary(min_size=16, max_size=16), u64, u64, u64)
 items = st.builds(Item, places, st.binary(max_size=50) | st.integers(0, 3000).map(bytes), u64, u32)
 queue_records = st.builds(QueueRecord, u32, st.text(min_size=1, max_size=255), u64, u64, places)
 
 
 @given(items, encodings)
 def test_an_item_comes_back(make, item, encoding):
-    row = item_key(QueueNumber(7), item.key)
-    assert make.fields(records.decode_item(row, records.encode_item(row, item, encoding))) == make.fields(item)
+    row, value = encoded(PutItem(QueueNumber(7), item), encoding)
+    assert row == item_key(QueueNumber(7), item.key)
+    assert make.fields(records.decode_item(row, value)) == make.fields(item)
 
 
 few = st.integers(1, 2)
@@ -45,45 +51,72 @@ alike_items = st.builds(
 )
 
 
-@given(st.lists(st.tuples(few, items | alike_items), max_size=30))
-def test_rows_one_after_the_other_are_as_those_alone(found):
-    row_of = records.item_rows()
-    for queue, item in found:
-        row = item_key(QueueNumber(queue), item.key)
-        assert row_of(QueueNumber(queue), item) == (row, records.encode_item(row, item, Encoding.UNPACKED))
+def entries(*keys):
+    return b"".join(key.due.to_bytes(8, "big") + key.id for key in keys)
 
 
-@given(u32, u64, st.lists(places, max_size=5).map(tuple), encodings)
-def test_a_lease_comes_back(queue, deadline, keys, encoding):
-    row, record = lease_key(b"L" * 16), LeaseRecord(queue, deadline, keys)
-    assert records.decode_lease(row, records.encode_lease(row, record, encoding)) == record
+def as_the_schema_says(write):
+    """Return the key and the struct of a row, from the modules of keys and of layouts."""
+    match write:
+        case PutItem(queue, item):
+            struct = layout("StoredItem").build(contents=item.contents, addedAtMs=item.added_at, attempts=item.attempts)
+            return item_key(queue, item.key), struct
+        case DeleteItem(queue, key):
+            return item_key(queue, key), None
+        case PutLease(lease, record):
+            struct = layout("LeaseRecord").build(
+                queue=record.queue, deadlineMs=record.deadline, entries=entries(*record.keys)
+            )
+            return lease_key(lease), struct
+        case DeleteLease(lease):
+            return lease_key(lease), None
+        case PutQueue(record):
+            struct = layout("QueueRecord").build(
+                name=record.name.encode(), added=record.added, removed=record.removed, floor=entries(record.floor)
+            )
+            return queue_key(record.number), struct
+
+
+writes = st.one_of(
+    st.builds(PutItem, few, items | alike_items),
+    st.builds(PutItem, few, alike_items),
+    st.builds(DeleteItem, few, places),
+    st.builds(PutLease, ids, leases),
+    st.builds(DeleteLease, ids),
+    st.builds(PutQueue, queue_records),
+)
+
+
+@given(st.lists(writes, max_size=30), time_marks, encodings)
+def test_the_rows_of_a_commit_are_as_the_schema_says_and_in_order(found, mark, encoding):
+    *rows, (mark_row, mark_value) = records.encode_writes(found, mark, encoding)
+    expected = [as_the_schema_says(write) for write in found]
+    assert rows == [
+        (row, None if struct is None else records.encode_row(row, struct, encoding)) for row, struct in expected
+    ]
+    assert (mark_row, records.decode_time(TIME_KEY, mark_value)) == (TIME_KEY, mark)
+
+
+@given(ids, leases, encodings)
+def test_a_lease_comes_back(lease, record, encoding):
+    assert records.decode_lease(*encoded(PutLease(lease, record), encoding)) == record
 
 
 @given(queue_records, encodings)
 def test_a_queue_comes_back(record, encoding):
-    row = queue_key(record.number)
-    assert records.decode_queue(row, records.encode_queue(row, record, encoding)) == record
+    assert records.decode_queue(*encoded(PutQueue(record), encoding)) == record
 
 
-@given(queue_records)
-def test_a_queue_is_written_as_its_layout_says(record):
-    row = queue_key(record.number)
-    floor = records._entries((record.floor,))
-    struct = QUEUE_RECORD.build(name=record.name.encode(), added=record.added, removed=record.removed, floor=floor)
-    assert records.encode_queue(row, record, Encoding.UNPACKED) == records.seal(row, struct)
-
-
-@given(st.binary(min_size=16, max_size=16), u64, u64, u64, encodings)
-def test_a_time_mark_comes_back(boot_id, boot_time, queue_time, wall, encoding):
-    mark = TimeMark(boot_id, boot_time, queue_time, wall)
-    assert records.decode_time(TIME_KEY, records.encode_time(TIME_KEY, mark, encoding)) == mark
+@given(time_marks, encodings)
+def test_a_time_mark_comes_back(mark, encoding):
+    assert records.decode_time(TIME_KEY, records.encode_time(mark, encoding)) == mark
 
 
 def test_a_time_mark_is_read_by_versions_that_know_no_wall_clock():
     now = layout("TimeMark")
     known = [each for each in now.fields if each.name != "wallMs"]
-    value = records.encode_time(TIME_KEY, TimeMark(b"b" * 16, 5, 6, 7), Encoding.UNPACKED)
-    fields = records.unseal(TIME_KEY, value, evolve(now, data_words=2, fields=known))
+    value = records.encode_time(TimeMark(b"b" * 16, 5, 6, 7), Encoding.UNPACKED)
+    fields = records.decode_row(TIME_KEY, value, evolve(now, data_words=2, fields=known))
     assert fields == {"bootId": b"b" * 16, "bootTimeMs": 5, "queueTimeMs": 6}
 
 
@@ -95,7 +128,7 @@ def test_marks_come_back(sequence, version, durability):
 
 @pytest.mark.parametrize("encoding", Encoding)
 def test_every_damaged_byte_is_noticed(make, encoding):
-    value = records.encode_item(ROW, make.item(0, b"contents" * 3 + bytes(8)), encoding)
+    value = item_value(make.item(0, b"contents" * 3 + bytes(8), 0), encoding=encoding)
     for at in range(len(value)):
         for flip in (1, 0x80, 0xFF):
             damaged = value[:at] + bytes((value[at] ^ flip,)) + value[at + 1 :]
@@ -106,7 +139,7 @@ def test_every_damaged_byte_is_noticed(make, encoding):
 @given(data=st.data(), encoding=encodings, contents=st.binary(max_size=64))
 def test_no_other_bytes_are_taken_for_the_value(make, data, encoding, contents):
     """Bits flipped, bytes cut or added, up to four bytes wide: a CRC-32 misses none of these."""
-    value = records.encode_item(ROW, make.item(0, contents), encoding)
+    value = item_value(make.item(0, contents, 0), encoding=encoding)
     at = data.draw(st.integers(0, len(value)))
     width = data.draw(st.integers(0, min(4, len(value) - at)))
     instead = data.draw(st.binary(min_size=width, max_size=width))
@@ -121,17 +154,17 @@ def test_no_other_bytes_are_taken_for_the_value(make, data, encoding, contents):
 def test_a_value_is_noticed_that_belongs_to_another_row(make):
     elsewhere = item_key(QueueNumber(2), LOWEST)
     with pytest.raises(StorageError, match="its checksum does not match"):
-        records.decode_item(elsewhere, records.encode_item(ROW, make.item(0, b"x"), Encoding.UNPACKED))
+        records.decode_item(elsewhere, item_value(make.item(0, b"x", 0)))
 
 
 def test_what_is_wrong_is_said():
-    sealed = records.seal(ROW, STORED_ITEM.build(b"", 0, 0))
+    sealed = records.encode_row(ROW, STORED_ITEM.build(b"", 0, 0))
     for value, why in [
         (b"", "its value is only 0 bytes long"),
         (b"\x09" + sealed[1:], "its encoding byte is 9"),
         (sealed + b"\0", "its checksum does not match"),
-        (records.seal(ROW, b""), "a segment without a root pointer"),
-        (records.seal(ROW, b"\xff" * 8), "."),
+        (records.encode_row(ROW, b""), "a segment without a root pointer"),
+        (records.encode_row(ROW, b"\xff" * 8), "."),
     ]:
         with pytest.raises(StorageError, match=why):
             records.decode_item(ROW, value)
@@ -140,11 +173,11 @@ def test_what_is_wrong_is_said():
 def test_lists_of_keys_must_be_whole():
     row = lease_key(b"L" * 16)
     with pytest.raises(StorageError, match="its list of keys is cut off"):
-        records.decode_lease(row, records.seal(row, LEASE_RECORD.build(bytes(25), 0, 0)))
+        records.decode_lease(row, records.encode_row(row, LEASE_RECORD.build(bytes(25), 0, 0)))
     row = queue_key(1)
     for keys in (0, 2):
         with pytest.raises(StorageError, match="its floor is not one key"):
-            records.decode_queue(row, records.seal(row, QUEUE_RECORD.build(name=b"mail", floor=bytes(24 * keys))))
+            records.decode_queue(row, records.encode_row(row, QUEUE_RECORD.build(name=b"mail", floor=bytes(24 * keys))))
 
 
 @pytest.mark.parametrize("contents", [b"", b"x", bytes(64)])
@@ -168,7 +201,7 @@ def test_structs_of_another_shape_are_read_all_the_same():
 @pytest.mark.slow
 def test_a_stock_implementation_reads_what_is_stored(make, tmp_path):
     """pycapnp, in a process of its own because it can end it."""
-    value = records.encode_item(ROW, make.item(0, b"contents", attempts=3), Encoding.UNPACKED)
+    value = item_value(make.item(0, b"contents", attempts=3))
     (tmp_path / "value").write_bytes(value)
     schema = Path(__file__).parents[2] / "schema" / "storage.capnp"
     script = (

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 from attrs import define, field
+from encoded_rows import item_value
 from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
-from queueber.broker.storage import PutItem, PutQueue
+from queueber.broker.port import PutItem, PutQueue
 from queueber.errors import Damaged, Passing, StorageError, Withheld
 from queueber.store import open_store, verify
 from queueber.store.rows import kv_store as keyvalue
 from queueber.store.rows import scanning
 from queueber.store.rows.keys import ITEM_KEY_BYTES, item_key, place
 from queueber.store.rows.kv_store import Durability, KeyValueStore
-from queueber.store.rows.records import Encoding, encode_item
+from queueber.store.rows.records import Encoding
 from queueber.store.rows.scanning import Scanner
 
 MAIL = QueueNumber(1)
@@ -172,7 +173,7 @@ class Walk:
                     if engine.passing:
                         engine.bad.discard(due)
                     raise engine.error(f"block {due}")
-                yield row, b"?" if due in engine.damaged else encode_item(row, item(due), Encoding.UNPACKED)
+                yield row, b"?" if due in engine.damaged else item_value(item(due), engine.queue)
         if engine.past_the_end is not None and self.stop > item_key(engine.queue, Key(engine.past_the_end, bytes(16))):
             raise Damaged("the disk is gone")
 

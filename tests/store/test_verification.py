@@ -1,8 +1,10 @@
 """Verification finds what is wrong, each thing by itself, and changes nothing."""
 
 import pytest
+from encoded_rows import encoded
 
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.errors import Passing, StorageError
 from queueber.limits import ID_BYTES
 from queueber.plyvel import DB, CorruptionError
@@ -10,8 +12,8 @@ from queueber.store import Encoding, open_store, verify
 from queueber.store.datadir.database import open_database
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.maintenance.verification import FINDINGS_MAX, verify_rows
-from queueber.store.rows.keys import FORMAT_KEY, item_key, lease_key, queue_key
-from queueber.store.rows.records import encode_format, encode_item, encode_lease, encode_queue, encode_sequence
+from queueber.store.rows.keys import FORMAT_KEY
+from queueber.store.rows.records import encode_format, encode_sequence
 from queueber.units import WallMs
 
 FIRST, SECOND = QueueNumber(1), QueueNumber(2)
@@ -35,22 +37,17 @@ def change(data):
 @pytest.fixture
 def item(make):
     def item(queue, due, number=None):
-        made = make.item(due, b"", number)
-        row = item_key(queue, made.key)
-        return row, encode_item(row, made, Encoding.UNPACKED)
+        return encoded(PutItem(queue, make.item(due, b"", number)))
 
     return item
 
 
 def lease(number, *keys, queue=FIRST):
-    row = lease_key(LeaseId(bytes([number]) * ID_BYTES))
-    return row, encode_lease(row, LeaseRecord(queue, WallMs(99), keys), Encoding.UNPACKED)
+    return encoded(PutLease(LeaseId(bytes([number]) * ID_BYTES), LeaseRecord(queue, WallMs(99), keys)))
 
 
 def queue(number, name, added, removed=0, floor=LOWEST):
-    row = queue_key(QueueNumber(number))
-    record = QueueRecord(QueueNumber(number), name, added, removed, floor)
-    return row, encode_queue(row, record, Encoding.PACKED)
+    return encoded(PutQueue(QueueRecord(QueueNumber(number), name, added, removed, floor)), Encoding.PACKED)
 
 
 def test_what_is_sound_is_told_to_be_and_is_not_touched(data, state_of):

@@ -1,13 +1,13 @@
 """The control socket: the local administrator's door, in the data directory."""
 
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from queueber.errors import reason
@@ -55,9 +55,8 @@ def control_beside(
     reserve: Reserve,
     store: Backed,
     handlers: QueueHandlers,
-    run: Callable[..., Deferred[Any]],
 ) -> ControlFactory:
-    """The same; *run* runs a backup's work on a thread that no commit waits for."""
+    """The same with a backup's work on the reactor's own threads, which have little else to do."""
     admin = AdminHandlers(
         reactor=reactor,
         methods=handlers,
@@ -67,7 +66,7 @@ def control_beside(
         limits=public.limits,
         reserve=reserve,
         store=store,
-        run=run,
+        run=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
         flush=public.outbox.flush,
     )
     return control_factory(public, admin)

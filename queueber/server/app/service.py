@@ -10,14 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from attrs import evolve
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -30,17 +28,16 @@ from queueber.server.app.daemonize import Launcher
 from queueber.server.app.early_signals import SIGNALS
 from queueber.server.app.fd_limit import Descriptors, TooFewDescriptors, allocate_round_robin
 from queueber.server.app.logs import Log
-from queueber.server.app.reload import ConfigReloader, on_signals
+from queueber.server.app.reload import ConfigReloader, ReloadedConfig, on_signals
 from queueber.server.app.sd_notify import Notifier
 from queueber.server.app.shutdown import GracefulShutdown
 from queueber.server.app.startup import Progress
-from queueber.server.config.settings import ReloadedConfig, Settings
+from queueber.server.config.settings import Settings
 from queueber.server.config.sources import EX_CONFIG
 from queueber.server.core.clock import QueueClock, read_boot_id
 from queueber.server.core.pool import StoragePool
 from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.endpoints import PAGE_CONNECTIONS_MAX, MonitoringEndpoints
-from queueber.server.monitoring.stats import Commits
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.certificates import Certificates, CertificateUnusable
 from queueber.server.net.listeners import (
@@ -71,12 +68,12 @@ class QueueberService(Service):
         reactor: Any,  # noqa: ANN401
         settings: Settings,
         *,
-        reload: Callable[[], ReloadedConfig] | None = None,
+        again: Callable[[], ReloadedConfig] | None = None,
         log: Log | None = None,
         launcher: Launcher | None = None,
     ) -> None:
         """
-        A server that is *settings*; *reload* reads them again.
+        A server that is *settings*; *again* gives them anew when it is told to reload.
 
         *log* is where it logs to, if that is its own; *launcher* is the twistd or twist that it runs under.
         """
@@ -84,18 +81,17 @@ class QueueberService(Service):
         self._bound = BoundPorts(reactor)
         self._reactor = reactor
         self._settings = settings
-        self._reread = reload or (lambda: ReloadedConfig(settings, {}))
+        self._again = again or (lambda: ReloadedConfig(settings, {}))
         self._log = log
         self._pool = StoragePool(reactor, settings.workers)
         self._notifier = Notifier.from_environment()
         self._progress = Progress(reactor, self._notifier)
         self._drain = GracefulShutdown(reactor, settings.drain_seconds, self._notifier)
         self._lookout = MonitoringEndpoints(
-            reactor, settings.http, settings.manhole, settings.durability.value, self._stage, self._bound
+            reactor, settings.views, settings.durability.value, self._stage, self._bound
         )
         self._up: Running | None = None
         self._recovering: RocksStore | None = None
-        self._store: RocksStore
         self._starting: Deferred[None] = succeed(None)
         self._reloader: ConfigReloader | None = None
         self._plaintext: list[IListeningPort] = []
@@ -172,29 +168,28 @@ class QueueberService(Service):
         if certificates is not None:
             certificates.load()
         await self._lookout.open_pages(descriptors.pages)
-        up = await self._recovered(settings, descriptors, certificates)
+        up = await self._recovered(settings, descriptors)
+        up.inside.certificates = certificates
         if certificates is not None:
             certificates.warn = up.factory.connections.warn
-        self._announce(settings, up, self._store)
+        self._announce(settings, up)
         # The first look at the free space is one of them.
         for timer in up.timers:
             timer.startService()
         await self._listen(settings, up, certificates)
         await self._lookout.open(up.inside)
-        self._reloader = ConfigReloader(self._reread, certificates, self._log)
+        self._reloader = ConfigReloader(self._again, certificates, self._log)
         self._watch(up)
         self._launcher.started()
         self._notifier.ready(f"Serving; {counted(up.broker.stats().items, 'item')} at start")
 
     def _share_descriptors(self) -> Descriptors:
         settings = self._settings
-        pages = PAGE_CONNECTIONS_MAX if settings.http is not None else 0
+        pages = PAGE_CONNECTIONS_MAX if settings.views.pages is not None else 0
         wanted = settings.limits.connections, settings.tuning.open_files, pages
         return allocate_round_robin(*wanted, self.log.warn, self.log.info)
 
-    async def _recovered(
-        self, settings: Settings, descriptors: Descriptors, certificates: Certificates | None
-    ) -> Running:
+    async def _recovered(self, settings: Settings, descriptors: Descriptors) -> Running:
         self._refuse_when_stopping()
         if settings.wipe:
             # What this removes is gone, so whatever else may keep the server from starting comes before it.  The pages
@@ -205,7 +200,6 @@ class QueueberService(Service):
             self._refuse_when_stopping()
         log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
         self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
-        commit_stats = Commits()
         store = await self._pool.run(
             open_store,
             settings.data_dir,
@@ -215,7 +209,6 @@ class QueueberService(Service):
             boot_id=read_boot_id(),
             # At once, from its thread: once it is done, no later start would know of it.
             tell=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
-            on_sync=commit_stats.syncs.observe,
         )
         self._recovering = store
         self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
@@ -229,19 +222,10 @@ class QueueberService(Service):
         finally:
             self._recovering = None
         clock = QueueClock()
-        up = assemble(
-            self._reactor,
-            evolve(settings, limits=evolve(settings.limits, connections=descriptors.connections)),
-            store,
-            self._pool,
-            clock,
-            end=partial(end_process, self.log),
-            defer_to_thread=partial(deferToThreadPool, self._reactor, self._reactor.getThreadPool()),
-            commit_stats=commit_stats,
-            certificates=certificates,
-        )
+        limits = evolve(settings.limits, connections=descriptors.connections)
+        up = assemble(self._reactor, settings, store, self._pool, clock, limits, self.log)
         # Not before: a store that could not be read must not be marked as stopped cleanly.
-        self._up, self._store = up, store
+        self._up = up
         if told := clock.begin(recovered.mark):
             self.log.warn("Clock: {told}", told=told)
         for plan in up.broker.restore(recovered):
@@ -253,7 +237,7 @@ class QueueberService(Service):
         if not self.running:
             raise Stopping("the server is stopping")
 
-    def _announce(self, settings: Settings, up: Running, store: RocksStore) -> None:
+    def _announce(self, settings: Settings, up: Running) -> None:
         stats = up.broker.stats()
         queues, leases = counted(stats.queues, "queue"), counted(stats.leases, "lease")
         self.log.info(
@@ -264,7 +248,7 @@ class QueueberService(Service):
             queues=stats.queues,
             leases=stats.leases,
             seconds=self._progress.seconds,
-            unclean="" if store.clean else " after an unclean stop",
+            unclean="" if up.store.clean else " after an unclean stop",
         )
         self.log.info(
             "Workers: {threads}; a claim serves up to {serves}, a commit waits {window} ms for more;"
@@ -277,7 +261,7 @@ class QueueberService(Service):
             window=settings.window_ms,
             durability=settings.durability.value,
         )
-        chosen, fixed = told(settings.tuning, store.in_force), ", ".join(map(" ".join, store.fixed.items()))
+        chosen, fixed = told(settings.tuning, up.store.in_force), ", ".join(map(" ".join, up.store.fixed.items()))
         self.log.info("Storage engine runs with {chosen}; always: {fixed}", chosen=chosen, fixed=fixed)
 
     async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
@@ -373,7 +357,7 @@ class QueueberService(Service):
             await self._drain.run(up)
             await self._lookout.close()
             self._drain.at("for the store to close")
-            await self._pool.run(self._store.close)
+            await self._pool.run(up.store.close)
             self._up = None
         else:
             await self._lookout.close()

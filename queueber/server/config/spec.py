@@ -1,103 +1,105 @@
 """
-One option of the service: its name, its values, and the parser of their text.
+One option of the service: its name, what it may be, and how its text is read.
 
-An option has one name and one set of values in all sources: ``--data-dir`` on
-the command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
-configuration file.
+An option is the same thing wherever it is given: ``--data-dir`` on the
+command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
+configuration file.  What each may be is said here once, for all three.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from attrs import Factory, field, frozen
+from attrs import frozen
 
 from queueber.paths import expanded
-from queueber.units import Unit, quantity
-from queueber.units import parse as parse_quantity
+from queueber.units import Unit, parse, quantity
 
 ENVIRONMENT_PREFIX = "QUEUEBER_"
 
 Complaint = tuple[tuple[str, ...], str]
-"""The names of conflicting options and the reason, which spells each name as on the command line."""
+"""The names of options that contradict each other, and why; the reason spells each as on the command line."""
 
 Complaints = list[Complaint]
 
-Parse = Callable[[str], Any]
-"""Converts text to a value.  The text of its ValueError continues a sentence that begins with the option's name."""
+Read = Callable[[str], Any]
+"""From a text to the value it means; ValueError says what it must be."""
+
+# How much of two names must agree for the one to be a slip for the other.
+_ALIKE = 0.6
 
 
-@frozen
+@frozen(kw_only=True)
 class Option:
-    """The definition of an option."""
+    """What there is to know about an option."""
 
     name: str
-    """The name on the command line, without dashes."""
+    """As on the command line, without the dashes."""
 
-    parse: Parse
+    read: Read
     default: Any
-    help: str
-    """The purpose, without a full stop."""
+    says: str
+    """What it is for, for a person; the default and what it may be are told apart from this."""
 
-    accepts: str = Factory(lambda self: getattr(self.parse, "accepts", ""), takes_self=True)
-    """The permitted values, for the help.  By default those of the parser, where it knows them."""
+    shown: str = ""
+    """The default as a person would write it, if that is not its plain text."""
 
-    default_help: str = field(default="", kw_only=True)
-    """The default for the help, if it is not the text of `default`."""
+    accepts: str = ""
+    """What it may be."""
 
-    short: str | None = field(default=None, kw_only=True)
-    """The one-letter name."""
+    unit: Unit | None = None
+    """What the value counts, if it is a quantity that a person would not write as a plain number."""
 
-    table: str | None = field(default=None, kw_only=True)
-    """The option's table in the configuration file, which is also the first word of its name."""
+    many: bool = False
+    """It may be given more than once: its value is a tuple."""
 
-    unit: Unit | None = field(default=None, kw_only=True)
-    """The unit of a value that is shown as a quantity."""
+    may_be_none: bool = False
+    """An empty text, given alone, says that there is none; only where `many`."""
 
-    flag: bool = field(default=False, kw_only=True)
-    """It takes no value on the command line."""
+    replaced_by: str | None = None
+    """The option that takes this one's default away when it is given."""
 
-    many: bool = field(default=False, kw_only=True)
-    """It may be given several times; the value is a tuple."""
+    flag: bool = False
+    """It is given without a value on the command line."""
 
-    may_be_none: bool = field(default=False, kw_only=True)
-    """A single empty text stands for the empty tuple; only with `many`."""
+    command_line_only: bool = False
+    """What must not happen again at every start."""
 
-    replaced_by: str | None = field(default=None, kw_only=True)
-    """The option that removes this one's default when it is given."""
+    short: str | None = None
+    """One letter that stands for the name."""
 
-    command_line_only: bool = field(default=False, kw_only=True)
-    """It is ignored in the environment and refused in a file, which apply to every start."""
+    table: str | None = None
+    """The table of the configuration file that it stands in, by its name's beginning."""
 
     @property
     def variable(self) -> str:
-        """Return the name of the environment variable."""
+        """The environment variable for it."""
         return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
 
     @property
     def key(self) -> str:
-        """Return the key in the configuration file, within the table."""
+        """The key for it in a configuration file, within its table."""
         return self.name.removeprefix(f"{self.table}-") if self.table else self.name
 
     @property
     def in_file(self) -> str:
-        """Return the table and the key in the configuration file, for messages."""
+        """The key with its table, for a person."""
         return f"[{self.table}] {self.key}" if self.table else self.key
 
-    @property
-    def default_text(self) -> str:
-        """Return the default, for the help."""
-        return self.default_help or text_of(self.default)
-
-    def toml_value(self, value: object) -> object:
-        """Return *value* for a configuration file: a number or boolean unchanged, and anything else as text."""
+    def written(self, value: object) -> object:
+        """*value* as it would stand in a configuration file: a text unless it is a plain number or a switch."""
         if isinstance(value, int) and self.unit is not None:
             return quantity(value, self.unit)
         return value if isinstance(value, bool | int | float) else text_of(value)
 
+    @property
+    def default_text(self) -> str:
+        """The default, for a person."""
+        return self.shown or text_of(self.default)
+
 
 def text_of(value: object) -> str:
-    """Return *value* as it would be typed on the command line."""
+    """A value as a person would write it on the command line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
@@ -105,18 +107,18 @@ def text_of(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def suggest(name: str, known: Mapping[str, str], cutoff: float = 0.6) -> str:
-    """Return a question about the key of *known* most similar to *name*, which shows its value; empty without one."""
-    close = get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"; did you mean {known[close[0]]}?" if close else ""
+def meant(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
+    """A question after one of *known*, if *name* might be a slip for it, with so much of both *alike*."""
+    close = get_close_matches(name, list(known), n=1, cutoff=alike)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def check_characters(value: str) -> None:
     """
-    Check that *value* can be written to a configuration file and passed to the operating system.
+    Go on if *value* can be written to a configuration file and be given to the operating system.
 
     Raises:
-        ValueError: it contains a NUL, or a byte that is not UTF-8.
+        ValueError: it has a NUL, or a byte that is not UTF-8.
     """
     if "\0" in value:
         raise ValueError(f"is {value!r}, which has a NUL character")
@@ -127,66 +129,74 @@ def check_characters(value: str) -> None:
 
 
 def text(value: str) -> str:
-    """Return *value*, which must not be empty."""
+    """Any text but none."""
     if not value:
         raise ValueError("is empty")
     return value
 
 
 def path(value: str) -> str:
-    """Return a path.  A leading ``~`` or ``~user`` is expanded."""
+    """A path, with the home directory in place of a leading ``~`` or ``~user``."""
     found = expanded(text(value))
     check_characters(found)
     return found
 
 
-def boolean(value: str) -> bool:
-    """Return whether *value* is yes or no, in the usual spellings."""
+def switch(value: str) -> bool:
+    """Yes or no, in the usual spellings."""
     known = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
     if value.lower() not in known:
         raise ValueError(f"is {value!r}; it must be yes or no")
     return known[value.lower()]
 
 
-def one_of(*choices: str) -> Parse:
-    """Return a parser that accepts one of *choices* in any case."""
-
-    def parse(value: str) -> str:
-        if value.lower() not in choices:
-            raise ValueError(f"is {value!r}; it must be one of {', '.join(choices)}")
-        return value.lower()
-
-    parse.accepts = f"{', '.join(choices[:-1])} or {choices[-1]}"  # type: ignore[attr-defined]
-    return parse
+def whole(low: int, high: int) -> Read:
+    """A whole number from *low* to *high*."""
+    return _number(int, "whole number", low, high)
 
 
-def integer(low: int, high: int) -> Parse:
-    """Return a parser of whole numbers from *low* to *high*."""
-    return _in_range(int, low, high, f"a whole number from {low:,} to {high:,}")
+def real(low: float, high: float) -> Read:
+    """A number from *low* to *high*."""
+    return _number(float, "number", low, high)
 
 
-def real(low: float, high: float) -> Parse:
-    """Return a parser of numbers from *low* to *high*."""
-    return _in_range(float, low, high, f"a number from {low:,} to {high:,}")
-
-
-def quantity_of(unit: Unit, low: int, high: int) -> Parse:
-    """Return a parser of quantities in *unit*, from *low* to *high*."""
-    names = ", ".join(name for name, _ in unit.value if name)
-    permitted = f"a whole number from {quantity(low, unit)} to {quantity(high, unit)}"
-    permitted += f", plain or with one of {names}" if names else ""
-    return _in_range(lambda value: parse_quantity(value, unit), low, high, permitted)
-
-
-def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted: str) -> Parse:
-    def parse(value: str) -> Any:  # noqa: ANN401
+def _number(convert: Callable[[str], Any], kind: str, low: float, high: float) -> Read:
+    def read(value: str) -> Any:  # noqa: ANN401
         try:
             number = convert(value)
         except ValueError:
             number = None
         if number is None or not low <= number <= high:
-            raise ValueError(f"is {value!r}; it must be {permitted}")
+            raise ValueError(f"is {value!r}; it must be a {kind} from {low:,} to {high:,}")
         return number
 
-    parse.accepts = f"{low:,} to {high:,}"  # type: ignore[attr-defined]
-    return parse
+    return read
+
+
+def one_of(*choices: str) -> Read:
+    """One of *choices*, in capitals or not."""
+
+    def read(value: str) -> str:
+        if value.lower() not in choices:
+            raise ValueError(f"is {value!r}; it must be one of {', '.join(choices)}")
+        return value.lower()
+
+    return read
+
+
+def amount(unit: Unit, low: int, high: int) -> Read:
+    """A quantity in *unit*, from *low* to *high*."""
+    names = ", ".join(name for name, _ in unit.value if name)
+    span = f"from {quantity(low, unit)} to {quantity(high, unit)}"
+    must = f"{span}, plain or with one of {names}" if names else span
+
+    def read(value: str) -> int:
+        try:
+            number = parse(value, unit)
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:
+            raise ValueError(f"is {value!r}; it must be a whole number {must}")
+        return number
+
+    return read

@@ -24,10 +24,10 @@ from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Plan, Store, StoreStalled, TimeMark, Write
 from queueber.broker.model import LeaseId, QueueNumber, QueueRecord
-from queueber.broker.storage import PutLease, PutQueue
+from queueber.broker.port import PutLease, PutQueue
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
-from queueber.server.core.pool import Pool
+from queueber.server.core.pool import StoragePool
 from queueber.server.monitoring.stats import Commit, Commits
 
 T = TypeVar("T")
@@ -55,22 +55,23 @@ class Committer:
     _reactor: Any
     _broker: Broker
     _store: Store
-    _pool: Pool
+    _pool: StoragePool
     _clock: QueueClock
     _limits: Limits
     _die: Callable[[str, BaseException], None]
     """Ends the process; may be called from any thread."""
 
+    _before_cut: Callable[[], None]
+    """Called at each cut: what else is to be decided now, such as whom to serve."""
+
     _after_speaking: Callable[[], None]
     """Called when all replies of a commit have been given: they may be sent."""
 
-    _window_seconds: float
+    _window_seconds: float = 0.0
     """How long each commit waits for more."""
 
-    load: Commits
-    """What the commits were like."""
-
-    _deciders: list[Callable[[], None]] = field(factory=list, init=False)
+    _gather_seconds: float = 0.0
+    """How long one of a crowd's waits, for as long as each turn of the reactor brings more."""
 
     _pending: deque[tuple[Plan[Any], Callable[[Any], None], int]] = field(factory=deque, init=False)
     """With what is counted for its rows."""
@@ -98,10 +99,8 @@ class Committer:
     """The store has to catch up first: no more should be added to it."""
 
     commits: int = field(default=0, init=False)
-
-    def before_each_cut(self, decide: Callable[[], None]) -> None:
-        """Call *decide* at each cut, before the batch is taken: plans that it submits go into that batch."""
-        self._deciders.append(decide)
+    load: Commits = field(factory=Commits, init=False)
+    """What the commits were like."""
 
     def submit(self, plan: Plan[T], speak: Callable[[T], None], *, calls: int = 1) -> None:
         """Call *speak* with the plan's reply, which answers *calls*, once all that it may tell of is durable."""
@@ -152,13 +151,12 @@ class Committer:
         if self._last_calls < CROWD or self._calls == seen:
             return False
         waited: float = self._reactor.seconds() - self._began
-        return waited < GATHER_SECONDS
+        return waited < self._gather_seconds
 
     def _cut(self) -> None:
         self._cut_wanted = False
         self._last_calls, self._calls = self._calls, 0
-        for decide in self._deciders:
-            decide()
+        self._before_cut()
         batch = self._take_batch()
         if not self._mark_wanted and not any(plan.writes for plan, _ in batch):
             self._speak(batch)
@@ -207,13 +205,11 @@ class Committer:
         self.stalled = False
         self.commits += 1
         rows = size = 0
-        durable: list[Plan[Any]] = []
         for plan, _ in batch:
             rows += len(plan.writes)
             size += plan.size
             if plan.writes:
-                durable.append(plan)
-        self._broker.committed(durable)
+                self._broker.committed(plan)
         now = self._reactor.seconds()
         self.load.made(Commit(now, self.load.age(now), len(batch), rows, size))
         self._flying = None

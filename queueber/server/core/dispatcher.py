@@ -20,7 +20,7 @@ from queueber.errors import Damaged, Kind, QueueberError, StorageError, Withheld
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.pool import Pool
+from queueber.server.core.pool import StoragePool
 from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.units import MS_PER_SECOND
 
@@ -42,11 +42,12 @@ class Dispatcher:
     _reactor: Any
     _broker: Broker
     _store: Store
-    _pool: Pool
+    _pool: StoragePool
     _clock: QueueClock
     _limits: Limits
 
-    committer: Committer
+    committer: Committer = field(init=False)
+    """Set by whoever assembles the two, which need each other."""
 
     _waiting: dict[Waiter, Deferred[Delivery | None]] = field(factory=dict, init=False)
     unreadable: int = field(default=0, init=False)
@@ -58,15 +59,14 @@ class Dispatcher:
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Take part in each cut, and bound the log."""
-        self.committer.before_each_cut(self.round)
+        """Bound the log."""
         self._throttle = LogRateLimiter(self._reactor.seconds)
 
     def wait(self, waiter: Waiter) -> Deferred[Delivery | None]:
         """Fires with what the poll gets once that is durable, or with None once nobody wants it any more."""
         answer: Deferred[Delivery | None] = Deferred()
         self._waiting[waiter] = answer
-        waiter.arrived_at = self._reactor.seconds()
+        waiter.asked_at = self._reactor.seconds()
         self.committer.wake()
         return answer
 
@@ -99,7 +99,7 @@ class Dispatcher:
 
     def serve_now(self, queue: Queue) -> None:
         """Decide the polls on *queue* that do not wait, before a later call of the same connection changes anything."""
-        if queue.timed_out:
+        if queue.line.lapsed:
             plan = self._broker.polls.serve(queue, self._clock.now())
             if plan is not None:
                 self._submit(plan)
@@ -112,12 +112,12 @@ class Dispatcher:
 
     def _round_over(self, _: object) -> None:
         self._round = None
-        if self._broker.polls.has_runnable:
+        if self._broker.polls.stirred:
             self.committer.wake()
 
     def _speak(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            give_back = self._broker.confirm_delivery(delivery)
+            give_back = self._broker.settle(delivery)
             if give_back is None:
                 self._fire(delivery.waiter, delivery)
             else:

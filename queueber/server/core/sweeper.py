@@ -13,7 +13,7 @@ from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Store
 from queueber.errors import StorageError
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.pool import Pool
+from queueber.server.core.pool import StoragePool
 from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.units import SECOND, SpanMs, WallMs, counted
 
@@ -50,7 +50,7 @@ class Sweeper:
 
     _broker: Broker
     _store: Store
-    _pool: Pool
+    _pool: StoragePool
     _clock: QueueClock
     _committer: Committer
     ended: int = field(default=0, init=False)
@@ -77,7 +77,7 @@ class Sweeper:
         return ensureDeferred(self._sweep()).addErrback(self._committer.bug)
 
     async def _sweep(self) -> None:
-        while ended := self._broker.pop_expired(self._clock.now()):
+        while ended := self._broker.pop_ended(self._clock.now()):
             moved: Deferred[int] | None = None
             for lease, rows in zip(ended, await self._pool.run(self._read, ended), strict=True):
                 self._tell_missing(lease, rows)
@@ -124,7 +124,7 @@ class Sweeper:
             lease=lease.id.hex(),
             seconds=wait // SECOND,
         )
-        self._broker.retry_sweep(lease, WallMs(self._clock.now() + wait))
+        self._broker.sweep_again(lease, WallMs(self._clock.now() + wait))
 
     def _read(self, leases: list[Lease]) -> list[_Rows]:
         try:
@@ -158,7 +158,7 @@ class Sweeper:
         more = self._throttle.passes(lease.queue, "redelivered")
         if more is not None:
             line = "Item {item} of queue {queue} has been handed out {attempts} times, and not removed{more}"
-            queue = self._broker.queues.by_number(lease.queue).name
+            queue = self._broker.queues.numbered(lease.queue).name
             self.log.warn(line, item=item.key.id.hex(), queue=repr(queue), attempts=attempts, more=more)
 
 

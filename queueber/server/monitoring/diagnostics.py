@@ -15,7 +15,6 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
-from queueber.server.core.pool import Pool
 from queueber.server.core.reserve import space_of
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.monitoring.queue_stats import Collector, Survey
@@ -25,6 +24,23 @@ from queueber.server.net.connections import Connections
 
 ENGINE_SECONDS = 1.0
 """How long the engine may take to tell of itself; a disk that stands still must not keep the other figures back."""
+
+
+class Pool(Protocol):
+    """The storage pool, as it is looked at."""
+
+    workers: int
+
+    @property
+    def busy(self) -> int:
+        """Threads at work."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls that no thread has come to yet."""
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:  # noqa: ANN401
+        """Call *function* on a thread."""
 
 
 class Engine(Protocol):
@@ -70,7 +86,7 @@ class Diagnostics:
     disk_lacks: Callable[[], str] = lambda: ""
     """What adds are refused for, because less is free than is kept in reserve; empty if they are not."""
 
-    certificates: Certificates | None = None
+    certificates: Certificates | None = field(default=None, init=False)
     """What the server shows over TLS; None if it does not listen with it."""
 
     consoles: int = field(default=0, init=False)

@@ -1,10 +1,10 @@
 """
-What the store needs of a key-value engine: a part of plyvel's interface, and three additions.
+The interface of a key-value engine that the store needs: a part of plyvel's, and four additions.
 
 The additions are `sync`, because a commit is written first and made durable
-afterwards; `get_many`, because one call for many keys leaves the interpreter
-to other threads meanwhile; and `sequence`, which says how far the engine got.
-Ours is `queueber.plyvel`; anything else of this shape will do.
+afterwards; `get_many`, during which other threads run; `write_many`, which
+costs no Python call per row; and `sequence`, the number of the last write.
+`queueber.plyvel` is the implementation in use; others may take its place.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,24 +20,6 @@ _PATIENCE = 0.01
 
 Row: TypeAlias = Any
 """What a walk gives: a pair of key and value unless it was asked for one of them only."""
-
-
-class Batch(Protocol):
-    """Writes that happen together or not at all, later ones on a key replacing earlier ones."""
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set *key* to *value*."""
-
-    def delete(self, key: bytes) -> None:
-        """Remove *key*, whether or not it is there."""
-
-    def write(self) -> None:
-        """
-        Do it, atomically; durable only after the next `KeyValue.sync`.
-
-        Raises:
-            Stalled: nothing was written.
-        """
 
 
 class Rows(Protocol):
@@ -64,8 +46,16 @@ class KeyValue(Protocol):
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The values of *keys*, in that order, None for those that are not there."""
 
-    def write_batch(self) -> Batch:
-        """An empty batch."""
+    def write_many(self, writes: Sequence[tuple[bytes, bytes | None]]) -> int:
+        """
+        Set each key to its value, or delete it if that is None, in order and atomically; durable after `sync`.
+
+        Returns:
+            `sequence` after these writes.
+
+        Raises:
+            Stalled: nothing was written.
+        """
 
     def iterator(
         self,
@@ -90,14 +80,10 @@ class KeyValue(Protocol):
 
 def write_all(db: KeyValue, puts: Iterable[tuple[bytes, bytes]] = (), deletes: Iterable[bytes] = ()) -> None:
     """Write *puts* and *deletes* as one batch, not yet durable, however long the engine has to catch up first."""
-    batch = db.write_batch()
-    for key, value in puts:
-        batch.put(key, value)
-    for key in deletes:
-        batch.delete(key)
+    writes = [*puts, *((key, None) for key in deletes)]
     while True:
         try:
-            batch.write()
+            db.write_many(writes)
         except Stalled:
             sleep(_PATIENCE)
         else:

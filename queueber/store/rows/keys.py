@@ -12,7 +12,6 @@ from typing import Final
 from queueber.broker.model import Key, LeaseId, QueueNumber
 from queueber.errors import Damaged
 from queueber.limits import ID_BYTES
-from queueber.units import WallMs
 
 ITEMS: Final = b"i"
 LEASES: Final = b"l"
@@ -27,6 +26,12 @@ CLEAN_KEY: Final = META + b"clean"
 
 _QUEUE = Struct(">cI")
 _PLACE = Struct(">cIQ")
+pack_queue: Final = _QUEUE.pack
+"""Packs a table and the number of a queue."""
+
+pack_place: Final = _PLACE.pack
+"""Packs a table, the number of a queue and a due; in an item's key, the id follows."""
+
 ENTRY = Struct(f">Q{ID_BYTES}s")
 """A key: in an item's row behind the queue, and in the list of a lease's."""
 
@@ -40,12 +45,7 @@ _LEASE_KEY_BYTES = len(LEASES) + ID_BYTES
 
 def item_key(queue: QueueNumber, key: Key) -> bytes:
     """The row of the item at *key* in *queue*."""
-    return _PLACE.pack(ITEMS, queue, key.due) + key.id
-
-
-def items_due(queue: QueueNumber, due: WallMs) -> bytes:
-    """What the rows of all items of *queue* with that due begin with; the id follows."""
-    return _PLACE.pack(ITEMS, queue, due)
+    return pack_place(ITEMS, queue, key.due) + key.id
 
 
 def place(row: bytes) -> Key:
@@ -57,7 +57,7 @@ def place(row: bytes) -> Key:
 
 def items_of(queue: QueueNumber) -> bytes:
     """What the keys of all items of *queue* begin with, and no others."""
-    return _QUEUE.pack(ITEMS, queue)
+    return pack_queue(ITEMS, queue)
 
 
 def lease_key(lease: LeaseId) -> bytes:
@@ -74,7 +74,7 @@ def lease_id(row: bytes) -> LeaseId:
 
 def queue_key(queue: QueueNumber) -> bytes:
     """The row of *queue*."""
-    return _QUEUE.pack(QUEUES, queue)
+    return pack_queue(QUEUES, queue)
 
 
 def queue_number(row: bytes) -> QueueNumber:

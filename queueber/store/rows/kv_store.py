@@ -7,41 +7,12 @@ from time import monotonic
 from typing import Final
 
 from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
-from queueber.broker.storage import (
-    DeleteItem,
-    DeleteLease,
-    PutItem,
-    PutLease,
-    Recovered,
-    RecoveredLease,
-    Scan,
-    StoreStalled,
-    Write,
-)
+from queueber.broker.port import Recovered, RecoveredLease, Scan, StoreStalled, Write
 from queueber.errors import Stopping, Withheld
 from queueber.plyvel.errors import Stalled
-from queueber.store.rows.engine_port import Batch, KeyValue
-from queueber.store.rows.keys import (
-    LEASES,
-    QUEUES,
-    TIME_KEY,
-    item_key,
-    lease_id,
-    lease_key,
-    queue_key,
-)
-from queueber.store.rows.records import (
-    Encoding,
-    decode_item,
-    decode_lease,
-    decode_queue,
-    decode_time,
-    encode_item,
-    encode_lease,
-    encode_queue,
-    encode_time,
-    item_rows,
-)
+from queueber.store.rows.engine_port import KeyValue
+from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, lease_id
+from queueber.store.rows.records import Encoding, decode_item, decode_lease, decode_queue, decode_time, encode_writes
 from queueber.store.rows.scanning import Scanner
 from queueber.units import MIB
 
@@ -69,33 +40,23 @@ _CHECK_ROWS_MAX: Final = 512
 _CHECK_BYTES: Final = 4 * MIB
 
 
-def _ignore(_: float) -> None:
-    """Do nothing."""
-
-
 class KeyValueStore:
     """
-    A `queueber.broker.storage.Store` on *db*, which it closes.
+    A `queueber.broker.port.Store` on *db*, which it closes.
 
-    One batch for each commit.  The batch is written first and synced in a step
-    of its own, because the first holds the interpreter and the second, which
-    takes far longer, does not.
+    Each commit is one batch.  The batch is written first and synced in a step
+    of its own, because the write holds the GIL and the sync, which takes far
+    longer, does not.
     """
 
-    def __init__(
-        self,
-        db: KeyValue,
-        *,
-        durability: Durability,
-        encoding: Encoding,
-        on_sync: Callable[[float], object] = _ignore,
-    ) -> None:
-        """Store rows in *db*; *on_sync* is called with the seconds that each sync took, on the thread that made it."""
+    def __init__(self, db: KeyValue, *, durability: Durability, encoding: Encoding) -> None:
         self._db = db
         self._encoding = encoding
         self._sync = durability is Durability.FSYNC
         self._synced_sequence = 0
-        self._on_sync = on_sync
+        self.on_sync: Callable[[float], object] | None = None
+        """Called with the duration of each sync, in seconds, on the thread that made it."""
+
         self.recovered_leases = 0
         """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
 
@@ -158,48 +119,17 @@ class KeyValueStore:
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """Apply all of *writes*, as durably as this store was opened to be."""
-        batch = self._db.write_batch()
-        self._fill(batch, writes)
-        batch.put(TIME_KEY, encode_time(TIME_KEY, mark, self._encoding))
+        rows = encode_writes(writes, mark, self._encoding)
         try:
-            batch.write()
+            sequence = self._db.write_many(rows)
         except Stalled as stalled:
             raise StoreStalled(str(stalled)) from stalled
         if self._sync:
-            # Asked for before the sync, so that it never names a write the sync did not cover.
-            sequence = self._db.sequence()
             began = monotonic()
             self._db.sync()
             self._synced_sequence = sequence
-            self._on_sync(monotonic() - began)
-
-    def _fill(self, batch: Batch, writes: Sequence[Write]) -> None:
-        put, delete, encoding = batch.put, batch.delete, self._encoding
-        item_row = self._item_rows()
-        for write in writes:
-            # Most frequent first; `match` would cost twice as much.
-            if isinstance(write, PutItem):
-                put(*item_row(write.queue, write.item))
-            elif isinstance(write, DeleteItem):
-                delete(item_key(write.queue, write.key))
-            elif isinstance(write, PutLease):
-                row = lease_key(write.id)
-                put(row, encode_lease(row, write.record, encoding))
-            elif isinstance(write, DeleteLease):
-                delete(lease_key(write.id))
-            else:
-                row = queue_key(write.record.number)
-                put(row, encode_queue(row, write.record, encoding))
-
-    def _item_rows(self) -> Callable[[QueueNumber, Item], tuple[bytes, bytes]]:
-        if self._encoding is Encoding.UNPACKED:
-            return item_rows()
-
-        def encode(queue: QueueNumber, item: Item) -> tuple[bytes, bytes]:
-            row = item_key(queue, item.key)
-            return row, encode_item(row, item, self._encoding)
-
-        return encode
+            if self.on_sync is not None:
+                self.on_sync(monotonic() - began)
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
         """The rows of *queue* above *after*, none of which is looked at but those that are returned and one more."""

@@ -146,7 +146,7 @@ class Questions:
         rows = [
             (
                 UUID(bytes=lease.id),
-                named(inside.broker.queues.by_number(lease.queue).name),
+                named(inside.broker.queues.numbered(lease.queue).name),
                 len(lease.keys),
                 lease.state.value,
                 span(lease.deadline - now),
@@ -164,10 +164,10 @@ class Questions:
             (
                 named(waiter.queue.name),
                 waiter.wanted,
-                span(waiter.lease_duration),
+                span(waiter.span),
                 waiter.state.name.lower(),
-                span((seconds - waiter.arrived_at) * MS_PER_SECOND),
-                "never" if waiter.wait_until is None else span(waiter.wait_until - now),
+                span((seconds - waiter.asked_at) * MS_PER_SECOND),
+                "never" if waiter.until is None else span(waiter.until - now),
                 _peer(peers.get(waiter.peer)),
             )
             for waiter in islice(inside.dispatcher.unanswered(), _few(most))

@@ -19,10 +19,12 @@ State model for polls
 Every poll is claimed at most once, so it is answered at most once.
 """
 
+from collections import OrderedDict
+from collections.abc import Iterator
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NewType
 
-from attrs import define
+from attrs import define, field
 
 from queueber.units import SpanMs, WallMs
 
@@ -39,7 +41,7 @@ class PollState(Enum):
 
     WAITING = auto()
     CLAIMED = auto()
-    ABANDONED = auto()
+    GONE = auto()
     DONE = auto()
 
 
@@ -48,16 +50,16 @@ class PollInput(Enum):
 
     CLAIMED = auto()
     CANCELLED = auto()
-    CONFIRMED = auto()
+    SETTLED = auto()
 
 
 TRANSITIONS = {
     (PollState.WAITING, PollInput.CLAIMED): PollState.CLAIMED,
     (PollState.WAITING, PollInput.CANCELLED): PollState.DONE,
-    (PollState.CLAIMED, PollInput.CANCELLED): PollState.ABANDONED,
-    (PollState.CLAIMED, PollInput.CONFIRMED): PollState.DONE,
-    (PollState.ABANDONED, PollInput.CANCELLED): PollState.ABANDONED,
-    (PollState.ABANDONED, PollInput.CONFIRMED): PollState.DONE,
+    (PollState.CLAIMED, PollInput.CANCELLED): PollState.GONE,
+    (PollState.CLAIMED, PollInput.SETTLED): PollState.DONE,
+    (PollState.GONE, PollInput.CANCELLED): PollState.GONE,
+    (PollState.GONE, PollInput.SETTLED): PollState.DONE,
     (PollState.DONE, PollInput.CANCELLED): PollState.DONE,
 }
 """Every move a poll can make; anything else is a bug of the broker's."""
@@ -71,10 +73,10 @@ class Waiter:
     wanted: int
     """Items, at least 1 and at most what one reply may hold."""
 
-    lease_duration: SpanMs
+    span: SpanMs
     """Of the lease."""
 
-    wait_until: WallMs | None
+    until: WallMs | None
     """When to answer with nothing; None waits for ever."""
 
     peer: Peer
@@ -82,7 +84,7 @@ class Waiter:
 
     state: PollState = PollState.WAITING
 
-    arrived_at: float = 0.0
+    asked_at: float = 0.0
     """When it was asked for, by a clock of whoever serves it; the broker does not look at it."""
 
     @property
@@ -94,3 +96,36 @@ class Waiter:
         """Make the move the table allows; KeyError, and no change, for any other."""
         self.state = TRANSITIONS[self.state, happened]
         return self.state
+
+
+@define(eq=False)
+class Line:
+    """The waiters of one queue: served from the front, joined at the back."""
+
+    _waiting: OrderedDict[Waiter, None] = field(factory=OrderedDict, init=False)
+
+    lapsed: dict[Waiter, None] = field(factory=dict, init=False)
+    """Those that will not wait any longer: to be served at the next claim or answered with nothing.  In that order."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(self._waiting)
+
+    def join(self, waiter: Waiter) -> None:
+        """Stand at the back."""
+        self._waiting[waiter] = None
+
+    def rejoin(self, waiter: Waiter) -> None:
+        """Stand at the front, as one that has waited before all the others."""
+        self._waiting[waiter] = None
+        self._waiting.move_to_end(waiter, last=False)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Stand here no longer."""
+        self._waiting.pop(waiter, None)
+
+    def first(self) -> Waiter | None:
+        """The one to be served next; None when nobody waits."""
+        return next(iter(self._waiting), None)

@@ -1,0 +1,21 @@
+"""Rows as the store writes them, one at a time."""
+
+from queueber.broker.model import Item, QueueNumber, TimeMark
+from queueber.broker.port import PutItem, Write
+from queueber.store import Encoding
+from queueber.store.rows.records import encode_writes
+from queueber.units import WallMs
+
+_MARK = TimeMark(b"b" * 16, 0, WallMs(0))
+
+
+def encoded(write: Write, encoding: Encoding = Encoding.UNPACKED) -> tuple[bytes, bytes | None]:
+    """Return the key and the value of the row that *write* writes."""
+    return encode_writes([write], _MARK, encoding)[0]
+
+
+def item_value(item: Item, queue: int = 1, encoding: Encoding = Encoding.UNPACKED) -> bytes:
+    """Return the value of *item*'s row."""
+    _, value = encoded(PutItem(QueueNumber(queue), item), encoding)
+    assert value is not None
+    return value
