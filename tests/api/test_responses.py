@@ -9,20 +9,27 @@ from queueber.api import (
     AddResponse,
     PolledItem,
     PollResponse,
+    ServerLimits,
     read_add_response,
     read_bootstrap,
     read_extend_response,
+    read_limits_response,
+    read_poll_lease,
     read_poll_response,
     read_queue_response,
     read_remove_response,
     write_add_response,
+    write_add_responses,
     write_extend_responses,
+    write_limits_request,
+    write_limits_response,
     write_poll_response,
     write_remove_responses,
 )
 from queueber.capnp.builder import CAPABILITY, Body, data_body, pointers_body, segment, struct_body, structs_body
 from queueber.capnp.reader import single_segment
 from queueber.errors import RemoteProtocolError
+from queueber.limits import Limits
 from queueber.rpc import Results
 from queueber.rpc.messages import NO_CONTENT, Params
 from queueber.units import WallMs
@@ -51,6 +58,11 @@ def test_add_there_and_back(pycapnp, found):
     content = write_add_response(found)
     assert read_add_response(results(content)) == AddResponse(found)
     assert pycapnp.read("AddResponse", [content[8:]]) == {"ids": [each.hex() for each in found]}
+
+
+def test_several_adds_are_answered_as_each_alone():
+    replies = [[bytes([number]) * 16 for number in range(count)] for count in (1, 3, 1, 0)]
+    assert write_add_responses(replies) == [write_add_response(found) for found in replies]
 
 
 @given(st.randoms(use_true_random=False), st.integers(1, 140), st.sampled_from([0, 1, 8, 13, 64, 4_096, 4_097]))
@@ -169,3 +181,18 @@ def test_a_bootstrap_is_a_capability_alone():
     for broken in (NOTHING, results(QUEUE_RESPONSE, (5,))):
         with pytest.raises(RemoteProtocolError):
             read_bootstrap(broken)
+
+
+def test_the_lease_of_a_poll_is_read_alone():
+    lease, item = b"l" * 16, PolledItem(b"contents", b"i" * 16, 1, WallMs(2))
+    assert read_poll_lease(results(write_poll_response(PollResponse([item], lease, WallMs(3))))) == lease
+    assert read_poll_lease(results(write_poll_response(PollResponse([], b"", WallMs(0))))) == b""
+
+
+def test_limits_there_and_back():
+    """`Broker.limits` has no parameters; an older server's reply has no limits."""
+    limits = Limits(contents_bytes=100, add_bytes=200)
+    found = read_limits_response(results(write_limits_response(limits)))
+    assert (found.contents_bytes, found.add_bytes) == (100, 200)
+    assert single_segment(write_limits_request()).words
+    assert read_limits_response(results(segment(struct_body([], [None])))) == ServerLimits()

@@ -615,6 +615,15 @@ def test_bytes_of_a_message_that_has_begun_are_known(pair):
     assert pair.server.held_bytes == pair.server.stats().held_bytes == 3
 
 
+def test_the_cost_of_a_peers_tables_is_known_in_whole_steps(pair):
+    root = pair.bootstrap()
+    assert pair.server.tables_bytes == 0
+    for _ in range(60):
+        pair.client.call(root, 1, 2, EMPTY)
+    pair.to_server()
+    assert pair.server.tables_bytes == 16 * 1024
+
+
 def test_released_comes_with_the_next_events(pair):
     """What is released without a message of the peer's waits for one."""
     events = [Released(pair.root)]

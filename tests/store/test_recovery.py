@@ -164,6 +164,13 @@ def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):
     assert beside.exists()
 
 
+def test_a_directory_whose_replacement_cannot_be_renamed_is_put_back(crashed, tmp_path):
+    with pytest.raises(StorageError, match="its replacement cannot be renamed"):
+        put_in_place(tmp_path / "nowhere", crashed, tmp_path / "damaged")
+    assert crashed.exists()
+    assert not (tmp_path / "damaged").exists()
+
+
 def test_a_mount_point_is_refused_before_anything_is_made(crashed, beside, monkeypatch):
     damage(crashed, 0.8)
     monkeypatch.setattr(Path, "is_mount", lambda path: path == crashed)
