@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.config.settings import OPTIONS, SERVING
+from queueber.server.config.options import OPTIONS, SERVICE_OPTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -95,17 +95,17 @@ def test_the_options_table_says_what_is_in_force():
     table = README.partition("<!-- options -->\n| Option | Default | Meaning |\n|---|---|---|\n")[2].partition("\n\n")[
         0
     ]
-    known = [f"| `--{option.name}` | {option.default_text or 'none'} | {option.says}. |" for option in OPTIONS]
+    known = [f"| `--{option.name}` | {option.default_text or 'none'} | {option.help}. |" for option in OPTIONS]
     assert len(table.splitlines()) >= 5
     assert set(table.splitlines()) <= set(known)
 
 
 def test_the_configuration_page_has_every_option():
     page = (ROOT / "docs" / "configuration.md").read_text()
-    for option in SERVING:
+    for option in SERVICE_OPTIONS:
         accepts = option.accepts or ("yes or no" if option.flag else "text")
-        assert f"| `{option.name}` | {option.default_text or 'none'} | {option.says}. | {accepts} |\n" in page
-    assert len(re.findall(r"^\| `[a-z-]+` \|", page, re.MULTILINE)) == len(SERVING)
+        assert f"| `{option.name}` | {option.default_text or 'none'} | {option.help}. | {accepts} |\n" in page
+    assert len(re.findall(r"^\| `[a-z-]+` \|", page, re.MULTILINE)) == len(SERVICE_OPTIONS)
 
 
 @pytest.mark.slow

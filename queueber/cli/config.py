@@ -43,11 +43,11 @@ def _character(character: str) -> str:
 def _line(setting: Setting) -> Line:
     option, value = setting.option, setting.value
     if option.many:
-        shown = f"[{', '.join(_literal(option.written(each)) for each in value)}]"
+        shown = f"[{', '.join(_literal(option.toml_value(each)) for each in value)}]"
     else:
-        shown = _literal(option.written(value))
+        shown = _literal(option.toml_value(value))
     unset = value is None or option.command_line_only
-    origin = f"{setting.origin}: {setting.note}" if setting.note else setting.origin
+    origin = f"{setting.origin}: {setting.note}" if setting.note else str(setting.origin)
     return Line(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", origin)
 
 

@@ -17,7 +17,7 @@ from queueber.cli.server_options import SERVER_OPTIONS
 from queueber.client import Batch, PolledItem, Tls
 from queueber.errors import InvalidRequest
 from queueber.limits import FRAME_BYTES_MAX
-from queueber.server.config.settings import OPTIONS
+from queueber.server.config.options import OPTIONS
 from queueber.server.config.sources import CLIENT_VARIABLES, unknown_variables
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))

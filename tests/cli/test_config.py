@@ -1,4 +1,4 @@
-"""``queueber config``: what is in force, from where, and as a file that means the same."""
+"""``queueber config`` prints the effective options and their sources, as an equivalent file."""
 
 import pytest
 from click.testing import CliRunner
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from queueber.cli.config import as_file, config
 from queueber.limits import PEER_LIMITS
-from queueber.server.config.settings import OPTIONS
-from queueber.server.config.sources import gather
+from queueber.server.config.options import OPTIONS
+from queueber.server.config.sources import resolve
 from queueber.server.config.twisted_options import Options
 from queueber.store.tuning import TUNING_OPTIONS
 from queueber.units import Unit
@@ -16,7 +16,7 @@ from queueber.units import Unit
 
 @pytest.fixture
 def shown():
-    """What the command prints."""
+    """Return the output of the command."""
 
     def shown(*arguments, environment=None):
         result = CliRunner(env=environment).invoke(config, arguments)
@@ -26,7 +26,7 @@ def shown():
     return shown
 
 
-def test_each_option_is_shown_with_where_it_came_from(shown):
+def test_each_option_is_shown_with_its_source(shown):
     said = [line.split("#") for line in shown("--workers=3", environment={"QUEUEBER_DURABILITY": "os"}).splitlines()]
     origins = {line[0].strip(): line[1].strip() for line in said if len(line) == 2}
     assert origins["workers = 3"] == "command line"
@@ -34,7 +34,7 @@ def test_each_option_is_shown_with_where_it_came_from(shown):
     assert origins['frame-bytes = "16 MiB"'] == "default"
 
 
-def test_what_is_printed_is_a_file_that_means_the_same(shown, tmp_path):
+def test_the_output_is_an_equivalent_file(shown, tmp_path):
     arguments = ("--workers=3", "--limit-idle-ms=90s", "--listen=127.0.0.1:1", "--listen=unix:/q", '--data-dir=a"b\\c')
     (tmp_path / "q.toml").write_text(shown(*arguments))
     direct, again = Options(environment={}), Options(environment={})
@@ -76,7 +76,7 @@ WORDS = {
 
 
 def values_of(option):
-    """Texts that the option takes."""
+    """Return texts that the option accepts."""
     if option.name in FIGURES:
         return FIGURES[option.name].map(str)
     if option.name in WORDS:
@@ -99,24 +99,24 @@ GIVEN = st.fixed_dictionaries(
 
 @settings(max_examples=25)
 @given(arguments=GIVEN, changed=st.booleans())
-def test_whatever_is_given_can_be_read_again(tmp_path_factory, arguments, changed):
-    direct = gather(OPTIONS, arguments=arguments, environment={})
+def test_any_configuration_can_be_read_back(tmp_path_factory, arguments, changed):
+    direct = resolve(OPTIONS, arguments=arguments, environment={})
     assert direct.complaints == []
     path = tmp_path_factory.getbasetemp() / "a\nb\x7f.toml"
     path.write_bytes(as_file(direct.settings.values(), changed=changed).encode())
-    again = gather(OPTIONS, arguments={"config": [str(path)]}, environment={})
+    again = resolve(OPTIONS, arguments={"config": [str(path)]}, environment={})
     assert again.complaints == []
     for option in OPTIONS:
         if option.name != "config":
             assert again.settings[option.name].value == direct.settings[option.name].value
 
 
-def test_what_is_printed_is_utf_8_in_every_locale():
+def test_the_output_is_utf_8_in_every_locale():
     result = CliRunner(charset="latin-1").invoke(config, ["--changed", "--data-dir=\u00fc\x7f"])
     assert result.stdout_bytes.startswith('data-dir = "\u00fc\\u007f"'.encode())
 
 
-def test_only_what_was_changed(shown):
+def test_changed_omits_defaults(shown):
     assert shown("--changed").strip() == ""
     assert shown("--changed", "--limit-segments=9").split() == ["[limit]", "segments", "=", "9", "#", "command", "line"]
 
@@ -133,12 +133,12 @@ def test_a_default_that_another_option_replaces_is_shown_as_such(shown, tmp_path
         assert again.settings.listen == ()
 
 
-def test_wrong_options_end_as_they_do_for_a_server():
+def test_invalid_options_have_the_exit_status_of_a_server():
     result = CliRunner().invoke(config, ["--workers=0"])
     assert result.exit_code == 64
     assert "--workers" in result.stderr
 
 
-def test_variables_that_are_no_options_are_told():
+def test_unknown_variables_are_reported():
     result = CliRunner(env={"QUEUEBER_WROKERS": "3"}).invoke(config, [])
     assert "QUEUEBER_WROKERS in the environment is not an option" in result.stderr

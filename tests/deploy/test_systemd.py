@@ -13,7 +13,7 @@ import pytest
 
 from queueber.limits import DEFAULTS
 from queueber.server.app.fd_limit import STORE_FILES
-from queueber.server.config.settings import SERVING
+from queueber.server.config.options import SERVICE_OPTIONS
 from queueber.server.config.sources import EX_CONFIG
 from tests.process.certificates import Authority
 
@@ -58,7 +58,7 @@ def test_the_service_is_confined():
 def test_its_figures_are_in_step_with_the_server_s():
     service = told(SERVICE)
     assert int(service["LimitNOFILE"]) >= DEFAULTS.connections + STORE_FILES
-    (drain,) = [option.default for option in SERVING if option.name == "drain-seconds"]
+    (drain,) = [option.default for option in SERVICE_OPTIONS if option.name == "drain-seconds"]
     assert int(service["TimeoutStopSec"]) > 2 * drain
     assert {os.EX_USAGE, EX_CONFIG} == set(map(int, service["RestartPreventExitStatus"].split()))
 

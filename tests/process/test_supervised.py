@@ -108,7 +108,7 @@ def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_p
     assert polled(f"unix:{tmp_path}/q").returncode == EXIT_EMPTY
     (tmp_path / "q.toml").write_text('log-level = "nonsense"\nx = 1\n')
     server.process.send_signal(signal.SIGHUP)
-    server.line("Not reloaded: .*line 1: log-level is 'nonsense'.*; .*line 2: x is not an option")
+    server.line("Not reloaded: .*q.toml: x is not an option; .*q.toml: log-level is 'nonsense'")
     assert not any("Listening" in line for line in server.lines)
 
     (tmp_path / "q.toml").write_text('log-level = "debug"\n')
@@ -117,9 +117,7 @@ def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_p
     (tmp_path / "q.toml").write_text('workers = 9\nlog-level = "info"\n[limit]\nconnections = 7\n')
     server.process.send_signal(signal.SIGHUP)
     server.line("Reloaded: log level info")
-    server.line(
-        r"Changed, and not taken over without a restart: workers \(.*q.toml line 1\), limit-connections \(.* line 4\)$"
-    )
+    server.line(r"Changed, and not taken over without a restart: workers \(.*q.toml\), limit-connections \(.*q.toml\)$")
     server.stop()
     server.line("Stopped; everything is on disk")
 

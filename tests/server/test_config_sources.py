@@ -1,16 +1,16 @@
-"""Options from the command line, the environment and a file: which wins, and how what is wrong is told."""
+"""Options from the command line, the environment and a file: their precedence, and the report of mistakes."""
 
 import pytest
 
-from queueber.server.config.settings import OPTIONS
-from queueber.server.config.sources import Wrong, resolve
-from queueber.server.config.spec import Option, switch, text, whole
+from queueber.server.config.options import OPTIONS
+from queueber.server.config.sources import ConfigError, resolve
+from queueber.server.config.spec import Option, boolean, integer, text
 from queueber.server.config.twisted_options import Options
 
 
 @pytest.fixture
 def parse(tmp_path):
-    """Options of a command line, an environment and a file's text."""
+    """Return the options of a command line, an environment and a file's text."""
 
     def parse(*arguments, environment=None, file=None):
         if file is not None:
@@ -26,7 +26,7 @@ def parse(tmp_path):
 
 @pytest.fixture
 def complaints(parse, capsys, tmp_path):
-    """The status and the lines with which wrong options end."""
+    """Return the exit status and the complaints for invalid options."""
 
     def complaints(*arguments, **sources):
         with pytest.raises(SystemExit) as ended:
@@ -44,24 +44,26 @@ def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default
     options = parse("--workers=6", environment=environment, file=file)
     settings = options.settings
     assert (settings.workers, settings.durability, settings.claim.polls, settings.claim.items) == (6, "none", 5, 512)
-    origins = {name: options.effective[name].origin for name in ("workers", "durability", "coalesce-max-batch-items")}
+    origins = {
+        name: str(options.effective[name].origin) for name in ("workers", "durability", "coalesce-max-batch-items")
+    }
     assert origins == {
         "workers": "command line",
         "durability": "environment QUEUEBER_DURABILITY",
         "coalesce-max-batch-items": "default",
     }
-    assert options.effective["coalesce-max-batch-size"].origin.endswith("queueber.toml line 3")
+    assert options.effective["coalesce-max-batch-size"].origin.text.endswith("queueber.toml")
 
 
-def test_a_file_that_can_be_read_once_is_not_waited_for_again(parse, tmp_path):
-    """As of ``--config <(...)``: a pipe without a writer would hold up the reactor."""
+def test_a_pipe_is_not_read_again(parse, tmp_path):
+    """Reading ``--config <(...)`` again would block the reactor, because the pipe has no writer."""
     options = parse(file="workers = 3\n")
     path = tmp_path / "queueber.toml"
-    assert options.again().changed == {}
+    assert options.reload().changed == {}
     path.unlink()
-    path.symlink_to("/dev/null")  # it is as special, and a pipe would keep a test waiting that fails
-    with pytest.raises(Wrong, match=r"queueber\.toml is no regular file, and cannot be read a second time"):
-        options.again()
+    path.symlink_to("/dev/null")  # not a regular file either, and a failing test does not block on it
+    with pytest.raises(ConfigError, match=r"queueber\.toml is not a regular file, and cannot be read a second time"):
+        options.reload()
 
 
 def test_limits_have_a_table_of_their_own(parse):
@@ -70,7 +72,7 @@ def test_limits_have_a_table_of_their_own(parse):
     assert (limits.frame_bytes, limits.segments, limits.idle_ms) == (32 << 20, 9, 3_600_000)
 
 
-def test_places_to_listen_are_a_list(parse):
+def test_addresses_to_listen_on_are_a_list(parse):
     file = "listen = ['127.0.0.1:1', 'unix:/run/q']\n"
     assert [each.text for each in parse(file=file).settings.listen] == ["127.0.0.1:1", "unix:/run/q"]
     environment = {"QUEUEBER_LISTEN": "127.0.0.1:2 [::1]:3"}
@@ -87,7 +89,7 @@ def test_the_file_may_be_named_in_the_environment(parse, tmp_path):
     assert options.settings.workers == 7
 
 
-def test_everything_that_is_wrong_is_told_at_once(complaints):
+def test_all_mistakes_are_reported_together(complaints):
     file = """
 workers = 0
 wokers = 3
@@ -104,15 +106,15 @@ x = 1
     assert lines == [
         "--durability is 'never'; it must be one of fsync, os, none",
         f"environment: QUEUEBER_LISTEN nowhere: {no_place}",
-        "queueber.toml line 2: workers is '0'; it must be a whole number from 1 to 1,024",
-        "queueber.toml line 3: wokers is not an option; did you mean workers?",
-        "queueber.toml line 5: [limit] segments is 'many'; it must be a whole number from 1 to 65,536",
-        "queueber.toml line 6: [limit] frame_bytes is not an option; did you mean frame-bytes?",
-        "queueber.toml line 9: [storage] x is not an option",
+        "queueber.toml: wokers is not an option; did you mean workers?",
+        "queueber.toml: [limit] frame_bytes is not an option; did you mean [limit] frame-bytes?",
+        "queueber.toml: [storage] x is not an option",
+        "queueber.toml: workers is '0'; it must be a whole number from 1 to 1,024",
+        "queueber.toml: [limit] segments is 'many'; it must be a whole number from 1 to 65,536",
     ]
 
 
-def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
+def test_mistakes_on_the_command_line_only_have_the_status_of_usage_errors(complaints):
     status, lines = complaints("--workers=0", "--durability=never")
     assert status == 64
     assert len(lines) == 2
@@ -121,117 +123,92 @@ def test_what_is_wrong_on_the_command_line_alone_is_usage(complaints):
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("workers = ", "queueber.toml line 1: Invalid value (column 11)"),
-        ("workers = [1]", "queueber.toml line 1: workers must be a text or a number, not list"),
-        ("wipe = true", "queueber.toml line 1: wipe is taken from the command line alone"),
-        ("[limits]\nx = 1", "queueber.toml line 1: [limits] is not an option; did you mean [limit]?"),
-        ("config = 'x'", "queueber.toml line 1: config names this file and cannot stand in it"),
-        ("segments = 4", "queueber.toml line 1: segments is not an option"),
-        ("frame-bytes = 4", "queueber.toml line 1: frame-bytes is not an option; it belongs into [limit]"),
+        ("workers = ", "queueber.toml: line 1, column 11: Invalid value: "),
+        ("workers = [1]", "queueber.toml: workers must be a text or a number, not list"),
+        ("wipe = true", "queueber.toml: wipe is accepted on the command line only"),
+        ("[limits]\nx = 1", "queueber.toml: [limits] is not an option; did you mean [limit]?"),
+        ("config = 'x'", "queueber.toml: config names this file and cannot stand in it"),
+        ("segments = 4", "queueber.toml: segments is not an option"),
+        ("frame-bytes = 4", "queueber.toml: frame-bytes is not an option; did you mean [limit] frame-bytes?"),
         (
             "insecure-plaintext = 'perhaps'",
-            "queueber.toml line 1: insecure-plaintext is 'perhaps'; it must be yes or no",
+            "queueber.toml: insecure-plaintext is 'perhaps'; it must be yes or no",
         ),
-        ("data-dir = ''", "queueber.toml line 1: data-dir is empty"),
+        ("data-dir = ''", "queueber.toml: data-dir is empty"),
         (
             "listen = ':1'",
-            "queueber.toml line 1: listen :1: plaintext beyond this machine needs insecure-plaintext",
+            "queueber.toml: listen :1: plaintext beyond this machine needs insecure-plaintext",
         ),
-        ("[limit]\nadd-bytes = 1", "queueber.toml line 2: [limit] contents-bytes (8 MiB, the default) is larger than"),
+        ("[limit]\nadd-bytes = 1", "queueber.toml: [limit] contents-bytes (8 MiB, the default) is larger than"),
     ],
 )
-def test_a_wrong_file_is_a_wrong_configuration(complaints, file, said):
+def test_a_mistake_in_the_file_has_the_status_of_a_wrong_configuration(complaints, file, said):
     status, lines = complaints(file=file)
     assert status == 78
     assert lines[0].startswith(said)
 
 
-def test_a_file_that_is_not_there(complaints, tmp_path):
+def test_a_missing_file_is_reported(complaints, tmp_path):
     assert complaints(f"--config={tmp_path}/none.toml") == (78, ["none.toml: No such file or directory"])
 
 
-def test_wiping_is_never_left_to_an_environment(parse):
+def test_wipe_is_ignored_in_the_environment(parse):
     options = parse(environment={"QUEUEBER_WIPE": "yes", "QUEUEBER_PORT_9090_TCP": "tcp://10.0.0.1:9090"})
     assert not options.settings.wipe
     assert options.unknown_variables == {
         "QUEUEBER_PORT_9090_TCP": "",
-        "QUEUEBER_WIPE": "; wipe is taken from the command line alone",
+        "QUEUEBER_WIPE": "; wipe is accepted on the command line only",
     }
     slip = parse(environment={"QUEUEBER_WORKRES": "3"}).unknown_variables
     assert slip == {"QUEUEBER_WORKRES": "; did you mean QUEUEBER_WORKERS?"}
     assert parse("--wipe").settings.wipe
 
 
-def test_an_option_says_how_it_is_called_everywhere():
-    option = Option(name="limit-idle-ms", table="limit", read=whole(0, 9), default=0, says="x")
+def test_an_option_knows_its_name_in_each_source():
+    option = Option("limit-idle-ms", integer(0, 9), 0, "x", table="limit")
     assert (option.variable, option.key) == ("QUEUEBER_LIMIT_IDLE_MS", "idle-ms")
 
 
-def test_names_and_variables_are_unique_and_defaults_are_what_they_claim():
+def test_names_and_variables_are_unique_and_documented_defaults_are_the_defaults():
     for each in (lambda option: option.name, lambda option: option.variable, lambda option: (option.table, option.key)):
         assert len({each(option) for option in OPTIONS}) == len(OPTIONS)
     for option in OPTIONS:
-        if not option.shown and not option.flag:
-            assert option.read(option.default_text) == option.default
+        if not option.default_help and not option.flag:
+            assert option.parse(option.default_text) == option.default
 
 
 @pytest.mark.parametrize("value", ["yes", "TRUE", "on", "1"])
 def test_a_switch_is_on(value):
-    assert switch(value)
+    assert boolean(value)
 
 
 def test_a_value_without_options_is_a_default():
-    option = Option(name="a", read=text, default="b", says="x")
-    assert resolve([option], arguments={}, environment={})["a"].value == "b"
+    option = Option("a", text, "b", "x")
+    assert resolve([option], arguments={}, environment={}).settings["a"].value == "b"
 
 
-LINES = """\
-"workers" = 3
-tls-client-name = [
-    "a",
-    "workers = 4",
-]
-limit.connections = 7
-'log-level' = '''
-lease-sweep-interval = 3
-debug'''
-[storage]
-open-files = 5_000
-"""
-
-
-def test_each_entry_is_known_by_the_line_it_begins_at(complaints):
-    status, said = complaints(file=LINES)
-    assert status == 78
-    assert [line.partition(":")[0] for line in said] == ["queueber.toml line 2", "queueber.toml line 7"]
-    file = "a = 1\n'wokers' = 5\nlimit = {b = 2}\nlimits.c = 1\n[storage]\nd = '''\n1'''\n"
-    assert [line.partition(":")[0] for line in complaints(file=file)[1]] == [
-        f"queueber.toml line {number}" for number in (1, 2, 3, 4, 6)
-    ]
-
-
-def test_contradictions_are_told_all_at_once_with_their_places(complaints):
+def test_all_conflicts_are_reported_together_with_their_sources(complaints):
     file = "tls-key = 'k'\nlisten = [':9000']\n\n[limit]\ncontents-bytes = '64 MiB'\n"
     status, said = complaints("--manhole-password-file=x", file=file)
     assert (status, said) == (
         78,
         [
             "--manhole-password-file needs --manhole",
-            "queueber.toml line 1: tls-key needs tls-certificate",
-            "queueber.toml line 2: listen :9000: plaintext beyond this machine needs insecure-plaintext",
             (
-                "queueber.toml line 5: [limit] contents-bytes (64 MiB) is larger than [limit] add-bytes (15 MiB, the"
+                "queueber.toml: [limit] contents-bytes (64 MiB) is larger than [limit] add-bytes (15 MiB, the"
                 " default): no add could hold it"
             ),
             (
-                "queueber.toml line 5: [limit] contents-bytes (64 MiB) is larger than [limit] poll-bytes (15 MiB, the"
+                "queueber.toml: [limit] contents-bytes (64 MiB) is larger than [limit] poll-bytes (15 MiB, the"
                 " default): no poll could return it"
             ),
+            "queueber.toml: tls-key needs tls-certificate",
+            "queueber.toml: listen :9000: plaintext beyond this machine needs insecure-plaintext",
         ],
     )
 
 
-def test_what_the_command_line_alone_gets_wrong_hides_nothing_else(complaints):
+def test_unknown_arguments_do_not_hide_other_mistakes(complaints):
     file = "durability = 'never'\nlisten = [':1', 'nowhere', 'elsewhere']\ntls-key = 'k'\n"
     words = ("--wokers", "3", "what", "--workers=0", "-q", "--drain-seconds=x")
     status, said = complaints(*words, file=file)
@@ -243,10 +220,10 @@ def test_what_the_command_line_alone_gets_wrong_hides_nothing_else(complaints):
         "--wokers is not an option; did you mean --workers?",
         "option -q not recognized",
         "unexpected argument 'what': everything is an option",
-        "queueber.toml line 1: durability is 'never'; it must be one of fsync, os, none",
-        f"queueber.toml line 2: listen nowhere: 'nowhere' {no_place}",
-        f"queueber.toml line 2: listen elsewhere: 'elsewhere' {no_place}",
-        "queueber.toml line 3: tls-key needs tls-certificate",
+        f"queueber.toml: listen nowhere: 'nowhere' {no_place}",
+        f"queueber.toml: listen elsewhere: 'elsewhere' {no_place}",
+        "queueber.toml: durability is 'never'; it must be one of fsync, os, none",
+        "queueber.toml: tls-key needs tls-certificate",
     ]
 
 
@@ -260,24 +237,26 @@ def test_what_the_command_line_alone_gets_wrong_hides_nothing_else(complaints):
         (["--worker"], "option --workers requires argument"),
     ],
 )
-def test_what_getopt_cannot_read_is_a_line(complaints, words, said):
+def test_each_error_of_getopt_is_reported_in_a_line(complaints, words, said):
     assert complaints(*words) == (64, [said])
 
 
-def test_what_is_shortened_joined_and_repeated_is_read(parse):
+def test_abbreviated_joined_and_repeated_options_are_accepted(parse):
     options = parse("--worker", "5", "-dx", "-l", "127.0.0.1:1", "-l127.0.0.1:2", "--insecure-plaintext")
     assert (options.settings.workers, str(options.settings.data_dir)) == (5, "x")
     assert [each.text for each in options.settings.listen] == ["127.0.0.1:1", "127.0.0.1:2"]
 
 
-def test_a_contradiction_that_what_is_wrong_may_have_resolved_is_not_told(complaints):
+def test_a_conflict_with_an_invalid_or_unread_option_is_not_reported(complaints):
     status, said = complaints("--tls-key=k", "--tls-certificate=")
     assert (status, said) == (64, ["--tls-certificate is empty"])
-    assert complaints("--tls-key=k", file="tls-certificate =")[1] == ["queueber.toml line 1: Invalid value (column 18)"]
+    assert complaints("--tls-key=k", file="tls-certificate =")[1] == [
+        "queueber.toml: line 1, column 18: Invalid value: tls-certificate ="
+    ]
 
 
-def test_a_certificate_that_nobody_would_see_is_refused(complaints):
-    """Whoever put it there believes that clients speak TLS."""
+def test_a_certificate_that_no_address_uses_is_refused(complaints):
+    """The operator believes that clients use TLS."""
     assert complaints("--tls-certificate=c") == (
         64,
         ["--tls-certificate without --listen-tls: no address would use TLS"],
@@ -287,7 +266,7 @@ def test_a_certificate_that_nobody_would_see_is_refused(complaints):
 @pytest.mark.parametrize(
     "source", [{"file": "listen = []"}, {"file": "listen = ''"}, {"environment": {"QUEUEBER_LISTEN": " "}}]
 )
-def test_there_must_be_a_place_to_listen(complaints, source):
+def test_there_must_be_an_address_to_listen_on(complaints, source):
     status, (line,) = complaints(**source)
     assert (status, line.partition(": ")[2]) == (78, "there is no address to listen on, neither with TLS nor without")
     assert complaints("--listen=") == (64, ["there is no address to listen on, neither with TLS nor without"])
@@ -316,7 +295,7 @@ def test_an_address_that_is_given_replaces_the_default(parse, words, sources, pl
     assert [each.text for each in parse(*words, **sources).settings.listen] == places
 
 
-def test_none_is_said_alone_and_only_of_addresses(complaints):
+def test_an_empty_value_stands_alone_and_only_for_addresses(complaints):
     assert complaints("--listen=", "--listen=127.0.0.1:1") == (
         64,
         ["--listen is empty, which means none, and has other values too"],
@@ -336,7 +315,7 @@ def test_a_space_in_a_list_of_the_environment_has_a_backslash(parse):
 @pytest.mark.parametrize(
     ("sources", "said"),
     [
-        ({"file": "workers = true"}, "queueber.toml line 1: workers must be a text or a number, not true"),
+        ({"file": "workers = true"}, "queueber.toml: workers must be a text or a number, not true"),
         ({"environment": {"QUEUEBER_CONFIG": ""}}, "environment: QUEUEBER_CONFIG is empty"),
         (
             {"environment": {"QUEUEBER_DATA_DIR": "a\udcff"}},
@@ -348,12 +327,12 @@ def test_a_space_in_a_list_of_the_environment_has_a_backslash(parse):
         ),
     ],
 )
-def test_texts_for_people(complaints, sources, said):
+def test_values_that_are_refused(complaints, sources, said):
     assert complaints(**sources) == (78, [said])
 
 
-def test_contradictory_limits_are_spelled_as_they_were_given(complaints):
-    """With their values, and what has its default as the others are."""
+def test_conflicting_limits_are_spelled_as_they_were_given(complaints):
+    """Their values are shown, and a default is spelled like the option it conflicts with."""
     environment = {"QUEUEBER_LIMIT_FRAME_BYTES": "300 MiB"}
     bound = "a message of that size could not be received"
     assert complaints(environment=environment) == (
@@ -370,7 +349,7 @@ def test_contradictory_limits_are_spelled_as_they_were_given(complaints):
     ]
     assert complaints(environment=environment, file="[limit]\nbuffered-bytes = '100 MiB'")[1] == [
         (
-            "environment, queueber.toml line 2: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than"
+            "environment, queueber.toml: QUEUEBER_LIMIT_FRAME_BYTES (300 MiB) is larger than"
             f" [limit] buffered-bytes (100 MiB): {bound}"
         ),
     ]
@@ -385,14 +364,14 @@ def test_contradictory_limits_are_spelled_as_they_were_given(complaints):
         (f"{'9' * 400}.5", "--limit-idle-ms is '999"),
     ],
 )
-def test_whatever_is_no_quantity_is_answered_with_the_range(complaints, text, said):
+def test_an_invalid_quantity_is_reported_with_the_permitted_range(complaints, text, said):
     status, (line,) = complaints(f"--limit-idle-ms={text}")
     assert status == 64
     assert line.startswith(said)
     assert line.endswith("must be a whole number from 0 ms to 1 y, plain or with one of y, d, h, min, s, ms")
 
 
-def test_what_the_help_says_an_option_may_be_can_be_typed(parse):
+def test_the_values_in_the_help_are_accepted(parse):
     usage = " ".join(Options().getUsage(width=10_000).split())
     assert "[default: fsync]. May be: fsync, os or none" in usage
     assert "Fsync" not in usage
@@ -400,7 +379,7 @@ def test_what_the_help_says_an_option_may_be_can_be_typed(parse):
     assert (settings.durability, settings.log_level, settings.tuning.compression) == ("fsync", "warn", "lz4")
 
 
-def test_a_password_file_s_mistake_is_not_the_console_s(complaints, tmp_path):
+def test_a_mistake_in_the_password_file_is_reported_under_its_own_option(complaints, tmp_path):
     (tmp_path / "password").write_text("user:too short")
     (tmp_path / "password").chmod(0o600)
     words = ["--manhole=127.0.0.1:9092", f"--manhole-password-file={tmp_path}/password"]
@@ -411,20 +390,20 @@ def test_a_password_file_s_mistake_is_not_the_console_s(complaints, tmp_path):
     file = f"manhole = '127.0.0.1:9092'\nmanhole-password-file = '{tmp_path}/none'\n"
     assert complaints(file=file) == (
         78,
-        ["queueber.toml line 2: manhole-password-file none: No such file or directory"],
+        ["queueber.toml: manhole-password-file none: No such file or directory"],
     )
     assert complaints("--manhole=unix:/m", words[1])[1] == [
         "--manhole unix:/m needs no --manhole-password-file: a Unix socket is its owner's alone"
     ]
 
 
-def test_a_variable_without_the_table_of_its_option_is_pointed_to_it(parse):
+def test_a_variable_without_its_table_is_reported_with_the_full_name(parse):
     assert parse(environment={"QUEUEBER_CONNECTIONS": "5"}).unknown_variables == {
         "QUEUEBER_CONNECTIONS": "; did you mean QUEUEBER_LIMIT_CONNECTIONS?"
     }
 
 
-def test_a_character_that_cannot_be_used_is_named_wherever_it_is(complaints):
+def test_an_invalid_character_is_reported_in_every_source(complaints):
     environment = {"QUEUEBER_LISTEN": "unix:a\udcff", "QUEUEBER_CONFIG": "a\udcff.toml"}
     assert complaints("--http=unix:\udcff", environment=environment) == (
         78,

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from queueber import api, rpc
 from queueber.server.admin.console import commands as questions
 from queueber.server.admin.console import session
-from queueber.server.admin.console.access import Access, parse_access, read_password
+from queueber.server.admin.console.access import ConsoleAccess, parse_access, read_password
 from queueber.server.admin.console.commands import Questions
 from queueber.server.admin.console.profiler import Sampler, Samples
 from queueber.server.admin.console.tables import Table, named, span
@@ -342,7 +342,7 @@ def lines(monkeypatch):
 @pytest.fixture
 def sit_down(inside, lines):
     """Begin a session on a Unix socket."""
-    factory = session.ConsoleFactory(inside, Access(None))
+    factory = session.ConsoleFactory(inside, ConsoleAccess(None))
     typists = []
 
     def sit_down():
@@ -492,14 +492,14 @@ class TestSession:
     def test_there_are_few_sessions(self, sit_down, inside, lines):
         for _ in range(session.SESSIONS_MAX):
             sit_down()
-        one_more = session.ConsoleFactory(inside, Access(None)).buildProtocol(None)
+        one_more = session.ConsoleFactory(inside, ConsoleAccess(None)).buildProtocol(None)
         transport = StringTransport()
         one_more.makeConnection(transport)
         assert transport.disconnecting
         assert lines[-1].startswith("Console: one more session is turned away, there are 10: ")
 
     def test_a_storm_of_them_is_a_few_lines_and_how_many_more_there_were(self, inside, lines, hand):
-        factory = session.ConsoleFactory(inside, Access(None))
+        factory = session.ConsoleFactory(inside, ConsoleAccess(None))
         for _ in range(30):
             Typist(factory).leave()
         assert len(lines) == 2
@@ -514,7 +514,7 @@ class TestSession:
 class TestLogin:
     @pytest.fixture
     def typist(self, inside, password_file, lines):
-        typist = Typist(session.ConsoleFactory(inside, Access(None, password_file)))
+        typist = Typist(session.ConsoleFactory(inside, ConsoleAccess(None, password_file)))
         yield typist
         if typist.transport.connected:
             typist.leave()

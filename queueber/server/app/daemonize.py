@@ -49,7 +49,7 @@ _REPORT_BYTES_MAX: Final = 98
 """What twistd's parent reads, without the status."""
 
 
-def unplaced_pid_file(options: Mapping[str, Any]) -> str | None:
+def check_pid_file(options: Mapping[str, Any]) -> str | None:
     """A complaint if twistd's pid file is relative to a working directory that is gone: twistd has a traceback."""
     name = options.get("pidfile")
     if not name or Path(name).is_absolute():

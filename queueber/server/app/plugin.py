@@ -45,18 +45,18 @@ def makeService(options: Options) -> IService:
     if log is not None:
         on_signals(reactor, (signal.SIGUSR1,), log.rotate)
         log.set_level(options.settings.log_level)
-    elif options.parent is not None and (idle := options.given("log-format", "log-level")):
+    elif options.parent is not None and (idle := options.explicit("log-format", "log-level")):
         QueueberService.log.warn(
             "{options} without effect: --syslog and --logger have a format and a level of their own",
             options=" and ".join(f"--{name}" for name in idle),
         )
     if options.parent is not None and log is None and signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
         on_signals(reactor, (signal.SIGUSR1,), _cannot_rotate)
-    options.anchor(launcher.root)
+    options.make_config_path_absolute(launcher.root)
     if launcher.root is not None:
         import_for_chroot()
     launcher.expect_fork()
-    service = QueueberService(reactor, options.settings, again=options.again, log=log, launcher=launcher)
+    service = QueueberService(reactor, options.settings, reload=options.reload, log=log, launcher=launcher)
     service.preload()
     return service
 

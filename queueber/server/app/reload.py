@@ -1,15 +1,15 @@
 """Signals: SIGHUP, for which is read again what may change while the server runs, and more than one of the others."""
 
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 from twisted.logger import Logger
 
 from queueber.errors import QueueberError
 from queueber.server.app.logs import Log
-from queueber.server.config.settings import Settings
+from queueber.server.config.settings import ReloadedConfig
 from queueber.server.net.certificates import Certificates
 
 CERTIFICATES = frozenset({"tls-certificate", "tls-key", "tls-client-ca", "tls-client-name"})
@@ -17,15 +17,6 @@ CERTIFICATES = frozenset({"tls-certificate", "tls-key", "tls-client-ca", "tls-cl
 
 LEVEL = "log-level"
 """The one that is read again where the log is the server's own."""
-
-
-@frozen
-class ReloadedConfig:
-    """The options, as they stand in their places now."""
-
-    settings: Settings
-    changed: Mapping[str, str]
-    """Those that are other than at the start: by name, where each stands now."""
 
 
 @define(eq=False)

@@ -28,11 +28,11 @@ from queueber.server.app.daemonize import Launcher
 from queueber.server.app.early_signals import SIGNALS
 from queueber.server.app.fd_limit import Descriptors, TooFewDescriptors, allocate_round_robin
 from queueber.server.app.logs import Log
-from queueber.server.app.reload import ConfigReloader, ReloadedConfig, on_signals
+from queueber.server.app.reload import ConfigReloader, on_signals
 from queueber.server.app.sd_notify import Notifier
 from queueber.server.app.shutdown import GracefulShutdown
 from queueber.server.app.startup import Progress
-from queueber.server.config.settings import Settings
+from queueber.server.config.settings import ReloadedConfig, Settings
 from queueber.server.config.sources import EX_CONFIG
 from queueber.server.core.clock import QueueClock, read_boot_id
 from queueber.server.core.pool import StoragePool
@@ -68,12 +68,12 @@ class QueueberService(Service):
         reactor: Any,  # noqa: ANN401
         settings: Settings,
         *,
-        again: Callable[[], ReloadedConfig] | None = None,
+        reload: Callable[[], ReloadedConfig] | None = None,
         log: Log | None = None,
         launcher: Launcher | None = None,
     ) -> None:
         """
-        A server that is *settings*; *again* gives them anew when it is told to reload.
+        A server that is *settings*; *reload* reads them again.
 
         *log* is where it logs to, if that is its own; *launcher* is the twistd or twist that it runs under.
         """
@@ -81,14 +81,14 @@ class QueueberService(Service):
         self._bound = BoundPorts(reactor)
         self._reactor = reactor
         self._settings = settings
-        self._again = again or (lambda: ReloadedConfig(settings, {}))
+        self._reread = reload or (lambda: ReloadedConfig(settings, {}))
         self._log = log
         self._pool = StoragePool(reactor, settings.workers)
         self._notifier = Notifier.from_environment()
         self._progress = Progress(reactor, self._notifier)
         self._drain = GracefulShutdown(reactor, settings.drain_seconds, self._notifier)
         self._lookout = MonitoringEndpoints(
-            reactor, settings.views, settings.durability.value, self._stage, self._bound
+            reactor, settings.http, settings.manhole, settings.durability.value, self._stage, self._bound
         )
         self._up: Running | None = None
         self._recovering: RocksStore | None = None
@@ -178,14 +178,14 @@ class QueueberService(Service):
             timer.startService()
         await self._listen(settings, up, certificates)
         await self._lookout.open(up.inside)
-        self._reloader = ConfigReloader(self._again, certificates, self._log)
+        self._reloader = ConfigReloader(self._reread, certificates, self._log)
         self._watch(up)
         self._launcher.started()
         self._notifier.ready(f"Serving; {counted(up.broker.stats().items, 'item')} at start")
 
     def _share_descriptors(self) -> Descriptors:
         settings = self._settings
-        pages = PAGE_CONNECTIONS_MAX if settings.views.pages is not None else 0
+        pages = PAGE_CONNECTIONS_MAX if settings.http is not None else 0
         wanted = settings.limits.connections, settings.tuning.open_files, pages
         return allocate_round_robin(*wanted, self.log.warn, self.log.info)
 

@@ -1,13 +1,7 @@
-"""
-Define every option of the service in one table, and make a server's `Settings` from their values.
+"""Make a server's `Settings` from the values of its options, and report options that conflict."""
 
-The table serves the command line and its help, the environment, the
-configuration file, ``queueber config`` and the docs.
-"""
-
-import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,28 +9,15 @@ from typing import Any
 from attrs import frozen
 
 from queueber.broker import ClaimBounds
-from queueber.limits import PEER_LIMITS, Limits, PeerLimit
-from queueber.server.config.sources import Setting
-from queueber.server.config.spec import (
-    Complaint,
-    Complaints,
-    Option,
-    Read,
-    amount,
-    one_of,
-    path,
-    real,
-    switch,
-    text,
-    whole,
-)
-from queueber.server.core.reserve import RESERVE_BYTES, SMALL_SHARE
-from queueber.server.monitoring.options import NOWHERE, VIEWING, Views, views_from
+from queueber.limits import PEER_LIMITS, Limits
+from queueber.server.admin.console.access import ConsoleAccess, PasswordFileError, parse_access
+from queueber.server.config.options import OPTIONS, limit_name, tuning_name
+from queueber.server.config.sources import COMMAND_LINE, DEFAULT, Origin, Resolved, Setting, resolve
+from queueber.server.config.spec import Complaint, Complaints
 from queueber.server.net.certificates import TlsFiles
 from queueber.server.net.listeners import Listen, usable_listen
 from queueber.store import Durability, Encoding
-from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, TuningOption, read_compression
-from queueber.units import Unit, quantity
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning
 
 
 @frozen(kw_only=True)
@@ -60,231 +41,30 @@ class Settings:
     drain_seconds: float = 10.0
     tuning: Tuning = DEFAULT_TUNING
     free_space_reserve: int | None = None
-    views: Views = NOWHERE
+    http: Listen | None = None
+    """The address of the metrics and health pages."""
+
+    manhole: ConsoleAccess | None = None
+    """The address of the debugging console, and who may log in."""
 
     @property
     def places(self) -> list[tuple[str, Listen]]:
-        """All addresses to listen on, each with the name of its option."""
+        """Return all addresses to listen on, each with the name of its option."""
         found = [("listen", each) for each in self.listen] + [("listen-tls", each) for each in self.listen_tls]
-        if self.views.pages is not None:
-            found.append(("http", self.views.pages))
-        if self.views.console is not None:
-            found.append(("manhole", self.views.console.listen))
+        if self.http is not None:
+            found.append(("http", self.http))
+        if self.manhole is not None:
+            found.append(("manhole", self.manhole.listen))
         return found
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@frozen
+class ReloadedConfig:
+    """The configuration as the environment and the file have it now."""
 
-
-def _limit(limit: PeerLimit) -> Option:
-    low, high = quantity(limit.low, limit.unit), quantity(limit.high, limit.unit)
-    unit = {
-        Unit.COUNT: "a number",
-        Unit.BYTES: "bytes, or with KiB, MiB, GiB",
-        Unit.MS: "milliseconds, or with s, h, d",
-    }
-    return Option(
-        name=f"limit-{limit.name.replace('_', '-')}",
-        table="limit",
-        read=amount(limit.unit, limit.low, limit.high),
-        default=limit.default,
-        shown="off" if limit.default == 0 else limit.figure,
-        says=f"Limit: {limit.says}. When exceeded: {limit.beyond}",
-        accepts=f"{unit[limit.unit]}: {low} to {high}" + (f", where 0 is {limit.zero}" if limit.zero else ""),
-        unit=None if limit.unit is Unit.COUNT else limit.unit,
-    )
-
-
-def _tuning(choice: TuningOption) -> Option:
-    read: Read = switch if choice.unit is None else amount(choice.unit, choice.low, choice.high)
-    accepts = "yes or no"
-    if choice.unit is not None:
-        accepts = f"{quantity(choice.low, choice.unit)} to {quantity(choice.high, choice.unit)}"
-    if choice.name == "compression":
-        read, accepts = read_compression, "none, lz4, zstd or zstd:LEVEL"
-    cores = choice.name in ("parallelism", "background_jobs")
-    return Option(
-        name=f"storage-{choice.name.replace('_', '-')}",
-        table="storage",
-        read=read,
-        default=choice.default,
-        shown="the cores, at least 2" if cores else quantity(choice.default, choice.unit) if choice.unit else "",
-        says=choice.says,
-        accepts=accepts,
-        unit=None if choice.unit is Unit.COUNT else choice.unit,
-    )
-
-
-DEFAULT_LISTEN = "127.0.0.1:9090"
-
-SERVING = (
-    Option(name="config", read=path, default=None, says="A configuration file with these options", shown="none"),
-    Option(
-        name="listen",
-        short="l",
-        read=usable_listen,
-        default=(usable_listen(DEFAULT_LISTEN),),
-        shown=f"{DEFAULT_LISTEN}, or nowhere with --listen-tls",
-        many=True,
-        may_be_none=True,
-        replaced_by="listen-tls",
-        says="Address to listen on without TLS",
-        accepts="HOST:PORT, [v6]:PORT or an endpoint string; repeatable; '' for none",
-    ),
-    Option(
-        name="listen-tls",
-        read=usable_listen,
-        default=(),
-        shown="nowhere",
-        many=True,
-        may_be_none=True,
-        says="Address to listen on with TLS; needs --tls-certificate",
-        accepts="as for --listen",
-    ),
-    Option(
-        name="tls-certificate",
-        read=path,
-        default=None,
-        shown="none",
-        says="The server's certificate, followed by intermediate certificates",
-        accepts="a PEM file",
-    ),
-    Option(
-        name="tls-key",
-        read=path,
-        default=None,
-        shown="the certificate's file",
-        says="The certificate's private key; must not be world-readable",
-        accepts="a PEM file",
-    ),
-    Option(
-        name="tls-client-ca",
-        read=path,
-        default=None,
-        shown="any client",
-        says="Authorities that sign the certificates of permitted clients",
-        accepts="a PEM file",
-    ),
-    Option(
-        name="tls-client-name",
-        read=text,
-        default=(),
-        shown="any name",
-        many=True,
-        says="A name that a client's certificate must have",
-        accepts="a name; repeatable, one match is enough",
-    ),
-    Option(
-        name="insecure-plaintext",
-        read=switch,
-        default=False,
-        flag=True,
-        says="Allow plaintext on addresses that other machines can reach",
-    ),
-    Option(
-        name="data-dir",
-        short="d",
-        read=path,
-        default="./queueber-data",
-        says="The data directory; created if it is missing",
-    ),
-    Option(
-        name="wipe",
-        read=switch,
-        default=False,
-        flag=True,
-        command_line_only=True,
-        says="Empty the data directory first; refused unless it is Queueber's and no server holds it",
-    ),
-    Option(
-        name="workers",
-        short="w",
-        read=whole(1, 1024),
-        default=max(2, usable_cores()),
-        shown="the cores this process may use, at least 2",
-        says="Threads of the storage pool",
-        accepts="1 to 1,024",
-    ),
-    Option(
-        name="durability",
-        read=one_of("fsync", "os", "none"),
-        default="fsync",
-        says="What an acknowledged write survives: fsync (a power cut), os (a killed process), none (no crash)",
-        accepts="fsync, os or none",
-    ),
-    Option(
-        name="free-space-reserve",
-        read=amount(Unit.BYTES, 0, 1 << 60),
-        default=None,
-        shown=f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk",
-        says="Free space below which adds are refused; other calls go on; 0 for none",
-        accepts="bytes, or with KiB, MiB, GiB",
-        unit=Unit.BYTES,
-    ),
-    Option(
-        name="storage-encoding",
-        table="storage",
-        read=one_of("unpacked", "packed"),
-        default="unpacked",
-        says="Encoding of new values: unpacked (faster) or packed (smaller)",
-        accepts="unpacked or packed",
-    ),
-    Option(
-        name="lease-sweep-interval",
-        read=real(0.001, 60.0),
-        default=0.1,
-        says="Seconds between two checks for expired leases",
-        accepts="0.001 to 60",
-    ),
-    Option(
-        name="coalesce-max-batch-size",
-        read=whole(1, 100_000),
-        default=64,
-        says="Most polls served by one claim",
-        accepts="1 to 100,000",
-    ),
-    Option(
-        name="coalesce-max-batch-items",
-        read=whole(1, 1_000_000),
-        default=512,
-        says="Most items delivered by one claim, after one complete poll",
-        accepts="1 to 1,000,000",
-    ),
-    Option(
-        name="coalesce-batch-window-ms",
-        read=whole(0, 10_000),
-        default=0,
-        says="How long an idle server waits for more calls before it cuts a commit",
-        accepts="0 to 10,000",
-    ),
-    Option(
-        name="drain-seconds",
-        read=real(0, 3600),
-        default=10.0,
-        says="How long a stopping server waits for calls under way, and again for peers to receive their replies",
-        accepts="0 to 3,600",
-    ),
-    Option(
-        name="log-format",
-        read=one_of("auto", "text", "json"),
-        default="auto",
-        says="Format of the log: text, json (one object a line), or auto (the default of twistd or twist)",
-        accepts="auto, text or json",
-    ),
-    Option(
-        name="log-level",
-        read=one_of("debug", "info", "warn", "error", "critical"),
-        default="info",
-        says="Lowest level that is logged",
-        accepts="debug, info, warn, error or critical",
-    ),
-    *VIEWING,
-)
-
-OPTIONS = (*SERVING, *map(_tuning, TUNING_OPTIONS), *map(_limit, PEER_LIMITS))
-"""All options, in the order in which they are shown."""
+    settings: Settings
+    changed: Mapping[str, Origin]
+    """The options whose values have changed since the start, each with its source now."""
 
 
 class ConflictingOptions(ValueError):
@@ -293,27 +73,76 @@ class ConflictingOptions(ValueError):
     def __init__(self, complaints: Complaints) -> None:
         super().__init__("; ".join(reason for _, reason in complaints))
         self.complaints = complaints
-        """A pair for each contradiction: the names of the options, and the reason."""
+        """A pair for each conflict: the names of the options, and the reason."""
 
 
-def settings_from(settings: Mapping[str, Setting]) -> Settings:
+def load(
+    arguments: Mapping[str, Sequence[str]],
+    environment: Mapping[str, str],
+    *,
+    file: str | None = None,
+    unknown: Sequence[str] = (),
+) -> tuple[dict[str, Setting], Settings]:
     """
-    Make the `Settings` from the values of all options.
+    Return the values of all options, and the `Settings` made from them.
+
+    *unknown* are complaints about arguments that are not options.  *file* is as for `resolve`.
 
     Raises:
-        Contradiction: names all options that contradict each other.
+        ConfigError: names all mistakes.
     """
-    value: dict[str, Any] = {name: each.value for name, each in settings.items()}
-    limits = Limits(**{limit.name: value[_limit(limit).name] for limit in PEER_LIMITS})
+    found = resolve(OPTIONS, arguments=arguments, environment=environment, file=file)
+    for complaint in unknown:
+        found.complain(complaint, COMMAND_LINE)
+    settings = None
+    try:
+        settings = settings_from(found.settings)
+    except ConflictingOptions as why:
+        for names, reason in why.complaints:
+            # A value that is invalid or unknown might resolve the conflict.
+            if not found.file_unreadable and found.invalid.isdisjoint(names):
+                _complain_of_conflict(found, names, reason)
+    found.check()
+    assert settings is not None, "every conflict is a complaint"
+    return found.settings, settings
+
+
+def _complain_of_conflict(found: Resolved, names: Sequence[str], reason: str) -> None:
+    """
+    Record a conflict, with the options in *reason* spelled as in their sources.
+
+    A default is spelled as in the source of the first option that was given, which is where it would be changed.
+    """
+    settings = [found.settings[name] for name in names]
+    origins = [each.origin for each in settings if each.origin not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
+    for setting in settings:
+        default = setting.origin == DEFAULT
+        name = (origins[0] if default else setting.origin).spell(setting.option)
+        reason = re.sub(rf"--{setting.option.name}(?![\w-])", name, reason)
+        if default:
+            reason = re.sub(rf"({re.escape(name)} \([^)]*)\)", r"\1, the default)", reason)
+    found.complain(reason, *origins)
+
+
+def settings_from(values: Mapping[str, Setting]) -> Settings:
+    """
+    Return the `Settings` with *values*, the values of all options.
+
+    Raises:
+        ConflictingOptions: names all options that conflict.
+    """
+    value: dict[str, Any] = {name: each.value for name, each in values.items()}
+    limits = Limits(**{limit.name: value[limit_name(limit.name)] for limit in PEER_LIMITS})
     complaints = [_of_limits(names, reason) for names, reason in limits.complaints()]
     tls = _tls(value, complaints)
-    views = views_from(value, complaints)
+    manhole = _manhole(value["manhole"], value["manhole-password-file"], complaints)
     if not value["listen"] and not value["listen-tls"]:
         complaints.append((("listen", "listen-tls"), "there is no address to listen on, neither with TLS nor without"))
-    for listen in value["listen"]:
+    plaintext = [("listen", each) for each in value["listen"]] + [("http", each) for each in [value["http"]] if each]
+    for name, listen in plaintext:
         if listen.exposed and not value["insecure-plaintext"]:
-            reason = f"--listen {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
-            complaints.append((("listen", "insecure-plaintext"), reason))
+            reason = f"--{name} {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
+            complaints.append(((name, "insecure-plaintext"), reason))
     if complaints:
         raise ConflictingOptions(complaints)
     return Settings(
@@ -332,18 +161,18 @@ def settings_from(settings: Mapping[str, Setting]) -> Settings:
         log_format=value["log-format"],
         log_level=value["log-level"],
         drain_seconds=value["drain-seconds"],
-        tuning=Tuning(**{choice.name: value[_tuning(choice).name] for choice in TUNING_OPTIONS}),
+        tuning=Tuning(**{choice.name: value[tuning_name(choice.name)] for choice in TUNING_OPTIONS}),
         free_space_reserve=value["free-space-reserve"],
-        views=views,
+        http=value["http"],
+        manhole=manhole,
     )
 
 
 def _of_limits(names: Collection[str], reason: str) -> Complaint:
     """Return a complaint about limits as one about their options."""
-    options = {limit.name: _limit(limit).name for limit in PEER_LIMITS if limit.name in names}
-    for limit, option in options.items():
-        reason = re.sub(rf"\b{limit}\b", f"--{option}", reason)
-    return tuple(options[name] for name in names), reason
+    for name in names:
+        reason = re.sub(rf"\b{name}\b", f"--{limit_name(name)}", reason)
+    return tuple(map(limit_name, names)), reason
 
 
 def _tls(value: Mapping[str, Any], complaints: Complaints) -> TlsFiles | None:
@@ -369,3 +198,20 @@ def _tls(value: Mapping[str, Any], complaints: Complaints) -> TlsFiles | None:
         client_ca=Path(value["tls-client-ca"]) if value["tls-client-ca"] else None,
         client_names=value["tls-client-name"],
     )
+
+
+def _manhole(address: str | None, password_file: str | None, complaints: Complaints) -> ConsoleAccess | None:
+    if address is None:
+        if password_file is not None:
+            complaints.append((("manhole-password-file", "manhole"), "--manhole-password-file needs --manhole"))
+        return None
+    try:
+        access = parse_access(address, password_file)
+        usable_listen(access.listen.endpoint)
+    except PasswordFileError as why:
+        complaints.append((("manhole-password-file",), f"--manhole-password-file {why}"))
+    except ValueError as why:
+        complaints.append((("manhole", "manhole-password-file"), f"--manhole {why}"))
+    else:
+        return access
+    return None

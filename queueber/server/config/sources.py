@@ -1,8 +1,8 @@
 """
-Where the options' values come from: command line, environment, file, default, in this order.
+The sources of options: command line, environment, configuration file, defaults, in order of precedence.
 
-Everything that is wrong is told at once, each with the place it stands at: a
-person who has to repair a configuration at night wants to do so once.
+All mistakes are reported together, each with its source, so that an operator
+can repair a configuration in one pass.
 """
 
 import re
@@ -13,247 +13,205 @@ from typing import Any
 from attrs import define, field, frozen
 
 from queueber.errors import QueueberError, one_line
-from queueber.server.config.config_file import Unreadable, read_config_file
-from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option, check_characters, meant
+from queueber.server.config.config_file import ConfigFileError, read_config_file
+from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option, check_characters, suggest
 
 EX_USAGE = 64
-"""Wrong options: ``sysexits.h``."""
+"""Invalid options on the command line, as in ``sysexits.h``."""
 
 EX_CONFIG = 78
-"""A wrong configuration: ``sysexits.h``."""
+"""An invalid configuration, as in ``sysexits.h``."""
 
-COMMAND_LINE = "command line"
-DEFAULT = "default"
-_ENVIRONMENT = "environment "
-
-# How much of two names must agree for the one to be a slip for the other, where all begin with the same word.
-_ALIKE_IN_THE_ENVIRONMENT = 0.85
+_VARIABLE_CUTOFF = 0.85
+"""The similarity of two variables for a suggestion: high, because all begin with the same word."""
 
 CLIENT_VARIABLES = frozenset(
     f"{ENVIRONMENT_PREFIX}{name}"
     for name in ("ADDR", "QUEUE", "TLS", "TLS_CA", "TLS_SERVER_NAME", "CLIENT_CERTIFICATE", "CLIENT_KEY", "TIMEOUT")
 )
-"""What the command line client takes from an environment that may be the server's as well."""
+"""The variables of the command-line client, which may share an environment with the server."""
+
+
+@frozen
+class Origin:
+    """The source of a value."""
+
+    precedence: int
+    text: str
+    """The source for an operator."""
+
+    prefix: str = ""
+    """The beginning of a complaint about a value, unless its name shows the source."""
+
+    def __str__(self) -> str:
+        return self.text
+
+    def spell(self, option: Option) -> str:
+        """Return the name of *option* in this source."""
+        return {_ENVIRONMENT: option.variable, _FILE: option.in_file}.get(self.precedence, f"--{option.name}")
+
+
+COMMAND_LINE = Origin(0, "command line")
+DEFAULT = Origin(3, "default")
+_ENVIRONMENT, _FILE = 1, 2
 
 
 @frozen
 class Setting:
-    """One option's value, and where it came from."""
+    """The value of an option, and its source."""
 
     option: Option
     value: Any
-    origin: str
+    origin: Origin
     note: str = ""
-    """Why a default is not the usual one."""
-
-    @property
-    def spelled(self) -> str:
-        """The option's name where its value came from: with dashes, as a variable, or as a key of the file."""
-        return spelling(self.option, self.origin)
+    """The reason for a default that is not the usual one."""
 
 
-def spelling(option: Option, origin: str) -> str:
-    """The name of *option* at *origin*."""
-    if origin in (COMMAND_LINE, DEFAULT):
-        return f"--{option.name}"
-    return option.variable if origin.startswith(_ENVIRONMENT) else option.in_file
-
-
-def place_of(origin: str) -> str:
-    """What goes before a line about a value from *origin*, where the value's name does not say it."""
-    if origin in (COMMAND_LINE, DEFAULT):
-        return ""
-    return _ENVIRONMENT.strip() if origin.startswith(_ENVIRONMENT) else origin
-
-
-class Wrong(QueueberError):
-    """Options that cannot be used; the text has a line for each."""
+class ConfigError(QueueberError):
+    """Invalid options.  The text has a line for each mistake."""
 
     def __init__(self, complaints: Sequence[str], *, status: int) -> None:
         super().__init__("\n".join(complaints))
         self.status = status
-        """With what the process is to end."""
-
-
-@frozen
-class Given:
-    """One text for one option, as it was found somewhere."""
-
-    texts: tuple[str, ...]
-    origin: str
+        """The exit status for these mistakes."""
 
 
 @define
-class Gathered:
-    """What was found in all places, right or wrong."""
+class Resolved:
+    """The values of all options, and the mistakes in all sources."""
 
     settings: dict[str, Setting] = field(factory=dict)
-    """Every option's value by its name; of one that is wrong, the default."""
+    """The values by the names of the options: of an invalid one, the default."""
 
-    complaints: list[tuple[str, str]] = field(factory=list)
-    """Of each mistake, the origin and a line about it."""
+    complaints: list[tuple[Origin, str]] = field(factory=list)
+    invalid: set[str] = field(factory=set)
+    """The names of options with an invalid value."""
 
-    wrong: set[str] = field(factory=set)
-    """The names of options whose values cannot be used."""
+    file_unreadable: bool = False
+    """The file cannot be read, so its values are unknown."""
 
-    unread: bool = False
-    """There is a file that cannot be read, so it is not known what it says."""
+    def complain(self, line: str, *origins: Origin) -> None:
+        """Record a mistake in one or several sources."""
+        prefix = ", ".join(filter(None, dict.fromkeys(origin.prefix for origin in origins)))
+        self.complaints.append((origins[0], one_line(f"{prefix}: {line}" if prefix else line)))
 
-    def complain(self, origin: str, line: str, *others: str) -> None:
-        """Something at *origin* cannot be used, maybe together with *others*; *line* says what, without the places."""
-        places = ", ".join(filter(None, dict.fromkeys(map(place_of, (origin, *others)))))
-        self.complaints.append((origin, one_line(f"{places}: {line}" if places else line)))
-
-    def refuse(self) -> None:
+    def check(self) -> None:
         """
-        Go on if nothing is wrong.
+        Check that there are no mistakes.
 
         Raises:
-            Wrong: naming all that is, in the order of the places: command line, environment, file by its lines.
+            ConfigError: there are.  They are ordered by precedence of their sources.
         """
         if self.complaints:
-            ordered = sorted(self.complaints, key=lambda complaint: _rank(complaint[0]))
-            usage = all(origin in (COMMAND_LINE, DEFAULT) for origin, _ in ordered)
-            raise Wrong([line for _, line in ordered], status=EX_USAGE if usage else EX_CONFIG)
+            ordered = sorted(self.complaints, key=lambda complaint: complaint[0].precedence)
+            usage = all(origin == COMMAND_LINE for origin, _ in ordered)
+            raise ConfigError([line for _, line in ordered], status=EX_USAGE if usage else EX_CONFIG)
 
 
-_PLACE = re.compile(r" line (\d+)\Z")
-
-
-def _rank(origin: str) -> tuple[int, int]:
-    if origin in (COMMAND_LINE, DEFAULT):
-        return 0, 0
-    if origin.startswith(_ENVIRONMENT):
-        return 1, 0
-    line = _PLACE.search(origin)
-    return 2, int(line[1]) if line else 0
+Given = tuple[tuple[str, ...], Origin]
+"""An option's texts in one source."""
 
 
 def resolve(
-    options: Sequence[Option], *, arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str]
-) -> dict[str, Setting]:
-    """
-    Every option's value by its name.
-
-    Raises:
-        Wrong: naming all that is wrong.
-    """
-    found = gather(options, arguments=arguments, environment=environment)
-    found.refuse()
-    return found.settings
-
-
-def gather(
     options: Sequence[Option],
     *,
     arguments: Mapping[str, Sequence[str]],
     environment: Mapping[str, str],
     file: str | None = None,
-) -> Gathered:
+) -> Resolved:
     """
-    Every option's value, and all that is wrong with those that were given.
+    Return the values of all *options*, and all mistakes.
 
-    *arguments* are the texts from the command line.  The file is the one that
-    the option ``config`` names there or in the environment, read as *file* if
-    that is where it is by now.
+    *arguments* are the texts on the command line.  *file* replaces the path of
+    the configuration file, after a change of the working directory.
     """
-    found = Gathered()
-    from_line = {name: Given(tuple(texts), COMMAND_LINE) for name, texts in arguments.items()}
-    from_environment = dict(_from_environment(options, environment))
-    from_file = _from_file(options, from_line.get("config") or from_environment.get("config"), found, file)
+    found = Resolved()
+    given = dict(_from_environment(options, environment))
+    given |= {name: (tuple(texts), COMMAND_LINE) for name, texts in arguments.items()}
     for option in options:
-        name = option.name
-        given = from_line.get(name) or from_environment.get(name) or from_file.get(name)
-        setting, reasons = _setting(option, given)
-        found.settings[name] = setting
+        if option.name == "config" and option.name in given:
+            given = _from_file(options, given[option.name], file, found) | given
+    for option in options:
+        found.settings[option.name], reasons = _setting(option, given.get(option.name))
         for reason in reasons:
-            found.complain(setting.origin, f"{setting.spelled} {reason}")
-            found.wrong.add(name)
+            origin = found.settings[option.name].origin
+            found.complain(f"{origin.spell(option)} {reason}", origin)
+            found.invalid.add(option.name)
     for option in options:
-        if option.replaced_by is not None:
-            _replace_default(option, option.replaced_by, found)
+        by = option.replaced_by
+        if by is not None and found.settings[option.name].origin == DEFAULT and found.settings[by].value:
+            found.settings[option.name] = Setting(option, (), DEFAULT, f"{by} is given")
     return found
-
-
-def _replace_default(option: Option, by: str, found: Gathered) -> None:
-    """Leave *option* without a value if it was not given and the option named *by* has one."""
-    if found.settings[option.name].origin == DEFAULT and found.settings[by].value:
-        found.settings[option.name] = Setting(option, (), DEFAULT, f"{by} is given")
-
-
-def _from_file(options: Sequence[Option], given: Given | None, found: Gathered, moved: str | None) -> dict[str, Given]:
-    """What the file says that *given* names, and is *moved* by now; what is wrong with it goes to *found*."""
-    config = next((option for option in options if option.name == "config"), None)
-    if config is None or given is None:
-        return {}
-    setting, reasons = _setting(config, given)
-    if reasons:
-        found.unread = True
-        return {}
-    path = Path(moved or setting.value)
-    try:
-        file = read_config_file(path, options)
-    except Unreadable as why:
-        found.unread = True
-        found.complain(f"{path}{f' line {why.line}' if why.line else ''}", str(why))
-        return {}
-    for place, line in file.complaints:
-        found.complain(place, line)
-    found.wrong |= file.wrong
-    return {name: Given(entry.texts, entry.place) for name, entry in file.entries.items()}
-
-
-def _setting(option: Option, given: Given | None) -> tuple[Setting, list[str]]:
-    """The option's value, the default if it is wrong, and what is wrong with it."""
-    if given is None:
-        return Setting(option, option.default, DEFAULT), []
-    if option.may_be_none and given.texts == ("",):
-        return Setting(option, (), given.origin), []
-    if option.may_be_none and "" in given.texts:
-        return Setting(option, option.default, given.origin), ["is empty, which means none, and has other values too"]
-    values, reasons = [], []
-    for text in given.texts if option.many else given.texts[-1:]:
-        try:
-            check_characters(text)
-            values.append(option.read(text))
-        except ValueError as why:
-            reasons.append(str(why))
-    if reasons:
-        return Setting(option, option.default, given.origin), reasons
-    return Setting(option, tuple(values) if option.many else values[0], given.origin), []
 
 
 def _from_environment(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
     for option in options:
         value = environment.get(option.variable)
         if value is not None and not option.command_line_only:
-            texts = (_words(value) or ("",)) if option.many else (value,)
-            yield option.name, Given(texts, _ENVIRONMENT + option.variable)
+            texts = (_split(value) or ("",)) if option.many else (value,)
+            yield option.name, (texts, Origin(_ENVIRONMENT, f"environment {option.variable}", "environment"))
 
 
-def _words(value: str) -> tuple[str, ...]:
-    """The texts in a list with spaces between them; one that belongs to a text has a backslash before it."""
+def _split(value: str) -> tuple[str, ...]:
+    """Split *value* at spaces, except those after a backslash."""
     return tuple(each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each)
+
+
+def _from_file(options: Sequence[Option], config: Given, moved: str | None, found: Resolved) -> dict[str, Given]:
+    option = next(option for option in options if option.name == "config")
+    setting, reasons = _setting(option, config)
+    path = Path(moved or setting.value or "")
+    origin = Origin(_FILE, str(path), str(path))
+    try:
+        file = read_config_file(path, options) if not reasons else None
+    except ConfigFileError as why:
+        found.complain(str(why), origin)
+        file = None
+    if file is None:
+        found.file_unreadable = True
+        return {}
+    for complaint in file.complaints:
+        found.complain(complaint, origin)
+    found.invalid |= file.invalid
+    return {name: (texts, origin) for name, texts in file.texts.items()}
+
+
+def _setting(option: Option, given: Given | None) -> tuple[Setting, list[str]]:
+    """Return the value of *option*, and the reasons why it is invalid."""
+    if given is None:
+        return Setting(option, option.default, DEFAULT), []
+    texts, origin = given
+    if option.may_be_none and texts == ("",):
+        return Setting(option, (), origin), []
+    if option.may_be_none and "" in texts:
+        return Setting(option, option.default, origin), ["is empty, which means none, and has other values too"]
+    values, reasons = [], []
+    for text in texts if option.many else texts[-1:]:
+        try:
+            check_characters(text)
+            values.append(option.parse(text))
+        except ValueError as why:
+            reasons.append(str(why))
+    if reasons:
+        return Setting(option, option.default, origin), reasons
+    return Setting(option, tuple(values) if option.many else values[0], origin), []
 
 
 def unknown_variables(options: Sequence[Option], environment: Mapping[str, str]) -> dict[str, str]:
     """
-    Variables that look like ours and are not, and of each what might have been meant, or nothing.
+    Return the variables that look like options but are not, each with a hint or an empty text.
 
-    They are no error: Kubernetes makes such ones by itself for a service of this name.
+    They are not an error: Kubernetes creates such variables for a service named ``queueber``.
     """
-    known = {option.variable for option in options if not option.command_line_only}
-    forbidden = {option.variable: option.name for option in options if option.command_line_only}
-    found = {}
-    for name in sorted(environment):
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known | CLIENT_VARIABLES:
-            only = f"; {forbidden[name]} is taken from the command line alone" if name in forbidden else ""
-            found[name] = only or _without_table(name, options) or meant(name, known, _ALIKE_IN_THE_ENVIRONMENT)
-    return found
-
-
-def _without_table(name: str, options: Sequence[Option]) -> str:
-    for option in options:
-        if option.table and name == ENVIRONMENT_PREFIX + option.key.upper().replace("-", "_"):
-            return f"; did you mean {option.variable}?"
-    return ""
+    known = {option.variable: option.variable for option in options if not option.command_line_only}
+    hints = {
+        ENVIRONMENT_PREFIX + option.key.upper().replace("-", "_"): f"; did you mean {option.variable}?"
+        for option in options
+        if option.table
+    }
+    hints |= {o.variable: f"; {o.name} is accepted on the command line only" for o in options if o.command_line_only}
+    return {
+        name: hints.get(name) or suggest(name, known, _VARIABLE_CUTOFF)
+        for name in sorted(environment)
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and name not in CLIENT_VARIABLES
+    }

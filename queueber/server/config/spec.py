@@ -1,105 +1,103 @@
 """
-One option of the service: its name, what it may be, and how its text is read.
+One option of the service: its name, its values, and the parser of their text.
 
-An option is the same thing wherever it is given: ``--data-dir`` on the
-command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
-configuration file.  What each may be is said here once, for all three.
+An option has one name and one set of values in all sources: ``--data-dir`` on
+the command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
+configuration file.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
 from queueber.paths import expanded
-from queueber.units import Unit, parse, quantity
+from queueber.units import Unit, quantity
+from queueber.units import parse as parse_quantity
 
 ENVIRONMENT_PREFIX = "QUEUEBER_"
 
 Complaint = tuple[tuple[str, ...], str]
-"""The names of options that contradict each other, and why; the reason spells each as on the command line."""
+"""The names of conflicting options and the reason, which spells each name as on the command line."""
 
 Complaints = list[Complaint]
 
-Read = Callable[[str], Any]
-"""From a text to the value it means; ValueError says what it must be."""
-
-# How much of two names must agree for the one to be a slip for the other.
-_ALIKE = 0.6
+Parse = Callable[[str], Any]
+"""Converts text to a value.  The text of its ValueError continues a sentence that begins with the option's name."""
 
 
-@frozen(kw_only=True)
+@frozen
 class Option:
-    """What there is to know about an option."""
+    """The definition of an option."""
 
     name: str
-    """As on the command line, without the dashes."""
+    """The name on the command line, without dashes."""
 
-    read: Read
+    parse: Parse
     default: Any
-    says: str
-    """What it is for, for a person; the default and what it may be are told apart from this."""
+    help: str
+    """The purpose, without a full stop."""
 
-    shown: str = ""
-    """The default as a person would write it, if that is not its plain text."""
+    accepts: str = Factory(lambda self: getattr(self.parse, "accepts", ""), takes_self=True)
+    """The permitted values, for the help.  By default those of the parser, where it knows them."""
 
-    accepts: str = ""
-    """What it may be."""
+    default_help: str = field(default="", kw_only=True)
+    """The default for the help, if it is not the text of `default`."""
 
-    unit: Unit | None = None
-    """What the value counts, if it is a quantity that a person would not write as a plain number."""
+    short: str | None = field(default=None, kw_only=True)
+    """The one-letter name."""
 
-    many: bool = False
-    """It may be given more than once: its value is a tuple."""
+    table: str | None = field(default=None, kw_only=True)
+    """The option's table in the configuration file, which is also the first word of its name."""
 
-    may_be_none: bool = False
-    """An empty text, given alone, says that there is none; only where `many`."""
+    unit: Unit | None = field(default=None, kw_only=True)
+    """The unit of a value that is shown as a quantity."""
 
-    replaced_by: str | None = None
-    """The option that takes this one's default away when it is given."""
+    flag: bool = field(default=False, kw_only=True)
+    """It takes no value on the command line."""
 
-    flag: bool = False
-    """It is given without a value on the command line."""
+    many: bool = field(default=False, kw_only=True)
+    """It may be given several times; the value is a tuple."""
 
-    command_line_only: bool = False
-    """What must not happen again at every start."""
+    may_be_none: bool = field(default=False, kw_only=True)
+    """A single empty text stands for the empty tuple; only with `many`."""
 
-    short: str | None = None
-    """One letter that stands for the name."""
+    replaced_by: str | None = field(default=None, kw_only=True)
+    """The option that removes this one's default when it is given."""
 
-    table: str | None = None
-    """The table of the configuration file that it stands in, by its name's beginning."""
+    command_line_only: bool = field(default=False, kw_only=True)
+    """It is ignored in the environment and refused in a file, which apply to every start."""
 
     @property
     def variable(self) -> str:
-        """The environment variable for it."""
+        """Return the name of the environment variable."""
         return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
 
     @property
     def key(self) -> str:
-        """The key for it in a configuration file, within its table."""
+        """Return the key in the configuration file, within the table."""
         return self.name.removeprefix(f"{self.table}-") if self.table else self.name
 
     @property
     def in_file(self) -> str:
-        """The key with its table, for a person."""
+        """Return the table and the key in the configuration file, for messages."""
         return f"[{self.table}] {self.key}" if self.table else self.key
 
-    def written(self, value: object) -> object:
-        """*value* as it would stand in a configuration file: a text unless it is a plain number or a switch."""
+    @property
+    def default_text(self) -> str:
+        """Return the default, for the help."""
+        return self.default_help or text_of(self.default)
+
+    def toml_value(self, value: object) -> object:
+        """Return *value* for a configuration file: a number or boolean unchanged, and anything else as text."""
         if isinstance(value, int) and self.unit is not None:
             return quantity(value, self.unit)
         return value if isinstance(value, bool | int | float) else text_of(value)
 
-    @property
-    def default_text(self) -> str:
-        """The default, for a person."""
-        return self.shown or text_of(self.default)
-
 
 def text_of(value: object) -> str:
-    """A value as a person would write it on the command line."""
+    """Return *value* as it would be typed on the command line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
@@ -107,18 +105,18 @@ def text_of(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def meant(name: str, known: Iterable[str], alike: float = _ALIKE) -> str:
-    """A question after one of *known*, if *name* might be a slip for it, with so much of both *alike*."""
-    close = get_close_matches(name, list(known), n=1, cutoff=alike)
-    return f"; did you mean {close[0]}?" if close else ""
+def suggest(name: str, known: Mapping[str, str], cutoff: float = 0.6) -> str:
+    """Return a question about the key of *known* most similar to *name*, which shows its value; empty without one."""
+    close = get_close_matches(name, known, n=1, cutoff=cutoff)
+    return f"; did you mean {known[close[0]]}?" if close else ""
 
 
 def check_characters(value: str) -> None:
     """
-    Go on if *value* can be written to a configuration file and be given to the operating system.
+    Check that *value* can be written to a configuration file and passed to the operating system.
 
     Raises:
-        ValueError: it has a NUL, or a byte that is not UTF-8.
+        ValueError: it contains a NUL, or a byte that is not UTF-8.
     """
     if "\0" in value:
         raise ValueError(f"is {value!r}, which has a NUL character")
@@ -129,74 +127,66 @@ def check_characters(value: str) -> None:
 
 
 def text(value: str) -> str:
-    """Any text but none."""
+    """Return *value*, which must not be empty."""
     if not value:
         raise ValueError("is empty")
     return value
 
 
 def path(value: str) -> str:
-    """A path, with the home directory in place of a leading ``~`` or ``~user``."""
+    """Return a path.  A leading ``~`` or ``~user`` is expanded."""
     found = expanded(text(value))
     check_characters(found)
     return found
 
 
-def switch(value: str) -> bool:
-    """Yes or no, in the usual spellings."""
+def boolean(value: str) -> bool:
+    """Return whether *value* is yes or no, in the usual spellings."""
     known = {"yes": True, "true": True, "on": True, "1": True, "no": False, "false": False, "off": False, "0": False}
     if value.lower() not in known:
         raise ValueError(f"is {value!r}; it must be yes or no")
     return known[value.lower()]
 
 
-def whole(low: int, high: int) -> Read:
-    """A whole number from *low* to *high*."""
-    return _number(int, "whole number", low, high)
+def one_of(*choices: str) -> Parse:
+    """Return a parser that accepts one of *choices* in any case."""
+
+    def parse(value: str) -> str:
+        if value.lower() not in choices:
+            raise ValueError(f"is {value!r}; it must be one of {', '.join(choices)}")
+        return value.lower()
+
+    parse.accepts = f"{', '.join(choices[:-1])} or {choices[-1]}"  # type: ignore[attr-defined]
+    return parse
 
 
-def real(low: float, high: float) -> Read:
-    """A number from *low* to *high*."""
-    return _number(float, "number", low, high)
+def integer(low: int, high: int) -> Parse:
+    """Return a parser of whole numbers from *low* to *high*."""
+    return _in_range(int, low, high, f"a whole number from {low:,} to {high:,}")
 
 
-def _number(convert: Callable[[str], Any], kind: str, low: float, high: float) -> Read:
-    def read(value: str) -> Any:  # noqa: ANN401
+def real(low: float, high: float) -> Parse:
+    """Return a parser of numbers from *low* to *high*."""
+    return _in_range(float, low, high, f"a number from {low:,} to {high:,}")
+
+
+def quantity_of(unit: Unit, low: int, high: int) -> Parse:
+    """Return a parser of quantities in *unit*, from *low* to *high*."""
+    names = ", ".join(name for name, _ in unit.value if name)
+    permitted = f"a whole number from {quantity(low, unit)} to {quantity(high, unit)}"
+    permitted += f", plain or with one of {names}" if names else ""
+    return _in_range(lambda value: parse_quantity(value, unit), low, high, permitted)
+
+
+def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted: str) -> Parse:
+    def parse(value: str) -> Any:  # noqa: ANN401
         try:
             number = convert(value)
         except ValueError:
             number = None
         if number is None or not low <= number <= high:
-            raise ValueError(f"is {value!r}; it must be a {kind} from {low:,} to {high:,}")
+            raise ValueError(f"is {value!r}; it must be {permitted}")
         return number
 
-    return read
-
-
-def one_of(*choices: str) -> Read:
-    """One of *choices*, in capitals or not."""
-
-    def read(value: str) -> str:
-        if value.lower() not in choices:
-            raise ValueError(f"is {value!r}; it must be one of {', '.join(choices)}")
-        return value.lower()
-
-    return read
-
-
-def amount(unit: Unit, low: int, high: int) -> Read:
-    """A quantity in *unit*, from *low* to *high*."""
-    names = ", ".join(name for name, _ in unit.value if name)
-    span = f"from {quantity(low, unit)} to {quantity(high, unit)}"
-    must = f"{span}, plain or with one of {names}" if names else span
-
-    def read(value: str) -> int:
-        try:
-            number = parse(value, unit)
-        except ValueError:
-            number = None
-        if number is None or not low <= number <= high:
-            raise ValueError(f"is {value!r}; it must be a whole number {must}")
-        return number
-
-    return read
+    parse.accepts = f"{low:,} to {high:,}"  # type: ignore[attr-defined]
+    return parse

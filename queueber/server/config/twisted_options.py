@@ -1,53 +1,37 @@
-"""The options as twistd and twist know them: the command line of the service."""
+"""The command line of the service, for twistd and twist."""
 
 import os
-import re
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from getopt import GetoptError, gnu_getopt
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
 from queueber import __version__
-from queueber.server.app.daemonize import unplaced_pid_file
+from queueber.server.app.daemonize import check_pid_file
 from queueber.server.app.logs import log_refusal
-from queueber.server.app.reload import ReloadedConfig
-from queueber.server.config.argv import COMPLETION, readable
-from queueber.server.config.settings import OPTIONS, ConflictingOptions, Settings, settings_from
-from queueber.server.config.sources import (
-    COMMAND_LINE,
-    DEFAULT,
-    EX_CONFIG,
-    EX_USAGE,
-    Setting,
-    Wrong,
-    gather,
-    spelling,
-    unknown_variables,
-)
-from queueber.server.config.spec import Option
+from queueber.server.config.options import OPTIONS
+from queueber.server.config.settings import ReloadedConfig, Settings, load
+from queueber.server.config.sources import DEFAULT, EX_CONFIG, EX_USAGE, ConfigError, Setting, unknown_variables
+from queueber.server.config.spec import Option, suggest
+
+_COMPLETION = "--_shell-completion"
+"""The argument with which a shell asks Twisted for completions."""
 
 
 def _row(option: Option) -> list[object]:
-    """What `optParameters` wants.  The text is kept as it is: all texts are read together."""
+    """Return an entry of `optParameters`, which is used for the help and for getopt."""
 
     def keep(value: str) -> str:
         return value
 
-    # Not with a capital: what is copied from here is a value.
+    # Not capitalised: users copy values from here.
     keep.coerceDoc = option.accepts and f"May be: {option.accepts}"  # type: ignore[attr-defined]
-    return [option.name, option.short, None, f"{option.says} [default: {option.default_text}]", keep]
-
-
-def _repeated(option: Option) -> Callable[["Options", str], None]:
-    def take(self: "Options", value: str) -> None:
-        self.repeated.setdefault(option.name, []).append(value)
-
-    take.__doc__ = f"{option.says}: {option.accepts}.  [default: {option.default_text}]."
-    return take
+    return [option.name, option.short, None, f"{option.help} [default: {option.default_text}]", keep]
 
 
 class Options(usage.Options):
@@ -55,23 +39,23 @@ class Options(usage.Options):
 
     synopsis = "[options]"
     longdesc = (
-        "A durable work-queue server, spoken to in Cap'n Proto RPC.  Each option may also stand in a file (--config) "
-        "or in the environment (QUEUEBER_DATA_DIR for --data-dir, and so on); the command line is stronger than the "
-        "environment, and that than the file.  "
+        "A durable work-queue server with a Cap'n Proto RPC interface.  Each option may also be set in a file "
+        "(--config) or in the environment (QUEUEBER_DATA_DIR for --data-dir, and so on).  The command line takes "
+        "precedence over the environment, and the environment over the file.  "
         "Exit statuses: 64 wrong options, 74 disk, lock or port, 78 wrong configuration."
     )
 
-    optParameters: ClassVar = [_row(option) for option in OPTIONS if not option.flag and not option.many]
-    optFlags: ClassVar = [[option.name, option.short, option.says] for option in OPTIONS if option.flag]
+    optParameters: ClassVar = [_row(option) for option in OPTIONS if not option.flag]
+    optFlags: ClassVar = [[option.name, option.short, option.help] for option in OPTIONS if option.flag]
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
-        self.repeated: dict[str, list[str]] = {}
-        self._unknown: list[str] = []
         self._environment = environment
+        self._arguments: dict[str, list[str]] = {}
+        self._unknown: list[str] = []
         self._directory: Path | None = None
         self._file: str | None = None
         self.effective: dict[str, Setting] = {}
-        """Every option's value and where it came from, once the command line was parsed."""
+        """The value and the source of every option, once the command line is parsed."""
 
         super().__init__()  # type: ignore[no-untyped-call]
 
@@ -81,53 +65,44 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Take the command line's *options*; wrong ones end the process with a line each and the status for that."""
-        if self.parent is not None and (complaint := unplaced_pid_file(self.parent)):
+        """Parse *options*.  If any option is invalid, exit with a line on standard error for each mistake."""
+        if self.parent is not None and (complaint := check_pid_file(self.parent)):
             end_with([complaint], EX_USAGE, self.parent)
         words = sys.argv[1:] if options is None else list(options)
-        if COMPLETION not in words:
-            known: Any = self
-            words, self._unknown = readable(words, known.shortOpt, known.longOpt)
-        try:
+        if _COMPLETION in words:
             super().parseOptions(words)  # type: ignore[no-untyped-call]
-        except usage.UsageError as why:
-            # Left to twistd, they would end it with 1, which says nothing; twist would print the whole help as well.
-            end_with([str(why)], EX_USAGE, self.parent)
-        except Wrong as why:
-            end_with(str(why).splitlines(), why.status, self.parent)
-
-    def postOptions(self) -> None:
-        """Put together what came from where, and check it."""
-        arguments: dict[str, list[str]] = dict(self.repeated)
-        for option in OPTIONS:
-            if option.flag and self[option.name]:
-                arguments[option.name] = ["yes"]
-            elif not option.flag and not option.many and self[option.name] is not None:
-                arguments[option.name] = [self[option.name]]
-        self._arguments = arguments
+        parser: Any = self
+        given, self._unknown = split_unknown(words, parser.shortOpt, parser.longOpt)
+        for typed, value in given:
+            name = parser.synonyms[typed.lstrip("-")]
+            if name in ("help", "version"):
+                parser.opt_help() if name == "help" else self.opt_version()
+            self._arguments.setdefault(name, []).append(value if f"{name}=" in parser.longOpt else "yes")
         with suppress(OSError):
             self._directory = Path.cwd()
-        self.effective, self._settings = self._resolved()
+        try:
+            self.effective, self._settings = self._load()
+        except ConfigError as why:
+            # Twisted would exit with status 1, and twist would print the whole help as well.
+            end_with(str(why).splitlines(), why.status, self.parent)
 
-    def again(self) -> ReloadedConfig:
+    def reload(self) -> ReloadedConfig:
         """
-        The settings as file and environment have them now, with the command line as it was.
+        Read the file and the environment again.  The command line stays the same.
 
         Raises:
-            Wrong: naming all that is wrong.
+            ConfigError: names all mistakes.
         """
         path = self._file or self.effective["config"].value
         if path and _is_special(path):
-            # To read a pipe would be to wait for its writer.
-            raise Wrong([f"{path} is no regular file, and cannot be read a second time"], status=EX_CONFIG)
-        effective, settings = self._resolved()
-        changed = {
-            name: setting.origin for name, setting in effective.items() if setting.value != self.effective[name].value
-        }
+            # Reading a pipe would block until its writer closes it.
+            raise ConfigError([f"{path} is not a regular file, and cannot be read a second time"], status=EX_CONFIG)
+        effective, settings = self._load()
+        changed = {name: new.origin for name, new in effective.items() if new.value != self.effective[name].value}
         return ReloadedConfig(settings, changed)
 
-    def anchor(self, root: str | None) -> None:
-        """Read the file by an absolute path from now on: twistd changes the directory, and its root to *root*."""
+    def make_config_path_absolute(self, root: str | None) -> None:
+        """Keep the file's path valid after twistd has changed the directory, and the root to *root*."""
         path = self.effective["config"].value
         if not path or self._directory is None:
             return
@@ -136,60 +111,63 @@ class Options(usage.Options):
             path = f"/{Path(path).resolve().relative_to(root)}"
         self._file = path
 
-    def given(self, *names: str) -> list[str]:
-        """Those of *names* that somebody has chosen, wherever that was."""
+    def explicit(self, *names: str) -> list[str]:
+        """Return those of *names* that are set in any source."""
         return [name for name in names if self.effective[name].origin != DEFAULT]
 
-    def _resolved(self) -> tuple[dict[str, Setting], Settings]:
-        found = gather(OPTIONS, arguments=self._arguments, environment=self._environment, file=self._file)
-        for complaint in self._unknown:
-            found.complain(COMMAND_LINE, complaint)
-        effective, settings = found.settings, None
-        try:
-            settings = settings_from(effective)
-        except ConflictingOptions as why:
-            for names, reason in why.complaints:
-                # What cannot be read may be what would have resolved it.
-                if not found.unread and found.wrong.isdisjoint(names):
-                    found.complain(*_placed(effective, names, reason))
-        found.refuse()
-        assert settings is not None, "there is no contradiction that is not told"
-        return effective, settings
+    def _load(self) -> tuple[dict[str, Setting], Settings]:
+        return load(self._arguments, self._environment, file=self._file, unknown=self._unknown)
 
     @property
     def settings(self) -> Settings:
-        """All of them, as values."""
+        """Return the checked configuration."""
         return self._settings
 
     @property
     def unknown_variables(self) -> dict[str, str]:
-        """Environment variables that look like options of ours and are none, each with what might have been meant."""
+        """Return the environment variables that look like options but are not, each with a hint."""
         return unknown_variables(OPTIONS, self._environment)
 
 
-for _option in OPTIONS:
-    if _option.many:
-        # Twisted knows options that may be repeated by methods of these names.
-        for _name in filter(None, (_option.name, _option.short)):
-            setattr(Options, f"opt_{_name.replace('-', '_')}", _repeated(_option))
-
-
-def _placed(effective: Mapping[str, Setting], names: Sequence[str], reason: str) -> list[str]:
+def split_unknown(words: Sequence[str], short: str, long: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
     """
-    The places where the options were given, and after the first of them *reason* with their names as spelled there.
+    Split *words* into the known options with their values, and a complaint for each other word.
 
-    An option that has its default is spelled as the first that was given, because it would be given there, too.
+    Twisted's own parser ends at the first unknown word.  *short* and *long* are the options in getopt's form.
     """
-    given = [effective[name].origin for name in names if effective[name].origin not in (COMMAND_LINE, DEFAULT)]
-    origins = given or [COMMAND_LINE]
-    for name in names:
-        setting = effective[name]
-        default = setting.origin == DEFAULT
-        spelled = spelling(setting.option, origins[0] if default else setting.origin)
-        reason = re.sub(rf"--{name}(?![\w-])", spelled, reason)
-        if default:
-            reason = re.sub(rf"({re.escape(spelled)} \([^)]*)\)", r"\1, the default)", reason)
-    return [origins[0], reason, *origins[1:]]
+    left, complaints = list(words), []
+    while True:
+        try:
+            # Unlike `getopt`, this does not end at the first word that is not an option.
+            options, arguments = gnu_getopt(left, short, list(long))
+        except GetoptError as why:
+            complaint = why.msg
+            if len(why.opt) > 1 and "not recognized" in why.msg:
+                hint = suggest(f"--{why.opt}", {f"--{each.rstrip('=')}": f"--{each.rstrip('=')}" for each in long})
+                complaint = f"--{why.opt} is not an option{hint}"
+            complaints.append(complaint)
+            _drop(left, why.opt)
+        else:
+            return options, complaints + [
+                f"unexpected argument {each!r}: everything is an option" for each in arguments
+            ]
+
+
+def _drop(words: list[str], name: str) -> None:
+    """Remove the option *name* from *words*, and the next word if it looks like the option's value."""
+    for at, word in enumerate(words):
+        typed, equals, _ = word.partition("=")
+        if typed.startswith("--"):
+            # getopt reports the full name of an abbreviated option.
+            found = typed != "--" and f"--{name}".startswith(typed)
+        else:
+            found = len(name) == 1 and typed.startswith("-") and name in typed
+        if found:
+            follows = words[at + 1 : at + 2]
+            has_value = not equals and follows and not follows[0].startswith("-")
+            del words[at : at + (2 if has_value else 1)]
+            return
+    raise AssertionError(f"getopt complains of {name!r}, which is not there")
 
 
 def _is_special(path: str) -> bool:
@@ -200,7 +178,7 @@ def _is_special(path: str) -> bool:
 
 
 def end_with(complaints: Sequence[str], status: int, parent: Any = None) -> NoReturn:  # noqa: ANN401
-    """End the process with *status*, after a line for each of *complaints*; *parent* is twistd's or twist's options."""
+    """Log *complaints* where *parent*, the options of twistd or twist, says, print them, and exit with *status*."""
     if parent is not None:
         log_refusal(parent, complaints)
     for complaint in complaints:

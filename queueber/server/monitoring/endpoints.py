@@ -8,8 +8,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.logger import Logger
 from twisted.protocols.policies import ThrottlingFactory
 
+from queueber.server.admin.console.access import ConsoleAccess
 from queueber.server.monitoring.diagnostics import Diagnostics
-from queueber.server.monitoring.options import Views
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.listeners import Listen, address_of, start_listening
 
@@ -29,7 +29,8 @@ class MonitoringEndpoints:
     def __init__(
         self,
         reactor: Any,  # noqa: ANN401
-        views: Views,
+        http: Listen | None,
+        console: ConsoleAccess | None,
         durability: str,
         stage: Callable[[], str],
         bound: BoundPorts,
@@ -37,7 +38,8 @@ class MonitoringEndpoints:
         """*stage* says what a server with that *durability* is at while it does not serve; *bound* has the ports."""
         self._bound = bound
         self._reactor = reactor
-        self._views = views
+        self._http = http
+        self._console = console
         self._durability = durability
         self._stage = stage
         self._pages: Pages | None = None
@@ -45,9 +47,9 @@ class MonitoringEndpoints:
 
     def preload(self) -> None:
         """Import what the wanted ones need, while modules can be found."""
-        if self._views.pages is not None:
+        if self._http is not None:
             import queueber.server.monitoring.web  # noqa: PLC0415  (an extra)
-        if self._views.console is not None:
+        if self._console is not None:
             import queueber.server.admin.console.session  # noqa: F401, PLC0415  (it imports the reactor)
 
     async def open_pages(self, connections: int) -> None:
@@ -57,11 +59,11 @@ class MonitoringEndpoints:
         Raises:
             ListenFailed: the address is taken, or not this machine's.
         """
-        if self._views.pages is not None:
+        if self._http is not None:
             from queueber.server.monitoring.web import Pages, site  # noqa: PLC0415  (an extra)
 
             self._pages = Pages(self._durability, self._stage)
-            await self._open(self._views.pages, site(self._pages, connections), "http")
+            await self._open(self._http, site(self._pages, connections), "http")
 
     async def open(self, inside: Diagnostics) -> None:
         """
@@ -72,15 +74,13 @@ class MonitoringEndpoints:
         """
         if self._pages is not None:
             self._pages.inside = inside
-        if self._views.console is not None:
+        if self._console is not None:
             # It imports the reactor, of which there must be the right one by then.
             from queueber.server.admin.console.session import ConsoleFactory  # noqa: PLC0415
 
-            few = ThrottlingFactory(
-                ConsoleFactory(inside, self._views.console), maxConnectionCount=CONSOLE_CONNECTIONS_MAX
-            )
+            few = ThrottlingFactory(ConsoleFactory(inside, self._console), maxConnectionCount=CONSOLE_CONNECTIONS_MAX)
             few.noisy = False
-            await self._open(self._views.console.listen, few, "manhole")
+            await self._open(self._console.listen, few, "manhole")
 
     async def _open(self, listen: Listen, factory: IProtocolFactory, option: str) -> None:
         port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)

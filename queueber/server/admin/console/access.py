@@ -22,12 +22,12 @@ PASSWORD_BYTES_MIN = 12
 _PASSWORD_FILE_BYTES_MAX = 4096
 
 
-class PasswordFileUnusable(ValueError):
+class PasswordFileError(ValueError):
     """A password file that lets in others, or has no user and password."""
 
 
 @frozen
-class Access:
+class ConsoleAccess:
     """Where the console listens, and whom it lets in."""
 
     listen: Listen
@@ -35,18 +35,18 @@ class Access:
     """With a line ``user:password``; None on a Unix socket."""
 
 
-def parse_access(text: str, password_file: str | None) -> Access:
+def parse_access(text: str, password_file: str | None) -> ConsoleAccess:
     """
     What the options ask for.
 
     Raises:
-        PasswordFileUnusable: from `read_password`.
+        PasswordFileError: from `read_password`.
         ValueError: that would let in others, or nobody.
     """
     if text.startswith("unix:"):
         if password_file is not None:
             raise ValueError(f"{text} needs no --manhole-password-file: a Unix socket is its owner's alone")
-        return Access(_socket(text))
+        return ConsoleAccess(_socket(text))
     listen = parse_listen(text)
     if not listen.endpoint.startswith("tcp") or listen.exposed:
         raise ValueError(f"{text}: it must be unix:PATH, or an address of this machine such as 127.0.0.1:9092")
@@ -54,7 +54,7 @@ def parse_access(text: str, password_file: str | None) -> Access:
         raise ValueError(f"{text}: everybody on this machine can reach it, so it needs --manhole-password-file")
     path = Path(password_file)
     read_password(path)
-    return Access(listen, path)
+    return ConsoleAccess(listen, path)
 
 
 def _socket(text: str) -> Listen:
@@ -86,18 +86,18 @@ def read_password(path: Path) -> Password:
     The user and password in *path*.
 
     Raises:
-        PasswordFileUnusable: others may read or have written it, or it is not one line of that form.
+        PasswordFileError: others may read or have written it, or it is not one line of that form.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as why:
-        raise PasswordFileUnusable(f"{path}: {why.strerror}") from None
+        raise PasswordFileError(f"{path}: {why.strerror}") from None
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise PasswordFileUnusable(f"{path} is no file")
+            raise PasswordFileError(f"{path} is no file")
         if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
-            raise PasswordFileUnusable(
+            raise PasswordFileError(
                 f"{path}: it must belong to the server's user and be readable by nobody else (chmod 600)"
             )
         content = os.read(descriptor, _PASSWORD_FILE_BYTES_MAX)
@@ -105,7 +105,7 @@ def read_password(path: Path) -> Password:
         os.close(descriptor)
     user, colon, password = content.rstrip(b"\r\n").partition(b":")
     if not user or not colon or b"\n" in content.rstrip(b"\r\n"):
-        raise PasswordFileUnusable(f"{path}: it must be one line, user:password")
+        raise PasswordFileError(f"{path}: it must be one line, user:password")
     if len(password) < PASSWORD_BYTES_MIN:
-        raise PasswordFileUnusable(f"{path}: the password must have at least {PASSWORD_BYTES_MIN} bytes")
+        raise PasswordFileError(f"{path}: the password must have at least {PASSWORD_BYTES_MIN} bytes")
     return Password(user, password)

@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber import __version__
-from queueber.server.admin.console.access import Access, Password, read_password
+from queueber.server.admin.console.access import ConsoleAccess, Password, read_password
 from queueber.server.admin.console.commands import Question, Questions
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.listeners import address_text
@@ -369,7 +369,7 @@ class ConsoleFactory(Factory):
     """Makes sessions."""
 
     inside: Diagnostics
-    access: Access
+    access: ConsoleAccess
     count: int = field(default=0, init=False)
     """Sessions so far."""
 
