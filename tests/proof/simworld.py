@@ -324,7 +324,7 @@ def on(machine):
         (service, "unflushed_bytes", lambda _: 0),
         (
             service,
-            "allocate_round_robin",
+            "allocate",
             lambda connections, tables, pages, *_: Descriptors(None, connections, tables, pages),
         ),
         (service, "QueueClock", machine.new_clock),

@@ -95,7 +95,7 @@ class ToldEngine:
 
 
 @pytest.fixture
-def make_inside(tmp_path):
+def make_diagnostics(tmp_path):
     """What can be looked at in a server of a test's."""
 
     def make(hand: Hand) -> Diagnostics:
@@ -121,5 +121,5 @@ def make_inside(tmp_path):
 
 
 @pytest.fixture
-def inside(hand, make_inside):
-    return make_inside(hand)
+def diagnostics(hand, make_diagnostics):
+    return make_diagnostics(hand)

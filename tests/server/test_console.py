@@ -15,10 +15,9 @@ from queueber import api, rpc
 from queueber.server.admin.console import commands as questions
 from queueber.server.admin.console import session
 from queueber.server.admin.console.access import ConsoleAccess, parse_access, read_password
-from queueber.server.admin.console.commands import Questions
-from queueber.server.admin.console.profiler import Sampler, Samples
+from queueber.server.admin.console.commands import Commands
+from queueber.server.admin.console.profiler import Sampler, Samples, thread_states
 from queueber.server.admin.console.tables import Table, named, span
-from queueber.server.admin.console.threads import thread_states
 from queueber.server.net.connections import Connections
 from queueber.units import SpanMs
 
@@ -146,8 +145,8 @@ def rows(answer):
 
 
 @pytest.fixture
-def ask(inside):
-    return Questions(inside)
+def ask(diagnostics):
+    return Commands(diagnostics)
 
 
 @pytest.fixture
@@ -340,9 +339,9 @@ def lines(monkeypatch):
 
 
 @pytest.fixture
-def sit_down(inside, lines):
+def sit_down(diagnostics, lines):
     """Begin a session on a Unix socket."""
-    factory = session.ConsoleFactory(inside, ConsoleAccess(None))
+    factory = session.ConsoleFactory(diagnostics, ConsoleAccess(None))
     typists = []
 
     def sit_down():
@@ -393,14 +392,14 @@ class TestSession:
         assert typist.transport.disconnecting
 
     @pytest.mark.parametrize("end", ["\x04", "exit()\n", "quit()\n", "raise SystemExit\n", "import sys; sys.exit(3)\n"])
-    def test_a_session_can_be_left(self, sit_down, end, inside, lines):
+    def test_a_session_can_be_left(self, sit_down, end, diagnostics, lines):
         typist = sit_down()
-        assert inside.consoles == 1
+        assert diagnostics.consoles == 1
         typist.type(end)
         assert typist.transport.disconnecting
         typist.leave()
         typist.transport.connected = False
-        assert inside.consoles == 0
+        assert diagnostics.consoles == 0
         assert lines[-1] == "Console session 1 has ended"
 
     def test_mistakes_are_shown_and_change_nothing(self, sit_down):
@@ -489,22 +488,22 @@ class TestSession:
         assert lines[1] == "Console session 1: 'limits()'"
         assert len(lines[2]) < 600
 
-    def test_there_are_few_sessions(self, sit_down, inside, lines):
+    def test_there_are_few_sessions(self, sit_down, diagnostics, lines):
         for _ in range(session.SESSIONS_MAX):
             sit_down()
-        one_more = session.ConsoleFactory(inside, ConsoleAccess(None)).buildProtocol(None)
+        one_more = session.ConsoleFactory(diagnostics, ConsoleAccess(None)).buildProtocol(None)
         transport = StringTransport()
         one_more.makeConnection(transport)
         assert transport.disconnecting
         assert lines[-1].startswith("Console: one more session is turned away, there are 10: ")
 
-    def test_a_storm_of_them_is_a_few_lines_and_how_many_more_there_were(self, inside, lines, hand):
-        factory = session.ConsoleFactory(inside, ConsoleAccess(None))
+    def test_a_storm_of_them_is_a_few_lines_and_how_many_more_there_were(self, diagnostics, lines, hand):
+        factory = session.ConsoleFactory(diagnostics, ConsoleAccess(None))
         for _ in range(30):
             Typist(factory).leave()
         assert len(lines) == 2
         hand.reactor.advance(3)
-        inside.connections.tell_left_out()
+        diagnostics.connections.tell_left_out()
         assert sorted(lines[2:]) == [
             "29 lines of 192.168.1.1 were left out: Console session {number} begins: {peer}",
             "29 lines of 192.168.1.1 were left out: Console session {number} has ended",
@@ -513,8 +512,8 @@ class TestSession:
 
 class TestLogin:
     @pytest.fixture
-    def typist(self, inside, password_file, lines):
-        typist = Typist(session.ConsoleFactory(inside, ConsoleAccess(None, password_file)))
+    def typist(self, diagnostics, password_file, lines):
+        typist = Typist(session.ConsoleFactory(diagnostics, ConsoleAccess(None, password_file)))
         yield typist
         if typist.transport.connected:
             typist.leave()
@@ -538,14 +537,14 @@ class TestLogin:
         assert typist.transport.disconnecting
         assert "queueber> " not in shown
 
-    def test_three_wrong_ones_close_it(self, typist, lines, inside):
+    def test_three_wrong_ones_close_it(self, typist, lines, diagnostics):
         for _ in range(3):
             assert not typist.transport.disconnecting
             typist.type("ada\n")
             assert "not the password" in typist.type("guess\n")
         assert typist.transport.disconnecting
         assert [line for line in lines if "a login failed" in line] == ["Console: a login failed: 192.168.1.1:54321"]
-        assert inside.consoles == 0
+        assert diagnostics.consoles == 0
 
     def test_nobody_gets_in_while_others_may_read_the_file(self, typist, password_file, lines):
         password_file.chmod(0o644)

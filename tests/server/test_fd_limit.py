@@ -13,7 +13,7 @@ from queueber.server.app.fd_limit import (
     STORE_FILES,
     TURNED_AWAY,
     TooFewDescriptors,
-    allocate_round_robin,
+    allocate,
 )
 
 
@@ -59,7 +59,7 @@ EVERYTHING = sum(WANTED) + OWN_FILES + TURNED_AWAY
 
 def shared(system, soft, hard, wanted=WANTED, *, willing=True):
     state, log = system(soft, hard, willing=willing), Log()
-    found = allocate_round_robin(*wanted, log.warn, log.info)
+    found = allocate(*wanted, log.warn, log.info)
     (line,) = log.lines
     return state[0], found, line
 
@@ -122,18 +122,18 @@ def test_a_system_that_does_not_let_its_bound_be_moved_is_believed(system):
 
 def test_files_that_are_open_already_are_not_shared_out(system):
     system(256, 256, open_files=OPEN_AT_FIRST + 70)
-    found = allocate_round_robin(*WANTED, (log := Log()).warn, log.info)
+    found = allocate(*WANTED, (log := Log()).warn, log.info)
     assert found.own == OWN_FILES + 70
     assert found.connections + found.tables + found.pages + found.own + 256 // 8 <= 256
     assert "256, of which 118 are the server's own" in log.lines[0][1]
     system(FILES_MIN + 69, FILES_MIN + 69, open_files=OPEN_AT_FIRST + 70)
     with pytest.raises(TooFewDescriptors, match="have 197 files open, and a server needs 198 at least, because more"):
-        allocate_round_robin(*WANTED, log.warn, log.info)
+        allocate(*WANTED, log.warn, log.info)
 
 
 def test_below_what_can_work_a_start_is_refused(system):
     system(FILES_MIN - 1, FILES_MIN - 1)
     log = Log()
     with pytest.raises(TooFewDescriptors, match=r"have 127 files open, and a server needs 128 at least: raise"):
-        allocate_round_robin(*WANTED, log.warn, log.info)
+        allocate(*WANTED, log.warn, log.info)
     assert log.lines == []

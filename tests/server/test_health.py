@@ -9,60 +9,67 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import globalLogPublisher
 from twisted.python.failure import Failure
 
-from queueber.server.monitoring.diagnostics import ENGINE_SECONDS, Diagnostics
-from queueber.server.monitoring.health import COMMIT_SECONDS_MAX, absent, readiness
+from queueber.server.monitoring.diagnostics import (
+    COMMIT_SECONDS_MAX,
+    ENGINE_SECONDS,
+    Diagnostics,
+    not_serving,
+    readiness,
+)
 from queueber.server.monitoring.web import Pages, site
 
 
-def failed(inside):
-    return [check.name for check in readiness(inside) if not check.passed]
+def failed(diagnostics):
+    return [check.name for check in readiness(diagnostics) if not check.passed]
 
 
-def test_a_server_that_works_is_ready(inside):
-    assert failed(inside) == []
+def test_a_server_that_works_is_ready(diagnostics):
+    assert failed(diagnostics) == []
 
 
-def test_one_that_is_starting_or_stopping_is_not(inside, hand):
-    assert [(check.name, check.passed, check.says) for check in absent("starting")] == [("serving", False, "starting")]
+def test_one_that_is_starting_or_stopping_is_not(diagnostics, hand):
+    assert [(check.name, check.passed, check.says) for check in not_serving("starting")] == [
+        ("serving", False, "starting")
+    ]
     hand.methods.draining = True
-    assert failed(inside) == ["serving"]
+    assert failed(diagnostics) == ["serving"]
 
 
-def test_one_whose_commit_hangs_is_not(inside, hand):
+def test_one_whose_commit_hangs_is_not(diagnostics, hand):
     hand.connect().add(b"x")
     hand.turn()
     hand.reactor.advance(COMMIT_SECONDS_MAX)
-    assert failed(inside) == []
+    assert failed(diagnostics) == []
     hand.reactor.advance(0.001)
-    assert failed(inside) == ["commits"]
+    assert failed(diagnostics) == ["commits"]
     hand.settle()
-    assert failed(inside) == []
+    assert failed(diagnostics) == []
 
 
-def test_one_without_space_is_not(inside):
-    inside.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
-    assert failed(inside) == ["disk"]
+def test_one_without_space_is_not(diagnostics):
+    diagnostics.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
+    assert failed(diagnostics) == ["disk"]
 
 
-def test_a_disk_that_does_not_answer_is_waited_for_once(inside: Diagnostics, hand):
+def test_a_disk_that_does_not_answer_is_waited_for_once(diagnostics: Diagnostics, hand):
     first, second = [], []
-    inside.disk().addCallback(first.append)
-    inside.disk().addCallback(second.append)
+    diagnostics.disk().addCallback(first.append)
+    diagnostics.disk().addCallback(second.append)
     assert second == [None], "a second call behind one that hangs would take the next thread"
     assert len(hand.pool.jobs) == 1
     hand.reactor.advance(ENGINE_SECONDS)
     assert first == [None]
     hand.pool.step()
     third = []
-    inside.disk().addCallback(third.append)
+    diagnostics.disk().addCallback(third.append)
     hand.pool.step()
     assert third[0].properties["write_stopped"] > 0
 
 
-def test_a_disk_that_fails_is_not_told_of(inside: Diagnostics, hand):
-    inside.store.properties = lambda: 1 / 0
+def test_a_disk_that_fails_is_not_told_of(diagnostics: Diagnostics, hand):
+    diagnostics.store.properties = lambda: 1 / 0
     told = []
-    inside.disk().addCallback(told.append)
+    diagnostics.disk().addCallback(told.append)
     hand.pool.step()
     assert told == [None]
     assert hand.reactor.getDelayedCalls() == []
@@ -84,14 +91,14 @@ class Visitor:
 
 
 @pytest.fixture
-def pages(inside):
+def pages(diagnostics):
     pages = Pages("fsync", lambda: "starting: reading leases, 70,000 so far")
-    pages.inside = inside
+    pages.diagnostics = diagnostics
     return pages
 
 
 def test_alive_is_who_answers(pages):
-    pages.inside = None
+    pages.diagnostics = None
     assert Visitor(pages).get("/livez")[::2] == (200, "ok\n")
 
 
@@ -139,7 +146,7 @@ def test_whoever_leaves_before_the_metrics_come_is_forgotten(pages, hand):
 
 def test_a_server_that_does_not_serve_yet_is_not_down_but_not_ready(pages):
     """A start of minutes would page somebody as if the server were gone."""
-    pages.inside = None
+    pages.diagnostics = None
     status, head, content = Visitor(pages).get("/metrics")
     assert status == 200
     assert "Content-Type: text/plain; version=" in head
@@ -158,7 +165,7 @@ def test_each_check_says_what_it_has_seen(pages, hand):
     hand.connect().add(b"x")
     hand.turn()
     hand.reactor.advance(COMMIT_SECONDS_MAX + 2)
-    pages.inside.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
+    pages.diagnostics.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert Visitor(pages).get("/readyz")[2].splitlines()[2:] == [
         "NOT OK  commits: one has been under way for 12.0 s, and no disk that works takes 10",
         "NOT OK  disk: adds are refused: 99 bytes are free, and 100 are kept in reserve",
@@ -167,7 +174,7 @@ def test_each_check_says_what_it_has_seen(pages, hand):
 
 
 def test_a_failure_is_said_without_its_reason(pages, hand, logged_failures):
-    pages.inside.surveyor.take = lambda: 1 / 0
+    pages.diagnostics.surveyor.collect = lambda: 1 / 0
     visitor = Visitor(pages)
     visitor.get("/metrics")
     head, _, content = visitor.transport.value().decode().partition("\r\n\r\n")
@@ -208,7 +215,7 @@ def test_nothing_else_is_to_be_had(pages, method, path, headers, body, status):
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/other"])
 def test_no_page_is_kept_by_anybody_on_the_way(pages, path):
-    pages.inside = None
+    pages.diagnostics = None
     assert "cache-control: no-store" in Visitor(pages).get(path)[1].lower()
 
 

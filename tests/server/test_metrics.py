@@ -14,7 +14,7 @@ from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.monitoring import queue_stats as survey
 from queueber.server.monitoring.diagnostics import Disk
-from queueber.server.monitoring.metrics import Facts, exposition
+from queueber.server.monitoring.metrics import ScrapeData, exposition
 from queueber.store.properties import NAMES
 from queueber.units import SpanMs
 
@@ -28,21 +28,21 @@ CERTIFICATE_ENDS = 1_800_000_000
 
 
 @pytest.fixture
-def shows_a_certificate(inside):
+def shows_a_certificate(diagnostics):
     """The server listens with TLS."""
-    inside.certificates = SimpleNamespace(expires=datetime.fromtimestamp(CERTIFICATE_ENDS, UTC))
+    diagnostics.certificates = SimpleNamespace(expires=datetime.fromtimestamp(CERTIFICATE_ENDS, UTC))
 
 
 @pytest.fixture
-def scrape(inside):
+def scrape(diagnostics):
     """All samples of a scrape: values by name and labels."""
 
     def scrape(disk=True):
         surveys = []
-        inside.reactor.advance(survey.FRESH_SECONDS)
-        inside.survey().addCallback(surveys.append)
+        diagnostics.reactor.advance(survey.FRESH_SECONDS)
+        diagnostics.queue_stats().addCallback(surveys.append)
         told = Disk({name: number for number, name in enumerate(NAMES, 1)}, 12_345, 678) if disk else None
-        content, content_type = exposition(inside, Facts(surveys[0], told, 1, 2), "text/plain")
+        content, content_type = exposition(diagnostics, ScrapeData(surveys[0], told, 1, 2), "text/plain")
         assert content_type.startswith("text/plain")
         return {
             (sample.name, *sorted(sample.labels.items())): sample.value

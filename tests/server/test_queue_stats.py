@@ -34,7 +34,7 @@ def now(deferred):
 def test_those_with_the_most_come_first_and_the_rest_are_one(surveyor, fill, monkeypatch, hand):
     monkeypatch.setattr(survey, "TOP", 2)
     fill(a=1, b=4, c=2, d=3)
-    found = now(surveyor.take())
+    found = now(surveyor.collect())
     assert [(state.name, state.ready) for state in found.top] == [("b", 4), ("d", 3)]
     assert found.rest == QueueState(OTHER, 3, 0, 0, 0, 0, hand.clock.now())
     assert (found.total.items, found.queues, found.added, found.removed) == (10, 4, 10, 0)
@@ -42,26 +42,26 @@ def test_those_with_the_most_come_first_and_the_rest_are_one(surveyor, fill, mon
 
 def test_a_queue_by_the_name_of_the_rest_is_among_them(surveyor, fill):
     fill(other=5, a=1)
-    found = now(surveyor.take())
+    found = now(surveyor.collect())
     assert [state.name for state in found.top] == ["a"]
     assert found.rest.ready == 5
 
 
 def test_queues_of_the_same_size_need_no_order(surveyor, fill):
     fill(a=1, b=1)
-    assert len(now(surveyor.take()).top) == 2
+    assert len(now(surveyor.collect()).top) == 2
 
 
 def test_empty_queues_are_counted_and_not_named(surveyor, hand):
     hand.broker.queue("asked for")
-    found = now(surveyor.take())
+    found = now(surveyor.collect())
     assert (found.queues, found.top, found.total.items) == (0, (), 0)
 
 
 def test_many_queues_are_looked_at_in_slices_with_turns_in_between(surveyor, fill, monkeypatch, hand):
     monkeypatch.setattr(survey, "SLICE", 2)
     fill(a=1, b=1, c=1, d=1, e=1)
-    taking, sharing = surveyor.take(), surveyor.take()
+    taking, sharing = surveyor.collect(), surveyor.collect()
     assert not taking.called
     hand.turn()
     assert now(taking) is now(sharing)
@@ -73,14 +73,14 @@ def test_a_failure_reaches_those_who_asked_and_nobody_after_them(surveyor, fill,
     with monkeypatch.context() as broken:
         broken.setattr(survey, "state_of", lambda queue, now: 1 / 0)
         failures = []
-        surveyor.take().addErrback(failures.append)
+        surveyor.collect().addErrback(failures.append)
     assert failures[0].check(ZeroDivisionError)
-    assert now(surveyor.take()).queues == 1
+    assert now(surveyor.collect()).queues == 1
 
 
 def test_a_survey_is_good_for_a_second(surveyor, fill, hand):
-    first = now(surveyor.take())
+    first = now(surveyor.collect())
     fill(a=1)
-    assert now(surveyor.take()) is first
+    assert now(surveyor.collect()) is first
     hand.reactor.advance(1)
-    assert now(surveyor.take()).queues == 1
+    assert now(surveyor.collect()).queues == 1

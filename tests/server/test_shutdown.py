@@ -123,7 +123,7 @@ def test_a_start_that_is_reading_the_store_is_told_to_give_up():
 
     service = QueueberService.__new__(QueueberService)
     service._notifier = SimpleNamespace(stopping=lambda: None)
-    service._put_back = []
+    service._restore_handlers = []
     service._recovering = SimpleNamespace(give_up=lambda: given_up.append("given up"))
     service._stop = stopped
     assert service.stopService().called

@@ -5,8 +5,7 @@ import socket
 import pytest
 from twisted.internet.task import Clock
 
-from queueber.server.app.sd_notify import Notifier
-from queueber.server.app.startup import TELL_SECONDS, Progress
+from queueber.server.app.sd_notify import REPORT_SECONDS, Notifier, StartupProgress
 
 
 @pytest.fixture
@@ -29,16 +28,16 @@ def told(supervisor):
 def test_each_few_seconds_something_is_told(supervisor):
     clock = Clock()
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": supervisor.getsockname()})
-    progress = Progress(clock, notifier)
+    progress = StartupProgress(clock, notifier)
     progress.begin()
     progress.at(iter(["reading leases, 0 so far", "reading leases, 70,000 so far"]).__next__)
-    clock.advance(TELL_SECONDS)
+    clock.advance(REPORT_SECONDS)
     assert told(supervisor) == [
         "STATUS=reading leases, 0 so far",
         "STATUS=reading leases, 70,000 so far\nEXTEND_TIMEOUT_USEC=60000000",
     ]
     progress.end()
-    clock.advance(TELL_SECONDS)
+    clock.advance(REPORT_SECONDS)
     assert told(supervisor) == []
 
 

@@ -1,12 +1,13 @@
 """The administrator's methods, beside those that everybody has."""
 
 import os
+import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,12 +18,14 @@ from queueber.broker import Broker
 from queueber.errors import InvalidRequest, Overloaded, QueueberError, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.paths import identity
-from queueber.server.admin.self_check import CHECKED_MAX, check, size_of
 from queueber.server.core.committer import Committer
 from queueber.server.core.handlers import QueueHandlers, ReplySink
 from queueber.server.core.reserve import Reserve
 from queueber.server.net.connections import Connections
 from queueber.units import MS_PER_SECOND
+
+CHECKED_MAX = 50_000
+"""Things that are looked at without being forced to: about a tenth of a second."""
 
 
 class Backed(Protocol):
@@ -193,3 +196,34 @@ def _leads_to(target: Path, seen: tuple[int, int]) -> bool:
         return identity(target) == seen
     except OSError:
         return True  # what may not even be looked at cannot be written to either, which the backup will say
+
+
+@frozen
+class SelfCheck:
+    """What came of it."""
+
+    finding: str
+    """What disagrees, and where that was noticed; empty if nothing does."""
+
+    error: AssertionError | None
+    took_ms: float
+
+
+def size_of(broker: Broker, limits: Limits) -> int:
+    """How many things there are to be looked at."""
+    size = len(broker.queues) + broker.leases.items + broker.polls.waiting
+    # All windows together are bounded, but not to nothing.
+    return size + broker.queues.window_bytes // limits.item_overhead
+
+
+def check(broker: Broker, seconds: Callable[[], float]) -> SelfCheck:
+    """Compare all parts of *broker*; the caller stands still meanwhile, as long as *seconds* says."""
+    began = seconds()
+    finding, error = "", None
+    try:
+        broker.check()
+    except AssertionError as why:
+        error = why
+        where = traceback.extract_tb(why.__traceback__)[-1]
+        finding = f"{str(why) or 'the parts of the server disagree'} ({where.name}: {where.line})"
+    return SelfCheck(finding, error, (seconds() - began) * MS_PER_SECOND)

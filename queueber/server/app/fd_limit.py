@@ -69,7 +69,7 @@ class Descriptors:
     own: int = OWN_FILES
     """The server's own files, and those that it was started with."""
 
-    def told(self, wanted: "Descriptors") -> str:
+    def describe(self, wanted: "Descriptors") -> str:
         """What there is, and what was *wanted* where that is more."""
         parts = [
             counted(mine, *name) + (f" instead of {asked:,}" if mine < asked else "")
@@ -88,7 +88,7 @@ Note = Callable[..., Any]
 """Writes a line to the log."""
 
 
-def allocate_round_robin(connections: int, tables: int, pages: int, warn: Note, info: Note) -> Descriptors:
+def allocate(connections: int, tables: int, pages: int, warn: Note, info: Note) -> Descriptors:
     """
     What of *connections*, *tables* and *pages* can be had, each as wanted or less.
 
@@ -100,10 +100,10 @@ def allocate_round_robin(connections: int, tables: int, pages: int, warn: Note, 
     """
     own = _own_files()
     wanted = Descriptors(None, connections, tables, pages, own)
-    found = _shared(wanted, _allowed(connections + STORE_FILES + max(0, tables - 512) + own - OWN_FILES))
+    found = _allocate(wanted, _allowed(connections + STORE_FILES + max(0, tables - 512) + own - OWN_FILES))
     less = (found.connections, found.tables, found.pages) != (connections, tables, pages)
     hint = "; raise LimitNOFILE or `ulimit -n` for more" if less else ""
-    (warn if less else info)("Descriptors: {told}{hint}", told=found.told(wanted), hint=hint)
+    (warn if less else info)("Descriptors: {open_files}{hint}", open_files=found.describe(wanted), hint=hint)
     return found
 
 
@@ -129,7 +129,7 @@ def _allowed(most: int) -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def _shared(wanted: Descriptors, files: int | None) -> Descriptors:
+def _allocate(wanted: Descriptors, files: int | None) -> Descriptors:
     """Share out *files*: a third goes to the engine, if it wants so many, and the rest to connections."""
     if files is None:
         return wanted

@@ -6,7 +6,7 @@ from twisted.application.service import IService
 
 from queueber.server.app.composition import EX_IOERR
 from queueber.server.app.daemonize import Launcher, import_for_chroot
-from queueber.server.app.early_signals import SIGNALS
+from queueber.server.app.entry import SIGNALS
 from queueber.server.app.logs import log_of
 from queueber.server.app.reload import on_signals
 from queueber.server.app.service import QueueberService

@@ -25,13 +25,12 @@ from queueber.errors import Stopping, StorageError, reason
 from queueber.server.admin.control_socket import start_control
 from queueber.server.app.composition import EX_IOERR, Running, assemble, end_process
 from queueber.server.app.daemonize import Launcher
-from queueber.server.app.early_signals import SIGNALS
-from queueber.server.app.fd_limit import Descriptors, TooFewDescriptors, allocate_round_robin
+from queueber.server.app.entry import SIGNALS
+from queueber.server.app.fd_limit import Descriptors, TooFewDescriptors, allocate
 from queueber.server.app.logs import Log
 from queueber.server.app.reload import ConfigReloader, on_signals
-from queueber.server.app.sd_notify import Notifier
+from queueber.server.app.sd_notify import Notifier, StartupProgress
 from queueber.server.app.shutdown import GracefulShutdown
-from queueber.server.app.startup import Progress
 from queueber.server.config.settings import ReloadedConfig, Settings
 from queueber.server.config.sources import EX_CONFIG
 from queueber.server.core.clock import QueueClock, read_boot_id
@@ -85,9 +84,9 @@ class QueueberService(Service):
         self._log = log
         self._pool = StoragePool(reactor, settings.workers)
         self._notifier = Notifier.from_environment()
-        self._progress = Progress(reactor, self._notifier)
-        self._drain = GracefulShutdown(reactor, settings.drain_seconds, self._notifier)
-        self._lookout = MonitoringEndpoints(
+        self._progress = StartupProgress(reactor, self._notifier)
+        self._shutdown = GracefulShutdown(reactor, settings.drain_seconds, self._notifier)
+        self._monitoring = MonitoringEndpoints(
             reactor, settings.http, settings.manhole, settings.durability.value, self._stage, self._bound
         )
         self._up: Running | None = None
@@ -96,7 +95,7 @@ class QueueberService(Service):
         self._reloader: ConfigReloader | None = None
         self._plaintext: list[IListeningPort] = []
         self._stopped_early = False
-        self._put_back: list[Callable[[], None]] = []
+        self._restore_handlers: list[Callable[[], None]] = []
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
         """Become part of an application; if there is a log of our own, it becomes the application's."""
@@ -106,7 +105,7 @@ class QueueberService(Service):
 
     def preload(self) -> None:
         """Import what is wanted later: below --chroot there are no modules to import."""
-        self._lookout.preload()
+        self._monitoring.preload()
 
     def privilegedStartService(self) -> None:
         """Bind the ports, with the privileges that twistd drops after this."""
@@ -122,7 +121,7 @@ class QueueberService(Service):
         self._reactor.callWhenRunning(self._begin)
 
     def _stage(self) -> str:
-        return f"starting: {self._progress.stage}" if self.running else f"stopping: waiting {self._drain.stage}"
+        return f"starting: {self._progress.stage}" if self.running else f"stopping: waiting {self._shutdown.stage}"
 
     def _begin(self) -> None:
         if self.running:
@@ -134,7 +133,7 @@ class QueueberService(Service):
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
             # From the beginning: left to the system, one that came early would end the process.
-            self._put_back.append(on_signals(self._reactor, (signal.SIGHUP,), self._reload))
+            self._restore_handlers.append(on_signals(self._reactor, (signal.SIGHUP,), self._reload))
             SIGNALS.release(getattr(self._reactor, "sigInt", None))
             self._pool.start()
             self._progress.begin()
@@ -167,7 +166,7 @@ class QueueberService(Service):
         certificates = Certificates(settings.tls) if settings.tls is not None else None
         if certificates is not None:
             certificates.load()
-        await self._lookout.open_pages(descriptors.pages)
+        await self._monitoring.open_pages(descriptors.pages)
         up = await self._recovered(settings, descriptors)
         up.inside.certificates = certificates
         if certificates is not None:
@@ -177,7 +176,7 @@ class QueueberService(Service):
         for timer in up.timers:
             timer.startService()
         await self._listen(settings, up, certificates)
-        await self._lookout.open(up.inside)
+        await self._monitoring.open(up.inside)
         self._reloader = ConfigReloader(self._reread, certificates, self._log)
         self._watch(up)
         self._launcher.started()
@@ -187,7 +186,7 @@ class QueueberService(Service):
         settings = self._settings
         pages = PAGE_CONNECTIONS_MAX if settings.http is not None else 0
         wanted = settings.limits.connections, settings.tuning.open_files, pages
-        return allocate_round_robin(*wanted, self.log.warn, self.log.info)
+        return allocate(*wanted, self.log.warn, self.log.info)
 
     async def _recovered(self, settings: Settings, descriptors: Descriptors) -> Running:
         self._refuse_when_stopping()
@@ -331,20 +330,22 @@ class QueueberService(Service):
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._notifier.stopping()
-        if self._put_back:
+        if self._restore_handlers:
             # The reactor takes a second one for a mistake, and says so with a traceback.
-            self._put_back.append(on_signals(self._reactor, (signal.SIGTERM, signal.SIGINT), self._stopping_already))
+            self._restore_handlers.append(
+                on_signals(self._reactor, (signal.SIGTERM, signal.SIGINT), self._stopping_already)
+            )
         if self._recovering is not None:
             self._recovering.give_up()
-        return ensureDeferred(self._stop()).addErrback(self._stop_failed).addBoth(self._put_all_back)
+        return ensureDeferred(self._stop()).addErrback(self._stop_failed).addBoth(self._restore_all_handlers)
 
     def _stopping_already(self) -> None:
-        self.log.info("Already stopping: waiting {stage}", stage=self._drain.stage)
+        self.log.info("Already stopping: waiting {stage}", stage=self._shutdown.stage)
 
-    def _put_all_back(self, outcome: None) -> None:
+    def _restore_all_handlers(self, outcome: None) -> None:
         # Not before: left to the system, a signal that comes while calls finish would end the process.
-        while self._put_back:
-            self._put_back.pop()()
+        while self._restore_handlers:
+            self._restore_handlers.pop()()
         return outcome
 
     def _stop_failed(self, failure: Failure) -> None:
@@ -354,13 +355,13 @@ class QueueberService(Service):
         await self._starting
         up = self._up
         if up is not None:
-            await self._drain.run(up)
-            await self._lookout.close()
-            self._drain.at("for the store to close")
+            await self._shutdown.run(up)
+            await self._monitoring.close()
+            self._shutdown.at("for the store to close")
             await self._pool.run(up.store.close)
             self._up = None
         else:
-            await self._lookout.close()
+            await self._monitoring.close()
         self._pool.stop()
         if self._stopped_early:
             self._last("Stopped before it served anybody; everything is on disk ({signal})")

@@ -17,13 +17,16 @@ from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.reserve import space_of
 from queueber.server.core.sweeper import Sweeper
-from queueber.server.monitoring.queue_stats import Collector, Survey
+from queueber.server.monitoring.queue_stats import Collector, QueueStats
 from queueber.server.monitoring.stats import Lag
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
 
 ENGINE_SECONDS = 1.0
 """How long the engine may take to tell of itself; a disk that stands still must not keep the other figures back."""
+
+COMMIT_SECONDS_MAX = 10.0
+"""A commit that takes longer than this hangs: disks that work, however slow, do not."""
 
 
 class Pool(Protocol):
@@ -94,9 +97,9 @@ class Diagnostics:
 
     _asked: Deferred[Disk] | None = field(default=None, init=False)
 
-    def survey(self) -> Deferred[Survey]:
+    def queue_stats(self) -> Deferred[QueueStats]:
         """What the queues hold."""
-        return self.surveyor.take()
+        return self.surveyor.collect()
 
     def disk(self) -> Deferred[Disk | None]:
         """What the engine says; None if it takes longer than `ENGINE_SECONDS` or cannot."""
@@ -118,3 +121,36 @@ class Diagnostics:
         self._asked = None
         if not asked.called:
             asked.callback(outcome if isinstance(outcome, Disk) else None)
+
+
+@frozen
+class Check:
+    """One of the things that have to be right."""
+
+    name: str
+    passed: bool
+    says: str
+
+
+def not_serving(stage: str) -> list[Check]:
+    """All checks of a server that does not serve yet or any more, but is at *stage*."""
+    return [Check("serving", passed=False, says=stage)]
+
+
+def readiness(diagnostics: Diagnostics) -> list[Check]:
+    """All checks of a server that serves."""
+    draining = diagnostics.methods.draining
+    age = diagnostics.committer.load.age(diagnostics.reactor.seconds())
+    lacks = diagnostics.disk_lacks()
+    return [
+        Check("serving", passed=not draining, says="stopping" if draining else "serving"),
+        Check("commits", passed=age <= COMMIT_SECONDS_MAX, says=_commit(age)),
+        Check("disk", passed=not lacks, says=f"adds are refused: {lacks}" if lacks else "room for adds"),
+    ]
+
+
+def _commit(age: float) -> str:
+    if not age:
+        return "none is under way"
+    hangs = f", and no disk that works takes {COMMIT_SECONDS_MAX:g}" if age > COMMIT_SECONDS_MAX else ""
+    return f"one has been under way for {age:.1f} s{hangs}"

@@ -65,7 +65,7 @@ class MonitoringEndpoints:
             self._pages = Pages(self._durability, self._stage)
             await self._open(self._http, site(self._pages, connections), "http")
 
-    async def open(self, inside: Diagnostics) -> None:
+    async def open(self, diagnostics: Diagnostics) -> None:
         """
         Show *inside* to whoever looks.
 
@@ -73,12 +73,14 @@ class MonitoringEndpoints:
             ListenFailed: the console's address is taken, or not this machine's.
         """
         if self._pages is not None:
-            self._pages.inside = inside
+            self._pages.diagnostics = diagnostics
         if self._console is not None:
             # It imports the reactor, of which there must be the right one by then.
             from queueber.server.admin.console.session import ConsoleFactory  # noqa: PLC0415
 
-            few = ThrottlingFactory(ConsoleFactory(inside, self._console), maxConnectionCount=CONSOLE_CONNECTIONS_MAX)
+            few = ThrottlingFactory(
+                ConsoleFactory(diagnostics, self._console), maxConnectionCount=CONSOLE_CONNECTIONS_MAX
+            )
             few.noisy = False
             await self._open(self._console.listen, few, "manhole")
 
@@ -91,6 +93,6 @@ class MonitoringEndpoints:
     async def close(self) -> None:
         """Show nothing any more."""
         if self._pages is not None:
-            self._pages.inside = None
+            self._pages.diagnostics = None
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         self._ports.clear()

@@ -29,10 +29,9 @@ from queueber.broker.stats import QueueState
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.core.sweeper import ATTEMPTS
-from queueber.server.monitoring.diagnostics import Diagnostics, Disk
-from queueber.server.monitoring.health import Check, readiness
+from queueber.server.monitoring.diagnostics import Check, Diagnostics, Disk, readiness
 from queueber.server.monitoring.histogram import Histogram
-from queueber.server.monitoring.queue_stats import Survey
+from queueber.server.monitoring.queue_stats import QueueStats
 from queueber.server.monitoring.stats import ALL
 from queueber.store.properties import LEVELS
 from queueber.units import MS_PER_SECOND
@@ -60,10 +59,10 @@ _ENGINE = {
 
 
 @frozen
-class Facts:
+class ScrapeData:
     """What had to be asked for before a scrape can be answered."""
 
-    survey: Survey
+    survey: QueueStats
     disk: Disk | None
     pool_busy: int
     """As it was before the disk was asked, which keeps a thread busy."""
@@ -71,10 +70,10 @@ class Facts:
     pool_waiting: int
 
 
-def exposition(inside: Diagnostics, facts: Facts, accept: str) -> tuple[bytes, str]:
+def exposition(diagnostics: Diagnostics, facts: ScrapeData, accept: str) -> tuple[bytes, str]:
     """All metrics, and their content type, which is one that *accept* names."""
     encode, content_type = choose_encoder(accept)
-    return encode(cast(CollectorRegistry, _Collected(inside, facts))), content_type
+    return encode(cast(CollectorRegistry, _Collected(diagnostics, facts))), content_type
 
 
 def absent_exposition(durability: str, checks: Sequence[Check], accept: str) -> tuple[bytes, str]:
@@ -99,19 +98,19 @@ class _Absent:
 class _Collected:
     """Looks like a registry to an encoder, which asks for nothing else."""
 
-    inside: Diagnostics
-    facts: Facts
+    diagnostics: Diagnostics
+    facts: ScrapeData
 
     def collect(self) -> Iterator[Metric]:
         """All there are."""
-        inside = self.inside
-        yield _info(inside.durability)
-        yield from _queues(self.facts.survey, inside)
-        yield from _calls(inside)
-        yield from _commits(inside)
-        yield from _peers(inside)
-        yield from _limits(inside)
-        yield from _process(inside, self.facts)
+        diagnostics = self.diagnostics
+        yield _info(diagnostics.durability)
+        yield from _queues(self.facts.survey, diagnostics)
+        yield from _calls(diagnostics)
+        yield from _commits(diagnostics)
+        yield from _peers(diagnostics)
+        yield from _limits(diagnostics)
+        yield from _process(diagnostics, self.facts)
         if self.facts.disk is not None:
             yield from _disk(self.facts.disk)
         yield from ProcessCollector(registry=None).collect()
@@ -156,7 +155,7 @@ def _histograms(name: str, says: str, histograms: Mapping[str, Histogram], label
     return family
 
 
-def _queues(survey: Survey, inside: Diagnostics) -> Iterator[Metric]:
+def _queues(survey: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
     named = [*survey.top, survey.rest] if survey.rest.items or survey.rest.waiting else list(survey.top)
     items = GaugeMetricFamily("queueber_items", "Items by queue and state", labels=["queue", "state"])
     waiting = GaugeMetricFamily("queueber_queue_waiting_polls", "Polls in line, by queue", labels=["queue"])
@@ -173,31 +172,33 @@ def _queues(survey: Survey, inside: Diagnostics) -> Iterator[Metric]:
     yield _gauge("queueber_queues", "Queues that hold or held items", survey.queues)
     yield _count("queueber_items_added", "Items added since the data directory was made", survey.added)
     yield _count("queueber_items_removed", "Items removed since the data directory was made", survey.removed)
-    yield _gauge("queueber_leases", "Leases", len(inside.broker.leases))
+    yield _gauge("queueber_leases", "Leases", len(diagnostics.broker.leases))
     yield _gauge("queueber_leased_items", "Items under a lease", survey.total.leased)
-    yield _count("queueber_leases_expired", "Leases that ran out with items under them", inside.sweeper.ended)
+    yield _count("queueber_leases_expired", "Leases that ran out with items under them", diagnostics.sweeper.ended)
     says = "How often items could not be read, and were passed over or left for later"
-    yield _count("queueber_unreadable", says, inside.dispatcher.unreadable + inside.sweeper.unreadable)
+    yield _count("queueber_unreadable", says, diagnostics.dispatcher.unreadable + diagnostics.sweeper.unreadable)
     yield _counts(
         "queueber_redeliveries",
         "Items put back because their lease ran out, by how often they had been handed out: at least so many times",
         "attempts",
-        {str(step): inside.sweeper.redelivered[step] for step in ATTEMPTS},
+        {str(step): diagnostics.sweeper.redelivered[step] for step in ATTEMPTS},
     )
-    yield _gauge("queueber_waiting_polls", "Polls that wait", inside.broker.polls.waiting)
-    yield _gauge("queueber_window_bytes", "In memory for the heads of all queues", inside.broker.queues.window_bytes)
+    yield _gauge("queueber_waiting_polls", "Polls that wait", diagnostics.broker.polls.waiting)
+    yield _gauge(
+        "queueber_window_bytes", "In memory for the heads of all queues", diagnostics.broker.queues.window_bytes
+    )
     yield _gauge("queueber_survey_seconds", "What looking at all queues cost the reactor the last time", survey.seconds)
 
 
-def _age(state: QueueState, survey: Survey) -> float | None:
+def _age(state: QueueState, survey: QueueStats) -> float | None:
     if state.oldest is None:
         # If there are items that nobody has read, one of them may be older than any other.
         return None if state.unread else 0.0
     return max(0, survey.at - state.oldest) / MS_PER_SECOND
 
 
-def _calls(inside: Diagnostics) -> Iterator[Metric]:
-    calls = inside.methods.calls
+def _calls(diagnostics: Diagnostics) -> Iterator[Metric]:
+    calls = diagnostics.methods.calls
     yield _counts("queueber_calls", "Calls that came, by method", "method", {each: calls.begun[each] for each in ALL})
     refused = CounterMetricFamily("queueber_call_errors", "Calls that were refused", labels=["method", "kind"])
     for method in ALL:
@@ -206,39 +207,39 @@ def _calls(inside: Diagnostics) -> Iterator[Metric]:
     yield refused
     says = "From reading a call to giving its reply; that of a poll includes its wait"
     yield _histograms("queueber_call_seconds", says, calls.seconds, "method")
-    yield _gauge("queueber_outstanding_calls", "Calls that have not been answered", inside.methods.outstanding)
+    yield _gauge("queueber_outstanding_calls", "Calls that have not been answered", diagnostics.methods.outstanding)
 
 
-def _commits(inside: Diagnostics) -> Iterator[Metric]:
-    committer, load = inside.committer, inside.committer.load
+def _commits(diagnostics: Diagnostics) -> Iterator[Metric]:
+    committer, load = diagnostics.committer, diagnostics.committer.load
     yield _histograms("queueber_commit_seconds", "From a commit's cut until it is durable", {"": load.seconds})
     yield _histograms("queueber_commit_rows", "Rows that a commit writes", {"": load.rows})
     yield _histograms("queueber_commit_bytes", "Contents that a commit writes", {"": load.bytes})
     yield _histograms("queueber_sync_seconds", "What syncing the log takes", {"": load.syncs})
-    age = load.age(inside.reactor.seconds())
+    age = load.age(diagnostics.reactor.seconds())
     yield _gauge("queueber_commit_age_seconds", "For how long the commit under way has been so; 0 if none is", age)
     yield _count("queueber_commit_stalls", "Attempts that the engine put off to catch up", load.stalls)
     yield _gauge("queueber_pending_bytes", "What waits for the disk", committer.pending_bytes)
 
 
-def _peers(inside: Diagnostics) -> Iterator[Metric]:
-    connections = inside.connections
+def _peers(diagnostics: Diagnostics) -> Iterator[Metric]:
+    connections = diagnostics.connections
     yield _gauge("queueber_connections", "Connections", len(connections))
     yield _count("queueber_connections_made", "Connections that were let in", connections.made)
     yield _gauge("queueber_buffered_bytes", "Messages begun and replies not taken", connections.buffers.total)
-    if inside.certificates is not None:
-        ends = inside.certificates.expires.timestamp()
+    if diagnostics.certificates is not None:
+        ends = diagnostics.certificates.expires.timestamp()
         yield _gauge("queueber_certificate_expiration_timestamp_seconds", "When the server's certificate ends", ends)
-    yield _gauge("queueber_manhole_sessions", "Sessions of the debugging console", inside.consoles)
+    yield _gauge("queueber_manhole_sessions", "Sessions of the debugging console", diagnostics.consoles)
 
 
-def _limits(inside: Diagnostics) -> Iterator[Metric]:
+def _limits(diagnostics: Diagnostics) -> Iterator[Metric]:
     names = [limit.name for limit in PEER_LIMITS]
     limits = GaugeMetricFamily("queueber_limit", "Each limit; 0 is none", labels=["limit"])
     for name in names:
-        limits.add_metric([name], getattr(inside.limits, name))
+        limits.add_metric([name], getattr(diagnostics.limits, name))
     yield limits
-    hits = inside.broker.limit_hits
+    hits = diagnostics.broker.limit_hits
     yield _counts(
         "queueber_limit_hits",
         "How often each limit was hit",
@@ -247,13 +248,13 @@ def _limits(inside: Diagnostics) -> Iterator[Metric]:
     )
 
 
-def _process(inside: Diagnostics, facts: Facts) -> Iterator[Metric]:
-    yield _gauge("queueber_pool_threads", "Storage threads", inside.pool.workers)
+def _process(diagnostics: Diagnostics, facts: ScrapeData) -> Iterator[Metric]:
+    yield _gauge("queueber_pool_threads", "Storage threads", diagnostics.pool.workers)
     yield _gauge("queueber_pool_busy_threads", "Storage threads at work", facts.pool_busy)
     yield _gauge("queueber_pool_waiting", "Calls that wait for a storage thread", facts.pool_waiting)
     says = "How late the reactor comes to a timer, looked at ten times a second"
-    yield _histograms("queueber_reactor_lag_seconds", says, {"": inside.lag.lateness})
-    yield _ready(readiness(inside))
+    yield _histograms("queueber_reactor_lag_seconds", says, {"": diagnostics.lag.lateness})
+    yield _ready(readiness(diagnostics))
 
 
 def _disk(disk: Disk) -> Iterator[Metric]:

@@ -34,7 +34,7 @@ FRESH_SECONDS = 1.0
 
 
 @frozen
-class Survey:
+class QueueStats:
     """What was found."""
 
     at: WallMs
@@ -83,7 +83,7 @@ class _Sum:
 
 
 @define
-class Tally:
+class Accumulator:
     """A survey while it is being made."""
 
     at: WallMs
@@ -109,13 +109,13 @@ class Tally:
             else:
                 self._rest.add(heappushpop(self._top, entry)[-1])
 
-    def result(self, seconds: float) -> Survey:
+    def result(self, seconds: float) -> QueueStats:
         """All that was counted."""
         top = tuple(entry[-1] for entry in sorted(self._top, reverse=True))
         total, rest = _Sum(), self._rest.state(OTHER)
         for state in (*top, rest):
             total.add(state)
-        return Survey(self.at, self._queues, self._added, self._removed, total.state(""), top, rest, seconds)
+        return QueueStats(self.at, self._queues, self._added, self._removed, total.state(""), top, rest, seconds)
 
 
 class Collector:
@@ -125,24 +125,24 @@ class Collector:
         self._reactor = reactor
         self._broker = broker
         self._clock = clock
-        self._last: Survey | None = None
+        self._last: QueueStats | None = None
         self._expires = 0.0
         self._spent = 0.0
-        self._waiting: list[Deferred[Survey]] = []
+        self._waiting: list[Deferred[QueueStats]] = []
 
-    def take(self) -> Deferred[Survey]:
+    def collect(self) -> Deferred[QueueStats]:
         """Fires with a survey that is no older than `FRESH_SECONDS`; at once, if there are no more than `SLICE`."""
         if self._last is not None and self._reactor.seconds() < self._expires:
             return succeed(self._last)
-        waiting: Deferred[Survey] = Deferred()
+        waiting: Deferred[QueueStats] = Deferred()
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
             self._spent = 0.0
             # A list, because queues come and go meanwhile.
-            self._step(iter(list(self._broker.queues)), Tally(self._clock.now()))
+            self._step(iter(list(self._broker.queues)), Accumulator(self._clock.now()))
         return waiting
 
-    def _step(self, queues: Iterator[Queue], tally: Tally) -> None:
+    def _step(self, queues: Iterator[Queue], tally: Accumulator) -> None:
         try:
             done = self._slice(queues, tally)
         except Exception:  # noqa: BLE001  (whoever asked is told)
@@ -155,7 +155,7 @@ class Collector:
         self._expires = self._reactor.seconds() + FRESH_SECONDS
         self._tell(self._last)
 
-    def _slice(self, queues: Iterator[Queue], tally: Tally) -> bool:
+    def _slice(self, queues: Iterator[Queue], tally: Accumulator) -> bool:
         """Count some of *queues*; return whether that were all."""
         began = time.monotonic()
         count = 0
@@ -165,7 +165,7 @@ class Collector:
         self._spent += time.monotonic() - began
         return count < SLICE
 
-    def _tell(self, outcome: Survey | Failure) -> None:
+    def _tell(self, outcome: QueueStats | Failure) -> None:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(outcome)

@@ -24,9 +24,8 @@ from twisted.web.http import (
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from queueber.server.monitoring.diagnostics import Diagnostics
-from queueber.server.monitoring.health import Check, absent, readiness
-from queueber.server.monitoring.metrics import Facts, absent_exposition, exposition
+from queueber.server.monitoring.diagnostics import Check, Diagnostics, not_serving, readiness
+from queueber.server.monitoring.metrics import ScrapeData, absent_exposition, exposition
 
 SILENCE_SECONDS = 10
 """How long a connection may keep us waiting, between two requests too."""
@@ -43,7 +42,7 @@ class Pages(Resource):
     def __init__(self, durability: str, stage: Callable[[], str]) -> None:
         """Of a server with that *durability*; *stage* says what it is at while it does not serve."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.inside: Diagnostics | None = None
+        self.diagnostics: Diagnostics | None = None
         """The server, while it serves."""
 
         self._durability = durability
@@ -79,18 +78,18 @@ class Pages(Resource):
         return _text(request, status, "\n".join(["ready" if ready else "not ready", *lines]))
 
     def _checks(self) -> list[Check]:
-        return absent(self._stage()) if self.inside is None else readiness(self.inside)
+        return not_serving(self._stage()) if self.diagnostics is None else readiness(self.diagnostics)
 
     def _metrics(self, request: Request) -> bytes | int:
         accept = (request.getHeader(b"accept") or b"").decode("latin-1")
-        if self.inside is None:
+        if self.diagnostics is None:
             # Whoever starts for long is not down, and an alert must not say so.
             content, content_type = absent_exposition(self._durability, self._checks(), accept)
             request.setHeader(b"Content-Type", content_type.encode())
             return content
         gone: list[Failure] = []
         request.notifyFinish().addErrback(gone.append)
-        made = ensureDeferred(_scraped(self.inside, accept))
+        made = ensureDeferred(_scraped(self.diagnostics, accept))
         made.addCallbacks(_show, self._cannot, callbackArgs=(request, gone), errbackArgs=(request, gone))
         return int(NOT_DONE_YET)
 
@@ -101,11 +100,11 @@ class Pages(Resource):
             request.finish()
 
 
-async def _scraped(inside: Diagnostics, accept: str) -> tuple[bytes, str]:
-    busy, waiting = inside.pool.busy, inside.pool.waiting
-    asked: Deferred[Any] = inside.disk()
-    survey = await inside.survey()
-    return exposition(inside, Facts(survey, await asked, busy, waiting), accept)
+async def _scraped(diagnostics: Diagnostics, accept: str) -> tuple[bytes, str]:
+    busy, waiting = diagnostics.pool.busy, diagnostics.pool.waiting
+    asked: Deferred[Any] = diagnostics.disk()
+    survey = await diagnostics.queue_stats()
+    return exposition(diagnostics, ScrapeData(survey, await asked, busy, waiting), accept)
 
 
 def _show(made: tuple[bytes, str], request: Request, gone: Sequence[Failure]) -> None:

@@ -15,10 +15,10 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 
 from queueber.errors import QueueberError, reason
 from queueber.paths import expanded_endpoint
-from queueber.server.app import socket_activation as activation
-from queueber.server.app.socket_activation import SYSTEMD, is_passed
 from queueber.server.net import proxy_protocol as proxied
+from queueber.server.net import socket_activation as activation
 from queueber.server.net.proxy_protocol import PREFIX
+from queueber.server.net.socket_activation import SYSTEMD, is_passed
 
 # What the kernel may hold of connections that were made and not accepted yet.
 BACKLOG = 4096

@@ -17,12 +17,11 @@ from twisted.internet.defer import Deferred
 
 from queueber.broker.stats import QueueState, lease_line, queue_line
 from queueber.limits import PEER_LIMITS
-from queueber.server.admin.console.profiler import Sampler
-from queueber.server.admin.console.tables import Said, Table, named, span
-from queueber.server.admin.console.threads import thread_states
-from queueber.server.admin.self_check import CHECKED_MAX, check, size_of
+from queueber.server.admin.console.profiler import Sampler, thread_states
+from queueber.server.admin.console.tables import Message, Table, named, span
+from queueber.server.admin.handlers import CHECKED_MAX, check, size_of
 from queueber.server.monitoring.diagnostics import Diagnostics, Disk
-from queueber.server.monitoring.queue_stats import Survey
+from queueber.server.monitoring.queue_stats import QueueStats
 from queueber.server.net.listeners import address_text
 from queueber.units import GIB, MS_PER_SECOND, counted, quantity
 
@@ -61,7 +60,7 @@ _ARGUED = {"dump": "dump(part)", "profile": "profile(seconds)"}
 
 
 @frozen(repr=False)
-class Question:
+class Command:
     """A question as people type it: one that is typed wrongly, or without its parentheses, is answered in a line."""
 
     sign: str
@@ -78,25 +77,25 @@ class Question:
         try:
             given = wanted.bind(*args, **kwargs).arguments
         except TypeError as why:
-            return Said(f"{self.sign}: {why}.")
+            return Message(f"{self.sign}: {why}.")
         for name, value in given.items():
             kind, words = _WANTED.get(wanted.parameters[name].annotation, (object, ""))
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool and kind is not object):
-                return Said(f"{self.sign}: {name} is {shortened(value)}; it must be {words}.")
+                return Message(f"{self.sign}: {name} is {shortened(value)}; it must be {words}.")
         return self.ask(*args, **kwargs)
 
     def __repr__(self) -> str:
         return repr(self.bare()) if self.bare is not None else f"{self.sign}: {self.says}"
 
 
-class Questions:
+class Commands:
     """The questions, by the names of the methods."""
 
-    def __init__(self, inside: Diagnostics) -> None:
-        self._inside = inside
-        self._sampler = Sampler(inside.reactor)
+    def __init__(self, diagnostics: Diagnostics) -> None:
+        self._diagnostics = diagnostics
+        self._sampler = Sampler(diagnostics.reactor)
 
-    def all(self) -> dict[str, Question]:
+    def all(self) -> dict[str, Command]:
         """Each by its name."""
         asked: tuple[Any, ...] = (
             self.help,
@@ -109,7 +108,7 @@ class Questions:
         )
         more = (self.commits, self.limits, self.dump, self.check, self.profile)
         return {
-            name: Question(
+            name: Command(
                 _ARGUED.get(name, f"{name}()"),
                 question,
                 (question.__doc__ or "").strip().partition("\n")[0],
@@ -126,9 +125,9 @@ class Questions:
 
     def queues(self, most: int = SHOWN) -> Deferred[Table]:
         """The queues with the most items, up to 100."""
-        return self._inside.survey().addCallback(self._queues, _few(most))
+        return self._diagnostics.queue_stats().addCallback(self._queues, _few(most))
 
-    def _queues(self, survey: Survey, most: int) -> Table:
+    def _queues(self, survey: QueueStats, most: int) -> Table:
         def row(state: QueueState) -> tuple[object, ...]:
             age = "?" if state.unread else ""
             if state.oldest is not None:
@@ -141,25 +140,29 @@ class Questions:
 
     def leases(self, most: int = SHOWN) -> Table:
         """The leases that end first."""
-        inside, now = self._inside, self._inside.clock.now()
-        shown = inside.broker.leases.soonest(_few(most))
+        diagnostics, now = self._diagnostics, self._diagnostics.clock.now()
+        shown = diagnostics.broker.leases.soonest(_few(most))
         rows = [
             (
                 UUID(bytes=lease.id),
-                named(inside.broker.queues.numbered(lease.queue).name),
+                named(diagnostics.broker.queues.numbered(lease.queue).name),
                 len(lease.keys),
                 lease.state.value,
                 span(lease.deadline - now),
             )
             for lease in shown
         ]
-        note = _note(len(rows), len(inside.broker.leases), "those that end first")
+        note = _note(len(rows), len(diagnostics.broker.leases), "those that end first")
         return Table(("lease", "queue", "items", "state", "ends in"), rows, note)
 
     def waiters(self, most: int = SHOWN) -> Table:
         """The polls that have waited longest."""
-        inside, now, seconds = self._inside, self._inside.clock.now(), self._inside.reactor.seconds()
-        peers = {connection.peer: connection for connection in inside.connections}
+        diagnostics, now, seconds = (
+            self._diagnostics,
+            self._diagnostics.clock.now(),
+            self._diagnostics.reactor.seconds(),
+        )
+        peers = {connection.peer: connection for connection in diagnostics.connections}
         rows = [
             (
                 named(waiter.queue.name),
@@ -170,55 +173,61 @@ class Questions:
                 "never" if waiter.until is None else span(waiter.until - now),
                 _peer(peers.get(waiter.peer)),
             )
-            for waiter in islice(inside.dispatcher.unanswered(), _few(most))
+            for waiter in islice(diagnostics.dispatcher.unanswered(), _few(most))
         ]
-        note = _note(len(rows), inside.broker.polls.waiting, "longest waiting first")
+        note = _note(len(rows), diagnostics.broker.polls.waiting, "longest waiting first")
         return Table(("queue", "wants", "lease", "state", "waited", "gives up in", "peer"), rows, note)
 
     def connections(self, most: int = SHOWN) -> Table:
         """The oldest connections."""
         rows = []
-        for connection in islice(self._inside.connections, _few(most)):
+        for connection in islice(self._diagnostics.connections, _few(most)):
             usage = connection.usage()
             state = "not read" if connection.paused else ""
             held, adds = connection.held_bytes, connection.request_bytes
-            age = span(self._inside.connections.age(connection) * MS_PER_SECOND)
+            age = span(self._diagnostics.connections.age(connection) * MS_PER_SECOND)
             rows.append((_peer(connection), age, usage.unanswered, usage.exports, held, adds, state))
-        note = _note(len(rows), len(self._inside.connections), "oldest first")
+        note = _note(len(rows), len(self._diagnostics.connections), "oldest first")
         return Table(("peer", "age", "calls", "queues", "bytes held", "bytes in adds", "state"), rows, note)
 
     def stats(self) -> Deferred[Table]:
         """How much there is of everything."""
         # Before the disk is asked, which keeps one of its threads busy.
         pool = self._pool()
-        asked = self._inside.disk()
-        return self._inside.survey().addCallback(lambda survey: asked.addCallback(self._stats, survey, pool))
+        asked = self._diagnostics.disk()
+        return self._diagnostics.queue_stats().addCallback(lambda survey: asked.addCallback(self._stats, survey, pool))
 
     def _pool(self) -> str:
-        pool = self._inside.pool
+        pool = self._diagnostics.pool
         waiting = counted(pool.waiting, "call waits", "calls wait")
         return f"{pool.busy} of {counted(pool.workers, 'thread')} busy, {waiting}"
 
-    def _stats(self, disk: Disk | None, survey: Survey, pool: str) -> Table:
-        inside, load, total = self._inside, self._inside.committer.load, survey.total
-        now = inside.reactor.seconds()
+    def _stats(self, disk: Disk | None, survey: QueueStats, pool: str) -> Table:
+        diagnostics, load, total = self._diagnostics, self._diagnostics.committer.load, survey.total
+        now = diagnostics.reactor.seconds()
         recent = list(load.since(now - 10))
-        outstanding = counted(inside.methods.outstanding, "is", "are")
+        outstanding = counted(diagnostics.methods.outstanding, "is", "are")
         free = "not told in time" if disk is None else f"{disk.free_bytes / GIB:,.1f} GiB"
         rows = [
             ("queues", f"{survey.queues:,}"),
             ("items", f"{total.items:,}: {_states(total)}"),
-            ("leases", f"{len(inside.broker.leases):,}; {counted(inside.sweeper.ended, 'has', 'have')} run out"),
-            ("waiting polls", f"{inside.broker.polls.waiting:,}"),
-            ("connections", f"{len(inside.connections):,}; {counted(inside.connections.made, 'was', 'were')} made"),
-            ("calls", f"{inside.methods.calls.begun.total():,}; {outstanding} not answered"),
-            ("refused", f"{inside.methods.calls.refused.total():,}"),
+            (
+                "leases",
+                f"{len(diagnostics.broker.leases):,}; {counted(diagnostics.sweeper.ended, 'has', 'have')} run out",
+            ),
+            ("waiting polls", f"{diagnostics.broker.polls.waiting:,}"),
+            (
+                "connections",
+                f"{len(diagnostics.connections):,}; {counted(diagnostics.connections.made, 'was', 'were')} made",
+            ),
+            ("calls", f"{diagnostics.methods.calls.begun.total():,}; {outstanding} not answered"),
+            ("refused", f"{diagnostics.methods.calls.refused.total():,}"),
             ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second of late"),
             ("commit under way", span(load.age(now) * MS_PER_SECOND) if load.begun is not None else "none"),
-            ("waits for the disk", counted(inside.committer.pending_bytes, "byte")),
-            ("heads in memory", counted(inside.broker.queues.window_bytes, "byte")),
+            ("waits for the disk", counted(diagnostics.committer.pending_bytes, "byte")),
+            ("heads in memory", counted(diagnostics.broker.queues.window_bytes, "byte")),
             ("pool", pool),
-            ("reactor lag", f"{span(inside.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
+            ("reactor lag", f"{span(diagnostics.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
             ("free space", free),
         ]
         return Table(("what", "how much"), rows)
@@ -230,7 +239,7 @@ class Questions:
 
     def commits(self, most: int = 20) -> Table:
         """The latest commits, and what all of them were like."""
-        load, now = self._inside.committer.load, self._inside.reactor.seconds()
+        load, now = self._diagnostics.committer.load, self._diagnostics.reactor.seconds()
         rows = [
             (span((now - each.ended) * MS_PER_SECOND), each.seconds * MS_PER_SECOND, each.plans, each.rows, each.bytes)
             for each in islice(reversed(load.last), _few(most))
@@ -244,45 +253,45 @@ class Questions:
 
     def limits(self) -> Table:
         """Each limit, and how often it was hit."""
-        inside = self._inside
-        hits = inside.broker.limit_hits
+        diagnostics = self._diagnostics
+        hits = diagnostics.broker.limit_hits
         rows: list[tuple[object, ...]] = []
         for limit in PEER_LIMITS:
-            value = getattr(inside.limits, limit.name)
+            value = getattr(diagnostics.limits, limit.name)
             shown = limit.zero if value == 0 and limit.zero else quantity(value, limit.unit)
             rows.append((limit.name, shown, hits[limit.name], limit.says))
         known = {limit.name for limit in PEER_LIMITS}
         rows += [(name, "", hits[name], "") for name in sorted(hits) if name not in known]
         return Table(("limit", "value", "hits", "what"), rows)
 
-    def dump(self, part: str = "queues", most: int = SHOWN) -> Said:
+    def dump(self, part: str = "queues", most: int = SHOWN) -> Message:
         """The bare state of "queues" or "leases", a line each."""
-        broker = self._inside.broker
+        broker = self._diagnostics.broker
         parts: dict[str, tuple[Iterator[str], int]] = {
             "queues": (map(queue_line, broker.queues), len(broker.queues)),
             "leases": (map(lease_line, broker.leases), len(broker.leases)),
         }
         if part not in parts:
             known = " and ".join(f'"{each}"' for each in parts)
-            return Said(f"There is no part {part!r}; there are {known}.")
+            return Message(f"There is no part {part!r}; there are {known}.")
         lines, total = parts[part]
         shown = list(islice(lines, _few(most)))
-        return Said("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
+        return Message("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
 
-    def check(self, *, force: bool = False) -> Said:
+    def check(self, *, force: bool = False) -> Message:
         """Whether what is in memory agrees with itself; the server stands still meanwhile."""
-        inside = self._inside
-        size = size_of(inside.broker, inside.limits)
+        diagnostics = self._diagnostics
+        size = size_of(diagnostics.broker, diagnostics.limits)
         if size > CHECKED_MAX and not force:
-            return Said(f"There are {size:,} things: check(force=True) looks at them while the server stands still.")
-        found = check(inside.broker, inside.clock.monotonic)
+            return Message(f"There are {size:,} things: check(force=True) looks at them while the server stands still.")
+        found = check(diagnostics.broker, diagnostics.clock.monotonic)
         if found.finding:
-            return Said(f"NOT consistent: {found.finding}")
-        return Said(f"Consistent: {counted(size, 'thing')}, looked at in {span(found.took_ms)}.")
+            return Message(f"NOT consistent: {found.finding}")
+        return Message(f"Consistent: {counted(size, 'thing')}, looked at in {span(found.took_ms)}.")
 
-    def profile(self, seconds: float = 5.0) -> Deferred[Table] | Said:
+    def profile(self, seconds: float = 5.0) -> Deferred[Table] | Message:
         """Where the time goes, of all threads, for some seconds."""
         try:
             return self._sampler.profile(seconds)
         except ValueError as why:
-            return Said(f"No profile: {why}.")
+            return Message(f"No profile: {why}.")

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from queueber import __version__
 from queueber.server.admin.console.access import ConsoleAccess, Password, read_password
-from queueber.server.admin.console.commands import Question, Questions
+from queueber.server.admin.console.commands import Command, Commands
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.listeners import address_text
 
@@ -48,9 +48,9 @@ class Prompt(Manhole):
 
     ps = (b"queueber> ", b"... ")
 
-    def __init__(self, inside: Diagnostics, number: int) -> None:
+    def __init__(self, diagnostics: Diagnostics, number: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._inside = inside
+        self._diagnostics = diagnostics
         self._number = number
         self.ended = False
         self._decode = getincrementaldecoder("utf-8")().decode
@@ -62,9 +62,9 @@ class Prompt(Manhole):
 
     def connectionMade(self) -> None:
         """Greet."""
-        self._questions = Questions(self._inside)
+        self._questions = Commands(self._diagnostics)
         leave = {
-            name: Question(f"{name}()", self._exit, "End the session, as Ctrl-D does.") for name in ("exit", "quit")
+            name: Command(f"{name}()", self._exit, "End the session, as Ctrl-D does.") for name in ("exit", "quit")
         }
         self.namespace = {**self._questions.all(), **leave, "__name__": "__console__"}
         super().connectionMade()  # type: ignore[no-untyped-call]
@@ -219,10 +219,10 @@ class Terminal(TelnetBootstrapProtocol):
         """Ask the peer's terminal to leave editing to us, and begin."""
         transport: Any = self.transport
         self._factory.count += 1
-        self._factory.inside.consoles += 1
+        self._factory.diagnostics.consoles += 1
         self._number = self._factory.count
         # Somebody has a shell as the server's user: whoever reads only what is grave wants to know.
-        told = self._factory.inside.connections.warn
+        told = self._factory.diagnostics.connections.warn
         told(
             host_of(transport), "Console session {number} begins: {peer}", number=self._number, peer=peer_of(transport)
         )
@@ -230,7 +230,7 @@ class Terminal(TelnetBootstrapProtocol):
         for asked in (transport.do(NAWS), transport.do(SGA), transport.will(ECHO), transport.will(SGA)):
             # A peer that refuses gets a prompt that looks a little odd.
             asked.addErrback(lambda _: None)
-        self.protocol = ServerProtocol(Prompt, self._factory.inside, self._number)
+        self.protocol = ServerProtocol(Prompt, self._factory.diagnostics, self._number)
         self.protocol.makeConnection(self)
 
     def telnet_NAWS(self, data: list[bytes]) -> None:
@@ -243,9 +243,9 @@ class Terminal(TelnetBootstrapProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The session has ended."""
         if self._number:
-            told = self._factory.inside.connections.info
+            told = self._factory.diagnostics.connections.info
             told(host_of(self.transport), "Console session {number} has ended", number=self._number)
-            self._factory.inside.consoles -= 1
+            self._factory.diagnostics.consoles -= 1
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
@@ -264,7 +264,7 @@ class Login(StatefulTelnetProtocol):
     def connectionMade(self) -> None:
         """Ask."""
         transport: Any = self.transport
-        self._timeout = self._factory.inside.reactor.callLater(LOGIN_SECONDS, transport.loseConnection)
+        self._timeout = self._factory.diagnostics.reactor.callLater(LOGIN_SECONDS, transport.loseConnection)
         # From the beginning, because whoever types at `queueber manhole` sees only what comes from here.
         transport.will(ECHO).addErrback(lambda _: None)
         transport.write(b"User: ")
@@ -305,7 +305,7 @@ class Login(StatefulTelnetProtocol):
             return "Done"
         self._failed += 1
         # Not as whom: people type their password in its place.
-        self._factory.inside.connections.warn(
+        self._factory.diagnostics.connections.warn(
             host_of(transport), "Console: a login failed: {peer}", peer=peer_of(transport)
         )
         transport.write(b"This is not the password.\n")
@@ -323,7 +323,7 @@ class Login(StatefulTelnetProtocol):
             return self._password().fits(self._user, password)
         except ValueError as why:
             line = "Console: nobody can log in: {why}"
-            self._factory.inside.connections.warn(host_of(self.transport), line, why=str(why))
+            self._factory.diagnostics.connections.warn(host_of(self.transport), line, why=str(why))
             return False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -359,7 +359,7 @@ class TurnedAway(Protocol):
         """End it."""
         transport: Any = self.transport
         line = "Console: one more session is turned away, there are {most}: {peer}"
-        told = self._factory.inside.connections.warn
+        told = self._factory.diagnostics.connections.warn
         told(host_of(transport), line, most=SESSIONS_MAX, peer=peer_of(transport))
         transport.abortConnection()
 
@@ -368,7 +368,7 @@ class TurnedAway(Protocol):
 class ConsoleFactory(Factory):
     """Makes sessions."""
 
-    inside: Diagnostics
+    diagnostics: Diagnostics
     access: ConsoleAccess
     count: int = field(default=0, init=False)
     """Sessions so far."""
@@ -377,7 +377,7 @@ class ConsoleFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: ANN401, ARG002
         """A session, or a login before it."""
-        if self.inside.consoles >= SESSIONS_MAX:
+        if self.diagnostics.consoles >= SESSIONS_MAX:
             return TurnedAway(self)
         path = self.access.password_file
         if path is None:

@@ -9,7 +9,7 @@ from queueber.units import DAY, HOUR, MINUTE, SECOND
 NAME_LETTERS_MAX = 40
 
 
-class Said(str):
+class Message(str):
     """An answer in words, shown as they are."""
 
     __slots__ = ()

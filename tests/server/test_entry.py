@@ -10,7 +10,7 @@ import pytest
 def run(script):
     """What a process that imports nothing but the module does."""
     return subprocess.run(
-        [sys.executable, "-c", f"import os, signal, sys\nfrom queueber.server.app.early_signals import *\n{script}"],
+        [sys.executable, "-c", f"import os, signal, sys\nfrom queueber.server.app.entry import *\n{script}"],
         capture_output=True,
         text=True,
         timeout=120,
