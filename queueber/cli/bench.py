@@ -2,18 +2,20 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
 
 from queueber.cli.arguments import LocalPath, seconds
-from queueber.cli.server_options import ServerCommand
+from queueber.cli.load import queue_for, refuse_unless_empty, stop_all, with_fleet
+from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted
+from queueber.cli.terminal import LoadDisplay, print_table
 from queueber.errors import QueueberError
-from queueber.loadgen.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
-from queueber.loadgen.plot import Group, svg
-from queueber.loadgen.progress import Show, table
-from queueber.loadgen.scenarios import TRIALS, Bench, Result
+from queueber.loadgen.clients import Fleet
+from queueber.loadgen.results import BarGroup, bar_chart
+from queueber.loadgen.scenarios import SCENARIOS, Bench, ScenarioResult
 from queueber.units import MS_PER_SECOND
 
 HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
@@ -38,40 +40,43 @@ HEADING = ("scenario", "items/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms")
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
-def bench(server: Target, each: int, old: int | None, plot: Path | None, as_json: bool) -> None:
+def bench(server: ServerSelection, each: int, old: int | None, plot: Path | None, as_json: bool) -> None:
     """
     Measure a server with a few fixed scenarios.
 
     All clients are in one process that uses Queueber's Python client, so the results are those of a Python program,
     below the server's capacity.  The scenarios fill and empty queues whose names begin with --queue, or with a new
     name.  Those queues must be empty before.
+
+    At Ctrl-C or SIGTERM the queue in use is emptied, for at most 8 seconds; a second one ends the command at once.
     """
     each = each if old is None else old
     if not each:
         raise click.BadParameter("0 is too short to measure anything.", param_hint="--duration")
     if plot is not None:
-        _try_to_write(plot)
-    name, show = queue_for(server, "bench"), Show(quiet=as_json)
-    results: list[Result] = []
+        _check_writable(plot)
+    name, display = queue_for(server, "bench"), LoadDisplay(quiet=as_json)
+    runs: list[Bench] = []
 
     async def work(fleet: Fleet) -> None:
-        await refuse_unless_empty(fleet, server, *(f"{name}-{number}" for number in range(len(TRIALS))))
-        await Bench(fleet, each / MS_PER_SECOND, show, name, results).run()
+        await refuse_unless_empty(fleet, server, *(f"{name}-{number}" for number in range(len(SCENARIOS))))
+        runs.append(Bench(fleet, each / MS_PER_SECOND, display, name))
+        await runs[0].run()
 
     try:
-        with_fleet(server, name, work)
+        with_fleet(server, name, work, partial(stop_all, runs))
     except (Interrupted, QueueberError):
-        # The scenarios that are finished are worth having.
-        show.end()
-        if results:
-            _print_results(results, as_json=as_json)
+        display.end()
+        for run in runs:
+            _print_unfinished(run, as_json=as_json)
         raise
+    results = runs[0].results
     _print_results(results, as_json=as_json)
     if plot is not None:
-        plot.write_text(picture(results))
+        plot.write_text(chart(results))
 
 
-def _try_to_write(plot: Path) -> None:
+def _check_writable(plot: Path) -> None:
     """Check that *plot* can be written, before the measurement.  An existing file is not changed."""
     there = plot.exists()
     try:
@@ -82,11 +87,19 @@ def _try_to_write(plot: Path) -> None:
         raise click.BadParameter(f"{plot} cannot be written: {why.strerror}", param_hint="--plot") from None
 
 
-def _print_results(results: list[Result], *, as_json: bool) -> None:
+def _print_unfinished(run: Bench, *, as_json: bool) -> None:
+    """Print the results of the scenarios that were finished, and the queue in which items may be left."""
+    if run.results:
+        _print_results(run.results, as_json=as_json)
+    if run.queue_in_use is not None:
+        click.echo(f"queueber: items of this run may be left in the queue {run.queue_in_use}", err=True)
+
+
+def _print_results(results: list[ScenarioResult], *, as_json: bool) -> None:
     if as_json:
         found = [
             {
-                "scenario": result.trial.name,
+                "scenario": result.scenario.name,
                 "items_per_second": round(result.rate, 1),
                 "latency_ms": result.latency.milliseconds(),
             }
@@ -98,12 +111,14 @@ def _print_results(results: list[Result], *, as_json: bool) -> None:
     rows = []
     for result in results:
         times = [f"{value:,.2f}" for value in result.latency.milliseconds().values()]
-        rows.append((result.trial.name, f"{result.rate:,.0f}", *times))
-    table("queueber bench", HEADING, rows)
+        rows.append((result.scenario.name, f"{result.rate:,.0f}", *times))
+    print_table("queueber bench", HEADING, rows)
 
 
-def picture(results: list[Result]) -> str:
+def chart(results: list[ScenarioResult]) -> str:
     """Return a chart of rates and p99 latencies of all scenarios as SVG."""
-    rates = {result.trial.name: result.rate for result in results}
-    p99 = {result.trial.name: result.latency.milliseconds()["p99"] for result in results}
-    return svg("queueber bench", [Group("items in a second", rates), Group("99 % of the calls within", p99, "ms")])
+    rates = {result.scenario.name: result.rate for result in results}
+    p99 = {result.scenario.name: result.latency.milliseconds()["p99"] for result in results}
+    return bar_chart(
+        "queueber bench", [BarGroup("items per second", rates), BarGroup("99 % of the calls within", p99, "ms")]
+    )

@@ -17,7 +17,7 @@ import click
 from queueber import __version__
 from queueber.cli import output
 from queueber.cli.arguments import contents_of, identity, seconds, time_limit
-from queueber.cli.server_options import SERVER_OPTIONS, Server, ServerCommand
+from queueber.cli.server_options import SERVER_OPTIONS, ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted, run
 from queueber.client import GIVE_BACK_MS, Queue
 from queueber.errors import QueueberError, one_line, reason
@@ -103,7 +103,7 @@ _timeout = click.option(
 @click.group(cls=Commands, no_args_is_help=False, params=[*SERVER_OPTIONS])
 @click.version_option(__version__, prog_name="queueber")
 @click.pass_context
-def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (those of `Server`)
+def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (those of `ServerSelection`)
     """
     Use a Queueber server from the shell.
 
@@ -111,7 +111,7 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
 
     Options that select the server and the queue may precede or follow the command, or be set in the environment.
     """
-    ctx.obj = Server(run=ctx.obj or run, **options)
+    ctx.obj = ServerSelection(run=ctx.obj or run, **options)
 
 
 @queueber.command(cls=ServerCommand)
@@ -130,7 +130,7 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
 @_timeout
 @click.pass_obj
 def add(
-    server: Server,
+    server: ServerSelection,
     contents: tuple[str, ...],
     files: tuple[BinaryIO, ...],
     delay: int,
@@ -172,7 +172,7 @@ def add(
 @_timeout
 @click.pass_obj
 def poll(
-    server: Server,
+    server: ServerSelection,
     number: int,
     lease: int,
     wait: int | None,
@@ -222,7 +222,7 @@ def poll(
 @_json
 @_timeout
 @click.pass_obj
-def remove(server: Server, item_id: bytes, lease: bytes, as_json: bool, timeout: int | None) -> None:
+def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool, timeout: int | None) -> None:
     """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or never held ITEM."""
     _report("removed", server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=timeout)), as_json=as_json)
 
@@ -241,7 +241,7 @@ def remove(server: Server, item_id: bytes, lease: bytes, as_json: bool, timeout:
 @_json
 @_timeout
 @click.pass_obj
-def extend(server: Server, lease: bytes, span: int, as_json: bool, timeout: int | None) -> None:
+def extend(server: ServerSelection, lease: bytes, span: int, as_json: bool, timeout: int | None) -> None:
     """Set LEASE to end some seconds from now.  The exit status is 1 if it has ended."""
     _report("extended", server.do(lambda queue: queue.extend(lease, span, timeout_ms=timeout)), as_json=as_json)
 

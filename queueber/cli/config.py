@@ -13,7 +13,7 @@ from queueber.server.config.twisted_options import Options
 
 
 @frozen
-class Line:
+class ConfigLine:
     """One line of a configuration file."""
 
     table: str | None
@@ -40,7 +40,7 @@ def _character(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) <= 0xFFFF else f"\\U{ord(character):08x}"  # noqa: PLR2004
 
 
-def _line(setting: Setting) -> Line:
+def _config_line(setting: Setting) -> ConfigLine:
     option, value = setting.option, setting.value
     if option.many:
         shown = f"[{', '.join(_literal(option.toml_value(each)) for each in value)}]"
@@ -48,13 +48,13 @@ def _line(setting: Setting) -> Line:
         shown = _literal(option.toml_value(value))
     unset = value is None or option.command_line_only
     origin = f"{setting.origin}: {setting.note}" if setting.note else str(setting.origin)
-    return Line(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", origin)
+    return ConfigLine(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", origin)
 
 
 def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:
     """Return a configuration file equivalent to *settings*.  With *changed*, omit those with their default."""
     shown = [setting for setting in settings if setting.option.name != "config"]
-    lines = [_line(setting) for setting in shown if not changed or setting.origin != DEFAULT]
+    lines = [_config_line(setting) for setting in shown if not changed or setting.origin != DEFAULT]
     text, table = "", None
     for line in sorted(lines, key=lambda line: line.table is not None):
         if line.table != table:

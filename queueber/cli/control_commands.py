@@ -4,14 +4,14 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import click
 from attrs import asdict
 
-from queueber.cli.control_socket import address_of
+from queueber.cli.data_directory import control_address, data_dir_option
 from queueber.cli.output import bytes_of
-from queueber.cli.prompts import data_dir_option
+from queueber.cli.server_options import ServerSelection
 from queueber.client import Client
 from queueber.server.admin.console.tables import span
 from queueber.units import counted
@@ -21,21 +21,16 @@ T = TypeVar("T")
 EXIT_FINDINGS = 1
 
 
-class Running(Protocol):
-    """An object that runs work against the server at an address."""
-
-    def run(self, address: str, work: Callable[[Client], Awaitable[Any]], /, *, concurrent: bool) -> Any:  # noqa: ANN401
-        """Return the result of *work*."""
-
-
-def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[T]], *, concurrent: bool = False) -> T:
+def run_on_control_socket(
+    server: ServerSelection, data_dir: Path, work: Callable[[Client], Awaitable[T]], *, concurrent: bool = False
+) -> T:
     """
     Run *work* with the server on *data_dir* and return its result; *concurrent* as for `queueber.cli.session.run`.
 
     Raises:
         click.ClickException: no server runs on it.
     """
-    result: T = server.run(address_of(data_dir), work, concurrent=concurrent)
+    result: T = server.run(control_address(data_dir), work, concurrent=concurrent)
     return result
 
 
@@ -43,9 +38,9 @@ def through(server: Running, data_dir: Path, work: Callable[[Client], Awaitable[
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
-def stats(server: Running, data_dir: Path, as_json: bool) -> None:
+def stats(server: ServerSelection, data_dir: Path, as_json: bool) -> None:
     """Print a running server's numbers of queues, items, leases, connections and more."""
-    found = asdict(through(server, data_dir, lambda client: client.admin.stats()))
+    found = asdict(run_on_control_socket(server, data_dir, lambda client: client.admin.stats()))
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -70,14 +65,14 @@ def _figure(name: str, value: object) -> str:
 @data_dir_option
 @click.option("--force", is_flag=True, help="Check a server with many items too, however long it takes.")
 @click.pass_obj
-def check(server: Running, data_dir: Path, force: bool) -> None:
+def check(server: ServerSelection, data_dir: Path, force: bool) -> None:
     """
     Check the memory of a running server for consistency.  The exit status is 1 if there are findings.
 
     The server serves no calls meanwhile: for at most a tenth of a second, or with --force without a limit, which means
     seconds with a million leased items.
     """
-    checked = through(server, data_dir, lambda client: client.admin.check(force=force))
+    checked = run_on_control_socket(server, data_dir, lambda client: client.admin.check(force=force))
     for finding in checked.findings:
         click.echo(finding)
     if checked.findings:

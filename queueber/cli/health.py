@@ -8,32 +8,21 @@ commits under way, so a server whose disk does not respond does not answer.
 
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Final
 
 import click
 
-from queueber.cli.arguments import seconds
-from queueber.cli.control_socket import address_of
-from queueber.cli.prompts import directory
-from queueber.cli.server_options import ServerCommand
-from queueber.client import Client, Tls
+from queueber.cli.arguments import PATH, seconds
+from queueber.cli.data_directory import control_address
+from queueber.cli.server_options import ServerCommand, ServerSelection
+from queueber.client import Client
 from queueber.units import MS_PER_SECOND
 
 NO_LEASE: Final = bytes(16)
 """Not a lease: lease ids are random UUIDs and never all zeros."""
 
 
-class Asked(Protocol):
-    """The server selected by the options."""
-
-    address: str
-    tls: Tls | None
-
-    def run(self, address: str, work: Any, tls: Tls | None, seconds: float | None, /) -> Any:  # noqa: ANN401
-        """Return the result of *work* with the server at *address*, within *seconds*."""
-
-
-async def _ask(client: Client) -> float:
+async def _call(client: Client) -> float:
     """Return the seconds until the answer."""
     began = monotonic()
     # The shortest span, which is within any server's limit.
@@ -45,7 +34,7 @@ async def _ask(client: Client) -> float:
 @click.option(
     "--data-dir",
     "-d",
-    type=directory,
+    type=PATH,
     metavar="DIRECTORY",
     help="Ask the server on this data directory, through its control socket.",
 )
@@ -53,7 +42,7 @@ async def _ask(client: Client) -> float:
     "--timeout", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Longest wait for an answer."
 )
 @click.pass_obj
-def health(server: Asked, data_dir: Path | None, timeout: int) -> None:
+def health(server: ServerSelection, data_dir: Path | None, timeout: int) -> None:
     """
     Check that the server serves.  The exit status is 1 if it does not.
 
@@ -62,6 +51,6 @@ def health(server: Asked, data_dir: Path | None, timeout: int) -> None:
     if not timeout:
         raise click.BadParameter("0 is too short for an answer.", param_hint="--timeout")
     here = data_dir is not None
-    address = address_of(data_dir) if data_dir is not None else server.address
-    took = server.run(address, _ask, None if here else server.tls, timeout / MS_PER_SECOND)
+    address = control_address(data_dir) if data_dir is not None else server.address
+    took = server.run(address, _call, None if here else server.tls, timeout / MS_PER_SECOND)
     click.echo(f"serving: answered in {took * MS_PER_SECOND:.1f} ms")

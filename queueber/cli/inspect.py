@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from queueber.broker.model import TimeMark
-from queueber.cli.output import bytes_of, encoded, printable, uuid
-from queueber.cli.prompts import directory_argument, moment, unreadable_ends_with_74
+from queueber.cli.data_directory import directory_argument, exit_74_if_unreadable
+from queueber.cli.output import bytes_of, encoded, moment, printable, uuid
 from queueber.errors import InvalidRequest, one_line
 from queueber.server.core.clock import QueueClock
 from queueber.store import inspect as inspect_directory
@@ -28,7 +28,7 @@ def inspect(data_dir: Path, queue: str | None, limit: int, contents: bool, as_js
 
     With a running server it shows a snapshot.
     """
-    with unreadable_ends_with_74():
+    with exit_74_if_unreadable():
         try:
             found = inspect_directory(data_dir, queue_time, queue=queue, limit=limit)
         except InvalidRequest as why:

@@ -8,26 +8,24 @@ under another name.
 import json
 import shutil
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 from twisted.internet.task import LoopingCall
 
-from queueber.cli.control_commands import EXIT_FINDINGS, Running, through
-from queueber.cli.control_socket import is_served
-from queueber.cli.prompts import (
+from queueber.cli.arguments import PATH
+from queueber.cli.control_commands import EXIT_FINDINGS, run_on_control_socket
+from queueber.cli.data_directory import (
     EXIT_UNREADABLE,
-    Progress,
-    confirm,
     data_dir_option,
-    directory,
     directory_argument,
-    moment,
-    refuse_without_an_answer,
-    stamp,
-    unreadable_ends_with_74,
-    yes_option,
+    exit_74_if_unreadable,
+    is_served,
 )
+from queueber.cli.output import moment
+from queueber.cli.server_options import ServerSelection
+from queueber.cli.terminal import ByteProgressBar, check_can_confirm, confirm, yes_option
 from queueber.client import Client
 from queueber.client.errors import OutOfSight
 from queueber.errors import one_line
@@ -42,10 +40,10 @@ PROGRESS_SECONDS = 0.5
 
 
 @click.command()
-@click.argument("target", metavar="DIR", type=directory)
+@click.argument("target", metavar="DIR", type=PATH)
 @data_dir_option
 @click.pass_obj
-def backup(server: Running, target: Path, data_dir: Path) -> None:
+def backup(server: ServerSelection, target: Path, data_dir: Path) -> None:
     """
     Back up everything a server has committed so far to DIR, which must be missing or empty.
 
@@ -54,7 +52,7 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
     directory is verified and copied.
     """
     if is_served(data_dir):
-        with Progress("Copying") as progress:
+        with ByteProgressBar("Copying") as progress:
 
             async def work(client: Client) -> None:
                 async def ask() -> None:
@@ -69,21 +67,21 @@ def backup(server: Running, target: Path, data_dir: Path) -> None:
                         asking.stop()
 
             try:
-                through(server, data_dir, work, concurrent=True)
+                run_on_control_socket(server, data_dir, work, concurrent=True)
             except OutOfSight as why:
                 click.echo(one_line(f"queueber: {why}"), err=True)
                 sys.exit(EXIT_UNREADABLE)
     else:
-        with unreadable_ends_with_74():
+        with exit_74_if_unreadable():
             _sound(data_dir, "backed up")
-            with Progress("Copying") as progress:
+            with ByteProgressBar("Copying") as progress:
                 copy_directory(data_dir, target, progress)
     click.echo(one_line(f"backed up to {target}"))
 
 
 @click.command()
-@click.argument("source", metavar="BACKUP", type=directory)
-@click.argument("target", metavar="DIR", type=directory)
+@click.argument("source", metavar="BACKUP", type=PATH)
+@click.argument("target", metavar="DIR", type=PATH)
 @click.option("--replace", is_flag=True, help="Allow a DIR with data, which is kept under another name.")
 @yes_option
 def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
@@ -95,15 +93,15 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
     """
     # A link stays one, and `.` has a name.
     target = target.resolve()
-    with unreadable_ends_with_74():
+    with exit_74_if_unreadable():
         taken = target.exists() and any(path.name not in {"lock", "lost+found"} for path in target.iterdir())
         if taken:
             # Checked first, because reading and copying the backup may take long.
             _check_replaceable(target, replace=replace)
-            refuse_without_an_answer(yes=yes)
+            check_can_confirm(yes=yes)
         found = _sound(source, "restored")
         click.echo(one_line(f"{source}: {_extent(found)} as of {moment(found.as_of)}"), err=True)
-        kept = target.with_name(f"{target.name}.replaced-{stamp()}")
+        kept = target.with_name(f"{target.name}.replaced-{_timestamp()}")
         if taken:
             confirm(
                 one_line(f"What is in {target} will be in {kept}.")
@@ -111,8 +109,8 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
                 " added since will not, and leases will be as they were then.  Restore it?",
                 yes=yes,
             )
-        made = target.with_name(f"{target.name}.restored-{stamp()}") if taken else target
-        with Progress("Copying") as progress:
+        made = target.with_name(f"{target.name}.restored-{_timestamp()}") if taken else target
+        with ByteProgressBar("Copying") as progress:
             copy_directory(source, made, progress)
         if taken:
             try:
@@ -133,7 +131,7 @@ def verify(data_dir: Path, as_json: bool) -> None:
 
     The exit status is 0 if DIR is sound, 1 if there are findings, 74 if DIR cannot be read.
     """
-    with unreadable_ends_with_74():
+    with exit_74_if_unreadable():
         found = _verified(data_dir)
     total = len(found.findings) + found.more
     if as_json:
@@ -171,7 +169,7 @@ def _sound(path: Path, done: str) -> Verified:
 
 
 def _verified(path: Path) -> Verified:
-    with Progress("Verifying") as progress:
+    with ByteProgressBar("Verifying") as progress:
         return verify_directory(path, progress)
 
 
@@ -195,7 +193,7 @@ def _check_replaceable(target: Path, *, replace: bool) -> None:
 
 
 @click.command()
-@click.argument("path", metavar="DIR", type=directory)
+@click.argument("path", metavar="DIR", type=PATH)
 @yes_option
 def recover(path: Path, yes: bool) -> None:
     """
@@ -205,9 +203,9 @@ def recover(path: Path, yes: bool) -> None:
     """
     # A link stays one, and `.` has a name.
     path = path.resolve()
-    recovered = path.with_name(f"{path.name}.recovered-{stamp()}")
-    with unreadable_ends_with_74(), locked_shared(path):
-        with Progress("Verifying") as progress:
+    recovered = path.with_name(f"{path.name}.recovered-{_timestamp()}")
+    with exit_74_if_unreadable(), locked_shared(path):
+        with ByteProgressBar("Verifying") as progress:
             found = salvage(path, recovered, progress)
         if found is None:
             shown = one_line(str(path))
@@ -216,12 +214,17 @@ def recover(path: Path, yes: bool) -> None:
         try:
             _print_loss(found)
             confirm("Put what is left in its place?", yes=yes)
-            kept = path.with_name(f"{path.name}.damaged-{stamp()}")
+            kept = path.with_name(f"{path.name}.damaged-{_timestamp()}")
             put_in_place(recovered, path, kept)
         except BaseException:
             shutil.rmtree(recovered, ignore_errors=True)
             raise
     click.echo(one_line(f"{path} is usable again; the damaged one is {kept}"))
+
+
+def _timestamp() -> str:
+    """Return the current time as a suffix for unique file names."""
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
 def _extent(found: Verified | Salvage) -> str:

@@ -1,12 +1,184 @@
-"""``queueber manhole``: connect a terminal to the debugging console of a server."""
+"""``queueber manhole``: connect this terminal to the debugging console of a server, by telnet."""
 
-from contextlib import suppress
+import fcntl
+import os
+import struct
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from signal import SIGWINCH, signal
 from typing import Any
 
 import click
+from twisted.conch.telnet import ECHO, NAWS, SGA, Telnet
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import connectProtocol
+from twisted.internet.error import ConnectError, ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.stdio import StandardIO
 from twisted.internet.task import react
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from queueber.client.connect import endpoint_of
 from queueber.errors import QueueberError
+
+END_OF_INPUT = b"\x04"
+ESCAPE = b"\x1d"
+"""Ctrl-], as in telnet: ends the session even if the server does not answer."""
+
+
+class NoConsole(QueueberError):
+    """There is no console at the address, or it cannot be reached."""
+
+
+class TelnetClient(Telnet):
+    """The telnet connection to the server."""
+
+    transport: Any
+
+    def __init__(self, terminal: "LocalTerminal") -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._terminal = terminal
+        self.ended: Deferred[None] = Deferred()
+
+    def enableRemote(self, option: bytes) -> bool:
+        """Let the server echo input and suppress go-ahead."""
+        return option in (ECHO, SGA)
+
+    def disableRemote(self, option: bytes) -> None:
+        """Accept that the server stops."""
+
+    def enableLocal(self, option: bytes) -> bool:
+        """Agree to send the size of the window."""
+        return option in (NAWS, SGA)
+
+    def disableLocal(self, option: bytes) -> None:
+        """Accept that the server does not need it."""
+
+    def send_size(self) -> None:
+        """Send the size of the window."""
+        self.requestNegotiation(NAWS, struct.pack("!HH", *self._terminal.size()))  # type: ignore[no-untyped-call]
+
+    def telnet_DO(self, option: bytes) -> None:
+        """Answer the server's request for an option."""
+        super().telnet_DO(option)  # type: ignore[no-untyped-call]
+        if option == NAWS:
+            self.send_size()
+
+    def applicationDataReceived(self, data: bytes) -> None:
+        """Write output of the server to the terminal."""
+        if self._terminal.transport is not None:
+            self._terminal.transport.write(data)
+
+    def unhandledCommand(self, command: bytes, argument: bytes | None) -> None:
+        """Ignore unknown commands."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Note the end of the session."""
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self.ended.callback(None)
+
+
+@implementer(IHalfCloseableProtocol)
+class LocalTerminal(Protocol):
+    """The terminal of this process."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.connection: TelnetClient | None = None
+        self.interactive = os.isatty(sys.stdin.fileno())
+        self._line_unfinished = False
+        """There was input since the last end of a line."""
+
+        self.output_lost = False
+        """Standard output has not taken all: it is full, or a pipe that is not read any more."""
+
+        self.ended: Deferred[None] = Deferred()
+
+    def size(self) -> tuple[int, int]:
+        """Return columns and rows."""
+        try:
+            found = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, bytes(8))
+        except OSError:
+            return 80, 24
+        rows, columns = struct.unpack("HHHH", found)[:2]
+        return columns or 80, rows or 24
+
+    def dataReceived(self, data: bytes) -> None:
+        """Send input to the server."""
+        assert self.connection is not None, "input before the connection"
+        if self.interactive and ESCAPE in data:
+            self.connection.transport.abortConnection()
+        else:
+            self._line_unfinished = not data.endswith((b"\n", b"\r"))
+            typed = data.replace(b"\xff", b"\xff\xff").replace(b"\n", b"\r")
+            # A bare carriage return would wait for the next byte.
+            self.connection.transport.write(typed.replace(b"\r", b"\r\0"))
+
+    def readConnectionLost(self) -> None:
+        """End an unfinished line and block at the end of input.  The server closes once all is answered."""
+        assert self.connection is not None
+        if self._line_unfinished:
+            self.connection.transport.write(b"\r\0")
+        self.connection.transport.write(END_OF_INPUT + END_OF_INPUT)
+
+    def writeConnectionLost(self) -> None:
+        """End the session when the output is closed."""
+        assert self.connection is not None
+        self.output_lost = True
+        self.connection.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Note whether all output is written."""
+        self.output_lost = self.output_lost or reason.check(ConnectionDone) is None
+        self.ended.callback(None)
+
+
+@contextmanager
+def raw_terminal() -> Iterator[None]:
+    """Put the terminal in raw mode, which leaves echo and editing to the server, within the context."""
+    if not os.isatty(sys.stdin.fileno()):
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin.fileno())
+    tty.setraw(sys.stdin.fileno())
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+
+
+async def connect_terminal(reactor: Any, address: str) -> bool:  # noqa: ANN401
+    """
+    Connect this process's terminal to the console at *address*, until one of the two ends it.
+
+    Returns:
+        Whether standard output has taken all.
+
+    Raises:
+        NoConsole: there is no console at *address*.
+        InvalidRequest: *address* is not an address.
+    """
+    terminal = LocalTerminal()
+    connection = TelnetClient(terminal)
+    try:
+        await connectProtocol(endpoint_of(reactor, address), connection)
+    except ConnectError as why:
+        raise NoConsole(f"no console at {address}: {why}") from None
+    terminal.connection = connection
+    StandardIO(terminal, reactor=reactor)
+    signal(SIGWINCH, lambda *_: reactor.callFromThread(connection.send_size))
+    await connection.ended
+    terminal.transport.loseConnection()
+    if not terminal.output_lost:
+        # Otherwise Twisted has nothing left that could end.
+        await terminal.ended
+    return not terminal.output_lost
 
 
 @click.command()
@@ -18,16 +190,13 @@ def manhole(address: str) -> None:
     ADDRESS is unix:PATH, HOST:PORT or another Twisted endpoint.  Ctrl-D ends the session, Ctrl-] leaves a server that
     does not answer.
     """
-    # Imported here, because no other command needs it.
-    from queueber.cli.terminal import raw_terminal, session  # noqa: PLC0415
-
     failures: list[QueueberError] = []
     complete = True
 
     async def main(reactor: Any) -> None:  # noqa: ANN401
         nonlocal complete
         try:
-            complete = await session(reactor, address)
+            complete = await connect_terminal(reactor, address)
         except QueueberError as why:
             failures.append(why)
 
@@ -36,5 +205,5 @@ def manhole(address: str) -> None:
     if failures:
         raise failures[0]
     if not complete:
-        # Twisted keeps the reason to itself; written to once more, the stream fails with it.
+        # Twisted does not report the reason.  Another write fails with it.
         click.echo()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from queueber.client import Batch
-from queueber.units import Unit, WallMs, counted
+from queueber.units import Unit, counted
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,7 +36,7 @@ def batch_text(batch: Batch, *, contents: bool = True) -> str:
     """Return the lease and a line for each item with its id, its attempt and, if wanted, its *contents*."""
     if not batch.items:
         return "no items"
-    lines = [f"lease {uuid(batch.lease)} until {_moment(batch.deadline)}"]
+    lines = [f"lease {uuid(batch.lease)} until {moment(batch.deadline, 'milliseconds')}"]
     for item in batch.items:
         shown = f": {printable(item.contents)}" if contents else ""
         lines.append(f"item {uuid(item.id)} attempt {item.attempt}{shown}")
@@ -53,11 +53,14 @@ def batch_json(batch: Batch) -> str:
     return json.dumps({"lease": lease, "leaseDeadlineMs": batch.deadline, "items": items})
 
 
-def _moment(at: WallMs) -> str:
+def moment(ms: int | None, timespec: str = "seconds") -> str:
+    """Return a point in queue time as text."""
+    if ms is None:
+        return "no known time"
     try:
-        return (_EPOCH + timedelta(milliseconds=at)).isoformat(timespec="milliseconds")
+        return (_EPOCH + timedelta(milliseconds=ms)).isoformat(timespec=timespec)
     except OverflowError:
-        return f"{at} ms"
+        return f"{ms} ms"
 
 
 def bytes_of(value: int) -> str:

@@ -22,8 +22,8 @@ _EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-c
 
 
 @frozen(kw_only=True)
-class Server:
-    """The selected server and queue.  The fields after `run` have the names of the options."""
+class ServerSelection:
+    """The server and queue that the options select.  The fields after `run` have the names of the options."""
 
     run: Runner
     addr: str
@@ -113,7 +113,7 @@ SERVER_OPTIONS: Final = _options(hidden=False)
 
 
 class ServerCommand(click.Command):
-    """A command that accepts the options of the server too.  Its ``obj`` is the `Server`."""
+    """A command that accepts the options of the server too.  Its ``obj`` is the `ServerSelection`."""
 
     def __init__(self, name: str | None, **attributes: Any) -> None:  # noqa: ANN401  (click's)
         """Take the arguments of `click.Command`."""

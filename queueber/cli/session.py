@@ -4,11 +4,14 @@ import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from queueber.client import Client, Tls, connect
 from queueber.client.address import plain_address
 from queueber.client.blocking import BlockingConnector, NoAnswer, completed
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
 
 T = TypeVar("T")
 
@@ -17,20 +20,53 @@ class Interrupted(Exception):
     """A signal ended the work before it was done."""
 
 
+STOP_SECONDS = 8.0
+"""Time that work may take to end after a signal, less than the 10 s after which most supervisors kill a process."""
+
+
 class Session(Generic[T]):
     """Run work on the reactor, for at most *seconds*."""
 
-    def __init__(self, work: Callable[[Any], Awaitable[T]], seconds: float | None = None) -> None:
-        """Take *work*, a function of the reactor."""
+    def __init__(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        seconds: float | None = None,
+        *,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """
+        Take *work*, a function of the reactor.
+
+        *stop* is called at the first signal.  If it returns True, the work ends by itself: it is waited for until the
+        next signal, and for at most `STOP_SECONDS`.  Otherwise a signal ends the work at once.
+        """
         self._seconds = seconds
         self._work = work
+        self._stop = stop
         self._results: list[T] = []
         self._error: Exception | None = None
+        self._waiting: Deferred[None] | None = None
+        """Delays the reactor's shutdown until the work has ended."""
 
-    def _stopping(self) -> None:
+    def _interrupted(self, reactor: Any) -> "Deferred[None] | None":  # noqa: ANN401
         """Record an interruption if the reactor stops without an outcome.  Errors that follow do not count."""
-        if not self._results and self._error is None:
-            self._error = Interrupted()
+        if self._results or self._error is not None:
+            return None
+        self._error = Interrupted()
+        if self._stop is None or not self._stop():
+            return None
+        from twisted.internet.defer import Deferred  # noqa: PLC0415
+
+        self._waiting = Deferred()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: reactor.callFromThread(self._shut_down))
+        reactor.callLater(STOP_SECONDS, self._shut_down)
+        return self._waiting
+
+    def _shut_down(self) -> None:
+        """Let the reactor shut down, if an interruption has delayed that."""
+        if self._waiting is not None and not self._waiting.called:
+            self._waiting.callback(None)
 
     def _late(self, reactor: Any) -> None:  # noqa: ANN401
         """Stop without closing the connection, because a silent peer may delay the close."""
@@ -39,7 +75,7 @@ class Session(Generic[T]):
         reactor.stop()
 
     async def _main(self, reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type)
-        reactor.addSystemEventTrigger("before", "shutdown", self._stopping)
+        reactor.addSystemEventTrigger("before", "shutdown", self._interrupted, reactor)
         late = reactor.callLater(self._seconds, self._late, reactor) if self._seconds is not None else None
         try:
             self._results.append(await self._work(reactor))
@@ -47,6 +83,7 @@ class Session(Generic[T]):
             self._error = self._error or why
         if late is not None and late.active():
             late.cancel()
+        self._shut_down()
 
     def run(self) -> T:
         """

@@ -1,4 +1,4 @@
-"""``queueber simulate``: a simulated shop with thousands of workers that accounts for every task."""
+"""``queueber simulate``: a simulation of producers and thousands of workers that accounts for every task."""
 
 import json
 import secrets
@@ -9,15 +9,16 @@ from typing import Any
 import click
 
 from queueber.cli.arguments import Number, seconds
-from queueber.cli.server_options import ServerCommand
+from queueber.cli.load import queue_for, refuse_unless_empty, with_fleet
+from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted
+from queueber.cli.terminal import LoadDisplay
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
-from queueber.loadgen.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
-from queueber.loadgen.latency import spoken
+from queueber.loadgen.clients import Fleet
 from queueber.loadgen.ledger import balanced
-from queueber.loadgen.progress import Show
-from queueber.loadgen.simulation import Plan, Simulation
+from queueber.loadgen.results import percentiles_text
+from queueber.loadgen.simulation import Simulation, SimulationOptions
 from queueber.units import MS_PER_SECOND, SpanMs, counted
 
 WORKERS_MAX = 50_000
@@ -104,9 +105,9 @@ _probability = Number(0, 1)
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
-def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (click checks them)
+def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:  # noqa: ANN401  (click checks them)
     """
-    Simulate a shop, and account for every task.
+    Simulate producers and workers, and account for every task.
 
     Workers take tasks, work on each for a while, extend some leases and let some expire.  The queue is a new one, or
     the one given by --queue, which must be empty and not in use.
@@ -114,34 +115,34 @@ def simulate(server: Target, /, as_json: bool, **options: Any) -> None:  # noqa:
     At the end each task must be removed, waiting or leased.  The exit status is 1 if the sums differ, if a promise was
     broken, or if the server is gone and the tasks cannot be counted.  Each row of the results says what it counts.
     """
-    plan = _plan(**options)
-    name, show = queue_for(server, "simulate"), Show(quiet=as_json)
-    shops: list[Simulation] = []
+    parameters = _parameters(**options)
+    name, display = queue_for(server, "simulate"), LoadDisplay(quiet=as_json)
+    runs: list[Simulation] = []
 
     async def work(fleet: Fleet) -> None:
         await refuse_unless_empty(fleet, server, name)
-        shops.append(Simulation(fleet, plan, show, f"{secrets.token_hex(4)}-"))
-        await shops[0].run()
+        runs.append(Simulation(fleet, parameters, display, f"{secrets.token_hex(4)}-"))
+        await runs[0].run()
 
     try:
         with_fleet(server, name, work)
     except (Interrupted, QueueberError):
         # Print the results up to this point.
-        show.end()
-        if shops:
-            _print_results(shops[0], as_json=as_json)
+        display.end()
+        if runs:
+            _print_results(runs[0], as_json=as_json)
         raise
-    met = _print_results(shops[0], as_json=as_json)
+    met = _print_results(runs[0], as_json=as_json)
     if not met:
         sys.exit(EXIT_UNBALANCED)
 
 
-def _plan(**options: Any) -> Plan:  # noqa: ANN401
+def _parameters(**options: Any) -> SimulationOptions:  # noqa: ANN401
     if options["min_exec_time"] > options["max_exec_time"]:
         raise click.UsageError("--min-exec-time is longer than --max-exec-time.")
     if not options["lease_validity"]:
         raise click.BadParameter("0 is too short for a lease.", param_hint="--lease-validity")
-    return Plan(
+    return SimulationOptions(
         workers=options["workers"],
         tasks_per_worker=options["tasks_per_worker"],
         producers=options["producers"],
@@ -156,29 +157,29 @@ def _plan(**options: Any) -> Plan:  # noqa: ANN401
     )
 
 
-def _print_results(shop: Simulation, *, as_json: bool) -> bool:
+def _print_results(run: Simulation, *, as_json: bool) -> bool:
     """Print the results, as far as they are known.  Return whether the account balances without faults."""
-    account, ledger = shop.account, shop.ledger
+    account, ledger = run.account, run.ledger
     met = bool(account) and balanced(account) and not ledger.faults
     if as_json:
         found = {
-            "seed": shop.plan.seed,
+            "seed": run.options.seed,
             "account": account or None,
             "balanced": met if account else None,
             "faults": dict(ledger.faults),
             "counts": dict(ledger.counts),
-            "latency_ms": {name: latency.milliseconds() for name, latency in shop.latencies.items()},
+            "latency_ms": {name: latency.milliseconds() for name, latency in run.latencies.items()},
         }
         click.echo(json.dumps(found))
         return met
     for name, value in sorted(ledger.counts.items()):
         click.echo(f"{name:<20} {value:>12,}   {EXPLAINED[name]}")
-    for name, latency in shop.latencies.items():
-        click.echo(f"{name:<20} {spoken(latency)}   (from a call to its answer)")
+    for name, latency in run.latencies.items():
+        click.echo(f"{name:<20} {percentiles_text(latency)}   (from a call to its answer)")
     for fault, number in ledger.faults.items():
         click.echo(f"BROKEN: {number:,} {fault}: {', '.join(ledger.samples[fault])}")
-    click.echo(_closed(account) if account else _known(ledger.counts), nl=False)
-    click.echo(f"; seed {shop.plan.seed}")
+    click.echo(_account_text(account) if account else _counts_text(ledger.counts), nl=False)
+    click.echo(f"; seed {run.options.seed}")
     return met
 
 
@@ -190,7 +191,7 @@ def _were(number: int) -> str:
     return "was" if number == 1 else "were"
 
 
-def _closed(account: Mapping[str, int]) -> str:
+def _account_text(account: Mapping[str, int]) -> str:
     """Return the account as text."""
     came = account["produced"] + account["unacknowledged"]
     return (
@@ -205,7 +206,7 @@ def _closed(account: Mapping[str, int]) -> str:
     )
 
 
-def _known(counts: Mapping[str, int]) -> str:
+def _counts_text(counts: Mapping[str, int]) -> str:
     """Return the known counts as text, for a run that ended before its account."""
     return (
         f"the account is not closed: {counts['produced']:,} produced, {counts['removed']:,} removed;"

@@ -1,18 +1,20 @@
 """``queueber stress``: load a server with adds and polls, at full speed or at a given rate."""
 
 import json
+from functools import partial
 from typing import Any
 
 import click
 
 from queueber.cli.arguments import Number, seconds
-from queueber.cli.server_options import ServerCommand
+from queueber.cli.load import queue_for, refuse_unless_empty, stop_all, with_fleet
+from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted
+from queueber.cli.terminal import LoadDisplay, print_table
 from queueber.errors import QueueberError
 from queueber.limits import DEFAULTS
-from queueber.loadgen.clients import Fleet, Target, queue_for, refuse_unless_empty, with_fleet
-from queueber.loadgen.progress import Show, table
-from queueber.loadgen.stress import RATES, Plan, Stress
+from queueber.loadgen.clients import Fleet
+from queueber.loadgen.stress import RATES, Stress, StressOptions
 from queueber.units import MS_PER_SECOND, counted
 
 CLIENTS_MAX = 5_000
@@ -50,7 +52,7 @@ CLIENTS_MAX = 5_000
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.pass_obj
 def stress(
-    server: Target,
+    server: ServerSelection,
     polling_clients: int,
     adding_clients: int,
     rate: float,
@@ -65,8 +67,9 @@ def stress(
     Every client has a connection of its own.  The queue is a new one, or the one given by --queue, which must be empty.
     Only items of this load are removed.
 
-    After the run the measurement ends, and the remaining items are removed over other connections.  That ends when no
-    item has arrived for half a minute, or with Ctrl-C, and the number of remaining items is printed.
+    After --duration, or at Ctrl-C or SIGTERM, the measurement ends and the remaining items are removed over other
+    connections.  That ends when no item has arrived for half a minute, 8 seconds after a signal, or at a second signal.
+    The number of items that remain then is printed.
 
     Adds, polls and removes are counted in items, extends in leases, and times per call.
     """
@@ -79,7 +82,7 @@ def stress(
         raise click.UsageError(
             f"--batch times --size is {batch * size:,} bytes; the limit is {DEFAULTS.add_bytes:,} (add_bytes)."
         )
-    plan = Plan(
+    options = StressOptions(
         polling_clients=polling_clients,
         adding_clients=adding_clients,
         rate=rate,
@@ -87,19 +90,19 @@ def stress(
         batch=batch,
         size=size,
     )
-    name, show = queue_for(server, "stress"), Show(quiet=as_json)
+    name, display = queue_for(server, "stress"), LoadDisplay(quiet=as_json)
     runs: list[Stress] = []
 
     async def work(fleet: Fleet) -> None:
         await refuse_unless_empty(fleet, server, name)
-        runs.append(Stress(fleet, plan, show))
+        runs.append(Stress(fleet, options, display))
         await runs[0].run()
 
     try:
-        with_fleet(server, name, work)
+        with_fleet(server, name, work, partial(stop_all, runs))
     except (Interrupted, QueueberError):
         # Print the results up to this point.
-        show.end()
+        display.end()
         if runs and runs[0].seconds:
             _print_results(runs[0], as_json=as_json)
         raise
@@ -118,7 +121,7 @@ def _print_results(run: Stress, *, as_json: bool) -> None:
             "left": run.left,
             "per_second": rates,
             "latency_ms": {name: latency.milliseconds() for name, latency in run.latencies.items()},
-            "sharing": run.shared(),
+            "sharing": run.commit_sharing(),
         }
         click.echo(json.dumps(found))
         return
@@ -129,10 +132,10 @@ def _print_results(run: Stress, *, as_json: bool) -> None:
     for name, latency in run.latencies.items():
         times = [f"{value:,.2f}" for value in latency.milliseconds().values()]
         rows.append((name, f"{latency.count:,}", *times))
-    table("How long calls took", ("call", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows)
-    shared = run.shared()
+    print_table("How long calls took", ("call", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows)
+    shared = run.commit_sharing()
     click.echo(
-        f"{counted(run.polled, 'poll')} brought items, in {counted(len(run.cuts), 'commit')}: "
+        f"{counted(run.polled, 'poll')} brought items, in {counted(len(run.polls_by_deadline), 'commit')}: "
         f"{shared['polls_per_commit']:,} a commit; "
         f"{shared['shared']:.0%} shared one (counted by when their leases began, to the millisecond)"
     )

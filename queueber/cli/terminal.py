@@ -1,179 +1,151 @@
-"""A terminal at the debugging console of a server: telnet, as little of it as that takes."""
+"""Output for a person at a terminal, and confirmation: progress bars, tables, and a question before a change."""
 
-import fcntl
-import os
-import struct
 import sys
-import termios
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
-from signal import SIGWINCH, signal
-from typing import Any
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final, Self, TextIO
 
-from twisted.conch.telnet import ECHO, NAWS, SGA, Telnet
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import connectProtocol
-from twisted.internet.error import ConnectError, ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.stdio import StandardIO
-from twisted.python.failure import Failure
-from zope.interface import implementer
+import click
 
-from queueber.client.connect import endpoint_of
-from queueber.errors import QueueberError
+PROGRESS_DELAY_SECONDS: Final = 2.0
+"""Time after which a command shows its progress."""
 
-END_OF_INPUT = b"\x04"
-ESCAPE = b"\x1d"
-"""Ctrl-], as in telnet: ends the session even if the server does not answer."""
+_NOTHING_DONE: Final = "nothing was done"
+
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-class NoConsole(QueueberError):
-    """There is no console at the address, or it cannot be reached."""
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether *stream* is a terminal."""
+    return stream.isatty()
 
 
-class Line(Telnet):
-    """The telnet connection to the server."""
-
-    transport: Any
-
-    def __init__(self, terminal: "Terminal") -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._terminal = terminal
-        self.ended: Deferred[None] = Deferred()
-
-    def enableRemote(self, option: bytes) -> bool:
-        """Let the server echo input and suppress go-ahead."""
-        return option in (ECHO, SGA)
-
-    def disableRemote(self, option: bytes) -> None:
-        """Accept that the server stops."""
-
-    def enableLocal(self, option: bytes) -> bool:
-        """Agree to send the size of the window."""
-        return option in (NAWS, SGA)
-
-    def disableLocal(self, option: bytes) -> None:
-        """Accept that the server does not need it."""
-
-    def send_size(self) -> None:
-        """Send the size of the window."""
-        self.requestNegotiation(NAWS, struct.pack("!HH", *self._terminal.size()))  # type: ignore[no-untyped-call]
-
-    def telnet_DO(self, option: bytes) -> None:
-        """Answer the server's request for an option."""
-        super().telnet_DO(option)  # type: ignore[no-untyped-call]
-        if option == NAWS:
-            self.send_size()
-
-    def applicationDataReceived(self, data: bytes) -> None:
-        """Write output of the server to the terminal."""
-        if self._terminal.transport is not None:
-            self._terminal.transport.write(data)
-
-    def unhandledCommand(self, command: bytes, argument: bytes | None) -> None:
-        """Ignore unknown commands."""
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Note the end of the session."""
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        self.ended.callback(None)
-
-
-@implementer(IHalfCloseableProtocol)
-class Terminal(Protocol):
-    """The terminal of this process."""
-
-    transport: Any
-
-    def __init__(self) -> None:
-        self.line: Line | None = None
-        self.interactive = os.isatty(sys.stdin.fileno())
-        self._in_a_line = False
-        """There was input since the last end of a line."""
-
-        self.output_lost = False
-        """Standard output has not taken all: it is full, or a pipe that is not read any more."""
-
-        self.ended: Deferred[None] = Deferred()
-
-    def size(self) -> tuple[int, int]:
-        """Return columns and rows."""
-        try:
-            found = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, bytes(8))
-        except OSError:
-            return 80, 24
-        rows, columns = struct.unpack("HHHH", found)[:2]
-        return columns or 80, rows or 24
-
-    def dataReceived(self, data: bytes) -> None:
-        """Send input to the server."""
-        assert self.line is not None, "input before the connection"
-        if self.interactive and ESCAPE in data:
-            self.line.transport.abortConnection()
-        else:
-            self._in_a_line = not data.endswith((b"\n", b"\r"))
-            typed = data.replace(b"\xff", b"\xff\xff").replace(b"\n", b"\r")
-            # A bare carriage return would wait for the next byte.
-            self.line.transport.write(typed.replace(b"\r", b"\r\0"))
-
-    def readConnectionLost(self) -> None:
-        """End an unfinished line and block at the end of input.  The server closes once all is answered."""
-        assert self.line is not None
-        if self._in_a_line:
-            self.line.transport.write(b"\r\0")
-        self.line.transport.write(END_OF_INPUT + END_OF_INPUT)
-
-    def writeConnectionLost(self) -> None:
-        """End the session when the output is closed."""
-        assert self.line is not None
-        self.output_lost = True
-        self.line.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Note whether all output is written."""
-        self.output_lost = self.output_lost or reason.check(ConnectionDone) is None
-        self.ended.callback(None)
-
-
-@contextmanager
-def raw_terminal() -> Iterator[None]:
-    """Put the terminal in raw mode, which leaves echo and editing to the server, within the context."""
-    if not os.isatty(sys.stdin.fileno()):
-        yield
-        return
-    before = termios.tcgetattr(sys.stdin.fileno())
-    tty.setraw(sys.stdin.fileno())
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
-
-
-async def session(reactor: Any, address: str) -> bool:  # noqa: ANN401
+def confirm(question: str, *, yes: bool) -> None:
     """
-    Connect this process's terminal to the console at *address*, until one of the two ends it.
-
-    Returns:
-        Whether standard output has taken all.
+    Ask the user to confirm, unless *yes*.
 
     Raises:
-        NoConsole: there is no console at *address*.
-        InvalidRequest: *address* is not an address.
+        click.UsageError: there is no terminal to ask on.
+        click.ClickException: the answer is no.
+        click.Abort: the answer is Ctrl-C or Ctrl-D.
     """
-    terminal = Terminal()
-    line = Line(terminal)
+    if yes:
+        return
+    if not is_terminal(sys.stdin):
+        raise click.UsageError(f"{question}  There is no terminal to ask on; --yes is the answer.")
     try:
-        await connectProtocol(endpoint_of(reactor, address), line)
-    except ConnectError as why:
-        raise NoConsole(f"no console at {address}: {why}") from None
-    terminal.line = line
-    StandardIO(terminal, reactor=reactor)
-    signal(SIGWINCH, lambda *_: reactor.callFromThread(line.send_size))
-    await line.ended
-    terminal.transport.loseConnection()
-    if not terminal.output_lost:
-        # Otherwise Twisted has nothing left that could end.
-        await terminal.ended
-    return not terminal.output_lost
+        agreed = click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(f"\nqueueber: {_NOTHING_DONE}", err=True)
+        raise
+    if not agreed:
+        raise click.ClickException(_NOTHING_DONE)
+
+
+def check_can_confirm(*, yes: bool) -> None:
+    """
+    Check that a later `confirm` can be answered.
+
+    Raises:
+        click.UsageError: there is no terminal to ask on.
+    """
+    if not yes and not is_terminal(sys.stdin):
+        raise click.UsageError("There is no terminal to ask on before it is done; --yes is the answer.")
+
+
+class ByteProgressBar:
+    """A bar for copied or verified bytes, shown after a delay; a `queueber.store.maintenance.copying.Progress`."""
+
+    def __init__(self, label: str, seconds: Callable[[], float] = monotonic) -> None:
+        """Start the delay.  *seconds* is the clock."""
+        self._label = label
+        self._seconds = seconds
+        self._began = seconds()
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show that *done* of *total* bytes are complete."""
+        if self._bar is None:
+            waited = self._seconds() - self._began
+            if not total or waited < PROGRESS_DELAY_SECONDS or not is_terminal(sys.stderr):
+                return
+            self._bar = click.progressbar(length=total, label=self._label, file=sys.stderr)
+        self._bar.length = total
+        self._bar.update(done - self._done)
+        self._done = done
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the line of the bar."""
+        if self._bar is not None:
+            self._bar.render_finish()
+
+
+class LoadDisplay:
+    """
+    Bars and lines about a load on standard error; a `queueber.loadgen.clients.ProgressReporter`.
+
+    Standard output has only the results.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Create a display; a *quiet* one shows a bar but no lines, for output that programs read."""
+        self._quiet = quiet
+        self._bar: Any = None
+
+    def begin(self, what: str, total: float, *, items: bool = False) -> None:
+        """Show a bar for a long phase, if standard error is a terminal."""
+        self.end()
+        if not total or (total <= PROGRESS_DELAY_SECONDS and not items) or not is_terminal(sys.stderr):
+            return
+        # Imported here, because it takes long and only a terminal needs it.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+        done = (MofNCompleteColumn(),) if items else ()
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *done, TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar.add_task(what, total=total)
+        self._bar.start()
+
+    def at(self, done: float, total: float | None = None) -> None:
+        """Move the bar.  A new *total* changes the time left."""
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+
+    def line(self, text: str) -> None:
+        """Print above the bar."""
+        if self._quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            click.echo(text, err=True)
+
+    def end(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def print_table(title: str, heading: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table with borders on a terminal, and aligned columns elsewhere."""
+    if is_terminal(sys.stdout):
+        from rich.console import Console  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+
+        drawn = Table(title=title)
+        for index, name in enumerate(heading):
+            drawn.add_column(name, justify="right" if index else "left")
+        for row in rows:
+            drawn.add_row(*row)
+        Console().print(drawn)
+        return
+    widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    for first, *rest in (heading, *rows):
+        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        click.echo("  ".join((first.ljust(widths[0]), *cells)).rstrip())

@@ -1,5 +1,5 @@
 """
-A simulated shop: producers, and thousands of workers that take their time, extend leases and let some expire.
+A simulation of producers, and of thousands of workers that take their time, extend leases and let some expire.
 
 All are in one process and share connections.  When the time is over, workers
 take no new tasks.  Then the remaining tasks are counted, at once and again after
@@ -18,10 +18,9 @@ from twisted.python.failure import Failure
 from queueber.client import GIVE_BACK_MS, Batch, OutcomeUnknown, Queue
 from queueber.client.blocking import NoAnswer
 from queueber.errors import Kind, QueueberError
-from queueber.loadgen.clients import CALLS_MAX, Fleet, started, together
-from queueber.loadgen.latency import Latency
+from queueber.loadgen.clients import CALLS_MAX, LINE_SECONDS, Fleet, ProgressReporter, started, together
 from queueber.loadgen.ledger import Ledger
-from queueber.loadgen.progress import LINE_SECONDS, ProgressReporter
+from queueber.loadgen.results import Latency
 from queueber.units import MS_PER_SECOND, SpanMs, counted
 
 T = TypeVar("T")
@@ -39,15 +38,15 @@ SPARE_SECONDS = 2.0
 
 COUNT_LEASE_MS = SpanMs(600_000)
 
-MISSED_SECONDS = 2.0
-"""After closing time: silence of the server after which the display says that it is waited for."""
+SILENCE_SECONDS_SHOWN = 2.0
+"""Silence of the server after the end of production after which the display says that it does not answer."""
 
-AWAY_SECONDS = 20.0
+SILENCE_SECONDS_MAX = 20.0
 """Silence of the server after which the simulation gives up."""
 
 
 @frozen(kw_only=True)
-class Plan:
+class SimulationOptions:
     """The parameters of a simulation; times in seconds."""
 
     workers: int
@@ -78,7 +77,7 @@ class Simulation:
     """One simulation.  Its counts can be read at any time."""
 
     fleet: Fleet
-    plan: Plan
+    options: SimulationOptions
     reporter: ProgressReporter
     mark: str = ""
     """Prefix of the tasks' names, which distinguishes them from other items."""
@@ -89,9 +88,11 @@ class Simulation:
     """The account, once the simulation is complete."""
 
     _random: Random = field(init=False)
-    _closing: bool = False
-    _closes: float = 0.0
-    """Closing time."""
+    _ended: bool = False
+    """Producers add no more, and workers take no more tasks."""
+
+    _ends: float = 0.0
+    """When production is to end."""
 
     _unanswered: dict[Deferred[Any], float] = field(factory=dict)
     """Calls without an answer and their start times, the oldest first.  Without the workers' polls."""
@@ -104,32 +105,32 @@ class Simulation:
 
     def __attrs_post_init__(self) -> None:
         """Seed the random numbers."""
-        self._random = Random(self.plan.seed)  # noqa: S311  (no secrets here)
+        self._random = Random(self.options.seed)  # noqa: S311  (no secrets here)
 
     async def run(self) -> "Simulation":
         """
         Run the simulation.
 
         Raises:
-            NoAnswer: after closing time the server was silent for too long; the account stays empty.
+            NoAnswer: the server was silent for too long after the end of production; the account stays empty.
             QueueberError: the server refused a call without a cause.
         """
-        plan = self.plan
-        self._closes = self.fleet.reactor.seconds() + plan.duration
-        queues = self.fleet.more(-(-(plan.workers + plan.producers) // CALLS_MAX))
+        options = self.options
+        self._ends = self.fleet.reactor.seconds() + options.duration
+        queues = self.fleet.more(-(-(options.workers + options.producers) // CALLS_MAX))
         names = count()
-        working = [self._job(self._worker(queues[index % len(queues)])) for index in range(plan.workers)]
+        working = [self._job(self._worker(queues[index % len(queues)])) for index in range(options.workers)]
         producing = [
-            self._job(self._producer(queues[index % len(queues)], index, names)) for index in range(plan.producers)
+            self._job(self._producer(queues[index % len(queues)], index, names)) for index in range(options.producers)
         ]
         try:
-            await self._open()
-            longest = plan.max_exec * plan.tasks_per_worker
-            await self._patiently("letting workers finish", longest, self._finish(producing, working))
+            await self._report_until_end()
+            longest = options.max_exec * options.tasks_per_worker
+            await self._with_progress("letting workers finish", longest, self._finish(producing, working))
             self._check()
             await self._count(queues[0])
         finally:
-            self._closing = True
+            self._ended = True
             self.reporter.end()
         return self
 
@@ -143,13 +144,13 @@ class Simulation:
         if self._failure is not None:
             self._failure.raiseException()
 
-    async def _open(self) -> None:
-        """Show progress until closing time."""
+    async def _report_until_end(self) -> None:
+        """Show progress until production ends."""
         now = self.fleet.reactor.seconds
         began = reported = now()
         before = self.ledger.counts.copy()
-        self.reporter.begin("simulate", self.plan.duration)
-        while (left := self._closes - now()) > 0:
+        self.reporter.begin("simulate", self.options.duration)
+        while (left := self._ends - now()) > 0:
             self._check()
             await self.fleet.sleep(min(TICK_SECONDS, left))
             self.reporter.at(now() - began)
@@ -158,10 +159,10 @@ class Simulation:
                 rates = (
                     f"{done[name] / (now() - reported):,.0f} {name}/s" for name in ("produced", "taken", "removed")
                 )
-                busy = self.plan.workers - len(self._polls)
+                busy = self.options.workers - len(self._polls)
                 self.reporter.line(f"{now() - began:5.0f} s: {', '.join(rates)}, {counted(busy, 'worker')} busy")
                 reported = now()
-        self._closing = True
+        self._ended = True
         self._check()
 
     async def _finish(self, producing: list[Deferred[None]], working: list[Deferred[None]]) -> None:
@@ -171,7 +172,7 @@ class Simulation:
             poll.cancel()
         await together(working)
 
-    async def _patiently(
+    async def _with_progress(
         self,
         what: str,
         total: float,
@@ -185,29 +186,29 @@ class Simulation:
             NoAnswer: the server left a call unanswered for too long.
         """
         now = self.fleet.reactor.seconds
-        began, missed = now(), False
+        began, silent = now(), False
         self.reporter.begin(what, total, items=done is not None)
         job = started(work)
         while not job.called:
             await self.fleet.sleep(TICK_SECONDS)
             silence = self._silence()
-            if silence >= AWAY_SECONDS:
+            if silence >= SILENCE_SECONDS_MAX:
                 job.addErrback(lambda _: None).cancel()
                 raise NoAnswer(f"the server has not answered for {silence:.0f} s: the account cannot be closed")
-            if (silence >= MISSED_SECONDS) != missed:
-                missed = not missed
-                if missed:
+            if (silence >= SILENCE_SECONDS_SHOWN) != silent:
+                silent = not silent
+                if silent:
                     self._show_waiting()
                 else:
                     self.reporter.begin(what, total, items=done is not None)
-            self.reporter.at(silence if missed else min(total, done() if done else now() - began))
+            self.reporter.at(silence if silent else min(total, done() if done else now() - began))
         return await job
 
     def _show_waiting(self) -> None:
-        self.reporter.begin("waiting for the server", AWAY_SECONDS)
-        self.reporter.line(f"waiting for the server, for {AWAY_SECONDS:.0f} s at most: it does not answer")
+        self.reporter.begin("waiting for the server", SILENCE_SECONDS_MAX)
+        self.reporter.line(f"waiting for the server, for {SILENCE_SECONDS_MAX:.0f} s at most: it does not answer")
 
-    def _ask(self, call: Deferred[T]) -> Deferred[T]:
+    def _track(self, call: Deferred[T]) -> Deferred[T]:
         """Count *call* as unanswered until it has an answer, and return it."""
         self._unanswered[call] = self.fleet.reactor.seconds()
 
@@ -218,29 +219,29 @@ class Simulation:
         return call.addBoth(answered)
 
     def _silence(self) -> float:
-        """Return the seconds since closing time that the oldest unanswered call has waited."""
+        """Return the seconds since the end of production that the oldest unanswered call has waited."""
         now: float = self.fleet.reactor.seconds()
-        return now - max(self._closes, next(iter(self._unanswered.values()), now))
+        return now - max(self._ends, next(iter(self._unanswered.values()), now))
 
     async def _producer(self, queue: Queue, index: int, names: Any) -> None:  # noqa: ANN401
-        """Add tasks at an even rate until the shop closes."""
-        plan, now, ledger = self.plan, self.fleet.reactor.seconds, self.ledger
-        rate = plan.production_rate / plan.producers
+        """Add tasks at an even rate until production ends."""
+        options, now, ledger = self.options, self.fleet.reactor.seconds, self.ledger
+        rate = options.production_rate / options.producers
         # At a high rate, several tasks in one add.
         batch = min(ADD_ITEMS_MAX, max(1, int(rate / 20)))
-        turn = now() + batch / rate * index / plan.producers
+        due = now() + batch / rate * index / options.producers
         while True:
-            # The next add may be due long after closing time.
-            await self.fleet.sleep(min(turn, self._closes) - now())
-            if self._closing or turn >= self._closes:
+            # The next add may be due long after the end of production.
+            await self.fleet.sleep(min(due, self._ends) - now())
+            if self._ended or due >= self._ends:
                 return
-            turn += batch / rate
+            due += batch / rate
             tasks = [f"{self.mark}{next(names)}".encode() for _ in range(batch)]
             for task in tasks:
                 ledger.asked(task)
             began = now()
             try:
-                await self._ask(queue.add(*tasks))
+                await self._track(queue.add(*tasks))
             except OutcomeUnknown:
                 ledger.counts["adds unknown"] += batch
                 continue
@@ -256,9 +257,9 @@ class Simulation:
                 ledger.produced(task)
 
     async def _worker(self, queue: Queue) -> None:
-        """Take tasks and work on them until the shop closes."""
-        while not self._closing:
-            poll = queue.poll(self.plan.tasks_per_worker, lease_ms=self.plan.lease)
+        """Take tasks and work on them until production ends."""
+        while not self._ended:
+            poll = queue.poll(self.options.tasks_per_worker, lease_ms=self.options.lease)
             self._polls[poll] = None
             try:
                 batch = await poll
@@ -272,21 +273,21 @@ class Simulation:
             finally:
                 self._polls.pop(poll, None)
             for item in batch.items:
-                self.ledger.taken(item.contents, batch.deadline, self.plan.lease)
+                self.ledger.taken(item.contents, batch.deadline, self.options.lease)
             await self._work(queue, batch)
 
     async def _work(self, queue: Queue, batch: Batch) -> None:
-        plan, chance = self.plan, self._random
-        if chance.random() < plan.expiry_prob:
+        options, chance = self.options, self._random
+        if chance.random() < options.expiry_prob:
             self.ledger.counts["forgotten"] += len(batch.items)
             return
         for item in batch.items:
             if item.contents not in self.ledger:
                 continue  # a foreign item, which goes back when the lease ends
-            if chance.random() < plan.extend_prob:
-                with_lease = await self._answer_of(queue.extend(batch.lease, plan.lease))
-                self.ledger.counts["extended" if with_lease else "extended too late"] += 1
-            await self.fleet.sleep(chance.uniform(plan.min_exec, plan.max_exec))
+            if chance.random() < options.extend_prob:
+                extended = await self._answer_of(queue.extend(batch.lease, options.lease))
+                self.ledger.counts["extended" if extended else "extended too late"] += 1
+            await self.fleet.sleep(chance.uniform(options.min_exec, options.max_exec))
             began = self.fleet.reactor.seconds()
             self.ledger.removing(item.contents)
             did = await self._answer_of(queue.remove(item.id, batch.lease))
@@ -297,7 +298,7 @@ class Simulation:
     async def _answer_of(self, call: Deferred[bool]) -> bool | None:
         """Return the answer to *call*, False if it was refused, or None if it may have taken effect."""
         try:
-            return await self._ask(call)
+            return await self._track(call)
         except OutcomeUnknown:
             return None
         except QueueberError as why:
@@ -307,26 +308,26 @@ class Simulation:
 
     async def _count(self, queue: Queue) -> None:
         """Count the remaining items, remove the tasks among them, and return the others."""
-        now, patience = self.fleet.reactor.seconds, self.plan.lease / MS_PER_SECOND + SPARE_SECONDS
+        now, wait = self.fleet.reactor.seconds, self.options.lease / MS_PER_SECOND + SPARE_SECONDS
         await self._find_all(queue)
         waiting = self.ledger.counts["found"]
         began = now()
-        self.reporter.begin("waiting for the last leases to end", patience)
-        while now() < began + patience:
+        self.reporter.begin("waiting for the last leases to end", wait)
+        while now() < began + wait:
             await self.fleet.sleep(TICK_SECONDS)
             self.reporter.at(now() - began)
         await self._find_all(queue)
         # Leased until now, so that each is found once.
-        await together([self._ask(queue.extend(lease, GIVE_BACK_MS)) for lease in self._foreign])
+        await together([self._track(queue.extend(lease, GIVE_BACK_MS)) for lease in self._foreign])
         self.account = self.ledger.close(waiting)
 
     async def _find_all(self, queue: Queue) -> None:
         """Find the ready items, and show progress towards the expected number."""
         counts = self.ledger.counts
         before = counts["found"]
-        there = max(0, counts["produced"] - counts["removed"] - before)
-        await self._patiently(
-            "counting the remaining tasks", there, self._find(queue), lambda: counts["found"] - before
+        expected = max(0, counts["produced"] - counts["removed"] - before)
+        await self._with_progress(
+            "counting the remaining tasks", expected, self._find(queue), lambda: counts["found"] - before
         )
 
     async def _find(self, queue: Queue) -> None:
@@ -334,13 +335,13 @@ class Simulation:
         found = 0
         # Bounded, because a faulty server could deliver items for ever.
         while found <= len(self.ledger):
-            batch = await self._ask(queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0))
+            batch = await self._track(queue.poll(COUNT_ITEMS, lease_ms=COUNT_LEASE_MS, wait_ms=0))
             if not batch.items:
                 return
             found += len(batch.items)
             own = [item for item in batch.items if item.contents in self.ledger]
             for item in batch.items:
                 self.ledger.found(item.contents)
-            await together([self._ask(queue.remove(item.id, batch.lease)) for item in own])
+            await together([self._track(queue.remove(item.id, batch.lease)) for item in own])
             if len(own) < len(batch.items):
                 self._foreign.append(batch.lease)

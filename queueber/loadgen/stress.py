@@ -12,19 +12,18 @@ from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from queueber.client import GIVE_BACK_MS, Batch, Queue
 from queueber.errors import Kind, QueueberError
-from queueber.loadgen.clients import Fleet, NotEmpty, started, together
-from queueber.loadgen.latency import Latency
-from queueber.loadgen.progress import LINE_SECONDS, ProgressReporter
+from queueber.loadgen.clients import LINE_SECONDS, Fleet, NotEmpty, ProgressReporter, started, together
+from queueber.loadgen.results import Latency
 
-WINDOW = 16
+IN_FLIGHT = 16
 """Adds or polls in flight of one client."""
 
-DRAIN_CLIENTS, DRAIN_WINDOW, DRAIN_BATCH = 2, 4, 100
+DRAIN_CLIENTS, DRAIN_IN_FLIGHT, DRAIN_BATCH = 2, 4, 100
 """Draining: connections, polls in flight on each, and items in each poll."""
 
 EXTEND_EVERY = 10
@@ -38,7 +37,7 @@ RATES = ("adds", "polls", "removes", "extends")
 
 
 @frozen(kw_only=True)
-class Plan:
+class StressOptions:
     """The parameters of a load."""
 
     polling_clients: int
@@ -61,7 +60,7 @@ class Stress:
     """One run.  Its counts can be read at any time."""
 
     fleet: Fleet
-    plan: Plan
+    options: StressOptions
     reporter: ProgressReporter
     counts: Counter[str] = field(factory=Counter)
     """Items added, polled and removed, leases extended, and failures, draining included."""
@@ -69,7 +68,7 @@ class Stress:
     latencies: dict[str, Latency] = field(factory=lambda: {name: Latency() for name in ("add", "poll", "remove")})
     """Latencies of calls during the load.  That of a poll includes its wait."""
 
-    cuts: Counter[int] = field(factory=Counter)
+    polls_by_deadline: Counter[int] = field(factory=Counter)
     """Number of polls for each deadline of a lease, during the load."""
 
     polled: int = 0
@@ -81,12 +80,15 @@ class Stress:
     _adding: dict[Deferred[None], None] = field(factory=dict)
     """Adds in flight.  Each fires when its ids are in `_added`."""
 
+    _sleeps: set[Deferred[None]] = field(factory=set)
+    """The pauses of adding tasks before their next adds."""
+
     _stopping: bool = False
     _begun: float = 0.0
     _ended: tuple[float, Counter[str]] | None = None
     """Duration and counts of the load, once it has ended."""
 
-    _stirred: float = 0.0
+    _drained_at: float = 0.0
     """Time of the last drained item."""
 
     _failure: Failure | None = None
@@ -99,19 +101,20 @@ class Stress:
             NotEmpty: a foreign item appeared in the queue.
             QueueberError: the error of the first failed call.
         """
-        plan = self.plan
-        adders, pollers = self.fleet.more(plan.adding_clients), self.fleet.more(plan.polling_clients)
+        options = self.options
+        adders, pollers = self.fleet.more(options.adding_clients), self.fleet.more(options.polling_clients)
         self._begun = self.fleet.reactor.seconds()
-        lines = [queue for queue in adders for _ in range(WINDOW)]
-        until = self._begun + plan.duration
-        polling = [self._work(self._poll(queue)) for queue in pollers for _ in range(WINDOW)]
+        lines = [queue for queue in adders for _ in range(IN_FLIGHT)]
+        until = self._begun + options.duration
+        polling = [self._work(self._poll(queue)) for queue in pollers for _ in range(IN_FLIGHT)]
         adding = [self._work(self._add(queue, number, until)) for number, queue in enumerate(lines)]
         try:
-            await self._watch()
+            await self._report()
+            self._check()
             self._end()
             await together(adding + polling)
             self._check()
-            await self._drain()
+            await self._empty()
         finally:
             self._stopping = True
             self.reporter.end()
@@ -142,43 +145,51 @@ class Stress:
         self._failure = self._failure or failure
         self._end()
 
+    def stop(self) -> None:
+        """End the load now and remove the remaining items.  `run` returns after that."""
+        self._end()
+
     def _end(self) -> None:
         """End the load: start no new calls, and keep its duration and counts."""
         self._stopping = True
         if self._ended is None:
             self._ended = self.seconds, self.counts.copy()
+        for sleep in list(self._sleeps):
+            sleep.cancel()
 
     def _check(self) -> None:
         if self._failure is not None:
             self._failure.raiseException()
 
-    async def _drain(self) -> None:
+    async def _empty(self) -> None:
         """Remove the remaining items, as long as items arrive."""
         total = self.left
         if not total:
             return
         self.reporter.begin("removing the remaining items", total, items=True)
-        self._stirred = self.fleet.reactor.seconds()
+        self._drained_at = self.fleet.reactor.seconds()
         queues = self.fleet.more(DRAIN_CLIENTS)
-        draining = started(together([self._take_out(queue) for queue in queues for _ in range(DRAIN_WINDOW)]))
+        draining = started(
+            together([self._remove_until_empty(queue) for queue in queues for _ in range(DRAIN_IN_FLIGHT)])
+        )
         while not draining.called:
             await self.fleet.sleep(TICK_SECONDS)
             self.reporter.at(total - self.left)
         await draining
 
-    def _take_out(self, queue: Queue) -> Deferred[None]:
+    def _remove_until_empty(self, queue: Queue) -> Deferred[None]:
         now = self.fleet.reactor.seconds
 
-        async def take_out() -> None:
-            while self.left and self._failure is None and now() < self._stirred + DRAIN_SECONDS:
+        async def remove_until_empty() -> None:
+            while self.left and self._failure is None and now() < self._drained_at + DRAIN_SECONDS:
                 batch = await queue.poll(DRAIN_BATCH, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
                 if batch.items:
-                    self._stirred = now()
+                    self._drained_at = now()
                 self.counts["polls"] += len(batch.items)
                 await self._check_own(queue, batch)
-                await together(self._finish(queue, batch))
+                await together(self._removes(queue, batch))
 
-        return self._work(take_out())
+        return self._work(remove_until_empty())
 
     async def _add(self, queue: Queue, number: int, until: float) -> None:
         """
@@ -186,24 +197,35 @@ class Stress:
 
         With a rate, each task has a schedule of its own and catches up if it is late.
         """
-        plan, now = self.plan, self.fleet.reactor.seconds
-        contents = [bytes(plan.size)] * plan.batch
-        lines = plan.adding_clients * WINDOW
-        pause = plan.batch * lines / plan.rate if plan.rate else 0.0
-        turn = now() + pause * number / lines
+        options, now = self.options, self.fleet.reactor.seconds
+        contents = [bytes(options.size)] * options.batch
+        lines = options.adding_clients * IN_FLIGHT
+        pause = options.batch * lines / options.rate if options.rate else 0.0
+        due = now() + pause * number / lines
         while not self._stopping:
-            if plan.rate:
-                await self.fleet.sleep(min(turn, until) - now())
-                turn += pause
+            if options.rate:
+                await self._sleep(min(due, until) - now())
+                due += pause
             began = now()
             if began >= until:
                 return
-            if not await self._added_by(queue, contents):
+            if not await self._add_once(queue, contents):
                 continue
             self._observe("add", began)
-            self.counts["adds"] += plan.batch
+            self.counts["adds"] += options.batch
 
-    async def _added_by(self, queue: Queue, contents: list[bytes]) -> bool:
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep, at most until the load ends."""
+        sleep = self.fleet.sleep(seconds)
+        self._sleeps.add(sleep)
+        try:
+            await sleep
+        except CancelledError:
+            return
+        finally:
+            self._sleeps.discard(sleep)
+
+    async def _add_once(self, queue: Queue, contents: list[bytes]) -> bool:
         """Add *contents* and return whether the server accepted them.  Pause if it is overloaded."""
         under_way: Deferred[None] = Deferred()
         self._adding[under_way] = None
@@ -237,24 +259,24 @@ class Stress:
 
     async def _poll(self, queue: Queue) -> None:
         """Poll and remove until the load ends."""
-        plan, now = self.plan, self.fleet.reactor.seconds
+        options, now = self.options, self.fleet.reactor.seconds
         while not self._stopping:
             began = now()
-            batch = await queue.poll(plan.batch, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
+            batch = await queue.poll(options.batch, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
             if not batch.items:
                 continue
             self._observe("poll", began)
             self.counts["polls"] += len(batch.items)
             if self._ended is None:
                 self.polled += 1
-                self.cuts[batch.deadline] += 1
+                self.polls_by_deadline[batch.deadline] += 1
             await self._check_own(queue, batch)
-            await together(self._finish(queue, batch))
+            await together(self._removes(queue, batch))
 
-    def _finish(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
+    def _removes(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
         """Remove the items of *batch*, and extend every tenth lease."""
         if self._ended is None and not self.polled % EXTEND_EVERY:
-            yield queue.extend(batch.lease, LEASE_MS).addCallback(self._did, "extends")
+            yield queue.extend(batch.lease, LEASE_MS).addCallback(self._count, "extends")
         for item in batch.items:
             began = self.fleet.reactor.seconds()
             yield queue.remove(item.id, batch.lease).addCallback(self._removed, item.id, began)
@@ -262,9 +284,9 @@ class Stress:
     def _removed(self, did: bool, item_id: bytes, began: float) -> None:
         if did:
             self._added.discard(item_id)
-        self._did(did, "removes", began)
+        self._count(did, "removes", began)
 
-    def _did(self, did: bool, what: str, began: float | None = None) -> None:
+    def _count(self, did: bool, what: str, began: float | None = None) -> None:
         self.counts[what if did else "refused"] += 1
         if began is not None:
             self._observe("remove", began)
@@ -274,36 +296,36 @@ class Stress:
         if self._ended is None:
             self.latencies[call].observe(self.fleet.reactor.seconds() - began)
 
-    async def _watch(self) -> None:
+    async def _report(self) -> None:
         """Show progress until the load ends."""
         now, began = self.fleet.reactor.seconds, self._begun
-        self.reporter.begin("stress", self.plan.duration)
+        self.reporter.begin("stress", self.options.duration)
         reported, before = began, Counter[str]()
-        while now() < began + self.plan.duration:
+        while not self._stopping and now() < began + self.options.duration:
             self._check()
-            await self.fleet.sleep(min(TICK_SECONDS, began + self.plan.duration - now()))
+            await self.fleet.sleep(min(TICK_SECONDS, began + self.options.duration - now()))
             self.reporter.at(now() - began)
             if now() - reported >= LINE_SECONDS:
-                self.reporter.line(line(now() - began, self.counts - before, now() - reported))
+                self.reporter.line(rates_line(now() - began, self.counts - before, now() - reported))
                 reported, before = now(), self.counts.copy()
 
-    def shared(self) -> dict[str, float]:
+    def commit_sharing(self) -> dict[str, float]:
         """
         Return how many polls shared a commit, estimated from their leases.
 
         Leases of the same length that end in the same millisecond began in the
         same commit, or in two within that millisecond.
         """
-        together = sum(count for count in self.cuts.values() if count > 1)
+        shared = sum(count for count in self.polls_by_deadline.values() if count > 1)
         return {
             "polls": self.polled,
-            "commits": len(self.cuts),
-            "polls_per_commit": round(self.polled / len(self.cuts), 2) if self.cuts else 0.0,
-            "shared": round(together / self.polled, 4) if self.polled else 0.0,
+            "commits": len(self.polls_by_deadline),
+            "polls_per_commit": round(self.polled / len(self.polls_by_deadline), 2) if self.polls_by_deadline else 0.0,
+            "shared": round(shared / self.polled, 4) if self.polled else 0.0,
         }
 
 
-def line(at: float, counts: Mapping[str, int], seconds: float) -> str:
+def rates_line(at: float, counts: Mapping[str, int], seconds: float) -> str:
     """Return the rates of the last *seconds* as one line."""
     rates = ", ".join(f"{counts[name] / seconds:,.0f} {name}/s" for name in RATES)
     return f"{at:5.0f} s: {rates}"

@@ -9,7 +9,7 @@ from matrix import HEADING, cells
 from peers import PEERS
 from scenarios import WORDS, parsed
 
-from queueber.loadgen.plot import Group, svg
+from queueber.loadgen.results import BarGroup, bar_chart
 
 NAMES = {"fsync": "Queueber fsync", "os": "Queueber os", "none": "Queueber none", "pycapnp": "pycapnp RPC"}
 
@@ -41,11 +41,13 @@ def write(folder, rows, rounds, options, kind, targets=None):
     (folder / "peers.json").write_text(json.dumps({**about, "rows": rows, "targets": targets}, indent=1) + "\n")
     (folder / "peers.md").write_text(page(about, rows, scenarios, targets))
     groups = [
-        Group(title(name), {NAMES.get(each["server"], each["server"]): each["rate"] for each in figures}, "items/s")
+        BarGroup(title(name), {NAMES.get(each["server"], each["server"]): each["rate"] for each in figures}, "items/s")
         for name in scenarios
         if (figures := [each for each in rows if each["scenario"] == name and "rate" in each])
     ]
-    (folder / "peers.svg").write_text(svg(f"Queueber next to its peers, {about['date']}, {about['machine']}", groups))
+    (folder / "peers.svg").write_text(
+        bar_chart(f"Queueber next to its peers, {about['date']}, {about['machine']}", groups)
+    )
 
 
 HEAD = """

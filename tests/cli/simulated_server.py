@@ -1,6 +1,7 @@
-"""A server's queue in a few lines, on a clock that is moved by hand."""
+"""A simulated queue of a server, on a clock that the test advances."""
 
 from collections import deque
+from time import process_time
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
@@ -9,10 +10,17 @@ from twisted.internet.task import Clock
 from queueber.client import Batch, PolledItem
 from queueber.loadgen.clients import Fleet
 
+CPU_SECONDS_MAX = 20.0
+"""Bound of a simulation, which a faulty load would otherwise exceed by minutes.  The longest needs 2 s."""
+
 
 @define(eq=False, slots=False)
-class Floor:
-    """Stands for a `Client` and for all its queues; *loses* and *repeats* are what a bad server would do."""
+class SimulatedServer:
+    """
+    A `Client` and all its queues.
+
+    A faulty server loses the contents in *loses* and delivers those in *repeats* twice.
+    """
 
     clock: Clock = field(factory=Clock)
     loses: set = field(factory=set)
@@ -21,7 +29,10 @@ class Floor:
     leases: dict = field(factory=dict)
     waiting: deque = field(factory=deque)
     made: int = 0
+    """Ids of items and leases drawn so far."""
+
     closed: int = 0
+    cpu_deadline: float = float("inf")
 
     @property
     def default(self):
@@ -48,6 +59,7 @@ class Floor:
         return succeed(ids)
 
     def poll(self, n, *, lease_ms, wait_ms=None):
+        assert process_time() < self.cpu_deadline, "the load does not end"
         self.expire()
         if not self.ready and wait_ms == 0:
             return succeed(Batch((), b"", 0))
@@ -92,23 +104,25 @@ class Floor:
         return succeed(True)
 
     def until(self, work, seconds=200):
-        """The result of *work*, with the clock moved until there is one."""
+        """Advance the clock until *work* is done, by *seconds* at most, and return its result."""
         results = []
+        self.cpu_deadline = process_time() + CPU_SECONDS_MAX
         done = Deferred.fromCoroutine(work).addBoth(results.append)
         for _ in range(int(seconds * 50)):
             if results:
                 break
+            assert process_time() < self.cpu_deadline, "the load does not end"
             self.clock.advance(0.02)
         else:
             done.cancel()
-            raise AssertionError("it never ended")
+            raise AssertionError(f"the load has not ended after {seconds} s")
         if hasattr(results[0], "raiseException"):
             results[0].raiseException()
         return results[0]
 
 
 @define
-class Heard:
+class RecordedProgress:
     """A progress reporter that records its calls."""
 
     begun: list = field(factory=list)
@@ -118,7 +132,7 @@ class Heard:
     total: float | None = None
     by_items: bool = False
     items: list = field(factory=list)
-    """How far those were at last that were begun by items."""
+    """Phase, last progress and total of each phase that counts items."""
 
     def begin(self, what, total, *, items=False):
         self.begun.append((what, total))

@@ -10,60 +10,73 @@ import pytest
 from click.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parent))
-from simulated_server import Floor, Heard
+from simulated_server import RecordedProgress, SimulatedServer
 
-from queueber.cli.bench import bench, picture
+from queueber.cli.bench import bench, chart
 from queueber.cli.session import Interrupted
 from queueber.errors import InvalidRequest
-from queueber.loadgen.plot import Group, svg
-from queueber.loadgen.scenarios import TRIALS, Bench, Result, Scenario
+from queueber.loadgen.results import BarGroup, bar_chart
+from queueber.loadgen.scenarios import SCENARIOS, Bench, Scenario, ScenarioResult
 
 
 @pytest.fixture
 def few(monkeypatch):
-    """A floor answers at once, so a trial would never let the clock move: each add takes a moment here."""
+    """A server answers at once, so a trial would never let the clock move: each add takes a moment here."""
     monkeypatch.setattr("queueber.loadgen.scenarios.PRELOAD_PER_SECOND", 4_000)
-    floor = Floor()
+    server = SimulatedServer()
     for name in ("add", "poll"):
-        method = getattr(floor, name)
+        method = getattr(server, name)
 
         def later(*arguments, _method=method, **more):
-            answered = floor.fleet().sleep(0.01)
+            answered = server.fleet().sleep(0.01)
             return answered.addCallback(lambda _: _method(*arguments, **more))
 
-        setattr(floor, name, later)
-    return floor
+        setattr(server, name, later)
+    return server
 
 
 def test_every_trial_counts_and_leaves_nothing(few):
-    heard = Heard()
-    measuring = Bench(few.fleet(), 0.1, heard, "bench")
+    progress = RecordedProgress()
+    measuring = Bench(few.fleet(), 0.1, progress, "bench")
     results = few.until(measuring.run())
-    assert [result.trial for result in results] == list(TRIALS)
+    assert [result.scenario for result in results] == list(SCENARIOS)
     assert all(result.items > 0 and result.latency.count > 0 for result in results)
     assert results[0].rate == pytest.approx(1 / 0.02, rel=0.5)
     assert not few.ready
     assert not any(items for _, items in few.leases.values())
-    assert heard.begun == [("bench", pytest.approx(2 * 0.1 * len(TRIALS)))]
-    assert heard.ends == 1
+    assert progress.begun == [("bench", pytest.approx(2 * 0.1 * len(SCENARIOS)))]
+    assert progress.ends == 1
     # Filling and emptying are in the time that is left: at the end it is what all has taken.
-    assert measuring.expected() == pytest.approx(few.clock.seconds())
-    assert few.clock.seconds() > 1.2 * 0.1 * len(TRIALS)
-    assert heard.total == pytest.approx(few.clock.seconds(), rel=0.5)
+    assert measuring.estimated() == pytest.approx(few.clock.seconds())
+    assert few.clock.seconds() > 1.2 * 0.1 * len(SCENARIOS)
+    assert progress.total == pytest.approx(few.clock.seconds(), rel=0.5)
 
 
 def test_each_trial_leaves_its_own_queue_empty(few, monkeypatch):
-    """The floor has one queue for all; a server has one for each of them, in which nobody else would clean up."""
-    trial, left = Bench._try, []
+    """The server has one queue for all; a server has one for each of them, in which nobody else would clean up."""
+    trial, left = Bench._measure, []
 
     async def watched(bench, fleet, of):
         result = await trial(bench, fleet, of)
         left.append(len(few.ready))
         return result
 
-    monkeypatch.setattr(Bench, "_try", watched)
-    few.until(Bench(few.fleet(), 0.1, Heard(), "bench").run())
-    assert left == [0] * len(TRIALS)
+    monkeypatch.setattr(Bench, "_measure", watched)
+    few.until(Bench(few.fleet(), 0.1, RecordedProgress(), "bench").run())
+    assert left == [0] * len(SCENARIOS)
+
+
+@pytest.mark.parametrize("after", [0.05, 0.45])
+def test_a_run_that_is_stopped_empties_the_queue_in_use(few, after):
+    bench = Bench(few.fleet(), 0.1, RecordedProgress(), "bench")
+    few.clock.callLater(after, bench.stop)
+    results = few.until(bench.run())
+    assert len(results) == (0 if after < 0.1 else len(results))
+    assert len(results) < len(SCENARIOS)
+    assert bench.queue_in_use is None
+    assert few.made > 0
+    assert not few.ready
+    assert not any(items for _, items in few.leases.values())
 
 
 def test_a_refusal_ends_it(few):
@@ -72,25 +85,25 @@ def test_a_refusal_ends_it(few):
 
     few.add = refuse
     with pytest.raises(InvalidRequest):
-        few.until(Bench(few.fleet(), 0.5, Heard(), "bench").run())
+        few.until(Bench(few.fleet(), 0.5, RecordedProgress(), "bench").run())
 
 
 @pytest.fixture
 def benched(few, monkeypatch):
-    """The command, with the floor for a server."""
-    monkeypatch.setattr("queueber.cli.bench.with_fleet", lambda _, __, work: few.until(work(few.fleet())))
+    """The command, with the server for a server."""
+    monkeypatch.setattr("queueber.cli.bench.with_fleet", lambda _, __, work, stop=None: few.until(work(few.fleet())))
     target = SimpleNamespace(address="nowhere", queue=None, tls=None)
     return lambda *arguments: CliRunner().invoke(bench, ("--duration", "0.1", *arguments), obj=target)
 
 
-def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_measured(few, benched, tmp_path):
+def test_a_drawingthat_cannot_be_written_is_refused_before_anything_is_measured(few, benched, tmp_path):
     done = benched("--plot", str(tmp_path / "nowhere" / "x.svg"))
     assert "--plot: " in done.stderr
     assert "x.svg cannot be written: No such file or directory" in done.stderr
     assert (done.stdout, few.made) == ("", 0)
 
 
-def test_the_table_comes_before_the_picture_and_what_is_there_stays_until_then(few, benched, tmp_path, monkeypatch):
+def test_the_table_comes_before_the_drawingand_what_is_there_stays_until_then(few, benched, tmp_path, monkeypatch):
     plot = tmp_path / "x.svg"
     plot.write_text("before")
 
@@ -100,7 +113,7 @@ def test_the_table_comes_before_the_picture_and_what_is_there_stays_until_then(f
     monkeypatch.setattr(Path, "write_text", full)
     done = benched("--plot", str(plot))
     assert str(done.exception) == "no space"
-    assert len(done.stdout.splitlines()) == 1 + len(TRIALS)
+    assert len(done.stdout.splitlines()) == 1 + len(SCENARIOS)
     assert plot.read_text() == "before"
 
 
@@ -113,7 +126,7 @@ def test_the_scenarios_that_are_finished_are_told_when_it_is_cut_short(few, benc
     few.remove = lambda *what: remove(*what) if next(removed, None) is not None else refuse()
     done = benched("--json")
     assert done.exception is error
-    assert 0 < len(json.loads(done.stdout)) < len(TRIALS)
+    assert 0 < len(json.loads(done.stdout)) < len(SCENARIOS)
 
 
 @pytest.mark.parametrize("value", ["0", "nan", "inf"])
@@ -123,17 +136,17 @@ def test_no_time_is_refused_by_the_option_s_name(benched, value):
     assert "--duration" in done.stderr.splitlines()[-1]
 
 
-def test_a_picture_has_a_bar_for_each_figure_on_one_scale():
-    picture_ = ET.fromstring(svg("<a & b>", [Group("g", {"x": 10.0, "y": 5.0, "z": 0.0}, "ms")]))
+def test_a_drawinghas_a_bar_for_each_figure_on_one_scale():
+    drawing = ET.fromstring(bar_chart("<a & b>", [BarGroup("g", {"x": 10.0, "y": 5.0, "z": 0.0}, "ms")]))
     space = "{http://www.w3.org/2000/svg}"
-    widths = [float(bar.get("width")) for bar in picture_.findall(f"{space}rect")[1:]]
+    widths = [float(bar.get("width")) for bar in drawing.findall(f"{space}rect")[1:]]
     assert widths[0] == pytest.approx(2 * widths[1])
     assert widths[2] == 0
-    texts = [each.text for each in picture_.findall(f"{space}text")]
+    texts = [each.text for each in drawing.findall(f"{space}text")]
     assert texts == ["<a & b>", "g", "x", "10 ms", "y", "5 ms", "z", "0 ms"]
 
 
 def test_nothing_can_be_drawn_too():
-    result = Result(Scenario("t", 1, 0, 1, 1))
+    result = ScenarioResult(Scenario("t", 1, 0, 1, 1))
     assert result.rate == 0
-    assert "<svg" in picture([result])
+    assert "<svg" in chart([result])

@@ -18,7 +18,8 @@ from queueber.api.admin import Checked, ServerStats
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.broker.port import PutItem, PutLease, PutQueue
 from queueber.cli.__main__ import queueber
-from queueber.cli.prompts import PATIENCE_SECONDS, Progress, moment
+from queueber.cli.output import moment
+from queueber.cli.terminal import PROGRESS_DELAY_SECONDS, ByteProgressBar
 from queueber.client.errors import OutOfSight
 from queueber.server.core.clock import read_boot_id, read_boot_time
 from queueber.store import open_store, verify
@@ -364,7 +365,7 @@ class TestInspect:
 
 class TestRestore:
     def test_what_comes_back_is_said_and_asked_for(self, shell, data, tmp_path, monkeypatch):
-        monkeypatch.setattr("queueber.cli.prompts.is_terminal", lambda stream: True)
+        monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: True)
         make(tmp_path / "old")
         done = shell("restore", data, tmp_path / "old", "--replace", answer="y\n")
         assert done.exit_code == 0
@@ -376,7 +377,7 @@ class TestRestore:
     @pytest.mark.parametrize("terminal", [False, True])
     def test_nothing_is_asked_where_there_is_nothing(self, shell, data, tmp_path, monkeypatch, there, terminal):
         """With nothing to answer it, on a terminal and without one."""
-        monkeypatch.setattr("queueber.cli.prompts.is_terminal", lambda stream: terminal)
+        monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: terminal)
         for name in there:
             (tmp_path / "new" / name).mkdir(parents=True)
         done = shell("restore", data, tmp_path / "new")
@@ -392,7 +393,7 @@ class TestRestore:
 
     @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
     def test_on_a_terminal_somebody_answers(self, shell, data, tmp_path, monkeypatch, answer, status):
-        monkeypatch.setattr("queueber.cli.prompts.is_terminal", lambda stream: True)
+        monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: True)
         make(tmp_path / "old")
         assert shell("restore", data, tmp_path / "old", "--replace", answer=answer).exit_code == status
         assert len([*tmp_path.glob("old.replaced-*")]) == (status == 0)
@@ -557,11 +558,11 @@ class TestThroughTheDoor:
 
 
 def test_progress_is_shown_on_a_terminal_when_it_takes_long(monkeypatch, capsys):
-    monkeypatch.setattr("queueber.cli.prompts.is_terminal", lambda stream: True)
+    monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: True)
     now = [0.0]
-    with Progress("Copying", lambda: now[0]) as progress:
+    with ByteProgressBar("Copying", lambda: now[0]) as progress:
         progress(1, 10)
-        now[0] = PATIENCE_SECONDS
+        now[0] = PROGRESS_DELAY_SECONDS
         progress(0, 0)
         assert capsys.readouterr().err == ""
         progress(4, 10)
@@ -571,7 +572,7 @@ def test_progress_is_shown_on_a_terminal_when_it_takes_long(monkeypatch, capsys)
 
 def test_progress_is_nobody_s_in_a_pipe(capsys):
     now = [0.0]
-    with Progress("Copying", lambda: now[0]) as progress:
+    with ByteProgressBar("Copying", lambda: now[0]) as progress:
         now[0] = 100
         progress(4, 10)
     assert capsys.readouterr().err == ""

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PATIENCE = 120
-"""Only what would never end is to be found out."""
+"""Time limit of a process that does not end."""
 
 COMMAND = (sys.executable, "-m", "queueber.cli")
 
@@ -42,7 +42,7 @@ def test_a_bad_address_is_one_line():
     assert result.stderr.startswith("queueber: 'nowhere' is not an address")
 
 
-def test_a_connection_that_is_lost_is_one_line_that_says_nobody_knows(listening):
+def test_a_lost_connection_is_one_line_and_the_outcome_unknown(listening):
     with subprocess.Popen([*COMMAND, "--addr", address_of(listening), "add", "x"], stderr=subprocess.PIPE) as process:
         connection, _ = listening.accept()
         connection.recv(1)
@@ -74,3 +74,34 @@ def test_a_signal_ends_a_waiting_poll_without_a_word(listening, number):
         _, complaint = process.communicate(timeout=PATIENCE)
         connection.close()
     assert (process.returncode, complaint) == (130, b"")
+
+
+STOPPABLE = """
+from twisted.internet.defer import Deferred
+from queueber.cli.session import Interrupted, Session
+
+async def endless(reactor):
+    reactor.callLater(0, print, "begun", flush=True)
+    await Deferred()
+
+def stop():
+    print("stopping", flush=True)
+    return True
+
+try:
+    Session(endless, stop=stop).run()
+except Interrupted:
+    print("interrupted")
+"""
+
+
+def test_work_that_is_stopped_ends_at_the_second_signal():
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPABLE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "stopping\n"
+        process.send_signal(signal.SIGINT)
+        found = process.communicate(timeout=PATIENCE)
+    assert (found, process.returncode) == (("interrupted\n", ""), 0)

@@ -1,4 +1,4 @@
-"""A simulated shop accounts for every task, and tells when a server lost one."""
+"""A simulated run accounts for every task, and tells when a server lost one."""
 
 import json
 import re
@@ -12,22 +12,21 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 
 sys.path.insert(0, str(Path(__file__).parent))
-from simulated_server import Floor, Heard
+from simulated_server import RecordedProgress, SimulatedServer
 
 from queueber.cli.session import Interrupted
 from queueber.cli.simulate import EXPLAINED, _print_results, simulate
 from queueber.client import OutcomeUnknown
 from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
-from queueber.loadgen import ledger
-from queueber.loadgen import simulation as shop
+from queueber.loadgen import ledger, simulation
 from queueber.loadgen.ledger import Ledger, balanced
-from queueber.loadgen.simulation import Plan, Simulation
+from queueber.loadgen.simulation import Simulation, SimulationOptions
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
 
 
-def plan(**changes):
+def options(**changes):
     usual = {
         "workers": 20,
         "tasks_per_worker": 2,
@@ -41,52 +40,52 @@ def plan(**changes):
         "lease": 1_000,
         "seed": 1,
     }
-    return Plan(**{**usual, **changes})
+    return SimulationOptions(**{**usual, **changes})
 
 
-def simulated(floor, **changes):
-    heard = Heard()
-    shop = Simulation(floor.fleet(), plan(**changes), heard)
-    floor.until(shop.run())
-    return shop, heard
+def simulated(server, **changes):
+    progress = RecordedProgress()
+    run = Simulation(server.fleet(), options(**changes), progress)
+    server.until(run.run())
+    return run, progress
 
 
 def test_every_task_is_accounted_for():
-    shop, heard = simulated(Floor())
-    produced = shop.account["produced"]
+    run, progress = simulated(SimulatedServer())
+    produced = run.account["produced"]
     assert produced == pytest.approx(240, abs=2)
-    assert shop.account["removed"] + shop.account["waiting"] + shop.account["leased"] == produced
-    assert balanced(shop.account)
-    assert not shop.ledger.faults
-    assert shop.ledger.counts["forgotten"] > 0
-    assert shop.ledger.counts["extended"] > 0
-    assert shop.account["duplicates"] > 0
-    assert [what for what, _ in heard.begun] == [
+    assert run.account["removed"] + run.account["waiting"] + run.account["leased"] == produced
+    assert balanced(run.account)
+    assert not run.ledger.faults
+    assert run.ledger.counts["forgotten"] > 0
+    assert run.ledger.counts["extended"] > 0
+    assert run.account["duplicates"] > 0
+    assert [what for what, _ in progress.begun] == [
         "simulate",
         "letting workers finish",
         "counting the remaining tasks",
         "waiting for the last leases to end",
         "counting the remaining tasks",
     ]
-    assert len(heard.lines) == 2
-    assert "produced/s" in heard.lines[0]
+    assert len(progress.lines) == 2
+    assert "produced/s" in progress.lines[0]
 
 
 def test_what_workers_hold_at_the_end_is_leased_and_found_again():
-    shop, _ = simulated(Floor(), expiry_prob=1.0, lease=60_000, workers=1)
-    assert shop.account["removed"] == 0
-    assert shop.account["leased"] > 0
-    assert shop.account["waiting"] + shop.account["leased"] == shop.account["produced"]
+    run, _ = simulated(SimulatedServer(), expiry_prob=1.0, lease=60_000, workers=1)
+    assert run.account["removed"] == 0
+    assert run.account["leased"] > 0
+    assert run.account["waiting"] + run.account["leased"] == run.account["produced"]
 
 
 def test_every_row_says_what_it_counts(capsys):
     """Of all that are counted anywhere."""
     names = set()
-    for module in (ledger, shop):
+    for module in (ledger, simulation):
         source = Path(module.__file__).read_text()
         names |= set(re.findall(r'counts\["([^"]+)"(?: if \w+ else "([^"]+)")?\]', source)) - {""}
     assert {name for pair in names for name in pair if name} == set(EXPLAINED)
-    done, _ = simulated(Floor())
+    done, _ = simulated(SimulatedServer())
     _print_results(done, as_json=False)
     rows = capsys.readouterr().out.splitlines()
     for name in done.ledger.counts:
@@ -94,73 +93,73 @@ def test_every_row_says_what_it_counts(capsys):
 
 
 def test_a_seed_makes_the_same_again():
-    assert simulated(Floor())[0].ledger.counts == simulated(Floor())[0].ledger.counts
+    assert simulated(SimulatedServer())[0].ledger.counts == simulated(SimulatedServer())[0].ledger.counts
 
 
 def test_a_server_that_loses_a_task_is_found_out(capsys):
-    shop, _ = simulated(Floor(loses={b"7"}))
-    assert shop.account["lost"] == 1
-    assert not balanced(shop.account)
-    assert not _print_results(shop, as_json=False)
+    run, _ = simulated(SimulatedServer(loses={b"7"}))
+    assert run.account["lost"] == 1
+    assert not balanced(run.account)
+    assert not _print_results(run, as_json=False)
     assert "BROKEN: 1 lost: 7" in capsys.readouterr().out
-    assert not _print_results(shop, as_json=True)
+    assert not _print_results(run, as_json=True)
     found = json.loads(capsys.readouterr().out)
     assert (found["balanced"], found["faults"]) == (False, {"lost": 1})
 
 
 def test_what_is_left_is_counted_by_items():
-    floor = Floor()
-    poll = floor.poll
+    server = SimulatedServer()
+    poll = server.poll
 
     def slowly(n, **how):
-        return floor.fleet().sleep(0.5 if n == 500 else 0).addCallback(lambda _: poll(n, **how))
+        return server.fleet().sleep(0.5 if n == 500 else 0).addCallback(lambda _: poll(n, **how))
 
-    floor.poll = slowly
-    shop, heard = simulated(floor, workers=1)
-    (what, done, total), _ = heard.items
-    left = shop.account["waiting"] + shop.account["leased"]
+    server.poll = slowly
+    run, progress = simulated(server, workers=1)
+    (what, done, total), _ = progress.items
+    left = run.account["waiting"] + run.account["leased"]
     assert (what, total) == ("counting the remaining tasks", left)
-    assert done == shop.account["waiting"] > 0
+    assert done == run.account["waiting"] > 0
 
 
 def test_a_server_that_hands_out_twice_is_found_out():
-    shop, _ = simulated(Floor(repeats={b"7"}))
-    assert shop.ledger.faults["delivered while another lease on it was live"] > 0
+    run, _ = simulated(SimulatedServer(repeats={b"7"}))
+    assert run.ledger.faults["delivered while another lease on it was live"] > 0
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("no"), ValueError("a bug")])
 def test_a_refusal_that_does_not_pass_ends_it(error):
-    floor = Floor()
+    server = SimulatedServer()
 
     def refuse(*_, **__):
         raise error
 
-    floor.add = refuse
+    server.add = refuse
     with pytest.raises(type(error)):
-        floor.until(Simulation(floor.fleet(), plan(), Heard()).run())
+        server.until(Simulation(server.fleet(), options(), RecordedProgress()).run())
 
 
 @pytest.mark.parametrize("workers", [1, 20])
 def test_items_that_are_not_its_own_are_counted_apart(workers, capsys):
     """Before workers have looked at all of them, and when they have."""
-    floor = Floor()
-    floor.clock.callLater(11.9, floor.add, *[b"foreign 1", b"foreign 2", b"foreign 3"])
-    floor.add(b"foreign 4", b"foreign 5")
-    shop, _ = simulated(floor, workers=workers)
-    assert shop.account["foreign"] == 5
-    assert shop.account["leased"] >= 0
-    assert balanced(shop.account)
-    assert not _print_results(shop, as_json=False)
+    server = SimulatedServer()
+    server.clock.callLater(11.9, server.add, *[b"foreign 1", b"foreign 2", b"foreign 3"])
+    server.add(b"foreign 4", b"foreign 5")
+    run, _ = simulated(server, workers=workers)
+    assert run.account["foreign"] == 5
+    assert run.account["leased"] >= 0
+    assert balanced(run.account)
+    assert not _print_results(run, as_json=False)
     assert "5 items were not its own" in capsys.readouterr().out
     # All of them are given back.
-    floor.clock.advance(1)
-    floor.expire()
-    assert sorted(contents for _, contents in floor.ready) == [f"foreign {number}".encode() for number in range(1, 6)]
+    server.clock.advance(1)
+    server.expire()
+    assert sorted(contents for _, contents in server.ready) == [f"foreign {number}".encode() for number in range(1, 6)]
 
 
 def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
-    floor = Floor()
-    add, answers = floor.add, iter([Overloaded("later"), OutcomeUnknown("who knows")])
+    server = SimulatedServer()
+    add, answers = server.add, iter([Overloaded("later"), OutcomeUnknown("who knows")])
 
     def sometimes(*contents):
         error = next(answers, None)
@@ -171,23 +170,25 @@ def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
             raise error
         return added
 
-    floor.add = sometimes
-    shop, _ = simulated(floor)
-    assert (shop.ledger.counts["refused"], shop.ledger.counts["adds unknown"]) == (1, 1)
-    assert shop.account["unacknowledged"] == 1
-    assert balanced(shop.account)
-    assert not shop.ledger.faults
+    server.add = sometimes
+    run, _ = simulated(server)
+    assert (run.ledger.counts["refused"], run.ledger.counts["adds unknown"]) == (1, 1)
+    assert run.account["unacknowledged"] == 1
+    assert balanced(run.account)
+    assert not run.ledger.faults
 
 
-def gone_after(seconds, floor, monkeypatch):
+def gone_after(seconds, server, monkeypatch):
     """From then on the server says nothing to anybody."""
 
     def go():
         for method in ("add", "poll", "remove", "extend"):
-            setattr(floor, method, lambda *_, **__: Deferred())
+            setattr(server, method, lambda *_, **__: Deferred())
 
-    floor.clock.callLater(seconds, go)
-    monkeypatch.setattr("queueber.cli.simulate.with_fleet", lambda _, __, work: floor.until(work(floor.fleet())))
+    server.clock.callLater(seconds, go)
+    monkeypatch.setattr(
+        "queueber.cli.simulate.with_fleet", lambda _, __, work, stop=None: server.until(work(server.fleet()))
+    )
 
 
 SHORT = ("--duration", "4", "--max-exec-time", "0.5", "--lease-validity", "1", "--seed", "1")
@@ -195,12 +196,12 @@ SHORT = ("--duration", "4", "--max-exec-time", "0.5", "--lease-validity", "1", "
 
 @pytest.mark.parametrize("when", [2, 4.9, 6])
 def test_a_server_that_is_gone_for_good_is_given_up_and_what_is_known_is_told(when, monkeypatch):
-    floor = Floor()
-    gone_after(when, floor, monkeypatch)
+    server = SimulatedServer()
+    gone_after(when, server, monkeypatch)
     done = CliRunner().invoke(simulate, SHORT, obj=TARGET)
     assert isinstance(done.exception, NoAnswer)
     assert "the account cannot be closed" in str(done.exception)
-    assert floor.clock.seconds() < 40
+    assert server.clock.seconds() < 40
     assert "waiting for the server" in done.stderr
     last = done.stdout.splitlines()[-1]
     assert last.startswith("the account is not closed: ")
@@ -208,34 +209,36 @@ def test_a_server_that_is_gone_for_good_is_given_up_and_what_is_known_is_told(wh
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for():
-    floor = Floor()
-    remove = floor.remove
+    server = SimulatedServer()
+    remove = server.remove
 
     def away():
-        floor.remove = lambda *what: floor.fleet().sleep(10.0).addCallback(lambda _: remove(*what))
-        floor.clock.callLater(1.0, lambda: setattr(floor, "remove", remove))
+        server.remove = lambda *what: server.fleet().sleep(10.0).addCallback(lambda _: remove(*what))
+        server.clock.callLater(1.0, lambda: setattr(server, "remove", remove))
 
-    floor.clock.callLater(11.5, away)
-    shop, heard = simulated(floor)
-    assert ("waiting for the server", 20.0) in heard.begun
-    assert balanced(shop.account)
+    server.clock.callLater(11.5, away)
+    run, progress = simulated(server)
+    assert ("waiting for the server", 20.0) in progress.begun
+    assert balanced(run.account)
 
 
 def test_nobody_waits_for_a_turn_after_closing_time():
-    floor = Floor()
-    simulated(floor, production_rate=0.01)
-    assert floor.clock.seconds() < 20
+    server = SimulatedServer()
+    simulated(server, production_rate=0.01)
+    assert server.clock.seconds() < 20
 
 
 @pytest.mark.parametrize("error", [Interrupted(), InvalidRequest("no")])
 def test_what_is_known_when_it_is_cut_short_is_told(error, monkeypatch):
-    floor = Floor()
+    server = SimulatedServer()
 
     def refuse(*_, **__):
         raise error
 
-    floor.clock.callLater(3, setattr, floor, "add", refuse)
-    monkeypatch.setattr("queueber.cli.simulate.with_fleet", lambda _, __, work: floor.until(work(floor.fleet())))
+    server.clock.callLater(3, setattr, server, "add", refuse)
+    monkeypatch.setattr(
+        "queueber.cli.simulate.with_fleet", lambda _, __, work, stop=None: server.until(work(server.fleet()))
+    )
     done = CliRunner().invoke(simulate, (*SHORT, "--json"), obj=TARGET)
     assert done.exception is error
     found = json.loads(done.stdout)

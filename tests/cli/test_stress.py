@@ -11,8 +11,9 @@ from click.testing import CliRunner
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 
 sys.path.insert(0, str(Path(__file__).parent))
-from simulated_server import Floor, Heard
+from simulated_server import RecordedProgress, SimulatedServer
 
+from queueber.cli import load
 from queueber.cli.bench import bench
 from queueber.cli.session import Interrupted
 from queueber.cli.simulate import simulate
@@ -20,105 +21,116 @@ from queueber.cli.stress import stress
 from queueber.client import NotConnected, Tls
 from queueber.client.blocking import NoAnswer
 from queueber.errors import InvalidRequest, Overloaded
-from queueber.loadgen import clients
 from queueber.loadgen.clients import NotEmpty
-from queueber.loadgen.latency import Latency, spoken
-from queueber.loadgen.stress import Plan, Stress
+from queueber.loadgen.results import Latency, percentiles_text
+from queueber.loadgen.stress import Stress, StressOptions
 
 TARGET = SimpleNamespace(address="nowhere", queue=None, tls=None)
-RATED = Plan(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)
+RATED = StressOptions(polling_clients=2, adding_clients=2, rate=100.0, duration=11.0, batch=2, size=3)
 
 
-def stressed(floor, plan=RATED):
-    heard = Heard()
-    run = floor.until(Stress(floor.fleet(), plan, heard).run())
-    return run, heard
+def stressed(server, plan=RATED):
+    progress = RecordedProgress()
+    run = server.until(Stress(server.fleet(), plan, progress).run())
+    return run, progress
 
 
 def test_a_rate_is_kept_and_nothing_is_left():
-    floor = Floor()
-    run, heard = stressed(floor)
+    server = SimulatedServer()
+    run, progress = stressed(server)
     assert run.counts["adds"] == pytest.approx(1_100, abs=10)
     assert run.counts["adds"] == run.counts["polls"] == run.counts["removes"]
     assert run.counts["extends"] == run.polled // 10
     assert run.seconds == pytest.approx(11.0, abs=0.1)
-    assert not floor.ready
-    assert not any(items for _, items in floor.leases.values())
-    assert len(heard.lines) == 2
-    assert heard.lines[0].endswith("extends/s")
-    assert heard.begun[0] == ("stress", 11.0)
+    assert not server.ready
+    assert not any(items for _, items in server.leases.values())
+    assert len(progress.lines) == 2
+    assert progress.lines[0].endswith("extends/s")
+    assert progress.begun[0] == ("stress", 11.0)
 
 
 def test_what_pollers_have_not_managed_is_taken_out_when_no_more_is_added():
-    floor = Floor()
-    poll = floor.poll
-    floor.poll = lambda *count, **how: floor.fleet().sleep(1.0).addCallback(lambda _: poll(*count, **how))
-    run, heard = stressed(floor, evolve(RATED, polling_clients=1))
+    server = SimulatedServer()
+    poll = server.poll
+    server.poll = lambda *count, **how: server.fleet().sleep(1.0).addCallback(lambda _: poll(*count, **how))
+    run, progress = stressed(server, evolve(RATED, polling_clients=1))
     assert run.counted["removes"] < run.counted["adds"] / 2
     assert run.counts["removes"] == run.counts["adds"]
     assert run.left == 0
-    assert not floor.ready
-    assert heard.items == [("removing the remaining items", heard.begun[1][1], heard.begun[1][1])]
-    assert heard.begun[1] == ("removing the remaining items", pytest.approx(1_100 - run.counted["removes"], abs=64))
+    assert not server.ready
+    assert progress.items == [("removing the remaining items", progress.begun[1][1], progress.begun[1][1])]
+    assert progress.begun[1] == ("removing the remaining items", pytest.approx(1_100 - run.counted["removes"], abs=64))
     # What the load was like is told as it was when it ended.
-    assert run.polled == sum(run.cuts.values()) == run.latencies["poll"].count
+    assert run.polled == sum(run.polls_by_deadline.values()) == run.latencies["poll"].count
     assert run.latencies["remove"].count == run.counted["removes"]
 
 
 def test_without_pollers_it_is_taken_out_too():
-    floor = Floor()
-    run, _ = stressed(floor, evolve(RATED, polling_clients=0))
+    server = SimulatedServer()
+    run, _ = stressed(server, evolve(RATED, polling_clients=0))
     assert run.counts["removes"] == run.counts["adds"]
-    assert (run.counted["removes"], run.latencies["remove"].count, run.shared()["polls"]) == (0, 0, 0)
-    assert not floor.ready
+    assert (run.counted["removes"], run.latencies["remove"].count, run.commit_sharing()["polls"]) == (0, 0, 0)
+    assert not server.ready
+
+
+def test_a_load_that_is_stopped_removes_its_items():
+    """Adding tasks that sleep until their next add end at once."""
+    server, progress = SimulatedServer(), RecordedProgress()
+    run = Stress(server.fleet(), evolve(RATED, polling_clients=0, rate=1.0, duration=1_000.0), progress)
+    server.clock.callLater(50, run.stop)
+    server.until(run.run())
+    assert run.seconds == pytest.approx(50, abs=0.1)
+    assert run.counts["adds"] == run.counts["removes"] > 10
+    assert not server.ready
+    assert server.clock.seconds() < 55
 
 
 @pytest.fixture
 def command(monkeypatch):
-    """The command, with a floor for a server; and the floor."""
-    floor = Floor()
-    fleet = evolve(floor.fleet(), queue="q")
-    monkeypatch.setattr("queueber.cli.stress.with_fleet", lambda _, __, work: floor.until(work(fleet)))
-    return floor, lambda *arguments: CliRunner().invoke(stress, ("--rate", "100", *arguments), obj=TARGET)
+    """The command, with a server for a server; and the server."""
+    server = SimulatedServer()
+    fleet = evolve(server.fleet(), queue="q")
+    monkeypatch.setattr("queueber.cli.stress.with_fleet", lambda _, __, work, stop=None: server.until(work(fleet)))
+    return server, lambda *arguments: CliRunner().invoke(stress, ("--rate", "100", *arguments), obj=TARGET)
 
 
 def test_items_that_are_not_its_own_are_given_back_and_end_it(command):
     """Whether they come before the answers to the load's own adds, or are the last."""
-    floor, run = command
-    floor.clock.callLater(2, floor.add, b"foreign")
+    server, run = command
+    server.clock.callLater(2, server.add, b"foreign")
     done = run("--duration", "10")
     assert isinstance(done.exception, NotEmpty)
     assert str(done.exception) == "the queue q got an item that this load has not added; it is given back"
-    floor.clock.advance(1)
-    floor.expire()
-    assert b"foreign" in [contents for _, contents in floor.ready]
-    assert floor.clock.seconds() < 9
+    server.clock.advance(1)
+    server.expire()
+    assert b"foreign" in [contents for _, contents in server.ready]
+    assert server.clock.seconds() < 9
     assert done.stdout.startswith("in 2.")
 
 
 def test_an_item_that_comes_before_the_answer_to_its_add_is_the_load_s_own():
-    floor = Floor()
-    add = floor.add
-    floor.add = lambda *contents: add(*contents).addCallback(
-        lambda ids: floor.fleet().sleep(0.3).addCallback(lambda _: ids)
+    server = SimulatedServer()
+    add = server.add
+    server.add = lambda *contents: add(*contents).addCallback(
+        lambda ids: server.fleet().sleep(0.3).addCallback(lambda _: ids)
     )
-    run, _ = stressed(floor)
+    run, _ = stressed(server)
     assert run.counts["removes"] == run.counts["adds"] > 500
 
 
 def test_what_is_removed_is_not_remembered():
-    run, _ = stressed(Floor())
+    run, _ = stressed(SimulatedServer())
     assert (run._added, run._adding) == (set(), {})
 
 
 @pytest.mark.parametrize("tool", [stress, simulate, bench])
 def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
-    floor = Floor()
-    floor.add(b"somebody's")
+    server = SimulatedServer()
+    server.add(b"somebody's")
     target = SimpleNamespace(address="nowhere", queue="mail", tls=None)
     monkeypatch.setattr(
         f"queueber.cli.{tool.name}.with_fleet",
-        lambda _, name, work: floor.until(work(evolve(floor.fleet(), queue=name))),
+        lambda _, name, work, stop=None: server.until(work(evolve(server.fleet(), queue=name))),
     )
     done = CliRunner().invoke(tool, obj=target)
     assert isinstance(done.exception, NotEmpty)
@@ -126,35 +138,35 @@ def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     assert "is not empty, and its items are left alone" in str(done.exception)
     assert "may be the rest of a run that was cut short: without --queue a run takes" in str(done.exception)
     assert done.stdout == ""
-    floor.clock.advance(1)
-    floor.expire()
-    assert [contents for _, contents in floor.ready] == [b"somebody's"]
+    server.clock.advance(1)
+    server.expire()
+    assert [contents for _, contents in server.ready] == [b"somebody's"]
 
 
 def test_a_queue_of_its_own_needs_no_question():
-    fleet = Floor().fleet()
-    Floor().until(clients.refuse_unless_empty(fleet, TARGET, "stress-1"))
+    fleet = SimulatedServer().fleet()
+    SimulatedServer().until(load.refuse_unless_empty(fleet, TARGET, "stress-1"))
     assert fleet.clients == []
 
 
 def test_what_does_not_come_out_is_told_with_the_queue_s_name(command):
-    floor, run = command
-    floor.loses.add(bytes(64))
+    server, run = command
+    server.loses.add(bytes(64))
     done = run("--duration", "3")
     assert done.exit_code == 0
-    assert floor.made == pytest.approx(300, abs=2)
-    assert done.stdout.endswith(f"{floor.made} items are left in the queue q\n")
-    assert floor.clock.seconds() == pytest.approx(33, abs=2)
+    assert server.made == pytest.approx(300, abs=2)
+    assert done.stdout.endswith(f"{server.made} items are left in the queue q\n")
+    assert server.clock.seconds() == pytest.approx(33, abs=2)
 
 
 @pytest.mark.parametrize("error", [Interrupted(), NotConnected("gone")])
 def test_what_was_found_when_it_is_cut_short_is_told(command, error):
-    floor, run = command
+    server, run = command
 
     def refuse(*_, **__):
         raise error
 
-    floor.clock.callLater(4, setattr, floor, "add", refuse)
+    server.clock.callLater(4, setattr, server, "add", refuse)
     done = run("--duration", "10", "--json")
     assert done.exception is error
     found = json.loads(done.stdout)
@@ -164,39 +176,39 @@ def test_what_was_found_when_it_is_cut_short_is_told(command, error):
 
 
 def test_polls_that_were_cut_together_are_told_by_their_leases():
-    floor = Floor()
-    run = Stress(floor.fleet(), RATED, Heard(), polled=5)
-    run.cuts.update([10, 10, 10, 11, 12])
-    assert run.shared() == {"polls": 5, "commits": 3, "polls_per_commit": 1.67, "shared": 0.6}
+    server = SimulatedServer()
+    run = Stress(server.fleet(), RATED, RecordedProgress(), polled=5)
+    run.polls_by_deadline.update([10, 10, 10, 11, 12])
+    assert run.commit_sharing() == {"polls": 5, "commits": 3, "polls_per_commit": 1.67, "shared": 0.6}
 
 
 def test_a_server_that_has_too_much_to_do_is_left_alone_for_a_moment():
-    floor = Floor()
-    add, refusals = floor.add, iter([Overloaded("later")] * 3)
+    server = SimulatedServer()
+    add, refusals = server.add, iter([Overloaded("later")] * 3)
 
     def sometimes(*contents):
         for error in refusals:
             raise error
         return add(*contents)
 
-    floor.add = lambda *contents: _deferred(sometimes, contents)
-    run, _ = stressed(floor)
+    server.add = lambda *contents: _deferred(sometimes, contents)
+    run, _ = stressed(server)
     assert run.counts["overloaded"] == 3
     assert run.counts["adds"] == run.counts["removes"] > 1_000
 
 
 @pytest.mark.parametrize("error", [None, Overloaded("too much")])
 def test_a_load_goes_where_the_command_was_told_and_leaves_no_connection(monkeypatch, error):
-    connected, floor = [], Floor()
+    connected, server = [], SimulatedServer()
     target = SimpleNamespace(address="here:1", queue=None, tls=Tls(server_name="queueber"))
 
     class Session:
-        def __init__(self, work):
+        def __init__(self, work, *, stop):
             self.work = work
 
         def run(self):
             results = []
-            ensureDeferred(self.work(floor.clock)).addBoth(results.append)
+            ensureDeferred(self.work(server.clock)).addBoth(results.append)
             return results[0]
 
     async def work(fleet):
@@ -205,40 +217,40 @@ def test_a_load_goes_where_the_command_was_told_and_leaves_no_connection(monkeyp
             raise error
         return "done"
 
-    monkeypatch.setattr(clients, "Session", Session)
-    monkeypatch.setattr(clients, "connect", lambda _, address, **how: connected.append((address, how)) or floor)
-    found = clients.with_fleet(target, None, work)
+    monkeypatch.setattr(load, "Session", Session)
+    monkeypatch.setattr(load, "connect", lambda _, address, **how: connected.append((address, how)) or server)
+    found = load.with_fleet(target, None, work)
     assert (found.value if error else found) == (error or "done")
-    how = [{"tls": target.tls, "attempts": attempts} for attempts in (1, clients.ATTEMPTS, clients.ATTEMPTS)]
+    how = [{"tls": target.tls, "attempts": attempts} for attempts in (1, load.ATTEMPTS, load.ATTEMPTS)]
     assert connected == [("here:1", each) for each in how]
-    assert floor.closed == 3
+    assert server.closed == 3
 
 
 @pytest.mark.parametrize("answers", [False, True])
 def test_a_server_that_says_nothing_is_given_up_after_one_probe(monkeypatch, answers):
-    floor, connected = Floor(), []
+    server, connected = SimulatedServer(), []
     asked = Deferred()
-    floor.extend = lambda *_: asked
-    floor.close = Deferred
+    server.extend = lambda *_: asked
+    server.close = Deferred
 
     def connect(*_, **how):
         connected.append(how["attempts"])
-        return floor
+        return server
 
-    monkeypatch.setattr(clients, "connect", connect)
+    monkeypatch.setattr(load, "connect", connect)
     results = []
-    probing = Deferred.fromCoroutine(clients._probe(floor.clock, TARGET)).addBoth(results.append)
-    floor.clock.advance(4.9)
+    probing = Deferred.fromCoroutine(load._probe(server.clock, TARGET)).addBoth(results.append)
+    server.clock.advance(4.9)
     assert (connected, results) == ([1], [])
     if answers:
-        floor.close = lambda: succeed(None)
+        server.close = lambda: succeed(None)
         asked.callback(False)
         assert results == [None]
     else:
-        floor.clock.advance(0.1)
+        server.clock.advance(0.1)
         assert str(results[0].value) == "no answer from nowhere within 5 s"
         assert isinstance(results[0].value, NoAnswer)
-    assert floor.clock.getDelayedCalls() == []
+    assert server.clock.getDelayedCalls() == []
     assert probing.called
 
 
@@ -250,14 +262,14 @@ def _deferred(function, arguments):
 
 @pytest.mark.parametrize("method", ["add", "poll"])
 def test_a_refusal_that_does_not_pass_ends_it(method):
-    floor = Floor()
+    server = SimulatedServer()
 
     def refuse(*_, **__):
         raise InvalidRequest("no")
 
-    setattr(floor, method, refuse)
+    setattr(server, method, refuse)
     with pytest.raises(InvalidRequest):
-        stressed(floor)
+        stressed(server)
 
 
 def test_of_few_durations_a_percentile_is_the_one_that_so_many_do_not_exceed():
@@ -277,8 +289,8 @@ def test_percentiles_are_within_two_per_cent():
     assert latency.percentile(1.0) == pytest.approx(10.0, rel=0.02)
     assert latency.milliseconds()["max"] == 10_000
     assert Latency().percentile(0.5) == 0
-    assert spoken(Latency()) == "none"
-    assert spoken(latency).startswith("p50 4,9")
+    assert percentiles_text(Latency()) == "none"
+    assert percentiles_text(latency).startswith("p50 4,9")
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
-"""The commands that put load on a server, and one that looks at them."""
+"""The load tools against a server: their results, their bars, and what a signal leaves behind."""
 
 import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
+import time
 from xml.etree import ElementTree as ET
 
 import pytest
 
-from queueber.loadgen.scenarios import TRIALS
+from queueber.loadgen.scenarios import SCENARIOS
+from queueber.store import inspect
 from tests.process.conftest import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -34,11 +37,11 @@ def run(command):
 
 
 def test_all_three_commands_against_a_server(run, tmp_path):
-    """Plain text and JSON; no bar, because nobody looks."""
+    """Plain text and JSON, and no bar without a terminal."""
     plot = tmp_path / "figures.svg"
     text = run("bench", "--seconds", "0.3", "--plot", str(plot)).stdout
     assert text.splitlines()[0].split()[:2] == ["scenario", "items/s"]
-    assert len(text.splitlines()) == 1 + len(TRIALS)
+    assert len(text.splitlines()) == 1 + len(SCENARIOS)
     assert ET.fromstring(plot.read_text()).tag.endswith("svg")
     figures = json.loads(run("bench", "--duration", "0.3", "--json").stdout)
     assert all(each["items_per_second"] > 0 for each in figures)
@@ -56,7 +59,7 @@ def test_all_three_commands_against_a_server(run, tmp_path):
     assert 0 < found["account"]["produced"] <= 102
 
 
-def test_whoever_looks_sees_a_bar_and_the_time_left(command):
+def test_a_terminal_shows_a_bar_and_the_time_left(command):
     ours, theirs = pty.openpty()
     arguments = ("stress", "--duration", "3", "--rate", "50")
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
@@ -74,3 +77,29 @@ def test_whoever_looks_sees_a_bar_and_the_time_left(command):
     assert b"stress" in seen
     assert b"0:00:0" in seen
     assert re.search(rb"in \d+\.\d s: ", out)
+
+
+@pytest.mark.parametrize("tool", ["bench", "stress"])
+def test_a_signal_ends_a_load_and_its_items_are_removed(start, tool):
+    server = start()
+    command = [sys.executable, "-m", "queueber.cli", "--addr", f"127.0.0.1:{server.port}", "--queue", "load", tool]
+    limits = ["--polling-clients", "0", "--rate", "200"] if tool == "stress" else []
+    with subprocess.Popen(
+        [*command, *limits, "--duration", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_adds(server.data_dir)
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "left in the queue" not in out + errors
+    assert "Traceback" not in errors
+    found = {queue.record.name: queue.items for queue in inspect(server.data_dir, lambda _: 0).queues}
+    assert found == {"load-0" if tool == "bench" else "load": 0}
+
+
+def wait_for_adds(data_dir):
+    """Return once the server on *data_dir* has a queue with items."""
+    deadline = time.monotonic() + PATIENCE
+    while not any(queue.items for queue in inspect(data_dir, lambda _: 0).queues):
+        assert time.monotonic() < deadline, "no item was added"
+        time.sleep(0.1)

@@ -7,15 +7,15 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from queueber.cli.terminal import END_OF_INPUT, Line, Terminal
+from queueber.cli.manhole import END_OF_INPUT, LocalTerminal, TelnetClient
 
 
 def made(monkeypatch):
     with Path("/dev/null").open() as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
-        terminal = Terminal()
-    terminal.line = Line(terminal)
-    terminal.line.transport = StringTransport()
+        terminal = LocalTerminal()
+    terminal.connection = TelnetClient(terminal)
+    terminal.connection.transport = StringTransport()
     return terminal
 
 
@@ -24,7 +24,7 @@ def test_an_output_that_takes_no_more_ends_the_session(monkeypatch):
     terminal.writeConnectionLost()
 
     assert terminal.output_lost
-    assert terminal.line.transport.disconnecting
+    assert terminal.connection.transport.disconnecting
 
 
 @pytest.mark.parametrize(("reason", "lost"), [(ConnectionDone(), False), (ConnectionLost(), True)])
@@ -50,4 +50,4 @@ def test_the_end_of_a_pipe_ends_the_line_and_the_block_and_the_session(monkeypat
     for chunk in chunks:
         terminal.dataReceived(chunk)
     terminal.readConnectionLost()
-    assert terminal.line.transport.value() == sent + END_OF_INPUT * 2
+    assert terminal.connection.transport.value() == sent + END_OF_INPUT * 2
