@@ -16,11 +16,9 @@ The reactor is an argument; this package does not install one.
 """
 
 from queueber.api import PolledItem, ServerLimits
-from queueber.client.connect import Client, connect
+from queueber.client.connect import Client, Tls, connect
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
-from queueber.client.lengths import GIVE_BACK_MS
-from queueber.client.queue import Batch, Queue
-from queueber.client.tls import Tls
+from queueber.client.queue import GIVE_BACK_MS, Batch, Queue
 
 __all__ = [
     "GIVE_BACK_MS",

@@ -1,8 +1,9 @@
 """
-Checks of arguments.
+Checks of arguments, and of the length of a call.
 
-Each check returns the value in the form that the wire needs, or raises an
-`InvalidRequest` with the argument's name, the allowed values and its value.
+Each check of an argument returns the value in the form that the wire needs, or
+raises an `InvalidRequest` with the argument's name, the allowed values and its
+value.
 """
 
 import os
@@ -22,8 +23,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FRAME_BYTES_HIGHEST: Final = next(limit.high for limit in PEER_LIMITS if limit.name == "frame_bytes")
+_FRAME_BYTES = next(limit for limit in PEER_LIMITS if limit.name == "frame_bytes")
+
+FRAME_BYTES_LOWEST: Final = _FRAME_BYTES.low
+"""A length of messages that every server accepts in any configuration."""
+
+FRAME_BYTES_HIGHEST: Final = _FRAME_BYTES.high
 """The longest message that a server can be configured to accept."""
+
+CALL_OVERHEAD_BYTES: Final = 1_024
+"""Upper bound for a call's message without its content."""
+
+FROM_ARGUMENT: Final = "set by the argument limits of connect"
+FROM_SERVER: Final = "set by the server's option --limit-frame-bytes"
+FROM_DEFAULT: Final = "by default: this server does not state its limit; if it is higher, pass limits to connect"
+"""Sources of the limit on a message, for `call_too_long`."""
 
 SPAN_MS_MAX: Final = (1 << 64) - 1
 """The longest span that the wire can carry."""
@@ -34,7 +48,13 @@ _PRINTED_BITS_MAX = 256
 
 def wrong(name: str, value: object, wanted: str) -> InvalidRequest:
     """Return the error for *value* of the argument *name*, which must be *wanted*."""
-    return InvalidRequest(f"{name} is {_shown(value)}; it must be {wanted}")
+    return InvalidRequest(f"{name} is {_described(value)}; it must be {wanted}")
+
+
+def call_too_long(length: int, frame_bytes: int, source: str) -> InvalidRequest:
+    """Return the error for a call with *length* bytes of content; *source* says where *frame_bytes* is set."""
+    limit = frame_bytes - CALL_OVERHEAD_BYTES
+    return InvalidRequest(f"the call is {length:,} bytes; the limit is {limit:,}, {source}", limit="frame_bytes")
 
 
 def buffer(name: str, value: "Buffer") -> bytes:
@@ -56,7 +76,7 @@ def buffer(name: str, value: "Buffer") -> bytes:
         raise wrong(name, value, "bytes, or another object with a buffer") from None
     except (ValueError, BufferError) as why:
         # A released memory view, or a closed mmap.
-        raise InvalidRequest(f"{name} is {_shown(value)}, whose bytes cannot be read: {why}") from None
+        raise InvalidRequest(f"{name} is {_described(value)}, whose bytes cannot be read: {why}") from None
 
 
 def identifier(name: str, value: "Buffer") -> bytes:
@@ -106,9 +126,9 @@ def integer(name: str, value: int, least: int, most: int, unit: str) -> int:
     if number is None:
         raise wrong(name, value, f"a whole number of {unit}")
     if number < least:
-        raise InvalidRequest(f"{name} is {_figure(number)} {unit}; the least is {least:,}")
+        raise InvalidRequest(f"{name} is {_printed(number)} {unit}; the least is {least:,}")
     if number > most:
-        raise InvalidRequest(f"{name} is {_figure(number)} {unit}; the limit is {most:,}")
+        raise InvalidRequest(f"{name} is {_printed(number)} {unit}; the limit is {most:,}")
     return number
 
 
@@ -169,12 +189,12 @@ def instance(name: str, value: T, kind: type, wanted: str) -> T:
     return value
 
 
-def _figure(number: int) -> str:
+def _printed(number: int) -> str:
     bits = number.bit_length()
     return f"{number:,}" if bits <= _PRINTED_BITS_MAX else f"a number of {bits:,} bits, in"
 
 
-def _shown(value: object) -> str:
+def _described(value: object) -> str:
     """Return *value* shortened to one line, with its type."""
     try:
         text = " ".join(shortened(value).split())

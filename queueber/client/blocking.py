@@ -13,9 +13,15 @@ from attrs import evolve
 
 from queueber import api, rpc
 from queueber.client.address import TcpAddress, UnixAddress
-from queueber.client.arguments import FRAME_BYTES_HIGHEST
+from queueber.client.arguments import (
+    CALL_OVERHEAD_BYTES,
+    FRAME_BYTES_HIGHEST,
+    FRAME_BYTES_LOWEST,
+    FROM_DEFAULT,
+    FROM_SERVER,
+    call_too_long,
+)
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
-from queueber.client.lengths import CALL_OVERHEAD_BYTES, FROM_DEFAULT, FROM_SERVER, SURE_BYTES, too_long
 from queueber.client.routes import Route, Routes
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented, reason
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX
@@ -115,10 +121,10 @@ class BlockingConnector:
     ) -> T:
         if self._socket is not None and self._socket.fileno() < 0:
             raise NotConnected("the call was not sent: the connection is closed")
-        if len(content) + CALL_OVERHEAD_BYTES > SURE_BYTES:
+        if len(content) + CALL_OVERHEAD_BYTES > FRAME_BYTES_LOWEST:
             longest, by = self._longest = self._longest or await self._ask_for_limit()
             if len(content) + CALL_OVERHEAD_BYTES > longest:
-                raise too_long(len(content), longest, by)
+                raise call_too_long(len(content), longest, by)
         if self._socket is None:
             self._socket = self._connect()
             self._routes.begin()

@@ -1,5 +1,5 @@
 """
-Create a `Client` for an address.
+`Client`, its TLS options, and `connect`, which creates a client for an address.
 
 This module and those of `Client` import Twisted only when `connect` is called,
 so that a process that makes one blocking call does not import it.
@@ -7,25 +7,63 @@ so that a process that makes one blocking call does not import it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from attrs import Attribute, field, frozen
 
 from queueber import api
 from queueber.client.address import as_client, host_in, no_address, short_address
-from queueber.client.admin import Admin
-from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, timeout, wrong
+from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, path, text, timeout, wrong
 from queueber.client.queue import Queue, checked_name
-from queueber.client.tls import Tls
+from queueber.errors import InvalidRequest
 from queueber.limits import Limits
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IStreamClientEndpoint
 
+    from queueber.client.admin import Admin
     from queueber.client.service import Connector
+
+AnyPath: TypeAlias = str | os.PathLike[str]
 
 _ATTEMPTS_MAX = (1 << 63) - 1
 _LIMITS = {"frame_bytes": "bytes", "segments": "segments", "traversal_factor": "times", "exports": "capabilities"}
+
+
+def _check_path(_: Tls, argument: Attribute[AnyPath | None], value: AnyPath | None) -> None:
+    if value is not None:
+        path(argument.name, value)
+
+
+def _check_text(_: Tls, argument: Attribute[str | None], value: str | None) -> None:
+    if value is not None:
+        text(argument.name, value)
+
+
+@frozen(kw_only=True)
+class Tls:
+    """
+    TLS options of a connection.  All files are in PEM format.
+
+    Raises:
+        InvalidRequest: an argument is of the wrong type.
+    """
+
+    ca: AnyPath | None = field(default=None, validator=_check_path)
+    """The authorities to trust; None for those of the operating system."""
+
+    certificate: AnyPath | None = field(default=None, validator=_check_path)
+    """The client's certificate, followed by intermediate certificates; None for no certificate."""
+
+    key: AnyPath | None = field(default=None, validator=_check_path)
+    """The certificate's private key; None if it is in the same file."""
+
+    server_name: str | None = field(default=None, validator=_check_text)
+    """The name that the server's certificate must have; None for the host in the address."""
 
 
 class Client:
@@ -40,8 +78,14 @@ class Client:
         self._connector = connector
         self.default = Queue(connector, None)
         """The server's default queue."""
-        self.admin = Admin(connector)
-        """Administrative calls, if this is a connection to a control socket."""
+
+    @cached_property
+    def admin(self) -> Admin:
+        """The administrative calls, if this is a connection to a control socket."""
+        # Imported here, because few programs make them.
+        from queueber.client.admin import Admin  # noqa: PLC0415
+
+        return Admin(self._connector)
 
     def queue(self, name: str) -> Queue:
         """
@@ -122,7 +166,11 @@ def connect(
         raise wrong("retry_policy", retry_policy, "a function or None")
     endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
     if tls is not None:
-        endpoint = tls.secure(endpoint, host_in(address) if isinstance(address, str) else None)
+        try:
+            from queueber.client.tls import secured  # noqa: PLC0415
+        except ImportError as why:
+            raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
+        endpoint = secured(tls, endpoint, host_in(address) if isinstance(address, str) else None)
     connector = Connector(
         reactor,
         endpoint,

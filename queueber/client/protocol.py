@@ -34,17 +34,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import api, rpc
-from queueber.client.arguments import FRAME_BYTES_HIGHEST
-from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
-from queueber.client.lengths import (
+from queueber.client.arguments import (
     CALL_OVERHEAD_BYTES,
+    FRAME_BYTES_HIGHEST,
+    FRAME_BYTES_LOWEST,
     FROM_ARGUMENT,
     FROM_DEFAULT,
     FROM_SERVER,
-    GIVE_BACK_MS,
-    SURE_BYTES,
-    too_long,
+    call_too_long,
 )
+from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
+from queueber.client.queue import GIVE_BACK_MS
 from queueber.client.refusals import nameless_certificate, refusal_of
 from queueber.client.routes import Route, Routes
 from queueber.errors import Kind, QueueberError, RemoteProtocolError, Unimplemented
@@ -194,8 +194,8 @@ class ClientProtocol(Protocol):
             return fail(NotConnected(f"the call was not sent: {self._closed}"))
         length = len(content) + CALL_OVERHEAD_BYTES
         if self._own_bytes is not None and length > self._own_bytes:
-            return fail(too_long(len(content), self._own_bytes, FROM_ARGUMENT))
-        if not self._held and (length <= SURE_BYTES or self._server_bytes is not None):
+            return fail(call_too_long(len(content), self._own_bytes, FROM_ARGUMENT))
+        if not self._held and (length <= FRAME_BYTES_LOWEST or self._server_bytes is not None):
             return self._send(queue, method, content, read, interface)
         held: Deferred[None] = Deferred(self._drop)
         self._held[held] = None
@@ -211,7 +211,7 @@ class ClientProtocol(Protocol):
     ) -> Deferred[T]:
         limit = self._server_bytes
         if limit is not None and len(content) + CALL_OVERHEAD_BYTES > limit:
-            return fail(too_long(len(content), limit, self._limit_from))
+            return fail(call_too_long(len(content), limit, self._limit_from))
         route = self._routes.to(queue)
         question = self._connection.call(route.target, interface, method, content)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))

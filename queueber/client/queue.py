@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from queueber.client.service import Connector
 
 LEASE_MS_DEFAULT = 30_000
+
+GIVE_BACK_MS: Final = SpanMs(1)
+"""The shortest span.  `extend` by it ends a lease, so that its items go to the next worker."""
 
 _COUNT_MAX = (1 << 32) - 1
 

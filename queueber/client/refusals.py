@@ -82,7 +82,7 @@ def nameless_certificate(transport: Any) -> str | None:  # noqa: ANN401
 
     Twisted's own endpoints, such as ``tls:host:port``, do not refuse such a certificate.
     """
-    from queueber.client.verification import name_problem  # noqa: PLC0415  (needs the extra `tls`)
+    from queueber.client.tls import name_problem  # noqa: PLC0415  (needs the extra `tls`)
 
     why = name_problem(transport.getHandle().get_peer_certificate())
     return _nameless(why, transport) if why is not None else None

@@ -1,129 +1,124 @@
-"""TLS of a client: trusted authorities, and the client's own certificate."""
+"""
+TLS of a connection: trusted authorities, the client's own certificate, and the check of the server's name.
 
-from __future__ import annotations
+Twisted's own check of the name accepts a certificate without names, such as a worker's, or with names that it cannot
+compare, for any host, and logs a traceback.  `VerifyingCreator` refuses such certificates.
+
+Importing this module needs the extra ``tls``.
+"""
 
 import os
+import weakref
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
-from attrs import Attribute, field, frozen
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL.SSL import VERIFY_FAIL_IF_NO_PEER_CERT, VERIFY_PEER, Error
+from service_identity import CertificateError
+from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identity
+from service_identity.pyopenssl import extract_patterns
+from twisted.internet import ssl
+from twisted.internet.endpoints import wrapClientTLS
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStreamClientEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from queueber.client.arguments import path, text, wrong
+from queueber.client.connect import Tls
 from queueber.errors import InvalidRequest, tls_reason
 from queueber.transport.pem import authority_problems, certificates_in, chain_problems
 
-if TYPE_CHECKING:
-    from twisted.internet.interfaces import IStreamClientEndpoint
 
-AnyPath: TypeAlias = str | os.PathLike[str]
-
-
-def _is_path(_: Tls, argument: Attribute[AnyPath | None], value: AnyPath | None) -> None:
-    if value is not None:
-        path(argument.name, value)
-
-
-def _is_text(_: Tls, argument: Attribute[str | None], value: str | None) -> None:
-    if value is not None:
-        text(argument.name, value)
-
-
-@frozen(kw_only=True)
-class Tls:
+def secured(tls: Tls, endpoint: IStreamClientEndpoint, host: str | None) -> IStreamClientEndpoint:
     """
-    TLS options of a connection.  All files are in PEM format.
+    Wrap *endpoint*, which connects to *host*, with TLS.
 
     Raises:
-        InvalidRequest: an argument is of the wrong type.
+        InvalidRequest: a file cannot be used, or neither the option `server_name` nor *host* is known.
     """
+    name = tls.server_name or host
+    if not name:
+        raise InvalidRequest("TLS needs a server_name for the server's certificate, because the address has no host")
+    if tls.key is not None and tls.certificate is None:
+        raise InvalidRequest(f"{os.fspath(tls.key)}: a key needs the certificate that it belongs to")
+    try:
+        creator = VerifyingCreator(_options(tls, name), name)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
+    except UnicodeError as why:
+        raise InvalidRequest(f"{name!r} is not a name that a certificate can have: {why}") from None
+    return wrapped
 
-    ca: AnyPath | None = field(default=None, validator=_is_path)
-    """The authorities to trust; None for those of the operating system."""
 
-    certificate: AnyPath | None = field(default=None, validator=_is_path)
-    """The client's certificate, followed by intermediate certificates; None for no certificate."""
-
-    key: AnyPath | None = field(default=None, validator=_is_path)
-    """The certificate's private key; None if it is in the same file."""
-
-    server_name: str | None = field(default=None, validator=_is_text)
-    """The name that the server's certificate must have; None for the host in the address."""
-
-    def secure(self, endpoint: IStreamClientEndpoint, host: str | None) -> IStreamClientEndpoint:
-        """
-        Wrap *endpoint*, which connects to *host*, with TLS.
-
-        Raises:
-            InvalidRequest: a file cannot be used, or neither `server_name` nor *host* is known.
-        """
-        from twisted.internet.endpoints import wrapClientTLS  # noqa: PLC0415
-        from twisted.internet.interfaces import IStreamClientEndpoint  # noqa: PLC0415
-
-        if not IStreamClientEndpoint.providedBy(endpoint):
-            raise wrong("endpoint", endpoint, "an IStreamClientEndpoint")
-        if host is not None:
-            text("host", host)
-        name = self.server_name or host
-        if not name:
-            raise InvalidRequest(
-                "TLS needs a server_name for the server's certificate, because the address has no host"
-            )
-        if self.key is not None and self.certificate is None:
-            raise InvalidRequest(f"{os.fspath(self.key)}: a key needs the certificate that it belongs to")
-        try:
-            self._check()
-            from queueber.client.verification import VerifyingCreator  # noqa: PLC0415
-
-            creator = VerifyingCreator(self._options(name), name)
-            secured: IStreamClientEndpoint = wrapClientTLS(creator, endpoint)
-        except ImportError as why:
-            raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
-        except UnicodeError as why:
-            raise InvalidRequest(f"{name!r} is not a name that a certificate can have: {why}") from None
-        return secured
-
-    @property
-    def _shown(self) -> tuple[Path, Path] | None:
-        """The files of the client's certificate and its key."""
-        if self.certificate is None:
-            return None
-        return Path(self.certificate), Path(self.key or self.certificate)
-
-    def _check(self) -> None:
-        """Refuse unusable files before OpenSSL does, whose errors do not name the file."""
-        now = datetime.now(UTC)
-        problems = authority_problems(Path(self.ca), now) if self.ca is not None else []
-        if self._shown is not None:
-            problems += chain_problems(*self._shown, now)
-        if problems:
-            raise InvalidRequest("; ".join(problems))
-
-    def _options(self, name: str) -> Any:  # noqa: ANN401  (pyOpenSSL's)
-        from OpenSSL.SSL import Error  # noqa: PLC0415
-        from twisted.internet import ssl  # noqa: PLC0415
-
-        trust = ssl.platformTrust() if self.ca is None else ssl.trustRootFromCertificates(_loaded(Path(self.ca)))
-        if self._shown is None:
-            return ssl.optionsForClientTLS(name, trust)
-        certificate, key = self._shown
-        own = ssl.PrivateCertificate.loadPEM(certificate.read_bytes() + b"\n" + key.read_bytes())
-        shown = {
-            "privateKey": own.privateKey.original,
-            "certificate": own.original,
-            "extraCertChain": [each.original for each in _loaded(certificate)[1:]],
-        }
-        try:
-            # Tried here, because an error while a connection is made would be a traceback.
-            ssl.CertificateOptions(**shown).getContext()
-        except Error as why:
-            raise InvalidRequest(f"{certificate} and {key} cannot be used: {tls_reason(why)}") from None
-        return ssl.optionsForClientTLS(name, trust, extraCertificateOptions=shown)
+def _options(tls: Tls, name: str) -> Any:  # noqa: ANN401  (pyOpenSSL's)
+    """Return Twisted's creator of TLS connections to the server *name*."""
+    own = None if tls.certificate is None else (Path(tls.certificate), Path(tls.key or tls.certificate))
+    # Checked here, because OpenSSL's errors do not name the file.
+    now = datetime.now(UTC)
+    problems = authority_problems(Path(tls.ca), now) if tls.ca is not None else []
+    if own is not None:
+        problems += chain_problems(*own, now)
+    if problems:
+        raise InvalidRequest("; ".join(problems))
+    trust = ssl.platformTrust() if tls.ca is None else ssl.trustRootFromCertificates(_loaded(Path(tls.ca)))
+    if own is None:
+        return ssl.optionsForClientTLS(name, trust)
+    certificate, key = own
+    pair = ssl.PrivateCertificate.loadPEM(certificate.read_bytes() + b"\n" + key.read_bytes())
+    identity = {
+        "privateKey": pair.privateKey.original,
+        "certificate": pair.original,
+        "extraCertChain": [each.original for each in _loaded(certificate)[1:]],
+    }
+    try:
+        # Tried here, because an error while a connection is made would be a traceback.
+        ssl.CertificateOptions(**identity).getContext()
+    except Error as why:
+        raise InvalidRequest(f"{certificate} and {key} cannot be used: {tls_reason(why)}") from None
+    return ssl.optionsForClientTLS(name, trust, extraCertificateOptions=identity)
 
 
 def _loaded(path: Path) -> list[Any]:
     """Return all certificates in *path* as Twisted's objects."""
-    from cryptography.hazmat.primitives.serialization import Encoding  # noqa: PLC0415
-    from twisted.internet.ssl import Certificate  # noqa: PLC0415
+    return [ssl.Certificate.loadPEM(each.public_bytes(Encoding.PEM)) for each in certificates_in(path)[0]]
 
-    return [Certificate.loadPEM(each.public_bytes(Encoding.PEM)) for each in certificates_in(path)[0]]
+
+@implementer(IOpenSSLClientConnectionCreator)
+class VerifyingCreator:
+    """Create connections through another creator, and accept only certificates for *name*."""
+
+    def __init__(self, inner: Any, name: str) -> None:  # noqa: ANN401  (the interface has no type)
+        """Take the creator *inner*, which sets the trust root, and *name*, a host name or an IP address."""
+        self._inner = inner
+        self._wanted: DNS_ID | IPAddress_ID
+        try:
+            self._wanted = IPAddress_ID(str(ip_address(name)))
+        except ValueError:
+            self._wanted = DNS_ID(name)
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:  # noqa: ANN401  (Twisted's signature)
+        """Return an OpenSSL connection for *tlsProtocol*."""
+        connection = self._inner.clientConnectionForTLS(tlsProtocol)
+        protocol = weakref.ref(tlsProtocol)
+
+        def verify(_: Any, certificate: Any, __: int, depth: int, ok: int) -> bool:  # noqa: ANN401  (pyOpenSSL's)
+            if depth or not ok:
+                return bool(ok)
+            try:
+                verify_service_identity(extract_patterns(certificate), [self._wanted], [])
+            except Exception:  # noqa: BLE001  (after any error the name is not verified)
+                if (waits := protocol()) is not None:
+                    waits.failVerification(Failure())
+                return False
+            return True
+
+        connection.set_verify(VERIFY_PEER | VERIFY_FAIL_IF_NO_PEER_CERT, verify)
+        return connection
+
+
+def name_problem(certificate: Any) -> Exception | None:  # noqa: ANN401  (pyOpenSSL's)
+    """Return why *certificate* has no usable name, which Twisted does not check; None if it has one."""
+    try:
+        return None if extract_patterns(certificate) else CertificateError("it has none")
+    except Exception as why:  # noqa: BLE001  (the certificate is untrusted input)
+        return why

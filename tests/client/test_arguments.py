@@ -143,7 +143,6 @@ WRONG = {
         "key": NOT_A_PATH,
         "server_name": [5, b"bytes", "", ["list"]],
     },
-    "Tls.secure": {"endpoint": [None, "127.0.0.1:9090", 5], "host": [5, b"bytes", ""]},
     "Client.queue": {"name": [*NOT_TEXT, "", "x" * 256, "\ud800"]},
     "Client.close": {},
     "Client.limits": {},
@@ -197,7 +196,7 @@ NO_FUNCTIONS = {
 def public_methods():
     """Every callable that a program reaches from `queueber.client`, by name, with its arguments."""
     found = {"connect": connect, "Tls": Tls}
-    for kind in (Tls, Client, Queue, Admin):
+    for kind in (Client, Queue, Admin):
         for name, method in inspect.getmembers(kind, inspect.isfunction):
             if not name.startswith("_"):
                 found[f"{kind.__name__}.{name}"] = method
@@ -211,9 +210,8 @@ def test_every_argument_of_every_public_method_is_in_the_table():
 
 def called(method, client, network, arguments):
     """The error of a call of *method*, whether it is raised or comes later."""
-    right = {"endpoint": network, "host": "localhost"} if method == "Tls.secure" else RIGHT.get(method, {})
-    arguments = {**right, **arguments}
-    owners = {"Client": client, "Queue": client.default, "Admin": client.admin, "Tls": Tls()}
+    arguments = {**RIGHT.get(method, {}), **arguments}
+    owners = {"Client": client, "Queue": client.default, "Admin": client.admin}
     owner, _, name = method.partition(".")
     function = getattr(owners[owner], name) if name else {"connect": connect, "Tls": Tls}[owner]
     positional = [arguments.pop("contents")] if "contents" in arguments else []

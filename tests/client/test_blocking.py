@@ -14,8 +14,8 @@ from twisted.internet.defer import Deferred
 from queueber import api, rpc
 from queueber.client import Batch, CallTimedOut, Client, NotConnected, OutcomeUnknown
 from queueber.client.address import TcpAddress, UnixAddress, plain_address
+from queueber.client.arguments import CALL_OVERHEAD_BYTES, FRAME_BYTES_LOWEST
 from queueber.client.blocking import BlockingConnector, NoAnswer, completed
-from queueber.client.lengths import CALL_OVERHEAD_BYTES, SURE_BYTES
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.limits import DEFAULTS
 from queueber.transport.keepalive import IDLE_SECONDS
@@ -236,10 +236,10 @@ def test_what_is_longer_than_the_server_takes_is_refused(server, longest):
 
 def test_the_server_is_asked_once_and_only_for_what_is_long(server):
     async def work(client):
-        await client.default.add(bytes(SURE_BYTES - 2 * CALL_OVERHEAD_BYTES))
+        await client.default.add(bytes(FRAME_BYTES_LOWEST - 2 * CALL_OVERHEAD_BYTES))
         assert server.asked == 0
-        await client.default.add(bytes(SURE_BYTES))
-        await client.default.add(bytes(SURE_BYTES))
+        await client.default.add(bytes(FRAME_BYTES_LOWEST))
+        await client.default.add(bytes(FRAME_BYTES_LOWEST))
 
     do(server.address, work)
     assert (server.asked, len(server.calls)) == (1, 3)
