@@ -166,11 +166,7 @@ def connect(
         raise wrong("retry_policy", retry_policy, "a function or None")
     endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
     if tls is not None:
-        try:
-            from queueber.client.tls import secured  # noqa: PLC0415
-        except ImportError as why:
-            raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
-        endpoint = secured(tls, endpoint, host_in(address) if isinstance(address, str) else None)
+        endpoint = _secured(tls, endpoint, host_in(address) if isinstance(address, str) else None)
     connector = Connector(
         reactor,
         endpoint,
@@ -181,6 +177,20 @@ def connect(
         timeout_ms=timeout_ms,
     )
     return Client(connector)
+
+
+def _secured(tls: Tls, endpoint: IStreamClientEndpoint, host: str | None) -> IStreamClientEndpoint:
+    """
+    Wrap *endpoint*, which connects to *host*, with TLS.
+
+    Raises:
+        InvalidRequest: the extra `tls` is missing, a file cannot be used, or the server's name is not known.
+    """
+    try:
+        from queueber.client.tls import secured  # noqa: PLC0415
+    except ImportError as why:
+        raise InvalidRequest(f"TLS needs the extra `tls`, pip install 'queueber[tls]': {why}") from None
+    return secured(tls, endpoint, host)
 
 
 def _check_limits(limits: Limits | None) -> None:
