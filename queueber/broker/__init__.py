@@ -10,12 +10,12 @@ from queueber.broker.broker import DEFAULT_QUEUE, Broker, Ids
 from queueber.broker.claim import ClaimBounds
 from queueber.broker.leases import Lease
 from queueber.broker.model import Item, ItemId, Key, LeaseId, TimeMark
-from queueber.broker.plan import Plan
+from queueber.broker.plans import Plan
 from queueber.broker.polls import Delivery
-from queueber.broker.port import Scan, Store, StoreStalled, Write
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.stats import Stats
-from queueber.broker.wait_queue import Peer, Waiter
+from queueber.broker.storage import Scan, Store, StoreStalled, Write
+from queueber.broker.waiter import Peer, Waiter
 
 __all__ = [
     "DEFAULT_QUEUE",

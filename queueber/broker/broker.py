@@ -24,15 +24,14 @@ from queueber.broker.claim import ClaimBounds
 from queueber.broker.expiry import Expiry
 from queueber.broker.leases import Lease, LeaseState, LeaseTable
 from queueber.broker.model import Item, ItemId, Key, LeaseId
-from queueber.broker.plan import Plan
+from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Delivery, Polls
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, Scan, Write
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
 from queueber.broker.stats import Stats, lease_line, queue_line
-from queueber.broker.uncommitted_plans import UncommittedPlans
-from queueber.broker.validation import validate_add, validate_lease_id, validate_lease_span
-from queueber.broker.wait_queue import Peer, PollInput, PollState, Waiter
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, Scan, Write
+from queueber.broker.validation import validate_add, validate_lease_duration, validate_lease_id
+from queueber.broker.waiter import Peer, PollInput, PollState, Waiter
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs, no_earlier_than
@@ -64,12 +63,12 @@ class Broker:
         self._limits = limits
         self._queues = Queues(limits)
         self._leases = LeaseTable()
-        self._journal = UncommittedPlans(self._queues)
+        self._uncommitted = UncommittedPlans(self._queues)
         self.polls = Polls(
             queues=self._queues,
             leases=self._leases,
-            fresh_lease_id=ids.lease,
-            journal=self._journal,
+            new_lease_id=ids.lease,
+            uncommitted=self._uncommitted,
             limits=limits,
             bounds=bounds,
             limit_hits=self.limit_hits,
@@ -78,10 +77,10 @@ class Broker:
         self.queues, self.leases = self._queues, self._leases
         """To be counted, walked through and looked up in, and to be changed by nobody else."""
 
-        expiry = Expiry(self._queues, self._leases, self._journal, self.polls, limits)
-        self.pop_ended, self.sweep_again, self.requeue = expiry.pop_ended, expiry.sweep_again, expiry.requeue
-        self.take_refills = self._journal.take_refills
-        self.committed = self._journal.committed
+        expiry = Expiry(self._queues, self._leases, self._uncommitted, self.polls, limits)
+        self.pop_expired, self.retry_sweep, self.requeue = expiry.pop_expired, expiry.retry_sweep, expiry.requeue
+        self.take_refills = self._uncommitted.take_refills
+        self.committed = self._uncommitted.committed
 
     def restore(self, recovered: Recovered) -> list[Plan[None]]:
         """
@@ -97,10 +96,10 @@ class Broker:
             self._queues.restore(record)
         plans = []
         for found in recovered.leases:
-            queue = self._queues.numbered(found.queue)
+            queue = self._queues.by_number(found.queue)
             keys = {key.id: key for key in found.keys}
             if not keys:
-                plans.append(self._journal.plan(queue, [DeleteLease(found.id)], None))
+                plans.append(self._uncommitted.plan(queue, [DeleteLease(found.id)], None))
                 continue
             queue.held.update(keys)
             self._leases.restore(Lease(found.id, found.queue, found.deadline, keys, state=LeaseState.LIVE))
@@ -142,26 +141,26 @@ class Broker:
                 replies.append([])
                 items += call
         if not items:
-            return self._journal.plan(queue, [], replies)
+            return self._uncommitted.plan(queue, [], replies)
         ids = self._ids.items(now, len(items))
         at = 0
         for place, call in enumerate(calls):
             if isinstance(replies[place], list):
                 replies[place] = ids[at : at + len(call)]
                 at += len(call)
-        return self._journal.plan(queue, self._take_in(queue, items, ids, size, now), replies, size=size)
+        return self._uncommitted.plan(queue, self._take_in(queue, items, ids, size, now), replies, size=size)
 
     def _validate_add(self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]]) -> int:
         size = validate_add(self._limits, items)
         if items:
-            self._queues.refuse_if_full(queue)
+            self._queues.check_queue_limit(queue)
         return size
 
     def _take_in(
         self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]], ids: Sequence[ItemId], size: int, now: WallMs
     ) -> list[Write]:
         """Put *items*, whose contents are *size* bytes together, into *queue*."""
-        number = self._queues.make_durable(queue)
+        number = self._queues.assign_number(queue)
         added: list[Item] = []
         writes: list[Write] = []
         delayed = False
@@ -179,8 +178,8 @@ class Broker:
         else:
             queue.append(added, size)
         queue.added += len(ids)
-        self._queues.grown(queue)
-        self.polls.stir(queue)
+        self._queues.enforce_budget(queue)
+        self.polls.mark_runnable(queue)
         return writes
 
     def remove(
@@ -202,7 +201,7 @@ class Broker:
                 replies.append(why)
             else:
                 replies.append(self._take_out(queue, item_id, lease, writes))
-        return self._journal.plan(queue, writes, replies)
+        return self._uncommitted.plan(queue, writes, replies)
 
     def _take_out(self, queue: Queue, item_id: ItemId, lease: Lease | None, writes: list[Write]) -> bool:
         """Remove an item held under *lease*; whether it was."""
@@ -233,26 +232,26 @@ class Broker:
         """A lease that is extended several times is written once: its record is as long as it has items."""
         replies: list[bool | QueueberError] = []
         size = 0
-        for lease_id, span in requests:
+        for lease_id, lease_duration in requests:
             try:
-                validate_lease_span(self._limits, span)
+                validate_lease_duration(self._limits, lease_duration)
                 lease = self._find_live(queue, lease_id, now)
             except InvalidRequest as why:
                 replies.append(why)
                 continue
             replies.append(lease is not None)
             if lease is not None:
-                self._leases.extend(lease, no_earlier_than(now, span))
+                self._leases.extend(lease, no_earlier_than(now, lease_duration))
                 size += 0 if lease_id in writes else lease.record_bytes
                 writes[lease_id] = PutLease(lease.id, lease.record())
-        return self._journal.plan(queue, list(writes.values()), replies, size=size)
+        return self._uncommitted.plan(queue, list(writes.values()), replies, size=size)
 
     def poll(
         self,
         queue: Queue,
         *,
         wanted: int,
-        span: SpanMs,
+        lease_duration: SpanMs,
         wait: SpanMs | None,
         peer: Peer,
         now: WallMs,
@@ -267,10 +266,10 @@ class Broker:
             InvalidRequest: the lease's span is 0 or too long.
             Overloaded: too many polls wait, or too many items are leased.
         """
-        validate_lease_span(self._limits, span)
-        until = None if wait is None else WallMs(now + self._clamped("wait_ms", wait))
-        waiter = Waiter(queue, max(1, self._clamped("poll_items", wanted)), span, until, peer)
-        self.polls.park(waiter, passing=wait == 0)
+        validate_lease_duration(self._limits, lease_duration)
+        wait_until = None if wait is None else WallMs(now + self._clamped("wait_ms", wait))
+        waiter = Waiter(queue, max(1, self._clamped("poll_items", wanted)), lease_duration, wait_until, peer)
+        self.polls.enqueue(waiter, no_wait=wait == 0)
         if wait == 0:
             self.polls.tick(now)
         return waiter
@@ -287,20 +286,20 @@ class Broker:
 
     # What follows a commit
 
-    def settle(self, delivery: Delivery) -> Plan[None] | None:
+    def confirm_delivery(self, delivery: Delivery) -> Plan[None] | None:
         """
         The claim behind *delivery* is durable: from now on it may be spoken, and its lease can end.
 
         Returns:
             None.  But if the poll is gone, the plan that gives its items back: nothing must be spoken then.
         """
-        gone = delivery.waiter.state is PollState.GONE
-        delivery.waiter.advance(PollInput.SETTLED)
+        gone = delivery.waiter.state is PollState.ABANDONED
+        delivery.waiter.advance(PollInput.CONFIRMED)
         lease = delivery.lease
         if lease is None:
             return None
         if not gone:
-            self._leases.speak(lease)
+            self._leases.activate(lease)
             return None
         return self._give_back(delivery.waiter.queue, lease)
 
@@ -310,20 +309,20 @@ class Broker:
         for item in lease.items:
             queue.held.discard(item.key.id)
             queue.put(item)
-        self._queues.grown(queue)
-        self.polls.stir(queue)
-        return self._journal.plan(queue, [DeleteLease(lease.id)], None)
+        self._queues.enforce_budget(queue)
+        self.polls.mark_runnable(queue)
+        return self._uncommitted.plan(queue, [DeleteLease(lease.id)], None)
 
     # What the disk answers
 
     def refilled(self, refill: Refill, scan: Scan) -> None:
         """A scan has come back: its queue's window reaches further."""
-        self._journal.finish_refill(refill, scan)
-        self.polls.stir(refill.queue)
+        self._uncommitted.finish_refill(refill, scan)
+        self.polls.mark_runnable(refill.queue)
 
     def refill_failed(self, refill: Refill, error: QueueberError) -> list[Delivery]:
         """A scan has failed: its queue's waiting polls end with *error*, instead of with a lie about an empty queue."""
-        self._journal.finish_refill(refill, None)
+        self._uncommitted.finish_refill(refill, None)
         return self.polls.fail(refill.queue, error)
 
     def fail_polls(self, error: QueueberError) -> list[Delivery]:
@@ -341,7 +340,7 @@ class Broker:
             leased_items=self._leases.items,
             waiting_polls=self.polls.waiting,
             window_bytes=self._queues.window_bytes,
-            undurable_plans=len(self._journal),
+            uncommitted_plans=len(self._uncommitted),
         )
 
     def dump(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from attrs import define, field, frozen
 
 from queueber.broker.model import Item
-from queueber.broker.wait_queue import Waiter
+from queueber.broker.waiter import Waiter
 from queueber.broker.window import Window
 from queueber.units import MIB, WallMs
 
@@ -56,7 +56,7 @@ class Budget:
 
 
 @define(eq=False)
-class Share:
+class Allocation:
     """What one poll gets out of a claim."""
 
     waiter: Waiter
@@ -75,15 +75,15 @@ class Share:
 
 def allocate_round_robin(
     window: Window, waiters: Iterator[Waiter], *, now: WallMs, budget: Budget, reply_bytes_max: int
-) -> list[Share]:
+) -> list[Allocation]:
     """
     Take ready items out of *window* and deal them to *waiters*, who are asked for in the order of their line.
 
     Only as many waiters are looked at as are given something, so the cost
     follows the items.  The shares come in the order of the line, none empty.
     """
-    shares: list[Share] = []
-    turn: list[Share] = []
+    allocations: list[Allocation] = []
+    turn: list[Allocation] = []
     while window.head(now) is not None and not budget.exhausted:
         waiter = next(waiters, None)
         if waiter is None:
@@ -91,21 +91,21 @@ def allocate_round_robin(
         if not budget.spent:
             # The first poll may have all it wants, and however many there are then, they share alike.
             budget.items = max(budget.items, waiter.wanted)
-        share = Share(waiter)
-        shares.append(share)
+        allocation = Allocation(waiter)
+        allocations.append(allocation)
         budget.polls -= 1
         budget.spent = True
-        _deal(window, share, budget)
+        _deal(window, allocation, budget)
         if waiter.wanted > 1:
-            turn.append(share)
+            turn.append(allocation)
     if _deal_rest(window, turn, now, budget, reply_bytes_max):
-        return shares
+        return allocations
     while turn:
-        turn = [share for share in turn if _next_turn(window, share, now, budget, reply_bytes_max)]
-    return shares
+        turn = [allocation for allocation in turn if _next_turn(window, allocation, now, budget, reply_bytes_max)]
+    return allocations
 
 
-def _deal_rest(window: Window, turn: list[Share], now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
+def _deal_rest(window: Window, turn: list[Allocation], now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
     """
     Deal all that those in *turn* still want, as turns would, if that can be done in one step: whether it was.
 
@@ -115,39 +115,39 @@ def _deal_rest(window: Window, turn: list[Share], now: WallMs, budget: Budget, r
         return True
     wanted = turn[0].waiter.wanted - 1
     count = len(turn) * wanted
-    if count > min(budget.items, budget.room) or any(share.waiter.wanted != wanted + 1 for share in turn):
+    if count > min(budget.items, budget.room) or any(allocation.waiter.wanted != wanted + 1 for allocation in turn):
         return False
     # If all of them together fit in one reply, each fits in its own.
-    bytes_max = min(budget.bytes - 1, reply_bytes_max) - max([share.bytes for share in turn])
+    bytes_max = min(budget.bytes - 1, reply_bytes_max) - max([allocation.bytes for allocation in turn])
     items = window.take(count, now, bytes_max)
     if not items:
         return False
-    for at, share in enumerate(turn):
+    for at, allocation in enumerate(turn):
         more = items[at :: len(turn)]
         size = sum([len(item.contents) for item in more])
-        share.items += more
-        share.bytes += size
+        allocation.items += more
+        allocation.bytes += size
         budget.bytes -= size
     budget.items -= count
     budget.room -= count
     return True
 
 
-def _next_turn(window: Window, share: Share, now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
+def _next_turn(window: Window, allocation: Allocation, now: WallMs, budget: Budget, reply_bytes_max: int) -> bool:
     """Deal one more item to *share*; return whether it is to have another turn."""
     item = window.head(now)
     if item is None or budget.no_more_items:
         return False
-    if not share.has_room(item, reply_bytes_max):
+    if not allocation.has_room(item, reply_bytes_max):
         budget.full_replies += 1
         return False
-    _deal(window, share, budget)
-    return len(share.items) < share.waiter.wanted
+    _deal(window, allocation, budget)
+    return len(allocation.items) < allocation.waiter.wanted
 
 
-def _deal(window: Window, share: Share, budget: Budget) -> None:
+def _deal(window: Window, allocation: Allocation, budget: Budget) -> None:
     item = window.pop()
-    share.take(item)
+    allocation.take(item)
     budget.items -= 1
     budget.room -= 1
     budget.bytes -= len(item.contents)

@@ -7,11 +7,10 @@ from attrs import define
 
 from queueber.broker.leases import Lease, LeaseTable
 from queueber.broker.model import Item, ItemId, Key
-from queueber.broker.plan import Plan
+from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Write
 from queueber.broker.queues import Queues
-from queueber.broker.uncommitted_plans import UncommittedPlans
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Write
 from queueber.limits import Limits
 from queueber.units import WallMs
 
@@ -22,11 +21,11 @@ class Expiry:
 
     _queues: Queues
     _leases: LeaseTable
-    _journal: UncommittedPlans
+    _uncommitted: UncommittedPlans
     _polls: Polls
     _limits: Limits
 
-    def pop_ended(self, now: WallMs) -> list[Lease]:
+    def pop_expired(self, now: WallMs) -> list[Lease]:
         """
         Leases whose deadline has passed, a slice of them: from here on their holders' calls are answered with false.
 
@@ -36,7 +35,7 @@ class Expiry:
         ended: list[Lease] = []
         rows = size = 0
         while rows < self._limits.expiry_slice and size < self._limits.refill_bytes:
-            lease = self._leases.pop_ended(now)
+            lease = self._leases.pop_expired(now)
             if lease is None:
                 break
             ended.append(lease)
@@ -45,9 +44,9 @@ class Expiry:
             size += self._limits.poll_bytes if lease.bytes is None else lease.bytes
         return ended
 
-    def sweep_again(self, lease: Lease, at: WallMs) -> None:
+    def retry_sweep(self, lease: Lease, at: WallMs) -> None:
         """Let `pop_ended` give *lease* once more, at *at*: its rows could not be read."""
-        self._leases.sweep_again(lease, at)
+        self._leases.retry_sweep(lease, at)
 
     def requeue(
         self, lease: Lease, items: Sequence[Item | None], *, unreadable: AbstractSet[ItemId] = frozenset()
@@ -60,7 +59,7 @@ class Expiry:
         under the lease, which is then for `sweep_again`.  The plan's reply is how
         many moved.
         """
-        queue = self._queues.numbered(lease.queue)
+        queue = self._queues.by_number(lease.queue)
         writes: list[Write] = [DeleteLease(lease.id)]
         moved = size = 0
         for key, item in zip(list(lease.keys.values()), items, strict=True):
@@ -83,6 +82,6 @@ class Expiry:
             writes[0] = PutLease(lease.id, lease.record())
         else:
             self._leases.remove(lease)
-        self._queues.grown(queue)
-        self._polls.stir(queue)
-        return self._journal.plan(queue, writes, moved, size=size)
+        self._queues.enforce_budget(queue)
+        self._polls.mark_runnable(queue)
+        return self._uncommitted.plan(queue, writes, moved, size=size)

@@ -34,9 +34,9 @@ from queueber.units import WallMs
 class LeaseState(Enum):
     """Where a lease is in its life."""
 
-    UNSPOKEN = "unspoken"
+    PENDING = "pending"
     LIVE = "live"
-    ENDED = "ended"
+    EXPIRED = "expired"
 
 
 # What an item takes in its lease's record: when it became due, and its id.
@@ -56,7 +56,7 @@ class Lease:
     bytes: int | None = None
     """Contents of the items it was given; None when that is not known any more."""
 
-    state: LeaseState = LeaseState.UNSPOKEN
+    state: LeaseState = LeaseState.PENDING
 
     items: list[Item] = field(factory=list)
     """While UNSPOKEN, the items themselves, so that they can be given back."""
@@ -102,9 +102,9 @@ class LeaseTable:
         self.insert(lease)
         self._deadlines.set(lease.id, lease.deadline)
 
-    def speak(self, lease: Lease) -> None:
+    def activate(self, lease: Lease) -> None:
         """From now on its holder may act under it, and it can end."""
-        assert lease.state is LeaseState.UNSPOKEN
+        assert lease.state is LeaseState.PENDING
         lease.state = LeaseState.LIVE
         lease.items = []
         self._deadlines.set(lease.id, lease.deadline)
@@ -122,18 +122,18 @@ class LeaseTable:
         lease.deadline = deadline
         self._deadlines.set(lease.id, deadline)
 
-    def pop_ended(self, now: WallMs) -> Lease | None:
+    def pop_expired(self, now: WallMs) -> Lease | None:
         """The lease whose deadline passed longest ago, which is ENDED from here on; None when none has."""
         lease_id = self._deadlines.pop_due(now)
         if lease_id is None:
             return None
         lease = self._leases[lease_id]
-        lease.state = LeaseState.ENDED
+        lease.state = LeaseState.EXPIRED
         return lease
 
-    def sweep_again(self, lease: Lease, at: WallMs) -> None:
+    def retry_sweep(self, lease: Lease, at: WallMs) -> None:
         """Let `pop_ended` give an ENDED lease once more, at *at*."""
-        assert lease.state is LeaseState.ENDED
+        assert lease.state is LeaseState.EXPIRED
         self._deadlines.set(lease.id, at)
 
     def remove_item(self, lease: Lease, item_id: ItemId) -> None:
@@ -153,5 +153,5 @@ class LeaseTable:
         assert self.items == sum(len(lease.keys) for lease in self)
         for lease in self:
             assert lease.keys, "a lease without items must be gone"
-            assert (lease.state is LeaseState.UNSPOKEN) == bool(lease.items)
+            assert (lease.state is LeaseState.PENDING) == bool(lease.items)
             assert all(key.id == item_id for item_id, key in lease.keys.items())

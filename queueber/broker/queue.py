@@ -1,13 +1,14 @@
 """One named queue: its counters, the head of its items, and who waits for them."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
 from attrs import define, field
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, just_below
-from queueber.broker.port import Gap, Write
-from queueber.broker.wait_queue import Line
+from queueber.broker.storage import Gap, Write
+from queueber.broker.waiter import Waiter
 from queueber.broker.window import Window
 
 _new: Final = tuple.__new__
@@ -49,7 +50,12 @@ class Queue:
     held: set[ItemId] = field(factory=set)
     """Items that are leased, or whose lease has ended and that have no new place yet."""
 
-    line: Line = field(factory=Line)
+    waiters: OrderedDict[Waiter, None] = field(factory=OrderedDict)
+    """Waiting polls in the order in which they are served."""
+
+    timed_out: dict[Waiter, None] = field(factory=dict)
+    """Waiting polls whose wait is over, in that order: served by the next claim, or answered with nothing."""
+
     refill: Refill | None = None
     """At most one scan is on its way."""
 
@@ -92,7 +98,7 @@ class Queue:
             self.floor = min(self.floor, self.unreadable_above)
         self.held.update([item.key.id for item in items])
 
-    def pass_over(self, gaps: Sequence[Gap]) -> None:
+    def note_unreadable(self, gaps: Sequence[Gap]) -> None:
         """A scan has met rows that cannot be read."""
         for gap in gaps:
             self.unreadable_above = min(self.unreadable_above or gap.after, gap.after)
@@ -106,4 +112,4 @@ class Queue:
         assert head is None or head >= self.floor.due
         if self.number is None:
             assert self.added == 0
-        assert not any(waiter.queue is not self for waiter in self.line)
+        assert not any(waiter.queue is not self for waiter in self.waiters)

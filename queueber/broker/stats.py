@@ -18,7 +18,7 @@ class Stats:
     leased_items: int
     waiting_polls: int
     window_bytes: int
-    undurable_plans: int
+    uncommitted_plans: int
 
 
 @frozen
@@ -64,7 +64,7 @@ def state_of(queue: Queue, now: WallMs) -> QueueState:
         unread = beyond
     head = window.head(now)
     return QueueState(
-        queue.name, ready, delayed, len(queue.held), unread, len(queue.line), None if head is None else head.key.due
+        queue.name, ready, delayed, len(queue.held), unread, len(queue.waiters), None if head is None else head.key.due
     )
 
 
@@ -72,7 +72,7 @@ def queue_line(queue: Queue) -> str:
     """What is known of *queue*, in one line."""
     return (
         f"queue {queue.name!r} number={queue.number} items={queue.items} held={len(queue.held)}"
-        f" waiting={len(queue.line)} window={len(queue.window)} covered_to={_text(queue.window.covered_to)}"
+        f" waiting={len(queue.waiters)} window={len(queue.window)} covered_to={_text(queue.window.covered_to)}"
         f" floor={_text(queue.floor)} refill={'yes' if queue.refill else 'no'}"
     )
 

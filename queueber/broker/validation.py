@@ -25,12 +25,12 @@ def validate_add(limits: Limits, items: Sequence[tuple[bytes, SpanMs]]) -> int:
     return total
 
 
-def validate_lease_span(limits: Limits, span: SpanMs) -> None:
+def validate_lease_duration(limits: Limits, lease_duration: SpanMs) -> None:
     """A lease lasts for some time, and not for too long."""
-    if span <= 0:
+    if lease_duration <= 0:
         raise InvalidRequest("leaseValiditySecs and leaseValidityMs are both 0; a lease must last longer (> 0)")
-    if span > limits.lease_ms:
-        raise _above(limits, "lease_ms", "leaseValidityMs", span, "ms")
+    if lease_duration > limits.lease_ms:
+        raise _above(limits, "lease_ms", "leaseValidityMs", lease_duration, "ms")
 
 
 def validate_lease_id(lease_id: LeaseId) -> None:

@@ -25,7 +25,7 @@ from itertools import chain, islice, pairwise
 from attrs import define
 
 from queueber.broker.model import HIGHEST, Item, ItemId, Key
-from queueber.broker.port import DeleteItem, PutItem, Scan, Write
+from queueber.broker.storage import DeleteItem, PutItem, Scan, Write
 from queueber.units import WallMs
 
 
@@ -42,7 +42,7 @@ class Meter:
 class Window:
     """Items in the order of their keys, as far as `covered_to`."""
 
-    __slots__ = ("_meter", "_run", "_strays", "bytes", "covered_to")
+    __slots__ = ("_in_order", "_meter", "_out_of_order", "bytes", "covered_to")
 
     def __init__(self, covered_to: Key, meter: Meter) -> None:
         self.covered_to = covered_to
@@ -51,18 +51,18 @@ class Window:
         """What the items cost in memory."""
         # Nearly all items come in the order in which they leave.  Those go through a queue, which costs a tenth of what
         # a heap does; the others, delayed ones and those that came back, are a heap beside it.
-        self._run: deque[Item] = deque()
-        self._strays: list[Item] = []
+        self._in_order: deque[Item] = deque()
+        self._out_of_order: list[Item] = []
         self._meter = meter
 
     def __len__(self) -> int:
-        return len(self._run) + len(self._strays)
+        return len(self._in_order) + len(self._out_of_order)
 
     def put(self, item: Item) -> bool:
         """Take *item* in if it belongs here; return whether it does."""
         if item.key > self.covered_to:
             return False
-        heappush(self._strays, item)
+        heappush(self._out_of_order, item)
         self._charge(len(item.contents) + self._meter.item_overhead)
         return True
 
@@ -74,11 +74,11 @@ class Window:
                 return
             items = [item for item in items if item.key <= self.covered_to]
             size = sum(len(item.contents) for item in items)
-        if not self._run or self._run[-1] < items[0]:
-            self._run.extend(items)
+        if not self._in_order or self._in_order[-1] < items[0]:
+            self._in_order.extend(items)
         else:
             for item in items:
-                heappush(self._strays, item)
+                heappush(self._out_of_order, item)
         # As `_charge` does; a call would be a fifth of what this costs.
         cost = size + len(items) * self._meter.item_overhead
         self.bytes += cost
@@ -89,10 +89,10 @@ class Window:
         return self.covered_to.due > now
 
     def _first(self) -> Item | None:
-        run, strays = self._run, self._strays
-        if not strays:
-            return run[0] if run else None
-        return run[0] if run and run[0] < strays[0] else strays[0]
+        in_order, out_of_order = self._in_order, self._out_of_order
+        if not out_of_order:
+            return in_order[0] if in_order else None
+        return in_order[0] if in_order and in_order[0] < out_of_order[0] else out_of_order[0]
 
     def head(self, now: WallMs) -> Item | None:
         """The item that has been due for longest at *now*; None when none is due."""
@@ -103,12 +103,13 @@ class Window:
         """How many items here are due at *now*.  O(n)."""
         if not self.covers(now):
             return len(self)
-        return sum(item.key.due <= now for item in chain(self._run, self._strays))
+        return sum(item.key.due <= now for item in chain(self._in_order, self._out_of_order))
 
     def pop(self) -> Item:
         """Take the head out."""
-        run, strays = self._run, self._strays
-        item = heappop(strays) if strays and not (run and run[0] < strays[0]) else run.popleft()
+        in_order, out_of_order = self._in_order, self._out_of_order
+        from_heap = out_of_order and not (in_order and in_order[0] < out_of_order[0])
+        item = heappop(out_of_order) if from_heap else in_order.popleft()
         self._charge(-len(item.contents) - self._meter.item_overhead)
         return item
 
@@ -119,15 +120,18 @@ class Window:
         Empty, and nothing was taken, if that cannot be done in one step: they are not all due, their contents are more
         than *bytes_max*, or others come in between.  Then they have to be taken with `pop`.
         """
-        run, strays = self._run, self._strays
-        if not 0 < count <= len(run) or run[count - 1].key.due > now or (strays and strays[0] < run[count - 1]):
+        in_order, out_of_order = self._in_order, self._out_of_order
+        if not 0 < count <= len(in_order):
             return []
-        items = list(islice(run, count))
+        last = in_order[count - 1]
+        if last.key.due > now or (out_of_order and out_of_order[0] < last):
+            return []
+        items = list(islice(in_order, count))
         size = sum([len(item.contents) for item in items])
         if size > bytes_max:
             return []
         for _ in items:
-            run.popleft()
+            in_order.popleft()
         self._charge(-size - count * self._meter.item_overhead)
         return items
 
@@ -151,7 +155,7 @@ class Window:
         *floor* is a key that every unleased item lies above: what is still
         known of the queue when nothing is left.
         """
-        self._strays.sort()
+        self._out_of_order.sort()
         while self.bytes > bytes_max and len(self) > keep:
             tail = self._tail()
             assert tail is not None
@@ -161,10 +165,10 @@ class Window:
 
     def _tail(self) -> deque[Item] | list[Item] | None:
         """Where the last of all items is the last, once the strays have been sorted; None without any."""
-        run, strays = self._run, self._strays
-        if not strays:
-            return run or None
-        return run if run and run[-1] > strays[-1] else strays
+        in_order, out_of_order = self._in_order, self._out_of_order
+        if not out_of_order:
+            return in_order or None
+        return in_order if in_order and in_order[-1] > out_of_order[-1] else out_of_order
 
     def _charge(self, cost: int) -> None:
         self.bytes += cost
@@ -172,11 +176,11 @@ class Window:
 
     def check(self) -> None:
         """Raise AssertionError if the window contradicts itself.  O(n); for tests."""
-        items = [*self._run, *self._strays]
+        items = [*self._in_order, *self._out_of_order]
         assert self.bytes == sum(len(item.contents) + self._meter.item_overhead for item in items)
         assert all(item.key <= self.covered_to for item in items)
         assert len({item.key for item in items}) == len(items), "an item is twice in the window"
-        assert all(one < other for one, other in pairwise(self._run))
+        assert all(one < other for one, other in pairwise(self._in_order))
 
 
 def overlay(scan: Scan, *, above: Key, log: Sequence[Write], held: AbstractSet[ItemId]) -> tuple[list[Item], Key]:

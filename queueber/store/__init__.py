@@ -1,7 +1,7 @@
 """
 Rows at rest: `open_store` on a data directory, and `MemoryStore` without one.
 
-Both are a `queueber.broker.port.Store`.  The layers below, from the top:
+Both are a `queueber.broker.storage.Store`.  The layers below, from the top:
 `keyvalue` turns the port's writes into rows, `keys` and `records` say what rows
 look like, `kv` is what is needed of an engine, and `database` opens RocksDB,
 which is `queueber.plyvel`.

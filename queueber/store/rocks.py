@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Lock
 
 from queueber.broker import TimeMark, Write
-from queueber.broker.port import Recovered, StoreStalled
+from queueber.broker.storage import Recovered, StoreStalled
 from queueber.errors import StorageError, reason
 from queueber.plyvel import CorruptionError
 from queueber.plyvel.rocksdb import RocksDB

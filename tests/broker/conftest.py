@@ -8,7 +8,7 @@ from attrs import define, field
 
 from queueber.broker import Broker, ClaimBounds, Item, ItemId, Key, LeaseId, Plan
 from queueber.broker.model import LOWEST, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, RecoveredLease, Scan, Write
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, RecoveredLease, Scan, Write
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import Limits
 from queueber.units import SpanMs, WallMs
@@ -96,7 +96,7 @@ class Rows:
 
 
 @define
-class Bench:
+class BrokerHarness:
     """A broker and its disk, moved by hand."""
 
     broker: Broker
@@ -112,7 +112,7 @@ class Bench:
         self.pending.append(plan)
         return plan
 
-    def sync(self) -> None:
+    def commit_all(self) -> None:
         """Commit what was planned, and settle what was claimed, until there is no more."""
         while self.pending:
             self.commit(len(self.pending))
@@ -121,13 +121,12 @@ class Bench:
         plans, self.pending = self.pending[:count], self.pending[count:]
         for plan in plans:
             self.rows.apply(plan)
-            if plan.writes:
-                self.broker.committed(plan)
+        self.broker.committed([plan for plan in plans if plan.writes])
         self.rows.check(self.broker)
         for plan in plans:
             if isinstance(plan.reply, list) and plan.reply and hasattr(plan.reply[0], "waiter"):
                 for delivery in plan.reply:
-                    back = self.broker.settle(delivery)
+                    back = self.broker.confirm_delivery(delivery)
                     if back is not None:
                         self.pending.append(back)
 
@@ -147,24 +146,29 @@ class Bench:
                 self.submit(plan)
                 deliveries += plan.reply
             self.broker.check()
-            if not self.refill() and not self.broker.polls.stirred:
+            if not self.refill() and not self.broker.polls.has_runnable:
                 return deliveries
         raise AssertionError("there is no end to it")
 
     def add(self, *contents: bytes, delay: int = 0, name: str = "default"):
         items = [(each, SpanMs(delay)) for each in contents]
-        return self.only(self.broker.add(self.broker.queue(name), [items], self.now))
+        return self.submit_one(self.broker.add(self.broker.queue(name), [items], self.now))
 
-    def only(self, plan):
+    def submit_one(self, plan):
         """The reply of a plan for one call, which is submitted; raises it if the call is refused."""
         (reply,) = self.submit(plan).reply
         if isinstance(reply, QueueberError):
             raise reply
         return reply
 
-    def poll(self, wanted=1, *, span=1000, wait=0, peer=None, name="default"):
+    def poll(self, wanted=1, *, lease_duration=1000, wait=0, peer=None, name="default"):
         return self.broker.poll(
-            self.broker.queue(name), wanted=wanted, span=SpanMs(span), wait=wait, peer=peer, now=self.now
+            self.broker.queue(name),
+            wanted=wanted,
+            lease_duration=SpanMs(lease_duration),
+            wait=wait,
+            peer=peer,
+            now=self.now,
         )
 
     def polls_of(self, peer):
@@ -173,23 +177,25 @@ class Bench:
             while True:
                 yield self.poll(wait=None, peer=peer)
 
-    def take(self, wanted=1, *, span=1000, name="default"):
+    def take(self, wanted=1, *, lease_duration=1000, name="default"):
         """The contents and the lease that one poll gets now, spoken."""
-        self.poll(wanted, span=span, name=name)
+        self.poll(wanted, lease_duration=lease_duration, name=name)
         (delivery,) = self.distribute()
-        self.sync()
+        self.commit_all()
         return [item.contents for item in delivery.items], delivery.lease
 
     def remove(self, item_id, lease_id, name="default"):
-        return self.only(self.broker.remove(self.broker.queue(name), [(item_id, lease_id)], self.now))
+        return self.submit_one(self.broker.remove(self.broker.queue(name), [(item_id, lease_id)], self.now))
 
-    def extend(self, lease_id, span=1000, name="default"):
-        return self.only(self.broker.extend(self.broker.queue(name), [(lease_id, SpanMs(span))], self.now))
+    def extend(self, lease_id, lease_duration=1000, name="default"):
+        return self.submit_one(
+            self.broker.extend(self.broker.queue(name), [(lease_id, SpanMs(lease_duration))], self.now)
+        )
 
     def sweep(self) -> int:
         """Move what ended; return how many items moved."""
         moved = 0
-        while ended := self.broker.pop_ended(self.now):
+        while ended := self.broker.pop_expired(self.now):
             for lease in ended:
                 # The rows are on the disk: a lease is swept only after it was spoken, so after its items were durable.
                 moved += self.submit(
@@ -198,7 +204,7 @@ class Bench:
             self.broker.check()
         return moved
 
-    def forget(self) -> None:
+    def drop_window(self) -> None:
         """Drop the whole window of the default queue, as when memory is short."""
         self.queue.window.trim(0, self.queue.floor)
 
@@ -212,15 +218,15 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench(Broker(CountedIds()))
+def harness() -> BrokerHarness:
+    return BrokerHarness(Broker(CountedIds()))
 
 
 @pytest.fixture
-def make_bench():
+def make_harness():
     """A bench with other limits or bounds."""
 
-    def make(bounds: ClaimBounds | None = None, **limits) -> Bench:
-        return Bench(Broker(CountedIds(), limits=Limits(**limits), bounds=bounds or ClaimBounds()))
+    def make(bounds: ClaimBounds | None = None, **limits) -> BrokerHarness:
+        return BrokerHarness(Broker(CountedIds(), limits=Limits(**limits), bounds=bounds or ClaimBounds()))
 
     return make

@@ -5,7 +5,7 @@ from attrs import evolve
 
 from queueber.broker import ClaimBounds
 from queueber.broker.model import HIGHEST, just_below
-from queueber.broker.port import Gap
+from queueber.broker.storage import Gap
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import DAY, YEAR, SpanMs, WallMs
 
@@ -15,24 +15,24 @@ def contents(delivery):
 
 
 class TestAdd:
-    def test_ids_come_in_the_order_of_the_items(self, bench):
-        ids = bench.add(b"a", b"b", b"c")
+    def test_ids_come_in_the_order_of_the_items(self, harness):
+        ids = harness.add(b"a", b"b", b"c")
 
         assert ids == sorted(ids)
         assert len(set(ids)) == 3
 
-    def test_of_nothing_writes_nothing_and_makes_no_queue(self, bench):
-        plan = bench.broker.add(bench.queue, [[]], bench.now)
+    def test_of_nothing_writes_nothing_and_makes_no_queue(self, harness):
+        plan = harness.broker.add(harness.queue, [[]], harness.now)
 
         assert plan.writes == []
         assert plan.reply == [[]]
-        assert bench.broker.stats().queues == 0
+        assert harness.broker.stats().queues == 0
 
-    def test_the_row_of_the_queue_comes_with_the_items(self, bench):
-        bench.add(b"a", b"b")
-        bench.sync()
+    def test_the_row_of_the_queue_comes_with_the_items(self, harness):
+        harness.add(b"a", b"b")
+        harness.commit_all()
 
-        (record,) = bench.rows.queues.values()
+        (record,) = harness.rows.queues.values()
         assert (record.name, record.added, record.removed) == ("default", 2, 0)
 
     @pytest.mark.parametrize(
@@ -44,688 +44,688 @@ class TestAdd:
             ({}, [(b"", 10 * YEAR + 1)], "visibilityTimeoutMs is 316,224,000,001 ms; the limit is 316,224,000,000"),
         ],
     )
-    def test_of_too_much_is_refused_whole(self, make_bench, limits, items, complaint):
-        bench = make_bench(**limits)
+    def test_of_too_much_is_refused_whole(self, make_harness, limits, items, complaint):
+        harness = make_harness(**limits)
 
         with pytest.raises(InvalidRequest, match=complaint):
-            bench.only(bench.broker.add(bench.queue, [items], bench.now))
+            harness.submit_one(harness.broker.add(harness.queue, [items], harness.now))
 
-        assert bench.broker.stats().items == 0
-        bench.broker.check()
+        assert harness.broker.stats().items == 0
+        harness.broker.check()
 
-    def test_of_one_queue_too_many_is_overloaded(self, make_bench):
-        bench = make_bench(queues=1)
-        bench.add(b"a", name="one")
+    def test_of_one_queue_too_many_is_overloaded(self, make_harness):
+        harness = make_harness(queues=1)
+        harness.add(b"a", name="one")
 
         with pytest.raises(Overloaded, match="queues: 1 exists; the limit is 1"):
-            bench.add(b"b", name="two")
-        assert bench.add(b"c", name="one")
+            harness.add(b"b", name="two")
+        assert harness.add(b"c", name="one")
 
 
 class TestQueueNames:
     @pytest.mark.parametrize("name", ["", "é" * 128])
-    def test_of_no_or_more_than_255_bytes_are_refused(self, bench, name):
+    def test_of_no_or_more_than_255_bytes_are_refused(self, harness, name):
         with pytest.raises(InvalidRequest, match=f"name is {len(name.encode())} bytes of UTF-8; it must be 1 to 255"):
-            bench.broker.queue(name)
+            harness.broker.queue(name)
 
-    def test_name_one_queue_each(self, bench):
-        assert bench.broker.queue("ä" * 127) is bench.broker.queue("ä" * 127)
-        bench.add(b"mail", name="mail")
-        bench.add(b"default")
+    def test_name_one_queue_each(self, harness):
+        assert harness.broker.queue("ä" * 127) is harness.broker.queue("ä" * 127)
+        harness.add(b"mail", name="mail")
+        harness.add(b"default")
 
-        assert bench.take(name="mail")[0] == [b"mail"]
-        assert bench.take(name="mail")[0] == []
-        assert bench.take()[0] == [b"default"]
+        assert harness.take(name="mail")[0] == [b"mail"]
+        assert harness.take(name="mail")[0] == []
+        assert harness.take()[0] == [b"default"]
 
-    def test_that_were_only_asked_for_leave_nothing_behind(self, bench):
-        bench.broker.queue("a")
-        waiter = bench.poll(name="b", wait=None)
-        bench.distribute()
-        bench.broker.polls.cancel(waiter)
+    def test_that_were_only_asked_for_leave_nothing_behind(self, harness):
+        harness.broker.queue("a")
+        waiter = harness.poll(name="b", wait=None)
+        harness.distribute()
+        harness.broker.polls.cancel(waiter)
         del waiter
 
-        assert list(bench.broker._queues) == []
+        assert list(harness.broker._queues) == []
 
 
 class TestPoll:
-    def test_gets_items_in_the_order_in_which_they_became_due(self, bench):
-        bench.add(b"late", delay=500)
-        bench.add(b"first")
-        bench.now = WallMs(bench.now + 100)
-        bench.add(b"second")
-        bench.now = WallMs(bench.now + 1000)
+    def test_gets_items_in_the_order_in_which_they_became_due(self, harness):
+        harness.add(b"late", delay=500)
+        harness.add(b"first")
+        harness.now = WallMs(harness.now + 100)
+        harness.add(b"second")
+        harness.now = WallMs(harness.now + 1000)
 
-        assert bench.take(10)[0] == [b"first", b"second", b"late"]
+        assert harness.take(10)[0] == [b"first", b"second", b"late"]
 
-    def test_that_does_not_wait_is_answered_empty(self, bench):
-        bench.poll()
+    def test_that_does_not_wait_is_answered_empty(self, harness):
+        harness.poll()
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
 
         assert contents(delivery) == []
         assert delivery.lease is None
-        assert bench.broker.settle(delivery) is None
+        assert harness.broker.confirm_delivery(delivery) is None
 
-    def test_waits_until_an_item_comes(self, bench):
-        bench.poll(wait=None)
-        assert bench.distribute() == []
+    def test_waits_until_an_item_comes(self, harness):
+        harness.poll(wait=None)
+        assert harness.distribute() == []
 
-        bench.add(b"a")
+        harness.add(b"a")
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
         assert contents(delivery) == [b"a"]
 
-    def test_waits_no_longer_than_asked(self, bench):
-        bench.poll(wait=50)
-        assert bench.distribute() == []
-        assert bench.broker.polls.next_tick() == bench.now + 50
+    def test_waits_no_longer_than_asked(self, harness):
+        harness.poll(wait=50)
+        assert harness.distribute() == []
+        assert harness.broker.polls.next_tick() == harness.now + 50
 
-        bench.now = WallMs(bench.now + 49)
-        assert bench.distribute() == []
-        bench.now = WallMs(bench.now + 1)
+        harness.now = WallMs(harness.now + 49)
+        assert harness.distribute() == []
+        harness.now = WallMs(harness.now + 1)
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
         assert contents(delivery) == []
 
-    def test_is_not_cut_short_by_an_item_that_is_not_due(self, bench):
-        bench.poll(wait=None)
-        bench.add(b"a", delay=30)
-        assert bench.distribute() == []
-        due = bench.broker.polls.next_tick()
+    def test_is_not_cut_short_by_an_item_that_is_not_due(self, harness):
+        harness.poll(wait=None)
+        harness.add(b"a", delay=30)
+        assert harness.distribute() == []
+        due = harness.broker.polls.next_tick()
         # Never shorter than asked: the millisecond in which the add was decided had begun.
-        assert due == bench.now + 31
+        assert due == harness.now + 31
 
-        bench.now = due
+        harness.now = due
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
         assert contents(delivery) == [b"a"]
 
-    def test_without_a_number_wants_one_item(self, bench):
-        bench.add(b"a", b"b")
+    def test_without_a_number_wants_one_item(self, harness):
+        harness.add(b"a", b"b")
 
-        assert bench.take(0)[0] == [b"a"]
+        assert harness.take(0)[0] == [b"a"]
 
-    def test_gets_no_more_items_than_one_reply_may_hold(self, make_bench):
-        bench = make_bench(poll_items=2)
-        bench.add(b"a", b"b", b"c")
+    def test_gets_no_more_items_than_one_reply_may_hold(self, make_harness):
+        harness = make_harness(poll_items=2)
+        harness.add(b"a", b"b", b"c")
 
-        assert bench.take(2**32 - 1)[0] == [b"a", b"b"]
+        assert harness.take(2**32 - 1)[0] == [b"a", b"b"]
 
-    def test_gets_no_more_bytes_than_one_reply_may_hold_but_always_one_item(self, make_bench):
-        bench = make_bench(poll_bytes=5)
-        bench.add(b"123456", b"123", b"45", b"6")
+    def test_gets_no_more_bytes_than_one_reply_may_hold_but_always_one_item(self, make_harness):
+        harness = make_harness(poll_bytes=5)
+        harness.add(b"123456", b"123", b"45", b"6")
 
-        assert bench.take(9)[0] == [b"123456"]
-        assert bench.take(9)[0] == [b"123", b"45"]
+        assert harness.take(9)[0] == [b"123456"]
+        assert harness.take(9)[0] == [b"123", b"45"]
 
-    def test_with_others_takes_turns_item_by_item(self, bench):
+    def test_with_others_takes_turns_item_by_item(self, harness):
         for wanted in (5, 3, 1):
-            bench.poll(wanted, wait=None)
-        bench.add(b"1", b"2", b"3", b"4", b"5", b"6")
+            harness.poll(wanted, wait=None)
+        harness.add(b"1", b"2", b"3", b"4", b"5", b"6")
 
-        assert [contents(each) for each in bench.distribute()] == [[b"1", b"4", b"6"], [b"2", b"5"], [b"3"]]
+        assert [contents(each) for each in harness.distribute()] == [[b"1", b"4", b"6"], [b"2", b"5"], [b"3"]]
 
-    def test_that_waited_longest_is_served_first(self, bench):
-        first, second = bench.poll(wait=None), bench.poll(wait=None)
-        bench.add(b"a")
+    def test_that_waited_longest_is_served_first(self, harness):
+        first, second = harness.poll(wait=None), harness.poll(wait=None)
+        harness.add(b"a")
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
 
         assert delivery.waiter is first
-        bench.add(b"b")
-        (delivery,) = bench.distribute()
+        harness.add(b"b")
+        (delivery,) = harness.distribute()
         assert delivery.waiter is second
 
-    def test_has_a_lease_of_its_own(self, bench):
-        bench.add(b"a", b"b")
-        bench.poll()
-        bench.poll()
+    def test_has_a_lease_of_its_own(self, harness):
+        harness.add(b"a", b"b")
+        harness.poll()
+        harness.poll()
 
-        one, two = bench.distribute()
+        one, two = harness.distribute()
 
         assert one.lease.id != two.lease.id
 
-    def test_of_one_claim_is_one_plan(self, bench):
+    def test_of_one_claim_is_one_plan(self, harness):
         """The floor in a queue's row must not pass an item whose lease comes in a later commit."""
-        bench.add(b"a", b"b", b"c")
-        bench.sync()
-        bench.poll(2)
-        bench.poll(1)
-        bench.distribute()
+        harness.add(b"a", b"b", b"c")
+        harness.commit_all()
+        harness.poll(2)
+        harness.poll(1)
+        harness.distribute()
 
-        assert len(bench.pending) == 1
+        assert len(harness.pending) == 1
 
     @pytest.mark.parametrize(
-        ("span", "complaint"),
+        ("lease_duration", "complaint"),
         [(0, "must last longer"), (7 * DAY + 1, "leaseValidityMs is 604,800,001 ms; the limit is 604,800,000")],
     )
-    def test_for_no_or_too_long_a_lease_is_refused(self, bench, span, complaint):
+    def test_for_no_or_too_long_a_lease_is_refused(self, harness, lease_duration, complaint):
         with pytest.raises(InvalidRequest, match=complaint):
-            bench.poll(span=span)
+            harness.poll(lease_duration=lease_duration)
 
-    def test_beyond_the_number_that_may_wait_is_overloaded(self, make_bench):
-        bench = make_bench(waiting_polls=1)
-        waiter = bench.poll(wait=None)
+    def test_beyond_the_number_that_may_wait_is_overloaded(self, make_harness):
+        harness = make_harness(waiting_polls=1)
+        waiter = harness.poll(wait=None)
 
         with pytest.raises(Overloaded, match="waiting polls: 1 waits already; the limit is 1"):
-            bench.poll(wait=None)
-        bench.broker.polls.cancel(waiter)
-        assert bench.poll(wait=None)
+            harness.poll(wait=None)
+        harness.broker.polls.cancel(waiter)
+        assert harness.poll(wait=None)
 
-    def test_a_crowd_leaves_places_for_those_who_come(self, make_bench):
+    def test_a_crowd_leaves_places_for_those_who_come(self, make_harness):
         """Once half of them have gone, a peer may have half as many as are left."""
-        bench = make_bench(waiting_polls=16)
+        harness = make_harness(waiting_polls=16)
         for _ in range(8):
-            bench.poll(wait=None, peer="crowd")
+            harness.poll(wait=None, peer="crowd")
         with pytest.raises(Overloaded, match="8 of them of this connection; with so few places left it may have 4"):
-            bench.poll(wait=None, peer="crowd")
-        had = [len(list(bench.polls_of(peer))) for peer in "abcdef"]
+            harness.poll(wait=None, peer="crowd")
+        had = [len(list(harness.polls_of(peer))) for peer in "abcdef"]
         assert had == [3, 2, 1, 1, 1, 0]
         with pytest.raises(Overloaded, match="16 wait already; the limit is 16"):
-            bench.poll(wait=None, peer="last")
-        bench.broker.check()
+            harness.poll(wait=None, peer="last")
+        harness.broker.check()
 
-    def test_a_poll_that_does_not_wait_takes_no_place(self, make_bench):
-        bench = make_bench(waiting_polls=2)
-        waiters = [bench.poll(wait=None, peer=peer) for peer in "ab"]
-        passing = [bench.poll(wait=0, peer="c"), bench.poll(wait=0, peer="d")]
+    def test_a_poll_that_does_not_wait_takes_no_place(self, make_harness):
+        harness = make_harness(waiting_polls=2)
+        waiters = [harness.poll(wait=None, peer=peer) for peer in "ab"]
+        no_wait = [harness.poll(wait=0, peer="c"), harness.poll(wait=0, peer="d")]
         # While the disk stands still they are not answered, and then there are only so many.
         with pytest.raises(Overloaded, match="4 wait already; the limit is 2"):
-            bench.poll(wait=0, peer="e")
-        assert {each.waiter for each in bench.distribute()} == set(passing)
-        assert bench.poll(wait=0, peer="e")
+            harness.poll(wait=0, peer="e")
+        assert {each.waiter for each in harness.distribute()} == set(no_wait)
+        assert harness.poll(wait=0, peer="e")
         for waiter in waiters:
-            bench.broker.polls.cancel(waiter)
-        bench.distribute()
-        bench.broker.check()
+            harness.broker.polls.cancel(waiter)
+        harness.distribute()
+        harness.broker.check()
 
 
 class TestClaimBounds:
-    def test_hold_after_at_least_one_whole_poll(self, make_bench):
-        bench = make_bench(ClaimBounds(polls=64, items=2))
-        bench.add(b"a", b"b", b"c", b"d")
-        bench.poll(3, wait=None)
-        bench.poll(3, wait=None)
+    def test_hold_after_at_least_one_whole_poll(self, make_harness):
+        harness = make_harness(ClaimBounds(polls=64, items=2))
+        harness.add(b"a", b"b", b"c", b"d")
+        harness.poll(3, wait=None)
+        harness.poll(3, wait=None)
 
-        (plan,) = bench.broker.polls.distribute(bench.now)
+        (plan,) = harness.broker.polls.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"a", b"c"], [b"b"]]
-        assert not bench.broker.polls.waiting
+        assert not harness.broker.polls.waiting
 
-    def test_leave_the_rest_to_the_next_claim(self, make_bench):
-        bench = make_bench(ClaimBounds(polls=1))
-        bench.add(b"a", b"b")
-        bench.poll(wait=None)
-        bench.poll(wait=0)
+    def test_leave_the_rest_to_the_next_claim(self, make_harness):
+        harness = make_harness(ClaimBounds(polls=1))
+        harness.add(b"a", b"b")
+        harness.poll(wait=None)
+        harness.poll(wait=0)
 
-        (first,) = bench.broker.polls.distribute(bench.now)
+        (first,) = harness.broker.polls.distribute(harness.now)
         assert [contents(each) for each in first.reply] == [[b"a"]]
-        assert bench.broker.polls.stirred
+        assert harness.broker.polls.has_runnable
 
-        (second,) = bench.broker.polls.distribute(bench.now)
+        (second,) = harness.broker.polls.distribute(harness.now)
         assert [contents(each) for each in second.reply] == [[b"b"]]
-        assert not bench.broker.polls.stirred
+        assert not harness.broker.polls.has_runnable
 
-    def test_count_bytes_too(self, make_bench):
-        bench = make_bench(ClaimBounds(bytes=3))
-        bench.add(b"123", b"4")
-        bench.poll(2, wait=None)
+    def test_count_bytes_too(self, make_harness):
+        harness = make_harness(ClaimBounds(bytes=3))
+        harness.add(b"123", b"4")
+        harness.poll(2, wait=None)
 
-        (plan,) = bench.broker.polls.distribute(bench.now)
+        (plan,) = harness.broker.polls.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"123"]]
 
-    def test_span_all_queues(self, make_bench):
-        bench = make_bench(ClaimBounds(items=1))
+    def test_span_all_queues(self, make_harness):
+        harness = make_harness(ClaimBounds(items=1))
         for name in ("one", "two"):
-            bench.add(b"a", name=name)
-            bench.poll(name=name)
+            harness.add(b"a", name=name)
+            harness.poll(name=name)
 
-        assert len(bench.broker.polls.distribute(bench.now)) == 1
-        assert len(bench.broker.polls.distribute(bench.now)) == 1
+        assert len(harness.broker.polls.distribute(harness.now)) == 1
+        assert len(harness.broker.polls.distribute(harness.now)) == 1
 
 
 class TestRemoveAndExtend:
-    def test_remove_ends_the_item_and_the_lease_with_its_last(self, bench):
-        one, two = bench.add(b"a", b"b")
-        _, lease = bench.take(2)
+    def test_remove_ends_the_item_and_the_lease_with_its_last(self, harness):
+        one, two = harness.add(b"a", b"b")
+        _, lease = harness.take(2)
 
-        assert bench.remove(one, lease.id)
-        assert bench.extend(lease.id)
-        assert bench.remove(two, lease.id)
-        assert not bench.extend(lease.id)
-        bench.sync()
-        assert bench.rows.items == {}
-        assert bench.rows.leases == {}
-        bench.broker.check()
+        assert harness.remove(one, lease.id)
+        assert harness.extend(lease.id)
+        assert harness.remove(two, lease.id)
+        assert not harness.extend(lease.id)
+        harness.commit_all()
+        assert harness.rows.items == {}
+        assert harness.rows.leases == {}
+        harness.broker.check()
 
-    def test_false_changes_nothing(self, bench):
-        (item,) = bench.add(b"a")
-        _, lease = bench.take()
+    def test_false_changes_nothing(self, harness):
+        (item,) = harness.add(b"a")
+        _, lease = harness.take()
         other = b"x" * 16
 
         plans = [
-            bench.broker.remove(bench.queue, [(item, other)], bench.now),
-            bench.broker.remove(bench.queue, [(other, lease.id)], bench.now),
-            bench.broker.remove(bench.queue, [(item[:15], lease.id)], bench.now),
-            bench.broker.remove(bench.broker.queue("other"), [(item, lease.id)], bench.now),
-            bench.broker.extend(bench.queue, [(other, SpanMs(1))], bench.now),
-            bench.broker.extend(bench.broker.queue("other"), [(lease.id, SpanMs(1))], bench.now),
+            harness.broker.remove(harness.queue, [(item, other)], harness.now),
+            harness.broker.remove(harness.queue, [(other, lease.id)], harness.now),
+            harness.broker.remove(harness.queue, [(item[:15], lease.id)], harness.now),
+            harness.broker.remove(harness.broker.queue("other"), [(item, lease.id)], harness.now),
+            harness.broker.extend(harness.queue, [(other, SpanMs(1))], harness.now),
+            harness.broker.extend(harness.broker.queue("other"), [(lease.id, SpanMs(1))], harness.now),
         ]
 
         assert [(plan.reply, plan.writes) for plan in plans] == [([False], [])] * 6
-        assert bench.remove(item, lease.id)
-        assert not bench.remove(item, lease.id)
+        assert harness.remove(item, lease.id)
+        assert not harness.remove(item, lease.id)
 
-    def test_another_lease_is_no_right_to_remove(self, bench):
-        one, two = bench.add(b"a", b"b")
-        _, first = bench.take()
-        _, second = bench.take()
+    def test_another_lease_is_no_right_to_remove(self, harness):
+        one, two = harness.add(b"a", b"b")
+        _, first = harness.take()
+        _, second = harness.take()
 
-        assert not bench.remove(one, second.id)
-        assert bench.remove(one, first.id)
-        assert bench.remove(two, second.id)
+        assert not harness.remove(one, second.id)
+        assert harness.remove(one, first.id)
+        assert harness.remove(two, second.id)
 
     @pytest.mark.parametrize("length", [0, 15, 17])
-    def test_a_lease_is_16_bytes(self, bench, length):
+    def test_a_lease_is_16_bytes(self, harness, length):
         with pytest.raises(InvalidRequest, match=f"lease is {length} bytes; it must be 16"):
-            bench.remove(b"i" * 16, b"l" * length)
+            harness.remove(b"i" * 16, b"l" * length)
         with pytest.raises(InvalidRequest, match=f"lease is {length} bytes; it must be 16"):
-            bench.extend(b"l" * length)
+            harness.extend(b"l" * length)
 
-    def test_extend_to_nothing_is_refused(self, bench):
+    def test_extend_to_nothing_is_refused(self, harness):
         with pytest.raises(InvalidRequest, match="must last longer"):
-            bench.extend(b"l" * 16, 0)
+            harness.extend(b"l" * 16, 0)
 
-    def test_extend_counts_from_now_be_it_earlier_or_later(self, bench):
-        bench.add(b"a")
-        _, lease = bench.take(span=1000)
+    def test_extend_counts_from_now_be_it_earlier_or_later(self, harness):
+        harness.add(b"a")
+        _, lease = harness.take(lease_duration=1000)
 
-        assert bench.extend(lease.id, 10)
-        assert lease.deadline == bench.now + 11
-        assert bench.extend(lease.id, 5000)
-        assert lease.deadline == bench.now + 5001
+        assert harness.extend(lease.id, 10)
+        assert lease.deadline == harness.now + 11
+        assert harness.extend(lease.id, 5000)
+        assert lease.deadline == harness.now + 5001
 
-    def test_after_the_deadline_both_are_false_even_before_the_sweep(self, bench):
-        (item,) = bench.add(b"a")
-        _, lease = bench.take(span=1000)
+    def test_after_the_deadline_both_are_false_even_before_the_sweep(self, harness):
+        (item,) = harness.add(b"a")
+        _, lease = harness.take(lease_duration=1000)
 
-        bench.now = WallMs(bench.now + 1000)
-        assert bench.extend(lease.id, 1)
-        bench.now = WallMs(bench.now + 2)
+        harness.now = WallMs(harness.now + 1000)
+        assert harness.extend(lease.id, 1)
+        harness.now = WallMs(harness.now + 2)
 
-        assert not bench.extend(lease.id)
-        assert not bench.remove(item, lease.id)
+        assert not harness.extend(lease.id)
+        assert not harness.remove(item, lease.id)
 
 
 class TestExpiry:
-    def test_moves_items_to_where_the_lease_ended_with_one_more_attempt(self, bench):
-        (item,) = bench.add(b"a")
-        _, lease = bench.take(span=1000)
-        bench.now = WallMs(bench.now + 500)
-        bench.add(b"younger")
-        bench.now = WallMs(bench.now + 2000)
-        bench.add(b"youngest")
+    def test_moves_items_to_where_the_lease_ended_with_one_more_attempt(self, harness):
+        (item,) = harness.add(b"a")
+        _, lease = harness.take(lease_duration=1000)
+        harness.now = WallMs(harness.now + 500)
+        harness.add(b"younger")
+        harness.now = WallMs(harness.now + 2000)
+        harness.add(b"youngest")
 
-        assert bench.sweep() == 1
-        bench.poll(9)
-        (delivery,) = bench.distribute()
+        assert harness.sweep() == 1
+        harness.poll(9)
+        (delivery,) = harness.distribute()
 
         assert contents(delivery) == [b"younger", b"a", b"youngest"]
         assert [each.attempts for each in delivery.items] == [0, 1, 0]
         assert delivery.items[1].key == (lease.deadline, item)
 
-    def test_leaves_a_stale_lease_that_changes_nothing(self, bench):
-        (item,) = bench.add(b"a")
-        _, stale = bench.take(span=10)
-        bench.now = WallMs(bench.now + 11)
-        bench.sweep()
-        _, fresh = bench.take(span=1000)
+    def test_leaves_a_stale_lease_that_changes_nothing(self, harness):
+        (item,) = harness.add(b"a")
+        _, stale = harness.take(lease_duration=10)
+        harness.now = WallMs(harness.now + 11)
+        harness.sweep()
+        _, fresh = harness.take(lease_duration=1000)
 
-        assert not bench.remove(item, stale.id)
-        assert not bench.extend(stale.id)
-        assert bench.remove(item, fresh.id)
+        assert not harness.remove(item, stale.id)
+        assert not harness.extend(stale.id)
+        assert harness.remove(item, fresh.id)
 
-    def test_wakes_who_waits(self, bench):
-        bench.add(b"a")
-        bench.take(span=10)
-        bench.poll(wait=None)
-        assert bench.distribute() == []
+    def test_wakes_who_waits(self, harness):
+        harness.add(b"a")
+        harness.take(lease_duration=10)
+        harness.poll(wait=None)
+        assert harness.distribute() == []
 
-        bench.now = WallMs(bench.now + 11)
-        bench.sweep()
+        harness.now = WallMs(harness.now + 11)
+        harness.sweep()
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
         assert contents(delivery) == [b"a"]
 
-    def test_never_sweeps_a_lease_that_was_not_spoken(self, bench):
-        bench.add(b"a")
-        bench.poll(span=10)
-        (delivery,) = bench.distribute()
-        bench.now = WallMs(bench.now + 100)
+    def test_never_sweeps_a_lease_that_was_not_spoken(self, harness):
+        harness.add(b"a")
+        harness.poll(lease_duration=10)
+        (delivery,) = harness.distribute()
+        harness.now = WallMs(harness.now + 100)
 
-        assert bench.broker.pop_ended(bench.now) == []
-        bench.sync()
-        assert bench.broker.pop_ended(bench.now) == [delivery.lease]
+        assert harness.broker.pop_expired(harness.now) == []
+        harness.commit_all()
+        assert harness.broker.pop_expired(harness.now) == [delivery.lease]
 
-    def test_comes_in_slices_of_rows_and_of_bytes(self, make_bench):
-        bench = make_bench(expiry_slice=3, refill_bytes=100)
+    def test_comes_in_slices_of_rows_and_of_bytes(self, make_harness):
+        harness = make_harness(expiry_slice=3, refill_bytes=100)
         for size in (10, 10, 10, 99, 1):
-            bench.add(b"x" * size)
-            bench.take(span=10)
-        bench.now = WallMs(bench.now + 11)
+            harness.add(b"x" * size)
+            harness.take(lease_duration=10)
+        harness.now = WallMs(harness.now + 11)
 
         slices = []
-        while ended := bench.broker.pop_ended(bench.now):
+        while ended := harness.broker.pop_expired(harness.now):
             slices.append(len(ended))
 
         assert slices == [3, 2]
 
-    def test_is_tried_again_when_the_rows_could_not_be_read(self, bench):
-        (item,) = bench.add(b"a")
-        bench.take(span=10)
-        bench.now = WallMs(bench.now + 11)
-        (lease,) = bench.broker.pop_ended(bench.now)
+    def test_is_tried_again_when_the_rows_could_not_be_read(self, harness):
+        (item,) = harness.add(b"a")
+        harness.take(lease_duration=10)
+        harness.now = WallMs(harness.now + 11)
+        (lease,) = harness.broker.pop_expired(harness.now)
 
-        bench.broker.sweep_again(lease, WallMs(bench.now + 5))
+        harness.broker.retry_sweep(lease, WallMs(harness.now + 5))
 
-        assert bench.broker.pop_ended(bench.now) == []
-        assert not bench.remove(item, lease.id)
-        bench.now = WallMs(bench.now + 5)
-        assert bench.sweep() == 1
+        assert harness.broker.pop_expired(harness.now) == []
+        assert not harness.remove(item, lease.id)
+        harness.now = WallMs(harness.now + 5)
+        assert harness.sweep() == 1
 
-    def test_what_could_not_be_read_stays_under_the_lease(self, bench):
-        _, second, _ = bench.add(b"a", b"b", b"c")
-        bench.take(3, span=10)
-        bench.now = WallMs(bench.now + 11)
-        (lease,) = bench.broker.pop_ended(bench.now)
-        rows = bench.rows.read(lease.queue, list(lease.keys.values()))
+    def test_what_could_not_be_read_stays_under_the_lease(self, harness):
+        _, second, _ = harness.add(b"a", b"b", b"c")
+        harness.take(3, lease_duration=10)
+        harness.now = WallMs(harness.now + 11)
+        (lease,) = harness.broker.pop_expired(harness.now)
+        rows = harness.rows.read(lease.queue, list(lease.keys.values()))
 
-        plan = bench.broker.requeue(lease, [rows[0], None, rows[2]], unreadable={second})
-        bench.submit(plan)
-        bench.broker.sweep_again(lease, WallMs(bench.now + 5))
+        plan = harness.broker.requeue(lease, [rows[0], None, rows[2]], unreadable={second})
+        harness.submit(plan)
+        harness.broker.retry_sweep(lease, WallMs(harness.now + 5))
 
         assert plan.reply == 2
-        assert bench.take(3)[0] == [b"a", b"c"]
-        assert (bench.queue.items, list(lease.keys)) == (3, [second])
-        bench.broker.check()
-        bench.now = WallMs(bench.now + 5)
-        assert bench.sweep() == 1
-        assert bench.take(3)[0] == [b"b"]
+        assert harness.take(3)[0] == [b"a", b"c"]
+        assert (harness.queue.items, list(lease.keys)) == (3, [second])
+        harness.broker.check()
+        harness.now = WallMs(harness.now + 5)
+        assert harness.sweep() == 1
+        assert harness.take(3)[0] == [b"b"]
 
-    def test_passes_over_a_row_that_is_gone(self, bench):
-        bench.add(b"a", b"b")
-        bench.take(2, span=10)
-        bench.now = WallMs(bench.now + 11)
-        (lease,) = bench.broker.pop_ended(bench.now)
-        rows = bench.rows.read(lease.queue, tuple(lease.keys.values()))
+    def test_passes_over_a_row_that_is_gone(self, harness):
+        harness.add(b"a", b"b")
+        harness.take(2, lease_duration=10)
+        harness.now = WallMs(harness.now + 11)
+        (lease,) = harness.broker.pop_expired(harness.now)
+        rows = harness.rows.read(lease.queue, tuple(lease.keys.values()))
 
-        plan = bench.broker.requeue(lease, [None, rows[1]])
+        plan = harness.broker.requeue(lease, [None, rows[1]])
 
         assert plan.reply == 1
-        assert bench.broker.stats().items == 1
-        bench.broker.check()
+        assert harness.broker.stats().items == 1
+        harness.broker.check()
 
 
 class TestCancelledPolls:
-    def test_that_wait_claim_nothing(self, bench):
-        waiter = bench.poll(wait=None)
-        bench.distribute()
+    def test_that_wait_claim_nothing(self, harness):
+        waiter = harness.poll(wait=None)
+        harness.distribute()
 
-        bench.broker.polls.cancel(waiter)
-        bench.broker.polls.cancel(waiter)
-        bench.add(b"a")
+        harness.broker.polls.cancel(waiter)
+        harness.broker.polls.cancel(waiter)
+        harness.add(b"a")
 
-        assert bench.distribute() == []
-        assert bench.take()[0] == [b"a"]
+        assert harness.distribute() == []
+        assert harness.take()[0] == [b"a"]
 
-    def test_that_were_claimed_give_back_without_burning_an_attempt_or_a_place(self, bench):
-        bench.add(b"a", b"b")
-        waiter = bench.poll(1, wait=None)
-        bench.distribute()
-        bench.broker.polls.cancel(waiter)
-        bench.sync()
+    def test_that_were_claimed_give_back_without_burning_an_attempt_or_a_place(self, harness):
+        harness.add(b"a", b"b")
+        waiter = harness.poll(1, wait=None)
+        harness.distribute()
+        harness.broker.polls.cancel(waiter)
+        harness.commit_all()
 
-        assert bench.rows.leases == {}
-        bench.poll(2)
-        (delivery,) = bench.distribute()
+        assert harness.rows.leases == {}
+        harness.poll(2)
+        (delivery,) = harness.distribute()
         assert contents(delivery) == [b"a", b"b"]
         assert [each.attempts for each in delivery.items] == [0, 0]
 
-    def test_that_give_back_wake_who_waits(self, bench):
-        first, second = bench.poll(wait=None), bench.poll(wait=None)
-        bench.add(b"a")
-        bench.distribute()
-        bench.broker.polls.cancel(first)
-        bench.sync()
+    def test_that_give_back_wake_who_waits(self, harness):
+        first, second = harness.poll(wait=None), harness.poll(wait=None)
+        harness.add(b"a")
+        harness.distribute()
+        harness.broker.polls.cancel(first)
+        harness.commit_all()
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
 
         assert delivery.waiter is second
 
-    def test_that_lapsed_are_not_answered(self, bench):
-        waiter = bench.poll(wait=0)
-        bench.broker.polls.cancel(waiter)
+    def test_that_lapsed_are_not_answered(self, harness):
+        waiter = harness.poll(wait=0)
+        harness.broker.polls.cancel(waiter)
 
-        assert bench.distribute() == []
+        assert harness.distribute() == []
 
 
 class TestPausedPeers:
-    def test_are_not_served_and_hold_nobody_up(self, bench):
-        slow = bench.poll(wait=None, peer="slow")
-        quick = bench.poll(wait=None, peer="quick")
-        bench.broker.polls.pause("slow")
-        bench.add(b"a", b"b")
+    def test_are_not_served_and_hold_nobody_up(self, harness):
+        slow = harness.poll(wait=None, peer="slow")
+        quick = harness.poll(wait=None, peer="quick")
+        harness.broker.polls.pause("slow")
+        harness.add(b"a", b"b")
 
-        (delivery,) = bench.distribute()
+        (delivery,) = harness.distribute()
         assert delivery.waiter is quick
 
-        bench.broker.polls.resume("slow")
-        (delivery,) = bench.distribute()
+        harness.broker.polls.resume("slow")
+        (delivery,) = harness.distribute()
         assert delivery.waiter is slow
-        bench.broker.check()
+        harness.broker.check()
 
-    def test_keep_their_place_before_those_that_came_later(self, bench):
-        first, second = bench.poll(wait=None, peer="slow"), bench.poll(wait=None, peer="slow")
-        bench.broker.polls.pause("slow")
-        bench.add(b"a")
-        assert bench.distribute() == []
-        third = bench.poll(wait=None, peer="quick")
-        bench.broker.polls.resume("slow")
-        bench.add(b"b", b"c")
+    def test_keep_their_place_before_those_that_came_later(self, harness):
+        first, second = harness.poll(wait=None, peer="slow"), harness.poll(wait=None, peer="slow")
+        harness.broker.polls.pause("slow")
+        harness.add(b"a")
+        assert harness.distribute() == []
+        third = harness.poll(wait=None, peer="quick")
+        harness.broker.polls.resume("slow")
+        harness.add(b"b", b"c")
 
-        assert [each.waiter for each in bench.distribute()] == [first, second, third]
+        assert [each.waiter for each in harness.distribute()] == [first, second, third]
 
-    def test_whose_wait_runs_out_are_answered_once_nothing_is_ready(self, bench):
-        waiter = bench.poll(wait=10, peer="slow")
-        bench.broker.polls.pause("slow")
-        bench.add(b"a")
-        assert bench.distribute() == []
-        bench.now = WallMs(bench.now + 10)
+    def test_whose_wait_runs_out_are_answered_once_nothing_is_ready(self, harness):
+        waiter = harness.poll(wait=10, peer="slow")
+        harness.broker.polls.pause("slow")
+        harness.add(b"a")
+        assert harness.distribute() == []
+        harness.now = WallMs(harness.now + 10)
         # There is an item that could be theirs: an empty answer would be a lie.
-        assert bench.distribute() == []
+        assert harness.distribute() == []
 
-        bench.poll()
-        served, lapsed = bench.distribute()
+        harness.poll()
+        served, timed_out = harness.distribute()
 
         assert contents(served) == [b"a"]
-        assert (lapsed.waiter, contents(lapsed)) == (waiter, [])
+        assert (timed_out.waiter, contents(timed_out)) == (waiter, [])
 
-    def test_can_cancel(self, bench):
-        waiter = bench.poll(wait=None, peer="slow")
-        bench.broker.polls.pause("slow")
-        bench.add(b"a")
-        bench.distribute()
+    def test_can_cancel(self, harness):
+        waiter = harness.poll(wait=None, peer="slow")
+        harness.broker.polls.pause("slow")
+        harness.add(b"a")
+        harness.distribute()
 
-        bench.broker.polls.cancel(waiter)
-        bench.broker.polls.resume("slow")
+        harness.broker.polls.cancel(waiter)
+        harness.broker.polls.resume("slow")
 
-        assert bench.distribute() == []
-        bench.broker.check()
+        assert harness.distribute() == []
+        harness.broker.check()
 
 
 class TestLeasedItemsLimit:
-    def test_refuses_polls_and_serves_nobody_until_there_is_room(self, make_bench):
-        bench = make_bench(leased_items=1)
-        one, _two = bench.add(b"a", b"b")
-        early = bench.poll(wait=None)
-        late = bench.poll(wait=50)
-        (delivery,) = bench.distribute()
-        bench.sync()
+    def test_refuses_polls_and_serves_nobody_until_there_is_room(self, make_harness):
+        harness = make_harness(leased_items=1)
+        one, _two = harness.add(b"a", b"b")
+        early = harness.poll(wait=None)
+        late = harness.poll(wait=50)
+        (delivery,) = harness.distribute()
+        harness.commit_all()
         assert delivery.waiter is early
 
         with pytest.raises(Overloaded, match="leased items: there are 1; the limit is 1"):
-            bench.poll()
-        assert bench.distribute() == []
+            harness.poll()
+        assert harness.distribute() == []
 
-        assert bench.remove(one, delivery.lease.id)
-        assert bench.broker.polls.stirred
-        (delivery,) = bench.distribute()
+        assert harness.remove(one, delivery.lease.id)
+        assert harness.broker.polls.has_runnable
+        (delivery,) = harness.distribute()
         assert delivery.waiter is late
 
-    def test_reads_nothing_ahead_while_nobody_can_be_served(self, make_bench):
+    def test_reads_nothing_ahead_while_nobody_can_be_served(self, make_harness):
         """What a window cannot hold would be read again and again."""
-        bench = make_bench(leased_items=1, queue_window_bytes=1_000, item_overhead=500, refill_items=9)
-        ids = [bench.add(b"%d" % number)[0] for number in range(6)]
-        bench.poll(wait=None)
-        bench.poll(wait=None)
+        harness = make_harness(leased_items=1, queue_window_bytes=1_000, item_overhead=500, refill_items=9)
+        ids = [harness.add(b"%d" % number)[0] for number in range(6)]
+        harness.poll(wait=None)
+        harness.poll(wait=None)
 
-        (delivery,) = bench.distribute()
-        bench.sync()
+        (delivery,) = harness.distribute()
+        harness.commit_all()
 
-        assert bench.distribute() == []
-        assert bench.remove(ids[0], delivery.lease.id)
-        (delivery,) = bench.distribute()
+        assert harness.distribute() == []
+        assert harness.remove(ids[0], delivery.lease.id)
+        (delivery,) = harness.distribute()
         assert [item.key.id for item in delivery.items] == ids[1:2]
 
-    def test_ends_a_wait_with_overloaded_and_not_with_a_lie(self, make_bench):
-        bench = make_bench(leased_items=1)
-        bench.add(b"a", b"b")
-        bench.poll(wait=None)
-        bench.poll(wait=50)
-        bench.distribute()
+    def test_ends_a_wait_with_overloaded_and_not_with_a_lie(self, make_harness):
+        harness = make_harness(leased_items=1)
+        harness.add(b"a", b"b")
+        harness.poll(wait=None)
+        harness.poll(wait=50)
+        harness.distribute()
 
-        bench.now = WallMs(bench.now + 50)
-        (delivery,) = bench.distribute()
+        harness.now = WallMs(harness.now + 50)
+        (delivery,) = harness.distribute()
 
         assert isinstance(delivery.error, Overloaded)
         assert delivery.items == ()
 
 
 class TestWindowAndRefill:
-    def test_a_backlog_beyond_the_window_comes_back_in_order(self, make_bench):
-        bench = make_bench(queue_window_bytes=2000, item_overhead=500, refill_items=4)
+    def test_a_backlog_beyond_the_window_comes_back_in_order(self, make_harness):
+        harness = make_harness(queue_window_bytes=2000, item_overhead=500, refill_items=4)
         everything = [b"%d" % number for number in range(20)]
         for each in everything:
-            bench.add(each)
-        bench.sync()
-        assert len(bench.queue.window) < 5
+            harness.add(each)
+        harness.commit_all()
+        assert len(harness.queue.window) < 5
 
         taken = []
-        while got := bench.take(3)[0]:
+        while got := harness.take(3)[0]:
             taken += got
-            bench.broker.check()
+            harness.broker.check()
 
         assert taken == everything
-        assert bench.queue.window.covered_to == HIGHEST
+        assert harness.queue.window.covered_to == HIGHEST
 
-    def test_an_empty_answer_waits_for_the_scan(self, bench):
-        bench.add(b"a")
-        bench.sync()
-        bench.forget()
-        bench.poll(wait=0)
+    def test_an_empty_answer_waits_for_the_scan(self, harness):
+        harness.add(b"a")
+        harness.commit_all()
+        harness.drop_window()
+        harness.poll(wait=0)
 
-        assert bench.broker.polls.distribute(bench.now) == []
-        bench.refill()
-        (plan,) = bench.broker.polls.distribute(bench.now)
+        assert harness.broker.polls.distribute(harness.now) == []
+        harness.refill()
+        (plan,) = harness.broker.polls.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"a"]]
 
-    def test_a_put_during_a_scan_is_not_lost(self, bench):
-        bench.add(b"a")
-        bench.sync()
-        bench.forget()
-        bench.poll(2, wait=0)
-        bench.broker.polls.distribute(bench.now)
-        (refill,) = bench.broker.take_refills()
-        snapshot = bench.rows.scan(refill.number, refill.after, 10)
+    def test_a_put_during_a_scan_is_not_lost(self, harness):
+        harness.add(b"a")
+        harness.commit_all()
+        harness.drop_window()
+        harness.poll(2, wait=0)
+        harness.broker.polls.distribute(harness.now)
+        (refill,) = harness.broker.take_refills()
+        snapshot = harness.rows.scan(refill.number, refill.after, 10)
 
-        bench.add(b"b")
-        bench.broker.refilled(refill, snapshot)
+        harness.add(b"b")
+        harness.broker.refilled(refill, snapshot)
 
-        (plan,) = bench.broker.polls.distribute(bench.now)
+        (plan,) = harness.broker.polls.distribute(harness.now)
         assert [contents(each) for each in plan.reply] == [[b"a", b"b"]]
 
-    def test_while_a_scan_is_on_its_way_there_is_no_other(self, bench):
-        bench.add(b"a")
-        bench.sync()
-        bench.forget()
-        bench.poll(wait=None)
-        bench.broker.polls.distribute(bench.now)
-        bench.poll(wait=None)
-        bench.broker.polls.distribute(bench.now)
+    def test_while_a_scan_is_on_its_way_there_is_no_other(self, harness):
+        harness.add(b"a")
+        harness.commit_all()
+        harness.drop_window()
+        harness.poll(wait=None)
+        harness.broker.polls.distribute(harness.now)
+        harness.poll(wait=None)
+        harness.broker.polls.distribute(harness.now)
 
-        assert len(bench.broker.take_refills()) == 1
+        assert len(harness.broker.take_refills()) == 1
 
-    def test_what_a_scan_brought_is_handed_out_and_the_rest_waits_for_the_next(self, bench):
+    def test_what_a_scan_brought_is_handed_out_and_the_rest_waits_for_the_next(self, harness):
         """Nothing is left in the window then, but behind it there may be something: that is no empty answer."""
-        bench.add(b"a", b"b", b"c", b"d")
-        bench.sync()
-        bench.forget()
+        harness.add(b"a", b"b", b"c", b"d")
+        harness.commit_all()
+        harness.drop_window()
         for _ in range(4):
-            bench.poll(wait=0)
-        assert bench.broker.polls.distribute(bench.now) == []
-        bench.refill()
+            harness.poll(wait=0)
+        assert harness.broker.polls.distribute(harness.now) == []
+        harness.refill()
 
-        (plan,) = bench.broker.polls.distribute(bench.now)
+        (plan,) = harness.broker.polls.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"a"], [b"b"], [b"c"]]
-        bench.submit(plan)
-        assert [contents(each) for each in bench.distribute()] == [[b"d"]]
+        harness.submit(plan)
+        assert [contents(each) for each in harness.distribute()] == [[b"d"]]
 
-    def test_a_window_with_enough_for_all_who_wait_needs_no_scan(self, bench):
+    def test_a_window_with_enough_for_all_who_wait_needs_no_scan(self, harness):
         everything = [b"%d" % number for number in range(8)]
-        bench.add(*everything)
-        bench.queue.window.trim(4 * 513, bench.queue.floor)
-        bench.poll(1, wait=None)
-        bench.poll(2, wait=None)
+        harness.add(*everything)
+        harness.queue.window.trim(4 * 513, harness.queue.floor)
+        harness.poll(1, wait=None)
+        harness.poll(2, wait=None)
 
-        (plan,) = bench.broker.polls.distribute(bench.now)
+        (plan,) = harness.broker.polls.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"0"], [b"1", b"2"]]
 
-    def test_the_only_window_is_halved_when_memory_is_short_and_keeps_its_head(self, make_bench):
-        bench = make_bench(window_bytes=1000, item_overhead=100)
+    def test_the_only_window_is_halved_when_memory_is_short_and_keeps_its_head(self, make_harness):
+        harness = make_harness(window_bytes=1000, item_overhead=100)
         everything = [b"%d" % number * 10 for number in range(10)]
         for each in everything:
-            bench.add(each)
-        assert len(bench.queue.window) == 4
-        assert bench.take(5)[0] + bench.take(3)[0] + bench.take(3)[0] == everything
+            harness.add(each)
+        assert len(harness.queue.window) == 4
+        assert harness.take(5)[0] + harness.take(3)[0] + harness.take(3)[0] == everything
 
-        bench.add(b"x" * 2000)
-        assert len(bench.queue.window) == 1
-        assert bench.take()[0] == [b"x" * 2000]
+        harness.add(b"x" * 2000)
+        assert len(harness.queue.window) == 1
+        assert harness.take()[0] == [b"x" * 2000]
 
-    def test_a_failed_scan_ends_the_waiting_polls_with_its_error(self, bench):
-        bench.add(b"a")
-        bench.forget()
-        waiting, lapsed = bench.poll(wait=None), bench.poll(wait=0)
-        bench.broker.polls.distribute(bench.now)
-        (refill,) = bench.broker.take_refills()
+    def test_a_failed_scan_ends_the_waiting_polls_with_its_error(self, harness):
+        harness.add(b"a")
+        harness.drop_window()
+        waiting, timed_out = harness.poll(wait=None), harness.poll(wait=0)
+        harness.broker.polls.distribute(harness.now)
+        (refill,) = harness.broker.take_refills()
         error = StorageError("a row is damaged")
 
-        deliveries = bench.broker.refill_failed(refill, error)
+        deliveries = harness.broker.refill_failed(refill, error)
 
-        assert [(each.waiter, each.error) for each in deliveries] == [(waiting, error), (lapsed, error)]
-        bench.broker.check()
-        bench.sync()
-        assert bench.take()[0] == [b"a"]
+        assert [(each.waiter, each.error) for each in deliveries] == [(waiting, error), (timed_out, error)]
+        harness.broker.check()
+        harness.commit_all()
+        assert harness.take()[0] == [b"a"]
 
-    def test_what_cannot_be_read_is_passed_over_and_found_again_after_a_restart(self, bench):
-        bench.add(*(b"%d" % number for number in range(5)))
-        bench.sync()
-        bench.forget()
-        whole = bench.rows
+    def test_what_cannot_be_read_is_passed_over_and_found_again_after_a_restart(self, harness):
+        harness.add(*(b"%d" % number for number in range(5)))
+        harness.commit_all()
+        harness.drop_window()
+        whole = harness.rows
 
         class Damaged(type(whole)):
             def scan(self, queue, after, items_max):
@@ -734,218 +734,218 @@ class TestWindowAndRefill:
                 gaps = [Gap(just_below(item.key), StorageError("a row is damaged")) for item in reversed(bad)]
                 return evolve(scan, items=[item for item in scan.items if item not in bad], gaps=gaps)
 
-        bench.rows = Damaged(whole.items, whole.leases, whole.queues)
+        harness.rows = Damaged(whole.items, whole.leases, whole.queues)
         for expected in ([b"0"], [b"3"], [b"4"]):
-            taken, lease = bench.take(5)
+            taken, lease = harness.take(5)
             assert taken == expected
             for item in list(lease.keys):
-                assert bench.remove(item, lease.id)
-        bench.sync()
-        assert bench.queue.items == 2
+                assert harness.remove(item, lease.id)
+        harness.commit_all()
+        assert harness.queue.items == 2
 
-        bench.rows = whole
-        bench.crash(limits=bench.broker._limits)
-        assert bench.take(5)[0] == [b"1", b"2"]
+        harness.rows = whole
+        harness.crash(limits=harness.broker._limits)
+        assert harness.take(5)[0] == [b"1", b"2"]
 
-    def test_a_scan_that_the_window_has_moved_away_from_is_not_used(self, make_bench):
-        bench = make_bench(queue_window_bytes=2000, item_overhead=500)
+    def test_a_scan_that_the_window_has_moved_away_from_is_not_used(self, make_harness):
+        harness = make_harness(queue_window_bytes=2000, item_overhead=500)
         for number in range(8):
-            bench.add(b"%d" % number)
-        bench.sync()
-        bench.broker._journal.start_refill(bench.queue)
-        (refill,) = bench.broker.take_refills()
-        before = bench.queue.window.covered_to
-        bench.queue.window.trim(500, bench.queue.floor)
-        assert bench.queue.window.covered_to < before
+            harness.add(b"%d" % number)
+        harness.commit_all()
+        harness.broker._uncommitted.start_refill(harness.queue)
+        (refill,) = harness.broker.take_refills()
+        before = harness.queue.window.covered_to
+        harness.queue.window.trim(500, harness.queue.floor)
+        assert harness.queue.window.covered_to < before
 
-        bench.broker.refilled(refill, bench.rows.scan(refill.number, refill.after, 10))
+        harness.broker.refilled(refill, harness.rows.scan(refill.number, refill.after, 10))
 
-        bench.broker.check()
-        assert bench.take(3)[0] == [b"0", b"1", b"2"]
+        harness.broker.check()
+        assert harness.take(3)[0] == [b"0", b"1", b"2"]
 
-    def test_memory_is_taken_from_queues_nobody_claims_from(self, make_bench):
-        bench = make_bench(window_bytes=300_000, queue_window_bytes=200_000, refill_bytes=100_000)
-        bench.add(b"x" * 1000, name="polled")
-        bench.take(name="polled")
+    def test_memory_is_taken_from_queues_nobody_claims_from(self, make_harness):
+        harness = make_harness(window_bytes=300_000, queue_window_bytes=200_000, refill_bytes=100_000)
+        harness.add(b"x" * 1000, name="polled")
+        harness.take(name="polled")
         for number in range(100):
-            bench.add(b"%d" % number * 400, name="polled")
+            harness.add(b"%d" % number * 400, name="polled")
         for _ in range(4):
-            bench.add(*[b"y" * 1000] * 100, name="idle")
-            bench.add(*[b"z" * 1000] * 100, name="idle too")
+            harness.add(*[b"y" * 1000] * 100, name="idle")
+            harness.add(*[b"z" * 1000] * 100, name="idle too")
 
-        stats = bench.broker.stats()
+        stats = harness.broker.stats()
 
         assert stats.window_bytes <= 300_000
-        assert len(bench.broker.queue("polled").window) == 100
-        bench.broker.check()
+        assert len(harness.broker.queue("polled").window) == 100
+        harness.broker.check()
 
 
 class TestRestore:
-    def test_goes_on_with_leases_counters_and_attempts(self, bench):
-        one, two = bench.add(b"a", b"b")
-        _, lease = bench.take(2)
-        bench.remove(one, lease.id)
-        bench.sync()
+    def test_goes_on_with_leases_counters_and_attempts(self, harness):
+        one, two = harness.add(b"a", b"b")
+        _, lease = harness.take(2)
+        harness.remove(one, lease.id)
+        harness.commit_all()
 
-        bench.crash(limits=bench.broker._limits)
+        harness.crash(limits=harness.broker._limits)
 
-        assert bench.take()[0] == []
-        assert bench.remove(two, lease.id)
-        assert bench.broker.stats().items == 0
+        assert harness.take()[0] == []
+        assert harness.remove(two, lease.id)
+        assert harness.broker.stats().items == 0
 
-    def test_sweeps_what_ended_meanwhile(self, bench):
-        bench.add(b"a")
-        bench.take(span=10)
-        bench.crash(limits=bench.broker._limits)
+    def test_sweeps_what_ended_meanwhile(self, harness):
+        harness.add(b"a")
+        harness.take(lease_duration=10)
+        harness.crash(limits=harness.broker._limits)
 
-        bench.now = WallMs(bench.now + 11)
-        assert bench.sweep() == 1
-        bench.poll()
-        (delivery,) = bench.distribute()
+        harness.now = WallMs(harness.now + 11)
+        assert harness.sweep() == 1
+        harness.poll()
+        (delivery,) = harness.distribute()
 
         assert [each.attempts for each in delivery.items] == [1]
 
-    def test_forgets_what_was_never_durable(self, bench):
-        bench.add(b"durable")
-        bench.sync()
-        bench.add(b"not")
+    def test_forgets_what_was_never_durable(self, harness):
+        harness.add(b"durable")
+        harness.commit_all()
+        harness.add(b"not")
 
-        bench.crash(limits=bench.broker._limits)
+        harness.crash(limits=harness.broker._limits)
 
-        assert bench.take(9)[0] == [b"durable"]
+        assert harness.take(9)[0] == [b"durable"]
 
-    def test_deletes_leases_all_of_whose_items_are_gone(self, bench):
-        bench.add(b"a")
-        bench.take()
-        bench.rows.items.clear()
+    def test_deletes_leases_all_of_whose_items_are_gone(self, harness):
+        harness.add(b"a")
+        harness.take()
+        harness.rows.items.clear()
 
-        bench.crash(limits=bench.broker._limits)
+        harness.crash(limits=harness.broker._limits)
 
-        assert [type(write).__name__ for plan in bench.pending for write in plan.writes] == ["DeleteLease"]
+        assert [type(write).__name__ for plan in harness.pending for write in plan.writes] == ["DeleteLease"]
 
-    def test_numbers_are_not_used_twice(self, bench):
-        bench.add(b"a", name="one")
-        bench.sync()
-        bench.crash(limits=bench.broker._limits)
-        bench.add(b"b", name="two")
-        bench.sync()
+    def test_numbers_are_not_used_twice(self, harness):
+        harness.add(b"a", name="one")
+        harness.commit_all()
+        harness.crash(limits=harness.broker._limits)
+        harness.add(b"b", name="two")
+        harness.commit_all()
 
-        assert [record.name for record in bench.rows.queues.values()] == ["one", "two"]
+        assert [record.name for record in harness.rows.queues.values()] == ["one", "two"]
 
 
-def test_dump_tells_everything_in_words(bench):
-    bench.add(b"a", b"b")
-    _, lease = bench.take()
+def test_dump_tells_everything_in_words(harness):
+    harness.add(b"a", b"b")
+    _, lease = harness.take()
 
-    dump = bench.broker.dump()
+    dump = harness.broker.dump()
 
     assert "queues=1 items=2 leases=1 leased_items=1" in dump
     assert "queue 'default' number=1 items=2 held=1" in dump
     assert f"lease {lease.id.hex()} queue=1 live" in dump
 
 
-def test_what_there_is_can_be_walked_through(bench):
-    bench.add(b"a", b"b", name="mail")
-    _, late = bench.take(span=2000, name="mail")
-    _, soon = bench.take(span=1000, name="mail")
-    bench.add(b"c", name="jobs")
+def test_what_there_is_can_be_walked_through(harness):
+    harness.add(b"a", b"b", name="mail")
+    _, late = harness.take(lease_duration=2000, name="mail")
+    _, soon = harness.take(lease_duration=1000, name="mail")
+    harness.add(b"c", name="jobs")
 
-    assert [queue.name for queue in bench.broker.queues] == ["mail", "jobs"]
-    assert list(bench.broker.leases) == [late, soon]
-    assert bench.broker.leases.soonest(9) == [soon, late]
-    assert bench.broker.leases.soonest(1) == [soon]
-    assert bench.broker.queues.numbered(soon.queue).name == "mail"
+    assert [queue.name for queue in harness.broker.queues] == ["mail", "jobs"]
+    assert list(harness.broker.leases) == [late, soon]
+    assert harness.broker.leases.soonest(9) == [soon, late]
+    assert harness.broker.leases.soonest(1) == [soon]
+    assert harness.broker.queues.by_number(soon.queue).name == "mail"
 
 
-def test_a_queue_that_has_become_empty_is_still_the_same_queue(bench):
+def test_a_queue_that_has_become_empty_is_still_the_same_queue(harness):
     """A second one by the same name would leave those who wait at the first waiting for ever."""
-    (item,) = bench.add(b"a")
-    queue = bench.queue
-    _, lease = bench.take()
-    bench.remove(item, lease.id)
-    bench.poll(wait=None)
+    (item,) = harness.add(b"a")
+    queue = harness.queue
+    _, lease = harness.take()
+    harness.remove(item, lease.id)
+    harness.poll(wait=None)
 
-    bench.add(b"b")
+    harness.add(b"b")
 
-    assert bench.queue is queue
-    (delivery,) = bench.distribute()
+    assert harness.queue is queue
+    (delivery,) = harness.distribute()
     assert contents(delivery) == [b"b"]
 
 
-def test_a_queue_that_is_always_busy_does_not_starve_the_others(make_bench):
-    bench = make_bench(ClaimBounds(polls=1), refill_items=2)
-    bench.add(*[b"x"] * 20, name="busy")
-    bench.add(b"a", b"b", name="other")
-    bench.sync()
-    other = bench.broker.queue("other")
+def test_a_queue_that_is_always_busy_does_not_starve_the_others(make_harness):
+    harness = make_harness(ClaimBounds(polls=1), refill_items=2)
+    harness.add(*[b"x"] * 20, name="busy")
+    harness.add(b"a", b"b", name="other")
+    harness.commit_all()
+    other = harness.broker.queue("other")
     other.window.trim(0, other.floor)
-    bench.poll(name="busy", wait=None)
-    bench.poll(name="busy", wait=None)
-    bench.poll(3, name="other", wait=None)
+    harness.poll(name="busy", wait=None)
+    harness.poll(name="busy", wait=None)
+    harness.poll(3, name="other", wait=None)
 
     served = []
     for _ in range(6):
-        for plan in bench.broker.polls.distribute(bench.now):
+        for plan in harness.broker.polls.distribute(harness.now):
             served += [delivery.waiter.queue.name for delivery in plan.reply]
-            bench.submit(plan)
-        bench.refill()
-        bench.poll(name="busy", wait=None)
+            harness.submit(plan)
+        harness.refill()
+        harness.poll(name="busy", wait=None)
 
     assert "other" in served
 
 
-def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_bench):
+def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_harness):
     """A peer that lets a poll wait at each of ten thousand queues must not make every claim as long as that."""
-    bench = make_bench(ClaimBounds(polls=2))
+    harness = make_harness(ClaimBounds(polls=2))
     names = [f"q{number}" for number in range(50)]
     # Kept, as the server does: a queue that holds nothing lives only as long as somebody asks for it.
-    waiters = [bench.poll(name=name, wait=None) for name in names]
-    bench.distribute()
+    waiters = [harness.poll(name=name, wait=None) for name in names]
+    harness.distribute()
     for name in names:
-        bench.add(b"x", name=name)
-    polls, looked = bench.broker.polls, []
+        harness.add(b"x", name=name)
+    polls, looked = harness.broker.polls, []
     serve = polls.serve
     polls.serve = lambda queue, now, budget: looked.append(queue.name) or serve(queue, now, budget)
 
     for first in range(0, 50, 2):
         looked.clear()
-        for plan in polls.distribute(bench.now):
-            bench.submit(plan)
+        for plan in polls.distribute(harness.now):
+            harness.submit(plan)
         assert looked == names[first : first + 2]
-        bench.sync()
+        harness.commit_all()
 
     assert all(waiter.done for waiter in waiters)
-    assert not polls.stirred
+    assert not polls.has_runnable
 
 
-def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(bench):
-    slow = bench.poll(wait=None, peer="slow")
-    lapsed = bench.poll(wait=10, peer="slow")
-    quick = bench.poll(wait=None, name="another")
-    bench.broker.polls.pause("slow")
-    bench.add(b"a")
-    bench.distribute()
-    bench.now = WallMs(bench.now + 10)
-    bench.distribute()
+def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(harness):
+    slow = harness.poll(wait=None, peer="slow")
+    timed_out = harness.poll(wait=10, peer="slow")
+    quick = harness.poll(wait=None, name="another")
+    harness.broker.polls.pause("slow")
+    harness.add(b"a")
+    harness.distribute()
+    harness.now = WallMs(harness.now + 10)
+    harness.distribute()
     error = Overloaded("enough")
 
-    deliveries = bench.broker.fail_polls(error)
+    deliveries = harness.broker.fail_polls(error)
 
-    assert [(each.waiter, each.error) for each in deliveries] == [(slow, error), (lapsed, error), (quick, error)]
-    assert bench.broker.polls.waiting == 0
-    assert bench.distribute() == []
-    bench.broker.check()
-
-
-def test_a_plan_tells_how_much_it_writes(bench):
-    bench.add(b"123", b"4")
-    bench.poll()
-    bench.distribute()
-
-    assert [plan.size for plan in bench.pending] == [4, 24]
+    assert [(each.waiter, each.error) for each in deliveries] == [(slow, error), (timed_out, error), (quick, error)]
+    assert harness.broker.polls.waiting == 0
+    assert harness.distribute() == []
+    harness.broker.check()
 
 
-def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(bench):
+def test_a_plan_tells_how_much_it_writes(harness):
+    harness.add(b"123", b"4")
+    harness.poll()
+    harness.distribute()
+
+    assert [plan.size for plan in harness.pending] == [4, 24]
+
+
+def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(harness):
     """They stay until their peer takes replies, and every add asks whether there are any."""
 
     class Looked(dict):
@@ -955,57 +955,57 @@ def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(be
             type(self).times += 1
             return super().__iter__()
 
-    queue = bench.broker.queue("default")
+    queue = harness.broker.queue("default")
     for _ in range(5):
-        bench.poll(wait=10, peer="slow")
-    bench.broker.polls.pause("slow")
-    bench.now += 20
-    bench.add(b"a")
-    bench.broker.polls.tick(bench.now)
-    queue.line.lapsed = Looked(queue.line.lapsed)
+        harness.poll(wait=10, peer="slow")
+    harness.broker.polls.pause("slow")
+    harness.now += 20
+    harness.add(b"a")
+    harness.broker.polls.tick(harness.now)
+    queue.timed_out = Looked(queue.timed_out)
     for _ in range(10):
-        assert bench.broker.polls.serve(queue, bench.now) is None
-    assert len(queue.line.lapsed) == 5
+        assert harness.broker.polls.serve(queue, harness.now) is None
+    assert len(queue.timed_out) == 5
     assert not Looked.times
-    bench.broker.polls.resume("slow")
-    assert sorted(map(contents, bench.distribute())) == [[], [], [], [], [b"a"]]
-    assert not queue.line.lapsed
-    bench.broker.check()
+    harness.broker.polls.resume("slow")
+    assert sorted(map(contents, harness.distribute())) == [[], [], [], [], [b"a"]]
+    assert not queue.timed_out
+    harness.broker.check()
 
 
 class TestBatches:
     """Calls that are decided together are decided as one after the other would be."""
 
-    def test_adds_are_one_plan_with_the_ids_of_each(self, bench):
-        plan = bench.broker.add(bench.queue, [[(b"a", 0), (b"b", 0)], [], [(b"c", 0)]], bench.now)
+    def test_adds_are_one_plan_with_the_ids_of_each(self, harness):
+        plan = harness.broker.add(harness.queue, [[(b"a", 0), (b"b", 0)], [], [(b"c", 0)]], harness.now)
 
         assert [len(ids) for ids in plan.reply] == [2, 0, 1]
         assert [each for ids in plan.reply for each in ids] == [write.item.key.id for write in plan.writes]
         assert plan.size == 3
 
-    def test_an_add_that_is_refused_is_refused_alone(self, make_bench):
-        bench = make_bench(contents_bytes=2)
-        plan = bench.broker.add(bench.queue, [[(b"a", 0)], [(b"b", 0), (b"ccc", 0)], [(b"d", 0)]], bench.now)
+    def test_an_add_that_is_refused_is_refused_alone(self, make_harness):
+        harness = make_harness(contents_bytes=2)
+        plan = harness.broker.add(harness.queue, [[(b"a", 0)], [(b"b", 0), (b"ccc", 0)], [(b"d", 0)]], harness.now)
 
-        first, refused, last = bench.submit(plan).reply
+        first, refused, last = harness.submit(plan).reply
         assert "contents is 3 bytes; the limit is 2" in str(refused)
         assert [len(first), len(last)] == [1, 1]
-        assert bench.take(9)[0] == [b"a", b"d"]
+        assert harness.take(9)[0] == [b"a", b"d"]
 
-    def test_of_one_queue_too_many_each_add_is_overloaded(self, make_bench):
-        bench = make_bench(queues=1)
-        bench.add(b"a", name="one")
-        plan = bench.broker.add(bench.queue, [[(b"b", 0)], [], [(b"c", 0)]], bench.now)
+    def test_of_one_queue_too_many_each_add_is_overloaded(self, make_harness):
+        harness = make_harness(queues=1)
+        harness.add(b"a", name="one")
+        plan = harness.broker.add(harness.queue, [[(b"b", 0)], [], [(b"c", 0)]], harness.now)
 
         assert [type(reply) for reply in plan.reply] == [Overloaded, list, Overloaded]
         assert plan.writes == []
 
-    def test_a_remove_sees_those_before_it(self, bench):
-        first, second = bench.add(b"a", b"b")
-        _, lease = bench.take(2)
+    def test_a_remove_sees_those_before_it(self, harness):
+        first, second = harness.add(b"a", b"b")
+        _, lease = harness.take(2)
 
         pairs = [(first, lease.id), (first, lease.id), (second, b"short"), (second, lease.id), (second, lease.id)]
-        plan = bench.broker.remove(bench.queue, pairs, bench.now)
+        plan = harness.broker.remove(harness.queue, pairs, harness.now)
 
         assert [reply if isinstance(reply, bool) else type(reply) for reply in plan.reply] == [
             True,
@@ -1016,12 +1016,12 @@ class TestBatches:
         ]
         assert len(plan.writes) == 3, "two items and the lease"
 
-    def test_a_lease_that_is_extended_many_times_is_written_once(self, bench):
-        bench.add(b"a")
-        _, lease = bench.take()
+    def test_a_lease_that_is_extended_many_times_is_written_once(self, harness):
+        harness.add(b"a")
+        _, lease = harness.take()
 
         requests = [(lease.id, 10), (lease.id, 0), (b"short", 10), (b"x" * 16, 10), (lease.id, 500)]
-        plan = bench.broker.extend(bench.queue, requests, bench.now)
+        plan = harness.broker.extend(harness.queue, requests, harness.now)
 
         assert [reply if isinstance(reply, bool) else type(reply) for reply in plan.reply] == [
             True,
@@ -1031,5 +1031,5 @@ class TestBatches:
             True,
         ]
         (write,) = plan.writes
-        assert write.record.deadline == lease.deadline >= bench.now + 500
+        assert write.record.deadline == lease.deadline >= harness.now + 500
         assert plan.size == lease.record_bytes

@@ -12,13 +12,13 @@ from queueber.broker.window import Meter, Window
 NOW = 5
 
 
-def make_window(sizes, delayed=0, strays=frozenset()):
+def make_window(sizes, delayed=0, out_of_order=frozenset()):
     """Those whose numbers are in *strays* come by themselves, the others in a row."""
     window, row = Window(HIGHEST, Meter(0)), []
     for number, size in enumerate(sizes, start=1):
         due = NOW if number <= len(sizes) - delayed else NOW + 1
         item = Item(Key(due, ItemId(number.to_bytes(16, "big"))), b"x" * size, 0)
-        if number in strays:
+        if number in out_of_order:
             window.put(item)
         else:
             row.append(item)
@@ -77,7 +77,7 @@ def deal(sizes, wants, *, polls, items, room, bytes_max, reply_bytes_max):
 @given(
     sizes=st.lists(st.integers(0, 9), max_size=20),
     delayed=st.integers(0, 3),
-    strays=st.sets(st.integers(1, 25)),
+    out_of_order=st.sets(st.integers(1, 25)),
     wants=st.one_of(
         st.lists(st.integers(1, 8), max_size=6),
         st.builds(lambda wanted, count: [wanted] * count, st.integers(2, 5), st.integers(1, 4)),
@@ -91,7 +91,7 @@ def deal(sizes, wants, *, polls, items, room, bytes_max, reply_bytes_max):
 @example(
     sizes=[1] * 6,
     delayed=0,
-    strays=set(),
+    out_of_order=set(),
     wants=[5, 3, 1],
     polls=9,
     items=99,
@@ -99,24 +99,34 @@ def deal(sizes, wants, *, polls, items, room, bytes_max, reply_bytes_max):
     bytes_max=999,
     reply_bytes_max=999,
 )
-@example(sizes=[0] * 8, delayed=0, strays=set(), wants=[4, 4], polls=9, items=8, room=8, bytes_max=1, reply_bytes_max=0)
 @example(
-    sizes=[1] * 8, delayed=0, strays=set(), wants=[4, 4], polls=9, items=99, room=99, bytes_max=9, reply_bytes_max=99
+    sizes=[0] * 8, delayed=0, out_of_order=set(), wants=[4, 4], polls=9, items=8, room=8, bytes_max=1, reply_bytes_max=0
 )
-def test_everybody_takes_turns(sizes, delayed, strays, wants, polls, items, room, bytes_max, reply_bytes_max):
+@example(
+    sizes=[1] * 8,
+    delayed=0,
+    out_of_order=set(),
+    wants=[4, 4],
+    polls=9,
+    items=99,
+    room=99,
+    bytes_max=9,
+    reply_bytes_max=99,
+)
+def test_everybody_takes_turns(sizes, delayed, out_of_order, wants, polls, items, room, bytes_max, reply_bytes_max):
     delayed = min(delayed, len(sizes))
     ready = sizes[: len(sizes) - delayed]
-    window, waiters = make_window(sizes, delayed, strays), make_waiters(wants)
+    window, waiters = make_window(sizes, delayed, out_of_order), make_waiters(wants)
     budget = Budget(polls, items, bytes_max, room)
 
-    shares = allocate_round_robin(window, iter(waiters), now=NOW, budget=budget, reply_bytes_max=reply_bytes_max)
+    allocations = allocate_round_robin(window, iter(waiters), now=NOW, budget=budget, reply_bytes_max=reply_bytes_max)
 
-    dealt = [[len(item.contents) for item in share.items] for share in shares]
+    dealt = [[len(item.contents) for item in allocation.items] for allocation in allocations]
     assert dealt == deal(
         ready, wants, polls=polls, items=items, room=room, bytes_max=bytes_max, reply_bytes_max=reply_bytes_max
     )
-    assert [share.waiter for share in shares] == waiters[: len(shares)]
-    assert [share.bytes for share in shares] == [sum(each) for each in dealt]
+    assert [allocation.waiter for allocation in allocations] == waiters[: len(allocations)]
+    assert [allocation.bytes for allocation in allocations] == [sum(each) for each in dealt]
     assert budget.room == room - sum(len(each) for each in dealt)
     assert len(window) == len(sizes) - sum(len(each) for each in dealt)
     window.check()

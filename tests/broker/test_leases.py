@@ -13,8 +13,8 @@ KEYS = [item.key for item in ITEMS]
 LEASE_ID = LeaseId(b"l" * 16)
 
 
-def make_lease(state=LeaseState.UNSPOKEN, lease_id=LEASE_ID, deadline=DEADLINE):
-    items = list(ITEMS) if state is LeaseState.UNSPOKEN else []
+def make_lease(state=LeaseState.PENDING, lease_id=LEASE_ID, deadline=DEADLINE):
+    items = list(ITEMS) if state is LeaseState.PENDING else []
     return Lease(lease_id, QUEUE, deadline, {key.id: key for key in KEYS}, state=state, items=items)
 
 
@@ -30,10 +30,10 @@ def in_state(table):
     def bring(state):
         lease = make_lease()
         table.insert(lease)
-        if state is not LeaseState.UNSPOKEN:
-            table.speak(lease)
-        if state is LeaseState.ENDED:
-            assert table.pop_ended(DEADLINE) is lease
+        if state is not LeaseState.PENDING:
+            table.activate(lease)
+        if state is LeaseState.EXPIRED:
+            assert table.pop_expired(DEADLINE) is lease
         assert lease.state is state
         return lease
 
@@ -70,12 +70,12 @@ class TestStates:
     @pytest.mark.parametrize("state", LeaseState)
     def test_only_an_unspoken_one_can_be_spoken(self, table, in_state, state):
         lease = in_state(state)
-        if state is LeaseState.UNSPOKEN:
-            table.speak(lease)
+        if state is LeaseState.PENDING:
+            table.activate(lease)
             assert (lease.state, lease.items) == (LeaseState.LIVE, [])
         else:
             with pytest.raises(AssertionError):
-                table.speak(lease)
+                table.activate(lease)
             assert lease.state is state
 
     @pytest.mark.parametrize("state", LeaseState)
@@ -83,8 +83,8 @@ class TestStates:
         lease = in_state(state)
         if state is LeaseState.LIVE:
             table.extend(lease, 200)
-            assert table.pop_ended(199) is None
-            assert table.pop_ended(200) is lease
+            assert table.pop_expired(199) is None
+            assert table.pop_expired(200) is lease
         else:
             with pytest.raises(AssertionError):
                 table.extend(lease, 200)
@@ -94,25 +94,25 @@ class TestStates:
     def test_only_a_live_one_ends(self, table, in_state, state):
         lease = in_state(state)
 
-        assert table.pop_ended(DEADLINE) is (lease if state is LeaseState.LIVE else None)
+        assert table.pop_expired(DEADLINE) is (lease if state is LeaseState.LIVE else None)
 
     @pytest.mark.parametrize("state", LeaseState)
     def test_only_an_ended_one_is_swept_again(self, table, in_state, state):
         lease = in_state(state)
-        if state is LeaseState.ENDED:
-            table.sweep_again(lease, 300)
-            assert table.pop_ended(299) is None
-            assert table.pop_ended(300) is lease
+        if state is LeaseState.EXPIRED:
+            table.retry_sweep(lease, 300)
+            assert table.pop_expired(299) is None
+            assert table.pop_expired(300) is lease
         else:
             with pytest.raises(AssertionError):
-                table.sweep_again(lease, 300)
+                table.retry_sweep(lease, 300)
 
     @pytest.mark.parametrize("state", LeaseState)
     def test_any_can_go_for_good(self, table, in_state, state):
         table.remove(in_state(state))
 
         assert (len(table), table.items) == (0, 0)
-        assert table.pop_ended(10**9) is None
+        assert table.pop_expired(10**9) is None
         table.check()
 
     @pytest.mark.parametrize("state", LeaseState)
@@ -120,7 +120,7 @@ class TestStates:
         lease = make_lease(state)
         if state is LeaseState.LIVE:
             table.restore(lease)
-            assert table.pop_ended(DEADLINE) is lease
+            assert table.pop_expired(DEADLINE) is lease
         else:
             with pytest.raises(AssertionError):
                 table.restore(lease)
@@ -142,7 +142,7 @@ def test_the_deadline_that_passed_longest_ago_comes_first(table):
     late, early = (make_lease(lease_id=LeaseId(bytes([n] * 16)), deadline=n) for n in (9, 3))
     for lease in (late, early):
         table.insert(lease)
-        table.speak(lease)
+        table.activate(lease)
 
-    assert [table.pop_ended(9), table.pop_ended(9), table.pop_ended(9)] == [early, late, None]
+    assert [table.pop_expired(9), table.pop_expired(9), table.pop_expired(9)] == [early, late, None]
     assert list(table) == [late, early]

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 )
 
 from queueber.broker import ClaimBounds, Refill
-from queueber.broker.wait_queue import PollState
+from queueber.broker.waiter import PollState
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import WallMs
 
@@ -122,13 +122,13 @@ class AskedFor:
 class BrokerMachine(RuleBasedStateMachine):
     """Calls, time, commits, scans and crashes in any order."""
 
-    def __init__(self, make_bench):
+    def __init__(self, make_harness):
         super().__init__()
-        self.make_bench = make_bench
+        self.make_harness = make_harness
 
     @initialize(tight=st.booleans(), first=ITEMS, second=ITEMS, durable=st.booleans())
     def start(self, tight, first, second, durable):
-        self.bench = self.make_bench(BOUNDS, **(TIGHT if tight else ROOMY))
+        self.harness = self.make_harness(BOUNDS, **(TIGHT if tight else ROOMY))
         self.limits = self.broker._limits
         self.now_model, self.durable = Model(), Model()
         self.effects: dict[object, Callable[[Model], None]] = {}
@@ -147,19 +147,19 @@ class BrokerMachine(RuleBasedStateMachine):
         self.ended: list = []
         self.paused: set[str] = set()
         self.spoken = set(self.durable.leases)
-        self.queues = [self.bench.broker.queue(name) for name in QUEUES]
+        self.queues = [self.harness.broker.queue(name) for name in QUEUES]
         """Held, as capabilities hold them."""
 
     @property
     def broker(self):
-        return self.bench.broker
+        return self.harness.broker
 
     @property
     def now(self):
-        return self.bench.now
+        return self.harness.now
 
     def submit(self, plan, effect=lambda _: None):
-        self.bench.submit(plan)
+        self.harness.submit(plan)
         effect(self.now_model)
         self.effects[plan] = effect
 
@@ -181,7 +181,7 @@ class BrokerMachine(RuleBasedStateMachine):
         """What a worker does: poll, be served, and remove some of it."""
         self.poll(name, wanted, 300, 0, "quick", serve_now=False)
         self.distribute()
-        self.commit(len(self.bench.pending))
+        self.commit(len(self.harness.pending))
         if self.refills and data.draw(st.booleans()):
             self.answer_scan(old=True, fails=False, data=data)
             self.distribute()
@@ -191,15 +191,15 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(
         name=st.sampled_from(QUEUES),
         wanted=st.integers(0, 7),
-        span=st.sampled_from([1, 30, 300]),
+        lease_duration=st.sampled_from([1, 30, 300]),
         wait=st.sampled_from([0, 0, 25, None, None]),
         peer=st.sampled_from(PEERS),
         serve_now=st.booleans(),
     )
-    def poll(self, name, wanted, span, wait, peer, serve_now):
+    def poll(self, name, wanted, lease_duration, wait, peer, serve_now):
         full = self.now_model.leased() >= self.limits.leased_items
         try:
-            waiter = self.bench.poll(wanted, span=span, wait=wait, peer=peer, name=name)
+            waiter = self.harness.poll(wanted, lease_duration=lease_duration, wait=wait, peer=peer, name=name)
         except Overloaded:
             assert full
             return
@@ -242,23 +242,23 @@ class BrokerMachine(RuleBasedStateMachine):
     def extend(self, data, spans):
         """Several extends in one plan, perhaps of one lease; a span of 0 is refused."""
         name, _, _ = data.draw(st.sampled_from(self.known[-12:]))
-        requests = [(data.draw(st.sampled_from(self.known[-12:]))[1], span) for span in spans]
+        requests = [(data.draw(st.sampled_from(self.known[-12:]))[1], lease_duration) for lease_duration in spans]
         plan = self.broker.extend(self.broker.queue(name), requests, self.now)
         deadlines = {}
-        for (lease_id, span), reply in zip(requests, plan.reply, strict=True):
-            assert isinstance(reply, InvalidRequest) if not span else reply == self.may_act(name, lease_id)
+        for (lease_id, lease_duration), reply in zip(requests, plan.reply, strict=True):
+            assert isinstance(reply, InvalidRequest) if not lease_duration else reply == self.may_act(name, lease_id)
             if reply is True:
-                deadlines[lease_id] = self.now + span + 1
+                deadlines[lease_id] = self.now + lease_duration + 1
         self.submit(plan, lambda model: [model.extend(*each) for each in deadlines.items()])
 
     # Memory
 
     @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), gone=st.booleans())
-    def forget(self, name, wanted, gone):
+    def drop_window(self, name, wanted, gone):
         """Memory is short, and a scan is on its way for somebody; perhaps a claim was given back before."""
         if gone and self.claimed:
             self.cancel_one(self.claimed[0])
-            self.commit(len(self.bench.pending))
+            self.commit(len(self.harness.pending))
         queue = self.broker.queue(name)
         queue.window.trim(0, queue.floor)
         self.poll(name, wanted, 30, None, "quick", serve_now=False)
@@ -292,20 +292,20 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(ms=st.sampled_from([1, 5, 26, 60, 400]))
     def advance(self, ms):
-        self.bench.now = WallMs(self.now + ms)
+        self.harness.now = WallMs(self.now + ms)
 
     @precondition(lambda self: self.spoken & self.now_model.leases.keys())
     @rule(again=SELDOM, wait=st.booleans(), at_once=st.booleans())
     def end_leases(self, again, wait, at_once):
         if wait:
             self.advance(301)
-        ended = self.broker.pop_ended(self.now)
+        ended = self.broker.pop_expired(self.now)
         assert all(lease.deadline <= self.now for lease in ended)
         for lease in ended:
             if again:
-                self.broker.sweep_again(lease, WallMs(self.now + 3))
+                self.broker.retry_sweep(lease, WallMs(self.now + 3))
             else:
-                self.ended.append((lease, self.bench.rows.read(lease.queue, list(lease.keys.values()))))
+                self.ended.append((lease, self.harness.rows.read(lease.queue, list(lease.keys.values()))))
         if at_once:
             self.requeue()
 
@@ -332,7 +332,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.ask()
 
     def ask(self):
-        self.refills += [AskedFor(refill, self.bench.rows.copy()) for refill in self.broker.take_refills()]
+        self.refills += [AskedFor(refill, self.harness.rows.copy()) for refill in self.broker.take_refills()]
 
     def decided(self, plans):
         for plan in plans:
@@ -348,7 +348,7 @@ class BrokerMachine(RuleBasedStateMachine):
             for delivery in given
         }
         for delivery in given:
-            assert delivery.lease.deadline == self.now + delivery.waiter.span + 1
+            assert delivery.lease.deadline == self.now + delivery.waiter.lease_duration + 1
             for item in delivery.items:
                 expected = self.now_model.items[item.key.id]
                 assert (item.key.due, item.contents, item.attempts) == (
@@ -381,39 +381,39 @@ class BrokerMachine(RuleBasedStateMachine):
             assert len(delivery.items) == 1 or size <= self.limits.poll_bytes
         for peer in PEERS:
             served = [delivery.waiter for delivery in given if delivery.waiter.peer == peer]
-            line = [waiter for waiter in self.waiting if (waiter.queue.name, waiter.peer) == (name, peer)]
-            assert served == line[: len(served)]
+            waiters = [waiter for waiter in self.waiting if (waiter.queue.name, waiter.peer) == (name, peer)]
+            assert served == waiters[: len(served)]
             assert not served or peer not in self.paused
 
-    def check_lapsed(self, name, lapsed):
+    def check_lapsed(self, name, timed_out):
         """Nobody is told of nothing before the time, or while there is something."""
-        for delivery in lapsed:
-            assert delivery.waiter.until <= self.now
+        for delivery in timed_out:
+            assert delivery.waiter.wait_until <= self.now
             ready = self.now_model.ready(name, self.now)
             assert bool(ready) == (delivery.error is not None)
             assert not ready or self.now_model.leased() >= self.limits.leased_items
 
     # The disk
 
-    @precondition(lambda self: self.bench.pending)
+    @precondition(lambda self: self.harness.pending)
     @rule(count=st.integers(1, 4))
     def commit(self, count):
-        plans = self.bench.pending[:count]
+        plans = self.harness.pending[:count]
         spoken = [
             delivery
             for plan in plans
             if isinstance(plan.reply, list) and plan.reply and hasattr(plan.reply[0], "waiter")
             for delivery in plan.reply
         ]
-        gone = [each for each in spoken if each.waiter.state is PollState.GONE and each.lease is not None]
+        gone = [each for each in spoken if each.waiter.state is PollState.ABANDONED and each.lease is not None]
         self.spoken |= {each.lease.id for each in spoken if each.lease is not None and each not in gone}
-        self.bench.commit(count)
+        self.harness.commit(count)
         for plan in plans:
             self.effects.pop(plan)(self.durable)
         for delivery in spoken:
             assert delivery.waiter.done
             self.claimed.remove(delivery.waiter)
-        given_back = self.bench.pending[len(self.bench.pending) - len(gone) :]
+        given_back = self.harness.pending[len(self.harness.pending) - len(gone) :]
         for plan, delivery in zip(given_back, gone, strict=True):
             lease_id = delivery.lease.id
 
@@ -425,7 +425,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.check_disk()
 
     def check_disk(self):
-        rows = self.bench.rows
+        rows = self.harness.rows
         names = {number: record.name for number, record in rows.queues.items()}
         assert {
             key.id: ModelItem(names[number], key.due, item.contents, item.attempts)
@@ -445,7 +445,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.fail_scan()
             return
         asked_for = self.refills.pop(data.draw(st.integers(0, len(self.refills) - 1)))
-        rows = asked_for.old if old else self.bench.rows
+        rows = asked_for.old if old else self.harness.rows
         refill = asked_for.refill
         scan = rows.scan(refill.number, refill.after, self.limits.refill_items, self.limits.refill_bytes)
         self.broker.refilled(refill, scan)
@@ -456,7 +456,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for delivery in self.broker.refill_failed(refill, error):
             assert (delivery.error, delivery.waiter.queue) == (error, refill.queue)
             self.waiting.remove(delivery.waiter)
-            assert self.broker.settle(delivery) is None
+            assert self.broker.confirm_delivery(delivery) is None
         assert not [waiter for waiter in self.waiting if waiter.queue is refill.queue]
 
     @precondition(lambda self: self.durable.items)
@@ -466,8 +466,8 @@ class BrokerMachine(RuleBasedStateMachine):
             # Too many crashes, and nothing gets old enough to be interesting.
             return
         self.effects = {}
-        self.bench.crash(limits=self.limits, bounds=BOUNDS)
-        assert not self.bench.pending, "no lease is without items"
+        self.harness.crash(limits=self.limits, bounds=BOUNDS)
+        assert not self.harness.pending, "no lease is without items"
         self.now_model = deepcopy(self.durable)
         self.forget_life()
 
@@ -479,14 +479,14 @@ class BrokerMachine(RuleBasedStateMachine):
         if not really:
             return
         for _ in range(100):
-            self.commit(len(self.bench.pending) or 1)
+            self.commit(len(self.harness.pending) or 1)
             while self.refills:
                 self.refills.sort(key=lambda each: each.refill.number)
                 refill = self.refills.pop().refill
-                scan = self.bench.rows.scan(refill.number, refill.after, self.limits.refill_items)
+                scan = self.harness.rows.scan(refill.number, refill.after, self.limits.refill_items)
                 self.broker.refilled(refill, scan)
             self.distribute()
-            if not (self.bench.pending or self.refills or self.broker.polls.stirred):
+            if not (self.harness.pending or self.refills or self.broker.polls.has_runnable):
                 break
         else:
             raise AssertionError("there is no end to it")
@@ -495,13 +495,18 @@ class BrokerMachine(RuleBasedStateMachine):
             ready = self.now_model.ready(waiter.queue.name, self.now)
             assert not ready or full or waiter.peer in self.paused
             # A poll of a paused peer may be over time: it is answered when its peer takes replies again.
-            assert waiter.until is None or waiter.until > self.now or (ready and not full) or waiter.peer in self.paused
+            assert (
+                waiter.wait_until is None
+                or waiter.wait_until > self.now
+                or (ready and not full)
+                or waiter.peer in self.paused
+            )
             self.check_next_tick(waiter)
 
     def check_next_tick(self, waiter):
         tick = self.broker.polls.next_tick()
-        if waiter.until is not None and waiter.until > self.now:
-            assert tick <= waiter.until
+        if waiter.wait_until is not None and waiter.wait_until > self.now:
+            assert tick <= waiter.wait_until
         unleased = self.now_model.unleased(waiter.queue.name)
         if waiter.peer not in self.paused and unleased and unleased[0][0] > self.now:
             assert tick <= unleased[0][0]
@@ -511,7 +516,7 @@ class BrokerMachine(RuleBasedStateMachine):
         if not hasattr(self, "bench"):
             return
         self.broker.check()
-        self.bench.rows.check(self.broker)
+        self.harness.rows.check(self.broker)
         stats = self.broker.stats()
         assert stats.items == len(self.now_model.items)
         assert stats.leases == len(self.now_model.leases)
@@ -523,8 +528,8 @@ class BrokerMachine(RuleBasedStateMachine):
             assert queue.items == sum(item.queue == name for item in self.now_model.items.values())
 
 
-def test_the_broker_is_the_obvious_queue(make_bench):
+def test_the_broker_is_the_obvious_queue(make_harness):
     run_state_machine_as_test(
-        lambda: BrokerMachine(make_bench),
+        lambda: BrokerMachine(make_harness),
         settings=settings(max_examples=200, stateful_step_count=40, deadline=None),
     )

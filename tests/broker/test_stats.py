@@ -43,8 +43,8 @@ def test_a_queue_that_nobody_has_read_is_unread(make_queue):
     assert (state.unread, state.oldest, state.items) == (4, None, 4)
 
 
-def test_the_states_of_a_queue_at_work(bench):
-    queue = bench.broker.queue("mail")
-    bench.broker.add(queue, [[(b"a", SpanMs(0)), (b"b", SpanMs(0)), (b"c", SpanMs(500))]], bench.now)
-    state = state_of(queue, bench.now)
-    assert (state.ready, state.delayed, state.leased, state.unread, state.oldest) == (2, 1, 0, 0, bench.now)
+def test_the_states_of_a_queue_at_work(harness):
+    queue = harness.broker.queue("mail")
+    harness.broker.add(queue, [[(b"a", SpanMs(0)), (b"b", SpanMs(0)), (b"c", SpanMs(500))]], harness.now)
+    state = state_of(queue, harness.now)
+    assert (state.ready, state.delayed, state.leased, state.unread, state.oldest) == (2, 1, 0, 0, harness.now)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from queueber.broker import Item, ItemId, Key, Scan
 from queueber.broker.model import HIGHEST, LOWEST, LeaseRecord, QueueNumber, just_below
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease
 from queueber.broker.queue import Queue
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease
 from queueber.broker.window import Meter, Window, overlay
 
 QUEUE = QueueNumber(1)
@@ -57,7 +57,7 @@ class TestWindow:
         assert window.bytes == 0
 
     @pytest.mark.parametrize(
-        ("count", "now", "bytes_max", "stray", "taken"),
+        ("count", "now", "bytes_max", "out_of_order", "taken"),
         [
             (3, 3, 30, None, 3),
             (1, 9, 30, 9, 1),
@@ -69,15 +69,15 @@ class TestWindow:
             (3, 9, 30, 2, 0),  # and before the third
         ],
     )
-    def test_takes_its_head_out_in_one_step_or_leaves_it(self, count, now, bytes_max, stray, taken):
+    def test_takes_its_head_out_in_one_step_or_leaves_it(self, count, now, bytes_max, out_of_order, taken):
         window = make_window()
         window.append([make_item(due, size=10) for due in (1, 2, 3, 4)], 40)
-        if stray:
-            window.put(make_item(stray, 5))
+        if out_of_order:
+            window.put(make_item(out_of_order, 5))
 
         assert [item.key.due for item in window.take(count, now, bytes_max)] == list(range(1, taken + 1))
         window.check()
-        assert len(window) == 4 + bool(stray) - taken
+        assert len(window) == 4 + bool(out_of_order) - taken
 
     def test_takes_in_what_lies_up_to_hi_and_nothing_above(self):
         window = make_window(covered_to=make_key(5, 5))

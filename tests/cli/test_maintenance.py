@@ -16,7 +16,7 @@ from twisted.internet.defer import ensureDeferred, succeed
 
 from queueber.api.admin import Checked, ServerStats
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItem, PutLease, PutQueue
 from queueber.cli.__main__ import queueber
 from queueber.cli.output import moment
 from queueber.cli.terminal import PROGRESS_DELAY_SECONDS, ByteProgressBar

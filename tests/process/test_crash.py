@@ -9,7 +9,7 @@ import pytest
 
 from queueber.broker import DEFAULT_QUEUE
 from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import PutItem, PutQueue
+from queueber.broker.storage import PutItem, PutQueue
 from queueber.store import open_store
 from queueber.units import WallMs
 from tests.process.conftest import HERE, PATIENCE, Traffic, foreign

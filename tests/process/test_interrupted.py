@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store, verify
 from queueber.units import WallMs

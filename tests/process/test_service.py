@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import PutQueue
+from queueber.broker.storage import PutQueue
 from queueber.store import open_store
 from queueber.units import WallMs
 from tests.process.conftest import PATIENCE, TWISTD, Traffic, foreign

@@ -12,7 +12,7 @@ from random import Random
 from attrs import define, field, frozen
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.plyvel.handle import Handle
 from queueber.store import open_store

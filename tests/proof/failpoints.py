@@ -32,7 +32,7 @@ SEAMS = {
     "sync": "queueber.plyvel.db:DB.sync",
     "committed": "queueber.server.core.committer:Committer._committed",
     "speak": "queueber.server.core.committer:Committer._speak",
-    "settle": "queueber.broker.broker:Broker.settle",
+    "confirm delivery": "queueber.broker.broker:Broker.confirm_delivery",
     "reply to add": "queueber.server.core.handlers:QueueHandlers._reply",
     "reply to poll": "queueber.server.core.handlers:QueueHandlers._polled",
     "send": "queueber.server.net.protocol:RpcProtocol.send",
@@ -40,7 +40,7 @@ SEAMS = {
     "refilled": "queueber.broker.broker:Broker.refilled",
     "give back": "queueber.broker.broker:Broker._give_back",
     # The sweep and the mark
-    "pop ended": "queueber.broker.expiry:Expiry.pop_ended",
+    "pop expired": "queueber.broker.expiry:Expiry.pop_expired",
     "read ended": "queueber.server.core.sweeper:Sweeper._read",
     "requeue": "queueber.broker.expiry:Expiry.requeue",
     "note synced": "queueber.store.datadir.synced:SyncedFile.note",

@@ -12,7 +12,7 @@ from attrs import define, field
 from simworld import Wrong
 
 from queueber.broker.model import Item
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease
 
 
 @define(eq=False)

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from queueber import api, rpc
-from queueber.broker.port import PutLease
+from queueber.broker.storage import PutLease
 from queueber.capnp.layout import layout
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS, Beyond, Limits

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from queueber import api, rpc
 from queueber.broker import Scan, StoreStalled
 from queueber.broker.model import just_below
-from queueber.broker.port import Gap
+from queueber.broker.storage import Gap
 from queueber.errors import Damaged, Kind, Passing, Stopping, StorageError, Withheld
 from queueber.limits import DEFAULTS
 
@@ -149,7 +149,7 @@ def test_a_bug_of_the_broker_s_ends_the_process(hand):
 
 
 def test_a_bug_in_a_sweep_does_not_end_it_without_a_word(hand):
-    hand.broker.pop_ended = lambda now: 1 // 0
+    hand.broker.pop_expired = lambda now: 1 // 0
     hand.sweeper.sweep()
 
     assert [what for what, _ in hand.deaths] == ["A decision failed"]

@@ -19,7 +19,7 @@ from queueber.broker.model import (
     QueueRecord,
     TimeMark,
 )
-from queueber.broker.port import PutItem, PutLease, PutQueue, Store
+from queueber.broker.storage import PutItem, PutLease, PutQueue, Store
 from queueber.limits import ID_BYTES
 from queueber.store import Durability, Encoding, MemoryStore, RocksStore, open_store
 from queueber.store.rows.kv_store import KeyValueStore

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
-from queueber.broker.port import DeleteItem, PutItem, PutQueue
+from queueber.broker.storage import DeleteItem, PutItem, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store
 from queueber.store.maintenance.backup import copy_directory

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue, Recovered, RecoveredLease, Write
+from queueber.broker.storage import (
+    DeleteItem,
+    DeleteLease,
+    PutItem,
+    PutLease,
+    PutQueue,
+    Recovered,
+    RecoveredLease,
+    Write,
+)
 from queueber.units import WallMs
 
 MAIL = QueueNumber(1)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from queueber.broker.model import QueueNumber
-from queueber.broker.port import PutItem, StoreStalled
+from queueber.broker.storage import PutItem, StoreStalled
 from queueber.errors import StorageError
 from queueber.plyvel import DB
 from queueber.plyvel.errors import Stalled

@@ -12,7 +12,7 @@ from shutil import copytree
 import pytest
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import DeleteItem, PutItem, PutLease, PutQueue, RecoveredLease
+from queueber.broker.storage import DeleteItem, PutItem, PutLease, PutQueue, RecoveredLease
 from queueber.store import Encoding, RocksStore, open_store
 from queueber.store.rows.format import FORMAT
 from queueber.units import WallMs

@@ -8,7 +8,7 @@ from shutil import copytree
 import pytest
 
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.port import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.plyvel.errors import translate_error
 from queueber.plyvel.wal import read_wal

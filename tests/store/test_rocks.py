@@ -14,7 +14,7 @@ import pytest
 from attrs import define, field
 
 from queueber.broker.model import LOWEST, QueueNumber
-from queueber.broker.port import PutItem, StoreStalled
+from queueber.broker.storage import PutItem, StoreStalled
 from queueber.errors import Stopping, StorageError
 from queueber.plyvel import CorruptionError, Error
 from queueber.plyvel.errors import Stalled
@@ -389,7 +389,7 @@ def test_what_a_process_committed_before_it_was_killed_is_there(path, durability
     script = (
         "import sys; from pathlib import Path\n"
         "from queueber.broker.model import Item, Key, TimeMark\n"
-        "from queueber.broker.port import PutItem, DeleteItem\n"
+        "from queueber.broker.storage import PutItem, DeleteItem\n"
         "from queueber.store import Durability, open_store\n"
         "store = open_store(Path(sys.argv[1]), durability=Durability(sys.argv[2]))\n"
         "keys = [Key(due, due.to_bytes(16, 'big')) for due in range(100_000)]\n"

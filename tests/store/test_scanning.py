@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
-from queueber.broker.port import PutItem, PutQueue
+from queueber.broker.storage import PutItem, PutQueue
 from queueber.errors import Damaged, Passing, StorageError, Withheld
 from queueber.store import open_store, verify
 from queueber.store.rows import kv_store as keyvalue

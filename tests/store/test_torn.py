@@ -6,7 +6,7 @@ from shutil import Error, copytree, rmtree
 import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
-from queueber.broker.port import PutItem, PutQueue
+from queueber.broker.storage import PutItem, PutQueue
 from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import map_file, read_wal, wal_files
 from queueber.store import open_store, verify, wipe

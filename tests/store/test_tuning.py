@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.broker.port import PutItem
+from queueber.broker.storage import PutItem
 from queueber.errors import StorageError
 from queueber.plyvel import rocksdb, rocksdb_options
 from queueber.store import Durability, open_store, unflushed_bytes

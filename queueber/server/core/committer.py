@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Plan, Store, StoreStalled, TimeMark, Write
 from queueber.broker.model import LeaseId, QueueNumber, QueueRecord
-from queueber.broker.port import PutLease, PutQueue
+from queueber.broker.storage import PutLease, PutQueue
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.pool import StoragePool
@@ -205,11 +205,13 @@ class Committer:
         self.stalled = False
         self.commits += 1
         rows = size = 0
+        durable: list[Plan[Any]] = []
         for plan, _ in batch:
             rows += len(plan.writes)
             size += plan.size
             if plan.writes:
-                self._broker.committed(plan)
+                durable.append(plan)
+        self._broker.committed(durable)
         now = self._reactor.seconds()
         self.load.made(Commit(now, self.load.age(now), len(batch), rows, size))
         self._flying = None

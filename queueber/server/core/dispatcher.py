@@ -66,7 +66,7 @@ class Dispatcher:
         """Fires with what the poll gets once that is durable, or with None once nobody wants it any more."""
         answer: Deferred[Delivery | None] = Deferred()
         self._waiting[waiter] = answer
-        waiter.asked_at = self._reactor.seconds()
+        waiter.arrived_at = self._reactor.seconds()
         self.committer.wake()
         return answer
 
@@ -99,7 +99,7 @@ class Dispatcher:
 
     def serve_now(self, queue: Queue) -> None:
         """Decide the polls on *queue* that do not wait, before a later call of the same connection changes anything."""
-        if queue.line.lapsed:
+        if queue.timed_out:
             plan = self._broker.polls.serve(queue, self._clock.now())
             if plan is not None:
                 self._submit(plan)
@@ -112,12 +112,12 @@ class Dispatcher:
 
     def _round_over(self, _: object) -> None:
         self._round = None
-        if self._broker.polls.stirred:
+        if self._broker.polls.has_runnable:
             self.committer.wake()
 
     def _speak(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
-            give_back = self._broker.settle(delivery)
+            give_back = self._broker.confirm_delivery(delivery)
             if give_back is None:
                 self._fire(delivery.waiter, delivery)
             else:

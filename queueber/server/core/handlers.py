@@ -218,7 +218,7 @@ class QueueHandlers:
                     self._broker.poll,
                     queue,
                     wanted=request.num_items,
-                    span=request.lease,
+                    lease_duration=request.lease,
                     wait=SpanMs(0) if request.no_wait else request.wait,
                     peer=sink.peer,
                     now=self._clock.now(),

@@ -77,7 +77,7 @@ class Sweeper:
         return ensureDeferred(self._sweep()).addErrback(self._committer.bug)
 
     async def _sweep(self) -> None:
-        while ended := self._broker.pop_ended(self._clock.now()):
+        while ended := self._broker.pop_expired(self._clock.now()):
             moved: Deferred[int] | None = None
             for lease, rows in zip(ended, await self._pool.run(self._read, ended), strict=True):
                 self._tell_missing(lease, rows)
@@ -124,7 +124,7 @@ class Sweeper:
             lease=lease.id.hex(),
             seconds=wait // SECOND,
         )
-        self._broker.sweep_again(lease, WallMs(self._clock.now() + wait))
+        self._broker.retry_sweep(lease, WallMs(self._clock.now() + wait))
 
     def _read(self, leases: list[Lease]) -> list[_Rows]:
         try:
@@ -158,7 +158,7 @@ class Sweeper:
         more = self._throttle.passes(lease.queue, "redelivered")
         if more is not None:
             line = "Item {item} of queue {queue} has been handed out {attempts} times, and not removed{more}"
-            queue = self._broker.queues.numbered(lease.queue).name
+            queue = self._broker.queues.by_number(lease.queue).name
             self.log.warn(line, item=item.key.id.hex(), queue=repr(queue), attempts=attempts, more=more)
 
 

@@ -99,7 +99,7 @@ class Accumulator:
             self._queues += 1
             self._added += queue.added
             self._removed += queue.removed
-        if queue.items or queue.line:
+        if queue.items or queue.waiters:
             state = state_of(queue, self.at)
             entry = (state.items, state.waiting, state.name, state)
             if state.name == OTHER:

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final
 
 from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
-from queueber.broker.port import Recovered, RecoveredLease, Scan, StoreStalled, Write
+from queueber.broker.storage import Recovered, RecoveredLease, Scan, StoreStalled, Write
 from queueber.errors import Stopping, Withheld
 from queueber.plyvel.errors import Stalled
 from queueber.store.rows.engine_port import KeyValue
@@ -42,7 +42,7 @@ _CHECK_BYTES: Final = 4 * MIB
 
 class KeyValueStore:
     """
-    A `queueber.broker.port.Store` on *db*, which it closes.
+    A `queueber.broker.storage.Store` on *db*, which it closes.
 
     Each commit is one batch.  The batch is written first and synced in a step
     of its own, because the write holds the GIL and the sync, which takes far

@@ -6,7 +6,7 @@ from itertools import islice
 from threading import Lock
 
 from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import (
+from queueber.broker.storage import (
     DeleteItem,
     DeleteLease,
     PutItem,
@@ -20,7 +20,7 @@ from queueber.broker.port import (
 
 class MemoryStore:
     """
-    A `queueber.broker.port.Store` without a disk, held to the same tests as the one with.
+    A `queueber.broker.storage.Store` without a disk, held to the same tests as the one with.
 
     What was committed lasts as long as the object: after a broker is gone,
     another may start from the same store with `recover`.

@@ -32,7 +32,7 @@ from typing import Final
 from attrs import define, field
 
 from queueber.broker.model import Item, Key, QueueNumber
-from queueber.broker.port import Gap, Scan
+from queueber.broker.storage import Gap, Scan
 from queueber.errors import Damaged, StorageError, Withheld
 from queueber.plyvel import prefix_successor
 from queueber.store.rows.engine_port import KeyValue, Row
@@ -65,7 +65,7 @@ class Scanner:
 
     def scan(self) -> Scan:
         """
-        What `queueber.broker.port.Store.scan` promises.
+        What `queueber.broker.storage.Store.scan` promises.
 
         Raises:
             StorageError: there are rows, and none of them can be read; or the first of them cannot be, and that is no

@@ -145,7 +145,7 @@ class Commands:
         rows = [
             (
                 UUID(bytes=lease.id),
-                named(diagnostics.broker.queues.numbered(lease.queue).name),
+                named(diagnostics.broker.queues.by_number(lease.queue).name),
                 len(lease.keys),
                 lease.state.value,
                 span(lease.deadline - now),
@@ -167,10 +167,10 @@ class Commands:
             (
                 named(waiter.queue.name),
                 waiter.wanted,
-                span(waiter.span),
+                span(waiter.lease_duration),
                 waiter.state.name.lower(),
-                span((seconds - waiter.asked_at) * MS_PER_SECOND),
-                "never" if waiter.until is None else span(waiter.until - now),
+                span((seconds - waiter.arrived_at) * MS_PER_SECOND),
+                "never" if waiter.wait_until is None else span(waiter.wait_until - now),
                 _peer(peers.get(waiter.peer)),
             )
             for waiter in islice(diagnostics.dispatcher.unanswered(), _few(most))

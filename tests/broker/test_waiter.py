@@ -1,23 +1,23 @@
-"""Every move a poll can make, and who stands where in line."""
+"""Every transition of a poll."""
 
 from itertools import product
 
 import pytest
 
-from queueber.broker.wait_queue import TRANSITIONS, Line, PollInput, PollState, Waiter
+from queueber.broker.waiter import TRANSITIONS, PollInput, PollState, Waiter
 
 MOVES = {
     PollState.WAITING: {PollInput.CLAIMED: PollState.CLAIMED, PollInput.CANCELLED: PollState.DONE},
-    PollState.CLAIMED: {PollInput.CANCELLED: PollState.GONE, PollInput.SETTLED: PollState.DONE},
-    PollState.GONE: {PollInput.CANCELLED: PollState.GONE, PollInput.SETTLED: PollState.DONE},
+    PollState.CLAIMED: {PollInput.CANCELLED: PollState.ABANDONED, PollInput.CONFIRMED: PollState.DONE},
+    PollState.ABANDONED: {PollInput.CANCELLED: PollState.ABANDONED, PollInput.CONFIRMED: PollState.DONE},
     PollState.DONE: {PollInput.CANCELLED: PollState.DONE},
 }
 
 
 @pytest.fixture
-def make_waiter(bench):
+def make_waiter(harness):
     def make(state=PollState.WAITING):
-        return Waiter(bench.queue, 1, 1, None, None, state)
+        return Waiter(harness.queue, 1, 1, None, None, state)
 
     return make
 
@@ -48,35 +48,3 @@ def test_a_poll_is_claimed_at_most_once_on_every_path():
         behind = further
 
     assert all((state, PollInput.CLAIMED) not in TRANSITIONS for state in behind)
-
-
-class TestLine:
-    def test_serves_from_the_front_and_is_joined_at_the_back(self, make_waiter):
-        line, one, two = Line(), make_waiter(), make_waiter()
-        assert line.first() is None
-        assert not line
-
-        line.join(one)
-        line.join(two)
-
-        assert line.first() is one
-        assert list(line) == [one, two]
-        assert len(line) == 2
-
-    def test_is_left_from_anywhere_and_more_than_once(self, make_waiter):
-        line, one, two = Line(), make_waiter(), make_waiter()
-        line.join(one)
-        line.join(two)
-
-        line.leave(one)
-        line.leave(one)
-
-        assert list(line) == [two]
-
-    def test_is_rejoined_at_the_front(self, make_waiter):
-        line, one, two = Line(), make_waiter(), make_waiter()
-        line.join(two)
-
-        line.rejoin(one)
-
-        assert list(line) == [one, two]

@@ -19,12 +19,10 @@ State model for polls
 Every poll is claimed at most once, so it is answered at most once.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NewType
 
-from attrs import define, field
+from attrs import define
 
 from queueber.units import SpanMs, WallMs
 
@@ -41,7 +39,7 @@ class PollState(Enum):
 
     WAITING = auto()
     CLAIMED = auto()
-    GONE = auto()
+    ABANDONED = auto()
     DONE = auto()
 
 
@@ -50,16 +48,16 @@ class PollInput(Enum):
 
     CLAIMED = auto()
     CANCELLED = auto()
-    SETTLED = auto()
+    CONFIRMED = auto()
 
 
 TRANSITIONS = {
     (PollState.WAITING, PollInput.CLAIMED): PollState.CLAIMED,
     (PollState.WAITING, PollInput.CANCELLED): PollState.DONE,
-    (PollState.CLAIMED, PollInput.CANCELLED): PollState.GONE,
-    (PollState.CLAIMED, PollInput.SETTLED): PollState.DONE,
-    (PollState.GONE, PollInput.CANCELLED): PollState.GONE,
-    (PollState.GONE, PollInput.SETTLED): PollState.DONE,
+    (PollState.CLAIMED, PollInput.CANCELLED): PollState.ABANDONED,
+    (PollState.CLAIMED, PollInput.CONFIRMED): PollState.DONE,
+    (PollState.ABANDONED, PollInput.CANCELLED): PollState.ABANDONED,
+    (PollState.ABANDONED, PollInput.CONFIRMED): PollState.DONE,
     (PollState.DONE, PollInput.CANCELLED): PollState.DONE,
 }
 """Every move a poll can make; anything else is a bug of the broker's."""
@@ -73,10 +71,10 @@ class Waiter:
     wanted: int
     """Items, at least 1 and at most what one reply may hold."""
 
-    span: SpanMs
+    lease_duration: SpanMs
     """Of the lease."""
 
-    until: WallMs | None
+    wait_until: WallMs | None
     """When to answer with nothing; None waits for ever."""
 
     peer: Peer
@@ -84,7 +82,7 @@ class Waiter:
 
     state: PollState = PollState.WAITING
 
-    asked_at: float = 0.0
+    arrived_at: float = 0.0
     """When it was asked for, by a clock of whoever serves it; the broker does not look at it."""
 
     @property
@@ -96,36 +94,3 @@ class Waiter:
         """Make the move the table allows; KeyError, and no change, for any other."""
         self.state = TRANSITIONS[self.state, happened]
         return self.state
-
-
-@define(eq=False)
-class Line:
-    """The waiters of one queue: served from the front, joined at the back."""
-
-    _waiting: OrderedDict[Waiter, None] = field(factory=OrderedDict, init=False)
-
-    lapsed: dict[Waiter, None] = field(factory=dict, init=False)
-    """Those that will not wait any longer: to be served at the next claim or answered with nothing.  In that order."""
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __iter__(self) -> Iterator[Waiter]:
-        return iter(self._waiting)
-
-    def join(self, waiter: Waiter) -> None:
-        """Stand at the back."""
-        self._waiting[waiter] = None
-
-    def rejoin(self, waiter: Waiter) -> None:
-        """Stand at the front, as one that has waited before all the others."""
-        self._waiting[waiter] = None
-        self._waiting.move_to_end(waiter, last=False)
-
-    def leave(self, waiter: Waiter) -> None:
-        """Stand here no longer."""
-        self._waiting.pop(waiter, None)
-
-    def first(self) -> Waiter | None:
-        """The one to be served next; None when nobody waits."""
-        return next(iter(self._waiting), None)
