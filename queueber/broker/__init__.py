@@ -1,17 +1,18 @@
 """
-The queue as arithmetic: what happens to items, leases and waiting polls.
+Every decision about items, leases and waiting polls.
 
-`Broker` decides and gives back a `Plan`; a `Store` makes the plan's writes
-durable; its reply may be spoken then.  Nothing here does I/O, reads a clock
-or draws a random number.
+`Broker` decides and returns a `Plan`.  A `Store` makes the plan's writes
+durable, and then its reply may be sent.  Nothing here does I/O, reads a clock
+or draws a random number.  Start at `broker`, then `claims`.
 """
 
-from queueber.broker.broker import DEFAULT_QUEUE, Broker, Ids
-from queueber.broker.claim import ClaimBounds
+from queueber.broker.adds import Ids
+from queueber.broker.allocation import ClaimBounds
+from queueber.broker.broker import DEFAULT_QUEUE, Broker
+from queueber.broker.claims import Delivery
 from queueber.broker.leases import Lease
 from queueber.broker.model import Item, ItemId, Key, LeaseId, TimeMark
 from queueber.broker.plans import Plan
-from queueber.broker.polls import Delivery
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.stats import Stats
 from queueber.broker.storage import Scan, Store, StoreStalled, Write

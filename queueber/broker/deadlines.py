@@ -1,87 +1,94 @@
-"""A set of things that each become due once, soonest first."""
+"""A set of things, each with one deadline, ordered by deadline."""
 
 from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from queueber.units import WallMs
 
 T = TypeVar("T", bound=Hashable)
 
-# Superseded entries stay in the heap until they surface.  Below this many the
-# heap is not worth rebuilding.
+_Entry: TypeAlias = tuple[WallMs, int, T]
+"""A deadline, a number that breaks ties in the order of setting, and the thing, which is never compared."""
+
+# Superseded entries stay in the heap until they reach its top.  A heap with fewer of them than this is not rebuilt.
 _STALE_MIN = 64
 
 
 class Deadlines(Generic[T]):
     """
-    At most one deadline for each thing; setting it again moves it.
+    At most one deadline for each thing.  Setting another one replaces it.
 
-    Setting costs O(log n), discarding O(1) amortised: the heap may hold
-    superseded entries, but never more of them than twice what is live.
+    A set costs O(log n), a discard O(1) amortised: the heap may hold
+    superseded entries, but at most twice as many as valid ones, and 64.
     """
 
     def __init__(self) -> None:
-        self._at: dict[T, tuple[WallMs, int]] = {}
-        self._heap: list[tuple[WallMs, int, T]] = []
+        self._valid: dict[T, _Entry[T]] = {}
+        self._heap: list[_Entry[T]] = []
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._valid)
 
     def set(self, thing: T, at: WallMs) -> None:
-        """Make *thing* due at *at*, and no longer when it was before."""
-        # The count breaks ties, in the order of setting, without ever comparing two things.
+        """Set the deadline of *thing* to *at*."""
         self._count += 1
-        self._at[thing] = (at, self._count)
-        heappush(self._heap, (at, self._count, thing))
-        self._trim()
+        self._valid[thing] = entry = (at, self._count, thing)
+        heap = self._heap
+        heappush(heap, entry)
+        if len(heap) > 3 * len(self._valid) + _STALE_MIN:
+            self._rebuild()
 
     def discard(self, thing: T) -> None:
-        """Make *thing* never due."""
-        if self._at.pop(thing, None) is not None:
-            self._trim()
+        """Remove the deadline of *thing*, if it has one."""
+        valid = self._valid
+        if valid.pop(thing, None) is None:
+            return
+        if not valid:
+            self._heap.clear()
+        elif len(self._heap) > 3 * len(valid) + _STALE_MIN:
+            self._rebuild()
 
     def next(self) -> WallMs | None:
-        """The earliest deadline; None when there is none."""
-        self._drop_stale()
-        return self._heap[0][0] if self._heap else None
+        """Return the earliest deadline; None without any."""
+        heap, valid = self._heap, self._valid
+        while heap and valid.get(heap[0][2]) is not heap[0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
 
     def pop_due(self, now: WallMs) -> T | None:
-        """Take out the thing that has been due for longest at *now*; None when none is."""
-        self._drop_stale()
-        if not self._heap or self._heap[0][0] > now:
-            return None
-        thing = heappop(self._heap)[2]
-        del self._at[thing]
-        self._trim()
-        return thing
+        """Remove and return the thing with the earliest deadline, if that is not after *now*; None otherwise."""
+        heap, valid = self._heap, self._valid
+        while heap and heap[0][0] <= now:
+            entry = heappop(heap)
+            thing = entry[2]
+            if valid.get(thing) is entry:
+                del valid[thing]
+                if len(heap) > 3 * len(valid) + _STALE_MIN:
+                    self._rebuild()
+                return thing
+        return None
 
     def soonest(self, count: int) -> list[T]:
-        """The *count* things that are due first, in that order.  O(count log n), superseded entries aside."""
+        """Return the *count* things with the earliest deadlines, in order.  O(count log n) plus superseded entries."""
         found: list[T] = []
         heap = self._heap
         candidates = [(heap[0], 0)] if heap else []
         while candidates and len(found) < count:
             entry, at = heappop(candidates)
-            if self._at.get(entry[2]) == entry[:2]:
+            if self._valid.get(entry[2]) is entry:
                 found.append(entry[2])
             for child in (2 * at + 1, 2 * at + 2):
                 if child < len(heap):
                     heappush(candidates, (heap[child], child))
         return found
 
-    def _drop_stale(self) -> None:
-        heap = self._heap
-        while heap and self._at.get(heap[0][2]) != heap[0][:2]:
-            heappop(heap)
-
-    def _trim(self) -> None:
-        if len(self._heap) > 3 * len(self._at) + _STALE_MIN:
-            self._heap = [(at, count, thing) for thing, (at, count) in self._at.items()]
-            heapify(self._heap)
+    def _rebuild(self) -> None:
+        self._heap = list(self._valid.values())
+        heapify(self._heap)
 
     def check(self) -> None:
-        """Raise AssertionError if the two views disagree.  O(n); for tests."""
-        entries = {(at, count, thing) for thing, (at, count) in self._at.items()}
-        assert entries <= set(self._heap), "a live deadline is missing from the heap"
+        """Raise AssertionError if the dict and the heap disagree.  O(n); for tests."""
+        assert set(self._valid.values()) <= set(self._heap), "a valid deadline is missing from the heap"
+        assert all(entry[2] == thing for thing, entry in self._valid.items())

@@ -1,4 +1,4 @@
-"""Leases whose deadline has passed, and how their items become ready again."""
+"""The end of leases that were not used up: how their items become ready again."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -9,6 +9,7 @@ from queueber.broker.leases import Lease, LeaseTable
 from queueber.broker.model import Item, ItemId, Key
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
+from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Write
 from queueber.limits import Limits
@@ -17,7 +18,7 @@ from queueber.units import WallMs
 
 @define(eq=False)
 class Expiry:
-    """Ends leases and requeues their items, a slice at a time."""
+    """Ends leases: expired ones a slice at a time, and those of abandoned polls."""
 
     _queues: Queues
     _leases: LeaseTable
@@ -27,37 +28,40 @@ class Expiry:
 
     def pop_expired(self, now: WallMs) -> list[Lease]:
         """
-        Leases whose deadline has passed, a slice of them: from here on their holders' calls are answered with false.
+        Return a slice of the leases whose deadline has passed; empty if there are none.
 
-        The caller reads the rows of their `keys` and gives them to `requeue`,
-        or the leases to `sweep_again` if that fails.  Empty when none is left.
+        Calls under them return false from now on.  The caller reads the rows
+        of their `keys` and passes them to `requeue`.  If it cannot read them, it
+        passes the lease to `retry_sweep`.
         """
-        ended: list[Lease] = []
+        expired: list[Lease] = []
         rows = size = 0
         while rows < self._limits.expiry_slice and size < self._limits.refill_bytes:
             lease = self._leases.pop_expired(now)
             if lease is None:
                 break
-            ended.append(lease)
+            expired.append(lease)
             rows += len(lease.keys)
-            # Of a lease from another life only the bound is known.
+            # Of a lease read from the disk only the limit is known.
             size += self._limits.poll_bytes if lease.bytes is None else lease.bytes
-        return ended
+        return expired
 
     def retry_sweep(self, lease: Lease, at: WallMs) -> None:
-        """Let `pop_ended` give *lease* once more, at *at*: its rows could not be read."""
+        """Let `pop_expired` return *lease* once more, at *at*, because its rows could not be read."""
         self._leases.retry_sweep(lease, at)
 
     def requeue(
         self, lease: Lease, items: Sequence[Item | None], *, unreadable: AbstractSet[ItemId] = frozenset()
     ) -> Plan[int]:
         """
-        Move the items of an ended lease to where they became due when it ended, with one more attempt to their name.
+        Move the items of an expired lease to keys that are due at its deadline, with one attempt more.
 
-        *items* are the rows of its `keys`, in that order; one that does not
-        exist any more is passed over.  Those in *unreadable*, not all of them, stay
-        under the lease, which is then for `sweep_again`.  The plan's reply is how
-        many moved.
+        *items* are the rows of its `keys`, in that order.  Items without a row
+        are skipped.  The items in *unreadable*, which are not all of them, stay
+        under the lease, and the caller passes it to `retry_sweep`.
+
+        Returns:
+            A plan whose reply is how many items moved.
         """
         queue = self._queues.by_number(lease.queue)
         writes: list[Write] = [DeleteLease(lease.id)]
@@ -70,7 +74,7 @@ class Expiry:
             if item is None:
                 queue.removed += 1
                 continue
-            # Strictly later than its old place, which the lease's record names: were it the same and the deletion of
+            # Strictly later than the old key, which the lease's record names.  With the same key, and the deletion of
             # the record lost, the item would count as leased again.
             due = max(lease.deadline, WallMs(key.due + 1))
             again = Item(Key(due, key.id), item.contents, item.added_at, item.attempts + 1)
@@ -80,8 +84,16 @@ class Expiry:
             size += len(item.contents)
         if lease.keys:
             writes[0] = PutLease(lease.id, lease.record())
-        else:
-            self._leases.remove(lease)
         self._queues.enforce_budget(queue)
         self._polls.mark_runnable(queue)
-        return self._uncommitted.plan(queue, writes, moved, size=size)
+        return self._uncommitted.plan(queue, writes, moved, size)
+
+    def give_back(self, queue: Queue, lease: Lease) -> Plan[None]:
+        """Put the items of a pending lease back at their keys.  This counts no attempt and loses no position."""
+        self._leases.remove(lease)
+        for item in lease.items:
+            queue.held.discard(item.key.id)
+            queue.put(item)
+        self._queues.enforce_budget(queue)
+        self._polls.mark_runnable(queue)
+        return self._uncommitted.plan(queue, [DeleteLease(lease.id)], None)

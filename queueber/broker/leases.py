@@ -1,46 +1,50 @@
 """
-Who holds what, until when.
+Leases: which items each one holds, and until when.
 
 State model for leases
 ----------------------
 
-1. UNSPOKEN  its items are taken and its record is on the way to the disk; nobody knows its id yet.
-2. LIVE      the poll's reply has left.  Its holder may remove and extend until the deadline.
-3. ENDED     the deadline has passed; its items are on the way to their new places.
-4. gone      every item was removed, moved or given back, and the record's deletion is planned.
+1. PENDING  its items are taken and its record waits for the disk.  No peer knows its id.
+2. LIVE     the poll's reply was sent.  Its holder may remove and extend until the deadline.
+3. EXPIRED  the deadline has passed.  Its items wait to be moved to their new keys.
+4. gone     every item was removed, moved or given back, and the deletion of the record is planned.
 
-    state     | spoken | given back | last item removed | deadline passed | items moved
-    ----------+--------+------------+-------------------+-----------------+------------
-    UNSPOKEN  | LIVE   | gone       | -                 | -               | -
-    LIVE      | -      | -          | gone              | ENDED           | -
-    ENDED     | -      | -          | -                 | -               | gone
+    state    | activated | given back | last item removed | deadline passed | items moved
+    ---------+-----------+------------+-------------------+-----------------+------------
+    PENDING  | LIVE      | gone       | -                 | -               | -
+    LIVE     | -         | -          | gone              | EXPIRED         | -
+    EXPIRED  | -         | -          | -                 | -               | gone
 
-A lease that was not yet spoken is never swept: its holder could not have done
-anything about it.  Each lease belongs to one poll alone, so on every path its
-items have exactly one way out: removed one by one, given back together, or
-moved together.
+A pending lease is never swept: its holder could not have used it yet.  Each
+lease belongs to one poll alone, so on every path its items leave it in exactly
+one way: removed one by one, given back together, or moved together.
 """
 
 from collections.abc import Iterator
 from enum import Enum
+from typing import Final
 
 from attrs import define, field
 
 from queueber.broker.deadlines import Deadlines
 from queueber.broker.model import Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber
+from queueber.errors import Overloaded
 from queueber.units import WallMs
 
 
 class LeaseState(Enum):
-    """Where a lease is in its life."""
+    """States of a lease."""
 
     PENDING = "pending"
     LIVE = "live"
     EXPIRED = "expired"
 
 
-# What an item takes in its lease's record: when it became due, and its id.
-_ENTRY_BYTES = 24
+_new: Final = tuple.__new__
+"""Makes a named tuple from a plain one in a third of the time that its class takes."""
+
+ENTRY_BYTES = 24
+"""The size of an item in its lease's record: its due and its id."""
 
 
 @define(eq=False)
@@ -54,31 +58,33 @@ class Lease:
     """The items that have not been removed."""
 
     bytes: int | None = None
-    """Contents of the items it was given; None when that is not known any more."""
+    """The size of the contents of the items that it was given; None if it was read from the disk."""
 
     state: LeaseState = LeaseState.PENDING
 
     items: list[Item] = field(factory=list)
-    """While UNSPOKEN, the items themselves, so that they can be given back."""
+    """The items themselves while the lease is pending, so that they can be given back."""
 
     def record(self) -> LeaseRecord:
-        """What the disk is to keep."""
-        return LeaseRecord(self.queue, self.deadline, tuple(self.keys.values()))
+        """Return the durable fields."""
+        return _new(LeaseRecord, (self.queue, self.deadline, tuple(self.keys.values())))
 
     @property
     def record_bytes(self) -> int:
-        """About how long that is on the disk: a due and an id for each item."""
-        return _ENTRY_BYTES * len(self.keys)
+        """The approximate size of the record on the disk: a due and an id for each item."""
+        return ENTRY_BYTES * len(self.keys)
 
 
 class LeaseTable:
     """All leases, by id and by deadline."""
 
-    def __init__(self) -> None:
+    def __init__(self, items_max: int) -> None:
         self._leases: dict[LeaseId, Lease] = {}
         self._deadlines: Deadlines[LeaseId] = Deadlines()
         self.items = 0
-        """Items that some lease names."""
+        """The number of items in all leases."""
+        self.items_max = items_max
+        """The limit of `items` from which on nothing more is leased."""
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -86,31 +92,45 @@ class LeaseTable:
     def __iter__(self) -> Iterator[Lease]:
         return iter(self._leases.values())
 
+    @property
+    def full(self) -> bool:
+        """Whether no further item can be leased."""
+        return self.items >= self.items_max
+
+    def why_full(self) -> Overloaded | None:
+        """Return why no further item can be leased; None if one can."""
+        if self.items < self.items_max:
+            return None
+        return Overloaded(
+            f"leased items: there are {self.items:,}; the limit is {self.items_max:,} (leased_items)",
+            limit="leased_items",
+        )
+
     def soonest(self, count: int) -> list[Lease]:
-        """The *count* leases that end first, of those that were spoken."""
+        """Return the *count* leases that are live and expire first, in order."""
         return [self._leases[lease_id] for lease_id in self._deadlines.soonest(count)]
 
     def insert(self, lease: Lease) -> None:
-        """Add a lease that nobody has heard of."""
+        """Add a new lease."""
         assert lease.id not in self._leases, "lease ids are never reused"
         self._leases[lease.id] = lease
         self.items += len(lease.keys)
 
     def restore(self, lease: Lease) -> None:
-        """Add a lease found at start-up, which was spoken in another life."""
+        """Add a live lease read from the disk at start."""
         assert lease.state is LeaseState.LIVE
         self.insert(lease)
         self._deadlines.set(lease.id, lease.deadline)
 
     def activate(self, lease: Lease) -> None:
-        """From now on its holder may act under it, and it can end."""
+        """Make a pending lease live: its holder may use it, and it can expire."""
         assert lease.state is LeaseState.PENDING
         lease.state = LeaseState.LIVE
         lease.items = []
         self._deadlines.set(lease.id, lease.deadline)
 
     def find_live(self, lease_id: LeaseId, queue: QueueNumber | None, now: WallMs) -> Lease | None:
-        """The live lease of that id in that queue; None when there is none."""
+        """Return the lease of that id if it is live at *now* and on that queue; None otherwise."""
         lease = self._leases.get(lease_id)
         if lease is None or lease.queue != queue or lease.state is not LeaseState.LIVE or lease.deadline <= now:
             return None
@@ -123,7 +143,7 @@ class LeaseTable:
         self._deadlines.set(lease.id, deadline)
 
     def pop_expired(self, now: WallMs) -> Lease | None:
-        """The lease whose deadline passed longest ago, which is ENDED from here on; None when none has."""
+        """Make the lease with the earliest deadline EXPIRED and return it; None if no deadline has passed."""
         lease_id = self._deadlines.pop_due(now)
         if lease_id is None:
             return None
@@ -132,17 +152,23 @@ class LeaseTable:
         return lease
 
     def retry_sweep(self, lease: Lease, at: WallMs) -> None:
-        """Let `pop_ended` give an ENDED lease once more, at *at*."""
+        """Let `pop_expired` return an expired lease once more, at *at*."""
         assert lease.state is LeaseState.EXPIRED
         self._deadlines.set(lease.id, at)
 
-    def remove_item(self, lease: Lease, item_id: ItemId) -> None:
-        """Forget one item of *lease*."""
-        del lease.keys[item_id]
+    def remove_item(self, lease: Lease, item_id: ItemId) -> bool:
+        """Remove one item from *lease*, and the lease with its last item; return whether the lease is gone."""
+        keys = lease.keys
+        del keys[item_id]
         self.items -= 1
+        if keys:
+            return False
+        del self._leases[lease.id]
+        self._deadlines.discard(lease.id)
+        return True
 
     def remove(self, lease: Lease) -> None:
-        """Forget *lease* and the items it still names."""
+        """Remove *lease* with the items that it still holds."""
         del self._leases[lease.id]
         self._deadlines.discard(lease.id)
         self.items -= len(lease.keys)

@@ -1,112 +1,89 @@
 """
-The polls that wait, and the moment at which they are served.
+The waiting polls.
 
-A poll is never answered on the spot.  It joins its queue's line, and whatever
-may have changed what a line can get *stirs* the queue: a put, a refill, items
-coming back, the clock.  `distribute` serves the stirred queues, all in one
-claim, so that every poll that arrived in one turn of the reactor shares one
-commit without any artificial wait.
+A poll is never answered at once.  It joins the waiters of its queue, and every
+event that may give them items makes the queue *runnable*: a put, a refill,
+items that come back, the clock.  The next claim serves all runnable queues, so
+that all polls of one turn of the reactor share a commit without an artificial
+delay.
 
-An empty answer says that nothing was due.  It may therefore be given only
-when the window covers all that is due now and none of it is left.
+A waiting poll is in these indexes:
+
+- `Queue.waiters`, for the order of service, or instead in `_suspended` of its
+  peer, so that no claim looks at polls that may not be served;
+- `Queue.timed_out` once its wait is over, so that a claim finds the polls that
+  it has to answer;
+- `_timeouts`, if its wait ends, for the next time-out of all;
+- `_of_peer`, a count, for the peer's share of the places.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
-from attrs import frozen
+from attrs import define, field
 
-from queueber.broker.claim import Allocation, Budget, ClaimBounds, allocate_round_robin
 from queueber.broker.deadlines import Deadlines
-from queueber.broker.leases import Lease, LeaseTable
-from queueber.broker.model import Item, LeaseId
-from queueber.broker.plans import Plan, UncommittedPlans
+from queueber.broker.leases import LeaseTable
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
-from queueber.broker.storage import PutLease, Write
 from queueber.broker.waiter import Peer, PollInput, PollState, Waiter
-from queueber.errors import Overloaded, QueueberError
+from queueber.errors import Overloaded
 from queueber.limits import Limits
-from queueber.units import WallMs, counted, no_earlier_than
+from queueber.units import WallMs, counted
 
 
-@frozen(eq=False)
-class Delivery:
-    """How one poll ends."""
-
-    waiter: Waiter
-    items: Sequence[Item] = ()
-    """In the order in which they became due; none when the wait ran out."""
-
-    lease: Lease | None = None
-    error: QueueberError | None = None
-    """Why the poll fails instead."""
-
-
+@define(eq=False)
 class Polls:
-    """Every poll that has not been claimed for yet."""
+    """All polls that have not been claimed for yet, and the queues that the next claim serves."""
 
-    def __init__(
-        self,
-        *,
-        queues: Queues,
-        leases: LeaseTable,
-        new_lease_id: Callable[[], LeaseId],
-        uncommitted: UncommittedPlans,
-        limits: Limits,
-        bounds: ClaimBounds,
-        limit_hits: Counter[str],
-    ) -> None:
-        self._queues = queues
-        self._leases = leases
-        self._new_lease_id = new_lease_id
-        self._uncommitted = uncommitted
-        self._limits = limits
-        self._bounds = bounds
-        self._limit_hits = limit_hits
-        # A dict for its order: the queue stirred first is served first.
-        self._runnable: dict[Queue, None] = {}
-        self._wakes: Deadlines[Queue] = Deadlines()
-        self._timeouts: Deadlines[Waiter] = Deadlines()
-        # Queues with ready items and polls, for which there was no room among the leases.
-        self._blocked_on_lease_limit: dict[Queue, None] = {}
-        self._suspended: dict[Peer, list[Waiter]] = {}
-        self._of_peer: dict[Peer, int] = {}
-        self.waiting = 0
-        """Polls in the state WAITING."""
+    _queues: Queues
+    _leases: LeaseTable
+    _limits: Limits
+    _runnable: dict[Queue, None] = field(factory=dict, init=False)
+    """An ordered set: the queue that became runnable first is served first."""
 
-    @property
-    def has_runnable(self) -> bool:
-        """Whether `distribute` may find something to do."""
-        return bool(self._runnable or (self._blocked_on_lease_limit and not self._leases_full))
+    _blocked_on_lease_limit: dict[Queue, None] = field(factory=dict, init=False)
+    """Queues that will be runnable once further items can be leased."""
 
-    @property
-    def _leases_full(self) -> bool:
-        return self._leases.items >= self._limits.leased_items
+    _wakes: Deadlines[Queue] = field(factory=Deadlines, init=False)
+    """When the head of a queue becomes due."""
+
+    _timeouts: Deadlines[Waiter] = field(factory=Deadlines, init=False)
+    _suspended: dict[Peer, list[Waiter]] = field(factory=dict, init=False)
+    """The paused peers, each with those of its polls that claims have met since."""
+
+    _of_peer: dict[Peer, int] = field(factory=dict, init=False)
+    waiting: int = field(default=0, init=False)
+    """The number of waiting polls.  Without any there is nothing to serve and no next tick."""
 
     def enqueue(self, waiter: Waiter, *, no_wait: bool = False) -> None:
         """
-        Let *waiter* join its queue's line.  One without a deadline waits for ever; a *passing* one not at all.
+        Add *waiter* to its queue.  With *no_wait* its wait is over at once.
 
         Raises:
             Overloaded: too many polls wait already, of this peer or of all, or too many items are leased.
         """
         if 2 * self.waiting >= self._limits.waiting_polls:
             self._check_waiting_limit(waiter.peer, no_wait=no_wait)
-        if self._leases_full:
-            raise self._too_many_leases()
-        waiter.queue.waiters[waiter] = None
+        leases = self._leases
+        if leases.items >= leases.items_max and (why := leases.why_full()):
+            raise why
+        queue, peer = waiter.queue, waiter.peer
+        queue.waiters[waiter] = None
+        self._runnable[queue] = None
         self.waiting += 1
-        self._of_peer[waiter.peer] = self._of_peer.get(waiter.peer, 0) + 1
-        if waiter.wait_until is not None:
+        self._of_peer[peer] = self._of_peer.get(peer, 0) + 1
+        if no_wait:
+            queue.timed_out[waiter] = None
+        elif waiter.wait_until is not None:
             self._timeouts.set(waiter, waiter.wait_until)
-        self.mark_runnable(waiter.queue)
 
     def _check_waiting_limit(self, peer: Peer, *, no_wait: bool) -> None:
         """
-        Half of all places have gone: a peer may have half as many as are left, so that those who come find one.
+        Refuse a poll of *peer*, once half of the places are taken, if the peer has half as many as are free.
 
-        A poll that passes by takes no place.  While the disk stands still even those wait, so they are bounded too.
+        So new peers find a place.  A poll that does not wait takes no place, but while the disk stalls even those
+        wait, so twice the limit bounds them.
         """
         limit = self._limits.waiting_polls
         if self.waiting >= (2 * limit if no_wait else limit):
@@ -123,216 +100,144 @@ class Polls:
                 limit="waiting_polls",
             )
 
-    def _too_many_leases(self) -> Overloaded:
-        return Overloaded(
-            f"leased items: there are {self._leases.items:,}; the limit is {self._limits.leased_items:,}"
-            " (leased_items)",
-            limit="leased_items",
-        )
-
     def cancel(self, waiter: Waiter) -> None:
-        """Its peer lost interest: nothing will be claimed for it any more."""
+        """Claim nothing more for *waiter*: its peer does not want the reply any more."""
         if waiter.state is PollState.WAITING:
-            self._dequeue(waiter)
+            self._remove(waiter)
         waiter.advance(PollInput.CANCELLED)
 
-    def _dequeue(self, waiter: Waiter) -> None:
-        self.waiting -= 1
-        left = self._of_peer.pop(waiter.peer) - 1
-        if left:
-            self._of_peer[waiter.peer] = left
-        waiter.queue.waiters.pop(waiter, None)
-        waiter.queue.timed_out.pop(waiter, None)
-        self._timeouts.discard(waiter)
-        if suspended := self._suspended.get(waiter.peer):
+    def claim(self, waiter: Waiter) -> None:
+        """Remove *waiter*, whose reply has been decided."""
+        self._remove(waiter)
+        waiter.advance(PollInput.CLAIMED)
+
+    def _remove(self, waiter: Waiter) -> None:
+        """Remove *waiter* from all indexes."""
+        queue, peer = waiter.queue, waiter.peer
+        queue.waiters.pop(waiter, None)
+        if queue.timed_out:
+            queue.timed_out.pop(waiter, None)
+        if waiter.wait_until is not None:
+            self._timeouts.discard(waiter)
+        if self._suspended and (suspended := self._suspended.get(peer)):
             suspended[:] = [other for other in suspended if other is not waiter]
+        left = self._of_peer.pop(peer) - 1
+        if left:
+            self._of_peer[peer] = left
+        self.waiting -= 1
+        if not self.waiting:
+            # Callers skip the claim while no poll waits, so nothing may be left here that keeps a queue in memory.
+            self._runnable.clear()
+            self._blocked_on_lease_limit.clear()
 
     def pause(self, peer: Peer) -> None:
-        """Serve none of the polls of *peer* until `resume`."""
+        """Serve no polls of *peer* until `resume`."""
         self._suspended.setdefault(peer, [])
 
     def resume(self, peer: Peer) -> None:
-        """Put the polls of *peer* back in line, as those that have waited longest."""
+        """Serve the polls of *peer* again, before those that arrived later."""
         for waiter in reversed(self._suspended.pop(peer, [])):
             waiter.queue.waiters[waiter] = None
             waiter.queue.waiters.move_to_end(waiter, last=False)
-            self.mark_runnable(waiter.queue)
+            self._runnable[waiter.queue] = None
 
     def mark_runnable(self, queue: Queue) -> None:
-        """Something has changed for those who wait at *queue*."""
+        """Let the next claim serve *queue*, if polls wait for it."""
         if queue.waiters or queue.timed_out:
             self._runnable[queue] = None
 
-    def tick(self, now: WallMs) -> None:
-        """Stir the queues for which the time has come."""
-        while (waiter := self._timeouts.pop_due(now)) is not None:
-            waiter.queue.timed_out[waiter] = None
-            self.mark_runnable(waiter.queue)
-        while (queue := self._wakes.pop_due(now)) is not None:
-            self.mark_runnable(queue)
+    @property
+    def has_runnable(self) -> bool:
+        """Whether a claim may have something to do."""
+        return bool(self._runnable or (self._blocked_on_lease_limit and not self._leases.full))
 
-    def next_tick(self) -> WallMs | None:
-        """When `tick` will have something to do, if nothing else happens before; None for never."""
-        ticks = [tick for tick in (self._timeouts.next(), self._wakes.next()) if tick is not None]
-        return min(ticks, default=None)
-
-    def distribute(self, now: WallMs) -> list[Plan[list[Delivery]]]:
-        """Serve the stirred queues in one claim.  Those it did not come to stay stirred."""
-        budget = self._budget()
-        if not self._leases_full:
-            self._runnable |= self._blocked_on_lease_limit
+    def take_runnable(self) -> list[Queue]:
+        """Return the queues that a claim has to serve, in order, and make them not runnable."""
+        runnable = self._runnable
+        if self._blocked_on_lease_limit and not self._leases.full:
+            runnable |= self._blocked_on_lease_limit
             self._blocked_on_lease_limit = {}
-        runnable, self._runnable = list(self._runnable), {}
-        plans = []
-        served: dict[Queue, None] = {}
-        for at, queue in enumerate(runnable):
-            if budget.spent and budget.exhausted and not self._leases_full:
-                # Looking at all that this claim cannot come to would make every claim as long as the line of queues.
-                self._runnable = dict.fromkeys(runnable[at:]) | self._runnable
-                break
-            plan = self.serve(queue, now, budget)
-            if plan is not None:
-                plans.append(plan)
-                if queue in self._runnable:
-                    served[queue] = None
-        # Behind those that this claim did not come to: a queue that is always busy must not keep it to itself.
-        for queue in served:
+        self._runnable = {}
+        return list(runnable)
+
+    def put_off(self, unserved: list[Queue], served: list[Queue]) -> None:
+        """
+        Order the queues for the next claim: the *unserved* ones of this one first, the *served* ones last.
+
+        So a queue that is always busy does not starve the others.
+        """
+        if not self.waiting:
+            return
+        again = [queue for queue in served if queue in self._runnable]
+        for queue in again:
             del self._runnable[queue]
-        self._runnable |= served
-        return plans
+        self._runnable = dict.fromkeys([*unserved, *self._runnable, *again])
 
-    def _budget(self) -> Budget:
-        bounds = self._bounds
-        return Budget(bounds.polls, bounds.items, bounds.bytes, room=self._limits.leased_items - self._leases.items)
-
-    def serve(self, queue: Queue, now: WallMs, budget: Budget | None = None) -> Plan[list[Delivery]] | None:
-        """Serve one queue: the plan that does it, or None when nobody can be answered yet."""
-        budget = budget or self._budget()
-        if not self._window_suffices(queue, now):
-            self._uncommitted.start_refill(queue)
-            return None
-        writes: list[Write] = []
-        deliveries: list[Delivery] = []
-        allocations = allocate_round_robin(
-            queue.window,
-            self._take_waiters(queue),
-            now=now,
-            budget=budget,
-            reply_bytes_max=self._limits.poll_bytes,
-        )
-        if budget.full_replies:
-            self._limit_hits["poll_bytes"] += budget.full_replies
-            budget.full_replies = 0
-        for allocation in allocations:
-            lease = self._lease(queue, allocation, now)
-            deliveries.append(Delivery(allocation.waiter, allocation.items, lease))
-            writes.append(PutLease(lease.id, lease.record()))
-        if allocations:
-            queue.refilled = False
-            self._queues.touch(queue)
-        deliveries += self._answer_timed_out(queue, now)
-        self._schedule_next(queue, now)
-        if not deliveries:
-            return None
-        size = sum(each.lease.record_bytes for each in deliveries if each.lease is not None)
-        return self._uncommitted.plan(queue, writes, deliveries, size=size)
-
-    def _window_suffices(self, queue: Queue, now: WallMs) -> bool:
-        """Whether the window has all that is due, all this claim can hand out, or as much as is worth waiting for."""
-        window = queue.window
-        if window.covers(now) or window.bytes >= self._limits.refill_bytes:
-            return True
-        if queue.refilled and window.head(now) is not None:
-            # One scan a claim: what it brought is handed out, however little, so that every round gets on.
-            return True
-        demand = 1 if queue.timed_out else 0
+    def candidates(self, queue: Queue, most: int) -> list[Waiter]:
+        """Return the first *most* waiters that may be served.  The polls of paused peers among them are suspended."""
+        if not self._suspended:
+            return list(islice(queue.waiters, max(0, most)))
+        candidates: list[Waiter] = []
+        suspended: list[Waiter] = []
         for waiter in queue.waiters:
-            demand += waiter.wanted
-            if demand > len(window):
+            if len(candidates) >= most:
                 break
-        return len(window) >= min(demand, self._bounds.items)
+            (suspended if waiter.peer in self._suspended else candidates).append(waiter)
+        for waiter in suspended:
+            del queue.waiters[waiter]
+            self._suspended[waiter.peer].append(waiter)
+        return candidates
 
-    def _take_waiters(self, queue: Queue) -> Iterator[Waiter]:
-        """Those in line, each leaving it as it is asked for; polls of paused peers are set aside on the way."""
-        while queue.waiters:
-            waiter, _ = queue.waiters.popitem(last=False)
-            if (suspended := self._suspended.get(waiter.peer)) is not None:
-                suspended.append(waiter)
-            else:
-                yield waiter
-
-    def _lease(self, queue: Queue, allocation: Allocation, now: WallMs) -> Lease:
-        waiter = allocation.waiter
-        lease = Lease(
-            self._new_lease_id(),
-            queue.durable_number(),
-            no_earlier_than(now, waiter.lease_duration),
-            {key.id: key for key, _, _, _ in allocation.items},
-            allocation.bytes,
-            items=allocation.items,
-        )
-        self._leases.insert(lease)
-        queue.hold(allocation.items)
-        self._mark_claimed(waiter)
-        return lease
-
-    def _mark_claimed(self, waiter: Waiter) -> None:
-        self._dequeue(waiter)
-        waiter.advance(PollInput.CLAIMED)
-
-    def _answer_timed_out(self, queue: Queue, now: WallMs) -> list[Delivery]:
-        """End the polls that will not wait longer, if it is certain that there is nothing for them."""
-        if not queue.timed_out:
-            return []
-        error = None
-        if queue.window.head(now) is not None:
-            if not self._leases_full:
-                # There is something, and another claim will hand it out.
-                return []
-            error = self._too_many_leases()
-        elif not queue.window.covers(now):
-            return []
-        timed_out = list(queue.timed_out)
-        for waiter in timed_out:
-            self._mark_claimed(waiter)
-        return [Delivery(waiter, error=error) for waiter in timed_out]
-
-    def _schedule_next(self, queue: Queue, now: WallMs) -> None:
-        """See to it that the queue is served again when there is cause."""
-        window = queue.window
-        # While nobody can be served, what a scan brings may be more than the window can hold: it would be dropped, and
-        # the next scan bring the same.
-        if not window.covers(now) and 2 * len(window) < self._limits.refill_items and not self._leases_full:
-            self._uncommitted.start_refill(queue)
+    def schedule(self, queue: Queue, now: WallMs) -> None:
+        """Note when *queue*, which has just been served, has to be served again."""
         if not queue.waiters and not queue.timed_out:
             self._wakes.discard(queue)
-        elif self._leases_full and (window.head(now) is not None or not window.covers(now)):
+            return
+        window = queue.window
+        covered, ready = window.covers(now), window.head(now) is not None
+        if (ready or not covered) and self._leases.full:
             self._blocked_on_lease_limit[queue] = None
-        elif window.head(now) is not None:
+        elif ready:
             if queue.waiters:
-                self.mark_runnable(queue)
-        elif (due := window.next_due()) is not None and window.covers(now):
+                self._runnable[queue] = None
+        elif covered and (due := window.next_due()) is not None:
             self._wakes.set(queue, due)
         else:
             self._wakes.discard(queue)
 
-    def fail(self, queue: Queue, error: QueueberError) -> list[Delivery]:
-        """End all polls that wait at *queue* with *error*: its items cannot be read."""
+    def waiters_of(self, queue: Queue) -> list[Waiter]:
+        """Return all polls that wait for *queue*, those of paused peers included."""
         suspended = [waiter for waiters in self._suspended.values() for waiter in waiters if waiter.queue is queue]
-        # One that has lapsed is still in line or set aside.
-        waiters = [*suspended, *queue.waiters]
-        for waiter in waiters:
-            self._mark_claimed(waiter)
-        return [Delivery(waiter, error=error) for waiter in waiters]
+        return [*suspended, *queue.waiters]
+
+    def tick(self, now: WallMs) -> None:
+        """Make the queues runnable whose head has become due or whose polls have timed out."""
+        if not self.waiting:
+            return
+        while (waiter := self._timeouts.pop_due(now)) is not None:
+            waiter.queue.timed_out[waiter] = None
+            self._runnable[waiter.queue] = None
+        while (queue := self._wakes.pop_due(now)) is not None:
+            self.mark_runnable(queue)
+
+    def next_tick(self) -> WallMs | None:
+        """Return when `tick` will have something to do if nothing else happens before; None for never."""
+        if not self.waiting:
+            return None
+        timeout, wake = self._timeouts.next(), self._wakes.next()
+        if timeout is None or wake is None:
+            return wake if timeout is None else timeout
+        return min(timeout, wake)
 
     def check(self) -> None:
-        """Raise AssertionError if the parts disagree.  O(n); for tests."""
+        """Raise AssertionError if the indexes disagree.  O(n); for tests."""
         self._wakes.check()
         self._timeouts.check()
-        in_line = [waiter for queue in self._queues for waiter in queue.waiters]
+        queued = [waiter for queue in self._queues for waiter in queue.waiters]
         suspended = [waiter for waiters in self._suspended.values() for waiter in waiters]
-        assert all(waiter.state is PollState.WAITING for waiter in [*in_line, *suspended])
-        assert len({*in_line, *suspended}) == len(in_line) + len(suspended) == self.waiting
-        assert self._of_peer == dict(Counter(waiter.peer for waiter in [*in_line, *suspended]))
+        assert all(waiter.state is PollState.WAITING for waiter in [*queued, *suspended])
+        assert len({*queued, *suspended}) == len(queued) + len(suspended) == self.waiting
+        assert self._of_peer == dict(Counter(waiter.peer for waiter in [*queued, *suspended]))
         timed_out = {waiter for queue in self._queues for waiter in queue.timed_out}
-        assert timed_out <= {*in_line, *suspended}
+        assert timed_out <= {*queued, *suspended}
+        assert self.waiting or not (self._runnable or self._blocked_on_lease_limit or len(self._timeouts))

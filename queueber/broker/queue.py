@@ -1,28 +1,24 @@
-"""One named queue: its counters, the head of its items, and who waits for them."""
+"""One named queue: its counters, the head of its items, and the polls that wait for them."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final
 
 from attrs import define, field
 
-from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, just_below
+from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, just_below
 from queueber.broker.storage import Gap, Write
 from queueber.broker.waiter import Waiter
 from queueber.broker.window import Window
 
-_new: Final = tuple.__new__
-"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
-
 
 @define(eq=False)
 class Refill:
-    """A scan that is on its way, and all that was written since its snapshot may have been taken."""
+    """A scan in progress, and all writes since its snapshot may have been taken."""
 
     queue: "Queue"
     number: QueueNumber
     after: Key
-    """The window's `covered_to` when the scan was asked for; if it has moved meanwhile, the result is of no use."""
+    """The window's `covered_to` when the scan was requested.  If it has moved since, the result is not used."""
 
     log: list[Write]
 
@@ -32,8 +28,8 @@ class Queue:
     """
     A queue's state in memory.
 
-    A queue that was never added to has no number and no row.  It lives as
-    long as somebody holds it: a capability, or a poll that waits.
+    A queue that was never added to has no number and no row.  It exists as
+    long as something refers to it: a capability, or a waiting poll.
     """
 
     name: str
@@ -42,64 +38,53 @@ class Queue:
     added: int = 0
     removed: int = 0
     floor: Key = LOWEST
-    """Every unleased item lies above it."""
+    """A key below every unleased item."""
 
     unreadable_above: Key | None = None
-    """Where the first rows lie that could not be read; they are tried again after the next start."""
+    """A key below the first rows that could not be read.  They are tried again after the next start."""
 
     held: set[ItemId] = field(factory=set)
-    """Items that are leased, or whose lease has ended and that have no new place yet."""
+    """Items that are leased, or whose lease has expired and that have no new key yet."""
 
     waiters: OrderedDict[Waiter, None] = field(factory=OrderedDict)
     """Waiting polls in the order in which they are served."""
 
     timed_out: dict[Waiter, None] = field(factory=dict)
-    """Waiting polls whose wait is over, in that order: served by the next claim, or answered with nothing."""
+    """Waiting polls whose wait is over, in that order: served by the next claim, or answered with no items."""
 
     refill: Refill | None = None
-    """At most one scan is on its way."""
+    """The only scan in progress."""
 
     refilled: bool = False
-    """A scan has come back since the last claim."""
+    """Whether a scan has returned since the last claim."""
 
     @property
     def items(self) -> int:
-        """How many there are, leased ones included.  Not its length: a queue without items is not false."""
+        """The number of items, leased ones included.  Not `__len__`, because a queue without items is not false."""
         return self.added - self.removed
 
-    def durable_number(self) -> QueueNumber:
-        """The number of a queue that has one."""
-        assert self.number is not None, "only a queue with items is asked for its number"
-        return self.number
-
-    def record(self) -> QueueRecord:
-        """What the disk is to keep."""
-        fields = self.durable_number(), self.name, self.added, self.removed, self.floor
-        return _new(QueueRecord, fields)
-
     def put(self, item: Item) -> None:
-        """An unleased item has a place in line: here too, if the window reaches that far."""
+        """Add an unleased item, at any position."""
         if item.key <= self.floor:
             self.floor = just_below(item.key)
         self.window.put(item)
 
     def append(self, items: Sequence[Item], size: int) -> None:
-        """New items, in order, with contents of *size* in all, have a place in line: mostly its end."""
+        """Add new items, which are in order, mostly at the end.  Their contents are *size* bytes."""
         first = items[0].key
         if first <= self.floor:
             self.floor = just_below(first)
         self.window.append(items, size)
 
-    def hold(self, items: Sequence[Item]) -> None:
-        """*items*, fresh from the window's head, are leased."""
-        self.floor = max(self.floor, items[-1].key)
+    def raise_floor(self, key: Key) -> None:
+        """Move the floor up to *key*: everything up to it has been leased."""
+        self.floor = max(self.floor, key)
         if self.unreadable_above is not None:
-            # They count as items of the queue, and a floor above them would hide them for good.
+            # Unreadable rows count as items of the queue, and a floor above them would hide them for good.
             self.floor = min(self.floor, self.unreadable_above)
-        self.held.update([item.key.id for item in items])
 
     def note_unreadable(self, gaps: Sequence[Gap]) -> None:
-        """A scan has met rows that cannot be read."""
+        """Note the rows that a scan could not read."""
         for gap in gaps:
             self.unreadable_above = min(self.unreadable_above or gap.after, gap.after)
 

@@ -1,4 +1,4 @@
-"""All queues, by name and by number, and the memory their windows may take together."""
+"""All queues, by name and by number, and the memory budget that their windows share."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from queueber.errors import InvalidRequest, Overloaded
 from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
 from queueber.units import counted
 
-# A window below this is dropped whole when memory is short: halving it again would free next to nothing.
+# A window smaller than this is dropped whole when memory is short: half of it would free next to nothing.
 _TRIM_WHOLE_BYTES = 64 << 10
 
 
 class Queues:
     """
-    The queues that have a row, and those that somebody merely holds.
+    The queues that have a row, and those that are only referred to.
 
-    A queue gets its number, and so its row, with its first add.  Until then
-    only a weak reference is kept here, so that asking for names costs nothing
-    that lasts.
+    A queue receives its number, and so its row, with its first add.  Until
+    then only a weak reference is kept here, so that asking for names uses no
+    memory for good.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -31,7 +31,7 @@ class Queues:
         self._unnumbered: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self._next_number = 1
         self._meter = Meter(limits.item_overhead)
-        # Whose windows hold something, the one least recently claimed from first.
+        # Queues whose windows may hold items, the least recently claimed from first.
         self._lru: OrderedDict[Queue, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -43,31 +43,31 @@ class Queues:
 
     @property
     def window_bytes(self) -> int:
-        """What all windows together cost in memory."""
+        """The memory that all windows together use."""
         return self._meter.bytes
 
     def named(self, name: str) -> Queue:
         """
-        The queue of that name, which may be new.
+        Return the queue of that name, which may be new.
 
         Raises:
-            InvalidRequest: the name is empty or too long.
+            InvalidRequest: the name is not 1 to 255 bytes of UTF-8.
         """
         queue = self._by_name.get(name) or self._unnumbered.get(name)
         if queue is None:
             size = len(name.encode())
             if not 1 <= size <= QUEUE_NAME_BYTES_MAX:
                 raise InvalidRequest(f"name is {size} bytes of UTF-8; it must be 1 to {QUEUE_NAME_BYTES_MAX}")
-            # There is nothing of it on the disk, so its window knows everything.
+            # It has no rows, so its window covers everything.
             queue = self._unnumbered[name] = Queue(name, Window(HIGHEST, self._meter))
         return queue
 
     def by_number(self, number: QueueNumber) -> Queue:
-        """The queue with that number, which exists."""
+        """Return the queue with that number, which exists."""
         return self._by_number[number]
 
     def restore(self, record: QueueRecord) -> Queue:
-        """A queue found at start-up.  Nothing of its items is known yet."""
+        """Add a queue read from the disk at start, with an empty window."""
         queue = Queue(
             record.name,
             Window(record.floor, self._meter),
@@ -80,43 +80,37 @@ class Queues:
         self._next_number = max(self._next_number, record.number + 1)
         return queue
 
-    def check_queue_limit(self, queue: Queue) -> None:
-        """
-        Make sure that *queue* may become durable.
-
-        Raises:
-            Overloaded: there are as many queues as there may be, and it is none of them.
-        """
-        if queue.number is None and len(self._by_name) >= self._limits.queues:
-            raise Overloaded(
-                f"queues: {counted(len(self._by_name), 'exists', 'exist')};"
-                f" the limit is {self._limits.queues:,} (queues)",
-                limit="queues",
-            )
+    def why_full(self) -> Overloaded | None:
+        """Return why no further queue may receive a number; None if one may."""
+        if len(self._by_name) < self._limits.queues:
+            return None
+        return Overloaded(
+            f"queues: {counted(len(self._by_name), 'exists', 'exist')}; the limit is {self._limits.queues:,} (queues)",
+            limit="queues",
+        )
 
     def assign_number(self, queue: Queue) -> QueueNumber:
-        """The queue's number, which it gets now if it has none yet."""
-        if queue.number is None:
-            queue.number = QueueNumber(self._next_number)
-            self._next_number += 1
-            self._by_name[queue.name] = self._by_number[queue.number] = queue
-            del self._unnumbered[queue.name]
-        return queue.number
+        """Give *queue*, which has none, a number."""
+        number = queue.number = QueueNumber(self._next_number)
+        self._next_number += 1
+        self._by_name[queue.name] = self._by_number[number] = queue
+        del self._unnumbered[queue.name]
+        return number
 
     def touch(self, queue: Queue) -> None:
-        """Keep the queue's window for longer than those of others."""
+        """Note a claim from *queue*: windows of other queues are dropped before its own."""
         self._lru[queue] = None
         self._lru.move_to_end(queue)
 
     def enforce_budget(self, queue: Queue) -> None:
-        """Make room if the window of *queue* has outgrown a bound."""
+        """Drop the tails of windows if that of *queue*, which has grown, or all together exceed a limit."""
         if queue not in self._lru:
-            # Nobody has claimed from it: of all windows it is the one that is missed least.
+            # No claim has been made from it, so its window is the first to be dropped.
             self._lru[queue] = None
             self._lru.move_to_end(queue, last=False)
         if queue.window.bytes > self._limits.queue_window_bytes:
-            # To half and not just below, so that the next put does not sort it all again.
-            # The head stays whatever it costs: a claim that waits for it gets it.
+            # To half of the limit and not just below it, so that the next put does not sort everything again.
+            # The head stays whatever its size: the claim that waits for it takes it.
             queue.window.trim(self._limits.queue_window_bytes // 2, queue.floor, keep=1)
         while self._meter.bytes > self._limits.window_bytes:
             victim = next(iter(self._lru))

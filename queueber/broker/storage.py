@@ -1,9 +1,9 @@
 """
-What the broker needs of durable storage, and the writes it asks for.
+The interface of a durable store, and the writes that the broker requests.
 
-A `Writes` is an ordered list of operations on rows.  A store applies those of
-one commit together or not at all, a later operation on a row replacing an
-earlier one.
+Writes are an ordered list of operations on rows.  A store applies those of one
+commit together or not at all.  A later operation on a row replaces an earlier
+one.
 """
 
 from collections.abc import Sequence
@@ -57,62 +57,62 @@ class Gap:
     """Rows that cannot be read."""
 
     after: Key
-    """They lie above it."""
+    """The key above which they lie."""
 
     why: StorageError
 
 
 @frozen
 class Scan:
-    """A stretch of one queue's rows in the order of their keys."""
+    """Consecutive rows of one queue, in the order of their keys."""
 
     items: Sequence[Item]
     exhausted: bool
-    """No row of the queue lies behind the last of *items*."""
+    """Whether the queue has no row after the last of *items*."""
 
     gaps: Sequence[Gap] = ()
-    """What is missing, and was passed over."""
+    """Rows that were skipped."""
 
 
 @frozen
 class RecoveredLease:
-    """A lease found at start-up."""
+    """A lease read from the disk at start."""
 
     id: LeaseId
     queue: QueueNumber
     deadline: WallMs
     keys: tuple[Key, ...]
-    """Those of its items that still exist; empty when all were removed."""
+    """Its items that still exist; empty if all were removed."""
 
 
 @frozen
 class Recovered:
-    """Everything a broker must know of a store before it can go on."""
+    """Everything that a broker reads from a store at start."""
 
     queues: Sequence[QueueRecord]
     leases: Sequence[RecoveredLease]
     mark: TimeMark | None
-    """From the last commit; None in a new store."""
+    """The mark of the last commit; None in a new store."""
 
 
 class StoreStalled(Exception):
-    """Nothing was written, because the engine has to catch up first: wait, then commit the same writes again."""
+    """Nothing was written, because the engine has to catch up first.  Wait, then commit the same writes again."""
 
 
 class Store(Protocol):
     """
-    Rows at rest.  Every method blocks; all but `close` may be called from several threads at once.
+    Durable rows.  Every method blocks.  All but `close` may be called from several threads at once.
 
-    An exception other than `StoreStalled` out of `commit` means that the disk can no longer be trusted: nothing may
-    be acknowledged any more and the process has to end.
+    If `commit` raises anything but `StoreStalled`, the disk can no longer be trusted: nothing may be acknowledged any
+    more, and the process has to end.
     """
 
     def recover(self) -> Recovered:
-        """Read what a broker starts from.  To be called once, before anything else."""
+        """Read the state from which a broker starts.  Called once, before anything else."""
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """
-        Apply all of *writes* atomically; when this returns they are as durable as the store was opened to be.
+        Apply all of *writes* atomically, and return once they are as durable as the store was opened to be.
 
         Raises:
             StoreStalled: nothing was written; the same writes may be tried again.
@@ -120,18 +120,18 @@ class Store(Protocol):
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
         """
-        The rows of *queue* with keys strictly above *after*, from one snapshot.
+        Return the rows of *queue* with keys strictly above *after*, from one snapshot.
 
-        At most *items_max* of them, and no more once their contents have reached *bytes_max*.  Those that cannot be
-        read because they are damaged are passed over and told.
+        Returns at most *items_max* rows, and no more once their contents have reached *bytes_max*.  Damaged rows are
+        skipped and reported as gaps.
 
         Raises:
-            StorageError: there are rows, and none of them can be read; or the first of them cannot be read for a
-                reason that is not damage, and the same scan may succeed later.
+            StorageError: there are rows, but none can be read.  Or the first row cannot be read for a reason other
+                than damage, and the same scan may succeed later.
         """
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
-        """The items at *keys*, in that order; None where there is no row."""
+        """Return the items at *keys*, in that order; None where there is no row."""
 
     def close(self) -> None:
-        """Leave everything in order.  Nothing may be called afterwards."""
+        """Close the store.  No method may be called afterwards."""

@@ -1,25 +1,25 @@
 """
-Polls, parked until there is something for them.
+One poll, from the call to its reply.
 
 State model for polls
 ---------------------
 
-1. WAITING   in its queue's line, or set aside while its peer takes no replies.
-2. CLAIMED   items are leased for it, or it is to be answered with none; the reply waits for the disk.
-3. GONE      its peer lost interest; whatever was claimed is given back when the disk has caught up.
-4. DONE      answered, or gone before anything was claimed.
+1. WAITING    in its queue's `waiters`, or suspended while its peer reads no replies.
+2. CLAIMED    items are leased for it, or it will be answered with none.  The reply waits for the disk.
+3. ABANDONED  its peer cancelled it after the claim.  Its items are given back once the claim is durable.
+4. DONE       answered, or cancelled before a claim.
 
-    state    | claimed | cancelled | settled
-    ---------+---------+-----------+--------
-    WAITING  | CLAIMED | DONE      | -
-    CLAIMED  | -       | GONE      | DONE
-    GONE     | -       | GONE      | DONE
-    DONE     | -       | DONE      | -
+    state      | claimed | cancelled | confirmed
+    -----------+---------+-----------+----------
+    WAITING    | CLAIMED | DONE      | -
+    CLAIMED    | -       | ABANDONED | DONE
+    ABANDONED  | -       | ABANDONED | DONE
+    DONE       | -       | DONE      | -
 
 Every poll is claimed at most once, so it is answered at most once.
 """
 
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING, NewType
 
 from attrs import define
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 Peer = NewType("Peer", int)
-"""The number of whoever polls, which nobody else ever has."""
+"""The number of a peer, never reused."""
 
 
-class PollState(Enum):
-    """Where a poll is in its life."""
+class PollState(IntEnum):
+    """States of a poll.  Integers, because the hash of other enums is a Python call."""
 
     WAITING = auto()
     CLAIMED = auto()
@@ -43,12 +43,13 @@ class PollState(Enum):
     DONE = auto()
 
 
-class PollInput(Enum):
-    """What happens to a poll."""
+class PollInput(IntEnum):
+    """Inputs of a poll's state machine."""
 
     CLAIMED = auto()
     CANCELLED = auto()
     CONFIRMED = auto()
+    """The claim is durable."""
 
 
 TRANSITIONS = {
@@ -60,37 +61,35 @@ TRANSITIONS = {
     (PollState.ABANDONED, PollInput.CONFIRMED): PollState.DONE,
     (PollState.DONE, PollInput.CANCELLED): PollState.DONE,
 }
-"""Every move a poll can make; anything else is a bug of the broker's."""
+"""Every transition of a poll.  Any other input is a bug of the broker."""
 
 
 @define(eq=False)
 class Waiter:
-    """One poll, from the call to its answer."""
+    """One poll, from the call to its reply."""
 
     queue: "Queue"
     wanted: int
     """Items, at least 1 and at most what one reply may hold."""
 
     lease_duration: SpanMs
-    """Of the lease."""
-
     wait_until: WallMs | None
-    """When to answer with nothing; None waits for ever."""
+    """When to answer with no items.  None waits for ever."""
 
     peer: Peer
-    """Whose poll it is, to pause it."""
+    """The peer that called, by which its polls are paused."""
 
     state: PollState = PollState.WAITING
 
     arrived_at: float = 0.0
-    """When it was asked for, by a clock of whoever serves it; the broker does not look at it."""
+    """When the poll arrived, by the clock of the dispatcher.  The broker does not read it."""
 
     @property
     def done(self) -> bool:
-        """Nothing will come of it any more."""
+        """Whether nothing more will happen to the poll."""
         return self.state is PollState.DONE
 
     def advance(self, happened: PollInput) -> PollState:
-        """Make the move the table allows; KeyError, and no change, for any other."""
-        self.state = TRANSITIONS[self.state, happened]
-        return self.state
+        """Make the transition of the table.  Raises KeyError, and changes nothing, if there is none."""
+        self.state = state = TRANSITIONS[self.state, happened]
+        return state

@@ -1,26 +1,27 @@
 """
 The head of one queue in memory.
 
-A window holds *all* unleased items of its queue with keys up to `covered_to`, delayed
-ones included; beyond `covered_to` only the disk knows.  That one sentence answers
-every question of the claim:
+A window holds *all* unleased items of its queue with keys up to `covered_to`,
+delayed ones included.  Only the disk knows the items beyond.  A claim follows
+from that sentence:
 
-- the head is the next item to hand out, if its due has come;
-- otherwise the head's due is the moment of the next wake;
-- nothing is due now that the window lacks, if `covered_to` lies at or beyond now.
+- the head is the next item to deliver, if it is due;
+- otherwise the head's due is the time of the next wake-up;
+- nothing due is missing if `covered_to` lies beyond now.
 
-A put with a key up to `covered_to` must enter the window, a larger one must not.  A
-refill scans the disk above `covered_to` and raises it; dropping the tail lowers it.
+A put with a key up to `covered_to` must enter the window, a larger one must
+not.  A refill scans the disk above `covered_to` and raises it.  Dropping the
+tail lowers it.
 
 A cursor that only moves forward would be simpler and wrong: a delayed item
-that falls due behind it would never be found.
+that becomes due at a key it has passed would never be found.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from heapq import heappop, heappush
-from itertools import chain, islice, pairwise
+from itertools import chain, pairwise
 
 from attrs import define
 
@@ -31,16 +32,16 @@ from queueber.units import WallMs
 
 @define
 class Meter:
-    """What all windows together cost in memory."""
+    """The memory that all windows together use."""
 
     item_overhead: int
-    """What an item costs beside its contents, bytes."""
+    """The memory of an item in addition to its contents, bytes."""
 
     bytes: int = 0
 
 
 class Window:
-    """Items in the order of their keys, as far as `covered_to`."""
+    """Items in the order of their keys, up to `covered_to`."""
 
     __slots__ = ("_in_order", "_meter", "_out_of_order", "bytes", "covered_to")
 
@@ -48,9 +49,9 @@ class Window:
         self.covered_to = covered_to
         """Every unleased item with a key up to this one is here."""
         self.bytes = 0
-        """What the items cost in memory."""
-        # Nearly all items come in the order in which they leave.  Those go through a queue, which costs a tenth of what
-        # a heap does; the others, delayed ones and those that came back, are a heap beside it.
+        """The memory that the items use."""
+        # Nearly all items arrive in the order in which they leave.  They go into a deque, which costs a tenth of a
+        # heap.  The others, delayed items and those that came back, go into a heap.
         self._in_order: deque[Item] = deque()
         self._out_of_order: list[Item] = []
         self._meter = meter
@@ -59,7 +60,7 @@ class Window:
         return len(self._in_order) + len(self._out_of_order)
 
     def put(self, item: Item) -> bool:
-        """Take *item* in if it belongs here; return whether it does."""
+        """Add *item* if its key is at most `covered_to`; return whether it is."""
         if item.key > self.covered_to:
             return False
         heappush(self._out_of_order, item)
@@ -67,10 +68,10 @@ class Window:
         return True
 
     def append(self, items: Sequence[Item], size: int) -> None:
-        """Take in those of *items* that belong here; they are in order, and *size* is that of all their contents."""
+        """Add those of *items* with keys up to `covered_to`.  They are in order; *size* is that of all contents."""
         if items[-1].key > self.covered_to:
             if items[0].key > self.covered_to:
-                # As of a backlog all are that is larger than the window.
+                # The usual case of a backlog that is larger than the window.
                 return
             items = [item for item in items if item.key <= self.covered_to]
             size = sum(len(item.contents) for item in items)
@@ -79,13 +80,13 @@ class Window:
         else:
             for item in items:
                 heappush(self._out_of_order, item)
-        # As `_charge` does; a call would be a fifth of what this costs.
+        # As in `_charge`; the call would be a fifth of this method's time.
         cost = size + len(items) * self._meter.item_overhead
         self.bytes += cost
         self._meter.bytes += cost
 
     def covers(self, now: WallMs) -> bool:
-        """Whether all that is due at *now* is here."""
+        """Return whether everything that is due at *now* is here."""
         return self.covered_to.due > now
 
     def _first(self) -> Item | None:
@@ -95,65 +96,70 @@ class Window:
         return in_order[0] if in_order and in_order[0] < out_of_order[0] else out_of_order[0]
 
     def head(self, now: WallMs) -> Item | None:
-        """The item that has been due for longest at *now*; None when none is due."""
+        """Return the first item if it is due at *now*; None otherwise."""
         first = self._first()
         return first if first is not None and first.key.due <= now else None
 
     def count_ready(self, now: WallMs) -> int:
-        """How many items here are due at *now*.  O(n)."""
+        """Return how many items here are due at *now*.  O(n)."""
         if not self.covers(now):
             return len(self)
         return sum(item.key.due <= now for item in chain(self._in_order, self._out_of_order))
 
-    def pop(self) -> Item:
-        """Take the head out."""
-        in_order, out_of_order = self._in_order, self._out_of_order
-        from_heap = out_of_order and not (in_order and in_order[0] < out_of_order[0])
-        item = heappop(out_of_order) if from_heap else in_order.popleft()
-        self._charge(-len(item.contents) - self._meter.item_overhead)
-        return item
-
-    def take(self, count: int, now: WallMs, bytes_max: int) -> list[Item]:
+    def pop_due(self, count: int, now: WallMs, bytes_max: int) -> list[Item]:
         """
-        Take the *count* items at the head out in one step.
+        Remove and return up to *count* items that are due at *now*, from the head.
 
-        Empty, and nothing was taken, if that cannot be done in one step: they are not all due, their contents are more
-        than *bytes_max*, or others come in between.  Then they have to be taken with `pop`.
+        The last one is that with which the contents reach *bytes_max*, so one item is returned whatever its size.
         """
         in_order, out_of_order = self._in_order, self._out_of_order
-        if not 0 < count <= len(in_order):
-            return []
-        last = in_order[count - 1]
-        if last.key.due > now or (out_of_order and out_of_order[0] < last):
-            return []
-        items = list(islice(in_order, count))
-        size = sum([len(item.contents) for item in items])
-        if size > bytes_max:
-            return []
-        for _ in items:
-            in_order.popleft()
-        self._charge(-size - count * self._meter.item_overhead)
+        items: list[Item] = []
+        size = 0
+        # If the last of them is due and the heap is empty, all can be taken without a look at each.
+        all_due = not out_of_order and 0 < count <= len(in_order) and in_order[count - 1].key.due <= now
+        while len(items) < count:
+            if all_due:
+                item = in_order.popleft()
+            elif out_of_order and not (in_order and in_order[0] < out_of_order[0]):
+                if out_of_order[0].key.due > now:
+                    break
+                item = heappop(out_of_order)
+            elif in_order and in_order[0].key.due <= now:
+                item = in_order.popleft()
+            else:
+                break
+            items.append(item)
+            size += len(item.contents)
+            if size >= bytes_max:
+                break
+        cost = size + len(items) * self._meter.item_overhead
+        self.bytes -= cost
+        self._meter.bytes -= cost
         return items
 
+    def put_back(self, items: Sequence[Item]) -> None:
+        """Return *items* to the head, from which `pop_due` has just removed them."""
+        self._in_order.extendleft(reversed(items))
+        self._charge(sum(len(item.contents) for item in items) + len(items) * self._meter.item_overhead)
+
     def next_due(self) -> WallMs | None:
-        """The earliest moment at which an item may become due; None when never without a put."""
+        """Return the earliest moment at which an item may become due; None if that takes a put."""
         first = self._first()
         if first is not None:
             return first.key.due
         return None if self.covered_to == HIGHEST else self.covered_to.due
 
     def extend(self, items: Sequence[Item], covered_to: Key) -> None:
-        """Take in *items*, which are all there are between the old `covered_to` and the new one, in order."""
+        """Raise `covered_to`, and add *items*: all that exist between the old and the new one, in order."""
         self.covered_to = covered_to
         if items:
             self.append(items, sum(len(item.contents) for item in items))
 
     def trim(self, bytes_max: int, floor: Key, *, keep: int = 0) -> None:
         """
-        Drop the tail until the rest costs at most *bytes_max* or is no more than *keep* items.
+        Drop the tail until the rest costs at most *bytes_max* or has at most *keep* items.
 
-        *floor* is a key that every unleased item lies above: what is still
-        known of the queue when nothing is left.
+        *floor* is a key below every unleased item.  An empty window covers up to it.
         """
         self._out_of_order.sort()
         while self.bytes > bytes_max and len(self) > keep:
@@ -164,7 +170,7 @@ class Window:
             self.covered_to = floor if tail is None else tail[-1].key
 
     def _tail(self) -> deque[Item] | list[Item] | None:
-        """Where the last of all items is the last, once the strays have been sorted; None without any."""
+        """Return the collection that ends with the last item, if the heap is sorted; None without items."""
         in_order, out_of_order = self._in_order, self._out_of_order
         if not out_of_order:
             return in_order or None
@@ -185,14 +191,14 @@ class Window:
 
 def overlay(scan: Scan, *, above: Key, log: Sequence[Write], held: AbstractSet[ItemId]) -> tuple[list[Item], Key]:
     """
-    What a window gains by a scan that may have missed the latest writes.
+    Return the items that a window gains by a scan which may lack the latest writes.
 
     Args:
-        scan: the rows above *above* in a snapshot that the disk took at some moment of the past.
+        scan: the rows above *above* in a snapshot taken after the scan was requested.
         above: the window's `covered_to`.
-        log: the writes of every plan, in order, that was not durable when the snapshot was taken.  More of the past
-            does no harm: what a key's last write says is true whether the snapshot has it or not.
-        held: the ids of the items that are leased, or whose lease has ended and that have no new place yet.
+        log: the writes, in order, of every plan that was not durable when the scan was requested or was made since.
+            Older writes do no harm: the last write of a key is true whether the snapshot contains it or not.
+        held: the ids of the items that are leased, or whose lease has expired and that have no new key yet.
 
     Returns:
         The unleased items between *above* and the new `covered_to`, in the order of their keys, and that `covered_to`.

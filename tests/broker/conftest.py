@@ -100,6 +100,7 @@ class BrokerHarness:
     """A broker and its disk, moved by hand."""
 
     broker: Broker
+    ids: CountedIds
     rows: Rows = field(factory=Rows)
     now: WallMs = START
     pending: list[Plan] = field(factory=list)
@@ -142,7 +143,7 @@ class BrokerHarness:
         self.broker.polls.tick(self.now)
         deliveries = []
         for _ in range(1_000):
-            for plan in self.broker.polls.distribute(self.now):
+            for plan in self.broker.claims.distribute(self.now):
                 self.submit(plan)
                 deliveries += plan.reply
             self.broker.check()
@@ -211,7 +212,7 @@ class BrokerHarness:
     def crash(self, *, limits: Limits, bounds: ClaimBounds | None = None) -> None:
         """Lose everything that is not on the disk, and start again."""
         self.pending = []
-        self.broker = Broker(self.broker._ids, limits=limits, bounds=bounds or ClaimBounds())
+        self.broker = Broker(self.ids, limits=limits, bounds=bounds or ClaimBounds())
         for plan in self.broker.restore(self.rows.recover()):
             self.submit(plan)
         self.broker.check()
@@ -219,7 +220,8 @@ class BrokerHarness:
 
 @pytest.fixture
 def harness() -> BrokerHarness:
-    return BrokerHarness(Broker(CountedIds()))
+    ids = CountedIds()
+    return BrokerHarness(Broker(ids), ids)
 
 
 @pytest.fixture
@@ -227,6 +229,7 @@ def make_harness():
     """A bench with other limits or bounds."""
 
     def make(bounds: ClaimBounds | None = None, **limits) -> BrokerHarness:
-        return BrokerHarness(Broker(CountedIds(), limits=Limits(**limits), bounds=bounds or ClaimBounds()))
+        ids = CountedIds()
+        return BrokerHarness(Broker(ids, limits=Limits(**limits), bounds=bounds or ClaimBounds()), ids)
 
     return make

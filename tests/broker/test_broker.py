@@ -84,7 +84,7 @@ class TestQueueNames:
         harness.broker.polls.cancel(waiter)
         del waiter
 
-        assert list(harness.broker._queues) == []
+        assert list(harness.broker.queues) == []
 
 
 class TestPoll:
@@ -247,7 +247,7 @@ class TestClaimBounds:
         harness.poll(3, wait=None)
         harness.poll(3, wait=None)
 
-        (plan,) = harness.broker.polls.distribute(harness.now)
+        (plan,) = harness.broker.claims.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"a", b"c"], [b"b"]]
         assert not harness.broker.polls.waiting
@@ -258,11 +258,11 @@ class TestClaimBounds:
         harness.poll(wait=None)
         harness.poll(wait=0)
 
-        (first,) = harness.broker.polls.distribute(harness.now)
+        (first,) = harness.broker.claims.distribute(harness.now)
         assert [contents(each) for each in first.reply] == [[b"a"]]
         assert harness.broker.polls.has_runnable
 
-        (second,) = harness.broker.polls.distribute(harness.now)
+        (second,) = harness.broker.claims.distribute(harness.now)
         assert [contents(each) for each in second.reply] == [[b"b"]]
         assert not harness.broker.polls.has_runnable
 
@@ -271,7 +271,7 @@ class TestClaimBounds:
         harness.add(b"123", b"4")
         harness.poll(2, wait=None)
 
-        (plan,) = harness.broker.polls.distribute(harness.now)
+        (plan,) = harness.broker.claims.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"123"]]
 
@@ -281,8 +281,8 @@ class TestClaimBounds:
             harness.add(b"a", name=name)
             harness.poll(name=name)
 
-        assert len(harness.broker.polls.distribute(harness.now)) == 1
-        assert len(harness.broker.polls.distribute(harness.now)) == 1
+        assert len(harness.broker.claims.distribute(harness.now)) == 1
+        assert len(harness.broker.claims.distribute(harness.now)) == 1
 
 
 class TestRemoveAndExtend:
@@ -635,9 +635,9 @@ class TestWindowAndRefill:
         harness.drop_window()
         harness.poll(wait=0)
 
-        assert harness.broker.polls.distribute(harness.now) == []
+        assert harness.broker.claims.distribute(harness.now) == []
         harness.refill()
-        (plan,) = harness.broker.polls.distribute(harness.now)
+        (plan,) = harness.broker.claims.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"a"]]
 
@@ -646,14 +646,14 @@ class TestWindowAndRefill:
         harness.commit_all()
         harness.drop_window()
         harness.poll(2, wait=0)
-        harness.broker.polls.distribute(harness.now)
+        harness.broker.claims.distribute(harness.now)
         (refill,) = harness.broker.take_refills()
         snapshot = harness.rows.scan(refill.number, refill.after, 10)
 
         harness.add(b"b")
         harness.broker.refilled(refill, snapshot)
 
-        (plan,) = harness.broker.polls.distribute(harness.now)
+        (plan,) = harness.broker.claims.distribute(harness.now)
         assert [contents(each) for each in plan.reply] == [[b"a", b"b"]]
 
     def test_while_a_scan_is_on_its_way_there_is_no_other(self, harness):
@@ -661,9 +661,9 @@ class TestWindowAndRefill:
         harness.commit_all()
         harness.drop_window()
         harness.poll(wait=None)
-        harness.broker.polls.distribute(harness.now)
+        harness.broker.claims.distribute(harness.now)
         harness.poll(wait=None)
-        harness.broker.polls.distribute(harness.now)
+        harness.broker.claims.distribute(harness.now)
 
         assert len(harness.broker.take_refills()) == 1
 
@@ -674,10 +674,10 @@ class TestWindowAndRefill:
         harness.drop_window()
         for _ in range(4):
             harness.poll(wait=0)
-        assert harness.broker.polls.distribute(harness.now) == []
+        assert harness.broker.claims.distribute(harness.now) == []
         harness.refill()
 
-        (plan,) = harness.broker.polls.distribute(harness.now)
+        (plan,) = harness.broker.claims.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"a"], [b"b"], [b"c"]]
         harness.submit(plan)
@@ -690,7 +690,7 @@ class TestWindowAndRefill:
         harness.poll(1, wait=None)
         harness.poll(2, wait=None)
 
-        (plan,) = harness.broker.polls.distribute(harness.now)
+        (plan,) = harness.broker.claims.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"0"], [b"1", b"2"]]
 
@@ -710,7 +710,7 @@ class TestWindowAndRefill:
         harness.add(b"a")
         harness.drop_window()
         waiting, timed_out = harness.poll(wait=None), harness.poll(wait=0)
-        harness.broker.polls.distribute(harness.now)
+        harness.broker.claims.distribute(harness.now)
         (refill,) = harness.broker.take_refills()
         error = StorageError("a row is damaged")
 
@@ -885,7 +885,7 @@ def test_a_queue_that_is_always_busy_does_not_starve_the_others(make_harness):
 
     served = []
     for _ in range(6):
-        for plan in harness.broker.polls.distribute(harness.now):
+        for plan in harness.broker.claims.distribute(harness.now):
             served += [delivery.waiter.queue.name for delivery in plan.reply]
             harness.submit(plan)
         harness.refill()
@@ -894,7 +894,7 @@ def test_a_queue_that_is_always_busy_does_not_starve_the_others(make_harness):
     assert "other" in served
 
 
-def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_harness):
+def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_harness, monkeypatch):
     """A peer that lets a poll wait at each of ten thousand queues must not make every claim as long as that."""
     harness = make_harness(ClaimBounds(polls=2))
     names = [f"q{number}" for number in range(50)]
@@ -903,19 +903,24 @@ def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_harness):
     harness.distribute()
     for name in names:
         harness.add(b"x", name=name)
-    polls, looked = harness.broker.polls, []
-    serve = polls.serve
-    polls.serve = lambda queue, now, budget: looked.append(queue.name) or serve(queue, now, budget)
+    claims, looked = harness.broker.claims, []
+    serve = claims.serve
+
+    def looking(_, queue, *rest):
+        looked.append(queue.name)
+        return serve(queue, *rest)
+
+    monkeypatch.setattr(type(claims), "serve", looking)
 
     for first in range(0, 50, 2):
         looked.clear()
-        for plan in polls.distribute(harness.now):
+        for plan in claims.distribute(harness.now):
             harness.submit(plan)
         assert looked == names[first : first + 2]
         harness.commit_all()
 
     assert all(waiter.done for waiter in waiters)
-    assert not polls.has_runnable
+    assert not harness.broker.polls.has_runnable
 
 
 def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(harness):
@@ -964,7 +969,7 @@ def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(ha
     harness.broker.polls.tick(harness.now)
     queue.timed_out = Looked(queue.timed_out)
     for _ in range(10):
-        assert harness.broker.polls.serve(queue, harness.now) is None
+        assert harness.broker.claims.serve(queue, harness.now) is None
     assert len(queue.timed_out) == 5
     assert not Looked.times
     harness.broker.polls.resume("slow")

@@ -20,7 +20,7 @@ def make_lease(state=LeaseState.PENDING, lease_id=LEASE_ID, deadline=DEADLINE):
 
 @pytest.fixture
 def table():
-    return LeaseTable()
+    return LeaseTable(1_000)
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ class BrokerMachine(RuleBasedStateMachine):
         assert not full
         self.waiting.append(waiter)
         if wait == 0 and serve_now:
-            self.decided([self.broker.polls.serve(waiter.queue, self.now)])
+            self.decided([self.broker.claims.serve(waiter.queue, self.now)])
             self.ask()
 
     def may_act(self, name, lease_id):
@@ -324,7 +324,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def distribute(self):
         self.broker.polls.tick(self.now)
         first_wanted = max((waiter.wanted for waiter in self.waiting), default=0)
-        plans = self.broker.polls.distribute(self.now)
+        plans = self.broker.claims.distribute(self.now)
         given = [delivery for plan in plans for delivery in plan.reply if delivery.items]
         assert len(given) <= BOUNDS.polls
         assert sum(len(delivery.items) for delivery in given) <= max(BOUNDS.items, first_wanted)

@@ -11,10 +11,11 @@ import typing
 import pytest
 
 from queueber.broker import Broker, Delivery, Item, Key, Lease, Plan, Queue, Waiter
+from queueber.broker.adds import Adds
 from queueber.broker.polls import Polls
 from queueber.errors import QueueberError
 
-CALLS = [Broker.queue, Broker.add, Broker.remove, Broker.extend, Broker.poll]
+CALLS = [Broker.queue, Adds.add, Broker.remove, Broker.extend, Broker.poll]
 CALLS += [Polls.cancel, Polls.pause, Polls.resume]
 
 PLAIN = {bytes, int, str, bool, type(None)}

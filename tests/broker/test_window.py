@@ -32,7 +32,7 @@ def make_window(covered_to=HIGHEST, items=()):
 def drain(window):
     taken = []
     while window:
-        taken.append(window.pop().key)
+        taken += [item.key for item in window.pop_due(1, HIGHEST.due, 0)]
     return taken
 
 
@@ -56,28 +56,35 @@ class TestWindow:
         assert drain(window) == sorted(make_key(*place) for place in places)
         assert window.bytes == 0
 
-    @pytest.mark.parametrize(
-        ("count", "now", "bytes_max", "out_of_order", "taken"),
-        [
-            (3, 3, 30, None, 3),
-            (1, 9, 30, 9, 1),
-            (0, 9, 30, None, 0),
-            (5, 9, 99, None, 0),  # there are four
-            (3, 2, 30, None, 0),  # the third is not due
-            (3, 3, 29, None, 0),
-            (2, 9, 30, 2, 2),  # the stray comes behind the second
-            (3, 9, 30, 2, 0),  # and before the third
-        ],
+    @given(
+        dues=st.lists(st.integers(0, 5), max_size=8),
+        heap=st.sets(st.integers(0, 7)),
+        count=st.integers(0, 9),
+        now=st.integers(0, 6),
+        bytes_max=st.integers(0, 40),
+        returned=st.integers(0, 9),
     )
-    def test_takes_its_head_out_in_one_step_or_leaves_it(self, count, now, bytes_max, out_of_order, taken):
+    def test_pops_what_is_due_and_takes_it_back(self, dues, heap, count, now, bytes_max, returned):
+        """Items whose numbers are in *heap* are put one by one, the others are appended."""
+        items = [make_item(due, number, size=number) for number, due in enumerate(sorted(dues), start=1)]
         window = make_window()
-        window.append([make_item(due, size=10) for due in (1, 2, 3, 4)], 40)
-        if out_of_order:
-            window.put(make_item(out_of_order, 5))
+        if appended := [item for number, item in enumerate(items) if number not in heap]:
+            window.append(appended, sum(len(item.contents) for item in appended))
+        for number in heap & set(range(len(items))):
+            window.put(items[number])
+        expected = []
+        for item in items[:count]:
+            if item.key.due > now:
+                break
+            expected.append(item)
+            if sum(len(each.contents) for each in expected) >= bytes_max:
+                break
 
-        assert [item.key.due for item in window.take(count, now, bytes_max)] == list(range(1, taken + 1))
+        assert window.pop_due(count, now, bytes_max) == expected
         window.check()
-        assert len(window) == 4 + bool(out_of_order) - taken
+        window.put_back(expected[returned:])
+        window.check()
+        assert drain(window) == [item.key for item in items if item not in expected[:returned]]
 
     def test_takes_in_what_lies_up_to_hi_and_nothing_above(self):
         window = make_window(covered_to=make_key(5, 5))
@@ -157,7 +164,7 @@ class TestWindow:
         assert meter.bytes == 27
 
         one.trim(0, LOWEST)
-        two.pop()
+        two.pop_due(1, 1, 0)
 
         assert meter.bytes == 0
 

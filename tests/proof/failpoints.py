@@ -20,10 +20,10 @@ BEFORE, AFTER = "before", "after"
 # The function, and what it does in the words of the design.
 SEAMS = {
     # A commit
-    "decide add": "queueber.broker.broker:Broker.add",
+    "decide add": "queueber.broker.adds:Adds.add",
     "decide remove": "queueber.broker.broker:Broker.remove",
     "decide extend": "queueber.broker.broker:Broker.extend",
-    "distribute": "queueber.broker.polls:Polls.distribute",
+    "distribute": "queueber.broker.claims:Claims.distribute",
     "take batch": "queueber.server.core.committer:Committer._take_batch",
     "rows of batch": "queueber.server.core.committer:_rows",
     "commit": "queueber.store.rows.kv_store:KeyValueStore.commit",
@@ -38,7 +38,7 @@ SEAMS = {
     "send": "queueber.server.net.protocol:RpcProtocol.send",
     "refill scan": "queueber.store.rows.kv_store:KeyValueStore.scan",
     "refilled": "queueber.broker.broker:Broker.refilled",
-    "give back": "queueber.broker.broker:Broker._give_back",
+    "give back": "queueber.broker.expiry:Expiry.give_back",
     # The sweep and the mark
     "pop expired": "queueber.broker.expiry:Expiry.pop_expired",
     "read ended": "queueber.server.core.sweeper:Sweeper._read",

@@ -32,8 +32,8 @@ class Caller:
         self.server = InProcessServer(limits)
         dice = random.Random(1)
         ids = RandomIds(dice.randbytes)
-        self.server.broker._ids = ids
-        self.server.broker.polls._fresh_lease_id = ids.lease
+        self.server.broker._adds._ids = ids
+        self.server.broker.claims._new_lease_id = ids.lease
         self.protocol, self.transport = self.server.connect()
         self.say(encoder.bootstrap(1_000_000))
         # The first of each kind is read the long way.
@@ -109,7 +109,8 @@ def test_who_is_refused_is_refused_alone():
 
     assert caller.transport.value().count(b"the limit is 10") == 1
     queue = caller.server.broker.queue("default")
-    assert [queue.window.pop().contents for _ in range(len(queue.window))][-4:] == [b"a", b"b", b"d", b"e"]
+    items = queue.window.pop_due(100, caller.server.clock.now(), 10_000)
+    assert [item.contents for item in items][-4:] == [b"a", b"b", b"d", b"e"]
 
 
 def test_a_bound_that_only_all_together_pass_is_held_one_by_one():

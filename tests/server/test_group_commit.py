@@ -12,7 +12,7 @@ class Crowded(InProcessServer):
 
     def __init__(self):
         super().__init__()
-        self.broker._ids = RandomIds()
+        self.broker._adds._ids = RandomIds()
         self.committer._gather_seconds = GATHER_SECONDS
         self.said = []
 

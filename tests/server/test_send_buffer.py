@@ -94,7 +94,7 @@ def test_a_thousand_parked_polls_and_a_large_batch_stay_within_the_bounds(make_h
     hand.reactor.advance(2)
     hand.settle()
 
-    claim = hand.broker.polls._bounds
+    claim = hand.broker.claims._bounds
     assert worker.protocol._replies.unsent <= (1 << 20) + min(claim.bytes, claim.polls * size) + CHUNK
     assert hand.broker.stats().leased_items <= 2 * claim.polls
     assert hand.broker.stats().waiting_polls >= 1_000 - 2 * claim.polls

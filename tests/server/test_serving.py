@@ -130,9 +130,9 @@ def test_a_failed_commit_ends_the_process_and_says_nothing(hand):
     assert add not in peer.receive()
 
 
-def test_a_bug_in_a_decision_ends_the_process(hand):
+def test_a_bug_in_a_decision_ends_the_process(hand, monkeypatch):
     peer = hand.connect()
-    hand.broker.polls.distribute = lambda now: 1 // 0
+    monkeypatch.setattr(type(hand.broker.claims), "distribute", lambda _, now: 1 // 0)
     peer.add(b"a")
     hand.turn()
 

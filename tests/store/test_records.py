@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
 from queueber.capnp.layout import layout
 from queueber.errors import StorageError
 from queueber.store import Encoding

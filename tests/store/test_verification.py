@@ -4,7 +4,7 @@ import pytest
 from encoded_rows import encoded
 
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.port import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItem, PutLease, PutQueue
 from queueber.errors import Passing, StorageError
 from queueber.limits import ID_BYTES
 from queueber.plyvel import DB, CorruptionError

@@ -1,7 +1,7 @@
 """Rows as the store writes them, one at a time."""
 
 from queueber.broker.model import Item, QueueNumber, TimeMark
-from queueber.broker.port import PutItem, Write
+from queueber.broker.storage import PutItem, Write
 from queueber.store import Encoding
 from queueber.store.rows.records import encode_writes
 from queueber.units import WallMs

@@ -89,7 +89,7 @@ class Dispatcher:
         now = self._clock.now()
         self._broker.polls.tick(now)
         if self._round is None:
-            spoken = [self._submit(plan) for plan in self._broker.polls.distribute(now)]
+            spoken = [self._submit(plan) for plan in self._broker.claims.distribute(now)]
             deferreds = [each for deferreds in spoken for each in deferreds]
             if deferreds:
                 gathered: Deferred[Any] = DeferredList(deferreds)
@@ -100,7 +100,7 @@ class Dispatcher:
     def serve_now(self, queue: Queue) -> None:
         """Decide the polls on *queue* that do not wait, before a later call of the same connection changes anything."""
         if queue.timed_out:
-            plan = self._broker.polls.serve(queue, self._clock.now())
+            plan = self._broker.claims.serve(queue, self._clock.now())
             if plan is not None:
                 self._submit(plan)
 

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
 from queueber.broker.model import Item, Key, LeaseRecord, QueueRecord, TimeMark
-from queueber.broker.port import DeleteItem, DeleteLease, PutItem, PutLease, Write
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Write
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.capnp.packing import pack, unpack
 from queueber.capnp.reader import WORD
