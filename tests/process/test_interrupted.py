@@ -94,7 +94,7 @@ def test_a_stop_does_not_wait_for_a_start_that_takes_long(start, tmp_path):
     server = start()
     server.line("Queueber [0-9]")
     assert server.stop() == -signal.SIGTERM
-    server.line("Stopped before it served anybody; everything is on disk")
+    server.line("Stopped before it served; everything is on disk")
     assert not [line for line in server.lines if "Listening" in line or "Traceback" in line]
     assert verify(tmp_path / "data").findings == []
     # Stopped in order: what needs no log is kept by that alone.

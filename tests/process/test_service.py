@@ -121,15 +121,13 @@ def test_twist_ends_wrong_options_with_64(start):
 
 
 def test_without_assertions_it_does_not_start(tmp_path):
-    """They are what notices a mistake of ours before it is on disk."""
+    """Assertions notice a bug before its effects are on disk."""
     command = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--listen=127.0.0.1:0")
     done = subprocess.run(
         [sys.executable, "-O", "-c", TWISTD, *command], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 78
-    assert done.stderr == (
-        "queueber: Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs\n"
-    )
+    assert done.stderr == ("queueber: Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs\n")
     assert not (tmp_path / "d").exists()
 
 

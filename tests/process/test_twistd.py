@@ -98,15 +98,15 @@ def test_in_the_background_it_serves_rotates_reloads_and_stops(background, tmp_p
     assert not (tmp_path / "q.pid").exists()
 
 
-def test_in_the_background_a_start_that_fails_says_so_by_its_status(background, tmp_path):
+def test_in_the_background_a_failed_start_has_the_status_of_the_server(background, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         failed = background("--logfile=q.log", "queueber", "--data-dir=q", f"--listen={place}", log="q.log")
 
-    assert failed.returncode == 1
-    assert f"--listen {place}: Couldn't listen on {place}" in failed.stderr
+    assert failed.returncode == 74
+    assert f"queueber: Cannot start: --listen {place}: Couldn't listen on {place}" in failed.stderr
     assert f"Cannot start: --listen {place}: Couldn't listen on" in failed.log.read_text().splitlines()[-1]
     # What can fail first is done first.
     assert sorted(each.name for each in tmp_path.iterdir()) == ["q.log"]

@@ -1,4 +1,4 @@
-"""The service's part in what stock twistd does: the waiting parent, the pid file, wrong places."""
+"""The integration with twistd: the parent process that waits, the pid file, invalid paths."""
 
 import os
 import subprocess
@@ -16,37 +16,37 @@ def pipe():
     os.close(reading)
 
 
-def test_the_parent_hears_of_the_start_only_when_the_server_serves(pipe):
+def test_the_start_is_reported_to_the_parent_when_the_server_serves(pipe):
     reading, writing = pipe
     options = {"statusPipe": writing}
     launcher = Launcher(options)
     launcher.begin()
-    # twistd, which would write to it now, does not find it.
+    # twistd, which would write to the pipe now, does not find it.
     assert "statusPipe" not in options
     os.set_blocking(reading, False)
     with pytest.raises(BlockingIOError):
         os.read(reading, 100)
 
     launcher.started()
-    launcher.failed("too late")
+    launcher.failed(74, "too late")
 
     assert os.read(reading, 100) == b"0"
     assert os.read(reading, 100) == b""
 
 
-def test_the_parent_hears_why_there_is_no_start(pipe):
+def test_a_failed_start_is_reported_to_the_parent_with_status_and_reason(pipe):
     reading, writing = pipe
     launcher = Launcher({"statusPipe": writing})
     launcher.begin()
 
-    launcher.failed(f"Zoë's disk\nis full {'x' * 200}")
+    launcher.failed(74, f"Zoë's disk\nis full {'x' * 2_000}")
 
-    told = os.read(reading, 1_000)
-    assert told.startswith(b"1 Zo\\xeb's disk is full xxx")
-    assert len(told) == 100
+    report = os.read(reading, 2_000)
+    assert report.startswith(b"74 Zo\\xeb's disk is full xxx")
+    assert len(report) == 1_000
 
 
-def test_a_parent_that_is_gone_is_no_error():
+def test_a_killed_parent_is_not_an_error():
     reading, writing = os.pipe()
     launcher = Launcher({"statusPipe": writing})
     launcher.begin()
@@ -74,11 +74,11 @@ def test_its_own_pid_file_is_removed_and_no_other(tmp_path):
         ({"chroot": "/nowhere"}, "--chroot /nowhere: there is no such directory"),
     ],
 )
-def test_what_twistd_would_fail_on_with_a_traceback_is_a_line(options, complaint):
+def test_an_invalid_path_is_reported_in_a_line(options, complaint):
     assert Launcher(options).complaints()[-1].startswith(complaint)
 
 
-def test_what_it_can_use_is_not_complained_of(tmp_path):
+def test_valid_paths_are_not_reported(tmp_path):
     (tmp_path / "run").mkdir()
     assert (
         Launcher({"rundir": str(tmp_path / "run"), "pidfile": str(tmp_path / "q.pid"), "chroot": None}).complaints()
@@ -87,14 +87,29 @@ def test_what_it_can_use_is_not_complained_of(tmp_path):
     assert Launcher({"rundir": ".", "pidfile": "", "chroot": None}).complaints() == []
 
 
-def test_the_parent_notices_a_child_that_ends_without_a_word():
-    """As twistd does it: the parent reads from the pipe with its own writing end still open."""
+@pytest.mark.parametrize(
+    ("child", "status", "printed"),
+    [
+        ("launcher.started()", 0, ""),
+        ("launcher.failed(78, 'no\\nkey')", 78, "queueber: Cannot start: no key\n"),
+        # twistd itself writes 1 for an exception.
+        ("os.write(writing, b'1 ValueError')", 1, "queueber: Cannot start: ValueError\n"),
+        (
+            "os.kill(os.getpid(), 9)",
+            1,
+            "queueber: Cannot start: the server ended without a report; see its log\n",
+        ),
+    ],
+)
+def test_the_parent_exits_with_the_status_of_the_start(child, status, printed):
+    """The parent of twistd waits with its own writing end of the pipe still open."""
     script = (
         "import os\nfrom queueber.server.app.daemonize import Launcher\n"
-        "launcher = Launcher({'nodaemon': False}); launcher.expect_fork()\n"
+        "options = {'nodaemon': False}; launcher = Launcher(options); launcher.expect_fork()\n"
         "reading, writing = os.pipe()\n"
-        "print(os.read(reading, 100) if os.fork() else os.kill(os.getpid(), 9))"
+        "if os.fork(): os._exit(99)\n"
+        f"options['statusPipe'] = writing; launcher.begin(); {child}\nos._exit(0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
 
-    assert done.stdout == "b''\n", done.stderr
+    assert (done.returncode, done.stderr) == (status, printed)

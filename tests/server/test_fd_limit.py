@@ -7,11 +7,11 @@ import pytest
 
 from queueber.server.app import fd_limit as descriptors
 from queueber.server.app.fd_limit import (
+    BEING_CLOSED,
     FILES_MIN,
     OPEN_AT_FIRST,
     OWN_FILES,
     STORE_FILES,
-    TURNED_AWAY,
     TooFewDescriptors,
     allocate,
 )
@@ -54,7 +54,7 @@ UNLIMITED = resource.RLIM_INFINITY
 
 
 WANTED = 10_000, 512, 100
-EVERYTHING = sum(WANTED) + OWN_FILES + TURNED_AWAY
+EVERYTHING = sum(WANTED) + OWN_FILES + BEING_CLOSED
 
 
 def shared(system, soft, hard, wanted=WANTED, *, willing=True):
@@ -78,7 +78,7 @@ def test_where_there_are_enough_all_have_what_is_wanted(system, soft, hard, file
     now, found, (level, line) = shared(system, soft, hard)
     assert (now, found.connections, found.tables, found.pages) == (files, *WANTED)
     assert level == "info"
-    bound = "no bound" if files == UNLIMITED else f"{files:,}"
+    bound = "no limit" if files == UNLIMITED else f"{files:,}"
     assert line == (
         f"Descriptors: {bound}, of which 48 are the server's own; at most 10,000 connections, 512 tables and blobs,"
         " 100 connections for metrics"
@@ -103,7 +103,7 @@ def test_where_there_are_too_few_all_are_lowered_together(system, files, connect
     now, found, (level, line) = shared(system, files, files, (10_000, 512, 100 if pages else 0))
     assert (now, level) == (files, "warn")
     assert (found.connections, found.tables, found.pages) == (connections, tables, pages)
-    spare = min(TURNED_AWAY, files // 8)
+    spare = min(BEING_CLOSED, files // 8)
     assert connections + tables + pages + OWN_FILES + spare <= files
     assert f"at most {connections:,} connections instead of 10,000, {tables} tables and blobs" in line
     assert line.endswith("; raise LimitNOFILE or `ulimit -n` for more")

@@ -27,7 +27,7 @@ def committer():
 @pytest.fixture
 def settled(clock, committer):
     drain = GracefulShutdown(clock, 10, Notifier.from_environment({}))
-    return ensureDeferred(drain._settled(SimpleNamespace(committer=committer)))
+    return ensureDeferred(drain._commit_rest(SimpleNamespace(committer=committer)))
 
 
 def test_a_store_that_takes_nothing_is_not_waited_for_for_ever(clock, settled):
@@ -89,7 +89,7 @@ def disconnected(clock, monkeypatch):
         up, lines = SimpleNamespace(factory=SimpleNamespace(connections=connections)), []
         monkeypatch.setattr(GracefulShutdown, "log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         drain = GracefulShutdown(clock, 3, Notifier.from_environment({}))
-        return drain, ensureDeferred(drain._disconnected(up)), lines
+        return drain, ensureDeferred(drain._disconnect(up)), lines
 
     return disconnected
 

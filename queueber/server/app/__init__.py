@@ -1,7 +1,6 @@
 """
-The process: the service, its composition root, startup, shutdown, reload, and what supervisors are notified of.
+The process: the service, its composition root, shutdown, reload, logs, and notifications to supervisors.
 
-Knows every other part of the server; nothing imports it but the Twisted
-plugin.  Start at `service` for the life of a server and at `composition` for
-how its parts are connected.
+Knows every other part of the server.  Start at `service` for the life of a
+server, and at `composition` for the connections between its parts.
 """

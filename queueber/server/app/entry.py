@@ -1,19 +1,19 @@
 """
-Signals from the first moment: imported before anything that takes time.
+The entry point for twistd and twist, which handles signals before it imports the server.
 
-A process that is number 1 in a container ignores a signal that it has no
-handler for, so a stop that comes while Python still imports would be lost, and
-the container be killed after its grace.  Where signals are blocked until then
-(``env --block-signal``, as the image does), none is.
+Process number 1 of a container ignores signals without a handler.  A stop
+signal during the imports would be lost, and the container killed after its
+grace period.  If signals are blocked at first (``env --block-signal``, as in the
+image), none is lost.
 
 | State | SIGTERM and SIGINT | SIGHUP |
 |---|---|---|
-| imports, options are read (`begin`) | end the process: nothing is open yet | as before |
-| the service is made (`hold`) | are kept | is kept |
-| the reactor runs (`release`) | go to the reactor, those that were kept as well | goes to the server |
+| importing, parsing options (`begin`) | end the process: no file is open | default action |
+| the service exists (`hold`) | are held | is held |
+| the reactor runs (`release`) | go to the reactor, held ones first | goes to the server |
 
-In between twistd may fork to go into the background: what waits in the
-foreground for the outcome is ended by signals as usual.
+twistd may fork between `hold` and `release`.  Signals end its foreground process,
+which waits for the outcome, as usual.
 """
 
 import os
@@ -28,11 +28,11 @@ from queueber.streams import fill_standard_streams
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _SHELL_OFFSET = 128
-"""What a shell adds to the number of a signal that ended a process."""
+"""The exit status of a process that a signal ended is the signal's number plus this, in a shell."""
 
 
 class Signals:
-    """The signals of this process until its reactor handles them."""
+    """The signal handlers of this process until its reactor runs."""
 
     def __init__(self) -> None:
         self._held: list[int] = []
@@ -40,7 +40,7 @@ class Signals:
         self._holds = False
 
     def begin(self) -> None:
-        """Handle what stops, where that is still left to the system, and unblock it."""
+        """Handle the stop signals that have the default action, and unblock them."""
         if self._begun:
             return
         self._begun = True
@@ -51,7 +51,7 @@ class Signals:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def hold(self) -> None:
-        """From now on keep signals: there will be a reactor to give them to.  Nothing, unless they were handled."""
+        """Hold signals for the reactor from now on.  Has no effect before `begin`."""
         if not self._begun:
             return
         self._holds = True
@@ -60,9 +60,9 @@ class Signals:
 
     def release(self, handle_int: Callable[[int, FrameType | None], Any] | None) -> None:
         """
-        Send this process again what was kept.
+        Send the held signals to this process again.
 
-        SIGINT is *handle_int*'s from now on: the reactor takes it only from Python's own handler.
+        *handle_int* handles SIGINT from now on: the reactor replaces only Python's own handler.
         """
         self._holds = False
         if signal.getsignal(signal.SIGINT) == self._handle and handle_int is not None:
@@ -83,7 +83,7 @@ class Signals:
     def _end_by(number: int) -> None:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-        # Process number 1 of a container is still there.
+        # Process number 1 of a container survives the default action.
         os._exit(_SHELL_OFFSET + number)
 
     def _forked(self) -> None:
@@ -97,11 +97,11 @@ class Signals:
 
 
 SIGNALS: Final = Signals()
-"""Those of this process."""
+"""The signal handlers of this process."""
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """`Options` or `makeService`, whose imports take most of a second."""
+    """Return `Options` or `makeService`, whose imports take most of a second."""
     if name not in ("Options", "makeService"):
         raise AttributeError(name)
     fill_standard_streams()

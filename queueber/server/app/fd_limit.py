@@ -1,10 +1,10 @@
 """
-The files that a process may have open, shared out before any is opened.
+Divide the limit of open files between connections, the storage engine, and the process's own files.
 
-Connections, the engine's tables and blobs, scrapes of metrics and the process's
-own files together must not exceed what there is: a store that finds no
-descriptor for its next file cannot write, and ends the process.  Where there are
-too few for all that is wanted, all are lowered together.
+If the storage engine cannot open its next file, it cannot write, and the process
+ends.  So connections, tables and blobs, scrapes of metrics and the process's own
+files together must stay below the limit (RLIMIT_NOFILE).  If the limit is too low
+for the configured numbers, all of them are lowered together.
 """
 
 import contextlib
@@ -20,57 +20,54 @@ from queueber.units import counted
 
 OWN_FILES = 48
 """
-Standard streams, event loop, log, listeners, console, lock, note; the engine's logs, manifest and files under way.
+Reserved for standard streams, event loop, log, listeners, console, lock, and the engine's logs and temporary files.
 
-About 30 after a start.
+About 30 are open after a start.
 """
 
 OPEN_AT_FIRST = 16
-"""Of these, the ones that are open when the rest is shared out: streams, event loop, log and some listeners."""
+"""The part of `OWN_FILES` that is open when the rest is divided: streams, event loop, log and some listeners."""
 
-TURNED_AWAY = 100
-"""
-Connections that had to make room.
-
-Twisted accepts so many in a turn, and what is cut off in that turn is closed in the next.
-"""
+BEING_CLOSED = 100
+"""Evicted connections.  Twisted accepts up to 100 in one iteration, and closes those evicted for them in the next."""
 
 STORE_FILES = 768
-"""What there must be beside the connections so that nothing is lowered: the above, 512 tables and a hundred scrapes."""
+"""Needed in addition to the connections so that nothing is lowered: the above, 512 tables and 100 scrapes."""
 
 TABLES_MIN = 40
-"""A walk has all tables of the newest level open, of which there are 36 at most before writes wait for a merge."""
+"""An iterator has all tables of level 0 open, of which there are at most 36 before writes wait for a compaction."""
 
 CONNECTIONS_MIN = 8
 PAGES_MIN = 4
 
 FILES_MIN = 128
-"""The least with which all of this can be had."""
+"""The lowest limit of open files at which a server starts."""
 
 
 class TooFewDescriptors(QueueberError):
-    """The process may not have as many files open as a server needs."""
+    """The limit of open files is too low for a server."""
 
 
 @frozen
 class Descriptors:
-    """What may be open at the same time."""
+    """The numbers of files that may be open at the same time."""
 
     files: int | None
-    """By all of the process; None for no bound."""
+    """The limit of the process; None for no limit."""
 
     connections: int
+
     tables: int
-    """Tables and blobs of the engine."""
+    """Tables and blobs of the storage engine."""
 
     pages: int
-    """Connections to the metrics' port; 0 without one."""
+    """Connections to the port of the metrics; 0 without one."""
 
     own: int = OWN_FILES
-    """The server's own files, and those that it was started with."""
+    """The server's own files, inherited ones included."""
 
     def describe(self, wanted: "Descriptors") -> str:
-        """What there is, and what was *wanted* where that is more."""
+        """Return the numbers as text, with those of *wanted* that are higher."""
         parts = [
             counted(mine, *name) + (f" instead of {asked:,}" if mine < asked else "")
             for name, mine, asked in (
@@ -80,35 +77,35 @@ class Descriptors:
             )
             if asked
         ]
-        files = "no bound" if self.files is None else f"{self.files:,}"
+        files = "no limit" if self.files is None else f"{self.files:,}"
         return f"{files}, of which {self.own} are the server's own; at most {', '.join(parts)}"
 
 
 Note = Callable[..., Any]
-"""Writes a line to the log."""
+"""Log a line."""
 
 
 def allocate(connections: int, tables: int, pages: int, warn: Note, info: Note) -> Descriptors:
     """
-    What of *connections*, *tables* and *pages* can be had, each as wanted or less.
+    Return the numbers of files for *connections*, *tables* and *pages*, each as requested or lower.
 
-    The process is first allowed as many open files as all of it takes, where the
-    system lets it.  The result goes to *info* in a line, or to *warn* where it is less than wanted.
+    The soft limit of the process is raised first, as far as it is needed and permitted.  The result is logged with
+    *info*, or with *warn* if any number is lower than requested.
 
     Raises:
-        TooFewDescriptors: no server works with what there is.
+        TooFewDescriptors: the limit is too low for a server.
     """
-    own = _own_files()
+    own = _count_own_files()
     wanted = Descriptors(None, connections, tables, pages, own)
-    found = _allocate(wanted, _allowed(connections + STORE_FILES + max(0, tables - 512) + own - OWN_FILES))
+    found = _allocate(wanted, _raise_limit(connections + STORE_FILES + max(0, tables - 512) + own - OWN_FILES))
     less = (found.connections, found.tables, found.pages) != (connections, tables, pages)
     hint = "; raise LimitNOFILE or `ulimit -n` for more" if less else ""
     (warn if less else info)("Descriptors: {open_files}{hint}", open_files=found.describe(wanted), hint=hint)
     return found
 
 
-def _own_files() -> int:
-    """`OWN_FILES`, and what is open beyond the usual: inherited descriptors, and many listeners."""
+def _count_own_files() -> int:
+    """Return `OWN_FILES` plus the files that are open beyond the usual: inherited descriptors, and many listeners."""
     try:
         with os.scandir("/dev/fd") as found:
             now = sum(1 for _ in found)
@@ -117,11 +114,11 @@ def _own_files() -> int:
     return OWN_FILES + max(0, now - OPEN_AT_FIRST)
 
 
-def _allowed(most: int) -> int | None:
-    """Have the process allowed *most* files, or as many as the system lets it; how many it is allowed, if bounded."""
+def _raise_limit(most: int) -> int | None:
+    """Raise the soft limit to *most* files, or as far as permitted; return the limit, or None for no limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < most:
-        # Some systems refuse what they said they would allow.
+        # Some systems refuse a limit below the hard limit that they report.
         with contextlib.suppress(ValueError, OSError):
             now = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.setrlimit(resource.RLIMIT_NOFILE, (now, hard))
@@ -130,17 +127,17 @@ def _allowed(most: int) -> int | None:
 
 
 def _allocate(wanted: Descriptors, files: int | None) -> Descriptors:
-    """Share out *files*: a third goes to the engine, if it wants so many, and the rest to connections."""
+    """Divide *files*: up to a third goes to the storage engine, and the rest to connections."""
     if files is None:
         return wanted
     least = FILES_MIN + wanted.own - OWN_FILES
     if files < least:
-        more = f", because more are open at the start than the usual {OPEN_AT_FIRST}" if least > FILES_MIN else ""
+        more = f", because more than the usual {OPEN_AT_FIRST} are open at the start" if least > FILES_MIN else ""
         raise TooFewDescriptors(
             f"the process may have {counted(files, 'file')} open, and a server needs {least:,} at least{more}:"
             " raise LimitNOFILE or `ulimit -n`"
         )
-    room = files - wanted.own - min(TURNED_AWAY, files // 8)
+    room = files - wanted.own - min(BEING_CLOSED, files // 8)
     pages = min(wanted.pages, max(PAGES_MIN, room // 10))
     room -= pages
     tables = min(wanted.tables, max(TABLES_MIN, room // 3))

@@ -1,12 +1,12 @@
 """
-Where the lines of the log go, without keeping the reactor waiting.
+Write the log without blocking the reactor.
 
-A thread writes them.  A descriptor is not set to non-blocking: the shell and
-other processes share it.  Up to `WAITING_BYTES_MAX` wait for a reader that
-stands still or a disk that is slow; further lines are left out and counted, and
-the count is a line of its own once there is room.  A line that cannot be
-written, because the device is full or the terminal closed, is counted in the
-same way and does not end the server.
+A thread writes the lines.  The descriptor is not set to non-blocking, because the
+shell and other processes share it.  Up to `WAITING_BYTES_MAX` are buffered for a
+reader that does not read or a slow disk.  Further lines are dropped and counted,
+and the count is logged once there is room.  A line that cannot be written, because
+the device is full or the terminal closed, is counted in the same way and does not
+end the server.
 """
 
 import atexit
@@ -27,10 +27,10 @@ from twisted.python.logfile import LogFile
 from queueber.errors import reason
 
 WAITING_BYTES_MAX: Final = 1 << 20
-"""Lines that wait to be written: some 8,000."""
+"""The size of the buffer: about 8,000 lines."""
 
 FLUSH_SECONDS: Final = 2.0
-"""How long the end of a process waits for its last lines to be written."""
+"""The time limit for writing the last lines of a process."""
 
 
 class NotRotated(Exception):
@@ -38,19 +38,19 @@ class NotRotated(Exception):
 
 
 class Destination(Protocol):
-    """A file or descriptor that the log is written to."""
+    """A file or descriptor to which the log is written."""
 
     encoding: str
 
     def write(self, data: bytes) -> None:
-        """Write all of *data*, however long that takes; an `OSError` if it cannot be written."""
+        """Write all of *data*, and block as long as that takes; raise `OSError` if it cannot be written."""
 
     def rotate(self) -> str:
-        """Begin a new file; the result says what was done.  `NotRotated` if that cannot be."""
+        """Begin a new file, and return a description for the log; raise `NotRotated` if that is impossible."""
 
     @property
     def hung_up(self) -> bool:
-        """Whether this is a terminal that was closed."""
+        """Return whether this is a closed terminal."""
 
 
 @define(eq=False)
@@ -68,18 +68,18 @@ class Descriptor:
             try:
                 left = left[os.write(self._fd, left) :]
             except BlockingIOError:
-                # Another process has made it non-blocking for all that share it.
+                # Another process has made the shared descriptor non-blocking.
                 ready = select.poll()
                 ready.register(self._fd, select.POLLOUT)
                 ready.poll()
 
     def rotate(self) -> str:
-        """A descriptor is rotated by the process that reads it."""
+        """Raise `NotRotated`: the process that reads a descriptor rotates its log."""
         raise NotRotated(f"the log is {self._name}")
 
     @property
     def hung_up(self) -> bool:
-        """Whether this is a terminal that was closed."""
+        """Return whether this is a closed terminal."""
         try:
             if not stat.S_ISCHR(os.fstat(self._fd).st_mode):
                 return False
@@ -92,7 +92,7 @@ class Descriptor:
 
 @define(eq=False)
 class RotatedFile:
-    """A file that Twisted rotates, by its size or when it is asked to."""
+    """A file that Twisted rotates, by size or on request."""
 
     _file: LogFile
     encoding: str = "utf-8"
@@ -100,7 +100,7 @@ class RotatedFile:
     def write(self, data: bytes) -> None:
         """Write all of *data*."""
         file: Any = self._file
-        if file._file.closed:  # noqa: SLF001  (a rotation that failed after its first half leaves it so)
+        if file._file.closed:  # noqa: SLF001  (a rotation that failed midway leaves it closed)
             file._openFile()  # noqa: SLF001
         file.write(data)
 
@@ -114,7 +114,7 @@ class RotatedFile:
         file: Any = self._file
         try:
             if self._is_moved(file):
-                # Twisted's `reopen` closes first, and leaves nothing if the path cannot be opened.
+                # Twisted's `reopen` closes the file before it opens the path, which may fail.
                 before = file._file  # noqa: SLF001
                 file._openFile()  # noqa: SLF001
                 before.close()
@@ -135,11 +135,11 @@ class RotatedFile:
 
     @property
     def hung_up(self) -> bool:
-        """A file is no terminal."""
+        """Return False: a file is not a terminal."""
         return False
 
     def enter_chroot(self, root: str) -> None:
-        """Find the file by its path below *root* from now on, if it is there; otherwise it cannot be rotated."""
+        """Change the path to one below *root*.  A file outside of *root* cannot be rotated any more."""
         file: Any = self._file
         if Path(file.directory).is_relative_to(root):
             file.directory = f"/{Path(file.directory).relative_to(root)}"
@@ -147,55 +147,55 @@ class RotatedFile:
 
 
 def of_stream(stream: Any, name: str) -> Descriptor:  # noqa: ANN401
-    """The descriptor under *stream*."""
+    """Return the descriptor of *stream*."""
     return Descriptor(stream.fileno(), name, getattr(stream, "encoding", None) or "utf-8")
 
 
 @define(eq=False)
 class LogOutput:
-    """A text file for Twisted's observers, whose lines a thread writes once it was started."""
+    """A text file for Twisted's log observers.  A thread writes its lines, once `start` was called."""
 
     destination: Destination
     _describe: Callable[[int, str], str]
-    """The line that says how many lines were left out, and why."""
+    """Return the line that reports the number of missing lines, and the reason."""
 
     _waiting: deque[bytes | Callable[[], None]] = field(factory=deque, init=False)
     _bytes: int = field(default=0, init=False)
-    """Of those that wait and those that are being written."""
+    """The size of all lines that are not written yet."""
 
-    _left_out: int = field(default=0, init=False)
+    _dropped: int = field(default=0, init=False)
     _unwritten: int = field(default=0, init=False)
-    """Lines that an error kept from being written."""
+    """Lines that were lost to an error."""
 
     _why: str = field(default="", init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
-    # Reentrant: a signal handler of the main thread logs, too.
+    # Reentrant: a signal handler in the main thread may log as well.
     _changed: threading.Condition = field(factory=threading.Condition, init=False)
 
     def start(self) -> None:
-        """From now on a thread writes.  Not before a process forks: it would be missing in the child."""
+        """Start the thread that writes.  Not before a fork, because the child would lack the thread."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="queueber-log", daemon=True)
             self._thread.start()
             atexit.register(self.drain)
 
     def write(self, text: str) -> None:
-        """Have a line written, or counted as left out."""
-        # Surrogates stand for bytes of a path or an argument that are no text.
+        """Buffer a line, or count it as dropped."""
+        # Surrogates stand for bytes of a path or an argument that are not UTF-8.
         data = text.encode(self.destination.encoding, "backslashreplace")
         if self._thread is None:
             self._put(data)
             return
         with self._changed:
             if self._bytes + len(data) > WAITING_BYTES_MAX:
-                self._left_out += 1
+                self._dropped += 1
                 return
             self._waiting.append(data)
             self._bytes += len(data)
             self._changed.notify_all()
 
     def call(self, function: Callable[[], None]) -> None:
-        """Have *function* called after the lines so far are written, by the thread that writes."""
+        """Call *function* in the writing thread, after the present lines are written."""
         if self._thread is None:
             function()
             return
@@ -204,10 +204,10 @@ class LogOutput:
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Twisted asks for this after each line; `drain` is what waits."""
+        """Do nothing: Twisted calls this after each line, and `drain` is for waiting."""
 
     def drain(self, seconds: float = FLUSH_SECONDS) -> bool:
-        """Wait until all is written, for *seconds* at most; whether it is."""
+        """Wait up to *seconds* until all lines are written, and return whether they are."""
         if self._thread is None:
             return True
         until = monotonic() + seconds
@@ -217,12 +217,12 @@ class LogOutput:
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._left_out)
+                self._changed.wait_for(lambda: self._waiting or self._dropped)
                 waiting, self._waiting = self._waiting, deque()
-                left_out, self._left_out = self._left_out, 0
+                dropped, self._dropped = self._dropped, 0
             for each in waiting:
                 if not isinstance(each, bytes):
-                    # The thread lives on, whatever it is asked to do.
+                    # No failure of the function may end the thread.
                     with suppress(Exception):
                         each()
                     continue
@@ -230,8 +230,8 @@ class LogOutput:
                 with self._changed:
                     self._bytes -= len(each)
                     self._changed.notify_all()
-            if left_out:
-                self._put(self._line(left_out, "they were not read, or written, fast enough"))
+            if dropped:
+                self._put(self._line(dropped, "they were not read, or written, fast enough"))
 
     def _put(self, data: bytes) -> None:
         try:

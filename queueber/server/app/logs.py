@@ -1,7 +1,7 @@
 """
-How the log is written: text for people, or one JSON object a line for programs.
+Format the log: text for people, or one JSON object a line for programs.
 
-What each level asks of whoever reads it is in ``docs/operating.md``.
+``docs/operating.md`` describes the levels.
 """
 
 import json
@@ -35,17 +35,17 @@ from queueber.errors import one_line
 from queueber.server.app.log_output import Destination, LogOutput, NotRotated, RotatedFile, of_stream
 from queueber.units import counted
 
-# What Twisted puts into an event beside the fields that were logged.
+# The keys that Twisted adds to the logged fields of an event.
 _OWN = frozenset({"log_time", "log_level", "log_namespace", "log_format", "log_logger", "log_source", "log_failure"})
 _OLD = frozenset({"time", "system", "message", "isError", "format", "failure", "why", "log_system", "log_flattened"})
 
 
 FINAL = "final"
-"""The field of an event that is the last line of a process: why it ends."""
+"""The field that marks the last line of a process, which gives the reason for its end."""
 
 
 def json_line(event: LogEvent) -> str:
-    """*event* as one JSON object: time, level, namespace, message, fields, and the exception if there was one."""
+    """Return *event* as a JSON object with time, level, namespace, message, fields, and any exception."""
     level = event.get("log_level")
     line: dict[str, Any] = {
         "time": datetime.fromtimestamp(event["log_time"], UTC).isoformat(timespec="milliseconds"),
@@ -63,7 +63,7 @@ def json_line(event: LogEvent) -> str:
 
 
 def text_line(event: LogEvent) -> str | None:
-    """*event* as Twisted writes it; the message of one of our own stays on one line, whatever a path in it contains."""
+    """Return *event* in Twisted's format.  A message of the server stays on one line, whatever a path contains."""
     if str(event.get("log_namespace")).startswith("queueber."):
         message = one_line(formatEvent(event))
         event = {key: value for key, value in event.items() if key != "log_flattened"}
@@ -72,7 +72,7 @@ def text_line(event: LogEvent) -> str | None:
 
 
 Make = Callable[[Any], ILogObserver]
-"""Gives the observer that writes each event to a text file."""
+"""Return an observer that writes each event to a text file."""
 
 FORMATS: dict[str, Make] = {
     "text": lambda out: FileLogObserver(out, text_line),
@@ -84,10 +84,10 @@ FORMATS: dict[str, Make] = {
 @define(eq=False)
 class Log:
     """
-    The place for all events that twistd or twist is given; its level can be changed while it is used.
+    The log observer for twistd or twist, whose level can change at run time.
 
-    An event with the field `FINAL` is written out before the call returns, `FLUSH_SECONDS` at most.  After that only
-    errors are written, so that the last line says why the process ended.
+    For an event with the field `FINAL` the call waits until the line is written, up to `FLUSH_SECONDS`.  After that
+    only errors are logged, so that the last line gives the reason for the end of the process.
     """
 
     output: LogOutput
@@ -98,28 +98,28 @@ class Log:
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Put the level before the place."""
+        """Create the filter for the level."""
         self._filter = FilteringLogObserver(self._observer, [self._predicate])
 
     @classmethod
     def to(cls, destination: Destination, make: Make) -> "Log":
-        """A log that *make* writes to *destination*."""
+        """Return a log with the format *make* that is written to *destination*."""
         if make is FORMATS["json"]:
             destination.encoding = "utf-8"
         output = LogOutput(destination, partial(_unwritten, make))
         return cls(output, make(output))
 
     def set_level(self, name: str) -> None:
-        """Let through what is at least as grave as *name*."""
+        """Log events of the level *name* and above."""
         self._predicate.setLogLevelForNamespace("", LogLevel.levelWithName(name))
 
     def __call__(self, event: LogEvent) -> None:
-        """Write *event*, if it is grave enough."""
+        """Write *event*, if its level is high enough."""
         final = event.get(FINAL, False)
         if self._ended and not final and (event.get("log_level") or LogLevel.info) < LogLevel.error:
             return
         if final:
-            # Whatever the level in force: this is the line that exit statuses refer to.
+            # At any level: exit statuses refer to this line.
             self._observer(event)
         else:
             self._filter(event)
@@ -128,14 +128,14 @@ class Log:
             self.output.drain()
 
     def begin(self, root: str | None) -> None:
-        """Have a thread write, in a process that forks no more; *root* is the directory that it has made its root."""
+        """Start the writing thread, after the last fork.  *root* is the directory of --chroot, or None."""
         destination = self.output.destination
         if root is not None and isinstance(destination, RotatedFile):
             destination.enter_chroot(root)
         self.output.start()
 
     def rotate(self) -> None:
-        """Begin a new file, after the lines so far; what was done, or why not, is logged."""
+        """Begin a new file after the present lines, and log the outcome."""
         self.output.call(self._rotate)
 
     def _rotate(self) -> None:
@@ -148,7 +148,7 @@ class Log:
 
 
 def _unwritten(make: Make, lines: int, why: str) -> str:
-    """The line of the log that stands for *lines* that are missing."""
+    """Return the line that stands for *lines* missing ones."""
     text = StringIO()
     make(text)(
         {
@@ -166,14 +166,13 @@ def _unwritten(make: Make, lines: int, why: str) -> str:
 
 def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd's and twist's options)
     """
-    The log of a server started under *parent*, installed there if that is twist.
+    Return the log for a server run by twistd or twist with the options *parent*.
 
-    For twistd the caller sets it as the application's component.  None when
-    the service was made by something else, or with --syslog or --logger, which
-    then has its own.
+    For twist it is installed here; for twistd the caller sets it as a component of the application.  None if the server
+    is run by another program, or with --syslog or --logger.
 
     Raises:
-        OSError: the file cannot be opened; the text names the option.
+        OSError: the file cannot be opened.  The text names the option.
     """
     if parent is None:
         return None
@@ -196,9 +195,9 @@ def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd
 
 def log_refusal(parent: Any, complaints: Sequence[str]) -> None:  # noqa: ANN401  (as for `log_of`)
     """
-    Write *complaints* to the log file that twistd's or twist's options name, if they do: a start has ended for them.
+    Write the *complaints* that prevent a start to the log file in twistd's or twist's options.
 
-    Without one, standard error is where they stand already.
+    Without a log file nothing is written, because they are printed on standard error anyway.
     """
     name, file = parent.get("logfile"), parent.get("logFile")
     if file is not None and file not in (sys.stdout, sys.stderr):
@@ -237,6 +236,6 @@ def _of_twistd(parent: Any) -> Destination:  # noqa: ANN401
     except OSError as why:
         raise OSError(f"--logfile {name}: {why.strerror or why}") from None
     if is_new and parent.get("uid") is not None and os.geteuid() == 0:
-        # Only a file of this process's own making: a link that was there could point to anything.
+        # Only a file that this process has created: an existing link could point to any file.
         os.fchown(file._file.fileno(), parent["uid"], -1 if parent.get("gid") is None else parent["gid"])  # noqa: SLF001
     return RotatedFile(file)

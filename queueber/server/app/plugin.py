@@ -1,4 +1,4 @@
-"""The two names that twistd and twist ask a service maker for: `Options` and `makeService`."""
+"""`Options` and `makeService`, the interface of a service maker for twistd and twist."""
 
 import signal
 
@@ -18,20 +18,20 @@ __all__ = ["Options", "makeService"]
 
 
 def makeService(options: Options) -> IService:
-    """What twistd and twist call: a service that does nothing until it is started."""
+    """Return the service for twistd or twist.  No file is opened before it is started, except the log."""
     from twisted.internet import reactor  # noqa: PLC0415, TID251  (the one place; importing it earlier installs one)
 
     if not __debug__:
-        # They find our own mistakes before they are on disk, and `check` is made of them.
+        # Assertions find bugs before their effects are on disk, and `check` consists of them.
         end_with(
-            ["Python was told to leave out assertions (-O or PYTHONOPTIMIZE), without which no server runs"],
+            ["Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs"],
             EX_CONFIG,
             options.parent,
         )
     SIGNALS.hold()
     keep_monotonic(reactor)
     for name, hint in options.unknown_variables.items():
-        QueueberService.log.warn("{name} in the environment is no option{hint}", name=name, hint=hint)
+        QueueberService.log.warn("{name} in the environment is not an option{hint}", name=name, hint=hint)
     launcher = Launcher(options.parent) if options.parent is not None else Launcher()
     complaints = launcher.complaints()
     if unusable := launcher.leave_unusable_directory(str(options.settings.data_dir)):

@@ -1,4 +1,4 @@
-"""Signals: SIGHUP, for which is read again what may change while the server runs, and more than one of the others."""
+"""Reload on SIGHUP the options that can change at run time."""
 
 import signal
 from collections.abc import Callable, Sequence
@@ -13,44 +13,44 @@ from queueber.server.config.settings import ReloadedConfig
 from queueber.server.net.certificates import Certificates
 
 CERTIFICATES = frozenset({"tls-certificate", "tls-key", "tls-client-ca", "tls-client-name"})
-"""The options that are read again where there is TLS."""
+"""The options that are reloaded if the server has TLS."""
 
 LEVEL = "log-level"
-"""The one that is read again where the log is the server's own."""
+"""The option that is reloaded if the log is the server's own."""
 
 
 @define(eq=False)
 class ConfigReloader:
-    """Takes over new certificates and another level of the log; everything else stays as it was started with."""
+    """Applies new certificates and a new log level.  Other changes need a restart."""
 
-    _again: Callable[[], ReloadedConfig]
-    """Gives the options as they are in their places now, or raises."""
+    _read: Callable[[], ReloadedConfig]
+    """Read the options again, or raise `QueueberError`."""
 
     _certificates: Certificates | None
     _log: Log | None
     log = Logger()
 
     def reload(self) -> None:
-        """Do so; what cannot be used is told, and what was in force stays."""
+        """Reload.  On an error, log it and keep the current configuration."""
         done: list[str] = []
-        taken: set[str] = set()
+        applied: set[str] = set()
         try:
-            found = self._again()
+            found = self._read()
             if self._certificates is not None and found.settings.tls is not None:
                 self._certificates.load(found.settings.tls)
                 done.append("certificates")
-                taken |= CERTIFICATES
+                applied |= CERTIFICATES
         except QueueberError as why:
-            self.log.error(  # noqa: TRY400  (a traceback tells an operator nothing about a file)
+            self.log.error(  # noqa: TRY400  (a traceback does not help an operator with a file)
                 "Not reloaded: {why}", why="; ".join(str(why).splitlines())
             )
             return
         if self._log is not None:
             self._log.set_level(found.settings.log_level)
             done.append(f"log level {found.settings.log_level}")
-            taken.add(LEVEL)
+            applied.add(LEVEL)
         self.log.info("Reloaded: {done}", done=" and ".join(done) or "nothing, without TLS and a log of its own")
-        left = [f"{name} ({place})" for name, place in found.changed.items() if name not in taken]
+        left = [f"{name} ({place})" for name, place in found.changed.items() if name not in applied]
         if left:
             self.log.warn("Changed, and not taken over without a restart: {left}", left=", ".join(left))
 
@@ -60,12 +60,12 @@ def on_signals(reactor: Any, numbers: Sequence[signal.Signals], call: Callable[[
     Call *call* in the reactor's thread for each signal of *numbers*.
 
     Returns:
-        What puts back how it was before.
+        A function that restores the previous handlers.
     """
-    before = [(number, signal.signal(number, lambda *_: reactor.callFromThread(call))) for number in numbers]
+    previous = [(number, signal.signal(number, lambda *_: reactor.callFromThread(call))) for number in numbers]
 
-    def put_back() -> None:
-        for number, handler in before:
+    def restore() -> None:
+        for number, handler in previous:
             signal.signal(number, handler)
 
-    return put_back
+    return restore

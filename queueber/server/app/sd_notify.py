@@ -1,8 +1,7 @@
 """
-Telling systemd how the service is: the datagrams of ``sd_notify(3)``.
+Notify systemd of the service's state, with the datagrams of ``sd_notify(3)``, and of the progress of a long start.
 
-Without ``NOTIFY_SOCKET`` in the environment nothing is sent, so a server need
-not know whether systemd started it.
+Without ``NOTIFY_SOCKET`` in the environment nothing is sent.
 """
 
 import os
@@ -19,31 +18,31 @@ MICROSECONDS = 1_000_000
 REPORT_SECONDS = 5.0
 
 EXTEND_SECONDS = 60
-"""How much longer a supervisor is asked to wait, each time something is told."""
+"""The extension of the start timeout that each report of progress asks for."""
 
 
 @define(eq=False)
 class Notifier:
-    """The supervisor's socket, if there is one."""
+    """The supervisor's socket.  Without one, nothing is sent."""
 
     _address: str | None
     watchdog_seconds: float | None
-    """How often a sign of life is wanted, at half of which one is sent; None for never."""
+    """The watchdog timeout, in half of which `alive` has to be called; None without a watchdog."""
 
     log = Logger()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Notifier":
-        """The one that the service was started with."""
+        """Return the notifier for the socket in *environment*."""
         usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
         ours = not pid or pid == str(os.getpid())
         return cls(environment.get("NOTIFY_SOCKET"), int(usec) / MICROSECONDS if usec.isdigit() and ours else None)
 
     def send(self, **state: object) -> None:
-        """Tell *state*, such as ``READY=1``.  Nobody to tell it to is no error."""
+        """Send *state*, such as ``READY=1``.  A failure is only logged."""
         if not self._address:
             return
-        # A name that begins with @ is in the abstract namespace, where it begins with NUL.
+        # A leading @ stands for the NUL of a name in the abstract namespace.
         address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
         message = "\n".join(f"{key}={value}" for key, value in state.items()).encode()
         try:
@@ -51,28 +50,28 @@ class Notifier:
                 sender.setblocking(False)
                 sender.sendto(message, address)
         except OSError as why:
-            self.log.debug("The supervisor cannot be told: {why}", why=why)
+            self.log.debug("The supervisor cannot be notified: {why}", why=why)
 
     def status(self, text: str) -> None:
-        """One line for ``systemctl status``."""
+        """Send a line for ``systemctl status``."""
         self.send(STATUS=text)
 
     def ready(self, text: str) -> None:
-        """The service serves."""
+        """Notify that the start is complete."""
         self.send(READY=1, STATUS=text)
 
     def stopping(self) -> None:
-        """It has begun to stop."""
+        """Notify that the shutdown has begun."""
         self.send(STOPPING=1, STATUS="Stopping")
 
     def alive(self) -> None:
-        """A sign of life for the watchdog."""
+        """Notify the watchdog."""
         self.send(WATCHDOG=1)
 
 
 @define(eq=False)
 class StartupProgress:
-    """What a start is at."""
+    """The progress of a start, reported to the log and the supervisor, which then extends its timeout."""
 
     _reactor: Any
     _notifier: Notifier
@@ -82,33 +81,33 @@ class StartupProgress:
     log = Logger()
 
     def begin(self) -> None:
-        """Tell something every few seconds from now on."""
+        """Report the progress every `REPORT_SECONDS` from now on."""
         self._began = self._reactor.seconds()
-        self._call = LoopingCall(self._tell)
+        self._call = LoopingCall(self._report)
         self._call.clock = self._reactor
         self._call.start(REPORT_SECONDS, now=False)
 
     def at(self, stage: str | Callable[[], str]) -> None:
-        """The start has come to *stage*; a function is asked each time something is told."""
+        """Report *stage* to the supervisor.  A function is called for each report."""
         self._stage = stage if callable(stage) else lambda: stage
         self._notifier.status(self._stage())
 
     @property
     def stage(self) -> str:
-        """What it is at."""
+        """Return what the start is doing."""
         return self._stage()
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Return the duration of the start."""
         return float(self._reactor.seconds()) - self._began
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         stage = self._stage()
         self.log.info("Still starting after {seconds:.0f} s: {stage}", seconds=self.seconds, stage=stage)
         self._notifier.send(STATUS=stage, EXTEND_TIMEOUT_USEC=EXTEND_SECONDS * MICROSECONDS)
 
     def end(self) -> None:
-        """It has started, or failed to."""
+        """Stop reporting."""
         if self._call.running:
             self._call.stop()

@@ -1,8 +1,8 @@
 """
-The life of a server: start in order, stop in order.
+The service: start in order, reload on SIGHUP, stop in order.
 
-Nothing is opened, no thread started and nothing listened on before the
-service starts: twistd forks between making a service and starting it.
+No file is opened, no thread started and no address bound before the service
+starts, because twistd forks between creating a service and starting it.
 """
 
 import gc
@@ -53,12 +53,25 @@ from queueber.store.tuning import told
 from queueber.units import Unit, counted, quantity
 
 SWITCH_SECONDS = 0.000_5
+"""
+The interpreter's switch interval.
+
+With the default of 5 ms, a storage thread whose fsync has returned would wait so long for a busy reactor, and all
+replies of the commit with it.
+"""
+
 GC_THRESHOLDS = (100_000, 50, 1_000)
+"""
+The garbage collector's thresholds.
+
+Nearly all objects, items and leases above all, live long and are in no cycle.  With the default thresholds, traversing
+them repeatedly took a fifth of the time.
+"""
 
 
 @implementer(IService)
 class QueueberService(Service):
-    """Opens the store, recovers, listens; and all of it backwards."""
+    """A server: opens the store, recovers its state, listens, and stops in the reverse order."""
 
     log = Logger()
 
@@ -72,9 +85,9 @@ class QueueberService(Service):
         launcher: Launcher | None = None,
     ) -> None:
         """
-        A server that is *settings*; *reload* reads them again.
+        Create a server with *settings*; *reload* reads them again.
 
-        *log* is where it logs to, if that is its own; *launcher* is the twistd or twist that it runs under.
+        *log* is the server's own log, if it has one; *launcher* is the twistd or twist that runs it.
         """
         self._launcher = launcher or Launcher()
         self._bound = BoundPorts(reactor)
@@ -98,22 +111,22 @@ class QueueberService(Service):
         self._restore_handlers: list[Callable[[], None]] = []
 
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
-        """Become part of an application; if there is a log of our own, it becomes the application's."""
+        """Become part of an application, and make the server's own log, if it has one, the application's."""
         if self._log is not None and hasattr(parent, "setComponent"):
             parent.setComponent(ILogObserver, self._log)
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
 
     def preload(self) -> None:
-        """Import what is wanted later: below --chroot there are no modules to import."""
+        """Import the modules that are needed later: after --chroot they cannot be found."""
         self._monitoring.preload()
 
     def privilegedStartService(self) -> None:
-        """Bind the ports, with the privileges that twistd drops after this."""
+        """Bind the ports, before twistd drops its privileges."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
         self._bound.bind(self._settings.places)
 
     def startService(self) -> None:
-        """Start once the reactor runs; a failure stops it with an exit status."""
+        """Start once the reactor runs.  A failure stops the reactor and sets the exit status."""
         super().startService()  # type: ignore[no-untyped-call]
         self._launcher.begin()
         if self._log is not None:
@@ -125,14 +138,10 @@ class QueueberService(Service):
 
     def _begin(self) -> None:
         if self.running:
-            # A storage thread that has its fsync behind it must not wait the usual 5 ms for the interpreter while the
-            # reactor is busy: every reply of the commit would wait with it.
             sys.setswitchinterval(SWITCH_SECONDS)
-            # Nearly all that is alive stays so for long, items and leases above all, and is in no cycle: looking
-            # through it again and again took a fifth of the time.
             gc.freeze()
             gc.set_threshold(*GC_THRESHOLDS)
-            # From the beginning: left to the system, one that came early would end the process.
+            # Before anything else: the default action of an early SIGHUP would end the process.
             self._restore_handlers.append(on_signals(self._reactor, (signal.SIGHUP,), self._reload))
             SIGNALS.release(getattr(self._reactor, "sigInt", None))
             self._pool.start()
@@ -142,7 +151,7 @@ class QueueberService(Service):
 
     def _reload(self) -> None:
         if self.running and self._log is not None and self._log.output.destination.hung_up:
-            # Twisted has no SIGHUP among the signals that end a process; this is how it knows those.
+            # Twisted does not handle SIGHUP; this attribute is where it records the signal that ended the reactor.
             self._reactor._exitSignal = signal.SIGHUP  # noqa: SLF001
             self._reactor.stop()
         elif not self.running:
@@ -158,8 +167,8 @@ class QueueberService(Service):
     async def _start(self) -> None:
         settings = self._settings
         self.log.info("Queueber {version}", version=__version__)
-        # First what an operator can get wrong, while nothing is open yet.
-        descriptors = self._share_descriptors()
+        # Mistakes of an operator are found first, before any file is open.
+        descriptors = self._allocate_descriptors()
         check_passed(settings.places)
         self._bound.bind(settings.places)
         self._bound.check()
@@ -172,17 +181,17 @@ class QueueberService(Service):
         if certificates is not None:
             certificates.warn = up.factory.connections.warn
         self._announce(settings, up)
-        # The first look at the free space is one of them.
+        # One of the timers measures the free space.
         for timer in up.timers:
             timer.startService()
         await self._listen(settings, up, certificates)
         await self._monitoring.open(up.inside)
         self._reloader = ConfigReloader(self._reread, certificates, self._log)
-        self._watch(up)
+        self._start_watchdog(up)
         self._launcher.started()
         self._notifier.ready(f"Serving; {counted(up.broker.stats().items, 'item')} at start")
 
-    def _share_descriptors(self) -> Descriptors:
+    def _allocate_descriptors(self) -> Descriptors:
         settings = self._settings
         pages = PAGE_CONNECTIONS_MAX if settings.http is not None else 0
         wanted = settings.limits.connections, settings.tuning.open_files, pages
@@ -191,8 +200,8 @@ class QueueberService(Service):
     async def _recovered(self, settings: Settings, descriptors: Descriptors) -> Running:
         self._refuse_when_stopping()
         if settings.wipe:
-            # What this removes is gone, so whatever else may keep the server from starting comes before it.  The pages
-            # are open already.
+            # A wipe cannot be undone, so everything else that may prevent the start comes first.  The pages are open
+            # already.
             await self._bound.take(place for place in settings.places if place[0] != "http")
             self._refuse_when_stopping()
             await self._pool.run(wipe, settings.data_dir)
@@ -206,7 +215,7 @@ class QueueberService(Service):
             encoding=settings.encoding,
             tuning=evolve(settings.tuning, open_files=descriptors.tables),
             boot_id=read_boot_id(),
-            # At once, from its thread: once it is done, no later start would know of it.
+            # Logged at once, from the storage thread: a later start would not find out.
             tell=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
         )
         self._recovering = store
@@ -223,16 +232,16 @@ class QueueberService(Service):
         clock = QueueClock()
         limits = evolve(settings.limits, connections=descriptors.connections)
         up = assemble(self._reactor, settings, store, self._pool, clock, limits, self.log)
-        # Not before: a store that could not be read must not be marked as stopped cleanly.
+        # Only now: a store that could not be read must not be marked as cleanly closed.
         self._up = up
-        if told := clock.begin(recovered.mark):
-            self.log.warn("Clock: {told}", told=told)
+        if warning := clock.begin(recovered.mark):
+            self.log.warn("Clock: {warning}", warning=warning)
         for plan in up.broker.restore(recovered):
             up.committer.submit(plan, lambda _: None)
         return up
 
     def _refuse_when_stopping(self) -> None:
-        """Raise `Stopping` if somebody told the server to, while it was still starting."""
+        """Raise `Stopping` if the server was stopped during its start."""
         if not self.running:
             raise Stopping("the server is stopping")
 
@@ -283,19 +292,19 @@ class QueueberService(Service):
 
     @property
     def _demands_certificates(self) -> bool:
-        """Whether clients need a certificate at the addresses with TLS."""
+        """Return whether clients need a certificate at the addresses with TLS."""
         certificates = self._up.inside.certificates if self._up is not None else None
         return certificates is not None and certificates.files.client_ca is not None
 
     def _warn_of_plaintext(self) -> None:
-        """Log the addresses at which no certificate is asked for, although clients need one elsewhere."""
+        """Log the addresses that do not require a client certificate, while others do."""
         if self._plaintext:
-            line = "No client certificate is asked for at {addresses}: every peer that can connect there is let in"
-            say = self.log.info if all(map(is_guarded, self._plaintext)) else self.log.warn
-            say(line, addresses=", ".join(map(address_of, self._plaintext)))
+            message = "No client certificate is asked for at {addresses}: every peer that can connect there is let in"
+            log = self.log.info if all(map(is_guarded, self._plaintext)) else self.log.warn
+            log(message, addresses=", ".join(map(address_of, self._plaintext)))
 
-    def _watch(self, up: Running) -> None:
-        """Give signs of life for as long as the reactor turns."""
+    def _start_watchdog(self, up: Running) -> None:
+        """Notify the supervisor periodically that the reactor runs."""
         if self._notifier.watchdog_seconds is not None:
             timer = periodic_timer(self._reactor, self._notifier.watchdog_seconds / 2, self._notifier.alive)
             timer.startService()
@@ -304,8 +313,8 @@ class QueueberService(Service):
     def _failed(self, failure: Failure) -> None:
         self._bound.close()
         why = reason(failure.value) if failure.value is not None else failure.getErrorMessage()
-        self._launcher.failed(why)
         if failure.check(Stopping):
+            self._launcher.failed(1, why)
             self._stopped_early = True
             return
         status = EX_CONFIG if failure.check(CertificateUnusable, NotPassed, TooFewDescriptors) else EX_IOERR
@@ -314,19 +323,20 @@ class QueueberService(Service):
         else:
             self.log.failure("Cannot start", failure)
             why = f"{failure.type.__name__}: {why}" if failure.type else why
-            self.log.critical("Cannot start: a mistake of ours, {why}", why=why, final=True)
-        self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, status)
+            self.log.critical("Cannot start: a bug in Queueber, {why}", why=why, final=True)
+        self._reactor.addSystemEventTrigger("after", "shutdown", self._exit, status, why)
         self._reactor.stop()
 
-    def _exit(self, status: int) -> None:
+    def _exit(self, status: int, why: str) -> None:
         self._launcher.remove_pid_file()
+        self._launcher.failed(status, why)
         _exit(status)
 
     def stopService(self) -> Deferred[None]:
         """
-        Stop in order: no new connections, no new work, what is under way, the last commit, the store.
+        Stop in order: connections, new calls, calls under way, the last commit, the store.
 
-        Fires when the store is closed.  A failure on the way ends the process with 74.
+        The result fires when the store is closed.  A failure ends the process with status 74.
         """
         super().stopService()  # type: ignore[no-untyped-call]
         self._notifier.stopping()
@@ -343,7 +353,7 @@ class QueueberService(Service):
         self.log.info("Already stopping: waiting {stage}", stage=self._shutdown.stage)
 
     def _restore_all_handlers(self, outcome: None) -> None:
-        # Not before: left to the system, a signal that comes while calls finish would end the process.
+        # Only now: the default action of a signal during the shutdown would end the process.
         while self._restore_handlers:
             self._restore_handlers.pop()()
         return outcome
@@ -364,11 +374,11 @@ class QueueberService(Service):
             await self._monitoring.close()
         self._pool.stop()
         if self._stopped_early:
-            self._last("Stopped before it served anybody; everything is on disk ({signal})")
+            self._log_end("Stopped before it served; everything is on disk ({signal})")
         elif up is not None and up.ports:
-            self._last("Stopped; everything is on disk ({signal})")
+            self._log_end("Stopped; everything is on disk ({signal})")
 
-    def _last(self, line: str) -> None:
+    def _log_end(self, line: str) -> None:
         number = getattr(self._reactor, "_exitSignal", None)
         by = signal.Signals(number).name if number is not None else "not by a signal"
         self.log.info(line, signal=by, final=True)

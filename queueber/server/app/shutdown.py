@@ -1,7 +1,7 @@
 """
-From serving to standing still, in order: no new connections, no new work, what is under way, the last commit.
+Stop a server in order: connections, new calls, calls under way, the last commit.
 
-Each step has a bound, and says in the log what it gave up when it came to that.
+Each step has a time limit, and logs what it abandoned when the limit was reached.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ from queueber.server.app.composition import Running
 from queueber.server.app.sd_notify import Notifier
 from queueber.units import counted
 
-_LOOK_SECONDS = 0.01
+_CHECK_SECONDS = 0.01
 
 
 @define(eq=False)
 class GracefulShutdown:
-    """The stop of a server, and what it waits for."""
+    """The shutdown of a server, which knows what it is waiting for."""
 
     _reactor: Any
     _seconds: float
-    """For how long calls under way are waited for, and then as long again for peers to take their replies."""
+    """The time limit for calls under way, and again for peers to receive their replies."""
 
     _notifier: Notifier
     _stage: Callable[[], str] = field(default=lambda: "for the start to end", init=False)
@@ -34,20 +34,20 @@ class GracefulShutdown:
 
     @property
     def stage(self) -> str:
-        """What is waited for."""
+        """Return what the shutdown is waiting for."""
         return self._stage()
 
     def at(self, stage: str | Callable[[], str]) -> None:
-        """The stop has come to *stage*."""
+        """Report to the supervisor that the shutdown is at *stage*."""
         self._stage = stage if callable(stage) else lambda: stage
         self._notifier.status(f"Stopping: waiting {self.stage}")
 
     async def run(self, up: Running) -> None:
         """
-        Bring *up* to a standstill, all of it on disk; the store stays open.
+        Stop *up*, with everything on disk.  The store stays open.
 
         Raises:
-            StoreStalled: the store takes nothing, for so long.  What is not on disk was never acknowledged.
+            StoreStalled: the store accepts no writes within the time limit.  What is not on disk was not acknowledged.
         """
         self.log.info(
             "Stopping: {under_way} under way, {waiting} now; {connected}",
@@ -67,13 +67,13 @@ class GracefulShutdown:
         up.dispatcher.end_waiting(Stopping("the server is stopping"))
         up.factory.outbox.flush()
         await self._drained(up)
-        await self._disconnected(up)
+        await self._disconnect(up)
         await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
-        await self._settled(up)
+        await self._commit_rest(up)
         up.dispatcher.stop()
 
     async def _drained(self, up: Running) -> None:
-        """Wait until no call is outstanding, but not for ever."""
+        """Wait until no call is outstanding, or the time limit is reached."""
         methods = up.handlers
         self.at(lambda: f"for the replies to {counted(methods.outstanding, 'call')} under way")
         if not await self._until(lambda: not methods.outstanding):
@@ -85,8 +85,8 @@ class GracefulShutdown:
                 seconds=self._seconds,
             )
 
-    async def _disconnected(self, up: Running) -> None:
-        """Wait until all peers have taken their replies, but not for ever."""
+    async def _disconnect(self, up: Running) -> None:
+        """Wait until all peers have received their replies, or the time limit is reached."""
         connections = up.factory.connections
         for connection in connections:
             connection.close()
@@ -102,23 +102,23 @@ class GracefulShutdown:
             connection.cut()
         await _pause(self._reactor, 0)
 
-    async def _settled(self, up: Running) -> None:
-        """Wait until all is on disk that was decided, but not for ever; `StoreStalled` then."""
+    async def _commit_rest(self, up: Running) -> None:
+        """Wait until all decided plans are on disk; raise `StoreStalled` at the time limit."""
         self.at("for the last commit")
         idle = up.committer.idle()
         began = self._reactor.seconds()
         while not idle.called:
             if up.committer.stalled and self._reactor.seconds() - began >= self._seconds:
                 raise StoreStalled("the storage engine has to catch up first, and does not")
-            await _pause(self._reactor, _LOOK_SECONDS)
+            await _pause(self._reactor, _CHECK_SECONDS)
 
     async def _until(self, done: Callable[[], bool]) -> bool:
-        """Whether *done* within the time for it; fires then."""
+        """Wait until *done* returns true, and return whether it did within the time limit."""
         began = self._reactor.seconds()
         while not done():
             if self._reactor.seconds() - began >= self._seconds:
                 return False
-            await _pause(self._reactor, _LOOK_SECONDS)
+            await _pause(self._reactor, _CHECK_SECONDS)
         return True
 
 
