@@ -48,7 +48,16 @@ types: $(READY)
 layers: $(READY)
 	$(BIN)/lint-imports
 
-bench: $(READY)
+# The server that gains are measured against, in an environment of its own; needs the history of the repository.
+BASELINE := .bench-baseline
+$(BASELINE)/.ready:
+	rm -rf $(BASELINE) && mkdir -p $(BASELINE)/source
+	git archive e50bb73 | tar -x -C $(BASELINE)/source
+	$(PYTHON) -m venv $(BASELINE)/.venv
+	$(BASELINE)/.venv/bin/python -m pip install --quiet ./$(BASELINE)/source
+	@touch $@
+
+bench: $(READY) $(BASELINE)/.ready
 	$(BIN)/python tests/bench/run.py --out docs/benchmarks
 
 # A wheel for this interpreter and machine, with the modules that each call goes through compiled.

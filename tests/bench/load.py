@@ -5,6 +5,7 @@ One JSON argument in, one JSON line out; see `Load` and `measure`.
 """
 
 import json
+import random
 import selectors
 import sys
 from functools import cached_property
@@ -14,11 +15,15 @@ from attrs import evolve, frozen
 from line import STUCK_SECONDS, RanDry, Unexpected
 from measures import Use, cpu_seconds
 from peers import PEERS
+from scenarios import MIXED, MIXED_BYTES, MIXED_RANGE
 
 PRELOAD_BYTES = 1 << 18
 PRELOAD_ITEMS = 100
 PRELOAD_WINDOW = 16
 PRELOAD_CONNECTIONS = 2
+
+MIXED_BATCHES = 61
+"""A prime, so that no window of calls always holds the same lengths."""
 
 BACKLOG_LEAST, BACKLOG_MOST = 500, 5_000
 """Between these a cycle keeps what is in the queue, in items."""
@@ -46,8 +51,8 @@ class Load:
     items: int
     """Items in one add or poll."""
 
-    size: int = 64
-    """Bytes in each item."""
+    size: int | str = 64
+    """Bytes in each item, or `MIXED`."""
 
     preload: int = 0
     """Items added before it begins."""
@@ -61,17 +66,40 @@ class Load:
 
     @cached_property
     def contents(self):
-        """The contents of every item."""
-        return (bytes(range(256)) * (self.size // 256 + 1))[: self.size]
+        """The contents of an item; of mixed lengths, the first."""
+        return self.batches[0][0]
+
+    @cached_property
+    def batches(self):
+        """The items of each call, over and over.  The lengths are the same in each run."""
+        if self.size != MIXED:
+            return [[_bytes(self.size)] * self.items]
+        draw = random.Random(MIXED)
+        return [[_bytes(draw.randint(*MIXED_RANGE)) for _ in range(self.items)] for _ in range(MIXED_BATCHES)]
+
+    def added(self, contents):
+        """Whether an item of this load may have *contents*."""
+        length = len(contents)
+        allowed = MIXED_RANGE[0] <= length <= MIXED_RANGE[1] if self.size == MIXED else length == self.size
+        return allowed and contents == _bytes(length)
+
+    @property
+    def mean_size(self):
+        """Bytes in an item on average."""
+        return MIXED_BYTES if self.size == MIXED else self.size
 
     def line(self, role):
         """A new connection."""
         return PEERS[self.peer].line(self.port, role, self)
 
 
+def _bytes(length):
+    return (bytes(range(256)) * (length // 256 + 1))[:length]
+
+
 def preload(load, items_max=PRELOAD_ITEMS, told=lambda _: None):
     """Add the items that are to be taken, and tell how many there are now and then; return how many in the end."""
-    items = max(1, min(items_max, PRELOAD_BYTES // load.size))
+    items = max(1, min(items_max, PRELOAD_BYTES // load.mean_size))
     adding = evolve(load, kind="add", items=items, window=PRELOAD_WINDOW, connections=PRELOAD_CONNECTIONS)
     run = Run(adding)
     until = monotonic() + load.preload_seconds

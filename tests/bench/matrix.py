@@ -37,7 +37,7 @@ class Progress:
 
 def measure_matrix(scenarios, names, options, scratch):
     """A row for each scenario and server, with the median of its runs."""
-    pairs = [(scenario, name) for scenario in scenarios for name in names if scenario.kind in PEERS[name].kinds]
+    pairs = [(scenario, name) for scenario in scenarios for name in names if PEERS[name].can(scenario)]
     runs, failures, missing = {}, {}, set()
     began = time.monotonic()
     rounds = 0

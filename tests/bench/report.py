@@ -3,11 +3,12 @@
 import json
 import os
 import platform
+import sysconfig
 from datetime import UTC, datetime
 
 from matrix import HEADING, cells
 from peers import PEERS
-from scenarios import WORDS, parsed
+from scenarios import MIXED, MIXED_RANGE, WORDS, parsed
 
 from queueber.loadgen.results import BarGroup, bar_chart
 
@@ -16,14 +17,17 @@ NAMES = {"fsync": "Queueber fsync", "os": "Queueber os", "none": "Queueber none"
 
 def machine():
     """What the figures were measured on, without saying which one it was."""
-    return f"{len(os.sched_getaffinity(0))} shared {platform.machine().replace('_', '-')} cores"
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    build = f"{platform.python_implementation()} {platform.python_version()} with{'' if optimized else 'out'} PGO"
+    return f"{len(os.sched_getaffinity(0))} shared {platform.machine().replace('_', '-')} cores, {build}"
 
 
 def title(name):
     """A scenario in words."""
     it = parsed(name)
+    size = f"{MIXED_RANGE[0]}-{MIXED_RANGE[1]:,} B" if it.size == MIXED else f"{it.size} B"
     connections = f"{it.connections} connection{'s' if it.connections > 1 else ''} x {it.window} in flight"
-    return f"{WORDS[it.kind]}, {connections}, {it.items} items a call, {it.size} B"
+    return f"{WORDS[it.kind]}, {connections}, {it.items} items a call, {size}"
 
 
 def write(folder, rows, rounds, options, kind, targets=None):

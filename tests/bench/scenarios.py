@@ -1,13 +1,21 @@
 """What is done to every server, by name."""
 
 from attrs import frozen
-from servers import PRELOAD_PER_SECOND
+
+MIXED = "mixed"
+"""In place of a size: each item has a length of its own in `MIXED_RANGE`, drawn from a fixed seed."""
+
+MIXED_RANGE = 16, 2_048
+MIXED_BYTES = sum(MIXED_RANGE) // 2
 
 WORDS = {"add": "add", "take": "poll + remove", "cycle": "cycle", "remove": "remove"}
 BYTES_IN_FLIGHT_MAX = 12 << 20
 """On one connection: what servers are willing to hold."""
 
 PRELOAD_BYTES_MAX = 256 << 20
+
+# Slower servers have fewer items to take than would last; a load ends when there are no more.
+PRELOAD_PER_SECOND = 120_000
 
 
 @frozen
@@ -22,19 +30,24 @@ class Scenario:
     items: int
     """Items in each add and poll."""
 
-    size: int = 64
-    """Bytes in each item."""
+    size: int | str = 64
+    """Bytes in each item, or `MIXED`."""
 
     @property
     def name(self):
         """As one gives it on the command line."""
-        size = f"-{self.size}B" if self.size != 64 else ""
+        size = "" if self.size == 64 else f"-{self.size}" if self.size == MIXED else f"-{self.size}B"
         return f"{self.kind}-{self.connections}x{self.window}x{self.items}{size}"
+
+    @property
+    def mean_size(self):
+        """Bytes in an item on average."""
+        return MIXED_BYTES if self.size == MIXED else self.size
 
     @property
     def sensible(self):
         """Whether servers would take it."""
-        return self.window * self.items * self.size <= BYTES_IN_FLIGHT_MAX
+        return self.window * self.items * self.mean_size <= BYTES_IN_FLIGHT_MAX
 
     def load(self):
         """As `load.Load` wants it."""
@@ -48,17 +61,18 @@ class Scenario:
         if self.kind == "cycle":
             return 2_000
         in_flight = self.connections * self.window
-        most = PRELOAD_BYTES_MAX // self.size
+        most = PRELOAD_BYTES_MAX // self.mean_size
         return min(most, int(min(PRELOAD_PER_SECOND, in_flight * 12_000) * seconds))
 
 
 def parsed(name):
-    """The scenario of that name, such as ``take-16x16x10-1024B``."""
+    """The scenario of that name, such as ``take-16x16x10-1024B`` or ``add-64x1x1-mixed``."""
     kind, shape, *size = name.split("-")
     connections, window, items = map(int, shape.split("x"))
     if kind not in WORDS:
         raise ValueError(f"no such load: {kind}")
-    return Scenario(kind, connections, window, items, *(int(each.removesuffix("B")) for each in size))
+    sizes = (each if each == MIXED else int(each.removesuffix("B")) for each in size)
+    return Scenario(kind, connections, window, items, *sizes)
 
 
 def all_scenarios():
@@ -66,7 +80,7 @@ def all_scenarios():
     every = (
         Scenario(kind, connections, window, items, size)
         for kind in ("add", "take", "cycle")
-        for size in (64, 1_024, 65_536)
+        for size in (MIXED, 64, 1_024, 65_536)
         for items in (1, 10, 100)
         for connections in (1, 4, 64)
         for window in (1, 64)
@@ -77,17 +91,21 @@ def all_scenarios():
 USUAL = [
     parsed(name)
     for name in (
-        "add-1x1x1",
+        "add-1x1x1-mixed",
+        "add-64x1x1-mixed",
+        "add-4x64x1-mixed",
+        "add-4x16x100-mixed",
+        "take-1x1x1-mixed",
+        "take-64x1x1-mixed",
+        "take-16x1x10-mixed",
+        "take-16x16x10-mixed",
+        "cycle-128x1x1-mixed",
         "add-4x64x1",
-        "add-64x1x1",
-        "add-4x16x100",
-        "add-4x64x1-1024B",
         "add-4x8x1-65536B",
-        "take-1x1x1",
-        "take-4x64x1",
-        "take-16x16x10",
-        "cycle-4x64x1",
-        "cycle-4x16x10",
     )
 ]
-QUICK = [parsed(name) for name in ("add-1x1x1", "add-4x64x1", "add-4x16x100", "take-16x16x10", "cycle-4x16x10")]
+"""Contents of mixed length first: a load whose calls are all alike flatters a server."""
+
+QUICK = [
+    parsed(f"{name}-mixed") for name in ("add-1x1x1", "add-64x1x1", "add-4x16x100", "take-16x16x10", "cycle-128x1x1")
+]

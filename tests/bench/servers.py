@@ -23,8 +23,6 @@ SPARE_SECONDS = 90
 
 NOT_A_DISK = {"tmpfs", "ramfs", "devtmpfs"}
 
-# Slower servers have fewer items to take than would last; a load ends when there are no more.
-PRELOAD_PER_SECOND = 120_000
 PRELOAD_SHARE = 1.5
 
 
@@ -80,7 +78,7 @@ def started(name, directory, port):
             peer.command(port, directory),
             stdout=out,
             stderr=out,
-            cwd=directory if peer.account() else ROOT,
+            cwd=peer.folder(directory),
             env={**os.environ, **peer.environment(port, directory)},
             user=peer.account(),
         )

@@ -1,4 +1,4 @@
-"""The five ratios that are aimed at, all in one run."""
+"""The ratios that are aimed at, all in one run, with contents of mixed length."""
 
 import sys
 from statistics import median
@@ -7,38 +7,55 @@ from attrs import frozen
 from scenarios import Scenario, parsed
 from servers import Failed, Missing, load, running
 
+OURS = "fsync"
+
 
 @frozen
 class Target:
-    """One figure of ours, next to one of somebody else's."""
+    """A figure of ours as a ratio to that of *peer*, at the same load or at *other*."""
 
     says: str
     scenario: Scenario
-    peer: str | None
-    figure: str
+    peer: str
     bound: float
+    figure: str = "rate"
     at_least: bool = True
+    other: Scenario | None = None
+
+    @property
+    def against(self):
+        """The load and the server that ours is compared with."""
+        return self.other or self.scenario, self.peer
 
 
-ADD = parsed("add-4x64x1")
-ADD_MANY = parsed("add-4x16x100")
-DRAIN = parsed("take-16x16x10")
-ONE = parsed("add-1x1x1")
-REMOVE = parsed("remove-4x64x1")
+EACH = parsed("add-64x1x1-mixed")
+ADD = parsed("add-4x64x1-mixed")
+EQUAL = parsed("add-4x64x1")
+ADD_MANY = parsed("add-4x16x100-mixed")
+TAKE = parsed("take-64x1x1-mixed")
+CYCLE = parsed("cycle-128x1x1-mixed")
+DRAIN = parsed("take-16x16x10-mixed")
+DRAIN_EACH = parsed("take-16x1x10-mixed")
+ONE = parsed("add-1x1x1-mixed")
 
 TARGETS = (
-    Target("add, 4 connections x 64: times beanstalkd-f0", ADD, "beanstalkd-f0", "rate", 10),
-    Target("add, 4 connections x 64: times pycapnp", ADD, "pycapnp", "rate", 3),
-    Target("add, 100 items a call, 6,400 in flight: times redis-always", ADD_MANY, "redis-always", "rate", 1),
-    Target("poll 10 + remove each, 16 connections: times beanstalkd-f0", DRAIN, "beanstalkd-f0", "rate", 6),
-    Target("one add at a time, p50: times beanstalkd-f0", ONE, "beanstalkd-f0", "p50_ms", 1.5, at_least=False),
-    Target("reactor thread, us for each add", ADD, None, "thread_us", 20, at_least=False),
-    Target("reactor thread, us for each remove", REMOVE, None, "thread_us", 20, at_least=False),
+    Target("add 64 x 1: times baseline", EACH, "baseline", 2.5),
+    Target("add 64 x 1: times pycapnp, in memory", EACH, "pycapnp", 1.5),
+    Target("add 64 x 1: times a bare Twisted echo", EACH, "twisted-echo", 0.5),
+    Target("add 4 x 64: times baseline", ADD, "baseline", 2.5),
+    Target("add 4 x 64: equal lengths times mixed ones", EQUAL, OURS, 1.3, at_least=False, other=ADD),
+    Target("add 4 x 64, equal lengths: times baseline", EQUAL, "baseline", 1),
+    Target("add 4 x 16, 100 items a call: times baseline", ADD_MANY, "baseline", 2.5),
+    Target("poll + remove 64 x 1: times baseline", TAKE, "baseline", 2.5),
+    Target("cycle, 64 workers that take one and remove it: times baseline", CYCLE, "baseline", 2.5),
+    Target("poll 10 + remove each, 16 x 16: times beanstalkd-f0", DRAIN, "beanstalkd-f0", 6),
+    Target("poll 10 + remove each, 16 x 1: times beanstalkd-f0", DRAIN_EACH, "beanstalkd-f0", 5),
+    Target("one add at a time, p50: times baseline", ONE, "baseline", 0.65, figure="p50_ms", at_least=False),
 )
 
 
 def figures(run):
-    """What is told of one run of a load."""
+    """The figures of one run of a load, a call or an item each."""
     calls, items = run["calls"], max(1, run["items"])
     return {
         "rate": run["items"] / run["seconds"],
@@ -68,18 +85,14 @@ def middle(runs):
 
 def loads():
     """The scenarios with the servers they are for, ours first: each once."""
-    wanted = {}
-    for target in TARGETS:
-        for name in ("fsync", *filter(None, [target.peer])):
-            wanted.setdefault((target.scenario, name), None)
-    return list(wanted)
+    return list(dict.fromkeys(pair for each in TARGETS for pair in ((each.scenario, OURS), each.against)))
 
 
-COLUMNS = "{:<14} {:<14} {:>10} {:>9} {:>9} {:>10} {:>7} {:>7}"
+COLUMNS = "{:<20} {:<14} {:>10} {:>9} {:>9} {:>10} {:>7} {:>7}"
 
 
 def measure_targets(options, scratch):
-    """Print what was measured, then each target with what came of it; return all as values."""
+    """Print what was measured, then each target with its figure; return all as values."""
     runs, missing = {}, set()
     for round_ in range(options.repeats):
         for scenario, name in loads():
@@ -98,21 +111,21 @@ def measure_targets(options, scratch):
         times = (f"{each['p50_ms']:.2f}", f"{each['p99_ms']:.2f}")
         print(COLUMNS.format(scenario.name, name, f"{each['rate']:,.0f}", *times, *busy))
     print()
-    return [told(target, found, missing) for target in TARGETS]
+    return [compared(target, found, missing) for target in TARGETS]
 
 
-def told(target, found, missing):
-    """Print one target and its figure."""
+def compared(target, found, missing):
+    """Print one target and its figure; return both as values."""
+    about = {"target": target.says, "bound": target.bound, "at_least": target.at_least}
     if target.peer in missing:
         print(f"{'-':<6} {target.says}: {target.peer} is not installed")
-        return {"target": target.says, "missing": target.peer, "bound": target.bound, "at_least": target.at_least}
-    ours, theirs = found.get((target.scenario, "fsync")), found.get((target.scenario, target.peer))
-    if ours is None or (target.peer and theirs is None):
+        return {**about, "missing": target.peer}
+    ours, theirs = found.get((target.scenario, OURS)), found.get(target.against)
+    if ours is None or theirs is None:
         print(f"{'failed':<6} {target.says}")
-        return {"target": target.says, "failed": True, "bound": target.bound, "at_least": target.at_least}
-    value = ours[target.figure] / (theirs[target.figure] if theirs else 1)
+        return {**about, "failed": True}
+    value = ours[target.figure] / theirs[target.figure]
     met = value >= target.bound if target.at_least else value <= target.bound
     bound = f"{'at least' if target.at_least else 'at most'} {target.bound:g}"
     print(f"{'met' if met else 'MISSED':<6} {target.says}: {value:.2f} ({bound})", flush=True)
-    about = {"target": target.says, "bound": target.bound, "at_least": target.at_least}
     return {**about, "value": value, "met": met, "ours": ours, "theirs": theirs}

@@ -1,6 +1,6 @@
 """The servers that are measured next to each other, by name."""
 
-from peers import beanstalkd, nats, postgres, queueber, rabbitmq, redis
+from peers import beanstalkd, echo, nats, postgres, queueber, rabbitmq, redis
 
 PEERS = {
     peer.name: peer()
@@ -8,7 +8,9 @@ PEERS = {
         queueber.Queueber,
         queueber.System,
         queueber.Nothing,
+        queueber.Baseline,
         queueber.Pycapnp,
+        echo.Echo,
         beanstalkd.Beanstalkd,
         beanstalkd.Lazy,
         redis.Redis,

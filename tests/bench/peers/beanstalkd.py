@@ -1,6 +1,7 @@
 """beanstalkd: one thread, a log that is synced once for each write (`-f 0`) or every 50 ms."""
 
 from collections import deque
+from itertools import cycle
 
 from line import InOrder, RanDry, Unexpected
 
@@ -12,22 +13,25 @@ EMPTY = b"TIMED_OUT\r\n"
 TTR_SECONDS = 600
 
 
+def put(contents):
+    """The command that adds an item."""
+    return b"put 0 0 %d %d\r\n%b\r\n" % (TTR_SECONDS, len(contents), contents)
+
+
 class Line(InOrder):
     """An add of several items is so many `put` in one write; so is a poll, of `reserve` that do not wait."""
 
     def __init__(self, port, role, load):
         super().__init__(port, role, load)
-        contents = load.contents
-        self.put = b"put 0 0 %d %d\r\n%b\r\n" % (TTR_SECONDS, len(contents), contents) * self.per_call
+        self.puts = cycle([b"".join(map(put, batch)) for batch in load.batches])
         self.reserve = b"reserve-with-timeout 0\r\n" * self.per_call
-        self.tail = len(contents) + 2
         self.pieces = 0
         self.found = deque()
         self.asked = deque()
 
     def request(self):
         if self.role == "add":
-            return self.put
+            return next(self.puts)
         if self.found:
             self.asked.append(True)
             return b"delete %b\r\n" % self.found.popleft()
@@ -59,12 +63,12 @@ class Line(InOrder):
                 completed.append(1)
             else:
                 if line != EMPTY:
-                    what, number, _ = line.split()
+                    what, number, length = line.split()
                     if what != b"RESERVED":
                         raise Unexpected(f"a reserve was answered by {line}")
-                    if end + self.tail > len(data):
+                    end += int(length) + 2
+                    if end > len(data):
                         break
-                    end += self.tail
                     self.found.append(number)
                 elif self.dry_ends and not self.pieces:
                     raise RanDry
@@ -84,6 +88,7 @@ class Beanstalkd(Peer):
     says = "fsync for each write"
     program = "beanstalkd"
     line = Line
+    mixed = True
     interval = "0"
 
     def command(self, port, directory):

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
+from scenarios import MIXED
+
 
 class Peer:
     """One server with one setting of its durability; subclasses say how it is started and spoken to."""
@@ -21,6 +23,9 @@ class Peer:
     """The class of connections to it."""
 
     kinds: ClassVar = ("add", "take", "cycle")
+    mixed: ClassVar = False
+    """Whether its connections send contents of mixed length."""
+
     user: ClassVar = None
     """As whom it is to run if root starts it."""
 
@@ -36,6 +41,10 @@ class Peer:
         """What starts it: it listens on *port*, and all that it writes is in *directory*."""
         raise NotImplementedError
 
+    def can(self, scenario):
+        """Whether there is a client for *scenario*."""
+        return scenario.kind in self.kinds and (self.mixed or scenario.size != MIXED)
+
     def environment(self, port, directory):  # what is to be added
         return {}
 
@@ -47,6 +56,10 @@ class Peer:
 
     def cleanup(self, port, directory):
         """After it has ended."""
+
+    def folder(self, directory):
+        """Where to start it."""
+        return directory if self.account() else ROOT
 
     def account(self):
         """The user to run it as, if it is not this one."""

@@ -9,12 +9,14 @@ readers to see that it was not fooled.
 
 import sys
 from collections import deque
+from itertools import cycle
 from struct import Struct
 from time import perf_counter
 
 from line import Line, RanDry, Unexpected
+from scenarios import MIXED
 
-from peers.peer import HERE, Peer
+from peers.peer import HERE, ROOT, Peer
 from queueber.api import (
     ADD,
     POLL,
@@ -74,14 +76,20 @@ class Adds:
     """Adds of the same items, over and over."""
 
     def __init__(self, target, load, window):
-        content = write_add_request(AddRequest([NewItem(load.contents, SpanMs(load.delay_ms))] * load.items))
-        self.calls = [call(slot, target, ADD, content) for slot in range(window)]
+        delay = SpanMs(load.delay_ms)
+        contents = [write_add_request(AddRequest([NewItem(each, delay) for each in batch])) for batch in load.batches]
+        # All slots share the contents; each has a head of its own, which holds its question.
+        heads = [[call(slot, target, ADD, each)[: -len(each)] for each in contents] for slot in range(window)]
+        self.calls = [cycle(list(zip(each, contents, strict=True))) for each in heads]
+        for slot, each in enumerate(self.calls):
+            for _ in range(slot):
+                next(each)
         self.items = load.items
         self.seen = 0
         self.size = 0
 
     def next(self, slot):
-        return self.calls[slot]
+        return b"".join(next(self.calls[slot]))
 
     def returned(self, slot, data, at, size):
         """How many items the Return from *at* on completes."""
@@ -99,7 +107,8 @@ class Takes:
 
     def __init__(self, target, load, window, dry_ends):
         poll = write_poll_request(PollRequest(lease=LEASE, num_items=load.items, wait=None, no_wait=True))
-        self.contents = load.contents
+        self.added = load.added
+        self.mixed = load.size == MIXED
         self.dry_ends = dry_ends
         self.polls = [call(slot, target, POLL, poll) for slot in range(window)]
         mark_id, mark_lease = b"I" * 16, b"L" * 16
@@ -135,7 +144,8 @@ class Takes:
                 self.removed = data[at + BODY : at + size]
             return 1
         self.seen += 1
-        places = self.places.get(size)
+        # Of mixed lengths, replies of equal size differ in where the ids are.
+        places = None if self.mixed else self.places.get(size)
         if places is None or not self.seen % SAMPLE:
             places = self.learn(data[at : at + size], places)
             if places is None:
@@ -153,8 +163,10 @@ class Takes:
             if self.dry_ends:
                 raise RanDry
             return None
-        if any(item.contents != self.contents for item in response.items):
-            raise Unexpected(f"a poll gave {response.items[0]}")
+        if not all(self.added(bytes(item.contents)) for item in response.items):
+            raise Unexpected(
+                f"a poll returned contents that were not added, the first {len(response.items[0].contents)} bytes long"
+            )
         if known:
             ids, lease = known
             if [frame[each : each + 16] for each in ids] != [item.id for item in response.items]:
@@ -272,27 +284,44 @@ class Frames(Line):
 class Queueber(Peer):
     """Queueber as it comes."""
 
-    name = "fsync"
+    name = durability = "fsync"
     says = "fsync before the answer, one for all that came meanwhile"
     line = Frames
     kinds = ("add", "take", "cycle", "remove")
+    mixed = True
 
     def command(self, port, directory):
         listen = ["--listen", f"127.0.0.1:{port}", "--data-dir", str(directory / "data")]
-        return [sys.executable, "-m", "twisted", "queueber", *listen, "--durability", self.name]
+        return [self.found(), "-m", "twisted", "queueber", *listen, "--durability", self.durability]
+
+
+class Baseline(Queueber):
+    """Queueber as it was before calls of mixed length were made fast, in an environment of its own."""
+
+    name = "baseline"
+    says = "as fsync, by the server of commit e50bb73"
+    program = ".bench-baseline/.venv/bin/python"
+
+    def found(self):
+        python = ROOT / self.program
+        return str(python) if python.exists() else None
+
+    def folder(self, directory):
+        """Away from the package of this checkout, which Python would import from there."""
+        return directory
 
 
 class System(Queueber):
     """Written, and left to the operating system."""
 
-    name = "os"
+    name = durability = "os"
     says = "written before the answer; a power cut loses the last"
 
 
 class Nothing(Queueber):
     """Without a log: the upper bound."""
 
-    name = "none"
+    name = durability = "none"
     says = "none: for measuring what all but the log costs"
 
 
@@ -303,6 +332,7 @@ class Pycapnp(Peer):
     says = "none: in memory"
     line = Frames
     kinds = ("add", "take", "cycle", "remove")
+    mixed = True
 
     def command(self, port, directory):
         return [sys.executable, str(HERE.parent / "baseline.py"), str(port)]

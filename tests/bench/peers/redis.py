@@ -1,6 +1,7 @@
 """Redis streams: a consumer group, an append-only file that is synced before the answers, or once a second."""
 
 from collections import deque
+from itertools import cycle
 
 from line import InOrder, RanDry, Unexpected
 
@@ -8,6 +9,7 @@ from peers.peer import Peer
 
 STREAM, GROUP = b"q", b"g"
 REMOVED = b":1\r\n"
+FIELD = b"*2\r\n$1\r\nc\r\n$"
 EMPTY = (b"*-1\r\n", b"$-1\r\n")
 
 
@@ -20,20 +22,18 @@ class Line(InOrder):
 
     def __init__(self, port, role, load):
         super().__init__(port, role, load)
-        contents = load.contents
-        self.add = command(b"XADD", STREAM, b"*", b"c", contents) * self.per_call
+        adds = [[command(b"XADD", STREAM, b"*", b"c", each) for each in batch] for batch in load.batches]
+        self.adds = cycle(map(b"".join, adds))
         consumer = b"c%d" % self.socket.getsockname()[1]
         count = b"%d" % self.per_call
         self.poll = command(b"XREADGROUP", b"GROUP", GROUP, consumer, b"COUNT", count, b"STREAMS", STREAM, b">")
-        self.between = b"*2\r\n$1\r\nc\r\n$%d\r\n" % len(contents)
-        self.tail = len(self.between) + len(contents) + 2
         self.pieces = 0
         self.found = deque()
         self.asked = deque()
 
     def request(self):
         if self.role == "add":
-            return self.add
+            return next(self.adds)
         if self.found:
             self.asked.append(True)
             return command(b"XACK", STREAM, GROUP, self.found.popleft())
@@ -94,10 +94,15 @@ class Line(InOrder):
             # *2, the id's length, the id.
             start = data.find(b"\n", at + 4) + 1
             end = data.find(b"\r\n", start)
-            if not start or end < 0 or end + 2 + self.tail > len(data):
+            # The field's name, and the length of its contents.
+            length = end + 2 + len(FIELD)
+            after = data.find(b"\r\n", length)
+            if not start or end < 0 or after < 0:
+                return None
+            at = after + 2 + int(data[length:after]) + 2
+            if at > len(data):
                 return None
             ids.append(data[start:end])
-            at = end + 2 + self.tail
         self.found += ids
         return at
 
@@ -109,6 +114,7 @@ class Redis(Peer):
     says = "fsync before the answer, one for all that came at once (appendfsync always)"
     program = "redis-server"
     line = Line
+    mixed = True
     fsync = "always"
 
     def command(self, port, directory):
@@ -127,7 +133,7 @@ class Redis(Peer):
         class Plain:
             """As much of a load as it takes to speak."""
 
-            window, items, kind, contents = 1, 1, "add", b""
+            window, items, kind, batches = 1, 1, "add", [[b""]]
 
         line = Line(port, "add", Plain)
         line.conversation(command(b"XGROUP", b"CREATE", STREAM, GROUP, b"0", b"MKSTREAM"))
