@@ -93,7 +93,7 @@ def test_a_busy_port_is_told_in_one_line(start, tmp_path):
             ["--coalesce-batch-window-ms=-1"],
             "--coalesce-batch-window-ms is '-1'; it must be a whole number from 0 to 10,000",
         ),
-        (["--lease-sweep-interval=no"], "--lease-sweep-interval is 'no'; it must be a number from 0.001 to 60.0"),
+        (["--lease-sweep-interval=no"], "--lease-sweep-interval is 'no'; it must be a number from 0.001 to 60"),
         (["--listen=0.0.0.0:0"], "--listen 0.0.0.0:0: plaintext beyond this machine needs --insecure-plaintext"),
         (["--listen=tcp:0"], "--listen tcp:0: plaintext beyond this machine needs --insecure-plaintext"),
         (["--listen=nonsense"], "'nonsense' is neither an endpoint string nor HOST:PORT"),

@@ -1,6 +1,6 @@
 """
-What a running server shows: metrics, health pages, statistics, and where they are served.
+Metrics, health pages and statistics of a running server.
 
-Reads the other parts and changes none.  Start at `diagnostics` for what can be
-read and at `endpoints` for where it is served.
+Reads the other parts and changes none.  Start at `diagnostics` for the data, at
+`endpoints` for the listeners, and at `metrics` and `web` for the pages.
 """

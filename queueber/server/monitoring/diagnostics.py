@@ -1,4 +1,4 @@
-"""Everything in a running server that can be looked at, for the metrics, the health pages and the console."""
+"""Read-only access to the parts of a running server, for the metrics, the health checks and the console."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,53 +23,53 @@ from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
 
 ENGINE_SECONDS = 1.0
-"""How long the engine may take to tell of itself; a disk that stands still must not keep the other figures back."""
+"""The time limit for the properties of the storage engine, so that a hanging disk does not delay the other figures."""
 
 COMMIT_SECONDS_MAX = 10.0
-"""A commit that takes longer than this hangs: disks that work, however slow, do not."""
+"""The duration from which a commit counts as hanging.  No working disk takes so long."""
 
 
 class Pool(Protocol):
-    """The storage pool, as it is looked at."""
+    """The storage pool."""
 
     workers: int
 
     @property
     def busy(self) -> int:
-        """Threads at work."""
+        """Return the number of threads at work."""
 
     @property
     def waiting(self) -> int:
-        """Calls that no thread has come to yet."""
+        """Return the number of calls that wait for a thread."""
 
     def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:  # noqa: ANN401
-        """Call *function* on a thread."""
+        """Call *function* in a thread, and return its result."""
 
 
 class Engine(Protocol):
-    """A store that tells of its engine."""
+    """A store that reports the properties of its engine."""
 
     def properties(self) -> dict[str, int]:
-        """By name; blocks for a moment."""
+        """Return the properties by name.  Blocks briefly."""
 
 
 @frozen
 class Disk:
-    """What the engine and the file system say."""
+    """Figures of the storage engine and the file system."""
 
     properties: dict[str, int]
-    """By the names in `queueber.store.properties`."""
+    """The engine's properties, with the names in `queueber.store.properties`."""
 
     free_bytes: int
-    """Where the data directory is."""
+    """Free space on the file system of the data directory."""
 
     free_inodes: int | None = None
-    """Files that may still be made there; None where that has no bound."""
+    """The number of files that can still be created there; None if the file system has no such limit."""
 
 
 @define(eq=False, kw_only=True)
 class Diagnostics:
-    """The parts of a server, to be looked at and not to be changed."""
+    """The parts of a server, for reading only."""
 
     reactor: Any
     data_dir: Path
@@ -87,58 +87,59 @@ class Diagnostics:
     lag: Lag
     surveyor: Collector
     disk_lacks: Callable[[], str] = lambda: ""
-    """What adds are refused for, because less is free than is kept in reserve; empty if they are not."""
+    """Return the reason why adds are refused, which is too little free space; empty if they are accepted."""
 
     certificates: Certificates | None = field(default=None, init=False)
-    """What the server shows over TLS; None if it does not listen with it."""
+    """The server's certificates; None without TLS."""
 
     consoles: int = field(default=0, init=False)
-    """Sessions of the debugging console."""
+    """The number of sessions of the debugging console."""
 
-    _asked: Deferred[Disk] | None = field(default=None, init=False)
+    _request: Deferred[Disk] | None = field(default=None, init=False)
 
     def queue_stats(self) -> Deferred[QueueStats]:
-        """What the queues hold."""
+        """Return the statistics of all queues."""
         return self.surveyor.collect()
 
     def disk(self) -> Deferred[Disk | None]:
-        """What the engine says; None if it takes longer than `ENGINE_SECONDS` or cannot."""
-        if self._asked is not None:
-            # It has not answered the last time either.
+        """Return the figures of the disk; None if they take longer than `ENGINE_SECONDS`, or fail."""
+        if self._request is not None:
+            # The previous request is still pending.
             return succeed(None)
-        asked: Deferred[Disk | None] = Deferred()
-        self._asked = self.pool.run(self._look_at_disk)
-        self._asked.addBoth(self._answered, asked)
-        asked.addTimeout(ENGINE_SECONDS, self.reactor)
-        asked.addErrback(lambda failure: failure.trap(TookTooLong) and None)
-        return asked
+        result: Deferred[Disk | None] = Deferred()
+        self._request = self.pool.run(self._read_disk)
+        self._request.addBoth(self._finish, result)
+        result.addTimeout(ENGINE_SECONDS, self.reactor)
+        result.addErrback(lambda failure: failure.trap(TookTooLong) and None)
+        return result
 
-    def _look_at_disk(self) -> Disk:
+    def _read_disk(self) -> Disk:
         space = space_of(self.data_dir)
         return Disk(self.store.properties(), space.free, space.free_inodes if space.inodes else None)
 
-    def _answered(self, outcome: Disk | Failure, asked: Deferred[Disk | None]) -> None:
-        self._asked = None
-        if not asked.called:
-            asked.callback(outcome if isinstance(outcome, Disk) else None)
+    def _finish(self, outcome: Disk | Failure, result: Deferred[Disk | None]) -> None:
+        self._request = None
+        if not result.called:
+            result.callback(outcome if isinstance(outcome, Disk) else None)
 
 
 @frozen
 class Check:
-    """One of the things that have to be right."""
+    """A condition of readiness."""
 
     name: str
     passed: bool
     says: str
+    """The state of the condition, for people."""
 
 
 def not_serving(stage: str) -> list[Check]:
-    """All checks of a server that does not serve yet or any more, but is at *stage*."""
+    """Return the checks of a server that starts or stops, and is at *stage*."""
     return [Check("serving", passed=False, says=stage)]
 
 
 def readiness(diagnostics: Diagnostics) -> list[Check]:
-    """All checks of a server that serves."""
+    """Return the checks of a server that serves."""
     draining = diagnostics.methods.draining
     age = diagnostics.committer.load.age(diagnostics.reactor.seconds())
     lacks = diagnostics.disk_lacks()

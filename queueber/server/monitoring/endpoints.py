@@ -1,4 +1,4 @@
-"""Opens the health pages and the console of a server, and closes them."""
+"""Listen for the metrics, the health pages and the console of a server."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 PAGE_CONNECTIONS_MAX = 100
 CONSOLE_CONNECTIONS_MAX = 20
-"""Logins that have not succeeded yet included."""
+"""The number of console connections, including those before a login."""
 
 
 class MonitoringEndpoints:
-    """Both of them, as far as they are wanted.  What they need is not imported otherwise."""
+    """The listeners that are configured.  The modules of others are not imported."""
 
     log = Logger()
 
@@ -35,7 +35,7 @@ class MonitoringEndpoints:
         stage: Callable[[], str],
         bound: BoundPorts,
     ) -> None:
-        """*stage* says what a server with that *durability* is at while it does not serve; *bound* has the ports."""
+        """Create the listeners; *stage* returns the stage of a start or stop, and *bound* has the ports."""
         self._bound = bound
         self._reactor = reactor
         self._http = http
@@ -46,7 +46,7 @@ class MonitoringEndpoints:
         self._ports: list[IListeningPort] = []
 
     def preload(self) -> None:
-        """Import what the wanted ones need, while modules can be found."""
+        """Import the modules of the configured listeners, before --chroot hides them."""
         if self._http is not None:
             import queueber.server.monitoring.web  # noqa: PLC0415  (an extra)
         if self._console is not None:
@@ -54,10 +54,10 @@ class MonitoringEndpoints:
 
     async def open_pages(self, connections: int) -> None:
         """
-        Serve the pages, which tell that the server is not ready yet, to so many *connections* at a time.
+        Serve the pages, which report that the server is not ready yet, on up to *connections* connections.
 
         Raises:
-            ListenFailed: the address is taken, or not this machine's.
+            ListenFailed: the address is in use, or not of this machine.
         """
         if self._http is not None:
             from queueber.server.monitoring.web import Pages, site  # noqa: PLC0415  (an extra)
@@ -67,22 +67,22 @@ class MonitoringEndpoints:
 
     async def open(self, diagnostics: Diagnostics) -> None:
         """
-        Show *inside* to whoever looks.
+        Show *diagnostics* on the pages, and open the console.
 
         Raises:
-            ListenFailed: the console's address is taken, or not this machine's.
+            ListenFailed: the console's address is in use, or not of this machine.
         """
         if self._pages is not None:
             self._pages.diagnostics = diagnostics
         if self._console is not None:
-            # It imports the reactor, of which there must be the right one by then.
+            # Imports the reactor, which must be installed by then.
             from queueber.server.admin.console.session import ConsoleFactory  # noqa: PLC0415
 
-            few = ThrottlingFactory(
+            limited = ThrottlingFactory(
                 ConsoleFactory(diagnostics, self._console), maxConnectionCount=CONSOLE_CONNECTIONS_MAX
             )
-            few.noisy = False
-            await self._open(self._console.listen, few, "manhole")
+            limited.noisy = False
+            await self._open(self._console.listen, limited, "manhole")
 
     async def _open(self, listen: Listen, factory: IProtocolFactory, option: str) -> None:
         port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)
@@ -91,7 +91,7 @@ class MonitoringEndpoints:
         self.log.info("{what} on {address}", what=what, address=address_of(port))
 
     async def close(self) -> None:
-        """Show nothing any more."""
+        """Stop listening, and show no diagnostics any more."""
         if self._pages is not None:
             self._pages.diagnostics = None
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])

@@ -1,12 +1,12 @@
 """
-The server's figures, as Prometheus wants them.
+The metrics in Prometheus format.
 
-Nothing is kept for that: a scrape reads what the parts of the server count
-anyway.  No label takes more values than a server has limits, methods and
-levels, or `survey.TOP` queues and one for the rest.
+A scrape reads the counters that the parts of the server have anyway.  The values
+of each label are bounded: limits, methods and levels are fixed, and queues are
+the largest `queue_stats.TOP` plus one for the rest.
 
-This is the only module that knows prometheus_client, of which it takes the
-format and not the registry: that is global.
+Only this module imports prometheus_client.  It uses the format without the
+registry, which is global.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,56 +39,56 @@ from queueber.units import MS_PER_SECOND
 _STATES = ("ready", "delayed", "leased", "unread")
 
 _ENGINE = {
-    "table_bytes": "In table files, those that wait to be deleted included",
-    "live_table_bytes": "In table files that are part of the database",
-    "blob_bytes": "In files of large contents, those that wait to be deleted included",
-    "live_blob_bytes": "In files of large contents that are part of the database",
-    "write_buffer_bytes": "In memory, on the way to table files",
-    "waiting_write_buffers": "Write buffers that are full and wait to be written to a table file",
-    "block_cache_bytes": "In the block cache",
-    "table_reader_bytes": "In memory for open table files",
-    "pending_compaction_bytes": "To be rewritten before the levels have the sizes they should have",
+    "table_bytes": "Size of the table files, including those to be deleted",
+    "live_table_bytes": "Size of the table files that are part of the database",
+    "blob_bytes": "Size of the blob files, including those to be deleted",
+    "live_blob_bytes": "Size of the blob files that are part of the database",
+    "write_buffer_bytes": "Size of the write buffers",
+    "waiting_write_buffers": "Full write buffers that wait to be flushed to a table file",
+    "block_cache_bytes": "Size of the block cache",
+    "table_reader_bytes": "Memory for open table files",
+    "pending_compaction_bytes": "Bytes to compact until all levels have their target sizes",
     "running_compactions": "Compactions under way",
     "running_flushes": "Flushes under way",
     "background_errors": "Errors of flushes and compactions",
-    "write_stopped": "1 while no write is taken because flushing or compacting has to catch up",
-    "delayed_write_bytes_per_second": "To how much writes are slowed down; 0 if they are not",
-    "rows": "Rows, about",
+    "write_stopped": "1 while writes are stopped until flushes or compactions catch up",
+    "delayed_write_bytes_per_second": "The rate to which writes are slowed down; 0 if they are not",
+    "rows": "Estimated number of rows",
 }
-"""What is told of the engine, beside the files of each level."""
+"""The properties of the engine that are shown, in addition to the files of each level."""
 
 
 @frozen
 class ScrapeData:
-    """What had to be asked for before a scrape can be answered."""
+    """The data that is collected asynchronously before a scrape is answered."""
 
-    survey: QueueStats
+    stats: QueueStats
     disk: Disk | None
     pool_busy: int
-    """As it was before the disk was asked, which keeps a thread busy."""
+    """The number before the disk was queried, which keeps a thread busy."""
 
     pool_waiting: int
 
 
-def exposition(diagnostics: Diagnostics, facts: ScrapeData, accept: str) -> tuple[bytes, str]:
-    """All metrics, and their content type, which is one that *accept* names."""
+def exposition(diagnostics: Diagnostics, data: ScrapeData, accept: str) -> tuple[bytes, str]:
+    """Return all metrics and their content type, which is one of *accept*."""
     encode, content_type = choose_encoder(accept)
-    return encode(cast(CollectorRegistry, _Collected(diagnostics, facts))), content_type
+    return encode(cast(CollectorRegistry, _Collected(diagnostics, data))), content_type
 
 
-def absent_exposition(durability: str, checks: Sequence[Check], accept: str) -> tuple[bytes, str]:
-    """The same of a server that does not serve: what it is, that it is not ready, and its process."""
+def not_serving_exposition(durability: str, checks: Sequence[Check], accept: str) -> tuple[bytes, str]:
+    """Return the metrics of a server that starts or stops: its version, readiness and process."""
     encode, content_type = choose_encoder(accept)
-    return encode(cast(CollectorRegistry, _Absent(durability, checks))), content_type
+    return encode(cast(CollectorRegistry, _NotServing(durability, checks))), content_type
 
 
 @frozen
-class _Absent:
+class _NotServing:
     durability: str
     checks: Sequence[Check]
 
     def collect(self) -> Iterator[Metric]:
-        """All there are."""
+        """Yield all metrics."""
         yield _info(self.durability)
         yield _ready(self.checks)
         yield from ProcessCollector(registry=None).collect()
@@ -96,32 +96,32 @@ class _Absent:
 
 @frozen
 class _Collected:
-    """Looks like a registry to an encoder, which asks for nothing else."""
+    """A substitute for a registry, of which encoders use only `collect`."""
 
     diagnostics: Diagnostics
-    facts: ScrapeData
+    data: ScrapeData
 
     def collect(self) -> Iterator[Metric]:
-        """All there are."""
+        """Yield all metrics."""
         diagnostics = self.diagnostics
         yield _info(diagnostics.durability)
-        yield from _queues(self.facts.survey, diagnostics)
+        yield from _queues(self.data.stats, diagnostics)
         yield from _calls(diagnostics)
         yield from _commits(diagnostics)
         yield from _peers(diagnostics)
         yield from _limits(diagnostics)
-        yield from _process(diagnostics, self.facts)
-        if self.facts.disk is not None:
-            yield from _disk(self.facts.disk)
+        yield from _process(diagnostics, self.data)
+        if self.data.disk is not None:
+            yield from _disk(self.data.disk)
         yield from ProcessCollector(registry=None).collect()
 
 
 def _info(durability: str) -> Metric:
-    return _gauge("queueber_info", "1; the labels tell what it is", 1, version=__version__, durability=durability)
+    return _gauge("queueber_info", "1, with version and durability", 1, version=__version__, durability=durability)
 
 
 def _ready(checks: Sequence[Check]) -> Metric:
-    family = GaugeMetricFamily("queueber_ready", "1 if the check is passed, of those of /readyz", labels=["check"])
+    family = GaugeMetricFamily("queueber_ready", "1 if a check of /readyz is passed", labels=["check"])
     for check in checks:
         family.add_metric([check.name], check.passed)
     return family
@@ -155,112 +155,114 @@ def _histograms(name: str, says: str, histograms: Mapping[str, Histogram], label
     return family
 
 
-def _queues(survey: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
-    named = [*survey.top, survey.rest] if survey.rest.items or survey.rest.waiting else list(survey.top)
+def _queues(stats: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
+    named = [*stats.top, stats.rest] if stats.rest.items or stats.rest.waiting else list(stats.top)
     items = GaugeMetricFamily("queueber_items", "Items by queue and state", labels=["queue", "state"])
-    waiting = GaugeMetricFamily("queueber_queue_waiting_polls", "Polls in line, by queue", labels=["queue"])
+    waiting = GaugeMetricFamily("queueber_queue_waiting_polls", "Waiting polls by queue", labels=["queue"])
     oldest = GaugeMetricFamily(
-        "queueber_oldest_ready_seconds", "For how long the first item in line has been ready", labels=["queue"]
+        "queueber_oldest_ready_seconds", "The time since the first item of the queue became ready", labels=["queue"]
     )
     for state in named:
         for each in _STATES:
             items.add_metric([state.name, each], getattr(state, each))
         waiting.add_metric([state.name], state.waiting)
-        if (age := _age(state, survey)) is not None:
+        if (age := _age(state, stats)) is not None:
             oldest.add_metric([state.name], age)
     yield from (items, waiting, oldest)
-    yield _gauge("queueber_queues", "Queues that hold or held items", survey.queues)
-    yield _count("queueber_items_added", "Items added since the data directory was made", survey.added)
-    yield _count("queueber_items_removed", "Items removed since the data directory was made", survey.removed)
+    yield _gauge("queueber_queues", "Queues that hold or held items", stats.queues)
+    yield _count("queueber_items_added", "Items added since the data directory was created", stats.added)
+    yield _count("queueber_items_removed", "Items removed since the data directory was created", stats.removed)
     yield _gauge("queueber_leases", "Leases", len(diagnostics.broker.leases))
-    yield _gauge("queueber_leased_items", "Items under a lease", survey.total.leased)
-    yield _count("queueber_leases_expired", "Leases that ran out with items under them", diagnostics.sweeper.ended)
-    says = "How often items could not be read, and were passed over or left for later"
+    yield _gauge("queueber_leased_items", "Items under a lease", stats.total.leased)
+    yield _count("queueber_leases_expired", "Leases that expired with items", diagnostics.sweeper.ended)
+    says = "Items that could not be read, and were skipped or postponed"
     yield _count("queueber_unreadable", says, diagnostics.dispatcher.unreadable + diagnostics.sweeper.unreadable)
     yield _counts(
         "queueber_redeliveries",
-        "Items put back because their lease ran out, by how often they had been handed out: at least so many times",
+        "Items returned because their lease expired, by the number of deliveries so far: at least so many",
         "attempts",
         {str(step): diagnostics.sweeper.redelivered[step] for step in ATTEMPTS},
     )
-    yield _gauge("queueber_waiting_polls", "Polls that wait", diagnostics.broker.polls.waiting)
+    yield _gauge("queueber_waiting_polls", "Waiting polls", diagnostics.broker.polls.waiting)
     yield _gauge(
-        "queueber_window_bytes", "In memory for the heads of all queues", diagnostics.broker.queues.window_bytes
+        "queueber_window_bytes", "Memory for the windows of all queues", diagnostics.broker.queues.window_bytes
     )
-    yield _gauge("queueber_survey_seconds", "What looking at all queues cost the reactor the last time", survey.seconds)
+    yield _gauge("queueber_survey_seconds", "The reactor's time for the last statistics of all queues", stats.seconds)
 
 
-def _age(state: QueueState, survey: QueueStats) -> float | None:
+def _age(state: QueueState, stats: QueueStats) -> float | None:
     if state.oldest is None:
-        # If there are items that nobody has read, one of them may be older than any other.
+        # One of the unread items may be older than all others.
         return None if state.unread else 0.0
-    return max(0, survey.at - state.oldest) / MS_PER_SECOND
+    return max(0, stats.at - state.oldest) / MS_PER_SECOND
 
 
 def _calls(diagnostics: Diagnostics) -> Iterator[Metric]:
     calls = diagnostics.methods.calls
-    yield _counts("queueber_calls", "Calls that came, by method", "method", {each: calls.begun[each] for each in ALL})
-    refused = CounterMetricFamily("queueber_call_errors", "Calls that were refused", labels=["method", "kind"])
+    yield _counts("queueber_calls", "Calls received, by method", "method", {each: calls.begun[each] for each in ALL})
+    refused = CounterMetricFamily(
+        "queueber_call_errors", "Calls refused, by method and kind of error", labels=["method", "kind"]
+    )
     for method in ALL:
         for kind in Kind:
             refused.add_metric([method, kind.name.lower()], calls.refused[method, kind])
     yield refused
-    says = "From reading a call to giving its reply; that of a poll includes its wait"
+    says = "The time from reading a call to sending its reply, including the wait of a poll"
     yield _histograms("queueber_call_seconds", says, calls.seconds, "method")
-    yield _gauge("queueber_outstanding_calls", "Calls that have not been answered", diagnostics.methods.outstanding)
+    yield _gauge("queueber_outstanding_calls", "Calls that are not answered yet", diagnostics.methods.outstanding)
 
 
 def _commits(diagnostics: Diagnostics) -> Iterator[Metric]:
     committer, load = diagnostics.committer, diagnostics.committer.load
-    yield _histograms("queueber_commit_seconds", "From a commit's cut until it is durable", {"": load.seconds})
-    yield _histograms("queueber_commit_rows", "Rows that a commit writes", {"": load.rows})
-    yield _histograms("queueber_commit_bytes", "Contents that a commit writes", {"": load.bytes})
-    yield _histograms("queueber_sync_seconds", "What syncing the log takes", {"": load.syncs})
+    yield _histograms("queueber_commit_seconds", "The time from a commit's cut until it is durable", {"": load.seconds})
+    yield _histograms("queueber_commit_rows", "Rows per commit", {"": load.rows})
+    yield _histograms("queueber_commit_bytes", "Bytes of contents per commit", {"": load.bytes})
+    yield _histograms("queueber_sync_seconds", "The time for syncing the log", {"": load.syncs})
     age = load.age(diagnostics.reactor.seconds())
-    yield _gauge("queueber_commit_age_seconds", "For how long the commit under way has been so; 0 if none is", age)
-    yield _count("queueber_commit_stalls", "Attempts that the engine put off to catch up", load.stalls)
-    yield _gauge("queueber_pending_bytes", "What waits for the disk", committer.pending_bytes)
+    yield _gauge("queueber_commit_age_seconds", "The age of the commit under way; 0 without one", age)
+    yield _count("queueber_commit_stalls", "Commits that were postponed until the engine caught up", load.stalls)
+    yield _gauge("queueber_pending_bytes", "Memory for plans that wait for a commit", committer.pending_bytes)
 
 
 def _peers(diagnostics: Diagnostics) -> Iterator[Metric]:
     connections = diagnostics.connections
     yield _gauge("queueber_connections", "Connections", len(connections))
-    yield _count("queueber_connections_made", "Connections that were let in", connections.made)
-    yield _gauge("queueber_buffered_bytes", "Messages begun and replies not taken", connections.buffers.total)
+    yield _count("queueber_connections_made", "Connections accepted", connections.made)
+    yield _gauge("queueber_buffered_bytes", "Memory for partial messages and unsent replies", connections.buffers.total)
     if diagnostics.certificates is not None:
         ends = diagnostics.certificates.expires.timestamp()
-        yield _gauge("queueber_certificate_expiration_timestamp_seconds", "When the server's certificate ends", ends)
+        yield _gauge("queueber_certificate_expiration_timestamp_seconds", "The end of the server's certificate", ends)
     yield _gauge("queueber_manhole_sessions", "Sessions of the debugging console", diagnostics.consoles)
 
 
 def _limits(diagnostics: Diagnostics) -> Iterator[Metric]:
     names = [limit.name for limit in PEER_LIMITS]
-    limits = GaugeMetricFamily("queueber_limit", "Each limit; 0 is none", labels=["limit"])
+    limits = GaugeMetricFamily("queueber_limit", "The value of each limit; 0 for none", labels=["limit"])
     for name in names:
         limits.add_metric([name], getattr(diagnostics.limits, name))
     yield limits
     hits = diagnostics.broker.limit_hits
     yield _counts(
         "queueber_limit_hits",
-        "How often each limit was hit",
+        "Hits of each limit",
         "limit",
         {each: hits[each] for each in sorted({*names, *hits})},
     )
 
 
-def _process(diagnostics: Diagnostics, facts: ScrapeData) -> Iterator[Metric]:
+def _process(diagnostics: Diagnostics, data: ScrapeData) -> Iterator[Metric]:
     yield _gauge("queueber_pool_threads", "Storage threads", diagnostics.pool.workers)
-    yield _gauge("queueber_pool_busy_threads", "Storage threads at work", facts.pool_busy)
-    yield _gauge("queueber_pool_waiting", "Calls that wait for a storage thread", facts.pool_waiting)
-    says = "How late the reactor comes to a timer, looked at ten times a second"
+    yield _gauge("queueber_pool_busy_threads", "Storage threads at work", data.pool_busy)
+    yield _gauge("queueber_pool_waiting", "Calls that wait for a storage thread", data.pool_waiting)
+    says = "The delay of the reactor's timers, measured ten times a second"
     yield _histograms("queueber_reactor_lag_seconds", says, {"": diagnostics.lag.lateness})
     yield _ready(readiness(diagnostics))
 
 
 def _disk(disk: Disk) -> Iterator[Metric]:
-    yield _gauge("queueber_disk_free_bytes", "Where the data directory is", disk.free_bytes)
+    yield _gauge("queueber_disk_free_bytes", "Free space on the file system of the data directory", disk.free_bytes)
     if disk.free_inodes is not None:
-        yield _gauge("queueber_disk_free_inodes", "Files that may still be made there", disk.free_inodes)
+        yield _gauge("queueber_disk_free_inodes", "Files that can still be created there", disk.free_inodes)
     files = GaugeMetricFamily("queueber_engine_files", "RocksDB's table files, by level", labels=["level"])
     for level in range(LEVELS):
         if (count := disk.properties.get(f"level_{level}_files")) is not None:

@@ -1,9 +1,8 @@
 """
-What all queues together hold: who has the most, and how much the others have.
+Statistics of all queues: the largest queues, and the sum of the others.
 
-Looking at a hundred thousand queues takes a fifth of a second.  So it is done
-a slice at a time, with the reactor's other work in between, and what was found
-is good for a second, however many ask.
+Reading 100,000 queues takes a fifth of a second.  So it is done in slices, between
+which the reactor does other work, and the result is reused for a second.
 """
 
 import time
@@ -22,43 +21,43 @@ from queueber.server.core.clock import QueueClock
 from queueber.units import WallMs
 
 TOP = 100
-"""Queues that are told apart by name; the rest are one more."""
+"""The number of queues that are shown by name.  The others are shown as one."""
 
 OTHER = "other"
-"""What the rest are called.  A queue of this name is always among them."""
+"""The name of the others.  A queue of this name is always one of them."""
 
 SLICE = 500
-"""Queues looked at in one turn of the reactor."""
+"""Queues read in one iteration of the reactor."""
 
 FRESH_SECONDS = 1.0
 
 
 @frozen
 class QueueStats:
-    """What was found."""
+    """The statistics of all queues."""
 
     at: WallMs
     queues: int
-    """Those that hold or held items."""
+    """The number of queues that hold or held items."""
 
     added: int
-    """Items, since the data directory was made."""
+    """Items added since the data directory was created."""
 
     removed: int
     total: QueueState
     top: tuple[QueueState, ...]
-    """Those with the most items, most first, and of equal ones those with more polls waiting."""
+    """The queues with the most items, by decreasing number of items and then of waiting polls."""
 
     rest: QueueState
-    """All others that are not empty, by the name of `OTHER`."""
+    """The sum of all other queues that are not empty, with the name `OTHER`."""
 
     seconds: float
-    """Of the reactor's time that it took."""
+    """The reactor's time that was spent."""
 
 
 @define
 class _Sum:
-    """Several queues together."""
+    """The sum of several queues."""
 
     ready: int = 0
     delayed: int = 0
@@ -68,7 +67,7 @@ class _Sum:
     oldest: WallMs | None = None
 
     def add(self, state: QueueState) -> None:
-        """One more."""
+        """Add a queue."""
         self.ready += state.ready
         self.delayed += state.delayed
         self.leased += state.leased
@@ -78,13 +77,13 @@ class _Sum:
             self.oldest = state.oldest
 
     def state(self, name: str) -> QueueState:
-        """All of them, as if they were one by that name."""
+        """Return the sum, as one queue with *name*."""
         return QueueState(name, self.ready, self.delayed, self.leased, self.unread, self.waiting, self.oldest)
 
 
 @define
 class Accumulator:
-    """A survey while it is being made."""
+    """Statistics during their collection."""
 
     at: WallMs
     _queues: int = field(default=0, init=False)
@@ -94,7 +93,7 @@ class Accumulator:
     _top: list[tuple[int, int, str, QueueState]] = field(factory=list, init=False)
 
     def count(self, queue: Queue) -> None:
-        """Take *queue* into account."""
+        """Add *queue*."""
         if queue.number is not None:
             self._queues += 1
             self._added += queue.added
@@ -110,7 +109,7 @@ class Accumulator:
                 self._rest.add(heappushpop(self._top, entry)[-1])
 
     def result(self, seconds: float) -> QueueStats:
-        """All that was counted."""
+        """Return the statistics of the queues so far."""
         top = tuple(entry[-1] for entry in sorted(self._top, reverse=True))
         total, rest = _Sum(), self._rest.state(OTHER)
         for state in (*top, rest):
@@ -119,7 +118,7 @@ class Accumulator:
 
 
 class Collector:
-    """Makes surveys, one at a time."""
+    """The collector of statistics, which runs once at a time."""
 
     def __init__(self, reactor: Any, broker: Broker, clock: QueueClock) -> None:  # noqa: ANN401
         self._reactor = reactor
@@ -131,41 +130,41 @@ class Collector:
         self._waiting: list[Deferred[QueueStats]] = []
 
     def collect(self) -> Deferred[QueueStats]:
-        """Fires with a survey that is no older than `FRESH_SECONDS`; at once, if there are no more than `SLICE`."""
+        """Return statistics that are no older than `FRESH_SECONDS`.  Up to `SLICE` queues are read at once."""
         if self._last is not None and self._reactor.seconds() < self._expires:
             return succeed(self._last)
         waiting: Deferred[QueueStats] = Deferred()
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
             self._spent = 0.0
-            # A list, because queues come and go meanwhile.
+            # A copy, because queues are created and deleted meanwhile.
             self._step(iter(list(self._broker.queues)), Accumulator(self._clock.now()))
         return waiting
 
-    def _step(self, queues: Iterator[Queue], tally: Accumulator) -> None:
+    def _step(self, queues: Iterator[Queue], accumulator: Accumulator) -> None:
         try:
-            done = self._slice(queues, tally)
-        except Exception:  # noqa: BLE001  (whoever asked is told)
-            self._tell(Failure())
+            done = self._slice(queues, accumulator)
+        except Exception:  # noqa: BLE001  (passed on to the callers)
+            self._finish(Failure())
             return
         if not done:
-            self._reactor.callLater(0, self._step, queues, tally)
+            self._reactor.callLater(0, self._step, queues, accumulator)
             return
-        self._last = tally.result(self._spent)
+        self._last = accumulator.result(self._spent)
         self._expires = self._reactor.seconds() + FRESH_SECONDS
-        self._tell(self._last)
+        self._finish(self._last)
 
-    def _slice(self, queues: Iterator[Queue], tally: Accumulator) -> bool:
-        """Count some of *queues*; return whether that were all."""
+    def _slice(self, queues: Iterator[Queue], accumulator: Accumulator) -> bool:
+        """Add the next slice of *queues*, and return whether it was the last."""
         began = time.monotonic()
         count = 0
         for queue in islice(queues, SLICE):
-            tally.count(queue)
+            accumulator.count(queue)
             count += 1
         self._spent += time.monotonic() - began
         return count < SLICE
 
-    def _tell(self, outcome: QueueStats | Failure) -> None:
+    def _finish(self, outcome: QueueStats | Failure) -> None:
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(outcome)

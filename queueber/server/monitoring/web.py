@@ -1,8 +1,8 @@
 """
-The pages for those who watch: ``/metrics``, ``/livez`` and ``/readyz``, over HTTP.
+The pages ``/metrics``, ``/livez`` and ``/readyz`` over HTTP.
 
-They change nothing and tell nothing of what is in an item.  A page is small
-and so is a request; whoever keeps us waiting is let go after ten seconds.
+They change nothing and do not show the contents of items.  Requests have no body,
+and an idle connection is closed after ten seconds.
 """
 
 import json
@@ -25,25 +25,25 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from queueber.server.monitoring.diagnostics import Check, Diagnostics, not_serving, readiness
-from queueber.server.monitoring.metrics import ScrapeData, absent_exposition, exposition
+from queueber.server.monitoring.metrics import ScrapeData, exposition, not_serving_exposition
 
 SILENCE_SECONDS = 10
-"""How long a connection may keep us waiting, between two requests too."""
+"""The idle timeout of a connection, also between two requests."""
 
 _TEXT = b"text/plain; charset=utf-8"
 
 
 class Pages(Resource):
-    """All pages."""
+    """The resource with all pages."""
 
     isLeaf = True
     log = Logger()
 
     def __init__(self, durability: str, stage: Callable[[], str]) -> None:
-        """Of a server with that *durability*; *stage* says what it is at while it does not serve."""
+        """Create the pages of a server with *durability*; *stage* returns the stage of its start or stop."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.diagnostics: Diagnostics | None = None
-        """The server, while it serves."""
+        """The diagnostics, while the server serves."""
 
         self._durability = durability
         self._stage = stage
@@ -54,7 +54,7 @@ class Pages(Resource):
         }
 
     def render(self, request: Request) -> bytes | int:
-        """The page that was asked for."""
+        """Return the requested page."""
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader(b"Allow", b"GET, HEAD")
             return _text(request, NOT_ALLOWED, "There is nothing to be changed here.")
@@ -65,7 +65,7 @@ class Pages(Resource):
         return page(request)
 
     def _livez(self, request: Request) -> bytes:
-        """A reactor that stands still would not answer, and one that answers is alive."""
+        """Return ok: a server whose reactor answers is alive."""
         return _text(request, None, "ok")
 
     def _readyz(self, request: Request) -> bytes:
@@ -83,32 +83,32 @@ class Pages(Resource):
     def _metrics(self, request: Request) -> bytes | int:
         accept = (request.getHeader(b"accept") or b"").decode("latin-1")
         if self.diagnostics is None:
-            # Whoever starts for long is not down, and an alert must not say so.
-            content, content_type = absent_exposition(self._durability, self._checks(), accept)
+            # A long start must not raise the alert for a server that is down.
+            content, content_type = not_serving_exposition(self._durability, self._checks(), accept)
             request.setHeader(b"Content-Type", content_type.encode())
             return content
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
-        made = ensureDeferred(_scraped(self.diagnostics, accept))
-        made.addCallbacks(_show, self._cannot, callbackArgs=(request, gone), errbackArgs=(request, gone))
+        disconnected: list[Failure] = []
+        request.notifyFinish().addErrback(disconnected.append)
+        made = ensureDeferred(_scrape(self.diagnostics, accept))
+        made.addCallbacks(_show, self._fail, callbackArgs=(request, disconnected), errbackArgs=(request, disconnected))
         return int(NOT_DONE_YET)
 
-    def _cannot(self, failure: Failure, request: Request, gone: Sequence[Failure]) -> None:
+    def _fail(self, failure: Failure, request: Request, disconnected: Sequence[Failure]) -> None:
         self.log.failure("Making the metrics failed", failure)
-        if not gone:
-            request.write(_text(request, INTERNAL_SERVER_ERROR, "the server's log says why"))
+        if not disconnected:
+            request.write(_text(request, INTERNAL_SERVER_ERROR, "The reason is in the server's log."))
             request.finish()
 
 
-async def _scraped(diagnostics: Diagnostics, accept: str) -> tuple[bytes, str]:
+async def _scrape(diagnostics: Diagnostics, accept: str) -> tuple[bytes, str]:
     busy, waiting = diagnostics.pool.busy, diagnostics.pool.waiting
-    asked: Deferred[Any] = diagnostics.disk()
-    survey = await diagnostics.queue_stats()
-    return exposition(diagnostics, ScrapeData(survey, await asked, busy, waiting), accept)
+    disk: Deferred[Any] = diagnostics.disk()
+    stats = await diagnostics.queue_stats()
+    return exposition(diagnostics, ScrapeData(stats, await disk, busy, waiting), accept)
 
 
-def _show(made: tuple[bytes, str], request: Request, gone: Sequence[Failure]) -> None:
-    if not gone:
+def _show(made: tuple[bytes, str], request: Request, disconnected: Sequence[Failure]) -> None:
+    if not disconnected:
         content, content_type = made
         request.setHeader(b"Content-Type", content_type.encode())
         request.setHeader(b"Content-Length", b"%d" % len(content))
@@ -133,10 +133,10 @@ def _json(request: Request, status: int | None, checks: Sequence[Check], *, read
 
 
 class BodilessRequest(Request):
-    """A request that may not bring anything along."""
+    """A request without a body."""
 
     def gotLength(self, length: int | None) -> None:
-        """Refuse a body before any of it is kept."""
+        """Refuse a body before any of it is buffered."""
         if length != 0:
             channel: Any = self.channel
             channel.transport.write(b"HTTP/1.1 %d No body is wanted\r\n\r\n" % REQUEST_ENTITY_TOO_LARGE)
@@ -145,18 +145,18 @@ class BodilessRequest(Request):
 
 
 class QuietSite(Site):
-    """A site that writes nothing to the log: a scrape is no news."""
+    """A site that logs no requests, because scrapes are frequent."""
 
     noisy = False
     displayTracebacks = False
 
     def log(self, request: object) -> None:
-        """Leave it."""
+        """Do nothing."""
 
 
 def site(pages: Pages, connections: int) -> IProtocolFactory:
-    """What serves *pages* to at most so many *connections* at a time."""
+    """Return the factory that serves *pages* on up to *connections* connections."""
     served: Any = QuietSite(pages, requestFactory=BodilessRequest, timeout=SILENCE_SECONDS)  # type: ignore[no-untyped-call]
-    few = ThrottlingFactory(served, maxConnectionCount=connections)
-    few.noisy = False
-    return few
+    limited = ThrottlingFactory(served, maxConnectionCount=connections)
+    limited.noisy = False
+    return limited
