@@ -8,6 +8,8 @@ exception that escapes is a bug in Queueber and is never shown to a peer.
 from enum import IntEnum
 from typing import ClassVar
 
+from queueber.units import measured
+
 
 class Kind(IntEnum):
     """The caller's next step.  Values are those of ``Exception.Type`` in ``rpc.capnp``."""
@@ -88,7 +90,7 @@ class Passing(StorageError):
 
 def too_large(field: str, *, value: int, limit: int, unit: str, name: str | None = None) -> InvalidRequest:
     """Return the error for a *field* whose *value* exceeds its *limit*; *name* is the limit's name in `Limits`."""
-    return InvalidRequest(f"{field} is {value:,} {unit}; the limit is {limit:,}", limit=name)
+    return InvalidRequest(f"{field} is {measured(value, unit)}; the limit is {limit:,}", limit=name)
 
 
 def one_line(text: str) -> str:
@@ -98,9 +100,9 @@ def one_line(text: str) -> str:
 
 def reason(error: BaseException) -> str:
     """
-    The text of *error* without a number, and with the name of the file if the system has refused one.
+    Return the text of *error*, without its number and with the name of the file, if the system has refused one.
 
-    An error of a call on a descriptor has no name.
+    The error of a call on a descriptor has no file name.
     """
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)

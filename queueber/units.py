@@ -38,12 +38,19 @@ class Unit(Enum):
     MS = (("y", YEAR), ("d", DAY), ("h", HOUR), ("min", MINUTE), ("s", SECOND), ("ms", 1))
 
 
+_SINGULARS = {"bytes": "byte", "items": "item"}
+
 _QUANTITY = re.compile(r"(?P<number>[0-9][0-9_]*(?:\.[0-9]+)?) ?(?P<name>[A-Za-z]*)\Z")
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Return *number* with *noun*: ``1 item``, ``2 items``.  *plural* is for nouns without a regular plural."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def measured(number: int, unit: str) -> str:
+    """Return *number* with *unit*, a plural or an abbreviation: ``2 bytes``, ``1 byte``, ``1 ms``."""
+    return f"{number:,} {_SINGULARS.get(unit, unit) if number == 1 else unit}"
 
 
 def quantity(value: int, unit: Unit) -> str:

@@ -1,8 +1,8 @@
-"""Numbers as people read them."""
+"""Numbers and quantities as text."""
 
 import pytest
 
-from queueber.units import counted
+from queueber.units import counted, measured
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,8 @@ def test_one_is_singular(number, said):
 
 def test_a_plural_may_be_irregular():
     assert [counted(number, "delivery", "deliveries") for number in (1, 2)] == ["1 delivery", "2 deliveries"]
+
+
+def test_a_unit_is_singular_for_one_and_an_abbreviation_stays():
+    assert [measured(number, "bytes") for number in (0, 1, 1_000)] == ["0 bytes", "1 byte", "1,000 bytes"]
+    assert measured(1, "ms") == "1 ms"

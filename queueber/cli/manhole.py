@@ -23,6 +23,7 @@ from twisted.internet.task import react
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from queueber.client.address import parse
 from queueber.client.connect import endpoint_of
 from queueber.errors import QueueberError
 
@@ -167,7 +168,7 @@ async def connect_terminal(reactor: Any, address: str) -> bool:  # noqa: ANN401
     terminal = LocalTerminal()
     connection = TelnetClient(terminal)
     try:
-        await connectProtocol(endpoint_of(reactor, address), connection)
+        await connectProtocol(endpoint_of(reactor, parse(address)), connection)
     except ConnectError as why:
         raise NoConsole(f"no console at {address}: {why}") from None
     terminal.connection = connection

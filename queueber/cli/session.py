@@ -7,7 +7,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from queueber.client import Client, Tls, connect
-from queueber.client.address import plain_address
+from queueber.client.address import socket_address
 from queueber.client.blocking import BlockingConnector, NoAnswer, completed
 
 if TYPE_CHECKING:
@@ -118,9 +118,9 @@ def run(
 
     *work* must wait for each call before it makes the next, unless it is *concurrent*.
     """
-    plain = None if tls is not None or concurrent else plain_address(address)
-    if plain is not None:
-        return _run_blocking(BlockingConnector(plain, name=address, seconds=seconds), work)
+    direct = None if tls is not None or concurrent else socket_address(address)
+    if direct is not None:
+        return _run_blocking(BlockingConnector(direct, name=address, seconds=seconds), work)
 
     async def connected(reactor: Any) -> T:  # noqa: ANN401
         client = connect(reactor, address, tls=tls, attempts=1)

@@ -1,7 +1,12 @@
-"""Server addresses: the forms that can be parsed without Twisted."""
+"""
+Addresses of servers, parsed without Twisted.
+
+An address is ``HOST:PORT``, ``[IPv6]:PORT``, a client endpoint string of Twisted,
+or the endpoint string of a local server, which is the value of its ``--listen``.
+"""
 
 import re
-from typing import Final
+from typing import Final, TypeAlias
 
 from attrs import frozen
 
@@ -10,19 +15,17 @@ from queueber.paths import expanded_endpoint
 
 PORT_MAX: Final = 65_535
 
-_SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=\s]+)):(?P<port>\d+)", re.ASCII)
-
-# Server endpoints that Twisted's clients do not understand.
+# A server's endpoint comes before HOST:PORT, because tcp:9090 is no host named tcp.
 _SERVED_TCP = re.compile(r"(?:tcp:|:)(?P<port>\d+)(?::(?:backlog=\d+|interface=(?P<host>(?:[^:\\]|\\:)*)))*", re.ASCII)
-_SERVED_UNIX = re.compile(r"unix:(?:address=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*")
-_EVERYWHERE = ("", "0.0.0.0", "\\:\\:")  # noqa: S104  (addresses of a server on this machine)
+_SHORT = re.compile(r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]=\s]+)):(?P<port>\d+)", re.ASCII)
+_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+):(?:port=)?(?P<port>\d+)", re.ASCII)
+_UNIX = re.compile(
+    r"unix:(?:address=|path=)?(?P<path>(?:[^:\\=]|\\.)+)(?::(?:mode|backlog|wantPID|lockfile)=\w+)*", re.DOTALL
+)
+_TCP_WITH_OPTIONS = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?::|\Z)")
 
+_ALL_INTERFACES = ("", "0.0.0.0", "::")  # noqa: S104  (addresses of a server on this machine)
 _NO_PATH = ("unix:", "unix:path=", "unix:address=")
-
-_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+)(?P<v6>)(?::|\Z)")
-
-_PLAIN_TCP = re.compile(r"tcp:(?:host=)?(?P<host>[^:\\=]+):(?:port=)?(?P<port>\d+)", re.ASCII)
-_PLAIN_UNIX = re.compile(r"unix:(?:path=)?(?P<path>(?:[^:\\=]|\\.)+)", re.DOTALL)
 
 
 @frozen
@@ -40,72 +43,76 @@ class UnixAddress:
     path: str
 
 
-def short_address(address: str) -> TcpAddress | None:
+@frozen
+class EndpointString:
+    """A client endpoint string of Twisted that is neither of the others; it may be invalid."""
+
+    text: str
+    host: str | None
+    """The host of a TCP endpoint with options; None for other endpoints."""
+
+
+Address: TypeAlias = TcpAddress | UnixAddress | EndpointString
+
+
+def parse(text: str) -> Address:
     """
-    Return host and port if *address* is ``HOST:PORT`` or ``[IPv6]:PORT``, else None.
+    Return the address in *text*.
 
     Raises:
-        InvalidRequest: the port is out of range.
+        InvalidRequest: the port is out of range, there is no home directory for a ``~``, *text* contains a NUL, or a
+            Unix socket has no path.
     """
-    found = _SHORT.fullmatch(address)
-    return _tcp(found["v6"] or found["host"], found["port"], address) if found else None
+    try:
+        text = expanded_endpoint(text)
+    except ValueError as why:
+        raise InvalidRequest(f"the address {why}") from None
+    if "\0" in text or text in _NO_PATH:
+        raise no_address(text, "a NUL" if "\0" in text else "no path")
+    if served := _SERVED_TCP.fullmatch(text):
+        host = _unescaped(served["host"] or "")
+        return _tcp("localhost" if host in _ALL_INTERFACES else host, served["port"], text)
+    if short := _SHORT.fullmatch(text):
+        return _tcp(short["v6"] or short["host"], short["port"], text)
+    if tcp := _TCP.fullmatch(text):
+        return _tcp(tcp["host"], tcp["port"], text)
+    if unix := _UNIX.fullmatch(text):
+        return UnixAddress(_unescaped(unix["path"]))
+    with_options = _TCP_WITH_OPTIONS.match(text)
+    return EndpointString(text, with_options["host"] if with_options else None)
 
 
-def plain_address(address: str) -> TcpAddress | UnixAddress | None:
+def socket_address(text: str) -> TcpAddress | UnixAddress | None:
     """
-    Return the TCP or Unix address that a plain socket can connect to, if *address* is an endpoint without options.
-
-    None for any other Twisted endpoint, and for text that is not an address.
+    Return the address in *text* if a plain socket can connect to it; None if only Twisted can.
 
     Raises:
-        InvalidRequest: the port is out of range, or there is no home directory for a ``~``.
+        InvalidRequest: as for `parse`.
     """
-    address = as_client(address)
-    if unix := _PLAIN_UNIX.fullmatch(address):
-        return UnixAddress(re.sub(r"\\(.)", r"\1", unix["path"], flags=re.DOTALL))
-    tcp = _PLAIN_TCP.fullmatch(address)
-    found = _tcp(tcp["host"], tcp["port"], address) if tcp else short_address(address)
+    address = parse(text)
+    if isinstance(address, EndpointString):
+        return None
     # Twisted encodes international host names as browsers do; the standard library does not.
-    return found if found and found.host.isascii() else None
+    return None if isinstance(address, TcpAddress) and not address.host.isascii() else address
 
 
-def _tcp(host: str, port: str, address: str) -> TcpAddress:
+def host_of(address: Address) -> str | None:
+    """Return the host of *address*, or None if it has none."""
+    return None if isinstance(address, UnixAddress) else address.host
+
+
+def no_address(text: str, why: object) -> InvalidRequest:
+    """Return the error for *text*, which is not an address because of *why*."""
+    return InvalidRequest(f"{text!r} is not an address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})")
+
+
+def _tcp(host: str, port: str, text: str) -> TcpAddress:
     number = int(port)
     if not 0 < number <= PORT_MAX:
-        raise InvalidRequest(f"the port in {address!r} is {number}; the limit is {PORT_MAX}")
+        raise InvalidRequest(f"the port in {text!r} is {number}; the limit is {PORT_MAX}")
     return TcpAddress(host, number)
 
 
-def host_in(address: str) -> str | None:
-    """Return the host in *address* if it is in a short form or a TCP endpoint of Twisted, else None."""
-    address = as_client(address)
-    short = _SHORT.fullmatch(address) or _TCP.match(address)
-    return (short["v6"] or short["host"]) if short else None
-
-
-def as_client(address: str) -> str:
-    """
-    Translate a server's endpoint to the client's endpoint for it.  Other addresses are returned unchanged.
-
-    Raises:
-        InvalidRequest: there is no home directory for a ``~``, *address* holds a NUL, or a Unix socket has no path.
-    """
-    try:
-        address = expanded_endpoint(address)
-    except ValueError as why:
-        raise InvalidRequest(f"the address {why}") from None
-    tcp = _SERVED_TCP.fullmatch(address)
-    if tcp is not None:
-        host = tcp["host"] or ""
-        return f"tcp:{'localhost' if host in _EVERYWHERE else host}:{tcp['port']}"
-    if "\0" in address or address in _NO_PATH:
-        raise no_address(address, "a NUL" if "\0" in address else "no path")
-    unix = _SERVED_UNIX.fullmatch(address)
-    return f"unix:path={unix['path']}" if unix is not None else address
-
-
-def no_address(address: str, why: object) -> InvalidRequest:
-    """Return the error for *address*, which is not an address because of *why*."""
-    return InvalidRequest(
-        f"{address!r} is not an address: neither HOST:PORT, [IPv6]:PORT nor a Twisted endpoint ({why})"
-    )
+def _unescaped(text: str) -> str:
+    """Return *text* without the backslashes of an endpoint string."""
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from queueber.capnp import DATA_BYTES_MAX
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import ID_BYTES, PEER_LIMITS
-from queueber.units import counted
+from queueber.units import counted, measured
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -126,9 +126,9 @@ def integer(name: str, value: int, least: int, most: int, unit: str) -> int:
     if number is None:
         raise wrong(name, value, f"a whole number of {unit}")
     if number < least:
-        raise InvalidRequest(f"{name} is {_printed(number)} {unit}; the least is {least:,}")
+        raise InvalidRequest(f"{name} is {_quantity(number, unit)}; the least is {least:,}")
     if number > most:
-        raise InvalidRequest(f"{name} is {_printed(number)} {unit}; the limit is {most:,}")
+        raise InvalidRequest(f"{name} is {_quantity(number, unit)}; the limit is {most:,}")
     return number
 
 
@@ -189,9 +189,9 @@ def instance(name: str, value: T, kind: type, wanted: str) -> T:
     return value
 
 
-def _printed(number: int) -> str:
+def _quantity(number: int, unit: str) -> str:
     bits = number.bit_length()
-    return f"{number:,}" if bits <= _PRINTED_BITS_MAX else f"a number of {bits:,} bits, in"
+    return measured(number, unit) if bits <= _PRINTED_BITS_MAX else f"a number of {bits:,} bits, in {unit}"
 
 
 def _described(value: object) -> str:

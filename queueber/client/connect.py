@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import Attribute, field, frozen
 
 from queueber import api
-from queueber.client.address import as_client, host_in, no_address, short_address
+from queueber.client.address import Address, TcpAddress, UnixAddress, host_of, no_address, parse
 from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, path, text, timeout, wrong
 from queueber.client.queue import Queue, checked_name
 from queueber.errors import InvalidRequest
@@ -164,12 +164,9 @@ def connect(
     timeout(timeout_ms)
     if retry_policy is not None and not callable(retry_policy):
         raise wrong("retry_policy", retry_policy, "a function or None")
-    endpoint = endpoint_of(reactor, address) if isinstance(address, str) else address
-    if tls is not None:
-        endpoint = _secured(tls, endpoint, host_in(address) if isinstance(address, str) else None)
     connector = Connector(
         reactor,
-        endpoint,
+        _endpoint(reactor, address, tls),
         limits=limits,
         attempts=attempts,
         retry_policy=retry_policy,
@@ -179,13 +176,21 @@ def connect(
     return Client(connector)
 
 
-def _secured(tls: Tls, endpoint: IStreamClientEndpoint, host: str | None) -> IStreamClientEndpoint:
+def _endpoint(reactor: Any, address: str | IStreamClientEndpoint, tls: Tls | None) -> IStreamClientEndpoint:  # noqa: ANN401
     """
-    Wrap *endpoint*, which connects to *host*, with TLS.
+    Return the endpoint for *address*, with TLS on top if *tls* is given.
 
     Raises:
-        InvalidRequest: the extra `tls` is missing, a file cannot be used, or the server's name is not known.
+        InvalidRequest: the address is invalid, the extra `tls` is missing, or a file of *tls* cannot be used.
     """
+    host = None
+    if isinstance(address, str):
+        parsed = parse(address)
+        endpoint, host = endpoint_of(reactor, parsed), host_of(parsed)
+    else:
+        endpoint = address
+    if tls is None:
+        return endpoint
     try:
         from queueber.client.tls import secured  # noqa: PLC0415
     except ImportError as why:
@@ -207,22 +212,23 @@ def _check_limits(limits: Limits | None) -> None:
         integer(f"limits.{name}", getattr(limits, name), 1, FRAME_BYTES_HIGHEST, unit)
 
 
-def endpoint_of(reactor: Any, address: str) -> IStreamClientEndpoint:  # noqa: ANN401
+def endpoint_of(reactor: Any, address: Address) -> IStreamClientEndpoint:  # noqa: ANN401
     """
-    Return the endpoint for *address*, which is text as for `connect`.
+    Return Twisted's endpoint for *address*.
 
     Raises:
-        InvalidRequest: *address* is not an address.
+        InvalidRequest: *address* is a string that Twisted does not accept.
     """
-    from twisted.internet.endpoints import HostnameEndpoint, clientFromString  # noqa: PLC0415
+    from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, clientFromString  # noqa: PLC0415
 
-    address = as_client(address)
-    short = short_address(address)
-    if short:
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, short.host, short.port)
-        return endpoint
-    try:
-        endpoint = clientFromString(reactor, address)
-    except (ValueError, TypeError, ImportError) as why:
-        raise no_address(address, why) from None
+    endpoint: IStreamClientEndpoint
+    if isinstance(address, TcpAddress):
+        endpoint = HostnameEndpoint(reactor, address.host, address.port)
+    elif isinstance(address, UnixAddress):
+        endpoint = UNIXClientEndpoint(reactor, address.path)
+    else:
+        try:
+            endpoint = clientFromString(reactor, address.text)
+        except (ValueError, TypeError, ImportError) as why:
+            raise no_address(address.text, why) from None
     return endpoint

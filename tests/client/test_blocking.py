@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from queueber import api, rpc
 from queueber.client import Batch, CallTimedOut, Client, NotConnected, OutcomeUnknown
-from queueber.client.address import TcpAddress, UnixAddress, plain_address
+from queueber.client.address import TcpAddress, UnixAddress, socket_address
 from queueber.client.arguments import CALL_OVERHEAD_BYTES, FRAME_BYTES_LOWEST
 from queueber.client.blocking import BlockingConnector, NoAnswer, completed
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
@@ -107,7 +107,7 @@ def server(request, tmp_path):
 
 
 def do(address, work, **options):
-    connector = BlockingConnector(plain_address(address), name=address, **options)
+    connector = BlockingConnector(socket_address(address), name=address, **options)
     with closing(connector):
         return completed(work(Client(connector)))
 
@@ -265,7 +265,7 @@ def test_what_it_gives_is_what_a_client_gives(server):
 
 
 @pytest.mark.parametrize(
-    ("address", "meant"),
+    ("text", "address"),
     [
         ("host:1", TcpAddress("host", 1)),
         ("127.0.0.1:9090", TcpAddress("127.0.0.1", 9090)),
@@ -284,11 +284,11 @@ def test_what_it_gives_is_what_a_client_gives(server):
         ("", None),
     ],
 )
-def test_the_addresses_that_need_no_endpoint(address, meant):
-    assert plain_address(address) == meant
+def test_addresses_for_a_plain_socket(text, address):
+    assert socket_address(text) == address
 
 
 @pytest.mark.parametrize("address", ["host:0", "host:65536", "tcp:host:99999"])
 def test_there_are_65535_ports(address):
     with pytest.raises(InvalidRequest, match="the limit is 65535"):
-        plain_address(address)
+        socket_address(address)

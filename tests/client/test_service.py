@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from queueber import api
 from queueber.client import NotConnected, OutcomeUnknown, connect
+from queueber.client.address import TcpAddress, UnixAddress, parse
 from queueber.client.connect import endpoint_of
 from queueber.client.protocol import CLOSE_SECONDS
 from queueber.client.service import RETRY_SECONDS_MAX
@@ -275,37 +276,34 @@ def test_close_in_the_turn_of_a_failure_leaves_nothing_scheduled(network, failur
     assert network.clock.getDelayedCalls() == []
 
 
-@pytest.mark.parametrize(
-    ("address", "host", "port"),
-    [("127.0.0.1:9090", "127.0.0.1", 9090), ("tcp:host=192.0.2.7:port=80", "192.0.2.7", 80)],
-)
-def test_an_address_is_short_or_an_endpoint(address, host, port):
+@pytest.mark.parametrize("address", ["127.0.0.1:9090", "tcp:host=127.0.0.1:port=9090", "tcp:127.0.0.1:9090"])
+def test_a_tcp_address_is_connected_to(address):
     reactor = MemoryReactorClock()
     client = connect(reactor, address)
     reactor.advance(0)
-    assert reactor.tcpClients[0][:2] == (host, port)
+    assert reactor.tcpClients[0][:2] == ("127.0.0.1", 9090)
     client.close()
 
 
 def test_an_ipv6_address_stands_in_brackets():
-    assert repr(endpoint_of(MemoryReactorClock(), "[::1]:9090")) == "<HostnameEndpoint [::1]:9090>"
+    assert repr(endpoint_of(MemoryReactorClock(), parse("[::1]:9090"))) == "<HostnameEndpoint [::1]:9090>"
 
 
 @pytest.mark.parametrize(
-    ("served", "reached"),
+    ("served", "address"),
     [
-        (":9090", ("localhost", 9090)),
-        ("tcp:9090", ("localhost", 9090)),
-        ("tcp:9090:interface=127.0.0.1", ("127.0.0.1", 9090)),
-        ("tcp:9090:backlog=9:interface=0.0.0.0", ("localhost", 9090)),
-        (r"tcp:9090:interface=\:\:1", ("::1", 9090)),
-        ("unix:/run/q.sock:mode=660:lockfile=0", "/run/q.sock"),
-        (r"unix:/run/a\:b.sock", "/run/a:b.sock"),
+        (":9090", TcpAddress("localhost", 9090)),
+        ("tcp:9090", TcpAddress("localhost", 9090)),
+        ("tcp:9090:interface=127.0.0.1", TcpAddress("127.0.0.1", 9090)),
+        ("tcp:9090:backlog=9:interface=0.0.0.0", TcpAddress("localhost", 9090)),
+        (r"tcp:9090:interface=\:\:", TcpAddress("localhost", 9090)),
+        (r"tcp:9090:interface=\:\:1", TcpAddress("::1", 9090)),
+        ("unix:/run/q.sock:mode=660:lockfile=0", UnixAddress("/run/q.sock")),
+        (r"unix:/run/a\:b.sock", UnixAddress("/run/a:b.sock")),
     ],
 )
-def test_what_a_server_listens_at_can_be_connected_to(served, reached):
-    endpoint = endpoint_of(MemoryReactorClock(), served)
-    assert (endpoint._path if isinstance(reached, str) else (endpoint._host, endpoint._port)) == reached
+def test_the_endpoint_of_a_server_is_an_address(served, address):
+    assert parse(served) == address
 
 
 def test_a_unix_socket_is_an_address():
@@ -328,7 +326,7 @@ def test_a_unix_socket_is_an_address():
 )
 def test_a_bad_address_is_refused_in_one_line(address, part):
     with pytest.raises(InvalidRequest) as caught:
-        endpoint_of(MemoryReactorClock(), address)
+        endpoint_of(MemoryReactorClock(), parse(address))
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 

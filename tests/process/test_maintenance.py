@@ -16,7 +16,7 @@ import pytest
 
 from queueber.store import verify
 from tests.process.conftest import HERE, PATIENCE
-from tests.process.terminal import CTRL_C, CTRL_D, Terminal
+from tests.process.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal
 
 pytestmark = pytest.mark.slow
 
@@ -223,7 +223,7 @@ def ending(no):
 @NO
 def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp_path, no):
     before = content_of(tmp_path)
-    terminal = Terminal("restore", backup, tmp_path / "data", "--replace")
+    terminal = PseudoTerminal("restore", backup, tmp_path / "data", "--replace")
     asked = terminal.read(QUESTION)
     assert "2 items in 1 queue as of " in asked
     assert "Items that were removed since then will be there again" in asked
@@ -237,7 +237,7 @@ def test_restoring_asks_on_a_terminal_and_without_a_yes_does_nothing(backup, tmp
 
 
 def test_restoring_goes_on_after_a_yes_on_a_terminal(backup, tmp_path, start):
-    terminal = Terminal("restore", backup, tmp_path / "data", "--replace")
+    terminal = PseudoTerminal("restore", backup, tmp_path / "data", "--replace")
     terminal.read(QUESTION)
     assert not [*tmp_path.glob("data.replaced-*")]
     terminal.type("y")
@@ -249,7 +249,7 @@ def test_restoring_goes_on_after_a_yes_on_a_terminal(backup, tmp_path, start):
 @NO
 def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(damaged, tmp_path, no):
     before = content_of(tmp_path)
-    terminal = Terminal("recover", damaged)
+    terminal = PseudoTerminal("recover", damaged)
     asked = terminal.read(QUESTION)
     assert (
         asked.index("damage: ")
@@ -264,7 +264,7 @@ def test_recovering_shows_what_is_lost_asks_and_without_a_yes_leaves_everything(
 
 
 def test_while_recovery_waits_for_an_answer_no_server_can_start_and_afterwards_one_can(damaged, start):
-    terminal = Terminal("recover", damaged)
+    terminal = PseudoTerminal("recover", damaged)
     terminal.read(QUESTION)
     early = start()
     assert early.wait() == 74

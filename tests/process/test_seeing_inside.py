@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.process.conftest import PATIENCE, foreign
-from tests.process.terminal import Terminal, plain
+from tests.process.pseudo_terminal import PseudoTerminal, plain
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +136,7 @@ def test_the_socket_is_its_owners_alone_and_survives_a_kill(start, tmp_path):
     assert not path.exists()
 
 
-class Console(Terminal):
+class Console(PseudoTerminal):
     """Somebody who has started `queueber manhole`."""
 
     def __init__(self, address):

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from queueber.cli.control_commands import stats
-from queueber.client.connect import endpoint_of
+from queueber.client.address import parse
 from queueber.errors import InvalidRequest
 from queueber.server.admin.console.access import parse_access
 from queueber.server.config.options import OPTIONS
@@ -151,10 +151,10 @@ def test_a_home_directory_is_expanded_in_the_path_of_a_socket(read, monkeypatch,
 
 def test_a_client_finds_the_same_socket(monkeypatch):
     monkeypatch.setenv("HOME", "/h:1")
-    assert endpoint_of(None, "unix:~/a")._path == "/h:1/a"
-    assert endpoint_of(None, "unix:path=~/a")._path == "/h:1/a"
+    assert parse("unix:~/a").path == "/h:1/a"
+    assert parse("unix:path=~/a").path == "/h:1/a"
     with pytest.raises(InvalidRequest, match=r"the address is '~no-such-user', and no home directory is known"):
-        endpoint_of(None, "unix:~no-such-user/a")
+        parse("unix:~no-such-user/a")
 
 
 def test_a_command_finds_the_same_directory(monkeypatch, tmp_path):

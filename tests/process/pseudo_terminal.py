@@ -1,6 +1,7 @@
-"""A pseudo-terminal with a person at it, for whatever asks only people."""
+"""A command on a pseudo-terminal, for questions and bars that appear only on a terminal."""
 
 import os
+import platform
 import pty
 import re
 import select
@@ -13,9 +14,12 @@ from tests.process.conftest import PATIENCE
 
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 
+INPUT_WAITS = {"x86_64": {"0": "0x0", "23": None, "270": None}, "aarch64": {"63": "0x0", "72": None, "73": None}}
+"""System calls in which a process waits for input: read of descriptor 0, or select and poll of any descriptors."""
 
-class Terminal:
-    """Somebody at a terminal who has started `queueber` with these arguments; only what it shows can be seen."""
+
+class PseudoTerminal:
+    """`queueber` with *arguments* on a terminal of its own.  A test sees what it shows, and types."""
 
     def __init__(self, *arguments):
         self.pid, self._end = pty.fork()
@@ -23,7 +27,7 @@ class Terminal:
             os.execv(sys.executable, [sys.executable, "-m", "queueber.cli", *map(str, arguments)])
 
     def read(self, until, times=1):
-        """What is shown up to and with *until*, which comes so many times."""
+        """Return the output up to *until* and with it, which appears that many times."""
         shown = ""
         deadline = time.monotonic() + PATIENCE
         while shown.count(until) < times:
@@ -37,23 +41,24 @@ class Terminal:
 
     def press(self, key):
         if key == CTRL_C:
-            self._until_it_waits()
+            self._await_input_wait()
         os.write(self._end, key)
 
-    def _until_it_waits(self):
+    def _await_input_wait(self):
         """
-        Return once the command sleeps.
+        Return once the command is in the system call that waits for input.
 
-        Python forgets a Ctrl-C that comes when it is just about to wait for a line.
+        Python handles a Ctrl-C that arrives just before that call only after the call, which it does not end.
         """
+        calls = INPUT_WAITS[platform.machine()]
         deadline, seen = time.monotonic() + PATIENCE, ""
-        while not seen.endswith("SSS"):
-            assert time.monotonic() < deadline, "it never sleeps"
-            time.sleep(0.02)
-            seen += Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        while not (seen and seen[0] in calls and calls[seen[0]] in (None, seen[1])):
+            assert time.monotonic() < deadline, f"the command does not wait for input: {seen}"
+            time.sleep(0.01)
+            seen = Path(f"/proc/{self.pid}/syscall").read_text().split()
 
     def end(self):
-        """The exit status of a command that ends, and what it still shows."""
+        """Return the exit status of the command, and the rest of its output."""
         shown = b""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -62,7 +67,7 @@ class Terminal:
             try:
                 shown += os.read(self._end, 65_536)
             except OSError:
-                # So says Linux when nobody has the other side open any more.
+                # Linux reports EIO once the other end is closed.
                 break
         else:
             os.kill(self.pid, signal.SIGKILL)
@@ -71,11 +76,11 @@ class Terminal:
         return status, plain(shown)
 
     def leave(self, key=CTRL_D):
-        """The exit status after *key*."""
+        """Press *key* and return the exit status."""
         self.press(key)
         return self.end()[0]
 
 
 def plain(data):
-    """Without what moves the cursor."""
+    """Return *data* as text, without escape sequences that move the cursor."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode()).replace("\r", "")
