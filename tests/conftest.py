@@ -5,6 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # What tests of several folders share.
@@ -24,3 +25,12 @@ sys.dont_write_bytecode = False
 # A shell has what it starts in the background ignore Ctrl-C, and so do all that starts from there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def untraced():
+    """No tracer of coverage, for tests that repeat the same paths by the thousand: it would take most of their time."""
+    tracer = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(tracer)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from warm_start import WarmProcess
 
 HERE = Path(__file__).parent
 PATIENCE = 120.0
@@ -29,26 +30,19 @@ class Server:
     def __init__(self, data_dir: Path, *options: str, runner: str = "twistd", files: int | None = None) -> None:
         self.data_dir = data_dir
         self.lines: list[str] = []
-        program = TWISTD if files is None else ALLOWED.format(files=files) + TWISTD
-        command = {
-            "twistd": [
-                sys.executable,
-                "-c",
-                program,
-                "--nodaemon",
-                "--pidfile=",
-                "queueber",
-            ],
-            "twist": [sys.executable, "-m", "twisted", "--log-format=text", "queueber"],
-        }[runner]
         listen = () if any(each.startswith("--listen") for each in options) else ("--listen=127.0.0.1:0",)
-        self.process = subprocess.Popen(
-            [*command, f"--data-dir={data_dir}", *listen, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
+        arguments = ["queueber", f"--data-dir={data_dir}", *listen, *options]
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        if runner == "twistd" and files is None:
+            self.process = WarmProcess(["--nodaemon", "--pidfile=", *arguments], environment)
+        else:
+            command = {
+                "twistd": [sys.executable, "-c", ALLOWED.format(files=files) + TWISTD, "--nodaemon", "--pidfile="],
+                "twist": [sys.executable, "-m", "twisted", "--log-format=text"],
+            }[runner]
+            self.process = subprocess.Popen(
+                [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -80,6 +74,14 @@ class Server:
                 assert time.monotonic() < deadline and self.process.poll() is None, "\n".join(self.lines)
                 time.sleep(0.01)
         return path
+
+    def suspend(self) -> None:
+        """Stop it with SIGSTOP; wait until all of its threads stand still."""
+        self.process.send_signal(signal.SIGSTOP)
+        tasks, deadline = Path(f"/proc/{self.process.pid}/task"), time.monotonic() + PATIENCE
+        while not all(" T " in (task / "stat").read_text() for task in tasks.iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def kill(self) -> None:
         self.process.kill()

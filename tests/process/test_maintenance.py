@@ -171,8 +171,7 @@ def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):
     status, _ = queueber("--addr", f"127.0.0.1:{server.port}", "add", "one", "two")
     assert status == 0
     # What the server itself writes in the meantime is not looked for.
-    server.process.send_signal(signal.SIGSTOP)
-    os.waitpid(server.process.pid, os.WUNTRACED)
+    server.suspend()
     before = content_of(server.data_dir)
     status, said = queueber("inspect", "-d", server.data_dir)
     assert status == 0
