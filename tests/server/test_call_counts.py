@@ -1,0 +1,23 @@
+"""How many Python calls one call of a client takes; `call_counts.py` says what is counted, and lists them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("call_counts.py")
+
+# Calls of `queueber` and of libraries. Both only go down: what is measured, rounded up to a multiple of five.
+BOUNDS = {"add": (185, 140), "poll": (225, 180), "remove": (165, 140)}
+
+
+@pytest.mark.slow
+def test_a_lone_call_takes_few_python_calls():
+    done = subprocess.run([sys.executable, PROGRAM], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    counts = {kind: (found["ours"], found["others"]) for kind, found in json.loads(done.stdout).items()}
+    assert counts.keys() == BOUNDS.keys()
+    above = {kind for kind, (ours, others) in counts.items() if ours > BOUNDS[kind][0] or others > BOUNDS[kind][1]}
+    assert not above, counts
