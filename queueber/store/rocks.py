@@ -43,8 +43,9 @@ class RocksStore(KeyValueStore):
         created: bool,
         clean: bool,
         dropped: str | None,
+        on_sync: Callable[[float], object],
     ) -> None:
-        super().__init__(db, durability=durability, encoding=encoding)
+        super().__init__(db, durability=durability, encoding=encoding, on_sync=on_sync)
         self._engine = db
         self._backing_up = Lock()
         """Held by a backup and the like, which must not lose the database under way."""
@@ -224,8 +225,8 @@ def _failed_before() -> StorageError:
     return StorageError("a write or a sync has failed before; nothing is written after that")
 
 
-def _to_nobody(_: str) -> None:
-    """Nobody wants to know."""
+def _ignore(_: object) -> None:
+    """Do nothing."""
 
 
 def open_store(
@@ -235,7 +236,8 @@ def open_store(
     encoding: Encoding = Encoding.UNPACKED,
     tuning: Tuning = DEFAULT_TUNING,
     boot_id: bytes = b"",
-    tell: Callable[[str], object] = _to_nobody,
+    tell: Callable[[str], object] = _ignore,
+    on_sync: Callable[[float], object] = _ignore,
 ) -> RocksStore:
     """
     The store in the data directory *path*, which is created if it is not there.
@@ -248,6 +250,7 @@ def open_store(
         boot_id: what time marks carry now.  Without it, no damage to the end of the log is taken for the trace of a
             power cut, only for that of a failed write that was noted.
         tell: called with what is dropped of such an end, in a sentence, before it is.
+        on_sync: called with the seconds that each sync of the log took, on the thread that made it.
 
     Raises:
         StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
@@ -256,7 +259,7 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(held.release)
         try:
-            store = _open(held, undo, durability, encoding, tuning, boot_id, tell)
+            store = _open(held, undo, durability, encoding, tuning, boot_id, tell, on_sync)
         except (StorageError, OSError) as error:
             raise refusal(path, _advised(error), error) from error
         undo.pop_all()
@@ -271,6 +274,7 @@ def _open(
     tuning: Tuning,
     boot_id: bytes,
     tell: Callable[[str], object],
+    on_sync: Callable[[float], object],
 ) -> RocksStore:
     """The store in *held*; *undo* gets what closes it again."""
     wal = durability is not Durability.NONE
@@ -310,7 +314,15 @@ def _open(
     if created:
         held.finish()
     return RocksStore(
-        db, held, synced, durability=durability, encoding=encoding, created=created, clean=clean, dropped=dropped
+        db,
+        held,
+        synced,
+        durability=durability,
+        encoding=encoding,
+        created=created,
+        clean=clean,
+        dropped=dropped,
+        on_sync=on_sync,
     )
 
 

@@ -1,27 +1,27 @@
 """A server in the process of a test."""
 
+import tempfile
 from collections import deque
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from queueber.api import template_readers
-from queueber.broker import Broker
+from queueber.broker import ClaimBounds, Ids
+from queueber.errors import StorageError
 from queueber.limits import DEFAULTS, Limits
+from queueber.server.app.composition import assemble
+from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock
-from queueber.server.core.committer import Committer
-from queueber.server.core.dispatcher import Dispatcher
-from queueber.server.core.handlers import QueueHandlers
-from queueber.server.core.ids import RandomIds
-from queueber.server.core.pool import StoragePool
-from queueber.server.core.sweeper import Sweeper
-from queueber.server.net.connections import Connections
-from queueber.server.net.protocol import FlushQueue, RpcFactory, RpcProtocol
-from queueber.server.net.read_scheduler import ReadScheduler
-from queueber.store import MemoryStore
+from queueber.server.net.protocol import RpcProtocol
+from queueber.store import Durability, Encoding, MemoryStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Far more than the calls of any test need.
 SETTLE_TURNS = 100
@@ -30,12 +30,20 @@ SETTLE_TURNS = 100
 class StepPool:
     """A storage pool that runs each job when `step` is called."""
 
+    workers = 1
+    busy = 0
+
     def __init__(self) -> None:
         self.jobs: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
 
-    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:  # noqa: ANN401
+    @property
+    def waiting(self) -> int:
+        """The number of jobs that `step` has not run."""
+        return len(self.jobs)
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
         """Queue a job.  Return a Deferred that fires once `step` has run it."""
-        done: Deferred[Any] = Deferred()
+        done: Deferred[T] = Deferred()
         self.jobs.append((done, function, args, kwargs))
         return done
 
@@ -50,55 +58,71 @@ class StepPool:
             done.callback(result)
 
 
+class DisklessStore(MemoryStore):
+    """A `MemoryStore` that a server can run on: no log to sync, no memory to flush, no backup."""
+
+    unflushed_bytes = 0
+
+    def make_room(self) -> None:
+        """Do nothing: the space of removed items is free already."""
+
+    def note_synced(self) -> None:
+        """Do nothing: there is no log."""
+
+    def properties(self) -> dict[str, int]:
+        """Return no property: there is no engine."""
+        return {}
+
+    def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:  # noqa: ARG002
+        """Refuse the backup."""
+        raise StorageError("a store in memory cannot be backed up")
+
+
 class InProcessServer:
     """
-    All parts of a server on a `MemoryStore` and a `task.Clock`.
+    The server that users run, on a store in memory and a `task.Clock`.
 
     Time and jobs advance only on request: `turn` runs one reactor turn,
     `pool.step` one job of the storage pool, `settle` both until nothing is left.
+    Periodic work does not start by itself: call `sweeper.sweep` to end expired leases.
     """
 
-    def __init__(self, limits: Limits = DEFAULTS) -> None:
+    def __init__(self, limits: Limits = DEFAULTS, *, ids: Ids | None = None, **settings: Any) -> None:  # noqa: ANN401
+        """
+        Start a server.
+
+        Args:
+            limits: its limits.
+            ids: makes the ids of items and leases; random ones by default.
+            **settings: other fields of `Settings`.
+        """
         self.reactor = Clock()
         self.pool = StepPool()
-        threads = cast(StoragePool, self.pool)
-        self.store = MemoryStore()
+        self.store = DisklessStore()
         self.deaths: list[tuple[str, BaseException]] = []
         """Errors that would have ended the process, each with the failed step."""
         self.limits = limits
         self.clock = QueueClock(lambda: 1_000.0, self.reactor.seconds, lambda: 0.0, b"b" * 16)
         self.clock.begin(None)
-        self.broker = Broker(RandomIds(), limits=self.limits)
-        self.broker.restore(self.store.recover())
-        self.outbox = FlushQueue()
-        self.dispatcher = Dispatcher(self.reactor, self.broker, self.store, threads, self.clock, self.limits)
-        self.committer = Committer(
+        self.running = assemble(
             self.reactor,
-            self.broker,
+            _settings(limits, settings),
             self.store,
-            threads,
+            self.pool,
             self.clock,
-            self.limits,
-            lambda what, why: self.deaths.append((what, why)),
-            self.dispatcher.round,
-            self.outbox.flush,
+            ids=ids,
+            end=lambda what, why: self.deaths.append((what, why)),
+            defer_to_thread=self.pool.run,
         )
-        self.dispatcher.committer = self.committer
-        self.methods = QueueHandlers(self.broker, self.committer, self.dispatcher, self.clock, self.limits)
-        self.connections = Connections(
-            self.limits, self.reactor.seconds, self.broker.limit_hits, self.reactor.callLater
-        )
-        self.factory = RpcFactory(
-            self.broker,
-            self.methods,
-            self.dispatcher,
-            self.outbox,
-            self.connections,
-            self.limits,
-            ReadScheduler(self.reactor, self.reactor.seconds),
-            template_readers(self.limits),
-        )
-        self.sweeper = Sweeper(self.broker, self.store, threads, self.clock, self.committer)
+        self.broker = self.running.broker
+        self.committer = self.running.committer
+        self.dispatcher = self.running.dispatcher
+        self.methods = self.running.handlers
+        self.sweeper = self.running.sweeper
+        self.factory = self.running.factory
+        self.connections = self.factory.connections
+        self.outbox = self.factory.outbox
+        self.broker.restore(self.store.recover())
 
     def connect(self) -> tuple[RpcProtocol, StringTransport]:
         """Open a connection.  Pass bytes to `dataReceived` of the protocol, and read its output from the transport."""
@@ -119,3 +143,21 @@ class InProcessServer:
             while self.pool.jobs:
                 self.pool.step()
         self.broker.check()
+
+
+def _settings(limits: Limits, chosen: Mapping[str, Any]) -> Settings:
+    """Return the settings of a server that listens nowhere and keeps nothing on a disk, but for what was *chosen*."""
+    settings = Settings(
+        listen=(),
+        data_dir=Path(tempfile.gettempdir()),
+        workers=1,
+        durability=Durability.NONE,
+        encoding=Encoding.UNPACKED,
+        sweep_seconds=1.0,
+        claim=ClaimBounds(),
+        window_ms=0,
+        wipe=False,
+        limits=limits,
+        free_space_reserve=0,
+    )
+    return evolve(settings, **chosen)

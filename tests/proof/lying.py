@@ -202,7 +202,7 @@ class Example:
 
     def check_rows(self, rows):
         """What the store finds is what was committed."""
-        store = self.machine.up.store
+        store = self.machine.server._store
         found = store.recover()
         if {each.number: each for each in found.queues} != rows.queues:
             raise Wrong(f"queues: {found.queues}, and {rows.queues} were committed")

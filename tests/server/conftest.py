@@ -69,7 +69,7 @@ def hand():
 
 @pytest.fixture
 def make_hand():
-    return lambda **limits: Hand(Limits(**limits))
+    return lambda settings=(), **limits: Hand(Limits(**limits), **dict(settings))
 
 
 class IdlePool:

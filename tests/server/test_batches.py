@@ -29,11 +29,7 @@ class Caller:
     """A server whose ids are the same each time, and one peer of it that speaks in bytes."""
 
     def __init__(self, limits):
-        self.server = InProcessServer(limits)
-        dice = random.Random(1)
-        ids = RandomIds(dice.randbytes)
-        self.server.broker._adds._ids = ids
-        self.server.broker.claims._new_lease_id = ids.lease
+        self.server = InProcessServer(limits, ids=RandomIds(random.Random(1).randbytes))
         self.protocol, self.transport = self.server.connect()
         self.say(encoder.bootstrap(1_000_000))
         # The first of each kind is read the long way.

@@ -3,17 +3,14 @@
 import pytest
 
 from queueber.server.core.committer import CROWD, GATHER_SECONDS
-from queueber.server.core.ids import RandomIds
 from queueber.testing import InProcessServer
 
 
 class Crowded(InProcessServer):
-    """A server that gathers, as one that is started does; each turn of the reactor takes a moment."""
+    """A server on a reactor each turn of which takes a moment."""
 
     def __init__(self):
         super().__init__()
-        self.broker._adds._ids = RandomIds()
-        self.committer._gather_seconds = GATHER_SECONDS
         self.said = []
 
     def turn(self, seconds=0.0):

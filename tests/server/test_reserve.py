@@ -5,6 +5,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import capturedLogs, formatEvent
 
 from queueber.errors import Kind, Overloaded
+from queueber.server.app import composition
 from queueber.server.config.twisted_options import Options
 from queueber.server.core.reserve import LOOK_SECONDS, Reserve, Space, space_of
 from queueber.server.core.timer import periodic_timer
@@ -234,8 +235,11 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
     assert not_making.startswith(f"The space of removed items cannot be had back: {space}, and that is too little")
 
 
-def test_adds_are_overloaded_and_counted_while_all_else_goes_on(hand, disk, reserve):
-    hand.methods.refuse_adds = reserve.refuse
+def test_adds_are_overloaded_and_counted_while_all_else_goes_on(make_hand, disk, monkeypatch):
+    monkeypatch.setattr(composition, "space_of", lambda *_, **__: disk())
+    hand = make_hand(settings={"free_space_reserve": 100})
+    reserve = hand.running.reserve
+    reserve.look()
     peer = hand.connect()
     peer.add(b"one")
     hand.settle()

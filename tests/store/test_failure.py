@@ -1,6 +1,7 @@
 """What a store does when its disk fails under it: nothing more, and it leaves word for the next start."""
 
 import os
+from contextlib import closing
 
 import pytest
 
@@ -82,16 +83,16 @@ class TestAFailure:
                 store.note_synced()
         assert self.left(path) == (store.synced_sequence, True)
 
-    def test_of_a_note_during_a_commit_keeps_that_from_being_acknowledged(self, store, make, monkeypatch):
+    def test_of_a_note_during_a_commit_keeps_that_from_being_acknowledged(self, path, make, monkeypatch):
         """It may lie behind what the note says is all."""
 
         def note(_):
             with pytest.raises(OSError, match="injected"):
                 store.note_synced()
 
-        with monkeypatch.context() as broken:
+        store = open_store(path, on_sync=note)
+        with closing(store), monkeypatch.context() as broken:
             self.fails(store, broken, os, "fdatasync", OSError("injected"))
-            store.on_sync = note
             with pytest.raises(StorageError, match="a write or a sync has failed before"):
                 put(store, make, 2)
 

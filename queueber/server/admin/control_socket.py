@@ -1,13 +1,13 @@
 """The control socket: the local administrator's door, in the data directory."""
 
 import os
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from queueber.errors import reason
@@ -55,8 +55,9 @@ def control_beside(
     reserve: Reserve,
     store: Backed,
     handlers: QueueHandlers,
+    run: Callable[..., Deferred[Any]],
 ) -> ControlFactory:
-    """The same with a backup's work on the reactor's own threads, which have little else to do."""
+    """The same; *run* runs a backup's work on a thread that no commit waits for."""
     admin = AdminHandlers(
         reactor=reactor,
         methods=handlers,
@@ -66,7 +67,7 @@ def control_beside(
         limits=public.limits,
         reserve=reserve,
         store=store,
-        run=partial(deferToThreadPool, reactor, reactor.getThreadPool()),
+        run=run,
         flush=public.outbox.flush,
     )
     return control_factory(public, admin)

@@ -1,42 +1,47 @@
-"""The composition root: the only place that knows every concrete class of a server."""
+"""
+The composition root: builds every part of a server and connects them.
+
+`assemble` takes what differs between a server in production and one in a test:
+reactor, store, storage pool, clock and ids.  `queueber.testing` calls it too, so
+tests run the server that users run.
+"""
 
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.api import template_readers
-from queueber.broker import Broker
-from queueber.limits import Limits
+from queueber.broker import Broker, Ids, Store
 from queueber.server.admin.control_socket import ControlFactory, control_beside
+from queueber.server.admin.handlers import Backed
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock
-from queueber.server.core.committer import GATHER_SECONDS, Committer
+from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
-from queueber.server.core.pool import StoragePool
+from queueber.server.core.pool import Pool
 from queueber.server.core.reserve import LOOK_SECONDS as RESERVE_SECONDS
-from queueber.server.core.reserve import Reserve, Space, space_of
+from queueber.server.core.reserve import Reserve, space_of
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.core.timer import periodic_timer
-from queueber.server.monitoring.diagnostics import Diagnostics
+from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector
-from queueber.server.monitoring.stats import LAG_SECONDS, Lag
+from queueber.server.monitoring.stats import LAG_SECONDS, Commits, Lag
+from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
 from queueber.server.net.log_rate_limit import SPAN_SECONDS
 from queueber.server.net.protocol import FlushQueue, RpcFactory
 from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.server.net.timeouts import LOOK_SECONDS as TIMEOUT_SECONDS
-from queueber.store import RocksStore
 from queueber.units import MS_PER_SECOND
 
 EX_IOERR = 74
@@ -47,28 +52,44 @@ MARK_SECONDS = 1.0
 
 
 def end_process(log: Logger, what: str, why: BaseException) -> None:
-    """Say what failed and end the process at once: nothing more is acknowledged.  From any thread."""
+    """Log that *what* failed and end the process at once: nothing more is acknowledged.  From any thread."""
     try:
         if not isinstance(why, OSError):
             log.failure("{what}", Failure(why), what=what)
-        # Returns once it is written, or after some seconds of a reader that stands still.
+        # Returns once the line is written, or after some seconds if the log's reader has stopped.
         line = "{what}, so the server ends: {kind}: {why}"
         log.critical(line, what=what, kind=type(why).__name__, why=str(why), final=True)
     finally:
         os._exit(EX_IOERR)
 
 
+class ServerStore(Store, Backed, Engine, Protocol):
+    """A store that a server can run on: rows, and the upkeep of the disk they are on."""
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """Bytes in memory that will be written to files later."""
+
+    def make_room(self) -> None:
+        """Release the disk space of removed items, as far as that can be hurried.  Blocks."""
+
+    def note_synced(self) -> None:
+        """Record how far the log is on disk.  Blocks for one sync; an error is as final as a failed commit."""
+
+
 @define(eq=False)
 class Running:
-    """Everything that exists while a server serves."""
+    """The parts of a server that serves."""
 
-    store: RocksStore
     factory: RpcFactory
     handlers: QueueHandlers
     committer: Committer
     dispatcher: Dispatcher
+    sweeper: Sweeper
     broker: Broker
     timers: list[TimerService]
+    """All periodic work; `assemble` starts none of it."""
+
     control: ControlFactory
     reserve: Reserve
     inside: Diagnostics
@@ -78,31 +99,41 @@ class Running:
 def assemble(
     reactor: Any,  # noqa: ANN401
     settings: Settings,
-    store: RocksStore,
-    pool: StoragePool,
+    store: ServerStore,
+    pool: Pool,
     clock: QueueClock,
-    limits: Limits,
-    log: Logger,
+    *,
+    ids: Ids | None = None,
+    end: Callable[[str, BaseException], None],
+    defer_to_thread: Callable[..., Deferred[Any]],
+    commit_stats: Commits | None = None,
+    certificates: Certificates | None = None,
 ) -> Running:
-    """Build and connect all parts; nothing moves yet."""
-    broker = Broker(RandomIds(), limits=limits, bounds=settings.claim)
+    """
+    Build and connect all parts; nothing moves yet.
+
+    *end* ends the process, with what failed and why, and may be called from any thread.  *defer_to_thread* runs backups
+    and flushes on threads that no commit waits for.  *commit_stats* is that in which *store* counts its syncs.
+    """
+    limits = settings.limits
+    broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim)
     outbox = FlushQueue()
-    dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits)
-    window = settings.window_ms / MS_PER_SECOND
-    die = partial(end_process, log)
-    decide, flush = dispatcher.round, outbox.flush
-    committer = Committer(reactor, broker, store, pool, clock, limits, die, decide, flush, window, GATHER_SECONDS)
-    dispatcher.committer = committer
-    methods = QueueHandlers(broker, committer, dispatcher, clock, limits)
+    stats, window = commit_stats or Commits(), settings.window_ms / MS_PER_SECOND
+    committer = Committer(reactor, broker, store, pool, clock, limits, end, outbox.flush, window, stats)
+    dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
+    reserve = Reserve(
+        lambda: space_of(settings.data_dir, promised=store.unflushed_bytes),
+        settings.free_space_reserve,
+        lambda: defer_to_thread(store.make_room),
+    )
+    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     turns, templates = ReadScheduler(reactor, reactor.seconds), template_readers(limits)
-    factory = RpcFactory(broker, methods, dispatcher, outbox, connections, limits, turns, templates)
+    factory = RpcFactory(broker, handlers, dispatcher, outbox, connections, limits, turns, templates)
     sweeper = Sweeper(broker, store, pool, clock, committer)
-
-    reserve = _reserve(reactor, settings, store)
-    methods.refuse_adds = reserve.refuse
-    store.on_sync = committer.load.syncs.observe
     lag = Lag(reactor.seconds)
+    sync = partial(_note_synced, pool, store, end)
+    timers = _timers(reactor, settings.sweep_seconds, sync, sweeper, committer, connections, reserve, lag)
     inside = Diagnostics(
         reactor=reactor,
         data_dir=settings.data_dir,
@@ -112,7 +143,7 @@ def assemble(
         pool=pool,
         committer=committer,
         dispatcher=dispatcher,
-        methods=methods,
+        methods=handlers,
         connections=connections,
         sweeper=sweeper,
         clock=clock,
@@ -120,11 +151,26 @@ def assemble(
         lag=lag,
         surveyor=Collector(reactor, broker, clock),
         disk_lacks=lambda: reserve.lacking,
+        certificates=certificates,
     )
+    control = control_beside(factory, reactor, committer, reserve, store, handlers, defer_to_thread)
+    return Running(factory, handlers, committer, dispatcher, sweeper, broker, timers, control, reserve, inside)
+
+
+def _timers(
+    reactor: Any,  # noqa: ANN401
+    sweep_seconds: float,
+    note_synced: Callable[[], Deferred[None]],
+    sweeper: Sweeper,
+    committer: Committer,
+    connections: Connections,
+    reserve: Reserve,
+    lag: Lag,
+) -> list[TimerService]:
     every = partial(periodic_timer, reactor)
-    timers = [
-        every(settings.sweep_seconds, sweeper.sweep),
-        every(MARK_SECONDS, partial(_note_synced, pool, store, die)),
+    return [
+        every(sweep_seconds, sweeper.sweep),
+        every(MARK_SECONDS, note_synced),
         every(MARK_SECONDS, committer.mark_time),
         every(TIMEOUT_SECONDS, connections.patience.look),
         every(TIMEOUT_SECONDS, connections.handshakes.look),
@@ -132,26 +178,13 @@ def assemble(
         every(SPAN_SECONDS, connections.tell_left_out),
         every(LAG_SECONDS, lag.look),
     ]
-    control = control_beside(factory, reactor, committer, reserve, store, methods)
-    return Running(store, factory, methods, committer, dispatcher, broker, timers, control, reserve, inside)
 
 
-def _reserve(reactor: Any, settings: Settings, store: RocksStore) -> Reserve:  # noqa: ANN401
-    """What keeps space free; room is made on one of the reactor's threads, because a flush may take its time."""
-    make_room = partial(deferToThreadPool, reactor, reactor.getThreadPool(), store.make_room)
-    measure = partial(_space_left, settings, store)
-    return Reserve(measure, settings.free_space_reserve, make_room)
-
-
-def _space_left(settings: Settings, store: RocksStore) -> Space:
-    return space_of(settings.data_dir, promised=store.unflushed_bytes)
-
-
-def _note_synced(pool: StoragePool, store: RocksStore, die: Callable[[str, BaseException], None]) -> Deferred[None]:
+def _note_synced(pool: Pool, store: ServerStore, end: Callable[[str, BaseException], None]) -> Deferred[None]:
     """Record how much of the log is on disk."""
 
-    def end(failure: Failure) -> None:
-        die("Noting what is synced failed", failure.value or RuntimeError("no reason given"))
+    def failed(failure: Failure) -> None:
+        end("Noting what is synced failed", failure.value or RuntimeError("no reason given"))
 
     noted = pool.run(store.note_synced)
-    return noted.addErrback(end)
+    return noted.addErrback(failed)

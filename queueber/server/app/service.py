@@ -10,12 +10,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import evolve
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -37,6 +39,7 @@ from queueber.server.core.clock import QueueClock, read_boot_id
 from queueber.server.core.pool import StoragePool
 from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.endpoints import PAGE_CONNECTIONS_MAX, MonitoringEndpoints
+from queueber.server.monitoring.stats import Commits
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.certificates import Certificates, CertificateUnusable
 from queueber.server.net.listeners import (
@@ -104,6 +107,7 @@ class QueueberService(Service):
         )
         self._up: Running | None = None
         self._recovering: RocksStore | None = None
+        self._store: RocksStore
         self._starting: Deferred[None] = succeed(None)
         self._reloader: ConfigReloader | None = None
         self._plaintext: list[IListeningPort] = []
@@ -176,11 +180,10 @@ class QueueberService(Service):
         if certificates is not None:
             certificates.load()
         await self._monitoring.open_pages(descriptors.pages)
-        up = await self._recovered(settings, descriptors)
-        up.inside.certificates = certificates
+        up = await self._recovered(settings, descriptors, certificates)
         if certificates is not None:
             certificates.warn = up.factory.connections.warn
-        self._announce(settings, up)
+        self._announce(settings, up, self._store)
         # One of the timers measures the free space.
         for timer in up.timers:
             timer.startService()
@@ -197,7 +200,9 @@ class QueueberService(Service):
         wanted = settings.limits.connections, settings.tuning.open_files, pages
         return allocate(*wanted, self.log.warn, self.log.info)
 
-    async def _recovered(self, settings: Settings, descriptors: Descriptors) -> Running:
+    async def _recovered(
+        self, settings: Settings, descriptors: Descriptors, certificates: Certificates | None
+    ) -> Running:
         self._refuse_when_stopping()
         if settings.wipe:
             # A wipe cannot be undone, so everything else that may prevent the start comes first.  The pages are open
@@ -208,6 +213,7 @@ class QueueberService(Service):
             self._refuse_when_stopping()
         log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
         self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
+        commit_stats = Commits()
         store = await self._pool.run(
             open_store,
             settings.data_dir,
@@ -217,6 +223,7 @@ class QueueberService(Service):
             boot_id=read_boot_id(),
             # Logged at once, from the storage thread: a later start would not find out.
             tell=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
+            on_sync=commit_stats.syncs.observe,
         )
         self._recovering = store
         self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
@@ -230,10 +237,19 @@ class QueueberService(Service):
         finally:
             self._recovering = None
         clock = QueueClock()
-        limits = evolve(settings.limits, connections=descriptors.connections)
-        up = assemble(self._reactor, settings, store, self._pool, clock, limits, self.log)
+        up = assemble(
+            self._reactor,
+            evolve(settings, limits=evolve(settings.limits, connections=descriptors.connections)),
+            store,
+            self._pool,
+            clock,
+            end=partial(end_process, self.log),
+            defer_to_thread=partial(deferToThreadPool, self._reactor, self._reactor.getThreadPool()),
+            commit_stats=commit_stats,
+            certificates=certificates,
+        )
         # Only now: a store that could not be read must not be marked as cleanly closed.
-        self._up = up
+        self._up, self._store = up, store
         if warning := clock.begin(recovered.mark):
             self.log.warn("Clock: {warning}", warning=warning)
         for plan in up.broker.restore(recovered):
@@ -245,7 +261,7 @@ class QueueberService(Service):
         if not self.running:
             raise Stopping("the server is stopping")
 
-    def _announce(self, settings: Settings, up: Running) -> None:
+    def _announce(self, settings: Settings, up: Running, store: RocksStore) -> None:
         stats = up.broker.stats()
         queues, leases = counted(stats.queues, "queue"), counted(stats.leases, "lease")
         self.log.info(
@@ -256,7 +272,7 @@ class QueueberService(Service):
             queues=stats.queues,
             leases=stats.leases,
             seconds=self._progress.seconds,
-            unclean="" if up.store.clean else " after an unclean stop",
+            unclean="" if store.clean else " after an unclean stop",
         )
         self.log.info(
             "Workers: {threads}; a claim serves up to {serves}, a commit waits {window} ms for more;"
@@ -269,7 +285,7 @@ class QueueberService(Service):
             window=settings.window_ms,
             durability=settings.durability.value,
         )
-        chosen, fixed = told(settings.tuning, up.store.in_force), ", ".join(map(" ".join, up.store.fixed.items()))
+        chosen, fixed = told(settings.tuning, store.in_force), ", ".join(map(" ".join, store.fixed.items()))
         self.log.info("Storage engine runs with {chosen}; always: {fixed}", chosen=chosen, fixed=fixed)
 
     async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
@@ -368,7 +384,7 @@ class QueueberService(Service):
             await self._shutdown.run(up)
             await self._monitoring.close()
             self._shutdown.at("for the store to close")
-            await self._pool.run(up.store.close)
+            await self._pool.run(self._store.close)
             self._up = None
         else:
             await self._monitoring.close()

@@ -27,7 +27,7 @@ from queueber.broker.model import LeaseId, QueueNumber, QueueRecord
 from queueber.broker.storage import PutLease, PutQueue
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
-from queueber.server.core.pool import StoragePool
+from queueber.server.core.pool import Pool
 from queueber.server.monitoring.stats import Commit, Commits
 
 T = TypeVar("T")
@@ -55,23 +55,22 @@ class Committer:
     _reactor: Any
     _broker: Broker
     _store: Store
-    _pool: StoragePool
+    _pool: Pool
     _clock: QueueClock
     _limits: Limits
     _die: Callable[[str, BaseException], None]
     """Ends the process; may be called from any thread."""
 
-    _before_cut: Callable[[], None]
-    """Called at each cut: what else is to be decided now, such as whom to serve."""
-
     _after_speaking: Callable[[], None]
     """Called when all replies of a commit have been given: they may be sent."""
 
-    _window_seconds: float = 0.0
+    _window_seconds: float
     """How long each commit waits for more."""
 
-    _gather_seconds: float = 0.0
-    """How long one of a crowd's waits, for as long as each turn of the reactor brings more."""
+    load: Commits
+    """What the commits were like."""
+
+    _deciders: list[Callable[[], None]] = field(factory=list, init=False)
 
     _pending: deque[tuple[Plan[Any], Callable[[Any], None], int]] = field(factory=deque, init=False)
     """With what is counted for its rows."""
@@ -99,8 +98,10 @@ class Committer:
     """The store has to catch up first: no more should be added to it."""
 
     commits: int = field(default=0, init=False)
-    load: Commits = field(factory=Commits, init=False)
-    """What the commits were like."""
+
+    def before_each_cut(self, decide: Callable[[], None]) -> None:
+        """Call *decide* at each cut, before the batch is taken: plans that it submits go into that batch."""
+        self._deciders.append(decide)
 
     def submit(self, plan: Plan[T], speak: Callable[[T], None], *, calls: int = 1) -> None:
         """Call *speak* with the plan's reply, which answers *calls*, once all that it may tell of is durable."""
@@ -151,12 +152,13 @@ class Committer:
         if self._last_calls < CROWD or self._calls == seen:
             return False
         waited: float = self._reactor.seconds() - self._began
-        return waited < self._gather_seconds
+        return waited < GATHER_SECONDS
 
     def _cut(self) -> None:
         self._cut_wanted = False
         self._last_calls, self._calls = self._calls, 0
-        self._before_cut()
+        for decide in self._deciders:
+            decide()
         batch = self._take_batch()
         if not self._mark_wanted and not any(plan.writes for plan, _ in batch):
             self._speak(batch)

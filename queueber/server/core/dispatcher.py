@@ -20,7 +20,7 @@ from queueber.errors import Damaged, Kind, QueueberError, StorageError, Withheld
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.pool import StoragePool
+from queueber.server.core.pool import Pool
 from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.units import MS_PER_SECOND
 
@@ -42,12 +42,11 @@ class Dispatcher:
     _reactor: Any
     _broker: Broker
     _store: Store
-    _pool: StoragePool
+    _pool: Pool
     _clock: QueueClock
     _limits: Limits
 
-    committer: Committer = field(init=False)
-    """Set by whoever assembles the two, which need each other."""
+    committer: Committer
 
     _waiting: dict[Waiter, Deferred[Delivery | None]] = field(factory=dict, init=False)
     unreadable: int = field(default=0, init=False)
@@ -59,7 +58,8 @@ class Dispatcher:
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Bound the log."""
+        """Take part in each cut, and bound the log."""
+        self.committer.before_each_cut(self.round)
         self._throttle = LogRateLimiter(self._reactor.seconds)
 
     def wait(self, waiter: Waiter) -> Deferred[Delivery | None]:

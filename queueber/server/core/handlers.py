@@ -74,6 +74,9 @@ class QueueHandlers:
     _dispatcher: Dispatcher
     _clock: QueueClock
     _limits: Limits
+    _refuse_adds: Callable[[int], None]
+    """Called with the length of adds; raises `Overloaded` if there is no room for them on the disk."""
+
     root: Root = field(factory=Root)
     draining: bool = False
     """The server is stopping: new adds and polls are refused, calls under way may end."""
@@ -82,9 +85,6 @@ class QueueHandlers:
     """Calls that have not been answered."""
 
     calls: Calls = field(factory=Calls)
-    refuse_adds: Callable[[int], None] = lambda _: None
-    """Called with the length of adds; raises `Overloaded` if there is no room for them on the disk."""
-
     _handlers: dict[tuple[int, int], tuple[str, Handler]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -261,7 +261,7 @@ class QueueHandlers:
         return tuple([each[place] for place in rest] for each in (answers, *lists))
 
     def _refuse_while_behind(self, size: int) -> None:
-        self.refuse_adds(size)
+        self._refuse_adds(size)
         if self._committer.stalled:
             raise Overloaded("the storage engine has to catch up first; try again later")
         self._refuse_while_full()

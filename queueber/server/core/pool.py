@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from itertools import count
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from setproctitle import setthreadtitle
 from twisted.internet.defer import Deferred
@@ -14,6 +14,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 NAME = "queueber-w"
+
+
+class Pool(Protocol):
+    """Threads that run jobs."""
+
+    @property
+    def workers(self) -> int:
+        """The number of threads."""
+
+    @property
+    def busy(self) -> int:
+        """Threads at work."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no thread has begun yet."""
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        """Call *function* on a thread.  Return a Deferred that fires on the reactor's thread with its result."""
 
 
 class StoragePool:

@@ -13,7 +13,7 @@ from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Store
 from queueber.errors import StorageError
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.pool import StoragePool
+from queueber.server.core.pool import Pool
 from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.units import SECOND, SpanMs, WallMs, counted
 
@@ -50,7 +50,7 @@ class Sweeper:
 
     _broker: Broker
     _store: Store
-    _pool: StoragePool
+    _pool: Pool
     _clock: QueueClock
     _committer: Committer
     ended: int = field(default=0, init=False)

@@ -15,6 +15,7 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
+from queueber.server.core.pool import Pool
 from queueber.server.core.reserve import space_of
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.monitoring.queue_stats import Collector, QueueStats
@@ -27,23 +28,6 @@ ENGINE_SECONDS = 1.0
 
 COMMIT_SECONDS_MAX = 10.0
 """The duration from which a commit counts as hanging.  No working disk takes so long."""
-
-
-class Pool(Protocol):
-    """The storage pool."""
-
-    workers: int
-
-    @property
-    def busy(self) -> int:
-        """Return the number of threads at work."""
-
-    @property
-    def waiting(self) -> int:
-        """Return the number of calls that wait for a thread."""
-
-    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Deferred[Any]:  # noqa: ANN401
-        """Call *function* in a thread, and return its result."""
 
 
 class Engine(Protocol):
@@ -89,7 +73,7 @@ class Diagnostics:
     disk_lacks: Callable[[], str] = lambda: ""
     """Return the reason why adds are refused, which is too little free space; empty if they are accepted."""
 
-    certificates: Certificates | None = field(default=None, init=False)
+    certificates: Certificates | None = None
     """The server's certificates; None without TLS."""
 
     consoles: int = field(default=0, init=False)

@@ -40,6 +40,10 @@ _CHECK_ROWS_MAX: Final = 512
 _CHECK_BYTES: Final = 4 * MIB
 
 
+def _ignore(_: float) -> None:
+    """Do nothing."""
+
+
 class KeyValueStore:
     """
     A `queueber.broker.storage.Store` on *db*, which it closes.
@@ -49,14 +53,20 @@ class KeyValueStore:
     longer, does not.
     """
 
-    def __init__(self, db: KeyValue, *, durability: Durability, encoding: Encoding) -> None:
+    def __init__(
+        self,
+        db: KeyValue,
+        *,
+        durability: Durability,
+        encoding: Encoding,
+        on_sync: Callable[[float], object] = _ignore,
+    ) -> None:
+        """Store rows in *db*; *on_sync* is called with the seconds that each sync took, on the thread that made it."""
         self._db = db
         self._encoding = encoding
         self._sync = durability is Durability.FSYNC
         self._synced_sequence = 0
-        self.on_sync: Callable[[float], object] | None = None
-        """Called with the duration of each sync, in seconds, on the thread that made it."""
-
+        self._on_sync = on_sync
         self.recovered_leases = 0
         """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
 
@@ -128,8 +138,7 @@ class KeyValueStore:
             began = monotonic()
             self._db.sync()
             self._synced_sequence = sequence
-            if self.on_sync is not None:
-                self.on_sync(monotonic() - began)
+            self._on_sync(monotonic() - began)
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
         """The rows of *queue* above *after*, none of which is looked at but those that are returned and one more."""
