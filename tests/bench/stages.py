@@ -108,7 +108,7 @@ def removing(batches):
         server.settle()
         waiter = broker.poll(queue, wanted=CALLS, span=LEASE, wait=None, peer=Peer(1), now=server.clock.now())
         answer = []
-        server.dispatcher.wait(waiter).addCallback(answer.append)
+        server.dispatcher.wait(waiter, 0.0, answer.append)
         server.settle()
         (delivery,) = answer
         calls = [

@@ -77,7 +77,7 @@ VARIANTS = (
         patch=Patch("queueber.server.app.service", "GC_THRESHOLDS", "(700, 10, 10)"),
     ),
     Variant("Python's own switch interval", patch=Patch("queueber.server.app.service", "SWITCH_SECONDS", "0.005")),
-    Variant("a crowd's commits cut at once", patch=Patch("queueber.server.core.committer", "GATHER_SECONDS", "0.0")),
+    Variant("no gathering before a cut", patch=Patch("queueber.server.core.committer", "GATHER_SECONDS", "0.0")),
     Variant("packed values", ("--storage-encoding", "packed")),
     Variant("commits wait 1 ms for more", ("--coalesce-batch-window-ms", "1")),
     Variant("no compression", ("--storage-compression", "none")),

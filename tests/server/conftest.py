@@ -8,7 +8,7 @@ from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.monitoring.queue_stats import Collector
-from queueber.server.monitoring.stats import Lag
+from queueber.server.monitoring.stats import ReactorLag
 from queueber.store.properties import NAMES
 from queueber.testing import InProcessServer
 
@@ -113,7 +113,7 @@ def make_diagnostics(tmp_path):
             sweeper=hand.sweeper,
             clock=hand.clock,
             limits=hand.limits,
-            lag=Lag(hand.reactor.seconds),
+            lag=ReactorLag(hand.reactor.seconds),
             surveyor=Collector(hand.reactor, hand.broker, hand.clock),
         )
 

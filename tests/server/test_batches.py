@@ -68,17 +68,17 @@ def caller():
 
 def test_adds_that_come_together_are_one_plan(caller):
     frames = [caller.frame(number, *add(b"%d" % number)) for number in range(10)]
-    before = caller.server.methods.calls.begun["add"]
+    before = caller.server.methods.stats.begun["add"]
 
     caller.say(b"".join(frames))
 
     assert len(caller.server.committer._pending) == 1
     assert caller.server.methods.outstanding == 10
-    assert caller.server.methods.calls.begun["add"] == before + 10
-    seen = caller.server.methods.calls.seconds["add"].count
+    assert caller.server.methods.stats.begun["add"] == before + 10
+    seen = caller.server.methods.stats.seconds["add"].count
     caller.server.settle()
     assert caller.server.methods.outstanding == 0
-    assert caller.server.methods.calls.seconds["add"].count == seen + 10
+    assert caller.server.methods.stats.seconds["add"].count == seen + 10
     assert caller.protocol.request_bytes == 0
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queueber.server.core.committer import CROWD, GATHER_SECONDS
+from queueber.server.core.committer import GATHER_CALLS, GATHER_SECONDS
 from queueber.testing import InProcessServer
 
 
@@ -39,9 +39,9 @@ class Crowded(InProcessServer):
 @pytest.fixture
 def crowded():
     server = Crowded()
-    server.adds(CROWD)
+    server.adds(GATHER_CALLS)
     server.turn()
-    assert server.commit() == CROWD
+    assert server.commit() == GATHER_CALLS
     return server
 
 
@@ -72,12 +72,12 @@ def test_no_call_waits_for_longer_than_a_moment(crowded):
 
 
 def test_what_came_while_a_commit_was_under_way_waits_for_one_more_turn(crowded):
-    crowded.adds(CROWD)
+    crowded.adds(GATHER_CALLS)
     crowded.turn()
     crowded.turn()
     assert crowded.pool.jobs
     crowded.adds(3)
-    assert crowded.commit() == CROWD
+    assert crowded.commit() == GATHER_CALLS
     crowded.turn()
     assert not crowded.pool.jobs
     crowded.turn()
@@ -98,8 +98,8 @@ def test_a_lone_call_is_not_put_off(crowded):
 def test_calls_that_share_a_plan_count_each(crowded):
     queue = crowded.broker.queue("default")
     for _ in range(2):
-        plan = crowded.broker.add(queue, [[(b"x", 0)]] * CROWD, crowded.clock.now())
-        crowded.committer.submit(plan, crowded.said.append, calls=CROWD)
+        plan = crowded.broker.add(queue, [[(b"x", 0)]] * GATHER_CALLS, crowded.clock.now())
+        crowded.committer.submit(plan, crowded.said.append, calls=GATHER_CALLS)
         crowded.turn()
         assert not crowded.pool.jobs
         crowded.turn()

@@ -360,10 +360,10 @@ def test_a_call_waits_for_a_few_of_each_of_many_others_and_not_for_all(hand):
     decided = []
     add = api.QUEUE_INTERFACE_ID, api.ADD
     name, call = hand.methods._handlers[add]
-    note = lambda *args: decided.append(hand.methods.calls.begun["remove"]) or call(*args)  # noqa: E731
+    note = lambda *args: decided.append(hand.methods.stats.begun["remove"]) or call(*args)  # noqa: E731
     hand.methods._handlers[add] = name, note
     hand.settle()
-    assert hand.methods.calls.begun["remove"] == 100 * each
+    assert hand.methods.stats.begun["remove"] == 100 * each
     of_each = SHARE_LEAST * each / len(data)
     # Those of the first turn, which nobody had to wait for; and every fourth share is somebody's second one.
     assert decided[0] <= TURN / len(data) * each + 100 * (of_each + 1) * 4 / 3

@@ -50,7 +50,7 @@ def test_the_limits_in_force_are_answered_at_once(hand):
     found = asdict(api.read_limits_response(peer.receive()[asked]))
     assert found == {name: getattr(hand.limits, name) for name in found}
     assert found["frame_bytes"] == DEFAULTS.frame_bytes
-    assert hand.methods.calls.begun["limits"] == 1
+    assert hand.methods.stats.begun["limits"] == 1
     hand.settle()
     assert hand.methods.outstanding == 0
 
@@ -133,7 +133,7 @@ def test_a_failed_commit_ends_the_process_and_says_nothing(hand):
 def test_a_bug_in_a_decision_ends_the_process(hand, monkeypatch):
     peer = hand.connect()
     monkeypatch.setattr(type(hand.broker.claims), "distribute", lambda _, now: 1 // 0)
-    peer.add(b"a")
+    peer.poll()
     hand.turn()
 
     assert [what for what, _ in hand.deaths] == ["A decision failed"]
@@ -193,12 +193,40 @@ def test_a_poll_that_waits_is_woken_and_round_by_round(hand):
 
 def test_however_many_wait_there_is_one_timer(hand):
     peer = hand.connect()
-    for wait in range(1_000, 1_010):
+    for wait in (*range(1_005, 1_000, -1), *range(1_000, 1_005)):
         peer.poll(wait=wait)
         hand.settle()
     assert len(hand.reactor.getDelayedCalls()) == 1
     hand.dispatcher.stop()
     assert hand.reactor.getDelayedCalls() == []
+
+
+def test_a_shorter_wait_ends_first_and_leaves_the_timer_for_the_longer_one(hand):
+    peer = hand.connect()
+    long, short = peer.poll(wait=500), peer.poll(wait=200)
+    hand.settle()
+    for seconds, ended in ((0.199, []), (0.003, [short]), (0.297, [short]), (0.003, [short, long])):
+        hand.reactor.advance(seconds)
+        hand.settle()
+        assert [each for each in (short, long) if each in peer.receive()] == ended
+
+
+def test_a_timer_of_a_poll_that_was_served_does_no_harm(hand):
+    peer = hand.connect()
+    served = peer.poll(wait=200)
+    hand.settle()
+    peer.add(b"a")
+    hand.settle()
+    assert served in peer.receive()
+    hand.reactor.advance(0.1)
+    waiting = peer.poll(wait=200)
+    hand.settle()
+    hand.reactor.advance(0.15)
+    hand.settle()
+    assert waiting not in peer.receive()
+    hand.reactor.advance(0.053)
+    hand.settle()
+    assert waiting in peer.receive()
 
 
 def test_a_wait_ends_by_the_clock(hand):

@@ -5,7 +5,7 @@ import pytest
 from queueber import api
 from queueber.errors import Kind
 from queueber.server.monitoring.histogram import Histogram
-from queueber.server.monitoring.stats import LAG_SECONDS, Lag
+from queueber.server.monitoring.stats import LAG_SECONDS, ReactorLag
 
 
 def test_values_are_counted_up_to_each_bound_that_they_do_not_exceed():
@@ -36,7 +36,7 @@ def test_calls_are_counted_and_timed_by_method(hand):
     hand.reactor.advance(3)
     peer.add(b"x")
     hand.settle()
-    calls = hand.methods.calls
+    calls = hand.methods.stats
     assert calls.begun == {"poll": 1, "add": 1}
     assert calls.seconds["add"].count == 1
     assert calls.seconds["poll"].count == 1
@@ -52,7 +52,7 @@ def test_refusals_are_counted_by_method_and_kind(make_hand):
     peer.poll()
     hand.settle()
     peer.call(77, api.write_poll_request(api.PollRequest(1000, 1, None, False)))
-    calls = hand.methods.calls
+    calls = hand.methods.stats
     assert calls.refused == {
         ("poll", Kind.FAILED): 1,
         ("poll", Kind.OVERLOADED): 1,
@@ -65,11 +65,11 @@ def test_a_commit_is_counted_with_what_it_held_and_how_long_it_took(hand):
     peer = hand.connect()
     peer.add(b"four", b"five!")
     hand.turn()
-    load = hand.committer.load
+    load = hand.committer.stats
     hand.reactor.advance(2)
-    assert load.age(hand.reactor.seconds()) == 2
+    assert (hand.committer.committing, hand.committer.commit_seconds(hand.reactor.seconds())) == (True, 2)
     hand.settle()
-    assert load.age(hand.reactor.seconds()) == 0
+    assert (hand.committer.committing, hand.committer.commit_seconds(hand.reactor.seconds())) == (False, 0)
     (commit,) = load.last
     assert (commit.seconds, commit.plans, commit.rows, commit.bytes) == (2, 1, 2, 9)
     assert (load.seconds.total, load.rows.total, load.bytes.total) == (2, 2, 9)
@@ -79,10 +79,10 @@ def test_a_commit_is_counted_with_what_it_held_and_how_long_it_took(hand):
 
 def test_the_lag_is_how_much_later_than_the_timer_the_reactor_came():
     now = 10.0
-    lag = Lag(lambda: now)
+    lag = ReactorLag(lambda: now)
     for late in (0.0, 0.0, 0.4, 0.0):
         now += LAG_SECONDS + late
-        lag.look()
+        lag.measure()
     assert lag.worst(60) == pytest.approx(0.4)
     assert lag.worst(LAG_SECONDS) == pytest.approx(0)
     assert lag.lateness.count == 3
@@ -90,9 +90,9 @@ def test_the_lag_is_how_much_later_than_the_timer_the_reactor_came():
 
 def test_a_reactor_that_comes_early_is_not_late():
     moments = iter((0.0, 0.15, 0.2))
-    lag = Lag(lambda: next(moments))
+    lag = ReactorLag(lambda: next(moments))
     for _ in range(3):
-        lag.look()
+        lag.measure()
     assert lag.lateness.total == pytest.approx(0.05)
 
 

@@ -35,7 +35,7 @@ from queueber.server.core.sweeper import Sweeper
 from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector
-from queueber.server.monitoring.stats import LAG_SECONDS, Commits, Lag
+from queueber.server.monitoring.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
 from queueber.server.net.log_rate_limit import SPAN_SECONDS
@@ -106,7 +106,7 @@ def assemble(
     ids: Ids | None = None,
     end: Callable[[str, BaseException], None],
     defer_to_thread: Callable[..., Deferred[Any]],
-    commit_stats: Commits | None = None,
+    commit_stats: CommitStats | None = None,
     certificates: Certificates | None = None,
 ) -> Running:
     """
@@ -118,7 +118,7 @@ def assemble(
     limits = settings.limits
     broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim)
     outbox = FlushQueue()
-    stats, window = commit_stats or Commits(), settings.window_ms / MS_PER_SECOND
+    stats, window = commit_stats or CommitStats(), settings.window_ms / MS_PER_SECOND
     committer = Committer(reactor, broker, store, pool, clock, limits, end, outbox.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
     reserve = Reserve(
@@ -131,7 +131,7 @@ def assemble(
     turns, templates = ReadScheduler(reactor, reactor.seconds), template_readers(limits)
     factory = RpcFactory(broker, handlers, dispatcher, outbox, connections, limits, turns, templates)
     sweeper = Sweeper(broker, store, pool, clock, committer)
-    lag = Lag(reactor.seconds)
+    lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
     timers = _timers(reactor, settings.sweep_seconds, sync, sweeper, committer, connections, reserve, lag)
     inside = Diagnostics(
@@ -165,7 +165,7 @@ def _timers(
     committer: Committer,
     connections: Connections,
     reserve: Reserve,
-    lag: Lag,
+    lag: ReactorLag,
 ) -> list[TimerService]:
     every = partial(periodic_timer, reactor)
     return [
@@ -176,7 +176,7 @@ def _timers(
         every(TIMEOUT_SECONDS, connections.handshakes.look),
         every(RESERVE_SECONDS, reserve.tick),
         every(SPAN_SECONDS, connections.tell_left_out),
-        every(LAG_SECONDS, lag.look),
+        every(LAG_SECONDS, lag.measure),
     ]
 
 

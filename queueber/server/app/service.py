@@ -39,7 +39,7 @@ from queueber.server.core.clock import QueueClock, read_boot_id
 from queueber.server.core.pool import StoragePool
 from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.endpoints import PAGE_CONNECTIONS_MAX, MonitoringEndpoints
-from queueber.server.monitoring.stats import Commits
+from queueber.server.monitoring.stats import CommitStats
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.certificates import Certificates, CertificateUnusable
 from queueber.server.net.listeners import (
@@ -64,6 +64,7 @@ replies of the commit with it.
 """
 
 GC_THRESHOLDS = (100_000, 50, 1_000)
+_exit = os._exit
 """
 The garbage collector's thresholds.
 
@@ -180,7 +181,7 @@ class QueueberService(Service):
         if certificates is not None:
             certificates.load()
         await self._monitoring.open_pages(descriptors.pages)
-        up = await self._recovered(settings, descriptors, certificates)
+        up = await self._recovered(descriptors, certificates)
         if certificates is not None:
             certificates.warn = up.factory.connections.warn
         self._announce(settings, up, self._store)
@@ -200,9 +201,8 @@ class QueueberService(Service):
         wanted = settings.limits.connections, settings.tuning.open_files, pages
         return allocate(*wanted, self.log.warn, self.log.info)
 
-    async def _recovered(
-        self, settings: Settings, descriptors: Descriptors, certificates: Certificates | None
-    ) -> Running:
+    async def _recovered(self, descriptors: Descriptors, certificates: Certificates | None) -> Running:
+        settings = self._settings
         self._refuse_when_stopping()
         if settings.wipe:
             # A wipe cannot be undone, so everything else that may prevent the start comes first.  The pages are open
@@ -213,7 +213,7 @@ class QueueberService(Service):
             self._refuse_when_stopping()
         log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
         self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
-        commit_stats = Commits()
+        commit_stats = CommitStats()
         store = await self._pool.run(
             open_store,
             settings.data_dir,
@@ -398,7 +398,3 @@ class QueueberService(Service):
         number = getattr(self._reactor, "_exitSignal", None)
         by = signal.Signals(number).name if number is not None else "not by a signal"
         self.log.info(line, signal=by, final=True)
-
-
-def _exit(status: int) -> None:
-    os._exit(status)

@@ -26,6 +26,7 @@ there is no other.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -44,6 +45,9 @@ STEP_SECONDS = 1.0
 TOLD_SECONDS = 60.0
 """By how much queue time differs from the wall clock until the log of a start says so."""
 
+_whole_ms: Callable[[float], WallMs] = int  # type: ignore[assignment]
+"""Rounds down; `WallMs` itself would cost a call of Python."""
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -55,9 +59,8 @@ def read_boot_id() -> bytes:
         return bytes(16)
 
 
-def read_boot_time() -> float:
-    """Seconds since boot, suspension included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+read_boot_time: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Returns the seconds since boot, suspension included."""
 
 
 def keep_monotonic(reactor: Any) -> None:  # noqa: ANN401  (reactors have no common type for this)
@@ -119,16 +122,16 @@ class QueueClock:
 
     def now(self) -> WallMs:
         """Queue time, rounded down to a millisecond; never smaller than before."""
-        return WallMs(int((self._offset + self.monotonic()) * MS_PER_SECOND))
+        return _whole_ms((self._offset + self.monotonic()) * MS_PER_SECOND)
 
     def mark(self) -> TimeMark:
         """The present moment, for a commit to carry."""
         # Queue time first: should the thread be held up in between, it must not seem to run ahead of the other clocks.
-        now = self.now()
+        now = _whole_ms((self._offset + self.monotonic()) * MS_PER_SECOND)
         boot, wall = self.boot_time(), self.wall()
         self._marked = wall - boot
         # Zero stands for unknown, and a clock before the epoch for one that has lost its battery.
-        return TimeMark(self.boot_id, int(boot * MS_PER_SECOND), now, WallMs(max(1, int(wall * MS_PER_SECOND))))
+        return TimeMark(self.boot_id, int(boot * MS_PER_SECOND), now, _whole_ms(max(1.0, wall * MS_PER_SECOND)))
 
     def stepped(self) -> bool:
         """Whether the wall clock was set, or the machine was booted, since the last mark."""

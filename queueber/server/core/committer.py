@@ -1,22 +1,29 @@
 """
-Group commit: decided, made durable, then spoken.
+Group commit: decide, make durable, then reply.
 
-At most one commit is in flight.  Plans that arrive meanwhile wait and go
-together in the next one, so a slow disk makes larger commits, not longer
-queues.  A commit is cut in a turn of its own (`callLater(0)`), so that all
-sockets read in one turn of the reactor share it; while many calls are in
-flight, so that all share it that are read in turns that follow each other.
+At most one commit is in flight.  Plans that arrive meanwhile share the next
+one, so a slow disk makes larger commits, not longer queues.  A commit is cut
+in a reactor turn of its own (`callLater(0)`), so that it takes the calls of
+all sockets that were read in one turn.  After a commit of many calls the cut
+waits for as long as each turn brings more, up to `GATHER_SECONDS`.
 
 A failed write or fsync means that memory is ahead of a disk that cannot be
-trusted.  The process ends there and then, from the thread that saw it:
-nothing more is acknowledged, nothing is tried again, and recovery has the one
-path it has after any crash.  A write stall is no failure: nothing was
-written, and the same writes are tried again later.
+trusted.  The thread that notices ends the process: nothing more is
+acknowledged, nothing is tried again, and recovery follows the one path it has
+after any crash.  A write stall is no failure: nothing was written, and the
+same writes are tried again later.
+
+| state | begins with | ends with |
+|---|---|---|
+| idle | a commit after which nothing waits | a plan, or `wake` |
+| cut scheduled | a plan or `wake`, with no commit in flight | the cut |
+| commit in flight | a cut that takes writes | the storage thread's result |
+| stalled | `StoreStalled` out of a commit | the next attempt that succeeds |
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -28,29 +35,50 @@ from queueber.broker.storage import PutLease, PutQueue
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.pool import Pool
-from queueber.server.monitoring.stats import Commit, Commits
+from queueber.server.monitoring.stats import CommitStats
 
 T = TypeVar("T")
 
+_new: Final = tuple.__new__
+"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
+
 PLAN_BYTES = 640
-"""What a plan that waits costs beside its rows, be there any or not: itself, its reply, and whom to give it to."""
-
-CROWD = 8
-"""Calls answered by one commit from which on more are waited for, for as long as they come."""
-
-GATHER_SECONDS = 0.002
-"""How long at most."""
+"""Memory for a pending plan besides its rows, if any: the plan, its reply, and the callback that takes it."""
 
 CALL_BYTES = 160
-"""What each call costs that shares a plan with others: its number, its reply, and its place in both lists."""
+"""Memory for each further call that shares a plan: its number, its reply, and its place in both lists."""
 
-# How long a stalled write waits before it is tried again.
+GATHER_CALLS = 8
+"""The cut waits for more calls if the last commit answered at least so many."""
+
+GATHER_SECONDS = 0.002
+"""The longest time that a cut waits for more calls."""
+
 STALL_SECONDS = 0.05
+"""Between two attempts at a stalled write."""
+
+_Reply: TypeAlias = tuple[Plan[Any], Callable[[Any], None]]
+"""A plan, and the callback that takes its reply."""
+
+
+class _Batch(NamedTuple):
+    """The plans of one commit."""
+
+    replies: list[_Reply]
+    plans: list[Plan[Any]]
+    """Those with writes."""
+
+    writes: list[Write]
+    rows: int
+    """Rows of items and leases among *writes*."""
+
+    bytes: int
+    """Contents among *writes*."""
 
 
 @define(eq=False)
 class Committer:
-    """Makes plans durable in the order in which they are submitted, and says so."""
+    """Makes plans durable in the order in which they are submitted, then returns their replies."""
 
     _reactor: Any
     _broker: Broker
@@ -58,190 +86,243 @@ class Committer:
     _pool: Pool
     _clock: QueueClock
     _limits: Limits
-    _die: Callable[[str, BaseException], None]
-    """Ends the process; may be called from any thread."""
+    _end_process: Callable[[str, BaseException], None]
+    """May be called from any thread."""
 
-    _after_speaking: Callable[[], None]
-    """Called when all replies of a commit have been given: they may be sent."""
+    _flush_replies: Callable[[], None]
+    """Called once all replies of a commit were returned: they may be sent."""
 
     _window_seconds: float
-    """How long each commit waits for more."""
+    """The time that each cut waits for more calls."""
 
-    load: Commits
-    """What the commits were like."""
+    stats: CommitStats
+    _serve_polls: list[Callable[[], None]] = field(factory=list, init=False)
+    _pending: deque[tuple[Plan[Any], Callable[[Any], None], int, dict[LeaseId, PutLease] | None]] = field(
+        factory=deque, init=False
+    )
+    """Plan, callback, bytes counted for its rows, and its leases' records if it writes nothing else."""
 
-    _deciders: list[Callable[[], None]] = field(factory=list, init=False)
-
-    _pending: deque[tuple[Plan[Any], Callable[[Any], None], int]] = field(factory=deque, init=False)
-    """With what is counted for its rows."""
-
-    _extended: set[LeaseId] = field(factory=set, init=False)
+    _pending_leases: set[LeaseId] = field(factory=set, init=False)
     """The leases whose records the pending plans will write, however often they are extended."""
 
     pending_bytes: int = field(default=0, init=False)
-    """What the plans that wait for the disk take: contents, the rows beside them, and the plans themselves."""
+    """Memory for the plans that wait for a commit: contents, rows, and the plans themselves."""
 
-    _flying: list[tuple[Plan[Any], Callable[[Any], None]]] | None = field(default=None, init=False)
-    _cut_wanted: bool = field(default=False, init=False)
+    _in_flight: _Batch | None = field(default=None, init=False)
+    _began: float = field(default=0.0, init=False)
+    """When the commit in flight was cut, in the reactor's seconds."""
+
     _cut_scheduled: bool = field(default=False, init=False)
-    _mark_wanted: bool = field(default=False, init=False)
-    """The next commit is made even if it writes nothing."""
+    _cut_wanted: bool = field(default=False, init=False)
+    """`wake` was called since the last cut."""
+
+    _time_mark_wanted: bool = field(default=False, init=False)
+    """The next commit is made even if it writes nothing but the mark of the clocks."""
 
     _calls: int = field(default=0, init=False)
-    """How many calls the plans answer that were submitted since the last cut."""
+    """Calls of the plans that were submitted since the last cut."""
 
     _last_calls: int = field(default=0, init=False)
-    _seen: int = field(default=0, init=False)
-    _began: float = field(default=0.0, init=False)
+    """The same of the cut before."""
+
+    _gathered_calls: int = field(default=0, init=False)
+    """What `_calls` was in the reactor turn before."""
+
+    _gathering_since: float = field(default=0.0, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)
     stalled: bool = field(default=False, init=False)
     """The store has to catch up first: no more should be added to it."""
 
     commits: int = field(default=0, init=False)
+    """Commits that were made."""
 
-    def before_each_cut(self, decide: Callable[[], None]) -> None:
-        """Call *decide* at each cut, before the batch is taken: plans that it submits go into that batch."""
-        self._deciders.append(decide)
+    def call_at_cuts(self, serve_polls: Callable[[], None]) -> None:
+        """
+        Call *serve_polls* at each cut while polls wait.
 
-    def submit(self, plan: Plan[T], speak: Callable[[T], None], *, calls: int = 1) -> None:
-        """Call *speak* with the plan's reply, which answers *calls*, once all that it may tell of is durable."""
-        if not plan.writes and self._flying is None and not self._pending:
-            speak(plan.reply)
+        The batch is taken after that: plans that it submits join it.
+        """
+        self._serve_polls.append(serve_polls)
+
+    def submit(self, plan: Plan[T], take_reply: Callable[[T], None], *, calls: int = 1) -> None:
+        """
+        Make *plan* durable, then call *take_reply* with its reply, which answers *calls*.
+
+        A plan without writes waits for the plans before it, because its reply may depend on them.
+        """
+        writes = plan.writes
+        if not writes and self._in_flight is None and not self._pending:
+            take_reply(plan.reply)
             return
-        size = self._limits.item_overhead * len(plan.writes) + CALL_BYTES * (calls - 1)
-        leases = _only_leases(plan)
-        if not leases or not leases.keys() <= self._extended:
-            self._extended |= leases.keys()
+        size = self._limits.item_overhead * len(writes) + CALL_BYTES * (calls - 1)
+        # Removes and adds begin with another kind of row.
+        leases = _only_leases(writes) if writes and type(writes[0]) is PutLease else None
+        if leases is None:
+            size += plan.size
+        elif not leases.keys() <= self._pending_leases:
+            self._pending_leases |= leases.keys()
             size += plan.size
         self._calls += calls
-        self._pending.append((plan, speak, size))
+        self._pending.append((plan, take_reply, size, leases))
         self.pending_bytes += size + PLAN_BYTES
-        self.wake()
+        if not self._cut_scheduled and self._in_flight is None:
+            self._schedule_cut()
 
     def wake(self) -> None:
-        """See to it that there is a cut soon."""
+        """Cut soon, even if no plan is submitted: waiting polls can be served."""
         self._cut_wanted = True
-        if self._flying is None and not self._cut_scheduled:
-            self._cut_scheduled = True
-            self._seen, self._began = 0, self._reactor.seconds()
-            self._reactor.callLater(self._window_seconds, self._scheduled_cut)
+        if not self._cut_scheduled and self._in_flight is None:
+            self._schedule_cut()
 
     def mark_time(self) -> None:
-        """Put a mark of the clocks on disk if the wall clock was set since the last one.  To be called every second."""
+        """Write a mark of the clocks if the wall clock was set since the last mark.  To be called every second."""
         if self._clock.stepped():
-            self._mark_wanted = True
+            self._time_mark_wanted = True
             self.wake()
 
-    def _scheduled_cut(self) -> None:
-        if self._flying is None and self._more_comes():
-            self._reactor.callLater(0, self._scheduled_cut)
-            return
-        self._cut_scheduled = False
-        if self._flying is None:
-            self._guard(self._cut)
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is in flight."""
+        return self._in_flight is not None
 
-    def _more_comes(self) -> bool:
-        """
-        Whether the reactor's last turn has brought calls for which it pays to wait one more.
+    def commit_seconds(self, now: float) -> float:
+        """Return for how long a commit has been in flight; 0 if none is."""
+        return 0.0 if self._in_flight is None else now - self._began
 
-        Most of the many calls that the last commit answered are followed by others within a moment.  The first few
-        of those would get a commit of their own, whose sync, rounds of the reactor and changes of threads cost the
-        others more than they save these.  Nobody waits for nothing: a turn that brings none is the last.
-        """
-        seen, self._seen = self._seen, self._calls
-        if self._last_calls < CROWD or self._calls == seen:
-            return False
-        waited: float = self._reactor.seconds() - self._began
-        return waited < GATHER_SECONDS
+    def _schedule_cut(self) -> None:
+        self._cut_scheduled = True
+        self._gathered_calls, self._gathering_since = 0, self._reactor.seconds()
+        self._reactor.callLater(self._window_seconds, self._cut)
 
     def _cut(self) -> None:
-        self._cut_wanted = False
-        self._last_calls, self._calls = self._calls, 0
-        for decide in self._deciders:
-            decide()
-        batch = self._take_batch()
-        if not self._mark_wanted and not any(plan.writes for plan, _ in batch):
-            self._speak(batch)
+        if self._last_calls >= GATHER_CALLS and self._more_calls_come():
+            self._reactor.callLater(0, self._cut)
             return
-        self._mark_wanted = False
-        self._flying = batch
-        self.load.begun = self._reactor.seconds()
-        self._write(_rows(batch), self._clock.mark())
+        try:
+            self._cut_wanted = False
+            self._last_calls, self._calls = self._calls, 0
+            # The cut counts as scheduled until the batch is taken: what is submitted here joins it.
+            if self._broker.polls.waiting:
+                for serve_polls in self._serve_polls:
+                    serve_polls()
+            batch = self._take_batch()
+            self._cut_scheduled = False
+            if batch.writes or self._time_mark_wanted:
+                self._time_mark_wanted = False
+                self._in_flight = batch
+                self._began = self._reactor.seconds()
+                self._write(batch.writes, self._clock.mark())
+            else:
+                self._return_replies(batch.replies)
+        except Exception as why:  # noqa: BLE001
+            self.bug(why)
 
-    def _take_batch(self) -> list[tuple[Plan[Any], Callable[[Any], None]]]:
-        batch = []
-        rows = size = 0
-        while self._pending and rows < self._limits.commit_rows and size < self._limits.commit_bytes:
-            plan, speak, counted = self._pending.popleft()
-            batch.append((plan, speak))
-            # One that writes nothing has to be spoken, too.
-            rows += len(plan.writes) or 1
+    def _more_calls_come(self) -> bool:
+        """
+        Whether the last reactor turn brought calls for which it pays to wait one more.
+
+        Most of the many calls that the last commit answered are followed by others within a moment.  The first few of
+        those would get a commit of their own, whose sync, reactor turns and thread switches cost the others more than
+        they save these.  A turn that brings no call is the last.
+        """
+        before, self._gathered_calls = self._gathered_calls, self._calls
+        if self._calls == before:
+            return False
+        waited: float = self._reactor.seconds() - self._gathering_since
+        return waited < GATHER_SECONDS
+
+    def _take_batch(self) -> _Batch:
+        """
+        Take pending plans, up to the limits of a commit, with all their writes in order.
+
+        Of each queue's record, and of each lease's that is only extended, the last one is written.
+        """
+        pending, limits = self._pending, self._limits
+        replies: list[_Reply] = []
+        plans: list[Plan[Any]] = []
+        writes: list[Write] = []
+        records: dict[QueueNumber, QueueRecord] = {}
+        extended: dict[LeaseId, int] = {}
+        rows = size = contents = 0
+        while pending and rows < limits.commit_rows and size < limits.commit_bytes:
+            plan, take_reply, counted, leases = pending.popleft()
+            replies.append((plan, take_reply))
             size += counted
-        self.pending_bytes -= size + PLAN_BYTES * len(batch)
-        self._extended.clear()
-        return batch
+            if not plan.writes:
+                # It costs a reply.
+                rows += 1
+                continue
+            plans.append(plan)
+            rows += len(plan.writes)
+            contents += plan.size
+            if leases is None:
+                writes += plan.writes
+            else:
+                # A lease extended a thousand times is written once; its record is as long as it has items.
+                for lease_id, write in leases.items():
+                    at = extended.setdefault(lease_id, len(writes))
+                    writes[at : at + 1] = [write]
+            if plan.record is not None:
+                records[plan.record.number] = plan.record
+        self.pending_bytes -= size + PLAN_BYTES * len(replies)
+        self._pending_leases.clear()
+        written = len(writes)
+        for record in records.values():
+            writes.append(_new(PutQueue, (record,)))
+        return _new(_Batch, (replies, plans, writes, written, contents))
 
     def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:
-        done = self._pool.run(self._commit, writes, mark)
-        done.addCallbacks(lambda _: self._guard(self._committed), lambda failure: self._stall(failure, writes, mark))
+        written = self._pool.run(self._commit, writes, mark)
+        written.addCallbacks(self._committed, self._failed, errbackArgs=(writes, mark))
 
     def _commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
+        """On a storage thread: commit, and end the process if that fails."""
         try:
             self._store.commit(writes, mark)
         except StoreStalled:
             raise
         except BaseException as why:  # noqa: BLE001  (whatever it was, the disk cannot be trusted)
-            self._die("A commit failed", why)
+            self._end_process("A commit failed", why)
 
-    def _stall(self, failure: Failure, writes: Sequence[Write], mark: TimeMark) -> None:
+    def _failed(self, failure: Failure, writes: Sequence[Write], mark: TimeMark) -> None:
         if failure.check(StoreStalled) is None:
-            self._die("A commit could not be made", _reason(failure))
+            self._end_process("A commit could not be made", _reason(failure))
             return
         self.stalled = True
-        self.load.stalls += 1
+        self.stats.stalled()
         self._reactor.callLater(STALL_SECONDS, self._write, writes, mark)
 
-    def _committed(self) -> None:
-        batch = self._flying
-        assert batch is not None
-        self.stalled = False
-        self.commits += 1
-        rows = size = 0
-        durable: list[Plan[Any]] = []
-        for plan, _ in batch:
-            rows += len(plan.writes)
-            size += plan.size
-            if plan.writes:
-                durable.append(plan)
-        self._broker.committed(durable)
-        now = self._reactor.seconds()
-        self.load.made(Commit(now, self.load.age(now), len(batch), rows, size))
-        self._flying = None
-        self._speak(batch)
+    def _committed(self, _: None) -> None:
+        try:
+            batch = self._in_flight
+            assert batch is not None
+            self.stalled = False
+            self.commits += 1
+            self._broker.committed(batch.plans)
+            now = self._reactor.seconds()
+            self.stats.made(now, now - self._began, len(batch.replies), batch.rows, batch.bytes)
+            self._in_flight = None
+            self._return_replies(batch.replies)
+        except Exception as why:  # noqa: BLE001
+            self.bug(why)
 
-    def _speak(self, batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> None:
-        for plan, speak in batch:
-            speak(plan.reply)
-        self._after_speaking()
+    def _return_replies(self, replies: Sequence[_Reply]) -> None:
+        for plan, take_reply in replies:
+            take_reply(plan.reply)
+        self._flush_replies()
         if self._pending or self._cut_wanted:
             self.wake()
-        else:
+        elif self._idle:
             idle, self._idle = self._idle, []
             for waiting in idle:
                 waiting.callback(None)
 
     def idle(self) -> Deferred[None]:
-        """Fires once nothing is left to be made durable."""
+        """Return a Deferred that fires once nothing waits for a commit and none is in flight."""
         waiting: Deferred[None] = Deferred()
         self._idle.append(waiting)
         self.wake()
         return waiting
-
-    def _guard(self, step: Callable[[], None]) -> None:
-        try:
-            step()
-        except Exception as why:  # noqa: BLE001
-            self.bug(why)
 
     def bug(self, why: BaseException | Failure) -> None:
         """
@@ -249,33 +330,18 @@ class Committer:
 
         It is a bug of ours after which memory may be ahead of what will ever be written.
         """
-        self._die("A decision failed", _reason(why) if isinstance(why, Failure) else why)
+        self._end_process("A decision failed", _reason(why) if isinstance(why, Failure) else why)
 
 
 def _reason(failure: Failure) -> BaseException:
     return failure.value or RuntimeError("no reason was given")
 
 
-def _only_leases(plan: Plan[Any]) -> dict[LeaseId, PutLease]:
-    """The leases' records, if *plan* writes nothing else: it extends leases, or is a claim."""
-    leases = {write.id: write for write in plan.writes if type(write) is PutLease}
-    return leases if len(leases) == len(plan.writes) else {}
-
-
-def _rows(batch: Sequence[tuple[Plan[Any], Callable[[Any], None]]]) -> list[Write]:
-    """All writes in order, and of each queue's and each extended lease's records the last."""
-    writes: list[Write] = []
-    records: dict[QueueNumber, QueueRecord] = {}
-    extended: dict[LeaseId, int] = {}
-    for plan, _ in batch:
-        leases = _only_leases(plan)
-        if not leases:
-            writes += plan.writes
-        for lease_id, write in leases.items():
-            # A lease extended a thousand times is written once; its record is as long as it has items.
-            at = extended.setdefault(lease_id, len(writes))
-            writes[at : at + 1] = [write]
-        if plan.record is not None:
-            records[plan.record.number] = plan.record
-    writes += [PutQueue(record) for record in records.values()]
-    return writes
+def _only_leases(writes: Sequence[Write]) -> dict[LeaseId, PutLease] | None:
+    """Return the leases' records if *writes* are nothing else, as those of an extend or a claim; None otherwise."""
+    leases: dict[LeaseId, PutLease] = {}
+    for write in writes:
+        if type(write) is not PutLease or write.id in leases:
+            return None
+        leases[write.id] = write
+    return leases

@@ -1,43 +1,45 @@
 """
-Wakes all polls that wait, once there is something for them.
+Serves waiting polls as soon as there are items for them.
 
-A round is one claim over all stirred queues.  Its deliveries are gathered in
-a `DeferredList`, and the next round does not begin before each of them was
-spoken or given up: what a slow disk has not taken yet is never added to.
-Whether a peer has drained its replies plays no part in that.
+A round is one claim over all queues that have something for a waiting poll.
+The next round does not begin before every delivery of this one is durable
+and was returned: while the disk is slow, nothing more is claimed.  A round does
+not wait until peers have taken their replies.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queueber.broker import Broker, Delivery, Plan, Queue, Refill, Scan, Store, Waiter
+from queueber.broker import Broker, Delivery, Queue, Refill, Scan, Store, Waiter
 from queueber.errors import Damaged, Kind, QueueberError, StorageError, Withheld
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.pool import Pool
 from queueber.server.net.log_rate_limit import LogRateLimiter
-from queueber.units import MS_PER_SECOND
+from queueber.units import MS_PER_SECOND, WallMs
+
+TIMER_SECONDS_MAX = 86_400.0
+"""The longest timer: longer spans overflow the argument of select(), and waking up early does no harm."""
 
 
 class Unreadable(QueueberError):
-    """The queue's items cannot be read, for damage; the server's log says where."""
+    """The queue's items cannot be read because of damage; the server's log says where."""
 
 
 class UnreadableNow(QueueberError):
-    """The same for a reason that may pass; they are read again for the next poll."""
+    """The queue's items cannot be read for a reason that may pass; the next poll reads them again."""
 
     kind = Kind.OVERLOADED
 
 
 @define(eq=False)
 class Dispatcher:
-    """Serves waiting polls, at each cut and whenever time brings something."""
+    """Serves waiting polls, at each cut of the committer and when a poll's wait or an item's delay ends."""
 
     _reactor: Any
     _broker: Broker
@@ -45,93 +47,93 @@ class Dispatcher:
     _pool: Pool
     _clock: QueueClock
     _limits: Limits
-
     committer: Committer
-
-    _waiting: dict[Waiter, Deferred[Delivery | None]] = field(factory=dict, init=False)
+    _waiting: dict[Waiter, Callable[[Delivery | None], None]] = field(factory=dict, init=False)
     unreadable: int = field(default=0, init=False)
-    """How often a scan had to pass over rows, since the start."""
+    """Scans that had to pass over rows, since the start."""
 
-    _round: Deferred[Any] | None = field(default=None, init=False)
+    _claims: int = field(default=0, init=False)
+    """Plans of the round under way whose deliveries were not returned yet."""
+
     _timer: Any = field(default=None, init=False)
-    _throttle: LogRateLimiter = field(init=False)
+    _timer_at: WallMs | None = field(default=None, init=False)
+    """When the timer fires, in queue time; None if it is not set."""
+
+    _log_limiter: LogRateLimiter = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Take part in each cut, and bound the log."""
-        self.committer.before_each_cut(self.round)
-        self._throttle = LogRateLimiter(self._reactor.seconds)
+        """Join the committer's cuts, and bound the log."""
+        self.committer.call_at_cuts(self.serve)
+        self._log_limiter = LogRateLimiter(self._reactor.seconds)
 
-    def wait(self, waiter: Waiter) -> Deferred[Delivery | None]:
-        """Fires with what the poll gets once that is durable, or with None once nobody wants it any more."""
-        answer: Deferred[Delivery | None] = Deferred()
-        self._waiting[waiter] = answer
-        waiter.arrived_at = self._reactor.seconds()
+    def wait(self, waiter: Waiter, now: float, take: Callable[[Delivery | None], None]) -> None:
+        """
+        Serve *waiter*, which arrived at *now*, in the reactor's seconds.
+
+        *take* is called once: with the poll's delivery when it is durable, or with None if the poll was cancelled.
+        """
+        self._waiting[waiter] = take
+        waiter.arrived_at = now
         self.committer.wake()
-        return answer
 
     def unanswered(self) -> Iterator[Waiter]:
-        """Polls that have had no answer, those that came first first.  None may come or go meanwhile."""
+        """Return the polls without an answer, in order of arrival.  None may come or go during the iteration."""
         return iter(self._waiting)
 
     def cancel(self, waiter: Waiter) -> None:
-        """The poll's peer has lost interest; what was claimed for it is given back when the disk has caught up."""
+        """Forget a poll whose peer lost interest; items claimed for it are given back once the claim is durable."""
         self._broker.polls.cancel(waiter)
-        if waiter.done:
-            self._fire(waiter, None)
+        if waiter.done and waiter in self._waiting:
+            self._waiting.pop(waiter)(None)
 
     def end_waiting(self, error: QueueberError) -> None:
-        """Answer every poll that still waits with *error*."""
-        self._speak(self._broker.fail_polls(error))
+        """Answer every waiting poll with *error*."""
+        self._deliver(self._broker.fail_polls(error))
 
-    def round(self) -> None:
-        """Serve whom the broker can serve now.  To be called at each cut."""
-        now = self._clock.now()
-        self._broker.polls.tick(now)
-        if self._round is None:
-            spoken = [self._submit(plan) for plan in self._broker.claims.distribute(now)]
-            deferreds = [each for deferreds in spoken for each in deferreds]
-            if deferreds:
-                gathered: Deferred[Any] = DeferredList(deferreds)
-                self._round = gathered
-                gathered.addCallback(self._round_over)
-        self.look_ahead()
+    def serve(self) -> None:
+        """Begin a round unless one is under way.  Called at each cut while polls wait."""
+        polls, now = self._broker.polls, self._clock.now()
+        polls.tick(now)
+        if not self._claims and polls.has_runnable:
+            plans = self._broker.claims.distribute(now)
+            self._claims = len(plans)
+            for plan in plans:
+                self.committer.submit(plan, self._deliver_round, calls=len(plan.reply))
+            if refills := self._broker.take_refills():
+                self._start_scans(refills)
+        if polls.waiting:
+            self._set_timer(now)
 
-    def serve_now(self, queue: Queue) -> None:
-        """Decide the polls on *queue* that do not wait, before a later call of the same connection changes anything."""
+    def serve_no_wait(self, queue: Queue) -> None:
+        """
+        Serve the polls at *queue* that do not wait or wait no longer, if the window has all they need.
+
+        A later call of their connection must not change what they get.
+        """
         if queue.timed_out:
             plan = self._broker.claims.serve(queue, self._clock.now())
             if plan is not None:
-                self._submit(plan)
+                self.committer.submit(plan, self._deliver, calls=len(plan.reply))
+            self._start_scans(self._broker.take_refills())
 
-    def _submit(self, plan: Plan[list[Delivery]]) -> list[Deferred[Delivery | None]]:
-        # Looked up before it is submitted: a plan that writes nothing may be spoken at once.
-        deferreds = [self._waiting[delivery.waiter] for delivery in plan.reply]
-        self.committer.submit(plan, self._speak, calls=len(plan.reply))
-        return deferreds
-
-    def _round_over(self, _: object) -> None:
-        self._round = None
-        if self._broker.polls.has_runnable:
+    def _deliver_round(self, deliveries: list[Delivery]) -> None:
+        self._deliver(deliveries)
+        self._claims -= 1
+        if not self._claims and self._broker.polls.has_runnable:
             self.committer.wake()
 
-    def _speak(self, deliveries: list[Delivery]) -> None:
+    def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             give_back = self._broker.confirm_delivery(delivery)
             if give_back is None:
-                self._fire(delivery.waiter, delivery)
+                self._waiting.pop(delivery.waiter)(delivery)
             else:
-                self._fire(delivery.waiter, None)
-                self.committer.submit(give_back, lambda _: None)
+                self._waiting.pop(delivery.waiter)(None)
+                self.committer.submit(give_back, _ignore)
 
-    def _fire(self, waiter: Waiter, delivery: Delivery | None) -> None:
-        answer = self._waiting.pop(waiter, None)
-        if answer is not None:
-            answer.callback(delivery)
-
-    def look_ahead(self) -> None:
-        """Start the scans that were asked for, and set the timer for the next moment that may bring something."""
-        for refill in self._broker.take_refills():
+    def _start_scans(self, refills: Iterable[Refill]) -> None:
+        for refill in refills:
             scan = self._pool.run(
                 self._store.scan,
                 refill.number,
@@ -141,7 +143,6 @@ class Dispatcher:
             )
             scan.addCallbacks(self._refilled, self._refill_failed, callbackArgs=(refill,), errbackArgs=(refill,))
             scan.addErrback(self.committer.bug)
-        self._set_timer()
 
     def _refilled(self, scan: Scan, refill: Refill) -> None:
         for gap in scan.gaps:
@@ -159,28 +160,43 @@ class Dispatcher:
         damaged = failure.check(Damaged) and not failure.check(Withheld)
         if failure.check(StorageError, MemoryError) is None:
             self.log.failure("Reading queue {queue!r} failed", failure, queue=name)
-        elif (more := self._throttle.passes(name, "unreadable")) is not None:
+        elif (more := self._log_limiter.passes(name, "unreadable")) is not None:
             line = "Reading queue {queue!r} failed: {why}{next}{more}"
             again = "" if damaged else "; nothing is passed over, it is read again for the next poll"
             self.log.error(
                 line, queue=name, why=failure.getErrorMessage() or repr(failure.value), next=again, more=more
             )
-        # What the engine says names files and keys, which are none of a peer's business.
+        # The engine's text names files and keys, which a peer must not see.
         kind = Unreadable if damaged else UnreadableNow
         error = kind(f"queue {name!r} cannot be read at the moment; the server's log says why")
-        self._speak(self._broker.refill_failed(refill, error))
+        self._deliver(self._broker.refill_failed(refill, error))
         self.committer.wake()
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, now: WallMs) -> None:
+        """
+        Wake the committer when the next poll's wait or item's delay ends.
+
+        A timer that is set for an earlier moment stays: most polls are served long before their wait ends, and waking
+        up early does no harm.
+        """
         at = self._broker.polls.next_tick()
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        if at is not None:
-            # Longer spans than this overflow what select() takes; waking up early does no harm.
-            seconds = min(max(0, at - self._clock.now()) / MS_PER_SECOND, 86_400)
-            self._timer = self._reactor.callLater(seconds, self.committer.wake)
+        if at is None or (self._timer_at is not None and self._timer_at <= at):
+            return
+        self.stop()
+        self._timer_at = at
+        seconds = min(max(0, at - now) / MS_PER_SECOND, TIMER_SECONDS_MAX)
+        self._timer = self._reactor.callLater(seconds, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer_at = None
+        self.committer.wake()
 
     def stop(self) -> None:
-        """Leave no timer behind."""
-        if self._timer is not None and self._timer.active():
+        """Cancel the timer."""
+        if self._timer_at is not None:
+            self._timer_at = None
             self._timer.cancel()
+
+
+def _ignore(_: object) -> None:
+    """Do nothing."""

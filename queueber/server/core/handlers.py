@@ -1,46 +1,46 @@
 """
 The methods of the objects that a peer can call.
 
-Calls come in batches: each handler reads the requests of one, lets the broker
+Calls come in batches.  A handler reads the requests of a batch, lets the broker
 decide them into one plan, submits the plan, and returns the replies once it is
-durable.  A call that is refused is refused alone.  Nothing is decided here but
-what there is room for.
+durable.  A call that is refused is refused alone.  The handlers decide only
+whether there is room for a call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, ParamSpec, Protocol, TypeAlias, TypeVar
+from itertools import repeat
+from typing import Any, Final, Protocol, TypeAlias
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from queueber import api, rpc
-from queueber.broker import DEFAULT_QUEUE, Broker, Delivery, Peer, Queue, Waiter
+from queueber.broker import DEFAULT_QUEUE, Broker, Delivery, Peer, Plan, Queue, Waiter
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
-from queueber.server.monitoring.stats import LIMITS, METHODS, OTHER, QUEUE, Calls
+from queueber.server.monitoring.stats import LIMITS, METHODS, OTHER, QUEUE, CallStats
 from queueber.units import SpanMs, WallMs, counted
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _new: Final = tuple.__new__
 """Makes a named tuple out of a plain one, in a third of the time that its class takes."""
 
 _ITEM_BYTES: Final = 256
-"""Counted in `request_bytes` for an item of no size: a thousand of those fit in 32 bytes of a message."""
+"""The least that an item counts in `request_bytes`: a thousand empty items fit in 32 bytes of a message."""
+
+_NO_WAIT: Final = SpanMs(0)
 
 
 class ReplySink(Protocol):
     """The connection that takes the replies of its calls."""
 
     peer: Peer
-    """Number of the connection, among all that there ever were."""
+    """The connection's number, never reused."""
 
     request_bytes: int
-    """Bytes of its adds and extends that wait for the disk; kept up by the handlers."""
+    """Bytes of its adds and extends that wait for a commit; updated by the handlers."""
 
     def results(self, answers: Sequence[rpc.AnswerId], contents: Sequence[bytes]) -> None:
         """Return one of *contents* for each of *answers*."""
@@ -52,17 +52,34 @@ class ReplySink(Protocol):
         """Return an exception."""
 
     def canceled(self, answer: rpc.AnswerId) -> None:
-        """Return that the call was given up."""
+        """Return that the call was cancelled."""
 
     def waits(self, answer: rpc.AnswerId, waiter: Waiter) -> None:
-        """Note that the call is a poll that waits, until it is returned."""
+        """Note that the call is a waiting poll, until it is returned."""
 
 
 class Root:
-    """The object a connection bootstraps: the default queue, and the way to the others."""
+    """The object that a connection bootstraps: the default queue, with methods that return other queues."""
 
 
 Handler: TypeAlias = Callable[[ReplySink, Any, rpc.Calls], None]
+
+
+@frozen(eq=False)
+class _Method:
+    """How to return the replies of a method whose calls the broker decides into one plan."""
+
+    name: str
+    reply_types: frozenset[type]
+    """Types of the replies to calls that are not refused."""
+
+    encode: Callable[[Sequence[Any]], list[bytes]]
+    """Returns the encoded results for replies of those types."""
+
+
+_ADD: Final = _Method("add", frozenset({list}), api.write_add_responses)
+_REMOVE: Final = _Method("remove", frozenset({bool}), api.write_remove_responses)
+_EXTEND: Final = _Method("extend", frozenset({bool}), api.write_extend_responses)
 
 
 @define(eq=False)
@@ -75,17 +92,18 @@ class QueueHandlers:
     _clock: QueueClock
     _limits: Limits
     _refuse_adds: Callable[[int], None]
-    """Called with the length of adds; raises `Overloaded` if there is no room for them on the disk."""
+    """Called with the length of adds; raises `Overloaded` if the disk has no room for them."""
 
     root: Root = field(factory=Root)
     draining: bool = False
-    """The server is stopping: new adds and polls are refused, calls under way may end."""
+    """The server is stopping: new adds and polls are refused, calls under way are carried out."""
 
     outstanding: int = 0
     """Calls that have not been answered."""
 
-    calls: Calls = field(factory=Calls)
+    stats: CallStats = field(factory=CallStats)
     _handlers: dict[tuple[int, int], tuple[str, Handler]] = field(init=False)
+    _default_queue: Queue | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Bind the methods to their numbers."""
@@ -108,16 +126,17 @@ class QueueHandlers:
         Raises:
             RemoteProtocolError: the parameters cannot be read.
         """
-        name, handler = self._handlers.get((calls.interface_id, calls.method_id), (OTHER, self._unknown))
+        found = self._handlers.get((calls.interface_id, calls.method_id))
         target = calls.target
         if calls.interface_id == api.BROKER_INTERFACE_ID:
             if target is not self.root:
-                name, handler = OTHER, self._unknown
+                found = None
         elif target is self.root:
-            target = self._broker.queue(DEFAULT_QUEUE)
+            target = self._default_queue or self._get_default_queue()
+        name, handler = found or (OTHER, self._unknown)
         count = len(calls.answers)
         self.outstanding += count
-        self.calls.begun[name] += count
+        self.stats.begun[name] += count
         try:
             handler(sink, target, calls)
         except RemoteProtocolError:
@@ -127,6 +146,11 @@ class QueueHandlers:
             # Refused before anything was changed.
             for answer in calls.answers:
                 self._refuse(sink, answer, why, name)
+
+    def _get_default_queue(self) -> Queue:
+        # On the first call and not before: a broker must be restored before it is asked for a queue.
+        self._default_queue = self._broker.queue(DEFAULT_QUEUE)
+        return self._default_queue
 
     def _unknown(self, sink: ReplySink, target: object, calls: rpc.Calls) -> None:  # noqa: ARG002
         raise Unimplemented(f"the object has no method {calls.method_id} of interface {calls.interface_id:#018x}")
@@ -142,106 +166,129 @@ class QueueHandlers:
         began = self._clock.monotonic()
         if self.draining:
             raise Stopping("the server is stopping")
-        self._refuse_while_behind(sum(calls.sizes))
-        if calls.encoded:
+        self._refuse_adds(sum(calls.sizes))
+        if self._committer.stalled:
+            raise Overloaded("the storage engine has to catch up first; try again later")
+        if self._committer.pending_bytes > self._limits.pending_bytes:
+            raise self._too_much_pending()
+        requests = calls.requests
+        if isinstance(requests, rpc.Params):
             # Before the items are read: a refusal has to be cheap.
-            for why in self._too_much(sink, _charges(calls, [()])).values():
-                raise why
-        requests = calls.read(partial(_items_of, limits=self._limits))
-        sizes = _charges(calls, requests)
-        answers = calls.answers
-        refused = self._too_much(sink, sizes)
-        if refused:
-            answers, requests, sizes = self._refuse_some(sink, refused, METHODS[api.ADD], answers, requests, sizes)
-        if not answers:
-            return
-        size = sum(sizes)
-        self._dispatcher.serve_now(queue)
-        plan = self._decide(self._broker.add, queue, requests, self._clock.now())
-        sink.request_bytes += size
-        replied = partial(self._reply, sink, api.ADD, api.write_add_responses, answers, began, size)
-        self._committer.submit(plan, replied, calls=len(answers))
+            least = max(calls.sizes[0], _ITEM_BYTES)
+            if sink.request_bytes and sink.request_bytes + least > self._limits.request_bytes:
+                raise self._too_much_of_one(sink.request_bytes + least)
+            requests = [api.read_add_request(requests, self._limits).items]
+        # Each add counts its message, or its items if these are many and small.
+        sizes = list(map(max, calls.sizes, map(_ITEM_BYTES.__mul__, map(len, requests)), repeat(_ITEM_BYTES)))
+        answers, size = calls.answers, sum(sizes)
+        if sink.request_bytes + size > self._limits.request_bytes:
+            refused = self._too_much(sink, sizes)
+            answers, requests, sizes = self._refuse_some(sink, refused, "add", answers, requests, sizes)
+            size = sum(sizes)
+        if queue.timed_out:
+            # Polls that wait no longer get none of the items that are added after them.
+            self._dispatcher.serve_no_wait(queue)
+        self._decide(sink, _ADD, self._broker.add, queue, answers, requests, began, size)
 
     def _remove(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
-        self._refuse_while_full()
+        if self._committer.pending_bytes > self._limits.pending_bytes:
+            raise self._too_much_pending()
         requests: list[Any] = calls.read(api.read_remove_request)
-        plan = self._decide(self._broker.remove, queue, requests, self._clock.now())
-        replied = partial(self._reply, sink, api.REMOVE, api.write_remove_responses, calls.answers, began, 0)
-        self._committer.submit(plan, replied, calls=len(calls.answers))
+        self._decide(sink, _REMOVE, self._broker.remove, queue, calls.answers, requests, began, 0)
 
     def _extend(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
-        self._refuse_while_full()
-        # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection that asks.
-        refused = self._too_much(sink, calls.sizes)
+        if self._committer.pending_bytes > self._limits.pending_bytes:
+            raise self._too_much_pending()
         requests: list[Any] = calls.read(partial(api.read_extend_request, limits=self._limits))
-        answers = calls.answers
-        if refused:
-            answers, requests = self._refuse_some(sink, refused, METHODS[api.EXTEND], answers, requests)
+        answers, sizes = calls.answers, calls.sizes
+        if sink.request_bytes + sum(sizes) > self._limits.request_bytes:
+            refused = self._too_much(sink, sizes)
+            answers, requests, sizes = self._refuse_some(sink, refused, "extend", answers, requests, sizes)
+        self._decide(sink, _EXTEND, self._broker.extend, queue, answers, requests, began, sum(sizes))
+
+    def _decide(
+        self,
+        sink: ReplySink,
+        method: _Method,
+        decide: Callable[[Queue, Sequence[Any], WallMs], Plan[list[Any]]],
+        queue: Queue,
+        answers: list[rpc.AnswerId],
+        requests: Sequence[Any],
+        began: float,
+        size: int,
+    ) -> None:
+        """Let the broker decide *requests*, which count *size* in `request_bytes`, and submit the plan."""
         if not answers:
             return
-        plan = self._decide(self._broker.extend, queue, requests, self._clock.now())
-        size = max(sum(calls.sizes), plan.size)
+        try:
+            plan = decide(queue, requests, self._clock.now())
+        except Exception as why:
+            self._committer.bug(why)
+            raise
+        # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection, too.
+        size = max(size, plan.size)
         sink.request_bytes += size
-        replied = partial(self._reply, sink, api.EXTEND, api.write_extend_responses, answers, began, size)
-        self._committer.submit(plan, replied, calls=len(answers))
+        take_replies = partial(self._reply, sink, method, answers, began, size)
+        self._committer.submit(plan, take_replies, calls=len(answers))
 
     def _reply(
         self,
         sink: ReplySink,
-        method: int,
-        write: Callable[[Sequence[Any]], list[bytes]],
+        method: _Method,
         answers: list[rpc.AnswerId],
         began: float,
         size: int,
         replies: list[Any],
     ) -> None:
-        """Return *replies*, which are durable; the calls were charged *size* bytes."""
-        name = METHODS[method]
+        """Return *replies*, which are durable; the calls counted *size* in `request_bytes`."""
         sink.request_bytes -= size
-        refused = {place: reply for place, reply in enumerate(replies) if isinstance(reply, QueueberError)}
-        if refused:
-            answers, replies = self._refuse_some(sink, refused, name, answers, replies)
+        if not method.reply_types.issuperset(map(type, replies)):
+            refused = {place: reply for place, reply in enumerate(replies) if isinstance(reply, QueueberError)}
+            answers, replies = self._refuse_some(sink, refused, method.name, answers, replies)
         if answers:
-            self.calls.seconds[name].observe(self._clock.monotonic() - began, len(answers))
-            sink.results(answers, write(replies))
+            self.stats.seconds[method.name].observe(self._clock.monotonic() - began, len(answers))
+            sink.results(answers, method.encode(replies))
 
     def _poll(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
         requests = calls.read(partial(api.read_poll_request, limits=self._limits))
         if self.draining:
             raise Stopping("the server is stopping")
+        now = self._clock.now()
         for answer, request in zip(calls.answers, requests, strict=True):
             try:
-                waiter = self._decide(
-                    self._broker.poll,
+                waiter = self._broker.poll(
                     queue,
                     wanted=request.num_items,
                     lease_duration=request.lease,
-                    wait=SpanMs(0) if request.no_wait else request.wait,
+                    wait=_NO_WAIT if request.no_wait else request.wait,
                     peer=sink.peer,
-                    now=self._clock.now(),
+                    now=now,
                 )
             except QueueberError as why:
-                self._refuse(sink, answer, why, METHODS[api.POLL])
+                self._refuse(sink, answer, why, "poll")
                 continue
+            except Exception as why:
+                self._committer.bug(why)
+                raise
             sink.waits(answer, waiter)
-            self._dispatcher.wait(waiter).addCallback(partial(self._polled, sink, answer, began))
+            self._dispatcher.wait(waiter, began, partial(self._return_delivery, sink, answer, began))
 
-    def _polled(self, sink: ReplySink, answer: rpc.AnswerId, began: float, delivery: Delivery | None) -> None:
+    def _return_delivery(self, sink: ReplySink, answer: rpc.AnswerId, began: float, delivery: Delivery | None) -> None:
         if delivery is None:
             sink.canceled(answer)
         elif delivery.error is not None:
-            self._refuse(sink, answer, delivery.error, METHODS[api.POLL])
+            self._refuse(sink, answer, delivery.error, "poll")
         else:
-            self.calls.seconds["poll"].observe(self._clock.monotonic() - began)
+            self.stats.seconds["poll"].observe(self._clock.monotonic() - began)
             sink.results([answer], [api.write_poll_response(_response(delivery))])
 
     # Refusals
 
     def _refuse(self, sink: ReplySink, answer: rpc.AnswerId, why: QueueberError, method: str) -> None:
-        self.calls.refused[method, why.kind] += 1
+        self.stats.refused[method, why.kind] += 1
         if why.limit is not None:
             self._broker.limit_hits[why.limit] += 1
         sink.error(answer, why.kind, str(why))
@@ -254,73 +301,49 @@ class QueueHandlers:
         answers: list[rpc.AnswerId],
         *lists: list[Any],
     ) -> tuple[list[Any], ...]:
-        """Refuse the calls at some places; *answers* and *lists* without those places."""
+        """Refuse the calls at some places; return *answers* and *lists* without those places."""
         for place, why in refused.items():
             self._refuse(sink, answers[place], why, method)
         rest = [place for place in range(len(answers)) if place not in refused]
         return tuple([each[place] for place in rest] for each in (answers, *lists))
 
-    def _refuse_while_behind(self, size: int) -> None:
-        self._refuse_adds(size)
-        if self._committer.stalled:
-            raise Overloaded("the storage engine has to catch up first; try again later")
-        self._refuse_while_full()
-
-    def _refuse_while_full(self) -> None:
+    def _too_much_pending(self) -> Overloaded:
         """
-        Refuse a batch while too much waits for the disk; one that is let in may pass the limit by the calls of a read.
+        Return the error for a batch that arrives while the plans that wait for a commit are over their limit.
 
-        Calls that write nothing count, too: they may not be answered before what they were decided upon is durable.
+        A batch that is let in may pass the limit by the calls of one read.  Calls that write nothing are refused, too:
+        their replies wait for the commits before them.
         """
-        pending, limit = self._committer.pending_bytes, self._limits.pending_bytes
-        if pending > limit:
-            raise Overloaded(
-                f"what waits for the disk is {counted(pending, 'byte')}; the limit is {limit:,} (pending_bytes)",
-                limit="pending_bytes",
-            )
+        return Overloaded(
+            f"what waits for the disk is {counted(self._committer.pending_bytes, 'byte')};"
+            f" the limit is {self._limits.pending_bytes:,} (pending_bytes)",
+            limit="pending_bytes",
+        )
+
+    def _too_much_of_one(self, size: int) -> Overloaded:
+        """Return the error for an add or extend with which those of its connection would be *size* bytes."""
+        return Overloaded(
+            f"adds and extends of this connection that wait for the disk would be {counted(size, 'byte')};"
+            f" the limit is {self._limits.request_bytes:,} (request_bytes)",
+            limit="request_bytes",
+        )
 
     def _too_much(self, sink: ReplySink, sizes: Sequence[int]) -> dict[int, Overloaded]:
-        """Why adds or extends of these sizes are refused, by their places, as if those before were carried out."""
+        """Return why adds or extends of these sizes are refused, by their places; those before are carried out."""
         waiting, limit = sink.request_bytes, self._limits.request_bytes
         refused: dict[int, Overloaded] = {}
-        if waiting + sum(sizes) <= limit:
-            return refused
         for place, size in enumerate(sizes):
             if waiting and waiting + size > limit:
-                refused[place] = Overloaded(
-                    f"adds and extends of this connection that wait for the disk would be"
-                    f" {counted(waiting + size, 'byte')}; the limit is {limit:,} (request_bytes)",
-                    limit="request_bytes",
-                )
+                refused[place] = self._too_much_of_one(waiting + size)
             else:
                 waiting += size
         return refused
 
-    def _decide(self, decision: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """What the broker decides.  It may refuse; any other exception is a bug that ends the process."""
-        try:
-            return decision(*args, **kwargs)
-        except QueueberError:
-            raise
-        except Exception as why:
-            self._committer.bug(why)
-            raise
-
-
-def _charges(calls: rpc.Calls, requests: Sequence[Sequence[api.NewItem]]) -> list[int]:
-    """What each add counts in `request_bytes`: its message, or its items if these are many and small."""
-    return [max(size, _ITEM_BYTES * (len(items) or 1)) for size, items in zip(calls.sizes, requests, strict=True)]
-
-
-def _items_of(params: rpc.Params, limits: Limits) -> Sequence[api.NewItem]:
-    return api.read_add_request(params, limits).items
-
 
 def _response(delivery: Delivery) -> api.PollResponse:
-    items = [
-        _new(api.PolledItem, (contents, key.id, attempts + 1, added_at))
-        for key, contents, added_at, attempts in delivery.items
-    ]
+    items: list[api.PolledItem] = []
+    for key, contents, added_at, attempts in delivery.items:
+        items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
     if delivery.lease is None:
         return api.PollResponse(items, b"", WallMs(0))
     return api.PollResponse(items, delivery.lease.id, delivery.lease.deadline)

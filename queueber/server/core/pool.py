@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -45,11 +46,12 @@ class StoragePool:
     """
 
     def __init__(self, reactor: Any, workers: int) -> None:  # noqa: ANN401
-        self._reactor = reactor
         self.workers = workers
         self._numbers = count()
         self._pool = ThreadPool(workers, workers, name="queueber")
         self._pool.threadFactory = self._thread  # type: ignore[assignment]
+        self.run: Callable[..., Deferred[Any]] = partial(deferToThreadPool, reactor, self._pool)
+        """Calls a function on a thread.  Returns a Deferred that fires on the reactor's thread with its result."""
 
     def _thread(self, target: Callable[[], None], name: str | None = None) -> threading.Thread:
         del name  # Twisted's own is made of the pool's size and not of a number
@@ -66,10 +68,6 @@ class StoragePool:
         self._pool.start()
         # Twisted starts a thread only when there is work for it: they are to be seen, and to be ready, from the start.
         self._pool.adjustPoolsize(self.workers, self.workers)
-
-    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Call *function* on a thread; fires with what it gives, on the reactor's thread."""
-        return deferToThreadPool(self._reactor, self._pool, function, *args, **kwargs)
 
     @property
     def busy(self) -> int:

@@ -8,6 +8,7 @@ polls, removes and extends, which make room in the end, go on.
 
 import os
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -97,8 +98,8 @@ class Reserve:
     space: Space = field(factory=lambda: Space(0, 0), init=False)
     """At the last look."""
 
-    _asked: int = field(default=0, init=False)
-    """Length of the adds since then."""
+    _bytes_until_look: float = field(init=False)
+    """The length of adds after which the free space is measured again, whatever the time."""
 
     _making: bool = field(default=False, init=False)
     _told: bool = field(default=False, init=False)
@@ -108,6 +109,13 @@ class Reserve:
     """Ticks until room may be made again."""
 
     log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Begin to count adds."""
+        self._bytes_until_look = self._share()
+
+    def _share(self) -> float:
+        return self.bytes / _LOOK_SHARE if self.bytes else inf
 
     @property
     def bytes(self) -> int:
@@ -136,11 +144,14 @@ class Reserve:
 
     def look(self) -> None:
         """See how much is free.  What cannot be seen stays as it was."""
-        self._asked = 0
+        failed = None
         try:
             self.space = self._measure()
         except OSError as why:
-            self.log.warn("The free space cannot be told: {why}", why=reason(why))
+            failed = why
+        self._bytes_until_look = self._share()
+        if failed is not None:
+            self.log.warn("The free space cannot be told: {why}", why=reason(failed))
             return
         before = self.low
         self._few_bytes = self.space.left < _needed(self.bytes, low=self._few_bytes)
@@ -187,10 +198,10 @@ class Reserve:
         Raises:
             Overloaded: there is.
         """
-        self._asked += size
-        if self._asked * _LOOK_SHARE > self.bytes > 0:
+        self._bytes_until_look -= size
+        if self._bytes_until_look < 0:
             self.look()
-        if self.low:
+        if self._few_bytes or self._few_inodes:
             raise Overloaded(f"{self.lacking} ({LIMIT}); polls and removes go on, try again later", limit=LIMIT)
 
 

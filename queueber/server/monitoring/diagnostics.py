@@ -19,7 +19,7 @@ from queueber.server.core.pool import Pool
 from queueber.server.core.reserve import space_of
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.monitoring.queue_stats import Collector, QueueStats
-from queueber.server.monitoring.stats import Lag
+from queueber.server.monitoring.stats import ReactorLag
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
 
@@ -68,7 +68,7 @@ class Diagnostics:
     sweeper: Sweeper
     clock: QueueClock
     limits: Limits
-    lag: Lag
+    lag: ReactorLag
     surveyor: Collector
     disk_lacks: Callable[[], str] = lambda: ""
     """Return the reason why adds are refused, which is too little free space; empty if they are accepted."""
@@ -125,7 +125,7 @@ def not_serving(stage: str) -> list[Check]:
 def readiness(diagnostics: Diagnostics) -> list[Check]:
     """Return the checks of a server that serves."""
     draining = diagnostics.methods.draining
-    age = diagnostics.committer.load.age(diagnostics.reactor.seconds())
+    age = diagnostics.committer.commit_seconds(diagnostics.reactor.seconds())
     lacks = diagnostics.disk_lacks()
     return [
         Check("serving", passed=not draining, says="stopping" if draining else "serving"),

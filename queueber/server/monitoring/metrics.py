@@ -198,7 +198,7 @@ def _age(state: QueueState, stats: QueueStats) -> float | None:
 
 
 def _calls(diagnostics: Diagnostics) -> Iterator[Metric]:
-    calls = diagnostics.methods.calls
+    calls = diagnostics.methods.stats
     yield _counts("queueber_calls", "Calls received, by method", "method", {each: calls.begun[each] for each in ALL})
     refused = CounterMetricFamily(
         "queueber_call_errors", "Calls refused, by method and kind of error", labels=["method", "kind"]
@@ -213,12 +213,12 @@ def _calls(diagnostics: Diagnostics) -> Iterator[Metric]:
 
 
 def _commits(diagnostics: Diagnostics) -> Iterator[Metric]:
-    committer, load = diagnostics.committer, diagnostics.committer.load
+    committer, load = diagnostics.committer, diagnostics.committer.stats
     yield _histograms("queueber_commit_seconds", "The time from a commit's cut until it is durable", {"": load.seconds})
     yield _histograms("queueber_commit_rows", "Rows per commit", {"": load.rows})
     yield _histograms("queueber_commit_bytes", "Bytes of contents per commit", {"": load.bytes})
     yield _histograms("queueber_sync_seconds", "The time for syncing the log", {"": load.syncs})
-    age = load.age(diagnostics.reactor.seconds())
+    age = committer.commit_seconds(diagnostics.reactor.seconds())
     yield _gauge("queueber_commit_age_seconds", "The age of the commit under way; 0 without one", age)
     yield _count("queueber_commit_stalls", "Commits that were postponed until the engine caught up", load.stalls)
     yield _gauge("queueber_pending_bytes", "Memory for plans that wait for a commit", committer.pending_bytes)

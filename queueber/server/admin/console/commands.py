@@ -203,9 +203,10 @@ class Commands:
         return f"{pool.busy} of {counted(pool.workers, 'thread')} busy, {waiting}"
 
     def _stats(self, disk: Disk | None, survey: QueueStats, pool: str) -> Table:
-        diagnostics, load, total = self._diagnostics, self._diagnostics.committer.load, survey.total
+        diagnostics, total = self._diagnostics, survey.total
+        committer, load = diagnostics.committer, diagnostics.committer.stats
         now = diagnostics.reactor.seconds()
-        recent = list(load.since(now - 10))
+        recent, age = list(load.since(now - 10)), committer.commit_seconds(now)
         outstanding = counted(diagnostics.methods.outstanding, "is", "are")
         free = "not told in time" if disk is None else f"{disk.free_bytes / GIB:,.1f} GiB"
         rows = [
@@ -220,11 +221,11 @@ class Commands:
                 "connections",
                 f"{len(diagnostics.connections):,}; {counted(diagnostics.connections.made, 'was', 'were')} made",
             ),
-            ("calls", f"{diagnostics.methods.calls.begun.total():,}; {outstanding} not answered"),
-            ("refused", f"{diagnostics.methods.calls.refused.total():,}"),
+            ("calls", f"{diagnostics.methods.stats.begun.total():,}; {outstanding} not answered"),
+            ("refused", f"{diagnostics.methods.stats.refused.total():,}"),
             ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second of late"),
-            ("commit under way", span(load.age(now) * MS_PER_SECOND) if load.begun is not None else "none"),
-            ("waits for the disk", counted(diagnostics.committer.pending_bytes, "byte")),
+            ("commit under way", span(age * MS_PER_SECOND) if committer.committing else "none"),
+            ("waits for the disk", counted(committer.pending_bytes, "byte")),
             ("heads in memory", counted(diagnostics.broker.queues.window_bytes, "byte")),
             ("pool", pool),
             ("reactor lag", f"{span(diagnostics.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
@@ -239,7 +240,7 @@ class Commands:
 
     def commits(self, most: int = 20) -> Table:
         """The latest commits, and what all of them were like."""
-        load, now = self._diagnostics.committer.load, self._diagnostics.reactor.seconds()
+        load, now = self._diagnostics.committer.stats, self._diagnostics.reactor.seconds()
         rows = [
             (span((now - each.ended) * MS_PER_SECOND), each.seconds * MS_PER_SECOND, each.plans, each.rows, each.bytes)
             for each in islice(reversed(load.last), _few(most))
