@@ -72,7 +72,7 @@ class PeerLimit:
     low: int
     high: int
     beyond: Beyond
-    says: str
+    description: str
     """The limited quantity, a noun phrase for help and tables."""
 
     zero: str | None = None
@@ -84,8 +84,10 @@ class PeerLimit:
         return self.zero if self.default == 0 and self.zero else quantity(self.default, self.unit)
 
 
-def _peer(default: int, unit: Unit, low: int, high: int, beyond: Beyond, says: str, zero: str | None = None) -> Any:  # noqa: ANN401
-    return field(default=default, metadata={"peer": (default, unit, low, high, beyond, says, zero)})
+def _peer(
+    default: int, unit: Unit, low: int, high: int, beyond: Beyond, description: str, zero: str | None = None
+) -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"peer": (default, unit, low, high, beyond, description, zero)})
 
 
 class UnusableLimits(ValueError):
@@ -319,7 +321,7 @@ class FixedLimit:
 
     name: str
     figure: str
-    says: str
+    description: str
     beyond: Beyond
     why: str
     """Why it is not one of `Limits`."""

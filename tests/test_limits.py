@@ -27,7 +27,9 @@ def settings_of(*arguments):
 def test_the_table_in_the_docs_is_the_code_s():
     section = PROTOCOL[PROTOCOL.index("## Limits") : PROTOCOL.index("## Compatibility")]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
-    assert rows == [(limit.name, limit.figure, limit.says, limit.beyond) for limit in (*PEER_LIMITS, *FIXED_LIMITS)]
+    assert rows == [
+        (limit.name, limit.figure, limit.description, limit.beyond) for limit in (*PEER_LIMITS, *FIXED_LIMITS)
+    ]
 
 
 def test_what_is_no_option_of_the_limits_says_where_it_is_to_be_had():

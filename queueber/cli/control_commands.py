@@ -46,12 +46,12 @@ def stats(server: ServerSelection, data_dir: Path, as_json: bool) -> None:
         return
     hits = found.pop("limit_hits")
     for name, value in found.items():
-        click.echo(f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_figure(name, value)}")
+        click.echo(f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_value_text(name, value)}")
     for name, count in sorted(hits.items()):
         click.echo(f"limit {name} was reached {counted(count, 'time')}")
 
 
-def _figure(name: str, value: object) -> str:
+def _value_text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not isinstance(value, int):
@@ -69,12 +69,12 @@ def check(server: ServerSelection, data_dir: Path, force: bool) -> None:
     """
     Check the memory of a running server for consistency.  The exit status is 1 if there are findings.
 
-    The server serves no calls meanwhile: for at most a tenth of a second, or with --force without a limit, which means
-    seconds with a million leased items.
+    During the check the server serves no calls: for at most a tenth of a second, or with --force without a limit, which
+    means seconds with a million leased items.
     """
     checked = run_on_control_socket(server, data_dir, lambda client: client.admin.check(force=force))
     for finding in checked.findings:
         click.echo(finding)
     if checked.findings:
         sys.exit(EXIT_FINDINGS)
-    click.echo(f"nothing is wrong; looking took {checked.took_ms / 1_000:.3f} s")
+    click.echo(f"nothing is wrong; the check took {checked.took_ms / 1_000:.3f} s")

@@ -27,7 +27,7 @@ from queueber.cli.output import moment
 from queueber.cli.server_options import ServerSelection
 from queueber.cli.terminal import ByteProgressBar, check_can_confirm, confirm, yes_option
 from queueber.client import Client
-from queueber.client.errors import OutOfSight
+from queueber.client.errors import DifferentDirectory
 from queueber.errors import one_line
 from queueber.store import copy_directory, locked_shared, put_in_place, salvage
 from queueber.store import verify as verify_directory
@@ -55,25 +55,25 @@ def backup(server: ServerSelection, target: Path, data_dir: Path) -> None:
         with ByteProgressBar("Copying") as progress:
 
             async def work(client: Client) -> None:
-                async def ask() -> None:
+                async def show_progress() -> None:
                     progress(*await client.admin.backup_progress())
 
-                asking = LoopingCall(ask)
-                asking.start(PROGRESS_SECONDS, now=False).addErrback(lambda _: None)
+                progress_calls = LoopingCall(show_progress)
+                progress_calls.start(PROGRESS_SECONDS, now=False).addErrback(lambda _: None)
                 try:
                     await client.admin.backup(target)
                 finally:
-                    if asking.running:
-                        asking.stop()
+                    if progress_calls.running:
+                        progress_calls.stop()
 
             try:
                 run_on_control_socket(server, data_dir, work, concurrent=True)
-            except OutOfSight as why:
+            except DifferentDirectory as why:
                 click.echo(one_line(f"queueber: {why}"), err=True)
                 sys.exit(EXIT_UNREADABLE)
     else:
         with exit_74_if_unreadable():
-            _sound(data_dir, "backed up")
+            _check_sound(data_dir, "backed up")
             with ByteProgressBar("Copying") as progress:
                 copy_directory(data_dir, target, progress)
     click.echo(one_line(f"backed up to {target}"))
@@ -99,12 +99,12 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
             # Checked first, because reading and copying the backup may take long.
             _check_replaceable(target, replace=replace)
             check_can_confirm(yes=yes)
-        found = _sound(source, "restored")
-        click.echo(one_line(f"{source}: {_extent(found)} as of {moment(found.as_of)}"), err=True)
+        found = _check_sound(source, "restored")
+        click.echo(one_line(f"{source}: {_counts(found)} as of {moment(found.as_of)}"), err=True)
         kept = target.with_name(f"{target.name}.replaced-{_timestamp()}")
         if taken:
             confirm(
-                one_line(f"What is in {target} will be in {kept}.")
+                one_line(f"The contents of {target} will be kept in {kept}.")
                 + "  Items that were removed since then will be there again, those"
                 " added since will not, and leases will be as they were then.  Restore it?",
                 yes=yes,
@@ -118,7 +118,7 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
-            click.echo(one_line(f"what was in {target} is in {kept}"))
+            click.echo(one_line(f"the former contents of {target} are in {kept}"))
     click.echo(one_line(f"restored to {target}"))
 
 
@@ -159,7 +159,7 @@ def verify(data_dir: Path, as_json: bool) -> None:
         sys.exit(EXIT_FINDINGS)
 
 
-def _sound(path: Path, done: str) -> Verified:
+def _check_sound(path: Path, done: str) -> Verified:
     """Verify *path* and return the result.  A directory with findings is not *done*."""
     found = _verified(path)
     if found.findings:
@@ -227,7 +227,7 @@ def _timestamp() -> str:
     return datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
 
 
-def _extent(found: Verified | Salvage) -> str:
+def _counts(found: Verified | Salvage) -> str:
     return f"{counted(found.items, 'item')} in {counted(found.queues, 'queue')}"
 
 
@@ -237,7 +237,7 @@ def _print_loss(found: Salvage) -> None:
     for dropped in found.dropped:
         click.echo(one_line(f"left out of the log: {dropped}"))
     click.echo(
-        f"what is left: {_extent(found)} and {counted(found.leases, 'lease')}, as of"
+        f"what is left: {_counts(found)} and {counted(found.leases, 'lease')}, as of"
         f" {moment(found.as_of)}; the last write is number {found.reached:,}"
     )
     if found.noted is None:

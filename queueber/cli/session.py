@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from queueber.client import Client, Tls, connect
 from queueber.client.address import socket_address
-from queueber.client.blocking import BlockingConnector, NoAnswer, completed
+from queueber.client.blocking import BlockingConnector, NoAnswer, run_blocking
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -140,7 +140,7 @@ def _run_blocking(connector: BlockingConnector, work: Callable[[Client], Awaitab
     client = Client(connector)  # type: ignore[arg-type]  # its calls can be awaited, and *work* only awaits them
     try:
         with _signals_interrupt():
-            return completed(work(client))
+            return run_blocking(work(client))
     except KeyboardInterrupt:
         raise Interrupted from None
     finally:

@@ -126,18 +126,18 @@ def _print_results(run: Stress, *, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     click.echo(f"in {lasted:,.1f} s: " + ", ".join(f"{value:,.0f} {name}/s" for name, value in rates.items()))
-    click.echo("altogether: " + ", ".join(f"{value:,} {name}" for name, value in totals.items()))
-    click.echo("(adds, polls and removes of items, extends of leases)")
+    click.echo("in total: " + ", ".join(f"{value:,} {name}" for name, value in totals.items()))
+    click.echo("(adds, polls and removes count items; extends count leases)")
     rows = []
     for name, latency in run.latencies.items():
         times = [f"{value:,.2f}" for value in latency.milliseconds().values()]
         rows.append((name, f"{latency.count:,}", *times))
-    print_table("How long calls took", ("call", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows)
+    print_table("Latency of calls", ("call", "calls", "p50 ms", "p99 ms", "p99.9 ms", "max ms"), rows)
     shared = run.commit_sharing()
     click.echo(
-        f"{counted(run.polled, 'poll')} brought items, in {counted(len(run.polls_by_deadline), 'commit')}: "
-        f"{shared['polls_per_commit']:,} a commit; "
-        f"{shared['shared']:.0%} shared one (counted by when their leases began, to the millisecond)"
+        f"{counted(run.polled, 'poll')} returned items, in {counted(len(run.polls_by_deadline), 'commit')}: "
+        f"{shared['polls_per_commit']:,} per commit; "
+        f"{shared['shared']:.0%} shared a commit (estimated from the millisecond in which their leases began)"
     )
     if run.left:
         click.echo(

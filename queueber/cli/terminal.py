@@ -32,7 +32,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not is_terminal(sys.stdin):
-        raise click.UsageError(f"{question}  There is no terminal to ask on; --yes is the answer.")
+        raise click.UsageError(f"{question}  There is no terminal to ask on; --yes confirms it.")
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort:
@@ -50,7 +50,7 @@ def check_can_confirm(*, yes: bool) -> None:
         click.UsageError: there is no terminal to ask on.
     """
     if not yes and not is_terminal(sys.stdin):
-        raise click.UsageError("There is no terminal to ask on before it is done; --yes is the answer.")
+        raise click.UsageError("There is no terminal to ask for confirmation; --yes gives it.")
 
 
 class ByteProgressBar:

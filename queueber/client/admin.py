@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from queueber.api import admin
 from queueber.client.arguments import flag, path
-from queueber.client.errors import OutOfSight, failed
+from queueber.client.errors import DifferentDirectory, failed
 from queueber.errors import InvalidRequest
 from queueber.paths import identity
 
@@ -40,7 +40,7 @@ class Admin:
 
     def check(self, *, force: bool = False) -> Deferred[admin.Checked]:
         """
-        Ask the server to check its memory for consistency.  It serves no other call meanwhile.
+        Ask the server to check its memory for consistency.  It serves no other call during the check.
 
         A server that holds so much that the check takes long needs *force*; otherwise `InvalidRequest`.
         """
@@ -57,8 +57,8 @@ class Admin:
         Write a backup of all commits so far to *target* on the server's machine, a missing or empty directory.
 
         Returns:
-            Fires when the backup is on disk and visible to this process.  Fails with `OutOfSight` if the server has
-            another directory at that path.
+            Fires when the backup is on disk and visible to this process.  Fails with `DifferentDirectory` if the
+            server has another directory at that path.
         """
         try:
             where = path("target", target).absolute()
@@ -68,7 +68,7 @@ class Admin:
         made = self._connector.call(
             None, admin.BACKUP, content, admin.read_backup_response, interface=admin.ADMIN_INTERFACE_ID, wait_ms=None
         )
-        return made.addCallback(partial(_check_in_sight, where))
+        return made.addCallback(partial(_check_same_directory, where))
 
     def backup_progress(self) -> Deferred[tuple[int, int]]:
         """Ask for the progress of the backup under way: bytes copied, and bytes in all."""
@@ -85,23 +85,23 @@ def _identity(where: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def _check_in_sight(where: Path, made: admin.BackupMade) -> None:
+def _check_same_directory(where: Path, made: admin.BackupMade) -> None:
     """
     Check that the directory at *where* is the backup that was *made*.
 
     Raises:
-        OutOfSight: it is another directory; the server may have made a backup or refused for that reason.
+        DifferentDirectory: it is another directory; the server may have made a backup or refused for that reason.
     """
     if made.elsewhere:
-        raise OutOfSight(
-            f"{where} is another directory for the server, which has a view of the file system of its own"
+        raise DifferentDirectory(
+            f"{where} is another directory for the server, which has its own view of the file system"
             " (a container, or PrivateTmp= and the like in its unit): nothing was done"
         )
     try:
         found = where.stat()
     except OSError as why:
-        raise OutOfSight(
-            f"the server has made a backup at its {where}, which is not to be seen here: {why.strerror}"
+        raise DifferentDirectory(
+            f"the server has made a backup at its {where}, which cannot be seen here: {why.strerror}"
         ) from None
     if (made.device or made.inode) and (made.device, made.inode) != (found.st_dev, found.st_ino):
-        raise OutOfSight(f"the server has made a backup at its {where}, which is another directory here")
+        raise DifferentDirectory(f"the server has made a backup at its {where}, which is another directory here")

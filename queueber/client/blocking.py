@@ -47,8 +47,8 @@ class BlockingConnector:
     """
     A connection to one server, made by the first call and never made again.
 
-    Replaces `queueber.client.service.Connector` under a `Client` or a `Queue`, for work that `completed` runs. Their
-    methods then return awaitables that block until they are done.  Not thread-safe.
+    Replaces `queueber.client.service.Connector` under a `Client` or a `Queue`, for work that `run_blocking` runs.
+    Their methods then return awaitables that block until they are done.  Not thread-safe.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class BlockingConnector:
         self._first = b""
         """The first bytes from the server, enough to recognise another protocol."""
 
-        self._longest: tuple[int, str] | None = None
+        self._limit: tuple[int, str] | None = None
         """The longest message that the server accepts, and the source of that limit; None before it was requested."""
 
         # The length of replies is bounded by the server's own limit, which its operator sets.
@@ -83,7 +83,7 @@ class BlockingConnector:
         interface: int = api.QUEUE_INTERFACE_ID,
         *,
         timeout_ms: int | None = None,
-        wait_ms: int | None = 0,  # noqa: ARG002  (used with a time limit per client, which there is none of here)
+        wait_ms: int | None = 0,  # noqa: ARG002  (only clients with a time limit of their own use it)
     ) -> T:
         """
         Call *method* of the queue named *queue*, or of the default queue, and return the results parsed by *read*.
@@ -100,21 +100,21 @@ class BlockingConnector:
         """
         if timeout_ms is None:
             return await self._call(queue, method, content, read, interface)
-        of_all = self._until, self._seconds
+        of_connector = self._until, self._seconds
         seconds = timeout_ms / MS_PER_SECOND
         if self._until is None or monotonic() + seconds < self._until:
             self._until, self._seconds = monotonic() + seconds, seconds
         try:
             return await self._call(queue, method, content, read, interface)
         except NoAnswer as why:
-            if self._until == of_all[0]:
+            if self._until == of_connector[0]:
                 raise
             sent = self._socket is not None
             self.close()
             done = "may have taken effect or not" if sent else "was not sent"
             raise CallTimedOut(f"{why}: the call {done}", sent=sent) from None
         finally:
-            self._until, self._seconds = of_all
+            self._until, self._seconds = of_connector
 
     async def _call(
         self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
@@ -122,26 +122,26 @@ class BlockingConnector:
         if self._socket is not None and self._socket.fileno() < 0:
             raise NotConnected("the call was not sent: the connection is closed")
         if len(content) + CALL_OVERHEAD_BYTES > FRAME_BYTES_LOWEST:
-            longest, by = self._longest = self._longest or await self._ask_for_limit()
+            longest, source = self._limit = self._limit or await self._request_limit()
             if len(content) + CALL_OVERHEAD_BYTES > longest:
-                raise call_too_long(len(content), longest, by)
+                raise call_too_long(len(content), longest, source)
         if self._socket is None:
             self._socket = self._connect()
             self._routes.begin()
         route = self._routes.to(queue)
         question = self._connection.call(route.target, interface, method, content)
         try:
-            return self._answer(self._socket, question, route, read)
+            return self._receive_answer(self._socket, question, route, read)
         except TimeoutError as why:
             if why.errno is not None:
                 # From the system: the peer did not answer its probes.
-                raise _lost(reason(why)) from None
+                raise _connection_lost(reason(why)) from None
             raise NoAnswer(f"no answer within {self._seconds:g} s") from None
         except OSError as why:
-            raise _lost(reason(why)) from None
+            raise _connection_lost(reason(why)) from None
 
-    async def _ask_for_limit(self) -> tuple[int, str]:
-        """Ask for the longest message that the server accepts.  Return it with the source of the limit."""
+    async def _request_limit(self) -> tuple[int, str]:
+        """Request the longest message that the server accepts, and return it with the source of the limit."""
         content, read = api.write_limits_request(), api.read_limits_response
         try:
             limits = await self.call(None, api.LIMITS, content, read, api.BROKER_INTERFACE_ID)
@@ -189,21 +189,23 @@ class BlockingConnector:
             raise TimeoutError
         return left if most is None else min(left, most)
 
-    def _answer(self, to: socket.socket, question: rpc.QuestionId, route: Route, read: Callable[[rpc.Results], T]) -> T:
-        broken = self._send(to)
+    def _receive_answer(
+        self, to: socket.socket, question: rpc.QuestionId, route: Route, read: Callable[[rpc.Results], T]
+    ) -> T:
+        lost = self._send(to)
         while True:
             to.settimeout(self._left(None))
             data = to.recv(READ_BYTES)
             if not data:
-                raise broken or _lost("the server closed it")
-            outcome = self._receive(data, question)
-            broken = self._send(to) or broken
+                raise lost or _connection_lost("the server closed it")
+            outcome = self._process(data, question)
+            lost = self._send(to) or lost
             if isinstance(outcome, rpc.Results):
-                return _checked(read, outcome)
+                return _parsed(read, outcome)
             if outcome is not None:
                 raise route.error or error_of(outcome)
 
-    def _receive(
+    def _process(
         self, data: bytes, question: rpc.QuestionId
     ) -> rpc.Results | rpc.RemoteException | rpc.Canceled | None:
         """Process *data*.  Return the outcome of *question* if *data* completes it."""
@@ -214,13 +216,13 @@ class BlockingConnector:
                     raise NotConnected(f"cannot connect to {self._name}: this port speaks {other}")
             for event in self._connection.receive_data(data):
                 if isinstance(event, rpc.Aborted):
-                    raise _lost(f"the server ended the connection: {event.reason}")
+                    raise _connection_lost(f"the server ended the connection: {event.reason}")
                 if isinstance(event, rpc.Returned) and not self._routes.returned(event):
                     self._connection.finish(event.question)
                     if event.question == question:
                         return event.outcome
         except RemoteProtocolError as why:
-            raise _lost(f"the server broke the protocol: {why}") from None
+            raise _connection_lost(f"the server broke the protocol: {why}") from None
         return None
 
     def _send(self, to: socket.socket) -> QueueberError | None:
@@ -236,7 +238,7 @@ class BlockingConnector:
         except TimeoutError:
             raise
         except OSError as why:
-            return _lost(reason(why))
+            return _connection_lost(reason(why))
         return None
 
     def close(self) -> None:
@@ -245,18 +247,18 @@ class BlockingConnector:
             self._socket.close()
 
 
-def _lost(why: str) -> OutcomeUnknown:
+def _connection_lost(why: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
 
 
-def _checked(read: Callable[[rpc.Results], T], results: rpc.Results) -> T:
+def _parsed(read: Callable[[rpc.Results], T], results: rpc.Results) -> T:
     try:
         return read(results)
     except RemoteProtocolError as why:
-        raise _lost(f"the server broke the protocol: {why}") from None
+        raise _connection_lost(f"the server broke the protocol: {why}") from None
 
 
-def completed(work: Awaitable[T]) -> T:
+def run_blocking(work: Awaitable[T]) -> T:
     """
     Run *work*, which may await only calls through a `BlockingConnector`, and return its result.
 

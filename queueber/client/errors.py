@@ -51,7 +51,7 @@ class ReplyTooLong(QueueberError):
     """
 
 
-class OutOfSight(QueueberError):
+class DifferentDirectory(QueueberError):
     """Server and client see different directories at a path.  The text says whether the server has written there."""
 
 

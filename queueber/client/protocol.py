@@ -65,16 +65,16 @@ class NotSent(CancelledError):
     """A call was cancelled before it was sent.  The text, if any, names what it waited for."""
 
 
-class Owner(typing.Protocol):
+class ConnectionObserver(typing.Protocol):
     """The receiver of a connection's state changes."""
 
-    def usable(self, connection: "ClientProtocol") -> None:
+    def on_usable(self, connection: "ClientProtocol") -> None:
         """Note that *connection* accepts calls."""
 
-    def proved(self) -> None:
+    def on_answer(self) -> None:
         """Note that the latest connection has answered a call, other than with 'stopping'."""
 
-    def ended(self, why: str, *, refused: bool) -> None:
+    def on_end(self, why: str, *, refused: bool) -> None:
         """
         Note that the latest connection is unusable.
 
@@ -100,10 +100,10 @@ class ClientProtocol(Protocol):
     log = Logger()
     transport: ITCPTransport
 
-    def __init__(self, clock: IReactorTime, limits: Limits | None, owner: Owner, to: str = "") -> None:
-        """Report state changes to *owner*.  *to* follows "cannot connect" in errors."""
+    def __init__(self, clock: IReactorTime, limits: Limits | None, observer: ConnectionObserver, to: str = "") -> None:
+        """Report state changes to *observer*.  *to* follows "cannot connect" in errors."""
         self._clock = clock
-        self._owner = owner
+        self._observer = observer
         self._to = to
         self._own_bytes = None if limits is None else limits.frame_bytes
         """The longest message that this client sends or accepts; None for the server's limit."""
@@ -112,7 +112,7 @@ class ClientProtocol(Protocol):
         """The longest message that the server accepts; None before it was requested."""
 
         self._limit_from = FROM_SERVER
-        self._held: dict[Deferred[None], None] = {}
+        self._waiting_for_limits: dict[Deferred[None], None] = {}
         """Calls that wait for the server's limits: a long call, and all later ones, to keep the order."""
 
         # The length of replies is bounded by the server's own limit, which its operator sets.
@@ -130,8 +130,8 @@ class ClientProtocol(Protocol):
         self._first = b""
         """The first bytes from the server, enough to recognise another protocol."""
 
-        self._proved = False
-        """A call was answered."""
+        self._answered = False
+        """A call was answered, other than with 'stopping'."""
 
         self._unsent: list[rpc.QuestionId] = []
         """The calls made since the last flush."""
@@ -145,26 +145,26 @@ class ClientProtocol(Protocol):
         keep_alive(self.transport)
         self._routes.begin()
         if ISSLTransport.providedBy(self.transport):
-            self._timer = self._clock.callLater(HANDSHAKE_SECONDS, self._not_secured)
+            self._timer = self._clock.callLater(HANDSHAKE_SECONDS, self._handshake_timed_out)
         else:
-            self._begin()
+            self._open_for_calls()
 
     def handshakeCompleted(self) -> None:
         """Open the connection after its TLS handshake."""
         self._stop_timer()
         if (nameless := nameless_certificate(self.transport)) is None:
-            self._begin()
+            self._open_for_calls()
         else:
             self._end(nameless, NotConnected, refused=True)
             self.transport.abortConnection()
 
-    def _begin(self) -> None:
+    def _open_for_calls(self) -> None:
         if self._closed is None and not self._open:
             self._open = True
-            self._owner.usable(self)
+            self._observer.on_usable(self)
             self._flush_soon()
 
-    def _not_secured(self) -> None:
+    def _handshake_timed_out(self) -> None:
         self._timer = None
         self._end(f"no TLS handshake within {HANDSHAKE_SECONDS:g} s", NotConnected)
         self.transport.abortConnection()
@@ -195,16 +195,16 @@ class ClientProtocol(Protocol):
         length = len(content) + CALL_OVERHEAD_BYTES
         if self._own_bytes is not None and length > self._own_bytes:
             return fail(call_too_long(len(content), self._own_bytes, FROM_ARGUMENT))
-        if not self._held and (length <= FRAME_BYTES_LOWEST or self._server_bytes is not None):
+        if not self._waiting_for_limits and (length <= FRAME_BYTES_LOWEST or self._server_bytes is not None):
             return self._send(queue, method, content, read, interface)
-        held: Deferred[None] = Deferred(self._drop)
-        self._held[held] = None
-        if len(self._held) == 1:
-            asking = self._send(
+        waiting: Deferred[None] = Deferred(self._cancel_waiting)
+        self._waiting_for_limits[waiting] = None
+        if len(self._waiting_for_limits) == 1:
+            limits = self._send(
                 None, api.LIMITS, api.write_limits_request(), api.read_limits_response, api.BROKER_INTERFACE_ID
             )
-            asking.addCallbacks(self._asked, self._not_asked)
-        return held.addCallback(lambda _: self._send(queue, method, content, read, interface))
+            limits.addCallbacks(self._limits_received, self._limits_refused)
+        return waiting.addCallback(lambda _: self._send(queue, method, content, read, interface))
 
     def _send(
         self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
@@ -221,16 +221,16 @@ class ClientProtocol(Protocol):
         self._flush_soon()
         return deferred
 
-    def _drop(self, held: Deferred[None]) -> None:
+    def _cancel_waiting(self, waiting: Deferred[None]) -> None:
         """Fail a call that was cancelled while it waited for the server's limits."""
-        self._held.pop(held, None)
-        held.errback(NotSent("the server has not returned its limits"))
+        self._waiting_for_limits.pop(waiting, None)
+        waiting.errback(NotSent("the server has not returned its limits"))
 
-    def _asked(self, limits: api.ServerLimits) -> None:
+    def _limits_received(self, limits: api.ServerLimits) -> None:
         self._server_bytes = limits.frame_bytes
         self._release()
 
-    def _not_asked(self, failure: Failure) -> None:
+    def _limits_refused(self, failure: Failure) -> None:
         """Continue without the limits: the server is too old for the question, or has no room for it now."""
         if self._closed is None:
             self._server_bytes, self._limit_from = self._own_bytes or FRAME_BYTES_MAX, FROM_DEFAULT
@@ -240,10 +240,10 @@ class ClientProtocol(Protocol):
 
     def _release(self) -> None:
         """Send the calls that waited for the server's limits."""
-        while self._held:
-            held = next(iter(self._held))
-            del self._held[held]
-            held.callback(None)
+        while self._waiting_for_limits:
+            waiting = next(iter(self._waiting_for_limits))
+            del self._waiting_for_limits[waiting]
+            waiting.callback(None)
 
     def _cancel(self, question: rpc.QuestionId) -> None:
         call = self._calls.pop(question, None)
@@ -290,9 +290,9 @@ class ClientProtocol(Protocol):
         if self._routes.returned(event) or self._returned_late(event):
             return
         call = self._calls.pop(event.question)
-        if not self._proved and getattr(event.outcome, "kind", None) != Kind.DISCONNECTED:
-            self._proved = True
-            self._owner.proved()
+        if not self._answered and getattr(event.outcome, "kind", None) != Kind.DISCONNECTED:
+            self._answered = True
+            self._observer.on_answer()
         try:
             value = self._value_of(call, event.outcome)
         except RemoteProtocolError:
@@ -325,21 +325,21 @@ class ClientProtocol(Protocol):
         self.log.warn("Closing the connection to {peer}: {why}", peer=self.transport.getPeer(), why=why)
         self.flush()
         self._end(why, kind, refused=refused)
-        self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
+        self._timer = self._clock.callLater(CLOSE_SECONDS, self._close_timed_out)
         self.transport.loseConnection()
 
     def close(self) -> None:
         """Send what is left before the transport is closed, and abort it if that takes longer than `CLOSE_SECONDS`."""
         self.flush()
         self._stop_timer()
-        self._timer = self._clock.callLater(CLOSE_SECONDS, self._give_up)
+        self._timer = self._clock.callLater(CLOSE_SECONDS, self._close_timed_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self) -> None:
+    def _close_timed_out(self) -> None:
         self._timer = None
         self.transport.abortConnection()
 
@@ -347,7 +347,7 @@ class ClientProtocol(Protocol):
         """Fail the calls in flight: with `OutcomeUnknown`, unless no server has read them."""
         refusal = None
         if not self._first:
-            refusal = refusal_of(reason.value, self.transport, agreed=self._open)
+            refusal = refusal_of(reason.value, self.transport, secured=self._open)
         if refusal is None:
             self._end(reason.getErrorMessage())
         else:
@@ -359,11 +359,11 @@ class ClientProtocol(Protocol):
         if self._closed is not None:
             return
         self._closed = why
-        self._owner.ended(why, refused=refused)
+        self._observer.on_end(why, refused=refused)
         calls, self._calls = self._calls, {}
-        held, self._held = self._held, {}
+        waiting, self._waiting_for_limits = self._waiting_for_limits, {}
         # The callbacks of one call may cancel others.
-        for each in held:
+        for each in waiting:
             if not each.called:
                 each.errback(self._error(why, kind, sent=False))
         for question, call in calls.items():

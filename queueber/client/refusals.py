@@ -41,25 +41,25 @@ arrives after calls were sent, none of which such a server has read.
 """
 
 
-def refusal_of(error: BaseException | None, transport: Any, *, agreed: bool) -> str | None:  # noqa: ANN401
+def refusal_of(error: BaseException | None, transport: Any, *, secured: bool) -> str | None:  # noqa: ANN401
     """
     Return why *transport*, which received no data, was lost with *error*; None if the server may have read a call.
 
-    *agreed*: the transport is plaintext, or its TLS handshake was completed at this end.
+    *secured*: the transport is plaintext, or its TLS handshake was completed at this end.
     """
     if error is not None and (unverified := _UNVERIFIED.get(type(error).__name__)):
         return unverified(error, transport)
     reason = tls_reason(error)
     if reason is None:
-        return None if agreed else f"the connection ended during the TLS handshake: {error}"
+        return None if secured else f"the connection ended during the TLS handshake: {error}"
     if "certificate verify failed" in reason:
         return _untrusted(transport)
     if "alert" in reason:
         for alert, words in _ALERTS.items():
             if alert in reason:
                 return f"{words} ({reason})"
-        return None if agreed else f"the server refuses the TLS handshake ({reason})"
-    return None if agreed else f"this port does not speak TLS ({reason})"
+        return None if secured else f"the server refuses the TLS handshake ({reason})"
+    return None if secured else f"this port does not speak TLS ({reason})"
 
 
 def _chain(transport: Any) -> list[Any]:  # noqa: ANN401
@@ -67,7 +67,7 @@ def _chain(transport: Any) -> list[Any]:  # noqa: ANN401
     return [each.to_cryptography() for each in transport.getHandle().get_peer_cert_chain() or ()]
 
 
-def _another_name(error: Any, transport: Any) -> str:  # noqa: ANN401
+def _name_mismatch(error: Any, transport: Any) -> str:  # noqa: ANN401
     wanted = error.errors[0].mismatched_id
     # A DNS name and an IP address have different attributes.
     wanted = wanted.hostname.decode() if hasattr(wanted, "hostname") else str(wanted.ip)
@@ -89,9 +89,9 @@ def nameless_certificate(transport: Any) -> str | None:  # noqa: ANN401
 
 
 def _nameless(why: BaseException, transport: Any) -> str:  # noqa: ANN401
-    whose = [named(each) for each in _chain(transport)[:1]] or ["the server"]
+    holders = [named(each) for each in _chain(transport)[:1]] or ["the server"]
     return (
-        f"the certificate of {whose[0]} is for no host: it needs a subjectAltName with the server's name"
+        f"the certificate of {holders[0]} is for no host: it needs a subjectAltName with the server's name"
         f" ({printable(str(why))})"
     )
 
@@ -109,7 +109,7 @@ def _untrusted(transport: Any) -> str:  # noqa: ANN401
 
 
 _UNVERIFIED: dict[str, Callable[[BaseException, Any], str]] = {
-    "VerificationError": _another_name,
+    "VerificationError": _name_mismatch,
     "CertificateError": _nameless,
 }
 """Handlers by the class names of service_identity's errors, because the package needs the extra `tls`."""

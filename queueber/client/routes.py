@@ -4,12 +4,12 @@ Targets of the calls to each queue.
 State model of a route
 ----------------------
 
-1. ASKED     the object was requested from the server.  Calls are pipelined to
-             the promised answer.
-2. RESOLVED  the answer arrived.  Calls go to the object, and the question is
-             finished.
-3. FAILED    the answer was an error.  Calls made meanwhile fail with it.  The
-             next call requests the object again, except for the bootstrap object.
+1. REQUESTED  the object was requested from the server.  Calls are pipelined to
+              the promised answer.
+2. RESOLVED   the answer arrived.  Calls go to the object, and the question is
+              finished.
+3. FAILED     the answer was an error.  Calls made before it arrived fail with it.
+              The next call requests the object again, except for the bootstrap object.
 """
 
 from collections.abc import Callable
@@ -42,13 +42,13 @@ class Routes:
     def __init__(self, connection: rpc.Connection) -> None:
         self._connection = connection
         self._named: dict[str, Route] = {}
-        self._asked: dict[rpc.QuestionId, tuple[Route, str | None, Callable[[rpc.Results], rpc.ImportId]]] = {}
+        self._requests: dict[rpc.QuestionId, tuple[Route, str | None, Callable[[rpc.Results], rpc.ImportId]]] = {}
 
     def begin(self) -> None:
         """Request the bootstrap object, which is the default queue and gives access to all others."""
         question = self._connection.bootstrap()
         self._root = Route(rpc.PromisedAnswer(question, ()))
-        self._asked[question] = self._root, None, api.read_bootstrap
+        self._requests[question] = self._root, None, api.read_bootstrap
 
     def to(self, queue: str | None) -> Route:
         """Return the route to the queue named *queue*, or to the default queue."""
@@ -56,19 +56,19 @@ class Routes:
             return self._root
         route = self._named.pop(queue, None)
         if route is None:
-            self._make_room()
-            route = self._ask(queue)
+            self._evict_oldest()
+            route = self._request(queue)
         self._named[queue] = route  # keeps the dictionary in order of use
         return route
 
-    def _ask(self, queue: str) -> Route:
+    def _request(self, queue: str) -> Route:
         content = api.write_queue_request(queue)
         question = self._connection.call(self._root.target, api.BROKER_INTERFACE_ID, api.QUEUE, content)
         route = Route(rpc.PromisedAnswer(question, QUEUE_PATH))
-        self._asked[question] = route, queue, api.read_queue_response
+        self._requests[question] = route, queue, api.read_queue_response
         return route
 
-    def _make_room(self) -> None:
+    def _evict_oldest(self) -> None:
         """Drop the least recently used route if there are too many, unless it is not resolved yet."""
         if len(self._named) >= ROUTES_MAX:
             oldest = next(iter(self._named))
@@ -84,10 +84,10 @@ class Routes:
         Raises:
             RemoteProtocolError: the answer is malformed.
         """
-        asked = self._asked.pop(event.question, None)
-        if asked is None:
+        request = self._requests.pop(event.question, None)
+        if request is None:
             return False
-        route, name, read = asked
+        route, name, read = request
         if isinstance(event.outcome, rpc.Results):
             route.target = rpc.ImportedCap(read(event.outcome))
             # This client owns the reference until it releases it.

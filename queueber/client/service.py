@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from queueber import api, rpc
 from queueber.client.errors import CallTimedOut, NotConnected
-from queueber.client.protocol import ClientProtocol, NotSent, Owner
+from queueber.client.protocol import ClientProtocol, ConnectionObserver, NotSent
 from queueber.limits import Limits
 from queueber.units import MS_PER_SECOND
 
@@ -39,23 +39,23 @@ RETRY_SECONDS_MAX = 10.0
 
 
 @define(eq=False)
-class ClientFactory(Factory):
+class ClientProtocolFactory(Factory):
     """Create the protocol of each connection."""
 
     noisy = False
     clock: IReactorTime
     limits: Limits | None
-    owner: Owner
+    observer: ConnectionObserver
     to: str
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # noqa: ARG002  (Twisted's signature)
         """Return the protocol for a new connection."""
-        return ClientProtocol(self.clock, self.limits, self.owner, self.to)
+        return ClientProtocol(self.clock, self.limits, self.observer, self.to)
 
 
 @implementer(IStreamClientEndpoint)
 @define(eq=False)
-class WatchedEndpoint:
+class ReportingEndpoint:
     """An endpoint that calls *failed* for every failed attempt of *endpoint*."""
 
     endpoint: IStreamClientEndpoint
@@ -114,21 +114,21 @@ class Connector:
         self._to = f" to {address}" if address else ""
         self._usable: ClientProtocol | None = None
         self._waiting: dict[_Waiting, None] = {}
-        self._settling: IDelayedCall | None = None
+        self._dispatch_timer: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] | None = None
         """Deferreds to fire when the connection is closed; None unless it is closing."""
 
-        self._policy = retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
-        self._fruitless = 0
-        """Attempts since the last useful connection.  A connection that ends at once is not useful."""
+        self._retry_policy = retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
+        self._failed_attempts = 0
+        """Attempts since the last connection that was of use.  One that ends at once was not."""
 
-        self._since = 0.0
+        self._usable_since = 0.0
         """When the connection became usable."""
 
         self._service = ClientService(
-            WatchedEndpoint(endpoint, self._failed),
-            ClientFactory(clock, limits, self, self._to),
+            ReportingEndpoint(endpoint, self._attempt_failed),
+            ClientProtocolFactory(clock, limits, self, self._to),
             retryPolicy=self._delay,
             clock=clock,
         )
@@ -169,58 +169,58 @@ class Connector:
         if self._usable is not None and not self._waiting:
             return self._usable.call(queue, method, content, read, interface)
         waiting = _Waiting(self._attempts)
-        waiting.connected = Deferred(lambda _: self._drop(waiting))
+        waiting.connected = Deferred(lambda _: self._cancel(waiting))
         self._waiting[waiting] = None
         return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
 
-    def _drop(self, waiting: _Waiting) -> None:
+    def _cancel(self, waiting: _Waiting) -> None:
         """Fail a call that was cancelled while it waited for a connection."""
         self._waiting.pop(waiting, None)
         why = f": {waiting.why}" if waiting.why else ""
         waiting.connected.errback(NotSent(f"there is no connection{self._to}{why}"))
 
-    def usable(self, connection: ClientProtocol) -> None:
-        """Send the waiting calls over *connection* in the next reactor turn.  Part of `Owner`."""
-        self._usable, self._since = connection, self._clock.seconds()
-        self._settle_soon()
+    def on_usable(self, connection: ClientProtocol) -> None:
+        """Send the waiting calls over *connection* in the next reactor turn.  Part of `ConnectionObserver`."""
+        self._usable, self._usable_since = connection, self._clock.seconds()
+        self._dispatch_soon()
 
-    def proved(self) -> None:
-        """Reset the back-off.  Part of `Owner`."""
-        self._fruitless = 0
+    def on_answer(self) -> None:
+        """Reset the back-off.  Part of `ConnectionObserver`."""
+        self._failed_attempts = 0
 
     def _delay(self, _: int) -> float:
         """Return the seconds until the next attempt.  `ClientService`'s own count ends with any connection."""
-        self._fruitless += 1
-        return self._policy(self._fruitless)
+        self._failed_attempts += 1
+        return self._retry_policy(self._failed_attempts)
 
-    def ended(self, why: str, *, refused: bool) -> None:
-        """Forget the connection.  If it was *refused*, fail the waiting calls.  Part of `Owner`."""
-        never_used, self._usable = self._usable is None, None
-        if not never_used and self._clock.seconds() - self._since >= RETRY_SECONDS_MAX:
+    def on_end(self, why: str, *, refused: bool) -> None:
+        """Forget the connection.  If it was *refused*, fail the waiting calls.  Part of `ConnectionObserver`."""
+        was_usable, self._usable = self._usable is not None, None
+        if was_usable and self._clock.seconds() - self._usable_since >= RETRY_SECONDS_MAX:
             # Useful even without an answer: a worker may wait in its first poll for days.
-            self._fruitless = 0
-        for waiting in self._waiting if never_used or refused else ():
+            self._failed_attempts = 0
+        for waiting in self._waiting if refused or not was_usable else ():
             waiting.why = why
             if refused:
                 waiting.attempts = 0
             elif waiting.attempts is not None:
                 waiting.attempts -= 1
-        self._settle_soon()
+        self._dispatch_soon()
 
-    def _failed(self, failure: Failure) -> None:
+    def _attempt_failed(self, failure: Failure) -> None:
         for waiting in self._waiting:
             waiting.why = failure.getErrorMessage()
             if waiting.attempts is not None:
                 waiting.attempts -= 1
-        self._settle_soon()
+        self._dispatch_soon()
 
-    def _settle_soon(self) -> None:
-        if self._waiting and self._settling is None:
-            self._settling = self._clock.callLater(0, self._settle)
+    def _dispatch_soon(self) -> None:
+        if self._waiting and self._dispatch_timer is None:
+            self._dispatch_timer = self._clock.callLater(0, self._dispatch)
 
-    def _settle(self) -> None:
+    def _dispatch(self) -> None:
         """Send the waiting calls if there is a connection, and fail those without attempts left."""
-        self._settling = None
+        self._dispatch_timer = None
         while self._waiting and self._usable is not None:
             waiting = next(iter(self._waiting))
             del self._waiting[waiting]
@@ -251,17 +251,17 @@ class Connector:
 
     def _close(self) -> None:
         self._closed = True
-        if self._settling is not None:
-            self._settling.cancel()
-            self._settling = None
+        if self._dispatch_timer is not None:
+            self._dispatch_timer.cancel()
+            self._dispatch_timer = None
         while self._waiting:
             waiting, _ = self._waiting.popitem()
             waiting.connected.errback(NotConnected("the call was not sent: the client was closed"))
         if self._usable is not None:
             self._usable.close()
-        self._service.stopService().addCallback(self._is_closed)
+        self._service.stopService().addCallback(self._fire_closed)
 
-    def _is_closed(self, _: object) -> None:
+    def _fire_closed(self, _: object) -> None:
         closing, self._closing = self._closing or [], None
         for closed in closing:
             closed.callback(None)

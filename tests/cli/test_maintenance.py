@@ -20,7 +20,7 @@ from queueber.broker.storage import PutItem, PutLease, PutQueue
 from queueber.cli.__main__ import queueber
 from queueber.cli.output import moment
 from queueber.cli.terminal import PROGRESS_DELAY_SECONDS, ByteProgressBar
-from queueber.client.errors import OutOfSight
+from queueber.client.errors import DifferentDirectory
 from queueber.server.core.clock import read_boot_id, read_boot_time
 from queueber.store import open_store, verify
 from queueber.store.datadir.synced import SyncedFile
@@ -134,7 +134,7 @@ class TestBackup:
         monkeypatch.setattr(Path, "is_socket", lambda path: True)
 
         def run(*_, concurrent):
-            raise OutOfSight("/b is another directory")
+            raise DifferentDirectory("/b is another directory")
 
         server.run = run
         done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "data")
@@ -388,7 +388,7 @@ class TestRestore:
         make(tmp_path / "old")
         refused = shell("restore", tmp_path / "not there", tmp_path / "old", "--replace")
         assert refused.exit_code == 1
-        assert "--yes is the answer" in refused.output
+        assert "--yes gives it" in refused.output
         assert "not there" not in refused.output
 
     @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
@@ -543,7 +543,7 @@ class TestThroughTheDoor:
 
     def test_check(self, shell, server):
         done = shell("check")
-        assert (done.output, done.exit_code) == ("nothing is wrong; looking took 0.003 s\n", 0)
+        assert (done.output, done.exit_code) == ("nothing is wrong; the check took 0.003 s\n", 0)
         assert server.asked[-1] is False
         server.findings = ["held twice"]
         done = shell("check", "--force")

@@ -8,7 +8,7 @@ from twisted.internet.defer import succeed
 
 from queueber.api import admin
 from queueber.client.admin import Admin
-from queueber.client.errors import OutOfSight
+from queueber.client.errors import DifferentDirectory
 from queueber.paths import identity
 
 
@@ -46,7 +46,7 @@ def test_a_backup_is_there_when_it_is_in_sight(server, tmp_path):
 
 def test_what_there_is_on_the_way_to_a_backup_is_known_to_the_server(server, tmp_path):
     server.made = admin.BackupMade(elsewhere=True)
-    assert isinstance(outcome(Admin(server).backup(tmp_path / "a" / "b")), OutOfSight)
+    assert isinstance(outcome(Admin(server).backup(tmp_path / "a" / "b")), DifferentDirectory)
     request = admin.BackupRequest(os.fsencode(tmp_path / "a" / "b"), *identity(tmp_path))
     assert server.asked[0][2] == admin.write_backup_request(request)
 
@@ -56,18 +56,18 @@ def test_what_there_is_on_the_way_to_a_backup_is_known_to_the_server(server, tmp
     [
         (True, admin.BackupMade(elsewhere=True), "is another directory for the server, .*: nothing was done"),
         (True, admin.BackupMade(1, 2), "the server has made a backup at its .*/b, which is another directory here"),
-        (False, admin.BackupMade(1, 2), "made a backup at its .*/b, which is not to be seen here: No"),
+        (False, admin.BackupMade(1, 2), "made a backup at its .*/b, which cannot be seen here: No"),
         (
             False,
             admin.BackupMade(),
-            "made a backup at its .*/b, which is not to be seen here: No",
+            "made a backup at its .*/b, which cannot be seen here: No",
         ),
     ],
 )
-def test_a_backup_that_is_out_of_sight_is_an_error(server, tmp_path, exists, made, said):
+def test_a_backup_in_a_directory_that_the_client_does_not_see_is_an_error(server, tmp_path, exists, made, said):
     if exists:
         (tmp_path / "b").mkdir()
     server.made = made
     found = outcome(Admin(server).backup(tmp_path / "b"))
-    assert isinstance(found, OutOfSight)
+    assert isinstance(found, DifferentDirectory)
     assert re.search(said, str(found))

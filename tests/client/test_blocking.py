@@ -15,7 +15,7 @@ from queueber import api, rpc
 from queueber.client import Batch, CallTimedOut, Client, NotConnected, OutcomeUnknown
 from queueber.client.address import TcpAddress, UnixAddress, socket_address
 from queueber.client.arguments import CALL_OVERHEAD_BYTES, FRAME_BYTES_LOWEST
-from queueber.client.blocking import BlockingConnector, NoAnswer, completed
+from queueber.client.blocking import BlockingConnector, NoAnswer, run_blocking
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.limits import DEFAULTS
 from queueber.transport.keepalive import IDLE_SECONDS
@@ -109,7 +109,7 @@ def server(request, tmp_path):
 def do(address, work, **options):
     connector = BlockingConnector(socket_address(address), name=address, **options)
     with closing(connector):
-        return completed(work(Client(connector)))
+        return run_blocking(work(Client(connector)))
 
 
 def test_calls_are_answered_over_one_connection(server):
@@ -253,7 +253,7 @@ def test_what_cannot_be_right_is_refused_before_there_is_a_connection(server):
 
 def test_work_that_waits_for_something_else_is_a_mistake():
     with pytest.raises(RuntimeError, match="other than a call"):
-        completed(Deferred())
+        run_blocking(Deferred())
 
 
 def test_what_it_gives_is_what_a_client_gives(server):

@@ -51,7 +51,7 @@ def test_all_three_commands_against_a_server(run, tmp_path):
     # How much of the rate it reaches is the machine's; that it keeps to one is tried with a clock that can be moved.
     assert 0 < found["totals"]["removes"] <= found["totals"]["adds"] <= 303
     assert found["sharing"]["polls_per_commit"] >= 1
-    assert "polls brought items" in run("stress", "--duration", "1", "--rate", "100").stdout
+    assert "polls returned items" in run("stress", "--duration", "1", "--rate", "100").stdout
 
     options = ["--workers", "300", "--duration", "2", "--lease-validity", "1", "--max-exec-time", "1.5"]
     found = json.loads(run("simulate", *options, "--seed", "1", "--json").stdout)

@@ -260,7 +260,7 @@ class Commands:
         for limit in PEER_LIMITS:
             value = getattr(diagnostics.limits, limit.name)
             shown = limit.zero if value == 0 and limit.zero else quantity(value, limit.unit)
-            rows.append((limit.name, shown, hits[limit.name], limit.says))
+            rows.append((limit.name, shown, hits[limit.name], limit.description))
         known = {limit.name for limit in PEER_LIMITS}
         rows += [(name, "", hits[name], "") for name in sorted(hits) if name not in known]
         return Table(("limit", "value", "hits", "what"), rows)
