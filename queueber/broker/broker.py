@@ -150,11 +150,11 @@ class Broker:
         replies: list[bool | QueueberError] = []
         size = 0
         for lease_id, duration in requests:
-            why = self._why_not_lease_for(duration)
-            if why is None and len(lease_id) != ID_BYTES:
-                why = _not_a_lease_id(lease_id)
-            if why is not None:
-                replies.append(why)
+            if not 0 < duration <= self._limits.lease_ms:
+                replies.append(self._not_a_duration(duration))
+                continue
+            if len(lease_id) != ID_BYTES:
+                replies.append(_not_a_lease_id(lease_id))
                 continue
             lease = self.leases.find_live(lease_id, queue.number, now)
             replies.append(lease is not None)
@@ -184,10 +184,9 @@ class Broker:
             InvalidRequest: the lease's duration is 0 or too long.
             Overloaded: too many polls wait, or too many items are leased.
         """
-        why = self._why_not_lease_for(lease_duration)
-        if why is not None:
-            raise why
         limits = self._limits
+        if not 0 < lease_duration <= limits.lease_ms:
+            raise self._not_a_duration(lease_duration)
         if wanted > limits.poll_items:
             self.limit_hits["poll_items"] += 1
             wanted = limits.poll_items
@@ -199,14 +198,11 @@ class Broker:
         self.polls.enqueue(waiter, no_wait=wait == 0)
         return waiter
 
-    def _why_not_lease_for(self, duration: SpanMs) -> InvalidRequest | None:
-        """Return why no lease may last for *duration*; None if one may."""
+    def _not_a_duration(self, duration: SpanMs) -> InvalidRequest:
         if duration <= 0:
             return InvalidRequest("leaseValiditySecs and leaseValidityMs are both 0; a lease must last longer (> 0)")
-        if duration > self._limits.lease_ms:
-            limit = self._limits.lease_ms
-            return too_large("leaseValidityMs", value=duration, limit=limit, unit="ms", name="lease_ms")
-        return None
+        limit = self._limits.lease_ms
+        return too_large("leaseValidityMs", value=duration, limit=limit, unit="ms", name="lease_ms")
 
     # After a commit
 

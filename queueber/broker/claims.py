@@ -19,7 +19,7 @@ from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
 from queueber.broker.storage import PutLease, Write
-from queueber.broker.waiter import Waiter
+from queueber.broker.waiter import PollInput, Waiter
 from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.units import WallMs, no_earlier_than
@@ -144,19 +144,18 @@ class Claims:
         lease = Lease(self._new_lease_id(), number, deadline, keys, size, items=items)
         self._leases.insert(lease)
         queue.held.update(keys)
-        self._polls.claim(waiter)
+        self._polls.remove(waiter)
+        waiter.advance(PollInput.CLAIMED)
         return lease
 
     def _answer_timed_out(self, queue: Queue, now: WallMs) -> list[Delivery]:
-        """End the polls of *queue* that have timed out, if it is certain that there is nothing for them."""
+        """End the polls of *queue* that have timed out, if it is certain that they receive no item."""
         error = None
-        if queue.window.head(now) is not None:
+        if queue.window.head(now) is not None or not queue.window.covers(now):
             error = self._leases.why_full()
             if error is None:
-                # There are items, which another claim delivers.
+                # Another claim delivers the items, or a scan has to show whether there are any.
                 return []
-        elif not queue.window.covers(now):
-            return []
         return self._end(list(queue.timed_out), error)
 
     def fail(self, queue: Queue, error: QueueberError) -> list[Delivery]:
@@ -165,5 +164,6 @@ class Claims:
 
     def _end(self, waiters: list[Waiter], error: QueueberError | None) -> list[Delivery]:
         for waiter in waiters:
-            self._polls.claim(waiter)
+            self._polls.remove(waiter)
+            waiter.advance(PollInput.CLAIMED)
         return [Delivery(waiter, error=error) for waiter in waiters]

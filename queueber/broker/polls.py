@@ -103,16 +103,11 @@ class Polls:
     def cancel(self, waiter: Waiter) -> None:
         """Claim nothing more for *waiter*: its peer does not want the reply any more."""
         if waiter.state is PollState.WAITING:
-            self._remove(waiter)
+            self.remove(waiter)
         waiter.advance(PollInput.CANCELLED)
 
-    def claim(self, waiter: Waiter) -> None:
-        """Remove *waiter*, whose reply has been decided."""
-        self._remove(waiter)
-        waiter.advance(PollInput.CLAIMED)
-
-    def _remove(self, waiter: Waiter) -> None:
-        """Remove *waiter* from all indexes."""
+    def remove(self, waiter: Waiter) -> None:
+        """Remove *waiter*, which is claimed or cancelled, from all indexes."""
         queue, peer = waiter.queue, waiter.peer
         queue.waiters.pop(waiter, None)
         if queue.timed_out:
@@ -191,7 +186,8 @@ class Polls:
     def schedule(self, queue: Queue, now: WallMs) -> None:
         """Note when *queue*, which has just been served, has to be served again."""
         if not queue.waiters and not queue.timed_out:
-            self._wakes.discard(queue)
+            if self._wakes.entries:
+                self._wakes.discard(queue)
             return
         window = queue.window
         covered, ready = window.covers(now), window.head(now) is not None
@@ -217,7 +213,7 @@ class Polls:
         while (waiter := self._timeouts.pop_due(now)) is not None:
             waiter.queue.timed_out[waiter] = None
             self._runnable[waiter.queue] = None
-        while (queue := self._wakes.pop_due(now)) is not None:
+        while self._wakes.entries and (queue := self._wakes.pop_due(now)) is not None:
             self.mark_runnable(queue)
 
     def next_tick(self) -> WallMs | None:

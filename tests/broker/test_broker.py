@@ -598,6 +598,24 @@ class TestLeasedItemsLimit:
         (delivery,) = harness.distribute()
         assert [item.key.id for item in delivery.items] == ids[1:2]
 
+    def test_ends_a_wait_while_rows_are_not_read(self, make_harness):
+        """A claim that reaches the limit takes the last item of the window, and no scan follows it."""
+        harness = make_harness(leased_items=1, refill_items=1)
+        harness.add(b"a", b"b", b"c")
+        harness.commit_all()
+        harness.drop_window()
+        polls = [harness.poll(wait=0), harness.poll(wait=0)]
+        assert harness.broker.claims.distribute(harness.now) == []
+        (refill,) = harness.broker.take_refills()
+        harness.broker.refilled(refill, harness.rows.scan(refill.number, refill.after, 1))
+
+        (plan,) = harness.broker.claims.distribute(harness.now)
+
+        assert [each.waiter for each in plan.reply] == polls
+        assert [contents(each) for each in plan.reply] == [[b"a"], []]
+        assert isinstance(plan.reply[1].error, Overloaded)
+        assert harness.broker.take_refills() == []
+
     def test_ends_a_wait_with_overloaded_and_not_with_a_lie(self, make_harness):
         harness = make_harness(leased_items=1)
         harness.add(b"a", b"b")

@@ -363,7 +363,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 model.claim(lease_id, lease)
 
         self.submit(plan, effect)
-        self.check_lapsed(name, [delivery for delivery in plan.reply if not delivery.items])
+        self.check_timed_out(name, [delivery for delivery in plan.reply if not delivery.items])
         for delivery in plan.reply:
             self.waiting.remove(delivery.waiter)
             self.claimed.append(delivery.waiter)
@@ -385,13 +385,14 @@ class BrokerMachine(RuleBasedStateMachine):
             assert served == waiters[: len(served)]
             assert not served or peer not in self.paused
 
-    def check_lapsed(self, name, timed_out):
+    def check_timed_out(self, name, timed_out):
         """Nobody is told of nothing before the time, or while there is something."""
         for delivery in timed_out:
             assert delivery.waiter.wait_until <= self.now
-            ready = self.now_model.ready(name, self.now)
-            assert bool(ready) == (delivery.error is not None)
-            assert not ready or self.now_model.leased() >= self.limits.leased_items
+            if delivery.error is None:
+                assert not self.now_model.ready(name, self.now)
+            else:
+                assert self.now_model.leased() >= self.limits.leased_items
 
     # The disk
 
