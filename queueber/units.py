@@ -61,6 +61,16 @@ def quantity(value: int, unit: Unit) -> str:
     return f"0 {unit.value[-1][0]}".rstrip()
 
 
+def rounded_span(ms: float) -> str:
+    """Return a span in the largest unit that it reaches, with one decimal: ``250 ms``, ``12.5 s``, ``3.1 h``."""
+    if ms < 0:
+        return f"-{rounded_span(-ms)}"
+    for size, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (SECOND, "s")):
+        if ms >= size:
+            return f"{ms / size:,.1f} {name}"
+    return f"{ms:.0f} ms"
+
+
 def parse(text: str, unit: Unit) -> int:
     """
     Return the number in *text*: ``16 MiB``, ``0.5s``, ``7d``, or a plain number of bytes, milliseconds or pieces.

@@ -5,7 +5,7 @@ from queueber.cli.streams import run
 
 queueber.modules = {
     "config": "queueber.cli.config",
-    "health": "queueber.cli.health",
+    "health": "queueber.cli.control_commands",
     "backup": "queueber.cli.maintenance",
     "restore": "queueber.cli.maintenance",
     "verify": "queueber.cli.maintenance",

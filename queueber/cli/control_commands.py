@@ -1,24 +1,32 @@
-"""Commands that use a server's control socket: ``queueber stats`` and ``queueber check``."""
+"""
+Commands that look into a running server: ``queueber health``, ``stats`` and ``check``.
+
+The last two use its control socket, which permits administrative calls.
+"""
 
 import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from time import monotonic
+from typing import Final, TypeVar
 
 import click
 from attrs import asdict
 
+from queueber.cli.arguments import PATH, seconds
 from queueber.cli.data_directory import control_address, data_dir_option
 from queueber.cli.output import bytes_of
-from queueber.cli.server_options import ServerSelection
+from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.client import Client
-from queueber.server.admin.console.tables import span
-from queueber.units import counted
+from queueber.units import MS_PER_SECOND, counted, rounded_span
 
 T = TypeVar("T")
 
 EXIT_FINDINGS = 1
+
+NO_LEASE: Final = bytes(16)
+"""Not a lease: lease ids are random UUIDs and never all zeros."""
 
 
 def run_on_control_socket(
@@ -57,7 +65,7 @@ def _value_text(name: str, value: object) -> str:
     if not isinstance(value, int):
         return str(value)
     if name.endswith("_ms"):
-        return span(value)
+        return rounded_span(value)
     return bytes_of(value) if name.endswith("_bytes") else f"{value:,}"
 
 
@@ -78,3 +86,41 @@ def check(server: ServerSelection, data_dir: Path, force: bool) -> None:
     if checked.findings:
         sys.exit(EXIT_FINDINGS)
     click.echo(f"nothing is wrong; the check took {checked.took_ms / 1_000:.3f} s")
+
+
+async def _timed_call(client: Client) -> float:
+    """
+    Return the seconds until the server has answered a call that changes nothing, an extension of no lease.
+
+    Like every answer it waits for the commits under way, so a server whose disk does not respond does not answer.
+    """
+    began = monotonic()
+    # The shortest span, which is within any server's limit.
+    await client.default.extend(NO_LEASE, 1)
+    return monotonic() - began
+
+
+@click.command(cls=ServerCommand)
+@click.option(
+    "--data-dir",
+    "-d",
+    type=PATH,
+    metavar="DIRECTORY",
+    help="Ask the server on this data directory, through its control socket.",
+)
+@click.option(
+    "--timeout", callback=seconds, default="5", show_default=True, metavar="SECONDS", help="Longest wait for an answer."
+)
+@click.pass_obj
+def health(server: ServerSelection, data_dir: Path | None, timeout: int) -> None:
+    """
+    Check that the server serves.  The exit status is 1 if it does not.
+
+    The check changes nothing, and waits for the disk as every call does.
+    """
+    if not timeout:
+        raise click.BadParameter("0 is too short for an answer.", param_hint="--timeout")
+    here = data_dir is not None
+    address = control_address(data_dir) if data_dir is not None else server.address
+    took = server.run(address, _timed_call, None if here else server.tls, timeout / MS_PER_SECOND)
+    click.echo(f"serving: answered in {took * MS_PER_SECOND:.1f} ms")

@@ -107,7 +107,7 @@ MUTANTS = (
     Mutant(
         "23-tls-to-the-control-socket",
         "the options for TLS reach the control socket",
-        "tests/cli/test_health.py::test_the_options_for_tls_are_for_the_network_and_not_for_the_control_socket",
+        "tests/cli/test_control_commands.py::test_the_options_for_tls_are_for_the_network_and_not_for_the_control_socket",
     ),
     Mutant(
         "24-copy-left-by-restore",

@@ -17,9 +17,9 @@ from queueber.server.admin.console import session
 from queueber.server.admin.console.access import ConsoleAccess, parse_access, read_password
 from queueber.server.admin.console.commands import Commands
 from queueber.server.admin.console.profiler import Sampler, Samples, thread_states
-from queueber.server.admin.console.tables import Table, named, span
+from queueber.server.admin.console.tables import Table, named
 from queueber.server.net.connections import Connections
-from queueber.units import SpanMs
+from queueber.units import SpanMs, rounded_span
 
 SECRET = "a long enough secret"
 
@@ -132,7 +132,7 @@ class TestTables:
         ],
     )
     def test_spans_are_short(self, milliseconds, text):
-        assert span(milliseconds) == text
+        assert rounded_span(milliseconds) == text
 
 
 def rows(answer):

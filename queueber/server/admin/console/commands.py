@@ -18,12 +18,12 @@ from twisted.internet.defer import Deferred
 from queueber.broker.stats import QueueState, lease_line, queue_line
 from queueber.limits import PEER_LIMITS
 from queueber.server.admin.console.profiler import Sampler, thread_states
-from queueber.server.admin.console.tables import Message, Table, named, span
+from queueber.server.admin.console.tables import Message, Table, named
 from queueber.server.admin.handlers import CHECKED_MAX, check, size_of
 from queueber.server.monitoring.diagnostics import Diagnostics, Disk
 from queueber.server.monitoring.queue_stats import QueueStats
 from queueber.server.net.listeners import address_text
-from queueber.units import GIB, MS_PER_SECOND, counted, quantity
+from queueber.units import GIB, MS_PER_SECOND, counted, quantity, rounded_span
 
 SHOWN = 50
 SHOWN_MAX = 1_000
@@ -131,7 +131,7 @@ class Commands:
         def row(state: QueueState) -> tuple[object, ...]:
             age = "?" if state.unread else ""
             if state.oldest is not None:
-                age = span(survey.at - state.oldest)
+                age = rounded_span(survey.at - state.oldest)
             return (named(state.name), state.ready, state.delayed, state.leased, state.unread, state.waiting, age)
 
         shown = survey.top[:most]
@@ -148,7 +148,7 @@ class Commands:
                 named(diagnostics.broker.queues.by_number(lease.queue).name),
                 len(lease.keys),
                 lease.state.value,
-                span(lease.deadline - now),
+                rounded_span(lease.deadline - now),
             )
             for lease in shown
         ]
@@ -167,10 +167,10 @@ class Commands:
             (
                 named(waiter.queue.name),
                 waiter.wanted,
-                span(waiter.lease_duration),
+                rounded_span(waiter.lease_duration),
                 waiter.state.name.lower(),
-                span((seconds - waiter.arrived_at) * MS_PER_SECOND),
-                "never" if waiter.wait_until is None else span(waiter.wait_until - now),
+                rounded_span((seconds - waiter.arrived_at) * MS_PER_SECOND),
+                "never" if waiter.wait_until is None else rounded_span(waiter.wait_until - now),
                 _peer(peers.get(waiter.peer)),
             )
             for waiter in islice(diagnostics.dispatcher.unanswered(), _few(most))
@@ -185,7 +185,7 @@ class Commands:
             usage = connection.usage()
             state = "not read" if connection.paused else ""
             held, adds = connection.held_bytes, connection.request_bytes
-            age = span(self._diagnostics.connections.age(connection) * MS_PER_SECOND)
+            age = rounded_span(self._diagnostics.connections.age(connection) * MS_PER_SECOND)
             rows.append((_peer(connection), age, usage.unanswered, usage.exports, held, adds, state))
         note = _note(len(rows), len(self._diagnostics.connections), "oldest first")
         return Table(("peer", "age", "calls", "queues", "bytes held", "bytes in adds", "state"), rows, note)
@@ -224,11 +224,11 @@ class Commands:
             ("calls", f"{diagnostics.methods.stats.begun.total():,}; {outstanding} not answered"),
             ("refused", f"{diagnostics.methods.stats.refused.total():,}"),
             ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second of late"),
-            ("commit under way", span(age * MS_PER_SECOND) if committer.committing else "none"),
+            ("commit under way", rounded_span(age * MS_PER_SECOND) if committer.committing else "none"),
             ("waits for the disk", counted(committer.pending_bytes, "byte")),
             ("heads in memory", counted(diagnostics.broker.queues.window_bytes, "byte")),
             ("pool", pool),
-            ("reactor lag", f"{span(diagnostics.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
+            ("reactor lag", f"{rounded_span(diagnostics.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
             ("free space", free),
         ]
         return Table(("what", "how much"), rows)
@@ -242,7 +242,13 @@ class Commands:
         """The latest commits, and what all of them were like."""
         load, now = self._diagnostics.committer.stats, self._diagnostics.reactor.seconds()
         rows = [
-            (span((now - each.ended) * MS_PER_SECOND), each.seconds * MS_PER_SECOND, each.plans, each.rows, each.bytes)
+            (
+                rounded_span((now - each.ended) * MS_PER_SECOND),
+                each.seconds * MS_PER_SECOND,
+                each.plans,
+                each.rows,
+                each.bytes,
+            )
             for each in islice(reversed(load.last), _few(most))
         ]
         note = (
@@ -288,7 +294,7 @@ class Commands:
         found = check(diagnostics.broker, diagnostics.clock.monotonic)
         if found.finding:
             return Message(f"NOT consistent: {found.finding}")
-        return Message(f"Consistent: {counted(size, 'thing')}, looked at in {span(found.took_ms)}.")
+        return Message(f"Consistent: {counted(size, 'thing')}, looked at in {rounded_span(found.took_ms)}.")
 
     def profile(self, seconds: float = 5.0) -> Deferred[Table] | Message:
         """Where the time goes, of all threads, for some seconds."""

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from queueber.units import DAY, HOUR, MINUTE, SECOND
-
 NAME_LETTERS_MAX = 40
 
 
@@ -57,13 +55,3 @@ def named(name: str) -> str:
     """A name that a peer has chosen, fit for a terminal: nothing in it moves the cursor, and it has an end."""
     shown = name if name.isprintable() else ascii(name)
     return shown if len(shown) <= NAME_LETTERS_MAX else f"{shown[: NAME_LETTERS_MAX - 3]}..."
-
-
-def span(milliseconds: float) -> str:
-    """A length of time as a person would say it: 250 ms, 12.5 s, 3.1 h."""
-    if milliseconds < 0:
-        return f"-{span(-milliseconds)}"
-    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (SECOND, "s")):
-        if milliseconds >= unit:
-            return f"{milliseconds / unit:,.1f} {name}"
-    return f"{milliseconds:.0f} ms"
