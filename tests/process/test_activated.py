@@ -134,7 +134,7 @@ def test_a_socket_of_another_family_is_refused(tmp_path):
     assert "Traceback" not in said[0]
 
 
-def test_a_socket_that_was_not_passed_is_told_in_one_line(start):
+def test_a_missing_systemd_socket_is_reported_in_one_line(start):
     server = start("--listen=systemd:domain=UNIX:name=queueber")
     assert server.wait() == 78
     server.line("Cannot start: --listen systemd:domain=UNIX:name=queueber: systemd has passed no such socket")

@@ -78,7 +78,7 @@ def test_attempts_count_on(start, tmp_path):
     assert "after an unclean stop" in server.line("recovered in .*")[0]
 
 
-def test_what_a_power_cut_left_of_the_last_commit_is_told(start, tmp_path):
+def test_a_commit_torn_by_a_power_cut_is_logged(start, tmp_path):
     """The machine was started anew since: marks carry another boot's id."""
     data, mail = tmp_path / "torn", QueueNumber(1)
     live = open_store(tmp_path / "live")

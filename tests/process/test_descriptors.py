@@ -16,7 +16,7 @@ def queueber(server, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
-def test_with_the_least_it_serves_whatever_connects_and_however_much_there_is(start):
+def test_at_the_minimum_it_serves_many_clients_and_queues(start):
     options = ("--http=127.0.0.1:0", "--storage-write-buffer-bytes=64KiB", "--free-space-reserve=0")
     server = start(*options, files=128)
     assert server.line(r"Descriptors: 128, of which 48 are the server's own; at most (\d+) connections")[1] == "18"
@@ -36,7 +36,7 @@ def test_with_the_least_it_serves_whatever_connects_and_however_much_there_is(st
     assert (verify(server.data_dir).items, verify(server.data_dir).findings) == (120, [])
 
 
-def test_with_less_it_says_so_and_ends_with_78(start):
+def test_below_the_minimum_it_ends_with_78(start):
     server = start(files=100)
     assert server.wait() == 78
     server.line("Cannot start: the process may have 100 files open, and a server needs 128 at least")

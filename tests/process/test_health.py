@@ -31,7 +31,7 @@ def contents_of(folder):
     return {path: path.read_bytes() for kind in kinds for path in folder.rglob(f"*{kind}")}
 
 
-def test_a_server_that_serves_says_so_at_any_of_its_doors_and_changes_nothing(start):
+def test_a_server_is_healthy_at_any_of_its_addresses(start):
     server = start()
     server.control()
     before = contents_of(server.data_dir)
@@ -42,7 +42,7 @@ def test_a_server_that_serves_says_so_at_any_of_its_doors_and_changes_nothing(st
     assert contents_of(server.data_dir) == before
 
 
-def test_a_server_that_stands_still_is_found_out_in_time(start):
+def test_a_hanging_server_is_unhealthy_within_the_time_limit(start):
     server = start()
     server.control()
     server.process.send_signal(signal.SIGSTOP)
@@ -52,7 +52,7 @@ def test_a_server_that_stands_still_is_found_out_in_time(start):
     assert health("health", f"--data-dir={server.data_dir}", "--timeout=60")[0] == 0
 
 
-def test_a_server_that_is_gone_is_not_well(start):
+def test_a_stopped_server_is_unhealthy(start):
     server = start()
     address = f"--addr=127.0.0.1:{server.port}"
     server.kill()

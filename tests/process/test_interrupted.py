@@ -89,7 +89,7 @@ def test_a_server_killed_during_a_backup_leaves_nothing_that_passes_for_one(star
     assert (verify(elsewhere / "next").findings, verify(elsewhere / "next").items) == ([], 3_000)
 
 
-def test_a_stop_does_not_wait_for_a_start_that_takes_long(start, tmp_path):
+def test_a_stop_does_not_wait_for_a_long_start(start, tmp_path):
     furnish(tmp_path / "data", 200_000, lambda: b"contents", leased=True)
     server = start()
     server.line("Queueber [0-9]")

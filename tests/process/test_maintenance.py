@@ -94,7 +94,7 @@ def test_the_socket_is_its_owner_s_alone_and_goes_with_the_server(start):
     assert not socket.exists()
 
 
-def test_a_socket_that_a_killed_server_left_stops_nobody(start):
+def test_a_stale_control_socket_is_replaced(start):
     server = start()
     server.control()
     server.kill()

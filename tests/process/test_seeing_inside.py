@@ -44,7 +44,7 @@ def scraped(address):
     }
 
 
-def test_a_scrape_tells_what_clients_did(start):
+def test_a_scrape_shows_the_calls_of_clients(start):
     server = start("--http=127.0.0.1:0")
     foreign("calls", server.port)
 
@@ -66,7 +66,7 @@ def test_a_scrape_tells_what_clients_did(start):
     assert found[("process_resident_memory_bytes",)] > 0
 
 
-def test_health_is_told(start):
+def test_health_pages(start):
     server = start("--http=127.0.0.1:0")
     assert server.port
     address = pages_of(server)
@@ -75,7 +75,7 @@ def test_health_is_told(start):
     assert server.stop() in (0, -signal.SIGTERM)
 
 
-def test_pages_beyond_this_machine_are_asked_for_twice(start):
+def test_pages_for_other_machines_need_insecure_plaintext(start):
     refused = start("--http=0.0.0.0:0")
     assert refused.wait() == 64
     assert refused.lines[-1] == "queueber: --http 0.0.0.0:0: plaintext beyond this machine needs --insecure-plaintext"
@@ -84,7 +84,7 @@ def test_pages_beyond_this_machine_are_asked_for_twice(start):
     assert get(f"127.0.0.1:{port}", "/livez") == "ok\n"
 
 
-def test_a_missing_library_is_said_in_one_line(tmp_path):
+def test_a_missing_library_is_reported_in_one_line(tmp_path):
     """As where the extra was not installed."""
     script = (
         "import importlib.util as u; find = u.find_spec\n"
@@ -109,21 +109,21 @@ def test_a_missing_library_is_said_in_one_line(tmp_path):
         (["--manhole=127.0.0.1:0", "--manhole-password-file=/etc/passwd"], "/etc/passwd"),
     ],
 )
-def test_a_console_that_lets_in_others_is_refused(start, options, why):
+def test_a_console_that_other_users_can_reach_is_refused(start, options, why):
     server = start(*options)
     assert server.wait() == 64
     assert server.lines[-1].startswith("queueber: --manhole")
     assert why in server.lines[-1]
 
 
-def test_there_is_no_console_and_no_page_unless_asked_for(start):
+def test_console_and_pages_are_off_by_default(start):
     server = start()
     assert server.port
     foreign("calls", server.port)
     assert not [line for line in server.lines if "Pages on" in line or "Debugging console" in line]
 
 
-def test_the_socket_is_its_owners_alone_and_survives_a_kill(start, tmp_path):
+def test_the_console_s_socket_has_mode_600_and_is_replaced_after_a_kill(start, tmp_path):
     path = tmp_path / "m.sock"
     server = start(f"--manhole=unix:{path}")
     server.line("Debugging console on")
@@ -184,7 +184,7 @@ def console(start, tmp_path):
     waiting.wait()
 
 
-def test_the_session_goes_as_shown(console):
+def test_the_session_is_as_documented(console):
     server, address = console
     terminal = Console(address)
     greeting, session = transcript()
@@ -209,7 +209,7 @@ def test_the_session_goes_as_shown(console):
     assert not [line for line in server.lines if "Traceback" in line]
 
 
-def test_a_script_may_ask(console):
+def test_a_script_can_send_commands(console):
     _, address = console
     done = subprocess.run(
         [*COMMAND, "manhole", address],
@@ -228,7 +228,7 @@ def test_a_script_may_ask(console):
 @pytest.mark.parametrize(
     ("output", "ended"), [("/dev/full", (1, b"standard output: No space left on device")), (None, (141, b""))]
 )
-def test_a_script_whose_output_takes_no_more_ends(console, output, ended):
+def test_a_script_ends_when_its_output_is_closed(console, output, ended):
     """On a full device, and as a pipe that is not read any more."""
     _, address = console
     read, write = os.pipe()
@@ -258,7 +258,7 @@ def test_ctrl_right_bracket_leaves_a_server_that_hangs(console):
         server.process.send_signal(signal.SIGCONT)
 
 
-def test_loopback_asks_for_the_password(start, tmp_path):
+def test_on_loopback_the_console_asks_for_the_password(start, tmp_path):
     password = tmp_path / "password"
     password.touch(mode=0o600)
     password.write_text(f"ada:{SECRET}\n")
@@ -268,7 +268,7 @@ def test_loopback_asks_for_the_password(start, tmp_path):
     terminal.type("ada")
     assert terminal.read("Password: ").startswith("ada\n")
     terminal.type("wrong")
-    assert "not the password" in terminal.read("User: ")
+    assert "Wrong user or password" in terminal.read("User: ")
     terminal.type("ada")
     terminal.read("Password: ")
     terminal.type(SECRET)
@@ -279,14 +279,14 @@ def test_loopback_asks_for_the_password(start, tmp_path):
     server.line("Console: a login failed")
 
 
-def test_nobody_there_is_one_line():
+def test_an_address_without_a_server_is_reported_in_one_line():
     done = subprocess.run([*COMMAND, "manhole", "unix:/nowhere/m.sock"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert re.fullmatch(r"queueber: no console at unix:/nowhere/m\.sock: .*\n", done.stderr)
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
-def test_promtool_takes_the_alerts_and_the_metrics(start):
+def test_promtool_accepts_the_alerts_and_the_metrics(start):
     rules = ROOT / "deploy" / "prometheus" / "alerts.yml"
     subprocess.run(["promtool", "check", "rules", rules], check=True)
     server = start("--http=127.0.0.1:0")
@@ -295,7 +295,7 @@ def test_promtool_takes_the_alerts_and_the_metrics(start):
     subprocess.run(["promtool", "check", "metrics"], input=text, text=True, check=True)
 
 
-def test_a_page_that_is_not_there_is_said_so(start):
+def test_an_unknown_page_is_not_found(start):
     server = start("--http=127.0.0.1:0")
     with pytest.raises(HTTPError, match="404"):
         get(pages_of(server), "/nothing")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("runner", ["twistd", "twist"])
-def test_one_line_each_tells_what_was_started(start, runner):
+def test_the_start_is_logged_in_a_few_lines(start, runner):
     server = start("--workers=3", runner=runner)
     assert server.port
 
@@ -40,7 +40,7 @@ def test_storage_threads_have_names_that_ps_shows(start):
     assert {"queueber-w0", "queueber-w1", "queueber-w2"} <= names
 
 
-def test_the_data_directory_is_for_its_owner_alone(start):
+def test_only_its_owner_can_read_the_data_directory(start):
     server = start()
     assert server.port
 
@@ -58,7 +58,7 @@ def test_all_addresses_are_listened_on(start, tmp_path):
         peer.connect(str(path))
 
 
-def test_a_second_server_on_the_directory_is_told_so_in_one_line(start):
+def test_a_second_server_on_the_directory_ends_with_one_line(start):
     first = start()
     assert first.port
 
@@ -72,7 +72,7 @@ def test_a_second_server_on_the_directory_is_told_so_in_one_line(start):
     foreign("calls", first.port)
 
 
-def test_a_busy_port_is_told_in_one_line(start, tmp_path):
+def test_a_busy_port_is_reported_in_one_line(start, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -135,7 +135,7 @@ def test_exposed_plaintext_is_allowed_if_asked_for(start):
     assert start("--listen=0.0.0.0:0", "--insecure-plaintext").port
 
 
-def test_stop_under_load_answers_what_is_under_way(start):
+def test_a_stop_under_load_answers_the_calls_under_way(start):
     server = start()
     client = Traffic(server.port)
     client.until(added=50)
@@ -151,7 +151,7 @@ def test_stop_under_load_answers_what_is_under_way(start):
     again.line(r"recovered in \d+\.\d\d s$")
 
 
-def test_a_failure_while_stopping_is_no_clean_stop(start):
+def test_a_failure_during_the_shutdown_is_not_a_clean_stop(start):
     """No file may grow any more, so the mark of a clean stop cannot be written."""
     server = start()
     foreign("forget", server.port)

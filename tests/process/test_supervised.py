@@ -63,7 +63,7 @@ def test_a_socket_that_systemd_made_is_served(tmp_path):
     assert (done.returncode, done.stdout) == (EXIT_EMPTY, "no items\n"), said
 
 
-def test_the_supervisor_is_told_when_it_serves_lives_and_stops(start, tmp_path, monkeypatch):
+def test_the_supervisor_is_notified_of_start_watchdog_and_stop(start, tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
         supervisor.bind(str(tmp_path / "notify"))
         supervisor.settimeout(PATIENCE)
@@ -123,7 +123,7 @@ def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_p
 
 
 @pytest.mark.parametrize("where", ["--syslog", "--logger=tests.process.logger.observer"])
-def test_a_level_and_a_format_that_have_no_say_are_told(tmp_path, where):
+def test_a_level_and_a_format_without_effect_are_logged(tmp_path, where):
     if where == "--syslog" and not Path("/dev/log").exists():
         pytest.skip("there is no system log here")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -144,7 +144,7 @@ def test_a_level_and_a_format_that_have_no_say_are_told(tmp_path, where):
         assert said in done.stdout
 
 
-def test_signals_while_it_stops_change_nothing_and_are_told(start):
+def test_signals_during_the_shutdown_are_logged_and_ignored(start):
     """It waits for a peer that takes no replies, and says so; a hangup by then used to end it with 129."""
     server = start("--drain-seconds=60")
     with closing(Peer(server.port, receive_bytes=4096)) as peer:
@@ -164,14 +164,14 @@ def test_signals_while_it_stops_change_nothing_and_are_told(start):
     assert not any("Traceback" in line for line in server.lines)
 
 
-def test_a_socket_of_the_file_system_is_its_group_s(start, tmp_path):
+def test_a_unix_socket_is_open_to_its_group(start, tmp_path):
     server = start(f"--listen=unix:{tmp_path}/q")
     server.line("Listening on")
     assert (tmp_path / "q").stat().st_mode & 0o777 == 0o660
     assert polled(f"unix:{tmp_path}/q").returncode == EXIT_EMPTY
 
 
-def test_a_socket_left_behind_is_no_obstacle(start, tmp_path):
+def test_a_stale_socket_is_replaced(start, tmp_path):
     server = start(f"--listen=unix:{tmp_path}/q")
     server.line("Listening on")
     server.kill()

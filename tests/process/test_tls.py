@@ -143,7 +143,7 @@ def test_a_name_in_a_certificate_forges_no_line_and_many_tries_are_few_lines(sta
         (lambda made: (made[0], made[0]), "it holds no private key in PEM"),
     ],
 )
-def test_files_that_cannot_be_used_are_one_line_and_78(start_tls, served, spoil, said):
+def test_unusable_files_end_with_one_line_and_78(start_tls, served, spoil, said):
     server = start_tls(files=spoil(served))
     assert server.wait() == 78
     (complaint,) = [line for line in server.lines if "Cannot start" in line]
@@ -151,7 +151,7 @@ def test_files_that_cannot_be_used_are_one_line_and_78(start_tls, served, spoil,
     assert not any("Traceback" in line for line in server.lines)
 
 
-def test_everything_that_is_wrong_with_certificates_is_in_one_line(start_tls, authority):
+def test_all_mistakes_in_certificates_are_reported_in_one_line(start_tls, authority):
     late = authority.sign("late", alternative=HOST, until="20210101000000Z")
     late[1].chmod(0o644)
     server = start_tls("--tls-client-ca=/nowhere.pem", files=late)
@@ -167,7 +167,7 @@ def test_a_certificate_that_has_expired_is_one_line_and_78(start_tls, authority)
     server.line("Cannot start: .*late.pem: the certificate of CN=late expired on 2021-01-01 00:00 UTC")
 
 
-def test_a_key_that_everybody_may_read_or_that_is_another_s(start_tls, authority, served):
+def test_a_world_readable_or_foreign_key_is_refused(start_tls, authority, served):
     certificate, key = authority.sign("open", alternative=HOST)
     other = start_tls(files=(certificate, served[1]))
     assert other.wait() == 78
@@ -199,7 +199,7 @@ def test_a_new_certificate_is_taken_over_without_a_restart(start_tls, authority,
     assert server.stop() in (-signal.SIGTERM, 0)
 
 
-def test_when_the_certificate_ends_is_a_metric_that_follows_a_renewal(start_tls, authority):
+def test_the_expiration_metric_follows_a_renewal(start_tls, authority):
     certificate, key = authority.sign("watched", alternative=HOST, days=3)
     server = start_tls("--http=127.0.0.1:0", files=(certificate, key))
     port_of(server)
@@ -235,7 +235,7 @@ def test_options_that_need_each_other(start, options, said):
     assert said in server.lines[-1]
 
 
-def test_a_silent_handshake_is_let_go(start_tls):
+def test_a_silent_handshake_times_out(start_tls):
     port = port_of(start_tls("--limit-first-message-ms=300"))
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent:

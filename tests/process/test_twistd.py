@@ -132,7 +132,7 @@ def test_a_port_below_1024_is_bound_before_privileges_are_dropped(background, tm
     assert {(each.stat().st_uid, each.stat().st_gid) for each in files} == {(NOBODY, NOBODY)}
 
 
-def test_a_log_that_is_not_read_keeps_nobody_waiting(tmp_path):
+def test_a_log_that_is_not_read_does_not_block(tmp_path):
     reading, writing = os.pipe()
     fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
     port = free_port()
@@ -228,7 +228,7 @@ def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handle
     assert not (tmp_path / "q").exists()
 
 
-def test_process_number_1_that_is_stopped_in_order_ends_with_0(tmp_path):
+def test_process_number_1_ends_an_orderly_stop_with_0(tmp_path):
     """The signal that Twisted sends to its own process at the end has no effect on number 1."""
     log = tmp_path / "log"
     with subprocess.Popen(
@@ -257,7 +257,7 @@ COMMANDS = [["-m", "queueber.cli", "--version"], ["-c", TWISTD, "-n", "--pidfile
 
 @pytest.mark.parametrize("words", COMMANDS)
 @pytest.mark.parametrize("how", ["gone", "closed"])
-def test_a_working_directory_that_cannot_be_used_is_no_end_of_the_interpreter(tmp_path, how, words):
+def test_an_unusable_working_directory_is_reported_in_a_line(tmp_path, how, words):
     """It is gone, or one that the user may enter and not look into; root is the user without its capabilities."""
     directory = tmp_path / how
     directory.mkdir()
@@ -296,7 +296,7 @@ def test_a_working_directory_that_cannot_be_used_is_no_end_of_the_interpreter(tm
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone may change its root")
-def test_below_a_root_of_its_own_it_serves_reloads_rotates_and_stops(background, tmp_path):
+def test_in_a_chroot_it_serves_reloads_rotates_and_stops(background, tmp_path):
     """Where there are no modules, no plugins and no files but those of the jail."""
     jail = tmp_path / "jail"
     for name in ("dev", "etc", "data"):

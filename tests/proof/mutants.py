@@ -157,12 +157,12 @@ MUTANTS = (
     Mutant(
         "33-ended-polls-not-sent",
         "the polls that a stop ends are not answered before it waits",
-        "tests/server/test_shutdown.py::test_polls_that_end_are_answered_before_anything_is_waited_for",
+        "tests/server/test_shutdown.py::test_ended_polls_are_answered_first",
     ),
     Mutant(
         "34-pages-may-be-cached",
         "a cache may keep the pages",
-        "tests/server/test_health.py::test_no_page_is_kept_by_anybody_on_the_way",
+        "tests/server/test_health.py::test_no_page_may_be_cached",
     ),
     Mutant(
         "35-hosts-kept",

@@ -1,4 +1,4 @@
-"""The administrator's calls, over a connection of the control socket."""
+"""The methods of the control socket."""
 
 import pytest
 from attrs import define, field
@@ -17,7 +17,7 @@ from queueber.testing import InProcessServer
 
 @define(eq=False, slots=False)
 class Door:
-    """A server with a control socket, and the administrator's end of a connection to it."""
+    """A server with a control socket, and a client's connection to it."""
 
     hand: InProcessServer
     backups: list = field(factory=list)
@@ -82,7 +82,7 @@ def back_up(door, path, seen=(0, 0)):
     return door.ask(admin.BACKUP, admin.write_backup_request(admin.BackupRequest(path, *seen)))
 
 
-def test_stats_say_how_much_there_is(door, hand):
+def test_stats(door, hand):
     hand.connect().add(b"one", b"two")
     hand.settle()
     hand.broker.limit_hits["connections"] += 2
@@ -107,7 +107,7 @@ def test_the_public_methods_are_there_too(door):
     assert door.hand.methods.outstanding == 0
 
 
-def test_a_queue_that_came_from_there_is_an_ordinary_one(door):
+def test_a_queue_from_the_control_socket_is_an_ordinary_one(door):
     named = door.ask(api.QUEUE, api.write_queue_request("mail"), api.BROKER_INTERFACE_ID)
     queue = rpc.ImportedCap(api.read_queue_response(door.outcomes()[named]))
     items = api.write_add_request(api.AddRequest([api.NewItem(b"one", 0)]))
@@ -119,7 +119,7 @@ def test_a_queue_that_came_from_there_is_an_ordinary_one(door):
     assert outcomes[stats].kind == Kind.UNIMPLEMENTED
 
 
-def test_nobody_else_gets_at_the_administrator_s_methods(hand):
+def test_other_connections_do_not_have_the_administrator_s_methods(hand):
     peer = hand.connect()
     peer.send()
     question = peer.connection.call(
@@ -130,7 +130,7 @@ def test_nobody_else_gets_at_the_administrator_s_methods(hand):
     assert peer.receive()[question].kind == Kind.UNIMPLEMENTED
 
 
-def test_it_is_open_when_there_are_as_many_connections_as_there_may_be(make_hand):
+def test_it_is_open_at_the_limit_of_connections(make_hand):
     hand = make_hand(connections=1)
     hand.connect().send()
     door = Door(hand)
@@ -138,15 +138,13 @@ def test_it_is_open_when_there_are_as_many_connections_as_there_may_be(make_hand
     assert admin.read_stats_response(door.outcomes()[question]).connections == 2
 
 
-def test_a_sound_server_has_nothing_to_tell(door):
+def test_a_consistent_server_has_no_findings(door):
     sound = door.ask(admin.CHECK)
     assert admin.read_check_response(door.outcomes()[sound]).findings == []
 
 
-@pytest.mark.parametrize(
-    ("told", "finding"), [(["held twice"], "held twice"), ([], "the parts of the server disagree")]
-)
-def test_a_check_says_what_is_wrong(door, hand, monkeypatch, told, finding):
+@pytest.mark.parametrize(("told", "finding"), [(["held twice"], "held twice"), ([], "the state is inconsistent")])
+def test_a_check_reports_the_inconsistency(door, hand, monkeypatch, told, finding):
     def wrong():
         hand.reactor.rightNow += 0.25
         raise AssertionError(*told)
@@ -159,14 +157,16 @@ def test_a_check_says_what_is_wrong(door, hand, monkeypatch, told, finding):
     assert (checked.findings, checked.took_ms) == ([f"{finding} (wrong: raise AssertionError(*told))"], 250)
 
 
-def test_a_check_of_much_is_done_by_force_only(door, hand, monkeypatch):
-    """Nobody is served meanwhile."""
+def test_a_large_check_must_be_forced(door, hand, monkeypatch):
+    """The server serves no calls meanwhile."""
     monkeypatch.setattr("queueber.server.admin.handlers.CHECKED_MAX", 4)
     hand.connect().add(*[b"x"] * 5)
     hand.settle()
     asked, forced = door.ask(admin.CHECK), door.ask(admin.CHECK, admin.write_check_request(force=True))
     outcomes = door.outcomes()
-    assert outcomes[asked].reason.startswith("there are 6 things to look at, and nobody is served meanwhile; beyond 4")
+    assert outcomes[asked].reason.startswith(
+        "there are 6 objects to check, and no calls are served meanwhile; beyond 4 objects"
+    )
     assert admin.read_check_response(outcomes[forced]).findings == []
 
 
@@ -181,7 +181,7 @@ def test_a_backup_is_answered_when_it_is_done(door, tmp_path, known):
     assert door.hand.methods.outstanding == 0
 
 
-def test_nothing_is_done_where_the_client_has_another_directory(door, tmp_path):
+def test_no_backup_is_made_to_a_directory_that_the_client_does_not_see(door, tmp_path):
     (tmp_path / "other").mkdir()
     question = back_up(door, bytes(tmp_path / "x"), identity(tmp_path / "other"))
     door.threads[0].callback(door.made)
@@ -191,7 +191,7 @@ def test_nothing_is_done_where_the_client_has_another_directory(door, tmp_path):
     assert len(door.backups) == 1
 
 
-def test_its_progress_can_be_asked_for(door, anywhere):
+def test_the_progress_of_a_backup_can_be_queried(door, anywhere):
     before = door.ask(admin.BACKUP_PROGRESS)
     back_up(door, anywhere)
     door.backups[0][1](3, 9)
@@ -206,7 +206,7 @@ def test_its_progress_can_be_asked_for(door, anywhere):
     ]
 
 
-def test_there_is_one_at_a_time(door, anywhere):
+def test_there_is_one_backup_at_a_time(door, anywhere):
     back_up(door, anywhere)
     second = back_up(door, anywhere)
     assert door.outcomes()[second].kind == Kind.OVERLOADED
@@ -215,7 +215,7 @@ def test_there_is_one_at_a_time(door, anywhere):
     assert len(door.backups) == 2
 
 
-def test_one_that_fails_says_why_and_the_next_may_be_tried(door, anywhere):
+def test_a_failed_backup_has_a_reason_and_can_be_repeated(door, anywhere):
     question = back_up(door, anywhere)
     door.threads[0].errback(StorageError("no room in /tmp/x"))
     outcome = door.outcomes()[question]
@@ -225,7 +225,7 @@ def test_one_that_fails_says_why_and_the_next_may_be_tried(door, anywhere):
 
 
 @pytest.mark.parametrize("path", [b"relative", b"", b"/tmp/\0x"])
-def test_a_path_that_means_nothing_to_the_server_is_refused(door, path):
+def test_a_path_that_is_not_absolute_is_refused(door, path):
     question = back_up(door, path)
     outcome = door.outcomes()[question]
     assert outcome.kind == Kind.FAILED

@@ -393,7 +393,7 @@ def test_a_mistake_in_the_password_file_is_reported_under_its_own_option(complai
         ["queueber.toml: manhole-password-file none: No such file or directory"],
     )
     assert complaints("--manhole=unix:/m", words[1])[1] == [
-        "--manhole unix:/m needs no --manhole-password-file: a Unix socket is its owner's alone"
+        "--manhole unix:/m needs no --manhole-password-file: only its owner can connect to a Unix socket"
     ]
 
 

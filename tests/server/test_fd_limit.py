@@ -1,4 +1,4 @@
-"""How the files that a process may have open are shared out."""
+"""The division of the limit of open files."""
 
 import resource
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from queueber.server.app.fd_limit import (
 
 
 class Log:
-    """Remembers what was logged."""
+    """Records the logged lines."""
 
     def __init__(self):
         self.lines = []
@@ -32,7 +32,7 @@ class Log:
 
 @pytest.fixture
 def system(monkeypatch):
-    """A system that has a limit of its own on open files, and may not be willing to move it."""
+    """Replace the system's limit of open files, which it may refuse to raise."""
 
     def system(soft, hard, *, willing=True, open_files=0):
         state = [soft, hard]
@@ -74,7 +74,7 @@ def shared(system, soft, hard, wanted=WANTED, *, willing=True):
         (UNLIMITED, UNLIMITED, UNLIMITED),
     ],
 )
-def test_where_there_are_enough_all_have_what_is_wanted(system, soft, hard, files):
+def test_with_enough_files_all_numbers_are_as_configured(system, soft, hard, files):
     now, found, (level, line) = shared(system, soft, hard)
     assert (now, found.connections, found.tables, found.pages) == (files, *WANTED)
     assert level == "info"
@@ -99,7 +99,7 @@ def test_where_there_are_enough_all_have_what_is_wanted(system, soft, hard, file
         (EVERYTHING - 1, 9_999, 512, 100),
     ],
 )
-def test_where_there_are_too_few_all_are_lowered_together(system, files, connections, tables, pages):
+def test_with_too_few_files_all_numbers_are_lowered(system, files, connections, tables, pages):
     now, found, (level, line) = shared(system, files, files, (10_000, 512, 100 if pages else 0))
     assert (now, level) == (files, "warn")
     assert (found.connections, found.tables, found.pages) == (connections, tables, pages)
@@ -110,17 +110,17 @@ def test_where_there_are_too_few_all_are_lowered_together(system, files, connect
     assert ("metrics" in line) is bool(pages)
 
 
-def test_what_connections_do_not_want_goes_to_tables_and_the_other_way_round(system):
+def test_files_that_one_use_does_not_need_go_to_the_others(system):
     assert shared(system, 512, 512, (10, 512, 0))[1].tables == 390
     assert shared(system, 512, 512, (10_000, 20, 0))[1].connections == 380
 
 
-def test_a_system_that_does_not_let_its_bound_be_moved_is_believed(system):
+def test_a_limit_that_cannot_be_raised_is_kept(system):
     now, found, _ = shared(system, 1024, 1 << 20, willing=False)
     assert (now, found.files) == (1024, 1024)
 
 
-def test_files_that_are_open_already_are_not_shared_out(system):
+def test_open_files_are_subtracted(system):
     system(256, 256, open_files=OPEN_AT_FIRST + 70)
     found = allocate(*WANTED, (log := Log()).warn, log.info)
     assert found.own == OWN_FILES + 70
@@ -131,7 +131,7 @@ def test_files_that_are_open_already_are_not_shared_out(system):
         allocate(*WANTED, log.warn, log.info)
 
 
-def test_below_what_can_work_a_start_is_refused(system):
+def test_below_the_minimum_the_start_is_refused(system):
     system(FILES_MIN - 1, FILES_MIN - 1)
     log = Log()
     with pytest.raises(TooFewDescriptors, match=r"have 127 files open, and a server needs 128 at least: raise"):

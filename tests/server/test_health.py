@@ -1,4 +1,4 @@
-"""Whether a server is fit to be sent work, and how the pages say so."""
+"""The checks of readiness, and the pages."""
 
 import json
 import re
@@ -23,11 +23,11 @@ def failed(diagnostics):
     return [check.name for check in readiness(diagnostics) if not check.passed]
 
 
-def test_a_server_that_works_is_ready(diagnostics):
+def test_a_working_server_is_ready(diagnostics):
     assert failed(diagnostics) == []
 
 
-def test_one_that_is_starting_or_stopping_is_not(diagnostics, hand):
+def test_a_starting_or_stopping_server_is_not_ready(diagnostics, hand):
     assert [(check.name, check.passed, check.says) for check in not_serving("starting")] == [
         ("serving", False, "starting")
     ]
@@ -35,7 +35,7 @@ def test_one_that_is_starting_or_stopping_is_not(diagnostics, hand):
     assert failed(diagnostics) == ["serving"]
 
 
-def test_one_whose_commit_hangs_is_not(diagnostics, hand):
+def test_a_server_with_a_hanging_commit_is_not_ready(diagnostics, hand):
     hand.connect().add(b"x")
     hand.turn()
     hand.reactor.advance(COMMIT_SECONDS_MAX)
@@ -46,12 +46,12 @@ def test_one_whose_commit_hangs_is_not(diagnostics, hand):
     assert failed(diagnostics) == []
 
 
-def test_one_without_space_is_not(diagnostics):
+def test_a_server_without_free_space_is_not_ready(diagnostics):
     diagnostics.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert failed(diagnostics) == ["disk"]
 
 
-def test_a_disk_that_does_not_answer_is_waited_for_once(diagnostics: Diagnostics, hand):
+def test_a_hanging_disk_is_queried_once(diagnostics: Diagnostics, hand):
     first, second = [], []
     diagnostics.disk().addCallback(first.append)
     diagnostics.disk().addCallback(second.append)
@@ -66,7 +66,7 @@ def test_a_disk_that_does_not_answer_is_waited_for_once(diagnostics: Diagnostics
     assert third[0].properties["write_stopped"] > 0
 
 
-def test_a_disk_that_fails_is_not_told_of(diagnostics: Diagnostics, hand):
+def test_a_failing_disk_has_no_figures(diagnostics: Diagnostics, hand):
     diagnostics.store.properties = lambda: 1 / 0
     told = []
     diagnostics.disk().addCallback(told.append)
@@ -97,12 +97,12 @@ def pages(diagnostics):
     return pages
 
 
-def test_alive_is_who_answers(pages):
+def test_a_server_that_answers_is_alive(pages):
     pages.diagnostics = None
     assert Visitor(pages).get("/livez")[::2] == (200, "ok\n")
 
 
-def test_ready_says_why_it_is_not(pages, hand):
+def test_readyz_gives_the_reason(pages, hand):
     status, _, content = Visitor(pages).get("/readyz")
     assert (status, content.splitlines()[0]) == (200, "ready")
     hand.methods.draining = True
@@ -110,14 +110,14 @@ def test_ready_says_why_it_is_not(pages, hand):
     assert (status, content.splitlines()[:2]) == (503, ["not ready", "NOT OK  serving: stopping"])
 
 
-def test_ready_says_it_to_programs_too(pages, hand):
+def test_readyz_as_json(pages, hand):
     hand.methods.draining = True
     status, _, content = Visitor(pages).get("/readyz", "Accept: application/json")
     told = json.loads(content)
     assert (status, told["ready"], told["checks"]["serving"]["passed"]) == (503, False, False)
 
 
-def test_metrics_come_when_the_disk_has_answered(pages, hand):
+def test_metrics_wait_for_the_disk(pages, hand):
     visitor = Visitor(pages)
     assert visitor.get("/metrics")[0] is None
     hand.pool.step()
@@ -126,7 +126,7 @@ def test_metrics_come_when_the_disk_has_answered(pages, hand):
     assert "queueber_disk_free_bytes" in content
 
 
-def test_metrics_come_without_the_disk_if_it_hangs(pages, hand):
+def test_metrics_are_served_without_a_hanging_disk(pages, hand):
     visitor = Visitor(pages)
     visitor.get("/metrics")
     hand.reactor.advance(ENGINE_SECONDS)
@@ -136,7 +136,7 @@ def test_metrics_come_without_the_disk_if_it_hangs(pages, hand):
     hand.pool.step()
 
 
-def test_whoever_leaves_before_the_metrics_come_is_forgotten(pages, hand):
+def test_a_client_may_disconnect_before_the_metrics_are_ready(pages, hand):
     visitor = Visitor(pages)
     visitor.get("/metrics")
     visitor.protocol.connectionLost(Failure(ConnectionDone()))
@@ -144,8 +144,8 @@ def test_whoever_leaves_before_the_metrics_come_is_forgotten(pages, hand):
     assert visitor.transport.value() == b""
 
 
-def test_a_server_that_does_not_serve_yet_is_not_down_but_not_ready(pages):
-    """A start of minutes would page somebody as if the server were gone."""
+def test_a_starting_server_has_metrics_and_is_not_ready(pages):
+    """A start of minutes must not raise the alert for a server that is down."""
     pages.diagnostics = None
     status, head, content = Visitor(pages).get("/metrics")
     assert status == 200
@@ -158,7 +158,7 @@ def test_a_server_that_does_not_serve_yet_is_not_down_but_not_ready(pages):
     assert (status, content) == (503, said)
 
 
-def test_each_check_says_what_it_has_seen(pages, hand):
+def test_each_check_shows_its_figures(pages, hand):
     assert Visitor(pages).get("/readyz")[2] == (
         "ready\nok  serving: serving\nok  commits: none is under way\nok  disk: room for adds\n"
     )
@@ -173,7 +173,7 @@ def test_each_check_says_what_it_has_seen(pages, hand):
     hand.settle()
 
 
-def test_a_failure_is_said_without_its_reason(pages, hand, logged_failures):
+def test_a_failure_is_reported_without_its_reason(pages, hand, logged_failures):
     pages.diagnostics.surveyor.collect = lambda: 1 / 0
     visitor = Visitor(pages)
     visitor.get("/metrics")
@@ -209,12 +209,12 @@ def logged_failures():
         ("GET", "/livez", ("Transfer-Encoding: chunked",), "", 413),
     ],
 )
-def test_nothing_else_is_to_be_had(pages, method, path, headers, body, status):
+def test_other_requests_are_refused(pages, method, path, headers, body, status):
     assert Visitor(pages).get(path, *headers, method=method, body=body)[0] == status
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/other"])
-def test_no_page_is_kept_by_anybody_on_the_way(pages, path):
+def test_no_page_may_be_cached(pages, path):
     pages.diagnostics = None
     assert "cache-control: no-store" in Visitor(pages).get(path)[1].lower()
 
@@ -225,7 +225,7 @@ def test_head_has_no_content(pages):
     assert "Content-Length: 3" in head
 
 
-def test_too_many_at_a_time_are_closed(pages):
+def test_connections_above_the_limit_are_closed(pages):
     factory = site(pages, 100)
     open_now = [factory.buildProtocol(None) for _ in range(100)]
     for protocol in open_now:

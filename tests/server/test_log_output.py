@@ -1,4 +1,4 @@
-"""What becomes of a line of the log when it cannot be written, or not yet."""
+"""Writing the log to slow, full and closed destinations, and its rotation."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from queueber.server.app.logs import FORMATS, Log, log_of, log_refusal
 
 @define(eq=False)
 class Reader:
-    """A destination that takes a line only when it may."""
+    """A destination that blocks until the test lets it write."""
 
     encoding: str = "utf-8"
     hung_up: bool = False
@@ -48,7 +48,7 @@ def output(reader):
     return LogOutput(reader, described)
 
 
-def test_a_reader_that_stands_still_keeps_no_writer_waiting_and_the_rest_is_counted(output, reader, monkeypatch):
+def test_a_slow_reader_does_not_block_and_dropped_lines_are_counted(output, reader, monkeypatch):
     monkeypatch.setattr(log_output, "WAITING_BYTES_MAX", 100)
     output.start()
     for _ in range(25):
@@ -67,7 +67,7 @@ def test_a_reader_that_stands_still_keeps_no_writer_waiting_and_the_rest_is_coun
     assert "more" in lines
 
 
-def test_lines_that_were_left_out_are_told_of_without_a_further_line(output, reader, monkeypatch):
+def test_dropped_lines_are_reported_without_a_further_line(output, reader, monkeypatch):
     monkeypatch.setattr(log_output, "WAITING_BYTES_MAX", 10)
     told = threading.Event()
     monkeypatch.setattr(output, "_describe", lambda lines, why: told.set() or described(lines, why))
@@ -101,7 +101,7 @@ def test_lines_that_cannot_be_written_are_counted_in_their_place(output, reader)
     assert reader.taken == [b"2 missing: No space left on device\n", b"three\n"]
 
 
-def test_what_the_encoding_lacks_is_escaped(output, reader):
+def test_characters_outside_of_the_encoding_are_escaped(output, reader):
     reader.goes_on.set()
     reader.encoding = "ascii"
     output.write("Zoë \udcff\n")
@@ -109,7 +109,7 @@ def test_what_the_encoding_lacks_is_escaped(output, reader):
     assert reader.taken == [b"Zo\\xeb \\udcff\n"]
 
 
-def test_a_closed_terminal_is_noticed_and_a_pipe_is_none():
+def test_a_closed_terminal_is_noticed_and_a_pipe_is_not_a_terminal():
     master, slave = pty.openpty()
     terminal = Descriptor(slave, "standard output")
     assert not terminal.hung_up
@@ -151,14 +151,14 @@ class TestRotation:
         yield made
         made._file.close()
 
-    def test_the_file_so_far_is_kept(self, file, tmp_path):
+    def test_the_old_file_is_kept(self, file, tmp_path):
         file.rotate()
         file.write(b"new\n")
 
         assert (tmp_path / "q.log.1").read_bytes() == b"old\n"
         assert (tmp_path / "q.log").read_bytes() == b"new\n"
 
-    def test_a_file_that_was_moved_is_opened_anew_and_nothing_else_moved(self, file, tmp_path):
+    def test_a_moved_file_is_opened_again(self, file, tmp_path):
         (tmp_path / "q.log").rename(tmp_path / "elsewhere")
         assert "was moved" in file.rotate()
         file.write(b"new\n")
@@ -166,7 +166,7 @@ class TestRotation:
         assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "q.log"]
         assert (tmp_path / "q.log").read_bytes() == b"new\n"
 
-    def test_a_path_that_is_out_of_reach_leaves_the_file_that_is_open(self, file, tmp_path):
+    def test_an_inaccessible_path_leaves_the_open_file(self, file, tmp_path):
         file._file.path = str(tmp_path / "jail" / "q.log")
         with pytest.raises(NotRotated, match="No such file or directory"):
             file.rotate()
@@ -195,7 +195,7 @@ class TestLog:
         made.set_level("warn")
         return Logger("q", observer=LogPublisher(made))
 
-    def test_the_last_line_says_why_whatever_the_level(self, publish, reader):
+    def test_the_last_line_is_logged_at_any_level(self, publish, reader):
         publish.info("Serving")
         publish.info("Stopped; everything is on disk", final=True)
         publish.info("Main loop terminated.")
@@ -205,7 +205,7 @@ class TestLog:
             "Stopped; everything is on disk"
         ]
 
-    def test_a_path_with_a_newline_does_not_break_a_line_of_ours_in_two(self, reader):
+    def test_a_path_with_a_newline_stays_on_one_line(self, reader):
         reader.goes_on.set()
         log = Logger("queueber.q", observer=Log.to(reader, FORMATS["text"]))
         log.info("Data in {path}: {items} items", path="/q\n\x1b[31m/\xfc", items=1)
@@ -216,7 +216,7 @@ class TestLog:
         assert lines[1].endswith("Cannot start")
         assert "ValueError: not ours" in "".join(lines[2:])
 
-    def test_an_error_after_the_last_line_is_not_kept_back(self, publish, reader):
+    def test_an_error_after_the_last_line_is_logged(self, publish, reader):
         publish.info("Stopped", final=True)
         publish.critical("Stopping failed")
 
@@ -244,15 +244,15 @@ class TestOfTwistd:
         with pytest.raises(OSError, match="--logfile -: a server in the background has no standard output"):
             log_of({"nodaemon": False, "logfile": "-"}, "auto")
 
-    def test_a_file_that_cannot_be_opened_is_named(self):
+    def test_a_file_that_cannot_be_opened_is_reported(self):
         with pytest.raises(OSError, match=r"--logfile /nowhere/q\.log: No such file or directory"):
             log_of({"nodaemon": True, "logfile": "/nowhere/q.log"}, "auto")
 
 
 class TestRefusal:
-    """A start that ends before there is a log."""
+    """A start that fails before the log is open."""
 
-    def test_a_log_file_that_was_named_has_it_as_its_last_line(self, tmp_path):
+    def test_the_reason_is_the_last_line_of_the_log_file(self, tmp_path):
         path = tmp_path / "q.log"
         path.write_text("Stopped\n")
         log_refusal({"logfile": str(path)}, ["--workers is '0'", "--listen: no"])
@@ -263,7 +263,7 @@ class TestRefusal:
         ]
 
     @pytest.mark.parametrize("options", [{"logfile": None}, {"logfile": "-"}, {"logFile": sys.stderr}])
-    def test_without_one_none_is_made(self, options, tmp_path, monkeypatch):
+    def test_no_log_file_is_created(self, options, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         log_refusal(options, ["--workers is '0'"])
 

@@ -1,4 +1,4 @@
-"""What a scrape shows, and that the board and the alerts speak of nothing else."""
+"""The metrics of a scrape; the dashboard and the alerts use no others."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def shows_a_certificate(diagnostics):
 
 @pytest.fixture
 def scrape(diagnostics):
-    """All samples of a scrape: values by name and labels."""
+    """Return the samples of a scrape: values by name and labels."""
 
     def scrape(disk=True):
         surveys = []
@@ -53,7 +53,7 @@ def scrape(diagnostics):
     return scrape
 
 
-def test_items_are_told_by_queue_and_state(scrape, hand):
+def test_items_by_queue_and_state(scrape, hand):
     peer = hand.connect()
     peer.add(b"a", b"b", b"c")
     peer.poll(lease=60_000)
@@ -75,7 +75,7 @@ def test_items_are_told_by_queue_and_state(scrape, hand):
     assert found[("queueber_leases",)] == found[("queueber_leased_items",)] == 1
 
 
-def test_the_oldest_of_a_queue_that_nobody_has_read_is_not_told(scrape, hand):
+def test_an_unread_queue_has_no_oldest_item(scrape, hand):
     hand.connect().add(b"a")
     hand.settle()
     queue = hand.broker.queue("default")
@@ -87,13 +87,13 @@ def test_the_oldest_of_a_queue_that_nobody_has_read_is_not_told(scrape, hand):
     assert ("queueber_oldest_ready_seconds", ("queue", "default")) not in found
 
 
-def test_a_name_that_needs_escaping_comes_through(scrape, hand):
+def test_names_are_escaped(scrape, hand):
     name = 'we"ird\\\n\x1b[2J'
     hand.broker.add(hand.broker.queue(name), [[(b"", SpanMs(0))]], hand.clock.now())
     assert scrape()["queueber_items", ("queue", name), ("state", "ready")] == 1
 
 
-def test_no_more_queues_are_named_than_the_bound_allows(scrape, hand):
+def test_the_number_of_named_queues_is_limited(scrape, hand):
     for number in range(survey.TOP + 20):
         hand.broker.add(hand.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], hand.clock.now())
     found = scrape()
@@ -102,7 +102,7 @@ def test_no_more_queues_are_named_than_the_bound_allows(scrape, hand):
     assert found["queueber_oldest_ready_seconds", ("queue", survey.OTHER)] == 1
 
 
-def test_calls_refusals_and_their_times_are_told_by_method(scrape, hand):
+def test_calls_errors_and_times_by_method(scrape, hand):
     peer = hand.connect()
     peer.add(b"a")
     peer.poll(lease=0)
@@ -115,7 +115,7 @@ def test_calls_refusals_and_their_times_are_told_by_method(scrape, hand):
     assert found["queueber_call_seconds_bucket", ("le", "+Inf"), ("method", "add")] == 1
 
 
-def test_commits_and_the_engine_are_told(scrape, hand):
+def test_commits_and_the_engine(scrape, hand):
     hand.connect().add(b"four")
     hand.turn()
     hand.reactor.advance(3)
@@ -131,13 +131,13 @@ def test_commits_and_the_engine_are_told(scrape, hand):
     assert found[("queueber_pool_waiting",)] == 2
 
 
-def test_without_an_answer_of_the_engine_all_else_is_told(scrape):
+def test_without_an_answer_of_the_engine_all_other_metrics_are_there(scrape):
     found = scrape(disk=False)
     assert not [key for key in found if key[0].startswith(("queueber_engine", "queueber_disk"))]
     assert ("queueber_queues",) in found
 
 
-def test_all_limits_are_told_with_how_often_they_were_hit(scrape, hand):
+def test_all_limits_and_their_hits(scrape, hand):
     hand.broker.limit_hits["free_space_reserve"] += 2
     found = scrape()
     for limit in PEER_LIMITS:
@@ -146,23 +146,23 @@ def test_all_limits_are_told_with_how_often_they_were_hit(scrape, hand):
     assert found["queueber_limit_hits_total", ("limit", "free_space_reserve")] == 2
 
 
-def test_readiness_is_told_by_check(scrape, hand):
+def test_readiness_by_check(scrape, hand):
     assert scrape()["queueber_ready", ("check", "serving")] == 1
     hand.methods.draining = True
     assert scrape()["queueber_ready", ("check", "serving")] == 0
 
 
-def test_there_is_no_end_of_a_certificate_without_one(scrape):
+def test_without_a_certificate_there_is_no_expiration_time(scrape):
     assert ("queueber_certificate_expiration_timestamp_seconds",) not in scrape()
 
 
 @pytest.mark.usefixtures("shows_a_certificate")
-def test_the_end_of_the_certificate_is_told(scrape):
+def test_the_expiration_time_of_the_certificate(scrape):
     assert scrape()[("queueber_certificate_expiration_timestamp_seconds",)] == CERTIFICATE_ENDS
 
 
 def named_in(expression):
-    """The metrics that a PromQL expression reads."""
+    """Return the metrics in a PromQL expression."""
     return set(re.findall(r"\b(?:queueber|process)_\w+|\bup\b", re.sub(r'"[^"]*"', "", expression)))
 
 
@@ -173,7 +173,7 @@ def board_expressions():
 
 
 def alerts():
-    """The rules as Prometheus reads them."""
+    """Return the rules of the alerts."""
     (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
     return group["rules"]
 
@@ -184,7 +184,7 @@ def alert_expressions():
 
 @pytest.mark.usefixtures("shows_a_certificate")
 @pytest.mark.parametrize("expressions", [board_expressions, alert_expressions])
-def test_every_metric_of_the_board_and_the_alerts_exists(expressions, scrape, hand):
+def test_every_metric_of_the_dashboard_and_the_alerts_exists(expressions, scrape, hand):
     hand.connect().add(b"a")
     hand.settle()
     known = {key[0] for key in scrape()} | ITS_OWN
@@ -195,13 +195,13 @@ def test_every_metric_of_the_board_and_the_alerts_exists(expressions, scrape, ha
         assert named_in(expression) <= known
 
 
-def test_every_alert_is_explained():
+def test_every_alert_is_documented():
     page = (DEPLOY.parent / "docs" / "seeing-inside.md").read_text()
     assert [rule["alert"] for rule in alerts() if f"| `{rule['alert']}` |" not in page] == []
 
 
 @pytest.mark.parametrize("rule", alerts(), ids=lambda rule: rule["alert"])
-def test_an_alert_is_whole(rule):
+def test_an_alert_has_all_fields(rule):
     assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"] in ({"severity": "page"}, {"severity": "warn"})
     assert rule["annotations"].keys() == {"summary"}
@@ -210,12 +210,12 @@ def test_an_alert_is_whole(rule):
         assert rule["expr"].count(opening) == rule["expr"].count(closing)
 
 
-def test_no_alert_names_another_twice():
+def test_alerts_have_unique_names():
     assert len({rule["alert"] for rule in alerts()}) == len(alerts())
 
 
-def test_the_labels_of_the_board_and_the_alerts_exist(scrape, hand):
-    """Those of `le`, `job` and `instance` come from elsewhere or from Prometheus."""
+def test_the_labels_of_the_dashboard_and_the_alerts_exist(scrape, hand):
+    """The labels `le`, `job` and `instance` come from Prometheus."""
     peer = hand.connect()
     peer.add(b"a")
     hand.settle()

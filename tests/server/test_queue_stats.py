@@ -1,4 +1,4 @@
-"""What all queues together hold, and that looking does not keep others waiting."""
+"""The statistics of all queues, which are collected without blocking the reactor."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def surveyor(hand):
 
 @pytest.fixture
 def fill(hand):
-    """Add so many items to queues by name."""
+    """Add numbers of items to queues by name."""
 
     def fill(**counts):
         for name, count in counts.items():
@@ -31,7 +31,7 @@ def now(deferred):
     return found[0] if found else None
 
 
-def test_those_with_the_most_come_first_and_the_rest_are_one(surveyor, fill, monkeypatch, hand):
+def test_the_largest_queues_come_first_and_the_rest_are_one(surveyor, fill, monkeypatch, hand):
     monkeypatch.setattr(survey, "TOP", 2)
     fill(a=1, b=4, c=2, d=3)
     found = now(surveyor.collect())
@@ -40,7 +40,7 @@ def test_those_with_the_most_come_first_and_the_rest_are_one(surveyor, fill, mon
     assert (found.total.items, found.queues, found.added, found.removed) == (10, 4, 10, 0)
 
 
-def test_a_queue_by_the_name_of_the_rest_is_among_them(surveyor, fill):
+def test_a_queue_with_the_name_of_the_rest_is_one_of_them(surveyor, fill):
     fill(other=5, a=1)
     found = now(surveyor.collect())
     assert [state.name for state in found.top] == ["a"]
@@ -58,7 +58,7 @@ def test_empty_queues_are_counted_and_not_named(surveyor, hand):
     assert (found.queues, found.top, found.total.items) == (0, (), 0)
 
 
-def test_many_queues_are_looked_at_in_slices_with_turns_in_between(surveyor, fill, monkeypatch, hand):
+def test_many_queues_are_read_in_slices(surveyor, fill, monkeypatch, hand):
     monkeypatch.setattr(survey, "SLICE", 2)
     fill(a=1, b=1, c=1, d=1, e=1)
     taking, sharing = surveyor.collect(), surveyor.collect()
@@ -68,7 +68,7 @@ def test_many_queues_are_looked_at_in_slices_with_turns_in_between(surveyor, fil
     assert now(taking).queues == 5
 
 
-def test_a_failure_reaches_those_who_asked_and_nobody_after_them(surveyor, fill, monkeypatch, hand):
+def test_a_failure_reaches_its_callers_and_no_later_ones(surveyor, fill, monkeypatch, hand):
     fill(a=1)
     with monkeypatch.context() as broken:
         broken.setattr(survey, "state_of", lambda queue, now: 1 / 0)
@@ -78,7 +78,7 @@ def test_a_failure_reaches_those_who_asked_and_nobody_after_them(surveyor, fill,
     assert now(surveyor.collect()).queues == 1
 
 
-def test_a_survey_is_good_for_a_second(surveyor, fill, hand):
+def test_statistics_are_reused_for_a_second(surveyor, fill, hand):
     first = now(surveyor.collect())
     fill(a=1)
     assert now(surveyor.collect()) is first

@@ -1,4 +1,4 @@
-"""A stop that the disk does not let come to its end."""
+"""The shutdown, with a disk or with peers that do not let it finish."""
 
 from types import SimpleNamespace
 
@@ -30,7 +30,7 @@ def settled(clock, committer):
     return ensureDeferred(drain._commit_rest(SimpleNamespace(committer=committer)))
 
 
-def test_a_store_that_takes_nothing_is_not_waited_for_for_ever(clock, settled):
+def test_the_wait_for_a_stalled_store_has_a_time_limit(clock, settled):
     clock.pump([0.01] * 900)
     assert not settled.called
     clock.pump([0.01] * 200)
@@ -40,7 +40,7 @@ def test_a_store_that_takes_nothing_is_not_waited_for_for_ever(clock, settled):
         failures[0].raiseException()
 
 
-def test_a_slow_disk_is(clock, committer, settled):
+def test_the_wait_for_a_slow_disk_has_no_time_limit(clock, committer, settled):
     committer.stalled = False
     clock.pump([0.01] * 3_000)
     assert not settled.called
@@ -50,8 +50,8 @@ def test_a_slow_disk_is(clock, committer, settled):
     assert settled.result is None
 
 
-def test_polls_that_end_are_answered_before_anything_is_waited_for(clock):
-    """Other calls may have to wait for the disk, and their peers' time with them."""
+def test_ended_polls_are_answered_first(clock):
+    """Other calls may have to wait for the disk."""
     done = []
     methods = SimpleNamespace(outstanding=1, draining=False)
     up = SimpleNamespace(
@@ -67,7 +67,7 @@ def test_polls_that_end_are_answered_before_anything_is_waited_for(clock):
 
 
 class Connection:
-    """One whose peer takes its replies when a test says so, or never."""
+    """A connection whose peer receives its replies when the test says so, or never."""
 
     def __init__(self, connections):
         self.connections, self.done = connections, []
@@ -83,7 +83,7 @@ class Connection:
 
 @pytest.fixture
 def disconnected(clock, monkeypatch):
-    """The stop of a server with *connections*, at the point where it waits for their peers; 3 seconds at most."""
+    """Begin the disconnection of *connections*, with a time limit of 3 seconds."""
 
     def disconnected(connections):
         up, lines = SimpleNamespace(factory=SimpleNamespace(connections=connections)), []
@@ -94,7 +94,7 @@ def disconnected(clock, monkeypatch):
     return disconnected
 
 
-def test_peers_that_take_no_replies_are_cut_in_the_end(clock, disconnected):
+def test_peers_that_do_not_receive_their_replies_are_disconnected(clock, disconnected):
     connections = []
     peer = Connection(connections)
     drain, waited, lines = disconnected(connections)
@@ -105,7 +105,7 @@ def test_peers_that_take_no_replies_are_cut_in_the_end(clock, disconnected):
     assert lines == ["Cutting 1 connection over which not all replies were taken within 3 s (drain-seconds)"]
 
 
-def test_peers_that_take_them_are_waited_for_no_longer(clock, disconnected):
+def test_the_wait_ends_when_all_peers_have_received_their_replies(clock, disconnected):
     connections = []
     peer = Connection(connections)
     _, waited, lines = disconnected(connections)
@@ -115,7 +115,7 @@ def test_peers_that_take_them_are_waited_for_no_longer(clock, disconnected):
     assert (peer.done, waited.called, lines) == (["close"], True, [])
 
 
-def test_a_start_that_is_reading_the_store_is_told_to_give_up():
+def test_a_start_that_reads_the_store_is_interrupted():
     given_up = []
 
     async def stopped():

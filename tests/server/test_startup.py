@@ -1,4 +1,4 @@
-"""What the supervisor and the log are told while a start takes long."""
+"""Notifications to the supervisor, and the progress of a long start."""
 
 import socket
 
@@ -16,7 +16,7 @@ def supervisor(tmp_path):
         yield bound
 
 
-def told(supervisor):
+def received(supervisor):
     messages = []
     try:
         while True:
@@ -25,28 +25,28 @@ def told(supervisor):
         return messages
 
 
-def test_each_few_seconds_something_is_told(supervisor):
+def test_the_progress_is_reported_every_few_seconds(supervisor):
     clock = Clock()
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": supervisor.getsockname()})
     progress = StartupProgress(clock, notifier)
     progress.begin()
     progress.at(iter(["reading leases, 0 so far", "reading leases, 70,000 so far"]).__next__)
     clock.advance(REPORT_SECONDS)
-    assert told(supervisor) == [
+    assert received(supervisor) == [
         "STATUS=reading leases, 0 so far",
         "STATUS=reading leases, 70,000 so far\nEXTEND_TIMEOUT_USEC=60000000",
     ]
     progress.end()
     clock.advance(REPORT_SECONDS)
-    assert told(supervisor) == []
+    assert received(supervisor) == []
 
 
-def test_without_a_supervisor_and_with_a_deaf_one_nothing_happens(tmp_path):
+def test_a_missing_supervisor_is_not_an_error(tmp_path):
     Notifier.from_environment({}).ready("Serving")
     Notifier.from_environment({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("Serving")
 
 
-def test_a_name_may_be_abstract():
+def test_the_socket_may_be_in_the_abstract_namespace():
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
         bound.bind("\0queueber-test-notify")
         Notifier.from_environment({"NOTIFY_SOCKET": "@queueber-test-notify"}).stopping()
@@ -57,5 +57,5 @@ def test_a_name_may_be_abstract():
     ("environment", "seconds"),
     [({"WATCHDOG_USEC": "2000000"}, 2), ({}, None), ({"WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"}, None)],
 )
-def test_the_watchdog_s_span_is_for_this_process(environment, seconds):
+def test_the_watchdog_timeout_is_for_this_process(environment, seconds):
     assert Notifier.from_environment(environment).watchdog_seconds == seconds

@@ -1,4 +1,4 @@
-"""The control socket: the local administrator's door, in the data directory."""
+"""The control socket in the data directory, over which a local administrator calls the server."""
 
 import os
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 
 from queueber.errors import reason
-from queueber.server.admin.handlers import AdminHandlers, Backed
+from queueber.server.admin.handlers import AdminHandlers, BackupStore
 from queueber.server.core.committer import Committer
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.reserve import Reserve
@@ -21,16 +21,16 @@ from queueber.store import CONTROL
 SOCKET_MODE: Final = 0o600
 
 PATH_BYTES_MAX: Final = 107
-"""What the kernel takes for the path of a Unix socket."""
+"""The longest path of a Unix socket that the kernel accepts."""
 
 NONE: Final = "No control socket, and so no backup of the running server: {why}"
 
 
 class ControlFactory(RpcFactory):
-    """Makes the connections of the control socket, however many others there are: that is when it is needed."""
+    """The factory of the control socket's connections, which do not count against the limit of connections."""
 
     def buildProtocol(self, addr: IAddress | None) -> RpcProtocol:  # noqa: ARG002  (as Twisted calls it)
-        """The protocol of a new connection."""
+        """Return the protocol of a new connection."""
         return RpcProtocol(self, None)
 
 
@@ -53,7 +53,7 @@ def control_beside(
     reactor: Any,  # noqa: ANN401
     committer: Committer,
     reserve: Reserve,
-    store: Backed,
+    store: BackupStore,
     handlers: QueueHandlers,
     run: Callable[..., Deferred[Any]],
 ) -> ControlFactory:
@@ -75,20 +75,21 @@ def control_beside(
 
 def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Logger) -> IListeningPort | None:  # noqa: ANN401
     """
-    Open the control socket in *data_dir*, which this process holds; None if that cannot be, which is logged.
+    Listen on the control socket in *data_dir*, which this process has locked.
 
-    A server without one serves all the same.
+    Returns:
+        The port; None if the socket cannot be opened.  That is logged, and the server runs without it.
     """
     path = data_dir.resolve() / CONTROL
     length = len(os.fsencode(path))
     if length > PATH_BYTES_MAX:
         line = (
-            "No control socket, and so no backup of the running server: {path} is {length} bytes, {most} are possible"
+            "No control socket, and so no backup of the running server: {path} has {length} bytes; {most} are possible"
         )
         log.warn(line, path=str(path), length=length, most=PATH_BYTES_MAX)
         return None
     try:
-        # One that is there was left by a server that was killed: nobody else holds the directory.
+        # An existing socket was left by a killed server: no other process has locked the directory.
         path.unlink(missing_ok=True)
         port: IListeningPort = reactor.listenUNIX(str(path), factory, mode=SOCKET_MODE, wantPID=False)
     except (CannotListenError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The administrator's methods, beside those that everybody has."""
+"""The methods of the control socket: statistics, self-check and backup, in addition to those of all connections."""
 
 import os
 import traceback
@@ -25,26 +25,26 @@ from queueber.server.net.connections import Connections
 from queueber.units import MS_PER_SECOND
 
 CHECKED_MAX = 50_000
-"""Things that are looked at without being forced to: about a tenth of a second."""
+"""Objects that are checked without force, which takes about a tenth of a second."""
 
 
-class Backed(Protocol):
+class BackupStore(Protocol):
     """A store that can be backed up."""
 
     def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
-        """Put everything committed so far into *target*."""
+        """Copy all committed data to *target*."""
 
 
 class AdminRoot:
-    """What a connection to the control socket bootstraps."""
+    """The bootstrap object of the control socket."""
 
 
 @define(eq=False, kw_only=True)
 class AdminHandlers:
     """
-    Carries out the administrator's calls, and hands all others on to the server's ordinary methods.
+    The handlers of the control socket's connections.
 
-    The handlers of the control socket's connections, as `QueueHandlers` are those of all others.
+    Calls of other methods are passed to `QueueHandlers`, the handlers of all other connections.
     """
 
     reactor: Any
@@ -54,31 +54,31 @@ class AdminHandlers:
     connections: Connections
     limits: Limits
     reserve: Reserve
-    store: Backed
+    store: BackupStore
     run: Callable[..., Deferred[Any]]
     """
-    Calls a function on a thread and fires when it is done.
+    Calls a function in a thread, and returns a Deferred with its result.
 
-    Not one of the storage pool's: a backup may take its time, and if there is one only, every commit would wait for it.
+    Not a thread of the storage pool: commits would wait for a long backup if the pool has one thread only.
     """
 
     flush: Callable[[], None]
-    """Sends what has been said."""
+    """Sends the replies that are ready."""
 
     root: AdminRoot = field(factory=AdminRoot)
     _began: float = field(init=False)
     _progress: tuple[int, int] | None = field(default=None, init=False)
-    """Of the backup under way."""
+    """The bytes copied and the total of the backup under way; None without one."""
 
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Remember when the server was started."""
+        """Note the time of the start."""
         self._began = self.reactor.seconds()
 
     @property
     def outstanding(self) -> int:
-        """Calls that have not been answered, whoever made them."""
+        """Return the number of calls on all connections that are not answered yet."""
         return self.methods.outstanding
 
     @outstanding.setter
@@ -87,7 +87,7 @@ class AdminHandlers:
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
-        Carry out *calls*; *sink* takes each reply, now or later.
+        Handle *calls*.  Replies are given to *sink*, now or later.
 
         Raises:
             RemoteProtocolError: the parameters cannot be read.
@@ -137,12 +137,12 @@ class AdminHandlers:
         size = size_of(self.broker, self.limits)
         if size > CHECKED_MAX and not admin.read_check_request(calls.params):
             raise InvalidRequest(
-                f"there are {size:,} things to look at, and nobody is served meanwhile; beyond {CHECKED_MAX:,} it is"
-                " done by force only"
+                f"there are {size:,} objects to check, and no calls are served meanwhile; beyond {CHECKED_MAX:,}"
+                " objects a check must be forced"
             )
         found = check(self.broker, self.reactor.seconds)
         if found.error is not None:
-            self.log.failure("The server's memory contradicts itself", Failure(found.error))
+            self.log.failure("The server's state in memory is inconsistent", Failure(found.error))
         findings = [found.finding] if found.finding else []
         sink.results([calls.answer], [admin.write_check_response(admin.Checked(findings, int(found.took_ms)))])
 
@@ -159,14 +159,14 @@ class AdminHandlers:
         done.addBoth(partial(self._backed_up, sink, calls.answer, target))
 
     def _make_backup(self, target: Path, seen: tuple[int, int]) -> admin.BackupMade:
-        """On a thread: back up to *target*, unless its path leads elsewhere than to what the client has *seen*."""
+        """Back up to *target* in a thread, unless its path leads to another directory than the client has *seen*."""
         if any(seen) and not _leads_to(target, seen):
             return admin.BackupMade(elsewhere=True)
-        self.store.backup(target, self._told)
+        self.store.backup(target, self._set_progress)
         return admin.BackupMade(*identity(target))
 
-    def _told(self, done: int, total: int) -> None:
-        # From the backup's thread: a single assignment, which the reactor's thread sees whole.
+    def _set_progress(self, done: int, total: int) -> None:
+        # Called in the backup's thread.  The assignment is atomic for the reactor's thread.
         self._progress = (done, total)
 
     def _backed_up(
@@ -177,13 +177,13 @@ class AdminHandlers:
             done = (
                 "Not backed up: {target} is another directory for the client"
                 if outcome.elsewhere
-                else "Backed up to {target}"
+                else "BackupStore up to {target}"
             )
             self.log.info(done, target=str(target))
             sink.results([answer], [admin.write_backup_response(outcome)])
         else:
             self.log.warn("The backup failed: {why}", why=outcome.getErrorMessage())
-            # Whoever may open the socket may know files and their names.
+            # A client that may open the control socket may see the names of files.
             sink.error(answer, InvalidRequest.kind, outcome.getErrorMessage())
         self.flush()
 
@@ -195,29 +195,29 @@ def _leads_to(target: Path, seen: tuple[int, int]) -> bool:
     try:
         return identity(target) == seen
     except OSError:
-        return True  # what may not even be looked at cannot be written to either, which the backup will say
+        return True  # a path that cannot be read cannot be written either, which the backup reports
 
 
 @frozen
 class SelfCheck:
-    """What came of it."""
+    """The result of a self-check."""
 
     finding: str
-    """What disagrees, and where that was noticed; empty if nothing does."""
+    """The inconsistency, and where it was found; empty without one."""
 
     error: AssertionError | None
     took_ms: float
 
 
 def size_of(broker: Broker, limits: Limits) -> int:
-    """How many things there are to be looked at."""
+    """Return the number of objects that a self-check visits."""
     size = len(broker.queues) + broker.leases.items + broker.polls.waiting
-    # All windows together are bounded, but not to nothing.
+    # The memory of all windows is bounded, but the number of their items can be large.
     return size + broker.queues.window_bytes // limits.item_overhead
 
 
 def check(broker: Broker, seconds: Callable[[], float]) -> SelfCheck:
-    """Compare all parts of *broker*; the caller stands still meanwhile, as long as *seconds* says."""
+    """Check the consistency of *broker*, which blocks the caller; *seconds* is the clock for the duration."""
     began = seconds()
     finding, error = "", None
     try:
@@ -225,5 +225,5 @@ def check(broker: Broker, seconds: Callable[[], float]) -> SelfCheck:
     except AssertionError as why:
         error = why
         where = traceback.extract_tb(why.__traceback__)[-1]
-        finding = f"{str(why) or 'the parts of the server disagree'} ({where.name}: {where.line})"
+        finding = f"{str(why) or 'the state is inconsistent'} ({where.name}: {where.line})"
     return SelfCheck(finding, error, (seconds() - began) * MS_PER_SECOND)

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from queueber.api import template_readers
 from queueber.broker import Broker, Ids, Store
 from queueber.server.admin.control_socket import ControlFactory, control_beside
-from queueber.server.admin.handlers import Backed
+from queueber.server.admin.handlers import BackupStore
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
@@ -63,7 +63,7 @@ def end_process(log: Logger, what: str, why: BaseException) -> None:
         os._exit(EX_IOERR)
 
 
-class ServerStore(Store, Backed, Engine, Protocol):
+class ServerStore(Store, BackupStore, Engine, Protocol):
     """A store that a server can run on: rows, and the upkeep of the disk they are on."""
 
     @property

@@ -1,7 +1,7 @@
 """
 The debugging console: a Python prompt inside the running server.
 
-`access` says who may reach it, `session` is the prompt, `questions` is what it
-can be asked.  Only `session` imports twisted.conch, which imports the reactor:
-it is not to be imported before there is one.
+`access` decides who may connect, `session` is the prompt, and `commands` are its
+functions.  Only `session` imports twisted.conch, which imports the reactor: it
+must not be imported before a reactor is installed.
 """

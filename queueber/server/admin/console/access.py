@@ -1,9 +1,9 @@
 """
-Who may reach the console.
+Access control of the console.
 
-Whoever does can do all that the server's user can, so there are two ways in
-and no more: a Unix socket that only that user can connect to, and loopback TCP
-with a password.
+The console has all rights of the server's user, so only two kinds of addresses are
+permitted: a Unix socket to which only that user can connect, and loopback TCP with
+a password.
 """
 
 import hmac
@@ -23,42 +23,42 @@ _PASSWORD_FILE_BYTES_MAX = 4096
 
 
 class PasswordFileError(ValueError):
-    """A password file that lets in others, or has no user and password."""
+    """A password file that others can read, or that has no user and password."""
 
 
 @frozen
 class ConsoleAccess:
-    """Where the console listens, and whom it lets in."""
+    """The address of the console, and its password file."""
 
     listen: Listen
     password_file: Path | None = None
-    """With a line ``user:password``; None on a Unix socket."""
+    """The file with a line ``user:password``; None for a Unix socket."""
 
 
 def parse_access(text: str, password_file: str | None) -> ConsoleAccess:
     """
-    What the options ask for.
+    Return the access for the values of ``--manhole`` and ``--manhole-password-file``.
 
     Raises:
-        PasswordFileError: from `read_password`.
-        ValueError: that would let in others, or nobody.
+        PasswordFileError: the password file is invalid.
+        ValueError: the address is not permitted, or lacks a password file.
     """
     if text.startswith("unix:"):
         if password_file is not None:
-            raise ValueError(f"{text} needs no --manhole-password-file: a Unix socket is its owner's alone")
+            raise ValueError(f"{text} needs no --manhole-password-file: only its owner can connect to a Unix socket")
         return ConsoleAccess(_socket(text))
     listen = parse_listen(text)
     if not listen.endpoint.startswith("tcp") or listen.exposed:
         raise ValueError(f"{text}: it must be unix:PATH, or an address of this machine such as 127.0.0.1:9092")
     if password_file is None:
-        raise ValueError(f"{text}: everybody on this machine can reach it, so it needs --manhole-password-file")
+        raise ValueError(f"{text}: all users of this machine can reach it, so it needs --manhole-password-file")
     path = Path(password_file)
     read_password(path)
     return ConsoleAccess(listen, path)
 
 
 def _socket(text: str) -> Listen:
-    """The socket with an owner's mode, whatever Twisted's default, and in the place of one that a kill left behind."""
+    """Return a socket with mode 600, which replaces a socket that a killed server left."""
     mode = re.search(r":mode=([0-7]*)", text)
     if mode is not None and int(mode[1] or "0", 8) != OWNER_ONLY:
         raise ValueError(f"{text}: its mode is always {OWNER_ONLY:o}")
@@ -68,7 +68,7 @@ def _socket(text: str) -> Listen:
 
 @frozen
 class Password:
-    """Who may log in."""
+    """The credentials for a login."""
 
     user: bytes
     password: bytes
@@ -76,17 +76,17 @@ class Password:
     def __repr__(self) -> str:
         return f"Password({self.user!r})"
 
-    def fits(self, user: bytes, password: bytes) -> bool:
-        """Whether these are the two, in a time that does not tell how much of them is right."""
+    def matches(self, user: bytes, password: bytes) -> bool:
+        """Return whether the credentials match, in constant time."""
         return hmac.compare_digest(self.user + b":" + self.password, user + b":" + password)
 
 
 def read_password(path: Path) -> Password:
     """
-    The user and password in *path*.
+    Return the user and password in the file *path*.
 
     Raises:
-        PasswordFileError: others may read or have written it, or it is not one line of that form.
+        PasswordFileError: other users may read or write it, or it is not one line ``user:password``.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -95,10 +95,10 @@ def read_password(path: Path) -> Password:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise PasswordFileError(f"{path} is no file")
+            raise PasswordFileError(f"{path} is not a file")
         if stat.S_IMODE(found.st_mode) & 0o077 or found.st_uid != os.geteuid():
             raise PasswordFileError(
-                f"{path}: it must belong to the server's user and be readable by nobody else (chmod 600)"
+                f"{path}: it must belong to the server's user and be readable by that user only (chmod 600)"
             )
         content = os.read(descriptor, _PASSWORD_FILE_BYTES_MAX)
     finally:

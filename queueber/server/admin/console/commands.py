@@ -1,12 +1,12 @@
 """
-What the console can be asked.
+The commands of the console.
 
-Each question reads, changes nothing and costs the reactor milliseconds at
-most, however much there is: it shows the first rows, and how many there are.
+A command changes nothing and takes milliseconds of the reactor's time, whatever the
+size of the server's state: it shows the first rows and the total.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
-from inspect import signature
 from itertools import islice
 from reprlib import repr as shortened
 from typing import Any
@@ -37,10 +37,10 @@ def _note(shown: int, total: int, order: str) -> str:
     return f"{shown:,} of {total:,}, {order}" if shown < total else ""
 
 
-def _peer(connection: Any) -> str:  # noqa: ANN401  (whoever the server speaks to)
-    """Who is at the other end."""
+def _peer(connection: Any) -> str:  # noqa: ANN401  (the connections of the control socket as well)
+    """Return the address of the peer."""
     transport = getattr(connection, "transport", None)
-    return address_text(transport.getPeer()) if transport is not None else "nobody any more"
+    return address_text(transport.getPeer()) if transport is not None else "disconnected"
 
 
 def _states(state: QueueState) -> str:
@@ -50,54 +50,54 @@ def _states(state: QueueState) -> str:
 _WANTED: dict[object, tuple[type | tuple[type, ...], str]] = {
     int: (int, "a whole number"),
     float: ((int, float), "a number"),
-    str: (str, "a text"),
+    str: (str, "a string"),
     bool: (bool, "True or False"),
 }
-"""What an argument of each kind may be."""
+"""For each annotation of a parameter, the accepted types and their name."""
 
-_ARGUED = {"dump": "dump(part)", "profile": "profile(seconds)"}
-"""How those are asked that want to be told something."""
+_SIGNATURES = {"dump": "dump(part)", "profile": "profile(seconds)"}
+"""The signatures, for the help, of commands with arguments."""
 
 
 @frozen(repr=False)
 class Command:
-    """A question as people type it: one that is typed wrongly, or without its parentheses, is answered in a line."""
+    """A command, which explains in a line how it is called if it is called wrongly or typed without parentheses."""
 
-    sign: str
-    """How it is asked."""
+    signature: str
+    """The signature, for the help."""
 
-    ask: Callable[..., object]
-    says: str
+    function: Callable[..., object]
+    help: str
     bare: Callable[[], object] | None = None
-    """What it shows without its parentheses; None for a line about it."""
+    """The function that is called without parentheses; None to show the help."""
 
     def __call__(self, *args: object, **kwargs: object) -> object:
-        """Ask."""
-        wanted = signature(self.ask)
+        """Call the function."""
+        wanted = inspect.signature(self.function)
         try:
             given = wanted.bind(*args, **kwargs).arguments
         except TypeError as why:
-            return Message(f"{self.sign}: {why}.")
+            return Message(f"{self.signature}: {why}.")
         for name, value in given.items():
             kind, words = _WANTED.get(wanted.parameters[name].annotation, (object, ""))
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool and kind is not object):
-                return Message(f"{self.sign}: {name} is {shortened(value)}; it must be {words}.")
-        return self.ask(*args, **kwargs)
+                return Message(f"{self.signature}: {name} is {shortened(value)}; it must be {words}.")
+        return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return repr(self.bare()) if self.bare is not None else f"{self.sign}: {self.says}"
+        return repr(self.bare()) if self.bare is not None else f"{self.signature}: {self.help}"
 
 
 class Commands:
-    """The questions, by the names of the methods."""
+    """The commands.  Each public method except `all` is one."""
 
     def __init__(self, diagnostics: Diagnostics) -> None:
         self._diagnostics = diagnostics
         self._sampler = Sampler(diagnostics.reactor)
 
     def all(self) -> dict[str, Command]:
-        """Each by its name."""
-        asked: tuple[Any, ...] = (
+        """Return the commands by name."""
+        first: tuple[Any, ...] = (
             self.help,
             self.queues,
             self.leases,
@@ -109,37 +109,41 @@ class Commands:
         more = (self.commits, self.limits, self.dump, self.check, self.profile)
         return {
             name: Command(
-                _ARGUED.get(name, f"{name}()"),
+                _SIGNATURES.get(name, f"{name}()"),
                 question,
                 (question.__doc__ or "").strip().partition("\n")[0],
                 bare=self.help if name == "help" else None,
             )
-            for question in (*asked, *more)
+            for question in (*first, *more)
             for name in [question.__name__]
         }
 
     def help(self) -> Table:
-        """What can be asked."""
-        rows = [(question.sign, question.says) for question in self.all().values()]
-        return Table(("question", "answer"), rows, "They change nothing.  Anything else is Python, run by the server.")
+        """List the commands."""
+        rows = [(command.signature, command.help) for command in self.all().values()]
+        return Table(
+            ("command", "result"), rows, "They change nothing.  Other input is run by the server as Python code."
+        )
 
     def queues(self, most: int = SHOWN) -> Deferred[Table]:
-        """The queues with the most items, up to 100."""
+        """List the queues with the most items, up to 100."""
         return self._diagnostics.queue_stats().addCallback(self._queues, _few(most))
 
-    def _queues(self, survey: QueueStats, most: int) -> Table:
+    def _queues(self, queue_stats: QueueStats, most: int) -> Table:
         def row(state: QueueState) -> tuple[object, ...]:
             age = "?" if state.unread else ""
             if state.oldest is not None:
-                age = rounded_span(survey.at - state.oldest)
+                age = rounded_span(queue_stats.at - state.oldest)
             return (named(state.name), state.ready, state.delayed, state.leased, state.unread, state.waiting, age)
 
-        shown = survey.top[:most]
+        shown = queue_stats.top[:most]
         columns = ("queue", "ready", "delayed", "leased", "unread", "polls", "oldest ready")
-        return Table(columns, [row(state) for state in shown], _note(len(shown), survey.queues, "most items first"))
+        return Table(
+            columns, [row(state) for state in shown], _note(len(shown), queue_stats.queues, "most items first")
+        )
 
     def leases(self, most: int = SHOWN) -> Table:
-        """The leases that end first."""
+        """List the leases that end first."""
         diagnostics, now = self._diagnostics, self._diagnostics.clock.now()
         shown = diagnostics.broker.leases.soonest(_few(most))
         rows = [
@@ -152,11 +156,11 @@ class Commands:
             )
             for lease in shown
         ]
-        note = _note(len(rows), len(diagnostics.broker.leases), "those that end first")
+        note = _note(len(rows), len(diagnostics.broker.leases), "by end")
         return Table(("lease", "queue", "items", "state", "ends in"), rows, note)
 
     def waiters(self, most: int = SHOWN) -> Table:
-        """The polls that have waited longest."""
+        """List the polls that have waited longest."""
         diagnostics, now, seconds = (
             self._diagnostics,
             self._diagnostics.clock.now(),
@@ -179,7 +183,7 @@ class Commands:
         return Table(("queue", "wants", "lease", "state", "waited", "gives up in", "peer"), rows, note)
 
     def connections(self, most: int = SHOWN) -> Table:
-        """The oldest connections."""
+        """List the oldest connections."""
         rows = []
         for connection in islice(self._diagnostics.connections, _few(most)):
             usage = connection.usage()
@@ -191,30 +195,32 @@ class Commands:
         return Table(("peer", "age", "calls", "queues", "bytes held", "bytes in adds", "state"), rows, note)
 
     def stats(self) -> Deferred[Table]:
-        """How much there is of everything."""
-        # Before the disk is asked, which keeps one of its threads busy.
+        """Show the totals of the server."""
+        # Before the query of the disk, which keeps a thread of the pool busy.
         pool = self._pool()
-        asked = self._diagnostics.disk()
-        return self._diagnostics.queue_stats().addCallback(lambda survey: asked.addCallback(self._stats, survey, pool))
+        disk = self._diagnostics.disk()
+        return self._diagnostics.queue_stats().addCallback(
+            lambda queue_stats: disk.addCallback(self._stats, queue_stats, pool)
+        )
 
     def _pool(self) -> str:
         pool = self._diagnostics.pool
         waiting = counted(pool.waiting, "call waits", "calls wait")
         return f"{pool.busy} of {counted(pool.workers, 'thread')} busy, {waiting}"
 
-    def _stats(self, disk: Disk | None, survey: QueueStats, pool: str) -> Table:
-        diagnostics, total = self._diagnostics, survey.total
+    def _stats(self, disk: Disk | None, queue_stats: QueueStats, pool: str) -> Table:
+        diagnostics, total = self._diagnostics, queue_stats.total
         committer, load = diagnostics.committer, diagnostics.committer.stats
         now = diagnostics.reactor.seconds()
         recent, age = list(load.since(now - 10)), committer.commit_seconds(now)
         outstanding = counted(diagnostics.methods.outstanding, "is", "are")
-        free = "not told in time" if disk is None else f"{disk.free_bytes / GIB:,.1f} GiB"
+        free = "no answer in time" if disk is None else f"{disk.free_bytes / GIB:,.1f} GiB"
         rows = [
-            ("queues", f"{survey.queues:,}"),
+            ("queues", f"{queue_stats.queues:,}"),
             ("items", f"{total.items:,}: {_states(total)}"),
             (
                 "leases",
-                f"{len(diagnostics.broker.leases):,}; {counted(diagnostics.sweeper.ended, 'has', 'have')} run out",
+                f"{len(diagnostics.broker.leases):,}; {counted(diagnostics.sweeper.ended, 'has', 'have')} expired",
             ),
             ("waiting polls", f"{diagnostics.broker.polls.waiting:,}"),
             (
@@ -223,23 +229,23 @@ class Commands:
             ),
             ("calls", f"{diagnostics.methods.stats.begun.total():,}; {outstanding} not answered"),
             ("refused", f"{diagnostics.methods.stats.refused.total():,}"),
-            ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second of late"),
+            ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second lately"),
             ("commit under way", rounded_span(age * MS_PER_SECOND) if committer.committing else "none"),
-            ("waits for the disk", counted(committer.pending_bytes, "byte")),
-            ("heads in memory", counted(diagnostics.broker.queues.window_bytes, "byte")),
+            ("waits for a commit", counted(committer.pending_bytes, "byte")),
+            ("windows in memory", counted(diagnostics.broker.queues.window_bytes, "byte")),
             ("pool", pool),
             ("reactor lag", f"{rounded_span(diagnostics.lag.worst(60) * MS_PER_SECOND)} at worst in the last minute"),
             ("free space", free),
         ]
-        return Table(("what", "how much"), rows)
+        return Table(("figure", "value"), rows)
 
     def threads(self) -> Table:
-        """All threads, what they have used, and where they are."""
+        """List all threads, with their CPU time and current function."""
         rows = [(str(each.number), each.name, each.cpu_seconds, each.at) for each in thread_states()]
         return Table(("thread", "name", "cpu s", "Python is at"), rows, f"pool: {self._pool()}")
 
     def commits(self, most: int = 20) -> Table:
-        """The latest commits, and what all of them were like."""
+        """List the latest commits, and summarise all."""
         load, now = self._diagnostics.committer.stats, self._diagnostics.reactor.seconds()
         rows = [
             (
@@ -254,12 +260,12 @@ class Commands:
         note = (
             f"all {load.seconds.count:,}: {load.rows.mean:,.1f} rows each,"
             f" {load.seconds.mean * MS_PER_SECOND:.1f} ms (99 % up to {load.seconds.quantile(0.99) * MS_PER_SECOND:g}),"
-            f" of which syncing {load.syncs.mean * MS_PER_SECOND:.1f} ms; put off {counted(load.stalls, 'time')}"
+            f" of which syncing {load.syncs.mean * MS_PER_SECOND:.1f} ms; postponed {counted(load.stalls, 'time')}"
         )
         return Table(("ago", "took ms", "plans", "rows", "contents"), rows, note)
 
     def limits(self) -> Table:
-        """Each limit, and how often it was hit."""
+        """List the limits and their hits."""
         diagnostics = self._diagnostics
         hits = diagnostics.broker.limit_hits
         rows: list[tuple[object, ...]] = []
@@ -272,7 +278,7 @@ class Commands:
         return Table(("limit", "value", "hits", "what"), rows)
 
     def dump(self, part: str = "queues", most: int = SHOWN) -> Message:
-        """The bare state of "queues" or "leases", a line each."""
+        """Show the raw state of "queues" or "leases", in a line each."""
         broker = self._diagnostics.broker
         parts: dict[str, tuple[Iterator[str], int]] = {
             "queues": (map(queue_line, broker.queues), len(broker.queues)),
@@ -286,18 +292,18 @@ class Commands:
         return Message("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
 
     def check(self, *, force: bool = False) -> Message:
-        """Whether what is in memory agrees with itself; the server stands still meanwhile."""
+        """Check the consistency of the state in memory, which blocks the server meanwhile."""
         diagnostics = self._diagnostics
         size = size_of(diagnostics.broker, diagnostics.limits)
         if size > CHECKED_MAX and not force:
-            return Message(f"There are {size:,} things: check(force=True) looks at them while the server stands still.")
+            return Message(f"There are {size:,} objects: check(force=True) checks them and blocks the server.")
         found = check(diagnostics.broker, diagnostics.clock.monotonic)
         if found.finding:
             return Message(f"NOT consistent: {found.finding}")
-        return Message(f"Consistent: {counted(size, 'thing')}, looked at in {rounded_span(found.took_ms)}.")
+        return Message(f"Consistent: {counted(size, 'object')}, checked in {rounded_span(found.took_ms)}.")
 
     def profile(self, seconds: float = 5.0) -> Deferred[Table] | Message:
-        """Where the time goes, of all threads, for some seconds."""
+        """Sample all threads for some seconds, and list where they spend their time."""
         try:
             return self._sampler.profile(seconds)
         except ValueError as why:

@@ -1,4 +1,4 @@
-"""Where the process spends its time, found out by looking at all its threads again and again."""
+"""A sampling profiler, and a list of the process's threads."""
 
 import os
 import sys
@@ -22,53 +22,53 @@ _DEPTH_MAX = 200
 
 _TASKS = Path("/proc/self/task")
 _CPU_FIELDS = slice(11, 13)
-"""utime and stime, counted from behind the name."""
+"""utime and stime in ``/proc/PID/stat``, counted after the name."""
 
 
 @define(eq=False)
 class Samples:
-    """How often each function was found at work, and how often anywhere below one that was."""
+    """Counts of functions in the samples: running, and running or calling others."""
 
-    looks: int = 0
-    itself: Counter[str] = field(factory=Counter)
-    below: Counter[str] = field(factory=Counter)
+    samples: int = 0
+    running: Counter[str] = field(factory=Counter)
+    in_stack: Counter[str] = field(factory=Counter)
 
     def take(self, but: int) -> None:
-        """Look once at all threads except that with the identity *but*."""
-        self.looks += 1
+        """Take a sample of all threads except the one with the identity *but*."""
+        self.samples += 1
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for ident, frame in sys._current_frames().items():  # noqa: SLF001  (there is no other way)
+        for ident, frame in sys._current_frames().items():  # noqa: SLF001  (no public function exists)
             if ident != but:
                 self._count(names.get(ident, "?"), frame)
 
     def _count(self, thread: str, frame: FrameType) -> None:
-        self.itself[f"{thread}: {place(frame)}"] += 1
+        self.running[f"{thread}: {place(frame)}"] += 1
         seen: set[str] = set()
         above: FrameType | None = frame
         while above is not None and len(seen) < _DEPTH_MAX:
             seen.add(f"{thread}: {place(above)}")
             above = above.f_back
-        self.below.update(seen)
+        self.in_stack.update(seen)
 
     def table(self) -> Table:
-        """Those found most often."""
-        looks = max(1, self.looks)
+        """Return the functions that were found most often."""
+        samples = max(1, self.samples)
         rows = [
-            (round(100 * count / looks), round(100 * self.below[where] / looks), where)
-            for where, count in self.itself.most_common(_SHOWN)
+            (round(100 * count / samples), round(100 * self.in_stack[where] / samples), where)
+            for where, count in self.running.most_common(_SHOWN)
         ]
-        note = f"{self.looks} looks; % is of the looks at that thread: in the function itself, and with what it calls"
+        note = f"{self.samples} samples; % of those of the thread: in the function itself, and with its callees"
         return Table(("% itself", "% in all", "thread: function"), rows, note)
 
 
 def place(frame: FrameType) -> str:
-    """The function of *frame*, with its file and line."""
+    """Return the function of *frame*, with its file and line."""
     code = frame.f_code
     return f"{code.co_qualname} ({'/'.join(Path(code.co_filename).parts[-2:])}:{code.co_firstlineno})"
 
 
 class Sampler:
-    """Takes samples in a thread of its own, one series at a time."""
+    """The profiler, which samples in a thread of its own, one profile at a time."""
 
     def __init__(self, reactor: Any) -> None:  # noqa: ANN401
         self._reactor = reactor
@@ -76,13 +76,13 @@ class Sampler:
 
     def profile(self, seconds: float) -> Deferred[Table]:
         """
-        Fires with a table after *seconds*, during which everything goes on.
+        Sample all threads for *seconds*, while the server goes on, and return a table.
 
         Raises:
-            ValueError: another one is under way, or the span is of no use.
+            ValueError: a profile is under way, or *seconds* is out of range.
         """
         if self._busy:
-            raise ValueError("another profile is being made")
+            raise ValueError("another profile is under way")
         if not INTERVAL_SECONDS <= seconds <= SECONDS_MAX:
             raise ValueError(f"seconds is {seconds}; it must be {INTERVAL_SECONDS} to {SECONDS_MAX:.0f}")
         self._busy = True
@@ -106,28 +106,28 @@ class Sampler:
 
 @frozen
 class ThreadState:
-    """One thread."""
+    """The state of a thread."""
 
     number: int
     name: str
-    """What `ps -L` and `top -H` show."""
+    """The name that `ps -L` and `top -H` show."""
 
     cpu_seconds: float
     at: str
-    """The Python function it is in; nothing for RocksDB's own."""
+    """The Python function that it executes; empty for RocksDB's threads."""
 
 
 def thread_states() -> Iterator[ThreadState]:
-    """All threads of the process; none where the system does not tell."""
+    """Yield all threads of the process; none without ``/proc``."""
     python = {thread.native_id: thread.ident for thread in threading.enumerate()}
-    frames = sys._current_frames()  # noqa: SLF001  (there is no other way)
+    frames = sys._current_frames()  # noqa: SLF001  (no public function exists)
     ticks = os.sysconf("SC_CLK_TCK")
     for task in sorted(_TASKS.glob("*"), key=lambda path: int(path.name)):
         try:
             name = (task / "comm").read_text().strip()
             fields = (task / "stat").read_text().rpartition(")")[2].split()
         except OSError:
-            continue  # it has ended meanwhile
+            continue  # the thread has ended meanwhile
         frame = frames.get(python.get(int(task.name)) or 0)
         cpu = sum(map(int, fields[_CPU_FIELDS])) / ticks
         yield ThreadState(int(task.name), name, cpu, place(frame) if frame is not None else "")

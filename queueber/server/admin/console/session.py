@@ -1,4 +1,4 @@
-"""One session of the console: a telnet connection, a login where one is needed, and a Python prompt."""
+"""A session of the console: a telnet connection, a login if a password is required, and a Python prompt."""
 
 import socket
 import struct
@@ -31,12 +31,12 @@ log = Logger()
 
 
 class Interpreter(ManholeInterpreter):
-    """Runs what is typed; what comes later is shown when it comes."""
+    """The interpreter of the input.  The result of a Deferred is shown when it fires."""
 
     handler: "Prompt"
 
     def displayhook(self, obj: object) -> None:
-        """Show *obj*."""
+        """Show *obj*, or the result of a Deferred."""
         if isinstance(obj, Deferred):
             self.handler.show(obj)
         else:
@@ -44,7 +44,7 @@ class Interpreter(ManholeInterpreter):
 
 
 class Prompt(Manhole):
-    """The prompt."""
+    """The Python prompt."""
 
     ps = (b"queueber> ", b"... ")
 
@@ -55,29 +55,29 @@ class Prompt(Manhole):
         self.ended = False
         self._decode = getincrementaldecoder("utf-8")().decode
         self._not_utf_8 = False
-        """The line has bytes that are no letter's."""
+        """The line has bytes that are not UTF-8."""
 
-        self._coming = 0
+        self._pending = 0
         self._leaving = False
 
     def connectionMade(self) -> None:
-        """Greet."""
-        self._questions = Commands(self._diagnostics)
+        """Create the commands and the interpreter."""
+        self._commands = Commands(self._diagnostics)
         leave = {
             name: Command(f"{name}()", self._exit, "End the session, as Ctrl-D does.") for name in ("exit", "quit")
         }
-        self.namespace = {**self._questions.all(), **leave, "__name__": "__console__"}
+        self.namespace = {**self._commands.all(), **leave, "__name__": "__console__"}
         super().connectionMade()  # type: ignore[no-untyped-call]
         self.interpreter = Interpreter(self, self.namespace)  # type: ignore[no-untyped-call]
 
     def initializeScreen(self) -> None:
-        """Say where one is, and what can be asked."""
+        """Show the commands."""
         self.terminal.setModes({modes.IRM})
         self.setInsertMode()  # type: ignore[no-untyped-call]
         lines = (
-            f"Queueber {__version__}: a Python prompt inside the server. What can be asked, and changes nothing:",
-            f"  {' '.join(question.sign for question in self._questions.all().values())}",
-            "Anything else you type is run by the server itself. Ctrl-D ends the session.",
+            f"Queueber {__version__}: a Python prompt inside the server. Commands, which change nothing:",
+            f"  {' '.join(command.signature for command in self._commands.all().values())}",
+            "Other input is Python code, which the server runs. Ctrl-D ends the session.",
         )
         for line in lines:
             self.terminal.write(line.encode())
@@ -85,11 +85,11 @@ class Prompt(Manhole):
         self.terminal.write(self.ps[self.pn])
 
     def terminalSize(self, width: int, height: int) -> None:
-        """Remember the size; what is on the screen stays."""
+        """Note the size, and leave the screen as it is."""
         self.width, self.height = width, height
 
     def keystrokeReceived(self, keyID: Any, modifier: object) -> None:  # noqa: ANN401
-        """Take a key with a name, or a byte: of a letter beyond ASCII the last byte brings it in whole."""
+        """Accept a key or a byte.  A non-ASCII character is inserted with its last byte."""
         if self.ended:
             return
         letter = keyID
@@ -101,25 +101,25 @@ class Prompt(Manhole):
                 self._not_utf_8 = True
                 letter = keyID if keyID.isascii() else "\N{REPLACEMENT CHARACTER}".encode()
         if letter != keyID:
-            self._take(letter)
+            self._insert_letters(letter)
         else:
             super().keystrokeReceived(keyID, modifier)  # type: ignore[no-untyped-call]
 
-    def _take(self, letters: bytes) -> None:
+    def _insert_letters(self, letters: bytes) -> None:
         for letter in letters.decode():
             self.characterReceived(letter.encode(), moreCharactersComing=False)  # type: ignore[no-untyped-call]
 
     def _deliverBuffer(self, buf: bytes) -> None:
-        """Take a line again that was typed before."""
-        self._take(buf)
+        """Insert a line of the history."""
+        self._insert_letters(buf)
 
     def handle_INT(self) -> None:
-        """Ctrl-C: forget what is being typed."""
+        """Discard the input, at Ctrl-C."""
         self._not_utf_8 = False
         super().handle_INT()  # type: ignore[no-untyped-call]
 
     def handle_EOF(self) -> None:
-        """Ctrl-D: end the block that is being typed, or the session if there is none."""
+        """End the block that is being typed, or else the session, at Ctrl-D."""
         if self.lineBuffer or not self.pn:
             super().handle_EOF()  # type: ignore[no-untyped-call]
             return
@@ -129,7 +129,7 @@ class Prompt(Manhole):
             self.handle_INT()
 
     def addOutput(self, data: str, isAsync: bool | None = None) -> None:
-        """Show *data*, of which what is no UTF-8 is escaped."""
+        """Show *data*, with surrogates escaped."""
         super().addOutput(data.encode(errors="backslashreplace"), isAsync)  # type: ignore[no-untyped-call]
 
     def lineReceived(self, line: bytes) -> None:
@@ -152,25 +152,25 @@ class Prompt(Manhole):
                 self.terminal.nextLine()
             self.terminal.write(self.ps[self.pn])
 
-    def show(self, coming: Deferred[object]) -> None:
-        """Show what is *coming*, now or when it is there."""
+    def show(self, result: Deferred[object]) -> None:
+        """Show *result*, now or when it fires."""
         texts: list[str] = []
-        self._coming += 1
-        text = coming.addCallbacks(repr, lambda why: f"{why.type.__name__}: {why.getErrorMessage()}")
-        text.addCallback(lambda text: self._came(text, texts))
+        self._pending += 1
+        text = result.addCallbacks(repr, lambda why: f"{why.type.__name__}: {why.getErrorMessage()}")
+        text.addCallback(lambda text: self._show_result(text, texts))
         if texts:
             self.terminal.write(texts[0].encode())
         else:
             texts.append("")
             self.terminal.write(b"(a moment)")
 
-    def _came(self, text: str, texts: list[str]) -> None:
-        self._coming -= 1
+    def _show_result(self, text: str, texts: list[str]) -> None:
+        self._pending -= 1
         if not texts:
             texts.append(text)
         elif not self.ended:
             self._insert(text)
-        if self._leaving and not self._coming:
+        if self._leaving and not self._pending:
             self.leave()
 
     def _insert(self, text: str) -> None:
@@ -186,16 +186,16 @@ class Prompt(Manhole):
             self.terminal.cursorBackward(letters - self.lineBufferIndex)
 
     def handle_QUIT(self) -> None:
-        """Ctrl-D: end the session when all is answered."""
+        """End the session when all results are shown, at Ctrl-D."""
         self._leaving = True
-        if not self._coming:
+        if not self._pending:
             self.leave()
 
-    def _exit(self, status: object = None) -> None:  # noqa: ARG002  (which people are used to give)
+    def _exit(self, status: object = None) -> None:  # noqa: ARG002  (users are used to giving one)
         self.leave()
 
     def leave(self) -> None:
-        """End the session, and leave on the screen what is there."""
+        """End the session, and leave the screen as it is."""
         if not self.ended:
             self.ended = True
             self.terminal.resetModes({modes.IRM})
@@ -203,54 +203,54 @@ class Prompt(Manhole):
             self.terminal.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Show nothing more."""
+        """Show no further results."""
         self.ended = True
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
-class Terminal(TelnetBootstrapProtocol):
-    """The telnet options of a session, and its beginning and end in the log."""
+class ConsoleTelnet(TelnetBootstrapProtocol):
+    """The telnet side of a session, which negotiates options and logs its beginning and end."""
 
     def __init__(self, factory: "ConsoleFactory") -> None:
         self._factory = factory
         self._number = 0
 
     def connectionMade(self) -> None:
-        """Ask the peer's terminal to leave editing to us, and begin."""
+        """Negotiate that the server edits the line, and start the prompt."""
         transport: Any = self.transport
         self._factory.count += 1
         self._factory.diagnostics.consoles += 1
         self._number = self._factory.count
-        # Somebody has a shell as the server's user: whoever reads only what is grave wants to know.
-        told = self._factory.diagnostics.connections.warn
-        told(
+        # A warning, because the session is a shell with the rights of the server's user.
+        warn = self._factory.diagnostics.connections.warn
+        warn(
             host_of(transport), "Console session {number} begins: {peer}", number=self._number, peer=peer_of(transport)
         )
         transport.negotiationMap[NAWS] = self.telnet_NAWS
         for asked in (transport.do(NAWS), transport.do(SGA), transport.will(ECHO), transport.will(SGA)):
-            # A peer that refuses gets a prompt that looks a little odd.
+            # A peer may refuse; its prompt looks slightly wrong then.
             asked.addErrback(lambda _: None)
         self.protocol = ServerProtocol(Prompt, self._factory.diagnostics, self._number)
         self.protocol.makeConnection(self)
 
     def telnet_NAWS(self, data: list[bytes]) -> None:
-        """The peer tells its window's size."""
+        """Take over the size of the peer's window."""
         content = b"".join(data)
         protocol: Any = self.protocol
         if len(content) == struct.calcsize("!HH") and protocol is not None:
             protocol.terminalProtocol.terminalSize(*struct.unpack("!HH", content))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The session has ended."""
+        """Log the end of the session."""
         if self._number:
-            told = self._factory.diagnostics.connections.info
-            told(host_of(self.transport), "Console session {number} has ended", number=self._number)
+            info = self._factory.diagnostics.connections.info
+            info(host_of(self.transport), "Console session {number} has ended", number=self._number)
             self._factory.diagnostics.consoles -= 1
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
 class Login(StatefulTelnetProtocol):
-    """Asks for a user and a password, a few times."""
+    """The login, with up to `ATTEMPTS` attempts."""
 
     state = "User"
 
@@ -262,15 +262,15 @@ class Login(StatefulTelnetProtocol):
         self._timeout: Any = None
 
     def connectionMade(self) -> None:
-        """Ask."""
+        """Ask for the user."""
         transport: Any = self.transport
         self._timeout = self._factory.diagnostics.reactor.callLater(LOGIN_SECONDS, transport.loseConnection)
-        # From the beginning, because whoever types at `queueber manhole` sees only what comes from here.
+        # Before the login, because `queueber manhole` shows only what the server sends.
         transport.will(ECHO).addErrback(lambda _: None)
         transport.write(b"User: ")
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what was typed; a line ends as telnet says or as terminals do."""
+        """Accept input, with the line ends of telnet or of terminals."""
         transport: Any = self.transport
         typed = data.replace(b"\r", b"\n")
         if self.state == "User":
@@ -281,34 +281,34 @@ class Login(StatefulTelnetProtocol):
             transport.loseConnection()
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Pass on what came together with the password."""
+        """Pass on the input after the password."""
         transport: Any = self.transport
         transport.protocol.dataReceived(data)
 
     def telnet_User(self, line: bytes) -> str:
-        """The user's name."""
+        """Note the user, and ask for the password."""
         transport: Any = self.transport
         self._user = line
         transport.write(b"Password: ")
         return "Password"
 
     def telnet_Password(self, line: bytes) -> str:
-        """The password, which decides."""
+        """Check the password, and start the session or ask again."""
         transport: Any = self.transport
         transport.write(b"\n")
-        if self._fits(line):
+        if self._matches(line):
             self._timeout.cancel()
-            terminal = Terminal(self._factory)
-            transport.protocol = terminal
-            terminal.makeConnection(transport)  # type: ignore[no-untyped-call]
+            session = ConsoleTelnet(self._factory)
+            transport.protocol = session
+            session.makeConnection(transport)  # type: ignore[no-untyped-call]
             self.setRawMode()  # type: ignore[no-untyped-call]
             return "Done"
         self._failed += 1
-        # Not as whom: people type their password in its place.
+        # Without the user: people type their password there by mistake.
         self._factory.diagnostics.connections.warn(
             host_of(transport), "Console: a login failed: {peer}", peer=peer_of(transport)
         )
-        transport.write(b"This is not the password.\n")
+        transport.write(b"Wrong user or password.\n")
         if self._failed == ATTEMPTS:
             transport.loseConnection()
             return "Done"
@@ -316,25 +316,25 @@ class Login(StatefulTelnetProtocol):
         return "User"
 
     def telnet_Done(self, line: bytes) -> None:
-        """Nothing is asked any more."""
+        """Ignore input after the login."""
 
-    def _fits(self, password: bytes) -> bool:
+    def _matches(self, password: bytes) -> bool:
         try:
-            return self._password().fits(self._user, password)
+            return self._password().matches(self._user, password)
         except ValueError as why:
-            line = "Console: nobody can log in: {why}"
+            line = "Console: no login is possible: {why}"
             self._factory.diagnostics.connections.warn(host_of(self.transport), line, why=str(why))
             return False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Nobody has logged in."""
+        """Stop the timeout."""
         if self._timeout.active():
             self._timeout.cancel()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
 def peer_of(transport: Any) -> str:  # noqa: ANN401
-    """Who is at the other end: an address, or a process of this machine."""
+    """Return the peer: its address, or its process and user."""
     connection = getattr(transport, "transport", None)
     found = getattr(connection, "socket", None)
     if found is not None and found.family == socket.AF_UNIX and hasattr(socket, "SO_PEERCRED"):
@@ -345,41 +345,41 @@ def peer_of(transport: Any) -> str:  # noqa: ANN401
 
 
 def host_of(transport: Any) -> str | None:  # noqa: ANN401
-    """The peer's address, by which lines about it are bounded; None for a process of this machine."""
+    """Return the peer's address, by which its log lines are rate-limited; None for a process of this machine."""
     return getattr(transport.getPeer(), "host", None)
 
 
-class TurnedAway(Protocol):
-    """A connection beyond those that may be.  Not None in its place: Twisted's `ThrottlingFactory` would wrap that."""
+class RefusedConnection(Protocol):
+    """A connection above the limit.  Twisted's `ThrottlingFactory` cannot handle None in its place."""
 
     def __init__(self, factory: "ConsoleFactory") -> None:
         self._factory = factory
 
     def connectionMade(self) -> None:
-        """End it."""
+        """Log the connection, and abort it."""
         transport: Any = self.transport
-        line = "Console: one more session is turned away, there are {most}: {peer}"
-        told = self._factory.diagnostics.connections.warn
-        told(host_of(transport), line, most=SESSIONS_MAX, peer=peer_of(transport))
+        line = "Console: a session is refused, because there are {most}: {peer}"
+        warn = self._factory.diagnostics.connections.warn
+        warn(host_of(transport), line, most=SESSIONS_MAX, peer=peer_of(transport))
         transport.abortConnection()
 
 
 @define(eq=False)
 class ConsoleFactory(Factory):
-    """Makes sessions."""
+    """The factory of sessions."""
 
     diagnostics: Diagnostics
     access: ConsoleAccess
     count: int = field(default=0, init=False)
-    """Sessions so far."""
+    """The number of sessions so far."""
 
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: ANN401, ARG002
-        """A session, or a login before it."""
+        """Return the protocol of a session, or of the login before it."""
         if self.diagnostics.consoles >= SESSIONS_MAX:
-            return TurnedAway(self)
+            return RefusedConnection(self)
         path = self.access.password_file
         if path is None:
-            return TelnetTransport(Terminal, self)
+            return TelnetTransport(ConsoleTelnet, self)
         return TelnetTransport(Login, self, lambda: read_password(path))

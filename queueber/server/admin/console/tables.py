@@ -1,4 +1,4 @@
-"""Tables for people at a terminal."""
+"""Tables and messages for a terminal."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ NAME_LETTERS_MAX = 40
 
 
 class Message(str):
-    """An answer in words, shown as they are."""
+    """A message that the prompt shows without quotes."""
 
     __slots__ = ()
 
@@ -18,12 +18,12 @@ class Message(str):
 
 @frozen(repr=False)
 class Table:
-    """Rows under headings; shown as text, numbers to the right."""
+    """Rows with headings, shown as text with numbers aligned to the right."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     note: str = ""
-    """What the table leaves out."""
+    """A line after the rows, such as the number of omitted rows."""
 
     def __repr__(self) -> str:
         cells = [[_cell(value) for value in row] for row in self.rows]
@@ -52,6 +52,6 @@ def _cell(value: object) -> str:
 
 
 def named(name: str) -> str:
-    """A name that a peer has chosen, fit for a terminal: nothing in it moves the cursor, and it has an end."""
+    """Return a name chosen by a peer for a terminal: shortened, and without control characters."""
     shown = name if name.isprintable() else ascii(name)
     return shown if len(shown) <= NAME_LETTERS_MAX else f"{shown[: NAME_LETTERS_MAX - 3]}..."
