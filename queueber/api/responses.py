@@ -87,8 +87,11 @@ def write_add_response(ids: Sequence[bytes]) -> bytes:
 
 
 def write_add_responses(replies: Sequence[Sequence[bytes]]) -> list[bytes]:
-    """The results of several calls of `add`."""
+    """Return the results of several calls of `add`."""
     one = _before_ids(1)
+    if len(replies) == 1 and len(replies[0]) == 1:
+        # The usual lone call, without the call that a comprehension costs.
+        return [one + replies[0][0]]
     return [one + ids[0] if len(ids) == 1 else write_add_response(ids) for ids in replies]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from struct import Struct, unpack_from
 
-from queueber.capnp.reader import WORD, Frame, words_of
+from queueber.capnp.reader import LITTLE_ENDIAN, WORD, Frame, words_of
 from queueber.errors import RemoteProtocolError
 from queueber.limits import Limits
 
@@ -39,7 +39,9 @@ class Framer:
         self._words_max = limits.frame_bytes // WORD
         self._factor = limits.traversal_factor
         # One growing buffer, because a list of what a peer sends byte by byte would be fifty times as large.
-        self._begun = bytearray()
+        self.begun = bytearray()
+        """The bytes of a message that has begun; empty between messages."""
+
         self._needed = WORD
         self.data = b""
         self.words: Sequence[int] = ()
@@ -48,32 +50,26 @@ class Framer:
         self.at = 0
         """The word at which the next message begins."""
 
-    @property
-    def held(self) -> int:
-        """Bytes held of a message that has begun; 0 between messages."""
-        return len(self._begun)
-
-    @property
-    def has_next(self) -> bool:
-        """Whether the next message is complete, if it has one segment; it may be if it has more."""
-        return self.at < len(self.words) and self.at + (self.words[self.at] >> 32) < len(self.words)
-
     def discard(self) -> None:
         """Let go of everything: the stream is over."""
-        self._begun = bytearray()
-        self._drop()
+        self.begun = bytearray()
+        self.drop()
 
-    def begin(self, data: bytes) -> None:
-        """Take *data*, the stream's next bytes, of which `next` cuts messages."""
-        if len(self._begun) + len(data) < self._needed:
-            self._begun += data
-            return
-        if self._begun:
-            self._begun += data
-            data = bytes(self._begun)
-            # Not cleared, but a new one: clearing would keep what the largest message so far has taken.
-            self._begun = bytearray()
-        self.data, self.words, self.at = data, words_of(data), 0
+    def begin(self, data: bytes) -> bool:
+        """Take *data*, the stream's next bytes; return whether `next` may cut a message from them."""
+        if len(self.begun) + len(data) < self._needed:
+            self.begun += data
+            return False
+        if self.begun:
+            self.begun += data
+            data = bytes(self.begun)
+            # Not cleared, but a new one: clearing would keep the capacity of the largest message so far.
+            self.begun = bytearray()
+        self.data, self.at = data, 0
+        # Most reads are whole words, for which this is `words_of` without the call.
+        is_aligned = LITTLE_ENDIAN and not len(data) % WORD
+        self.words = memoryview(data).cast("Q") if is_aligned else words_of(data)
+        return True
 
     def next(self) -> Frame | None:
         """
@@ -114,15 +110,16 @@ class Framer:
         while (frame := self.next()) is not None:
             yield frame
 
+    def drop(self) -> None:
+        """Let go of the bytes given to `begin`, all of whose messages were taken."""
+        self.data, self.words, self.at, self._needed = b"", (), 0, WORD
+
     def _keep_rest(self, needed: int) -> None:
         if self.at * WORD < len(self.data):
-            self._begun = bytearray(memoryview(self.data)[self.at * WORD :])
+            self.begun = bytearray(memoryview(self.data)[self.at * WORD :])
         if self.data:
+            self.drop()
             self._needed = needed
-        self._drop()
-
-    def _drop(self) -> None:
-        self.data, self.words, self.at = b"", (), 0
 
     def _table(self, data: bytes, at: int, count: int) -> tuple[list[tuple[int, int]] | None, int]:
         """The bounds of the segments of the message at word *at*, and its end; or None, and the end of its table."""

@@ -33,6 +33,9 @@ from queueber.units import counted
 WORD = 8
 """Bytes of one word."""
 
+LITTLE_ENDIAN = sys.byteorder == "little"
+"""Whether this machine's integers lie in memory as those of the encoding do."""
+
 StructAt: TypeAlias = tuple[int, int, int, int, int]
 """Where a struct lies: its data's first word, its pointers' first word, its end, and its segment's start and end."""
 
@@ -100,7 +103,7 @@ def words_of(data: bytes) -> Sequence[int]:
     whole = memoryview(data)
     if len(data) % WORD:
         whole = whole[: len(data) // WORD * WORD]
-    if sys.byteorder == "little":
+    if LITTLE_ENDIAN:
         return whole.cast("Q")
     swapped = array("Q")
     swapped.frombytes(whole)

@@ -9,7 +9,6 @@ results pass through as `Params` and bytes.  Start at `connection`, then
 
 from queueber.rpc.connection import Connection, ConnectionStats
 from queueber.rpc.events import Aborted, Calls, Event, Finished, Released, Returned
-from queueber.rpc.fastpath import TemplateReaders
 from queueber.rpc.messages import (
     AnswerId,
     Canceled,
@@ -22,6 +21,7 @@ from queueber.rpc.messages import (
     Results,
     Target,
 )
+from queueber.rpc.patterns import TemplateReaders
 
 __all__ = [
     "Aborted",

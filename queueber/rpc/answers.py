@@ -141,6 +141,21 @@ class Answers:
         self.unanswered -= 1
         return self._step(answer, _AFTER_RETURN[state])
 
+    def send_returns(self, answers: Sequence[AnswerId]) -> None:
+        """
+        As `send_return` for each of *answers*, without a call for those whose results the peer still wants.
+
+        Raises:
+            LocalProtocolError: one was sent before, or there is no such call.
+        """
+        states = self.states
+        for answer in answers:
+            if states.get(answer) is State.RUNNING:
+                states[answer] = State.RETURNED
+                self.unanswered -= 1
+            else:
+                self.send_return(answer)
+
     def hold(self, answer: AnswerId, held: HeldResults) -> None:
         """Keep the results of *answer*, which has been returned, for the calls to them."""
         self.held[answer] = held

@@ -42,12 +42,6 @@ class Callee:
 
     # What the driver answers.  `Connection` documents these.
 
-    def return_results(self, answers: Sequence[AnswerId], contents: Sequence[bytes]) -> None:
-        """Answer each of *answers* with one of *contents*."""
-        for answer in answers:
-            self.answers.send_return(answer)
-        self._out += encoder.results(answers, contents)
-
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """Answer with an error."""
         if self.answers.send_return(answer):

@@ -24,7 +24,7 @@ from typing import Any
 from attrs import frozen
 
 from queueber.capnp.framing import Framer
-from queueber.capnp.reader import Frame
+from queueber.capnp.reader import WORD, Frame
 from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.rpc import encoder
@@ -32,7 +32,7 @@ from queueber.rpc.callee import Callee
 from queueber.rpc.caller import Caller
 from queueber.rpc.decoder import decode
 from queueber.rpc.events import Aborted, Event
-from queueber.rpc.fastpath import FastPath, TemplateReaders
+from queueber.rpc.fastpath import FastPath
 from queueber.rpc.messages import (
     Abort,
     AnswerId,
@@ -49,6 +49,7 @@ from queueber.rpc.messages import (
     Unimplemented,
     Unknown,
 )
+from queueber.rpc.patterns import TemplateReaders
 from queueber.units import KIB
 
 # What an open answer and a capability take in memory, measured with long names; and in what steps it is told, so that
@@ -124,12 +125,12 @@ class Connection:
     @property
     def held_bytes(self) -> int:
         """Bytes held of a message that has begun; 0 between messages."""
-        return self._framer.held
+        return len(self._framer.begun)
 
     @property
     def tables_bytes(self) -> int:
         """About what the peer's open answers and capabilities cost, in whole steps of 16 KiB."""
-        cost = _ANSWER_BYTES * len(self._callee.answers) + _EXPORT_BYTES * len(self._callee.exports)
+        cost = _ANSWER_BYTES * len(self._callee.answers.states) + _EXPORT_BYTES * len(self._callee.exports)
         return cost // _STEP * _STEP
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
@@ -144,23 +145,34 @@ class Connection:
             RemoteProtocolError: the peer broke the protocol.  The connection is
                 closed, and an Abort is ready to be sent.
         """
-        if self._closed:
-            return
+        framer, fast = self._framer, self._fast
+        if self._closed or not framer.begin(data):
+            return iter(())
+        calls = None if fast is None else fast.take()
+        if framer.at * WORD == len(framer.data):
+            # All of it was calls of one pattern, as one call at a time is: no more can come of these bytes.
+            framer.drop()
+            return iter(()) if calls is None else iter((calls,))
+        return self._read_on(calls)
+
+    def _read_on(self, calls: Event | None) -> Iterator[Event]:
+        """Yield *calls*, which were read already, and what follows from the rest of the bytes."""
         framer, fast, events = self._framer, self._fast, self._events
         try:
-            framer.begin(data)
+            if calls is not None:
+                yield calls
+                calls = None if self._closed or fast is None else fast.take()
             while not self._closed:
-                if fast is not None:
-                    calls = fast.take()
-                    if calls is not None:
-                        yield calls
-                        continue
-                frame = framer.next()
-                if frame is None:
-                    return
-                self._take(frame)
-                while events:
-                    yield events.popleft()
+                if calls is not None:
+                    yield calls
+                else:
+                    frame = framer.next()
+                    if frame is None:
+                        return
+                    self._take(frame)
+                    while events:
+                        yield events.popleft()
+                calls = None if self._closed or fast is None else fast.take()
         except RemoteProtocolError as why:
             self.abort(str(why))
             raise
@@ -169,9 +181,9 @@ class Connection:
         message = decode(frame)
         if isinstance(message, Unknown):
             self._out.append(encoder.unimplemented(frame, message.which))
-            return
-        self._handlers[type(message)](message)
-        if self._fast is not None and type(message) is Call:
+        else:
+            self._handlers[type(message)](message)
+        if self._fast is not None:
             self._fast.learn(frame, message)
 
     def data_to_send(self) -> bytes:
@@ -208,7 +220,8 @@ class Connection:
             LocalProtocolError: one was answered before, or never made.
         """
         if not self._closed:
-            self._callee.return_results(answers, contents)
+            self._callee.answers.send_returns(answers)
+            self._out += encoder.results(answers, contents)
 
     def return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
         """
@@ -298,7 +311,7 @@ class Connection:
             exports=len(self._callee.exports),
             questions=len(self._caller.questions),
             imports=len(self._caller.imports),
-            held_bytes=self._framer.held,
+            held_bytes=len(self._framer.begun),
         )
 
     def dump(self) -> str:

@@ -4,7 +4,22 @@ from random import Random
 from struct import pack, unpack
 
 import pytest
-from calls import LIMITS, ROOT, add, begun, extend, our_call, poll, remove, standard_call
+from calls import (
+    BOOTSTRAP,
+    LAYOUTS,
+    LIMITS,
+    ROOT,
+    add,
+    begun,
+    cpp_call,
+    extend,
+    foreign_call,
+    our_call,
+    poll,
+    remove,
+    rust_call,
+    standard_call,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -37,7 +52,8 @@ from queueber.capnp.reader import WORD
 from queueber.errors import QueueberError, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.rpc import Calls, Finished, PromisedAnswer, encoder
-from queueber.rpc.fastpath import BACKOFF_MAX, TEMPLATE_BYTES_MAX, TEMPLATES_MAX
+from queueber.rpc.fastpath import BACKOFF_MAX, PATTERNS_MAX
+from queueber.rpc.patterns import FIXED_BYTES_MAX
 
 ID, LEASE = b"i" * 16, b"l" * 16
 EMPTY = bytes(WORD)
@@ -79,7 +95,7 @@ def finishes(*numbers):
     return [encoder.finish(number, release_result_caps=False) for number in numbers]
 
 
-@pytest.mark.parametrize("call", [our_call, standard_call])
+@pytest.mark.parametrize("call", LAYOUTS)
 def test_adds_with_contents_of_any_length_are_one_batch(call):
     connection = taught(call=call)
     contents = [bytes([number]) * size for number, size in enumerate([0, 1, 8, 13, 64, 7], start=1)]
@@ -94,7 +110,7 @@ def test_adds_with_contents_of_any_length_are_one_batch(call):
     assert connection.stats().unanswered == 6
 
 
-@pytest.mark.parametrize("call", [our_call, standard_call])
+@pytest.mark.parametrize("call", LAYOUTS)
 def test_removes_extends_and_polls_are_batches(call):
     connection = taught(call=call)
     pairs = [(bytes([number]) * 16, bytes([number + 100]) * 16) for number in range(3)]
@@ -110,6 +126,71 @@ def test_removes_extends_and_polls_are_batches(call):
     assert [removes.answers, extends.answers, polls.answers] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
+@pytest.mark.parametrize("call", LAYOUTS)
+@pytest.mark.parametrize("cuts", ["finish and call", "call and finish", "finish alone", "header alone"])
+def test_one_call_at_a_time_is_read_by_a_pattern(call, cuts):
+    """Clients send the Finish of a call with the next call, after it, or in a read of its own."""
+    connection = begun()
+    fit = []
+    for number in range(1, 40):
+        frame = call(number, *add(b"c" * (number % 60)))
+        before = finishes(number - 1)[0]
+        made = {
+            "finish and call": [before + frame],
+            "call and finish": [frame + before],
+            "finish alone": [before, frame],
+            "header alone": [before, frame[:WORD], frame[WORD:]],
+        }[cuts]
+        for event in [event for piece in made for event in connection.receive_data(piece)]:
+            fit.append(not event.encoded)
+            assert asked(event) == [[(b"c" * (number % 60), 0)]]
+            connection.return_results(event.answers, [EMPTY])
+    assert len(fit) == 39
+    assert all(fit[3:])
+    assert connection.stats().answers <= 3
+
+
+def test_a_worker_that_polls_and_removes_is_read_by_patterns():
+    connection = begun()
+    fit = []
+    for number in range(20):
+        for frame in (rust_call(1, *poll(1)), rust_call(2, *remove(bytes([number]) * 16, LEASE)), *finishes(2, 1)):
+            for event in connection.receive_data(frame):
+                fit.append(not event.encoded)
+                connection.return_results(event.answers, [EMPTY])
+    assert all(fit[4:])
+
+
+def test_calls_to_a_capability_in_results_go_to_what_the_answer_holds_now():
+    """The answer's number may be used again, for another object."""
+    connection, first, second = begun(), object(), object()
+    results = layout("Broker.queue$Results").build(queue=Body(3, [], 0))
+    content = layout("Broker.queue$Params").build(name="mail")
+
+    def called(number):
+        (event,) = connection.receive_data(foreign_call(number, *add(b"x"), target=(7, (0,))))
+        connection.return_results(event.answers, [EMPTY])
+        list(connection.receive_data(finishes(number)[0]))
+        return event.target, not event.encoded
+
+    for queue in (first, second):
+        for event in connection.receive_data(our_call(7, 0, content)):
+            connection.return_capabilities(event.answer, results, (queue,))
+        connection._fast._skip = 0
+        targets, fit = zip(*[called(number) for number in range(10, 15)], strict=True)
+        assert {*targets} == {queue}
+        assert fit[-1]
+        list(connection.receive_data(encoder.finish(7, release_result_caps=True)))
+
+
+def test_a_capability_in_results_can_be_called_though_it_was_released():
+    """As Rust does, which releases what a bootstrap returned and calls it by the answer from then on."""
+    connection = taught(call=rust_call)
+    list(connection.receive_data(encoder.release(0, 1)))
+    connection._fast._skip = 0
+    assert fits(connection, rust_call(1, *add(b"x")))
+
+
 def test_a_poll_that_asks_for_something_else_is_read_in_full():
     connection = taught()
     (event,) = connection.receive_data(our_call(1, *poll(4)))
@@ -117,7 +198,7 @@ def test_a_poll_that_asks_for_something_else_is_read_in_full():
     assert asked(event) == [(1000, 4, None, False)]
 
 
-@pytest.mark.parametrize("call", [our_call, standard_call])
+@pytest.mark.parametrize("call", LAYOUTS)
 def test_each_call_may_come_with_the_finish_of_an_earlier_one(call):
     connection = taught(call=call)
     list(connection.receive_data(b"".join(call(number, *add(b"x")) for number in range(6))))
@@ -233,7 +314,7 @@ def test_a_connection_that_was_closed_meanwhile_yields_no_more(after):
 
 def test_an_object_that_was_given_back_is_not_called():
     connection = taught()
-    list(connection.receive_data(encoder.finish(1_000_000, release_result_caps=False) + encoder.release(0, 1)))
+    list(connection.receive_data(encoder.finish(BOOTSTRAP, release_result_caps=False) + encoder.release(0, 1)))
 
     with pytest.raises(RemoteProtocolError, match="0 is not an export"):
         list(connection.receive_data(our_call(2, *add(b"x"))))
@@ -302,7 +383,7 @@ def add_of(*bodies):
     return ADD, segment(struct_body([], [struct_body([], list(bodies))]))
 
 
-@pytest.mark.parametrize("call", [our_call, standard_call])
+@pytest.mark.parametrize("call", LAYOUTS)
 def test_items_laid_out_otherwise_are_read_in_full(call):
     one = data_body(b"x")
     assert not learns(add_of(structs_body(3, 2, [((0, 0, 0), (one, None))])), call)
@@ -377,7 +458,6 @@ def test_odd_messages_teach_nothing():
     two = bytearray(whole)
     two[3 * WORD : 3 * WORD + 4] = (2).to_bytes(4, "little")
     in_two_segments = pack("<4I", 1, len(whole) // WORD, 0, 0) + two
-    promised = encoder.pipelined_call(3, PromisedAnswer(1_000_000), QUEUE_INTERFACE_ID, REMOVE, content)
     null = layout("Message").build(call={"questionId": 4, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE})
     call = {"questionId": 5, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE, "target": {"importedCap": 0}}
     call["params"] = {
@@ -387,11 +467,11 @@ def test_odd_messages_teach_nothing():
     # A word lies between the root pointer and the message.
     root = int.from_bytes(whole[:WORD], "little") + (1 << 2)
     apart = framed(root.to_bytes(WORD, "little") + EMPTY + standard_call(6, REMOVE, content)[2 * WORD :])
-    for message in (framed(bytes(far_target)), bytes(in_two_segments), promised, framed(null), elsewhere, apart):
+    for message in (framed(bytes(far_target)), bytes(in_two_segments), framed(null), elsewhere, apart):
         connection._fast._skip = 0
         list(connection.receive_data(message))
 
-    assert len(connection._fast._known) == 0
+    assert len(connection._fast._patterns) == 0
 
 
 def test_a_remove_with_a_far_pointer_is_read_in_full():
@@ -419,7 +499,7 @@ def test_the_templates_of_a_connection_are_bounded():
         connection._fast._skip = 0
         method, content = remove(ID, LEASE)
         list(connection.receive_data(encoder.call(export, export, QUEUE_INTERFACE_ID, method, content) + content))
-    assert len(connection._fast._known) == TEMPLATES_MAX
+    assert len(connection._fast._patterns) == PATTERNS_MAX
 
     connection, gap = begun(), 1_000
     for number in range(3):
@@ -430,9 +510,14 @@ def test_the_templates_of_a_connection_are_bounded():
         connection._fast._skip = 0
         (event,) = connection.receive_data(pack(f"<{len(words)}Q", *words))
         assert asked(event) == [[(b"x", 0)]]
-    assert len(connection._fast._known) == 0
-    for known in taught()._fast._known.values():
-        assert len(known.fixed) <= TEMPLATE_BYTES_MAX + 2 * len(our_call(0, *add()))
+    assert len(connection._fast._patterns) == 0
+
+    connection = begun()
+    for number in range(3):
+        longer = framed(cpp_call(number, *remove(ID, LEASE))[WORD:] + bytes(FIXED_BYTES_MAX))
+        connection._fast._skip = 0
+        list(connection.receive_data(longer))
+    assert len(connection._fast._patterns) == 0
 
 
 def test_what_was_read_is_let_go_of():
@@ -447,10 +532,10 @@ def test_what_was_read_is_let_go_of():
 def tries(connection, messages):
     """How many of *messages*, none of which fits, are tried on the fast path."""
     tried = []
-    walk = connection._fast._walk
-    connection._fast._walk = lambda *args: tried.append(1) or walk(*args)
+    take = connection._fast.take
+    connection._fast.take = lambda: tried.append(not connection._fast._skip) or take()
     list(connection.receive_data(b"".join(messages)))
-    return len(tried)
+    return sum(tried)
 
 
 def test_traffic_that_fits_nothing_is_tried_more_and_more_rarely():
@@ -479,7 +564,7 @@ def blocks(draw):
     first = draw(st.integers(0, 30))
     step = draw(st.sampled_from([1, 1, 1, 0, 2]))
     numbers = [first + step * index for index in range(count)]
-    call = draw(st.sampled_from([our_call, standard_call]))
+    call = draw(st.sampled_from(LAYOUTS))
     if kind == "add":
         sizes = draw(st.lists(st.integers(0, 70), min_size=count, max_size=count))
         delay = draw(st.sampled_from([0, 0, 7]))
@@ -519,6 +604,11 @@ def cut(data, dice):
         data = data[size:]
 
 
+def reads(made, dice):
+    """*made* as a client may send it: all at once, message by message, or in pieces."""
+    return made if dice.random() < 0.4 else cut(b"".join(made), dice)
+
+
 def calls_of(event):
     """The calls of an event one by one, with what each asks for; other events as they are."""
     if not isinstance(event, Calls):
@@ -551,6 +641,37 @@ def heard(connection, pieces, then, open_calls):
     return events, connection.data_to_send()
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(LAYOUTS),
+    st.sampled_from(["add", "remove", "poll", "extend"]),
+    st.lists(st.tuples(st.integers(-12, 24), st.integers(0, 63)), max_size=4),
+    st.lists(st.integers(0, 70), min_size=3, max_size=6),
+)
+@example(rust_call, "add", [(-5, 4), (7, 48)], [0, 0, 0])
+def test_calls_laid_in_any_way_are_read_as_in_full(call, kind, flips, sizes):
+    """The same bits are flipped in each call, counted from either end, so that odd ones become patterns."""
+    limits = Limits(contents_bytes=64, add_bytes=100)
+    fast, plain = begun(limits), begun(limits, templates=False)
+    for number, size in enumerate(sizes):
+        method, content = {
+            "add": add(b"c" * size),
+            "remove": remove(bytes([number]) * 16, LEASE),
+            "poll": poll(2),
+            "extend": extend(bytes([number]) * 16),
+        }[kind]
+        frame = call(number, method, content)
+        words = list(unpack(f"<{len(frame) // WORD}Q", frame))
+        for place, bit in flips:
+            # Neither the frame's header nor the question id.
+            if place % len(words) != 0 and (place % len(words), bit > 31) != (4, False):
+                words[place % len(words)] ^= 1 << bit
+        odd = pack(f"<{len(words)}Q", *words)
+        fast._fast._skip = 0
+        assert heard(fast, [odd], "answer", []) == heard(plain, [odd], "answer", [])
+        assert fast.dump() == plain.dump()
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(blocks(), min_size=1, max_size=8), st.integers(0, 1 << 32))
 @example([([our_call(number, *add(b"abc")) for number in range(5)], "answer")] * 3, 0)
@@ -563,7 +684,7 @@ def test_the_fast_path_reads_what_reading_in_full_does(script, seed):
     for made, then in script:
         if dice.random() < 0.5:
             fast._fast._skip = 0
-        quickly = heard(fast, cut(b"".join(made), dice), then, open_fast)
+        quickly = heard(fast, reads(made, dice), then, open_fast)
         assert quickly == heard(plain, made, then, open_plain)
         assert fast.dump() == plain.dump()
         assert fast.closed == plain.closed
