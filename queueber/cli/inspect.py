@@ -115,11 +115,11 @@ def _row(view: ItemView, *, contents: bool) -> dict[str, Any]:
 
 
 def _state(found: Inspection) -> str:
-    if found.held:
+    if found.locked:
         return "a server runs on it"
-    if found.clean:
+    if found.clean_shutdown:
         return "stopped in order"
-    return "a backup, on which no server has run" if found.fresh else "its server ended without closing it"
+    return "a backup, on which no server has run" if found.never_served else "its server ended without closing it"
 
 
 def _line(view: ItemView, *, contents: bool) -> str:

@@ -29,9 +29,9 @@ from queueber.cli.terminal import ByteProgressBar, check_can_confirm, confirm, y
 from queueber.client import Client
 from queueber.client.errors import DifferentDirectory
 from queueber.errors import one_line
-from queueber.store import copy_directory, locked_shared, put_in_place, salvage
+from queueber.store import copy_directory, locked_shared, replace_directory, salvage
 from queueber.store import verify as verify_directory
-from queueber.store.datadir.directory import DATABASE, READY, not_held
+from queueber.store.datadir.directory import DATABASE, READY, shared_lock
 from queueber.store.maintenance.recovery import Salvage, check_movable
 from queueber.store.maintenance.verification import Verified
 from queueber.units import counted
@@ -114,7 +114,7 @@ def restore(source: Path, target: Path, replace: bool, yes: bool) -> None:
             copy_directory(source, made, progress)
         if taken:
             try:
-                put_in_place(made, target, kept)
+                replace_directory(target, made, kept)
             except BaseException:
                 shutil.rmtree(made, ignore_errors=True)
                 raise
@@ -188,7 +188,7 @@ def _check_replaceable(target: Path, *, replace: bool) -> None:
         why = f"{target} is not a data directory of Queueber, and no other directory is replaced"
         raise click.ClickException(one_line(why))
     check_movable(target)
-    with not_held(target):
+    with shared_lock(target):
         return
 
 
@@ -215,7 +215,7 @@ def recover(path: Path, yes: bool) -> None:
             _print_loss(found)
             confirm("Put what is left in its place?", yes=yes)
             kept = path.with_name(f"{path.name}.damaged-{_timestamp()}")
-            put_in_place(recovered, path, kept)
+            replace_directory(path, recovered, kept)
         except BaseException:
             shutil.rmtree(recovered, ignore_errors=True)
             raise

@@ -54,7 +54,7 @@ def check_can_confirm(*, yes: bool) -> None:
 
 
 class ByteProgressBar:
-    """A bar for copied or verified bytes, shown after a delay; a `queueber.store.maintenance.copying.Progress`."""
+    """A bar for copied or verified bytes, shown after a delay: a `ProgressCallback` of the store."""
 
     def __init__(self, label: str, seconds: Callable[[], float] = monotonic) -> None:
         """Start the delay.  *seconds* is the clock."""

@@ -106,7 +106,8 @@ class DB(NoCopy):
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of *keys* in the same order, None where there is none.  Other threads run meanwhile."""
         for index, key in enumerate(keys):
-            check_key(key, f"keys[{index}]")
+            if type(key) is not bytes:
+                raise type_error(f"keys[{index}]", "bytes", key)
         with translating_errors:
             # rocksdict's stub lacks the overload for lists.
             return cast(list[bytes | None], self._handle.native.get(list(keys)))

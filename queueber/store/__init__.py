@@ -1,13 +1,11 @@
 """
-Rows at rest: `open_store` on a data directory, and `MemoryStore` without one.
+Durable storage: `open_store` on a data directory, and `MemoryStore` without one.
 
-Both are a `queueber.broker.storage.Store`.  The layers below, from the top:
-`keyvalue` turns the port's writes into rows, `keys` and `records` say what rows
-look like, `kv` is what is needed of an engine, and `database` opens RocksDB,
-which is `queueber.plyvel`.
-
-Data directories as a whole are looked after by `copy_directory`, `inspect`,
-`verify` and `salvage`; none of them writes to the one it is given.
+Both return a `queueber.broker.storage.Store`.  `rows` turns the broker's writes
+into rows of a key-value engine, `datadir` has the data directory and opens
+RocksDB in it, and `maintenance` has `copy_directory`, `inspect`, `verify` and
+`salvage`, none of which writes to the directory that it reads.  Knows no RPC and
+no method.  Start at `rocks`.
 """
 
 from types import ModuleType
@@ -18,7 +16,7 @@ from queueber.paths import CONTROL
 from queueber.store.datadir.directory import locked_shared, wipe
 from queueber.store.maintenance.backup import copy_directory
 from queueber.store.maintenance.inspection import inspect
-from queueber.store.maintenance.recovery import put_in_place, salvage
+from queueber.store.maintenance.recovery import replace_directory, salvage
 from queueber.store.maintenance.verification import verify
 from queueber.store.rocks import RocksStore, open_store, unflushed_bytes
 from queueber.store.rows.kv_store import Durability
@@ -35,7 +33,7 @@ __all__ = [
     "inspect",
     "locked_shared",
     "open_store",
-    "put_in_place",
+    "replace_directory",
     "salvage",
     "unflushed_bytes",
     "verify",

@@ -1,4 +1,8 @@
-"""The former place of `queueber.plyvel`.  Every use of a name warns; `queueber.store` warns of the import itself."""
+"""
+The former module of `queueber.plyvel`.
+
+Every use of a name gives a `DeprecationWarning`; `queueber.store` gives one for the import itself.
+"""
 
 from typing import Any
 from warnings import warn

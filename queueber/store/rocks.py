@@ -1,4 +1,4 @@
-"""Opening a store in a data directory, and the marks that tell later what became of it."""
+"""`RocksStore`, the store in a data directory, and `open_store`, which checks and opens it."""
 
 import os
 import shutil
@@ -12,78 +12,82 @@ from queueber.broker.storage import Recovered, StoreStalled
 from queueber.errors import StorageError, reason
 from queueber.plyvel import CorruptionError
 from queueber.plyvel.rocksdb import RocksDB
-from queueber.store.datadir.clean_shutdown import mark_closed, unmark, was_closed
-from queueber.store.datadir.database import open_database
-from queueber.store.datadir.directory import DATABASE, HeldDirectory, hold, refusal
+from queueber.store.datadir.database import open_database, read_properties
+from queueber.store.datadir.directory import DATABASE, LockedDirectory, directory_error, lock_directory
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.datadir.torn_tail import cut_torn_end
+from queueber.store.datadir.torn_tail import cut_torn_tail
 from queueber.store.maintenance.backup import back_up
-from queueber.store.maintenance.copying import Progress, silent
-from queueber.store.properties import properties_of
-from queueber.store.rows.format import read_format, upgrade, write_format
+from queueber.store.maintenance.copying import ProgressCallback, no_progress
 from queueber.store.rows.kv_store import Durability, KeyValueStore
+from queueber.store.rows.meta import (
+    delete_clean_mark,
+    mark_clean_shutdown,
+    read_format,
+    upgrade,
+    was_shut_down_cleanly,
+    write_format,
+)
 from queueber.store.rows.records import Encoding
-from queueber.store.tuning import DEFAULT_TUNING, FLUSH_FILES, TUNING_OPTIONS, Tuning, to_flush
+from queueber.store.tuning import DEFAULT_TUNING, FLUSH_FILES, TUNING_OPTIONS, Tuning, flush_bytes_max
 from queueber.units import counted
 
 _WRITE_BUFFER_BYTES = b"rocksdb.cur-size-all-mem-tables"
 
 
 class RocksStore(KeyValueStore):
-    """The store in a data directory.  Made by `open_store`."""
+    """The store in a data directory, made by `open_store`."""
 
     def __init__(
         self,
         db: RocksDB,
-        held: HeldDirectory,
+        directory: LockedDirectory,
         synced: SyncedFile,
         *,
         durability: Durability,
         encoding: Encoding,
         created: bool,
-        clean: bool,
+        clean_shutdown: bool,
         dropped: str | None,
-        on_sync: Callable[[float], object],
+        on_sync: Callable[[float], object] | None,
     ) -> None:
         super().__init__(db, durability=durability, encoding=encoding, on_sync=on_sync)
         self._engine = db
-        self._backing_up = Lock()
-        """Held by a backup and the like, which must not lose the database under way."""
+        self._using_engine = Lock()
+        """Held by a backup and by `reclaim_space`, so that the database is not closed meanwhile."""
 
-        self._flushed = 0
+        self._flushed_sequence = 0
         self.unflushed_bytes = 0
-        """What is in memory and will be written to files once more, later."""
+        """Size of the write buffers, which are yet to be written to table files.  Updated by each commit."""
 
         self._closing = False
-        self._held = held
+        self._directory = directory
         self._synced = synced
         self._created = created
-        self._clean = clean
+        self._clean_shutdown = clean_shutdown
         self._dropped = dropped
         self._failed = False
 
     @property
     def created(self) -> bool:
-        """Whether the database was made by this opening."""
+        """Whether the database was created by this opening."""
         return self._created
 
     @property
-    def clean(self) -> bool:
-        """Whether the server before this one closed its store, as against died; True if there was none."""
-        return self._clean
+    def clean_shutdown(self) -> bool:
+        """Whether the previous server closed its store; also True if there was none."""
+        return self._clean_shutdown
 
     @property
     def dropped(self) -> str | None:
-        """What this opening cut off the end of the log, by a power cut or a failed write; a sentence, or None."""
+        """A sentence about the damaged end of the log that this opening cut off; None if it was sound."""
         return self._dropped
 
     def note_synced(self) -> None:
         """
-        Note how far the log is known to be on disk, so that the next start notices if the end of it is missing.
+        Write the last synced sequence number to `synced`, so that the next start detects a missing end of the log.
 
-        Blocks for one sync, unless nothing was committed since.  To be called
-        about once a second by one thread at a time; commits may go on.  An
-        `OSError` is as final as a failed commit: it is the same disk.
+        Blocks for one sync, unless nothing was committed since.  Called about once a second, by one thread at a time;
+        commits may go on.  An `OSError` is as final as that of a commit: the disk is the same.
         """
         if self._synced_sequence:
             try:
@@ -94,42 +98,42 @@ class RocksStore(KeyValueStore):
 
     @property
     def in_force(self) -> dict[str, str]:
-        """What the engine runs with, as it says itself."""
+        """RocksDB's options as it reported them."""
         return self._engine.in_force
 
     @property
-    def fixed(self) -> dict[str, str]:
-        """Of that, what is nobody's choice."""
+    def fixed_options(self) -> dict[str, str]:
+        """Of RocksDB's options in force, those that an operator cannot choose."""
         chosen = {option.rocksdb for option in TUNING_OPTIONS}
         return {name: value for name, value in self.in_force.items() if name not in chosen}
 
-    def make_room(self) -> None:
+    def reclaim_space(self) -> None:
         """
-        Let go of the space of removed items, as far as that can be hurried.
+        Flush the write buffers, so that compaction frees the space of removed items soon.
 
-        Deletions are so small that they stay in memory for long, and as long as they do nothing is merged away.  Does
-        nothing if nothing was written since the last time.
+        Deletions are so small that they stay in memory for long, and no compaction sees them there.  Does nothing if
+        nothing was written since the last call.
         """
-        with self._backing_up:
+        with self._using_engine:
             sequence = self._engine.sequence()
-            if sequence != self._flushed and not self._closing:
-                self._refuse_without_descriptors("making room")
+            if sequence != self._flushed_sequence and not self._closing:
+                self._check_descriptors("making room")
                 self._engine.flush()
-                self._flushed = sequence
+                self._flushed_sequence = sequence
                 self._update_unflushed_bytes()
 
     def recover(self) -> Recovered:
-        """Read what a broker starts from; a `StorageError` names the directory, and what cannot be read."""
+        """Read the state from which a broker starts; a `StorageError` names the directory, and what is unreadable."""
         try:
             return super().recover()
         except StorageError as error:
-            raise refusal(self._held.path, _advised(error), error) from error
+            raise directory_error(self._directory.path, _with_advice(error), error) from error
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """
-        Apply all of *writes*, as durably as this store was opened to be.
+        Apply *writes* atomically, with the durability that the store was opened with.
 
-        Any error but `StoreStalled` is the end: it is noted for the next start, and every later commit is refused.
+        Any error but `StoreStalled` is final: it is noted for the next start, and all later commits are refused.
         """
         if self._failed:
             raise _failed_before()
@@ -140,6 +144,7 @@ class RocksStore(KeyValueStore):
         except Exception:
             self._note_failure()
             raise
+        # As `_update_unflushed_bytes`, without the call.
         self.unflushed_bytes = int(self._engine.get_property(_WRITE_BUFFER_BYTES) or 0)
         # `note_synced` may have failed during this commit, and noted that no later write is acknowledged.
         if self._failed:
@@ -152,81 +157,81 @@ class RocksStore(KeyValueStore):
         if self._sync:
             self._synced.note_failed(self._synced_sequence)
 
-    def backup(self, target: Path, progress: Progress = silent) -> None:
+    def backup(self, target: Path, progress: ProgressCallback = no_progress) -> None:
         """
-        Put everything committed so far into *target*, as `queueber.store.maintenance.backup.back_up` does.
+        Copy everything committed so far to *target*, as `queueber.store.maintenance.backup.back_up` does.
 
-        Blocks for long; commits may go on meanwhile, `close` ends it soon.  A `StorageError` leaves this store as
-        usable as it was.
+        Blocks for long; commits may go on, and `close` ends it soon.  After a `StorageError` this store is as usable as
+        before.
         """
 
-        def told(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             progress(done, total)
             if self._closing:
                 raise StorageError("the server is stopping")
 
-        with self._backing_up:
-            told(0, 0)
-            self._refuse_without_room()
-            back_up(self._engine, self._held, target, told)
+        with self._using_engine:
+            report(0, 0)
+            self._check_room_for_flush()
+            back_up(self._engine, self._directory, target, report)
 
     def _update_unflushed_bytes(self) -> None:
         self.unflushed_bytes = int(self._engine.get_property(_WRITE_BUFFER_BYTES) or 0)
 
-    def _refuse_without_room(self) -> None:
-        """A backup begins by writing out what is in memory, and if that fails the engine stops for good."""
+    def _check_room_for_flush(self) -> None:
+        """Refuse a backup without room for the flush that it begins with: RocksDB stops for good if a flush fails."""
         self._update_unflushed_bytes()
-        self._refuse_without_descriptors("a backup")
-        found = os.statvfs(self._held.path)
+        self._check_descriptors("a backup")
+        found = os.statvfs(self._directory.path)
         if found.f_files and found.f_favail < FLUSH_FILES:
             raise StorageError(
-                f"{self._held.path} has {counted(found.f_favail, 'inode')} free, and a backup begins by writing up to"
-                f" {FLUSH_FILES} files: make room first"
+                f"{self._directory.path} has {counted(found.f_favail, 'inode')} free, and a backup begins by writing"
+                f" up to {FLUSH_FILES} files: make room first"
             )
-        free = shutil.disk_usage(self._held.path).free
-        if free < to_flush(self.unflushed_bytes):
+        free = shutil.disk_usage(self._directory.path).free
+        if free < flush_bytes_max(self.unflushed_bytes):
             raise StorageError(
-                f"{self._held.path} has {counted(free, 'byte')} free, and a backup begins by writing the"
+                f"{self._directory.path} has {counted(free, 'byte')} free, and a backup begins by writing the"
                 f" {counted(self.unflushed_bytes, 'that is', 'that are')} in memory: make room first"
             )
 
-    def _refuse_without_descriptors(self, what: str) -> None:
-        """Open as many files as a flush may, for a moment: the engine stops for good if it cannot."""
+    def _check_descriptors(self, what: str) -> None:
+        """Check that *what* can open as many files as a flush may: RocksDB stops for good if it cannot."""
         with ExitStack() as spare:
             try:
                 for _ in range(FLUSH_FILES):
-                    spare.callback(os.close, os.open(self._held.path, os.O_RDONLY | os.O_CLOEXEC))
+                    spare.callback(os.close, os.open(self._directory.path, os.O_RDONLY | os.O_CLOEXEC))
             except OSError as error:
                 raise StorageError(f"{what} needs {FLUSH_FILES} descriptors: {reason(error)}; try later") from None
 
     def properties(self) -> dict[str, int]:
-        """What the engine says of its own state, by the names in `queueber.store.properties`.  Blocks for a moment."""
-        return properties_of(self._engine)
+        """Return RocksDB's properties as `queueber.store.datadir.database.read_properties` does.  May block briefly."""
+        return read_properties(self._engine)
 
     def close(self) -> None:
-        """Mark a clean stop, close the database and let others have the directory."""
+        """Mark a clean shutdown, close the database and release the directory."""
         self._closing = True
-        with self._backing_up:
+        with self._using_engine:
             self._close()
 
     def _close(self) -> None:
         try:
-            mark_closed(self._db)
+            mark_clean_shutdown(self._db)
             super().close()
         except Exception:
             self._note_failure()
             raise
         self.note_synced()
         self._synced.close()
-        self._held.release()
+        self._directory.release()
 
 
 def _failed_before() -> StorageError:
     return StorageError("a write or a sync has failed before; nothing is written after that")
 
 
-def _ignore(_: object) -> None:
-    """Do nothing."""
+def _ignore(_: str) -> None:
+    """Ignore a report."""
 
 
 def open_store(
@@ -236,105 +241,106 @@ def open_store(
     encoding: Encoding = Encoding.UNPACKED,
     tuning: Tuning = DEFAULT_TUNING,
     boot_id: bytes = b"",
-    tell: Callable[[str], object] = _ignore,
-    on_sync: Callable[[float], object] = _ignore,
+    report: Callable[[str], object] = _ignore,
+    on_sync: Callable[[float], object] | None = None,
 ) -> RocksStore:
     """
-    The store in the data directory *path*, which is created if it is not there.
+    Open the store in the data directory *path*, which is created if it is missing.
 
     Args:
-        path: the directory.  Nobody else may be able to write to it; others cannot read it afterwards.
-        durability: what a commit survives.  `none` is for directories created with it only, and only it is for those.
-        encoding: how structs are written from now on.
-        tuning: what was chosen of the engine.
-        boot_id: what time marks carry now.  Without it, no damage to the end of the log is taken for the trace of a
-            power cut, only for that of a failed write that was noted.
-        tell: called with what is dropped of such an end, in a sentence, before it is.
-        on_sync: called with the seconds that each sync of the log took, on the thread that made it.
+        path: the directory.  Other users must not be able to write to it; afterwards they cannot read it either.
+        durability: failures that a commit survives.  `none` requires a directory that was created with it, and such a
+            directory cannot be opened otherwise.
+        encoding: the encoding of structs that are written from now on.
+        tuning: the operator's choice of RocksDB's options.
+        boot_id: the machine's present boot, as time marks name it.  Without it, a damaged end of the log is not
+            attributed to a power cut, only to a failed write that was noted.
+        report: called with a sentence about a damaged end of the log, before it is cut off.
+        on_sync: called with the duration of each sync of the log in seconds, on the thread that made it.
 
     Raises:
-        StorageError: the directory or what is in it cannot be used.  One line that names it and says why.
+        StorageError: the directory or its content cannot be used.  The text is one line with its name and the reason.
     """
-    held = hold(path)
+    directory = lock_directory(path)
     with ExitStack() as undo:
-        undo.callback(held.release)
+        undo.callback(directory.release)
         try:
-            store = _open(held, undo, durability, encoding, tuning, boot_id, tell, on_sync)
+            store = _open(directory, undo, durability, encoding, tuning, boot_id, report, on_sync)
         except (StorageError, OSError) as error:
-            raise refusal(path, _advised(error), error) from error
+            raise directory_error(path, _with_advice(error), error) from error
         undo.pop_all()
     return store
 
 
 def _open(
-    held: HeldDirectory,
+    directory: LockedDirectory,
     undo: ExitStack,
     durability: Durability,
     encoding: Encoding,
     tuning: Tuning,
     boot_id: bytes,
-    tell: Callable[[str], object],
-    on_sync: Callable[[float], object],
+    report: Callable[[str], object],
+    on_sync: Callable[[float], object] | None,
 ) -> RocksStore:
-    """The store in *held*; *undo* gets what closes it again."""
+    """Open the store in *directory*; *undo* receives the callbacks that close it again."""
     wal = durability is not Durability.NONE
-    # A backup that was being made when the server died.
-    shutil.rmtree(held.staging, ignore_errors=True)
-    synced = SyncedFile(held.synced)
-    created, clean, dropped = not held.ready, True, None
+    # A backup that was in progress when the last server died.
+    shutil.rmtree(directory.staging, ignore_errors=True)
+    synced = SyncedFile(directory.synced)
+    created, clean_shutdown, dropped = not directory.ready, True, None
     if not created:
-        held.confirm()
+        directory.confirm()
         noted = synced.read()
         try:
-            db = open_database(held.database, wal=wal, tuning=tuning)
+            db = open_database(directory.database, wal=wal, tuning=tuning)
         except CorruptionError:
-            dropped = cut_torn_end(held, noted, boot_id, tell, failed=synced.failed)
+            dropped = cut_torn_tail(directory, noted, boot_id, report, failed=synced.failed)
             if dropped is None:
                 raise
-            db = open_database(held.database, wal=wal, tuning=tuning)
+            db = open_database(directory.database, wal=wal, tuning=tuning)
         undo.callback(db.close)
         _check_end(db, noted)
-        clean = _check_format(db, durability)
-        if not clean and not wal:
-            # What was flushed before the server died is some older state: removed items would come back.
+        clean_shutdown = _check_format(db, durability)
+        if not clean_shutdown and not wal:
+            # The rows that were flushed before the server died are an older state: removed items would return.
             db.close()
             created = True
     if created:
-        held.begin()
-        db = open_database(held.database, create_if_missing=True, wal=wal, tuning=tuning)
+        directory.begin()
+        db = open_database(directory.database, create_if_missing=True, wal=wal, tuning=tuning)
         undo.callback(db.close)
         write_format(db, "" if wal else durability)
-    unmark(db)
+    delete_clean_mark(db)
     db.sync()
     if wal:
-        # Not a second from now: without a note, what a power cut does to the log cannot be told from a loss.
+        # Now, and not in a second: without a mark in the file, damage by a power cut cannot be told from a loss.
         synced.note(db.sequence())
         synced.open()
         undo.callback(synced.close)
     if created:
-        held.finish()
+        directory.finish()
     return RocksStore(
         db,
-        held,
+        directory,
         synced,
         durability=durability,
         encoding=encoding,
         created=created,
-        clean=clean,
+        clean_shutdown=clean_shutdown,
         dropped=dropped,
         on_sync=on_sync,
     )
 
 
-def _advised(error: Exception) -> str:
-    """The text of *error*, and what to do about damage."""
+def _with_advice(error: Exception) -> str:
+    """Return the text of *error*, for damage with advice."""
     if isinstance(error, CorruptionError):
-        return f"{error}; `queueber recover` tells whether it can be mended, and what that loses"
+        return f"{error}; `queueber recover` reports whether it can be repaired, and what that loses"
     return reason(error)
 
 
 def _check_end(db: RocksDB, noted: int | None) -> None:
-    """Refuse a database whose log ends before what was known to be on disk."""
+    """Refuse a database whose log ends before *noted*, which was on disk."""
     found = db.sequence()
     if noted is not None and found < noted:
         raise StorageError(
@@ -344,22 +350,21 @@ def _check_end(db: RocksDB, noted: int | None) -> None:
 
 
 def _check_format(db: RocksDB, durability: Durability) -> bool:
-    """Bring *db* up to date, refuse it for what it cannot be used for, and say whether it was closed in order."""
+    """Upgrade *db*, refuse it if it was created with other durability, and return whether it was shut down cleanly."""
     found = read_format(db)
     if found is None:
         raise StorageError("its database does not say of which format it is")
-    clean = was_closed(db)
+    clean_shutdown = was_shut_down_cleanly(db)
     upgrade(db, found)
     asked = "" if durability is not Durability.NONE else durability
     if found.durability != asked:
         made = f"durability {found.durability}" if found.durability else "a log"
         raise StorageError(
-            f"it was created with {made} and cannot be used with durability {durability}; what needs"
-            f" no log is kept apart from what must last"
+            f"it was created with {made} and cannot be used with durability {durability}; use another directory"
         )
-    return clean
+    return clean_shutdown
 
 
 def unflushed_bytes(path: Path) -> int:
-    """About how much of the data directory *path* is in logs that opening it has to read; 0 if there is none."""
+    """Return about the size of the logs that opening the data directory *path* reads; 0 if there is no database."""
     return sum(log.stat().st_size for log in (path / DATABASE).glob("*.log"))

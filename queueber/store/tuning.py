@@ -1,8 +1,8 @@
 """
-What an operator may choose of the storage engine, each with its default and the reason for that.
+The options of the storage engine that an operator can set, each with its default and the reason for it.
 
-What a promise rests on is not among them: recovery mode, checksums and what a
-sync means are the engine's own business.
+Options on which a promise rests are not among them, such as the recovery mode
+and checksums: `queueber.plyvel.rocksdb_options` fixes those.
 """
 
 import os
@@ -25,38 +25,40 @@ def _cores() -> int:
 
 @frozen
 class TuningOption:
-    """What there is to know about one choice, beside the reason for its default."""
+    """One option: its name, default and limits."""
 
     name: str
     default: Any
     unit: Unit | None
-    """What it counts; None when it is no number."""
+    """Unit of the number; None for other values."""
 
     low: int
     high: int
     says: str
+    """One line for help texts."""
+
     rocksdb: str
-    """What RocksDB calls it, where it can be read back."""
+    """Name under which RocksDB reports the value; empty if it does not."""
 
 
-def _choice(default: Any, says: str, rocksdb: str, unit: Unit | None = Unit.COUNT, low: int = 0, high: int = 0) -> Any:  # noqa: ANN401
+def _option(default: Any, says: str, rocksdb: str, unit: Unit | None = Unit.COUNT, low: int = 0, high: int = 0) -> Any:  # noqa: ANN401
     return field(default=default, metadata={"tuning": (default, unit, low, high, says, rocksdb)})
 
 
 @frozen(kw_only=True)
 class Tuning:
-    """The choices a store is opened with."""
+    """The options that a store is opened with."""
 
-    parallelism: int = _choice(_cores(), "Threads for compactions and flushes", "", low=1, high=256)
-    """The cores: more would only take turns with the thread that decides."""
+    parallelism: int = _option(_cores(), "Threads for compactions and flushes", "", low=1, high=256)
+    """The cores: more would compete with the reactor thread."""
 
-    background_jobs: int = _choice(
+    background_jobs: int = _option(
         _cores(), "Most compactions and flushes at the same time", "max_background_jobs", low=2, high=256
     )
-    """The cores, and not twice as many: one job is always a flush, and on a small machine a third compaction takes its
-    time from the reactor, which is where throughput and latency are decided."""
+    """The cores, not twice as many: one job is always a flush, and on a small machine a third compaction takes
+    processor time from the reactor, which limits throughput and latency."""
 
-    write_buffer_bytes: int = _choice(
+    write_buffer_bytes: int = _option(
         16 * MIB,
         "Size of a write buffer, which keeps new rows in memory until they are written as a table",
         "write_buffer_size",
@@ -64,13 +66,13 @@ class Tuning:
         64 * KIB,
         GIB,
     )
-    """Most items are added and removed within one of these and never reach a table; and a restart reads back no more
-    log than these cover."""
+    """Most items are added and removed within one buffer and never reach a table.  A restart reads no more log than the
+    buffers cover."""
 
-    write_buffers: int = _choice(4, "Most write buffers", "max_write_buffer_number", low=2, high=64)
-    """Four, so that a burst does not have to wait for a flush."""
+    write_buffers: int = _option(4, "Most write buffers", "max_write_buffer_number", low=2, high=64)
+    """With four, a burst does not wait for a flush."""
 
-    log_bytes: int = _choice(
+    log_bytes: int = _option(
         128 * MIB,
         "Length of the log beyond which the oldest rows are flushed",
         "max_total_wal_size",
@@ -78,9 +80,9 @@ class Tuning:
         MIB,
         64 * GIB,
     )
-    """A start on a full disk needs about as much room as there is log to be read, so the log is kept short."""
+    """A start on a full disk needs about as much space as the log is long, so the log stays short."""
 
-    block_cache_bytes: int = _choice(
+    block_cache_bytes: int = _option(
         64 * MIB,
         "Cache for the blocks of tables, filters and indexes included",
         "block-cache-capacity",
@@ -88,24 +90,25 @@ class Tuning:
         MIB,
         256 * GIB,
     )
-    """The heads of the queues are kept by the broker, and compaction reads round the cache: little is read twice."""
+    """The broker keeps the heads of queues in memory and compaction bypasses the cache, so few blocks are read
+    twice."""
 
-    bloom_bits: int = _choice(
+    bloom_bits: int = _option(
         10, "Bits per key in the Bloom filters of tables; 0 for no filters", "filter_policy", low=0, high=64
     )
-    """Ten make one look in a hundred at a table in vain.  Reads by key are those of ended leases and of recovery, and
-    for removed items the filter is the answer."""
+    """With 10 bits, 1 % of lookups read a table in vain.  Expired leases and recovery read by key, and for removed
+    items the filter answers."""
 
-    prefix_extractor: bool = _choice(
+    prefix_extractor: bool = _option(
         False, "Index filters and write buffers by the table and queue of a key", "prefix_extractor", None
     )
-    """Off: every walk here is bounded to one queue already, and nothing asks whether a queue exists at all, which is
-    all that it would answer.  Walks ask for the total order, so it does no harm."""
+    """Off: every scan is already bounded to one queue, and no code asks whether a queue exists, which is all it would
+    answer.  Scans request total order, so it does no harm."""
 
-    compression: str = _choice("lz4", "Compression of tables: none, lz4, zstd, or zstd:LEVEL", "compression", None)
-    """lz4 costs little more than copying, and rows of one producer resemble each other."""
+    compression: str = _option("lz4", "Compression of tables: none, lz4, zstd, or zstd:LEVEL", "compression", None)
+    """lz4 costs little more than copying, and the rows of one producer are similar."""
 
-    blob_bytes: int = _choice(
+    blob_bytes: int = _option(
         16 * KIB,
         "Size from which contents are stored in blob files; 0 for no blob files",
         "min_blob_size",
@@ -113,9 +116,9 @@ class Tuning:
         0,
         GIB,
     )
-    """So that compaction moves a pointer instead of copying them."""
+    """Compaction then moves a pointer instead of copying the contents."""
 
-    bytes_per_sync: int = _choice(
+    bytes_per_sync: int = _option(
         MIB,
         "Bytes of a table after which the disk starts writing them; 0 for only at the table's end",
         "bytes_per_sync",
@@ -123,9 +126,9 @@ class Tuning:
         0,
         GIB,
     )
-    """So that a commit's sync does not wait behind a whole table."""
+    """A commit's sync then does not wait until a whole table is written."""
 
-    wal_bytes_per_sync: int = _choice(
+    wal_bytes_per_sync: int = _option(
         0,
         "Bytes of the log after which the disk starts writing them between syncs; 0 for never",
         "wal_bytes_per_sync",
@@ -133,48 +136,48 @@ class Tuning:
         0,
         GIB,
     )
-    """Never: every commit syncs the log anyway, and with this RocksDB may leave a hole that recovery cannot pass."""
+    """Never: every commit syncs the log anyway, and with this option RocksDB may leave a hole that stops recovery."""
 
-    open_files: int = _choice(
+    open_files: int = _option(
         512, "Most tables that are open at the same time", "max_open_files", low=20, high=1_000_000
     )
-    """RocksDB's default, all of them, would let the backlog decide how many descriptors are left for connections, and
-    would open every file at start."""
+    """RocksDB's default, all tables, would let the backlog use the descriptors that connections need, and would open
+    every file at start."""
 
-    deletions_trigger: int = _choice(
+    deletions_trigger: int = _option(
         512,
         "Deletions among 1,024 adjacent rows that trigger an early compaction of a table; 0 for never",
         "deletion_trigger",
         low=0,
         high=1_024,
     )
-    """The head of a queue is nothing but deletions, and a walk that begins there has to step over each one."""
+    """The head of a queue consists of deletions, and a scan from there steps over each."""
 
 
 TUNING_OPTIONS = tuple(TuningOption(each.name, *each.metadata["tuning"]) for each in fields(Tuning))
-"""All choices, in the order in which they are told."""
+"""All options, in the order in which they are listed."""
 
 DEFAULT_TUNING = Tuning()
 
 
-UNTOLD = ("parallelism", "bloom_bits")
-"""What the engine does not tell, or of which it tells only whether there are any."""
+NOT_REPORTED = ("parallelism", "bloom_bits")
+"""Options that RocksDB does not report; of the Bloom bits it reports only whether there are any."""
 
 
-def told(tuning: Tuning, in_force: Mapping[str, str]) -> str:
-    """The choices for a person: by our names what the engine says of each, and of the rest what it was told."""
-    figures, untold = [], []
+def describe(tuning: Tuning, in_force: Mapping[str, str]) -> str:
+    """Return one line with the value of each option: those that RocksDB reported in *in_force*, then the others."""
+    reported, not_reported = [], []
     for option in TUNING_OPTIONS:
         name = f"storage-{option.name.replace('_', '-')}"
-        if option.name in UNTOLD or option.rocksdb not in in_force:
-            untold.append(f"{name} {getattr(tuning, option.name)}")
+        if option.name in NOT_REPORTED or option.rocksdb not in in_force:
+            not_reported.append(f"{name} {getattr(tuning, option.name)}")
         else:
-            figures.append(f"{name} {_figure(option, tuning, in_force[option.rocksdb])}")
-    return f"{', '.join(figures)}; told, and not read back: {', '.join(untold)}"
+            reported.append(f"{name} {_format(option, tuning, in_force[option.rocksdb])}")
+    return f"{', '.join(reported)}; set, but not reported by RocksDB: {', '.join(not_reported)}"
 
 
-def _figure(option: TuningOption, tuning: Tuning, found: str) -> str:
-    """What was *found* of it, in a person's words; what has no number was compared already."""
+def _format(option: TuningOption, tuning: Tuning, found: str) -> str:
+    """Return the value *found* for *option*.  A value that is no number was already compared with that in *tuning*."""
     if option.unit is None:
         value = getattr(tuning, option.name)
         return ("yes" if value else "no") if isinstance(value, bool) else str(value)
@@ -182,21 +185,21 @@ def _figure(option: TuningOption, tuning: Tuning, found: str) -> str:
 
 
 FLUSH_FILES = 8
-"""Files that writing out what is in memory makes and has open at most: a table, a blob file, logs and the manifest."""
+"""Most files that a flush creates and has open: a table, a blob file, logs and the manifest."""
 
 
-def to_flush(unflushed: int) -> int:
-    """How many bytes of the disk writing out *unflushed* bytes of memory may take at most."""
-    # Filters, indexes and what they are part of beside the rows; a little of the log that goes on meanwhile.
+def flush_bytes_max(unflushed: int) -> int:
+    """Return the most disk space that a flush of *unflushed* bytes of write buffers takes."""
+    # An eighth for filters, indexes and block overhead, and a MiB for the log that grows meanwhile.
     return unflushed + unflushed // 8 + MIB
 
 
 def read_compression(text: str) -> str:
     """
-    *text*, if it names a compression, in small letters.
+    Return *text* in lower case.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not name a compression.
     """
     found = COMPRESSION.fullmatch(text.lower())
     level = int(found["level"]) if found and found["level"] else None

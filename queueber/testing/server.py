@@ -63,7 +63,7 @@ class DisklessStore(MemoryStore):
 
     unflushed_bytes = 0
 
-    def make_room(self) -> None:
+    def reclaim_space(self) -> None:
         """Do nothing: the space of removed items is free already."""
 
     def note_synced(self) -> None:

@@ -267,7 +267,7 @@ def test_while_recovery_waits_for_an_answer_no_server_can_start_and_afterwards_o
     terminal.read(QUESTION)
     early = start()
     assert early.wait() == 74
-    early.line("Cannot start: .*/data: it is being looked after: a backup, verify or recover holds it")
+    early.line("Cannot start: .*/data: a backup, verify or recover holds it")
     terminal.type("y")
     assert terminal.end()[0] == 0
     (kept,) = damaged.parent.glob("data.damaged-*")

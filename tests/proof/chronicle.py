@@ -102,7 +102,7 @@ def write(folder, seed, *, commits, sizes=(10, 80, 300), noted=None, flushes=())
         if number == noted:
             store.note_synced()
         if number in flushes:
-            store.make_room()
+            store.reclaim_space()
         ends.append(newest_log(path / "db").stat().st_size)
         if older and number == commits // 2:
             shutil.copytree(path, older)

@@ -45,15 +45,15 @@ SEAMS = {
     "note synced": "queueber.store.datadir.synced:SyncedFile.note",
     "first note": "queueber.store.datadir.synced:SyncedFile._create",
     # The first start
-    "begin directory": "queueber.store.datadir.directory:HeldDirectory.begin",
+    "begin directory": "queueber.store.datadir.directory:LockedDirectory.begin",
     "write format": "queueber.store.rocks:write_format",
-    "finish directory": "queueber.store.datadir.directory:HeldDirectory.finish",
+    "finish directory": "queueber.store.datadir.directory:LockedDirectory.finish",
     # Every start
-    "hold directory": "queueber.store.rocks:hold",
+    "lock directory": "queueber.store.rocks:lock_directory",
     "open database": "queueber.store.rocks:open_database",
     "check end": "queueber.store.rocks:_check_end",
     "check format": "queueber.store.rocks:_check_format",
-    "remove clean mark": "queueber.store.rocks:unmark",
+    "remove clean mark": "queueber.store.rocks:delete_clean_mark",
     "recover": "queueber.store.rows.kv_store:KeyValueStore.recover",
     "restore": "queueber.broker.broker:Broker.restore",
     "begin clock": "queueber.server.core.clock:QueueClock.begin",
@@ -61,12 +61,12 @@ SEAMS = {
     # A stop
     "drain": "queueber.server.app.shutdown:GracefulShutdown._drained",
     "close": "queueber.store.rocks:RocksStore._close",
-    "release": "queueber.store.datadir.directory:HeldDirectory.release",
+    "release": "queueber.store.datadir.directory:LockedDirectory.release",
 }
 
 CREATING = ("begin directory", "write format", "finish directory", "first note")
 RECOVERING = (
-    "hold directory",
+    "lock directory",
     "open database",
     "check end",
     "check format",

@@ -31,7 +31,7 @@ from queueber.broker import ClaimBounds
 from queueber.broker.model import LOWEST
 from queueber.limits import Limits
 from queueber.server.core.clock import JUMP_MAX_SECONDS
-from queueber.store.rows.keys import ITEMS, item_key, place
+from queueber.store.rows.keys import ITEMS, decode_item_key, item_key
 from queueber.units import SpanMs
 
 STEPS = 50
@@ -92,7 +92,7 @@ class Example:
 
     def spoilt(self):
         """The places whose rows could not be read at some time since the last start."""
-        return {(int.from_bytes(row[1:5], "big"), place(row)) for row in self.machine.disk.spoilt}
+        return {(int.from_bytes(row[1:5], "big"), decode_item_key(row)) for row in self.machine.disk.spoilt}
 
     # What the server decides
 

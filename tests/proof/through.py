@@ -8,7 +8,7 @@ from attrs import frozen
 from history import History, Poll
 from wireclient import Client
 
-from queueber.store.maintenance.copying import viewing
+from queueber.store.maintenance.copying import read_only_view
 from queueber.store.rows.keys import TABLES
 
 BUNDLE = 100
@@ -53,7 +53,7 @@ def disk_bytes(path):
 
 def rows_left(data):
     """How many rows there are in each table of a stopped server's data."""
-    with viewing(data) as db:
+    with read_only_view(data) as db:
         left = {}
         for prefix, name in TABLES.items():
             with db.iterator(prefix=prefix) as rows:

@@ -9,7 +9,7 @@ from queueber.limits import Limits
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.monitoring.queue_stats import Collector
 from queueber.server.monitoring.stats import ReactorLag
-from queueber.store.properties import NAMES
+from queueber.store.datadir.database import PROPERTY_NAMES
 from queueber.testing import InProcessServer
 
 
@@ -91,7 +91,7 @@ class ToldEngine:
     """An engine whose properties are 1, 2, 3 and so on."""
 
     def properties(self):
-        return {name: number for number, name in enumerate(NAMES, 1)}
+        return {name: number for number, name in enumerate(PROPERTY_NAMES, 1)}
 
 
 @pytest.fixture

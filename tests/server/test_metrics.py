@@ -15,7 +15,7 @@ from queueber.limits import PEER_LIMITS
 from queueber.server.monitoring import queue_stats as survey
 from queueber.server.monitoring.diagnostics import Disk
 from queueber.server.monitoring.metrics import ScrapeData, exposition
-from queueber.store.properties import NAMES
+from queueber.store.datadir.database import PROPERTY_NAMES
 from queueber.units import SpanMs
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -41,7 +41,7 @@ def scrape(diagnostics):
         surveys = []
         diagnostics.reactor.advance(survey.FRESH_SECONDS)
         diagnostics.queue_stats().addCallback(surveys.append)
-        told = Disk({name: number for number, name in enumerate(NAMES, 1)}, 12_345, 678) if disk else None
+        told = Disk({name: number for number, name in enumerate(PROPERTY_NAMES, 1)}, 12_345, 678) if disk else None
         content, content_type = exposition(diagnostics, ScrapeData(surveys[0], told, 1, 2), "text/plain")
         assert content_type.startswith("text/plain")
         return {
@@ -124,7 +124,7 @@ def test_commits_and_the_engine(scrape, hand):
     found = scrape()
     assert found[("queueber_commit_bytes_sum",)] == 4
     assert found[("queueber_commit_seconds_sum",)] == 4
-    assert found["queueber_engine_files", ("level", "3")] == NAMES.index("level_3_files") + 1
+    assert found["queueber_engine_files", ("level", "3")] == PROPERTY_NAMES.index("level_3_files") + 1
     assert found[("queueber_disk_free_bytes",)] == 12_345
     assert found[("queueber_disk_free_inodes",)] == 678
     assert found[("queueber_pool_busy_threads",)] == 1

@@ -9,7 +9,7 @@ from queueber.server.app import composition
 from queueber.server.config.twisted_options import Options
 from queueber.server.core.reserve import LOOK_SECONDS, Reserve, Space, space_of
 from queueber.server.core.timer import periodic_timer
-from queueber.store.tuning import to_flush
+from queueber.store.tuning import flush_bytes_max
 from queueber.units import GIB, MIB
 
 
@@ -215,7 +215,7 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
     reserve = Reserve(disk, 10 * MIB, make_room)
     timer = periodic_timer(hand.reactor, LOOK_SECONDS, reserve.tick)
     disk.free, disk.promised = 3_000, 8_000
-    needed = to_flush(8_000)
+    needed = flush_bytes_max(8_000)
     with capturedLogs() as logs:
         timer.startService()
         hand.reactor.pump([LOOK_SECONDS] * 20)

@@ -59,7 +59,7 @@ def test_a_backup_is_a_data_directory_with_everything_in_it(busy, target):
     busy.backup(target)
     assert verify(target).findings == []
     store = open_store(target)
-    assert (contents(store), store.clean) == (expected, False)
+    assert (contents(store), store.clean_shutdown) == (expected, False)
     store.close()
 
 
@@ -88,7 +88,7 @@ def test_it_does_not_begin_where_too_few_files_can_be_made(busy, target, monkeyp
     busy.backup(target)
 
 
-@pytest.mark.parametrize("use", [lambda store, target: store.backup(target), lambda store, _: store.make_room()])
+@pytest.mark.parametrize("use", [lambda store, target: store.backup(target), lambda store, _: store.reclaim_space()])
 def test_it_does_not_begin_without_descriptors_to_spare(busy, target, make, use):
     """A flush that finds none leaves an engine that takes nothing any more, and so a server that ends."""
     with ExitStack() as taken:
@@ -200,7 +200,7 @@ def test_what_has_no_log_is_not_backed_up(tmp_path, target):
 
 @pytest.mark.parametrize(
     "step",
-    ["queueber.store.maintenance.backup.sync_files", "queueber.store.datadir.directory.HeldDirectory.publish"],
+    ["queueber.store.maintenance.backup.sync_files", "queueber.store.datadir.directory.LockedDirectory.publish"],
     ids=["early", "late"],
 )
 def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(busy, target, monkeypatch, step):
@@ -239,7 +239,7 @@ def test_room_is_made_of_what_was_removed(tmp_path, make):
     for item in items:
         store.commit([PutItem(MAIL, item)], make.mark)
     # Or some of them might be in memory still when they are removed, and never come to a file.
-    store.make_room()
+    store.reclaim_space()
     store.commit([DeleteItem(MAIL, item.key) for item in items], make.mark)
 
     def size():
@@ -250,13 +250,13 @@ def test_room_is_made_of_what_was_removed(tmp_path, make):
         return total
 
     assert size() > 500 * (64 << 10)
-    store.make_room()
+    store.reclaim_space()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while size() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert size() == 0
     tables = len(list((tmp_path / "data" / "db").glob("*.sst")))
-    store.make_room()
+    store.reclaim_space()
     assert len(list((tmp_path / "data" / "db").glob("*.sst"))) <= tables
     store.close()
 

@@ -12,7 +12,7 @@ import pytest
 from queueber.errors import StorageError
 from queueber.store import open_store, wipe
 from queueber.store.datadir import directory
-from queueber.store.datadir.directory import hold, locked_shared
+from queueber.store.datadir.directory import lock_directory, locked_shared
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def mode(path) -> int:
 
 def make_ready(path) -> None:
     """What a directory looks like once it has a database."""
-    held = hold(path)
-    held.begin()
-    held.database.mkdir()
-    (held.database / "CURRENT").touch()
-    held.finish()
-    held.release()
+    locked = lock_directory(path)
+    locked.begin()
+    locked.database.mkdir()
+    (locked.database / "CURRENT").touch()
+    locked.finish()
+    locked.release()
 
 
 def refused(path, why: str):
@@ -41,18 +41,18 @@ def refused(path, why: str):
 def test_it_is_made_for_its_owner_only(path):
     before = os.umask(0)
     try:
-        held = hold(path)
+        locked = lock_directory(path)
     finally:
         os.umask(before)
     assert mode(path) == 0o700
-    assert not held.ready
-    held.release()
+    assert not locked.ready
+    locked.release()
 
 
 def test_what_others_could_read_is_closed_to_them(path):
     path.mkdir(mode=0o755)
     path.chmod(0o755)
-    hold(path).release()
+    lock_directory(path).release()
     assert mode(path) == 0o700
 
 
@@ -61,7 +61,7 @@ def test_what_others_could_write_to_is_refused(path, writable):
     path.mkdir()
     path.chmod(writable)
     with refused(path, rf"others may write to it \(mode 0{writable:o}\)"):
-        hold(path)
+        lock_directory(path)
     assert mode(path) == writable
 
 
@@ -70,17 +70,17 @@ def test_what_belongs_to_somebody_else_is_refused(path, monkeypatch):
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
     with refused(path, f"it belongs to user {owner}, and this server runs as user {owner + 1}"):
-        hold(path)
+        lock_directory(path)
 
 
 def test_a_symbolic_link_is_refused(path, tmp_path):
     make_ready(tmp_path / "real")
     path.symlink_to(tmp_path / "real")
-    for use in (hold, wipe):
+    for use in (lock_directory, wipe):
         with refused(path, "it is a symbolic link"):
             use(path)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    for use in (hold, wipe):
+    for use in (lock_directory, wipe):
         with refused(tmp_path / "dangling", "it is a symbolic link"):
             use(tmp_path / "dangling")
 
@@ -88,13 +88,13 @@ def test_a_symbolic_link_is_refused(path, tmp_path):
 def test_a_file_is_refused(path):
     path.touch()
     with refused(path, "it is not a directory"):
-        hold(path)
+        lock_directory(path)
 
 
 def test_without_a_parent_it_is_not_made(path):
     """A parent that is missing is more often a mistake, or a file system that is not mounted, than a wish."""
     with refused(path / "deeper", "it cannot be created: No such file or directory"):
-        hold(path / "deeper")
+        lock_directory(path / "deeper")
 
 
 @pytest.mark.parametrize("harmless", [[], ["lock"], ["lost+found"]])
@@ -102,9 +102,9 @@ def test_an_empty_directory_is_taken(path, harmless):
     path.mkdir()
     for name in harmless:
         (path / name).touch()
-    held = hold(path)
-    assert not held.ready
-    held.release()
+    locked = lock_directory(path)
+    assert not locked.ready
+    locked.release()
 
 
 @pytest.mark.parametrize("name", ["letter.txt", "db", "control.sock", ".git"])
@@ -113,7 +113,7 @@ def test_a_directory_with_anything_else_is_refused_and_left_alone(path, name):
     path.chmod(0o755)
     (path / name).touch()
     with refused(path, f"it is not Queueber's, and not empty: it holds '{name}'"):
-        hold(path)
+        lock_directory(path)
     assert [entry.name for entry in path.iterdir()] == [name]
     assert mode(path) == 0o755
 
@@ -123,13 +123,13 @@ def test_a_database_that_is_missing_is_not_replaced(path):
     (path / "db" / "MANIFEST-000001").touch()
     (path / "db" / "CURRENT").unlink()
     with refused(path, "its database is damaged: 'db/CURRENT' is missing and other files are there; restore a backup"):
-        hold(path)
+        lock_directory(path)
     (path / "db" / "MANIFEST-000001").unlink()
     with refused(path, "its database, 'db', is missing; is a file system not mounted"):
-        hold(path)
+        lock_directory(path)
     (path / "db").rmdir()
     with refused(path, "its database, 'db', is missing"):
-        hold(path)
+        lock_directory(path)
 
 
 def test_a_database_elsewhere_is_refused(path, tmp_path):
@@ -137,32 +137,32 @@ def test_a_database_elsewhere_is_refused(path, tmp_path):
     (path / "db").rename(tmp_path / "elsewhere")
     (path / "db").symlink_to(tmp_path / "elsewhere")
     with refused(path, "'db', is missing"):
-        hold(path)
+        lock_directory(path)
     with refused(path, "'db' in it is not Queueber's"):
         wipe(path)
 
 
 def test_one_that_was_not_finished_is_begun_again(path):
     """Whatever was made before the marker changed was never used."""
-    held = hold(path)
-    held.begin()
+    locked = lock_directory(path)
+    locked.begin()
     (path / "db").mkdir()
     (path / "db" / "CURRENT").write_text("half")
     (path / "synced").touch()
-    held.release()
-    held = hold(path)
-    assert not held.ready
-    held.begin()
+    locked.release()
+    locked = lock_directory(path)
+    assert not locked.ready
+    locked.begin()
     assert sorted(entry.name for entry in path.iterdir()) == ["QUEUEBER.new", "lock"]
-    held.release()
+    locked.release()
 
 
 def test_one_that_was_finished_is_ready(path):
     make_ready(path)
-    held = hold(path)
-    assert held.ready
-    assert (held.database, held.synced) == (path / "db", path / "synced")
-    held.release()
+    locked = lock_directory(path)
+    assert locked.ready
+    assert (locked.database, locked.synced) == (path / "db", path / "synced")
+    locked.release()
 
 
 @pytest.fixture
@@ -194,15 +194,15 @@ def test_so_is_the_name_of_a_directory_that_is_not_ready_yet(path, synced, state
         path.mkdir(mode=0o700)
     if state == "creating":
         (path / directory.CREATING).touch()
-    held = hold(path)
+    locked = lock_directory(path)
     assert synced == [path.parent]
-    held.release()
+    locked.release()
 
 
 def test_a_parent_that_cannot_be_read_is_not_ours_to_sync(path, monkeypatch):
     make_ready(path)
     refuse_to_sync(path.parent, PermissionError(errno.EACCES, "Permission denied"), monkeypatch)
-    hold(path).release()
+    lock_directory(path).release()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_name_that_cannot_be_made_durable_is_refused(path, monkeypatch, there,
         make_ready(path)
     refuse_to_sync(path.parent, error, monkeypatch)
     with pytest.raises(StorageError, match=f"{path}: the directory above it cannot be synced: {error.strerror}"):
-        hold(path)
+        lock_directory(path)
 
 
 def refuse_to_sync(refused, error, monkeypatch):
@@ -230,14 +230,14 @@ def refuse_to_sync(refused, error, monkeypatch):
 
 def test_beginning_again_takes_back_readiness_before_anything_is_removed(path, monkeypatch):
     make_ready(path)
-    held = hold(path)
+    locked = lock_directory(path)
     monkeypatch.setattr("shutil.rmtree", lambda folder: pytest.fail("power cut"))
     with pytest.raises(pytest.fail.Exception):
-        held.begin()
-    held.release()
-    held = hold(path)
-    assert not held.ready
-    held.release()
+        locked.begin()
+    locked.release()
+    locked = lock_directory(path)
+    assert not locked.ready
+    locked.release()
 
 
 @pytest.mark.parametrize(("owner", "call"), [(os, "ftruncate"), (os, "pwrite"), (directory.fcntl, "flock")])
@@ -251,44 +251,44 @@ def test_a_call_that_names_no_file_is_told_with_the_one_it_was_about(path, monke
     with monkeypatch.context() as full:
         full.setattr(owner, call, fail)
         with refused(path, f"{path / 'lock'}: No space left on device"):
-            hold(path)
-    hold(path).release()
+            lock_directory(path)
+    lock_directory(path).release()
 
 
 def test_a_second_holder_is_told_about_the_first(path):
-    held = hold(path)
-    for use in (hold, wipe):
+    locked = lock_directory(path)
+    for use in (lock_directory, wipe):
         with refused(path, rf"another server holds it \(process {os.getpid()}\)"):
             use(path)
     (path / "lock").write_text("")
     with refused(path, r"another server holds it \(process unknown\)"):
-        hold(path)
-    held.release()
-    hold(path).release()
+        lock_directory(path)
+    locked.release()
+    lock_directory(path).release()
 
 
 def test_whoever_looks_after_it_is_not_taken_for_the_server_before(path):
     make_ready(path)
-    with locked_shared(path), refused(path, "it is being looked after: a backup, verify or recover holds it"):
-        hold(path)
-    hold(path).release()
+    with locked_shared(path), refused(path, "a backup, verify or recover holds it"):
+        lock_directory(path)
+    lock_directory(path).release()
 
 
 @pytest.mark.slow
 def test_it_is_held_until_the_process_ends_however_it_ends(path):
     script = (
-        "import sys; from pathlib import Path; from queueber.store.datadir.directory import hold\n"
-        "held = hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+        "import sys; from pathlib import Path; from queueber.store.datadir.directory import lock_directory\n"
+        "locked = lock_directory(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "held\n"
         with refused(path, rf"another server holds it \(process {other.pid}\)"):
-            hold(path)
+            lock_directory(path)
         other.send_signal(signal.SIGKILL)
         other.wait()
-    hold(path).release()
+    lock_directory(path).release()
 
 
 def test_what_changed_while_waiting_for_the_lock_is_looked_at_again(path, monkeypatch):
@@ -301,17 +301,17 @@ def test_what_changed_while_waiting_for_the_lock_is_looked_at_again(path, monkey
 
     monkeypatch.setattr(fcntl, "flock", somebody_was_faster)
     with refused(path, "it holds 'letter.txt'"):
-        hold(path)
+        lock_directory(path)
     monkeypatch.undo()
     (path / "letter.txt").unlink()
-    hold(path).release()
+    lock_directory(path).release()
 
 
 def test_what_the_system_refuses_is_said(path):
     path.mkdir()
     (path / "lock").symlink_to("elsewhere")
     with refused(path, "lock: Too many levels of symbolic links"):
-        hold(path)
+        lock_directory(path)
 
 
 def test_wiping_leaves_an_empty_directory(path):
@@ -324,9 +324,9 @@ def test_wiping_leaves_an_empty_directory(path):
     wipe(path)
     assert [entry.name for entry in path.iterdir()] == ["lock"]
     wipe(path)
-    held = hold(path)
-    assert not held.ready
-    held.release()
+    locked = lock_directory(path)
+    assert not locked.ready
+    locked.release()
 
 
 def test_wiping_what_is_not_there_makes_nothing(path):
@@ -338,7 +338,7 @@ def test_wiping_is_the_way_out_when_the_database_is_gone(path):
     make_ready(path)
     (path / "db" / "CURRENT").unlink()
     wipe(path)
-    hold(path).release()
+    lock_directory(path).release()
 
 
 def test_wiping_spares_what_is_not_ours(path):

@@ -14,7 +14,7 @@ import pytest
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.broker.storage import DeleteItem, PutItem, PutLease, PutQueue, RecoveredLease
 from queueber.store import Encoding, RocksStore, open_store
-from queueber.store.rows.format import FORMAT
+from queueber.store.rows.meta import FORMAT
 from queueber.units import WallMs
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,7 +80,7 @@ def test_a_directory_of_every_format_opens_with_all_that_was_in_it(tmp_path, mak
     (tmp_path / "data").chmod(0o700)
     for clean in (False, True):
         store = open_store(tmp_path / "data")
-        assert (store.created, store.clean) == (False, clean)
+        assert (store.created, store.clean_shutdown) == (False, clean)
         check(store, make)
         store.close()
 

@@ -11,8 +11,8 @@ from queueber.errors import InvalidRequest, Passing, StorageError, Withheld
 from queueber.store import inspect, open_store
 from queueber.store.datadir.database import open_database
 from queueber.store.maintenance import inspection
-from queueber.store.maintenance.copying import viewing
-from queueber.store.maintenance.inspection import ATTEMPTS, is_held
+from queueber.store.maintenance.copying import read_only_view
+from queueber.store.maintenance.inspection import ATTEMPTS, is_locked
 from queueber.units import WallMs
 
 FIRST = QueueNumber(1)
@@ -34,7 +34,7 @@ def test_a_stopped_directory_is_shown_and_not_changed(data, state_of):
     before = state_of(data)
     found = inspect(data, at_25)
     assert counts(found) == {"first": (4, 1, 1, 2, 1), "second": (1, 0, 1, 0, 0), "emptied": (0, 0, 0, 0, 0)}
-    assert (found.held, found.clean, found.format.version, found.mark.queue_time) == (False, True, 1, 2_000)
+    assert (found.locked, found.clean_shutdown, found.format.version, found.mark.queue_time) == (False, True, 1, 2_000)
     assert found.noted <= found.reached
     assert found.disk_bytes > 0
     assert found.items == []
@@ -46,7 +46,7 @@ def test_one_in_use_is_shown_as_it_is_now_and_not_changed(busy, tmp_path, state_
     before = state_of(path)
     found = inspect(path, at_25)
     assert counts(found)["first"] == (4, 1, 1, 2, 1)
-    assert (found.held, found.clean) == (True, False)
+    assert (found.locked, found.clean_shutdown) == (True, False)
     assert state_of(path) == before
 
 
@@ -114,11 +114,11 @@ def test_looking_beside_a_server_under_way_never_disturbs_it(busy, tmp_path, mak
 
 
 def test_who_holds_it_is_asked_without_taking_the_lock(data):
-    assert not is_held(data)
+    assert not is_locked(data)
     (data / "lock").unlink()
-    assert not is_held(data)
+    assert not is_locked(data)
     store = open_store(data)
-    assert is_held(data)
+    assert is_locked(data)
     store.close()
 
 
@@ -128,7 +128,9 @@ def test_that_it_cannot_be_seen_who_holds_it_is_told(data, monkeypatch):
             raise OSError(errno.EMFILE, "Too many open files", "/proc/locks")
 
     monkeypatch.setattr(inspection, "_LOCKS", Locks())
-    with pytest.raises(StorageError, match="who holds it cannot be seen: /proc/locks: Too many open files"):
+    with pytest.raises(
+        StorageError, match="which process has locked it cannot be read: /proc/locks: Too many open files"
+    ):
         inspect(data, at_25)
 
 
@@ -138,5 +140,8 @@ def test_a_view_that_cannot_be_made_says_whether_that_may_pass(data, monkeypatch
         raise OSError(number, os.strerror(number), "file")
 
     monkeypatch.setattr(Path, "symlink_to", refused)
-    with pytest.raises(kind, match=f"^cannot use data directory {data}: file: {os.strerror(number)}$"), viewing(data):
+    with (
+        pytest.raises(kind, match=f"^cannot use data directory {data}: file: {os.strerror(number)}$"),
+        read_only_view(data),
+    ):
         pass

@@ -23,19 +23,19 @@ def test_item_rows_sort_by_queue_then_due_then_id(rows):
 
 @given(queues, places)
 def test_an_item_row_names_its_place(queue, place):
-    assert keys.place(keys.item_key(queue, place)) == place
+    assert keys.decode_item_key(keys.item_key(queue, place)) == place
 
 
 @given(queues, queues, places)
 def test_a_queues_range_holds_its_items_and_no_others(queue, other, place):
     row = keys.item_key(other, place)
-    assert (keys.items_of(queue) <= row < prefix_successor(keys.items_of(queue))) == (queue == other)
+    assert (keys.items_prefix(queue) <= row < prefix_successor(keys.items_prefix(queue))) == (queue == other)
 
 
 @given(st.binary(min_size=16, max_size=16).map(LeaseId), queues)
 def test_lease_and_queue_rows_name_what_they_describe(lease, queue):
-    assert keys.lease_id(keys.lease_key(lease)) == lease
-    assert keys.queue_number(keys.queue_key(queue)) == queue
+    assert keys.decode_lease_key(keys.lease_key(lease)) == lease
+    assert keys.decode_queue_key(keys.queue_key(queue)) == queue
 
 
 def test_no_table_reaches_into_another():
@@ -54,7 +54,11 @@ def test_the_bytes_are_the_contract():
 
 @pytest.mark.parametrize(
     ("read", "row", "table"),
-    [(keys.place, b"i123", "items"), (keys.lease_id, b"l123", "leases"), (keys.queue_number, b"q123456", "queues")],
+    [
+        (keys.decode_item_key, b"i123", "items"),
+        (keys.decode_lease_key, b"l123", "leases"),
+        (keys.decode_queue_key, b"q123456", "queues"),
+    ],
 )
 def test_a_row_of_the_wrong_length_is_reported_with_its_table_and_key(read, row, table):
     with pytest.raises(StorageError, match=f"table {table}, key {row.hex()}: its key has an impossible length"):

@@ -122,8 +122,8 @@ def test_a_time_mark_is_read_by_versions_that_know_no_wall_clock():
 
 @given(u64, u32, st.sampled_from(["", "none"]))
 def test_marks_come_back(sequence, version, durability):
-    assert records.decode_sequence(b"m", records.encode_sequence(b"m", sequence)) == sequence
-    assert records.decode_format(b"m", records.encode_format(b"m", version, durability)) == (version, durability)
+    assert records.decode_sync_mark(b"m", records.encode_sync_mark(b"m", sequence)) == (sequence, False)
+    assert records.decode_format(records.encode_format(version, durability)) == (version, durability)
 
 
 @pytest.mark.parametrize("encoding", Encoding)

@@ -12,11 +12,11 @@ from queueber.broker.storage import PutItem, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.plyvel.errors import translate_error
 from queueber.plyvel.wal import read_wal
-from queueber.store import copy_directory, open_store, put_in_place, salvage, verify
+from queueber.store import copy_directory, open_store, replace_directory, salvage, verify
 from queueber.store.datadir.database import open_database
 from queueber.store.maintenance import copying, recovery
 from queueber.store.maintenance.recovery import check_movable
-from queueber.store.rows.format import FORMAT, write_format
+from queueber.store.rows.meta import FORMAT, write_format
 from queueber.store.tuning import Tuning
 from queueber.units import WallMs
 
@@ -123,7 +123,7 @@ def test_in_place_a_server_starts_on_it_and_the_damaged_one_is_kept(crashed, bes
     damage(crashed, 0.8)
     before = state_of(crashed)
     found = salvage(crashed, beside)
-    put_in_place(found.path, crashed, tmp_path / "damaged")
+    replace_directory(crashed, found.path, tmp_path / "damaged")
     assert state_of(tmp_path / "damaged") == before
     assert not beside.exists()
     store = open_store(crashed)
@@ -138,13 +138,13 @@ def test_what_is_kept_goes_over_nothing(crashed, beside, tmp_path):
     found = salvage(crashed, beside)
     (tmp_path / "damaged").mkdir()
     with pytest.raises(StorageError, match="it is there already"):
-        put_in_place(found.path, crashed, tmp_path / "damaged")
+        replace_directory(crashed, found.path, tmp_path / "damaged")
     assert crashed.exists()
 
 
 def test_what_is_replaced_may_be_in_any_state(crashed, data_copy, tmp_path):
     (crashed / "db" / "CURRENT").unlink()
-    put_in_place(data_copy, crashed, tmp_path / "damaged")
+    replace_directory(crashed, data_copy, tmp_path / "damaged")
     assert verify(crashed).items == COMMITS
 
 
@@ -158,7 +158,7 @@ def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):
     damage(crashed, 0.8)
     found = salvage(crashed, beside)
     with pytest.raises(StorageError, match="it cannot be renamed") as told:
-        put_in_place(found.path, crashed, tmp_path / "nowhere" / "damaged")
+        replace_directory(crashed, found.path, tmp_path / "nowhere" / "damaged")
     assert str(beside) not in str(told.value)
     assert crashed.exists()
     assert beside.exists()
@@ -166,7 +166,7 @@ def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):
 
 def test_a_directory_whose_replacement_cannot_be_renamed_is_put_back(crashed, tmp_path):
     with pytest.raises(StorageError, match="its replacement cannot be renamed"):
-        put_in_place(tmp_path / "nowhere", crashed, tmp_path / "damaged")
+        replace_directory(crashed, tmp_path / "nowhere", tmp_path / "damaged")
     assert crashed.exists()
     assert not (tmp_path / "damaged").exists()
 
@@ -195,7 +195,7 @@ def leased(tmp_path, make):
     writes = [PutItem(MAIL, make.item(n, b"contents" * 20)) for n in range(1, COMMITS + 1)]
     lease = PutLease(LeaseId(b"l" * 16), LeaseRecord(MAIL, WallMs(99), (make.key(1),)))
     store.commit([*writes, PutQueue(QueueRecord(MAIL, "mail", COMMITS, 0, LOWEST)), lease], make.mark)
-    store.make_room()
+    store.reclaim_space()
     store.close()
     return tmp_path / "data"
 
@@ -206,7 +206,7 @@ def test_damage_to_what_a_start_reads_is_seen_though_the_database_opens(leased, 
     content[content.index(b"contents")] ^= 1
     table.write_bytes(content)
     store = open_store(leased)
-    with pytest.raises(StorageError, match=rf"{leased}: .*checksum mismatch.*`queueber recover` tells"):
+    with pytest.raises(StorageError, match=rf"{leased}: .*checksum mismatch.*`queueber recover` reports"):
         store.recover()
     store.close()
     with pytest.raises(StorageError, match=r"cannot be recovered, a backup has to be restored: .*checksum mismatch"):
@@ -317,7 +317,7 @@ def test_a_damaged_mark_of_a_clean_stop_is_refused_and_mended_without_loss(data,
     assert "damaged row in table meta" in found.why
     assert (found.acknowledged_lost, found.items) == (0, 5)
     store = open_store(beside)
-    assert not store.clean
+    assert not store.clean_shutdown
     store.close()
 
 

@@ -19,12 +19,11 @@ from queueber.errors import Stopping, StorageError
 from queueber.plyvel import CorruptionError, Error
 from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, Encoding, inspect, open_store, wipe
-from queueber.store.datadir.database import open_database
+from queueber.store.datadir.database import PROPERTY_NAMES, open_database, read_properties
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.properties import NAMES, properties_of
-from queueber.store.rows.format import FORMAT, read_format, write_format
 from queueber.store.rows.keys import FORMAT_KEY
 from queueber.store.rows.kv_store import KeyValueStore
+from queueber.store.rows.meta import FORMAT, read_format, write_format
 
 MAIL = QueueNumber(1)
 MANY = 10**9
@@ -68,11 +67,11 @@ def refused(path, why: str):
 
 def test_the_first_opening_creates_the_second_finds_it_in_order(path, make):
     store = open_store(path)
-    assert (store.created, store.clean) == (True, True)
+    assert (store.created, store.clean_shutdown) == (True, True)
     put(store, make, 1)
     store.close()
     store = open_store(path)
-    assert (store.created, store.clean, dues(store)) == (False, True, [1])
+    assert (store.created, store.clean_shutdown, dues(store)) == (False, True, [1])
     store.close()
 
 
@@ -83,7 +82,7 @@ def test_after_a_kill_everything_is_there_and_it_is_known(path, make, die, durab
     die(store, path)
     for _ in range(2):  # the second dies without having written anything
         store = open_store(path, durability=durability)
-        assert (store.created, store.clean, dues(store)) == (False, False, [1, 2])
+        assert (store.created, store.clean_shutdown, dues(store)) == (False, False, [1, 2])
         die(store, path)
 
 
@@ -127,7 +126,7 @@ def test_a_database_of_no_format_is_refused(path):
 
 def test_a_directory_that_was_begun_only_is_made_anew(path, make, monkeypatch):
     """A power cut at the very first start."""
-    monkeypatch.setattr("queueber.store.datadir.directory.HeldDirectory.finish", lambda held: pytest.fail("power cut"))
+    monkeypatch.setattr("queueber.store.datadir.directory.LockedDirectory.finish", lambda _: pytest.fail("power cut"))
     with pytest.raises(pytest.fail.Exception):
         open_store(path)
     monkeypatch.undo()
@@ -154,7 +153,7 @@ class TestWithoutALog:
         put(store, make, 1)
         store.close()
         store = open_store(path, durability=Durability.NONE)
-        assert (store.created, store.clean, dues(store)) == (False, True, [1])
+        assert (store.created, store.clean_shutdown, dues(store)) == (False, True, [1])
         store.close()
 
     def test_anything_else_empties_it(self, path, make, die):
@@ -167,11 +166,11 @@ class TestWithoutALog:
         store._db.sync()
         die(store, path)
         store = open_store(path, durability=Durability.NONE)
-        assert (store.created, store.clean, dues(store)) == (True, False, [])
+        assert (store.created, store.clean_shutdown, dues(store)) == (True, False, [])
         put(store, make, 3)
         store.close()
         store = open_store(path, durability=Durability.NONE)
-        assert (store.created, store.clean, dues(store)) == (False, True, [3])
+        assert (store.created, store.clean_shutdown, dues(store)) == (False, True, [3])
         store.close()
 
     def test_it_is_for_directories_created_so(self, path):
@@ -347,7 +346,7 @@ def test_the_engine_tells_of_its_state(path, make):
     with closing(open_store(path)) as store:
         put(store, make, 1)
         told = store.properties()
-    assert set(told) == set(NAMES)
+    assert set(told) == set(PROPERTY_NAMES)
     assert told["write_buffer_bytes"] > 0
     assert (told["write_stopped"], told["background_errors"]) == (0, 0)
 
@@ -357,7 +356,7 @@ def test_what_an_engine_does_not_tell_is_left_out():
         def get_property(self, name):
             return b"3" if name == b"rocksdb.num-files-at-level2" else None
 
-    assert properties_of(Silent()) == {"level_2_files": 3}
+    assert read_properties(Silent()) == {"level_2_files": 3}
 
 
 def test_a_stall_is_told_apart_and_nothing_is_synced(make):
@@ -408,7 +407,7 @@ def test_what_a_process_committed_before_it_was_killed_is_there(path, durability
     found = dues(store)
     assert found in [list(range(first, first + 10)) for first in (last - 9, last - 8, last - 7)]
     assert store.recover().mark.queue_time == found[-1]
-    assert not store.clean
+    assert not store.clean_shutdown
     store.close()
 
 
@@ -439,7 +438,7 @@ def test_what_is_only_in_memory_yet_is_told_until_it_is_written_out(path, make):
     with closing(open_store(path)) as store:
         store.commit([PutItem(MAIL, make.item(1, bytes(1 << 20)))], make.mark)
         assert store.unflushed_bytes > 1 << 20
-        store.make_room()
+        store.reclaim_space()
         assert store.unflushed_bytes < 1 << 20
 
 
@@ -449,15 +448,15 @@ def test_a_recovery_that_is_given_up_ends_at_the_next_row_or_look_up(data, monke
     if leases_read:
         # All leases are read by then, and no item of theirs.
         exist = store._exist
-        monkeypatch.setattr(store, "_exist", lambda rows: (store.give_up(), exist(rows))[1])
+        monkeypatch.setattr(store, "_exist", lambda rows: (store.cancel_recovery(), exist(rows))[1])
     else:
-        store.give_up()
+        store.cancel_recovery()
     with pytest.raises(Stopping):
         store.recover()
     assert store.recovered_leases == 1
     store.close()
     store = open_store(data)
-    assert store.clean
+    assert store.clean_shutdown
     store.close()
 
 
@@ -475,6 +474,6 @@ def test_a_mark_of_a_clean_stop_that_others_were_written_behind_is_none(data):
         db.put(b"mtime", db.get(b"mtime"))
         db.sync()
     store = open_store(data)
-    assert not store.clean
+    assert not store.clean_shutdown
     store.close()
-    assert inspect(data, lambda _: 0).clean
+    assert inspect(data, lambda _: 0).clean_shutdown

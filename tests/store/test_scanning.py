@@ -20,7 +20,7 @@ from queueber.errors import Damaged, Passing, StorageError, Withheld
 from queueber.store import open_store, verify
 from queueber.store.rows import kv_store as keyvalue
 from queueber.store.rows import scanning
-from queueber.store.rows.keys import ITEM_KEY_BYTES, item_key, place
+from queueber.store.rows.keys import ITEM_KEY_BYTES, decode_item_key, item_key
 from queueber.store.rows.kv_store import Durability, KeyValueStore
 from queueber.store.rows.records import Encoding
 from queueber.store.rows.scanning import Scanner
@@ -85,7 +85,7 @@ class TestATable:
     def test_verify_tells_of_it(self, data):
         self.spoil(data, 0.5)
         (finding,) = verify(data).findings
-        assert "nothing behind it can be read: Corruption" in finding
+        assert "nothing after it can be read: Corruption" in finding
 
 
 def test_of_large_contents_only_those_that_are_damaged_are_passed_over(tmp_path, make):
@@ -162,7 +162,7 @@ class Walk:
         blocks = [[item_key(engine.queue, Key(due, bytes(16))) for due in block] for block in engine.blocks]
         if any(before < self.start <= last for before, last in blocks):
             raise Damaged("a block")
-        for due in engine.dues[bisect_left(engine.dues, place(self.start[:ITEM_KEY_BYTES]).due) :]:
+        for due in engine.dues[bisect_left(engine.dues, decode_item_key(self.start[:ITEM_KEY_BYTES]).due) :]:
             row = item_key(engine.queue, Key(due, bytes(16)))
             if row >= self.stop:
                 break
@@ -215,7 +215,7 @@ def test_of_what_lies_before_and_behind_a_gap_nothing_is_missing(before, bad, be
 @given(rows=st.dictionaries(st.integers(1, 2**41), st.booleans(), max_size=30), near=st.integers(0, 2**41))
 def test_of_what_lies_between_rows_that_cannot_be_read_nothing_is_missing(rows, near):
     rows |= {near + each: each % 2 == 0 for each in range(1, 7)}
-    bad = set(itertools.islice((due for due in rows if not rows[due]), scanning.TRIES))
+    bad = set(itertools.islice((due for due in rows if not rows[due]), scanning.SINGLE_ROWS_MAX))
     found = scan(Engine([*rows], set(bad)))
     assert dues(found) == sorted(set(rows) - bad)
     assert found.exhausted
@@ -251,13 +251,13 @@ def test_many_rows_that_follow_each_other_are_not_looked_for_one_by_one():
     bad = {*range(begin, begin + 500), begin + 1_100}
     engine = Engine([*range(begin, begin + 2_000)], set(bad))
     assert dues(scan(engine)) == sorted(set(engine.dues) - bad)
-    assert engine.walks < (scanning.TRIES + 5) * 300
+    assert engine.walks < (scanning.SINGLE_ROWS_MAX + 5) * 300
 
 
 def test_the_way_back_has_an_end(monkeypatch):
     begin = 1_701_000_000_000
     blocks = [(0 if number == 0 else begin + 20 * number - 11, begin + 20 * number - 1) for number in range(50)]
-    monkeypatch.setattr(scanning, "TRIES", 1)
+    monkeypatch.setattr(scanning, "SINGLE_ROWS_MAX", 1)
     engine = Engine([*range(begin - 10, begin + 2_000)], set(), blocks=blocks)
     # Cut short it finds another stretch, and that from its beginning on.
     first = dues(scan(engine))[0]
@@ -355,7 +355,7 @@ def test_without_descriptors_nothing_is_passed_over_and_all_is_there_as_soon_as_
     for each in items:
         store.commit([PutItem(MAIL, each)], make.mark)
         if each.key.due % 10 == 0:
-            store.make_room()
+            store.reclaim_space()
     store.close()
     store = open_store(path)
     first = scan_of_some(store)
@@ -411,7 +411,7 @@ def test_where_there_is_no_end_to_it_a_scan_ends_before_it_and_the_next_one_fail
 
 @pytest.mark.parametrize("good", [[], [1]])
 def test_there_are_not_more_walks_than_there_may_be(good, monkeypatch):
-    monkeypatch.setattr(scanning, "WALKS_MAX", 5)
+    monkeypatch.setattr(scanning, "READS_MAX", 5)
     engine = Engine([*good, *range(2, 100)], set(), damaged=set(range(2, 99)))
     if good:
         found = scan(engine)
@@ -433,7 +433,7 @@ def test_a_value_that_is_damaged_is_one_row(data):
     store._db.put(rows[2], b"?")
     found = store.scan(QueueNumber(1), LOWEST, items_max=MANY, bytes_max=MANY)
     (gap,) = found.gaps
-    assert dues(found) == [place(row).due for number, row in enumerate(rows) if number != 2]
-    assert (gap.after, rows[2].hex() in str(gap.why)) == (place(rows[1]), True)
+    assert dues(found) == [decode_item_key(row).due for number, row in enumerate(rows) if number != 2]
+    assert (gap.after, rows[2].hex() in str(gap.why)) == (decode_item_key(rows[1]), True)
     store.close()
     assert any(rows[2].hex() in each for each in verify(data).findings)

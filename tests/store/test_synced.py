@@ -195,7 +195,7 @@ class TestTheLastNote:
             written.set()
 
         monkeypatch.setattr(os, "pwrite", hang)
-        monkeypatch.setattr(synced, "LAST_NOTE_SECONDS", 0.0)
+        monkeypatch.setattr(synced, "FINAL_MARK_SECONDS", 0.0)
         file.note_failed(6)
         assert not written.is_set()
         disk.set()

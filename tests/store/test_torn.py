@@ -13,7 +13,7 @@ from queueber.store import open_store, verify, wipe
 from queueber.store.datadir import torn_tail as torn
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.maintenance.backup import copy_directory
-from queueber.store.maintenance.copying import viewing
+from queueber.store.maintenance.copying import read_only_view
 
 MAIL = QueueNumber(1)
 COMMITS = 20
@@ -57,7 +57,7 @@ def fail(path, number):
     log = the_log(path)
     content = log.read_bytes()
     log.write_bytes(content[: read_wal(content[: content.index(bytes([number + 1]) * 3_000)]).end])
-    with viewing(path) as db:
+    with read_only_view(path) as db:
         file.note_failed(db.sequence())
     log.write_bytes(content)
 
@@ -75,7 +75,7 @@ def test_the_last_batch_is_dropped_and_kept_and_told(data):
     log = the_log(data)
     content = log.read_bytes()
     told = []
-    store = open_store(data, boot_id=NOW, tell=told.append)
+    store = open_store(data, boot_id=NOW, report=told.append)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
     (kept,) = kept_in(data)
     tail = kept.read_bytes()
@@ -87,7 +87,7 @@ def test_the_last_batch_is_dropped_and_kept_and_told(data):
     store.close()
     assert verify(data).findings == []
 
-    store = open_store(data, boot_id=NOW, tell=told.append)
+    store = open_store(data, boot_id=NOW, report=told.append)
     assert (store.dropped, len(told)) == (None, 1)
     store.close()
     wipe(data)
@@ -105,10 +105,10 @@ def test_it_is_told_before_it_is_done(data, state_of):
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            open_store(data, boot_id=NOW, tell=crash)
+            open_store(data, boot_id=NOW, report=crash)
         assert the_log(data).read_bytes() == before
     told = []
-    open_store(data, boot_id=NOW, tell=told.append).close()
+    open_store(data, boot_id=NOW, report=told.append).close()
     assert (len(told), len(kept_in(data))) == (1, 1)
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_read_for_a_passing_reason_is_told_as_that(data, monkeypa
         raise Passing("Too many open files")
 
     with monkeypatch.context() as broken:
-        broken.setattr(torn, "_what_is_left", refused)
+        broken.setattr(torn, "_state_before", refused)
         with pytest.raises(Passing, match="Too many open files") as told:
             open_store(data, boot_id=NOW)
     assert "recover" not in str(told.value)
@@ -203,7 +203,7 @@ def test_the_last_batch_is_dropped_on_the_same_boot_too_if_the_server_ended_for_
     hole(data, COMMITS)
     copytree(data, tmp_path / "again")
     told = []
-    store = open_store(data, boot_id=boot_id, tell=told.append)
+    store = open_store(data, boot_id=boot_id, report=told.append)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
     assert told == [store.dropped]
     assert store.dropped.startswith("a write failed and the server ended itself: its last ")
@@ -229,7 +229,7 @@ def test_but_only_what_lies_behind_that_note(data, state_of, failed, number):
     if failed == COMMITS:
         file = SyncedFile(data / "synced")
         file.read()
-        with viewing(data) as db:
+        with read_only_view(data) as db:
             file.note_failed(db.sequence())
     else:
         fail(data, failed)
@@ -297,9 +297,9 @@ def test_a_batch_in_a_later_log_is_a_later_batch(data):
     hole(data, COMMITS)
     log = the_log(data)
     later = log.with_name("000099.log")
-    assert torn._torn_end(data / "db") is not None
+    assert torn._find_torn_tail(data / "db") is not None
     later.write_bytes(map_file(log)[: read_wal(map_file(log)).end])
-    assert torn._torn_end(data / "db") is None
+    assert torn._find_torn_tail(data / "db") is None
     with pytest.raises(StorageError, match="Corruption"):
         open_store(data, boot_id=NOW)
 

@@ -14,7 +14,7 @@ from queueber.plyvel import rocksdb, rocksdb_options
 from queueber.store import Durability, open_store, unflushed_bytes
 from queueber.store.datadir import database
 from queueber.store.datadir.database import open_database
-from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, read_compression, to_flush, told
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, describe, flush_bytes_max, read_compression
 from queueber.units import quantity
 
 STORAGE_PAGE = (Path(__file__).parents[2] / "docs" / "storage.md").read_text()
@@ -91,8 +91,8 @@ def test_writing_out_takes_no_more_of_the_disk_than_is_reckoned_with(tmp_path, m
             items = [make.item(begin + number, os.urandom(size)) for number in range(2_000_000 // size)]
             store.commit([PutItem(1, item) for item in items], make.mark)
         database = tmp_path / "data" / "db"
-        before, reckoned = set(database.iterdir()), to_flush(store.unflushed_bytes)
-        store.make_room()
+        before, reckoned = set(database.iterdir()), flush_bytes_max(store.unflushed_bytes)
+        store.reclaim_space()
         made = set(database.iterdir()) - before
         assert {"sst", "blob"} <= {file.suffix[1:] for file in made}
         assert 4_000_000 < sum(file.stat().st_blocks * 512 for file in made) <= reckoned
@@ -128,11 +128,11 @@ def test_a_choice_that_does_not_reach_the_engine_stops_the_start(tmp_path, monke
 def test_what_is_in_force_is_told_under_the_names_of_the_options(tmp_path):
     chosen = Tuning(block_cache_bytes=1 << 20, compression="zstd:9", deletions_trigger=0, parallelism=3)
     with closing(open_store(tmp_path / "data", tuning=chosen)) as store:
-        said = told(chosen, store.in_force)
-        assert store.fixed.keys() >= rocksdb_options.ALWAYS.keys()
+        said = describe(chosen, store.in_force)
+        assert store.fixed_options.keys() >= rocksdb_options.ALWAYS.keys()
     for figure in ("block-cache-bytes 1 MiB", "compression zstd:9", "deletions-trigger 0", "prefix-extractor no"):
         assert f"storage-{figure}," in said or f"storage-{figure};" in said
-    assert said.endswith("; told, and not read back: storage-parallelism 3, storage-bloom-bits 10")
+    assert said.endswith("; set, but not reported by RocksDB: storage-parallelism 3, storage-bloom-bits 10")
     assert all(f"storage-{option.name.replace('_', '-')} " in said for option in TUNING_OPTIONS)
 
 

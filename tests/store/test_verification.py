@@ -13,7 +13,7 @@ from queueber.store.datadir.database import open_database
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.maintenance.verification import FINDINGS_MAX, verify_rows
 from queueber.store.rows.keys import FORMAT_KEY
-from queueber.store.rows.records import encode_format, encode_sequence
+from queueber.store.rows.records import encode_format, encode_sync_mark
 from queueber.units import WallMs
 
 FIRST, SECOND = QueueNumber(1), QueueNumber(2)
@@ -66,7 +66,7 @@ def test_what_is_still_in_the_log_is_looked_at_too_and_the_log_stays(data, chang
     store._db.sync()
     DB.close, close = (lambda self: None), DB.close
     try:
-        store._held.release()
+        store._directory.release()
         before = state_of(data)
         assert verify(data).findings == ["queue 'second' counts 1 item and has 2"]
         assert state_of(data) == before
@@ -103,7 +103,7 @@ def test_a_value_that_decodes_and_means_nothing_is_named(data, change):
 def test_a_row_that_nobody_has_written_is_named(data, change, row):
     change((row, b""))
     (finding,) = verify(data).findings
-    assert finding.endswith(f"key {row.hex()}: nobody has written that")
+    assert finding.endswith(f"key {row.hex()}: Queueber does not write this row")
 
 
 def test_counters_must_be_exact(data, change, item):
@@ -158,7 +158,7 @@ def test_an_unleased_item_lies_above_the_floor(data, change, make):
 
 
 def test_a_newer_or_missing_format_is_told(data, change):
-    change((FORMAT_KEY, encode_format(FORMAT_KEY, 99, "")))
+    change((FORMAT_KEY, encode_format(99, "")))
     assert "the data is of format 99" in verify(data).findings[0]
     change(deletes=[FORMAT_KEY])
     assert "does not say of which format it is" in verify(data).findings[0]
@@ -176,7 +176,7 @@ def test_the_log_reaches_what_was_on_disk(data):
 
 def test_a_damaged_mark_is_told(data, change):
     row = b"mclean"
-    change((row, encode_sequence(b"other", 1)))
+    change((row, encode_sync_mark(b"other", 1)))
     (finding,) = verify(data).findings
     assert row.hex() in finding
 
@@ -194,7 +194,7 @@ def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at
         monkeypatch.setattr(DB, "iterator", damaged)
         found = verify_rows(db)
     (finding,) = found.findings
-    assert finding == ("row in table items, key 69: nothing behind it can be read: Corruption: block checksum mismatch")
+    assert finding == ("row in table items, key 69: nothing after it can be read: Corruption: block checksum mismatch")
     assert found.queues == 3
 
 

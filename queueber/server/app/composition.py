@@ -70,7 +70,7 @@ class ServerStore(Store, BackupStore, Engine, Protocol):
     def unflushed_bytes(self) -> int:
         """Bytes in memory that will be written to files later."""
 
-    def make_room(self) -> None:
+    def reclaim_space(self) -> None:
         """Release the disk space of removed items, as far as that can be hurried.  Blocks."""
 
     def note_synced(self) -> None:
@@ -124,7 +124,7 @@ def assemble(
     reserve = Reserve(
         lambda: space_of(settings.data_dir, promised=store.unflushed_bytes),
         settings.free_space_reserve,
-        lambda: defer_to_thread(store.make_room),
+        lambda: defer_to_thread(store.reclaim_space),
     )
     handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)

@@ -52,7 +52,7 @@ from queueber.server.net.listeners import (
     start_listening,
 )
 from queueber.store import RocksStore, open_store, unflushed_bytes, wipe
-from queueber.store.tuning import told
+from queueber.store.tuning import describe
 from queueber.units import Unit, counted, quantity
 
 SWITCH_SECONDS = 0.000_5
@@ -222,7 +222,7 @@ class QueueberService(Service):
             tuning=evolve(settings.tuning, open_files=descriptors.tables),
             boot_id=read_boot_id(),
             # Logged at once, from the storage thread: a later start would not find out.
-            tell=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
+            report=lambda dropped: self.log.warn("Went on after a power cut: {dropped}", dropped=dropped),
             on_sync=commit_stats.syncs.observe,
         )
         self._recovering = store
@@ -272,7 +272,7 @@ class QueueberService(Service):
             queues=stats.queues,
             leases=stats.leases,
             seconds=self._progress.seconds,
-            unclean="" if store.clean else " after an unclean stop",
+            unclean="" if store.clean_shutdown else " after an unclean stop",
         )
         self.log.info(
             "Workers: {threads}; a claim serves up to {serves}, a commit waits {window} ms for more;"
@@ -285,7 +285,7 @@ class QueueberService(Service):
             window=settings.window_ms,
             durability=settings.durability.value,
         )
-        chosen, fixed = told(settings.tuning, store.in_force), ", ".join(map(" ".join, store.fixed.items()))
+        chosen, fixed = describe(settings.tuning, store.in_force), ", ".join(map(" ".join, store.fixed_options.items()))
         self.log.info("Storage engine runs with {chosen}; always: {fixed}", chosen=chosen, fixed=fixed)
 
     async def _listen(self, settings: Settings, up: Running, certificates: Certificates | None) -> None:
@@ -362,7 +362,7 @@ class QueueberService(Service):
                 on_signals(self._reactor, (signal.SIGTERM, signal.SIGINT), self._stopping_already)
             )
         if self._recovering is not None:
-            self._recovering.give_up()
+            self._recovering.cancel_recovery()
         return ensureDeferred(self._stop()).addErrback(self._stop_failed).addBoth(self._restore_all_handlers)
 
     def _stopping_already(self) -> None:

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.errors import Overloaded, reason
-from queueber.store.tuning import FLUSH_FILES, to_flush
+from queueber.store.tuning import FLUSH_FILES, flush_bytes_max
 from queueber.units import GIB, counted
 
 LOOK_SECONDS: Final = 1.0
@@ -174,7 +174,7 @@ class Reserve:
     def _has_room_to_write(self) -> bool:
         """Whether what is in memory fits into what is free: a flush that fails ends the server."""
         inodes = not self.inodes or self.space.free_inodes >= FLUSH_FILES
-        if inodes and self.space.free >= to_flush(self.space.promised):
+        if inodes and self.space.free >= flush_bytes_max(self.space.promised):
             return True
         if not self._told:
             self._told = True

@@ -42,7 +42,7 @@ class Disk:
     """Figures of the storage engine and the file system."""
 
     properties: dict[str, int]
-    """The engine's properties, with the names in `queueber.store.properties`."""
+    """The engine's properties, with the names in `queueber.store.datadir.database.PROPERTY_NAMES`."""
 
     free_bytes: int
     """Free space on the file system of the data directory."""

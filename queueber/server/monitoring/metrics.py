@@ -33,7 +33,7 @@ from queueber.server.monitoring.diagnostics import Check, Diagnostics, Disk, rea
 from queueber.server.monitoring.histogram import Histogram
 from queueber.server.monitoring.queue_stats import QueueStats
 from queueber.server.monitoring.stats import ALL
-from queueber.store.properties import LEVELS
+from queueber.store.datadir.database import LEVELS
 from queueber.units import MS_PER_SECOND
 
 _STATES = ("ready", "delayed", "leased", "unread")

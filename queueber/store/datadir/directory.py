@@ -1,22 +1,22 @@
 """
-The data directory: whose it is, who holds it, and what state it is in.
+The data directory: its owner, its lock, and its state.
 
-A data directory is in one of four states, told by the two markers in it:
+Two marker files in the directory give its state:
 
-1. EMPTY     nothing of anybody's is in it (a lock may be, or ``lost+found``).
-2. CREATING  the first marker is there: a database is being made, nothing in it was ever acknowledged.
+1. EMPTY     there is nothing but perhaps a lock file or ``lost+found``.
+2. CREATING  the first marker is there: a database is being created, and nothing in it was ever acknowledged.
 3. READY     the second marker is there: there is a database, and it may hold acknowledged items.
 4. FOREIGN   anything else.
 
 EMPTY becomes CREATING when a server takes the directory, and READY once the
-database is on disk; CREATING becomes READY in the same way, after what is left
-of the first attempt is removed.  Wiping takes a READY directory back over
-CREATING to EMPTY.  READY without a database is a file system that is not
-mounted or a mistake, and is refused; so is FOREIGN.
+database is on disk.  CREATING becomes READY in the same way, after the remains
+of the first attempt are removed.  Wiping turns a READY directory into CREATING
+and then into EMPTY.  READY without a database means that a file system is not
+mounted, or a mistake, and is refused.  So is FOREIGN.
 
-Whoever uses a directory holds a lock on a file in it, which the kernel lets go
-of when the process ends.  That file is never removed: two processes could each
-hold their own.
+A process that uses a directory locks a file in it.  The kernel releases the
+lock when the process ends.  The file is never removed, because two processes
+could then each lock a file of their own.
 """
 
 import fcntl
@@ -40,59 +40,63 @@ LOCK: Final = "lock"
 DATABASE: Final = "db"
 SYNCED: Final = "synced"
 SYNCED_NEW: Final = "synced.new"
-TORN: Final = re.compile(r"torn-[0-9]+-[0-9]+")
-"""What a power cut left at the end of a log, cut off: which log, and where."""
+TORN_TAIL: Final = re.compile(r"torn-[0-9]+-[0-9]+")
+"""Names of files with the cut-off end of a log: the log's number, and the offset of the end in it."""
 
 STAGING: Final = "backup.new"
-"""Where a backup is gathered that goes to another file system."""
+"""Directory for temporary copies of the database; a start removes it."""
 
 _OURS: Final = frozenset({READY, CREATING, LOCK, DATABASE, SYNCED, SYNCED_NEW, CONTROL, STAGING})
-_HARMLESS: Final = frozenset({LOCK, "lost+found"})
-"""What an empty directory may hold: the second is in the root of every file system of some kinds."""
+_ALLOWED_IN_EMPTY: Final = frozenset({LOCK, "lost+found"})
+"""Names in a directory that counts as empty; some file systems have ``lost+found`` in their root."""
 
 _MARKER_TEXT: Final = "This directory belongs to a Queueber server.  Do not edit, move or remove single files in it.\n"
 
 
-def refusal(path: Path, why: str, error: Exception | None = None) -> StorageError:
-    """The error for a directory that cannot be used; damaged or passing if *error*, its cause, is."""
+def directory_error(path: Path, why: str, error: Exception | None = None) -> StorageError:
+    """
+    Return the error for a data directory that cannot be used.
+
+    A cause *error* that is `Withheld`, `Damaged` or `Passing` gives its class to the error.
+    """
     kinds = (kind for kind in (Withheld, Damaged, Passing) if isinstance(error, kind))
     return next(kinds, StorageError)(f"cannot use data directory {path}: {why}")
 
 
 @define
-class HeldDirectory:
-    """A data directory that this process has to itself until `release`."""
+class LockedDirectory:
+    """A data directory that this process has locked, until `release`."""
 
     path: Path
     _lock: int = field(repr=False)
-    """A descriptor of the lock file."""
+    """Descriptor of the lock file."""
 
     @property
     def database(self) -> Path:
-        """Where the database is."""
+        """Directory of the database."""
         return self.path / DATABASE
 
     @property
     def synced(self) -> Path:
-        """Where it is noted how far the log was known to be on disk."""
+        """File of the last sequence number known to be on disk."""
         return self.path / SYNCED
 
-    def torn(self, log: Path, at: int) -> Path:
-        """Where the end of *log* is kept that was cut off at *at*."""
+    def torn_tail(self, log: Path, at: int) -> Path:
+        """Return the file for the end of *log* that is cut off at the offset *at*."""
         return self.path / f"torn-{log.stem}-{at}"
 
     @property
     def staging(self) -> Path:
-        """Where a backup is gathered that goes to another file system, and what else the next start removes."""
+        """Directory for temporary copies of the database."""
         return self.path / STAGING
 
     @property
     def ready(self) -> bool:
-        """Whether there is a database that may hold something."""
+        """Whether there is a database that may hold acknowledged items."""
         return (self.path / READY).exists()
 
     def begin(self) -> None:
-        """Durably note that what is in here is worth nothing, and remove it."""
+        """Durably enter CREATING, and remove all remains of a database."""
         creating = self.path / CREATING
         if self.ready:
             (self.path / READY).rename(creating)
@@ -100,8 +104,8 @@ class HeldDirectory:
             creating.write_text(_MARKER_TEXT)
             sync_path(creating)
         sync_path(self.path)
-        torn = [name for name in _names(self.path) if TORN.fullmatch(name)]
-        for name in (SYNCED, SYNCED_NEW, CONTROL, *torn):
+        torn_tails = [name for name in _names(self.path) if TORN_TAIL.fullmatch(name)]
+        for name in (SYNCED, SYNCED_NEW, CONTROL, *torn_tails):
             (self.path / name).unlink(missing_ok=True)
         for directory in (self.database, self.staging):
             if directory.exists():
@@ -109,88 +113,93 @@ class HeldDirectory:
         sync_path(self.path)
 
     def finish(self) -> None:
-        """Durably note that the database is there."""
+        """Durably go from CREATING to READY."""
         (self.path / CREATING).rename(self.path / READY)
         sync_path(self.path)
 
     def confirm(self) -> None:
         """
-        Make durable that it is what it looks like.
+        Make the present state durable.
 
-        Whoever made it so may have died before that was on disk: after a power cut it would then be CREATING again,
-        and all would be lost that was acknowledged since.
+        The server that entered READY may have died before that was on disk.  After a power cut the directory would then
+        be CREATING again, and everything acknowledged since would be lost.
         """
         sync_path(self.path)
 
     def publish(self) -> None:
-        """Durably mark as ready what was put here without `begin`, whose remains nobody would have taken for data."""
-        # A server leaves its number there: without one, none has run on this.
+        """
+        Durably enter READY with a database that was put here without `begin`.
+
+        Until then the directory is FOREIGN.
+        """
+        # A server writes its process id into the lock file: an empty one says that none has run here.
         os.ftruncate(self._lock, 0)
         (self.path / READY).write_text(_MARKER_TEXT)
         sync_path(self.path / READY)
         sync_path(self.path)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         os.close(self._lock)
 
 
-def hold(path: Path) -> HeldDirectory:
+def lock_directory(path: Path) -> LockedDirectory:
     """
-    The data directory *path*, made if it is not there, for this process alone.
+    Lock the data directory *path*, which is created if it is missing.
 
-    It ends up readable by its owner only.  What it has not come to be yet is
-    for the caller to do: unless it is `ready`, `begin`, make a database, `finish`.
+    Afterwards only its owner can read it.  Unless it is `ready`, the caller calls `begin`, creates a database, and
+    calls `finish`.
 
     Raises:
-        StorageError: it cannot be used; the text says why, in one line, and names it.
+        StorageError: the directory cannot be used; the text is one line with its name and the reason.
     """
-    return _make_and_take(path, _check_usable)
+    return _create_and_lock(path, _check_usable)
 
 
-def claim(path: Path) -> HeldDirectory:
+def create_empty(path: Path) -> LockedDirectory:
     """
-    The directory *path*, made if it is not there, which must be empty, for something to be put into it and published.
+    Lock the empty directory *path*, which is created if it is missing, to put a database there and `publish` it.
 
-    Until then no server takes it for a data directory: what a crash leaves is
-    refused, and not begun anew as what a server had begun would be.
+    After a crash before that, servers refuse the directory; they do not start again in it as after a crash in `begin`.
 
     Raises:
-        StorageError: as `hold`, and when there is anything in it.
+        StorageError: as `lock_directory`, or the directory is not empty.
     """
-    return _make_and_take(path, _check_empty)
+    return _create_and_lock(path, _check_empty)
 
 
 @contextmanager
 def locked_shared(path: Path) -> Iterator[None]:
     """
-    See to it that no server takes the data directory *path* meanwhile, without writing to it.
+    Prevent servers from using the data directory *path* during the block, without writing to it.
 
     Raises:
-        StorageError: a server holds it, or it is no data directory with a database.
+        StorageError: a server uses it, or it is no data directory with a database.
     """
     if not (path / READY).is_file():
-        raise refusal(path, f"it is not a data directory of Queueber's, or not a whole one: {READY!r} is missing")
+        raise directory_error(
+            path, f"it is not a data directory of Queueber's, or not a whole one: {READY!r} is missing"
+        )
     _check_usable(path)
-    with not_held(path):
+    with shared_lock(path):
         yield
 
 
 @contextmanager
-def not_held(path: Path) -> Iterator[None]:
+def shared_lock(path: Path) -> Iterator[None]:
     """
-    The same for a directory in any state, a damaged one for instance.
+    Prevent servers from using the directory *path* during the block, whatever its state, for instance damaged.
 
     Raises:
-        StorageError: a server holds it.
+        StorageError: a server uses it.
     """
     try:
         lock = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        yield  # a copy, which no server has held yet
+        yield  # a copy, which no server has locked yet
         return
     except OSError as error:
-        raise refusal(path, reason(error)) from error
+        raise directory_error(path, reason(error)) from error
     try:
         _flock(path, lock, fcntl.LOCK_SH)
         yield
@@ -198,117 +207,116 @@ def not_held(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _make_and_take(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
+def _create_and_lock(path: Path, check_contents: Callable[[Path], None]) -> LockedDirectory:
     try:
         path.mkdir(mode=stat.S_IRWXU)
-        made = True
+        created = True
     except FileExistsError:
-        made = False
+        created = False
     except OSError as error:
-        raise refusal(path, f"it cannot be created: {error.strerror}") from error
+        raise directory_error(path, f"it cannot be created: {error.strerror}") from error
     try:
-        # Its own name too: whoever made the directory may have died before that was on disk, whatever is in it by now.
+        # Also for an existing directory: the process that created it may have died before its name was on disk.
         sync_path(path.parent)
     except OSError as error:
-        # A parent that is not ours to read is not ours to make either, nor what was found in it.
-        if made or not isinstance(error, PermissionError):
-            raise refusal(path, f"the directory above it cannot be synced: {error.strerror}") from error
-    return _take(path, check_contents)
+        # A parent that this user may not read was not created by this user, and neither was the directory in it.
+        if created or not isinstance(error, PermissionError):
+            raise directory_error(path, f"the directory above it cannot be synced: {error.strerror}") from error
+    return _check_and_lock(path, check_contents)
 
 
 def wipe(path: Path) -> None:
     """
-    Empty the data directory *path*; one that is not there or empty already is left as it is.
+    Empty the data directory *path*, unless it is missing or empty already.
 
     Raises:
-        StorageError: it is not a data directory of ours, has anything else in it, or a server holds it.  Nothing was
-            removed.
+        StorageError: it is not a data directory, contains foreign files, or a server uses it.  Nothing was removed.
     """
     if not path.exists() and not path.is_symlink():
         return
-    held = _take(path, _check_wipeable)
+    directory = _check_and_lock(path, _check_wipeable)
     try:
-        if _names(path) - _HARMLESS:
-            held.begin()
+        if _names(path) - _ALLOWED_IN_EMPTY:
+            directory.begin()
             (path / CREATING).unlink()
     finally:
-        held.release()
+        directory.release()
 
 
-def _take(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
-    """Check *path*, which exists, and lock it."""
+def _check_and_lock(path: Path, check_contents: Callable[[Path], None]) -> LockedDirectory:
+    """Check the existing directory *path*, and lock it."""
     try:
-        return _take_unguarded(path, check_contents)
-    except OSError as error:
-        raise refusal(path, reason(error)) from error
-
-
-def _take_unguarded(path: Path, check_contents: Callable[[Path], None]) -> HeldDirectory:
-    status = path.lstat()
-    _check_owner(path, status)
-    # Before the lock, so that nothing is written into a directory that is not ours.
-    check_contents(path)
-    lock = _lock(path)
-    try:
-        # What was found before may have been wiped or begun by whoever held it then.
+        status = path.lstat()
+        _check_owner(path, status)
+        # Before locking, so that no lock file is written into a foreign directory.
         check_contents(path)
-        if stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
-            path.chmod(stat.S_IRWXU)
-    except BaseException:
-        os.close(lock)
-        raise
-    return HeldDirectory(path, lock)
+        lock = _lock(path)
+        try:
+            # Again: the process that had the lock until now may have wiped the directory, or created a database.
+            check_contents(path)
+            if stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
+                path.chmod(stat.S_IRWXU)
+        except BaseException:
+            os.close(lock)
+            raise
+    except OSError as error:
+        raise directory_error(path, reason(error)) from error
+    return LockedDirectory(path, lock)
 
 
 def _check_owner(path: Path, status: os.stat_result) -> None:
-    """Refuse what somebody else could change, or point elsewhere."""
+    """Refuse a directory that another user could change, or redirect."""
     if stat.S_ISLNK(status.st_mode):
-        raise refusal(path, "it is a symbolic link; name the directory itself")
+        raise directory_error(path, "it is a symbolic link; name the directory itself")
     if not stat.S_ISDIR(status.st_mode):
-        raise refusal(path, "it is not a directory")
+        raise directory_error(path, "it is not a directory")
     if status.st_uid != os.geteuid():
-        raise refusal(path, f"it belongs to user {status.st_uid}, and this server runs as user {os.geteuid()}")
+        raise directory_error(path, f"it belongs to user {status.st_uid}, and this server runs as user {os.geteuid()}")
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         mode = stat.S_IMODE(status.st_mode)
-        raise refusal(path, f"others may write to it (mode {mode:04o}); chmod 700 it if what it holds can be trusted")
+        raise directory_error(
+            path, f"others may write to it (mode {mode:04o}); chmod 700 it if what it holds can be trusted"
+        )
 
 
 def _check_usable(path: Path) -> None:
-    """Refuse what is not a data directory, and one without its database."""
-    names = _names(path) - _HARMLESS
+    """Refuse a FOREIGN directory, and a READY one without its database."""
+    names = _names(path) - _ALLOWED_IN_EMPTY
     if READY in names:
         _check_database(path)
     elif names and CREATING not in names:
-        raise refusal(path, f"it is not Queueber's, and not empty: it holds {min(names)!r}")
+        raise directory_error(path, f"it is not Queueber's, and not empty: it holds {min(names)!r}")
 
 
 def _check_database(path: Path) -> None:
-    """Refuse a data directory that was one, and has no database or only a part of it."""
+    """Refuse a READY directory whose database is missing or incomplete."""
     database = path / DATABASE
     if database.is_symlink() or not database.is_dir() or not _names(database):
-        raise refusal(path, f"its database, {DATABASE!r}, is missing; is a file system not mounted?")
+        raise directory_error(path, f"its database, {DATABASE!r}, is missing; is a file system not mounted?")
     if not (database / "CURRENT").is_file():
         name = f"{DATABASE}/CURRENT"
-        raise refusal(path, f"its database is damaged: {name!r} is missing and other files are there; restore a backup")
+        raise directory_error(
+            path, f"its database is damaged: {name!r} is missing and other files are there; restore a backup"
+        )
 
 
 def _check_empty(path: Path) -> None:
-    """Refuse what holds anything."""
-    names = _names(path) - _HARMLESS
+    """Refuse a directory that is not empty."""
+    names = _names(path) - _ALLOWED_IN_EMPTY
     if names:
-        raise refusal(path, f"it must be empty, and holds {min(names)!r}")
+        raise directory_error(path, f"it must be empty, and holds {min(names)!r}")
 
 
 def _check_wipeable(path: Path) -> None:
-    """Refuse what holds anything but our own."""
-    names = _names(path) - _HARMLESS
-    strangers = {name for name in names - _OURS if not TORN.fullmatch(name)}
+    """Refuse a directory with foreign files, or without a marker."""
+    names = _names(path) - _ALLOWED_IN_EMPTY
+    foreign = {name for name in names - _OURS if not TORN_TAIL.fullmatch(name)}
     if (path / DATABASE).is_symlink():
-        strangers.add(DATABASE)
-    if strangers:
-        raise refusal(path, f"it will not be wiped: {min(strangers)!r} in it is not Queueber's")
+        foreign.add(DATABASE)
+    if foreign:
+        raise directory_error(path, f"it will not be wiped: {min(foreign)!r} in it is not Queueber's")
     if names and not names & {READY, CREATING}:
-        raise refusal(path, f"it will not be wiped: it is not marked as Queueber's, and holds {min(names)!r}")
+        raise directory_error(path, f"it will not be wiped: it is not marked as Queueber's, and holds {min(names)!r}")
 
 
 def _names(path: Path) -> set[str]:
@@ -316,7 +324,7 @@ def _names(path: Path) -> set[str]:
 
 
 def _lock(path: Path) -> int:
-    """A descriptor that holds the lock of *path*."""
+    """Lock *path* exclusively, and return the descriptor of its lock file."""
     lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _flock(path, lock, fcntl.LOCK_EX)
@@ -325,7 +333,7 @@ def _lock(path: Path) -> int:
     except BaseException as error:
         os.close(lock)
         if isinstance(error, OSError):
-            raise refusal(path, f"{path / LOCK}: {error.strerror}") from error
+            raise directory_error(path, f"{path / LOCK}: {error.strerror}") from error
         raise
     return lock
 
@@ -334,22 +342,22 @@ def _flock(path: Path, lock: int, kind: int) -> None:
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise refusal(path, _holder(lock)) from None
+        raise directory_error(path, _lock_holder(lock)) from None
 
 
-def _holder(lock: int) -> str:
-    """Who has the lock that could not be had."""
+def _lock_holder(lock: int) -> str:
+    """Describe the process that holds a lock that could not be taken."""
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         process = os.pread(lock, 20, 0).decode(errors="replace").strip()
         return f"another server holds it (process {process or 'unknown'})"
-    # Readers share it, and write nothing, their process's number neither: what is there is of a server that is gone.
-    return "it is being looked after: a backup, verify or recover holds it"
+    # A shared lock.  Its holders do not write their process id: the one in the file is of a former server.
+    return "a backup, verify or recover holds it"
 
 
 def sync_path(path: Path) -> None:
-    """Make durable what *path* holds: for a directory, the names in it."""
+    """Make the content of *path* durable: for a directory, the names in it."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,19 +1,19 @@
 """
-What a power cut or a failing disk may leave at the end of the log: a batch of which any part may be missing.
+Damage that a power cut or a failing disk may leave at the end of the log, in a batch of which any part may be missing.
 
-RocksDB takes a batch that is cut short for a torn end, and drops it, but
-refuses one that is long enough and has a hole, or pages that were never
-written.  Such an end is cut off here, when all of this holds:
+RocksDB drops a batch that is cut short, as a torn tail, but refuses one of full
+length that has a hole or pages that were never written.  Such an end is cut
+off if all of these hold:
 
-1. the machine was started anew since the last commit, so that it may have lost what was not synced, or the server
-   has noted that it ended itself because a write or a sync had failed, and that nothing behind that was acknowledged;
-2. nothing behind the damage is a batch: only one commit is under way at a time, so all before the last were synced;
-3. what lies before the damage reaches what was noted to be on disk.
+1. The machine has booted since the last commit, so that it may have lost unsynced writes.  Or the server has noted in
+   `synced` that it ended itself because of a failed write or sync, and that nothing later was acknowledged.
+2. No batch follows the damage.  Only one commit is in progress at a time, so all before the last were synced.
+3. The log before the damage reaches the sequence number in `synced`.
 
-Otherwise it is damage to what was acknowledged, or may be, and is refused as
-ever.  What is cut off is kept beside the database, in a file of its own for
-each cut, and is told before it is gone from the log: a crash at any moment
-leaves the whole log, and another start to do it all again, or a cut that was told.
+Otherwise acknowledged writes are or may be damaged, and the start is refused.
+The end is kept in a file of its own next to the database, and reported before
+it is cut from the log.  A crash at any time leaves either the whole log, so that
+the next start does it again, or a cut that was reported.
 """
 
 import os
@@ -25,82 +25,89 @@ from attrs import frozen
 
 from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import find_later_batch, map_file, read_wal, wal_files
-from queueber.store.datadir.directory import HeldDirectory, sync_path
-from queueber.store.maintenance.copying import viewing
+from queueber.store.datadir.directory import LockedDirectory, sync_path
+from queueber.store.maintenance.copying import read_only_view
 from queueber.store.rows.keys import TIME_KEY
 from queueber.store.rows.records import decode_time
 from queueber.units import counted
 
 
 @frozen
-class _End:
-    """Where a log is to end."""
+class _TornTail:
+    """The damaged end of a log."""
 
     log: Path
     at: int
-    what: str
+    """Offset of the end of the last valid batch."""
+
+    damage: str
 
 
-def cut_torn_end(
-    held: HeldDirectory, noted: int | None, boot_id: bytes, tell: Callable[[str], object], *, failed: bool = False
+def cut_torn_tail(
+    directory: LockedDirectory,
+    noted: int | None,
+    boot_id: bytes,
+    report: Callable[[str], object],
+    *,
+    failed: bool = False,
 ) -> str | None:
     """
-    Cut the end off the log in *held*, if a power cut or a failed write left it and nothing acknowledged is in it.
+    Cut a damaged end off the log in *directory*, if a power cut or a failed write caused it before it was acknowledged.
 
     Args:
-        held: the directory.
-        noted: the number of a write that was known to be on disk; None if nothing was noted.
-        boot_id: of the machine as it runs now; zeros if that cannot be known.
-        tell: called with what is dropped, in a sentence, before it is.
-        failed: whether the note was made by a server that ended itself for a failed write.
+        directory: the data directory.
+        noted: the sequence number in `synced`; None if there is none.
+        boot_id: the machine's present boot; zeros if unknown.
+        report: called with a sentence about what is cut off, before that is done.
+        failed: whether `synced` was written by a server that ended itself because of a failed write.
 
     Returns:
-        That sentence; None if nothing was dropped, and everything is as it was.
+        That sentence; None if nothing was changed.
 
     Raises:
-        Passing: what is left cannot be read for now; everything is as it was.
+        Passing: the rest cannot be read for now; nothing was changed.
     """
-    found = _torn_end(held.database)
-    if found is None or noted is None or not (failed or any(boot_id)):
+    tail = _find_torn_tail(directory.database)
+    if tail is None or noted is None or not (failed or any(boot_id)):
         return None
     try:
-        reached, before = _what_is_left(held, found)
+        reached, last_boot = _state_before(directory, tail)
     except Passing:
-        # Of what is left nothing is known then, and the damage is not what keeps this start from succeeding.
+        # Nothing is known of the rest, and the damage is not the reason why this start fails.
         raise
     except StorageError:
         return None
-    if reached < noted or not (failed or (before is not None and before != boot_id)):
+    if reached < noted or not (failed or (last_boot is not None and last_boot != boot_id)):
         return None
-    kept = held.torn(found.log, found.at)
-    dropped = _keep(found, kept)
+    kept = directory.torn_tail(tail.log, tail.at)
+    size = _keep(tail, kept)
     why = "a write failed and the server ended itself" if failed else "the machine went down while the log was written"
-    told = (
-        f"{why}: its last {counted(dropped, 'byte')}, which no sync had covered, {'is' if dropped == 1 else 'are'}"
-        f" moved from {found.log} at {found.at:,} to {kept} ({found.what}); the log goes on from write"
+    sentence = (
+        f"{why}: its last {counted(size, 'byte')}, which no sync had covered, {'is' if size == 1 else 'are'}"
+        f" moved from {tail.log} at {tail.at:,} to {kept} ({tail.damage}); the log goes on from write"
         f" {reached:,}, and {noted:,} was known to be on disk"
     )
-    tell(told)
-    _cut(found)
-    return told
+    report(sentence)
+    _cut(tail)
+    return sentence
 
 
-def _what_is_left(held: HeldDirectory, end: _End) -> tuple[int, bytes | None]:
-    """Without what is behind *end*: the number of the last write, and the boot it was made on, if any was committed."""
-    # The copy that this takes is no larger than what a start needs anyway, to write what is in the log to a table; but
-    # only where the data is, and not where others put what may go.
-    held.staging.mkdir()
+def _state_before(directory: LockedDirectory, tail: _TornTail) -> tuple[int, bytes | None]:
+    """Return the last sequence number before *tail*, and the boot of that commit; None if there is no commit."""
+    # Opening a copy takes no more space than a start needs anyway, to write the log's rows to a table.  The copy is in
+    # the data directory, because the system's temporary directory may be smaller.
+    directory.staging.mkdir()
     try:
-        with viewing(held.path, ends={end.log.name: end.at}, place=held.staging) as db:
+        with read_only_view(directory.path, ends={tail.log.name: tail.at}, place=directory.staging) as db:
             mark = db.get(TIME_KEY)
             return db.sequence(), None if mark is None else decode_time(TIME_KEY, mark).boot_id
     finally:
-        shutil.rmtree(held.staging)
+        shutil.rmtree(directory.staging)
 
 
-def _torn_end(database: Path) -> _End | None:
-    """Where the damage begins, if it is to the last batch."""
-    found: _End | None = None
+def _find_torn_tail(database: Path) -> _TornTail | None:
+    """Return the damage in the logs, if it is in the last batch."""
+    found: _TornTail | None = None
     for log in wal_files(database):
         content = map_file(log)
         state = read_wal(content, checksums=True)
@@ -109,23 +116,23 @@ def _torn_end(database: Path) -> _End | None:
         if state.damage is not None:
             if find_later_batch(content, state.end, state.next_sequence) is not None:
                 return None
-            found = found or _End(log, state.end, state.damage)
+            found = found or _TornTail(log, state.end, state.damage)
     return found
 
 
-def _keep(end: _End, kept: Path) -> int:
-    """Durably copy what is behind *end* to *kept*; how many bytes that is."""
-    with end.log.open("rb") as log:
-        log.seek(end.at)
-        tail = log.read()
-    kept.write_bytes(tail)
+def _keep(tail: _TornTail, kept: Path) -> int:
+    """Durably copy *tail* to the file *kept*, and return its size."""
+    with tail.log.open("rb") as log:
+        log.seek(tail.at)
+        content = log.read()
+    kept.write_bytes(content)
     sync_path(kept)
     sync_path(kept.parent)
-    return len(tail)
+    return len(content)
 
 
-def _cut(end: _End) -> None:
-    """Durably remove it."""
-    with end.log.open("r+b") as log:
-        log.truncate(end.at)
+def _cut(tail: _TornTail) -> None:
+    """Durably cut *tail* off its log."""
+    with tail.log.open("r+b") as log:
+        log.truncate(tail.at)
         os.fsync(log.fileno())

@@ -1,5 +1,6 @@
 """
-Work on whole data directories: backup, restore, verification, inspection and recovery.
+Maintenance of whole data directories: backup, restore, verification, inspection and recovery.
 
-Start at `backup`; none of these changes the directory it reads.
+Nothing here changes the directory that it reads.  Start at `backup`; `copying`
+has what the others share.
 """

@@ -1,8 +1,8 @@
 """
-Copies of a whole data directory: of one in use, and of one at rest.
+Copies of a whole data directory: of one in use, and of one that no server uses.
 
-A copy is a data directory itself, which a server can be started on.  It is
-marked as one only once everything in it is on disk.
+A copy is a data directory on which a server can start.  It is marked as one
+only after everything in it is on disk.
 """
 
 import shutil
@@ -11,29 +11,36 @@ from pathlib import Path
 
 from queueber.errors import StorageError, reason
 from queueber.plyvel import DB
-from queueber.store.datadir.directory import DATABASE, SYNCED, HeldDirectory, claim, locked_shared, refusal
+from queueber.store.datadir.directory import (
+    DATABASE,
+    SYNCED,
+    LockedDirectory,
+    create_empty,
+    directory_error,
+    locked_shared,
+)
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import Progress, copy_files, silent, sync_files
-from queueber.store.rows.format import read_format
+from queueber.store.maintenance.copying import ProgressCallback, copy_files, no_progress, sync_files
+from queueber.store.rows.meta import read_format
 
 
-def back_up(db: DB, home: HeldDirectory, target: Path, progress: Progress = silent) -> None:
+def back_up(db: DB, home: LockedDirectory, target: Path, progress: ProgressCallback = no_progress) -> None:
     """
-    Put *db* as it is now, which lives in *home*, into *target*, which must not be there or be empty.
+    Copy the open database *db* of the data directory *home* to *target*, which must be missing or empty.
 
-    Commits may go on meanwhile; the copy is of one moment and holds everything
-    that was committed before the call.  On the same file system it shares table
-    files with the original and takes next to no space; to another one they are copied.
+    Commits may go on.  The copy is a consistent snapshot with everything that
+    was committed before the call.  On the same file system it shares table
+    files with the original and takes almost no space; on another one they are copied.
 
     Raises:
-        StorageError: it cannot be done; what was begun is removed.
+        StorageError: the copy failed, and its remains were removed.
     """
     if target.resolve().is_relative_to(home.path.resolve()):
-        raise refusal(target, "a backup must not lie in what it is a backup of")
+        raise directory_error(target, "a backup must not lie in what it is a backup of")
     found = read_format(db)
     if found is None or found.durability:
-        raise refusal(target, "what is kept without a log cannot be restored, and is not backed up")
-    # Before everything else: the copy may go further than this, and must not fall short of it.
+        raise directory_error(target, "what is kept without a log cannot be restored, and is not backed up")
+    # Before the checkpoint: the copy's log may go further than this number, but must reach it.
     sequence = db.sequence()
 
     def fill(database: Path) -> None:
@@ -41,7 +48,7 @@ def back_up(db: DB, home: HeldDirectory, target: Path, progress: Progress = sile
             db.checkpoint(database)
             sync_files(database)
             return
-        # RocksDB would copy too, but without letting any other thread run.
+        # RocksDB would also copy, but other threads could not run meanwhile.
         shutil.rmtree(home.staging, ignore_errors=True)
         try:
             db.checkpoint(home.staging)
@@ -49,39 +56,39 @@ def back_up(db: DB, home: HeldDirectory, target: Path, progress: Progress = sile
         finally:
             shutil.rmtree(home.staging, ignore_errors=True)
 
-    _make(target, fill, sequence)
+    _create(target, fill, sequence)
 
 
-def copy_directory(source: Path, target: Path, progress: Progress = silent) -> None:
+def copy_directory(source: Path, target: Path, progress: ProgressCallback = no_progress) -> None:
     """
-    Copy the data directory *source*, which no server may hold, to *target*, which must not be there or be empty.
+    Copy the data directory *source*, which no server may use, to *target*, which must be missing or empty.
 
     Raises:
-        StorageError: it cannot be done; what was begun is removed.
+        StorageError: the copy failed, and its remains were removed.
     """
     if target.resolve().is_relative_to(source.resolve()):
-        raise refusal(target, "a copy must not lie in what it is a copy of")
+        raise directory_error(target, "a copy must not lie in what it is a copy of")
     with locked_shared(source):
         synced = SyncedFile(source / SYNCED)
         noted = synced.read()
-        # A torn end is copied, too, and what tells that it is one.
-        _make(target, lambda database: copy_files(source / DATABASE, database, progress), noted, failed=synced.failed)
+        # With a damaged end of the log and the mark that allows to cut it off.
+        _create(target, lambda database: copy_files(source / DATABASE, database, progress), noted, failed=synced.failed)
 
 
-def _make(target: Path, fill: Callable[[Path], None], sequence: int | None, *, failed: bool = False) -> None:
-    """Make *target* a data directory whose database *fill* puts in place, with a log that reaches *sequence*."""
-    held = claim(target)
+def _create(target: Path, fill: Callable[[Path], None], sequence: int | None, *, failed: bool = False) -> None:
+    """Make *target* a data directory whose database *fill* creates, with *sequence* noted in `synced`."""
+    directory = create_empty(target)
     try:
         try:
-            fill(held.database)
+            fill(directory.database)
             if sequence is not None:
-                SyncedFile(held.synced).create(sequence, failed=failed)
-            held.publish()
+                SyncedFile(directory.synced).create(sequence, failed=failed)
+            directory.publish()
         except BaseException:
-            shutil.rmtree(held.database, ignore_errors=True)
-            held.synced.unlink(missing_ok=True)
+            shutil.rmtree(directory.database, ignore_errors=True)
+            directory.synced.unlink(missing_ok=True)
             raise
     except (OSError, StorageError) as error:
-        raise refusal(target, reason(error), error) from error
+        raise directory_error(target, reason(error), error) from error
     finally:
-        held.release()
+        directory.release()

@@ -1,8 +1,9 @@
 """
-Copying what is at rest, and looking at a database without touching it.
+Copies of a database's files, and read-only views of a database that a server may be using.
 
 RocksDB never changes a table or blob file once it is written, so a copy on the
-same file system may share those by hard links; the rest is small and is copied.
+same file system may share these by hard links.  The other files are small and
+are copied.
 """
 
 import os
@@ -16,24 +17,24 @@ from typing import Final
 from queueber.errors import Passing, StorageError, Withheld, reason
 from queueber.plyvel import DB
 from queueber.store.datadir.database import open_database
-from queueber.store.datadir.directory import DATABASE, refusal, sync_path
+from queueber.store.datadir.directory import DATABASE, directory_error, sync_path
 from queueber.units import MIB
 
-Progress = Callable[[int, int], None]
-"""Told how much is done, and of how much; from the thread that does it."""
+ProgressCallback = Callable[[int, int], None]
+"""Called with the amounts done and in total, from the thread that works."""
 
 _CHUNK: Final = 4 * MIB
 _IMMUTABLE: Final = (".sst", ".blob")
-_NOT_PART_OF_IT: Final = ("LOG", "LOCK")
-"""RocksDB's own log and lock, by the beginning of their names."""
+_NOT_COPIED: Final = ("LOG", "LOCK")
+"""Prefixes of the names of RocksDB's info log and lock."""
 
 
-def silent(done: int, total: int) -> None:
-    """A `Progress` that nobody watches."""
+def no_progress(done: int, total: int) -> None:
+    """Ignore the progress."""
 
 
-def copy_files(source: Path, target: Path, progress: Progress = silent) -> None:
-    """Copy the files in *source*, of which none is a directory, into *target*, which is made; durable in the end."""
+def copy_files(source: Path, target: Path, progress: ProgressCallback = no_progress) -> None:
+    """Durably copy the files in *source*, which has no subdirectories, to the new directory *target*."""
     files = _files(source)
     total = sum(file.stat().st_size for file in files)
     target.mkdir(mode=0o700)
@@ -47,7 +48,7 @@ def copy_files(source: Path, target: Path, progress: Progress = silent) -> None:
 
 
 def link_files(source: Path, target: Path) -> None:
-    """The same without the space: what never changes is shared.  Both must be on one file system."""
+    """As `copy_files`, but with hard links to the files that never change.  Both must be on one file system."""
     target.mkdir(mode=0o700)
     for file in _files(source):
         if file.suffix in _IMMUTABLE:
@@ -59,11 +60,11 @@ def link_files(source: Path, target: Path) -> None:
 
 
 def _files(database: Path) -> list[Path]:
-    return sorted(file for file in database.iterdir() if not file.name.startswith(_NOT_PART_OF_IT))
+    return sorted(file for file in database.iterdir() if not file.name.startswith(_NOT_COPIED))
 
 
 def _copy(source: Path, target: Path) -> Iterator[int]:
-    """Copy a file durably, giving the size of each piece that is done."""
+    """Copy a file durably, and yield the size of each chunk."""
     with source.open("rb") as read, target.open("xb") as written:
         while chunk := read.read(_CHUNK):
             written.write(chunk)
@@ -73,14 +74,14 @@ def _copy(source: Path, target: Path) -> Iterator[int]:
 
 
 def sync_files(path: Path) -> None:
-    """Make durable what *path* holds, names and contents, when others may have written it."""
+    """Make the names and contents in the directory *path* durable, also those written by RocksDB."""
     for file in path.iterdir():
         sync_path(file)
     sync_path(path)
 
 
 def size_of(path: Path) -> int:
-    """Bytes of the files in *path*; what goes away meanwhile counts for nothing."""
+    """Return the total size of the files in *path*, without those that disappear meanwhile."""
     size = 0
     for file in os.scandir(path):
         with suppress(FileNotFoundError):
@@ -89,35 +90,41 @@ def size_of(path: Path) -> int:
 
 
 @contextmanager
-def viewing(path: Path, ends: Mapping[str, int] = MappingProxyType({}), *, place: Path | None = None) -> Iterator[DB]:
+def read_only_view(
+    path: Path, ends: Mapping[str, int] = MappingProxyType({}), *, place: Path | None = None
+) -> Iterator[DB]:
     """
-    The database in the data directory *path*, to be read only, beside a server that may run.
+    Open the database in the data directory *path* read-only; a server may be using it.
 
-    Opened by way of links in a directory of our own, because rocksdict writes
-    a file wherever it opens something.  What a server writes from now on is not
-    seen; files that it removes may be missed, which is an error of that read.
-    The files named in *ends* are seen as if they ended there; so much of them is copied.  All this is in *place*, or
-    where the system has its temporary files.
+    The database is opened through symbolic links in a temporary directory,
+    because rocksdict writes a file wherever it opens a database.  Later writes
+    of a server are not visible.  A file that the server removes may be missing,
+    which makes a read fail.
+
+    Args:
+        path: the data directory.
+        ends: offsets at which the named files seem to end.  These files are copied up to there.
+        place: where the temporary directory is created; by default, the system's directory for them.
 
     Raises:
-        StorageError: it cannot be opened.
+        StorageError: the database cannot be opened.
     """
     database = path.resolve() / DATABASE
-    with TemporaryDirectory(prefix="queueber-", dir=place) as made:
+    with TemporaryDirectory(prefix="queueber-", dir=place) as temporary:
         try:
             for file in _files(database):
                 if file.name in ends:
                     with file.open("rb") as read:
-                        (Path(made) / file.name).write_bytes(read.read(ends[file.name]))
-                # rocksdict's own file would be written through the link.
+                        (Path(temporary) / file.name).write_bytes(read.read(ends[file.name]))
+                # No link to rocksdict's own file, because rocksdict would write through it.
                 elif file.suffix != ".json":
-                    (Path(made) / file.name).symlink_to(file)
-            db = open_database(Path(made), read_only=True)
+                    (Path(temporary) / file.name).symlink_to(file)
+            db = open_database(Path(temporary), read_only=True)
         except StorageError as error:
-            raise refusal(path, str(error).replace(made, str(database)), error) from error
+            raise directory_error(path, str(error).replace(temporary, str(database)), error) from error
         except OSError as error:
             lost = isinstance(error, FileNotFoundError)
-            raise refusal(path, reason(error), Withheld() if lost else Passing()) from error
+            raise directory_error(path, reason(error), Withheld() if lost else Passing()) from error
         try:
             yield db
         finally:

@@ -1,8 +1,8 @@
 """
-What is in a data directory, for a person: read beside a server that may run, and nothing is written there.
+The contents of a data directory, for `queueber inspect`.  Writes nothing there, and a server may be using it.
 
-What a running server has committed is seen up to the moment of the look.  It
-may remove files that are still to be read; then the look has to be taken again.
+Commits of a running server are visible up to the start of the inspection.  The
+server may remove files that are yet to be read; then the inspection starts again.
 """
 
 import os
@@ -16,13 +16,12 @@ from attrs import define, frozen
 from queueber.broker.model import LOWEST, Item, Key, LeaseRecord, QueueRecord, TimeMark
 from queueber.errors import InvalidRequest, StorageError, reason
 from queueber.plyvel import prefix_successor
-from queueber.store.datadir.clean_shutdown import was_closed
-from queueber.store.datadir.directory import DATABASE, LOCK, READY, SYNCED, refusal
+from queueber.store.datadir.directory import DATABASE, LOCK, READY, SYNCED, directory_error
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import size_of, viewing
-from queueber.store.rows.engine_port import KeyValue
-from queueber.store.rows.format import Format, read_format
-from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, items_of
+from queueber.store.maintenance.copying import read_only_view, size_of
+from queueber.store.rows.engine_port import KeyValueEngine
+from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, items_prefix
+from queueber.store.rows.meta import Format, read_format, was_shut_down_cleanly
 from queueber.store.rows.records import decode_item, decode_lease, decode_queue, decode_time
 from queueber.units import WallMs
 
@@ -41,12 +40,12 @@ class QueueView:
 
     @property
     def items(self) -> int:
-        """All of them."""
+        """Number of items."""
         return self.record.added - self.record.removed
 
     @property
     def ready(self) -> int:
-        """Neither leased nor delayed."""
+        """Number of items that are neither leased nor delayed."""
         return self.items - self.leased - self.delayed
 
 
@@ -61,27 +60,27 @@ class ItemView:
 
 @define
 class Inspection:
-    """What was seen."""
+    """The contents of a data directory."""
 
     format: Format | None
-    held: bool
-    """A process holds the directory."""
+    locked: bool
+    """Whether a process has locked the directory."""
 
-    clean: bool
-    """The last server closed it in order; False while one runs, too."""
+    clean_shutdown: bool
+    """Whether the last server shut down cleanly; False while one runs."""
 
-    fresh: bool
-    """It is a backup or a restored one, on which no server has run yet."""
+    never_served: bool
+    """Whether it is a backup or a restored directory, on which no server has run yet."""
 
     mark: TimeMark | None
     noted: int | None
-    """How far the log was known to be on disk."""
+    """The sequence number up to which the log is known to be on disk; None if there is none."""
 
     failed: bool
-    """That was noted by a server that ended itself for a failed write."""
+    """Whether that was noted by a server that ended itself because of a failed write or sync."""
 
     reached: int
-    """How far it goes."""
+    """The sequence number of the last write."""
 
     disk_bytes: int
     queues: list[QueueView]
@@ -92,36 +91,42 @@ def inspect(
     path: Path, at: Callable[[TimeMark | None], WallMs], *, queue: str | None = None, limit: int = 0
 ) -> Inspection:
     """
-    Show what is in the data directory *path*, with the first *limit* items of *queue*.
+    Return the contents of the data directory *path*, with the first *limit* items of *queue*.
 
-    *at* returns the queue time by which items are ready or delayed, given the mark of the last commit if there is one.
+    Args:
+        path: the data directory.
+        at: returns the queue time at which items are ready or delayed, given the time mark of the last commit, if any.
+        queue: a queue's name; None for no items.
+        limit: the number of items.
 
     Raises:
         InvalidRequest: there is no such queue.
-        StorageError: it is no data directory, or cannot be read.
+        StorageError: *path* is no data directory, or cannot be read.
     """
     if not (path / READY).is_file():
-        raise refusal(path, f"it is not a data directory of Queueber's, or not a whole one: {READY!r} is missing")
+        raise directory_error(
+            path, f"it is not a data directory of Queueber's, or not a whole one: {READY!r} is missing"
+        )
     attempt = 1
     while True:
         try:
-            with viewing(path) as db:
-                return _look(path, db, at, queue, limit)
+            with read_only_view(path) as db:
+                return _inspect(path, db, at, queue, limit)
         except StorageError:
             # A running server may just have removed a file.
-            if attempt == ATTEMPTS or not is_held(path):
+            if attempt == ATTEMPTS or not is_locked(path):
                 raise
         attempt += 1
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """
-    Whether a process holds the data directory *path*.
+    Return whether a process has locked the data directory *path*.
 
-    Asked of the kernel and not by trying the lock, which would stand in the way of a server that starts just then.
+    The kernel's list of locks is read.  Trying the lock would block a server that starts at the same time.
 
     Raises:
-        StorageError: the kernel does not say.
+        StorageError: the list cannot be read.
     """
     try:
         status = (path / LOCK).stat()
@@ -129,64 +134,66 @@ def is_held(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise refusal(path, f"who holds it cannot be seen: {reason(error)}") from error
+        raise directory_error(path, f"which process has locked it cannot be read: {reason(error)}") from error
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     return any(device in line.split() and "FLOCK" in line for line in locks.splitlines())
 
 
-def _is_fresh(path: Path) -> bool:
+def _never_served(path: Path) -> bool:
     lock = path / LOCK
     return not lock.exists() or not lock.stat().st_size
 
 
-def _look(
-    path: Path, db: KeyValue, at: Callable[[TimeMark | None], WallMs], queue: str | None, limit: int
+def _inspect(
+    path: Path, db: KeyValueEngine, at: Callable[[TimeMark | None], WallMs], queue: str | None, limit: int
 ) -> Inspection:
     with db.iterator(prefix=QUEUES) as rows:
-        records = [decode_queue(row, value) for row, value in rows]
+        records = [decode_queue(row_key, value) for row_key, value in rows]
     with db.iterator(prefix=LEASES) as rows:
-        leases = [decode_lease(row, value) for row, value in rows]
+        leases = [decode_lease(row_key, value) for row_key, value in rows]
     found = db.get(TIME_KEY)
     mark = None if found is None else decode_time(TIME_KEY, found)
     now = at(mark)
     synced = SyncedFile(path / SYNCED)
     return Inspection(
         format=read_format(db),
-        held=is_held(path),
-        clean=was_closed(db),
-        fresh=_is_fresh(path),
+        locked=is_locked(path),
+        clean_shutdown=was_shut_down_cleanly(db),
+        never_served=_never_served(path),
         mark=mark,
         noted=synced.read(),
         failed=synced.failed,
         reached=db.sequence(),
         disk_bytes=size_of(path / DATABASE),
-        queues=[_queue(db, record, leases, now) for record in records],
-        items=[] if queue is None else list(_items(db, _named(records, queue), leases, now, limit)),
+        queues=[_queue_view(db, record, leases, now) for record in records],
+        items=[] if queue is None else list(_item_views(db, _find(records, queue), leases, now, limit)),
     )
 
 
-def _named(records: list[QueueRecord], name: str) -> QueueRecord:
+def _find(records: list[QueueRecord], name: str) -> QueueRecord:
     for record in records:
         if record.name == name:
             return record
     raise InvalidRequest(f"there is no queue {name!r}")
 
 
-def _queue(db: KeyValue, record: QueueRecord, leases: list[LeaseRecord], now: WallMs) -> QueueView:
+def _queue_view(db: KeyValueEngine, record: QueueRecord, leases: list[LeaseRecord], now: WallMs) -> QueueView:
     own = [lease for lease in leases if lease.queue == record.number]
     named = {key for lease in own for key in lease.keys}
-    rows = [item_key(record.number, key) for key in named]
-    held = {key for key, value in zip(named, db.get_many(rows), strict=True) if value is not None}
+    row_keys = [item_key(record.number, key) for key in named]
+    leased = {key for key, value in zip(named, db.get_many(row_keys), strict=True) if value is not None}
     after = item_key(record.number, Key(WallMs(now + 1), LOWEST.id))
-    with db.iterator(start=after, stop=prefix_successor(items_of(record.number)), include_value=False) as later:
-        delayed = sum(1 for _ in later) - sum(1 for key in held if key.due > now)
-    return QueueView(record, len(own), len(held), delayed)
+    with db.iterator(start=after, stop=prefix_successor(items_prefix(record.number)), include_value=False) as later:
+        delayed = sum(1 for _ in later) - sum(1 for key in leased if key.due > now)
+    return QueueView(record, len(own), len(leased), delayed)
 
 
-def _items(db: KeyValue, record: QueueRecord, leases: list[LeaseRecord], now: WallMs, limit: int) -> Iterator[ItemView]:
-    held = {key for lease in leases if lease.queue == record.number for key in lease.keys}
-    with db.iterator(prefix=items_of(record.number)) as rows:
-        for row, value in islice(rows, limit):
-            item = decode_item(row, value)
-            state = "leased" if item.key in held else "delayed" if item.key.due > now else "ready"
+def _item_views(
+    db: KeyValueEngine, record: QueueRecord, leases: list[LeaseRecord], now: WallMs, limit: int
+) -> Iterator[ItemView]:
+    leased = {key for lease in leases if lease.queue == record.number for key in lease.keys}
+    with db.iterator(prefix=items_prefix(record.number)) as rows:
+        for row_key, value in islice(rows, limit):
+            item = decode_item(row_key, value)
+            state = "leased" if item.key in leased else "delayed" if item.key.due > now else "ready"
             yield ItemView(item, state)

@@ -1,9 +1,9 @@
 """
-A damaged log: what can be had of it, what that loses, and putting it in place.
+Recovery of a data directory with a damaged log: salvage what is readable, report the loss, and replace the directory.
 
-Everything is tried on a copy, which shares the files that never change with
-the original; the original stays as it is, under another name in the end.  What
-is made is verified, every row of it, before it is called usable.
+The salvage works on a copy, which shares the files that never change with the
+original.  The original is not changed, and gets another name in the end.  All
+rows of the copy are verified before it is offered.
 """
 
 import re
@@ -14,81 +14,88 @@ from typing import Final
 from attrs import frozen
 
 from queueber.errors import Passing, StorageError, reason
-from queueber.store.datadir.clean_shutdown import unmark, was_closed
 from queueber.store.datadir.database import open_database
-from queueber.store.datadir.directory import DATABASE, SYNCED, claim, locked_shared, not_held, refusal, sync_path
+from queueber.store.datadir.directory import (
+    DATABASE,
+    SYNCED,
+    create_empty,
+    directory_error,
+    locked_shared,
+    shared_lock,
+    sync_path,
+)
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import Progress, link_files, silent, sync_files, viewing
+from queueber.store.maintenance.copying import ProgressCallback, link_files, no_progress, read_only_view, sync_files
 from queueber.store.maintenance.verification import Verified, verify
-from queueber.store.rows.engine_port import KeyValue
-from queueber.store.rows.format import FORMAT, read_format
+from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.kv_store import Durability, KeyValueStore
+from queueber.store.rows.meta import FORMAT, delete_clean_mark, read_format, was_shut_down_cleanly
 from queueber.store.rows.records import Encoding
 from queueber.units import counted
 
 _DROPPED: Final = re.compile(r"[0-9]+\.log: dropping [0-9]+ bytes.*")
-"""What RocksDB tells its own log of a part it leaves out."""
+"""RocksDB's line in its info log about a part of a WAL that it drops."""
 
 
 @frozen
 class Salvage:
-    """What a directory looks like after recovery, made beside it and waiting to take its place."""
+    """A recovered copy of a data directory, ready to replace it."""
 
     path: Path
     why: str
-    """What keeps a server from starting on the original."""
+    """Reason why a server cannot start on the original."""
 
     reached: int
-    """The number of the last write that is there."""
+    """Sequence number of the last write in the copy."""
 
     noted: int | None
-    """The number of a write that was known to be on disk; None if nothing was noted."""
+    """Sequence number up to which the log was known to be on disk; None if there is none."""
 
     items: int
     leases: int
     queues: int
     as_of: int | None
-    """Queue time of the last commit that is there."""
+    """Queue time of the last commit in the copy."""
 
     dropped: tuple[str, ...]
-    """What is left out of the log, in RocksDB's words."""
+    """The dropped parts of the log, in RocksDB's words."""
 
     @property
     def acknowledged_lost(self) -> int:
-        """How many acknowledged row writes are certainly lost; more may be, of the last second."""
+        """Number of acknowledged row writes that are certainly lost.  More may be lost, from the last second."""
         return 0 if self.noted is None else max(0, self.noted - self.reached)
 
 
-def salvage(path: Path, beside: Path, progress: Progress = silent) -> Salvage | None:
+def salvage(path: Path, target: Path, progress: ProgressCallback = no_progress) -> Salvage | None:
     """
-    Make in *beside*, which must not be there, what recovery can make of the data directory *path*.
+    Create a recovered copy of the data directory *path* in *target*, which must not exist.
 
     *path* is not changed.  Both must be on one file system.  *progress* counts the items that are verified.
 
     Returns:
-        What that would be; None, and nothing is made, if a server can start on *path* as it is.
+        The copy; None, and none is created, if a server can start on *path* as it is.
 
     Raises:
-        StorageError: it cannot be recovered, or what is left is not sound, or a server holds it, or it cannot be read
-            for a reason that is not damage.  Nothing is made.
+        StorageError: *path* cannot be recovered, its rows are not consistent, a server uses it, or it cannot be read
+            for a reason other than damage.  No copy is left.
     """
     with locked_shared(path):
         try:
             noted, why = SyncedFile(path / SYNCED).read(), None
         except StorageError as error:
             noted, why = None, str(error)
-        why = why or _refusal_of(path, noted)
-        return None if why is None else _make(path, beside, why, noted, progress)
+        why = why or _start_error(path, noted)
+        return None if why is None else _create(path, target, why, noted, progress)
 
 
-def _refusal_of(path: Path, noted: int | None) -> str | None:
-    """Why a server would not start on *path*, having read what a start reads; None if it would."""
+def _start_error(path: Path, noted: int | None) -> str | None:
+    """Return the reason why a server cannot start on *path*; None if it can."""
     try:
-        with viewing(path) as db:
+        with read_only_view(path) as db:
             reached = db.sequence()
             if noted is not None and reached < noted:
                 return f"the log ends at {reached:,}, and {noted:,} was on disk"
-            _start_on(db)
+            _check_start(db)
     except Passing:
         raise
     except StorageError as error:
@@ -96,19 +103,19 @@ def _refusal_of(path: Path, noted: int | None) -> str | None:
     return None
 
 
-def _start_on(db: KeyValue) -> None:
+def _check_start(db: KeyValueEngine) -> None:
     """
-    Read what a start reads.
+    Read all that a start reads.
 
     Raises:
-        StorageError: something of it cannot be read, or no server can start on it.
+        StorageError: a row cannot be read, or no server can start on the rows.
     """
     found = read_format(db)
     if found is None:
         raise StorageError("its database does not say of which format it is")
     if found.version > FORMAT:
         raise StorageError(f"the data is of format {found.version}, which a newer Queueber wrote")
-    was_closed(db)
+    was_shut_down_cleanly(db)
     recovered = KeyValueStore(db, durability=Durability.OS, encoding=Encoding.UNPACKED).recover()
     numbers = {record.number for record in recovered.queues}
     for lease in recovered.leases:
@@ -116,38 +123,38 @@ def _start_on(db: KeyValue) -> None:
             raise StorageError(f"lease {lease.id.hex()} is on items of queue {lease.queue}, which does not exist")
 
 
-def _make(path: Path, beside: Path, why: str, noted: int | None, progress: Progress) -> Salvage:
+def _create(path: Path, target: Path, why: str, noted: int | None, progress: ProgressCallback) -> Salvage:
     check_movable(path)
-    held = claim(beside)
+    directory = create_empty(target)
     try:
         try:
-            link_files(path / DATABASE, held.database)
-            with open_database(held.database, salvage=True) as db:
+            link_files(path / DATABASE, directory.database)
+            with open_database(directory.database, salvage=True) as db:
                 reached = db.sequence()
-                # What is mended was not closed in order, and that mark too may be what is damaged.
-                unmark(db)
-            SyncedFile(held.synced).note(reached)
-            sync_files(held.database)
-            held.publish()
-            dropped = tuple(_DROPPED.findall((held.database / "LOG").read_text(errors="replace")))
+                # The original was not shut down cleanly, and this mark may itself be damaged.
+                delete_clean_mark(db)
+            SyncedFile(directory.synced).note(reached)
+            sync_files(directory.database)
+            directory.publish()
+            dropped = tuple(_DROPPED.findall((directory.database / "LOG").read_text(errors="replace")))
         finally:
-            held.release()
-        left = _verified(beside, progress)
+            directory.release()
+        left = _verify(target, progress)
     except BaseException as error:
-        shutil.rmtree(beside)
-        # The copy is gone; what is wrong with it is wrong with the original.
-        text = reason(error).replace(str(beside), str(path))
+        shutil.rmtree(target)
+        # The copy is removed; the error is equally one of the original.
+        text = reason(error).replace(str(target), str(path))
         if isinstance(error, StorageError) and not isinstance(error, Passing):
             raise StorageError(f"{path} cannot be recovered, a backup has to be restored: {text}") from error
         if isinstance(error, StorageError | OSError):
             raise StorageError(f"{path} is as it was, for recovery cannot be tried: {text}") from error
         raise
-    return Salvage(beside, why, reached, noted, left.items, left.leases, left.queues, left.as_of, dropped)
+    return Salvage(target, why, reached, noted, left.items, left.leases, left.queues, left.as_of, dropped)
 
 
-def _verified(beside: Path, progress: Progress) -> Verified:
-    """What is in *beside*, which is as it should be."""
-    found = verify(beside, progress)
+def _verify(target: Path, progress: ProgressCallback) -> Verified:
+    """Return the contents of *target*; raise `StorageError` if they are not consistent."""
+    found = verify(target, progress)
     if found.findings:
         more = len(found.findings) + found.more - 1
         raise StorageError(found.findings[0] + (f"; and {counted(more, 'finding')} more" if more else ""))
@@ -156,38 +163,38 @@ def _verified(beside: Path, progress: Progress) -> Verified:
 
 def check_movable(path: Path) -> None:
     """
-    Tell early that *path* cannot be renamed, as far as that can be known.
+    Check early that *path* can be renamed, as far as that can be known.
 
     Raises:
-        StorageError: it is a mount point.
+        StorageError: *path* is a mount point.
     """
     if path.is_mount():
-        raise refusal(
+        raise directory_error(
             path,
-            "it is a mount point, which cannot be moved: copy what is in it to a directory, have that mended or"
-            " replaced, and put its contents back",
+            "it is a mount point, which cannot be moved: copy its contents to a directory, recover or replace that,"
+            " and copy them back",
         )
 
 
-def put_in_place(made: Path, path: Path, kept: Path) -> None:
+def replace_directory(path: Path, replacement: Path, kept: Path) -> None:
     """
-    Let *made* become *path*, and what *path* was *kept*, which must not be there.
+    Rename *path* to *kept*, which must not exist, and *replacement* to *path*.
 
-    A crash between the two steps leaves nothing under *path*, and both beside it.
+    After a crash between the two steps there is no *path*, but both others.
 
     Raises:
-        StorageError: a server holds *path*, or it cannot be renamed; nothing was changed, and *made* is still there.
+        StorageError: a server uses *path*, or it cannot be renamed.  Nothing was changed.
     """
-    with not_held(path):
+    with shared_lock(path):
         if kept.exists():
-            raise refusal(kept, "it is there already")
+            raise directory_error(kept, "it is there already")
         try:
             path.rename(kept)
         except OSError as error:
-            raise refusal(path, f"it cannot be renamed ({error.strerror})") from error
+            raise directory_error(path, f"it cannot be renamed ({error.strerror})") from error
         try:
-            made.rename(path)
+            replacement.rename(path)
         except OSError as error:
             kept.rename(path)
-            raise refusal(path, f"its replacement cannot be renamed ({error.strerror})") from error
+            raise directory_error(path, f"its replacement cannot be renamed ({error.strerror})") from error
         sync_path(path.parent)

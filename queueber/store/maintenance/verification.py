@@ -1,13 +1,13 @@
 """
-Whether a data directory holds what it should: every row, and what must be true of all together.
+Verification of a data directory: that each row is readable, and that all rows are consistent.
 
-The rules, beside that every row can be read and is as it was written:
+The rules for all rows together are:
 
-1. the end of the log is not before what was known to be on disk;
-2. a queue's name is its own, and its counters say how many items it has;
-3. an item belongs to a queue that exists, and no other item has its id;
-4. an item is held by one lease at most.  A lease may name items that are gone: they were removed;
-5. an item at or below its queue's floor is leased.
+1. The log reaches the sequence number that was known to be on disk.
+2. A queue's name is unique, and its counters match the number of its items.
+3. An item belongs to a queue that exists, and its id is unique.
+4. An item is held by at most one lease.  A lease may name items that do not exist: they were removed.
+5. An item at or below its queue's floor is leased.
 """
 
 from collections import Counter
@@ -24,24 +24,34 @@ from queueber.limits import ID_BYTES, QUEUE_NAME_BYTES_MAX
 from queueber.plyvel import prefix_successor
 from queueber.store.datadir.directory import DATABASE, SYNCED, locked_shared
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import Progress, silent, viewing
-from queueber.store.rows.engine_port import KeyValue
-from queueber.store.rows.format import FORMAT, read_format
-from queueber.store.rows.keys import CLEAN_KEY, FORMAT_KEY, ITEMS, LEASES, META, QUEUES, TABLES, TIME_KEY, lease_id
+from queueber.store.maintenance.copying import ProgressCallback, no_progress, read_only_view
+from queueber.store.rows.engine_port import KeyValueEngine
+from queueber.store.rows.keys import (
+    CLEAN_KEY,
+    FORMAT_KEY,
+    ITEMS,
+    LEASES,
+    META,
+    QUEUES,
+    TABLES,
+    TIME_KEY,
+    decode_lease_key,
+)
+from queueber.store.rows.meta import FORMAT, read_format
 from queueber.store.rows.records import (
     decode_item,
     decode_lease,
     decode_queue,
-    decode_sequence,
+    decode_sync_mark,
     decode_time,
 )
 from queueber.units import counted
 
 FINDINGS_MAX: Final = 1_000
-"""So many are kept, the rest only counted."""
+"""Findings that are kept; more are only counted."""
 
 _PROGRESS_ROWS: Final = 1_000
-# Ids looked at together in one pass over the keys, so that their number does not decide about memory.
+# Ids that one pass over the keys compares, so that memory is bounded whatever the number of items.
 _IDS_AT_ONCE: Final = 2_000_000
 _PASSES_MAX: Final = 256
 _QUEUE_BYTES: Final = 4
@@ -49,13 +59,13 @@ _QUEUE_BYTES: Final = 4
 
 @define
 class Verified:
-    """What was found."""
+    """The result of a verification."""
 
     findings: list[str] = field(factory=list)
-    """What is wrong, a line each, naming table and key; the first thousand of them."""
+    """Errors, a line each with table and key; at most `FINDINGS_MAX`."""
 
     more: int = 0
-    """Findings beyond those."""
+    """Number of further findings."""
 
     items: int = 0
     leases: int = 0
@@ -63,114 +73,116 @@ class Verified:
     as_of: int | None = None
     """Queue time of the last commit."""
 
-    def found(self, what: str) -> None:
-        """Something is wrong."""
+    def add(self, what: str) -> None:
+        """Add a finding."""
         if len(self.findings) < FINDINGS_MAX:
             self.findings.append(what)
         else:
             self.more += 1
 
 
-def verify(path: Path, progress: Progress = silent) -> Verified:
+def verify(path: Path, progress: ProgressCallback = no_progress) -> Verified:
     """
-    Look at every row of the data directory *path*, which no server may hold; nothing in it is changed.
+    Verify every row of the data directory *path*, which no server may use.  Nothing is changed.
 
     Raises:
-        StorageError: it cannot be opened at all; the text says why, in one line.
-        Passing: a read failed for a reason that is not damage, so nothing can be said about the rest.
+        StorageError: the database cannot be opened; the text is one line with the reason.
+        Passing: a read failed for a reason other than damage, so the rest is unknown.
     """
-    with locked_shared(path), viewing(path) as db:
+    with locked_shared(path), read_only_view(path) as db:
         noted, reached = SyncedFile(path / SYNCED).read(), db.sequence()
         result = verify_rows(db, progress)
-        # The engine was shown links, and names those.
+        # RocksDB's errors name the links through which it was opened.
         result.findings = [each.replace(str(db.name), str(path / DATABASE)) for each in result.findings]
         if noted is not None and reached < noted:
-            result.found(f"acknowledged writes are missing: the log ends at {reached:,}, and {noted:,} was on disk")
+            result.add(f"acknowledged writes are missing: the log ends at {reached:,}, and {noted:,} was on disk")
         return result
 
 
-def verify_rows(db: KeyValue, progress: Progress = silent, *, ids_at_once: int = _IDS_AT_ONCE) -> Verified:
-    """The same for the rows of *db*; *progress* counts items."""
-    return _Walk(db, progress, ids_at_once).result
+def verify_rows(
+    db: KeyValueEngine, progress: ProgressCallback = no_progress, *, ids_at_once: int = _IDS_AT_ONCE
+) -> Verified:
+    """Verify every row of *db*, without its log; *progress* counts items."""
+    return _Verification(db, progress, ids_at_once).result
 
 
-class _Walk:
-    """One look at everything."""
+class _Verification:
+    """One pass over all tables."""
 
-    def __init__(self, db: KeyValue, progress: Progress, ids_at_once: int) -> None:
+    def __init__(self, db: KeyValueEngine, progress: ProgressCallback, ids_at_once: int) -> None:
         self._db = db
         self._progress = progress
         self.result = Verified()
         self._queues: dict[QueueNumber, QueueRecord] = {}
         self._leased: dict[QueueNumber, set[Key]] = {}
-        self._whole = True
-        """All tables could be read to their end."""
+        self._complete = True
+        """Whether all tables could be read to their end."""
 
         self._check_meta()
-        self._check_strangers()
+        self._check_foreign_rows()
         self._check_queues()
         self._check_leases()
         self._check_items()
-        if self._whole:
+        if self._complete:
             self._check_ids(ids_at_once)
 
     @contextmanager
-    def _finding(self, row: bytes) -> Iterator[None]:
-        """What cannot be read in *row* is a finding."""
+    def _reporting(self, row_key: bytes) -> Iterator[None]:
+        """Add an error of the block as a finding about the row at *row_key*."""
         try:
             yield
         except Passing:
             raise
         except (QueueberError, ValueError) as error:
             text = str(error)
-            self.result.found(text if row.hex() in text else f"{_name(row)}: {text}")
+            self.result.add(text if row_key.hex() in text else f"{_name(row_key)}: {text}")
 
     def _rows(
         self, table: bytes | None = None, *, start: bytes | None = None, stop: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
-        """The rows of a table, or between two, up to one that the engine cannot read."""
+        """Return the rows of *table*, or from *start* to *stop*, up to the first that the engine cannot read."""
         last = table or start or b""
         try:
             with self._db.iterator(prefix=table, start=start, stop=stop) as rows:
-                for row, value in rows:
-                    last = row
-                    yield row, value
+                for row_key, value in rows:
+                    last = row_key
+                    yield row_key, value
         except Passing:
             raise
         except StorageError as error:
-            self._whole = False
-            self.result.found(f"{_name(last)}: nothing behind it can be read: {error}")
+            self._complete = False
+            self.result.add(f"{_name(last)}: nothing after it can be read: {error}")
 
     def _check_meta(self) -> None:
-        with self._finding(FORMAT_KEY):
+        with self._reporting(FORMAT_KEY):
             found = read_format(self._db)
             if found is None:
                 raise StorageError("the database does not say of which format it is")
             if found.version > FORMAT:
                 raise StorageError(f"the data is of format {found.version}; this Queueber knows up to {FORMAT}")
-        for row, value in self._rows(META):
-            with self._finding(row):
-                if row == TIME_KEY:
-                    self.result.as_of = decode_time(row, value).queue_time
-                elif row == CLEAN_KEY:
-                    decode_sequence(row, value)
-                elif row != FORMAT_KEY:
-                    raise StorageError("nobody has written that")
+        for row_key, value in self._rows(META):
+            with self._reporting(row_key):
+                if row_key == TIME_KEY:
+                    self.result.as_of = decode_time(row_key, value).queue_time
+                elif row_key == CLEAN_KEY:
+                    decode_sync_mark(row_key, value)
+                elif row_key != FORMAT_KEY:
+                    raise StorageError("Queueber does not write this row")
 
-    def _check_strangers(self) -> None:
-        """Rows outside of all tables."""
+    def _check_foreign_rows(self) -> None:
+        """Report rows outside of all tables."""
         start: bytes | None = None
         for table in [*sorted(TABLES), None]:
-            for row, _ in self._rows(start=start, stop=table):
-                self.result.found(f"{_name(row)}: nobody has written that")
+            for row_key, _ in self._rows(start=start, stop=table):
+                self.result.add(f"{_name(row_key)}: Queueber does not write this row")
             start = prefix_successor(table) if table else None
 
     def _check_queues(self) -> None:
         names: set[str] = set()
-        for row, value in self._rows(QUEUES):
+        for row_key, value in self._rows(QUEUES):
             self.result.queues += 1
-            with self._finding(row):
-                record = decode_queue(row, value)
+            with self._reporting(row_key):
+                record = decode_queue(row_key, value)
                 self._queues[record.number] = record
                 if not 1 <= len(record.name.encode()) <= QUEUE_NAME_BYTES_MAX:
                     raise StorageError(f"its name is {len(record.name.encode())} bytes")
@@ -183,18 +195,18 @@ class _Walk:
                     )
 
     def _check_leases(self) -> None:
-        for row, value in self._rows(LEASES):
+        for row_key, value in self._rows(LEASES):
             self.result.leases += 1
-            with self._finding(row):
-                lease_id(row)
-                self._check_lease(decode_lease(row, value))
+            with self._reporting(row_key):
+                decode_lease_key(row_key)
+                self._check_lease(decode_lease(row_key, value))
 
     def _check_lease(self, record: LeaseRecord) -> None:
         if record.queue not in self._queues:
             raise StorageError(f"it is on items of queue {record.queue}, which does not exist")
         named = self._leased.setdefault(record.queue, set())
         before = len(named)
-        # Removed items too: a key that an item has left is never anybody's again.
+        # Also keys of removed items: no other item ever gets the same key.
         named.update(record.keys)
         twice = before + len(record.keys) - len(named)
         if twice:
@@ -203,18 +215,18 @@ class _Walk:
     def _check_items(self) -> None:
         expected = sum(record.added - record.removed for record in self._queues.values())
         counts: Counter[QueueNumber] = Counter()
-        for row, value in self._rows(ITEMS):
+        for row_key, value in self._rows(ITEMS):
             self.result.items += 1
-            queue = QueueNumber(int.from_bytes(row[len(ITEMS) :][:_QUEUE_BYTES], "big"))
+            queue = QueueNumber(int.from_bytes(row_key[len(ITEMS) :][:_QUEUE_BYTES], "big"))
             counts[queue] += 1
-            with self._finding(row):
-                self._check_place(queue, decode_item(row, value).key)
+            with self._reporting(row_key):
+                self._check_place(queue, decode_item(row_key, value).key)
             if self.result.items % _PROGRESS_ROWS == 0:
                 self._progress(self.result.items, max(expected, self.result.items))
         self._progress(self.result.items, self.result.items)
         for number, record in self._queues.items():
-            if self._whole and counts[number] != record.added - record.removed:
-                self.result.found(
+            if self._complete and counts[number] != record.added - record.removed:
+                self.result.add(
                     f"queue {record.name!r} counts {counted(record.added - record.removed, 'item')}"
                     f" and has {counts[number]:,}"
                 )
@@ -227,18 +239,18 @@ class _Walk:
             raise StorageError("it lies at or below its queue's floor and is not leased: it would never be handed out")
 
     def _check_ids(self, at_once: int) -> None:
-        """Look for ids that two items have, a part of all ids at a time."""
+        """Report ids that two items have, in several passes over a part of all ids each."""
         passes = min(_PASSES_MAX, -(-self.result.items // at_once))
         for turn in range(passes):
             seen: set[bytes] = set()
             with self._db.iterator(prefix=ITEMS, include_value=False) as rows:
-                for row in rows:
-                    item = row[-ID_BYTES:]
+                for row_key in rows:
+                    item = row_key[-ID_BYTES:]
                     if item[-1] % passes == turn:
                         if item in seen:
-                            self.result.found(f"{_name(row)}: another item has the same id")
+                            self.result.add(f"{_name(row_key)}: another item has the same id")
                         seen.add(item)
 
 
-def _name(row: bytes) -> str:
-    return f"row in table {TABLES.get(row[:1], 'unknown')}, key {row.hex()}"
+def _name(row_key: bytes) -> str:
+    return f"row in table {TABLES.get(row_key[:1], 'unknown')}, key {row_key.hex()}"

@@ -1,6 +1,6 @@
 """
-Rows: their keys, their values, the version of the format, and the store on top of an ordered key-value engine.
+The rows of the database: their keys, their values, and the store on an ordered key-value engine.
 
-Knows no directory and no file.  Start at `keys` and `records` for the layout,
-then `kv_store` for how the broker's writes become rows.
+Knows no directory and no file.  Start at `keys` and `records` for the format,
+then `kv_store` for how a commit becomes rows.
 """

@@ -7,46 +7,47 @@ costs no Python call per row; and `sequence`, the number of the last write.
 `queueber.plyvel` is the implementation in use; others may take its place.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from time import sleep
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
 from queueber.plyvel.errors import Stalled
+from queueber.plyvel.handle import KeyWrite
 
-_PATIENCE = 0.01
-"""Seconds between attempts."""
+_STALL_RETRY_SECONDS = 0.01
+"""Delay between attempts of a write that the engine stalls."""
 
 
 Row: TypeAlias = Any
-"""What a walk gives: a pair of key and value unless it was asked for one of them only."""
+"""Element of an iterator: a pair of key and value, or a key without `include_value`."""
 
 
-class Rows(Protocol):
-    """A walk over one snapshot of a range of keys, in their order."""
+class RowIterator(Protocol):
+    """An iterator over a range of keys in one snapshot, in order."""
 
     def __enter__(self) -> Self:
-        """Itself; leaving the block closes it."""
+        """Return the iterator; it is closed at the end of the block."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
-        """Close it."""
+        """Close the iterator."""
 
     def __iter__(self) -> Iterator[Row]:
-        """The rows that are left: pairs of key and value."""
+        """Return the remaining rows."""
 
 
-class KeyValue(Protocol):
-    """An ordered map from bytes to bytes, at rest on a disk.  All but `close` may be called from any thread."""
+class KeyValueEngine(Protocol):
+    """An ordered map from bytes to bytes, on a disk.  All methods except `close` are thread-safe."""
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of *key*, or None."""
+        """Return the value of *key*, or None."""
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The values of *keys*, in that order, None for those that are not there."""
+        """Return the values of *keys* in the same order, None for a missing key."""
 
-    def write_many(self, writes: Sequence[tuple[bytes, bytes | None]]) -> int:
+    def write_many(self, writes: Sequence[KeyWrite]) -> int:
         """
         Set each key to its value, or delete it if that is None, in order and atomically; durable after `sync`.
 
@@ -65,26 +66,25 @@ class KeyValue(Protocol):
         include_start: bool = True,
         prefix: bytes | None = None,
         include_value: bool = True,
-    ) -> Rows:
-        """The rows from *start* up to but not including *stop*, or all that begin with *prefix*; or their keys only."""
+    ) -> RowIterator:
+        """Return the rows from *start* up to but not including *stop*, or all with *prefix*; or their keys only."""
 
     def sync(self) -> None:
-        """Return once everything written before the call would survive a power cut.  A failure here is final."""
+        """Return when all earlier writes would survive a power cut.  An error is final."""
 
     def sequence(self) -> int:
-        """A number that every write makes larger and that no restart makes smaller."""
+        """Return the sequence number of the last write: incremented by each row written, and persistent."""
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
 
 
-def write_all(db: KeyValue, puts: Iterable[tuple[bytes, bytes]] = (), deletes: Iterable[bytes] = ()) -> None:
-    """Write *puts* and *deletes* as one batch, not yet durable, however long the engine has to catch up first."""
-    writes = [*puts, *((key, None) for key in deletes)]
+def write_retrying(db: KeyValueEngine, writes: Sequence[KeyWrite]) -> None:
+    """Apply *writes* atomically, not yet durably, and retry as long as the engine stalls them."""
     while True:
         try:
             db.write_many(writes)
         except Stalled:
-            sleep(_PATIENCE)
+            sleep(_STALL_RETRY_SECONDS)
         else:
             return

@@ -1,9 +1,9 @@
 """
-Where rows lie: one byte for the table, then fields whose bytes sort as the values do.
+Keys of rows: one byte for the table, then fields whose bytes sort as their values do.
 
-The order is the contract.  An item's row sorts by queue, then due, then id,
-so that a walk over a queue's rows meets them in the order in which they are
-to be handed out.  Nothing here may change within one format version.
+This order is part of the format and does not change within a format version.
+Item rows sort by queue, then due, then id, so that a scan of a queue's rows
+returns items in the order in which they are to be delivered.
 """
 
 from struct import Struct
@@ -25,66 +25,69 @@ TIME_KEY: Final = META + b"time"
 CLEAN_KEY: Final = META + b"clean"
 
 _QUEUE = Struct(">cI")
-_PLACE = Struct(">cIQ")
-pack_queue: Final = _QUEUE.pack
-"""Packs a table and the number of a queue."""
+_ITEM = Struct(">cIQ")
 
-pack_place: Final = _PLACE.pack
-"""Packs a table, the number of a queue and a due; in an item's key, the id follows."""
+pack_queue_prefix: Final = _QUEUE.pack
+"""Packs a table and a queue's number."""
 
-ENTRY = Struct(f">Q{ID_BYTES}s")
-"""A key: in an item's row behind the queue, and in the list of a lease's."""
+pack_item_prefix: Final = _ITEM.pack
+"""Packs a table, a queue's number and a due; an item's key continues with the id."""
 
+ENTRY: Final = Struct(f">Q{ID_BYTES}s")
+"""Due and id of an item: the end of its row's key, and an element of a lease's list of items."""
+
+ITEM_KEY_BYTES: Final = _ITEM.size + ID_BYTES
+ITEM_ENTRY_AT: Final = _QUEUE.size
+"""Offset of due and id in the key of an item's row."""
+
+_LEASE_KEY_BYTES: Final = len(LEASES) + ID_BYTES
 
 _new: Final = tuple.__new__
-"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
-
-ITEM_KEY_BYTES = _PLACE.size + ID_BYTES
-_LEASE_KEY_BYTES = len(LEASES) + ID_BYTES
+"""Makes a named tuple from a plain one, in a third of the time of a call of its class."""
 
 
 def item_key(queue: QueueNumber, key: Key) -> bytes:
-    """The row of the item at *key* in *queue*."""
-    return pack_place(ITEMS, queue, key.due) + key.id
+    """Return the row key of the item at *key* in *queue*."""
+    return pack_item_prefix(ITEMS, queue, key.due) + key.id
 
 
-def place(row: bytes) -> Key:
-    """The item key that *row*, a row of the items table, lies at."""
-    if len(row) != ITEM_KEY_BYTES:
-        raise damaged(row, "its key has an impossible length")
-    return _new(Key, ENTRY.unpack_from(row, _QUEUE.size))
+def decode_item_key(row_key: bytes) -> Key:
+    """Return the item key in *row_key*, a key of the items table."""
+    if len(row_key) != ITEM_KEY_BYTES:
+        raise damaged(row_key, "its key has an impossible length")
+    return _new(Key, ENTRY.unpack_from(row_key, ITEM_ENTRY_AT))
 
 
-def items_of(queue: QueueNumber) -> bytes:
-    """What the keys of all items of *queue* begin with, and no others."""
-    return pack_queue(ITEMS, queue)
+def items_prefix(queue: QueueNumber) -> bytes:
+    """Return the prefix that the row keys of all items of *queue* have, and no others."""
+    return pack_queue_prefix(ITEMS, queue)
 
 
 def lease_key(lease: LeaseId) -> bytes:
-    """The row of *lease*."""
+    """Return the row key of *lease*."""
     return LEASES + lease
 
 
-def lease_id(row: bytes) -> LeaseId:
-    """The lease that *row*, a row of the leases table, describes."""
-    if len(row) != _LEASE_KEY_BYTES:
-        raise damaged(row, "its key has an impossible length")
-    return LeaseId(row[len(LEASES) :])
+def decode_lease_key(row_key: bytes) -> LeaseId:
+    """Return the lease's id in *row_key*, a key of the leases table."""
+    if len(row_key) != _LEASE_KEY_BYTES:
+        raise damaged(row_key, "its key has an impossible length")
+    return LeaseId(row_key[len(LEASES) :])
 
 
 def queue_key(queue: QueueNumber) -> bytes:
-    """The row of *queue*."""
-    return pack_queue(QUEUES, queue)
+    """Return the row key of *queue*."""
+    return pack_queue_prefix(QUEUES, queue)
 
 
-def queue_number(row: bytes) -> QueueNumber:
-    """The queue that *row*, a row of the queues table, describes."""
-    if len(row) != _QUEUE.size:
-        raise damaged(row, "its key has an impossible length")
-    return QueueNumber(int.from_bytes(row[len(QUEUES) :], "big"))
+def decode_queue_key(row_key: bytes) -> QueueNumber:
+    """Return the queue's number in *row_key*, a key of the queues table."""
+    if len(row_key) != _QUEUE.size:
+        raise damaged(row_key, "its key has an impossible length")
+    return QueueNumber(int.from_bytes(row_key[len(QUEUES) :], "big"))
 
 
-def damaged(row: bytes, why: str) -> Damaged:
-    """The error for a *row* that is not as it was written."""
-    table = TABLES.get(row[:1], "unknown")
-    return Damaged(f"damaged row in table {table}, key {row.hex()}: {why}")
+def damaged(row_key: bytes, why: str) -> Damaged:
+    """Return the error for the row at *row_key*, which is not as it was written."""
+    table = TABLES.get(row_key[:1], "unknown")
+    return Damaged(f"damaged row in table {table}, key {row_key.hex()}: {why}")

@@ -1,4 +1,4 @@
-"""The broker's port on top of any ordered map from bytes to bytes."""
+"""The broker's storage port, implemented on any ordered key-value engine."""
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -10,15 +10,15 @@ from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, 
 from queueber.broker.storage import Recovered, RecoveredLease, Scan, StoreStalled, Write
 from queueber.errors import Stopping, Withheld
 from queueber.plyvel.errors import Stalled
-from queueber.store.rows.engine_port import KeyValue
-from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, lease_id
+from queueber.store.rows.engine_port import KeyValueEngine
+from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, decode_lease_key, item_key
 from queueber.store.rows.records import Encoding, decode_item, decode_lease, decode_queue, decode_time, encode_writes
 from queueber.store.rows.scanning import Scanner
 from queueber.units import MIB
 
 
 class Durability(StrEnum):
-    """What a commit that has returned survives."""
+    """Failures that a returned commit survives."""
 
     FSYNC = "fsync"
     """A power cut."""
@@ -27,21 +27,17 @@ class Durability(StrEnum):
     """The end of the process, but not of the machine."""
 
     NONE = "none"
-    """Nothing but a clean stop."""
+    """None: only a clean stop keeps the data."""
 
 
 WITHHELD_SECONDS: Final = 60.0
-"""A disk that has not returned a block for so long, or has had no file, is damaged.  Until then it may recover."""
+"""Time for which a block that the disk does not return, or a missing file, may come back.  Later it is damage."""
 
-# Rows read at a time to find out which of the leased items are there.  Their contents come along, so the number adapts
-# to what they weigh; it grows slowly, in order that one turn from small to large contents does not fill the memory.
-_CHECK_ROWS_MIN: Final = 8
-_CHECK_ROWS_MAX: Final = 512
-_CHECK_BYTES: Final = 4 * MIB
-
-
-def _ignore(_: float) -> None:
-    """Do nothing."""
+# Number of leased items that recovery looks up at once.  Their contents are read too, so the number adapts to their
+# size.  It grows slowly, so that contents that become larger do not fill the memory.
+_LOOKUP_ROWS_MIN: Final = 8
+_LOOKUP_ROWS_MAX: Final = 512
+_LOOKUP_BYTES: Final = 4 * MIB
 
 
 class KeyValueStore:
@@ -55,11 +51,11 @@ class KeyValueStore:
 
     def __init__(
         self,
-        db: KeyValue,
+        db: KeyValueEngine,
         *,
         durability: Durability,
         encoding: Encoding,
-        on_sync: Callable[[float], object] = _ignore,
+        on_sync: Callable[[float], object] | None = None,
     ) -> None:
         """Store rows in *db*; *on_sync* is called with the seconds that each sync took, on the thread that made it."""
         self._db = db
@@ -68,67 +64,67 @@ class KeyValueStore:
         self._synced_sequence = 0
         self._on_sync = on_sync
         self.recovered_leases = 0
-        """Leases that `recover` has read so far; may be looked at from another thread meanwhile."""
+        """Number of leases that `recover` has read so far.  Other threads may read it."""
 
-        self._given_up = False
+        self._cancelled = False
         self._withheld: dict[QueueNumber, tuple[Key, float]] = {}
-        """Where scans of a queue have failed since when, because the disk withholds the rows that are next."""
+        """Key after which scans of a queue fail because the disk withholds rows, and time of the first failure."""
 
     @property
     def synced_sequence(self) -> int:
-        """The engine's number for the last commit that is known to be on disk; 0 before the first."""
+        """The engine's sequence number after the last synced commit; 0 before the first."""
         return self._synced_sequence
 
     def recover(self) -> Recovered:
         """
-        Read what a broker starts from.
+        Read the state from which a broker starts.
 
         Raises:
             StorageError: a row cannot be read; the text names it.
-            Stopping: somebody gave it up.
+            Stopping: `cancel_recovery` was called.
         """
         with self._db.iterator(prefix=QUEUES) as rows:
-            queues = [decode_queue(row, value) for row, value in rows]
+            queues = [decode_queue(row_key, value) for row_key, value in rows]
         with self._db.iterator(prefix=LEASES) as rows:
             records: list[tuple[LeaseId, LeaseRecord]] = []
-            for row, value in rows:
-                records.append((lease_id(row), decode_lease(row, value)))
+            for row_key, value in rows:
+                records.append((decode_lease_key(row_key), decode_lease(row_key, value)))
                 self.recovered_leases += 1
-                self._go_on()
+                self._check_cancelled()
         mark = self._db.get(TIME_KEY)
         return Recovered(
             queues=queues,
-            leases=list(self._without_removed(records)),
+            leases=list(self._with_existing_items(records)),
             mark=None if mark is None else decode_time(TIME_KEY, mark),
         )
 
-    def give_up(self) -> None:
-        """Have a `recover` end soon; from any thread."""
-        self._given_up = True
+    def cancel_recovery(self) -> None:
+        """Make a `recover` in another thread raise `Stopping` soon."""
+        self._cancelled = True
 
-    def _go_on(self) -> None:
-        if self._given_up:
+    def _check_cancelled(self) -> None:
+        if self._cancelled:
             raise Stopping("the server is stopping")
 
-    def _without_removed(self, records: Sequence[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
-        """The leases in *records*, with those of their items that are still there."""
-        # All of them first: rows of many leases are looked up together.
+    def _with_existing_items(self, records: Sequence[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
+        """Return the leases in *records*, each with those of its items that still exist."""
+        # The keys of all leases first, so that items of many leases are looked up together.
         exist = iter(list(self._exist(item_key(record.queue, key) for _, record in records for key in record.keys)))
         for lease, record in records:
             yield RecoveredLease(lease, record.queue, record.deadline, tuple(compress(record.keys, exist)))
 
-    def _exist(self, rows: Iterator[bytes]) -> Iterator[bool]:
-        """For each of *rows*, whether it is there."""
-        count = _CHECK_ROWS_MIN
-        while asked := list(islice(rows, count)):
-            self._go_on()
-            values = self._db.get_many(asked)
+    def _exist(self, row_keys: Iterator[bytes]) -> Iterator[bool]:
+        """Return, for each of *row_keys*, whether there is such a row."""
+        count = _LOOKUP_ROWS_MIN
+        while keys := list(islice(row_keys, count)):
+            self._check_cancelled()
+            values = self._db.get_many(keys)
             yield from (value is not None for value in values)
             size = sum(len(value) for value in values if value is not None)
-            count = min(2 * count, _CHECK_ROWS_MAX, max(1, count * _CHECK_BYTES // max(1, size)))
+            count = min(2 * count, _LOOKUP_ROWS_MAX, max(1, count * _LOOKUP_BYTES // max(1, size)))
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
-        """Apply all of *writes*, as durably as this store was opened to be."""
+        """Apply *writes* atomically, with the durability that the store was opened with."""
         rows = encode_writes(writes, mark, self._encoding)
         try:
             sequence = self._db.write_many(rows)
@@ -138,32 +134,33 @@ class KeyValueStore:
             began = monotonic()
             self._db.sync()
             self._synced_sequence = sequence
-            self._on_sync(monotonic() - began)
+            if self._on_sync is not None:
+                self._on_sync(monotonic() - began)
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
-        """The rows of *queue* above *after*, none of which is looked at but those that are returned and one more."""
+        """Return the rows of *queue* above *after*, reading at most one row more than is returned."""
         try:
             found = Scanner(self._db, queue, after, items_max, bytes_max).scan()
         except Withheld:
-            place, since = self._withheld.get(queue, (None, 0.0))
-            if place != after:
+            withheld_after, since = self._withheld.get(queue, (None, 0.0))
+            if withheld_after != after:
                 self._withheld[queue] = (after, monotonic())
                 raise
             if monotonic() - since < WITHHELD_SECONDS:
                 raise
-            return Scanner(self._db, queue, after, items_max, bytes_max, lasting=True).scan()
+            return Scanner(self._db, queue, after, items_max, bytes_max, withheld_is_damage=True).scan()
         self._withheld.pop(queue, None)
         return found
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
-        """The items at *keys*, in that order; None where there is no row."""
-        rows = [item_key(queue, key) for key in keys]
+        """Return the items at *keys* in the same order, None where there is no row."""
+        row_keys = [item_key(queue, key) for key in keys]
         return [
-            None if value is None else decode_item(row, value)
-            for row, value in zip(rows, self._db.get_many(rows), strict=True)
+            None if value is None else decode_item(row_key, value)
+            for row_key, value in zip(row_keys, self._db.get_many(row_keys), strict=True)
         ]
 
     def close(self) -> None:
-        """Make durable what is not yet, and close the database."""
+        """Sync all writes, and close the database."""
         self._db.sync()
         self._db.close()

@@ -1,4 +1,4 @@
-"""A store that forgets: everything the real one does, in dictionaries."""
+"""`MemoryStore`: a store in dictionaries, without a disk."""
 
 from bisect import bisect_right, insort
 from collections.abc import Sequence
@@ -20,10 +20,9 @@ from queueber.broker.storage import (
 
 class MemoryStore:
     """
-    A `queueber.broker.storage.Store` without a disk, held to the same tests as the one with.
+    A `queueber.broker.storage.Store` in memory, which passes the same contract tests as the one on a disk.
 
-    What was committed lasts as long as the object: after a broker is gone,
-    another may start from the same store with `recover`.
+    Commits last as long as the object, so another broker can `recover` from it.
     """
 
     def __init__(self) -> None:
@@ -36,8 +35,8 @@ class MemoryStore:
         self._closed = False
 
     def recover(self) -> Recovered:
-        """Everything a broker starts from."""
-        with self._usable():
+        """Return the state from which a broker starts."""
+        with self._open_lock():
             leases = [
                 RecoveredLease(
                     lease,
@@ -50,8 +49,8 @@ class MemoryStore:
             return Recovered(list(self._queues.values()), leases, self._mark)
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
-        """Apply all of *writes*."""
-        with self._usable():
+        """Apply *writes* atomically."""
+        with self._open_lock():
             for write in writes:
                 self._apply(write)
             self._mark = mark
@@ -74,8 +73,8 @@ class MemoryStore:
             self._queues[write.record.number] = write.record
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:
-        """The rows of *queue* above *after*."""
-        with self._usable():
+        """Return the rows of *queue* above *after*."""
+        with self._open_lock():
             order, rows = self._order.get(queue, []), self._items.get(queue, {})
             start = bisect_right(order, after)
             found: list[Item] = []
@@ -88,16 +87,17 @@ class MemoryStore:
             return Scan(found, exhausted=start + len(found) == len(order))
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
-        """The items at *keys*."""
-        with self._usable():
+        """Return the items at *keys*, None where there is no row."""
+        with self._open_lock():
             rows = self._items.get(queue, {})
             return [rows.get(key) for key in keys]
 
     def close(self) -> None:
-        """Refuse everything from now on."""
+        """Close the store; later calls raise `RuntimeError`."""
         self._closed = True
 
-    def _usable(self) -> Lock:
+    def _open_lock(self) -> Lock:
+        """Return the lock, which every access holds; raise `RuntimeError` after `close`."""
         if self._closed:
             raise RuntimeError("the store is closed")
         return self._lock

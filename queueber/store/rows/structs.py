@@ -1,10 +1,11 @@
 """
-The structs of ``storage.capnp``, each a segment of its own without a frame header.
+The structs of ``storage.capnp``, each a segment without a frame header.
 
-Items, leases and the time mark are written and read with every commit and scan,
-so structs like them, numbers of a word each and one Data, are done by hand
-here, from the places the schema gives them.  All that was written otherwise,
-perhaps by a newer version, is read through its layout.
+Items, leases and time marks are written or read in every commit and scan. All
+three consist of one Data and of integers that occupy a word each, so
+`FlatStruct` packs and unpacks them with `struct`, at the offsets that the
+schema gives.  A segment of any other form, such as one written by a newer
+version, is read through its layout.
 """
 
 from struct import Struct, error
@@ -14,56 +15,56 @@ from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import WORD
 
-COUNTLESS: Final = (1 << LIST_COUNT_SHIFT) - 1
-"""What of a list's pointer is not its count."""
+LIST_TAG_MASK: Final = (1 << LIST_COUNT_SHIFT) - 1
+"""The bits of a list pointer below its count."""
 
-_WORDS: Final = {(1 << 32) - 1: "I4x", (1 << 64) - 1: "Q"}
-"""How a number with that mask is taken out of its word."""
+_INTEGER_FORMATS: Final = {(1 << 32) - 1: "I4x", (1 << 64) - 1: "Q"}
+"""How `struct` packs a word with an integer of that mask."""
 
 
 class FlatStruct:
-    """A struct of one Data and of numbers that have a word each."""
+    """A struct of one Data and of integers that have a word each."""
 
-    def __init__(self, name: str, data: str, *numbers: str) -> None:
-        """The struct *name* with the fields *data* and *numbers*, the latter in the order of their places."""
+    def __init__(self, name: str, data: str, *integers: str) -> None:
+        """Take the layout of the struct *name*, whose fields are *data* and *integers*, in the order of their words."""
         self._layout = layout(name)
-        self._fields = (data, *numbers)
-        places = [self._layout.numbers[number] for number in numbers]
+        self._fields = (data, *integers)
+        places = [self._layout.numbers[integer] for integer in integers]
         assert [(place.word, place.shift, place.default) for place in places] == [(i, 0, 0) for i in range(len(places))]
-        assert (self._layout.data_words, self._layout.pointers) == (len(numbers), 1)
-        # A later version may put another number into what a small one leaves of its word.
-        self._head = Struct("<Q" + "".join(_WORDS[place.mask] for place in places) + "Q")
+        assert (self._layout.data_words, self._layout.pointers) == (len(integers), 1)
+        # The rest of a small integer's word is skipped: a later version may have a field there.
+        self._head = Struct("<Q" + "".join(_INTEGER_FORMATS[place.mask] for place in places) + "Q")
         self.pack = self._head.pack
-        """Packs all but the Data: `root`, the numbers, and the Data's pointer."""
+        """Packs all but the Data: `root`, the integers, and the pointer to the Data."""
 
         self.unpack_from = self._head.unpack_from
-        """Takes that out again; the Data is what follows if nothing else wrote it."""
+        """Unpacks the same; the Data follows, unless the segment has another form."""
 
         self.head_bytes = self._head.size
 
         self.root = self._layout.pointer
 
-    def build(self, data: bytes, *numbers: int) -> bytes:
-        """The struct with these fields."""
+    def build(self, data: bytes, *integers: int) -> bytes:
+        """Return the struct with these fields."""
         size = len(data)
-        head = self.pack(self.root, *numbers, BYTE_LIST | size << LIST_COUNT_SHIFT)
+        head = self.pack(self.root, *integers, BYTE_LIST | size << LIST_COUNT_SHIFT)
         return head + data + PADDING[size % WORD] if size % WORD else head + data
 
     def read(self, struct: bytes) -> tuple[Any, ...]:
         """
-        The fields, the Data first.
+        Return the fields, the Data first.
 
         Raises:
-            RemoteProtocolError: it is not a sound segment.
+            RemoteProtocolError: *struct* is not a valid segment.
         """
         start = self.head_bytes
         try:
-            root, *numbers, pointer = self.unpack_from(struct)
+            root, *integers, pointer = self.unpack_from(struct)
         except error:
             root = pointer = 0
         size = pointer >> LIST_COUNT_SHIFT
-        if root == self.root and pointer & COUNTLESS == BYTE_LIST and start + size <= len(struct):
-            return struct[start : start + size], *numbers
+        if root == self.root and pointer & LIST_TAG_MASK == BYTE_LIST and start + size <= len(struct):
+            return struct[start : start + size], *integers
         fields = self._layout.read(struct)
         return tuple(fields[field] for field in self._fields)
 

@@ -6,8 +6,8 @@ from attrs import define, field
 from queueber.errors import StorageError
 from queueber.plyvel.errors import Stalled
 from queueber.store.datadir.database import open_database
-from queueber.store.rows.engine_port import write_all
-from queueber.store.rows.format import FORMAT, UPGRADES, Format, read_format, upgrade, write_format
+from queueber.store.rows.engine_port import write_retrying
+from queueber.store.rows.meta import FORMAT, UPGRADES, Format, read_format, upgrade, write_format
 
 
 @pytest.fixture
@@ -73,5 +73,5 @@ def test_marks_are_written_however_long_the_engine_stalls():
             self.writes += writes
 
     db = Stalling()
-    write_all(db, [(b"a", b"1"), (b"b", b"2")], [b"a"])
+    write_retrying(db, [(b"a", b"1"), (b"b", b"2"), (b"a", None)])
     assert (db.attempts, db.writes) == (0, [(b"a", b"1"), (b"b", b"2"), (b"a", None)])
