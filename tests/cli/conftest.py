@@ -1,4 +1,4 @@
-"""The command over a queue that only remembers what it was asked."""
+"""The command with a queue that records calls in place of a server."""
 
 import pytest
 from attrs import define, field
@@ -11,7 +11,7 @@ from queueber.client import Batch
 
 @define
 class FakeQueue:
-    """Remembers each call as ``(method, …)`` and answers with what *answers* has for it."""
+    """A queue that records each call as ``(method, …)`` and returns or raises the value in *answers*."""
 
     answers: dict = field(
         factory=lambda: {"add": [], "poll": Batch((), b"", 0), "remove": True, "extend": True},
@@ -40,7 +40,7 @@ class FakeQueue:
 
 @define
 class Shell:
-    """Runs the command as a shell would, but against a `FakeQueue`."""
+    """Run the command as a shell does, with a `FakeQueue` in place of a server."""
 
     default: FakeQueue = field(factory=FakeQueue)
     addresses: list = field(factory=list)

@@ -1,4 +1,4 @@
-"""The fixed scenarios, on a server in a few lines; and what is drawn of them."""
+"""``queueber bench``: its scenarios on a simulated server, their results and their chart."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from queueber.loadgen.scenarios import SCENARIOS, Bench, Scenario, ScenarioResul
 
 @pytest.fixture
 def few(monkeypatch):
-    """A server answers at once, so a trial would never let the clock move: each add takes a moment here."""
+    """Return a server whose adds and polls take 10 ms, because a scenario would not let the clock advance otherwise."""
     monkeypatch.setattr("queueber.loadgen.scenarios.PRELOAD_PER_SECOND", 4_000)
     server = SimulatedServer()
     for name in ("add", "poll"):
@@ -35,7 +35,7 @@ def few(monkeypatch):
     return server
 
 
-def test_every_trial_counts_and_leaves_nothing(few):
+def test_every_scenario_counts_and_removes_its_items(few):
     progress = RecordedProgress()
     measuring = Bench(few.fleet(), 0.1, progress, "bench")
     results = few.until(measuring.run())
@@ -46,18 +46,18 @@ def test_every_trial_counts_and_leaves_nothing(few):
     assert not any(items for _, items in few.leases.values())
     assert progress.begun == [("bench", pytest.approx(2 * 0.1 * len(SCENARIOS)))]
     assert progress.ends == 1
-    # Filling and emptying are in the time that is left: at the end it is what all has taken.
+    # The estimate includes filling and emptying: at the end it is the elapsed time.
     assert measuring.estimated() == pytest.approx(few.clock.seconds())
     assert few.clock.seconds() > 1.2 * 0.1 * len(SCENARIOS)
     assert progress.total == pytest.approx(few.clock.seconds(), rel=0.5)
 
 
-def test_each_trial_leaves_its_own_queue_empty(few, monkeypatch):
-    """The server has one queue for all; a server has one for each of them, in which nobody else would clean up."""
-    trial, left = Bench._measure, []
+def test_each_scenario_empties_its_queue(few, monkeypatch):
+    """The simulated server has one queue, a real one a queue for each scenario, which only that scenario empties."""
+    measure, left = Bench._measure, []
 
     async def watched(bench, fleet, of):
-        result = await trial(bench, fleet, of)
+        result = await measure(bench, fleet, of)
         left.append(len(few.ready))
         return result
 
@@ -79,7 +79,7 @@ def test_a_run_that_is_stopped_empties_the_queue_in_use(few, after):
     assert not any(items for _, items in few.leases.values())
 
 
-def test_a_refusal_ends_it(few):
+def test_a_permanent_error_ends_the_run(few):
     def refuse(*_, **__):
         raise InvalidRequest("no")
 
@@ -90,20 +90,20 @@ def test_a_refusal_ends_it(few):
 
 @pytest.fixture
 def benched(few, monkeypatch):
-    """The command, with the server for a server."""
+    """Return a function that runs the command with the simulated server."""
     monkeypatch.setattr("queueber.cli.bench.with_fleet", lambda _, __, work, stop=None: few.until(work(few.fleet())))
     target = SimpleNamespace(address="nowhere", queue=None, tls=None)
     return lambda *arguments: CliRunner().invoke(bench, ("--duration", "0.1", *arguments), obj=target)
 
 
-def test_a_drawingthat_cannot_be_written_is_refused_before_anything_is_measured(few, benched, tmp_path):
+def test_a_chart_that_cannot_be_written_is_refused_before_the_measurement(few, benched, tmp_path):
     done = benched("--plot", str(tmp_path / "nowhere" / "x.svg"))
     assert "--plot: " in done.stderr
     assert "x.svg cannot be written: No such file or directory" in done.stderr
     assert (done.stdout, few.made) == ("", 0)
 
 
-def test_the_table_comes_before_the_drawingand_what_is_there_stays_until_then(few, benched, tmp_path, monkeypatch):
+def test_the_table_is_printed_before_the_chart_is_written(few, benched, tmp_path, monkeypatch):
     plot = tmp_path / "x.svg"
     plot.write_text("before")
 
@@ -118,7 +118,7 @@ def test_the_table_comes_before_the_drawingand_what_is_there_stays_until_then(fe
 
 
 @pytest.mark.parametrize("error", [Interrupted(), InvalidRequest("no")])
-def test_the_scenarios_that_are_finished_are_told_when_it_is_cut_short(few, benched, error):
+def test_the_finished_scenarios_are_printed_when_a_run_is_interrupted(few, benched, error):
     def refuse(*_, **__):
         raise error
 
@@ -130,13 +130,13 @@ def test_the_scenarios_that_are_finished_are_told_when_it_is_cut_short(few, benc
 
 
 @pytest.mark.parametrize("value", ["0", "nan", "inf"])
-def test_no_time_is_refused_by_the_option_s_name(benched, value):
+def test_an_invalid_duration_is_refused_with_the_option_s_name(benched, value):
     done = benched("--duration", value)
     assert isinstance(done.exception, SystemExit)
     assert "--duration" in done.stderr.splitlines()[-1]
 
 
-def test_a_drawinghas_a_bar_for_each_figure_on_one_scale():
+def test_a_chart_has_a_bar_for_each_figure_on_one_scale():
     drawing = ET.fromstring(bar_chart("<a & b>", [BarGroup("g", {"x": 10.0, "y": 5.0, "z": 0.0}, "ms")]))
     space = "{http://www.w3.org/2000/svg}"
     widths = [float(bar.get("width")) for bar in drawing.findall(f"{space}rect")[1:]]
@@ -146,7 +146,7 @@ def test_a_drawinghas_a_bar_for_each_figure_on_one_scale():
     assert texts == ["<a & b>", "g", "x", "10 ms", "y", "5 ms", "z", "0 ms"]
 
 
-def test_nothing_can_be_drawn_too():
+def test_a_result_without_calls_is_drawn():
     result = ScenarioResult(Scenario("t", 1, 0, 1, 1))
     assert result.rate == 0
     assert "<svg" in chart([result])

@@ -1,4 +1,4 @@
-"""What each command asks for, and what it prints."""
+"""The calls of each command, and its output."""
 
 import errno
 import json
@@ -53,7 +53,7 @@ def test_the_server_may_be_named_before_the_command_and_after_it(shell, command)
     assert shell.tls == [Tls(ca=Path("ca.pem"), server_name="q")] * 3
 
 
-def test_what_is_named_after_the_command_counts(shell):
+def test_options_after_the_command_take_precedence(shell):
     shell("--addr", "a:1", "--queue", "one", "add", "--addr", "b:2", "--queue", "two", "x")
     assert (shell.addresses, shell.names) == (["b:2"], ["two"])
 
@@ -89,7 +89,7 @@ def test_tls_may_be_switched_on_in_the_environment(shell):
     assert shell.tls == [Tls(), None, None]
 
 
-def test_what_a_server_is_configured_with_is_nothing_to_its_clients(shell):
+def test_the_server_s_own_variables_do_not_configure_its_clients(shell):
     shell("add", "x", environment={"QUEUEBER_TLS_CERTIFICATE": "server.pem", "QUEUEBER_TLS_KEY": "server.key"})
     assert shell.tls == [None]
 
@@ -125,7 +125,7 @@ def test_an_empty_standard_input_adds_nothing(shell, arguments):
     )
 
 
-def test_an_empty_item_is_added_when_it_is_asked_for(shell, tmp_path):
+def test_an_empty_argument_adds_an_empty_item(shell, tmp_path):
     (tmp_path / "empty").touch()
     shell("add", "", "--file", str(tmp_path / "empty"))
     assert shell.calls == [("add", (b"", b""), 0)]
@@ -143,7 +143,7 @@ def test_contents_that_look_like_an_option_are_added_as_the_error_says(shell, co
 
 
 @pytest.mark.parametrize(("arguments", "why"), [(("poll", "-5"), "no arguments"), (("add", "--dely", "5"), "a slip")])
-def test_what_is_likely_an_option_gets_no_such_remedy(shell, arguments, why):
+def test_a_misspelt_option_gets_no_advice_about_dashes(shell, arguments, why):
     assert "put -- before it" not in shell(*arguments).stderr
 
 
@@ -174,7 +174,7 @@ def test_add_prints_json(shell):
         (("--wait", "0"), ("poll", 1, 30_000, 0)),
     ],
 )
-def test_poll_says_how_many_and_how_long(shell, arguments, call):
+def test_poll_sends_the_number_of_items_and_the_lease(shell, arguments, call):
     assert shell("poll", *arguments).exit_code == EXIT_EMPTY
     assert shell.calls == [call]
 
@@ -197,7 +197,7 @@ def test_a_call_has_a_time_limit_to_which_the_wait_of_a_poll_is_added(shell, com
     assert shell.default.timeouts == [None, limit, limit]
 
 
-def test_a_time_limit_of_nothing_is_refused(shell):
+def test_a_time_limit_of_zero_is_refused(shell):
     result = shell("add", "x", "--timeout", "0")
     assert (result.exit_code, shell.calls) == (1, [])
     assert "'--timeout'" in result.stderr
@@ -222,7 +222,7 @@ def test_no_contents_control_the_terminal(shell):
 @pytest.mark.parametrize("form", [(), ("--json",), ("--raw",)])
 @pytest.mark.parametrize("stream", ["full", "closed"])
 def test_items_that_cannot_be_printed_are_given_back(shell, monkeypatch, stream, form):
-    """With an exit status that says so; nothing is given back when there was nothing."""
+    """The exit status is that of an error, and an empty poll gives nothing back."""
     echo = click.echo
 
     def full(text, err=False, nl=True):
@@ -244,14 +244,14 @@ def test_items_that_cannot_be_printed_are_given_back(shell, monkeypatch, stream,
     assert shell.calls == [("poll", 1, 30_000, 0)]
 
 
-def test_poll_says_when_there_is_nothing(shell):
+def test_poll_prints_that_there_are_no_items(shell):
     result = shell("poll", "--no-wait")
     assert (result.exit_code, result.stdout) == (3, "no items\n")
 
 
 @pytest.mark.parametrize("wait", [("--no-wait",), ("--wait", "0"), ("--wait", "1")])
 @pytest.mark.parametrize("form", [(), ("--json",), ("--raw",)])
-def test_a_poll_that_gets_nothing_has_a_status_of_its_own_which_its_help_names(shell, wait, form):
+def test_an_empty_poll_has_an_exit_status_that_its_help_names(shell, wait, form):
     assert shell("poll", *wait, *form).exit_code == EXIT_EMPTY == 3
     shell.default.answers["poll"] = batch(b"x")
     assert shell("poll", *wait, *form).exit_code == 0
@@ -269,11 +269,11 @@ def test_a_raw_poll_writes_the_contents_as_they_are_and_the_ids_elsewhere(shell,
     ]
 
 
-def test_a_raw_poll_that_gets_nothing_writes_nothing(shell):
+def test_an_empty_raw_poll_writes_nothing(shell):
     assert shell("poll", "--raw", "--no-wait").stdout_bytes == b""
 
 
-def test_poll_prints_json_that_says_how_contents_are_encoded(shell):
+def test_poll_prints_json_with_the_encoding_of_the_contents(shell):
     shell.default.answers["poll"] = batch(b"\xff", b"text")
     found = json.loads(shell("poll", "--json").stdout)
     assert (found["lease"], found["leaseDeadlineMs"]) == (LEASE_TEXT, 1_700_000_000_123)
@@ -287,7 +287,7 @@ def test_json_of_an_empty_poll_has_no_lease(shell):
     assert json.loads(shell("poll", "--json").stdout) == {"lease": None, "leaseDeadlineMs": 0, "items": []}
 
 
-def test_what_a_strange_server_gives_is_printed_all_the_same(shell):
+def test_unusual_ids_and_times_of_foreign_servers_are_printed(shell):
     """Ids that are no UUIDs, and a deadline beyond the calendar."""
     shell.default.answers["poll"] = Batch((PolledItem(b"", b"\1\2", 1, 0),), b"\3", 1 << 63)
     assert shell("poll").stdout.splitlines() == [f"lease 03 until {1 << 63} ms", "item 0102 attempt 1: "]
@@ -307,7 +307,7 @@ def test_extend_takes_the_lease_and_the_new_span(shell):
 
 
 @pytest.mark.parametrize(("arguments", "done"), [(("remove", ID_TEXT), "removed"), (("extend",), "extended")])
-def test_what_was_not_done_is_an_error_and_said_in_json_too(shell, arguments, done):
+def test_a_call_that_changed_nothing_is_an_error_in_json_too(shell, arguments, done):
     shell.default.answers[arguments[0]] = False
     result = shell(*arguments, LEASE_TEXT)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -317,7 +317,7 @@ def test_what_was_not_done_is_an_error_and_said_in_json_too(shell, arguments, do
     assert (result.exit_code, json.loads(result.stdout)) == (1, {done: False})
 
 
-def test_json_says_what_was_done(shell):
+def test_json_states_the_result(shell):
     assert json.loads(shell("remove", ID_TEXT, LEASE_TEXT, "--json").stdout) == {"removed": True}
     assert json.loads(shell("extend", LEASE_TEXT, "--json").stdout) == {"extended": True}
 

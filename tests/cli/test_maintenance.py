@@ -1,4 +1,4 @@
-"""The commands that look after data, on real directories."""
+"""The maintenance commands, on real directories."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ COMMITS = 20
 
 
 class Server:
-    """Stands for one that runs: answers what an administrator asks."""
+    """A running server, as its administrative client sees it."""
 
     def __init__(self):
         self.asked = []
@@ -101,7 +101,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """What a killed server left, with one bit of its log changed after what was known to be on disk."""
+    """The directory of a killed server, with one bit of its log changed after the part that is known to be on disk."""
     live = make(tmp_path / "live", close=False)
     path = tmp_path / "data"
     path.mkdir()
@@ -122,14 +122,14 @@ def content_of(path):
 
 
 class TestBackup:
-    def test_a_running_server_is_asked_through_its_socket(self, shell, server, tmp_path, monkeypatch):
+    def test_a_running_server_makes_the_backup_itself(self, shell, server, tmp_path, monkeypatch):
         monkeypatch.setattr("queueber.cli.maintenance.is_served", lambda _: True)
         monkeypatch.setattr(Path, "is_socket", lambda path: True)
         done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "da:ta")
         assert (done.output, done.exit_code) == (f"backed up to {tmp_path / 'backup'}\n", 0)
         assert server.asked == [f"unix:path={tmp_path}/da\\:ta/control.sock", tmp_path / "backup"]
 
-    def test_a_backup_that_is_out_of_sight_has_a_status_of_its_own(self, shell, server, tmp_path, monkeypatch):
+    def test_a_backup_in_another_directory_ends_with_74(self, shell, server, tmp_path, monkeypatch):
         monkeypatch.setattr("queueber.cli.maintenance.is_served", lambda _: True)
         monkeypatch.setattr(Path, "is_socket", lambda path: True)
 
@@ -153,7 +153,7 @@ class TestBackup:
         assert verify(tmp_path / "backup").items == COMMITS
         assert server.asked == []
 
-    def test_what_is_not_sound_is_not_backed_up(self, shell, data, tmp_path):
+    def test_an_unsound_directory_is_not_backed_up(self, shell, data, tmp_path):
         store = open_store(data)
         store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
         store.close()
@@ -163,7 +163,7 @@ class TestBackup:
         assert "is not backed up: it is not sound" in done.output
         assert not (tmp_path / "backup").exists()
 
-    def test_nor_is_what_lacks_a_file(self, shell, data, tmp_path):
+    def test_a_directory_that_lacks_a_file_is_not_sound(self, shell, data, tmp_path):
         (table, *_) = (data / "db").glob("*.sst")
         table.unlink()
         done = shell("backup", tmp_path / "backup", "--data-dir", data)
@@ -171,7 +171,7 @@ class TestBackup:
         assert "backed up to" not in done.output
         assert not (tmp_path / "backup").exists()
 
-    def test_what_cannot_be_backed_up_ends_with_74(self, shell, tmp_path):
+    def test_a_backup_that_fails_ends_with_74(self, shell, tmp_path):
         done = shell("backup", tmp_path / "backup", "--data-dir", tmp_path / "nothing")
         assert (done.output.count("\n"), done.exit_code) == (1, 74)
 
@@ -216,7 +216,7 @@ class TestVerify:
             "findings_total": 0,
         }
 
-    def test_json_of_what_is_wrong(self, shell, data):
+    def test_json_of_findings(self, shell, data):
         store = open_store(data)
         store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
         store.close()
@@ -331,7 +331,7 @@ class TestInspect:
         open_store(tmp_path / "backup").close()
         assert ": stopped in order; format 1;" in shell("inspect", "-d", tmp_path / "backup").output
 
-    def test_a_server_that_was_killed_is_told(self, shell, data, tmp_path):
+    def test_a_killed_server_is_reported(self, shell, data, tmp_path):
         with closing(open_store(data)):
             # The engine removes a log that it needs no more at a time of its own.
             shutil.copytree(data, tmp_path / "killed", copy_function=copy_if_there)
@@ -340,7 +340,7 @@ class TestInspect:
         assert ": its server ended without closing it; format 1;" in first
         assert second.endswith(", how many are on disk is noted nowhere")
 
-    def test_a_server_that_ended_itself_for_a_failed_write_is_told(self, shell, data):
+    def test_a_server_that_ended_itself_after_a_failed_write_is_reported(self, shell, data):
         file = SyncedFile(data / "synced")
         file.note_failed(file.read())
         second = shell("inspect", "-d", data).output.splitlines()[1]
@@ -359,12 +359,12 @@ class TestInspect:
         done = shell("inspect", "-d", data, "--queue", "mial")
         assert (done.output, done.exit_code) == ("queueber: there is no queue 'mial'\n", 1)
 
-    def test_what_cannot_be_read_ends_with_74(self, shell, tmp_path):
+    def test_an_unreadable_directory_ends_with_74(self, shell, tmp_path):
         assert shell("inspect", "-d", tmp_path).exit_code == 74
 
 
 class TestRestore:
-    def test_what_comes_back_is_said_and_asked_for(self, shell, data, tmp_path, monkeypatch):
+    def test_restore_states_the_backup_s_extent_and_asks(self, shell, data, tmp_path, monkeypatch):
         monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: True)
         make(tmp_path / "old")
         done = shell("restore", data, tmp_path / "old", "--replace", answer="y\n")
@@ -375,8 +375,10 @@ class TestRestore:
 
     @pytest.mark.parametrize("there", [(), ("",), ("lost+found",)])
     @pytest.mark.parametrize("terminal", [False, True])
-    def test_nothing_is_asked_where_there_is_nothing(self, shell, data, tmp_path, monkeypatch, there, terminal):
-        """With nothing to answer it, on a terminal and without one."""
+    def test_no_confirmation_is_needed_to_restore_into_an_empty_directory(
+        self, shell, data, tmp_path, monkeypatch, there, terminal
+    ):
+        """With no answer on standard input, on a terminal and without one."""
         monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: terminal)
         for name in there:
             (tmp_path / "new" / name).mkdir(parents=True)
@@ -384,7 +386,7 @@ class TestRestore:
         assert (done.exit_code, "Restore it?" in done.output) == (0, False)
         assert verify(tmp_path / "new").items == COMMITS
 
-    def test_without_a_terminal_or_a_yes_nothing_is_even_read(self, shell, tmp_path):
+    def test_without_a_terminal_or_yes_the_backup_is_not_read(self, shell, tmp_path):
         make(tmp_path / "old")
         refused = shell("restore", tmp_path / "not there", tmp_path / "old", "--replace")
         assert refused.exit_code == 1
@@ -392,13 +394,13 @@ class TestRestore:
         assert "not there" not in refused.output
 
     @pytest.mark.parametrize(("answer", "status"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
-    def test_on_a_terminal_somebody_answers(self, shell, data, tmp_path, monkeypatch, answer, status):
+    def test_the_answer_on_a_terminal_decides(self, shell, data, tmp_path, monkeypatch, answer, status):
         monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: True)
         make(tmp_path / "old")
         assert shell("restore", data, tmp_path / "old", "--replace", answer=answer).exit_code == status
         assert len([*tmp_path.glob("old.replaced-*")]) == (status == 0)
 
-    def test_what_is_there_is_left_alone_unless_it_is_to_be_replaced(self, shell, data, tmp_path):
+    def test_existing_data_is_kept_unless_replace_is_given(self, shell, data, tmp_path):
         make(tmp_path / "old")
         before = content_of(tmp_path / "old")
         done = shell("restore", data, tmp_path / "old", "--yes")
@@ -448,7 +450,7 @@ class TestRestore:
         assert "is not a data directory of Queueber" in done.output
         assert (tmp_path / "photos" / "cat.jpg").exists()
 
-    def test_one_that_a_server_holds_is_refused_before_anything_is_copied(self, shell, data, tmp_path):
+    def test_a_directory_in_use_is_refused_before_the_copy(self, shell, data, tmp_path):
         with closing(open_store(tmp_path / "held")):
             done = shell("restore", data, tmp_path / "held", "--yes", "--replace")
         assert done.exit_code == 74
@@ -476,13 +478,13 @@ class TestRestore:
 
 
 class TestRecover:
-    def test_a_sound_directory_needs_nothing(self, shell, data, tmp_path):
+    def test_a_sound_directory_is_not_changed(self, shell, data, tmp_path):
         done = shell("recover", data)
         said = f"a server can start on {data} as it is; `queueber verify` checks whether all of it is sound\n"
         assert (done.exit_code, done.output) == (0, said)
         assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
-    def test_the_loss_is_shown_and_nothing_done_without_an_answer(self, shell, damaged, tmp_path):
+    def test_the_loss_is_shown_and_nothing_is_changed_without_confirmation(self, shell, damaged, tmp_path):
         before = content_of(damaged)
         done = shell("recover", damaged)
         assert done.exit_code == 1
@@ -497,7 +499,7 @@ class TestRecover:
         assert content_of(damaged) == before
         assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "live"]
 
-    def test_told_to_it_puts_what_is_left_in_place(self, shell, damaged, tmp_path):
+    def test_yes_puts_the_recovered_copy_in_place(self, shell, damaged, tmp_path):
         before = content_of(damaged)
         done = shell("recover", damaged, "--yes")
         assert done.exit_code == 0
@@ -506,18 +508,18 @@ class TestRecover:
         assert content_of(kept) == before
         open_store(damaged).close()
 
-    def test_acknowledged_loss_is_shouted(self, shell, damaged):
+    def test_acknowledged_loss_is_printed_in_capitals(self, shell, damaged):
         (log,) = [file for file in (damaged / "db").glob("*.log") if file.stat().st_size]
         content = bytearray(log.read_bytes())
         content[len(content) // 10] ^= 1
         log.write_bytes(content)
         assert "LOST: acknowledged writes.  Number " in shell("recover", damaged).output
 
-    def test_without_a_note_nobody_knows(self, shell, damaged):
+    def test_without_a_note_the_loss_is_unknown(self, shell, damaged):
         (damaged / "synced").unlink()
         assert "were acknowledged is unknown" in shell("recover", damaged).output
 
-    def test_what_is_beyond_recovery_ends_with_74(self, shell, damaged):
+    def test_a_directory_beyond_recovery_ends_with_74(self, shell, damaged):
         (damaged / "db" / "CURRENT").write_text("MANIFEST-999999\n")
         done = shell("recover", damaged, "--yes")
         assert done.exit_code == 74
@@ -557,7 +559,7 @@ class TestThroughTheDoor:
         assert done.output.startswith("queueber: no server runs on queueber-data: there is no /")
 
 
-def test_progress_is_shown_on_a_terminal_when_it_takes_long(monkeypatch, capsys):
+def test_progress_is_shown_on_a_terminal_after_a_delay(monkeypatch, capsys):
     monkeypatch.setattr("queueber.cli.terminal.is_terminal", lambda stream: True)
     now = [0.0]
     with ByteProgressBar("Copying", lambda: now[0]) as progress:
@@ -570,7 +572,7 @@ def test_progress_is_shown_on_a_terminal_when_it_takes_long(monkeypatch, capsys)
     assert "Copying" in capsys.readouterr().err
 
 
-def test_progress_is_nobody_s_in_a_pipe(capsys):
+def test_no_progress_is_shown_without_a_terminal(capsys):
     now = [0.0]
     with ByteProgressBar("Copying", lambda: now[0]) as progress:
         now[0] = 100
@@ -578,5 +580,5 @@ def test_progress_is_nobody_s_in_a_pipe(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_point_in_time_that_is_none_is_shown_all_the_same():
+def test_a_time_that_is_unknown_or_out_of_range_is_printed():
     assert (moment(None), moment(2**63)) == ("no known time", f"{2**63} ms")

@@ -1,4 +1,4 @@
-"""What `queueber manhole` sends of what is typed."""
+"""``queueber manhole``: input that it sends, and the end of the session."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def made(monkeypatch):
     return terminal
 
 
-def test_an_output_that_takes_no_more_ends_the_session(monkeypatch):
+def test_a_closed_output_ends_the_session(monkeypatch):
     terminal = made(monkeypatch)
     terminal.writeConnectionLost()
 
@@ -28,7 +28,7 @@ def test_an_output_that_takes_no_more_ends_the_session(monkeypatch):
 
 
 @pytest.mark.parametrize(("reason", "lost"), [(ConnectionDone(), False), (ConnectionLost(), True)])
-def test_what_could_not_be_written_at_the_end_is_noticed(monkeypatch, reason, lost):
+def test_output_that_could_not_be_written_at_the_end_is_noted(monkeypatch, reason, lost):
     terminal = made(monkeypatch)
     terminal.connectionLost(Failure(reason))
 

@@ -1,4 +1,4 @@
-"""The command as a process of its own, where the reactor is real and the server is not there or is silent."""
+"""The command in its own process with a real reactor, and a server that is absent or silent."""
 
 import signal
 import socket
@@ -53,7 +53,7 @@ def test_a_lost_connection_is_one_line_and_the_outcome_unknown(listening):
     assert b"outcome is unknown" in complaint
 
 
-def test_something_else_than_a_server_is_one_line(listening):
+def test_a_peer_that_is_no_server_is_one_line(listening):
     with subprocess.Popen([*COMMAND, "--addr", address_of(listening), "poll"], stderr=subprocess.PIPE) as process:
         connection, _ = listening.accept()
         connection.recv(1)
@@ -66,7 +66,7 @@ def test_something_else_than_a_server_is_one_line(listening):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_waiting_poll_without_a_word(listening, number):
+def test_a_signal_ends_a_waiting_poll_without_output(listening, number):
     with subprocess.Popen([*COMMAND, "--addr", address_of(listening), "poll"], stderr=subprocess.PIPE) as process:
         connection, _ = listening.accept()
         connection.recv(1)

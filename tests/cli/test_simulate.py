@@ -1,4 +1,4 @@
-"""A simulated run accounts for every task, and tells when a server lost one."""
+"""``queueber simulate``: the account of every task, and the detection of a faulty server."""
 
 import json
 import re
@@ -71,15 +71,15 @@ def test_every_task_is_accounted_for():
     assert "produced/s" in progress.lines[0]
 
 
-def test_what_workers_hold_at_the_end_is_leased_and_found_again():
+def test_tasks_that_workers_hold_at_the_end_are_leased_and_found_again():
     run, _ = simulated(SimulatedServer(), expiry_prob=1.0, lease=60_000, workers=1)
     assert run.account["removed"] == 0
     assert run.account["leased"] > 0
     assert run.account["waiting"] + run.account["leased"] == run.account["produced"]
 
 
-def test_every_row_says_what_it_counts(capsys):
-    """Of all that are counted anywhere."""
+def test_every_row_explains_its_count(capsys):
+    """Every counter in the code has an explanation."""
     names = set()
     for module in (ledger, simulation):
         source = Path(module.__file__).read_text()
@@ -92,11 +92,11 @@ def test_every_row_says_what_it_counts(capsys):
         assert [row for row in rows if row.startswith(f"{name:<20} ") and row.endswith(f"   {EXPLAINED[name]}")]
 
 
-def test_a_seed_makes_the_same_again():
+def test_a_seed_repeats_a_run():
     assert simulated(SimulatedServer())[0].ledger.counts == simulated(SimulatedServer())[0].ledger.counts
 
 
-def test_a_server_that_loses_a_task_is_found_out(capsys):
+def test_a_server_that_loses_a_task_is_detected(capsys):
     run, _ = simulated(SimulatedServer(loses={b"7"}))
     assert run.account["lost"] == 1
     assert not balanced(run.account)
@@ -107,7 +107,7 @@ def test_a_server_that_loses_a_task_is_found_out(capsys):
     assert (found["balanced"], found["faults"]) == (False, {"lost": 1})
 
 
-def test_what_is_left_is_counted_by_items():
+def test_the_count_of_remaining_tasks_reports_progress_in_items():
     server = SimulatedServer()
     poll = server.poll
 
@@ -122,13 +122,13 @@ def test_what_is_left_is_counted_by_items():
     assert done == run.account["waiting"] > 0
 
 
-def test_a_server_that_hands_out_twice_is_found_out():
+def test_a_server_that_delivers_a_leased_item_is_detected():
     run, _ = simulated(SimulatedServer(repeats={b"7"}))
     assert run.ledger.faults["delivered while another lease on it was live"] > 0
 
 
 @pytest.mark.parametrize("error", [InvalidRequest("no"), ValueError("a bug")])
-def test_a_refusal_that_does_not_pass_ends_it(error):
+def test_a_permanent_error_ends_the_load(error):
     server = SimulatedServer()
 
     def refuse(*_, **__):
@@ -140,8 +140,8 @@ def test_a_refusal_that_does_not_pass_ends_it(error):
 
 
 @pytest.mark.parametrize("workers", [1, 20])
-def test_items_that_are_not_its_own_are_counted_apart(workers, capsys):
-    """Before workers have looked at all of them, and when they have."""
+def test_foreign_items_are_counted_apart(workers, capsys):
+    """Some of them before a worker has polled them, or all after that."""
     server = SimulatedServer()
     server.clock.callLater(11.9, server.add, *[b"foreign 1", b"foreign 2", b"foreign 3"])
     server.add(b"foreign 4", b"foreign 5")
@@ -157,9 +157,9 @@ def test_items_that_are_not_its_own_are_counted_apart(workers, capsys):
     assert sorted(contents for _, contents in server.ready) == [f"foreign {number}".encode() for number in range(1, 6)]
 
 
-def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
+def test_refused_adds_are_no_tasks_and_unanswered_ones_may_be_found():
     server = SimulatedServer()
-    add, answers = server.add, iter([Overloaded("later"), OutcomeUnknown("who knows")])
+    add, answers = server.add, iter([Overloaded("later"), OutcomeUnknown("lost")])
 
     def sometimes(*contents):
         error = next(answers, None)
@@ -179,7 +179,7 @@ def test_refusals_that_pass_are_no_tasks_and_unknown_ones_may_turn_up():
 
 
 def gone_after(seconds, server, monkeypatch):
-    """From then on the server says nothing to anybody."""
+    """Let the server answer no calls from then on."""
 
     def go():
         for method in ("add", "poll", "remove", "extend"):
@@ -195,7 +195,7 @@ SHORT = ("--duration", "4", "--max-exec-time", "0.5", "--lease-validity", "1", "
 
 
 @pytest.mark.parametrize("when", [2, 4.9, 6])
-def test_a_server_that_is_gone_for_good_is_given_up_and_what_is_known_is_told(when, monkeypatch):
+def test_a_server_that_is_gone_ends_the_simulation_and_the_known_counts_are_printed(when, monkeypatch):
     server = SimulatedServer()
     gone_after(when, server, monkeypatch)
     done = CliRunner().invoke(simulate, SHORT, obj=TARGET)
@@ -208,7 +208,7 @@ def test_a_server_that_is_gone_for_good_is_given_up_and_what_is_known_is_told(wh
     assert last.endswith(" deliveries were not the first; seed 1")
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for():
+def test_a_simulation_waits_for_a_server_that_is_silent_for_a_while():
     server = SimulatedServer()
     remove = server.remove
 
@@ -222,14 +222,14 @@ def test_a_server_that_is_away_for_a_while_is_waited_for():
     assert balanced(run.account)
 
 
-def test_nobody_waits_for_a_turn_after_closing_time():
+def test_no_producer_waits_for_its_next_add_after_the_end():
     server = SimulatedServer()
     simulated(server, production_rate=0.01)
     assert server.clock.seconds() < 20
 
 
 @pytest.mark.parametrize("error", [Interrupted(), InvalidRequest("no")])
-def test_what_is_known_when_it_is_cut_short_is_told(error, monkeypatch):
+def test_the_known_counts_are_printed_when_a_run_is_interrupted(error, monkeypatch):
     server = SimulatedServer()
 
     def refuse(*_, **__):
@@ -271,24 +271,24 @@ REMOVED = (*TAKEN, ("removing",), ("removed", True))
         ((("found",),), "found but never added"),
     ],
 )
-def test_a_broken_promise_has_a_name(steps, fault):
+def test_every_fault_has_a_name(steps, fault):
     assert dict(ledger_with(*steps).faults) == {fault: 1}
 
 
 @pytest.mark.parametrize("steps", [REMOVED, (*TAKEN, ("taken", 2_000, 1_000), ("removing",), ("removed", True))])
-def test_what_is_in_order_is_no_fault(steps):
+def test_correct_deliveries_are_no_faults(steps):
     ledger = ledger_with(*steps)
     assert balanced(ledger.close(0))
     assert not ledger.faults
 
 
-def test_what_is_gone_after_an_unanswered_remove_is_unknown_and_not_lost():
+def test_a_task_that_is_gone_after_an_unanswered_remove_is_unknown():
     account = ledger_with(*TAKEN, ("removing",)).close(0)
     assert (account["unknown"], account["lost"]) == (1, 0)
     assert balanced(account)
 
 
-def test_what_is_gone_after_a_remove_that_came_too_late_is_lost():
+def test_a_task_that_is_gone_after_a_late_remove_is_lost():
     assert ledger_with(*TAKEN, ("removing",), ("removed", False)).close(0)["lost"] == 1
 
 
@@ -322,7 +322,7 @@ def test_wrong_options_are_one_line(arguments, complaint):
         "--lease-validity",
     ],
 )
-def test_what_is_no_number_is_refused_by_the_option_s_name(option, value):
+def test_nan_and_infinity_are_refused_with_the_option_s_name(option, value):
     done = CliRunner().invoke(simulate, (option, value), obj=TARGET)
     assert isinstance(done.exception, SystemExit)
     assert f"'{option}': {value} is no" in done.stderr

@@ -10,7 +10,7 @@ ROW = "import sys; from queueber.cli.streams import run; run(lambda: "
 
 
 def command(what, redirections="", **environment):
-    """What `queueber.cli.streams.run` makes of Python's *what*, in a shell with *redirections*."""
+    """Return the result of the expression *what* under `queueber.cli.streams.run`, in a shell with *redirections*."""
     return subprocess.run(
         ["sh", "-c", f'exec "$0" -c "$1" {redirections}', sys.executable, f"{ROW}{what})"],
         capture_output=True,
@@ -42,7 +42,7 @@ def test_a_status_of_its_own_is_kept_on_a_full_device():
     "what", ["print('x' * 1_000_000)", "__import__('queueber.cli.commands').cli.commands.queueber(['--help'])"]
 )
 def test_a_pipe_that_ends_is_no_complaint(what):
-    """In a command as well, where click has a status of its own for it."""
+    """Also in a command, for which click has another status."""
     read, write = os.pipe()
     os.close(read)
     try:
@@ -54,14 +54,14 @@ def test_a_pipe_that_ends_is_no_complaint(what):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_closed_input_fails_only_what_reads_it():
+def test_a_closed_input_fails_only_commands_that_read_it():
     assert command("print('x')", "<&-").stdout == b"x\n"
     done = command("sys.stdin.isatty() or sys.stdin.buffer.read()", "<&-")
     assert b"OSError: [Errno 9] standard input is closed" in done.stderr
 
 
 @pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full"])
-def test_an_error_stream_that_takes_nothing_leaves_the_status(redirections):
+def test_an_unwritable_standard_error_leaves_the_status(redirections):
     done = command("(sys.stderr.write('x'), print('x'), sys.exit(3))", redirections)
 
     assert (done.returncode, done.stdout) == (3, b"x\n")

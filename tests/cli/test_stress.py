@@ -1,4 +1,4 @@
-"""Stress counts what it did, tells about it, and leaves nothing behind."""
+"""``queueber stress``: its counts, its output, and the items that it removes."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def stressed(server, plan=RATED):
     return run, progress
 
 
-def test_a_rate_is_kept_and_nothing_is_left():
+def test_a_rate_is_kept_and_all_items_are_removed():
     server = SimulatedServer()
     run, progress = stressed(server)
     assert run.counts["adds"] == pytest.approx(1_100, abs=10)
@@ -49,7 +49,7 @@ def test_a_rate_is_kept_and_nothing_is_left():
     assert progress.begun[0] == ("stress", 11.0)
 
 
-def test_what_pollers_have_not_managed_is_taken_out_when_no_more_is_added():
+def test_items_left_by_the_pollers_are_removed_after_the_load():
     server = SimulatedServer()
     poll = server.poll
     server.poll = lambda *count, **how: server.fleet().sleep(1.0).addCallback(lambda _: poll(*count, **how))
@@ -60,12 +60,12 @@ def test_what_pollers_have_not_managed_is_taken_out_when_no_more_is_added():
     assert not server.ready
     assert progress.items == [("removing the remaining items", progress.begun[1][1], progress.begun[1][1])]
     assert progress.begun[1] == ("removing the remaining items", pytest.approx(1_100 - run.counted["removes"], abs=64))
-    # What the load was like is told as it was when it ended.
+    # The figures of the load do not include the removal.
     assert run.polled == sum(run.polls_by_deadline.values()) == run.latencies["poll"].count
     assert run.latencies["remove"].count == run.counted["removes"]
 
 
-def test_without_pollers_it_is_taken_out_too():
+def test_without_pollers_the_items_are_removed_too():
     server = SimulatedServer()
     run, _ = stressed(server, evolve(RATED, polling_clients=0))
     assert run.counts["removes"] == run.counts["adds"]
@@ -87,15 +87,15 @@ def test_a_load_that_is_stopped_removes_its_items():
 
 @pytest.fixture
 def command(monkeypatch):
-    """The command, with a server for a server; and the server."""
+    """The simulated server, and a function that runs the command with it."""
     server = SimulatedServer()
     fleet = evolve(server.fleet(), queue="q")
     monkeypatch.setattr("queueber.cli.stress.with_fleet", lambda _, __, work, stop=None: server.until(work(fleet)))
     return server, lambda *arguments: CliRunner().invoke(stress, ("--rate", "100", *arguments), obj=TARGET)
 
 
-def test_items_that_are_not_its_own_are_given_back_and_end_it(command):
-    """Whether they come before the answers to the load's own adds, or are the last."""
+def test_foreign_items_are_given_back_and_end_the_load(command):
+    """Before the answers to the load's own adds, or as the last."""
     server, run = command
     server.clock.callLater(2, server.add, b"foreign")
     done = run("--duration", "10")
@@ -108,7 +108,7 @@ def test_items_that_are_not_its_own_are_given_back_and_end_it(command):
     assert done.stdout.startswith("in 2.")
 
 
-def test_an_item_that_comes_before_the_answer_to_its_add_is_the_load_s_own():
+def test_an_item_delivered_before_the_answer_to_its_add_belongs_to_the_load():
     server = SimulatedServer()
     add = server.add
     server.add = lambda *contents: add(*contents).addCallback(
@@ -118,7 +118,7 @@ def test_an_item_that_comes_before_the_answer_to_its_add_is_the_load_s_own():
     assert run.counts["removes"] == run.counts["adds"] > 500
 
 
-def test_what_is_removed_is_not_remembered():
+def test_removed_items_are_forgotten():
     run, _ = stressed(SimulatedServer())
     assert (run._added, run._adding) == (set(), {})
 
@@ -126,7 +126,7 @@ def test_what_is_removed_is_not_remembered():
 @pytest.mark.parametrize("tool", [stress, simulate, bench])
 def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     server = SimulatedServer()
-    server.add(b"somebody's")
+    server.add(b"foreign")
     target = SimpleNamespace(address="nowhere", queue="mail", tls=None)
     monkeypatch.setattr(
         f"queueber.cli.{tool.name}.with_fleet",
@@ -140,16 +140,16 @@ def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     assert done.stdout == ""
     server.clock.advance(1)
     server.expire()
-    assert [contents for _, contents in server.ready] == [b"somebody's"]
+    assert [contents for _, contents in server.ready] == [b"foreign"]
 
 
-def test_a_queue_of_its_own_needs_no_question():
+def test_a_new_queue_is_not_checked():
     fleet = SimulatedServer().fleet()
     SimulatedServer().until(load.refuse_unless_empty(fleet, TARGET, "stress-1"))
     assert fleet.clients == []
 
 
-def test_what_does_not_come_out_is_told_with_the_queue_s_name(command):
+def test_items_that_cannot_be_removed_are_reported_with_the_queue(command):
     server, run = command
     server.loses.add(bytes(64))
     done = run("--duration", "3")
@@ -160,7 +160,7 @@ def test_what_does_not_come_out_is_told_with_the_queue_s_name(command):
 
 
 @pytest.mark.parametrize("error", [Interrupted(), NotConnected("gone")])
-def test_what_was_found_when_it_is_cut_short_is_told(command, error):
+def test_the_results_so_far_are_printed_when_a_load_is_interrupted(command, error):
     server, run = command
 
     def refuse(*_, **__):
@@ -175,14 +175,14 @@ def test_what_was_found_when_it_is_cut_short_is_told(command, error):
     assert (found["queue"], found["left"]) == ("q", 0)
 
 
-def test_polls_that_were_cut_together_are_told_by_their_leases():
+def test_polls_that_shared_a_commit_are_estimated_from_their_leases():
     server = SimulatedServer()
     run = Stress(server.fleet(), RATED, RecordedProgress(), polled=5)
     run.polls_by_deadline.update([10, 10, 10, 11, 12])
     assert run.commit_sharing() == {"polls": 5, "commits": 3, "polls_per_commit": 1.67, "shared": 0.6}
 
 
-def test_a_server_that_has_too_much_to_do_is_left_alone_for_a_moment():
+def test_a_load_pauses_when_the_server_is_overloaded():
     server = SimulatedServer()
     add, refusals = server.add, iter([Overloaded("later")] * 3)
 
@@ -198,7 +198,7 @@ def test_a_server_that_has_too_much_to_do_is_left_alone_for_a_moment():
 
 
 @pytest.mark.parametrize("error", [None, Overloaded("too much")])
-def test_a_load_goes_where_the_command_was_told_and_leaves_no_connection(monkeypatch, error):
+def test_a_load_uses_the_address_and_tls_options_and_closes_its_connections(monkeypatch, error):
     connected, server = [], SimulatedServer()
     target = SimpleNamespace(address="here:1", queue=None, tls=Tls(server_name="queueber"))
 
@@ -227,7 +227,7 @@ def test_a_load_goes_where_the_command_was_told_and_leaves_no_connection(monkeyp
 
 
 @pytest.mark.parametrize("answers", [False, True])
-def test_a_server_that_says_nothing_is_given_up_after_one_probe(monkeypatch, answers):
+def test_a_silent_server_ends_the_load_after_one_probe(monkeypatch, answers):
     server, connected = SimulatedServer(), []
     asked = Deferred()
     server.extend = lambda *_: asked
@@ -261,7 +261,7 @@ def _deferred(function, arguments):
 
 
 @pytest.mark.parametrize("method", ["add", "poll"])
-def test_a_refusal_that_does_not_pass_ends_it(method):
+def test_a_permanent_error_ends_the_load(method):
     server = SimulatedServer()
 
     def refuse(*_, **__):
@@ -272,7 +272,7 @@ def test_a_refusal_that_does_not_pass_ends_it(method):
         stressed(server)
 
 
-def test_of_few_durations_a_percentile_is_the_one_that_so_many_do_not_exceed():
+def test_percentiles_of_few_durations():
     found = Latency()
     for seconds in (1, 2, 3):
         found.observe(seconds)
@@ -307,7 +307,7 @@ def test_percentiles_are_within_two_per_cent():
         (("--rate", "-1"), "'--rate': -1.0 is not in the range"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(arguments, complaint):
+def test_impossible_options_are_refused_before_the_load(arguments, complaint):
     done = CliRunner().invoke(stress, arguments, obj=TARGET)
     assert isinstance(done.exception, SystemExit)
     assert complaint in done.stderr

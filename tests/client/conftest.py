@@ -19,7 +19,7 @@ ROOT = "the server's first object"
 
 
 class Transport(StringTransportWithDisconnection):
-    """Remembers every write, and that it was aborted."""
+    """A transport that records every write, and whether it was aborted."""
 
     def __init__(self):
         super().__init__(peerAddress=IPv4Address("TCP", "192.0.2.1", 9090))
@@ -52,12 +52,12 @@ class Peer:
     connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=DEFAULTS, bootstrap=ROOT))
     events: list = field(factory=list)
     limits: Limits | Kind = DEFAULTS
-    """What it answers when it is asked for them: an exception of that kind, for example of an older server."""
+    """The kind of the exception that answers a request for limits, for example of an older server."""
 
     asked: int = 0
 
     def turn(self):
-        """Take what the client has written, hand out named queues, and send what there is to send."""
+        """Process the client's messages, return named queues, and send the pending messages."""
         data = self.transport.value()
         self.transport.clear()
         for event in self.connection.receive_data(data):
@@ -149,7 +149,7 @@ def client(network):
 
 
 def success(deferred):
-    """What *deferred* has fired with."""
+    """Return the result with which *deferred* has fired."""
     results = []
     deferred.addCallback(results.append)
     deferred.addErrback(lambda failure: failure.raiseException())

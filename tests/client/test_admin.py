@@ -1,4 +1,4 @@
-"""The administrator's side of a client: what it sees to itself."""
+"""Administrative calls, and the check that a backup is visible to the client."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from queueber.paths import identity
 
 
 class Server:
-    """Stands for a connection to a server that makes backups, and for what it answers."""
+    """A connection to a server that makes backups, with its answer."""
 
     def __init__(self):
         self.made = None
@@ -44,7 +44,7 @@ def test_a_backup_is_there_when_it_is_in_sight(server, tmp_path):
     assert server.asked[0] == (admin.BACKUP, admin.ADMIN_INTERFACE_ID, admin.write_backup_request(request))
 
 
-def test_what_there_is_on_the_way_to_a_backup_is_known_to_the_server(server, tmp_path):
+def test_a_backup_sends_the_identity_of_the_nearest_directory(server, tmp_path):
     server.made = admin.BackupMade(elsewhere=True)
     assert isinstance(outcome(Admin(server).backup(tmp_path / "a" / "b")), DifferentDirectory)
     request = admin.BackupRequest(os.fsencode(tmp_path / "a" / "b"), *identity(tmp_path))

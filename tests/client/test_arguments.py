@@ -1,4 +1,4 @@
-"""What callers may pass: all bytes of any buffer, and for anything wrong an error that names it before it is sent."""
+"""Arguments: all bytes of any buffer are sent, and an invalid one is an error that names it before anything is sent."""
 
 import inspect
 import re
@@ -110,7 +110,7 @@ def test_buffers_that_together_are_longer_than_any_message_are_refused(client, f
     assert str(failure(client.default.add(b"abc", b"def", b"g"))) == "contents up to [1] is 6 bytes; the limit is 5"
 
 
-# Every argument of every public method, with what it must not be.
+# Every argument of every public method, with invalid values.
 
 NOT_TEXT = [5, None, b"bytes", ["list"], 1.5]
 NOT_A_NUMBER = ["1", b"1", 1.0, float("nan"), True, [1]]
@@ -178,9 +178,9 @@ RIGHT = {
     "Queue.extend": {"lease": BYTES, "lease_ms": 1},
     "Admin.backup": {"target": "/backup"},
 }
-"""What each method has to be given."""
+"""The required arguments of each method."""
 
-NO_FUNCTIONS = {
+NOT_CALLED = {
     "CallTimedOut",
     "GIVE_BACK_MS",
     "Batch",
@@ -190,7 +190,7 @@ NO_FUNCTIONS = {
     "OutcomeUnknown",
     "ReplyTooLong",
 }
-"""What a program is given and does not make."""
+"""Public names that a program does not call."""
 
 
 def public_methods():
@@ -204,12 +204,12 @@ def public_methods():
 
 
 def test_every_argument_of_every_public_method_is_in_the_table():
-    assert set(queueber.client.__all__) - NO_FUNCTIONS == {"connect", "Client", "Queue", "Tls"}
+    assert set(queueber.client.__all__) - NOT_CALLED == {"connect", "Client", "Queue", "Tls"}
     assert public_methods() == {name: set(arguments) for name, arguments in WRONG.items()}
 
 
 def called(method, client, network, arguments):
-    """The error of a call of *method*, whether it is raised or comes later."""
+    """Return the error of a call of *method*, raised or through a Deferred."""
     arguments = {**RIGHT.get(method, {}), **arguments}
     owners = {"Client": client, "Queue": client.default, "Admin": client.admin}
     owner, _, name = method.partition(".")
@@ -234,7 +234,7 @@ def called(method, client, network, arguments):
         for at, value in enumerate(values)
     ],
 )
-def test_an_error_names_the_argument_what_it_must_be_and_what_it_was(network, client, method, argument, value):
+def test_an_error_names_the_argument_the_allowed_values_and_its_value(network, client, method, argument, value):
     why = called(method, client, network, {argument: value})
     assert type(why) is InvalidRequest
     text = str(why)

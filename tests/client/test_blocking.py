@@ -25,17 +25,17 @@ PATIENCE = 30
 
 
 class Server:
-    """Serves one peer at a time: adds are answered with an id for each item, extends with no."""
+    """A server for one peer at a time.  An add returns an id for each item, an extend returns false."""
 
     def __init__(self, listening):
         self.listening = listening
         self.calls = []
         self.accepted = self.asked = 0
         self.longest = DEFAULTS.frame_bytes
-        """The longest message; with None it does not know that it may be asked."""
+        """The longest message; None for a server without the method `limits`."""
 
         self.say = None
-        """What it does in place of answering, given the socket and the connection."""
+        """A function of the socket and the connection that replaces the answer."""
 
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -47,7 +47,7 @@ class Server:
             except OSError:
                 return
             self.accepted += 1
-            # A client that has what it wanted does not wait for what else there is.
+            # A client that has its answer closes the connection at once.
             with peer, suppress(ConnectionError):
                 self._talk(peer)
 
@@ -132,7 +132,7 @@ def test_a_waiting_call_notices_when_the_server_s_machine_is_gone():
             assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_SECONDS
 
 
-def test_what_the_server_answers_is_raised(server):
+def test_an_error_of_the_server_is_raised(server):
     with pytest.raises(Unimplemented, match="no such method"):
         do(server.address, lambda client: client.default.poll())
     with pytest.raises(Overloaded, match="no more queues"):
@@ -161,7 +161,7 @@ def test_a_call_without_an_answer_may_have_taken_effect(server, say, why):
     ("first", "protocol"),
     [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP"), (b"\x15\x03\x01\0\x02\x02\x0a", "TLS"), (b"SSH-2.0-x\r\n", "SSH")],
 )
-def test_what_no_server_has_read_was_not_sent(server, first, protocol):
+def test_a_call_that_no_server_has_read_was_not_sent(server, first, protocol):
     server.say = lambda peer, connection: peer.sendall(first)
     with pytest.raises(NotConnected, match=f"cannot connect to .*: this port speaks {protocol}"):
         do(server.address, lambda client: client.default.add(b"x"))
@@ -197,7 +197,7 @@ def test_a_call_has_a_time_limit_of_its_own(server):
 
 @pytest.mark.parametrize("broken", ["recv", "sendall"])
 @pytest.mark.parametrize("seconds", [None, PATIENCE])
-def test_a_peer_whose_system_does_not_answer_any_more_is_a_lost_connection(server, monkeypatch, broken, seconds):
+def test_a_peer_that_answers_no_keepalive_probes_is_a_lost_connection(server, monkeypatch, broken, seconds):
     """The system gives a connection up by an error that Python has the class of its own timeouts for."""
     silent = SimpleNamespace(
         settimeout=lambda _: None, sendall=lambda _: None, recv=lambda _: pytest.fail("not sent"), close=lambda: None
@@ -226,7 +226,7 @@ def test_without_a_server_nothing_is_sent(tmp_path):
 
 
 @pytest.mark.parametrize("longest", [1 << 20, None])
-def test_what_is_longer_than_the_server_takes_is_refused(server, longest):
+def test_a_call_longer_than_the_server_accepts_is_refused(server, longest):
     server.longest = longest
     limit = (longest or DEFAULTS.frame_bytes) - CALL_OVERHEAD_BYTES
     with pytest.raises(InvalidRequest, match=f"the call is .* bytes; the limit is {limit:,}"):
@@ -234,7 +234,7 @@ def test_what_is_longer_than_the_server_takes_is_refused(server, longest):
     assert server.calls == []
 
 
-def test_the_server_is_asked_once_and_only_for_what_is_long(server):
+def test_limits_are_requested_once_and_only_for_long_calls(server):
     async def work(client):
         await client.default.add(bytes(FRAME_BYTES_LOWEST - 2 * CALL_OVERHEAD_BYTES))
         assert server.asked == 0
@@ -245,19 +245,19 @@ def test_the_server_is_asked_once_and_only_for_what_is_long(server):
     assert (server.asked, len(server.calls)) == (1, 3)
 
 
-def test_what_cannot_be_right_is_refused_before_there_is_a_connection(server):
+def test_invalid_options_are_refused_before_connecting(server):
     with pytest.raises(InvalidRequest, match="lease_ms"):
         do(server.address, lambda client: client.default.extend(bytes(16), 0))
     assert server.accepted == 0
 
 
-def test_work_that_waits_for_something_else_is_a_mistake():
+def test_work_that_awaits_another_deferred_is_an_error():
     with pytest.raises(RuntimeError, match="other than a call"):
         run_blocking(Deferred())
 
 
-def test_what_it_gives_is_what_a_client_gives(server):
-    """An empty poll, for the type."""
+def test_an_empty_poll_returns_an_empty_batch(server):
+    """The result has the type of the client's results."""
     server._answer = lambda connection, event: connection.return_results(
         [event.answer], [api.write_poll_response(api.PollResponse([], b"", 0))]
     )
@@ -289,6 +289,6 @@ def test_addresses_for_a_plain_socket(text, address):
 
 
 @pytest.mark.parametrize("address", ["host:0", "host:65536", "tcp:host:99999"])
-def test_there_are_65535_ports(address):
+def test_a_port_out_of_range_is_refused(address):
     with pytest.raises(InvalidRequest, match="the limit is 65535"):
         socket_address(address)

@@ -1,4 +1,4 @@
-"""A client sends what its server takes, takes what that sends, and gives back what it may not take."""
+"""Lengths of messages: the client follows the server's limit, and gives back items of a reply above its own."""
 
 import pytest
 from attrs import evolve
@@ -45,7 +45,7 @@ def serve(network):
     assert network.clock.getDelayedCalls() == []
 
 
-def test_what_every_server_takes_is_sent_at_once(network, client):
+def test_a_call_that_every_server_accepts_is_sent_at_once(network, client):
     for _ in range(3):
         client.default.add(bytes(60 * KIB))
         network.turn()
@@ -53,7 +53,7 @@ def test_what_every_server_takes_is_sent_at_once(network, client):
     assert network.peer.asked == 0
 
 
-def test_before_the_first_long_message_the_server_is_asked_and_calls_keep_their_order(network, client):
+def test_limits_are_requested_before_the_first_long_message_and_calls_keep_their_order(network, client):
     client.default.add(b"1")
     for each in (LONG, b"3", LONG):
         client.queue("mail").add(each)
@@ -109,7 +109,7 @@ def test_with_limits_of_its_own_a_client_sends_a_server_that_does_not_say_longer
     assert contents(network) == [LONGER]
 
 
-def test_a_server_that_has_no_room_for_the_question_is_asked_again(network, client):
+def test_limits_are_requested_again_after_an_overloaded_answer(network, client):
     network.peer.limits = Kind.OVERLOADED
     for asked in (1, 2):
         client.default.add(LONG)
@@ -153,7 +153,7 @@ def poll_response(*contents):
 
 
 def test_any_reply_of_a_server_is_taken(network, serve, success):
-    """Also before it was asked for its limits, and of one that does not say."""
+    """Also before the limits were requested, and from a server without that method."""
     client = serve(Kind.UNIMPLEMENTED)
     polling = client.default.poll()
     network.turn()
@@ -164,7 +164,7 @@ def test_any_reply_of_a_server_is_taken(network, serve, success):
 
 
 def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure, success):
-    """Its connection, and what else is under way there, goes on."""
+    """The connection and its other calls continue."""
     client = serve(DEFAULTS, limits=LOWERED)
     polling, adding = client.queue("mail").poll(), client.default.add(b"x")
     network.turn()
@@ -187,7 +187,7 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     assert network.peer.connection.stats().answers == 0
 
 
-def test_another_reply_that_a_client_may_not_take_is_an_error_and_nothing_more(network, serve, failure):
+def test_a_reply_above_the_client_s_limit_fails_only_its_call(network, serve, failure):
     client = serve(DEFAULTS, limits=evolve(DEFAULTS, frame_bytes=4_096))
     adding = client.default.add(*[b""] * 100)
     network.turn()

@@ -1,4 +1,4 @@
-"""One connection: what is written when, and how each call ends."""
+"""One connection: the order of messages, and the end of each call."""
 
 import pytest
 from twisted.internet.defer import CancelledError
@@ -22,7 +22,7 @@ def answer(network, *calls):
     network.peer.send()
 
 
-def test_nothing_waits_for_the_bootstrap_or_for_a_named_queue(network, success):
+def test_calls_do_not_wait_for_the_bootstrap_or_for_a_named_queue(network, success):
     """The bootstrap, the queue and the call leave together: one round trip in all."""
     client = network.client()
     adding = client.queue("mail").add(b"x")
@@ -59,7 +59,7 @@ def test_calls_made_while_answers_are_read_leave_with_the_finishes_of_those(netw
     assert network.peer.connection.stats().answers == 3
 
 
-def test_nothing_is_kept_of_calls_that_are_over(network, client):
+def test_finished_calls_are_forgotten(network, client):
     adding = [client.queue("mail").add(b"x"), client.default.add(b"x")]
     network.turn()
     answer(network, *network.peer.calls())
@@ -70,7 +70,7 @@ def test_nothing_is_kept_of_calls_that_are_over(network, client):
     assert (ours.imports, theirs.exports) == (2, 2)
 
 
-def test_a_queue_is_asked_for_once_and_its_calls_go_to_it_directly(network, client, success):
+def test_a_queue_is_requested_once_and_later_calls_go_to_it_directly(network, client, success):
     for _ in range(2):
         adding = client.queue("mail").add(b"x")
         network.turn()
@@ -93,7 +93,7 @@ def test_calls_to_a_queue_that_is_refused_fail_with_the_reason_and_the_next_asks
     assert network.peer.connection.stats().answers == 0
 
 
-def test_the_queue_used_longest_ago_is_let_go_when_there_are_too_many(network, client, monkeypatch):
+def test_the_least_recently_used_queue_is_released_when_there_are_too_many(network, client, monkeypatch):
     monkeypatch.setattr(routes, "ROUTES_MAX", 2)
     for name in ("a", "b", "a", "c"):
         client.queue(name).add(b"x")
@@ -103,7 +103,7 @@ def test_the_queue_used_longest_ago_is_let_go_when_there_are_too_many(network, c
     assert [event.object for event in network.peer.events if isinstance(event, rpc.Released)] == ["b"]
 
 
-def test_a_queue_that_is_still_being_asked_for_is_not_let_go(network, client, monkeypatch):
+def test_a_queue_whose_request_is_unanswered_is_not_released(network, client, monkeypatch):
     monkeypatch.setattr(routes, "ROUTES_MAX", 1)
     for name in ("a", "b"):
         client.queue(name).add(b"x")
@@ -160,7 +160,7 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
 
 
-def test_nothing_is_given_back_of_a_cancelled_poll_without_items(network, client, failure):
+def test_a_cancelled_poll_without_items_gives_nothing_back(network, client, failure):
     polling = client.default.poll()
     network.turn()
     (poll,) = network.peer.calls()
@@ -172,7 +172,7 @@ def test_nothing_is_given_back_of_a_cancelled_poll_without_items(network, client
     assert network.peer.calls() == []
 
 
-def test_losing_the_connection_fails_what_is_in_flight_as_unknown(network, client, failure):
+def test_losing_the_connection_fails_calls_in_flight_with_an_unknown_outcome(network, client, failure):
     adding = [client.default.add(b"x"), client.queue("mail").add(b"x")]
     network.clock.advance(0)
     network.peer.protocol.connectionLost(Failure(ConnectionLost()))
@@ -226,7 +226,7 @@ def test_results_of_another_shape_end_the_connection(network, client, failure):
 
 
 def test_a_connection_that_does_not_close_is_cut_after_a_while(network, client, failure):
-    """Until then new calls wait for the next connection, and what still comes is not looked at."""
+    """Until then new calls wait for the next connection, and received data is ignored."""
     network.peer.transport.lingers = True
     network.peer.protocol.dataReceived(b"\xff" * 64)
     network.peer.protocol.dataReceived(b"\xff" * 64)

@@ -1,4 +1,4 @@
-"""What each method of a queue sends, and what it makes of the answer."""
+"""The request of each method of a queue, and its result."""
 
 import pytest
 from attrs import evolve
@@ -34,7 +34,7 @@ def test_add_sends_the_items_with_their_delay_and_gives_their_ids(network, clien
 @pytest.mark.parametrize(
     ("wait_ms", "wait", "no_wait"), [(None, None, False), (0, None, True), (1, 1, False), (2_500, 2_500, False)]
 )
-def test_poll_says_how_long_to_wait(network, client, success, wait_ms, wait, no_wait):
+def test_poll_sends_its_wait(network, client, success, wait_ms, wait, no_wait):
     polling = client.default.poll(7, lease_ms=10, wait_ms=wait_ms)
     network.turn()
     (call,) = network.peer.calls()
@@ -110,7 +110,7 @@ def test_an_exception_of_the_server_is_one_here_by_its_kind(network, client, fai
         ),
     ],
 )
-def test_what_the_wire_cannot_carry_fails_before_it_is_sent(network, client, failure, call, message):
+def test_an_argument_that_the_wire_cannot_carry_fails_before_it_is_sent(network, client, failure, call, message):
     found = failure(call(client.default))
     assert isinstance(found, InvalidRequest)
     assert str(found) == message

@@ -19,7 +19,7 @@ from tests.process.certificates import Authority
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL")
 
 LONG = bytes(1 << 20)
-"""More than one read takes: some of it is on its way when the refusal is written."""
+"""Longer than one read, so that a part is in transit when the refusal is written."""
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ async def test_the_server_s_certificate_is_for_another_name(serve, authority):
 async def test_a_certificate_without_a_name_that_can_be_compared_is_for_no_host(
     serve, authority, tmp_path, shown, endpoint
 ):
-    """A worker's own certificate is from the same authority: with it a worker would pass for the server."""
+    """A worker's certificate has the same authority, so a worker could pose as the server with it."""
     served = serve(shown)
     (tmp_path / "ca.pem").write_bytes(authority.pem.read_bytes())
     port = served.port.getHost().port
@@ -222,7 +222,7 @@ async def test_tls_at_a_port_for_plaintext_is_no_hit_of_a_limit(serve, authority
 
 
 class Says(Protocol):
-    """Answers whatever comes with the same words, or closes without any."""
+    """A peer that answers any data with the same bytes, or closes without an answer."""
 
     def dataReceived(self, data):  # noqa: N802
         self.transport.write(self.factory.words)
@@ -249,7 +249,7 @@ class Says(Protocol):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_something_else_answers(authority, words, tls, kind, said):
+async def test_an_answer_in_another_protocol_is_named(authority, words, tls, kind, said):
     factory = Factory.forProtocol(Says)
     factory.words = words
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -260,8 +260,8 @@ async def test_what_something_else_answers(authority, words, tls, kind, said):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_handshake_that_ends_without_a_word_is_an_attempt_and_may_be_tried_again(authority):
-    """As a server that is being restarted does: only a call that may not wait for another attempt fails."""
+async def test_a_handshake_that_ends_without_an_alert_is_tried_again(authority):
+    """A restarting server does so.  Only a call without attempts left fails."""
     factory = Factory.forProtocol(Says)
     factory.words = b""
     port = reactor.listenTCP(0, factory, interface="127.0.0.1")
@@ -275,7 +275,7 @@ async def test_a_handshake_that_ends_without_a_word_is_an_attempt_and_may_be_tri
 
 @pytest.mark.parametrize("secured", [False, True], ids=["plaintext", "TLS"])
 @pytest_twisted.ensureDeferred
-async def test_the_system_looks_after_both_ends_of_a_connection(serve, authority, secured):
+async def test_keepalive_is_set_at_both_ends_of_a_connection(serve, authority, secured):
     served = serve("server" if secured else None)
     client = connect(reactor, served.address, tls=Tls(ca=authority.pem) if secured else None)
     await client.default.add(b"x")

@@ -47,7 +47,7 @@ def test_calls_wait_for_a_connection_and_keep_their_order(network, success):
 
 
 def test_a_lost_connection_is_made_again_and_queues_go_on(network, client, failure, success):
-    """What was in flight is not repeated; the same `Queue` works on the new connection."""
+    """Calls in flight are not repeated, and the same `Queue` works on the new connection."""
     mail = client.queue("mail")
     lost = mail.add(b"x")
     network.turn()
@@ -61,7 +61,7 @@ def test_a_lost_connection_is_made_again_and_queues_go_on(network, client, failu
     assert success(waiting) == [bytes(16)]
 
 
-def test_backing_off_goes_on_over_connections_that_end_before_they_are_of_use(network, success):
+def test_the_backoff_continues_over_connections_that_end_before_an_answer(network, success):
     failed = []
 
     def policy(number):
@@ -137,7 +137,7 @@ def test_a_call_that_waits_for_a_connection_can_be_cancelled(network, failure):
 
 
 def test_a_failed_call_may_close_the_client_or_call_again_at_once(network, failure, success):
-    """`ClientService` tells of failures from within itself, and must not be entered from there."""
+    """`ClientService` reports failures from within its methods, and is not re-entrant."""
     network.refusing = True
     client = network.client(attempts=1)
     retried = client.default.add(b"x").addErrback(lambda _: client.default.add(b"y"))
@@ -170,7 +170,7 @@ def test_a_call_that_gives_up_may_cancel_the_others(network, failure):
     client.close()
 
 
-def test_a_call_made_in_the_turn_of_connecting_stays_behind_those_that_waited(network):
+def test_a_call_made_in_the_turn_of_connecting_is_sent_after_the_waiting_ones(network):
     network.refusing = True
     client = network.client()
     client.default.add(b"1")
@@ -184,7 +184,7 @@ def test_a_call_made_in_the_turn_of_connecting_stays_behind_those_that_waited(ne
     client.close().addErrback(lambda _: None)
 
 
-def test_close_sends_what_was_said_and_fails_what_is_in_flight(network, client, failure, success):
+def test_close_sends_pending_calls_and_fails_those_in_flight(network, client, failure, success):
     adding = client.default.add(b"x")
     closing = client.close()
     assert isinstance(failure(adding), OutcomeUnknown)
@@ -197,7 +197,7 @@ def test_close_sends_what_was_said_and_fails_what_is_in_flight(network, client, 
 
 
 def test_close_ends_though_the_peer_does_not_close(network, client, failure, success):
-    """With TLS the peer takes part in closing, and one that is gone says nothing."""
+    """With TLS the peer takes part in the close, and a peer that is gone does not."""
     adding = client.default.add(b"x")
     network.peer.transport.lingers = True
     closing = client.close()
@@ -209,7 +209,7 @@ def test_close_ends_though_the_peer_does_not_close(network, client, failure, suc
     assert not network.clock.getDelayedCalls()
 
 
-def test_close_fails_what_waits_for_a_connection_and_stops_connecting(network, failure, success):
+def test_close_fails_waiting_calls_and_stops_connecting(network, failure, success):
     network.refusing = True
     client = network.client()
     adding = client.default.add(b"x")
@@ -239,7 +239,7 @@ def test_close_may_be_repeated(network, success):
 
 
 def test_close_may_be_repeated_at_the_moment_of_closing(network, success):
-    """Where a program goes on that has awaited the first: within `ClientService`, which must not be entered again."""
+    """A program that awaited the first continues within `ClientService`, which is not re-entrant."""
     client = network.client()
     network.turn()
     network.peer.transport.lingers = True
@@ -265,7 +265,7 @@ def test_each_failed_call_may_close_the_client(network, client, failure, success
     assert [success(each) for each in [*closed, *waiting]] == [None] * 4
 
 
-def test_close_in_the_turn_of_a_failure_leaves_nothing_scheduled(network, failure):
+def test_close_in_the_turn_of_a_failure_leaves_no_timer(network, failure):
     network.refusing = True
     client = network.client(attempts=1)
     adding = client.default.add(b"x")
@@ -285,7 +285,7 @@ def test_a_tcp_address_is_connected_to(address):
     client.close()
 
 
-def test_an_ipv6_address_stands_in_brackets():
+def test_an_ipv6_address_is_in_brackets():
     assert repr(endpoint_of(MemoryReactorClock(), parse("[::1]:9090"))) == "<HostnameEndpoint [::1]:9090>"
 
 

@@ -1,4 +1,4 @@
-"""How long a call may take, and whether it may have taken effect when that is over."""
+"""Time limits of calls, and whether a call that exceeds its limit may have taken effect."""
 
 import pytest
 from twisted.internet.defer import CancelledError
@@ -13,7 +13,7 @@ ADDED = api.write_add_response([bytes(16)])
 
 
 def timed_out(network, failure, calling, seconds):
-    """The error of *calling*, whose time is over after so many *seconds* and not before."""
+    """Return the error of *calling*, whose time limit passes after *seconds* and not before."""
     # Parts of a second that binary numbers have exactly.
     network.clock.advance(seconds - 0.125)
     assert not calling.called
@@ -34,7 +34,7 @@ def limited(network):
     assert network.clock.getDelayedCalls() == []
 
 
-def test_an_answer_in_time_leaves_nothing_behind(network, limited, success):
+def test_an_answer_in_time_leaves_no_timer(network, limited, success):
     adding = limited.default.add(b"x")
     network.turn()
     (call,) = network.peer.calls()
@@ -74,7 +74,7 @@ def test_an_answer_that_comes_too_late_is_dropped(network, limited, failure, suc
     assert success(again) == [bytes(16)]
 
 
-def test_a_call_that_was_not_sent_says_why_and_never_is(network, failure):
+def test_the_error_of_an_unsent_call_has_a_reason_and_the_call_is_never_sent(network, failure):
     network.refusing = True
     client = network.client(timeout_ms=1_500)
     adding = client.default.add(b"x")
@@ -99,13 +99,13 @@ def test_a_long_call_that_waits_for_the_server_s_limits_was_not_sent(network, li
 
 
 @pytest.mark.parametrize(("wait_ms", "seconds"), [(0, 5), (2_500, 7.5)])
-def test_the_wait_of_a_poll_comes_on_top(network, limited, failure, wait_ms, seconds):
+def test_the_wait_of_a_poll_is_added_to_its_time_limit(network, limited, failure, wait_ms, seconds):
     polling = limited.default.poll(wait_ms=wait_ms)
     network.turn()
     assert timed_out(network, failure, polling, seconds).sent
 
 
-def test_what_takes_as_long_as_it_takes_has_no_limit_but_its_own(network, limited, failure, tmp_path):
+def test_unlimited_polls_backups_and_checks_have_only_their_own_time_limit(network, limited, failure, tmp_path):
     waiting = [limited.default.poll(), limited.admin.check(force=True), limited.admin.backup(tmp_path / "b")]
     short = limited.default.poll(timeout_ms=7_000)
     network.turn()
@@ -131,7 +131,7 @@ def test_a_call_s_own_limit_is_the_whole_time(network, limited, failure):
         now = seconds
 
 
-def test_a_poll_whose_time_is_over_is_given_up(network, limited, failure):
+def test_a_poll_that_exceeds_its_time_limit_is_cancelled(network, limited, failure):
     polling = limited.default.poll(timeout_ms=1_000)
     network.turn()
     (call,) = network.peer.calls()
@@ -140,7 +140,7 @@ def test_a_poll_whose_time_is_over_is_given_up(network, limited, failure):
     assert network.peer.events == [rpc.Finished(call.answer)]
 
 
-def test_items_on_their_way_to_a_poll_whose_time_is_over_are_given_back(network, limited, failure):
+def test_items_sent_to_a_poll_that_has_timed_out_are_given_back(network, limited, failure):
     polling = limited.default.poll(timeout_ms=1_000)
     network.turn()
     (call,) = network.peer.calls()
@@ -153,7 +153,7 @@ def test_items_on_their_way_to_a_poll_whose_time_is_over_are_given_back(network,
     assert api.read_extend_request(given_back.params).lease == LEASE
 
 
-def test_without_a_limit_nothing_is_timed(network, client):
+def test_without_a_time_limit_no_timer_runs(network, client):
     adding = client.default.add(b"x").addErrback(lambda failure: failure.trap(OutcomeUnknown))
     network.turn()
     assert network.clock.getDelayedCalls() == []
@@ -166,7 +166,7 @@ def test_a_call_that_its_program_cancels_is_cancelled(network, limited, failure)
     assert isinstance(failure(adding), CancelledError)
 
 
-def test_an_error_that_comes_first_is_the_call_s(network, limited, failure):
+def test_an_error_before_the_time_limit_is_the_error_of_the_call(network, limited, failure):
     adding = limited.default.add(b"x")
     network.clock.advance(0)
     network.peer.transport.loseConnection()

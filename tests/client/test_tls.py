@@ -1,4 +1,4 @@
-"""Which files a client can use for TLS, and what it says of those that it cannot."""
+"""Files that a client can use for TLS, and the errors for others."""
 
 import errno
 import os
@@ -69,7 +69,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("files", "said"), WRONG)
-def test_what_cannot_be_used_is_one_line_that_names_the_file(made, files, said):
+def test_an_unusable_file_is_one_line_that_names_it(made, files, said):
     tls = Tls(**{name: made / file for name, file in files.items()})
     with pytest.raises(InvalidRequest) as refused:
         connect(MemoryReactorClock(), "127.0.0.1:1", tls=tls)
@@ -77,18 +77,18 @@ def test_what_cannot_be_used_is_one_line_that_names_the_file(made, files, said):
 
 
 def run_at_once(address, work, tls=None, *_):
-    """In place of a reactor: the address is connected to, and nothing else."""
+    """Replaces a run on a reactor: only connects to the address."""
     connect(MemoryReactorClock(), address, tls=tls)
 
 
 @pytest.mark.parametrize(("files", "said"), WRONG)
-def test_the_command_says_the_same(made, files, said):
+def test_the_command_prints_the_same_error(made, files, said):
     words = [f"--tls-{name}={made / file}" for name, file in files.items()]
     result = CliRunner().invoke(queueber, [*words, "add", "x"], obj=run_at_once)
     assert (result.exit_code, result.stderr) == (1, f"queueber: {made}/{said.format(made)}\n")
 
 
-def test_all_that_is_wrong_is_said_at_once(made):
+def test_all_unusable_files_are_named(made):
     tls = Tls(ca=made / "empty", certificate=made / "old.pem", key=made / "other.key")
     with pytest.raises(InvalidRequest) as refused:
         connect(MemoryReactorClock(), "127.0.0.1:1", tls=tls)
@@ -99,7 +99,7 @@ def test_all_that_is_wrong_is_said_at_once(made):
 
 @pytest.mark.parametrize("name", ["ca", "certificate"])
 def test_a_file_that_may_not_be_read(made, monkeypatch, name):
-    """As root, which tests may run as, reads everything, the refusal is made up."""
+    """The refusal is simulated, because root can read everything."""
 
     def refuse(path):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
@@ -112,7 +112,7 @@ def test_a_file_that_may_not_be_read(made, monkeypatch, name):
 @pytest.mark.parametrize(
     "files", [{"certificate": "both.pem"}, {"certificate": "chain.pem", "key": "client.key"}, {"ca": "ca.pem"}]
 )
-def test_what_can_be_used_is(made, files):
+def test_usable_files_are_accepted(made, files):
     client = connect(
         MemoryReactorClock(), "127.0.0.1:1", tls=Tls(**{name: made / file for name, file in files.items()})
     )

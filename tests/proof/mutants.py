@@ -107,7 +107,7 @@ MUTANTS = (
     Mutant(
         "23-tls-to-the-control-socket",
         "the options for TLS reach the control socket",
-        "tests/cli/test_control_commands.py::test_the_options_for_tls_are_for_the_network_and_not_for_the_control_socket",
+        "tests/cli/test_control_commands.py::test_tls_options_do_not_apply_to_the_control_socket",
     ),
     Mutant(
         "24-copy-left-by-restore",
@@ -182,17 +182,17 @@ MUTANTS = (
     Mutant(
         "38-load-without-tls",
         "the load tools connect without TLS",
-        "tests/cli/test_stress.py::test_a_load_goes_where_the_command_was_told_and_leaves_no_connection",
+        "tests/cli/test_stress.py::test_a_load_uses_the_address_and_tls_options_and_closes_its_connections",
     ),
     Mutant(
         "39-percentile-rounded-down",
         "a percentile is the duration below it",
-        "tests/cli/test_stress.py::test_of_few_durations_a_percentile_is_the_one_that_so_many_do_not_exceed",
+        "tests/cli/test_stress.py::test_percentiles_of_few_durations",
     ),
     Mutant(
         "40-bench-leaves-what-it-added",
         "a scenario of the benchmark that only adds leaves its items",
-        "tests/cli/test_bench.py::test_each_trial_leaves_its_own_queue_empty",
+        "tests/cli/test_bench.py::test_each_scenario_empties_its_queue",
     ),
     Mutant(
         "41-one-look-too-late",
