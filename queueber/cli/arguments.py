@@ -23,8 +23,11 @@ class LocalPath(click.Path):
         Return *value* as a path.
 
         Raises:
-            click.BadParameter: it is not a path of the required kind, or no home directory is known.
+            click.BadParameter: it is empty, or not a path of the required kind, or no home directory is known.
         """
+        if value == "":
+            # As a path it would be the working directory.
+            self.fail("the path is empty", param, ctx)
         try:
             value = expanded(value) if isinstance(value, str) else value
         except ValueError as why:

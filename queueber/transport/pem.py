@@ -1,8 +1,16 @@
 """Certificates and keys in PEM files: read, check and describe them.  The functions need the extra `tls`."""
 
+import re
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from queueber.errors import one_line
+
+_CERTIFICATE = re.compile(rb"(X509 )?CERTIFICATE")
+_PRIVATE_KEY = re.compile(rb"([A-Z0-9]+ )*PRIVATE KEY")
 
 
 def certificates_in(path: Path) -> tuple[list[Any], list[str]]:
@@ -10,11 +18,35 @@ def certificates_in(path: Path) -> tuple[list[Any], list[str]]:
     from cryptography.x509 import load_pem_x509_certificates  # noqa: PLC0415
 
     try:
-        return load_pem_x509_certificates(path.read_bytes()), []
+        content = path.read_bytes()
     except OSError as why:
         return [], [f"{path}: {why.strerror}"]
+    try:
+        return load_pem_x509_certificates(content), []
     except ValueError:
-        return [], [f"{path}: it holds no certificate in PEM"]
+        return [], [f"{path}: {_pem_problem(content, _CERTIFICATE, 'certificate', load_pem_x509_certificates)}"]
+
+
+def _pem_problem(content: bytes, label: re.Pattern[bytes], noun: str, load: Callable[[bytes], object]) -> str:
+    """Return why *content* has no usable PEM block with *label*: there is none, or one is incomplete or invalid."""
+    blocks = list(re.finditer(rb"-----BEGIN ([A-Z0-9 ]*)-----(?:(?!-----BEGIN).)*", content, re.DOTALL))
+    found = [block for block in blocks if label.fullmatch(block[1])]
+    if not found:
+        others = sorted({block[1].decode() for block in blocks})
+        return f"it holds no {noun} in PEM" + (f", only {', '.join(others)}" if others else "")
+    for number, block in enumerate(found, start=1):
+        which = f"{noun} {number} of {len(found)}" if len(found) > 1 else f"the {noun}"
+        line = content.count(b"\n", 0, block.start()) + 1
+        if b"-----END " + block[1] + b"-----" not in block[0]:
+            return f"{which}, at line {line}, is cut off: it has no END line"
+        try:
+            load(block[0])
+        except ValueError as why:
+            # cryptography puts the detail after general advice, and debugging output after the detail.
+            detail = one_line(str(why)).rpartition("more details. ")[2].rpartition("Details: ")[2]
+            detail = detail.partition(": ParseError {")[0]
+            return f"{which}, at line {line}, cannot be read: {detail}"
+    return f"it holds no usable {noun}"
 
 
 def key_problem(key: Path, certificate: Any, of: Path) -> str | None:  # noqa: ANN401
@@ -23,14 +55,19 @@ def key_problem(key: Path, certificate: Any, of: Path) -> str | None:  # noqa: A
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
 
     try:
-        found = load_pem_private_key(key.read_bytes(), None)
+        content = key.read_bytes()
     except OSError as why:
         return f"{key}: {why.strerror}"
+    try:
+        found = load_pem_private_key(content, None)
     except TypeError:
         # OpenSSL itself would prompt for the password on the terminal.
         return f"{key}: the key is encrypted, and its password cannot be given; `openssl pkey` decrypts it"
-    except (ValueError, UnsupportedAlgorithm):
-        return f"{key}: it holds no private key in PEM"
+    except UnsupportedAlgorithm as why:
+        return f"{key}: the private key has an unsupported algorithm: {one_line(str(why))}"
+    except ValueError:
+        load = partial(load_pem_private_key, password=None)
+        return f"{key}: {_pem_problem(content, _PRIVATE_KEY, 'private key', load)}"
     if certificate is not None and found.public_key() != certificate.public_key():
         return f"{key}: it is not the key of {of}"
     return None
