@@ -1,4 +1,4 @@
-"""What there is in a queue and under a lease, as far as that is known without asking the disk."""
+"""Statistics of queues and leases, without reading the disk."""
 
 from attrs import frozen
 
@@ -10,7 +10,7 @@ from queueber.units import WallMs
 
 @frozen
 class Stats:
-    """How much there is of everything, now."""
+    """The number of things of each kind."""
 
     queues: int
     items: int
@@ -23,42 +23,42 @@ class Stats:
 
 @frozen
 class QueueState:
-    """A queue's items by state, and who waits for them."""
+    """A queue's items by state, and its waiting polls."""
 
     name: str
     ready: int
     delayed: int
     leased: int
-    """Also those whose lease has ended and that have no new place yet."""
+    """Also those whose lease has expired and that have no new key yet."""
 
     unread: int
-    """Ready or delayed: nobody has read them since they left memory, or since the start."""
+    """Ready or delayed: they have not been read since they left memory, or since the start."""
 
     waiting: int
-    """Polls in line."""
+    """Waiting polls."""
 
     oldest: WallMs | None
-    """Since when the head is ready; None if none is, or none is known to be."""
+    """The due of the head if it is ready; None if no item is known to be ready."""
 
     @property
     def items(self) -> int:
-        """All of them."""
+        """The number of items in all states."""
         return self.ready + self.delayed + self.leased + self.unread
 
 
 def state_of(queue: Queue, now: WallMs) -> QueueState:
     """
-    The state of *queue*.
+    Return the state of *queue*.
 
-    O(items in its window): all windows together are bounded, so all queues
-    together cost no more than the sum of that bound and their number.
+    O(items in its window).  All windows together are bounded, so the cost for
+    all queues is bounded by that and their number.
     """
     window = queue.window
     ready = window.count_ready(now)
     delayed, unread = len(window) - ready, 0
     beyond = queue.items - len(queue.held) - len(window)
     if window.covers(now):
-        # What lies beyond the window becomes due even later.
+        # The items beyond the window become due even later.
         delayed += beyond
     else:
         unread = beyond
@@ -69,7 +69,7 @@ def state_of(queue: Queue, now: WallMs) -> QueueState:
 
 
 def queue_line(queue: Queue) -> str:
-    """What is known of *queue*, in one line."""
+    """Return the state of *queue* as a line of text."""
     return (
         f"queue {queue.name!r} number={queue.number} items={queue.items} held={len(queue.held)}"
         f" waiting={len(queue.waiters)} window={len(queue.window)} covered_to={_text(queue.window.covered_to)}"
@@ -78,7 +78,7 @@ def queue_line(queue: Queue) -> str:
 
 
 def lease_line(lease: Lease) -> str:
-    """What is known of *lease*, in one line."""
+    """Return the state of *lease* as a line of text."""
     return (
         f"lease {lease.id.hex()} queue={lease.queue} {lease.state.value} deadline={lease.deadline}"
         f" items={len(lease.keys)}"

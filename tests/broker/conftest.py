@@ -1,4 +1,4 @@
-"""A broker on counted ids, and a disk that is as slow as the test says."""
+"""A broker with counted ids, and a disk whose commits the test controls."""
 
 import contextlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ START = WallMs(1_000_000)
 
 @define
 class CountedIds:
-    """1, 2, 3, … as ids."""
+    """A source of the ids 1, 2, 3, …."""
 
     count: int = 0
 
@@ -33,7 +33,7 @@ class CountedIds:
 
 @define
 class Rows:
-    """What is on a disk, as dictionaries: the obvious store."""
+    """The rows on a disk, in dictionaries: the simplest store."""
 
     items: dict[tuple[QueueNumber, Key], Item] = field(factory=dict)
     leases: dict[LeaseId, LeaseRecord] = field(factory=dict)
@@ -86,7 +86,7 @@ class Rows:
         return Recovered(list(self.queues.values()), leases, None)
 
     def check(self, broker: Broker) -> None:
-        """What is on the disk is true by itself: nothing unleased lies at or below a floor, counters are exact."""
+        """Check that the rows agree: no unleased item lies at or below a floor, and counters are exact."""
         leased = {(record.queue, key) for record in self.leases.values() for key in record.keys}
         for number, record in self.queues.items():
             mine = [key for queue, key in self.items if queue == number]
@@ -97,7 +97,7 @@ class Rows:
 
 @define
 class BrokerHarness:
-    """A broker and its disk, moved by hand."""
+    """A broker and its disk, driven step by step."""
 
     broker: Broker
     ids: CountedIds
@@ -114,7 +114,7 @@ class BrokerHarness:
         return plan
 
     def commit_all(self) -> None:
-        """Commit what was planned, and settle what was claimed, until there is no more."""
+        """Commit all plans and confirm all deliveries, until none are left."""
         while self.pending:
             self.commit(len(self.pending))
 
@@ -132,14 +132,14 @@ class BrokerHarness:
                         self.pending.append(back)
 
     def refill(self) -> int:
-        """Answer every scan that was asked for; return how many there were."""
+        """Answer every scan that was requested; return how many there were."""
         refills = self.broker.take_refills()
         for refill in refills:
             self.broker.refilled(refill, self.rows.scan(refill.number, refill.after, 3))
         return len(refills)
 
     def distribute(self):
-        """Claims and refills until there is nothing more to do; the deliveries."""
+        """Make claims and refills until there is nothing more to do; return the deliveries."""
         self.broker.polls.tick(self.now)
         deliveries = []
         for _ in range(1_000):
@@ -156,7 +156,7 @@ class BrokerHarness:
         return self.submit_one(self.broker.add(self.broker.queue(name), [items], self.now))
 
     def submit_one(self, plan):
-        """The reply of a plan for one call, which is submitted; raises it if the call is refused."""
+        """Submit the plan of one call and return its reply, or raise it if it is an error."""
         (reply,) = self.submit(plan).reply
         if isinstance(reply, QueueberError):
             raise reply
@@ -173,13 +173,13 @@ class BrokerHarness:
         )
 
     def polls_of(self, peer):
-        """As many polls as *peer* may have wait."""
+        """Make as many waiting polls as *peer* may have."""
         with contextlib.suppress(Overloaded):
             while True:
                 yield self.poll(wait=None, peer=peer)
 
     def take(self, wanted=1, *, lease_duration=1000, name="default"):
-        """The contents and the lease that one poll gets now, spoken."""
+        """Poll once, commit, and return the contents and the live lease."""
         self.poll(wanted, lease_duration=lease_duration, name=name)
         (delivery,) = self.distribute()
         self.commit_all()
@@ -194,11 +194,11 @@ class BrokerHarness:
         )
 
     def sweep(self) -> int:
-        """Move what ended; return how many items moved."""
+        """Move the items of expired leases; return how many moved."""
         moved = 0
         while ended := self.broker.pop_expired(self.now):
             for lease in ended:
-                # The rows are on the disk: a lease is swept only after it was spoken, so after its items were durable.
+                # The rows are on the disk: a lease is swept only once it is live, so after its items were durable.
                 moved += self.submit(
                     self.broker.requeue(lease, self.rows.read(lease.queue, tuple(lease.keys.values())))
                 ).reply
@@ -226,7 +226,7 @@ def harness() -> BrokerHarness:
 
 @pytest.fixture
 def make_harness():
-    """A bench with other limits or bounds."""
+    """Return a function that makes a harness with other limits or bounds."""
 
     def make(bounds: ClaimBounds | None = None, **limits) -> BrokerHarness:
         ids = CountedIds()

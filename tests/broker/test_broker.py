@@ -1,4 +1,4 @@
-"""What each call does, one behaviour a test."""
+"""The effect of each call, one behaviour a test."""
 
 import pytest
 from attrs import evolve
@@ -21,7 +21,7 @@ class TestAdd:
         assert ids == sorted(ids)
         assert len(set(ids)) == 3
 
-    def test_of_nothing_writes_nothing_and_makes_no_queue(self, harness):
+    def test_without_items_writes_nothing_and_makes_no_queue(self, harness):
         plan = harness.broker.add(harness.queue, [[]], harness.now)
 
         assert plan.writes == []
@@ -44,7 +44,7 @@ class TestAdd:
             ({}, [(b"", 10 * YEAR + 1)], "visibilityTimeoutMs is 316,224,000,001 ms; the limit is 316,224,000,000"),
         ],
     )
-    def test_of_too_much_is_refused_whole(self, make_harness, limits, items, complaint):
+    def test_beyond_a_limit_is_refused_whole(self, make_harness, limits, items, complaint):
         harness = make_harness(**limits)
 
         with pytest.raises(InvalidRequest, match=complaint):
@@ -53,7 +53,7 @@ class TestAdd:
         assert harness.broker.stats().items == 0
         harness.broker.check()
 
-    def test_of_one_queue_too_many_is_overloaded(self, make_harness):
+    def test_to_one_queue_too_many_is_overloaded(self, make_harness):
         harness = make_harness(queues=1)
         harness.add(b"a", name="one")
 
@@ -64,7 +64,7 @@ class TestAdd:
 
 class TestQueueNames:
     @pytest.mark.parametrize("name", ["", "é" * 128])
-    def test_of_no_or_more_than_255_bytes_are_refused(self, harness, name):
+    def test_that_are_empty_or_longer_than_255_bytes_are_refused(self, harness, name):
         with pytest.raises(InvalidRequest, match=f"name is {len(name.encode())} bytes of UTF-8; it must be 1 to 255"):
             harness.broker.queue(name)
 
@@ -77,7 +77,7 @@ class TestQueueNames:
         assert harness.take(name="mail")[0] == []
         assert harness.take()[0] == [b"default"]
 
-    def test_that_were_only_asked_for_leave_nothing_behind(self, harness):
+    def test_of_queues_without_items_use_no_memory(self, harness):
         harness.broker.queue("a")
         waiter = harness.poll(name="b", wait=None)
         harness.distribute()
@@ -127,12 +127,12 @@ class TestPoll:
         (delivery,) = harness.distribute()
         assert contents(delivery) == []
 
-    def test_is_not_cut_short_by_an_item_that_is_not_due(self, harness):
+    def test_waits_until_a_delayed_item_is_due(self, harness):
         harness.poll(wait=None)
         harness.add(b"a", delay=30)
         assert harness.distribute() == []
         due = harness.broker.polls.next_tick()
-        # Never shorter than asked: the millisecond in which the add was decided had begun.
+        # Never shorter than requested: the millisecond in which the add was decided had begun.
         assert due == harness.now + 31
 
         harness.now = due
@@ -185,7 +185,7 @@ class TestPoll:
 
         assert one.lease.id != two.lease.id
 
-    def test_of_one_claim_is_one_plan(self, harness):
+    def test_shares_one_plan_with_the_others_of_its_claim(self, harness):
         """The floor in a queue's row must not pass an item whose lease comes in a later commit."""
         harness.add(b"a", b"b", b"c")
         harness.commit_all()
@@ -199,7 +199,7 @@ class TestPoll:
         ("lease_duration", "complaint"),
         [(0, "must last longer"), (7 * DAY + 1, "leaseValidityMs is 604,800,001 ms; the limit is 604,800,000")],
     )
-    def test_for_no_or_too_long_a_lease_is_refused(self, harness, lease_duration, complaint):
+    def test_with_a_lease_of_0_or_too_long_is_refused(self, harness, lease_duration, complaint):
         with pytest.raises(InvalidRequest, match=complaint):
             harness.poll(lease_duration=lease_duration)
 
@@ -212,8 +212,8 @@ class TestPoll:
         harness.broker.polls.cancel(waiter)
         assert harness.poll(wait=None)
 
-    def test_a_crowd_leaves_places_for_those_who_come(self, make_harness):
-        """Once half of them have gone, a peer may have half as many as are left."""
+    def test_many_polls_of_one_peer_leave_places_for_other_peers(self, make_harness):
+        """Once half of the places are taken, a peer may have half as many as are free."""
         harness = make_harness(waiting_polls=16)
         for _ in range(8):
             harness.poll(wait=None, peer="crowd")
@@ -229,7 +229,7 @@ class TestPoll:
         harness = make_harness(waiting_polls=2)
         waiters = [harness.poll(wait=None, peer=peer) for peer in "ab"]
         no_wait = [harness.poll(wait=0, peer="c"), harness.poll(wait=0, peer="d")]
-        # While the disk stands still they are not answered, and then there are only so many.
+        # While the disk stalls they are not answered, and then their number is bounded.
         with pytest.raises(Overloaded, match="4 wait already; the limit is 2"):
             harness.poll(wait=0, peer="e")
         assert {each.waiter for each in harness.distribute()} == set(no_wait)
@@ -284,6 +284,22 @@ class TestClaimBounds:
         assert len(harness.broker.claims.distribute(harness.now)) == 1
         assert len(harness.broker.claims.distribute(harness.now)) == 1
 
+    def test_looks_at_no_more_polls_than_it_may_serve(self, harness):
+        """Those of paused peers among them are suspended, so that the next claim does not look at them."""
+        queue, polls = harness.queue, harness.broker.polls
+        waiters = [harness.poll(wait=None, peer=peer) for peer in "abacaa"]
+        assert polls.candidates(queue, 2) == waiters[:2]
+
+        polls.pause("a")
+
+        assert polls.candidates(queue, 1) == [waiters[1]]
+        assert list(queue.waiters) == [waiters[1], *waiters[2:]]
+        assert polls.candidates(queue, 9) == [waiters[1], waiters[3]]
+        assert list(queue.waiters) == [waiters[1], waiters[3]]
+        harness.broker.check()
+        polls.resume("a")
+        assert list(queue.waiters) == [waiters[0], waiters[2], waiters[4], waiters[5], waiters[1], waiters[3]]
+
 
 class TestRemoveAndExtend:
     def test_remove_ends_the_item_and_the_lease_with_its_last(self, harness):
@@ -333,11 +349,11 @@ class TestRemoveAndExtend:
         with pytest.raises(InvalidRequest, match=f"lease is {length} bytes; it must be 16"):
             harness.extend(b"l" * length)
 
-    def test_extend_to_nothing_is_refused(self, harness):
+    def test_an_extend_by_0_is_refused(self, harness):
         with pytest.raises(InvalidRequest, match="must last longer"):
             harness.extend(b"l" * 16, 0)
 
-    def test_extend_counts_from_now_be_it_earlier_or_later(self, harness):
+    def test_an_extend_counts_from_now_whether_earlier_or_later(self, harness):
         harness.add(b"a")
         _, lease = harness.take(lease_duration=1000)
 
@@ -386,7 +402,7 @@ class TestExpiry:
         assert not harness.extend(stale.id)
         assert harness.remove(item, fresh.id)
 
-    def test_wakes_who_waits(self, harness):
+    def test_lets_waiting_polls_be_served(self, harness):
         harness.add(b"a")
         harness.take(lease_duration=10)
         harness.poll(wait=None)
@@ -398,7 +414,7 @@ class TestExpiry:
         (delivery,) = harness.distribute()
         assert contents(delivery) == [b"a"]
 
-    def test_never_sweeps_a_lease_that_was_not_spoken(self, harness):
+    def test_never_sweeps_a_pending_lease(self, harness):
         harness.add(b"a")
         harness.poll(lease_duration=10)
         (delivery,) = harness.distribute()
@@ -434,7 +450,7 @@ class TestExpiry:
         harness.now = WallMs(harness.now + 5)
         assert harness.sweep() == 1
 
-    def test_what_could_not_be_read_stays_under_the_lease(self, harness):
+    def test_items_that_could_not_be_read_stay_under_the_lease(self, harness):
         _, second, _ = harness.add(b"a", b"b", b"c")
         harness.take(3, lease_duration=10)
         harness.now = WallMs(harness.now + 11)
@@ -453,7 +469,7 @@ class TestExpiry:
         assert harness.sweep() == 1
         assert harness.take(3)[0] == [b"b"]
 
-    def test_passes_over_a_row_that_is_gone(self, harness):
+    def test_skips_a_row_that_is_gone(self, harness):
         harness.add(b"a", b"b")
         harness.take(2, lease_duration=10)
         harness.now = WallMs(harness.now + 11)
@@ -479,7 +495,7 @@ class TestCancelledPolls:
         assert harness.distribute() == []
         assert harness.take()[0] == [b"a"]
 
-    def test_that_were_claimed_give_back_without_burning_an_attempt_or_a_place(self, harness):
+    def test_that_were_claimed_return_their_items_to_the_same_position_without_an_attempt(self, harness):
         harness.add(b"a", b"b")
         waiter = harness.poll(1, wait=None)
         harness.distribute()
@@ -492,7 +508,7 @@ class TestCancelledPolls:
         assert contents(delivery) == [b"a", b"b"]
         assert [each.attempts for each in delivery.items] == [0, 0]
 
-    def test_that_give_back_wake_who_waits(self, harness):
+    def test_that_return_items_let_waiting_polls_be_served(self, harness):
         first, second = harness.poll(wait=None), harness.poll(wait=None)
         harness.add(b"a")
         harness.distribute()
@@ -503,7 +519,7 @@ class TestCancelledPolls:
 
         assert delivery.waiter is second
 
-    def test_that_lapsed_are_not_answered(self, harness):
+    def test_that_have_timed_out_are_not_answered(self, harness):
         waiter = harness.poll(wait=0)
         harness.broker.polls.cancel(waiter)
 
@@ -511,7 +527,7 @@ class TestCancelledPolls:
 
 
 class TestPausedPeers:
-    def test_are_not_served_and_hold_nobody_up(self, harness):
+    def test_are_not_served_and_delay_no_other_peer(self, harness):
         slow = harness.poll(wait=None, peer="slow")
         quick = harness.poll(wait=None, peer="quick")
         harness.broker.polls.pause("slow")
@@ -525,7 +541,7 @@ class TestPausedPeers:
         assert delivery.waiter is slow
         harness.broker.check()
 
-    def test_keep_their_place_before_those_that_came_later(self, harness):
+    def test_are_served_before_polls_that_came_later_when_resumed(self, harness):
         first, second = harness.poll(wait=None, peer="slow"), harness.poll(wait=None, peer="slow")
         harness.broker.polls.pause("slow")
         harness.add(b"a")
@@ -536,13 +552,13 @@ class TestPausedPeers:
 
         assert [each.waiter for each in harness.distribute()] == [first, second, third]
 
-    def test_whose_wait_runs_out_are_answered_once_nothing_is_ready(self, harness):
+    def test_whose_polls_time_out_are_answered_once_no_item_is_ready(self, harness):
         waiter = harness.poll(wait=10, peer="slow")
         harness.broker.polls.pause("slow")
         harness.add(b"a")
         assert harness.distribute() == []
         harness.now = WallMs(harness.now + 10)
-        # There is an item that could be theirs: an empty answer would be a lie.
+        # There is an item for them, so an empty reply would be wrong.
         assert harness.distribute() == []
 
         harness.poll()
@@ -551,7 +567,7 @@ class TestPausedPeers:
         assert contents(served) == [b"a"]
         assert (timed_out.waiter, contents(timed_out)) == (waiter, [])
 
-    def test_can_cancel(self, harness):
+    def test_can_cancel_polls(self, harness):
         waiter = harness.poll(wait=None, peer="slow")
         harness.broker.polls.pause("slow")
         harness.add(b"a")
@@ -565,7 +581,7 @@ class TestPausedPeers:
 
 
 class TestLeasedItemsLimit:
-    def test_refuses_polls_and_serves_nobody_until_there_is_room(self, make_harness):
+    def test_refuses_and_serves_no_polls_until_an_item_is_removed(self, make_harness):
         harness = make_harness(leased_items=1)
         one, _two = harness.add(b"a", b"b")
         early = harness.poll(wait=None)
@@ -583,8 +599,8 @@ class TestLeasedItemsLimit:
         (delivery,) = harness.distribute()
         assert delivery.waiter is late
 
-    def test_reads_nothing_ahead_while_nobody_can_be_served(self, make_harness):
-        """What a window cannot hold would be read again and again."""
+    def test_reads_nothing_ahead_while_no_poll_can_be_served(self, make_harness):
+        """Rows that do not fit into the window would be read by every claim."""
         harness = make_harness(leased_items=1, queue_window_bytes=1_000, item_overhead=500, refill_items=9)
         ids = [harness.add(b"%d" % number)[0] for number in range(6)]
         harness.poll(wait=None)
@@ -616,7 +632,7 @@ class TestLeasedItemsLimit:
         assert isinstance(plan.reply[1].error, Overloaded)
         assert harness.broker.take_refills() == []
 
-    def test_ends_a_wait_with_overloaded_and_not_with_a_lie(self, make_harness):
+    def test_ends_a_wait_with_overloaded_and_not_with_an_empty_reply(self, make_harness):
         harness = make_harness(leased_items=1)
         harness.add(b"a", b"b")
         harness.poll(wait=None)
@@ -647,7 +663,7 @@ class TestWindowAndRefill:
         assert taken == everything
         assert harness.queue.window.covered_to == HIGHEST
 
-    def test_an_empty_answer_waits_for_the_scan(self, harness):
+    def test_an_empty_reply_waits_for_the_scan(self, harness):
         harness.add(b"a")
         harness.commit_all()
         harness.drop_window()
@@ -674,7 +690,7 @@ class TestWindowAndRefill:
         (plan,) = harness.broker.claims.distribute(harness.now)
         assert [contents(each) for each in plan.reply] == [[b"a", b"b"]]
 
-    def test_while_a_scan_is_on_its_way_there_is_no_other(self, harness):
+    def test_there_is_one_scan_at_a_time(self, harness):
         harness.add(b"a")
         harness.commit_all()
         harness.drop_window()
@@ -685,8 +701,8 @@ class TestWindowAndRefill:
 
         assert len(harness.broker.take_refills()) == 1
 
-    def test_what_a_scan_brought_is_handed_out_and_the_rest_waits_for_the_next(self, harness):
-        """Nothing is left in the window then, but behind it there may be something: that is no empty answer."""
+    def test_a_claim_delivers_the_rows_of_one_scan_and_the_next_scan_the_rest(self, harness):
+        """An empty window that does not cover the present is no reason for an empty reply."""
         harness.add(b"a", b"b", b"c", b"d")
         harness.commit_all()
         harness.drop_window()
@@ -701,7 +717,7 @@ class TestWindowAndRefill:
         harness.submit(plan)
         assert [contents(each) for each in harness.distribute()] == [[b"d"]]
 
-    def test_a_window_with_enough_for_all_who_wait_needs_no_scan(self, harness):
+    def test_a_window_with_enough_for_all_polls_needs_no_scan(self, harness):
         everything = [b"%d" % number for number in range(8)]
         harness.add(*everything)
         harness.queue.window.trim(4 * 513, harness.queue.floor)
@@ -739,7 +755,7 @@ class TestWindowAndRefill:
         harness.commit_all()
         assert harness.take()[0] == [b"a"]
 
-    def test_what_cannot_be_read_is_passed_over_and_found_again_after_a_restart(self, harness):
+    def test_unreadable_rows_are_skipped_and_tried_again_after_a_restart(self, harness):
         harness.add(*(b"%d" % number for number in range(5)))
         harness.commit_all()
         harness.drop_window()
@@ -765,7 +781,7 @@ class TestWindowAndRefill:
         harness.crash(limits=harness.broker._limits)
         assert harness.take(5)[0] == [b"1", b"2"]
 
-    def test_a_scan_that_the_window_has_moved_away_from_is_not_used(self, make_harness):
+    def test_a_scan_is_not_used_if_the_window_was_trimmed_meanwhile(self, make_harness):
         harness = make_harness(queue_window_bytes=2000, item_overhead=500)
         for number in range(8):
             harness.add(b"%d" % number)
@@ -781,7 +797,7 @@ class TestWindowAndRefill:
         harness.broker.check()
         assert harness.take(3)[0] == [b"0", b"1", b"2"]
 
-    def test_memory_is_taken_from_queues_nobody_claims_from(self, make_harness):
+    def test_windows_of_queues_without_claims_are_dropped_first(self, make_harness):
         harness = make_harness(window_bytes=300_000, queue_window_bytes=200_000, refill_bytes=100_000)
         harness.add(b"x" * 1000, name="polled")
         harness.take(name="polled")
@@ -799,7 +815,7 @@ class TestWindowAndRefill:
 
 
 class TestRestore:
-    def test_goes_on_with_leases_counters_and_attempts(self, harness):
+    def test_continues_leases_counters_and_attempts(self, harness):
         one, two = harness.add(b"a", b"b")
         _, lease = harness.take(2)
         harness.remove(one, lease.id)
@@ -811,7 +827,7 @@ class TestRestore:
         assert harness.remove(two, lease.id)
         assert harness.broker.stats().items == 0
 
-    def test_sweeps_what_ended_meanwhile(self, harness):
+    def test_sweeps_leases_that_expired_meanwhile(self, harness):
         harness.add(b"a")
         harness.take(lease_duration=10)
         harness.crash(limits=harness.broker._limits)
@@ -823,7 +839,7 @@ class TestRestore:
 
         assert [each.attempts for each in delivery.items] == [1]
 
-    def test_forgets_what_was_never_durable(self, harness):
+    def test_loses_only_what_was_not_durable(self, harness):
         harness.add(b"durable")
         harness.commit_all()
         harness.add(b"not")
@@ -832,7 +848,7 @@ class TestRestore:
 
         assert harness.take(9)[0] == [b"durable"]
 
-    def test_deletes_leases_all_of_whose_items_are_gone(self, harness):
+    def test_deletes_leases_whose_items_are_all_gone(self, harness):
         harness.add(b"a")
         harness.take()
         harness.rows.items.clear()
@@ -841,7 +857,7 @@ class TestRestore:
 
         assert [type(write).__name__ for plan in harness.pending for write in plan.writes] == ["DeleteLease"]
 
-    def test_numbers_are_not_used_twice(self, harness):
+    def test_never_reuses_a_number(self, harness):
         harness.add(b"a", name="one")
         harness.commit_all()
         harness.crash(limits=harness.broker._limits)
@@ -851,7 +867,7 @@ class TestRestore:
         assert [record.name for record in harness.rows.queues.values()] == ["one", "two"]
 
 
-def test_dump_tells_everything_in_words(harness):
+def test_a_dump_names_every_queue_and_lease(harness):
     harness.add(b"a", b"b")
     _, lease = harness.take()
 
@@ -862,7 +878,7 @@ def test_dump_tells_everything_in_words(harness):
     assert f"lease {lease.id.hex()} queue=1 live" in dump
 
 
-def test_what_there_is_can_be_walked_through(harness):
+def test_queues_and_leases_can_be_listed(harness):
     harness.add(b"a", b"b", name="mail")
     _, late = harness.take(lease_duration=2000, name="mail")
     _, soon = harness.take(lease_duration=1000, name="mail")
@@ -876,7 +892,7 @@ def test_what_there_is_can_be_walked_through(harness):
 
 
 def test_a_queue_that_has_become_empty_is_still_the_same_queue(harness):
-    """A second one by the same name would leave those who wait at the first waiting for ever."""
+    """With a second object of the same name, polls that wait for the first would wait for ever."""
     (item,) = harness.add(b"a")
     queue = harness.queue
     _, lease = harness.take()
@@ -913,10 +929,10 @@ def test_a_queue_that_is_always_busy_does_not_starve_the_others(make_harness):
 
 
 def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_harness, monkeypatch):
-    """A peer that lets a poll wait at each of ten thousand queues must not make every claim as long as that."""
+    """A peer with a waiting poll for each of ten thousand queues must not make every claim look at all of them."""
     harness = make_harness(ClaimBounds(polls=2))
     names = [f"q{number}" for number in range(50)]
-    # Kept, as the server does: a queue that holds nothing lives only as long as somebody asks for it.
+    # The waiters refer to the queues: one without items exists only as long as something refers to it.
     waiters = [harness.poll(name=name, wait=None) for name in names]
     harness.distribute()
     for name in names:
@@ -941,7 +957,7 @@ def test_a_claim_looks_at_no_more_queues_than_it_can_serve(make_harness, monkeyp
     assert not harness.broker.polls.has_runnable
 
 
-def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(harness):
+def test_all_waiting_polls_can_be_failed_those_of_paused_peers_included(harness):
     slow = harness.poll(wait=None, peer="slow")
     timed_out = harness.poll(wait=10, peer="slow")
     quick = harness.poll(wait=None, name="another")
@@ -960,7 +976,7 @@ def test_every_poll_that_waits_can_be_ended_those_of_paused_peers_included(harne
     harness.broker.check()
 
 
-def test_a_plan_tells_how_much_it_writes(harness):
+def test_a_plan_has_the_size_of_its_contents(harness):
     harness.add(b"123", b"4")
     harness.poll()
     harness.distribute()
@@ -968,8 +984,8 @@ def test_a_plan_tells_how_much_it_writes(harness):
     assert [plan.size for plan in harness.pending] == [4, 24]
 
 
-def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(harness):
-    """They stay until their peer takes replies, and every add asks whether there are any."""
+def test_timed_out_polls_of_a_paused_peer_are_not_looked_at_by_every_claim(harness):
+    """They stay until their peer reads replies, and every add asks whether there are any."""
 
     class Looked(dict):
         times = 0
@@ -997,7 +1013,7 @@ def test_polls_of_a_paused_peer_that_lapsed_are_not_looked_at_again_and_again(ha
 
 
 class TestBatches:
-    """Calls that are decided together are decided as one after the other would be."""
+    """Calls in one batch have the same replies as one after the other."""
 
     def test_adds_are_one_plan_with_the_ids_of_each(self, harness):
         plan = harness.broker.add(harness.queue, [[(b"a", 0), (b"b", 0)], [], [(b"c", 0)]], harness.now)
@@ -1015,7 +1031,7 @@ class TestBatches:
         assert [len(first), len(last)] == [1, 1]
         assert harness.take(9)[0] == [b"a", b"d"]
 
-    def test_of_one_queue_too_many_each_add_is_overloaded(self, make_harness):
+    def test_each_add_to_one_queue_too_many_is_overloaded(self, make_harness):
         harness = make_harness(queues=1)
         harness.add(b"a", name="one")
         plan = harness.broker.add(harness.queue, [[(b"b", 0)], [], [(b"c", 0)]], harness.now)
@@ -1023,7 +1039,7 @@ class TestBatches:
         assert [type(reply) for reply in plan.reply] == [Overloaded, list, Overloaded]
         assert plan.writes == []
 
-    def test_a_remove_sees_those_before_it(self, harness):
+    def test_a_remove_depends_on_the_removes_before_it(self, harness):
         first, second = harness.add(b"a", b"b")
         _, lease = harness.take(2)
 

@@ -1,4 +1,4 @@
-"""Deadlines, against a dictionary."""
+"""`Deadlines`, compared with a dictionary."""
 
 import pytest
 from hypothesis import settings
@@ -12,7 +12,7 @@ MOMENTS = st.integers(0, 20)
 
 
 class DeadlinesMachine(RuleBasedStateMachine):
-    """The earliest deadline comes first; of equal ones that which was set first."""
+    """The earliest deadline comes first, and of equal ones the one that was set first."""
 
     def __init__(self):
         super().__init__()
@@ -60,8 +60,8 @@ TestDeadlines = DeadlinesMachine.TestCase
 TestDeadlines.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 
 
-def test_what_was_taken_out_counts_no_longer():
-    """Found by the machine above: what is superseded was held against things that were gone."""
+def test_superseded_entries_are_counted_against_live_ones():
+    """Found by the machine above: superseded entries were compared with the number of things already removed."""
     deadlines = Deadlines()
     for thing in range(30):
         deadlines.set(thing, 0)
@@ -77,7 +77,7 @@ def test_what_was_taken_out_counts_no_longer():
         assert len(deadlines._heap) <= 3 * len(deadlines) + 64
 
 
-def test_memory_follows_what_is_live_and_not_how_often_it_moved():
+def test_memory_depends_on_live_deadlines_and_not_on_changes():
     deadlines = Deadlines()
     for at in range(10_000):
         deadlines.set("a", at)
@@ -102,7 +102,7 @@ def test_things_are_never_compared():
     assert deadlines.pop_due(1) is two
 
 
-def test_check_sees_a_deadline_that_would_never_come():
+def test_check_finds_a_deadline_missing_from_the_heap():
     deadlines = Deadlines()
     deadlines.set("a", 1)
     deadlines._heap.clear()

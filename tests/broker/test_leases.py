@@ -1,4 +1,4 @@
-"""The life of a lease: every method in every state."""
+"""Every method of a lease in every state."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def table():
 
 @pytest.fixture
 def in_state(table):
-    """A lease in the table, brought to a state in the way leases get there."""
+    """Return a function that adds a lease and brings it to a state by the methods of the table."""
 
     def bring(state):
         lease = make_lease()
@@ -52,7 +52,7 @@ def test_a_record_names_the_items_that_are_left(table):
     table.check()
 
 
-def test_an_id_is_given_once(table):
+def test_an_id_is_used_once(table):
     table.insert(make_lease())
 
     with pytest.raises(AssertionError, match="never reused"):
@@ -68,7 +68,7 @@ class TestStates:
         assert table.find_live(LEASE_ID, QUEUE, 0) is (lease if state is LeaseState.LIVE else None)
 
     @pytest.mark.parametrize("state", LeaseState)
-    def test_only_an_unspoken_one_can_be_spoken(self, table, in_state, state):
+    def test_only_a_pending_one_can_be_activated(self, table, in_state, state):
         lease = in_state(state)
         if state is LeaseState.PENDING:
             table.activate(lease)
@@ -91,13 +91,13 @@ class TestStates:
             assert lease.deadline == DEADLINE
 
     @pytest.mark.parametrize("state", LeaseState)
-    def test_only_a_live_one_ends(self, table, in_state, state):
+    def test_only_a_live_one_expires(self, table, in_state, state):
         lease = in_state(state)
 
         assert table.pop_expired(DEADLINE) is (lease if state is LeaseState.LIVE else None)
 
     @pytest.mark.parametrize("state", LeaseState)
-    def test_only_an_ended_one_is_swept_again(self, table, in_state, state):
+    def test_only_an_expired_one_is_swept_again(self, table, in_state, state):
         lease = in_state(state)
         if state is LeaseState.EXPIRED:
             table.retry_sweep(lease, 300)
@@ -108,7 +108,7 @@ class TestStates:
                 table.retry_sweep(lease, 300)
 
     @pytest.mark.parametrize("state", LeaseState)
-    def test_any_can_go_for_good(self, table, in_state, state):
+    def test_any_can_be_removed(self, table, in_state, state):
         table.remove(in_state(state))
 
         assert (len(table), table.items) == (0, 0)

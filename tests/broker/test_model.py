@@ -1,9 +1,9 @@
 """
-The broker, moved about at random, against the obvious model of a queue.
+The broker, driven at random, compared with a simple model of a queue.
 
-The model is a dictionary of items and a dictionary of leases.  What a plan
-does to it is a function, applied to one model when the plan is made and to
-another when it is durable; after a crash the second is what is left.
+The model is a dictionary of items and a dictionary of leases.  The effect of a
+plan is a function.  It is applied to one model when the plan is made, and to
+another when the plan is durable.  After a crash the second model is right.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ TIGHT = ROOMY | {
     "refill_bytes": 40,
     "expiry_slice": 2,
 }
-# Delays of 0 are what most queues see; a lot of small numbers make many ties.
+# Most adds have no delay.  Small numbers make many ties.
 ITEMS = st.lists(st.tuples(st.binary(max_size=LARGEST), st.sampled_from([0, 0, 0, 1, 20, 200])), min_size=1, max_size=5)
 
 TOO_LARGE = st.just([(b"fits", 0), (bytes(LARGEST + 1), 0)])
@@ -70,7 +70,7 @@ class ModelLease:
 
 @define
 class Model:
-    """Items and leases, and each way in which they change."""
+    """Items and leases, and every way in which they change."""
 
     items: dict[bytes, ModelItem] = field(factory=dict)
     leases: dict[bytes, ModelLease] = field(factory=dict)
@@ -113,7 +113,7 @@ class Model:
 
 @define
 class AskedFor:
-    """A scan on its way, and the disk as it was when it was asked for."""
+    """A scan in progress, and the disk as it was when the scan was requested."""
 
     refill: Refill
     old: Any
@@ -133,7 +133,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.now_model, self.durable = Model(), Model()
         self.effects: dict[object, Callable[[Model], None]] = {}
         self.known: list[tuple[str, bytes, bytes]] = []
-        """Queue, lease and item of every delivery ever decided, spoken or not."""
+        """Queue, lease and item of every delivery decided so far, confirmed or not."""
         self.forget_life()
         self.add("one", [first])
         self.add("two", [second])
@@ -146,9 +146,9 @@ class BrokerMachine(RuleBasedStateMachine):
         self.refills: list[AskedFor] = []
         self.ended: list = []
         self.paused: set[str] = set()
-        self.spoken = set(self.durable.leases)
+        self.live = set(self.durable.leases)
         self.queues = [self.harness.broker.queue(name) for name in QUEUES]
-        """Held, as capabilities hold them."""
+        """References to the queues, such as capabilities are."""
 
     @property
     def broker(self):
@@ -178,7 +178,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), data=st.data())
     def work(self, name, wanted, data):
-        """What a worker does: poll, be served, and remove some of it."""
+        """Poll, be served, and remove some of the items."""
         self.poll(name, wanted, 300, 0, "quick", serve_now=False)
         self.distribute()
         self.commit(len(self.harness.pending))
@@ -211,12 +211,12 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def may_act(self, name, lease_id):
         lease = self.now_model.leases.get(lease_id)
-        return lease is not None and lease_id in self.spoken and lease.queue == name and lease.deadline > self.now
+        return lease is not None and lease_id in self.live and lease.queue == name and lease.deadline > self.now
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), astray=st.integers(0, 5), count=st.integers(1, 3))
     def remove(self, data, astray, count=1):
-        """Several removes in one plan, perhaps of the same item, perhaps under what is no lease."""
+        """Several removes in one plan, perhaps of the same item, perhaps with an id that is not 16 bytes."""
         if not self.known:
             return
         name, lease_id, item_id = data.draw(st.sampled_from(self.known[-12:]))
@@ -255,7 +255,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), gone=st.booleans())
     def drop_window(self, name, wanted, gone):
-        """Memory is short, and a scan is on its way for somebody; perhaps a claim was given back before."""
+        """Memory is short, and a poll waits for a scan.  Perhaps a claim was given back before."""
         if gone and self.claimed:
             self.cancel_one(self.claimed[0])
             self.commit(len(self.harness.pending))
@@ -294,7 +294,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def advance(self, ms):
         self.harness.now = WallMs(self.now + ms)
 
-    @precondition(lambda self: self.spoken & self.now_model.leases.keys())
+    @precondition(lambda self: self.live & self.now_model.leases.keys())
     @rule(again=SELDOM, wait=st.booleans(), at_once=st.booleans())
     def end_leases(self, again, wait, at_once):
         if wait:
@@ -369,7 +369,7 @@ class BrokerMachine(RuleBasedStateMachine):
             self.claimed.append(delivery.waiter)
 
     def check_dealing(self, name, given):
-        """In turns, the head first; to those who have waited longest and take replies."""
+        """Polls take turns, the head goes first, and the polls that have waited longest are served unless paused."""
         rounds = max((len(delivery.items) for delivery in given), default=0)
         dealt = [
             delivery.items[turn].key.id for turn in range(rounds) for delivery in given if turn < len(delivery.items)
@@ -386,7 +386,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert not served or peer not in self.paused
 
     def check_timed_out(self, name, timed_out):
-        """Nobody is told of nothing before the time, or while there is something."""
+        """A poll ends without items only when its wait is over and none are ready, or none can be leased."""
         for delivery in timed_out:
             assert delivery.waiter.wait_until <= self.now
             if delivery.error is None:
@@ -400,18 +400,18 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 4))
     def commit(self, count):
         plans = self.harness.pending[:count]
-        spoken = [
+        delivered = [
             delivery
             for plan in plans
             if isinstance(plan.reply, list) and plan.reply and hasattr(plan.reply[0], "waiter")
             for delivery in plan.reply
         ]
-        gone = [each for each in spoken if each.waiter.state is PollState.ABANDONED and each.lease is not None]
-        self.spoken |= {each.lease.id for each in spoken if each.lease is not None and each not in gone}
+        gone = [each for each in delivered if each.waiter.state is PollState.ABANDONED and each.lease is not None]
+        self.live |= {each.lease.id for each in delivered if each.lease is not None and each not in gone}
         self.harness.commit(count)
         for plan in plans:
             self.effects.pop(plan)(self.durable)
-        for delivery in spoken:
+        for delivery in delivered:
             assert delivery.waiter.done
             self.claimed.remove(delivery.waiter)
         given_back = self.harness.pending[len(self.harness.pending) - len(gone) :]
@@ -464,7 +464,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(really=SELDOM)
     def crash(self, really):
         if not really:
-            # Too many crashes, and nothing gets old enough to be interesting.
+            # With too many crashes, no example lives long enough to be interesting.
             return
         self.effects = {}
         self.harness.crash(limits=self.limits, bounds=BOUNDS)
@@ -476,7 +476,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(really=SELDOM)
     def quiesce(self, really):
-        """Once the disk has caught up, nobody waits beside what he could have."""
+        """Once the disk has caught up, no poll waits that could be served."""
         if not really:
             return
         for _ in range(100):
@@ -495,7 +495,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for waiter in self.waiting:
             ready = self.now_model.ready(waiter.queue.name, self.now)
             assert not ready or full or waiter.peer in self.paused
-            # A poll of a paused peer may be over time: it is answered when its peer takes replies again.
+            # A poll of a paused peer may have timed out: it is answered when its peer reads replies again.
             assert (
                 waiter.wait_until is None
                 or waiter.wait_until > self.now
@@ -529,7 +529,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert queue.items == sum(item.queue == name for item in self.now_model.items.values())
 
 
-def test_the_broker_is_the_obvious_queue(make_harness):
+def test_the_broker_agrees_with_the_model(make_harness):
     run_state_machine_as_test(
         lambda: BrokerMachine(make_harness),
         settings=settings(max_examples=200, stateful_step_count=40, deadline=None),

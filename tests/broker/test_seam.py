@@ -1,8 +1,8 @@
 """
-What crosses from connections to the broker and back are plain values.
+The values that pass between connections and the broker are plain.
 
-So connections could live in other processes: nothing that crosses refers to a
-socket, a message, a thread or a Deferred.
+So connections could be in other processes: no value refers to a socket, a
+message, a thread or a Deferred.
 """
 
 import inspect
@@ -20,13 +20,13 @@ CALLS += [Polls.cancel, Polls.pause, Polls.resume]
 
 PLAIN = {bytes, int, str, bool, type(None)}
 HANDLES = {Queue: "a queue's name", Waiter: "a poll's number"}
-"""What a process of its own would name by a string or a number."""
+"""Objects for which another process would use a string or a number."""
 
 BACK = {Item, Key, Lease, QueueberError}
 
 
 def atoms(hint):
-    """The classes that a type is made of."""
+    """Yield the classes that a type is made of."""
     supertype = getattr(hint, "__supertype__", None)
     if supertype is not None:
         yield from atoms(supertype)
@@ -46,14 +46,14 @@ def test_a_call_takes_plain_values(call):
 
 
 @pytest.mark.parametrize("call", CALLS[1:5], ids=lambda call: call.__qualname__)
-def test_a_call_gives_a_plan_whose_reply_is_plain_or_a_poll_to_wait_for(call):
+def test_a_call_returns_a_plan_with_a_plain_reply_or_a_waiter(call):
     hint = typing.get_type_hints(call)["return"]
     if hint is not Waiter:
         assert typing.get_origin(hint) is Plan
         assert set(atoms(hint)) <= PLAIN | {QueueberError}
 
 
-def test_what_a_poll_gets_is_made_of_plain_values():
+def test_a_delivery_is_made_of_plain_values():
     for kind in (Delivery, Item):
         hints = typing.get_type_hints(kind)
         found = {atom for hint in hints.values() for atom in atoms(hint)}

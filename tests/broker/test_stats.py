@@ -1,4 +1,4 @@
-"""What is known of a queue without asking the disk."""
+"""The statistics of a queue, which need no disk."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def place(due):
 
 @pytest.fixture
 def make_queue():
-    """A queue whose window reaches to *covered_to*, with items due then, and more that only the disk knows."""
+    """Return a function that makes a queue with items in a window up to *covered_to*, and more beyond it."""
 
     def make(*due, covered_to, beyond=0, held=0):
         queue = Queue("mail", Window(place(covered_to), Meter(512)), added=len(due) + beyond + held)
@@ -27,23 +27,23 @@ def make_queue():
     return make
 
 
-def test_a_window_that_covers_the_present_tells_all_states(make_queue):
+def test_a_window_that_covers_the_present_shows_all_states(make_queue):
     queue = make_queue(1, 3, 7, covered_to=9, beyond=4, held=2)
     assert state_of(queue, WallMs(3)) == QueueState("mail", 2, 5, 2, 0, 0, WallMs(1))
     assert state_of(queue, WallMs(0)).oldest is None
 
 
-def test_what_lies_beyond_a_window_that_ends_in_the_past_is_not_known(make_queue):
+def test_items_beyond_a_window_that_ends_in_the_past_are_unread(make_queue):
     queue = make_queue(1, 3, 7, covered_to=9, beyond=4)
     assert state_of(queue, WallMs(9)) == QueueState("mail", 3, 0, 0, 4, 0, WallMs(1))
 
 
-def test_a_queue_that_nobody_has_read_is_unread(make_queue):
+def test_a_queue_without_a_window_is_unread(make_queue):
     state = state_of(make_queue(covered_to=0, beyond=4), WallMs(9))
     assert (state.unread, state.oldest, state.items) == (4, None, 4)
 
 
-def test_the_states_of_a_queue_at_work(harness):
+def test_the_states_of_a_queue_in_use(harness):
     queue = harness.broker.queue("mail")
     harness.broker.add(queue, [[(b"a", SpanMs(0)), (b"b", SpanMs(0)), (b"c", SpanMs(500))]], harness.now)
     state = state_of(queue, harness.now)

@@ -23,7 +23,7 @@ def make_waiter(harness):
 
 
 @pytest.mark.parametrize(("state", "happened"), list(product(PollState, PollInput)))
-def test_a_poll_makes_the_moves_of_the_table_and_no_other(make_waiter, state, happened):
+def test_a_poll_makes_the_transitions_of_the_table_and_no_other(make_waiter, state, happened):
     waiter = make_waiter(state)
     expected = MOVES[state].get(happened)
 
@@ -39,12 +39,12 @@ def test_a_poll_makes_the_moves_of_the_table_and_no_other(make_waiter, state, ha
 
 
 def test_a_poll_is_claimed_at_most_once_on_every_path():
-    """From a state behind a claim no path leads to another claim."""
-    behind = {TRANSITIONS[PollState.WAITING, PollInput.CLAIMED]}
+    """No path leads from a state after a claim to another claim."""
+    after_claim = {TRANSITIONS[PollState.WAITING, PollInput.CLAIMED]}
     while True:
-        further = behind | {after for (before, _), after in TRANSITIONS.items() if before in behind}
-        if further == behind:
+        further = after_claim | {after for (before, _), after in TRANSITIONS.items() if before in after_claim}
+        if further == after_claim:
             break
-        behind = further
+        after_claim = further
 
-    assert all((state, PollInput.CLAIMED) not in TRANSITIONS for state in behind)
+    assert all((state, PollInput.CLAIMED) not in TRANSITIONS for state in after_claim)

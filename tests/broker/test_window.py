@@ -1,4 +1,4 @@
-"""The head of a queue in memory, and what a late scan adds to it."""
+"""The head of a queue in memory, and the items that a scan adds to it."""
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +37,7 @@ def drain(window):
 
 
 def test_new_items_at_or_below_the_floor_lower_it():
-    """Two processes may give ids within one millisecond."""
+    """Two processes may draw ids within one millisecond."""
     queue = Queue("mail", make_window(), floor=make_key(5, 5))
 
     queue.append([make_item(5, 3), make_item(5, 7)], 0)
@@ -48,7 +48,7 @@ def test_new_items_at_or_below_the_floor_lower_it():
 
 class TestWindow:
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9)), unique=True))
-    def test_gives_items_in_the_order_of_their_keys(self, places):
+    def test_returns_items_in_the_order_of_their_keys(self, places):
         window = make_window(items=[make_item(*place, size=place[0]) for place in places])
 
         window.check()
@@ -86,7 +86,7 @@ class TestWindow:
         window.check()
         assert drain(window) == [item.key for item in items if item not in expected[:returned]]
 
-    def test_takes_in_what_lies_up_to_hi_and_nothing_above(self):
+    def test_accepts_keys_up_to_covered_to_and_none_above(self):
         window = make_window(covered_to=make_key(5, 5))
 
         assert window.put(make_item(5, 5))
@@ -94,7 +94,7 @@ class TestWindow:
         assert drain(window) == [make_key(5, 5)]
 
     @pytest.mark.parametrize(("now", "covered"), [(4, True), (5, False), (6, False)])
-    def test_covers_a_moment_before_the_due_of_hi_only(self, now, covered):
+    def test_covers_only_moments_before_the_due_of_covered_to(self, now, covered):
         """Another item with the due of `covered_to` may lie above it."""
         assert make_window(covered_to=make_key(5)).covers(now) is covered
 
@@ -105,7 +105,7 @@ class TestWindow:
         assert window.head(5).key == make_key(5)
         assert make_window().head(9) is None
 
-    def test_the_next_due_is_that_of_its_head_or_else_of_what_it_lacks(self):
+    def test_the_next_due_is_that_of_its_head_or_of_covered_to(self):
         assert make_window(items=[make_item(7), make_item(5)]).next_due() == 5
         assert make_window(covered_to=make_key(8)).next_due() == 8
         assert make_window().next_due() is None
@@ -114,8 +114,8 @@ class TestWindow:
         st.lists(st.lists(st.integers(2, 12), max_size=5), max_size=4),
         st.integers(1, 13),
     )
-    def test_takes_in_many_as_it_takes_in_one(self, groups, covered_to):
-        """Groups in order, which may lie before or between what is there, or above `covered_to`."""
+    def test_an_append_is_the_same_as_puts(self, groups, covered_to):
+        """Groups are in order, and lie before or between the items that are there, or above `covered_to`."""
         together, single = make_window(make_key(covered_to)), make_window(make_key(covered_to))
         for number, dues in enumerate(filter(None, groups), 1):
             items = [make_item(due, 10 * number + place) for place, due in enumerate(sorted(dues))]
@@ -127,7 +127,7 @@ class TestWindow:
         assert together.bytes == single.bytes
         assert drain(together) == drain(single)
 
-    def test_extends_to_a_new_hi(self):
+    def test_extends_to_a_new_covered_to(self):
         window = make_window(covered_to=make_key(3), items=[make_item(2)])
 
         window.extend([make_item(4), make_item(6)], make_key(6))
@@ -141,7 +141,7 @@ class TestWindow:
         keep=st.integers(0, 2),
     )
     def test_trims_the_tail_and_only_as_much_as_it_must(self, sizes, bytes_max, keep):
-        """What is left is a prefix; `covered_to` is its last key, or the floor, or unchanged if nothing was dropped."""
+        """A prefix is left; `covered_to` is its last key, or the floor, or unchanged if nothing was dropped."""
         everything = [make_item(due, size=size) for due, size in enumerate(sizes, start=2)]
         window = make_window(items=reversed(everything))
 
@@ -156,7 +156,7 @@ class TestWindow:
         assert window.covered_to == (HIGHEST if not dropped else left[-1].key if left else make_key(1))
         assert drain(window) == [item.key for item in left]
 
-    def test_all_of_them_share_one_meter(self):
+    def test_all_windows_share_one_meter(self):
         meter = Meter(OVERHEAD)
         one, two = Window(HIGHEST, meter), Window(HIGHEST, meter)
         one.put(make_item(1, size=3))
@@ -168,7 +168,7 @@ class TestWindow:
 
         assert meter.bytes == 0
 
-    def test_check_sees_an_item_that_is_in_it_twice(self):
+    def test_check_finds_an_item_that_is_in_it_twice(self):
         window = make_window(items=[make_item(1)] * 2)
 
         with pytest.raises(AssertionError, match="an item is twice in the window"):
@@ -189,7 +189,7 @@ def apply(rows, write):
 
 @st.composite
 def histories(draw):
-    """Writes to one queue that make sense: only what is absent is put, only what is there is deleted."""
+    """Draw consistent writes to one queue: absent items are put, existing ones deleted."""
     rows: dict[Key, Item] = {}
     writes = []
     for place in draw(st.lists(PLACES, max_size=25)):
@@ -207,9 +207,9 @@ class TestOverlay:
     @given(
         history=histories(), above=PLACES, items_max=st.integers(1, 6), held=st.sets(st.integers(1, 4)), data=st.data()
     )
-    def test_is_the_truth_whenever_the_snapshot_was_taken(self, history, above, items_max, held, data):
-        """The log begins where the disk stood when the scan was asked for, or earlier; the snapshot is no older."""
-        durable = data.draw(st.integers(0, len(history)), label="durable when asked")
+    def test_is_right_whenever_the_snapshot_was_taken(self, history, above, items_max, held, data):
+        """The log begins at the state of the disk when the scan was requested, or earlier; the snapshot is no older."""
+        durable = data.draw(st.integers(0, len(history)), label="durable at the request")
         snapshot = data.draw(st.integers(durable, len(history)), label="snapshot")
         first_logged = data.draw(st.integers(0, durable), label="log begins")
         above = make_key(*above)
