@@ -127,6 +127,32 @@ class TestPoll:
         (delivery,) = harness.distribute()
         assert contents(delivery) == []
 
+    def test_waits_no_longer_than_the_limit(self, make_harness):
+        harness = make_harness(wait_ms=70)
+
+        waiter = harness.poll(wait=71)
+
+        assert waiter.wait_until == harness.now + 70
+        assert harness.broker.limit_hits == {"wait_ms": 1}
+
+    def test_is_served_at_the_next_tick_which_is_the_first_of_time_outs_and_dues(self, harness):
+        polls = harness.broker.polls
+        assert polls.next_tick() is None
+        one, two = harness.poll(wait=None, name="one"), harness.poll(wait=50, name="two")
+        harness.add(b"a", delay=30, name="one")
+        harness.add(b"b", delay=90, name="two")
+        assert harness.distribute() == []
+        assert polls.next_tick() == harness.now + 31
+
+        polls.cancel(one)
+        harness.poll(name="one")
+        assert [each.items for each in harness.distribute()] == [()]
+        assert polls.next_tick() == harness.now + 50
+
+        polls.cancel(two)
+        assert polls.next_tick() is None
+        harness.broker.check()
+
     def test_waits_until_a_delayed_item_is_due(self, harness):
         harness.poll(wait=None)
         harness.add(b"a", delay=30)
@@ -727,6 +753,16 @@ class TestWindowAndRefill:
         (plan,) = harness.broker.claims.distribute(harness.now)
 
         assert [contents(each) for each in plan.reply] == [[b"0"], [b"1", b"2"]]
+
+    def test_a_window_of_the_size_of_a_scan_is_served_without_one(self, make_harness):
+        harness = make_harness(refill_bytes=1_000, item_overhead=500)
+        harness.add(*[b"x"] * 8)
+        harness.queue.window.trim(3 * 501, harness.queue.floor)
+        harness.poll(8, wait=None)
+
+        (plan,) = harness.broker.claims.distribute(harness.now)
+
+        assert [contents(each) for each in plan.reply] == [[b"x"] * 3]
 
     def test_the_only_window_is_halved_when_memory_is_short_and_keeps_its_head(self, make_harness):
         harness = make_harness(window_bytes=1000, item_overhead=100)
