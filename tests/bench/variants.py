@@ -69,8 +69,8 @@ VARIANTS = (
     Variant("durability none", ("--durability", "none")),
     Variant("every call read in full", patch=Patch("queueber.rpc.fastpath", "FastPath.take", "lambda self: None")),
     Variant(
-        "replies a round of the reactor later",
-        patch=Patch("queueber.server.net.send_buffer", "IWriteDescriptor", "module.IPushProducer"),
+        "replies through the transport's buffer",
+        patch=Patch("queueber.server.net.send_buffer", "socket_transport", "lambda transport: None"),
     ),
     Variant(
         "Python's own collector thresholds",

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from queueber import api, rpc
-from queueber.server.net.bytes_acked import acknowledged
 from queueber.server.net.read_scheduler import SHARE, SHARE_LEAST, TURN, TURN_SECONDS, InboundBuffer, ReadScheduler
+from queueber.server.net.send_buffer import bytes_acked
 
 LONG = 64 * 1024
 
@@ -264,7 +264,7 @@ def test_calls_that_wait_in_line_are_answered_in_order_and_their_peer_is_not_giv
 def test_a_slow_reader_is_not_one_who_reads_nothing(hand, monkeypatch):
     """Progress is what the peer's system has acknowledged, though the transport is never empty meanwhile."""
     told = iter([100, 200, 200])
-    monkeypatch.setattr("queueber.server.net.protocol.acknowledged", lambda _, given: next(told))
+    monkeypatch.setattr("queueber.server.net.send_buffer.bytes_acked", lambda _, given: next(told))
     peer = hand.connect()
     peer.protocol._replies.pauseProducing()
     hand.reactor.advance(30)
@@ -295,41 +295,41 @@ def test_what_a_peer_on_a_unix_socket_has_taken_is_told_by_what_is_under_way():
     one, other = socket.socketpair()
     with one, other:
         transport = OverSocket(one)
-        assert acknowledged(transport, 0) == 0
+        assert bytes_acked(transport, 0) == 0
         one.sendall(b"x" * 1_000)
         transport.dataBuffer, transport.offset = b"y" * 700, 200
         given = 1_000 + 500
-        before = acknowledged(transport, given)
+        before = bytes_acked(transport, given)
         assert before <= 0
         other.recv(1_000, socket.MSG_WAITALL)
-        assert acknowledged(transport, given) == 1_000
+        assert bytes_acked(transport, given) == 1_000
 
 
 def test_what_the_peers_system_has_taken_is_told_by_tcp():
     with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as one:
         other, _ = listening.accept()
         with other:
-            before = acknowledged(OverSocket(one), 0)
+            before = bytes_acked(OverSocket(one), 0)
             one.sendall(b"x" * 1_000)
             other.recv(1_000, socket.MSG_WAITALL)
             # The system acknowledges by itself, within some milliseconds.
-            while acknowledged(OverSocket(one), 0) == before:
+            while bytes_acked(OverSocket(one), 0) == before:
                 pass
-            assert acknowledged(OverSocket(one), 0) - before == 1_000
+            assert bytes_acked(OverSocket(one), 0) - before == 1_000
 
 
 def test_what_cannot_be_told_is_not_told(monkeypatch):
-    assert acknowledged(StringTransport(), 0) is None
+    assert bytes_acked(StringTransport(), 0) is None
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
-        assert acknowledged(OverSocket(other), 0) is None
+        assert bytes_acked(OverSocket(other), 0) is None
     one, other = socket.socketpair()
     other.close()
     one.close()
-    assert acknowledged(OverSocket(one), 0) is None
+    assert bytes_acked(OverSocket(one), 0) is None
     with socket.socket() as closed:
         pass
     monkeypatch.setattr(type(closed), "family", socket.AF_INET, raising=False)
-    assert acknowledged(OverSocket(closed), 0) is None
+    assert bytes_acked(OverSocket(closed), 0) is None
 
 
 def test_the_clock_of_a_server_is_the_one_that_turns():

@@ -39,8 +39,9 @@ from queueber.server.monitoring.stats import LAG_SECONDS, CommitStats, ReactorLa
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
 from queueber.server.net.log_rate_limit import SPAN_SECONDS
-from queueber.server.net.protocol import FlushQueue, RpcFactory
+from queueber.server.net.protocol import RpcFactory
 from queueber.server.net.read_scheduler import ReadScheduler
+from queueber.server.net.send_buffer import FlushQueue
 from queueber.server.net.timeouts import LOOK_SECONDS as TIMEOUT_SECONDS
 from queueber.units import MS_PER_SECOND
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Protocol as Interface
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport, ITransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -22,10 +22,9 @@ from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import DEFAULTS, Limits
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import ReplySink
-from queueber.server.net.bytes_acked import acknowledged
 from queueber.server.net.connections import Connections
 from queueber.server.net.read_scheduler import InboundBuffer, ReadScheduler
-from queueber.server.net.send_buffer import SendBuffer
+from queueber.server.net.send_buffer import FlushQueue, SendBuffer
 from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, WHOLE_MESSAGE
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
@@ -49,23 +48,6 @@ class Handlers(Interface):
         Raises:
             RemoteProtocolError: the parameters cannot be read.
         """
-
-
-@define(eq=False)
-class FlushQueue:
-    """The connections that have something to say."""
-
-    _waiting: dict["RpcProtocol", None] = field(factory=dict, init=False)
-
-    def put(self, protocol: "RpcProtocol") -> None:
-        """Let *protocol* send at the next `flush`."""
-        self._waiting[protocol] = None
-
-    def flush(self) -> None:
-        """Let all of them send."""
-        waiting, self._waiting = self._waiting, {}
-        for protocol in waiting:
-            protocol.send()
 
 
 _OVER = rpc.Connection(limits=DEFAULTS)
@@ -154,7 +136,7 @@ class RpcProtocol(Protocol):
                 self._end("Closing the connection of {peer}: {why}", str(why))
         self._keep_watch(len(data))
         # The machine answers some messages by itself, a Bootstrap for one.
-        self._server.outbox.put(self)
+        self._server.outbox.waiting[self] = None
         self._server.outbox.flush()
 
     def _keep_watch(self, received: int) -> None:
@@ -200,7 +182,7 @@ class RpcProtocol(Protocol):
     def _is_excused(self, limit: str) -> bool:
         """Whether it is rather us who keep the peer waiting, or it does move, only slowly."""
         if limit == PROGRESS:
-            before, self._acknowledged = self._acknowledged, acknowledged(self.transport, self._replies.given)
+            before, self._acknowledged = self._acknowledged, self._replies.bytes_acked()
             return before is not None and self._acknowledged is not None and self._acknowledged > before
         return bool(self._intake) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
 
@@ -232,7 +214,7 @@ class RpcProtocol(Protocol):
         self.send()
         self._give_up_polls()
         self._server.connections.patience.forget(self)
-        self._acknowledged = acknowledged(self.transport, self._replies.given)
+        self._acknowledged = self._replies.bytes_acked()
         self._server.connections.patience.expect(self, PROGRESS)
         # Before the transport is told that it ends: it must be read to see that the peer does.
         self._intake.forget()
@@ -240,8 +222,7 @@ class RpcProtocol(Protocol):
 
     def cut(self) -> None:
         """End the connection at once, whatever its peer has not taken."""
-        transport: Any = self.transport
-        transport.abortConnection()
+        self._replies.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give up what waits; what is under way takes effect without a reply."""
@@ -323,7 +304,7 @@ class RpcProtocol(Protocol):
                 self._waiters.pop(answer, None)
         if self._server.limits.idle_ms and not self._lost and not self._closing:
             self._server.connections.patience.expect(self, ACTIVITY)
-        self._server.outbox.put(self)
+        self._server.outbox.waiting[self] = None
 
     def send(self) -> None:
         """Write what has been said, if somebody still listens."""
@@ -349,7 +330,7 @@ class RpcProtocol(Protocol):
         """The peer has taken some, or is behind from now on."""
         patience, replies = self._server.connections.patience, self._replies
         if replies.full or self._closing:
-            self._acknowledged = acknowledged(self.transport, self._replies.given)
+            self._acknowledged = self._replies.bytes_acked()
             patience.expect(self, PROGRESS)
         else:
             patience.content(self, PROGRESS)
