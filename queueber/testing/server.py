@@ -121,7 +121,7 @@ class InProcessServer:
         self.sweeper = self.running.sweeper
         self.factory = self.running.factory
         self.connections = self.factory.connections
-        self.outbox = self.factory.outbox
+        self.flush_queue = self.factory.flush_queue
         self.broker.restore(self.store.recover())
 
     def connect(self) -> tuple[RpcProtocol, StringTransport]:

@@ -126,7 +126,7 @@ def hostile(server, stream, dice):
         elif roll < 0.45:
             server.reactor.advance(dice.choice([0.001, 0.1, 3.0]))
             server.sweeper.sweep()
-            server.connections.patience.look()
+            server.connections.timeouts.expire()
         elif roll < 0.5 and transport.producer:
             transport.producer.pauseProducing()
         elif roll < 0.6 and transport.producer:

@@ -37,7 +37,7 @@ class Door:
             reserve=self.reserve,
             store=self,
             run=self.run,
-            flush=hand.outbox.flush,
+            flush=hand.flush_queue.flush,
         )
         self.factory = control_factory(hand.factory, methods)
         self.protocol = self.factory.buildProtocol(None)

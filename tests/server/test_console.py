@@ -503,7 +503,7 @@ class TestSession:
             Typist(factory).leave()
         assert len(lines) == 2
         hand.reactor.advance(3)
-        diagnostics.connections.tell_left_out()
+        diagnostics.connections.log_left_out()
         assert sorted(lines[2:]) == [
             "29 lines of 192.168.1.1 were left out: Console session {number} begins: {peer}",
             "29 lines of 192.168.1.1 were left out: Console session {number} has ended",

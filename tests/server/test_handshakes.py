@@ -14,7 +14,7 @@ from queueber.limits import Limits
 from queueber.rpc import encoder
 from queueber.server.net.certificates import Certificates, TlsFiles
 from queueber.server.net.handshakes import TURN_SECONDS, Handshakes
-from queueber.server.net.tls import ENDED, TlsFactory
+from queueber.server.net.tls import COLLECTED_AFTER, TlsFactory
 from tests.process.certificates import Authority
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
@@ -43,11 +43,11 @@ class Shaking:
     def __init__(self, reactor, cost=0.0):
         self.reactor, self.cost, self.steps, self.given_up = reactor, cost, 0, None
 
-    def go_on(self):
+    def proceed(self):
         self.steps += 1
         self.reactor.now += self.cost
 
-    def give_up(self, limit):
+    def abandon(self, limit):
         self.given_up = limit
 
 
@@ -67,10 +67,10 @@ def make_handshakes(reactor):
 def test_the_oldest_gives_way_to_the_newest(reactor, make_handshakes):
     handshakes, shaking = make_handshakes(handshakes=2), [Shaking(reactor) for _ in range(4)]
     for each in shaking:
-        handshakes.begin(each)
+        handshakes.add(each)
     assert [each.given_up for each in shaking] == ["handshakes", "handshakes", None, None]
-    handshakes.end(shaking[2])
-    handshakes.begin(Shaking(reactor))
+    handshakes.remove(shaking[2])
+    handshakes.add(Shaking(reactor))
     assert len(handshakes) == 2
     assert shaking[3].given_up is None
 
@@ -79,35 +79,35 @@ def test_they_take_no_more_places_than_there_are_and_one(reactor, make_handshake
     """One may always begin: what comes of it may take the place of an idle connection."""
     handshakes, shaking = make_handshakes(others=10, connections=10), [Shaking(reactor) for _ in range(3)]
     for each in shaking:
-        handshakes.begin(each)
+        handshakes.add(each)
     assert [each.given_up for each in shaking] == ["handshakes", "handshakes", None]
 
 
 def test_the_last_place_is_for_one_and_not_for_two(reactor, make_handshakes):
     handshakes, shaking = make_handshakes(others=9, connections=10), [Shaking(reactor) for _ in range(2)]
     for each in shaking:
-        handshakes.begin(each)
+        handshakes.add(each)
     assert [each.given_up for each in shaking] == ["handshakes", None]
 
 
 def test_one_that_takes_too_long_ends(reactor, make_handshakes):
     handshakes, slow, quick = make_handshakes(first_message_ms=1_000), Shaking(reactor), Shaking(reactor)
-    handshakes.begin(slow)
+    handshakes.add(slow)
     reactor.now = 0.5
-    handshakes.begin(quick)
+    handshakes.add(quick)
     reactor.now = 1.0
-    handshakes.look()
+    handshakes.expire()
     assert (slow.given_up, quick.given_up) == ("first_message_ms", None)
-    handshakes.end(quick)
-    handshakes.look()
+    handshakes.remove(quick)
+    handshakes.expire()
 
 
 def test_a_turn_goes_on_with_them_for_so_long_and_no_longer(reactor, make_handshakes):
     handshakes, shaking = make_handshakes(), [Shaking(reactor, 0.6 * TURN_SECONDS) for _ in range(6)]
     for each in shaking:
-        handshakes.begin(each)
-    assert [handshakes.step(each) for each in shaking] == [True, True, False, False, False, False]
-    handshakes.end(shaking[3])
+        handshakes.add(each)
+    assert [handshakes.schedule(each) for each in shaking] == [True, True, False, False, False, False]
+    handshakes.remove(shaking[3])
     reactor.turn()
     assert [each.steps for each in shaking] == [1, 1, 1, 0, 1, 0], "one that is over has no turn"
     reactor.turn()
@@ -118,9 +118,9 @@ def test_a_turn_goes_on_with_them_for_so_long_and_no_longer(reactor, make_handsh
 
 def test_alone_it_does_not_wait(reactor, make_handshakes):
     handshakes, alone = make_handshakes(), Shaking(reactor, 10 * TURN_SECONDS)
-    handshakes.begin(alone)
+    handshakes.add(alone)
     for _ in range(3):
-        assert handshakes.step(alone)
+        assert handshakes.schedule(alone)
         reactor.turn()
 
 
@@ -265,14 +265,14 @@ def test_what_ended_connections_leave_behind_is_collected(hand, certificates, ma
     gc.disable()
     try:
         left = []
-        for _ in range(ENDED):
+        for _ in range(COLLECTED_AFTER):
             transport, client = connect(factory), make_client()
             shake(client, transport)
-            left.append(weakref.ref(transport.protocol._behind))
+            left.append(weakref.ref(transport.protocol._tls))
             hand.turn()
             transport.protocol.connectionLost(Failure(ConnectionDone()))
             transport.producer = None
         del transport, client
-        assert sum(each() is not None for each in left) < ENDED / 10
+        assert sum(each() is not None for each in left) < COLLECTED_AFTER / 10
     finally:
         gc.enable()

@@ -19,7 +19,7 @@ from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS, Beyond, Limits
 from queueber.server.core.committer import PLAN_BYTES
 from queueber.server.net.connections import Connections
-from queueber.server.net.timeouts import FIRST_MESSAGE, LOOK_SECONDS, PeerTimeouts
+from queueber.server.net.timeouts import CHECK_SECONDS, FIRST_MESSAGE, PeerTimeouts
 from queueber.server.net.tls import PendingConnection
 from queueber.units import SpanMs
 from tests.server.conftest import Peer
@@ -56,8 +56,8 @@ def aborted(peer, *words):
 
 
 def wait(peer, seconds):
-    peer.hand.reactor.advance(seconds + LOOK_SECONDS)
-    peer.hand.connections.patience.look()
+    peer.hand.reactor.advance(seconds + CHECK_SECONDS)
+    peer.hand.connections.timeouts.expire()
 
 
 @provokes("frame_bytes", frame_bytes=1024)
@@ -174,7 +174,7 @@ def adds_faster_than_the_disk(peer):
 
 @provokes("unsent_bytes", unsent_bytes=10)
 def replies_that_are_not_taken(peer):
-    peer.protocol._replies.pauseProducing()
+    peer.protocol._send_buffer.pauseProducing()
     peer.add(b"a")
     peer.hand.settle()
     assert peer.transport.producerState == "paused"
@@ -203,7 +203,7 @@ def half_a_message(peer):
 @provokes("stalled_replies_ms", stalled_replies_ms=1000)
 def replies_that_never_drain(peer):
     peer.send()
-    peer.protocol._replies.pauseProducing()
+    peer.protocol._send_buffer.pauseProducing()
     wait(peer, 0.5)
     assert not peer.aborted
     wait(peer, 1)
@@ -251,9 +251,9 @@ def many_handshakes(peer):
     transports = [StringTransport(), StringTransport()]
     ended = []
     for transport in transports:
-        greeting = PendingConnection(peer.hand.factory, None)
+        pending = PendingConnection(peer.hand.factory, None)
         transport.abortConnection = lambda each=transport: ended.append(each)
-        greeting.makeConnection(transport)
+        pending.makeConnection(transport)
     assert ended == transports[:1], "the oldest makes room"
 
 
@@ -272,7 +272,7 @@ def much_that_is_held_for_all(peer):
     peer.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(1_400))
     assert peer.aborted
     assert not modest.transport.disconnecting
-    assert peer.hand.connections.buffers.total == 708
+    assert peer.hand.connections.memory.total == 708
 
 
 @provokes("waiting_polls", waiting_polls=1)
@@ -371,12 +371,12 @@ def test_a_message_is_not_given_up_while_it_is_us_who_do_not_read(make_hand):
     peer = hand.connect()
     peer.send()
     peer.add(b"a")
-    peer.protocol._replies.pauseProducing()
+    peer.protocol._send_buffer.pauseProducing()
     hand.settle()
     peer.protocol.dataReceived(b"\0\0\0")
     wait(peer, 5)
     assert not peer.transport.disconnecting
-    peer.protocol._replies.resumeProducing()
+    peer.protocol._send_buffer.resumeProducing()
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)
@@ -457,16 +457,16 @@ def test_time_is_up_when_it_is_over_and_not_before():
     clock, overdue = Clock(), []
 
     class Silent:
-        def overdue(self, limit):
+        def on_timeout(self, limit):
             overdue.append(limit)
 
-    patience = PeerTimeouts(clock.seconds, Limits(first_message_ms=1_000))
-    patience.expect(Silent(), FIRST_MESSAGE)
+    timeouts = PeerTimeouts(clock.seconds, Limits(first_message_ms=1_000))
+    timeouts.start(Silent(), FIRST_MESSAGE)
     clock.advance(0.75)
-    patience.look()
+    timeouts.expire()
     assert overdue == []
     clock.advance(0.25)
-    patience.look()
+    timeouts.expire()
     assert overdue == [FIRST_MESSAGE]
 
 

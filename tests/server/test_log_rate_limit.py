@@ -7,67 +7,67 @@ from queueber.server.net.log_rate_limit import LINES_PER_SECOND, LeftOut, LogRat
 
 def test_one_line_a_second_for_each_peer_and_kind():
     clock = Clock()
-    throttle = LogRateLimiter(clock.seconds)
-    assert throttle.passes("a", "bad") == ""
-    assert throttle.passes("b", "bad") == ""
-    assert throttle.passes("a", "late") == ""
-    assert [throttle.passes("a", "bad") for _ in range(1_500)] == [None] * 1_500
+    limiter = LogRateLimiter(clock.seconds)
+    assert limiter.passes("a", "bad") == ""
+    assert limiter.passes("b", "bad") == ""
+    assert limiter.passes("a", "late") == ""
+    assert [limiter.passes("a", "bad") for _ in range(1_500)] == [None] * 1_500
     clock.advance(1)
-    assert throttle.passes("a", "bad") == " (and 1,500 more like it)"
-    assert throttle.passes("b", "bad") == ""
+    assert limiter.passes("a", "bad") == " (and 1,500 more like it)"
+    assert limiter.passes("b", "bad") == ""
 
 
 def test_peers_that_have_gone_quiet_are_forgotten():
     clock = Clock()
-    throttle = LogRateLimiter(clock.seconds)
+    limiter = LogRateLimiter(clock.seconds)
     for number in range(1_000):
-        throttle.passes(number, "bad")
+        limiter.passes(number, "bad")
         clock.advance(1 / LINES_PER_SECOND)
     clock.advance(3)
-    throttle.passes("a", "bad")
-    assert len(throttle._lines) == 1
+    limiter.passes("a", "bad")
+    assert len(limiter._lines) == 1
 
 
 def test_what_was_left_out_is_told_when_nothing_more_comes():
     clock = Clock()
-    throttle = LogRateLimiter(clock.seconds)
+    limiter = LogRateLimiter(clock.seconds)
     for _ in range(11):
-        throttle.passes("a", "bad")
-    throttle.passes("b", "bad")
-    throttle.passes(None, "local")
-    throttle.passes(None, "local")
+        limiter.passes("a", "bad")
+    limiter.passes("b", "bad")
+    limiter.passes(None, "local")
+    limiter.passes(None, "local")
     clock.advance(2)
-    assert throttle.forgotten() == [], "a next line could still tell"
+    assert limiter.expire() == [], "a next line could still tell"
     clock.advance(0.1)
-    assert throttle.forgotten() == [LeftOut("bad", 10, "a"), LeftOut("local", 1, "local peers")]
-    assert throttle.forgotten() == []
-    assert throttle.passes("a", "bad") == ""
+    assert limiter.expire() == [LeftOut("bad", 10, "a"), LeftOut("local", 1, "local peers")]
+    assert limiter.expire() == []
+    assert limiter.passes("a", "bad") == ""
 
 
 def test_what_was_left_out_of_a_whole_kind_is_told_too_and_of_what_others_pushed_out():
     clock = Clock()
-    throttle = LogRateLimiter(clock.seconds)
-    throttle.passes("a", "late")
-    throttle.passes("a", "late")
+    limiter = LogRateLimiter(clock.seconds)
+    limiter.passes("a", "late")
+    limiter.passes("a", "late")
     clock.advance(3)
     for number in range(LINES_PER_SECOND + 7):
-        throttle.passes(number, "bad")
-    assert throttle.forgotten() == [LeftOut("late", 1, "a")]
+        limiter.passes(number, "bad")
+    assert limiter.expire() == [LeftOut("late", 1, "a")]
     clock.advance(3)
-    assert throttle.forgotten() == [LeftOut("bad", 7, "7 peers")]
-    assert (throttle._lines, throttle._kinds) == ({}, {})
+    assert limiter.expire() == [LeftOut("bad", 7, "7 peers")]
+    assert (limiter._lines, limiter._kinds) == ({}, {})
 
 
 def test_a_kind_has_so_many_lines_a_second_however_many_peers_there_are():
     clock = Clock()
-    throttle = LogRateLimiter(clock.seconds)
-    said = [throttle.passes(number, "bad") for number in range(5_000)]
+    limiter = LogRateLimiter(clock.seconds)
+    said = [limiter.passes(number, "bad") for number in range(5_000)]
     assert said == [""] * LINES_PER_SECOND + [None] * (5_000 - LINES_PER_SECOND)
-    assert throttle.passes(4_999, "bad") is None
-    assert len(throttle._lines) == LINES_PER_SECOND, "those that are left out are remembered by the kind only"
-    assert throttle.passes(0, "late") == "", "another kind has its own"
+    assert limiter.passes(4_999, "bad") is None
+    assert len(limiter._lines) == LINES_PER_SECOND, "those that are left out are remembered by the kind only"
+    assert limiter.passes(0, "late") == "", "another kind has its own"
     clock.advance(1)
-    assert throttle.passes("a", "bad") == " (and 4,951 more of this kind from 4,950 peers)"
-    assert throttle.passes("b", "bad") == ""
+    assert limiter.passes("a", "bad") == " (and 4,951 more of this kind from 4,950 peers)"
+    assert limiter.passes("b", "bad") == ""
     clock.advance(1)
-    assert throttle.passes("b", "bad") == "", "what was told is told once"
+    assert limiter.passes("b", "bad") == "", "what was told is told once"

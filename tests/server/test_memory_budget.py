@@ -7,7 +7,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from queueber import api, rpc
-from queueber.server.net.memory_budget import MEMORY_SECONDS, ROOM, MemoryBudget
+from queueber.server.net.memory_budget import FREED_PART, MEMORY_SECONDS, MemoryBudget
 
 LIMIT = 16_000
 
@@ -27,7 +27,7 @@ def clock():
 
 
 @pytest.fixture
-def make_buffers(clock):
+def make_budget(clock):
     return lambda peers: MemoryBudget(LIMIT, clock.seconds, lambda: peers)
 
 
@@ -35,94 +35,94 @@ def evicted(holders):
     return [holder.evicted for holder in holders]
 
 
-def test_what_is_let_go_of_counts_no_more(make_buffers):
-    buffers, holder = make_buffers(1), Holder()
-    buffers.hold(holder, 0)
-    for moving, kept in ((10, 5), (3, 0), (0, 7), (0, 0)):
-        buffers.hold(holder, moving, kept)
-        assert buffers.total == moving + kept
+def test_what_is_let_go_of_counts_no_more(make_budget):
+    budget, holder = make_budget(1), Holder()
+    budget.update(holder, 0)
+    for transient, retained in ((10, 5), (3, 0), (0, 7), (0, 0)):
+        budget.update(holder, transient, retained)
+        assert budget.total == transient + retained
     assert not holder.evicted
 
 
-def test_whoever_has_no_more_than_an_even_share_stays_however_long(make_buffers, clock):
-    buffers, workers, attackers = make_buffers(10), [Holder() for _ in range(8)], [Holder(), Holder()]
+def test_whoever_has_no_more_than_an_even_share_stays_however_long(make_budget, clock):
+    budget, workers, attackers = make_budget(10), [Holder() for _ in range(8)], [Holder(), Holder()]
     for worker in workers:
-        buffers.hold(worker, 500, 500)
+        budget.update(worker, 500, 500)
     clock.advance(86_400)
     for attacker in attackers:
-        buffers.hold(attacker, 4_500)
+        budget.update(attacker, 4_500)
     assert evicted(workers) == [False] * 8
     assert evicted(attackers) == [True, False]
 
 
-def test_answers_that_are_open_for_long_weigh_once(make_buffers, clock):
+def test_answers_that_are_open_for_long_weigh_once(make_budget, clock):
     """A worker with many of them is above its share, and still not the one that is too much."""
-    buffers, worker, attackers = make_buffers(1_000), Holder(), [Holder() for _ in range(4)]
-    buffers.hold(worker, 0, 3_000)
+    budget, worker, attackers = make_budget(1_000), Holder(), [Holder() for _ in range(4)]
+    budget.update(worker, 0, 3_000)
     clock.advance(3_600)
     for attacker in attackers:
-        buffers.hold(attacker, 4_000)
+        budget.update(attacker, 4_000)
         clock.advance(0.1)
     assert not worker.evicted
     assert evicted(attackers) == [True, False, False, False]
 
 
-def test_messages_that_are_over_weigh_no_more_once_nothing_moves(make_buffers, clock):
+def test_messages_that_are_over_weigh_no_more_once_nothing_moves(make_budget, clock):
     """A worker with many open answers, whose last large message is done, is not the one that is too much."""
-    buffers, worker, attackers = make_buffers(1_000), Holder(), [Holder() for _ in range(4)]
-    buffers.hold(worker, 8_000, 3_000)
+    budget, worker, attackers = make_budget(1_000), Holder(), [Holder() for _ in range(4)]
+    budget.update(worker, 8_000, 3_000)
     clock.advance(MEMORY_SECONDS)
-    buffers.hold(worker, 0, 3_000)
+    budget.update(worker, 0, 3_000)
     for attacker in attackers:
-        buffers.hold(attacker, 4_000)
+        budget.update(attacker, 4_000)
         clock.advance(0.1)
     assert not worker.evicted
     assert evicted(attackers) == [True, False, False, False]
 
 
-def test_if_nobody_holds_anything_else_the_most_answers_go(make_buffers):
-    buffers, holders = make_buffers(3), [Holder(), Holder(), Holder()]
-    for holder, kept in zip(holders, (5_000, 7_000, 5_000), strict=True):
-        buffers.hold(holder, 0, kept)
+def test_if_nobody_holds_anything_else_the_most_answers_go(make_budget):
+    budget, holders = make_budget(3), [Holder(), Holder(), Holder()]
+    for holder, retained in zip(holders, (5_000, 7_000, 5_000), strict=True):
+        budget.update(holder, 0, retained)
     assert evicted(holders) == [False, True, False]
 
 
-def test_who_held_much_for_long_goes_before_who_has_just_begun(make_buffers, clock):
-    buffers, drip, upload = make_buffers(2), Holder(), Holder()
-    buffers.hold(drip, 8_000)
+def test_who_held_much_for_long_goes_before_who_has_just_begun(make_budget, clock):
+    budget, drip, upload = make_budget(2), Holder(), Holder()
+    budget.update(drip, 8_000)
     clock.advance(20)
-    buffers.hold(upload, 8_001)
+    budget.update(upload, 8_001)
     assert (drip.evicted, upload.evicted) == (True, False)
 
 
-def test_what_was_held_is_what_counts_and_not_since_when(make_buffers, clock):
+def test_what_was_held_is_what_counts_and_not_since_when(make_budget, clock):
     """One byte held for an hour does not make a large message an old one."""
-    buffers, patient, hoarder = make_buffers(2), Holder(), Holder()
-    buffers.hold(patient, 1)
+    budget, patient, hoarder = make_budget(2), Holder(), Holder()
+    budget.update(patient, 1)
     clock.advance(3_600)
-    buffers.hold(hoarder, 7_900)
+    budget.update(hoarder, 7_900)
     clock.advance(MEMORY_SECONDS)
-    buffers.hold(patient, 8_500)
+    budget.update(patient, 8_500)
     assert (patient.evicted, hoarder.evicted) == (False, True)
 
 
-def test_what_is_long_past_fades(make_buffers, clock):
-    buffers, once, now = make_buffers(2), Holder(), Holder()
-    buffers.hold(once, 15_000)
+def test_what_is_long_past_fades(make_budget, clock):
+    budget, once, now = make_budget(2), Holder(), Holder()
+    budget.update(once, 15_000)
     clock.advance(MEMORY_SECONDS)
-    buffers.hold(once, 7_600)
-    buffers.hold(now, 7_900)
+    budget.update(once, 7_600)
+    budget.update(now, 7_900)
     clock.advance(100 * MEMORY_SECONDS)
-    buffers.hold(now, 8_500)
+    budget.update(now, 8_500)
     assert (once.evicted, now.evicted) == (False, True)
 
 
-def test_so_much_is_made_free_that_the_next_byte_ranks_nobody(make_buffers):
-    buffers, holders = make_buffers(160), [Holder() for _ in range(161)]
+def test_so_much_is_made_free_that_the_next_byte_ranks_nobody(make_budget):
+    budget, holders = make_budget(160), [Holder() for _ in range(161)]
     for holder in holders:
-        buffers.hold(holder, 100)
+        budget.update(holder, 100)
     assert sum(evicted(holders)) == 11
-    assert buffers.total == 15_000 == LIMIT - LIMIT // ROOM
+    assert budget.total == 15_000 == LIMIT - LIMIT // FREED_PART
 
 
 def test_workers_that_have_asked_for_queues_outlive_those_who_hoard(make_hand):
@@ -144,5 +144,5 @@ def test_workers_that_have_asked_for_queues_outlive_those_who_hoard(make_hand):
         hand.reactor.advance(0.1)
     assert not any(worker.aborted for worker in workers)
     assert any(attacker.aborted for attacker in attackers)
-    assert hand.connections.buffers.total <= 1 << 20
+    assert hand.connections.memory.total <= 1 << 20
     assert b"buffered_bytes" in next(each for each in attackers if each.aborted).transport.value()

@@ -77,7 +77,7 @@ def test_a_good_one_is_served(hand, connect):
 def test_a_bug_of_ours_is_no_header(hand, connect, monkeypatch):
     protocol, _ = connect()
     protocol.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n")
-    monkeypatch.setattr("queueber.server.net.protocol.FlushQueue.flush", lambda _: 1 / 0)
+    monkeypatch.setattr("queueber.server.net.protocol.RpcProtocol.send", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         protocol.dataReceived(encoder.bootstrap(0))
 

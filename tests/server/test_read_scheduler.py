@@ -10,7 +10,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from queueber import api, rpc
-from queueber.server.net.read_scheduler import SHARE, SHARE_LEAST, TURN, TURN_SECONDS, InboundBuffer, ReadScheduler
+from queueber.server.net.inbound_buffer import InboundBuffer
+from queueber.server.net.read_scheduler import SHARE, SHARE_MIN, TURN, TURN_SECONDS, ReadScheduler
 from queueber.server.net.send_buffer import bytes_acked
 
 LONG = 64 * 1024
@@ -43,7 +44,7 @@ class Sender:
         self.name, self.log = name, log
         self.cost = lambda data: None
         self.transport = StringTransport()
-        self.intake = InboundBuffer(self.transport, turns, self.carry_out)
+        self.inbound = InboundBuffer(self.transport, turns, self.carry_out)
         self.data = b""
 
     def carry_out(self, data):
@@ -69,7 +70,7 @@ def senders(reactor):
 
 def test_a_turn_carries_out_so_much_and_the_rest_waits_unread(reactor, senders):
     for sender in senders:
-        sender.intake.received(bytes(LONG))
+        sender.inbound.receive(bytes(LONG))
     log = senders[0].log
     assert log == [(0, LONG)]
     assert [sender.is_read for sender in senders] == [True] + [False] * 9
@@ -84,7 +85,7 @@ def test_a_turn_carries_out_so_much_and_the_rest_waits_unread(reactor, senders):
 def test_while_nobody_waits_what_comes_is_carried_out_as_it_is_read(reactor, senders):
     """A call costs no turn of the reactor's, and not even a timer."""
     for sender in senders:
-        sender.intake.received(bytes(100))
+        sender.inbound.receive(bytes(100))
         assert len(sender.data) == 100
     assert not reactor.calls
 
@@ -92,7 +93,7 @@ def test_while_nobody_waits_what_comes_is_carried_out_as_it_is_read(reactor, sen
 def test_short_reads_count_too_and_wait_when_the_turn_is_over(reactor, senders):
     most = TURN // SHARE
     for sender in senders:
-        sender.intake.received(bytes(SHARE))
+        sender.inbound.receive(bytes(SHARE))
     assert [bool(sender.data) for sender in senders] == [True] * most + [False] * 2
     reactor.turn()
     assert all(len(sender.data) == SHARE for sender in senders)
@@ -102,7 +103,7 @@ def test_a_turn_is_over_after_so_long_however_few_bytes_it_was(reactor, senders)
     """A byte of one kind of message costs ten times as much as one of another."""
     for sender in senders:
         sender.cost = lambda _: setattr(reactor, "now", reactor.now + 0.6 * TURN_SECONDS)
-        sender.intake.received(b"dear")
+        sender.inbound.receive(b"dear")
     assert [bool(sender.data) for sender in senders] == [True] * 2 + [False] * 8
     for served in (4, 6, 8, 10):
         reactor.turn()
@@ -115,7 +116,7 @@ def test_what_was_spent_in_turns_long_over_is_not_held_against_anybody(reactor, 
     peer = senders[0]
     peer.cost = lambda _: setattr(reactor, "now", reactor.now + TURN_SECONDS / 3)
     for number in range(20):
-        peer.intake.received(b"call")
+        peer.inbound.receive(b"call")
         assert len(peer.data) == 4 * (number + 1)
         reactor.turn()
 
@@ -126,18 +127,18 @@ def test_a_call_waits_for_a_share_of_each_flood_and_not_for_all_that_they_send(r
     crowd = [Sender(number, turns, log) for number in range(500)]
     healthy = Sender("healthy", turns, log)
     for sender in crowd:
-        sender.intake.received(bytes(SHARE))
-    healthy.intake.received(b"call")
+        sender.inbound.receive(bytes(SHARE))
+    healthy.inbound.receive(b"call")
     before = len(log)
     while not healthy.data:
         reactor.turn()
     carried_out = sum(size for _, size in log[before : log.index(("healthy", 4))])
-    assert carried_out <= 500 * SHARE_LEAST * 4 / 3
+    assert carried_out <= 500 * SHARE_MIN * 4 / 3
     while len(log) < before + 2_000:
         reactor.turn()
     # By now all of them want more, and it does not: its next call comes before theirs.
     before = len(log)
-    healthy.intake.received(b"call")
+    healthy.inbound.receive(b"call")
     reactor.turn()
     assert [name for name, _ in log[before : before + 2]].count("healthy") == 1
 
@@ -146,12 +147,12 @@ def test_who_wants_more_gets_on_beside_those_who_keep_joining(reactor):
     turns, log = ReadScheduler(reactor, reactor.seconds), []
     crowd = [Sender(number, turns, log) for number in range(200)]
     busy = Sender("busy", turns, log)
-    busy.intake.received(bytes(LONG))
-    busy.intake.received(bytes(LONG))
+    busy.inbound.receive(bytes(LONG))
+    busy.inbound.receive(bytes(LONG))
     for _ in range(100):
         for sender in crowd:
-            if not sender.intake:
-                sender.intake.received(bytes(SHARE_LEAST))
+            if not sender.inbound.waiting:
+                sender.inbound.receive(bytes(SHARE_MIN))
         reactor.turn()
     assert len(busy.data) == 2 * LONG
 
@@ -159,7 +160,7 @@ def test_who_wants_more_gets_on_beside_those_who_keep_joining(reactor):
 def test_a_turn_of_its_own_for_the_next_long_read(reactor, senders):
     """One busy peer pays nothing for being fair to others."""
     for _ in range(5):
-        senders[0].intake.received(bytes(LONG))
+        senders[0].inbound.receive(bytes(LONG))
         assert senders[0].is_read
         reactor.turn()
     assert not reactor.calls
@@ -167,13 +168,13 @@ def test_a_turn_of_its_own_for_the_next_long_read(reactor, senders):
 
 def test_who_is_held_is_neither_read_nor_carried_out(reactor, senders):
     peer = senders[0]
-    peer.intake.hold()
+    peer.inbound.hold()
     assert not peer.is_read
-    peer.intake.received(b"abc")
+    peer.inbound.receive(b"abc")
     reactor.turn()
     assert not peer.data
-    assert len(peer.intake) == 3
-    peer.intake.release()
+    assert len(peer.inbound.waiting) == 3
+    peer.inbound.release()
     assert peer.is_read
     assert not peer.data
     reactor.turn()
@@ -182,14 +183,14 @@ def test_who_is_held_is_neither_read_nor_carried_out(reactor, senders):
 
 def test_who_is_held_in_line_waits_until_it_is_released(reactor, senders):
     for sender in senders:
-        sender.intake.received(bytes(LONG))
+        sender.inbound.receive(bytes(LONG))
     peer = senders[9]
-    peer.intake.hold()
+    peer.inbound.hold()
     for _ in range(20):
         reactor.turn()
     assert not peer.data
     assert not reactor.calls
-    peer.intake.release()
+    peer.inbound.release()
     reactor.turn()
     assert peer.is_read
     assert len(peer.data) == LONG
@@ -197,8 +198,8 @@ def test_who_is_held_in_line_waits_until_it_is_released(reactor, senders):
 
 def test_nothing_is_carried_out_for_who_is_gone(reactor, senders):
     for sender in senders:
-        sender.intake.received(bytes(LONG))
-    senders[9].intake.forget()
+        sender.inbound.receive(bytes(LONG))
+    senders[9].inbound.stop()
     while reactor.calls:
         reactor.turn()
     assert not senders[9].data
@@ -206,10 +207,10 @@ def test_nothing_is_carried_out_for_who_is_gone(reactor, senders):
 
 def test_who_is_gone_is_read_on_so_that_its_end_is_noticed(senders):
     peer = senders[0]
-    peer.intake.hold()
-    peer.intake.received(b"abc")
-    peer.intake.forget()
-    assert (peer.is_read, len(peer.intake), peer.data) == (True, 0, b"")
+    peer.inbound.hold()
+    peer.inbound.receive(b"abc")
+    peer.inbound.stop()
+    assert (peer.is_read, len(peer.inbound.waiting), peer.data) == (True, 0, b"")
 
 
 STEPS = st.tuples(st.integers(0, 3), st.sampled_from(["read", "hold", "release", "turn"]), st.integers(1, LONG))
@@ -225,15 +226,15 @@ def test_whatever_happens_all_of_it_is_carried_out_once_and_in_order(steps):
         if what == "read":
             data = struct.pack("<I", number) * (size // 4 + 1)
             sent[who] += data
-            senders[who].intake.received(data)
+            senders[who].inbound.receive(data)
         elif what == "hold":
-            senders[who].intake.hold()
+            senders[who].inbound.hold()
         elif what == "release":
-            senders[who].intake.release()
+            senders[who].inbound.release()
         else:
             reactor.turn()
     for sender in senders:
-        sender.intake.release()
+        sender.inbound.release()
     while reactor.calls:
         reactor.turn()
     assert [sender.data for sender in senders] == sent
@@ -252,13 +253,13 @@ def test_calls_that_wait_in_line_are_answered_in_order_and_their_peer_is_not_giv
     for peer, sent in zip(peers, data, strict=True):
         peer.protocol.dataReceived(sent)
     behind = peers[3].protocol
-    assert len(behind._intake) == behind.held_bytes == len(data[3]) > SHARE
+    assert len(behind._inbound.waiting) == behind.held_bytes == len(data[3]) > SHARE
     for limit in ("idle_ms", "stalled_message_ms"):
-        behind.overdue(limit)
+        behind.on_timeout(limit)
     assert not peers[3].transport.disconnecting
     hand.settle()
     assert all(len(peer.receive()) == 61 for peer in peers)
-    assert not behind._intake
+    assert not behind._inbound.waiting
 
 
 def test_a_slow_reader_is_not_one_who_reads_nothing(hand, monkeypatch):
@@ -266,21 +267,21 @@ def test_a_slow_reader_is_not_one_who_reads_nothing(hand, monkeypatch):
     told = iter([100, 200, 200])
     monkeypatch.setattr("queueber.server.net.send_buffer.bytes_acked", lambda _, given: next(told))
     peer = hand.connect()
-    peer.protocol._replies.pauseProducing()
+    peer.protocol._send_buffer.pauseProducing()
     hand.reactor.advance(30)
-    hand.connections.patience.look()
+    hand.connections.timeouts.expire()
     assert not peer.transport.disconnecting
     assert not peer.aborted
     hand.reactor.advance(30)
-    hand.connections.patience.look()
+    hand.connections.timeouts.expire()
     assert peer.aborted
 
 
 def test_a_full_transport_counts_as_held(hand):
     peer = hand.connect()
-    peer.protocol._replies.pauseProducing()
+    peer.protocol._send_buffer.pauseProducing()
     assert peer.protocol.held_bytes == 128 * 1024
-    peer.protocol._replies.resumeProducing()
+    peer.protocol._send_buffer.resumeProducing()
     assert peer.protocol.held_bytes == 0
 
 
@@ -335,8 +336,8 @@ def test_what_cannot_be_told_is_not_told(monkeypatch):
 def test_the_clock_of_a_server_is_the_one_that_turns():
     clock = Clock()
     sender = Sender(0, ReadScheduler(clock, clock.seconds), [])
-    sender.intake.received(bytes(TURN))
-    sender.intake.received(bytes(10))
+    sender.inbound.receive(bytes(TURN))
+    sender.inbound.receive(bytes(10))
     assert len(sender.data) == TURN
     clock.advance(0)
     assert len(sender.data) == TURN + 10
@@ -364,7 +365,7 @@ def test_a_call_waits_for_a_few_of_each_of_many_others_and_not_for_all(hand):
     hand.methods._handlers[add] = name, note
     hand.settle()
     assert hand.methods.stats.begun["remove"] == 100 * each
-    of_each = SHARE_LEAST * each / len(data)
+    of_each = SHARE_MIN * each / len(data)
     # Those of the first turn, which nobody had to wait for; and every fourth share is somebody's second one.
     assert decided[0] <= TURN / len(data) * each + 100 * (of_each + 1) * 4 / 3
     assert decided[0] < 100 * each / 2

@@ -89,7 +89,7 @@ def test_a_thousand_parked_polls_and_a_large_batch_stay_within_the_bounds(make_h
     def write(data):
         plain(data)
         if len(transport.value()) > CHUNK:
-            worker.protocol._replies.pauseProducing()
+            worker.protocol._send_buffer.pauseProducing()
 
     transport.write = write
     polls = [worker.poll() for _ in range(1_000)]
@@ -102,7 +102,7 @@ def test_a_thousand_parked_polls_and_a_large_batch_stay_within_the_bounds(make_h
     hand.settle()
 
     claim = hand.broker.claims._bounds
-    assert worker.protocol._replies.unsent <= (1 << 20) + min(claim.bytes, claim.polls * size) + CHUNK
+    assert worker.protocol._send_buffer.unsent <= (1 << 20) + min(claim.bytes, claim.polls * size) + CHUNK
     assert hand.broker.stats().leased_items <= 2 * claim.polls
     assert hand.broker.stats().waiting_polls >= 1_000 - 2 * claim.polls
 
@@ -110,9 +110,9 @@ def test_a_thousand_parked_polls_and_a_large_batch_stay_within_the_bounds(make_h
     for _ in range(2_000):
         taken.append(transport.value())
         transport.clear()
-        worker.protocol._replies.resumeProducing()
+        worker.protocol._send_buffer.resumeProducing()
         hand.settle()
-        if not worker.protocol._replies.unsent and not hand.broker.stats().waiting_polls:
+        if not worker.protocol._send_buffer.unsent and not hand.broker.stats().waiting_polls:
             break
     taken.append(transport.value())
     transport.clear()

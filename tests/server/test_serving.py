@@ -491,7 +491,7 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_hand):
     first = slow.poll()
     second = quick.poll()
     hand.settle()
-    slow.protocol._replies.pauseProducing()
+    slow.protocol._send_buffer.pauseProducing()
     look = slow.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
     quick.add(b"a")
     hand.settle()
@@ -499,7 +499,7 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_hand):
     assert polled(quick.receive()[second]) == [b"a"]
     assert slow.transport.producerState == "paused"
 
-    slow.protocol._replies.resumeProducing()
+    slow.protocol._send_buffer.resumeProducing()
     quick.add(b"b")
     hand.settle()
 
@@ -513,14 +513,14 @@ def test_a_peer_that_is_a_little_behind_is_served(hand):
     peer = hand.connect()
     peer.poll()
     hand.settle()
-    peer.protocol._replies.pauseProducing()
+    peer.protocol._send_buffer.pauseProducing()
     add = peer.add(b"a")
     hand.settle()
     assert add not in peer.receive()
     assert hand.broker.stats().leases == 1
     assert peer.transport.producerState == "producing"
 
-    peer.protocol._replies.resumeProducing()
+    peer.protocol._send_buffer.resumeProducing()
 
     assert len(ids(peer.receive()[add])) == 1
 
@@ -538,7 +538,7 @@ def test_a_connection_that_lingers_gets_no_items_and_is_cut_off(hand):
     assert not aborted
 
     hand.reactor.advance(31)
-    hand.connections.patience.look()
+    hand.connections.timeouts.expire()
 
     assert aborted
 
@@ -562,7 +562,7 @@ def test_a_draining_server_takes_no_new_work_and_lets_the_old_end(hand):
     hand.settle()
     hand.methods.draining = True
     hand.dispatcher.end_waiting(Stopping("the server is stopping"))
-    hand.outbox.flush()
+    hand.flush_queue.flush()
     add, poll = peer.add(b"a"), peer.poll()
     extend = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
     hand.settle()

@@ -59,7 +59,7 @@ def test_ended_polls_are_answered_first(clock):
         broker=SimpleNamespace(polls=SimpleNamespace(waiting=3)),
         dispatcher=SimpleNamespace(end_waiting=lambda why: done.append(str(why))),
         handlers=methods,
-        factory=SimpleNamespace(connections=[], outbox=SimpleNamespace(flush=lambda: done.append("sent"))),
+        factory=SimpleNamespace(connections=[], flush_queue=SimpleNamespace(flush=lambda: done.append("sent"))),
     )
     stopping = ensureDeferred(GracefulShutdown(clock, 10, Notifier.from_environment({})).run(up))
     clock.advance(1)
@@ -76,8 +76,8 @@ class Connection:
     def close(self):
         self.done.append("close")
 
-    def cut(self):
-        self.done.append("cut")
+    def abort(self):
+        self.done.append("abort")
         self.connections.remove(self)
 
 
@@ -101,7 +101,7 @@ def test_peers_that_do_not_receive_their_replies_are_disconnected(clock, disconn
     clock.pump([0.01] * 290)
     assert (drain.stage, peer.done) == ("for 1 peer to take all replies", ["close"])
     clock.pump([0.01] * 20)
-    assert (peer.done, waited.called) == (["close", "cut"], True)
+    assert (peer.done, waited.called) == (["close", "abort"], True)
     assert lines == ["Cutting 1 connection over which not all replies were taken within 3 s (drain-seconds)"]
 
 

@@ -105,4 +105,4 @@ def test_connections_that_came_and_leases_that_ran_out_are_counted(hand):
     hand.sweeper.sweep()
     hand.settle()
     assert hand.sweeper.ended == 1
-    assert hand.connections.made == 1
+    assert hand.connections.accepted == 1

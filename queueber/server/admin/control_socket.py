@@ -40,10 +40,10 @@ def control_factory(public: RpcFactory, admin: AdminHandlers) -> ControlFactory:
         public.broker,
         admin,
         public.dispatcher,
-        public.outbox,
+        public.flush_queue,
         public.connections,
         public.limits,
-        public.turns,
+        public.read_scheduler,
         public.templates,
     )
 
@@ -68,7 +68,7 @@ def control_beside(
         reserve=reserve,
         store=store,
         run=run,
-        flush=public.outbox.flush,
+        flush=public.flush_queue.flush,
     )
     return control_factory(public, admin)
 

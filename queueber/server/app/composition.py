@@ -42,7 +42,7 @@ from queueber.server.net.log_rate_limit import SPAN_SECONDS
 from queueber.server.net.protocol import RpcFactory
 from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.server.net.send_buffer import FlushQueue
-from queueber.server.net.timeouts import LOOK_SECONDS as TIMEOUT_SECONDS
+from queueber.server.net.timeouts import CHECK_SECONDS as TIMEOUT_SECONDS
 from queueber.units import MS_PER_SECOND
 
 EX_IOERR = 74
@@ -118,9 +118,9 @@ def assemble(
     """
     limits = settings.limits
     broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim)
-    outbox = FlushQueue()
+    flush_queue = FlushQueue()
     stats, window = commit_stats or CommitStats(), settings.window_ms / MS_PER_SECOND
-    committer = Committer(reactor, broker, store, pool, clock, limits, end, outbox.flush, window, stats)
+    committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
     reserve = Reserve(
         lambda: space_of(settings.data_dir, promised=store.unflushed_bytes),
@@ -129,8 +129,8 @@ def assemble(
     )
     handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
-    turns, templates = ReadScheduler(reactor, reactor.seconds), template_readers(limits)
-    factory = RpcFactory(broker, handlers, dispatcher, outbox, connections, limits, turns, templates)
+    scheduler, templates = ReadScheduler(reactor, reactor.seconds), template_readers(limits)
+    factory = RpcFactory(broker, handlers, dispatcher, flush_queue, connections, limits, scheduler, templates)
     sweeper = Sweeper(broker, store, pool, clock, committer)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
@@ -173,10 +173,10 @@ def _timers(
         every(sweep_seconds, sweeper.sweep),
         every(MARK_SECONDS, note_synced),
         every(MARK_SECONDS, committer.mark_time),
-        every(TIMEOUT_SECONDS, connections.patience.look),
-        every(TIMEOUT_SECONDS, connections.handshakes.look),
+        every(TIMEOUT_SECONDS, connections.timeouts.expire),
+        every(TIMEOUT_SECONDS, connections.handshakes.expire),
         every(RESERVE_SECONDS, reserve.tick),
-        every(SPAN_SECONDS, connections.tell_left_out),
+        every(SPAN_SECONDS, connections.log_left_out),
         every(LAG_SECONDS, lag.measure),
     ]
 

@@ -65,7 +65,7 @@ class GracefulShutdown:
         await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
         up.handlers.draining = True
         up.dispatcher.end_waiting(Stopping("the server is stopping"))
-        up.factory.outbox.flush()
+        up.factory.flush_queue.flush()
         await self._drained(up)
         await self._disconnect(up)
         await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
@@ -99,7 +99,7 @@ class GracefulShutdown:
                 seconds=self._seconds,
             )
         for connection in connections:
-            connection.cut()
+            connection.abort()
         await _pause(self._reactor, 0)
 
     async def _commit_rest(self, up: Running) -> None:

@@ -227,8 +227,8 @@ def _commits(diagnostics: Diagnostics) -> Iterator[Metric]:
 def _peers(diagnostics: Diagnostics) -> Iterator[Metric]:
     connections = diagnostics.connections
     yield _gauge("queueber_connections", "Connections", len(connections))
-    yield _count("queueber_connections_made", "Connections accepted", connections.made)
-    yield _gauge("queueber_buffered_bytes", "Memory for partial messages and unsent replies", connections.buffers.total)
+    yield _count("queueber_connections_made", "Connections accepted", connections.accepted)
+    yield _gauge("queueber_buffered_bytes", "Memory for partial messages and unsent replies", connections.memory.total)
     if diagnostics.certificates is not None:
         ends = diagnostics.certificates.expires.timestamp()
         yield _gauge("queueber_certificate_expiration_timestamp_seconds", "The end of the server's certificate", ends)

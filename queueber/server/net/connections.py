@@ -1,15 +1,15 @@
 """
-All connections of a server, and what they may take together.
+All connections of a server and their common limits.
 
-Who may still connect, how long peers may keep us waiting, how much is held
-for them, how often a limit was hit, and what may be written to the log about
-it: everything that a single connection cannot know.
+`Connections` decides whether one more connection is accepted, and holds the
+timers, the memory budget and the TLS handshakes of all of them, the counts of
+limit hits, and the log lines about peers with their rate limit.
 """
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from heapq import nsmallest
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IAddress
@@ -18,132 +18,137 @@ from twisted.logger import Logger
 from queueber.broker import Peer
 from queueber.limits import Limits
 from queueber.rpc import ConnectionStats
-from queueber.server.net.handshakes import CROWDED, Handshakes
+from queueber.server.net.handshakes import HANDSHAKES, Handshakes
 from queueber.server.net.listeners import address_text
 from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.server.net.memory_budget import Holder, MemoryBudget
-from queueber.server.net.timeouts import FIRST_MESSAGE, Awaited, PeerTimeouts
+from queueber.server.net.timeouts import FIRST_MESSAGE, PeerTimeouts, TimedPeer
 from queueber.units import counted
 
-IDLE_SECONDS = 1.0
-"""Whoever has been silent for less is at work."""
+IDLE_SECONDS: Final = 1.0
+"""A connection that was active within this time is not evicted for a new one."""
 
-LOOK_SECONDS = 0.25
-"""Between two looks at all connections for those that could give way; a newcomer must not cost one."""
+SEARCH_SECONDS: Final = 0.25
+"""The least time between two searches for idle connections, so that a new connection does not cost one."""
 
-GIVING_WAY = 100
-"""Of those as many as one look remembers."""
+CANDIDATES: Final = 100
+"""The idle connections that one search finds at most."""
 
 
-class Connected(Awaited, Holder, Protocol):
-    """A connection, as its server sees it."""
+class PeerConnection(TimedPeer, Holder, Protocol):
+    """A connection, seen from the rest of the server."""
 
     host: str | None
     """The peer's address, if it has one."""
 
     peer: Peer
-    """Its number."""
+    """Number of the connection since the start of the server."""
 
     request_bytes: int
-    """Length of its adds that wait for the disk."""
+    """Bytes of its adds and extends that wait for the disk."""
 
     @property
     def idle_since(self) -> float | None:
-        """When its peer last said or was told something; None while anything is under way."""
+        """Time of the latest read or reply; None while a call, a message or a reply is under way, or at the end."""
 
     @property
     def held_bytes(self) -> int:
-        """What is held for the peer: of a message that has begun, and of replies that it has not taken."""
+        """Bytes held for the peer: incomplete messages, unprocessed bytes, replies it has not taken, and tables."""
 
     @property
     def paused(self) -> bool:
-        """Whether nothing is read from it because it takes no replies."""
+        """Whether the peer is not read because it does not read its replies."""
 
     def usage(self) -> ConnectionStats:
-        """What the peer's calls take up at the moment."""
+        """Return the sizes of the connection's tables."""
 
     def close(self) -> None:
-        """Send what was said, and end it."""
+        """Send the replies so far, then close the connection, as soon as the peer takes them."""
 
-    def give_way(self) -> None:
-        """End it for somebody who needs the place more."""
+    def evict_idle(self) -> None:
+        """Abort the connection in favour of a new one."""
 
-    def cut(self) -> None:
-        """End it at once, whatever its peer has not taken."""
+    def abort(self) -> None:
+        """Close the connection at once, whatever the peer has not taken."""
 
 
 @define(eq=False)
 class Connections:
-    """The connections there are."""
+    """The open connections."""
 
     _limits: Limits
     seconds: Callable[[], float]
     limit_hits: Counter[str]
-    """How often each limit on peers was hit, by its name."""
+    """The number of hits of each limit on peers, by its name."""
 
     _call_later: Callable[..., Any]
-    """The reactor's."""
-
-    buffers: MemoryBudget = field(init=False)
+    memory: MemoryBudget = field(init=False)
     handshakes: Handshakes = field(init=False)
-    patience: PeerTimeouts[Connected] = field(init=False)
-    _throttle: LogRateLimiter = field(init=False)
-    _said: dict[str, Callable[..., None]] = field(factory=dict, init=False)
-    """What writes each kind of line, which says how grave it is."""
-    made: int = field(default=0, init=False)
-    """Connections that were let in, since the start."""
+    timeouts: PeerTimeouts[PeerConnection] = field(init=False)
+    _rate_limiter: LogRateLimiter = field(init=False)
+    _writers: dict[str, Callable[..., None]] = field(factory=dict, init=False)
+    """The log method, and so the level, of each kind of line."""
 
-    _all: dict[Connected, float] = field(factory=dict, init=False)
-    """When each was made."""
+    accepted: int = field(default=0, init=False)
+    """Connections accepted since the start."""
+
+    _all: dict[PeerConnection, float] = field(factory=dict, init=False)
+    """The time at which each was accepted."""
 
     _from_host: Counter[str | None] = field(factory=Counter, init=False)
-    _idle: deque[tuple[Connected, float]] = field(factory=deque, init=False)
-    """Those that may give way, longest idle first, as of the last look."""
+    _idle: deque[tuple[PeerConnection, float]] = field(factory=deque, init=False)
+    """The idle connections that the latest search found, longest idle first."""
 
-    _looked: float | None = field(default=None, init=False)
+    _searched: float | None = field(default=None, init=False)
+    """Time of the latest search."""
+
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Make what watches over all of them."""
-        self.buffers = MemoryBudget(self._limits.buffered_bytes, self.seconds, lambda: len(self._all))
+        """Make the parts that all connections share."""
+        self.memory = MemoryBudget(self._limits.buffered_bytes, self.seconds, lambda: len(self._all))
         self.handshakes = Handshakes(self._limits, self.seconds, self._call_later, lambda: len(self._all))
-        self.patience = PeerTimeouts(self.seconds, self._limits)
-        self._throttle = LogRateLimiter(self.seconds)
+        self.timeouts = PeerTimeouts(self.seconds, self._limits)
+        self._rate_limiter = LogRateLimiter(self.seconds)
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self) -> Iterator[Connected]:
+    def __iter__(self) -> Iterator[PeerConnection]:
         return iter(list(self._all))
 
-    def admits(self, host: str | None) -> bool:
-        """Whether one more may come, from *host*.  One that has not spoken yet makes room, or one that is idle."""
+    def admit(self, host: str | None) -> bool:
+        """
+        Return whether one more connection, from *host*, is accepted.
+
+        At the limit, it replaces the connection that has sent no message for
+        longest, or else one that is idle.
+        """
         each = self._limits.connections_per_peer
         if each and host is not None and self._from_host[host] >= each:
-            self._refused(host, "connections_per_peer", each)
+            self._refuse(host, "connections_per_peer", each)
             return False
         if len(self._all) < self._limits.connections:
             return True
-        silent = self.patience.oldest(FIRST_MESSAGE)
+        silent = self.timeouts.oldest(FIRST_MESSAGE)
         if silent is not None:
-            # Whoever connects and says nothing must not keep others out.
-            self.hit("connections")
-            self.patience.forget(silent)
-            silent.cut()
+            self.count_hit("connections")
+            self.timeouts.clear_all(silent)
+            silent.abort()
             return True
         idle = self._longest_idle()
         if idle is None:
-            self._refused(host, "connections", self._limits.connections)
+            self._refuse(host, "connections", self._limits.connections)
             return False
-        self.hit("connections")
-        idle.give_way()
+        self.count_hit("connections")
+        idle.evict_idle()
         return True
 
-    def _longest_idle(self) -> Connected | None:
-        """Of the address with the most connections the one that has had nothing to say for longest."""
+    def _longest_idle(self) -> PeerConnection | None:
+        """Return the connection that has been idle for longest, from the host that has most connections."""
         now = self.seconds()
-        if not self._idle and (self._looked is None or now - self._looked >= LOOK_SECONDS):
-            self._looked = now
+        if not self._idle and (self._searched is None or now - self._searched >= SEARCH_SECONDS):
+            self._searched = now
             ((most, _),) = self._from_host.most_common(1)
             idle = [
                 (connection, since)
@@ -152,74 +157,74 @@ class Connections:
                 and (since := connection.idle_since) is not None
                 and now - since >= IDLE_SECONDS
             ]
-            self._idle.extend(nsmallest(GIVING_WAY, idle, key=lambda each: each[1]))
+            self._idle.extend(nsmallest(CANDIDATES, idle, key=lambda each: each[1]))
         while self._idle:
             connection, since = self._idle.popleft()
             if connection in self._all and connection.idle_since == since:
                 return connection
         return None
 
-    def gave_up_handshake(self, peer: object, limit: str) -> None:
-        """A TLS handshake had to end."""
-        self.hit(limit)
-        most = getattr(self._limits, limit)
-        why = f"it was the oldest of {most:,}" if limit == CROWDED else f"it is not finished after {most:,} ms"
-        line = "Giving up the TLS handshake of {host}: {why} ({limit})"
-        self.warn(getattr(peer, "host", None), line, why=why, limit=limit)
-
-    def _refused(self, host: str | None, limit: str, value: int) -> None:
-        self.hit(limit)
+    def _refuse(self, host: str | None, limit: str, value: int) -> None:
+        self.count_hit(limit)
         self.warn(host, "Refusing a connection of {host}: there are {value} ({limit})", value=value, limit=limit)
 
-    def warn(self, host: str | None, line: str, **fields: object) -> None:
-        """Write *line* to the log, but not more than once a second about *host*."""
-        self._write(self.log.warn, host, line, fields)
-
-    def debug(self, host: str | None, line: str, **fields: object) -> None:
-        """The same for what is no fault; it is bounded too, because twistd's log has lines of every level."""
-        self._write(self.log.debug, host, line, fields)
-
-    def info(self, host: str | None, line: str, **fields: object) -> None:
-        """The same for what an operator wants to know of."""
-        self._write(self.log.info, host, line, fields)
-
-    def _write(self, say: Callable[..., None], host: str | None, line: str, fields: dict[str, object]) -> None:
-        self._said[line] = say
-        more = self._throttle.passes(host, line)
-        if more is not None:
-            if IAddress.providedBy(fields.get("peer")):
-                fields["peer"] = address_text(fields["peer"])
-            # A peer's own words may be among them, and must control neither the terminal nor the lines.
-            text = "".join(each if each.isprintable() else "?" for each in line.format(host=host, **fields))
-            say("{line}{more}", line=text, more=more)
-
-    def tell_left_out(self) -> None:
-        """Write how many lines were left out of peers that have gone quiet.  To be called every second."""
-        for each in self._throttle.forgotten():
-            text = "{lines} of {of} {were} left out: {kind}"
-            lines, were = counted(each.number, "line"), "was" if each.number == 1 else "were"
-            self._said[each.kind](text, lines=lines, were=were, number=each.number, of=each.of, kind=each.kind)
-
-    def hit(self, limit: str | None) -> None:
-        """Count that *limit* was hit, if it was one."""
-        if limit is not None:
-            self.limit_hits[limit] += 1
-
-    def joined(self, connection: Connected) -> None:
-        """It has been made."""
-        self.made += 1
+    def add(self, connection: PeerConnection) -> None:
+        """Add a connection that was accepted."""
+        self.accepted += 1
         self._all[connection] = self.seconds()
         self._from_host[connection.host] += 1
 
-    def age(self, connection: Connected) -> float:
-        """Seconds since it was made."""
+    def age(self, connection: PeerConnection) -> float:
+        """Return the seconds since *connection* was accepted."""
         return self.seconds() - self._all[connection]
 
-    def left(self, connection: Connected) -> None:
-        """It has ended: it is forgotten."""
+    def count_hit(self, limit: str | None) -> None:
+        """Count a hit of *limit*; None counts nothing."""
+        if limit is not None:
+            self.limit_hits[limit] += 1
+
+    def handshake_abandoned(self, peer: object, limit: str) -> None:
+        """Count and log that a TLS handshake was abandoned because of *limit*."""
+        self.count_hit(limit)
+        most = getattr(self._limits, limit)
+        why = f"it was the oldest of {most:,}" if limit == HANDSHAKES else f"it is not finished after {most:,} ms"
+        line = "Giving up the TLS handshake of {host}: {why} ({limit})"
+        self.warn(getattr(peer, "host", None), line, why=why, limit=limit)
+
+    def warn(self, host: str | None, line: str, **fields: object) -> None:
+        """Log *line* as a warning, at most once a second for each *host*."""
+        self._write(self.log.warn, host, line, fields)
+
+    def debug(self, host: str | None, line: str, **fields: object) -> None:
+        """Log *line* at level debug, with the same rate limit, because twistd writes lines of all levels."""
+        self._write(self.log.debug, host, line, fields)
+
+    def info(self, host: str | None, line: str, **fields: object) -> None:
+        """Log *line* at level info, with the same rate limit."""
+        self._write(self.log.info, host, line, fields)
+
+    def _write(self, writer: Callable[..., None], host: str | None, line: str, fields: dict[str, object]) -> None:
+        self._writers[line] = writer
+        more = self._rate_limiter.passes(host, line)
+        if more is not None:
+            if IAddress.providedBy(fields.get("peer")):
+                fields["peer"] = address_text(fields["peer"])
+            # Text from the peer could break lines or control the terminal.
+            text = "".join(each if each.isprintable() else "?" for each in line.format(host=host, **fields))
+            writer("{line}{more}", line=text, more=more)
+
+    def log_left_out(self) -> None:
+        """Log the numbers of lines that were left out and that no later line reports.  Call this every second."""
+        for each in self._rate_limiter.expire():
+            text = "{lines} of {of} {were} left out: {kind}"
+            lines, were = counted(each.number, "line"), "was" if each.number == 1 else "were"
+            self._writers[each.kind](text, lines=lines, were=were, number=each.number, of=each.of, kind=each.kind)
+
+    def remove(self, connection: PeerConnection) -> None:
+        """Remove a connection that was lost."""
         del self._all[connection]
-        self.patience.forget(connection)
-        self.buffers.hold(connection, 0)
+        self.timeouts.clear_all(connection)
+        self.memory.update(connection, 0)
         host = connection.host
         self._from_host[host] -= 1
         if not self._from_host[host]:

@@ -1,16 +1,16 @@
 """
-TLS handshakes that are not finished: how many there may be, for how long, and what a turn spends on them.
+Limits on unfinished TLS handshakes: their number, their duration, and their share of a reactor turn.
 
-A greeting of half a kilobyte costs a signature, half a millisecond, and 60 KiB
-for as long as its connection stays; peers that have a certificate to show cost
-as much as others until they have shown it.  So there are only so many, of
-which the oldest gives way to the newest, and a turn of the reactor spends a
-few milliseconds on them, whatever has come.
+A ClientHello of half a kilobyte costs the server a signature, half a
+millisecond, and 60 KiB until the connection closes.  A peer that has a client
+certificate costs as much as any other until it has shown it.  So the number of
+handshakes is bounded, the oldest is abandoned for the newest, and one reactor
+turn spends a few milliseconds on them, whatever has arrived.
 """
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import define, field
 
@@ -18,91 +18,94 @@ from queueber.limits import Limits
 from queueber.server.net.timeouts import FIRST_MESSAGE
 from queueber.units import MS_PER_SECOND
 
-TURN_SECONDS = 0.005
-"""For how long one turn goes on with handshakes; the one that goes beyond it is the last."""
+TURN_SECONDS: Final = 0.005
+"""Time for handshakes in one reactor turn.  The step that exceeds it is the last of its turn."""
 
-CROWDED = "handshakes"
-"""The limit on how many there may be."""
+HANDSHAKES: Final = "handshakes"
+"""The limit on their number."""
 
 
 class Handshake(Protocol):
-    """A connection that is not secured yet."""
+    """A connection whose handshake is not finished."""
 
-    def go_on(self) -> None:
-        """It is its turn: what its peer has sent may be looked at."""
+    def proceed(self) -> None:
+        """Process what the peer has sent."""
 
-    def give_up(self, limit: str) -> None:
-        """It has to end, because of *limit*."""
+    def abandon(self, limit: str) -> None:
+        """Close the connection because of *limit*."""
 
 
 @define(eq=False)
 class Handshakes:
-    """All that have begun and are not over."""
+    """All unfinished handshakes, oldest first."""
 
     _limits: Limits
     _seconds: Callable[[], float]
     _call_later: Callable[..., Any]
     _connections: Callable[[], int]
-    """How many connections there are beside."""
+    """Returns the number of connections in `Connections`, which a connection with TLS joins with its first bytes."""
 
-    _since: dict[Handshake, float] = field(factory=dict, init=False)
-    _line: deque[Handshake] = field(factory=deque, init=False)
+    _started: dict[Handshake, float] = field(factory=dict, init=False)
+    _queue: deque[Handshake] = field(factory=deque, init=False)
     _spent: float = field(default=0.0, init=False)
+    """Seconds used in this turn."""
+
     _scheduled: bool = field(default=False, init=False)
+    """Whether the reactor will call `_turn`."""
 
     def __len__(self) -> int:
-        return len(self._since)
+        return len(self._started)
 
-    def begin(self, handshake: Handshake) -> None:
-        """It has begun.  If there are too many, or no places left, the oldest gives way, but not this one."""
+    def add(self, handshake: Handshake) -> None:
+        """Add *handshake*.  Abandon the oldest if there are too many, or as many connections as there may be."""
         limits = self._limits
-        if self._since and (
-            len(self._since) >= limits.handshakes or len(self._since) + self._connections() >= limits.connections
+        if self._started and (
+            len(self._started) >= limits.handshakes or len(self._started) + self._connections() >= limits.connections
         ):
-            self._give_up(next(iter(self._since)), CROWDED)
-        self._since[handshake] = self._seconds()
+            self._abandon(next(iter(self._started)), HANDSHAKES)
+        self._started[handshake] = self._seconds()
 
-    def end(self, handshake: Handshake) -> None:
-        """It has succeeded, or its connection is gone."""
-        self._since.pop(handshake, None)
+    def remove(self, handshake: Handshake) -> None:
+        """Forget *handshake*, which has succeeded or whose connection is lost."""
+        self._started.pop(handshake, None)
 
-    def look(self) -> None:
-        """End those that have been going on for too long."""
+    def expire(self) -> None:
+        """Abandon the handshakes that have lasted too long."""
         latest = self._seconds() - self._limits.first_message_ms / MS_PER_SECOND
-        while self._since:
-            oldest, since = next(iter(self._since.items()))
-            if since > latest:
+        while self._started:
+            oldest, started = next(iter(self._started.items()))
+            if started > latest:
                 return
-            self._give_up(oldest, FIRST_MESSAGE)
+            self._abandon(oldest, FIRST_MESSAGE)
 
-    def _give_up(self, handshake: Handshake, limit: str) -> None:
-        del self._since[handshake]
-        handshake.give_up(limit)
+    def _abandon(self, handshake: Handshake, limit: str) -> None:
+        del self._started[handshake]
+        handshake.abandon(limit)
 
-    def step(self, handshake: Handshake) -> bool:
-        """Let it `go_on` now, or when it is its turn; whether it was now."""
-        now = not self._line and self._spent < TURN_SECONDS
+    def schedule(self, handshake: Handshake) -> bool:
+        """Let *handshake* proceed, now or in a later turn.  Return whether it was now."""
+        now = not self._queue and self._spent < TURN_SECONDS
         if now:
-            self._go_on(handshake)
+            self._proceed(handshake)
         else:
-            self._line.append(handshake)
+            self._queue.append(handshake)
         if not self._scheduled:
             self._scheduled = True
             self._call_later(0, self._turn)
         return now
 
-    def _go_on(self, handshake: Handshake) -> None:
+    def _proceed(self, handshake: Handshake) -> None:
         began = self._seconds()
-        handshake.go_on()
+        handshake.proceed()
         self._spent += self._seconds() - began
 
     def _turn(self) -> None:
         self._scheduled = False
         self._spent = 0.0
-        while self._line and self._spent < TURN_SECONDS:
-            handshake = self._line.popleft()
-            if handshake in self._since:
-                self._go_on(handshake)
-        if self._line:
+        while self._queue and self._spent < TURN_SECONDS:
+            handshake = self._queue.popleft()
+            if handshake in self._started:
+                self._proceed(handshake)
+        if self._queue:
             self._scheduled = True
             self._call_later(0, self._turn)

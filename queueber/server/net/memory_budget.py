@@ -1,112 +1,114 @@
 """
-What all connections together hold of messages that have begun and of replies that nobody takes.
+One budget for all memory that peers make the server hold: incomplete messages, and replies they do not read.
 
-Each connection has limits of its own, but ten thousand that all go to theirs
-would fill any memory.  Refusing whoever comes last would let those who hold
-the most hold it for ever.  So some have to go, and who that is goes by what a
-peer can do something about:
+Each connection has limits of its own, but ten thousand connections at their
+limits would fill any memory.  Refusing the latest bytes would let the largest
+holders keep theirs for ever.  So connections are evicted, by two rules about
+something that a peer can influence:
 
-- nobody who holds no more than an even share of the limit, however long: a
-  worker that has asked for a few queues by name is never what is too much.
-  (So a crowd whose every member keeps to that can crowd out large messages;
-  how large a crowd may be is the business of other limits.)
-- of the others whoever held the most of messages and replies over the last
-  minute: who drips for minutes goes before a large message that is just
-  coming in.  Open answers and capabilities count once, however old.
+- A connection that holds no more than an even share of the limit is never
+  evicted, however long it has held it: a worker that has opened a few queues
+  by name is safe.  So many connections that each keep to their share can leave
+  no room for large messages; other limits bound their number.
+- Of the others, those that held most over the last minute go first.  A peer
+  that sends a message byte by byte goes before a large message that is just
+  arriving.  Open answers and capabilities count once, whatever their age.
 """
 
 from collections.abc import Callable
 from heapq import heapify, heappop
 from math import exp
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import define, field
 
-MEMORY_SECONDS = 60.0
-"""How far back it matters what somebody held; what was held longer ago than this weighs a third, and then less."""
+MEMORY_SECONDS: Final = 60.0
+"""Decay time of past holdings: after this long they weigh a third."""
 
-ROOM = 16
-"""One of so many parts of the limit is made free at a time: ranking all holders for each read would be an attack."""
+FREED_PART: Final = 16
+"""One part in so many of the limit is freed at a time.  To rank all holders at each read would be an attack."""
 
 
 class Holder(Protocol):
     """A connection."""
 
     def evict(self) -> None:
-        """It holds more than its share of what is too much in all: it is to let go of everything."""
+        """Close at once and release all memory."""
 
 
 @define(eq=False)
 class _Holding:
-    """What one connection holds."""
+    """The memory of one connection."""
 
     since: float
-    moving: int = 0
-    """Bytes of messages that have begun and of replies that are not taken."""
+    """The time to which `byte_seconds` is accumulated."""
 
-    kept: int = 0
-    """Bytes of what is held for as long as the peer wants it."""
+    transient: int = 0
+    """Bytes of incomplete messages and of replies that wait."""
+
+    retained: int = 0
+    """Bytes of state that stays until the peer releases it."""
 
     byte_seconds: float = 0.0
-    """Of `moving` up to `since`; what is long past fades."""
+    """Past `transient` bytes, decayed."""
 
-    def note(self, now: float) -> None:
-        """Reckon `byte_seconds` up to *now*."""
+    def accumulate(self, now: float) -> None:
+        """Bring `byte_seconds` up to *now*."""
         if now > self.since:
             left = exp((self.since - now) / MEMORY_SECONDS)
-            self.byte_seconds = self.byte_seconds * left + self.moving * MEMORY_SECONDS * (1 - left)
+            self.byte_seconds = self.byte_seconds * left + self.transient * MEMORY_SECONDS * (1 - left)
             self.since = now
 
     @property
     def weight(self) -> float:
-        # A second is given to everybody: those that have just begun are told apart by their size.
-        return self.byte_seconds + self.moving + self.kept
+        """The rank for eviction.  One second is added to each age, so that new holders are ranked by size."""
+        return self.byte_seconds + self.transient + self.retained
 
 
 @define(eq=False)
 class MemoryBudget:
-    """Who holds how many bytes."""
+    """The bytes that each connection holds, and their total."""
 
     _limit: int
     _seconds: Callable[[], float]
-    _peers: Callable[[], int]
-    """How many connections there are, those that hold nothing included: among so many the limit is shared."""
+    _connections: Callable[[], int]
+    """Returns the number of connections, including those that hold nothing: among them the limit is shared."""
 
     _held: dict[Holder, _Holding] = field(factory=dict, init=False)
     total: int = field(default=0, init=False)
-    """Bytes held by all."""
+    """Bytes held for all connections."""
 
-    def hold(self, holder: Holder, moving: int, kept: int = 0) -> None:
-        """*holder* now holds *moving* bytes of messages and replies, and *kept* ones of what it has open."""
+    def update(self, holder: Holder, transient: int, retained: int = 0) -> None:
+        """Record what *holder* holds now, and evict the largest holders if the limit is exceeded."""
         holding = self._held.get(holder)
         if holding is None:
-            if not moving and not kept:
+            if not transient and not retained:
                 return
             holding = self._held[holder] = _Holding(self._seconds())
-        self.total += moving + kept - holding.moving - holding.kept
-        if not moving and not kept:
+        self.total += transient + retained - holding.transient - holding.retained
+        if not transient and not retained:
             del self._held[holder]
             return
-        holding.note(self._seconds())
-        holding.moving, holding.kept = moving, kept
-        if not moving:
+        holding.accumulate(self._seconds())
+        holding.transient, holding.retained = transient, retained
+        if not transient:
             holding.byte_seconds = 0.0
         if self.total > self._limit:
-            self._make_room()
+            self._evict_largest()
 
-    def _make_room(self) -> None:
-        room = self._limit - self._limit // ROOM
-        share = room / max(self._peers(), len(self._held))
+    def _evict_largest(self) -> None:
+        target = self._limit - self._limit // FREED_PART
+        share = target / max(self._connections(), len(self._held))
         now = self._seconds()
-        # If all together hold more than there is room for, somebody holds more than an even share of that.
+        # While the total exceeds the target, at least one holder exceeds an even share of it.
         ranked = []
         for number, (holder, holding) in enumerate(self._held.items()):
-            if holding.moving + holding.kept > share:
-                holding.note(now)
+            if holding.transient + holding.retained > share:
+                holding.accumulate(now)
                 ranked.append((-holding.weight, number, holder))
         heapify(ranked)
-        while self.total > room:
+        while self.total > target:
             holder = heappop(ranked)[2]
             holding = self._held.pop(holder)
-            self.total -= holding.moving + holding.kept
+            self.total -= holding.transient + holding.retained
             holder.evict()

@@ -1,12 +1,12 @@
 """
-A connection: bytes to the RPC machine and events away from it.
+One connection: bytes to the RPC state machine, calls to the handlers, replies to the peer.
 
-Replies are collected, and what one turn or one commit has to say to a peer
-goes out in a single write.
+The states and their changes are in `states`.  Replies are collected, and those
+of one reactor turn or one commit leave in one write.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from typing import Protocol as Interface
 
 from attrs import define
@@ -23,16 +23,18 @@ from queueber.limits import DEFAULTS, Limits
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import ReplySink
 from queueber.server.net.connections import Connections
-from queueber.server.net.read_scheduler import InboundBuffer, ReadScheduler
+from queueber.server.net.inbound_buffer import InboundBuffer
+from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.server.net.send_buffer import FlushQueue, SendBuffer
-from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, WHOLE_MESSAGE
+from queueber.server.net.states import ENDED, READING, Input, State, next_state
+from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, WHOLE_MESSAGE
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
-from queueber.units import Unit, quantity
+from queueber.units import KIB, Unit, quantity
 
 
 class Handlers(Interface):
-    """Carries out the calls of a connection."""
+    """The methods that a connection can call."""
 
     @property
     def root(self) -> object:
@@ -43,122 +45,120 @@ class Handlers(Interface):
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
-        Carry out *calls*; *sink* takes each reply, now or later.
+        Carry out *calls*.  *sink* takes each reply, now or later.
 
         Raises:
             RemoteProtocolError: the parameters cannot be read.
         """
 
 
-_OVER = rpc.Connection(limits=DEFAULTS)
-"""What is left of every connection that was lost: whatever it is told is said to nobody."""
-_OVER.end()
+TABLES_CHECKED_BYTES: Final = 4 * KIB
+"""Received bytes after which the RPC tables are measured: at most 85 answers of 300 bytes.  Exports are at once."""
 
-OVERDUE = {
-    FIRST_MESSAGE: "no message came whole within",
-    WHOLE_MESSAGE: "a message has begun, and nothing more of it came for",
-    PROGRESS: "none of the replies that wait was taken for",
-    ACTIVITY: "nothing came for",
-}
+_CLOSED: Final = rpc.Connection(limits=DEFAULTS)
+"""Replaces the RPC state of every lost connection: it drops all replies."""
+_CLOSED.end()
 
 
 @implementer(IHandshakeListener)
 class RpcProtocol(Protocol):
-    """One peer.  Decides nothing."""
+    """One connection, as `PeerConnection` and `ReplySink` describe it.  It decides nothing about queues."""
 
     transport: ITransport
 
     def __init__(self, server: "RpcFactory", host: str | None) -> None:
         self._server = server
         self.host = host
-        """The peer's address, if it has one."""
-
         self._connection = rpc.Connection(
             limits=server.limits,
-            bootstrap=server.methods.root,
+            bootstrap=server.handlers.root,
             limit_hits=server.connections.limit_hits,
             templates=server.templates,
         )
-        self._waiters: dict[rpc.AnswerId, Waiter] = {}
-        self._replies: SendBuffer
-        self._intake: InboundBuffer
-        self._heard = self._spoken = False
-        self._first = b""
-        self._begun = self._held = 0
-        self._acknowledged: int | None = None
-        self._last = 0.0
-        self._lost = False
-        self._closing = self._evicted = False
-        self._paused = False
+        self._state = State.CONNECTED
+        self._waiters: dict[rpc.AnswerId, Waiter] = {}  # the polls that wait
+        self._send_buffer: SendBuffer
+        self._inbound: InboundBuffer
+        self._first = b""  # the first bytes of the stream, which show its protocol
+        self._begun = 0  # bytes of an incomplete message after the latest read
+        self._transient = self._retained = 0  # bytes in the memory budget
+        self._unmeasured = 0  # bytes received since the tables were measured
+        self._acked: int | None = None  # bytes that the peer had taken when the progress timer was started
+        self._last_active = 0.0  # time of the latest read or reply
         self.peer = Peer(0)
-        """Which of all connections it is, counted as they were made."""
-
         self.request_bytes = 0
-        """Length of the adds that wait for the disk."""
 
     def connectionMade(self) -> None:
         """Join the server's connections."""
-        self._server.connections.joined(self)
-        self.peer = Peer(self._server.connections.made)
+        connections = self._server.connections
+        connections.add(self)
+        self.peer = Peer(connections.accepted)
         transport: Any = self.transport
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         keep_alive(transport)
-        self._replies = SendBuffer(transport, self._replies_moved)
-        self._intake = InboundBuffer(transport, self._server.turns, self._carry_out)
-        self._server.connections.patience.expect(self, FIRST_MESSAGE)
+        self._send_buffer = SendBuffer(transport, self._on_buffer_change)
+        self._inbound = InboundBuffer(transport, self._server.read_scheduler, self._process)
+        connections.timeouts.start(self, FIRST_MESSAGE)
 
     def handshakeCompleted(self) -> None:
-        """The connection is secured."""
-        transport: Any = self.transport
-        transport.greeting.finished()
+        """Leave the pending TLS handshakes."""
+        self.transport.pending.finish()  # type: ignore[attr-defined]
+
+    # Input
 
     def dataReceived(self, data: bytes) -> None:
-        """Carry out what the peer asks for, now or when it is its turn."""
-        self._heard = True
-        self._intake.received(data)
-        if self._intake:
+        """Process *data*, now or when the read scheduler gets to it."""
+        if self._state is State.CONNECTED:
+            self._state = next_state(self._state, Input.DATA)
+        inbound = self._inbound
+        inbound.receive(data)
+        if inbound.waiting:
             self._account()
 
-    def _carry_out(self, data: bytes) -> None:
-        if not self._spoken and len(self._first) < FIRST_BYTES:
-            self._first += data[: FIRST_BYTES - len(self._first)]
+    def _process(self, data: bytes) -> None:
+        """Carry out the calls in *data*, the next bytes of the stream."""
+        server, connection = self._server, self._connection
+        if self._state is State.FIRST_MESSAGE:
+            self._first = (self._first + data)[:FIRST_BYTES]
         try:
-            for event in self._connection.receive_data(data):
-                self._handle(event)
+            for event in connection.receive_data(data):
+                if type(event) is rpc.Calls:
+                    server.handlers.call(self, event)
+                else:
+                    self._handle(event)
         except RemoteProtocolError as why:
-            other = None if self._spoken else protocol_of(self._first)
-            if other is not None:
-                # What its first bytes would be as a message says nothing about the limits.
-                self._end("Closing the connection of {peer}: {why}", f"it speaks {other}, and this port does not")
-            else:
-                self._server.connections.hit(why.limit)
-                self._end("Closing the connection of {peer}: {why}", str(why))
-        self._keep_watch(len(data))
-        # The machine answers some messages by itself, a Bootstrap for one.
-        self._server.outbox.waiting[self] = None
-        self._server.outbox.flush()
+            self._break_off(why)
+        self._last_active = server.connections.seconds()
+        begun = connection.held_bytes
+        # Most reads end with a whole message of an open connection, and change no timer and nothing worth measuring.
+        if begun or self._begun or self._state is State.FIRST_MESSAGE or server.limits.idle_ms:
+            self._update_timers(begun, len(data))
+        self._unmeasured += len(data)
+        if self._begun or self._transient or self._unmeasured >= TABLES_CHECKED_BYTES:
+            self._account()
+        # The state machine answers some messages by itself, such as Bootstrap.
+        self.send()
+        if server.flush_queue.waiting:
+            server.flush_queue.flush()
 
-    def _keep_watch(self, received: int) -> None:
-        """Wait for the rest of a message that has begun, and for the first one to come whole."""
-        patience, begun = self._server.connections.patience, self._connection.held_bytes
-        if not self._spoken and begun < self._begun + received:
-            self._spoken = True
-            patience.content(self, FIRST_MESSAGE)
-        if self._server.limits.idle_ms:
-            patience.expect(self, ACTIVITY)
-        if begun or self._begun:
-            self._begun = begun
-            if begun and not self._closing and not self._paused:
-                patience.expect(self, WHOLE_MESSAGE)
-            else:
-                patience.content(self, WHOLE_MESSAGE)
-        self._account()
+    def _update_timers(self, begun: int, received: int) -> None:
+        """Start and clear timers after a read of *received* bytes that left *begun* bytes of an incomplete message."""
+        timeouts = self._server.connections.timeouts
+        if self._state is State.FIRST_MESSAGE and begun < self._begun + received:
+            self._state = next_state(self._state, Input.MESSAGE)
+            timeouts.clear(self, FIRST_MESSAGE)
+        if self._state not in ENDED:
+            timeouts.start(self, ACTIVITY)
+        if begun and self._state in READING:
+            timeouts.start(self, WHOLE_MESSAGE)
+        elif self._begun:
+            timeouts.clear(self, WHOLE_MESSAGE)
+        self._begun = begun
 
     def _handle(self, event: rpc.Event) -> None:
-        if type(event) is rpc.Calls:
-            self._server.methods.call(self, event)
-        elif type(event) is rpc.Finished:
+        """Handle an event other than calls."""
+        if type(event) is rpc.Finished:
             waiter = self._waiters.get(event.answer)
             if waiter is not None:
                 self._server.dispatcher.cancel(waiter)
@@ -167,108 +167,120 @@ class RpcProtocol(Protocol):
             self._server.connections.debug(self.host, line, peer=self.transport.getPeer(), why=event.reason[:200])
             self.close()
 
-    def overdue(self, limit: str) -> None:
-        """The peer has kept us waiting for longer than *limit*."""
+    # The end
+
+    def _break_off(self, why: RemoteProtocolError) -> None:
+        """Close the connection of a peer that broke the protocol, or that uses another one."""
+        other = protocol_of(self._first) if self._state is State.FIRST_MESSAGE else None
+        if other is None:
+            self._server.connections.count_hit(why.limit)
+            self._end("Closing the connection of {peer}: {why}", str(why))
+        else:
+            # As a message, these bytes would hit a limit by chance.
+            self._end("Closing the connection of {peer}: {why}", f"it speaks {other}, and this port does not")
+
+    def on_timeout(self, limit: str) -> None:
+        """Close the connection, unless the delay is the server's or the peer makes progress."""
         if self._is_excused(limit):
-            self._server.connections.patience.expect(self, limit)
+            self._server.connections.timeouts.start(self, limit)
             return
-        self._server.connections.hit(limit)
-        reason = f"{OVERDUE[limit]} {quantity(getattr(self._server.limits, limit), Unit.MS)} ({limit})"
-        self._end("Giving up on {peer}: {why}", reason)
-        if limit == PROGRESS or (not self._heard and ISSLTransport.providedBy(self.transport)):
-            # A TLS connection that was not even agreed upon could only be ended by its peer.
-            self.cut()
+        self._server.connections.count_hit(limit)
+        # A peer that takes nothing would not take the end either, and one in a TLS handshake has to take part in it.
+        in_handshake = self._state is State.CONNECTED and ISSLTransport.providedBy(self.transport)
+        cause = Input.ABORT if limit == PROGRESS or in_handshake else Input.CLOSE
+        reason = f"{REASONS[limit]} {quantity(getattr(self._server.limits, limit), Unit.MS)} ({limit})"
+        self._end("Giving up on {peer}: {why}", reason, cause)
 
     def _is_excused(self, limit: str) -> bool:
-        """Whether it is rather us who keep the peer waiting, or it does move, only slowly."""
+        """Return whether the peer waits for the server, or makes progress, only slowly."""
         if limit == PROGRESS:
-            before, self._acknowledged = self._acknowledged, self._replies.bytes_acked()
-            return before is not None and self._acknowledged is not None and self._acknowledged > before
-        return bool(self._intake) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
+            before, self._acked = self._acked, self._send_buffer.bytes_acked()
+            return before is not None and self._acked is not None and self._acked > before
+        return bool(self._inbound.waiting) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
 
     def evict(self) -> None:
-        """Make room: all connections together hold too much, and this one more than its share."""
-        self._evicted = True
-        self._server.connections.hit("buffered_bytes")
-        limit = self._server.limits.buffered_bytes
-        reason = f"all connections hold more than {limit:,} bytes (buffered_bytes), this one {self._held:,} of them"
-        self._end("Closing the connection of {peer}: {why}", reason)
-        self.cut()
+        """Abort the connection because all connections together hold too much, and this one more than its share."""
+        self._server.connections.count_hit("buffered_bytes")
+        limit, held = self._server.limits.buffered_bytes, self.held_bytes
+        reason = f"all connections hold more than {limit:,} bytes (buffered_bytes), this one {held:,} of them"
+        self._end("Closing the connection of {peer}: {why}", reason, Input.ABORT)
 
-    def give_way(self) -> None:
-        """Somebody else needs the place more."""
+    def evict_idle(self) -> None:
+        """Abort the connection in favour of a new one."""
         reason = "it has been idle for longest, and there are as many connections as there may be (connections)"
-        self._end("Closing the connection of {peer}: {why}", reason)
-        self.cut()
+        self._end("Closing the connection of {peer}: {why}", reason, Input.ABORT)
 
-    def _end(self, line: str, reason: str) -> None:
+    def _end(self, line: str, reason: str, cause: Input = Input.CLOSE) -> None:
+        """Send *reason* to the peer, log it, and end the connection."""
         self._connection.abort(reason)
         self._server.connections.warn(self.host, line, peer=self.transport.getPeer(), why=reason[:200])
-        self.close()
+        self._leave(cause)
 
     def close(self) -> None:
-        """Send what was said, and end the connection, however little its peer takes of that."""
-        if self._closing or self._lost:
-            return
-        self._closing = True
-        self.send()
-        self._give_up_polls()
-        self._server.connections.patience.forget(self)
-        self._acknowledged = self._replies.bytes_acked()
-        self._server.connections.patience.expect(self, PROGRESS)
-        # Before the transport is told that it ends: it must be read to see that the peer does.
-        self._intake.forget()
-        self._replies.end()
+        """Send the replies so far, then close the connection, as soon as the peer takes them."""
+        self._leave(Input.CLOSE)
 
-    def cut(self) -> None:
-        """End the connection at once, whatever its peer has not taken."""
-        self._replies.abort()
+    def abort(self) -> None:
+        """Close the connection at once, whatever the peer has not taken."""
+        self._leave(Input.ABORT)
+
+    def _leave(self, cause: Input) -> None:
+        before, self._state = self._state, next_state(self._state, cause)
+        if before not in ENDED:
+            self.send()
+            self._give_up_polls()
+            self._server.connections.timeouts.clear_all(self)
+            if self._state is State.CLOSING:
+                self._start_progress_timer()
+            # Before the transport is closed: reading must go on, so that the peer's end is noticed.
+            self._inbound.stop()
+            self._send_buffer.end()
+        if self._state is State.ABORTED and before is not State.ABORTED:
+            self._send_buffer.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Give up what waits; what is under way takes effect without a reply."""
-        self._lost = True
-        self._server.connections.left(self)
-        refused = None if self._heard else tls_reason(reason.value)
+        """Give up polls that wait.  Other calls under way take effect without a reply."""
+        before, self._state = self._state, next_state(self._state, Input.LOSS)
+        connections = self._server.connections
+        connections.remove(self)
+        refused = tls_reason(reason.value) if before is State.CONNECTED else None
         if refused is not None:
             line = "No TLS with {peer}: {why}"
-            self._server.connections.warn(self.host, line, peer=self.transport.getPeer(), why=refused)
+            connections.warn(self.host, line, peer=self.transport.getPeer(), why=refused)
         elif reason.check(ConnectionDone) is None:
-            self._server.connections.debug(
-                self.host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage()
-            )
+            connections.debug(self.host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage())
         self._give_up_polls()
         self._server.broker.polls.resume(self.peer)
-        # Connections come and go by the thousand, each with half a message of megabytes if its peer likes.
+        # Replies that wait for the disk refer to this protocol, and would keep megabytes of an incomplete message.
         self._connection.end()
-        # Replies that wait for the disk have the protocol to be given to, and would keep its tables until then.
-        self._connection = _OVER
-        self._intake.forget()
-        self._replies.forget()
+        self._connection = _CLOSED
+        self._inbound.stop()
+        self._send_buffer.forget()
 
     def _give_up_polls(self) -> None:
         for waiter in list(self._waiters.values()):
             self._server.dispatcher.cancel(waiter)
 
     def usage(self) -> rpc.ConnectionStats:
-        """What the peer's calls take up at the moment."""
+        """Return the sizes of the connection's tables."""
         return self._connection.stats()
 
     @property
     def idle_since(self) -> float | None:
-        """When its peer last said or was told something; None while anything is under way."""
-        if self._closing or self._lost or self._begun or self._intake or self._replies.held:
+        """Time of the latest read or reply; None while a call, a message or a reply is under way, or at the end."""
+        if self._state in ENDED or self._begun or self._inbound.waiting or self._send_buffer.held:
             return None
-        return None if self._connection.stats().unanswered else self._last
+        return None if self._connection.stats().unanswered else self._last_active
 
     @property
     def held_bytes(self) -> int:
-        """What is held for the peer: of a message that has begun, and of replies that it has not taken."""
-        return self._held
+        """Bytes held for the peer: incomplete messages, unprocessed bytes, replies it has not taken, and tables."""
+        return self._transient + self._retained
 
     @property
     def paused(self) -> bool:
-        """Whether nothing is read from it because it takes no replies."""
-        return self._paused
+        """Whether the peer is not read because it does not read its replies."""
+        return self._state is State.PAUSED
 
     # Replies
 
@@ -280,6 +292,7 @@ class RpcProtocol(Protocol):
     def queue_results(self, answer: rpc.AnswerId, queue: Queue) -> None:
         """Return a capability to *queue*."""
         self._connection.return_capabilities(answer, api.QUEUE_RESPONSE, (queue,))
+        self._unmeasured = TABLES_CHECKED_BYTES
         self._answered((answer,))
 
     def error(self, answer: rpc.AnswerId, kind: Kind, reason: str) -> None:
@@ -288,89 +301,99 @@ class RpcProtocol(Protocol):
         self._answered((answer,))
 
     def canceled(self, answer: rpc.AnswerId) -> None:
-        """Return that the call was given up."""
-        if not self._lost:
-            self._connection.return_canceled(answer)
+        """Return that the call was canceled."""
+        self._connection.return_canceled(answer)
         self._answered((answer,))
 
     def waits(self, answer: rpc.AnswerId, waiter: Waiter) -> None:
-        """Remember whose poll to give up when the peer does."""
+        """Note that the call *answer* is a poll that waits, so that its end cancels the poll."""
         self._waiters[answer] = waiter
 
     def _answered(self, answers: Sequence[rpc.AnswerId]) -> None:
-        self._server.methods.outstanding -= len(answers)
+        server = self._server
+        server.handlers.outstanding -= len(answers)
         if self._waiters:
             for answer in answers:
                 self._waiters.pop(answer, None)
-        if self._server.limits.idle_ms and not self._lost and not self._closing:
-            self._server.connections.patience.expect(self, ACTIVITY)
-        self._server.outbox.waiting[self] = None
+        if server.limits.idle_ms and self._state not in ENDED:
+            server.connections.timeouts.start(self, ACTIVITY)
+        server.flush_queue.waiting[self] = None
 
     def send(self) -> None:
-        """Write what has been said, if somebody still listens."""
-        self._last = self._server.connections.seconds()
+        """Send all replies so far."""
         data = self._connection.data_to_send()
-        if data and not self._lost:
-            self._replies.write(data)
-            if self._replies.unsent:
-                self._account()
-                if self._replies.unsent > self._server.limits.unsent_bytes and not self._paused:
-                    self._pause()
+        if not data:
+            return
+        self._last_active = self._server.connections.seconds()
+        buffer = self._send_buffer
+        buffer.write(data)
+        if buffer.unsent:
+            self._account()
+            if self._state is State.OPEN and buffer.unsent > self._server.limits.unsent_bytes:
+                self._pause()
 
     def _account(self) -> None:
-        """Tell what is held for the peer."""
-        moving, kept = len(self._intake) + self._begun + self._replies.held, self._connection.tables_bytes
-        if moving + kept != self._held and not self._evicted:
-            self._held = moving + kept
-            self._server.connections.buffers.hold(self, moving, kept)
+        """Report the bytes held for the peer to the memory budget, which may evict the connection."""
+        if self._state is State.ABORTED:
+            return
+        transient = len(self._inbound.waiting) + self._begun + self._send_buffer.held
+        retained = self._connection.tables_bytes
+        self._unmeasured = 0
+        if transient != self._transient or retained != self._retained:
+            self._transient, self._retained = transient, retained
+            self._server.connections.memory.update(self, transient, retained)
 
     # Back-pressure
 
-    def _replies_moved(self) -> None:
-        """The peer has taken some, or is behind from now on."""
-        patience, replies = self._server.connections.patience, self._replies
-        if replies.full or self._closing:
-            self._acknowledged = self._replies.bytes_acked()
-            patience.expect(self, PROGRESS)
+    def _on_buffer_change(self) -> None:
+        """Handle that the transport is full, or has room again."""
+        if self._state is State.ABORTED:
+            return
+        if self._send_buffer.full or self._state is State.CLOSING:
+            self._start_progress_timer()
         else:
-            patience.content(self, PROGRESS)
+            self._server.connections.timeouts.clear(self, PROGRESS)
         self._account()
-        if self._paused and replies.unsent <= self._server.limits.unsent_bytes // 2:
-            self._go_on()
+        if self._state is State.PAUSED and self._send_buffer.unsent <= self._server.limits.unsent_bytes // 2:
+            self._resume()
+
+    def _start_progress_timer(self) -> None:
+        self._acked = self._send_buffer.bytes_acked()
+        self._server.connections.timeouts.start(self, PROGRESS)
 
     def _pause(self) -> None:
-        """Too much is not taken: do not read the peer, and serve none of its waiting polls."""
-        self._server.connections.hit("unsent_bytes")
-        self._paused = True
-        # It is us who do not read on.
-        self._server.connections.patience.content(self, WHOLE_MESSAGE)
-        self._intake.hold()
+        self._state = next_state(self._state, Input.BACKLOG)
+        connections = self._server.connections
+        connections.count_hit("unsent_bytes")
+        # From now on a message is incomplete because the server does not read.
+        connections.timeouts.clear(self, WHOLE_MESSAGE)
+        self._inbound.hold()
         self._server.broker.polls.pause(self.peer)
 
-    def _go_on(self) -> None:
-        self._paused = False
-        if self._begun and not self._closing:
-            self._server.connections.patience.expect(self, WHOLE_MESSAGE)
-        self._intake.release()
+    def _resume(self) -> None:
+        self._state = next_state(self._state, Input.DRAINED)
+        if self._begun:
+            self._server.connections.timeouts.start(self, WHOLE_MESSAGE)
+        self._inbound.release()
         self._server.broker.polls.resume(self.peer)
         self._server.dispatcher.committer.wake()
 
 
 @define(eq=False)
 class RpcFactory(Factory):
-    """Makes a protocol for each connection, up to as many as there may be."""
+    """Makes the protocol of each connection, and refuses those beyond the limits."""
 
     broker: Broker
-    methods: Handlers
+    handlers: Handlers
     dispatcher: Dispatcher
-    outbox: FlushQueue
+    flush_queue: FlushQueue
     connections: Connections
     limits: Limits
-    turns: ReadScheduler
+    read_scheduler: ReadScheduler
     templates: rpc.TemplateReaders
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:
-        """A protocol for a new peer; None, which closes the connection, when there are too many."""
+        """Return a protocol for a new connection; None, which closes the connection, if there are too many."""
         host = getattr(addr, "host", None)
-        return RpcProtocol(self, host) if self.connections.admits(host) else None
+        return RpcProtocol(self, host) if self.connections.admit(host) else None

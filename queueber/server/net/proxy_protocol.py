@@ -1,14 +1,14 @@
 """
-Connections through a balancer that says whose they are (`haproxy:`), where what it says may be anything.
+Endpoints behind a load balancer that sends PROXY headers (`haproxy:`).
 
-Twisted's parser of PROXY headers knows one exception for those that are wrong
-and lets others through, which end up in the log as a traceback each.  Whatever
-it is: the connection ends, with a line of the log that is bounded as all are.
+Twisted's parser raises one documented exception for malformed headers and lets
+others escape, each of which is logged as a traceback.  Here every malformed
+header ends its connection with one rate-limited log line.
 """
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
@@ -18,44 +18,44 @@ from zope.interface import implementer
 
 from queueber.server.net.log_rate_limit import LogRateLimiter
 
-PREFIX = "haproxy:"
+PREFIX: Final = "haproxy:"
 
 
 def endpoint_of(
     text: str, plain: Callable[[str], IStreamServerEndpoint], seconds: Callable[[], float]
 ) -> IStreamServerEndpoint:
     """
-    The endpoint that *text* describes; what is malformed at one behind a balancer ends quietly.
+    Return the endpoint that *text* describes, with a `HeaderGuard` if it expects PROXY headers.
 
-    *plain* makes those that are behind none; *seconds* is the reactor's clock.
+    *plain* makes endpoints without PROXY headers.  *seconds* is the reactor's clock.
     """
     if not text.startswith(PREFIX):
         return plain(text)
     inner = endpoint_of(text.removeprefix(PREFIX), plain, seconds)
-    wrapped: IStreamServerEndpoint = proxyEndpoint(_Guarded(inner, LogRateLimiter(seconds)))
+    wrapped: IStreamServerEndpoint = proxyEndpoint(_GuardedEndpoint(inner, LogRateLimiter(seconds)))
     return wrapped
 
 
 @implementer(IStreamServerEndpoint)
-class _Guarded:
-    """An endpoint whose connections end when their header cannot be read."""
+class _GuardedEndpoint:
+    """An endpoint whose connections end if their PROXY header is malformed."""
 
-    def __init__(self, endpoint: Any, throttle: LogRateLimiter) -> None:  # noqa: ANN401
+    def __init__(self, endpoint: Any, rate_limiter: LogRateLimiter) -> None:  # noqa: ANN401
         self._endpoint = endpoint
-        self._throttle = throttle
+        self._rate_limiter = rate_limiter
 
     def listen(self, factory: IProtocolFactory) -> Any:  # noqa: ANN401
-        """As the endpoint does."""
+        """Listen with the guarded *factory*."""
         guard = HeaderGuard(factory)  # type: ignore[no-untyped-call]
-        guard.passes = self._throttle.passes
+        guard.passes = self._rate_limiter.passes
         return self._endpoint.listen(guard)
 
 
-class _Guarding(ProtocolWrapper):
+class _GuardedProtocol(ProtocolWrapper):
     log = Logger()
 
     def dataReceived(self, data: bytes) -> None:
-        """Give it to the parser and to whoever is behind it."""
+        """Pass *data* to the parser, and end the connection if it raises."""
         try:
             super().dataReceived(data)  # type: ignore[no-untyped-call]
         except Exception as why:
@@ -74,8 +74,8 @@ class _Guarding(ProtocolWrapper):
 
 
 def _is_ours(traceback: TracebackType | None) -> bool:
-    """Whether an exception came out of what is behind the parser: then it is a bug of ours."""
-    # The first is the guard itself.
+    """Return whether an exception passed through a module of Queueber's below the parser: then it is a bug."""
+    # The first entry is the guard itself.
     traceback = traceback and traceback.tb_next
     while traceback is not None:
         if traceback.tb_frame.f_globals.get("__name__", "").startswith("queueber."):
@@ -85,13 +85,14 @@ def _is_ours(traceback: TracebackType | None) -> bool:
 
 
 class HeaderGuard(WrappingFactory):
-    """For the connections of an endpoint behind a balancer."""
+    """Guards the connections of an endpoint that expects PROXY headers."""
 
-    protocol = _Guarding
+    protocol = _GuardedProtocol
     noisy = False
     passes: Callable[[object, str], str | None]
+    """`LogRateLimiter.passes`."""
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: ANN401
-        """A protocol, unless whoever is behind takes no more."""
-        guarding: Any = super().buildProtocol(addr)
-        return None if guarding.wrappedProtocol.wrappedProtocol is None else guarding
+        """Return a guarded protocol; None if the wrapped factory refuses the connection."""
+        guarded: Any = super().buildProtocol(addr)
+        return None if guarded.wrappedProtocol.wrappedProtocol is None else guarded

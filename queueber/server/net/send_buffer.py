@@ -88,15 +88,11 @@ class SendBuffer:
 
     def write(self, data: bytes) -> None:
         """Send *data* now, or as soon as there is room."""
-        if not self.full and len(data) <= CHUNK:
-            self._give(data)
-        else:
+        if self.full or len(data) > CHUNK:
             self._waiting.append(memoryview(data))
             self.unsent += len(data)
             self._push()
-
-    def _give(self, data: bytes) -> None:
-        """Send *data* to the socket, and give the transport what the socket does not take."""
+            return
         self.given += len(data)
         direct = self._socket_transport
         # Bytes that the transport still holds must go first.
@@ -105,7 +101,7 @@ class SendBuffer:
                 sent = direct.socket.send(data)
             except OSError:
                 # The socket's buffer is full or the connection is broken.  The transport meets the same error in its
-                # own write, waits or reports `connectionLost`.  Here the connection's owner is in the middle of a call.
+                # own write, and waits or reports `connectionLost`; the caller is in no position to handle that.
                 sent = 0
             if sent == len(data):
                 return
@@ -113,6 +109,7 @@ class SendBuffer:
         self._transport.write(data)
 
     def _push(self) -> None:
+        """Write what waits, a chunk at a time, until the transport is full."""
         while self._waiting and not self.full:
             piece = self._waiting[0][:CHUNK]
             if len(piece) == len(self._waiting[0]):
@@ -120,7 +117,7 @@ class SendBuffer:
             else:
                 self._waiting[0] = self._waiting[0][CHUNK:]
             self.unsent -= len(piece)
-            self._give(bytes(piece))
+            self.write(bytes(piece))
         if self._ending and not self._waiting:
             self._transport.unregisterProducer()
             self._transport.loseConnection()

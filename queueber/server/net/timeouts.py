@@ -1,75 +1,84 @@
 """
-How long peers may keep us waiting.
+Timeouts of peers.
 
-All waits for the same thing last equally long, so whoever began to be waited
-for first is out of time first: each look costs as much as it ends.
+All timers of one kind have the same duration, so insertion order is expiry
+order, and a check costs as much as it expires.
 """
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from attrs import define, field
 
 from queueber.limits import Limits
 from queueber.units import MS_PER_SECOND
 
-FIRST_MESSAGE = "first_message_ms"
-WHOLE_MESSAGE = "stalled_message_ms"
-PROGRESS = "stalled_replies_ms"
-ACTIVITY = "idle_ms"
+# The kinds of timers, by the names of their limits.
+FIRST_MESSAGE: Final = "first_message_ms"
+WHOLE_MESSAGE: Final = "stalled_message_ms"
+PROGRESS: Final = "stalled_replies_ms"
+ACTIVITY: Final = "idle_ms"
 
-LOOK_SECONDS = 0.25
-"""Between two looks: how much longer than its limit a wait may last."""
+REASONS: Final = {
+    FIRST_MESSAGE: "no message came whole within",
+    WHOLE_MESSAGE: "a message has begun, and nothing more of it came for",
+    PROGRESS: "none of the replies that wait was taken for",
+    ACTIVITY: "nothing came for",
+}
+"""The reasons given to peers, each followed by the limit."""
+
+CHECK_SECONDS: Final = 0.25
+"""Between two checks: how much later than its limit a timer may expire."""
 
 
-class Awaited(Protocol):
-    """Somebody who keeps us waiting."""
+class TimedPeer(Protocol):
+    """A connection with timers."""
 
-    def overdue(self, limit: str) -> None:
-        """What was waited for has not come; *limit* is the name of the limit."""
+    def on_timeout(self, limit: str) -> None:
+        """Handle the expiry of the timer *limit*."""
 
 
-T = TypeVar("T", bound=Awaited)
+T = TypeVar("T", bound=TimedPeer)
 
 
 @define(eq=False)
 class PeerTimeouts(Generic[T]):
-    """Who is waited for, and since when."""
+    """The running timers of all connections."""
 
     _seconds: Callable[[], float]
     _limits: Limits
-    _since: dict[str, dict[T, float]] = field(
+    _started: dict[str, dict[T, float]] = field(
         init=False, factory=lambda: {limit: {} for limit in (FIRST_MESSAGE, WHOLE_MESSAGE, PROGRESS, ACTIVITY)}
     )
 
-    def expect(self, peer: T, limit: str) -> None:
-        """Begin to wait, or begin anew, for what *limit* is about; not at all if that is 0."""
+    def start(self, peer: T, limit: str) -> None:
+        """Start or restart a timer of *peer*.  Do nothing if *limit* is 0."""
         if getattr(self._limits, limit):
-            since = self._since[limit]
-            since.pop(peer, None)
-            since[peer] = self._seconds()
+            started = self._started[limit]
+            started.pop(peer, None)
+            started[peer] = self._seconds()
 
-    def content(self, peer: T, limit: str) -> None:
-        """It has come."""
-        self._since[limit].pop(peer, None)
+    def clear(self, peer: T, limit: str) -> None:
+        """Stop a timer of *peer*."""
+        self._started[limit].pop(peer, None)
 
-    def forget(self, peer: T) -> None:
-        """Nothing more is expected of *peer*."""
-        for since in self._since.values():
-            since.pop(peer, None)
+    def clear_all(self, peer: T) -> None:
+        """Stop all timers of *peer*."""
+        for started in self._started.values():
+            started.pop(peer, None)
 
     def oldest(self, limit: str) -> T | None:
-        """Who has been waited for longest."""
-        return next(iter(self._since[limit]), None)
+        """Return the peer whose timer was started first, if any is running."""
+        return next(iter(self._started[limit]), None)
 
-    def look(self) -> None:
-        """Tell all whose time is up."""
+    def expire(self) -> None:
+        """Stop the timers that have expired and notify their peers.  Call this every `CHECK_SECONDS`."""
         now = self._seconds()
-        for limit, since in self._since.items():
-            span = getattr(self._limits, limit) / MS_PER_SECOND
-            while since:
-                peer, began = next(iter(since.items()))
-                if now - began < span:
+        for limit, started in self._started.items():
+            duration = getattr(self._limits, limit) / MS_PER_SECOND
+            while started:
+                peer, began = next(iter(started.items()))
+                if now - began < duration:
                     break
-                del since[peer]
-                peer.overdue(limit)
+                del started[peer]
+                peer.on_timeout(limit)

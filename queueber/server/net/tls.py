@@ -1,12 +1,13 @@
 """
-Connections behind TLS, whose handshakes go on when it is their turn.  Imported only where there is TLS.
+TLS connections whose handshakes proceed when `Handshakes` schedules them.  Imported only by servers with TLS.
 
-Until something has come from the peer there is nothing but a `PendingConnection`: what
-OpenSSL needs for a connection takes longer to make than to accept one.
+Until the peer has sent something, a connection is only a `PendingConnection`:
+OpenSSL's state for a connection takes longer to make than the connection takes
+to accept.
 """
 
 import gc
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -16,42 +17,43 @@ from twisted.python.failure import Failure
 from queueber.server.net.connections import Connections
 from queueber.transport.protocol_detection import TLS_HANDSHAKE, TLS_REFUSAL, protocol_of
 
-ENDED = 100
-"""After so many connections what they leave behind is collected: 60 KiB each, in a circle of Twisted's."""
+COLLECTED_AFTER: Final = 100
+"""Lost connections after which garbage is collected: Twisted leaves a reference cycle of 60 KiB for each."""
 
 
-class Secured(BufferingTLSTransport):
-    """As Twisted has it; whoever speaks over it may tell its `greeting` that it is secured."""
+class TlsTransport(BufferingTLSTransport):
+    """Twisted's TLS transport, with a reference to its pending connection."""
 
-    greeting: "PendingConnection"
+    pending: "PendingConnection"
 
 
 class PendingConnection(Protocol):
-    """A connection until it is secured; then the transport's protocol is the one behind it."""
+    """A connection until its handshake is finished.  Then the `TlsTransport` takes its place."""
 
     def __init__(self, factory: "TlsFactory", address: IAddress) -> None:
-        """A connection of *address*."""
+        """A connection from *address*."""
         self._factory = factory
         self._address = address
-        self._behind: Any = None
+        self._tls: Any = None
         self._early = b""
+        """Received bytes that wait for the next step."""
 
     def connectionMade(self) -> None:
-        """It counts from here."""
-        self._factory.connections.handshakes.begin(self)
+        """Count as an unfinished handshake."""
+        self._factory.connections.handshakes.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Go on with the handshake, now or when it is its turn."""
-        if self._behind is None and not self._early and data and not data.startswith(TLS_HANDSHAKE):
+        """Continue the handshake, now or in a later turn."""
+        if self._tls is None and not self._early and data and not data.startswith(TLS_HANDSHAKE):
             self._refuse(data)
             return
         waits = bool(self._early)
         self._early += data
-        if not waits and not self._factory.connections.handshakes.step(self):
+        if not waits and not self._factory.connections.handshakes.schedule(self):
             self._transport.pauseProducing()
 
     def _refuse(self, data: bytes) -> None:
-        """Answer what is no TLS as TLS answers it, at the cost of no handshake."""
+        """Refuse bytes that are not TLS with TLS's own alert, without the cost of a handshake."""
         peer, speaks = self._transport.getPeer(), protocol_of(data) or "plaintext"
         line = "Closing the connection of {peer}: it speaks {speaks}, and this port TLS"
         self._factory.connections.warn(getattr(peer, "host", None), line, peer=peer, speaks=speaks)
@@ -62,71 +64,71 @@ class PendingConnection(Protocol):
     def _transport(self) -> Any:  # noqa: ANN401
         return self.transport
 
-    def go_on(self) -> None:
-        """It is its turn."""
+    def proceed(self) -> None:
+        """Process what the peer has sent."""
         early, self._early = self._early, b""
-        # First, because whoever gets what comes of it may stop the reading for a reason of its own.
+        # Before the bytes are processed, because their receiver may stop reading for its own reasons.
         self._transport.resumeProducing()
-        if self._behind is None:
-            self._behind = self._factory.secured.buildProtocol(self._address)
-            if self._behind is None:
+        if self._tls is None:
+            self._tls = self._factory.tls.buildProtocol(self._address)
+            if self._tls is None:
                 self._transport.abortConnection()
                 return
-            self._behind.greeting = self
-            self._behind.makeConnection(self._transport)
-        self._behind.dataReceived(early)
+            self._tls.pending = self
+            self._tls.makeConnection(self._transport)
+        self._tls.dataReceived(early)
 
-    def finished(self) -> None:
-        """The connection is secured."""
-        self._factory.connections.handshakes.end(self)
-        self._transport.protocol = self._behind
+    def finish(self) -> None:
+        """Hand the connection over: the handshake is finished."""
+        self._factory.connections.handshakes.remove(self)
+        self._transport.protocol = self._tls
 
-    def give_up(self, limit: str) -> None:
-        """It has to end."""
-        self._factory.connections.gave_up_handshake(self._transport.getPeer(), limit)
+    def abandon(self, limit: str) -> None:
+        """Close the connection because of *limit*."""
+        self._factory.connections.handshake_abandoned(self._transport.getPeer(), limit)
         self._transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It ended before it was secured."""
-        self._factory.connections.handshakes.end(self)
-        behind, self._behind, self._early = self._behind, None, b""
-        if behind is not None:
-            behind.connectionLost(reason)
+        """Handle the loss of the connection during the handshake."""
+        self._factory.connections.handshakes.remove(self)
+        tls, self._tls, self._early = self._tls, None, b""
+        if tls is not None:
+            tls.connectionLost(reason)
 
 
-class _Securing(TLSMemoryBIOFactory):
-    protocol = Secured
-    ended = 0
+class _TransportFactory(TLSMemoryBIOFactory):
+    protocol = TlsTransport
+    lost = 0
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: ANN401
-        """A protocol behind TLS; None when there are too many connections."""
-        behind: Any = self.wrappedFactory
-        wrapped = behind.buildProtocol(addr)
-        return None if wrapped is None else self.protocol(self, wrapped)
+        """Return a TLS transport with a protocol; None if there are too many connections."""
+        inner: Any = self.wrappedFactory
+        protocol = inner.buildProtocol(addr)
+        return None if protocol is None else self.protocol(self, protocol)
 
     def unregisterProtocol(self, p: Any) -> None:  # noqa: ANN401
-        """A connection has ended."""
+        """Collect garbage after every `COLLECTED_AFTER` lost connections."""
         super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
-        self.ended += 1
-        if self.ended >= ENDED:
-            self.ended = 0
+        self.lost += 1
+        if self.lost >= COLLECTED_AFTER:
+            self.lost = 0
             gc.collect(1)
 
 
 class TlsFactory(Factory):
-    """Secures the connections of another factory."""
+    """Makes the TLS connections of another factory's protocols."""
 
     noisy = False
 
     def __init__(self, creator: Any, wrapped: Any, connections: Connections) -> None:  # noqa: ANN401
-        """For those of *wrapped*; *creator* makes OpenSSL's side of one."""
+        """Wrap the protocols of *wrapped*.  *creator* makes OpenSSL's state of a connection."""
         self.connections = connections
-        self.secured = _Securing(creator, False, wrapped)
+        self.tls = _TransportFactory(creator, False, wrapped)
 
     def buildProtocol(self, addr: Any) -> PendingConnection:  # noqa: ANN401
-        """For a new peer."""
+        """Return a pending connection for a new peer."""
         return PendingConnection(self, addr)
 
     def logPrefix(self) -> str:
-        """As it shows in the log."""
-        return str(self.secured.logPrefix())  # type: ignore[no-untyped-call]
+        """Return the prefix of Twisted's own log lines."""
+        return str(self.tls.logPrefix())  # type: ignore[no-untyped-call]

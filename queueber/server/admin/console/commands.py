@@ -225,7 +225,7 @@ class Commands:
             ("waiting polls", f"{diagnostics.broker.polls.waiting:,}"),
             (
                 "connections",
-                f"{len(diagnostics.connections):,}; {counted(diagnostics.connections.made, 'was', 'were')} made",
+                f"{len(diagnostics.connections):,}; {counted(diagnostics.connections.accepted, 'was', 'were')} made",
             ),
             ("calls", f"{diagnostics.methods.stats.begun.total():,}; {outstanding} not answered"),
             ("refused", f"{diagnostics.methods.stats.refused.total():,}"),

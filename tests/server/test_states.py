@@ -1,0 +1,132 @@
+"""The life of a connection: the table, its drawing in the documentation, and that connections follow it."""
+
+from pathlib import Path
+
+import pytest
+
+from queueber.rpc import encoder
+from queueber.server.net.states import ENDED, READING, TRANSITIONS, Input, State, next_state
+
+PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
+
+
+def name(each):
+    return each.name.lower().replace("_", " ")
+
+
+def drawn():
+    """Return the tables of the documentation, one line each."""
+    yield "| State | Meaning |"
+    yield "|---|---|"
+    yield from (f"| {name(state)} | {state.value} |" for state in State)
+    yield ""
+    yield "| Input | Cause |"
+    yield "|---|---|"
+    yield from (f"| {name(cause)} | {cause.value} |" for cause in Input)
+    yield ""
+    yield f"| | {' | '.join(map(name, Input))} |"
+    yield "|---|" + "---|" * len(Input)
+    for state in State:
+        cells = [name(TRANSITIONS[state][cause]) if cause in TRANSITIONS[state] else "" for cause in Input]
+        yield f"| **{name(state)}** | {' | '.join(cells)} |"
+
+
+def test_the_documentation_has_the_tables():
+    section = PAGE.read_text().partition("\n## The life of a connection\n")[2].partition("\n## ")[0]
+    assert "\n".join(drawn()) in section, "\n".join(drawn())
+
+
+def test_every_state_is_reached_and_can_be_lost_and_nothing_follows_that():
+    assert set(TRANSITIONS) == set(State)
+    assert {after for row in TRANSITIONS.values() for after in row.values()} | {State.CONNECTED} == set(State)
+    assert {next_state(state, Input.LOSS) for state in State} == {State.LOST}
+    assert {next_state(State.LOST, cause) for cause in Input} == {State.LOST}
+
+
+def test_an_end_is_final():
+    for state in ENDED:
+        assert set(TRANSITIONS[state].values()) <= ENDED
+    assert not READING & ENDED
+
+
+def test_an_input_that_a_state_does_not_list_changes_nothing():
+    unlisted = [(state, cause) for state in State for cause in Input if cause not in TRANSITIONS[state]]
+    assert len(unlisted) > len(State)
+    assert all(next_state(state, cause) is state for state, cause in unlisted)
+
+
+def silence(peer):
+    """Let the transport take no more replies."""
+    peer.protocol._send_buffer.pauseProducing()
+
+
+def exceed_the_backlog(peer):
+    silence(peer)
+    peer.add(b"a")
+    peer.hand.settle()
+
+
+CAUSES = {
+    Input.DATA: lambda peer: peer.protocol.dataReceived(b"\0\0\0"),
+    Input.MESSAGE: lambda peer: peer.protocol.dataReceived(peer.connection.data_to_send()[3:]),
+    Input.BACKLOG: exceed_the_backlog,
+    Input.DRAINED: lambda peer: peer.protocol._send_buffer.resumeProducing(),
+    Input.CLOSE: lambda peer: peer.protocol.close(),
+    Input.ABORT: lambda peer: peer.protocol.abort(),
+    Input.LOSS: lambda peer: peer.protocol.connectionLost(),
+}
+"""What happens to a connection for each input."""
+
+PATHS = {
+    State.CONNECTED: [],
+    State.FIRST_MESSAGE: [Input.DATA],
+    State.OPEN: [Input.DATA, Input.MESSAGE],
+    State.PAUSED: [Input.DATA, Input.MESSAGE, Input.BACKLOG],
+    State.CLOSING: [Input.DATA, Input.CLOSE],
+    State.ABORTED: [Input.ABORT],
+}
+"""How each state is reached."""
+
+
+@pytest.fixture
+def peer(make_hand):
+    """A peer whose first message, a Bootstrap, begins with the three bytes of `Input.DATA`."""
+    return make_hand(unsent_bytes=10).connect()
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [(state, cause) for state, row in TRANSITIONS.items() for cause in row],
+    ids=name,
+)
+def test_a_connection_follows_the_table(peer, state, cause):
+    for step in PATHS[state]:
+        CAUSES[step](peer)
+    assert peer.protocol._state is state
+    CAUSES[cause](peer)
+    assert peer.protocol._state is next_state(state, cause)
+    assert not peer.hand.deaths
+
+
+@pytest.mark.parametrize("state", sorted(ENDED, key=name), ids=name)
+def test_input_is_dropped_at_the_end(peer, state):
+    for step in {**PATHS, State.LOST: [Input.LOSS]}[state]:
+        CAUSES[step](peer)
+    peer.transport.clear()
+    peer.protocol.dataReceived(encoder.bootstrap(1))
+    peer.hand.settle()
+    assert peer.transport.value() == b""
+    assert peer.protocol._state is state
+
+
+def test_a_connection_that_is_aborted_counts_no_more_in_the_memory_budget(peer):
+    """Eviction removes it from the budget, and its last replies must not bring it back."""
+    peer.send()
+    exceed_the_backlog(peer)
+    memory = peer.hand.connections.memory
+    assert memory.total
+    memory.update(peer.protocol, 0)
+    peer.protocol.evict()
+    peer.protocol._send_buffer.resumeProducing()
+    assert memory.total == 0
+    assert peer.aborted
