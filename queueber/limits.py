@@ -37,7 +37,7 @@ _ENVELOPE_BYTES = 4 * KIB
 _ITEM_ENVELOPE_BYTES = 64
 
 
-class Beyond(StrEnum):
+class Consequence(StrEnum):
     """The consequence for a peer or a call that exceeds a limit."""
 
     ABORT = "abort"
@@ -71,7 +71,7 @@ class PeerLimit:
     unit: Unit
     low: int
     high: int
-    beyond: Beyond
+    consequence: Consequence
     description: str
     """The limited quantity, a noun phrase for help and tables."""
 
@@ -85,9 +85,9 @@ class PeerLimit:
 
 
 def _peer(
-    default: int, unit: Unit, low: int, high: int, beyond: Beyond, description: str, zero: str | None = None
+    default: int, unit: Unit, low: int, high: int, consequence: Consequence, description: str, zero: str | None = None
 ) -> Any:  # noqa: ANN401
-    return field(default=default, metadata={"peer": (default, unit, low, high, beyond, description, zero)})
+    return field(default=default, metadata={"peer": (default, unit, low, high, consequence, description, zero)})
 
 
 class UnusableLimits(ValueError):
@@ -106,59 +106,59 @@ class Limits:
     # One message
 
     frame_bytes: int = _peer(
-        FRAME_BYTES_MAX, Unit.BYTES, 64 * KIB, GIB, Beyond.ABORT, "length of a message, segment table included"
+        FRAME_BYTES_MAX, Unit.BYTES, 64 * KIB, GIB, Consequence.ABORT, "length of a message, segment table included"
     )
     """Checked when the segment table has arrived, before the body."""
 
-    segments: int = _peer(512, Unit.COUNT, 1, 65_536, Beyond.ABORT, "segments of a message")
+    segments: int = _peer(512, Unit.COUNT, 1, 65_536, Consequence.ABORT, "segments of a message")
     """The limit of the C++ library for one stream message; Go allows one more."""
 
     traversal_factor: int = _peer(
-        2, Unit.COUNT, 1, 64, Beyond.ABORT, "words read from a message, in multiples of its length"
+        2, Unit.COUNT, 1, 64, Consequence.ABORT, "words read from a message, in multiples of its length"
     )
     """Bounds the cost of pointers that share a target."""
 
     # One call
 
-    items_per_add: int = _peer(1_000, Unit.COUNT, 1, 10_000, Beyond.FAILED, "items in an add")
+    items_per_add: int = _peer(1_000, Unit.COUNT, 1, 10_000, Consequence.FAILED, "items in an add")
     """Checked before the list is read: a million empty items fit in 32 bytes."""
 
-    contents_bytes: int = _peer(8 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "contents of an item")
+    contents_bytes: int = _peer(8 * MIB, Unit.BYTES, 1, GIB, Consequence.FAILED, "contents of an item")
     """A call with the largest item still needs room for pointers and RPC headers."""
 
-    add_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FAILED, "contents of an add")
+    add_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Consequence.FAILED, "contents of an add")
     """Small enough for a frame to hold them."""
 
-    poll_items: int = _peer(1_000, Unit.COUNT, 1, 10_000, Beyond.CLAMPED, "items in a poll's reply")
+    poll_items: int = _peer(1_000, Unit.COUNT, 1, 10_000, Consequence.CLAMPED, "items in a poll's reply")
     """Bounds the record of a poll's lease."""
 
-    poll_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Beyond.FEWER, "contents in a poll's reply")
+    poll_bytes: int = _peer(15 * MIB, Unit.BYTES, 1, GIB, Consequence.FEWER, "contents in a poll's reply")
     """Small enough for every client to read the reply.  One item always fits."""
 
-    lease_ms: SpanMs = _peer(SpanMs(7 * DAY), Unit.MS, 1, SpanMs(10 * YEAR), Beyond.FAILED, "length of a lease")
+    lease_ms: SpanMs = _peer(SpanMs(7 * DAY), Unit.MS, 1, SpanMs(10 * YEAR), Consequence.FAILED, "length of a lease")
     """Bounds the time for which a lost worker blocks its items."""
 
     delay_ms: SpanMs = _peer(
-        SpanMs(10 * YEAR), Unit.MS, 0, SpanMs(100 * YEAR), Beyond.FAILED, "delay of an item", "none"
+        SpanMs(10 * YEAR), Unit.MS, 0, SpanMs(100 * YEAR), Consequence.FAILED, "delay of an item", "none"
     )
     """Keeps sums of points and spans far below 64 bits."""
 
-    wait_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 1, SpanMs(100 * YEAR), Beyond.CLAMPED, "wait of a poll")
+    wait_ms: SpanMs = _peer(SpanMs(10 * YEAR), Unit.MS, 1, SpanMs(100 * YEAR), Consequence.CLAMPED, "wait of a poll")
     """Longer than any process runs.  A poll without a time-out still waits for ever."""
 
     # One connection
 
     outstanding_calls: int = _peer(
-        1_024, Unit.COUNT, 1, 1_000_000, Beyond.OVERLOADED, "unanswered calls of a connection"
+        1_024, Unit.COUNT, 1, 1_000_000, Consequence.OVERLOADED, "unanswered calls of a connection"
     )
     """Reading continues above it, because the Finish that frees a call must be read."""
 
     open_answers: int = _peer(
-        100_000, Unit.COUNT, 1, 10_000_000, Beyond.ABORT, "returned but unfinished answers of a connection"
+        100_000, Unit.COUNT, 1, 10_000_000, Consequence.ABORT, "returned but unfinished answers of a connection"
     )
     """Peers with late garbage collection leave thousands open; one that never sends Finish may cost megabytes only."""
 
-    exports: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.OVERLOADED, "capabilities of a connection")
+    exports: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Consequence.OVERLOADED, "capabilities of a connection")
     """One for each queue that the peer has requested by name."""
 
     request_bytes: int = _peer(
@@ -166,47 +166,54 @@ class Limits:
         Unit.BYTES,
         1,
         GIB,
-        Beyond.OVERLOADED,
+        Consequence.OVERLOADED,
         "adds and extends of a connection that wait for the disk",
     )
     """Bounds how much one peer can add to the wait of all others on a slow disk.  One message always fits."""
 
-    unsent_bytes: int = _peer(8 * MIB, Unit.BYTES, 64 * KIB, GIB, Beyond.PAUSED, "replies queued for a connection")
+    unsent_bytes: int = _peer(8 * MIB, Unit.BYTES, 64 * KIB, GIB, Consequence.PAUSED, "replies queued for a connection")
     """Bounds the memory of a peer that requests more than it receives."""
 
     first_message_ms: SpanMs = _peer(
-        SpanMs(10 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "time until a connection's first message is complete"
+        SpanMs(10 * SECOND), Unit.MS, 1, DAY, Consequence.ABORT, "time until a connection's first message is complete"
     )
     """Real clients send first and at once.  The time includes the TLS handshake."""
 
-    stalled_message_ms: SpanMs = _peer(SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "silence within a message")
+    stalled_message_ms: SpanMs = _peer(
+        SpanMs(30 * SECOND), Unit.MS, 1, DAY, Consequence.ABORT, "silence within a message"
+    )
     """An incomplete message occupies memory."""
 
     stalled_replies_ms: SpanMs = _peer(
-        SpanMs(30 * SECOND), Unit.MS, 1, DAY, Beyond.ABORT, "time in which a peer receives none of its queued replies"
+        SpanMs(30 * SECOND),
+        Unit.MS,
+        1,
+        DAY,
+        Consequence.ABORT,
+        "time in which a peer receives none of its queued replies",
     )
     """Applies to a closing connection too."""
 
     idle_ms: SpanMs = _peer(
-        SpanMs(0), Unit.MS, 0, YEAR, Beyond.ABORT, "silence of a connection without a call under way", "unlimited"
+        SpanMs(0), Unit.MS, 0, YEAR, Consequence.ABORT, "silence of a connection without a call under way", "unlimited"
     )
     """Off: a worker may have nothing to send for days, and TCP keepalive finds dead peers."""
 
     # All connections
 
-    connections: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Beyond.REFUSED, "connections")
+    connections: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Consequence.REFUSED, "connections")
     """A newcomer first evicts a connection that has sent nothing yet, or an idle one."""
 
     connections_per_peer: int = _peer(
-        0, Unit.COUNT, 0, 1_000_000, Beyond.REFUSED, "connections from one address", "unlimited"
+        0, Unit.COUNT, 0, 1_000_000, Consequence.REFUSED, "connections from one address", "unlimited"
     )
     """Off: a whole cluster may share one address."""
 
-    handshakes: int = _peer(1_000, Unit.COUNT, 1, 1_000_000, Beyond.ABORT, "unfinished TLS handshakes")
+    handshakes: int = _peer(1_000, Unit.COUNT, 1, 1_000_000, Consequence.ABORT, "unfinished TLS handshakes")
     """Each costs 75 KiB.  Above the limit the oldest is closed."""
 
     pending_bytes: int = _peer(
-        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Beyond.OVERLOADED, "calls of all connections that wait for the disk"
+        256 * MIB, Unit.BYTES, MIB, 64 * GIB, Consequence.OVERLOADED, "calls of all connections that wait for the disk"
     )
     """Memory of calls while the disk does not respond: contents, plus 512 bytes per row and 640 per call."""
 
@@ -215,18 +222,18 @@ class Limits:
         Unit.BYTES,
         MIB,
         64 * GIB,
-        Beyond.ABORT,
+        Consequence.ABORT,
         "incomplete messages and queued replies of all connections",
     )
     """Closes the connections that held the most over the last minute, and none with at most an even share."""
 
-    waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "waiting polls")
+    waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Consequence.OVERLOADED, "waiting polls")
     """Each is an object and an open call.  The last places are rationed, so that new connections find one."""
 
-    leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Beyond.OVERLOADED, "leased items")
+    leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Consequence.OVERLOADED, "leased items")
     """Each occupies memory until it is removed or its lease ends."""
 
-    queues: int = _peer(1_000_000, Unit.COUNT, 1, 10_000_000, Beyond.OVERLOADED, "queues that hold or held items")
+    queues: int = _peer(1_000_000, Unit.COUNT, 1, 10_000_000, Consequence.OVERLOADED, "queues that hold or held items")
     """Each occupies memory for the lifetime of the data directory."""
 
     # The server itself
@@ -262,11 +269,11 @@ class Limits:
         Raises:
             UnusableLimits: names all limits at fault.
         """
-        wrong = self.complaints()
+        wrong = self.violations()
         if wrong:
             raise UnusableLimits("; ".join(reason for _, reason in wrong))
 
-    def complaints(self) -> list[tuple[tuple[str, ...], str]]:
+    def violations(self) -> list[tuple[tuple[str, ...], str]]:
         """Return each fault that `check` finds: the names of the limits, and the reason, which names them too."""
         wrong: list[tuple[tuple[str, ...], str]] = [
             (
@@ -322,7 +329,7 @@ class FixedLimit:
     name: str
     figure: str
     description: str
-    beyond: Beyond
+    consequence: Consequence
     why: str
     """Why it is not one of `Limits`."""
 
@@ -332,28 +339,28 @@ FIXED_LIMITS = (
         "free_space_reserve",
         "1 GiB, or 1/10 of a smaller disk",
         "free space on the disk",
-        Beyond.OVERLOADED,
+        Consequence.OVERLOADED,
         "the option --free-space-reserve: it is a property of the disk, not of peers, although their adds are refused",
     ),
     FixedLimit(
         "pointer_depth",
         f"{POINTER_DEPTH_MAX}",
         "nested pointers in a message",
-        Beyond.ABORT,
+        Consequence.ABORT,
         "no option: only pointers in the schema are followed, and none of its messages is a tenth as deep",
     ),
     FixedLimit(
         "queue_name_bytes",
         f"{QUEUE_NAME_BYTES_MAX}",
         "bytes of UTF-8 in a queue's name, at least 1",
-        Beyond.FAILED,
+        Consequence.FAILED,
         "no option: names are part of keys on the disk",
     ),
     FixedLimit(
         "transform_ops",
         f"{TRANSFORM_OPS_MAX}",
         "steps of a transform",
-        Beyond.FAILED,
+        Consequence.FAILED,
         "no option: in Queueber's results capabilities are one step deep",
     ),
 )

@@ -28,7 +28,7 @@ def test_the_table_in_the_docs_is_the_code_s():
     section = PROTOCOL[PROTOCOL.index("## Limits") : PROTOCOL.index("## Compatibility")]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", section, re.MULTILINE)
     assert rows == [
-        (limit.name, limit.figure, limit.description, limit.beyond) for limit in (*PEER_LIMITS, *FIXED_LIMITS)
+        (limit.name, limit.figure, limit.description, limit.consequence) for limit in (*PEER_LIMITS, *FIXED_LIMITS)
     ]
 
 

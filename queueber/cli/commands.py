@@ -55,18 +55,18 @@ class Commands(click.Group):
         try:
             sys.exit(super().main(*args, **extra))
         except click.ClickException as why:
-            complaint = why.format_message() + _remedy(why)
+            text = why.format_message() + _advice(why)
         except BrokenPipeError:
             raise  # of standard output
         except (QueueberError, OSError) as why:
-            complaint = _complaint(why)
+            text = _error_text(why)
         except (Interrupted, click.Abort):
             sys.exit(EXIT_INTERRUPTED)
-        click.echo(f"queueber: {one_line(' '.join(complaint.split()))}", err=True)
+        click.echo(f"queueber: {one_line(' '.join(text.split()))}", err=True)
         sys.exit(EXIT_ERROR)
 
 
-def _complaint(why: Exception) -> str:
+def _error_text(why: Exception) -> str:
     if isinstance(why, FileNotFoundError) and why.filename is None:
         try:
             Path.cwd()
@@ -75,7 +75,7 @@ def _complaint(why: Exception) -> str:
     return reason(why) or type(why).__name__
 
 
-def _remedy(why: click.ClickException) -> str:
+def _advice(why: click.ClickException) -> str:
     """Return advice for an argument that was parsed as an option, such as ``-5``."""
     if not isinstance(why, click.NoSuchOption) or why.possibilities or why.ctx is None:
         return ""
@@ -86,17 +86,16 @@ def _remedy(why: click.ClickException) -> str:
     return f" If it is {' or '.join(arguments)}, put -- before it: {why.ctx.command_path} -- {why.option_name}"
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-_timeout = click.option(
+_timeout_option = click.option(
     "--timeout",
     callback=time_limit,
     envvar="QUEUEBER_TIMEOUT",
     show_envvar=True,
     metavar="SECONDS",
-    help="How long the call may take, from connecting to the answer; without it, as long as it takes."
-    "  The wait of a poll comes on top.",
+    help="Time limit of the call, from connecting to the answer; by default none.  The wait of a poll is added to it.",
 )
 
 
@@ -126,8 +125,8 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
     metavar="SECONDS",
     help="Deliver the items after this time at the earliest.",
 )
-@_json
-@_timeout
+@_json_option
+@_timeout_option
 @click.pass_obj
 def add(
     server: ServerSelection,
@@ -162,14 +161,14 @@ def add(
     help="Longest wait for an item; by default without a limit.",
 )
 @click.option("--no-wait", is_flag=True, help="Do not wait for an item.")
-@_json
+@_json_option
 @click.option(
     "--raw",
     is_flag=True,
     help="Write only the contents of one item to standard output, byte for byte; "
     "the lease and the item's id go to standard error.",
 )
-@_timeout
+@_timeout_option
 @click.pass_obj
 def poll(
     server: ServerSelection,
@@ -219,12 +218,14 @@ def poll(
 @queueber.command(cls=ServerCommand)
 @click.argument("item_id", metavar="ITEM", callback=identity)
 @click.argument("lease", callback=identity)
-@_json
-@_timeout
+@_json_option
+@_timeout_option
 @click.pass_obj
 def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool, timeout: int | None) -> None:
     """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or never held ITEM."""
-    _report("removed", server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=timeout)), as_json=as_json)
+    _print_outcome(
+        "removed", server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=timeout)), as_json=as_json
+    )
 
 
 @queueber.command(cls=ServerCommand)
@@ -238,12 +239,12 @@ def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool,
     show_default=True,
     help="New length, from now.",
 )
-@_json
-@_timeout
+@_json_option
+@_timeout_option
 @click.pass_obj
 def extend(server: ServerSelection, lease: bytes, span: int, as_json: bool, timeout: int | None) -> None:
     """Set LEASE to end some seconds from now.  The exit status is 1 if it has ended."""
-    _report("extended", server.do(lambda queue: queue.extend(lease, span, timeout_ms=timeout)), as_json=as_json)
+    _print_outcome("extended", server.do(lambda queue: queue.extend(lease, span, timeout_ms=timeout)), as_json=as_json)
 
 
 def _print(text: str | bytes, *, newline: bool = True) -> None:
@@ -258,7 +259,7 @@ def _print(text: str | bytes, *, newline: bool = True) -> None:
     click.echo(text, nl=newline)
 
 
-def _report(done: str, did: bool, *, as_json: bool) -> None:
+def _print_outcome(done: str, did: bool, *, as_json: bool) -> None:
     """Print whether a call changed anything, and exit with status 1 if it did not."""
     if as_json:
         click.echo(json.dumps({done: did}))

@@ -70,8 +70,8 @@ def run(command: Callable[[], object]) -> NoReturn:
     fill_standard_streams()
     sys.stderr = _text(_Error(2, "w", closefd=False), sys.stderr)
     if closed:
-        _complain("standard output is closed")
-        _end(EXIT_ERROR)
+        _print_error("standard output is closed")
+        _exit(EXIT_ERROR)
     sys.stdout = _text(_Output(1, "w", closefd=False), sys.stdout)
     status: int | str | None = 0
     try:
@@ -80,7 +80,7 @@ def run(command: Callable[[], object]) -> NoReturn:
         status = end.code
     except BrokenPipeError:
         status = EXIT_PIPE
-    _end(status)
+    _exit(status)
 
 
 def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:  # noqa: ANN401  (the former stream of sys)
@@ -91,7 +91,7 @@ def _text(raw: io.FileIO, before: Any) -> io.TextIOWrapper:  # noqa: ANN401  (th
     )
 
 
-def _end(status: int | str | None) -> NoReturn:
+def _exit(status: int | str | None) -> NoReturn:
     """Flush standard output and exit with *status*, or with that of a failed flush."""
     try:
         sys.stdout.flush()
@@ -99,7 +99,7 @@ def _end(status: int | str | None) -> NoReturn:
         status = EXIT_PIPE
     except OSError as why:
         if not status:
-            _complain(reason(why))
+            _print_error(reason(why))
             status = EXIT_ERROR
     # The interpreter flushes once more, and on an error would exit with its own status.
     null = os.open(os.devnull, os.O_WRONLY)
@@ -108,5 +108,5 @@ def _end(status: int | str | None) -> NoReturn:
     sys.exit(status)
 
 
-def _complain(line: str) -> None:
+def _print_error(line: str) -> None:
     sys.stderr.write(f"queueber: {line}\n")

@@ -16,7 +16,7 @@ from queueber import api, rpc
 from queueber.broker.storage import PutLease
 from queueber.capnp.layout import layout
 from queueber.errors import Kind
-from queueber.limits import PEER_LIMITS, Beyond, Limits
+from queueber.limits import PEER_LIMITS, Consequence, Limits
 from queueber.server.core.committer import PLAN_BYTES
 from queueber.server.net.connections import Connections
 from queueber.server.net.timeouts import CHECK_SECONDS, FIRST_MESSAGE, PeerTimeouts
@@ -305,8 +305,8 @@ def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, 
     peer = hand.connect()
     provoke(peer)
     assert set(hand.connections.limit_hits) == {name}
-    says = next(limit for limit in PEER_LIMITS if limit.name == name).beyond
-    if says is Beyond.OVERLOADED:
+    says = next(limit for limit in PEER_LIMITS if limit.name == name).consequence
+    if says is Consequence.OVERLOADED:
         assert f"({name})" in peer.overloaded, "what passes is told with the name of what one may turn"
     assert hand.connections.limit_hits[name] >= 1
     hand.settle()

@@ -37,7 +37,7 @@ def _limit(limit: PeerLimit) -> Option:
         limit_name(limit.name),
         quantity_of(limit.unit, limit.low, limit.high),
         limit.default,
-        f"Limit: {limit.description}. When exceeded: {limit.beyond}",
+        f"Limit: {limit.description}. When exceeded: {limit.consequence}",
         f"{unit[limit.unit]}: {low} to {high}" + (f", where 0 is {limit.zero}" if limit.zero else ""),
         default_help="off" if limit.default == 0 else limit.figure,
         table="limit",

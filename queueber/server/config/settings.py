@@ -133,7 +133,7 @@ def settings_from(values: Mapping[str, Setting]) -> Settings:
     """
     value: dict[str, Any] = {name: each.value for name, each in values.items()}
     limits = Limits(**{limit.name: value[limit_name(limit.name)] for limit in PEER_LIMITS})
-    complaints = [_of_limits(names, reason) for names, reason in limits.complaints()]
+    complaints = [_of_limits(names, reason) for names, reason in limits.violations()]
     tls = _tls(value, complaints)
     manhole = _manhole(value["manhole"], value["manhole-password-file"], complaints)
     if not value["listen"] and not value["listen-tls"]:
