@@ -61,7 +61,7 @@ MUTANTS = (
     Mutant(
         "05-point-in-time-recovery",
         "of a damaged log, all behind the damage is dropped",
-        "tests/store/test_rocks.py::TestDamage::test_a_changed_byte_in_the_log_is_noticed",
+        "tests/store/test_rocks.py::TestDamage::test_a_changed_byte_in_the_log_is_detected",
     ),
     Mutant("06-two-writes-per-add", "the rows of one commit are written in two batches"),
     Mutant("07-lease-spoken-before-sync", "a poll's reply leaves before its lease is on disk"),
@@ -92,7 +92,7 @@ MUTANTS = (
     Mutant(
         "20-missing-database-made-anew",
         "where the database is missing an empty one is made",
-        "tests/store/test_directory.py::test_a_database_that_is_missing_is_not_replaced",
+        "tests/store/test_directory.py::test_a_missing_database_is_not_replaced",
     ),
     Mutant(
         "21-eviction-remembers-what-moved",

@@ -63,7 +63,7 @@ def test_a_backup_is_a_data_directory_with_everything_in_it(busy, target):
     store.close()
 
 
-def test_it_does_not_begin_where_what_is_in_memory_does_not_fit(busy, target, monkeypatch):
+def test_a_backup_needs_space_for_the_write_buffers(busy, target, monkeypatch):
     """It would leave an engine that takes nothing any more, and so a server that ends."""
     whole = shutil.disk_usage(target.parent)
     monkeypatch.setattr("shutil.disk_usage", lambda path: whole._replace(free=1))
@@ -74,7 +74,7 @@ def test_it_does_not_begin_where_what_is_in_memory_does_not_fit(busy, target, mo
     busy.backup(target)
 
 
-def test_it_does_not_begin_where_too_few_files_can_be_made(busy, target, monkeypatch):
+def test_a_backup_needs_inodes(busy, target, monkeypatch):
     whole = os.statvfs(target.parent)
     few = SimpleNamespace(
         f_files=1_000,
@@ -89,7 +89,7 @@ def test_it_does_not_begin_where_too_few_files_can_be_made(busy, target, monkeyp
 
 
 @pytest.mark.parametrize("use", [lambda store, target: store.backup(target), lambda store, _: store.reclaim_space()])
-def test_it_does_not_begin_without_descriptors_to_spare(busy, target, make, use):
+def test_a_flush_needs_spare_descriptors(busy, target, make, use):
     """A flush that finds none leaves an engine that takes nothing any more, and so a server that ends."""
     with ExitStack() as taken:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -106,13 +106,13 @@ def test_it_does_not_begin_without_descriptors_to_spare(busy, target, make, use)
     use(busy, target)
 
 
-def test_only_its_owner_can_read_it_and_it_says_that_it_is_whole(busy, target):
+def test_a_backup_is_readable_by_its_owner_only_and_marked_as_ready(busy, target):
     busy.backup(target)
     assert stat.S_IMODE(target.stat().st_mode) == 0o700
     assert {path.name for path in target.iterdir()} == {"QUEUEBER", "lock", "db", "synced"}
 
 
-def test_the_store_goes_on_and_the_backup_does_not_change(busy, target, make):
+def test_later_commits_do_not_change_a_backup(busy, target, make):
     busy.backup(target)
     busy.commit([PutItem(MAIL, make.item(77))], make.mark)
     store = open_store(target)
@@ -120,7 +120,7 @@ def test_the_store_goes_on_and_the_backup_does_not_change(busy, target, make):
     store.close()
 
 
-def test_another_file_system_gets_a_copy(busy, other_file_system, tmp_path):
+def test_a_backup_on_another_file_system_is_a_copy(busy, other_file_system, tmp_path):
     told = []
     busy.backup(other_file_system / "backup", lambda done, total: told.append((done, total)))
     assert verify(other_file_system / "backup").findings == []
@@ -129,14 +129,14 @@ def test_another_file_system_gets_a_copy(busy, other_file_system, tmp_path):
     assert not (tmp_path / "data" / "backup.new").exists()
 
 
-def test_what_a_killed_backup_left_behind_is_removed_at_the_next_start(data):
+def test_the_remains_of_a_killed_backup_are_removed_at_the_next_start(data):
     (data / "backup.new").mkdir()
     (data / "backup.new" / "000001.sst").touch()
     open_store(data).close()
     assert not (data / "backup.new").exists()
 
 
-def test_under_traffic_each_backup_is_of_one_moment(tmp_path, make):
+def test_a_backup_during_commits_is_a_consistent_snapshot(tmp_path, make):
     """Each commit adds an item and counts it; every backup must agree with itself and reach what it says it does."""
     store = open_store(tmp_path / "data", durability=Durability.OS)
     stop, committed = threading.Event(), []
@@ -172,12 +172,12 @@ def test_under_traffic_each_backup_is_of_one_moment(tmp_path, make):
 
 
 @pytest.mark.parametrize("name", ["data", "data/db", "data/backup"])
-def test_a_backup_does_not_go_into_what_it_is_of(busy, tmp_path, name):
+def test_a_backup_within_its_own_directory_is_refused(busy, tmp_path, name):
     with pytest.raises(StorageError, match="must not lie in what it is a backup of"):
         busy.backup(tmp_path / name)
 
 
-def test_a_target_that_holds_anything_is_left_alone(busy, target):
+def test_a_target_that_is_not_empty_is_refused_and_not_changed(busy, target):
     target.mkdir()
     (target / "photo").touch()
     with pytest.raises(StorageError, match="it must be empty, and holds 'photo'"):
@@ -185,13 +185,13 @@ def test_a_target_that_holds_anything_is_left_alone(busy, target):
     assert [path.name for path in target.iterdir()] == ["photo"]
 
 
-def test_an_empty_target_is_used_and_closed_to_others(busy, target):
+def test_an_empty_target_is_used_and_made_private(busy, target):
     target.mkdir(mode=0o755)
     busy.backup(target)
     assert stat.S_IMODE(target.stat().st_mode) == 0o700
 
 
-def test_what_has_no_log_is_not_backed_up(tmp_path, target):
+def test_a_store_without_a_log_is_not_backed_up(tmp_path, target):
     store = open_store(tmp_path / "data", durability=Durability.NONE)
     with pytest.raises(StorageError, match="kept without a log cannot be restored"):
         store.backup(target)
@@ -203,7 +203,7 @@ def test_what_has_no_log_is_not_backed_up(tmp_path, target):
     ["queueber.store.maintenance.backup.sync_files", "queueber.store.datadir.directory.LockedDirectory.publish"],
     ids=["early", "late"],
 )
-def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(busy, target, monkeypatch, step):
+def test_a_failed_backup_is_removed(busy, target, monkeypatch, step):
     def fail(_):
         raise OSError(28, "No space left on device")
 
@@ -216,7 +216,7 @@ def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(busy, target, mo
     assert verify(target).findings == []
 
 
-def test_closing_ends_a_backup_under_way_and_waits_for_that(tmp_path, other_file_system):
+def test_closing_the_store_ends_a_backup_in_progress(tmp_path, other_file_system):
     store = open_store(tmp_path / "data")
     closing = threading.Thread(target=store.close)
 
@@ -233,7 +233,7 @@ def test_closing_ends_a_backup_under_way_and_waits_for_that(tmp_path, other_file
     assert verify(tmp_path / "data").findings == []
 
 
-def test_room_is_made_of_what_was_removed(tmp_path, make):
+def test_the_space_of_removed_items_is_reclaimed(tmp_path, make):
     store = open_store(tmp_path / "data", durability=Durability.OS)
     items = [make.item(due, os.urandom(64 << 10)) for due in range(1, 501)]
     for item in items:
@@ -261,8 +261,8 @@ def test_room_is_made_of_what_was_removed(tmp_path, make):
     store.close()
 
 
-class TestOfADirectoryAtRest:
-    def test_the_copy_is_the_same_and_shares_nothing(self, data, target, state_of):
+class TestCopyDirectory:
+    def test_a_copy_is_equal_and_shares_no_files(self, data, target, state_of):
         before = state_of(data)
         copy_directory(data, target)
         assert state_of(data) == before
@@ -270,28 +270,28 @@ class TestOfADirectoryAtRest:
         assert all(file.stat().st_nlink == 1 for file in target.rglob("*") if file.is_file())
         assert (target / "synced").read_bytes()[:40]
 
-    def test_a_backup_can_be_copied_before_a_server_ever_held_it(self, busy, target, tmp_path):
+    def test_a_backup_can_be_copied_before_a_server_has_used_it(self, busy, target, tmp_path):
         busy.backup(target)
         (target / "lock").unlink()
         (target / "synced").unlink()
         copy_directory(target, tmp_path / "restored")
         assert verify(tmp_path / "restored").items == 5
 
-    def test_one_in_use_is_not_copied(self, busy, target, tmp_path):
+    def test_a_directory_in_use_is_not_copied(self, busy, target, tmp_path):
         with pytest.raises(StorageError, match=rf"another server holds it \(process {os.getpid()}\)"):
             copy_directory(tmp_path / "data", target)
         assert not target.exists()
 
-    def test_what_is_no_data_directory_is_not_copied(self, tmp_path, target):
+    def test_only_a_data_directory_is_copied(self, tmp_path, target):
         (tmp_path / "empty").mkdir()
         with pytest.raises(StorageError, match="'QUEUEBER' is missing"):
             copy_directory(tmp_path / "empty", target)
 
-    def test_a_copy_does_not_go_into_its_original(self, data):
+    def test_a_copy_within_its_original_is_refused(self, data):
         with pytest.raises(StorageError, match="must not lie in what it is a copy of"):
             copy_directory(data, data / "copy")
 
-    def test_a_lock_that_is_none_is_told(self, data, target):
+    def test_a_lock_file_that_cannot_be_opened_is_reported(self, data, target):
         (data / "lock").unlink()
         (data / "lock").symlink_to("elsewhere")
         with pytest.raises(StorageError, match=r"lock: Too many levels of symbolic links"):

@@ -54,7 +54,7 @@ def test_a_scan_is_in_order_of_due_then_id(store, make):
     assert [item.key for item in store.scan(MAIL, LOWEST, items_max=9, bytes_max=MANY).items] == wanted
 
 
-def test_a_scan_begins_strictly_behind_its_start(store, make):
+def test_a_scan_begins_strictly_after_its_start(store, make):
     store.commit([PutItem(MAIL, make.item(due)) for due in (1, 2, 3)], make.mark)
     assert dues(store, after=make.key(1)) == [2, 3]
     assert dues(store, after=make.key(2, 0)) == [2, 3]
@@ -66,7 +66,7 @@ def test_a_scan_stays_in_its_queue(store, make):
     assert [dues(store, queue) for queue in (MAIL, OTHER, LAST, QueueNumber(3))] == [[MAIL], [OTHER], [LAST], []]
 
 
-def test_a_scan_stops_at_its_number_of_items(store, make):
+def test_a_scan_stops_at_its_limit_of_items(store, make):
     store.commit([PutItem(MAIL, make.item(due)) for due in (1, 2, 3)], make.mark)
     first = store.scan(MAIL, LOWEST, items_max=2, bytes_max=MANY)
     assert [item.key.due for item in first.items] == [1, 2]
@@ -74,7 +74,7 @@ def test_a_scan_stops_at_its_number_of_items(store, make):
     assert store.scan(MAIL, LOWEST, items_max=3, bytes_max=MANY).exhausted
 
 
-def test_a_scan_stops_once_it_has_its_bytes(store, make):
+def test_a_scan_stops_at_its_limit_of_bytes(store, make):
     store.commit([PutItem(MAIL, make.item(due, b"x" * 10)) for due in (1, 2, 3)], make.mark)
     assert dues(store, bytes_max=11) == [1, 2]
     assert dues(store, bytes_max=10) == [1]
@@ -82,12 +82,12 @@ def test_a_scan_stops_once_it_has_its_bytes(store, make):
     assert store.scan(MAIL, LOWEST, items_max=9, bytes_max=30).exhausted
 
 
-def test_a_scan_gives_an_item_that_is_larger_than_its_bytes(store, make):
+def test_a_scan_returns_an_item_that_is_larger_than_its_limit_of_bytes(store, make):
     store.commit([PutItem(MAIL, make.item(1, b"x" * 10))], make.mark)
     assert dues(store, bytes_max=0) == [1]
 
 
-def test_a_later_write_on_a_row_wins(store, make):
+def test_the_last_write_of_a_row_takes_effect(store, make):
     store.commit(
         [
             PutItem(MAIL, make.item(1, b"old")),
@@ -103,13 +103,13 @@ def test_a_later_write_on_a_row_wins(store, make):
     assert store.read(MAIL, [make.key(1)])[0].contents == b"new"
 
 
-def test_deleting_what_is_not_there_changes_nothing(store, make):
+def test_deleting_a_missing_row_changes_nothing(store, make):
     store.commit([PutItem(MAIL, make.item(1))], make.mark)
     store.commit([DeleteItem(MAIL, make.key(9)), DeleteItem(OTHER, make.key(1)), DeleteLease(LEASE)], make.mark)
     assert dues(store) == [1]
 
 
-def test_items_are_read_in_the_order_asked_for(store, make):
+def test_items_are_read_in_the_order_of_the_keys_given(store, make):
     store.commit([PutItem(MAIL, make.item(due, b"%d" % due)) for due in (1, 2, 3)], make.mark)
     found = store.read(MAIL, [make.key(3), make.key(9), make.key(1), make.key(3)])
     assert [item and item.contents for item in found] == [b"3", None, b"1", b"3"]
@@ -117,7 +117,7 @@ def test_items_are_read_in_the_order_asked_for(store, make):
     assert store.read(MAIL, []) == []
 
 
-def test_a_lease_is_recovered_with_those_of_its_items_that_are_left(engine, make):
+def test_a_lease_is_recovered_with_its_existing_items(engine, make):
     keys = tuple(make.key(due) for due in (1, 2, 3))
     writes = [PutItem(MAIL, make.item(due)) for due in (1, 2, 3)]
     engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
@@ -131,7 +131,7 @@ def test_a_lease_whose_items_are_all_removed_is_recovered_empty(engine, make):
     assert engine.reopen().recover().leases[0].keys == ()
 
 
-def test_of_many_leases_each_is_recovered_with_its_own_items(engine, make):
+def test_each_of_many_leases_is_recovered_with_its_own_items(engine, make):
     """More items than are looked up at a time, and every third is gone."""
     writes: list[Write] = []
     wanted = {}
@@ -145,7 +145,7 @@ def test_of_many_leases_each_is_recovered_with_its_own_items(engine, make):
     assert {lease.id: lease.keys for lease in engine.reopen().recover().leases} == wanted
 
 
-def test_large_leased_contents_do_not_get_in_the_way(engine, make):
+def test_leases_on_large_contents_are_recovered(engine, make):
     keys = tuple(make.key(due) for due in range(1, 13))
     writes = [PutItem(MAIL, make.item(key.due, bytes(1 << 20))) for key in keys]
     engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
@@ -169,14 +169,14 @@ def test_queues_are_recovered_as_last_written(engine, make):
     assert sorted(engine.reopen().recover().queues) == [last, other]
 
 
-def test_every_commit_leaves_its_mark(engine, make):
+def test_every_commit_writes_its_time_mark(engine, make):
     later = TimeMark(b"c" * 16, 7, WallMs(2**50))
     engine.store.commit([PutItem(MAIL, make.item(1))], make.mark)
     engine.store.commit([], later)
     assert engine.reopen().recover().mark == later
 
 
-def test_what_was_committed_is_there_after_opening_again(engine, make):
+def test_commits_survive_reopening(engine, make):
     for due in (1, 2, 3):
         engine.store.commit([PutItem(MAIL, make.item(due)), DeleteItem(MAIL, make.key(due - 1))], make.mark)
         assert dues(engine.reopen()) == [due]
@@ -272,7 +272,7 @@ commits = st.lists(st.tuples(st.lists(writes, max_size=12), st.booleans()), max_
 
 @settings(max_examples=25, deadline=None)
 @given(commits=commits, after=keys, items_max=st.integers(1, 4))
-def test_it_does_what_dictionaries_do(engines_in, make, commits, after, items_max):
+def test_a_store_behaves_like_a_model_of_dictionaries(engines_in, make, commits, after, items_max):
     """Any commits, with the store closed and opened after some of them."""
     with TemporaryDirectory() as path:
         engines = engines_in(Path(path))

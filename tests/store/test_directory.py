@@ -38,7 +38,7 @@ def refused(path, why: str):
     return pytest.raises(StorageError, match=f"^cannot use data directory {path}: [^\n]*{why}[^\n]*$")
 
 
-def test_it_is_made_for_its_owner_only(path):
+def test_a_new_directory_is_private(path):
     before = os.umask(0)
     try:
         locked = lock_directory(path)
@@ -49,7 +49,7 @@ def test_it_is_made_for_its_owner_only(path):
     locked.release()
 
 
-def test_what_others_could_read_is_closed_to_them(path):
+def test_a_directory_that_others_can_read_is_made_private(path):
     path.mkdir(mode=0o755)
     path.chmod(0o755)
     lock_directory(path).release()
@@ -57,7 +57,7 @@ def test_what_others_could_read_is_closed_to_them(path):
 
 
 @pytest.mark.parametrize("writable", [0o770, 0o702, 0o777])
-def test_what_others_could_write_to_is_refused(path, writable):
+def test_a_directory_that_others_can_write_to_is_refused(path, writable):
     path.mkdir()
     path.chmod(writable)
     with refused(path, rf"others may write to it \(mode 0{writable:o}\)"):
@@ -65,7 +65,7 @@ def test_what_others_could_write_to_is_refused(path, writable):
     assert mode(path) == writable
 
 
-def test_what_belongs_to_somebody_else_is_refused(path, monkeypatch):
+def test_a_directory_of_another_user_is_refused(path, monkeypatch):
     path.mkdir()
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
@@ -91,14 +91,14 @@ def test_a_file_is_refused(path):
         lock_directory(path)
 
 
-def test_without_a_parent_it_is_not_made(path):
+def test_a_missing_parent_is_not_created(path):
     """A parent that is missing is more often a mistake, or a file system that is not mounted, than a wish."""
     with refused(path / "deeper", "it cannot be created: No such file or directory"):
         lock_directory(path / "deeper")
 
 
 @pytest.mark.parametrize("harmless", [[], ["lock"], ["lost+found"]])
-def test_an_empty_directory_is_taken(path, harmless):
+def test_an_empty_directory_is_accepted(path, harmless):
     path.mkdir()
     for name in harmless:
         (path / name).touch()
@@ -108,7 +108,7 @@ def test_an_empty_directory_is_taken(path, harmless):
 
 
 @pytest.mark.parametrize("name", ["letter.txt", "db", "control.sock", ".git"])
-def test_a_directory_with_anything_else_is_refused_and_left_alone(path, name):
+def test_a_foreign_directory_is_refused_and_not_changed(path, name):
     path.mkdir(mode=0o755)
     path.chmod(0o755)
     (path / name).touch()
@@ -118,7 +118,7 @@ def test_a_directory_with_anything_else_is_refused_and_left_alone(path, name):
     assert mode(path) == 0o755
 
 
-def test_a_database_that_is_missing_is_not_replaced(path):
+def test_a_missing_database_is_not_replaced(path):
     make_ready(path)
     (path / "db" / "MANIFEST-000001").touch()
     (path / "db" / "CURRENT").unlink()
@@ -132,7 +132,7 @@ def test_a_database_that_is_missing_is_not_replaced(path):
         lock_directory(path)
 
 
-def test_a_database_elsewhere_is_refused(path, tmp_path):
+def test_a_symbolically_linked_database_is_refused(path, tmp_path):
     make_ready(path)
     (path / "db").rename(tmp_path / "elsewhere")
     (path / "db").symlink_to(tmp_path / "elsewhere")
@@ -142,7 +142,7 @@ def test_a_database_elsewhere_is_refused(path, tmp_path):
         wipe(path)
 
 
-def test_one_that_was_not_finished_is_begun_again(path):
+def test_an_unfinished_directory_is_begun_again(path):
     """Whatever was made before the marker changed was never used."""
     locked = lock_directory(path)
     locked.begin()
@@ -157,7 +157,7 @@ def test_one_that_was_not_finished_is_begun_again(path):
     locked.release()
 
 
-def test_one_that_was_finished_is_ready(path):
+def test_a_finished_directory_is_ready(path):
     make_ready(path)
     locked = lock_directory(path)
     assert locked.ready
@@ -178,7 +178,7 @@ def synced(monkeypatch):
     return paths
 
 
-def test_what_a_server_left_is_made_durable_by_the_next_one(path, synced):
+def test_the_state_that_a_server_left_is_made_durable_by_the_next(path, synced):
     """One that was killed between a new name and its sync leaves the name in memory only: a power cut takes it back."""
     open_store(path).close()
     synced.clear()
@@ -188,7 +188,7 @@ def test_what_a_server_left_is_made_durable_by_the_next_one(path, synced):
 
 
 @pytest.mark.parametrize("state", ["not there", "empty", "creating"])
-def test_so_is_the_name_of_a_directory_that_is_not_ready_yet(path, synced, state):
+def test_the_name_of_a_directory_that_is_not_ready_is_made_durable(path, synced, state):
     """It may have been made by one that was killed before that was on disk."""
     if state != "not there":
         path.mkdir(mode=0o700)
@@ -199,7 +199,7 @@ def test_so_is_the_name_of_a_directory_that_is_not_ready_yet(path, synced, state
     locked.release()
 
 
-def test_a_parent_that_cannot_be_read_is_not_ours_to_sync(path, monkeypatch):
+def test_a_parent_that_cannot_be_read_need_not_be_synced(path, monkeypatch):
     make_ready(path)
     refuse_to_sync(path.parent, PermissionError(errno.EACCES, "Permission denied"), monkeypatch)
     lock_directory(path).release()
@@ -209,7 +209,7 @@ def test_a_parent_that_cannot_be_read_is_not_ours_to_sync(path, monkeypatch):
     ("there", "error"),
     [(False, PermissionError(errno.EACCES, "Permission denied")), (True, OSError(errno.EIO, "Input/output error"))],
 )
-def test_a_name_that_cannot_be_made_durable_is_refused(path, monkeypatch, there, error):
+def test_a_directory_whose_name_cannot_be_made_durable_is_refused(path, monkeypatch, there, error):
     if there:
         make_ready(path)
     refuse_to_sync(path.parent, error, monkeypatch)
@@ -228,7 +228,7 @@ def refuse_to_sync(refused, error, monkeypatch):
     monkeypatch.setattr(directory, "sync_path", sync)
 
 
-def test_beginning_again_takes_back_readiness_before_anything_is_removed(path, monkeypatch):
+def test_beginning_again_ends_ready_before_anything_is_removed(path, monkeypatch):
     make_ready(path)
     locked = lock_directory(path)
     monkeypatch.setattr("shutil.rmtree", lambda folder: pytest.fail("power cut"))
@@ -241,7 +241,7 @@ def test_beginning_again_takes_back_readiness_before_anything_is_removed(path, m
 
 
 @pytest.mark.parametrize(("owner", "call"), [(os, "ftruncate"), (os, "pwrite"), (directory.fcntl, "flock")])
-def test_a_call_that_names_no_file_is_told_with_the_one_it_was_about(path, monkeypatch, owner, call):
+def test_an_error_on_the_lock_file_names_the_file(path, monkeypatch, owner, call):
     """On a full disk, or one that lends no locks; the error of a call on a descriptor names none."""
     make_ready(path)
 
@@ -255,7 +255,7 @@ def test_a_call_that_names_no_file_is_told_with_the_one_it_was_about(path, monke
     lock_directory(path).release()
 
 
-def test_a_second_holder_is_told_about_the_first(path):
+def test_the_error_for_a_locked_directory_names_the_process(path):
     locked = lock_directory(path)
     for use in (lock_directory, wipe):
         with refused(path, rf"another server holds it \(process {os.getpid()}\)"):
@@ -267,7 +267,7 @@ def test_a_second_holder_is_told_about_the_first(path):
     lock_directory(path).release()
 
 
-def test_whoever_looks_after_it_is_not_taken_for_the_server_before(path):
+def test_a_shared_lock_is_not_attributed_to_the_last_server(path):
     make_ready(path)
     with locked_shared(path), refused(path, "a backup, verify or recover holds it"):
         lock_directory(path)
@@ -275,7 +275,7 @@ def test_whoever_looks_after_it_is_not_taken_for_the_server_before(path):
 
 
 @pytest.mark.slow
-def test_it_is_held_until_the_process_ends_however_it_ends(path):
+def test_a_lock_ends_with_its_process_even_if_killed(path):
     script = (
         "import sys; from pathlib import Path; from queueber.store.datadir.directory import lock_directory\n"
         "locked = lock_directory(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
@@ -291,7 +291,7 @@ def test_it_is_held_until_the_process_ends_however_it_ends(path):
     lock_directory(path).release()
 
 
-def test_what_changed_while_waiting_for_the_lock_is_looked_at_again(path, monkeypatch):
+def test_the_content_is_checked_again_after_locking(path, monkeypatch):
     path.mkdir()
     flock = fcntl.flock
 
@@ -307,7 +307,7 @@ def test_what_changed_while_waiting_for_the_lock_is_looked_at_again(path, monkey
     lock_directory(path).release()
 
 
-def test_what_the_system_refuses_is_said(path):
+def test_a_lock_file_that_cannot_be_opened_is_reported(path):
     path.mkdir()
     (path / "lock").symlink_to("elsewhere")
     with refused(path, "lock: Too many levels of symbolic links"):
@@ -329,19 +329,19 @@ def test_wiping_leaves_an_empty_directory(path):
     locked.release()
 
 
-def test_wiping_what_is_not_there_makes_nothing(path):
+def test_wiping_a_missing_directory_creates_nothing(path):
     wipe(path)
     assert not path.exists()
 
 
-def test_wiping_is_the_way_out_when_the_database_is_gone(path):
+def test_a_directory_without_its_database_can_be_wiped(path):
     make_ready(path)
     (path / "db" / "CURRENT").unlink()
     wipe(path)
     lock_directory(path).release()
 
 
-def test_wiping_spares_what_is_not_ours(path):
+def test_a_directory_with_foreign_files_is_not_wiped(path):
     make_ready(path)
     (path / "letter.txt").touch()
     with refused(path, "it will not be wiped: 'letter.txt' in it is not Queueber's"):
@@ -350,7 +350,7 @@ def test_wiping_spares_what_is_not_ours(path):
     assert (path / "QUEUEBER").exists()
 
 
-def test_wiping_needs_the_mark(path):
+def test_a_directory_without_the_marker_is_not_wiped(path):
     path.mkdir()
     (path / "db").mkdir()
     with refused(path, "it is not marked as Queueber's, and holds 'db'"):
@@ -358,7 +358,7 @@ def test_wiping_needs_the_mark(path):
     assert (path / "db").exists()
 
 
-def test_the_root_of_a_file_system_is_wiped_but_for_what_that_put_there(path):
+def test_wiping_the_root_of_a_file_system_leaves_lost_and_found(path):
     make_ready(path)
     (path / "lost+found").mkdir()
     wipe(path)

@@ -25,7 +25,7 @@ def path(tmp_path):
     return tmp_path / "data"
 
 
-class TestAFailure:
+class TestFailure:
     """Of a write or a sync: the end of the server, which leaves word for the next."""
 
     @pytest.fixture
@@ -46,7 +46,7 @@ class TestAFailure:
         return file.read(), file.failed
 
     @pytest.mark.parametrize("call", ["sync", "write_many"])
-    def test_of_a_commit_notes_how_far_everything_is_on_disk(self, store, path, make, monkeypatch, call):
+    def test_a_failed_commit_notes_the_last_synced_sequence(self, store, path, make, monkeypatch, call):
         synced = store.synced_sequence
         with monkeypatch.context() as broken:
             self.fails(store, broken, DB, call)
@@ -55,7 +55,7 @@ class TestAFailure:
         assert self.left(path) == (synced, True)
         assert synced == store.synced_sequence
 
-    def test_of_the_first_commit_names_what_the_start_noted(self, tmp_path, make, monkeypatch):
+    def test_a_failed_first_commit_notes_the_sequence_of_the_start(self, tmp_path, make, monkeypatch):
         store = open_store(tmp_path / "other")
         noted = SyncedFile(tmp_path / "other" / "synced").read()
         with monkeypatch.context() as broken:
@@ -65,7 +65,7 @@ class TestAFailure:
         assert self.left(tmp_path / "other") == (noted, True)
         store.close()
 
-    def test_ends_all_commits_and_all_notes(self, store, path, make, monkeypatch):
+    def test_no_commit_and_no_note_follows_a_failure(self, store, path, make, monkeypatch):
         synced = store.synced_sequence
         with monkeypatch.context() as broken:
             self.fails(store, broken, DB, "sync")
@@ -76,14 +76,14 @@ class TestAFailure:
         store.note_synced()
         assert self.left(path) == (synced, True)
 
-    def test_of_the_note_itself_is_one_too(self, store, path, make, monkeypatch):
+    def test_a_failed_note_is_a_failure(self, store, path, make, monkeypatch):
         with monkeypatch.context() as broken:
             self.fails(store, broken, os, "fdatasync", OSError("injected"))
             with pytest.raises(OSError, match="injected"):
                 store.note_synced()
         assert self.left(path) == (store.synced_sequence, True)
 
-    def test_of_a_note_during_a_commit_keeps_that_from_being_acknowledged(self, path, make, monkeypatch):
+    def test_a_note_that_fails_during_a_commit_fails_the_commit(self, path, make, monkeypatch):
         """It may lie behind what the note says is all."""
 
         def note(_):
@@ -96,7 +96,7 @@ class TestAFailure:
             with pytest.raises(StorageError, match="a write or a sync has failed before"):
                 put(store, make, 2)
 
-    def test_of_a_stop_is_one_too(self, path, make, monkeypatch):
+    def test_a_failed_close_is_a_failure(self, path, make, monkeypatch):
         store = open_store(path)
         put(store, make, 1)
         synced = store.synced_sequence
@@ -107,7 +107,7 @@ class TestAFailure:
         assert self.left(path) == (synced, True)
         store.close()
 
-    def test_to_catch_up_is_none(self, store, path, make, monkeypatch):
+    def test_a_stall_is_not_a_failure(self, store, path, make, monkeypatch):
         with monkeypatch.context() as stalling:
             self.fails(store, stalling, DB, "write_many", Stalled("not now"))
             with pytest.raises(StoreStalled):
@@ -115,7 +115,7 @@ class TestAFailure:
         put(store, make, 2)
         assert not self.left(path)[1]
 
-    def test_says_nothing_where_nothing_is_synced(self, tmp_path, make, monkeypatch):
+    def test_nothing_is_noted_without_fsync(self, tmp_path, make, monkeypatch):
         store = open_store(tmp_path / "os", durability=Durability.OS)
         before = self.left(tmp_path / "os")
         with monkeypatch.context() as broken:

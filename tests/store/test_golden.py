@@ -75,7 +75,7 @@ def check(store: RocksStore, make) -> None:
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT + 1))
-def test_a_directory_of_every_format_opens_with_all_that_was_in_it(tmp_path, make, version):
+def test_a_directory_of_every_format_opens_with_all_its_data(tmp_path, make, version):
     copytree(GOLDEN / f"v{version}", tmp_path / "data")
     (tmp_path / "data").chmod(0o700)
     for clean in (False, True):
@@ -85,7 +85,7 @@ def test_a_directory_of_every_format_opens_with_all_that_was_in_it(tmp_path, mak
         store.close()
 
 
-def test_what_is_written_now_is_the_same(tmp_path, make):
+def test_the_present_code_writes_the_same_rows(tmp_path, make):
     store = write(tmp_path / "data")
     check(store, make)
     store.close()

@@ -41,7 +41,7 @@ def test_a_stopped_directory_is_shown_and_not_changed(data, state_of):
     assert state_of(data) == before
 
 
-def test_one_in_use_is_shown_as_it_is_now_and_not_changed(busy, tmp_path, state_of):
+def test_a_directory_in_use_is_shown_and_not_changed(busy, tmp_path, state_of):
     path = tmp_path / "data"
     before = state_of(path)
     found = inspect(path, at_25)
@@ -50,7 +50,7 @@ def test_one_in_use_is_shown_as_it_is_now_and_not_changed(busy, tmp_path, state_
     assert state_of(path) == before
 
 
-def test_the_items_of_a_queue_are_shown_in_their_order_with_their_states(data):
+def test_the_items_of_a_queue_are_shown_in_order_with_their_states(data):
     found = inspect(data, at_25, queue="first", limit=10)
     assert [(item.item.key.due, item.state, len(item.item.contents)) for item in found.items] == [
         (10, "leased", 8),
@@ -61,22 +61,22 @@ def test_the_items_of_a_queue_are_shown_in_their_order_with_their_states(data):
     assert len(inspect(data, at_25, queue="first", limit=2).items) == 2
 
 
-def test_a_lease_on_what_is_delayed_counts_once(data, make):
+def test_a_leased_item_with_a_later_due_is_not_counted_as_delayed(data, make):
     found = inspect(data, lambda _: WallMs(10))
     assert counts(found)["first"] == (4, 0, 2, 2, 1)
 
 
-def test_a_queue_that_is_not_there_is_told(data):
+def test_a_missing_queue_is_reported(data):
     with pytest.raises(InvalidRequest, match="there is no queue 'mial'"):
         inspect(data, at_25, queue="mial")
 
 
-def test_what_is_no_data_directory_is_told(tmp_path):
+def test_a_directory_that_is_no_data_directory_is_reported(tmp_path):
     with pytest.raises(StorageError, match="'QUEUEBER' is missing"):
         inspect(tmp_path, at_25)
 
 
-def test_files_that_a_server_removes_meanwhile_are_looked_for_again(busy, tmp_path, monkeypatch):
+def test_an_inspection_starts_again_when_the_server_removes_a_file(busy, tmp_path, monkeypatch):
     left = [True, True]
 
     def unlucky(path, **options):
@@ -93,7 +93,7 @@ def test_files_that_a_server_removes_meanwhile_are_looked_for_again(busy, tmp_pa
     assert not left
 
 
-def test_nobody_else_removes_files(data, monkeypatch):
+def test_a_file_that_is_missing_without_a_server_is_reported(data, monkeypatch):
     tries = []
 
     def unlucky(path, **options):
@@ -106,14 +106,14 @@ def test_nobody_else_removes_files(data, monkeypatch):
     assert len(tries) == 1
 
 
-def test_looking_beside_a_server_under_way_never_disturbs_it(busy, tmp_path, make):
+def test_inspections_do_not_disturb_a_running_server(busy, tmp_path, make):
     for due in range(100, 130):
         busy.commit([], make.mark)
         inspect(tmp_path / "data", at_25, queue="first", limit=due)
     assert len(busy.scan(FIRST, LOWEST, items_max=99, bytes_max=10**9).items) == 4
 
 
-def test_who_holds_it_is_asked_without_taking_the_lock(data):
+def test_the_lock_is_examined_without_being_taken(data):
     assert not is_locked(data)
     (data / "lock").unlink()
     assert not is_locked(data)
@@ -122,7 +122,7 @@ def test_who_holds_it_is_asked_without_taking_the_lock(data):
     store.close()
 
 
-def test_that_it_cannot_be_seen_who_holds_it_is_told(data, monkeypatch):
+def test_an_unreadable_list_of_locks_is_reported(data, monkeypatch):
     class Locks:
         def read_text(self):
             raise OSError(errno.EMFILE, "Too many open files", "/proc/locks")
@@ -135,7 +135,7 @@ def test_that_it_cannot_be_seen_who_holds_it_is_told(data, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "kind"), [(errno.EMFILE, Passing), (errno.ENOENT, Withheld)])
-def test_a_view_that_cannot_be_made_says_whether_that_may_pass(data, monkeypatch, number, kind):
+def test_a_view_that_cannot_be_opened_is_withheld_or_passing(data, monkeypatch, number, kind):
     def refused(*_):
         raise OSError(number, os.strerror(number), "file")
 

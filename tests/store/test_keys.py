@@ -17,33 +17,33 @@ places = st.builds(Key, st.integers(0, 2**64 - 1).map(WallMs), st.binary(min_siz
 
 
 @given(st.lists(st.tuples(queues, places), max_size=20))
-def test_item_rows_sort_by_queue_then_due_then_id(rows):
+def test_item_keys_sort_by_queue_then_due_then_id(rows):
     assert sorted(rows) == sorted(rows, key=lambda row: keys.item_key(*row))
 
 
 @given(queues, places)
-def test_an_item_row_names_its_place(queue, place):
+def test_an_item_key_is_decoded(queue, place):
     assert keys.decode_item_key(keys.item_key(queue, place)) == place
 
 
 @given(queues, queues, places)
-def test_a_queues_range_holds_its_items_and_no_others(queue, other, place):
+def test_a_queues_prefix_covers_its_items_and_no_others(queue, other, place):
     row = keys.item_key(other, place)
     assert (keys.items_prefix(queue) <= row < prefix_successor(keys.items_prefix(queue))) == (queue == other)
 
 
 @given(st.binary(min_size=16, max_size=16).map(LeaseId), queues)
-def test_lease_and_queue_rows_name_what_they_describe(lease, queue):
+def test_lease_and_queue_keys_are_decoded(lease, queue):
     assert keys.decode_lease_key(keys.lease_key(lease)) == lease
     assert keys.decode_queue_key(keys.queue_key(queue)) == queue
 
 
-def test_no_table_reaches_into_another():
+def test_tables_do_not_overlap():
     tables = sorted(keys.TABLES)
     assert all(prefix_successor(table) <= following for table, following in pairwise(tables))
 
 
-def test_the_bytes_are_the_contract():
+def test_the_bytes_of_keys_are_fixed():
     place = Key(WallMs(0x0102030405060708), ItemId(bytes(range(16))))
     row = keys.item_key(QueueNumber(0x0A0B0C0D), place)
     assert row == b"i\x0a\x0b\x0c\x0d\x01\x02\x03\x04\x05\x06\x07\x08" + bytes(range(16))
@@ -60,7 +60,7 @@ def test_the_bytes_are_the_contract():
         (keys.decode_queue_key, b"q123456", "queues"),
     ],
 )
-def test_a_row_of_the_wrong_length_is_reported_with_its_table_and_key(read, row, table):
+def test_a_key_of_the_wrong_length_is_reported_with_its_table(read, row, table):
     with pytest.raises(StorageError, match=f"table {table}, key {row.hex()}: its key has an impossible length"):
         read(row)
 
@@ -70,5 +70,5 @@ def test_an_unknown_table_is_reported_as_such():
 
 
 @pytest.mark.parametrize(("prefix", "after"), [(b"a", b"b"), (b"a\xff\xff", b"b"), (b"\xff", None), (b"", None)])
-def test_the_first_key_after_a_prefix(prefix, after):
+def test_the_successor_of_a_prefix(prefix, after):
     assert prefix_successor(prefix) == after

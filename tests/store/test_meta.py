@@ -16,22 +16,22 @@ def db(tmp_path):
         yield opened
 
 
-def test_a_database_says_of_which_format_it_is(db):
+def test_the_format_is_read_back(db):
     assert read_format(db) is None
     write_format(db, "none", 7)
     assert read_format(db) == Format(7, "none")
 
 
-def test_there_is_a_way_up_from_every_older_format():
+def test_there_is_an_upgrade_from_every_older_format():
     assert set(UPGRADES) == set(range(1, FORMAT))
 
 
-def test_the_same_format_needs_nothing(db):
+def test_the_present_format_needs_no_upgrade(db):
     upgrade(db, Format(FORMAT, ""))
     assert read_format(db) is None
 
 
-def test_older_data_is_brought_up_step_by_step(db):
+def test_older_data_is_upgraded_step_by_step(db):
     done = []
     steps = {version: lambda db, version=version: done.append((version, read_format(db).version)) for version in (1, 2)}
     write_format(db, "none", 1)
@@ -40,7 +40,7 @@ def test_older_data_is_brought_up_step_by_step(db):
     assert read_format(db) == Format(3, "none")
 
 
-def test_an_upgrade_that_was_broken_off_goes_on_where_it_was(db):
+def test_an_interrupted_upgrade_continues_at_the_failed_step(db):
     def fails(db):
         raise OSError("disk")
 
@@ -50,17 +50,17 @@ def test_an_upgrade_that_was_broken_off_goes_on_where_it_was(db):
     assert read_format(db) == Format(2, "")
 
 
-def test_newer_data_is_refused_naming_both_versions(db):
+def test_newer_data_is_refused_with_both_versions(db):
     with pytest.raises(StorageError, match="format 9, which a newer Queueber wrote; this one reads up to 1"):
         upgrade(db, Format(9, ""), target=1)
 
 
-def test_without_a_way_up_nothing_is_changed(db):
+def test_a_missing_upgrade_step_changes_nothing(db):
     with pytest.raises(StorageError, match="format 1; there is no way from 2 to 3"):
         upgrade(db, Format(1, ""), target=3, upgrades={1: lambda db: pytest.fail("changed")})
 
 
-def test_marks_are_written_however_long_the_engine_stalls():
+def test_a_stalled_write_is_retried():
     @define
     class Stalling:
         attempts: int = 3

@@ -35,7 +35,7 @@ queue_records = st.builds(QueueRecord, u32, st.text(min_size=1, max_size=255), u
 
 
 @given(items, encodings)
-def test_an_item_comes_back(make, item, encoding):
+def test_an_item_is_read_back(make, item, encoding):
     row, value = encoded(PutItem(QueueNumber(7), item), encoding)
     assert row == item_key(QueueNumber(7), item.key)
     assert make.fields(records.decode_item(row, value)) == make.fields(item)
@@ -88,7 +88,7 @@ writes = st.one_of(
 
 
 @given(st.lists(writes, max_size=30), time_marks, encodings)
-def test_the_rows_of_a_commit_are_as_the_schema_says_and_in_order(found, mark, encoding):
+def test_the_rows_of_a_commit_match_the_schema_and_are_in_order(found, mark, encoding):
     *rows, (mark_row, mark_value) = records.encode_writes(found, mark, encoding)
     expected = [as_the_schema_says(write) for write in found]
     assert rows == [
@@ -98,21 +98,21 @@ def test_the_rows_of_a_commit_are_as_the_schema_says_and_in_order(found, mark, e
 
 
 @given(ids, leases, encodings)
-def test_a_lease_comes_back(lease, record, encoding):
+def test_a_lease_is_read_back(lease, record, encoding):
     assert records.decode_lease(*encoded(PutLease(lease, record), encoding)) == record
 
 
 @given(queue_records, encodings)
-def test_a_queue_comes_back(record, encoding):
+def test_a_queue_is_read_back(record, encoding):
     assert records.decode_queue(*encoded(PutQueue(record), encoding)) == record
 
 
 @given(time_marks, encodings)
-def test_a_time_mark_comes_back(mark, encoding):
+def test_a_time_mark_is_read_back(mark, encoding):
     assert records.decode_time(TIME_KEY, records.encode_time(mark, encoding)) == mark
 
 
-def test_a_time_mark_is_read_by_versions_that_know_no_wall_clock():
+def test_a_time_mark_is_readable_by_versions_without_the_wall_clock():
     now = layout("TimeMark")
     known = [each for each in now.fields if each.name != "wallMs"]
     value = records.encode_time(TimeMark(b"b" * 16, 5, 6, 7), Encoding.UNPACKED)
@@ -121,13 +121,13 @@ def test_a_time_mark_is_read_by_versions_that_know_no_wall_clock():
 
 
 @given(u64, u32, st.sampled_from(["", "none"]))
-def test_marks_come_back(sequence, version, durability):
+def test_marks_are_read_back(sequence, version, durability):
     assert records.decode_sync_mark(b"m", records.encode_sync_mark(b"m", sequence)) == (sequence, False)
     assert records.decode_format(records.encode_format(version, durability)) == (version, durability)
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-def test_every_damaged_byte_is_noticed(make, encoding):
+def test_every_damaged_byte_is_detected(make, encoding):
     value = item_value(make.item(0, b"contents" * 3 + bytes(8), 0), encoding=encoding)
     for at in range(len(value)):
         for flip in (1, 0x80, 0xFF):
@@ -137,7 +137,7 @@ def test_every_damaged_byte_is_noticed(make, encoding):
 
 
 @given(data=st.data(), encoding=encodings, contents=st.binary(max_size=64))
-def test_no_other_bytes_are_taken_for_the_value(make, data, encoding, contents):
+def test_damage_of_up_to_four_bytes_is_detected(make, data, encoding, contents):
     """Bits flipped, bytes cut or added, up to four bytes wide: a CRC-32 misses none of these."""
     value = item_value(make.item(0, contents, 0), encoding=encoding)
     at = data.draw(st.integers(0, len(value)))
@@ -151,13 +151,13 @@ def test_no_other_bytes_are_taken_for_the_value(make, data, encoding, contents):
                 records.decode_item(ROW, bad)
 
 
-def test_a_value_is_noticed_that_belongs_to_another_row(make):
+def test_a_value_in_the_wrong_row_is_detected(make):
     elsewhere = item_key(QueueNumber(2), LOWEST)
     with pytest.raises(StorageError, match="its checksum does not match"):
         records.decode_item(elsewhere, item_value(make.item(0, b"x", 0)))
 
 
-def test_what_is_wrong_is_said():
+def test_each_kind_of_damage_is_named():
     sealed = records.encode_row(ROW, STORED_ITEM.build(b"", 0, 0))
     for value, why in [
         (b"", "its value is only 0 bytes long"),
@@ -170,7 +170,7 @@ def test_what_is_wrong_is_said():
             records.decode_item(ROW, value)
 
 
-def test_lists_of_keys_must_be_whole():
+def test_lists_of_keys_must_be_complete():
     row = lease_key(b"L" * 16)
     with pytest.raises(StorageError, match="its list of keys is cut off"):
         records.decode_lease(row, records.encode_row(row, LEASE_RECORD.build(bytes(25), 0, 0)))
@@ -181,11 +181,11 @@ def test_lists_of_keys_must_be_whole():
 
 
 @pytest.mark.parametrize("contents", [b"", b"x", bytes(64)])
-def test_structs_done_by_hand_are_those_of_the_layout(contents):
+def test_a_flat_struct_is_encoded_as_its_layout_specifies(contents):
     assert STORED_ITEM.build(contents, 5, 6) == layout("StoredItem").build(contents=contents, addedAtMs=5, attempts=6)
 
 
-def test_structs_of_another_shape_are_read_all_the_same():
+def test_structs_of_other_versions_are_readable():
     """As an older version without the last number, or a newer one with another pointer, would have written it."""
     words = [1 << 32 | 1 << 48, 5, 1 | 2 << 32 | 3 << 35, int.from_bytes(b"abc", "little")]
     older = b"".join(word.to_bytes(8, "little") for word in words)
@@ -199,7 +199,7 @@ def test_structs_of_another_shape_are_read_all_the_same():
 
 
 @pytest.mark.slow
-def test_a_stock_implementation_reads_what_is_stored(make, tmp_path):
+def test_pycapnp_reads_a_stored_item(make, tmp_path):
     """pycapnp, in a process of its own because it can end it."""
     value = item_value(make.item(0, b"contents", attempts=3))
     (tmp_path / "value").write_bytes(value)

@@ -67,14 +67,14 @@ def cut(path, share):
     os.truncate(log, at)
 
 
-def test_a_sound_directory_is_told_to_be_and_nothing_is_made(crashed, beside, state_of):
+def test_a_sound_directory_is_not_recovered(crashed, beside, state_of):
     before = state_of(crashed)
     assert salvage(crashed, beside) is None
     assert not beside.exists()
     assert state_of(crashed) == before
 
 
-def test_damage_behind_what_was_known_to_be_on_disk_loses_nothing_that_is_known(crashed, beside, state_of):
+def test_damage_after_the_noted_sequence_is_no_known_loss(crashed, beside, state_of):
     damage(crashed, 0.8)
     before = state_of(crashed)
     found = salvage(crashed, beside)
@@ -87,14 +87,14 @@ def test_damage_behind_what_was_known_to_be_on_disk_loses_nothing_that_is_known(
     assert verify(beside).findings == []
 
 
-def test_damage_before_it_loses_what_was_acknowledged_and_says_how_much(crashed, beside):
+def test_damage_before_the_noted_sequence_is_reported_as_a_loss(crashed, beside):
     damage(crashed, 0.3)
     found = salvage(crashed, beside)
     assert found.items < COMMITS // 2
     assert found.acknowledged_lost == found.noted - found.reached > 0
 
 
-def test_a_log_that_ends_too_early_is_recovered_too(crashed, beside):
+def test_a_log_that_ends_too_early_is_recovered(crashed, beside):
     cut(crashed, 0.2)
     with pytest.raises(StorageError, match=r"acknowledged writes are missing: .*`queueber recover` shows"):
         open_store(crashed)
@@ -104,7 +104,7 @@ def test_a_log_that_ends_too_early_is_recovered_too(crashed, beside):
     assert found.dropped == ()
 
 
-def test_a_damaged_note_is_replaced(crashed, beside):
+def test_a_damaged_synced_file_is_replaced(crashed, beside):
     (crashed / "synced").write_bytes(b"?" * 8_192)
     found = salvage(crashed, beside)
     assert (found.items, found.noted, found.acknowledged_lost) == (COMMITS, None, 0)
@@ -112,14 +112,14 @@ def test_a_damaged_note_is_replaced(crashed, beside):
     assert verify(beside).findings == []
 
 
-def test_without_a_note_it_is_not_known_what_is_lost(crashed, beside):
+def test_without_a_synced_file_the_loss_is_unknown(crashed, beside):
     (crashed / "synced").unlink()
     damage(crashed, 0.3)
     found = salvage(crashed, beside)
     assert (found.noted, found.acknowledged_lost) == (None, 0)
 
 
-def test_in_place_a_server_starts_on_it_and_the_damaged_one_is_kept(crashed, beside, tmp_path, state_of):
+def test_a_server_starts_on_the_replacement_and_the_damaged_directory_is_kept(crashed, beside, tmp_path, state_of):
     damage(crashed, 0.8)
     before = state_of(crashed)
     found = salvage(crashed, beside)
@@ -133,7 +133,7 @@ def test_in_place_a_server_starts_on_it_and_the_damaged_one_is_kept(crashed, bes
     assert state_of(tmp_path / "damaged") == before
 
 
-def test_what_is_kept_goes_over_nothing(crashed, beside, tmp_path):
+def test_the_damaged_directory_does_not_overwrite_anything(crashed, beside, tmp_path):
     damage(crashed, 0.8)
     found = salvage(crashed, beside)
     (tmp_path / "damaged").mkdir()
@@ -142,7 +142,7 @@ def test_what_is_kept_goes_over_nothing(crashed, beside, tmp_path):
     assert crashed.exists()
 
 
-def test_what_is_replaced_may_be_in_any_state(crashed, data_copy, tmp_path):
+def test_a_directory_in_any_state_can_be_replaced(crashed, data_copy, tmp_path):
     (crashed / "db" / "CURRENT").unlink()
     replace_directory(crashed, data_copy, tmp_path / "damaged")
     assert verify(crashed).items == COMMITS
@@ -154,7 +154,7 @@ def data_copy(crashed, tmp_path):
     return tmp_path / "copy"
 
 
-def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):
+def test_a_directory_that_cannot_be_renamed_is_not_changed(crashed, beside, tmp_path):
     damage(crashed, 0.8)
     found = salvage(crashed, beside)
     with pytest.raises(StorageError, match="it cannot be renamed") as told:
@@ -164,14 +164,14 @@ def test_a_directory_that_cannot_be_renamed_stays(crashed, beside, tmp_path):
     assert beside.exists()
 
 
-def test_a_directory_whose_replacement_cannot_be_renamed_is_put_back(crashed, tmp_path):
+def test_a_directory_whose_replacement_cannot_be_renamed_gets_its_name_back(crashed, tmp_path):
     with pytest.raises(StorageError, match="its replacement cannot be renamed"):
         replace_directory(crashed, tmp_path / "nowhere", tmp_path / "damaged")
     assert crashed.exists()
     assert not (tmp_path / "damaged").exists()
 
 
-def test_a_mount_point_is_refused_before_anything_is_made(crashed, beside, monkeypatch):
+def test_a_mount_point_is_refused_before_anything_is_created(crashed, beside, monkeypatch):
     damage(crashed, 0.8)
     monkeypatch.setattr(Path, "is_mount", lambda path: path == crashed)
     with pytest.raises(StorageError, match="it is a mount point, which cannot be moved"):
@@ -180,7 +180,7 @@ def test_a_mount_point_is_refused_before_anything_is_made(crashed, beside, monke
     check_movable(beside.parent)
 
 
-def test_what_no_log_can_mend_needs_a_backup(crashed, beside):
+def test_damage_outside_of_the_log_needs_a_backup(crashed, beside):
     (crashed / "db" / "CURRENT").write_text("MANIFEST-999999\n")
     with pytest.raises(StorageError, match="cannot be recovered, a backup has to be restored") as told:
         salvage(crashed, beside)
@@ -200,7 +200,7 @@ def leased(tmp_path, make):
     return tmp_path / "data"
 
 
-def test_damage_to_what_a_start_reads_is_seen_though_the_database_opens(leased, beside):
+def test_damage_to_rows_that_a_start_reads_is_found_although_the_database_opens(leased, beside):
     (table,) = [file for file in (leased / "db").glob("*.sst") if b"contents" in file.read_bytes()]
     content = bytearray(table.read_bytes())
     content[content.index(b"contents")] ^= 1
@@ -215,7 +215,7 @@ def test_damage_to_what_a_start_reads_is_seen_though_the_database_opens(leased, 
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-def test_a_read_that_fails_for_a_passing_reason_is_no_damage(crashed, beside, monkeypatch, state_of, number):
+def test_a_passing_error_is_not_damage(crashed, beside, monkeypatch, state_of, number):
     """At whichever of its opens that happens: nothing is made, and nothing is said of a backup."""
     damage(crashed, 0.8)
     before, calls = state_of(crashed), []
@@ -239,7 +239,7 @@ def test_a_read_that_fails_for_a_passing_reason_is_no_damage(crashed, beside, mo
     assert state_of(crashed) == before
 
 
-def test_a_young_directory_without_its_log_has_nothing_to_recover(tmp_path, beside):
+def test_a_new_directory_without_its_log_has_nothing_to_recover(tmp_path, beside):
     live = open_store(tmp_path / "live")
     copytree(tmp_path / "live", tmp_path / "data")
     live.close()
@@ -253,7 +253,7 @@ def test_a_young_directory_without_its_log_has_nothing_to_recover(tmp_path, besi
 
 
 @pytest.mark.parametrize("wrong", ["format", "lease"])
-def test_what_no_server_starts_on_is_not_called_sound(leased, beside, make, wrong):
+def test_rows_on_which_no_server_starts_are_not_sound(leased, beside, make, wrong):
     with open_database(leased / "db") as db:
         if wrong == "format":
             write_format(db, "", FORMAT + 1)
@@ -277,7 +277,7 @@ def test_several_findings_are_counted(leased, beside, make):
         salvage(leased, beside)
 
 
-def test_a_full_disk_is_no_damage(crashed, beside, monkeypatch):
+def test_a_full_disk_is_not_damage(crashed, beside, monkeypatch):
     damage(crashed, 0.8)
 
     def fail(source, target):
@@ -302,12 +302,12 @@ def test_an_interrupted_recovery_leaves_nothing(crashed, beside, monkeypatch):
     assert not beside.exists()
 
 
-def test_one_in_use_is_refused(busy, tmp_path, beside):
+def test_a_directory_in_use_is_refused(busy, tmp_path, beside):
     with pytest.raises(StorageError, match="another server holds it"):
         salvage(tmp_path / "data", beside)
 
 
-def test_a_damaged_mark_of_a_clean_stop_is_refused_and_mended_without_loss(data, beside):
+def test_a_damaged_mark_of_a_clean_shutdown_is_recovered_without_loss(data, beside):
     with open_database(data / "db") as db:
         db.put(b"mclean", b"?" * len(db.get(b"mclean")))
         db.sync()
@@ -321,7 +321,7 @@ def test_a_damaged_mark_of_a_clean_stop_is_refused_and_mended_without_loss(data,
     store.close()
 
 
-def test_a_record_type_that_rocksdb_would_never_finish_reading_is_refused_by_every_command(crashed, beside):
+def test_a_record_type_that_rocksdb_never_finishes_reading_is_refused_by_every_command(crashed, beside):
     log = log_of(crashed)
     content = bytearray(log.read_bytes())
     last = read_wal(bytes(content[:-1])).end

@@ -65,7 +65,7 @@ def refused(path, why: str):
     return pytest.raises(StorageError, match=f"^cannot use data directory {path}: [^\n]*{why}[^\n]*$")
 
 
-def test_the_first_opening_creates_the_second_finds_it_in_order(path, make):
+def test_a_store_is_created_and_then_reopened(path, make):
     store = open_store(path)
     assert (store.created, store.clean_shutdown) == (True, True)
     put(store, make, 1)
@@ -76,7 +76,7 @@ def test_the_first_opening_creates_the_second_finds_it_in_order(path, make):
 
 
 @pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.OS])
-def test_after_a_kill_everything_is_there_and_it_is_known(path, make, die, durability):
+def test_after_a_kill_all_commits_are_there_and_the_shutdown_is_unclean(path, make, die, durability):
     store = open_store(path, durability=durability)
     put(store, make, 1, 2)
     die(store, path)
@@ -99,7 +99,7 @@ def test_durability_and_encoding_may_change_between_starts(path, make):
         store.close()
 
 
-def test_a_second_server_is_told_in_one_line(path):
+def test_a_second_server_is_refused_in_one_line(path):
     store = open_store(path)
     with refused(path, rf"another server holds it \(process {os.getpid()}\)"):
         open_store(path)
@@ -107,7 +107,7 @@ def test_a_second_server_is_told_in_one_line(path):
     open_store(path).close()
 
 
-def test_a_refused_directory_is_free_again(path):
+def test_a_refused_directory_is_unlocked(path):
     open_store(path).close()
     with open_database(path / "db") as db:
         write_format(db, "", FORMAT + 1)
@@ -116,7 +116,7 @@ def test_a_refused_directory_is_free_again(path):
             open_store(path)
 
 
-def test_a_database_of_no_format_is_refused(path):
+def test_a_database_without_a_format_is_refused(path):
     open_store(path).close()
     with open_database(path / "db") as db:
         db.delete(FORMAT_KEY)
@@ -124,7 +124,7 @@ def test_a_database_of_no_format_is_refused(path):
         open_store(path)
 
 
-def test_a_directory_that_was_begun_only_is_made_anew(path, make, monkeypatch):
+def test_an_unfinished_directory_is_created_again(path, make, monkeypatch):
     """A power cut at the very first start."""
     monkeypatch.setattr("queueber.store.datadir.directory.LockedDirectory.finish", lambda _: pytest.fail("power cut"))
     with pytest.raises(pytest.fail.Exception):
@@ -136,7 +136,7 @@ def test_a_directory_that_was_begun_only_is_made_anew(path, make, monkeypatch):
     store.close()
 
 
-def test_what_the_system_refuses_is_said_in_one_line(path):
+def test_an_error_of_the_system_is_one_line(path):
     open_store(path).close()
     wipe(path)
     (path / "QUEUEBER.new").touch()
@@ -145,10 +145,10 @@ def test_what_the_system_refuses_is_said_in_one_line(path):
         open_store(path)
 
 
-class TestWithoutALog:
+class TestDurabilityNone:
     """Durability `none`."""
 
-    def test_a_clean_stop_keeps_everything(self, path, make):
+    def test_a_clean_shutdown_keeps_everything(self, path, make):
         store = open_store(path, durability=Durability.NONE)
         put(store, make, 1)
         store.close()
@@ -156,7 +156,7 @@ class TestWithoutALog:
         assert (store.created, store.clean_shutdown, dues(store)) == (False, True, [1])
         store.close()
 
-    def test_anything_else_empties_it(self, path, make, die):
+    def test_an_unclean_shutdown_empties_the_store(self, path, make, die):
         """Even what had reached a table file: removed items would come back."""
         store = open_store(path, durability=Durability.NONE)
         put(store, make, 1)
@@ -173,13 +173,13 @@ class TestWithoutALog:
         assert (store.created, store.clean_shutdown, dues(store)) == (False, True, [3])
         store.close()
 
-    def test_it_is_for_directories_created_so(self, path):
+    def test_it_needs_a_directory_that_was_created_with_it(self, path):
         open_store(path).close()
         with refused(path, "it was created with a log and cannot be used with durability none"):
             open_store(path, durability=Durability.NONE)
 
     @pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.OS])
-    def test_and_such_directories_are_for_nothing_else(self, path, durability):
+    def test_its_directory_cannot_be_opened_otherwise(self, path, durability):
         open_store(path, durability=Durability.NONE).close()
         with refused(path, f"it was created with durability none and cannot be used with durability {durability}"):
             open_store(path, durability=durability)
@@ -191,7 +191,7 @@ class TestDamage:
     """Of files."""
 
     @pytest.mark.parametrize("left", [0, 0.5])
-    def test_a_log_whose_end_is_missing_is_noticed(self, path, make, die, left):
+    def test_a_missing_end_of_the_log_is_detected(self, path, make, die, left):
         """RocksDB itself takes an empty or cut log for all there ever was."""
         open_store(path).close()
         store = open_store(path)
@@ -208,7 +208,7 @@ class TestDamage:
         assert dues(store) in ([], [1])
         store.close()
 
-    def test_a_clean_stop_leaves_nothing_to_the_log(self, path, make):
+    def test_a_clean_shutdown_leaves_an_empty_log(self, path, make):
         store = open_store(path)
         put(store, make, 1)
         store.close()
@@ -218,7 +218,7 @@ class TestDamage:
         assert dues(store) == [1]
         store.close()
 
-    def test_a_changed_byte_in_the_log_is_noticed(self, path, make, die):
+    def test_a_changed_byte_in_the_log_is_detected(self, path, make, die):
         store = open_store(path)
         for due in range(1, 20):
             put(store, make, due)
@@ -230,7 +230,7 @@ class TestDamage:
         with refused(path, "Corruption: "):
             open_store(path)
 
-    def test_a_torn_tail_that_no_commit_waited_for_is_dropped(self, path, make, die):
+    def test_an_unacknowledged_torn_tail_is_dropped(self, path, make, die):
         store = open_store(path, durability=Durability.OS)
         put(store, make, 1)
         put(store, make, 2)
@@ -253,7 +253,7 @@ class TestDamage:
         with refused(path, "Corruption: "):
             open_store(path)
 
-    def test_a_row_that_is_not_its_own_is_reported(self, path, make):
+    def test_a_row_with_another_rows_value_is_reported(self, path, make):
         store = open_store(path)
         put(store, make, 1)
         row, value = next(iter(store._db.iterator(prefix=b"i")))
@@ -263,7 +263,7 @@ class TestDamage:
         store.close()
 
 
-class TestTheNoteOfWhatIsOnDisk:
+class TestTheSyncedFile:
     def test_it_follows_the_commits(self, path, make):
         store = open_store(path)
         begun = SyncedFile(path / "synced").read()
@@ -277,13 +277,13 @@ class TestTheNoteOfWhatIsOnDisk:
             assert store._synced.read() == store.synced_sequence > begun
         store.close()
 
-    def test_it_is_written_at_a_clean_stop(self, path, make):
+    def test_it_is_written_at_a_clean_shutdown(self, path, make):
         store = open_store(path)
         put(store, make, 1)
         store.close()
         assert (path / "synced").exists()
 
-    def test_it_claims_nothing_when_nothing_is_synced(self, path, make):
+    def test_it_does_not_advance_without_fsync(self, path, make):
         store = open_store(path, durability=Durability.OS)
         noted = SyncedFile(path / "synced").read()
         put(store, make, 1)
@@ -291,7 +291,7 @@ class TestTheNoteOfWhatIsOnDisk:
         store.close()
         assert SyncedFile(path / "synced").read() == noted
 
-    def test_any_number_of_starts_leaves_the_log_at_or_past_it(self, path, make):
+    def test_after_any_number_of_starts_the_log_reaches_it(self, path, make):
         for due in range(1, 8):
             store = open_store(path)
             put(store, make, due)
@@ -328,7 +328,7 @@ class Recording:
         (Durability.NONE, ["put i", "put m", "write"]),
     ],
 )
-def test_a_commit_is_one_batch_then_a_sync_if_that_was_asked_for(make, durability, done):
+def test_a_commit_is_one_batch_and_with_fsync_a_sync(make, durability, done):
     engine = Recording()
     put(KeyValueStore(engine, durability=durability, encoding=Encoding.UNPACKED), make, 1)
     assert engine.done == done
@@ -342,7 +342,7 @@ def test_the_seconds_of_each_sync_are_reported(make):
     assert 0 <= seconds < 60
 
 
-def test_the_engine_tells_of_its_state(path, make):
+def test_the_properties_of_the_engine_are_read(path, make):
     with closing(open_store(path)) as store:
         put(store, make, 1)
         told = store.properties()
@@ -351,7 +351,7 @@ def test_the_engine_tells_of_its_state(path, make):
     assert (told["write_stopped"], told["background_errors"]) == (0, 0)
 
 
-def test_what_an_engine_does_not_tell_is_left_out():
+def test_unknown_properties_are_omitted():
     class Silent:
         def get_property(self, name):
             return b"3" if name == b"rocksdb.num-files-at-level2" else None
@@ -359,7 +359,7 @@ def test_what_an_engine_does_not_tell_is_left_out():
     assert read_properties(Silent()) == {"level_2_files": 3}
 
 
-def test_a_stall_is_told_apart_and_nothing_is_synced(make):
+def test_a_stall_is_reported_and_nothing_is_synced(make):
     engine = Recording(failure=Stalled("write"))
     store = KeyValueStore(engine, durability=Durability.FSYNC, encoding=Encoding.UNPACKED)
     with pytest.raises(StoreStalled):
@@ -371,7 +371,7 @@ def test_a_stall_is_told_apart_and_nothing_is_synced(make):
 
 
 @pytest.mark.parametrize("where", ["write", "sync"])
-def test_any_other_failure_comes_out_as_it_is_and_is_not_tried_again(make, where):
+def test_any_other_error_is_raised_unchanged_and_not_retried(make, where):
     engine = Recording(failure=Error(f"IO error: {where}"))
     store = KeyValueStore(engine, durability=Durability.FSYNC, encoding=Encoding.UNPACKED)
     with pytest.raises(Error, match=where):
@@ -382,7 +382,7 @@ def test_any_other_failure_comes_out_as_it_is_and_is_not_tried_again(make, where
 
 @pytest.mark.slow
 @pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.OS])
-def test_what_a_process_committed_before_it_was_killed_is_there(path, durability):
+def test_commits_before_a_kill_survive(path, durability):
     """It says so after each commit, and is killed in the middle of going on."""
     script = (
         "import sys; from pathlib import Path\n"
@@ -411,7 +411,7 @@ def test_what_a_process_committed_before_it_was_killed_is_there(path, durability
     store.close()
 
 
-def test_reading_past_many_removed_items_needs_no_second_look_at_them(path, make):
+def test_a_scan_does_not_step_over_removed_items_again(path, make):
     """From behind what was removed, a scan meets no trace of it."""
     store = open_store(path, durability=Durability.OS)
     put(store, make, *range(1, 3_000))
@@ -422,18 +422,18 @@ def test_reading_past_many_removed_items_needs_no_second_look_at_them(path, make
     store.close()
 
 
-def test_the_errors_of_the_engine_are_errors_of_storage():
+def test_the_engines_errors_are_storage_errors():
     """So that whoever reads need know one kind only."""
     assert issubclass(CorruptionError, StorageError)
 
 
-def test_a_database_says_what_it_was_created_for(path):
+def test_the_format_names_durability_none(path):
     open_store(path, durability=Durability.NONE).close()
     with open_database(path / "db") as db:
         assert read_format(db).durability == "none"
 
 
-def test_what_is_only_in_memory_yet_is_told_until_it_is_written_out(path, make):
+def test_unflushed_bytes_are_reported_until_a_flush(path, make):
     """It will take its room on the disk once more."""
     with closing(open_store(path)) as store:
         store.commit([PutItem(MAIL, make.item(1, bytes(1 << 20)))], make.mark)
@@ -443,7 +443,7 @@ def test_what_is_only_in_memory_yet_is_told_until_it_is_written_out(path, make):
 
 
 @pytest.mark.parametrize("leases_read", [0, 1])
-def test_a_recovery_that_is_given_up_ends_at_the_next_row_or_look_up(data, monkeypatch, leases_read):
+def test_a_cancelled_recovery_ends_at_the_next_row_or_lookup(data, monkeypatch, leases_read):
     store = open_store(data)
     if leases_read:
         # All leases are read by then, and no item of theirs.
@@ -469,7 +469,7 @@ def test_an_error_of_the_system_is_one_line_with_the_file_and_without_a_number(d
         open_store(data)
 
 
-def test_a_mark_of_a_clean_stop_that_others_were_written_behind_is_none(data):
+def test_a_mark_of_a_clean_shutdown_is_void_after_later_writes(data):
     with open_database(data / "db") as db:
         db.put(b"mtime", db.get(b"mtime"))
         db.sync()

@@ -34,7 +34,7 @@ def dues(scan) -> list[int]:
     return [item.key.due for item in scan.items]
 
 
-class TestATable:
+class TestATableFile:
     """Of RocksDB's, with many rows in each block of 4 KiB or so."""
 
     ITEMS = 3_000
@@ -58,7 +58,7 @@ class TestATable:
         table.write_bytes(content)
 
     @pytest.mark.parametrize("shares", [(0.0001,), (0.5,), (0.2, 0.6), (0.0001, 0.3, 0.31, 0.9)])
-    def test_one_bit_in_a_block_hides_the_rows_of_that_block_only(self, data, make, shares):
+    def test_a_changed_bit_in_a_block_hides_only_the_rows_of_that_block(self, data, make, shares):
         self.spoil(data, *shares)
         store = open_store(data)
         scan = store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY)
@@ -74,7 +74,7 @@ class TestATable:
         assert {item.key.due for due in found[::50] for item in store.read(MAIL, [make.key(due)])} == set(found[::50])
         store.close()
 
-    def test_the_end_of_a_table_too(self, data):
+    def test_damage_at_the_end_of_a_table_hides_only_its_block(self, data):
         self.spoil(data, 0.93)
         store = open_store(data)
         before = dues(store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY))
@@ -82,13 +82,13 @@ class TestATable:
         assert (dues(after), after.exhausted) == (before, True)
         store.close()
 
-    def test_verify_tells_of_it(self, data):
+    def test_verify_reports_the_damage(self, data):
         self.spoil(data, 0.5)
         (finding,) = verify(data).findings
         assert "nothing after it can be read: Corruption" in finding
 
 
-def test_of_large_contents_only_those_that_are_damaged_are_passed_over(tmp_path, make):
+def test_only_damaged_large_contents_are_skipped(tmp_path, make):
     """They lie beside the table, whose rows have their keys, and a walk that comes to one does not tell its key."""
     store = open_store(tmp_path / "data")
     draw = random.Random(1)
@@ -194,7 +194,7 @@ def scan(engine, after=LOWEST, **bounds):
     items_max=st.integers(1, 20),
     queue=st.sampled_from([MAIL, LAST]),
 )
-def test_of_what_lies_before_and_behind_a_gap_nothing_is_missing(before, bad, behind, items_max, queue):
+def test_no_row_before_or_after_a_gap_is_missing(before, bad, behind, items_max, queue):
     """In one scan after the other, none of which says that there are no more before that is so."""
     engine = Engine([*before, *bad, *behind], set(bad), queue)
     found, gaps, after, exhausted = [], [], LOWEST, False
@@ -213,7 +213,7 @@ def test_of_what_lies_before_and_behind_a_gap_nothing_is_missing(before, bad, be
 
 
 @given(rows=st.dictionaries(st.integers(1, 2**41), st.booleans(), max_size=30), near=st.integers(0, 2**41))
-def test_of_what_lies_between_rows_that_cannot_be_read_nothing_is_missing(rows, near):
+def test_no_row_between_unreadable_rows_is_missing(rows, near):
     rows |= {near + each: each % 2 == 0 for each in range(1, 7)}
     bad = set(itertools.islice((due for due in rows if not rows[due]), scanning.SINGLE_ROWS_MAX))
     found = scan(Engine([*rows], set(bad)))
@@ -224,14 +224,14 @@ def test_of_what_lies_between_rows_that_cannot_be_read_nothing_is_missing(rows, 
     assert [gap.after.due for gap in found.gaps] == begins
 
 
-def test_two_damages_do_not_hide_what_lies_between_them():
+def test_rows_between_two_damaged_places_are_not_hidden():
     """The second as far from the first as that from where the scan begins, or wherever the steps may get to."""
     for first, second in itertools.product((1, 1_000, 1_701_000_000_000), (2, 5_000, 2**43)):
         found = scan(Engine([first, first + 1, first + second, first + 2 * second], {first, first + second}))
         assert dues(found) == [first + 1, first + 2 * second]
 
 
-def test_two_blocks_do_not_hide_what_lies_between_them_if_it_is_as_long_as_they_are():
+def test_rows_between_two_damaged_blocks_are_not_hidden_if_they_are_as_many():
     begin = 1_701_000_000_000
     for between in (10, 11, 17, 40, 100, 500):
         engine = Engine([*range(begin, begin + 2_000)], set(), blocks=[(0, begin + 9)])
@@ -246,7 +246,7 @@ def test_two_blocks_do_not_hide_what_lies_between_them_if_it_is_as_long_as_they_
         assert engine.walks < 4_000
 
 
-def test_many_rows_that_follow_each_other_are_not_looked_for_one_by_one():
+def test_many_consecutive_unreadable_rows_are_not_found_one_by_one():
     begin = 1_701_000_000_000
     bad = {*range(begin, begin + 500), begin + 1_100}
     engine = Engine([*range(begin, begin + 2_000)], set(bad))
@@ -254,7 +254,7 @@ def test_many_rows_that_follow_each_other_are_not_looked_for_one_by_one():
     assert engine.walks < (scanning.SINGLE_ROWS_MAX + 5) * 300
 
 
-def test_the_way_back_has_an_end(monkeypatch):
+def test_the_search_back_is_bounded(monkeypatch):
     begin = 1_701_000_000_000
     blocks = [(0 if number == 0 else begin + 20 * number - 11, begin + 20 * number - 1) for number in range(50)]
     monkeypatch.setattr(scanning, "SINGLE_ROWS_MAX", 1)
@@ -264,12 +264,12 @@ def test_the_way_back_has_an_end(monkeypatch):
     assert first in {last + 1 for _, last in blocks[1:]}
 
 
-def test_a_failure_that_passes_hides_nothing():
+def test_a_transient_error_hides_nothing():
     found = scan(Engine([1, 2, 3], {1, 2, 3}, passing=True))
     assert dues(found) == [1, 2, 3]
 
 
-class TestAReadThatFailsForAPassingReason:
+class TestPassingErrors:
     """Sound rows are never passed over for it: the scan ends before it, and the next one begins with it."""
 
     ROWS, BAD = [1, 2, 3, 1_000, 1_001, 2**40], {2, 1_000}
@@ -277,7 +277,7 @@ class TestAReadThatFailsForAPassingReason:
     def failing(self, number, error=None):
         return Engine([*self.ROWS], set(self.BAD), refuses={number: error or Passing("Too many open files")})
 
-    def test_at_whichever_of_its_reads_it_comes_a_scan_passes_over_damage_alone(self):
+    def test_a_scan_skips_only_damage_whichever_of_its_reads_fails(self):
         whole = Engine([*self.ROWS], set(self.BAD))
         expected = scan(whole)
         assert whole.walks > 300
@@ -298,17 +298,17 @@ class TestAReadThatFailsForAPassingReason:
             assert dues(expected) == [item.key.due for item in found], number
             assert [gap.after for gap in gaps] == [gap.after for gap in expected.gaps], number
 
-    def test_with_nothing_before_it_the_scan_fails_with_the_reason(self):
+    def test_a_scan_whose_first_read_fails_raises_the_error(self):
         with pytest.raises(Passing, match="Too many open files"):
             scan(self.failing(1))
 
     @pytest.mark.parametrize("error", [StorageError("Not implemented: x"), Withheld("Input/output error")])
-    def test_what_is_no_damage_for_certain_is_no_reason_either(self, error):
+    def test_an_error_that_may_not_be_damage_skips_nothing(self, error):
         with pytest.raises(type(error), match=str(error)):
             scan(self.failing(1, error))
 
 
-def test_what_the_disk_withholds_is_passed_over_once_that_has_lasted(monkeypatch):
+def test_withheld_rows_are_skipped_after_a_time(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(keyvalue, "monotonic", lambda: now[0])
     engine = Engine([1, 2, 3], {2}, error=Withheld)
@@ -345,7 +345,7 @@ def just_before(due):
     return Key(due - 1, b"\xff" * 16)
 
 
-def test_without_descriptors_nothing_is_passed_over_and_all_is_there_as_soon_as_there_are_some(tmp_path, make):
+def test_without_descriptors_nothing_is_skipped_and_later_everything_is_read(tmp_path, make):
     """Large contents lie in files of their own, one for each time that memory was written out."""
     path = tmp_path / "data"
     draw = random.Random(1)
@@ -401,7 +401,7 @@ def only(descriptors: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_where_there_is_no_end_to_it_a_scan_ends_before_it_and_the_next_one_fails():
+def test_a_scan_ends_before_damage_without_an_end_and_the_next_one_fails():
     engine = Engine([1, 2], set(), past_the_end=3)
     first = scan(engine)
     assert (dues(first), first.exhausted, first.gaps) == ([1, 2], False, [])
@@ -410,7 +410,7 @@ def test_where_there_is_no_end_to_it_a_scan_ends_before_it_and_the_next_one_fail
 
 
 @pytest.mark.parametrize("good", [[], [1]])
-def test_there_are_not_more_walks_than_there_may_be(good, monkeypatch):
+def test_the_number_of_reads_is_bounded(good, monkeypatch):
     monkeypatch.setattr(scanning, "READS_MAX", 5)
     engine = Engine([*good, *range(2, 100)], set(), damaged=set(range(2, 99)))
     if good:
@@ -421,13 +421,13 @@ def test_there_are_not_more_walks_than_there_may_be(good, monkeypatch):
             scan(engine)
 
 
-def test_looking_for_where_it_goes_on_takes_some_hundred_walks():
+def test_a_search_takes_some_hundred_reads():
     engine = Engine([1, 2**40], {1})
     assert dues(scan(engine)) == [2**40]
     assert engine.walks < 400
 
 
-def test_a_value_that_is_damaged_is_one_row(data):
+def test_a_damaged_value_hides_one_row(data):
     store = open_store(data)
     rows = [row for row, _ in store._db.iterator(prefix=item_key(QueueNumber(1), LOWEST)[:5])]
     store._db.put(rows[2], b"?")

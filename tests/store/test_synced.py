@@ -19,18 +19,18 @@ def noted(path) -> int | None:
     return SyncedFile(path).read()
 
 
-def test_without_a_file_nothing_is_known(path):
+def test_without_a_file_there_is_no_number(path):
     assert noted(path) is None
 
 
-def test_the_last_number_noted_is_read(path):
+def test_the_last_number_is_read(path):
     file = SyncedFile(path)
     for number in (5, 6, 7, 9, 200):
         file.note(number)
         assert noted(path) == number
 
 
-def test_noting_goes_on_after_opening_again(path):
+def test_marks_are_written_after_reopening(path):
     for number in (5, 6, 7, 8, 9):
         file = SyncedFile(path)
         file.read()
@@ -38,7 +38,7 @@ def test_noting_goes_on_after_opening_again(path):
         assert noted(path) == number
 
 
-def test_no_news_cost_no_sync(path, monkeypatch):
+def test_an_unchanged_number_costs_no_sync(path, monkeypatch):
     file = SyncedFile(path)
     file.note(5)
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: pytest.fail("synced"))
@@ -47,7 +47,7 @@ def test_no_news_cost_no_sync(path, monkeypatch):
 
 @pytest.mark.parametrize("cut", range(22))
 @pytest.mark.parametrize("last", [6, 7])
-def test_a_torn_slot_leaves_the_one_before(path, last, cut):
+def test_a_torn_slot_leaves_the_other_valid(path, last, cut):
     """A write is torn at some byte: what was noted before it is still there, and noting goes on."""
     file = SyncedFile(path)
     for number in range(1, last + 1):
@@ -71,7 +71,7 @@ def test_a_file_without_a_readable_slot_is_damaged(path):
         noted(path)
 
 
-def test_it_is_there_whole_or_not_at_all(path):
+def test_the_file_is_created_atomically(path):
     """What a power cut while it is first written leaves behind is under another name."""
     (path.parent / "synced.new").write_bytes(b"x")
     assert noted(path) is None
@@ -89,10 +89,10 @@ def ended(path) -> tuple[int | None, bool]:
     return file.read(), file.failed
 
 
-class TestTheLastNote:
+class TestTheFinalMark:
     """By a server that ends itself because a write or a sync has failed."""
 
-    def test_it_is_the_newest_until_the_next_start_notes_something(self, path):
+    def test_it_is_the_newest_until_the_next_start_writes_a_mark(self, path):
         for started in range(1, 40, 10):
             file = SyncedFile(path)
             file.read()
@@ -106,7 +106,7 @@ class TestTheLastNote:
         assert ended(path) == (100, False)
         assert not file.failed
 
-    def test_nothing_new_was_synced_since_the_note_before(self, path):
+    def test_it_may_have_the_same_number_as_the_previous_mark(self, path):
         file = SyncedFile(path)
         file.note(5)
         file.note(6)
@@ -114,7 +114,7 @@ class TestTheLastNote:
         assert ended(path) == (6, True)
 
     @pytest.mark.parametrize("last", [6, 7])
-    def test_it_spares_the_newest_slot(self, path, last):
+    def test_it_does_not_overwrite_the_newest_slot(self, path, last):
         file = SyncedFile(path)
         for number in range(1, last + 1):
             file.note(number)
@@ -125,7 +125,7 @@ class TestTheLastNote:
         path.write_bytes(after[:slot] + b"torn" + after[slot + 4 :])
         assert ended(path) == (last, False)
 
-    def test_it_goes_over_a_note_whose_sync_failed(self, path, monkeypatch):
+    def test_it_overwrites_a_mark_whose_sync_failed(self, path, monkeypatch):
         file = SyncedFile(path)
         file.note(5)
         file.note(6)
@@ -144,7 +144,7 @@ class TestTheLastNote:
         path.write_bytes(content[:4096])
         assert {kept, noted(path)} == {6, 7}
 
-    def test_none_is_made_after_it(self, path):
+    def test_no_mark_is_written_after_it(self, path):
         file = SyncedFile(path)
         file.note(5)
         file.note_failed(6)
@@ -160,7 +160,7 @@ class TestTheLastNote:
         assert ended(path) == (6, True)
 
     @pytest.mark.parametrize("call", ["open", "pwrite"])
-    def test_what_fails_about_it_is_nobodys_business(self, path, monkeypatch, call):
+    def test_its_errors_are_suppressed(self, path, monkeypatch, call):
         file = SyncedFile(path)
         file.note(5)
 
@@ -172,7 +172,7 @@ class TestTheLastNote:
             file.note_failed(6)
         assert ended(path) == (5, False)
 
-    def test_neither_is_that_there_can_be_no_thread(self, path, monkeypatch):
+    def test_a_thread_that_cannot_start_is_suppressed(self, path, monkeypatch):
         file = SyncedFile(path)
         file.note(5)
 
@@ -183,7 +183,7 @@ class TestTheLastNote:
         file.note_failed(6)
         assert ended(path) == (5, False)
 
-    def test_nobody_waits_for_a_disk_that_takes_it_for_ever(self, path, monkeypatch):
+    def test_the_wait_for_the_disk_is_bounded(self, path, monkeypatch):
         file = SyncedFile(path)
         file.note(5)
         disk, written = Event(), Event()
@@ -202,7 +202,7 @@ class TestTheLastNote:
         assert written.wait(60)
 
 
-def test_notes_from_before_there_was_a_flag_are_read_and_still_written(path):
+def test_marks_without_the_flag_are_read_and_still_written(path):
     """By an older version, slot after slot, and then by this one."""
     file = SyncedFile(path)
     file.note(5)

@@ -70,7 +70,7 @@ def kept_in(path):
     return sorted(path.glob("torn-*"))
 
 
-def test_the_last_batch_is_dropped_and_kept_and_told(data):
+def test_the_damaged_last_batch_is_cut_off_kept_and_reported(data):
     hole(data, COMMITS)
     log = the_log(data)
     content = log.read_bytes()
@@ -94,7 +94,7 @@ def test_the_last_batch_is_dropped_and_kept_and_told(data):
     assert [entry.name for entry in data.iterdir()] == ["lock"]
 
 
-def test_it_is_told_before_it_is_done(data, state_of):
+def test_the_cut_is_reported_before_it_is_made(data, state_of):
     """So that a crash in between leaves it to be done, and told, again; what is kept is kept under the same name."""
     hole(data, COMMITS)
     before = the_log(data).read_bytes()
@@ -112,7 +112,7 @@ def test_it_is_told_before_it_is_done(data, state_of):
     assert (len(told), len(kept_in(data))) == (1, 1)
 
 
-def test_what_cannot_be_read_for_a_passing_reason_is_told_as_that(data, monkeypatch):
+def test_a_passing_error_is_raised_as_such(data, monkeypatch):
     hole(data, COMMITS)
     before = the_log(data).read_bytes()
 
@@ -130,7 +130,7 @@ def test_what_cannot_be_read_for_a_passing_reason_is_told_as_that(data, monkeypa
     store.close()
 
 
-def test_what_was_cut_off_before_is_kept_too(tmp_path, data, make):
+def test_an_earlier_cut_off_end_is_kept(tmp_path, data, make):
     hole(data, COMMITS)
     store = open_store(data, boot_id=NOW)
     for number in (COMMITS, COMMITS + 1):
@@ -145,7 +145,7 @@ def test_what_was_cut_off_before_is_kept_too(tmp_path, data, make):
     store.close()
 
 
-def test_it_needs_no_room_but_where_the_data_is(data, monkeypatch):
+def test_only_the_data_directory_needs_space(data, monkeypatch):
     hole(data, COMMITS)
     monkeypatch.setattr("tempfile.tempdir", str(data / "not there"))
     store = open_store(data, boot_id=NOW)
@@ -154,7 +154,7 @@ def test_it_needs_no_room_but_where_the_data_is(data, monkeypatch):
     store.close()
 
 
-def test_so_is_one_whose_last_pages_only_are_there(data):
+def test_a_batch_of_which_only_the_last_pages_were_written_is_cut_off(data):
     log = the_log(data)
     content = log.read_bytes()
     at = read_wal(content[:-1]).end
@@ -164,7 +164,7 @@ def test_so_is_one_whose_last_pages_only_are_there(data):
     store.close()
 
 
-def test_so_is_one_of_which_a_block_is_there_and_the_next_is_not(tmp_path, make):
+def test_a_batch_of_which_one_block_was_written_is_cut_off(tmp_path, make):
     """RocksDB refuses a part without the next, where room was set aside for that."""
     store = open_store(tmp_path / "live")
     for number, size in ((1, 9_000), (2, 90_000)):
@@ -187,7 +187,7 @@ def test_so_is_one_of_which_a_block_is_there_and_the_next_is_not(tmp_path, make)
     [(BEFORE, COMMITS), (bytes(16), COMMITS), (b"", COMMITS), (NOW, COMMITS - 1), (NOW, NOTED - 1)],
     ids=["no power cut", "unknown boot", "no boot", "a batch follows", "noted"],
 )
-def test_otherwise_it_is_refused_and_nothing_is_changed(data, state_of, boot_id, number):
+def test_without_a_reboot_the_damage_is_refused_and_nothing_is_changed(data, state_of, boot_id, number):
     hole(data, number)
     before = {name: rest for name, rest in state_of(data).items() if name.endswith(".log") or name == "synced"}
     with pytest.raises(StorageError, match="Corruption"):
@@ -198,7 +198,7 @@ def test_otherwise_it_is_refused_and_nothing_is_changed(data, state_of, boot_id,
 
 
 @pytest.mark.parametrize("boot_id", [BEFORE, NOW, bytes(16), b""])
-def test_the_last_batch_is_dropped_on_the_same_boot_too_if_the_server_ended_for_its_failure(tmp_path, data, boot_id):
+def test_the_last_batch_is_cut_off_on_the_same_boot_after_a_noted_failure(tmp_path, data, boot_id):
     fail(data, COMMITS - 1)
     hole(data, COMMITS)
     copytree(data, tmp_path / "again")
@@ -213,7 +213,7 @@ def test_the_last_batch_is_dropped_on_the_same_boot_too_if_the_server_ended_for_
     assert verify(data).findings == []
 
 
-def test_so_it_is_in_a_copy(tmp_path, data):
+def test_the_last_batch_of_a_copy_is_cut_off(tmp_path, data):
     fail(data, COMMITS - 1)
     hole(data, COMMITS)
     copy_directory(data, tmp_path / "copied")
@@ -225,7 +225,7 @@ def test_so_it_is_in_a_copy(tmp_path, data):
 @pytest.mark.parametrize(
     ("failed", "number"), [(COMMITS - 1, COMMITS - 1), (COMMITS, COMMITS)], ids=["a batch follows", "synced"]
 )
-def test_but_only_what_lies_behind_that_note(data, state_of, failed, number):
+def test_only_the_end_after_the_noted_failure_is_cut_off(data, state_of, failed, number):
     if failed == COMMITS:
         file = SyncedFile(data / "synced")
         file.read()
@@ -241,7 +241,7 @@ def test_but_only_what_lies_behind_that_note(data, state_of, failed, number):
     assert {name: after[name] for name in before} == before
 
 
-def test_the_next_start_ends_what_that_note_allows(tmp_path, data, make):
+def test_the_mark_of_the_next_start_ends_the_permission_to_cut(tmp_path, data, make):
     fail(data, COMMITS - 1)
     store = open_store(data, boot_id=BEFORE)
     assert (store.dropped, items_in(store)) == (None, (COMMITS, COMMITS))
@@ -255,7 +255,7 @@ def test_the_next_start_ends_what_that_note_allows(tmp_path, data, make):
         open_store(tmp_path / "again", boot_id=BEFORE)
 
 
-def test_what_is_torn_before_the_first_second_is_over_is_told_from_a_loss_too(tmp_path, make):
+def test_a_torn_end_in_the_first_second_is_distinguished_from_a_loss(tmp_path, make):
     store = open_store(tmp_path / "live")
     for number in (1, 2):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
@@ -268,14 +268,14 @@ def test_what_is_torn_before_the_first_second_is_over_is_told_from_a_loss_too(tm
     store.close()
 
 
-def test_without_a_note_it_is_refused(data):
+def test_without_a_synced_file_the_damage_is_refused(data):
     (data / "synced").unlink()
     hole(data, COMMITS)
     with pytest.raises(StorageError, match="Corruption"):
         open_store(data, boot_id=NOW)
 
 
-def test_a_log_that_does_not_reach_the_note_is_refused(data):
+def test_a_log_that_does_not_reach_the_noted_sequence_is_refused(data):
     """The last batch there is torn, but more were noted."""
     log = the_log(data)
     content = log.read_bytes()
@@ -285,7 +285,7 @@ def test_a_log_that_does_not_reach_the_note_is_refused(data):
         open_store(data, boot_id=NOW)
 
 
-def test_damage_elsewhere_is_no_torn_end(data):
+def test_damage_before_the_last_batch_is_not_a_torn_tail(data):
     open_store(data, boot_id=NOW).close()
     for table in (data / "db").glob("*.sst"):
         os.truncate(table, table.stat().st_size - 10)
@@ -304,7 +304,7 @@ def test_a_batch_in_a_later_log_is_a_later_batch(data):
         open_store(data, boot_id=NOW)
 
 
-def test_an_empty_later_log_is_none(data):
+def test_an_empty_later_log_is_not_a_later_batch(data):
     hole(data, COMMITS)
     the_log(data).with_name("000099.log").touch()
     store = open_store(data, boot_id=NOW)
@@ -312,7 +312,7 @@ def test_an_empty_later_log_is_none(data):
     store.close()
 
 
-def test_what_cannot_be_looked_at_is_refused(data):
+def test_an_unreadable_rest_is_refused(data):
     hole(data, COMMITS)
     manifest = next((data / "db").glob("MANIFEST-*"))
     manifest.write_bytes(manifest.read_bytes()[:-3] + b"???")
@@ -320,7 +320,7 @@ def test_what_cannot_be_looked_at_is_refused(data):
         open_store(data, boot_id=NOW)
 
 
-def test_what_was_never_committed_to_has_no_boot_to_tell_of(tmp_path):
+def test_a_database_without_a_commit_has_no_boot(tmp_path):
     open_store(tmp_path / "data").close()
     path = tmp_path / "copy"
     store = open_store(tmp_path / "data")

@@ -33,7 +33,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("choices", [DEFAULT_TUNING, *CHOICES], ids=str)
-def test_what_was_chosen_is_in_force(tmp_path, choices):
+def test_the_chosen_options_are_in_force(tmp_path, choices):
     for _ in range(2):
         with closing(open_store(tmp_path / "data", durability=Durability.OS, tuning=choices)) as store:
             assert store.in_force == rocksdb_options.expected(database.rocksdb_options(choices))
@@ -73,7 +73,7 @@ def test_rocksdb_runs_with_the_options_that_were_chosen(tmp_path):
     assert {name: found.get(name) for name in wanted} == wanted
 
 
-def test_a_store_tells_what_its_engine_runs_with_and_how_much_log_the_next_one_has_to_read(tmp_path, make):
+def test_a_store_reports_its_options_and_the_size_of_its_log(tmp_path, make):
     path = tmp_path / "data"
     store = open_store(path, durability=Durability.OS)
     assert store.in_force["wal_recovery_mode"] == "kTolerateCorruptedTailRecords"
@@ -84,7 +84,7 @@ def test_a_store_tells_what_its_engine_runs_with_and_how_much_log_the_next_one_h
     assert unflushed_bytes(tmp_path / "none") == 0
 
 
-def test_writing_out_takes_no_more_of_the_disk_than_is_reckoned_with(tmp_path, make):
+def test_a_flush_takes_no_more_space_than_its_estimate(tmp_path, make):
     """Nothing that can be compressed, with small contents and large ones."""
     with closing(open_store(tmp_path / "data")) as store:
         for begin, size in ((1, 100), (100_001, 40_000)):
@@ -104,7 +104,7 @@ def test_zstd_takes_its_level(tmp_path):
     assert re.search(r"^\s*compression_opts=\{.*level=9;", text, re.MULTILINE)
 
 
-def test_an_engine_that_does_not_run_as_told_is_not_used(tmp_path, monkeypatch):
+def test_a_database_with_other_options_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(rocksdb_options.ALWAYS, "max_bgerror_resume_count", "7")
     with pytest.raises(StorageError, match="was opened with: max_bgerror_resume_count is 0 and not 7"):
         open_store(tmp_path / "data")
@@ -113,7 +113,7 @@ def test_an_engine_that_does_not_run_as_told_is_not_used(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("option", [each for each in TUNING_OPTIONS if each.rocksdb], ids=lambda each: each.name)
-def test_a_choice_that_does_not_reach_the_engine_stops_the_start(tmp_path, monkeypatch, option):
+def test_an_option_that_does_not_apply_stops_the_start(tmp_path, monkeypatch, option):
     other = {"compression": "none", "prefix_extractor": True}.get(option.name, option.low or 4096)
     other = option.low + 1 if other == option.default else other
     chosen = Tuning(**{option.name: 0 if option.name == "bloom_bits" else other})
@@ -125,7 +125,7 @@ def test_a_choice_that_does_not_reach_the_engine_stops_the_start(tmp_path, monke
     open_store(tmp_path / "data").close()
 
 
-def test_what_is_in_force_is_told_under_the_names_of_the_options(tmp_path):
+def test_the_description_uses_the_names_of_the_options(tmp_path):
     chosen = Tuning(block_cache_bytes=1 << 20, compression="zstd:9", deletions_trigger=0, parallelism=3)
     with closing(open_store(tmp_path / "data", tuning=chosen)) as store:
         said = describe(chosen, store.in_force)
@@ -136,7 +136,7 @@ def test_what_is_in_force_is_told_under_the_names_of_the_options(tmp_path):
     assert all(f"storage-{option.name.replace('_', '-')} " in said for option in TUNING_OPTIONS)
 
 
-def test_walks_see_every_row_with_a_prefix_extractor_too(tmp_path):
+def test_scans_return_every_row_with_a_prefix_extractor(tmp_path):
     with open_database(tmp_path / "db", create_if_missing=True, tuning=Tuning(prefix_extractor=True)) as db:
         rows = [(bytes([table, 0, 0, 0, queue, 7]), b"x") for table in range(5) for queue in range(50)]
         for key, value in rows:
@@ -148,17 +148,17 @@ def test_walks_see_every_row_with_a_prefix_extractor_too(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["none", "lz4", "zstd", "zstd:1", "zstd:22"])
-def test_a_compression_is_taken(text):
+def test_a_compression_is_accepted(text):
     assert read_compression(text) == text
 
 
 @pytest.mark.parametrize("text", ["", "zstd:0", "zstd:23", "lz4:3", "snappy"])
-def test_another_is_refused(text):
+def test_another_compression_is_refused(text):
     with pytest.raises(ValueError, match="must be none, lz4, zstd"):
         read_compression(text)
 
 
-def test_the_table_in_the_docs_is_the_code_s():
+def test_the_table_in_the_docs_matches_the_code():
     for option in TUNING_OPTIONS:
         name = f"storage-{option.name.replace('_', '-')}"
         if option.name in ("parallelism", "background_jobs"):
@@ -172,7 +172,7 @@ def test_the_table_in_the_docs_is_the_code_s():
 
 
 @pytest.mark.parametrize("option", [each for each in TUNING_OPTIONS if each.high], ids=lambda each: each.name)
-def test_the_least_that_may_be_chosen_is_what_it_runs_with(tmp_path, option):
+def test_the_lowest_value_of_each_option_is_in_force(tmp_path, option):
     """RocksDB makes some figures larger without a word, and then the server would not start."""
     open_store(tmp_path / "data", tuning=Tuning(**{option.name: option.low})).close()
 
@@ -187,7 +187,7 @@ def test_the_least_that_may_be_chosen_is_what_it_runs_with(tmp_path, option):
     ],
     ids=str,
 )
-def test_what_lies_deeper_in_the_engines_file_is_read_back_too(tmp_path, chosen, told):
+def test_nested_options_are_read_back(tmp_path, chosen, told):
     with closing(open_store(tmp_path / "data", tuning=chosen)) as store:
         assert told.items() <= store.in_force.items()
 
@@ -195,13 +195,13 @@ def test_what_lies_deeper_in_the_engines_file_is_read_back_too(tmp_path, chosen,
 @pytest.mark.parametrize(
     ("allowed", "asked"), [(resource.RLIM_INFINITY, 512), (1024, 512), (300, 236), (80, 20), (64, 20)]
 )
-def test_more_files_than_leave_some_for_the_process_are_not_asked_for(tmp_path, monkeypatch, allowed, asked):
+def test_open_files_leave_some_for_the_process(tmp_path, monkeypatch, allowed, asked):
     monkeypatch.setattr("resource.getrlimit", lambda _: (allowed, allowed))
     with closing(open_store(tmp_path / "data")) as store:
         assert store.in_force["max_open_files"] == str(asked)
 
 
-def test_a_file_that_a_crash_left_half_written_is_nobodys_options(tmp_path):
+def test_an_unfinished_options_file_is_ignored(tmp_path):
     """Found by cutting the power: no server started on such a directory any more."""
     open_store(tmp_path / "data").close()
     (tmp_path / "data" / "db" / "OPTIONS-999999.dbtmp").write_text("half")

@@ -50,7 +50,7 @@ def queue(number, name, added, removed=0, floor=LOWEST):
     return encoded(PutQueue(QueueRecord(QueueNumber(number), name, added, removed, floor)), Encoding.PACKED)
 
 
-def test_what_is_sound_is_told_to_be_and_is_not_touched(data, state_of):
+def test_a_sound_directory_has_no_findings_and_is_not_changed(data, state_of):
     before, told = state_of(data), []
     found = verify(data, lambda done, total: told.append((done, total)))
     assert found.findings == []
@@ -59,7 +59,7 @@ def test_what_is_sound_is_told_to_be_and_is_not_touched(data, state_of):
     assert state_of(data) == before
 
 
-def test_what_is_still_in_the_log_is_looked_at_too_and_the_log_stays(data, change, item, make, state_of):
+def test_rows_in_the_log_are_verified_and_the_log_is_not_changed(data, change, item, make, state_of):
     store = open_store(data)
     store.commit([], make.mark)
     store._db.put(*item(SECOND, 41))
@@ -75,7 +75,7 @@ def test_what_is_still_in_the_log_is_looked_at_too_and_the_log_stays(data, chang
         store._db.close()
 
 
-def test_a_held_directory_is_refused(busy, tmp_path):
+def test_a_directory_in_use_is_refused(busy, tmp_path):
     with pytest.raises(StorageError, match="another server holds it"):
         verify(tmp_path / "data")
 
@@ -93,14 +93,14 @@ def test_a_key_of_an_impossible_length_is_named(data, change, table):
     assert any(f"key {(table + b'short').hex()}" in finding for finding in verify(data).findings)
 
 
-def test_a_value_that_decodes_and_means_nothing_is_named(data, change):
+def test_a_value_with_an_invalid_name_is_named(data, change):
     row, value = queue(3, "emptied", 1, 1)
     change((row, value.replace(b"emptied", b"empt\xffed")))
     assert any(row.hex() in finding for finding in verify(data).findings)
 
 
 @pytest.mark.parametrize("row", [b"a", b"j1", b"n", b"z", b"mstrange"])
-def test_a_row_that_nobody_has_written_is_named(data, change, row):
+def test_a_row_of_no_table_is_named(data, change, row):
     change((row, b""))
     (finding,) = verify(data).findings
     assert finding.endswith(f"key {row.hex()}: Queueber does not write this row")
@@ -111,7 +111,7 @@ def test_counters_must_be_exact(data, change, item):
     assert verify(data).findings == ["queue 'first' counts 4 items and has 3"]
 
 
-def test_a_queue_cannot_have_lost_more_than_it_got(data, change):
+def test_a_queue_cannot_have_more_removes_than_adds(data, change):
     change(queue(3, "emptied", 1, 2))
     findings = verify(data).findings
     assert "2 items were removed, and 1 added" in findings[0]
@@ -131,7 +131,7 @@ def test_an_item_belongs_to_a_queue(data, change, item):
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_ids_are_unique_over_all_queues_however_many_passes_it_takes(data, change, item, at_once):
+def test_ids_are_unique_over_all_queues_in_any_number_of_passes(data, change, item, at_once):
     row, value = item(SECOND, 60, number=20)
     change((row, value), queue(2, "second", 2))
     with open_database(data / "db") as db:
@@ -139,13 +139,13 @@ def test_ids_are_unique_over_all_queues_however_many_passes_it_takes(data, chang
     assert finding.endswith("another item has the same id")
 
 
-def test_an_item_is_held_once(data, change, make):
+def test_an_item_is_in_one_lease_only(data, change, make):
     change(lease(1, make.key(11), make.key(20)), lease(2, make.key(30), make.key(30)))
     findings = verify(data).findings
     assert sorted(finding.partition(": ")[2] for finding in findings) == ["1 of its items are held twice"] * 2
 
 
-def test_a_lease_is_on_a_queue_that_exists(data, change, make):
+def test_a_lease_belongs_to_an_existing_queue(data, change, make):
     change(lease(1, make.key(1), queue=QueueNumber(9)))
     (finding,) = verify(data).findings
     assert "it is on items of queue 9, which does not exist" in finding
@@ -157,7 +157,7 @@ def test_an_unleased_item_lies_above_the_floor(data, change, make):
     assert "at or below its queue's floor and is not leased" in finding
 
 
-def test_a_newer_or_missing_format_is_told(data, change):
+def test_a_newer_or_missing_format_is_a_finding(data, change):
     change((FORMAT_KEY, encode_format(99, "")))
     assert "the data is of format 99" in verify(data).findings[0]
     change(deletes=[FORMAT_KEY])
@@ -174,14 +174,14 @@ def test_the_log_reaches_what_was_on_disk(data):
     assert verify(data).findings == []
 
 
-def test_a_damaged_mark_is_told(data, change):
+def test_a_damaged_mark_is_a_finding(data, change):
     row = b"mclean"
     change((row, encode_sync_mark(b"other", 1)))
     (finding,) = verify(data).findings
     assert row.hex() in finding
 
 
-def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at(data, monkeypatch):
+def test_an_unreadable_table_file_is_a_finding_and_the_rest_is_verified(data, monkeypatch):
     with open_database(data / "db") as db:
         walk, iterator = verify_rows(db), DB.iterator
         assert walk.findings == []
@@ -199,7 +199,7 @@ def test_a_table_file_that_cannot_be_read_is_a_finding_and_the_rest_is_looked_at
 
 
 @pytest.mark.parametrize("call", ["iterator", "get"])
-def test_a_read_that_fails_for_a_passing_reason_is_no_finding(data, monkeypatch, call):
+def test_a_passing_error_is_not_a_finding(data, monkeypatch, call):
     def refused(*_, **__):
         raise Passing("Too many open files")
 
@@ -209,7 +209,7 @@ def test_a_read_that_fails_for_a_passing_reason_is_no_finding(data, monkeypatch,
             verify_rows(db)
 
 
-def test_a_damaged_table_file_is_never_fewer_items(data):
+def test_a_damaged_table_file_is_a_finding(data):
     (table,) = (data / "db").glob("*.sst")
     content = bytearray(table.read_bytes())
     content[20] ^= 0xFF
@@ -221,14 +221,14 @@ def test_a_damaged_table_file_is_never_fewer_items(data):
 
 
 @pytest.mark.parametrize("name", ["CURRENT", "MANIFEST-*", "*.sst"])
-def test_a_database_that_cannot_be_opened_is_told_in_one_line(data, name):
+def test_a_database_that_cannot_be_opened_is_one_line(data, name):
     (file, *_) = (data / "db").glob(name)
     file.unlink()
     with pytest.raises(StorageError, match=rf"^cannot use data directory {data}: [^\n]*$"):
         verify(data)
 
 
-def test_a_database_that_is_no_directory_is_told_in_one_line(data, monkeypatch):
+def test_a_database_that_is_no_directory_is_one_line(data, monkeypatch):
     monkeypatch.setattr(
         "queueber.store.maintenance.copying._files", lambda database: database.joinpath("CURRENT", "x").stat()
     )
@@ -236,7 +236,7 @@ def test_a_database_that_is_no_directory_is_told_in_one_line(data, monkeypatch):
         verify(data)
 
 
-def test_progress_is_told_and_findings_are_bounded(data, change, item):
+def test_progress_is_reported_and_findings_are_bounded(data, change, item):
     change(*(item(9, due) for due in range(100, 100 + FINDINGS_MAX + 5)))
     told = []
     found = verify(data, lambda done, total: told.append((done, total)))
