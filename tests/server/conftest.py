@@ -114,7 +114,7 @@ def make_diagnostics(tmp_path):
             clock=hand.clock,
             limits=hand.limits,
             lag=ReactorLag(hand.reactor.seconds),
-            surveyor=Collector(hand.reactor, hand.broker, hand.clock),
+            collector=Collector(hand.reactor, hand.broker, hand.clock),
         )
 
     return make

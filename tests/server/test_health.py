@@ -174,7 +174,7 @@ def test_each_check_shows_its_figures(pages, hand):
 
 
 def test_a_failure_is_reported_without_its_reason(pages, hand, logged_failures):
-    pages.diagnostics.surveyor.collect = lambda: 1 / 0
+    pages.diagnostics.collector.collect = lambda: 1 / 0
     visitor = Visitor(pages)
     visitor.get("/metrics")
     head, _, content = visitor.transport.value().decode().partition("\r\n\r\n")

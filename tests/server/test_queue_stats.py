@@ -9,7 +9,7 @@ from queueber.units import SpanMs
 
 
 @pytest.fixture
-def surveyor(hand):
+def collector(hand):
     return Collector(hand.reactor, hand.broker, hand.clock)
 
 
@@ -31,56 +31,56 @@ def now(deferred):
     return found[0] if found else None
 
 
-def test_the_largest_queues_come_first_and_the_rest_are_one(surveyor, fill, monkeypatch, hand):
+def test_the_largest_queues_come_first_and_the_rest_are_one(collector, fill, monkeypatch, hand):
     monkeypatch.setattr(survey, "TOP", 2)
     fill(a=1, b=4, c=2, d=3)
-    found = now(surveyor.collect())
+    found = now(collector.collect())
     assert [(state.name, state.ready) for state in found.top] == [("b", 4), ("d", 3)]
     assert found.rest == QueueState(OTHER, 3, 0, 0, 0, 0, hand.clock.now())
     assert (found.total.items, found.queues, found.added, found.removed) == (10, 4, 10, 0)
 
 
-def test_a_queue_with_the_name_of_the_rest_is_one_of_them(surveyor, fill):
+def test_a_queue_with_the_name_of_the_rest_is_one_of_them(collector, fill):
     fill(other=5, a=1)
-    found = now(surveyor.collect())
+    found = now(collector.collect())
     assert [state.name for state in found.top] == ["a"]
     assert found.rest.ready == 5
 
 
-def test_queues_of_the_same_size_need_no_order(surveyor, fill):
+def test_queues_of_the_same_size_need_no_order(collector, fill):
     fill(a=1, b=1)
-    assert len(now(surveyor.collect()).top) == 2
+    assert len(now(collector.collect()).top) == 2
 
 
-def test_empty_queues_are_counted_and_not_named(surveyor, hand):
+def test_empty_queues_are_counted_and_not_named(collector, hand):
     hand.broker.queue("asked for")
-    found = now(surveyor.collect())
+    found = now(collector.collect())
     assert (found.queues, found.top, found.total.items) == (0, (), 0)
 
 
-def test_many_queues_are_read_in_slices(surveyor, fill, monkeypatch, hand):
+def test_many_queues_are_read_in_slices(collector, fill, monkeypatch, hand):
     monkeypatch.setattr(survey, "SLICE", 2)
     fill(a=1, b=1, c=1, d=1, e=1)
-    taking, sharing = surveyor.collect(), surveyor.collect()
+    taking, sharing = collector.collect(), collector.collect()
     assert not taking.called
     hand.turn()
     assert now(taking) is now(sharing)
     assert now(taking).queues == 5
 
 
-def test_a_failure_reaches_its_callers_and_no_later_ones(surveyor, fill, monkeypatch, hand):
+def test_a_failure_reaches_its_callers_and_no_later_ones(collector, fill, monkeypatch, hand):
     fill(a=1)
     with monkeypatch.context() as broken:
         broken.setattr(survey, "state_of", lambda queue, now: 1 / 0)
         failures = []
-        surveyor.collect().addErrback(failures.append)
+        collector.collect().addErrback(failures.append)
     assert failures[0].check(ZeroDivisionError)
-    assert now(surveyor.collect()).queues == 1
+    assert now(collector.collect()).queues == 1
 
 
-def test_statistics_are_reused_for_a_second(surveyor, fill, hand):
-    first = now(surveyor.collect())
+def test_statistics_are_reused_for_a_second(collector, fill, hand):
+    first = now(collector.collect())
     fill(a=1)
-    assert now(surveyor.collect()) is first
+    assert now(collector.collect()) is first
     hand.reactor.advance(1)
-    assert now(surveyor.collect()).queues == 1
+    assert now(collector.collect()).queues == 1

@@ -80,7 +80,7 @@ def test_the_control_socket_is_served_too_but_makes_no_backup(tmp_path):
 def test_the_figures_of_its_disk_are_reported_without_an_engine():
     server = InProcessServer()
     found = []
-    server.running.inside.disk().addCallback(found.append)
+    server.running.diagnostics.disk().addCallback(found.append)
     server.settle()
     assert found[0].properties == {}
     assert found[0].free_bytes > 0

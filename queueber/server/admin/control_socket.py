@@ -35,7 +35,7 @@ class ControlFactory(RpcFactory):
 
 
 def control_factory(public: RpcFactory, admin: AdminHandlers) -> ControlFactory:
-    """What serves *admin* beside *public*, with all else in common."""
+    """Return the factory that serves *admin*, and shares all else with the factory *public*."""
     return ControlFactory(
         public.broker,
         admin,
@@ -57,7 +57,7 @@ def control_beside(
     handlers: QueueHandlers,
     run: Callable[..., Deferred[Any]],
 ) -> ControlFactory:
-    """The same; *run* runs a backup's work on a thread that no commit waits for."""
+    """Return the factory of the control socket.  *run* runs a backup in a thread for which no commit waits."""
     admin = AdminHandlers(
         reactor=reactor,
         methods=handlers,

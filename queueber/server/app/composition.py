@@ -93,7 +93,7 @@ class Running:
 
     control: ControlFactory
     reserve: Reserve
-    inside: Diagnostics
+    diagnostics: Diagnostics
     ports: list[IListeningPort] = field(factory=list)
 
 
@@ -135,7 +135,7 @@ def assemble(
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
     timers = _timers(reactor, settings.sweep_seconds, sync, sweeper, committer, connections, reserve, lag)
-    inside = Diagnostics(
+    diagnostics = Diagnostics(
         reactor=reactor,
         data_dir=settings.data_dir,
         durability=settings.durability.value,
@@ -150,12 +150,12 @@ def assemble(
         clock=clock,
         limits=limits,
         lag=lag,
-        surveyor=Collector(reactor, broker, clock),
+        collector=Collector(reactor, broker, clock),
         disk_lacks=lambda: reserve.lacking,
         certificates=certificates,
     )
     control = control_beside(factory, reactor, committer, reserve, store, handlers, defer_to_thread)
-    return Running(factory, handlers, committer, dispatcher, sweeper, broker, timers, control, reserve, inside)
+    return Running(factory, handlers, committer, dispatcher, sweeper, broker, timers, control, reserve, diagnostics)
 
 
 def _timers(

@@ -128,7 +128,7 @@ class Launcher:
     def begin(self) -> None:
         """Take over the pipe to the parent process.  Called in the process that serves, after twistd has forked."""
         self._pipe = self._options.pop(_PIPE, None) if _PIPE in self._options else None
-        # twistd leaves the file behind if it cannot change the user, or the service raises.
+        # twistd does not remove the file if it cannot change the user, or the service raises.
         atexit.register(self.remove_pid_file)
 
     def started(self) -> None:

@@ -189,7 +189,7 @@ class QueueberService(Service):
         for timer in up.timers:
             timer.startService()
         await self._listen(settings, up, certificates)
-        await self._monitoring.open(up.inside)
+        await self._monitoring.open(up.diagnostics)
         self._reloader = ConfigReloader(self._reread, certificates, self._log)
         self._start_watchdog(up)
         self._launcher.started()
@@ -309,7 +309,7 @@ class QueueberService(Service):
     @property
     def _demands_certificates(self) -> bool:
         """Return whether clients need a certificate at the addresses with TLS."""
-        certificates = self._up.inside.certificates if self._up is not None else None
+        certificates = self._up.diagnostics.certificates if self._up is not None else None
         return certificates is not None and certificates.files.client_ca is not None
 
     def _warn_of_plaintext(self) -> None:

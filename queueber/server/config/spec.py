@@ -55,19 +55,19 @@ class Option:
     """The unit of a value that is shown as a quantity."""
 
     flag: bool = field(default=False, kw_only=True)
-    """It takes no value on the command line."""
+    """Whether it takes no value on the command line."""
 
     many: bool = field(default=False, kw_only=True)
-    """It may be given several times; the value is a tuple."""
+    """Whether it may be given several times; the value is a tuple."""
 
     may_be_none: bool = field(default=False, kw_only=True)
-    """A single empty text stands for the empty tuple; only with `many`."""
+    """Whether a single empty text stands for the empty tuple; only with `many`."""
 
     replaced_by: str | None = field(default=None, kw_only=True)
     """The option that removes this one's default when it is given."""
 
     command_line_only: bool = field(default=False, kw_only=True)
-    """It is ignored in the environment and refused in a file, which apply to every start."""
+    """Whether it is ignored in the environment and refused in a file, which apply to every start."""
 
     @property
     def variable(self) -> str:

@@ -69,7 +69,7 @@ class Diagnostics:
     clock: QueueClock
     limits: Limits
     lag: ReactorLag
-    surveyor: Collector
+    collector: Collector
     disk_lacks: Callable[[], str] = lambda: ""
     """Return the reason why adds are refused, which is too little free space; empty if they are accepted."""
 
@@ -83,7 +83,7 @@ class Diagnostics:
 
     def queue_stats(self) -> Deferred[QueueStats]:
         """Return the statistics of all queues."""
-        return self.surveyor.collect()
+        return self.collector.collect()
 
     def disk(self) -> Deferred[Disk | None]:
         """Return the figures of the disk; None if they take longer than `ENGINE_SECONDS`, or fail."""

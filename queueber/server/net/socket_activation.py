@@ -1,10 +1,10 @@
 """
-Sockets that systemd made and passes to the process that serves them.
+Socket activation: listen on sockets that systemd created.
 
-They stay systemd's: another process has them open, keeps whoever comes while
-no server runs, and passes them to the next one.  Twisted treats a Unix socket
-among them as one of its own: it opens it to everybody, waits behind a short
-line, and at the end shuts it down and removes its path.
+systemd keeps the sockets open.  While no server runs, connections wait, and the next
+server gets them.  Twisted treats a Unix socket among them as its own: it makes it
+accessible to all users, shortens its backlog, and at the end shuts it down and
+removes its path.
 """
 
 import errno
@@ -20,19 +20,19 @@ from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
 
 SYSTEMD = "systemd"
-"""The kind of their endpoint strings."""
+"""The type of their endpoint strings."""
 
 
 class AdoptedUnixPort(unix.Port):
-    """A Unix socket that somebody else has made and keeps: whose it is, and where, is left alone."""
+    """A Unix socket of another process.  Its owner, mode and path are not changed."""
 
     _shouldShutdown = False
-    """Closing it here closes this process's descriptor and nothing more."""
+    """Closing the port closes only the descriptor of this process."""
 
     _preexistingSocket: Any
 
     def startListening(self) -> None:
-        """Take connections; the socket file is not looked at, which may lie where nothing can be written."""
+        """Accept connections, without access to the socket file, whose directory may be read-only."""
         tcp._reservedFD.reserve()  # noqa: SLF001  (as each of Twisted's ports does)
         factory: Any = self.factory
         factory.doStart()
@@ -44,19 +44,19 @@ class AdoptedUnixPort(unix.Port):
         self.startReading()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close this process's end."""
+        """Close the descriptor of this process."""
         tcp.Port.connectionLost(self, reason)
 
 
 @define(eq=False)
 class _Adopting:
-    """A reactor that adopts Unix sockets in our way, and is the one it stands for in all else."""
+    """A proxy of a reactor that adopts Unix sockets as an `AdoptedUnixPort`."""
 
     _reactor: Any
     _backlog: int
 
     def adoptStreamPort(self, descriptor: int, family: int, factory: IProtocolFactory) -> IListeningPort:
-        """Listen on *descriptor*; an `OSError` if it is not of *family*, by which it was decided who may reach it."""
+        """Listen on *descriptor*; raise `OSError` if it is not of *family*, which decides who can reach it."""
         with socket.socket(fileno=os.dup(descriptor)) as passed:
             if passed.family != family:
                 raise OSError(errno.EINVAL, f"systemd has passed a socket of {passed.family.name}")
@@ -75,11 +75,11 @@ class _Adopting:
 
 def endpoint_of(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:  # noqa: ANN401
     """
-    The endpoint that *text* describes, on *reactor*.
+    Return the endpoint for the endpoint string *text*.
 
     Raises:
-        LookupError: it is a socket of systemd's, which has passed none such to this process.
-        ValueError: it does not describe any; other kinds of errors say the same.
+        LookupError: it is a systemd socket that was not passed to this process.
+        ValueError: it is not an endpoint string.  Twisted raises other errors for some.
     """
     adopting: Any = _Adopting(reactor, backlog)
     endpoint: IStreamServerEndpoint = serverFromString(adopting if SYSTEMD in text else reactor, text)
@@ -87,7 +87,7 @@ def endpoint_of(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:
 
 
 def is_passed(text: str) -> bool:
-    """Whether the socket that *text* describes is there, if it is one of systemd's."""
+    """Return False if *text* is a systemd socket that was not passed to this process."""
     try:
         serverFromString(MemoryReactor(), text)
     except LookupError:
