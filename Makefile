@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# Two processes for each core, because many tests wait for a disk or for a server. A process that has no tests left
-# takes over some of another's.
-PARALLEL := -n $(shell expr 2 \* $$(nproc)) --dist worksteal
+# One process for each core; one that has no tests left takes over some of another's. Most tests of whole servers wait
+# for something, so that two processes share a core.
+PARALLEL := -n auto --dist worksteal
+WAITING := -n $(shell expr 2 \* $$(nproc)) --dist worksteal
 
 # The folders whose tests cover every branch of the package of the same name. Coverage slows these tests down by a
 # half and more, so the others run without.
@@ -33,7 +34,7 @@ schema: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term $(COVERED)
-	$(BIN)/python -m pytest $(PARALLEL) $(addprefix --ignore=,$(COVERED))
+	$(BIN)/python -m pytest $(WAITING) $(addprefix --ignore=,$(COVERED))
 
 fast: $(READY)
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'

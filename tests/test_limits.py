@@ -105,14 +105,14 @@ def test_each_is_an_option_that_takes_what_is_in_its_range(limit, capsys):
 
 
 @NAMED
-def test_the_help_tells_default_and_range(limit):
+def test_the_help_contains_default_and_range(limit):
     said = " ".join(Options().getUsage(width=10_000).split())
     row = said[said.index(f"--{option_of(limit)}=") :]
     assert f"[default: {limit.figure if limit.default else 'off'}]" in row
     assert f"{quantity(limit.low, limit.unit)} to {quantity(limit.high, limit.unit)}" in row
 
 
-def test_contradictions_are_told_all_at_once(capsys):
+def test_contradictions_are_reported_together(capsys):
     with pytest.raises(SystemExit) as ended:
         settings_of("--limit-frame-bytes=1MiB", "--limit-contents-bytes=16MiB")
     assert ended.value.code == 64

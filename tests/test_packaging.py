@@ -1,4 +1,4 @@
-"""What gets into the wheel."""
+"""The contents of the wheel."""
 
 import email
 import os
@@ -32,7 +32,7 @@ def names(wheel):
 
 @pytest.fixture(scope="module")
 def metadata(wheel):
-    """What the wheel says of itself."""
+    """The metadata of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         return email.message_from_bytes(archive.read(name))
@@ -44,7 +44,7 @@ def build(folder):
     for name in SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tree / name)
-    # Twisted leaves this beside the plugins of a checkout in use.
+    # Twisted leaves this next to the plugins of a checkout in use.
     (tree / "twisted" / "plugins" / "dropin.cache").write_bytes(b"state of some machine")
     command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(tree)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

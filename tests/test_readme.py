@@ -1,4 +1,4 @@
-"""What the README shows is what happens."""
+"""The README's session, and the tables of options and statuses, compared with the programs."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def free_port():
 
 
 def wait_for(port, process, log):
-    """Return once somebody listens at *port*."""
+    """Return once a process listens at *port*."""
     deadline = time.monotonic() + PATIENCE
     while True:
         assert process.poll() is None, log.read_text()

@@ -24,7 +24,7 @@ FUNCTION_LINES_MAX = 60
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 # Who may import what; everything else that is ours may not.
-DOORS = {
+IMPORTERS = {
     "capnp": [],
     "rocksdict": ["plyvel/"],
     "twisted": ["server/", "client/", "cli/", "loadgen/", "testing/"],
@@ -57,7 +57,7 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """What a link may name behind the `#`: the headings as the usual renderers spell them."""
+    """Return the fragments that a link may name: the headings as the usual renderers spell them."""
     headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -80,14 +80,14 @@ def test_modules_and_functions_stay_short(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=named)
-def test_a_module_has_a_name_that_tells(path):
+def test_a_module_has_a_telling_name(path):
     assert not {part.removesuffix(".py") for part in path.relative_to(ROOT).parts} & NAMES_THAT_SAY_NOTHING
 
 
-@pytest.mark.parametrize("library", DOORS)
-def test_a_library_comes_in_through_its_door_only(library):
+@pytest.mark.parametrize("library", IMPORTERS)
+def test_a_library_is_imported_only_where_it_may_be(library):
     importers = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if library in imported(path)]
-    strays = [name for name in importers if not name.startswith(tuple(DOORS[library]))]
+    strays = [name for name in importers if not name.startswith(tuple(IMPORTERS[library]))]
     assert not strays
 
 
@@ -143,14 +143,14 @@ def proofs_in(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("who", "cannot", "shown"), CANNOT, ids=lambda text: text[:40])
-def test_whatever_somebody_cannot_do_is_shown_by_tests_that_exist(who, cannot, shown):
+def test_what_a_peer_cannot_do_is_shown_by_tests_that_exist(who, cannot, shown):
     named = re.findall(r"`([^`:]+)::([^`]+)`", shown)
     assert named
     assert len(named) == shown.count("`") // 2
     assert [test for file, test in named if test not in proofs_in(ROOT / "tests" / f"{file}.py")] == []
 
 
-def test_everybody_who_may_be_hostile_has_rows():
+def test_all_kinds_of_hostile_peers_have_rows():
     assert len(CANNOT) == len(set(CANNOT)) >= 20
     assert {who.split()[-1] for who, _, _ in CANNOT} >= {"producer", "consumer", "peer", "user", "data"}
 

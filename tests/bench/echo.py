@@ -1,4 +1,4 @@
-"""What `peers.echo` measures: a Twisted server that returns the bytes it gets.  One argument: the port."""
+"""The server of `peers.echo`: a Twisted server that returns the bytes it gets.  One argument: the port."""
 
 import sys
 

@@ -65,13 +65,13 @@ class Server:
 
     def fill(self, items, delay_ms=0):
         """Add so many items, a thousand in each call."""
-        begun = told = monotonic()
+        begun = reported = monotonic()
 
         def progress(done):
-            nonlocal told
-            if monotonic() - told > 10:
-                told = monotonic()
-                left = (told - begun) / max(1, done) * (items - done)
+            nonlocal reported
+            if monotonic() - reported > 10:
+                reported = monotonic()
+                left = (reported - begun) / max(1, done) * (items - done)
                 say(f"  {done:,} of {items:,} items added, {left:,.0f} s left")
 
         load = plain(self.port, self.pid, preload=items, delay_ms=delay_ms)
@@ -81,12 +81,12 @@ class Server:
         """Take and remove that many."""
         load = plain(self.port, self.pid, kind="take", connections=4, window=64, items=100)
         run = Run(load, items)
-        begun = told = monotonic()
+        begun = reported = monotonic()
         while not run.dry:
             run.until(monotonic() + 1)
-            if monotonic() - told > 10:
-                told = monotonic()
-                left = (told - begun) / max(1, run.removed) * (items - run.removed)
+            if monotonic() - reported > 10:
+                reported = monotonic()
+                left = (reported - begun) / max(1, run.removed) * (items - run.removed)
                 say(f"  {run.removed:,} of {items:,} items removed, {left:,.0f} s left")
         run.close()
 
@@ -111,7 +111,7 @@ def times_longer(full, empty, count):
     """
     The p99 of a poll of *full*, in those of *empty*.
 
-    An item is added to each in turn, the first that there is is taken, and removed: a moment of somebody else's is
+    An item is added to each in turn, the first that there is is taken, and removed: a moment of another process's is
     no difference.
     """
     lines = [Single(server.port, server.pid) for server in (full, empty)]
@@ -145,12 +145,12 @@ def backlog(options, scratch):
 
 
 def delayed(options, scratch):
-    """Polls beside many items that are not due."""
+    """Compare polls with and without many items that are not due."""
     with Server(scratch) as empty, Server(scratch) as server:
         items = server.fill(options.items, delay_ms=24 * 3_600_000)
         server.settle()
         longer = times_longer(server, empty, options.rounds)
-        yield aim(f"p99 of a poll beside {items:,} delayed items: times without", longer, 1.2)
+        yield aim(f"p99 of a poll with {items:,} delayed items: times without", longer, 1.2)
         yield aim(f"CPU with {items:,} delayed items, idle", idle(server), 1, " %")
 
 
@@ -163,7 +163,7 @@ def idle(server):
 
 
 def waiters(options, scratch):
-    """What an add costs while many polls wait: the reactor's time, with the poll that it answers and the next one."""
+    """Measure an add while many polls wait: the reactor's time, with the poll that it answers and the next one."""
     costs = []
     with Server(scratch) as server:
         lines, single = [Waiting(server.port, server.pid, 1)], Single(server.port, server.pid)

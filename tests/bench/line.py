@@ -41,7 +41,7 @@ class Line:
         """Of the calls, in seconds."""
 
     def received(self):
-        """What has come, behind what was left of before."""
+        """Return the bytes that have come, after those that were left from before."""
         got = self.socket.recv(RECV_BYTES)
         if not got:
             raise Unexpected("the server closed the connection")

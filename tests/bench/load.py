@@ -34,7 +34,7 @@ PERCENTILES = {"p50_ms": 0.5, "p99_ms": 0.99, "p999_ms": 0.999}
 
 @frozen(kw_only=True)
 class Load:
-    """What to do to a server, and for how long."""
+    """The calls to make to a server, and for how long."""
 
     peer: str
     port: int
@@ -97,15 +97,15 @@ def _bytes(length):
     return (bytes(range(256)) * (length // 256 + 1))[:length]
 
 
-def preload(load, items_max=PRELOAD_ITEMS, told=lambda _: None):
-    """Add the items that are to be taken, and tell how many there are now and then; return how many in the end."""
+def preload(load, items_max=PRELOAD_ITEMS, report=lambda _: None):
+    """Add the items that are to be taken, and report their number now and then; return it in the end."""
     items = max(1, min(items_max, PRELOAD_BYTES // load.mean_size))
     adding = evolve(load, kind="add", items=items, window=PRELOAD_WINDOW, connections=PRELOAD_CONNECTIONS)
     run = Run(adding)
     until = monotonic() + load.preload_seconds
     while run.added < load.preload and monotonic() < until:
         run.step()
-        told(run.added)
+        report(run.added)
     run.drain()
     run.close()
     return run.added

@@ -1,4 +1,4 @@
-"""What the kernel knows of a process and all that it started: time, bytes written, memory."""
+"""Measurements by the kernel of a process and all that it started: time, bytes written, memory."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def fields(pid):
-    """`/proc/PID/stat` behind the name, which may contain anything: the state is number 0."""
+    """Return the fields of `/proc/PID/stat` after the name, which may contain anything: the state is number 0."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
@@ -33,7 +33,7 @@ def cpu_seconds(pid):
 
 
 def thread_seconds(pid):
-    """The time of a process's first thread, to the nanosecond where the kernel tells; a reactor's, of ours."""
+    """The time of a process's first thread, to the nanosecond where the kernel has it: the reactor of our servers."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
     stat = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -49,12 +49,12 @@ def status(pid, name):
 
 
 def resident(pid):
-    """What is in memory of one process, in bytes."""
+    """Return the resident memory of one process, in bytes."""
     return status(pid, "VmRSS")
 
 
 class Use:
-    """What a server used between two moments."""
+    """The resources that a server used between two moments."""
 
     def __init__(self, pid):
         self.pid = pid

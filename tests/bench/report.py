@@ -1,4 +1,4 @@
-"""What is kept of a benchmark: a page with tables, a picture, and all figures as JSON."""
+"""The output of a benchmark: a page with tables, a picture, and all figures as JSON."""
 
 import json
 import os
@@ -16,7 +16,7 @@ NAMES = {"fsync": "Queueber fsync", "os": "Queueber os", "none": "Queueber none"
 
 
 def machine():
-    """What the figures were measured on, without saying which one it was."""
+    """Describe the machine that the figures were measured on, without naming it."""
     optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     build = f"{platform.python_implementation()} {platform.python_version()} with{'' if optimized else 'out'} PGO"
     return f"{len(os.sched_getaffinity(0))} shared {platform.machine().replace('_', '-')} cores, {build}"
@@ -78,13 +78,13 @@ def page(about, rows, scenarios, targets):
     lines = HEAD.format(**about).strip().splitlines()
     names = list(dict.fromkeys(each["server"] for each in rows))
     lines += [f"| {NAMES.get(name, name)} | {PEERS[name].says} |" for name in names]
-    for told in targets or ():
-        if told is targets[0]:
+    for target in targets or ():
+        if target is targets[0]:
             lines += ["", "## What is aimed at", "", "| target | figure | aim | met |", "|---|---|---|---|"]
-        figure = f"{told['value']:.2f}" if "value" in told else "-"
-        met = "-" if "met" not in told else "yes" if told["met"] else "no"
-        aim = f"{'>=' if told.get('at_least', True) else '<='} {told.get('bound', 0):g}"
-        lines.append(f"| {told['target']} | {figure} | {aim} | {met} |")
+        figure = f"{target['value']:.2f}" if "value" in target else "-"
+        met = "-" if "met" not in target else "yes" if target["met"] else "no"
+        aim = f"{'>=' if target.get('at_least', True) else '<='} {target.get('bound', 0):g}"
+        lines.append(f"| {target['target']} | {figure} | {aim} | {met} |")
     for name in scenarios:
         lines += ["", f"## {title(name)[0].upper()}{title(name)[1:]}", ""]
         heading = HEADING[1:]

@@ -1,4 +1,4 @@
-"""What is done to every server, by name."""
+"""The loads that every server is measured with, by name."""
 
 from attrs import frozen
 
@@ -35,7 +35,7 @@ class Scenario:
 
     @property
     def name(self):
-        """As one gives it on the command line."""
+        """Return its name on the command line."""
         size = "" if self.size == 64 else f"-{self.size}" if self.size == MIXED else f"-{self.size}B"
         return f"{self.kind}-{self.connections}x{self.window}x{self.items}{size}"
 
@@ -50,7 +50,7 @@ class Scenario:
         return self.window * self.items * self.mean_size <= BYTES_IN_FLIGHT_MAX
 
     def load(self):
-        """As `load.Load` wants it."""
+        """Return the arguments of `load.Load`."""
         names = ("kind", "connections", "window", "items", "size")
         return {name: getattr(self, name) for name in names}
 

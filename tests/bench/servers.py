@@ -19,7 +19,7 @@ ROOT = HERE.parents[1]
 
 STOP_SECONDS = 30
 SPARE_SECONDS = 90
-"""A load generator that takes so much longer than it was told to has hung."""
+"""A load generator that takes so much longer than its duration hangs."""
 
 NOT_A_DISK = {"tmpfs", "ramfs", "devtmpfs"}
 
@@ -103,7 +103,7 @@ def stop(process):
 
 
 def wait_for(port, process, log, seconds):
-    """Return when somebody listens on *port*."""
+    """Return when a process listens on *port*."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up and process.poll() is None:
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ def wait_for(port, process, log, seconds):
 
 
 def load(name, port, pid, scenario, *, seconds, warmup, **more):
-    """What `load.py` measures with *scenario* on a server that runs."""
+    """Return the figures of `load.py` for *scenario* on a server that runs."""
     wanted = {
         "peer": name,
         "port": port,

@@ -1,5 +1,5 @@
 """
-What a call costs, stage by stage, on one core: no socket, no disk, no second thread.
+The cost of a call, stage by stage, on one core: no socket, no disk, no second thread.
 
 Nothing waits for anything here, so two builds can be compared more finely than over
 a network.  Each figure is the least of several rounds, in microseconds of CPU a call.

@@ -25,10 +25,10 @@ def test_the_targets_are_all_measured_in_one_run(path, request, tmp_path):
         env={**os.environ, "PATH": path},
     )
     assert finished.returncode == 0, finished.stderr
-    told = json.loads(figures.read_text())
-    assert len(told) == 12
-    assert all("met" in each or "missing" in each for each in told)
-    assert [each["target"] for each in told if "missing" not in each and each["value"] <= 0] == []
+    targets = json.loads(figures.read_text())
+    assert len(targets) == 12
+    assert all("met" in each or "missing" in each for each in targets)
+    assert [each["target"] for each in targets if "missing" not in each and each["value"] <= 0] == []
 
 
 @pytest.mark.slow

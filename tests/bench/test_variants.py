@@ -1,4 +1,4 @@
-"""What a variant of the benchmark changes is there to be changed."""
+"""Variants of the benchmark: the names that they patch exist."""
 
 import subprocess
 import sys

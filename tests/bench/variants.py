@@ -1,5 +1,5 @@
 """
-What each thing that was done for speed buys: the server without it, next to the server as it comes.
+The gain of each optimization: the server without it, next to the server with its defaults.
 
 Every variant differs in one thing.  Some are options that anyone may set; others put
 something back that the code does, by changing it in the server's process before it
@@ -102,7 +102,7 @@ class Varied(Queueber):
         return [self.variant.python, "-c", f"{patch}\n{start}", *options]
 
     def commit_seconds(self):
-        """For how long commits have been under way so far; None if that is not told."""
+        """The time for which commits have been under way so far; None if that is not known."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=10) as answer:
                 lines = answer.read().decode().splitlines()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import pytest
 from attrs import define, field
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -529,6 +530,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert queue.items == sum(item.queue == name for item in self.now_model.items.values())
 
 
+@pytest.mark.slow
 def test_the_broker_agrees_with_the_model(make_harness):
     run_state_machine_as_test(
         lambda: BrokerMachine(make_harness),

@@ -78,6 +78,7 @@ def hexed(value):
 structs = st.sampled_from(STRUCTS).flatmap(lambda name: st.tuples(st.just(name), values(name)))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(struct=structs)
 def test_pycapnp_writes_the_same_bytes(pycapnp, struct):
@@ -85,6 +86,7 @@ def test_pycapnp_writes_the_same_bytes(pycapnp, struct):
     assert pycapnp.build(name, hexed(value)) == [layout(name).build(**value)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(struct=structs)
 def test_pycapnp_reads_what_we_write(pycapnp, struct):
@@ -93,6 +95,7 @@ def test_pycapnp_reads_what_we_write(pycapnp, struct):
     assert pycapnp.read(name, [built]) == hexed(layout(name).read(built))
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(struct=structs, words=st.integers(1, 20))
 def test_we_read_what_pycapnp_writes_in_many_segments(pycapnp, frame_of, stream_of, struct, words):

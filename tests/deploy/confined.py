@@ -4,7 +4,7 @@ Becomes a command under what a unit of systemd takes away, as far as a process c
     confined.py UNIT LISTENING-FD COMMAND...
 
 The unit's umask, its bound on open files, and whether memory may be writable and executable; no new privileges;
-and a socket that systemd would have made.  The system calls are left to whoever starts this.
+and a socket that systemd would have made.  The system calls are left to the caller.
 """
 
 import ctypes
@@ -20,14 +20,14 @@ FIRST_SOCKET = 3
 
 
 def main(unit, listening, *command):
-    told = dict(re.findall(r"^(\w+)=(.*)$", Path(unit).read_text(), re.MULTILINE))
-    os.umask(int(told["UMask"], 8))
-    files = int(told["LimitNOFILE"])
+    settings = dict(re.findall(r"^(\w+)=(.*)$", Path(unit).read_text(), re.MULTILINE))
+    os.umask(int(settings["UMask"], 8))
+    files = int(settings["LimitNOFILE"])
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(files, 4096), min(files, 4096)))
     libc = ctypes.CDLL(None, use_errno=True)
-    if told.get("NoNewPrivileges") == "yes":
+    if settings.get("NoNewPrivileges") == "yes":
         assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    if told.get("MemoryDenyWriteExecute") == "yes":
+    if settings.get("MemoryDenyWriteExecute") == "yes":
         assert libc.prctl(PR_SET_MDWE, 1, 0, 0, 0) == 0
     os.dup2(int(listening), FIRST_SOCKET)
     os.set_inheritable(FIRST_SOCKET, True)

@@ -5,7 +5,7 @@ Measures what `docs/operating.md` says about sizing, each figure on a real serve
 
 Memory is `VmRSS`, disk space is what the data directory takes after a clean stop, and what is written is `write_bytes`
 of `/proc/PID/io`, which the kernel counts when it sends pages to the disk.  Contents are random, so that nothing can be
-compressed.  Takes about two minutes and a GiB beside the current directory.
+compressed.  Takes about two minutes and a GiB next to the current directory.
 """
 
 import os
@@ -43,10 +43,10 @@ class Measured:
     async def memory(self):
         """Bytes, once nothing is under way any more."""
         await deferLater(self._reactor, SETTLE_SECONDS)
-        return 1024 * int(self._told("status")["VmRSS"].split()[0])
+        return 1024 * int(self._proc("status")["VmRSS"].split()[0])
 
     def written(self):
-        return int(self._told("io")["write_bytes"])
+        return int(self._proc("io")["write_bytes"])
 
     def files(self):
         return len([*Path(f"/proc/{self._server.process.pid}/fd").iterdir()])
@@ -57,7 +57,7 @@ class Measured:
         assert await deferToThread(self._server.stop) in (0, -15)
         return sum(path.stat().st_blocks * 512 for path in self._server.data_dir.rglob("*"))
 
-    def _told(self, name):
+    def _proc(self, name):
         lines = Path(f"/proc/{self._server.process.pid}/{name}").read_text().splitlines()
         return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 

@@ -49,7 +49,7 @@ def healthcheck():
     return json.loads(last("HEALTHCHECK").partition("CMD ")[2])
 
 
-def test_the_server_is_nobody_and_gets_signals_itself():
+def test_the_server_is_unprivileged_and_gets_signals_itself():
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", last("USER"))
     env, *blocked, twist, plugin = json.loads(last("ENTRYPOINT"))
     # It replaces itself by the server, which then is number 1.
@@ -77,14 +77,14 @@ def test_its_environment_is_options_of_the_server():
 
 
 def sources():
-    """What the build may use, relative to the repository."""
+    """The files that the build may use, relative to the repository."""
     copied = [rest.split() for name, rest in instructions() if name == "COPY" and not rest.startswith("--from")]
     return [path for words in copied for path in words[:-1]]
 
 
 @pytest.fixture(scope="module")
 def built():
-    """What the image's script makes of what the image copies; whoever runs the server may go there."""
+    """The result of the image's script; the server's user may enter it."""
     with tempfile.TemporaryDirectory(prefix="queueber-image-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -243,7 +243,7 @@ def test_the_plugin_cache_is_there_and_what_is_not_needed_is_not(built):
 
 
 @pytest.mark.slow
-def test_nobody_but_its_owner_may_write_to_what_was_built(built):
+def test_only_its_owner_may_write_to_what_was_built(built):
     loose = [path for path in built.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o022]
     closed = [path for path in built.rglob("*") if not path.is_symlink() and not path.stat().st_mode & 0o004]
     assert (loose, closed) == ([], [])

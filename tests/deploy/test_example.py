@@ -41,8 +41,8 @@ def test_what_is_commented_out_is_taken_too(tmp_path, socket):
     assert tomllib.loads(result.stdout)["tls-client-name"]
 
 
-def test_a_socket_of_systemd_s_is_shown_to_somebody_who_has_none(tmp_path):
-    """Only the server itself is passed it; whoever looks at its configuration is another process."""
+def test_a_socket_of_systemd_s_is_shown_to_a_process_that_has_none(tmp_path):
+    """Only the server itself is passed it; the command that shows the configuration is another process."""
     result = shown('listen = ["systemd:domain=UNIX:name=queueber"]\n', tmp_path)
     assert result.exit_code == 0, result.stderr
     assert "systemd:domain=UNIX:name=queueber" in result.stdout

@@ -28,7 +28,7 @@ PATIENCE = 60
 with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
 
 
-def told(unit):
+def settings_of(unit):
     """The settings of *unit*; of one that is given more than once, the last."""
     return dict(re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE))
 
@@ -56,7 +56,7 @@ def test_the_service_is_confined():
 
 
 def test_its_figures_are_in_step_with_the_server_s():
-    service = told(SERVICE)
+    service = settings_of(SERVICE)
     assert int(service["LimitNOFILE"]) >= DEFAULTS.connections + STORE_FILES
     (drain,) = [option.default for option in SERVICE_OPTIONS if option.name == "drain-seconds"]
     assert int(service["TimeoutStopSec"]) > 2 * drain
@@ -65,13 +65,13 @@ def test_its_figures_are_in_step_with_the_server_s():
 
 def test_nothing_that_breaks_the_server_is_taken_away():
     """The boot's id, by which time goes on over a restart, lies where this would hide it."""
-    assert told(SERVICE).get("ProcSubset", "all") == "all"
+    assert settings_of(SERVICE).get("ProcSubset", "all") == "all"
 
 
 def test_there_is_a_place_for_backups_next_to_the_data():
     """On the same file system, where a backup shares files, and not in what it is a backup of."""
-    data, backups = told(SERVICE)["StateDirectory"].split()
-    assert told(SERVICE)["ProtectSystem"] == "strict"
+    data, backups = settings_of(SERVICE)["StateDirectory"].split()
+    assert settings_of(SERVICE)["ProtectSystem"] == "strict"
     assert not Path(backups).is_relative_to(data)
     for text in ("deploy/queueber.toml", "docs/operating.md", "docs/data-care.md"):
         assert f"/var/lib/{backups}/" in (ROOT / text).read_text()
@@ -79,12 +79,12 @@ def test_there_is_a_place_for_backups_next_to_the_data():
 
 def test_the_socket_is_the_one_that_the_example_names():
     example = (ROOT / "deploy" / "queueber.toml").read_text()
-    assert f'"systemd:domain=UNIX:name={told(SOCKET)["FileDescriptorName"]}"' in example
-    assert told(SOCKET)["SocketMode"] == "0660"
+    assert f'"systemd:domain=UNIX:name={settings_of(SOCKET)["FileDescriptorName"]}"' in example
+    assert settings_of(SOCKET)["SocketMode"] == "0660"
 
 
 def denied():
-    """The system calls that the unit lets nobody make."""
+    """The system calls that the unit forbids."""
 
     def known(*sets):
         lines = analyze("syscall-filter", *sets).stdout.splitlines()
@@ -152,7 +152,9 @@ def test_a_server_works_under_what_the_unit_takes_away(tmp_path, listening):
         log-format = "text"
         """
     )
-    twist, *arguments = shlex.split(told(SERVICE)["ExecStart"].replace("/etc/queueber/queueber.toml", str(config)))
+    twist, *arguments = shlex.split(
+        settings_of(SERVICE)["ExecStart"].replace("/etc/queueber/queueber.toml", str(config))
+    )
     assert Path(twist).name == "twist"
     refused = ",".join(f"?{name}" for name in sorted(denied()))
     assert "?setpriority" in refused
@@ -178,7 +180,7 @@ def test_a_server_works_under_what_the_unit_takes_away(tmp_path, listening):
     ) as server:
         secured = (f"--tls-ca={authority.pem}", f"--tls-certificate={shown}", f"--tls-key={shown_key}")
         try:
-            # It is listened on already: whoever comes early waits.
+            # It is listened on already: early clients wait.
             first = health(f"--addr=unix:path={tmp_path}/q.sock")
             second = health(f"--addr=127.0.0.1:{port}", *secured, "--tls-server-name=localhost")
         finally:

@@ -30,7 +30,7 @@ class Finding:
 
 @define
 class Campaign:
-    """What was done so far."""
+    """The counts so far."""
 
     first_seed: int
     frames: int = 0

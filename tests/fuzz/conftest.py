@@ -1,4 +1,4 @@
-"""The harness is a set of programs beside each other, so its folder has to be where modules come from."""
+"""The harness is a set of programs in one folder, which has to be on the path of modules."""
 
 import sys
 from pathlib import Path

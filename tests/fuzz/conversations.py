@@ -44,7 +44,7 @@ from queueber.units import SpanMs, WallMs
 ID_BYTES = 16
 PLACEHOLDERS = 8
 CLIENT_QUESTIONS = 12
-"""What a client has asked when `replies` answer it: a bootstrap, then calls."""
+"""The questions of the client that `replies` answer: a bootstrap, then calls."""
 
 SPANS = [0, 1, 10, 1_000, 60_000, 3_600_000, 7 * 86_400_000, 10**12, (1 << 64) - 1]
 
@@ -108,7 +108,7 @@ def message(dice, member, fields):
 
 
 class Client:
-    """What one client says: it numbers as real ones do, and knows what it may call."""
+    """The messages of one client: it numbers as real ones do, and knows what it may call."""
 
     def __init__(self, dice):
         self.dice = dice
@@ -196,7 +196,7 @@ ASIDES = [
 
 
 def requests(dice):
-    """What a sound client says in one connection."""
+    """Return the messages of a sound client in one connection."""
     client = Client(dice)
     client.bootstrap()
     often = [client.call] * 10 + [client.queue] * 2 + [client.finish] * 4
@@ -239,7 +239,7 @@ def _outcome(dice, question):
 
 
 def replies(dice):
-    """What a sound server says to a client that has asked `CLIENT_QUESTIONS` questions."""
+    """Return the messages of a sound server to a client that has asked `CLIENT_QUESTIONS` questions."""
     said, asked = [], list(range(CLIENT_QUESTIONS))
     while asked:
         question = asked.pop(0 if dice.random() < 0.6 else dice.randrange(len(asked)))

@@ -23,7 +23,7 @@ def _word(segments, dice):
 
 
 def _pointer(segments, dice):
-    """As `_word`; probably a pointer."""
+    """Return the index of a word, like `_word`; probably of a pointer."""
     found = [
         (index, at)
         for index, segment in enumerate(segments)

@@ -54,7 +54,7 @@ def _lost(ours, theirs):
     return ours == theirs or (theirs in {0, None} and isinstance(ours, int))
 
 
-# What it is called; who is the stricter ("nobody": both take it, for different things); what it is known by.
+# What it is called; who is the stricter ("neither": both take it, for different things); what it is known by.
 DIFFERENCES = [
     ("the traversal budget is 2 times the message", "we", lambda text, _: "(traversal_factor)" in text),
     ("more items than one add may have", "we", lambda text, _: text.startswith("items is ")),
@@ -85,12 +85,12 @@ DIFFERENCES = [
     ("pycapnp cannot say", "they", lambda text, _: "traversal limit" in text),
     (
         "a field wider than its list's elements reads as what there is",
-        "nobody",
+        "neither",
         lambda pair, message: _lost(*pair) and _has(message, _narrow),
     ),
     (
         "a far pointer to a null pointer is null",
-        "nobody",
+        "neither",
         lambda pair, message: pair[0][0] in {"bootstrap", "unimplemented"} and _has(message, _far),
     ),
 ]
@@ -102,7 +102,7 @@ def difference(message, ours, theirs):
     stricter, known_by = {
         (True, False): ("we", ours[1]),
         (False, True): ("they", theirs[1]),
-        (False, False): ("nobody", (ours, theirs)),
+        (False, False): ("neither", (ours, theirs)),
     }[refusals]
     return next((name for name, who, test in DIFFERENCES if who == stricter and test(known_by, message)), None)
 
@@ -115,7 +115,7 @@ def own(message, reader):
         return ["refused", str(why)]
     try:
         return json.loads(json.dumps(view(frame, reader)))
-    except Exception as why:  # noqa: BLE001 -- whatever it is, nobody else says so
+    except Exception as why:  # noqa: BLE001 -- it is reported here or not at all
         return ["raised", repr(why)]
 
 
@@ -134,7 +134,7 @@ class Pycapnp:
     _process: subprocess.Popen = None
 
     def views(self, questions):
-        """What each of *questions*, a framed message and a reader's number, says to pycapnp."""
+        """Return pycapnp's reading of each of *questions*, a framed message and a reader's number."""
         answers = []
         while len(answers) < len(questions):
             process = self._running()

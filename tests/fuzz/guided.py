@@ -22,7 +22,7 @@ from shrink import frames_in
 
 CORPUS = Path(__file__).with_name("corpus")
 FRESH = 0.1
-"""How often a conversation of our own is spoilt in place of what is there."""
+"""The share of inputs that are a conversation of our own, damaged, in place of atheris's."""
 
 
 def mutate(data, max_size, seed):

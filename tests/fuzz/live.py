@@ -1,4 +1,4 @@
-"""Thousands of hostile sessions with a real server, beside a client that must not notice."""
+"""Thousands of hostile sessions with a real server, while another client must not notice."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ QUIET_SECONDS = 3.0
 SPOILS = 8
 
 RSS_GROWTH_MIB_MAX = 160
-"""What the windows (64 MiB), the engine's buffers and a heap full of holes may keep; the items themselves stay few."""
+"""The memory of windows (64 MiB), the engine's buffers and a heap full of holes; the items themselves stay few."""
 
 FDS_GROWTH_MAX = 24
 """The engine opens a file for each table it writes."""

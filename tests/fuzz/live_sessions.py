@@ -50,7 +50,7 @@ class Session:
     dice: object
     loop: asyncio.AbstractEventLoop
     spoils: deque
-    """Leases and items that replies to any session told of."""
+    """Leases and items in the replies to any session."""
 
     framer: Framer = field(factory=lambda: Framer(LIMITS))
 
@@ -58,7 +58,7 @@ class Session:
         await asyncio.wait_for(self.loop.sock_sendall(self.peer, data), PATIENCE_SECONDS)
 
     async def receive(self, seconds):
-        """What comes within *seconds*; empty at the end of the stream; None if nothing comes."""
+        """Return the bytes that come within *seconds*: empty at the end of the stream, None if nothing comes."""
         with suppress(TimeoutError):
             data = await asyncio.wait_for(self.loop.sock_recv(self.peer, 1 << 16), seconds)
             self.learn(data)
@@ -188,7 +188,7 @@ KINDS = {
     Session.regrets: 3,
     Session.deaf: 3,
 }
-"""How often each of them comes, in a hundred."""
+"""The share of each of them, in percent."""
 
 
 async def session(port, dice, spoils):

@@ -21,7 +21,7 @@ RECV_BYTES = 1 << 18
 
 
 def connected(port):
-    """What a `Worker` speaks through."""
+    """The connection of a `Worker`."""
     peer = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -36,7 +36,7 @@ def connected(port):
 
 
 def report(worker):
-    """What was done since this was last asked."""
+    """Return the work since the last report."""
     latencies, worker.latencies = sorted(worker.latencies), []
     count = len(latencies)
     marks = {"p50": count // 2, "p99": count * 99 // 100, "max": count - 1}

@@ -1,9 +1,9 @@
 """
-What messages say to pycapnp: the worker of `differential.py`.
+The contents of messages as pycapnp reads them: the worker of `differential.py`.
 
 A process of its own, because pycapnp ends it over some messages.  Standard input
 has a length, a reader's number and a framed message, again and again; each is
-answered with one line of JSON on standard output, as `views.py` would say it.
+answered with one line of JSON on standard output, in the form of `views.py`.
 """
 
 import json
@@ -24,7 +24,7 @@ RPC = capnp.load(str(SITE_PACKAGES / "capnp" / "rpc.capnp"), imports=[str(SITE_P
 
 HEAD = Struct("<IB")
 RESPONSE_READERS = 6
-"""As many as `views.py` has; of these, pycapnp can stand in for the first four."""
+"""The number of readers in `views.py`; pycapnp has the first four of them."""
 
 WORDS_MAX = 1 << 20
 REASON_BYTES_MAX = 1_000

@@ -17,7 +17,7 @@ from targets import TARGETS
 
 
 def arguments():
-    """What was asked for."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--frames", type=int, default=200_000, help="messages to spoil [200000]")
     parser.add_argument("--sessions", type=int, default=5_000, help="hostile live sessions [5000]")
@@ -56,19 +56,19 @@ def replay(files):
 
 
 def frames_table(campaign, seconds):
-    """What was done in process."""
+    """Print the counts of the campaign in this process."""
     print(f"{campaign.frames:,} spoilt messages, {campaign.conversations:,} conversations, {seconds:.0f} s")
     print(f"  {'target':<14}{'inputs':>10}{'s':>8}{'us each':>10}")
     for name, inputs in campaign.inputs.items():
         spent = campaign.seconds[name]
         print(f"  {name:<14}{inputs:>10,}{spent:>8.1f}{spent / max(inputs, 1) * 1e6:>10.0f}")
-    print("  beside pycapnp:")
+    print("  compared with pycapnp:")
     for name, count in campaign.pycapnp.counts.most_common():
         print(f"    {count:>9,}  {name}")
 
 
 def live_table(report):
-    """What was done to a live server."""
+    """Print the counts of the sessions with a live server."""
     print(f"{report.sessions:,} hostile sessions, {report.seconds:.0f} s; {report.kept:,} kept items accounted for")
     print("  " + ", ".join(f"{name} {count:,}" for name, count in report.kinds.most_common()))
     print(f"  {'good client':<14}{'calls':>10}{'p50 ms':>10}{'p99 ms':>10}{'max ms':>10}")

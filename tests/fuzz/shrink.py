@@ -10,16 +10,16 @@ HANG_SECONDS = 20
 
 
 class Hangs(Exception):
-    """It does not come to an end."""
+    """The check does not end."""
 
 
 def hangs(*_):
-    """What the alarm clock does."""
+    """Raise `Hangs`, as the handler of the alarm."""
     raise Hangs
 
 
 def signature(check, data):
-    """What goes wrong when *check* is given *data*: the kind of error and where it came from; None if nothing does."""
+    """Return the kind and the place of the error that *check* raises for *data*; None without an error."""
     before = signal.signal(signal.SIGALRM, hangs)
     signal.alarm(HANG_SECONDS)
     try:

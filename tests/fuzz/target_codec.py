@@ -25,7 +25,7 @@ STORED = ["StoredItem", "AddRequest", "PollResponse", "Message"]
 
 
 def values(stream, index, reader):
-    """What the message number *index* of *stream* says, and whether the canary was heard singing."""
+    """Return the values of message number *index* of *stream*, and whether the canary was intact."""
     for number, frame in enumerate(Framer(LIMITS).feed(stream)):
         if number == index:
             return view(frame, reader)

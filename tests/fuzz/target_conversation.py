@@ -71,7 +71,7 @@ class Serving:
                 self.handle(event)
                 self.check()
         except RemoteProtocolError as why:
-            # What a call's parameters hold is looked at by whoever drives the machine, and judged by him.
+            # The caller of the state machine reads the parameters of a call and judges them.
             assert connection.closed or isinstance(last, Calls), "an error of the peer's has not closed it"
             connection.abort(str(why))
         self.say()

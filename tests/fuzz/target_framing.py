@@ -25,14 +25,14 @@ def framed_by(chunks):
             # One by one: those before the bad one count.
             for frame in framer.feed(chunk):
                 found.append(segments_of(frame))  # noqa: PERF401
-            assert 0 <= framer.held <= LIMITS.frame_bytes, f"{framer.held} bytes are held"
+            assert len(framer.begun) <= LIMITS.frame_bytes, f"{len(framer.begun)} bytes are held"
     except RemoteProtocolError as why:
         return found, str(why), None
-    return found, None, framer.held
+    return found, None, len(framer.begun)
 
 
 def expected(stream):
-    """What the standard says, and our limits."""
+    """Frame a stream as the standard says, within our limits."""
     at, found = 0, []
     while len(stream) - at >= 8:
         count = unpack_from("<I", stream, at)[0] + 1

@@ -170,6 +170,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_fault_is_found(name, monkeypatch):
     owner, attribute, fault, target = PLANTED[name]
@@ -192,6 +193,7 @@ def test_a_planted_fault_is_found(name, monkeypatch):
 
 
 # Not parametrized: pytest-twisted cannot run a test of hypothesis's more than once.
+@pytest.mark.slow
 @settings(max_examples=120, suppress_health_check=list(HealthCheck))
 @given(name=st.sampled_from(sorted(TARGETS)), side=st.sampled_from(SIDES), dice=st.randoms(use_true_random=False))
 def test_spoilt_conversations(name, side, dice):
@@ -213,6 +215,7 @@ def test_words_are_read_or_refused(words, segments):
     TARGETS["codec"](framed([content, *[content[: 8 * number] for number in range(segments)]]))
 
 
+@pytest.mark.slow
 def test_a_short_campaign_finds_nothing():
     campaign = Campaign(1).run(2_000)
     assert campaign.findings == []
@@ -235,7 +238,7 @@ def test_the_kept_corpus(name):
             TARGETS[name](file.read_bytes())
 
 
-def test_the_kept_corpus_beside_pycapnp(pycapnp):
+def test_the_kept_corpus_compared_with_pycapnp(pycapnp):
     dice = Random(1)
     whole = [frame for file in CORPUS for frame in frames_in(file.read_bytes()) if is_whole(frame)]
     pycapnp.compare([(frame, likely_reader(frame, dice)) for frame in whole])

@@ -1,7 +1,7 @@
 """
-What one message says, as plain values: by our own decoder, for comparing it with itself and with others.
+The contents of one message as plain values, by our own decoder, to compare them with others.
 
-`pycapnp_views.py` gives the same of a foreign one.
+`pycapnp_views.py` returns the same from a foreign decoder.
 """
 
 from contextlib import suppress

@@ -1,5 +1,5 @@
 """
-A client that behaves, and minds what it is told: the one who must not notice.
+A client that behaves, and checks every reply: the one that must not notice.
 
 It speaks through a function, so it works in the process of a server and over a
 socket.  `Worker.turn` takes a few items from their beginning to their end;

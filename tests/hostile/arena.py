@@ -1,4 +1,4 @@
-"""A real server, the healthy client beside it, and what an attack costs the two."""
+"""A real server, the healthy client that uses it, and what an attack costs the two."""
 
 import json
 import os
@@ -52,7 +52,7 @@ class Healthy:
         return answer
 
     def report(self):
-        """What it did since the last report; raises Disturbed if anything was wrong."""
+        """Return its calls since the last report; raises Disturbed if anything was wrong."""
         try:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
@@ -84,7 +84,7 @@ def serve(attack, directory):
 
 @define
 class Arena:
-    """Where attacks take place."""
+    """The server and the peers of one attack."""
 
     server: Server
     port: int

@@ -1,4 +1,4 @@
-"""What a live attack is, and the list of all of them."""
+"""Live attacks: their type, and the list of all of them."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ SLACK = 60.0
 """Seconds by which a busy machine may be late."""
 
 P99_MS = 250.0
-"""What the catalogue says of O5, taken for all that it gives no figure for."""
+"""The catalogue's figure for O5, used for all attacks without a figure."""
 
 OPTIONS = tuple(limits(open_answers=20_000))
 """With all the time that there is by default: a busy machine may leave an honest peer without a word for seconds."""
@@ -57,7 +57,7 @@ class Attack:
     """Whether its server listens with TLS as well: `Arena.ports` has that last."""
 
     p99_ms: float | None
-    """What the catalogue has the healthy client's p99 stay within; None where the attack is that everybody waits."""
+    """The catalogue's bound of the healthy client's p99; None where the attack makes all clients wait."""
 
     @property
     def id(self) -> str:

@@ -1,12 +1,12 @@
 """
-Messages that nobody should send, each with the way it must end.
+Messages that no peer should send, each with the way it must end.
 
 A case's stream is sent on a connection that has bootstrapped (export 0) and is
 followed by a sound call.  `ABORT`: the connection ends, with a reason.  `FAILED`,
 `UNIMPLEMENTED` and `OVERLOADED`: that exception, and the sound call is answered.
 `OK`: results, and the sound call is answered.  `IGNORED` and `ECHO`: nothing, or
 an `unimplemented`, and the sound call is answered.  `QUIET`: the connection ends
-without a word.
+without a message.
 """
 
 from struct import pack
@@ -134,7 +134,7 @@ FRAMING = [
 ]
 
 POINTERS = [
-    Case("W15", "behind-the-end", add_with(struct_pointer(1_000, 1, 1)), ABORT),
+    Case("W15", "after-the-end", add_with(struct_pointer(1_000, 1, 1)), ABORT),
     Case("W15", "before-the-start", add_with(list_pointer(-1_000, EIGHT, 1)), ABORT),
     Case("W15", "empty-struct", call(words(struct_pointer(-1, 0, 0))), OK),
     Case("W16", "no-such-segment", add_with(far_pointer(7, 0)), ABORT),

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-# Run as a script, Python looks for modules beside this file only.
+# Run as a script, Python looks for modules in this file's folder only.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from attrs import define
@@ -31,7 +31,7 @@ LEASE_MS = 3_600_000
 
 @define
 class Found:
-    """What was seen."""
+    """The results."""
 
     items: int
     slices: int
@@ -48,7 +48,7 @@ class Found:
     """Slices after which a poll that came in the middle of it was answered."""
 
     attempts: set
-    """How often the items had been handed out, counting the time after."""
+    """The attempts of the items, with that after the expiry."""
 
 
 class Hand:

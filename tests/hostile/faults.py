@@ -250,7 +250,7 @@ def a_cable_that_is_pulled(arena):
             far.stdout.close()
     keeper = arena.connect()
     queue = keeper.queue("far")
-    keeper.add(b"for somebody else", target=queue)
+    keeper.add(b"for another", target=queue)
     assert keeper.poll(1, target=queue).items[0].attempt == 1
     return f"closed after {took:.0f} s, its poll was given nothing"
 

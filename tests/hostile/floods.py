@@ -111,8 +111,8 @@ def fifty_floods_of_messages_of_kinds_to_come(arena):
 
 
 @attack("W2 O4", *limits(buffered_bytes=64 << 20, stalled_message_ms=60_000, open_answers=20_000))
-def half_messages_beside_a_worker_with_much_open(arena):
-    """Whoever hoards is cut off, and not the worker that has been there for longest."""
+def half_messages_and_a_worker_with_many_open_answers(arena):
+    """The peers that hold back half messages are cut off, and not the worker with the oldest connection."""
     worker = arena.connect()
     for _ in range(10):
         questions = [worker.ask(api.ADD, adding()) for _ in range(500)]
@@ -178,7 +178,7 @@ def polls_that_take_all_places(arena):
 
 
 def greeting():
-    """What a TLS client says first."""
+    """Return a TLS client's first message."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     context = ssl.create_default_context()
     context.check_hostname = False

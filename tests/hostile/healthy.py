@@ -57,7 +57,7 @@ class Healthy:
         must(not self.timed(self.peer.remove, ids[0], found.lease), "an item was removed twice")
 
     def report(self):
-        """What was done since the last report."""
+        """Return the calls since the last report."""
         latencies, self.latencies = sorted(self.latencies), []
         if not latencies:
             return {"calls": 0, "p50": None, "p99": None, "max": None}

@@ -89,7 +89,7 @@ def crowd(arena, queue, wait):
             peer.ask(api.POLL, polling(1, wait=wait), target)
         peer.flush()
     for peer in peers:
-        # Answered behind the polls of this connection.
+        # Answered after the polls of this connection.
         question = peer.ask(api.ADD, adding(), None)
         peer.flush()
         peer.outcome(question)

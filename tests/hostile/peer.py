@@ -45,7 +45,7 @@ class Peer:
             raise Gone(str(why)) from why
 
     def receive(self):
-        """What has come, waited for."""
+        """Wait for bytes and return them."""
         try:
             data = self.socket.recv(RECV_BYTES)
         except (ConnectionError, TimeoutError) as why:
@@ -67,7 +67,7 @@ class Peer:
         return None
 
     def close(self):
-        """As a process that ends does."""
+        """Close the socket, as the end of a process does."""
         self.socket.close()
 
     def reset(self):

@@ -1,4 +1,4 @@
-"""What hostile messages are made of: words, pointers that lie, segments, and frames around them."""
+"""The parts of hostile messages: words, invalid pointers, segments, and frames around them."""
 
 from struct import pack
 
@@ -18,7 +18,7 @@ QUESTION = 1_000
 
 
 def struct_pointer(offset, data, pointers):
-    """A struct of *data* words and *pointers*, *offset* words behind the pointer."""
+    """A struct of *data* words and *pointers*, *offset* words after the pointer."""
     return (offset << 2 & 0xFFFFFFFF) | data << 32 | pointers << 48
 
 
@@ -33,7 +33,7 @@ def far_pointer(segment, word, *, double=False):
 
 
 def tag(count, data, pointers):
-    """What a composite list begins with."""
+    """Return the tag word of a composite list."""
     return struct_pointer(count, data, pointers)
 
 
@@ -81,5 +81,5 @@ CONTENTS_AT = ITEMS_AT + 2
 
 
 def in_segments(framed_message, *others):
-    """A message of one segment, with others behind it."""
+    """A message of one segment, followed by others."""
     return stream(framed_message[8:], *[words(*each) for each in others])

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# Run as a script, Python looks for modules beside this file only.
+# Run as a script, Python looks for modules in this file's folder only.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.hostile.arena import Arena, Disturbed, Healthy, serve

@@ -151,7 +151,7 @@ def ending(arena, case):
 
 
 def framed_return_of(question):
-    """What a plain Return for *question* has in it and nothing else of ours has."""
+    """Return the bytes that a plain Return for *question* contains and no other message of ours."""
     return b"".join(encoder.results([question], [b""]))[8:40]
 
 
@@ -168,7 +168,7 @@ def bad_frames_at_full_speed(arena):
     seconds = time.monotonic() - began
     time.sleep(0.2)
     lines = arena.lines() - before
-    # One that tells of the bad frame and one of the reset, of each address and second.
+    # One line about the bad frame and one about the reset, for each address and second.
     assert lines <= 2 * 50 * (seconds + 2)
     return f"{count / seconds:,.0f} a second, {lines / seconds:,.0f} lines of log a second"
 

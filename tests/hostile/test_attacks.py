@@ -13,7 +13,7 @@ SECONDS = 0.4
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """A server for each set of options, with the healthy client beside it; they end with the module."""
+    """A server for each set of options, with a healthy client of its own; they end with the module."""
     running = {}
 
     def serve(attack):
@@ -37,7 +37,7 @@ def servers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=lambda attack: attack.id)
-def test_attackers_disturb_nobody(servers, attack):
+def test_attackers_do_not_disturb_others(servers, attack):
     if attack.why_not or attack.full_only:
         pytest.skip(attack.why_not or "takes minutes: `make hostile` runs it")
     serve, end = servers

@@ -84,7 +84,7 @@ def test_no_attack_has_two_rows_in_the_table_of_figures():
 
 
 def test_what_is_one_pot_for_all_is_the_same_list_on_both_pages():
-    """Whoever reads of it before a server is set up, and whoever reads of it because others are refused."""
+    """One page is read before a server is set up, the other when calls are refused."""
     section = PAGE.partition("\n## Limits shared by all peers\n")[2].partition("\n## ")[0]
     pots = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
     operating = (TESTS.parent / "docs" / "operating.md").read_text()

@@ -162,14 +162,14 @@ def test_a_delay_is_never_shorter_than_asked_whatever_the_moment(moment):
 
 
 def test_an_add_that_is_repeated_is_two_items(hand):
-    """Whoever did not hear the reply cannot know better."""
+    """A client that did not get the reply cannot know better."""
     content = adding(b"once more")
     hand.call(api.ADD, content)
     hand.call(api.ADD, content)
     assert [bytes(item.contents) for item in hand.poll(count=3).items] == [b"once more"] * 2
 
 
-def test_a_lease_may_be_held_as_long_as_somebody_extends_it(hand):
+def test_a_lease_may_be_held_as_long_as_a_client_extends_it(hand):
     hand.add(b"a")
     lease = hand.poll(lease=60_000).lease
     extend = api.write_extend_request(api.ExtendRequest(lease, SpanMs(60_000)))

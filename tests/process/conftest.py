@@ -67,7 +67,7 @@ class Server:
         return int(self.line(r"Listening on .*:(\d+)")[1])
 
     def control(self) -> Path:
-        """Its control socket, which can be spoken to: the log tells of it before it is there."""
+        """Return the path of its control socket once it accepts connections: the log names it before it is there."""
         path, deadline = self.data_dir / "control.sock", time.monotonic() + PATIENCE
         with socket.socket(socket.AF_UNIX) as peer:
             while peer.connect_ex(str(path)):
@@ -116,7 +116,7 @@ def start(tmp_path):
 
 
 def foreign(scenario: str, port: int, *args: str) -> str:
-    """What pycapnp's own RPC client has to say after a scenario of `foreign_peer.py`."""
+    """Run a scenario of `foreign_peer.py`, pycapnp's own RPC client; return its output."""
     done = subprocess.run(
         [sys.executable, str(HERE / "foreign_peer.py"), scenario, str(port), *args],
         capture_output=True,

@@ -1,5 +1,5 @@
 """
-Fills a server and empties it, and tells how far it got, one JSON object a line.
+Fills a server and empties it, and prints its progress, one JSON object a line.
 
 `fill` adds items until one is refused; `drain` polls and removes all there
 are; `count` polls all there are and says which numbers they carry; `traffic`

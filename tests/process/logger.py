@@ -1,4 +1,4 @@
-"""What `twistd --logger` takes: the name of a function that makes an observer."""
+"""A function that makes an observer, for `twistd --logger`."""
 
 import sys
 

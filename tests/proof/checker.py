@@ -32,7 +32,7 @@ BUSY = "the storage engine has to catch up first"
 
 
 class Verdict(StrEnum):
-    """What can be wrong."""
+    """The kinds of errors."""
 
     LOST = "lost"
     UNEXPECTED = "unexpected"
@@ -52,7 +52,7 @@ class Verdict(StrEnum):
 
 @define
 class Findings:
-    """What is wrong, with a few examples of each, and what is merely counted."""
+    """The errors found, with a few examples of each kind, and what is only counted."""
 
     wrong: Counter = field(factory=Counter)
     examples: list = field(factory=list)
@@ -144,7 +144,7 @@ class Judge:
             if extend.lease in self.leases:
                 self.leases[extend.lease].extends.append(extend)
             elif extend.done:
-                self.found(Verdict.STALE, f"the lease {extend.lease.hex()}, which nobody got, was extended")
+                self.found(Verdict.STALE, f"the lease {extend.lease.hex()}, which no poll returned, was extended")
 
     def take_add(self, add):
         """Note what was submitted."""
@@ -173,7 +173,7 @@ class Judge:
         if remove.id in self.by_id:
             self.by_id[remove.id].removes.append(remove)
         elif remove.done:
-            self.found(Verdict.UNEXPECTED, f"{remove.id.hex()}, which nobody added, was removed")
+            self.found(Verdict.UNEXPECTED, f"{remove.id.hex()}, which no client added, was removed")
 
     def take(self, poll, delivered: Delivered):
         """Note a delivery."""
@@ -209,7 +209,7 @@ class Judge:
         return self.findings
 
     def judge_refusals(self):
-        """Nobody who asked for what may be had is refused, unless the server has a reason that everybody can see."""
+        """Find refusals of valid calls for which the history shows no reason."""
         for call in self.history.calls:
             if call.outcome is Outcome.REFUSED and not self.has_cause(call):
                 kind = Kind(call.kind).name.lower() if call.kind in set(Kind) else f"kind {call.kind}"
@@ -279,7 +279,7 @@ class Judge:
                 self.found(Verdict.RESURRECTED, f"{item} was removed at {remove.ended:.3f} and came back")
 
     def judge_lease(self, lease):
-        """What was done under it after its end, and what was not done before."""
+        """Find what was done under the lease after its end, and what was not done before."""
         crashes, poll = self.history.crashes, lease.poll
         for call in [*lease.extends, *lease.removes]:
             if call.outcome is not Outcome.OK:
@@ -318,7 +318,7 @@ class Judge:
 
 
 def check(history):
-    """What is wrong with *history*."""
+    """Return the errors in *history*."""
     return Judge(history).judge()
 
 

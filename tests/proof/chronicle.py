@@ -36,7 +36,7 @@ class Chronicle:
     """The commit up to which the log was noted to be on disk."""
 
     log_ends: list[int]
-    """How long the newest log was after each commit, and after the tables that were made behind it."""
+    """How long the newest log was after each commit, and after the tables that were made after it."""
 
     older: Path | None
     """The directory in the middle of it."""
@@ -117,7 +117,8 @@ def newest_log(database):
 
 def apart(work):
     """
-    What *work* gives, in a process of its own: RocksDB may end or never end, and its threads would not survive a fork.
+    Return the result of *work*, run in a process of its own: RocksDB may end or never end, and its threads would not
+    survive a fork.
 
     A tuple: `("gave", value)`, `("refused", text)`, or `("died", how)`.
     """
@@ -130,16 +131,16 @@ def apart(work):
             said = ("gave", work())
         except StorageError as error:
             said = ("refused", str(error))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
+        except BaseException as error:  # noqa: BLE001 - reported to the parent, whatever it is
             said = ("died", f"{type(error).__name__}: {error}")
         with open(writing, "wb") as out:  # noqa: PTH123 - a descriptor
             pickle.dump(said, out)
         os._exit(0)
     os.close(writing)
     with open(reading, "rb") as said:  # noqa: PTH123
-        told = said.read()
+        data = said.read()
     _, status = os.waitpid(child, 0)
-    return pickle.loads(told) if told else ("died", f"status {status}")
+    return pickle.loads(data) if data else ("died", f"status {status}")
 
 
 class Opener:
@@ -152,18 +153,18 @@ class Opener:
         self._cases = 0
 
     def opened(self, path, boot_id=BOOT):
-        """A digest of what is in *path*, which is not opened again, or why there is none; as `apart` tells it."""
+        """Return a digest of *path*'s contents, which is not opened again, or why there is none, as `apart` does."""
         if self._child is None:
             self._start()
         self._line.send((path, boot_id))
         try:
-            told = self._line.recv() if self._line.poll(PATIENCE_SECONDS) else ("died", "it does not come to an end")
+            outcome = self._line.recv() if self._line.poll(PATIENCE_SECONDS) else ("died", "it does not come to an end")
         except EOFError:
-            told = ("died", "without a word")
+            outcome = ("died", "without a message")
         self._cases += 1
-        if told[0] == "died" or self._cases >= self.CASES:
+        if outcome[0] == "died" or self._cases >= self.CASES:
             self.end()
-        return told
+        return outcome
 
     def _start(self):
         self._line, line = Pipe()
@@ -186,7 +187,7 @@ class Opener:
 
 
 def open_all(line):
-    """What the other process does."""
+    """Serve requests in the other process."""
     kept = []
 
     def keep(handle):
@@ -203,5 +204,5 @@ def open_all(line):
             line.send(("gave", (digest(store), store.dropped)))
         except StorageError as error:
             line.send(("refused", str(error)))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent is told
+        except BaseException as error:  # noqa: BLE001 - reported to the parent, whatever it is
             line.send(("died", f"{type(error).__name__}: {error}"))

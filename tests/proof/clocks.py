@@ -5,7 +5,7 @@ In each cycle the wall clock jumps while an item is leased and another is
 delayed: by seconds, hours or years, back or forth, while the server runs and
 often while it is down too.  The server may be restarted on the same boot, on
 another one, or with a boot clock that went backwards.  Leases and delays must
-last as long as was asked and hardly longer, by the one clock that nobody sets:
+last as long as was asked and hardly longer, by the one clock that is never set:
 the client's monotonic one.  After another boot a clock that was set forward
 while the server was down may end them early, by no more than JUMP_MAX_SECONDS,
 and nothing else may; set back, the time that the server was down does not count.
@@ -47,17 +47,17 @@ class Cycle:
     folder: Path
     rng: Random
     wrong: list = field(factory=list)
-    told: str = ""
+    description: str = ""
     server: object = None
     up: float = 0.0
     attempts: dict = field(factory=dict)
 
     async def run(self):
-        """What went wrong."""
+        """Return the errors."""
         rng = self.rng
         kind, during, down = rng.choice(KINDS), rng.choice(JUMPS), rng.choice((0.0, *JUMPS))
         span, delay, extended = rng.uniform(0.4, 1.2), rng.uniform(0.4, 1.2), rng.random() < 0.4
-        self.told = f"{kind}, {during:+.0f} s, then {down:+.0f} s; lease {span:.3f} s, delay {delay:.3f} s"
+        self.description = f"{kind}, {during:+.0f} s, then {down:+.0f} s; lease {span:.3f} s, delay {delay:.3f} s"
         shifted.write(self.folder / "clocks", **shifted.UNSHIFTED)
         self.new_boot()
         client = await self.start()
@@ -71,7 +71,7 @@ class Cycle:
         await asyncio.sleep(rng.uniform(0.0, 0.2))
         shifted.write(self.folder / "clocks", wall=during)
         if extended:
-            self.told += ", extended"
+            self.description += ", extended"
             began = time.monotonic()
             if not (await client.extend(old.lease, span)).done:
                 self.wrong.append("a live lease was not extended")
@@ -154,7 +154,7 @@ def play(cycles, seed):
             with tempfile.TemporaryDirectory(prefix="queueber-clocks-") as folder:
                 cycle = Cycle(host, Path(folder), rng)
                 wrong = asyncio.run(cycle.run())
-            tally.count([f"cycle {number} ({cycle.told}): {'; '.join(wrong)}"] if wrong else [])
+            tally.count([f"cycle {number} ({cycle.description}): {'; '.join(wrong)}"] if wrong else [])
     return tally
 
 

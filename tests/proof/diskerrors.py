@@ -46,14 +46,14 @@ ACKED_MIN = 30
 
 SENT_SECONDS = 0.5
 """
-What was sent before the fault, or was on its way then, may be read so much later.
+The time after the fault within which bytes that were sent before it may be read.
 
 A process that is traced, and other work on the cores: 0.04 s are common, and 0.18 s were seen.  What was asked after
 the fault is judged without such a time.
 """
 
 CLOCKS_SECONDS = 0.003
-"""What strace's clock and ours may differ by."""
+"""The possible difference between strace's clock and ours."""
 
 NOTICED_SECONDS = 0.25
 """How much earlier than it is noticed the end of a process that is traced may have cut off its clients."""
@@ -100,7 +100,7 @@ def must_end(fault, came, data):
 
 
 def late_answers(fault, came, history):
-    """What was answered when nothing may be any more."""
+    """Return the answers that came when none may come any more."""
     known = [call for call in history.calls if call.outcome is Outcome.OK]
     yield from (call for call in known if call.ended > came.at + SENT_SECONDS and call.invoked <= came.at)
     # A commit is over with the log's first error.  After one of a table or the manifest a commit that does not touch
@@ -110,14 +110,14 @@ def late_answers(fault, came, history):
 
 
 def is_change(call):
-    """Whether an answer tells of something that had to be made durable."""
+    """Whether an answer confirms something that had to be made durable."""
     if isinstance(call, Poll):
         return bool(call.items)
     return call.done if isinstance(call, Remove | Extend) else True
 
 
 def judged(fault, server, status, came, by_itself, history, data):
-    """What is wrong with how a server took a fault."""
+    """Return the errors in how a server took a fault."""
     if not by_itself:
         if must_end(fault, came, data):
             yield f"the server went on after an error of {came.path}"

@@ -2,7 +2,7 @@
 Every failpoint of `failpoints.py` once, under load, a few on each data directory; then the drain and the verdict.
 
 A point that is not reached is a failure: a seam that was renamed, or a load
-that has stopped to lead there, proves nothing.  Behind the last point of a
+that has stopped to lead there, proves nothing.  After the last point of a
 directory comes one more life under load.  With too few calls answered in a life
 that was not killed at a point, all points of the directory are void, and tried
 again.
@@ -59,7 +59,7 @@ class Epoch:
             self.generator.history.crashes.append(Crash(self.down, time.monotonic()))
 
     async def life(self, server, seconds, *, stop=False):
-        """Load until the server is gone, but no longer than so; then it is killed, or told to stop."""
+        """Load until the server is gone or the time is over; then kill it, or send it SIGTERM."""
         port = server.port()
         if port is None:
             return server.end()
@@ -100,7 +100,7 @@ class Epoch:
         return None if status == KILLED else f"{point}: not reached, the server ended with {status}"
 
     async def run(self, points):
-        """What is wrong with each of *points*; what the history shows is put down to the first."""
+        """Return the errors of each of *points*; those that the history shows are put down to the first."""
         wrong = [await self.reach(each) for each in points]
         await self.life(self.start(), LIFE_SECONDS)
         server = self.start()

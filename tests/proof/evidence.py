@@ -33,7 +33,7 @@ async def under(load, history, seconds, lives=0):
 
 
 def unknown_since(history, begin):
-    """How many adds, removes and extends since *begin* nobody knows the outcome of."""
+    """Return the number of adds, removes and extends since *begin* whose outcome is unknown."""
     return sum(
         1
         for each in history.calls
@@ -54,7 +54,7 @@ def effects(history):
 
 
 def lacking_in(history, lives):
-    """What there was too little of in so many lives under load; nothing if there was enough."""
+    """Return the kinds of calls of which there were too few in so many lives under load."""
     return [
         f"{count} {kind} in {lives} lives"
         for kind, count in effects(history).items()

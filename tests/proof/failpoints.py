@@ -2,7 +2,7 @@
 Named moments in the life of a server at which it can be killed.
 
 The code of the server knows nothing of them: before it starts, a launcher
-puts a wrapper around a function, and SIGKILL comes before or behind its k-th
+puts a wrapper around a function, and SIGKILL comes before or after its k-th
 call.  A name that leads nowhere any more is an error.
 """
 

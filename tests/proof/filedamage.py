@@ -7,7 +7,7 @@ Damage to the files of a data directory, each on a copy: refused or identical, a
 
 What is refused is tried once more on a machine that was started anew since,
 which might be the trace of a power cut.  There the last commit may be missing
-if it was not noted as synced, and if that is told.
+if it was not noted as synced, and if the loss is reported.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from attrs import define, field
 from chronicle import BOOT, OTHER_BOOT, Opener, apart, write
 from tally import Tally, command_line
 
-# Nobody's data: RocksDB's own words, locks, and what rocksdict writes beside it.
+# No data: RocksDB's own log, locks, and the files that rocksdict adds.
 WITHOUT_MEANING = ("LOG", "LOCK", "lock", "rocksdict-config.json")
 
 
@@ -183,7 +183,7 @@ def whole_files(bench, chronicle):
         changed("missing", name, lambda copy, name=name: (copy / name).unlink())
         changed("empty", name, lambda copy, name=name: (copy / name).write_bytes(b""))
         changed("all zeros", name, lambda copy, name=name, size=size: (copy / name).write_bytes(bytes(size)))
-        # A manifest that somebody puts back is what no promise covers.
+        # No promise covers a manifest that was replaced with an older one.
         if older and (older / name).exists() and (name.suffix == ".log" or name.name == "synced"):
             changed("older", name, lambda copy, name=name: shutil.copy(older / name, copy / name))
     if older:
@@ -234,7 +234,7 @@ def run(asked):
 
 
 def arguments():
-    """What was asked for."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cut-step", type=int, default=1, help="cut the log at each so-manyth byte; 0: not at all [1]")

@@ -1,4 +1,4 @@
-"""Late, and out of order: what can be told only by looking at several items of a queue."""
+"""Late, and out of order: errors that show only when several items of a queue are compared."""
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -59,7 +59,7 @@ def _stay(history, before, delivery):
         low, high = before.lease.earliest_end(), before.lease.latest_end()
         ready = high
     else:
-        # Somebody who never got it had it meanwhile.
+        # A client that never got the reply had it meanwhile.
         low, high, ready = -inf, inf, inf
     slack = lag(history.crashes, item.add.invoked, delivery.poll.ended)
     for crash in history.crashes:
@@ -82,11 +82,11 @@ def _judge_late(judge, verdicts, asked, stays, late_seconds):
         if poll.items or poll.outcome is not Outcome.OK or poll.ended - poll.invoked <= late_seconds:
             continue
         for stay in long:
-            beside = min(poll.ended, stay.delivery.poll.invoked) - max(poll.invoked, stay.ready)
-            if beside > late_seconds:
+            late = min(poll.ended, stay.delivery.poll.invoked) - max(poll.invoked, stay.ready)
+            if late > late_seconds:
                 judge.found(
                     verdicts.LATE,
-                    f"the poll at {poll.invoked:.3f} slept beside {stay.delivery.item} for {beside:.1f} s",
+                    f"the poll at {poll.invoked:.3f} waited while {stay.delivery.item} was ready for {late:.1f} s",
                 )
                 break
 
@@ -99,15 +99,15 @@ def _judge_empty(judge, verdicts, empty, stays, unknown, late_seconds):
     """
     Replies without an item while there certainly was one.
 
-    Of those who wait, each may have waited for less than the bound; together they may not, beside the same item.  Who
-    does not wait is told the truth at once.
+    Of those who wait, each may have waited for less than the bound; together they may not, while the same item is
+    ready.  A poll that does not wait gets a correct reply at once.
     """
     covered = Cover(_without(_merged([(each.invoked, each.ended) for each in empty]), unknown))
     for stay in stays:
         begin, end = stay.ready, stay.delivery.poll.invoked
-        if end - begin > late_seconds and (beside := covered.until(end) - covered.until(begin)) > late_seconds:
+        if end - begin > late_seconds and (late := covered.until(end) - covered.until(begin)) > late_seconds:
             judge.found(
-                verdicts.LATE, f"polls got nothing beside {stay.delivery.item} for {beside:.1f} s, one after the other"
+                verdicts.LATE, f"polls in a row got nothing while {stay.delivery.item} was ready for {late:.1f} s"
             )
     stays = sorted(stays, key=lambda stay: stay.ready)
     ready, longest = [stay.ready for stay in stays], [None]
@@ -123,7 +123,7 @@ def _judge_empty(judge, verdicts, empty, stays, unknown, late_seconds):
             and not _overlaps(unknown, poll)
         ):
             judge.found(
-                verdicts.LATE, f"the poll at {poll.invoked:.3f} was told that {stay.delivery.item} was not there"
+                verdicts.LATE, f"the poll at {poll.invoked:.3f} got no item while {stay.delivery.item} was there"
             )
 
 
@@ -144,7 +144,7 @@ class Cover:
 
 
 def _without(spans, others):
-    """What of *spans* none of *others* touches; both are in order and apart."""
+    """Return the parts of *spans* that none of *others* touches; both are in order and disjoint."""
     left, at = [], 0
     for begin, end in spans:
         while at < len(others) and others[at][1] <= begin:
@@ -174,7 +174,7 @@ def _judge_replies(judge, verdicts, stays):
             if stay.high < highest:
                 judge.found(
                     verdicts.OUT_OF_ORDER,
-                    f"{stay.delivery.item} came behind a later one in the reply at {poll.ended:.3f}",
+                    f"{stay.delivery.item} came after a later one in the reply at {poll.ended:.3f}",
                 )
             highest = max(highest, stay.low)
 

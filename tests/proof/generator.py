@@ -1,7 +1,7 @@
 """
 Clients with different habits, good and bad, that never rest until their server is gone.
 
-Whoever adds says so in contents that nobody else uses; whoever takes may
+A producer adds contents that no other client uses; a worker may
 remove, extend, let a lease lapse, vanish, ask twice, or try leases that are
 over, or another's.
 """
@@ -23,7 +23,7 @@ QUIET_SECONDS = 0.3
 
 @define(eq=False)
 class Generator:
-    """What all clients share, over as many lives of the server as there are."""
+    """The state that all clients share, over all lives of the server."""
 
     random: object
     """Of `random.Random`."""
@@ -31,10 +31,10 @@ class Generator:
     history: History = field(factory=History)
     number: int = 0
     tokens: list = field(factory=list)
-    """Ids and leases that somebody was given, for others to try."""
+    """Ids and leases that one client received, for others to try."""
 
     polite: bool = False
-    """Nobody vanishes: then more can be said of the rest."""
+    """No client vanishes: then the checker can say more about the rest."""
 
     long_span: float = 4.0
     """Of the leases that outlast a crash; nothing takes longer, and about so long takes a drain."""

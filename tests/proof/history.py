@@ -1,9 +1,9 @@
 """
-What clients of a queue saw: every call with when it began and ended, by one monotonic clock, and how.
+Calls as the clients of a queue saw them: when each began and ended, by one monotonic clock, and how.
 
 A call's outcome is one of three.  OK: the reply came.  REFUSED: the server
 answered that it did nothing.  UNKNOWN: no reply came, so it happened wholly or
-not at all, and nobody knows when.
+not at all, at an unknown time.
 """
 
 import json
@@ -15,7 +15,7 @@ from attrs import asdict, define, field, fields
 
 
 class Outcome(StrEnum):
-    """How a call ended, for whoever made it."""
+    """How a call ended, as its client saw it."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -34,12 +34,12 @@ class Call:
     """Of the exception, if it was refused: a `queueber.errors.Kind`."""
 
     why: str = ""
-    """What the exception said."""
+    """The text of the exception."""
 
 
 @define(eq=False, kw_only=True)
 class Add(Call):
-    """Of items whose contents nobody else adds."""
+    """Of items whose contents no other client adds."""
 
     contents: list[bytes]
     delays: list[float]
@@ -65,7 +65,7 @@ class Poll(Call):
     items: list[Delivered] = field(factory=list)
     lease: bytes = b""
     no_wait: bool = False
-    """It takes what is there, and does not wait for more."""
+    """Whether the poll takes the items that are there and does not wait for more."""
 
 
 @define(eq=False, kw_only=True)
@@ -112,7 +112,7 @@ class History:
     """
     From when on whatever was not removed is lost.
 
-    Somebody polled and removed all there was, until nothing came for longer than any lease or delay could last.
+    A client polled and removed all items, until nothing came for longer than any lease or delay could last.
     """
 
     breaks: list[Break] = field(factory=list)
@@ -127,7 +127,7 @@ class History:
 
     @property
     def unknown(self):
-        """How many adds, removes and extends have an outcome that nobody knows."""
+        """Return the number of adds, removes and extends whose outcome is unknown."""
         return sum(1 for call in self.calls if call.outcome is Outcome.UNKNOWN and type(call) is not Poll)
 
     def save(self, path):

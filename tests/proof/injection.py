@@ -16,7 +16,7 @@ FILE = re.compile(r"\(\d+<(?P<path>[^>]*)>")
 
 @frozen
 class Fault:
-    """What fails, and when."""
+    """A system call that fails, and when."""
 
     call: str
     error: str
@@ -44,13 +44,13 @@ class Came:
 class Injection:
     """strace, attached; use it in a `with`."""
 
-    def __init__(self, fault, pid, data, told):
-        self.told = told
-        told.write_text("")
+    def __init__(self, fault, pid, data, output):
+        self.output = output
+        output.write_text("")
         paths = [f"-P{log}" for log in sorted((data / "db").glob("*.log"))] if fault.call == "write" else []
         self.process = subprocess.Popen(
             [
-                *("strace", "-f", "-y", "-qq", "-ttt", "-o", str(told), "-p", str(pid), *paths),
+                *("strace", "-f", "-y", "-qq", "-ttt", "-o", str(output), "-p", str(pid), *paths),
                 *("-e", f"trace={fault.call}", "-e", f"inject={fault.call}:error={fault.error}:when={fault.at}"),
                 *("-e", "signal=none"),
             ],
@@ -75,18 +75,18 @@ class Injection:
 
     def came(self):
         """The first fault; None while there was none."""
-        return first_in(self.told.read_text(errors="replace"), time.monotonic() - time.time())
+        return first_in(self.output.read_text(errors="replace"), time.monotonic() - time.time())
 
 
-def first_in(told, clocks):
-    """The first fault in what strace *told*; *clocks* is how far the monotonic clock is ahead of its own."""
-    found = INJECTED.search(told)
+def first_in(output, clocks):
+    """Return the first fault in strace's *output*; *clocks* is how far the monotonic clock is ahead of strace's."""
+    found = INJECTED.search(output)
     if found is None:
         return None
     said = found["said"]
     if "resumed>" in said:
         # Which file it was stands where the call began.
-        begun = [line for line in told[: found.start()].splitlines() if line.startswith(f"{found['pid']} ")]
+        begun = [line for line in output[: found.start()].splitlines() if line.startswith(f"{found['pid']} ")]
         said = begun[-1] if begun else ""
     file = FILE.search(said)
     return Came(float(found["at"]) + clocks, file["path"] if file else "")

@@ -84,7 +84,7 @@ async def epoch(host, folder, random, cycles, tally, shape, **habits):
 
 
 def parsed():
-    """What was asked for."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)

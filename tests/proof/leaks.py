@@ -34,7 +34,7 @@ async def load(server, data, items, seed, settle):
 
 
 def wrong_with(first, last, rows):
-    """What has leaked."""
+    """Return what has leaked."""
     wrong = [
         f"{count} rows of {name} are left" for name, count in rows.items() if name in {"items", "leases"} and count
     ]

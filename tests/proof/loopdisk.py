@@ -11,7 +11,7 @@ EXT4_IOC_SHUTDOWN = 0x8004_587D
 """_IOR('X', 125, __u32)."""
 
 FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED = 0, 1, 2
-"""What the kernel still writes when it is told to shut down; the last is a power cut."""
+"""Ways in which the file system stops, by what the kernel still writes; the last is a power cut."""
 
 
 def lacking():
@@ -49,11 +49,11 @@ class LoopDisk:
         _run("losetup", "--detach", self._device)
 
     def mount(self):
-        """As a machine does that starts anew: the journal is replayed."""
+        """Mount it again as a machine does that starts: the journal is replayed."""
         _run("mount", *(["-o", self.options] if self.options else []), self._device, str(self.path))
 
     def unmount(self):
-        """Nobody may have a file open there."""
+        """Unmount it; no process may have a file open there."""
         _run("umount", str(self.path))
 
     def cut(self, how=NOTHING_FLUSHED):

@@ -46,7 +46,7 @@ TIGHT = {
     "expiry_slice": 2,
 }
 FATAL = frozenset({"write", "sync", "file"})
-"""What may end the server by itself, and nothing else."""
+"""The only errors that may end the server by itself."""
 
 LONGEST = 60_000
 """Of leases and delays, ms."""
@@ -112,14 +112,14 @@ class Example:
             self.machine.bugs.append(wrong)
 
     def check_empty(self, deliveries, now):
-        """Nobody is told of nothing while there is something."""
+        """Check that no poll gets an empty reply while there are items for it."""
         leased = len(self.decided.items) - sum(map(len, self.decided.free.values()))
         if leased >= self.machine.limits.leased_items:
             return
         for each in deliveries:
             ready = self.decided.ready(each.waiter.queue.name, now, self.spoilt())
             if ready and not each.items and each.error is None:
-                raise Wrong(f"a poll is told of nothing while {ready} wait")
+                raise Wrong(f"a poll got an empty reply while {ready} were ready")
 
     # The machine
 
@@ -201,7 +201,7 @@ class Example:
             raise Wrong(f"queue time is {now} and should be {expected:.0f}")
 
     def check_rows(self, rows):
-        """What the store finds is what was committed."""
+        """Check that the store finds what was committed."""
         store = self.machine.server._store
         found = store.recover()
         if {each.number: each for each in found.queues} != rows.queues:
@@ -222,7 +222,7 @@ class Example:
             raise Wrong(f"items: {items}, and {rows.items} were committed")
 
     def jump(self):
-        """Somebody sets the clock."""
+        """Set the clock."""
         before = self.machine.clock and self.machine.clock.now()
         self.machine.wall_offset = max(0.0, self.machine.wall_offset + self.rng.choice(JUMPS))
         if self.machine.clock and self.machine.clock.now() != before:
@@ -356,7 +356,7 @@ class Example:
             self.after()
             if not self.machine.dead:
                 self.undisturbed()
-                self.check_nobody_waits()
+                self.check_no_poll_waits_for_a_ready_item()
 
     def _guard(self, deed):
         """A process that dies in the middle is found dead afterwards."""
@@ -407,7 +407,7 @@ class Example:
         self.machine.space = FULL if self.machine.space is ROOMY else ROOMY
 
     def quiesce(self):
-        """Once the disk has caught up, nobody waits beside what he could have."""
+        """Check that no poll waits for a ready item once the disk has caught up."""
         machine = self.machine
         machine.disk.stalls = 0
         for _ in range(5):
@@ -415,7 +415,7 @@ class Example:
         self.after()
         if not machine.dead:
             self.undisturbed()
-            self.check_nobody_waits()
+            self.check_no_poll_waits_for_a_ready_item()
             overdue = self.decided.overdue(self.facts.now() - SWEPT_WITHIN, self.spoilt())
             if overdue and not self.facts.disturbed:
                 raise Wrong(f"leases have ended, and {overdue} are still under them")
@@ -436,8 +436,8 @@ class Example:
             self.facts.disturbed = True
             self.facts.count("row spoilt")
 
-    def check_nobody_waits(self):
-        """Beside an item that he could have."""
+    def check_no_poll_waits_for_a_ready_item(self):
+        """Check that no poll waits while an item is ready for it."""
         leased = len(self.decided.items) - sum(map(len, self.decided.free.values()))
         if leased >= self.machine.limits.leased_items:
             return
@@ -446,7 +446,7 @@ class Example:
         for client in self.clients:
             for call in client.calls.values():
                 if call.kind == "poll" and (ready := self.decided.ready(call.queue, now, self.spoilt())):
-                    raise Wrong(f"a poll waits beside {ready}")
+                    raise Wrong(f"a poll waits while {ready} are ready")
 
     # The end
 
@@ -520,7 +520,7 @@ NAMES, WEIGHTS = tuple(WEIGHTED), tuple(WEIGHTED.values())
 
 
 def play(seed, steps, *, lies=0.0):
-    """What is wrong with an example of these steps (None if nothing is), and what happened in it."""
+    """Return the error in an example of these steps, None without one, and what happened in it."""
     example = Example(seed, lies)
     with on(example.machine):
         try:
@@ -557,7 +557,7 @@ def steps_of(seed, number, count=STEPS):
 
 
 def names_of(steps):
-    """What the steps are."""
+    """Return the steps."""
     return [Random(step).choices(NAMES, WEIGHTS)[0] for step in steps]
 
 

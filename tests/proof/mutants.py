@@ -1,5 +1,5 @@
 """
-The mutants: each is a bug that somebody could have written, as a patch, and one test that has to find it.
+The mutants: each is a bug that a programmer could have written, as a patch, and one test that has to find it.
 
 A test suite that lets one of them live is no evidence.  Each patch is applied
 to a copy of the tree, without guessing at what it does not fit, and the one test
@@ -60,7 +60,7 @@ MUTANTS = (
     ),
     Mutant(
         "05-point-in-time-recovery",
-        "of a damaged log, all behind the damage is dropped",
+        "all rows after the damage of a damaged log are dropped",
         "tests/store/test_rocks.py::TestDamage::test_a_changed_byte_in_the_log_is_detected",
     ),
     Mutant("06-two-writes-per-add", "the rows of one commit are written in two batches"),
@@ -75,7 +75,7 @@ MUTANTS = (
     Mutant("11-ended-lease-extended", "a lease that ended and was not swept can be used"),
     Mutant("12-spans-cut-to-seconds", "leases and delays are cut to whole seconds"),
     Mutant("13-leases-by-the-wall-clock", "leases follow the wall clock"),
-    Mutant("14-add-wakes-nobody", "an add does not wake the polls that wait"),
+    Mutant("14-add-wakes-no-poll", "an add does not wake the polls that wait"),
     Mutant("15-lease-row-left", "the row of a lease that ended stays"),
     Mutant("16-item-in-two-places", "an item whose lease ended keeps its old row too"),
     Mutant(
@@ -244,7 +244,7 @@ def run(test, folder):
 
 
 def verdict(test, status, said):
-    """What a run of *test* comes to: red is an assertion of that test that failed, and no crash on the way there."""
+    """Run *test* and return its result: red is a failed assertion of that test, and no crash on the way there."""
     if status == 0:
         return "green", said.strip().splitlines()[-1][:160]
     failed = re.search(rf"^FAILED {re.escape(test)}(\[.*?\])? - (?P<why>.*)", said, flags=re.MULTILINE)

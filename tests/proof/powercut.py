@@ -79,7 +79,7 @@ def halt(pid):
 
 
 def state_of(thread):
-    """One letter, as the kernel tells it."""
+    """Return the state of the process as the kernel's letter."""
     try:
         return (thread / "stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -137,7 +137,7 @@ async def epoch(machine, cycles, tally, **habits):
 
 
 def keep_files(data, target):
-    """What no server starts on, to be looked at."""
+    """The directories on which no server starts, kept for inspection."""
     shutil.copytree(data, target, ignore=lambda folder, names: [each for each in names if each.endswith(".sock")])
 
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attrs import define, field, frozen
-from tally import SKIPPED, told
+from tally import SKIPPED, read_last_line
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -26,7 +26,7 @@ SECONDS_PER_HOUR = 3_600
 TIDY_SECONDS = 20
 PROOF_PATIENCE = SECONDS_PER_HOUR / 2
 SOAK_PATIENCE = 3 * SECONDS_PER_HOUR
-"""For one script, which then hangs; what is told how long to go on has that on top."""
+"""For one script, which hangs if it takes longer; scripts with a given duration have this in addition."""
 
 
 @frozen
@@ -78,7 +78,7 @@ TABLE = (
 
 @define
 class Sum:
-    """What all rounds of one line come to."""
+    """The results of all rounds of one line."""
 
     target: int = 0
     n: int = 0
@@ -131,7 +131,7 @@ class Runner:
             try:
                 for line, said, status, seconds in pool.map(lambda each: self._ran(*each), asked):
                     known = self.sums.setdefault(line.name, Sum(line.target if self.soak else 0))
-                    known.add(told(said), status, seconds)
+                    known.add(read_last_line(said), status, seconds)
             except KeyboardInterrupt:
                 pool.shutdown(wait=False, cancel_futures=True)
                 for process in list(self.running):
@@ -139,7 +139,7 @@ class Runner:
                 raise
 
     def _ran(self, line, words, patience):
-        """What a script said, in one piece, its status, and how long it took; one that hangs is ended."""
+        """Run a script, which is killed if it hangs; return its output, its status and how long it took."""
         began = time.monotonic()
         # With a group of its own, which has all that it started.
         process = subprocess.Popen(
@@ -188,7 +188,7 @@ def end(process):
 
 
 def arguments():
-    """What was asked for."""
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--soak", type=float, metavar="HOURS", help="again and again for so long")
     parser.add_argument("--seed", type=int, default=None, help="the first seed [1; for a soak the time]")

@@ -39,7 +39,7 @@ class Server:
         self.status = None
 
     def lines(self):
-        """What it has logged."""
+        """Return the server's log."""
         return self.log.read_bytes()[self.begin :].decode(errors="replace")
 
     def port(self, patience=PATIENCE_SECONDS):
@@ -70,7 +70,7 @@ class Server:
         return True
 
     def kill(self):
-        """End it as nobody should; its status."""
+        """End it with SIGKILL; return its status."""
         return self.end(signal.SIGKILL)
 
     def stop(self):
@@ -135,22 +135,22 @@ class Host:
         log.touch()
         begin = log.stat().st_size
         options = [f"--data-dir={data}", "--listen=127.0.0.1:0", *options]
-        told = self.ask(
+        answer = self.ask(
             options=options,
             log=str(log),
             limits=limits,
             traced=traced,
             **{name: str(each) if isinstance(each, Path) else each for name, each in words.items()},
         )
-        self.servers.append(Server(self, told["pid"], log, begin))
+        self.servers.append(Server(self, answer["pid"], log, begin))
         return self.servers[-1]
 
 
 def wait_for_tracer():
-    """Until somebody traces this process."""
+    """Wait until this process is traced."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while re.search(r"^TracerPid:\t0$", Path("/proc/self/status").read_text(), re.MULTILINE):
-        assert time.monotonic() < deadline, "nobody traces"
+        assert time.monotonic() < deadline, "no process traces this one"
         time.sleep(LOOK_SECONDS)
 
 

@@ -1,8 +1,8 @@
 """
-In a server's process: clocks that somebody sets while it runs.
+In a server's process: clocks that are set while it runs.
 
 Only Python reads the wall clock there, so that a function in the place of
-`time.time` is as good as a clock that was set; nobody can set the boot clock of
+`time.time` is as good as a clock that was set; no program can set the boot clock of
 a machine that runs, and a function can.
 """
 
@@ -26,12 +26,12 @@ def follow(path):
 
 
 def read(path):
-    """What the file says."""
+    """Return the clocks that the file contains."""
     return json.loads(path.read_text())
 
 
 def write(path, **shifts):
-    """Set the clocks of whoever follows the file, all at once."""
+    """Set the clocks of the servers that follow the file, all at once."""
     new = path.with_suffix(".new")
     new.write_text(json.dumps((read(path) if path.exists() else UNSHIFTED) | shifts))
     new.rename(path)

@@ -23,7 +23,7 @@ QUEUES = ("default", "other")
 
 @define(eq=False)
 class ItemFact:
-    """What is known of one item."""
+    """The facts that are known about one item."""
 
     contents: bytes
     queue: str
@@ -44,7 +44,7 @@ class ItemFact:
 
 @define(eq=False)
 class LeaseFact:
-    """What is known of one lease: its deadline lies between two moments of queue time."""
+    """The facts that are known about one lease: its deadline lies between two moments of queue time."""
 
     id: bytes
     queue: str
@@ -69,7 +69,7 @@ class Call:
 
 
 class Transport(StringTransport):
-    """What a socket would take."""
+    """A transport that passes bytes to its client in place of a socket."""
 
     gone = False
     client = None
@@ -96,7 +96,7 @@ class Client:
     calls: dict = field(factory=dict)
     targets: dict = field(factory=dict)
     named: dict = field(factory=dict)
-    """What will give a capability, with the queue's name and how to read it."""
+    """Questions whose result will be a capability, with the queue's name and the reader of the result."""
 
     def __attrs_post_init__(self):
         self.transport.client = self
@@ -117,7 +117,7 @@ class Client:
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def give_up(self, question):
-        """Finish a poll before it has returned; nobody looks at what comes all the same."""
+        """Finish a poll before it has returned; a reply that comes later is ignored."""
         del self.calls[question]
         self.connection.finish(question)
         self.protocol.dataReceived(self.connection.data_to_send())
@@ -152,7 +152,7 @@ class Facts:
     """Everything that clients know."""
 
     now: object
-    """Tells queue time."""
+    """Returns queue time."""
 
     items: dict = field(factory=dict)
     """By contents, which are never the same."""
@@ -164,10 +164,10 @@ class Facts:
 
     counts: dict = field(factory=dict)
     said: list = field(factory=list)
-    """What the server has said to whom, and they have not heard yet."""
+    """Bytes that the server has sent and that have not arrived, each with its client."""
 
     def hear(self, clients):
-        """What was said to *clients* arrives; what was said to others is lost."""
+        """Deliver the bytes for *clients*; those for others are lost."""
         said, self.said = self.said, []
         for client, data in said:
             if client in clients:

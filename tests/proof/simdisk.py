@@ -9,7 +9,7 @@ What it may do, and why that is what a real one may do:
   and read as zeros; the store has one unsynced batch at a time, so that nothing may follow from it.
 * When a process dies and the machine does not, everything that was written is still in the page cache.  It is no safer
   for that: only what recovery syncs is.
-* A sync that failed has written any part of it, nobody knows which, and what it has not written is not written by the
+* A sync that failed has written any part of it, an unknown one, and what it has not written is not written by the
   next sync either, which succeeds all the same.
 * Of a small file, each write since its last sync is kept, dropped or torn, by itself; names change in order, as in a
   journal, up to any point; a sync of a file does not sync its name.  The data directory's own name is in the directory
@@ -48,7 +48,7 @@ class Batch:
     """The number of its last row."""
 
     note: object = None
-    """What the model knows of it."""
+    """The model's knowledge of a file."""
 
     dropped: bool = False
     """A sync of it has failed, and the system has let go of it: no later sync writes it."""
@@ -132,7 +132,7 @@ class Inode:
 
 
 def some_of(batches, rng):
-    """What a crash may keep of *batches*."""
+    """Return the batches of *batches* that a crash keeps."""
     match rng.randrange(4):
         case 0:
             return []
@@ -150,7 +150,7 @@ class Disk:
 
     rng: Random
     lies: float = 0.0
-    """How often a sync of the log says that it was done and was not."""
+    """The share of the log's syncs that report success without being done."""
 
     there: bool = False
     there_for_good: bool = False
@@ -179,7 +179,7 @@ class Disk:
 
     stalls: int = 0
     failed: set = field(factory=set)
-    """What has failed in this life."""
+    """The operations that have failed in this life."""
 
     dead: bool = False
     note: object = None
@@ -217,7 +217,7 @@ class Disk:
         raise Dead
 
     def restart(self, *, power):
-        """What is left of it for the next process."""
+        """Return the disk as the next process finds it."""
         self.dead, self.crash_in, self.stalls = False, None, 0
         self.fails.clear()
         self.unreadable.clear()
@@ -271,7 +271,7 @@ class Disk:
 
 
 class SimPath:
-    """As much of a `Path` as the store uses, in one flat directory."""
+    """The part of `Path` that the store uses, in one flat directory."""
 
     def __init__(self, disk, *parts):
         self.disk, self.parts = disk, parts
@@ -373,7 +373,7 @@ def _may_fail(disk, path):
 
 
 class SimOs:
-    """As much of `os` as the store uses on small files."""
+    """The part of `os` that the store uses on small files."""
 
     def __getattr__(self, name):
         return getattr(real_os, name)

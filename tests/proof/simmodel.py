@@ -1,6 +1,6 @@
 # ruff: noqa: C901, PLR0912  (a case for each kind of write)
 """
-What should be in the rows: the obvious queue, fed with every plan when it is made and with every batch that survived.
+The expected rows: the obvious queue, fed with every plan when it is made and with every batch that survived.
 
 Knows nothing of keys, records, windows or scans.
 """
@@ -102,7 +102,7 @@ class Rows:
             raise Wrong(f"early: {max(taken)} left at {now}")
 
     def check_by_itself(self):
-        """What any commit leaves is true: exact counters, and no free item at or below a floor."""
+        """Check what holds after any commit: exact counters, and no free item at or below a floor."""
         for number, record in self.queues.items():
             count = sum(queue == number for queue, _ in self.items)
             if record.added - record.removed != count:
@@ -113,5 +113,5 @@ class Rows:
 
 
 def fields(item: Item):
-    """What an item is made of."""
+    """Return the fields of an item."""
     return item.key, item.contents, item.added_at, item.attempts

@@ -4,7 +4,7 @@ A machine, its clocks, and a server on it: all of the server's own parts on a di
 
 The service, the assembly, the store and the data directory are the real ones.
 What stands in is RocksDB below the store (`simdisk`), the threads (a job runs
-when it is told to, and its result arrives when it is told to), the reactor
+when a step runs it, and its result arrives in a step of its own), the reactor
 (`task.Clock`), the clocks and the sockets.
 """
 
@@ -44,7 +44,7 @@ class Wrong(AssertionError):
 
 @define(eq=False)
 class Job:
-    """What a thread of the pool is to do."""
+    """A job for a thread of the pool."""
 
     done: Deferred
     what: object
@@ -130,7 +130,7 @@ class Reactor(Clock):
 
 
 class MarkedClock(QueueClock):
-    """Tells the machine when it makes a mark."""
+    """Notifies the machine when it makes a mark."""
 
     machine = None
 
@@ -149,7 +149,7 @@ class Machine:
     bounds: ClaimBounds = field(factory=ClaimBounds)
     lies: float = 0.0
     time: float = 1_000_000.0
-    """What really has passed, seconds.  Nobody in the server can see it."""
+    """The time that has really passed, seconds.  The server cannot see it."""
 
     wall_offset: float = 1.7e9
     booted: float = 0.0
@@ -224,7 +224,7 @@ class Machine:
 
     @property
     def up(self):
-        """What a server consists of once it serves."""
+        """The parts of a server that serves."""
         return self.server._up if self.server is not None and self.server._reloader is not None else None
 
     @property
@@ -249,7 +249,7 @@ class Machine:
         return any(call.getTime() <= self.reactor.seconds() for call in self.reactor.getDelayedCalls())
 
     def end_process(self, _log, what, why):
-        """What the server does when it must not go on."""
+        """End the server, which must not go on."""
         if not self.disk.dead:
             self.ended = (what, why)
         self.disk.dead = True

@@ -33,7 +33,7 @@ LONG = 600_000
 
 SHORT = 40
 LOST_SECONDS = 0.15
-"""What a worker who is too slow takes: longer than `SHORT`."""
+"""The time that a worker takes who is too slow: longer than `SHORT`."""
 
 PATIENCE_SECONDS = 60
 
@@ -132,7 +132,7 @@ class Servers:
 
 @define(eq=False)
 class World:
-    """What a machine knows of its queue."""
+    """The state machine's knowledge of its queue."""
 
     name: str
     links: list
@@ -214,7 +214,7 @@ class SocketMachine(RuleBasedStateMachine):
 
     @rule(link=LINKS, wanted=st.integers(1, 3), items=st.lists(st.integers(0, 7), max_size=3))
     def work(self, link, wanted, items):
-        """What a worker does, who mistakes an item for another now and then."""
+        """Remove or extend as a worker does, who mistakes an item for another now and then."""
         self.poll(link, wanted, LONG, 0)
         for item in items:
             self.remove(link, 0, item)
@@ -230,7 +230,7 @@ class SocketMachine(RuleBasedStateMachine):
         return sorted(item.key for item in self.world.items.values() if item.lease is None and item.due <= now)
 
     def put_back(self, item):
-        """It is handed out, so a lease that it was under must have ended."""
+        """Record a delivery: a lease that the item was under must have ended."""
         if item.lease is not None:
             assert item.lease.deadline <= self.world.last, "an item under a live lease was handed out"
             item.lease.items.remove(item)
@@ -245,7 +245,7 @@ class SocketMachine(RuleBasedStateMachine):
         assert keys == sorted(keys), "out of order"
         assert all(due <= now for due, _ in keys), "early"
         missed = [key for key in self.certain(now) if key not in keys]
-        assert not missed or (missed[0] > keys[-1] and len(given) == wanted), "somebody was passed over"
+        assert not missed or (missed[0] > keys[-1] and len(given) == wanted), "an item was passed over"
 
     @rule(link=LINKS, which=LATELY, item=st.integers(0, 7))
     def remove(self, link, which, item):

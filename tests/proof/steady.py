@@ -3,7 +3,7 @@ The same load for hours: do memory, descriptors, bytes on disk or the time that 
 
 A line is fitted through what is measured after the first quarter, or after the
 first hour of two and more.  Slopes are
-told with what they come to in a day; it is a failure if what they come to
+reported with what they come to in a day; it is a failure if what they come to
 within the run is more than noise.
 """
 
@@ -31,7 +31,7 @@ GROWTH_MAX = {"rss_mib": 20.0, "descriptors": 8.0, "threads": 0.5, "disk_mib": 1
 
 @frozen
 class Bounds:
-    """What else may not be more."""
+    """The other bounds."""
 
     rss_mib_an_hour: float
     p99_factor: float

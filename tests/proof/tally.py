@@ -1,4 +1,4 @@
-"""How often something was tried, how often it went wrong, and what that says about how often it may go wrong."""
+"""Counts of tries and failures, and the bound on the rate of failures that follows from them."""
 
 import re
 import sys
@@ -78,8 +78,8 @@ class Tally:
 
 
 @frozen
-class Told:
-    """What the last line of a script says."""
+class LastLine:
+    """The values in the last line of a script's output."""
 
     n: int
     unit: str
@@ -89,15 +89,15 @@ class Told:
     """Why something could not be tried."""
 
 
-def told(output):
-    """What the last line of *output* says; None if it says nothing of the kind."""
+def read_last_line(output):
+    """Return the values in the last line of *output*; None if it has another form."""
     lines = output.strip().splitlines()
     skipped = tuple(line.removeprefix(SKIPPED) for line in lines if line.startswith(SKIPPED))
     found = LINE.match(lines[-1]) if lines else None
     if found is None:
         return None
     n, failures, voids = (int(found[each].replace(",", "")) for each in ("n", "failures", "voids"))
-    return Told(n, found["unit"], failures, voids, skipped)
+    return LastLine(n, found["unit"], failures, voids, skipped)
 
 
 def command_line():

@@ -62,7 +62,7 @@ def test_every_failpoint_is_reached(tmp_path):
     passes = tmp_path / "passes"
     with Host() as host:
         asyncio.run(lives(host, tmp_path, passes))
-    # Behind it there is no server any more to note it.
+    # After it there is no server any more to note it.
     assert not_passed(passes) <= {"after release"}
 
 

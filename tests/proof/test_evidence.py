@@ -75,7 +75,7 @@ def test_a_life_on_a_busy_machine_lasts_until_there_was_enough(monkeypatch):
     assert not asyncio.run(live(0.15))
 
 
-def test_faults_that_catch_nothing_are_told():
+def test_faults_that_catch_nothing_are_reported():
     history = busy()
     history.calls += [Remove(queue="q", invoked=1.0, id=b"", lease=b"") for _ in range(4)]
     assert not evidence.too_few_unknown(history, 20)
@@ -154,13 +154,13 @@ def wrapped(monkeypatch):
     return wrap
 
 
-def test_a_point_behind_a_function_comes_when_it_is_over(wrapped):
+def test_a_point_after_a_function_comes_when_it_is_over(wrapped):
     function, seen = wrapped(lambda: seen.append("in it"))
     function()
     assert seen == ["before", "in it", "after"]
 
 
-def test_a_point_behind_a_coroutine_comes_when_it_is_over(wrapped):
+def test_a_point_after_a_coroutine_comes_when_it_is_over(wrapped):
     async def slow():
         await asyncio.sleep(0)
         seen.append("in it")
@@ -171,7 +171,7 @@ def test_a_point_behind_a_coroutine_comes_when_it_is_over(wrapped):
     assert seen == ["before", "in it", "after"]
 
 
-def test_a_point_behind_what_is_fired_later_comes_then(wrapped):
+def test_a_point_after_what_is_fired_later_comes_then(wrapped):
     waiting = Deferred()
     function, seen = wrapped(lambda: waiting)
     assert function() is waiting

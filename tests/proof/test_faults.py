@@ -28,7 +28,7 @@ def busy(monkeypatch):
 
 
 def of_its_own(script, *arguments):
-    """What *script* prints in a process of its own: it forks, and a fork lacks the threads of RocksDB's."""
+    """Run *script* in a process of its own, because it forks and a fork lacks RocksDB's threads; return its output."""
     command = [sys.executable, script.__file__, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -47,7 +47,7 @@ def test_damage_is_refused_or_does_no_harm():
     assert sum(counted.values()) == 20, "the small files are counted apart"
 
 
-def test_torn_ends_are_cut_off_and_told_and_nothing_else():
+def test_torn_ends_are_cut_off_and_reported_and_nothing_else():
     assert "60 images, 0 failures" in of_its_own(tornpages, "--seed=2", "--images=60")
 
 

@@ -1,4 +1,4 @@
-"""What a server does after an error of its disk is judged, and what proves nothing is not counted."""
+"""The judgement of a server's behaviour after an error of its disk; runs that prove nothing are not counted."""
 
 from collections import Counter
 from pathlib import Path
@@ -37,22 +37,22 @@ def fault(call, *, starting=False):
 
 
 def test_the_first_fault_is_found_with_its_file_and_its_moment():
-    told = (
+    output = (
         "17 100.5 fdatasync(33</data/db/000012.log>) = 0\n"
         "18 101.0 fsync(9</data>) = -1 EIO (Input/output error) (INJECTED)\n"
         "18 102.0 fsync(9</data/db>) = -1 EIO (Input/output error) (INJECTED)\n"
     )
-    assert injection.first_in(told, 1_000.0) == Came(1_101.0, "/data")
-    assert injection.first_in(told.splitlines()[0], 0.0) is None
+    assert injection.first_in(output, 1_000.0) == Came(1_101.0, "/data")
+    assert injection.first_in(output.splitlines()[0], 0.0) is None
 
 
 def test_the_file_of_a_call_that_took_long_stands_where_it_began():
-    told = (
+    output = (
         "17 100.5 fdatasync(33</data/db/000012.log> <unfinished ...>\n"
         "18 100.6 fdatasync(34</data/synced> <unfinished ...>\n"
         "17 101.0 <... fdatasync resumed>) = -1 EIO (Input/output error) (INJECTED)\n"
     )
-    assert injection.first_in(told, 0.0) == Came(101.0, LOG)
+    assert injection.first_in(output, 0.0) == Came(101.0, LOG)
 
 
 def test_a_server_that_ends_and_says_why_is_right():
@@ -70,7 +70,7 @@ def test_nothing_is_answered_long_after_a_fault():
 def test_nothing_that_was_asked_after_the_error_of_the_log_is_answered():
     assert "1 calls were answered" in judged(fault("fdatasync"), LOG, add(100.005, 100.01))[0]
     empty = Poll(queue="q", invoked=100.005, ended=100.01, outcome=Outcome.OK, span=1.0)
-    assert judged(fault("fdatasync"), LOG, empty) == [], "it tells of nothing that had to be written"
+    assert judged(fault("fdatasync"), LOG, empty) == [], "it confirms nothing that had to be written"
 
 
 @pytest.mark.parametrize(

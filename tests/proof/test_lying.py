@@ -60,7 +60,7 @@ def test_whatever_fails_during_a_start_ends_it(kind):
 
 @pytest.mark.parametrize("crash_in", range(1, 26))
 def test_what_is_acknowledged_after_a_crash_of_the_first_start_is_there_for_good(crash_in):
-    """Whoever comes next makes durable what the first one had only made, the directory's own name included."""
+    """The next server makes durable what the first one had only made, the directory's own name included."""
 
     class Obstructed(lying.Example):
         times = 0

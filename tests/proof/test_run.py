@@ -12,7 +12,7 @@ import filedamage
 import lying
 import mutants
 import pytest
-from tally import Tally, told
+from tally import Tally, read_last_line
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def run():
 
 
 def words_of(run, name):
-    """What a part of the proof is called with: its options, and what they are."""
+    """Return the options that a part of the proof is called with, and their values."""
     words = next(line.proof for line in run.TABLE if line.name == name).split()
     return {word: int(value) for word, value in zip(words[::2], words[1::2], strict=True) if value.isdigit()}
 
@@ -75,7 +75,7 @@ def test_a_last_line_is_read_as_it_was_written(capsys):
         tally.count()
     tally.void()
     assert tally.end("…") == 0
-    said = told(capsys.readouterr().out)
+    said = read_last_line(capsys.readouterr().out)
     assert (said.n, said.unit, said.failures, said.voids, said.skipped) == (1_500, "cycles", 0, 1, ())
 
 
@@ -84,7 +84,7 @@ def test_a_failure_is_a_status(capsys):
     tally.count()
     tally.count(["lost"])
     assert tally.end("kill.py --seed 1") == 1
-    assert told(capsys.readouterr().out).failures == 1
+    assert read_last_line(capsys.readouterr().out).failures == 1
 
 
 def test_too_few_that_count_are_a_status(capsys):
@@ -183,7 +183,7 @@ def test_what_was_skipped_is_said_with_its_reason(run, tmp_path, capfd):
     assert "all held but 2 skipped" in out
 
 
-def test_a_soak_tells_how_far_it_came(run, tmp_path, capfd):
+def test_a_soak_reports_how_far_it_came(run, tmp_path, capfd):
     (tmp_path / "good.py").write_text(f"print({GOOD!r})")
     ended(run, tmp_path, "good", soak=True, target=1_000)
     assert "| good | 5 of 1,000 cases |" in capfd.readouterr().out

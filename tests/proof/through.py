@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 @frozen
 class Measures:
-    """What a server takes up."""
+    """The memory, descriptors and disk that a server uses."""
 
     rss_mib: float
     descriptors: int
@@ -41,7 +41,7 @@ class Measures:
 
 
 def disk_bytes(path):
-    """What the files below *path* take; some may go meanwhile."""
+    """Return the bytes of the files below *path*; some may go meanwhile."""
     size = 0
     for each in path.rglob("*"):
         try:

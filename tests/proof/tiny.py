@@ -185,7 +185,7 @@ def _place(row):
 
 
 def history_of(random, steps, bug=""):
-    """What clients see of some steps and a drain."""
+    """Run some steps and a drain; return the history as the clients saw it."""
     assert not bug or bug in BUGS
     queue = Tiny(random, bug)
     for _ in range(steps):

@@ -1,11 +1,11 @@
 """
-What a power cut may leave of a log, page by page: real logs of a real store, opened by the next boot's server.
+The states in which a power cut may leave a log, page by page: real logs, opened by the next boot's server.
 
 A history is written whose last commit no sync has covered.  Of the log, what
 was synced is kept; of the rest, each page of 4 KiB is there, or is not and
 reads as zeros, or some of its sectors are; and the file ends anywhere.  The
 next server must start by itself, with all commits but that last one, which may
-be there whole or not at all, and must tell what RocksDB would have refused.
+be there whole or not at all, and must report what RocksDB would have refused.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def history(folder, random):
 
 
 def kept_of(content, synced, random):
-    """What may be left of the log *content* of which so much was synced; None if not even its name is."""
+    """Return what may be left of the log *content* of which so much was synced; None if not even its name is."""
     end = random.choice(
         (len(content), len(content), -(-len(content) // PAGE) * PAGE, random.randrange(synced, len(content) + 1))
     )
@@ -64,7 +64,7 @@ def kept_of(content, synced, random):
 
 
 def clear(image, start, end, synced):
-    """What was to be written there was not; what had been synced before is as it was."""
+    """Return the log without what was to be written there; what had been synced before is as it was."""
     start, end = max(start, synced), min(end, len(image))
     if start < end:
         image[start:end] = bytes(end - start)
@@ -115,7 +115,7 @@ class Cutter:
         return copy, self.opener.opened(copy, boot_id)
 
     def _again(self, chronicle, log, image, copy, said):
-        """What is wrong with how it is opened on the same boot, and after another power cut in what was opened."""
+        """Return the errors in opening it on the same boot, and after another power cut in what was opened."""
         state, dropped = said
         if dropped is not None or self.random.random() < 0.2:
             other, (kind, same) = self._opened(chronicle, log, image, BOOT)
@@ -126,7 +126,7 @@ class Cutter:
             self.opener.end()
             kind, later = self.opener.opened(copy, THIRD_BOOT)
             if (kind, later) != ("gave", (state, None)):
-                yield f"killed behind that, and opened again: {kind}: {later}"
+                yield f"killed after that, and opened again: {kind}: {later}"
 
 
 def run(images, seed):

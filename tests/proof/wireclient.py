@@ -81,7 +81,7 @@ class Client(asyncio.Protocol):
             call.ended = now
             if not future.done():
                 future.set_exception(Gone())
-                # Nobody need wait for a call whose connection was cut on purpose.
+                # No client waits for a call whose connection was cut on purpose.
                 future.exception()
 
     # Calls

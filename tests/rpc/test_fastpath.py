@@ -641,6 +641,7 @@ def heard(connection, pieces, then, open_calls):
     return events, connection.data_to_send()
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(LAYOUTS),
@@ -672,6 +673,7 @@ def test_calls_laid_in_any_way_are_read_as_in_full(call, kind, flips, sizes):
         assert fast.dump() == plain.dump()
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(blocks(), min_size=1, max_size=8), st.integers(0, 1 << 32))
 @example([([our_call(number, *add(b"abc")) for number in range(5)], "answer")] * 3, 0)

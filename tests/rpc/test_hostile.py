@@ -157,6 +157,7 @@ def mutated(stream, dice):
     return bytes(changed)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(("stream", "take"), [(TO_SERVER, serve), (TO_CLIENT, listen)])
 def test_damaged_messages_never_raise_anything_else(stream, take):
@@ -171,6 +172,7 @@ def test_damaged_messages_never_raise_anything_else(stream, take):
     assert slowest < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("take", [serve, listen])
 def test_every_bit_of_a_short_conversation_may_be_wrong(take):

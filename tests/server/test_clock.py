@@ -176,6 +176,7 @@ def test_does_not_trust_a_boot_that_cannot_be_told():
     assert clock.now() == 5_000_000
 
 
+@pytest.mark.slow
 def test_the_reactor_schedules_by_the_monotonic_clock():
     """In a process of its own: a reactor is installed once for good."""
     program = """

@@ -136,6 +136,7 @@ def test_the_remains_of_a_killed_backup_are_removed_at_the_next_start(data):
     assert not (data / "backup.new").exists()
 
 
+@pytest.mark.slow
 def test_a_backup_during_commits_is_a_consistent_snapshot(tmp_path, make):
     """Each commit adds an item and counts it; every backup must agree with itself and reach what it says it does."""
     store = open_store(tmp_path / "data", durability=Durability.OS)

@@ -270,6 +270,7 @@ class Obvious:
 commits = st.lists(st.tuples(st.lists(writes, max_size=12), st.booleans()), max_size=5)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(commits=commits, after=keys, items_max=st.integers(1, 4))
 def test_a_store_behaves_like_a_model_of_dictionaries(engines_in, make, commits, after, items_max):

@@ -34,7 +34,7 @@ BOOTSTRAP = 1_000_000
 
 
 def standard_call(question, method, content):
-    """As other people's builders lay it: a Payload with room for capabilities, and perhaps something before it."""
+    """Return a call as other builders lay it out: a Payload with room for capabilities."""
     payload = {"content": Body(int.from_bytes(content[:WORD], "little"), [content[WORD:]], len(content) // WORD - 1)}
     call = {
         "questionId": question,

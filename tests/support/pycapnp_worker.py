@@ -29,7 +29,7 @@ OPAQUE = {"anyPointer", "interface"}
 
 
 def module(name):
-    """What pycapnp knows a struct by."""
+    """Return pycapnp's class of a struct."""
     for file in FILES:
         found = file
         for part in name.split("."):

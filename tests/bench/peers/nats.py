@@ -122,7 +122,7 @@ class Line(InOrder):
 
 
 class Nats(Peer):
-    """As it comes: the files are synced every two minutes."""
+    """NATS by its defaults: the files are synced every two minutes."""
 
     name = "nats"
     says = "written to a file; fsync every two minutes, after the answer"

@@ -1,4 +1,4 @@
-"""What is to be known of a server in order to start it."""
+"""The facts about a server that are needed to start it."""
 
 import os
 import shutil
@@ -14,10 +14,10 @@ class Peer:
 
     name: ClassVar = ""
     says: ClassVar = ""
-    """What an acknowledged add has gone through, in a few words."""
+    """The durability of an acknowledged add, in a few words."""
 
     program: ClassVar = ""
-    """What has to be installed; empty if it is Python alone."""
+    """The program that has to be installed; empty if it is Python alone."""
 
     line: ClassVar = None
     """The class of connections to it."""
@@ -27,7 +27,7 @@ class Peer:
     """Whether its connections send contents of mixed length."""
 
     user: ClassVar = None
-    """As whom it is to run if root starts it."""
+    """The user that it runs as if root starts it."""
 
     start_seconds: ClassVar = 30
 
@@ -38,7 +38,7 @@ class Peer:
         return shutil.which(self.program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
     def command(self, port, directory):
-        """What starts it: it listens on *port*, and all that it writes is in *directory*."""
+        """Return the command that starts it: it listens on *port*, and all that it writes is in *directory*."""
         raise NotImplementedError
 
     def can(self, scenario):

@@ -95,7 +95,7 @@ class Line(InOrder):
                 break
             if kind == b"D":
                 self.rows += 1
-                # Two columns: the id is 8 bytes behind the count of columns and its own length.
+                # Two columns: the id is 8 bytes after the count of columns and its own length.
                 self.found.append(data[at + 11 : at + 19])
             elif kind == b"C" and self.removing and self.removing[0] and data[at + 5 : at + 14] != b"DELETE 1\0":
                 raise Unexpected(f"a delete did {data[at + 5 : at + 20]}")
@@ -119,7 +119,7 @@ class Line(InOrder):
 
 
 class Postgres(Peer):
-    """As it comes: synchronous commits."""
+    """PostgreSQL by its defaults: synchronous commits."""
 
     name = "postgres"
     says = "fsync before the answer (synchronous_commit on)"

@@ -175,7 +175,7 @@ class Takes:
                 raise Unexpected("two replies of the same length have their leases in different places")
             return known
         if any(frame.count(each) != 1 for each in (response.lease, *(item.id for item in response.items))):
-            raise Unexpected(f"ids and leases cannot be told apart in {response}")
+            raise Unexpected(f"ids and leases cannot be distinguished in {response}")
         return [frame.index(item.id) for item in response.items], frame.index(response.lease)
 
 
@@ -254,7 +254,7 @@ class Frames(Line):
         while at + BODY <= end:
             segments, words, root, which, pointer, slot, flags, outcome = HEAD.unpack_from(data, at)
             if segments:
-                # Long replies of pycapnp's: the same, behind a longer table.
+                # Long replies of pycapnp's: the same, after a longer table.
                 table = 4 * (segments + 2) + 7 & -8
                 if at + table + BODY > end:
                     break

@@ -2,7 +2,7 @@
 RabbitMQ: a durable queue, persistent messages, publisher confirms, and consumers that acknowledge each message.
 
 Its consumers do not poll but are sent messages, and it does not answer their
-acknowledgements: what is told of taking is a rate, and no latency.
+acknowledgements: the figure for taking is a rate, and no latency.
 """
 
 import os
@@ -80,7 +80,7 @@ class Line(InOrder):
         self.ask(method(85, 10, b"\0"), (85, 11))
 
     def ask(self, request, answer):
-        """Send *request* and wait for *answer*; what comes behind it is kept."""
+        """Send *request* and wait for *answer*; bytes that come after it are kept."""
         self.socket.sendall(request)
         while True:
             data = self.received()
@@ -214,7 +214,7 @@ class RabbitMQ(Peer):
                 return
 
     def cleanup(self, port, directory):
-        """End the daemon that Erlang started to find its nodes; it is told by a port of its own."""
+        """End the daemon that Erlang started to find its nodes; its port identifies it."""
         environment = {**os.environ, "ERL_EPMD_PORT": self.names, "ERL_EPMD_ADDRESS": "127.0.0.1"}
         subprocess.run(
             ["epmd", "-kill"], env=environment, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

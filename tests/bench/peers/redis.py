@@ -131,7 +131,7 @@ class Redis(Peer):
 
     def ready(self, port):
         class Plain:
-            """As much of a load as it takes to speak."""
+            """The part of a load that is needed to send calls."""
 
             window, items, kind, batches = 1, 1, "add", [[b""]]
 
