@@ -5,10 +5,9 @@ What a server writes is content for `Connection.return_results`.  Readers take
 the outcome of a call and raise `RemoteProtocolError` when it is malformed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
-from struct import Struct, pack, unpack_from
+from struct import pack
 from typing import Final
 
 import attrs
@@ -48,6 +47,7 @@ ID_BYTES = 16
 _ADD = layout("AddResponse")
 _POLL = layout("PollResponse")
 _ITEM = layout("PolledItem")
+_POLL_RESULTS = layout("Queue.poll$Results")
 _QUEUE_RESULTS = layout("Broker.queue$Results")
 
 _RESP = 0
@@ -57,19 +57,17 @@ assert all(layout(f"Queue.{method}$Results").slots == {"resp": _RESP} for method
 
 _ITEM_WORDS = _ITEM.data_words + _ITEM.pointers
 
-# `_items` gives fields in this order.
+# `write_poll_response` lays fields out in this order.
 assert (_ITEM.data_words, _ITEM.slots) == (2, {"contents": 0, "id": 1})
 assert (_ITEM.numbers["attempt"].word, _ITEM.numbers["addedAtMs"].word) == (0, 1)
 assert (_POLL.data_words, _POLL.slots) == (1, {"items": 0, "lease": 1})
+assert (_POLL_RESULTS.data_words, _POLL_RESULTS.slots) == (0, {"resp": _RESP})
 
-_DEADLINE: Final = 2
-"""Which word of a poll's results it is, behind the pointers to the results and to the response."""
+_LEASE: Final = 4
+"""The word with the pointer to the lease: after the pointers to results and response, the deadline, and the items."""
 
 _FIRST_ITEM: Final = 6
-"""And the first item's, behind the pointers to items and lease and the list's tag."""
-
-_ALIKE_ITEMS, _ALIKE_BYTES = range(4, 129), range(4_097)
-"""So many items, all of one such size, are written in one step: it does not pay for fewer, nor for larger ones."""
+"""The first word of the first item, after that and the tag of the list."""
 
 _LIMITS = {each.name: field_name(each.name) for each in attrs.fields(ServerLimits)}
 """The fields of `Limits`, by their names here."""
@@ -120,62 +118,30 @@ def write_limits_response(limits: Limits) -> bytes:
 
 
 def write_poll_response(response: PollResponse) -> bytes:
-    """The results of `poll`."""
+    """
+    Return the results of `poll`.
+
+    Laid out by hand in one pass, in a fifth of the time that the layouts take: the structs, the list of items, and
+    then each item's contents and id, and the lease.
+    """
     items, lease = response.items, response.lease
-    if len(items) in _ALIKE_ITEMS and len(lease) == ID_BYTES:
-        contents, ids, attempts, added_at = zip(*items, strict=True)
-        size = len(contents[0])
-        if size in _ALIKE_BYTES and set(map(len, contents)) == {size} and set(map(len, ids)) == {ID_BYTES}:
-            usual, packed = _alike(len(items), size)
-            words = usual.copy()
-            words[_DEADLINE] = response.deadline
-            words[_FIRST_ITEM::_ITEM_WORDS] = attempts
-            words[_FIRST_ITEM + 1 :: _ITEM_WORDS] = added_at
-            return packed(*words, *chain.from_iterable(zip(contents, ids, strict=True)), lease)
-    return _poll_results(response)
-
-
-@lru_cache(maxsize=64)
-def _alike(count: int, size: int) -> tuple[list[int], Callable[..., bytes]]:
-    """
-    The results of `poll` with so many items of that size: the words up to the contents, with zeros for what differs.
-
-    And what packs those words, the contents and ids by turns, and the lease.
-    """
-    item = PolledItem(bytes(size), bytes(ID_BYTES), 0, WallMs(0))
-    results = _poll_results(PollResponse([item] * count, bytes(ID_BYTES), WallMs(0)))
-    head = f"<{_FIRST_ITEM + count * _ITEM_WORDS}Q"
-    each = f"{size}s{-size % WORD}x{ID_BYTES}s"
-    return list(unpack_from(head, results)), Struct(f"{head}{each * count}{ID_BYTES}s").pack
-
-
-def _poll_results(response: PollResponse) -> bytes:
-    return segment(
-        struct_body([], [struct_body([response.deadline], [_items(response.items), data_body(response.lease)])])
-    )
-
-
-def _items(items: Sequence[PolledItem]) -> Body:
-    """
-    What a pointer to the list of *items* leads to.
-
-    By hand, in half the time that `structs_body` takes.
-    """
-    size = len(items) * _ITEM_WORDS
-    words = [len(items) << 2 | _ITEM.pointer]
+    words = [_POLL_RESULTS.pointer, _POLL.pointer, response.deadline]
+    words += STRUCT_LIST | len(items) * _ITEM_WORDS << LIST_COUNT_SHIFT | 1 << 2, 0, len(items) << 2 | _ITEM.pointer
     pieces = [b""]
-    end = size + 1
-    for item in items:
-        slot = len(words) + _ITEM.data_words
-        words += (item.attempt, item.added_at)
-        for content in (item.contents, item.id):
-            length = len(content)
-            words.append(BYTE_LIST | length << LIST_COUNT_SHIFT | end - slot - 1 << 2)
-            pieces += content, PADDING[length % WORD]
-            slot += 1
-            end += (length + WORD - 1) // WORD
-    pieces[0] = pack(f"<{size + 1}Q", *words)
-    return Body(STRUCT_LIST | size << LIST_COUNT_SHIFT, pieces, end)
+    slot = _FIRST_ITEM + _ITEM.data_words
+    end = _FIRST_ITEM + len(items) * _ITEM_WORDS
+    for contents, item_id, attempt, added_at in items:
+        size = len(contents)
+        to_contents = BYTE_LIST | size << LIST_COUNT_SHIFT | end - slot - 1 << 2
+        end += size + WORD - 1 >> 3
+        words += attempt, added_at, to_contents, BYTE_LIST | len(item_id) << LIST_COUNT_SHIFT | end - slot - 2 << 2
+        end += len(item_id) + WORD - 1 >> 3
+        pieces += contents, PADDING[size % WORD], item_id, PADDING[len(item_id) % WORD]
+        slot += _ITEM_WORDS
+    words[_LEASE] = BYTE_LIST | len(lease) << LIST_COUNT_SHIFT | end - _LEASE - 1 << 2
+    pieces[0] = pack(f"<{len(words)}Q", *words)
+    pieces += lease, PADDING[len(lease) % WORD]
+    return b"".join(pieces)
 
 
 def read_add_response(results: Results) -> AddResponse:

@@ -27,10 +27,11 @@ class Framer:
     Accumulates bytes and cuts them into messages.
 
     Give it bytes with `begin`, then take messages with `next` until there are
-    none; `at` may be moved on past whole messages meanwhile.  It holds at most
-    one incomplete message and copies no byte more than a few times, however the
-    stream was cut; a message that came whole is not copied.  One that promises
-    more than the limits allow is refused as soon as the words that say so have
+    none.  A reader of whole messages in `data` moves `at` past them instead, and
+    clears `data` and `words` if nothing is left.  The framer holds at most one
+    incomplete message and copies no byte more than a few times, however the
+    stream is cut; a message that comes whole is not copied.  A message longer
+    than the limits allow is refused as soon as the words with its length have
     come, before its body has.
     """
 
@@ -43,6 +44,8 @@ class Framer:
         """The bytes of a message that has begun; empty between messages."""
 
         self._needed = WORD
+        """Length of `begun` from which on it may hold the whole message."""
+
         self.data = b""
         self.words: Sequence[int] = ()
         """The words of `data`, which are taken from the stream until `next` returns None."""
@@ -53,10 +56,12 @@ class Framer:
     def discard(self) -> None:
         """Let go of everything: the stream is over."""
         self.begun = bytearray()
-        self.drop()
+        self._drop()
 
     def begin(self, data: bytes) -> bool:
         """Take *data*, the stream's next bytes; return whether `next` may cut a message from them."""
+        if not self.begun:
+            self._needed = WORD
         if len(self.begun) + len(data) < self._needed:
             self.begun += data
             return False
@@ -110,16 +115,15 @@ class Framer:
         while (frame := self.next()) is not None:
             yield frame
 
-    def drop(self) -> None:
-        """Let go of the bytes given to `begin`, all of whose messages were taken."""
-        self.data, self.words, self.at, self._needed = b"", (), 0, WORD
-
     def _keep_rest(self, needed: int) -> None:
         if self.at * WORD < len(self.data):
             self.begun = bytearray(memoryview(self.data)[self.at * WORD :])
         if self.data:
-            self.drop()
             self._needed = needed
+        self._drop()
+
+    def _drop(self) -> None:
+        self.data, self.words, self.at = b"", (), 0
 
     def _table(self, data: bytes, at: int, count: int) -> tuple[list[tuple[int, int]] | None, int]:
         """The bounds of the segments of the message at word *at*, and its end; or None, and the end of its table."""

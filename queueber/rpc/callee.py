@@ -112,7 +112,9 @@ class Callee:
         elif not call.to_caller:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "results are sent to the caller only")
         else:
-            self._events.append(Calls([answer], export.object, call.interface_id, call.method_id, call.params))
+            params = call.params
+            calls = Calls([answer], export.object, call.interface_id, call.method_id, params, [params.frame_bytes])
+            self._events.append(calls)
 
     def _refuse_one_more(self, answer: AnswerId) -> None:
         waiting = self.answers.unanswered - 1

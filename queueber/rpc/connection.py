@@ -24,7 +24,7 @@ from typing import Any
 from attrs import frozen
 
 from queueber.capnp.framing import Framer
-from queueber.capnp.reader import WORD, Frame
+from queueber.capnp.reader import Frame
 from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.rpc import encoder
@@ -130,7 +130,7 @@ class Connection:
     @property
     def tables_bytes(self) -> int:
         """About what the peer's open answers and capabilities cost, in whole steps of 16 KiB."""
-        cost = _ANSWER_BYTES * len(self._callee.answers.states) + _EXPORT_BYTES * len(self._callee.exports)
+        cost = _ANSWER_BYTES * len(self._callee.answers.states) + _EXPORT_BYTES * len(self._callee.exports.entries)
         return cost // _STEP * _STEP
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
@@ -145,15 +145,13 @@ class Connection:
             RemoteProtocolError: the peer broke the protocol.  The connection is
                 closed, and an Abort is ready to be sent.
         """
-        framer, fast = self._framer, self._fast
-        if self._closed or not framer.begin(data):
+        if self._closed or not self._framer.begin(data):
             return iter(())
-        calls = None if fast is None else fast.take()
-        if framer.at * WORD == len(framer.data):
-            # All of it was calls of one pattern, as one call at a time is: no more can come of these bytes.
-            framer.drop()
-            return iter(()) if calls is None else iter((calls,))
-        return self._read_on(calls)
+        calls = None if self._fast is None else self._fast.take()
+        if self._framer.data:
+            return self._read_on(calls)
+        # The fast path took all of it, as it does if one call comes at a time.
+        return iter(()) if calls is None else iter((calls,))
 
     def _read_on(self, calls: Event | None) -> Iterator[Event]:
         """Yield *calls*, which were read already, and what follows from the rest of the bytes."""

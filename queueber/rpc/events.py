@@ -1,19 +1,18 @@
 """What `Connection.receive_data` tells whoever drives it."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from attrs import Factory, define, field
+from attrs import define
 
 from queueber.rpc.messages import AnswerId, Outcome, Params, QuestionId
 
 T = TypeVar("T")
 
 
-@define(eq=False)
-class Calls:
+class Calls(NamedTuple):
     """
-    The peer calls a method of one of our objects, once or several times in a row.
+    One or several calls in a row that the peer makes to a method of one of our objects.
 
     Each call is owed one `return_…`, whatever happens, until the connection closes.
     """
@@ -24,13 +23,13 @@ class Calls:
     method_id: int
     requests: Params | list[Any]
     """
-    What each call asks for, as the method's `Template` reads it; or the parameters of the only call, still encoded.
+    The request of each call, as the method's `Template` reads it; or the parameters of the only call, still encoded.
 
-    Read those before the next event is taken.
+    Read encoded parameters before the next event is taken.
     """
 
-    sizes: list[int] = field(default=Factory(lambda self: [self.params.frame_bytes], takes_self=True))
-    """The length of the message that each call came in, bytes."""
+    sizes: list[int]
+    """The length in bytes of the message that each call came in."""
 
     @property
     def answer(self) -> AnswerId:
@@ -50,7 +49,7 @@ class Calls:
         return self.requests
 
     def read(self, reader: Callable[[Params], T]) -> list[T]:
-        """What each call asks for; *reader* reads what is still encoded, and its errors are raised."""
+        """Return the request of each call; *reader* reads encoded parameters, and may raise errors."""
         return self.requests if isinstance(self.requests, list) else [reader(self.requests)]
 
 

@@ -50,15 +50,15 @@ class Exports:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._numbered: OwnedTable[Export] = OwnedTable()
-        self._known: dict[int, Export] = {}
+        self.entries: dict[int, Export] = {}
         """Every export by its object's identity, which cannot be reused while the export holds the object."""
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.entries)
 
     def items(self) -> Iterator[Export]:
         """All exports, the oldest first."""
-        return iter(self._known.values())
+        return iter(self.entries.values())
 
     def admit(self, objects: Sequence[object]) -> None:
         """
@@ -67,8 +67,8 @@ class Exports:
         Raises:
             Overloaded: the peer would hold more than the limit.
         """
-        new = {id(each) for each in objects} - self._known.keys()
-        count = len(self._known) + len(new)
+        new = {id(each) for each in objects} - self.entries.keys()
+        count = len(self.entries) + len(new)
         if count > self._limit:
             raise Overloaded(
                 f"capabilities of this connection would be {count:,}; the limit is {self._limit:,} (exports)",
@@ -77,13 +77,13 @@ class Exports:
 
     def knows(self, each: object) -> bool:
         """Whether the peer can call *each*."""
-        return id(each) in self._known
+        return id(each) in self.entries
 
     def send(self, each: object) -> Export:
         """The export of *each*, with one more reference and one more pin."""
-        export = self._known.get(id(each))
+        export = self.entries.get(id(each))
         if export is None:
-            export = self._known[id(each)] = Export(each)
+            export = self.entries[id(each)] = Export(each)
         if export.id is None:
             export.id = ExportId(self._numbered.add(export))
         export.references += 1
@@ -131,14 +131,14 @@ class Exports:
 
     def _forget_if_gone(self, export: Export) -> bool:
         if export.gone:
-            del self._known[id(export.object)]
+            del self.entries[id(export.object)]
         return export.gone
 
     def check(self) -> None:
         """Raise AssertionError if the tables disagree."""
         self._numbered.check()
-        for key, export in self._known.items():
+        for key, export in self.entries.items():
             assert key == id(export.object)
             assert not export.gone
             assert (export.id is None) == (export.references == 0)
-        assert dict(self._numbered.items()) == {each.id: each for each in self._known.values() if each.id is not None}
+        assert dict(self._numbered.items()) == {each.id: each for each in self.entries.values() if each.id is not None}

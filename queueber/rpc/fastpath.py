@@ -51,6 +51,9 @@ _POINTER_OF_TAIL: Final = (1 << LIST_COUNT_SHIFT) - 1
 _WORDS_MAX: Final = 1 << 27
 """The longest frame: offsets that grow with the tail stay far within their 30 bits."""
 
+_new: Final = tuple.__new__
+"""Makes a named tuple of a plain one, in a third of the time that its class takes."""
+
 _RUNNING, _RETURNED = State.RUNNING, State.RETURNED
 
 
@@ -130,13 +133,13 @@ class FastPath:
             numbers.append(answer)
             sizes.append((length - 1) * WORD)
             at, room = end, room - 1
-        framer.at = at
+        framer.data, framer.words, framer.at = (b"", (), 0) if at * WORD == len(data) else (data, words, at)
         if pattern is None or not numbers:
             return None
         answers.unanswered += len(numbers)
         self._backoff = 1
         requests, called = pattern.template.requests(taken), pattern.export.object
-        return Calls(numbers, called, pattern.interface_id, pattern.method_id, requests, sizes)
+        return _new(Calls, (numbers, called, pattern.interface_id, pattern.method_id, requests, sizes))
 
     def learn(self, frame: Frame, message: Message) -> None:
         """Take note of *message*, which was read in full: back off, or make a pattern of it if it did not fit one."""

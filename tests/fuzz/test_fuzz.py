@@ -152,9 +152,8 @@ def lenient(frame, at, start, end):
     return (body, body + (word >> 32 & 0xFF), body + (word >> 32 & 0xFF) + (word >> 48), 0, len(frame.words))
 
 
-def refused(replies):
-    """Leases that were extended and are said not to be."""
-    return write_extend_responses([False] * len(replies))
+REFUSED = dict.fromkeys([False, True], write_extend_responses([False])[0])
+"""The replies to extends, all of which say that the lease was not extended."""
 
 
 PLANTED = {
@@ -166,7 +165,7 @@ PLANTED = {
     "an export is never gone": (Exports, "_forget_if_gone", lambda *_: False, "conversation"),
     "a reference is not counted": (Caller, "release", lambda *_: None, "conversation"),
     "a poll of a lost peer waits on": (RpcProtocol, "_give_up_polls", lambda _: None, "whole"),
-    "the wrong answer is given": ("queueber.api", "write_extend_responses", refused, "whole"),
+    "the wrong answer is given": ("queueber.api.responses", "_EXTENDED", REFUSED, "whole"),
 }
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -101,7 +101,7 @@ class AdminHandlers:
         if calls.target is not self.root:
             self.methods.call(sink, calls)
         elif calls.interface_id != admin.ADMIN_INTERFACE_ID or calls.method_id not in mine:
-            self.methods.call(sink, evolve(calls, target=self.methods.root))
+            self.methods.call(sink, calls._replace(target=self.methods.root))
         else:
             self.outstanding += 1
             try:
