@@ -1,4 +1,4 @@
-"""Stores on three engines, all held to the same contract."""
+"""Stores on three engines, for the contract tests, and data directories."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ from queueber.units import WallMs
 
 
 class LevelDB:
-    """plyvel with the additions the store needs: LevelDB can do them all, if slowly."""
+    """plyvel with the additional methods that the store needs, emulated slowly."""
 
     def __init__(self, path: Path) -> None:
         self._db = plyvel.DB(str(path), create_if_missing=True)
@@ -54,7 +54,7 @@ class LevelDB:
 
 
 def _memory(path: Path, kept: list[MemoryStore]) -> MemoryStore:
-    """The same one again, as if it had been on a disk."""
+    """Return the same store at each opening, as if it had been on a disk."""
     if not kept:
         kept.append(MemoryStore())
     kept[0]._closed = False
@@ -63,7 +63,7 @@ def _memory(path: Path, kept: list[MemoryStore]) -> MemoryStore:
 
 def _openers(path: Path) -> dict[str, Callable[[], Store]]:
     kept: list[MemoryStore] = []
-    # What is written survives a close whatever the durability, and these close.
+    # Commits survive a close with any durability, and these tests close.
     return {
         "memory": lambda: _memory(path, kept),
         "rocksdb": lambda: open_store(path / "data", durability=Durability.OS),
@@ -77,7 +77,7 @@ ENGINES = tuple(_openers(Path()))
 
 @define
 class Engine:
-    """A store that can be closed and opened again."""
+    """A store that can be reopened."""
 
     open: Callable[[], Store]
     store: Store = field(init=False)
@@ -105,7 +105,7 @@ def store(engine) -> Store:
 
 @pytest.fixture(scope="session")
 def engines_in() -> Callable[[Path], list[Engine]]:
-    """Makes one of each in a directory.  (pytest-twisted cannot run a test with both examples and parameters.)"""
+    """Return a function that makes one of each.  pytest-twisted cannot run a test with both examples and parameters."""
     return lambda path: [Engine(opener) for opener in _openers(path).values()]
 
 
@@ -118,13 +118,13 @@ def _item(due: int, contents: bytes = b"", number: int | None = None, attempts: 
 
 
 def _fields(item: Item | None) -> tuple | None:
-    """What *item* is made of, to be compared: items themselves are compared by identity."""
+    """Return the fields of *item* for comparison: items compare by identity."""
     return None if item is None else (item.key, item.contents, item.added_at, item.attempts)
 
 
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
-    """Short ways to write down values."""
+    """Short constructors of values."""
     return SimpleNamespace(
         key=_key, item=_item, fields=_fields, mark=TimeMark(b"b" * 16, 1_000, WallMs(2_000)), level_db=LevelDB
     )
@@ -135,7 +135,7 @@ FIRST, SECOND, EMPTIED = QueueNumber(1), QueueNumber(2), QueueNumber(3)
 
 def _furnish(store: Store) -> None:
     """
-    Three queues as a server leaves them.
+    Write three queues as a server does.
 
     `first` has items 10, 11 (leased, floor at 11), 20, 30 (large), and 11's lease names 5, which was removed;
     `second` has item 40; `emptied` had one.
@@ -166,7 +166,7 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def busy(tmp_path) -> Iterator[RocksStore]:
-    """The same, in use, in the directory `data`; what is in it has not left the log."""
+    """The same directory `data`, in use, with all rows still in the log."""
     store = open_store(tmp_path / "data")
     _furnish(store)
     yield store
@@ -174,7 +174,7 @@ def busy(tmp_path) -> Iterator[RocksStore]:
 
 
 def _state_of(path: Path) -> dict[str, tuple]:
-    """Every file below *path*: its size, when it was changed, its mode and what is in it."""
+    """Return the size, modification time, mode and content of every file below *path*."""
     return {
         str(file.relative_to(path)): (status.st_size, status.st_mtime_ns, status.st_mode, file.read_bytes())
         for file in path.rglob("*")

@@ -1,4 +1,4 @@
-"""Copies of data directories: consistent, whole, and marked as such only at the end."""
+"""Copies of data directories: consistent, complete, and marked as ready only at the end."""
 
 import os
 import resource
@@ -23,7 +23,7 @@ from queueber.store.tuning import FLUSH_FILES
 MAIL = QueueNumber(1)
 ELSEWHERE = Path("/dev/shm")
 PATIENCE_SECONDS = 120
-"""For what RocksDB does by itself: only a wait that would never end is to be found out."""
+"""For RocksDB's background work: long, because only a wait without an end is an error."""
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def target(tmp_path):
 
 @pytest.fixture
 def other_file_system(tmp_path):
-    """A directory that hard links from here do not reach."""
+    """A directory on another file system, to which hard links are impossible."""
     if not ELSEWHERE.is_dir() or ELSEWHERE.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is only one file system")
     path = ELSEWHERE / f"queueber-test-{os.getpid()}"
@@ -64,7 +64,7 @@ def test_a_backup_is_a_data_directory_with_everything_in_it(busy, target):
 
 
 def test_a_backup_needs_space_for_the_write_buffers(busy, target, monkeypatch):
-    """It would leave an engine that takes nothing any more, and so a server that ends."""
+    """RocksDB would refuse all later writes, and the server would end."""
     whole = shutil.disk_usage(target.parent)
     monkeypatch.setattr("shutil.disk_usage", lambda path: whole._replace(free=1))
     with pytest.raises(StorageError, match=r"has 1 byte free, and a backup begins by writing the .* make room first"):
@@ -84,13 +84,13 @@ def test_a_backup_needs_inodes(busy, target, monkeypatch):
     monkeypatch.setattr("queueber.store.rocks.os.statvfs", lambda path: few)
     with pytest.raises(StorageError, match=f"has {FLUSH_FILES - 1} inodes free, and a backup begins by writing up to"):
         busy.backup(target)
-    few.f_files = 0  # of a file system that makes inodes as it needs them
+    few.f_files = 0  # as of a file system that creates inodes as needed
     busy.backup(target)
 
 
 @pytest.mark.parametrize("use", [lambda store, target: store.backup(target), lambda store, _: store.reclaim_space()])
 def test_a_flush_needs_spare_descriptors(busy, target, make, use):
-    """A flush that finds none leaves an engine that takes nothing any more, and so a server that ends."""
+    """After a flush that fails for lack of them RocksDB refuses all writes, and the server ends."""
     with ExitStack() as taken:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         taken.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
@@ -121,11 +121,11 @@ def test_later_commits_do_not_change_a_backup(busy, target, make):
 
 
 def test_a_backup_on_another_file_system_is_a_copy(busy, other_file_system, tmp_path):
-    told = []
-    busy.backup(other_file_system / "backup", lambda done, total: told.append((done, total)))
+    reports = []
+    busy.backup(other_file_system / "backup", lambda done, total: reports.append((done, total)))
     assert verify(other_file_system / "backup").findings == []
-    assert told[0][0] == 0
-    assert told[-1][0] == told[-1][1] > 0
+    assert reports[0][0] == 0
+    assert reports[-1][0] == reports[-1][1] > 0
     assert not (tmp_path / "data" / "backup.new").exists()
 
 
@@ -138,7 +138,7 @@ def test_the_remains_of_a_killed_backup_are_removed_at_the_next_start(data):
 
 @pytest.mark.slow
 def test_a_backup_during_commits_is_a_consistent_snapshot(tmp_path, make):
-    """Each commit adds an item and counts it; every backup must agree with itself and reach what it says it does."""
+    """Each commit adds an item and counts it: every backup must be consistent, and reach its noted sequence number."""
     store = open_store(tmp_path / "data", durability=Durability.OS)
     stop, committed = threading.Event(), []
 
@@ -239,7 +239,7 @@ def test_the_space_of_removed_items_is_reclaimed(tmp_path, make):
     items = [make.item(due, os.urandom(64 << 10)) for due in range(1, 501)]
     for item in items:
         store.commit([PutItem(MAIL, item)], make.mark)
-    # Or some of them might be in memory still when they are removed, and never come to a file.
+    # Otherwise some might still be in memory when they are removed, and never reach a file.
     store.reclaim_space()
     store.commit([DeleteItem(MAIL, item.key) for item in items], make.mark)
 

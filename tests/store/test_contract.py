@@ -1,4 +1,4 @@
-"""What every store does, whatever it keeps its rows in."""
+"""The contract of every store, whatever holds its rows."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -132,7 +132,7 @@ def test_a_lease_whose_items_are_all_removed_is_recovered_empty(engine, make):
 
 
 def test_each_of_many_leases_is_recovered_with_its_own_items(engine, make):
-    """More items than are looked up at a time, and every third is gone."""
+    """More items than one lookup reads, and every third was removed."""
     writes: list[Write] = []
     wanted = {}
     for number in range(700):
@@ -183,7 +183,7 @@ def test_commits_survive_reopening(engine, make):
 
 
 def test_other_threads_read_whole_commits_while_one_writes(store, make):
-    """Each commit puts and deletes a hundred rows; whoever looks sees a hundred."""
+    """Each commit puts and deletes a hundred rows, so every scan sees a hundred."""
     hundred = range(1, 101)
     store.commit([PutItem(MAIL, make.item(due, b"0")) for due in hundred], make.mark)
 
@@ -241,7 +241,7 @@ writes = st.one_of(
 
 
 class Obvious:
-    """A store as three dictionaries and a sort."""
+    """A model of a store: three dictionaries and a sort."""
 
     def __init__(self) -> None:
         self.items: dict[tuple[QueueNumber, Key], Item] = {}
@@ -274,7 +274,7 @@ commits = st.lists(st.tuples(st.lists(writes, max_size=12), st.booleans()), max_
 @settings(max_examples=25, deadline=None)
 @given(commits=commits, after=keys, items_max=st.integers(1, 4))
 def test_a_store_behaves_like_a_model_of_dictionaries(engines_in, make, commits, after, items_max):
-    """Any commits, with the store closed and opened after some of them."""
+    """Any commits, with the store closed and reopened after some of them."""
     with TemporaryDirectory() as path:
         engines = engines_in(Path(path))
         try:

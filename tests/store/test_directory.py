@@ -1,4 +1,4 @@
-"""Whose a data directory is, who holds it, and what state it is in."""
+"""The data directory: its owner, its lock, and its state."""
 
 import errno
 import fcntl
@@ -25,7 +25,7 @@ def mode(path) -> int:
 
 
 def make_ready(path) -> None:
-    """What a directory looks like once it has a database."""
+    """Make *path* a READY directory."""
     locked = lock_directory(path)
     locked.begin()
     locked.database.mkdir()
@@ -92,7 +92,7 @@ def test_a_file_is_refused(path):
 
 
 def test_a_missing_parent_is_not_created(path):
-    """A parent that is missing is more often a mistake, or a file system that is not mounted, than a wish."""
+    """A missing parent is usually a mistake, or a file system that is not mounted."""
     with refused(path / "deeper", "it cannot be created: No such file or directory"):
         lock_directory(path / "deeper")
 
@@ -143,7 +143,7 @@ def test_a_symbolically_linked_database_is_refused(path, tmp_path):
 
 
 def test_an_unfinished_directory_is_begun_again(path):
-    """Whatever was made before the marker changed was never used."""
+    """Files from before the marker changed were never used."""
     locked = lock_directory(path)
     locked.begin()
     (path / "db").mkdir()
@@ -167,7 +167,7 @@ def test_a_finished_directory_is_ready(path):
 
 @pytest.fixture
 def synced(monkeypatch):
-    """What is made durable, in order."""
+    """The paths that are made durable, in order."""
     paths, really = [], directory.sync_path
 
     def noted(path):
@@ -179,7 +179,7 @@ def synced(monkeypatch):
 
 
 def test_the_state_that_a_server_left_is_made_durable_by_the_next(path, synced):
-    """One that was killed between a new name and its sync leaves the name in memory only: a power cut takes it back."""
+    """A server that was killed before it synced a new name leaves it in memory only: a power cut reverts it."""
     open_store(path).close()
     synced.clear()
     store = open_store(path)
@@ -189,7 +189,7 @@ def test_the_state_that_a_server_left_is_made_durable_by_the_next(path, synced):
 
 @pytest.mark.parametrize("state", ["not there", "empty", "creating"])
 def test_the_name_of_a_directory_that_is_not_ready_is_made_durable(path, synced, state):
-    """It may have been made by one that was killed before that was on disk."""
+    """A server may have created it, and been killed before the name was on disk."""
     if state != "not there":
         path.mkdir(mode=0o700)
     if state == "creating":
@@ -242,7 +242,7 @@ def test_beginning_again_ends_ready_before_anything_is_removed(path, monkeypatch
 
 @pytest.mark.parametrize(("owner", "call"), [(os, "ftruncate"), (os, "pwrite"), (directory.fcntl, "flock")])
 def test_an_error_on_the_lock_file_names_the_file(path, monkeypatch, owner, call):
-    """On a full disk, or one that lends no locks; the error of a call on a descriptor names none."""
+    """On a full disk, or one without locks.  The error of a call on a descriptor has no file name."""
     make_ready(path)
 
     def fail(*_):
@@ -295,11 +295,11 @@ def test_the_content_is_checked_again_after_locking(path, monkeypatch):
     path.mkdir()
     flock = fcntl.flock
 
-    def somebody_was_faster(descriptor, operation):
+    def flock_after_another(descriptor, operation):
         (path / "letter.txt").touch()
         flock(descriptor, operation)
 
-    monkeypatch.setattr(fcntl, "flock", somebody_was_faster)
+    monkeypatch.setattr(fcntl, "flock", flock_after_another)
     with refused(path, "it holds 'letter.txt'"):
         lock_directory(path)
     monkeypatch.undo()

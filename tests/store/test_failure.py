@@ -1,4 +1,4 @@
-"""What a store does when its disk fails under it: nothing more, and it leaves word for the next start."""
+"""A store whose disk fails: it refuses further commits, and notes the failure for the next start."""
 
 import os
 from contextlib import closing
@@ -26,7 +26,7 @@ def path(tmp_path):
 
 
 class TestFailure:
-    """Of a write or a sync: the end of the server, which leaves word for the next."""
+    """A failed write or sync, which ends the server."""
 
     @pytest.fixture
     def store(self, path, make):
@@ -84,7 +84,7 @@ class TestFailure:
         assert self.left(path) == (store.synced_sequence, True)
 
     def test_a_note_that_fails_during_a_commit_fails_the_commit(self, path, make, monkeypatch):
-        """It may lie behind what the note says is all."""
+        """The commit may be later than the noted sequence number."""
 
         def note(_):
             with pytest.raises(OSError, match="injected"):

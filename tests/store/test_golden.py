@@ -1,9 +1,9 @@
 """
-Directories that released versions wrote are opened for ever.
+Directories that released versions wrote can be opened by all later ones.
 
-`golden/v1` and so on are what `write` left behind in a process that was then
-killed, with format 1 and so on; only RocksDB's own logs were taken out.  They
-are never changed.  A new format adds one.
+`golden/v1` was written by `write` with format 1, in a process that was then
+killed, and so on; only RocksDB's info logs were removed.  These directories are
+never changed.  A new format adds one.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ PARCEL = item(15, b"large" * 8_000)
 
 
 def write(path: Path) -> RocksStore:
-    """Fills a store: some of it in table files, some in the log only, in both encodings, with one large item."""
+    """Fill a store: with rows in table files and in the log only, in both encodings, and with one large item."""
     store = open_store(path)
     store.commit(
         [

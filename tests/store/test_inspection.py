@@ -1,4 +1,4 @@
-"""Looking into a data directory beside its server, and leaving no trace."""
+"""Inspection of a data directory, also while a server uses it, without changing it."""
 
 import errno
 import os

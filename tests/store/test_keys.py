@@ -1,4 +1,4 @@
-"""Rows sort as what they stand for."""
+"""Keys of rows, which sort as their fields do."""
 
 from itertools import pairwise
 

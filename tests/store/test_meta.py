@@ -1,4 +1,4 @@
-"""Versions of what is on disk."""
+"""The format version and its upgrades."""
 
 import pytest
 from attrs import define, field

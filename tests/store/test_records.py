@@ -1,4 +1,4 @@
-"""What is stored comes back, and what is not what was stored is noticed."""
+"""Values of rows are read back, and damage to them is detected."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ def entries(*keys):
 
 
 def as_the_schema_says(write):
-    """Return the key and the struct of a row, from the modules of keys and of layouts."""
+    """Return the key and the struct of the row that *write* writes, made by `keys` and `layout`."""
     match write:
         case PutItem(queue, item):
             struct = layout("StoredItem").build(contents=item.contents, addedAtMs=item.added_at, attempts=item.attempts)
@@ -138,7 +138,7 @@ def test_every_damaged_byte_is_detected(make, encoding):
 
 @given(data=st.data(), encoding=encodings, contents=st.binary(max_size=64))
 def test_damage_of_up_to_four_bytes_is_detected(make, data, encoding, contents):
-    """Bits flipped, bytes cut or added, up to four bytes wide: a CRC-32 misses none of these."""
+    """Bits flipped, bytes cut or added, in up to four bytes: a CRC-32 detects all of these."""
     value = item_value(make.item(0, contents, 0), encoding=encoding)
     at = data.draw(st.integers(0, len(value)))
     width = data.draw(st.integers(0, min(4, len(value) - at)))
@@ -186,7 +186,7 @@ def test_a_flat_struct_is_encoded_as_its_layout_specifies(contents):
 
 
 def test_structs_of_other_versions_are_readable():
-    """As an older version without the last number, or a newer one with another pointer, would have written it."""
+    """As written by an older version without the last integer, or by a newer one with another pointer."""
     words = [1 << 32 | 1 << 48, 5, 1 | 2 << 32 | 3 << 35, int.from_bytes(b"abc", "little")]
     older = b"".join(word.to_bytes(8, "little") for word in words)
     assert STORED_ITEM.read(older) == (b"abc", 5, 0)
@@ -200,7 +200,7 @@ def test_structs_of_other_versions_are_readable():
 
 @pytest.mark.slow
 def test_pycapnp_reads_a_stored_item(make, tmp_path):
-    """pycapnp, in a process of its own because it can end it."""
+    """In a process of its own, because pycapnp can crash it."""
     value = item_value(make.item(0, b"contents", attempts=3))
     (tmp_path / "value").write_bytes(value)
     schema = Path(__file__).parents[2] / "schema" / "storage.capnp"

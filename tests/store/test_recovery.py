@@ -1,4 +1,4 @@
-"""A damaged log, each damage on a copy: what is told, what is made of it, and what stays as it was."""
+"""Recovery of a damaged log, with each kind of damage on a copy."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ COMMITS = 20
 
 @pytest.fixture
 def crashed(tmp_path, make):
-    """What a killed server leaves: twenty commits of an item each, all in the log; the tenth is known to be on disk."""
+    """The directory of a killed server: twenty commits of an item each, all in the log, and ten noted as on disk."""
     store = open_store(tmp_path / "live")
     for number in range(1, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
@@ -40,7 +40,7 @@ def crashed(tmp_path, make):
 
 
 @pytest.fixture
-def beside(tmp_path):
+def recovered(tmp_path):
     return tmp_path / "recovered"
 
 
@@ -58,7 +58,7 @@ def damage(path, share):
 
 
 def cut(path, share):
-    """Cut the log at the end of a record, which RocksDB does not notice: as if so much of it had never been written."""
+    """Cut the log at the end of a record, as if the rest had never been written.  RocksDB does not detect that."""
     log = log_of(path)
     content = log.read_bytes()
     at = 0
@@ -67,75 +67,75 @@ def cut(path, share):
     os.truncate(log, at)
 
 
-def test_a_sound_directory_is_not_recovered(crashed, beside, state_of):
+def test_a_sound_directory_is_not_recovered(crashed, recovered, state_of):
     before = state_of(crashed)
-    assert salvage(crashed, beside) is None
-    assert not beside.exists()
+    assert salvage(crashed, recovered) is None
+    assert not recovered.exists()
     assert state_of(crashed) == before
 
 
-def test_damage_after_the_noted_sequence_is_no_known_loss(crashed, beside, state_of):
+def test_damage_after_the_noted_sequence_is_no_known_loss(crashed, recovered, state_of):
     damage(crashed, 0.8)
     before = state_of(crashed)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     assert "Corruption" in found.why
     assert COMMITS // 2 <= found.items < COMMITS
     assert found.acknowledged_lost == 0
     assert (found.queues, found.leases, found.as_of) == (1, 0, 2_000)
     assert found.dropped[0].startswith(f"{log_of(crashed).name}: dropping ")
     assert state_of(crashed) == before
-    assert verify(beside).findings == []
+    assert verify(recovered).findings == []
 
 
-def test_damage_before_the_noted_sequence_is_reported_as_a_loss(crashed, beside):
+def test_damage_before_the_noted_sequence_is_reported_as_a_loss(crashed, recovered):
     damage(crashed, 0.3)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     assert found.items < COMMITS // 2
     assert found.acknowledged_lost == found.noted - found.reached > 0
 
 
-def test_a_log_that_ends_too_early_is_recovered(crashed, beside):
+def test_a_log_that_ends_too_early_is_recovered(crashed, recovered):
     cut(crashed, 0.2)
     with pytest.raises(StorageError, match=r"acknowledged writes are missing: .*`queueber recover` shows"):
         open_store(crashed)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     assert found.why.startswith("the log ends at")
     assert found.acknowledged_lost > 0
     assert found.dropped == ()
 
 
-def test_a_damaged_synced_file_is_replaced(crashed, beside):
+def test_a_damaged_synced_file_is_replaced(crashed, recovered):
     (crashed / "synced").write_bytes(b"?" * 8_192)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     assert (found.items, found.noted, found.acknowledged_lost) == (COMMITS, None, 0)
     assert "is damaged" in found.why
-    assert verify(beside).findings == []
+    assert verify(recovered).findings == []
 
 
-def test_without_a_synced_file_the_loss_is_unknown(crashed, beside):
+def test_without_a_synced_file_the_loss_is_unknown(crashed, recovered):
     (crashed / "synced").unlink()
     damage(crashed, 0.3)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     assert (found.noted, found.acknowledged_lost) == (None, 0)
 
 
-def test_a_server_starts_on_the_replacement_and_the_damaged_directory_is_kept(crashed, beside, tmp_path, state_of):
+def test_a_server_starts_on_the_replacement_and_the_damaged_directory_is_kept(crashed, recovered, tmp_path, state_of):
     damage(crashed, 0.8)
     before = state_of(crashed)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     replace_directory(crashed, found.path, tmp_path / "damaged")
     assert state_of(tmp_path / "damaged") == before
-    assert not beside.exists()
+    assert not recovered.exists()
     store = open_store(crashed)
     assert store.recover().queues[0].added == found.items
     store.close()
-    # Table files are shared by links: what the new one writes must not show in the old one.
+    # Table files are shared by hard links: writes to the new directory must not change the old one.
     assert state_of(tmp_path / "damaged") == before
 
 
-def test_the_damaged_directory_does_not_overwrite_anything(crashed, beside, tmp_path):
+def test_the_damaged_directory_does_not_overwrite_anything(crashed, recovered, tmp_path):
     damage(crashed, 0.8)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     (tmp_path / "damaged").mkdir()
     with pytest.raises(StorageError, match="it is there already"):
         replace_directory(crashed, found.path, tmp_path / "damaged")
@@ -154,14 +154,14 @@ def data_copy(crashed, tmp_path):
     return tmp_path / "copy"
 
 
-def test_a_directory_that_cannot_be_renamed_is_not_changed(crashed, beside, tmp_path):
+def test_a_directory_that_cannot_be_renamed_is_not_changed(crashed, recovered, tmp_path):
     damage(crashed, 0.8)
-    found = salvage(crashed, beside)
-    with pytest.raises(StorageError, match="it cannot be renamed") as told:
+    found = salvage(crashed, recovered)
+    with pytest.raises(StorageError, match="it cannot be renamed") as raised:
         replace_directory(crashed, found.path, tmp_path / "nowhere" / "damaged")
-    assert str(beside) not in str(told.value)
+    assert str(recovered) not in str(raised.value)
     assert crashed.exists()
-    assert beside.exists()
+    assert recovered.exists()
 
 
 def test_a_directory_whose_replacement_cannot_be_renamed_gets_its_name_back(crashed, tmp_path):
@@ -171,26 +171,26 @@ def test_a_directory_whose_replacement_cannot_be_renamed_gets_its_name_back(cras
     assert not (tmp_path / "damaged").exists()
 
 
-def test_a_mount_point_is_refused_before_anything_is_created(crashed, beside, monkeypatch):
+def test_a_mount_point_is_refused_before_anything_is_created(crashed, recovered, monkeypatch):
     damage(crashed, 0.8)
     monkeypatch.setattr(Path, "is_mount", lambda path: path == crashed)
     with pytest.raises(StorageError, match="it is a mount point, which cannot be moved"):
-        salvage(crashed, beside)
-    assert not beside.exists()
-    check_movable(beside.parent)
+        salvage(crashed, recovered)
+    assert not recovered.exists()
+    check_movable(recovered.parent)
 
 
-def test_damage_outside_of_the_log_needs_a_backup(crashed, beside):
+def test_damage_outside_of_the_log_needs_a_backup(crashed, recovered):
     (crashed / "db" / "CURRENT").write_text("MANIFEST-999999\n")
-    with pytest.raises(StorageError, match="cannot be recovered, a backup has to be restored") as told:
-        salvage(crashed, beside)
-    assert str(beside) not in str(told.value)
-    assert not beside.exists()
+    with pytest.raises(StorageError, match="cannot be recovered, a backup has to be restored") as raised:
+        salvage(crashed, recovered)
+    assert str(recovered) not in str(raised.value)
+    assert not recovered.exists()
 
 
 @pytest.fixture
 def leased(tmp_path, make):
-    """A stopped directory with a leased item, all of it in a table file, which is not compressed."""
+    """A stopped directory with a leased item, in a table file without compression."""
     store = open_store(tmp_path / "data", tuning=Tuning(compression="none"))
     writes = [PutItem(MAIL, make.item(n, b"contents" * 20)) for n in range(1, COMMITS + 1)]
     lease = PutLease(LeaseId(b"l" * 16), LeaseRecord(MAIL, WallMs(99), (make.key(1),)))
@@ -200,7 +200,7 @@ def leased(tmp_path, make):
     return tmp_path / "data"
 
 
-def test_damage_to_rows_that_a_start_reads_is_found_although_the_database_opens(leased, beside):
+def test_damage_to_rows_that_a_start_reads_is_found_although_the_database_opens(leased, recovered):
     (table,) = [file for file in (leased / "db").glob("*.sst") if b"contents" in file.read_bytes()]
     content = bytearray(table.read_bytes())
     content[content.index(b"contents")] ^= 1
@@ -210,13 +210,13 @@ def test_damage_to_rows_that_a_start_reads_is_found_although_the_database_opens(
         store.recover()
     store.close()
     with pytest.raises(StorageError, match=r"cannot be recovered, a backup has to be restored: .*checksum mismatch"):
-        salvage(leased, beside)
-    assert not beside.exists()
+        salvage(leased, recovered)
+    assert not recovered.exists()
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-def test_a_passing_error_is_not_damage(crashed, beside, monkeypatch, state_of, number):
-    """At whichever of its opens that happens: nothing is made, and nothing is said of a backup."""
+def test_a_passing_error_is_not_damage(crashed, recovered, monkeypatch, state_of, number):
+    """Whichever opening of a file fails: no copy is left, and the error does not ask for a backup."""
     damage(crashed, 0.8)
     before, calls = state_of(crashed), []
 
@@ -229,17 +229,17 @@ def test_a_passing_error_is_not_damage(crashed, beside, monkeypatch, state_of, n
     for module in (copying, recovery):
         monkeypatch.setattr(module, "open_database", refused)
     if number > 3:
-        assert salvage(crashed, beside) is not None
+        assert salvage(crashed, recovered) is not None
         return
-    with pytest.raises(StorageError, match="Too many open files") as told:
-        salvage(crashed, beside)
-    assert "backup" not in str(told.value)
-    assert str(beside) not in str(told.value)
-    assert not beside.exists()
+    with pytest.raises(StorageError, match="Too many open files") as raised:
+        salvage(crashed, recovered)
+    assert "backup" not in str(raised.value)
+    assert str(recovered) not in str(raised.value)
+    assert not recovered.exists()
     assert state_of(crashed) == before
 
 
-def test_a_new_directory_without_its_log_has_nothing_to_recover(tmp_path, beside):
+def test_a_new_directory_without_its_log_has_nothing_to_recover(tmp_path, recovered):
     live = open_store(tmp_path / "live")
     copytree(tmp_path / "live", tmp_path / "data")
     live.close()
@@ -248,12 +248,12 @@ def test_a_new_directory_without_its_log_has_nothing_to_recover(tmp_path, beside
     with pytest.raises(StorageError, match="does not say of which format it is"):
         open_store(tmp_path / "data")
     with pytest.raises(StorageError, match=r"cannot be recovered, .* does not say of which format it is"):
-        salvage(tmp_path / "data", beside)
-    assert not beside.exists()
+        salvage(tmp_path / "data", recovered)
+    assert not recovered.exists()
 
 
 @pytest.mark.parametrize("wrong", ["format", "lease"])
-def test_rows_on_which_no_server_starts_are_not_sound(leased, beside, make, wrong):
+def test_rows_on_which_no_server_starts_are_not_sound(leased, recovered, make, wrong):
     with open_database(leased / "db") as db:
         if wrong == "format":
             write_format(db, "", FORMAT + 1)
@@ -264,33 +264,33 @@ def test_rows_on_which_no_server_starts_are_not_sound(leased, beside, make, wron
         store.close()
     what = {"format": f"the data is of format {FORMAT + 1}", "lease": "queue 9, which does not exist"}[wrong]
     with pytest.raises(StorageError, match=f"cannot be recovered, .*{what}"):
-        salvage(leased, beside)
+        salvage(leased, recovered)
 
 
-def test_several_findings_are_counted(leased, beside, make):
+def test_several_findings_are_counted(leased, recovered, make):
     store = open_store(leased)
     writes = [PutItem(QueueNumber(9), make.item(n)) for n in (50, 51)]
     lease = PutLease(LeaseId(b"m" * 16), LeaseRecord(QueueNumber(9), WallMs(99), (make.key(50),)))
     store.commit([*writes, lease], make.mark)
     store.close()
     with pytest.raises(StorageError, match="and 2 findings more"):
-        salvage(leased, beside)
+        salvage(leased, recovered)
 
 
-def test_a_full_disk_is_not_damage(crashed, beside, monkeypatch):
+def test_a_full_disk_is_not_damage(crashed, recovered, monkeypatch):
     damage(crashed, 0.8)
 
     def fail(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("queueber.store.maintenance.recovery.link_files", fail)
-    with pytest.raises(StorageError, match=r"is as it was, for recovery cannot be tried: .*No space left") as told:
-        salvage(crashed, beside)
-    assert "backup" not in str(told.value)
-    assert not beside.exists()
+    with pytest.raises(StorageError, match=r"is as it was, for recovery cannot be tried: .*No space left") as raised:
+        salvage(crashed, recovered)
+    assert "backup" not in str(raised.value)
+    assert not recovered.exists()
 
 
-def test_an_interrupted_recovery_leaves_nothing(crashed, beside, monkeypatch):
+def test_an_interrupted_recovery_leaves_nothing(crashed, recovered, monkeypatch):
     damage(crashed, 0.8)
 
     def interrupt(source, target):
@@ -298,30 +298,30 @@ def test_an_interrupted_recovery_leaves_nothing(crashed, beside, monkeypatch):
 
     monkeypatch.setattr("queueber.store.maintenance.recovery.link_files", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        salvage(crashed, beside)
-    assert not beside.exists()
+        salvage(crashed, recovered)
+    assert not recovered.exists()
 
 
-def test_a_directory_in_use_is_refused(busy, tmp_path, beside):
+def test_a_directory_in_use_is_refused(busy, tmp_path, recovered):
     with pytest.raises(StorageError, match="another server holds it"):
-        salvage(tmp_path / "data", beside)
+        salvage(tmp_path / "data", recovered)
 
 
-def test_a_damaged_mark_of_a_clean_shutdown_is_recovered_without_loss(data, beside):
+def test_a_damaged_mark_of_a_clean_shutdown_is_recovered_without_loss(data, recovered):
     with open_database(data / "db") as db:
         db.put(b"mclean", b"?" * len(db.get(b"mclean")))
         db.sync()
     with pytest.raises(StorageError, match="damaged row in table meta, key 6d636c65616e"):
         open_store(data)
-    found = salvage(data, beside)
+    found = salvage(data, recovered)
     assert "damaged row in table meta" in found.why
     assert (found.acknowledged_lost, found.items) == (0, 5)
-    store = open_store(beside)
+    store = open_store(recovered)
     assert not store.clean_shutdown
     store.close()
 
 
-def test_a_record_type_that_rocksdb_never_finishes_reading_is_refused_by_every_command(crashed, beside):
+def test_a_record_type_that_rocksdb_never_finishes_reading_is_refused_by_every_command(crashed, recovered):
     log = log_of(crashed)
     content = bytearray(log.read_bytes())
     last = read_wal(bytes(content[:-1])).end
@@ -330,5 +330,5 @@ def test_a_record_type_that_rocksdb_never_finishes_reading_is_refused_by_every_c
     for command in (open_store, verify):
         with pytest.raises(StorageError, match="is of type 5"):
             command(crashed)
-    found = salvage(crashed, beside)
+    found = salvage(crashed, recovered)
     assert (found.items, "is of type 5" in found.why) == (COMMITS - 1, True)

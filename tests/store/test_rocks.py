@@ -1,4 +1,4 @@
-"""A store in a data directory: what it refuses, what it survives, and what it says of the time before."""
+"""A store in a data directory: refusals, crashes, damage, and the report on the previous server."""
 
 import errno
 import os
@@ -36,10 +36,10 @@ def path(tmp_path):
 
 @pytest.fixture
 def die():
-    """Leaves a store as a killed process does: its files as they are, nothing else."""
+    """Return a function that abandons a store as a killed process does, with its files as they are."""
 
     def now(store, path: Path) -> None:
-        # A copy is what a kill leaves only as long as nothing goes on in the background.
+        # A copy equals the state after a kill only while RocksDB does nothing in the background.
         native = store._db._handle.native
         while native.property_int_value("rocksdb.num-running-compactions") or native.property_int_value(
             "rocksdb.compaction-pending"
@@ -80,7 +80,7 @@ def test_after_a_kill_all_commits_are_there_and_the_shutdown_is_unclean(path, ma
     store = open_store(path, durability=durability)
     put(store, make, 1, 2)
     die(store, path)
-    for _ in range(2):  # the second dies without having written anything
+    for _ in range(2):  # the second is killed before it writes anything
         store = open_store(path, durability=durability)
         assert (store.created, store.clean_shutdown, dues(store)) == (False, False, [1, 2])
         die(store, path)
@@ -125,7 +125,7 @@ def test_a_database_without_a_format_is_refused(path):
 
 
 def test_an_unfinished_directory_is_created_again(path, make, monkeypatch):
-    """A power cut at the very first start."""
+    """A power cut during the first start."""
     monkeypatch.setattr("queueber.store.datadir.directory.LockedDirectory.finish", lambda _: pytest.fail("power cut"))
     with pytest.raises(pytest.fail.Exception):
         open_store(path)
@@ -146,7 +146,7 @@ def test_an_error_of_the_system_is_one_line(path):
 
 
 class TestDurabilityNone:
-    """Durability `none`."""
+    """Durability `none`, without a log."""
 
     def test_a_clean_shutdown_keeps_everything(self, path, make):
         store = open_store(path, durability=Durability.NONE)
@@ -157,7 +157,7 @@ class TestDurabilityNone:
         store.close()
 
     def test_an_unclean_shutdown_empties_the_store(self, path, make, die):
-        """Even what had reached a table file: removed items would come back."""
+        """Also rows in table files: removed items would return."""
         store = open_store(path, durability=Durability.NONE)
         put(store, make, 1)
         store.close()
@@ -188,11 +188,11 @@ class TestDurabilityNone:
 
 
 class TestDamage:
-    """Of files."""
+    """Damage to files."""
 
     @pytest.mark.parametrize("left", [0, 0.5])
     def test_a_missing_end_of_the_log_is_detected(self, path, make, die, left):
-        """RocksDB itself takes an empty or cut log for all there ever was."""
+        """RocksDB itself accepts an empty or cut log."""
         open_store(path).close()
         store = open_store(path)
         put(store, make, 1)
@@ -345,10 +345,10 @@ def test_the_seconds_of_each_sync_are_reported(make):
 def test_the_properties_of_the_engine_are_read(path, make):
     with closing(open_store(path)) as store:
         put(store, make, 1)
-        told = store.properties()
-    assert set(told) == set(PROPERTY_NAMES)
-    assert told["write_buffer_bytes"] > 0
-    assert (told["write_stopped"], told["background_errors"]) == (0, 0)
+        properties = store.properties()
+    assert set(properties) == set(PROPERTY_NAMES)
+    assert properties["write_buffer_bytes"] > 0
+    assert (properties["write_stopped"], properties["background_errors"]) == (0, 0)
 
 
 def test_unknown_properties_are_omitted():
@@ -383,7 +383,7 @@ def test_any_other_error_is_raised_unchanged_and_not_retried(make, where):
 @pytest.mark.slow
 @pytest.mark.parametrize("durability", [Durability.FSYNC, Durability.OS])
 def test_commits_before_a_kill_survive(path, durability):
-    """It says so after each commit, and is killed in the middle of going on."""
+    """The process reports each commit, and is killed during a later one."""
     script = (
         "import sys; from pathlib import Path\n"
         "from queueber.broker.model import Item, Key, TimeMark\n"
@@ -412,7 +412,7 @@ def test_commits_before_a_kill_survive(path, durability):
 
 
 def test_a_scan_does_not_step_over_removed_items_again(path, make):
-    """From behind what was removed, a scan meets no trace of it."""
+    """A scan that starts after removed items meets none of their deletions."""
     store = open_store(path, durability=Durability.OS)
     put(store, make, *range(1, 3_000))
     assert dues(store) == list(range(1, 3_000))
@@ -423,7 +423,7 @@ def test_a_scan_does_not_step_over_removed_items_again(path, make):
 
 
 def test_the_engines_errors_are_storage_errors():
-    """So that whoever reads need know one kind only."""
+    """Readers catch one class only."""
     assert issubclass(CorruptionError, StorageError)
 
 
@@ -434,7 +434,7 @@ def test_the_format_names_durability_none(path):
 
 
 def test_unflushed_bytes_are_reported_until_a_flush(path, make):
-    """It will take its room on the disk once more."""
+    """These bytes will take space on the disk once more."""
     with closing(open_store(path)) as store:
         store.commit([PutItem(MAIL, make.item(1, bytes(1 << 20)))], make.mark)
         assert store.unflushed_bytes > 1 << 20
@@ -446,7 +446,7 @@ def test_unflushed_bytes_are_reported_until_a_flush(path, make):
 def test_a_cancelled_recovery_ends_at_the_next_row_or_lookup(data, monkeypatch, leases_read):
     store = open_store(data)
     if leases_read:
-        # All leases are read by then, and no item of theirs.
+        # All leases have been read by then, and none of their items.
         exist = store._exist
         monkeypatch.setattr(store, "_exist", lambda rows: (store.cancel_recovery(), exist(rows))[1])
     else:

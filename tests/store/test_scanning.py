@@ -1,4 +1,4 @@
-"""Rows that cannot be read keep none that can from being read."""
+"""Unreadable rows do not hide readable ones."""
 
 import itertools
 import random
@@ -35,14 +35,14 @@ def dues(scan) -> list[int]:
 
 
 class TestATableFile:
-    """Of RocksDB's, with many rows in each block of 4 KiB or so."""
+    """A table file with many rows in each block of about 4 KiB."""
 
     ITEMS = 3_000
 
     @pytest.fixture
     def data(self, tmp_path, make):
         store = open_store(tmp_path / "data")
-        # Nothing that a block could be made smaller by.
+        # Incompressible, so that blocks keep their size.
         draw = random.Random(1)
         items = [make.item(due, draw.randbytes(50)) for due in range(1, self.ITEMS + 1)]
         queue = QueueRecord(MAIL, "mail", self.ITEMS, 0, LOWEST)
@@ -70,7 +70,7 @@ class TestATableFile:
         for gap in scan.gaps:
             assert "Corruption" in str(gap.why)
             assert gap.after.due + 1 not in found
-        # What is read one by one is hidden by the same damage and no other.
+        # Reads by key fail for the rows of the same block and no others.
         assert {item.key.due for due in found[::50] for item in store.read(MAIL, [make.key(due)])} == set(found[::50])
         store.close()
 
@@ -89,7 +89,7 @@ class TestATableFile:
 
 
 def test_only_damaged_large_contents_are_skipped(tmp_path, make):
-    """They lie beside the table, whose rows have their keys, and a walk that comes to one does not tell its key."""
+    """They are in blob files and their keys in the table; an iterator that fails at one does not return its key."""
     store = open_store(tmp_path / "data")
     draw = random.Random(1)
     begin = 1_701_000_000_000
@@ -97,7 +97,7 @@ def test_only_damaged_large_contents_are_skipped(tmp_path, make):
     queue = QueueRecord(MAIL, "mail", len(items), 0, LOWEST)
     store.commit([*(PutItem(MAIL, each) for each in items), PutQueue(queue)], make.mark)
     store.close()
-    # Out of the log, which a start does.
+    # A start moves the rows from the log to a table.
     open_store(tmp_path / "data").close()
     bad = [0, 1, 20, 40]
     (path,) = (tmp_path / "data" / "db").glob("*.blob")
@@ -115,38 +115,38 @@ def test_only_damaged_large_contents_are_skipped(tmp_path, make):
 
 @define
 class Engine:
-    """Rows of a queue, of which some cannot be had: a walk that comes to one ends with an error, wherever it began."""
+    """An engine with rows of a queue, some unreadable: an iterator that reaches one raises, wherever it started."""
 
     dues: list[int] = field(converter=sorted)
     bad: set[int]
     queue: QueueNumber = MAIL
     passing: bool = False
-    """Each failure is a passing one."""
+    """Each failure is transient: the row is readable afterwards."""
 
     error: type[StorageError] = Damaged
     damaged: set[int] = field(factory=set)
-    """Rows that can be had, and are not as they were written."""
+    """Rows whose values are damaged."""
 
     blocks: list[tuple[int, int]] = field(factory=list)
-    """Whose rows cannot be had nor their keys be known: behind the first, up to the second."""
+    """Unreadable blocks, whose keys are unknown too: from after the first number to the second."""
 
     past_the_end: int | None = None
-    """From here on no walk gets anywhere."""
+    """From here on every iterator fails."""
 
     refuses: dict[int, StorageError] = field(factory=dict)
-    """What those walks end with that are of these numbers, before they get anywhere."""
+    """Errors of the iterators with these numbers, before their first row."""
 
-    walks: int = field(default=0, init=False)
+    reads: int = field(default=0, init=False)
 
     def iterator(self, *, start, stop):
-        self.walks += 1
-        if self.walks in self.refuses:
-            raise self.refuses[self.walks]
-        return Walk(self, start, stop)
+        self.reads += 1
+        if self.reads in self.refuses:
+            raise self.refuses[self.reads]
+        return FailingIterator(self, start, stop)
 
 
 @define
-class Walk:
+class FailingIterator:
     engine: Engine
     start: bytes
     stop: bytes
@@ -190,25 +190,25 @@ def scan(engine, after=LOWEST, **bounds):
 @given(
     before=st.sets(st.integers(1, 2**20), max_size=9),
     bad=st.sets(st.one_of(st.integers(2**20 + 1, 2**20 + 99), st.integers(2**20 + 1, 2**40)), max_size=9),
-    behind=st.sets(st.integers(2**40 + 1, 2**63), max_size=9),
+    later=st.sets(st.integers(2**40 + 1, 2**63), max_size=9),
     items_max=st.integers(1, 20),
     queue=st.sampled_from([MAIL, LAST]),
 )
-def test_no_row_before_or_after_a_gap_is_missing(before, bad, behind, items_max, queue):
-    """In one scan after the other, none of which says that there are no more before that is so."""
-    engine = Engine([*before, *bad, *behind], set(bad), queue)
+def test_no_row_before_or_after_a_gap_is_missing(before, bad, later, items_max, queue):
+    """Scans one after the other return all readable rows, and none says too early that there are no more."""
+    engine = Engine([*before, *bad, *later], set(bad), queue)
     found, gaps, after, exhausted = [], [], LOWEST, False
     while not exhausted:
         try:
             part = scan(engine, after, items_max=items_max)
         except StorageError:
-            assert not behind
+            assert not later
             break
         found += dues(part)
         gaps += part.gaps
         exhausted = part.exhausted
         after = part.items[-1].key if part.items else after
-    assert found == sorted(before | behind)
+    assert found == sorted(before | later)
     assert [gap.after.due for gap in gaps] == [max(before, default=0)] * bool(bad and exhausted)
 
 
@@ -219,13 +219,13 @@ def test_no_row_between_unreadable_rows_is_missing(rows, near):
     found = scan(Engine([*rows], set(bad)))
     assert dues(found) == sorted(set(rows) - bad)
     assert found.exhausted
-    # What lies beside each other is passed over in one go.
+    # Adjacent unreadable rows are one gap.
     begins = [before for before, due in itertools.pairwise([0, *sorted(rows)]) if due in bad and before not in bad]
     assert [gap.after.due for gap in found.gaps] == begins
 
 
 def test_rows_between_two_damaged_places_are_not_hidden():
-    """The second as far from the first as that from where the scan begins, or wherever the steps may get to."""
+    """At distances that the doubling steps of the search hit or miss."""
     for first, second in itertools.product((1, 1_000, 1_701_000_000_000), (2, 5_000, 2**43)):
         found = scan(Engine([first, first + 1, first + second, first + 2 * second], {first, first + second}))
         assert dues(found) == [first + 1, first + 2 * second]
@@ -243,7 +243,7 @@ def test_rows_between_two_damaged_blocks_are_not_hidden_if_they_are_as_many():
             due for due in engine.dues if not any(before < due <= last for before, last in engine.blocks)
         ]
         assert len(found.gaps) == 4
-        assert engine.walks < 4_000
+        assert engine.reads < 4_000
 
 
 def test_many_consecutive_unreadable_rows_are_not_found_one_by_one():
@@ -251,7 +251,7 @@ def test_many_consecutive_unreadable_rows_are_not_found_one_by_one():
     bad = {*range(begin, begin + 500), begin + 1_100}
     engine = Engine([*range(begin, begin + 2_000)], set(bad))
     assert dues(scan(engine)) == sorted(set(engine.dues) - bad)
-    assert engine.walks < (scanning.SINGLE_ROWS_MAX + 5) * 300
+    assert engine.reads < (scanning.SINGLE_ROWS_MAX + 5) * 300
 
 
 def test_the_search_back_is_bounded(monkeypatch):
@@ -259,7 +259,7 @@ def test_the_search_back_is_bounded(monkeypatch):
     blocks = [(0 if number == 0 else begin + 20 * number - 11, begin + 20 * number - 1) for number in range(50)]
     monkeypatch.setattr(scanning, "SINGLE_ROWS_MAX", 1)
     engine = Engine([*range(begin - 10, begin + 2_000)], set(), blocks=blocks)
-    # Cut short it finds another stretch, and that from its beginning on.
+    # Cut short, it finds another run of readable rows, from its first.
     first = dues(scan(engine))[0]
     assert first in {last + 1 for _, last in blocks[1:]}
 
@@ -270,7 +270,7 @@ def test_a_transient_error_hides_nothing():
 
 
 class TestPassingErrors:
-    """Sound rows are never passed over for it: the scan ends before it, and the next one begins with it."""
+    """They skip no sound rows: the scan ends before the failed read, and the next one starts with it."""
 
     ROWS, BAD = [1, 2, 3, 1_000, 1_001, 2**40], {2, 1_000}
 
@@ -280,8 +280,8 @@ class TestPassingErrors:
     def test_a_scan_skips_only_damage_whichever_of_its_reads_fails(self):
         whole = Engine([*self.ROWS], set(self.BAD))
         expected = scan(whole)
-        assert whole.walks > 300
-        for number in (*range(1, 12), *range(12, whole.walks + 1, 13)):
+        assert whole.reads > 300
+        for number in (*range(1, 12), *range(12, whole.reads + 1, 13)):
             engine, found, gaps, after, failed = self.failing(number), [], [], LOWEST, False
             while True:
                 try:
@@ -324,13 +324,13 @@ def test_withheld_rows_are_skipped_after_a_time(monkeypatch):
         with pytest.raises(Withheld):
             look(after)
         now[0] += keyvalue.WITHHELD_SECONDS - 1
-    # Given back in between, all that was forgotten.
+    # A successful read in between ends the waiting time.
     engine.bad.clear()
     assert dues(look(after)) == [2, 3]
     engine.bad.add(2)
     with pytest.raises(Withheld):
         look(after)
-    # A failure at another place begins to count anew.
+    # A failure at another place starts a new waiting time.
     with pytest.raises(Withheld):
         look(just_before(2))
     now[0] += keyvalue.WITHHELD_SECONDS
@@ -346,7 +346,7 @@ def just_before(due):
 
 
 def test_without_descriptors_nothing_is_skipped_and_later_everything_is_read(tmp_path, make):
-    """Large contents lie in files of their own, one for each time that memory was written out."""
+    """Large contents are in blob files, one for each flush."""
     path = tmp_path / "data"
     draw = random.Random(1)
     items = [make.item(due, draw.randbytes(20_000)) for due in range(1, 31)]
@@ -366,7 +366,7 @@ def test_without_descriptors_nothing_is_skipped_and_later_everything_is_read(tmp
             store.scan(MAIL, first.items[-1].key, items_max=MANY, bytes_max=MANY)
         with pytest.raises(Passing):
             store.read(MAIL, [items[-1].key])
-        # The note needs none.
+        # Writing the mark needs no descriptor.
         store.commit([PutItem(MAIL, make.item(99))], make.mark)
         store.note_synced()
     rest = store.scan(MAIL, first.items[-1].key, items_max=MANY, bytes_max=MANY)
@@ -376,7 +376,7 @@ def test_without_descriptors_nothing_is_skipped_and_later_everything_is_read(tmp
 
 
 def scan_of_some(store):
-    """A scan with descriptors for one table and its blobs; a thread of another test's store may hold one of them."""
+    """Scan with descriptors for one table and its blobs; a thread of another test's store may use one of them."""
     failures = []
     for descriptors in range(1, 5):
         try:
@@ -389,9 +389,9 @@ def scan_of_some(store):
 
 @contextmanager
 def only(descriptors: int) -> Iterator[None]:
-    """So many more may be opened meanwhile."""
+    """Allow this many more open files during the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The listing's own descriptor is closed by the time that each is looked at.
+    # The descriptor of the listing itself is closed when each is examined.
     used = {int(entry.name) for entry in list(Path("/proc/self/fd").iterdir()) if entry.is_symlink()}
     free = (number for number in itertools.count() if number not in used)
     resource.setrlimit(resource.RLIMIT_NOFILE, (next(itertools.islice(free, descriptors, None)), hard))
@@ -424,7 +424,7 @@ def test_the_number_of_reads_is_bounded(good, monkeypatch):
 def test_a_search_takes_some_hundred_reads():
     engine = Engine([1, 2**40], {1})
     assert dues(scan(engine)) == [2**40]
-    assert engine.walks < 400
+    assert engine.reads < 400
 
 
 def test_a_damaged_value_hides_one_row(data):

@@ -1,4 +1,4 @@
-"""The note of how far the log was on disk."""
+"""The file `synced`, with the sequence number up to which the log is on disk."""
 
 import os
 from threading import Event
@@ -48,7 +48,7 @@ def test_an_unchanged_number_costs_no_sync(path, monkeypatch):
 @pytest.mark.parametrize("cut", range(22))
 @pytest.mark.parametrize("last", [6, 7])
 def test_a_torn_slot_leaves_the_other_valid(path, last, cut):
-    """A write is torn at some byte: what was noted before it is still there, and noting goes on."""
+    """A write torn at any byte: the previous mark is still there, and further marks can be written."""
     file = SyncedFile(path)
     for number in range(1, last + 1):
         file.note(number)
@@ -72,7 +72,7 @@ def test_a_file_without_a_readable_slot_is_damaged(path):
 
 
 def test_the_file_is_created_atomically(path):
-    """What a power cut while it is first written leaves behind is under another name."""
+    """A power cut during its creation leaves only a file under another name."""
     (path.parent / "synced.new").write_bytes(b"x")
     assert noted(path) is None
     file = SyncedFile(path)
@@ -81,7 +81,7 @@ def test_the_file_is_created_atomically(path):
 
 
 OLD = ("019a986fce00000000010000000500000000000000", "011417682d00000000010000000600000000000000")
-"""The notes 5 and 6 by a version without the flag."""
+"""The marks 5 and 6, as written by a version without the flag."""
 
 
 def ended(path) -> tuple[int | None, bool]:
@@ -90,7 +90,7 @@ def ended(path) -> tuple[int | None, bool]:
 
 
 class TestTheFinalMark:
-    """By a server that ends itself because a write or a sync has failed."""
+    """The mark of a server that ends itself because of a failed write or sync."""
 
     def test_it_is_the_newest_until_the_next_start_writes_a_mark(self, path):
         for started in range(1, 40, 10):
@@ -203,7 +203,7 @@ class TestTheFinalMark:
 
 
 def test_marks_without_the_flag_are_read_and_still_written(path):
-    """By an older version, slot after slot, and then by this one."""
+    """Both slots from an older version, and then one from this version."""
     file = SyncedFile(path)
     file.note(5)
     file.note(6)

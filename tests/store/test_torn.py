@@ -1,4 +1,4 @@
-"""The end of a log after a power cut: cut off when it is no loss, refused when it may be one."""
+"""A damaged end of the log: cut off if nothing acknowledged is lost, else refused."""
 
 import os
 from shutil import Error, copytree, rmtree
@@ -19,12 +19,12 @@ MAIL = QueueNumber(1)
 COMMITS = 20
 NOTED = 15
 BEFORE, NOW = b"b" * 16, b"n" * 16
-"""Boots: `make.mark` carries the first."""
+"""Boot ids; `make.mark` has the first."""
 
 
 @pytest.fixture
 def data(tmp_path, make):
-    """What is on the disk when the power goes: twenty commits in the log, of which fifteen are noted as synced."""
+    """The directory at a power cut: twenty commits in the log, of which fifteen are noted as synced."""
     store = open_store(tmp_path / "live")
     for number in range(1, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
@@ -42,7 +42,7 @@ def the_log(path):
 
 
 def hole(path, number, size=4_096):
-    """Pages in the middle of a commit that were never written."""
+    """Make a hole in the middle of a commit, of pages that were never written."""
     log = the_log(path)
     content = bytearray(log.read_bytes())
     at = content.index(bytes([number]) * 3_000) + 1_000
@@ -51,7 +51,7 @@ def hole(path, number, size=4_096):
 
 
 def fail(path, number):
-    """Note what a server notes when a commit fails behind so many."""
+    """Write the final mark of a server whose commit after *number* commits failed."""
     file = SyncedFile(path / "synced")
     file.read()
     log = the_log(path)
@@ -74,8 +74,8 @@ def test_the_damaged_last_batch_is_cut_off_kept_and_reported(data):
     hole(data, COMMITS)
     log = the_log(data)
     content = log.read_bytes()
-    told = []
-    store = open_store(data, boot_id=NOW, report=told.append)
+    reports = []
+    store = open_store(data, boot_id=NOW, report=reports.append)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
     (kept,) = kept_in(data)
     tail = kept.read_bytes()
@@ -83,19 +83,19 @@ def test_the_damaged_last_batch_is_cut_off_kept_and_reported(data):
     assert (content[at:], kept.name) == (tail, f"torn-{log.stem}-{at}")
     assert f"its last {len(tail):,} bytes, which no sync had covered, are moved" in store.dropped
     assert f"at {at:,} to {kept}" in store.dropped
-    assert told == [store.dropped]
+    assert reports == [store.dropped]
     store.close()
     assert verify(data).findings == []
 
-    store = open_store(data, boot_id=NOW, report=told.append)
-    assert (store.dropped, len(told)) == (None, 1)
+    store = open_store(data, boot_id=NOW, report=reports.append)
+    assert (store.dropped, len(reports)) == (None, 1)
     store.close()
     wipe(data)
     assert [entry.name for entry in data.iterdir()] == ["lock"]
 
 
 def test_the_cut_is_reported_before_it_is_made(data, state_of):
-    """So that a crash in between leaves it to be done, and told, again; what is kept is kept under the same name."""
+    """After a crash in between, the next start reports and cuts again, and keeps the end under the same name."""
     hole(data, COMMITS)
     before = the_log(data).read_bytes()
 
@@ -107,9 +107,9 @@ def test_the_cut_is_reported_before_it_is_made(data, state_of):
         with pytest.raises(KeyboardInterrupt):
             open_store(data, boot_id=NOW, report=crash)
         assert the_log(data).read_bytes() == before
-    told = []
-    open_store(data, boot_id=NOW, report=told.append).close()
-    assert (len(told), len(kept_in(data))) == (1, 1)
+    reports = []
+    open_store(data, boot_id=NOW, report=reports.append).close()
+    assert (len(reports), len(kept_in(data))) == (1, 1)
 
 
 def test_a_passing_error_is_raised_as_such(data, monkeypatch):
@@ -121,9 +121,9 @@ def test_a_passing_error_is_raised_as_such(data, monkeypatch):
 
     with monkeypatch.context() as broken:
         broken.setattr(torn, "_state_before", refused)
-        with pytest.raises(Passing, match="Too many open files") as told:
+        with pytest.raises(Passing, match="Too many open files") as raised:
             open_store(data, boot_id=NOW)
-    assert "recover" not in str(told.value)
+    assert "recover" not in str(raised.value)
     assert (the_log(data).read_bytes(), kept_in(data)) == (before, [])
     store = open_store(data, boot_id=NOW)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
@@ -165,7 +165,7 @@ def test_a_batch_of_which_only_the_last_pages_were_written_is_cut_off(data):
 
 
 def test_a_batch_of_which_one_block_was_written_is_cut_off(tmp_path, make):
-    """RocksDB refuses a part without the next, where room was set aside for that."""
+    """RocksDB refuses a part without the next one in preallocated space."""
     store = open_store(tmp_path / "live")
     for number, size in ((1, 9_000), (2, 90_000)):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
@@ -202,10 +202,10 @@ def test_the_last_batch_is_cut_off_on_the_same_boot_after_a_noted_failure(tmp_pa
     fail(data, COMMITS - 1)
     hole(data, COMMITS)
     copytree(data, tmp_path / "again")
-    told = []
-    store = open_store(data, boot_id=boot_id, report=told.append)
+    reports = []
+    store = open_store(data, boot_id=boot_id, report=reports.append)
     assert items_in(store) == (COMMITS - 1, COMMITS - 1)
-    assert told == [store.dropped]
+    assert reports == [store.dropped]
     assert store.dropped.startswith("a write failed and the server ended itself: its last ")
     assert len(kept_in(data)) == 1
     assert not store._synced.failed
@@ -276,7 +276,7 @@ def test_without_a_synced_file_the_damage_is_refused(data):
 
 
 def test_a_log_that_does_not_reach_the_noted_sequence_is_refused(data):
-    """The last batch there is torn, but more were noted."""
+    """The last batch in the log is damaged, but later ones were noted."""
     log = the_log(data)
     content = log.read_bytes()
     os.truncate(log, read_wal(content[: content.index(bytes([NOTED]) * 3_000)]).end)
@@ -326,7 +326,7 @@ def test_a_database_without_a_commit_has_no_boot(tmp_path):
     store = open_store(tmp_path / "data")
     store.note_synced()
     while not path.exists():
-        # RocksDB lets go of the files of the life before on a thread of its own.
+        # RocksDB deletes obsolete files in a background thread.
         try:
             copytree(tmp_path / "data", path)
         except Error:

@@ -1,4 +1,4 @@
-"""What an operator may choose of the engine reaches RocksDB, and is read back from it."""
+"""The operator's options reach RocksDB, and are read back."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def test_the_chosen_options_are_in_force(tmp_path, choices):
 
 
 def test_rocksdb_runs_with_the_options_that_were_chosen(tmp_path):
-    """From the OPTIONS file, after opening twice, because rocksdict takes some options from the last opening."""
+    """Read from the OPTIONS file after opening twice, because rocksdict takes some options from the last opening."""
     open_database(tmp_path, create_if_missing=True).close()
     open_database(tmp_path, create_if_missing=True).close()
     wanted = {
@@ -85,7 +85,7 @@ def test_a_store_reports_its_options_and_the_size_of_its_log(tmp_path, make):
 
 
 def test_a_flush_takes_no_more_space_than_its_estimate(tmp_path, make):
-    """Nothing that can be compressed, with small contents and large ones."""
+    """With incompressible contents, small and large."""
     with closing(open_store(tmp_path / "data")) as store:
         for begin, size in ((1, 100), (100_001, 40_000)):
             items = [make.item(begin + number, os.urandom(size)) for number in range(2_000_000 // size)]
@@ -173,12 +173,12 @@ def test_the_table_in_the_docs_matches_the_code():
 
 @pytest.mark.parametrize("option", [each for each in TUNING_OPTIONS if each.high], ids=lambda each: each.name)
 def test_the_lowest_value_of_each_option_is_in_force(tmp_path, option):
-    """RocksDB makes some figures larger without a word, and then the server would not start."""
+    """RocksDB silently raises some values, and then the server would not start."""
     open_store(tmp_path / "data", tuning=Tuning(**{option.name: option.low})).close()
 
 
 @pytest.mark.parametrize(
-    ("chosen", "told"),
+    ("chosen", "reported"),
     [
         (Tuning(compression="zstd:7"), {"blob_compression_type": "kZSTD", "compression_opts.level": "7"}),
         (Tuning(compression="zstd"), {"compression_opts.level": "3"}),
@@ -187,9 +187,9 @@ def test_the_lowest_value_of_each_option_is_in_force(tmp_path, option):
     ],
     ids=str,
 )
-def test_nested_options_are_read_back(tmp_path, chosen, told):
+def test_nested_options_are_read_back(tmp_path, chosen, reported):
     with closing(open_store(tmp_path / "data", tuning=chosen)) as store:
-        assert told.items() <= store.in_force.items()
+        assert reported.items() <= store.in_force.items()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_open_files_leave_some_for_the_process(tmp_path, monkeypatch, allowed, a
 
 
 def test_an_unfinished_options_file_is_ignored(tmp_path):
-    """Found by cutting the power: no server started on such a directory any more."""
+    """Found by power cuts: no server started on such a directory."""
     open_store(tmp_path / "data").close()
     (tmp_path / "data" / "db" / "OPTIONS-999999.dbtmp").write_text("half")
     open_store(tmp_path / "data").close()

@@ -1,4 +1,4 @@
-"""Verification finds what is wrong, each thing by itself, and changes nothing."""
+"""Verification: each kind of error is a finding of its own, and nothing is changed."""
 
 import pytest
 from encoded_rows import encoded
@@ -21,7 +21,7 @@ FIRST, SECOND = QueueNumber(1), QueueNumber(2)
 
 @pytest.fixture
 def change(data):
-    """Writes rows over those of `data`."""
+    """Return a function that overwrites rows of `data`."""
 
     def change(*puts, deletes=()):
         with open_database(data / "db") as db:
@@ -51,11 +51,11 @@ def queue(number, name, added, removed=0, floor=LOWEST):
 
 
 def test_a_sound_directory_has_no_findings_and_is_not_changed(data, state_of):
-    before, told = state_of(data), []
-    found = verify(data, lambda done, total: told.append((done, total)))
+    before, reports = state_of(data), []
+    found = verify(data, lambda done, total: reports.append((done, total)))
     assert found.findings == []
     assert (found.items, found.leases, found.queues, found.as_of, found.more) == (5, 1, 3, 2_000, 0)
-    assert told[-1] == (5, 5)
+    assert reports[-1] == (5, 5)
     assert state_of(data) == before
 
 
@@ -183,8 +183,8 @@ def test_a_damaged_mark_is_a_finding(data, change):
 
 def test_an_unreadable_table_file_is_a_finding_and_the_rest_is_verified(data, monkeypatch):
     with open_database(data / "db") as db:
-        walk, iterator = verify_rows(db), DB.iterator
-        assert walk.findings == []
+        before, iterator = verify_rows(db), DB.iterator
+        assert before.findings == []
 
         def damaged(db, **bounds):
             if bounds.get("prefix") == b"i":
@@ -238,7 +238,7 @@ def test_a_database_that_is_no_directory_is_one_line(data, monkeypatch):
 
 def test_progress_is_reported_and_findings_are_bounded(data, change, item):
     change(*(item(9, due) for due in range(100, 100 + FINDINGS_MAX + 5)))
-    told = []
-    found = verify(data, lambda done, total: told.append((done, total)))
+    reports = []
+    found = verify(data, lambda done, total: reports.append((done, total)))
     assert (len(found.findings), found.more) == (FINDINGS_MAX, 5)
-    assert told == [(1000, 1000), (1010, 1010)]
+    assert reports == [(1000, 1000), (1010, 1010)]
