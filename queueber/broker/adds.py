@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final, Protocol
+from typing import Protocol
 
 from attrs import define
 
-from queueber.broker.model import Item, ItemId, Key, LeaseId
+from queueber.broker.model import Item, ItemId, Key, LeaseId, new_tuple
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
@@ -15,9 +15,6 @@ from queueber.broker.storage import PutItem, Write
 from queueber.errors import InvalidRequest, QueueberError, too_large
 from queueber.limits import Limits
 from queueber.units import SpanMs, WallMs, no_earlier_than
-
-_new: Final = tuple.__new__
-"""Makes a named tuple from a plain one in a third of the time that its class takes."""
 
 
 class Ids(Protocol):
@@ -118,9 +115,9 @@ class Adds:
             if delay:
                 due = no_earlier_than(now, delay)
                 delayed = True
-            item = _new(Item, (_new(Key, (due, item_id)), contents, now, 0))
+            item = new_tuple(Item, (new_tuple(Key, (due, item_id)), contents, now, 0))
             added.append(item)
-            writes.append(_new(PutItem, (number, item)))
+            writes.append(new_tuple(PutItem, (number, item)))
         if delayed:
             for item in added:
                 queue.put(item)

@@ -41,7 +41,7 @@ class Budget:
     """Items that may still become leased.  Unlike the other bounds, this one holds for the first poll too."""
 
     full_replies: int = 0
-    """Polls that would have received more items if their replies could hold more bytes."""
+    """Polls that would have replies more items if their replies could hold more bytes."""
 
     used: bool = False
     """Whether a poll has been served."""
@@ -60,7 +60,7 @@ def allocate_round_robin(
     window: Window, waiters: Sequence[Waiter], *, now: WallMs, budget: Budget, reply_bytes_max: int
 ) -> list[Allocation]:
     """
-    Remove ready items from *window* and deal them to the first of *waiters*, one item a turn.
+    Remove ready items from *window* and allocate them to the first of *waiters*, one item a turn.
 
     Returns:
         An allocation for each poll that receives an item, in the order of *waiters*.
@@ -72,73 +72,73 @@ def allocate_round_robin(
     count = min(len(waiters), budget.polls, items_max, budget.leases)
     if count <= 0 or (budget.used and budget.bytes <= 0):
         return []
-    hands: list[list[Item]] = []
+    replies: list[list[Item]] = []
     sizes: list[int] = []
     more = 0
     for item, waiter in zip(window.pop_due(count, now, budget.bytes), waiters, strict=False):
-        hands.append([item])
+        replies.append([item])
         sizes.append(len(item.contents))
         more += waiter.wanted - 1
-    if not hands:
+    if not replies:
         return []
     budget.used = True
-    budget.polls -= len(hands)
-    budget.items = items_max - len(hands)
-    budget.leases -= len(hands)
+    budget.polls -= len(replies)
+    budget.items = items_max - len(replies)
+    budget.leases -= len(replies)
     budget.bytes -= sum(sizes)
     count = min(more, budget.items, budget.leases)
     if count > 0 and budget.bytes > 0:
         items = window.pop_due(count, now, budget.bytes)
         if items:
-            left = _deal_turns(items, waiters, hands, sizes, budget, reply_bytes_max)
+            left = _allocate_turns(items, waiters, replies, sizes, budget, reply_bytes_max)
             if left:
                 window.put_back(left)
-    return list(zip(waiters, hands, sizes, strict=False))
+    return list(zip(waiters, replies, sizes, strict=False))
 
 
-def _deal_turns(
+def _allocate_turns(
     items: list[Item],
     waiters: Sequence[Waiter],
-    hands: list[list[Item]],
+    replies: list[list[Item]],
     sizes: list[int],
     budget: Budget,
     reply_bytes_max: int,
 ) -> list[Item]:
     """
-    Deal *items* to *hands*, each of which has its first item, until no hand may have another.
+    Add *items* to *replies*, each of which has its first item, one item a turn, until none may have another.
 
     Returns:
         The rest of *items*.
     """
     size = sum([len(item.contents) for item in items])
-    wanted = [waiter.wanted for waiter in waiters[: len(hands)]]
-    dealt = 0
+    wanted = [waiter.wanted for waiter in waiters[: len(replies)]]
+    allocated = 0
     if size + max(sizes) <= reply_bytes_max and min(wanted) == max(wanted):
-        # All want alike and no reply can become full, as is usual where there is much to deal: turns would give every
-        # hand each n-th item.
-        for place, hand in enumerate(hands):
-            share = items[place :: len(hands)]
-            hand.extend(share)
+        # All polls want the same number and no reply can become full, as is usual for large claims: of n replies, turns
+        # would give each one every n-th item.
+        for place, reply in enumerate(replies):
+            share = items[place :: len(replies)]
+            reply.extend(share)
             sizes[place] += sum([len(item.contents) for item in share])
-        dealt = len(items)
-    turn = [place for place in range(len(hands)) if wanted[place] > 1]
-    while turn and dealt < len(items):
+        allocated = len(items)
+    turn = [place for place in range(len(replies)) if wanted[place] > 1]
+    while turn and allocated < len(items):
         next_turn = []
         for place in turn:
-            if dealt == len(items):
+            if allocated == len(items):
                 break
-            item, hand = items[dealt], hands[place]
+            item, reply = items[allocated], replies[place]
             if sizes[place] + len(item.contents) > reply_bytes_max:
                 budget.full_replies += 1
                 continue
-            hand.append(item)
+            reply.append(item)
             sizes[place] += len(item.contents)
-            dealt += 1
-            if len(hand) < wanted[place]:
+            allocated += 1
+            if len(reply) < wanted[place]:
                 next_turn.append(place)
         turn = next_turn
-    left = items[dealt:]
-    budget.items -= dealt
-    budget.leases -= dealt
+    left = items[allocated:]
+    budget.items -= allocated
+    budget.leases -= allocated
     budget.bytes -= size - sum([len(item.contents) for item in left])
     return left

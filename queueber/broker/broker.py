@@ -16,7 +16,6 @@ the floor in its record never passes an item that is not leased yet.
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final
 
 from attrs import asdict
 
@@ -25,7 +24,7 @@ from queueber.broker.allocation import ClaimBounds
 from queueber.broker.claims import Claims, Delivery
 from queueber.broker.expiry import Expiry
 from queueber.broker.leases import Lease, LeaseState, LeaseTable
-from queueber.broker.model import ItemId, LeaseId
+from queueber.broker.model import ItemId, LeaseId, new_tuple
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue, Refill
@@ -39,9 +38,6 @@ from queueber.units import SpanMs, WallMs, counted, no_earlier_than
 
 DEFAULT_QUEUE = "default"
 DEFAULT_BOUNDS = ClaimBounds()
-
-_new: Final = tuple.__new__
-"""Makes a named tuple from a plain one in a third of the time that its class takes."""
 
 
 class Broker:
@@ -126,9 +122,9 @@ class Broker:
             if lease is None or key is None:
                 replies.append(False)
                 continue
-            writes.append(_new(DeleteItem, (lease.queue, key)))
+            writes.append(new_tuple(DeleteItem, (lease.queue, key)))
             if leases.remove_item(lease, item_id):
-                writes.append(DeleteLease(lease.id))
+                writes.append(new_tuple(DeleteLease, (lease.id,)))
             held.discard(item_id)
             queue.removed += 1
             replies.append(True)

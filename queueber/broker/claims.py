@@ -7,13 +7,13 @@ window covers everything that is due now, and none of it is left.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from attrs import define
 
 from queueber.broker.allocation import Budget, ClaimBounds, allocate_round_robin
 from queueber.broker.leases import ENTRY_BYTES, Lease, LeaseTable
-from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId
+from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, new_tuple
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
@@ -23,9 +23,6 @@ from queueber.broker.waiter import PollInput, Waiter
 from queueber.errors import QueueberError
 from queueber.limits import Limits
 from queueber.units import WallMs, no_earlier_than
-
-_new: Final = tuple.__new__
-"""Makes a named tuple from a plain one in a third of the time that its class takes."""
 
 
 class Delivery(NamedTuple):
@@ -97,8 +94,8 @@ class Claims:
         )
         for waiter, items, contents_bytes in allocations:
             lease = self._lease(waiter, items, contents_bytes, now)
-            writes.append(_new(PutLease, (lease.id, lease.record())))
-            deliveries.append(_new(Delivery, (waiter, items, lease, None)))
+            writes.append(new_tuple(PutLease, (lease.id, lease.record())))
+            deliveries.append(new_tuple(Delivery, (waiter, items, lease, None)))
             highest = max(highest, items[-1].key)
             size += ENTRY_BYTES * len(items)
         if allocations:

@@ -22,12 +22,11 @@ one way: removed one by one, given back together, or moved together.
 
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final
 
 from attrs import define, field
 
 from queueber.broker.deadlines import Deadlines
-from queueber.broker.model import Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber
+from queueber.broker.model import Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, new_tuple
 from queueber.errors import Overloaded
 from queueber.units import WallMs
 
@@ -39,9 +38,6 @@ class LeaseState(Enum):
     LIVE = "live"
     EXPIRED = "expired"
 
-
-_new: Final = tuple.__new__
-"""Makes a named tuple from a plain one in a third of the time that its class takes."""
 
 ENTRY_BYTES = 24
 """The size of an item in its lease's record: its due and its id."""
@@ -67,7 +63,7 @@ class Lease:
 
     def record(self) -> LeaseRecord:
         """Return the durable fields."""
-        return _new(LeaseRecord, (self.queue, self.deadline, tuple(self.keys.values())))
+        return new_tuple(LeaseRecord, (self.queue, self.deadline, tuple(self.keys.values())))
 
     @property
     def record_bytes(self) -> int:

@@ -17,11 +17,11 @@ its result.
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
-from queueber.broker.model import QueueNumber, QueueRecord
+from queueber.broker.model import QueueNumber, QueueRecord, new_tuple
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
 from queueber.broker.storage import Scan, Write
@@ -29,9 +29,6 @@ from queueber.broker.window import overlay
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
-
-_new: Final = tuple.__new__
-"""Makes a named tuple from a plain one in a third of the time that its class takes."""
 
 
 @define(eq=False)
@@ -66,7 +63,7 @@ class UncommittedPlans:
         """Make the plan for a change of *queue*, which has been made in memory.  *size* is that of its contents."""
         if not writes:
             return Plan(writes, None, reply)
-        record = _new(QueueRecord, (queue.number, queue.name, queue.added, queue.removed, queue.floor))
+        record = new_tuple(QueueRecord, (queue.number, queue.name, queue.added, queue.removed, queue.floor))
         plan = Plan(writes, record, reply, size)
         self._plans.append(plan)
         if queue.refill is not None:

@@ -1,4 +1,4 @@
-"""The allocation of ready items to polls, against the simplest way to deal them."""
+"""The allocation of ready items to polls, compared with the simplest way."""
 
 from attrs import define, field
 from hypothesis import example, given, settings
@@ -33,8 +33,8 @@ def make_waiters(wants):
 
 
 @define
-class Hand:
-    """The items that one poll has been dealt in the model."""
+class Reply:
+    """The sizes of the items that one poll receives in the model."""
 
     wanted: int
     sizes: list[int] = field(factory=list)
@@ -42,7 +42,7 @@ class Hand:
 
 @define
 class ModelClaim:
-    """A claim that deals one item a turn and looks at every bound before each item."""
+    """A claim that allocates one item a turn and checks every bound before each item."""
 
     polls: int
     items: int
@@ -55,15 +55,15 @@ class ModelClaim:
     def closed(self):
         return self.leases <= 0 or self.items <= 0 or self.bytes <= 0
 
-    def give(self, hand, ready):
-        hand.sizes.append(ready.pop(0))
+    def give(self, reply, ready):
+        reply.sizes.append(ready.pop(0))
         self.items -= 1
         self.leases -= 1
-        self.bytes -= hand.sizes[-1]
+        self.bytes -= reply.sizes[-1]
 
-    def deal(self, sizes, wants):
-        """Deal to the polls of one queue: a bound that is reached in the first turn ends it for all that follow."""
-        ready, hands = list(sizes), []
+    def allocate(self, sizes, wants):
+        """Allocate to the polls of one queue.  A bound reached in the first turn ends it for all polls that follow."""
+        ready, replies = list(sizes), []
         for wanted in wants:
             if not ready or self.leases <= 0 or (self.used and (self.polls <= 0 or self.closed())):
                 break
@@ -71,19 +71,19 @@ class ModelClaim:
                 self.items = max(self.items, wanted)
             self.used = True
             self.polls -= 1
-            hands.append(Hand(wanted))
-            self.give(hands[-1], ready)
-        playing = list(hands)
-        while playing:
-            for hand in list(playing):
-                if len(hand.sizes) >= hand.wanted or self.closed() or not ready:
-                    playing.remove(hand)
-                elif sum(hand.sizes) + ready[0] > self.reply_bytes_max:
+            replies.append(Reply(wanted))
+            self.give(replies[-1], ready)
+        turn = list(replies)
+        while turn:
+            for reply in list(turn):
+                if len(reply.sizes) >= reply.wanted or self.closed() or not ready:
+                    turn.remove(reply)
+                elif sum(reply.sizes) + ready[0] > self.reply_bytes_max:
                     self.full_replies += 1
-                    playing.remove(hand)
+                    turn.remove(reply)
                 else:
-                    self.give(hand, ready)
-        return [hand.sizes for hand in hands]
+                    self.give(reply, ready)
+        return [reply.sizes for reply in replies]
 
 
 @st.composite
@@ -116,10 +116,10 @@ def test_polls_take_turns(served, polls, items, leases, bytes_max, reply_bytes_m
 
         allocations = allocate_round_robin(window, waiters, now=NOW, budget=budget, reply_bytes_max=reply_bytes_max)
 
-        dealt = [[len(item.contents) for item in items] for _, items, _ in allocations]
-        assert dealt == model.deal(sizes[: len(sizes) - delayed], wants)
+        sizes_of_replies = [[len(item.contents) for item in items] for _, items, _ in allocations]
+        assert sizes_of_replies == model.allocate(sizes[: len(sizes) - delayed], wants)
         assert [waiter for waiter, _, _ in allocations] == waiters[: len(allocations)]
-        assert [size for _, _, size in allocations] == [sum(each) for each in dealt]
+        assert [size for _, _, size in allocations] == [sum(each) for each in sizes_of_replies]
         assert budget == Budget(model.polls, model.items, model.bytes, model.leases, model.full_replies, model.used)
-        assert len(window) == len(sizes) - sum(len(each) for each in dealt)
+        assert len(window) == len(sizes) - sum(len(each) for each in sizes_of_replies)
         window.check()

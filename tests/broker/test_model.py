@@ -343,7 +343,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def check_plan(self, plan):
         (name,) = {delivery.waiter.queue.name for delivery in plan.reply}
         given = [delivery for delivery in plan.reply if delivery.items]
-        self.check_dealing(name, given)
+        self.check_allocation(name, given)
         leases = {
             delivery.lease.id: ModelLease(name, delivery.lease.deadline, [item.key.id for item in delivery.items])
             for delivery in given
@@ -369,13 +369,13 @@ class BrokerMachine(RuleBasedStateMachine):
             self.waiting.remove(delivery.waiter)
             self.claimed.append(delivery.waiter)
 
-    def check_dealing(self, name, given):
+    def check_allocation(self, name, given):
         """Polls take turns, the head goes first, and the polls that have waited longest are served unless paused."""
         rounds = max((len(delivery.items) for delivery in given), default=0)
-        dealt = [
+        allocated = [
             delivery.items[turn].key.id for turn in range(rounds) for delivery in given if turn < len(delivery.items)
         ]
-        assert dealt == self.now_model.ready(name, self.now)[: len(dealt)]
+        assert allocated == self.now_model.ready(name, self.now)[: len(allocated)]
         for delivery in given:
             assert len(delivery.items) <= delivery.waiter.wanted
             size = sum(len(item.contents) for item in delivery.items)
