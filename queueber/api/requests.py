@@ -10,6 +10,9 @@ Spans come in whole seconds and, replacing those unless it is 0, milliseconds.
 Writers fill both, so that older servers understand them.
 """
 
+from collections.abc import Sequence
+from functools import partial
+from itertools import zip_longest
 from typing import Final
 
 from queueber.api.queue_types import AddRequest, ExtendRequest, NewItem, PollRequest, RemoveRequest
@@ -35,15 +38,12 @@ _MS = _ITEM.numbers["visibilityTimeoutMs"].word
 
 _AT_ONCE = SpanMs(0)
 
-_MANY = 4
-"""From so many items on it pays to look at all of them together."""
-
 _BITS_32 = (1 << 32) - 1
-_KIND = BYTE_LIST | 7 << 32 | 3
-"""What of a pointer tells that it leads to bytes."""
+_NEAR_BYTES = 7 << 32 | 1 << 31 | 3
+"""The bits of a pointer that are those of `BYTE_LIST` if it leads forward, within its segment, to bytes."""
 
-_new: Final = tuple.__new__
-"""Makes a named tuple out of a plain one, in a third of the time that its class takes."""
+new_item: Final = partial(tuple.__new__, NewItem)
+"""Makes an item of a plain tuple, in a third of the time that its class takes."""
 
 _REQ = 0
 """The one parameter of each method of a queue."""
@@ -72,67 +72,48 @@ def read_add_request(params: Params, limits: Limits) -> AddRequest:
 
 
 def _items(items: ListAt, limits: Limits) -> list[NewItem]:
-    same = _same_items(items, limits) if items.count >= _MANY else None
-    return _each_item(items, limits) if same is None else same
+    """Read *items*, each field of all of them in one step."""
+    words, step, first, stop = items.frame.words, items.step, items.first, items.first + items.count * items.step
+    seconds = words[first + _SECS : stop : step] if items.data_words > _SECS else ()
+    ms = words[first + _MS : stop : step] if items.data_words > _MS else ()
+    delays = _delays(seconds, ms, limits) if any(seconds) or any(ms) else [_AT_ONCE] * items.count
+    contents = _contents(items, limits) if step - items.data_words > _CONTENTS else [b""] * items.count
+    return list(map(new_item, zip(contents, delays, strict=True)))
 
 
-def _same_items(items: ListAt, limits: Limits) -> list[NewItem] | None:
-    """
-    Items without delay whose contents are of one length and lie one after the other; None if they are not like that.
-
-    Such are most lists, and here no code of Python's runs for a pointer: all of them are compared with what they would
-    be, in one step.
-    """
-    frame, words, count, step = items.frame, items.frame.words, items.count, items.step
-    body, pointer = items.first, items.first + items.data_words + _CONTENTS
-    stop = body + count * step
-    if not step > items.data_words > max(_SECS, _MS):
-        return None
-    first = words[pointer]
-    size = first >> LIST_COUNT_SHIFT
-    length = (size + WORD - 1) // WORD
-    data = pointer + 1 + ((first & _BITS_32) >> 2)
-    if not size or first & _KIND != BYTE_LIST or data < stop or data + count * length > items.end:
-        return None
-    # From one item to the next the contents lie further on by their length, and the pointer to them by a step.
-    nearer = step - length << 2
-    expected = list(range(first, first - count * nearer, -nearer)) if nearer else [first] * count
-    if list(words[pointer:stop:step]) != expected or size > limits.contents_bytes or count * size > limits.add_bytes:
-        return None
-    if any(words[body + _SECS : stop : step]) or any(words[body + _MS : stop : step]):
-        return None
-    frame.spend(count * length)
-    whole = frame.data
-    contents = [whole[at : at + size] for at in range(data * WORD, (data + count * length) * WORD, length * WORD)]
-    return [_new(NewItem, (each, _AT_ONCE)) for each in contents]
+def _delays(seconds: Sequence[int], ms: Sequence[int], limits: Limits) -> list[SpanMs]:
+    delays = [span_from(*each) for each in zip_longest(seconds, ms, fillvalue=0)]
+    for index, delay in enumerate(delays):
+        if delay > limits.delay_ms:
+            by_ms = ms[index] if ms else 0
+            raise _too_late(f"items[{index}].visibilityTimeout", by_ms, delay, limits, "delay_ms")
+    return delays
 
 
-def _each_item(items: ListAt, limits: Limits) -> list[NewItem]:
-    frame, words, data = items.frame, items.frame.words, items.frame.data
-    step, data_words, start, end = items.step, items.data_words, items.start, items.end
-    has_contents = step - data_words > _CONTENTS
-    found, total, body = [], 0, items.first
-    for index in range(items.count):
-        seconds = words[body + _SECS] if data_words > _SECS else 0
-        ms = words[body + _MS] if data_words > _MS else 0
-        contents = b""
-        if has_contents:
-            first, last = bytes_at(frame, body + data_words + _CONTENTS, start, end)
-            length = last - first
-            total += length
-            if length > limits.contents_bytes:
-                raise _too_long(f"items[{index}].contents", length, limits, "contents_bytes")
-            if total > limits.add_bytes:
-                raise _too_long(f"contents up to items[{index}]", total, limits, "add_bytes")
-            contents = data[first:last]
-        delay = _AT_ONCE
-        if seconds or ms:
-            delay = span_from(seconds, ms)
-            if delay > limits.delay_ms:
-                raise _too_late(f"items[{index}].visibilityTimeout", ms, delay, limits, "delay_ms")
-        found.append(NewItem(contents, delay))
-        body += step
-    return found
+def _contents(items: ListAt, limits: Limits) -> list[bytes]:
+    frame, data, start, end = items.frame, items.frame.data, items.start, items.end
+    pointers = range(items.first + items.data_words + _CONTENTS, items.first + items.count * items.step, items.step)
+    budget, total = frame.budget, 0
+    contents: list[bytes] = []
+    for at, pointer in zip(pointers, frame.words[pointers.start : pointers.stop : pointers.step], strict=True):
+        begin = (at + 1 + ((pointer & _BITS_32) >> 2)) * WORD
+        size = pointer >> LIST_COUNT_SHIFT
+        length = size + WORD - 1 >> 3
+        if pointer & _NEAR_BYTES != BYTE_LIST or begin + size > end * WORD or length > budget:
+            # Any other pointer, or an unsound one.
+            frame.budget = budget
+            begin, last = bytes_at(frame, at, start, end)
+            size, budget = last - begin, frame.budget
+        else:
+            budget -= length
+        total += size
+        if size > limits.contents_bytes:
+            raise _too_long(f"items[{len(contents)}].contents", size, limits, "contents_bytes")
+        if total > limits.add_bytes:
+            raise _too_long(f"contents up to items[{len(contents)}]", total, limits, "add_bytes")
+        contents.append(data[begin : begin + size])
+    frame.budget = budget
+    return contents
 
 
 def _too_long(what: str, value: int, limits: Limits, name: str) -> InvalidRequest:

@@ -24,11 +24,11 @@ from queueber.api import (
 from queueber.api import requests as queue_requests
 from queueber.capnp import layout, reader
 from queueber.capnp.builder import Body, data_body, pointers_body, segment, struct_body, structs_body
-from queueber.capnp.reader import single_segment
+from queueber.capnp.reader import bytes_at, single_segment, struct_list_at
 from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
 from queueber.rpc.messages import NO_CONTENT, Params
-from queueber.units import SpanMs
+from queueber.units import SpanMs, span_from
 
 # What is there and back again; how long a delay may be is another matter.
 LIMITS = Limits(delay_ms=SpanMs(1 << 80))
@@ -62,17 +62,39 @@ def test_an_add_of_many_of_one_length_there_and_back(count, size, delay):
     assert read_add_request(params(write_add_request(AddRequest(items))), LIMITS).items == items
 
 
-def either_way(content, limits):
-    """What an add is read as, or why it is not; all items at a time where that is possible, and one by one."""
-    outcomes = []
-    for many in (queue_requests._MANY, 1 << 40):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(queue_requests, "_MANY", many)
-            try:
-                outcomes.append(read_add_request(params(content), limits).items)
-            except (InvalidRequest, RemoteProtocolError) as why:
-                outcomes.append(str(why))
-    return outcomes
+def one_by_one(params, limits):
+    """The items of an add, each read on its own by its layout."""
+    _, request = queue_requests.structs_of(params)
+    items = struct_list_at(params.frame, request[1], request[3], request[4])
+    structs = [items.element(index) for index in range(items.count)]
+    item = layout("Item")
+    delays = [
+        span_from(
+            *[item.numbers[name].of(items.frame, each) for name in ("visibilityTimeoutSecs", "visibilityTimeoutMs")]
+        )
+        for each in structs
+    ]
+    if any(delay > limits.delay_ms for delay in delays):
+        raise InvalidRequest("delay")
+    found = []
+    for each, delay in zip(structs, delays, strict=True):
+        first, last = bytes_at(items.frame, each[1], *each[3:]) if each[1] < each[2] else (0, 0)
+        if (
+            last - first > limits.contents_bytes
+            or sum(len(item.contents) for item in found) + last - first > limits.add_bytes
+        ):
+            raise InvalidRequest("size")
+        found.append(NewItem(items.frame.data[first:last], delay))
+    return found
+
+
+def outcome(read, content, limits):
+    """What *read* makes of the parameters, or the type of the error it raises, and what is left of the budget."""
+    given = params(content)
+    try:
+        return read(given, limits), given.frame.budget
+    except (InvalidRequest, RemoteProtocolError) as why:
+        return type(why)
 
 
 @given(
@@ -80,7 +102,7 @@ def either_way(content, limits):
     size=st.integers(1, 30),
     changes=st.lists(st.tuples(st.integers(0, 80), st.integers(-70, 63)), min_size=1, max_size=3),
 )
-def test_many_at_a_time_are_read_as_one_by_one(count, size, changes):
+def test_items_read_together_are_those_read_one_by_one(count, size, changes):
     """However a word is changed: a bit of it, or its offset by some."""
     words = list(single_segment(write_add_request(AddRequest([NewItem(b"c" * size, SpanMs(0))] * count))).words)
     for place, change in changes:
@@ -88,8 +110,8 @@ def test_many_at_a_time_are_read_as_one_by_one(count, size, changes):
         words[at] = (words[at] ^ 1 << change if change >= 0 else words[at] + (change + 35 << 2)) & (1 << 64) - 1
     content = b"".join(word.to_bytes(8, "little") for word in words)
     for limits in (LIMITS, Limits(contents_bytes=20, add_bytes=100)):
-        at_a_time, one_by_one = either_way(content, limits)
-        assert at_a_time == one_by_one
+        together = outcome(lambda *args: read_add_request(*args).items, content, limits)
+        assert together == outcome(one_by_one, content, limits)
 
 
 @given(st.builds(RemoveRequest, blobs, blobs))
