@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queueber.errors import tls_reason
-from queueber.transport.pem import named, names_of, printable, untimely
+from queueber.transport.pem import names_of, printable, subject_of, validity_problem
 
 _NAMES_MAX = 5
 """Most names of a certificate that an error shows."""
@@ -89,7 +89,7 @@ def nameless_certificate(transport: Any) -> str | None:  # noqa: ANN401
 
 
 def _nameless(why: BaseException, transport: Any) -> str:  # noqa: ANN401
-    holders = [named(each) for each in _chain(transport)[:1]] or ["the server"]
+    holders = [subject_of(each) for each in _chain(transport)[:1]] or ["the server"]
     return (
         f"the certificate of {holders[0]} is for no host: it needs a subjectAltName with the server's name"
         f" ({printable(str(why))})"
@@ -99,13 +99,13 @@ def _nameless(why: BaseException, transport: Any) -> str:  # noqa: ANN401
 def _untrusted(transport: Any) -> str:  # noqa: ANN401
     """Return why the server's certificate is refused: it has expired, or its authority is not trusted."""
     chain = _chain(transport)
-    late = list(filter(None, (untimely(each, datetime.now(UTC)) for each in chain)))
+    late = list(filter(None, (validity_problem(each, datetime.now(UTC)) for each in chain)))
     if late:
         return f"the server's certificate cannot be used: {late[0]}"
     if not chain:
         return "the server's certificate is not trusted"
     issuer = printable(chain[-1].issuer.rfc4514_string())
-    return f"the certificate of {named(chain[0])} is not trusted: its authority, {issuer}, is not a trusted one"
+    return f"the certificate of {subject_of(chain[0])} is not trusted: its authority, {issuer}, is not a trusted one"
 
 
 _UNVERIFIED: dict[str, Callable[[BaseException, Any], str]] = {

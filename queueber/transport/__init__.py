@@ -1,5 +1,5 @@
 """
-What both ends of a connection need of the operating system: keepalive, PEM files, other protocols on the same port.
+Parts of both ends of a connection: TCP keepalive, PEM files, and the detection of other protocols on the same port.
 
-Knows no message and no Twisted.
+It knows no message and does not import Twisted.
 """

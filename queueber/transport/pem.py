@@ -76,28 +76,28 @@ def key_problem(key: Path, certificate: Any, of: Path) -> str | None:  # noqa: A
 def authority_problems(path: Path, now: datetime) -> list[str]:
     """Return why the authorities in *path* are unusable at *now*.  It is enough that one of several is valid."""
     authorities, problems = certificates_in(path)
-    ended = list(filter(None, (untimely(each, now) for each in authorities)))
+    ended = list(filter(None, (validity_problem(each, now) for each in authorities)))
     return problems or [f"{path}: {each}" for each in ended if len(ended) == len(authorities)]
 
 
 def chain_problems(certificate: Path, key: Path, now: datetime) -> list[str]:
     """Return why the chain in *certificate* and its *key* cannot be presented at *now*."""
     chain, problems = certificates_in(certificate)
-    problems += [f"{certificate}: {late}" for each in chain if (late := untimely(each, now))]
+    problems += [f"{certificate}: {late}" for each in chain if (late := validity_problem(each, now))]
     problem = key_problem(key, chain[0] if chain else None, certificate)
     return problems if problem is None or (key == certificate and not chain) else [*problems, problem]
 
 
-def untimely(certificate: Any, now: datetime) -> str:  # noqa: ANN401
+def validity_problem(certificate: Any, now: datetime) -> str:  # noqa: ANN401
     """Return why *certificate* is not valid at *now*; empty if it is."""
-    whose = f"the certificate of {named(certificate)}"
+    whose = f"the certificate of {subject_of(certificate)}"
     ends, begins = certificate.not_valid_after_utc, certificate.not_valid_before_utc
     if ends < now:
         return f"{whose} expired on {ends:%Y-%m-%d %H:%M} UTC"
     return f"{whose} is not valid before {begins:%Y-%m-%d %H:%M} UTC" if begins > now else ""
 
 
-def named(certificate: Any) -> str:  # noqa: ANN401
+def subject_of(certificate: Any) -> str:  # noqa: ANN401
     """Return the subject of *certificate* without control characters."""
     return printable(certificate.subject.rfc4514_string()) or "an unnamed subject"
 

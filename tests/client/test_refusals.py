@@ -53,7 +53,6 @@ class Served:
         self.lines = []
         globalLogPublisher.addObserver(self._note)
         if certificates is not None:
-            certificates.warn = self.hand.connections.warn
             factory = certificates.secure(factory, self.hand.connections)
         self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self._turns = LoopingCall(self.hand.settle)
@@ -72,7 +71,7 @@ class Served:
         self._turns.stop()
         await self.port.stopListening()
         for connection in self.hand.connections:
-            connection.cut()
+            connection.abort()
         # Connections are lost in a turn of their own.
         await later(0)
 

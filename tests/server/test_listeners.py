@@ -50,10 +50,10 @@ def test_short_forms_and_endpoint_strings(text, endpoint, exposed):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("ssl:9090:privateKey=k", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
-        ("tls:9090", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
-        ("tls:/etc/certificates:9090", "TLS is had by --listen-tls HOST:PORT with --tls-certificate"),
-        ("stdio:", "no place to listen"),
+        ("ssl:9090:privateKey=k", "for TLS use --listen-tls HOST:PORT with --tls-certificate"),
+        ("tls:9090", "for TLS use --listen-tls HOST:PORT with --tls-certificate"),
+        ("tls:/etc/certificates:9090", "for TLS use --listen-tls HOST:PORT with --tls-certificate"),
+        ("stdio:", "not an address to listen on"),
         ("systemd:domain=unix:name=q", "it must have domain=UNIX, domain=INET or domain=INET6"),
         ("systemd:domain=UNIX", "Specify exactly one of descriptor index or name"),
         ("nothing:1:2", "Unknown endpoint type"),

@@ -182,8 +182,6 @@ class QueueberService(Service):
             certificates.load()
         await self._monitoring.open_pages(descriptors.pages)
         up = await self._recovered(descriptors, certificates)
-        if certificates is not None:
-            certificates.warn = up.factory.connections.warn
         self._announce(settings, up, self._store)
         # One of the timers measures the free space.
         for timer in up.timers:

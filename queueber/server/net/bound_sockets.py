@@ -1,10 +1,9 @@
 """
-TCP addresses that are bound before the data is opened, and listened at after that.
+TCP sockets that are bound before the data directory is opened, and listen afterwards.
 
-Whatever has an address already is found before anything is changed on the disk;
-and twistd lets a service bind ports below 1024 before it drops root's
-privileges.  Until the server listens, connections are refused as if it did not
-run.
+So an address in use is found before anything on the disk changes, and ports
+below 1024 are bound before twistd drops root's privileges.  Until the server
+listens, connections are refused as if it did not run.
 """
 
 import itertools
@@ -31,7 +30,7 @@ _KINDS = ("tcp:", "tcp4:", "tcp6:")
 @implementer(IStreamServerEndpoint)
 @define(eq=False)
 class BoundEndpoint:
-    """An endpoint whose socket is bound already, and which can be listened at once."""
+    """An endpoint with a bound socket, which can listen once."""
 
     _reactor: Any
     _socket: socket.socket
@@ -39,10 +38,10 @@ class BoundEndpoint:
 
     def take(self) -> None:
         """
-        Let connections wait, and no other process have the address: two that have bound it may both wish to listen.
+        Queue connections, so that no other process that has bound the address can listen on it.
 
         Raises:
-            ListenFailed: another process was faster.
+            ListenFailed: another process listens already.
         """
         try:
             self._socket.listen(self._backlog)
@@ -51,7 +50,7 @@ class BoundEndpoint:
             raise ListenFailed(str(CannotListenError(host, port, why))) from why
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Take connections; fails with `CannotListenError` if another process was faster."""
+        """Accept connections.  Fail with `CannotListenError` if another process listens already."""
         with self._socket:
             try:
                 self._socket.listen(self._backlog)
@@ -64,7 +63,7 @@ class BoundEndpoint:
 
 @define(eq=False)
 class BoundPorts:
-    """Sockets by the endpoint strings that they are for."""
+    """The bound sockets, by their endpoint strings."""
 
     _reactor: Any
     _sockets: dict[str, list[BoundEndpoint]] = field(factory=dict, init=False)
@@ -73,9 +72,9 @@ class BoundPorts:
 
     def bind(self, places: Iterable[tuple[str, Listen]]) -> None:
         """
-        Bind every TCP address of *places*, pairs of an option and a place; once, so that a second call does nothing.
+        Bind every TCP address of *places*, pairs of an option and an address.  A second call does nothing.
 
-        An address that is taken is remembered, for `check`: under twistd there is no one to raise it to.
+        An error is kept for `check`, because under twistd no caller could handle it.
         """
         if self._done:
             return
@@ -91,10 +90,10 @@ class BoundPorts:
 
     def check(self) -> None:
         """
-        Go on if every address was bound.
+        Check that every address was bound.
 
         Raises:
-            ListenFailed: one is taken, is not this machine's, or is not allowed.
+            ListenFailed: one is in use, is not this machine's, or is not permitted.
         """
         if self._refused is not None:
             self.close()
@@ -102,12 +101,12 @@ class BoundPorts:
 
     async def take(self, places: Iterable[tuple[str, Listen]]) -> None:
         """
-        See to it that every one of *places* can be listened at, as far as that can be known before.
+        Make sure, as far as possible, that the server can listen on each of *places*.
 
-        Connections to TCP addresses wait from now on.  Unix sockets are listened at for a moment.
+        From now on connections to TCP addresses wait.  Unix sockets are opened and closed again.
 
         Raises:
-            ListenFailed: one is taken, or not allowed.
+            ListenFailed: one is in use or not permitted.
         """
         for endpoint in itertools.chain.from_iterable(self._sockets.values()):
             endpoint.take()
@@ -117,12 +116,12 @@ class BoundPorts:
                 await maybeDeferred(port.stopListening)
 
     def endpoint_of(self, text: str) -> IStreamServerEndpoint | None:
-        """The endpoint that *text* describes, if its socket was bound and not used yet."""
+        """Return the endpoint that *text* describes, if its socket was bound and is unused."""
         left = self._sockets.get(text)
         return left.pop() if left else None
 
     def close(self) -> None:
-        """Close the sockets that were not used."""
+        """Close the unused sockets."""
         for endpoints in self._sockets.values():
             for each in endpoints:
                 each._socket.close()  # noqa: SLF001
@@ -144,14 +143,14 @@ class BoundPorts:
 
 
 def _plain(endpoint: str) -> str:
-    """The *endpoint* below the PROXY protocol."""
+    """Return *endpoint* without the prefixes of the PROXY protocol."""
     while endpoint.startswith(PREFIX):
         endpoint = endpoint.removeprefix(PREFIX)
     return endpoint
 
 
 def _tcp_of(text: str) -> tuple[int, Any, int, str]:
-    """Port, factory, backlog and interface that Twisted would listen with for the endpoint *text*."""
+    """Return the port, factory, backlog and interface that Twisted would use for the endpoint *text*."""
     memory = MemoryReactor()
     serverFromString(memory, text).listen(Factory())
     found: tuple[int, Any, int, str] = memory.tcpServers[-1]

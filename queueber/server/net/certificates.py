@@ -1,10 +1,9 @@
 """
-TLS at the server's end: the certificate it shows, and which clients it lets in.
+The server's TLS certificate, and the verification of client certificates.
 
-With an authority of its own for clients, only those that show a certificate
-made by it may connect; with names as well, only those whose certificate has
-one of them.  The files are read at start, and again when the server is told
-to; connections that are open stay as they are.
+With an authority for clients, only clients with a certificate of that authority
+may connect.  With names, their certificate must also have one of the names.  The
+files are read at the start and at each reload.  Open connections are not affected.
 """
 
 import stat
@@ -20,7 +19,7 @@ from zope.interface import implementer
 
 from queueber.errors import QueueberError, tls_reason
 from queueber.server.net.connections import Connections
-from queueber.transport.pem import authority_problems, certificates_in, chain_problems, named, names_of
+from queueber.transport.pem import authority_problems, certificates_in, chain_problems, names_of, subject_of
 
 WARN_BEFORE = timedelta(days=21)
 
@@ -28,49 +27,45 @@ _NAMES_LETTERS_MAX = 200
 
 
 class CertificateUnusable(QueueberError):
-    """A certificate, a key or an authority cannot be used; the text names the file and says why."""
+    """A certificate, a key or an authority cannot be used.  The text names the file and the reason."""
 
 
 @frozen(kw_only=True)
 class TlsFiles:
-    """Where everything lies, all PEM."""
+    """Paths of the PEM files."""
 
     certificate: Path
-    """The server's, followed by those between it and its authority."""
+    """The server's certificate, followed by those between it and its authority."""
 
     key: Path
     client_ca: Path | None = None
-    """The authorities whose clients may connect; None for anybody."""
+    """The authorities whose clients may connect; None for all clients."""
 
     client_names: Sequence[str] = ()
-    """The names of which a client's certificate must have one: a DNS name, a URI, an address, or its common name."""
+    """DNS names, URIs, addresses or common names, of which a client's certificate must have one."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 @define(eq=False)
 class Certificates:
-    """What a new connection is secured with."""
+    """The TLS configuration of new connections."""
 
     files: TlsFiles
     expires: datetime = field(init=False)
-    """When the server's certificate ends."""
+    """The time at which the server's certificate expires."""
 
-    warn: Callable[..., None] = field(init=False)
-    """Where it is told that somebody is refused: `Connections.warn`, which bounds that by peer."""
+    _warn: Callable[..., None] | None = field(default=None, init=False)
+    """`Connections.warn`, which limits the lines of each peer."""
 
     _context: Any = field(init=False)
     log = Logger()
 
-    def __attrs_post_init__(self) -> None:
-        """Until there are connections, to the log."""
-        self.warn = lambda _, line, **fields: self.log.warn(line, **fields)
-
     def load(self, files: TlsFiles | None = None) -> None:
         """
-        Read the files, or *files* from now on.  What ends soon, or has as one authority of several, is a warning.
+        Read the files, or *files* from now on.  Warn of certificates that expire soon.
 
         Raises:
-            CertificateUnusable: naming all that is wrong; what was loaded before stays in force.
+            CertificateUnusable: with all problems.  The previous configuration stays in force.
         """
         files, now = files or self.files, datetime.now(UTC)
         problems, context = _problems(files, now), None
@@ -89,10 +84,10 @@ class Certificates:
                 ends = each.not_valid_after_utc
                 if ends - now < WARN_BEFORE:
                     line = "{path}: the certificate of {whose} expires on {ends:%Y-%m-%d %H:%M} UTC"
-                    self.log.warn(line, path=str(path), whose=named(each), ends=ends)
+                    self.log.warn(line, path=str(path), whose=subject_of(each), ends=ends)
 
     def serverConnectionForTLS(self, protocol: object) -> Any:  # noqa: ANN401
-        """OpenSSL's side of a new connection."""
+        """Return OpenSSL's state of a new connection."""
         from OpenSSL.SSL import Connection  # noqa: PLC0415
 
         made = Connection(self._context, None)
@@ -100,21 +95,23 @@ class Certificates:
         return made
 
     def _refused(self, connection: Any, names: Iterable[str]) -> None:  # noqa: ANN401
-        """Tell who was not let in; the names are that peer's own words."""
+        """Log that a client was refused.  The names are text from the peer."""
         peer = connection.get_app_data().transport.getPeer()
-        shown = ", ".join(sorted(names))[:_NAMES_LETTERS_MAX] or "nobody"
+        shown = ", ".join(sorted(names))[:_NAMES_LETTERS_MAX] or "nothing"
         line = "Refusing {peer}, whose certificate names {names}"
-        self.warn(getattr(peer, "host", None), line, peer=peer, names=shown)
+        if self._warn is not None:
+            self._warn(getattr(peer, "host", None), line, peer=peer, names=shown)
 
     def secure(self, factory: IProtocolFactory, connections: Connections) -> IProtocolFactory:
-        """*factory*, whose connections are counted among *connections*, behind TLS."""
+        """Return a factory that puts TLS in front of *factory*, whose connections are among *connections*."""
         from queueber.server.net.tls import TlsFactory  # noqa: PLC0415
 
+        self._warn = connections.warn
         return TlsFactory(self, factory, connections)
 
 
 def _problems(files: TlsFiles, now: datetime) -> list[str]:
-    """What of *files* cannot be read, or is not valid at *now*."""
+    """Return what of *files* cannot be read, or is not valid at *now*."""
     problems = chain_problems(files.certificate, files.key, now)
     if files.client_ca is not None:
         problems += authority_problems(files.client_ca, now)
@@ -122,14 +119,14 @@ def _problems(files: TlsFiles, now: datetime) -> list[str]:
 
 
 def _exposed(key: Path) -> list[str]:
-    """That everybody can get at *key*, if so."""
+    """Return a problem if every user of the machine can access *key*."""
     if not key.exists() or not key.stat().st_mode & stat.S_IRWXO:
         return []
     return [f"{key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"]
 
 
 def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> Any:  # noqa: ANN401  (no types)
-    """What *files* mean to OpenSSL, of which each can be read and is valid."""
+    """Return OpenSSL's context for *files*, each of which is readable and valid."""
     from OpenSSL import SSL  # noqa: PLC0415
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415
 
@@ -159,7 +156,7 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
     if files.client_ca is not None:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         context.set_verify(mode, _Verifier(frozenset(files.client_names), refused))
-        # Sessions that are resumed are not verified again: they must not outlive a change of the names.
+        # A resumed session is not verified again and would outlive a change of the names.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_options(SSL.OP_NO_TICKET)
     return context
@@ -167,11 +164,11 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
 
 @frozen
 class _Verifier:
-    """Called by OpenSSL for each certificate of a client's chain."""
+    """The callback that OpenSSL calls for each certificate of a client's chain."""
 
     names: frozenset[str]
     refused: Callable[[Any, Iterable[str]], None]
-    """Told of the connection, and of the names that were not among ours."""
+    """Called with the connection and the names of a refused certificate."""
 
     def __call__(self, connection: object, certificate: Any, error: int, depth: int, good: int) -> bool:  # noqa: ANN401, ARG002
         if not good or depth or not self.names:

@@ -1,4 +1,4 @@
-"""Where to listen: Twisted's endpoint strings, and two short forms for TCP."""
+"""Addresses to listen on: Twisted's endpoint strings, and two short forms for TCP."""
 
 import ipaddress
 import os
@@ -20,11 +20,11 @@ from queueber.server.net import socket_activation as activation
 from queueber.server.net.proxy_protocol import PREFIX
 from queueber.server.net.socket_activation import SYSTEMD, is_passed
 
-# What the kernel may hold of connections that were made and not accepted yet.
 BACKLOG = 4096
+"""Connections that the kernel holds until the server accepts them."""
 
-# Who may connect to a Unix socket: its owner and its group.
 SOCKET_MODE = "660"
+"""Mode of a Unix socket: its owner and its group may connect."""
 
 _LOCAL_SYSTEMD = re.compile(r"systemd:(?:.*:)?domain=UNIX(?::|\Z)")
 _SYSTEMD_DOMAIN = re.compile(r"systemd:(?:.*:)?(?:domain=)?(?:UNIX|INET6?)(?::|\Z)")
@@ -34,33 +34,33 @@ _UNIX = re.compile(r"(?:haproxy:)*unix:(?:address=)?(?P<path>(?:[^:\\]|\\.)+)")
 _KIND = re.compile(r"(?P<kind>[a-z0-9]+):")
 _PLAIN_TCP = ("tcp", "tcp4", "tcp6")
 
-# Endpoints that other machines cannot reach.  Of any other kind nothing is known, so it counts as exposed.
+# Endpoints that other machines cannot reach.  Any unknown kind counts as exposed.
 _PRIVATE = ("unix",)
 
-# What Twisted has and a server cannot use.
+# Endpoints of Twisted's that a server cannot use.
 _NO_TLS = (
-    "its certificate would not be checked; TLS is had by --listen-tls HOST:PORT with --tls-certificate, and for --http"
-    " by a proxy before it"
+    "its certificate would not be checked; for TLS use --listen-tls HOST:PORT with --tls-certificate, and for --http"
+    " a proxy in front of it"
 )
 _REFUSED = {
     "ssl": _NO_TLS,
     "tls": _NO_TLS,
-    "stdio": "standard input and output are one connection, and no place to listen",
+    "stdio": "standard input and output are one connection, not an address to listen on",
 }
 
 
 @frozen
 class Listen:
-    """One place to listen at."""
+    """One address to listen on."""
 
     text: str
-    """As it was given."""
+    """The text of the option."""
 
     endpoint: str
-    """As Twisted wants it."""
+    """The endpoint string for Twisted."""
 
     exposed: bool
-    """It is plaintext, and more than this machine may reach it."""
+    """Whether other machines can reach it.  It is plaintext."""
 
     def __str__(self) -> str:
         return self.text
@@ -68,10 +68,10 @@ class Listen:
 
 def parse_listen(text: str) -> Listen:
     """
-    What an option's *text* means.
+    Return the address that an option's *text* describes.
 
     Raises:
-        ValueError: it is neither an endpoint string nor ``HOST:PORT`` nor ``[v6]:PORT``.
+        ValueError: *text* is neither an endpoint string nor ``HOST:PORT`` nor ``[v6]:PORT``.
     """
     short = _SHORT.match(text)
     if short and short["host"] not in (*_PLAIN_TCP, *_REFUSED):
@@ -85,7 +85,7 @@ def parse_listen(text: str) -> Listen:
     if kind["kind"] not in _PLAIN_TCP:
         if kind["kind"] == "unix":
             endpoint = expanded_endpoint(text)
-            # Left to Twisted it would be everybody's.
+            # Twisted's default lets every user connect.
             mode = "" if re.search(r":mode=", text) else f":mode={SOCKET_MODE}"
             return Listen(text, f"{endpoint}{mode}", exposed=False)
         return Listen(text, text, exposed=kind["kind"] not in _PRIVATE and not _LOCAL_SYSTEMD.match(text))
@@ -97,12 +97,12 @@ def parse_listen(text: str) -> Listen:
 
 def usable_listen(text: str) -> Listen:
     """
-    What an option's *text* means, once it is known that Twisted takes it too.
+    Return the address that an option's *text* describes, checked against Twisted's own parsers.
 
-    Whether systemd has passed the socket that it names is not looked at: that shows where the server is started.
+    A systemd socket need not have been passed to this process: that is checked when the server starts.
 
     Raises:
-        ValueError: it is no place to listen, or one of a kind that is not to be had.
+        ValueError: *text* describes no address to listen on, or one of a kind that a server cannot use.
     """
     try:
         listen = parse_listen(text)
@@ -141,12 +141,12 @@ def _is_loopback(host: str) -> bool:
 
 
 def address_of(port: IListeningPort) -> str:
-    """Where *port* listens, for a person."""
+    """Return the address of *port* as text."""
     return address_text(port.getHost())
 
 
 def is_guarded(port: IListeningPort) -> bool:
-    """Whether *port* is a Unix socket that only its owner and group may connect to."""
+    """Return whether *port* is a Unix socket that only its owner and group may connect to."""
     name: Any = getattr(port.getHost(), "name", None)
     try:
         return bool(name) and not Path(os.fsdecode(name)).stat().st_mode & stat.S_IWOTH
@@ -155,7 +155,7 @@ def is_guarded(port: IListeningPort) -> bool:
 
 
 def address_text(address: Any) -> str:  # noqa: ANN401  (Twisted's addresses have nothing in common)
-    """*address* for a person: HOST:PORT, a path, or that it is a process of this machine."""
+    """Return *address* as text: HOST:PORT, a path, or "a process of this machine"."""
     if hasattr(address, "port"):
         return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
     name = getattr(address, "name", "")
@@ -165,19 +165,19 @@ def address_text(address: Any) -> str:  # noqa: ANN401  (Twisted's addresses hav
 
 
 class ListenFailed(QueueberError):
-    """An address cannot be listened on; the text names the option and says why."""
+    """An address cannot be listened on.  The text names the option and the reason."""
 
 
 class NotPassed(QueueberError):
-    """A socket was to come from systemd and has not; the text names the option."""
+    """systemd has not passed a socket that an option names.  The text names the option."""
 
 
 def check_passed(wanted: Iterable[tuple[str, Listen]]) -> None:
     """
-    Go on if systemd has passed every socket of *wanted*, pairs of an option and a place, that was to come from there.
+    Check that systemd has passed every systemd socket of *wanted*, pairs of an option and an address.
 
     Raises:
-        NotPassed: it has not.
+        NotPassed: one is missing.
     """
     missing = [f"--{option} {listen.text}" for option, listen in wanted if not is_passed(listen.endpoint)]
     if missing:
@@ -192,12 +192,12 @@ async def start_listening(
     bound: Callable[[str], IStreamServerEndpoint | None] = lambda _: None,
 ) -> IListeningPort:
     """
-    Let *factory* take the connections that are made to *listen*, which *option* asked for.
+    Accept connections to *listen*, an address of *option*, with *factory*.
 
-    *bound* gives the endpoint for an endpoint string whose socket is bound already.
+    *bound* returns the endpoint of an endpoint string whose socket is bound already.
 
     Raises:
-        ListenFailed: the address is taken, is not this machine's, or is not allowed.
+        ListenFailed: the address is in use, is not this machine's, or is not permitted.
     """
 
     def plain(text: str) -> IStreamServerEndpoint:
@@ -216,8 +216,8 @@ def _clear_leftover(endpoint: str) -> None:
     """
     Remove the Unix socket that a killed process has left at *endpoint*, and its lock.
 
-    Twisted believes a lock as long as there is a process of the number in it.  In a container that is for ever: the
-    server is number 1 each time.  So the socket itself is asked whether anybody listens.
+    Twisted respects a lock while a process with the number in it exists.  In a container that is always the case,
+    because the server has number 1 each time.  So a connection to the socket shows whether a process listens.
     """
     found = _UNIX.match(endpoint)
     if found is None:
@@ -235,5 +235,5 @@ def _clear_leftover(endpoint: str) -> None:
                 path.unlink(missing_ok=True)
                 lock.unlink(missing_ok=True)
         except OSError:
-            # Somebody who is too busy to answer, or nothing that we may touch: Twisted says what is wrong.
+            # A process is too busy to accept, or the socket is not accessible: Twisted reports the error.
             return
