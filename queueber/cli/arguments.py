@@ -8,7 +8,7 @@ from uuid import UUID
 import click
 
 from queueber.capnp import DATA_BYTES_MAX
-from queueber.paths import expanded
+from queueber.process import expanded
 from queueber.units import MIB, MS_PER_SECOND
 
 SECONDS_MAX = 1e12
@@ -86,7 +86,7 @@ def time_limit(ctx: click.Context, parameter: click.Parameter, value: str | None
     return limit
 
 
-def identity(_: click.Context, __: click.Parameter, value: str) -> bytes:
+def uuid_bytes(_: click.Context, __: click.Parameter, value: str) -> bytes:
     """
     Return the 16 bytes of an item's or a lease's id, given as a UUID or as 32 hexadecimal digits.
 

@@ -16,13 +16,13 @@ import click
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import contents_of, identity, seconds, time_limit
+from queueber.cli.arguments import contents_of, seconds, time_limit, uuid_bytes
 from queueber.cli.server_options import SERVER_OPTIONS, ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted, run
+from queueber.cli.streams import EXIT_ERROR
 from queueber.client import GIVE_BACK_MS, Queue
 from queueber.errors import QueueberError, one_line, reason
 
-EXIT_ERROR = 1
 EXIT_EMPTY = 3
 """A poll ended without an item."""
 
@@ -216,8 +216,8 @@ def poll(
 
 
 @queueber.command(cls=ServerCommand)
-@click.argument("item_id", metavar="ITEM", callback=identity)
-@click.argument("lease", callback=identity)
+@click.argument("item_id", metavar="ITEM", callback=uuid_bytes)
+@click.argument("lease", callback=uuid_bytes)
 @_json_option
 @_timeout_option
 @click.pass_obj
@@ -229,7 +229,7 @@ def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool,
 
 
 @queueber.command(cls=ServerCommand)
-@click.argument("lease", callback=identity)
+@click.argument("lease", callback=uuid_bytes)
 @click.option(
     "--lease",
     "span",

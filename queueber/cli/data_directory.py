@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from queueber.cli.arguments import PATH
 from queueber.errors import StorageError, one_line, reason
-from queueber.paths import CONTROL
+from queueber.process import CONTROL
 
 T = TypeVar("T")
 

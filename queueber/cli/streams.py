@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from queueber.errors import reason
-from queueber.streams import STANDARD_ERROR, fill_standard_streams
+from queueber.process import STANDARD_ERROR, fill_standard_streams
 
 EXIT_ERROR = 1
 EXIT_PIPE = 141

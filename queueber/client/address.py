@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from queueber.errors import InvalidRequest
-from queueber.paths import expanded_endpoint
+from queueber.process import expanded_endpoint
 
 PORT_MAX: Final = 65_535
 

@@ -11,7 +11,7 @@ from queueber.api import admin
 from queueber.client.arguments import flag, path
 from queueber.client.errors import DifferentDirectory, failed
 from queueber.errors import InvalidRequest
-from queueber.paths import identity
+from queueber.process import directory_identity
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -80,7 +80,7 @@ class Admin:
 
 def _identity(where: Path) -> tuple[int, int]:
     try:
-        return identity(where)
+        return directory_identity(where)
     except OSError:
         return 0, 0
 

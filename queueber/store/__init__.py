@@ -12,7 +12,7 @@ from types import ModuleType
 from warnings import warn
 
 from queueber import plyvel as _plyvel
-from queueber.paths import CONTROL
+from queueber.process import CONTROL
 from queueber.store.datadir.directory import locked_shared, wipe
 from queueber.store.maintenance.backup import copy_directory
 from queueber.store.maintenance.inspection import inspect

@@ -9,7 +9,7 @@ from twisted.internet.defer import succeed
 from queueber.api import admin
 from queueber.client.admin import Admin
 from queueber.client.errors import DifferentDirectory
-from queueber.paths import identity
+from queueber.process import directory_identity
 
 
 class Server:
@@ -38,16 +38,16 @@ def server():
 def test_a_backup_is_there_when_it_is_in_sight(server, tmp_path):
     target = tmp_path / "a" / "b"
     target.mkdir(parents=True)
-    for server.made in (admin.BackupMade(*identity(target)), admin.BackupMade()):
+    for server.made in (admin.BackupMade(*directory_identity(target)), admin.BackupMade()):
         assert outcome(Admin(server).backup(target)) is None
-    request = admin.BackupRequest(os.fsencode(target), *identity(target))
+    request = admin.BackupRequest(os.fsencode(target), *directory_identity(target))
     assert server.asked[0] == (admin.BACKUP, admin.ADMIN_INTERFACE_ID, admin.write_backup_request(request))
 
 
 def test_a_backup_sends_the_identity_of_the_nearest_directory(server, tmp_path):
     server.made = admin.BackupMade(elsewhere=True)
     assert isinstance(outcome(Admin(server).backup(tmp_path / "a" / "b")), DifferentDirectory)
-    request = admin.BackupRequest(os.fsencode(tmp_path / "a" / "b"), *identity(tmp_path))
+    request = admin.BackupRequest(os.fsencode(tmp_path / "a" / "b"), *directory_identity(tmp_path))
     assert server.asked[0][2] == admin.write_backup_request(request)
 
 

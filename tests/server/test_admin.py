@@ -8,7 +8,7 @@ from twisted.internet.testing import StringTransport
 from queueber import api, rpc
 from queueber.api import admin
 from queueber.errors import Kind, StorageError
-from queueber.paths import identity
+from queueber.process import directory_identity
 from queueber.server.admin.control_socket import control_factory
 from queueber.server.admin.handlers import AdminHandlers
 from queueber.server.core.reserve import Reserve, Space
@@ -172,7 +172,7 @@ def test_a_large_check_must_be_forced(door, hand, monkeypatch):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_a_backup_is_answered_when_it_is_done(door, tmp_path, known):
-    question = back_up(door, bytes(tmp_path / "x"), identity(tmp_path) if known else (0, 0))
+    question = back_up(door, bytes(tmp_path / "x"), directory_identity(tmp_path) if known else (0, 0))
     assert question not in door.outcomes()
     assert door.backups[0][0] == tmp_path / "x"
     door.threads[0].callback(door.made)
@@ -183,11 +183,11 @@ def test_a_backup_is_answered_when_it_is_done(door, tmp_path, known):
 
 def test_no_backup_is_made_to_a_directory_that_the_client_does_not_see(door, tmp_path):
     (tmp_path / "other").mkdir()
-    question = back_up(door, bytes(tmp_path / "x"), identity(tmp_path / "other"))
+    question = back_up(door, bytes(tmp_path / "x"), directory_identity(tmp_path / "other"))
     door.threads[0].callback(door.made)
     assert admin.read_backup_response(door.outcomes()[question]) == admin.BackupMade(elsewhere=True)
     assert door.backups == []
-    back_up(door, bytes(tmp_path / "x"), identity(tmp_path))
+    back_up(door, bytes(tmp_path / "x"), directory_identity(tmp_path))
     assert len(door.backups) == 1
 
 

@@ -17,7 +17,7 @@ from queueber.api import admin
 from queueber.broker import Broker
 from queueber.errors import InvalidRequest, Overloaded, QueueberError, RemoteProtocolError
 from queueber.limits import Limits
-from queueber.paths import identity
+from queueber.process import directory_identity
 from queueber.server.core.committer import Committer
 from queueber.server.core.handlers import QueueHandlers, ReplySink
 from queueber.server.core.reserve import Reserve
@@ -163,7 +163,7 @@ class AdminHandlers:
         if any(seen) and not _leads_to(target, seen):
             return admin.BackupMade(elsewhere=True)
         self.store.backup(target, self._set_progress)
-        return admin.BackupMade(*identity(target))
+        return admin.BackupMade(*directory_identity(target))
 
     def _set_progress(self, done: int, total: int) -> None:
         # Called in the backup's thread.  The assignment is atomic for the reactor's thread.
@@ -193,7 +193,7 @@ class AdminHandlers:
 
 def _leads_to(target: Path, seen: tuple[int, int]) -> bool:
     try:
-        return identity(target) == seen
+        return directory_identity(target) == seen
     except OSError:
         return True  # a path that cannot be read cannot be written either, which the backup reports
 

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-from queueber.streams import fill_standard_streams
+from queueber.process import fill_standard_streams
 
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import Factory, field, frozen
 
-from queueber.paths import expanded
+from queueber.process import expanded
 from queueber.units import Unit, quantity
 from queueber.units import parse as parse_quantity
 

@@ -14,7 +14,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 
 from queueber.errors import QueueberError, reason
-from queueber.paths import expanded_endpoint
+from queueber.process import expanded_endpoint
 from queueber.server.net import proxy_protocol as proxied
 from queueber.server.net import socket_activation as activation
 from queueber.server.net.proxy_protocol import PREFIX

@@ -32,7 +32,7 @@ from typing import Final
 from attrs import define, field
 
 from queueber.errors import Damaged, Passing, StorageError, Withheld, reason
-from queueber.paths import CONTROL
+from queueber.process import CONTROL
 
 READY: Final = "QUEUEBER"
 CREATING: Final = "QUEUEBER.new"

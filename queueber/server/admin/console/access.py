@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from queueber.paths import expanded_endpoint
+from queueber.process import expanded_endpoint
 from queueber.server.net.listeners import Listen, parse_listen
 
 OWNER_ONLY = 0o600

@@ -1,17 +1,21 @@
 """
-Paths that the server and the commands share, so that both mean the same directory.
+The environment of a process, as the server and the commands treat it: paths and standard streams.
 
-``~/`` and ``~user/`` are expanded here, because no shell expands them in a
-configuration file or in the environment.
+Both mean the same directory by the same path.  ``~/`` and ``~user/`` are expanded
+here, because no shell expands them in a configuration file or in the environment.
 """
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Final
 
 CONTROL: Final = "control.sock"
 """The name of the administrator's socket in the data directory of a running server."""
+
+STANDARD_ERROR: Final = 2
+"""The descriptor of standard error, the highest of the three streams."""
 
 _HOME_IN_ENDPOINT = re.compile(r"(?P<kind>(?:haproxy:)*unix:(?:address=|path=)?)(?P<home>~[^/:\\]*)(?=[/:]|\Z)")
 
@@ -46,7 +50,7 @@ def expanded_endpoint(endpoint: str) -> str:
     return f"{at['kind']}{home}{endpoint[at.end() :]}"
 
 
-def identity(path: Path) -> tuple[int, int]:
+def directory_identity(path: Path) -> tuple[int, int]:
     """
     Return device and inode of *path*, or of its nearest existing ancestor.
 
@@ -63,3 +67,20 @@ def identity(path: Path) -> tuple[int, int]:
             continue
         return found.st_dev, found.st_ino
     raise FileNotFoundError(path)
+
+
+def fill_standard_streams() -> None:
+    """
+    Open the null device for each of standard input, output and error that is closed.
+
+    Otherwise the next opened file gets the free number, and a library that
+    writes to standard error would write into a table of the database.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        os.set_inheritable(number, True)
+    os.close(number)
+    # These files need no close: the null device never fails, and the process owns them until it ends.
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115

@@ -8,7 +8,7 @@ import pytest
 
 SCRIPT = """
 import os, sys
-from queueber.streams import fill_standard_streams
+from queueber.process import fill_standard_streams
 fill_standard_streams()
 sys.stdout.write("x")
 sys.stderr.write("x")
