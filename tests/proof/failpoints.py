@@ -57,7 +57,7 @@ SEAMS = {
     "recover": "queueber.store.rows.kv_store:KeyValueStore.recover",
     "restore": "queueber.broker.broker:Broker.restore",
     "begin clock": "queueber.server.core.clock:QueueClock.begin",
-    "listen": "queueber.server.app.service:start_listening",
+    "listen": "queueber.server.app.startup:start_listening",
     # A stop
     "drain": "queueber.server.app.shutdown:GracefulShutdown._drained",
     "close": "queueber.store.rocks:RocksStore._close",

@@ -10,7 +10,7 @@ import json
 import time
 from functools import partial
 
-from queueber.server.app import service
+from queueber.server.app import startup
 from queueber.server.core import clock
 
 UNSHIFTED = {"wall": 0.0, "boot": 0.0}
@@ -20,7 +20,7 @@ def follow(path):
     """Let the wall clock and the boot clock differ from the machine's by the seconds in the file *path*, always."""
     really, since_boot = time.time, clock.read_boot_time
     time.time = lambda: really() + read(path)["wall"]
-    service.QueueClock = partial(
+    startup.QueueClock = partial(
         clock.QueueClock, wall=time.time, boot_time=lambda: max(0.0, since_boot() + read(path)["boot"])
     )
 

@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from queueber.broker import ClaimBounds
 from queueber.server.app import composition as assembly
-from queueber.server.app import service
+from queueber.server.app import service, startup
 from queueber.server.app.fd_limit import Descriptors
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock
@@ -218,8 +218,7 @@ class Machine:
             limits=self.limits,
             drain_seconds=1.0,
         )
-        self.server = service.QueueberService(self.reactor, settings)
-        self.server._pool = self.pool
+        self.server = service.QueueberService(self.reactor, settings, pool=self.pool)
         self.server.startService()
 
     @property
@@ -315,18 +314,19 @@ def on(machine):
         (assembly, "RandomIds", machine.new_ids),
         (assembly, "space_of", lambda *_, **__: machine.space),
         (service, "end_process", machine.end_process),
+        (startup, "end_process", machine.end_process),
         (service, "_exit", lambda _: None),
         (service, "gc", _NOWHERE),
         (service, "sys", _NOWHERE),
         (service, "on_signals", lambda *_: lambda: None),
-        (service, "start_control", lambda *_: None),
-        (service, "unflushed_bytes", lambda _: 0),
+        (startup, "start_control", lambda *_: None),
+        (startup, "unflushed_bytes", lambda _: 0),
         (
-            service,
+            startup,
             "allocate",
             lambda connections, tables, pages, *_: Descriptors(None, connections, tables, pages),
         ),
-        (service, "QueueClock", machine.new_clock),
+        (startup, "QueueClock", machine.new_clock),
         (KeyValueStore, "commit", _through(machine.committing)),
         (Committer, "submit", submit),
     ):

@@ -124,7 +124,7 @@ def test_a_start_that_reads_the_store_is_interrupted():
     service = QueueberService.__new__(QueueberService)
     service._notifier = SimpleNamespace(stopping=lambda: None)
     service._restore_handlers = []
-    service._recovering = SimpleNamespace(cancel_recovery=lambda: given_up.append("given up"))
+    service._startup = SimpleNamespace(cancel=lambda: given_up.append("given up"))
     service._stop = stopped
     assert service.stopService().called
     assert given_up == ["given up", "then stopped"]

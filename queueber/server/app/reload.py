@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from queueber.errors import QueueberError
 from queueber.server.app.logs import Log
+from queueber.server.app.startup import warn_of_plaintext
 from queueber.server.config.settings import ReloadedConfig
 from queueber.server.net.certificates import Certificates
 
@@ -28,6 +30,9 @@ class ConfigReloader:
 
     _certificates: Certificates | None
     _log: Log | None
+    _plaintext: Sequence[IListeningPort]
+    """The ports without TLS."""
+
     log = Logger()
 
     def reload(self) -> None:
@@ -37,7 +42,10 @@ class ConfigReloader:
         try:
             found = self._read()
             if self._certificates is not None and found.settings.tls is not None:
+                demanded = self._certificates.files.client_ca is not None
                 self._certificates.load(found.settings.tls)
+                if found.settings.tls.client_ca is not None and not demanded:
+                    warn_of_plaintext(self._plaintext, self.log)
                 done.append("certificates")
                 applied |= CERTIFICATES
         except QueueberError as why:
