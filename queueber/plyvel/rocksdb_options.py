@@ -146,7 +146,7 @@ def native_options(chosen: RocksDBOptions, *, create: bool, salvage: bool = Fals
 
 
 def _open_files(chosen: RocksDBOptions) -> int:
-    """RocksDB lowers `max_open_files` to the process's limit, so the expected value does too."""
+    """Return `max_open_files`, at most the process's limit, as RocksDB lowers it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return chosen.max_open_files if soft == resource.RLIM_INFINITY else min(chosen.max_open_files, soft)
 

@@ -103,7 +103,7 @@ class RocksStore(KeyValueStore):
 
     @property
     def fixed_options(self) -> dict[str, str]:
-        """Of RocksDB's options in force, those that an operator cannot choose."""
+        """RocksDB's options in force that an operator cannot choose."""
         chosen = {option.rocksdb for option in TUNING_OPTIONS}
         return {name: value for name, value in self.in_force.items() if name not in chosen}
 
@@ -123,7 +123,7 @@ class RocksStore(KeyValueStore):
                 self._update_unflushed_bytes()
 
     def recover(self) -> Recovered:
-        """Read the state from which a broker starts; a `StorageError` names the directory, and what is unreadable."""
+        """Read the state from which a broker starts; a `StorageError` names the directory and the row."""
         try:
             return super().recover()
         except StorageError as error:
@@ -353,7 +353,7 @@ def _check_format(db: RocksDB, durability: Durability) -> bool:
     """Upgrade *db*, refuse it if it was created with other durability, and return whether it was shut down cleanly."""
     found = read_format(db)
     if found is None:
-        raise StorageError("its database does not say of which format it is")
+        raise StorageError("its database has no format version")
     clean_shutdown = was_shut_down_cleanly(db)
     upgrade(db, found)
     asked = "" if durability is not Durability.NONE else durability

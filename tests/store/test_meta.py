@@ -56,7 +56,7 @@ def test_newer_data_is_refused_with_both_versions(db):
 
 
 def test_a_missing_upgrade_step_changes_nothing(db):
-    with pytest.raises(StorageError, match="format 1; there is no way from 2 to 3"):
+    with pytest.raises(StorageError, match="format 1; there is no upgrade from 2 to 3"):
         upgrade(db, Format(1, ""), target=3, upgrades={1: lambda db: pytest.fail("changed")})
 
 

@@ -137,7 +137,7 @@ def test_the_damaged_directory_does_not_overwrite_anything(crashed, recovered, t
     damage(crashed, 0.8)
     found = salvage(crashed, recovered)
     (tmp_path / "damaged").mkdir()
-    with pytest.raises(StorageError, match="it is there already"):
+    with pytest.raises(StorageError, match="it exists already"):
         replace_directory(crashed, found.path, tmp_path / "damaged")
     assert crashed.exists()
 
@@ -245,9 +245,9 @@ def test_a_new_directory_without_its_log_has_nothing_to_recover(tmp_path, recove
     live.close()
     log_of(tmp_path / "data").unlink()
     (tmp_path / "data" / "synced").unlink()
-    with pytest.raises(StorageError, match="does not say of which format it is"):
+    with pytest.raises(StorageError, match="has no format version"):
         open_store(tmp_path / "data")
-    with pytest.raises(StorageError, match=r"cannot be recovered, .* does not say of which format it is"):
+    with pytest.raises(StorageError, match=r"cannot be recovered, .* has no format version"):
         salvage(tmp_path / "data", recovered)
     assert not recovered.exists()
 
@@ -284,7 +284,7 @@ def test_a_full_disk_is_not_damage(crashed, recovered, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("queueber.store.maintenance.recovery.link_files", fail)
-    with pytest.raises(StorageError, match=r"is as it was, for recovery cannot be tried: .*No space left") as raised:
+    with pytest.raises(StorageError, match=r"was not changed, because recovery failed: .*No space left") as raised:
         salvage(crashed, recovered)
     assert "backup" not in str(raised.value)
     assert not recovered.exists()

@@ -120,7 +120,7 @@ def test_a_database_without_a_format_is_refused(path):
     open_store(path).close()
     with open_database(path / "db") as db:
         db.delete(FORMAT_KEY)
-    with refused(path, "does not say of which format it is"):
+    with refused(path, "has no format version"):
         open_store(path)
 
 

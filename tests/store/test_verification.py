@@ -142,7 +142,7 @@ def test_ids_are_unique_over_all_queues_in_any_number_of_passes(data, change, it
 def test_an_item_is_in_one_lease_only(data, change, make):
     change(lease(1, make.key(11), make.key(20)), lease(2, make.key(30), make.key(30)))
     findings = verify(data).findings
-    assert sorted(finding.partition(": ")[2] for finding in findings) == ["1 of its items are held twice"] * 2
+    assert sorted(finding.partition(": ")[2] for finding in findings) == ["1 of its items are held more than once"] * 2
 
 
 def test_a_lease_belongs_to_an_existing_queue(data, change, make):
@@ -161,7 +161,7 @@ def test_a_newer_or_missing_format_is_a_finding(data, change):
     change((FORMAT_KEY, encode_format(99, "")))
     assert "the data is of format 99" in verify(data).findings[0]
     change(deletes=[FORMAT_KEY])
-    assert "does not say of which format it is" in verify(data).findings[0]
+    assert "has no format version" in verify(data).findings[0]
 
 
 def test_the_log_reaches_what_was_on_disk(data):

@@ -188,7 +188,7 @@ def locked_shared(path: Path) -> Iterator[None]:
 @contextmanager
 def shared_lock(path: Path) -> Iterator[None]:
     """
-    Prevent servers from using the directory *path* during the block, whatever its state, for instance damaged.
+    Prevent servers from using the directory *path*, in any state, during the block.
 
     Raises:
         StorageError: a server uses it.

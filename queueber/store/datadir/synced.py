@@ -76,7 +76,7 @@ class SyncedFile:
         marks = [_decode_slot(content[slot * _SLOT_BYTES :]) for slot in range(_SLOTS)]
         valid = [mark for mark in marks if mark is not None]
         if not valid:
-            raise StorageError(f"{self._path} is damaged; `queueber recover` shows what can be gone on with")
+            raise StorageError(f"{self._path} is damaged; `queueber recover` shows what can be recovered")
         # Of two marks with the same number, the failed one is newer: a start writes rows before its first mark.
         self._noted, self.failed = max(valid)
         # Write next over the invalid slot, or over the older one.

@@ -1,5 +1,5 @@
 """
-Copies of a whole data directory: of one in use, and of one that no server uses.
+Copies of a whole data directory: one that a server uses, or one that none uses.
 
 A copy is a data directory on which a server can start.  It is marked as one
 only after everything in it is on disk.
@@ -36,10 +36,10 @@ def back_up(db: DB, home: LockedDirectory, target: Path, progress: ProgressCallb
         StorageError: the copy failed, and its remains were removed.
     """
     if target.resolve().is_relative_to(home.path.resolve()):
-        raise directory_error(target, "a backup must not lie in what it is a backup of")
+        raise directory_error(target, "a backup must not be inside the directory that it copies")
     found = read_format(db)
     if found is None or found.durability:
-        raise directory_error(target, "what is kept without a log cannot be restored, and is not backed up")
+        raise directory_error(target, "a store with durability none cannot be backed up")
     # Before the checkpoint: the copy's log may go further than this number, but must reach it.
     sequence = db.sequence()
 
@@ -67,7 +67,7 @@ def copy_directory(source: Path, target: Path, progress: ProgressCallback = no_p
         StorageError: the copy failed, and its remains were removed.
     """
     if target.resolve().is_relative_to(source.resolve()):
-        raise directory_error(target, "a copy must not lie in what it is a copy of")
+        raise directory_error(target, "a copy must not be inside the directory that it copies")
     with locked_shared(source):
         synced = SyncedFile(source / SYNCED)
         noted = synced.read()

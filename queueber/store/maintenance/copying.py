@@ -48,7 +48,7 @@ def copy_files(source: Path, target: Path, progress: ProgressCallback = no_progr
 
 
 def link_files(source: Path, target: Path) -> None:
-    """As `copy_files`, but with hard links to the files that never change.  Both must be on one file system."""
+    """Copy as `copy_files` does, but hard-link files that never change.  Both must be on one file system."""
     target.mkdir(mode=0o700)
     for file in _files(source):
         if file.suffix in _IMMUTABLE:
@@ -74,7 +74,7 @@ def _copy(source: Path, target: Path) -> Iterator[int]:
 
 
 def sync_files(path: Path) -> None:
-    """Make the names and contents in the directory *path* durable, also those written by RocksDB."""
+    """Make the names and contents of all files in *path* durable."""
     for file in path.iterdir():
         sync_path(file)
     sync_path(path)

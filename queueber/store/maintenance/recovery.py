@@ -112,7 +112,7 @@ def _check_start(db: KeyValueEngine) -> None:
     """
     found = read_format(db)
     if found is None:
-        raise StorageError("its database does not say of which format it is")
+        raise StorageError("its database has no format version")
     if found.version > FORMAT:
         raise StorageError(f"the data is of format {found.version}, which a newer Queueber wrote")
     was_shut_down_cleanly(db)
@@ -147,7 +147,7 @@ def _create(path: Path, target: Path, why: str, noted: int | None, progress: Pro
         if isinstance(error, StorageError) and not isinstance(error, Passing):
             raise StorageError(f"{path} cannot be recovered, a backup has to be restored: {text}") from error
         if isinstance(error, StorageError | OSError):
-            raise StorageError(f"{path} is as it was, for recovery cannot be tried: {text}") from error
+            raise StorageError(f"{path} was not changed, because recovery failed: {text}") from error
         raise
     return Salvage(target, why, reached, noted, left.items, left.leases, left.queues, left.as_of, dropped)
 
@@ -187,7 +187,7 @@ def replace_directory(path: Path, replacement: Path, kept: Path) -> None:
     """
     with shared_lock(path):
         if kept.exists():
-            raise directory_error(kept, "it is there already")
+            raise directory_error(kept, "it exists already")
         try:
             path.rename(kept)
         except OSError as error:

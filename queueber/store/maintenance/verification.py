@@ -157,7 +157,7 @@ class _Verification:
         with self._reporting(FORMAT_KEY):
             found = read_format(self._db)
             if found is None:
-                raise StorageError("the database does not say of which format it is")
+                raise StorageError("the database has no format version")
             if found.version > FORMAT:
                 raise StorageError(f"the data is of format {found.version}; this Queueber knows up to {FORMAT}")
         for row_key, value in self._rows(META):
@@ -210,7 +210,7 @@ class _Verification:
         named.update(record.keys)
         twice = before + len(record.keys) - len(named)
         if twice:
-            raise StorageError(f"{twice} of its items are held twice")
+            raise StorageError(f"{twice} of its items are held more than once")
 
     def _check_items(self) -> None:
         expected = sum(record.added - record.removed for record in self._queues.values())
@@ -236,7 +236,7 @@ class _Verification:
         if record is None:
             raise StorageError(f"it belongs to queue {queue}, which does not exist")
         if key <= record.floor and key not in self._leased.get(queue, ()):
-            raise StorageError("it lies at or below its queue's floor and is not leased: it would never be handed out")
+            raise StorageError("it lies at or below its queue's floor and is not leased: it would never be delivered")
 
     def _check_ids(self, at_once: int) -> None:
         """Report ids that two items have, in several passes over a part of all ids each."""

@@ -70,7 +70,7 @@ def upgrade(
     steps = range(found.version, target)
     for version in steps:
         if version not in upgrades:
-            raise StorageError(f"the data is of format {found.version}; there is no way from {version} to {target}")
+            raise StorageError(f"the data is of format {found.version}; there is no upgrade from {version} to {target}")
     for version in steps:
         upgrades[version](db)
         write_format(db, found.durability, version + 1)
