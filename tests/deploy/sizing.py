@@ -19,7 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from queueber.client import Tls, connect
 from tests.process.certificates import Authority
-from tests.process.conftest import Server
+from tests.support.server_process import Server
 
 KIB, MIB = 1 << 10, 1 << 20
 A_CALL = 1_000

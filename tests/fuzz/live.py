@@ -16,8 +16,9 @@ from random import Random
 from attrs import define, field
 from live_sessions import session
 
+from tests.support.server_process import Server
+
 HERE = Path(__file__).parent
-TWISTD = "from twisted.scripts.twistd import run; run()"
 PATIENCE_SECONDS = 120
 AT_ONCE = 12
 QUIET_SECONDS = 3.0
@@ -30,52 +31,6 @@ FDS_GROWTH_MAX = 24
 """The engine opens a file for each table it writes."""
 
 BAD_LINES = re.compile("Traceback|Unhandled|critical", re.IGNORECASE)
-
-
-class Server:
-    """A server process on a port of its own choice."""
-
-    def __init__(self, data, log):
-        self.log = log
-        command = [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", "queueber", f"--data-dir={data}"]
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [*command, "--listen=127.0.0.1:0"],
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                cwd=data.parent,
-                env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
-            )
-
-    def port(self):
-        """The port, once it listens."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline and self.alive:
-            if found := re.findall(r"Listening on .*:(\d+)", self.log.read_text()):
-                return int(found[-1])
-            time.sleep(0.02)
-        raise RuntimeError("the server did not start:\n" + self.log.read_text()[-2_000:])
-
-    @property
-    def alive(self):
-        return self.process.poll() is None
-
-    def rss_mib(self):
-        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())[1]) / 1024
-
-    def descriptors(self):
-        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
-
-    def stop(self):
-        """Stop it as an operator would; its exit status."""
-        if self.alive:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return self.process.wait()
 
 
 class Good:
@@ -139,7 +94,7 @@ class Report:
 
 async def attack(port, server, sessions, seed, report, progress):
     """Run *sessions* hostile sessions, a few at a time; the most memory seen meanwhile."""
-    spoils, numbers, peak = deque(maxlen=SPOILS), iter(range(sessions)), server.rss_mib()
+    spoils, numbers, peak = deque(maxlen=SPOILS), iter(range(sessions)), server.memory()
 
     async def some():
         nonlocal peak
@@ -152,7 +107,7 @@ async def attack(port, server, sessions, seed, report, progress):
                     return
             report.sessions += 1
             if not report.sessions % 50:
-                peak = max(peak, server.rss_mib())
+                peak = max(peak, server.memory())
                 progress(report)
 
     await asyncio.gather(*[some() for _ in range(AT_ONCE)])
@@ -168,34 +123,39 @@ def settled(server, before):
 
 
 def run(folder, sessions, seed, progress=lambda _: None, quiet_seconds=QUIET_SECONDS):
-    """Attack a server whose data and log are in *folder*."""
-    report, data, log = Report(), folder / "data", folder / "server.log"
-    data.mkdir()
-    server = Server(data, log)
-    good = None
+    """Attack a server whose data are in *folder*."""
+    report = Report()
+    servers = [Server(folder / "data")]
+    server, good = servers[0], None
     try:
-        port = server.port()
+        port = server.port
         good = Good(port)
         time.sleep(quiet_seconds / 3)
         report.take(good.ask("report"))
         time.sleep(quiet_seconds)
         report.quiet = report.take(good.ask("report"))
-        rss, descriptors, began = server.rss_mib(), server.descriptors(), time.monotonic()
+        rss, descriptors, began = server.memory(), server.descriptors(), time.monotonic()
         peak = asyncio.run(attack(port, server, sessions, seed, report, progress))
         report.seconds = time.monotonic() - began
         report.hostile = report.take(good.ask("report"))
         if server.alive:
             report.descriptors = (descriptors, settled(server, descriptors))
-            report.rss_mib = (rss, peak, server.rss_mib())
+            report.rss_mib = (rss, peak, server.memory())
             check_resources(report)
-            server = check_data(report, server, good, data, log)
+            report.take(good.ask("hold"))
+            server.stop()
+            server = Server(server.data_dir)
+            servers.append(server)
+            check_data(report, server, good)
         report.must(server.alive, f"the server has ended with {server.process.poll()}")
         status = server.stop()
         report.must(status in {0, -signal.SIGTERM}, f"the server ended with {status} when it was stopped")
-        bad = [line for line in log.read_text(errors="replace").splitlines() if BAD_LINES.search(line)]
+        bad = [line for each in servers for line in each.lines if BAD_LINES.search(line)]
         report.must(not bad, f"in the log: {bad[:5]}")
     finally:
-        server.stop()
+        for each in servers:
+            each.stop()
+            each.process.stdout.close()
         if good is not None:
             good.close()
     return report
@@ -208,13 +168,8 @@ def check_resources(report):
     report.must(large <= small + RSS_GROWTH_MIB_MAX, f"{small:.0f} MiB became {large:.0f}")
 
 
-def check_data(report, server, good, data, log):
-    """Stop and start the server, and have the good client look for all that is its own; the server that runs then."""
-    report.take(good.ask("hold"))
-    server.stop()
-    log.write_text(log.read_text(errors="replace").replace("Listening on", "Listened on"))
-    server = Server(data, log)
-    report.take(good.ask(f"reconnect {server.port()}"))
+def check_data(report, server, good):
+    """Let the good client look for all that it has added, on the server that was started after the attack."""
+    report.take(good.ask(f"reconnect {server.port}"))
     report.kept = report.take(good.ask("account")).get("kept", 0)
     report.must(report.kept > 0, "nothing was kept, so nothing was proved")
-    return server

@@ -14,10 +14,9 @@ from attrs import define, field
 from queueber.limits import PEER_LIMITS
 from tests.hostile.peer import PATIENCE, Peer
 from tests.process.certificates import Authority
-from tests.process.conftest import Server
+from tests.support.server_process import Server
 
 ROOT = Path(__file__).parents[2]
-KIB_PER_MIB = 1024
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -137,14 +136,6 @@ class Arena:
             time.sleep(0.1)
             before, now = now, self.sockets()
         return now
-
-    def memory(self, which="VmRSS"):
-        """MiB: `VmRSS` now, `VmHWM` at most since `forget_peak`."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            name, _, rest = line.partition(":")
-            if name == which:
-                return int(rest.split()[0]) / KIB_PER_MIB
-        raise AssertionError(f"the server's process {self.pid} has no {which}")
 
     def forget_peak(self):
         """Let `VmHWM` begin anew."""

@@ -95,7 +95,7 @@ def calls_that_write_nothing_while_the_disk_stands_still(arena):
     target, content = peer.queue("stalled"), api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
     many = [call(content, question=number, method=api.REMOVE) for number in range(1, 1_001)]
     many = encoder.bootstrap(0) + b"".join(many)
-    before, count = arena.memory(), 0
+    before, count = arena.server.memory(), 0
     arena.forget_peak()
     with stalled(arena, seconds):
         question = peer.ask(api.ADD, adding(b"waits"), target)
@@ -108,7 +108,7 @@ def calls_that_write_nothing_while_the_disk_stands_still(arena):
             other.close()
             count += 1_000
         peer.outcome(question)
-    grown = arena.memory("VmHWM") - before
+    grown = arena.server.memory("VmHWM") - before
     assert grown < 100
     return f"{count:,} removes of nothing; {grown:.0f} MiB more memory"
 

@@ -191,7 +191,7 @@ def greeting():
 @attack("W1 W9", *limits(first_message_ms=5_000), tls=True)
 def tls_greetings_that_nothing_follows(arena):
     """Each costs a signature, and memory for as long as it stays."""
-    hello, before, kept, count = greeting(), arena.memory(), [], 0
+    hello, before, kept, count = greeting(), arena.server.memory(), [], 0
     arena.forget_peak()
     for _ in turns(arena):
         for _ in range(100):
@@ -204,7 +204,7 @@ def tls_greetings_that_nothing_follows(arena):
             kept.pop(0).close()
     for one in kept:
         one.close()
-    grown = arena.memory("VmHWM") - before
+    grown = arena.server.memory("VmHWM") - before
     # Of a thousand handshakes, and what allocators keep.
     assert grown < 200
     return f"{count:,} greetings, up to 2,000 at a time; {grown:.0f} MiB more memory"

@@ -33,7 +33,7 @@ def produced(arena):
     peers = [arena.connect() for _ in range(4)]
     targets = [peer.queue("flood") for peer in peers]
     arena.forget_peak()
-    before = arena.memory()
+    before = arena.server.memory()
     for _ in turns(arena):
         for peer, target in zip(peers, targets, strict=True):
             questions = [peer.ask(api.ADD, content, target) for _ in range(100)]
@@ -45,7 +45,7 @@ def produced(arena):
         while any(outcome is None for outcome in peer.outcomes.values()):
             peer.listen()
         settle(peer, ends)
-    grown = arena.memory("VmHWM") - before
+    grown = arena.server.memory("VmHWM") - before
     assert ends["ok"]
     assert grown < 512
     return ends, grown
@@ -155,7 +155,7 @@ def more_calls_than_may_wait(arena):
 @attack("O2")
 def many_idle_connections(arena):
     number = 5_000 if arena.full else 1_000
-    before = arena.memory()
+    before = arena.server.memory()
     peers = []
     for _ in range(number):
         peers.append(arena.connect())
@@ -163,7 +163,7 @@ def many_idle_connections(arena):
         peers[-1].flush()
     for peer in peers:
         peer.listen()
-    each = (arena.memory() - before) * 1024 / number
+    each = (arena.server.memory() - before) * 1024 / number
     time.sleep(arena.seconds)
     readable = select.select([peer.socket for peer in peers[:500]], [], [], 0)[0]
     assert all(each.recv(1, socket.MSG_PEEK) for each in readable), "an idle connection was ended"

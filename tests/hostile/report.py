@@ -47,7 +47,7 @@ def row(attack, seconds, directory):
         finally:
             arena.close()
         seen = healthy.report()
-        peak = arena.memory("VmHWM")
+        peak = arena.server.memory("VmHWM")
         left = arena.settled(sockets) - sockets
         if left:
             outcome += f"; {left} CONNECTIONS LEFT"

@@ -91,7 +91,7 @@ def large_messages_that_come_to_nothing(arena):
     keeper = arena.connect()
     keeper.bootstrap()
     arena.forget_peak()
-    before = arena.memory()
+    before = arena.server.memory()
     for number in turns(arena):
         peer = Peer(arena.port)
         peer.send(cases.LARGE if number % 2 else half)
@@ -107,7 +107,7 @@ def large_messages_that_come_to_nothing(arena):
         peer.close()
         keeper.bootstrap()
         count += 1
-    grown = arena.memory("VmHWM") - before
+    grown = arena.server.memory("VmHWM") - before
     assert grown < 150
     return f"{count} messages of 4 to 10 MB; {grown:.0f} MiB more memory"
 
@@ -205,11 +205,11 @@ def calls_whose_replies_are_not_read(arena):
     )
     finishes = b"".join([encoder.finish(number, release_result_caps=True) for number in range(10_000, 11_000)])
     arena.forget_peak()
-    before, began = arena.memory(), time.monotonic()
+    before, began = arena.server.memory(), time.monotonic()
     sent = blast(peer, chunk + finishes, 64 << 20)
     peer_ended(peer, REPLIES)
     took = time.monotonic() - began
-    grown = arena.memory("VmHWM") - before
+    grown = arena.server.memory("VmHWM") - before
     assert grown < 128
     return f"not read any more after {sent >> 20} MiB, closed {took:.1f} s after it began; {grown:.0f} MiB more memory"
 
@@ -255,10 +255,10 @@ def polls_whose_replies_are_not_read(arena):
     for _ in range(1_000):
         reader.ask(api.POLL, polling(1, lease=1_000, wait=None), target)
     arena.forget_peak()
-    before = arena.memory()
+    before = arena.server.memory()
     reader.flush()
     took = peer_ended(reader, REPLIES)
-    grown = arena.memory("VmHWM") - before
+    grown = arena.server.memory("VmHWM") - before
     items = 0
     while items < 300:
         found = keeper.poll(50, target=queue, wait=10_000)

@@ -34,12 +34,14 @@ class Parent:
         self._lock = Lock()
         with theirs:
             command = [sys.executable, __file__, str(theirs.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment
+            )
         atexit.register(self._end)
 
-    def fork(self, arguments, output):
+    def fork(self, arguments, output, prepare):
         """Start `twistd` with *arguments* and its output in the descriptor *output*; return its process id."""
-        return self._ask({"arguments": arguments, "directory": str(Path.cwd())}, output)
+        return self._ask({"arguments": arguments, "directory": str(Path.cwd()), "prepare": prepare}, output)
 
     def status(self, pid):
         """Wait for a server that has ended and return its exit status, negative for a signal."""
@@ -59,20 +61,31 @@ _parents: dict[tuple, Parent] = {}
 
 
 class WarmProcess:
-    """A `twistd` with *arguments*: the part of `subprocess.Popen` that the tests use, with output as text."""
+    """
+    A `twistd` with *arguments*: the part of `subprocess.Popen` that the tests use, with output as text.
 
-    def __init__(self, arguments, environment):
+    With *output*, a descriptor, its output goes there. *prepare* is a call that the new process makes before it becomes
+    a server: the path of a module, the name of a function, and keyword arguments that JSON can express.
+    """
+
+    def __init__(self, arguments, environment, *, output=None, prepare=None):
         # pytest sets this one anew for each test.
         environment = {name: value for name, value in environment.items() if name != "PYTEST_CURRENT_TEST"}
         key = tuple(sorted(environment.items()))
         if key not in _parents:
             _parents[key] = Parent(environment)
         self._parent = _parents[key]
-        reading, writing = os.pipe()
-        self.stdout = os.fdopen(reading, encoding="utf-8")  # the user closes it, as that of a Popen
-        self.pid = self._parent.fork(arguments, writing)
-        os.close(writing)
-        self._ending = os.pidfd_open(self.pid)
+        self.stdout = None
+        if output is None:
+            reading, writing = os.pipe()
+            self.stdout = os.fdopen(reading, encoding="utf-8")  # the user closes it, as that of a Popen
+            self.pid = self._parent.fork(arguments, writing, prepare)
+            os.close(writing)
+        else:
+            self.pid = self._parent.fork(arguments, output, prepare)
+        self.ending = os.pidfd_open(self.pid)
+        """A descriptor that is readable once the process has ended; `poll` and `wait` close it then."""
+
         self.returncode = None
 
     def poll(self):
@@ -86,8 +99,8 @@ class WarmProcess:
         return self.returncode
 
     def _wait(self, seconds):
-        if self.returncode is None and select.select([self._ending], [], [], seconds)[0]:
-            os.close(self._ending)
+        if self.returncode is None and select.select([self.ending], [], [], seconds)[0]:
+            os.close(self.ending)
             self.returncode = self._parent.status(self.pid)
         return self.returncode
 
@@ -100,7 +113,7 @@ class WarmProcess:
 
 
 def forked(requests):
-    """Fork a server for each request; return its arguments in each fork, and None at the end of the requests."""
+    """Fork a server for each request; return the request in each fork, and None at the end of the requests."""
     for name in IMPORTED:
         importlib.import_module(name)
     while True:
@@ -121,7 +134,7 @@ def forked(requests):
     os.dup2(output, 2)
     os.close(output)
     os.chdir(request["directory"])
-    return request["arguments"]
+    return request
 
 
 if __name__ == "__main__":
@@ -129,6 +142,9 @@ if __name__ == "__main__":
     if found is not None:
         from twisted.scripts.twistd import run
 
-        sys.argv = ["twistd", *found]
-        sys.path[0] = ""
+        sys.argv, sys.path[0] = ["twistd", *found["arguments"]], ""
+        if found["prepare"] is not None:
+            path, function, keywords = found["prepare"]
+            sys.path[0] = str(Path(path).parent)
+            getattr(importlib.import_module(Path(path).stem), function)(**keywords)
         run()
