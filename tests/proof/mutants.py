@@ -97,7 +97,7 @@ MUTANTS = (
     Mutant(
         "21-eviction-remembers-what-moved",
         "what a connection had under way weighs on when nothing of it moves any more",
-        "tests/server/test_memory_budget.py::test_messages_that_are_over_weigh_no_more_once_nothing_moves",
+        "tests/server/test_memory_budget.py::test_complete_messages_do_not_count_once_nothing_transient_is_held",
     ),
     Mutant(
         "22-budget-a-word-short",
@@ -117,17 +117,17 @@ MUTANTS = (
     Mutant(
         "25-gone-peer-not-read",
         "a peer that is held when it goes is never read again",
-        "tests/server/test_read_scheduler.py::test_who_is_gone_is_read_on_so_that_its_end_is_noticed",
+        "tests/server/test_read_scheduler.py::test_a_stopped_connection_is_still_read_so_that_its_end_is_noticed",
     ),
     Mutant(
         "26-pushed-bytes-not-given",
         "what the transport takes later does not count as given",
-        "tests/server/test_send_buffer.py::test_all_of_it_arrives_in_order_in_pieces_that_fit",
+        "tests/server/test_send_buffer.py::test_everything_arrives_in_order_in_chunks_that_fit",
     ),
     Mutant(
         "27-forgotten-listener-called",
         "replies that were forgotten hold on to their connection",
-        "tests/server/test_send_buffer.py::test_who_has_forgotten_them_is_called_no_more",
+        "tests/server/test_send_buffer.py::test_after_forget_no_change_is_reported",
     ),
     Mutant(
         "28-look-at-every-add",
@@ -137,7 +137,7 @@ MUTANTS = (
     Mutant(
         "29-handshake-too-many",
         "the last place is given to two handshakes",
-        "tests/server/test_handshakes.py::test_the_last_place_is_for_one_and_not_for_two",
+        "tests/server/test_handshakes.py::test_the_last_place_is_for_one_handshake",
     ),
     Mutant(
         "30-waits-of-leases-kept",
@@ -147,7 +147,7 @@ MUTANTS = (
     Mutant(
         "31-extensions-counted-once",
         "a lease that is extended in each commit counts in the first alone",
-        "tests/server/test_limits.py::test_a_lease_that_is_extended_in_each_commit_counts_in_each_of_them",
+        "tests/server/test_limits.py::test_a_lease_that_is_extended_in_several_commits_counts_in_each",
     ),
     Mutant(
         "32-old-timer-stays",
@@ -167,12 +167,12 @@ MUTANTS = (
     Mutant(
         "35-hosts-kept",
         "addresses without connections are remembered",
-        "tests/server/test_limits.py::test_nothing_is_kept_of_addresses_without_connections",
+        "tests/server/test_limits.py::test_no_state_is_kept_for_addresses_without_connections",
     ),
     Mutant(
         "36-sessions-resumed",
         "a client whose name lost its right resumes its TLS session",
-        "tests/server/test_handshakes.py::test_a_client_whose_name_counts_cannot_resume_a_session",
+        "tests/server/test_handshakes.py::test_a_client_whose_name_is_checked_cannot_resume_a_session",
     ),
     Mutant(
         "37-longest-call-refused",
@@ -197,7 +197,7 @@ MUTANTS = (
     Mutant(
         "41-one-look-too-late",
         "a peer whose time is just over has another quarter of a second",
-        "tests/server/test_limits.py::test_time_is_up_when_it_is_over_and_not_before",
+        "tests/server/test_limits.py::test_a_timer_expires_at_its_limit_and_not_before",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""Ports that are bound first and listened at later."""
+"""Ports that are bound first and listen later."""
 
 import socket
 
@@ -29,7 +29,7 @@ def adopted():
 @pytest.mark.parametrize(
     "text", ["127.0.0.1:0", "haproxy:tcp:0:interface=127.0.0.1", "tcp:0:interface=\\:\\:1", "[::1]:0"]
 )
-def test_a_tcp_address_refuses_until_it_is_listened_at(adopted, text):
+def test_a_bound_tcp_address_refuses_connections_until_it_listens(adopted, text):
     bound = BoundPorts(adopted)
     listen = parse_listen(text)
     bound.bind([("listen", listen)])
@@ -45,7 +45,7 @@ def test_a_tcp_address_refuses_until_it_is_listened_at(adopted, text):
     assert bound.endpoint_of(listen.endpoint) is None
 
 
-def test_an_address_that_is_taken_is_named_with_its_option(adopted):
+def test_an_address_in_use_is_reported_with_its_option(adopted):
     bound = BoundPorts(adopted)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -57,7 +57,7 @@ def test_an_address_that_is_taken_is_named_with_its_option(adopted):
         bound.check()
 
 
-def test_other_kinds_are_left_to_later(adopted, tmp_path):
+def test_other_endpoints_are_not_bound_early(adopted, tmp_path):
     bound = BoundPorts(adopted)
     listen = parse_listen(f"unix:{tmp_path}/q.sock")
     bound.bind([("listen", listen)])
@@ -67,7 +67,7 @@ def test_other_kinds_are_left_to_later(adopted, tmp_path):
     assert not (tmp_path / "q.sock").exists()
 
 
-def test_a_second_time_nothing_is_bound(adopted):
+def test_a_second_bind_does_nothing(adopted):
     bound = BoundPorts(adopted)
     listen = parse_listen("127.0.0.1:0")
     bound.bind([("listen", listen)])

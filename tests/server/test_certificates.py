@@ -1,4 +1,4 @@
-"""Which certificates a server takes, and what it says of those that it does not."""
+"""The certificates that a server accepts, and the reasons for refusing others."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ PEM = serialization.Encoding.PEM
 
 
 def made(name, *, begins=-1, ends=100):
-    """A certificate for *name*, signed by itself, as PEM with its key; from and until so many days from now."""
+    """Return a self-signed certificate for *name* as PEM, with its key; valid between two days, counted from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
@@ -27,7 +27,7 @@ def made(name, *, begins=-1, ends=100):
 
 @pytest.fixture
 def load(tmp_path):
-    """Load a server's certificate and key, and the authorities of its clients; gives the warnings."""
+    """Load a server's certificate and key, and the authorities of its clients.  Return the warnings."""
 
     def load(*chain, authorities=(), key=None):
         (tmp_path / "server.pem").write_bytes(b"".join(each[0] for each in chain))
@@ -46,7 +46,7 @@ def load(tmp_path):
     return load
 
 
-def test_what_is_valid_is_taken_in_silence(load):
+def test_valid_certificates_are_loaded_without_a_warning(load):
     assert load(made("server"), authorities=[made("ca")]) == []
 
 
@@ -61,19 +61,19 @@ def test_what_is_valid_is_taken_in_silence(load):
         ),
     ],
 )
-def test_each_certificate_that_is_shown_must_be_valid(load, chain, said):
+def test_each_certificate_of_the_chain_must_be_valid(load, chain, said):
     with pytest.raises(CertificateUnusable, match=said):
         load(*[made(**each) for each in chain])
 
 
-def test_authorities_that_have_all_expired_let_nobody_in(load):
+def test_authorities_that_have_all_expired_are_refused(load):
     with pytest.raises(CertificateUnusable) as refused:
         load(made("server"), authorities=[made("old", ends=-0.5), made("older", ends=-0.9)])
     assert "ca.pem: the certificate of CN=old expired on" in str(refused.value)
     assert "ca.pem: the certificate of CN=older expired on" in str(refused.value)
 
 
-def test_one_of_several_is_a_warning_and_so_is_what_ends_soon(load):
+def test_one_expired_authority_of_several_and_one_that_expires_soon_are_warnings(load):
     said = load(made("server", ends=3), authorities=[made("old", ends=-0.5), made("new")])
     assert [line.partition(" expires on ")[0] for line in said] == [
         "server.pem: the certificate of CN=server",
@@ -81,18 +81,18 @@ def test_one_of_several_is_a_warning_and_so_is_what_ends_soon(load):
     ]
 
 
-def test_all_problems_are_told_at_once(load, tmp_path):
+def test_all_problems_are_reported_together(load, tmp_path):
     with pytest.raises(CertificateUnusable) as refused:
         load(made("server", ends=-0.5), authorities=[(b"no certificate", b"")])
     assert str(refused.value).count("; ") == 1
 
 
-def test_a_key_of_another_is_noticed(load):
+def test_a_key_of_another_certificate_is_refused(load):
     with pytest.raises(CertificateUnusable, match=r"server.key: it is not the key of .*server.pem$"):
         load(made("server"), key=made("other")[1])
 
 
-def test_an_encrypted_key_is_refused_and_no_password_asked_for(load):
+def test_an_encrypted_key_is_refused_without_a_password_prompt(load):
     key = ec.generate_private_key(ec.SECP256R1())
     secret = serialization.BestAvailableEncryption(b"secret")
     encrypted = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, secret)

@@ -1,4 +1,4 @@
-"""Of a connection that is gone nothing stays, and nobody has to look for it."""
+"""The memory of a lost connection is freed at once."""
 
 import gc
 import weakref
@@ -28,7 +28,7 @@ HALF = framed(bytes(1 << 20))[:-1]
     [b"", HALF, encoder.abort("enough"), b"\xff" * 8, b"".join(encoder.bootstrap(number) for number in range(1, 50))],
     ids=["nothing", "half", "abort", "garbage", "bootstraps"],
 )
-def test_its_memory_is_free_without_the_garbage_collector(last_words):
+def test_the_memory_of_a_lost_connection_is_freed_without_the_garbage_collector(last_words):
     server = InProcessServer()
     protocol, transport = server.connect()
     protocol.dataReceived(encoder.bootstrap(0))

@@ -1,4 +1,4 @@
-"""TLS handshakes: so many, for so long, and so much of a turn; what is cheap for a peer to begin is cheap to end."""
+"""TLS handshakes: bounded in number, duration and share of a reactor turn, and cheap to abandon."""
 
 import gc
 import ssl
@@ -21,7 +21,7 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
 
 
 class Reactor:
-    """Turns and time by hand."""
+    """A reactor whose turns and time advance only on request."""
 
     def __init__(self):
         self.calls, self.now = [], 0.0
@@ -64,7 +64,7 @@ def make_handshakes(reactor):
     return make
 
 
-def test_the_oldest_gives_way_to_the_newest(reactor, make_handshakes):
+def test_the_oldest_handshake_is_abandoned_for_the_newest(reactor, make_handshakes):
     handshakes, shaking = make_handshakes(handshakes=2), [Shaking(reactor) for _ in range(4)]
     for each in shaking:
         handshakes.add(each)
@@ -75,22 +75,22 @@ def test_the_oldest_gives_way_to_the_newest(reactor, make_handshakes):
     assert shaking[3].given_up is None
 
 
-def test_they_take_no_more_places_than_there_are_and_one(reactor, make_handshakes):
-    """One may always begin: what comes of it may take the place of an idle connection."""
+def test_handshakes_and_connections_together_exceed_the_limit_by_one_at_most(reactor, make_handshakes):
+    """One more may always begin, because it may replace an idle connection when it is finished."""
     handshakes, shaking = make_handshakes(others=10, connections=10), [Shaking(reactor) for _ in range(3)]
     for each in shaking:
         handshakes.add(each)
     assert [each.given_up for each in shaking] == ["handshakes", "handshakes", None]
 
 
-def test_the_last_place_is_for_one_and_not_for_two(reactor, make_handshakes):
+def test_the_last_place_is_for_one_handshake(reactor, make_handshakes):
     handshakes, shaking = make_handshakes(others=9, connections=10), [Shaking(reactor) for _ in range(2)]
     for each in shaking:
         handshakes.add(each)
     assert [each.given_up for each in shaking] == ["handshakes", None]
 
 
-def test_one_that_takes_too_long_ends(reactor, make_handshakes):
+def test_a_handshake_that_lasts_too_long_is_abandoned(reactor, make_handshakes):
     handshakes, slow, quick = make_handshakes(first_message_ms=1_000), Shaking(reactor), Shaking(reactor)
     handshakes.add(slow)
     reactor.now = 0.5
@@ -102,21 +102,21 @@ def test_one_that_takes_too_long_ends(reactor, make_handshakes):
     handshakes.expire()
 
 
-def test_a_turn_goes_on_with_them_for_so_long_and_no_longer(reactor, make_handshakes):
+def test_a_turn_spends_a_bounded_time_on_handshakes(reactor, make_handshakes):
     handshakes, shaking = make_handshakes(), [Shaking(reactor, 0.6 * TURN_SECONDS) for _ in range(6)]
     for each in shaking:
         handshakes.add(each)
     assert [handshakes.schedule(each) for each in shaking] == [True, True, False, False, False, False]
     handshakes.remove(shaking[3])
     reactor.turn()
-    assert [each.steps for each in shaking] == [1, 1, 1, 0, 1, 0], "one that is over has no turn"
+    assert [each.steps for each in shaking] == [1, 1, 1, 0, 1, 0], "a removed handshake has no turn"
     reactor.turn()
     assert [each.steps for each in shaking] == [1, 1, 1, 0, 1, 1]
     reactor.turn()
     assert not reactor.calls
 
 
-def test_alone_it_does_not_wait(reactor, make_handshakes):
+def test_a_single_handshake_does_not_wait(reactor, make_handshakes):
     handshakes, alone = make_handshakes(), Shaking(reactor, 10 * TURN_SECONDS)
     handshakes.add(alone)
     for _ in range(3):
@@ -167,7 +167,7 @@ def connect(factory):
 
 
 def shake(client, transport):
-    """Whether the client is done; what it says is on its way."""
+    """Continue the client's handshake, send its bytes, and return whether it is finished."""
     shaking, incoming, outgoing = client
     incoming.write(transport.value())
     transport.clear()
@@ -181,10 +181,10 @@ def shake(client, transport):
     return True
 
 
-def test_whoever_finishes_is_served_and_counts_no_more(hand, certificates, make_client):
+def test_a_finished_handshake_is_served_and_no_longer_counted(hand, certificates, make_client):
     factory = TlsFactory(certificates, hand.factory, hand.connections)
     transport, client = connect(factory), make_client()
-    assert (len(hand.connections.handshakes), len(hand.connections)) == (1, 0), "a silent peer costs next to nothing"
+    assert (len(hand.connections.handshakes), len(hand.connections)) == (1, 0), "a silent peer costs almost nothing"
     while not shake(client, transport):
         hand.turn()
     hand.turn()
@@ -198,8 +198,8 @@ def test_whoever_finishes_is_served_and_counts_no_more(hand, certificates, make_
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_whose_name_counts_cannot_resume_a_session(hand, authority, version):
-    """Its certificate would not be looked at again, and it may have lost its right in the meantime."""
+def test_a_client_whose_name_is_checked_cannot_resume_a_session(hand, authority, version):
+    """A resumed session is not verified again, and the name may have been removed meanwhile."""
     certificate, key = authority.sign("server", alternative="IP:127.0.0.1")
     files = TlsFiles(certificate=certificate, key=key, client_ca=authority.pem, client_names=["worker"])
     certificates = Certificates(files)
@@ -215,7 +215,7 @@ def test_a_client_whose_name_counts_cannot_resume_a_session(hand, authority, ver
         while not shake((client, incoming, outgoing), transport):
             hand.turn()
         hand.turn()
-        # What TLS 1.3 says of sessions comes after the handshake.
+        # TLS 1.3 sends session tickets after the handshake.
         incoming.write(transport.value())
         with pytest.raises(ssl.SSLWantReadError):
             client.read()
@@ -223,13 +223,13 @@ def test_a_client_whose_name_counts_cannot_resume_a_session(hand, authority, ver
         session = client.session
 
 
-def test_who_has_to_wait_is_not_read_and_goes_on_later(hand, certificates, make_client):
+def test_a_handshake_that_waits_is_not_read_and_proceeds_later(hand, certificates, make_client):
     factory = TlsFactory(certificates, hand.factory, hand.connections)
     first, client = connect(factory), make_client()
     hand.connections.handshakes._spent = 1.0
     assert not shake(client, first)
     assert (first.producerState, len(hand.connections)) == ("paused", 0)
-    # TLS or TCP may have more in hand.
+    # TLS or TCP may have buffered more.
     first.protocol.dataReceived(b"")
     hand.connections.handshakes._turn()
     assert (first.producerState, len(hand.connections)) == ("producing", 1)
@@ -238,7 +238,7 @@ def test_who_has_to_wait_is_not_read_and_goes_on_later(hand, certificates, make_
     assert not hand.connections.handshakes
 
 
-def test_a_peer_that_goes_or_is_given_up_leaves_nothing(make_hand, certificates, make_client):
+def test_a_lost_or_abandoned_handshake_leaves_nothing(make_hand, certificates, make_client):
     hand = make_hand(handshakes=1)
     factory = TlsFactory(certificates, hand.factory, hand.connections)
     first = connect(factory)
@@ -252,7 +252,7 @@ def test_a_peer_that_goes_or_is_given_up_leaves_nothing(make_hand, certificates,
     assert (len(hand.connections), len(hand.connections.handshakes)) == (0, 0)
 
 
-def test_when_all_places_are_taken_the_greeting_is_closed(make_hand, certificates, make_client):
+def test_at_the_limit_of_connections_the_handshake_is_closed(make_hand, certificates, make_client):
     hand = make_hand(connections=1)
     hand.connect().send()
     transport = connect(TlsFactory(certificates, hand.factory, hand.connections))
@@ -260,7 +260,7 @@ def test_when_all_places_are_taken_the_greeting_is_closed(make_hand, certificate
     assert transport.aborted
 
 
-def test_what_ended_connections_leave_behind_is_collected(hand, certificates, make_client):
+def test_reference_cycles_of_lost_connections_are_collected(hand, certificates, make_client):
     factory = TlsFactory(certificates, hand.factory, hand.connections)
     gc.disable()
     try:

@@ -1,9 +1,9 @@
 """
-Every limit on peers, hit once: what becomes of the peer, what it is told, and that it is counted.
+Every limit on peers, hit once: the consequence for the peer, the reason it gets, and the count.
 
-Some are set below what their option takes (`tests/test_limits.py` holds the
-options to their ranges).  The code compares with the figure whatever it is, so
-a small one is hit in the same place, by few enough bytes to see which.
+Some limits are set below the range of their option, which `tests/test_limits.py`
+tests.  The code compares with any figure, so a small one is hit in the same
+place, with fewer bytes.
 """
 
 from struct import pack
@@ -29,7 +29,7 @@ PROVOKERS = {}
 
 
 def provokes(name, **limits):
-    """The decorated function hits *name* on a server with *limits* and gives the peer to look at."""
+    """Register the decorated function as the one that hits the limit *name*, on a server with *limits*."""
 
     def remember(function):
         PROVOKERS[name] = (function, limits)
@@ -49,9 +49,9 @@ def refused(peer, question, kind, *words):
 
 
 def aborted(peer, *words):
-    said = peer.transport.value()
+    sent = peer.transport.value()
     for word in words:
-        assert word.encode() in said
+        assert word.encode() in sent
     assert peer.transport.disconnecting or peer.aborted
 
 
@@ -76,7 +76,7 @@ def a_message_in_many_pieces(peer):
 def a_message_read_many_times_over(peer):
     peer.send()
     content = bytearray(api.write_remove_request(api.RemoveRequest(b"i" * 400, b"l" * 16)))
-    # Both fields of the request lead to the same bytes.
+    # Both fields of the request point to the same bytes.
     words = [int.from_bytes(content[at : at + 8], "little") for at in range(0, len(content), 8)]
     first = next(at for at, word in enumerate(words) if word & 3 == 1)
     content[first * 8 + 8 : first * 8 + 16] = (words[first] - (1 << 2)).to_bytes(8, "little")
@@ -181,7 +181,7 @@ def replies_that_are_not_taken(peer):
 
 
 @provokes("first_message_ms", first_message_ms=1000)
-def silence_from_the_beginning(peer):
+def silence_from_the_start(peer):
     peer.protocol.dataReceived(b"\0\0\0")
     wait(peer, 1)
     aborted(peer, "no message came whole within 1 s")
@@ -211,7 +211,7 @@ def replies_that_never_drain(peer):
 
 
 @provokes("idle_ms", idle_ms=1000)
-def nothing_to_say(peer):
+def an_idle_connection(peer):
     poll = peer.poll()
     wait(peer, 2)
     assert not peer.transport.disconnecting
@@ -227,7 +227,7 @@ def many_connections(peer):
     peer.send()
     silent = peer.hand.connect()
     peer.hand.connect().send()
-    assert silent.aborted, "whoever has not spoken makes room"
+    assert silent.aborted, "a connection without a message is evicted"
     silent.protocol.connectionLost()
     assert peer.hand.factory.buildProtocol(None) is None
 
@@ -254,7 +254,7 @@ def many_handshakes(peer):
         pending = PendingConnection(peer.hand.factory, None)
         transport.abortConnection = lambda each=transport: ended.append(each)
         pending.makeConnection(transport)
-    assert ended == transports[:1], "the oldest makes room"
+    assert ended == transports[:1], "the oldest is abandoned"
 
 
 @provokes("pending_bytes", pending_bytes=10)
@@ -295,7 +295,7 @@ def many_queues(peer):
 
 
 @pytest.mark.parametrize("name", [limit.name for limit in PEER_LIMITS])
-def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, name):
+def test_a_hit_is_reported_to_its_peer_and_counted_and_affects_no_other(make_hand, name):
     provoke, limits = PROVOKERS[name]
     hand = make_hand(**limits)
     other = hand.connect()
@@ -305,9 +305,9 @@ def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, 
     peer = hand.connect()
     provoke(peer)
     assert set(hand.connections.limit_hits) == {name}
-    says = next(limit for limit in PEER_LIMITS if limit.name == name).consequence
-    if says is Consequence.OVERLOADED:
-        assert f"({name})" in peer.overloaded, "what passes is told with the name of what one may turn"
+    consequence = next(limit for limit in PEER_LIMITS if limit.name == name).consequence
+    if consequence is Consequence.OVERLOADED:
+        assert f"({name})" in peer.overloaded, "the reason names the option"
     assert hand.connections.limit_hits[name] >= 1
     hand.settle()
     question = other.add()
@@ -317,7 +317,7 @@ def test_whoever_hits_it_is_told_and_counted_and_nobody_else_notices(make_hand, 
     assert not hand.deaths
 
 
-def test_adds_of_nothing_and_extends_of_much_are_counted_as_what_they_cost(make_hand):
+def test_empty_adds_and_large_extends_are_charged_their_cost(make_hand):
     """Both are a hundred bytes on the wire."""
     hand = make_hand(request_bytes=2_000)
     peer = hand.connect()
@@ -335,7 +335,7 @@ def test_adds_of_nothing_and_extends_of_much_are_counted_as_what_they_cost(make_
     assert peer.protocol.request_bytes == 0
 
 
-def test_a_lease_that_is_extended_again_and_again_is_written_once_a_commit(hand):
+def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(hand):
     peer = hand.connect()
     peer.add(b"a")
     poll = peer.poll()
@@ -352,7 +352,7 @@ def test_a_lease_that_is_extended_again_and_again_is_written_once_a_commit(hand)
     assert write.record.deadline - hand.clock.now() > 6_900
 
 
-def test_a_lease_that_is_extended_in_each_commit_counts_in_each_of_them(hand):
+def test_a_lease_that_is_extended_in_several_commits_counts_in_each(hand):
     peer = hand.connect()
     peer.add(b"a")
     poll = peer.poll()
@@ -363,10 +363,10 @@ def test_a_lease_that_is_extended_in_each_commit_counts_in_each_of_them(hand):
         peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
         pending.append(hand.committer.pending_bytes)
         hand.settle()
-    assert pending[0] == pending[1] > PLAN_BYTES + hand.limits.item_overhead, "its record is written each time"
+    assert pending[0] == pending[1] > PLAN_BYTES + hand.limits.item_overhead, "its record is written in each commit"
 
 
-def test_a_message_is_not_given_up_while_it_is_us_who_do_not_read(make_hand):
+def test_an_incomplete_message_does_not_time_out_while_the_server_does_not_read(make_hand):
     hand = make_hand(unsent_bytes=10, stalled_message_ms=1_000)
     peer = hand.connect()
     peer.send()
@@ -383,7 +383,7 @@ def test_a_message_is_not_given_up_while_it_is_us_who_do_not_read(make_hand):
     aborted(peer, "nothing more of it came")
 
 
-def test_idling_begins_when_the_last_call_was_answered(make_hand):
+def test_idle_time_begins_with_the_last_reply(make_hand):
     hand = make_hand(idle_ms=2_000)
     peer = hand.connect()
     peer.poll(wait=3_000)
@@ -397,25 +397,25 @@ def test_idling_begins_when_the_last_call_was_answered(make_hand):
     aborted(peer, "nothing came for 2 s")
 
 
-def test_whoever_drips_goes_before_a_large_message_that_is_coming_in(make_hand):
+def test_a_message_sent_byte_by_byte_is_evicted_before_a_large_one_that_is_arriving(make_hand):
     hand = make_hand(buffered_bytes=3_000)
     for _ in range(4):
         hand.connect()
-    drips = [hand.connect() for _ in range(3)]
-    for peer in drips:
+    slow_senders = [hand.connect() for _ in range(3)]
+    for peer in slow_senders:
         peer.send()
         peer.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(600))
     hand.reactor.advance(20)
     healthy = hand.connect()
     healthy.send()
     healthy.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(2_000))
-    assert [bool(peer.aborted) for peer in (*drips, healthy)] == [True, True, False, False]
+    assert [bool(peer.aborted) for peer in (*slow_senders, healthy)] == [True, True, False, False]
 
 
-def test_what_a_peer_says_does_not_control_the_log(hand):
-    said = []
-    hand.connections._write(lambda _, **fields: said.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
-    assert said == ["a??[31mb"]
+def test_text_from_a_peer_does_not_control_the_log(hand):
+    sent = []
+    hand.connections._write(lambda _, **fields: sent.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
+    assert sent == ["a??[31mb"]
 
 
 class From:
@@ -424,7 +424,7 @@ class From:
 
 
 def connect_from(hand, host):
-    """A peer of that address that has spoken."""
+    """Return a peer of that address that has sent a message."""
     protocol = hand.factory.buildProtocol(From(host))
     if protocol is None:
         return None
@@ -435,25 +435,25 @@ def connect_from(hand, host):
     return peer
 
 
-def test_a_newcomer_takes_the_place_of_whoever_is_idle_of_the_address_with_the_most(make_hand):
+def test_a_new_connection_replaces_an_idle_one_of_the_address_with_most_connections(make_hand):
     hand = make_hand(connections=5)
     alone = connect_from(hand, "192.0.2.1")
-    crowd = [connect_from(hand, "192.0.2.2") for _ in range(4)]
-    crowd[0].poll()
+    others = [connect_from(hand, "192.0.2.2") for _ in range(4)]
+    others[0].poll()
     hand.settle()
     hand.reactor.advance(5)
-    crowd[1].add(b"a")
+    others[1].add(b"a")
     hand.settle()
     newcomer = connect_from(hand, "192.0.2.3")
     assert newcomer is not None
-    assert [bool(peer.aborted) for peer in (alone, *crowd)] == [False, False, False, True, False]
+    assert [bool(peer.aborted) for peer in (alone, *others)] == [False, False, False, True, False]
     assert hand.connections.limit_hits == {"connections": 1}
-    crowd[2].protocol.connectionLost()
+    others[2].protocol.connectionLost()
     assert connect_from(hand, "192.0.2.3")
-    assert crowd[3].aborted, "the next one, without another look"
+    assert others[3].aborted, "the next one, without another search"
 
 
-def test_time_is_up_when_it_is_over_and_not_before():
+def test_a_timer_expires_at_its_limit_and_not_before():
     clock, overdue = Clock(), []
 
     class Silent:
@@ -470,15 +470,15 @@ def test_time_is_up_when_it_is_over_and_not_before():
     assert overdue == [FIRST_MESSAGE]
 
 
-def test_nothing_is_kept_of_addresses_without_connections(hand):
-    """There may be as many as an attacker likes."""
+def test_no_state_is_kept_for_addresses_without_connections(hand):
+    """An attacker may use any number of addresses."""
     for _ in range(2):
         peer = hand.connect()
         peer.protocol.connectionLost()
     assert not hand.connections._from_host
 
 
-def test_nobody_who_is_at_work_gives_way(make_hand):
+def test_an_active_connection_is_not_evicted_for_a_new_one(make_hand):
     hand = make_hand(connections=3)
     waiting, busy, half = [connect_from(hand, "192.0.2.2") for _ in range(3)]
     waiting.poll()
@@ -490,19 +490,19 @@ def test_nobody_who_is_at_work_gives_way(make_hand):
     assert connect_from(hand, "192.0.2.3") is None
     assert not (waiting.aborted or busy.aborted or half.aborted)
     hand.reactor.advance(0.125)
-    looks = []
-    hand.connections._all = type("Looked", (dict,), {"__iter__": lambda self: looks.append(1) or dict.__iter__(self)})(
-        hand.connections._all
-    )
+    searches = []
+    hand.connections._all = type(
+        "Counted", (dict,), {"__iter__": lambda self: searches.append(1) or dict.__iter__(self)}
+    )(hand.connections._all)
     assert connect_from(hand, "192.0.2.3") is None
-    assert not looks, "newcomers by the thousand do not cost a look each"
+    assert not searches, "a new connection does not cost a search each time"
     hand.reactor.advance(2)
     assert connect_from(hand, "192.0.2.3") is not None
     assert busy.aborted
 
 
-def test_an_answer_that_was_long_in_coming_is_no_idleness(make_hand):
-    """Whoever was just given an item works on it."""
+def test_a_late_reply_ends_the_idle_time(make_hand):
+    """A worker that has just received an item is busy with it."""
     hand = make_hand(connections=3)
     worker, idle, other = [connect_from(hand, None) for _ in range(3)]
     worker.poll()
@@ -534,7 +534,7 @@ def test_an_answer_that_was_long_in_coming_is_no_idleness(make_hand):
         (b"AMQP\0\0\x09\x01", "a text protocol"),
     ],
 )
-def test_another_protocol_is_called_by_its_name_and_hits_no_limit(hand, monkeypatch, first, name, cut):
+def test_another_protocol_is_named_and_hits_no_limit(hand, monkeypatch, first, name, cut):
     lines = []
     monkeypatch.setattr(Connections, "warn", lambda self, host, line, **fields: lines.append(line.format(**fields)))
     peer = hand.connect()
@@ -544,8 +544,8 @@ def test_another_protocol_is_called_by_its_name_and_hits_no_limit(hand, monkeypa
     assert not hand.connections.limit_hits
 
 
-def test_a_peer_that_has_spoken_our_protocol_has_no_other(hand):
-    """Bytes that look like another one later on are what they are: a message with too many segments."""
+def test_no_other_protocol_is_detected_after_the_first_message(hand):
+    """Later bytes that look like another protocol are a message with too many segments."""
     peer = hand.connect()
     peer.send()
     peer.protocol.dataReceived(b"GET /metrics HTTP/1.1\r\n\r\n")

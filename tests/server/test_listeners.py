@@ -1,4 +1,4 @@
-"""What the text of --listen means."""
+"""The addresses that texts of --listen describe."""
 
 import os
 import socket
@@ -59,7 +59,7 @@ def test_short_forms_and_endpoint_strings(text, endpoint, exposed):
         ("nothing:1:2", "Unknown endpoint type"),
     ],
 )
-def test_what_a_server_cannot_listen_at_is_refused_with_the_reason(text, why, before):
+def test_an_address_that_a_server_cannot_listen_on_is_refused_with_the_reason(text, why, before):
     with pytest.raises(ValueError, match=why):
         usable_listen(before + text)
 
@@ -73,7 +73,7 @@ def test_what_a_server_cannot_listen_at_is_refused_with_the_reason(text, why, be
         (UNIXAddress(None), "a process of this machine"),
     ],
 )
-def test_addresses_are_shown_as_they_would_be_typed(address, shown):
+def test_addresses_are_shown_as_options_have_them(address, shown):
     assert address_text(address) == shown
 
 
@@ -89,7 +89,7 @@ def test_defaults_are_those_of_the_help():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_unix_socket_is_guarded_unless_others_may_open_it(tmp_path):
+async def test_a_unix_socket_is_guarded_unless_other_users_may_open_it(tmp_path):
     texts = {f"unix:{tmp_path}/group": True, f"unix:{tmp_path}/all:mode=666": False, "127.0.0.1:0": False}
     for text, guarded in texts.items():
         port = await start_listening(reactor, parse_listen(text), Factory())
@@ -97,8 +97,8 @@ async def test_a_unix_socket_is_guarded_unless_others_may_open_it(tmp_path):
         await port.stopListening()
 
 
-def left_behind(path, *, pid):
-    """What a killed process leaves: a socket that nobody listens at, and Twisted's lock."""
+def killed_process_files(path, *, pid):
+    """Make the files of a killed process: a socket without a listener, and Twisted's lock."""
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(path))
     path.with_name(path.name + ".lock").symlink_to(str(pid))
@@ -107,10 +107,10 @@ def left_behind(path, *, pid):
 @pytest.mark.parametrize("pid", [os.getpid(), 1], ids=["this process", "another"])
 @pytest.mark.parametrize("name", ["q.sock", "a:b.sock"])
 @pytest_twisted.ensureDeferred
-async def test_a_socket_that_was_left_behind_is_nobodys_whoever_has_the_number_now(tmp_path, pid, name):
-    """In a container the next server has the number of the one that was killed."""
+async def test_a_socket_of_a_killed_process_is_replaced_whichever_process_has_its_number(tmp_path, pid, name):
+    """In a container the next server has the process number of the killed one."""
     path = tmp_path / name
-    left_behind(path, pid=pid)
+    killed_process_files(path, pid=pid)
     escaped = str(path).replace(":", "\\:")
     port = await start_listening(reactor, parse_listen(f"unix:{escaped}"), Factory())
     assert path.is_socket()
@@ -120,7 +120,7 @@ async def test_a_socket_that_was_left_behind_is_nobodys_whoever_has_the_number_n
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_lock_beside_no_socket_is_nobodys_either_and_a_file_stays(tmp_path):
+async def test_a_lock_without_a_socket_is_removed_and_another_file_stays(tmp_path):
     path = tmp_path / "q.sock"
     (tmp_path / "q.sock.lock").symlink_to("1")
     port = await start_listening(reactor, parse_listen(f"unix:{path}"), Factory())

@@ -1,4 +1,4 @@
-"""What a peer can make us write to the log."""
+"""The rate limit of log lines that peers can cause."""
 
 from twisted.internet.task import Clock
 
@@ -17,7 +17,7 @@ def test_one_line_a_second_for_each_peer_and_kind():
     assert limiter.passes("b", "bad") == ""
 
 
-def test_peers_that_have_gone_quiet_are_forgotten():
+def test_quiet_peers_are_dropped():
     clock = Clock()
     limiter = LogRateLimiter(clock.seconds)
     for number in range(1_000):
@@ -28,7 +28,7 @@ def test_peers_that_have_gone_quiet_are_forgotten():
     assert len(limiter._lines) == 1
 
 
-def test_what_was_left_out_is_told_when_nothing_more_comes():
+def test_left_out_lines_are_reported_when_no_other_follows():
     clock = Clock()
     limiter = LogRateLimiter(clock.seconds)
     for _ in range(11):
@@ -37,14 +37,14 @@ def test_what_was_left_out_is_told_when_nothing_more_comes():
     limiter.passes(None, "local")
     limiter.passes(None, "local")
     clock.advance(2)
-    assert limiter.expire() == [], "a next line could still tell"
+    assert limiter.expire() == [], "a next line could still report it"
     clock.advance(0.1)
     assert limiter.expire() == [LeftOut("bad", 10, "a"), LeftOut("local", 1, "local peers")]
     assert limiter.expire() == []
     assert limiter.passes("a", "bad") == ""
 
 
-def test_what_was_left_out_of_a_whole_kind_is_told_too_and_of_what_others_pushed_out():
+def test_left_out_lines_of_a_whole_kind_are_reported_too():
     clock = Clock()
     limiter = LogRateLimiter(clock.seconds)
     limiter.passes("a", "late")
@@ -58,16 +58,16 @@ def test_what_was_left_out_of_a_whole_kind_is_told_too_and_of_what_others_pushed
     assert (limiter._lines, limiter._kinds) == ({}, {})
 
 
-def test_a_kind_has_so_many_lines_a_second_however_many_peers_there_are():
+def test_a_kind_has_a_bounded_number_of_lines_a_second_over_all_peers():
     clock = Clock()
     limiter = LogRateLimiter(clock.seconds)
     said = [limiter.passes(number, "bad") for number in range(5_000)]
     assert said == [""] * LINES_PER_SECOND + [None] * (5_000 - LINES_PER_SECOND)
     assert limiter.passes(4_999, "bad") is None
-    assert len(limiter._lines) == LINES_PER_SECOND, "those that are left out are remembered by the kind only"
+    assert len(limiter._lines) == LINES_PER_SECOND, "left out lines are counted for the kind only"
     assert limiter.passes(0, "late") == "", "another kind has its own"
     clock.advance(1)
     assert limiter.passes("a", "bad") == " (and 4,951 more of this kind from 4,950 peers)"
     assert limiter.passes("b", "bad") == ""
     clock.advance(1)
-    assert limiter.passes("b", "bad") == "", "what was told is told once"
+    assert limiter.passes("b", "bad") == "", "a number is reported once"

@@ -1,4 +1,4 @@
-"""Who has to go when all hold too much together: whoever hoards, and never who merely has been there for long."""
+"""Evictions: the largest holders over time go, and never a connection for its age alone."""
 
 from struct import pack
 
@@ -35,7 +35,7 @@ def evicted(holders):
     return [holder.evicted for holder in holders]
 
 
-def test_what_is_let_go_of_counts_no_more(make_budget):
+def test_released_bytes_do_not_count(make_budget):
     budget, holder = make_budget(1), Holder()
     budget.update(holder, 0)
     for transient, retained in ((10, 5), (3, 0), (0, 7), (0, 0)):
@@ -44,7 +44,7 @@ def test_what_is_let_go_of_counts_no_more(make_budget):
     assert not holder.evicted
 
 
-def test_whoever_has_no_more_than_an_even_share_stays_however_long(make_budget, clock):
+def test_a_holder_of_no_more_than_an_even_share_is_never_evicted(make_budget, clock):
     budget, workers, attackers = make_budget(10), [Holder() for _ in range(8)], [Holder(), Holder()]
     for worker in workers:
         budget.update(worker, 500, 500)
@@ -55,8 +55,8 @@ def test_whoever_has_no_more_than_an_even_share_stays_however_long(make_budget, 
     assert evicted(attackers) == [True, False]
 
 
-def test_answers_that_are_open_for_long_weigh_once(make_budget, clock):
-    """A worker with many of them is above its share, and still not the one that is too much."""
+def test_the_age_of_retained_bytes_does_not_count(make_budget, clock):
+    """A worker with many open answers exceeds its share, and still others are evicted."""
     budget, worker, attackers = make_budget(1_000), Holder(), [Holder() for _ in range(4)]
     budget.update(worker, 0, 3_000)
     clock.advance(3_600)
@@ -67,8 +67,8 @@ def test_answers_that_are_open_for_long_weigh_once(make_budget, clock):
     assert evicted(attackers) == [True, False, False, False]
 
 
-def test_messages_that_are_over_weigh_no_more_once_nothing_moves(make_budget, clock):
-    """A worker with many open answers, whose last large message is done, is not the one that is too much."""
+def test_complete_messages_do_not_count_once_nothing_transient_is_held(make_budget, clock):
+    """A worker with many open answers, whose last large message is complete, is not evicted."""
     budget, worker, attackers = make_budget(1_000), Holder(), [Holder() for _ in range(4)]
     budget.update(worker, 8_000, 3_000)
     clock.advance(MEMORY_SECONDS)
@@ -80,14 +80,14 @@ def test_messages_that_are_over_weigh_no_more_once_nothing_moves(make_budget, cl
     assert evicted(attackers) == [True, False, False, False]
 
 
-def test_if_nobody_holds_anything_else_the_most_answers_go(make_budget):
+def test_without_transient_bytes_the_most_retained_are_evicted(make_budget):
     budget, holders = make_budget(3), [Holder(), Holder(), Holder()]
     for holder, retained in zip(holders, (5_000, 7_000, 5_000), strict=True):
         budget.update(holder, 0, retained)
     assert evicted(holders) == [False, True, False]
 
 
-def test_who_held_much_for_long_goes_before_who_has_just_begun(make_budget, clock):
+def test_a_long_holder_is_evicted_before_a_new_one(make_budget, clock):
     budget, drip, upload = make_budget(2), Holder(), Holder()
     budget.update(drip, 8_000)
     clock.advance(20)
@@ -95,8 +95,8 @@ def test_who_held_much_for_long_goes_before_who_has_just_begun(make_budget, cloc
     assert (drip.evicted, upload.evicted) == (True, False)
 
 
-def test_what_was_held_is_what_counts_and_not_since_when(make_budget, clock):
-    """One byte held for an hour does not make a large message an old one."""
+def test_the_bytes_held_over_time_count_and_not_the_time_since_the_first(make_budget, clock):
+    """One byte held for an hour does not make a new large message old."""
     budget, patient, hoarder = make_budget(2), Holder(), Holder()
     budget.update(patient, 1)
     clock.advance(3_600)
@@ -106,7 +106,7 @@ def test_what_was_held_is_what_counts_and_not_since_when(make_budget, clock):
     assert (patient.evicted, hoarder.evicted) == (False, True)
 
 
-def test_what_is_long_past_fades(make_budget, clock):
+def test_past_bytes_decay(make_budget, clock):
     budget, once, now = make_budget(2), Holder(), Holder()
     budget.update(once, 15_000)
     clock.advance(MEMORY_SECONDS)
@@ -117,7 +117,7 @@ def test_what_is_long_past_fades(make_budget, clock):
     assert (once.evicted, now.evicted) == (False, True)
 
 
-def test_so_much_is_made_free_that_the_next_byte_ranks_nobody(make_budget):
+def test_an_eviction_frees_enough_that_the_next_byte_ranks_no_holder(make_budget):
     budget, holders = make_budget(160), [Holder() for _ in range(161)]
     for holder in holders:
         budget.update(holder, 100)
@@ -125,7 +125,7 @@ def test_so_much_is_made_free_that_the_next_byte_ranks_nobody(make_budget):
     assert budget.total == 15_000 == LIMIT - LIMIT // FREED_PART
 
 
-def test_workers_that_have_asked_for_queues_outlive_those_who_hoard(make_hand):
+def test_workers_with_open_queues_outlive_attackers_that_hold_messages(make_hand):
     hand = make_hand(buffered_bytes=1 << 20)
     workers = [hand.connect() for _ in range(10)]
     for worker in workers:

@@ -1,4 +1,4 @@
-"""PROXY headers that are wrong, in whatever way: the connection ends, and the log has a line a second about it."""
+"""Malformed PROXY headers: the connection ends, with at most one log line a second."""
 
 import pytest
 from twisted.internet.address import IPv4Address
@@ -27,7 +27,7 @@ def reactor():
 
 @pytest.fixture
 def connect(hand, reactor):
-    """A new connection through the balancer's port: its protocol and transport."""
+    """Return the protocol and transport of a new connection to the balancer's port."""
     coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), hand.factory)
     with pytest.raises(StopIteration):
         coroutine.send(None)
@@ -57,7 +57,7 @@ def connect(hand, reactor):
         V2 + b"\x21\x31\0\x02" + b"\xff" * 2,
     ],
 )
-def test_a_header_that_cannot_be_read_ends_its_connection_in_a_line(hand, connect, lines, header):
+def test_a_malformed_header_ends_its_connection_with_one_log_line(hand, connect, lines, header):
     for _ in range(20):
         protocol, transport = connect()
         protocol.dataReceived(header)
@@ -66,7 +66,7 @@ def test_a_header_that_cannot_be_read_ends_its_connection_in_a_line(hand, connec
     assert not any("log_failure" in line for line in lines)
 
 
-def test_a_good_one_is_served(hand, connect):
+def test_a_connection_with_a_valid_header_is_served(hand, connect):
     protocol, transport = connect()
     protocol.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n" + encoder.bootstrap(0))
     hand.settle()
@@ -74,7 +74,7 @@ def test_a_good_one_is_served(hand, connect):
     assert next(iter(hand.connections)).transport.getPeer().host == "192.0.2.9"
 
 
-def test_a_bug_of_ours_is_no_header(hand, connect, monkeypatch):
+def test_an_error_of_the_server_is_not_taken_for_a_malformed_header(hand, connect, monkeypatch):
     protocol, _ = connect()
     protocol.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n")
     monkeypatch.setattr("queueber.server.net.protocol.RpcProtocol.send", lambda _: 1 / 0)
@@ -82,7 +82,7 @@ def test_a_bug_of_ours_is_no_header(hand, connect, monkeypatch):
         protocol.dataReceived(encoder.bootstrap(0))
 
 
-def test_when_there_are_too_many_connections_it_is_refused_as_others_are(make_hand, reactor):
+def test_at_the_limit_a_connection_with_a_header_is_refused_like_others(make_hand, reactor):
     hand = make_hand(connections=1)
     hand.connect().send()
     coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), hand.factory)

@@ -1,6 +1,5 @@
-"""A share of what each peer sends a turn: nobody waits for all that the others have sent."""
+"""Fair shares of input: no connection waits for everything that the others have sent."""
 
-import socket
 import struct
 
 import pytest
@@ -12,13 +11,12 @@ from twisted.internet.testing import StringTransport
 from queueber import api, rpc
 from queueber.server.net.inbound_buffer import InboundBuffer
 from queueber.server.net.read_scheduler import SHARE, SHARE_MIN, TURN, TURN_SECONDS, ReadScheduler
-from queueber.server.net.send_buffer import bytes_acked
 
 LONG = 64 * 1024
 
 
 class Reactor:
-    """Turns by hand: what is asked for in a turn comes in the next.  Time passes only where somebody says so."""
+    """A reactor whose turns and time advance only on request.  Calls scheduled in a turn run in the next."""
 
     def __init__(self):
         self.calls = []
@@ -38,16 +36,16 @@ class Reactor:
 
 
 class Sender:
-    """A peer; `log` is what was carried out of everybody's, in order."""
+    """A peer; `log` lists what was processed of all peers, in order."""
 
-    def __init__(self, name, turns, log):
+    def __init__(self, name, scheduler, log):
         self.name, self.log = name, log
         self.cost = lambda data: None
         self.transport = StringTransport()
-        self.inbound = InboundBuffer(self.transport, turns, self.carry_out)
+        self.inbound = InboundBuffer(self.transport, scheduler, self.process)
         self.data = b""
 
-    def carry_out(self, data):
+    def process(self, data):
         self.data += data
         self.log.append((self.name, len(data)))
         self.cost(data)
@@ -64,33 +62,35 @@ def reactor():
 
 @pytest.fixture
 def senders(reactor):
-    turns, log = ReadScheduler(reactor, reactor.seconds), []
-    return [Sender(number, turns, log) for number in range(10)]
+    scheduler, log = ReadScheduler(reactor, reactor.seconds), []
+    return [Sender(number, scheduler, log) for number in range(10)]
 
 
-def test_a_turn_carries_out_so_much_and_the_rest_waits_unread(reactor, senders):
+def test_a_turn_processes_a_bounded_number_of_bytes_and_the_rest_is_not_read(reactor, senders):
     for sender in senders:
         sender.inbound.receive(bytes(LONG))
     log = senders[0].log
     assert log == [(0, LONG)]
     assert [sender.is_read for sender in senders] == [True] + [False] * 9
     reactor.turn()
-    assert [name for name, _ in log[1:]] == [1, 2, 3, 1, 4, 5, 6, 2, 7, 8], "every fourth share is somebody's next one"
+    assert [name for name, _ in log[1:]] == [1, 2, 3, 1, 4, 5, 6, 2, 7, 8], (
+        "every fourth share goes to a peer that has had one"
+    )
     assert sum(size for _, size in log[1:]) >= TURN
     while reactor.calls:
         reactor.turn()
     assert all(sender.is_read and len(sender.data) == LONG for sender in senders)
 
 
-def test_while_nobody_waits_what_comes_is_carried_out_as_it_is_read(reactor, senders):
-    """A call costs no turn of the reactor's, and not even a timer."""
+def test_while_no_connection_waits_input_is_processed_as_it_is_read(reactor, senders):
+    """A call costs no additional reactor turn, and not even a timer."""
     for sender in senders:
         sender.inbound.receive(bytes(100))
         assert len(sender.data) == 100
     assert not reactor.calls
 
 
-def test_short_reads_count_too_and_wait_when_the_turn_is_over(reactor, senders):
+def test_short_reads_count_too_and_wait_when_the_budget_is_used_up(reactor, senders):
     most = TURN // SHARE
     for sender in senders:
         sender.inbound.receive(bytes(SHARE))
@@ -99,11 +99,11 @@ def test_short_reads_count_too_and_wait_when_the_turn_is_over(reactor, senders):
     assert all(len(sender.data) == SHARE for sender in senders)
 
 
-def test_a_turn_is_over_after_so_long_however_few_bytes_it_was(reactor, senders):
+def test_a_turn_ends_when_its_time_is_used_up_however_few_bytes_it_processed(reactor, senders):
     """A byte of one kind of message costs ten times as much as one of another."""
     for sender in senders:
         sender.cost = lambda _: setattr(reactor, "now", reactor.now + 0.6 * TURN_SECONDS)
-        sender.inbound.receive(b"dear")
+        sender.inbound.receive(b"slow")
     assert [bool(sender.data) for sender in senders] == [True] * 2 + [False] * 8
     for served in (4, 6, 8, 10):
         reactor.turn()
@@ -112,7 +112,7 @@ def test_a_turn_is_over_after_so_long_however_few_bytes_it_was(reactor, senders)
     assert not reactor.calls
 
 
-def test_what_was_spent_in_turns_long_over_is_not_held_against_anybody(reactor, senders):
+def test_time_spent_in_earlier_turns_does_not_count(reactor, senders):
     peer = senders[0]
     peer.cost = lambda _: setattr(reactor, "now", reactor.now + TURN_SECONDS / 3)
     for number in range(20):
@@ -121,44 +121,44 @@ def test_what_was_spent_in_turns_long_over_is_not_held_against_anybody(reactor, 
         reactor.turn()
 
 
-def test_a_call_waits_for_a_share_of_each_flood_and_not_for_all_that_they_send(reactor):
-    """Thousands of peers with a little each: a healthy one's call is behind one small share of each, and no more."""
-    turns, log = ReadScheduler(reactor, reactor.seconds), []
-    crowd = [Sender(number, turns, log) for number in range(500)]
-    healthy = Sender("healthy", turns, log)
-    for sender in crowd:
+def test_a_call_waits_for_one_share_of_each_flood_and_not_for_all_of_it(reactor):
+    """Thousands of peers send a little each: a call waits for one small share of each at most."""
+    scheduler, log = ReadScheduler(reactor, reactor.seconds), []
+    others = [Sender(number, scheduler, log) for number in range(500)]
+    healthy = Sender("healthy", scheduler, log)
+    for sender in others:
         sender.inbound.receive(bytes(SHARE))
     healthy.inbound.receive(b"call")
     before = len(log)
     while not healthy.data:
         reactor.turn()
-    carried_out = sum(size for _, size in log[before : log.index(("healthy", 4))])
-    assert carried_out <= 500 * SHARE_MIN * 4 / 3
+    processed = sum(size for _, size in log[before : log.index(("healthy", 4))])
+    assert processed <= 500 * SHARE_MIN * 4 / 3
     while len(log) < before + 2_000:
         reactor.turn()
-    # By now all of them want more, and it does not: its next call comes before theirs.
+    # By now all of them have had a share and have more, so a new call comes first.
     before = len(log)
     healthy.inbound.receive(b"call")
     reactor.turn()
     assert [name for name, _ in log[before : before + 2]].count("healthy") == 1
 
 
-def test_who_wants_more_gets_on_beside_those_who_keep_joining(reactor):
-    turns, log = ReadScheduler(reactor, reactor.seconds), []
-    crowd = [Sender(number, turns, log) for number in range(200)]
-    busy = Sender("busy", turns, log)
+def test_a_connection_with_more_input_advances_while_others_keep_joining(reactor):
+    scheduler, log = ReadScheduler(reactor, reactor.seconds), []
+    others = [Sender(number, scheduler, log) for number in range(200)]
+    busy = Sender("busy", scheduler, log)
     busy.inbound.receive(bytes(LONG))
     busy.inbound.receive(bytes(LONG))
     for _ in range(100):
-        for sender in crowd:
+        for sender in others:
             if not sender.inbound.waiting:
                 sender.inbound.receive(bytes(SHARE_MIN))
         reactor.turn()
     assert len(busy.data) == 2 * LONG
 
 
-def test_a_turn_of_its_own_for_the_next_long_read(reactor, senders):
-    """One busy peer pays nothing for being fair to others."""
+def test_the_next_long_read_gets_a_turn_of_its_own(reactor, senders):
+    """One busy peer alone pays nothing for fairness."""
     for _ in range(5):
         senders[0].inbound.receive(bytes(LONG))
         assert senders[0].is_read
@@ -166,7 +166,7 @@ def test_a_turn_of_its_own_for_the_next_long_read(reactor, senders):
     assert not reactor.calls
 
 
-def test_who_is_held_is_neither_read_nor_carried_out(reactor, senders):
+def test_a_held_connection_is_neither_read_nor_processed(reactor, senders):
     peer = senders[0]
     peer.inbound.hold()
     assert not peer.is_read
@@ -181,7 +181,7 @@ def test_who_is_held_is_neither_read_nor_carried_out(reactor, senders):
     assert peer.data == b"abc"
 
 
-def test_who_is_held_in_line_waits_until_it_is_released(reactor, senders):
+def test_a_connection_held_in_the_queue_waits_until_it_is_released(reactor, senders):
     for sender in senders:
         sender.inbound.receive(bytes(LONG))
     peer = senders[9]
@@ -196,7 +196,7 @@ def test_who_is_held_in_line_waits_until_it_is_released(reactor, senders):
     assert len(peer.data) == LONG
 
 
-def test_nothing_is_carried_out_for_who_is_gone(reactor, senders):
+def test_nothing_is_processed_for_a_stopped_connection(reactor, senders):
     for sender in senders:
         sender.inbound.receive(bytes(LONG))
     senders[9].inbound.stop()
@@ -205,7 +205,7 @@ def test_nothing_is_carried_out_for_who_is_gone(reactor, senders):
     assert not senders[9].data
 
 
-def test_who_is_gone_is_read_on_so_that_its_end_is_noticed(senders):
+def test_a_stopped_connection_is_still_read_so_that_its_end_is_noticed(senders):
     peer = senders[0]
     peer.inbound.hold()
     peer.inbound.receive(b"abc")
@@ -217,10 +217,10 @@ STEPS = st.tuples(st.integers(0, 3), st.sampled_from(["read", "hold", "release",
 
 
 @given(st.lists(STEPS))
-def test_whatever_happens_all_of_it_is_carried_out_once_and_in_order(steps):
+def test_everything_is_processed_once_and_in_order(steps):
     reactor, log = Reactor(), []
-    turns = ReadScheduler(reactor, reactor.seconds)
-    senders = [Sender(number, turns, log) for number in range(4)]
+    scheduler = ReadScheduler(reactor, reactor.seconds)
+    senders = [Sender(number, scheduler, log) for number in range(4)]
     sent = [b""] * 4
     for number, (who, what, size) in enumerate(steps):
         if what == "read":
@@ -241,7 +241,7 @@ def test_whatever_happens_all_of_it_is_carried_out_once_and_in_order(steps):
     assert all(sender.is_read for sender in senders)
 
 
-def test_calls_that_wait_in_line_are_answered_in_order_and_their_peer_is_not_given_up(make_hand):
+def test_queued_calls_are_answered_in_order_and_do_not_time_out(make_hand):
     hand = make_hand(idle_ms=1_000, stalled_message_ms=1_000)
     peers = [hand.connect() for _ in range(4)]
     adds = api.write_add_request(api.AddRequest([api.NewItem(b"x" * 1_000, 0)]))
@@ -252,20 +252,20 @@ def test_calls_that_wait_in_line_are_answered_in_order_and_their_peer_is_not_giv
     data = [peer.connection.data_to_send() for peer in peers]
     for peer, sent in zip(peers, data, strict=True):
         peer.protocol.dataReceived(sent)
-    behind = peers[3].protocol
-    assert len(behind._inbound.waiting) == behind.held_bytes == len(data[3]) > SHARE
+    last = peers[3].protocol
+    assert len(last._inbound.waiting) == last.held_bytes == len(data[3]) > SHARE
     for limit in ("idle_ms", "stalled_message_ms"):
-        behind.on_timeout(limit)
+        last.on_timeout(limit)
     assert not peers[3].transport.disconnecting
     hand.settle()
     assert all(len(peer.receive()) == 61 for peer in peers)
-    assert not behind._inbound.waiting
+    assert not last._inbound.waiting
 
 
-def test_a_slow_reader_is_not_one_who_reads_nothing(hand, monkeypatch):
-    """Progress is what the peer's system has acknowledged, though the transport is never empty meanwhile."""
-    told = iter([100, 200, 200])
-    monkeypatch.setattr("queueber.server.net.send_buffer.bytes_acked", lambda _, given: next(told))
+def test_a_slow_reader_does_not_time_out_and_one_that_reads_nothing_does(hand, monkeypatch):
+    """Acknowledged bytes are progress, even if the transport is never empty."""
+    acked = iter([100, 200, 200])
+    monkeypatch.setattr("queueber.server.net.send_buffer.bytes_acked", lambda _, given: next(acked))
     peer = hand.connect()
     peer.protocol._send_buffer.pauseProducing()
     hand.reactor.advance(30)
@@ -285,55 +285,7 @@ def test_a_full_transport_counts_as_held(hand):
     assert peer.protocol.held_bytes == 0
 
 
-class OverSocket:
-    dataBuffer, offset = b"", 0  # noqa: N815  (as Twisted names it)
-
-    def __init__(self, made):
-        self.socket = made
-
-
-def test_what_a_peer_on_a_unix_socket_has_taken_is_told_by_what_is_under_way():
-    one, other = socket.socketpair()
-    with one, other:
-        transport = OverSocket(one)
-        assert bytes_acked(transport, 0) == 0
-        one.sendall(b"x" * 1_000)
-        transport.dataBuffer, transport.offset = b"y" * 700, 200
-        given = 1_000 + 500
-        before = bytes_acked(transport, given)
-        assert before <= 0
-        other.recv(1_000, socket.MSG_WAITALL)
-        assert bytes_acked(transport, given) == 1_000
-
-
-def test_what_the_peers_system_has_taken_is_told_by_tcp():
-    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as one:
-        other, _ = listening.accept()
-        with other:
-            before = bytes_acked(OverSocket(one), 0)
-            one.sendall(b"x" * 1_000)
-            other.recv(1_000, socket.MSG_WAITALL)
-            # The system acknowledges by itself, within some milliseconds.
-            while bytes_acked(OverSocket(one), 0) == before:
-                pass
-            assert bytes_acked(OverSocket(one), 0) - before == 1_000
-
-
-def test_what_cannot_be_told_is_not_told(monkeypatch):
-    assert bytes_acked(StringTransport(), 0) is None
-    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
-        assert bytes_acked(OverSocket(other), 0) is None
-    one, other = socket.socketpair()
-    other.close()
-    one.close()
-    assert bytes_acked(OverSocket(one), 0) is None
-    with socket.socket() as closed:
-        pass
-    monkeypatch.setattr(type(closed), "family", socket.AF_INET, raising=False)
-    assert bytes_acked(OverSocket(closed), 0) is None
-
-
-def test_the_clock_of_a_server_is_the_one_that_turns():
+def test_a_turn_is_scheduled_on_a_clock():
     clock = Clock()
     sender = Sender(0, ReadScheduler(clock, clock.seconds), [])
     sender.inbound.receive(bytes(TURN))
@@ -343,15 +295,15 @@ def test_the_clock_of_a_server_is_the_one_that_turns():
     assert len(sender.data) == TURN + 10
 
 
-def test_a_call_waits_for_a_few_of_each_of_many_others_and_not_for_all(hand):
-    """The whole server, and calls in place of bytes: those of others that are decided before mine."""
+def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(hand):
+    """The same for the whole server, counted in calls of others that are decided first."""
     remove = api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
-    crowd, each = [hand.connect() for _ in range(100)], 40
+    others, each = [hand.connect() for _ in range(100)], 40
     mine = hand.connect()
-    for peer in (*crowd, mine):
+    for peer in (*others, mine):
         peer.send()
     hand.settle()
-    for peer in crowd:
+    for peer in others:
         for _ in range(each):
             peer.connection.call(rpc.PromisedAnswer(peer._root), api.QUEUE_INTERFACE_ID, api.REMOVE, remove)
         data = peer.connection.data_to_send()
@@ -366,6 +318,6 @@ def test_a_call_waits_for_a_few_of_each_of_many_others_and_not_for_all(hand):
     hand.settle()
     assert hand.methods.stats.begun["remove"] == 100 * each
     of_each = SHARE_MIN * each / len(data)
-    # Those of the first turn, which nobody had to wait for; and every fourth share is somebody's second one.
+    # The calls of the first turn, and every fourth share goes to a peer that has had one.
     assert decided[0] <= TURN / len(data) * each + 100 * (of_each + 1) * 4 / 3
     assert decided[0] < 100 * each / 2

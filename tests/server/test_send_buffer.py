@@ -1,4 +1,4 @@
-"""Replies that wait for the peer: in order, counted, and never more at once than the transport has room for."""
+"""Replies on their way: in order, counted, straight to the socket if possible, and bounded in the transport."""
 
 import socket
 from types import SimpleNamespace
@@ -13,11 +13,11 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from queueber import api
-from queueber.server.net.send_buffer import CHUNK, SendBuffer, socket_transport
+from queueber.server.net.send_buffer import CHUNK, SendBuffer, bytes_acked, socket_transport
 
 
 class Narrow(StringTransport):
-    """Says that it is full after every piece, as a transport does whose peer takes nothing."""
+    """Is full after every chunk, as the transport of a peer that does not read."""
 
     def __init__(self):
         super().__init__()
@@ -30,56 +30,56 @@ class Narrow(StringTransport):
 
 
 @given(st.lists(st.integers(1, 3 * CHUNK), max_size=6))
-def test_all_of_it_arrives_in_order_in_pieces_that_fit(sizes):
+def test_everything_arrives_in_order_in_chunks_that_fit(sizes):
     transport = Narrow()
-    moved = []
-    replies = SendBuffer(transport, lambda: moved.append(True))
-    said = [bytes([number]) * size for number, size in enumerate(sizes, start=1)]
-    for data in said:
-        replies.write(data)
-    while replies.full:
-        assert replies.unsent == sum(sizes) - len(transport.value())
-        replies.resumeProducing()
-    assert transport.value() == b"".join(said)
-    assert replies.unsent == 0
-    assert replies.given == sum(sizes)
+    changes = []
+    buffer = SendBuffer(transport, lambda: changes.append(True))
+    written = [bytes([number]) * size for number, size in enumerate(sizes, start=1)]
+    for data in written:
+        buffer.write(data)
+    while buffer.full:
+        assert buffer.unsent == sum(sizes) - len(transport.value())
+        buffer.resumeProducing()
+    assert transport.value() == b"".join(written)
+    assert buffer.unsent == 0
+    assert buffer.given == sum(sizes)
     assert all(len(piece) <= CHUNK for piece in transport.pieces)
-    assert len(moved) >= len(transport.pieces)
+    assert len(changes) >= len(transport.pieces)
 
 
-def test_the_connection_ends_only_when_all_is_taken():
+def test_the_connection_closes_only_when_everything_is_sent():
     transport = Narrow()
-    replies = SendBuffer(transport, lambda: None)
-    replies.write(b"a")
-    replies.write(b"b")
-    replies.end()
+    buffer = SendBuffer(transport, lambda: None)
+    buffer.write(b"a")
+    buffer.write(b"b")
+    buffer.end()
     assert not transport.disconnecting
-    replies.resumeProducing()
+    buffer.resumeProducing()
     assert transport.disconnecting
     assert transport.value() == b"ab"
 
 
-def test_a_connection_that_is_gone_holds_nothing():
-    replies = SendBuffer(Narrow(), lambda: None)
-    replies.write(b"a")
-    replies.write(b"b")
-    replies.stopProducing()
-    assert replies.unsent == 0
+def test_a_lost_connection_holds_nothing():
+    buffer = SendBuffer(Narrow(), lambda: None)
+    buffer.write(b"a")
+    buffer.write(b"b")
+    buffer.stopProducing()
+    assert buffer.unsent == 0
 
 
-def test_who_has_forgotten_them_is_called_no_more():
-    """The transport may still say that it is full, or empty again."""
+def test_after_forget_no_change_is_reported():
+    """The transport of a lost connection may still report that it is full or has room."""
     calls, transport = [], StringTransport()
-    replies = SendBuffer(transport, lambda: calls.append(True))
-    replies.pauseProducing()
+    buffer = SendBuffer(transport, lambda: calls.append(True))
+    buffer.pauseProducing()
     assert calls == [True]
-    replies.forget()
-    replies.resumeProducing()
+    buffer.forget()
+    buffer.resumeProducing()
     assert calls == [True]
 
 
-def test_a_thousand_parked_polls_and_a_large_batch_stay_within_the_bounds(make_hand):
-    """Not one claim more is made for a peer that does not take what it was given."""
+def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_hand):
+    """No further claim is made for a peer that does not read its replies."""
     size = 50_000
     hand = make_hand(unsent_bytes=1 << 20)
     worker, producer = hand.connect(), hand.connect()
@@ -106,23 +106,23 @@ def test_a_thousand_parked_polls_and_a_large_batch_stay_within_the_bounds(make_h
     assert hand.broker.stats().leased_items <= 2 * claim.polls
     assert hand.broker.stats().waiting_polls >= 1_000 - 2 * claim.polls
 
-    taken = []
+    received = []
     for _ in range(2_000):
-        taken.append(transport.value())
+        received.append(transport.value())
         transport.clear()
         worker.protocol._send_buffer.resumeProducing()
         hand.settle()
         if not worker.protocol._send_buffer.unsent and not hand.broker.stats().waiting_polls:
             break
-    taken.append(transport.value())
+    received.append(transport.value())
     transport.clear()
-    transport.io.write(b"".join(taken))
+    transport.io.write(b"".join(received))
     outcomes = worker.receive()
     assert all(len(api.read_poll_response(outcomes[poll]).items) == 1 for poll in polls)
 
 
 @pytest.mark.parametrize("closed_by", ["peer", "us"])
-def test_items_for_a_connection_that_ends_meanwhile_are_not_lost(hand, closed_by):
+def test_items_for_a_connection_that_ends_during_their_commit_are_not_lost(hand, closed_by):
     worker, other = hand.connect(), hand.connect()
     worker.poll()
     hand.settle()
@@ -247,7 +247,7 @@ def test_the_transport_gets_what_the_socket_does_not_take_and_the_order_stays(pl
     assert plain.reactor.registrations == before
 
 
-def test_a_peer_that_does_not_read_makes_it_full_and_all_of_it_arrives(plain):
+def test_a_peer_that_does_not_read_fills_the_buffer_and_still_gets_everything(plain):
     written = plain.write_until_the_socket_is_full()
     while not plain.buffer.full:
         plain.buffer.write(b"x" * 10_000)
@@ -295,7 +295,7 @@ def test_nothing_is_sent_once_the_connection_is_aborted(plain):
         plain.peer.recv(1)
 
 
-def test_a_reply_after_the_end_still_arrives_before_the_connection_closes(plain):
+def test_a_reply_after_end_still_arrives_before_the_connection_closes(plain):
     plain.buffer.write(b"early, ")
     plain.buffer.end()
     plain.buffer.write(b"late")
@@ -307,7 +307,7 @@ def test_a_reply_after_the_end_still_arrives_before_the_connection_closes(plain)
     assert received == b"early, late"
 
 
-def test_the_end_waits_for_what_the_socket_does_not_take(plain):
+def test_the_connection_closes_after_bytes_that_the_socket_did_not_take(plain):
     written = plain.write_until_the_socket_is_full()
     plain.buffer.end()
     assert not plain.lost
@@ -364,3 +364,51 @@ def test_only_a_transport_that_passes_bytes_on_unchanged_is_bypassed(plain):
     assert socket_transport(StringTransport()) is None
     transport.TLS = True
     assert socket_transport(transport) is None
+
+
+class OverSocket:
+    dataBuffer, offset = b"", 0  # noqa: N815  (as Twisted names it)
+
+    def __init__(self, made):
+        self.socket = made
+
+
+def test_bytes_acked_over_a_unix_socket_are_those_not_queued():
+    one, other = socket.socketpair()
+    with one, other:
+        transport = OverSocket(one)
+        assert bytes_acked(transport, 0) == 0
+        one.sendall(b"x" * 1_000)
+        transport.dataBuffer, transport.offset = b"y" * 700, 200
+        given = 1_000 + 500
+        before = bytes_acked(transport, given)
+        assert before <= 0
+        other.recv(1_000, socket.MSG_WAITALL)
+        assert bytes_acked(transport, given) == 1_000
+
+
+def test_bytes_acked_over_tcp_come_from_the_kernel():
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()) as one:
+        other, _ = listening.accept()
+        with other:
+            before = bytes_acked(OverSocket(one), 0)
+            one.sendall(b"x" * 1_000)
+            other.recv(1_000, socket.MSG_WAITALL)
+            # The kernel acknowledges within some milliseconds.
+            while bytes_acked(OverSocket(one), 0) == before:
+                pass
+            assert bytes_acked(OverSocket(one), 0) - before == 1_000
+
+
+def test_bytes_acked_are_unknown_for_other_sockets(monkeypatch):
+    assert bytes_acked(StringTransport(), 0) is None
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as other:
+        assert bytes_acked(OverSocket(other), 0) is None
+    one, other = socket.socketpair()
+    other.close()
+    one.close()
+    assert bytes_acked(OverSocket(one), 0) is None
+    with socket.socket() as closed:
+        pass
+    monkeypatch.setattr(type(closed), "family", socket.AF_INET, raising=False)
+    assert bytes_acked(OverSocket(closed), 0) is None

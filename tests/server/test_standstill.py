@@ -1,4 +1,4 @@
-"""A disk that stands still: what waits for it is bounded, whatever it is, and whoever has asked for it."""
+"""A disk that does not respond: the calls that wait for it are bounded, of every kind and over all peers."""
 
 import gc
 import weakref
@@ -17,7 +17,7 @@ NOTHING = api.write_add_request(api.AddRequest([]))
 
 
 def stand_still(hand):
-    """A peer, and an add of another's that is on its way to the disk."""
+    """Return a peer, while another peer's add is being committed."""
     peer, other = hand.connect(), hand.connect()
     peer.send()
     other.add(b"x")
@@ -47,7 +47,7 @@ def test_calls_that_write_nothing_count_while_they_wait(make_hand, method, conte
     assert hand.committer.pending_bytes == 0
 
 
-def test_a_batch_has_so_many_calls_however_little_they_write(make_hand):
+def test_a_commit_has_a_bounded_number_of_calls_however_little_they_write(make_hand):
     hand = make_hand(commit_rows=10)
     peer = stand_still(hand)
     for _ in range(25):
@@ -56,10 +56,10 @@ def test_a_batch_has_so_many_calls_however_little_they_write(make_hand):
     answered, write = [], peer.transport.write
     peer.transport.write = lambda data: answered.append(25 - hand.methods.outstanding) or write(data)
     hand.settle()
-    assert answered == [10, 20, 25], "after so many, others have their say"
+    assert answered == [10, 20, 25], "the rest waits for the next commit"
 
 
-def test_of_a_peer_that_is_gone_only_the_call_stays(hand):
+def test_only_the_pending_call_of_a_lost_connection_stays_in_memory(hand):
     peer = stand_still(hand)
     peer.call(api.REMOVE, REMOVE)
     hand.turn()

@@ -75,7 +75,7 @@ CAUSES = {
     Input.ABORT: lambda peer: peer.protocol.abort(),
     Input.LOSS: lambda peer: peer.protocol.connectionLost(),
 }
-"""What happens to a connection for each input."""
+"""The cause of each input, applied to a connection."""
 
 PATHS = {
     State.CONNECTED: [],
@@ -85,7 +85,7 @@ PATHS = {
     State.CLOSING: [Input.DATA, Input.CLOSE],
     State.ABORTED: [Input.ABORT],
 }
-"""How each state is reached."""
+"""The inputs that lead to each state."""
 
 
 @pytest.fixture
