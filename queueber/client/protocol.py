@@ -1,15 +1,13 @@
 """
 One connection to a server: send calls, receive answers.
 
-State model of a connection
----------------------------
+| State | handshake complete | call | data | peer at fault | disconnected |
+|---|---|---|---|---|---|
+| SECURING | OPEN | not made | not received | CLOSING | LOST |
+| OPEN | | sent | completes calls | CLOSING, fails all calls | LOST, fails all calls |
+| CLOSING, LOST | | fails, unsent | ignored | | LOST |
 
-0. SECURING the TLS handshake is under way, if there is TLS.  No calls are
-            accepted or sent.
-1. OPEN     calls are sent.  Each has a Deferred until its answer arrives.
-2. CLOSING  the peer broke the protocol or ended the connection.  Calls in
-            flight have failed; a new call fails and is not sent.
-3. LOST     the transport is disconnected.
+A plaintext connection is OPEN at once.
 
 Every call ends in exactly one way: with the server's answer, cancelled by its
 caller, or, if the connection is lost first, with `OutcomeUnknown`, or with
@@ -22,6 +20,7 @@ reactor turn are sent in one write.
 
 import typing
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Any, TypeVar
 
 from attrs import define, evolve
@@ -61,6 +60,15 @@ HANDSHAKE_SECONDS = 30.0
 """Time limit of the TLS handshake."""
 
 
+class State(Enum):
+    """The state of a connection, as in the table above."""
+
+    SECURING = auto()
+    OPEN = auto()
+    CLOSING = auto()
+    LOST = auto()
+
+
 class NotSent(CancelledError):
     """A call was cancelled before it was sent.  The text, if any, names what it waited for."""
 
@@ -75,11 +83,7 @@ class ConnectionObserver(typing.Protocol):
         """Note that the latest connection has answered a call, other than with 'stopping'."""
 
     def on_end(self, why: str, *, refused: bool) -> None:
-        """
-        Note that the latest connection is unusable.
-
-        *refused*: a new attempt cannot succeed until the configuration of client or server changes.
-        """
+        """Note that the latest connection has ended.  *refused*: a new attempt needs another configuration."""
 
 
 @define(eq=False)
@@ -122,11 +126,9 @@ class ClientProtocol(Protocol):
         self._cancelled: dict[rpc.QuestionId, str | None] = {}
         """The queues of cancelled polls whose Return has not arrived."""
 
-        self._closed: str | None = None
+        self._state = State.SECURING
+        self._end_reason = ""
         self._reading = False
-        self._open = False
-        """Calls may be sent: the transport is plaintext or its TLS handshake is complete."""
-
         self._first = b""
         """The first bytes from the server, enough to recognise another protocol."""
 
@@ -159,8 +161,8 @@ class ClientProtocol(Protocol):
             self.transport.abortConnection()
 
     def _open_for_calls(self) -> None:
-        if self._closed is None and not self._open:
-            self._open = True
+        if self._state is State.SECURING:
+            self._state = State.OPEN
             self._observer.on_usable(self)
             self._flush_soon()
 
@@ -190,8 +192,8 @@ class ClientProtocol(Protocol):
             OutcomeUnknown: the connection was lost before the answer.
             QueueberError: the error that the server returned.
         """
-        if self._closed is not None:
-            return fail(NotConnected(f"the call was not sent: {self._closed}"))
+        if self._state is not State.OPEN:
+            return fail(NotConnected(f"the call was not sent: {self._end_reason}"))
         length = len(content) + CALL_OVERHEAD_BYTES
         if self._own_bytes is not None and length > self._own_bytes:
             return fail(call_too_long(len(content), self._own_bytes, FROM_ARGUMENT))
@@ -232,7 +234,7 @@ class ClientProtocol(Protocol):
 
     def _limits_refused(self, failure: Failure) -> None:
         """Continue without the limits: the server is too old for the question, or has no room for it now."""
-        if self._closed is None:
+        if self._state is State.OPEN:
             self._server_bytes, self._limit_from = self._own_bytes or FRAME_BYTES_MAX, FROM_DEFAULT
             self._release()
             if failure.check(Unimplemented) is None:
@@ -254,7 +256,7 @@ class ClientProtocol(Protocol):
             self._flush_soon()
 
     def _returned_late(self, event: rpc.Returned) -> bool:
-        """Return the items of a poll that was cancelled after they were sent.  False for any other call."""
+        """Give back the items of a cancelled poll.  Return False if *event* answers another call."""
         if event.question not in self._cancelled:
             return False
         queue = self._cancelled.pop(event.question)
@@ -264,12 +266,11 @@ class ClientProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Process answers."""
-        if self._closed is not None:
+        if self._state is not State.OPEN:
             return
         if len(self._first) < FIRST_BYTES:
             self._first += data[: FIRST_BYTES - len(self._first)]
-            other = protocol_of(self._first)
-            if other is not None:
+            if other := protocol_of(self._first):
                 self._close(f"this port speaks {other}", NotConnected, refused=True)
                 return
         self._reading = True
@@ -306,7 +307,7 @@ class ClientProtocol(Protocol):
 
     def _flush_soon(self) -> None:
         """Schedule a flush at the end of this reactor turn."""
-        if not self._reading and self._timer is None and self._closed is None:
+        if not self._reading and self._timer is None and self._state is State.OPEN:
             self._timer = self._clock.callLater(0, self._flush_now)
 
     def _flush_now(self) -> None:
@@ -315,8 +316,7 @@ class ClientProtocol(Protocol):
 
     def flush(self) -> None:
         """Send the pending messages."""
-        data = self._connection.data_to_send()
-        if data:
+        if data := self._connection.data_to_send():
             self.transport.write(data)
         self._unsent.clear()
 
@@ -335,9 +335,9 @@ class ClientProtocol(Protocol):
         self._timer = self._clock.callLater(CLOSE_SECONDS, self._close_timed_out)
 
     def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _close_timed_out(self) -> None:
         self._timer = None
@@ -345,20 +345,20 @@ class ClientProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail the calls in flight: with `OutcomeUnknown`, unless no server has read them."""
-        refusal = None
-        if not self._first:
-            refusal = refusal_of(reason.value, self.transport, secured=self._open)
+        secured = self._state is not State.SECURING
+        refusal = None if self._first else refusal_of(reason.value, self.transport, secured=secured)
         if refusal is None:
             self._end(reason.getErrorMessage())
         else:
             # A handshake that ends without an alert may succeed later; a bad certificate does not.
             self._end(refusal, NotConnected, refused=not isinstance(reason.value, ConnectionLost | ConnectionDone))
+        self._state = State.LOST
 
     def _end(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
         self._stop_timer()
-        if self._closed is not None:
+        if self._state in (State.CLOSING, State.LOST):
             return
-        self._closed = why
+        self._state, self._end_reason = State.CLOSING, why
         self._observer.on_end(why, refused=refused)
         calls, self._calls = self._calls, {}
         waiting, self._waiting_for_limits = self._waiting_for_limits, {}
