@@ -233,7 +233,7 @@ class Broker:
 
     def fail_polls(self, error: QueueberError) -> list[Delivery]:
         """End all waiting polls with *error*."""
-        return [delivery for queue in list(self.queues) for delivery in self.claims.fail(queue, error)]
+        return self.claims.fail_all(error)
 
     # Statistics
 

@@ -159,6 +159,10 @@ class Claims:
         """End all polls that wait for *queue* with *error*, because its items cannot be read."""
         return self._end(self._polls.waiters_of(queue), error)
 
+    def fail_all(self, error: QueueberError) -> list[Delivery]:
+        """End all waiting polls with *error*."""
+        return self._end(self._polls.all_waiters(), error)
+
     def _end(self, waiters: list[Waiter], error: QueueberError | None) -> list[Delivery]:
         for waiter in waiters:
             self._polls.remove(waiter)

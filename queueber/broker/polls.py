@@ -49,7 +49,7 @@ class Polls:
     """When the head of a queue becomes due."""
 
     _timeouts: Deadlines[Waiter] = field(factory=Deadlines, init=False)
-    _suspended: dict[Peer, list[Waiter]] = field(factory=dict, init=False)
+    _suspended: dict[Peer, dict[Waiter, None]] = field(factory=dict, init=False)
     """The paused peers, each with those of its polls that claims have met since."""
 
     _of_peer: dict[Peer, int] = field(factory=dict, init=False)
@@ -115,7 +115,7 @@ class Polls:
         if waiter.wait_until is not None:
             self._timeouts.discard(waiter)
         if self._suspended and (suspended := self._suspended.get(peer)):
-            suspended[:] = [other for other in suspended if other is not waiter]
+            suspended.pop(waiter, None)
         left = self._of_peer.pop(peer) - 1
         if left:
             self._of_peer[peer] = left
@@ -127,11 +127,11 @@ class Polls:
 
     def pause(self, peer: Peer) -> None:
         """Serve no polls of *peer* until `resume`."""
-        self._suspended.setdefault(peer, [])
+        self._suspended.setdefault(peer, {})
 
     def resume(self, peer: Peer) -> None:
         """Serve the polls of *peer* again, before those that arrived later."""
-        for waiter in reversed(self._suspended.pop(peer, [])):
+        for waiter in reversed(self._suspended.pop(peer, {})):
             waiter.queue.waiters[waiter] = None
             waiter.queue.waiters.move_to_end(waiter, last=False)
             self._runnable[waiter.queue] = None
@@ -180,7 +180,7 @@ class Polls:
             (suspended if waiter.peer in self._suspended else candidates).append(waiter)
         for waiter in suspended:
             del queue.waiters[waiter]
-            self._suspended[waiter.peer].append(waiter)
+            self._suspended[waiter.peer][waiter] = None
         return candidates
 
     def schedule(self, queue: Queue, now: WallMs) -> None:
@@ -206,6 +206,11 @@ class Polls:
         suspended = [waiter for waiters in self._suspended.values() for waiter in waiters if waiter.queue is queue]
         return [*suspended, *queue.waiters]
 
+    def all_waiters(self) -> list[Waiter]:
+        """Return all waiting polls, those of paused peers included."""
+        suspended = [waiter for waiters in self._suspended.values() for waiter in waiters]
+        return suspended + [waiter for queue in self._queues for waiter in queue.waiters]
+
     def tick(self, now: WallMs) -> None:
         """Make the queues runnable whose head has become due or whose polls have timed out."""
         if not self.waiting:
@@ -229,11 +234,9 @@ class Polls:
         """Raise AssertionError if the indexes disagree.  O(n); for tests."""
         self._wakes.check()
         self._timeouts.check()
-        queued = [waiter for queue in self._queues for waiter in queue.waiters]
-        suspended = [waiter for waiters in self._suspended.values() for waiter in waiters]
-        assert all(waiter.state is PollState.WAITING for waiter in [*queued, *suspended])
-        assert len({*queued, *suspended}) == len(queued) + len(suspended) == self.waiting
-        assert self._of_peer == dict(Counter(waiter.peer for waiter in [*queued, *suspended]))
-        timed_out = {waiter for queue in self._queues for waiter in queue.timed_out}
-        assert timed_out <= {*queued, *suspended}
+        waiters = self.all_waiters()
+        assert all(waiter.state is PollState.WAITING for waiter in waiters)
+        assert len(set(waiters)) == len(waiters) == self.waiting
+        assert self._of_peer == dict(Counter(waiter.peer for waiter in waiters))
+        assert {waiter for queue in self._queues for waiter in queue.timed_out} <= set(waiters)
         assert self.waiting or not (self._runnable or self._blocked_on_lease_limit or len(self._timeouts))
