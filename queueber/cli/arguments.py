@@ -38,7 +38,7 @@ class LocalPath(click.Path):
 PATH = LocalPath(path_type=Path)
 
 
-class Number(click.FloatRange):
+class FiniteFloat(click.FloatRange):
     """A finite number in a range.  Infinity and NaN are refused; NaN passes any comparison with the range."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401

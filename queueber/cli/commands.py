@@ -10,7 +10,7 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import click
 
@@ -30,23 +30,36 @@ EXIT_INTERRUPTED = 130
 """Ended by a signal before there was an outcome: the status of shells for Ctrl-C."""
 
 
-class Commands(click.Group):
-    """A group of commands with one-line errors, some of which are imported on first use."""
+MODULES: Final = {
+    "config": "config",
+    "health": "control_commands",
+    "stats": "control_commands",
+    "check": "control_commands",
+    "backup": "maintenance",
+    "restore": "maintenance",
+    "verify": "maintenance",
+    "recover": "maintenance",
+    "inspect": "inspect",
+    "manhole": "manhole",
+    "stress": "stress",
+    "simulate": "simulate",
+    "bench": "bench",
+}
+"""The modules in `queueber.cli` of commands that are imported on first use.  A command has its name in its module."""
 
-    def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401  (click's signature)
-        """Take the arguments of `click.Group`."""
-        super().__init__(*args, **more)
-        self.modules: dict[str, str] = {}
-        """The modules of commands that are imported on first use.  A command has the same name in its module."""
+
+class LazyGroup(click.Group):
+    """A group of commands with one-line errors, some of which are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return sorted({*super().list_commands(ctx), *self.modules})
+        return sorted({*super().list_commands(ctx), *MODULES})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, importing it if necessary; None if there is none."""
-        if cmd_name in self.modules and cmd_name not in self.commands:
-            self.add_command(getattr(import_module(self.modules[cmd_name]), cmd_name))
+        if cmd_name in MODULES and cmd_name not in self.commands:
+            module = import_module(f"queueber.cli.{MODULES[cmd_name]}")
+            self.add_command(getattr(module, cmd_name))
         return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (click's signature)
@@ -99,7 +112,7 @@ _timeout_option = click.option(
 )
 
 
-@click.group(cls=Commands, no_args_is_help=False, params=[*SERVER_OPTIONS])
+@click.group(cls=LazyGroup, no_args_is_help=False, params=[*SERVER_OPTIONS])
 @click.version_option(__version__, prog_name="queueber")
 @click.pass_context
 def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (those of `ServerSelection`)

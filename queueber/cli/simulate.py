@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import Number, seconds
+from queueber.cli.arguments import FiniteFloat, seconds
 from queueber.cli.load import queue_for, refuse_unless_empty, with_fleet
 from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted
@@ -42,7 +42,7 @@ EXPLAINED = {
 }
 """Explanations of the counters, by name."""
 
-_probability = Number(0, 1)
+_probability = FiniteFloat(0, 1)
 
 
 @click.command(cls=ServerCommand)
@@ -61,7 +61,7 @@ _probability = Number(0, 1)
 )
 @click.option(
     "--production-rate",
-    type=Number(0, 1e6, min_open=True),
+    type=FiniteFloat(0, 1e6, min_open=True),
     default=50,
     show_default=True,
     help="Tasks per second of all producers together.",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from queueber.cli.arguments import Number, seconds
+from queueber.cli.arguments import FiniteFloat, seconds
 from queueber.cli.load import queue_for, refuse_unless_empty, stop_all, with_fleet
 from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted
@@ -33,7 +33,7 @@ CLIENTS_MAX = 5_000
 )
 @click.option(
     "--rate",
-    type=Number(0, 1e9),
+    type=FiniteFloat(0, 1e9),
     default=0,
     show_default=True,
     help="Items to add per second, by all clients together; 0 for full speed.",
