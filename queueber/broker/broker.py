@@ -45,7 +45,7 @@ class Broker:
 
     def __init__(self, ids: Ids, *, limits: Limits = DEFAULTS, bounds: ClaimBounds = DEFAULT_BOUNDS) -> None:
         self.limit_hits: Counter[str] = Counter()
-        """How often each limit, by its name, changed the result of a call without failing it."""
+        """The number of calls whose result each limit, by its name, changed without failing them."""
         self._limits = limits
         self.queues = Queues(limits)
         """All queues, for other packages to read."""
@@ -57,7 +57,7 @@ class Broker:
         self.claims = Claims(
             self.queues, self.leases, self.polls, self._uncommitted, ids.lease, limits, bounds, self.limit_hits
         )
-        """What serves the waiting polls."""
+        """The claims that serve the waiting polls."""
         self._adds = Adds(self.queues, self.polls, self._uncommitted, ids, limits)
         self.add = self._adds.add
         self._expiry = Expiry(self.queues, self.leases, self._uncommitted, self.polls, limits)
