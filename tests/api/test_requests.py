@@ -65,6 +65,8 @@ def test_an_add_of_many_of_one_length_there_and_back(count, size, delay):
 def one_by_one(params, limits):
     """The items of an add, each read on its own by its layout."""
     _, request = queue_requests.structs_of(params)
+    if request[1] == request[2]:
+        return []
     items = struct_list_at(params.frame, request[1], request[3], request[4])
     structs = [items.element(index) for index in range(items.count)]
     item = layout("Item")
