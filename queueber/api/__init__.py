@@ -1,9 +1,9 @@
 """
 The methods of ``queueber.capnp`` and ``admin.capnp`` as plain values, read and written in both directions.
 
-Knows the encoding and the RPC layer's `Params` and `Results`, and nothing of
-sockets, queues or disks.  Start at `queue_types` for the values, then
-`requests` and `responses`.
+Knows the encoding and the RPC layer's `Params` and `Results`, but no socket,
+queue or disk.  Start at `queue_types` for the values, then `requests` and
+`responses`; `templates` serves the fast path of `rpc`.
 """
 
 from queueber.api.queue_types import (

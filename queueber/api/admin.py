@@ -1,7 +1,7 @@
 """
 The methods of ``admin.capnp``: their numbers, and their parameters and results as values.
 
-Nothing here is in a hurry, so all of it goes through the layouts.
+None of these calls is frequent, so all go through the layouts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ BACKUP_PROGRESS: Final = _ADMIN.methods.index("backupProgress")
 
 @frozen(kw_only=True)
 class ServerStats:
-    """What a server says of itself; the schema explains each."""
+    """The statistics of a server; the schema explains each."""
 
     version: str = ""
     uptime_ms: int = 0
@@ -44,19 +44,19 @@ class ServerStats:
     reserve_bytes: int = 0
     refusing_adds: bool = False
     limit_hits: Mapping[str, int] = field(factory=dict)
-    """How often each limit was hit, by its name."""
+    """The number of hits of each limit, by its name."""
 
 
 @frozen
 class Checked:
-    """What a server found when it compared its memory with itself."""
+    """The findings of a server's self-check."""
 
     findings: Sequence[str]
     took_ms: int
 
 
 def write_no_params(method: int) -> bytes:
-    """The parameters of a *method* that has none."""
+    """Write the empty parameters of *method*."""
     return layout(_ADMIN.params[method]).build()
 
 
@@ -69,7 +69,7 @@ class BackupRequest:
 
     device: int = 0
     inode: int = 0
-    """With the device, what the path or the last directory on the way to it is for the client; both 0 for not known."""
+    """With the device, the client's identity of the path, or of its last existing directory; both 0 if unknown."""
 
 
 @frozen
@@ -78,52 +78,52 @@ class BackupMade:
 
     device: int = 0
     inode: int = 0
-    """With the device, the directory that holds it; both 0 from a server that does not say."""
+    """With the device, the identity of the directory with the backup; both 0 from a server without this field."""
 
     elsewhere: bool = False
-    """Nothing was done: the path leads to another directory for the server."""
+    """Whether the path leads to another directory for the server, which then made no backup."""
 
 
 def write_backup_request(request: BackupRequest) -> bytes:
-    """The parameters of `backup`."""
+    """Write the parameters of `backup`."""
     return layout(_ADMIN.params[BACKUP]).build(path=request.path, device=request.device, inode=request.inode)
 
 
 def read_backup_request(params: Params) -> BackupRequest:
     """
-    The parameters of `backup`.
+    Read the parameters of `backup`.
 
     Raises:
-        RemoteProtocolError: they are malformed.
+        RemoteProtocolError: the parameters are malformed.
     """
     return BackupRequest(**_values(_ADMIN.params[BACKUP], params))
 
 
 def write_check_request(*, force: bool) -> bytes:
-    """The parameter of `check`."""
+    """Write the parameter of `check`."""
     return layout(_ADMIN.params[CHECK]).build(force=force)
 
 
 def read_check_request(params: Params) -> bool:
     """
-    The parameter of `check`; False of a client that knows none.
+    Read the parameter of `check`; False from a client without this field.
 
     Raises:
-        RemoteProtocolError: it is malformed.
+        RemoteProtocolError: the parameter is malformed.
     """
     force: bool = _values(_ADMIN.params[CHECK], params)["force"]
     return force
 
 
 def write_stats_response(stats: ServerStats) -> bytes:
-    """The results of `stats`."""
+    """Write the results of `stats`."""
     fields: dict[str, Any] = {field_name(name): value for name, value in asdict(stats).items()}
     fields["limitHits"] = [{"limit": limit, "count": count} for limit, count in stats.limit_hits.items()]
     return layout(_ADMIN.results[STATS]).build(stats=fields)
 
 
 def read_stats_response(results: Results) -> ServerStats:
-    """What `stats` returned."""
+    """Read the results of `stats`."""
     found = _values(_ADMIN.results[STATS], results.content)["stats"] or {}
     fields = {name: found[field_name(name)] for name in asdict(ServerStats()) if field_name(name) in found}
     fields["limit_hits"] = {each["limit"]: each["count"] for each in fields.get("limit_hits", ())}
@@ -131,19 +131,19 @@ def read_stats_response(results: Results) -> ServerStats:
 
 
 def write_check_response(checked: Checked) -> bytes:
-    """The results of `check`."""
+    """Write the results of `check`."""
     findings = [{"text": text} for text in checked.findings]
     return layout(_ADMIN.results[CHECK]).build(findings=findings, tookMs=checked.took_ms)
 
 
 def read_check_response(results: Results) -> Checked:
-    """What `check` returned."""
+    """Read the results of `check`."""
     found = _values(_ADMIN.results[CHECK], results.content)
     return Checked([each["text"] for each in found["findings"]], found["tookMs"])
 
 
 def write_backup_response(made: BackupMade) -> bytes:
-    """The results of `backup`."""
+    """Write the results of `backup`."""
     return layout(_ADMIN.results[BACKUP]).build(**asdict(made))
 
 
@@ -153,12 +153,12 @@ def read_backup_response(results: Results) -> BackupMade:
 
 
 def write_progress_response(done: int, total: int) -> bytes:
-    """The results of `backupProgress`."""
+    """Write the results of `backupProgress`."""
     return layout(_ADMIN.results[BACKUP_PROGRESS]).build(doneBytes=done, totalBytes=total)
 
 
 def read_progress_response(results: Results) -> tuple[int, int]:
-    """What `backupProgress` returned."""
+    """Read the results of `backupProgress`."""
     found = _values(_ADMIN.results[BACKUP_PROGRESS], results.content)
     return found["doneBytes"], found["totalBytes"]
 

@@ -1,12 +1,12 @@
 """
 The requests and responses of ``queueber.capnp`` as values, and the numbers of its methods.
 
-They say what the caller means: spans in milliseconds whichever field they came
-in, and the defaults that the schema's comments promise.  Limits of the queue
-itself (a lease's length, an id's length) are not theirs to judge.
+Spans are in milliseconds, whichever field they came in, and absent fields have
+the defaults that the schema's comments promise.  Limits of the queue itself
+(lengths of leases and ids) are not checked here.
 
-Not frozen, because one is made per call and item, and freezing would triple
-what that costs; nobody changes one all the same.
+The classes are not frozen, because each call and item makes an instance and
+freezing would triple that cost.  Treat them as immutable.
 """
 
 from collections.abc import Sequence
@@ -39,26 +39,26 @@ class NewItem(NamedTuple):
 
     contents: bytes
     delay: SpanMs
-    """How long after the add it becomes due."""
+    """The time from the add until the item becomes due."""
 
 
 @define
 class AddRequest:
-    """Store all of these, or none."""
+    """Store all of these items, or none."""
 
     items: Sequence[NewItem]
 
 
 @define
 class AddResponse:
-    """They are stored."""
+    """The ids of the stored items."""
 
     ids: Sequence[bytes]
-    """One id for each item, in the order of the items; 16 bytes each."""
+    """One id of 16 bytes for each item, in the order of the items."""
 
 
 class RemoveRequest(NamedTuple):
-    """Remove an item for ever."""
+    """Remove an item permanently."""
 
     id: bytes
     lease: bytes
@@ -68,43 +68,43 @@ class PollRequest(NamedTuple):
     """Take items under a new lease."""
 
     lease: SpanMs
-    """How long they are to be held."""
+    """The span of the lease."""
 
     num_items: int
-    """The most that are wanted; at least 1."""
+    """The most items wanted; at least 1."""
 
     wait: SpanMs | None
-    """How long to wait for the first; None as long as it takes."""
+    """The longest wait for the first item; None without a bound."""
 
     no_wait: bool
-    """Do not wait at all; `wait` means nothing then."""
+    """Whether not to wait at all; `wait` is ignored then."""
 
 
 class PolledItem(NamedTuple):
-    """One item handed out."""
+    """One delivered item."""
 
     contents: bytes
     id: bytes
     attempt: int
-    """1 the first time."""
+    """The number of the delivery; 1 for the first."""
 
     added_at: WallMs
 
 
 @define
 class PollResponse:
-    """What there was."""
+    """The delivered items and their lease."""
 
     items: Sequence[PolledItem]
     lease: bytes
-    """The right to remove and extend; empty without items."""
+    """The lease id, which is the right to remove and extend; empty without items."""
 
     deadline: WallMs
-    """When the lease ends; 0 without items."""
+    """The end of the lease; 0 without items."""
 
 
 class ExtendRequest(NamedTuple):
-    """Hold a lease for *span* from now."""
+    """Extend a lease to *span* from now."""
 
     lease: bytes
     span: SpanMs
@@ -113,10 +113,10 @@ class ExtendRequest(NamedTuple):
 @frozen(kw_only=True)
 class ServerLimits:
     """
-    The limits of a server that a client can keep to.
+    The limits of a server that concern clients.
 
-    Each has the name and the unit that it has in `queueber.limits.Limits`; 0
-    from a server that is older than the field.
+    Each has the name and unit of its field in `queueber.limits.Limits`; 0 from a
+    server that is older than the field.
     """
 
     frame_bytes: int = 0

@@ -1,13 +1,13 @@
 """
 The parameters of the queue's methods: read by a server, written by a client.
 
-All reading functions take the `Params` of a call and raise `RemoteProtocolError`
-when those are malformed: then nothing from that peer can be trusted, and the
-connection is to be aborted.  `InvalidRequest` is for sound requests that no
-server could carry out.
+The `read_…` functions take the `Params` of a call and raise
+`RemoteProtocolError` if they are malformed: the peer cannot be trusted then, and
+the connection must be aborted.  `InvalidRequest` is for well-formed requests
+that exceed a limit.
 
-Spans come in whole seconds and, replacing those unless it is 0, milliseconds.
-Writers fill both, so that older servers understand them.
+Each span has a field in seconds and one in milliseconds, which replaces the
+seconds unless it is 0.  Writers fill both, so that older servers understand them.
 """
 
 from collections.abc import Sequence
@@ -46,19 +46,19 @@ new_item: Final = partial(tuple.__new__, NewItem)
 """Makes an item of a plain tuple, in a third of the time that its class takes."""
 
 _REQ = 0
-"""The one parameter of each method of a queue."""
+"""The pointer field of the only parameter of each method of a queue."""
 
 assert all(layout(f"Queue.{method}$Params").slots == {"req": _REQ} for method in ("add", "remove", "poll", "extend"))
 
 
 def read_add_request(params: Params, limits: Limits) -> AddRequest:
     """
-    The parameters of `add`.
+    Read the parameters of `add`.
 
     Raises:
-        InvalidRequest: too many items, or too many bytes in one or in all; found
-            before they are copied.
-        RemoteProtocolError: they are malformed.
+        InvalidRequest: there are too many items, or too many bytes in one or in
+            all.  Contents beyond a limit are not copied.
+        RemoteProtocolError: the parameters are malformed.
     """
     frame, request = _request(params)
     at = request[1] + _ITEMS
@@ -121,23 +121,23 @@ def _too_long(what: str, value: int, limits: Limits, name: str) -> InvalidReques
 
 
 def _too_late(what: str, ms: int, span: SpanMs, limits: Limits, name: str) -> InvalidRequest:
-    """By the field that was sent: milliseconds, which come before seconds if there are any."""
+    """Return the error for a span that is too long, with the name of the field that holds it."""
     return too_large(what + ("Ms" if ms else "Secs"), value=span, limit=getattr(limits, name), unit="ms", name=name)
 
 
 def read_remove_request(params: Params) -> RemoveRequest:
-    """The parameters of `remove`; neither id nor lease is checked for its length."""
+    """Read the parameters of `remove`; the lengths of id and lease are not checked."""
     frame, request = _request(params)
     return RemoveRequest(_data(frame, request, _REMOVE, "id"), _data(frame, request, _REMOVE, "lease"))
 
 
 def read_poll_request(params: Params, limits: Limits | None = None) -> PollRequest:
     """
-    The parameters of `poll`; a lease of no length is not refused here.
+    Read the parameters of `poll`; a lease span of 0 is not refused here.
 
     Raises:
         InvalidRequest: the lease is longer than *limits* allow.
-        RemoteProtocolError: they are malformed.
+        RemoteProtocolError: the parameters are malformed.
     """
     frame, request = _request(params)
     no_wait = bool(_POLL.numbers["noWait"].of(frame, request))
@@ -152,11 +152,11 @@ def read_poll_request(params: Params, limits: Limits | None = None) -> PollReque
 
 def read_extend_request(params: Params, limits: Limits | None = None) -> ExtendRequest:
     """
-    The parameters of `extend`; neither the lease's length nor a span of none is refused here.
+    Read the parameters of `extend`; the length of the lease id and a span of 0 are not refused here.
 
     Raises:
         InvalidRequest: the span is longer than *limits* allow.
-        RemoteProtocolError: they are malformed.
+        RemoteProtocolError: the parameters are malformed.
     """
     frame, request = _request(params)
     return ExtendRequest(_data(frame, request, _EXTEND, "lease"), _lease(frame, request, _EXTEND, limits))
@@ -164,11 +164,11 @@ def read_extend_request(params: Params, limits: Limits | None = None) -> ExtendR
 
 def read_queue_request(params: Params) -> str:
     """
-    The parameter of `Broker.queue`: a queue's name.
+    Read the parameter of `Broker.queue`: the name of the queue.
 
     Raises:
-        InvalidRequest: it is not UTF-8.
-        RemoteProtocolError: it is malformed.
+        InvalidRequest: the name is not UTF-8.
+        RemoteProtocolError: the parameter is malformed.
     """
     frame = params.frame
     struct = struct_at(frame, params.at, params.start, params.end)
@@ -181,7 +181,7 @@ def read_queue_request(params: Params) -> str:
 
 
 def write_add_request(request: AddRequest) -> bytes:
-    """The parameters of `add`, ready for `Connection.call`."""
+    """Write the parameters of `add` for `Connection.call`."""
     items = [
         {
             "contents": item.contents,
@@ -194,16 +194,16 @@ def write_add_request(request: AddRequest) -> bytes:
 
 
 def write_remove_request(request: RemoveRequest) -> bytes:
-    """The parameters of `remove`."""
+    """Write the parameters of `remove`."""
     return layout("Queue.remove$Params").build(req={"id": request.id, "lease": request.lease})
 
 
 def write_poll_request(request: PollRequest) -> bytes:
     """
-    The parameters of `poll`.
+    Write the parameters of `poll`.
 
-    A wait of 0 is `no_wait`, not the endless wait that zeros on the wire mean.
-    A server that does not know `noWait` waits for a second instead.
+    A wait of 0 is sent as `noWait`, because zeros on the wire mean a wait without
+    bound.  A server that is older than `noWait` waits for a second instead.
     """
     wait = request.wait or SpanMs(0)
     no_wait = request.no_wait or request.wait == 0
@@ -219,7 +219,7 @@ def write_poll_request(request: PollRequest) -> bytes:
 
 
 def write_extend_request(request: ExtendRequest) -> bytes:
-    """The parameters of `extend`."""
+    """Write the parameters of `extend`."""
     fields = {
         "lease": request.lease,
         "leaseValiditySecs": seconds_rounded_up(request.span),
@@ -229,17 +229,17 @@ def write_extend_request(request: ExtendRequest) -> bytes:
 
 
 def write_queue_request(name: str) -> bytes:
-    """The parameter of `Broker.queue`."""
+    """Write the parameter of `Broker.queue`."""
     return _QUEUE_PARAMS.build(name=name)
 
 
 def write_limits_request() -> bytes:
-    """The parameters of `Broker.limits`, which has none."""
+    """Write the empty parameters of `Broker.limits`."""
     return layout("Broker.limits$Params").build()
 
 
 def structs_of(params: Params) -> tuple[StructAt, StructAt]:
-    """The struct of a method's parameters, and the request in it: the only parameter of a method of a queue."""
+    """Return the struct of the parameters, and that of the request in it, the only parameter of a queue's methods."""
     frame = params.frame
     outer = struct_at(frame, params.at, params.start, params.end)
     return outer, slot_at(frame, outer, _REQ)

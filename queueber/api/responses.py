@@ -1,8 +1,9 @@
 """
 The results of the queue's methods: written by a server, read by a client.
 
-What a server writes is content for `Connection.return_results`.  Readers take
-the outcome of a call and raise `RemoteProtocolError` when it is malformed.
+The `write_…` functions return content for `Connection.return_results`.  The
+`read_…` functions take the results of a call and raise `RemoteProtocolError` if
+they are malformed.
 """
 
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ _POLL_RESULTS = layout("Queue.poll$Results")
 _QUEUE_RESULTS = layout("Broker.queue$Results")
 
 _RESP = 0
-"""The one result of each method of a queue."""
+"""The pointer field of the only result of each method of a queue."""
 
 assert all(layout(f"Queue.{method}$Results").slots == {"resp": _RESP} for method in ("add", "remove", "poll", "extend"))
 
@@ -63,6 +64,9 @@ assert (_ITEM.numbers["attempt"].word, _ITEM.numbers["addedAtMs"].word) == (0, 1
 assert (_POLL.data_words, _POLL.slots) == (1, {"items": 0, "lease": 1})
 assert (_POLL_RESULTS.data_words, _POLL_RESULTS.slots) == (0, {"resp": _RESP})
 
+_POLL_POINTERS: Final = (_POLL_RESULTS.pointer, _POLL.pointer)
+_ITEM_POINTER: Final = _ITEM.pointer
+
 _LEASE: Final = 4
 """The word with the pointer to the lease: after the pointers to results and response, the deadline, and the items."""
 
@@ -70,63 +74,63 @@ _FIRST_ITEM: Final = 6
 """The first word of the first item, after that and the tag of the list."""
 
 _LIMITS = {each.name: field_name(each.name) for each in attrs.fields(ServerLimits)}
-"""The fields of `Limits`, by their names here."""
+"""The schema's names of the fields of `ServerLimits`."""
 
 _REMOVED = {flag: layout("Queue.remove$Results").build(resp={"removed": flag}) for flag in (False, True)}
 _EXTENDED = {flag: layout("Queue.extend$Results").build(resp={"extended": flag}) for flag in (False, True)}
 
 QUEUE_RESPONSE = _QUEUE_RESULTS.build(queue=Body(CAPABILITY, [], 0))
-"""The results of `Broker.queue`: the first of the capabilities that go with it."""
+"""The results of `Broker.queue`: the first capability of the message."""
 
 
 def write_add_response(ids: Sequence[bytes]) -> bytes:
-    """The results of `add`; each id is 16 bytes."""
+    """Write the results of `add`; each id is 16 bytes."""
     return _before_ids(len(ids)) + b"".join(ids)
 
 
 def write_add_responses(replies: Sequence[Sequence[bytes]]) -> list[bytes]:
-    """Return the results of several calls of `add`."""
+    """Write the results of several calls of `add`."""
     one = _before_ids(1)
     if len(replies) == 1 and len(replies[0]) == 1:
-        # The usual lone call, without the call that a comprehension costs.
+        # A lone call is the most frequent case, and a comprehension would cost a Python call.
         return [one + replies[0][0]]
     return [one + ids[0] if len(ids) == 1 else write_add_response(ids) for ids in replies]
 
 
 @lru_cache(maxsize=128)
 def _before_ids(count: int) -> bytes:
-    """All of the results of `add` up to the ids themselves."""
+    """Return the bytes of the results of `add` before the ids."""
     ids = pointers_body([data_body(bytes(ID_BYTES))] * count)
     whole = segment(struct_body([], [struct_body([], [ids])]))
     return whole[: len(whole) - count * ID_BYTES]
 
 
 def write_remove_responses(replies: Sequence[bool]) -> list[bytes]:
-    """The results of several calls of `remove`: whether each item was removed."""
+    """Write the results of several calls of `remove`: whether each item was removed."""
     return [_REMOVED[reply] for reply in replies]
 
 
 def write_extend_responses(replies: Sequence[bool]) -> list[bytes]:
-    """The results of several calls of `extend`: whether each lease was extended."""
+    """Write the results of several calls of `extend`: whether each lease was extended."""
     return [_EXTENDED[reply] for reply in replies]
 
 
 def write_limits_response(limits: Limits) -> bytes:
-    """The results of `Broker.limits`."""
+    """Write the results of `Broker.limits`."""
     fields = {_LIMITS[each.name]: getattr(limits, each.name) for each in attrs.fields(ServerLimits)}
     return layout("Broker.limits$Results").build(limits=fields)
 
 
 def write_poll_response(response: PollResponse) -> bytes:
     """
-    Return the results of `poll`.
+    Write the results of `poll`.
 
-    Laid out by hand in one pass, in a fifth of the time that the layouts take: the structs, the list of items, and
-    then each item's contents and id, and the lease.
+    They are laid out by hand in one pass, which takes a fifth of the time of the layouts: the structs, the list of
+    items, then the contents and id of each item, and the lease.
     """
     items, lease = response.items, response.lease
-    words = [_POLL_RESULTS.pointer, _POLL.pointer, response.deadline]
-    words += STRUCT_LIST | len(items) * _ITEM_WORDS << LIST_COUNT_SHIFT | 1 << 2, 0, len(items) << 2 | _ITEM.pointer
+    words = [*_POLL_POINTERS, response.deadline]
+    words += STRUCT_LIST | len(items) * _ITEM_WORDS << LIST_COUNT_SHIFT | 1 << 2, 0, len(items) << 2 | _ITEM_POINTER
     pieces = [b""]
     slot = _FIRST_ITEM + _ITEM.data_words
     end = _FIRST_ITEM + len(items) * _ITEM_WORDS
@@ -145,7 +149,7 @@ def write_poll_response(response: PollResponse) -> bytes:
 
 
 def read_add_response(results: Results) -> AddResponse:
-    """What `add` returned."""
+    """Read the results of `add`."""
     frame, response = _response(results)
     at = response[1] + _ADD.slots["ids"]
     if at >= response[2]:
@@ -155,17 +159,17 @@ def read_add_response(results: Results) -> AddResponse:
 
 
 def read_remove_response(results: Results) -> bool:
-    """What `remove` returned."""
+    """Read the results of `remove`."""
     return bool(layout("RemoveResponse").numbers["removed"].of(*_response(results)))
 
 
 def read_extend_response(results: Results) -> bool:
-    """What `extend` returned."""
+    """Read the results of `extend`."""
     return bool(layout("ExtendResponse").numbers["extended"].of(*_response(results)))
 
 
 def read_poll_response(results: Results) -> PollResponse:
-    """What `poll` returned."""
+    """Read the results of `poll`."""
     frame, response = _response(results)
     items: list[PolledItem] = []
     at = response[1] + _POLL.slots["items"]
@@ -178,12 +182,12 @@ def read_poll_response(results: Results) -> PollResponse:
 
 
 def read_poll_lease(results: Results) -> bytes:
-    """The lease alone of what `poll` returned; empty without items."""
+    """Read only the lease of the results of `poll`; empty without items."""
     return _slot_data(*_response(results), _POLL.slots["lease"])
 
 
 def read_limits_response(results: Results) -> ServerLimits:
-    """What `Broker.limits` returned."""
+    """Read the results of `Broker.limits`."""
     content = results.content
     struct = struct_at(content.frame, content.at, content.start, content.end)
     found = layout("Broker.limits$Results").values(content.frame, struct)["limits"] or {}
@@ -192,26 +196,26 @@ def read_limits_response(results: Results) -> ServerLimits:
 
 def read_queue_response(results: Results) -> ImportId:
     """
-    What `Broker.queue` returned: a reference to a queue.
+    Read the results of `Broker.queue`: a reference to a queue.
 
     Raises:
-        RemoteProtocolError: there is no capability, or none that can be used.
+        RemoteProtocolError: there is no capability, or one of an unsupported kind.
     """
     return _capability(results, (_QUEUE_RESULTS.slots["queue"],))
 
 
 def read_bootstrap(results: Results) -> ImportId:
     """
-    What a bootstrap returned: a reference to the object that leads to all others.
+    Read the results of a Bootstrap: a reference to the bootstrap object.
 
     Raises:
-        RemoteProtocolError: there is no capability, or none that can be used.
+        RemoteProtocolError: there is no capability, or one of an unsupported kind.
     """
     return _capability(results, ())
 
 
 def _capability(results: Results, path: Sequence[int]) -> ImportId:
-    """The capability in the pointer field that *path* names, or in place of the content."""
+    """Return the capability in the pointer field *path*, or in place of the content if that is empty."""
     content = results.content
     pointer = content.at, content.start, content.end
     if path:
@@ -229,7 +233,7 @@ def _capability(results: Results, path: Sequence[int]) -> ImportId:
 
 
 def _response(results: Results) -> tuple[Frame, StructAt]:
-    """The struct that is the one result of a method of a queue."""
+    """Return the struct that is the only result of a queue's method."""
     content = results.content
     return content.frame, slot_at(
         content.frame, struct_at(content.frame, content.at, content.start, content.end), _RESP

@@ -1,10 +1,10 @@
 """
-Templates of the queue's requests, for `fastpath`.
+Templates of the queue's requests, for `rpc.fastpath`.
 
-Each reader takes parameters, reads them in full, and describes what a call
-with other contents, another id or another lease has in common with them.  A
-description is made only if everything that was looked at lies before the
-fields, reached by near pointers: then equal bytes mean an equal reading.
+Each reader reads parameters in full, and describes what a call with other
+contents, another id or another lease has in common with them.  It returns a
+template only if all words that were looked at lie before the fields and are
+reached by near pointers: then equal bytes mean an equal reading.
 """
 
 from collections.abc import Callable
@@ -32,11 +32,11 @@ from queueber.rpc.patterns import Template, TemplateReaders
 ID_BYTES: Final = 16
 _ITEMS: Final = layout("AddRequest").slots["items"]
 _FORWARD: Final = (1 << 31) - 4
-"""The offset of a list pointer that leads forward."""
+"""The bits of a list pointer with its offset, if it leads forward."""
 
 
 def template_readers(limits: Limits) -> TemplateReaders:
-    """The reader of each method of a queue whose calls are worth a template."""
+    """Return the template reader of each method of a queue."""
     return {
         (QUEUE_INTERFACE_ID, ADD): partial(_add, limits),
         (QUEUE_INTERFACE_ID, REMOVE): _remove,
@@ -46,7 +46,7 @@ def template_readers(limits: Limits) -> TemplateReaders:
 
 
 def _add(limits: Limits, params: Params) -> Template | None:
-    """An add of one item: the same up to the pointer to its contents."""
+    """Make a template of an add of one item, whose contents are the tail."""
     added = read_add_request(params, limits).items
     stop = _end_of_structs(params)
     if len(added) != 1 or stop is None:
@@ -97,7 +97,7 @@ def _poll(limits: Limits, params: Params) -> Template | None:
 
 
 def _places(params: Params, *slots: int) -> tuple[int, ...] | None:
-    """Where the Data in *slots* of the request begin, bytes from the parameters' pointer on; None unless 16 long."""
+    """Return the byte offset of each Data in *slots*, from the parameters' pointer; None unless all are 16 bytes."""
     _, request = structs_of(params)
     places = []
     for slot in slots:
@@ -114,7 +114,7 @@ def _places(params: Params, *slots: int) -> tuple[int, ...] | None:
 def _with_fields(
     params: Params, places: tuple[int, ...], requests: Callable[[list[Any]], list[Any]]
 ) -> Template | None:
-    """A template with a field of 16 bytes at each of *places*, which are taken in the order in which they lie."""
+    """Make a template with a field of 16 bytes at each of *places*; `requests` gets them in ascending order."""
     stop = _end_of_structs(params)
     if stop is None:
         return None
@@ -130,7 +130,7 @@ def _with_fields(
 
 
 def _end_of_structs(params: Params) -> int | None:
-    """The word after the structs of the parameters and the request; None unless near pointers lead forward to both."""
+    """Return the end of the structs of parameters and request; None unless near pointers lead forward to both."""
     frame, at = params.frame, params.at
     outer, request = structs_of(params)
     is_near = (

@@ -1,9 +1,9 @@
 """
-Writing single-segment messages.
+Builders of single-segment messages.
 
-What a pointer leads to is a `Body`.  Pointers within it are relative, so it
-can be placed anywhere; only the pointer to it needs to know how far away it
-begins.  Whoever places it writes that pointer with `pointer_to`.
+A `Body` is the struct or list that a pointer leads to.  Pointers within a body
+are relative, so it can be placed anywhere.  Only the pointer to it depends on
+its distance; `pointer_to` makes that pointer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,68 +19,68 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 PADDING = tuple(bytes(-length % WORD) for length in range(WORD))
-"""The zeros that complete the last word of so many bytes, by their number modulo 8."""
+"""The zeros that fill the last word of a number of bytes, by that number modulo 8."""
 
 POINTER_LIST = 1 | 6 << 32
 """The pointer to an empty list of pointers that begins in the next word."""
 
 BYTE_LIST = 1 | 2 << 32
-"""The same for bytes: a Data."""
+"""The pointer to an empty list of bytes, a Data, that begins in the next word."""
 
 STRUCT_LIST = 1 | 7 << 32
-"""The same for structs; the count is that of the words behind the tag."""
+"""The pointer to an empty list of structs that begins in the next word; its count is the words after the tag."""
 
 CAPABILITY = 3
-"""The kind of a pointer to a capability: it has an index and leads nowhere."""
+"""The kind of a capability pointer, which holds an index and leads to no word."""
 
 LIST_COUNT_SHIFT = 35
-"""Where a list pointer has its count."""
+"""The lowest bit of the count in a list pointer."""
 
 
 DATA_BYTES_MAX = (1 << 29) - 1
-"""The longest Data: a list pointer counts its elements with 29 bits."""
+"""The longest Data: a list pointer has 29 bits for the count."""
 
 _BITS_32 = 0xFFFFFFFF
 
 
 @define(eq=False)
 class Body:
-    """What a pointer leads to."""
+    """The target of a pointer."""
 
     pointer: int
     """The pointer to it, if it begins in the word after the pointer; or a null or capability pointer."""
 
     pieces: list[bytes]
-    """Its bytes, a whole number of words; to be joined."""
+    """The pieces of its bytes, together a whole number of words."""
 
     words: int
-    """How long they are together."""
+    """The length of all pieces."""
 
 
 def struct_pointer(data_words: int, pointers: int) -> int:
-    """The pointer to a struct of that size that begins in the next word."""
+    """Return the pointer to a struct of that size that begins in the next word."""
     return data_words << 32 | pointers << 48
 
 
 def pointer_to(body: Body, distance: int) -> int:
-    """The pointer to *body*, which begins *distance* words behind the word after the pointer."""
+    """Return the pointer to *body*, which begins *distance* words after the word that follows the pointer."""
     if body.pointer & 3 == CAPABILITY or not body.pointer:
         return body.pointer
     return body.pointer & ~_BITS_32 | body.pointer + (distance << 2) & _BITS_32
 
 
 def segment(body: Body) -> bytes:
-    """The segment whose root is *body*."""
+    """Return the segment whose root is *body*."""
     return b"".join([body.pointer.to_bytes(WORD, "little"), *body.pieces])
 
 
 def data_body(content: "Buffer") -> Body:
     """
-    A Data that holds all bytes of *content*.
+    Build a Data of all bytes of *content*.
 
     Raises:
         TypeError: *content* has no buffer.
-        InvalidRequest: it is longer than a Data can be.
+        InvalidRequest: *content* is longer than a Data can be.
     """
     # `len` counts the items of a buffer, which may be wider than a byte or nested.
     length = len(content) if type(content) is bytes else memoryview(content).nbytes
@@ -92,24 +92,24 @@ def data_body(content: "Buffer") -> Body:
 
 
 def text_body(text: str) -> Body:
-    """A Text."""
+    """Build a Text."""
     return data_body(text.encode() + b"\0")
 
 
 def struct_body(data: Sequence[int], pointers: Sequence[Body | None]) -> Body:
-    """A struct whose data are the words *data* and whose pointers lead to *pointers*."""
+    """Build a struct with the words *data* and with pointers to the bodies *pointers*."""
     return _body(struct_pointer(len(data), len(pointers)), [], [(data, pointers)], len(data) + len(pointers))
 
 
 def pointers_body(elements: Sequence[Body | None]) -> Body:
-    """A list of pointers."""
+    """Build a list of pointers."""
     return _body(POINTER_LIST | len(elements) << LIST_COUNT_SHIFT, [], [((), elements)], len(elements))
 
 
 def structs_body(
     data_words: int, pointers: int, elements: Sequence[tuple[Sequence[int], Sequence[Body | None]]]
 ) -> Body:
-    """A list of structs of that size, each given as for `struct_body`."""
+    """Build a list of structs of that size, each given as for `struct_body`."""
     words = len(elements) * (data_words + pointers)
     tag = len(elements) << 2 | struct_pointer(data_words, pointers)
     return _body(STRUCT_LIST | words << LIST_COUNT_SHIFT, [tag], elements, 1 + words)
@@ -118,7 +118,7 @@ def structs_body(
 def _body(
     pointer: int, words: list[int], structs: Iterable[tuple[Sequence[int], Sequence[Body | None]]], end: int
 ) -> Body:
-    """*words*, then the structs' data and pointers end to end, *end* words in all; then what they point to."""
+    """Build a body: *words*, the structs' data and pointers, together *end* words, then the pointers' targets."""
     first = end
     pieces: list[bytes] = []
     for data, pointers in structs:

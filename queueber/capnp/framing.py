@@ -1,8 +1,9 @@
 """
 The standard stream framing: a byte stream in, messages out.
 
-A message is a table of 32-bit little-endian numbers (how many segments, less
-one; the words of each; padding to a whole word), then the segments end to end.
+A message begins with a table of 32-bit little-endian numbers: the number of
+segments minus one, the words of each segment, and padding to a whole word.
+The segments follow end to end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ _BITS_32 = 0xFFFFFFFF
 
 
 def framed(segment: bytes) -> bytes:
-    """The message whose only segment is *segment*, a whole number of words, ready for a stream."""
+    """Return the message with *segment*, a whole number of words, as its only segment."""
     return _HEADER.pack(0, len(segment) // WORD) + segment
 
 
@@ -41,7 +42,7 @@ class Framer:
         self._factor = limits.traversal_factor
         # One growing buffer, because a list of what a peer sends byte by byte would be fifty times as large.
         self.begun = bytearray()
-        """The bytes of a message that has begun; empty between messages."""
+        """The bytes of an incomplete message; empty between messages."""
 
         self._needed = WORD
         """Length of `begun` from which on it may hold the whole message."""
@@ -54,7 +55,7 @@ class Framer:
         """The word at which the next message begins."""
 
     def discard(self) -> None:
-        """Let go of everything: the stream is over."""
+        """Discard all bytes at the end of the stream."""
         self.begun = bytearray()
         self._drop()
 
@@ -78,10 +79,10 @@ class Framer:
 
     def next(self) -> Frame | None:
         """
-        The next message; None, and the rest is kept for `begin`, if it is not complete.
+        Return the next message; None if it is not complete, and keep the rest for `begin`.
 
         Raises:
-            RemoteProtocolError: the stream is beyond repair.
+            RemoteProtocolError: the message exceeds a limit, so the stream cannot be read on.
         """
         words, at = self.words, self.at
         if at >= len(words):
@@ -103,13 +104,13 @@ class Framer:
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """
-        The messages that *data*, the stream's next bytes, completes; in order.
+        Yield the messages that *data*, the stream's next bytes, completes; in order.
 
-        All of them must have been taken before the next call.
+        Take all of them before the next call.
 
         Raises:
-            RemoteProtocolError: the stream is beyond repair.  The messages
-                before the bad one have been given.
+            RemoteProtocolError: a message exceeds a limit, so the stream cannot be
+                read on.  The messages before it were yielded.
         """
         self.begin(data)
         while (frame := self.next()) is not None:
@@ -126,7 +127,7 @@ class Framer:
         self.data, self.words, self.at = b"", (), 0
 
     def _table(self, data: bytes, at: int, count: int) -> tuple[list[tuple[int, int]] | None, int]:
-        """The bounds of the segments of the message at word *at*, and its end; or None, and the end of its table."""
+        """Return the segments' bounds of the message at word *at*, and its end; or None, and the end of its table."""
         segments = unpack_from("<I", data, at * WORD)[0] + 1
         if segments > self._segments_max:
             raise RemoteProtocolError(

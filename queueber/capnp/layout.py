@@ -1,14 +1,14 @@
 """
-Structs as the schema lays them out: reading and building them by field name.
+Struct layouts: structs read and built by field name.
 
-A layout is compiled from the schema once.  Codecs of messages that matter for
-speed take the places of their fields from it and do the rest by hand;
-everything else reads with `Layout.values` and builds with `Layout.body`.
+A layout is compiled from the schema once.  Codecs of frequent messages take the
+places of fields from it and do the rest by hand; all other code reads with
+`Layout.values` and builds with `Layout.body`.
 
-A number lies within one word, so its place is a word, a shift and a mask, and
-the default that the encoding XORs it with.  A struct may come shorter or longer
-than the schema says, from a peer with an older or a newer one: what it lacks
-reads as the default, what it has more is ignored.
+A number lies within one word, so its place is a word, a shift and a mask,
+together with the default with which the encoding XORs it.  A struct from a peer
+with an older or newer schema may be shorter or longer: absent fields have their
+defaults, and unknown ones are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,15 +52,15 @@ Void, a mapping for a struct or group, a sequence for a list.  Building takes a
 WORD_BITS = 64
 
 _BITS: Final = {"bool": 1, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "enum": 16}
-"""The kinds of numbers that our schemas have."""
+"""The kinds of numbers in our schemas, and their bits."""
 
 _OPAQUE: Final = {"anyPointer", "interface"}
-"""Pointers whose meaning the message around them knows; codecs walk them by hand."""
+"""The kinds of pointers without a declared type of content; codecs follow them by hand."""
 
 
 @frozen
 class Number:
-    """Where a number, an enum or a boolean lies in a struct's data."""
+    """The place of a number, an enum or a boolean in a struct's data."""
 
     word: int
     shift: int
@@ -68,13 +68,13 @@ class Number:
     default: int
 
     def of(self, frame: Frame, struct: StructAt) -> int:
-        """Its value in *struct*."""
+        """Return the value in *struct*."""
         at = struct[0] + self.word
         return (frame.words[at] >> self.shift & self.mask if at < struct[1] else 0) ^ self.default
 
     def put(self, words: list[int], value: int) -> None:
         """
-        Write it into a struct's data.
+        Write the value into a struct's data.
 
         Raises:
             OverflowError: *value* does not fit.
@@ -91,7 +91,7 @@ def _number(bits: int, offset: int, default: int) -> Number:
 
 @frozen(eq=False)
 class Layout:
-    """One struct, or one group of a struct, as it lies on the wire."""
+    """The layout of a struct, or of a group of a struct."""
 
     name: str
     data_words: int
@@ -104,7 +104,7 @@ class Layout:
     """The discriminant of each member of the union."""
 
     discriminant: Number | None
-    """Where the union's discriminant lies."""
+    """The place of the union's discriminant."""
 
     fields: Sequence[FieldNode]
 
@@ -115,19 +115,19 @@ class Layout:
 
     def build(self, **fields: Value) -> bytes:
         """
-        The struct as a segment of its own, the root pointer first.
+        Build the struct as a segment of its own, which begins with the root pointer.
 
-        Fields that are not given have their defaults; of a union at most one
-        member may be given.
+        Fields that are not given have their defaults.  At most one member of a
+        union may be given.
         """
         return segment(self.body(fields))
 
     def read(self, data: bytes) -> dict[str, Value]:
         """
-        The fields of the struct that is the root of the segment *data*.
+        Return the fields of the struct at the root of the segment *data*.
 
         Raises:
-            RemoteProtocolError: *data* is not a sound segment.
+            RemoteProtocolError: *data* is malformed.
         """
         frame = single_segment(data)
         if frame.end == 0:
@@ -135,11 +135,11 @@ class Layout:
         return self.values(frame, struct_at(frame, 0, 0, frame.end))
 
     def body(self, fields: Mapping[str, Value]) -> Body:
-        """What a pointer to the struct with these *fields* leads to."""
+        """Build the body of the struct with these *fields*."""
         return struct_body(*self._sections(fields))
 
     def list_body(self, elements: Sequence[Mapping[str, Value]]) -> Body:
-        """What a pointer to the list of such structs leads to."""
+        """Build the body of a list of such structs."""
         return structs_body(self.data_words, self.pointers, [self._sections(fields) for fields in elements])
 
     def _sections(self, fields: Mapping[str, Value]) -> tuple[list[int], list[Body | None]]:
@@ -166,16 +166,16 @@ class Layout:
                 pointers[self.slots[field.name]] = _body(field, value)
 
     def which(self, frame: Frame, struct: StructAt) -> str | None:
-        """The member that the union holds; None for one that this schema does not know."""
+        """Return the name of the union's member; None for one that this schema does not know."""
         assert self.discriminant is not None
         found = self.discriminant.of(frame, struct)
         return next((name for name, value in self.members.items() if value == found), None)
 
     def values(self, frame: Frame, struct: StructAt, depth: int = POINTER_DEPTH_MAX) -> dict[str, Value]:
         """
-        The fields of *struct*, down to *depth* pointers below it; of a union, the member it holds.
+        Return the fields of *struct*, down to *depth* pointers below it; of a union, only its present member.
 
-        An absent struct is None.  Pointers of no declared type are left out.
+        An absent struct is None.  Pointers without a declared type are omitted.
         """
         if not depth:
             raise RemoteProtocolError("pointers lie deeper than the limit")
@@ -202,13 +202,13 @@ class Layout:
 
 
 def field_name(name: str) -> str:
-    """The schema's name of a field: `frameBytes` for *name* `frame_bytes`."""
+    """Return the schema's name of a field: `frameBytes` for *name* `frame_bytes`."""
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
 
 
 def _pointed(field: FieldNode, frame: Frame, pointer: tuple[int, int, int], depth: int) -> Value:
-    """The value of *field*, whose pointer is at *pointer*."""
+    """Return the value of *field*, whose pointer is at *pointer*."""
     if field.kind == "data":
         first, last = bytes_at(frame, *pointer)
         return frame.data[first:last]
@@ -228,7 +228,7 @@ def _pointed(field: FieldNode, frame: Frame, pointer: tuple[int, int, int], dept
 
 
 def _body(field: FieldNode, value: Value) -> Body:
-    """What a pointer to *value* leads to."""
+    """Build the body of *value*."""
     if isinstance(value, Body):
         return value
     if field.kind == "data":
@@ -245,7 +245,7 @@ def _body(field: FieldNode, value: Value) -> Body:
 @cache
 def layout(name: str) -> Layout:
     """
-    The layout of the struct *name*, as its file calls it: `StoredItem`, `Queue.add$Params`.
+    Return the layout of the struct *name*, such as `StoredItem` or `Queue.add$Params`.
 
     Raises:
         KeyError: no schema file declares it.

@@ -1,14 +1,14 @@
 """
-Cap'n Proto's packing, for stored values.
+Cap'n Proto's packed encoding, for stored values.
 
-Each word becomes a tag, whose bits say which of its bytes are not zero, and
-those bytes.  Two tags are followed by a count: 0x00 by that of the further
-zero words, 0xff by that of the further words that follow as they are.
+Each word is encoded as a tag, whose bits mark the bytes that are not zero, and
+those bytes.  Two tags are followed by a count: 0x00 by the number of further
+zero words, 0xff by the number of further words that follow unpacked.
 
-Which words follow as they are is the packer's choice.  This one looks at 2 KiB
-at a time and leaves alone what has few zeros, and all but whole runs of zeros
-behind the first 64 KiB: packing a word takes about a microsecond, which no
-other thread can use, and long contents are better left to compression.
+The packer chooses the words that follow unpacked.  This one processes chunks of
+2 KiB, and leaves a chunk unpacked if it has few zeros or, after the first
+64 KiB, any byte that is not zero: packing a word takes about a microsecond with
+the interpreter's lock held, and compression suits long contents better.
 """
 
 from queueber.capnp.reader import WORD
@@ -20,27 +20,27 @@ _RUN_WORDS_MAX = 256
 
 _CHUNK = _RUN_WORDS_MAX * WORD
 _ZERO_BYTES_WORTH_PACKING = 1 / WORD
-"""Below this share of zeros the tags would cost more than the zeros."""
+"""The share of zeros below which the tags take more bytes than the zeros."""
 
 _PACKED_BYTES_MAX = 64 << 10
-"""What lies further back is packed only if it is all zeros."""
+"""The offset from which on only chunks of zeros are packed."""
 
 _ZERO = bytes(WORD)
 _RAW = 0xFF
 _NOT_ZERO = bytes(byte != 0 for byte in range(256))
 _GATHER = 0x0102040810204080
-"""Times eight bytes of 0 or 1 this has them as the bits of its highest byte, the first as the lowest bit."""
+"""The factor that moves eight bytes of 0 or 1 to the bits of the highest byte, the first to the lowest bit."""
 
 _PLACES = tuple(tuple(place for place in range(WORD) if tag >> place & 1) for tag in range(256))
-"""The places in a word of the bytes that follow each tag."""
+"""For each tag, the places in the word of the bytes that follow it."""
 
 
 def pack(words: bytes) -> bytes:
     """
-    Whole *words*, packed.
+    Pack whole *words*.
 
     Raises:
-        ValueError: they are not whole.
+        ValueError: the last word is incomplete.
     """
     if len(words) % WORD:
         raise ValueError(f"{counted(len(words), 'byte is', 'bytes are')} not a whole number of words")
@@ -58,12 +58,12 @@ def pack(words: bytes) -> bytes:
 
 
 def _raw_run(run: bytes) -> tuple[bytes, ...]:
-    """Words as they are.  Those of the first may be zeros too: no reader minds."""
+    """Return the pieces of unpacked words.  The first word may have zeros too, which every unpacker accepts."""
     return b"\xff", run[:WORD], bytes((len(run) // WORD - 1,)), run[WORD:]
 
 
 def _pack_words(chunk: bytes, pieces: list[bytes]) -> None:
-    """Pack each word of *chunk* by itself, runs of zero words and of words without zeros excepted."""
+    """Pack each word of *chunk* on its own, except runs of zero words and of words without zeros."""
     at, end = 0, len(chunk)
     while at < end:
         word = chunk[at : at + WORD]
@@ -88,10 +88,10 @@ def _tag(word: bytes) -> int:
 
 def unpack(packed: bytes) -> bytes:
     """
-    The words that were packed.
+    Unpack to whole words.
 
-    They may be a thousand times as long: for our own values, whose checksum
-    has been found right, not for what a peer sends.
+    They may be a thousand times as long as *packed*, so this is for our own
+    values with a correct checksum, not for data from a peer.
 
     Raises:
         RemoteProtocolError: *packed* ends in the middle of a word or run.

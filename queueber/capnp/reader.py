@@ -1,21 +1,23 @@
 """
-Reading what a peer wrote: frames, and the pointers in them.
+Reader of untrusted messages: frames, and the pointers in them.
 
 Every position is a word index into the whole frame.  Segments lie end to end
-in it, so an index alone finds a word; a pointer also needs the bounds of its
-segment, ``[start, end)``, because what it points to must lie in there.  So a
-position that holds a pointer travels as the three integers `at`, `start` and
-`end`, and a struct as a `StructAt` tuple: plain integers, because a call
-passes through a dozen of them and anything richer would cost more than it
-says.
+in it, so an index alone identifies a word.  A pointer also needs the bounds of
+its segment, ``[start, end)``, because its target must lie between them.  So the
+position of a pointer is passed as the three integers `at`, `start` and `end`,
+and that of a struct as a `StructAt` tuple.  They are plain integers because each
+call passes a dozen of them, and objects would cost more than the reading.
 
-Three rules keep a hostile frame harmless.  A pointer is checked against its
-segment before anything behind it is touched.  What a list or a text is made of
-is charged to the frame's budget before it is walked or copied, so that many
-pointers to the same words cannot multiply work; elements without a size cost
-nothing, so who walks a list checks or charges their count first.  (A struct
-costs the same few reads however long it is, so it is free.)  And nothing here
-recurses: who walks deeper than the schema of one call does counts depth.
+Three rules make a hostile frame harmless:
+
+1. A pointer is checked against its segment before its target is read.
+2. The words of a list or text are charged to the frame's budget before they are
+   walked or copied, so that many pointers to the same words cannot multiply
+   work.  Elements without a size cost nothing, so the caller checks or charges
+   their count before it walks the list.  A struct takes the same few reads
+   whatever its length, and is not charged.
+3. Nothing here recurses.  Callers that follow pointers deeper than the schema of
+   one call limit the depth.
 
 Everything raises `RemoteProtocolError`, and nothing else, on a bad frame.
 """
@@ -34,13 +36,13 @@ WORD = 8
 """Bytes of one word."""
 
 LITTLE_ENDIAN = sys.byteorder == "little"
-"""Whether this machine's integers lie in memory as those of the encoding do."""
+"""Whether this machine has the byte order of the encoding."""
 
 StructAt: TypeAlias = tuple[int, int, int, int, int]
-"""Where a struct lies: its data's first word, its pointers' first word, its end, and its segment's start and end."""
+"""The place of a struct: first word of its data, first of its pointers, its end, and start and end of its segment."""
 
 EMPTY: StructAt = (0, 0, 0, 0, 0)
-"""What a null pointer leads to: a struct in which everything is absent."""
+"""The target of a null pointer: a struct without any field."""
 
 _STRUCT, _LIST, _FAR, _OTHER = range(4)
 _SIGN_30 = 1 << 29
@@ -51,18 +53,18 @@ _BITS_32 = 0xFFFFFFFF
 
 _SIZE_VOID, _SIZE_BIT, _SIZE_BYTE, _SIZE_2, _SIZE_4, _SIZE_8, _SIZE_POINTER, _SIZE_COMPOSITE = range(8)
 _NARROW = {_SIZE_BYTE: 1, _SIZE_2: 2, _SIZE_4: 4}
-"""Bytes of the elements that are smaller than a word."""
+"""Bytes of an element, for the sizes that are smaller than a word."""
 
 
 @define(eq=False)
 class Frame:
-    """One message as it came, or one value from the disk: its words, and how many of them may be spent."""
+    """One message from the stream, or one value from the disk: its words and its budget."""
 
     data: bytes
-    """The bytes that hold the message, perhaps among others."""
+    """The bytes that hold the message, and possibly others."""
 
     words: Sequence[int]
-    """The same as 64-bit words."""
+    """The 64-bit words of `data`."""
 
     start: int
     """The first word of segment 0."""
@@ -71,16 +73,16 @@ class Frame:
     """The end of segment 0."""
 
     segments: Sequence[tuple[int, int]] | None
-    """The bounds of all segments; None when there is only one."""
+    """The bounds of all segments; None if there is only one."""
 
     budget: int
     """Words that may still be walked or copied."""
 
     factor: int = 2
-    """How many times its length the budget was."""
+    """The budget at the start, as a multiple of the frame's length."""
 
     def segment(self, index: int) -> tuple[int, int]:
-        """The bounds of segment *index*."""
+        """Return the bounds of segment *index*."""
         if self.segments is None:
             if index == 0:
                 return self.start, self.end
@@ -99,7 +101,7 @@ class Frame:
 
 
 def words_of(data: bytes) -> Sequence[int]:
-    """The whole words of *data*, without copying them where the machine is little-endian like the wire."""
+    """Return the whole words of *data*, without a copy on a little-endian machine."""
     whole = memoryview(data)
     if len(data) % WORD:
         whole = whole[: len(data) // WORD * WORD]
@@ -112,7 +114,7 @@ def words_of(data: bytes) -> Sequence[int]:
 
 
 def single_segment(data: bytes, *, factor: int = 2) -> Frame:
-    """The message that is one segment without a frame header; it may be read *factor* times over."""
+    """Return *data*, one segment without a frame header, as a frame with a budget of *factor* times its length."""
     words = words_of(data)
     count = len(words)
     if count * WORD != len(data):
@@ -121,7 +123,7 @@ def single_segment(data: bytes, *, factor: int = 2) -> Frame:
 
 
 def struct_at(frame: Frame, at: int, start: int, end: int) -> StructAt:
-    """The struct that the pointer at *at* leads to; `EMPTY` when it is null."""
+    """Return the struct that the pointer at *at* leads to; `EMPTY` if it is null."""
     word = frame.words[at]
     if word & 3:
         word, body, start, end = follow(frame, at, start, end)
@@ -142,18 +144,18 @@ def struct_at(frame: Frame, at: int, start: int, end: int) -> StructAt:
 
 
 def slot_at(frame: Frame, struct: StructAt, slot: int) -> StructAt:
-    """The struct that the pointer *slot* of *struct* leads to; `EMPTY` when it is null or absent."""
+    """Return the struct that the pointer *slot* of *struct* leads to; `EMPTY` if it is null or absent."""
     at = struct[1] + slot
     return struct_at(frame, at, struct[3], struct[4]) if at < struct[2] else EMPTY
 
 
 def follow(frame: Frame, at: int, start: int, end: int) -> tuple[int, int, int, int]:
     """
-    Where the pointer at *at* leads, through far pointers if need be.
+    Follow the pointer at *at*, through far pointers if necessary.
 
     Returns:
-        The word that tells kind and size, 0 when null; the first word of what
-        it points to, unchecked; and the bounds of the segment that is in.
+        The word with the kind and size, 0 for a null pointer; the first word of
+        the target, unchecked; and the bounds of the target's segment.
     """
     word = frame.words[at]
     if word & 3 == _FAR:
@@ -173,7 +175,7 @@ def follow(frame: Frame, at: int, start: int, end: int) -> tuple[int, int, int, 
 
 
 def _follow_double(frame: Frame, at: int) -> tuple[int, int, int, int]:
-    """As `follow`, for the landing pad of two words at *at*: a far pointer to the content, and its kind and size."""
+    """Follow a landing pad of two words at *at*, a far pointer and a tag; return the same as `follow`."""
     pad, tag = frame.words[at], frame.words[at + 1]
     if pad & 7 != _FAR or tag & 3 == _FAR:
         raise RemoteProtocolError("a double-far pointer leads to no landing pad")
@@ -182,7 +184,7 @@ def _follow_double(frame: Frame, at: int) -> tuple[int, int, int, int]:
 
 
 def capability_at(frame: Frame, at: int, start: int, end: int) -> int | None:
-    """The index into the message's table of capabilities at *at*; None when it is null."""
+    """Return the index of the capability pointer at *at*; None if it is null."""
     word = follow(frame, at, start, end)[0]
     if not word:
         return None
@@ -192,7 +194,7 @@ def capability_at(frame: Frame, at: int, start: int, end: int) -> int | None:
 
 
 def bytes_at(frame: Frame, at: int, start: int, end: int) -> tuple[int, int]:
-    """Where the Data at *at* lies, as the byte offsets of its beginning and its end; both 0 when it is null."""
+    """Return the byte offsets of the beginning and the end of the Data at *at*; both 0 if it is null."""
     word = frame.words[at]
     if not word:
         return 0, 0
@@ -216,7 +218,7 @@ def bytes_at(frame: Frame, at: int, start: int, end: int) -> tuple[int, int]:
 
 
 def text_at(frame: Frame, at: int, start: int, end: int) -> bytes:
-    """The Text at *at* as its bytes, without the final NUL; empty when it is null."""
+    """Return the bytes of the Text at *at* without the final NUL; empty if it is null."""
     first, last = bytes_at(frame, at, start, end)
     if first == last:
         if first:
@@ -229,7 +231,7 @@ def text_at(frame: Frame, at: int, start: int, end: int) -> bytes:
 
 @define(eq=False)
 class ListAt:
-    """Where a list of structs, or of pointers, lies.  Element *i* begins at word ``first + i * step``."""
+    """The place of a list of structs or of pointers.  Element *i* begins at word ``first + i * step``."""
 
     frame: Frame
     first: int
@@ -238,32 +240,31 @@ class ListAt:
     """Words from one element to the next."""
 
     data_words: int
-    """Words of data each element has."""
+    """Words of data in each element."""
 
     start: int
     end: int
 
     def words(self) -> range:
-        """The first word of each element."""
+        """Return the first word of each element."""
         if not self.step:
             return range(0)
         return range(self.first, self.first + self.count * self.step, self.step)
 
     def element(self, index: int) -> StructAt:
-        """The struct at *index*, which must be below `count`."""
+        """Return the struct at *index*, which must be below `count`."""
         body = self.first + index * self.step
         return body, body + self.data_words, body + self.step, self.start, self.end
 
 
 def struct_list_at(frame: Frame, at: int, start: int, end: int, most: int | None = None) -> ListAt:
     """
-    The list of structs that the pointer at *at* leads to; an empty one when it is null.
+    Return the list of structs that the pointer at *at* leads to; an empty one if it is null.
 
-    It may come in any encoding that an older schema's list can have: one of
-    pointers, of numbers or of nothing, whose elements are then the first field
-    of each struct.  Elements may have no size, so the caller checks `count`
-    against a limit, or spends it, before it walks them.  Of a list of more than
-    *most* the elements cannot be walked at all.
+    The list may have any encoding that an older schema allows: a list of pointers,
+    of numbers or of Void, whose elements are the first field of each struct.
+    Elements may have no size, so check `count` against a limit, or spend it, before
+    you walk them.  The elements of a list longer than *most* cannot be walked.
     """
     word, body, start, end = follow(frame, at, start, end)
     if not word:
@@ -279,7 +280,7 @@ def struct_list_at(frame: Frame, at: int, start: int, end: int, most: int | None
         if body < start or body * WORD + count * _NARROW[size] > end * WORD:
             raise RemoteProtocolError("a list pointer leads out of its segment")
         if most is not None and count > most:
-            # Before each number is given a word of its own: there may be millions.
+            # Return before each number gets a word of its own: there may be millions.
             return ListAt(frame, 0, count, 0, 0, 0, 0)
         return _widened(frame, body, count, _NARROW[size])
     step = 0 if size == _SIZE_VOID else 1
@@ -291,10 +292,10 @@ def struct_list_at(frame: Frame, at: int, start: int, end: int, most: int | None
 
 def pointer_list_at(frame: Frame, at: int, start: int, end: int) -> ListAt:
     """
-    The list of pointers that the pointer at *at* leads to; an empty one when it is null.
+    Return the list of pointers that the pointer at *at* leads to; an empty one if it is null.
 
-    Element *i*'s pointer is the word ``first + i * step``.  The elements of a
-    list of structs stand for their first pointers.
+    The pointer of element *i* is the word ``first + i * step``.  For a list of
+    structs that is the first pointer of each.
     """
     word, body, start, end = follow(frame, at, start, end)
     if not word:
@@ -315,7 +316,7 @@ def pointer_list_at(frame: Frame, at: int, start: int, end: int) -> ListAt:
 
 
 def _composite(frame: Frame, body: int, words: int, start: int, end: int) -> ListAt:
-    """The list of structs whose tag is at *body*, *words* long without the tag."""
+    """Return the list of structs whose tag is at *body*, *words* long without the tag."""
     if body < start or body + 1 + words > end:
         raise RemoteProtocolError("a list pointer leads out of its segment")
     tag = frame.words[body]
@@ -328,7 +329,7 @@ def _composite(frame: Frame, body: int, words: int, start: int, end: int) -> Lis
 
 
 def _widened(frame: Frame, body: int, count: int, size: int) -> ListAt:
-    """A list of numbers of *size* bytes each, copied so that every number has a word: the data of a struct."""
+    """Copy a list of numbers of *size* bytes each, so that each number has a word: the data of a struct."""
     frame.spend(count)
     first = body * WORD
     raw = frame.data[first : first + count * size]

@@ -1,8 +1,8 @@
 """
-What the schema files say, as plain values.
+The compiled schemas, as plain values.
 
-`COMPILED` holds it, made from the files by ``make schema``, so that nothing
-has to parse them while it starts: clients are often processes of one call.
+``make schema`` compiles the schema files to the file `COMPILED`, so that no
+process parses them at its start: many clients are processes that make one call.
 """
 
 import json
@@ -27,33 +27,33 @@ class FieldNode:
     """The type's name in ``schema.capnp`` (`uint64`, `data`, `struct` and so on), or `group`."""
 
     offset: int
-    """Where it lies, in multiples of its own size; 0 for a group."""
+    """The offset, in multiples of the field's own size; 0 for a group."""
 
     default: int
     """The default of a number or a boolean; 0 for other kinds."""
 
     discriminant: int | None
-    """The value that selects this member of the struct's union; None outside of it."""
+    """The value that selects this member of the struct's union; None for a field outside the union."""
 
     element: str
     """The kind of a list's elements; empty for other kinds."""
 
     struct: str
-    """The name of the struct that this field, group or list element is; empty for other kinds."""
+    """The name of the struct type of this field, group or list element; empty for other kinds."""
 
 
 @frozen(kw_only=True)
 class StructNode:
-    """One struct's place on the wire."""
+    """One struct."""
 
     name: str
-    """Its name within its file, after those of the scopes around it: `PromisedAnswer.Op`."""
+    """The name within its file, with the enclosing scopes: `PromisedAnswer.Op`."""
 
     id: int
     data_words: int
     pointers: int
     discriminant_offset: int | None
-    """Where the union's discriminant lies, in units of 16 bits; None without a union."""
+    """The offset of the union's discriminant, in units of 16 bits; None without a union."""
 
     fields: tuple[FieldNode, ...]
 
@@ -65,7 +65,7 @@ class InterfaceNode:
     name: str
     id: int
     methods: tuple[str, ...]
-    """Names in the order of their ordinals; inherited methods are not among them."""
+    """The names in the order of their ordinals, without inherited methods."""
 
     params: tuple[str, ...]
     """The name of the struct of each method's parameters."""
@@ -76,7 +76,7 @@ class InterfaceNode:
 
 @frozen
 class Schema:
-    """Everything the schema files declare, by name."""
+    """All declarations of the schema files, by name."""
 
     file_ids: Mapping[str, int]
     structs: Mapping[str, StructNode]
@@ -84,19 +84,19 @@ class Schema:
 
 
 def schema_directory(package: Path = Path(__file__).parent.parent) -> Path:
-    """Where our own schema files are: inside the installed *package*, or beside it in a checkout."""
+    """Return the folder of our schema files: inside the installed *package*, or next to it in a checkout."""
     installed = package / "schema"
     return installed if installed.is_dir() else package.parent / "schema"
 
 
 @cache
 def schema() -> Schema:
-    """The schemas of the public interface, of administration, of storage and of the RPC protocol."""
+    """Return the schemas of the public interface, of administration, of storage and of the RPC protocol."""
     return from_json((schema_directory() / COMPILED).read_bytes())
 
 
 def from_json(content: bytes) -> Schema:
-    """The schemas that *content* holds: a `Schema` as JSON, with an object for each node."""
+    """Read a `Schema` from JSON, with an object for each node."""
     found = json.loads(content)
     structs = {name: _struct(**node) for name, node in found["structs"].items()}
     interfaces = {name: _interface(**node) for name, node in found["interfaces"].items()}

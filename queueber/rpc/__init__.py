@@ -1,10 +1,10 @@
 """
 The Cap'n Proto RPC protocol between two parties, without I/O.
 
-Feed bytes to `Connection.receive_data`, act on the events, and send what
+Pass bytes to `Connection.receive_data`, act on the events, and send what
 `data_to_send` returns.  Knows no method of any interface: parameters and
 results pass through as `Params` and bytes.  Start at `connection`, then
-`callee` for calls that arrive and `caller` for calls that are made.
+`callee` for calls that arrive, `caller` for calls that are made, `fastpath` for speed.
 """
 
 from queueber.rpc.connection import Connection, ConnectionStats

@@ -1,22 +1,22 @@
 """
-The calls a peer has made.
+Answers: the calls that the peer has made.
 
 State model
 -----------
 
-1. RUNNING    the call is being worked on; the peer still wants its results.
-2. ABANDONED  the peer sent Finish first.  It is still owed one Return, but not
-              the results: capabilities are not sent any more.
-3. RETURNED   the Return was sent.  The peer may still make calls to what its
-              results hold.
-4. (absent)   both have been sent.  The number is the peer's to use again.
+1. RUNNING    the call is under way; the peer still wants its results.
+2. ABANDONED  the peer sent Finish first.  The Return is still owed, but
+              without capabilities.
+3. RETURNED   the Return was sent.  The peer may still make calls to the
+              capabilities in its results.
+4. (absent)   both were sent.  The peer may use the number again.
 
 Every path from RUNNING to absent has one Return and one Finish; only their
-order differs.  Losing the connection is no transition: the whole table goes
-at once.
+order differs.  Losing the connection is no transition: the whole table is
+dropped.
 
-Only answers that hold capabilities have more than a state; peers that collect
-garbage late keep returned answers open by the thousand.
+An answer without capabilities is a state and nothing else, because peers that
+collect garbage late keep thousands of returned answers open.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,11 +31,11 @@ from queueber.rpc.messages import AnswerId
 from queueber.units import counted
 
 FAILURES_MAX = 1_000
-"""Errors kept for the calls that are made to their answers; a peer that leaves more open gets a general one."""
+"""Most errors kept for calls to their answers; calls to further failed answers fail with a general error."""
 
 
 class State(IntEnum):
-    """Where a call of the peer's stands; the state model is above."""
+    """The state of an answer; see the state model above."""
 
     RUNNING = auto()
     ABANDONED = auto()
@@ -43,7 +43,7 @@ class State(IntEnum):
 
 
 class Input(IntEnum):
-    """What happens to an answer."""
+    """The inputs of the state model."""
 
     SEND_RETURN = auto()
     RECEIVE_FINISH = auto()
@@ -55,23 +55,23 @@ TRANSITIONS: dict[tuple[State, Input], State | None] = {
     (State.ABANDONED, Input.SEND_RETURN): None,
     (State.RETURNED, Input.RECEIVE_FINISH): None,
 }
-"""Where each input leads; None ends the answer.  A pair that is not here is somebody's error."""
+"""The next state for each input; None removes the answer.  Any other pair is an error of the sender."""
 
-# The same by the number of the state, because hashing pairs of an enumeration's members is most of what a call costs.
+# The same by the number of the state, because hashing pairs of enum members dominates the cost of a transition.
 _AFTER_RETURN = [None, *[TRANSITIONS.get((state, Input.SEND_RETURN)) for state in State]]
 _AFTER_FINISH = [None, *[TRANSITIONS.get((state, Input.RECEIVE_FINISH)) for state in State]]
 
 
 @frozen(eq=False)
 class HeldResults:
-    """Results that hold capabilities, kept while the peer may make calls to them."""
+    """Results with capabilities, kept while the peer may call them."""
 
     content: bytes
     exports: Sequence[Export]
-    """What the capability pointers in *content* are, by their indices.  Each is pinned by this answer."""
+    """The exports to which the capability pointers in `content` are indices.  This answer pins each."""
 
     def find(self, path: Sequence[int]) -> Export | None:
-        """The capability behind the pointer fields of *path*, one after the other; None when there is none."""
+        """Follow the pointer fields of *path*, and return the capability there; None if there is none."""
         frame = single_segment(self.content)
         at, start, end = 0, 0, frame.end
         try:
@@ -82,19 +82,19 @@ class HeldResults:
                 at = body + (word >> 32 & 0xFFFF) + field
             index = capability_at(frame, at, start, end)
         except RemoteProtocolError:
-            return None  # the pointer there is no capability
+            return None  # the pointer leads to something else
         return None if index is None or index >= len(self.exports) else self.exports[index]
 
 
 class Answers:
-    """All calls of one peer that are not yet over."""
+    """All open calls of one peer."""
 
     def __init__(self, open_max: int) -> None:
         """
-        No calls; at most *open_max* of them may be open.
+        Create an empty table for at most *open_max* calls.
 
-        `states`, `held` and `failures` are also read and `states` and
-        `unanswered` kept up by `FastPath`, for calls and Finishes of one kind.
+        `FastPath` reads `states`, `held` and `failures`, and updates `states`
+        and `unanswered` for the calls and Finishes that it takes.
         """
         self._open_max = open_max
         self.states: dict[AnswerId, State] = {}
@@ -107,15 +107,15 @@ class Answers:
         return len(self.states)
 
     def items(self) -> Iterator[tuple[AnswerId, State]]:
-        """All answers with their states, the oldest first."""
+        """Return all answers with their states, the oldest first."""
         return iter(self.states.items())
 
     def begin(self, answer: AnswerId) -> None:
         """
-        The peer has made the call *answer*.
+        Add the call *answer*.
 
         Raises:
-            RemoteProtocolError: it has another one under that number.
+            RemoteProtocolError: a call with that number is open, or too many are.
         """
         if answer in self.states:
             raise RemoteProtocolError(f"question {answer} is used again while it is open")
@@ -130,10 +130,10 @@ class Answers:
 
     def send_return(self, answer: AnswerId) -> bool:
         """
-        The Return for *answer* is about to be sent; whether the peer still wants results.
+        Record that the Return for *answer* is about to be sent, and return whether the peer still wants results.
 
         Raises:
-            LocalProtocolError: it was sent before, or there is no such call.
+            LocalProtocolError: the Return was sent before, or there is no such call.
         """
         state = self.states.get(answer)
         if state is None or state is State.RETURNED:
@@ -143,10 +143,10 @@ class Answers:
 
     def send_returns(self, answers: Sequence[AnswerId]) -> None:
         """
-        As `send_return` for each of *answers*, without a call for those whose results the peer still wants.
+        Record that the Returns for *answers* are about to be sent: `send_return` in one loop, for the usual state.
 
         Raises:
-            LocalProtocolError: one was sent before, or there is no such call.
+            LocalProtocolError: a Return was sent before, or there is no such call.
         """
         states = self.states
         for answer in answers:
@@ -157,20 +157,20 @@ class Answers:
                 self.send_return(answer)
 
     def hold(self, answer: AnswerId, held: HeldResults) -> None:
-        """Keep the results of *answer*, which has been returned, for the calls to them."""
+        """Keep the results of the returned *answer* for calls to their capabilities."""
         self.held[answer] = held
 
     def fail(self, answer: AnswerId, kind: Kind, reason: str) -> None:
-        """Keep the error of *answer*, which has been returned: calls to what it would have held end with it too."""
+        """Keep the error of the returned *answer*: calls to its results fail with it too."""
         if len(self.failures) < FAILURES_MAX:
             self.failures[answer] = (kind, reason)
 
     def failure(self, answer: AnswerId) -> tuple[Kind, str] | None:
-        """The error of *answer*, if it was returned with one and that is still known."""
+        """Return the error of *answer*, if it was returned with one and that was kept."""
         return self.failures.get(answer)
 
     def receive_finish(self, answer: AnswerId) -> tuple[State | None, HeldResults | None]:
-        """The peer has finished *answer*: where it stood, if anywhere, and what was held for it."""
+        """Record that the peer finished *answer*, and return its state before, if any, and the results held for it."""
         state = self.states.get(answer)
         if state is None or state is State.ABANDONED:
             return None, None
@@ -180,7 +180,7 @@ class Answers:
         return state, self.held.pop(answer, None) if self.held else None
 
     def _step(self, answer: AnswerId, following: State | None) -> bool:
-        """Make the transition; whether the answer is still open."""
+        """Change the state, and return whether the answer is still open."""
         if following is None:
             del self.states[answer]
             return False
@@ -188,7 +188,7 @@ class Answers:
         return True
 
     def find(self, answer: AnswerId, path: Sequence[int]) -> Export | None:
-        """The capability at *path* in the results of *answer*; None when it has none there, or not yet."""
+        """Return the capability at *path* in the results of *answer*; None if there is none, or not yet."""
         held = self.held.get(answer)
         return held.find(path) if held else None
 
@@ -199,6 +199,6 @@ class Answers:
         assert all(self.states[answer] is State.RETURNED for answer in [*self.held, *self.failures])
 
     def pinned(self) -> Iterator[Export]:
-        """Every export that an answer holds, once for each time it does."""
+        """Yield every export that an answer holds, once for each pin."""
         for held in self.held.values():
             yield from held.exports

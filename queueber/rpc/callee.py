@@ -1,8 +1,8 @@
 """
-The half of a connection that answers what the peer asks.
+The half of a connection that receives calls.
 
-It keeps the peer's calls and the objects of ours that the peer can call.  A
-call is never queued: what it is made to is known when it comes, or it fails.
+It keeps the calls of the peer, and those of our objects that the peer can call.
+A call is never queued: its target is known when it arrives, or it fails.
 """
 
 from collections import Counter, deque
@@ -18,11 +18,11 @@ from queueber.rpc.exports import Export, Exports
 from queueber.rpc.messages import AnswerId, Bootstrap, Call, Disembargo, ExportId, Finish, PromisedAnswer, Release
 
 _FIRST_CAPABILITY = (3).to_bytes(WORD, "little")
-"""Content that is the first of the capabilities it comes with."""
+"""Content that is the first capability of its message."""
 
 
 class Callee:
-    """Answers and exports of one connection; appends what it says to *out* and what it learns to *events*."""
+    """The answers and exports of one connection; appends messages to *out* and events to *events*."""
 
     def __init__(
         self,
@@ -40,31 +40,31 @@ class Callee:
         self.answers = Answers(limits.open_answers)
         self.exports = Exports(limits.exports)
 
-    # What the driver answers.  `Connection` documents these.
+    # Returns.  `Connection` documents these methods.
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
-        """Answer with an error."""
+        """Return an exception."""
         if self.answers.send_return(answer):
             self.answers.fail(answer, kind, reason)
         self._out.append(encoder.exception(answer, kind, reason))
 
     def return_canceled(self, answer: AnswerId) -> None:
-        """Answer a call that was finished first."""
+        """Return that a finished call was canceled."""
         self.answers.send_return(answer)
         self._out.append(encoder.canceled(answer))
 
     def return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
-        """Answer with *content*, whose capability pointers are indices into *capabilities*."""
+        """Return *content*, whose capability pointers are indices into *capabilities*."""
         try:
             self.exports.admit(capabilities)
         except Overloaded as why:
             self._refuse(answer, why)
-            self._say_released(capabilities)
+            self._report_released(capabilities)
             return
         if not self.answers.send_return(answer):
-            # The peer finished: nobody would ever release what went with the results.
+            # The peer finished the call, and would never release the capabilities.
             self._out.append(encoder.canceled(answer))
-            self._say_released(capabilities)
+            self._report_released(capabilities)
             return
         exports = [self.exports.send(each) for each in capabilities]
         ids = [export.id for export in exports if export.id is not None]
@@ -72,19 +72,19 @@ class Callee:
         self._out.append(encoder.results_with_capabilities(answer, content, ids))
 
     def _refuse(self, answer: AnswerId, why: Overloaded) -> None:
-        assert why.limit is not None, "everything that is refused here is refused for a limit"
+        assert why.limit is not None, "each refusal here is for a limit"
         self._limit_hits[why.limit] += 1
         self.return_exception(answer, why.kind, str(why))
 
-    def _say_released(self, objects: Sequence[object]) -> None:
-        """Tell of those *objects* that the peer never got to call."""
+    def _report_released(self, objects: Sequence[object]) -> None:
+        """Report the release of those *objects* that the peer cannot call."""
         distinct = {id(each): each for each in objects}
         self._events.extend(Released(each) for each in distinct.values() if not self.exports.knows(each))
 
-    # What the peer sends.
+    # Messages of the peer.
 
     def on_bootstrap(self, message: Bootstrap) -> None:
-        """Answer with the object that leads to all others."""
+        """Return the bootstrap object."""
         self.answers.begin(message.question)
         if self._bootstrap is None:
             self.return_exception(message.question, Kind.FAILED, "there is no object to bootstrap here")
@@ -95,20 +95,20 @@ class Callee:
 
     def on_call(self, call: Call) -> None:
         """
-        Say which object is called, or answer at once.
+        Append the event of *call*, or return an exception at once.
 
         Raises:
-            RemoteProtocolError: the question is open already, or the peer does not hold that object.
+            RemoteProtocolError: the question is open already, or the peer holds no such export.
         """
         answer = call.question
         self.answers.begin(answer)
         export = self._target(call.target)
         if self.answers.unanswered > self._calls_max:
-            self._refuse_one_more(answer)
+            self._refuse_call(answer)
         elif call.target is None:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "calls are made to imports and promised answers only")
         elif export is None:
-            self.return_exception(answer, *self._why_nothing(call.target))
+            self.return_exception(answer, *self._target_error(call.target))
         elif not call.to_caller:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "results are sent to the caller only")
         else:
@@ -116,31 +116,31 @@ class Callee:
             calls = Calls([answer], export.object, call.interface_id, call.method_id, params, [params.frame_bytes])
             self._events.append(calls)
 
-    def _refuse_one_more(self, answer: AnswerId) -> None:
+    def _refuse_call(self, answer: AnswerId) -> None:
         waiting = self.answers.unanswered - 1
         most = f"{self._calls_max:,} (outstanding_calls)"
         reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {most}"
         self._refuse(answer, Overloaded(reason, limit="outstanding_calls"))
 
     def _target(self, target: ExportId | PromisedAnswer | None) -> Export | None:
-        """The object a message is for; None when it is promised where it is not."""
+        """Return the object of a call; None if the promised answer holds no capability there."""
         if isinstance(target, int):
             return self.exports.find(target)
         if target is None or target.path is None:
             return None
         return self.answers.find(AnswerId(target.question), target.path)
 
-    def _why_nothing(self, target: ExportId | PromisedAnswer | None) -> tuple[Kind, str]:
-        """Why there is no object: the promised answer's own error, if that is what it was."""
+    def _target_error(self, target: ExportId | PromisedAnswer | None) -> tuple[Kind, str]:
+        """Return the error of a call without an object: that of the promised answer, if it returned one."""
         failure = self.answers.failure(AnswerId(target.question)) if isinstance(target, PromisedAnswer) else None
         return failure or (Kind.FAILED, "the call was made to an answer that holds no capability there, or not yet")
 
     def on_finish(self, message: Finish) -> None:
         """
-        Let go of an answer; one that is unknown is none of ours to judge, because Finish and Return may cross.
+        Forget an answer; an unknown one is ignored, because Finish and Return may cross.
 
         Raises:
-            RemoteProtocolError: it gives back references that were given back before.
+            RemoteProtocolError: the Finish releases references that were released before.
         """
         state, held = self.answers.receive_finish(message.question)
         if state is State.RUNNING:
@@ -155,7 +155,7 @@ class Callee:
 
     def on_release(self, message: Release) -> None:
         """
-        Take references back.
+        Drop references of the peer.
 
         Raises:
             RemoteProtocolError: the peer does not hold so many.
@@ -166,20 +166,20 @@ class Callee:
 
     def on_disembargo(self, message: Disembargo) -> None:
         """
-        Echo it: what we host never turns out to be the peer's own, so no call can be on its way back to it.
+        Echo the Disembargo: no promise of ours resolves to an object of the peer, so no call can be on its way back.
 
         Raises:
-            RemoteProtocolError: the peer does not hold that object.
+            RemoteProtocolError: the peer holds no such export.
         """
         if isinstance(message.target, int):
             self.exports.find(message.target)
         if message.target is not None:
             self._out.append(encoder.receiver_loopback(message.target, message.embargo))
 
-    # Self-knowledge.
+    # Diagnostics.
 
     def dump(self) -> list[str]:
-        """Every entry of the tables."""
+        """Return every entry of the tables, one a line."""
         lines = [f"a{number} {state.name}" for number, state in self.answers.items()]
         for each in self.exports.items():
             name = "e-" if each.id is None else f"e{each.id}"

@@ -1,4 +1,4 @@
-"""The half of a connection that asks: our calls, and the objects of the peer that we hold."""
+"""The half of a connection that makes calls: our questions, and the objects of the peer that we hold."""
 
 from collections import deque
 
@@ -12,7 +12,7 @@ from queueber.rpc.questions import Questions
 
 
 class Caller:
-    """Questions and imports of one connection; appends what it says to *out* and what it learns to *events*."""
+    """The questions and imports of one connection; appends messages to *out* and events to *events*."""
 
     def __init__(self, limits: Limits, out: list[bytes], events: deque[Event]) -> None:
         self._out = out
@@ -20,10 +20,10 @@ class Caller:
         self.questions = Questions()
         self.imports = Imports(limits.exports)
 
-    # What the driver asks.  `Connection` documents these.
+    # Calls.  `Connection` documents these methods.
 
     def bootstrap(self) -> QuestionId:
-        """Ask for the object that leads to all others."""
+        """Ask for the bootstrap object."""
         question = self.questions.ask()
         self._out.append(encoder.bootstrap(question))
         return question
@@ -44,12 +44,12 @@ class Caller:
         return question
 
     def finish(self, question: QuestionId, *, release_result_caps: bool, report: bool) -> None:
-        """Say that the answer to *question* is not needed any more."""
+        """Send that the answer to *question* is not needed any more."""
         asked = self.questions.send_finish(question)
         asked.report = report
         if asked.finish_needed:
-            # References that came are given back one by one, because some may have been already; those
-            # that are still to come will find nobody here.
+            # References that came are released one by one, because some may have been released already.  The peer
+            # releases those of a Return that has not arrived.
             came = asked.state is None
             self._out.append(encoder.finish(question, release_result_caps=not came))
         if release_result_caps:
@@ -62,14 +62,14 @@ class Caller:
         if count:
             self._out.append(encoder.release(number, count))
 
-    # What the peer sends.
+    # Messages of the peer.
 
     def on_return(self, message: Return) -> None:
         """
-        Take an answer, and the references that come with it.
+        Record a Return and the references that come with it.
 
         Raises:
-            RemoteProtocolError: it answers nothing that we asked, or in a way that we did not ask for.
+            RemoteProtocolError: there is no such question, or it was returned in a way that we did not ask for.
         """
         if message.outcome is None:
             raise RemoteProtocolError(f"question {message.answer} was answered in a way that was not asked for")
@@ -86,15 +86,15 @@ class Caller:
         self._events.append(Returned(message.answer, message.outcome))
 
     def on_resolve(self, message: Resolve) -> None:
-        """Give back what a promise became: calls to the promise itself go on working."""
+        """Release the capability that a promise resolved to: calls to the promise itself keep working."""
         if message.capability is not None:
             self.imports.receive(message.capability)
             self.release(message.capability)
 
-    # Self-knowledge.
+    # Diagnostics.
 
     def dump(self) -> list[str]:
-        """Every entry of the tables."""
+        """Return every entry of the tables, one a line."""
         lines = [f"q{number} {each.state.name}" for number, each in self.questions.items() if each.state]
         return lines + [f"i{number} held={each.held} received={each.received}" for number, each in self.imports.items()]
 

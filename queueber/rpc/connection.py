@@ -1,20 +1,20 @@
 """
-One end of a connection that speaks Cap'n Proto RPC, as a state machine.
+One end of a Cap'n Proto RPC connection, as a state machine.
 
-Feed it the stream's bytes with `receive_data`, act on the events, and write
-what `data_to_send` gives.  It does no I/O and knows no time.  The end that
-accepted the connection and the one that made it are alike: each answers what
-the other asks.  ``docs/protocol.md`` says what becomes of every message.
+Pass the bytes of the stream to `receive_data`, act on the events, and write
+the bytes that `data_to_send` returns.  This module does no I/O and knows no
+time.  Both ends of a connection are alike: each answers the other's calls.
+``docs/protocol.md`` lists how each message is handled.
 
 State model
 -----------
 
-1. OPEN     messages are taken in and sent.
-2. CLOSED   we or the peer sent Abort.  What comes is not looked at.  Answering
-            and giving up are allowed and change nothing, so that nobody who is
-            at work on an answer need know; asking is an error.
+1. OPEN     messages are received and sent.
+2. CLOSED   we or the peer sent Abort.  Bytes that arrive are ignored.  Returns,
+            Finishes and Releases are accepted and have no effect, because calls
+            may still be under way; making a call is an error.
 
-There is no way back.  Once closed the tables are not kept up any more.
+CLOSED is final.  The tables are not updated after it.
 """
 
 from collections import Counter, deque
@@ -52,35 +52,35 @@ from queueber.rpc.messages import (
 from queueber.rpc.patterns import TemplateReaders
 from queueber.units import KIB
 
-# What an open answer and a capability take in memory, measured with long names; and in what steps it is told, so that
-# most connections never tell anything.
+# Memory of an open answer and of a capability, measured with long names.  It is reported in whole steps, so that most
+# connections never report a change.
 _ANSWER_BYTES = 300
 _EXPORT_BYTES = 2_400
 _STEP = 16 * KIB
 
-_DISPENSABLE = frozenset({None, "unimplemented", "disembargo", "release", "abort"})
-"""The kinds of our messages that a peer need not know."""
+_OPTIONAL = frozenset({None, "unimplemented", "disembargo", "release", "abort"})
+"""The kinds of our messages that a peer need not implement."""
 
 
 @frozen
 class ConnectionStats:
-    """How much a connection holds at the moment."""
+    """The current sizes of a connection's tables and buffer."""
 
     unanswered: int
-    """Calls of the peer's that wait for their Return."""
+    """Calls of the peer that wait for their Return."""
 
     answers: int
-    """Those, and the ones that were returned but not finished."""
+    """Calls of the peer that were not both returned and finished."""
 
     exports: int
     questions: int
     imports: int
     held_bytes: int
-    """Bytes of a message that has begun."""
+    """Bytes of an incomplete message."""
 
 
 class Connection:
-    """One end of a connection; the module says how to drive it."""
+    """One end of a connection; the module's docstring explains its use."""
 
     def __init__(
         self,
@@ -91,11 +91,11 @@ class Connection:
         templates: TemplateReaders | None = None,
     ) -> None:
         """
-        A connection on which nothing has been said.
+        Create a connection on which no message was sent.
 
         *bootstrap* is the object that the peer reaches first; without one it can call nothing.  *limit_hits*
-        counts the calls that it refuses by itself, by the name of the limit; many connections may share one.
-        *templates* say of which methods repeated calls are read by a template.
+        counts the calls that the connection itself refuses, by the name of the limit; many connections may share one.
+        *templates* are the readers of methods whose repeated calls take the fast path.
         """
         self._framer = Framer(limits)
         self._out: list[bytes] = []
@@ -119,27 +119,27 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """We or the peer have ended it.  What is left to send should still be sent."""
+        """Whether we or the peer ended the connection.  Bytes that are left in `data_to_send` should still be sent."""
         return self._closed
 
     @property
     def held_bytes(self) -> int:
-        """Bytes held of a message that has begun; 0 between messages."""
+        """Bytes held of an incomplete message; 0 between messages."""
         return len(self._framer.begun)
 
     @property
     def tables_bytes(self) -> int:
-        """About what the peer's open answers and capabilities cost, in whole steps of 16 KiB."""
+        """Approximate memory of the peer's open answers and capabilities, in whole steps of 16 KiB."""
         cost = _ANSWER_BYTES * len(self._callee.answers.states) + _EXPORT_BYTES * len(self._callee.exports.entries)
         return cost // _STEP * _STEP
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
         """
-        What follows from the stream's next bytes, event by event.
+        Process the next bytes of the stream, and return the events that follow, one by one.
 
-        An event must be dealt with before the next is taken, because what its
-        call returns at once is what the next call may be made to; and all must
-        be taken before more bytes are given.
+        Handle each event before you take the next, because the next call may be
+        made to the results of this one.  Take all of them before you pass more
+        bytes.
 
         Raises:
             RemoteProtocolError: the peer broke the protocol.  The connection is
@@ -154,7 +154,7 @@ class Connection:
         return iter(()) if calls is None else iter((calls,))
 
     def _read_on(self, calls: Event | None) -> Iterator[Event]:
-        """Yield *calls*, which were read already, and what follows from the rest of the bytes."""
+        """Yield *calls*, which were read already, and the events that follow from the rest of the bytes."""
         framer, fast, events = self._framer, self._fast, self._events
         try:
             if calls is not None:
@@ -167,7 +167,7 @@ class Connection:
                     frame = framer.next()
                     if frame is None:
                         return
-                    self._take(frame)
+                    self._process(frame)
                     while events:
                         yield events.popleft()
                 calls = None if self._closed or fast is None else fast.take()
@@ -175,7 +175,7 @@ class Connection:
             self.abort(str(why))
             raise
 
-    def _take(self, frame: Frame) -> None:
+    def _process(self, frame: Frame) -> None:
         message = decode(frame)
         if isinstance(message, Unknown):
             self._out.append(encoder.unimplemented(frame, message.which))
@@ -185,13 +185,13 @@ class Connection:
             self._fast.learn(frame, message)
 
     def data_to_send(self) -> bytes:
-        """Everything that has been said since this was last asked, in one piece; empty when nothing was."""
+        """Return the bytes to send since the last time, in one piece; empty if there are none."""
         data = b"".join(self._out)
         self._out.clear()
         return data
 
     def abort(self, reason: str) -> None:
-        """Close, and tell the peer why; for parameters that cannot be read, too.  Does nothing once closed."""
+        """Close the connection and send *reason*; also for malformed parameters.  Does nothing once closed."""
         if not self._closed:
             self._closed = True
             self._framer.discard()
@@ -199,10 +199,10 @@ class Connection:
 
     def end(self) -> None:
         """
-        The stream is over, whoever ended it: close, and let go of half a message and of what was not sent.
+        Close the connection after the end of the stream, and discard an incomplete message and unsent bytes.
 
-        Nothing in here refers to itself any more either, so that the memory is free as soon as nobody uses the
-        connection, and not only when the garbage collector comes by.
+        This also breaks the reference cycles of the connection, so that its memory is freed with the last reference to
+        it and not by the garbage collector.
         """
         self._closed = True
         self._framer.discard()
@@ -212,10 +212,10 @@ class Connection:
 
     def return_results(self, answers: Sequence[AnswerId], contents: Sequence[bytes]) -> None:
         """
-        Answer calls of the peer's, each with one of *contents*: a struct as a segment of its own, without capabilities.
+        Return to each of *answers* one of *contents*: a struct as a segment of its own, without capabilities.
 
         Raises:
-            LocalProtocolError: one was answered before, or never made.
+            LocalProtocolError: one of the calls was returned before, or never made.
         """
         if not self._closed:
             self._callee.answers.send_returns(answers)
@@ -223,47 +223,47 @@ class Connection:
 
     def return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
         """
-        Answer a call of the peer's with *content*, whose capability pointers are indices into *capabilities*.
+        Return *content*, whose capability pointers are indices into *capabilities*.
 
-        Each of those stays an export until the peer has both finished the
-        answer and released it, and then comes `Released`.  That comes soon if
-        they are not sent at all, because the peer has finished already or
-        holds too many.
+        Each capability stays an export until the peer has both finished the
+        answer and released it.  `Released` reports that.  If the capabilities are
+        not sent at all, because the peer has finished the call already or holds
+        too many, `Released` follows at once.
 
         Raises:
-            LocalProtocolError: the call was answered before, or never made.
+            LocalProtocolError: the call was returned before, or never made.
         """
         if not self._closed:
             self._callee.return_capabilities(answer, content, capabilities)
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """
-        Answer a call of the peer's with an error that the peer may read.
+        Return an exception, whose *reason* the peer may read.
 
         Raises:
-            LocalProtocolError: the call was answered before, or never made.
+            LocalProtocolError: the call was returned before, or never made.
         """
         if not self._closed:
             self._callee.return_exception(answer, kind, reason)
 
     def return_canceled(self, answer: AnswerId) -> None:
         """
-        Answer a call of the peer's that it has finished and that was given up.
+        Return that a call was canceled after the peer finished it.
 
         Raises:
-            LocalProtocolError: the call was answered before, or never made.
+            LocalProtocolError: the call was returned before, or never made.
         """
         if not self._closed:
             self._callee.return_canceled(answer)
 
     def bootstrap(self) -> QuestionId:
         """
-        Ask for the object that leads to all others; it is all the content of the results.
+        Ask for the bootstrap object; it is the whole content of the results.
 
         Raises:
             LocalProtocolError: the connection is closed.
         """
-        self._must_be_open()
+        self._check_open()
         return self._caller.bootstrap()
 
     def call(self, target: Target, interface_id: int, method_id: int, content: bytes) -> QuestionId:
@@ -271,38 +271,38 @@ class Connection:
         Call a method of *target*; *content* is the struct of its parameters as a segment of its own.
 
         Raises:
-            LocalProtocolError: the connection is closed, or *target* is nothing we hold.
+            LocalProtocolError: the connection is closed, or *target* is neither an import nor an open question.
         """
-        self._must_be_open()
+        self._check_open()
         return self._caller.call(target, interface_id, method_id, content)
 
     def finish(self, question: QuestionId, *, release_result_caps: bool = True, report: bool = False) -> None:
         """
-        Say that the answer to *question* is not needed any more; before its Return this also gives the call up.
+        Send that the answer to *question* is not needed any more; before its Return this also cancels the call.
 
         With *release_result_caps* the references that came with the results are
-        dropped too.  Without, each must be given to `release` in the end.  With
-        *report* a Return that was on its way is still an event, of which the
-        references are dropped already.
+        dropped too; otherwise each must be passed to `release` in the end.  With
+        *report* a Return that arrives later is still an event; its references are
+        dropped already.
 
         Raises:
-            LocalProtocolError: it was finished before, or never asked.
+            LocalProtocolError: the question was finished before, or never asked.
         """
         if not self._closed:
             self._caller.finish(question, release_result_caps=release_result_caps, report=report)
 
     def release(self, number: ImportId) -> None:
         """
-        Drop one of the references that came with results.
+        Drop one of the references to an import.
 
         Raises:
-            LocalProtocolError: none is held.
+            LocalProtocolError: no reference is held.
         """
         if not self._closed:
             self._caller.release(number)
 
     def stats(self) -> ConnectionStats:
-        """How much it holds; cheap."""
+        """Return the sizes of the tables; cheap."""
         return ConnectionStats(
             unanswered=self._callee.answers.unanswered,
             answers=len(self._callee.answers),
@@ -313,15 +313,15 @@ class Connection:
         )
 
     def dump(self) -> str:
-        """Every entry of every table, for a person to read."""
+        """Return every entry of every table, one a line, for people."""
         return "\n".join(["closed" if self._closed else "open", *self._callee.dump(), *self._caller.dump()])
 
     def check(self) -> None:
-        """Raise AssertionError if the tables contradict each other.  It takes its time: for tests."""
+        """Raise AssertionError if the tables contradict each other.  Slow; for tests."""
         self._callee.check()
         self._caller.check()
 
-    def _must_be_open(self) -> None:
+    def _check_open(self) -> None:
         if self._closed:
             raise LocalProtocolError("the connection is closed")
 
@@ -330,5 +330,5 @@ class Connection:
         self._events.append(Aborted(message.reason))
 
     def _on_unimplemented(self, message: Unimplemented) -> None:
-        if message.message not in _DISPENSABLE:
+        if message.message not in _OPTIONAL:
             raise RemoteProtocolError(f"the peer does not implement `{message.message}`")

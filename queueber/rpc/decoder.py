@@ -1,9 +1,9 @@
 """
-Frames in, RPC messages out.
+Decoding RPC messages: frames in, messages out.
 
-Calls and what follows each of them are read by hand, because there are so many;
-all other messages through their layouts.  Either way places come from the
-schema, and what is absent reads as its default.
+Call and Finish are read by hand, because they are the most frequent; all other
+messages through their layouts.  Either way the places of fields come from the
+schema, and an absent field has its default.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ from queueber.rpc.messages import (
 )
 
 REASON_BYTES_MAX = 1_000
-"""A peer's reason is cut to this: it ends in a log or an exception."""
+"""Longest reason of a peer; a longer one is cut, because it is logged or raised."""
 
 _MESSAGE = layout("Message")
 _CALL = layout("Call")
@@ -71,7 +71,7 @@ assert _WHICH
 assert _CALL_RESULTS_TO
 assert _TARGET_WHICH
 
-# `_call` reads the first two words of a Call once each and takes these apart.
+# `_call` reads the first two words of a Call once each, and extracts these fields from them.
 assert _CALL_QUESTION.word == _CALL_METHOD.word == _CALL_RESULTS_TO.word == 0
 assert _CALL_INTERFACE.word == 1
 assert _TARGET_WHICH.word == _TARGET_IMPORT.word == _WHICH.word == _WHICH.shift == 0
@@ -87,12 +87,12 @@ _CALL_POINTER, _FINISH_POINTER = _CALL.pointer, _FINISH.pointer
 _CALL_DATA_WORDS, _CALL_WORDS = _CALL.data_words, _CALL.data_words + _CALL.pointers
 assert (_FINISH.data_words, _FINISH.pointers) == (1, 0)
 
-# What nearly all messages begin with: a root pointer to the very next word, the kind, and a pointer to the word after.
+# Nearly all messages begin so: a root pointer to the next word, the kind, and a pointer to the word after that.
 _USUAL_ROOT = _MESSAGE.pointer
 _USUAL_BODY = 3
 assert (_MESSAGE.data_words, _MESSAGE.pointers) == (1, 1)
 
-# So does `_finish`.
+# `_finish` reads the only word of a Finish once, too.
 _QUESTION = _FINISH.numbers["questionId"]
 _RELEASE_CAPS = _FINISH.numbers["releaseResultCaps"]
 assert _QUESTION.word == _QUESTION.shift == _RELEASE_CAPS.word == 0
@@ -102,15 +102,15 @@ _QUESTION_OF_FINISH, _RELEASE_SHIFT, _RELEASE_FLIP = _QUESTION.mask, _RELEASE_CA
 
 def decode(frame: Frame) -> Message:
     """
-    The message in *frame*.
+    Return the message in *frame*.
 
     Raises:
-        RemoteProtocolError: the frame holds no sound message.  What a call's
-            params hold is looked at only when they are read.
+        RemoteProtocolError: the message is malformed.  The parameters of a call
+            are checked only when they are read.
     """
     if frame.start == frame.end:
         raise RemoteProtocolError("a message without a root pointer")
-    usual = _usual(frame)
+    usual = _decode_usual(frame)
     if usual is not None:
         return usual
     data, pointers, stop, start, end = struct_at(frame, frame.start, frame.start, frame.end)
@@ -121,8 +121,8 @@ def decode(frame: Frame) -> Message:
     return read(frame, struct_at(frame, pointers, start, end) if pointers < stop else EMPTY)
 
 
-def _usual(frame: Frame) -> Call | Finish | None:
-    """The message, if it is a Call or a Finish that lies as every builder lays them: no pointer need be followed."""
+def _decode_usual(frame: Frame) -> Call | Finish | None:
+    """Return the message without following a pointer, if it is a Call or a Finish in the usual layout."""
     start, end, words = frame.start, frame.end, frame.words
     body = start + _USUAL_BODY
     if body >= end or words[start] != _USUAL_ROOT:
@@ -165,7 +165,7 @@ def _call(frame: Frame, call: StructAt) -> Call:
 
 
 def _target(frame: Frame, target: StructAt) -> ExportId | PromisedAnswer | None:
-    """What a MessageTarget names; None for a kind that is unknown here."""
+    """Return the target; None for a kind that is unknown here."""
     which = _TARGET.which(frame, target)
     if which == "importedCap":
         return ExportId(_TARGET_IMPORT.of(frame, target))
@@ -218,12 +218,12 @@ def _results(frame: Frame, payload: StructAt) -> Results:
 
 
 def _capability(frame: Frame, descriptor: StructAt) -> ImportId | None:
-    """The capability of the peer that a CapDescriptor stands for; None for none, and for those we cannot use."""
+    """Return the import that a CapDescriptor describes; None for none, and for kinds that we cannot use."""
     which = _CAPABILITY.which(frame, descriptor)
     if which in {"senderHosted", "senderPromise"}:
         return ImportId(_CAPABILITY.numbers[which].of(frame, descriptor))
     if which == "thirdPartyHosted":
-        # The vine is for those who do not reach for third parties.
+        # The vine is the capability for peers without three-party support.
         third = slot_at(frame, descriptor, _CAPABILITY.slots[which])
         return ImportId(_THIRD_PARTY.numbers["vineId"].of(frame, third))
     return None

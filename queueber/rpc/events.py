@@ -1,4 +1,4 @@
-"""What `Connection.receive_data` tells whoever drives it."""
+"""The events that `Connection.receive_data` returns."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -33,7 +33,7 @@ class Calls(NamedTuple):
 
     @property
     def answer(self) -> AnswerId:
-        """The number of the only call."""
+        """The answer id of the only call."""
         (answer,) = self.answers
         return answer
 
@@ -58,7 +58,7 @@ class Finished:
     """
     The peer wants no results of a call that has not been returned yet.
 
-    What is waiting for something may be given up; the call is still owed its one `return_…`.
+    A call that waits may be canceled; it is still owed its one `return_…`.
     """
 
     answer: AnswerId
@@ -66,14 +66,14 @@ class Finished:
 
 @define(eq=False)
 class Released:
-    """The peer can call *object* no longer."""
+    """The peer can no longer call *object*."""
 
     object: object
 
 
 @define(eq=False)
 class Returned:
-    """A call of ours has been answered.  It must be finished in the end."""
+    """A call of ours was returned.  Finish it in the end."""
 
     question: QuestionId
     outcome: Outcome
@@ -81,7 +81,7 @@ class Returned:
 
 @define
 class Aborted:
-    """The peer has ended the connection.  This is the last event."""
+    """The peer closed the connection.  This is the last event."""
 
     reason: str
 

@@ -1,17 +1,17 @@
 """
-The objects of ours that a peer can call.
+Exports: our objects that the peer can call.
 
 State model
 -----------
 
-An object is exported under one number while the peer holds references to it:
-each time it is sent adds one, and Release takes some back.  It is pinned while
-an answer holds it, because calls may be made to what that answer returned; the
-number may be gone by then, if the peer was quick to release it.  With neither
-references nor pins the object is gone, and may be forgotten by who made it.
+An object has an export id while the peer holds references to it: each time it
+is sent adds one, and Release drops some.  It is pinned while an answer holds it,
+because calls may be made to the results of that answer, even after the peer has
+released the id.  An export without references and pins is gone, and its owner
+may forget the object.
 
-At all times: an export has a number if and only if it has references, and it
-is known at all if and only if it has references or pins.
+Invariant: an export has an id if and only if it has references, and is in the
+table if and only if it has references or pins.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from attrs import define
 
 from queueber.errors import Overloaded, RemoteProtocolError
+from queueber.rpc.id_table import IdTable
 from queueber.rpc.messages import ExportId
-from queueber.rpc.tables import OwnedTable
 from queueber.units import counted
 
 
@@ -30,7 +30,7 @@ class Export:
 
     object: object
     id: ExportId | None = None
-    """Its number; None while the peer holds no reference."""
+    """The export id; None while the peer holds no reference."""
 
     references: int = 0
     """References the peer holds."""
@@ -40,29 +40,29 @@ class Export:
 
     @property
     def gone(self) -> bool:
-        """Nothing can call it any more."""
+        """Whether the peer can no longer call the object."""
         return not self.references and not self.pins
 
 
 class Exports:
-    """All objects that one peer can call."""
+    """All our objects that one peer can call."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._numbered: OwnedTable[Export] = OwnedTable()
+        self._numbered: IdTable[Export] = IdTable()
         self.entries: dict[int, Export] = {}
-        """Every export by its object's identity, which cannot be reused while the export holds the object."""
+        """All exports by the `id` of their object, which is not reused while the export holds the object."""
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def items(self) -> Iterator[Export]:
-        """All exports, the oldest first."""
+        """Return all exports, the oldest first."""
         return iter(self.entries.values())
 
     def admit(self, objects: Sequence[object]) -> None:
         """
-        Make sure that *objects* can be exported.
+        Check that *objects* can be exported.
 
         Raises:
             Overloaded: the peer would hold more than the limit.
@@ -80,7 +80,7 @@ class Exports:
         return id(each) in self.entries
 
     def send(self, each: object) -> Export:
-        """The export of *each*, with one more reference and one more pin."""
+        """Add a reference and a pin to the export of *each*, and return it."""
         export = self.entries.get(id(each))
         if export is None:
             export = self.entries[id(each)] = Export(each)
@@ -92,10 +92,10 @@ class Exports:
 
     def find(self, number: ExportId) -> Export:
         """
-        The export under *number*.
+        Return the export with the id *number*.
 
         Raises:
-            RemoteProtocolError: there is none; the peer names what it does not hold.
+            RemoteProtocolError: the peer holds no such export.
         """
         export = self.get(number)
         if export is None:
@@ -103,15 +103,15 @@ class Exports:
         return export
 
     def get(self, number: ExportId) -> Export | None:
-        """The export under *number*; None if the peer does not hold it."""
+        """Return the export with the id *number*; None if the peer holds no such export."""
         return self._numbered.find(number)
 
     def release(self, export: Export, count: int) -> bool:
         """
-        The peer has given back *count* references; whether the export is gone.
+        Drop *count* references of the peer, and return whether the export is gone.
 
         Raises:
-            RemoteProtocolError: it never had so many.
+            RemoteProtocolError: the peer does not hold so many.
         """
         if count > export.references or export.id is None:
             raise RemoteProtocolError(
@@ -125,7 +125,7 @@ class Exports:
         return self._forget_if_gone(export)
 
     def unpin(self, export: Export) -> bool:
-        """An answer holds *export* no longer; whether the export is gone."""
+        """Drop the pin of an answer, and return whether the export is gone."""
         export.pins -= 1
         return self._forget_if_gone(export)
 

@@ -1,16 +1,16 @@
 """
-The objects of the peer that we can call.
+Imports: objects of the peer that we can call.
 
 State model
 -----------
 
-The peer counts a reference for each time it sent us an object, and forgets the
-object when all have been given back.  Our side counts the same ones: each that
-came in results belongs to who took the results, until it is dropped.  With the
-last one a single Release gives back all, so an object that comes again in the
-meantime costs no message.
+The peer counts a reference each time it sends us an object, and forgets the
+object when all were released.  We count the same references: each that came in
+results belongs to the caller until it is dropped.  When the last one is
+dropped, a single Release returns all, so an object that is received again
+before that costs no message.
 
-At all times: `held` is at least 1 and at most `received`.
+Invariant: `held` is at least 1 and at most `received`.
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ from queueber.units import counted
 
 @define(eq=False)
 class Import:
-    """One object of the peer's."""
+    """One object of the peer."""
 
     received: int = 0
-    """References the peer counts."""
+    """References that the peer counts."""
 
     held: int = 0
-    """References that somebody here still holds."""
+    """References that were not dropped."""
 
 
 class Imports:
@@ -47,15 +47,15 @@ class Imports:
         return number in self._entries
 
     def items(self) -> Iterator[tuple[ImportId, Import]]:
-        """All imports with their numbers, the oldest first."""
+        """Return all imports with their ids, the oldest first."""
         return iter(self._entries.items())
 
     def receive(self, number: ImportId) -> None:
         """
-        The peer has sent the object *number*, with one reference.
+        Add a reference to the import *number*.
 
         Raises:
-            RemoteProtocolError: it has sent more objects than the limit.
+            RemoteProtocolError: the peer has sent more objects than the limit.
         """
         entry = self._entries.get(number)
         if entry is None:
@@ -69,10 +69,10 @@ class Imports:
 
     def drop(self, number: ImportId) -> int:
         """
-        One reference is not held any more; how many are to be given back now, 0 while others are held.
+        Drop one reference, and return how many to release now; 0 while others are held.
 
         Raises:
-            LocalProtocolError: none is held.
+            LocalProtocolError: no reference is held.
         """
         entry = self._entries.get(number)
         if entry is None:
@@ -84,6 +84,6 @@ class Imports:
         return entry.received
 
     def check(self) -> None:
-        """Raise AssertionError if an import has counts that cannot be."""
+        """Raise AssertionError if an import has impossible counts."""
         for entry in self._entries.values():
             assert 1 <= entry.held <= entry.received

@@ -1,12 +1,12 @@
 """
-The RPC messages a peer sends, as values.
+The RPC messages that a peer sends, as values.
 
-Each is named after its struct in ``rpc.capnp``, whose comments say what it
-means, and lacks what Queueber never looks at.  Ids are named from the side of
-the sender: a peer's question is our answer, what it imports is our export.
+Each has the name of its struct in ``rpc.capnp``, whose comments explain it, and
+lacks the fields that Queueber does not use.  The types of ids are named from our
+side: the peer's question is our answer, its import is our export.
 
-They are not frozen because one or two are made per call, and freezing would
-triple what that costs; nobody changes one all the same.
+The classes are not frozen, because each call makes one or two instances and
+freezing would triple that cost.  Treat them as immutable.
 """
 
 from typing import NewType, TypeAlias
@@ -31,9 +31,9 @@ ImportId = NewType("ImportId", int)
 @define(eq=False)
 class Params:
     """
-    The parameters or results of a call, still encoded: hand them to one of the `read_…` functions.
+    The parameters or results of a call, still encoded: pass them to one of the `read_…` functions.
 
-    They keep the bytes they came with in memory; read them and let go.
+    They keep the bytes of their whole read in memory, so do not keep them.
     """
 
     frame: Frame
@@ -42,63 +42,63 @@ class Params:
 
     start: int
     end: int
-    """The segment of that word."""
+    """The bounds of the segment of that word."""
 
     @property
     def frame_bytes(self) -> int:
-        """The length of the message they came in."""
+        """The length of their message in bytes."""
         last = self.frame.segments[-1][1] if self.frame.segments else self.frame.end
         return (last - self.frame.start) * WORD
 
 
 NO_CONTENT = Params(single_segment(bytes(WORD)), 0, 0, 1)
-"""A null pointer in place of the content."""
+"""Params whose content is a null pointer."""
 
 
 @define
 class ImportedCap:
-    """A capability that the receiver of a message hosts, as the target of a call of ours."""
+    """A capability that the peer hosts, as the target of a call of ours."""
 
     id: ImportId
 
 
 @define
 class PromisedAnswer:
-    """A capability in the results of a call, which need not have been returned yet."""
+    """A capability in the results of a call, which may not have been returned yet."""
 
     question: int
-    """The call's number; its sender is who sends this."""
+    """The question id of that call, which has the same caller."""
 
     path: tuple[int, ...] | None = ()
-    """The pointer fields to take, one after the other; None for a way that we cannot go."""
+    """The pointer fields to follow, one after the other; None for an unknown transform."""
 
 
 Target: TypeAlias = ImportedCap | PromisedAnswer
-"""What a call of ours may be made to."""
+"""The possible targets of a call of ours."""
 
 
 @define
 class Unimplemented:
-    """The peer did not know a message of ours."""
+    """The peer does not implement a message of ours."""
 
     message: str | None
-    """The kind of that message; None for a kind that is unknown here too, or none."""
+    """The kind of that message; None for a kind that is unknown here too, or if the message has none."""
 
 
 @define
 class Abort:
-    """The peer ends the connection."""
+    """The peer closes the connection."""
 
     reason: str
 
 
 @define
 class Bootstrap:
-    """The peer asks for the object that leads to all others."""
+    """The peer asks for the bootstrap object."""
 
     question: AnswerId
     names_object: bool
-    """It uses the field from before there was one such object."""
+    """Whether the deprecated field with an object's name is set."""
 
 
 @define(eq=False)
@@ -113,7 +113,7 @@ class Call:
     method_id: int
     params: Params
     to_caller: bool
-    """The results are to come back in the Return, as usual."""
+    """Whether the results are to be sent in the Return, as usual."""
 
 
 @define(eq=False)
@@ -122,21 +122,21 @@ class Results:
 
     content: Params
     capabilities: tuple[ImportId | None, ...]
-    """What the capability pointers in the content are; None for one that we cannot use."""
+    """The imports to which the capability pointers in the content are indices; None for one that we cannot use."""
 
 
 @define
 class RemoteException:
-    """The call of ours that ended so."""
+    """The outcome of a call of ours that failed."""
 
     reason: str
     kind: int
-    """A `queueber.errors.Kind`, or one that is unknown here."""
+    """A `queueber.errors.Kind`, or a number that is unknown here."""
 
 
 @define
 class Canceled:
-    """The call of ours ended early, because we finished it."""
+    """The outcome of a call of ours that ended early because we finished it."""
 
 
 Outcome: TypeAlias = Results | RemoteException | Canceled
@@ -144,18 +144,18 @@ Outcome: TypeAlias = Results | RemoteException | Canceled
 
 @define
 class Return:
-    """The peer has answered a call of ours."""
+    """The peer returns a call of ours."""
 
     answer: QuestionId
     outcome: Outcome | None
-    """None for a kind of outcome that we never ask for."""
+    """None for a kind that we never ask for."""
 
     finish_needed: bool
 
 
 @define
 class Finish:
-    """The peer needs an answer no longer."""
+    """The peer no longer needs an answer."""
 
     question: AnswerId
     release_result_caps: bool
@@ -163,7 +163,7 @@ class Finish:
 
 @define
 class Release:
-    """The peer has dropped references to an export."""
+    """The peer drops references to an export."""
 
     id: ExportId
     count: int
@@ -171,16 +171,16 @@ class Release:
 
 @define
 class Resolve:
-    """A promise that the peer hosts has become something."""
+    """A promise that the peer hosts was resolved."""
 
     promise: ImportId
     capability: ImportId | None
-    """What it has become, if that is hosted by the peer: it comes with a reference."""
+    """The capability it resolved to, with a reference, if the peer hosts that."""
 
 
 @define
 class Disembargo:
-    """The peer wants to know when the calls before have reached their object."""
+    """The peer asks for an echo once earlier calls have reached their object."""
 
     target: ExportId | PromisedAnswer | None
     embargo: int
@@ -188,10 +188,10 @@ class Disembargo:
 
 @define
 class Unknown:
-    """A message that is to be answered with Unimplemented."""
+    """A message to which Unimplemented is the reply."""
 
     which: int
-    """The discriminant that says what it is."""
+    """The discriminant of the Message."""
 
 
 Message: TypeAlias = (

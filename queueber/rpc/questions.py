@@ -1,18 +1,18 @@
 """
-The calls we have made.
+Questions: the calls that we have made.
 
 State model
 -----------
 
-1. WAITING    the call was sent, and neither Return nor Finish.
-2. FINISHED   we sent Finish first.  The Return will still come; its number
-              cannot be used again before.
-3. RETURNED   the Return came.  Calls may still be made to what it holds, and
-              the peer keeps that until we send Finish.
-4. (absent)   both have been sent.  The number can be used again.
+1. WAITING    the call was sent; no Return came, and no Finish was sent.
+2. FINISHED   we sent Finish first.  The number cannot be used again before the
+              Return has come.
+3. RETURNED   the Return came.  Calls may still be made to the capabilities in
+              its results, which the peer keeps until we send Finish.
+4. (absent)   Return and Finish are over.  The number can be used again.
 
 Every path from WAITING to absent has one Return and one Finish, unless the
-peer said in the Return that it needs no Finish: then none is sent.
+Return says that no Finish is needed: then none is sent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ from enum import IntEnum, auto
 from attrs import define
 
 from queueber.errors import LocalProtocolError, RemoteProtocolError
+from queueber.rpc.id_table import IdTable
 from queueber.rpc.messages import ImportId, QuestionId
-from queueber.rpc.tables import OwnedTable
 
 
 class State(IntEnum):
-    """Where a call of ours stands; the state model is above."""
+    """The state of a question; see the state model above."""
 
     WAITING = auto()
     FINISHED = auto()
@@ -34,7 +34,7 @@ class State(IntEnum):
 
 
 class Input(IntEnum):
-    """What happens to a question."""
+    """The inputs of the state model."""
 
     RECEIVE_RETURN = auto()
     SEND_FINISH = auto()
@@ -46,7 +46,7 @@ TRANSITIONS: dict[tuple[State, Input], State | None] = {
     (State.FINISHED, Input.RECEIVE_RETURN): None,
     (State.RETURNED, Input.SEND_FINISH): None,
 }
-"""Where each input leads; None ends the question.  A pair that is not here is somebody's error."""
+"""The next state for each input; None removes the question.  Any other pair is an error of the sender."""
 
 
 @define(eq=False)
@@ -54,46 +54,46 @@ class Question:
     """One call of ours."""
 
     state: State | None = State.WAITING
-    """None once it is over."""
+    """None once the question is removed."""
 
     report: bool = False
-    """Its Return is an event even after Finish."""
+    """Whether its Return is an event even after Finish."""
 
     capabilities: Sequence[ImportId] = ()
-    """The references that came with its results."""
+    """The imports that came with its results."""
 
     finish_needed: bool = True
-    """The peer keeps the results until we send Finish."""
+    """Whether the peer keeps the results until we send Finish."""
 
 
 class Questions:
-    """All calls to one peer that are not yet over."""
+    """All open calls to one peer."""
 
     def __init__(self) -> None:
-        self._table: OwnedTable[Question] = OwnedTable()
+        self._table: IdTable[Question] = IdTable()
 
     def __len__(self) -> int:
         return len(self._table)
 
     def open(self, number: int) -> bool:
-        """Whether calls may be made to what *number* returns: it was asked, and not finished."""
+        """Whether calls may be made to the results of *number*: it was asked, and not finished."""
         question = self._table.find(number)
         return question is not None and question.state is not State.FINISHED
 
     def items(self) -> Iterator[tuple[int, Question]]:
-        """All questions with their numbers, the oldest first."""
+        """Return all questions with their numbers, the oldest first."""
         return self._table.items()
 
     def ask(self) -> QuestionId:
-        """The number of a new call."""
+        """Add a question, and return its number."""
         return QuestionId(self._table.add(Question()))
 
     def receive_return(self, number: QuestionId) -> Question:
         """
-        The Return for *number* has come; the question, whose state is None when that ended it.
+        Record the Return for *number*, and return the question; its state is None if that removed it.
 
         Raises:
-            RemoteProtocolError: it had come before, or nothing was asked under that number.
+            RemoteProtocolError: the Return came before, or there is no such question.
         """
         question = self._table.find(number)
         if question is None or question.state is State.RETURNED:
@@ -102,10 +102,10 @@ class Questions:
 
     def send_finish(self, number: QuestionId) -> Question:
         """
-        Finish is about to be sent for *number*; the question, whose state is None when that ended it.
+        Record that Finish is sent for *number*, and return the question; its state is None if that removed it.
 
         Raises:
-            LocalProtocolError: it was sent before, or nothing was asked under that number.
+            LocalProtocolError: Finish was sent before, or there is no such question.
         """
         question = self._table.find(number)
         if question is None or question.state is State.FINISHED:

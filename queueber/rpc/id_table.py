@@ -1,9 +1,8 @@
 """
-Numbers that stand for things, as both sides of a connection use them.
+A table of entries under small ids that we assign: our questions, our exports.
 
-Each side numbers what it owns: questions it asks, objects it exports.  The
-other side may name a number until it has said that it will not any more, so
-an entry that is gone may still keep its number.
+The peer may use an id until it has sent the last message that names it, so ids
+are freed explicitly.
 """
 
 from collections.abc import Iterator
@@ -13,11 +12,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class OwnedTable(Generic[T]):
+class IdTable(Generic[T]):
     """
-    Entries under numbers that are ours to give.
+    Entries under ids that we assign.
 
-    The smallest free number is given first, which keeps the peer's table dense.
+    The smallest free id is assigned first, which keeps the peer's table dense.
     """
 
     def __init__(self) -> None:
@@ -29,15 +28,15 @@ class OwnedTable(Generic[T]):
         return len(self._entries)
 
     def items(self) -> Iterator[tuple[int, T]]:
-        """All entries with their numbers, in the order in which they were added."""
+        """Return all entries with their ids, in the order in which they were added."""
         return iter(self._entries.items())
 
     def find(self, number: int) -> T | None:
-        """The entry at *number*, if there is one."""
+        """Return the entry at *number*, if there is one."""
         return self._entries.get(number)
 
     def add(self, entry: T) -> int:
-        """The number under which *entry* is from now on."""
+        """Add *entry*, and return its id."""
         if self._free:
             number = heappop(self._free)
         else:
@@ -47,10 +46,10 @@ class OwnedTable(Generic[T]):
         return number
 
     def drop(self, number: int) -> None:
-        """Forget the entry at *number*, which the peer will not name any more."""
+        """Remove the entry at *number*, which the peer will not use any more."""
         del self._entries[number]
         heappush(self._free, number)
 
     def check(self) -> None:
-        """Raise AssertionError unless every number below the next is either used or free."""
+        """Raise AssertionError unless every id below the next is either used or free."""
         assert sorted([*self._entries, *self._free]) == list(range(self._next))

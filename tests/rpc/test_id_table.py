@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueber.rpc.tables import OwnedTable
+from queueber.rpc.id_table import IdTable
 
 
 @given(st.lists(st.integers(0, 4)))
 def test_a_number_stands_for_one_thing_at_a_time(steps):
     """Each step adds an entry, or drops the one at that place in the model."""
-    table, model = OwnedTable(), {}
+    table, model = IdTable(), {}
     for count, step in enumerate(steps):
         if step and step <= len(model):
             number = sorted(model)[step - 1]
