@@ -1,11 +1,19 @@
 """The life of a connection: the table, its drawing in the documentation, and that connections follow it."""
 
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from queueber import api, rpc
+from queueber.limits import Limits
 from queueber.rpc import encoder
 from queueber.server.net.states import ENDED, READING, TRANSITIONS, Input, State, next_state
+from queueber.server.net.timeouts import FIRST_MESSAGE, WHOLE_MESSAGE
+from queueber.testing import InProcessServer
+from queueber.units import KIB
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 
@@ -130,3 +138,44 @@ def test_a_connection_that_is_aborted_counts_no_more_in_the_memory_budget(peer):
     peer.protocol._send_buffer.resumeProducing()
     assert memory.total == 0
     assert peer.aborted
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=6), st.lists(st.integers(1, 300), max_size=40))
+def test_timers_and_memory_follow_every_read(sizes, cuts):
+    """A read that ends with a whole message skips most of the work, and must leave the same timers and bytes."""
+    server = InProcessServer(Limits())
+    protocol, _ = server.connect()
+    connection = rpc.Connection(limits=Limits())
+    root = connection.bootstrap()
+    messages = [connection.data_to_send()]
+    for size in sizes:
+        content = api.write_add_request(api.AddRequest([api.NewItem(bytes(size), 0)]))
+        connection.call(rpc.PromisedAnswer(root), api.QUEUE_INTERFACE_ID, api.ADD, content)
+        messages.append(connection.data_to_send())
+    ends = [0, *accumulate(map(len, messages))]
+    stream, at = b"".join(messages), 0
+    started = server.connections.timeouts._started
+    for cut in [*cuts, len(stream)]:
+        if at == len(stream):
+            break
+        protocol.dataReceived(stream[at : at + cut])
+        at = min(at + cut, len(stream))
+        begun = at - max(end for end in ends if end <= at)
+        assert server.connections.memory.total == protocol.held_bytes == begun
+        assert (protocol in started[FIRST_MESSAGE]) is (at < ends[1])
+        assert (protocol in started[WHOLE_MESSAGE]) is (begun > 0)
+        assert protocol._state is (State.OPEN if at >= ends[1] else State.FIRST_MESSAGE)
+    server.settle()
+    assert server.broker.stats().items == len(sizes)
+
+
+def test_open_answers_are_measured_without_a_long_read(peer):
+    """A peer that never sends Finish, one short call at a time, comes to count with its tables."""
+    peer.send()
+    peer.hand.settle()
+    held = []
+    for _ in range(200):
+        peer.call(99, bytes(8))
+        held.append(peer.protocol.held_bytes)
+    assert held[0] == 0
+    assert held[-1] >= 3 * 16 * KIB
