@@ -2,6 +2,8 @@
 
 import pytest
 from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from queueber.broker import ClaimBounds
 from queueber.broker.model import HIGHEST, just_below
@@ -1108,3 +1110,31 @@ class TestBatches:
         (write,) = plan.writes
         assert write.record.deadline == lease.deadline >= harness.now + 500
         assert plan.size == lease.record_bytes
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+    @given(
+        adds=st.lists(st.lists(st.tuples(st.binary(max_size=3), st.sampled_from([0, 0, 5])), max_size=3), max_size=5),
+        removes=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["lease", "other", "short"])), max_size=6),
+        extends=st.lists(st.tuples(st.sampled_from(["lease", "other", "short"]), st.integers(0, 21)), max_size=5),
+    )
+    def test_one_batch_decides_as_single_calls_do(self, make_harness, adds, removes, extends):
+        """Limits refuse some of the calls."""
+        together, alone = (make_harness(contents_bytes=2, add_bytes=5, lease_ms=20) for _ in range(2))
+        for harness in (together, alone):
+            harness.add(b"a", b"b", b"c", b"d")
+            _, lease = harness.take(4, lease_duration=20)
+        leases = {"lease": lease.id, "other": b"o" * 16, "short": b"s"}
+        items = [*lease.keys, b"?" * 16, b"?"]
+        pairs = [(items[number], leases[name]) for number, name in removes]
+        spans = [(leases[name], span) for name, span in extends]
+
+        for call, arguments in (("add", adds), ("extend", spans), ("remove", pairs)):
+            batch = together.submit(getattr(together.broker, call)(together.queue, arguments, together.now))
+            single = [
+                alone.submit(getattr(alone.broker, call)(alone.queue, [each], alone.now)).reply[0] for each in arguments
+            ]
+            assert list(map(repr, batch.reply)) == list(map(repr, single))
+        for harness in (together, alone):
+            harness.commit_all()
+            harness.broker.check()
+        assert together.rows == alone.rows
