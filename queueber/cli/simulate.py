@@ -4,12 +4,13 @@ import json
 import secrets
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
 
 from queueber.cli.arguments import FiniteFloat, seconds
-from queueber.cli.load import queue_for, refuse_unless_empty, with_fleet
+from queueber.cli.load import queue_for, refuse_unless_empty, stop_all, with_fleet
 from queueber.cli.server_options import ServerCommand, ServerSelection
 from queueber.cli.session import Interrupted
 from queueber.cli.terminal import LoadDisplay
@@ -113,7 +114,9 @@ def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:
     the one given by --queue, which must be empty and not in use.
 
     At the end each task must be removed, waiting or leased.  The exit status is 1 if the sums differ, if a promise was
-    broken, or if the server is gone and the tasks cannot be counted.  Each row of the results says what it counts.
+    broken, or if the server is gone and the tasks cannot be counted.  Each row of the results explains its count.
+
+    At Ctrl-C or SIGTERM the simulation ends without an account, and its tasks are removed, for at most 8 seconds.
     """
     parameters = _parameters(**options)
     name, display = queue_for(server, "simulate"), LoadDisplay(quiet=as_json)
@@ -125,7 +128,7 @@ def simulate(server: ServerSelection, /, as_json: bool, **options: Any) -> None:
         await runs[0].run()
 
     try:
-        with_fleet(server, name, work)
+        with_fleet(server, name, work, partial(stop_all, runs))
     except (Interrupted, QueueberError):
         # Print the results up to this point.
         display.end()

@@ -98,6 +98,10 @@ class Simulation:
     """Calls without an answer and their start times, the oldest first.  Without the workers' polls."""
 
     _polls: dict[Deferred[Batch], None] = field(factory=dict)
+    _leases: dict[bytes, float] = field(factory=dict)
+    """Leases of workers that may not have ended, and when they were received; the oldest first."""
+
+    _stopped: bool = False
     _foreign: list[bytes] = field(factory=list)
     """Leases of foreign items that the final count found."""
 
@@ -125,6 +129,9 @@ class Simulation:
         ]
         try:
             await self._report_until_end()
+            if self._stopped:
+                await self._remove_all(queues[0], [*producing, *working])
+                return self
             longest = options.max_exec * options.tasks_per_worker
             await self._with_progress("letting workers finish", longest, self._finish(producing, working))
             self._check()
@@ -133,6 +140,25 @@ class Simulation:
             self._ended = True
             self.reporter.end()
         return self
+
+    def stop(self) -> None:
+        """End the simulation now without an account, and remove its tasks.  `run` returns after that."""
+        self._stopped = True
+        self._ends = min(self._ends, self.fleet.reactor.seconds())
+
+    async def _remove_all(self, queue: Queue, jobs: list[Deferred[None]]) -> None:
+        """End *jobs* and their leases, and remove all tasks."""
+        for job in jobs:
+            job.cancel()
+        await together([self._track(queue.extend(lease, GIVE_BACK_MS)) for lease in self._leases])
+        # Twice, because the server needs a moment to return the items of a lease.
+        for _ in range(2):
+            await self.fleet.sleep(TICK_SECONDS)
+            await self._find_all(queue)
+        await self._give_back_foreign(queue)
+
+    async def _give_back_foreign(self, queue: Queue) -> None:
+        await together([self._track(queue.extend(lease, GIVE_BACK_MS)) for lease in self._foreign])
 
     def _job(self, job: Coroutine[Deferred[Any], Any, None]) -> Deferred[None]:
         return started(job).addErrback(self._failed)
@@ -272,9 +298,18 @@ class Simulation:
                 continue
             finally:
                 self._polls.pop(poll, None)
+            self._remember(batch.lease)
             for item in batch.items:
                 self.ledger.taken(item.contents, batch.deadline, self.options.lease)
             await self._work(queue, batch)
+
+    def _remember(self, lease: bytes) -> None:
+        """Note a new lease, and forget those that have ended even if each of their items was extended."""
+        now, options = self.fleet.reactor.seconds(), self.options
+        longest = options.tasks_per_worker * options.max_exec + 2 * options.lease / MS_PER_SECOND
+        while self._leases and next(iter(self._leases.values())) + longest < now:
+            del self._leases[next(iter(self._leases))]
+        self._leases[lease] = now
 
     async def _work(self, queue: Queue, batch: Batch) -> None:
         options, chance = self.options, self._random
@@ -318,7 +353,7 @@ class Simulation:
             self.reporter.at(now() - began)
         await self._find_all(queue)
         # Leased until now, so that each is found once.
-        await together([self._track(queue.extend(lease, GIVE_BACK_MS)) for lease in self._foreign])
+        await self._give_back_foreign(queue)
         self.account = self.ledger.close(waiting)
 
     async def _find_all(self, queue: Queue) -> None:

@@ -92,6 +92,21 @@ def test_every_row_explains_its_count(capsys):
         assert [row for row in rows if row.startswith(f"{name:<20} ") and row.endswith(f"   {EXPLAINED[name]}")]
 
 
+@pytest.mark.parametrize("when", [0.1, 5])
+def test_a_simulation_that_is_stopped_removes_its_tasks(when):
+    """Waiting tasks, those of workers, and those whose lease a worker lets expire."""
+    server = SimulatedServer()
+    run = Simulation(server.fleet(), options(workers=5, expiry_prob=0.5, lease=60_000), RecordedProgress())
+    server.clock.callLater(when, run.stop)
+    server.until(run.run())
+    assert run.ledger.counts["taken"] > 0
+    assert not server.ready
+    assert not any(items for _, items in server.leases.values())
+    assert not run.account
+    assert not run.ledger.faults
+    assert server.clock.seconds() < when + 2
+
+
 def test_a_seed_repeats_a_run():
     assert simulated(SimulatedServer())[0].ledger.counts == simulated(SimulatedServer())[0].ledger.counts
 

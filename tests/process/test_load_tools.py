@@ -79,7 +79,7 @@ def test_a_terminal_shows_a_bar_and_the_time_left(command):
     assert re.search(rb"in \d+\.\d s: ", out)
 
 
-@pytest.mark.parametrize("tool", ["bench", "stress"])
+@pytest.mark.parametrize("tool", ["bench", "stress", "simulate"])
 def test_a_signal_ends_a_load_and_its_items_are_removed(start, tool):
     server = start()
     command = [sys.executable, "-m", "queueber.cli", "--addr", f"127.0.0.1:{server.port}", "--queue", "load", tool]
