@@ -131,11 +131,15 @@ class _Verification:
         """Add an error of the block as a finding about the row at *row_key*."""
         try:
             yield
-        except Passing:
-            raise
         except (QueueberError, ValueError) as error:
-            text = str(error)
-            self.result.add(text if row_key.hex() in text else f"{_name(row_key)}: {text}")
+            self._report(row_key, error)
+
+    def _report(self, row_key: bytes, error: Exception) -> None:
+        """Add *error* as a finding about the row at *row_key*; raise it if it is `Passing`."""
+        if isinstance(error, Passing):
+            raise error
+        text = str(error)
+        self.result.add(text if row_key.hex() in text else f"{_name(row_key)}: {text}")
 
     def _rows(
         self, table: bytes | None = None, *, start: bytes | None = None, stop: bytes | None = None
@@ -219,8 +223,10 @@ class _Verification:
             self.result.items += 1
             queue = QueueNumber(int.from_bytes(row_key[len(ITEMS) :][:_QUEUE_BYTES], "big"))
             counts[queue] += 1
-            with self._reporting(row_key):
+            try:  # `_reporting` costs a microsecond
                 self._check_place(queue, decode_item(row_key, value).key)
+            except (QueueberError, ValueError) as error:
+                self._report(row_key, error)
             if self.result.items % _PROGRESS_ROWS == 0:
                 self._progress(self.result.items, max(expected, self.result.items))
         self._progress(self.result.items, self.result.items)

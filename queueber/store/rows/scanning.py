@@ -42,7 +42,7 @@ READS_MAX: Final = 100
 """Iterators that one scan starts.  Each after the first costs some hundredths of a second for its search."""
 
 SINGLE_ROWS_MAX: Final = 8
-"""Consecutive unreadable rows that a search finds one by one, and passes over damage that it corrects going back."""
+"""Most consecutive unreadable rows that a search finds one by one, and most times that it goes back."""
 
 
 @define
