@@ -1,4 +1,4 @@
-"""Lease an item shortly before a crash; find it as the second attempt after it."""
+"""Lease an item shortly before a crash, and get it at its second attempt afterwards."""
 
 import asyncio
 import sys

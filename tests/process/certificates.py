@@ -1,4 +1,4 @@
-"""Certificates for tests, made by openssl as an operator would make them."""
+"""Certificates for tests, created with openssl as an operator would."""
 
 import subprocess
 from pathlib import Path
@@ -12,7 +12,7 @@ def openssl(*arguments, folder):
 
 @frozen
 class Authority:
-    """Signs for names."""
+    """A certificate authority."""
 
     folder: Path
     name: str = "ca"
@@ -31,7 +31,7 @@ class Authority:
         return self.folder / f"{self.name}.pem"
 
     def sign(self, name, *, alternative=None, days=30, until=None, subject=None) -> tuple[Path, Path]:
-        """A certificate for *name* and its key; with *subject* that is in it, and *name* only what it is kept under."""
+        """Return the files of a certificate and its key.  *name* names the files, and the subject without *subject*."""
         openssl(
             *("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
             *("-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject or f"/CN={name}"),
@@ -40,7 +40,7 @@ class Authority:
         (self.folder / f"{name}.ext").write_text(f"subjectAltName={alternative}" if alternative else "")
         end = ["-not_before", "20200101000000Z", "-not_after", until] if until else ["-days", str(days)]
         if until:
-            # `x509` of older versions takes no dates; `ca` does.
+            # `openssl x509` of older versions accepts no dates, and `openssl ca` does.
             self._sign_until(name, until)
         else:
             openssl(

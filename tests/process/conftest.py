@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def start(tmp_path):
-    """Start servers; they end with the test."""
+    """Start servers, which are stopped at the end of the test."""
     servers: list[Server] = []
 
     def start(*options: str, data_dir: Path | None = None, runner: str = "twistd", files: int | None = None) -> Server:
@@ -45,7 +45,7 @@ def foreign(scenario: str, port: int, *args: str) -> str:
 
 
 class Traffic:
-    """pycapnp's own client that adds and removes until its server is gone; what it says is read as it comes."""
+    """A client with pycapnp that adds and removes until its server ends.  A thread reads its output."""
 
     def __init__(self, port: int, *label: str) -> None:
         self.lines: list[str] = []
@@ -59,18 +59,18 @@ class Traffic:
             self.lines.append(line.rstrip("\n"))
 
     def until(self, **least: int) -> None:
-        """Return once it has said each of these words so many times."""
+        """Wait until each of the words has appeared that many times."""
         deadline = time.monotonic() + PATIENCE
         while missing := [word for word, count in least.items() if self.said(word) < count]:
             assert time.monotonic() < deadline and self._reader.is_alive(), f"too little was {missing}: {self.lines}"
             time.sleep(0.01)
 
     def said(self, word: str) -> int:
-        """How many lines begin with *word*."""
+        """Return the number of lines that begin with *word*."""
         return sum(line.startswith(f"{word} ") for line in list(self.lines))
 
     def end(self) -> list[str]:
-        """All it has said, once it has ended with its server."""
+        """Wait for the end of the client, and return its output."""
         self._process.wait(PATIENCE)
         self._reader.join(PATIENCE)
         self._process.stdout.close()

@@ -1,9 +1,9 @@
 """
-Fills a server and empties it, and prints its progress, one JSON object a line.
+Fill a server and empty it, and print the progress, one JSON object a line.
 
-`fill` adds items until one is refused; `drain` polls and removes all there
-are; `count` polls all there are and says which numbers they carry; `traffic`
-adds and removes until its standard input ends.
+`fill` adds items until one is refused.  `drain` polls and removes all items.
+`count` polls all items and prints their numbers.  `traffic` adds and removes until
+its standard input ends.
 """
 
 import json
@@ -22,7 +22,7 @@ AT_ONCE = 8
 
 
 def contents(number):
-    # Random, or the engine would compress it.
+    # Random, so that the engine cannot compress it.
     return number.to_bytes(8, "big") + os.urandom(CONTENTS_BYTES)
 
 
@@ -59,7 +59,7 @@ async def count(reactor, client):
 
 
 async def one(reactor, client):
-    """Try to add one until it is taken."""
+    """Add an item, and repeat that until it is accepted."""
     for attempt in range(200):
         try:
             await client.default.add(b"one")

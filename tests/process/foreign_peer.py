@@ -118,7 +118,7 @@ async def refusals(broker):
 
 
 async def in_line(broker):
-    """Return once the server has carried out all that was called through *broker*: a connection's calls keep order."""
+    """Wait until the server has handled all calls through *broker*: the calls of a connection are ordered."""
     assert not (await extend(broker, bytes(16), ms=1)).resp.extended
 
 
@@ -138,12 +138,12 @@ async def waits(port):
     await add(second, b"delayed", delay_ms=300)
     assert bytes((await waiting).resp.items[0].contents) == b"delayed"
     assert time.monotonic() - started >= 0.3
-    # Three polls in line, then six items at once: turn by turn.
+    # Three waiting polls, then six items at once, which are allocated round-robin.
     polls = [poll(broker, 5), poll(broker, 3), poll(broker, 1)]
     await in_line(broker)
     await add(second, *[b"%d" % number for number in range(6)])
     assert [len((await each).resp.items) for each in polls] == [3, 2, 1]
-    # A lease that runs out puts its items back.
+    # A lease that expires returns its items.
     await add(broker, b"again")
     assert (await take(broker, lease_ms=100))[1].items[0].attempt == 1
     resp = (await poll(broker, wait_ms=60_000)).resp
@@ -161,7 +161,7 @@ async def queues(port):
     assert not (await remove(mail, resp.items[0].id, resp.lease)).resp.removed
     assert not (await extend(mail, resp.lease, ms=1000)).resp.extended
     assert (await remove(named(broker, "default"), resp.items[0].id, resp.lease)).resp.removed
-    # Bootstrapped more than once, and used as the plain interface that old clients know.
+    # Bootstrapped twice, and used through the interface of old clients.
     old = client.bootstrap().cast_as(SCHEMA.Queue)
     await add(old, b"old")
     assert (await take(client.bootstrap().cast_as(SCHEMA.Broker), 9))[0] == [b"old"]
@@ -172,7 +172,7 @@ async def queues(port):
 
 
 async def forget(port):
-    """Fire and forget: the Finish follows the Call at once, and it takes effect all the same."""
+    """Fire and forget: the Finish follows the Call at once, and the call takes effect."""
     _client, broker = await connect(port)
     for number in range(20):
         promise = add(broker, b"%d" % number)
@@ -211,7 +211,7 @@ async def large(port):
 
 
 async def traffic(port, label="x"):
-    """Add and remove as fast as it goes, and say what was acknowledged, until the server dies."""
+    """Add and remove as fast as possible, and print what is acknowledged, until the server is killed."""
     _client, broker = await connect(port)
 
     async def worker(name):
@@ -233,7 +233,7 @@ async def traffic(port, label="x"):
 
 
 async def drain(port):
-    """Everything that can be had, with its attempt."""
+    """Print all items that a poll returns, with their attempts."""
     _client, broker = await connect(port)
     while True:
         resp = (await poll(broker, 1000, no_wait=True, lease_ms=600_000)).resp

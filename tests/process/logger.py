@@ -1,4 +1,4 @@
-"""A function that makes an observer, for `twistd --logger`."""
+"""A factory of a log observer, for `twistd --logger`."""
 
 import sys
 
@@ -6,5 +6,5 @@ from twisted.logger import textFileLogObserver
 
 
 def observer():
-    """Text, on the standard output."""
+    """Return an observer that writes text to standard output."""
     return textFileLogObserver(sys.stdout)

@@ -1,4 +1,4 @@
-"""A Unix socket that systemd made: it stays systemd's, as the real `systemd-socket-activate` has it."""
+"""Socket activation with a Unix socket, also by the real `systemd-socket-activate`."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def options(folder, *more):
 
 @contextmanager
 def ended(process):
-    """*process*, which is told to stop, and what it said in the end."""
+    """Stop *process*, and return its exit status and output."""
     said = []
     try:
         yield process, said
@@ -40,7 +40,7 @@ def ended(process):
 
 
 def served(made, folder, *more):
-    """A server that *made* was passed to."""
+    """Start a server to which the socket *made* is passed."""
     return ended(
         subprocess.Popen(
             [sys.executable, "-c", ACTIVATED, str(made.fileno()), *options(folder, *more)],
@@ -54,7 +54,7 @@ def served(made, folder, *more):
 
 @pytest.fixture
 def made(tmp_path):
-    """A socket for its owner and group, in a directory of its own."""
+    """Return a socket for its owner and group, in a directory of its own."""
     (tmp_path / "run").mkdir()
     with socket.socket(socket.AF_UNIX) as made:
         made.bind(str(tmp_path / "run" / "s.sock"))
@@ -64,7 +64,7 @@ def made(tmp_path):
 
 
 def backlog(path):
-    """How many may wait at the socket *path*, by `ss`."""
+    """Return the backlog of the socket *path*, as shown by `ss`."""
     lines = subprocess.run(["ss", "-lxH"], capture_output=True, text=True, check=True).stdout.splitlines()
     (line,) = [line.split() for line in lines if str(path) in line.split()]
     return int(line[3])
@@ -78,7 +78,7 @@ def test_it_keeps_its_mode_and_its_path_and_is_served_again(made, tmp_path):
             mode = stat.S_IMODE(path.stat().st_mode)
         assert (done.returncode, done.stdout, oct(mode)) == (EXIT_EMPTY, "no items\n", "0o600"), said
         assert path.is_socket()
-    # Between two servers, too, whoever connects waits.
+    # Between two servers a connection waits.
     with socket.socket(socket.AF_UNIX) as early:
         early.connect(str(path))
 
@@ -92,7 +92,7 @@ def test_as_many_may_wait_as_at_our_own_sockets(made, tmp_path):
 
 
 def test_it_may_lie_where_nothing_can_be_written(made, tmp_path):
-    """The shipped unit has `ProtectSystem=strict`, and the socket is in `/run`: here its path is out of reach."""
+    """The shipped unit has `ProtectSystem=strict`, and a socket in `/run`.  Here its path is inaccessible."""
     path = tmp_path / "run" / "s.sock"
     path.rename(tmp_path / "elsewhere.sock")
     with served(made, tmp_path) as (_, said):
@@ -121,13 +121,13 @@ def test_a_directory_that_cannot_be_written_to_is_no_obstacle(made, tmp_path):
 def test_behind_a_proxy_it_is_the_same_socket(made, tmp_path):
     with served(made, tmp_path, "--listen=haproxy:systemd:domain=UNIX:index=0") as (server, said):
         server.wait(PATIENCE)
-    # It was passed once only, so the second use is refused; the first has left it as it was.
+    # It is passed once, so its second use is refused; the first use does not change it.
     assert "Cannot start" in said[0]
     assert stat.S_IMODE((tmp_path / "run" / "s.sock").stat().st_mode) == 0o600
 
 
 def test_a_socket_of_another_family_is_refused(tmp_path):
-    """It would be reached by other machines, in plaintext, though nobody had allowed that."""
+    """Other machines could reach it in plaintext, without --insecure-plaintext."""
     with socket.create_server(("127.0.0.1", 0)) as made, served(made, tmp_path) as (server, said):
         assert server.wait(PATIENCE) == 74
     assert "systemd has passed a socket of AF_INET" in said[0]
@@ -153,7 +153,7 @@ def test_systemd_s_own_activation(tmp_path):
             while not path.exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
             path.chmod(0o600)
-            # The first that connects is what starts the server.
+            # The first connection starts the server.
             assert polled(f"unix:{path}").returncode == EXIT_EMPTY
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert "Stopped; everything is on disk" in said[0]

@@ -1,4 +1,4 @@
-"""kill -9 in the middle of traffic: what was acknowledged holds."""
+"""kill -9 under load: acknowledged calls survive."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def traffic_until_killed(server, label, adds):
-    """What a client saw acknowledged before the server was killed under it, after so many *adds*."""
+    """Kill a server under load after *adds* adds, and return what was acknowledged."""
     client = Traffic(server.port, label)
     client.until(added=adds, removed=10)
     server.kill()
@@ -31,7 +31,7 @@ def traffic_until_killed(server, label, adds):
 
 
 def contents_under_lease(data_dir):
-    """What the leases in a directory that no server holds are for."""
+    """Return the items of each lease in a directory without a server."""
     store = open_store(data_dir)
     held = {
         item.contents.decode()
@@ -50,7 +50,7 @@ def test_acknowledged_adds_removes_and_leases_survive(start):
         for what, contents in traffic_until_killed(server, label, adds).items():
             everything[what] += contents
 
-    # A lease may be on disk whose reply the kill cut off: nobody knows of it, and it holds its items all the same.
+    # A lease may be on disk without its reply: no client knows of it, and it holds its items.
     held = contents_under_lease(server.data_dir)
     drained = Counter()
     for line in foreign("drain", start().port).splitlines():
@@ -62,7 +62,7 @@ def test_acknowledged_adds_removes_and_leases_survive(start):
     assert max(drained.values()) == 1
     assert not removed & set(drained), "a removed item came back"
     assert not leased & set(drained), "an item under a live lease was handed out"
-    # A remove whose reply was cut off may have taken effect or not.
+    # A remove without a reply may have taken effect or not.
     assert leased - removing <= held, "a live lease did not survive"
     assert added - removing <= set(drained) | held, "an acknowledged add was lost"
     assert not set(drained) & held, "an item under a live lease was handed out"
@@ -79,7 +79,7 @@ def test_attempts_count_on(start, tmp_path):
 
 
 def test_a_commit_torn_by_a_power_cut_is_logged(start, tmp_path):
-    """The machine was started anew since: marks carry another boot's id."""
+    """The machine has rebooted since: the marks have the id of another boot."""
     data, mail = tmp_path / "torn", QueueNumber(1)
     live = open_store(tmp_path / "live")
     for number in (1, 2):

@@ -1,4 +1,4 @@
-"""A server that may have few files open."""
+"""A server with a low limit of open files."""
 
 import socket
 import subprocess
@@ -24,7 +24,7 @@ def test_at_the_minimum_it_serves_many_clients_and_queues(start):
     contents.write_bytes(bytes(20_000))
     peers = []
     for _ in range(3):
-        # More connections than there are descriptors, and more files than there may be tables.
+        # More connections than descriptors, and more files than tables that may be open.
         peers += [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(40)]
         added = queueber(server, "add", *["--file", str(contents)] * 40)
         assert len(added.splitlines()) == 40

@@ -1,4 +1,4 @@
-"""pycapnp's own RPC client, in a process of its own, against a real server."""
+"""pycapnp's RPC client, in a process of its own, against a real server."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What ``queueber health`` says of real servers: that are well, stand still or are gone; and of what is none."""
+"""``queueber health`` with servers that are healthy, hang or are gone, and with peers that are not servers."""
 
 import signal
 import socket
@@ -26,7 +26,7 @@ def health(*arguments):
 
 
 def contents_of(folder):
-    """Every file that holds items, leases or marks, with what is in it."""
+    """Return the content of each file with items, leases or marks."""
     kinds = (".log", ".sst", "MANIFEST*")
     return {path: path.read_bytes() for kind in kinds for path in folder.rglob(f"*{kind}")}
 
@@ -57,7 +57,7 @@ def test_a_stopped_server_is_unhealthy(start):
     address = f"--addr=127.0.0.1:{server.port}"
     server.kill()
     assert health(address, "health")[0] == 1
-    # Its socket is still there.
+    # The socket file is still there.
     assert health("health", f"--data-dir={server.data_dir}")[0] == 1
 
 

@@ -1,4 +1,4 @@
-"""What is long, cut short: a server killed during a backup, and one that is stopped while it is still starting."""
+"""Interrupted operations: a server killed during a backup, and a server stopped during its start."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def key(number):
 
 
 def furnish(path, items, contents, *, leased=False):
-    """A stopped directory of so many items, a thousand in a commit, each thousand under one lease if *leased*."""
+    """Create a directory with items, 1,000 per commit, and with *leased* 1,000 per lease."""
     store = open_store(path, durability=Durability.OS)
     for begin in range(1, items + 1, 1_000):
         keys = [key(number) for number in range(begin, begin + 1_000)]
@@ -54,7 +54,7 @@ def backup(target, data_dir):
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """A directory on another file system, to which a backup takes a moment."""
+    """Return a directory on another file system, to which a backup takes some time."""
     if not ELSEWHERE.is_dir() or ELSEWHERE.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is only one file system")
     path = ELSEWHERE / f"queueber-test-interrupted-{os.getpid()}"
@@ -97,5 +97,5 @@ def test_a_stop_does_not_wait_for_a_long_start(start, tmp_path):
     server.line("Stopped before it served; everything is on disk")
     assert not [line for line in server.lines if "Listening" in line or "Traceback" in line]
     assert verify(tmp_path / "data").findings == []
-    # Stopped in order: what needs no log is kept by that alone.
+    # An orderly stop keeps data that is not in the log.
     start().line(r"Data in .*: 200,000 items in 1 queue, 200 leases; recovered in \d+\.\d\d s$")

@@ -1,4 +1,4 @@
-"""The load tools against a server: their results, their bars, and what a signal leaves behind."""
+"""The load tools against a server: their results, their progress bars, and their clean-up after a signal."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def run(command):
 
 
 def test_all_three_commands_against_a_server(run, tmp_path):
-    """Plain text and JSON, and no bar without a terminal."""
+    """The output is text or JSON, without a progress bar if it is not a terminal."""
     plot = tmp_path / "figures.svg"
     text = run("bench", "--seconds", "0.3", "--plot", str(plot)).stdout
     assert text.splitlines()[0].split()[:2] == ["scenario", "items/s"]
@@ -48,7 +48,7 @@ def test_all_three_commands_against_a_server(run, tmp_path):
 
     found = json.loads(run("stress", "--duration", "1", "--rate", "300", "--batch", "3", "--json").stdout)
     assert found["left"] == 0
-    # How much of the rate it reaches is the machine's; that it keeps to one is tried with a clock that can be moved.
+    # The rate that is reached depends on the machine; the limit of the rate is tested with a simulated clock.
     assert 0 < found["totals"]["removes"] <= found["totals"]["adds"] <= 303
     assert found["sharing"]["polls_per_commit"] >= 1
     assert "polls returned items" in run("stress", "--duration", "1", "--rate", "100").stdout

@@ -1,4 +1,4 @@
-"""Data care beside real servers: the socket, backups under traffic, and a disk that fills up."""
+"""Maintenance of running servers: the control socket, backups under load, and a disk that fills up."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def filler(step, port):
 
 
 def content_of(path):
-    """Every file but RocksDB's own log, to which a server writes when it likes."""
+    """Return every file except RocksDB's own log, which changes at any time."""
     return {
         str(file.relative_to(path)): (file.stat().st_mtime_ns, file.stat().st_size, file.read_bytes())
         for file in path.rglob("*")
@@ -58,14 +58,14 @@ def content_of(path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 400 MiB."""
+    """Return a directory on a file system of 400 MiB."""
     with disk_of("400m", tmp_path / "disk") as path:
         yield path
 
 
 @contextmanager
 def disk_of(size, path):
-    """A file system of *size* at *path*."""
+    """Mount a file system of *size* at *path*."""
     if os.geteuid() != 0:
         pytest.skip("only root can mount")
     path.mkdir()
@@ -74,7 +74,7 @@ def disk_of(size, path):
     try:
         yield path
     finally:
-        # Lazily, because a server that a failed test left may still be there.
+        # Lazily, because a server of a failed test may still use it.
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
@@ -129,8 +129,8 @@ def test_a_backup_under_traffic_is_whole_and_a_server_goes_on_from_it(start, tmp
     peer.stdout.readline()
     for number in range(3):
         assert queueber("backup", tmp_path / f"backup{number}", "-d", server.data_dir)[0] == 0
-    told, _ = peer.communicate("")
-    done = json.loads(told)
+    output, _ = peer.communicate("")
+    done = json.loads(output)
     assert done["added"] > done["removed"] > 0
     found = [verify(tmp_path / f"backup{number}") for number in range(3)]
     assert [each.findings for each in found] == [[], [], []]
@@ -144,7 +144,7 @@ def test_a_backup_under_traffic_is_whole_and_a_server_goes_on_from_it(start, tmp
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="it takes root, and unshare")
 def test_a_backup_that_would_be_out_of_sight_is_not_made(start, tmp_path):
-    """As with PrivateTmp=yes, here the other way round: the command has a directory of its own."""
+    """As with PrivateTmp=yes, but here the command has the private directory."""
     server = start()
     assert server.port
     (tmp_path / "private").mkdir()
@@ -170,7 +170,7 @@ def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):
     server = start()
     status, _ = queueber("--addr", f"127.0.0.1:{server.port}", "add", "one", "two")
     assert status == 0
-    # What the server itself writes in the meantime is not looked for.
+    # Files that the server itself writes meanwhile are ignored.
     server.suspend()
     before = content_of(server.data_dir)
     status, said = queueber("inspect", "-d", server.data_dir)
@@ -187,7 +187,7 @@ def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):
 
 @pytest.fixture
 def backup(start, tmp_path):
-    """Of a server that has ended since: two items."""
+    """Return a backup with two items, of a server that has ended."""
     server = start()
     assert queueber(f"--addr=127.0.0.1:{server.port}", "add", "one", "two")[0] == 0
     assert queueber("backup", tmp_path / "backup", "-d", server.data_dir)[0] == 0
@@ -197,7 +197,7 @@ def backup(start, tmp_path):
 
 @pytest.fixture
 def damaged(start, tmp_path):
-    """What a killed server left, with one bit changed in the middle of its log."""
+    """Return the directory of a killed server, with one bit changed in the middle of its log."""
     server = start()
     for _ in range(3):
         status, said = queueber(f"--addr=127.0.0.1:{server.port}", "add", "x" * 10_000)
@@ -215,7 +215,7 @@ NO = pytest.mark.parametrize("no", [b"n\r", b"\r", b"maybe\rn\r", CTRL_C, CTRL_D
 
 
 def ending(no):
-    """A no is an answer; Ctrl-C and Ctrl-D are none."""
+    """`n` is an answer; Ctrl-C and Ctrl-D are not."""
     return 130 if no in (CTRL_C, CTRL_D) else 1
 
 
@@ -286,15 +286,15 @@ def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start,
     assert free(small_disk) > 80 * MIB
     server.line("Refusing adds: ")
     _, said = queueber("stats", "-d", server.data_dir)
-    # Whether they are still refused depends on what was flushed since.
+    # Adds may still be refused, depending on what was flushed.
     assert "refusing_adds    " in said
     assert "limit free_space_reserve was reached" in said
-    # Everything else goes on.
+    # All other calls are served.
     assert filler("drain", server.port) == {"removed": len(filled["acknowledged"])}
-    # The space of what was removed comes back by itself, and adds with it.
+    # The space of removed items is released, and adds are accepted again.
     assert filler("one", server.port)["attempts"]
     server.line("Taking adds again: ")
-    # So it does when somebody else makes room.
+    # They are also accepted when other files are deleted.
     assert filler("fill", server.port)["error"] == "Overloaded"
     ballast.unlink()
     assert filler("one", server.port)["attempts"]
@@ -303,7 +303,7 @@ def test_adds_are_refused_before_the_disk_is_full_and_come_back_with_room(start,
 
 
 def test_a_disk_that_others_have_filled_leaves_a_server_that_goes_on(start, tmp_path):
-    """What is in memory does not fit any more, and to try it would end the server that the reserve is to keep."""
+    """The write buffers do not fit on the disk any more.  Flushing them would end the server."""
     with disk_of("64m", tmp_path / "disk") as disk:
         server = start(data_dir=disk / "data")
         address = f"--addr=127.0.0.1:{server.port}"

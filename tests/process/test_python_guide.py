@@ -1,4 +1,4 @@
-"""What docs/python.md shows is what happens: every program, snippet and command line of it is run."""
+"""Run every program, snippet and command line of docs/python.md."""
 
 import ast
 import re
@@ -58,7 +58,7 @@ def start_program(folder, name, source, *arguments, address):
 
 
 def run_program(*arguments, **options):
-    """What a program printed; it must have said nothing of errors."""
+    """Run a program, and return its output.  It must not print errors."""
     out, err = start_program(*arguments, **options).communicate(timeout=PATIENCE)
     assert err == ""
     return out
@@ -74,7 +74,7 @@ def test_every_block_is_a_program_a_snippet_or_a_command():
 
 
 def test_every_error_has_its_row():
-    """All that a call may fail with."""
+    """Return all errors of a call."""
     rows = set(re.findall(r"^\| `(\w+)` \|", GUIDE, flags=re.MULTILINE))
     exported = {name for name in queueber.client.__all__ if isinstance(getattr(queueber.client, name), type)}
     errors = {name for name in exported if issubclass(getattr(queueber.client, name), QueueberError)}
@@ -94,7 +94,7 @@ def test_the_producer_the_worker_and_the_snippets_do_what_is_said(start, tmp_pat
     assert [line.split()[1] for line in added.splitlines()] == ["cat.jpg", "notes.txt"]
     assert ids == sorted(ids)
 
-    # The lengths of time are the reader's to choose; a test gives up sooner.
+    # Shorter durations than in the guide.
     source = PROGRAMS["worker.py"].replace("self.extend(lease, 1_000)", "self.extend(lease, 1)")
     worker = start_program(tmp_path, "worker.py", source, address=address)
     try:

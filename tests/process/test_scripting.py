@@ -1,4 +1,4 @@
-"""The script that the guide shows, run by a shell against a server."""
+"""Run the scripts of the guide in a shell, against a server."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What others cannot do to a real server and its files; the other proofs of the security model lie elsewhere."""
+"""The security model with a real server and its files.  Other tests of the model are in other folders."""
 
 import os
 import pickle
@@ -36,7 +36,7 @@ for path in sys.argv[2:]:
 
 
 class Planted:
-    """A pickle of it makes a file wherever it is read."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -51,7 +51,7 @@ def test_contents_are_bytes_and_run_nowhere(start, tmp_path):
     server = start()
     assert queueber(f"--addr=127.0.0.1:{server.port}", "add", f"--file={tmp_path}/item")[0] == 0
     server.stop()
-    # Not after a restart either, when the engine reads what it finds.
+    # Nor after a restart, when the engine reads all files.
     server = start()
     assert queueber(f"--addr=127.0.0.1:{server.port}", "poll", "--no-wait")[0] == 0
     server.stop()
@@ -89,20 +89,20 @@ def test_a_peer_forges_no_line_of_the_log_and_no_colour(start):
 def test_errors_tell_nothing_of_the_machine(start):
     server = start("--limit-contents-bytes=10")
     address = f"--addr=127.0.0.1:{server.port}"
-    told = [
+    ended = [
         queueber(address, "add", "more than ten bytes"),
         queueber(address, "poll", "--lease=0"),
         queueber(address, "poll", "--lease=1e9"),
         queueber(address, "stats", f"--data-dir={server.data_dir}"),
     ]
-    refused = [text for status, text in told if status == 1]
+    refused = [text for status, text in ended if status == 1]
     assert len(refused) == 3
     assert not [text for text in refused if str(server.data_dir.parent) in text or "/" in text or "Traceback" in text]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_gets_at_neither_the_data_nor_the_sockets(start):
-    # Not pytest's own directory, which nobody else may enter whatever lies in it.
+    # Not in pytest's own directory, which other users may not enter.
     with tempfile.TemporaryDirectory(prefix="queueber-others-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -112,7 +112,7 @@ def test_another_user_gets_at_neither_the_data_nor_the_sockets(start):
         open_to_all = folder / "open"
         open_to_all.mkdir(mode=0o755)
         wanted = [folder / "data", folder / "data" / "control.sock", folder / "q.sock", folder / "m.sock", open_to_all]
-        # Somebody else's interpreter may lie where we cannot go.
+        # The interpreter may be in a directory that the other user cannot enter.
         python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
         done = subprocess.run(
             [python, "-I", "-c", TRY, str(NOBODY), *map(str, wanted)], capture_output=True, text=True, check=False

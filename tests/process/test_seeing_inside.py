@@ -1,4 +1,4 @@
-"""A real server that is looked into: scraped, asked for its health, and talked to over a terminal."""
+"""Metrics, health pages and console of a real server."""
 
 import os
 import re
@@ -49,7 +49,7 @@ def test_a_scrape_shows_the_calls_of_clients(start):
     foreign("calls", server.port)
 
     found = scraped(pages_of(server))
-    # The lag is measured each second, and a commit may be under way between its sync and its end.
+    # The lag is measured each second, and a commit may be between its sync and its end.
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and not (
         found[("queueber_reactor_lag_seconds_count",)]
@@ -85,7 +85,7 @@ def test_pages_for_other_machines_need_insecure_plaintext(start):
 
 
 def test_a_missing_library_is_reported_in_one_line(tmp_path):
-    """As where the extra was not installed."""
+    """Without the extra."""
     script = (
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'prometheus_client' else find(name, *more)\n"
@@ -137,13 +137,13 @@ def test_the_console_s_socket_has_mode_600_and_is_replaced_after_a_kill(start, t
 
 
 class Console(PseudoTerminal):
-    """Somebody who has started `queueber manhole`."""
+    """A user of `queueber manhole`."""
 
     def __init__(self, address):
         super().__init__("manhole", address)
 
     def ask(self, question, later=False):
-        """What is shown of an answer; of one that comes *later*, the answer alone."""
+        """Type a command, and return its output; with *later*, only the late result."""
         self.type(question)
         shown = self.read(PROMPT, 2 if later else 1).removeprefix(question)
         if later:
@@ -152,21 +152,21 @@ class Console(PseudoTerminal):
 
 
 def normal(text):
-    """A transcript without what differs from run to run: figures, ids, places, and how wide that makes a column."""
+    """Return the lines of a transcript, without figures, ids, positions and widths of columns, which vary."""
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "ID", text)
     text = re.sub(r"\b\d[\d,.]*(?: (?:ms|s|min|h|d|GiB)\b)?", "N", text)
     return [re.sub(r"-+", "-", re.sub(r"\s+", " ", line)).strip() for line in text.splitlines()]
 
 
 def transcript():
-    """The session of the page: its greeting, and each question with the answer it shows."""
+    """Return the session of the page: its greeting, and each command with its output."""
     (block,) = re.findall(r"<!-- session -->\n```console\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     greeting, *parts = re.split(r"^queueber> (.*)\n", block, flags=re.MULTILINE)
     return greeting, list(zip(parts[::2], parts[1::2], strict=True))
 
 
 def add_and_lease(port):
-    """What the session of the page found: three items added, one of them leased, and a poll that waits."""
+    """Create the state of the session of the page: three items, one of them leased, and a waiting poll."""
     address = f"127.0.0.1:{port}"
     subprocess.run([*COMMAND, "--addr", address, "add", "one", "two", "three"], check=True, capture_output=True)
     subprocess.run([*COMMAND, "--addr", address, "poll", "--lease", "600"], check=True, capture_output=True)
@@ -175,7 +175,7 @@ def add_and_lease(port):
 
 @pytest.fixture
 def console(start, tmp_path):
-    """A server with a little work, and its console's address."""
+    """Start a server with some items, and return it with the address of its console."""
     server = start("--workers=2", f"--manhole=unix:{tmp_path}/m.sock")
     waiting = add_and_lease(server.port)
     server.line("Debugging console on")
@@ -229,7 +229,7 @@ def test_a_script_can_send_commands(console):
     ("output", "ended"), [("/dev/full", (1, b"standard output: No space left on device")), (None, (141, b""))]
 )
 def test_a_script_ends_when_its_output_is_closed(console, output, ended):
-    """On a full device, and as a pipe that is not read any more."""
+    """The output is a full device, or a pipe that is not read any more."""
     _, address = console
     read, write = os.pipe()
     os.close(read)

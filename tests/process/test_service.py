@@ -1,4 +1,4 @@
-"""Starting and stopping, as an operator sees it."""
+"""Start and stop of a server, with options as an operator uses them."""
 
 import resource
 import signal
@@ -65,9 +65,9 @@ def test_a_second_server_on_the_directory_ends_with_one_line(start):
     second = start()
 
     assert second.wait() == 74
-    told = second.line("Cannot start: .*")[0]
-    assert str(first.data_dir) in told
-    assert str(first.process.pid) in told
+    line = second.line("Cannot start: .*")[0]
+    assert str(first.data_dir) in line
+    assert str(first.process.pid) in line
     assert not [line for line in second.lines if "Traceback" in line]
     foreign("calls", first.port)
 
@@ -143,7 +143,7 @@ def test_a_stop_under_load_answers_the_calls_under_way(start):
     status = server.stop()
     client.end()
 
-    # As Twisted ends: by the signal, or with 0.
+    # As with Twisted: by the signal, or with 0.
     assert status in (0, -signal.SIGTERM)
     server.line("Stopped; everything is on disk")
     assert not [line for line in server.lines if "Traceback" in line]
@@ -152,7 +152,7 @@ def test_a_stop_under_load_answers_the_calls_under_way(start):
 
 
 def test_a_failure_during_the_shutdown_is_not_a_clean_stop(start):
-    """No file may grow any more, so the mark of a clean stop cannot be written."""
+    """Files cannot grow any more, so the mark of a clean stop cannot be written."""
     server = start()
     foreign("forget", server.port)
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (0, 0))
@@ -166,7 +166,7 @@ def test_a_failure_during_the_shutdown_is_not_a_clean_stop(start):
     "option", ["--listen=127.0.0.1:{port}", "--listen=unix:{path}/socket", "--manhole=unix:{path}/socket"]
 )
 def test_a_start_that_fails_wipes_nothing(start, tmp_path, option):
-    """Addresses that are taken, or cannot be: a TCP port, and Unix sockets of which the directory is missing."""
+    """Addresses that are in use or impossible: a TCP port, and Unix sockets in a missing directory."""
     store = open_store(tmp_path / "data")
     store.commit([PutQueue(QueueRecord(QueueNumber(1), "mail", 0, 0, LOWEST))], TimeMark(bytes(16), 0, WallMs(1)))
     store.close()

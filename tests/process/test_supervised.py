@@ -1,4 +1,4 @@
-"""A server under systemd, as far as a test can be systemd: its sockets, its datagrams, and its logs."""
+"""A server under a simulated systemd: its sockets, its notifications, its logs and its signals."""
 
 import json
 import select
@@ -56,7 +56,7 @@ def test_a_socket_that_systemd_made_is_served(tmp_path):
             stderr=subprocess.STDOUT,
             text=True,
         ) as server:
-            # Made before the server was there: the kernel keeps who comes early.
+            # Before the server exists: the connection waits in the kernel.
             done = polled(f"127.0.0.1:{port}")
             server.terminate()
             said, _ = server.communicate(timeout=PATIENCE)
@@ -71,18 +71,18 @@ def test_the_supervisor_is_notified_of_start_watchdog_and_stop(start, tmp_path, 
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
         server = start()
 
-        def told():
+        def received():
             return dict(line.partition("=")[::2] for line in supervisor.recv(4096).decode().splitlines())
 
-        seen = [told()]
+        seen = [received()]
         while "READY" not in seen[-1]:
-            seen.append(told())
+            seen.append(received())
         assert seen[0]["STATUS"].startswith("opening the store")
         assert seen[-1]["STATUS"] == "Serving; 0 items at start"
-        assert [told(), told()] == [{"WATCHDOG": "1"}] * 2
+        assert [received(), received()] == [{"WATCHDOG": "1"}] * 2
         server.process.send_signal(signal.SIGTERM)
         while "STOPPING" not in seen[-1]:
-            seen.append(told())
+            seen.append(received())
         server.wait()
 
 
@@ -104,7 +104,7 @@ def test_the_level_is_kept_and_can_be_changed_while_it_runs(start, runner, tmp_p
     server = start(f"--config={tmp_path}/q.toml", f"--listen=unix:{tmp_path}/q", runner=runner)
     while not (tmp_path / "q").exists():
         assert server.process.poll() is None
-    server.process.send_signal(signal.SIGHUP)  # may come while it still starts
+    server.process.send_signal(signal.SIGHUP)  # possibly during the start
     assert polled(f"unix:{tmp_path}/q").returncode == EXIT_EMPTY
     (tmp_path / "q.toml").write_text('log-level = "nonsense"\nx = 1\n')
     server.process.send_signal(signal.SIGHUP)
@@ -145,7 +145,7 @@ def test_a_level_and_a_format_without_effect_are_logged(tmp_path, where):
 
 
 def test_signals_during_the_shutdown_are_logged_and_ignored(start):
-    """It waits for a peer that takes no replies, and says so; a hangup by then used to end it with 129."""
+    """The shutdown waits for a peer that does not receive its replies.  A hangup used to end it with 129."""
     server = start("--drain-seconds=60")
     with closing(Peer(server.port, receive_bytes=4096)) as peer:
         peer.add(bytes(8 << 20))

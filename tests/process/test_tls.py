@@ -1,4 +1,4 @@
-"""TLS between real processes, with certificates as operators make them."""
+"""TLS between processes, with certificates as operators create them."""
 
 import contextlib
 import re
@@ -116,7 +116,7 @@ def test_only_clients_of_the_authority_with_one_of_the_names_get_in(start_tls, a
 
 
 def test_a_name_in_a_certificate_forges_no_line_and_many_tries_are_few_lines(start_tls, authority):
-    """The authority vouches for whom it is, not for what it does to a terminal."""
+    """An authority confirms a name, but not that it is safe for a terminal."""
     shown, key = authority.sign("evil", subject="/CN=a\n\x1b[31m2026 [-] All is well")
     server = start_tls(f"--tls-client-ca={authority.pem}", "--tls-client-name=good")
     context = ssl.create_default_context(cafile=authority.pem)
@@ -208,8 +208,8 @@ def test_the_expiration_metric_follows_a_renewal(start_tls, authority):
     def days_left():
         with urlopen(f"http://{address}/metrics", timeout=PATIENCE) as answer:
             page = answer.read().decode()
-        told = re.search(r"^queueber_certificate_expiration_timestamp_seconds (\S+)$", page, re.MULTILINE)
-        return (float(told[1]) - time.time()) / 86_400
+        found = re.search(r"^queueber_certificate_expiration_timestamp_seconds (\S+)$", page, re.MULTILINE)
+        return (float(found[1]) - time.time()) / 86_400
 
     server.line("watched.pem: the certificate of CN=watched expires on ")
     assert 2.9 < days_left() <= 3

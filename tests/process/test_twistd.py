@@ -1,4 +1,4 @@
-"""What stock twistd and twist do around a service, with real processes, terminals and users."""
+"""The server under twistd and twist, with real processes, terminals and users."""
 
 import fcntl
 import os
@@ -23,7 +23,7 @@ F_SETPIPE_SZ = 1031
 
 
 def until(found):
-    """What *found* gives, once it gives anything."""
+    """Wait until *found* returns a true value, and return it."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if result := found():
@@ -40,7 +40,7 @@ def alive(pid):
 
 
 def free_port(*, low=0, high=0):
-    """One that no process has; below 1024 if asked for."""
+    """Return a free port, between *low* and *high* if they are given."""
     for port in range(low, high) if high else (0,):
         with socket.socket() as asked:
             try:
@@ -53,7 +53,7 @@ def free_port(*, low=0, high=0):
 
 @pytest.fixture
 def background(tmp_path):
-    """`twistd` without ``-n``: what its parent process ends with; the server ends with the test."""
+    """Run `twistd` in the background, and return its completed parent process.  The server ends with the test."""
 
     def run(*words, log="twistd.log"):
         done = subprocess.run(
@@ -80,7 +80,7 @@ def test_in_the_background_it_serves_rotates_reloads_and_stops(background, tmp_p
     started = background("--rundir=run", "queueber", "--config=q.toml", "--log-level=debug")
 
     assert (started.returncode, started.stderr) == (0, "")
-    # The parent process has waited for it: no client is refused.
+    # The parent process has waited for the server: no client is refused.
     foreign("calls", int(port))
     assert (tmp_path / "run" / "queueber-data" / "QUEUEBER").exists()
     pid = int((tmp_path / "q.pid").read_text())
@@ -108,7 +108,7 @@ def test_in_the_background_a_failed_start_has_the_status_of_the_server(backgroun
     assert failed.returncode == 74
     assert f"queueber: Cannot start: --listen {place}: Couldn't listen on {place}" in failed.stderr
     assert f"Cannot start: --listen {place}: Couldn't listen on" in failed.log.read_text().splitlines()[-1]
-    # What can fail first is done first.
+    # Nothing else was created.
     assert sorted(each.name for each in tmp_path.iterdir()) == ["q.log"]
 
 
@@ -142,7 +142,7 @@ def test_a_log_that_is_not_read_does_not_block(tmp_path):
     try:
         until(lambda: connects(port))
         for _ in range(100):
-            # More lines than the pipe holds.
+            # More lines than fit into the pipe.
             assert connects(port)
         foreign("calls", port)
 
@@ -208,7 +208,7 @@ def test_without_standard_streams_it_serves_and_stops(tmp_path, runner):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone may make a namespace of processes")
 def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handler(tmp_path):
-    """As in the image: blocked from the first moment, and sent before Python has started."""
+    """As in the image: the signal is blocked at first, and sent before Python has started."""
     shell = 'kill -TERM $$; exec "$@"'
     done = subprocess.run(
         [
@@ -229,7 +229,7 @@ def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handle
 
 
 def test_process_number_1_ends_an_orderly_stop_with_0(tmp_path):
-    """The signal that Twisted sends to its own process at the end has no effect on number 1."""
+    """The signal that Twisted sends to its own process at the end has no effect on process number 1."""
     log = tmp_path / "log"
     with subprocess.Popen(
         [
@@ -258,7 +258,7 @@ COMMANDS = [["-m", "queueber.cli", "--version"], ["-c", TWISTD, "-n", "--pidfile
 @pytest.mark.parametrize("words", COMMANDS)
 @pytest.mark.parametrize("how", ["gone", "closed"])
 def test_an_unusable_working_directory_is_reported_in_a_line(tmp_path, how, words):
-    """It is gone, or one that the user may enter and not look into; root is the user without its capabilities."""
+    """The directory is deleted, or not readable.  Root is tested without its capabilities."""
     directory = tmp_path / how
     directory.mkdir()
     if "queueber" in words:
@@ -297,7 +297,7 @@ def test_an_unusable_working_directory_is_reported_in_a_line(tmp_path, how, word
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone may change its root")
 def test_in_a_chroot_it_serves_reloads_rotates_and_stops(background, tmp_path):
-    """Where there are no modules, no plugins and no files but those of the jail."""
+    """In the chroot there are no modules, no plugins and no other files."""
     jail = tmp_path / "jail"
     for name in ("dev", "etc", "data"):
         (jail / name).mkdir(parents=True)

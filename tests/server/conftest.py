@@ -87,7 +87,7 @@ class IdlePool:
         return len(self._pool.jobs)
 
 
-class ToldEngine:
+class NumberedEngine:
     """An engine whose properties are 1, 2, 3 and so on."""
 
     def properties(self):
@@ -96,7 +96,7 @@ class ToldEngine:
 
 @pytest.fixture
 def make_diagnostics(tmp_path):
-    """What can be looked at in a server of a test's."""
+    """Return a function that makes the diagnostics of a server."""
 
     def make(hand: Hand) -> Diagnostics:
         return Diagnostics(
@@ -104,7 +104,7 @@ def make_diagnostics(tmp_path):
             data_dir=tmp_path,
             durability="fsync",
             broker=hand.broker,
-            store=ToldEngine(),
+            store=NumberedEngine(),
             pool=IdlePool(hand.pool),
             committer=hand.committer,
             dispatcher=hand.dispatcher,

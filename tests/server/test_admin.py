@@ -143,18 +143,18 @@ def test_a_consistent_server_has_no_findings(door):
     assert admin.read_check_response(door.outcomes()[sound]).findings == []
 
 
-@pytest.mark.parametrize(("told", "finding"), [(["held twice"], "held twice"), ([], "the state is inconsistent")])
-def test_a_check_reports_the_inconsistency(door, hand, monkeypatch, told, finding):
+@pytest.mark.parametrize(("reason", "finding"), [(["held twice"], "held twice"), ([], "the state is inconsistent")])
+def test_a_check_reports_the_inconsistency(door, hand, monkeypatch, reason, finding):
     def wrong():
         hand.reactor.rightNow += 0.25
-        raise AssertionError(*told)
+        raise AssertionError(*reason)
 
     monkeypatch.setattr(AdminHandlers.log, "failure", lambda *args, **kwargs: None)
     monkeypatch.setattr(hand.broker, "check", wrong)
     question = door.ask(admin.CHECK)
     monkeypatch.undo()
     checked = admin.read_check_response(door.outcomes()[question])
-    assert (checked.findings, checked.took_ms) == ([f"{finding} (wrong: raise AssertionError(*told))"], 250)
+    assert (checked.findings, checked.took_ms) == ([f"{finding} (wrong: raise AssertionError(*reason))"], 250)
 
 
 def test_a_large_check_must_be_forced(door, hand, monkeypatch):

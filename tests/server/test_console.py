@@ -192,13 +192,13 @@ class TestQuestions:
     def test_stats(self, ask, busy):
         asked = ask.stats()
         busy.pool.step()
-        told = dict(rows(asked))
-        assert told["items"] == "5: 2 ready, 0 delayed, 3 leased, 0 unread"
-        assert told["waiting polls"] == "1"
-        assert told["pool"] == "0 of 2 threads busy, 0 calls wait"
+        shown = dict(rows(asked))
+        assert shown["items"] == "5: 2 ready, 0 delayed, 3 leased, 0 unread"
+        assert shown["waiting polls"] == "1"
+        assert shown["pool"] == "0 of 2 threads busy, 0 calls wait"
         # Singular for one.
-        assert told["calls"].endswith("; 1 is not answered")
-        assert told["connections"] == "1; 1 was made"
+        assert shown["calls"].endswith("; 1 is not answered")
+        assert shown["connections"] == "1; 1 was made"
 
     def test_stats_without_the_disk(self, ask, busy):
         asked = ask.stats()
@@ -214,10 +214,10 @@ class TestQuestions:
     def test_limits(self, ask, hand):
         hand.broker.limit_hits["items_per_add"] = 3
         hand.broker.limit_hits["free_space_reserve"] = 1
-        told = {row[0]: row for row in rows(ask.limits())}
-        assert told["items_per_add"][1:3] == ("1,000", 3)
-        assert told["idle_ms"][1] == "unlimited"
-        assert told["free_space_reserve"][2] == 1
+        shown = {row[0]: row for row in rows(ask.limits())}
+        assert shown["items_per_add"][1:3] == ("1,000", 3)
+        assert shown["idle_ms"][1] == "unlimited"
+        assert shown["free_space_reserve"][2] == 1
 
     def test_dump(self, ask, busy):
         assert "queue 'default' number=1 items=5" in ask.dump()

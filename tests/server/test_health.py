@@ -68,10 +68,10 @@ def test_a_hanging_disk_is_queried_once(diagnostics: Diagnostics, hand):
 
 def test_a_failing_disk_has_no_figures(diagnostics: Diagnostics, hand):
     diagnostics.store.properties = lambda: 1 / 0
-    told = []
-    diagnostics.disk().addCallback(told.append)
+    found = []
+    diagnostics.disk().addCallback(found.append)
     hand.pool.step()
-    assert told == [None]
+    assert found == [None]
     assert hand.reactor.getDelayedCalls() == []
 
 
@@ -113,8 +113,8 @@ def test_readyz_gives_the_reason(pages, hand):
 def test_readyz_as_json(pages, hand):
     hand.methods.draining = True
     status, _, content = Visitor(pages).get("/readyz", "Accept: application/json")
-    told = json.loads(content)
-    assert (status, told["ready"], told["checks"]["serving"]["passed"]) == (503, False, False)
+    found = json.loads(content)
+    assert (status, found["ready"], found["checks"]["serving"]["passed"]) == (503, False, False)
 
 
 def test_metrics_wait_for_the_disk(pages, hand):

@@ -69,15 +69,15 @@ def test_a_slow_reader_does_not_block_and_dropped_lines_are_counted(output, read
 
 def test_dropped_lines_are_reported_without_a_further_line(output, reader, monkeypatch):
     monkeypatch.setattr(log_output, "WAITING_BYTES_MAX", 10)
-    told = threading.Event()
-    monkeypatch.setattr(output, "_describe", lambda lines, why: told.set() or described(lines, why))
+    written = threading.Event()
+    monkeypatch.setattr(output, "_describe", lambda lines, why: written.set() or described(lines, why))
     output.start()
     output.write("123456789\n")
     output.write("123456789\n")
 
     reader.goes_on.set()
 
-    assert told.wait(120)
+    assert written.wait(120)
 
 
 def test_a_call_that_fails_does_not_end_the_log(output, reader):

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
-from queueber.server.monitoring import queue_stats as survey
+from queueber.server.monitoring import queue_stats
 from queueber.server.monitoring.diagnostics import Disk
 from queueber.server.monitoring.metrics import ScrapeData, exposition
 from queueber.store.datadir.database import PROPERTY_NAMES
@@ -38,11 +38,11 @@ def scrape(diagnostics):
     """Return the samples of a scrape: values by name and labels."""
 
     def scrape(disk=True):
-        surveys = []
-        diagnostics.reactor.advance(survey.FRESH_SECONDS)
-        diagnostics.queue_stats().addCallback(surveys.append)
-        told = Disk({name: number for number, name in enumerate(PROPERTY_NAMES, 1)}, 12_345, 678) if disk else None
-        content, content_type = exposition(diagnostics, ScrapeData(surveys[0], told, 1, 2), "text/plain")
+        stats = []
+        diagnostics.reactor.advance(queue_stats.FRESH_SECONDS)
+        diagnostics.queue_stats().addCallback(stats.append)
+        figures = Disk({name: number for number, name in enumerate(PROPERTY_NAMES, 1)}, 12_345, 678) if disk else None
+        content, content_type = exposition(diagnostics, ScrapeData(stats[0], figures, 1, 2), "text/plain")
         assert content_type.startswith("text/plain")
         return {
             (sample.name, *sorted(sample.labels.items())): sample.value
@@ -94,12 +94,12 @@ def test_names_are_escaped(scrape, hand):
 
 
 def test_the_number_of_named_queues_is_limited(scrape, hand):
-    for number in range(survey.TOP + 20):
+    for number in range(queue_stats.TOP + 20):
         hand.broker.add(hand.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], hand.clock.now())
     found = scrape()
-    assert len({key[1] for key in found if key[0] == "queueber_items"}) == survey.TOP + 1
-    assert found["queueber_items", ("queue", survey.OTHER), ("state", "ready")] == 20
-    assert found["queueber_oldest_ready_seconds", ("queue", survey.OTHER)] == 1
+    assert len({key[1] for key in found if key[0] == "queueber_items"}) == queue_stats.TOP + 1
+    assert found["queueber_items", ("queue", queue_stats.OTHER), ("state", "ready")] == 20
+    assert found["queueber_oldest_ready_seconds", ("queue", queue_stats.OTHER)] == 1
 
 
 def test_calls_errors_and_times_by_method(scrape, hand):

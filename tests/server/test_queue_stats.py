@@ -3,7 +3,7 @@
 import pytest
 
 from queueber.broker.stats import QueueState
-from queueber.server.monitoring import queue_stats as survey
+from queueber.server.monitoring import queue_stats
 from queueber.server.monitoring.queue_stats import OTHER, Collector
 from queueber.units import SpanMs
 
@@ -32,7 +32,7 @@ def now(deferred):
 
 
 def test_the_largest_queues_come_first_and_the_rest_are_one(collector, fill, monkeypatch, hand):
-    monkeypatch.setattr(survey, "TOP", 2)
+    monkeypatch.setattr(queue_stats, "TOP", 2)
     fill(a=1, b=4, c=2, d=3)
     found = now(collector.collect())
     assert [(state.name, state.ready) for state in found.top] == [("b", 4), ("d", 3)]
@@ -59,7 +59,7 @@ def test_empty_queues_are_counted_and_not_named(collector, hand):
 
 
 def test_many_queues_are_read_in_slices(collector, fill, monkeypatch, hand):
-    monkeypatch.setattr(survey, "SLICE", 2)
+    monkeypatch.setattr(queue_stats, "SLICE", 2)
     fill(a=1, b=1, c=1, d=1, e=1)
     taking, sharing = collector.collect(), collector.collect()
     assert not taking.called
@@ -71,7 +71,7 @@ def test_many_queues_are_read_in_slices(collector, fill, monkeypatch, hand):
 def test_a_failure_reaches_its_callers_and_no_later_ones(collector, fill, monkeypatch, hand):
     fill(a=1)
     with monkeypatch.context() as broken:
-        broken.setattr(survey, "state_of", lambda queue, now: 1 / 0)
+        broken.setattr(queue_stats, "state_of", lambda queue, now: 1 / 0)
         failures = []
         collector.collect().addErrback(failures.append)
     assert failures[0].check(ZeroDivisionError)
