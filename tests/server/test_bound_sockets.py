@@ -34,7 +34,7 @@ def test_a_bound_tcp_address_refuses_connections_until_it_listens(adopted, text)
     listen = parse_listen(text)
     bound.bind([("listen", listen)])
     bound.check()
-    endpoint = bound.endpoint_of(listen.endpoint.removeprefix("haproxy:"))
+    endpoint = bound.pop_endpoint(listen.endpoint.removeprefix("haproxy:"))
     address = endpoint._socket.getsockname()
     with socket.socket(endpoint._socket.family) as peer, pytest.raises(ConnectionRefusedError):
         peer.connect(address)
@@ -42,7 +42,7 @@ def test_a_bound_tcp_address_refuses_connections_until_it_listens(adopted, text)
     endpoint.listen(Factory())
 
     assert adopted.sockets == ((address, 1),)
-    assert bound.endpoint_of(listen.endpoint) is None
+    assert bound.pop_endpoint(listen.endpoint) is None
 
 
 def test_an_address_in_use_is_reported_with_its_option(adopted):
@@ -63,7 +63,7 @@ def test_other_endpoints_are_not_bound_early(adopted, tmp_path):
     bound.bind([("listen", listen)])
     bound.check()
 
-    assert bound.endpoint_of(listen.endpoint) is None
+    assert bound.pop_endpoint(listen.endpoint) is None
     assert not (tmp_path / "q.sock").exists()
 
 
@@ -72,5 +72,5 @@ def test_a_second_bind_does_nothing(adopted):
     listen = parse_listen("127.0.0.1:0")
     bound.bind([("listen", listen)])
     bound.bind([("listen", listen)])
-    bound.endpoint_of(listen.endpoint)._socket.close()
-    assert bound.endpoint_of(listen.endpoint) is None
+    bound.pop_endpoint(listen.endpoint)._socket.close()
+    assert bound.pop_endpoint(listen.endpoint) is None

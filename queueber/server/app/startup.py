@@ -131,7 +131,7 @@ class Startup:
 
     async def _wipe(self) -> None:
         # A wipe cannot be undone, so all else that may prevent the start comes first.  The pages are already open.
-        await self._bound.take(place for place in self._settings.places if place[0] != "http")
+        await self._bound.reserve(place for place in self._settings.places if place[0] != "http")
         self._check_cancelled()
         await self._pool.run(wipe, self._settings.data_dir)
         self._check_cancelled()
@@ -180,7 +180,7 @@ class Startup:
             secured = certificates.secure(up.factory, up.factory.connections)
             wanted += [("listen-tls", each, secured) for each in settings.listen_tls]
         for option, listen, factory in wanted:
-            port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)
+            port = await start_listening(self._reactor, listen, factory, option, self._bound.pop_endpoint)
             up.ports.append(port)
             how = " with TLS" if option == "listen-tls" else ""
             self._log.info("Listening on {address}{how}", address=address_of(port), how=how)

@@ -85,7 +85,7 @@ class MonitoringEndpoints:
             await self._open(self._console.listen, limited, "manhole")
 
     async def _open(self, listen: Listen, factory: IProtocolFactory, option: str) -> None:
-        port = await start_listening(self._reactor, listen, factory, option, self._bound.endpoint_of)
+        port = await start_listening(self._reactor, listen, factory, option, self._bound.pop_endpoint)
         self._ports.append(port)
         what = "Debugging console" if option == "manhole" else "Pages"
         self.log.info("{what} on {address}", what=what, address=address_of(port))

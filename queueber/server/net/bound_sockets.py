@@ -36,7 +36,7 @@ class BoundEndpoint:
     _socket: socket.socket
     _backlog: int
 
-    def take(self) -> None:
+    def reserve(self) -> None:
         """
         Queue connections, so that no other process that has bound the address can listen on it.
 
@@ -99,7 +99,7 @@ class BoundPorts:
             self.close()
             raise self._refused
 
-    async def take(self, places: Iterable[tuple[str, Listen]]) -> None:
+    async def reserve(self, places: Iterable[tuple[str, Listen]]) -> None:
         """
         Make sure, as far as possible, that the server can listen on each of *places*.
 
@@ -109,13 +109,13 @@ class BoundPorts:
             ListenFailed: one is in use or not permitted.
         """
         for endpoint in itertools.chain.from_iterable(self._sockets.values()):
-            endpoint.take()
+            endpoint.reserve()
         for option, listen in places:
             if _plain(listen.endpoint).startswith("unix:"):
                 port = await start_listening(self._reactor, listen, Factory(), option)
                 await maybeDeferred(port.stopListening)
 
-    def endpoint_of(self, text: str) -> IStreamServerEndpoint | None:
+    def pop_endpoint(self, text: str) -> IStreamServerEndpoint | None:
         """Return the endpoint that *text* describes, if its socket was bound and is unused."""
         left = self._sockets.get(text)
         return left.pop() if left else None

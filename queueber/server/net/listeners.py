@@ -15,10 +15,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 
 from queueber.errors import QueueberError, reason
 from queueber.process import expanded_endpoint
-from queueber.server.net import proxy_protocol as proxied
-from queueber.server.net import socket_activation as activation
-from queueber.server.net.proxy_protocol import PREFIX
-from queueber.server.net.socket_activation import SYSTEMD, is_passed
+from queueber.server.net.proxy_protocol import PREFIX, guarded_endpoint
+from queueber.server.net.socket_activation import SYSTEMD, is_passed, make_endpoint
 
 BACKLOG = 4096
 """Connections that the kernel holds until the server accepts them."""
@@ -201,9 +199,9 @@ async def start_listening(
     """
 
     def plain(text: str) -> IStreamServerEndpoint:
-        return bound(text) or activation.endpoint_of(reactor, text, BACKLOG)
+        return bound(text) or make_endpoint(reactor, text, BACKLOG)
 
-    endpoint = proxied.endpoint_of(listen.endpoint, plain, reactor.seconds)
+    endpoint = guarded_endpoint(listen.endpoint, plain, reactor.seconds)
     try:
         _clear_leftover(listen.endpoint)
         port: IListeningPort = await endpoint.listen(factory)

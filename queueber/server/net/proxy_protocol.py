@@ -21,7 +21,7 @@ from queueber.server.net.log_rate_limit import LogRateLimiter
 PREFIX: Final = "haproxy:"
 
 
-def endpoint_of(
+def guarded_endpoint(
     text: str, plain: Callable[[str], IStreamServerEndpoint], seconds: Callable[[], float]
 ) -> IStreamServerEndpoint:
     """
@@ -31,7 +31,7 @@ def endpoint_of(
     """
     if not text.startswith(PREFIX):
         return plain(text)
-    inner = endpoint_of(text.removeprefix(PREFIX), plain, seconds)
+    inner = guarded_endpoint(text.removeprefix(PREFIX), plain, seconds)
     wrapped: IStreamServerEndpoint = proxyEndpoint(_GuardedEndpoint(inner, LogRateLimiter(seconds)))
     return wrapped
 

@@ -73,7 +73,7 @@ class _Adopting:
         return getattr(self._reactor, name)
 
 
-def endpoint_of(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:  # noqa: ANN401
+def make_endpoint(reactor: Any, text: str, backlog: int) -> IStreamServerEndpoint:  # noqa: ANN401
     """
     Return the endpoint for the endpoint string *text*.
 
