@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from attrs import define, field
+from attrs import define
 from twisted.application.internet import ClientService, backoffPolicy
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import (
@@ -77,7 +77,6 @@ class _Waiting:
     attempts: int | None
     """Failed attempts left before the call fails; None for no limit."""
 
-    connected: Deferred[ClientProtocol] = field(init=False)
     why: str = ""
     """The error of the last attempt."""
 
@@ -113,7 +112,9 @@ class Connector:
         self._timeout_ms = timeout_ms
         self._to = f" to {address}" if address else ""
         self._usable: ClientProtocol | None = None
-        self._waiting: dict[_Waiting, None] = {}
+        self._waiting: dict[Deferred[ClientProtocol], _Waiting] = {}
+        """Waiting calls by the Deferred that fires with their connection, in the order of the calls."""
+
         self._dispatch_timer: IDelayedCall | None = None
         self._closed = False
         self._closing: list[Deferred[None]] | None = None
@@ -168,16 +169,15 @@ class Connector:
             return fail(NotConnected("the call was not sent: the client is closed"))
         if self._usable is not None and not self._waiting:
             return self._usable.call(queue, method, content, read, interface)
-        waiting = _Waiting(self._attempts)
-        waiting.connected = Deferred(lambda _: self._cancel(waiting))
-        self._waiting[waiting] = None
-        return waiting.connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
+        connected: Deferred[ClientProtocol] = Deferred(self._cancel)
+        self._waiting[connected] = _Waiting(self._attempts)
+        return connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
 
-    def _cancel(self, waiting: _Waiting) -> None:
+    def _cancel(self, connected: Deferred[ClientProtocol]) -> None:
         """Fail a call that was cancelled while it waited for a connection."""
-        self._waiting.pop(waiting, None)
+        waiting = self._waiting.pop(connected)
         why = f": {waiting.why}" if waiting.why else ""
-        waiting.connected.errback(NotSent(f"there is no connection{self._to}{why}"))
+        connected.errback(NotSent(f"there is no connection{self._to}{why}"))
 
     def on_usable(self, connection: ClientProtocol) -> None:
         """Send the waiting calls over *connection* in the next reactor turn.  Part of `ConnectionObserver`."""
@@ -199,7 +199,7 @@ class Connector:
         if was_usable and self._clock.seconds() - self._usable_since >= RETRY_SECONDS_MAX:
             # Useful even without an answer: a worker may wait in its first poll for days.
             self._failed_attempts = 0
-        for waiting in self._waiting if refused or not was_usable else ():
+        for waiting in self._waiting.values() if refused or not was_usable else ():
             waiting.why = why
             if refused:
                 waiting.attempts = 0
@@ -208,7 +208,7 @@ class Connector:
         self._dispatch_soon()
 
     def _attempt_failed(self, failure: Failure) -> None:
-        for waiting in self._waiting:
+        for waiting in self._waiting.values():
             waiting.why = failure.getErrorMessage()
             if waiting.attempts is not None:
                 waiting.attempts -= 1
@@ -222,14 +222,14 @@ class Connector:
         """Send the waiting calls if there is a connection, and fail those without attempts left."""
         self._dispatch_timer = None
         while self._waiting and self._usable is not None:
-            waiting = next(iter(self._waiting))
-            del self._waiting[waiting]
-            waiting.connected.callback(self._usable)
-        for waiting in [each for each in self._waiting if each.attempts is not None and each.attempts <= 0]:
+            connected = next(iter(self._waiting))
+            del self._waiting[connected]
+            connected.callback(self._usable)
+        for connected, waiting in list(self._waiting.items()):
             # The callbacks of an earlier failure may have cancelled this call.
-            if waiting in self._waiting:
-                del self._waiting[waiting]
-                waiting.connected.errback(NotConnected(f"cannot connect{self._to}: {waiting.why}"))
+            if connected in self._waiting and waiting.attempts is not None and waiting.attempts <= 0:
+                del self._waiting[connected]
+                connected.errback(NotConnected(f"cannot connect{self._to}: {waiting.why}"))
 
     def close(self) -> Deferred[None]:
         """
@@ -255,8 +255,8 @@ class Connector:
             self._dispatch_timer.cancel()
             self._dispatch_timer = None
         while self._waiting:
-            waiting, _ = self._waiting.popitem()
-            waiting.connected.errback(NotConnected("the call was not sent: the client was closed"))
+            connected, _ = self._waiting.popitem()
+            connected.errback(NotConnected("the call was not sent: the client was closed"))
         if self._usable is not None:
             self._usable.close()
         self._service.stopService().addCallback(self._fire_closed)
