@@ -106,7 +106,7 @@ def removing(batches):
         plan = broker.add(queue, [[(bytes(64), SpanMs(0))] * CALLS], server.clock.now())
         server.committer.submit(plan, lambda _: None)
         server.settle()
-        waiter = broker.poll(queue, wanted=CALLS, span=LEASE, wait=None, peer=Peer(1), now=server.clock.now())
+        waiter = broker.poll(queue, wanted=CALLS, lease_duration=LEASE, wait=None, peer=Peer(1), now=server.clock.now())
         answer = []
         server.dispatcher.wait(waiter, 0.0, answer.append)
         server.settle()

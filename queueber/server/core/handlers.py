@@ -9,7 +9,6 @@ whether there is room for a call.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import repeat
 from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import define, field, frozen
@@ -179,7 +178,10 @@ class QueueHandlers:
                 raise self._too_much_of_one(sink.request_bytes + least)
             requests = [api.read_add_request(requests, self._limits).items]
         # Each add counts its message, or its items if these are many and small.
-        sizes = list(map(max, calls.sizes, map(_ITEM_BYTES.__mul__, map(len, requests)), repeat(_ITEM_BYTES)))
+        sizes: list[int] = []
+        for size, items in zip(calls.sizes, requests, strict=True):
+            least = _ITEM_BYTES * (len(items) or 1)
+            sizes.append(size if size > least else least)
         answers, size = calls.answers, sum(sizes)
         if sink.request_bytes + size > self._limits.request_bytes:
             refused = self._too_much(sink, sizes)
