@@ -311,7 +311,7 @@ def test_a_disk_that_others_have_filled_leaves_a_server_that_goes_on(start, tmp_
         for _ in range(8):
             assert queueber(address, "add", f"--file={tmp_path}/contents")[0] == 0
         (disk / "ballast").write_bytes(bytes(free(disk) - 3 * MIB))
-        server.line("The space of removed items cannot be had back: ")
+        server.line("The space of removed items cannot be reclaimed: ")
         for _ in range(8):
             assert queueber(address, "poll", "--no-wait", "--lease=600")[0] == 0
         assert queueber(address, "add", "one")[0] != 0

@@ -26,7 +26,7 @@ class Door:
     def __attrs_post_init__(self):
         hand = self.hand
         self.reserve = Reserve(lambda: Space(70, 100), 30)
-        self.reserve.look()
+        self.reserve.measure()
         methods = AdminHandlers(
             reactor=hand.reactor,
             methods=hand.methods,

@@ -47,7 +47,7 @@ def test_a_server_with_a_hanging_commit_is_not_ready(diagnostics, hand):
 
 
 def test_a_server_without_free_space_is_not_ready(diagnostics):
-    diagnostics.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
+    diagnostics.disk_shortage = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert failed(diagnostics) == ["disk"]
 
 
@@ -165,7 +165,7 @@ def test_each_check_shows_its_figures(pages, hand):
     hand.connect().add(b"x")
     hand.turn()
     hand.reactor.advance(COMMIT_SECONDS_MAX + 2)
-    pages.diagnostics.disk_lacks = lambda: "99 bytes are free, and 100 are kept in reserve"
+    pages.diagnostics.disk_shortage = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert Visitor(pages).get("/readyz")[2].splitlines()[2:] == [
         "NOT OK  commits: one has been under way for 12.0 s, and no disk that works takes 10",
         "NOT OK  disk: adds are refused: 99 bytes are free, and 100 are kept in reserve",

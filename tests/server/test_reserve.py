@@ -7,7 +7,7 @@ from twisted.logger import capturedLogs, formatEvent
 from queueber.errors import Kind, Overloaded
 from queueber.server.app import composition
 from queueber.server.config.twisted_options import Options
-from queueber.server.core.reserve import LOOK_SECONDS, Reserve, Space, space_of
+from queueber.server.core.reserve import MEASURE_SECONDS, Reserve, Space, space_of
 from queueber.server.core.timer import periodic_timer
 from queueber.store.tuning import flush_bytes_max
 from queueber.units import GIB, MIB
@@ -16,14 +16,14 @@ from queueber.units import GIB, MIB
 class Disk:
     def __init__(self, free, total=1000 * GIB):
         self.free, self.total = free, total
-        self.promised = 0
+        self.unflushed = 0
         self.free_inodes = self.inodes = 0
         self.broken = False
 
     def __call__(self):
         if self.broken:
             raise OSError(5, "Input/output error")
-        return Space(self.free, self.total, self.promised, self.free_inodes, self.inodes)
+        return Space(self.free, self.total, self.unflushed, self.free_inodes, self.inodes)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def reserve(disk):
 def test_adds_are_refused_below_the_reserve_and_not_at_it(reserve, disk):
     reserve.refuse(1)
     disk.free = 99
-    reserve.look()
+    reserve.measure()
     why = r"99 bytes are free, and 100 are kept in reserve \(free_space_reserve\)"
     with pytest.raises(Overloaded, match=why) as told:
         reserve.refuse(1)
@@ -49,15 +49,15 @@ def test_adds_are_refused_below_the_reserve_and_not_at_it(reserve, disk):
 
 
 def test_one_byte_is_singular(reserve, disk):
-    disk.free, disk.promised = 1, 1
-    reserve.look()
-    assert reserve.lacking == "1 byte is free and 1 is needed for what is in memory, and 100 are kept in reserve"
+    disk.free, disk.unflushed = 1, 1
+    reserve.measure()
+    assert reserve.shortage == "1 byte is free and 1 is needed for what is in memory, and 100 are kept in reserve"
 
 
 def test_they_come_back_when_a_tenth_more_is_free(reserve, disk):
     for free, low in ((99, True), (100, True), (109, True), (110, False), (100, False), (99, True)):
         disk.free = free
-        reserve.look()
+        reserve.measure()
         assert reserve.low == low
 
 
@@ -71,7 +71,7 @@ class TestInodes:
         with capturedLogs() as logged:
             for free, low in ((kept, False), (kept - 1, True), (back - 1, True), (back, False)):
                 disk.free_inodes = free
-                reserve.look()
+                reserve.measure()
                 assert reserve.low == low, free
         assert [formatEvent(event) for event in logged] == [
             f"Refusing adds: {kept - 1} inodes are free, and {kept} are kept in reserve (free_space_reserve)",
@@ -80,26 +80,26 @@ class TestInodes:
 
     def test_an_add_is_refused_for_want_of_them_with_the_numbers(self, reserve, disk):
         disk.inodes, disk.free_inodes = 1_000, 7
-        reserve.look()
-        assert reserve.lacking == "7 inodes are free, and 100 are kept in reserve"
+        reserve.measure()
+        assert reserve.shortage == "7 inodes are free, and 100 are kept in reserve"
         with pytest.raises(Overloaded, match=r"7 inodes are free, and 100 are kept in reserve \(free_space_reserve\)"):
             reserve.refuse(1)
 
     def test_of_both_each_has_its_own_bound_to_come_back(self, reserve, disk):
         disk.free, disk.inodes, disk.free_inodes = 99, 1_000, 99
-        reserve.look()
-        assert reserve.lacking == "; ".join(
+        reserve.measure()
+        assert reserve.shortage == "; ".join(
             f"99 {what} are free, and 100 are kept in reserve" for what in ("bytes", "inodes")
         )
         disk.free = 110
-        reserve.look()
+        reserve.measure()
         disk.free = 100
-        reserve.look()
-        assert reserve.lacking == "99 inodes are free, and 100 are kept in reserve"
+        reserve.measure()
+        assert reserve.shortage == "99 inodes are free, and 100 are kept in reserve"
 
     def test_where_there_is_no_bound_and_without_a_reserve_they_do_not_matter(self, reserve, disk):
         disk.inodes = disk.free_inodes = 0
-        reserve.look()
+        reserve.measure()
         assert not reserve.low
         disk.inodes = 1_000
         off = Reserve(disk, 0)
@@ -114,7 +114,7 @@ class TestInodes:
         with capturedLogs() as logged:
             reserve.tick()
         assert made == []
-        assert "cannot be had back: 7 inodes are free" in formatEvent(logged[-1])
+        assert "cannot be reclaimed: 7 inodes are free" in formatEvent(logged[-1])
         disk.free_inodes = 8
         reserve.tick()
         assert made == [True]
@@ -124,23 +124,23 @@ class TestInodes:
 def test_without_a_figure_it_suits_the_file_system(total, kept):
     disk = Disk(kept, total)
     reserve = Reserve(disk, None)
-    reserve.look()
+    reserve.measure()
     assert (reserve.bytes, reserve.low) == (kept, False)
     disk.free -= 1
-    reserve.look()
+    reserve.measure()
     assert reserve.low
 
 
 def test_0_is_no_reserve():
     reserve = Reserve(Disk(0), 0)
-    reserve.look()
+    reserve.measure()
     reserve.refuse(1)
 
 
 def test_many_adds_are_not_waited_for_until_the_next_second(disk):
     reserve = Reserve(disk, 1_600)
     disk.free = 2_000
-    reserve.look()
+    reserve.measure()
     disk.free = 0
     reserve.refuse(100)
     with pytest.raises(Overloaded):
@@ -159,20 +159,20 @@ def test_each_look_begins_to_count_anew(disk):
 
 def test_what_cannot_be_seen_stays_as_it_was(reserve, disk):
     disk.free = 1
-    reserve.look()
+    reserve.measure()
     disk.broken = True
-    reserve.look()
+    reserve.measure()
     assert reserve.low
 
 
 def test_it_is_looked_at_at_once_and_again_and_again(hand, disk):
     disk.free = 1
     reserve = Reserve(disk, 100)
-    timer = periodic_timer(hand.reactor, LOOK_SECONDS, reserve.tick)
+    timer = periodic_timer(hand.reactor, MEASURE_SECONDS, reserve.tick)
     timer.startService()
     assert reserve.low
     disk.free = 200
-    hand.reactor.advance(LOOK_SECONDS)
+    hand.reactor.advance(MEASURE_SECONDS)
     assert not reserve.low
     timer.stopService()
 
@@ -186,20 +186,20 @@ def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_r
 
     disk.free = 10 * MIB
     reserve = Reserve(disk, 5 * MIB, make_room)
-    timer = periodic_timer(hand.reactor, LOOK_SECONDS, reserve.tick)
+    timer = periodic_timer(hand.reactor, MEASURE_SECONDS, reserve.tick)
     timer.startService()
-    hand.reactor.pump([LOOK_SECONDS] * 20)
+    hand.reactor.pump([MEASURE_SECONDS] * 20)
     assert attempts == []
     disk.free = 3 * MIB
-    hand.reactor.pump([LOOK_SECONDS] * 20)
+    hand.reactor.pump([MEASURE_SECONDS] * 20)
     assert len(attempts) == 1
     attempts[0].errback(OSError(28, "No space left on device"))
-    hand.reactor.advance(LOOK_SECONDS)
+    hand.reactor.advance(MEASURE_SECONDS)
     assert len(attempts) == 2
     attempts[1].callback(None)
-    hand.reactor.pump([LOOK_SECONDS] * 4)
+    hand.reactor.pump([MEASURE_SECONDS] * 4)
     assert len(attempts) == 2
-    hand.reactor.advance(LOOK_SECONDS)
+    hand.reactor.advance(MEASURE_SECONDS)
     assert len(attempts) == 3
     timer.stopService()
 
@@ -213,38 +213,38 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
         return succeed(None)
 
     reserve = Reserve(disk, 10 * MIB, make_room)
-    timer = periodic_timer(hand.reactor, LOOK_SECONDS, reserve.tick)
-    disk.free, disk.promised = 3_000, 8_000
+    timer = periodic_timer(hand.reactor, MEASURE_SECONDS, reserve.tick)
+    disk.free, disk.unflushed = 3_000, 8_000
     needed = flush_bytes_max(8_000)
     with capturedLogs() as logs:
         timer.startService()
-        hand.reactor.pump([LOOK_SECONDS] * 20)
+        hand.reactor.pump([MEASURE_SECONDS] * 20)
         assert attempts == []
         with pytest.raises(Overloaded, match="3,000 bytes are free and 8,000 are needed for what is in memory, and"):
             reserve.refuse(1)
         disk.free = needed - 1
-        hand.reactor.advance(LOOK_SECONDS)
+        hand.reactor.advance(MEASURE_SECONDS)
         assert attempts == []
         disk.free = needed
-        hand.reactor.advance(LOOK_SECONDS)
+        hand.reactor.advance(MEASURE_SECONDS)
         assert attempts == [needed]
     timer.stopService()
     space = "3,000 bytes are free and 8,000 are needed for what is in memory"
     refusing, not_making = [formatEvent(event) for event in logs]
     assert refusing == f"Refusing adds: {space}, and 10,485,760 are kept in reserve (free_space_reserve)"
-    assert not_making.startswith(f"The space of removed items cannot be had back: {space}, and that is too little")
+    assert not_making.startswith(f"The space of removed items cannot be reclaimed: {space}, and that is too little")
 
 
 def test_adds_are_overloaded_and_counted_while_all_else_goes_on(make_hand, disk, monkeypatch):
     monkeypatch.setattr(composition, "space_of", lambda *_, **__: disk())
     hand = make_hand(settings={"free_space_reserve": 100})
     reserve = hand.running.reserve
-    reserve.look()
+    reserve.measure()
     peer = hand.connect()
     peer.add(b"one")
     hand.settle()
     disk.free = 1
-    reserve.look()
+    reserve.measure()
     refused, polled = peer.add(b"two"), peer.poll()
     hand.settle()
     outcomes = peer.receive()
@@ -253,7 +253,7 @@ def test_adds_are_overloaded_and_counted_while_all_else_goes_on(make_hand, disk,
     assert hasattr(outcomes[polled], "content")
     assert hand.broker.limit_hits["free_space_reserve"] == 1
     disk.free = 200
-    reserve.look()
+    reserve.measure()
     added = peer.add(b"two")
     hand.settle()
     assert hasattr(peer.receive()[added], "content")
@@ -261,8 +261,8 @@ def test_adds_are_overloaded_and_counted_while_all_else_goes_on(make_hand, disk,
 
 def test_the_free_space_is_that_of_the_file_system(tmp_path):
     space = space_of(tmp_path)
-    assert abs(space_of(tmp_path, promised=4096 << 10).left - space.left + (4096 << 10)) < 1 << 20
-    assert space_of(tmp_path, promised=1 << 60).left == 0
+    assert abs(space_of(tmp_path, unflushed=4096 << 10).available - space.available + (4096 << 10)) < 1 << 20
+    assert space_of(tmp_path, unflushed=1 << 60).available == 0
     assert 0 < space.free < space.total
 
 

@@ -350,7 +350,7 @@ def test_one_leased_row_that_cannot_be_read_keeps_no_other_waiting(hand, items_p
 
     assert sorted(polled(taken(hand, peer, 9))) == [b"a", b"b", b"d", b"e"]
     stats = hand.broker.stats()
-    assert (stats.items, hand.sweeper.unreadable, hand.sweeper.ended) == (5, 1, 4 if items_per_poll == 1 else 0)
+    assert (stats.items, hand.sweeper.unreadable, hand.sweeper.expired) == (5, 1, 4 if items_per_poll == 1 else 0)
     mended()
     hand.reactor.advance(1)
     hand.sweeper.sweep()
@@ -390,7 +390,7 @@ def test_what_cannot_be_read_is_tried_less_and_less_often(hand):
     hand.reactor.advance(64)
     hand.sweeper.sweep()
     hand.settle()
-    assert hand.sweeper.ended == 1
+    assert hand.sweeper.expired == 1
     assert hand.sweeper._waits == {}, "nothing is remembered of a lease that is over"
 
 
@@ -416,7 +416,7 @@ def test_a_step_of_the_wall_clock_is_marked_without_anything_else_to_write(hand)
     assert hand.committer.commits == 1
 
 
-AGAIN = "; nothing is passed over, it is read again for the next poll"
+AGAIN = "; nothing is skipped, it is read again for the next poll"
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_what_cannot_be_read_keeps_nothing_behind_it_and_is_told(hand):
     with capturedLogs() as logged:
         assert polled(taken(hand, peer, 3)) == [b"b", b"c"]
     (told,) = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
-    assert told.startswith("Items of queue 'default' cannot be read and are passed over: a checksum is wrong; ")
+    assert told.startswith("Items of queue 'default' cannot be read and are skipped: a checksum is wrong; ")
     assert hand.dispatcher.unreadable == 1
     assert queue.items == 3
 

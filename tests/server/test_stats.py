@@ -104,5 +104,5 @@ def test_connections_that_came_and_leases_that_ran_out_are_counted(hand):
     hand.reactor.advance(5)
     hand.sweeper.sweep()
     hand.settle()
-    assert hand.sweeper.ended == 1
+    assert hand.sweeper.expired == 1
     assert hand.connections.accepted == 1

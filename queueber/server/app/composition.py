@@ -29,7 +29,7 @@ from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
 from queueber.server.core.pool import Pool
-from queueber.server.core.reserve import LOOK_SECONDS as RESERVE_SECONDS
+from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
 from queueber.server.core.reserve import Reserve, space_of
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.core.timer import periodic_timer
@@ -123,7 +123,7 @@ def assemble(
     committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
     reserve = Reserve(
-        lambda: space_of(settings.data_dir, promised=store.unflushed_bytes),
+        lambda: space_of(settings.data_dir, unflushed=store.unflushed_bytes),
         settings.free_space_reserve,
         lambda: defer_to_thread(store.reclaim_space),
     )
@@ -151,7 +151,7 @@ def assemble(
         limits=limits,
         lag=lag,
         collector=Collector(reactor, broker, clock),
-        disk_lacks=lambda: reserve.lacking,
+        disk_shortage=lambda: reserve.shortage,
         certificates=certificates,
     )
     control = control_beside(factory, reactor, committer, reserve, store, handlers, defer_to_thread)

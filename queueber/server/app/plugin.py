@@ -12,7 +12,7 @@ from queueber.server.app.reload import on_signals
 from queueber.server.app.service import QueueberService
 from queueber.server.config.sources import EX_CONFIG, EX_USAGE
 from queueber.server.config.twisted_options import Options, end_with
-from queueber.server.core.clock import keep_monotonic
+from queueber.server.core.clock import use_monotonic_time
 
 __all__ = ["Options", "makeService"]
 
@@ -29,7 +29,7 @@ def makeService(options: Options) -> IService:
             options.parent,
         )
     SIGNALS.hold()
-    keep_monotonic(reactor)
+    use_monotonic_time(reactor)
     for name, hint in options.unknown_variables.items():
         QueueberService.log.warn("{name} in the environment is not an option{hint}", name=name, hint=hint)
     launcher = Launcher(options.parent) if options.parent is not None else Launcher()

@@ -126,7 +126,7 @@ class Committer:
     """The same of the cut before."""
 
     _gathered_calls: int = field(default=0, init=False)
-    """What `_calls` was in the reactor turn before."""
+    """The value of `_calls` one reactor turn ago."""
 
     _gathering_since: float = field(default=0.0, init=False)
     _idle: list[Deferred[None]] = field(factory=list, init=False)

@@ -148,7 +148,7 @@ class Dispatcher:
         for gap in scan.gaps:
             self.unreadable += 1
             self.log.error(
-                "Items of queue {queue!r} cannot be read and are passed over: {why}; `queueber verify` tells which",
+                "Items of queue {queue!r} cannot be read and are skipped: {why}; `queueber verify` lists them",
                 queue=refill.queue.name,
                 why=gap.why,
             )
@@ -162,7 +162,7 @@ class Dispatcher:
             self.log.failure("Reading queue {queue!r} failed", failure, queue=name)
         elif (more := self._log_limiter.passes(name, "unreadable")) is not None:
             line = "Reading queue {queue!r} failed: {why}{next}{more}"
-            again = "" if damaged else "; nothing is passed over, it is read again for the next poll"
+            again = "" if damaged else "; nothing is skipped, it is read again for the next poll"
             self.log.error(
                 line, queue=name, why=failure.getErrorMessage() or repr(failure.value), next=again, more=more
             )

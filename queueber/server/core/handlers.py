@@ -181,7 +181,7 @@ class QueueHandlers:
         sizes: list[int] = []
         for size, items in zip(calls.sizes, requests, strict=True):
             least = _ITEM_BYTES * (len(items) or 1)
-            sizes.append(size if size > least else least)
+            sizes.append(max(least, size))
         answers, size = calls.answers, sum(sizes)
         if sink.request_bytes + size > self._limits.request_bytes:
             refused = self._too_much(sink, sizes)

@@ -14,8 +14,8 @@ _VERSION_4 = 4 << 76
 _VARIANT = 2 << 62
 _LOW_BITS = (1 << 62) - 1
 
-# Ids of one millisecond lie up to this far apart, so that knowing one tells
-# little about the next, and 2**29 of them fit at least.
+# Ids of one millisecond are up to this far apart, so that one id reveals little
+# about the next, and at least 2**29 of them fit.
 _STEP_MAX = 1 << 32
 _STEPS = Struct("<1024I")
 
@@ -38,7 +38,7 @@ class RandomIds:
         self._lease_at = 0
         self._last_ms = -1
         self._last = self._highest = 0
-        """The last id of this millisecond, or where they begin, as a number, and the highest that it can have."""
+        """The last id of this millisecond, or the start of its ids, and the highest possible one, as numbers."""
 
     def items(self, now: WallMs, count: int) -> list[ItemId]:
         """

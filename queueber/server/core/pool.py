@@ -1,4 +1,4 @@
-"""The threads that work on the disk."""
+"""The threads that access the disk."""
 
 import threading
 from collections.abc import Callable
@@ -38,11 +38,11 @@ class Pool(Protocol):
 
 class StoragePool:
     """
-    A thread pool of a size of its own.
+    A thread pool of its own size.
 
-    The reactor's pool serves DNS look-ups too and may be busy with them for
-    long.  The threads start with the pool and carry names that the operating
-    system shows: `queueber-w0` and so on.
+    The reactor's pool also serves DNS look-ups and may be busy with them for
+    long.  The threads start with the pool, and the operating system shows their
+    names: `queueber-w0` and so on.
     """
 
     def __init__(self, reactor: Any, workers: int) -> None:  # noqa: ANN401
@@ -54,7 +54,7 @@ class StoragePool:
         """Calls a function on a thread.  Returns a Deferred that fires on the reactor's thread with its result."""
 
     def _thread(self, target: Callable[[], None], name: str | None = None) -> threading.Thread:
-        del name  # Twisted's own is made of the pool's size and not of a number
+        del name  # Twisted's name is made of the pool's size, not of a number
         title = f"{NAME}{next(self._numbers)}"
 
         def named() -> None:
@@ -66,19 +66,19 @@ class StoragePool:
     def start(self) -> None:
         """Start the threads."""
         self._pool.start()
-        # Twisted starts a thread only when there is work for it: they are to be seen, and to be ready, from the start.
+        # Twisted starts a thread when it has work for it.  Ours are visible and ready from the start.
         self._pool.adjustPoolsize(self.workers, self.workers)
 
     @property
     def busy(self) -> int:
         """Threads at work."""
-        return self._pool._team.statistics().busyWorkerCount  # noqa: SLF001  (what is public makes a list of it)
+        return self._pool._team.statistics().busyWorkerCount  # noqa: SLF001  (the public attribute makes a list)
 
     @property
     def waiting(self) -> int:
-        """Calls that no thread has come to yet."""
-        return self._pool._team.statistics().backloggedWorkCount  # noqa: SLF001  (there is nothing public)
+        """Jobs that no thread has begun yet."""
+        return self._pool._team.statistics().backloggedWorkCount  # noqa: SLF001  (there is no public one)
 
     def stop(self) -> None:
-        """Wait until the threads have done what was given to them, and end them."""
+        """Wait until the threads have run all jobs, and end them."""
         self._pool.stop()

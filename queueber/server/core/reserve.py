@@ -1,9 +1,9 @@
 """
-The free space that is kept for everything but adds.
+A reserve of free space, for everything but adds.
 
 A full disk can make a restart impossible, because recovery writes about as
-much as there is log to be read.  So below a reserve adds are refused, while
-polls, removes and extends, which make room in the end, go on.
+much as the log that it reads.  So adds are refused below the reserve, while
+polls, removes and extends, which make room in the end, are carried out.
 """
 
 import os
@@ -21,112 +21,116 @@ from queueber.errors import Overloaded, reason
 from queueber.store.tuning import FLUSH_FILES, flush_bytes_max
 from queueber.units import GIB, counted
 
-LOOK_SECONDS: Final = 1.0
-"""Between two looks."""
+MEASURE_SECONDS: Final = 1.0
+"""Between two measurements of the free space."""
 
-# A fast disk takes more than a small reserve within a second, so there is a look for each such share of it too.
-_LOOK_SHARE: Final = 16
+_MEASURE_SHARE: Final = 16
+"""The free space is also measured for each such share of the reserve that is added: a fast disk can take more than a
+small reserve within a second."""
 
-# Each time makes a table file, however small.
-_REST_TICKS: Final = 5
+_PAUSE_TICKS: Final = 5
+"""Between two attempts to make room.  Each makes a table file, however small."""
 
 LIMIT: Final = "free_space_reserve"
 """The limit's name."""
 
-# Four times what the log and the write buffers take at most (192 MiB), rounded up: a restart writes them out, the
-# merging of table files needs room beside the old ones, and what is added twice, in the log and then in a table file.
 RESERVE_BYTES: Final = GIB
+"""
+Four times the largest size of the log and the write buffers (192 MiB), rounded up.
 
-# Of a file system that is not many times larger, that would be all, and adds would be refused on an empty disk.
+A restart writes them out, a merge of table files needs room for new and old ones, and an added item is in the log and
+later in a table file as well.
+"""
+
 SMALL_SHARE: Final = 10
+"""The reserve is at most such a share of a file system, or adds would be refused on a small one that is empty."""
 
-# Every flush and every merge makes some files.  Of a file system with few, a share, as of one with little space.
 RESERVE_INODES: Final = 256
+"""Every flush and every merge makes some files."""
 
-# So that adds are not taken and refused in turn around one figure: a tenth more must be free for them to come back.
 _HYSTERESIS_SHARE: Final = 10
+"""A tenth more than the reserve must be free before adds are taken again, so that the decision does not flap."""
 
 
 @define
 class Space:
-    """Bytes of a file system."""
+    """The space of a file system, in bytes and inodes."""
 
     free: int
-    """As far as this user may use it."""
+    """Bytes that this user may use."""
 
     total: int
-    promised: int = 0
-    """What is in memory, and will be written to files whatever comes."""
+    unflushed: int = 0
+    """Bytes in memory that will be written to files in any case."""
 
     free_inodes: int = 0
-    """Files that may still be made, as far as this user may."""
+    """Inodes that this user may use."""
 
     inodes: int = 0
-    """Files that there may be; 0 where the file system has no such bound."""
+    """All inodes; 0 if the file system has no such limit."""
 
     @property
-    def left(self) -> int:
-        """What is free beside that."""
-        return max(0, self.free - self.promised)
+    def available(self) -> int:
+        """Free bytes after everything in memory is written."""
+        return max(0, self.free - self.unflushed)
 
     def __str__(self) -> str:
-        beside = f" and {counted(self.promised, 'is', 'are')} needed for what is in memory" if self.promised else ""
-        return f"{counted(self.free, 'byte is', 'bytes are')} free{beside}"
+        needed = f" and {counted(self.unflushed, 'is', 'are')} needed for what is in memory" if self.unflushed else ""
+        return f"{counted(self.free, 'byte is', 'bytes are')} free{needed}"
 
 
-def space_of(path: Path, *, promised: int = 0) -> Space:
-    """That of the file system that *path* is on, where *promised* bytes will be written whatever comes."""
+def space_of(path: Path, *, unflushed: int = 0) -> Space:
+    """Return the space of the file system of *path*, to which *unflushed* bytes will be written in any case."""
     found = os.statvfs(path)
     size = found.f_frsize
-    return Space(found.f_bavail * size, found.f_blocks * size, promised, found.f_favail, found.f_files)
+    return Space(found.f_bavail * size, found.f_blocks * size, unflushed, found.f_favail, found.f_files)
 
 
 @define(eq=False)
 class Reserve:
-    """Whether there is room for adds."""
+    """Decides whether the disk has room for adds."""
 
-    _measure: Callable[[], Space]
+    _measure_space: Callable[[], Space]
     _wanted: int | None
-    """Bytes; 0 for no reserve, None for what suits the file system."""
+    """Bytes; 0 for no reserve, None for the default of the file system's size."""
 
     _make_room: Callable[[], Deferred[None]] = field(default=lambda: succeed(None))
-    """Lets go of the space of what was removed, for which what is in memory is written out; fires when that is done."""
+    """Releases the space of removed items by flushing what is in memory; fires when that is done."""
 
     _few_bytes: bool = field(default=False, init=False)
     _few_inodes: bool = field(default=False, init=False)
-
     space: Space = field(factory=lambda: Space(0, 0), init=False)
-    """At the last look."""
+    """The last measurement."""
 
-    _bytes_until_look: float = field(init=False)
-    """The length of adds after which the free space is measured again, whatever the time."""
+    _bytes_until_measured: float = field(init=False)
+    """Bytes of adds until the free space is measured again, whatever the time."""
 
-    _making: bool = field(default=False, init=False)
-    _told: bool = field(default=False, init=False)
-    """That room cannot be made."""
+    _making_room: bool = field(default=False, init=False)
+    _warned: bool = field(default=False, init=False)
+    """The log says that no room can be made."""
 
-    _rest: int = field(default=0, init=False)
-    """Ticks until room may be made again."""
+    _pause_ticks: int = field(default=0, init=False)
+    """Ticks until the next attempt to make room."""
 
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Begin to count adds."""
-        self._bytes_until_look = self._share()
+        self._bytes_until_measured = self._measured_share()
 
-    def _share(self) -> float:
-        return self.bytes / _LOOK_SHARE if self.bytes else inf
+    def _measured_share(self) -> float:
+        return self.bytes / _MEASURE_SHARE if self.bytes else inf
 
     @property
     def bytes(self) -> int:
-        """How much is to be kept free; 0 for nothing."""
+        """The bytes to keep free; 0 for no reserve."""
         if self._wanted is None:
             return min(RESERVE_BYTES, self.space.total // SMALL_SHARE)
         return self._wanted
 
     @property
     def inodes(self) -> int:
-        """How many files must still be possible; 0 if it does not matter."""
+        """The inodes to keep free; 0 for no reserve."""
         return min(RESERVE_INODES, self.space.inodes // SMALL_SHARE) if self.bytes else 0
 
     @property
@@ -135,74 +139,74 @@ class Reserve:
         return self._few_bytes or self._few_inodes
 
     @property
-    def lacking(self) -> str:
-        """What adds are refused for, with what there is and what is kept in reserve; empty if they are not."""
+    def shortage(self) -> str:
+        """Why adds are refused, with the figures of what is free and what is reserved; empty if they are not."""
         space = self.space
         bytes_ = f"{space}, and {counted(self.bytes, 'is', 'are')} kept in reserve"
         inodes = f"{_free(space)}, and {counted(self.inodes, 'is', 'are')} kept in reserve"
         return "; ".join([bytes_] * self._few_bytes + [inodes] * self._few_inodes)
 
-    def look(self) -> None:
-        """See how much is free.  What cannot be seen stays as it was."""
+    def measure(self) -> None:
+        """Measure the free space.  If that fails, the last measurement stays."""
         failed = None
         try:
-            self.space = self._measure()
+            self.space = self._measure_space()
         except OSError as why:
             failed = why
-        self._bytes_until_look = self._share()
+        self._bytes_until_measured = self._measured_share()
         if failed is not None:
-            self.log.warn("The free space cannot be told: {why}", why=reason(failed))
+            self.log.warn("The free space cannot be measured: {why}", why=reason(failed))
             return
         before = self.low
-        self._few_bytes = self.space.left < _needed(self.bytes, low=self._few_bytes)
+        self._few_bytes = self.space.available < _needed(self.bytes, low=self._few_bytes)
         self._few_inodes = self.space.free_inodes < _needed(self.inodes, low=self._few_inodes)
         if self.low and not before:
-            self.log.warn("Refusing adds: {lacking} (free_space_reserve)", lacking=self.lacking)
+            self.log.warn("Refusing adds: {shortage} (free_space_reserve)", shortage=self.shortage)
         elif before and not self.low:
-            self._told = False
+            self._warned = False
             inodes = f", {counted(self.space.free_inodes, 'inode')}" if self.inodes else ""
             self.log.info("Taking adds again: {space}{inodes}", space=str(self.space), inodes=inodes)
 
     def tick(self) -> None:
-        """Look, and make room if there is none.  To be called every `LOOK_SECONDS`."""
-        self.look()
-        self._rest = max(0, self._rest - 1)
-        if self.low and not self._rest and not self._making and self._has_room_to_write():
-            self._rest, self._making = _REST_TICKS, True
-            self._make_room().addErrback(self._no_room).addBoth(self._room_made)
+        """Measure the free space, and make room if it is low.  To be called every `MEASURE_SECONDS`."""
+        self.measure()
+        self._pause_ticks = max(0, self._pause_ticks - 1)
+        if self.low and not self._pause_ticks and not self._making_room and self._has_room_to_flush():
+            self._pause_ticks, self._making_room = _PAUSE_TICKS, True
+            self._make_room().addErrback(self._log_failure).addBoth(self._room_made)
 
-    def _has_room_to_write(self) -> bool:
-        """Whether what is in memory fits into what is free: a flush that fails ends the server."""
+    def _has_room_to_flush(self) -> bool:
+        """Return whether what is in memory fits on the disk: a flush that fails ends the server."""
         inodes = not self.inodes or self.space.free_inodes >= FLUSH_FILES
-        if inodes and self.space.free >= flush_bytes_max(self.space.promised):
+        if inodes and self.space.free >= flush_bytes_max(self.space.unflushed):
             return True
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             self.log.error(
-                "The space of removed items cannot be had back: {space}, and that is too little to write it. The"
+                "The space of removed items cannot be reclaimed: {space}, and that is too little to write it. The"
                 " server goes on until its memory is full; make room",
                 space=str(self.space) if inodes else _free(self.space),
             )
         return False
 
-    def _no_room(self, failure: Failure) -> None:
+    def _log_failure(self, failure: Failure) -> None:
         self.log.warn("Making room failed: {why}", why=failure.getErrorMessage())
 
     def _room_made(self, _: object) -> None:
-        self._making = False
+        self._making_room = False
 
     def refuse(self, size: int) -> None:
         """
-        Refuse an add of *size* bytes if there is too little room.
+        Refuse an add of *size* bytes if the disk has too little room.
 
         Raises:
-            Overloaded: there is.
+            Overloaded: the free space is below the reserve.
         """
-        self._bytes_until_look -= size
-        if self._bytes_until_look < 0:
-            self.look()
+        self._bytes_until_measured -= size
+        if self._bytes_until_measured < 0:
+            self.measure()
         if self._few_bytes or self._few_inodes:
-            raise Overloaded(f"{self.lacking} ({LIMIT}); polls and removes go on, try again later", limit=LIMIT)
+            raise Overloaded(f"{self.shortage} ({LIMIT}); polls and removes go on, try again later", limit=LIMIT)
 
 
 def _free(space: Space) -> str:
@@ -211,5 +215,5 @@ def _free(space: Space) -> str:
 
 
 def _needed(reserve: int, *, low: bool) -> int:
-    """How much must be free: a tenth more than *reserve*, and one at least, for adds to come back."""
+    """Return how much must be free; when it was *low*, a tenth more than *reserve*, and at least one more."""
     return reserve + max(1, reserve // _HYSTERESIS_SHARE) if low and reserve else reserve

@@ -1,4 +1,4 @@
-"""Puts back the items of leases that have run out, and notes those that nobody ever removes."""
+"""Puts back the items of expired leases, and logs items that are delivered again and again."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -17,35 +17,35 @@ from queueber.server.core.pool import Pool
 from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.units import SECOND, SpanMs, WallMs, counted
 
-_LONGEST_WAIT = SpanMs(64 * SECOND)
-"""Between two attempts at rows that cannot be read; the first is after a second, and each wait is twice the last."""
+_RETRY_DELAY_MAX = SpanMs(64 * SECOND)
+"""The longest delay between two attempts to read rows.  The first is a second, and each is twice the one before."""
 
 ATTEMPTS = (1, 10, 100, 1_000)
-"""How often an item has been handed out, in steps.  At all but the first the log says so."""
+"""Deliveries of an item, in steps.  Each step but the first is logged."""
 
 
 @frozen
 class _Rows:
-    """What was read of one lease."""
+    """The rows of one lease's items."""
 
     items: list[Item | None]
     unreadable: frozenset[ItemId] = frozenset()
-    """Those that could not be read, which are None in *items*."""
+    """Items whose rows could not be read; they are None in *items*."""
 
     why: Failure | None = None
-    """Of one of them."""
+    """The error of one of them."""
 
 
 @define(eq=False)
 class Sweeper:
     """
-    Ends leases and moves their items, a slice at a time.
+    Ends expired leases and requeues their items, a slice at a time.
 
-    An ended lease gives no rights from the moment its deadline has passed,
-    swept or not; the sweep decides only how soon others get its items.
+    A lease gives no rights once its deadline has passed, swept or not.  The
+    sweep only decides how soon other workers get its items.
 
     An item whose row cannot be read stays under its lease, on the disk too, and
-    is tried again later; it keeps no other item waiting.
+    is tried again later.  It delays no other item.
     """
 
     _broker: Broker
@@ -53,49 +53,49 @@ class Sweeper:
     _pool: Pool
     _clock: QueueClock
     _committer: Committer
-    ended: int = field(default=0, init=False)
-    """Leases that have run out, since the start."""
+    expired: int = field(default=0, init=False)
+    """Leases that expired, since the start."""
 
     unreadable: int = field(default=0, init=False)
-    """How often the row of an item could not be read, since the start."""
+    """Failed attempts to read the row of an item, since the start."""
 
-    _waits: dict[LeaseId, SpanMs] = field(factory=dict, init=False)
-    """For how long those were put off the last time that have rows that cannot be read."""
+    _retry_delays: dict[LeaseId, SpanMs] = field(factory=dict, init=False)
+    """The last delay of each lease with rows that cannot be read."""
 
     redelivered: Counter[int] = field(factory=Counter, init=False)
-    """Items that were put back, to be handed out again, by the step of `ATTEMPTS` that they had reached."""
+    """Items that were requeued, by the step of `ATTEMPTS` that they had reached."""
 
-    _throttle: LogRateLimiter = field(init=False)
+    _log_limiter: LogRateLimiter = field(init=False)
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
         """Bound the log."""
-        self._throttle = LogRateLimiter(self._clock.monotonic)
+        self._log_limiter = LogRateLimiter(self._clock.monotonic)
 
     def sweep(self) -> Deferred[None]:
-        """Move all that has ended.  Never fails, which would end the loop for good and without a word."""
+        """End all expired leases.  The Deferred never fails: that would stop the timer silently."""
         return ensureDeferred(self._sweep()).addErrback(self._committer.bug)
 
     async def _sweep(self) -> None:
         while ended := self._broker.pop_expired(self._clock.now()):
             moved: Deferred[int] | None = None
             for lease, rows in zip(ended, await self._pool.run(self._read, ended), strict=True):
-                self._tell_missing(lease, rows)
+                self._log_missing(lease, rows)
                 if rows.why is not None:
-                    self._put_off(lease, rows, rows.why)
+                    self._retry_later(lease, rows, rows.why)
                 else:
-                    self._waits.pop(lease.id, None)
-                    self.ended += 1
+                    self._retry_delays.pop(lease.id, None)
+                    self.expired += 1
                 if len(rows.unreadable) < len(rows.items):
                     moved = Deferred()
                     plan = self._broker.requeue(lease, rows.items, unreadable=rows.unreadable)
                     self._committer.submit(plan, moved.callback)
-                    self._note(lease, rows.items)
+                    self._count_redelivered(lease, rows.items)
             if moved is not None:
-                # One slice at a time: other plans get their turn in between.  They are spoken in order.
+                # One slice at a time, so that other plans are committed in between.
                 await moved
 
-    def _tell_missing(self, lease: Lease, rows: _Rows) -> None:
+    def _log_missing(self, lease: Lease, rows: _Rows) -> None:
         if rows.items.count(None) > len(rows.unreadable):
             self.log.critical(
                 "Items of queue {queue} under lease {lease} have no row any more",
@@ -103,11 +103,11 @@ class Sweeper:
                 lease=lease.id.hex(),
             )
 
-    def _put_off(self, lease: Lease, rows: _Rows, why: Failure) -> None:
-        """Let what could not be read have its time: it may be the disk, and it may be for good."""
+    def _retry_later(self, lease: Lease, rows: _Rows, why: Failure) -> None:
+        """Log the failure and sweep the lease again later: the failure may pass or be permanent."""
         self.unreadable += len(rows.unreadable)
-        wait = self._waits.get(lease.id)
-        self._waits[lease.id] = wait = SECOND if wait is None else min(SpanMs(2 * wait), _LONGEST_WAIT)
+        wait = self._retry_delays.get(lease.id)
+        self._retry_delays[lease.id] = wait = SECOND if wait is None else min(SpanMs(2 * wait), _RETRY_DELAY_MAX)
         known = why.check(StorageError, MemoryError) is not None
         note = (
             partial(self.log.error, why=why.getErrorMessage() or repr(why.value))
@@ -129,35 +129,35 @@ class Sweeper:
     def _read(self, leases: list[Lease]) -> list[_Rows]:
         try:
             return [_Rows(self._store.read(lease.queue, list(lease.keys.values()))) for lease in leases]
-        except Exception:  # noqa: BLE001  (whatever it was, it is found again in one of them)
-            return [self._read_by_itself(lease) for lease in leases]
+        except Exception:  # noqa: BLE001  (any error occurs again in one of them)
+            return [self._read_row_by_row(lease) for lease in leases]
 
-    def _read_by_itself(self, lease: Lease) -> _Rows:
-        """Row by row, so that one that cannot be read hides no other."""
+    def _read_row_by_row(self, lease: Lease) -> _Rows:
+        """Read each row by itself, so that an unreadable one hides no other."""
         items: list[Item | None] = []
         unreadable: set[ItemId] = set()
         why = None
         for key in lease.keys.values():
             try:
                 items += self._store.read(lease.queue, [key])
-            except Exception:  # noqa: BLE001  (whatever it was, the item stays where it is and is tried again)
+            except Exception:  # noqa: BLE001  (after any error the item stays where it is and is tried again)
                 why = Failure()
                 items.append(None)
                 unreadable.add(key.id)
         return _Rows(items, frozenset(unreadable), why)
 
-    def _note(self, lease: Lease, items: Iterable[Item | None]) -> None:
+    def _count_redelivered(self, lease: Lease, items: Iterable[Item | None]) -> None:
         for item in items:
             if item is not None:
                 attempts = item.attempts + 1
                 self.redelivered[_step(attempts)] += 1
                 if attempts in ATTEMPTS[1:]:
-                    self._tell(lease, item, attempts)
+                    self._warn_of_redelivery(lease, item, attempts)
 
-    def _tell(self, lease: Lease, item: Item, attempts: int) -> None:
-        more = self._throttle.passes(lease.queue, "redelivered")
+    def _warn_of_redelivery(self, lease: Lease, item: Item, attempts: int) -> None:
+        more = self._log_limiter.passes(lease.queue, "redelivered")
         if more is not None:
-            line = "Item {item} of queue {queue} has been handed out {attempts} times, and not removed{more}"
+            line = "Item {item} of queue {queue} has been delivered {attempts} times and not removed{more}"
             queue = self._broker.queues.by_number(lease.queue).name
             self.log.warn(line, item=item.key.id.hex(), queue=repr(queue), attempts=attempts, more=more)
 

@@ -70,7 +70,7 @@ class Diagnostics:
     limits: Limits
     lag: ReactorLag
     collector: Collector
-    disk_lacks: Callable[[], str] = lambda: ""
+    disk_shortage: Callable[[], str] = lambda: ""
     """Return the reason why adds are refused, which is too little free space; empty if they are accepted."""
 
     certificates: Certificates | None = None
@@ -126,7 +126,7 @@ def readiness(diagnostics: Diagnostics) -> list[Check]:
     """Return the checks of a server that serves."""
     draining = diagnostics.methods.draining
     age = diagnostics.committer.commit_seconds(diagnostics.reactor.seconds())
-    lacks = diagnostics.disk_lacks()
+    lacks = diagnostics.disk_shortage()
     return [
         Check("serving", passed=not draining, says="stopping" if draining else "serving"),
         Check("commits", passed=age <= COMMIT_SECONDS_MAX, says=_commit(age)),

@@ -174,7 +174,7 @@ def _queues(stats: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
     yield _count("queueber_items_removed", "Items removed since the data directory was created", stats.removed)
     yield _gauge("queueber_leases", "Leases", len(diagnostics.broker.leases))
     yield _gauge("queueber_leased_items", "Items under a lease", stats.total.leased)
-    yield _count("queueber_leases_expired", "Leases that expired with items", diagnostics.sweeper.ended)
+    yield _count("queueber_leases_expired", "Leases that expired with items", diagnostics.sweeper.expired)
     says = "Items that could not be read, and were skipped or postponed"
     yield _count("queueber_unreadable", says, diagnostics.dispatcher.unreadable + diagnostics.sweeper.unreadable)
     yield _counts(

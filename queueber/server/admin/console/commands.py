@@ -220,7 +220,7 @@ class Commands:
             ("items", f"{total.items:,}: {_states(total)}"),
             (
                 "leases",
-                f"{len(diagnostics.broker.leases):,}; {counted(diagnostics.sweeper.ended, 'has', 'have')} expired",
+                f"{len(diagnostics.broker.leases):,}; {counted(diagnostics.sweeper.expired, 'has', 'have')} expired",
             ),
             ("waiting polls", f"{diagnostics.broker.polls.waiting:,}"),
             (
