@@ -104,7 +104,7 @@ class InProcessServer:
         self.limits = limits
         self.clock = QueueClock(lambda: 1_000.0, self.reactor.seconds, lambda: 0.0, b"b" * 16)
         self.clock.begin(None)
-        self.running = assemble(
+        self.parts = assemble(
             self.reactor,
             _settings(limits, settings),
             self.store,
@@ -114,12 +114,12 @@ class InProcessServer:
             end=lambda what, why: self.deaths.append((what, why)),
             defer_to_thread=self.pool.run,
         )
-        self.broker = self.running.broker
-        self.committer = self.running.committer
-        self.dispatcher = self.running.dispatcher
-        self.methods = self.running.handlers
-        self.sweeper = self.running.sweeper
-        self.factory = self.running.factory
+        self.broker = self.parts.broker
+        self.committer = self.parts.committer
+        self.dispatcher = self.parts.dispatcher
+        self.methods = self.parts.handlers
+        self.sweeper = self.parts.sweeper
+        self.factory = self.parts.factory
         self.connections = self.factory.connections
         self.flush_queue = self.factory.flush_queue
         self.broker.restore(self.store.recover())

@@ -132,7 +132,7 @@ MUTANTS = (
     Mutant(
         "28-look-at-every-add",
         "once there was a look at the free space, every add looks",
-        "tests/server/test_reserve.py::test_each_look_begins_to_count_anew",
+        "tests/server/test_reserve.py::test_each_measurement_restarts_the_count_of_bytes",
     ),
     Mutant(
         "29-handshake-too-many",

@@ -15,7 +15,7 @@ from queueber.testing import InProcessServer
 
 @define(eq=False)
 class Peer:
-    """A client's end, and the transport that its bytes would take."""
+    """The client's end of a connection, and its transport."""
 
     hand: "Hand"
     protocol: object
@@ -41,7 +41,7 @@ class Peer:
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def receive(self):
-        """All outcomes so far, by question."""
+        """Return all outcomes so far, by question."""
         data, self.transport.io = self.transport.value(), type(self.transport.io)()
         for event in self.connection.receive_data(data):
             self.outcomes[event.question] = event.outcome
@@ -56,7 +56,7 @@ class Peer:
 
 
 class Hand(InProcessServer):
-    """The server, with peers that speak."""
+    """A server whose connections have a client's end."""
 
     def connect(self) -> Peer:
         return Peer(self, *super().connect())

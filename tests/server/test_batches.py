@@ -1,4 +1,4 @@
-"""Calls that come together are decided together, and nobody can tell but by the clock."""
+"""A batch of calls is decided as one plan, with the same results as call by call."""
 
 import random
 from itertools import pairwise
@@ -26,20 +26,20 @@ def remove(item, lease):
 
 
 class Caller:
-    """A server whose ids are the same each time, and one peer of it that speaks in bytes."""
+    """A server with reproducible ids, and one peer that sends bytes."""
 
     def __init__(self, limits):
         self.server = InProcessServer(limits, ids=RandomIds(random.Random(1).randbytes))
         self.protocol, self.transport = self.server.connect()
-        self.say(encoder.bootstrap(1_000_000))
+        self.send(encoder.bootstrap(1_000_000))
         # The first of each kind is read the long way.
         for number, (method, content) in enumerate([add(b"first"), remove(b"i" * 16, b"l" * 16)]):
             for again in (0, 2):
-                self.say(self.frame(2_000_000 + number + again, method, content))
+                self.send(self.frame(2_000_000 + number + again, method, content))
         self.server.settle()
         self.transport.clear()
 
-    def say(self, data):
+    def send(self, data):
         self.protocol.dataReceived(data)
 
     @staticmethod
@@ -47,10 +47,10 @@ class Caller:
         return encoder.call(number, 0, api.QUEUE_INTERFACE_ID, method, content) + content
 
     def leased(self, count):
-        """Add *count* items and take them: their ids and the lease."""
-        self.say(self.frame(3_000_000, *add(*[b"%d" % number for number in range(count)])))
+        """Add and poll *count* items; return their ids and the lease."""
+        self.send(self.frame(3_000_000, *add(*[b"%d" % number for number in range(count)])))
         poll = api.PollRequest(SpanMs(60_000), count, None, no_wait=False)
-        self.say(self.frame(3_000_001, POLL, api.write_poll_request(poll)))
+        self.send(self.frame(3_000_001, POLL, api.write_poll_request(poll)))
         self.server.settle()
         (lease,) = self.server.broker.leases
         self.transport.clear()
@@ -66,11 +66,11 @@ def caller():
     return Caller(Limits())
 
 
-def test_adds_that_come_together_are_one_plan(caller):
+def test_a_batch_of_adds_is_one_plan(caller):
     frames = [caller.frame(number, *add(b"%d" % number)) for number in range(10)]
     before = caller.server.methods.stats.begun["add"]
 
-    caller.say(b"".join(frames))
+    caller.send(b"".join(frames))
 
     assert len(caller.server.committer._pending) == 1
     assert caller.server.methods.outstanding == 10
@@ -82,11 +82,11 @@ def test_adds_that_come_together_are_one_plan(caller):
     assert caller.protocol.request_bytes == 0
 
 
-def test_removes_that_come_together_are_one_plan_and_answer_each_for_itself(caller):
+def test_a_batch_of_removes_is_one_plan_with_a_reply_for_each(caller):
     items, lease = caller.leased(3)
     pairs = [(items[0], lease), (b"?" * 16, lease), (items[1], b"?" * 16), (items[1], lease), (items[1], lease)]
 
-    caller.say(b"".join(caller.frame(number, *remove(*pair)) for number, pair in enumerate(pairs)))
+    caller.send(b"".join(caller.frame(number, *remove(*pair)) for number, pair in enumerate(pairs)))
 
     assert len(caller.server.committer._pending) == 1
     caller.server.settle()
@@ -95,12 +95,12 @@ def test_removes_that_come_together_are_one_plan_and_answer_each_for_itself(call
     assert [lease.keys.keys() for lease in caller.server.broker.leases] == [{items[2]}]
 
 
-def test_who_is_refused_is_refused_alone():
-    """The third add is too large; the others are none the worse."""
+def test_a_call_that_is_refused_is_refused_alone():
+    """The third add is too large; the others are carried out."""
     caller = Caller(Limits(contents_bytes=10))
     contents = [b"a", b"b", b"c" * 11, b"d", b"e"]
 
-    caller.say(b"".join(caller.frame(number, *add(each)) for number, each in enumerate(contents)))
+    caller.send(b"".join(caller.frame(number, *add(each)) for number, each in enumerate(contents)))
     caller.server.settle()
 
     assert caller.transport.value().count(b"the limit is 10") == 1
@@ -109,10 +109,10 @@ def test_who_is_refused_is_refused_alone():
     assert [item.contents for item in items][-4:] == [b"a", b"b", b"d", b"e"]
 
 
-def test_a_bound_that_only_all_together_pass_is_held_one_by_one():
+def test_a_limit_that_only_the_whole_batch_passes_refuses_the_last_calls():
     caller = Caller(Limits(request_bytes=1_000))
 
-    caller.say(b"".join(caller.frame(number, *add(b"x")) for number in range(10)))
+    caller.send(b"".join(caller.frame(number, *add(b"x")) for number in range(10)))
 
     assert caller.protocol.request_bytes == 3 * 256
     caller.server.settle()
@@ -121,25 +121,25 @@ def test_a_bound_that_only_all_together_pass_is_held_one_by_one():
 
 
 @pytest.mark.parametrize("kind", ["add", "remove"])
-def test_what_waits_for_the_disk_is_bounded_to_the_read(kind):
+def test_pending_bytes_refuses_a_whole_read(kind):
     caller = Caller(Limits(pending_bytes=1 << 20))
     # The first is on its way to the disk, and the second waits for it.
     for number in (4_000_000, 4_000_001):
-        caller.say(caller.frame(number, *add(bytes(1 << 20))))
+        caller.send(caller.frame(number, *add(bytes(1 << 20))))
         caller.server.turn()
     calls = [add(bytes(40)) if kind == "add" else remove(b"?" * 16, b"l" * 16)] * 300
 
-    caller.say(b"".join(caller.frame(number, *call) for number, call in enumerate(calls)))
+    caller.send(b"".join(caller.frame(number, *call) for number, call in enumerate(calls)))
     caller.server.settle()
 
     assert caller.transport.value().count(b"(pending_bytes)") == 300
 
 
-def test_adds_that_come_together_and_are_delayed_each_wait(caller):
+def test_each_add_of_a_batch_has_its_own_delay(caller):
     delays = [50, 0, 50, 50, 0, 0]
     frames = [caller.frame(number, *add(b"%d" % number, delay=each)) for number, each in enumerate(delays)]
 
-    caller.say(b"".join(frames))
+    caller.send(b"".join(frames))
     caller.server.settle()
 
     queue = caller.server.broker.queue("default")
@@ -153,7 +153,7 @@ def test_a_bug_in_a_decision_ends_the_process(caller):
     caller.server.broker.add = lambda *_: 1 / 0
 
     with pytest.raises(ZeroDivisionError):
-        caller.say(b"".join(caller.frame(number, *add(b"x")) for number in range(3)))
+        caller.send(b"".join(caller.frame(number, *add(b"x")) for number in range(3)))
 
     assert [type(why) for _, why in caller.server.deaths] == [ZeroDivisionError]
 
@@ -173,8 +173,8 @@ def steps():
     )
 
 
-def spoken(caller, steps):
-    """The bytes of *steps* for *caller*."""
+def frames_of(caller, steps):
+    """Return the frames of *steps* for *caller*."""
     items, lease = caller.leased(4)
     frames = []
     for number, (what, *rest) in enumerate(steps):
@@ -198,21 +198,21 @@ def spoken(caller, steps):
 @given(
     steps=steps(), cuts=st.lists(st.integers(0, 25), max_size=3), bounds=st.sampled_from([{}, {"request_bytes": 900}])
 )
-def test_together_is_as_one_by_one(steps, cuts, bounds):
+def test_a_batch_has_the_results_of_its_calls_one_by_one(steps, cuts, bounds):
     """
     The same replies and the same rows, however the stream is cut into reads.
 
-    Only the order may differ, in which those are told that did not have to wait for the disk.
+    Only the order of replies that do not wait for a commit may differ.
     """
     together, alone = Caller(Limits(contents_bytes=10, **bounds)), Caller(Limits(contents_bytes=10, **bounds))
-    frames = spoken(together, steps)
-    assert frames == spoken(alone, steps)
+    frames = frames_of(together, steps)
+    assert frames == frames_of(alone, steps)
 
     places = [0, *sorted(min(each, len(frames)) for each in cuts), len(frames)]
     for first, last in pairwise(places):
-        together.say(b"".join(frames[first:last]))
+        together.send(b"".join(frames[first:last]))
     for frame in frames:
-        alone.say(frame)
+        alone.send(frame)
     together.server.settle()
     alone.server.settle()
 
@@ -224,6 +224,6 @@ def test_together_is_as_one_by_one(steps, cuts, bounds):
 
 
 def replies(caller):
-    """What was said to the peer, message by message."""
+    """Return the messages that the peer received."""
     data = caller.transport.value()
     return [data[frame.start * 8 : frame.end * 8] for frame in Framer(Limits()).feed(data)]

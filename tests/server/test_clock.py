@@ -14,7 +14,7 @@ BOOT, OTHER_BOOT = b"b" * 16, b"o" * 16
 
 
 class Machine:
-    """Its three clocks, moved by hand."""
+    """A machine whose three clocks are set by the test."""
 
     wall, monotonic, boot = 1_000.0, 50.0, 70.0
 
@@ -62,22 +62,22 @@ def test_is_exact_over_a_restart_on_the_same_boot_whatever_the_wall_clock_did():
 def test_is_at_least_the_mark_after_a_reboot():
     machine = Machine()
     ahead = TimeMark(OTHER_BOOT, 99, WallMs(2_000_000))
-    behind = TimeMark(OTHER_BOOT, 99, WallMs(500_000))
+    earlier = TimeMark(OTHER_BOOT, 99, WallMs(500_000))
 
     clock = machine.clock()
     clock.begin(ahead)
     assert clock.now() == 2_000_000
-    clock.begin(behind)
+    clock.begin(earlier)
     assert clock.now() == 1_000_000
 
 
 HOUR, YEAR = 3_600.0, 366 * 86_400.0
 WRONG = [-20 * YEAR, -YEAR, -HOUR, -5.0, 0.0, 5.0, HOUR, YEAR, 80 * YEAR]
-"""By how much a wall clock may be wrong."""
+"""Errors of the wall clock."""
 
 
-def test_after_a_reboot_nothing_ends_early_and_nothing_later_than_the_machine_was_down():
-    """Whatever the clock was at the start, at the mark and after the reboot, so far as the three give it away."""
+def test_after_a_reboot_nothing_ends_early_or_later_than_by_the_downtime():
+    """For every clock at the start, at the mark and after the reboot, as far as the three readings reveal it."""
     for before, during, after, down in product(WRONG, WRONG, WRONG, (0.0, 60.0, 30 * 86_400.0)):
         machine = Machine()
         machine.wall = 1_800_000_000.0 + before
@@ -95,7 +95,7 @@ def test_after_a_reboot_nothing_ends_early_and_nothing_later_than_the_machine_wa
         moved = min(after - during, after - before)
         case = before, during, after, down
         assert 0 <= passed <= JUMP_MAX_SECONDS, case
-        # That the clock has moved ahead of both is not to be seen, unless by how much.
+        # A clock that is ahead of both readings is only noticed by the size of the jump.
         assert passed <= down + max(0.0, moved) + 0.002, case
         if moved == 0:
             assert passed == pytest.approx(down, abs=0.002), case
@@ -113,14 +113,16 @@ def test_a_clock_that_is_wrong_at_start_and_set_right_while_running_ends_no_leas
     machine.boot = 5.0
 
     again = machine.clock()
-    told = again.begin(mark)
+    warning = again.begin(mark)
 
     assert lease - again.now() == 3_600_000 - 70_000
-    assert told == f"queue time is {6 * YEAR:,.0f} s behind the wall clock; leases and delays keep their length"
+    assert (
+        warning == f"queue time is {6 * YEAR:,.0f} s earlier than the wall clock; leases and delays keep their length"
+    )
 
 
-def test_a_clock_that_was_never_set_right_is_not_believed_after_the_next_reboot():
-    """It began at the epoch, or so; a machine that was really down for so long has its delays go on, and says so."""
+def test_a_clock_that_was_never_corrected_is_not_trusted_after_the_next_reboot():
+    """Such a clock began near the epoch.  After a real downtime of that length, delays continue and a warning is logged."""
     machine = Machine()
     clock = machine.clock(OTHER_BOOT)
     clock.begin(None)
@@ -128,17 +130,17 @@ def test_a_clock_that_was_never_set_right_is_not_believed_after_the_next_reboot(
     machine.wall += JUMP_MAX_SECONDS + 1
 
     again = machine.clock()
-    told = again.begin(mark)
+    warning = again.begin(mark)
 
     assert again.now() == mark.queue_time
-    assert told.startswith("the wall clock has moved by 400 days since the last commit, which is not believed")
+    assert warning.startswith("the wall clock has moved by 400 days since the last commit, which is not believed")
 
 
-def test_a_mark_of_an_older_version_is_read_as_it_was():
+def test_a_mark_of_an_older_version_is_read_as_before():
     machine = Machine()
     clock = machine.clock()
-    told = clock.begin(TimeMark(OTHER_BOOT, 99, WallMs(990_000)))
-    assert (clock.now(), told) == (1_000_000, "")
+    warning = clock.begin(TimeMark(OTHER_BOOT, 99, WallMs(990_000)))
+    assert (clock.now(), warning) == (1_000_000, "")
 
 
 def test_the_clock_was_set_when_it_moves_against_the_boot_clock():
@@ -161,7 +163,7 @@ def test_the_clock_was_set_when_it_moves_against_the_boot_clock():
     assert again.stepped()
 
 
-def test_a_clock_before_the_epoch_is_known_to_be_one():
+def test_a_clock_before_the_epoch_is_recognized():
     machine = Machine()
     clock = machine.clock()
     clock.begin(None)
@@ -169,7 +171,7 @@ def test_a_clock_before_the_epoch_is_known_to_be_one():
     assert clock.mark().wall == 1
 
 
-def test_does_not_trust_a_boot_that_cannot_be_told():
+def test_does_not_trust_an_unknown_boot():
     clock = Machine().clock(bytes(16))
     clock.begin(TimeMark(bytes(16), 0, WallMs(5_000_000)))
 

@@ -1,4 +1,4 @@
-"""While many calls are in flight, a commit waits for those that come right away; a lone call waits for nobody."""
+"""After a commit of many calls the next cut waits while calls arrive; a lone call does not wait."""
 
 import pytest
 
@@ -6,15 +6,15 @@ from queueber.server.core.committer import GATHER_CALLS, GATHER_SECONDS
 from queueber.testing import InProcessServer
 
 
-class Crowded(InProcessServer):
-    """A server on a reactor each turn of which takes a moment."""
+class GatheringServer(InProcessServer):
+    """A server on a reactor whose turns take some time."""
 
     def __init__(self):
         super().__init__()
-        self.said = []
+        self.replies = []
 
     def turn(self, seconds=0.0):
-        """As a reactor's, and not as the clock's: what is put off in it is for the next one."""
+        """Run one turn as a reactor does: calls that are scheduled in it run in the next one."""
         self.reactor.rightNow += seconds
         for call in self.reactor.getDelayedCalls():
             if call.active() and call.getTime() <= self.reactor.seconds():
@@ -26,81 +26,81 @@ class Crowded(InProcessServer):
         queue = self.broker.queue("default")
         for _ in range(count):
             plan = self.broker.add(queue, [[(b"x", 0)]], self.clock.now())
-            self.committer.submit(plan, self.said.append)
+            self.committer.submit(plan, self.replies.append)
 
     def commit(self):
-        """Let the commit that was cut come to its end; how many calls it answered."""
-        before = len(self.said)
+        """Finish the commit in flight; return the number of plans it made durable."""
+        before = len(self.replies)
         while self.pool.jobs:
             self.pool.step()
-        return len(self.said) - before
+        return len(self.replies) - before
 
 
 @pytest.fixture
-def crowded():
-    server = Crowded()
+def server():
+    server = GatheringServer()
     server.adds(GATHER_CALLS)
     server.turn()
     assert server.commit() == GATHER_CALLS
     return server
 
 
-def test_a_turn_that_brings_more_is_followed_by_another(crowded):
+def test_a_turn_with_new_calls_is_followed_by_another(server):
     for _ in range(3):
-        crowded.adds(5)
-        crowded.turn()
-        assert not crowded.pool.jobs
-    crowded.turn()
-    assert crowded.commit() == 15
+        server.adds(5)
+        server.turn()
+        assert not server.pool.jobs
+    server.turn()
+    assert server.commit() == 15
 
 
-def test_a_turn_that_brings_none_is_the_last(crowded):
-    crowded.adds(1)
-    crowded.turn()
-    assert not crowded.pool.jobs
-    crowded.turn()
-    assert crowded.commit() == 1
+def test_a_turn_without_new_calls_is_the_last(server):
+    server.adds(1)
+    server.turn()
+    assert not server.pool.jobs
+    server.turn()
+    assert server.commit() == 1
 
 
-def test_no_call_waits_for_longer_than_a_moment(crowded):
+def test_the_wait_is_at_most_gather_seconds(server):
     turns = 0
-    while not crowded.pool.jobs:
-        crowded.adds(1)
-        crowded.turn(GATHER_SECONDS / 4)
+    while not server.pool.jobs:
+        server.adds(1)
+        server.turn(GATHER_SECONDS / 4)
         turns += 1
     assert turns == 4
 
 
-def test_what_came_while_a_commit_was_under_way_waits_for_one_more_turn(crowded):
-    crowded.adds(GATHER_CALLS)
-    crowded.turn()
-    crowded.turn()
-    assert crowded.pool.jobs
-    crowded.adds(3)
-    assert crowded.commit() == GATHER_CALLS
-    crowded.turn()
-    assert not crowded.pool.jobs
-    crowded.turn()
-    assert crowded.commit() == 3
+def test_calls_that_arrived_during_a_commit_wait_one_more_turn(server):
+    server.adds(GATHER_CALLS)
+    server.turn()
+    server.turn()
+    assert server.pool.jobs
+    server.adds(3)
+    assert server.commit() == GATHER_CALLS
+    server.turn()
+    assert not server.pool.jobs
+    server.turn()
+    assert server.commit() == 3
 
 
-def test_a_lone_call_is_not_put_off(crowded):
+def test_a_lone_call_does_not_wait(server):
     for _ in range(2):
-        crowded.adds(1)
-        crowded.turn()
-        crowded.turn()
-        crowded.commit()
-    crowded.adds(1)
-    crowded.turn()
-    assert crowded.commit() == 1
+        server.adds(1)
+        server.turn()
+        server.turn()
+        server.commit()
+    server.adds(1)
+    server.turn()
+    assert server.commit() == 1
 
 
-def test_calls_that_share_a_plan_count_each(crowded):
-    queue = crowded.broker.queue("default")
+def test_each_call_of_a_shared_plan_counts(server):
+    queue = server.broker.queue("default")
     for _ in range(2):
-        plan = crowded.broker.add(queue, [[(b"x", 0)]] * GATHER_CALLS, crowded.clock.now())
-        crowded.committer.submit(plan, crowded.said.append, calls=GATHER_CALLS)
-        crowded.turn()
-        assert not crowded.pool.jobs
-        crowded.turn()
-        assert crowded.commit() == 1
+        plan = server.broker.add(queue, [[(b"x", 0)]] * GATHER_CALLS, server.clock.now())
+        server.committer.submit(plan, server.replies.append, calls=GATHER_CALLS)
+        server.turn()
+        assert not server.pool.jobs
+        server.turn()
+        assert server.commit() == 1

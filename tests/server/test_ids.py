@@ -20,7 +20,7 @@ def test_items_are_strictly_increasing_whatever_the_clock_does(times):
     assert all(each[8] >> 6 == 2 for each in made)
 
 
-def test_items_tell_their_time():
+def test_an_item_id_contains_its_time():
     assert int.from_bytes(RandomIds().items(WallMs(1_700_000_000_123), 1)[0][:6], "big") == 1_700_000_000_123
 
 

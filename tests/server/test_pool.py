@@ -1,4 +1,4 @@
-"""What can be seen of the storage threads."""
+"""The counts of the storage threads."""
 
 import threading
 import time
@@ -17,8 +17,8 @@ def until(true):
     return true()
 
 
-def test_calls_that_no_thread_has_come_to_are_those_that_wait_and_no_others():
-    """What is done waits for nothing any more, however long the reactor takes to hear of it."""
+def test_only_jobs_that_no_thread_has_begun_are_waiting():
+    """A finished job does not count, even before the reactor has its result."""
     heard = []
     pool = StoragePool(SimpleNamespace(callFromThread=lambda *call: heard.append(call)), 2)
     pool.start()

@@ -1,4 +1,4 @@
-"""The free space that is kept: when adds are refused, when they come back, and what they are told."""
+"""The reserve of free space: when adds are refused, when they are taken again, and the error."""
 
 import pytest
 from twisted.internet.defer import Deferred, succeed
@@ -34,7 +34,7 @@ def disk():
 @pytest.fixture
 def reserve(disk):
     made = Reserve(disk, 100)
-    made.look()
+    made.measure()
     return made
 
 
@@ -43,9 +43,9 @@ def test_adds_are_refused_below_the_reserve_and_not_at_it(reserve, disk):
     disk.free = 99
     reserve.measure()
     why = r"99 bytes are free, and 100 are kept in reserve \(free_space_reserve\)"
-    with pytest.raises(Overloaded, match=why) as told:
+    with pytest.raises(Overloaded, match=why) as error:
         reserve.refuse(1)
-    assert told.value.limit == "free_space_reserve"
+    assert error.value.limit == "free_space_reserve"
 
 
 def test_one_byte_is_singular(reserve, disk):
@@ -54,7 +54,7 @@ def test_one_byte_is_singular(reserve, disk):
     assert reserve.shortage == "1 byte is free and 1 is needed for what is in memory, and 100 are kept in reserve"
 
 
-def test_they_come_back_when_a_tenth_more_is_free(reserve, disk):
+def test_adds_are_taken_again_when_a_tenth_more_is_free(reserve, disk):
     for free, low in ((99, True), (100, True), (109, True), (110, False), (100, False), (99, True)):
         disk.free = free
         reserve.measure()
@@ -62,7 +62,7 @@ def test_they_come_back_when_a_tenth_more_is_free(reserve, disk):
 
 
 class TestInodes:
-    """A file system that has room and lets no more files be made is as full as one that has none."""
+    """A file system without inodes is full, however many bytes are free."""
 
     @pytest.mark.parametrize(("inodes", "kept"), [(10**7, 256), (2_560, 256), (40, 4)])
     def test_some_are_kept_in_reserve(self, reserve, disk, inodes, kept):
@@ -78,14 +78,14 @@ class TestInodes:
             f"Taking adds again: 100 bytes are free, {back} inodes",
         ]
 
-    def test_an_add_is_refused_for_want_of_them_with_the_numbers(self, reserve, disk):
+    def test_an_add_is_refused_with_the_numbers(self, reserve, disk):
         disk.inodes, disk.free_inodes = 1_000, 7
         reserve.measure()
         assert reserve.shortage == "7 inodes are free, and 100 are kept in reserve"
         with pytest.raises(Overloaded, match=r"7 inodes are free, and 100 are kept in reserve \(free_space_reserve\)"):
             reserve.refuse(1)
 
-    def test_of_both_each_has_its_own_bound_to_come_back(self, reserve, disk):
+    def test_bytes_and_inodes_recover_independently(self, reserve, disk):
         disk.free, disk.inodes, disk.free_inodes = 99, 1_000, 99
         reserve.measure()
         assert reserve.shortage == "; ".join(
@@ -97,17 +97,17 @@ class TestInodes:
         reserve.measure()
         assert reserve.shortage == "99 inodes are free, and 100 are kept in reserve"
 
-    def test_where_there_is_no_bound_and_without_a_reserve_they_do_not_matter(self, reserve, disk):
+    def test_inodes_do_not_matter_without_a_limit_or_a_reserve(self, reserve, disk):
         disk.inodes = disk.free_inodes = 0
         reserve.measure()
         assert not reserve.low
         disk.inodes = 1_000
         off = Reserve(disk, 0)
-        off.look()
+        off.measure()
         assert not off.low
 
-    def test_with_too_few_for_a_flush_none_is_begun(self, disk):
-        """It would fail, and end the server."""
+    def test_no_flush_begins_with_too_few_inodes(self, disk):
+        """The flush would fail and end the server."""
         made = []
         disk.free, disk.inodes, disk.free_inodes = GIB, 1_000, 7
         reserve = Reserve(disk, 100, lambda: succeed(made.append(True)))
@@ -121,7 +121,7 @@ class TestInodes:
 
 
 @pytest.mark.parametrize(("total", "kept"), [(1000 * GIB, GIB), (10 * GIB, GIB), (64 * MIB, 64 * MIB // 10)])
-def test_without_a_figure_it_suits_the_file_system(total, kept):
+def test_the_default_depends_on_the_size_of_the_file_system(total, kept):
     disk = Disk(kept, total)
     reserve = Reserve(disk, None)
     reserve.measure()
@@ -137,7 +137,7 @@ def test_0_is_no_reserve():
     reserve.refuse(1)
 
 
-def test_many_adds_are_not_waited_for_until_the_next_second(disk):
+def test_many_adds_cause_a_measurement_before_the_next_second(disk):
     reserve = Reserve(disk, 1_600)
     disk.free = 2_000
     reserve.measure()
@@ -149,15 +149,15 @@ def test_many_adds_are_not_waited_for_until_the_next_second(disk):
     reserve.refuse(101)
 
 
-def test_each_look_begins_to_count_anew(disk):
-    """Or every add of a busy server would be one."""
+def test_each_measurement_restarts_the_count_of_bytes(disk):
+    """Otherwise every add of a busy server would measure."""
     reserve, disk.free, looks = Reserve(lambda: looks.append(True) or disk(), 1_600), 2_000, []
     for size, looked in ((100, 0), (1, 1), (100, 1), (1, 2)):
         reserve.refuse(size)
         assert len(looks) == looked
 
 
-def test_what_cannot_be_seen_stays_as_it_was(reserve, disk):
+def test_a_failed_measurement_changes_nothing(reserve, disk):
     disk.free = 1
     reserve.measure()
     disk.broken = True
@@ -165,7 +165,7 @@ def test_what_cannot_be_seen_stays_as_it_was(reserve, disk):
     assert reserve.low
 
 
-def test_it_is_looked_at_at_once_and_again_and_again(hand, disk):
+def test_the_space_is_measured_at_once_and_periodically(hand, disk):
     disk.free = 1
     reserve = Reserve(disk, 100)
     timer = periodic_timer(hand.reactor, MEASURE_SECONDS, reserve.tick)
@@ -177,7 +177,7 @@ def test_it_is_looked_at_at_once_and_again_and_again(hand, disk):
     timer.stopService()
 
 
-def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_rests(hand, disk):
+def test_room_is_made_while_space_is_low_with_pauses_between_attempts(hand, disk):
     attempts = []
 
     def make_room():
@@ -204,7 +204,7 @@ def test_room_is_made_while_there_is_too_little_one_attempt_at_a_time_and_with_r
     timer.stopService()
 
 
-def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
+def test_no_room_is_made_where_unflushed_bytes_do_not_fit(hand, disk):
     """RocksDB stops for good when a flush fails, and the server with it."""
     attempts = []
 
@@ -235,10 +235,10 @@ def test_room_is_not_made_where_what_is_in_memory_does_not_fit(hand, disk):
     assert not_making.startswith(f"The space of removed items cannot be reclaimed: {space}, and that is too little")
 
 
-def test_adds_are_overloaded_and_counted_while_all_else_goes_on(make_hand, disk, monkeypatch):
+def test_adds_are_refused_and_counted_while_other_calls_go_on(make_hand, disk, monkeypatch):
     monkeypatch.setattr(composition, "space_of", lambda *_, **__: disk())
     hand = make_hand(settings={"free_space_reserve": 100})
-    reserve = hand.running.reserve
+    reserve = hand.parts.reserve
     reserve.measure()
     peer = hand.connect()
     peer.add(b"one")

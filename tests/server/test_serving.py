@@ -391,7 +391,7 @@ def test_what_cannot_be_read_is_tried_less_and_less_often(hand):
     hand.sweeper.sweep()
     hand.settle()
     assert hand.sweeper.expired == 1
-    assert hand.sweeper._waits == {}, "nothing is remembered of a lease that is over"
+    assert hand.sweeper._retry_delays == {}, "nothing is remembered of a lease that is over"
 
 
 def taken(hand, peer, count):

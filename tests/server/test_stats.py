@@ -1,4 +1,4 @@
-"""What the server counts of its own work."""
+"""The server's counters of its own work."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from queueber.server.monitoring.histogram import Histogram
 from queueber.server.monitoring.stats import LAG_SECONDS, ReactorLag
 
 
-def test_values_are_counted_up_to_each_bound_that_they_do_not_exceed():
+def test_a_value_counts_in_the_bucket_of_the_smallest_bound_that_it_does_not_exceed():
     histogram = Histogram((1, 2, 5))
     for value in (0.5, 1, 1.5, 5, 7):
         histogram.observe(value)
@@ -17,7 +17,7 @@ def test_values_are_counted_up_to_each_bound_that_they_do_not_exceed():
 
 
 @pytest.mark.parametrize(("share", "bound"), [(0.0, 1), (0.4, 1), (0.41, 2), (0.8, 5), (1.0, float("inf"))])
-def test_a_quantile_is_the_bound_that_so_many_do_not_exceed(share, bound):
+def test_a_quantile_is_the_smallest_bound_of_its_share(share, bound):
     histogram = Histogram((1, 2, 5))
     for value in (0.5, 1, 1.5, 5, 7):
         histogram.observe(value)
@@ -61,7 +61,7 @@ def test_refusals_are_counted_by_method_and_kind(make_hand):
     assert calls.begun == {"poll": 3, "other": 1}
 
 
-def test_a_commit_is_counted_with_what_it_held_and_how_long_it_took(hand):
+def test_a_commit_is_counted_with_its_contents_and_duration(hand):
     peer = hand.connect()
     peer.add(b"four", b"five!")
     hand.turn()
@@ -77,7 +77,7 @@ def test_a_commit_is_counted_with_what_it_held_and_how_long_it_took(hand):
     assert list(load.since(commit.ended)) == []
 
 
-def test_the_lag_is_how_much_later_than_the_timer_the_reactor_came():
+def test_the_lag_is_the_delay_of_the_timer():
     now = 10.0
     lag = ReactorLag(lambda: now)
     for late in (0.0, 0.0, 0.4, 0.0):
@@ -88,7 +88,7 @@ def test_the_lag_is_how_much_later_than_the_timer_the_reactor_came():
     assert lag.lateness.count == 3
 
 
-def test_a_reactor_that_comes_early_is_not_late():
+def test_an_early_timer_is_no_lag():
     moments = iter((0.0, 0.15, 0.2))
     lag = ReactorLag(lambda: next(moments))
     for _ in range(3):
@@ -96,7 +96,7 @@ def test_a_reactor_that_comes_early_is_not_late():
     assert lag.lateness.total == pytest.approx(0.05)
 
 
-def test_connections_that_came_and_leases_that_ran_out_are_counted(hand):
+def test_connections_and_expired_leases_are_counted(hand):
     peer = hand.connect()
     peer.add(b"x")
     peer.poll(lease=1)

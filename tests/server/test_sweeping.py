@@ -1,4 +1,4 @@
-"""What the sweeper tells of items that nobody removes."""
+"""Items that are delivered again and again: counted, and logged at some steps."""
 
 import pytest
 from twisted.logger import globalLogPublisher
@@ -12,7 +12,7 @@ def lines():
     said = []
 
     def observe(event):
-        if "handed out" in (event.get("log_format") or ""):
+        if "has been delivered" in (event.get("log_format") or ""):
             said.append(event)
 
     globalLogPublisher.addObserver(observe)
@@ -21,7 +21,7 @@ def lines():
 
 
 def fail(hand, peer, count=1):
-    """Workers get *count* items and die of them."""
+    """Deliver *count* items to a worker that crashes, and sweep its lease."""
     poll = peer.poll(count)
     hand.settle()
     response = api.read_poll_response(peer.receive().pop(poll))
@@ -33,7 +33,7 @@ def fail(hand, peer, count=1):
     return response.items
 
 
-def test_an_item_that_nobody_removes_is_counted_and_named(hand, lines):
+def test_an_item_that_is_never_removed_is_counted_and_logged(hand, lines):
     peer = hand.connect()
     peer.add(b"poison")
     for attempt in range(1, 1_002):
@@ -45,7 +45,7 @@ def test_an_item_that_nobody_removes_is_counted_and_named(hand, lines):
     assert {event["queue"] for event in lines} == {"'default'"}
 
 
-def test_a_thousand_of_them_are_one_line_and_their_number(hand, lines):
+def test_many_such_items_are_one_log_line(hand, lines):
     peer = hand.connect()
     peer.add(*[b"poison"] * 50)
     for _ in range(10):

@@ -55,32 +55,32 @@ def test_limits_and_other_settings_are_those_of_a_real_server():
 
 def test_periodic_work_runs_once_its_timers_are_started():
     server = InProcessServer()
-    for timer in server.running.timers:
+    for timer in server.parts.timers:
         timer.startService()
     for _ in range(20):
         server.reactor.advance(0.25)
         server.settle()
-    for timer in server.running.timers:
+    for timer in server.parts.timers:
         timer.stopService()
     assert not server.deaths
-    assert server.running.reserve.space.total > 0
+    assert server.parts.reserve.space.total > 0
 
 
 def test_the_control_socket_is_served_too_but_makes_no_backup(tmp_path):
     server = InProcessServer()
     stats = call(
-        server, server.running.control, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
+        server, server.parts.control, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
     )
     assert admin.read_stats_response(stats).connections == 1
     request = admin.write_backup_request(admin.BackupRequest(bytes(tmp_path / "copy")))
-    outcome = call(server, server.running.control, admin.ADMIN_INTERFACE_ID, admin.BACKUP, request)
+    outcome = call(server, server.parts.control, admin.ADMIN_INTERFACE_ID, admin.BACKUP, request)
     assert outcome.reason == "a store in memory cannot be backed up"
 
 
 def test_the_figures_of_its_disk_are_reported_without_an_engine():
     server = InProcessServer()
     found = []
-    server.running.diagnostics.disk().addCallback(found.append)
+    server.parts.diagnostics.disk().addCallback(found.append)
     server.settle()
     assert found[0].properties == {}
     assert found[0].free_bytes > 0

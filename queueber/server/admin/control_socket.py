@@ -48,7 +48,7 @@ def control_factory(public: RpcFactory, admin: AdminHandlers) -> ControlFactory:
     )
 
 
-def control_beside(
+def control_socket_factory(
     public: RpcFactory,
     reactor: Any,  # noqa: ANN401
     committer: Committer,

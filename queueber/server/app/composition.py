@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from queueber.api import template_readers
 from queueber.broker import Broker, Ids, Store
-from queueber.server.admin.control_socket import ControlFactory, control_beside
+from queueber.server.admin.control_socket import ControlFactory, control_socket_factory
 from queueber.server.admin.handlers import BackupStore
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock
@@ -79,7 +79,7 @@ class ServerStore(Store, BackupStore, Engine, Protocol):
 
 
 @define(eq=False)
-class Running:
+class ServerParts:
     """The parts of a server that serves."""
 
     factory: RpcFactory
@@ -109,7 +109,7 @@ def assemble(
     defer_to_thread: Callable[..., Deferred[Any]],
     commit_stats: CommitStats | None = None,
     certificates: Certificates | None = None,
-) -> Running:
+) -> ServerParts:
     """
     Build and connect all parts; nothing moves yet.
 
@@ -154,8 +154,8 @@ def assemble(
         disk_shortage=lambda: reserve.shortage,
         certificates=certificates,
     )
-    control = control_beside(factory, reactor, committer, reserve, store, handlers, defer_to_thread)
-    return Running(factory, handlers, committer, dispatcher, sweeper, broker, timers, control, reserve, diagnostics)
+    control = control_socket_factory(factory, reactor, committer, reserve, store, handlers, defer_to_thread)
+    return ServerParts(factory, handlers, committer, dispatcher, sweeper, broker, timers, control, reserve, diagnostics)
 
 
 def _timers(

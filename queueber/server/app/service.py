@@ -20,7 +20,7 @@ from zope.interface import implementer
 
 from queueber import __version__
 from queueber.errors import Stopping, StorageError, reason
-from queueber.server.app.composition import EX_IOERR, Running, end_process
+from queueber.server.app.composition import EX_IOERR, ServerParts, end_process
 from queueber.server.app.daemonize import Launcher
 from queueber.server.app.entry import SIGNALS
 from queueber.server.app.fd_limit import TooFewDescriptors
@@ -98,7 +98,7 @@ class QueueberService(Service):
         self._monitoring = MonitoringEndpoints(
             reactor, settings.http, settings.manhole, settings.durability.value, self._stage, self._bound
         )
-        self._up: Running | None = None
+        self._up: ServerParts | None = None
         self._store: RocksStore
         self._starting: Deferred[None] = succeed(None)
         self._reloader: ConfigReloader | None = None
@@ -171,7 +171,7 @@ class QueueberService(Service):
         self._launcher.started()
         self._notifier.ready(f"Serving; {counted(up.broker.stats().items, 'item')} at start")
 
-    def _start_watchdog(self, up: Running) -> None:
+    def _start_watchdog(self, up: ServerParts) -> None:
         """Notify the supervisor periodically that the reactor runs."""
         if self._notifier.watchdog_seconds is not None:
             timer = periodic_timer(self._reactor, self._notifier.watchdog_seconds / 2, self._notifier.alive)

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from queueber.broker import StoreStalled
 from queueber.errors import Stopping
-from queueber.server.app.composition import Running
+from queueber.server.app.composition import ServerParts
 from queueber.server.app.sd_notify import Notifier
 from queueber.units import counted
 
@@ -42,7 +42,7 @@ class GracefulShutdown:
         self._stage = stage if callable(stage) else lambda: stage
         self._notifier.status(f"Stopping: waiting {self.stage}")
 
-    async def run(self, up: Running) -> None:
+    async def run(self, up: ServerParts) -> None:
         """
         Stop *up*, with everything on disk.  The store stays open.
 
@@ -72,7 +72,7 @@ class GracefulShutdown:
         await self._commit_rest(up)
         up.dispatcher.stop()
 
-    async def _drained(self, up: Running) -> None:
+    async def _drained(self, up: ServerParts) -> None:
         """Wait until no call is outstanding, or the time limit is reached."""
         methods = up.handlers
         self.at(lambda: f"for the replies to {counted(methods.outstanding, 'call')} under way")
@@ -85,7 +85,7 @@ class GracefulShutdown:
                 seconds=self._seconds,
             )
 
-    async def _disconnect(self, up: Running) -> None:
+    async def _disconnect(self, up: ServerParts) -> None:
         """Wait until all peers have received their replies, or the time limit is reached."""
         connections = up.factory.connections
         for connection in connections:
@@ -102,7 +102,7 @@ class GracefulShutdown:
             connection.abort()
         await _pause(self._reactor, 0)
 
-    async def _commit_rest(self, up: Running) -> None:
+    async def _commit_rest(self, up: ServerParts) -> None:
         """Wait until all decided plans are on disk; raise `StoreStalled` at the time limit."""
         self.at("for the last commit")
         idle = up.committer.idle()

@@ -16,7 +16,7 @@ from twisted.logger import Logger
 
 from queueber.errors import Stopping
 from queueber.server.admin.control_socket import start_control
-from queueber.server.app.composition import Running, assemble, end_process
+from queueber.server.app.composition import ServerParts, assemble, end_process
 from queueber.server.app.fd_limit import Descriptors, allocate
 from queueber.server.app.sd_notify import StartupProgress
 from queueber.server.config.settings import Settings
@@ -73,7 +73,7 @@ class Startup:
             certificates.load()
         return descriptors, certificates
 
-    async def recover(self, descriptors: Descriptors, certificates: Certificates | None) -> tuple[Running, RocksStore]:
+    async def recover(self, descriptors: Descriptors, certificates: Certificates | None) -> tuple[ServerParts, RocksStore]:
         """
         Open the store, and assemble the server with the state in it.
 
@@ -140,7 +140,7 @@ class Startup:
         if self._cancelled:
             raise Stopping("the server is stopping")
 
-    def _announce(self, up: Running, store: RocksStore) -> None:
+    def _announce(self, up: ServerParts, store: RocksStore) -> None:
         settings, stats = self._settings, up.broker.stats()
         queues, leases = counted(stats.queues, "queue"), counted(stats.leases, "lease")
         self._log.info(
@@ -167,7 +167,7 @@ class Startup:
         chosen, fixed = describe(settings.tuning, store.in_force), ", ".join(map(" ".join, store.fixed_options.items()))
         self._log.info("Storage engine runs with {chosen}; always: {fixed}", chosen=chosen, fixed=fixed)
 
-    async def listen(self, up: Running, certificates: Certificates | None) -> None:
+    async def listen(self, up: ServerParts, certificates: Certificates | None) -> None:
         """
         Listen on all addresses, and on the control socket.
 
