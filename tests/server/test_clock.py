@@ -122,7 +122,7 @@ def test_a_clock_that_is_wrong_at_start_and_set_right_while_running_ends_no_leas
 
 
 def test_a_clock_that_was_never_corrected_is_not_trusted_after_the_next_reboot():
-    """Such a clock began near the epoch.  After a real downtime of that length, delays continue and a warning is logged."""
+    """Such a clock began near the epoch.  After a real downtime of that length, delays continue, with a warning."""
     machine = Machine()
     clock = machine.clock(OTHER_BOOT)
     clock.begin(None)
