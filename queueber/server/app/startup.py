@@ -73,7 +73,9 @@ class Startup:
             certificates.load()
         return descriptors, certificates
 
-    async def recover(self, descriptors: Descriptors, certificates: Certificates | None) -> tuple[ServerParts, RocksStore]:
+    async def recover(
+        self, descriptors: Descriptors, certificates: Certificates | None
+    ) -> tuple[ServerParts, RocksStore]:
         """
         Open the store, and assemble the server with the state in it.
 
