@@ -130,8 +130,8 @@ MUTANTS = (
         "tests/server/test_send_buffer.py::test_after_forget_no_change_is_reported",
     ),
     Mutant(
-        "28-look-at-every-add",
-        "once there was a look at the free space, every add looks",
+        "28-measured-at-every-add",
+        "once the free space was measured, every add measures it",
         "tests/server/test_reserve.py::test_each_measurement_restarts_the_count_of_bytes",
     ),
     Mutant(
