@@ -194,7 +194,7 @@ def test_an_empty_target_is_used_and_made_private(busy, target):
 
 def test_a_store_without_a_log_is_not_backed_up(tmp_path, target):
     store = open_store(tmp_path / "data", durability=Durability.NONE)
-    with pytest.raises(StorageError, match="a store with durability none cannot be backed up"):
+    with pytest.raises(StorageError, match="a running server with durability none cannot be backed up"):
         store.backup(target)
     store.close()
 

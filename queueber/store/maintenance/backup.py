@@ -39,7 +39,7 @@ def back_up(db: DB, home: LockedDirectory, target: Path, progress: ProgressCallb
         raise directory_error(target, "a backup must not be inside the directory that it copies")
     found = read_format(db)
     if found is None or found.durability:
-        raise directory_error(target, "a store with durability none cannot be backed up")
+        raise directory_error(target, "a running server with durability none cannot be backed up: it has no log")
     # Before the checkpoint: the copy's log may go further than this number, but must reach it.
     sequence = db.sequence()
 
