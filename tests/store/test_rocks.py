@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from shutil import copytree, rmtree
 from time import sleep
@@ -13,8 +14,9 @@ from time import sleep
 import pytest
 from attrs import define, field
 
-from queueber.broker.model import LOWEST, QueueNumber
-from queueber.broker.storage import PutItem, StoreStalled
+import queueber
+from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.storage import DeleteItem, PutItem, PutLease, PutQueue, StoreStalled
 from queueber.errors import Stopping, StorageError
 from queueber.plyvel import CorruptionError, Error
 from queueber.plyvel.errors import Stalled
@@ -24,6 +26,7 @@ from queueber.store.datadir.synced import SyncedFile
 from queueber.store.rows.keys import FORMAT_KEY
 from queueber.store.rows.kv_store import KeyValueStore
 from queueber.store.rows.meta import FORMAT, read_format, write_format
+from queueber.units import WallMs
 
 MAIL = QueueNumber(1)
 MANY = 10**9
@@ -368,6 +371,35 @@ def test_a_stall_is_reported_and_nothing_is_synced(make):
     engine.failure = None
     put(store, make, 1)
     assert store.synced_sequence == 7
+
+
+def calls_of(function):
+    """Count the Python calls within `queueber` that *function* makes."""
+    package, calls = str(Path(queueber.__file__).parent), []
+
+    def profile(frame, event, _):
+        if event == "call" and frame.f_code.co_filename.startswith(package):
+            calls.append(frame.f_code.co_qualname)
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return len(calls)
+
+
+def test_a_commit_takes_few_python_calls_and_none_for_a_further_item(path, make):
+    record, lease = QueueRecord(MAIL, "mail", 1, 0, LOWEST), LeaseRecord(MAIL, WallMs(9), (make.key(1),))
+    items = [PutItem(MAIL, make.item(due, bytes(due))) for due in range(1, 100)]
+    with closing(open_store(path)) as store:
+        for writes, most in (
+            ([items[0], PutQueue(record)], 12),
+            ([*items, PutQueue(record)], 12),
+            ([DeleteItem(MAIL, make.key(1)), PutQueue(record)], 12),
+            ([PutLease(LeaseId(b"l" * 16), lease), PutQueue(record)], 14),
+        ):
+            assert calls_of(partial(store.commit, writes, make.mark)) <= most
 
 
 @pytest.mark.parametrize("where", ["write", "sync"])
