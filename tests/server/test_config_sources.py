@@ -173,7 +173,7 @@ def test_names_and_variables_are_unique_and_documented_defaults_are_the_defaults
     for each in (lambda option: option.name, lambda option: option.variable, lambda option: (option.table, option.key)):
         assert len({each(option) for option in OPTIONS}) == len(OPTIONS)
     for option in OPTIONS:
-        if not option.default_help and not option.flag:
+        if not option.default_help and not option.flag and option.default is not None:
             assert option.parse(option.default_text) == option.default
 
 

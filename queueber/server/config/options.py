@@ -70,6 +70,8 @@ def _tuning(choice: TuningOption) -> Option:
 
 DEFAULT_LISTEN = "127.0.0.1:9090"
 
+_PEM = "a PEM file"
+
 
 def _pages(value: str) -> Listen:
     listen = usable_listen(value)
@@ -79,14 +81,14 @@ def _pages(value: str) -> Listen:
 
 
 SERVICE_OPTIONS = (
-    Option("config", path, None, "A configuration file with these options", default_help="none"),
+    Option("config", path, None, "A configuration file with these options"),
     Option(
         "listen",
         usable_listen,
         (usable_listen(DEFAULT_LISTEN),),
         "Address to listen on without TLS",
         "HOST:PORT, [v6]:PORT or an endpoint string; repeatable; '' for none",
-        default_help=f"{DEFAULT_LISTEN}, or nowhere with --listen-tls",
+        f"{DEFAULT_LISTEN}, or nowhere with --listen-tls",
         short="l",
         many=True,
         may_be_none=True,
@@ -98,33 +100,21 @@ SERVICE_OPTIONS = (
         (),
         "Address to listen on with TLS; needs --tls-certificate",
         "as for --listen",
-        default_help="nowhere",
+        "nowhere",
         many=True,
         may_be_none=True,
     ),
-    Option(
-        "tls-certificate",
-        path,
-        None,
-        "The server's certificate, followed by intermediate certificates",
-        "a PEM file",
-        default_help="none",
-    ),
+    Option("tls-certificate", path, None, "The server's certificate, followed by intermediate certificates", _PEM),
     Option(
         "tls-key",
         path,
         None,
         "The certificate's private key; must not be world-readable",
-        "a PEM file",
-        default_help="the certificate's file",
+        _PEM,
+        "the certificate's file",
     ),
     Option(
-        "tls-client-ca",
-        path,
-        None,
-        "Authorities that sign the certificates of permitted clients",
-        "a PEM file",
-        default_help="any client",
+        "tls-client-ca", path, None, "Authorities that sign the certificates of permitted clients", _PEM, "any client"
     ),
     Option(
         "tls-client-name",
@@ -132,7 +122,7 @@ SERVICE_OPTIONS = (
         (),
         "A name that a client's certificate must have",
         "a name; repeatable, one match is enough",
-        default_help="any name",
+        "any name",
         many=True,
     ),
     Option(
@@ -171,7 +161,7 @@ SERVICE_OPTIONS = (
         None,
         "Free space below which adds are refused; other calls go on; 0 for none",
         "bytes, or with KiB, MiB, GiB",
-        default_help=f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk",
+        f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk",
         unit=Unit.BYTES,
     ),
     Option(
@@ -207,19 +197,14 @@ SERVICE_OPTIONS = (
         "auto",
         "Format of the log: text, json (one object a line), or auto (the default of twistd or twist)",
     ),
-    Option(
-        "log-level",
-        one_of("debug", "info", "warn", "error", "critical"),
-        "info",
-        "Lowest level that is logged",
-    ),
+    Option("log-level", one_of("debug", "info", "warn", "error", "critical"), "info", "Lowest level that is logged"),
     Option(
         "http",
         _pages,
         None,
         "Address for /metrics, /livez and /readyz over HTTP",
         "HOST:PORT, [v6]:PORT or an endpoint string",
-        default_help="nowhere",
+        "nowhere",
     ),
     Option(
         "manhole",
@@ -227,7 +212,7 @@ SERVICE_OPTIONS = (
         None,
         "Address of a debugging console, a Python shell with the rights of the server's user",
         "unix:PATH, or a local address with a password file",
-        default_help="nowhere",
+        "nowhere",
     ),
     Option(
         "manhole-password-file",
@@ -235,7 +220,6 @@ SERVICE_OPTIONS = (
         None,
         "Login of a debugging console that is not on a Unix socket",
         "a file with one line, user:password, readable by the server's user only",
-        default_help="none",
     ),
 )
 

@@ -42,7 +42,7 @@ class Option:
     accepts: str = Factory(lambda self: getattr(self.parse, "accepts", ""), takes_self=True)
     """The permitted values, for the help.  By default those of the parser, where it knows them."""
 
-    default_help: str = field(default="", kw_only=True)
+    default_help: str = ""
     """The default for the help, if it is not the text of `default`."""
 
     short: str | None = field(default=None, kw_only=True)
@@ -87,7 +87,7 @@ class Option:
     @property
     def default_text(self) -> str:
         """Return the default, for the help."""
-        return self.default_help or text_of(self.default)
+        return self.default_help or ("none" if self.default is None else text_of(self.default))
 
     def toml_value(self, value: object) -> object:
         """Return *value* for a configuration file: a number or boolean unchanged, and anything else as text."""
