@@ -54,12 +54,13 @@ class Claims:
         """Serve the runnable queues in one claim.  Those beyond its bounds stay runnable."""
         if not self._polls.waiting:
             return []
-        budget = self._budget()
+        bounds, leases = self._bounds, self._leases
+        budget = Budget(bounds.polls, bounds.items, bounds.bytes, leases.items_max - leases.items)
         plans: list[Plan[list[Delivery]]] = []
         served: list[Queue] = []
         runnable = self._polls.take_runnable()
         for queue in runnable:
-            if budget.used and budget.exhausted and not self._leases.full:
+            if budget.used and budget.exhausted and not leases.full:
                 # Looking at queues that this claim cannot serve would make every claim as long as the list of queues.
                 break
             plan = self.serve(queue, now, budget)
@@ -70,15 +71,11 @@ class Claims:
             self._polls.put_off(runnable[len(served) :], served)
         return plans
 
-    def _budget(self) -> Budget:
-        bounds = self._bounds
-        return Budget(bounds.polls, bounds.items, bounds.bytes, self._limits.leased_items - self._leases.items)
-
     def serve(self, queue: Queue, now: WallMs, budget: Budget | None = None) -> Plan[list[Delivery]] | None:
         """Serve one queue.  Return the plan; None if no poll can be answered yet."""
-        budget = budget or self._budget()
-        window = queue.window
-        covered = window.covers(now)
+        window, bounds, leases = queue.window, self._bounds, self._leases
+        budget = budget or Budget(bounds.polls, bounds.items, bounds.bytes, leases.items_max - leases.items)
+        covered = window.covered_to.due > now  # as `covers` without a call
         if not covered and not self._window_suffices(queue, now):
             self._uncommitted.start_refill(queue)
             return None
@@ -109,9 +106,10 @@ class Claims:
             deliveries += self._answer_timed_out(queue, now)
         # While no item can be leased, the rows of a scan may be more than the window can hold: they would be dropped,
         # and the next scan would return the same.
-        if not covered and 2 * len(window) < self._limits.refill_items and not self._leases.full:
+        if not covered and 2 * len(window) < self._limits.refill_items and not leases.full:
             self._uncommitted.start_refill(queue)
-        self._polls.schedule(queue, now)
+        if queue.waiters or queue.timed_out:
+            self._polls.schedule(queue, now)
         return self._uncommitted.plan(queue, writes, deliveries, size) if deliveries else None
 
     def _window_suffices(self, queue: Queue, now: WallMs) -> bool:

@@ -24,43 +24,43 @@ class Deadlines(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.entries: dict[T, _Entry[T]] = {}
-        """The things with a deadline.  Callers may ask whether it is empty, which is cheaper than a method."""
-        self._heap: list[_Entry[T]] = []
+        self._valid: dict[T, _Entry[T]] = {}
+        self.heap: list[_Entry[T]] = []
+        """Valid and superseded entries.  No deadline is earlier than the first one, so a look at it saves a call."""
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self._valid)
 
     def set(self, thing: T, at: WallMs) -> None:
         """Set the deadline of *thing* to *at*."""
         self._count += 1
-        self.entries[thing] = entry = (at, self._count, thing)
-        heap = self._heap
+        self._valid[thing] = entry = (at, self._count, thing)
+        heap = self.heap
         heappush(heap, entry)
-        if len(heap) > 3 * len(self.entries) + _STALE_MIN:
+        if len(heap) > 3 * len(self._valid) + _STALE_MIN:
             self._rebuild()
 
     def discard(self, thing: T) -> None:
         """Remove the deadline of *thing*, if it has one."""
-        valid = self.entries
+        valid = self._valid
         if valid.pop(thing, None) is None:
             return
         if not valid:
-            self._heap.clear()
-        elif len(self._heap) > 3 * len(valid) + _STALE_MIN:
+            self.heap.clear()
+        elif len(self.heap) > 3 * len(valid) + _STALE_MIN:
             self._rebuild()
 
     def next(self) -> WallMs | None:
         """Return the earliest deadline; None without any."""
-        heap, valid = self._heap, self.entries
+        heap, valid = self.heap, self._valid
         while heap and valid.get(heap[0][2]) is not heap[0]:
             heappop(heap)
         return heap[0][0] if heap else None
 
     def pop_due(self, now: WallMs) -> T | None:
         """Remove and return the thing with the earliest deadline, if that is not after *now*; None otherwise."""
-        heap, valid = self._heap, self.entries
+        heap, valid = self.heap, self._valid
         while heap and heap[0][0] <= now:
             entry = heappop(heap)
             thing = entry[2]
@@ -74,11 +74,11 @@ class Deadlines(Generic[T]):
     def soonest(self, count: int) -> list[T]:
         """Return the *count* things with the earliest deadlines, in order.  O(count log n) plus superseded entries."""
         found: list[T] = []
-        heap = self._heap
+        heap = self.heap
         candidates = [(heap[0], 0)] if heap else []
         while candidates and len(found) < count:
             entry, at = heappop(candidates)
-            if self.entries.get(entry[2]) is entry:
+            if self._valid.get(entry[2]) is entry:
                 found.append(entry[2])
             for child in (2 * at + 1, 2 * at + 2):
                 if child < len(heap):
@@ -86,10 +86,10 @@ class Deadlines(Generic[T]):
         return found
 
     def _rebuild(self) -> None:
-        self._heap = list(self.entries.values())
-        heapify(self._heap)
+        self.heap = list(self._valid.values())
+        heapify(self.heap)
 
     def check(self) -> None:
         """Raise AssertionError if the dict and the heap disagree.  O(n); for tests."""
-        assert set(self.entries.values()) <= set(self._heap), "a valid deadline is missing from the heap"
-        assert all(entry[2] == thing for thing, entry in self.entries.items())
+        assert set(self._valid.values()) <= set(self.heap), "a valid deadline is missing from the heap"
+        assert all(entry[2] == thing for thing, entry in self._valid.items())

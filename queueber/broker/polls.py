@@ -46,7 +46,7 @@ class Polls:
     """Queues that will be runnable once further items can be leased."""
 
     _wakes: Deadlines[Queue] = field(factory=Deadlines, init=False)
-    """When the head of a queue becomes due."""
+    """When the head of a queue becomes due.  A wake of a queue without waiting polls does nothing."""
 
     _timeouts: Deadlines[Waiter] = field(factory=Deadlines, init=False)
     _suspended: dict[Peer, dict[Waiter, None]] = field(factory=dict, init=False)
@@ -184,11 +184,7 @@ class Polls:
         return candidates
 
     def schedule(self, queue: Queue, now: WallMs) -> None:
-        """Note when *queue*, which has just been served, has to be served again."""
-        if not queue.waiters and not queue.timed_out:
-            if self._wakes.entries:
-                self._wakes.discard(queue)
-            return
+        """Note when *queue*, which has been served and for which polls still wait, has to be served again."""
         window = queue.window
         covered, ready = window.covers(now), window.head(now) is not None
         if (ready or not covered) and self._leases.full:
@@ -215,10 +211,11 @@ class Polls:
         """Make the queues runnable whose head has become due or whose polls have timed out."""
         if not self.waiting:
             return
-        while (waiter := self._timeouts.pop_due(now)) is not None:
+        timeouts, wakes = self._timeouts, self._wakes
+        while timeouts.heap and timeouts.heap[0][0] <= now and (waiter := timeouts.pop_due(now)) is not None:
             waiter.queue.timed_out[waiter] = None
             self._runnable[waiter.queue] = None
-        while self._wakes.entries and (queue := self._wakes.pop_due(now)) is not None:
+        while wakes.heap and wakes.heap[0][0] <= now and (queue := wakes.pop_due(now)) is not None:
             self.mark_runnable(queue)
 
     def next_tick(self) -> WallMs | None:

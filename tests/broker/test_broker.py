@@ -149,6 +149,9 @@ class TestPoll:
         polls.cancel(one)
         harness.poll(name="one")
         assert [each.items for each in harness.distribute()] == [()]
+        # A wake for a queue without waiting polls does nothing, and does not come again.
+        polls.tick(WallMs(harness.now + 31))
+        assert not polls.has_runnable
         assert polls.next_tick() == harness.now + 50
 
         polls.cancel(two)

@@ -53,7 +53,7 @@ class DeadlinesMachine(RuleBasedStateMachine):
     def agrees(self):
         self.deadlines.check()
         assert len(self.deadlines) == len(self.model)
-        assert len(self.deadlines._heap) <= 3 * len(self.model) + 64
+        assert len(self.deadlines.heap) <= 3 * len(self.model) + 64
 
 
 TestDeadlines = DeadlinesMachine.TestCase
@@ -70,24 +70,24 @@ def test_superseded_entries_are_counted_against_live_ones():
             deadlines.set(thing, 9)
     for _ in range(30):
         deadlines.pop_due(0)
-    assert len(deadlines._heap) <= 3 * 30 + 64
+    assert len(deadlines.heap) <= 3 * 30 + 64
     for thing in range(30, 60):
         deadlines.set(thing, 1)
     while deadlines.pop_due(5) is not None:
-        assert len(deadlines._heap) <= 3 * len(deadlines) + 64
+        assert len(deadlines.heap) <= 3 * len(deadlines) + 64
 
 
 def test_memory_depends_on_live_deadlines_and_not_on_changes():
     deadlines = Deadlines()
     for at in range(10_000):
         deadlines.set("a", at)
-    assert len(deadlines._heap) <= 67
+    assert len(deadlines.heap) <= 67
 
     for thing in range(1_000):
         deadlines.set(thing, 5)
     for thing in range(1_000):
         deadlines.discard(thing)
-    assert len(deadlines._heap) <= 67
+    assert len(deadlines.heap) <= 67
     assert deadlines.pop_due(10_000) == "a"
     assert deadlines.next() is None
 
@@ -105,7 +105,7 @@ def test_things_are_never_compared():
 def test_check_finds_a_deadline_missing_from_the_heap():
     deadlines = Deadlines()
     deadlines.set("a", 1)
-    deadlines._heap.clear()
+    deadlines.heap.clear()
 
     with pytest.raises(AssertionError, match="missing from the heap"):
         deadlines.check()
