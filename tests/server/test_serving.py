@@ -455,8 +455,8 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand, error, kind, next_)
             outcome = peer.receive()[poll]
             assert outcome.kind == kind
             assert outcome.reason == "queue 'default' cannot be read at the moment; the server's log says why"
-    (told,) = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
-    assert told == f"Reading queue 'default' failed: {str(error) or 'MemoryError()'}{next_}"
+    (line,) = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
+    assert line == f"Reading queue 'default' failed: {str(error) or 'MemoryError()'}{next_}"
 
     hand.store.scan = scan
     poll = peer.poll(no_wait=True)
@@ -464,7 +464,7 @@ def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand, error, kind, next_)
     assert polled(peer.receive()[poll]) == [b"a"]
 
 
-def test_what_cannot_be_read_keeps_nothing_behind_it_and_is_told(hand):
+def test_unreadable_items_are_skipped_and_logged(hand):
     peer = hand.connect()
     peer.add(b"a", b"b", b"c")
     hand.settle()
@@ -479,8 +479,8 @@ def test_what_cannot_be_read_keeps_nothing_behind_it_and_is_told(hand):
     hand.store.scan = scanning
     with capturedLogs() as logged:
         assert polled(taken(hand, peer, 3)) == [b"b", b"c"]
-    (told,) = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
-    assert told.startswith("Items of queue 'default' cannot be read and are skipped: a checksum is wrong; ")
+    (line,) = [formatEvent(event) for event in logged if event["log_level"] is LogLevel.error]
+    assert line.startswith("Items of queue 'default' cannot be read and are skipped: a checksum is wrong; ")
     assert hand.dispatcher.unreadable == 1
     assert queue.items == 3
 
@@ -509,7 +509,7 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_hand):
     assert hand.connections.limit_hits == {"unsent_bytes": 1}
 
 
-def test_a_peer_that_is_a_little_behind_is_served(hand):
+def test_a_peer_with_few_unread_replies_is_served(hand):
     peer = hand.connect()
     peer.poll()
     hand.settle()
@@ -560,7 +560,7 @@ def test_a_draining_server_takes_no_new_work_and_lets_the_old_end(hand):
     peer = hand.connect()
     waiting = peer.poll()
     hand.settle()
-    hand.methods.draining = True
+    hand.methods.drain()
     hand.dispatcher.end_waiting(Stopping("the server is stopping"))
     hand.flush_queue.flush()
     add, poll = peer.add(b"a"), peer.poll()

@@ -63,7 +63,7 @@ class GracefulShutdown:
             connections=len(up.factory.connections),
         )
         await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
-        up.handlers.draining = True
+        up.handlers.drain()
         up.dispatcher.end_waiting(Stopping("the server is stopping"))
         up.factory.flush_queue.flush()
         await self._drained(up)

@@ -155,8 +155,12 @@ class Committer:
             take_reply(plan.reply)
             return
         size = self._limits.item_overhead * len(writes) + CALL_BYTES * (calls - 1)
-        # Removes and adds begin with another kind of row.
-        leases = _only_leases(writes) if writes and type(writes[0]) is PutLease else None
+        leases = None
+        if writes:
+            first = writes[0]
+            # Adds and removes begin with another kind of row; a lone poll or extend writes one lease.
+            if type(first) is PutLease:
+                leases = {first.id: first} if len(writes) == 1 else _only_leases(writes)
         if leases is None:
             size += plan.size
         elif not leases.keys() <= self._pending_leases:

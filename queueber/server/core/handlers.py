@@ -94,8 +94,8 @@ class QueueHandlers:
     """Called with the length of adds; raises `Overloaded` if the disk has no room for them."""
 
     root: Root = field(factory=Root)
-    draining: bool = False
-    """The server is stopping: new adds and polls are refused, calls under way are carried out."""
+    draining: bool = field(default=False, init=False)
+    """The server is stopping."""
 
     outstanding: int = 0
     """Calls that have not been answered."""
@@ -117,6 +117,10 @@ class QueueHandlers:
         }
         self._handlers[api.BROKER_INTERFACE_ID, api.QUEUE] = QUEUE, self._queue
         self._handlers[api.BROKER_INTERFACE_ID, api.LIMITS] = LIMITS, self._return_limits
+
+    def drain(self) -> None:
+        """Refuse new adds and polls, because the server is stopping; calls under way are carried out."""
+        self.draining = True
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
@@ -285,7 +289,12 @@ class QueueHandlers:
             self._refuse(sink, answer, delivery.error, "poll")
         else:
             self.stats.seconds["poll"].observe(self._clock.monotonic() - began)
-            sink.results([answer], [api.write_poll_response(_response(delivery))])
+            items: list[api.PolledItem] = []
+            for key, contents, added_at, attempts in delivery.items:
+                items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
+            lease = delivery.lease
+            lease_id, deadline = (b"", WallMs(0)) if lease is None else (lease.id, lease.deadline)
+            sink.results([answer], [api.write_poll_response(api.PollResponse(items, lease_id, deadline))])
 
     # Refusals
 
@@ -340,12 +349,3 @@ class QueueHandlers:
             else:
                 waiting += size
         return refused
-
-
-def _response(delivery: Delivery) -> api.PollResponse:
-    items: list[api.PolledItem] = []
-    for key, contents, added_at, attempts in delivery.items:
-        items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
-    if delivery.lease is None:
-        return api.PollResponse(items, b"", WallMs(0))
-    return api.PollResponse(items, delivery.lease.id, delivery.lease.deadline)
