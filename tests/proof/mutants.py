@@ -68,7 +68,7 @@ MUTANTS = (
     Mutant(
         "08-looks-do-not-wait",
         "a reply that only looked does not wait for what it saw",
-        SERVING + "test_a_look_waits_for_the_commit_that_holds_what_it_saw",
+        SERVING + "test_a_reply_without_writes_waits_for_the_commits_before_it",
     ),
     Mutant("09-lease-shared", "polls that are served together share a lease"),
     Mutant("10-remove-ignores-the-lease", "remove takes any lease for the item's"),
@@ -81,7 +81,7 @@ MUTANTS = (
     Mutant(
         "17-sweeper-dies-silently",
         "one exception ends the sweeps without a word",
-        SERVING + "test_a_bug_in_a_sweep_does_not_end_it_without_a_word",
+        SERVING + "test_a_bug_in_a_sweep_ends_the_process",
     ),
     Mutant(
         "18-claim-for-the-dead-kept",
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant(
         "30-waits-of-leases-kept",
         "the sweeper remembers leases that are over",
-        SERVING + "test_what_cannot_be_read_is_tried_less_and_less_often",
+        SERVING + "test_unreadable_rows_are_retried_with_growing_delays",
     ),
     Mutant(
         "31-extensions-counted-once",
@@ -152,7 +152,7 @@ MUTANTS = (
     Mutant(
         "32-old-timer-stays",
         "each poll that waits leaves a timer behind",
-        SERVING + "test_however_many_wait_there_is_one_timer",
+        SERVING + "test_all_waiting_polls_share_one_timer",
     ),
     Mutant(
         "33-ended-polls-not-sent",

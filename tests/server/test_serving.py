@@ -22,7 +22,7 @@ def polled(outcome):
     return [item.contents for item in api.read_poll_response(outcome).items]
 
 
-def test_nothing_is_said_before_it_is_durable(hand):
+def test_no_reply_is_sent_before_its_commit_is_durable(hand):
     peer = hand.connect()
     add = peer.add(b"a")
     hand.turn()
@@ -93,7 +93,7 @@ def test_replies_of_one_commit_go_out_in_one_write(hand):
     assert len(writes) == 1
 
 
-def test_a_look_waits_for_the_commit_that_holds_what_it_saw(hand):
+def test_a_reply_without_writes_waits_for_the_commits_before_it(hand):
     peer = hand.connect()
     add = peer.add(b"a")
     hand.turn()
@@ -106,7 +106,7 @@ def test_a_look_waits_for_the_commit_that_holds_what_it_saw(hand):
     assert add in peer.outcomes
 
 
-def test_a_look_with_nothing_pending_is_answered_at_once(hand):
+def test_a_reply_without_writes_is_immediate_if_nothing_is_pending(hand):
     peer = hand.connect()
     look = peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
 
@@ -114,7 +114,7 @@ def test_a_look_with_nothing_pending_is_answered_at_once(hand):
     assert not hand.pool.jobs
 
 
-def test_a_failed_commit_ends_the_process_and_says_nothing(hand):
+def test_a_failed_commit_ends_the_process_and_sends_no_reply(hand):
     peer = hand.connect()
     add = peer.add(b"a")
 
@@ -139,7 +139,7 @@ def test_a_bug_in_a_decision_ends_the_process(hand, monkeypatch):
     assert [what for what, _ in hand.deaths] == ["A decision failed"]
 
 
-def test_a_bug_of_the_broker_s_ends_the_process(hand):
+def test_a_bug_in_a_remove_ends_the_process(hand):
     peer = hand.connect()
     hand.broker.remove = lambda *args: 1 // 0
     with pytest.raises(ZeroDivisionError):
@@ -148,14 +148,14 @@ def test_a_bug_of_the_broker_s_ends_the_process(hand):
     assert [what for what, _ in hand.deaths] == ["A decision failed"]
 
 
-def test_a_bug_in_a_sweep_does_not_end_it_without_a_word(hand):
+def test_a_bug_in_a_sweep_ends_the_process(hand):
     hand.broker.pop_expired = lambda now: 1 // 0
     hand.sweeper.sweep()
 
     assert [what for what, _ in hand.deaths] == ["A decision failed"]
 
 
-def test_a_stall_is_waited_out_and_adds_are_refused_meanwhile(hand):
+def test_a_stalled_commit_is_retried_and_adds_are_refused_meanwhile(hand):
     peer = hand.connect()
     commit = hand.store.commit
     stalls = iter([True, True, False])
@@ -191,7 +191,7 @@ def test_a_poll_that_waits_is_woken_and_round_by_round(hand):
     assert [polled(worker.receive()[each]) for each in polls] == [[b"a"], [b"b"], [b"c"]]
 
 
-def test_however_many_wait_there_is_one_timer(hand):
+def test_all_waiting_polls_share_one_timer(hand):
     peer = hand.connect()
     for wait in (*range(1_005, 1_000, -1), *range(1_000, 1_005)):
         peer.poll(wait=wait)
@@ -358,7 +358,7 @@ def test_one_leased_row_that_cannot_be_read_keeps_no_other_waiting(hand, items_p
     assert polled(taken(hand, peer, 9)) == [b"c"]
 
 
-def test_what_is_left_under_a_lease_that_has_ended_is_still_there_after_a_restart(hand):
+def test_unreadable_items_of_an_expired_lease_survive_a_restart(hand):
     peer = hand.connect()
     peer.add(b"a", b"b")
     peer.poll(2, lease=100)
@@ -372,7 +372,7 @@ def test_what_is_left_under_a_lease_that_has_ended_is_still_there_after_a_restar
     assert [item.contents for item in hand.store._items[lease.queue].values() if item.key in lease.keys] == [b"b"]
 
 
-def test_what_cannot_be_read_is_tried_less_and_less_often(hand):
+def test_unreadable_rows_are_retried_with_growing_delays(hand):
     peer = hand.connect()
     peer.add(b"a")
     peer.poll(lease=100)
@@ -436,7 +436,7 @@ AGAIN = "; nothing is skipped, it is read again for the next poll"
         (MemoryError(), Kind.OVERLOADED, AGAIN),
     ],
 )
-def test_a_queue_that_cannot_be_read_is_no_empty_queue(hand, error, kind, next_):
+def test_an_unreadable_queue_fails_its_polls_instead_of_seeming_empty(hand, error, kind, next_):
     """A poll's error says whether it is worth trying again; the log has a line, and no more than one a second."""
     peer = hand.connect()
     peer.add(b"a")
@@ -543,7 +543,7 @@ def test_a_connection_that_lingers_gets_no_items_and_is_cut_off(hand):
     assert aborted
 
 
-def test_more_than_the_disk_can_take_is_overloaded(make_hand):
+def test_adds_beyond_pending_bytes_are_overloaded(make_hand):
     hand = make_hand(pending_bytes=10, item_overhead=1)
     peer = hand.connect()
     peer.add(b"x" * 11)
@@ -556,7 +556,7 @@ def test_more_than_the_disk_can_take_is_overloaded(make_hand):
     assert hand.committer.pending_bytes == 0
 
 
-def test_a_draining_server_takes_no_new_work_and_lets_the_old_end(hand):
+def test_a_draining_server_refuses_new_work_and_finishes_the_old(hand):
     peer = hand.connect()
     waiting = peer.poll()
     hand.settle()
@@ -579,7 +579,7 @@ def test_unknown_methods_are_unimplemented(hand):
     assert peer.receive()[call].kind == Kind.UNIMPLEMENTED
 
 
-def test_a_connection_too_many_is_not_taken(make_hand):
+def test_a_connection_beyond_the_limit_is_refused(make_hand):
     hand = make_hand(connections=1)
     hand.connect().send()
 
