@@ -118,6 +118,21 @@ def test_an_item_delivered_before_the_answer_to_its_add_belongs_to_the_load():
     assert run.counts["removes"] == run.counts["adds"] > 500
 
 
+def test_an_error_ends_the_removal_of_the_remaining_items():
+    server = SimulatedServer()
+    remove, errors = server.remove, iter([InvalidRequest("no")])
+
+    def fail_once(*arguments):
+        for error in errors:
+            raise error
+        return server.fleet().sleep(1.0).addCallback(lambda _: remove(*arguments))
+
+    server.remove = fail_once
+    with pytest.raises(InvalidRequest):
+        server.until(Stress(server.fleet(), evolve(RATED, polling_clients=0, rate=1_000.0), RecordedProgress()).run())
+    assert len(server.ready) > 5_000
+
+
 def test_removed_items_are_forgotten():
     run, _ = stressed(SimulatedServer())
     assert (run._added, run._adding) == (set(), {})
