@@ -9,7 +9,7 @@ from queueber import api, rpc
 from queueber.api import admin
 from queueber.errors import Kind, StorageError
 from queueber.process import directory_identity
-from queueber.server.admin.control_socket import control_factory
+from queueber.server.admin.control_socket import ControlFactory
 from queueber.server.admin.handlers import AdminHandlers
 from queueber.server.core.reserve import Reserve, Space
 from queueber.testing import InProcessServer
@@ -39,7 +39,7 @@ class Door:
             run=self.run,
             flush=hand.flush_queue.flush,
         )
-        self.factory = control_factory(hand.factory, methods)
+        self.factory = ControlFactory.sharing(hand.factory, methods)
         self.protocol = self.factory.buildProtocol(None)
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)

@@ -23,7 +23,7 @@ SOCKET_MODE: Final = 0o600
 PATH_BYTES_MAX: Final = 107
 """The longest path of a Unix socket that the kernel accepts."""
 
-NONE: Final = "No control socket, and so no backup of the running server: {why}"
+_NO_SOCKET: Final = "No control socket, and so no backup of the running server: {why}"
 
 
 class ControlFactory(RpcFactory):
@@ -33,19 +33,19 @@ class ControlFactory(RpcFactory):
         """Return the protocol of a new connection."""
         return RpcProtocol(self, None)
 
-
-def control_factory(public: RpcFactory, admin: AdminHandlers) -> ControlFactory:
-    """Return the factory that serves *admin*, and shares all else with the factory *public*."""
-    return ControlFactory(
-        public.broker,
-        admin,
-        public.dispatcher,
-        public.flush_queue,
-        public.connections,
-        public.limits,
-        public.read_scheduler,
-        public.templates,
-    )
+    @classmethod
+    def sharing(cls, public: RpcFactory, admin: AdminHandlers) -> "ControlFactory":
+        """Return the factory that serves *admin*, and shares all else with the factory *public*."""
+        return cls(
+            public.broker,
+            admin,
+            public.dispatcher,
+            public.flush_queue,
+            public.connections,
+            public.limits,
+            public.read_scheduler,
+            public.templates,
+        )
 
 
 def control_socket_factory(
@@ -70,7 +70,7 @@ def control_socket_factory(
         run=run,
         flush=public.flush_queue.flush,
     )
-    return control_factory(public, admin)
+    return ControlFactory.sharing(public, admin)
 
 
 def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Logger) -> IListeningPort | None:  # noqa: ANN401
@@ -83,16 +83,13 @@ def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Lo
     path = data_dir.resolve() / CONTROL
     length = len(os.fsencode(path))
     if length > PATH_BYTES_MAX:
-        line = (
-            "No control socket, and so no backup of the running server: {path} has {length} bytes; {most} are possible"
-        )
-        log.warn(line, path=str(path), length=length, most=PATH_BYTES_MAX)
+        log.warn(_NO_SOCKET, why=f"{path} has {length} bytes; {PATH_BYTES_MAX} are possible")
         return None
     try:
         # An existing socket was left by a killed server: no other process has locked the directory.
         path.unlink(missing_ok=True)
         port: IListeningPort = reactor.listenUNIX(str(path), factory, mode=SOCKET_MODE, wantPID=False)
     except (CannotListenError, OSError) as error:
-        log.warn(NONE, why=reason(error))
+        log.warn(_NO_SOCKET, why=reason(error))
         return None
     return port

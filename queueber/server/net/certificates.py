@@ -146,7 +146,7 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
     if files.client_ca is not None:
         authority = files.client_ca
         steps.append(
-            (authority, "it holds no certificate in PEM", lambda: context.load_verify_locations(str(authority)))
+            (authority, "OpenSSL cannot use the authorities", lambda: context.load_verify_locations(str(authority)))
         )
     for path, complaint, step in steps:
         try:
