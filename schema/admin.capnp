@@ -14,7 +14,7 @@ interface Admin extends(Public.Broker) {
   # How much there is of everything, now.
 
   check @1 (force :Bool) -> (findings :List(Finding), tookMs :UInt64);
-  # Compares what the server holds in memory with itself.  Nobody is served meanwhile; with a million leased items that
+  # Compares what the server holds in memory with itself.  No call is served meanwhile; with a million leased items that
   # is seconds, so with more than 50,000 things it is refused as `failed` unless it is forced.
 
   backup @2 (path :Data, device :UInt64, inode :UInt64) -> (device :UInt64, inode :UInt64, elsewhere :Bool);

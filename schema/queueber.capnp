@@ -72,7 +72,7 @@ struct Limits {
 
 struct AddRequest {
   items @0 :List(Item);
-  # At most 1,000 items and 15 MiB of contents unless the server is told otherwise; `failed` above.
+  # At most 1,000 items and 15 MiB of contents unless the server is configured otherwise; `failed` above.
 }
 
 struct Item {

@@ -72,7 +72,7 @@ struct SyncMark {
   sequence @0 :UInt64;
 
   failed @1 :Bool;
-  # The server that wrote this was ending itself because a write or a sync had failed: nothing behind `sequence` was
+  # The server that wrote this was ending itself because a write or a sync had failed: nothing after `sequence` was
   # acknowledged, on whatever boot.
 }
 

@@ -27,10 +27,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture
-def untraced():
-    """No tracer of coverage, for tests that repeat the same paths by the thousand: it would take most of their time."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Run tests that are marked `untraced` without coverage's tracer."""
     tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
+    if item.get_closest_marker("untraced"):
+        sys.settrace(None)
+    try:
+        return (yield)
+    finally:
+        sys.settrace(tracer)

@@ -1,6 +1,7 @@
 """The house rules that no other tool checks."""
 
 import ast
+import functools
 import importlib
 import pkgutil
 import re
@@ -34,10 +35,33 @@ MODULES = sorted(path for folder in (PACKAGE, PLUGINS) for path in folder.rglob(
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
+TEXTS = sorted(
+    path
+    for folder in (PACKAGE, PLUGINS, ROOT / "tests", ROOT / "schema", ROOT / "deploy", ROOT / "docs")
+    for path in folder.rglob("*")
+    if path.suffix in {".py", ".capnp", ".md", ".toml", ".service", ".socket", ".html"}
+) + sorted(ROOT.glob("*.md"))
+
+# Words that stand in for the noun or the verb. The brackets keep these lines from matching themselves.
+DIALECT = re.compile(
+    r"(?<![a-z])(?:nobod[y]|somebod[y]|whoeve[r]|tol[d]|tell[s]|besid[e]|behin[d])(?![a-z])", re.IGNORECASE
+)
+
+# Senses of that adverb that "after" does not have: to leave, to fall and to lag so, and a proxy in front.
+ADVERB = re.compile(
+    r"(?:leav\w*|left)\b[^.;:]{,40} behin[d]|(?:fall\w*|fell|lag\w*) behin[d]"
+    r"|behin[d] (?:an? |the )?(?:proxy|load balancer)\b",
+    re.IGNORECASE,
+)
+
+OPENINGS = re.compile(r"\s*(?:It|It's|What|As|How often)\b")
+
+
 def named(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -49,6 +73,17 @@ def imported(path: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:
             yield (node.module or "").partition(".")[0]
+
+
+def dialect(path: Path) -> Iterator[str]:
+    """Yield a line for each word of a file, and for each opening of a docstring, that the house does not use."""
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        yield from (f"{named(path)}:{number}: {word}" for word in DIALECT.findall(ADVERB.sub("", line)))
+    # A docstring of a module, class, function or attribute: any expression that is only a string.
+    for node in ast.walk(parsed(path)) if path.suffix == ".py" else ():
+        match node:
+            case ast.Expr(ast.Constant(str(text))) if opening := OPENINGS.match(text):
+                yield f"{named(path)}:{node.lineno}: a docstring opens with {opening[0].strip()}"
 
 
 def prose(path: Path) -> str:

@@ -65,6 +65,7 @@ def test_several_adds_are_answered_as_each_alone():
     assert write_add_responses(replies) == [write_add_response(found) for found in replies]
 
 
+@pytest.mark.untraced
 @given(st.randoms(use_true_random=False), st.integers(1, 140), st.sampled_from([0, 1, 8, 13, 64, 4_096, 4_097]))
 def test_items_of_one_size_are_written_as_others_are(draw, count, size):
     polled_items = [

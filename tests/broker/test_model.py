@@ -530,6 +530,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert queue.items == sum(item.queue == name for item in self.now_model.items.values())
 
 
+@pytest.mark.untraced
 @pytest.mark.slow
 def test_the_broker_agrees_with_the_model(make_harness):
     run_state_machine_as_test(

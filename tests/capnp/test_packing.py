@@ -73,6 +73,7 @@ def test_we_unpack_what_pycapnp_packs(pycapnp, content):
     assert unpack(packed) == plain
 
 
+@pytest.mark.untraced
 @given(words.filter(bool), st.data())
 def test_what_ends_too_early_is_refused(content, data):
     packed = pack(content)

@@ -51,7 +51,7 @@ def connections_until_descriptors_run_out(arena):
 
 
 @attack("O11", alone=True, why_not=tools("strace"), p99_ms=None)
-def a_disk_that_stands_still(arena):
+def a_disk_that_hangs(arena):
     """An fsync that takes long: nothing is acknowledged meanwhile, the reactor goes on, nothing is lost."""
     seconds = 30 if arena.full else 6
     peer, other = arena.connect(), arena.connect()
@@ -87,7 +87,7 @@ def flooded_while_stalled(peer):
 
 
 @attack("O11", *limits(pending_bytes=16 << 20), alone=True, why_not=tools("strace"), p99_ms=None)
-def calls_that_write_nothing_while_the_disk_stands_still(arena):
+def calls_without_writes_while_the_disk_hangs(arena):
     """Peers that come, ask for what changes nothing, and go: what is kept of that is bounded, too."""
     seconds = 20 if arena.full else 4
     peer = arena.connect()

@@ -56,7 +56,7 @@ def drained(peers, seconds):
 
 
 @attack("R15", *limits(first_message_ms=10_000))
-def thousands_of_peers_with_a_little_each(arena):
+def thousands_of_peers_with_small_bursts(arena):
     """Bursts that are no long reads, of calls that cost the most for their bytes."""
     peers = spoken(arena, 4_000 if arena.full else 300)
     each = BURST // len(finished(1, encoder.bootstrap(1)))
@@ -101,7 +101,7 @@ def fifty_floods_of_adds(arena):
 
 
 @attack("R4")
-def fifty_floods_of_messages_of_kinds_to_come(arena):
+def fifty_floods_of_unknown_messages(arena):
     """Each is sent back, and is the shortest there is."""
     unknown = stream(words(struct_pointer(0, 1, 0), 999))
     return flood(arena, lambda _: unknown)
@@ -189,7 +189,7 @@ def greeting():
 
 
 @attack("W1 W9", *limits(first_message_ms=5_000), tls=True)
-def tls_greetings_that_nothing_follows(arena):
+def unfinished_tls_handshakes(arena):
     """Each costs a signature, and memory for as long as it stays."""
     hello, before, kept, count = greeting(), arena.server.memory(), [], 0
     arena.forget_peak()
@@ -221,7 +221,7 @@ HEADERS = [
 
 
 @attack("O14 W9", "--listen=127.0.0.1:0", "--listen=haproxy:tcp:0:interface=127.0.0.1", *OPTIONS)
-def proxy_headers_that_are_none(arena):
+def invalid_proxy_headers(arena):
     before, count, began = arena.lines(), 0, time.monotonic()
     for number in turns(arena):
         with socket.create_connection(("127.0.0.1", arena.ports[1])) as one, contextlib.suppress(ConnectionError):

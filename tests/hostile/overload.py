@@ -13,7 +13,7 @@ from tests.hostile.peer import PATIENCE, Gone, Peer, adding, polling
 
 
 @attack("O5", *limits(request_bytes=64 << 10), *OPTIONS)
-def adds_at_line_rate_above_what_may_be_in_flight(arena):
+def adds_at_line_rate_above_the_limit_in_flight(arena):
     """The same with a limit that the server's turns do not keep them below anyway."""
     ends, grown = produced(arena)
     assert ends["overloaded"], "what is in flight was not bounded"
@@ -138,7 +138,7 @@ def five_thousand_polls_time_out_at_once(arena):
 
 
 @attack("R14 O6")
-def more_calls_than_may_wait(arena):
+def more_calls_than_the_limit(arena):
     peer = arena.connect()
     target = peer.queue("nothing")
     for _ in range(3_000):
@@ -172,7 +172,7 @@ def many_idle_connections(arena):
 
 
 @attack("O2", *limits(connections=60), *OPTIONS)
-def more_connections_than_there_may_be(arena):
+def more_connections_than_the_limit(arena):
     refused, began = 0, time.monotonic()
     for number in count():
         # However slow the machine: not before there were more than may be.

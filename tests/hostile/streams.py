@@ -25,7 +25,7 @@ def all_gone(peers, seconds):
 
 
 @attack("W1", *IMPATIENT)
-def connecting_and_saying_nothing(arena):
+def connecting_and_sending_nothing(arena):
     peers = [arena.connect() for _ in range(199)]
     began = time.monotonic()
     peers.append(arena.connect())
@@ -66,7 +66,7 @@ def half_a_message_and_silence(arena):
 
 
 @attack("W8")
-def half_an_add_and_then_nothing_at_all(arena):
+def half_an_add_and_then_nothing(arena):
     """Every beginning of an add, ended by FIN or by RST: nothing of it is ever applied."""
     keeper = arena.connect()
     queue = keeper.queue("halves")

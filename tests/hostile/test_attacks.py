@@ -11,37 +11,45 @@ pytestmark = pytest.mark.slow
 SECONDS = 0.4
 
 
+class Servers:
+    """One server at a time, with a healthy client: an idle one would take a twentieth of a core until the end."""
+
+    def __init__(self, directories):
+        self._directories = directories
+        self._kind = self._server = self._healthy = None
+
+    def serve(self, attack):
+        """Return a server for *attack* and its healthy client: those of the attack before if they are of use."""
+        if self._kind != attack.server:
+            self.end()
+            self._kind, self._server = attack.server, start(attack, self._directories.mktemp("data"))
+            self._healthy = Healthy(self._server.port)
+        return self._server, self._healthy
+
+    def end(self):
+        """End the server and its client."""
+        if self._healthy is not None:
+            self._healthy.end()
+        if self._server is not None:
+            self._server.kill()
+            self._server.process.stdout.close()
+        self._kind = self._server = self._healthy = None
+
+
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory):
-    """A server for each set of options, with a healthy client of its own; they end with the module."""
-    running = {}
-
-    def serve(attack):
-        if attack.server not in running:
-            server = start(attack, tmp_path_factory.mktemp("data"))
-            running[attack.server] = server, None
-            running[attack.server] = server, Healthy(server.port)
-        return running[attack.server]
-
-    def end(attack):
-        server, healthy = running.pop(attack.server)
-        if healthy is not None:
-            healthy.end()
-        server.kill()
-        server.process.stdout.close()
-
-    yield serve, end
-    for attack in [each for each in ATTACKS.values() if each.server in running]:
-        if attack.server in running:
-            end(attack)
+    servers = Servers(tmp_path_factory)
+    yield servers
+    servers.end()
 
 
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=lambda attack: attack.id)
+@pytest.mark.parametrize(
+    "attack", sorted(ATTACKS.values(), key=lambda attack: attack.server), ids=lambda attack: attack.id
+)
 def test_attackers_do_not_disturb_others(servers, attack):
     if attack.why_not or attack.full_only:
         pytest.skip(attack.why_not or "takes minutes: `make hostile` runs it")
-    serve, end = servers
-    server, healthy = serve(attack)
+    server, healthy = servers.serve(attack)
     arena = Arena(server, server.port, SECONDS, full=False)
     healthy.report()
     sockets = arena.settled()
@@ -56,4 +64,4 @@ def test_attackers_do_not_disturb_others(servers, attack):
     assert arena.settled(sockets) <= sockets
     assert not [line for line in server.lines if "Traceback" in line or "Unhandled" in line]
     if attack.alone:
-        end(attack)
+        servers.end()

@@ -185,6 +185,7 @@ def whole(tmp_path_factory):
         yield Pair(ours, theirs)
 
 
+@pytest.mark.untraced
 @pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(
@@ -385,7 +386,7 @@ class Agreement(RuleBasedStateMachine):
         self.whole.both("compact_range", start=start, stop=stop)
 
 
-TestAgreement = pytest.mark.slow(Agreement.TestCase)
+TestAgreement = pytest.mark.slow(pytest.mark.untraced(Agreement.TestCase))
 TestAgreement.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much]
 )

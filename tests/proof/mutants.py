@@ -52,10 +52,10 @@ SERVING = "tests/server/test_serving.py::"
 MUTANTS = (
     Mutant("01-reply-before-sync", "the reply leaves before the commit"),
     Mutant("02-no-sync", "nothing is synced"),
-    Mutant("03-sync-again-after-an-error", "a sync that failed is tried once more"),
+    Mutant("03-sync-again-after-an-error", "a failed sync is tried again"),
     Mutant(
         "04-directory-sync-error-swallowed",
-        "an error of a directory's sync is passed over",
+        "an error of a directory's sync is ignored",
         "tests/proof/test_lying.py::test_whatever_fails_during_a_start_ends_it",
     ),
     Mutant(
@@ -64,44 +64,44 @@ MUTANTS = (
         "tests/store/test_rocks.py::TestDamage::test_a_changed_byte_in_the_log_is_detected",
     ),
     Mutant("06-two-writes-per-add", "the rows of one commit are written in two batches"),
-    Mutant("07-lease-spoken-before-sync", "a poll's reply leaves before its lease is on disk"),
+    Mutant("07-poll-reply-before-sync", "a poll's reply leaves before its lease is on disk"),
     Mutant(
-        "08-looks-do-not-wait",
-        "a reply that only looked does not wait for what it saw",
+        "08-reply-without-writes-not-held",
+        "a reply without writes does not wait for the commit that it depends on",
         SERVING + "test_a_reply_without_writes_waits_for_the_commits_before_it",
     ),
     Mutant("09-lease-shared", "polls that are served together share a lease"),
-    Mutant("10-remove-ignores-the-lease", "remove takes any lease for the item's"),
-    Mutant("11-ended-lease-extended", "a lease that ended and was not swept can be used"),
+    Mutant("10-remove-ignores-the-lease", "remove accepts any lease for an item"),
+    Mutant("11-expired-lease-extended", "an expired lease that was not swept can be used"),
     Mutant("12-spans-cut-to-seconds", "leases and delays are cut to whole seconds"),
     Mutant("13-leases-by-the-wall-clock", "leases follow the wall clock"),
     Mutant("14-add-wakes-no-poll", "an add does not wake the polls that wait"),
-    Mutant("15-lease-row-left", "the row of a lease that ended stays"),
-    Mutant("16-item-in-two-places", "an item whose lease ended keeps its old row too"),
+    Mutant("15-lease-row-left", "the row of an ended lease stays"),
+    Mutant("16-item-in-two-places", "an item whose lease ended keeps its old row"),
     Mutant(
         "17-sweeper-dies-silently",
-        "one exception ends the sweeps without a word",
+        "one exception ends the sweeps silently",
         SERVING + "test_a_bug_in_a_sweep_ends_the_process",
     ),
     Mutant(
-        "18-claim-for-the-dead-kept",
-        "what was claimed for a connection that is gone stays leased",
+        "18-claim-of-a-lost-connection-kept",
+        "items claimed for a lost connection stay leased",
         SERVING + "test_a_claim_whose_connection_is_lost_is_given_back",
     ),
-    Mutant("19-ids-reused-after-a-restart", "the ids of a process begin as those of the one before"),
+    Mutant("19-ids-reused-after-a-restart", "the ids of a process begin like those of the one before"),
     Mutant(
-        "20-missing-database-made-anew",
-        "where the database is missing an empty one is made",
+        "20-missing-database-created",
+        "a missing database is replaced with an empty one",
         "tests/store/test_directory.py::test_a_missing_database_is_not_replaced",
     ),
     Mutant(
-        "21-eviction-remembers-what-moved",
-        "what a connection had under way weighs on when nothing of it moves any more",
+        "21-transient-bytes-not-released",
+        "the transient bytes of a connection still count when they are gone",
         "tests/server/test_memory_budget.py::test_complete_messages_do_not_count_once_nothing_transient_is_held",
     ),
     Mutant(
         "22-budget-a-word-short",
-        "a message may be read a word less often than its budget says",
+        "the traversal budget of a message is one word short",
         "tests/capnp/test_reader.py::test_the_whole_budget_may_be_spent_and_not_a_word_more",
     ),
     Mutant(
@@ -115,18 +115,18 @@ MUTANTS = (
         "tests/cli/test_maintenance.py::TestRestore::test_a_swap_that_fails_leaves_no_copy_and_everything_as_it_was",
     ),
     Mutant(
-        "25-gone-peer-not-read",
-        "a peer that is held when it goes is never read again",
+        "25-lost-peer-not-read",
+        "a peer that disconnects while its reading is paused is never read again",
         "tests/server/test_read_scheduler.py::test_a_stopped_connection_is_still_read_so_that_its_end_is_noticed",
     ),
     Mutant(
-        "26-pushed-bytes-not-given",
-        "what the transport takes later does not count as given",
+        "26-pushed-bytes-not-counted",
+        "bytes that the transport takes later do not count as sent",
         "tests/server/test_send_buffer.py::test_everything_arrives_in_order_in_chunks_that_fit",
     ),
     Mutant(
-        "27-forgotten-listener-called",
-        "replies that were forgotten hold on to their connection",
+        "27-discarded-buffer-keeps-its-connection",
+        "a discarded send buffer keeps its connection",
         "tests/server/test_send_buffer.py::test_after_forget_no_change_is_reported",
     ),
     Mutant(
@@ -140,13 +140,13 @@ MUTANTS = (
         "tests/server/test_handshakes.py::test_the_last_place_is_for_one_handshake",
     ),
     Mutant(
-        "30-waits-of-leases-kept",
-        "the sweeper remembers leases that are over",
+        "30-ended-leases-remembered",
+        "the sweeper remembers leases that have ended",
         SERVING + "test_unreadable_rows_are_retried_with_growing_delays",
     ),
     Mutant(
         "31-extensions-counted-once",
-        "a lease that is extended in each commit counts in the first alone",
+        "a lease that is extended in each commit counts only in the first",
         "tests/server/test_limits.py::test_a_lease_that_is_extended_in_several_commits_counts_in_each",
     ),
     Mutant(
@@ -156,7 +156,7 @@ MUTANTS = (
     ),
     Mutant(
         "33-ended-polls-not-sent",
-        "the polls that a stop ends are not answered before it waits",
+        "a shutdown waits before it answers the polls that it ends",
         "tests/server/test_shutdown.py::test_ended_polls_are_answered_first",
     ),
     Mutant(
@@ -186,17 +186,17 @@ MUTANTS = (
     ),
     Mutant(
         "39-percentile-rounded-down",
-        "a percentile is the duration below it",
+        "a percentile is rounded down to the duration below",
         "tests/cli/test_stress.py::test_percentiles_of_few_durations",
     ),
     Mutant(
-        "40-bench-leaves-what-it-added",
-        "a scenario of the benchmark that only adds leaves its items",
+        "40-bench-leaves-its-items",
+        "a benchmark scenario that only adds leaves its items",
         "tests/cli/test_bench.py::test_each_scenario_empties_its_queue",
     ),
     Mutant(
-        "41-one-look-too-late",
-        "a peer whose time is just over has another quarter of a second",
+        "41-timeout-one-check-late",
+        "a peer is closed a quarter of a second after its timeout",
         "tests/server/test_limits.py::test_a_timer_expires_at_its_limit_and_not_before",
     ),
 )

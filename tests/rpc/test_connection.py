@@ -374,6 +374,7 @@ def test_too_many_calls_at_once_are_overloaded_and_the_rest_goes_on(pair_with):
     assert pair.called().method_id == 5
 
 
+@pytest.mark.untraced
 def test_returned_answers_may_stay_open_by_the_thousand(pair_with):
     pair = pair_with(outstanding_calls=2)
     root = pair.bootstrap()

@@ -158,7 +158,7 @@ def mutated(stream, dice):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.untraced
 @pytest.mark.parametrize(("stream", "take"), [(TO_SERVER, serve), (TO_CLIENT, listen)])
 def test_damaged_messages_never_raise_anything_else(stream, take):
     dice = random.Random(1)
@@ -173,7 +173,7 @@ def test_damaged_messages_never_raise_anything_else(stream, take):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.untraced
 @pytest.mark.parametrize("take", [serve, listen])
 def test_every_bit_of_a_short_conversation_may_be_wrong(take):
     stream = {serve: TO_SERVER, listen: TO_CLIENT}[take][:600]
@@ -182,7 +182,7 @@ def test_every_bit_of_a_short_conversation_may_be_wrong(take):
             take(stream[:at] + bytes([stream[at] ^ 1 << bit]) + stream[at + 1 :])
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.untraced
 @pytest.mark.parametrize("take", [serve, listen])
 def test_noise_never_raises_anything_else(take):
     dice = random.Random(2)
@@ -194,7 +194,7 @@ def test_noise_never_raises_anything_else(take):
         take(framed(bytes(dice.choice([0, 0, 0, 1, 2, 4, 255]) for _ in range(8 * words))))
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.untraced
 @pytest.mark.parametrize("name", ["StoredItem", "Message", "AddRequest", "PollResponse"])
 def test_damaged_values_never_raise_anything_else(name):
     value = {

@@ -271,6 +271,7 @@ commits = st.lists(st.tuples(st.lists(writes, max_size=12), st.booleans()), max_
 
 
 @pytest.mark.slow
+@pytest.mark.untraced
 @settings(max_examples=25, deadline=None)
 @given(commits=commits, after=keys, items_max=st.integers(1, 4))
 def test_a_store_behaves_like_a_model_of_dictionaries(engines_in, make, commits, after, items_max):
