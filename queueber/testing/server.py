@@ -117,7 +117,7 @@ class InProcessServer:
         self.broker = self.parts.broker
         self.committer = self.parts.committer
         self.dispatcher = self.parts.dispatcher
-        self.methods = self.parts.handlers
+        self.handlers = self.parts.handlers
         self.sweeper = self.parts.sweeper
         self.factory = self.parts.factory
         self.connections = self.factory.connections

@@ -148,7 +148,7 @@ def check(stream):
             settle(server)
             server.broker.check()
             assert not server.deaths, f"the server would have ended: {server.deaths}"
-            assert server.methods.outstanding == 0, "calls are outstanding that no client waits for"
+            assert server.handlers.outstanding == 0, "calls are outstanding that no client waits for"
             assert server.broker.stats().waiting_polls == 0, "polls of a peer that is gone wait on"
             good.turn()
             assert not server.deaths, f"the server would have ended: {server.deaths}"

@@ -108,7 +108,7 @@ def make_diagnostics(tmp_path):
             pool=IdlePool(hand.pool),
             committer=hand.committer,
             dispatcher=hand.dispatcher,
-            methods=hand.methods,
+            handlers=hand.handlers,
             connections=hand.connections,
             sweeper=hand.sweeper,
             clock=hand.clock,

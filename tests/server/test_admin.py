@@ -27,9 +27,9 @@ class Door:
         hand = self.hand
         self.reserve = Reserve(lambda: Space(70, 100), 30)
         self.reserve.measure()
-        methods = AdminHandlers(
+        handlers = AdminHandlers(
             reactor=hand.reactor,
-            methods=hand.methods,
+            handlers=hand.handlers,
             broker=hand.broker,
             committer=hand.committer,
             connections=hand.connections,
@@ -39,7 +39,7 @@ class Door:
             run=self.run,
             flush=hand.flush_queue.flush,
         )
-        self.factory = ControlFactory.sharing(hand.factory, methods)
+        self.factory = ControlFactory.sharing(hand.factory, handlers)
         self.protocol = self.factory.buildProtocol(None)
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)
@@ -104,7 +104,7 @@ def test_the_public_methods_are_there_too(door):
     assert len(api.read_add_response(outcomes[added]).ids) == 1
     assert api.read_queue_response(outcomes[named]) is not None
     assert outcomes[unknown].kind == Kind.UNIMPLEMENTED
-    assert door.hand.methods.outstanding == 0
+    assert door.hand.handlers.outstanding == 0
 
 
 def test_a_queue_from_the_control_socket_is_an_ordinary_one(door):
@@ -178,7 +178,7 @@ def test_a_backup_is_answered_when_it_is_done(door, tmp_path, known):
     door.threads[0].callback(door.made)
     found = (tmp_path / "x").stat()
     assert admin.read_backup_response(door.outcomes()[question]) == admin.BackupMade(found.st_dev, found.st_ino)
-    assert door.hand.methods.outstanding == 0
+    assert door.hand.handlers.outstanding == 0
 
 
 def test_no_backup_is_made_to_a_directory_that_the_client_does_not_see(door, tmp_path):
@@ -236,4 +236,4 @@ def test_parameters_that_cannot_be_read_end_the_connection(door):
     # A pointer out of the segment.
     door.ask(admin.BACKUP, (1 << 48 | 200 << 2).to_bytes(8, "little"))
     assert door.transport.disconnecting
-    assert door.hand.methods.outstanding == 0
+    assert door.hand.handlers.outstanding == 0

@@ -68,17 +68,17 @@ def caller():
 
 def test_a_batch_of_adds_is_one_plan(caller):
     frames = [caller.frame(number, *add(b"%d" % number)) for number in range(10)]
-    before = caller.server.methods.stats.begun["add"]
+    before = caller.server.handlers.stats.begun["add"]
 
     caller.send(b"".join(frames))
 
     assert len(caller.server.committer._pending) == 1
-    assert caller.server.methods.outstanding == 10
-    assert caller.server.methods.stats.begun["add"] == before + 10
-    seen = caller.server.methods.stats.seconds["add"].count
+    assert caller.server.handlers.outstanding == 10
+    assert caller.server.handlers.stats.begun["add"] == before + 10
+    seen = caller.server.handlers.stats.seconds["add"].count
     caller.server.settle()
-    assert caller.server.methods.outstanding == 0
-    assert caller.server.methods.stats.seconds["add"].count == seen + 10
+    assert caller.server.handlers.outstanding == 0
+    assert caller.server.handlers.stats.seconds["add"].count == seen + 10
     assert caller.protocol.request_bytes == 0
 
 
@@ -218,7 +218,7 @@ def test_a_batch_has_the_results_of_its_calls_one_by_one(steps, cuts, bounds):
 
     assert sorted(replies(together)) == sorted(replies(alone))
     assert together.rows() == alone.rows()
-    assert together.server.methods.outstanding == alone.server.methods.outstanding
+    assert together.server.handlers.outstanding == alone.server.handlers.outstanding
     assert together.protocol.request_bytes == alone.protocol.request_bytes == 0
     assert not together.server.deaths
 

@@ -31,7 +31,7 @@ def test_a_starting_or_stopping_server_is_not_ready(diagnostics, hand):
     assert [(check.name, check.passed, check.says) for check in not_serving("starting")] == [
         ("serving", False, "starting")
     ]
-    hand.methods.drain()
+    hand.handlers.drain()
     assert failed(diagnostics) == ["serving"]
 
 
@@ -105,13 +105,13 @@ def test_a_server_that_answers_is_alive(pages):
 def test_readyz_gives_the_reason(pages, hand):
     status, _, content = Visitor(pages).get("/readyz")
     assert (status, content.splitlines()[0]) == (200, "ready")
-    hand.methods.drain()
+    hand.handlers.drain()
     status, _, content = Visitor(pages).get("/readyz")
     assert (status, content.splitlines()[:2]) == (503, ["not ready", "NOT OK  serving: stopping"])
 
 
 def test_readyz_as_json(pages, hand):
-    hand.methods.drain()
+    hand.handlers.drain()
     status, _, content = Visitor(pages).get("/readyz", "Accept: application/json")
     found = json.loads(content)
     assert (status, found["ready"], found["checks"]["serving"]["passed"]) == (503, False, False)

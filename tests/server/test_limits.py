@@ -390,7 +390,7 @@ def test_idle_time_begins_with_the_last_reply(make_hand):
     for _ in range(4):
         wait(peer, 0.75)
         hand.settle()
-    assert hand.methods.outstanding == 0
+    assert hand.handlers.outstanding == 0
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)

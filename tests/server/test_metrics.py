@@ -148,7 +148,7 @@ def test_all_limits_and_their_hits(scrape, hand):
 
 def test_readiness_by_check(scrape, hand):
     assert scrape()["queueber_ready", ("check", "serving")] == 1
-    hand.methods.drain()
+    hand.handlers.drain()
     assert scrape()["queueber_ready", ("check", "serving")] == 0
 
 

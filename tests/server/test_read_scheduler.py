@@ -312,11 +312,11 @@ def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(h
     mine.add()
     decided = []
     add = api.QUEUE_INTERFACE_ID, api.ADD
-    name, call = hand.methods._handlers[add]
-    note = lambda *args: decided.append(hand.methods.stats.begun["remove"]) or call(*args)  # noqa: E731
-    hand.methods._handlers[add] = name, note
+    name, call = hand.handlers._handlers[add]
+    note = lambda *args: decided.append(hand.handlers.stats.begun["remove"]) or call(*args)  # noqa: E731
+    hand.handlers._handlers[add] = name, note
     hand.settle()
-    assert hand.methods.stats.begun["remove"] == 100 * each
+    assert hand.handlers.stats.begun["remove"] == 100 * each
     of_each = SHARE_MIN * each / len(data)
     # The calls of the first turn, and every fourth share goes to a peer that has had one.
     assert decided[0] <= TURN / len(data) * each + 100 * (of_each + 1) * 4 / 3

@@ -50,9 +50,9 @@ def test_the_limits_in_force_are_answered_at_once(hand):
     found = asdict(api.read_limits_response(peer.receive()[asked]))
     assert found == {name: getattr(hand.limits, name) for name in found}
     assert found["frame_bytes"] == DEFAULTS.frame_bytes
-    assert hand.methods.stats.begun["limits"] == 1
+    assert hand.handlers.stats.begun["limits"] == 1
     hand.settle()
-    assert hand.methods.outstanding == 0
+    assert hand.handlers.outstanding == 0
 
 
 def test_a_queue_has_no_limits_of_its_own(hand):
@@ -253,7 +253,7 @@ def test_finish_cancels_a_poll_that_waits_and_nothing_stays_leased(hand):
     hand.settle()
 
     assert hand.broker.stats().leases == 0
-    assert hand.methods.outstanding == 0
+    assert hand.handlers.outstanding == 0
     other = peer.poll(no_wait=True)
     hand.settle()
     assert polled(peer.receive()[other]) == [b"a"]
@@ -560,7 +560,7 @@ def test_a_draining_server_refuses_new_work_and_finishes_the_old(hand):
     peer = hand.connect()
     waiting = peer.poll()
     hand.settle()
-    hand.methods.drain()
+    hand.handlers.drain()
     hand.dispatcher.end_waiting(Stopping("the server is stopping"))
     hand.flush_queue.flush()
     add, poll = peer.add(b"a"), peer.poll()

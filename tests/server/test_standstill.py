@@ -54,7 +54,7 @@ def test_a_commit_has_a_bounded_number_of_calls_however_little_they_write(make_h
         peer.call(api.REMOVE, REMOVE)
     hand.turn()
     answered, write = [], peer.transport.write
-    peer.transport.write = lambda data: answered.append(25 - hand.methods.outstanding) or write(data)
+    peer.transport.write = lambda data: answered.append(25 - hand.handlers.outstanding) or write(data)
     hand.settle()
     assert answered == [10, 20, 25], "the rest waits for the next commit"
 
@@ -68,7 +68,7 @@ def test_only_the_pending_call_of_a_lost_connection_stays_in_memory(hand):
     protocol.connectionLost(Failure(ConnectionDone()))
     gc.collect()
     assert machine() is None
-    assert hand.methods.outstanding == 2
+    assert hand.handlers.outstanding == 2
     hand.settle()
-    assert hand.methods.outstanding == 0
+    assert hand.handlers.outstanding == 0
     assert not hand.deaths

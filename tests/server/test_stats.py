@@ -36,7 +36,7 @@ def test_calls_are_counted_and_timed_by_method(hand):
     hand.reactor.advance(3)
     peer.add(b"x")
     hand.settle()
-    calls = hand.methods.stats
+    calls = hand.handlers.stats
     assert calls.begun == {"poll": 1, "add": 1}
     assert calls.seconds["add"].count == 1
     assert calls.seconds["poll"].count == 1
@@ -52,7 +52,7 @@ def test_refusals_are_counted_by_method_and_kind(make_hand):
     peer.poll()
     hand.settle()
     peer.call(77, api.write_poll_request(api.PollRequest(1000, 1, None, False)))
-    calls = hand.methods.stats
+    calls = hand.handlers.stats
     assert calls.refused == {
         ("poll", Kind.FAILED): 1,
         ("poll", Kind.OVERLOADED): 1,

@@ -60,7 +60,7 @@ def control_socket_factory(
     """Return the factory of the control socket.  *run* runs a backup in a thread for which no commit waits."""
     admin = AdminHandlers(
         reactor=reactor,
-        methods=handlers,
+        handlers=handlers,
         broker=public.broker,
         committer=committer,
         connections=public.connections,

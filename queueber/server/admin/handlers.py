@@ -48,7 +48,7 @@ class AdminHandlers:
     """
 
     reactor: Any
-    methods: QueueHandlers
+    handlers: QueueHandlers
     broker: Broker
     committer: Committer
     connections: Connections
@@ -79,11 +79,11 @@ class AdminHandlers:
     @property
     def outstanding(self) -> int:
         """Return the number of calls on all connections that are not answered yet."""
-        return self.methods.outstanding
+        return self.handlers.outstanding
 
     @outstanding.setter
     def outstanding(self, value: int) -> None:
-        self.methods.outstanding = value
+        self.handlers.outstanding = value
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
@@ -99,9 +99,9 @@ class AdminHandlers:
             admin.BACKUP_PROGRESS: self._backup_progress,
         }
         if calls.target is not self.root:
-            self.methods.call(sink, calls)
+            self.handlers.call(sink, calls)
         elif calls.interface_id != admin.ADMIN_INTERFACE_ID or calls.method_id not in mine:
-            self.methods.call(sink, calls._replace(target=self.methods.root))
+            self.handlers.call(sink, calls._replace(target=self.handlers.root))
         else:
             self.outstanding += 1
             try:

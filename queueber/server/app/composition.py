@@ -144,7 +144,7 @@ def assemble(
         pool=pool,
         committer=committer,
         dispatcher=dispatcher,
-        methods=handlers,
+        handlers=handlers,
         connections=connections,
         sweeper=sweeper,
         clock=clock,

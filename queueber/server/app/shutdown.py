@@ -74,14 +74,14 @@ class GracefulShutdown:
 
     async def _drained(self, up: ServerParts) -> None:
         """Wait until no call is outstanding, or the time limit is reached."""
-        methods = up.handlers
-        self.at(lambda: f"for the replies to {counted(methods.outstanding, 'call')} under way")
-        if not await self._until(lambda: not methods.outstanding):
+        handlers = up.handlers
+        self.at(lambda: f"for the replies to {counted(handlers.outstanding, 'call')} under way")
+        if not await self._until(lambda: not handlers.outstanding):
             self.log.warn(
                 "{unanswered} got no reply within {seconds:g} s (drain-seconds); the outcome is not known to"
                 " the clients",
-                unanswered=counted(methods.outstanding, "call"),
-                calls=methods.outstanding,
+                unanswered=counted(handlers.outstanding, "call"),
+                calls=handlers.outstanding,
                 seconds=self._seconds,
             )
 

@@ -63,7 +63,7 @@ class Diagnostics:
     pool: Pool
     committer: Committer
     dispatcher: Dispatcher
-    methods: QueueHandlers
+    handlers: QueueHandlers
     connections: Connections
     sweeper: Sweeper
     clock: QueueClock
@@ -124,7 +124,7 @@ def not_serving(stage: str) -> list[Check]:
 
 def readiness(diagnostics: Diagnostics) -> list[Check]:
     """Return the checks of a server that serves."""
-    draining = diagnostics.methods.draining
+    draining = diagnostics.handlers.draining
     age = diagnostics.committer.commit_seconds(diagnostics.reactor.seconds())
     lacks = diagnostics.disk_shortage()
     return [

@@ -198,7 +198,7 @@ def _age(state: QueueState, stats: QueueStats) -> float | None:
 
 
 def _calls(diagnostics: Diagnostics) -> Iterator[Metric]:
-    calls = diagnostics.methods.stats
+    calls = diagnostics.handlers.stats
     yield _counts("queueber_calls", "Calls received, by method", "method", {each: calls.begun[each] for each in ALL})
     refused = CounterMetricFamily(
         "queueber_call_errors", "Calls refused, by method and kind of error", labels=["method", "kind"]
@@ -209,7 +209,7 @@ def _calls(diagnostics: Diagnostics) -> Iterator[Metric]:
     yield refused
     says = "The time from reading a call to sending its reply, including the wait of a poll"
     yield _histograms("queueber_call_seconds", says, calls.seconds, "method")
-    yield _gauge("queueber_outstanding_calls", "Calls that are not answered yet", diagnostics.methods.outstanding)
+    yield _gauge("queueber_outstanding_calls", "Calls that are not answered yet", diagnostics.handlers.outstanding)
 
 
 def _commits(diagnostics: Diagnostics) -> Iterator[Metric]:

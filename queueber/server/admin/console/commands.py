@@ -213,7 +213,7 @@ class Commands:
         committer, load = diagnostics.committer, diagnostics.committer.stats
         now = diagnostics.reactor.seconds()
         recent, age = list(load.since(now - 10)), committer.commit_seconds(now)
-        outstanding = counted(diagnostics.methods.outstanding, "is", "are")
+        outstanding = counted(diagnostics.handlers.outstanding, "is", "are")
         free = "no answer in time" if disk is None else f"{disk.free_bytes / GIB:,.1f} GiB"
         rows = [
             ("queues", f"{queue_stats.queues:,}"),
@@ -227,8 +227,8 @@ class Commands:
                 "connections",
                 f"{len(diagnostics.connections):,}; {counted(diagnostics.connections.accepted, 'was', 'were')} made",
             ),
-            ("calls", f"{diagnostics.methods.stats.begun.total():,}; {outstanding} not answered"),
-            ("refused", f"{diagnostics.methods.stats.refused.total():,}"),
+            ("calls", f"{diagnostics.handlers.stats.begun.total():,}; {outstanding} not answered"),
+            ("refused", f"{diagnostics.handlers.stats.refused.total():,}"),
             ("commits", f"{load.seconds.count:,}; {len(recent) / 10:,.1f} a second lately"),
             ("commit under way", rounded_span(age * MS_PER_SECOND) if committer.committing else "none"),
             ("waits for a commit", counted(committer.pending_bytes, "byte")),
