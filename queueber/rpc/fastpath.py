@@ -110,25 +110,25 @@ class FastPath:
                     break
                 if pattern.held is None and pattern.export.id != pattern.export_id:
                     break
-                tail, tail_max, tail_pointer = pattern.tail, pattern.template.tail, pattern.template.tail_pointer
-            if length < pattern.words or not room:
+                least, unpack, expected, moving, after, begin, fields, tail_max, tail, tail_pointer = pattern.layout
+            if length < least or not room:
                 break
             size = grown = 0
             if tail_max is not None:
                 pointer = words[at + tail]
-                size, grown = pointer >> LIST_COUNT_SHIFT, (pointer >> LIST_COUNT_SHIFT) + WORD - 1 >> 3
+                size = pointer >> LIST_COUNT_SHIFT
+                grown = size + 7 >> 3
                 if size > tail_max or pointer & _POINTER_OF_TAIL != tail_pointer:
                     break
-            head, answer, *parts = pattern.parts(data, first + WORD)
-            for index in pattern.moving:
+            head, answer, *parts = unpack(data, first + WORD)
+            for index in moving:
                 parts[index] -= grown << 2
-            if parts != pattern.expected or length != pattern.words + grown or head != CALL_HEAD or answer in states:
+            if parts != expected or length != least + grown or head != CALL_HEAD or answer in states:
                 break
-            if pattern.after and not data.startswith(pattern.after, end * WORD - len(pattern.after)):
+            if after and not data.startswith(after, end * WORD - len(after)):
                 break
-            begin = first + pattern.begin
-            unpack = pattern.template.fields.unpack_from
-            taken.append(unpack(data, begin) if tail_max is None else data[begin : begin + size])
+            first += begin
+            taken.append(fields(data, first) if tail_max is None else data[first : first + size])
             states[answer] = _RUNNING
             numbers.append(answer)
             sizes.append((length - 1) * WORD)
@@ -138,7 +138,7 @@ class FastPath:
             return None
         answers.unanswered += len(numbers)
         self._backoff = 1
-        requests, called = pattern.template.requests(taken), pattern.export.object
+        requests, called = pattern.requests(taken), pattern.export.object
         return _new(Calls, (numbers, called, pattern.interface_id, pattern.method_id, requests, sizes))
 
     def learn(self, frame: Frame, message: Message) -> None:

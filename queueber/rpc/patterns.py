@@ -14,7 +14,7 @@ target leads over the contents, and its offset grows with them.
 
 from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from attrs import define
 
@@ -73,29 +73,13 @@ TemplateReaders: TypeAlias = Mapping[tuple[int, int], TemplateReader]
 """Readers by interface id and method id."""
 
 
-@define(eq=False)
-class Pattern:
+class FrameLayout(NamedTuple):
     """
-    A template together with the rest of the frame.
+    The comparison of a frame with those of a pattern, and where its fields or its tail are.
 
     Frames of one pattern are equal but for the question id, the fields or the
     tail, and the offsets of pointers that lead over the tail.
     """
-
-    template: Template
-    interface_id: int
-    method_id: int
-    export: Export
-    """The object that is called."""
-
-    export_id: ExportId | None
-    """The id by which the calls name it; None if they name a capability in results."""
-
-    question: AnswerId
-    """The answer that returned those results, or `_NO_ANSWER`."""
-
-    held: HeldResults | None
-    """Those results: another answer may have the number later."""
 
     words: int
     """Length of the frame with its header and an empty tail."""
@@ -110,11 +94,43 @@ class Pattern:
     after: bytes
     """The end of the frame, if the target lies there; empty otherwise."""
 
+    begin: int
+    """Bytes from the frame header to the fields or the tail."""
+
+    fields: Callable[[bytes, int], tuple[Any, ...]]
+    """Unpacks the fields."""
+
+    tail_max: int | None
+    """The most bytes that the tail may have; None without one."""
+
     tail: int
     """Words from the frame header to the pointer to the tail."""
 
-    begin: int
-    """Bytes from the frame header to the fields or the tail."""
+    tail_pointer: int
+    """That pointer for an empty tail."""
+
+
+@define(eq=False)
+class Pattern:
+    """A template together with the rest of the frame."""
+
+    layout: FrameLayout
+    requests: Callable[[list[Any]], list[Any]]
+    """Makes the requests, as in `Template`."""
+
+    interface_id: int
+    method_id: int
+    export: Export
+    """The object that is called."""
+
+    export_id: ExportId | None
+    """The id by which the calls name it; None if they name a capability in results."""
+
+    question: AnswerId
+    """The answer that returned those results, or `_NO_ANSWER`."""
+
+    held: HeldResults | None
+    """Those results: another answer may have the number later."""
 
 
 # A frame begins with its header, the root pointer, the Message's only data word, and the pointer to its member.
@@ -203,22 +219,22 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
         last = (place + 1) * WORD
     parts = Struct("".join([*form, f"{fixed * WORD - last}s"])).unpack_from
     _, _, *expected = parts(data, frame.start * WORD)
-    indices = range(1, 2 * len(moving), 2)
+    indices = tuple(range(1, 2 * len(moving), 2))
     for index in indices:
         expected[index] -= tail_words << 2
-    return Pattern(
-        template,
-        call.interface_id,
-        call.method_id,
-        *called,
+    frame_layout = FrameLayout(
         frame.end - at - tail_words,
         parts,
         expected,
         indices,
         after,
-        fixed - at,
         (begin - at) * WORD,
+        template.fields.unpack_from,
+        template.tail,
+        fixed - at,
+        template.tail_pointer,
     )
+    return Pattern(frame_layout, template.requests, call.interface_id, call.method_id, *called)
 
 
 def _template(read: TemplateReader, params: Params) -> Template | None:
