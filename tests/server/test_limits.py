@@ -17,6 +17,7 @@ from queueber.broker.storage import PutLease
 from queueber.capnp.layout import layout
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS, Consequence, Limits
+from queueber.rpc import encoder
 from queueber.server.core.committer import PLAN_BYTES
 from queueber.server.net.connections import Connections
 from queueber.server.net.timeouts import CHECK_SECONDS, FIRST_MESSAGE, PeerTimeouts
@@ -394,6 +395,18 @@ def test_idle_time_begins_with_the_last_reply(make_hand):
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)
+    aborted(peer, "nothing came for 2 s")
+
+
+def test_each_message_ends_the_idle_time_even_without_a_reply(make_hand):
+    hand = make_hand(idle_ms=2_000)
+    peer = hand.connect()
+    peer.send()
+    for _ in range(4):
+        wait(peer, 0.75)
+        peer.protocol.dataReceived(encoder.finish(99, release_result_caps=True))
+    assert not peer.transport.disconnecting
+    wait(peer, 2)
     aborted(peer, "nothing came for 2 s")
 
 

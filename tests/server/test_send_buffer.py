@@ -287,6 +287,12 @@ def test_a_broken_connection_raises_nothing_and_ends_in_connection_lost(plain):
     assert not plain.reactor.writers
 
 
+def test_a_reply_after_the_connection_is_lost_is_dropped(plain):
+    plain.transport.connectionLost(Failure(main.CONNECTION_DONE))
+    plain.buffer.write(b"late")
+    assert not plain.reactor.writers
+
+
 def test_nothing_is_sent_once_the_connection_is_aborted(plain):
     plain.buffer.abort()
     plain.buffer.write(b"late")

@@ -96,7 +96,7 @@ class SendBuffer:
         self.given += len(data)
         direct = self._socket_transport
         # Bytes that the transport still holds must go first.
-        if direct and direct.connected and not (direct.disconnecting or direct.dataBuffer or direct._tempDataLen):  # noqa: SLF001
+        if direct is not None and direct.connected and not (direct.dataBuffer or direct._tempDataLen):  # noqa: SLF001
             try:
                 sent = direct.socket.send(data)
             except OSError:
