@@ -128,9 +128,8 @@ def resolve(
     found = Resolved()
     given = dict(_from_environment(options, environment))
     given |= {name: (tuple(texts), COMMAND_LINE) for name, texts in arguments.items()}
-    for option in options:
-        if option.name == "config" and option.name in given:
-            given = _from_file(options, given[option.name], file, found) | given
+    if "config" in given:
+        given = _from_file(options, given["config"], file, found) | given
     for option in options:
         found.settings[option.name], reasons = _setting(option, given.get(option.name))
         for reason in reasons:
