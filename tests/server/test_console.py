@@ -17,7 +17,7 @@ from queueber.server.admin.console import session
 from queueber.server.admin.console.access import ConsoleAccess, parse_access, read_password
 from queueber.server.admin.console.commands import Commands
 from queueber.server.admin.console.profiler import Sampler, Samples, thread_states
-from queueber.server.admin.console.tables import Table, named
+from queueber.server.admin.console.tables import Table, printable_name
 from queueber.server.net.connections import Connections
 from queueber.units import SpanMs, rounded_span
 
@@ -115,9 +115,9 @@ class TestTables:
         assert repr(Table(("name", "count"), [])).splitlines() == ["name  count", "----  -----"]
 
     def test_a_name_cannot_move_the_cursor(self):
-        assert named("\x1b[2J") == "'\\x1b[2J'"
-        assert named("é") == "é"
-        assert len(named("x" * 255)) == 40
+        assert printable_name("\x1b[2J") == "'\\x1b[2J'"
+        assert printable_name("é") == "é"
+        assert len(printable_name("x" * 255)) == 40
 
     @pytest.mark.parametrize(
         ("milliseconds", "text"),

@@ -14,7 +14,7 @@ from twisted.python.logfile import LogFile
 
 from queueber.server.app import log_output
 from queueber.server.app.log_output import Descriptor, LogOutput, NotRotated, RotatedFile
-from queueber.server.app.logs import FORMATS, Log, log_of, log_refusal
+from queueber.server.app.logs import FORMATS, Log, log_failed_start, open_log
 
 
 @define(eq=False)
@@ -235,18 +235,18 @@ class TestLog:
 class TestOfTwistd:
     def test_the_background_writes_twistd_log(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        log = log_of({"nodaemon": False, "logfile": None}, "auto")
+        log = open_log({"nodaemon": False, "logfile": None}, "auto")
 
         assert log.output.destination._file.path == str(tmp_path / "twistd.log")
         log.output.destination._file.close()
 
     def test_the_background_has_no_standard_output(self):
         with pytest.raises(OSError, match="--logfile -: a server in the background has no standard output"):
-            log_of({"nodaemon": False, "logfile": "-"}, "auto")
+            open_log({"nodaemon": False, "logfile": "-"}, "auto")
 
     def test_a_file_that_cannot_be_opened_is_reported(self):
         with pytest.raises(OSError, match=r"--logfile /nowhere/q\.log: No such file or directory"):
-            log_of({"nodaemon": True, "logfile": "/nowhere/q.log"}, "auto")
+            open_log({"nodaemon": True, "logfile": "/nowhere/q.log"}, "auto")
 
 
 class TestRefusal:
@@ -255,7 +255,7 @@ class TestRefusal:
     def test_the_reason_is_the_last_line_of_the_log_file(self, tmp_path):
         path = tmp_path / "q.log"
         path.write_text("Stopped\n")
-        log_refusal({"logfile": str(path)}, ["--workers is '0'", "--listen: no"])
+        log_failed_start({"logfile": str(path)}, ["--workers is '0'", "--listen: no"])
 
         assert [line.partition("Cannot start: ")[2] for line in path.read_text().splitlines()[1:]] == [
             "--workers is '0'",
@@ -265,6 +265,6 @@ class TestRefusal:
     @pytest.mark.parametrize("options", [{"logfile": None}, {"logfile": "-"}, {"logFile": sys.stderr}])
     def test_no_log_file_is_created(self, options, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        log_refusal(options, ["--workers is '0'"])
+        log_failed_start(options, ["--workers is '0'"])
 
         assert list(tmp_path.iterdir()) == []

@@ -146,7 +146,7 @@ class RotatedFile:
             file.path = str(Path(file.directory, file.name))
 
 
-def of_stream(stream: Any, name: str) -> Descriptor:  # noqa: ANN401
+def descriptor_of(stream: Any, name: str) -> Descriptor:  # noqa: ANN401
     """Return the descriptor of *stream*."""
     return Descriptor(stream.fileno(), name, getattr(stream, "encoding", None) or "utf-8")
 

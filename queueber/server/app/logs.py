@@ -32,7 +32,7 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from queueber.errors import one_line
-from queueber.server.app.log_output import Destination, LogOutput, NotRotated, RotatedFile, of_stream
+from queueber.server.app.log_output import Destination, LogOutput, NotRotated, RotatedFile, descriptor_of
 from queueber.units import counted
 
 # The keys that Twisted adds to the logged fields of an event.
@@ -71,10 +71,10 @@ def text_line(event: LogEvent) -> str | None:
     return formatEventAsClassicLogText(event)
 
 
-Make = Callable[[Any], ILogObserver]
+MakeObserver = Callable[[Any], ILogObserver]
 """Return an observer that writes each event to a text file."""
 
-FORMATS: dict[str, Make] = {
+FORMATS: dict[str, MakeObserver] = {
     "text": lambda out: FileLogObserver(out, text_line),
     "json": lambda out: FileLogObserver(out, json_line),
 }
@@ -102,7 +102,7 @@ class Log:
         self._filter = FilteringLogObserver(self._observer, [self._predicate])
 
     @classmethod
-    def to(cls, destination: Destination, make: Make) -> "Log":
+    def to(cls, destination: Destination, make: MakeObserver) -> "Log":
         """Return a log with the format *make* that is written to *destination*."""
         if make is FORMATS["json"]:
             destination.encoding = "utf-8"
@@ -147,7 +147,7 @@ class Log:
             self.log.info("Rotated: {done}", done=done)
 
 
-def _unwritten(make: Make, lines: int, why: str) -> str:
+def _unwritten(make: MakeObserver, lines: int, why: str) -> str:
     """Return the line that stands for *lines* missing ones."""
     text = StringIO()
     make(text)(
@@ -164,7 +164,7 @@ def _unwritten(make: Make, lines: int, why: str) -> str:
     return text.getvalue()
 
 
-def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd's and twist's options)
+def open_log(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd's and twist's options)
     """
     Return the log for a server run by twistd or twist with the options *parent*.
 
@@ -180,20 +180,20 @@ def log_of(parent: Any, log_format: str) -> Log | None:  # noqa: ANN401  (twistd
         make = FORMATS.get(log_format, parent["fileLogObserverFactory"])
         if make is textFileLogObserver:
             make = FORMATS["text"]
-        log = Log.to(_of_twist(parent["logFile"]), make)
+        log = Log.to(_twist_destination(parent["logFile"]), make)
         parent["fileLogObserverFactory"] = lambda _: log
         parent["logLevel"] = LogLevel.debug
         log.output.start()
         return log
     if parent.get("logger") or parent.get("syslog"):
         return None
-    log = Log.to(_of_twistd(parent), FORMATS.get(log_format, FORMATS["text"]))
+    log = Log.to(_twistd_destination(parent), FORMATS.get(log_format, FORMATS["text"]))
     if parent.get("nodaemon"):
         log.output.start()
     return log
 
 
-def log_refusal(parent: Any, complaints: Sequence[str]) -> None:  # noqa: ANN401  (as for `log_of`)
+def log_failed_start(parent: Any, complaints: Sequence[str]) -> None:  # noqa: ANN401  (as for `open_log`)
     """
     Write the *complaints* that prevent a start to the log file in twistd's or twist's options.
 
@@ -213,22 +213,22 @@ def log_refusal(parent: Any, complaints: Sequence[str]) -> None:  # noqa: ANN401
         file.close()
 
 
-def _of_twist(file: Any) -> Destination:  # noqa: ANN401
+def _twist_destination(file: Any) -> Destination:  # noqa: ANN401
     if file is None or file in (sys.stdout, sys.stderr):
         file = file or sys.stdout
-        return of_stream(file, "standard output" if file is sys.stdout else "standard error")
+        return descriptor_of(file, "standard output" if file is sys.stdout else "standard error")
     # twist does not rotate by size.
     path = Path(file.name).absolute()
     file.close()
     return RotatedFile(LogFile(path.name, str(path.parent), rotateLength=None))
 
 
-def _of_twistd(parent: Any) -> Destination:  # noqa: ANN401
+def _twistd_destination(parent: Any) -> Destination:  # noqa: ANN401
     name, foreground = parent.get("logfile"), parent.get("nodaemon")
     if name == "-" and not foreground:
         raise OSError("--logfile -: a server in the background has no standard output; name a file, or use --nodaemon")
     if name == "-" or (foreground and not name):
-        return of_stream(sys.stdout, "standard output")
+        return descriptor_of(sys.stdout, "standard output")
     name = name or "twistd.log"
     is_new = not os.path.lexists(name)
     try:

@@ -7,11 +7,11 @@ from twisted.application.service import IService
 from queueber.server.app.composition import EX_IOERR
 from queueber.server.app.daemonize import Launcher, import_for_chroot
 from queueber.server.app.entry import SIGNALS
-from queueber.server.app.logs import log_of
+from queueber.server.app.logs import open_log
 from queueber.server.app.reload import on_signals
 from queueber.server.app.service import QueueberService
 from queueber.server.config.sources import EX_CONFIG, EX_USAGE
-from queueber.server.config.twisted_options import Options, end_with
+from queueber.server.config.twisted_options import Options, exit_with
 from queueber.server.core.clock import use_monotonic_time
 
 __all__ = ["Options", "makeService"]
@@ -23,7 +23,7 @@ def makeService(options: Options) -> IService:
 
     if not __debug__:
         # Assertions find bugs before their effects are on disk, and `check` consists of them.
-        end_with(
+        exit_with(
             ["Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs"],
             EX_CONFIG,
             options.parent,
@@ -37,11 +37,11 @@ def makeService(options: Options) -> IService:
     if unusable := launcher.leave_unusable_directory(str(options.settings.data_dir)):
         complaints.append(unusable)
     if complaints:
-        end_with(complaints, EX_USAGE, options.parent)
+        exit_with(complaints, EX_USAGE, options.parent)
     try:
-        log = log_of(options.parent, options.settings.log_format)
+        log = open_log(options.parent, options.settings.log_format)
     except OSError as why:
-        end_with([str(why)], EX_IOERR)
+        exit_with([str(why)], EX_IOERR)
     if log is not None:
         on_signals(reactor, (signal.SIGUSR1,), log.rotate)
         log.set_level(options.settings.log_level)

@@ -13,7 +13,7 @@ from twisted.python import usage
 
 from queueber import __version__
 from queueber.server.app.daemonize import check_pid_file
-from queueber.server.app.logs import log_refusal
+from queueber.server.app.logs import log_failed_start
 from queueber.server.config.options import OPTIONS
 from queueber.server.config.settings import ReloadedConfig, Settings, load
 from queueber.server.config.sources import DEFAULT, EX_CONFIG, EX_USAGE, ConfigError, Setting, unknown_variables
@@ -67,7 +67,7 @@ class Options(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse *options*.  If any option is invalid, exit with a line on standard error for each mistake."""
         if self.parent is not None and (complaint := check_pid_file(self.parent)):
-            end_with([complaint], EX_USAGE, self.parent)
+            exit_with([complaint], EX_USAGE, self.parent)
         words = sys.argv[1:] if options is None else list(options)
         if _COMPLETION in words:
             super().parseOptions(words)  # type: ignore[no-untyped-call]
@@ -84,7 +84,7 @@ class Options(usage.Options):
             self.effective, self._settings = self._load()
         except ConfigError as why:
             # Twisted would exit with status 1, and twist would print the whole help as well.
-            end_with(str(why).splitlines(), why.status, self.parent)
+            exit_with(str(why).splitlines(), why.status, self.parent)
 
     def reload(self) -> ReloadedConfig:
         """
@@ -177,10 +177,10 @@ def _is_special(path: str) -> bool:
         return False
 
 
-def end_with(complaints: Sequence[str], status: int, parent: Any = None) -> NoReturn:  # noqa: ANN401
+def exit_with(complaints: Sequence[str], status: int, parent: Any = None) -> NoReturn:  # noqa: ANN401
     """Log *complaints* where *parent*, the options of twistd or twist, says, print them, and exit with *status*."""
     if parent is not None:
-        log_refusal(parent, complaints)
+        log_failed_start(parent, complaints)
     for complaint in complaints:
         sys.stderr.write(f"queueber: {complaint}\n")
     raise SystemExit(status)

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from queueber.broker.stats import QueueState, lease_line, queue_line
 from queueber.limits import PEER_LIMITS
 from queueber.server.admin.console.profiler import Sampler, thread_states
-from queueber.server.admin.console.tables import Message, Table, named
+from queueber.server.admin.console.tables import Message, Table, printable_name
 from queueber.server.admin.handlers import CHECKED_MAX, check, size_of
 from queueber.server.monitoring.diagnostics import Diagnostics, Disk
 from queueber.server.monitoring.queue_stats import QueueStats
@@ -29,7 +29,7 @@ SHOWN = 50
 SHOWN_MAX = 1_000
 
 
-def _few(number: int) -> int:
+def _limit_rows(number: int) -> int:
     return max(0, min(number, SHOWN_MAX))
 
 
@@ -127,14 +127,22 @@ class Commands:
 
     def queues(self, most: int = SHOWN) -> Deferred[Table]:
         """List the queues with the most items, up to 100."""
-        return self._diagnostics.queue_stats().addCallback(self._queues, _few(most))
+        return self._diagnostics.queue_stats().addCallback(self._queues, _limit_rows(most))
 
     def _queues(self, queue_stats: QueueStats, most: int) -> Table:
         def row(state: QueueState) -> tuple[object, ...]:
             age = "?" if state.unread else ""
             if state.oldest is not None:
                 age = rounded_span(queue_stats.at - state.oldest)
-            return (named(state.name), state.ready, state.delayed, state.leased, state.unread, state.waiting, age)
+            return (
+                printable_name(state.name),
+                state.ready,
+                state.delayed,
+                state.leased,
+                state.unread,
+                state.waiting,
+                age,
+            )
 
         shown = queue_stats.top[:most]
         columns = ("queue", "ready", "delayed", "leased", "unread", "polls", "oldest ready")
@@ -145,11 +153,11 @@ class Commands:
     def leases(self, most: int = SHOWN) -> Table:
         """List the leases that end first."""
         diagnostics, now = self._diagnostics, self._diagnostics.clock.now()
-        shown = diagnostics.broker.leases.soonest(_few(most))
+        shown = diagnostics.broker.leases.soonest(_limit_rows(most))
         rows = [
             (
                 UUID(bytes=lease.id),
-                named(diagnostics.broker.queues.by_number(lease.queue).name),
+                printable_name(diagnostics.broker.queues.by_number(lease.queue).name),
                 len(lease.keys),
                 lease.state.value,
                 rounded_span(lease.deadline - now),
@@ -169,7 +177,7 @@ class Commands:
         peers = {connection.peer: connection for connection in diagnostics.connections}
         rows = [
             (
-                named(waiter.queue.name),
+                printable_name(waiter.queue.name),
                 waiter.wanted,
                 rounded_span(waiter.lease_duration),
                 waiter.state.name.lower(),
@@ -177,7 +185,7 @@ class Commands:
                 "never" if waiter.wait_until is None else rounded_span(waiter.wait_until - now),
                 _peer(peers.get(waiter.peer)),
             )
-            for waiter in islice(diagnostics.dispatcher.unanswered(), _few(most))
+            for waiter in islice(diagnostics.dispatcher.unanswered(), _limit_rows(most))
         ]
         note = _note(len(rows), diagnostics.broker.polls.waiting, "longest waiting first")
         return Table(("queue", "wants", "lease", "state", "waited", "gives up in", "peer"), rows, note)
@@ -185,7 +193,7 @@ class Commands:
     def connections(self, most: int = SHOWN) -> Table:
         """List the oldest connections."""
         rows = []
-        for connection in islice(self._diagnostics.connections, _few(most)):
+        for connection in islice(self._diagnostics.connections, _limit_rows(most)):
             usage = connection.usage()
             state = "not read" if connection.paused else ""
             held, adds = connection.held_bytes, connection.request_bytes
@@ -255,7 +263,7 @@ class Commands:
                 each.rows,
                 each.bytes,
             )
-            for each in islice(reversed(load.last), _few(most))
+            for each in islice(reversed(load.last), _limit_rows(most))
         ]
         note = (
             f"all {load.seconds.count:,}: {load.rows.mean:,.1f} rows each,"
@@ -288,7 +296,7 @@ class Commands:
             known = " and ".join(f'"{each}"' for each in parts)
             return Message(f"There is no part {part!r}; there are {known}.")
         lines, total = parts[part]
-        shown = list(islice(lines, _few(most)))
+        shown = list(islice(lines, _limit_rows(most)))
         return Message("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
 
     def check(self, *, force: bool = False) -> Message:

@@ -51,7 +51,7 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def named(name: str) -> str:
+def printable_name(name: str) -> str:
     """Return a name chosen by a peer for a terminal: shortened, and without control characters."""
     shown = name if name.isprintable() else ascii(name)
     return shown if len(shown) <= NAME_LETTERS_MAX else f"{shown[: NAME_LETTERS_MAX - 3]}..."
