@@ -1,4 +1,4 @@
-"""The administrator's methods: each comes out as it went in."""
+"""The methods of `admin.capnp`, there and back."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def results(data):
     return Results(content(data), ())
 
 
-def test_stats_come_out_as_they_went_in():
+def test_stats_there_and_back():
     stats = admin.ServerStats(
         version="1.2",
         uptime_ms=1,
@@ -38,26 +38,26 @@ def test_stats_come_out_as_they_went_in():
     assert admin.read_stats_response(results(admin.write_stats_response(stats))) == stats
 
 
-def test_a_server_that_says_nothing_is_one_of_zeros():
+def test_empty_stats_are_zeros():
     nothing = layout("Admin.stats$Results").build()
     assert admin.read_stats_response(results(nothing)) == admin.ServerStats()
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_whether_it_is_forced_comes_out_as_it_went_in(force):
+def test_the_force_of_a_check_there_and_back(force):
     assert admin.read_check_request(content(admin.write_check_request(force=force))) is force
 
 
-def test_a_check_of_a_client_that_knows_no_force_is_none():
+def test_a_check_without_the_field_is_not_forced():
     assert not admin.read_check_request(content(admin.write_no_params(admin.STATS)))
 
 
-def test_findings_come_out_as_they_went_in():
+def test_findings_there_and_back():
     checked = admin.Checked(["a", "ß"], 7)
     assert admin.read_check_response(results(admin.write_check_response(checked))) == checked
 
 
-def test_a_path_and_progress_come_out_as_they_went_in():
+def test_a_path_and_progress_there_and_back():
     request = admin.BackupRequest(b"/tmp/\xff", device=3, inode=5)
     assert admin.read_backup_request(content(admin.write_backup_request(request))) == request
     assert admin.read_progress_response(results(admin.write_progress_response(3, 9))) == (3, 9)

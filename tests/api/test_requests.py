@@ -1,4 +1,4 @@
-"""The parameters of the queue's methods: there and back, from pycapnp, from other versions, and too much of them."""
+"""The parameters of the queue's methods: there and back, from pycapnp, from other versions, and beyond limits."""
 
 import pytest
 from hypothesis import given
@@ -41,7 +41,7 @@ def params(content):
 
 
 def added(items, limits=LIMITS):
-    """What an add of this list of items, whatever it is, is read as."""
+    """Read an add with *items* as the list, of any kind."""
     request = struct_body([], [items])
     return read_add_request(params(segment(struct_body([], [request]))), limits).items
 
@@ -63,7 +63,7 @@ def test_an_add_of_many_of_one_length_there_and_back(count, size, delay):
 
 
 def one_by_one(params, limits):
-    """The items of an add, each read on its own by its layout."""
+    """Read the items of an add one by one, by their layout."""
     _, request = queue_requests.structs_of(params)
     if request[1] == request[2]:
         return []
@@ -91,7 +91,7 @@ def one_by_one(params, limits):
 
 
 def outcome(read, content, limits):
-    """What *read* makes of the parameters, or the type of the error it raises, and what is left of the budget."""
+    """Return the result of *read* and the rest of the budget, or the type of its error."""
     given = params(content)
     try:
         return read(given, limits), given.frame.budget
@@ -105,7 +105,7 @@ def outcome(read, content, limits):
     changes=st.lists(st.tuples(st.integers(0, 80), st.integers(-70, 63)), min_size=1, max_size=3),
 )
 def test_items_read_together_are_those_read_one_by_one(count, size, changes):
-    """However a word is changed: a bit of it, or its offset by some."""
+    """With any change of a word: a bit flipped, or another offset."""
     words = list(single_segment(write_add_request(AddRequest([NewItem(b"c" * size, SpanMs(0))] * count))).words)
     for place, change in changes:
         at = place % len(words)
@@ -143,7 +143,7 @@ def test_queue_there_and_back(name):
 
 
 @given(items=st.lists(new_items, max_size=3), words=st.sampled_from([1, 2, 5, 1 << 16]))
-def test_others_send_items_in_many_segments(pycapnp, stream_of, frame_of, items, words):
+def test_items_in_many_segments_are_read(pycapnp, stream_of, frame_of, items, words):
     value = {"items": [{"contents": item.contents.hex(), "visibilityTimeoutMs": item.delay} for item in items]}
     segments = pycapnp.build("Queue.add$Params", {"req": value}, segment_words=words)
     frame = frame_of(stream_of(segments))
@@ -163,7 +163,7 @@ def test_null_is_the_default_everywhere():
 
 
 def test_a_shorter_request_has_defaults_at_its_end():
-    """From a client of the first schema, or one that leaves zeros away."""
+    """From a client of the first schema, or one that omits zeros."""
     assert read_remove_request(params(segment(struct_body([], [struct_body([], [data_body(b"id")])])))) == (
         RemoveRequest(b"id", b"")
     )
@@ -190,8 +190,8 @@ def test_milliseconds_replace_seconds_unless_they_are_zero(seconds, ms, span):
     assert read_extend_request(params(layout("Queue.extend$Params").build(req=fields))).span == span
 
 
-def test_our_seconds_are_never_shorter_than_asked():
-    """A server that knows seconds only must not end a lease early."""
+def test_seconds_are_rounded_up():
+    """A server without the field in milliseconds must not end a lease early."""
     request = PollRequest(SpanMs(1_001), 1, SpanMs(1), no_wait=False)
     written = layout("Queue.poll$Params").read(write_poll_request(request))["req"]
     assert (written["leaseValiditySecs"], written["timeoutSecs"]) == (2, 1)
@@ -201,13 +201,13 @@ def test_our_seconds_are_never_shorter_than_asked():
     assert written["leaseValiditySecs"] == 60
 
 
-def test_a_wait_of_nothing_is_not_the_endless_wait_of_zeros_on_the_wire():
+def test_a_wait_of_zero_is_sent_as_no_wait():
     for request in (PollRequest(SpanMs(1), 1, SpanMs(0), no_wait=False), PollRequest(SpanMs(1), 1, None, no_wait=True)):
         fields = layout("Queue.poll$Params").read(write_poll_request(request))["req"]
         assert (fields["noWait"], fields["timeoutSecs"], fields["timeoutMs"]) == (True, 1, 0)
 
 
-def test_no_wait_means_that_no_time_is_read():
+def test_no_wait_ignores_the_timeouts():
     content = layout("Queue.poll$Params").build(req={"noWait": True, "timeoutMs": 500, "numItems": 0})
     assert read_poll_request(params(content)) == PollRequest(SpanMs(0), 1, None, no_wait=True)
 
@@ -237,8 +237,8 @@ def test_items_may_come_in_every_encoding_of_a_list():
 # Too much.
 
 
-def test_items_are_counted_before_they_are_looked_at():
-    """A million of no size fit in 32 bytes."""
+def test_items_are_counted_before_they_are_read():
+    """A million items without a size fit in 32 bytes."""
     nothing = Body(1 | 7 << 32, [(1_000_000 << 2).to_bytes(8, "little")], 1)
     with pytest.raises(InvalidRequest, match="items is 1,000,000 items; the limit is 1,000"):
         added(nothing)
@@ -247,8 +247,8 @@ def test_items_are_counted_before_they_are_looked_at():
         added(pointers_body([None] * 3), Limits(items_per_add=2))
 
 
-def test_a_span_that_is_too_long_is_named_as_it_was_sent():
-    """Milliseconds before seconds if there are any, and of an add the item."""
+def test_the_error_of_a_long_span_names_the_field_that_was_sent():
+    """The field in milliseconds if that is set, and the index of the item in an add."""
     limits = Limits(delay_ms=SpanMs(1_000), lease_ms=SpanMs(1_000))
     items = [{}, {"visibilityTimeoutSecs": 1}, {"visibilityTimeoutSecs": 2}]
     with pytest.raises(InvalidRequest, match=r"items\[2\].visibilityTimeoutSecs is 2,000 ms; the limit is 1,000"):
@@ -282,7 +282,7 @@ def test_contents_are_measured_before_they_are_copied():
 
 @pytest.mark.parametrize("kind", [2, 3, 4])
 def test_items_as_a_list_of_numbers_are_counted_before_they_are_widened(kind, monkeypatch):
-    """Four million of them fit a frame, and each would become an object."""
+    """Four million numbers fit in a frame, and each would become an object."""
     monkeypatch.setattr(reader, "_widened", lambda *_: pytest.fail("widened"))
     numbers = Body(1 | kind << 32 | 8_000 << 35, [bytes(32_000)], 4_000)
     with pytest.raises(InvalidRequest, match="items is 8,000"):
@@ -320,7 +320,7 @@ def test_a_name_is_utf_8():
         Body(2 | 7 << 32, [], 0),  # in a segment that is not there
     ],
 )
-def test_contents_that_are_no_bytes_end_the_connection(contents):
+def test_contents_that_are_not_bytes_end_the_connection(contents):
     items = pointers_body([contents])
     with pytest.raises(RemoteProtocolError):
         added(items)
@@ -329,7 +329,7 @@ def test_contents_that_are_no_bytes_end_the_connection(contents):
 @pytest.mark.parametrize(
     "items", [struct_body([1], []), data_body(b"text"), Body(1 | 1 << 32 | 8 << 35, [bytes(8)], 1)]
 )
-def test_items_that_are_no_items(items):
+def test_a_malformed_list_of_items_ends_the_connection(items):
     """A list of bytes is a list of items of one byte each, as an upgrade would have it; the rest is malformed."""
     if items.pointer & 1 and items.pointer >> 32 & 7 == 2:
         assert added(items) == [NewItem(b"", 1_000 * byte) for byte in b"text"]
@@ -338,7 +338,7 @@ def test_items_that_are_no_items(items):
             added(items)
 
 
-def test_a_request_that_is_no_struct_ends_the_connection():
+def test_a_request_that_is_not_a_struct_ends_the_connection():
     for read in (lambda it: read_add_request(it, LIMITS), read_remove_request, read_poll_request, read_extend_request):
         with pytest.raises(RemoteProtocolError):
             read(params(segment(struct_body([], [data_body(b"?")]))))

@@ -60,14 +60,14 @@ def test_add_there_and_back(pycapnp, found):
     assert pycapnp.read("AddResponse", [content[8:]]) == {"ids": [each.hex() for each in found]}
 
 
-def test_several_adds_are_answered_as_each_alone():
+def test_several_adds_are_written_as_each_alone():
     replies = [[bytes([number]) * 16 for number in range(count)] for count in (1, 3, 1, 0)]
     assert write_add_responses(replies) == [write_add_response(found) for found in replies]
 
 
 @pytest.mark.untraced
 @given(st.randoms(use_true_random=False), st.integers(1, 140), st.sampled_from([0, 1, 8, 13, 64, 4_096, 4_097]))
-def test_items_of_one_size_are_written_as_others_are(draw, count, size):
+def test_a_poll_is_written_as_the_layouts_do(draw, count, size):
     polled_items = [
         PolledItem(draw.randbytes(size), draw.randbytes(16), draw.randrange(1 << 32), WallMs(draw.randrange(1 << 64)))
         for _ in range(count)
@@ -116,7 +116,7 @@ def test_a_queue_is_the_first_capability():
     assert read_queue_response(results(QUEUE_RESPONSE, (7, 8))) == 7
 
 
-def test_what_is_not_there_is_the_default():
+def test_absent_fields_have_their_defaults():
     for nothing in (NOTHING, results(segment(struct_body([], [None]))), response(struct_body([0], []))):
         assert read_add_response(nothing) == AddResponse([])
         assert read_poll_response(nothing) == PollResponse([], b"", 0)
@@ -150,12 +150,12 @@ def test_ids_may_have_become_structs():
         Body(1 | 6 << 32 | 100_000_000 << 35, [], 0),
     ],
 )
-def test_ids_that_are_no_ids_are_refused(ids):
+def test_malformed_ids_are_refused(ids):
     with pytest.raises(RemoteProtocolError):
         read_add_response(response(struct_body([], [ids])))
 
 
-def test_countless_items_of_no_size_are_refused():
+def test_huge_lists_of_items_without_a_size_are_refused():
     nothing = Body(1 | 7 << 32, [(500_000_000 << 2).to_bytes(8, "little")], 1)
     with pytest.raises(RemoteProtocolError, match="more is read"):
         read_poll_response(response(struct_body([0], [nothing])))
@@ -172,7 +172,7 @@ def test_countless_items_of_no_size_are_refused():
         (segment(struct_body([], [data_body(b"?")])), (7,)),
     ],
 )
-def test_a_queue_that_is_no_capability_is_refused(content, capabilities):
+def test_a_queue_that_is_not_a_capability_is_refused(content, capabilities):
     with pytest.raises(RemoteProtocolError):
         read_queue_response(results(content, capabilities))
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import capnp
 
-# The hook would compile any module name ending in `_capnp` that somebody imports.
+# The hook would compile any imported module whose name ends in `_capnp`.
 capnp.remove_import_hook()
 
 SCHEMAS = Path(__file__).parents[2] / "schema"
@@ -28,7 +28,7 @@ _NOT_IN_A_UNION = 0xFFFF
 
 
 def compiled() -> str:
-    """What the schema files say, as JSON; a node on each line, so that a change shows as one."""
+    """Return the schemas as JSON, with each node on a line of its own, so that diffs are small."""
     site_packages = Path(capnp.__file__).parent.parent
     file_ids: dict[str, int] = {}
     structs: dict[str, _Node] = {}
@@ -95,7 +95,7 @@ def _collect_structs(declared: _Foreign, found: dict[str, _Node]) -> None:
 
 
 def _inner_structs(declared: _Foreign) -> Iterator[_Foreign]:
-    """The struct schemas that the fields of *declared* are made of."""
+    """Yield the struct schemas of the fields of *declared*."""
     for field in declared.fields.values():
         inner = _struct_of(field)
         if inner is not None:
@@ -103,7 +103,7 @@ def _inner_structs(declared: _Foreign) -> Iterator[_Foreign]:
 
 
 def _struct_of(field: _Foreign) -> _Foreign:
-    """The schema of the struct, group or list element that *field* is; None for other kinds."""
+    """Return the schema of the struct type of *field*, a struct, group or list; None for other kinds."""
     if field.proto.which() == "group":
         return field.schema
     kind = field.proto.slot.type.which()

@@ -1,4 +1,4 @@
-"""The stream's framing: what comes out does not depend on how it was cut, and what is too much is refused early."""
+"""Stream framing: the messages do not depend on how the stream is cut, and limits are applied early."""
 
 from struct import pack
 from sys import getsizeof
@@ -15,7 +15,7 @@ TINY = Limits(frame_bytes=1024, segments=4)
 
 
 def segments_of(frame):
-    """A frame's segments again."""
+    """Return the segments of a frame."""
     bounds = frame.segments or [(frame.start, frame.end)]
     return [frame.data[start * 8 : end * 8] for start, end in bounds]
 
@@ -39,7 +39,7 @@ def test_the_same_messages_come_out_however_the_stream_is_cut(stream_of, sent, d
 
 
 @given(messages)
-def test_single_bytes_make_messages_too(stream_of, sent):
+def test_a_stream_may_arrive_byte_by_byte(stream_of, sent):
     stream = b"".join(stream_of(each) for each in sent)
     assert taken(Framer(TINY), *[stream[at : at + 1] for at in range(len(stream))]) == sent
 
@@ -53,18 +53,18 @@ def test_a_framed_segment_is_a_message(stream_of):
     assert framed(bytes(16)) == stream_of([bytes(16)])
 
 
-def test_padding_is_not_looked_at(stream_of):
+def test_padding_is_ignored(stream_of):
     stream = bytearray(stream_of([bytes(8), bytes(16)]))
     stream[12:16] = b"\xff" * 4
     assert taken(Framer(TINY), bytes(stream)) == [[bytes(8), bytes(16)]]
 
 
-def test_what_came_whole_is_not_copied():
+def test_a_whole_message_is_not_copied():
     stream = framed(bytes(8)) * 3
     assert all(frame.data is stream for frame in Framer(TINY).feed(stream))
 
 
-def test_bytes_of_a_message_that_has_begun_are_counted():
+def test_bytes_of_an_incomplete_message_are_counted():
     framer = Framer(TINY)
     stream = framed(bytes(800))
     assert len(framer.begun) == 0
@@ -114,12 +114,12 @@ def test_a_message_that_comes_byte_by_byte_takes_no_more_memory():
         b"SSH-2.0-OpenSSH_9.2\r\n",
     ],
 )
-def test_too_much_is_refused_by_its_header_alone(header):
+def test_a_message_beyond_the_limits_is_refused_by_its_header(header):
     with pytest.raises(RemoteProtocolError, match="the limit is"):
         taken(Framer(TINY), header)
 
 
-def test_the_largest_message_and_the_most_segments_are_taken(stream_of):
+def test_a_message_at_the_limits_is_accepted(stream_of):
     largest = [bytes(1024 - 8)]
     assert taken(Framer(TINY), stream_of(largest)) == [largest]
     most = [bytes(8)] * 4
@@ -129,7 +129,7 @@ def test_the_largest_message_and_the_most_segments_are_taken(stream_of):
         taken(Framer(Limits()), stream_of([bytes(8)] * 513)[:8])
 
 
-def test_messages_before_a_bad_one_are_given():
+def test_messages_before_a_malformed_one_are_returned():
     framer = Framer(TINY)
     frames = framer.feed(framed(bytes(8)) + b"\xff" * 8)
     assert segments_of(next(frames)) == [bytes(8)]
@@ -137,6 +137,6 @@ def test_messages_before_a_bad_one_are_given():
         next(frames)
 
 
-def test_a_budget_follows_the_message_that_it_is_for():
+def test_each_message_has_its_own_budget():
     (small, large) = Framer(Limits(traversal_factor=3)).feed(framed(bytes(8)) + framed(bytes(80)))
     assert (small.budget, large.budget) == (6, 33)

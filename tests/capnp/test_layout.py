@@ -65,7 +65,7 @@ def field_values(field, depth):
 
 
 def hexed(value):
-    """A value as JSON has it."""
+    """Convert a value to JSON."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
@@ -106,8 +106,8 @@ def test_we_read_what_pycapnp_writes_in_many_segments(pycapnp, frame_of, stream_
     assert hexed(found) == pycapnp.read(name, segments)
 
 
-def test_what_is_not_given_has_its_default():
-    """Some defaults are not zero and lie in the encoding turned around."""
+def test_fields_that_are_not_given_have_their_defaults():
+    """Some defaults are not zero, and the encoding XORs values with them."""
     assert layout("Finish").read(layout("Finish").build()) == {
         "questionId": 0,
         "releaseResultCaps": True,
@@ -117,16 +117,16 @@ def test_what_is_not_given_has_its_default():
     assert layout("CapDescriptor").build(attachedFd=255) == layout("CapDescriptor").build()
 
 
-def test_what_a_shorter_struct_lacks_has_its_default():
-    """It was written by somebody with an older schema."""
+def test_absent_fields_of_a_shorter_struct_have_their_defaults():
+    """A peer with an older schema writes such structs."""
     old = segment(struct_body([7], []))
     assert layout("StoredItem").read(old) == {"contents": b"", "addedAtMs": 7, "attempts": 0}
     assert layout("Finish").read(segment(struct_body([], [None])))["releaseResultCaps"] is True
     assert layout("Return").read(segment(struct_body([], [None])))["results"] is None
 
 
-def test_what_a_longer_struct_has_more_is_ignored():
-    """It was written by somebody with a newer schema."""
+def test_unknown_fields_of_a_longer_struct_are_ignored():
+    """A peer with a newer schema writes such structs."""
     new = segment(struct_body([7, 8, 9], [data_body(b"contents"), data_body(b"more")]))
     assert layout("StoredItem").read(new) == {"contents": b"contents", "addedAtMs": 7, "attempts": 8}
 
@@ -140,7 +140,7 @@ def test_the_elements_of_a_list_may_be_shorter_and_longer():
     assert item == {"contents": b"a", "visibilityTimeoutSecs": 1, "visibilityTimeoutMs": 2}
 
 
-def test_a_member_of_a_union_that_nobody_knows_is_left_out():
+def test_an_unknown_member_of_a_union_is_omitted():
     unknown = segment(struct_body([0xFFFF], [None]))
     assert layout("Message").read(unknown) == {}
 
@@ -149,48 +149,48 @@ def test_a_null_root_has_nothing_but_defaults():
     assert layout("SyncMark").read(bytes(8)) == {"sequence": 0, "failed": False}
 
 
-def test_a_text_that_is_not_utf_8_is_shown_as_well_as_can_be():
+def test_invalid_utf_8_in_a_text_is_replaced():
     text = data_body(b"\xff\0")
     assert layout("Format").read(segment(struct_body([0], [text])))["durability"] == "\N{REPLACEMENT CHARACTER}"
 
 
 @pytest.mark.parametrize("broken", [b"", bytes(7), bytes(9)])
-def test_what_is_no_segment_is_refused(broken):
+def test_a_malformed_segment_is_refused(broken):
     with pytest.raises(RemoteProtocolError):
         layout("StoredItem").read(broken)
 
 
 def nested(depth):
-    """A message that was not implemented, which was one that was not implemented, and so on."""
+    """Return an Unimplemented that holds an Unimplemented, and so on."""
     message = struct_body([0], [None])
     for _ in range(depth - 1):
         message = struct_body([0], [message])
     return segment(message)
 
 
-def test_pointers_may_lie_so_deep_and_no_deeper():
+def test_the_depth_of_pointers_is_bounded():
     assert layout("Message").read(nested(64))
     with pytest.raises(RemoteProtocolError, match="deeper"):
         layout("Message").read(nested(65))
 
 
-def test_a_long_list_of_nothing_is_not_walked():
+def test_a_long_list_of_void_is_not_walked():
     nothing = (1 | (500_000_000 << 35)).to_bytes(8, "little")
     with pytest.raises(RemoteProtocolError, match="more is read"):
         layout("AddRequest").read(segment(struct_body([], [None]))[:8] + nothing)
 
 
-def test_the_pointer_to_a_struct_says_how_large_it_is():
+def test_a_struct_pointer_has_the_size_of_the_struct():
     item = layout("StoredItem")
     assert item.build()[:8] == item.pointer.to_bytes(8, "little")
 
 
-def test_a_misspelt_field_is_an_error_of_ours():
+def test_an_unknown_field_name_is_a_type_error():
     with pytest.raises(TypeError, match="StoredItem has no field content"):
         layout("StoredItem").build(content=b"")
 
 
-def test_a_number_that_does_not_fit_is_an_error_of_ours():
+def test_a_number_that_does_not_fit_is_an_overflow_error():
     for value in (1 << 32, -1):
         with pytest.raises(OverflowError):
             layout("Release").build(id=value)
@@ -210,7 +210,7 @@ def test_a_number_that_does_not_fit_is_an_error_of_ours():
     ids=["bytearray", "memoryview", "every other byte", "nested", "wider", "array", "without dimensions"],
 )
 def test_all_bytes_of_any_buffer_are_written(buffer):
-    """Also next to others: a length that is wrong shifts all that follows."""
+    """Also next to other fields, which a wrong length would shift."""
     item, remove = layout("Item"), layout("RemoveRequest")
     assert item.build(contents=buffer) == item.build(contents=b"abcdefgh")
     assert remove.build(id=buffer, lease=b"lease") == remove.build(id=b"abcdefgh", lease=b"lease")
@@ -223,18 +223,18 @@ def test_only_a_buffer_is_data(value):
 
 
 def test_data_is_as_long_as_its_pointer_can_count_and_no_longer():
-    """Memory that is mapped and not touched costs nothing."""
+    """The memory is mapped and never touched, so the test is cheap."""
     with mmap(-1, DATA_BYTES_MAX + 1) as content, pytest.raises(InvalidRequest, match=r"the limit is 536,870,911"):
         layout("Item").build(contents=content)
 
 
-def test_no_struct_is_made_up():
+def test_an_unknown_struct_name_is_a_key_error():
     with pytest.raises(KeyError):
         layout("NoSuchStruct")
 
 
 @given(st.integers(0, (1 << 16) - 1), st.integers(0, 3))
-def test_a_number_is_written_and_read_with_its_default_turned_around(value, place):
+def test_a_number_is_stored_xor_its_default(value, place):
     number = Number(0, 16 * place, 0xFFFF, 0xA5A5)
     words = [0]
     number.put(words, value)

@@ -1,4 +1,4 @@
-"""Packing: nothing is lost, others read what we pack and we what they pack, and long contents cost little."""
+"""Packing: lossless, compatible with pycapnp in both directions, and cheap for long contents."""
 
 import os
 import time
@@ -26,12 +26,12 @@ words = st.lists(
 
 
 @given(words)
-def test_what_was_packed_comes_back(content):
+def test_packing_and_unpacking_are_inverse(content):
     assert unpack(pack(content)) == content
 
 
 @given(words)
-def test_packing_never_adds_more_than_a_little(content):
+def test_packing_adds_few_bytes_at_most(content):
     assert len(pack(content)) <= len(content) * 10 / 8
 
 
@@ -49,7 +49,7 @@ def test_packing_never_adds_more_than_a_little(content):
         ("0102030405060708 00", None),
     ],
 )
-def test_the_specification_is_followed(plain, packed):
+def test_the_examples_of_the_specification(plain, packed):
     plain = bytes.fromhex(plain.replace(" ", ""))
     if packed is None:
         with pytest.raises(ValueError, match="whole number of words"):
@@ -75,7 +75,7 @@ def test_we_unpack_what_pycapnp_packs(pycapnp, content):
 
 @pytest.mark.untraced
 @given(words.filter(bool), st.data())
-def test_what_ends_too_early_is_refused(content, data):
+def test_truncated_packing_is_refused(content, data):
     packed = pack(content)
     cut = data.draw(st.integers(0, len(packed) - 1))
     try:
@@ -86,7 +86,7 @@ def test_what_ends_too_early_is_refused(content, data):
 
 
 @pytest.mark.parametrize("content", [os.urandom(8 << 20), b"a\0" * (4 << 20), bytes(8 << 20)])
-def test_the_largest_contents_take_no_time_to_speak_of(content):
+def test_the_largest_contents_are_packed_in_little_time(content):
     begun = time.perf_counter()
     assert unpack(pack(content)) == content
     assert time.perf_counter() - begun < 1

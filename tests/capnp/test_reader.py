@@ -1,4 +1,4 @@
-"""Pointers: every legal encoding is read, and none that lies gets anywhere."""
+"""Pointers: every legal encoding is read, and every illegal one is refused."""
 
 import sys
 
@@ -57,7 +57,7 @@ def several(stream_of, frame_of):
 
 
 def read_everything(frame, at, start, end):
-    """What each kind of reader makes of the pointer, and how many of them refuse it."""
+    """Read the pointer as each kind, and return the values and the number of refusals."""
     refused = 0
     for read in (struct_at, struct_list_at, pointer_list_at, bytes_at, text_at, capability_at):
         try:
@@ -67,7 +67,7 @@ def read_everything(frame, at, start, end):
     return refused
 
 
-def test_a_null_pointer_is_everything_empty():
+def test_a_null_pointer_is_an_empty_value_of_any_kind():
     pointer = only(0)
     assert struct_at(*pointer) == EMPTY
     assert bytes_at(*pointer) == (0, 0)
@@ -77,7 +77,7 @@ def test_a_null_pointer_is_everything_empty():
     assert pointer_list_at(*pointer).count == 0
 
 
-def test_a_null_pointer_may_lie_behind_a_far_one(several):
+def test_a_far_pointer_may_lead_to_a_null_pointer(several):
     pointer = several([far_pointer(1, 0)], [0])
     assert struct_at(*pointer) == EMPTY
     assert bytes_at(*pointer) == (0, 0)
@@ -91,7 +91,7 @@ def test_a_struct_may_lie_on_either_side_of_its_pointer():
 
 
 def test_an_empty_struct_has_a_pointer_to_itself():
-    """That is how it differs from null."""
+    """That distinguishes it from null."""
     frame, at, start, end = only(struct_pointer(-1, 0, 0))
     assert struct_at(frame, at, start, end) == (0, 0, 0, 0, 1)
 
@@ -125,13 +125,13 @@ def test_a_slot_that_a_struct_does_not_have_is_empty():
         list_pointer(-3, COMPOSITE, 0),
     ],
 )
-def test_what_leads_out_of_its_segment_is_refused(pointer):
-    """The neighbouring words are there, but they belong to somebody else."""
+def test_a_pointer_out_of_its_segment_is_refused(pointer):
+    """The neighbouring words exist, but belong to other messages."""
     frame = single_segment(words(0xBAD, pointer, 0, 0xBAD))
     assert read_everything(frame, 1, 1, 3) == 6
 
 
-def test_each_reader_refuses_what_is_of_another_kind():
+def test_each_reader_refuses_pointers_of_other_kinds():
     struct = only(struct_pointer(0, 1, 0), 0)
     assert read_everything(*struct) == 5
     assert read_everything(*only(list_pointer(0, BIT, 1), 0)) == 6
@@ -142,7 +142,7 @@ def test_each_reader_refuses_what_is_of_another_kind():
 
 
 @pytest.mark.parametrize("reserved", [1 << 2, 1 << 31])
-def test_a_pointer_of_a_kind_to_come_is_no_capability(reserved):
+def test_a_pointer_of_a_reserved_kind_is_not_a_capability(reserved):
     assert read_everything(*only(3 | reserved)) == 6
 
 
@@ -174,7 +174,7 @@ def test_a_far_pointer_may_lead_into_its_own_segment():
     "segments",
     [
         [[far_pointer(2, 0)], [0]],  # to no segment
-        [[far_pointer(1, 1)], [0]],  # behind the segment
+        [[far_pointer(1, 1)], [0]],  # after the segment
         [[far_pointer(1, BIG - 1)], [0]],
         [[far_pointer(0, 0)], [0]],  # to itself
         [[far_pointer(1, 0)], [far_pointer(0, 0)]],  # round and round
@@ -183,7 +183,7 @@ def test_a_far_pointer_may_lead_into_its_own_segment():
         [[far_pointer(1, 0, double=True)], [struct_pointer(0, 0, 1), struct_pointer(0, 1, 0)]],
         [[far_pointer(1, 0, double=True)], [far_pointer(0, 0), far_pointer(0, 0)]],
         [[far_pointer(1, 0, double=True)], [far_pointer(9, 0), struct_pointer(0, 1, 0)]],
-        [[far_pointer(1, 0, double=True)], [far_pointer(0, 1), struct_pointer(0, 1, 0)]],  # content behind the segment
+        [[far_pointer(1, 0, double=True)], [far_pointer(0, 1), struct_pointer(0, 1, 0)]],  # content after the segment
     ],
 )
 def test_far_pointers_to_nowhere_are_refused(several, segments):
@@ -249,7 +249,7 @@ def test_a_list_may_be_longer_than_its_elements():
     assert elements(found) == [([7], [])]
 
 
-def test_elements_without_a_size_cost_nothing_until_somebody_walks_them():
+def test_elements_without_a_size_cost_nothing_until_they_are_walked():
     frame, at, start, end = only(list_pointer(0, COMPOSITE, 0), struct_pointer(1_000_000, 0, 0))
     found = struct_list_at(frame, at, start, end)
     assert found.count == 1_000_000
@@ -257,7 +257,7 @@ def test_elements_without_a_size_cost_nothing_until_somebody_walks_them():
         frame.spend(found.count)
 
 
-def test_the_same_bytes_can_be_read_only_so_often():
+def test_repeated_reads_of_the_same_bytes_are_bounded():
     """Two thousand pointers to one blob must not become two thousand blobs."""
     blob = data_body(bytes(8_000))
     frame = single_segment(segment(blob))
@@ -304,13 +304,13 @@ def test_the_whole_budget_may_be_spent_and_not_a_word_more(read, numbers, cost):
         structs_body(0, 1, [((), (None,))] * 100),
     ],
 )
-def test_the_same_list_can_be_read_only_so_often(content):
+def test_repeated_reads_of_the_same_list_are_bounded(content):
     frame = single_segment(segment(content))
     refused = [read_everything(frame, 0, 0, frame.end) for _ in range(4)]
     assert refused[0] < refused[-1] == 6
 
 
-def test_numbers_are_charged_as_wide_as_they_become():
+def test_numbers_are_charged_at_their_widened_size():
     frame, at, start, end = only(list_pointer(0, BYTE, 24), 0, 0, 0)
     with pytest.raises(RemoteProtocolError, match="more is read"):
         struct_list_at(frame, at, start, end)
@@ -331,8 +331,8 @@ def test_words_are_little_endian_on_every_machine(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [BYTE, TWO, FOUR])
-def test_a_list_that_is_too_long_to_be_walked_must_lie_in_its_segment_all_the_same(size):
-    """It was only failed for its number once, when others give the message up."""
+def test_a_list_that_is_too_long_must_lie_in_its_segment(size):
+    """Its length alone must not be the error: a list out of bounds is malformed."""
     assert struct_list_at(*only(list_pointer(0, size, 17), *[0] * 9), 16).count == 17
     with pytest.raises(RemoteProtocolError, match="out of its segment"):
         struct_list_at(*only(list_pointer(0, size, 1_000)), 16)

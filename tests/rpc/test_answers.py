@@ -1,4 +1,4 @@
-"""The state model of the peer's calls, whole."""
+"""The whole state model of answers."""
 
 from itertools import product
 
@@ -26,7 +26,7 @@ def happen(answers, happened):
 
 
 @pytest.mark.parametrize(("state", "happened"), [*product(State, Input)])
-def test_every_pair_leads_where_the_table_says_or_nowhere(state, happened):
+def test_every_transition_is_in_the_table_or_ignored(state, happened):
     answers = Answers(100)
     answers.begin(1)
     for step in WAYS_THERE[state]:
@@ -43,7 +43,7 @@ def test_every_pair_leads_where_the_table_says_or_nowhere(state, happened):
         assert dict(answers.items())[1] is state
 
 
-def test_every_way_out_has_one_return_and_one_finish():
+def test_every_path_has_one_return_and_one_finish():
     ways = [(first, second) for first, second in product(Input, Input) if _ends(first, second)]
     assert {frozenset(way) for way in ways} == {frozenset(Input)}
     assert len(ways) == 2
@@ -54,7 +54,7 @@ def _ends(first, second):
     return between is not None and TRANSITIONS.get((between, second), State.RUNNING) is None
 
 
-def test_a_number_is_used_once_at_a_time():
+def test_an_open_question_id_cannot_be_used_again():
     answers = Answers(100)
     answers.begin(7)
     with pytest.raises(RemoteProtocolError, match="question 7"):
@@ -67,7 +67,7 @@ def test_a_number_is_used_once_at_a_time():
     assert len(answers) == answers.unanswered == 1
 
 
-def test_answers_that_nobody_finishes_have_an_end():
+def test_open_answers_are_bounded():
     answers = Answers(3)
     for number in range(3):
         answers.begin(number)
@@ -76,12 +76,12 @@ def test_answers_that_nobody_finishes_have_an_end():
         answers.begin(3)
 
 
-def test_a_return_for_no_call_is_an_error_of_ours():
+def test_a_return_without_a_call_is_a_local_error():
     with pytest.raises(LocalProtocolError):
         Answers(100).send_return(0)
 
 
-def test_only_who_waits_still_wants_results():
+def test_results_are_wanted_until_finish():
     answers = Answers(100)
     answers.begin(1)
     answers.begin(2)
@@ -98,7 +98,7 @@ def held(body):
     return HeldResults(segment(body), [first, second])
 
 
-def test_capabilities_are_found_along_the_pointers_of_the_results():
+def test_capabilities_are_found_by_the_pointer_path():
     deep = struct_body([1], [None, struct_body([2, 3], [data_body(b"x"), Body(CAPABILITY | 1 << 32, [], 0)])])
     results = held(deep)
     assert results.find((1, 1)) is second
@@ -106,7 +106,7 @@ def test_capabilities_are_found_along_the_pointers_of_the_results():
         assert results.find(path) is None
 
 
-def test_content_that_is_a_capability_needs_no_path():
+def test_content_that_is_a_capability_has_an_empty_path():
     results = held(Body(CAPABILITY, [], 0))
     assert results.find(()) is first
     assert results.find((0,)) is None
@@ -116,7 +116,7 @@ def test_a_capability_outside_the_table_is_none():
     assert held(Body(CAPABILITY | 2 << 32, [], 0)).find(()) is None
 
 
-def test_errors_are_kept_for_the_calls_to_their_answers_but_not_too_many(monkeypatch):
+def test_errors_are_kept_for_calls_to_their_answers_up_to_a_bound(monkeypatch):
     monkeypatch.setattr(answers_module, "FAILURES_MAX", 1)
     answers = Answers(100)
     for number in (1, 2):
@@ -130,7 +130,7 @@ def test_errors_are_kept_for_the_calls_to_their_answers_but_not_too_many(monkeyp
     assert answers.failure(1) is None
 
 
-def test_held_results_are_there_until_finish():
+def test_held_results_are_kept_until_finish():
     answers = Answers(100)
     answers.begin(1)
     assert answers.find(1, ()) is None

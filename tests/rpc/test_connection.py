@@ -1,4 +1,4 @@
-"""Conversations between two of our ends, and what becomes of peers that break the rules."""
+"""Conversations between two of our ends, and connections that a broken rule ends."""
 
 import re
 
@@ -30,12 +30,12 @@ TWO_CAPABILITIES = segment(struct_body([], [Body(CAPABILITY, [], 0), Body(CAPABI
 
 
 def message(**member):
-    """A message as a peer might write it."""
+    """Encode a message as a peer may send it."""
     return framed(layout("Message").build(**member))
 
 
 def given_up(connection, stream):
-    """Feed what must end the connection; why it did."""
+    """Send a message that ends the connection, and return the reason."""
     with pytest.raises(RemoteProtocolError) as caught:
         list(connection.receive_data(stream))
     assert connection.closed
@@ -45,7 +45,7 @@ def given_up(connection, stream):
 # The ordinary course of things.
 
 
-def test_a_call_and_its_answer(pair):
+def test_a_call_is_returned(pair):
     root = pair.bootstrap()
     question = pair.client.call(root, 0x1234, 5, EMPTY)
     call = pair.called()
@@ -64,7 +64,7 @@ def test_a_call_and_its_answer(pair):
     pair.check_finished()
 
 
-def test_an_error_is_told_with_its_kind(pair):
+def test_an_exception_is_returned_with_its_kind(pair):
     question = pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     pair.server.return_exception(pair.called().answer, Kind.DISCONNECTED, "stopping")
     assert pair.returned() == RemoteException("stopping", Kind.DISCONNECTED)
@@ -72,7 +72,7 @@ def test_an_error_is_told_with_its_kind(pair):
     assert pair.to_server() == []
 
 
-def test_calls_are_answered_in_any_order(pair):
+def test_calls_are_returned_in_any_order(pair):
     root = pair.bootstrap()
     questions = [pair.client.call(root, 1, number, EMPTY) for number in range(3)]
     calls = pair.to_server()
@@ -82,7 +82,7 @@ def test_calls_are_answered_in_any_order(pair):
     assert [event.question for event in pair.to_client()] == questions[::-1]
 
 
-def test_all_that_was_said_is_sent_at_once(pair):
+def test_data_to_send_returns_all_messages_once(pair):
     root = pair.bootstrap()
     for _ in range(3):
         pair.client.call(root, 1, 0, EMPTY)
@@ -104,7 +104,7 @@ def test_bootstrap_twice_is_one_export_with_two_references(pair):
     assert pair.bootstrap() == first
 
 
-def test_without_an_object_there_is_nothing_to_bootstrap(limits, pair):
+def test_bootstrap_without_an_object_fails(limits, pair):
     pair.server = Connection(limits=limits)
     question = pair.client.bootstrap()
     assert pair.to_server() == []
@@ -117,8 +117,8 @@ def test_without_an_object_there_is_nothing_to_bootstrap(limits, pair):
 # Finish and Return cross.
 
 
-def test_finish_overtakes_return(pair):
-    """The peer loses interest first; it is still owed one Return, and gets no event for it."""
+def test_finish_before_return(pair):
+    """The peer sends Finish first; it still gets one Return, and no event for it."""
     question = pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     pair.client.finish(question)
     call, finished = pair.to_server()
@@ -140,7 +140,7 @@ def test_a_call_that_is_not_awaited_still_takes_effect(pair):
     assert pair.server.stats().answers == 0
 
 
-def test_finish_that_crosses_the_return_says_nothing_new(pair):
+def test_finish_that_crosses_the_return_is_no_event(pair):
     question = pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     call = pair.called()
     pair.server.return_results([call.answer], [EMPTY])
@@ -150,13 +150,13 @@ def test_finish_that_crosses_the_return_says_nothing_new(pair):
     assert pair.server.stats().answers == pair.client.stats().questions == 0
 
 
-def test_a_canceled_call_says_so_to_who_still_listens(pair):
+def test_a_canceled_call_is_returned_as_canceled(pair):
     pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     pair.server.return_canceled(pair.called().answer)
     assert pair.returned() == Canceled()
 
 
-def test_a_finish_for_no_question_is_let_pass(pair):
+def test_a_finish_of_an_unknown_question_is_ignored(pair):
     assert list(pair.server.receive_data(message(finish={"questionId": 77}))) == []
     assert not pair.server.closed
 
@@ -176,14 +176,14 @@ def test_a_return_may_need_no_finish(pair):
 
 
 def returned_capabilities(pair, thing, root):
-    """A call answered with two capabilities; its question and the objects."""
+    """Return two capabilities to a call; give its question and the objects."""
     question = pair.client.call(root, 1, 2, EMPTY)
     objects = [thing("first"), thing("second")]
     pair.server.return_capabilities(pair.called().answer, TWO_CAPABILITIES, objects)
     return question, objects
 
 
-def test_capabilities_can_be_called_and_given_back_one_by_one(pair, thing):
+def test_capabilities_are_called_and_released_one_by_one(pair, thing):
     question, (first, second) = returned_capabilities(pair, thing, pair.bootstrap())
     numbers = pair.returned().capabilities
     pair.client.call(ImportedCap(numbers[1]), 1, 2, EMPTY)
@@ -198,7 +198,7 @@ def test_capabilities_can_be_called_and_given_back_one_by_one(pair, thing):
 
 @pytest.mark.parametrize("report", [False, True])
 def test_a_return_that_crosses_its_finish_is_an_event_only_if_it_is_to_be_reported(pair, thing, report):
-    """Its capabilities are given back by the Finish either way."""
+    """Its capabilities are released by the Finish either way."""
     question, objects = returned_capabilities(pair, thing, pair.bootstrap())
     pair.client.finish(question, report=report)
     assert [event.question for event in pair.to_client()] == [question] * report
@@ -206,7 +206,7 @@ def test_a_return_that_crosses_its_finish_is_an_event_only_if_it_is_to_be_report
     assert pair.client.stats().imports == 1
 
 
-def test_finish_gives_capabilities_back(pair, thing):
+def test_finish_releases_capabilities(pair, thing):
     question, objects = returned_capabilities(pair, thing, pair.bootstrap())
     pair.returned()
     pair.client.finish(question)
@@ -224,7 +224,7 @@ def test_a_released_capability_stays_callable_through_its_answer(pair, thing):
     assert [event.object for event in pair.to_server()] == [first]
 
 
-def test_an_object_returned_again_while_only_its_answer_holds_it_is_numbered_anew(pair, thing):
+def test_an_object_that_only_an_answer_holds_gets_a_new_export_id(pair, thing):
     root = pair.bootstrap()
     question, (first, _) = returned_capabilities(pair, thing, root)
     numbers = pair.returned().capabilities
@@ -239,15 +239,15 @@ def test_an_object_returned_again_while_only_its_answer_holds_it_is_numbered_ane
     assert pair.called().target is first
 
 
-def test_finish_honours_the_peers_choice_about_what_came(pair, thing):
-    """Our own end gives references back one by one; others let Finish do it."""
+def test_finish_releases_capabilities_only_if_the_peer_asks(pair, thing):
+    """Our own end releases references one by one; other peers release them with the Finish."""
     question, objects = returned_capabilities(pair, thing, pair.bootstrap())
     events = list(pair.server.receive_data(message(finish={"questionId": question, "releaseResultCaps": True})))
     assert [event.object for event in events] == objects
     pair.server.check()
 
 
-def test_capabilities_for_who_finished_are_not_sent(pair, thing):
+def test_capabilities_of_a_finished_call_are_not_sent(pair, thing):
     root = pair.bootstrap()
     pair.client.finish(pair.client.call(root, 1, 2, EMPTY))
     call, _ = pair.to_server()
@@ -259,7 +259,7 @@ def test_capabilities_for_who_finished_are_not_sent(pair, thing):
     assert [event.object for event in events] == [dropped]
 
 
-def test_a_peer_that_holds_too_much_is_told_to_wait(pair_with, thing):
+def test_a_peer_with_too_many_exports_is_refused_as_overloaded(pair_with, thing):
     pair = pair_with(exports=2)
     root = pair.bootstrap()
     pair.client.call(root, 1, 2, EMPTY)
@@ -276,7 +276,7 @@ def test_a_peer_that_holds_too_much_is_told_to_wait(pair_with, thing):
     assert pair.returned().capabilities == (1,)
 
 
-def test_caps_of_a_return_that_nobody_awaits_are_not_kept(pair, thing):
+def test_capabilities_of_a_return_after_finish_are_not_kept(pair, thing):
     question, _ = returned_capabilities(pair, thing, pair.bootstrap())
     pair.client.finish(question)
     assert pair.to_client() == []
@@ -287,8 +287,8 @@ def test_caps_of_a_return_that_nobody_awaits_are_not_kept(pair, thing):
 # Pipelining.
 
 
-def test_calls_need_not_wait_for_what_they_are_made_to(pair, thing):
-    """Bootstrap, a call on its result, and one on the result of that, in one go."""
+def test_calls_may_be_pipelined(pair, thing):
+    """Bootstrap, a call to its result, and a call to the result of that, in one read."""
     root = pair.client.bootstrap()
     first = pair.client.call(PromisedAnswer(root), 1, 1, EMPTY)
     pair.client.call(PromisedAnswer(first, (1,)), 1, 2, EMPTY)
@@ -316,8 +316,8 @@ def test_a_call_to_no_capability_fails_alone(pair, path):
     pair.called()
 
 
-def test_a_call_to_what_is_not_there_yet_fails(pair):
-    """Nothing is ever queued: what promises a capability must give it at once."""
+def test_a_call_to_results_that_were_not_returned_fails(pair):
+    """Calls are never queued: the promised answer must have been returned."""
     first = pair.client.call(pair.bootstrap(), 1, 1, EMPTY)
     pair.client.call(PromisedAnswer(first, (0,)), 1, 2, EMPTY)
     (call,) = pair.to_server()
@@ -325,8 +325,8 @@ def test_a_call_to_what_is_not_there_yet_fails(pair):
     assert "not yet" in pair.returned().reason
 
 
-def test_a_call_to_an_answer_that_failed_ends_as_that_did(pair):
-    """As in C++: what a promise was broken by is what its calls learn."""
+def test_a_call_to_a_failed_answer_fails_with_its_error(pair):
+    """Like in C++: calls to a broken promise fail with the error that broke it."""
     first = pair.client.call(pair.bootstrap(), 1, 1, EMPTY)
     pair.server.return_exception(pair.called().answer, Kind.OVERLOADED, "try later")
     pair.returned()
@@ -336,7 +336,7 @@ def test_a_call_to_an_answer_that_failed_ends_as_that_did(pair):
     assert (outcome.kind, outcome.reason) == (Kind.OVERLOADED, "try later")
 
 
-def test_an_error_that_nobody_awaits_is_sent_and_not_kept(pair):
+def test_an_error_of_a_finished_call_is_sent_and_not_kept(pair):
     question = pair.client.call(pair.bootstrap(), 1, 1, EMPTY)
     answer = pair.called().answer
     pair.client.finish(question)
@@ -347,7 +347,7 @@ def test_an_error_that_nobody_awaits_is_sent_and_not_kept(pair):
     assert pair.server._callee.answers.failure(answer) is None
 
 
-def test_a_call_to_an_answer_that_is_over_fails(pair):
+def test_a_call_to_a_finished_answer_fails(pair):
     call = {"questionId": 5, "target": {"promisedAnswer": {"questionId": 44}}}
     assert list(pair.server.receive_data(message(call=call))) == []
     assert b"no capability" in pair.server.data_to_send()
@@ -356,7 +356,7 @@ def test_a_call_to_an_answer_that_is_over_fails(pair):
 # Limits.
 
 
-def test_too_many_calls_at_once_are_overloaded_and_the_rest_goes_on(pair_with):
+def test_calls_beyond_the_limit_are_overloaded_and_others_continue(pair_with):
     pair = pair_with(outstanding_calls=2)
     root = pair.bootstrap()
     questions = [pair.client.call(root, 1, number, EMPTY) for number in range(4)]
@@ -375,7 +375,7 @@ def test_too_many_calls_at_once_are_overloaded_and_the_rest_goes_on(pair_with):
 
 
 @pytest.mark.untraced
-def test_returned_answers_may_stay_open_by_the_thousand(pair_with):
+def test_thousands_of_returned_answers_may_stay_open(pair_with):
     pair = pair_with(outstanding_calls=2)
     root = pair.bootstrap()
     for _ in range(2_000):
@@ -398,12 +398,12 @@ def test_returned_answers_may_stay_open_by_the_thousand(pair_with):
         {"disembargo": {"context": {"receiverLoopback": 1}}},
     ],
 )
-def test_what_is_not_implemented_is_sent_back_and_the_connection_goes_on(pair, member):
+def test_an_unimplemented_message_is_echoed_and_the_connection_stays_open(pair, member):
     assert list(pair.server.receive_data(message(**member))) == []
     echo = pair.server.data_to_send()
     assert echo
     assert not pair.server.closed
-    # Nobody answers an answer.
+    # An Unimplemented is never answered.
     assert list(pair.server.receive_data(framed(bytes(8)))) == []
     assert list(pair.server.receive_data(message(unimplemented={"unimplemented": {}}))) == []
     assert pair.server.data_to_send() == b""
@@ -419,7 +419,7 @@ def test_results_go_to_the_caller_only(pair, elsewhere):
     assert pair.returned().kind == Kind.UNIMPLEMENTED
 
 
-def test_a_target_of_a_kind_to_come_is_unimplemented(pair):
+def test_a_target_of_an_unknown_kind_is_unimplemented(pair):
     call = {"questionId": 0, "target": struct_body([7 << 32], [None])}
     assert list(pair.server.receive_data(message(call=call))) == []
     pair.client.bootstrap()
@@ -427,7 +427,7 @@ def test_a_target_of_a_kind_to_come_is_unimplemented(pair):
     assert pair.returned().kind == Kind.UNIMPLEMENTED
 
 
-def test_objects_by_name_are_a_thing_of_the_past(pair):
+def test_bootstrap_of_a_named_object_fails(pair):
     named = {"questionId": 0, "deprecatedObjectId": Body(CAPABILITY, [], 0)}
     assert list(pair.server.receive_data(message(bootstrap=named))) == []
     pair.client.bootstrap()
@@ -435,7 +435,7 @@ def test_objects_by_name_are_a_thing_of_the_past(pair):
     assert "deprecatedObjectId" in pair.returned().reason
 
 
-def test_disembargo_comes_back(pair):
+def test_disembargo_is_echoed(pair):
     pair.bootstrap()
     for target in ({"importedCap": 0}, {"promisedAnswer": {"questionId": 3}}):
         said = {"target": target, "context": {"senderLoopback": 9}}
@@ -447,7 +447,7 @@ def test_disembargo_comes_back(pair):
     assert pair.server.data_to_send() == b""
 
 
-def test_what_a_promise_becomes_is_given_back(pair):
+def test_the_capability_of_a_resolve_is_released(pair):
     resolve = {"promiseId": 0, "cap": {"senderHosted": 8}}
     assert list(pair.client.receive_data(message(resolve=resolve))) == []
     assert layout("Message").read(pair.client.data_to_send()[8:])["release"] == {"id": 8, "referenceCount": 1}
@@ -484,7 +484,7 @@ def test_a_broken_rule_ends_the_connection(pair, member, why):
     assert pair.client.closed
 
 
-def test_a_question_is_asked_once(pair):
+def test_a_question_id_in_use_ends_the_connection(pair):
     root = pair.bootstrap()
     pair.client.call(root, 1, 2, EMPTY)
     said = pair.client.data_to_send()
@@ -492,7 +492,7 @@ def test_a_question_is_asked_once(pair):
     assert "used again" in given_up(pair.server, said)
 
 
-def test_a_question_is_answered_once(pair):
+def test_a_second_return_ends_the_connection(pair):
     pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     pair.server.return_results([pair.called().answer], [EMPTY])
     answer = pair.server.data_to_send()
@@ -500,7 +500,7 @@ def test_a_question_is_answered_once(pair):
     assert "waits for no return" in given_up(pair.client, answer)
 
 
-def test_giving_back_twice_ends_the_connection(pair, thing):
+def test_releasing_twice_ends_the_connection(pair, thing):
     question, _ = returned_capabilities(pair, thing, pair.bootstrap())
     for number in (1, 2):
         list(pair.server.receive_data(message(release={"id": number, "referenceCount": 1})))
@@ -508,7 +508,7 @@ def test_giving_back_twice_ends_the_connection(pair, thing):
     assert "1 reference was released where 0 were held" in why
 
 
-def test_what_came_before_the_fault_was_heard(pair):
+def test_messages_before_the_error_are_processed(pair):
     root = pair.bootstrap()
     pair.client.call(root, 1, 2, EMPTY)
     events = pair.server.receive_data(pair.client.data_to_send() + b"\xff" * 8)
@@ -529,7 +529,7 @@ def test_an_abort_is_the_last_event(pair):
     assert pair.server.data_to_send() == b""
 
 
-def test_once_closed_nothing_is_heard_and_nothing_said(pair):
+def test_a_closed_connection_receives_and_sends_nothing(pair):
     root = pair.bootstrap()
     question = pair.client.call(root, 1, 2, EMPTY)
     call = pair.called()
@@ -553,7 +553,7 @@ def test_once_closed_nothing_is_heard_and_nothing_said(pair):
 # Errors of ours.
 
 
-def test_we_answer_once(pair):
+def test_a_second_return_of_ours_is_a_local_error(pair):
     pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     answer = pair.called().answer
     pair.server.return_results([answer], [EMPTY])
@@ -569,7 +569,7 @@ def test_we_answer_once(pair):
     pair.returned()
 
 
-def test_we_call_what_we_hold(pair):
+def test_a_call_of_ours_needs_an_import_or_an_open_question(pair):
     root = pair.bootstrap()
     question = pair.client.call(root, 1, 2, EMPTY)
     pair.client.finish(question)
@@ -611,12 +611,12 @@ def test_a_dump_names_every_entry(pair, thing):
     assert pair.server.dump().splitlines()[0] == "closed"
 
 
-def test_bytes_of_a_message_that_has_begun_are_known(pair):
+def test_held_bytes_are_those_of_an_incomplete_message(pair):
     assert list(pair.server.receive_data(b"\0\0\0")) == []
     assert pair.server.held_bytes == pair.server.stats().held_bytes == 3
 
 
-def test_the_cost_of_a_peers_tables_is_known_in_whole_steps(pair):
+def test_tables_bytes_are_reported_in_whole_steps(pair):
     root = pair.bootstrap()
     assert pair.server.tables_bytes == 0
     for _ in range(60):
@@ -625,8 +625,8 @@ def test_the_cost_of_a_peers_tables_is_known_in_whole_steps(pair):
     assert pair.server.tables_bytes == 16 * 1024
 
 
-def test_released_comes_with_the_next_events(pair):
-    """What is released without a message of the peer's waits for one."""
+def test_released_follows_with_the_next_events(pair):
+    """An object that is released without a message of the peer is reported with the next one."""
     events = [Released(pair.root)]
     pair.server._events.extend(events)
     assert list(pair.server.receive_data(message(finish={"questionId": 1}))) == events
@@ -639,12 +639,12 @@ def test_bootstrap_results_are_a_capability(pair):
     assert read_bootstrap(outcome) == outcome.capabilities[0]
 
 
-def test_limits_of_the_stream_are_the_connections(limits):
+def test_the_connection_applies_the_limits_of_the_stream(limits):
     server = Connection(limits=Limits(frame_bytes=64))
     assert "the limit is 64" in given_up(server, framed(bytes(64))[:8])
 
 
-def test_when_the_stream_is_over_nothing_is_held_and_nothing_said(pair):
+def test_after_the_end_of_the_stream_nothing_is_held_or_sent(pair):
     root = pair.bootstrap()
     pair.client.call(root, 1, 2, EMPTY)
     call = pair.called()

@@ -1,4 +1,4 @@
-"""RPC messages as pycapnp writes them, in one segment and in many, against what we make of them."""
+"""RPC messages that pycapnp encodes, in one segment and in many, and we decode."""
 
 import pytest
 
@@ -71,7 +71,7 @@ BARE_MESSAGES = [
 
 @pytest.mark.parametrize("words", [1, 4, 1 << 16])
 @pytest.mark.parametrize(("value", "message"), MESSAGES, ids=str)
-def test_every_message_is_known_for_what_it_is(pycapnp, stream_of, frame_of, value, message, words):
+def test_every_kind_of_message_is_decoded(pycapnp, stream_of, frame_of, value, message, words):
     assert decode(frame_of(stream_of(pycapnp.build("Message", value, segment_words=words)))) == message
 
 
@@ -110,7 +110,7 @@ def decoded(frame_of, stream_of, **fields):
         ({"promisedAnswer": {"transform": [{"noop": None}] * (TRANSFORM_OPS_MAX + 1)}}, PromisedAnswer(0, None)),
     ],
 )
-def test_a_call_says_whom_and_what(pycapnp, stream_of, frame_of, target, found, words):
+def test_a_call_has_a_target_and_a_method(pycapnp, stream_of, frame_of, target, found, words):
     call = {"questionId": 8, "interfaceId": 1 << 63, "methodId": 65_535, "target": target, "params": {}}
     message = decode(frame_of(stream_of(pycapnp.build("Message", {"call": call}, segment_words=words))))
     assert (message.question, message.interface_id, message.method_id) == (8, 1 << 63, 65_535)
@@ -118,7 +118,7 @@ def test_a_call_says_whom_and_what(pycapnp, stream_of, frame_of, target, found, 
     assert message.to_caller is True
 
 
-def test_a_call_that_says_nothing_is_all_defaults(frame_of, stream_of):
+def test_an_empty_call_is_all_defaults(frame_of, stream_of):
     message = decoded(frame_of, stream_of, call=NULL)
     assert (message.question, message.target, message.interface_id, message.method_id) == (0, 0, 0, 0)
     assert message.params.frame.words[message.params.at] == 0
@@ -130,18 +130,18 @@ def test_params_without_a_pointer_are_empty(frame_of, stream_of):
 
 
 @pytest.mark.parametrize(("elsewhere", "to_caller"), [("caller", True), ("yourself", False), ("thirdParty", False)])
-def test_a_call_says_who_gets_the_results(frame_of, stream_of, elsewhere, to_caller):
+def test_a_call_may_redirect_its_results(frame_of, stream_of, elsewhere, to_caller):
     value = NULL if elsewhere == "thirdParty" else None
     message = decoded(frame_of, stream_of, call={"sendResultsTo": {elsewhere: value}})
     assert message.to_caller is to_caller
 
 
-def test_a_target_of_a_kind_to_come_is_none(frame_of, stream_of):
+def test_a_target_of_an_unknown_kind_is_none(frame_of, stream_of):
     message = decoded(frame_of, stream_of, call={"target": struct_body([7 << 32], [None])})
     assert message.target is None
 
 
-def test_a_way_of_a_kind_to_come_is_none(frame_of, stream_of):
+def test_a_transform_of_an_unknown_kind_is_none(frame_of, stream_of):
     op = {"transform": [{"getPointerField": 1}]}
     built = layout("Message").build(call={"target": {"promisedAnswer": op}})
     (at,) = [at for at in range(0, len(built), 8) if built[at : at + 8] == b"\1\0\1\0\0\0\0\0"][-1:]
@@ -149,7 +149,7 @@ def test_a_way_of_a_kind_to_come_is_none(frame_of, stream_of):
     assert message.target == PromisedAnswer(0, None)
 
 
-def test_params_know_the_length_of_what_they_came_in(pycapnp, stream_of, frame_of):
+def test_params_have_the_length_of_their_message(pycapnp, stream_of, frame_of):
     call = {"call": {"questionId": 1, "params": {}}}
     for words in (1, 1 << 16):
         segments = pycapnp.build("Message", call, segment_words=words)
@@ -180,7 +180,7 @@ def test_results_may_be_empty(frame_of, stream_of, payload):
     assert outcome.content.frame.words[outcome.content.at] == 0
 
 
-def test_a_table_of_countless_nothings_is_refused(frame_of, stream_of):
+def test_a_huge_table_of_empty_descriptors_is_refused(frame_of, stream_of):
     table = Body(1 | 7 << 32, [(400_000_000 << 2).to_bytes(8, "little")], 1)
     with pytest.raises(RemoteProtocolError, match="more is read"):
         decoded(frame_of, stream_of, **{"return": {"results": {"capTable": table}}})
@@ -192,7 +192,7 @@ def test_bootstrap_may_name_an_object(frame_of, stream_of):
     assert message == Bootstrap(1, names_object=True)
 
 
-def test_a_bootstrap_from_before_there_were_objects_is_understood(frame_of, stream_of):
+def test_a_bootstrap_without_pointers_is_decoded(frame_of, stream_of):
     assert decoded(frame_of, stream_of, bootstrap=struct_body([4], [])) == Bootstrap(4, names_object=False)
 
 
@@ -202,7 +202,7 @@ def test_a_long_reason_is_cut(frame_of, stream_of):
     assert message.reason.startswith("\N{SNOWMAN}" * 300)
 
 
-def test_a_reason_that_is_not_utf_8_is_shown_as_well_as_can_be(frame_of, stream_of):
+def test_invalid_utf_8_in_a_reason_is_replaced(frame_of, stream_of):
     reason = Body(1 | 2 << 32 | 2 << 35, [b"\xff\0\0\0\0\0\0\0"], 1)
     assert decoded(frame_of, stream_of, abort={"reason": reason}).reason == "\N{REPLACEMENT CHARACTER}"
 
@@ -211,13 +211,13 @@ def test_an_exception_without_pointers_has_no_reason(frame_of, stream_of):
     assert decoded(frame_of, stream_of, abort=struct_body([0], [])) == Abort("")
 
 
-def test_a_null_root_is_an_unimplemented_nothing(frame_of, stream_of):
+def test_a_null_root_is_an_empty_unimplemented(frame_of, stream_of):
     assert decode(frame_of(stream_of([bytes(8)]))) == Unimplemented(None)
 
 
 @pytest.mark.parametrize("which", [7, 9, 14, 65_535])
-def test_a_kind_to_come_is_unknown_whatever_it_holds(frame_of, stream_of, which):
-    """What lies behind its pointer need be nothing we know."""
+def test_a_message_of_an_unknown_kind_is_unknown(frame_of, stream_of, which):
+    """The target of its pointer may be of any kind."""
     message = segment(struct_body([which], [Body(1 | 2 << 32 | 9 << 35, [], 0)]))
     assert decode(frame_of(stream_of([message]))) == Unknown(which)
 

@@ -1,4 +1,4 @@
-"""RPC messages as we write them, read by pycapnp and by ourselves."""
+"""RPC messages that we encode, and pycapnp and we decode."""
 
 import pytest
 
@@ -16,7 +16,7 @@ BIG = 0xFFFFFFFF
 
 @pytest.fixture
 def seen(pycapnp, frame_of):
-    """What pycapnp sees in a message."""
+    """Decode a message with pycapnp."""
 
     def seen(stream):
         frame = frame_of(stream)
@@ -32,7 +32,7 @@ EXCEPTION = {"obsoleteIsCallersFault": False, "obsoleteDurability": 0, "trace": 
 
 
 @pytest.mark.parametrize("number", [0, 7, BIG])
-def test_messages_are_what_they_say(seen, number):
+def test_every_message_is_encoded_as_pycapnp_reads_it(seen, number):
     assert seen(b"".join(encoder.results([number], [CONTENT]))) == {
         "return": {"answerId": number, **RETURN, "results": {"capTable": []}}
     }
@@ -66,7 +66,7 @@ def test_messages_are_what_they_say(seen, number):
     }
 
 
-def test_promised_answers_are_named_by_question_and_way(seen):
+def test_a_promised_answer_has_a_question_and_a_path(seen):
     promised = PromisedAnswer(9, (2, 0))
     way = {"promisedAnswer": {"questionId": 9, "transform": [{"getPointerField": 2}, {"getPointerField": 0}]}}
     assert seen(encoder.pipelined_call(1, promised, 2, 3, CONTENT))["call"]["target"] == way
@@ -75,18 +75,18 @@ def test_promised_answers_are_named_by_question_and_way(seen):
     assert nowhere["disembargo"]["target"] == {"promisedAnswer": {"questionId": 9, "transform": []}}
 
 
-def test_an_abort_says_why(seen):
+def test_an_abort_has_a_reason(seen):
     assert seen(encoder.abort("enough"))["abort"]["reason"] == "enough"
 
 
 def contents_of(params):
-    """What `CONTENT` says, read where it came to lie."""
+    """Read the value of `CONTENT` at its place in the message."""
     struct = slot_at(params.frame, struct_at(params.frame, params.at, params.start, params.end), 0)
     spans = [bytes_at(params.frame, struct[1] + slot, *struct[3:]) for slot in range(2)]
     return [params.frame.data[first:last] for first, last in spans]
 
 
-def test_content_arrives_whole(frame_of):
+def test_content_is_encoded_unchanged(frame_of):
     call = decode(frame_of(encoder.call(1, 2, 3, 4, CONTENT) + CONTENT))
     pipelined = decode(frame_of(encoder.pipelined_call(1, PromisedAnswer(2), 3, 4, CONTENT)))
     returned = decode(frame_of(b"".join(encoder.results([1], [CONTENT]))))
@@ -135,7 +135,7 @@ def test_a_message_whose_root_lies_elsewhere_is_echoed_whole(seen, frame_of, str
 
 
 def test_a_root_that_points_to_itself_is_echoed_as_it_is(frame_of, stream_of):
-    """Its distance is -1; the pointer to its echo is one further away, and the sum must not spill over."""
+    """Its offset is -1; that of the echo is one larger, and the sum must not carry into other bits."""
     itself = (0xFFFFFFFC | 1 << 32).to_bytes(8, "little")
     echo = frame_of(echoed(frame_of, stream_of([itself])))
     assert list(echo.words)[3:] == [1 << 32, 0xFFFFFFFC | 1 << 32]

@@ -1,4 +1,4 @@
-"""Objects of ours in the peer's hands: references and pins against the obvious counts."""
+"""Exports: references and pins against plain counters."""
 
 import pytest
 from hypothesis import strategies as st
@@ -70,12 +70,12 @@ class Counted(RuleBasedStateMachine):
 TestExports = Counted.TestCase
 
 
-def test_a_number_that_was_never_given_is_no_export():
+def test_an_unknown_export_id_is_an_error():
     with pytest.raises(RemoteProtocolError, match="5 is not an export"):
         Exports(1).find(5)
 
 
-def test_references_that_are_all_gone_cannot_be_released():
+def test_an_export_without_references_cannot_be_released():
     """The object may be pinned still, but the peer does not hold it."""
     exports = Exports(1)
     export = exports.send(object())

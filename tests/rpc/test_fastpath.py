@@ -1,4 +1,4 @@
-"""Calls that repeat an earlier one are read as any others, only faster."""
+"""Calls read on the fast path are equal to calls read in full."""
 
 from random import Random
 from struct import pack, unpack
@@ -67,19 +67,19 @@ READERS = {
 
 
 def asked(event):
-    """What each of the calls asks for: plain values, however they were read."""
+    """Return the request of each call as plain values, however they were read."""
     requests = event.read(READERS.get(event.method_id, read_remove_request))
     return [list(map(tuple, each)) if event.method_id == ADD else tuple(each) for each in requests]
 
 
 def fits(connection, data):
-    """Whether the one call of *data* is read by a template."""
+    """Whether the one call of *data* is read by a pattern."""
     (event,) = connection.receive_data(data)
     return not event.encoded
 
 
 def taught(*requests, call=our_call, limits=LIMITS):
-    """A connection that has a template of each of *requests*."""
+    """Return a connection with a pattern of each of *requests*."""
     connection = begun(limits)
     for number, request in enumerate(requests or (add(b"12345678"), remove(ID, LEASE), poll(3), extend(LEASE))):
         for each in (2_000_000 + number, 3_000_000 + number):
@@ -184,14 +184,14 @@ def test_calls_to_a_capability_in_results_go_to_what_the_answer_holds_now():
 
 
 def test_a_capability_in_results_can_be_called_though_it_was_released():
-    """As Rust does, which releases what a bootstrap returned and calls it by the answer from then on."""
+    """Rust clients release the result of a bootstrap, and call it by the answer from then on."""
     connection = taught(call=rust_call)
     list(connection.receive_data(encoder.release(0, 1)))
     connection._fast._skip = 0
     assert fits(connection, rust_call(1, *add(b"x")))
 
 
-def test_a_poll_that_asks_for_something_else_is_read_in_full():
+def test_a_poll_with_other_fields_is_read_in_full():
     connection = taught()
     (event,) = connection.receive_data(our_call(1, *poll(4)))
     assert event.encoded
@@ -199,7 +199,7 @@ def test_a_poll_that_asks_for_something_else_is_read_in_full():
 
 
 @pytest.mark.parametrize("call", LAYOUTS)
-def test_each_call_may_come_with_the_finish_of_an_earlier_one(call):
+def test_calls_may_alternate_with_finishes(call):
     connection = taught(call=call)
     list(connection.receive_data(b"".join(call(number, *add(b"x")) for number in range(6))))
     connection.return_results(range(6), [EMPTY] * 6)
@@ -242,8 +242,8 @@ def test_a_finish_by_a_later_version_is_read_in_full():
     assert connection.stats().answers == 1
 
 
-def test_a_call_to_what_the_one_before_returns_waits_for_it():
-    """The driver must have seen every call before the next message is judged."""
+def test_a_call_to_results_of_the_one_before_sees_them():
+    """Every call must be handled before the next message is read."""
     connection = taught()
     content = layout("Broker.queue$Params").build(name="mail")
     pipelined = encoder.pipelined_call(3, PromisedAnswer(2, (0,)), QUEUE_INTERFACE_ID, *add(b"x"))
@@ -258,7 +258,7 @@ def test_a_call_to_what_the_one_before_returns_waits_for_it():
     assert (called.answer, called.target) == (3, queue)
 
 
-def test_results_that_hold_capabilities_and_errors_that_are_kept_are_finished_in_full():
+def test_a_finish_of_held_results_or_errors_is_read_in_full():
     connection = taught()
     list(connection.receive_data(our_call(1, *add(b"x")) + our_call(2, *add(b"x"))))
     connection.return_capabilities(1, layout("Broker.queue$Results").build(queue=Body(3, [], 0)), (ROOT,))
@@ -302,7 +302,7 @@ def test_calls_before_a_fault_come_before_it():
 
 
 @pytest.mark.parametrize("after", [encoder.bootstrap(9), our_call(3, *add(b"x", b"y"))])
-def test_a_connection_that_was_closed_meanwhile_yields_no_more(after):
+def test_a_connection_closed_by_a_handler_yields_no_more_events(after):
     connection = taught()
 
     events = connection.receive_data(our_call(2, *add(b"x")) + after)
@@ -312,7 +312,7 @@ def test_a_connection_that_was_closed_meanwhile_yields_no_more(after):
     assert list(events) == []
 
 
-def test_an_object_that_was_given_back_is_not_called():
+def test_a_released_object_cannot_be_called():
     connection = taught()
     list(connection.receive_data(encoder.finish(BOOTSTRAP, release_result_caps=False) + encoder.release(0, 1)))
 
@@ -320,7 +320,7 @@ def test_an_object_that_was_given_back_is_not_called():
         list(connection.receive_data(our_call(2, *add(b"x"))))
 
 
-def test_a_message_that_is_too_long_is_refused_though_it_fits_a_template():
+def test_a_message_that_is_too_long_is_refused_even_if_it_fits_a_pattern():
     limits = Limits(frame_bytes=1 << 10, contents_bytes=1 << 12)
     connection = taught(limits=limits)
 
@@ -331,14 +331,14 @@ def test_a_message_that_is_too_long_is_refused_though_it_fits_a_template():
         next(events)
 
 
-def test_contents_that_are_too_long_are_left_to_the_reader_that_says_so():
+def test_contents_that_are_too_long_are_read_in_full():
     connection = taught()
     (event,) = connection.receive_data(our_call(1, *add(bytes(65))))
     with pytest.raises(QueueberError, match=r"items\[0\].contents"):
         asked(event)
 
 
-def test_contents_that_reach_out_of_the_message_are_not_read_on_into_the_next():
+def test_contents_never_reach_into_the_next_message():
     connection = taught()
     longer = bytearray(our_call(3, *add(b"12345678")))
     place = len(longer) - 2 * WORD
@@ -367,7 +367,7 @@ def test_a_message_in_pieces_is_no_miss():
 
 
 def learns(request, call=our_call):
-    """Whether calls like *request* are read by a template in the end."""
+    """Whether calls like *request* are read by a pattern in the end."""
     connection = begun()
     connection.receive_data(b"")
     for number in range(3):
@@ -379,12 +379,12 @@ def learns(request, call=our_call):
 
 
 def add_of(*bodies):
-    """A call of `add` whose request is made of these struct bodies."""
+    """Return a call of `add` with these bodies as the pointers of its request."""
     return ADD, segment(struct_body([], [struct_body([], list(bodies))]))
 
 
 @pytest.mark.parametrize("call", LAYOUTS)
-def test_items_laid_out_otherwise_are_read_in_full(call):
+def test_items_in_other_layouts_are_read_in_full(call):
     one = data_body(b"x")
     assert not learns(add_of(structs_body(3, 2, [((0, 0, 0), (one, None))])), call)
     assert learns(add_of(structs_body(0, 1, [((), (one,))])), call)
@@ -395,23 +395,23 @@ def test_items_laid_out_otherwise_are_read_in_full(call):
     assert not learns(add(), call)
 
 
-def test_removes_and_extends_without_sound_ids_are_read_in_full():
+def test_removes_and_extends_with_malformed_ids_are_read_in_full():
     assert not learns(remove(b"", LEASE))
     assert not learns(remove(ID, b"l" * 17))
     assert not learns((REMOVE, segment(struct_body([], []))))
     assert not learns(extend(b""))
     assert not learns((POLL, segment(struct_body([], []))))
     assert not learns((POLL, segment(struct_body([], [None]))), standard_call), "the request is a null pointer"
-    assert not learns((77, remove(ID, LEASE)[1])), "a method that nobody knows"
+    assert not learns((77, remove(ID, LEASE)[1])), "an unknown method"
 
 
-def test_what_no_server_carries_out_is_no_template():
+def test_an_invalid_request_makes_no_pattern():
     assert not learns(add(bytes(65)))
     assert not learns(extend(LEASE, 1 << 50))
 
 
 def laid(number, id_words, lease_words, *data):
-    """A remove whose pointers lead over so many words to 16 bytes each, and what lies after the pointers."""
+    """Encode a remove whose pointers have these offsets in words, with *data* after the pointers."""
     request = struct_body([], [data_body(bytes([9]) * 16), data_body(bytes([9]) * 16)])
     content = segment(struct_body([], [request]))
     at = content.index(bytes([9]) * 16) - 2 * WORD
@@ -429,7 +429,7 @@ def laid(number, id_words, lease_words, *data):
     ],
     ids=["lease first", "something in between", "one in the other"],
 )
-def test_other_builders_may_lay_ids_and_leases_otherwise(lay, fit):
+def test_ids_and_leases_may_be_laid_out_in_any_order(lay, fit):
     connection, plain = begun(), begun(templates=False)
     calls = [lay(number, bytes([number + 1]) * 16, bytes([number + 100]) * 16) for number in range(12)]
     for call in calls[:3]:
@@ -443,7 +443,7 @@ def test_other_builders_may_lay_ids_and_leases_otherwise(lay, fit):
     assert (not events[0].encoded) == fit
 
 
-def test_odd_messages_teach_nothing():
+def test_unusual_messages_make_no_pattern():
     connection = begun()
     content = write_remove_request(RemoveRequest(ID, LEASE))
     whole = standard_call(1, REMOVE, content)[8:]
@@ -491,8 +491,8 @@ def test_a_remove_with_a_far_pointer_is_read_in_full():
     assert not learns((method, far))
 
 
-def test_the_templates_of_a_connection_are_bounded():
-    """In number and in length, because each connection has its own."""
+def test_the_patterns_of_a_connection_are_bounded():
+    """Their number and length are bounded, because each connection has its own."""
     connection = begun()
     for export in range(1, 50):
         connection._callee.exports.send(object())
@@ -520,7 +520,7 @@ def test_the_templates_of_a_connection_are_bounded():
     assert len(connection._fast._patterns) == 0
 
 
-def test_what_was_read_is_let_go_of():
+def test_the_bytes_of_a_read_are_released():
     connection = taught()
     list(connection.receive_data(our_call(1, *add(b"x"))))
     assert (connection._framer.data, len(connection._framer.words)) == (b"", 0)
@@ -530,7 +530,7 @@ def test_what_was_read_is_let_go_of():
 
 
 def tries(connection, messages):
-    """How many of *messages*, none of which fits, are tried on the fast path."""
+    """Count the attempts to take *messages* on the fast path, none of which fits."""
     tried = []
     take = connection._fast.take
     connection._fast.take = lambda: tried.append(not connection._fast._skip) or take()
@@ -538,13 +538,13 @@ def tries(connection, messages):
     return sum(tried)
 
 
-def test_traffic_that_fits_nothing_is_tried_more_and_more_rarely():
+def test_traffic_that_fits_no_pattern_is_tried_rarely():
     connection = begun(Limits())
     messages = [our_call(number, *add(b"x", b"y")) for number in range(1_000)]
     assert tries(connection, messages) < 8 + 1_000 / BACKOFF_MAX
 
 
-def test_a_message_that_fits_ends_the_backing_off():
+def test_a_hit_ends_the_backing_off():
     connection = taught()
     list(connection.receive_data(b"".join(our_call(number, *add(b"x", b"y")) for number in range(20))))
     assert connection._fast._backoff > 8
@@ -558,7 +558,7 @@ def test_a_message_that_fits_ends_the_backing_off():
 
 @st.composite
 def blocks(draw):
-    """Some messages of a kind with contents of any length, one of which may be spoilt, and what follows them."""
+    """Messages of one kind with contents of any length, one of them possibly damaged, and how their calls end."""
     kind = draw(st.sampled_from(["add", "add", "adds", "remove", "extend", "finish", "poll", "bootstrap"]))
     count = draw(st.integers(1, 12))
     first = draw(st.integers(0, 30))
@@ -584,11 +584,11 @@ def blocks(draw):
         made = [encoder.bootstrap(number) for number in numbers]
     if draw(st.integers(0, 3)) == 0:
         which = draw(st.integers(0, count - 1))
-        spoilt = bytearray(made[which])
+        damaged = bytearray(made[which])
         # Not the table: the stream would be beyond repair.
-        at = draw(st.integers(WORD, len(spoilt) - 1))
-        spoilt[at] ^= 1 << draw(st.integers(0, 7))
-        made[which] = bytes(spoilt)
+        at = draw(st.integers(WORD, len(damaged) - 1))
+        damaged[at] ^= 1 << draw(st.integers(0, 7))
+        made[which] = bytes(damaged)
     if kind not in {"finish", "bootstrap"} and draw(st.booleans()):
         before = draw(st.integers(0, 30))
         pairs = zip(finishes(*[before + step * index for index in range(count)]), made, strict=True)
@@ -597,7 +597,7 @@ def blocks(draw):
 
 
 def cut(data, dice):
-    """*data* in pieces."""
+    """Cut *data* into pieces."""
     while data:
         size = dice.choice([len(data), len(data), dice.randrange(1, len(data) + 1)])
         yield data[:size]
@@ -605,12 +605,12 @@ def cut(data, dice):
 
 
 def reads(made, dice):
-    """*made* as a client may send it: all at once, message by message, or in pieces."""
+    """Return the reads in which *made* may arrive: message by message, whole, or in pieces."""
     return made if dice.random() < 0.4 else cut(b"".join(made), dice)
 
 
 def calls_of(event):
-    """The calls of an event one by one, with what each asks for; other events as they are."""
+    """Return the calls of an event one by one with their requests; other events unchanged."""
     if not isinstance(event, Calls):
         return [event]
     try:
@@ -621,8 +621,8 @@ def calls_of(event):
     return [(*same, *each) for each in zip(event.answers, requests, event.sizes, strict=True)]
 
 
-def heard(connection, pieces, then, open_calls):
-    """What a connection makes of *pieces*, call by call; its calls are answered in the end or not at all."""
+def outcome_of(connection, pieces, then, open_calls):
+    """Return the events of *pieces*, call by call, and the bytes to send after the calls were ended as *then* says."""
     events = []
     try:
         for piece in pieces:
@@ -650,7 +650,7 @@ def heard(connection, pieces, then, open_calls):
     st.lists(st.integers(0, 70), min_size=3, max_size=6),
 )
 @example(rust_call, "add", [(-5, 4), (7, 48)], [0, 0, 0])
-def test_calls_laid_in_any_way_are_read_as_in_full(call, kind, flips, sizes):
+def test_calls_in_any_layout_are_read_as_in_full(call, kind, flips, sizes):
     """The same bits are flipped in each call, counted from either end, so that odd ones become patterns."""
     limits = Limits(contents_bytes=64, add_bytes=100)
     fast, plain = begun(limits), begun(limits, templates=False)
@@ -669,7 +669,7 @@ def test_calls_laid_in_any_way_are_read_as_in_full(call, kind, flips, sizes):
                 words[place % len(words)] ^= 1 << bit
         odd = pack(f"<{len(words)}Q", *words)
         fast._fast._skip = 0
-        assert heard(fast, [odd], "answer", []) == heard(plain, [odd], "answer", [])
+        assert outcome_of(fast, [odd], "answer", []) == outcome_of(plain, [odd], "answer", [])
         assert fast.dump() == plain.dump()
 
 
@@ -678,7 +678,7 @@ def test_calls_laid_in_any_way_are_read_as_in_full(call, kind, flips, sizes):
 @given(st.lists(blocks(), min_size=1, max_size=8), st.integers(0, 1 << 32))
 @example([([our_call(number, *add(b"abc")) for number in range(5)], "answer")] * 3, 0)
 def test_the_fast_path_reads_what_reading_in_full_does(script, seed):
-    """Whatever comes: mixtures of messages, lengths and layouts, sound and spoilt, pipelined, and cut anywhere."""
+    """For mixtures of messages, lengths and layouts, valid and damaged, pipelined, and cut anywhere."""
     dice = Random(seed)
     limits = Limits(contents_bytes=64, add_bytes=100, outstanding_calls=25, open_answers=40)
     fast, plain = begun(limits), begun(limits, templates=False)
@@ -686,8 +686,8 @@ def test_the_fast_path_reads_what_reading_in_full_does(script, seed):
     for made, then in script:
         if dice.random() < 0.5:
             fast._fast._skip = 0
-        quickly = heard(fast, reads(made, dice), then, open_fast)
-        assert quickly == heard(plain, made, then, open_plain)
+        quickly = outcome_of(fast, reads(made, dice), then, open_fast)
+        assert quickly == outcome_of(plain, made, then, open_plain)
         assert fast.dump() == plain.dump()
         assert fast.closed == plain.closed
     if not fast.closed:

@@ -109,7 +109,7 @@ def test_every_method(client, root):
 
 
 def test_named_queues_in_one_round_trip(client):
-    """Bootstrap, the way to the queue, and the add go out together."""
+    """Bootstrap, the call for the queue, and the add are sent together."""
     root = client.connection.bootstrap()
     queue = client.connection.call(PromisedAnswer(root), BROKER_INTERFACE_ID, QUEUE, write_queue_request("mail"))
     content = write_add_request(AddRequest([NewItem(b"letter", SpanMs(0))]))
@@ -137,8 +137,8 @@ def test_errors_have_a_kind_and_a_reason(client, root):
     assert missing.kind == Kind.UNIMPLEMENTED
 
 
-def test_a_poll_that_waits_can_be_given_up(client, root):
-    """The server says so, or answers all the same; either way the number comes free."""
+def test_a_waiting_poll_can_be_canceled(client, root):
+    """The server returns canceled or results; either way the question id is free again."""
     waiting = client.queue(root, POLL, write_poll_request(PollRequest(SpanMs(1), 99, None, no_wait=False)))
     client.connection.finish(waiting)
     (outcome,) = client.outcomes(client.queue(root, REMOVE, write_remove_request(RemoveRequest(b"there", b"l" * 16))))

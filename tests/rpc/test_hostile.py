@@ -1,9 +1,9 @@
 """
-Bytes nobody should send.
+Damaged and random bytes.
 
-The invariant: whatever comes, a connection yields events or raises
-`RemoteProtocolError`, and the reading functions raise that or `InvalidRequest`;
-never anything else, never for long, and the tables stay sound.
+The invariant: for all bytes a connection yields events or raises
+`RemoteProtocolError`, and the reading functions raise that or `InvalidRequest`.
+They raise nothing else and take little time, and the tables stay consistent.
 """
 
 import random
@@ -81,7 +81,7 @@ MEMBERS = [
 
 
 def client_says():
-    """A conversation's worth of messages to a server, and to a client."""
+    """Return the messages of a conversation, to the server and to the client."""
     client, server = Connection(limits=LIMITS), Connection(limits=LIMITS, bootstrap=object())
     root = client.bootstrap()
     heard, said = client.data_to_send(), b""
@@ -104,7 +104,7 @@ TO_SERVER, TO_CLIENT = client_says()
 
 
 def serve(stream):
-    """A server that does all it can with *stream*."""
+    """Read *stream* as a server, and handle every event."""
     server = Connection(limits=Limits(frame_bytes=1 << 16), bootstrap=object())
     try:
         for event in server.receive_data(stream):
@@ -127,7 +127,7 @@ def answer_call(server, event):
 
 
 def listen(stream):
-    """A client that does all it can with *stream*."""
+    """Read *stream* as a client, and handle every event."""
     client = Connection(limits=Limits(frame_bytes=1 << 16))
     for _ in range(1 + len(RESPONSES)):
         client.bootstrap()
@@ -147,7 +147,7 @@ def listen(stream):
 
 
 def mutated(stream, dice):
-    """*stream* with a few bytes, or bits of a few words, changed; sometimes with some missing."""
+    """Change a few bytes or bits of *stream*, and sometimes remove some."""
     changed = bytearray(stream)
     for _ in range(dice.choice([1, 1, 1, 2, 5])):
         at = dice.randrange(len(changed))

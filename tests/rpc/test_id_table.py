@@ -1,4 +1,4 @@
-"""Numbers that are ours to give."""
+"""The table of ids that we assign."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +7,7 @@ from queueber.rpc.id_table import IdTable
 
 
 @given(st.lists(st.integers(0, 4)))
-def test_a_number_stands_for_one_thing_at_a_time(steps):
+def test_an_id_is_used_for_one_entry_at_a_time(steps):
     """Each step adds an entry, or drops the one at that place in the model."""
     table, model = IdTable(), {}
     for count, step in enumerate(steps):

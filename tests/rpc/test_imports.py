@@ -1,4 +1,4 @@
-"""Objects of the peer in our hands."""
+"""References to imports."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from queueber.errors import LocalProtocolError, RemoteProtocolError
 from queueber.rpc.imports import Imports
 
 
-def test_all_references_are_given_back_with_the_last():
+def test_all_references_are_released_with_the_last():
     imports = Imports(limit=2)
     for _ in range(3):
         imports.receive(7)
@@ -18,12 +18,12 @@ def test_all_references_are_given_back_with_the_last():
     assert len(imports) == 0
 
 
-def test_what_is_not_held_cannot_be_dropped():
+def test_an_import_without_references_cannot_be_dropped():
     with pytest.raises(LocalProtocolError):
         Imports(limit=1).drop(0)
 
 
-def test_a_peer_can_send_only_so_many():
+def test_imports_are_bounded():
     imports = Imports(limit=1)
     imports.receive(1)
     imports.receive(1)

@@ -1,4 +1,4 @@
-"""The state model of our own calls, whole."""
+"""The whole state model of questions."""
 
 from itertools import product
 
@@ -23,7 +23,7 @@ def happen(questions, number, happened):
 
 
 @pytest.mark.parametrize(("state", "happened"), [*product(State, Input)])
-def test_every_pair_leads_where_the_table_says_or_is_an_error(state, happened):
+def test_every_transition_is_in_the_table_or_an_error(state, happened):
     questions = Questions()
     number = questions.ask()
     for step in WAYS_THERE[state]:
@@ -39,12 +39,12 @@ def test_every_pair_leads_where_the_table_says_or_is_an_error(state, happened):
 
 
 @pytest.mark.parametrize("happened", Input)
-def test_what_was_never_asked_has_no_answer(happened):
+def test_an_unknown_question_is_an_error(happened):
     with pytest.raises(BLAME[happened]):
         happen(Questions(), 0, happened)
 
 
-def test_a_number_is_not_used_again_before_both_have_crossed():
+def test_a_number_is_free_after_return_and_finish():
     questions = Questions()
     assert questions.ask() == 0
     questions.send_finish(0)
@@ -54,7 +54,7 @@ def test_a_number_is_not_used_again_before_both_have_crossed():
     questions.check()
 
 
-def test_calls_can_be_made_to_what_was_asked_and_not_finished():
+def test_calls_can_be_made_to_questions_that_are_not_finished():
     questions = Questions()
     questions.ask()
     assert questions.open(0)

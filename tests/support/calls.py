@@ -1,4 +1,4 @@
-"""Calls of the queue's methods as a peer sends them, and a connection that takes them."""
+"""Calls of the queue's methods as peers encode them, and a connection that receives them."""
 
 from struct import pack, unpack
 
@@ -52,7 +52,7 @@ def our_call(question, method, content):
 
 def foreign_call(question, method, content, *, target=0, lists_capabilities=False):
     """
-    A call with its target after the contents, byte for byte as pycapnp 2.2.4 and Rust's capnp-rpc 0.20 send it.
+    Encode a call with its target after the contents, byte for byte as pycapnp 2.2.4 and Rust's capnp-rpc 0.20 send it.
 
     *target* is an import, or an answer and the pointer fields of its results.  Rust *lists_capabilities*, of which
     there are none.
@@ -87,11 +87,11 @@ def pipelined_call(question, method, content):
 
 
 LAYOUTS = [our_call, standard_call, cpp_call, rust_call, pipelined_call]
-"""All ways in which clients lay a call of the root object."""
+"""All layouts in which clients encode a call of the root object."""
 
 
 def begun(limits=LIMITS, *, templates=True):
-    """A connection whose peer holds the root object, as import 0; with *templates*, it has a fast path."""
+    """Return a connection whose peer holds the root object as import 0; with *templates*, it has a fast path."""
     readers = template_readers(limits) if templates else None
     connection = Connection(limits=limits, bootstrap=ROOT, templates=readers)
     list(connection.receive_data(encoder.bootstrap(BOOTSTRAP)))
