@@ -63,6 +63,7 @@ def test_add_there_and_back(pycapnp, found):
 def test_several_adds_are_written_as_each_alone():
     replies = [[bytes([number]) * 16 for number in range(count)] for count in (1, 3, 1, 0)]
     assert write_add_responses(replies) == [write_add_response(found) for found in replies]
+    assert write_add_responses(replies[:1]) == [write_add_response(replies[0])]
 
 
 @pytest.mark.untraced

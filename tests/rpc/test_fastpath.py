@@ -474,6 +474,56 @@ def test_unusual_messages_make_no_pattern():
     assert len(connection._fast._patterns) == 0
 
 
+def words_in(frame):
+    """Return the words of *frame* after its header."""
+    return list(unpack(f"<{len(frame) // WORD - 1}Q", frame[WORD:]))
+
+
+def frame_of(words):
+    return framed(pack(f"<{len(words)}Q", *words))
+
+
+def without_transform(question, method, content):
+    """Lay out a call of an answer's root with a null pointer in place of an empty list of operations."""
+    words = words_in(foreign_call(question, method, content, target=(BOOTSTRAP, ())))
+    words[-2] = 0
+    return frame_of(words)
+
+
+def with_far_transform(question, method, content):
+    """Lay out a call of an answer's root with a far pointer to the list of operations."""
+    words = words_in(foreign_call(question, method, content, target=(BOOTSTRAP, ())))
+    words[-2] = 2 | len(words) << 3
+    return frame_of([*words, (-2 << 2) & 0xFFFFFFFF | 1 | 7 << 32])
+
+
+def with_target_in_contents(question, method, content):
+    """Lay out an add of eight zero bytes that are the import number of its target, too."""
+    words = words_in(our_call(question, method, content))
+    place = 6
+    words[place] = len(words) - 2 - place << 2 | 1 << 32 | 1 << 48
+    return frame_of([*words, 0])
+
+
+def test_targets_laid_out_otherwise_are_read_in_full_unless_all_pointers_lead_forward():
+    assert learns(add(b"x"), without_transform)
+    assert not learns(add(b"x"), with_far_transform)
+    assert not learns(add(bytes(8)), with_target_in_contents)
+
+
+def test_a_call_with_other_words_after_its_contents_is_read_in_full():
+    connection = taught(call=cpp_call)
+    frame = cpp_call(1, *add(b"x"))
+    # The null pointer of a union's other member, which no reader follows.
+    assert frame.endswith(bytes(WORD))
+    assert not fits(connection, frame[:-WORD] + bytes([1, *bytes(WORD - 1)]))
+
+
+def test_the_parameters_of_a_call_without_template_are_at_hand():
+    (event,) = begun(templates=False).receive_data(our_call(1, *remove(ID, LEASE)))
+    assert read_remove_request(event.params).id == ID
+
+
 def test_a_remove_with_a_far_pointer_is_read_in_full():
     """The landing pad lies after everything else in the same segment."""
     method, content = remove(ID, LEASE)

@@ -10,7 +10,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("call_counts.py")
 
 # Calls of `queueber` and of libraries. Both only go down: what is measured, rounded up to a multiple of five.
-BOUNDS = {"add": (185, 140), "poll": (225, 180), "remove": (165, 140)}
+BOUNDS = {"add": (65, 110), "poll": (90, 115), "remove": (60, 115)}
 
 
 @pytest.mark.slow
