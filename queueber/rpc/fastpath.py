@@ -39,7 +39,7 @@ from queueber.rpc.patterns import (
 )
 
 PATTERNS_MAX: Final = 16
-"""Patterns per connection: a client has one for each method of each object it calls."""
+"""Patterns per connection: a client has one for each method of each object it calls.  A new one evicts the oldest."""
 
 BACKOFF_MAX: Final = 64
 """The most messages that are read in full after a miss."""
@@ -152,12 +152,12 @@ class FastPath:
             return
         read = self._readers.get((message.interface_id, message.method_id))
         key = pattern_key(frame.words, frame.start - 1, frame.end)
-        is_new = key not in self._patterns
-        if read is None or (is_new and len(self._patterns) >= PATTERNS_MAX):
+        pattern = None if read is None else make_pattern(read, frame, message, self._callee)
+        if pattern is None:
             return
-        pattern = make_pattern(read, frame, message, self._callee)
-        if pattern is not None:
-            self._patterns[key] = pattern
-            if is_new:
-                # The next calls may be like it.  A pattern that replaces another promises less.
-                self._skip = 0
+        if key not in self._patterns and len(self._patterns) < PATTERNS_MAX:
+            # The next calls may be like it.  A pattern that replaces another promises less.
+            self._skip = 0
+        elif key not in self._patterns:
+            del self._patterns[next(iter(self._patterns))]
+        self._patterns[key] = pattern

@@ -570,6 +570,18 @@ def test_the_patterns_of_a_connection_are_bounded():
     assert len(connection._fast._patterns) == 0
 
 
+def test_a_new_pattern_evicts_the_oldest():
+    connection = begun()
+    for export in range(1, 2 * PATTERNS_MAX):
+        connection._callee.exports.send(object())
+        for number in range(3):
+            connection._fast._skip = 0
+            (event,) = connection.receive_data(foreign_call(number, *remove(ID, LEASE), target=export))
+            connection.return_results(event.answers, [EMPTY])
+            list(connection.receive_data(finishes(number)[0]))
+        assert not event.encoded
+
+
 def test_the_bytes_of_a_read_are_released():
     connection = taught()
     list(connection.receive_data(our_call(1, *add(b"x"))))
