@@ -86,6 +86,10 @@ def dialect(path: Path) -> Iterator[str]:
                 yield f"{named(path)}:{node.lineno}: a docstring opens with {opening[0].strip()}"
 
 
+def test_words_name_the_thing():
+    assert [found for path in TEXTS for found in dialect(path)] == []
+
+
 def prose(path: Path) -> str:
     """A document without its code blocks."""
     return re.sub(r"^(```+)[^`\n]*\n.*?^\1$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)

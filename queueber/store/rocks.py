@@ -313,7 +313,7 @@ def _open(
     delete_clean_mark(db)
     db.sync()
     if wal:
-        # Now, and not in a second: without a mark in the file, damage by a power cut cannot be told from a loss.
+        # At once: without a mark in the file, damage by a power cut cannot be distinguished from a loss.
         synced.note(db.sequence())
         synced.open()
         undo.callback(synced.close)

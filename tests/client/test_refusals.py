@@ -196,7 +196,7 @@ async def test_a_server_that_refuses_the_client_s_certificate_has_read_no_call(s
     certificate, key = files["stranger"]
     tls = Tls(ca=authority.pem, certificate=certificate, key=key)
     refused(await outcome(served.address, tls=tls, contents=contents), served, "does not trust the authority")
-    picky = serve("server", client_ca=authority.pem, names=("somebody",))
+    picky = serve("server", client_ca=authority.pem, names=("another",))
     certificate, key = files["client"]
     tls = Tls(ca=authority.pem, certificate=certificate, key=key)
     refused(await outcome(picky.address, tls=tls, contents=contents), picky, "may not accept the names in")

@@ -59,7 +59,7 @@ def test_a_value_is_all_bytes_of_a_buffer(db):
 
 
 def test_a_buffer_that_is_not_contiguous_is_refused(db):
-    """As in plyvel: every second byte of a buffer is not gathered into a copy."""
+    """Like plyvel, it does not gather every second byte of a buffer into a copy."""
     for target in (db, db.write_batch()):
         with pytest.raises(BufferError, match="not C-contiguous"):
             target.put(b"a", memoryview(b"abcdef")[::2])

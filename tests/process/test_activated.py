@@ -118,7 +118,7 @@ def test_a_directory_that_cannot_be_written_to_is_no_obstacle(made, tmp_path):
     assert "Traceback" not in said[0]
 
 
-def test_behind_a_proxy_it_is_the_same_socket(made, tmp_path):
+def test_with_a_proxy_in_front_it_is_the_same_socket(made, tmp_path):
     with served(made, tmp_path, "--listen=haproxy:systemd:domain=UNIX:index=0") as (server, said):
         server.wait(PATIENCE)
     # It is passed once, so its second use is refused; the first use does not change it.

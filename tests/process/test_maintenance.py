@@ -144,7 +144,7 @@ def test_a_backup_under_traffic_is_whole_and_a_server_goes_on_from_it(start, tmp
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="it takes root, and unshare")
 def test_a_backup_that_would_be_out_of_sight_is_not_made(start, tmp_path):
-    """As with PrivateTmp=yes, but here the command has the private directory."""
+    """The case of PrivateTmp=yes, but here the command has the private directory."""
     server = start()
     assert server.port
     (tmp_path / "private").mkdir()

@@ -16,7 +16,7 @@ from tests.process.test_maintenance import queueber
 
 pytestmark = pytest.mark.slow
 
-NOBODY = 65534
+NO_USER = 65534
 
 TRY = """
 import os, socket, sys
@@ -115,7 +115,7 @@ def test_another_user_gets_at_neither_the_data_nor_the_sockets(start):
         # The interpreter may be in a directory that the other user cannot enter.
         python = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
         done = subprocess.run(
-            [python, "-I", "-c", TRY, str(NOBODY), *map(str, wanted)], capture_output=True, text=True, check=False
+            [python, "-I", "-c", TRY, str(NO_USER), *map(str, wanted)], capture_output=True, text=True, check=False
         )
         server.stop()
     assert done.stdout.split() == [

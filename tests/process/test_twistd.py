@@ -18,7 +18,7 @@ from tests.process.conftest import PATIENCE, TWISTD, foreign
 
 pytestmark = pytest.mark.slow
 
-NOBODY = 65534
+NO_USER = 65534
 F_SETPIPE_SZ = 1031
 
 
@@ -116,20 +116,25 @@ def test_in_the_background_a_failed_start_has_the_status_of_the_server(backgroun
 def test_a_port_below_1024_is_bound_before_privileges_are_dropped(background, tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "run").mkdir()
-    shutil.chown(tmp_path / "run", NOBODY, NOBODY)
+    shutil.chown(tmp_path / "run", NO_USER, NO_USER)
     port = free_port(low=700, high=1024)
 
     started = background(
-        f"--uid={NOBODY}", f"--gid={NOBODY}", "--umask=027", "--rundir=run", "queueber", f"--listen=127.0.0.1:{port}"
+        f"--uid={NO_USER}",
+        f"--gid={NO_USER}",
+        "--umask=027",
+        "--rundir=run",
+        "queueber",
+        f"--listen=127.0.0.1:{port}",
     )
 
     assert (started.returncode, started.stderr) == (0, "")
     foreign("calls", port)
     status = Path(f"/proc/{(tmp_path / 'q.pid').read_text()}/status").read_text()
-    assert f"Uid:\t{NOBODY}\t{NOBODY}\t{NOBODY}\t{NOBODY}" in status
+    assert f"Uid:\t{NO_USER}\t{NO_USER}\t{NO_USER}\t{NO_USER}" in status
     assert "Umask:\t0027" in status
     files = [started.log, *(tmp_path / "run" / "queueber-data").rglob("*")]
-    assert {(each.stat().st_uid, each.stat().st_gid) for each in files} == {(NOBODY, NOBODY)}
+    assert {(each.stat().st_uid, each.stat().st_gid) for each in files} == {(NO_USER, NO_USER)}
 
 
 def test_a_log_that_is_not_read_does_not_block(tmp_path):
@@ -208,7 +213,7 @@ def test_without_standard_streams_it_serves_and_stops(tmp_path, runner):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone may make a namespace of processes")
 def test_process_number_1_does_not_lose_a_stop_that_comes_before_it_has_a_handler(tmp_path):
-    """As in the image: the signal is blocked at first, and sent before Python has started."""
+    """The case of the image: the signal is blocked at first, and sent before Python has started."""
     shell = 'kill -TERM $$; exec "$@"'
     done = subprocess.run(
         [
@@ -302,11 +307,17 @@ def test_in_a_chroot_it_serves_reloads_rotates_and_stops(background, tmp_path):
     for name in ("dev", "etc", "data"):
         (jail / name).mkdir(parents=True)
     os.mknod(jail / "dev" / "null", 0o20666, Path("/dev/null").stat().st_rdev)
-    (jail / "etc" / "passwd").write_text(f"q:x:{NOBODY}:{NOBODY}::/:/none\n")
-    shutil.chown(jail / "data", NOBODY, NOBODY)
+    (jail / "etc" / "passwd").write_text(f"q:x:{NO_USER}:{NO_USER}::/:/none\n")
+    shutil.chown(jail / "data", NO_USER, NO_USER)
     port = free_port()
     (jail / "etc" / "q.toml").write_text(f'listen = "127.0.0.1:{port}"\nhttp = "127.0.0.1:0"\ndata-dir = "/data/q"\n')
-    command = ["--chroot=jail", f"--uid={NOBODY}", "--logfile=jail/data/q.log", "queueber", "--config=jail/etc/q.toml"]
+    command = [
+        "--chroot=jail",
+        f"--uid={NO_USER}",
+        "--logfile=jail/data/q.log",
+        "queueber",
+        "--config=jail/etc/q.toml",
+    ]
     # The last one counts.
     started = background("--pidfile=/data/q.pid", *command, log="jail/data/q.log")
 

@@ -55,7 +55,7 @@ def test_a_hanging_disk_is_queried_once(diagnostics: Diagnostics, hand):
     first, second = [], []
     diagnostics.disk().addCallback(first.append)
     diagnostics.disk().addCallback(second.append)
-    assert second == [None], "a second call behind one that hangs would take the next thread"
+    assert second == [None], "a second call after one that hangs would take the next thread"
     assert len(hand.pool.jobs) == 1
     hand.reactor.advance(ENGINE_SECONDS)
     assert first == [None]

@@ -43,7 +43,7 @@ def test_the_progress_is_reported_every_few_seconds(supervisor):
 
 def test_a_missing_supervisor_is_not_an_error(tmp_path):
     Notifier.from_environment({}).ready("Serving")
-    Notifier.from_environment({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("Serving")
+    Notifier.from_environment({"NOTIFY_SOCKET": str(tmp_path / "missing")}).ready("Serving")
 
 
 def test_the_socket_may_be_in_the_abstract_namespace():

@@ -186,7 +186,7 @@ def test_a_flat_struct_is_encoded_as_its_layout_specifies(contents):
 
 
 def test_structs_of_other_versions_are_readable():
-    """As written by an older version without the last integer, or by a newer one with another pointer."""
+    """Rows of an older version lack the last integer, those of a newer one have another pointer."""
     words = [1 << 32 | 1 << 48, 5, 1 | 2 << 32 | 3 << 35, int.from_bytes(b"abc", "little")]
     older = b"".join(word.to_bytes(8, "little") for word in words)
     assert STORED_ITEM.read(older) == (b"abc", 5, 0)
