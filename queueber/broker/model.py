@@ -10,8 +10,6 @@ never change.
 
 from typing import Final, NamedTuple, NewType
 
-from attrs import frozen
-
 from queueber.limits import ID_BYTES
 from queueber.units import WallMs
 
@@ -80,8 +78,7 @@ class QueueRecord(NamedTuple):
 _UNKNOWN: Final = WallMs(0)
 
 
-@frozen
-class TimeMark:
+class TimeMark(NamedTuple):
     """One moment, read from the machine's three clocks and in queue time."""
 
     boot_id: bytes

@@ -28,7 +28,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from attrs import define
@@ -47,6 +47,9 @@ WARNING_SECONDS = 60.0
 
 _whole_ms: Callable[[float], WallMs] = int  # type: ignore[assignment]
 """Rounds a non-negative number down.  `WallMs` itself would cost a Python call."""
+
+_new: Final = tuple.__new__
+"""Makes a named tuple from a plain one in a third of the time that its class takes."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -131,7 +134,8 @@ class QueueClock:
         boot, wall = self.boot_time(), self.wall()
         self._marked = wall - boot
         # At least 1, because 0 means unknown; a clock before the epoch has lost its battery.
-        return TimeMark(self.boot_id, int(boot * MS_PER_SECOND), now, _whole_ms(max(1.0, wall * MS_PER_SECOND)))
+        wall_ms = _whole_ms(max(1.0, wall * MS_PER_SECOND))
+        return _new(TimeMark, (self.boot_id, int(boot * MS_PER_SECOND), now, wall_ms))
 
     def stepped(self) -> bool:
         """Return whether the wall clock was set, or the machine was booted, since the last mark."""
