@@ -285,6 +285,23 @@ def test_a_poll_that_does_not_wait_is_decided_before_a_later_add(hand):
     assert polled(peer.receive()[poll]) == []
 
 
+def test_a_poll_that_is_decided_before_an_add_starts_the_scan_that_it_needs(hand):
+    """No poll waits at the next cut, which would start it otherwise."""
+    peer = hand.connect()
+    peer.add(b"a", b"b", b"c")
+    hand.settle()
+    queue = hand.broker.queue("default")
+    queue.window.trim(0, queue.floor, keep=2)
+    poll = peer.poll(no_wait=True)
+    peer.add(b"d")
+    assert hand.broker.polls.waiting == 0
+    assert queue.refill is not None
+    hand.settle()
+    assert polled(peer.receive()[poll]) == [b"a"]
+    assert queue.refill is None
+    assert polled(taken(hand, peer, 4)) == [b"b", b"c", b"d"]
+
+
 def test_expired_leases_put_their_items_back(hand):
     peer = hand.connect()
     peer.add(b"a")

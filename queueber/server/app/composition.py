@@ -111,10 +111,10 @@ def assemble(
     certificates: Certificates | None = None,
 ) -> ServerParts:
     """
-    Build and connect all parts; nothing moves yet.
+    Build and connect all parts; start nothing.
 
     *end* ends the process, with what failed and why, and may be called from any thread.  *defer_to_thread* runs backups
-    and flushes on threads that no commit waits for.  *commit_stats* is that in which *store* counts its syncs.
+    and flushes on threads that no commit waits for.  *store* reports its syncs to *commit_stats*.
     """
     limits = settings.limits
     broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim)
