@@ -206,10 +206,12 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
     fixed, begin, end = params.at + template.fixed, params.at + template.begin, params.at + template.end
     tail_words = 0 if template.tail is None else (words[fixed] >> LIST_COUNT_SHIFT) + WORD - 1 >> 3
     end += tail_words
-    after = b"" if target[1] <= fixed else data[end * WORD : frame.end * WORD]
-    if max(payload[1], at + _CALL_END) > fixed or max(template.fixed * WORD, len(after)) > FIXED_BYTES_MAX:
+    # The words of the target are compared with the fixed ones, or with the end of the frame.
+    is_after = target[1] > fixed
+    after = data[end * WORD : frame.end * WORD] if is_after else b""
+    if max(payload[1], at + _CALL_END) > fixed or (is_after and target[0] < end):
         return None
-    if after and target[0] < end:
+    if max(template.fixed * WORD, len(after)) > FIXED_BYTES_MAX:
         return None
     places = [at + _TARGET, params.at + _CAPABILITIES] if template.tail is not None else []
     moving = [place for place in places if place < fixed and _leads_beyond(words, place, end)]

@@ -443,6 +443,25 @@ def test_ids_and_leases_may_be_laid_out_in_any_order(lay, fit):
     assert (not events[0].encoded) == fit
 
 
+def test_a_target_within_the_contents_is_read_in_full():
+    """The contents of a call are not compared with those of its pattern, but here they name the object."""
+    connection = begun()
+
+    def called(number, export):
+        contents = pack("<3Q", export, 0, 0)
+        words = list(unpack("<22Q", our_call(number, *add(contents))))
+        words[7] = len(words) - 3 - 8 << 2 | 1 << 32 | 1 << 48
+        connection._fast._skip = 0
+        return connection.receive_data(pack("<22Q", *words))
+
+    for number in range(3):
+        (event,) = called(number, 0)
+        assert event.encoded
+        assert event.target is ROOT
+    with pytest.raises(RemoteProtocolError, match="5 is not an export"):
+        list(called(3, 5))
+
+
 def test_unusual_messages_make_no_pattern():
     connection = begun()
     content = write_remove_request(RemoveRequest(ID, LEASE))
