@@ -1,27 +1,24 @@
 """Thousands of hostile sessions with a real server, while another client must not notice."""
 
 import asyncio
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter, deque
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 from attrs import define, field
 from live_sessions import session
 
+from tests.support.healthy_client import HealthyProcess
 from tests.support.server_process import Server
 
 HERE = Path(__file__).parent
 PATIENCE_SECONDS = 120
 AT_ONCE = 12
 QUIET_SECONDS = 3.0
+PAUSE_SECONDS = 0.004
 SPOILS = 8
 
 RSS_GROWTH_MIB_MAX = 160
@@ -31,34 +28,6 @@ FDS_GROWTH_MAX = 24
 """The engine opens a file for each table it writes."""
 
 BAD_LINES = re.compile("Traceback|Unhandled|critical", re.IGNORECASE)
-
-
-class Good:
-    """The good client's process."""
-
-    def __init__(self, port):
-        self.process = subprocess.Popen(
-            [sys.executable, HERE / "live_worker.py", str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
-        )
-
-    def ask(self, command):
-        """Its answer to *command*; a mapping with `wrong` if it has ended."""
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(command + "\n")
-            self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        return json.loads(line) if line else {"wrong": "the good client's process has ended"}
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-        with suppress(BrokenPipeError):
-            self.process.stdin.close()
 
 
 @define
@@ -86,9 +55,9 @@ class Report:
             self.findings.append(what)
 
     def take(self, answer):
-        """An answer of the good client, or its complaint."""
+        """An answer of the healthy client, or its complaint."""
         if "wrong" in answer:
-            self.findings.append(f"the good client: {answer['wrong']}")
+            self.findings.append(f"the healthy client: {answer['wrong']}")
         return answer
 
 
@@ -126,27 +95,27 @@ def run(folder, sessions, seed, progress=lambda _: None, quiet_seconds=QUIET_SEC
     """Attack a server whose data are in *folder*."""
     report = Report()
     servers = [Server(folder / "data")]
-    server, good = servers[0], None
+    server, healthy = servers[0], None
     try:
         port = server.port
-        good = Good(port)
+        healthy = HealthyProcess(port, PAUSE_SECONDS)
         time.sleep(quiet_seconds / 3)
-        report.take(good.ask("report"))
+        report.take(healthy.ask("report"))
         time.sleep(quiet_seconds)
-        report.quiet = report.take(good.ask("report"))
+        report.quiet = report.take(healthy.ask("report"))
         rss, descriptors, began = server.memory(), server.descriptors(), time.monotonic()
         peak = asyncio.run(attack(port, server, sessions, seed, report, progress))
         report.seconds = time.monotonic() - began
-        report.hostile = report.take(good.ask("report"))
+        report.hostile = report.take(healthy.ask("report"))
         if server.alive:
             report.descriptors = (descriptors, settled(server, descriptors))
             report.rss_mib = (rss, peak, server.memory())
             check_resources(report)
-            report.take(good.ask("hold"))
+            report.take(healthy.ask("hold"))
             server.stop()
             server = Server(server.data_dir)
             servers.append(server)
-            check_data(report, server, good)
+            check_data(report, server, healthy)
         report.must(server.alive, f"the server has ended with {server.process.poll()}")
         status = server.stop()
         report.must(status in {0, -signal.SIGTERM}, f"the server ended with {status} when it was stopped")
@@ -156,8 +125,8 @@ def run(folder, sessions, seed, progress=lambda _: None, quiet_seconds=QUIET_SEC
         for each in servers:
             each.stop()
             each.process.stdout.close()
-        if good is not None:
-            good.close()
+        if healthy is not None:
+            healthy.close()
     return report
 
 
@@ -168,8 +137,8 @@ def check_resources(report):
     report.must(large <= small + RSS_GROWTH_MIB_MAX, f"{small:.0f} MiB became {large:.0f}")
 
 
-def check_data(report, server, good):
-    """Let the good client look for all that it has added, on the server that was started after the attack."""
-    report.take(good.ask(f"reconnect {server.port}"))
-    report.kept = report.take(good.ask("account")).get("kept", 0)
+def check_data(report, server, healthy):
+    """Let the healthy client look for all that it has added, on the server that was started after the attack."""
+    report.take(healthy.ask(f"reconnect {server.port}"))
+    report.kept = report.take(healthy.ask("account")).get("kept", 0)
     report.must(report.kept > 0, "nothing was kept, so nothing was proved")

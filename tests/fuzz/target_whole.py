@@ -18,10 +18,10 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
-from worker import Worker
 
 from queueber.limits import Limits
 from queueber.testing import InProcessServer
+from tests.support.healthy_client import HealthyClient
 
 LIMITS = Limits(
     frame_bytes=1 << 20,
@@ -76,7 +76,7 @@ def connect(server):
 
 
 def good_peer(server):
-    """A `Worker` in the same process."""
+    """A `HealthyClient` in the same process."""
     protocol, transport = connect(server)
 
     def exchange(data):
@@ -87,7 +87,7 @@ def good_peer(server):
         assert said, "the good peer is not answered"
         return said
 
-    return Worker(exchange)
+    return HealthyClient(exchange)
 
 
 def settle(server):

@@ -1,11 +1,8 @@
 """A real server, the healthy client that uses it, and what an attack costs the two."""
 
-import json
 import os
 import re
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,9 +11,13 @@ from attrs import define, field
 from queueber.limits import PEER_LIMITS
 from tests.hostile.peer import PATIENCE, Peer
 from tests.process.certificates import Authority
+from tests.support.healthy_client import HealthyProcess
 from tests.support.server_process import Server
 
 ROOT = Path(__file__).parents[2]
+PAUSE_SECONDS = 0.02
+"""Some hundred calls a second and not as many as can be: others share these cores."""
+
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,40 +32,21 @@ def limits(**values):
 
 
 class Healthy:
-    """The healthy client, in a process of its own so that attackers here do not slow it down."""
+    """The healthy client of an attack."""
 
     def __init__(self, port):
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.healthy", str(port)],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._answer()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        answer = json.loads(line) if line else {"error": "the healthy client ended without a word"}
-        if "error" in answer:
-            raise Disturbed(answer["error"])
-        return answer
+        self._process = HealthyProcess(port, PAUSE_SECONDS)
 
     def report(self):
         """Return its calls since the last report; raises Disturbed if anything was wrong."""
-        try:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        return self._answer()
+        answer = self._process.ask("report")
+        if "wrong" in answer:
+            raise Disturbed(answer["wrong"])
+        return answer
 
     def end(self):
-        """Let it finish its turn."""
-        self.process.stdin.close()
-        status = self.process.wait(PATIENCE)
-        self.process.stdout.close()
-        return status
+        """End it."""
+        self._process.close()
 
 
 def serve(attack, directory):

@@ -1,11 +1,22 @@
 """
-A client that behaves, and checks every reply: the one that must not notice.
+The client that must not notice what others do: it adds, polls, extends and removes, and checks every reply.
 
-It speaks through a function, so it works in the process of a server and over a
-socket.  `Worker.turn` takes a few items from their beginning to their end;
-others it only adds, and `Worker.kept` says which must still be there.
+`HealthyClient` sends through a function, so it works in the process of a server and over a socket. `turn` takes a few
+items from their beginning to their end; others it only adds, and `kept` has those that must still be there.
+
+`HealthyProcess` runs one in a process of its own, so that attackers in this one do not slow it down. Its program takes
+the port and the pause between two turns in seconds. It answers each line on standard input with one line of JSON:
+`report` with the calls since the last report, latencies in milliseconds; `account` once everything that was
+acknowledged has been found; `hold`, after which it calls no more; `reconnect PORT` when it has a new connection. A
+wrong reply ends it, with a line that says which.
 """
 
+import json
+import select
+import socket
+import subprocess
+import sys
+from contextlib import suppress
 from time import perf_counter
 
 from queueber.api import (
@@ -40,18 +51,20 @@ from queueber.units import SpanMs
 
 LEASE = SpanMs(600_000)
 BATCH = 100
+TIMEOUT_SECONDS = 120
+RECV_BYTES = 1 << 18
 
 
-class Wrong(AssertionError):
-    """The server said what it must not say."""
+class WrongReply(AssertionError):
+    """The server sent a reply that it must not send."""
 
 
 def must(true, what):
     if not true:
-        raise Wrong(what)
+        raise WrongReply(what)
 
 
-class Worker:
+class HealthyClient:
     """One well-behaved connection with two queues of its own."""
 
     def __init__(self, exchange, name="worker"):
@@ -89,7 +102,7 @@ class Worker:
         try:
             found = read(self._outcome(question))
         except QueueberError as why:
-            raise Wrong(f"the connection broke: {why}") from why
+            raise WrongReply(f"the connection broke: {why}") from why
         self.connection.finish(question)
         self.latencies.append(perf_counter() - began)
         return found
@@ -111,7 +124,7 @@ class Worker:
         return self.call(queue, REMOVE, write_remove_request(RemoveRequest(item, lease)), read_remove_response)
 
     def turn(self):
-        """Raise `Wrong` unless add, poll, extend and remove say what they must."""
+        """Raise `WrongReply` unless add, poll, extend and remove say what they must."""
         self.turns += 1
         contents = [b"%d.%d" % (self.turns, number) * 9 for number in range(1 + self.turns % 3)]
         ids = self.add(self.busy, contents)
@@ -129,7 +142,7 @@ class Worker:
             self.kept[item] = b"kept %d" % self.turns
 
     def account(self):
-        """Take out all that was kept; raise `Wrong` unless it is that and no more, in order."""
+        """Take out all that was kept; raise `WrongReply` unless it is that and no more, in order."""
         left = list(self.kept.items())
         while True:
             found = self.poll(self.store, BATCH)
@@ -142,3 +155,89 @@ class Worker:
             left = left[len(found.items) :]
         must(not left, f"{len(left)} acknowledged items are lost")
         must(not self.poll(self.busy, 8).items, "a removed item came back")
+
+
+def connected(port):
+    """Return the function of a `HealthyClient` that sends over a socket to *port* of this machine."""
+    peer = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def exchange(data):
+        peer.sendall(data)
+        got = peer.recv(RECV_BYTES)
+        if not got:
+            raise WrongReply("the server closed the healthy client's connection")
+        return got
+
+    return exchange
+
+
+def report(client):
+    """Return the work since the last report."""
+    latencies, client.latencies = sorted(client.latencies), []
+    count = len(latencies)
+    marks = {"p50": count // 2, "p99": count * 99 // 100, "max": count - 1}
+    figures = {name: round(latencies[at] * 1e3, 3) if count else None for name, at in marks.items()}
+    return {"calls": count, "kept": len(client.kept), **figures}
+
+
+def work(port, pause):
+    """Work until standard input ends."""
+    client = HealthyClient(connected(port))
+    while True:
+        if not select.select([sys.stdin], [], [], pause)[0]:
+            client.turn()
+            continue
+        command, _, argument = sys.stdin.readline().strip().partition(" ")
+        if not command:
+            return
+        answer = {}
+        if command == "report":
+            answer = report(client)
+        elif command == "account":
+            answer = {"kept": len(client.kept)}
+            client.account()
+        elif command == "hold":
+            pause = None
+        else:
+            kept = client.kept
+            client = HealthyClient(connected(int(argument)))
+            client.kept = kept
+        print(json.dumps(answer), flush=True)
+
+
+class HealthyProcess:
+    """A healthy client in a process of its own, connected to *port*."""
+
+    def __init__(self, port, pause):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(port), str(pause)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.ask("report")
+
+    def ask(self, command):
+        """Return the answer to *command*: a mapping with `wrong` after a wrong reply, or if the process has ended."""
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        return json.loads(line) if line else {"wrong": "the healthy client's process has ended"}
+
+    def close(self):
+        """End the process."""
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+
+if __name__ == "__main__":
+    try:
+        work(int(sys.argv[1]), float(sys.argv[2]))
+    except (WrongReply, OSError) as why:
+        print(json.dumps({"wrong": f"{type(why).__name__}: {why}"[:1000]}), flush=True)
+        sys.exit(1)
