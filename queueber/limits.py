@@ -210,12 +210,17 @@ class Limits:
     """Off: a whole cluster may share one address."""
 
     handshakes: int = _peer(1_000, Unit.COUNT, 1, 1_000_000, Consequence.ABORT, "unfinished TLS handshakes")
-    """Each costs 75 KiB.  Above the limit the oldest is closed."""
+    """Each costs 60 KiB.  Above the limit the oldest is closed."""
 
     pending_bytes: int = _peer(
         256 * MIB, Unit.BYTES, MIB, 64 * GIB, Consequence.OVERLOADED, "calls of all connections that wait for the disk"
     )
-    """Memory of calls while the disk does not respond: contents, plus 512 bytes per row and 640 per call."""
+    """
+    Memory of calls while the disk does not respond.
+
+    A row counts its contents and 512 bytes.  A plan, which answers a batch of calls, counts 640 bytes and 160 for each
+    call after the first.
+    """
 
     buffered_bytes: int = _peer(
         256 * MIB,

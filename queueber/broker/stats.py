@@ -50,8 +50,8 @@ def state_of(queue: Queue, now: WallMs) -> QueueState:
     """
     Return the state of *queue*.
 
-    O(items in its window).  All windows together are bounded, so the cost for
-    all queues is bounded by that and their number.
+    The time is proportional to the items in the queue's window.  For all queues it is proportional to the number of
+    queues plus the items in all windows, which `Limits.window_bytes` bounds.
     """
     window = queue.window
     ready = window.count_ready(now)

@@ -235,10 +235,9 @@ def poll(
 @_timeout_option
 @click.pass_obj
 def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool, timeout: int | None) -> None:
-    """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or never held ITEM."""
-    _print_outcome(
-        "removed", server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=timeout)), as_json=as_json
-    )
+    """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or does not hold ITEM."""
+    did = server.do(lambda queue: queue.remove(item_id, lease, timeout_ms=timeout))
+    _print_outcome("removed", did, "does not hold this item", as_json=as_json)
 
 
 @queueber.command(cls=ServerCommand)
@@ -257,7 +256,8 @@ def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool,
 @click.pass_obj
 def extend(server: ServerSelection, lease: bytes, span: int, as_json: bool, timeout: int | None) -> None:
     """Set LEASE to end some seconds from now.  The exit status is 1 if it has ended."""
-    _print_outcome("extended", server.do(lambda queue: queue.extend(lease, span, timeout_ms=timeout)), as_json=as_json)
+    did = server.do(lambda queue: queue.extend(lease, span, timeout_ms=timeout))
+    _print_outcome("extended", did, "is not of this queue", as_json=as_json)
 
 
 def _print(text: str | bytes, *, newline: bool = True) -> None:
@@ -272,13 +272,13 @@ def _print(text: str | bytes, *, newline: bool = True) -> None:
     click.echo(text, nl=newline)
 
 
-def _print_outcome(done: str, did: bool, *, as_json: bool) -> None:
-    """Print whether a call changed anything, and exit with status 1 if it did not."""
+def _print_outcome(done: str, did: bool, otherwise: str, *, as_json: bool) -> None:
+    """Print whether a call changed anything.  If not, the lease has ended or *otherwise*, and the exit status is 1."""
     if as_json:
         click.echo(json.dumps({done: did}))
     elif did:
         click.echo(done)
     else:
-        click.echo(f"queueber: not {done}: the lease has ended, or was never for this", err=True)
+        click.echo(f"queueber: not {done}: the lease has ended, or {otherwise}", err=True)
     if not did:
         sys.exit(EXIT_ERROR)

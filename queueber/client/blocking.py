@@ -38,7 +38,11 @@ READ_BYTES = 65_536
 
 
 class NoAnswer(QueueberError):
-    """The time limit passed before the answer: the call may have taken effect or not."""
+    """
+    The time limit passed.
+
+    While connecting: then nothing was sent.  Or before the answer: then the call may have taken effect or not.
+    """
 
     kind = Kind.DISCONNECTED
 

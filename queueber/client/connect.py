@@ -200,10 +200,10 @@ def _endpoint(reactor: Any, address: str | IStreamClientEndpoint, tls: Tls | Non
 
 def _check_limits(limits: Limits | None) -> None:
     """
-    Check the limits that a client uses.
+    Check the four limits that a client uses, those in `_LIMITS`.  None is valid: the client then uses the server's.
 
     Raises:
-        InvalidRequest: a limit is not a number, or out of range.
+        InvalidRequest: *limits* is not a `Limits`, or one of the four is not a number or out of range.
     """
     if limits is None:
         return

@@ -199,7 +199,7 @@ class DB(NoCopy):
         return Snapshot(self._handle, b"")
 
     def prefixed_db(self, prefix: bytes) -> PrefixedDB:
-        """Return the rows whose keys begin with *prefix* as a database of their own."""
+        """Return the rows whose keys begin with *prefix* as a database of their own, in which keys lack the prefix."""
         return PrefixedDB(self, self._handle, prefix)
 
     def get_property(self, name: bytes) -> bytes | None:

@@ -157,7 +157,11 @@ class Answers:
                 self.send_return(answer)
 
     def hold(self, answer: AnswerId, held: HeldResults) -> None:
-        """Keep the results of the returned *answer* for calls to their capabilities."""
+        """
+        Keep *held*, the results of the returned *answer*, until its Finish.
+
+        The peer may call the capabilities in them.
+        """
         self.held[answer] = held
 
     def fail(self, answer: AnswerId, kind: Kind, reason: str) -> None:

@@ -92,5 +92,7 @@ def test_a_commit_torn_by_a_power_cut_is_logged(start, tmp_path):
     log.write_bytes(log.read_bytes().replace(b"2" * 4_096, bytes(4_096), 1))
 
     server = start(data_dir=data)
-    server.line(r"Went on after a power cut: the machine went down while the log was written: its last [0-9,]+ bytes")
+    server.line(
+        r"Cut off the damaged end of the log: the machine went down while the log was written: its last [0-9,]+ bytes"
+    )
     server.line("1 item in 1 queue, 0 leases; recovered in .* after an unclean stop")

@@ -63,7 +63,7 @@ class Machine:
         halt(server.pid)
         self.disk.cut(self.random.choice(CUTS))
         server.kill()
-        self.dropped += "Went on after a power cut" in server.lines()
+        self.dropped += "Cut off the damaged end of the log" in server.lines()
         self.disk.unmount()
         self.disk.mount()
         self._new_boot()

@@ -67,7 +67,7 @@ class Descriptors:
     """The server's own files, inherited ones included."""
 
     def describe(self, wanted: "Descriptors") -> str:
-        """Return the numbers as text, with those of *wanted* that are higher."""
+        """Return the numbers as text.  Where one is lower than in *wanted*, "instead of" and the wanted one follow."""
         parts = [
             counted(mine, *name) + (f" instead of {asked:,}" if mine < asked else "")
             for name, mine, asked in (

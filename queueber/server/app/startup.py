@@ -98,7 +98,7 @@ class Startup:
             tuning=evolve(settings.tuning, open_files=descriptors.tables),
             boot_id=read_boot_id(),
             # Logged at once, from the storage thread: a later start would not find out.
-            report=lambda dropped: self._log.warn("Went on after a power cut: {dropped}", dropped=dropped),
+            report=lambda why: self._log.warn("Cut off the damaged end of the log: {why}", why=why),
             on_sync=commit_stats.syncs.observe,
         )
         self._recovering = store

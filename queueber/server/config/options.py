@@ -137,7 +137,7 @@ SERVICE_OPTIONS = (
         "wipe",
         boolean,
         default=False,
-        help="Empty the data directory first; refused unless it is Queueber's and no server holds it",
+        help="Empty the data directory first; refused unless it is Queueber's and no other process has locked it",
         flag=True,
         command_line_only=True,
     ),

@@ -35,7 +35,7 @@ class TimedPeer(Protocol):
     """A connection with timers."""
 
     def on_timeout(self, limit: str) -> None:
-        """Handle the expiry of the timer *limit*."""
+        """Handle the expiry of the timer for the limit named *limit*."""
 
 
 T = TypeVar("T", bound=TimedPeer)
@@ -52,14 +52,14 @@ class PeerTimeouts(Generic[T]):
     )
 
     def start(self, peer: T, limit: str) -> None:
-        """Start or restart a timer of *peer*.  Do nothing if *limit* is 0."""
+        """Start or restart the timer of *peer* for the limit named *limit*, unless the limit's value is 0."""
         if getattr(self._limits, limit):
             started = self._started[limit]
             started.pop(peer, None)
             started[peer] = self._seconds()
 
     def clear(self, peer: T, limit: str) -> None:
-        """Stop a timer of *peer*."""
+        """Stop the timer of *peer* for the limit named *limit*."""
         self._started[limit].pop(peer, None)
 
     def clear_all(self, peer: T) -> None:
@@ -68,7 +68,7 @@ class PeerTimeouts(Generic[T]):
             started.pop(peer, None)
 
     def oldest(self, limit: str) -> T | None:
-        """Return the peer whose timer was started first, if any is running."""
+        """Return the peer whose timer for the limit named *limit* was started first, if any is running."""
         return next(iter(self._started[limit]), None)
 
     def expire(self) -> None:

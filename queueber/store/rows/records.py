@@ -171,7 +171,11 @@ def _queue_struct(record: QueueRecord) -> bytes:
 
 @lru_cache(maxsize=1_024)
 def _queue_template(name: str) -> tuple[bytes, bytes]:
-    """Return the struct of a queue named *name* before its counters, and between those and its floor."""
+    """
+    Return two constant parts of the struct of queue *name*.
+
+    They are the bytes before its counters, and the bytes between its counters and its floor.
+    """
     floor = bytes(ENTRY.size)
     struct = QUEUE_RECORD.build(name=name.encode(), added=0, removed=0, floor=floor)
     return struct[:WORD], struct[WORD + _COUNTERS.size : -len(floor)]
