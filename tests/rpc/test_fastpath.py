@@ -727,27 +727,28 @@ def outcome_of(connection, pieces, then, open_calls):
 @given(
     st.sampled_from(LAYOUTS),
     st.sampled_from(["add", "remove", "poll", "extend"]),
-    st.lists(st.tuples(st.integers(-12, 24), st.integers(0, 63)), max_size=4),
-    st.lists(st.integers(0, 70), min_size=3, max_size=6),
+    st.lists(st.tuples(st.integers(-12, 24), st.integers(-40, 63)), max_size=4),
+    st.lists(st.tuples(st.integers(0, 70), st.sampled_from([b"c", b"\0", b"\1"])), min_size=3, max_size=6),
 )
-@example(rust_call, "add", [(-5, 4), (7, 48)], [0, 0, 0])
-def test_calls_in_any_layout_are_read_as_in_full(call, kind, flips, sizes):
-    """The same bits are flipped in each call, counted from either end, so that odd ones become patterns."""
+@example(rust_call, "add", [(-5, 4), (7, 48)], [(0, b"")] * 3)
+def test_calls_in_any_layout_are_read_as_in_full(call, kind, changes, contents):
+    """The same bits and offsets are changed in each call, counted from either end, so that odd ones become patterns."""
     limits = Limits(contents_bytes=64, add_bytes=100)
     fast, plain = begun(limits), begun(limits, templates=False)
-    for number, size in enumerate(sizes):
+    for number, (size, fill) in enumerate(contents):
         method, content = {
-            "add": add(b"c" * size),
+            "add": add(fill * size),
             "remove": remove(bytes([number]) * 16, LEASE),
             "poll": poll(2),
             "extend": extend(bytes([number]) * 16),
         }[kind]
         frame = call(number, method, content)
         words = list(unpack(f"<{len(frame) // WORD}Q", frame))
-        for place, bit in flips:
+        for place, change in changes:
             # Neither the frame's header nor the question id.
-            if place % len(words) != 0 and (place % len(words), bit > 31) != (4, False):
-                words[place % len(words)] ^= 1 << bit
+            at = place % len(words)
+            if at != 0 and (at, change > 31) != (4, False):
+                words[at] = words[at] ^ 1 << change if change >= 0 else words[at] + (change + 20 << 2) & (1 << 64) - 1
         odd = pack(f"<{len(words)}Q", *words)
         fast._fast._skip = 0
         assert outcome_of(fast, [odd], "answer", []) == outcome_of(plain, [odd], "answer", [])
