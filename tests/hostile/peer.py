@@ -1,4 +1,8 @@
-"""A peer over a plain, blocking socket: as polite as its user wants it to be."""
+"""
+A peer over a plain, blocking socket: as polite as its user wants it to be.
+
+Not `queueber.client`, which sends nothing that a server would refuse.
+"""
 
 import select
 import socket

@@ -1,5 +1,6 @@
 """
-pycapnp's own RPC client, compiled from the same schema: a peer that shares no code with ours.
+pycapnp's own RPC client, compiled from the same schema: a peer that shares no code with ours, so that
+an error of our encoder and our decoder cannot hide itself.
 
 Run as ``foreign_peer.py SCENARIO PORT``; exits with 0 when everything was as it must be.
 """

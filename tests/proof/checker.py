@@ -6,6 +6,9 @@ earliest and a latest end, so this takes time in proportion to the history.
 Nothing is called wrong that could have come about rightly; what went wrong in
 a way that no client can tell apart from right is not seen.
 
+It shares no code with the server and no model with other tests: it judges calls and replies alone, so that an error
+in the understanding of a queue that the server and its tests have in common is found here.
+
 ``checker.py FILE`` judges a history that was saved.
 """
 

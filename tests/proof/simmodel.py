@@ -2,7 +2,8 @@
 """
 The expected rows: the obvious queue, fed with every plan when it is made and with every batch that survived.
 
-Knows nothing of keys, records, windows or scans.
+Knows nothing of keys, records, windows or scans.  Apart from the model of the broker's tests, which compares decisions
+in memory: this one reads what a crash has left.
 """
 
 from bisect import bisect_left, insort

@@ -1,6 +1,8 @@
 """
 The obvious model of a queue, held against a real server through real sockets by hypothesis.
 
+The model is its own and not the broker's test model: it knows only what a client may know.
+
 Three connections call one after the other: add, poll, remove and extend, with
 leases that are stale and foreign, with delays, with waits; time passes, a
 connection is dropped, the server is killed and started again.  Each example

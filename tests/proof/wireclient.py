@@ -1,4 +1,8 @@
-"""A connection that logs every call made through it, on asyncio."""
+"""
+A connection that logs every call made through it, on asyncio.
+
+Not `queueber.client`: a history needs the time of each call and reply, and calls that are cut off on purpose.
+"""
 
 import asyncio
 import time
