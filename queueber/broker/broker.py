@@ -6,6 +6,12 @@ returns a `Plan`.  The caller submits the plans in the order in which they were
 made, reports them once they are durable (`committed`), and then sends their
 replies.
 
+The caller guarantees the limits of one request: `items_per_add`,
+`contents_bytes`, `add_bytes`, `delay_ms` and `lease_ms`.  `api.requests` checks
+them while it reads the request, so that nothing beyond them is copied, and its
+errors name the field that the client has sent.  The broker checks all other
+limits.
+
 Rules for editors.  Validate first, then change, then build the plan: between
 the first change and the plan nothing may raise.  A plan that changes a queue
 carries the queue's record as it is after that plan, because any plan may be
@@ -32,7 +38,7 @@ from queueber.broker.queues import Queues
 from queueber.broker.stats import Stats, lease_line, queue_line
 from queueber.broker.storage import DeleteItem, DeleteLease, PutLease, Recovered, Scan, Write
 from queueber.broker.waiter import Peer, PollInput, PollState, Waiter
-from queueber.errors import InvalidRequest, QueueberError, too_large
+from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import DEFAULTS, ID_BYTES, Limits
 from queueber.units import SpanMs, WallMs, counted, no_earlier_than
 
@@ -58,7 +64,7 @@ class Broker:
             self.queues, self.leases, self.polls, self._uncommitted, ids.lease, limits, bounds, self.limit_hits
         )
         """The claims that serve the waiting polls."""
-        self._adds = Adds(self.queues, self.polls, self._uncommitted, ids, limits)
+        self._adds = Adds(self.queues, self.polls, self._uncommitted, ids)
         self.add = self._adds.add
         self._expiry = Expiry(self.queues, self.leases, self._uncommitted, self.polls, limits)
         self.pop_expired, self.retry_sweep = self._expiry.pop_expired, self._expiry.retry_sweep
@@ -139,15 +145,15 @@ class Broker:
         Returns:
             A plan whose reply has for each pair of lease and duration whether
             the lease was extended, or `InvalidRequest`: the lease is not 16
-            bytes, or the duration is 0 or too long.
+            bytes, or the duration is 0.
         """
         writes: dict[LeaseId, Write] = {}
         """One write for each lease, however often it is extended, because its record is as long as it has items."""
         replies: list[bool | QueueberError] = []
         size = 0
         for lease_id, duration in requests:
-            if not 0 < duration <= self._limits.lease_ms:
-                replies.append(self._not_a_duration(duration))
+            if duration <= 0:
+                replies.append(_not_a_duration())
                 continue
             if len(lease_id) != ID_BYTES:
                 replies.append(_not_a_lease_id(lease_id))
@@ -177,12 +183,12 @@ class Broker:
         (`polls.cancel`) if its peer does not want the reply any more.
 
         Raises:
-            InvalidRequest: the lease's duration is 0 or too long.
+            InvalidRequest: the lease's duration is 0.
             Overloaded: too many polls wait, or too many items are leased.
         """
         limits = self._limits
-        if not 0 < lease_duration <= limits.lease_ms:
-            raise self._not_a_duration(lease_duration)
+        if lease_duration <= 0:
+            raise _not_a_duration()
         if wanted > limits.poll_items:
             self.limit_hits["poll_items"] += 1
             wanted = limits.poll_items
@@ -193,12 +199,6 @@ class Broker:
         waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer)
         self.polls.enqueue(waiter, no_wait=wait == 0)
         return waiter
-
-    def _not_a_duration(self, duration: SpanMs) -> InvalidRequest:
-        if duration <= 0:
-            return InvalidRequest("leaseValiditySecs and leaseValidityMs are both 0; a lease must last longer (> 0)")
-        limit = self._limits.lease_ms
-        return too_large("leaseValidityMs", value=duration, limit=limit, unit="ms", name="lease_ms")
 
     # After a commit
 
@@ -265,6 +265,10 @@ class Broker:
         for queue in self.queues:
             assert queue.held == held.get(queue.number, set()), "an item is held by no lease, or leased and not held"
             assert queue.refill is not None or queue.number is None or len(queue.window) <= queue.items
+
+
+def _not_a_duration() -> InvalidRequest:
+    return InvalidRequest("leaseValiditySecs and leaseValidityMs are both 0; a lease must last longer (> 0)")
 
 
 def _not_a_lease_id(lease_id: bytes) -> InvalidRequest:

@@ -65,8 +65,7 @@ class Polls:
         """
         if 2 * self.waiting >= self._limits.waiting_polls:
             self._check_waiting_limit(waiter.peer, no_wait=no_wait)
-        leases = self._leases
-        if leases.items >= leases.items_max and (why := leases.why_full()):
+        if (why := self._leases.why_full()) is not None:
             raise why
         queue, peer = waiter.queue, waiter.peer
         queue.waiters[waiter] = None
