@@ -70,8 +70,9 @@ _ITEM_POINTER: Final = _ITEM.pointer
 _LEASE: Final = 4
 """The word with the pointer to the lease: after the pointers to results and response, the deadline, and the items."""
 
-_FIRST_ITEM: Final = 6
-"""The first word of the first item, after that and the tag of the list."""
+_NEXT_POINTER: Final = 1 << 2
+_NEXT_ITEM: Final = _ITEM.data_words + 1 << 2
+"""One word from the pointer to contents to that to an id, and from there to the next item's, as parts of an offset."""
 
 _LIMITS = {each.name: field_name(each.name) for each in attrs.fields(ServerLimits)}
 """The schema's names of the fields of `ServerLimits`."""
@@ -129,19 +130,20 @@ def write_poll_response(response: PollResponse) -> bytes:
     items, then the contents and id of each item, and the lease.
     """
     items, lease = response.items, response.lease
+    size = len(items) * _ITEM_WORDS
     words = [*_POLL_POINTERS, response.deadline]
-    words += STRUCT_LIST | len(items) * _ITEM_WORDS << LIST_COUNT_SHIFT | 1 << 2, 0, len(items) << 2 | _ITEM_POINTER
+    words += STRUCT_LIST | size << LIST_COUNT_SHIFT | 1 << 2, 0, len(items) << 2 | _ITEM_POINTER
     pieces = [b""]
-    slot = _FIRST_ITEM + _ITEM.data_words
-    end = _FIRST_ITEM + len(items) * _ITEM_WORDS
+    # The pointer to the contents, without their length.  Its offset grows with the words that it leads over, shrinking
+    # by each word from one pointer to the next.
+    pointer = BYTE_LIST + (size - _ITEM.data_words - 1 << 2)
     for contents, item_id, attempt, added_at in items:
-        size = len(contents)
-        to_contents = BYTE_LIST | size << LIST_COUNT_SHIFT | end - slot - 1 << 2
-        end += size + WORD - 1 >> 3
-        words += attempt, added_at, to_contents, BYTE_LIST | len(item_id) << LIST_COUNT_SHIFT | end - slot - 2 << 2
-        end += len(item_id) + WORD - 1 >> 3
-        pieces += contents, PADDING[size % WORD], item_id, PADDING[len(item_id) % WORD]
-        slot += _ITEM_WORDS
+        length, id_length = len(contents), len(item_id)
+        to_id = pointer + (length + 7 >> 3 << 2) - _NEXT_POINTER
+        words += attempt, added_at, pointer + (length << LIST_COUNT_SHIFT), to_id + (id_length << LIST_COUNT_SHIFT)
+        pointer = to_id + (id_length + 7 >> 3 << 2) - _NEXT_ITEM
+        pieces += contents, PADDING[length % WORD], item_id, PADDING[id_length % WORD]
+    end = (pointer - BYTE_LIST >> 2) + len(words) + _ITEM.data_words + 1
     words[_LEASE] = BYTE_LIST | len(lease) << LIST_COUNT_SHIFT | end - _LEASE - 1 << 2
     pieces[0] = pack(f"<{len(words)}Q", *words)
     pieces += lease, PADDING[len(lease) % WORD]
