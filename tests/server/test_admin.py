@@ -4,6 +4,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs, formatEvent
 
 from queueber import api, rpc
 from queueber.api import admin
@@ -179,6 +180,22 @@ def test_a_backup_is_answered_when_it_is_done(door, tmp_path, known):
     found = (tmp_path / "x").stat()
     assert admin.read_backup_response(door.outcomes()[question]) == admin.BackupMade(found.st_dev, found.st_ino)
     assert door.hand.handlers.outstanding == 0
+
+
+def test_the_log_has_the_beginning_and_the_end_of_a_backup(door, tmp_path):
+    (tmp_path / "other").mkdir()
+    target = tmp_path / "x"
+    with capturedLogs() as events:
+        back_up(door, bytes(target))
+        door.threads[0].callback(door.made)
+        back_up(door, bytes(target), directory_identity(tmp_path / "other"))
+        door.threads[1].callback(door.made)
+    assert [formatEvent(event) for event in events if event["log_namespace"].endswith("AdminHandlers")] == [
+        f"Backing up to {target}",
+        f"Backed up to {target}",
+        f"Backing up to {target}",
+        f"Not backed up: {target} is another directory for the client",
+    ]
 
 
 def test_no_backup_is_made_to_a_directory_that_the_client_does_not_see(door, tmp_path):

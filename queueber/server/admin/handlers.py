@@ -177,7 +177,7 @@ class AdminHandlers:
             done = (
                 "Not backed up: {target} is another directory for the client"
                 if outcome.elsewhere
-                else "BackupStore up to {target}"
+                else "Backed up to {target}"
             )
             self.log.info(done, target=str(target))
             sink.results([answer], [admin.write_backup_response(outcome)])
