@@ -12,7 +12,9 @@ be awaited or given callbacks:
         await mail.remove(item.id, batch.lease)
     await client.close()
 
-The reactor is an argument; this package does not install one.
+The reactor is an argument; this package does not install one.  It knows the methods
+of the `.capnp` files and the RPC protocol, and nothing of the server.  Start reading
+at `connect`, then `service` for reconnecting and `protocol` for one connection.
 """
 
 from queueber.api import PolledItem, ServerLimits

@@ -12,12 +12,12 @@ from queueber.broker.storage import Recovered, StoreStalled
 from queueber.errors import StorageError, reason
 from queueber.plyvel import CorruptionError
 from queueber.plyvel.rocksdb import RocksDB
+from queueber.store.datadir.copying import ProgressCallback, no_progress
 from queueber.store.datadir.database import open_database, read_properties
 from queueber.store.datadir.directory import DATABASE, LockedDirectory, directory_error, lock_directory
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.datadir.torn_tail import cut_torn_tail
 from queueber.store.maintenance.backup import back_up
-from queueber.store.maintenance.copying import ProgressCallback, no_progress
 from queueber.store.rows.kv_store import Durability, KeyValueStore
 from queueber.store.rows.meta import (
     delete_clean_mark,

@@ -8,7 +8,7 @@ from attrs import frozen
 from history import History, Poll
 from wireclient import Client
 
-from queueber.store.maintenance.copying import read_only_view
+from queueber.store.datadir.copying import read_only_view
 from queueber.store.rows.keys import TABLES
 
 BUNDLE = 100

@@ -6,9 +6,9 @@ from twisted.internet.testing import StringTransport
 
 from queueber import api, rpc
 from queueber.limits import Limits
+from queueber.server.core.stats import ReactorLag
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.monitoring.queue_stats import Collector
-from queueber.server.monitoring.stats import ReactorLag
 from queueber.store.datadir.database import PROPERTY_NAMES
 from queueber.testing import InProcessServer
 

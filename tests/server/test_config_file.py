@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from queueber.cli.control_commands import stats
 from queueber.client.address import parse
 from queueber.errors import InvalidRequest
-from queueber.server.admin.console.access import parse_access
+from queueber.server.config.console_access import parse_access
 from queueber.server.config.options import OPTIONS
 from queueber.server.config.sources import ConfigError, resolve
 

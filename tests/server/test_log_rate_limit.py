@@ -2,7 +2,7 @@
 
 from twisted.internet.task import Clock
 
-from queueber.server.net.log_rate_limit import LINES_PER_SECOND, LeftOut, LogRateLimiter
+from queueber.server.core.log_rate_limit import LINES_PER_SECOND, LeftOut, LogRateLimiter
 
 
 def test_one_line_a_second_for_each_peer_and_kind():

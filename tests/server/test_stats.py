@@ -4,8 +4,8 @@ import pytest
 
 from queueber import api
 from queueber.errors import Kind
-from queueber.server.monitoring.histogram import Histogram
-from queueber.server.monitoring.stats import LAG_SECONDS, ReactorLag
+from queueber.server.core.histogram import Histogram
+from queueber.server.core.stats import LAG_SECONDS, ReactorLag
 
 
 def test_a_value_counts_in_the_bucket_of_the_smallest_bound_that_it_does_not_exceed():

@@ -9,9 +9,9 @@ import pytest
 from queueber.broker.model import LOWEST, QueueNumber
 from queueber.errors import InvalidRequest, Passing, StorageError, Withheld
 from queueber.store import inspect, open_store
+from queueber.store.datadir.copying import read_only_view
 from queueber.store.datadir.database import open_database
 from queueber.store.maintenance import inspection
-from queueber.store.maintenance.copying import read_only_view
 from queueber.store.maintenance.inspection import ATTEMPTS, is_locked
 from queueber.units import WallMs
 
@@ -85,7 +85,7 @@ def test_an_inspection_starts_again_when_the_server_removes_a_file(busy, tmp_pat
             raise StorageError("IO error: No such file or directory")
         return open_database(path, **options)
 
-    monkeypatch.setattr("queueber.store.maintenance.copying.open_database", unlucky)
+    monkeypatch.setattr("queueber.store.datadir.copying.open_database", unlucky)
     assert len(inspect(tmp_path / "data", at_25).queues) == 3
     left[:] = [True] * ATTEMPTS
     with pytest.raises(StorageError, match="No such file"):
@@ -100,7 +100,7 @@ def test_a_file_that_is_missing_without_a_server_is_reported(data, monkeypatch):
         tries.append(path)
         raise StorageError("no")
 
-    monkeypatch.setattr("queueber.store.maintenance.copying.open_database", unlucky)
+    monkeypatch.setattr("queueber.store.datadir.copying.open_database", unlucky)
     with pytest.raises(StorageError):
         inspect(data, at_25)
     assert len(tries) == 1

@@ -13,8 +13,9 @@ from queueber.errors import StorageError
 from queueber.plyvel.errors import translate_error
 from queueber.plyvel.wal import read_wal
 from queueber.store import copy_directory, open_store, replace_directory, salvage, verify
+from queueber.store.datadir import copying
 from queueber.store.datadir.database import open_database
-from queueber.store.maintenance import copying, recovery
+from queueber.store.maintenance import recovery
 from queueber.store.maintenance.recovery import check_movable
 from queueber.store.rows.meta import FORMAT, write_format
 from queueber.store.tuning import Tuning

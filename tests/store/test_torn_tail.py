@@ -11,9 +11,9 @@ from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import map_file, read_wal, wal_files
 from queueber.store import open_store, verify, wipe
 from queueber.store.datadir import torn_tail as torn
+from queueber.store.datadir.copying import read_only_view
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.maintenance.backup import copy_directory
-from queueber.store.maintenance.copying import read_only_view
 
 MAIL = QueueNumber(1)
 COMMITS = 20

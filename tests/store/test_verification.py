@@ -230,7 +230,7 @@ def test_a_database_that_cannot_be_opened_is_one_line(data, name):
 
 def test_a_database_that_is_no_directory_is_one_line(data, monkeypatch):
     monkeypatch.setattr(
-        "queueber.store.maintenance.copying._files", lambda database: database.joinpath("CURRENT", "x").stat()
+        "queueber.store.datadir.copying._files", lambda database: database.joinpath("CURRENT", "x").stat()
     )
     with pytest.raises(StorageError, match="Not a directory"):
         verify(data)

@@ -28,17 +28,17 @@ from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
+from queueber.server.core.log_rate_limit import SPAN_SECONDS
 from queueber.server.core.pool import Pool
 from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
 from queueber.server.core.reserve import Reserve, space_of
+from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector
-from queueber.server.monitoring.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
-from queueber.server.net.log_rate_limit import SPAN_SECONDS
 from queueber.server.net.protocol import RpcFactory
 from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.server.net.send_buffer import FlushQueue

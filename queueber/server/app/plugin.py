@@ -1,20 +1,29 @@
 """`Options` and `makeService`, the interface of a service maker for twistd and twist."""
 
+import os
 import signal
+from collections.abc import Mapping
 
 from twisted.application.service import IService
 
 from queueber.server.app.composition import EX_IOERR
-from queueber.server.app.daemonize import Launcher, import_for_chroot
+from queueber.server.app.daemonize import Launcher, check_pid_file, import_for_chroot
 from queueber.server.app.entry import SIGNALS
-from queueber.server.app.logs import open_log
+from queueber.server.app.logs import log_failed_start, open_log
 from queueber.server.app.reload import on_signals
 from queueber.server.app.service import QueueberService
+from queueber.server.config import twisted_options
 from queueber.server.config.sources import EX_CONFIG, EX_USAGE
-from queueber.server.config.twisted_options import Options, exit_with
 from queueber.server.core.clock import use_monotonic_time
 
 __all__ = ["Options", "makeService"]
+
+
+class Options(twisted_options.Options):
+    """The options of the service, checked together with those of twistd or twist, in whose log mistakes appear."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        super().__init__(environment, check_pid_file, log_failed_start)
 
 
 def makeService(options: Options) -> IService:
@@ -23,11 +32,7 @@ def makeService(options: Options) -> IService:
 
     if not __debug__:
         # Assertions find bugs before their effects are on disk, and `check` consists of them.
-        exit_with(
-            ["Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs"],
-            EX_CONFIG,
-            options.parent,
-        )
+        options.reject(["Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs"], EX_CONFIG)
     SIGNALS.hold()
     use_monotonic_time(reactor)
     for name, hint in options.unknown_variables.items():
@@ -37,11 +42,11 @@ def makeService(options: Options) -> IService:
     if unusable := launcher.leave_unusable_directory(str(options.settings.data_dir)):
         complaints.append(unusable)
     if complaints:
-        exit_with(complaints, EX_USAGE, options.parent)
+        options.reject(complaints, EX_USAGE)
     try:
         log = open_log(options.parent, options.settings.log_format)
     except OSError as why:
-        exit_with([str(why)], EX_IOERR)
+        twisted_options.exit_with([str(why)], EX_IOERR)
     if log is not None:
         on_signals(reactor, (signal.SIGUSR1,), log.rotate)
         log.set_level(options.settings.log_level)

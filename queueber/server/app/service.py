@@ -22,6 +22,7 @@ from queueber import __version__
 from queueber.errors import Stopping, StorageError, reason
 from queueber.server.app.composition import EX_IOERR, ServerParts, end_process
 from queueber.server.app.daemonize import Launcher
+from queueber.server.app.endpoints import MonitoringEndpoints
 from queueber.server.app.entry import SIGNALS
 from queueber.server.app.fd_limit import TooFewDescriptors
 from queueber.server.app.logs import Log
@@ -33,7 +34,6 @@ from queueber.server.config.settings import ReloadedConfig, Settings
 from queueber.server.config.sources import EX_CONFIG
 from queueber.server.core.pool import StoragePool
 from queueber.server.core.timer import periodic_timer
-from queueber.server.monitoring.endpoints import MonitoringEndpoints
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.certificates import CertificateUnusable
 from queueber.server.net.listeners import (

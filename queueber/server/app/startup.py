@@ -17,13 +17,13 @@ from twisted.logger import Logger
 from queueber.errors import Stopping
 from queueber.server.admin.control_socket import start_control
 from queueber.server.app.composition import ServerParts, assemble, end_process
+from queueber.server.app.endpoints import PAGE_CONNECTIONS_MAX
 from queueber.server.app.fd_limit import Descriptors, allocate
 from queueber.server.app.sd_notify import StartupProgress
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock, read_boot_id
 from queueber.server.core.pool import StoragePool
-from queueber.server.monitoring.endpoints import PAGE_CONNECTIONS_MAX
-from queueber.server.monitoring.stats import CommitStats
+from queueber.server.core.stats import CommitStats
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.listeners import Listen, address_of, check_passed, is_guarded, start_listening

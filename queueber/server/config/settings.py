@@ -10,7 +10,7 @@ from attrs import frozen
 
 from queueber.broker import ClaimBounds
 from queueber.limits import PEER_LIMITS, Limits
-from queueber.server.admin.console.access import ConsoleAccess, PasswordFileError, parse_access
+from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access
 from queueber.server.config.options import OPTIONS, limit_name, tuning_name
 from queueber.server.config.sources import COMMAND_LINE, DEFAULT, Origin, Resolved, Setting, resolve
 from queueber.server.config.spec import Complaint, Complaints

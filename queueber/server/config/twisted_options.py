@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from getopt import GetoptError, gnu_getopt
 from pathlib import Path
@@ -12,8 +12,6 @@ from typing import Any, ClassVar, NoReturn
 from twisted.python import usage
 
 from queueber import __version__
-from queueber.server.app.daemonize import check_pid_file
-from queueber.server.app.logs import log_failed_start
 from queueber.server.config.options import OPTIONS
 from queueber.server.config.settings import ReloadedConfig, Settings, load
 from queueber.server.config.sources import DEFAULT, EX_CONFIG, EX_USAGE, ConfigError, Setting, unknown_variables
@@ -48,8 +46,21 @@ class Options(usage.Options):
     optParameters: ClassVar = [_row(option) for option in OPTIONS if not option.flag]
     optFlags: ClassVar = [[option.name, option.short, option.help] for option in OPTIONS if option.flag]
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str] = os.environ,
+        check_parent: Callable[[Mapping[str, Any]], str | None] = lambda _: None,
+        log_failed_start: Callable[[Mapping[str, Any], Sequence[str]], None] = lambda *_: None,
+    ) -> None:
+        """
+        Take the options that are not on the command line from *environment*.
+
+        *check_parent* returns a complaint about the options of twistd or twist, or None.  *log_failed_start* is called
+        with those options and all complaints, which are also printed.
+        """
         self._environment = environment
+        self._check_parent = check_parent
+        self._log_failed_start = log_failed_start
         self._arguments: dict[str, list[str]] = {}
         self._unknown: list[str] = []
         self._directory: Path | None = None
@@ -66,8 +77,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse *options*.  If any option is invalid, exit with a line on standard error for each mistake."""
-        if self.parent is not None and (complaint := check_pid_file(self.parent)):
-            exit_with([complaint], EX_USAGE, self.parent)
+        if self.parent is not None and (complaint := self._check_parent(self.parent)):
+            self.reject([complaint], EX_USAGE)
         words = sys.argv[1:] if options is None else list(options)
         if _COMPLETION in words:
             super().parseOptions(words)  # type: ignore[no-untyped-call]
@@ -84,7 +95,13 @@ class Options(usage.Options):
             self.effective, self._settings = self._load()
         except ConfigError as why:
             # Twisted would exit with status 1, and twist would print the whole help as well.
-            exit_with(str(why).splitlines(), why.status, self.parent)
+            self.reject(str(why).splitlines(), why.status)
+
+    def reject(self, complaints: Sequence[str], status: int) -> NoReturn:
+        """Log *complaints* if twistd or twist runs the service, print them, and exit with *status*."""
+        if self.parent is not None:
+            self._log_failed_start(self.parent, complaints)
+        exit_with(complaints, status)
 
     def reload(self) -> ReloadedConfig:
         """
@@ -177,10 +194,8 @@ def _is_special(path: str) -> bool:
         return False
 
 
-def exit_with(complaints: Sequence[str], status: int, parent: Any = None) -> NoReturn:  # noqa: ANN401
-    """Log *complaints* where *parent*, the options of twistd or twist, says, print them, and exit with *status*."""
-    if parent is not None:
-        log_failed_start(parent, complaints)
+def exit_with(complaints: Sequence[str], status: int) -> NoReturn:
+    """Print *complaints* on standard error, and exit with *status*."""
     for complaint in complaints:
         sys.stderr.write(f"queueber: {complaint}\n")
     raise SystemExit(status)

@@ -35,7 +35,7 @@ from queueber.broker.storage import PutLease, PutQueue
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.pool import Pool
-from queueber.server.monitoring.stats import CommitStats
+from queueber.server.core.stats import CommitStats
 
 T = TypeVar("T")
 

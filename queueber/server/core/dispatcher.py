@@ -19,8 +19,8 @@ from queueber.errors import Damaged, Kind, QueueberError, StorageError, Withheld
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
+from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
-from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.units import MS_PER_SECOND, WallMs
 
 TIMER_SECONDS_MAX = 86_400.0

@@ -20,7 +20,7 @@ from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
-from queueber.server.monitoring.stats import LIMITS, METHODS, OTHER, QUEUE, CallStats
+from queueber.server.core.stats import LIMITS, METHODS, OTHER, QUEUE, CallStats
 from queueber.units import SpanMs, WallMs, counted
 
 _new: Final = tuple.__new__
@@ -44,8 +44,8 @@ class ReplySink(Protocol):
     def results(self, answers: Sequence[rpc.AnswerId], contents: Sequence[bytes]) -> None:
         """Return one of *contents* for each of *answers*."""
 
-    def queue_results(self, answer: rpc.AnswerId, queue: Queue) -> None:
-        """Return a capability to *queue*."""
+    def capabilities(self, answer: rpc.AnswerId, content: bytes, objects: Sequence[object]) -> None:
+        """Return *content*, whose capability pointers are indices into *objects*."""
 
     def error(self, answer: rpc.AnswerId, kind: Kind, reason: str) -> None:
         """Return an exception."""
@@ -160,7 +160,7 @@ class QueueHandlers:
 
     def _queue(self, sink: ReplySink, root: Root, calls: rpc.Calls) -> None:  # noqa: ARG002
         queue = self._broker.queue(api.read_queue_request(calls.params))
-        sink.queue_results(calls.answer, queue)
+        sink.capabilities(calls.answer, api.QUEUE_RESPONSE, (queue,))
 
     def _return_limits(self, sink: ReplySink, root: Root, calls: rpc.Calls) -> None:  # noqa: ARG002
         sink.results([calls.answer], [api.write_limits_response(self._limits)])

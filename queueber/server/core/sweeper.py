@@ -13,8 +13,8 @@ from queueber.broker import Broker, Item, ItemId, Lease, LeaseId, Store
 from queueber.errors import StorageError
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
+from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
-from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.units import SECOND, SpanMs, WallMs, counted
 
 _RETRY_DELAY_MAX = SpanMs(64 * SECOND)

@@ -17,9 +17,9 @@ from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.pool import Pool
 from queueber.server.core.reserve import space_of
+from queueber.server.core.stats import ReactorLag
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.monitoring.queue_stats import Collector, QueueStats
-from queueber.server.monitoring.stats import ReactorLag
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
 

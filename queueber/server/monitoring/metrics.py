@@ -28,11 +28,11 @@ from queueber import __version__
 from queueber.broker.stats import QueueState
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
+from queueber.server.core.histogram import Histogram
+from queueber.server.core.stats import ALL
 from queueber.server.core.sweeper import ATTEMPTS
 from queueber.server.monitoring.diagnostics import Check, Diagnostics, Disk, readiness
-from queueber.server.monitoring.histogram import Histogram
 from queueber.server.monitoring.queue_stats import QueueStats
-from queueber.server.monitoring.stats import ALL
 from queueber.store.datadir.database import LEVELS
 from queueber.units import MS_PER_SECOND
 

@@ -18,9 +18,9 @@ from twisted.logger import Logger
 from queueber.broker import Peer
 from queueber.limits import Limits
 from queueber.rpc import ConnectionStats
+from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.net.handshakes import HANDSHAKES, Handshakes
 from queueber.server.net.listeners import address_text
-from queueber.server.net.log_rate_limit import LogRateLimiter
 from queueber.server.net.memory_budget import Holder, MemoryBudget
 from queueber.server.net.timeouts import FIRST_MESSAGE, PeerTimeouts, TimedPeer
 from queueber.units import counted

@@ -16,8 +16,8 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from queueber import api, rpc
-from queueber.broker import Broker, Peer, Queue, Waiter
+from queueber import rpc
+from queueber.broker import Broker, Peer, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import DEFAULTS, Limits
 from queueber.server.core.dispatcher import Dispatcher
@@ -289,9 +289,9 @@ class RpcProtocol(Protocol):
         self._connection.return_results(answers, contents)
         self._answered(answers)
 
-    def queue_results(self, answer: rpc.AnswerId, queue: Queue) -> None:
-        """Return a capability to *queue*."""
-        self._connection.return_capabilities(answer, api.QUEUE_RESPONSE, (queue,))
+    def capabilities(self, answer: rpc.AnswerId, content: bytes, objects: Sequence[object]) -> None:
+        """Return *content*, whose capability pointers are indices into *objects*."""
+        self._connection.return_capabilities(answer, content, objects)
         self._unmeasured = TABLES_CHECKED_BYTES
         self._answered((answer,))
 

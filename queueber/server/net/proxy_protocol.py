@@ -16,7 +16,7 @@ from twisted.protocols.haproxy import proxyEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from zope.interface import implementer
 
-from queueber.server.net.log_rate_limit import LogRateLimiter
+from queueber.server.core.log_rate_limit import LogRateLimiter
 
 PREFIX: Final = "haproxy:"
 

@@ -25,8 +25,8 @@ from attrs import frozen
 
 from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import find_later_batch, map_file, read_wal, wal_files
+from queueber.store.datadir.copying import read_only_view
 from queueber.store.datadir.directory import LockedDirectory, sync_path
-from queueber.store.maintenance.copying import read_only_view
 from queueber.store.rows.keys import TIME_KEY
 from queueber.store.rows.records import decode_time
 from queueber.units import counted

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from queueber.errors import StorageError, reason
 from queueber.plyvel import DB
+from queueber.store.datadir.copying import ProgressCallback, copy_files, no_progress, sync_files
 from queueber.store.datadir.directory import (
     DATABASE,
     SYNCED,
@@ -20,7 +21,6 @@ from queueber.store.datadir.directory import (
     locked_shared,
 )
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import ProgressCallback, copy_files, no_progress, sync_files
 from queueber.store.rows.meta import read_format
 
 

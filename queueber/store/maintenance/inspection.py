@@ -16,9 +16,9 @@ from attrs import define, frozen
 from queueber.broker.model import LOWEST, Item, Key, LeaseRecord, QueueRecord, TimeMark
 from queueber.errors import InvalidRequest, StorageError, reason
 from queueber.plyvel import prefix_successor
+from queueber.store.datadir.copying import read_only_view, size_of
 from queueber.store.datadir.directory import DATABASE, LOCK, READY, SYNCED, directory_error
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import read_only_view, size_of
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, items_prefix
 from queueber.store.rows.meta import Format, read_format, was_shut_down_cleanly

@@ -14,6 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from queueber.errors import Passing, StorageError, reason
+from queueber.store.datadir.copying import ProgressCallback, link_files, no_progress, read_only_view, sync_files
 from queueber.store.datadir.database import open_database
 from queueber.store.datadir.directory import (
     DATABASE,
@@ -25,7 +26,6 @@ from queueber.store.datadir.directory import (
     sync_path,
 )
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import ProgressCallback, link_files, no_progress, read_only_view, sync_files
 from queueber.store.maintenance.verification import Verified, verify
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.kv_store import Durability, KeyValueStore

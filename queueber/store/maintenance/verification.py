@@ -22,9 +22,9 @@ from queueber.broker.model import Key, LeaseRecord, QueueNumber, QueueRecord
 from queueber.errors import Passing, QueueberError, StorageError
 from queueber.limits import ID_BYTES, QUEUE_NAME_BYTES_MAX
 from queueber.plyvel import prefix_successor
+from queueber.store.datadir.copying import ProgressCallback, no_progress, read_only_view
 from queueber.store.datadir.directory import DATABASE, SYNCED, locked_shared
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.maintenance.copying import ProgressCallback, no_progress, read_only_view
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import (
     CLEAN_KEY,

@@ -17,8 +17,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber import __version__
-from queueber.server.admin.console.access import ConsoleAccess, Password, read_password
 from queueber.server.admin.console.commands import Command, Commands
+from queueber.server.config.console_access import ConsoleAccess, Password, read_password
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.listeners import address_text
 

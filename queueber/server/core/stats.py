@@ -14,7 +14,7 @@ from attrs import define, field
 
 from queueber import api
 from queueber.errors import Kind
-from queueber.server.monitoring.histogram import BYTES, ROWS, SECONDS, Histogram
+from queueber.server.core.histogram import BYTES, ROWS, SECONDS, Histogram
 
 METHODS = {api.ADD: "add", api.REMOVE: "remove", api.POLL: "poll", api.EXTEND: "extend"}
 QUEUE = "queue"
