@@ -80,7 +80,11 @@ class Tuning:
         MIB,
         64 * GIB,
     )
-    """A start on a full disk needs about as much space as the log is long, so the log stays short."""
+    """
+    A start rewrites the log as tables and needs that much free space.
+
+    A short log lets a start succeed on a nearly full disk.
+    """
 
     block_cache_bytes: int = _option(
         64 * MIB,
@@ -102,8 +106,11 @@ class Tuning:
     prefix_extractor: bool = _option(
         False, "Index filters and write buffers by the table and queue of a key", "prefix_extractor", None
     )
-    """Off: every scan is already bounded to one queue, and no code asks whether a queue exists, which is all it would
-    answer.  Scans request total order, so it does no harm."""
+    """
+    Off: every scan is already bounded to one queue, and the filter would only answer whether a queue has rows.
+
+    No code asks that.  Scans request total order, so the filter does no harm.
+    """
 
     compression: str = _option("lz4", "Compression of tables: none, lz4, zstd, or zstd:LEVEL", "compression", None)
     """lz4 costs little more than copying, and the rows of one producer are similar."""
