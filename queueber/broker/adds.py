@@ -1,8 +1,7 @@
 """Adds: how their items enter a queue."""
 
 from collections.abc import Sequence
-from itertools import chain
-from operator import itemgetter
+from itertools import chain, repeat
 from typing import Protocol
 
 from attrs import define
@@ -12,7 +11,7 @@ from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
-from queueber.broker.storage import PutItem, Write
+from queueber.broker.storage import PutItems, Write
 from queueber.errors import QueueberError
 from queueber.units import SpanMs, WallMs, no_earlier_than
 
@@ -52,30 +51,33 @@ class Adds:
         if not items:
             return self._uncommitted.plan(queue, [], [[] for _ in calls])
         ids = self._ids.items(now, len(items))
-        size = sum(map(len, map(itemgetter(0), items)))
+        contents, delays = zip(*items, strict=True)
+        size = sum(map(len, contents))
         replies: list[list[ItemId] | QueueberError] = []
         at = 0
         for call in calls:
             replies.append(ids[at : at + len(call)])
             at += len(call)
-        return self._uncommitted.plan(queue, self._put_new(queue, items, ids, size, now), replies, size)
+        write = self._put_new(queue, ids, contents, delays, size, now)
+        return self._uncommitted.plan(queue, [write], replies, size, len(ids))
 
     def _put_new(
-        self, queue: Queue, items: Sequence[tuple[bytes, SpanMs]], ids: Sequence[ItemId], size: int, now: WallMs
-    ) -> list[Write]:
-        """Put *items*, whose contents are *size* bytes together, into *queue*."""
+        self,
+        queue: Queue,
+        ids: Sequence[ItemId],
+        contents: Sequence[bytes],
+        delays: Sequence[SpanMs],
+        size: int,
+        now: WallMs,
+    ) -> Write:
+        """Put new items, with *contents* of *size* bytes together, into *queue*, and return the write of their rows."""
         number = self._queues.assign_number(queue) if queue.number is None else queue.number
-        added: list[Item] = []
-        writes: list[Write] = []
-        delayed = False
-        for item_id, (contents, delay) in zip(ids, items, strict=True):
-            due = now
-            if delay:
-                due = no_earlier_than(now, delay)
-                delayed = True
-            item = new_tuple(Item, (new_tuple(Key, (due, item_id)), contents, now, 0))
-            added.append(item)
-            writes.append(new_tuple(PutItem, (number, item)))
+        delayed = any(delays)
+        dues = [no_earlier_than(now, delay) if delay else now for delay in delays] if delayed else repeat(now)
+        # Without a step of Python for each item, this takes two fifths of the time of a loop.
+        keys = map(new_tuple, repeat(Key), zip(dues, ids, strict=False))
+        rows = zip(keys, contents, repeat(now), repeat(0), strict=False)
+        added: list[Item] = list(map(new_tuple, repeat(Item), rows))
         if delayed:
             for item in added:
                 queue.put(item)
@@ -85,4 +87,4 @@ class Adds:
         self._queues.enforce_budget(queue)
         if self._polls.waiting:
             self._polls.mark_runnable(queue)
-        return writes
+        return new_tuple(PutItems, (number, added))

@@ -11,7 +11,7 @@ from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Write
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, Write
 from queueber.limits import Limits
 from queueber.units import WallMs
 
@@ -78,7 +78,7 @@ class Expiry:
             # the record lost, the item would count as leased again.
             due = max(lease.deadline, WallMs(key.due + 1))
             again = Item(Key(due, key.id), item.contents, item.added_at, item.attempts + 1)
-            writes += (DeleteItem(lease.queue, key), PutItem(lease.queue, again))
+            writes += (DeleteItem(lease.queue, key), PutItems(lease.queue, [again]))
             queue.put(again)
             moved += 1
             size += len(item.contents)

@@ -46,6 +46,9 @@ class Plan(Generic[T_co]):
     size: int = 0
     """The size of the contents among the writes, bytes."""
 
+    rows: int = 0
+    """How many rows the writes put or delete."""
+
 
 @define(eq=False)
 class UncommittedPlans:
@@ -59,12 +62,16 @@ class UncommittedPlans:
         """Return how many plans with writes are not durable."""
         return len(self._plans)
 
-    def plan(self, queue: Queue, writes: list[Write], reply: T, size: int = 0) -> Plan[T]:
-        """Make the plan for a change of *queue*, which has been made in memory.  *size* is that of its contents."""
+    def plan(self, queue: Queue, writes: list[Write], reply: T, size: int = 0, rows: int | None = None) -> Plan[T]:
+        """
+        Make the plan for a change of *queue*, which has been made in memory.
+
+        *size* is that of its contents.  *rows* is the number of rows; by default, one for each write.
+        """
         if not writes:
             return Plan(writes, None, reply)
         record = new_tuple(QueueRecord, (queue.number, queue.name, queue.added, queue.removed, queue.floor))
-        plan = Plan(writes, record, reply, size)
+        plan = Plan(writes, record, reply, size, len(writes) if rows is None else rows)
         self._plans.append(plan)
         if queue.refill is not None:
             queue.refill.log += writes

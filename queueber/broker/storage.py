@@ -16,11 +16,11 @@ from queueber.errors import StorageError
 from queueber.units import WallMs
 
 
-class PutItem(NamedTuple):
-    """Write an item's row at its key."""
+class PutItems(NamedTuple):
+    """Write the rows of items of one queue, each at its key."""
 
     queue: QueueNumber
-    item: Item
+    items: Sequence[Item]
 
 
 class DeleteItem(NamedTuple):
@@ -49,7 +49,7 @@ class PutQueue(NamedTuple):
     record: QueueRecord
 
 
-Write: TypeAlias = PutItem | DeleteItem | PutLease | DeleteLease | PutQueue
+Write: TypeAlias = PutItems | DeleteItem | PutLease | DeleteLease | PutQueue
 
 
 @frozen

@@ -26,7 +26,7 @@ from itertools import chain, pairwise
 from attrs import define
 
 from queueber.broker.model import HIGHEST, Item, ItemId, Key
-from queueber.broker.storage import DeleteItem, PutItem, Scan, Write
+from queueber.broker.storage import DeleteItem, PutItems, Scan, Write
 from queueber.units import WallMs
 
 
@@ -206,9 +206,8 @@ def overlay(scan: Scan, *, above: Key, log: Sequence[Write], held: AbstractSet[I
     covered_to = HIGHEST if scan.exhausted else scan.items[-1].key
     found = {item.key: item for item in scan.items}
     for write in log:
-        if isinstance(write, PutItem):
-            if above < write.item.key <= covered_to:
-                found[write.item.key] = write.item
+        if isinstance(write, PutItems):
+            found.update((item.key, item) for item in write.items if above < item.key <= covered_to)
         elif isinstance(write, DeleteItem):
             # An older snapshot would bring a removed item back.
             found.pop(write.key, None)

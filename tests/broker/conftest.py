@@ -8,7 +8,16 @@ from attrs import define, field
 
 from queueber.broker import Broker, ClaimBounds, Item, ItemId, Key, LeaseId, Plan
 from queueber.broker.model import LOWEST, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Recovered, RecoveredLease, Scan, Write
+from queueber.broker.storage import (
+    DeleteItem,
+    DeleteLease,
+    PutItems,
+    PutLease,
+    Recovered,
+    RecoveredLease,
+    Scan,
+    Write,
+)
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import Limits
 from queueber.units import SpanMs, WallMs
@@ -47,8 +56,8 @@ class Rows:
 
     def _write(self, write: Write) -> None:
         match write:
-            case PutItem(queue, item):
-                self.items[queue, item.key] = item
+            case PutItems(queue, items):
+                self.items |= {(queue, item.key): item for item in items}
             case DeleteItem(queue, key):
                 del self.items[queue, key]
             case PutLease(lease_id, record):

@@ -1038,8 +1038,9 @@ class TestBatches:
         plan = harness.broker.add(harness.queue, [[(b"a", 0), (b"b", 0)], [], [(b"c", 0)]], harness.now)
 
         assert [len(ids) for ids in plan.reply] == [2, 0, 1]
-        assert [each for ids in plan.reply for each in ids] == [write.item.key.id for write in plan.writes]
-        assert plan.size == 3
+        (write,) = plan.writes
+        assert [each for ids in plan.reply for each in ids] == [item.key.id for item in write.items]
+        assert (plan.rows, plan.size) == (3, 3)
 
     def test_each_add_to_one_queue_too_many_is_overloaded(self, make_harness):
         harness = make_harness(queues=1)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from queueber.broker import Item, ItemId, Key, Scan
 from queueber.broker.model import HIGHEST, LOWEST, LeaseRecord, QueueNumber, just_below
 from queueber.broker.queue import Queue
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease
 from queueber.broker.window import Meter, Window, overlay
 
 QUEUE = QueueNumber(1)
@@ -181,8 +181,8 @@ LEASE_WRITES = [PutLease(b"l" * 16, LeaseRecord(QUEUE, 1, (make_key(1),))), Dele
 
 def apply(rows, write):
     match write:
-        case PutItem(_, item):
-            rows[item.key] = item
+        case PutItems(_, items):
+            rows |= {item.key: item for item in items}
         case DeleteItem(_, key):
             del rows[key]
 
@@ -192,9 +192,9 @@ def histories(draw):
     """Draw consistent writes to one queue: absent items are put, existing ones deleted."""
     rows: dict[Key, Item] = {}
     writes = []
-    for place in draw(st.lists(PLACES, max_size=25)):
-        key = make_key(*place)
-        write = DeleteItem(QUEUE, key) if key in rows else PutItem(QUEUE, make_item(*place))
+    for places in draw(st.lists(st.lists(PLACES, min_size=1, max_size=3, unique=True), max_size=15)):
+        existing = [key for key in (make_key(*place) for place in places) if key in rows]
+        write = DeleteItem(QUEUE, existing[0]) if existing else PutItems(QUEUE, [make_item(*place) for place in places])
         apply(rows, write)
         writes.append(write)
         if draw(st.integers(0, 4)) == 0:

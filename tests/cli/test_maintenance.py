@@ -16,7 +16,7 @@ from twisted.internet.defer import ensureDeferred, succeed
 
 from queueber.api.admin import Checked, ServerStats
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItems, PutLease, PutQueue
 from queueber.cli.__main__ import queueber
 from queueber.cli.output import moment
 from queueber.cli.terminal import PROGRESS_DELAY_SECONDS, ByteProgressBar
@@ -81,7 +81,7 @@ def make(path, close=True):
     store = open_store(path)
     for number in range(1, COMMITS + 1):
         store.commit(
-            [PutItem(MAIL, item(number)), PutQueue(QueueRecord(MAIL, "mail", number, 0, LOWEST))],
+            [PutItems(MAIL, [item(number)]), PutQueue(QueueRecord(MAIL, "mail", number, 0, LOWEST))],
             TimeMark(b"b" * 16, 1, WallMs(1_800_000_000_000)),
         )
         if number == COMMITS // 2:
@@ -155,7 +155,7 @@ class TestBackup:
 
     def test_an_unsound_directory_is_not_backed_up(self, shell, data, tmp_path):
         store = open_store(data)
-        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.commit([PutItems(QueueNumber(9), [item(50)])], TimeMark(b"b" * 16, 1, WallMs(1)))
         store.close()
         done = shell("backup", tmp_path / "backup", "--data-dir", data)
         assert done.exit_code == 1
@@ -184,7 +184,7 @@ class TestVerify:
 
     def test_with_findings(self, shell, data):
         store = open_store(data)
-        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(2**60)))
+        store.commit([PutItems(QueueNumber(9), [item(50)])], TimeMark(b"b" * 16, 1, WallMs(2**60)))
         store.close()
         done = shell("verify", data)
         assert done.exit_code == 1
@@ -194,7 +194,9 @@ class TestVerify:
 
     def test_more_findings_than_anybody_reads(self, shell, data):
         store = open_store(data)
-        store.commit([PutItem(QueueNumber(9), item(50 + n)) for n in range(1_005)], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.commit(
+            [PutItems(QueueNumber(9), [item(50 + n) for n in range(1_005)])], TimeMark(b"b" * 16, 1, WallMs(1))
+        )
         store.close()
         lines = shell("verify", data).output.splitlines()
         assert (len(lines), lines[-2]) == (1_002, "and 5 more")
@@ -218,7 +220,7 @@ class TestVerify:
 
     def test_json_of_findings(self, shell, data):
         store = open_store(data)
-        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.commit([PutItems(QueueNumber(9), [item(50)])], TimeMark(b"b" * 16, 1, WallMs(1)))
         store.close()
         done = shell("verify", data, "--json")
         found = json.loads(done.output)
@@ -317,7 +319,7 @@ class TestInspect:
         mark = TimeMark(read_boot_id(), int(read_boot_time() * 1_000), WallMs(1_800_000_000_000 + year), WallMs(1))
         due = [Key(WallMs(mark.queue_time + delay), ItemId(bytes([n]) * 16)) for n, delay in ((1, 0), (2, 3_600_000))]
         with closing(open_store(data)) as store:
-            store.commit([PutItem(MAIL, Item(key, b"x", mark.queue_time)) for key in due], mark)
+            store.commit([PutItems(MAIL, [Item(key, b"x", mark.queue_time)]) for key in due], mark)
         states = [
             item["state"]
             for item in json.loads(shell("inspect", data, "--queue", "mail", "--json", "--limit", 99).output)["items"]
@@ -469,7 +471,7 @@ class TestRestore:
 
     def test_a_backup_that_is_not_sound_is_not_restored(self, shell, data, tmp_path):
         store = open_store(data)
-        store.commit([PutItem(QueueNumber(9), item(50))], TimeMark(b"b" * 16, 1, WallMs(1)))
+        store.commit([PutItems(QueueNumber(9), [item(50)])], TimeMark(b"b" * 16, 1, WallMs(1)))
         store.close()
         done = shell("restore", data, tmp_path / "new", "--yes")
         assert done.exit_code == 1

@@ -9,7 +9,7 @@ import pytest
 
 from queueber.broker import DEFAULT_QUEUE
 from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import PutItem, PutQueue
+from queueber.broker.storage import PutItems, PutQueue
 from queueber.store import open_store
 from queueber.units import WallMs
 from tests.process.conftest import HERE, PATIENCE, Traffic, foreign
@@ -84,7 +84,7 @@ def test_a_commit_torn_by_a_power_cut_is_logged(start, tmp_path):
     live = open_store(tmp_path / "live")
     for number in (1, 2):
         item = Item(Key(WallMs(number), ItemId(bytes(16))), b"%d" % number * 9_000, WallMs(number))
-        writes = [PutItem(mail, item), PutQueue(QueueRecord(mail, DEFAULT_QUEUE, number, 0, LOWEST))]
+        writes = [PutItems(mail, [item]), PutQueue(QueueRecord(mail, DEFAULT_QUEUE, number, 0, LOWEST))]
         live.commit(writes, TimeMark(b"b" * 16, 0, WallMs(number)))
     shutil.copytree(tmp_path / "live", data)
     live.close()

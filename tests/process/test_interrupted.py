@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItems, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store, verify
 from queueber.units import WallMs
@@ -35,7 +35,7 @@ def furnish(path, items, contents, *, leased=False):
     store = open_store(path, durability=Durability.OS)
     for begin in range(1, items + 1, 1_000):
         keys = [key(number) for number in range(begin, begin + 1_000)]
-        writes = [PutItem(MAIL, Item(each, contents(), WallMs(5))) for each in keys]
+        writes = [PutItems(MAIL, [Item(each, contents(), WallMs(5))]) for each in keys]
         if leased:
             writes.append(PutLease(LeaseId(begin.to_bytes(16, "big")), LeaseRecord(MAIL, FAR, tuple(keys))))
         floor = keys[-1] if leased else LOWEST

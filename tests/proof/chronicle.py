@@ -12,7 +12,7 @@ from random import Random
 from attrs import define, field, frozen
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.plyvel.handle import Handle
 from queueber.store import open_store
@@ -74,7 +74,7 @@ class _Author:
             self.added += 1
             key = Key(WallMs(self.clock), ItemId(self.added.to_bytes(16, "big")))
             self.items.append(key)
-            writes.append(PutItem(queue, Item(key, draw.randbytes(draw.choice(self.sizes)), WallMs(self.clock), 0)))
+            writes.append(PutItems(queue, [Item(key, draw.randbytes(draw.choice(self.sizes)), WallMs(self.clock), 0)]))
         if draw.random() < 0.3:
             gone = self.items.pop(draw.randrange(len(self.items)))
             self.removed += 1

@@ -13,7 +13,7 @@ from attrs import define, field
 from simworld import Wrong
 
 from queueber.broker.model import Item
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease
 
 
 @define(eq=False)
@@ -33,11 +33,12 @@ class Rows:
 
     def apply(self, writes, record=None):
         for write in writes:
-            if isinstance(write, PutItem):
-                place = write.queue, write.item.key
-                if place not in self.items:
-                    insort(self.free.setdefault(write.queue, []), write.item.key)
-                self.items[place] = write.item
+            if isinstance(write, PutItems):
+                for item in write.items:
+                    place = write.queue, item.key
+                    if place not in self.items:
+                        insort(self.free.setdefault(write.queue, []), item.key)
+                    self.items[place] = item
             elif isinstance(write, DeleteItem):
                 if (write.queue, write.key) not in self.items:
                     raise Wrong(f"a plan deletes {write.key}, which is not there")

@@ -19,7 +19,7 @@ from queueber.broker.model import (
     QueueRecord,
     TimeMark,
 )
-from queueber.broker.storage import PutItem, PutLease, PutQueue, Store
+from queueber.broker.storage import PutItems, PutLease, PutQueue, Store
 from queueber.limits import ID_BYTES
 from queueber.store import Durability, Encoding, MemoryStore, RocksStore, open_store
 from queueber.store.rows.kv_store import KeyValueStore
@@ -143,9 +143,9 @@ def _furnish(store: Store) -> None:
     lease = LeaseRecord(FIRST, WallMs(99), (_key(10), _key(11), _key(5)))
     store.commit(
         [
-            *(PutItem(FIRST, _item(due, b"contents")) for due in (10, 11, 20)),
-            PutItem(FIRST, _item(30, b"large" * 10_000)),
-            PutItem(SECOND, _item(40, b"")),
+            *(PutItems(FIRST, [_item(due, b"contents")]) for due in (10, 11, 20)),
+            PutItems(FIRST, [_item(30, b"large" * 10_000)]),
+            PutItems(SECOND, [_item(40, b"")]),
             PutLease(LeaseId(b"l" * ID_BYTES), lease),
             PutQueue(QueueRecord(FIRST, "first", 5, 1, _key(11))),
             PutQueue(QueueRecord(SECOND, "second", 1, 0, LOWEST)),

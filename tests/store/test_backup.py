@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
-from queueber.broker.storage import DeleteItem, PutItem, PutQueue
+from queueber.broker.storage import DeleteItem, PutItems, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store
 from queueber.store.maintenance.backup import copy_directory
@@ -102,7 +102,7 @@ def test_a_flush_needs_spare_descriptors(busy, target, make, use):
                 taken.callback(os.close, os.open("/", os.O_RDONLY))
         with pytest.raises(StorageError, match=r"needs 8 descriptors: .*: Too many open files; try later"):
             use(busy, target)
-    busy.commit([PutItem(MAIL, make.item(78))], make.mark)
+    busy.commit([PutItems(MAIL, [make.item(78)])], make.mark)
     use(busy, target)
 
 
@@ -114,7 +114,7 @@ def test_a_backup_is_readable_by_its_owner_only_and_marked_as_ready(busy, target
 
 def test_later_commits_do_not_change_a_backup(busy, target, make):
     busy.backup(target)
-    busy.commit([PutItem(MAIL, make.item(77))], make.mark)
+    busy.commit([PutItems(MAIL, [make.item(77)])], make.mark)
     store = open_store(target)
     assert 77 not in [item.key.due for item in store.scan(MAIL, LOWEST, items_max=99, bytes_max=10**9).items]
     store.close()
@@ -147,7 +147,7 @@ def test_a_backup_during_commits_is_a_consistent_snapshot(tmp_path, make):
         while not stop.is_set():
             added += 1
             writes = [
-                PutItem(MAIL, make.item(added, b"x" * 100)),
+                PutItems(MAIL, [make.item(added, b"x" * 100)]),
                 PutQueue(QueueRecord(MAIL, "mail", added, 0, LOWEST)),
             ]
             store.commit(writes, make.mark)
@@ -238,7 +238,7 @@ def test_the_space_of_removed_items_is_reclaimed(tmp_path, make):
     store = open_store(tmp_path / "data", durability=Durability.OS)
     items = [make.item(due, os.urandom(64 << 10)) for due in range(1, 501)]
     for item in items:
-        store.commit([PutItem(MAIL, item)], make.mark)
+        store.commit([PutItems(MAIL, [item])], make.mark)
     # Otherwise some might still be in memory when they are removed, and never reach a file.
     store.reclaim_space()
     store.commit([DeleteItem(MAIL, item.key) for item in items], make.mark)

@@ -13,7 +13,7 @@ from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecor
 from queueber.broker.storage import (
     DeleteItem,
     DeleteLease,
-    PutItem,
+    PutItems,
     PutLease,
     PutQueue,
     Recovered,
@@ -42,7 +42,7 @@ def test_a_new_store_is_empty(store):
 
 def test_items_come_back_as_they_were(store, make):
     items = [make.item(due, contents, attempts=due) for due, contents in ((1, b""), (2, b"x"), (3, bytes(70_000)))]
-    store.commit([PutItem(MAIL, item) for item in items], make.mark)
+    store.commit([PutItems(MAIL, [item]) for item in items], make.mark)
     scan = store.scan(MAIL, LOWEST, items_max=10, bytes_max=MANY)
     assert [make.fields(item) for item in scan.items] == [make.fields(item) for item in items]
     assert scan.exhausted
@@ -50,24 +50,24 @@ def test_items_come_back_as_they_were(store, make):
 
 def test_a_scan_is_in_order_of_due_then_id(store, make):
     wanted = [make.key(1, 9), make.key(255, 3), make.key(256, 1), make.key(256, 2), make.key(2**63, 0)]
-    store.commit([PutItem(MAIL, Item(key, b"", WallMs(0))) for key in reversed(wanted)], make.mark)
+    store.commit([PutItems(MAIL, [Item(key, b"", WallMs(0))]) for key in reversed(wanted)], make.mark)
     assert [item.key for item in store.scan(MAIL, LOWEST, items_max=9, bytes_max=MANY).items] == wanted
 
 
 def test_a_scan_begins_strictly_after_its_start(store, make):
-    store.commit([PutItem(MAIL, make.item(due)) for due in (1, 2, 3)], make.mark)
+    store.commit([PutItems(MAIL, [make.item(due)]) for due in (1, 2, 3)], make.mark)
     assert dues(store, after=make.key(1)) == [2, 3]
     assert dues(store, after=make.key(2, 0)) == [2, 3]
     assert dues(store, after=make.key(3)) == []
 
 
 def test_a_scan_stays_in_its_queue(store, make):
-    store.commit([PutItem(queue, make.item(queue)) for queue in (MAIL, OTHER, LAST)], make.mark)
+    store.commit([PutItems(queue, [make.item(queue)]) for queue in (MAIL, OTHER, LAST)], make.mark)
     assert [dues(store, queue) for queue in (MAIL, OTHER, LAST, QueueNumber(3))] == [[MAIL], [OTHER], [LAST], []]
 
 
 def test_a_scan_stops_at_its_limit_of_items(store, make):
-    store.commit([PutItem(MAIL, make.item(due)) for due in (1, 2, 3)], make.mark)
+    store.commit([PutItems(MAIL, [make.item(due)]) for due in (1, 2, 3)], make.mark)
     first = store.scan(MAIL, LOWEST, items_max=2, bytes_max=MANY)
     assert [item.key.due for item in first.items] == [1, 2]
     assert not first.exhausted
@@ -75,7 +75,7 @@ def test_a_scan_stops_at_its_limit_of_items(store, make):
 
 
 def test_a_scan_stops_at_its_limit_of_bytes(store, make):
-    store.commit([PutItem(MAIL, make.item(due, b"x" * 10)) for due in (1, 2, 3)], make.mark)
+    store.commit([PutItems(MAIL, [make.item(due, b"x" * 10)]) for due in (1, 2, 3)], make.mark)
     assert dues(store, bytes_max=11) == [1, 2]
     assert dues(store, bytes_max=10) == [1]
     assert not store.scan(MAIL, LOWEST, items_max=9, bytes_max=20).exhausted
@@ -83,19 +83,19 @@ def test_a_scan_stops_at_its_limit_of_bytes(store, make):
 
 
 def test_a_scan_returns_an_item_that_is_larger_than_its_limit_of_bytes(store, make):
-    store.commit([PutItem(MAIL, make.item(1, b"x" * 10))], make.mark)
+    store.commit([PutItems(MAIL, [make.item(1, b"x" * 10)])], make.mark)
     assert dues(store, bytes_max=0) == [1]
 
 
 def test_the_last_write_of_a_row_takes_effect(store, make):
     store.commit(
         [
-            PutItem(MAIL, make.item(1, b"old")),
-            PutItem(MAIL, make.item(1, b"new")),
-            PutItem(MAIL, make.item(2)),
+            PutItems(MAIL, [make.item(1, b"old")]),
+            PutItems(MAIL, [make.item(1, b"new")]),
+            PutItems(MAIL, [make.item(2)]),
             DeleteItem(MAIL, make.key(2)),
             DeleteItem(MAIL, make.key(3)),
-            PutItem(MAIL, make.item(3)),
+            PutItems(MAIL, [make.item(3)]),
         ],
         make.mark,
     )
@@ -104,13 +104,13 @@ def test_the_last_write_of_a_row_takes_effect(store, make):
 
 
 def test_deleting_a_missing_row_changes_nothing(store, make):
-    store.commit([PutItem(MAIL, make.item(1))], make.mark)
+    store.commit([PutItems(MAIL, [make.item(1)])], make.mark)
     store.commit([DeleteItem(MAIL, make.key(9)), DeleteItem(OTHER, make.key(1)), DeleteLease(LEASE)], make.mark)
     assert dues(store) == [1]
 
 
 def test_items_are_read_in_the_order_of_the_keys_given(store, make):
-    store.commit([PutItem(MAIL, make.item(due, b"%d" % due)) for due in (1, 2, 3)], make.mark)
+    store.commit([PutItems(MAIL, [make.item(due, b"%d" % due)]) for due in (1, 2, 3)], make.mark)
     found = store.read(MAIL, [make.key(3), make.key(9), make.key(1), make.key(3)])
     assert [item and item.contents for item in found] == [b"3", None, b"1", b"3"]
     assert store.read(OTHER, [make.key(1)]) == [None]
@@ -119,7 +119,7 @@ def test_items_are_read_in_the_order_of_the_keys_given(store, make):
 
 def test_a_lease_is_recovered_with_its_existing_items(engine, make):
     keys = tuple(make.key(due) for due in (1, 2, 3))
-    writes = [PutItem(MAIL, make.item(due)) for due in (1, 2, 3)]
+    writes = [PutItems(MAIL, [make.item(due)]) for due in (1, 2, 3)]
     engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
     engine.store.commit([DeleteItem(MAIL, keys[1])], make.mark)
     (found,) = engine.reopen().recover().leases
@@ -140,14 +140,14 @@ def test_each_of_many_leases_is_recovered_with_its_own_items(engine, make):
         lease = LeaseId(number.to_bytes(16, "big"))
         writes.append(PutLease(lease, LeaseRecord(MAIL, WallMs(number), keys)))
         wanted[lease] = tuple(key for key in keys if key.due % 3)
-        writes += [PutItem(MAIL, make.item(key.due)) for key in wanted[lease]]
+        writes += [PutItems(MAIL, [make.item(key.due)]) for key in wanted[lease]]
     engine.store.commit(writes, make.mark)
     assert {lease.id: lease.keys for lease in engine.reopen().recover().leases} == wanted
 
 
 def test_leases_on_large_contents_are_recovered(engine, make):
     keys = tuple(make.key(due) for due in range(1, 13))
-    writes = [PutItem(MAIL, make.item(key.due, bytes(1 << 20))) for key in keys]
+    writes = [PutItems(MAIL, [make.item(key.due, bytes(1 << 20))]) for key in keys]
     engine.store.commit([*writes, PutLease(LEASE, LeaseRecord(MAIL, WallMs(50), keys))], make.mark)
     assert engine.reopen().recover().leases[0].keys == keys
 
@@ -171,25 +171,25 @@ def test_queues_are_recovered_as_last_written(engine, make):
 
 def test_every_commit_writes_its_time_mark(engine, make):
     later = TimeMark(b"c" * 16, 7, WallMs(2**50))
-    engine.store.commit([PutItem(MAIL, make.item(1))], make.mark)
+    engine.store.commit([PutItems(MAIL, [make.item(1)])], make.mark)
     engine.store.commit([], later)
     assert engine.reopen().recover().mark == later
 
 
 def test_commits_survive_reopening(engine, make):
     for due in (1, 2, 3):
-        engine.store.commit([PutItem(MAIL, make.item(due)), DeleteItem(MAIL, make.key(due - 1))], make.mark)
+        engine.store.commit([PutItems(MAIL, [make.item(due)]), DeleteItem(MAIL, make.key(due - 1))], make.mark)
         assert dues(engine.reopen()) == [due]
 
 
 def test_other_threads_read_whole_commits_while_one_writes(store, make):
     """Each commit puts and deletes a hundred rows, so every scan sees a hundred."""
     hundred = range(1, 101)
-    store.commit([PutItem(MAIL, make.item(due, b"0")) for due in hundred], make.mark)
+    store.commit([PutItems(MAIL, [make.item(due, b"0")]) for due in hundred], make.mark)
 
     def write() -> None:
         for turn in range(1, 21):
-            store.commit([PutItem(MAIL, make.item(due, b"%d" % turn)) for due in hundred], make.mark)
+            store.commit([PutItems(MAIL, [make.item(due, b"%d" % turn)]) for due in hundred], make.mark)
 
     def look() -> set[int]:
         return {
@@ -208,7 +208,7 @@ def test_a_closed_store_refuses(engine, make, use):
     engine.store.close()
     calls = {
         "recover": lambda store: store.recover(),
-        "commit": lambda store: store.commit([PutItem(MAIL, make.item(1))], make.mark),
+        "commit": lambda store: store.commit([PutItems(MAIL, [make.item(1)])], make.mark),
         "scan": lambda store: store.scan(MAIL, LOWEST, items_max=1, bytes_max=1),
         "read": lambda store: store.read(MAIL, [make.key(1)]),
     }
@@ -229,7 +229,7 @@ items = st.builds(Item, keys, st.binary(max_size=20), st.integers(0, 2**64 - 1),
 leases = st.sampled_from([LEASE, LeaseId(b"\xff" * 16)])
 records = st.builds(LeaseRecord, queues, st.integers(0, 2**64 - 1), st.lists(keys, max_size=4).map(tuple))
 writes = st.one_of(
-    st.builds(PutItem, queues, items),
+    st.builds(PutItems, queues, st.lists(items, max_size=5)),
     st.builds(DeleteItem, queues, keys),
     st.builds(PutLease, leases, records),
     st.builds(DeleteLease, leases),
@@ -251,8 +251,8 @@ class Obvious:
     def commit(self, done: Sequence[Write]) -> None:
         for write in done:
             match write:
-                case PutItem(queue, item):
-                    self.items[queue, item.key] = item
+                case PutItems(queue, items):
+                    self.items |= {(queue, item.key): item for item in items}
                 case DeleteItem(queue, key):
                     self.items.pop((queue, key), None)
                 case PutLease(lease, record):

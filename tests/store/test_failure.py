@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from queueber.broker.model import QueueNumber
-from queueber.broker.storage import PutItem, StoreStalled
+from queueber.broker.storage import PutItems, StoreStalled
 from queueber.errors import StorageError
 from queueber.plyvel import DB
 from queueber.plyvel.errors import Stalled
@@ -17,7 +17,7 @@ MAIL = QueueNumber(1)
 
 
 def put(store, make, due):
-    store.commit([PutItem(MAIL, make.item(due))], make.mark)
+    store.commit([PutItems(MAIL, [make.item(due)])], make.mark)
 
 
 @pytest.fixture

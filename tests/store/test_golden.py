@@ -12,7 +12,7 @@ from shutil import copytree
 import pytest
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import DeleteItem, PutItem, PutLease, PutQueue, RecoveredLease
+from queueber.broker.storage import DeleteItem, PutItems, PutLease, PutQueue, RecoveredLease
 from queueber.store import Encoding, RocksStore, open_store
 from queueber.store.rows.meta import FORMAT
 from queueber.units import WallMs
@@ -40,9 +40,9 @@ def write(path: Path) -> RocksStore:
     store.commit(
         [
             PutQueue(QueueRecord(MAIL, "mail", 5, 1, key(9))),
-            *[PutItem(MAIL, letter) for letter in LETTERS[:2]],
-            PutItem(MAIL, item(11, b"removed later")),
-            PutItem(PARCELS, PARCEL),
+            *[PutItems(MAIL, [letter]) for letter in LETTERS[:2]],
+            PutItems(MAIL, [item(11, b"removed later")]),
+            PutItems(PARCELS, [PARCEL]),
         ],
         TimeMark(b"B" * 16, 1_000, WallMs(100)),
     )
@@ -50,7 +50,7 @@ def write(path: Path) -> RocksStore:
     store = open_store(path, encoding=Encoding.PACKED)
     store.commit(
         [
-            *[PutItem(MAIL, letter) for letter in LETTERS[2:]],
+            *[PutItems(MAIL, [letter]) for letter in LETTERS[2:]],
             PutLease(LEASE, LeaseRecord(MAIL, WallMs(5_000), (key(10), key(11), key(20)))),
             PutQueue(QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST)),
         ],

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, PutQueue
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue
 from queueber.capnp.layout import layout
 from queueber.errors import StorageError
 from queueber.store import Encoding
@@ -36,7 +36,7 @@ queue_records = st.builds(QueueRecord, u32, st.text(min_size=1, max_size=255), u
 
 @given(items, encodings)
 def test_an_item_is_read_back(make, item, encoding):
-    row, value = encoded(PutItem(QueueNumber(7), item), encoding)
+    row, value = encoded(PutItems(QueueNumber(7), [item]), encoding)
     assert row == item_key(QueueNumber(7), item.key)
     assert make.fields(records.decode_item(row, value)) == make.fields(item)
 
@@ -55,31 +55,34 @@ def entries(*keys):
     return b"".join(key.due.to_bytes(8, "big") + key.id for key in keys)
 
 
+def item_struct(item):
+    return layout("StoredItem").build(contents=item.contents, addedAtMs=item.added_at, attempts=item.attempts)
+
+
 def as_the_schema_says(write):
-    """Return the key and the struct of the row that *write* writes, made by `keys` and `layout`."""
+    """Return the key and the struct of each row that *write* writes, made by `keys` and `layout`."""
     match write:
-        case PutItem(queue, item):
-            struct = layout("StoredItem").build(contents=item.contents, addedAtMs=item.added_at, attempts=item.attempts)
-            return item_key(queue, item.key), struct
+        case PutItems(queue, put):
+            return [(item_key(queue, item.key), item_struct(item)) for item in put]
         case DeleteItem(queue, key):
-            return item_key(queue, key), None
+            return [(item_key(queue, key), None)]
         case PutLease(lease, record):
             struct = layout("LeaseRecord").build(
                 queue=record.queue, deadlineMs=record.deadline, entries=entries(*record.keys)
             )
-            return lease_key(lease), struct
+            return [(lease_key(lease), struct)]
         case DeleteLease(lease):
-            return lease_key(lease), None
+            return [(lease_key(lease), None)]
         case PutQueue(record):
             struct = layout("QueueRecord").build(
                 name=record.name.encode(), added=record.added, removed=record.removed, floor=entries(record.floor)
             )
-            return queue_key(record.number), struct
+            return [(queue_key(record.number), struct)]
 
 
 writes = st.one_of(
-    st.builds(PutItem, few, items | alike_items),
-    st.builds(PutItem, few, alike_items),
+    st.builds(PutItems, few, st.lists(items | alike_items, max_size=5)),
+    st.builds(PutItems, few, st.lists(alike_items, max_size=5)),
     st.builds(DeleteItem, few, places),
     st.builds(PutLease, ids, leases),
     st.builds(DeleteLease, ids),
@@ -90,7 +93,7 @@ writes = st.one_of(
 @given(st.lists(writes, max_size=30), time_marks, encodings)
 def test_the_rows_of_a_commit_match_the_schema_and_are_in_order(found, mark, encoding):
     *rows, (mark_row, mark_value) = records.encode_writes(found, mark, encoding)
-    expected = [as_the_schema_says(write) for write in found]
+    expected = [row for write in found for row in as_the_schema_says(write)]
     assert rows == [
         (row, None if struct is None else records.encode_row(row, struct, encoding)) for row, struct in expected
     ]
@@ -109,13 +112,13 @@ def test_a_queue_is_read_back(record, encoding):
 
 @given(time_marks, encodings)
 def test_a_time_mark_is_read_back(mark, encoding):
-    assert records.decode_time(TIME_KEY, records.encode_time(mark, encoding)) == mark
+    assert records.decode_time(*records.encode_writes([], mark, encoding)[0]) == mark
 
 
 def test_a_time_mark_is_readable_by_versions_without_the_wall_clock():
     now = layout("TimeMark")
     known = [each for each in now.fields if each.name != "wallMs"]
-    value = records.encode_time(TimeMark(b"b" * 16, 5, 6, 7), Encoding.UNPACKED)
+    _, value = records.encode_writes([], TimeMark(b"b" * 16, 5, 6, 7), Encoding.UNPACKED)[0]
     fields = records.decode_row(TIME_KEY, value, evolve(now, data_words=2, fields=known))
     assert fields == {"bootId": b"b" * 16, "bootTimeMs": 5, "queueTimeMs": 6}
 

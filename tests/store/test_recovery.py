@@ -8,7 +8,7 @@ from shutil import copytree
 import pytest
 
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.storage import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItems, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.plyvel.errors import translate_error
 from queueber.plyvel.wal import read_wal
@@ -31,7 +31,7 @@ def crashed(tmp_path, make):
     store = open_store(tmp_path / "live")
     for number in range(1, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
-        store.commit([PutItem(MAIL, make.item(number, b"contents" * 20)), PutQueue(record)], make.mark)
+        store.commit([PutItems(MAIL, [make.item(number, b"contents" * 20)]), PutQueue(record)], make.mark)
         if number == COMMITS // 2:
             store.note_synced()
     path = tmp_path / "data"
@@ -193,7 +193,7 @@ def test_damage_outside_of_the_log_needs_a_backup(crashed, recovered):
 def leased(tmp_path, make):
     """A stopped directory with a leased item, in a table file without compression."""
     store = open_store(tmp_path / "data", tuning=Tuning(compression="none"))
-    writes = [PutItem(MAIL, make.item(n, b"contents" * 20)) for n in range(1, COMMITS + 1)]
+    writes = [PutItems(MAIL, [make.item(n, b"contents" * 20)]) for n in range(1, COMMITS + 1)]
     lease = PutLease(LeaseId(b"l" * 16), LeaseRecord(MAIL, WallMs(99), (make.key(1),)))
     store.commit([*writes, PutQueue(QueueRecord(MAIL, "mail", COMMITS, 0, LOWEST)), lease], make.mark)
     store.reclaim_space()
@@ -270,7 +270,7 @@ def test_rows_on_which_no_server_starts_are_not_sound(leased, recovered, make, w
 
 def test_several_findings_are_counted(leased, recovered, make):
     store = open_store(leased)
-    writes = [PutItem(QueueNumber(9), make.item(n)) for n in (50, 51)]
+    writes = [PutItems(QueueNumber(9), [make.item(n)]) for n in (50, 51)]
     lease = PutLease(LeaseId(b"m" * 16), LeaseRecord(QueueNumber(9), WallMs(99), (make.key(50),)))
     store.commit([*writes, lease], make.mark)
     store.close()

@@ -16,7 +16,7 @@ from attrs import define, field
 
 import queueber
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.storage import DeleteItem, PutItem, PutLease, PutQueue, StoreStalled
+from queueber.broker.storage import DeleteItem, PutItems, PutLease, PutQueue, StoreStalled
 from queueber.errors import Stopping, StorageError
 from queueber.plyvel import CorruptionError, Error
 from queueber.plyvel.errors import Stalled
@@ -57,7 +57,7 @@ def die():
 
 
 def put(store, make, *dues: int) -> None:
-    store.commit([PutItem(MAIL, make.item(due, b"contents")) for due in dues], make.mark)
+    store.commit([PutItems(MAIL, [make.item(due, b"contents")]) for due in dues], make.mark)
 
 
 def dues(store) -> list[int]:
@@ -391,12 +391,12 @@ def calls_of(function):
 
 def test_a_commit_takes_few_python_calls_and_none_for_a_further_item(path, make):
     record, lease = QueueRecord(MAIL, "mail", 1, 0, LOWEST), LeaseRecord(MAIL, WallMs(9), (make.key(1),))
-    items = [PutItem(MAIL, make.item(due, bytes(due))) for due in range(1, 100)]
+    items = [make.item(due, bytes(due)) for due in range(1, 100)]
     with closing(open_store(path)) as store:
         store.commit([PutQueue(record)], make.mark)  # the struct of a queue is cached by name
         for writes, most in (
-            ([items[0], PutQueue(record)], 12),
-            ([*items, PutQueue(record)], 12),
+            ([PutItems(MAIL, items[:1]), PutQueue(record)], 12),
+            ([PutItems(MAIL, items), PutQueue(record)], 12),
             ([DeleteItem(MAIL, make.key(1)), PutQueue(record)], 12),
             ([PutLease(LeaseId(b"l" * 16), lease), PutQueue(record)], 14),
         ):
@@ -420,12 +420,12 @@ def test_commits_before_a_kill_survive(path, durability):
     script = (
         "import sys; from pathlib import Path\n"
         "from queueber.broker.model import Item, Key, TimeMark\n"
-        "from queueber.broker.storage import PutItem, DeleteItem\n"
+        "from queueber.broker.storage import DeleteItem\n"
         "from queueber.store import Durability, open_store\n"
         "store = open_store(Path(sys.argv[1]), durability=Durability(sys.argv[2]))\n"
         "keys = [Key(due, due.to_bytes(16, 'big')) for due in range(100_000)]\n"
         "for due in range(10, 100_000):\n"
-        "    writes = [PutItem(1, Item(keys[due], bytes(100), 0)), DeleteItem(1, keys[due - 10])]\n"
+        "    writes = [PutItems(1, [Item(keys[due], bytes(100), 0)]), DeleteItem(1, keys[due - 10])]\n"
         "    store.commit(writes, TimeMark(bytes(16), 0, due))\n"
         "    print(due, flush=True)\n"
     )
@@ -469,7 +469,7 @@ def test_the_format_names_durability_none(path):
 def test_unflushed_bytes_are_reported_until_a_flush(path, make):
     """These bytes will take space on the disk once more."""
     with closing(open_store(path)) as store:
-        store.commit([PutItem(MAIL, make.item(1, bytes(1 << 20)))], make.mark)
+        store.commit([PutItems(MAIL, [make.item(1, bytes(1 << 20))])], make.mark)
         assert store.unflushed_bytes > 1 << 20
         store.reclaim_space()
         assert store.unflushed_bytes < 1 << 20

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
-from queueber.broker.storage import PutItem, PutQueue
+from queueber.broker.storage import PutItems, PutQueue
 from queueber.errors import Damaged, Passing, StorageError, Withheld
 from queueber.store import open_store, verify
 from queueber.store.rows import kv_store as keyvalue
@@ -46,7 +46,7 @@ class TestATableFile:
         draw = random.Random(1)
         items = [make.item(due, draw.randbytes(50)) for due in range(1, self.ITEMS + 1)]
         queue = QueueRecord(MAIL, "mail", self.ITEMS, 0, LOWEST)
-        store.commit([*(PutItem(MAIL, each) for each in items), PutQueue(queue)], make.mark)
+        store.commit([*(PutItems(MAIL, [each]) for each in items), PutQueue(queue)], make.mark)
         store.close()
         return tmp_path / "data"
 
@@ -95,7 +95,7 @@ def test_only_damaged_large_contents_are_skipped(tmp_path, make):
     begin = 1_701_000_000_000
     items = [make.item(begin + 1_000 * number, draw.randbytes(20_000)) for number in range(60)]
     queue = QueueRecord(MAIL, "mail", len(items), 0, LOWEST)
-    store.commit([*(PutItem(MAIL, each) for each in items), PutQueue(queue)], make.mark)
+    store.commit([*(PutItems(MAIL, [each]) for each in items), PutQueue(queue)], make.mark)
     store.close()
     # A start moves the rows from the log to a table.
     open_store(tmp_path / "data").close()
@@ -353,7 +353,7 @@ def test_without_descriptors_nothing_is_skipped_and_later_everything_is_read(tmp
     store = open_store(path)
     store.commit([PutQueue(QueueRecord(MAIL, "mail", len(items), 0, LOWEST))], make.mark)
     for each in items:
-        store.commit([PutItem(MAIL, each)], make.mark)
+        store.commit([PutItems(MAIL, [each])], make.mark)
         if each.key.due % 10 == 0:
             store.reclaim_space()
     store.close()
@@ -367,7 +367,7 @@ def test_without_descriptors_nothing_is_skipped_and_later_everything_is_read(tmp
         with pytest.raises(Passing):
             store.read(MAIL, [items[-1].key])
         # Writing the mark needs no descriptor.
-        store.commit([PutItem(MAIL, make.item(99))], make.mark)
+        store.commit([PutItems(MAIL, [make.item(99)])], make.mark)
         store.note_synced()
     rest = store.scan(MAIL, first.items[-1].key, items_max=MANY, bytes_max=MANY)
     assert [item.contents for item in (*first.items, *rest.items)] == [*(item.contents for item in items), b""]

@@ -6,7 +6,7 @@ from shutil import Error, copytree, rmtree
 import pytest
 
 from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
-from queueber.broker.storage import PutItem, PutQueue
+from queueber.broker.storage import PutItems, PutQueue
 from queueber.errors import Passing, StorageError
 from queueber.plyvel.wal import map_file, read_wal, wal_files
 from queueber.store import open_store, verify, wipe
@@ -28,7 +28,7 @@ def data(tmp_path, make):
     store = open_store(tmp_path / "live")
     for number in range(1, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
-        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * 9_000)), PutQueue(record)], make.mark)
+        store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
         if number == NOTED:
             store.note_synced()
     copytree(tmp_path / "live", tmp_path / "data")
@@ -135,7 +135,7 @@ def test_an_earlier_cut_off_end_is_kept(tmp_path, data, make):
     store = open_store(data, boot_id=NOW)
     for number in (COMMITS, COMMITS + 1):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
-        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * 9_000)), PutQueue(record)], make.mark)
+        store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
     copytree(data, tmp_path / "again")
     store.close()
     hole(tmp_path / "again", COMMITS + 1)
@@ -169,7 +169,7 @@ def test_a_batch_of_which_one_block_was_written_is_cut_off(tmp_path, make):
     store = open_store(tmp_path / "live")
     for number, size in ((1, 9_000), (2, 90_000)):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
-        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * size)), PutQueue(record)], make.mark)
+        store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * size)]), PutQueue(record)], make.mark)
     for blocks in (1, 2):
         path = tmp_path / f"{blocks} blocks"
         copytree(tmp_path / "live", path)
@@ -247,7 +247,7 @@ def test_the_mark_of_the_next_start_ends_the_permission_to_cut(tmp_path, data, m
     assert (store.dropped, items_in(store)) == (None, (COMMITS, COMMITS))
     record = QueueRecord(MAIL, "mail", COMMITS + 1, 0, LOWEST)
     item = make.item(COMMITS + 1, bytes([COMMITS + 1]) * 9_000)
-    store.commit([PutItem(MAIL, item), PutQueue(record)], make.mark)
+    store.commit([PutItems(MAIL, [item]), PutQueue(record)], make.mark)
     copytree(data, tmp_path / "again")
     store.close()
     hole(tmp_path / "again", COMMITS + 1)
@@ -259,7 +259,7 @@ def test_a_torn_end_in_the_first_second_is_distinguished_from_a_loss(tmp_path, m
     store = open_store(tmp_path / "live")
     for number in (1, 2):
         record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
-        store.commit([PutItem(MAIL, make.item(number, bytes([number]) * 9_000)), PutQueue(record)], make.mark)
+        store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
     copytree(tmp_path / "live", tmp_path / "data")
     store.close()
     hole(tmp_path / "data", 2)

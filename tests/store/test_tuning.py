@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.broker.storage import PutItem
+from queueber.broker.storage import PutItems
 from queueber.errors import StorageError
 from queueber.plyvel import rocksdb, rocksdb_options
 from queueber.store import Durability, open_store, unflushed_bytes
@@ -77,7 +77,7 @@ def test_a_store_reports_its_options_and_the_size_of_its_log(tmp_path, make):
     path = tmp_path / "data"
     store = open_store(path, durability=Durability.OS)
     assert store.in_force["wal_recovery_mode"] == "kTolerateCorruptedTailRecords"
-    store.commit([PutItem(1, make.item(5, b"x" * 100_000))], make.mark)
+    store.commit([PutItems(1, [make.item(5, b"x" * 100_000)])], make.mark)
     assert 100_000 < unflushed_bytes(path) < 200_000
     store.close()
     assert unflushed_bytes(path) < 100_000
@@ -89,7 +89,7 @@ def test_a_flush_takes_no_more_space_than_its_estimate(tmp_path, make):
     with closing(open_store(tmp_path / "data")) as store:
         for begin, size in ((1, 100), (100_001, 40_000)):
             items = [make.item(begin + number, os.urandom(size)) for number in range(2_000_000 // size)]
-            store.commit([PutItem(1, item) for item in items], make.mark)
+            store.commit([PutItems(1, [item]) for item in items], make.mark)
         database = tmp_path / "data" / "db"
         before, reckoned = set(database.iterdir()), flush_bytes_max(store.unflushed_bytes)
         store.reclaim_space()

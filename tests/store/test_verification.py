@@ -4,7 +4,7 @@ import pytest
 from encoded_rows import encoded
 
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.storage import PutItem, PutLease, PutQueue
+from queueber.broker.storage import PutItems, PutLease, PutQueue
 from queueber.errors import Passing, StorageError
 from queueber.limits import ID_BYTES
 from queueber.plyvel import DB, CorruptionError
@@ -37,7 +37,7 @@ def change(data):
 @pytest.fixture
 def item(make):
     def item(queue, due, number=None):
-        return encoded(PutItem(queue, make.item(due, b"", number)))
+        return encoded(PutItems(queue, [make.item(due, b"", number)]))
 
     return item
 

@@ -1,7 +1,7 @@
 """Rows as the store writes them, one at a time."""
 
 from queueber.broker.model import Item, QueueNumber, TimeMark
-from queueber.broker.storage import PutItem, Write
+from queueber.broker.storage import PutItems, Write
 from queueber.store import Encoding
 from queueber.store.rows.records import encode_writes
 from queueber.units import WallMs
@@ -16,6 +16,6 @@ def encoded(write: Write, encoding: Encoding = Encoding.UNPACKED) -> tuple[bytes
 
 def item_value(item: Item, queue: int = 1, encoding: Encoding = Encoding.UNPACKED) -> bytes:
     """Return the value of *item*'s row."""
-    _, value = encoded(PutItem(QueueNumber(queue), item), encoding)
+    _, value = encoded(PutItems(QueueNumber(queue), [item]), encoding)
     assert value is not None
     return value

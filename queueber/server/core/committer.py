@@ -154,7 +154,7 @@ class Committer:
         if not writes and self._in_flight is None and not self._pending:
             take_reply(plan.reply)
             return
-        size = self._limits.item_overhead * len(writes) + CALL_BYTES * (calls - 1)
+        size = self._limits.item_overhead * plan.rows + CALL_BYTES * (calls - 1)
         leases = None
         if writes:
             first = writes[0]
@@ -247,7 +247,7 @@ class Committer:
         writes: list[Write] = []
         records: dict[QueueNumber, QueueRecord] = {}
         extended: dict[LeaseId, int] = {}
-        rows = size = contents = 0
+        rows = further_rows = size = contents = 0
         while pending and rows < limits.commit_rows and size < limits.commit_bytes:
             plan, take_reply, counted, leases = pending.popleft()
             replies.append((plan, take_reply))
@@ -257,10 +257,11 @@ class Committer:
                 rows += 1
                 continue
             plans.append(plan)
-            rows += len(plan.writes)
+            rows += plan.rows
             contents += plan.size
             if leases is None:
                 writes += plan.writes
+                further_rows += plan.rows - len(plan.writes)  # an add writes many with one write
             else:
                 # A lease extended a thousand times is written once; its record is as long as it has items.
                 for lease_id, write in leases.items():
@@ -270,7 +271,7 @@ class Committer:
                 records[plan.record.number] = plan.record
         self.pending_bytes -= size + PLAN_BYTES * len(replies)
         self._pending_leases.clear()
-        written = len(writes)
+        written = len(writes) + further_rows
         for record in records.values():
             writes.append(_new(PutQueue, (record,)))
         return _new(_Batch, (replies, plans, writes, written, contents))

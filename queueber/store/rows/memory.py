@@ -9,7 +9,7 @@ from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, 
 from queueber.broker.storage import (
     DeleteItem,
     DeleteLease,
-    PutItem,
+    PutItems,
     PutLease,
     Recovered,
     RecoveredLease,
@@ -56,11 +56,12 @@ class MemoryStore:
             self._mark = mark
 
     def _apply(self, write: Write) -> None:
-        if isinstance(write, PutItem):
+        if isinstance(write, PutItems):
             rows = self._items.setdefault(write.queue, {})
-            if write.item.key not in rows:
-                insort(self._order.setdefault(write.queue, []), write.item.key)
-            rows[write.item.key] = write.item
+            for item in write.items:
+                if item.key not in rows:
+                    insort(self._order.setdefault(write.queue, []), item.key)
+                rows[item.key] = item
         elif isinstance(write, DeleteItem):
             if self._items.get(write.queue, {}).pop(write.key, None) is not None:
                 order = self._order[write.queue]

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeVar
 from zlib import crc32
 
 from queueber.broker.model import Item, Key, LeaseRecord, QueueRecord, TimeMark
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItem, PutLease, Write
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, Write
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.capnp.packing import pack, unpack
 from queueber.capnp.reader import WORD
@@ -123,43 +123,46 @@ def encode_writes(writes: Sequence[Write], mark: TimeMark, encoding: Encoding) -
     a key and the head of a struct are reused while items do not differ in them, as those of one add rarely do.
     """
     rows: list[KeyWrite] = []
-    append, pack_head, packed = rows.append, _HEAD.pack, encoding is Encoding.PACKED
+    append, pack_head, packed, join = rows.append, _HEAD.pack, encoding is Encoding.PACKED, b"".join
     queue = due = added_at = attempts = size = -1
-    key_start, struct_head, padding = b"", b"", b""
+    key_start, struct_start, padding, key_checksum = b"", b"", b"", 0
     for write in writes:
         # Most frequent first; `match` would cost twice as much.
-        if isinstance(write, PutItem):
-            this_queue, ((this_due, item_id), contents, this_added_at, this_attempts) = write
-            if this_queue != queue or this_due != due:
-                queue, due = this_queue, this_due
-                key_start = pack_item_prefix(ITEMS, queue, due)
-            if len(contents) != size or this_added_at != added_at or this_attempts != attempts:
-                size, added_at, attempts = len(contents), this_added_at, this_attempts
-                struct_head = _pack_item(_ITEM_ROOT, added_at, attempts, BYTE_LIST | size << LIST_COUNT_SHIFT)
-                padding = PADDING[size % WORD]
-            row_key, struct = key_start + item_id, struct_head + contents + padding
+        if isinstance(write, PutItems):
+            this_queue, items = write
+            for (this_due, item_id), contents, this_added_at, this_attempts in items:
+                if this_queue != queue or this_due != due:
+                    queue, due = this_queue, this_due
+                    key_start = pack_item_prefix(ITEMS, queue, due)
+                    key_checksum = crc32(key_start)
+                if len(contents) != size or this_added_at != added_at or this_attempts != attempts:
+                    size, added_at, attempts = len(contents), this_added_at, this_attempts
+                    struct_start = _pack_item(_ITEM_ROOT, added_at, attempts, BYTE_LIST | size << LIST_COUNT_SHIFT)
+                    padding = PADDING[size % WORD]
+                row_key = key_start + item_id
+                if packed:
+                    append((row_key, encode_row(row_key, struct_start + contents + padding, encoding)))
+                else:
+                    # As `encode_row`, but with one copy of contents, which may be long, in place of three.
+                    checksum = crc32(item_id + _UNPACKED_BYTE + struct_start, key_checksum)
+                    checksum = crc32(padding, crc32(contents, checksum))
+                    append((row_key, join((pack_head(_UNPACKED, checksum), struct_start, contents, padding))))
         elif isinstance(write, DeleteItem):
             other_queue, (other_due, item_id) = write
             append((pack_item_prefix(ITEMS, other_queue, other_due) + item_id, None))
-            continue
-        elif isinstance(write, PutLease):
-            row_key, struct = LEASES + write.id, _lease_struct(write.record)
         elif isinstance(write, DeleteLease):
             append((LEASES + write.id, None))
-            continue
         else:
-            row_key, struct = pack_queue_prefix(QUEUES, write.record.number), _queue_struct(write.record)
-        if packed:
+            if isinstance(write, PutLease):
+                record = write.record
+                entries = b"".join(starmap(ENTRY.pack, record.keys))
+                row_key, struct = LEASES + write.id, LEASE_RECORD.build(entries, record.queue, record.deadline)
+            else:
+                row_key, struct = pack_queue_prefix(QUEUES, write.record.number), _queue_struct(write.record)
             append((row_key, encode_row(row_key, struct, encoding)))
-        else:
-            append((row_key, pack_head(_UNPACKED, crc32(struct, crc32(row_key + _UNPACKED_BYTE))) + struct))
-    append((TIME_KEY, encode_time(mark, encoding)))
+    mark_struct = TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time, mark.wall)
+    append((TIME_KEY, encode_row(TIME_KEY, mark_struct, encoding)))
     return rows
-
-
-def _lease_struct(record: LeaseRecord) -> bytes:
-    """Return *record* as a struct."""
-    return LEASE_RECORD.build(b"".join(starmap(ENTRY.pack, record.keys)), record.queue, record.deadline)
 
 
 def _queue_struct(record: QueueRecord) -> bytes:
@@ -214,11 +217,6 @@ def decode_queue(row_key: bytes, value: bytes) -> QueueRecord:
     if len(floor) != 1:
         raise damaged(row_key, "its floor is not one key")
     return QueueRecord(decode_queue_key(row_key), fields["name"].decode(), fields["added"], fields["removed"], floor[0])
-
-
-def encode_time(mark: TimeMark, encoding: Encoding) -> bytes:
-    """Return the value of *mark*'s row."""
-    return encode_row(TIME_KEY, TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time, mark.wall), encoding)
 
 
 def decode_time(row_key: bytes, value: bytes) -> TimeMark:
