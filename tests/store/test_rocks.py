@@ -8,6 +8,7 @@ import sys
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from shutil import Error as CopyError
 from shutil import copytree, rmtree
 from time import sleep
 
@@ -48,10 +49,18 @@ def die():
             "rocksdb.compaction-pending"
         ):
             sleep(0.01)
-        copytree(path, path.with_name("copy"))
+        copy = path.with_name("copy")
+        while True:
+            try:
+                copytree(path, copy)
+            except CopyError:
+                # RocksDB deletes a log in the background once its rows are in a table.
+                rmtree(copy)
+            else:
+                break
         store.close()
         rmtree(path)
-        path.with_name("copy").rename(path)
+        copy.rename(path)
 
     return now
 
