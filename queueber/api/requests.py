@@ -21,6 +21,7 @@ from queueber.capnp.layout import Layout, layout
 from queueber.capnp.reader import WORD, Frame, ListAt, StructAt, bytes_at, slot_at, struct_at, struct_list_at, text_at
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import Limits
+from queueber.rpc.events import Calls
 from queueber.rpc.messages import Params
 from queueber.units import SpanMs, seconds_rounded_up, span_from
 
@@ -178,6 +179,33 @@ def read_queue_request(params: Params) -> str:
         return name.decode()
     except UnicodeDecodeError:
         raise InvalidRequest("name is not UTF-8") from None
+
+
+# Readers of batches.  The fast path has read most requests already, with `templates`.
+
+
+def read_add_requests(calls: Calls, limits: Limits) -> list[Sequence[NewItem]]:
+    """Return the items of each of *calls*; it raises what `read_add_request` raises."""
+    requests = calls.requests
+    return requests if isinstance(requests, list) else [read_add_request(requests, limits).items]
+
+
+def read_remove_requests(calls: Calls) -> list[RemoveRequest]:
+    """Return the request of each of *calls*; it raises what `read_remove_request` raises."""
+    requests = calls.requests
+    return requests if isinstance(requests, list) else [read_remove_request(requests)]
+
+
+def read_poll_requests(calls: Calls, limits: Limits) -> list[PollRequest]:
+    """Return the request of each of *calls*; it raises what `read_poll_request` raises."""
+    requests = calls.requests
+    return requests if isinstance(requests, list) else [read_poll_request(requests, limits)]
+
+
+def read_extend_requests(calls: Calls, limits: Limits) -> list[ExtendRequest]:
+    """Return the request of each of *calls*; it raises what `read_extend_request` raises."""
+    requests = calls.requests
+    return requests if isinstance(requests, list) else [read_extend_request(requests, limits)]
 
 
 def write_add_request(request: AddRequest) -> bytes:

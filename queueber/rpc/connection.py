@@ -98,12 +98,14 @@ class Connection:
         *templates* are the readers of methods whose repeated calls take the fast path.
         """
         self._framer = Framer(limits)
-        self._out: list[bytes] = []
+        self.unsent: list[bytes] = []
+        """The messages that `data_to_send` will return."""
+
         self._events: deque[Event] = deque()
         self._closed = False
         hits: Counter[str] = Counter() if limit_hits is None else limit_hits
-        self._callee = Callee(limits, bootstrap, self._out, self._events, hits)
-        self._caller = Caller(limits, self._out, self._events)
+        self._callee = Callee(limits, bootstrap, self.unsent, self._events, hits)
+        self._caller = Caller(limits, self.unsent, self._events)
         self._fast = FastPath(templates, self._framer, self._callee, limits) if templates else None
         self._handlers: dict[type, Callable[[Any], None]] = {
             Abort: self._on_abort,
@@ -178,7 +180,7 @@ class Connection:
     def _process(self, frame: Frame) -> None:
         message = decode(frame)
         if isinstance(message, Unknown):
-            self._out.append(encoder.unimplemented(frame, message.which))
+            self.unsent.append(encoder.unimplemented(frame, message.which))
         else:
             self._handlers[type(message)](message)
         if self._fast is not None:
@@ -186,8 +188,8 @@ class Connection:
 
     def data_to_send(self) -> bytes:
         """Return the bytes to send since the last time, in one piece; empty if there are none."""
-        data = b"".join(self._out)
-        self._out.clear()
+        data = b"".join(self.unsent)
+        self.unsent.clear()
         return data
 
     def abort(self, reason: str) -> None:
@@ -195,7 +197,7 @@ class Connection:
         if not self._closed:
             self._closed = True
             self._framer.discard()
-            self._out.append(encoder.abort(reason))
+            self.unsent.append(encoder.abort(reason))
 
     def end(self) -> None:
         """
@@ -206,7 +208,7 @@ class Connection:
         """
         self._closed = True
         self._framer.discard()
-        self._out.clear()
+        self.unsent.clear()
         self._fast = None
         self._handlers.clear()
 
@@ -219,7 +221,7 @@ class Connection:
         """
         if not self._closed:
             self._callee.answers.send_returns(answers)
-            self._out += encoder.results(answers, contents)
+            self.unsent += encoder.results(answers, contents)
 
     def return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
         """

@@ -1,13 +1,11 @@
 """The events that `Connection.receive_data` returns."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from attrs import define
 
 from queueber.rpc.messages import AnswerId, Outcome, Params, QuestionId
-
-T = TypeVar("T")
 
 
 class Calls(NamedTuple):
@@ -48,9 +46,13 @@ class Calls(NamedTuple):
         assert isinstance(self.requests, Params)
         return self.requests
 
-    def read(self, reader: Callable[[Params], T]) -> list[T]:
-        """Return the request of each call; *reader* reads encoded parameters, and may raise errors."""
-        return self.requests if isinstance(self.requests, list) else [reader(self.requests)]
+    def select(self, places: Sequence[int]) -> "Calls":
+        """Return the calls at *places*, in order."""
+        answers, sizes = [self.answers[place] for place in places], [self.sizes[place] for place in places]
+        requests: Params | list[Any] = self.requests if places else []
+        if isinstance(requests, list):
+            requests = [requests[place] for place in places]
+        return self._replace(answers=answers, requests=requests, sizes=sizes)
 
 
 @define

@@ -140,6 +140,15 @@ def test_a_call_that_is_not_awaited_still_takes_effect(pair):
     assert pair.server.stats().answers == 0
 
 
+def test_some_calls_of_a_batch_are_selected(pair):
+    batch = Calls([1, 2, 3], "queue", 7, 8, ["a", "b", "c"], [40, 50, 60])
+    assert batch.select([0, 2]) == Calls([1, 3], "queue", 7, 8, ["a", "c"], [40, 60])
+    pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
+    call = pair.called()
+    assert call.select([0]) == call
+    assert call.select([]) == call._replace(answers=[], requests=[], sizes=[])
+
+
 def test_finish_that_crosses_the_return_is_no_event(pair):
     question = pair.client.call(pair.bootstrap(), 1, 2, EMPTY)
     call = pair.called()

@@ -261,7 +261,7 @@ def many_handshakes(peer):
 @provokes("pending_bytes", pending_bytes=10)
 def adds_of_all_faster_than_the_disk(peer):
     peer.add(b"a")
-    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "is 1,153 bytes", "limit is 10")
+    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "hold 1,153 bytes", "limit is 10")
 
 
 @provokes("buffered_bytes", buffered_bytes=2_000)
@@ -334,6 +334,15 @@ def test_empty_adds_and_large_extends_are_charged_their_cost(make_hand):
     outcomes = peer.receive()
     assert [getattr(outcomes[each], "kind", None) for each in extends] == [None] * 4 + [Kind.OVERLOADED] * 2
     assert peer.protocol.request_bytes == 0
+
+
+def test_an_add_is_admitted_by_the_length_of_its_message_and_charged_for_its_items(make_hand):
+    hand = make_hand(request_bytes=2_000)
+    peer = hand.connect()
+    peer.add(b"")
+    peer.add(*[b""] * 10)
+    assert peer.protocol.request_bytes == 11 * 256
+    refused(peer, peer.add(b""), Kind.OVERLOADED, "would be 3,072 bytes", "limit is 2,000")
 
 
 def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(hand):

@@ -568,7 +568,7 @@ def test_adds_beyond_pending_bytes_are_overloaded(make_hand):
 
     outcome = peer.receive()[refused]
     assert outcome.kind == Kind.OVERLOADED
-    assert outcome.reason == "what waits for the disk is 652 bytes; the limit is 10 (pending_bytes)"
+    assert outcome.reason == "plans that wait for the disk hold 652 bytes; the limit is 10 (pending_bytes)"
     hand.settle()
     assert hand.committer.pending_bytes == 0
 

@@ -4,11 +4,12 @@ The methods of the objects that a peer can call.
 Calls come in batches.  A handler reads the requests of a batch, lets the broker
 decide them into one plan, submits the plan, and returns the replies once it is
 durable.  A call that is refused is refused alone.  The handlers decide only
-whether there is room for a call.
+whether there is room for a call, before they read its request.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import define, field, frozen
@@ -75,10 +76,13 @@ class _Method:
     encode: Callable[[Sequence[Any]], list[bytes]]
     """Returns the encoded results for replies of those types."""
 
+    least_bytes: int | None
+    """The least that a call counts in `request_bytes`; None if it counts nothing."""
 
-_ADD: Final = _Method("add", frozenset({list}), api.write_add_responses)
-_REMOVE: Final = _Method("remove", frozenset({bool}), api.write_remove_responses)
-_EXTEND: Final = _Method("extend", frozenset({bool}), api.write_extend_responses)
+
+_ADD: Final = _Method("add", frozenset({list}), api.write_add_responses, _ITEM_BYTES)
+_REMOVE: Final = _Method("remove", frozenset({bool}), api.write_remove_responses, None)
+_EXTEND: Final = _Method("extend", frozenset({bool}), api.write_extend_responses, 0)
 
 
 @define(eq=False)
@@ -121,6 +125,8 @@ class QueueHandlers:
     def drain(self) -> None:
         """Refuse new adds and polls, because the server is stopping; calls under way are carried out."""
         self.draining = True
+        for method in (api.ADD, api.POLL):
+            self._handlers[api.QUEUE_INTERFACE_ID, method] = METHODS[method], self._refuse_stopping
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
@@ -158,6 +164,9 @@ class QueueHandlers:
     def _unknown(self, sink: ReplySink, target: object, calls: rpc.Calls) -> None:  # noqa: ARG002
         raise Unimplemented(f"the object has no method {calls.method_id} of interface {calls.interface_id:#018x}")
 
+    def _refuse_stopping(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:  # noqa: ARG002
+        raise Stopping("the server is stopping")
+
     def _queue(self, sink: ReplySink, root: Root, calls: rpc.Calls) -> None:  # noqa: ARG002
         queue = self._broker.queue(api.read_queue_request(calls.params))
         sink.capabilities(calls.answer, api.QUEUE_RESPONSE, (queue,))
@@ -167,52 +176,73 @@ class QueueHandlers:
 
     def _add(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
-        if self.draining:
-            raise Stopping("the server is stopping")
-        self._refuse_adds(sum(calls.sizes))
-        if self._committer.stalled:
-            raise Overloaded("the storage engine has to catch up first; try again later")
-        if self._committer.pending_bytes > self._limits.pending_bytes:
-            raise self._too_much_pending()
-        requests = calls.requests
-        if isinstance(requests, rpc.Params):
-            # Before the items are read: a refusal has to be cheap.
-            least = max(calls.sizes[0], _ITEM_BYTES)
-            if sink.request_bytes and sink.request_bytes + least > self._limits.request_bytes:
-                raise self._too_much_of_one(sink.request_bytes + least)
-            requests = [api.read_add_request(requests, self._limits).items]
-        # Each add counts its message, or its items if these are many and small.
-        sizes: list[int] = []
-        for size, items in zip(calls.sizes, requests, strict=True):
-            least = _ITEM_BYTES * (len(items) or 1)
-            sizes.append(max(least, size))
-        answers, size = calls.answers, sum(sizes)
-        if sink.request_bytes + size > self._limits.request_bytes:
-            refused = self._too_much(sink, sizes)
-            answers, requests, sizes = self._refuse_some(sink, refused, "add", answers, requests, sizes)
-            size = sum(sizes)
+        calls, size = self._admit(sink, _ADD, calls)
+        requests = api.read_add_requests(calls, self._limits)
+        if len(requests) == 1:
+            # An add counts its message, or its items if these are many and small.
+            size = max(size, _ITEM_BYTES * len(requests[0]))
         if queue.timed_out:
             # Polls that wait no longer get none of the items that are added after them.
             self._dispatcher.serve_no_wait(queue)
-        self._decide(sink, _ADD, self._broker.add, queue, answers, requests, began, size)
+        self._decide(sink, _ADD, self._broker.add, queue, calls.answers, requests, began, size)
 
     def _remove(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
-        if self._committer.pending_bytes > self._limits.pending_bytes:
-            raise self._too_much_pending()
-        requests: list[Any] = calls.read(api.read_remove_request)
-        self._decide(sink, _REMOVE, self._broker.remove, queue, calls.answers, requests, began, 0)
+        calls, size = self._admit(sink, _REMOVE, calls)
+        requests = api.read_remove_requests(calls)
+        self._decide(sink, _REMOVE, self._broker.remove, queue, calls.answers, requests, began, size)
 
     def _extend(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
-        if self._committer.pending_bytes > self._limits.pending_bytes:
-            raise self._too_much_pending()
-        requests: list[Any] = calls.read(partial(api.read_extend_request, limits=self._limits))
-        answers, sizes = calls.answers, calls.sizes
-        if sink.request_bytes + sum(sizes) > self._limits.request_bytes:
-            refused = self._too_much(sink, sizes)
-            answers, requests, sizes = self._refuse_some(sink, refused, "extend", answers, requests, sizes)
-        self._decide(sink, _EXTEND, self._broker.extend, queue, answers, requests, began, sum(sizes))
+        calls, size = self._admit(sink, _EXTEND, calls)
+        requests = api.read_extend_requests(calls, self._limits)
+        self._decide(sink, _EXTEND, self._broker.extend, queue, calls.answers, requests, began, size)
+
+    def _admit(self, sink: ReplySink, method: _Method, calls: rpc.Calls) -> tuple[rpc.Calls, int]:
+        """
+        Return those of *calls* for which there is room, and what they count in `request_bytes`; refuse the others.
+
+        Requests are read after this, so that a refusal is cheap.  Room is judged by the length of messages: one add of
+        many small items, whose number is not known yet, may pass `request_bytes` by 256 bytes for each of them.
+
+        Raises:
+            Overloaded: the state of the server refuses all calls of one read.  The disk has no room for adds, the
+                storage engine has to catch up before more is added, or the plans that wait for a commit are over
+                their limit.  What one read brings may pass that limit.  Calls that write nothing are refused with the
+                others, because their replies wait for the commits before them.
+        """
+        committer, limits = self._committer, self._limits
+        if method is _ADD:
+            self._refuse_adds(sum(calls.sizes))
+            if committer.stalled:
+                raise Overloaded("the storage engine has to catch up first; try again later")
+        if committer.pending_bytes > limits.pending_bytes:
+            raise Overloaded(
+                f"plans that wait for the disk hold {counted(committer.pending_bytes, 'byte')};"
+                f" the limit is {limits.pending_bytes:,} (pending_bytes)",
+                limit="pending_bytes",
+            )
+        if method.least_bytes is None:
+            return calls, 0
+        sizes = list(map(max, calls.sizes, repeat(method.least_bytes)))
+        size = sum(sizes)
+        waiting, limit = sink.request_bytes, limits.request_bytes
+        if waiting + size <= limit:
+            return calls, size
+        admitted: list[int] = []
+        for place, size in enumerate(sizes):
+            # One message always fits.
+            if waiting and waiting + size > limit:
+                why = Overloaded(
+                    f"adds and extends of this connection that wait for the disk would be"
+                    f" {counted(waiting + size, 'byte')}; the limit is {limit:,} (request_bytes)",
+                    limit="request_bytes",
+                )
+                self._refuse(sink, calls.answers[place], why, method.name)
+            else:
+                admitted.append(place)
+                waiting += size
+        return calls.select(admitted), waiting - sink.request_bytes
 
     def _decide(
         self,
@@ -251,17 +281,20 @@ class QueueHandlers:
         """Return *replies*, which are durable; the calls counted *size* in `request_bytes`."""
         sink.request_bytes -= size
         if not method.reply_types.issuperset(map(type, replies)):
-            refused = {place: reply for place, reply in enumerate(replies) if isinstance(reply, QueueberError)}
-            answers, replies = self._refuse_some(sink, refused, method.name, answers, replies)
+            returned: list[tuple[rpc.AnswerId, Any]] = []
+            for answer, reply in zip(answers, replies, strict=True):
+                if isinstance(reply, QueueberError):
+                    self._refuse(sink, answer, reply, method.name)
+                else:
+                    returned.append((answer, reply))
+            answers, replies = [answer for answer, _ in returned], [reply for _, reply in returned]
         if answers:
             self.stats.seconds[method.name].observe(self._clock.monotonic() - began, len(answers))
             sink.results(answers, method.encode(replies))
 
     def _poll(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
-        requests = calls.read(partial(api.read_poll_request, limits=self._limits))
-        if self.draining:
-            raise Stopping("the server is stopping")
+        requests = api.read_poll_requests(calls, self._limits)
         now = self._clock.now()
         for answer, request in zip(calls.answers, requests, strict=True):
             try:
@@ -296,56 +329,8 @@ class QueueHandlers:
             lease_id, deadline = (b"", WallMs(0)) if lease is None else (lease.id, lease.deadline)
             sink.results([answer], [api.write_poll_response(api.PollResponse(items, lease_id, deadline))])
 
-    # Refusals
-
     def _refuse(self, sink: ReplySink, answer: rpc.AnswerId, why: QueueberError, method: str) -> None:
         self.stats.refused[method, why.kind] += 1
         if why.limit is not None:
             self._broker.limit_hits[why.limit] += 1
         sink.error(answer, why.kind, str(why))
-
-    def _refuse_some(
-        self,
-        sink: ReplySink,
-        refused: Mapping[int, QueueberError],
-        method: str,
-        answers: list[rpc.AnswerId],
-        *lists: list[Any],
-    ) -> tuple[list[Any], ...]:
-        """Refuse the calls at some places; return *answers* and *lists* without those places."""
-        for place, why in refused.items():
-            self._refuse(sink, answers[place], why, method)
-        rest = [place for place in range(len(answers)) if place not in refused]
-        return tuple([each[place] for place in rest] for each in (answers, *lists))
-
-    def _too_much_pending(self) -> Overloaded:
-        """
-        Return the error for a batch that arrives while the plans that wait for a commit are over their limit.
-
-        A batch that is let in may pass the limit by the calls of one read.  Calls that write nothing are refused, too:
-        their replies wait for the commits before them.
-        """
-        return Overloaded(
-            f"what waits for the disk is {counted(self._committer.pending_bytes, 'byte')};"
-            f" the limit is {self._limits.pending_bytes:,} (pending_bytes)",
-            limit="pending_bytes",
-        )
-
-    def _too_much_of_one(self, size: int) -> Overloaded:
-        """Return the error for an add or extend with which those of its connection would be *size* bytes."""
-        return Overloaded(
-            f"adds and extends of this connection that wait for the disk would be {counted(size, 'byte')};"
-            f" the limit is {self._limits.request_bytes:,} (request_bytes)",
-            limit="request_bytes",
-        )
-
-    def _too_much(self, sink: ReplySink, sizes: Sequence[int]) -> dict[int, Overloaded]:
-        """Return why adds or extends of these sizes are refused, by their places; those before are carried out."""
-        waiting, limit = sink.request_bytes, self._limits.request_bytes
-        refused: dict[int, Overloaded] = {}
-        for place, size in enumerate(sizes):
-            if waiting and waiting + size > limit:
-                refused[place] = self._too_much_of_one(waiting + size)
-            else:
-                waiting += size
-        return refused

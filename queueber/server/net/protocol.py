@@ -137,8 +137,9 @@ class RpcProtocol(Protocol):
         self._unmeasured += len(data)
         if self._begun or self._transient or self._unmeasured >= TABLES_CHECKED_BYTES:
             self._account()
-        # The state machine answers some messages by itself, such as Bootstrap.
-        self.send()
+        if connection.unsent:
+            # The state machine answers some messages by itself, such as Bootstrap.
+            self.send()
         if server.flush_queue.waiting:
             server.flush_queue.flush()
 
