@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.config.options import OPTIONS, SERVICE_OPTIONS
+from queueber.server.config.settings import OPTIONS, SERVICE_OPTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -103,7 +103,7 @@ def test_the_options_table_says_what_is_in_force():
 def test_the_configuration_page_has_every_option():
     page = (ROOT / "docs" / "configuration.md").read_text()
     for option in SERVICE_OPTIONS:
-        accepts = option.accepts or ("yes or no" if option.flag else "text")
+        accepts = option.kind.accepts or "text"
         assert f"| `{option.name}` | {option.default_text or 'none'} | {option.help}. | {accepts} |\n" in page
     assert len(re.findall(r"^\| `[a-z-]+` \|", page, re.MULTILINE)) == len(SERVICE_OPTIONS)
 

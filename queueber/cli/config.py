@@ -47,8 +47,7 @@ def _config_line(setting: Setting) -> ConfigLine:
     else:
         shown = _literal(option.toml_value(value))
     unset = value is None or option.command_line_only
-    origin = f"{setting.origin}: {setting.note}" if setting.note else str(setting.origin)
-    return ConfigLine(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", origin)
+    return ConfigLine(option.table, f"{'# ' if unset else ''}{option.key} = {shown}", str(setting.origin))
 
 
 def as_file(settings: Iterable[Setting], *, changed: bool = False) -> str:

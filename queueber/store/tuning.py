@@ -19,7 +19,8 @@ ZSTD_LEVEL_DEFAULT = 3
 ZSTD_LEVEL_MAX = 22
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, at least 2."""
     return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -49,11 +50,11 @@ def _option(default: Any, says: str, rocksdb: str, unit: Unit | None = Unit.COUN
 class Tuning:
     """The options that a store is opened with."""
 
-    parallelism: int = _option(_cores(), "Threads for compactions and flushes", "", low=1, high=256)
+    parallelism: int = _option(usable_cores(), "Threads for compactions and flushes", "", low=1, high=256)
     """The cores: more would compete with the reactor thread."""
 
     background_jobs: int = _option(
-        _cores(), "Most compactions and flushes at the same time", "max_background_jobs", low=2, high=256
+        usable_cores(), "Most compactions and flushes at the same time", "max_background_jobs", low=2, high=256
     )
     """The cores, not twice as many: one job is always a flush, and on a small machine a third compaction takes
     processor time from the reactor, which limits throughput and latency."""

@@ -11,14 +11,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from queueber.broker import ClaimBounds, Ids
+from queueber.broker import Ids
 from queueber.errors import StorageError
 from queueber.limits import DEFAULTS, Limits
 from queueber.server.app.composition import assemble
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock
 from queueber.server.net.protocol import RpcProtocol
-from queueber.store import Durability, Encoding, MemoryStore
+from queueber.store import Durability, MemoryStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -152,11 +152,7 @@ def _settings(limits: Limits, chosen: Mapping[str, Any]) -> Settings:
         data_dir=Path(tempfile.gettempdir()),
         workers=1,
         durability=Durability.NONE,
-        encoding=Encoding.UNPACKED,
-        sweep_seconds=1.0,
-        claim=ClaimBounds(),
-        window_ms=0,
-        wipe=False,
+        lease_sweep_interval=1.0,
         limits=limits,
         free_space_reserve=0,
     )

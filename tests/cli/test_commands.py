@@ -17,7 +17,7 @@ from queueber.cli.server_options import SERVER_OPTIONS
 from queueber.client import Batch, PolledItem, Tls
 from queueber.errors import InvalidRequest
 from queueber.limits import FRAME_BYTES_MAX
-from queueber.server.config.options import OPTIONS
+from queueber.server.config.settings import OPTIONS
 from queueber.server.config.sources import CLIENT_VARIABLES, unknown_variables
 
 ID, LEASE = bytes(range(16)), bytes(range(16, 32))
@@ -80,7 +80,7 @@ def test_a_server_in_the_same_environment_does_not_take_them_for_slips():
     assert {option.envvar for option in options if option.envvar} == CLIENT_VARIABLES
     assert not {option.variable for option in OPTIONS} & CLIENT_VARIABLES
     environment = dict.fromkeys(CLIENT_VARIABLES, "x") | {"QUEUEBER_ADR": "x"}
-    assert [*unknown_variables(OPTIONS, environment)] == ["QUEUEBER_ADR"]
+    assert [*unknown_variables(environment)] == ["QUEUEBER_ADR"]
 
 
 def test_tls_may_be_switched_on_in_the_environment(shell):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from queueber.cli.config import as_file, config
 from queueber.limits import PEER_LIMITS
-from queueber.server.config.options import OPTIONS
+from queueber.server.config.settings import OPTIONS
 from queueber.server.config.sources import resolve
 from queueber.server.config.twisted_options import Options
 from queueber.store.tuning import TUNING_OPTIONS
@@ -100,11 +100,11 @@ GIVEN = st.fixed_dictionaries(
 @settings(max_examples=25)
 @given(arguments=GIVEN, changed=st.booleans())
 def test_any_configuration_can_be_read_back(tmp_path_factory, arguments, changed):
-    direct = resolve(OPTIONS, arguments=arguments, environment={})
+    direct = resolve(arguments, {})
     assert direct.complaints == []
     path = tmp_path_factory.getbasetemp() / "a\nb\x7f.toml"
     path.write_bytes(as_file(direct.settings.values(), changed=changed).encode())
-    again = resolve(OPTIONS, arguments={"config": [str(path)]}, environment={})
+    again = resolve({"config": [str(path)]}, {})
     assert again.complaints == []
     for option in OPTIONS:
         if option.name != "config":

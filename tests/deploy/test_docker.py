@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.config.options import OPTIONS
+from queueber.server.config.settings import OPTIONS
 from queueber.server.config.twisted_options import Options
 
 ROOT = Path(__file__).parents[2]

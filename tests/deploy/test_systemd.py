@@ -13,7 +13,7 @@ import pytest
 
 from queueber.limits import DEFAULTS
 from queueber.server.app.fd_limit import STORE_FILES
-from queueber.server.config.options import SERVICE_OPTIONS
+from queueber.server.config.settings import SERVICE_OPTIONS
 from queueber.server.config.sources import EX_CONFIG
 from tests.process.certificates import Authority
 

@@ -29,7 +29,7 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.ids import RandomIds
 from queueber.server.core.reserve import Space
-from queueber.store import Durability, Encoding, rocks
+from queueber.store import Durability, rocks
 from queueber.store.datadir import directory, synced
 from queueber.store.rows import engine_port as kv
 from queueber.store.rows.kv_store import KeyValueStore
@@ -210,11 +210,9 @@ class Machine:
             data_dir=SimPath(self.disk),
             workers=2,
             durability=Durability.FSYNC,
-            encoding=Encoding.UNPACKED,
-            sweep_seconds=0.1,
-            claim=self.bounds,
-            window_ms=0,
-            wipe=False,
+            coalesce_max_batch_size=self.bounds.polls,
+            coalesce_max_batch_items=self.bounds.items,
+            claim_bytes=self.bounds.bytes,
             limits=self.limits,
             drain_seconds=1.0,
         )

@@ -49,7 +49,7 @@ class TestAccess:
     def test_loopback_needs_a_password(self, text, password_file):
         with pytest.raises(ValueError, match="--manhole-password-file"):
             parse_access(text, None)
-        assert parse_access(text, str(password_file)).password_file == password_file
+        assert parse_access(text, password_file).password_file == password_file
 
     @pytest.mark.parametrize(
         "text",
@@ -65,11 +65,11 @@ class TestAccess:
     )
     def test_other_addresses_are_refused_even_with_a_password(self, text, password_file):
         with pytest.raises(ValueError, match="unix:PATH, or an address of this machine"):
-            parse_access(text, str(password_file))
+            parse_access(text, password_file)
 
     def test_a_unix_socket_with_a_password_file_is_refused(self, password_file):
         with pytest.raises(ValueError, match="needs no --manhole-password-file"):
-            parse_access("unix:/q", str(password_file))
+            parse_access("unix:/q", password_file)
 
     def test_credentials_match_as_a_whole(self, password_file):
         password = read_password(password_file)

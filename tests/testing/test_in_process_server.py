@@ -42,7 +42,7 @@ def test_ids_can_be_injected():
 
 
 def test_limits_and_other_settings_are_those_of_a_real_server():
-    server = InProcessServer(Limits(contents_bytes=1), window_ms=5)
+    server = InProcessServer(Limits(contents_bytes=1), coalesce_batch_window_ms=5)
     queue = server.broker.queue("default")
     plan = server.broker.add(queue, [[(b"x", 0)], [(b"xx", 0)]], server.clock.now())
     assert "the limit is 1" in str(plan.reply[1])

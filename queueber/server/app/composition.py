@@ -119,7 +119,7 @@ def assemble(
     limits = settings.limits
     broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim)
     flush_queue = FlushQueue()
-    stats, window = commit_stats or CommitStats(), settings.window_ms / MS_PER_SECOND
+    stats, window = commit_stats or CommitStats(), settings.coalesce_batch_window_ms / MS_PER_SECOND
     committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
     reserve = Reserve(
@@ -134,7 +134,7 @@ def assemble(
     sweeper = Sweeper(broker, store, pool, clock, committer)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
-    timers = _timers(reactor, settings.sweep_seconds, sync, sweeper, committer, connections, reserve, lag)
+    timers = _timers(reactor, settings.lease_sweep_interval, sync, sweeper, committer, connections, reserve, lag)
     diagnostics = Diagnostics(
         reactor=reactor,
         data_dir=settings.data_dir,

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from queueber.errors import QueueberError
 from queueber.server.app.logs import Log
 from queueber.server.app.startup import warn_of_plaintext
-from queueber.server.config.settings import ReloadedConfig
+from queueber.server.config.sources import ReloadedConfig
 from queueber.server.net.certificates import Certificates
 
 CERTIFICATES = frozenset({"tls-certificate", "tls-key", "tls-client-ca", "tls-client-name"})

@@ -30,8 +30,8 @@ from queueber.server.app.reload import ConfigReloader, on_signals
 from queueber.server.app.sd_notify import Notifier, StartupProgress
 from queueber.server.app.shutdown import GracefulShutdown
 from queueber.server.app.startup import Startup
-from queueber.server.config.settings import ReloadedConfig, Settings
-from queueber.server.config.sources import EX_CONFIG
+from queueber.server.config.settings import Settings
+from queueber.server.config.sources import EX_CONFIG, ReloadedConfig
 from queueber.server.core.pool import StoragePool
 from queueber.server.core.timer import periodic_timer
 from queueber.server.net.bound_sockets import BoundPorts
@@ -96,7 +96,7 @@ class QueueberService(Service):
         self._startup = Startup(reactor, settings, self._pool, self._bound, self._progress, self.log)
         self._shutdown = GracefulShutdown(reactor, settings.drain_seconds, self._notifier)
         self._monitoring = MonitoringEndpoints(
-            reactor, settings.http, settings.manhole, settings.durability.value, self._stage, self._bound
+            reactor, settings.http, settings.console, settings.durability.value, self._stage, self._bound
         )
         self._up: ServerParts | None = None
         self._store: RocksStore

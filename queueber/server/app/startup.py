@@ -94,7 +94,7 @@ class Startup:
             open_store,
             settings.data_dir,
             durability=settings.durability,
-            encoding=settings.encoding,
+            encoding=settings.storage_encoding,
             tuning=evolve(settings.tuning, open_files=descriptors.tables),
             boot_id=read_boot_id(),
             # Logged at once, from the storage thread: a later start would not find out.
@@ -163,7 +163,7 @@ class Startup:
             workers=settings.workers,
             polls=settings.claim.polls,
             items=settings.claim.items,
-            window=settings.window_ms,
+            window=settings.coalesce_batch_window_ms,
             durability=settings.durability.value,
         )
         chosen, fixed = describe(settings.tuning, store.in_force), ", ".join(map(" ".join, store.fixed_options.items()))

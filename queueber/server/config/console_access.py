@@ -35,12 +35,11 @@ class ConsoleAccess:
     """The file with a line ``user:password``; None for a Unix socket."""
 
 
-def parse_access(text: str, password_file: str | None) -> ConsoleAccess:
+def parse_access(text: str, password_file: Path | None) -> ConsoleAccess:
     """
     Return the access for the values of ``--manhole`` and ``--manhole-password-file``.
 
     Raises:
-        PasswordFileError: the password file is invalid.
         ValueError: the address is not permitted, or lacks a password file.
     """
     if text.startswith("unix:"):
@@ -52,9 +51,7 @@ def parse_access(text: str, password_file: str | None) -> ConsoleAccess:
         raise ValueError(f"{text}: it must be unix:PATH, or an address of this machine such as 127.0.0.1:9092")
     if password_file is None:
         raise ValueError(f"{text}: all users of this machine can reach it, so it needs --manhole-password-file")
-    path = Path(password_file)
-    read_password(path)
-    return ConsoleAccess(listen, path)
+    return ConsoleAccess(listen, password_file)
 
 
 def _socket(text: str) -> Listen:

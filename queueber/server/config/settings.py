@@ -1,51 +1,207 @@
-"""Make a server's `Settings` from the values of its options, and report options that conflict."""
+# ruff: noqa: RUF009  (a call makes each field, as attrs has it)
+"""
+The configuration of a server.
+
+The fields of `Settings` are the table of options: each has its parser, default
+and help.  `OPTIONS` adds those of the limits and of the storage engine.  The
+command line, the environment, the file, ``queueber config``, the help and the
+docs follow it.
+"""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from functools import cached_property
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from attrs import frozen
+from attrs import evolve, field, fields, frozen
 
 from queueber.broker import ClaimBounds
-from queueber.limits import PEER_LIMITS, Limits
-from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access
-from queueber.server.config.options import OPTIONS, limit_name, tuning_name
-from queueber.server.config.sources import COMMAND_LINE, DEFAULT, Origin, Resolved, Setting, resolve
-from queueber.server.config.spec import Complaint, Complaints
+from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
+from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access, read_password
+from queueber.server.config.spec import PATH, YES_OR_NO, Kind, Option, choice, decimal, integer, path, text
+from queueber.server.core.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.net.certificates import TlsFiles
 from queueber.server.net.listeners import Listen, usable_listen
 from queueber.store import Durability, Encoding
-from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning
+from queueber.store.tuning import DEFAULT_TUNING, TUNING_OPTIONS, Tuning, TuningOption, read_compression, usable_cores
+from queueber.units import MIB, Unit, quantity
+
+Conflict = tuple[tuple[str, ...], str]
+"""The names of conflicting options and the reason, which spells each name as on the command line."""
+
+DEFAULT_LISTEN = "127.0.0.1:9090"
+
+
+def option_name(attribute: str, table: str | None = None) -> str:
+    """Return the name of the option for *attribute* of the settings, or of the part of them that *table* is for."""
+    return (f"{table}-{attribute}" if table else attribute).replace("_", "-")
+
+
+def _option(kind: Kind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
+    """Return a field that is an option; *more* are further attributes of `Option`."""
+    return field(
+        default=default, metadata={"option": {"kind": kind, "help": help, "default_help": default_help, **more}}
+    )
+
+
+def _usable_pages(value: str) -> Listen:
+    listen = usable_listen(value)
+    if find_spec("prometheus_client") is None:
+        raise ValueError("needs the extra `http`: pip install 'queueber[http]'")
+    return listen
+
+
+_ADDRESS = "HOST:PORT, [v6]:PORT or an endpoint string"
+_PAGES = Kind(_usable_pages, _ADDRESS)
+_LISTEN = Kind(usable_listen, f"{_ADDRESS}; repeatable; '' for none")
+_LISTEN_TLS = Kind(usable_listen, "as for --listen")
+_CLIENT_NAME = Kind(text, "a name; repeatable, one match is enough")
+_PEM = Kind(path, "a PEM file")
+_PASSWORD_FILE = Kind(path, "a file with one line, user:password, readable by the server's user only")
+_CONSOLE = Kind(text, "unix:PATH, or a local address with a password file")
+_FREE_SPACE = evolve(integer(0, 1 << 60, Unit.BYTES), accepts="bytes, or with KiB, MiB, GiB")
+_FREE_SPACE_DEFAULT = f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk"
 
 
 @frozen(kw_only=True)
 class Settings:
     """The checked configuration of a server."""
 
-    listen: tuple[Listen, ...]
-    data_dir: Path
-    workers: int
-    durability: Durability
-    encoding: Encoding
-    sweep_seconds: float
-    claim: ClaimBounds
-    window_ms: int
-    wipe: bool
-    limits: Limits
-    listen_tls: tuple[Listen, ...] = ()
-    tls: TlsFiles | None = None
-    log_format: str = "auto"
-    log_level: str = "info"
-    drain_seconds: float = 10.0
-    tuning: Tuning = DEFAULT_TUNING
-    free_space_reserve: int | None = None
-    http: Listen | None = None
-    """The address of the metrics and health pages."""
+    listen: tuple[Listen, ...] = _option(
+        _LISTEN,
+        (usable_listen(DEFAULT_LISTEN),),
+        "Address to listen on without TLS",
+        f"{DEFAULT_LISTEN}, or nowhere with --listen-tls",
+        short="l",
+        many=True,
+        may_be_none=True,
+        replaced_by="listen-tls",
+    )
+    listen_tls: tuple[Listen, ...] = _option(
+        _LISTEN_TLS,
+        (),
+        "Address to listen on with TLS; needs --tls-certificate",
+        "nowhere",
+        many=True,
+        may_be_none=True,
+    )
+    tls_certificate: Path | None = _option(
+        _PEM, None, "The server's certificate, followed by intermediate certificates"
+    )
+    tls_key: Path | None = _option(
+        _PEM, None, "The certificate's private key; must not be world-readable", "the certificate's file"
+    )
+    tls_client_ca: Path | None = _option(
+        _PEM, None, "Authorities that sign the certificates of permitted clients", "any client"
+    )
+    tls_client_name: tuple[str, ...] = _option(
+        _CLIENT_NAME, (), "A name that a client's certificate must have", "any name", many=True
+    )
+    insecure_plaintext: bool = _option(
+        YES_OR_NO, default=False, help="Allow plaintext on addresses that other machines can reach", flag=True
+    )
+    data_dir: Path = _option(
+        PATH, Path("queueber-data"), "The data directory; created if it is missing", "./queueber-data", short="d"
+    )
+    wipe: bool = _option(
+        YES_OR_NO,
+        default=False,
+        help="Empty the data directory first; refused unless it is Queueber's and no other process has locked it",
+        flag=True,
+        command_line_only=True,
+    )
+    workers: int = _option(
+        integer(1, 1024),
+        usable_cores(),
+        "Threads of the storage pool",
+        "the cores this process may use, at least 2",
+        short="w",
+    )
+    durability: Durability = _option(
+        choice(*Durability),
+        Durability.FSYNC,
+        "What an acknowledged write survives: fsync (a power cut), os (a killed process), none (no crash)",
+    )
+    free_space_reserve: int | None = _option(
+        _FREE_SPACE, None, "Free space below which adds are refused; other calls go on; 0 for none", _FREE_SPACE_DEFAULT
+    )
+    storage_encoding: Encoding = _option(
+        choice(*Encoding),
+        Encoding.UNPACKED,
+        "Encoding of new values: unpacked (faster) or packed (smaller)",
+        table="storage",
+    )
+    lease_sweep_interval: float = _option(decimal(0.001, 60), 0.1, "Seconds between two checks for expired leases")
+    coalesce_max_batch_size: int = _option(integer(1, 100_000), 64, "Most polls served by one claim")
+    coalesce_max_batch_items: int = _option(
+        integer(1, 1_000_000), 512, "Most items delivered by one claim, after one complete poll"
+    )
+    coalesce_batch_window_ms: int = _option(
+        integer(0, 10_000), 0, "How long an idle server waits for more calls before it cuts a commit"
+    )
+    drain_seconds: float = _option(
+        decimal(0, 3600),
+        10.0,
+        "How long a stopping server waits for calls under way, and again for peers to receive their replies",
+    )
+    log_format: str = _option(
+        choice("auto", "text", "json"),
+        "auto",
+        "Format of the log: text, json (one object a line), or auto (the default of twistd or twist)",
+    )
+    log_level: str = _option(
+        choice("debug", "info", "warn", "error", "critical"), "info", "Lowest level that is logged"
+    )
+    http: Listen | None = _option(_PAGES, None, "Address for /metrics, /livez and /readyz over HTTP", "nowhere")
+    manhole: str | None = _option(
+        _CONSOLE, None, "Address of a debugging console, a Python shell with the rights of the server's user", "nowhere"
+    )
+    manhole_password_file: Path | None = _option(
+        _PASSWORD_FILE, None, "Login of a debugging console that is not on a Unix socket"
+    )
 
-    manhole: ConsoleAccess | None = None
-    """The address of the debugging console, and who may log in."""
+    tuning: Tuning = DEFAULT_TUNING
+    limits: Limits = DEFAULTS
+    claim_bytes: int = 16 * MIB
+    """Most contents delivered by one claim, after at least one item.  Not an option."""
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Return the settings with *values*, those of all options by their names."""
+        own = [each.name for each in fields(cls) if "option" in each.metadata]
+        return cls(
+            **{name: values[option_name(name)] for name in own},
+            tuning=Tuning(**{each.name: values[option_name(each.name, "storage")] for each in TUNING_OPTIONS}),
+            limits=Limits(**{each.name: values[option_name(each.name, "limit")] for each in PEER_LIMITS}),
+        )
+
+    @property
+    def claim(self) -> ClaimBounds:
+        """Return the bounds of one claim."""
+        return ClaimBounds(
+            polls=self.coalesce_max_batch_size, items=self.coalesce_max_batch_items, bytes=self.claim_bytes
+        )
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """Return the PEM files, if there are any."""
+        if self.tls_certificate is None:
+            return None
+        return TlsFiles(
+            certificate=self.tls_certificate,
+            key=self.tls_key or self.tls_certificate,
+            client_ca=self.tls_client_ca,
+            client_names=self.tls_client_name,
+        )
+
+    @cached_property
+    def console(self) -> ConsoleAccess | None:
+        """The access to the debugging console, if there is one.  Cached, because --chroot hides home directories."""
+        return None if self.manhole is None else parse_access(self.manhole, self.manhole_password_file)
 
     @property
     def places(self) -> list[tuple[str, Listen]]:
@@ -53,165 +209,100 @@ class Settings:
         found = [("listen", each) for each in self.listen] + [("listen-tls", each) for each in self.listen_tls]
         if self.http is not None:
             found.append(("http", self.http))
-        if self.manhole is not None:
-            found.append(("manhole", self.manhole.listen))
+        if self.console is not None:
+            found.append(("manhole", self.console.listen))
         return found
 
+    def conflicts(self) -> Iterator[Conflict]:
+        """Yield the options that are valid each on its own but not together."""
+        for limits, reason in self.limits.violations():
+            spelled = re.sub(rf"\b({'|'.join(limits)})\b", lambda each: f"--{option_name(each[0], 'limit')}", reason)
+            yield tuple(option_name(limit, "limit") for limit in limits), spelled
+        yield from self._tls_conflicts()
+        yield from self._console_conflicts()
+        if not self.listen and not self.listen_tls:
+            yield ("listen", "listen-tls"), "there is no address to listen on, neither with TLS nor without"
+        pages = [("http", self.http)] if self.http is not None else []
+        for name, listen in [("listen", each) for each in self.listen] + pages:
+            if listen.exposed and not self.insecure_plaintext:
+                reason = f"--{name} {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
+                yield (name, "insecure-plaintext"), reason
 
-@frozen
-class ReloadedConfig:
-    """The configuration as the environment and the file have it now."""
+    def _tls_conflicts(self) -> Iterator[Conflict]:
+        if self.tls_certificate is None:
+            for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
+                if getattr(self, name.replace("-", "_")):
+                    yield (name, "tls-certificate"), f"--{name} needs --tls-certificate"
+            return
+        if not self.listen_tls:
+            # An operator who configures a certificate expects the server to use it.
+            reason = "--tls-certificate without --listen-tls: no address would use TLS"
+            yield ("tls-certificate", "listen-tls"), reason
+        if self.tls_client_name and self.tls_client_ca is None:
+            reason = "--tls-client-name needs --tls-client-ca: without an authority any client can claim any name"
+            yield ("tls-client-name", "tls-client-ca"), reason
+        if find_spec("OpenSSL") is None or find_spec("cryptography") is None:
+            yield ("tls-certificate",), "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"
 
-    settings: Settings
-    changed: Mapping[str, Origin]
-    """The options whose values have changed since the start, each with its source now."""
-
-
-class ConflictingOptions(ValueError):
-    """Options that are valid each on its own but not together."""
-
-    def __init__(self, complaints: Complaints) -> None:
-        super().__init__("; ".join(reason for _, reason in complaints))
-        self.complaints = complaints
-        """A pair for each conflict: the names of the options, and the reason."""
-
-
-def load(
-    arguments: Mapping[str, Sequence[str]],
-    environment: Mapping[str, str],
-    *,
-    file: str | None = None,
-    unknown: Sequence[str] = (),
-) -> tuple[dict[str, Setting], Settings]:
-    """
-    Return the values of all options, and the `Settings` made from them.
-
-    *unknown* are complaints about arguments that are not options.  *file* is as for `resolve`.
-
-    Raises:
-        ConfigError: names all mistakes.
-    """
-    found = resolve(OPTIONS, arguments=arguments, environment=environment, file=file)
-    for complaint in unknown:
-        found.complain(complaint, COMMAND_LINE)
-    settings = None
-    try:
-        settings = settings_from(found.settings)
-    except ConflictingOptions as why:
-        for names, reason in why.complaints:
-            # A value that is invalid or unknown might resolve the conflict.
-            if not found.file_unreadable and found.invalid.isdisjoint(names):
-                _complain_of_conflict(found, names, reason)
-    found.check()
-    assert settings is not None, "every conflict is a complaint"
-    return found.settings, settings
+    def _console_conflicts(self) -> Iterator[Conflict]:
+        try:
+            if self.console is None and self.manhole_password_file is not None:
+                yield ("manhole-password-file", "manhole"), "--manhole-password-file needs --manhole"
+            if self.console is not None:
+                usable_listen(self.console.listen.endpoint)
+                if self.console.password_file is not None:
+                    read_password(self.console.password_file)
+        except PasswordFileError as why:
+            yield ("manhole-password-file",), f"--manhole-password-file {why}"
+        except ValueError as why:
+            yield ("manhole", "manhole-password-file"), f"--manhole {why}"
 
 
-def _complain_of_conflict(found: Resolved, names: Sequence[str], reason: str) -> None:
-    """
-    Record a conflict, with the options in *reason* spelled as in their sources.
-
-    A default is spelled as in the source of the first option that was given, which is where it would be changed.
-    """
-    settings = [found.settings[name] for name in names]
-    origins = [each.origin for each in settings if each.origin not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
-    for setting in settings:
-        default = setting.origin == DEFAULT
-        name = (origins[0] if default else setting.origin).spell(setting.option)
-        reason = re.sub(rf"--{setting.option.name}(?![\w-])", name, reason)
-        if default:
-            reason = re.sub(rf"({re.escape(name)} \([^)]*)\)", r"\1, the default)", reason)
-    found.complain(reason, *origins)
+_TUNING_KINDS = {"compression": Kind(read_compression, "none, lz4, zstd or zstd:LEVEL"), "prefix_extractor": YES_OR_NO}
 
 
-def settings_from(values: Mapping[str, Setting]) -> Settings:
-    """
-    Return the `Settings` with *values*, the values of all options.
-
-    Raises:
-        ConflictingOptions: names all options that conflict.
-    """
-    value: dict[str, Any] = {name: each.value for name, each in values.items()}
-    limits = Limits(**{limit.name: value[limit_name(limit.name)] for limit in PEER_LIMITS})
-    complaints = [_of_limits(names, reason) for names, reason in limits.violations()]
-    tls = _tls(value, complaints)
-    manhole = _manhole(value["manhole"], value["manhole-password-file"], complaints)
-    if not value["listen"] and not value["listen-tls"]:
-        complaints.append((("listen", "listen-tls"), "there is no address to listen on, neither with TLS nor without"))
-    plaintext = [("listen", each) for each in value["listen"]] + [("http", each) for each in [value["http"]] if each]
-    for name, listen in plaintext:
-        if listen.exposed and not value["insecure-plaintext"]:
-            reason = f"--{name} {listen.text}: plaintext beyond this machine needs --insecure-plaintext"
-            complaints.append(((name, "insecure-plaintext"), reason))
-    if complaints:
-        raise ConflictingOptions(complaints)
-    return Settings(
-        listen=value["listen"],
-        data_dir=Path(value["data-dir"]),
-        workers=value["workers"],
-        durability=Durability(value["durability"]),
-        encoding=Encoding(value["storage-encoding"]),
-        sweep_seconds=value["lease-sweep-interval"],
-        claim=ClaimBounds(polls=value["coalesce-max-batch-size"], items=value["coalesce-max-batch-items"]),
-        window_ms=value["coalesce-batch-window-ms"],
-        wipe=value["wipe"],
-        limits=limits,
-        listen_tls=value["listen-tls"],
-        tls=tls,
-        log_format=value["log-format"],
-        log_level=value["log-level"],
-        drain_seconds=value["drain-seconds"],
-        tuning=Tuning(**{choice.name: value[tuning_name(choice.name)] for choice in TUNING_OPTIONS}),
-        free_space_reserve=value["free-space-reserve"],
-        http=value["http"],
-        manhole=manhole,
+def _tuning(tuned: TuningOption) -> Option:
+    return Option(
+        name=option_name(tuned.name, "storage"),
+        kind=_TUNING_KINDS.get(tuned.name) or integer(tuned.low, tuned.high, tuned.unit or Unit.COUNT),
+        default=tuned.default,
+        help=tuned.says,
+        default_help="the cores, at least 2" if tuned.name in ("parallelism", "background_jobs") else "",
+        table="storage",
     )
 
 
-def _of_limits(names: Collection[str], reason: str) -> Complaint:
-    """Return a complaint about limits as one about their options."""
-    for name in names:
-        reason = re.sub(rf"\b{name}\b", f"--{limit_name(name)}", reason)
-    return tuple(map(limit_name, names)), reason
-
-
-def _tls(value: Mapping[str, Any], complaints: Complaints) -> TlsFiles | None:
-    certificate = value["tls-certificate"]
-    if certificate is None:
-        for name in ("listen-tls", "tls-key", "tls-client-ca", "tls-client-name"):
-            if value[name]:
-                complaints.append(((name, "tls-certificate"), f"--{name} needs --tls-certificate"))
-        return None
-    if not value["listen-tls"]:
-        # An operator who configures a certificate expects the server to use it.
-        reason = "--tls-certificate without --listen-tls: no address would use TLS"
-        complaints.append((("tls-certificate", "listen-tls"), reason))
-    if value["tls-client-name"] and value["tls-client-ca"] is None:
-        reason = "--tls-client-name needs --tls-client-ca: without an authority any client can claim any name"
-        complaints.append((("tls-client-name", "tls-client-ca"), reason))
-    if find_spec("OpenSSL") is None or find_spec("cryptography") is None:
-        reason = "--tls-certificate needs the extra `tls`: pip install 'queueber[tls]'"
-        complaints.append((("tls-certificate",), reason))
-    return TlsFiles(
-        certificate=Path(certificate),
-        key=Path(value["tls-key"] or certificate),
-        client_ca=Path(value["tls-client-ca"]) if value["tls-client-ca"] else None,
-        client_names=value["tls-client-name"],
+def _limit(limit: PeerLimit) -> Option:
+    kind = integer(limit.low, limit.high, limit.unit)
+    return Option(
+        name=option_name(limit.name, "limit"),
+        kind=evolve(kind, accepts=f"{kind.accepts}, where 0 is {limit.zero}") if limit.zero else kind,
+        default=limit.default,
+        help=f"Limit: {limit.description}. When exceeded: {limit.consequence}",
+        default_help="" if limit.default else "off",
+        table="limit",
     )
 
 
-def _manhole(address: str | None, password_file: str | None, complaints: Complaints) -> ConsoleAccess | None:
-    if address is None:
-        if password_file is not None:
-            complaints.append((("manhole-password-file", "manhole"), "--manhole-password-file needs --manhole"))
-        return None
-    try:
-        access = parse_access(address, password_file)
-        usable_listen(access.listen.endpoint)
-    except PasswordFileError as why:
-        complaints.append((("manhole-password-file",), f"--manhole-password-file {why}"))
-    except ValueError as why:
-        complaints.append((("manhole", "manhole-password-file"), f"--manhole {why}"))
-    else:
-        return access
+CONFIG = Option(name="config", kind=PATH, default=None, help="A configuration file with these options")
+
+SERVICE_OPTIONS = (
+    CONFIG,
+    *(
+        Option(name=option_name(each.name), default=each.default, **each.metadata["option"])
+        for each in fields(Settings)
+        if "option" in each.metadata
+    ),
+)
+
+OPTIONS = (*SERVICE_OPTIONS, *map(_tuning, TUNING_OPTIONS), *map(_limit, PEER_LIMITS))
+"""All options, in the order in which they are shown."""
+
+
+def similar_option(*names: str) -> Option | None:
+    """Return the option that one of *names* was probably meant to be.  The word of its table may be missing."""
+    known = {option.key: option for option in OPTIONS} | {option.name: option for option in OPTIONS}
+    for cutoff, name in product((1.0, 0.75), names):
+        for close in get_close_matches(name.lower().replace("_", "-"), known, n=1, cutoff=cutoff):
+            return known[close]
     return None

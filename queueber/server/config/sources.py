@@ -6,7 +6,7 @@ can repair a configuration in one pass.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,14 @@ from attrs import define, field, frozen
 
 from queueber.errors import QueueberError, one_line
 from queueber.server.config.config_file import ConfigFileError, read_config_file
-from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option, check_characters, suggest
+from queueber.server.config.settings import CONFIG, OPTIONS, Settings, similar_option
+from queueber.server.config.spec import ENVIRONMENT_PREFIX, Option
 
 EX_USAGE = 64
 """Invalid options on the command line, as in ``sysexits.h``."""
 
 EX_CONFIG = 78
 """An invalid configuration, as in ``sysexits.h``."""
-
-_VARIABLE_CUTOFF = 0.85
-"""The similarity of two variables for a suggestion: high, because all begin with the same word."""
 
 CLIENT_VARIABLES = frozenset(
     f"{ENVIRONMENT_PREFIX}{name}"
@@ -34,13 +32,13 @@ CLIENT_VARIABLES = frozenset(
 
 @frozen
 class Origin:
-    """The source of a value."""
+    """The source of a value.  Those of equal precedence are equal."""
 
     precedence: int
-    text: str
-    """The source for an operator."""
+    text: str = field(eq=False)
+    """The source for an operator, and the reason for a default that is not the usual one."""
 
-    prefix: str = ""
+    prefix: str = field(default="", eq=False)
     """The beginning of a complaint about a value, unless its name shows the source."""
 
     def __str__(self) -> str:
@@ -63,8 +61,6 @@ class Setting:
     option: Option
     value: Any
     origin: Origin
-    note: str = ""
-    """The reason for a default that is not the usual one."""
 
 
 class ConfigError(QueueberError):
@@ -80,20 +76,54 @@ class ConfigError(QueueberError):
 class Resolved:
     """The values of all options, and the mistakes in all sources."""
 
-    settings: dict[str, Setting] = field(factory=dict)
+    settings: dict[str, Setting]
     """The values by the names of the options: of an invalid one, the default."""
 
     complaints: list[tuple[Origin, str]] = field(factory=list)
-    invalid: set[str] = field(factory=set)
-    """The names of options with an invalid value."""
-
-    file_unreadable: bool = False
-    """The file cannot be read, so its values are unknown."""
+    unknown: set[str] = field(factory=set)
+    """The names of options with an invalid value; of the option `CONFIG`, too, if the file cannot be read."""
 
     def complain(self, line: str, *origins: Origin) -> None:
         """Record a mistake in one or several sources."""
         prefix = ", ".join(filter(None, dict.fromkeys(origin.prefix for origin in origins)))
         self.complaints.append((origins[0], one_line(f"{prefix}: {line}" if prefix else line)))
+
+    def add(self, option: Option, texts: Sequence[object], origin: Origin) -> None:
+        """Record the value of *option* for *texts*, which may be TOML values too, in *origin*."""
+        values, reasons = [], []
+        if option.may_be_none and "" in texts:
+            if len(texts) > 1:
+                reasons.append("is empty, which means none, and has other values too")
+        else:
+            for each in texts if option.many else texts[-1:]:
+                try:
+                    values.append(option.convert(each))
+                except ValueError as why:
+                    reasons.append(str(why))
+        value = tuple(values) if option.many else values and values[0]
+        self.settings[option.name] = Setting(option, option.default if reasons else value, origin)
+        for reason in reasons:
+            self.complain(f"{origin.spell(option)} {reason}", origin)
+            self.unknown.add(option.name)
+
+    def complain_of_conflict(self, names: Collection[str], reason: str) -> None:
+        """
+        Record a conflict of the options *names*, which *reason* then spells as in their sources.
+
+        A default is spelled as in the source of the first option that was given, which is where it would be changed.
+        """
+        given = [self.settings[name].origin for name in names]
+        origins = [each for each in given if each not in (COMMAND_LINE, DEFAULT)] or [COMMAND_LINE]
+
+        def spell(match: re.Match[str]) -> str:
+            setting = self.settings[match["name"]]
+            is_default = setting.origin == DEFAULT
+            spelled = (origins[0] if is_default else setting.origin).spell(setting.option)
+            return f"{spelled}{match['value']}{', the default' if match['value'] and is_default else ''}"
+
+        self.complain(
+            re.sub(rf"--(?P<name>{'|'.join(names)})(?![\w-])(?P<value>(?: \([^)]*)?)", spell, reason), *origins
+        )
 
     def check(self) -> None:
         """
@@ -108,109 +138,109 @@ class Resolved:
             raise ConfigError([line for _, line in ordered], status=EX_USAGE if usage else EX_CONFIG)
 
 
-Given = tuple[tuple[str, ...], Origin]
-"""An option's texts in one source."""
+def load(
+    arguments: Mapping[str, Sequence[str]],
+    environment: Mapping[str, str],
+    *,
+    file: Path | None = None,
+    unknown: Sequence[str] = (),
+) -> tuple[dict[str, Setting], Settings]:
+    """
+    Return the values of all options, and the `Settings` made from them.
+
+    *unknown* are complaints about arguments that are not options.  The others are as for `resolve`.
+
+    Raises:
+        ConfigError: names all mistakes.
+    """
+    found = resolve(arguments, environment, file=file)
+    for complaint in unknown:
+        found.complain(complaint, COMMAND_LINE)
+    settings = Settings.from_values({name: each.value for name, each in found.settings.items()})
+    for names, reason in settings.conflicts():
+        # A value that is invalid or unknown might resolve the conflict.
+        if found.unknown.isdisjoint((CONFIG.name, *names)):
+            found.complain_of_conflict(names, reason)
+    found.check()
+    return found.settings, settings
+
+
+@frozen
+class ReloadedConfig:
+    """The configuration as the environment and the file have it now."""
+
+    settings: Settings
+    changed: Mapping[str, Origin]
+    """The options whose values have changed since the start, each with its source now."""
+
+
+Given = tuple[Sequence[object], Origin]
+"""An option's texts, or its values in a TOML file, and their source."""
 
 
 def resolve(
-    options: Sequence[Option],
-    *,
-    arguments: Mapping[str, Sequence[str]],
-    environment: Mapping[str, str],
-    file: str | None = None,
+    arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str], *, file: Path | None = None
 ) -> Resolved:
     """
-    Return the values of all *options*, and all mistakes.
+    Return the values of all options, and all mistakes.
 
     *arguments* are the texts on the command line.  *file* replaces the path of
     the configuration file, after a change of the working directory.
     """
-    found = Resolved()
-    given = dict(_from_environment(options, environment))
-    given |= {name: (tuple(texts), COMMAND_LINE) for name, texts in arguments.items()}
-    if "config" in given:
-        given = _from_file(options, given["config"], file, found) | given
-    for option in options:
-        found.settings[option.name], reasons = _setting(option, given.get(option.name))
-        for reason in reasons:
-            origin = found.settings[option.name].origin
-            found.complain(f"{origin.spell(option)} {reason}", origin)
-            found.invalid.add(option.name)
-    for option in options:
+    found = Resolved({option.name: Setting(option, option.default, DEFAULT) for option in OPTIONS})
+    given: dict[str, Given] = {}
+    for option in OPTIONS:
+        if option.name in arguments:
+            given[option.name] = arguments[option.name], COMMAND_LINE
+        elif option.variable in environment and not option.command_line_only:
+            value = environment[option.variable]
+            texts = (_split(value) or [""]) if option.many else [value]
+            given[option.name] = texts, Origin(_ENVIRONMENT, f"environment {option.variable}", "environment")
+    if CONFIG.name in given:
+        found.add(CONFIG, *given.pop(CONFIG.name))
+        path = file or found.settings[CONFIG.name].value
+        given = (_from_file(path, found) if path is not None else {}) | given
+    for option in OPTIONS:
+        if option.name in given:
+            found.add(option, *given[option.name])
+    for option in OPTIONS:
         by = option.replaced_by
-        if by is not None and found.settings[option.name].origin == DEFAULT and found.settings[by].value:
-            found.settings[option.name] = Setting(option, (), DEFAULT, f"{by} is given")
+        if by is not None and option.name not in given and found.settings[by].value:
+            origin = Origin(DEFAULT.precedence, f"default: {by} is given")
+            found.settings[option.name] = Setting(option, (), origin)
     return found
 
 
-def _from_environment(options: Sequence[Option], environment: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
-    for option in options:
-        value = environment.get(option.variable)
-        if value is not None and not option.command_line_only:
-            texts = (_split(value) or ("",)) if option.many else (value,)
-            yield option.name, (texts, Origin(_ENVIRONMENT, f"environment {option.variable}", "environment"))
-
-
-def _split(value: str) -> tuple[str, ...]:
+def _split(value: str) -> list[str]:
     """Split *value* at spaces, except those after a backslash."""
-    return tuple(each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each)
+    return [each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each]
 
 
-def _from_file(options: Sequence[Option], config: Given, moved: str | None, found: Resolved) -> dict[str, Given]:
-    option = next(option for option in options if option.name == "config")
-    setting, reasons = _setting(option, config)
-    path = Path(moved or setting.value or "")
+def _from_file(path: Path, found: Resolved) -> dict[str, Given]:
     origin = Origin(_FILE, str(path), str(path))
     try:
-        file = read_config_file(path, options) if not reasons else None
+        values, complaints = read_config_file(path)
     except ConfigFileError as why:
-        found.complain(str(why), origin)
-        file = None
-    if file is None:
-        found.file_unreadable = True
-        return {}
-    for complaint in file.complaints:
+        found.unknown.add(CONFIG.name)
+        values, complaints = {}, [str(why)]
+    for complaint in complaints:
         found.complain(complaint, origin)
-    found.invalid |= file.invalid
-    return {name: (texts, origin) for name, texts in file.texts.items()}
+    return {name: (each, origin) for name, each in values.items()}
 
 
-def _setting(option: Option, given: Given | None) -> tuple[Setting, list[str]]:
-    """Return the value of *option*, and the reasons why it is invalid."""
-    if given is None:
-        return Setting(option, option.default, DEFAULT), []
-    texts, origin = given
-    if option.may_be_none and texts == ("",):
-        return Setting(option, (), origin), []
-    if option.may_be_none and "" in texts:
-        return Setting(option, option.default, origin), ["is empty, which means none, and has other values too"]
-    values, reasons = [], []
-    for text in texts if option.many else texts[-1:]:
-        try:
-            check_characters(text)
-            values.append(option.parse(text))
-        except ValueError as why:
-            reasons.append(str(why))
-    if reasons:
-        return Setting(option, option.default, origin), reasons
-    return Setting(option, tuple(values) if option.many else values[0], origin), []
-
-
-def unknown_variables(options: Sequence[Option], environment: Mapping[str, str]) -> dict[str, str]:
+def unknown_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """
     Return the variables that look like options but are not, each with a hint or an empty text.
 
     They are not an error: Kubernetes creates such variables for a service named ``queueber``.
     """
-    known = {option.variable: option.variable for option in options if not option.command_line_only}
-    hints = {
-        ENVIRONMENT_PREFIX + option.key.upper().replace("-", "_"): f"; did you mean {option.variable}?"
-        for option in options
-        if option.table
-    }
-    hints |= {o.variable: f"; {o.name} is accepted on the command line only" for o in options if o.command_line_only}
-    return {
-        name: hints.get(name) or suggest(name, known, _VARIABLE_CUTOFF)
-        for name in sorted(environment)
-        if name.startswith(ENVIRONMENT_PREFIX) and name not in known and name not in CLIENT_VARIABLES
-    }
+    known = {option.variable: option for option in OPTIONS}
+    hints = {}
+    for name in sorted(environment):
+        option = known.get(name)
+        if option is not None and option.command_line_only:
+            hints[name] = f"; {option.name} is accepted on the command line only"
+        elif name.startswith(ENVIRONMENT_PREFIX) and option is None and name not in CLIENT_VARIABLES:
+            similar = similar_option(name.removeprefix(ENVIRONMENT_PREFIX))
+            hints[name] = f"; did you mean {similar.variable}?" if similar is not None else ""
+    return hints

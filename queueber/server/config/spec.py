@@ -1,16 +1,16 @@
 """
-One option of the service: its name, its values, and the parser of their text.
+One option of the service, and the kinds of values.
 
 An option has one name and one set of values in all sources: ``--data-dir`` on
 the command line, ``QUEUEBER_DATA_DIR`` in the environment, ``data-dir`` in a
 configuration file.
 """
 
-from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from attrs import Factory, field, frozen
+from attrs import frozen
 
 from queueber.process import expanded
 from queueber.units import Unit, quantity
@@ -18,55 +18,55 @@ from queueber.units import parse as parse_quantity
 
 ENVIRONMENT_PREFIX = "QUEUEBER_"
 
-Complaint = tuple[tuple[str, ...], str]
-"""The names of conflicting options and the reason, which spells each name as on the command line."""
-
-Complaints = list[Complaint]
-
-Parse = Callable[[str], Any]
-"""Converts text to a value.  The text of its ValueError continues a sentence that begins with the option's name."""
-
 
 @frozen
+class Kind:
+    """A kind of values."""
+
+    parse: Callable[[str], Any]
+    """Converts text to a value.  The text of its ValueError continues a sentence that begins with the option's name."""
+
+    accepts: str = ""
+    """The permitted values, for the help."""
+
+    unit: Unit | None = None
+    """The unit of a quantity."""
+
+
+@frozen(kw_only=True)
 class Option:
     """The definition of an option."""
 
     name: str
     """The name on the command line, without dashes."""
 
-    parse: Parse
+    kind: Kind
     default: Any
     help: str
     """The purpose, without a full stop."""
 
-    accepts: str = Factory(lambda self: getattr(self.parse, "accepts", ""), takes_self=True)
-    """The permitted values, for the help.  By default those of the parser, where it knows them."""
-
     default_help: str = ""
     """The default for the help, if it is not the text of `default`."""
 
-    short: str | None = field(default=None, kw_only=True)
+    short: str | None = None
     """The one-letter name."""
 
-    table: str | None = field(default=None, kw_only=True)
+    table: str | None = None
     """The option's table in the configuration file, which is also the first word of its name."""
 
-    unit: Unit | None = field(default=None, kw_only=True)
-    """The unit of a value that is shown as a quantity."""
-
-    flag: bool = field(default=False, kw_only=True)
+    flag: bool = False
     """Whether it takes no value on the command line."""
 
-    many: bool = field(default=False, kw_only=True)
+    many: bool = False
     """Whether it may be given several times; the value is a tuple."""
 
-    may_be_none: bool = field(default=False, kw_only=True)
+    may_be_none: bool = False
     """Whether a single empty text stands for the empty tuple; only with `many`."""
 
-    replaced_by: str | None = field(default=None, kw_only=True)
+    replaced_by: str | None = None
     """The option that removes this one's default when it is given."""
 
-    command_line_only: bool = field(default=False, kw_only=True)
+    command_line_only: bool = False
     """Whether it is ignored in the environment and refused in a file, which apply to every start."""
 
     @property
@@ -77,7 +77,7 @@ class Option:
     @property
     def key(self) -> str:
         """Return the key in the configuration file, within the table."""
-        return self.name.removeprefix(f"{self.table}-") if self.table else self.name
+        return self.name.removeprefix(f"{self.table}-")
 
     @property
     def in_file(self) -> str:
@@ -87,12 +87,26 @@ class Option:
     @property
     def default_text(self) -> str:
         """Return the default, for the help."""
-        return self.default_help or ("none" if self.default is None else text_of(self.default))
+        if self.default_help or self.default is None:
+            return self.default_help or "none"
+        return quantity(self.default, self.kind.unit) if self.kind.unit else text_of(self.default)
+
+    def convert(self, value: object) -> Any:  # noqa: ANN401
+        """
+        Return the value for *value*, a text or a value in a TOML file.
+
+        Raises:
+            ValueError: it is not permitted.
+        """
+        if not isinstance(value, str | int | float) or (isinstance(value, bool) and self.kind is not YES_OR_NO):
+            shown = str(value).lower() if isinstance(value, bool) else type(value).__name__
+            raise ValueError(f"must be a text or a number, not {shown}")
+        return self.kind.parse(usable_text(text_of(value)))
 
     def toml_value(self, value: object) -> object:
         """Return *value* for a configuration file: a number or boolean unchanged, and anything else as text."""
-        if isinstance(value, int) and self.unit is not None:
-            return quantity(value, self.unit)
+        if isinstance(value, int) and self.kind.unit not in (None, Unit.COUNT):
+            return quantity(value, self.kind.unit)
         return value if isinstance(value, bool | int | float) else text_of(value)
 
 
@@ -100,30 +114,20 @@ def text_of(value: object) -> str:
     """Return *value* as it would be typed on the command line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, tuple | list):
-        return " ".join(map(str, value))
+    if isinstance(value, Path) and str(value).startswith("~"):
+        return f"./{value}"
     return "" if value is None else str(value)
 
 
-def suggest(name: str, known: Mapping[str, str], cutoff: float = 0.6) -> str:
-    """Return a question about the key of *known* most similar to *name*, which shows its value; empty without one."""
-    close = get_close_matches(name, known, n=1, cutoff=cutoff)
-    return f"; did you mean {known[close[0]]}?" if close else ""
-
-
-def check_characters(value: str) -> None:
-    """
-    Check that *value* can be written to a configuration file and passed to the operating system.
-
-    Raises:
-        ValueError: it contains a NUL, or a byte that is not UTF-8.
-    """
+def usable_text(value: str) -> str:
+    """Return *value*, which a configuration file can contain and the operating system accepts."""
     if "\0" in value:
         raise ValueError(f"is {value!r}, which has a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"is {value!r}, which is not UTF-8") from None
+    return value
 
 
 def text(value: str) -> str:
@@ -133,11 +137,9 @@ def text(value: str) -> str:
     return value
 
 
-def path(value: str) -> str:
+def path(value: str) -> Path:
     """Return a path.  A leading ``~`` or ``~user`` is expanded."""
-    found = expanded(text(value))
-    check_characters(found)
-    return found
+    return Path(usable_text(expanded(text(value))))
 
 
 def boolean(value: str) -> bool:
@@ -148,37 +150,37 @@ def boolean(value: str) -> bool:
     return known[value.lower()]
 
 
-def one_of(*choices: str) -> Parse:
-    """Return a parser that accepts one of *choices* in any case."""
+TEXT = Kind(text)
+PATH = Kind(path)
+YES_OR_NO = Kind(boolean, "yes or no")
+
+
+def choice(*words: str) -> Kind:
+    """Return the kind of values that are one of *words*, in any case."""
 
     def parse(value: str) -> str:
-        if value.lower() not in choices:
-            raise ValueError(f"is {value!r}; it must be one of {', '.join(choices)}")
-        return value.lower()
+        if value.lower() not in words:
+            raise ValueError(f"is {value!r}; it must be one of {', '.join(words)}")
+        return words[words.index(value.lower())]
 
-    parse.accepts = f"{', '.join(choices[:-1])} or {choices[-1]}"  # type: ignore[attr-defined]
-    return parse
-
-
-def integer(low: int, high: int) -> Parse:
-    """Return a parser of whole numbers from *low* to *high*."""
-    return _in_range(int, low, high, f"a whole number from {low:,} to {high:,}")
+    return Kind(parse, f"{', '.join(words[:-1])} or {words[-1]}")
 
 
-def real(low: float, high: float) -> Parse:
-    """Return a parser of numbers from *low* to *high*."""
-    return _in_range(float, low, high, f"a number from {low:,} to {high:,}")
+def decimal(low: float, high: float) -> Kind:
+    """Return the kind of numbers from *low* to *high*, which may have decimals."""
+    accepts = f"{low:,} to {high:,}"
+    return Kind(_in_range(float, low, high, f"a number from {accepts}"), accepts)
 
 
-def quantity_of(unit: Unit, low: int, high: int) -> Parse:
-    """Return a parser of quantities in *unit*, from *low* to *high*."""
+def integer(low: int, high: int, unit: Unit = Unit.COUNT) -> Kind:
+    """Return the kind of whole numbers from *low* to *high*, with or without the name of a unit."""
+    accepts = f"{quantity(low, unit)} to {quantity(high, unit)}"
     names = ", ".join(name for name, _ in unit.value if name)
-    permitted = f"a whole number from {quantity(low, unit)} to {quantity(high, unit)}"
-    permitted += f", plain or with one of {names}" if names else ""
-    return _in_range(lambda value: parse_quantity(value, unit), low, high, permitted)
+    permitted = f"a whole number from {accepts}" + (f", plain or with one of {names}" if names else "")
+    return Kind(_in_range(lambda value: parse_quantity(value, unit), low, high, permitted), accepts, unit)
 
 
-def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted: str) -> Parse:
+def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted: str) -> Callable[[str], Any]:
     def parse(value: str) -> Any:  # noqa: ANN401
         try:
             number = convert(value)
@@ -188,5 +190,4 @@ def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted:
             raise ValueError(f"is {value!r}; it must be {permitted}")
         return number
 
-    parse.accepts = f"{low:,} to {high:,}"  # type: ignore[attr-defined]
     return parse

@@ -1,21 +1,28 @@
 """The command line of the service, for twistd and twist."""
 
 import os
-import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from getopt import GetoptError, gnu_getopt
+from getopt import GetoptError, getopt
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
 
 from queueber import __version__
-from queueber.server.config.options import OPTIONS
-from queueber.server.config.settings import ReloadedConfig, Settings, load
-from queueber.server.config.sources import DEFAULT, EX_CONFIG, EX_USAGE, ConfigError, Setting, unknown_variables
-from queueber.server.config.spec import Option, suggest
+from queueber.server.config.settings import OPTIONS, Settings, similar_option
+from queueber.server.config.sources import (
+    DEFAULT,
+    EX_CONFIG,
+    EX_USAGE,
+    ConfigError,
+    ReloadedConfig,
+    Setting,
+    load,
+    unknown_variables,
+)
+from queueber.server.config.spec import Option
 
 _COMPLETION = "--_shell-completion"
 """The argument with which a shell asks Twisted for completions."""
@@ -23,13 +30,8 @@ _COMPLETION = "--_shell-completion"
 
 def _row(option: Option) -> list[object]:
     """Return an entry of `optParameters`, which is used for the help and for getopt."""
-
-    def keep(value: str) -> str:
-        return value
-
-    # Not capitalised: users copy values from here.
-    keep.coerceDoc = option.accepts and f"May be: {option.accepts}"  # type: ignore[attr-defined]
-    return [option.name, option.short, None, f"{option.help} [default: {option.default_text}]", keep]
+    accepts = option.kind.accepts and f". May be: {option.kind.accepts}"
+    return [option.name, option.short, None, f"{option.help} [default: {option.default_text}]{accepts}"]
 
 
 class Options(usage.Options):
@@ -40,11 +42,15 @@ class Options(usage.Options):
         "A durable work-queue server with a Cap'n Proto RPC interface.  Each option may also be set in a file "
         "(--config) or in the environment (QUEUEBER_DATA_DIR for --data-dir, and so on).  The command line takes "
         "precedence over the environment, and the environment over the file.  "
+        "Plain numbers are bytes or milliseconds; other units follow the number, as in 16MiB and 30s.  "
         "Exit statuses: 64 wrong options, 74 disk, lock or port, 78 wrong configuration."
     )
 
     optParameters: ClassVar = [_row(option) for option in OPTIONS if not option.flag]
     optFlags: ClassVar = [[option.name, option.short, option.help] for option in OPTIONS if option.flag]
+
+    settings: Settings
+    """The checked configuration, once the command line is parsed."""
 
     def __init__(
         self,
@@ -64,10 +70,11 @@ class Options(usage.Options):
         self._arguments: dict[str, list[str]] = {}
         self._unknown: list[str] = []
         self._directory: Path | None = None
-        self._file: str | None = None
+        self._file: Path | None = None
         self.effective: dict[str, Setting] = {}
         """The value and the source of every option, once the command line is parsed."""
 
+        self.unknown_variables = unknown_variables(environment)
         super().__init__()  # type: ignore[no-untyped-call]
 
     def opt_version(self) -> None:
@@ -92,7 +99,7 @@ class Options(usage.Options):
         with suppress(OSError):
             self._directory = Path.cwd()
         try:
-            self.effective, self._settings = self._load()
+            self.effective, self.settings = self._load()
         except ConfigError as why:
             # Twisted would exit with status 1, and twist would print the whole help as well.
             self.reject(str(why).splitlines(), why.status)
@@ -111,7 +118,8 @@ class Options(usage.Options):
             ConfigError: names all mistakes.
         """
         path = self._file or self.effective["config"].value
-        if path and _is_special(path):
+        # pathlib would raise PermissionError.
+        if path is not None and os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113
             # Reading a pipe would block until its writer closes it.
             raise ConfigError([f"{path} is not a regular file, and cannot be read a second time"], status=EX_CONFIG)
         effective, settings = self._load()
@@ -121,12 +129,11 @@ class Options(usage.Options):
     def make_config_path_absolute(self, root: str | None) -> None:
         """Keep the file's path valid after twistd has changed the directory, and the root to *root*."""
         path = self.effective["config"].value
-        if not path or self._directory is None:
+        if path is None or self._directory is None:
             return
-        path = str(self._directory / path)
-        if root is not None and Path(path).resolve().is_relative_to(root):
-            path = f"/{Path(path).resolve().relative_to(root)}"
-        self._file = path
+        self._file = self._directory / path
+        if root is not None and self._file.resolve().is_relative_to(root):
+            self._file = "/" / self._file.resolve().relative_to(root)
 
     def explicit(self, *names: str) -> list[str]:
         """Return those of *names* that are set in any source."""
@@ -135,63 +142,50 @@ class Options(usage.Options):
     def _load(self) -> tuple[dict[str, Setting], Settings]:
         return load(self._arguments, self._environment, file=self._file, unknown=self._unknown)
 
-    @property
-    def settings(self) -> Settings:
-        """Return the checked configuration."""
-        return self._settings
 
-    @property
-    def unknown_variables(self) -> dict[str, str]:
-        """Return the environment variables that look like options but are not, each with a hint."""
-        return unknown_variables(OPTIONS, self._environment)
+Given = list[tuple[str, str]]
+"""Options as they were typed, with their values."""
 
 
-def split_unknown(words: Sequence[str], short: str, long: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+def split_unknown(words: Sequence[str], short: str, long: Sequence[str]) -> tuple[Given, list[str]]:
     """
-    Split *words* into the known options with their values, and a complaint for each other word.
+    Return the options in *words* with their values, and a complaint for each other word.
 
     Twisted's own parser ends at the first unknown word.  *short* and *long* are the options in getopt's form.
     """
-    left, complaints = list(words), []
-    while True:
+    given: Given = []
+    complaints = []
+    left = list(words)
+    while left:
         try:
-            # Unlike `getopt`, this does not end at the first word that is not an option.
-            options, arguments = gnu_getopt(left, short, list(long))
+            options, arguments = _take_option(left, short, long)
         except GetoptError as why:
             complaint = why.msg
             if len(why.opt) > 1 and "not recognized" in why.msg:
-                hint = suggest(f"--{why.opt}", {f"--{each.rstrip('=')}": f"--{each.rstrip('=')}" for each in long})
-                complaint = f"--{why.opt} is not an option{hint}"
+                similar = similar_option(why.opt)
+                complaint = f"--{why.opt} is not an option{f'; did you mean --{similar.name}?' if similar else ''}"
             complaints.append(complaint)
-            _drop(left, why.opt)
         else:
-            return options, complaints + [
-                f"unexpected argument {each!r}: everything is an option" for each in arguments
-            ]
+            given += options
+            complaints += [f"unexpected argument {each!r}: everything is an option" for each in arguments]
+    return given, complaints
 
 
-def _drop(words: list[str], name: str) -> None:
-    """Remove the option *name* from *words*, and the next word if it looks like the option's value."""
-    for at, word in enumerate(words):
-        typed, equals, _ = word.partition("=")
-        if typed.startswith("--"):
-            # getopt reports the full name of an abbreviated option.
-            found = typed != "--" and f"--{name}".startswith(typed)
-        else:
-            found = len(name) == 1 and typed.startswith("-") and name in typed
-        if found:
-            follows = words[at + 1 : at + 2]
-            has_value = not equals and follows and not follows[0].startswith("-")
-            del words[at : at + (2 if has_value else 1)]
-            return
-    raise AssertionError(f"getopt complains of {name!r}, which is not there")
-
-
-def _is_special(path: str) -> bool:
+def _take_option(left: list[str], short: str, long: Sequence[str]) -> tuple[Given, list[str]]:
+    """Remove the first option with its value from *left*.  Return it, or the words that are not options."""
+    word = left.pop(0)
+    if word == "--":
+        arguments, left[:] = list(left), []
+        return [], arguments
     try:
-        return not stat.S_ISREG(Path(path).stat().st_mode)
-    except OSError:
-        return False
+        return getopt([word], short, long)
+    except GetoptError as why:
+        if left and "requires argument" in why.msg:
+            return getopt([word, left.pop(0)], short, long)
+        if left and "=" not in word and not left[0].startswith("-"):
+            # Probably the value of the option that is not known.
+            del left[0]
+        raise
 
 
 def exit_with(complaints: Sequence[str], status: int) -> NoReturn:
