@@ -16,7 +16,7 @@ class State(Enum):
     CONNECTED = "No byte has arrived. Over TLS the handshake is not finished."
     FIRST_MESSAGE = "Part of the first message has arrived."
     OPEN = "Messages are processed."
-    PAUSED = "The peer does not read its replies. It is not read, and its polls are suspended, until it does."
+    PAUSED = "The peer does not read its replies. Until it does, the server reads nothing more and suspends its polls."
     CLOSING = "Input is dropped. The replies so far are sent, then the connection closes."
     ABORTED = "The connection closes without waiting for the peer."
     LOST = "The connection is closed. Replies to calls under way are dropped."
