@@ -119,16 +119,16 @@ def test_an_invalid_character_is_refused_and_printed_escaped(complaints, content
 
 
 def test_other_control_characters_are_permitted_in_a_path(read):
-    assert read(r'data-dir = "a\u007f\n\u0001\u00fc\U0001f980"')["data-dir"] == Path("a\x7f\n\x01\u00fc\U0001f980")
+    assert read(r'data-dir = "a\u007f\n\u0001\u00fc\U0001f980"')["data-dir"] == "a\x7f\n\x01\u00fc\U0001f980"
 
 
 def test_a_home_directory_is_expanded_in_every_path(read, monkeypatch):
     monkeypatch.setenv("HOME", "/home/q:1")
     names = ("data-dir", "tls-certificate", "tls-key", "tls-client-ca", "manhole-password-file")
     found = read("".join(f"{name} = '~/x'\n" for name in names))
-    assert {found[name] for name in names} == {Path("/home/q:1/x")}
+    assert {found[name] for name in names} == {"/home/q:1/x"}
     monkeypatch.setattr(Path, "home", lambda: pytest.fail("the home directory is the environment's"))
-    assert read("data-dir = './~/x'")["data-dir"] == Path("./~/x")
+    assert read("data-dir = './~/x'")["data-dir"] == "./~/x"
 
 
 def test_the_home_directory_of_an_unknown_user_is_refused(complaints):

@@ -43,9 +43,12 @@ def option_name(attribute: str, table: str | None = None) -> str:
 
 def _option(kind: Kind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
     """Return a field that is an option; *more* are further attributes of `Option`."""
-    return field(
-        default=default, metadata={"option": {"kind": kind, "help": help, "default_help": default_help, **more}}
-    )
+    definition = {"kind": kind, "default": default, "help": help, "default_help": default_help, **more}
+    return field(default=default, converter=_as_path if kind.parse is path else None, metadata={"option": definition})
+
+
+def _as_path(value: str | Path | None) -> Path | None:
+    return Path(value) if isinstance(value, str) else value
 
 
 def _usable_pages(value: str) -> Listen:
@@ -104,9 +107,7 @@ class Settings:
     insecure_plaintext: bool = _option(
         YES_OR_NO, default=False, help="Allow plaintext on addresses that other machines can reach", flag=True
     )
-    data_dir: Path = _option(
-        PATH, Path("queueber-data"), "The data directory; created if it is missing", "./queueber-data", short="d"
-    )
+    data_dir: Path = _option(PATH, "./queueber-data", "The data directory; created if it is missing", short="d")
     wipe: bool = _option(
         YES_OR_NO,
         default=False,
@@ -289,7 +290,7 @@ CONFIG = Option(name="config", kind=PATH, default=None, help="A configuration fi
 SERVICE_OPTIONS = (
     CONFIG,
     *(
-        Option(name=option_name(each.name), default=each.default, **each.metadata["option"])
+        Option(name=option_name(each.name), **each.metadata["option"])
         for each in fields(Settings)
         if "option" in each.metadata
     ),

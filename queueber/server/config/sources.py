@@ -142,7 +142,7 @@ def load(
     arguments: Mapping[str, Sequence[str]],
     environment: Mapping[str, str],
     *,
-    file: Path | None = None,
+    file: str | None = None,
     unknown: Sequence[str] = (),
 ) -> tuple[dict[str, Setting], Settings]:
     """
@@ -179,7 +179,7 @@ Given = tuple[Sequence[object], Origin]
 
 
 def resolve(
-    arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str], *, file: Path | None = None
+    arguments: Mapping[str, Sequence[str]], environment: Mapping[str, str], *, file: str | None = None
 ) -> Resolved:
     """
     Return the values of all options, and all mistakes.
@@ -216,10 +216,10 @@ def _split(value: str) -> list[str]:
     return [each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each]
 
 
-def _from_file(path: Path, found: Resolved) -> dict[str, Given]:
-    origin = Origin(_FILE, str(path), str(path))
+def _from_file(path: str, found: Resolved) -> dict[str, Given]:
+    origin = Origin(_FILE, path, path)
     try:
-        values, complaints = read_config_file(path)
+        values, complaints = read_config_file(Path(path))
     except ConfigFileError as why:
         found.unknown.add(CONFIG.name)
         values, complaints = {}, [str(why)]

@@ -7,7 +7,6 @@ configuration file.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -114,8 +113,6 @@ def text_of(value: object) -> str:
     """Return *value* as it would be typed on the command line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, Path) and str(value).startswith("~"):
-        return f"./{value}"
     return "" if value is None else str(value)
 
 
@@ -137,9 +134,9 @@ def text(value: str) -> str:
     return value
 
 
-def path(value: str) -> Path:
+def path(value: str) -> str:
     """Return a path.  A leading ``~`` or ``~user`` is expanded."""
-    return Path(usable_text(expanded(text(value))))
+    return usable_text(expanded(text(value)))
 
 
 def boolean(value: str) -> bool:

@@ -70,7 +70,7 @@ class Options(usage.Options):
         self._arguments: dict[str, list[str]] = {}
         self._unknown: list[str] = []
         self._directory: Path | None = None
-        self._file: Path | None = None
+        self._file: str | None = None
         self.effective: dict[str, Setting] = {}
         """The value and the source of every option, once the command line is parsed."""
 
@@ -131,9 +131,10 @@ class Options(usage.Options):
         path = self.effective["config"].value
         if path is None or self._directory is None:
             return
-        self._file = self._directory / path
-        if root is not None and self._file.resolve().is_relative_to(root):
-            self._file = "/" / self._file.resolve().relative_to(root)
+        absolute = self._directory / path
+        if root is not None and absolute.resolve().is_relative_to(root):
+            absolute = "/" / absolute.resolve().relative_to(root)
+        self._file = str(absolute)
 
     def explicit(self, *names: str) -> list[str]:
         """Return those of *names* that are set in any source."""
