@@ -228,12 +228,26 @@ def test_unknown_arguments_do_not_hide_other_mistakes(complaints):
         (["--insecure-plaintext=yes"], "option --insecure-plaintext must not have an argument"),
         (["--log"], "option --log not a unique prefix"),
         (["-qd", "x"], "option -q not recognized"),
+        (["--connections=5"], "--connections is not an option; did you mean --limit-connections?"),
+        (["--nonsense", "5"], "--nonsense is not an option"),
+        (["-"], "unexpected argument '-': everything is an option"),
         (["--", "-x"], "unexpected argument '-x': everything is an option"),
         (["--worker"], "option --workers requires argument"),
     ],
 )
 def test_each_error_of_getopt_is_reported_in_a_line(complaints, words, said):
     assert complaints(*words) == (64, [said])
+
+
+def test_a_whole_number_may_have_separators(parse):
+    assert (
+        parse("--coalesce-max-batch-size=10,000", file="coalesce-max-batch-items = '1_000'").settings.claim.polls
+        == 10_000
+    )
+
+
+def test_a_mistake_in_a_value_that_another_source_replaces_is_not_reported(parse):
+    assert parse("--workers=5", environment={"QUEUEBER_WORKERS": "x"}, file="workers = [1]").settings.workers == 5
 
 
 def test_abbreviated_joined_and_repeated_options_are_accepted(parse):

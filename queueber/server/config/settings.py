@@ -33,7 +33,7 @@ from queueber.units import MIB, Unit, quantity
 Conflict = tuple[tuple[str, ...], str]
 """The names of conflicting options and the reason, which spells each name as on the command line."""
 
-DEFAULT_LISTEN = "127.0.0.1:9090"
+_DEFAULT_LISTEN = "127.0.0.1:9090"
 
 
 def option_name(attribute: str, table: str | None = None) -> str:
@@ -76,9 +76,9 @@ class Settings:
 
     listen: tuple[Listen, ...] = _option(
         _LISTEN,
-        (usable_listen(DEFAULT_LISTEN),),
+        (usable_listen(_DEFAULT_LISTEN),),
         "Address to listen on without TLS",
-        f"{DEFAULT_LISTEN}, or nowhere with --listen-tls",
+        f"{_DEFAULT_LISTEN}, or nowhere with --listen-tls",
         short="l",
         many=True,
         may_be_none=True,
