@@ -106,7 +106,9 @@ class Claims:
             deliveries += self._answer_timed_out(queue, now)
         # While no item can be leased, the rows of a scan may be more than the window can hold: they would be dropped,
         # and the next scan would return the same.
-        if not covered and 2 * len(window) < self._limits.refill_items and not leases.full:
+        # The same holds while nothing can be served because the peers of all polls are paused.
+        looks_ahead = not leases.full and (allocations or queue.waiters)
+        if looks_ahead and not covered and 2 * len(window) < self._limits.refill_items:
             self._uncommitted.start_refill(queue)
         if queue.waiters or queue.timed_out:
             self._polls.schedule(queue, now)
