@@ -81,9 +81,6 @@ class Waiter:
 
     state: PollState = PollState.WAITING
 
-    arrived_at: float = 0.0
-    """When the poll arrived, by the clock of the dispatcher.  The broker does not read it."""
-
     @property
     def done(self) -> bool:
         """Whether nothing more will happen to the poll."""

@@ -53,7 +53,7 @@ class Served:
         self.lines = []
         globalLogPublisher.addObserver(self._note)
         if certificates is not None:
-            factory = certificates.secure(factory, self.hand.connections)
+            factory = certificates.secure(factory)
         self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         self._turns = LoopingCall(self.hand.settle)
         self._turns.start(0.01)
@@ -111,7 +111,7 @@ def without_a_look_at_its_dates(certificates):
     """A server whose certificate has expired since it was loaded."""
     from queueber.server.net.certificates import _context  # noqa: PLC0415
 
-    return _context(certificates.files, certificates._refused)
+    return _context(certificates.files)
 
 
 CONTEXTS = {"server": as_loaded, "client": as_loaded, "wildcard": as_loaded, "expired": without_a_look_at_its_dates}

@@ -394,12 +394,12 @@ class TestSession:
     @pytest.mark.parametrize("end", ["\x04", "exit()\n", "quit()\n", "raise SystemExit\n", "import sys; sys.exit(3)\n"])
     def test_a_session_can_be_left(self, sit_down, end, diagnostics, lines):
         typist = sit_down()
-        assert diagnostics.consoles == 1
+        assert diagnostics.consoles.open == 1
         typist.type(end)
         assert typist.transport.disconnecting
         typist.leave()
         typist.transport.connected = False
-        assert diagnostics.consoles == 0
+        assert diagnostics.consoles.open == 0
         assert lines[-1] == "Console session 1 has ended"
 
     def test_mistakes_are_shown_and_change_nothing(self, sit_down):
@@ -544,7 +544,7 @@ class TestLogin:
             assert "Wrong user or password" in typist.type("guess\n")
         assert typist.transport.disconnecting
         assert [line for line in lines if "a login failed" in line] == ["Console: a login failed: 192.168.1.1:54321"]
-        assert diagnostics.consoles == 0
+        assert diagnostics.consoles.open == 0
 
     def test_no_login_is_possible_while_others_can_read_the_file(self, typist, password_file, lines):
         password_file.chmod(0o644)

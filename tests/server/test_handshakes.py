@@ -14,7 +14,7 @@ from queueber.limits import Limits
 from queueber.rpc import encoder
 from queueber.server.net.certificates import Certificates, TlsFiles
 from queueber.server.net.handshakes import TURN_SECONDS, Handshakes
-from queueber.server.net.tls import COLLECTED_AFTER, TlsFactory
+from queueber.server.net.tls import COLLECTED_AFTER
 from tests.process.certificates import Authority
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
@@ -182,7 +182,7 @@ def shake(client, transport):
 
 
 def test_a_finished_handshake_is_served_and_no_longer_counted(hand, certificates, make_client):
-    factory = TlsFactory(certificates, hand.factory, hand.connections)
+    factory = certificates.secure(hand.factory)
     transport, client = connect(factory), make_client()
     assert (len(hand.connections.handshakes), len(hand.connections)) == (1, 0), "a silent peer costs almost nothing"
     while not shake(client, transport):
@@ -204,7 +204,7 @@ def test_a_client_whose_name_is_checked_cannot_resume_a_session(hand, authority,
     files = TlsFiles(certificate=certificate, key=key, client_ca=authority.pem, client_names=["worker"])
     certificates = Certificates(files)
     certificates.load()
-    factory = TlsFactory(certificates, hand.factory, hand.connections)
+    factory = certificates.secure(hand.factory)
     context = ssl.create_default_context(cafile=str(authority.pem))
     context.check_hostname, context.maximum_version = False, version
     context.load_cert_chain(*authority.sign("worker"))
@@ -224,7 +224,7 @@ def test_a_client_whose_name_is_checked_cannot_resume_a_session(hand, authority,
 
 
 def test_a_handshake_that_waits_is_not_read_and_proceeds_later(hand, certificates, make_client):
-    factory = TlsFactory(certificates, hand.factory, hand.connections)
+    factory = certificates.secure(hand.factory)
     first, client = connect(factory), make_client()
     hand.connections.handshakes._spent = 1.0
     assert not shake(client, first)
@@ -240,7 +240,7 @@ def test_a_handshake_that_waits_is_not_read_and_proceeds_later(hand, certificate
 
 def test_a_lost_or_abandoned_handshake_leaves_nothing(make_hand, certificates, make_client):
     hand = make_hand(handshakes=1)
-    factory = TlsFactory(certificates, hand.factory, hand.connections)
+    factory = certificates.secure(hand.factory)
     first = connect(factory)
     second, client = connect(factory), make_client()
     assert (first.aborted, second.aborted) == (True, False)
@@ -255,13 +255,13 @@ def test_a_lost_or_abandoned_handshake_leaves_nothing(make_hand, certificates, m
 def test_at_the_limit_of_connections_the_handshake_is_closed(make_hand, certificates, make_client):
     hand = make_hand(connections=1)
     hand.connect().send()
-    transport = connect(TlsFactory(certificates, hand.factory, hand.connections))
+    transport = connect(certificates.secure(hand.factory))
     shake(make_client(), transport)
     assert transport.aborted
 
 
 def test_reference_cycles_of_lost_connections_are_collected(hand, certificates, make_client):
-    factory = TlsFactory(certificates, hand.factory, hand.connections)
+    factory = certificates.secure(hand.factory)
     gc.disable()
     try:
         left = []

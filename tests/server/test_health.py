@@ -92,14 +92,17 @@ class Visitor:
 
 @pytest.fixture
 def pages(diagnostics):
-    pages = Pages("fsync", lambda: "starting: reading leases, 70,000 so far")
-    pages.diagnostics = diagnostics
-    return pages
+    return Pages("fsync", lambda: "", lambda: diagnostics)
 
 
-def test_a_server_that_answers_is_alive(pages):
-    pages.diagnostics = None
-    assert Visitor(pages).get("/livez")[::2] == (200, "ok\n")
+@pytest.fixture
+def starting_pages():
+    """The pages of a server that does not serve yet."""
+    return Pages("fsync", lambda: "starting: reading leases, 70,000 so far", lambda: None)
+
+
+def test_a_server_that_answers_is_alive(starting_pages):
+    assert Visitor(starting_pages).get("/livez")[::2] == (200, "ok\n")
 
 
 def test_readyz_gives_the_reason(pages, hand):
@@ -144,28 +147,27 @@ def test_a_client_may_disconnect_before_the_metrics_are_ready(pages, hand):
     assert visitor.transport.value() == b""
 
 
-def test_a_starting_server_has_metrics_and_is_not_ready(pages):
+def test_a_starting_server_has_metrics_and_is_not_ready(starting_pages):
     """A start of minutes must not raise the alert for a server that is down."""
-    pages.diagnostics = None
-    status, head, content = Visitor(pages).get("/metrics")
+    status, head, content = Visitor(starting_pages).get("/metrics")
     assert status == 200
     assert "Content-Type: text/plain; version=" in head
     assert 'queueber_ready{check="serving"} 0.0' in content
     assert re.search(r'^queueber_info\{(version="[^"]+"|durability="fsync"|,)+\} 1\.0$', content, re.MULTILINE)
     assert "process_resident_memory_bytes" in content
-    status, _, content = Visitor(pages).get("/readyz")
+    status, _, content = Visitor(starting_pages).get("/readyz")
     said = "not ready\nNOT OK  serving: starting: reading leases, 70,000 so far\n"
     assert (status, content) == (503, said)
 
 
-def test_each_check_shows_its_figures(pages, hand):
+def test_each_check_shows_its_figures(pages, diagnostics, hand):
     assert Visitor(pages).get("/readyz")[2] == (
         "ready\nok  serving: serving\nok  commits: none is under way\nok  disk: room for adds\n"
     )
     hand.connect().add(b"x")
     hand.turn()
     hand.reactor.advance(COMMIT_SECONDS_MAX + 2)
-    pages.diagnostics.disk_shortage = lambda: "99 bytes are free, and 100 are kept in reserve"
+    diagnostics.disk_shortage = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert Visitor(pages).get("/readyz")[2].splitlines()[2:] == [
         "NOT OK  commits: one has been under way for 12.0 s, and no disk that works takes 10",
         "NOT OK  disk: adds are refused: 99 bytes are free, and 100 are kept in reserve",
@@ -173,8 +175,8 @@ def test_each_check_shows_its_figures(pages, hand):
     hand.settle()
 
 
-def test_a_failure_is_reported_without_its_reason(pages, hand, logged_failures):
-    pages.diagnostics.collector.collect = lambda: 1 / 0
+def test_a_failure_is_reported_without_its_reason(pages, diagnostics, hand, logged_failures):
+    diagnostics.collector.collect = lambda: 1 / 0
     visitor = Visitor(pages)
     visitor.get("/metrics")
     head, _, content = visitor.transport.value().decode().partition("\r\n\r\n")
@@ -214,9 +216,8 @@ def test_other_requests_are_refused(pages, method, path, headers, body, status):
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics", "/other"])
-def test_no_page_may_be_cached(pages, path):
-    pages.diagnostics = None
-    assert "cache-control: no-store" in Visitor(pages).get(path)[1].lower()
+def test_no_page_may_be_cached(starting_pages, path):
+    assert "cache-control: no-store" in Visitor(starting_pages).get(path)[1].lower()
 
 
 def test_head_has_no_content(pages):

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.rpc import encoder
-from queueber.server.net.states import ENDED, READING, TRANSITIONS, Input, State, next_state
+from queueber.server.net.states import (
+    ENDED,
+    HANDSHAKE_TRANSITIONS,
+    READING,
+    TRANSITIONS,
+    ConnectionInput,
+    ConnectionState,
+    HandshakeInput,
+    HandshakeState,
+    next_state,
+)
 from queueber.server.net.timeouts import FIRST_MESSAGE, WHOLE_MESSAGE
 from queueber.testing import InProcessServer
 from queueber.units import KIB
@@ -22,33 +32,45 @@ def name(each):
     return each.name.lower().replace("_", " ")
 
 
-def drawn():
+def drawn(states, inputs, transitions):
     """Return the tables of the documentation, one line each."""
     yield "| State | Meaning |"
     yield "|---|---|"
-    yield from (f"| {name(state)} | {state.value} |" for state in State)
+    yield from (f"| {name(state)} | {state.value} |" for state in states)
     yield ""
     yield "| Input | Cause |"
     yield "|---|---|"
-    yield from (f"| {name(cause)} | {cause.value} |" for cause in Input)
+    yield from (f"| {name(cause)} | {cause.value} |" for cause in inputs)
     yield ""
-    yield f"| | {' | '.join(map(name, Input))} |"
-    yield "|---|" + "---|" * len(Input)
-    for state in State:
-        cells = [name(TRANSITIONS[state][cause]) if cause in TRANSITIONS[state] else "" for cause in Input]
+    yield f"| | {' | '.join(map(name, inputs))} |"
+    yield "|---|" + "---|" * len(inputs)
+    for state in states:
+        cells = [name(transitions[state][cause]) if cause in transitions[state] else "" for cause in inputs]
         yield f"| **{name(state)}** | {' | '.join(cells)} |"
 
 
-def test_the_documentation_has_the_tables():
+MACHINES = [
+    (ConnectionState, ConnectionInput, TRANSITIONS),
+    (HandshakeState, HandshakeInput, HANDSHAKE_TRANSITIONS),
+]
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=["connection", "handshake"])
+def test_the_documentation_has_the_tables(machine):
     section = PAGE.read_text().partition("\n## The life of a connection\n")[2].partition("\n## ")[0]
-    assert "\n".join(drawn()) in section, "\n".join(drawn())
+    assert "\n".join(drawn(*machine)) in section, "\n".join(drawn(*machine))
 
 
-def test_every_state_is_reached_and_can_be_lost_and_nothing_follows_that():
-    assert set(TRANSITIONS) == set(State)
-    assert {after for row in TRANSITIONS.values() for after in row.values()} | {State.CONNECTED} == set(State)
-    assert {next_state(state, Input.LOSS) for state in State} == {State.LOST}
-    assert {next_state(State.LOST, cause) for cause in Input} == {State.LOST}
+@pytest.mark.parametrize("machine", MACHINES, ids=["connection", "handshake"])
+def test_every_state_is_reached_and_nothing_follows_a_lost_connection(machine):
+    states, _, transitions = machine
+    assert set(transitions) == set(states)
+    assert {after for row in transitions.values() for after in row.values()} | {next(iter(states))} == set(states)
+    assert not transitions[states.LOST]
+
+
+def test_a_connection_can_be_lost_in_every_state():
+    assert {next_state(state, ConnectionInput.LOSS) for state in ConnectionState} == {ConnectionState.LOST}
 
 
 def test_an_end_is_final():
@@ -58,8 +80,10 @@ def test_an_end_is_final():
 
 
 def test_an_input_that_a_state_does_not_list_changes_nothing():
-    unlisted = [(state, cause) for state in State for cause in Input if cause not in TRANSITIONS[state]]
-    assert len(unlisted) > len(State)
+    unlisted = [
+        (state, cause) for state in ConnectionState for cause in ConnectionInput if cause not in TRANSITIONS[state]
+    ]
+    assert len(unlisted) > len(ConnectionState)
     assert all(next_state(state, cause) is state for state, cause in unlisted)
 
 
@@ -75,30 +99,30 @@ def exceed_the_backlog(peer):
 
 
 CAUSES = {
-    Input.DATA: lambda peer: peer.protocol.dataReceived(b"\0\0\0"),
-    Input.MESSAGE: lambda peer: peer.protocol.dataReceived(peer.connection.data_to_send()[3:]),
-    Input.BACKLOG: exceed_the_backlog,
-    Input.DRAINED: lambda peer: peer.protocol._send_buffer.resumeProducing(),
-    Input.CLOSE: lambda peer: peer.protocol.close(),
-    Input.ABORT: lambda peer: peer.protocol.abort(),
-    Input.LOSS: lambda peer: peer.protocol.connectionLost(),
+    ConnectionInput.DATA: lambda peer: peer.protocol.dataReceived(b"\0\0\0"),
+    ConnectionInput.MESSAGE: lambda peer: peer.protocol.dataReceived(peer.connection.data_to_send()[3:]),
+    ConnectionInput.BACKLOG: exceed_the_backlog,
+    ConnectionInput.DRAINED: lambda peer: peer.protocol._send_buffer.resumeProducing(),
+    ConnectionInput.CLOSE: lambda peer: peer.protocol.close(),
+    ConnectionInput.ABORT: lambda peer: peer.protocol.abort(),
+    ConnectionInput.LOSS: lambda peer: peer.protocol.connectionLost(),
 }
 """The cause of each input, applied to a connection."""
 
 PATHS = {
-    State.CONNECTED: [],
-    State.FIRST_MESSAGE: [Input.DATA],
-    State.OPEN: [Input.DATA, Input.MESSAGE],
-    State.PAUSED: [Input.DATA, Input.MESSAGE, Input.BACKLOG],
-    State.CLOSING: [Input.DATA, Input.CLOSE],
-    State.ABORTED: [Input.ABORT],
+    ConnectionState.CONNECTED: [],
+    ConnectionState.FIRST_MESSAGE: [ConnectionInput.DATA],
+    ConnectionState.OPEN: [ConnectionInput.DATA, ConnectionInput.MESSAGE],
+    ConnectionState.PAUSED: [ConnectionInput.DATA, ConnectionInput.MESSAGE, ConnectionInput.BACKLOG],
+    ConnectionState.CLOSING: [ConnectionInput.DATA, ConnectionInput.CLOSE],
+    ConnectionState.ABORTED: [ConnectionInput.ABORT],
 }
 """The inputs that lead to each state."""
 
 
 @pytest.fixture
 def peer(make_hand):
-    """A peer whose first message, a Bootstrap, begins with the three bytes of `Input.DATA`."""
+    """A peer whose first message, a Bootstrap, begins with the three bytes of `ConnectionInput.DATA`."""
     return make_hand(unsent_bytes=10).connect()
 
 
@@ -118,7 +142,7 @@ def test_a_connection_follows_the_table(peer, state, cause):
 
 @pytest.mark.parametrize("state", sorted(ENDED, key=name), ids=name)
 def test_input_is_dropped_at_the_end(peer, state):
-    for step in {**PATHS, State.LOST: [Input.LOSS]}[state]:
+    for step in {**PATHS, ConnectionState.LOST: [ConnectionInput.LOSS]}[state]:
         CAUSES[step](peer)
     peer.transport.clear()
     peer.protocol.dataReceived(encoder.bootstrap(1))
@@ -164,7 +188,7 @@ def test_timers_and_memory_follow_every_read(sizes, cuts):
         assert server.connections.memory.total == protocol.held_bytes == begun
         assert (protocol in started[FIRST_MESSAGE]) is (at < ends[1])
         assert (protocol in started[WHOLE_MESSAGE]) is (begun > 0)
-        assert protocol._state is (State.OPEN if at >= ends[1] else State.FIRST_MESSAGE)
+        assert protocol._state is (ConnectionState.OPEN if at >= ends[1] else ConnectionState.FIRST_MESSAGE)
     server.settle()
     assert server.broker.stats().items == len(sizes)
 

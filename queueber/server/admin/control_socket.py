@@ -39,7 +39,9 @@ class ControlFactory(RpcFactory):
         return cls(
             public.broker,
             admin,
+            public.call_stats,
             public.dispatcher,
+            public.wake,
             public.flush_queue,
             public.connections,
             public.limits,

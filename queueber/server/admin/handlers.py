@@ -76,15 +76,6 @@ class AdminHandlers:
         """Note the time of the start."""
         self._began = self.reactor.seconds()
 
-    @property
-    def outstanding(self) -> int:
-        """Return the number of calls on all connections that are not answered yet."""
-        return self.handlers.outstanding
-
-    @outstanding.setter
-    def outstanding(self, value: int) -> None:
-        self.handlers.outstanding = value
-
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
         Handle *calls*.  Replies are given to *sink*, now or later.
@@ -103,11 +94,11 @@ class AdminHandlers:
         elif calls.interface_id != admin.ADMIN_INTERFACE_ID or calls.method_id not in mine:
             self.handlers.call(sink, calls._replace(target=self.handlers.root))
         else:
-            self.outstanding += 1
+            self.handlers.stats.outstanding += 1
             try:
                 mine[calls.method_id](sink, calls)
             except RemoteProtocolError:
-                self.outstanding -= 1
+                self.handlers.stats.outstanding -= 1
                 raise
             except QueueberError as why:
                 sink.error(calls.answer, why.kind, str(why))

@@ -116,12 +116,12 @@ def assemble(
     *end* ends the process, with what failed and why, and may be called from any thread.  *defer_to_thread* runs backups
     and flushes on threads that no commit waits for.  *store* reports its syncs to *commit_stats*.
     """
-    limits = settings.limits
+    limits, flush_queue = settings.limits, FlushQueue()
     broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim)
-    flush_queue = FlushQueue()
     stats, window = commit_stats or CommitStats(), settings.coalesce_batch_window_ms / MS_PER_SECOND
     committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
+    committer.call_at_cuts(dispatcher.serve)
     reserve = Reserve(
         lambda: space_of(settings.data_dir, unflushed=store.unflushed_bytes),
         settings.free_space_reserve,
@@ -129,8 +129,9 @@ def assemble(
     )
     handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
-    scheduler, templates = ReadScheduler(reactor, reactor.seconds), template_readers(limits)
-    factory = RpcFactory(broker, handlers, dispatcher, flush_queue, connections, limits, scheduler, templates)
+    scheduler, templates, wake = ReadScheduler(reactor, reactor.seconds), template_readers(limits), committer.wake
+    shared = flush_queue, connections, limits, scheduler, templates
+    factory = RpcFactory(broker, handlers, handlers.stats, dispatcher, wake, *shared)
     sweeper = Sweeper(broker, store, pool, clock, committer)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)

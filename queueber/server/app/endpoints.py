@@ -1,7 +1,7 @@
 """Listen for the metrics, the health pages and the console of a server."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -12,9 +12,6 @@ from queueber.server.config.console_access import ConsoleAccess
 from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.listeners import Listen, address_of, start_listening
-
-if TYPE_CHECKING:
-    from queueber.server.monitoring.web import Pages
 
 PAGE_CONNECTIONS_MAX = 100
 CONSOLE_CONNECTIONS_MAX = 20
@@ -42,7 +39,9 @@ class MonitoringEndpoints:
         self._console = console
         self._durability = durability
         self._stage = stage
-        self._pages: Pages | None = None
+        self._diagnostics: Diagnostics | None = None
+        """The diagnostics, while the server serves."""
+
         self._ports: list[IListeningPort] = []
 
     def preload(self) -> None:
@@ -62,8 +61,8 @@ class MonitoringEndpoints:
         if self._http is not None:
             from queueber.server.monitoring.web import Pages, site  # noqa: PLC0415  (an extra)
 
-            self._pages = Pages(self._durability, self._stage)
-            await self._open(self._http, site(self._pages, connections), "http")
+            pages = Pages(self._durability, self._stage, lambda: self._diagnostics)
+            await self._open(self._http, site(pages, connections), "http")
 
     async def open(self, diagnostics: Diagnostics) -> None:
         """
@@ -72,8 +71,7 @@ class MonitoringEndpoints:
         Raises:
             ListenFailed: the console's address is in use, or not of this machine.
         """
-        if self._pages is not None:
-            self._pages.diagnostics = diagnostics
+        self._diagnostics = diagnostics
         if self._console is not None:
             # Imports the reactor, which must be installed by then.
             from queueber.server.admin.console.session import ConsoleFactory  # noqa: PLC0415
@@ -92,7 +90,6 @@ class MonitoringEndpoints:
 
     async def close(self) -> None:
         """Stop listening, and show no diagnostics any more."""
-        if self._pages is not None:
-            self._pages.diagnostics = None
+        self._diagnostics = None
         await DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         self._ports.clear()

@@ -179,7 +179,7 @@ class Startup:
         settings = self._settings
         wanted: list[tuple[str, Listen, IProtocolFactory]] = [("listen", each, up.factory) for each in settings.listen]
         if certificates is not None:
-            secured = certificates.secure(up.factory, up.factory.connections)
+            secured = certificates.secure(up.factory)
             wanted += [("listen-tls", each, secured) for each in settings.listen_tls]
         for option, listen, factory in wanted:
             port = await start_listening(self._reactor, listen, factory, option, self._bound.pop_endpoint)

@@ -39,7 +39,12 @@ class UnreadableNow(QueueberError):
 
 @define(eq=False)
 class Dispatcher:
-    """Serves waiting polls, at each cut of the committer and when a poll's wait or an item's delay ends."""
+    """
+    Serves waiting polls.
+
+    The committer calls `serve` at each of its cuts.  When a poll's wait or an item's delay ends, a timer wakes the
+    committer.
+    """
 
     _reactor: Any
     _broker: Broker
@@ -47,8 +52,10 @@ class Dispatcher:
     _pool: Pool
     _clock: QueueClock
     _limits: Limits
-    committer: Committer
-    _waiting: dict[Waiter, Callable[[Delivery | None], None]] = field(factory=dict, init=False)
+    _committer: Committer
+    _waiting: dict[Waiter, tuple[Callable[[Delivery | None], None], float]] = field(factory=dict, init=False)
+    """The polls without an answer, in order of arrival: the callback of each, and when it arrived."""
+
     unreadable: int = field(default=0, init=False)
     """Scans that had to pass over rows, since the start."""
 
@@ -63,8 +70,7 @@ class Dispatcher:
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Join the committer's cuts, and bound the log."""
-        self.committer.call_at_cuts(self.serve)
+        """Bound the log."""
         self._log_limiter = LogRateLimiter(self._reactor.seconds)
 
     def wait(self, waiter: Waiter, now: float, take: Callable[[Delivery | None], None]) -> None:
@@ -73,19 +79,23 @@ class Dispatcher:
 
         *take* is called once: with the poll's delivery when it is durable, or with None if the poll was cancelled.
         """
-        self._waiting[waiter] = take
-        waiter.arrived_at = now
-        self.committer.wake()
+        self._waiting[waiter] = take, now
+        self._committer.wake()
 
-    def unanswered(self) -> Iterator[Waiter]:
-        """Return the polls without an answer, in order of arrival.  None may come or go during the iteration."""
-        return iter(self._waiting)
+    def unanswered(self) -> Iterator[tuple[Waiter, float]]:
+        """
+        Return the polls without an answer, in order of arrival, and when each arrived, in the reactor's seconds.
+
+        None may come or go during the iteration.
+        """
+        return ((waiter, arrived_at) for waiter, (_, arrived_at) in self._waiting.items())
 
     def cancel(self, waiter: Waiter) -> None:
         """Forget a poll whose peer lost interest; items claimed for it are given back once the claim is durable."""
         self._broker.polls.cancel(waiter)
         if waiter.done and waiter in self._waiting:
-            self._waiting.pop(waiter)(None)
+            take, _ = self._waiting.pop(waiter)
+            take(None)
 
     def end_waiting(self, error: QueueberError) -> None:
         """Answer every waiting poll with *error*."""
@@ -99,7 +109,7 @@ class Dispatcher:
             plans = self._broker.claims.distribute(now)
             self._claims = len(plans)
             for plan in plans:
-                self.committer.submit(plan, self._deliver_round, calls=len(plan.reply))
+                self._committer.submit(plan, self._deliver_round, calls=len(plan.reply))
             if refills := self._broker.take_refills():
                 self._start_scans(refills)
         if polls.waiting:
@@ -114,23 +124,24 @@ class Dispatcher:
         if queue.timed_out:
             plan = self._broker.claims.serve(queue, self._clock.now())
             if plan is not None:
-                self.committer.submit(plan, self._deliver, calls=len(plan.reply))
+                self._committer.submit(plan, self._deliver, calls=len(plan.reply))
             self._start_scans(self._broker.take_refills())
 
     def _deliver_round(self, deliveries: list[Delivery]) -> None:
         self._deliver(deliveries)
         self._claims -= 1
         if not self._claims and self._broker.polls.has_runnable:
-            self.committer.wake()
+            self._committer.wake()
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
             give_back = self._broker.confirm_delivery(delivery)
+            take, _ = self._waiting.pop(delivery.waiter)
             if give_back is None:
-                self._waiting.pop(delivery.waiter)(delivery)
+                take(delivery)
             else:
-                self._waiting.pop(delivery.waiter)(None)
-                self.committer.submit(give_back, _ignore)
+                take(None)
+                self._committer.submit(give_back, _ignore)
 
     def _start_scans(self, refills: Iterable[Refill]) -> None:
         for refill in refills:
@@ -142,7 +153,7 @@ class Dispatcher:
                 bytes_max=self._limits.refill_bytes,
             )
             scan.addCallbacks(self._refilled, self._refill_failed, callbackArgs=(refill,), errbackArgs=(refill,))
-            scan.addErrback(self.committer.bug)
+            scan.addErrback(self._committer.bug)
 
     def _refilled(self, scan: Scan, refill: Refill) -> None:
         for gap in scan.gaps:
@@ -153,7 +164,7 @@ class Dispatcher:
                 why=gap.why,
             )
         self._broker.refilled(refill, scan)
-        self.committer.wake()
+        self._committer.wake()
 
     def _refill_failed(self, failure: Failure, refill: Refill) -> None:
         name = refill.queue.name
@@ -170,7 +181,7 @@ class Dispatcher:
         kind = Unreadable if damaged else UnreadableNow
         error = kind(f"queue {name!r} cannot be read at the moment; the server's log says why")
         self._deliver(self._broker.refill_failed(refill, error))
-        self.committer.wake()
+        self._committer.wake()
 
     def _set_timer(self, now: WallMs) -> None:
         """
@@ -189,7 +200,7 @@ class Dispatcher:
 
     def _timer_fired(self) -> None:
         self._timer_at = None
-        self.committer.wake()
+        self._committer.wake()
 
     def stop(self) -> None:
         """Cancel the timer."""

@@ -101,9 +101,6 @@ class QueueHandlers:
     draining: bool = field(default=False, init=False)
     """The server is stopping."""
 
-    outstanding: int = 0
-    """Calls that have not been answered."""
-
     stats: CallStats = field(factory=CallStats)
     _handlers: dict[tuple[int, int], tuple[str, Handler]] = field(init=False)
     _default_queue: Queue | None = field(default=None, init=False)
@@ -121,6 +118,11 @@ class QueueHandlers:
         }
         self._handlers[api.BROKER_INTERFACE_ID, api.QUEUE] = QUEUE, self._queue
         self._handlers[api.BROKER_INTERFACE_ID, api.LIMITS] = LIMITS, self._return_limits
+
+    @property
+    def outstanding(self) -> int:
+        """Return the number of calls on all connections that are not answered."""
+        return self.stats.outstanding
 
     def drain(self) -> None:
         """Refuse new adds and polls, because the server is stopping; calls under way are carried out."""
@@ -144,12 +146,12 @@ class QueueHandlers:
             target = self._default_queue or self._get_default_queue()
         name, handler = found or (OTHER, self._unknown)
         count = len(calls.answers)
-        self.outstanding += count
+        self.stats.outstanding += count
         self.stats.begun[name] += count
         try:
             handler(sink, target, calls)
         except RemoteProtocolError:
-            self.outstanding -= count
+            self.stats.outstanding -= count
             raise
         except QueueberError as why:
             # Refused before anything was changed.

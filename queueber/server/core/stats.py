@@ -38,6 +38,9 @@ _new: Final = tuple.__new__
 class CallStats:
     """Calls by method: their number, the time until their replies, and refusals."""
 
+    outstanding: int = 0
+    """Calls that are not answered.  The handlers add, and the connections subtract with each reply."""
+
     begun: Counter[str] = field(factory=Counter, init=False)
     refused: Counter[tuple[str, Kind]] = field(factory=Counter, init=False)
     seconds: dict[str, Histogram] = field(

@@ -51,6 +51,25 @@ class Disk:
     """The number of files that can still be created there; None if the file system has no such limit."""
 
 
+@define(eq=False)
+class ConsoleSessions:
+    """The count of the debugging console's sessions."""
+
+    open: int = field(default=0, init=False)
+    total: int = field(default=0, init=False)
+    """The number of sessions since the start."""
+
+    def begin(self) -> int:
+        """Count a session that begins, and return its number."""
+        self.open += 1
+        self.total += 1
+        return self.total
+
+    def end(self) -> None:
+        """Count a session that has ended."""
+        self.open -= 1
+
+
 @define(eq=False, kw_only=True)
 class Diagnostics:
     """The parts of a server, for reading only."""
@@ -76,8 +95,8 @@ class Diagnostics:
     certificates: Certificates | None = None
     """The server's certificates; None without TLS."""
 
-    consoles: int = field(default=0, init=False)
-    """The number of sessions of the debugging console."""
+    consoles: ConsoleSessions = field(factory=ConsoleSessions)
+    """The count of the console's sessions, which the console keeps."""
 
     _request: Deferred[Disk] | None = field(default=None, init=False)
 

@@ -232,7 +232,7 @@ def _peers(diagnostics: Diagnostics) -> Iterator[Metric]:
     if diagnostics.certificates is not None:
         ends = diagnostics.certificates.expires.timestamp()
         yield _gauge("queueber_certificate_expiration_timestamp_seconds", "The end of the server's certificate", ends)
-    yield _gauge("queueber_manhole_sessions", "Sessions of the debugging console", diagnostics.consoles)
+    yield _gauge("queueber_manhole_sessions", "Sessions of the debugging console", diagnostics.consoles.open)
 
 
 def _limits(diagnostics: Diagnostics) -> Iterator[Metric]:

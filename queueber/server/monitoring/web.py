@@ -39,12 +39,16 @@ class Pages(Resource):
     isLeaf = True
     log = Logger()
 
-    def __init__(self, durability: str, stage: Callable[[], str]) -> None:
-        """Create the pages of a server with *durability*; *stage* returns the stage of its start or stop."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.diagnostics: Diagnostics | None = None
-        """The diagnostics, while the server serves."""
+    def __init__(
+        self, durability: str, stage: Callable[[], str], diagnostics: Callable[[], Diagnostics | None]
+    ) -> None:
+        """
+        Create the pages of a server with *durability*.
 
+        *diagnostics* returns None while the server does not serve, and *stage* the stage of its start or stop then.
+        """
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._diagnostics = diagnostics
         self._durability = durability
         self._stage = stage
         self._pages: dict[bytes, Callable[[Request], bytes | int]] = {
@@ -78,18 +82,20 @@ class Pages(Resource):
         return _text(request, status, "\n".join(["ready" if ready else "not ready", *lines]))
 
     def _checks(self) -> list[Check]:
-        return not_serving(self._stage()) if self.diagnostics is None else readiness(self.diagnostics)
+        diagnostics = self._diagnostics()
+        return not_serving(self._stage()) if diagnostics is None else readiness(diagnostics)
 
     def _metrics(self, request: Request) -> bytes | int:
         accept = (request.getHeader(b"accept") or b"").decode("latin-1")
-        if self.diagnostics is None:
+        diagnostics = self._diagnostics()
+        if diagnostics is None:
             # A long start must not raise the alert for a server that is down.
             content, content_type = not_serving_exposition(self._durability, self._checks(), accept)
             request.setHeader(b"Content-Type", content_type.encode())
             return content
         disconnected: list[Failure] = []
         request.notifyFinish().addErrback(disconnected.append)
-        made = ensureDeferred(_scrape(self.diagnostics, accept))
+        made = ensureDeferred(_scrape(diagnostics, accept))
         made.addCallbacks(_show, self._fail, callbackArgs=(request, disconnected), errbackArgs=(request, disconnected))
         return int(NOT_DONE_YET)
 

@@ -7,7 +7,7 @@ files are read at the start and at each reload.  Open connections are not affect
 """
 
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from queueber.errors import QueueberError, tls_reason
-from queueber.server.net.connections import Connections
+from queueber.server.net.protocol import RpcFactory
 from queueber.transport.pem import authority_problems, certificates_in, chain_problems, names_of, subject_of
 
 WARN_BEFORE = timedelta(days=21)
-
-_NAMES_LETTERS_MAX = 200
 
 
 class CertificateUnusable(QueueberError):
@@ -54,9 +52,6 @@ class Certificates:
     expires: datetime = field(init=False)
     """The time at which the server's certificate expires."""
 
-    _warn: Callable[..., None] | None = field(default=None, init=False)
-    """`Connections.warn`, which limits the lines of each peer."""
-
     _context: Any = field(init=False)
     log = Logger()
 
@@ -71,7 +66,7 @@ class Certificates:
         problems, context = _problems(files, now), None
         if not problems:
             try:
-                context = _context(files, self._refused)
+                context = _context(files)
             except CertificateUnusable as why:
                 problems.append(str(why))
         problems += _exposed(files.key)
@@ -91,23 +86,15 @@ class Certificates:
         from OpenSSL.SSL import Connection  # noqa: PLC0415
 
         made = Connection(self._context, None)
+        # The verifier finds the connection's factory by it.
         made.set_app_data(protocol)
         return made
 
-    def _refused(self, connection: Any, names: Iterable[str]) -> None:  # noqa: ANN401
-        """Log that a client was refused.  The names are text from the peer."""
-        peer = connection.get_app_data().transport.getPeer()
-        shown = ", ".join(sorted(names))[:_NAMES_LETTERS_MAX] or "nothing"
-        line = "Refusing {peer}, whose certificate names {names}"
-        if self._warn is not None:
-            self._warn(getattr(peer, "host", None), line, peer=peer, names=shown)
-
-    def secure(self, factory: IProtocolFactory, connections: Connections) -> IProtocolFactory:
-        """Return a factory that puts TLS in front of *factory*, whose connections are among *connections*."""
+    def secure(self, factory: RpcFactory) -> IProtocolFactory:
+        """Return a factory that puts TLS in front of *factory*."""
         from queueber.server.net.tls import TlsFactory  # noqa: PLC0415
 
-        self._warn = connections.warn
-        return TlsFactory(self, factory, connections)
+        return TlsFactory(self, factory)
 
 
 def _problems(files: TlsFiles, now: datetime) -> list[str]:
@@ -125,7 +112,7 @@ def _exposed(key: Path) -> list[str]:
     return [f"{key}: everybody on this machine can get at the key; chmod it to 0600 or 0640"]
 
 
-def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> Any:  # noqa: ANN401  (no types)
+def _context(files: TlsFiles) -> Any:  # noqa: ANN401  (no types)
     """Return OpenSSL's context for *files*, each of which is readable and valid."""
     from OpenSSL import SSL  # noqa: PLC0415
     from twisted.internet.ssl import CertificateOptions, TLSVersion  # noqa: PLC0415
@@ -155,7 +142,7 @@ def _context(files: TlsFiles, refused: Callable[[Any, Iterable[str]], None]) -> 
             raise CertificateUnusable(f"{path}: {complaint}: {tls_reason(why)}") from why
     if files.client_ca is not None:
         mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
-        context.set_verify(mode, _Verifier(frozenset(files.client_names), refused))
+        context.set_verify(mode, _Verifier(frozenset(files.client_names)))
         # A resumed session is not verified again and would outlive a change of the names.
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_options(SSL.OP_NO_TICKET)
@@ -167,14 +154,13 @@ class _Verifier:
     """The callback that OpenSSL calls for each certificate of a client's chain."""
 
     names: frozenset[str]
-    refused: Callable[[Any, Iterable[str]], None]
-    """Called with the connection and the names of a refused certificate."""
 
-    def __call__(self, connection: object, certificate: Any, error: int, depth: int, good: int) -> bool:  # noqa: ANN401, ARG002
+    def __call__(self, connection: Any, certificate: Any, error: int, depth: int, good: int) -> bool:  # noqa: ANN401, ARG002
         if not good or depth or not self.names:
             return bool(good)
         shown = names_of(certificate.to_cryptography())
         if not self.names.isdisjoint(shown):
             return True
-        self.refused(connection, shown)
+        transport = connection.get_app_data()
+        transport.factory.certificate_refused(transport, shown)
         return False

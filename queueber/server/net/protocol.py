@@ -5,7 +5,7 @@ The states and their changes are in `states`.  Replies are collected, and those
 of one reactor turn or one commit leave in one write.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from typing import Protocol as Interface
 
@@ -22,11 +22,12 @@ from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import DEFAULTS, Limits
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import ReplySink
+from queueber.server.core.stats import CallStats
 from queueber.server.net.connections import Connections
 from queueber.server.net.inbound_buffer import InboundBuffer
 from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.server.net.send_buffer import FlushQueue, SendBuffer
-from queueber.server.net.states import ENDED, READING, Input, State, next_state
+from queueber.server.net.states import ENDED, READING, ConnectionInput, ConnectionState, next_state
 from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, WHOLE_MESSAGE
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
@@ -39,9 +40,6 @@ class Handlers(Interface):
     @property
     def root(self) -> object:
         """The object that a connection bootstraps."""
-
-    outstanding: int
-    """Calls that have not been answered."""
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
@@ -66,16 +64,18 @@ class RpcProtocol(Protocol):
 
     transport: ITransport
 
-    def __init__(self, server: "RpcFactory", host: str | None) -> None:
+    def __init__(self, server: "RpcFactory", host: str | None, on_handshake: Callable[[], None] = lambda: None) -> None:
+        """*on_handshake* is called when the TLS handshake is finished; never without TLS."""
         self._server = server
         self.host = host
+        self._on_handshake = on_handshake
         self._connection = rpc.Connection(
             limits=server.limits,
             bootstrap=server.handlers.root,
             limit_hits=server.connections.limit_hits,
             templates=server.templates,
         )
-        self._state = State.CONNECTED
+        self._state = ConnectionState.CONNECTED
         self._waiters: dict[rpc.AnswerId, Waiter] = {}  # the polls that wait
         self._send_buffer: SendBuffer
         self._inbound: InboundBuffer
@@ -102,15 +102,15 @@ class RpcProtocol(Protocol):
         connections.timeouts.start(self, FIRST_MESSAGE)
 
     def handshakeCompleted(self) -> None:
-        """Leave the pending TLS handshakes."""
-        self.transport.pending.finish()  # type: ignore[attr-defined]
+        """Report that the TLS handshake is finished."""
+        self._on_handshake()
 
     # Input
 
     def dataReceived(self, data: bytes) -> None:
         """Process *data*, now or when the read scheduler gets to it."""
-        if self._state is State.CONNECTED:
-            self._state = next_state(self._state, Input.DATA)
+        if self._state is ConnectionState.CONNECTED:
+            self._state = next_state(self._state, ConnectionInput.DATA)
         inbound = self._inbound
         inbound.receive(data)
         if inbound.waiting:
@@ -119,7 +119,7 @@ class RpcProtocol(Protocol):
     def _process(self, data: bytes) -> None:
         """Carry out the calls in *data*, the next bytes of the stream."""
         server, connection = self._server, self._connection
-        if self._state is State.FIRST_MESSAGE:
+        if self._state is ConnectionState.FIRST_MESSAGE:
             self._first = (self._first + data)[:FIRST_BYTES]
         try:
             for event in connection.receive_data(data):
@@ -132,7 +132,7 @@ class RpcProtocol(Protocol):
         self._last_active = server.connections.seconds()
         begun = connection.held_bytes
         # Most reads end with a whole message of an open connection, and change no timer and nothing worth measuring.
-        if begun or self._begun or self._state is State.FIRST_MESSAGE or server.limits.idle_ms:
+        if begun or self._begun or self._state is ConnectionState.FIRST_MESSAGE or server.limits.idle_ms:
             self._update_timers(begun, len(data))
         self._unmeasured += len(data)
         if self._begun or self._transient or self._unmeasured >= TABLES_CHECKED_BYTES:
@@ -146,8 +146,8 @@ class RpcProtocol(Protocol):
     def _update_timers(self, begun: int, received: int) -> None:
         """Start and clear timers after a read of *received* bytes that left *begun* bytes of an incomplete message."""
         timeouts = self._server.connections.timeouts
-        if self._state is State.FIRST_MESSAGE and begun < self._begun + received:
-            self._state = next_state(self._state, Input.MESSAGE)
+        if self._state is ConnectionState.FIRST_MESSAGE and begun < self._begun + received:
+            self._state = next_state(self._state, ConnectionInput.MESSAGE)
             timeouts.clear(self, FIRST_MESSAGE)
         if self._state not in ENDED:
             timeouts.start(self, ACTIVITY)
@@ -172,7 +172,7 @@ class RpcProtocol(Protocol):
 
     def _break_off(self, why: RemoteProtocolError) -> None:
         """Close the connection of a peer that broke the protocol, or that uses another one."""
-        other = protocol_of(self._first) if self._state is State.FIRST_MESSAGE else None
+        other = protocol_of(self._first) if self._state is ConnectionState.FIRST_MESSAGE else None
         if other is None:
             self._server.connections.count_hit(why.limit)
             self._end("Closing the connection of {peer}: {why}", str(why))
@@ -187,8 +187,8 @@ class RpcProtocol(Protocol):
             return
         self._server.connections.count_hit(limit)
         # A peer that takes nothing would not take the end either, and one in a TLS handshake has to take part in it.
-        in_handshake = self._state is State.CONNECTED and ISSLTransport.providedBy(self.transport)
-        cause = Input.ABORT if limit == PROGRESS or in_handshake else Input.CLOSE
+        in_handshake = self._state is ConnectionState.CONNECTED and ISSLTransport.providedBy(self.transport)
+        cause = ConnectionInput.ABORT if limit == PROGRESS or in_handshake else ConnectionInput.CLOSE
         reason = f"{REASONS[limit]} {quantity(getattr(self._server.limits, limit), Unit.MS)} ({limit})"
         self._end("Giving up on {peer}: {why}", reason, cause)
 
@@ -204,14 +204,14 @@ class RpcProtocol(Protocol):
         self._server.connections.count_hit("buffered_bytes")
         limit, held = self._server.limits.buffered_bytes, self.held_bytes
         reason = f"all connections hold more than {limit:,} bytes (buffered_bytes), this one {held:,} of them"
-        self._end("Closing the connection of {peer}: {why}", reason, Input.ABORT)
+        self._end("Closing the connection of {peer}: {why}", reason, ConnectionInput.ABORT)
 
     def evict_idle(self) -> None:
         """Abort the connection in favour of a new one."""
         reason = "it has been idle for longest, and there are as many connections as there may be (connections)"
-        self._end("Closing the connection of {peer}: {why}", reason, Input.ABORT)
+        self._end("Closing the connection of {peer}: {why}", reason, ConnectionInput.ABORT)
 
-    def _end(self, line: str, reason: str, cause: Input = Input.CLOSE) -> None:
+    def _end(self, line: str, reason: str, cause: ConnectionInput = ConnectionInput.CLOSE) -> None:
         """Send *reason* to the peer, log it, and end the connection."""
         self._connection.abort(reason)
         self._server.connections.warn(self.host, line, peer=self.transport.getPeer(), why=reason[:200])
@@ -219,32 +219,32 @@ class RpcProtocol(Protocol):
 
     def close(self) -> None:
         """Send the replies so far, then close the connection, as soon as the peer takes them."""
-        self._leave(Input.CLOSE)
+        self._leave(ConnectionInput.CLOSE)
 
     def abort(self) -> None:
         """Close the connection at once, whatever the peer has not taken."""
-        self._leave(Input.ABORT)
+        self._leave(ConnectionInput.ABORT)
 
-    def _leave(self, cause: Input) -> None:
+    def _leave(self, cause: ConnectionInput) -> None:
         before, self._state = self._state, next_state(self._state, cause)
         if before not in ENDED:
             self.send()
             self._give_up_polls()
             self._server.connections.timeouts.clear_all(self)
-            if self._state is State.CLOSING:
+            if self._state is ConnectionState.CLOSING:
                 self._start_progress_timer()
             # Before the transport is closed: reading must go on, so that the peer's end is noticed.
             self._inbound.stop()
             self._send_buffer.end()
-        if self._state is State.ABORTED and before is not State.ABORTED:
+        if self._state is ConnectionState.ABORTED and before is not ConnectionState.ABORTED:
             self._send_buffer.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give up polls that wait.  Other calls under way take effect without a reply."""
-        before, self._state = self._state, next_state(self._state, Input.LOSS)
+        before, self._state = self._state, next_state(self._state, ConnectionInput.LOSS)
         connections = self._server.connections
         connections.remove(self)
-        refused = tls_reason(reason.value) if before is State.CONNECTED else None
+        refused = tls_reason(reason.value) if before is ConnectionState.CONNECTED else None
         if refused is not None:
             line = "No TLS with {peer}: {why}"
             connections.warn(self.host, line, peer=self.transport.getPeer(), why=refused)
@@ -281,7 +281,7 @@ class RpcProtocol(Protocol):
     @property
     def paused(self) -> bool:
         """Whether the peer is not read because it does not read its replies."""
-        return self._state is State.PAUSED
+        return self._state is ConnectionState.PAUSED
 
     # Replies
 
@@ -312,7 +312,7 @@ class RpcProtocol(Protocol):
 
     def _answered(self, answers: Sequence[rpc.AnswerId]) -> None:
         server = self._server
-        server.handlers.outstanding -= len(answers)
+        server.call_stats.outstanding -= len(answers)
         if self._waiters:
             for answer in answers:
                 self._waiters.pop(answer, None)
@@ -330,12 +330,12 @@ class RpcProtocol(Protocol):
         buffer.write(data)
         if buffer.unsent:
             self._account()
-            if self._state is State.OPEN and buffer.unsent > self._server.limits.unsent_bytes:
+            if self._state is ConnectionState.OPEN and buffer.unsent > self._server.limits.unsent_bytes:
                 self._pause()
 
     def _account(self) -> None:
         """Report the bytes held for the peer to the memory budget, which may evict the connection."""
-        if self._state is State.ABORTED:
+        if self._state is ConnectionState.ABORTED:
             return
         transient = len(self._inbound.waiting) + self._begun + self._send_buffer.held
         retained = self._connection.tables_bytes
@@ -348,14 +348,14 @@ class RpcProtocol(Protocol):
 
     def _on_buffer_change(self) -> None:
         """Handle that the transport is full, or has room again."""
-        if self._state is State.ABORTED:
+        if self._state is ConnectionState.ABORTED:
             return
-        if self._send_buffer.full or self._state is State.CLOSING:
+        if self._send_buffer.full or self._state is ConnectionState.CLOSING:
             self._start_progress_timer()
         else:
             self._server.connections.timeouts.clear(self, PROGRESS)
         self._account()
-        if self._state is State.PAUSED and self._send_buffer.unsent <= self._server.limits.unsent_bytes // 2:
+        if self._state is ConnectionState.PAUSED and self._send_buffer.unsent <= self._server.limits.unsent_bytes // 2:
             self._resume()
 
     def _start_progress_timer(self) -> None:
@@ -363,7 +363,7 @@ class RpcProtocol(Protocol):
         self._server.connections.timeouts.start(self, PROGRESS)
 
     def _pause(self) -> None:
-        self._state = next_state(self._state, Input.BACKLOG)
+        self._state = next_state(self._state, ConnectionInput.BACKLOG)
         connections = self._server.connections
         connections.count_hit("unsent_bytes")
         # From now on a message is incomplete because the server does not read.
@@ -372,12 +372,12 @@ class RpcProtocol(Protocol):
         self._server.broker.polls.pause(self.peer)
 
     def _resume(self) -> None:
-        self._state = next_state(self._state, Input.DRAINED)
+        self._state = next_state(self._state, ConnectionInput.DRAINED)
         if self._begun:
             self._server.connections.timeouts.start(self, WHOLE_MESSAGE)
         self._inbound.release()
         self._server.broker.polls.resume(self.peer)
-        self._server.dispatcher.committer.wake()
+        self._server.wake()
 
 
 @define(eq=False)
@@ -386,7 +386,13 @@ class RpcFactory(Factory):
 
     broker: Broker
     handlers: Handlers
+    call_stats: CallStats
+    """The counters of calls; each reply is subtracted from the calls that are not answered."""
+
     dispatcher: Dispatcher
+    wake: Callable[[], None]
+    """Lets the dispatcher serve polls soon."""
+
     flush_queue: FlushQueue
     connections: Connections
     limits: Limits
@@ -396,5 +402,9 @@ class RpcFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:
         """Return a protocol for a new connection; None, which closes the connection, if there are too many."""
+        return self.build(addr)
+
+    def build(self, addr: IAddress | None, on_handshake: Callable[[], None] = lambda: None) -> RpcProtocol | None:
+        """Return the same for a connection with TLS; *on_handshake* is called when its handshake is finished."""
         host = getattr(addr, "host", None)
-        return RpcProtocol(self, host) if self.connections.admit(host) else None
+        return RpcProtocol(self, host, on_handshake) if self.connections.admit(host) else None

@@ -46,9 +46,7 @@ class _GuardedEndpoint:
 
     def listen(self, factory: IProtocolFactory) -> Any:  # noqa: ANN401
         """Listen with the guarded *factory*."""
-        guard = HeaderGuard(factory)  # type: ignore[no-untyped-call]
-        guard.passes = self._rate_limiter.passes
-        return self._endpoint.listen(guard)
+        return self._endpoint.listen(HeaderGuard(factory, self._rate_limiter))
 
 
 class _GuardedProtocol(ProtocolWrapper):
@@ -66,7 +64,7 @@ class _GuardedProtocol(ProtocolWrapper):
     def _end(self, why: str) -> None:
         transport: Any = self.transport
         host = getattr(transport.getPeer(), "host", None)
-        more = self.factory.passes(host, "PROXY header")
+        more = self.factory.rate_limiter.passes(host, "PROXY header")
         if more is not None:
             line = "Closing the connection of {host}: its PROXY header cannot be read ({why}){more}"
             self.log.warn(line, host=host, why=why, more=more)
@@ -89,8 +87,11 @@ class HeaderGuard(WrappingFactory):
 
     protocol = _GuardedProtocol
     noisy = False
-    passes: Callable[[object, str], str | None]
-    """`LogRateLimiter.passes`."""
+
+    def __init__(self, factory: IProtocolFactory, rate_limiter: LogRateLimiter) -> None:
+        """Guard the connections of *factory*.  *rate_limiter* bounds the log lines about them."""
+        super().__init__(factory)  # type: ignore[no-untyped-call]
+        self.rate_limiter = rate_limiter
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: ANN401
         """Return a guarded protocol; None if the wrapped factory refuses the connection."""

@@ -1,8 +1,16 @@
 """
-The life of a connection as a table of states and inputs.
+The life of a connection as a table of states and inputs, and that of its TLS handshake before it.
 
-`RpcProtocol` keeps a `State` and changes it only by `next_state`.  The table is
-drawn in docs/architecture.md; a test compares the two.
+`RpcProtocol` keeps a `ConnectionState` and changes it only by `next_state`.
+`PendingConnection` keeps a `HandshakeState` and changes it only by
+`next_handshake_state`; without TLS there is none.  Both tables are drawn in
+docs/architecture.md; a test compares them.
+
+The buffers of a connection know no state, because they are called by the
+transport and the scheduler between two inputs.  Each remembers the last
+instruction that a change of the state gave it: `InboundBuffer` to hold (paused)
+or to drop (closing, aborted, lost), `SendBuffer` to close the transport once
+everything is taken (closing).  Nothing else reads or sets these.
 """
 
 from collections.abc import Mapping
@@ -10,7 +18,7 @@ from enum import Enum
 from typing import Final
 
 
-class State(Enum):
+class ConnectionState(Enum):
     """A state of a connection; the value describes it."""
 
     CONNECTED = "No byte has arrived. Over TLS the handshake is not finished."
@@ -22,7 +30,7 @@ class State(Enum):
     LOST = "The connection is closed. Replies to calls under way are dropped."
 
 
-class Input(Enum):
+class ConnectionInput(Enum):
     """A cause of a change; the value describes it."""
 
     DATA = "the first byte arrives"
@@ -34,26 +42,81 @@ class Input(Enum):
     LOSS = "the transport reports that the connection is closed"
 
 
-_ENDS: Final = {Input.CLOSE: State.CLOSING, Input.ABORT: State.ABORTED, Input.LOSS: State.LOST}
+_ENDS: Final = {
+    ConnectionInput.CLOSE: ConnectionState.CLOSING,
+    ConnectionInput.ABORT: ConnectionState.ABORTED,
+    ConnectionInput.LOSS: ConnectionState.LOST,
+}
 
-TRANSITIONS: Final[Mapping[State, Mapping[Input, State]]] = {
-    State.CONNECTED: {Input.DATA: State.FIRST_MESSAGE, **_ENDS},
-    State.FIRST_MESSAGE: {Input.MESSAGE: State.OPEN, **_ENDS},
-    State.OPEN: {Input.BACKLOG: State.PAUSED, **_ENDS},
-    State.PAUSED: {Input.DRAINED: State.OPEN, **_ENDS},
-    State.CLOSING: {Input.ABORT: State.ABORTED, Input.LOSS: State.LOST},
-    State.ABORTED: {Input.LOSS: State.LOST},
-    State.LOST: {},
+TRANSITIONS: Final[Mapping[ConnectionState, Mapping[ConnectionInput, ConnectionState]]] = {
+    ConnectionState.CONNECTED: {ConnectionInput.DATA: ConnectionState.FIRST_MESSAGE, **_ENDS},
+    ConnectionState.FIRST_MESSAGE: {ConnectionInput.MESSAGE: ConnectionState.OPEN, **_ENDS},
+    ConnectionState.OPEN: {ConnectionInput.BACKLOG: ConnectionState.PAUSED, **_ENDS},
+    ConnectionState.PAUSED: {ConnectionInput.DRAINED: ConnectionState.OPEN, **_ENDS},
+    ConnectionState.CLOSING: {
+        ConnectionInput.ABORT: ConnectionState.ABORTED,
+        ConnectionInput.LOSS: ConnectionState.LOST,
+    },
+    ConnectionState.ABORTED: {ConnectionInput.LOSS: ConnectionState.LOST},
+    ConnectionState.LOST: {},
 }
 """The next state for each input.  An input that a state does not list changes nothing."""
 
-READING: Final = frozenset({State.FIRST_MESSAGE, State.OPEN})
+READING: Final = frozenset({ConnectionState.FIRST_MESSAGE, ConnectionState.OPEN})
 """The states in which the peer is expected to complete a message that has begun."""
 
-ENDED: Final = frozenset({State.CLOSING, State.ABORTED, State.LOST})
+ENDED: Final = frozenset({ConnectionState.CLOSING, ConnectionState.ABORTED, ConnectionState.LOST})
 """The states in which input is dropped."""
 
 
-def next_state(state: State, cause: Input) -> State:
+def next_state(state: ConnectionState, cause: ConnectionInput) -> ConnectionState:
     """Return the state after *cause* in *state*."""
     return TRANSITIONS[state].get(cause, state)
+
+
+class HandshakeState(Enum):
+    """A state of a connection before its TLS handshake is finished; the value describes it."""
+
+    SILENT = "No byte has arrived. OpenSSL's state is not made yet."
+    QUEUED = "Bytes have arrived. They wait for their share of a reactor turn."
+    HANDSHAKING = "The bytes so far are processed. The peer has to continue."
+    FINISHED = "The TLS transport has taken over, and the connection is in the table above."
+    REFUSED = "The connection closes: it uses another protocol, or there are too many."
+    LOST = "The connection is closed."
+
+
+class HandshakeInput(Enum):
+    """A cause of a change before the end of the handshake; the value describes it."""
+
+    DATA = "bytes arrive"
+    TURN = "the bytes are processed, in this reactor turn or a later one"
+    FINISH = "the handshake is finished"
+    REFUSE = "the first bytes are not TLS, or the limit of connections is reached"
+    LOSS = "the transport reports that the connection is closed"
+
+
+_HANDSHAKE_LOSS: Final = {HandshakeInput.LOSS: HandshakeState.LOST}
+
+HANDSHAKE_TRANSITIONS: Final[Mapping[HandshakeState, Mapping[HandshakeInput, HandshakeState]]] = {
+    HandshakeState.SILENT: {
+        HandshakeInput.DATA: HandshakeState.QUEUED,
+        HandshakeInput.REFUSE: HandshakeState.REFUSED,
+        **_HANDSHAKE_LOSS,
+    },
+    HandshakeState.QUEUED: {HandshakeInput.TURN: HandshakeState.HANDSHAKING, **_HANDSHAKE_LOSS},
+    HandshakeState.HANDSHAKING: {
+        HandshakeInput.DATA: HandshakeState.QUEUED,
+        HandshakeInput.FINISH: HandshakeState.FINISHED,
+        HandshakeInput.REFUSE: HandshakeState.REFUSED,
+        **_HANDSHAKE_LOSS,
+    },
+    HandshakeState.FINISHED: {},
+    HandshakeState.REFUSED: _HANDSHAKE_LOSS,
+    HandshakeState.LOST: {},
+}
+"""The next state for each input.  An input that a state does not list changes nothing."""
+
+
+def next_handshake_state(state: HandshakeState, cause: HandshakeInput) -> HandshakeState:
+    """Return the state after *cause* in *state*."""
+    return HANDSHAKE_TRANSITIONS[state].get(cause, state)

@@ -7,34 +7,40 @@ to accept.
 """
 
 import gc
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from queueber.server.net.connections import Connections
+from queueber.server.net.protocol import RpcFactory
+from queueber.server.net.states import HandshakeInput, HandshakeState, next_handshake_state
 from queueber.transport.protocol_detection import TLS_HANDSHAKE, TLS_REFUSAL, protocol_of
 
 COLLECTED_AFTER: Final = 100
 """Lost connections after which garbage is collected: Twisted leaves a reference cycle of 60 KiB for each."""
 
-
-class TlsTransport(BufferingTLSTransport):
-    """Twisted's TLS transport, with a reference to its pending connection."""
-
-    pending: "PendingConnection"
+_NAMES_LETTERS_MAX: Final = 200
+"""The longest text of a refused certificate's names in a log line."""
 
 
 class PendingConnection(Protocol):
-    """A connection until its handshake is finished.  Then the `TlsTransport` takes its place."""
+    """
+    A connection until its handshake is finished.  Then Twisted's TLS transport takes its place.
+
+    Its states are the `HandshakeState`.
+    """
 
     def __init__(self, factory: "TlsFactory", address: IAddress) -> None:
         """A connection from *address*."""
         self._factory = factory
         self._address = address
+        self._state = HandshakeState.SILENT
         self._tls: Any = None
+        """The TLS transport, which is made for the first bytes."""
+
         self._early = b""
         """Received bytes that wait for the next step."""
 
@@ -44,16 +50,19 @@ class PendingConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Continue the handshake, now or in a later turn."""
-        if self._tls is None and not self._early and data and not data.startswith(TLS_HANDSHAKE):
+        before = self._state
+        if before is HandshakeState.SILENT and data and not data.startswith(TLS_HANDSHAKE):
             self._refuse(data)
             return
-        waits = bool(self._early)
-        self._early += data
-        if not waits and not self._factory.connections.handshakes.schedule(self):
-            self._transport.pauseProducing()
+        self._state = next_handshake_state(before, HandshakeInput.DATA)
+        if self._state is HandshakeState.QUEUED:
+            self._early += data
+            if before is not HandshakeState.QUEUED and not self._factory.connections.handshakes.schedule(self):
+                self._transport.pauseProducing()
 
     def _refuse(self, data: bytes) -> None:
         """Refuse bytes that are not TLS with TLS's own alert, without the cost of a handshake."""
+        self._state = next_handshake_state(self._state, HandshakeInput.REFUSE)
         peer, speaks = self._transport.getPeer(), protocol_of(data) or "plaintext"
         line = "Closing the connection of {peer}: it speaks {speaks}, and this port TLS"
         self._factory.connections.warn(getattr(peer, "host", None), line, peer=peer, speaks=speaks)
@@ -66,20 +75,22 @@ class PendingConnection(Protocol):
 
     def proceed(self) -> None:
         """Process what the peer has sent."""
+        self._state = next_handshake_state(self._state, HandshakeInput.TURN)
         early, self._early = self._early, b""
         # Before the bytes are processed, because their receiver may stop reading for its own reasons.
         self._transport.resumeProducing()
         if self._tls is None:
-            self._tls = self._factory.tls.buildProtocol(self._address)
+            self._tls = self._factory.tls.build(self._address, self.finish)
             if self._tls is None:
+                self._state = next_handshake_state(self._state, HandshakeInput.REFUSE)
                 self._transport.abortConnection()
                 return
-            self._tls.pending = self
             self._tls.makeConnection(self._transport)
         self._tls.dataReceived(early)
 
     def finish(self) -> None:
         """Hand the connection over: the handshake is finished."""
+        self._state = next_handshake_state(self._state, HandshakeInput.FINISH)
         self._factory.connections.handshakes.remove(self)
         self._transport.protocol = self._tls
 
@@ -90,6 +101,7 @@ class PendingConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Handle the loss of the connection during the handshake."""
+        self._state = next_handshake_state(self._state, HandshakeInput.LOSS)
         self._factory.connections.handshakes.remove(self)
         tls, self._tls, self._early = self._tls, None, b""
         if tls is not None:
@@ -97,14 +109,30 @@ class PendingConnection(Protocol):
 
 
 class _TransportFactory(TLSMemoryBIOFactory):
-    protocol = TlsTransport
+    protocol = BufferingTLSTransport
     lost = 0
 
-    def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: ANN401
-        """Return a TLS transport with a protocol; None if there are too many connections."""
-        inner: Any = self.wrappedFactory
-        protocol = inner.buildProtocol(addr)
+    def __init__(self, creator: IOpenSSLServerConnectionCreator, wrapped: RpcFactory) -> None:
+        """Wrap the protocols of *wrapped*.  *creator* makes OpenSSL's state of a connection."""
+        super().__init__(creator, False, wrapped)
+        self._build = wrapped.build
+        self._connections = wrapped.connections
+
+    def build(self, addr: IAddress | None, on_handshake: Callable[[], None]) -> BufferingTLSTransport | None:
+        """
+        Return a TLS transport with a protocol; None if there are too many connections.
+
+        *on_handshake* is called when the handshake is finished.
+        """
+        protocol = self._build(addr, on_handshake)
         return None if protocol is None else self.protocol(self, protocol)
+
+    def certificate_refused(self, transport: Any, names: Iterable[str]) -> None:  # noqa: ANN401
+        """Log that a client was refused because of the *names* in its certificate, which are text from the peer."""
+        peer = transport.transport.getPeer()
+        shown = ", ".join(sorted(names))[:_NAMES_LETTERS_MAX] or "nothing"
+        line = "Refusing {peer}, whose certificate names {names}"
+        self._connections.warn(getattr(peer, "host", None), line, peer=peer, names=shown)
 
     def unregisterProtocol(self, p: Any) -> None:  # noqa: ANN401
         """Collect garbage after every `COLLECTED_AFTER` lost connections."""
@@ -120,10 +148,10 @@ class TlsFactory(Factory):
 
     noisy = False
 
-    def __init__(self, creator: Any, wrapped: Any, connections: Connections) -> None:  # noqa: ANN401
+    def __init__(self, creator: IOpenSSLServerConnectionCreator, wrapped: RpcFactory) -> None:
         """Wrap the protocols of *wrapped*.  *creator* makes OpenSSL's state of a connection."""
-        self.connections = connections
-        self.tls = _TransportFactory(creator, False, wrapped)
+        self.connections = wrapped.connections
+        self.tls = _TransportFactory(creator, wrapped)
 
     def buildProtocol(self, addr: Any) -> PendingConnection:  # noqa: ANN401
         """Return a pending connection for a new peer."""

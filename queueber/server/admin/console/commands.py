@@ -181,11 +181,11 @@ class Commands:
                 waiter.wanted,
                 rounded_span(waiter.lease_duration),
                 waiter.state.name.lower(),
-                rounded_span((seconds - waiter.arrived_at) * MS_PER_SECOND),
+                rounded_span((seconds - arrived_at) * MS_PER_SECOND),
                 "never" if waiter.wait_until is None else rounded_span(waiter.wait_until - now),
                 _peer(peers.get(waiter.peer)),
             )
-            for waiter in islice(diagnostics.dispatcher.unanswered(), _limit_rows(most))
+            for waiter, arrived_at in islice(diagnostics.dispatcher.unanswered(), _limit_rows(most))
         ]
         note = _note(len(rows), diagnostics.broker.polls.waiting, "longest waiting first")
         return Table(("queue", "wants", "lease", "state", "waited", "gives up in", "peer"), rows, note)

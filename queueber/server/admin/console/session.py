@@ -6,7 +6,7 @@ from codecs import getincrementaldecoder
 from collections.abc import Callable
 from typing import Any
 
-from attrs import define, field
+from attrs import define
 from twisted.conch.insults.insults import ServerProtocol, modes
 from twisted.conch.manhole import CTRL_D, Manhole, ManholeInterpreter
 from twisted.conch.telnet import ECHO, NAWS, SGA, StatefulTelnetProtocol, TelnetBootstrapProtocol, TelnetTransport
@@ -218,9 +218,7 @@ class ConsoleTelnet(TelnetBootstrapProtocol):
     def connectionMade(self) -> None:
         """Negotiate that the server edits the line, and start the prompt."""
         transport: Any = self.transport
-        self._factory.count += 1
-        self._factory.diagnostics.consoles += 1
-        self._number = self._factory.count
+        self._number = self._factory.diagnostics.consoles.begin()
         # A warning, because the session is a shell with the rights of the server's user.
         warn = self._factory.diagnostics.connections.warn
         warn(
@@ -245,7 +243,7 @@ class ConsoleTelnet(TelnetBootstrapProtocol):
         if self._number:
             info = self._factory.diagnostics.connections.info
             info(host_of(self.transport), "Console session {number} has ended", number=self._number)
-            self._factory.diagnostics.consoles -= 1
+            self._factory.diagnostics.consoles.end()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
@@ -370,14 +368,11 @@ class ConsoleFactory(Factory):
 
     diagnostics: Diagnostics
     access: ConsoleAccess
-    count: int = field(default=0, init=False)
-    """The number of sessions so far."""
-
     noisy = False
 
     def buildProtocol(self, addr: IAddress | None) -> Any:  # noqa: ANN401, ARG002
         """Return the protocol of a session, or of the login before it."""
-        if self.diagnostics.consoles >= SESSIONS_MAX:
+        if self.diagnostics.consoles.open >= SESSIONS_MAX:
             return RefusedConnection(self)
         path = self.access.password_file
         if path is None:
