@@ -58,6 +58,22 @@ class ReplySink(Protocol):
         """Note that the call is a waiting poll, until it is returned."""
 
 
+class Handlers(Protocol):
+    """The methods that a connection can call."""
+
+    @property
+    def root(self) -> object:
+        """The object that a connection bootstraps."""
+
+    def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
+        """
+        Carry out *calls*.  *sink* takes each reply, now or later.
+
+        Raises:
+            RemoteProtocolError: the parameters cannot be read.
+        """
+
+
 class Root:
     """The object that a connection bootstraps: the default queue, with methods that return other queues."""
 

@@ -7,7 +7,6 @@ of one reactor turn or one commit leave in one write.
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
-from typing import Protocol as Interface
 
 from attrs import define
 from twisted.internet.error import ConnectionDone
@@ -21,7 +20,7 @@ from queueber.broker import Broker, Peer, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import DEFAULTS, Limits
 from queueber.server.core.dispatcher import Dispatcher
-from queueber.server.core.handlers import ReplySink
+from queueber.server.core.handlers import Handlers
 from queueber.server.core.stats import CallStats
 from queueber.server.net.connections import Connections
 from queueber.server.net.inbound_buffer import InboundBuffer
@@ -32,23 +31,6 @@ from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REAS
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import KIB, Unit, quantity
-
-
-class Handlers(Interface):
-    """The methods that a connection can call."""
-
-    @property
-    def root(self) -> object:
-        """The object that a connection bootstraps."""
-
-    def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
-        """
-        Carry out *calls*.  *sink* takes each reply, now or later.
-
-        Raises:
-            RemoteProtocolError: the parameters cannot be read.
-        """
-
 
 TABLES_CHECKED_BYTES: Final = 4 * KIB
 """Received bytes after which the RPC tables are measured: at most 85 answers of 300 bytes.  Exports are at once."""
