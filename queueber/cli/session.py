@@ -53,13 +53,16 @@ class Session(Generic[T]):
         if self._results or self._error is not None:
             return None
         self._error = Interrupted()
-        if self._stop is None or not self._stop():
+        if self._stop is None:
             return None
         from twisted.internet.defer import Deferred  # noqa: PLC0415
 
+        # Before `stop` is called: the reactor's own handlers would fail at a second signal during that.
         self._waiting = Deferred()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: reactor.callFromThread(self._shut_down))
+        if not self._stop():
+            return None
         reactor.callLater(STOP_SECONDS, self._shut_down)
         return self._waiting
 
