@@ -60,6 +60,10 @@ class Unimplemented(QueueberError):
     kind = Kind.UNIMPLEMENTED
 
 
+class Stalled(Exception):
+    """A storage engine would have delayed a write until it has caught up.  Nothing was written."""
+
+
 class ProtocolError(QueueberError):
     """A violation of the protocol, after which the connection has to end."""
 

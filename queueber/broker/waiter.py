@@ -52,7 +52,7 @@ class PollInput(IntEnum):
     """The claim is durable."""
 
 
-TRANSITIONS = {
+POLL_TRANSITIONS = {
     (PollState.WAITING, PollInput.CLAIMED): PollState.CLAIMED,
     (PollState.WAITING, PollInput.CANCELLED): PollState.DONE,
     (PollState.CLAIMED, PollInput.CANCELLED): PollState.ABANDONED,
@@ -88,5 +88,5 @@ class Waiter:
 
     def advance(self, happened: PollInput) -> PollState:
         """Make the transition of the table.  Raises KeyError, and changes nothing, if there is none."""
-        self.state = state = TRANSITIONS[self.state, happened]
+        self.state = state = POLL_TRANSITIONS[self.state, happened]
         return state

@@ -131,7 +131,6 @@ class BlockingConnector:
                 raise call_too_long(len(content), longest, source)
         if self._socket is None:
             self._socket = self._connect()
-            self._routes.begin()
         route = self._routes.to(queue)
         question = self._connection.call(route.target, interface, method, content)
         try:

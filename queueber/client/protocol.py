@@ -60,7 +60,7 @@ HANDSHAKE_SECONDS = 30.0
 """Time limit of the TLS handshake."""
 
 
-class ConnectionState(Enum):
+class ClientConnectionState(Enum):
     """The state of a connection, as in the table above."""
 
     SECURING = auto()
@@ -126,7 +126,7 @@ class ClientProtocol(Protocol):
         self._cancelled: dict[rpc.QuestionId, str | None] = {}
         """The queues of cancelled polls whose Return has not arrived."""
 
-        self._state = ConnectionState.SECURING
+        self._state = ClientConnectionState.SECURING
         self._end_reason = ""
         self._reading = False
         self._first = b""
@@ -141,11 +141,10 @@ class ClientProtocol(Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        """Request the bootstrap object.  Calls need not wait for it."""
+        """Begin to use the connection: calls can be made at once, or after the TLS handshake."""
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         keep_alive(self.transport)
-        self._routes.begin()
         if ISSLTransport.providedBy(self.transport):
             self._timer = self._clock.callLater(HANDSHAKE_SECONDS, self._handshake_timed_out)
         else:
@@ -161,8 +160,8 @@ class ClientProtocol(Protocol):
             self.transport.abortConnection()
 
     def _open_for_calls(self) -> None:
-        if self._state is ConnectionState.SECURING:
-            self._state = ConnectionState.OPEN
+        if self._state is ClientConnectionState.SECURING:
+            self._state = ClientConnectionState.OPEN
             self._observer.on_usable(self)
             self._flush_soon()
 
@@ -192,7 +191,7 @@ class ClientProtocol(Protocol):
             OutcomeUnknown: the connection was lost before the answer.
             QueueberError: the error that the server returned.
         """
-        if self._state is not ConnectionState.OPEN:
+        if self._state is not ClientConnectionState.OPEN:
             return fail(NotConnected(f"the call was not sent: {self._end_reason}"))
         length = len(content) + CALL_OVERHEAD_BYTES
         if self._own_bytes is not None and length > self._own_bytes:
@@ -234,7 +233,7 @@ class ClientProtocol(Protocol):
 
     def _limits_refused(self, failure: Failure) -> None:
         """Continue without the limits: the server is too old for the question, or has no room for it now."""
-        if self._state is ConnectionState.OPEN:
+        if self._state is ClientConnectionState.OPEN:
             self._server_bytes, self._limit_from = self._own_bytes or FRAME_BYTES_MAX, FROM_DEFAULT
             self._release()
             if failure.check(Unimplemented) is None:
@@ -266,7 +265,7 @@ class ClientProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Process answers."""
-        if self._state is not ConnectionState.OPEN:
+        if self._state is not ClientConnectionState.OPEN:
             return
         if len(self._first) < FIRST_BYTES:
             self._first += data[: FIRST_BYTES - len(self._first)]
@@ -307,7 +306,7 @@ class ClientProtocol(Protocol):
 
     def _flush_soon(self) -> None:
         """Schedule a flush at the end of this reactor turn."""
-        if not self._reading and self._timer is None and self._state is ConnectionState.OPEN:
+        if not self._reading and self._timer is None and self._state is ClientConnectionState.OPEN:
             self._timer = self._clock.callLater(0, self._flush_now)
 
     def _flush_now(self) -> None:
@@ -345,20 +344,20 @@ class ClientProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail the calls in flight: with `OutcomeUnknown`, unless no server has read them."""
-        secured = self._state is not ConnectionState.SECURING
+        secured = self._state is not ClientConnectionState.SECURING
         refusal = None if self._first else refusal_of(reason.value, self.transport, secured=secured)
         if refusal is None:
             self._end(reason.getErrorMessage())
         else:
             # A handshake that ends without an alert may succeed later; a bad certificate does not.
             self._end(refusal, NotConnected, refused=not isinstance(reason.value, ConnectionLost | ConnectionDone))
-        self._state = ConnectionState.LOST
+        self._state = ClientConnectionState.LOST
 
     def _end(self, why: str, kind: type[QueueberError] = OutcomeUnknown, *, refused: bool = False) -> None:
         self._stop_timer()
-        if self._state in (ConnectionState.CLOSING, ConnectionState.LOST):
+        if self._state in (ClientConnectionState.CLOSING, ClientConnectionState.LOST):
             return
-        self._state, self._end_reason = ConnectionState.CLOSING, why
+        self._state, self._end_reason = ClientConnectionState.CLOSING, why
         self._observer.on_end(why, refused=refused)
         calls, self._calls = self._calls, {}
         waiting, self._waiting_for_limits = self._waiting_for_limits, {}

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queueber.errors import tls_reason
-from queueber.transport.pem import names_of, printable, subject_of, validity_problem
+from queueber.transport.pem import names_of, replace_unprintable, subject_of, validity_problem
 
 _NAMES_MAX = 5
 """Most names of a certificate that an error shows."""
@@ -72,7 +72,7 @@ def _name_mismatch(error: Any, transport: Any) -> str:  # noqa: ANN401
     # A DNS name and an IP address have different attributes.
     wanted = wanted.hostname.decode() if hasattr(wanted, "hostname") else str(wanted.ip)
     names = sorted({name for each in _chain(transport)[:1] for name in names_of(each)})
-    shown = printable(", ".join(names[:_NAMES_MAX])) + (", ..." if len(names) > _NAMES_MAX else "")
+    shown = replace_unprintable(", ".join(names[:_NAMES_MAX])) + (", ..." if len(names) > _NAMES_MAX else "")
     return f"the certificate is for {shown or 'no host'}, not {wanted}"
 
 
@@ -92,7 +92,7 @@ def _nameless(why: BaseException, transport: Any) -> str:  # noqa: ANN401
     holders = [subject_of(each) for each in _chain(transport)[:1]] or ["the server"]
     return (
         f"the certificate of {holders[0]} is for no host: it needs a subjectAltName with the server's name"
-        f" ({printable(str(why))})"
+        f" ({replace_unprintable(str(why))})"
     )
 
 
@@ -104,7 +104,7 @@ def _untrusted(transport: Any) -> str:  # noqa: ANN401
         return f"the server's certificate cannot be used: {late[0]}"
     if not chain:
         return "the server's certificate is not trusted"
-    issuer = printable(chain[-1].issuer.rfc4514_string())
+    issuer = replace_unprintable(chain[-1].issuer.rfc4514_string())
     return f"the certificate of {subject_of(chain[0])} is not trusted: its authority, {issuer}, is not a trusted one"
 
 

@@ -40,12 +40,11 @@ class Routes:
     """The routes of one connection to the queues that it uses."""
 
     def __init__(self, connection: rpc.Connection) -> None:
+        """Request the bootstrap object, which is the default queue and gives access to all others."""
         self._connection = connection
         self._named: dict[str, Route] = {}
         self._requests: dict[rpc.QuestionId, tuple[Route, str | None, Callable[[rpc.Results], rpc.ImportId]]] = {}
 
-    def begin(self) -> None:
-        """Request the bootstrap object, which is the default queue and gives access to all others."""
         question = self._connection.bootstrap()
         self._root = Route(rpc.PromisedAnswer(question, ()))
         self._requests[question] = self._root, None, api.read_bootstrap

@@ -13,7 +13,7 @@ from typing import Final
 
 from rocksdict import DbClosedError
 
-from queueber.errors import Damaged, Passing, StorageError, Withheld
+from queueber.errors import Damaged, Passing, Stalled, StorageError, Withheld
 
 _DISK_ERRORS = tuple(f": {os.strerror(number)}" for number in (errno.EIO, errno.ENOENT))
 """
@@ -47,10 +47,6 @@ class _PassingError(IOError, Passing):
 
 class IteratorInvalidError(Error):
     """A `RawIterator` has no current row."""
-
-
-class Stalled(Exception):
-    """RocksDB would have delayed the write until a flush or a compaction had caught up.  Nothing was written."""
 
 
 def translate_error(error: Exception) -> Exception:

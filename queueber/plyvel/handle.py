@@ -9,7 +9,8 @@ from weakref import WeakSet
 import rocksdict
 from rocksdict import WriteBatch
 
-from queueber.plyvel.errors import Stalled, translate_error, translating_errors
+from queueber.errors import Stalled
+from queueber.plyvel.errors import translate_error, translating_errors
 from queueber.plyvel.options import write_options
 
 _STALL_RETRY_SECONDS = 0.01

@@ -34,7 +34,7 @@ FAILURES_MAX = 1_000
 """Most errors kept for calls to their answers; calls to further failed answers fail with a general error."""
 
 
-class State(IntEnum):
+class AnswerState(IntEnum):
     """The state of an answer; see the state model above."""
 
     RUNNING = auto()
@@ -42,24 +42,24 @@ class State(IntEnum):
     RETURNED = auto()
 
 
-class Input(IntEnum):
+class AnswerInput(IntEnum):
     """The inputs of the state model."""
 
     SEND_RETURN = auto()
     RECEIVE_FINISH = auto()
 
 
-TRANSITIONS: dict[tuple[State, Input], State | None] = {
-    (State.RUNNING, Input.SEND_RETURN): State.RETURNED,
-    (State.RUNNING, Input.RECEIVE_FINISH): State.ABANDONED,
-    (State.ABANDONED, Input.SEND_RETURN): None,
-    (State.RETURNED, Input.RECEIVE_FINISH): None,
+ANSWER_TRANSITIONS: dict[tuple[AnswerState, AnswerInput], AnswerState | None] = {
+    (AnswerState.RUNNING, AnswerInput.SEND_RETURN): AnswerState.RETURNED,
+    (AnswerState.RUNNING, AnswerInput.RECEIVE_FINISH): AnswerState.ABANDONED,
+    (AnswerState.ABANDONED, AnswerInput.SEND_RETURN): None,
+    (AnswerState.RETURNED, AnswerInput.RECEIVE_FINISH): None,
 }
 """The next state for each input; None removes the answer.  Any other pair is an error of the sender."""
 
 # The same by the number of the state, because hashing pairs of enum members dominates the cost of a transition.
-_AFTER_RETURN = [None, *[TRANSITIONS.get((state, Input.SEND_RETURN)) for state in State]]
-_AFTER_FINISH = [None, *[TRANSITIONS.get((state, Input.RECEIVE_FINISH)) for state in State]]
+_AFTER_RETURN = [None, *[ANSWER_TRANSITIONS.get((state, AnswerInput.SEND_RETURN)) for state in AnswerState]]
+_AFTER_FINISH = [None, *[ANSWER_TRANSITIONS.get((state, AnswerInput.RECEIVE_FINISH)) for state in AnswerState]]
 
 
 @frozen(eq=False)
@@ -97,7 +97,7 @@ class Answers:
         and `unanswered` for the calls and Finishes that it takes.
         """
         self._open_max = open_max
-        self.states: dict[AnswerId, State] = {}
+        self.states: dict[AnswerId, AnswerState] = {}
         self.held: dict[AnswerId, HeldResults] = {}
         self.failures: dict[AnswerId, tuple[Kind, str]] = {}
         self.unanswered = 0
@@ -106,7 +106,7 @@ class Answers:
     def __len__(self) -> int:
         return len(self.states)
 
-    def items(self) -> Iterator[tuple[AnswerId, State]]:
+    def items(self) -> Iterator[tuple[AnswerId, AnswerState]]:
         """Return all answers with their states, the oldest first."""
         return iter(self.states.items())
 
@@ -125,7 +125,7 @@ class Answers:
                 f" the limit is {self._open_max:,} (open_answers)",
                 limit="open_answers",
             )
-        self.states[answer] = State.RUNNING
+        self.states[answer] = AnswerState.RUNNING
         self.unanswered += 1
 
     def send_return(self, answer: AnswerId) -> bool:
@@ -136,7 +136,7 @@ class Answers:
             LocalProtocolError: the Return was sent before, or there is no such call.
         """
         state = self.states.get(answer)
-        if state is None or state is State.RETURNED:
+        if state is None or state is AnswerState.RETURNED:
             raise LocalProtocolError(f"answer {answer} owes no return")
         self.unanswered -= 1
         return self._step(answer, _AFTER_RETURN[state])
@@ -150,8 +150,8 @@ class Answers:
         """
         states = self.states
         for answer in answers:
-            if states.get(answer) is State.RUNNING:
-                states[answer] = State.RETURNED
+            if states.get(answer) is AnswerState.RUNNING:
+                states[answer] = AnswerState.RETURNED
                 self.unanswered -= 1
             else:
                 self.send_return(answer)
@@ -173,17 +173,17 @@ class Answers:
         """Return the error of *answer*, if it was returned with one and that was kept."""
         return self.failures.get(answer)
 
-    def receive_finish(self, answer: AnswerId) -> tuple[State | None, HeldResults | None]:
+    def receive_finish(self, answer: AnswerId) -> tuple[AnswerState | None, HeldResults | None]:
         """Record that the peer finished *answer*, and return its state before, if any, and the results held for it."""
         state = self.states.get(answer)
-        if state is None or state is State.ABANDONED:
+        if state is None or state is AnswerState.ABANDONED:
             return None, None
         self._step(answer, _AFTER_FINISH[state])
         if self.failures:
             self.failures.pop(answer, None)
         return state, self.held.pop(answer, None) if self.held else None
 
-    def _step(self, answer: AnswerId, following: State | None) -> bool:
+    def _step(self, answer: AnswerId, following: AnswerState | None) -> bool:
         """Change the state, and return whether the answer is still open."""
         if following is None:
             del self.states[answer]
@@ -199,8 +199,8 @@ class Answers:
     def check(self) -> None:
         """Raise AssertionError if the tables disagree."""
         states = list(self.states.values())
-        assert self.unanswered == len(states) - states.count(State.RETURNED)
-        assert all(self.states[answer] is State.RETURNED for answer in [*self.held, *self.failures])
+        assert self.unanswered == len(states) - states.count(AnswerState.RETURNED)
+        assert all(self.states[answer] is AnswerState.RETURNED for answer in [*self.held, *self.failures])
 
     def pinned(self) -> Iterator[Export]:
         """Yield every export that an answer holds, once for each pin."""

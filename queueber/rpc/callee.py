@@ -12,7 +12,7 @@ from queueber.capnp.reader import WORD
 from queueber.errors import Kind, Overloaded
 from queueber.limits import Limits
 from queueber.rpc import encoder
-from queueber.rpc.answers import Answers, HeldResults, State
+from queueber.rpc.answers import Answers, AnswerState, HeldResults
 from queueber.rpc.events import Calls, Event, Finished, Released
 from queueber.rpc.exports import Export, Exports
 from queueber.rpc.messages import AnswerId, Bootstrap, Call, Disembargo, ExportId, Finish, PromisedAnswer, Release
@@ -143,7 +143,7 @@ class Callee:
             RemoteProtocolError: the Finish releases references that were released before.
         """
         state, held = self.answers.receive_finish(message.question)
-        if state is State.RUNNING:
+        if state is AnswerState.RUNNING:
             self._events.append(Finished(message.question))
         if held is None:
             return

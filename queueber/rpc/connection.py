@@ -46,7 +46,7 @@ from queueber.rpc.messages import (
     Resolve,
     Return,
     Target,
-    Unimplemented,
+    UnimplementedMessage,
     Unknown,
 )
 from queueber.rpc.patterns import TemplateReaders
@@ -116,7 +116,7 @@ class Connection:
             Release: self._callee.on_release,
             Resolve: self._caller.on_resolve,
             Return: self._caller.on_return,
-            Unimplemented: self._on_unimplemented,
+            UnimplementedMessage: self._on_unimplemented,
         }
 
     @property
@@ -331,6 +331,6 @@ class Connection:
         self._closed = True
         self._events.append(Aborted(message.reason))
 
-    def _on_unimplemented(self, message: Unimplemented) -> None:
+    def _on_unimplemented(self, message: UnimplementedMessage) -> None:
         if message.message not in _OPTIONAL:
             raise RemoteProtocolError(f"the peer does not implement `{message.message}`")

@@ -33,7 +33,7 @@ from queueber.rpc.messages import (
     Resolve,
     Results,
     Return,
-    Unimplemented,
+    UnimplementedMessage,
     Unknown,
 )
 
@@ -269,8 +269,8 @@ def _disembargo(frame: Frame, body: StructAt) -> Disembargo | Unknown:
     return Disembargo(target, _DISEMBARGO_CONTEXT.numbers["senderLoopback"].of(frame, body))
 
 
-def _unimplemented(frame: Frame, body: StructAt) -> Unimplemented:
-    return Unimplemented(_MESSAGE.which(frame, body) if body != EMPTY else None)
+def _unimplemented(frame: Frame, body: StructAt) -> UnimplementedMessage:
+    return UnimplementedMessage(_MESSAGE.which(frame, body) if body != EMPTY else None)
 
 
 _READERS: dict[int, Callable[[Frame, StructAt], Message]] = {

@@ -23,7 +23,7 @@ from queueber.capnp.builder import LIST_COUNT_SHIFT
 from queueber.capnp.framing import Framer
 from queueber.capnp.reader import WORD, Frame
 from queueber.limits import Limits
-from queueber.rpc.answers import State
+from queueber.rpc.answers import AnswerState
 from queueber.rpc.callee import Callee
 from queueber.rpc.events import Calls
 from queueber.rpc.messages import AnswerId, Call, Message
@@ -54,7 +54,7 @@ _WORDS_MAX: Final = 1 << 27
 _new: Final = tuple.__new__
 """Makes a named tuple of a plain one, in a third of the time that its class takes."""
 
-_RUNNING, _RETURNED = State.RUNNING, State.RETURNED
+_RUNNING, _RETURNED = AnswerState.RUNNING, AnswerState.RETURNED
 
 
 class FastPath:

@@ -78,7 +78,7 @@ Target: TypeAlias = ImportedCap | PromisedAnswer
 
 
 @define
-class Unimplemented:
+class UnimplementedMessage:
     """The peer does not implement a message of ours."""
 
     message: str | None
@@ -195,5 +195,5 @@ class Unknown:
 
 
 Message: TypeAlias = (
-    Unimplemented | Abort | Bootstrap | Call | Return | Finish | Release | Resolve | Disembargo | Unknown
+    UnimplementedMessage | Abort | Bootstrap | Call | Return | Finish | Release | Resolve | Disembargo | Unknown
 )

@@ -25,7 +25,7 @@ from queueber.rpc.id_table import IdTable
 from queueber.rpc.messages import ImportId, QuestionId
 
 
-class State(IntEnum):
+class QuestionState(IntEnum):
     """The state of a question; see the state model above."""
 
     WAITING = auto()
@@ -33,18 +33,18 @@ class State(IntEnum):
     RETURNED = auto()
 
 
-class Input(IntEnum):
+class QuestionInput(IntEnum):
     """The inputs of the state model."""
 
     RECEIVE_RETURN = auto()
     SEND_FINISH = auto()
 
 
-TRANSITIONS: dict[tuple[State, Input], State | None] = {
-    (State.WAITING, Input.RECEIVE_RETURN): State.RETURNED,
-    (State.WAITING, Input.SEND_FINISH): State.FINISHED,
-    (State.FINISHED, Input.RECEIVE_RETURN): None,
-    (State.RETURNED, Input.SEND_FINISH): None,
+QUESTION_TRANSITIONS: dict[tuple[QuestionState, QuestionInput], QuestionState | None] = {
+    (QuestionState.WAITING, QuestionInput.RECEIVE_RETURN): QuestionState.RETURNED,
+    (QuestionState.WAITING, QuestionInput.SEND_FINISH): QuestionState.FINISHED,
+    (QuestionState.FINISHED, QuestionInput.RECEIVE_RETURN): None,
+    (QuestionState.RETURNED, QuestionInput.SEND_FINISH): None,
 }
 """The next state for each input; None removes the question.  Any other pair is an error of the sender."""
 
@@ -53,7 +53,7 @@ TRANSITIONS: dict[tuple[State, Input], State | None] = {
 class Question:
     """One call of ours."""
 
-    state: State | None = State.WAITING
+    state: QuestionState | None = QuestionState.WAITING
     """None once the question is removed."""
 
     report: bool = False
@@ -78,7 +78,7 @@ class Questions:
     def open(self, number: int) -> bool:
         """Whether calls may be made to the results of *number*: it was asked, and not finished."""
         question = self._table.find(number)
-        return question is not None and question.state is not State.FINISHED
+        return question is not None and question.state is not QuestionState.FINISHED
 
     def items(self) -> Iterator[tuple[int, Question]]:
         """Return all questions with their numbers, the oldest first."""
@@ -96,9 +96,9 @@ class Questions:
             RemoteProtocolError: the Return came before, or there is no such question.
         """
         question = self._table.find(number)
-        if question is None or question.state is State.RETURNED:
+        if question is None or question.state is QuestionState.RETURNED:
             raise RemoteProtocolError(f"question {number} waits for no return")
-        return self._step(number, question, Input.RECEIVE_RETURN)
+        return self._step(number, question, QuestionInput.RECEIVE_RETURN)
 
     def send_finish(self, number: QuestionId) -> Question:
         """
@@ -108,13 +108,13 @@ class Questions:
             LocalProtocolError: Finish was sent before, or there is no such question.
         """
         question = self._table.find(number)
-        if question is None or question.state is State.FINISHED:
+        if question is None or question.state is QuestionState.FINISHED:
             raise LocalProtocolError(f"question {number} cannot be finished")
-        return self._step(number, question, Input.SEND_FINISH)
+        return self._step(number, question, QuestionInput.SEND_FINISH)
 
-    def _step(self, number: QuestionId, question: Question, happened: Input) -> Question:
+    def _step(self, number: QuestionId, question: Question, happened: QuestionInput) -> Question:
         assert question.state is not None
-        question.state = TRANSITIONS[question.state, happened]
+        question.state = QUESTION_TRANSITIONS[question.state, happened]
         if question.state is None:
             self._table.drop(number)
         return question

@@ -99,7 +99,7 @@ def validity_problem(certificate: Any, now: datetime) -> str:  # noqa: ANN401
 
 def subject_of(certificate: Any) -> str:  # noqa: ANN401
     """Return the subject of *certificate* without control characters."""
-    return printable(certificate.subject.rfc4514_string()) or "an unnamed subject"
+    return replace_unprintable(certificate.subject.rfc4514_string()) or "an unnamed subject"
 
 
 def names_of(certificate: Any) -> set[str]:  # noqa: ANN401
@@ -114,6 +114,6 @@ def names_of(certificate: Any) -> set[str]:  # noqa: ANN401
     return {str(name) for kind in kinds for name in extension.get_values_for_type(kind)}
 
 
-def printable(text: str) -> str:
+def replace_unprintable(text: str) -> str:
     """Return *text* with a question mark for each character that is not printable."""
     return "".join(each if each.isprintable() else "?" for each in text)

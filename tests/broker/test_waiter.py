@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from queueber.broker.waiter import TRANSITIONS, PollInput, PollState, Waiter
+from queueber.broker.waiter import POLL_TRANSITIONS, PollInput, PollState, Waiter
 
 MOVES = {
     PollState.WAITING: {PollInput.CLAIMED: PollState.CLAIMED, PollInput.CANCELLED: PollState.DONE},
@@ -27,7 +27,7 @@ def test_a_poll_makes_the_transitions_of_the_table_and_no_other(make_waiter, sta
     waiter = make_waiter(state)
     expected = MOVES[state].get(happened)
 
-    assert ((state, happened) in TRANSITIONS) == (expected is not None)
+    assert ((state, happened) in POLL_TRANSITIONS) == (expected is not None)
     if expected is None:
         with pytest.raises(KeyError):
             waiter.advance(happened)
@@ -40,11 +40,11 @@ def test_a_poll_makes_the_transitions_of_the_table_and_no_other(make_waiter, sta
 
 def test_a_poll_is_claimed_at_most_once_on_every_path():
     """No path leads from a state after a claim to another claim."""
-    after_claim = {TRANSITIONS[PollState.WAITING, PollInput.CLAIMED]}
+    after_claim = {POLL_TRANSITIONS[PollState.WAITING, PollInput.CLAIMED]}
     while True:
-        further = after_claim | {after for (before, _), after in TRANSITIONS.items() if before in after_claim}
+        further = after_claim | {after for (before, _), after in POLL_TRANSITIONS.items() if before in after_claim}
         if further == after_claim:
             break
         after_claim = further
 
-    assert all((state, PollInput.CLAIMED) not in TRANSITIONS for state in after_claim)
+    assert all((state, PollInput.CLAIMED) not in POLL_TRANSITIONS for state in after_claim)

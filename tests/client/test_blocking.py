@@ -18,7 +18,7 @@ from queueber.client.arguments import CALL_OVERHEAD_BYTES, FRAME_BYTES_LOWEST
 from queueber.client.blocking import BlockingConnector, NoAnswer, run_blocking
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.limits import DEFAULTS
-from queueber.transport.keepalive import IDLE_SECONDS
+from queueber.transport.keepalive import KEEPALIVE_IDLE_SECONDS
 
 ROOT = "the server's first object"
 PATIENCE = 30
@@ -129,7 +129,7 @@ def test_a_waiting_call_notices_when_the_server_s_machine_is_gone():
         connector = BlockingConnector(TcpAddress(*listening.getsockname()), name="here")
         with closing(connector._connect()) as made:
             assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_SECONDS
+            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_SECONDS
 
 
 def test_an_error_of_the_server_is_raised(server):

@@ -4,8 +4,8 @@ import pytest
 import rocksdict
 
 from queueber import plyvel
-from queueber.errors import Damaged, Passing, StorageError, Withheld
-from queueber.plyvel.errors import Stalled, translate_error
+from queueber.errors import Damaged, Passing, Stalled, StorageError, Withheld
+from queueber.plyvel.errors import translate_error
 
 
 def test_an_error_gets_its_class_from_the_text():

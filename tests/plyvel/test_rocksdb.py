@@ -6,8 +6,8 @@ from resource import RLIM_INFINITY
 import pytest
 
 from queueber import plyvel
+from queueber.errors import Stalled
 from queueber.plyvel import rocksdb, rocksdb_options
-from queueber.plyvel.errors import Stalled
 from queueber.plyvel.rocksdb import RocksDB
 from queueber.plyvel.rocksdb_options import ALWAYS, RocksDBOptions, expected, native_options
 from queueber.plyvel.wal import wal_files

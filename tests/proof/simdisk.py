@@ -29,9 +29,9 @@ from types import SimpleNamespace
 
 from attrs import define, field
 
+from queueber.errors import Stalled
 from queueber.plyvel import IOError as EngineIOError
 from queueber.plyvel import prefix_successor
-from queueber.plyvel.errors import Stalled
 from queueber.store.datadir.directory import DATABASE
 
 

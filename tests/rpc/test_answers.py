@@ -7,34 +7,34 @@ import pytest
 from queueber.capnp.builder import CAPABILITY, Body, data_body, segment, struct_body
 from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
 from queueber.rpc import answers as answers_module
-from queueber.rpc.answers import TRANSITIONS, Answers, HeldResults, Input, State
+from queueber.rpc.answers import ANSWER_TRANSITIONS, AnswerInput, Answers, AnswerState, HeldResults
 from queueber.rpc.exports import Export
 
 WAYS_THERE = {
-    State.RUNNING: [],
-    State.ABANDONED: [Input.RECEIVE_FINISH],
-    State.RETURNED: [Input.SEND_RETURN],
+    AnswerState.RUNNING: [],
+    AnswerState.ABANDONED: [AnswerInput.RECEIVE_FINISH],
+    AnswerState.RETURNED: [AnswerInput.SEND_RETURN],
 }
 
 
 def happen(answers, happened):
-    if happened is Input.SEND_RETURN:
+    if happened is AnswerInput.SEND_RETURN:
         answers.send_return(1)
     else:
         answers.receive_finish(1)
     answers.check()
 
 
-@pytest.mark.parametrize(("state", "happened"), [*product(State, Input)])
+@pytest.mark.parametrize(("state", "happened"), [*product(AnswerState, AnswerInput)])
 def test_every_transition_is_in_the_table_or_ignored(state, happened):
     answers = Answers(100)
     answers.begin(1)
     for step in WAYS_THERE[state]:
         happen(answers, step)
-    if (state, happened) in TRANSITIONS:
+    if (state, happened) in ANSWER_TRANSITIONS:
         happen(answers, happened)
-        assert dict(answers.items()).get(1) is TRANSITIONS[state, happened]
-    elif happened is Input.SEND_RETURN:
+        assert dict(answers.items()).get(1) is ANSWER_TRANSITIONS[state, happened]
+    elif happened is AnswerInput.SEND_RETURN:
         with pytest.raises(LocalProtocolError):
             happen(answers, happened)
         assert dict(answers.items())[1] is state
@@ -44,14 +44,14 @@ def test_every_transition_is_in_the_table_or_ignored(state, happened):
 
 
 def test_every_path_has_one_return_and_one_finish():
-    ways = [(first, second) for first, second in product(Input, Input) if _ends(first, second)]
-    assert {frozenset(way) for way in ways} == {frozenset(Input)}
+    ways = [(first, second) for first, second in product(AnswerInput, AnswerInput) if _ends(first, second)]
+    assert {frozenset(way) for way in ways} == {frozenset(AnswerInput)}
     assert len(ways) == 2
 
 
 def _ends(first, second):
-    between = TRANSITIONS.get((State.RUNNING, first))
-    return between is not None and TRANSITIONS.get((between, second), State.RUNNING) is None
+    between = ANSWER_TRANSITIONS.get((AnswerState.RUNNING, first))
+    return between is not None and ANSWER_TRANSITIONS.get((between, second), AnswerState.RUNNING) is None
 
 
 def test_an_open_question_id_cannot_be_used_again():
@@ -85,7 +85,7 @@ def test_results_are_wanted_until_finish():
     answers = Answers(100)
     answers.begin(1)
     answers.begin(2)
-    assert answers.receive_finish(1) == (State.RUNNING, None)
+    assert answers.receive_finish(1) == (AnswerState.RUNNING, None)
     assert answers.send_return(1) is False
     assert answers.send_return(2) is True
     assert answers.receive_finish(3) == (None, None)
@@ -140,6 +140,6 @@ def test_held_results_are_kept_until_finish():
     answers.check()
     assert answers.find(1, ()) is first
     assert list(answers.pinned()) == [first, second]
-    assert answers.receive_finish(1) == (State.RETURNED, results)
+    assert answers.receive_finish(1) == (AnswerState.RETURNED, results)
     assert answers.find(1, ()) is None
     assert list(answers.pinned()) == []

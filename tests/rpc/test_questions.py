@@ -5,32 +5,32 @@ from itertools import product
 import pytest
 
 from queueber.errors import LocalProtocolError, RemoteProtocolError
-from queueber.rpc.questions import TRANSITIONS, Input, Questions, State
+from queueber.rpc.questions import QUESTION_TRANSITIONS, QuestionInput, Questions, QuestionState
 
 WAYS_THERE = {
-    State.WAITING: [],
-    State.FINISHED: [Input.SEND_FINISH],
-    State.RETURNED: [Input.RECEIVE_RETURN],
+    QuestionState.WAITING: [],
+    QuestionState.FINISHED: [QuestionInput.SEND_FINISH],
+    QuestionState.RETURNED: [QuestionInput.RECEIVE_RETURN],
 }
-BLAME = {Input.RECEIVE_RETURN: RemoteProtocolError, Input.SEND_FINISH: LocalProtocolError}
+BLAME = {QuestionInput.RECEIVE_RETURN: RemoteProtocolError, QuestionInput.SEND_FINISH: LocalProtocolError}
 
 
 def happen(questions, number, happened):
-    step = questions.receive_return if happened is Input.RECEIVE_RETURN else questions.send_finish
+    step = questions.receive_return if happened is QuestionInput.RECEIVE_RETURN else questions.send_finish
     question = step(number)
     questions.check()
     return question
 
 
-@pytest.mark.parametrize(("state", "happened"), [*product(State, Input)])
+@pytest.mark.parametrize(("state", "happened"), [*product(QuestionState, QuestionInput)])
 def test_every_transition_is_in_the_table_or_an_error(state, happened):
     questions = Questions()
     number = questions.ask()
     for step in WAYS_THERE[state]:
         happen(questions, number, step)
-    if (state, happened) in TRANSITIONS:
+    if (state, happened) in QUESTION_TRANSITIONS:
         question = happen(questions, number, happened)
-        assert question.state is TRANSITIONS[state, happened]
+        assert question.state is QUESTION_TRANSITIONS[state, happened]
         assert len(questions) == (question.state is not None)
     else:
         with pytest.raises(BLAME[happened]):
@@ -38,7 +38,7 @@ def test_every_transition_is_in_the_table_or_an_error(state, happened):
         assert dict(questions.items())[number].state is state
 
 
-@pytest.mark.parametrize("happened", Input)
+@pytest.mark.parametrize("happened", QuestionInput)
 def test_an_unknown_question_is_an_error(happened):
     with pytest.raises(BLAME[happened]):
         happen(Questions(), 0, happened)

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from queueber.limits import Limits
 from queueber.rpc import encoder
 from queueber.server.net.certificates import Certificates, TlsFiles
-from queueber.server.net.handshakes import TURN_SECONDS, Handshakes
+from queueber.server.net.handshakes import HANDSHAKE_TURN_SECONDS, Handshakes
 from queueber.server.net.tls import COLLECTED_AFTER
 from tests.process.certificates import Authority
 
@@ -103,7 +103,7 @@ def test_a_handshake_that_lasts_too_long_is_abandoned(reactor, make_handshakes):
 
 
 def test_a_turn_spends_a_bounded_time_on_handshakes(reactor, make_handshakes):
-    handshakes, shaking = make_handshakes(), [Shaking(reactor, 0.6 * TURN_SECONDS) for _ in range(6)]
+    handshakes, shaking = make_handshakes(), [Shaking(reactor, 0.6 * HANDSHAKE_TURN_SECONDS) for _ in range(6)]
     for each in shaking:
         handshakes.add(each)
     assert [handshakes.schedule(each) for each in shaking] == [True, True, False, False, False, False]
@@ -117,7 +117,7 @@ def test_a_turn_spends_a_bounded_time_on_handshakes(reactor, make_handshakes):
 
 
 def test_a_single_handshake_does_not_wait(reactor, make_handshakes):
-    handshakes, alone = make_handshakes(), Shaking(reactor, 10 * TURN_SECONDS)
+    handshakes, alone = make_handshakes(), Shaking(reactor, 10 * HANDSHAKE_TURN_SECONDS)
     handshakes.add(alone)
     for _ in range(3):
         assert handshakes.schedule(alone)

@@ -10,7 +10,7 @@ from twisted.internet.testing import StringTransport
 
 from queueber import api, rpc
 from queueber.server.net.inbound_buffer import InboundBuffer
-from queueber.server.net.read_scheduler import SHARE, SHARE_MIN, TURN, TURN_SECONDS, ReadScheduler
+from queueber.server.net.read_scheduler import READ_TURN_SECONDS, SHARE, SHARE_MIN, TURN, ReadScheduler
 
 LONG = 64 * 1024
 
@@ -102,7 +102,7 @@ def test_short_reads_count_too_and_wait_when_the_budget_is_used_up(reactor, send
 def test_a_turn_ends_when_its_time_is_used_up_however_few_bytes_it_processed(reactor, senders):
     """A byte of one kind of message costs ten times as much as one of another."""
     for sender in senders:
-        sender.cost = lambda _: setattr(reactor, "now", reactor.now + 0.6 * TURN_SECONDS)
+        sender.cost = lambda _: setattr(reactor, "now", reactor.now + 0.6 * READ_TURN_SECONDS)
         sender.inbound.receive(b"slow")
     assert [bool(sender.data) for sender in senders] == [True] * 2 + [False] * 8
     for served in (4, 6, 8, 10):
@@ -114,7 +114,7 @@ def test_a_turn_ends_when_its_time_is_used_up_however_few_bytes_it_processed(rea
 
 def test_time_spent_in_earlier_turns_does_not_count(reactor, senders):
     peer = senders[0]
-    peer.cost = lambda _: setattr(reactor, "now", reactor.now + TURN_SECONDS / 3)
+    peer.cost = lambda _: setattr(reactor, "now", reactor.now + READ_TURN_SECONDS / 3)
     for number in range(20):
         peer.inbound.receive(b"call")
         assert len(peer.data) == 4 * (number + 1)

@@ -7,8 +7,8 @@ from twisted.logger import capturedLogs, formatEvent
 from queueber.errors import Kind, Overloaded
 from queueber.server.app import composition
 from queueber.server.config.twisted_options import Options
+from queueber.server.core.clock import periodic_timer
 from queueber.server.core.reserve import MEASURE_SECONDS, Reserve, Space, space_of
-from queueber.server.core.timer import periodic_timer
 from queueber.store.tuning import flush_bytes_max
 from queueber.units import GIB, MIB
 

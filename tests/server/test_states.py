@@ -11,10 +11,10 @@ from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.rpc import encoder
 from queueber.server.net.states import (
+    CONNECTION_TRANSITIONS,
     ENDED,
     HANDSHAKE_TRANSITIONS,
     READING,
-    TRANSITIONS,
     ConnectionInput,
     ConnectionState,
     HandshakeInput,
@@ -50,7 +50,7 @@ def drawn(states, inputs, transitions):
 
 
 MACHINES = [
-    (ConnectionState, ConnectionInput, TRANSITIONS),
+    (ConnectionState, ConnectionInput, CONNECTION_TRANSITIONS),
     (HandshakeState, HandshakeInput, HANDSHAKE_TRANSITIONS),
 ]
 
@@ -75,14 +75,13 @@ def test_a_connection_can_be_lost_in_every_state():
 
 def test_an_end_is_final():
     for state in ENDED:
-        assert set(TRANSITIONS[state].values()) <= ENDED
+        assert set(CONNECTION_TRANSITIONS[state].values()) <= ENDED
     assert not READING & ENDED
 
 
 def test_an_input_that_a_state_does_not_list_changes_nothing():
-    unlisted = [
-        (state, cause) for state in ConnectionState for cause in ConnectionInput if cause not in TRANSITIONS[state]
-    ]
+    table = CONNECTION_TRANSITIONS
+    unlisted = [(state, cause) for state in ConnectionState for cause in ConnectionInput if cause not in table[state]]
     assert len(unlisted) > len(ConnectionState)
     assert all(next_state(state, cause) is state for state, cause in unlisted)
 
@@ -128,7 +127,7 @@ def peer(make_hand):
 
 @pytest.mark.parametrize(
     ("state", "cause"),
-    [(state, cause) for state, row in TRANSITIONS.items() for cause in row],
+    [(state, cause) for state, row in CONNECTION_TRANSITIONS.items() for cause in row],
     ids=name,
 )
 def test_a_connection_follows_the_table(peer, state, cause):

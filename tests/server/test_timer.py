@@ -5,7 +5,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python import log
 
-from queueber.server.core.timer import periodic_timer
+from queueber.server.core.clock import periodic_timer
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ import pytest
 
 from queueber.broker.model import QueueNumber
 from queueber.broker.storage import PutItems, StoreStalled
-from queueber.errors import StorageError
+from queueber.errors import Stalled, StorageError
 from queueber.plyvel import DB
-from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, open_store
 from queueber.store.datadir.synced import SyncedFile
 

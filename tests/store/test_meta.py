@@ -3,8 +3,7 @@
 import pytest
 from attrs import define, field
 
-from queueber.errors import StorageError
-from queueber.plyvel.errors import Stalled
+from queueber.errors import Stalled, StorageError
 from queueber.store.datadir.database import open_database
 from queueber.store.rows.engine_port import write_retrying
 from queueber.store.rows.meta import FORMAT, UPGRADES, Format, read_format, upgrade, write_format

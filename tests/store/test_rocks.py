@@ -18,9 +18,8 @@ from attrs import define, field
 import queueber
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
 from queueber.broker.storage import DeleteItem, PutItems, PutLease, PutQueue, StoreStalled
-from queueber.errors import Stopping, StorageError
+from queueber.errors import Stalled, Stopping, StorageError
 from queueber.plyvel import CorruptionError, Error
-from queueber.plyvel.errors import Stalled
 from queueber.store import Durability, Encoding, inspect, open_store, wipe
 from queueber.store.datadir.database import PROPERTY_NAMES, open_database, read_properties
 from queueber.store.datadir.synced import SyncedFile

@@ -18,7 +18,7 @@ from queueber.server.core.reserve import Reserve
 from queueber.server.net.protocol import RpcFactory, RpcProtocol
 from queueber.store import CONTROL
 
-SOCKET_MODE: Final = 0o600
+CONTROL_SOCKET_MODE: Final = 0o600
 
 PATH_BYTES_MAX: Final = 107
 """The longest path of a Unix socket that the kernel accepts."""
@@ -90,7 +90,7 @@ def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Lo
     try:
         # An existing socket was left by a killed server: no other process has locked the directory.
         path.unlink(missing_ok=True)
-        port: IListeningPort = reactor.listenUNIX(str(path), factory, mode=SOCKET_MODE, wantPID=False)
+        port: IListeningPort = reactor.listenUNIX(str(path), factory, mode=CONTROL_SOCKET_MODE, wantPID=False)
     except (CannotListenError, OSError) as error:
         log.warn(_NO_SOCKET, why=reason(error))
         return None

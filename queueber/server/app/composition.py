@@ -23,7 +23,7 @@ from queueber.broker import Broker, Ids, Store
 from queueber.server.admin.control_socket import ControlFactory, control_socket_factory
 from queueber.server.admin.handlers import BackupStore
 from queueber.server.config.settings import Settings
-from queueber.server.core.clock import QueueClock
+from queueber.server.core.clock import QueueClock, periodic_timer
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
@@ -34,7 +34,6 @@ from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
 from queueber.server.core.reserve import Reserve, space_of
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.core.sweeper import Sweeper
-from queueber.server.core.timer import periodic_timer
 from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector
 from queueber.server.net.certificates import Certificates

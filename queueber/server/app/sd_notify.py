@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.task import LoopingCall
+from twisted.application.internet import TimerService
 from twisted.logger import Logger
+
+from queueber.server.core.clock import periodic_timer
 
 MICROSECONDS = 1_000_000
 
@@ -77,15 +79,17 @@ class StartupProgress:
     _notifier: Notifier
     _stage: Callable[[], str] = field(default=lambda: "starting", init=False)
     _began: float = field(default=0.0, init=False)
-    _call: LoopingCall = field(init=False)
+    _timer: TimerService = field(init=False)
     log = Logger()
+
+    def __attrs_post_init__(self) -> None:
+        """Make the timer."""
+        self._timer = periodic_timer(self._reactor, REPORT_SECONDS, self._report)
 
     def begin(self) -> None:
         """Report the progress every `REPORT_SECONDS` from now on."""
         self._began = self._reactor.seconds()
-        self._call = LoopingCall(self._report)
-        self._call.clock = self._reactor
-        self._call.start(REPORT_SECONDS, now=False)
+        self._timer.startService()
 
     def at(self, stage: str | Callable[[], str]) -> None:
         """Report *stage* to the supervisor.  A function is called for each report."""
@@ -103,11 +107,14 @@ class StartupProgress:
         return float(self._reactor.seconds()) - self._began
 
     def _report(self) -> None:
+        if self.seconds < REPORT_SECONDS / 2:
+            # The timer calls at its start, too, when there is nothing to report.
+            return
         stage = self._stage()
         self.log.info("Still starting after {seconds:.0f} s: {stage}", seconds=self.seconds, stage=stage)
         self._notifier.send(STATUS=stage, EXTEND_TIMEOUT_USEC=EXTEND_SECONDS * MICROSECONDS)
 
     def end(self) -> None:
         """Stop reporting."""
-        if self._call.running:
-            self._call.stop()
+        if self._timer.running:
+            self._timer.stopService()

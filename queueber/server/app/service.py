@@ -32,8 +32,8 @@ from queueber.server.app.shutdown import GracefulShutdown
 from queueber.server.app.startup import Startup
 from queueber.server.config.settings import Settings
 from queueber.server.config.sources import EX_CONFIG, ReloadedConfig
+from queueber.server.core.clock import periodic_timer
 from queueber.server.core.pool import StoragePool
-from queueber.server.core.timer import periodic_timer
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.server.net.certificates import CertificateUnusable
 from queueber.server.net.listeners import (
@@ -160,7 +160,8 @@ class QueueberService(Service):
         self.log.info("Queueber {version}", version=__version__)
         descriptors, certificates = self._startup.check()
         await self._monitoring.open_pages(descriptors.pages)
-        self._up, self._store = up, _ = await self._startup.recover(descriptors, certificates)
+        up, self._store = await self._startup.recover(descriptors, certificates)
+        self._up = up
         # One of the timers measures the free space.
         for timer in up.timers:
             timer.startService()

@@ -1,5 +1,5 @@
 """
-Queue time, and the time by which the reactor schedules.
+Queue time, the time by which the reactor schedules, and its periodic timers.
 
 Queue time is the wall clock at the first start plus monotonic time since then.
 A step of the wall clock while the server runs changes no lease and no delay.
@@ -32,6 +32,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from attrs import define
+from twisted.application.internet import TimerService
 
 from queueber.broker import TimeMark
 from queueber.units import MS_PER_SECOND, WallMs
@@ -143,3 +144,15 @@ class QueueClock:
 
     def _wall_less_boot(self) -> float:
         return self.wall() - self.boot_time()
+
+
+def periodic_timer(reactor: object, seconds: float, function: Callable[[], object]) -> TimerService:
+    """
+    Return a service that calls *function* once it is started, and then every *seconds* of the clock *reactor*.
+
+    A call that returns a Deferred is not repeated before that has fired.  An
+    error of *function* is logged and ends the timer.
+    """
+    timer = TimerService(seconds, function)
+    timer.clock = reactor
+    return timer

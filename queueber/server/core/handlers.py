@@ -21,7 +21,7 @@ from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
-from queueber.server.core.stats import LIMITS, METHODS, OTHER, QUEUE, CallStats
+from queueber.server.core.stats import LIMITS_NAME, METHODS, OTHER, QUEUE_NAME, CallStats
 from queueber.units import SpanMs, WallMs, counted
 
 _new: Final = tuple.__new__
@@ -132,8 +132,8 @@ class QueueHandlers:
         self._handlers = {
             (api.QUEUE_INTERFACE_ID, method): (METHODS[method], handler) for method, handler in handlers.items()
         }
-        self._handlers[api.BROKER_INTERFACE_ID, api.QUEUE] = QUEUE, self._queue
-        self._handlers[api.BROKER_INTERFACE_ID, api.LIMITS] = LIMITS, self._return_limits
+        self._handlers[api.BROKER_INTERFACE_ID, api.QUEUE] = QUEUE_NAME, self._queue
+        self._handlers[api.BROKER_INTERFACE_ID, api.LIMITS] = LIMITS_NAME, self._return_limits
 
     @property
     def outstanding(self) -> int:

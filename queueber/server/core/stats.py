@@ -17,12 +17,12 @@ from queueber.errors import Kind
 from queueber.server.core.histogram import BYTES, ROWS, SECONDS, Histogram
 
 METHODS = {api.ADD: "add", api.REMOVE: "remove", api.POLL: "poll", api.EXTEND: "extend"}
-QUEUE = "queue"
-LIMITS = "limits"
+QUEUE_NAME = "queue"
+LIMITS_NAME = "limits"
 OTHER = "other"
 """The name under which calls of methods are counted that the server does not have."""
 
-ALL = (*METHODS.values(), QUEUE, LIMITS, OTHER)
+ALL = (*METHODS.values(), QUEUE_NAME, LIMITS_NAME, OTHER)
 
 LAG_SECONDS = 0.1
 """Between two measurements of the reactor's lag."""

@@ -25,7 +25,7 @@ from queueber.server.net.memory_budget import Holder, MemoryBudget
 from queueber.server.net.timeouts import FIRST_MESSAGE, PeerTimeouts, TimedPeer
 from queueber.units import counted
 
-IDLE_SECONDS: Final = 1.0
+EVICTABLE_SECONDS: Final = 1.0
 """A connection that was active within this time is not evicted for a new one."""
 
 SEARCH_SECONDS: Final = 0.25
@@ -155,7 +155,7 @@ class Connections:
                 for connection in self._all
                 if connection.host == most
                 and (since := connection.idle_since) is not None
-                and now - since >= IDLE_SECONDS
+                and now - since >= EVICTABLE_SECONDS
             ]
             self._idle.extend(nsmallest(CANDIDATES, idle, key=lambda each: each[1]))
         while self._idle:

@@ -18,7 +18,7 @@ from queueber.limits import Limits
 from queueber.server.net.timeouts import FIRST_MESSAGE
 from queueber.units import MS_PER_SECOND
 
-TURN_SECONDS: Final = 0.005
+HANDSHAKE_TURN_SECONDS: Final = 0.005
 """Time for handshakes in one reactor turn.  The step that exceeds it is the last of its turn."""
 
 HANDSHAKES: Final = "handshakes"
@@ -84,7 +84,7 @@ class Handshakes:
 
     def schedule(self, handshake: Handshake) -> bool:
         """Let *handshake* proceed, now or in a later turn.  Return whether it was now."""
-        now = not self._queue and self._spent < TURN_SECONDS
+        now = not self._queue and self._spent < HANDSHAKE_TURN_SECONDS
         if now:
             self._proceed(handshake)
         else:
@@ -102,7 +102,7 @@ class Handshakes:
     def _turn(self) -> None:
         self._scheduled = False
         self._spent = 0.0
-        while self._queue and self._spent < TURN_SECONDS:
+        while self._queue and self._spent < HANDSHAKE_TURN_SECONDS:
             handshake = self._queue.popleft()
             if handshake in self._started:
                 self._proceed(handshake)

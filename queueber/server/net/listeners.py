@@ -21,7 +21,7 @@ from queueber.server.net.socket_activation import SYSTEMD, is_passed, make_endpo
 BACKLOG = 4096
 """Connections that the kernel holds until the server accepts them."""
 
-SOCKET_MODE = "660"
+UNIX_SOCKET_MODE = "660"
 """Mode of a Unix socket: its owner and its group may connect."""
 
 _LOCAL_SYSTEMD = re.compile(r"systemd:(?:.*:)?domain=UNIX(?::|\Z)")
@@ -84,7 +84,7 @@ def parse_listen(text: str) -> Listen:
         if kind["kind"] == "unix":
             endpoint = expanded_endpoint(text)
             # Twisted's default lets every user connect.
-            mode = "" if re.search(r":mode=", text) else f":mode={SOCKET_MODE}"
+            mode = "" if re.search(r":mode=", text) else f":mode={UNIX_SOCKET_MODE}"
             return Listen(text, f"{endpoint}{mode}", exposed=False)
         return Listen(text, text, exposed=kind["kind"] not in _PRIVATE and not _LOCAL_SYSTEMD.match(text))
     interface = re.search(r"(?<!\\):interface=((?:[^:\\]|\\.)*)", text)

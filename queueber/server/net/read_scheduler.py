@@ -26,7 +26,7 @@ from queueber.units import KIB
 TURN = 64 * KIB
 """Bytes processed in one reactor turn: one whole read."""
 
-TURN_SECONDS = 0.025
+READ_TURN_SECONDS = 0.025
 """Time for them.  The share or read that exceeds it is the last of its turn."""
 
 SHARE = 8 * KIB
@@ -76,14 +76,14 @@ class ReadScheduler:
 
         Not done, unless *granted* by the turn, while connections wait or when the budget is used up.
         """
-        if not granted and (self._new or self._served or self._left <= 0 or self._spent >= TURN_SECONDS):
+        if not granted and (self._new or self._served or self._left <= 0 or self._spent >= READ_TURN_SECONDS):
             return False
         began = self._seconds()
         process(data)
         self._spent += self._seconds() - began
         self._left -= len(data)
         # A new turn for each short read would add its cost to every call of a server with little to do.
-        if not self._scheduled and (self._left < TURN - SHARE or self._spent > TURN_SECONDS / 4):
+        if not self._scheduled and (self._left < TURN - SHARE or self._spent > READ_TURN_SECONDS / 4):
             self._schedule()
         return True
 
@@ -101,7 +101,7 @@ class ReadScheduler:
         self._scheduled = False
         self._left, self._spent = TURN, 0.0
         share = min(SHARE, max(SHARE_MIN, TURN // max(1, len(self._new) + len(self._served))))
-        while (self._new or self._served) and self._left > 0 and self._spent < TURN_SECONDS:
+        while (self._new or self._served) and self._left > 0 and self._spent < READ_TURN_SECONDS:
             self._next().run_share(share)
         if self._new or self._served:
             self._schedule()

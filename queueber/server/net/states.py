@@ -48,7 +48,7 @@ _ENDS: Final = {
     ConnectionInput.LOSS: ConnectionState.LOST,
 }
 
-TRANSITIONS: Final[Mapping[ConnectionState, Mapping[ConnectionInput, ConnectionState]]] = {
+CONNECTION_TRANSITIONS: Final[Mapping[ConnectionState, Mapping[ConnectionInput, ConnectionState]]] = {
     ConnectionState.CONNECTED: {ConnectionInput.DATA: ConnectionState.FIRST_MESSAGE, **_ENDS},
     ConnectionState.FIRST_MESSAGE: {ConnectionInput.MESSAGE: ConnectionState.OPEN, **_ENDS},
     ConnectionState.OPEN: {ConnectionInput.BACKLOG: ConnectionState.PAUSED, **_ENDS},
@@ -71,7 +71,7 @@ ENDED: Final = frozenset({ConnectionState.CLOSING, ConnectionState.ABORTED, Conn
 
 def next_state(state: ConnectionState, cause: ConnectionInput) -> ConnectionState:
     """Return the state after *cause* in *state*."""
-    return TRANSITIONS[state].get(cause, state)
+    return CONNECTION_TRANSITIONS[state].get(cause, state)
 
 
 class HandshakeState(Enum):

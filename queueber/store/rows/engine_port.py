@@ -12,12 +12,13 @@ from time import sleep
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeAlias
 
-from queueber.plyvel.errors import Stalled
-from queueber.plyvel.handle import KeyWrite
+from queueber.errors import Stalled
 
-_STALL_RETRY_SECONDS = 0.01
+_RETRY_SECONDS = 0.01
 """Delay between attempts of a write that the engine stalls."""
 
+KeyWrite: TypeAlias = tuple[bytes, bytes | None]
+"""A key and its new value, or None to delete the key."""
 
 Row: TypeAlias = Any
 """Element of an iterator: a pair of key and value, or a key without `include_value`."""
@@ -85,6 +86,6 @@ def write_retrying(db: KeyValueEngine, writes: Sequence[KeyWrite]) -> None:
         try:
             db.write_many(writes)
         except Stalled:
-            sleep(_STALL_RETRY_SECONDS)
+            sleep(_RETRY_SECONDS)
         else:
             return

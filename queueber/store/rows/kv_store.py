@@ -8,8 +8,7 @@ from typing import Final
 
 from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
 from queueber.broker.storage import Recovered, RecoveredLease, Scan, StoreStalled, Write
-from queueber.errors import Stopping, Withheld
-from queueber.plyvel.errors import Stalled
+from queueber.errors import Stalled, Stopping, Withheld
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, decode_lease_key, item_key
 from queueber.store.rows.records import Encoding, decode_item, decode_lease, decode_queue, decode_time, encode_writes

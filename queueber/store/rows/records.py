@@ -24,7 +24,7 @@ from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.capnp.packing import pack, unpack
 from queueber.capnp.reader import WORD
 from queueber.errors import RemoteProtocolError
-from queueber.plyvel.handle import KeyWrite
+from queueber.store.rows.engine_port import KeyWrite
 from queueber.store.rows.keys import (
     ENTRY,
     FORMAT_KEY,
