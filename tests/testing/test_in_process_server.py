@@ -22,9 +22,12 @@ def call(server, factory, interface, method, content):
     return next(event.outcome for event in events if event.question == question)
 
 
+def add_request(contents):
+    return api.write_add_request(api.AddRequest([api.NewItem(contents, 0)]))
+
+
 def add(server, contents):
-    request = api.write_add_request(api.AddRequest([api.NewItem(contents, 0)]))
-    outcome = call(server, server.factory, api.QUEUE_INTERFACE_ID, api.ADD, request)
+    outcome = call(server, server.factory, api.QUEUE_INTERFACE_ID, api.ADD, add_request(contents))
     return api.read_add_response(outcome).ids
 
 
@@ -43,9 +46,9 @@ def test_ids_can_be_injected():
 
 def test_limits_and_other_settings_are_those_of_a_real_server():
     server = InProcessServer(Limits(contents_bytes=1), coalesce_batch_window_ms=5)
-    queue = server.broker.queue("default")
-    plan = server.broker.add(queue, [[(b"x", 0)], [(b"xx", 0)]], server.clock.now())
-    assert "the limit is 1" in str(plan.reply[1])
+    refused = call(server, server.factory, api.QUEUE_INTERFACE_ID, api.ADD, add_request(b"xx"))
+    assert "the limit is 1" in refused.reason
+    plan = server.broker.add(server.broker.queue("default"), [[(b"x", 0)]], server.clock.now())
     server.committer.submit(plan, lambda _: None)
     server.turn()
     assert not server.pool.waiting
