@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 # A point in time, as text or as milliseconds.
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00|\b1\d{12}\b")
-PATIENCE = 120
+TIMEOUT_SECONDS = 120
 """For whatever takes a moment: only what would never come is to be found out."""
 
 
@@ -31,11 +31,11 @@ def free_port():
 
 def wait_for(port, process, log):
     """Return once a process listens at *port*."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         assert process.poll() is None, log.read_text()
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+            socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS).close()
         except OSError:
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
@@ -136,7 +136,7 @@ def test_the_session_goes_as_shown(address, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
         ids.learn(shown, done.stdout)

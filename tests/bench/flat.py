@@ -114,10 +114,10 @@ def times_longer(full, empty, count):
     An item is added to each in turn, the first that there is is taken, and removed: a moment of another process's is
     no difference.
     """
-    lines = [Single(server.port, server.pid) for server in (full, empty)]
-    times = [[line.around()[1] for line in lines] for _ in range(count)]
-    for line in lines:
-        line.socket.close()
+    connections = [Single(server.port, server.pid) for server in (full, empty)]
+    times = [[connection.around()[1] for connection in connections] for _ in range(count)]
+    for connection in connections:
+        connection.socket.close()
     ours, theirs = (p99([each[index] for each in times]) for index in (0, 1))
     say(f"  p99 of a poll: {ours:.2f} ms, of an empty queue {theirs:.2f} ms")
     return ours / theirs
@@ -166,20 +166,20 @@ def waiters(options, scratch):
     """Measure an add while many polls wait: the reactor's time, with the poll that it answers and the next one."""
     costs = []
     with Server(scratch) as server:
-        lines, single = [Waiting(server.port, server.pid, 1)], Single(server.port, server.pid)
-        costs.append(add_cost(server, lines, single, options.adds))
-        lines += [Waiting(server.port, server.pid, WAITING_MAX) for _ in range(options.waiters // WAITING_MAX)]
+        connections, single = [Waiting(server.port, server.pid, 1)], Single(server.port, server.pid)
+        costs.append(add_cost(server, connections, single, options.adds))
+        connections += [Waiting(server.port, server.pid, WAITING_MAX) for _ in range(options.waiters // WAITING_MAX)]
         sleep(2)
-        costs.append(add_cost(server, lines, single, options.adds))
+        costs.append(add_cost(server, connections, single, options.adds))
     say(f"an add, the poll it answers and the next: {costs[0]:.0f} us of the reactor, then {costs[1]:.0f} us")
     yield aim(f"an add with {options.waiters:,} polls waiting: times one", costs[1] / costs[0], 2)
 
 
-def add_cost(server, lines, single, adds):
+def add_cost(server, connections, single, adds):
     """The microseconds of the reactor's thread for each of *adds* adds."""
     selector = selectors.DefaultSelector()
-    for line in lines:
-        selector.register(line.socket, selectors.EVENT_READ, line)
+    for connection in connections:
+        selector.register(connection.socket, selectors.EVENT_READ, connection)
     before = thread_seconds(server.pid)
     for _ in range(adds):
         single.timed(0, single.item)
@@ -225,9 +225,9 @@ def steady(options, scratch):
         end = monotonic() + options.hours * 3_600
         while monotonic() < end:
             run.until(min(end, monotonic() + part))
-            parts.append(p99([each for line in run.lines for each in line.latencies]))
-            for line in run.lines:
-                line.latencies.clear()
+            parts.append(p99([each for connection in run.connections for each in connection.latencies]))
+            for connection in run.connections:
+                connection.latencies.clear()
             left = (end - monotonic()) / 60
             say(f"  p99 {parts[-1]:.2f} ms, {resident(server.pid) / MIB:,.0f} MiB, {left:.0f} min left")
         run.close()

@@ -12,7 +12,7 @@ from functools import cached_property
 from time import monotonic, perf_counter
 
 from attrs import evolve, frozen
-from line import STUCK_SECONDS, RanDry, Unexpected
+from load_connection import STUCK_SECONDS, RanDry, Unexpected
 from measures import Use, cpu_seconds
 from peers import PEERS
 from scenarios import MIXED, MIXED_BYTES, MIXED_RANGE
@@ -88,9 +88,9 @@ class Load:
         """Bytes in an item on average."""
         return MIXED_BYTES if self.size == MIXED else self.size
 
-    def line(self, role):
-        """A new connection."""
-        return PEERS[self.peer].line(self.port, role, self)
+    def connect(self, role):
+        """Connect, in *role*; return the connection."""
+        return PEERS[self.peer].connection_class(self.port, role, self)
 
 
 def _bytes(length):
@@ -118,28 +118,28 @@ class Run:
         self.cycle = load.kind == "cycle"
         if self.cycle:
             each = max(1, load.connections // 2)
-            self.adding = [load.line("add") for _ in range(each)]
-            self.taking = [load.line("take") for _ in range(each)]
+            self.adding = [load.connect("add") for _ in range(each)]
+            self.taking = [load.connect("take") for _ in range(each)]
         else:
-            lines = [load.line(load.kind) for _ in range(load.connections)]
-            self.adding, self.taking = (lines, []) if load.kind == "add" else ([], lines)
+            connections = [load.connect(load.kind) for _ in range(load.connections)]
+            self.adding, self.taking = (connections, []) if load.kind == "add" else ([], connections)
         self.backlog = backlog
         self.dry = False
         self.selector = selectors.DefaultSelector()
-        for line in (*self.adding, *self.taking):
-            self.selector.register(line.socket, selectors.EVENT_READ, line)
-            line.begin()
+        for connection in (*self.adding, *self.taking):
+            self.selector.register(connection.socket, selectors.EVENT_READ, connection)
+            connection.begin()
 
     @property
     def added(self):
-        return sum(line.items for line in self.adding)
+        return sum(connection.items for connection in self.adding)
 
     @property
     def removed(self):
-        return sum(line.items for line in self.taking)
+        return sum(connection.items for connection in self.taking)
 
     @property
-    def lines(self):
+    def connections(self):
         return (*self.adding, *self.taking)
 
     def until(self, moment):
@@ -160,16 +160,16 @@ class Run:
             return
         level = self.backlog + self.added - self.removed
         adds, takes = level < BACKLOG_MOST, level > BACKLOG_LEAST
-        for lines, wanted in ((self.adding, adds), (self.taking, takes)):
-            for line in lines:
-                if wanted and line.in_flight < line.window:
-                    line.begin()
+        for connections, wanted in ((self.adding, adds), (self.taking, takes)):
+            for connection in connections:
+                if wanted and connection.in_flight < connection.window:
+                    connection.begin()
         for key, _ in self.ready():
             key.data.turn(adds if key.data.role == "add" else takes)
 
     def drain(self):
         """Take the answers that are still to come."""
-        while any(line.in_flight for line in self.lines):
+        while any(connection.in_flight for connection in self.connections):
             for key, _ in self.ready():
                 key.data.turn(False)
 
@@ -180,8 +180,8 @@ class Run:
         return ready
 
     def close(self):
-        for line in self.lines:
-            line.socket.close()
+        for connection in self.connections:
+            connection.socket.close()
         self.selector.close()
 
 
@@ -193,15 +193,15 @@ def measure(load):
     if run.dry:
         raise Unexpected(f"the queue of {loaded} items ran dry before the measurement began")
     run.backlog += run.added - run.removed
-    for line in run.lines:
-        line.items = 0
-        line.latencies.clear()
+    for connection in run.connections:
+        connection.items = 0
+        connection.latencies.clear()
     use, client, begun = Use(load.pid), cpu_seconds("self"), perf_counter()
     run.until(monotonic() + load.seconds)
     seconds = perf_counter() - begun
     used, client = use.so_far(), cpu_seconds("self") - client
     items = run.removed if run.taking else run.added
-    latencies = sorted(each for line in run.lines for each in line.latencies)
+    latencies = sorted(each for connection in run.connections for each in connection.latencies)
     if not items:
         raise Unexpected("nothing was answered while it was measured")
     if not run.dry:

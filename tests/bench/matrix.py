@@ -8,7 +8,7 @@ from servers import Failed, Missing
 from targets import measured, middle
 
 
-class Progress:
+class ProgressLine:
     """Says how far it is and how long it will take, in a line that stays where it is if a person is looking."""
 
     def __init__(self, total, rounds):
@@ -43,7 +43,7 @@ def measure_matrix(scenarios, names, options, scratch):
     rounds = 0
     while rounds < options.repeats:
         this = time.monotonic()
-        progress = Progress(len(pairs), rounds + 1)
+        progress = ProgressLine(len(pairs), rounds + 1)
         for scenario, name in pairs:
             if name in missing:
                 continue

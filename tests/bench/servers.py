@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from line import Unexpected
+from load_connection import Unexpected
 from measures import family
 from peers import PEERS
 

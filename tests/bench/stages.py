@@ -62,7 +62,7 @@ class Stages:
         function(*args, **more)
         self.timed("rows, on a storage thread", self.rows.commit, self.writes, MARK)
         self.writes.clear()
-        self.timed("speak", done.callback, None)
+        self.timed("send replies", done.callback, None)
         assert not jobs
         return self.transport.value()
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-PATIENCE = 120
+TIMEOUT_SECONDS = 120
 """Time limit of a process that does not end."""
 
 COMMAND = (sys.executable, "-m", "queueber.cli")
@@ -16,7 +16,7 @@ COMMAND = (sys.executable, "-m", "queueber.cli")
 @pytest.fixture
 def listening():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(PATIENCE)
+        server.settimeout(TIMEOUT_SECONDS)
         yield server
 
 
@@ -25,7 +25,7 @@ def address_of(server):
 
 
 def run(*arguments):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
 
 
 def test_a_refused_connection_is_one_line():
@@ -47,7 +47,7 @@ def test_a_lost_connection_is_one_line_and_the_outcome_unknown(listening):
         connection, _ = listening.accept()
         connection.recv(1)
         connection.close()
-        _, complaint = process.communicate(timeout=PATIENCE)
+        _, complaint = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 1
     assert complaint.count(b"\n") == 1
     assert b"outcome is unknown" in complaint
@@ -58,7 +58,7 @@ def test_a_peer_that_is_no_server_is_one_line(listening):
         connection, _ = listening.accept()
         connection.recv(1)
         connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        _, complaint = process.communicate(timeout=PATIENCE)
+        _, complaint = process.communicate(timeout=TIMEOUT_SECONDS)
         connection.close()
     assert process.returncode == 1
     assert complaint.count(b"\n") == 1
@@ -71,7 +71,7 @@ def test_a_signal_ends_a_waiting_poll_without_output(listening, number):
         connection, _ = listening.accept()
         connection.recv(1)
         process.send_signal(number)
-        _, complaint = process.communicate(timeout=PATIENCE)
+        _, complaint = process.communicate(timeout=TIMEOUT_SECONDS)
         connection.close()
     assert (process.returncode, complaint) == (130, b"")
 
@@ -103,5 +103,5 @@ def test_work_that_is_stopped_ends_at_the_second_signal():
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "stopping\n"
         process.send_signal(signal.SIGINT)
-        found = process.communicate(timeout=PATIENCE)
+        found = process.communicate(timeout=TIMEOUT_SECONDS)
     assert (found, process.returncode) == (("interrupted\n", ""), 0)

@@ -21,7 +21,7 @@ from queueber.limits import DEFAULTS
 from queueber.transport.keepalive import KEEPALIVE_IDLE_SECONDS
 
 ROOT = "the server's first object"
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 
 
 class Server:
@@ -169,7 +169,7 @@ def test_a_call_that_no_server_has_read_was_not_sent(server, first, protocol):
 
 def test_a_silent_server_is_given_up(server):
     over = threading.Event()
-    server.say = lambda peer, connection: over.wait(PATIENCE)
+    server.say = lambda peer, connection: over.wait(TIMEOUT_SECONDS)
     with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s"):
         do(server.address, lambda client: client.default.add(b"x"), seconds=0.05)
     over.set()
@@ -183,20 +183,20 @@ async def after_one_that_timed_out(client):
 
 def test_a_call_has_a_time_limit_of_its_own(server):
     over = threading.Event()
-    server.say = lambda peer, connection: over.wait(PATIENCE)
-    for seconds in (None, PATIENCE):
+    server.say = lambda peer, connection: over.wait(TIMEOUT_SECONDS)
+    for seconds in (None, TIMEOUT_SECONDS):
         with pytest.raises(CallTimedOut, match=r"no answer within 0\.05 s: the call may have taken effect or") as found:
             do(server.address, lambda client: client.default.poll(timeout_ms=50), seconds=seconds)
         assert found.value.sent
     with pytest.raises(NotConnected, match="was not sent: the connection is closed"):
         do(server.address, after_one_that_timed_out)
     with pytest.raises(NoAnswer, match=r"no answer within 0\.05 s"):
-        do(server.address, lambda client: client.default.poll(timeout_ms=1_000 * PATIENCE), seconds=0.05)
+        do(server.address, lambda client: client.default.poll(timeout_ms=1_000 * TIMEOUT_SECONDS), seconds=0.05)
     over.set()
 
 
 @pytest.mark.parametrize("broken", ["recv", "sendall"])
-@pytest.mark.parametrize("seconds", [None, PATIENCE])
+@pytest.mark.parametrize("seconds", [None, TIMEOUT_SECONDS])
 def test_a_peer_that_answers_no_keepalive_probes_is_a_lost_connection(server, monkeypatch, broken, seconds):
     """The system gives a connection up by an error that Python has the class of its own timeouts for."""
     silent = SimpleNamespace(

@@ -48,14 +48,14 @@ class Served:
     """The server's own protocols on a real port."""
 
     def __init__(self, certificates=None):
-        self.hand = InProcessServer()
-        factory = self.hand.factory
+        self.server = InProcessServer()
+        factory = self.server.factory
         self.lines = []
         globalLogPublisher.addObserver(self._note)
         if certificates is not None:
             factory = certificates.secure(factory)
         self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
-        self._turns = LoopingCall(self.hand.settle)
+        self._turns = LoopingCall(self.server.settle)
         self._turns.start(0.01)
 
     def _note(self, event):
@@ -70,7 +70,7 @@ class Served:
         globalLogPublisher.removeObserver(self._note)
         self._turns.stop()
         await self.port.stopListening()
-        for connection in self.hand.connections:
+        for connection in self.server.connections:
             connection.abort()
         # Connections are lost in a turn of their own.
         await later(0)
@@ -133,7 +133,7 @@ def refused(found, served, *words):
     assert "\n" not in str(found)
     for word in words:
         assert word in str(found)
-    assert served.hand.broker.stats().items == 0
+    assert served.server.broker.stats().items == 0
 
 
 @pytest_twisted.ensureDeferred
@@ -172,7 +172,7 @@ async def test_a_certificate_without_a_name_that_can_be_compared_is_for_no_host(
     assert f"cannot connect to {address}: the certificate of CN={shown} is for no host: it needs a subject" in str(
         found
     )
-    assert served.hand.broker.stats().items == 0
+    assert served.server.broker.stats().items == 0
     assert endpoint or not [event for event in failures if "log_failure" in event]
 
 
@@ -217,7 +217,7 @@ async def test_tls_at_a_port_for_plaintext_is_no_hit_of_a_limit(serve, authority
     refused(await outcome(served.address, tls=Tls(ca=authority.pem)), served, "this port does not speak TLS")
     (line,) = served.lines
     assert line.endswith("it speaks TLS, and this port does not")
-    assert not served.hand.connections.limit_hits
+    assert not served.server.connections.limit_hits
 
 
 class Says(Protocol):
@@ -278,7 +278,7 @@ async def test_keepalive_is_set_at_both_ends_of_a_connection(serve, authority, s
     served = serve("server" if secured else None)
     client = connect(reactor, served.address, tls=Tls(ca=authority.pem) if secured else None)
     await client.default.add(b"x")
-    (connection,) = served.hand.connections
+    (connection,) = served.server.connections
     for end in (client._connector._usable, connection):
         system = end.transport.socket
         assert system.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

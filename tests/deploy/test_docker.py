@@ -22,7 +22,7 @@ from queueber.server.config.twisted_options import Options
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy" / "docker"
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 
 NO_INDEX = re.compile("Could not find a version|No matching distribution|Temporary failure in name|Failed to establish")
 NO_CONTAINER = [
@@ -172,7 +172,7 @@ class Container:
     @property
     def pid(self):
         """The server's, seen from here."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not (children := Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children").read_text().split()):
             assert self._outer.poll() is None, self.lines
             assert time.monotonic() < deadline
@@ -187,12 +187,12 @@ class Container:
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             env=self._environment,
         )
 
     def until_healthy(self):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while (done := self.run(healthcheck())).returncode:
             assert self._outer.poll() is None, self.lines
             assert time.monotonic() < deadline, (done.stderr, self.lines)
@@ -203,8 +203,8 @@ class Container:
         return self.end()
 
     def end(self):
-        status = self._outer.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        status = self._outer.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         self._outer.stdout.close()
         return status
 
@@ -350,7 +350,7 @@ def test_the_documented_commands_serve_with_tls_from_outside(container, built, t
             capture_output=True,
             text=True,
             check=False,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
         )
         assert (program, done.returncode, done.stderr) == ("queueber", 0, "")
         assert server.stop() == 0

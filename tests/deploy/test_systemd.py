@@ -23,7 +23,7 @@ SERVICE = UNITS / "queueber.service"
 SOCKET = UNITS / "queueber.socket"
 EXPOSURE_MOST = 15  # tenths
 
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 
 with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze here")
 
@@ -35,7 +35,7 @@ def settings_of(unit):
 
 def analyze(*arguments):
     return subprocess.run(
-        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE
+        ["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
     )
 
 
@@ -124,7 +124,7 @@ def health(*arguments):
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -186,7 +186,7 @@ def test_a_server_works_under_what_the_unit_takes_away(tmp_path, listening):
         finally:
             server.terminate()
             try:
-                said, _ = server.communicate(timeout=PATIENCE / 2)
+                said, _ = server.communicate(timeout=TIMEOUT_SECONDS / 2)
             except subprocess.TimeoutExpired:
                 server.kill()
                 raise

@@ -15,7 +15,7 @@ from tests.support.healthy_client import HealthyProcess
 from tests.support.server_process import Server
 
 HERE = Path(__file__).parent
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 AT_ONCE = 12
 QUIET_SECONDS = 3.0
 PAUSE_SECONDS = 0.004
@@ -85,7 +85,7 @@ async def attack(port, server, sessions, seed, report, progress):
 
 def settled(server, before):
     """Descriptors once they are back near what they were *before*, waited for."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while server.descriptors() > before + FDS_GROWTH_MAX and time.monotonic() < deadline:
         time.sleep(0.1)
     return server.descriptors()

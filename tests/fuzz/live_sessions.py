@@ -34,7 +34,7 @@ from queueber.rpc.decoder import decode
 from queueber.rpc.messages import Return
 from queueber.units import SpanMs
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 LINGER_SECONDS = 0.3
 """How long a session that wants the server's last words waits for them."""
 
@@ -55,7 +55,7 @@ class Session:
     framer: Framer = field(factory=lambda: Framer(LIMITS))
 
     async def send(self, data):
-        await asyncio.wait_for(self.loop.sock_sendall(self.peer, data), PATIENCE_SECONDS)
+        await asyncio.wait_for(self.loop.sock_sendall(self.peer, data), TIMEOUT_SECONDS)
 
     async def receive(self, seconds):
         """Return the bytes that come within *seconds*: empty at the end of the stream, None if nothing comes."""
@@ -198,7 +198,7 @@ async def session(port, dice, spoils):
     peer = socket.socket()
     peer.setblocking(False)
     try:
-        await asyncio.wait_for(loop.sock_connect(peer, ("127.0.0.1", port)), PATIENCE_SECONDS)
+        await asyncio.wait_for(loop.sock_connect(peer, ("127.0.0.1", port)), TIMEOUT_SECONDS)
         one = Session(peer, dice, loop, spoils)
         # The server may end it at any moment; that is its right.
         with suppress(ConnectionError, RemoteProtocolError):

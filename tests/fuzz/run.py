@@ -34,7 +34,7 @@ def shown(line, *, last=False):
         sys.stderr.flush()
 
 
-class Progress:
+class ProgressLine:
     """Says how far it is a few times a second."""
 
     def __init__(self, total):
@@ -99,13 +99,13 @@ def main():
     seed, findings = int(time.monotonic() * 1e3) if asked.seed is None else asked.seed, []
     print(f"seed {seed}", flush=True)
     if asked.frames:
-        began, progress = time.monotonic(), Progress(asked.frames)
+        began, progress = time.monotonic(), ProgressLine(asked.frames)
         campaign = Campaign(seed).run(asked.frames, lambda done: progress(done.frames, "spoilt messages"))
         shown("", last=False)
         frames_table(campaign, time.monotonic() - began)
         findings += [keep(asked.findings, *each, seed) for each in enumerate(campaign.findings)]
     if asked.sessions:
-        progress = Progress(asked.sessions)
+        progress = ProgressLine(asked.sessions)
         with tempfile.TemporaryDirectory(prefix="queueber-fuzz-") as folder:
             report = live.run(
                 Path(folder), asked.sessions, seed, lambda done: progress(done.sessions, "hostile sessions")

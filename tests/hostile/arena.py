@@ -9,7 +9,7 @@ from pathlib import Path
 from attrs import define, field
 
 from queueber.limits import PEER_LIMITS
-from tests.hostile.peer import PATIENCE, Peer
+from tests.hostile.peer import TIMEOUT_SECONDS, Peer
 from tests.process.certificates import Authority
 from tests.support.healthy_client import HealthyProcess
 from tests.support.server_process import Server
@@ -112,7 +112,7 @@ class Arena:
 
     def settled(self, most=0):
         """The same once it does not change any more, or is no more than *most*."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         before, now = -1, self.sockets()
         while now > most and (most or now != before) and time.monotonic() < deadline:
             time.sleep(0.1)

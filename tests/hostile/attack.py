@@ -19,7 +19,7 @@ P99_MS = 250.0
 OPTIONS = tuple(limits(open_answers=20_000))
 """With all the time that there is by default: a busy machine may leave an honest peer without a word for seconds."""
 
-IMPATIENT = (
+SHORT_TIMEOUTS = (
     *OPTIONS,
     *limits(
         first_message_ms=int(FIRST * 1000),

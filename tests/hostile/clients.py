@@ -5,7 +5,7 @@ import time
 
 from queueber import api
 from tests.hostile.attack import attack, turns
-from tests.hostile.peer import PATIENCE, Peer, polling
+from tests.hostile.peer import TIMEOUT_SECONDS, Peer, polling
 
 
 @attack("K7")
@@ -67,7 +67,7 @@ def fifty_workers_race_for_one_item(arena):
     queue, count = keeper.queue("race"), 0
     for _ in turns(arena):
         keeper.add(b"%d" % count, target=queue)
-        ready = select.select([peer.socket for peer in peers], [], [], PATIENCE)[0]
+        ready = select.select([peer.socket for peer in peers], [], [], TIMEOUT_SECONDS)[0]
         assert len(ready) == 1, "one item, and not one holder"
         (peer,) = [peer for peer in peers if peer.socket in ready]
         while not peer.outcomes:

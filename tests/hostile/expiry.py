@@ -51,7 +51,7 @@ class Found:
     """The attempts of the items, with that after the expiry."""
 
 
-class Hand:
+class Client:
     """A server in this process and one connection to it."""
 
     def __init__(self, items):
@@ -110,39 +110,39 @@ class Hand:
 
 def expire(items, per_lease=10):
     """Lease *items*, let all their leases end at once, and watch."""
-    hand = Hand(items)
+    client = Client(items)
     for _ in range(0, items, AT_ONCE):
-        hand.result(api.ADD, adding(*[b"x"] * AT_ONCE))
+        client.result(api.ADD, adding(*[b"x"] * AT_ONCE))
     leased = 0
     while leased < items:
-        polls = [hand.ask(api.POLL, polling(per_lease, lease=LEASE_MS)) for _ in range(20)]
-        hand.run()
-        answers = hand.answers()
+        polls = [client.ask(api.POLL, polling(per_lease, lease=LEASE_MS)) for _ in range(20)]
+        client.run()
+        answers = client.answers()
         leased += sum(len(api.read_poll_response(answers[each]).items) for each in polls)
-    hand.server.reactor.rightNow += LEASE_MS / 1000 + 1
-    return watched(hand, items, per_lease)
+    client.server.reactor.rightNow += LEASE_MS / 1000 + 1
+    return watched(client, items, per_lease)
 
 
-def watched(hand, items, per_lease):
+def watched(client, items, per_lease):
     """Sweep, step by step, with a poll in the middle."""
-    server = hand.server
+    server = client.server
     slices, longest, seconds = [], 0.0, 0.0
     swept, poll, served_within = server.sweeper.sweep(), None, -1
     left = server.broker.stats().leases
     while not swept.called:
-        took = hand.step()
+        took = client.step()
         longest, seconds = max(longest, took), seconds + took
         if (now := server.broker.stats().leases) < left:
             slices.append(left - now)
             left = now
         if poll is None and len(slices) > 2:
-            poll, asked = hand.ask(api.POLL, polling(1, lease=LEASE_MS)), len(slices)
-        if poll is not None and served_within < 0 and hand.transport.value():
-            assert api.read_poll_response(hand.answers()[poll]).items
+            poll, asked = client.ask(api.POLL, polling(1, lease=LEASE_MS)), len(slices)
+        if poll is not None and served_within < 0 and client.transport.value():
+            assert api.read_poll_response(client.answers()[poll]).items
             served_within = len(slices) - asked
     attempts, count = {2}, 1
     while count < items:
-        found = api.read_poll_response(hand.result(api.POLL, polling(AT_ONCE, lease=LEASE_MS))).items
+        found = api.read_poll_response(client.result(api.POLL, polling(AT_ONCE, lease=LEASE_MS))).items
         assert found, f"{items - count} items did not come back"
         attempts |= {item.attempt for item in found}
         count += len(found)

@@ -13,7 +13,7 @@ from queueber.errors import Kind
 from queueber.rpc import encoder
 from tests.hostile.arena import ROOT, limits
 from tests.hostile.attack import attack, turns
-from tests.hostile.peer import PATIENCE, Gone, Peer, adding
+from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding
 from tests.hostile.pieces import call
 
 NET = "queueber-hostile"
@@ -129,7 +129,7 @@ def stalled(arena, seconds):
         yield
     finally:
         tracer.terminate()
-        tracer.wait(PATIENCE)
+        tracer.wait(TIMEOUT_SECONDS)
         tracer.stderr.close()
 
 
@@ -263,7 +263,7 @@ def a_slow_link(arena):
         far = beyond(SLOW, SERVER_ADDRESS, reachable(arena), arena.seconds)
         try:
             rounds = far.stdout.read()
-            assert far.wait(PATIENCE) == 0
+            assert far.wait(TIMEOUT_SECONDS) == 0
         finally:
             far.kill()
             far.stdout.close()

@@ -12,7 +12,7 @@ from queueber.errors import Kind
 from queueber.rpc import encoder
 from tests.hostile.arena import limits
 from tests.hostile.attack import OPTIONS, attack, turns
-from tests.hostile.peer import PATIENCE, Gone, Peer, adding, polling
+from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 from tests.hostile.pieces import call, stream, struct_pointer, words
 
 BURST = 8_192
@@ -46,7 +46,7 @@ def drained(peers, seconds):
         for number in by_number:
             epoll.register(number, select.EPOLLIN)
         total = 0
-        while ready := epoll.poll(seconds if total else PATIENCE):
+        while ready := epoll.poll(seconds if total else TIMEOUT_SECONDS):
             for number, _ in ready:
                 with contextlib.suppress(BlockingIOError):
                     heard = by_number[number].recv(1 << 17)
@@ -126,7 +126,7 @@ def half_messages_and_a_worker_with_many_open_answers(arena):
         with contextlib.suppress(Gone):
             peer.bootstrap()
             peer.send(half)
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while len(cut) < 20 - (64 << 20) // (7 << 20):
         assert time.monotonic() < deadline, f"{len(cut)} of 20 were cut off"
         cut |= {peer for peer in hoarders if peer not in cut and peer.gone_within(0.05) is not None}
@@ -174,7 +174,7 @@ def polls_that_take_all_places(arena):
     return f"10,000 asked for 2,000 places, {refused:,} overloaded, and who came then found one"
 
 
-# At the door
+# TLS handshakes and PROXY headers
 
 
 def greeting():

@@ -9,7 +9,7 @@ from queueber import api, rpc
 from queueber.errors import Kind
 from tests.hostile.arena import limits
 from tests.hostile.attack import OPTIONS, SLACK, attack, turns
-from tests.hostile.peer import PATIENCE, Gone, Peer, adding, polling
+from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 
 
 @attack("O5", *limits(request_bytes=64 << 10), *OPTIONS)
@@ -55,7 +55,7 @@ def pump(peer):
     """Send what was said, taking what comes meanwhile, so that neither side waits for the other."""
     data = memoryview(peer.connection.data_to_send())
     while data:
-        readable, writable, _ = select.select([peer.socket], [peer.socket], [], PATIENCE)
+        readable, writable, _ = select.select([peer.socket], [peer.socket], [], TIMEOUT_SECONDS)
         assert readable or writable, "the server hangs"
         if readable:
             peer.listen()
@@ -105,7 +105,7 @@ def five_thousand_waiting_polls_and_one_item(arena):
     for _ in turns(arena):
         before = arena.cpu_seconds()
         keeper.add(b"the one", target=queue)
-        ready = select.select([peer.socket for peer in peers], [], [], PATIENCE)[0]
+        ready = select.select([peer.socket for peer in peers], [], [], TIMEOUT_SECONDS)[0]
         assert len(ready) == 1, "one item, and not one delivery"
         (peer,) = [peer for peer in peers if peer.socket in ready]
         peer.listen()

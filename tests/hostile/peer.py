@@ -13,7 +13,7 @@ from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.units import SpanMs
 
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 """Seconds after which a server that does not answer is said to hang."""
 
 RECV_BYTES = 1 << 18
@@ -28,7 +28,7 @@ class Peer:
 
     def __init__(self, port, *, source="", receive_bytes=0, host="127.0.0.1"):
         self.socket = socket.socket()
-        self.socket.settimeout(PATIENCE)
+        self.socket.settimeout(TIMEOUT_SECONDS)
         if receive_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         if source:

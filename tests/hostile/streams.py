@@ -7,7 +7,7 @@ import time
 from queueber import api
 from queueber.rpc import encoder
 from tests.hostile import cases
-from tests.hostile.attack import FIRST, IMPATIENT, REPLIES, SLACK, STALLED, attack, turns
+from tests.hostile.attack import FIRST, REPLIES, SHORT_TIMEOUTS, SLACK, STALLED, attack, turns
 from tests.hostile.peer import Gone, Peer, adding, polling
 from tests.hostile.pieces import call
 
@@ -24,7 +24,7 @@ def all_gone(peers, seconds):
     return time.monotonic() - began
 
 
-@attack("W1", *IMPATIENT)
+@attack("W1", *SHORT_TIMEOUTS)
 def connecting_and_sending_nothing(arena):
     peers = [arena.connect() for _ in range(199)]
     began = time.monotonic()
@@ -35,7 +35,7 @@ def connecting_and_sending_nothing(arena):
     return f"200 connections closed within {took:.1f} s"
 
 
-@attack("W2", *IMPATIENT)
+@attack("W2", *SHORT_TIMEOUTS)
 def a_first_message_byte_by_byte(arena):
     peers, message = [arena.connect() for _ in range(50)], encoder.bootstrap(0)
     began = time.monotonic()
@@ -51,7 +51,7 @@ def a_first_message_byte_by_byte(arena):
     return f"50 connections closed {time.monotonic() - began:.1f} s after they began" if took else ""
 
 
-@attack("W2", *IMPATIENT)
+@attack("W2", *SHORT_TIMEOUTS)
 def half_a_message_and_silence(arena):
     peers = []
     for _ in range(50):
@@ -190,7 +190,7 @@ def never_sending_finish(arena):
     return "closed at the limit"
 
 
-@attack("R16 O4", *IMPATIENT)
+@attack("R16 O4", *SHORT_TIMEOUTS)
 def calls_whose_replies_are_not_read(arena):
     """The server stops reading, and ends the connection when nothing of its replies is taken."""
     peer = arena.connect(receive_bytes=4096)
@@ -243,7 +243,7 @@ def peer_ended(peer, seconds):
     return time.monotonic() - began
 
 
-@attack("O4", *IMPATIENT)
+@attack("O4", *SHORT_TIMEOUTS)
 def polls_whose_replies_are_not_read(arena):
     """8 MiB of items wait for a peer that takes none; in the end others get them."""
     keeper = arena.connect()

@@ -18,7 +18,7 @@ from tests.hostile.pieces import call
 SECONDS_MAX = DEFAULTS.delay_ms // MS_PER_SECOND
 
 
-class Hand:
+class Client:
     """A server in this process, and a client of it."""
 
     def __init__(self, began=0.0):
@@ -62,8 +62,8 @@ class Hand:
 
 
 @pytest.fixture
-def hand():
-    return Hand()
+def client():
+    return Client()
 
 
 def request(name, **fields):
@@ -72,41 +72,41 @@ def request(name, **fields):
 
 
 @pytest.mark.parametrize("seconds", [2**64 - 1, 2**63, 2**53, SECONDS_MAX + 1])
-def test_a_delay_beyond_the_limit_fails_and_stores_nothing(hand, seconds):
+def test_a_delay_beyond_the_limit_fails_and_stores_nothing(client, seconds):
     items = [{"contents": b"good"}, {"contents": b"x", "visibilityTimeoutSecs": seconds}]
-    assert "visibilityTimeout" in hand.failed(api.ADD, request("add", items=items))
-    assert hand.server.broker.stats().items == 0
+    assert "visibilityTimeout" in client.failed(api.ADD, request("add", items=items))
+    assert client.server.broker.stats().items == 0
 
 
-def test_the_longest_delay_is_taken(hand):
+def test_the_longest_delay_is_taken(client):
     items = [{"contents": b"x", "visibilityTimeoutSecs": SECONDS_MAX}]
-    assert len(api.read_add_response(hand.call(api.ADD, request("add", items=items))).ids) == 1
+    assert len(api.read_add_response(client.call(api.ADD, request("add", items=items))).ids) == 1
 
 
 @pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63, DEFAULTS.lease_ms // MS_PER_SECOND + 1])
-def test_a_lease_of_nothing_or_beyond_the_limit_fails(hand, seconds):
-    hand.add(b"a")
-    assert "lease" in hand.failed(api.POLL, request("poll", leaseValiditySecs=seconds, noWait=True))
-    lease = hand.poll().lease
-    assert "lease" in hand.failed(api.EXTEND, request("extend", lease=lease, leaseValiditySecs=seconds))
+def test_a_lease_of_nothing_or_beyond_the_limit_fails(client, seconds):
+    client.add(b"a")
+    assert "lease" in client.failed(api.POLL, request("poll", leaseValiditySecs=seconds, noWait=True))
+    lease = client.poll().lease
+    assert "lease" in client.failed(api.EXTEND, request("extend", lease=lease, leaseValiditySecs=seconds))
 
 
 @pytest.mark.parametrize(("number", "given"), [(0, 1), (2**32 - 1, 1_000)])
-def test_numbers_of_items_are_clamped(hand, number, given):
+def test_numbers_of_items_are_clamped(client, number, given):
     for _ in range(2):
-        hand.add(*[b"x"] * 600)
-    outcome = hand.call(api.POLL, request("poll", leaseValiditySecs=1, numItems=number, noWait=True))
+        client.add(*[b"x"] * 600)
+    outcome = client.call(api.POLL, request("poll", leaseValiditySecs=1, numItems=number, noWait=True))
     assert len(api.read_poll_response(outcome).items) == given
 
 
 @pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63])
-def test_a_wait_without_end_is_ended_by_an_item(hand, seconds):
+def test_a_wait_without_end_is_ended_by_an_item(client, seconds):
     waiting = request("poll", leaseValiditySecs=1, timeoutSecs=seconds)
-    assert hand.call(api.POLL, waiting) is None
-    hand.pass_time(10 * 86_400)
-    assert hand.server.broker.stats().waiting_polls == 1
-    hand.add(b"at last")
-    assert hand.server.broker.stats().waiting_polls == 0
+    assert client.call(api.POLL, waiting) is None
+    client.pass_time(10 * 86_400)
+    assert client.server.broker.stats().waiting_polls == 1
+    client.add(b"at last")
+    assert client.server.broker.stats().waiting_polls == 0
 
 
 @pytest.mark.parametrize(
@@ -114,25 +114,25 @@ def test_a_wait_without_end_is_ended_by_an_item(hand, seconds):
     [b"", b"x" * 15, b"x" * 17, bytes(1 << 20), b"\xff" * 16, bytes(16), b"I" + bytes(15), b"../../etc/passwd"],
     ids=lambda each: f"{len(each)}-{each[:4].hex()}",
 )
-def test_an_id_that_is_none_is_unknown_and_names_no_other_row(hand, item_id):
-    hand.add(b"a", b"b")
-    lease = hand.poll(count=1).lease
-    before = hand.server.store.recover(), hand.server.broker.dump()
-    assert not hand.remove(item_id, lease)
-    assert (hand.server.store.recover(), hand.server.broker.dump()) == before
+def test_an_id_that_is_none_is_unknown_and_names_no_other_row(client, item_id):
+    client.add(b"a", b"b")
+    lease = client.poll(count=1).lease
+    before = client.server.store.recover(), client.server.broker.dump()
+    assert not client.remove(item_id, lease)
+    assert (client.server.store.recover(), client.server.broker.dump()) == before
 
 
 @pytest.mark.parametrize("lease", [b"", b"x" * 15, b"x" * 17])
-def test_a_lease_that_is_not_16_bytes_fails(hand, lease):
+def test_a_lease_that_is_not_16_bytes_fails(client, lease):
     reason = f"lease is {len(lease)} bytes; it must be 16"
-    assert reason in hand.failed(api.REMOVE, request("remove", id=bytes(16), lease=lease))
-    assert reason in hand.failed(api.EXTEND, request("extend", lease=lease, leaseValiditySecs=1))
+    assert reason in client.failed(api.REMOVE, request("remove", id=bytes(16), lease=lease))
+    assert reason in client.failed(api.EXTEND, request("extend", lease=lease, leaseValiditySecs=1))
 
 
-def test_a_lease_of_zeros_is_unknown(hand):
-    (item_id,) = hand.add(b"a")
-    hand.poll()
-    assert not hand.remove(item_id, bytes(16))
+def test_a_lease_of_zeros_is_unknown(client):
+    (item_id,) = client.add(b"a")
+    client.poll()
+    assert not client.remove(item_id, bytes(16))
 
 
 MOMENTS = [0.0, 0.0001, 0.4999, 0.9989, 0.999, 0.9991, 0.9999]
@@ -140,42 +140,42 @@ MOMENTS = [0.0, 0.0001, 0.4999, 0.9989, 0.999, 0.9991, 0.9999]
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_lease_is_never_shorter_than_asked_whatever_the_moment(moment):
-    hand = Hand(moment)
-    hand.add(b"a")
-    outcome = hand.call(api.POLL, request("poll", leaseValiditySecs=1, noWait=True))
+    client = Client(moment)
+    client.add(b"a")
+    outcome = client.call(api.POLL, request("poll", leaseValiditySecs=1, noWait=True))
     assert len(api.read_poll_response(outcome).items) == 1
-    hand.pass_time(0.9999)
-    assert not hand.poll().items
-    hand.pass_time(0.0012)
-    assert [item.attempt for item in hand.poll().items] == [2]
+    client.pass_time(0.9999)
+    assert not client.poll().items
+    client.pass_time(0.0012)
+    assert [item.attempt for item in client.poll().items] == [2]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_delay_is_never_shorter_than_asked_whatever_the_moment(moment):
-    hand = Hand(moment)
+    client = Client(moment)
     items = [{"contents": b"a", "visibilityTimeoutSecs": 1}]
-    hand.call(api.ADD, request("add", items=items))
-    hand.pass_time(0.9999)
-    assert not hand.poll().items
-    hand.pass_time(0.0012)
-    assert len(hand.poll().items) == 1
+    client.call(api.ADD, request("add", items=items))
+    client.pass_time(0.9999)
+    assert not client.poll().items
+    client.pass_time(0.0012)
+    assert len(client.poll().items) == 1
 
 
-def test_an_add_that_is_repeated_is_two_items(hand):
+def test_an_add_that_is_repeated_is_two_items(client):
     """A client that did not get the reply cannot know better."""
     content = adding(b"once more")
-    hand.call(api.ADD, content)
-    hand.call(api.ADD, content)
-    assert [bytes(item.contents) for item in hand.poll(count=3).items] == [b"once more"] * 2
+    client.call(api.ADD, content)
+    client.call(api.ADD, content)
+    assert [bytes(item.contents) for item in client.poll(count=3).items] == [b"once more"] * 2
 
 
-def test_a_lease_may_be_held_as_long_as_a_client_extends_it(hand):
-    hand.add(b"a")
-    lease = hand.poll(lease=60_000).lease
+def test_a_lease_may_be_held_as_long_as_a_client_extends_it(client):
+    client.add(b"a")
+    lease = client.poll(lease=60_000).lease
     extend = api.write_extend_request(api.ExtendRequest(lease, SpanMs(60_000)))
     for _ in range(100):
-        hand.pass_time(50)
-        assert api.read_extend_response(hand.call(api.EXTEND, extend))
-    hand.pass_time(61)
-    assert not api.read_extend_response(hand.call(api.EXTEND, extend))
-    assert [item.attempt for item in hand.poll().items] == [2]
+        client.pass_time(50)
+        assert api.read_extend_response(client.call(api.EXTEND, extend))
+    client.pass_time(61)
+    assert not api.read_extend_response(client.call(api.EXTEND, extend))
+    assert [item.attempt for item in client.poll().items] == [2]

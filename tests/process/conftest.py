@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server_process import PATIENCE, TWISTD, Server
+from tests.support.server_process import TIMEOUT_SECONDS, TWISTD, Server
 
-__all__ = ["HERE", "PATIENCE", "TWISTD", "Server", "Traffic", "foreign", "start"]
+__all__ = ["HERE", "TIMEOUT_SECONDS", "TWISTD", "Server", "Traffic", "foreign", "start"]
 
 HERE = Path(__file__).parent
 
@@ -37,7 +37,7 @@ def foreign(scenario: str, port: int, *args: str) -> str:
         [sys.executable, str(HERE / "foreign_peer.py"), scenario, str(port), *args],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,7 +60,7 @@ class Traffic:
 
     def until(self, **least: int) -> None:
         """Wait until each of the words has appeared that many times."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while missing := [word for word, count in least.items() if self.said(word) < count]:
             assert time.monotonic() < deadline and self._reader.is_alive(), f"too little was {missing}: {self.lines}"
             time.sleep(0.01)
@@ -71,7 +71,7 @@ class Traffic:
 
     def end(self) -> list[str]:
         """Wait for the end of the client, and return its output."""
-        self._process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        self._process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         self._process.stdout.close()
         return self.lines

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.process.conftest import PATIENCE
+from tests.process.conftest import TIMEOUT_SECONDS
 
 CTRL_C, CTRL_D = b"\x03", b"\x04"
 
@@ -29,7 +29,7 @@ class PseudoTerminal:
     def read(self, until, times=1):
         """Return the output up to *until* and with it, which appears that many times."""
         shown = ""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while shown.count(until) < times:
             assert time.monotonic() < deadline, shown
             if select.select([self._end], [], [], 0.1)[0]:
@@ -51,7 +51,7 @@ class PseudoTerminal:
         Python handles a Ctrl-C that arrives just before that call only after the call, which it does not end.
         """
         calls = INPUT_WAITS[platform.machine()]
-        deadline, seen = time.monotonic() + PATIENCE, ""
+        deadline, seen = time.monotonic() + TIMEOUT_SECONDS, ""
         while not (seen and seen[0] in calls and calls[seen[0]] in (None, seen[1])):
             assert time.monotonic() < deadline, f"the command does not wait for input: {seen}"
             time.sleep(0.01)
@@ -60,7 +60,7 @@ class PseudoTerminal:
     def end(self):
         """Return the exit status of the command, and the rest of its output."""
         shown = b""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             if not select.select([self._end], [], [], 0.5)[0]:
                 continue

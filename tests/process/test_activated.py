@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from queueber.cli.commands import EXIT_EMPTY
-from tests.process.conftest import PATIENCE, TWISTD
+from tests.process.conftest import TIMEOUT_SECONDS, TWISTD
 from tests.process.test_supervised import ACTIVATED, polled
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def ended(process):
         yield process, said
     finally:
         process.send_signal(signal.SIGTERM)
-        said.append(process.communicate(timeout=PATIENCE)[0])
+        said.append(process.communicate(timeout=TIMEOUT_SECONDS)[0])
 
 
 def served(made, folder, *more):
@@ -120,7 +120,7 @@ def test_a_directory_that_cannot_be_written_to_is_no_obstacle(made, tmp_path):
 
 def test_with_a_proxy_in_front_it_is_the_same_socket(made, tmp_path):
     with served(made, tmp_path, "--listen=haproxy:systemd:domain=UNIX:index=0") as (server, said):
-        server.wait(PATIENCE)
+        server.wait(TIMEOUT_SECONDS)
     # It is passed once, so its second use is refused; the first use does not change it.
     assert "Cannot start" in said[0]
     assert stat.S_IMODE((tmp_path / "run" / "s.sock").stat().st_mode) == 0o600
@@ -129,7 +129,7 @@ def test_with_a_proxy_in_front_it_is_the_same_socket(made, tmp_path):
 def test_a_socket_of_another_family_is_refused(tmp_path):
     """Other machines could reach it in plaintext, without --insecure-plaintext."""
     with socket.create_server(("127.0.0.1", 0)) as made, served(made, tmp_path) as (server, said):
-        assert server.wait(PATIENCE) == 74
+        assert server.wait(TIMEOUT_SECONDS) == 74
     assert "systemd has passed a socket of AF_INET" in said[0]
     assert "Traceback" not in said[0]
 
@@ -149,7 +149,7 @@ def test_systemd_s_own_activation(tmp_path):
         path.unlink(missing_ok=True)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         with ended(process) as (_, said):
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + TIMEOUT_SECONDS
             while not path.exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
             path.chmod(0o600)

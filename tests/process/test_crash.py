@@ -12,7 +12,7 @@ from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, QueueR
 from queueber.broker.storage import PutItems, PutQueue
 from queueber.store import open_store
 from queueber.units import WallMs
-from tests.process.conftest import HERE, PATIENCE, Traffic, foreign
+from tests.process.conftest import HERE, TIMEOUT_SECONDS, Traffic, foreign
 
 pytestmark = pytest.mark.slow
 
@@ -70,11 +70,15 @@ def test_acknowledged_adds_removes_and_leases_survive(start):
 
 def test_attempts_count_on(start, tmp_path):
     server = start()
-    subprocess.run([sys.executable, str(HERE / "attempts.py"), "lease", str(server.port)], check=True, timeout=PATIENCE)
+    subprocess.run(
+        [sys.executable, str(HERE / "attempts.py"), "lease", str(server.port)], check=True, timeout=TIMEOUT_SECONDS
+    )
     server.kill()
 
     server = start()
-    subprocess.run([sys.executable, str(HERE / "attempts.py"), "again", str(server.port)], check=True, timeout=PATIENCE)
+    subprocess.run(
+        [sys.executable, str(HERE / "attempts.py"), "again", str(server.port)], check=True, timeout=TIMEOUT_SECONDS
+    )
     assert "after an unclean stop" in server.line("recovered in .*")[0]
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.process.certificates import Authority
-from tests.process.conftest import PATIENCE
+from tests.process.conftest import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ def health(*arguments):
         [sys.executable, "-m", "queueber.cli", *arguments],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert "Traceback" not in done.stderr

@@ -15,7 +15,7 @@ from queueber.broker.storage import PutItems, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.store import Durability, open_store, verify
 from queueber.units import WallMs
-from tests.process.conftest import PATIENCE
+from tests.process.conftest import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -70,11 +70,11 @@ def test_a_server_killed_during_a_backup_leaves_nothing_that_passes_for_one(star
     server.control()
     asking = backup(elsewhere / "backup", server.data_dir)
     at = (tmp_path if reached.startswith("data") else elsewhere) / reached
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not at.exists() and time.monotonic() < deadline:
         time.sleep(0.001)
     server.kill()
-    said, _ = asking.communicate(timeout=PATIENCE)
+    said, _ = asking.communicate(timeout=TIMEOUT_SECONDS)
     assert (asking.returncode, said.count("\n")) == (1, 1)
     assert "backed up" not in said
     with pytest.raises(StorageError, match="'QUEUEBER' is missing"):
@@ -85,7 +85,10 @@ def test_a_server_killed_during_a_backup_leaves_nothing_that_passes_for_one(star
     again.control()
     assert not (server.data_dir / "backup.new").exists()
     asking = backup(elsewhere / "next", server.data_dir)
-    assert (asking.communicate(timeout=PATIENCE)[0], asking.returncode) == (f"backed up to {elsewhere / 'next'}\n", 0)
+    assert (asking.communicate(timeout=TIMEOUT_SECONDS)[0], asking.returncode) == (
+        f"backed up to {elsewhere / 'next'}\n",
+        0,
+    )
     assert (verify(elsewhere / "next").findings, verify(elsewhere / "next").items) == ([], 3_000)
 
 

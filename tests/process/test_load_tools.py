@@ -14,7 +14,7 @@ import pytest
 
 from queueber.loadgen.scenarios import SCENARIOS
 from queueber.store import inspect
-from tests.process.conftest import PATIENCE
+from tests.process.conftest import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,9 @@ def command(start):
 @pytest.fixture
 def run(command):
     def run(*arguments):
-        done = subprocess.run((*command, *arguments), capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            (*command, *arguments), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert "\x1b" not in done.stderr + done.stdout
         return done
@@ -71,7 +73,7 @@ def test_a_terminal_shows_a_bar_and_the_time_left(command):
                 seen += os.read(ours, 65_536)
             except OSError:
                 break
-        out, _ = process.communicate(timeout=PATIENCE)
+        out, _ = process.communicate(timeout=TIMEOUT_SECONDS)
     os.close(ours)
     assert process.returncode == 0
     assert b"stress" in seen
@@ -89,7 +91,7 @@ def test_a_signal_ends_a_load_and_its_items_are_removed(start, tool):
     ) as process:
         wait_for_adds(server.data_dir)
         process.send_signal(signal.SIGTERM)
-        out, errors = process.communicate(timeout=PATIENCE)
+        out, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 130
     assert "left in the queue" not in out + errors
     assert "Traceback" not in errors
@@ -99,7 +101,7 @@ def test_a_signal_ends_a_load_and_its_items_are_removed(start, tool):
 
 def wait_for_adds(data_dir):
     """Return once the server on *data_dir* has a queue with items."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not any(queue.items for queue in inspect(data_dir, lambda _: 0).queues):
         assert time.monotonic() < deadline, "no item was added"
         time.sleep(0.1)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from queueber.store import verify
-from tests.process.conftest import HERE, PATIENCE
+from tests.process.conftest import HERE, TIMEOUT_SECONDS
 from tests.process.pseudo_terminal import CTRL_C, CTRL_D, PseudoTerminal
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def queueber(*arguments):
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
@@ -40,7 +40,7 @@ def filler(step, port):
         [sys.executable, str(HERE / "filler.py"), step, f"127.0.0.1:{port}"],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -157,7 +157,7 @@ def test_a_backup_that_would_be_out_of_sight_is_not_made(start, tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
     )
     assert done.returncode == 74, done.stderr
     assert re.fullmatch(

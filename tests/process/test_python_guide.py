@@ -14,7 +14,7 @@ import pytest
 
 import queueber.client
 from queueber.errors import QueueberError
-from tests.process.conftest import PATIENCE
+from tests.process.conftest import TIMEOUT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "python.md").read_text()
@@ -59,7 +59,7 @@ def start_program(folder, name, source, *arguments, address):
 
 def run_program(*arguments, **options):
     """Run a program, and return its output.  It must not print errors."""
-    out, err = start_program(*arguments, **options).communicate(timeout=PATIENCE)
+    out, err = start_program(*arguments, **options).communicate(timeout=TIMEOUT_SECONDS)
     assert err == ""
     return out
 
@@ -105,7 +105,7 @@ def test_the_producer_the_worker_and_the_snippets_do_what_is_said(start, tmp_pat
         assert "attempt 1: notes.txt" in given_up
         assert command(address, "--queue", "pictures", "poll", "--no-wait") == "no items\n"
         worker.send_signal(signal.SIGTERM)
-        assert worker.communicate(timeout=PATIENCE) == ("", "")
+        assert worker.communicate(timeout=TIMEOUT_SECONDS) == ("", "")
         assert worker.returncode == 0
     finally:
         worker.kill()
@@ -121,7 +121,7 @@ def command(address, *arguments):
         [sys.executable, "-m", "queueber.cli", "--addr", address, *arguments],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     return done.stdout
@@ -130,7 +130,7 @@ def command(address, *arguments):
 @pytest.mark.slow
 def test_a_producer_without_a_server_says_so_in_one_line(tmp_path):
     program = start_program(tmp_path, "producer.py", PROGRAMS["producer.py"], "x.jpg", address="127.0.0.1:1")
-    out, err = program.communicate(timeout=PATIENCE)
+    out, err = program.communicate(timeout=TIMEOUT_SECONDS)
     assert (program.returncode, out) == (1, "")
     assert re.fullmatch(r"no picture is queued: cannot connect to 127\.0\.0\.1:1: .*\n", err)
 
@@ -154,7 +154,7 @@ def test_the_certificates_the_server_and_the_client_fit_together(start, tmp_path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert "attempt 1: cat.jpg" in done.stdout, done.stderr

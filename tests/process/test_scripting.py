@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-PATIENCE = 60
+TIMEOUT_SECONDS = 60
 GUIDE = (Path(__file__).parents[2] / "docs" / "scripting.md").read_text()
 
 QUEUEBER = f'queueber() {{ {sys.executable} -m queueber.cli "$@"; }}\n'
@@ -29,7 +29,7 @@ def test_a_worker_takes_every_item_byte_for_byte_and_ends_when_there_is_none(sta
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
 

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.process.conftest import PATIENCE, foreign
+from tests.process.conftest import TIMEOUT_SECONDS, foreign
 from tests.process.pseudo_terminal import PseudoTerminal, plain
 
 pytestmark = pytest.mark.slow
@@ -32,7 +32,7 @@ def pages_of(server):
 
 
 def get(address, path, **headers):
-    with urlopen(Request(f"http://{address}{path}", headers=headers), timeout=PATIENCE) as answer:
+    with urlopen(Request(f"http://{address}{path}", headers=headers), timeout=TIMEOUT_SECONDS) as answer:
         return answer.read().decode()
 
 
@@ -50,7 +50,7 @@ def test_a_scrape_shows_the_calls_of_clients(start):
 
     found = scraped(pages_of(server))
     # The lag is measured each second, and a commit may be between its sync and its end.
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline and not (
         found[("queueber_reactor_lag_seconds_count",)]
         and found[("queueber_sync_seconds_count",)] == found[("queueber_commit_seconds_count",)]
@@ -93,7 +93,7 @@ def test_a_missing_library_is_reported_in_one_line(tmp_path):
     )
     options = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--http=127.0.0.1:0")
     server = subprocess.run(
-        [sys.executable, "-c", script, *options], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-c", script, *options], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
     assert server.returncode == 64
     assert server.stderr == "queueber: --http needs the extra `http`: pip install 'queueber[http]'\n"
@@ -215,7 +215,7 @@ def test_a_script_can_send_commands(console):
         [*COMMAND, "manhole", address],
         input="leases()\nlen('z\u00fcrich')\nstats()".encode(),
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -239,7 +239,7 @@ def test_a_script_ends_when_its_output_is_closed(console, output, ended):
             input=b"leases()\n",
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     os.close(write)

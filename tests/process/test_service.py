@@ -14,7 +14,7 @@ from queueber.broker.model import LOWEST, QueueNumber, QueueRecord, TimeMark
 from queueber.broker.storage import PutQueue
 from queueber.store import open_store
 from queueber.units import WallMs
-from tests.process.conftest import PATIENCE, TWISTD, Traffic, foreign
+from tests.process.conftest import TIMEOUT_SECONDS, TWISTD, Traffic, foreign
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +124,11 @@ def test_without_assertions_it_does_not_start(tmp_path):
     """Assertions notice a bug before its effects are on disk."""
     command = ("--nodaemon", "--pidfile=", "queueber", f"--data-dir={tmp_path}/d", "--listen=127.0.0.1:0")
     done = subprocess.run(
-        [sys.executable, "-O", "-c", TWISTD, *command], capture_output=True, text=True, timeout=PATIENCE, check=False
+        [sys.executable, "-O", "-c", TWISTD, *command],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
     )
     assert done.returncode == 78
     assert done.stderr == ("queueber: Python runs without assertions (-O or PYTHONOPTIMIZE), which a server needs\n")
@@ -211,7 +215,7 @@ def test_garbage_ends_its_connection_and_no_other(start):
     server = start()
     with socket.create_connection(("127.0.0.1", server.port)) as bad:
         bad.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        bad.settimeout(PATIENCE)
+        bad.settimeout(TIMEOUT_SECONDS)
         while bad.recv(4096):
             pass
     foreign("calls", server.port)

@@ -14,7 +14,7 @@ import pytest
 from queueber import api
 from queueber.cli.commands import EXIT_EMPTY
 from tests.hostile.peer import Peer, polling
-from tests.process.conftest import PATIENCE, TWISTD
+from tests.process.conftest import TIMEOUT_SECONDS, TWISTD
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ def polled(address):
         [sys.executable, "-m", "queueber.cli", f"--addr={address}", "poll", "--no-wait"],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
 
@@ -59,14 +59,14 @@ def test_a_socket_that_systemd_made_is_served(tmp_path):
             # Before the server exists: the connection waits in the kernel.
             done = polled(f"127.0.0.1:{port}")
             server.terminate()
-            said, _ = server.communicate(timeout=PATIENCE)
+            said, _ = server.communicate(timeout=TIMEOUT_SECONDS)
     assert (done.returncode, done.stdout) == (EXIT_EMPTY, "no items\n"), said
 
 
 def test_the_supervisor_is_notified_of_start_watchdog_and_stop(start, tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
         supervisor.bind(str(tmp_path / "notify"))
-        supervisor.settimeout(PATIENCE)
+        supervisor.settimeout(TIMEOUT_SECONDS)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
         server = start()
@@ -133,7 +133,7 @@ def test_a_level_and_a_format_without_effect_are_logged(tmp_path, where):
             [sys.executable, "-c", TWISTD, *command, "--log-format=json", f"--listen=127.0.0.1:{port}"],
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT_SECONDS,
             check=False,
         )
     assert done.returncode == 74
@@ -151,7 +151,7 @@ def test_signals_during_the_shutdown_are_logged_and_ignored(start):
         peer.add(bytes(8 << 20))
         peer.ask(api.POLL, polling())
         peer.flush()
-        select.select([peer.socket], [], [], PATIENCE)
+        select.select([peer.socket], [], [], TIMEOUT_SECONDS)
         server.process.send_signal(signal.SIGTERM)
         server.line("Stopping: 0 calls are under way, 0 of them polls that wait and are ended now; 1 connection")
         server.process.send_signal(signal.SIGHUP)

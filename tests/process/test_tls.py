@@ -14,7 +14,7 @@ import pytest
 
 from queueber.cli.commands import EXIT_EMPTY
 from tests.process.certificates import Authority
-from tests.process.conftest import PATIENCE
+from tests.process.conftest import TIMEOUT_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def command(port, *arguments, host="127.0.0.1"):
         [sys.executable, "-m", "queueber.cli", f"--addr={host}:{port}", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT_SECONDS,
         check=False,
     )
 
@@ -206,7 +206,7 @@ def test_the_expiration_metric_follows_a_renewal(start_tls, authority):
     address = server.line(r"Pages on (\S+)")[1]
 
     def days_left():
-        with urlopen(f"http://{address}/metrics", timeout=PATIENCE) as answer:
+        with urlopen(f"http://{address}/metrics", timeout=TIMEOUT_SECONDS) as answer:
             page = answer.read().decode()
         found = re.search(r"^queueber_certificate_expiration_timestamp_seconds (\S+)$", page, re.MULTILINE)
         return (float(found[1]) - time.time()) / 86_400
@@ -238,7 +238,7 @@ def test_options_that_need_each_other(start, options, said):
 def test_a_silent_handshake_times_out(start_tls):
     port = port_of(start_tls("--limit-first-message-ms=300"))
     began = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as silent:
+    with socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS) as silent:
         with contextlib.suppress(ConnectionResetError):
             while silent.recv(1024):
                 pass

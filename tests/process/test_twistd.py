@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from queueber.server.net.listeners import parse_listen
-from tests.process.conftest import PATIENCE, TWISTD, foreign
+from tests.process.conftest import TIMEOUT_SECONDS, TWISTD, foreign
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ F_SETPIPE_SZ = 1031
 
 def until(found):
     """Wait until *found* returns a true value, and return it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         if result := found():
             return result
@@ -152,7 +152,7 @@ def test_a_log_that_is_not_read_does_not_block(tmp_path):
         foreign("calls", port)
 
         server.send_signal(signal.SIGTERM)
-        assert server.wait(PATIENCE) == -signal.SIGTERM
+        assert server.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
     finally:
         server.kill()
         server.wait()
@@ -185,7 +185,7 @@ def test_a_terminal_that_is_closed_ends_the_server_in_order(tmp_path):
             seen += os.read(master, 4096)
         os.close(master)
 
-        assert server.wait(PATIENCE) == -signal.SIGHUP
+        assert server.wait(TIMEOUT_SECONDS) == -signal.SIGHUP
     finally:
         server.kill()
         server.wait()
@@ -205,7 +205,7 @@ def test_without_standard_streams_it_serves_and_stops(tmp_path, runner):
         until(lambda: connects(port))
         foreign("calls", port)
         server.send_signal(signal.SIGTERM)
-        assert server.wait(PATIENCE) == -signal.SIGTERM
+        assert server.wait(TIMEOUT_SECONDS) == -signal.SIGTERM
     finally:
         server.kill()
         server.wait()

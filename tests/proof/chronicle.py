@@ -21,7 +21,7 @@ from queueber.units import WallMs
 
 TUNING = Tuning(parallelism=1, background_jobs=2, open_files=20)
 BOOT, OTHER_BOOT = b"b" * 16, b"o" * 16
-PATIENCE_SECONDS = 20
+TIMEOUT_SECONDS = 20
 
 
 @frozen
@@ -126,7 +126,7 @@ def apart(work):
     child = os.fork()
     if not child:
         os.close(reading)
-        signal.alarm(PATIENCE_SECONDS)
+        signal.alarm(TIMEOUT_SECONDS)
         try:
             said = ("gave", work())
         except StorageError as error:
@@ -158,7 +158,7 @@ class Opener:
             self._start()
         self._line.send((path, boot_id))
         try:
-            outcome = self._line.recv() if self._line.poll(PATIENCE_SECONDS) else ("died", "it does not come to an end")
+            outcome = self._line.recv() if self._line.poll(TIMEOUT_SECONDS) else ("died", "it does not come to an end")
         except EOFError:
             outcome = ("died", "without a message")
         self._cases += 1

@@ -22,9 +22,9 @@ from random import Random
 
 import shifted
 from attrs import define, field
+from counts import Counts, command_line
 from history import History
 from serverhost import Host
-from tally import Tally, command_line
 from wireclient import Client
 
 from queueber.server.core.clock import JUMP_MAX_SECONDS
@@ -36,7 +36,7 @@ LATE_SECONDS = 1.0
 """G7 and G9: how soon after its end a lease or delay is over."""
 
 ROUNDING_SECONDS = 0.002
-PATIENCE = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 @define(eq=False)
@@ -113,7 +113,7 @@ class Cycle:
 
     async def collect(self, client, old):
         """When each of the two came; both are removed then."""
-        came, deadline = {}, time.monotonic() + PATIENCE
+        came, deadline = {}, time.monotonic() + TIMEOUT_SECONDS
         while len(came) < 2 and time.monotonic() < deadline:
             call = await client.poll(2, 60.0, 0.5)
             for item in call.items:
@@ -134,7 +134,7 @@ class Cycle:
             self.wrong.append(f"attempts were {self.attempts}")
         for name, (asked, passed), length in ((b"held", ends, span), (b"delayed", due, delay)):
             if name not in came:
-                self.wrong.append(f"lost: {name} did not come within {PATIENCE} s")
+                self.wrong.append(f"lost: {name} did not come within {TIMEOUT_SECONDS} s")
                 continue
             # If the clocks do not tell, time went on only while a server ran.
             stood_still = kind == "boot clock back" or min(moved) < 0
@@ -147,15 +147,15 @@ class Cycle:
 
 
 def play(cycles, seed):
-    """The tally."""
-    tally, rng = Tally("clocks", target=cycles), Random(seed)
+    """Play so many cycles; return the counts."""
+    counts, rng = Counts("clocks", target=cycles), Random(seed)
     with Host() as host:
         for number in range(cycles):
             with tempfile.TemporaryDirectory(prefix="queueber-clocks-") as folder:
                 cycle = Cycle(host, Path(folder), rng)
                 wrong = asyncio.run(cycle.run())
-            tally.count([f"cycle {number} ({cycle.description}): {'; '.join(wrong)}"] if wrong else [])
-    return tally
+            counts.count([f"cycle {number} ({cycle.description}): {'; '.join(wrong)}"] if wrong else [])
+    return counts
 
 
 def main():

@@ -25,13 +25,13 @@ from pathlib import Path
 from random import Random
 
 from checker import check
+from counts import SKIPPED, Counts, command_line
 from generator import Generator
 from history import Crash, Extend, Outcome, Poll, Remove
 from injection import Fault, Injection, why_not
 from kill import over
 from loopdisk import LoopDisk, lacking, place_for_images
 from serverhost import Failed, Host
-from tally import SKIPPED, Tally, command_line
 
 EX_IOERR = 74
 CASES_PER_EPOCH = 10
@@ -137,8 +137,8 @@ def judged(fault, server, status, came, by_itself, history, data):
 class Epoch:
     """Some faults on one directory."""
 
-    def __init__(self, host, folder, random, tally, kinds):
-        self.host, self.folder, self.tally, self.kinds = host, folder, tally, kinds
+    def __init__(self, host, folder, random, counts, kinds):
+        self.host, self.folder, self.counts, self.kinds = host, folder, counts, kinds
         self.data = folder / "data"
         self.generator = Generator(random, polite=random.random() < 0.3, long_span=0.5)
         self.history = self.generator.history
@@ -209,19 +209,19 @@ class Epoch:
         """Count a life: those that prove nothing are void."""
         name = f"{fault.call}, {'start' if fault.starting else 'load'}"
         if wrong:
-            self.tally.count(wrong)
+            self.counts.count(wrong)
             self.kinds[name, "WRONG"] += 1
         elif came is None and not by_itself:
-            self.tally.void()
+            self.counts.void()
             self.kinds[name, "never reached"] += 1
         elif not by_itself:
-            self.tally.void()
+            self.counts.void()
             self.kinds[name, "went on"] += 1
         elif acked < ACKED_MIN:
-            self.tally.void()
+            self.counts.void()
             self.kinds[name, "ended, without load"] += 1
         else:
-            self.tally.count()
+            self.counts.count()
             self.kinds[name, "ended"] += 1
 
     async def run(self, faults):
@@ -241,7 +241,7 @@ class Epoch:
         await self.generator.drain(port)
         if server.stop() not in {0, -15}:
             raise Failed(f"no clean stop:\n{server.lines()[-3_000:]}")
-        self.tally.failures += check(self.history).examples
+        self.counts.failures += check(self.history).examples
 
     async def full(self, disk):
         """The disk becomes full under load, while nothing is held in reserve; then there is room again."""
@@ -276,25 +276,25 @@ def fill(path):
 
 
 def run(cases, fills, seed):
-    """The tally of so many faults, each kind among them if there are enough, and full disks."""
+    """Inject so many faults, of each kind if there are enough, and fill disks; return the counts."""
     no_fills = lacking() if fills else None
-    tally, kinds, random = Tally("diskerrors", "faults", target=cases), Counter(), Random(seed)
+    counts, kinds, random = Counts("diskerrors", "faults", target=cases), Counter(), Random(seed)
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-errors-", dir=place_for_images()) as scratch:
 
         def attempt(name, work):
             folder = Path(scratch) / name
             folder.mkdir()
             try:
-                asyncio.run(work(Epoch(host, folder, Random(f"{seed}-{name}"), tally, kinds)))
+                asyncio.run(work(Epoch(host, folder, Random(f"{seed}-{name}"), counts, kinds)))
             except Failed as why:
-                tally.count([f"{name}: {why}"])
+                counts.count([f"{name}: {why}"])
                 for server in host.servers:
                     server.kill()
 
         tried, planned = 0, grid(random)
         whole_grid = cases >= len(planned)
         while tried < TRIES_PER_CASE * cases:
-            count = min(CASES_PER_EPOCH, max(cases - tally.n, len(planned) if whole_grid else 0))
+            count = min(CASES_PER_EPOCH, max(cases - counts.n, len(planned) if whole_grid else 0))
             if count <= 0:
                 break
             faults = [planned.pop() if planned else drawn(random) for _ in range(count)]
@@ -306,13 +306,13 @@ def run(cases, fills, seed):
                 with LoopDisk(epoch.folder, megabytes=48) as disk:
                     await epoch.full(disk)
 
-            tally.target += 1
+            counts.target += 1
             attempt(f"full-{number}", filled)
     for (kind, how), times in sorted(kinds.items()):
         print(f"{times:>6,} {kind}: {how}")
     if no_fills:
         print(f"{SKIPPED}full disks: {no_fills}")
-    return tally
+    return counts
 
 
 def main():
@@ -324,7 +324,7 @@ def main():
     asked = parser.parse_args()
     why = why_not()
     if why is not None:
-        return Tally("diskerrors", "faults").skip(why)
+        return Counts("diskerrors", "faults").skip(why)
     return run(asked.cases, asked.fills, asked.seed).end(command_line())
 
 

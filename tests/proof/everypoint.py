@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 from checker import check
+from counts import TRIES_PER_TARGET, Counts, command_line
 from evidence import CONNECTING_SECONDS, LONGEST_SECONDS, enough_for
 from failpoints import CREATING, POINTS, RECOVERING, SELDOM, STOPPING
 from generator import Generator
@@ -24,7 +25,6 @@ from history import Crash
 from kill import over
 from serverhost import Failed, Host
 from setups import TINY_WINDOWS
-from tally import TRIES_PER_TARGET, Tally, command_line
 
 POINTS_PER_EPOCH = 8
 REACHED_SECONDS = 60.0
@@ -125,8 +125,8 @@ def epochs(points, random):
 
 
 def run(points, seed, keep):
-    """The tally of all these points."""
-    tally, random, calls = Tally("failpoints", "points", target=len(points)), Random(seed), 0
+    """Kill a server at each of these points; return the counts."""
+    counts, random, calls = Counts("failpoints", "points", target=len(points)), Random(seed), 0
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-points-") as scratch:
         left = [(each, 1) for each in epochs(points, random)]
         for number, (together, tries) in enumerate(left):
@@ -136,18 +136,18 @@ def run(points, seed, keep):
             try:
                 wrong, findings = asyncio.run(epoch.run(together))
             except Failed as why:
-                tally.count([f"{', '.join(together)}: {why}"])
+                counts.count([f"{', '.join(together)}: {why}"])
                 continue
             calls += epoch.generator.history.acked_between(0, time.monotonic())
             if findings.wrong:
                 keep.mkdir(exist_ok=True)
                 epoch.generator.history.save(keep / f"failpoints-{seed}-{number}")
                 wrong.append([f"{', '.join(together)}: {'; '.join(findings.examples)}"])
-            tally.settle(len(together), len(together) if epoch.idle else 0, [why for each in wrong for why in each])
+            counts.settle(len(together), len(together) if epoch.idle else 0, [why for each in wrong for why in each])
             if epoch.idle and tries < TRIES_PER_TARGET:
                 left.append((together, tries + 1))
     print(f"{calls:,} calls answered")
-    return tally
+    return counts
 
 
 def main():

@@ -30,7 +30,7 @@ SEAMS = {
     "write": "queueber.plyvel.db:DB.write_many",
     "sync": "queueber.plyvel.db:DB.sync",
     "committed": "queueber.server.core.committer:Committer._committed",
-    "speak": "queueber.server.core.committer:Committer._return_replies",
+    "send replies": "queueber.server.core.committer:Committer._return_replies",
     "confirm delivery": "queueber.broker.broker:Broker.confirm_delivery",
     "reply to add": "queueber.server.core.handlers:QueueHandlers._reply",
     "reply to poll": "queueber.server.core.handlers:QueueHandlers._return_delivery",

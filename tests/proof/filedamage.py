@@ -20,7 +20,7 @@ from random import Random
 
 from attrs import define, field
 from chronicle import BOOT, OTHER_BOOT, Opener, apart, write
-from tally import Tally, command_line
+from counts import Counts, command_line
 
 # No data: RocksDB's own log, locks, and the files that rocksdict adds.
 WITHOUT_MEANING = ("LOG", "LOCK", "lock", "rocksdict-config.json")
@@ -31,7 +31,7 @@ class Bench:
     """Where copies are damaged and opened."""
 
     folder: Path
-    tally: Tally
+    counts: Counts
     opener: Opener = field(factory=Opener)
     seen: dict = field(factory=dict)
     _number: int = 0
@@ -64,7 +64,7 @@ class Bench:
                 failures = [f"{what}, boot {boot_id}: opened with the state after commit {number} of {of}: {dropped}"]
         label = what.split(":")[0] + ("" if boot_id == BOOT else ", rebooted")
         self.seen[label, outcome] = self.seen.get((label, outcome), 0) + 1
-        self.tally.count(failures)
+        self.counts.count(failures)
         return outcome
 
 
@@ -197,7 +197,7 @@ def whole_files(bench, chronicle):
 
 def run(asked):
     """The status."""
-    tally, random = Tally("filedamage", "cases"), Random(asked.seed)
+    counts, random = Counts("filedamage", "cases"), Random(asked.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="queueber-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
         folder = Path(made)
@@ -213,10 +213,10 @@ def run(asked):
             kind, said = apart(lambda name=name, wanted=wanted: write(folder / name, asked.seed, **wanted))
             assert kind == "gave", said
             chronicles[name] = said
-        bench = Bench(folder, tally)
+        bench = Bench(folder, counts)
         for chronicle in chronicles.values():
             bench.attempt("untouched: ", chronicle, lambda copy: None, chronicle.states[-1:])
-        assert bench.seen == {("untouched", "opened"): len(chronicles)}, tally.failures
+        assert bench.seen == {("untouched", "opened"): len(chronicles)}, counts.failures
         if asked.files:
             for name in ("noted", "tables"):
                 whole_files(bench, chronicles[name])
@@ -229,8 +229,8 @@ def run(asked):
         bench.opener.end()
     for (label, outcome), count in sorted(bench.seen.items()):
         print(f"{label:>32} {outcome:>8} {count:>7,}")
-    print(f"{tally.n / (time.monotonic() - began):,.0f} cases a second")
-    return tally.end(command_line())
+    print(f"{counts.n / (time.monotonic() - began):,.0f} cases a second")
+    return counts.end(command_line())
 
 
 def arguments():

@@ -18,12 +18,12 @@ from pathlib import Path
 from random import Random
 
 from checker import check
+from counts import Counts, command_line
 from evidence import effects, enough_for, lacking_in, too_few_unknown, under, unknown_since
 from generator import Generator
 from history import Crash
 from serverhost import Failed, Host
 from setups import drawn
-from tally import Tally, command_line
 
 CYCLES_PER_EPOCH = 20
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 0.9
@@ -54,7 +54,7 @@ async def over(load):
         raise Failed("the load does not end with its server") from None
 
 
-async def epoch(host, folder, random, cycles, tally, shape, **habits):
+async def epoch(host, folder, random, cycles, counts, shape, **habits):
     """Some lives on one data directory, the drain, and the verdict; the findings and the history."""
     generator = Generator(random, polite=random.random() < 0.3, **habits)
     history, void, down = generator.history, 0, None
@@ -79,7 +79,7 @@ async def epoch(host, folder, random, cycles, tally, shape, **habits):
     findings = check(history)
     if status not in {0, -15}:
         findings.found("status", f"a clean stop ended with {status}")
-    tally.settle(cycles, void, findings.examples)
+    counts.settle(cycles, void, findings.examples)
     return findings, history, unknown
 
 
@@ -93,20 +93,20 @@ def parsed():
 
 
 def run(cycles, seed, keep, options=(), **habits):
-    """The tally of so many cycles of servers with these options."""
-    tally, calls, items, unknown_calls, recovered = Tally("kill", target=cycles), 0, 0, 0, 0
+    """Kill servers with these options so many times; return the counts."""
+    counts, calls, items, unknown_calls, recovered = Counts("kill", target=cycles), 0, 0, 0, 0
     done = Counter()
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-kill-") as scratch:
-        for number, count in enumerate(tally.rounds(CYCLES_PER_EPOCH)):
+        for number, count in enumerate(counts.rounds(CYCLES_PER_EPOCH)):
             place = Path(scratch) / str(number)
             place.mkdir()
             random = Random(f"{seed}-{number}")
             shape = drawn(random).with_options(options)
             print(f"epoch {number}: {shape}", flush=True)
             try:
-                findings, history, unknown = asyncio.run(epoch(host, place, random, count, tally, shape, **habits))
+                findings, history, unknown = asyncio.run(epoch(host, place, random, count, counts, shape, **habits))
             except Failed as why:
-                tally.count([f"epoch {number}: {why}"])
+                counts.count([f"epoch {number}: {why}"])
                 for server in host.servers:
                     server.kill()
                 continue
@@ -122,7 +122,7 @@ def run(cycles, seed, keep, options=(), **habits):
         f"{calls:,} calls answered, {items:,} items handed out, {unknown_calls:,} adds, removes and extends unknown,"
         f" {recovered:,} items recovered; " + ", ".join(f"{count:,} {kind}" for kind, count in done.items())
     )
-    return tally
+    return counts
 
 
 def main():

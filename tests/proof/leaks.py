@@ -12,8 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from counts import Counts, command_line
 from serverhost import Host
-from tally import Tally, command_line
 from through import put_through, rows_left, settled
 
 RSS_GROWTH_MIB_MAX = 20.0
@@ -53,8 +53,8 @@ def wrong_with(first, last, rows):
 
 
 def run(items, seed, settle=3.0):
-    """The tally."""
-    tally = Tally("leaks", "runs")
+    """Compare the memory and the rows before and after; return the counts."""
+    counts = Counts("leaks", "runs")
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-leaks-") as scratch:
         data = Path(scratch) / "data"
         server = host.start(data, Path(scratch) / "log")
@@ -69,8 +69,8 @@ def run(items, seed, settle=3.0):
             f"  {name}: {each.rss_mib:.0f} MiB, {each.descriptors} descriptors, {each.threads} threads,"
             f" {each.disk_mib:.0f} MiB on disk"
         )
-    tally.count(wrong_with(first, last, rows))
-    return tally
+    counts.count(wrong_with(first, last, rows))
+    return counts
 
 
 def main():

@@ -18,12 +18,12 @@ import time
 from random import Random
 
 from attrs import define, field
+from counts import Counts, command_line
 from simclients import QUEUES, Call, Client, Facts, new_item
 from simdisk import Dead
 from simmodel import Rows
 from simmodel import fields as fields_of
-from simworld import FULL, ROOMY, Machine, Wrong, on
-from tally import Tally, command_line
+from simworld import FULL, ROOMY, BrokenPromise, Machine, on
 from twisted.logger import globalLogBeginner
 
 from queueber import api
@@ -107,7 +107,7 @@ class Example:
                 self.decided.check_claim(plan, now, self.spoilt())
             self.decided.apply(plan.writes, plan.record)
             self.check_empty(deliveries, now)
-        except Wrong as wrong:
+        except BrokenPromise as wrong:
             # Here it would only end the simulated server.
             self.machine.bugs.append(wrong)
 
@@ -119,7 +119,7 @@ class Example:
         for each in deliveries:
             ready = self.decided.ready(each.waiter.queue.name, now, self.spoilt())
             if ready and not each.items and each.error is None:
-                raise Wrong(f"a poll got an empty reply while {ready} were ready")
+                raise BrokenPromise(f"a poll got an empty reply while {ready} were ready")
 
     # The machine
 
@@ -145,10 +145,10 @@ class Example:
             machine.disk.fails.clear()
             if machine.up is not None and not machine.dead:
                 if machine.disk.failed:
-                    raise Wrong(f"the server starts although {machine.disk.failed} failed")
+                    raise BrokenPromise(f"the server starts although {machine.disk.failed} failed")
                 break
             if not machine.disk.dead and not machine.disk.failed:
-                raise Wrong("the server does not start")
+                raise BrokenPromise("the server does not start")
             self.facts.count("crash while starting")
             power, reboot = rng.random() < 0.5, False
         self.decided = rows
@@ -190,7 +190,7 @@ class Example:
             if boots == machine.boots:
                 if machine.boot_skew:
                     if now < mark.queue_time:
-                        raise Wrong(f"queue time ran backwards: {mark.queue_time} to {now}")
+                        raise BrokenPromise(f"queue time ran backwards: {mark.queue_time} to {now}")
                     return
                 expected = mark.queue_time + (machine.time - moment) * 1e3
             else:
@@ -198,42 +198,42 @@ class Example:
                 passed = min(wall - mark.queue_time, wall - mark.wall)
                 expected = mark.queue_time + (0 if passed > JUMP_MAX_SECONDS * 1e3 else max(0, passed))
         if abs(now - expected) > 3:
-            raise Wrong(f"queue time is {now} and should be {expected:.0f}")
+            raise BrokenPromise(f"queue time is {now} and should be {expected:.0f}")
 
     def check_rows(self, rows):
         """Check that the store finds what was committed."""
         store = self.machine.server._store
         found = store.recover()
         if {each.number: each for each in found.queues} != rows.queues:
-            raise Wrong(f"queues: {found.queues}, and {rows.queues} were committed")
+            raise BrokenPromise(f"queues: {found.queues}, and {rows.queues} were committed")
         leases = {each.id: (each.queue, each.deadline, each.keys) for each in found.leases}
         expected = {
             each: (lease.queue, lease.deadline, tuple(key for key in lease.keys if (lease.queue, key) in rows.items))
             for each, lease in rows.leases.items()
         }
         if leases != expected:
-            raise Wrong(f"leases: {leases}, and {expected} were committed")
+            raise BrokenPromise(f"leases: {leases}, and {expected} were committed")
         items = {
             (number, item.key): fields_of(item)
             for number in rows.queues
             for item in store.scan(number, LOWEST, items_max=10**6, bytes_max=10**12).items
         }
         if items != {place: fields_of(item) for place, item in rows.items.items()}:
-            raise Wrong(f"items: {items}, and {rows.items} were committed")
+            raise BrokenPromise(f"items: {items}, and {rows.items} were committed")
 
     def jump(self):
         """Set the clock."""
         before = self.machine.clock and self.machine.clock.now()
         self.machine.wall_offset = max(0.0, self.machine.wall_offset + self.rng.choice(JUMPS))
         if self.machine.clock and self.machine.clock.now() != before:
-            raise Wrong("the wall clock moves queue time")
+            raise BrokenPromise("the wall clock moves queue time")
         self.facts.count("wall clock set")
 
     def end(self, *, power):
         """The process or the machine has ended."""
         machine = self.machine
         if machine.ended is not None and not machine.disk.failed & FATAL:
-            raise Wrong(f"the server ended by itself: {machine.ended}")
+            raise BrokenPromise(f"the server ended by itself: {machine.ended}")
         self.facts.count("power cut" if power else "killed")
         # What was written may be on its way to the peer, or not.
         self.facts.hear([client for client in self.clients if self.rng.random() < 0.5])
@@ -262,11 +262,11 @@ class Example:
             self.end(power=machine.disk.power)
             return
         if machine.disk.failed & {"write", "sync"}:
-            raise Wrong(f"the server goes on although {machine.disk.failed} failed")
+            raise BrokenPromise(f"the server goes on although {machine.disk.failed} failed")
         self.facts.hear(self.clients)
         for client in self.clients:
             if client.transport.gone:
-                raise Wrong("the server closed a connection")
+                raise BrokenPromise("the server closed a connection")
         if machine.bugs:
             raise machine.bugs[0]
 
@@ -363,7 +363,7 @@ class Example:
         try:
             deed()
         except BaseException as why:
-            if isinstance(why, Wrong) or not self.machine.disk.dead:
+            if isinstance(why, BrokenPromise) or not self.machine.disk.dead:
                 raise
 
     def stall(self):
@@ -393,7 +393,7 @@ class Example:
             if stopped.called or machine.dead:
                 break
         else:
-            raise Wrong("the server does not stop")
+            raise BrokenPromise("the server does not stop")
         self.facts.hear(self.clients)
         for client in self.clients:
             client.forget()
@@ -418,7 +418,7 @@ class Example:
             self.check_no_poll_waits_for_a_ready_item()
             overdue = self.decided.overdue(self.facts.now() - SWEPT_WITHIN, self.spoilt())
             if overdue and not self.facts.disturbed:
-                raise Wrong(f"leases have ended, and {overdue} are still under them")
+                raise BrokenPromise(f"leases have ended, and {overdue} are still under them")
 
     def undisturbed(self):
         """All has been done that was to be done: what a read that failed has led to is over."""
@@ -446,7 +446,7 @@ class Example:
         for client in self.clients:
             for call in client.calls.values():
                 if call.kind == "poll" and (ready := self.decided.ready(call.queue, now, self.spoilt())):
-                    raise Wrong(f"a poll waits while {ready} are ready")
+                    raise BrokenPromise(f"a poll waits while {ready} are ready")
 
     # The end
 
@@ -487,12 +487,12 @@ class Example:
     def check_drained(self):
         for fact in self.facts.items.values():
             if fact.added == "acked" and not fact.removed:
-                raise Wrong(f"lost: {fact.contents} did not come out")
+                raise BrokenPromise(f"lost: {fact.contents} did not come out")
             if fact.added in ("asked", "unknown"):
-                raise Wrong(f"{fact.contents} is {fact.added} to the end")
+                raise BrokenPromise(f"{fact.contents} is {fact.added} to the end")
         left = [key for key in self.machine.disk.log.keys if key[:1] in b"il"]
         if left or self.decided.items or self.decided.leases:
-            raise Wrong(f"rows are left: {left}, {self.decided.items}, {self.decided.leases}")
+            raise BrokenPromise(f"rows are left: {left}, {self.decided.items}, {self.decided.leases}")
         self.machine.up.broker.check()
 
 
@@ -528,7 +528,7 @@ def play(seed, steps, *, lies=0.0):
             for step in steps:
                 example.step(step)
             example.drain()
-        except Wrong as wrong:
+        except BrokenPromise as wrong:
             return str(wrong), example
         except Dead:
             return f"the server ended by itself: {example.machine.ended}", example
@@ -571,8 +571,8 @@ def main():
     asked = parser.parse_args()
     globalLogBeginner.beginLoggingTo([lambda _: None], redirectStandardIO=False, discardBuffer=True)
     alone = asked.only is not None
-    tally, counts, began = Tally("lying", "examples", target=1 if alone else asked.examples), {}, time.monotonic()
-    for _, number in zip(tally.rounds(1), [asked.only] if alone else itertools.count(), strict=False):
+    tries, counts, began = Counts("lying", "examples", target=1 if alone else asked.examples), {}, time.monotonic()
+    for _, number in zip(tries.rounds(1), [asked.only] if alone else itertools.count(), strict=False):
         steps = steps_of(asked.seed, number)
         wrong, example = play(f"{asked.seed} {number}", steps, lies=asked.lies)
         for what, count in example.counts.items():
@@ -582,16 +582,16 @@ def main():
             again, _ = play(f"{asked.seed} {number}", few)
             wrong = f"example {number} (--only {number}): {wrong}; in {names_of(few)}: {again}"
         if wrong is None and not example.counts.get("added"):
-            tally.void()
+            tries.void()
         else:
-            tally.count([wrong] if wrong else [])
+            tries.count([wrong] if wrong else [])
     print(", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     print(f"{time.monotonic() - began:.0f} s")
     if asked.lies:
-        found = len(tally.failures)
-        tally.failures = [] if found else ["a disk that lies was not found out"]
-        print(f"a disk that lies was found out in {found} of {tally.n} examples")
-    return tally.end(command_line())
+        found = len(tries.failures)
+        tries.failures = [] if found else ["a disk that lies was not found out"]
+        print(f"a disk that lies was found out in {found} of {tries.n} examples")
+    return tries.end(command_line())
 
 
 if __name__ == "__main__":

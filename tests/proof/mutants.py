@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from attrs import frozen
-from tally import Tally, command_line
+from counts import Counts, command_line
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -255,14 +255,14 @@ def verdict(test, status, said):
 
 
 def judge(chosen):
-    """The tally of these mutants."""
-    tally = Tally("mutants", "mutants", target=len(chosen))
+    """Run the tests against each of these mutants; return the counts."""
+    counts = Counts("mutants", "mutants", target=len(chosen))
     with tempfile.TemporaryDirectory(prefix="queueber-mutants-") as scratch:
         clean = copied(Path(scratch, "clean"))
         for test in sorted({each.test for each in chosen}):
             colour, why = run(test, clean)
             if colour != "green":
-                tally.failures.append(f"{test} is {colour} without a mutant: {why}")
+                counts.failures.append(f"{test} is {colour} without a mutant: {why}")
         for each in chosen:
             began = time.monotonic()
             folder = Path(scratch, each.name)
@@ -270,9 +270,9 @@ def judge(chosen):
             problem = apply(each.patch, folder)
             colour, why = ("not applied", problem) if problem else run(each.test, folder)
             print(f"{each.name}: {colour} after {time.monotonic() - began:.0f} s: {why}", flush=True)
-            tally.count([] if colour == "red" else [f"{each.name} lives: {colour}: {why}"])
+            counts.count([] if colour == "red" else [f"{each.name} lives: {colour}: {why}"])
             shutil.rmtree(folder)
-    return tally
+    return counts
 
 
 def main():

@@ -26,6 +26,7 @@ from pathlib import Path
 from random import Random
 
 from checker import check
+from counts import Counts, command_line
 from evidence import enough_for, lacking_in, too_few_unknown, under, unknown_since
 from generator import Generator
 from history import Crash
@@ -33,7 +34,6 @@ from kill import over
 from loopdisk import FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED, LoopDisk, lacking, place_for_images
 from serverhost import Failed, Host
 from setups import drawn
-from tally import Tally, command_line
 
 CYCLES_PER_EPOCH = 20
 SHORTEST_SECONDS, LONGEST_SECONDS = 0.2, 0.8
@@ -108,7 +108,7 @@ async def live(machine, generator, seconds, lives):
     return up, down
 
 
-async def epoch(machine, cycles, tally, **habits):
+async def epoch(machine, cycles, counts, **habits):
     """Some lives on one disk, the drain, and the verdict; the findings and the history."""
     generator = Generator(machine.random, polite=machine.random.random() < 0.3, **habits)
     history, void, loaded, down = generator.history, 0, 0, None
@@ -132,7 +132,7 @@ async def epoch(machine, cycles, tally, **habits):
     if server.stop() not in {0, -15}:
         raise Failed("a clean stop was none:\n" + server.lines()[-3_000:])
     findings = check(history)
-    tally.settle(cycles, void, findings.examples)
+    counts.settle(cycles, void, findings.examples)
     return findings, history
 
 
@@ -142,10 +142,10 @@ def keep_files(data, target):
 
 
 def run(cycles, seed, keep, options=(), **habits):
-    """The tally of so many cycles."""
-    tally, calls, items, unknown, recovered, dropped = Tally("powercut", target=cycles), 0, 0, 0, 0, 0
+    """Cut the power so many times; return the counts."""
+    counts, calls, items, unknown, recovered, dropped = Counts("powercut", target=cycles), 0, 0, 0, 0, 0
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-power-", dir=place_for_images()) as scratch:
-        for number, count in enumerate(tally.rounds(CYCLES_PER_EPOCH)):
+        for number, count in enumerate(counts.rounds(CYCLES_PER_EPOCH)):
             random = Random(f"{seed}-{number}")
             folder = Path(scratch) / str(number)
             folder.mkdir()
@@ -154,9 +154,9 @@ def run(cycles, seed, keep, options=(), **habits):
                 print(f"epoch {number}: mounted {disk.options!r}; {shape}", flush=True)
                 machine = Machine(host, disk, folder, random, shape)
                 try:
-                    findings, history = asyncio.run(epoch(machine, count, tally, **habits))
+                    findings, history = asyncio.run(epoch(machine, count, counts, **habits))
                 except Failed as why:
-                    tally.count([f"epoch {number}, mounted {disk.options!r}: {why}"])
+                    counts.count([f"epoch {number}, mounted {disk.options!r}: {why}"])
                     for server in host.servers:
                         server.kill()
                     keep_files(disk.path / "data", keep / f"powercut-{seed}-{number}-data")
@@ -173,7 +173,7 @@ def run(cycles, seed, keep, options=(), **habits):
         f"{calls:,} calls answered, {items:,} items handed out, {unknown:,} adds, removes and extends unknown,"
         f" {recovered:,} items recovered, {dropped:,} torn ends cut off"
     )
-    return tally
+    return counts
 
 
 def main():
@@ -188,7 +188,7 @@ def main():
     asked = parser.parse_args()
     why = lacking()
     if why is not None:
-        return Tally("powercut").skip(why)
+        return Counts("powercut").skip(why)
     options = ("--durability=os",) if asked.unsynced else ()
     return run(asked.cycles, asked.seed, asked.keep, options).end(command_line())
 

@@ -1,8 +1,8 @@
 """
 All of the proof, one script after the other: ``make proof`` once, ``make soak HOURS=n`` again and again.
 
-``TABLE`` is the one place where the command lines are.  Each script ends with a
-line of `tally.Tally`; a soak repeats the table with other seeds until its hours
+``TABLE`` is the one place with the command lines.  Each script ends with a
+line of `counts.Counts`; a soak repeats the table with other seeds until its hours
 are over, and adds up.
 """
 
@@ -17,21 +17,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from attrs import define, field, frozen
-from tally import SKIPPED, read_last_line
+from counts import SKIPPED, read_last_line
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 SECONDS_PER_HOUR = 3_600
 TIDY_SECONDS = 20
-PROOF_PATIENCE = SECONDS_PER_HOUR / 2
-SOAK_PATIENCE = 3 * SECONDS_PER_HOUR
-"""For one script, which hangs if it takes longer; scripts with a given duration have this in addition."""
+PROOF_TIMEOUT_SECONDS = SECONDS_PER_HOUR / 2
+SOAK_TIMEOUT_SECONDS = 3 * SECONDS_PER_HOUR
+"""For one script.  Scripts with a given duration have this in addition."""
 
 
 @frozen
-class Line:
-    """One script: what it is called with for the proof, and for one round of the soak."""
+class Script:
+    """One script, and its arguments in the proof and in one round of the soak."""
 
     name: str
     proof: str
@@ -40,7 +40,7 @@ class Line:
     soak: str
     """``{seconds}`` stands for a quarter of the whole soak, which is for what has to go on without a break."""
 
-    script: str = ""
+    file: str = ""
     """Below tests/; `proof/NAME.py` if it is empty."""
 
     once: bool = False
@@ -52,33 +52,33 @@ class Line:
     @property
     def path(self):
         """The script."""
-        return ROOT / "tests" / (self.script or f"proof/{self.name}.py")
+        return ROOT / "tests" / (self.file or f"proof/{self.name}.py")
 
 
 # Longest first, so that no job is left alone with a long one.  In a soak kills, cuts and the lying disk have most of
 # the time: twenty rounds of it, of half an hour each on two cores, reach their targets.
 TABLE = (
-    Line("kill", "--cycles 200 --seed {seed}", "--cycles 500 --seed {seed}", target=10_000),
-    Line("lying", "--examples 2000 --seed {seed}", "--examples 50000 --seed {seed}", target=1_000_000),
-    Line("fuzz", "--seed {seed}", "--seed {seed}", script="fuzz/run.py"),
-    Line("sockets", "--examples 200 --seed {seed}", "--examples 200 --seed {seed}"),
-    Line("diskerrors", "--cases 60 --fills 3 --seed {seed}", "--cases 60 --fills 3 --seed {seed}"),
-    Line("filedamage", "--seed {seed}", "--seed {seed} --flips 4000 --cut-step 7 --manifest"),
-    Line("failpoints", "--seed {seed}", "--seed {seed}", script="proof/everypoint.py"),
-    Line("mutants", "--seed {seed}", "--seed {seed}", once=True),
-    Line("powercut", "--cycles 60 --seed {seed}", "--cycles 150 --seed {seed}", target=3_000),
-    Line("tornpages", "--images 500 --seed {seed}", "--images 2000 --seed {seed}"),
-    Line("hostile", "--seconds 0.5 --without cable", "--seconds 3", script="hostile/report.py", once=True),
-    Line("leaks", "--items 200000 --seed {seed}", "--items 200000 --seed {seed}"),
-    Line("clocks", "--cycles 20 --seed {seed}", "--cycles 50 --seed {seed}"),
-    Line("writeback", "--cases 5 --seed {seed}", "--cases 10 --seed {seed}"),
-    Line("steady", "", "--seconds {seconds} --seed {seed}", once=True),
+    Script("kill", "--cycles 200 --seed {seed}", "--cycles 500 --seed {seed}", target=10_000),
+    Script("lying", "--examples 2000 --seed {seed}", "--examples 50000 --seed {seed}", target=1_000_000),
+    Script("fuzz", "--seed {seed}", "--seed {seed}", file="fuzz/run.py"),
+    Script("sockets", "--examples 200 --seed {seed}", "--examples 200 --seed {seed}"),
+    Script("diskerrors", "--cases 60 --fills 3 --seed {seed}", "--cases 60 --fills 3 --seed {seed}"),
+    Script("filedamage", "--seed {seed}", "--seed {seed} --flips 4000 --cut-step 7 --manifest"),
+    Script("failpoints", "--seed {seed}", "--seed {seed}", file="proof/everypoint.py"),
+    Script("mutants", "--seed {seed}", "--seed {seed}", once=True),
+    Script("powercut", "--cycles 60 --seed {seed}", "--cycles 150 --seed {seed}", target=3_000),
+    Script("tornpages", "--images 500 --seed {seed}", "--images 2000 --seed {seed}"),
+    Script("hostile", "--seconds 0.5 --without cable", "--seconds 3", file="hostile/report.py", once=True),
+    Script("leaks", "--items 200000 --seed {seed}", "--items 200000 --seed {seed}"),
+    Script("clocks", "--cycles 20 --seed {seed}", "--cycles 50 --seed {seed}"),
+    Script("writeback", "--cases 5 --seed {seed}", "--cases 10 --seed {seed}"),
+    Script("steady", "", "--seconds {seconds} --seed {seed}", once=True),
 )
 
 
 @define
 class Sum:
-    """The results of all rounds of one line."""
+    """The results of all rounds of one script."""
 
     target: int = 0
     n: int = 0
@@ -126,11 +126,11 @@ class Runner:
     running: set = field(factory=set, init=False)
 
     def run(self, asked, jobs):
-        """Run scripts, each a line of the table, its words and how long it may take, so many at once."""
+        """Run *jobs* scripts at once, each given with its arguments and its timeout."""
         with ThreadPoolExecutor(jobs) as pool:
             try:
-                for line, said, status, seconds in pool.map(lambda each: self._ran(*each), asked):
-                    known = self.sums.setdefault(line.name, Sum(line.target if self.soak else 0))
+                for script, said, status, seconds in pool.map(lambda each: self._ran(*each), asked):
+                    known = self.sums.setdefault(script.name, Sum(script.target if self.soak else 0))
                     known.add(read_last_line(said), status, seconds)
             except KeyboardInterrupt:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -138,12 +138,12 @@ class Runner:
                     end(process)
                 raise
 
-    def _ran(self, line, words, patience):
+    def _ran(self, script, words, timeout):
         """Run a script, which is killed if it hangs; return its output, its status and how long it took."""
         began = time.monotonic()
         # With a group of its own, which has all that it started.
         process = subprocess.Popen(
-            [sys.executable, str(line.path), *words],
+            [sys.executable, str(script.path), *words],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
@@ -152,15 +152,15 @@ class Runner:
         )
         self.running.add(process)
         try:
-            said, status = process.communicate(timeout=patience)[0], process.returncode
+            said, status = process.communicate(timeout=timeout)[0], process.returncode
         except subprocess.TimeoutExpired:
             end(process)
-            said = f"{process.communicate()[0]}\nHANGS: not over after {patience:,.0f} s\n"
+            said = f"{process.communicate()[0]}\nHANGS: not over after {timeout:,.0f} s\n"
             status = 1
         self.running.discard(process)
         seconds = time.monotonic() - began
-        print(f"\n--- {line.path.name} {' '.join(words)}  ({seconds:.0f} s)\n{said}", end="", flush=True)
-        return line, said, status, seconds
+        print(f"\n--- {script.path.name} {' '.join(words)}  ({seconds:.0f} s)\n{said}", end="", flush=True)
+        return script, said, status, seconds
 
     def end(self, began):
         """Print the table; the status."""
@@ -204,14 +204,18 @@ def main():
     """The status."""
     asked, began = arguments(), time.monotonic()
     runner = Runner(soak=asked.soak is not None)
-    lines = [each for each in TABLE if (not asked.only or each.name in asked.only) and each.name not in asked.without]
+    scripts = [each for each in TABLE if (not asked.only or each.name in asked.only) and each.name not in asked.without]
     try:
         if asked.soak is None:
             seed = 1 if asked.seed is None else asked.seed
-            words = [(line, line.proof.format(seed=seed).split(), PROOF_PATIENCE) for line in lines if line.proof]
+            words = [
+                (script, script.proof.format(seed=seed).split(), PROOF_TIMEOUT_SECONDS)
+                for script in scripts
+                if script.proof
+            ]
             runner.run(words, asked.jobs)
         else:
-            soak(runner, lines, asked)
+            soak(runner, scripts, asked)
     except KeyboardInterrupt:
         print("\nended by hand")
         # Of a soak what was done counts; a proof is whole or none.
@@ -219,7 +223,7 @@ def main():
     return runner.end(began)
 
 
-def soak(runner, lines, asked):
+def soak(runner, scripts, asked):
     """Round after round until the hours are over."""
     seconds = asked.soak * SECONDS_PER_HOUR
     end = time.monotonic() + seconds
@@ -227,10 +231,10 @@ def soak(runner, lines, asked):
     first = True
     while first or time.monotonic() < end:
         print(f"\n=== seed {seed}", flush=True)
-        now = [line for line in lines if line.soak and (first or not line.once)]
+        now = [script for script in scripts if script.soak and (first or not script.once)]
         values = {"seed": seed, "seconds": int(seconds / 4)}
-        patience = SOAK_PATIENCE + values["seconds"]
-        runner.run([(line, line.soak.format(**values).split(), patience) for line in now], asked.jobs)
+        timeout = SOAK_TIMEOUT_SECONDS + values["seconds"]
+        runner.run([(script, script.soak.format(**values).split(), timeout) for script in now], asked.jobs)
         first, seed = False, seed + 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.support.warm_start import WarmProcess
 
 PREPARED = Path(__file__).resolve().with_name("prepared.py")
-PATIENCE_SECONDS = 60.0
+TIMEOUT_SECONDS = 60.0
 LOOK_SECONDS = 0.003
 
 
@@ -37,9 +37,9 @@ class Server:
         """Return the server's log."""
         return self.log.read_bytes()[self.begin :].decode(errors="replace")
 
-    def port(self, patience=PATIENCE_SECONDS):
+    def port(self, timeout=TIMEOUT_SECONDS):
         """Return its port as soon as it listens, None if it ends before."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             found = re.search(r"Listening on .*:(\d+)\n", self.lines())
             if found:
@@ -48,16 +48,16 @@ class Server:
                 return None
         raise Failed("the server does not come up:\n" + self.lines()[-3_000:])
 
-    def ended(self, patience=0.0):
+    def ended(self, timeout=0.0):
         """Whether the process has ended, waited for."""
-        return self.status is not None or bool(select.select([self.process.ending], [], [], patience)[0])
+        return self.status is not None or bool(select.select([self.process.ending], [], [], timeout)[0])
 
-    async def gone(self, patience):
-        """Whether the process ends in so many seconds, while other tasks run."""
+    async def gone(self, seconds):
+        """Return whether the process ends within *seconds*, while other tasks run."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self.process.ending, ended.set)
         try:
-            await asyncio.wait_for(ended.wait(), patience)
+            await asyncio.wait_for(ended.wait(), seconds)
         except TimeoutError:
             return False
         finally:
@@ -77,7 +77,7 @@ class Server:
         if self.status is None:
             if number is not None:
                 os.kill(self.pid, number)
-            if not self.ended(PATIENCE_SECONDS):
+            if not self.ended(TIMEOUT_SECONDS):
                 self.process.kill()
                 self.process.wait()
                 raise Failed("the server does not end:\n" + self.lines()[-3_000:])

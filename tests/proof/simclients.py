@@ -8,7 +8,7 @@ reply may have happened, whole or not at all.
 """
 
 from attrs import define, field
-from simworld import Wrong
+from simworld import BrokenPromise
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -126,7 +126,7 @@ class Client:
         """Take what has come."""
         for event in self.connection.receive_data(data):
             if isinstance(event, rpc.Aborted):
-                raise Wrong(f"the server aborted: {event.reason}")
+                raise BrokenPromise(f"the server aborted: {event.reason}")
             if event.question in self.named and type(event.outcome) is rpc.Results:
                 # Later calls are made to what it gave, which is how most clients do it.
                 name, read = self.named.pop(event.question)
@@ -218,7 +218,7 @@ class Facts:
         if call.kind == "poll" and self.disturbed:
             allowed["poll"].add(Kind.FAILED)
         if why.kind not in allowed.get(call.kind, ()):
-            raise Wrong(f"{call.kind} was refused: {why.reason}")
+            raise BrokenPromise(f"{call.kind} was refused: {why.reason}")
         self.count(f"refused {call.kind}")
         for fact in call.facts:
             fact.added = "refused"
@@ -226,34 +226,36 @@ class Facts:
     def _add(self, call, outcome):
         ids = [bytes(each) for each in api.read_add_response(outcome).ids]
         if len(ids) != len(call.facts):
-            raise Wrong("an add was answered with another number of ids")
+            raise BrokenPromise("an add was answered with another number of ids")
         if ids != sorted(ids) or any(len(each) != 16 for each in ids):
-            raise Wrong("the ids of an add are out of order")
+            raise BrokenPromise("the ids of an add are out of order")
         for fact, item_id in zip(call.facts, ids, strict=True):
             if fact.id is None:
                 self._exists(fact, item_id)
             elif fact.id != item_id:
-                raise Wrong(f"{fact.contents} has two ids")
+                raise BrokenPromise(f"{fact.contents} has two ids")
         self.count("added")
 
     def _exists(self, fact, item_id):
         if self.ids.setdefault(item_id, fact) is not fact:
-            raise Wrong(f"two items have the id {item_id.hex()}")
+            raise BrokenPromise(f"two items have the id {item_id.hex()}")
         fact.id, fact.added = item_id, "acked"
 
     def _poll(self, call, outcome):
         response = api.read_poll_response(outcome)
         if not response.items:
             if call.wait is None or self.now() < call.invoked + call.wait:
-                raise Wrong(f"a poll that waits for {call.wait} ms was answered with nothing too early")
+                raise BrokenPromise(f"a poll that waits for {call.wait} ms was answered with nothing too early")
             self.count("empty")
             return
         decided = response.deadline - call.span - 1
         if not call.invoked <= decided <= self.now():
-            raise Wrong(f"a lease of {call.span} ms ends at {response.deadline}; asked at {call.invoked}, {self.now()}")
+            raise BrokenPromise(
+                f"a lease of {call.span} ms ends at {response.deadline}; asked at {call.invoked}, {self.now()}"
+            )
         lease_id = bytes(response.lease)
         if lease_id in self.leases:
-            raise Wrong("two polls have the same lease")
+            raise BrokenPromise("two polls have the same lease")
         facts = [self._delivered(call, item, decided) for item in response.items]
         lease = LeaseFact(lease_id, call.queue, response.deadline, response.deadline, facts)
         self.leases[lease_id] = lease
@@ -265,7 +267,7 @@ class Facts:
         contents = bytes(item.contents)
         fact = self.items.get(contents)
         if fact is None or fact.added in ("refused", "absent") or fact.queue != call.queue:
-            raise Wrong(f"unexpected: {contents} in {call.queue} is {fact}")
+            raise BrokenPromise(f"unexpected: {contents} in {call.queue} is {fact}")
         if fact.id is None:
             self._exists(fact, bytes(item.id))
             # What is there of an add is there whole.
@@ -273,16 +275,16 @@ class Facts:
                 if each.added in ("asked", "unknown"):
                     each.added = "acked"
         elif fact.id != bytes(item.id):
-            raise Wrong(f"{contents} came with another id")
+            raise BrokenPromise(f"{contents} came with another id")
         if fact.removed:
-            raise Wrong(f"resurrected: {contents}")
+            raise BrokenPromise(f"resurrected: {contents}")
         if decided < fact.invoked + fact.delay:
-            raise Wrong(f"early: {contents} at {decided}, added at {fact.invoked} with a delay of {fact.delay}")
+            raise BrokenPromise(f"early: {contents} at {decided}, added at {fact.invoked} with a delay of {fact.delay}")
         if item.attempt <= fact.attempts:
-            raise Wrong(f"attempt {item.attempt} of {contents} after {fact.attempts}")
+            raise BrokenPromise(f"attempt {item.attempt} of {contents} after {fact.attempts}")
         for lease in fact.leases:
             if lease.low > decided:
-                raise Wrong(f"double-held: {contents} at {decided} under a lease until {lease.low}")
+                raise BrokenPromise(f"double-held: {contents} at {decided} under a lease until {lease.low}")
         fact.removing.clear()
         fact.attempts = item.attempt
         return fact
@@ -292,16 +294,16 @@ class Facts:
         item.removing.discard(call)
         if api.read_remove_response(outcome):
             if item.removed:
-                raise Wrong(f"double-removed: {item.contents}")
+                raise BrokenPromise(f"double-removed: {item.contents}")
             # Of an extend that has taken effect its peer may hear later than another peer hears of this.
             ended = lease.high <= call.invoked and not lease.extending
             if item not in lease.items or call.queue != lease.queue or ended:
-                raise Wrong(f"a stale or foreign lease removed {item.contents}")
+                raise BrokenPromise(f"a stale or foreign lease removed {item.contents}")
             item.removed = True
             self.count("removed")
             return
         if call.certain and lease.low > self.now() and not item.removed and not item.removing:
-            raise Wrong(f"a live lease could not remove {item.contents}")
+            raise BrokenPromise(f"a live lease could not remove {item.contents}")
         self.count("not removed")
 
     def _extend(self, call, outcome):
@@ -310,12 +312,12 @@ class Facts:
             lease.extending = False
         if api.read_extend_response(outcome):
             if call.queue != lease.queue or lease.high <= call.invoked:
-                raise Wrong("a stale or foreign lease was extended")
+                raise BrokenPromise("a stale or foreign lease was extended")
             lease.low, lease.high = call.invoked + call.span, self.now() + call.span + 1
             self.count("extended")
             return
         if call.certain and lease.low > self.now() and any(held(item) for item in lease.items):
-            raise Wrong("a live lease could not be extended")
+            raise BrokenPromise("a live lease could not be extended")
         self.count("not extended")
 
     def unknown(self, call):
@@ -336,7 +338,7 @@ class Facts:
         names = {number: record.name for number, record in rows.queues.items()}
         there = {item.contents: (names[number], key.id) for (number, key), item in rows.items.items()}
         for contents in there.keys() - self.items.keys():
-            raise Wrong(f"unexpected: {contents} is on the disk")
+            raise BrokenPromise(f"unexpected: {contents} is on the disk")
         leased = {
             item.contents: (lease_id, record.deadline)
             for lease_id, record in rows.leases.items()
@@ -353,23 +355,23 @@ class Facts:
     def _check_item(self, fact, found):
         if found is not None:
             if fact.added in ("refused", "absent"):
-                raise Wrong(f"{fact.contents} is there, and was {fact.added}")
+                raise BrokenPromise(f"{fact.contents} is there, and was {fact.added}")
             if fact.removed:
-                raise Wrong(f"resurrected: {fact.contents} is on the disk")
+                raise BrokenPromise(f"resurrected: {fact.contents} is on the disk")
             if fact.queue != found[0] or fact.id not in (None, found[1]):
-                raise Wrong(f"{fact.contents} is in {found}")
+                raise BrokenPromise(f"{fact.contents} is in {found}")
             if fact.id is None:
                 self._exists(fact, found[1])
             if any(each.added == "absent" for each in fact.siblings):
-                raise Wrong(f"torn batch: {fact.contents} is there")
+                raise BrokenPromise(f"torn batch: {fact.contents} is there")
             fact.removing.clear()
         elif fact.added == "acked":
             if not fact.removed and not fact.removing:
-                raise Wrong(f"lost: {fact.contents}")
+                raise BrokenPromise(f"lost: {fact.contents}")
             fact.removed = True
         elif fact.added == "unknown":
             if any(each.added == "acked" for each in fact.siblings):
-                raise Wrong(f"torn batch: {fact.contents} is missing")
+                raise BrokenPromise(f"torn batch: {fact.contents} is missing")
             fact.added = "absent"
 
     @staticmethod
@@ -378,11 +380,11 @@ class Facts:
         if lease.low > now:
             for each in found:
                 if each is None or each[0] != lease.id or each[1] < lease.low:
-                    raise Wrong(f"a live lease did not survive: {each}, and it lasts until {lease.low}")
+                    raise BrokenPromise(f"a live lease did not survive: {each}, and it lasts until {lease.low}")
         for each in found:
             if each is not None and each[0] == lease.id:
                 if not lease.low <= each[1] <= lease.high:
-                    raise Wrong(f"a lease ends at {each[1]}, not between {lease.low} and {lease.high}")
+                    raise BrokenPromise(f"a lease ends at {each[1]}, not between {lease.low} and {lease.high}")
                 lease.low = lease.high = each[1]
 
 

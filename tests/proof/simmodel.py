@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from copy import copy
 
 from attrs import define, field
-from simworld import Wrong
+from simworld import BrokenPromise
 
 from queueber.broker.model import Item
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease
@@ -41,7 +41,7 @@ class Rows:
                     self.items[place] = item
             elif isinstance(write, DeleteItem):
                 if (write.queue, write.key) not in self.items:
-                    raise Wrong(f"a plan deletes {write.key}, which is not there")
+                    raise BrokenPromise(f"a plan deletes {write.key}, which is not there")
                 del self.items[write.queue, write.key]
                 self._take(write.queue, write.key)
             elif isinstance(write, PutLease):
@@ -51,7 +51,7 @@ class Rows:
             elif isinstance(write, DeleteLease):
                 gone = self.leases.pop(write.id, None)
                 if gone is None:
-                    raise Wrong(f"a plan deletes the lease {write.id.hex()}, which is not there")
+                    raise BrokenPromise(f"a plan deletes the lease {write.id.hex()}, which is not there")
                 for key in gone.keys:
                     if (gone.queue, key) in self.items:
                         insort(self.free[gone.queue], key)
@@ -94,24 +94,24 @@ class Rows:
             for item in delivery.items:
                 known = self.items.get((number, item.key))
                 if known is None or fields(known) != fields(item):
-                    raise Wrong(f"{item} was handed out, which is not what is there: {known}")
+                    raise BrokenPromise(f"{item} was handed out, which is not what is there: {known}")
                 taken.append(item.key)
         free = self.free.get(number, [])
         first = [key for key in free if key in taken or (number, key) not in spoilt][: len(taken)]
         if sorted(taken) != first:
-            raise Wrong(f"out of order: {sorted(taken)} left, and {first} were first")
+            raise BrokenPromise(f"out of order: {sorted(taken)} left, and {first} were first")
         if taken and max(taken).due > now:
-            raise Wrong(f"early: {max(taken)} left at {now}")
+            raise BrokenPromise(f"early: {max(taken)} left at {now}")
 
     def check_by_itself(self):
         """Check what holds after any commit: exact counters, and no free item at or below a floor."""
         for number, record in self.queues.items():
             count = sum(queue == number for queue, _ in self.items)
             if record.added - record.removed != count:
-                raise Wrong(f"queue {record.name} counts {record.added} - {record.removed} and has {count}")
+                raise BrokenPromise(f"queue {record.name} counts {record.added} - {record.removed} and has {count}")
             free = self.free.get(number)
             if free and free[0] <= record.floor:
-                raise Wrong(f"{free[0]} lies below the floor {record.floor}")
+                raise BrokenPromise(f"{free[0]} lies below the floor {record.floor}")
 
 
 def fields(item: Item):

@@ -31,14 +31,14 @@ from queueber.server.core.ids import RandomIds
 from queueber.server.core.reserve import Space
 from queueber.store import Durability, rocks
 from queueber.store.datadir import directory, synced
-from queueber.store.rows import engine_port as kv
+from queueber.store.rows import engine_port
 from queueber.store.rows.kv_store import KeyValueStore
 
 ROOMY = Space(10**12, 10**12)
 FULL = Space(64 << 20, 10**12)
 
 
-class Wrong(AssertionError):
+class BrokenPromise(AssertionError):
     """A promise was broken."""
 
 
@@ -194,7 +194,7 @@ class Machine:
         self.reactor.advance(seconds)
         passed = self.clock.now() - before
         if abs(passed - seconds * 1e3) > 2:
-            raise Wrong(f"{passed} ms of queue time in {seconds} s")
+            raise BrokenPromise(f"{passed} ms of queue time in {seconds} s")
 
     # Processes
 
@@ -240,7 +240,7 @@ class Machine:
                 return True
             if self.dead:
                 return False
-        raise Wrong("there is no end to it")
+        raise BrokenPromise("there is no end to it")
 
     def _due(self):
         return any(call.getTime() <= self.reactor.seconds() for call in self.reactor.getDelayedCalls())
@@ -296,9 +296,9 @@ def on(machine):
     stack = ExitStack()
     sim_os = SimOs()
 
-    def submit(committer, plan, speak, **more):
+    def submit(committer, plan, take_reply, **more):
         machine.submitted(plan)
-        _SUBMIT(committer, plan, speak, **more)
+        _SUBMIT(committer, plan, take_reply, **more)
 
     for module, name, value in (
         (rocks, "open_database", SimDB.opened),
@@ -308,7 +308,7 @@ def on(machine):
         (directory, "shutil", simdisk.SIM_SHUTIL),
         (synced, "os", sim_os),
         (synced, "Thread", AtOnce),
-        (kv, "sleep", lambda _: None),
+        (engine_port, "sleep", lambda _: None),
         (assembly, "RandomIds", machine.new_ids),
         (assembly, "space_of", lambda *_, **__: machine.space),
         (service, "end_process", machine.end_process),

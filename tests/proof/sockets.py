@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 
 from attrs import define, field
+from counts import Counts, command_line
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from serverhost import Host
-from tally import Tally, command_line
 
 from queueber import api, rpc
 from queueber.limits import Limits
@@ -37,7 +37,7 @@ SHORT = 40
 LOST_SECONDS = 0.15
 """The time that a worker takes who is too slow: longer than `SHORT`."""
 
-PATIENCE_SECONDS = 60
+TIMEOUT_SECONDS = 60
 
 LATELY = st.sampled_from([0, 0, 1, 2, 3])
 LINKS = st.integers(0, 2)
@@ -49,7 +49,7 @@ class Link:
     """A blocking connection."""
 
     def __init__(self, port, name):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.connection = rpc.Connection(limits=Limits())
         root = rpc.PromisedAnswer(self.connection.bootstrap())
@@ -118,7 +118,7 @@ class Servers:
         try:
             # Leases are swept in the order of their ends, and of those that are short this one is the last.
             link.call(api.ADD, api.write_add_request(api.AddRequest([api.NewItem(b"", SpanMs(0))])))
-            for attempt, wait in ((1, None), (2, SpanMs(1_000 * PATIENCE_SECONDS))):
+            for attempt, wait in ((1, None), (2, SpanMs(1_000 * TIMEOUT_SECONDS))):
                 request = api.PollRequest(SpanMs(SHORT), 1, wait, no_wait=wait is None)
                 found = api.read_poll_response(link.call(api.POLL, api.write_poll_request(request)))
                 assert [each.attempt for each in found.items] == [attempt], "a lease that ended was not swept"
@@ -341,14 +341,14 @@ def main():
     parser.add_argument("--examples", "--cycles", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    tally = Tally("sockets", "examples", n=asked.examples, target=asked.examples)
+    counts = Counts("sockets", "examples", n=asked.examples, target=asked.examples)
     try:
         servers = play(asked.examples, asked.seed)
     except AssertionError as wrong:
-        tally.failures.append(str(wrong))
+        counts.failures.append(str(wrong))
     else:
         print(f"{servers.calls:,} calls, {servers.kills:,} kills")
-    return tally.end(command_line())
+    return counts.end(command_line())
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from attrs import frozen
+from counts import Counts, command_line
 from serverhost import Host
-from tally import Tally, command_line
 from through import MIB, Measures, put_through
 
 ITEMS_PER_SAMPLE = 4_000
@@ -101,8 +101,8 @@ def judge(samples):
 
 
 def run(seconds, seed):
-    """The tally."""
-    tally = Tally("steady", "runs")
+    """Run the server and compare its figures; return the counts."""
+    counts = Counts("steady", "runs")
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-steady-") as scratch:
         data = Path(scratch) / "data"
         server = host.start(data, Path(scratch) / "log")
@@ -110,8 +110,8 @@ def run(seconds, seed):
         server.stop()
     lines, wrong = judge(samples)
     print(f"{len(samples) * ITEMS_PER_SAMPLE:,} items in {samples[-1].at:,.0f} s", *lines, sep="\n")
-    tally.count(wrong)
-    return tally
+    counts.count(wrong)
+    return counts
 
 
 def main():

@@ -6,11 +6,11 @@ import random
 import time
 
 import checker
+import counts
 import everypoint
 import failpoints
 import kill
 import pytest
-import tally
 from generator import Generator
 from history import Add, Outcome
 from serverhost import Host
@@ -77,7 +77,7 @@ def test_a_server_that_forgets_is_found_out(tmp_path):
 
 
 def test_a_server_that_forgets_is_found_out_where_nothing_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(tally, "TRIES_PER_TARGET", 1)
+    monkeypatch.setattr(counts, "TRIES_PER_TARGET", 1)
     monkeypatch.setattr(kill, "too_few_unknown", lambda history, faults: True)
     found = kill.run(1, 12, tmp_path / "keep", ["--durability=none"], long_span=0.5)
     assert (found.n, found.voids) == (0, 1)
@@ -85,7 +85,7 @@ def test_a_server_that_forgets_is_found_out_where_nothing_counts(tmp_path, monke
 
 
 def test_nothing_is_lost_when_it_is_killed_at_a_point(tmp_path):
-    found = everypoint.run(["after write", "before speak", "after remove clean mark"], 5, tmp_path / "keep")
+    found = everypoint.run(["after write", "before send replies", "after remove clean mark"], 5, tmp_path / "keep")
     assert (found.failures, found.n) == ([], 3)
 
 
@@ -100,7 +100,7 @@ async def breaks(self, port):
 
 def test_without_load_nothing_is_proved(tmp_path, monkeypatch):
     monkeypatch.setattr(everypoint, "TRIES_PER_TARGET", 1)
-    monkeypatch.setattr(tally, "TRIES_PER_TARGET", 1)
+    monkeypatch.setattr(counts, "TRIES_PER_TARGET", 1)
     monkeypatch.setattr(Generator, "load", nothing)
     points = everypoint.run(["before recover", "after listen"], 5, tmp_path / "keep")
     assert (points.n, points.voids, points.failures) == (0, 2, [])

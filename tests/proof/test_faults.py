@@ -7,12 +7,12 @@ import sys
 from collections import Counter
 
 import checker
+import counts
 import diskerrors
 import filedamage
 import loopdisk
 import powercut
 import pytest
-import tally
 import tornpages
 import writeback
 from generator import Generator
@@ -59,7 +59,7 @@ def test_nothing_is_lost_when_the_power_is_cut(tmp_path):
 
 @pytest.mark.skipif(loopdisk.lacking() is not None, reason=f"no power to cut: {loopdisk.lacking()}")
 def test_cuts_that_lose_are_found_out_where_nothing_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(tally, "TRIES_PER_TARGET", 1)
+    monkeypatch.setattr(counts, "TRIES_PER_TARGET", 1)
     monkeypatch.setattr(powercut, "too_few_unknown", lambda history, faults: True)
     found = powercut.run(2, 12, tmp_path / "keep", ["--durability=os"], long_span=0.5)
     assert (found.n, found.voids) == (0, 2)

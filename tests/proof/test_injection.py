@@ -7,10 +7,10 @@ from random import Random
 import diskerrors
 import injection
 import pytest
+from counts import Counts
 from diskerrors import Fault
 from history import Add, History, Outcome, Poll
 from injection import Came
-from tally import Tally
 
 DATA = Path("/data")
 LOG = "/data/db/000012.log"
@@ -92,7 +92,7 @@ def test_a_server_may_go_on_only_where_it_can(call, path, starting, wrong):
 
 def epoch():
     """One that nothing is done in."""
-    return diskerrors.Epoch(None, Path(), Random(1), Tally("diskerrors"), Counter())
+    return diskerrors.Epoch(None, Path(), Random(1), Counts("diskerrors"), Counter())
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def epoch():
 def test_what_proves_nothing_does_not_count(came, by_itself, acked, wrong, counted):
     tried = epoch()
     tried.note(fault("write"), wrong, came, by_itself=by_itself, acked=acked)
-    assert (tried.tally.n, tried.tally.voids, len(tried.tally.failures)) == counted
+    assert (tried.counts.n, tried.counts.voids, len(tried.counts.failures)) == counted
 
 
 def test_each_call_is_tried_with_each_error():
@@ -121,7 +121,7 @@ def test_the_grid_comes_before_anything_at_random(monkeypatch):
 
     async def run(self, faults):
         tried.extend(faults)
-        self.tally.settle(len(faults), len(faults) // 2, [])
+        self.counts.settle(len(faults), len(faults) // 2, [])
 
     monkeypatch.setattr(diskerrors.Epoch, "run", run)
     found = diskerrors.run(60, 0, 1)

@@ -14,8 +14,8 @@ def measures(rss=50.0, descriptors=28, threads=7, disk=10.0):
 
 @pytest.mark.slow
 def test_nothing_is_left_of_items_that_were_removed():
-    tally = leaks.run(3_000, 3, settle=0.2)
-    assert (tally.failures, tally.n) == ([], 1), "however many items: it was tried once"
+    counts = leaks.run(3_000, 3, settle=0.2)
+    assert (counts.failures, counts.n) == ([], 1), "however many items: it was tried once"
 
 
 @pytest.mark.parametrize(

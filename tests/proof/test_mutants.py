@@ -38,8 +38,8 @@ def test_the_docs_have_the_table():
 
 @pytest.mark.slow
 def test_a_mutant_is_found():
-    tally = mutants.judge([each for each in mutants.MUTANTS if each.number == 20])
-    assert (tally.failures, tally.n) == ([], 1)
+    counts = mutants.judge([each for each in mutants.MUTANTS if each.number == 20])
+    assert (counts.failures, counts.n) == ([], 1)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import filedamage
 import lying
 import mutants
 import pytest
-from tally import Tally, read_last_line
+from counts import Counts, read_last_line
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +27,15 @@ def run():
 
 def words_of(run, name):
     """Return the options that a part of the proof is called with, and their values."""
-    words = next(line.proof for line in run.TABLE if line.name == name).split()
+    words = next(script.proof for script in run.TABLE if script.name == name).split()
     return {word: int(value) for word, value in zip(words[::2], words[1::2], strict=True) if value.isdigit()}
 
 
 def test_every_line_of_the_table_has_its_script(run):
-    assert [line.name for line in run.TABLE if not line.path.is_file()] == []
-    assert len({line.name for line in run.TABLE}) == len(run.TABLE)
-    for line in run.TABLE:
-        for words in (line.proof, line.soak):
+    assert [script.name for script in run.TABLE if not script.path.is_file()] == []
+    assert len({script.name for script in run.TABLE}) == len(run.TABLE)
+    for script in run.TABLE:
+        for words in (script.proof, script.soak):
             words.format(seed=1, seconds=1)
 
 
@@ -49,7 +49,7 @@ def test_there_is_as_much_of_everything_as_was_agreed(run, monkeypatch):
     assert words_of(run, "leaks")["--items"] >= 200_000
     assert words_of(run, "failpoints") == words_of(run, "mutants") == {}, "all of them"
     assert (len(failpoints.POINTS) >= 25, len(mutants.MUTANTS) >= 41) == (True, True)
-    targets = {line.name: line.target for line in run.TABLE if line.target}
+    targets = {script.name: script.target for script in run.TABLE if script.target}
     assert targets == {"kill": 10_000, "powercut": 3_000, "lying": 1_000_000}
 
 
@@ -61,77 +61,79 @@ def test_files_are_damaged_as_often_as_was_agreed(run, monkeypatch):
 
 
 def test_messages_are_spoilt_as_often_as_was_agreed(run):
-    (line,) = [line for line in run.TABLE if line.name == "fuzz"]
+    (script,) = [script for script in run.TABLE if script.name == "fuzz"]
     assert words_of(run, "fuzz") == {}, "the program's own figures are those of the proof"
     # Apart: its modules and these have names in common.
     ask = "import run; asked = run.arguments(); print(asked.frames, asked.sessions)"
-    done = subprocess.run([sys.executable, "-c", ask], cwd=line.path.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=script.path.parent, capture_output=True, text=True, check=True
+    )
     assert done.stdout.split() == ["200000", "5000"]
 
 
 def test_a_last_line_is_read_as_it_was_written(capsys):
-    tally = Tally("kill", target=1_500)
+    counts = Counts("kill", target=1_500)
     for _ in range(1_500):
-        tally.count()
-    tally.void()
-    assert tally.end("…") == 0
+        counts.count()
+    counts.void()
+    assert counts.end("…") == 0
     said = read_last_line(capsys.readouterr().out)
     assert (said.n, said.unit, said.failures, said.voids, said.skipped) == (1_500, "cycles", 0, 1, ())
 
 
 def test_a_failure_is_a_status(capsys):
-    tally = Tally("kill")
-    tally.count()
-    tally.count(["lost"])
-    assert tally.end("kill.py --seed 1") == 1
+    counts = Counts("kill")
+    counts.count()
+    counts.count(["lost"])
+    assert counts.end("kill.py --seed 1") == 1
     assert read_last_line(capsys.readouterr().out).failures == 1
 
 
 def test_too_few_that_count_are_a_status(capsys):
-    tally = Tally("kill", target=3)
-    tally.settle(4, 2, [])
-    assert tally.end("…") == 1
+    counts = Counts("kill", target=3)
+    counts.settle(4, 2, [])
+    assert counts.end("…") == 1
     assert "2 of 3 cycles" in capsys.readouterr().out
 
 
 def test_void_tries_are_made_again_but_not_for_ever():
-    tally, voids = Tally("kill", target=50), 20
+    counts, voids = Counts("kill", target=50), 20
     sizes = []
-    for count in tally.rounds(20):
+    for count in counts.rounds(20):
         sizes.append(count)
-        tally.settle(count, min(count, voids), [])
+        counts.settle(count, min(count, voids), [])
         voids = 0
-    assert (sizes, tally.n, tally.voids) == ([20, 20, 20, 10], 50, 20)
-    hopeless = Tally("kill", target=50)
+    assert (sizes, counts.n, counts.voids) == ([20, 20, 20, 10], 50, 20)
+    hopeless = Counts("kill", target=50)
     for count in hopeless.rounds(20):
         hopeless.settle(count, count, [])
     assert (hopeless.n, hopeless.voids) == (0, 100)
 
 
 def test_what_is_found_in_void_tries_is_a_failure():
-    tally = Tally("kill", target=5)
-    tally.settle(5, 5, ["lost: an item", "torn batch: an add"])
-    assert tally.failures == ["lost: an item; torn batch: an add"]
-    assert tally.end("…") == 1
+    counts = Counts("kill", target=5)
+    counts.settle(5, 5, ["lost: an item", "torn batch: an add"])
+    assert counts.failures == ["lost: an item; torn batch: an add"]
+    assert counts.end("…") == 1
 
 
 def test_three_tries_or_fewer_bound_nothing():
-    tally = Tally("leaks", "runs")
-    tally.count()
-    assert "bound on the rate unknown" in str(tally)
-    tally.settle(3, 0, [])
-    assert "at most 0.75" in str(tally)
+    counts = Counts("leaks", "runs")
+    counts.count()
+    assert "bound on the rate unknown" in str(counts)
+    counts.settle(3, 0, [])
+    assert "at most 0.75" in str(counts)
 
 
 def test_nothing_tried_is_no_success():
-    assert Tally("kill").end("…") == 1
+    assert Counts("kill").end("…") == 1
 
 
-def ended(run, folder, *names, soak=False, target=0, patience=60.0):
+def ended(run, folder, *names, soak=False, target=0, timeout=60.0):
     """The status, and the sums, of these scripts in *folder*."""
     runner = run.Runner(soak)
-    lines = [run.Line(name, "", "", script=str(folder / f"{name}.py"), target=target) for name in names]
-    runner.run([(line, [], patience) for line in lines], 2)
+    scripts = [run.Script(name, "", "", file=str(folder / f"{name}.py"), target=target) for name in names]
+    runner.run([(script, [], timeout) for script in scripts], 2)
     return runner.end(0.0), runner.sums
 
 
@@ -165,7 +167,7 @@ def test_a_script_that_hangs_is_ended_and_makes_the_whole_fail(run, tmp_path, ca
             return super().communicate(*arguments, **how)
 
     monkeypatch.setattr(run.subprocess, "Popen", Patient)
-    assert ended(run, tmp_path, "hangs", patience=0.5)[0] == 1
+    assert ended(run, tmp_path, "hangs", timeout=0.5)[0] == 1
     out = capfd.readouterr().out
     assert "HANGS" in out
     assert "so far" in out
@@ -173,8 +175,8 @@ def test_a_script_that_hangs_is_ended_and_makes_the_whole_fail(run, tmp_path, ca
 
 def test_what_was_skipped_is_said_with_its_reason(run, tmp_path, capfd):
     (tmp_path / "part.py").write_text(f"print('skipped: full disks: no loop device'); print({GOOD!r})")
-    (tmp_path / "all.py").write_text("from tally import Tally\nraise SystemExit(Tally('all').skip('not root'))")
-    (tmp_path / "tally.py").write_text((Path(__file__).parent / "tally.py").read_text())
+    (tmp_path / "all.py").write_text("from counts import Counts\nraise SystemExit(Counts('all').skip('not root'))")
+    (tmp_path / "counts.py").write_text((Path(__file__).parent / "counts.py").read_text())
     status, _ = ended(run, tmp_path, "part", "all")
     out = capfd.readouterr().out
     assert status == 0

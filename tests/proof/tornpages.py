@@ -19,7 +19,7 @@ from random import Random
 
 from attrs import define, field
 from chronicle import BOOT, OTHER_BOOT, Opener, apart, newest_log, write
-from tally import Tally, command_line
+from counts import Counts, command_line
 
 BLOCK, PAGE, SECTOR = 32_768, 4_096, 512
 IMAGES_PER_HISTORY = 50
@@ -76,7 +76,7 @@ class Cutter:
 
     folder: Path
     random: Random
-    tally: Tally
+    counts: Counts
     opener: Opener = field(factory=Opener)
     seen: Counter = field(factory=Counter)
     _number: int = 0
@@ -102,7 +102,7 @@ class Cutter:
             self.seen["there" if said[0] == after else "cut off" if said[1] else "dropped by RocksDB"] += 1
             failures = [f"{what}: {each}" for each in self._again(chronicle, log, image, copy, said)]
         shutil.rmtree(copy, ignore_errors=True)  # who has it open may still write to it
-        self.tally.count(failures)
+        self.counts.count(failures)
 
     def _opened(self, chronicle, log, image, boot_id):
         self._number += 1
@@ -130,10 +130,10 @@ class Cutter:
 
 
 def run(images, seed):
-    """The tally of so many."""
-    tally, random, began = Tally("tornpages", "images", target=images), Random(seed), time.monotonic()
+    """Open so many images with torn pages; return the counts."""
+    counts, random, began = Counts("tornpages", "images", target=images), Random(seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="queueber-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
-        cutter = Cutter(Path(made), random, tally)
+        cutter = Cutter(Path(made), random, counts)
         for number, at in enumerate(range(0, images, IMAGES_PER_HISTORY)):
             folder = Path(made, f"history-{number}")
             folder.mkdir()
@@ -144,8 +144,8 @@ def run(images, seed):
         cutter.opener.end()
     for outcome, count in sorted(cutter.seen.items()):
         print(f"{count:>7,} times the last commit was {outcome}")
-    print(f"{tally.n / (time.monotonic() - began):,.0f} images a second")
-    return tally
+    print(f"{counts.n / (time.monotonic() - began):,.0f} images a second")
+    return counts
 
 
 def main():

@@ -17,10 +17,10 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
+from counts import Counts, command_line
 from diskerrors import Epoch, fill
 from loopdisk import LoopDisk, lacking
 from serverhost import Failed, Host
-from tally import Tally, command_line
 
 ROOM_MEGABYTES = 160
 DISK_MEGABYTES = 1_024
@@ -70,24 +70,24 @@ class FailingDisk:
 
 
 def run(disks, seed):
-    """The tally of so many."""
-    tally, kinds = Tally("writeback", "disks", target=disks), Counter()
+    """Lose the write-back cache of so many disks; return the counts."""
+    counts, kinds = Counts("writeback", "disks", target=disks), Counter()
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-writeback-") as scratch:
         for number in range(disks):
             folder = Path(scratch, str(number))
             folder.mkdir()
-            epoch = Epoch(host, folder, Random(f"{seed}-{number}"), tally, kinds)
+            epoch = Epoch(host, folder, Random(f"{seed}-{number}"), counts, kinds)
             try:
                 with FailingDisk(folder) as failing:
                     data = failing.disk.path / "data"
                     asyncio.run(epoch.without_room(data, failing.fill, failing.mend, "disk that keeps nothing"))
             except Failed as why:
-                tally.count([f"{number}: {why}"])
+                counts.count([f"{number}: {why}"])
                 for server in host.servers:
                     server.kill()
     for (_, how), times in sorted(kinds.items()):
         print(f"{times:>6,} servers {how}")
-    return tally
+    return counts
 
 
 def main():
@@ -98,7 +98,7 @@ def main():
     asked = parser.parse_args()
     why = lacking()
     if why is not None:
-        return Tally("writeback", "disks").skip(why)
+        return Counts("writeback", "disks").skip(why)
     return run(asked.cases, asked.seed).end(command_line())
 
 

@@ -17,7 +17,7 @@ from queueber.testing import InProcessServer
 class Peer:
     """The client's end of a connection, and its transport."""
 
-    hand: "Hand"
+    server: "Server"
     protocol: object
     transport: StringTransport
     connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=Limits()))
@@ -55,7 +55,7 @@ class Peer:
         return self.call(api.POLL, api.write_poll_request(api.PollRequest(lease, count, wait, no_wait)))
 
 
-class Hand(InProcessServer):
+class Server(InProcessServer):
     """A server whose connections have a client's end."""
 
     def connect(self) -> Peer:
@@ -63,17 +63,17 @@ class Hand(InProcessServer):
 
 
 @pytest.fixture
-def hand():
-    return Hand()
+def server():
+    return Server()
 
 
 @pytest.fixture
-def make_hand():
-    return lambda settings=(), **limits: Hand(Limits(**limits), **dict(settings))
+def make_server():
+    return lambda settings=(), **limits: Server(Limits(**limits), **dict(settings))
 
 
 class IdlePool:
-    """A storage pool to be looked at; what it is given waits for the test, as in `hand.pool`."""
+    """A storage pool to be looked at; what it is given waits for the test, as in `server.pool`."""
 
     workers = 2
     busy = 0
@@ -98,28 +98,28 @@ class NumberedEngine:
 def make_diagnostics(tmp_path):
     """Return a function that makes the diagnostics of a server."""
 
-    def make(hand: Hand) -> Diagnostics:
+    def make(server: Server) -> Diagnostics:
         return Diagnostics(
-            reactor=hand.reactor,
+            reactor=server.reactor,
             data_dir=tmp_path,
             durability="fsync",
-            broker=hand.broker,
+            broker=server.broker,
             store=NumberedEngine(),
-            pool=IdlePool(hand.pool),
-            committer=hand.committer,
-            dispatcher=hand.dispatcher,
-            handlers=hand.handlers,
-            connections=hand.connections,
-            sweeper=hand.sweeper,
-            clock=hand.clock,
-            limits=hand.limits,
-            lag=ReactorLag(hand.reactor.seconds),
-            collector=Collector(hand.reactor, hand.broker, hand.clock),
+            pool=IdlePool(server.pool),
+            committer=server.committer,
+            dispatcher=server.dispatcher,
+            handlers=server.handlers,
+            connections=server.connections,
+            sweeper=server.sweeper,
+            clock=server.clock,
+            limits=server.limits,
+            lag=ReactorLag(server.reactor.seconds),
+            collector=Collector(server.reactor, server.broker, server.clock),
         )
 
     return make
 
 
 @pytest.fixture
-def diagnostics(hand, make_diagnostics):
-    return make_diagnostics(hand)
+def diagnostics(server, make_diagnostics):
+    return make_diagnostics(server)

@@ -20,31 +20,31 @@ from queueber.testing import InProcessServer
 class Door:
     """A server with a control socket, and a client's connection to it."""
 
-    hand: InProcessServer
+    server: InProcessServer
     backups: list = field(factory=list)
     threads: list = field(factory=list)
 
     def __attrs_post_init__(self):
-        hand = self.hand
+        server = self.server
         self.reserve = Reserve(lambda: Space(70, 100), 30)
         self.reserve.measure()
         handlers = AdminHandlers(
-            reactor=hand.reactor,
-            handlers=hand.handlers,
-            broker=hand.broker,
-            committer=hand.committer,
-            connections=hand.connections,
-            limits=hand.limits,
+            reactor=server.reactor,
+            handlers=server.handlers,
+            broker=server.broker,
+            committer=server.committer,
+            connections=server.connections,
+            limits=server.limits,
             reserve=self.reserve,
             store=self,
             run=self.run,
-            flush=hand.flush_queue.flush,
+            flush=server.flush_queue.flush,
         )
-        self.factory = ControlFactory.sharing(hand.factory, handlers)
+        self.factory = ControlFactory.sharing(server.factory, handlers)
         self.protocol = self.factory.buildProtocol(None)
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)
-        self.connection = rpc.Connection(limits=hand.limits)
+        self.connection = rpc.Connection(limits=server.limits)
         self.root = self.connection.bootstrap()
 
     def backup(self, target, progress):
@@ -64,14 +64,14 @@ class Door:
         return question
 
     def outcomes(self):
-        self.hand.settle()
+        self.server.settle()
         data, self.transport.io = self.transport.value(), type(self.transport.io)()
         return {event.question: event.outcome for event in self.connection.receive_data(data)}
 
 
 @pytest.fixture
-def door(hand):
-    return Door(hand)
+def door(server):
+    return Door(server)
 
 
 @pytest.fixture
@@ -83,11 +83,11 @@ def back_up(door, path, seen=(0, 0)):
     return door.ask(admin.BACKUP, admin.write_backup_request(admin.BackupRequest(path, *seen)))
 
 
-def test_stats(door, hand):
-    hand.connect().add(b"one", b"two")
-    hand.settle()
-    hand.broker.limit_hits["connections"] += 2
-    hand.reactor.advance(1.5)
+def test_stats(door, server):
+    server.connect().add(b"one", b"two")
+    server.settle()
+    server.broker.limit_hits["connections"] += 2
+    server.reactor.advance(1.5)
     question = door.ask(admin.STATS)
     stats = admin.read_stats_response(door.outcomes()[question])
     assert (stats.items, stats.queues, stats.connections, stats.commits, stats.uptime_ms) == (2, 1, 2, 1, 1_500)
@@ -105,7 +105,7 @@ def test_the_public_methods_are_there_too(door):
     assert len(api.read_add_response(outcomes[added]).ids) == 1
     assert api.read_queue_response(outcomes[named]) is not None
     assert outcomes[unknown].kind == Kind.UNIMPLEMENTED
-    assert door.hand.handlers.outstanding == 0
+    assert door.server.handlers.outstanding == 0
 
 
 def test_a_queue_from_the_control_socket_is_an_ordinary_one(door):
@@ -120,21 +120,21 @@ def test_a_queue_from_the_control_socket_is_an_ordinary_one(door):
     assert outcomes[stats].kind == Kind.UNIMPLEMENTED
 
 
-def test_other_connections_do_not_have_the_administrator_s_methods(hand):
-    peer = hand.connect()
+def test_other_connections_do_not_have_the_administrator_s_methods(server):
+    peer = server.connect()
     peer.send()
     question = peer.connection.call(
         rpc.PromisedAnswer(peer._root), admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
     )
     peer.send()
-    hand.settle()
+    server.settle()
     assert peer.receive()[question].kind == Kind.UNIMPLEMENTED
 
 
-def test_it_is_open_at_the_limit_of_connections(make_hand):
-    hand = make_hand(connections=1)
-    hand.connect().send()
-    door = Door(hand)
+def test_it_is_open_at_the_limit_of_connections(make_server):
+    server = make_server(connections=1)
+    server.connect().send()
+    door = Door(server)
     question = door.ask(admin.STATS)
     assert admin.read_stats_response(door.outcomes()[question]).connections == 2
 
@@ -145,24 +145,24 @@ def test_a_consistent_server_has_no_findings(door):
 
 
 @pytest.mark.parametrize(("reason", "finding"), [(["held twice"], "held twice"), ([], "the state is inconsistent")])
-def test_a_check_reports_the_inconsistency(door, hand, monkeypatch, reason, finding):
+def test_a_check_reports_the_inconsistency(door, server, monkeypatch, reason, finding):
     def wrong():
-        hand.reactor.rightNow += 0.25
+        server.reactor.rightNow += 0.25
         raise AssertionError(*reason)
 
     monkeypatch.setattr(AdminHandlers.log, "failure", lambda *args, **kwargs: None)
-    monkeypatch.setattr(hand.broker, "check", wrong)
+    monkeypatch.setattr(server.broker, "check", wrong)
     question = door.ask(admin.CHECK)
     monkeypatch.undo()
     checked = admin.read_check_response(door.outcomes()[question])
     assert (checked.findings, checked.took_ms) == ([f"{finding} (wrong: raise AssertionError(*reason))"], 250)
 
 
-def test_a_large_check_must_be_forced(door, hand, monkeypatch):
+def test_a_large_check_must_be_forced(door, server, monkeypatch):
     """The server serves no calls meanwhile."""
     monkeypatch.setattr("queueber.server.admin.handlers.CHECKED_MAX", 4)
-    hand.connect().add(*[b"x"] * 5)
-    hand.settle()
+    server.connect().add(*[b"x"] * 5)
+    server.settle()
     asked, forced = door.ask(admin.CHECK), door.ask(admin.CHECK, admin.write_check_request(force=True))
     outcomes = door.outcomes()
     assert outcomes[asked].reason.startswith(
@@ -179,7 +179,7 @@ def test_a_backup_is_answered_when_it_is_done(door, tmp_path, known):
     door.threads[0].callback(door.made)
     found = (tmp_path / "x").stat()
     assert admin.read_backup_response(door.outcomes()[question]) == admin.BackupMade(found.st_dev, found.st_ino)
-    assert door.hand.handlers.outstanding == 0
+    assert door.server.handlers.outstanding == 0
 
 
 def test_the_log_has_the_beginning_and_the_end_of_a_backup(door, tmp_path):
@@ -253,4 +253,4 @@ def test_parameters_that_cannot_be_read_end_the_connection(door):
     # A pointer out of the segment.
     door.ask(admin.BACKUP, (1 << 48 | 200 << 2).to_bytes(8, "little"))
     assert door.transport.disconnecting
-    assert door.hand.handlers.outstanding == 0
+    assert door.server.handlers.outstanding == 0

@@ -150,9 +150,9 @@ def ask(diagnostics):
 
 
 @pytest.fixture
-def busy(hand):
+def busy(server):
     """A server with items, leases and polls."""
-    peer = hand.connect()
+    peer = server.connect()
     peer.add(*[b"x"] * 5)
     peer.poll(2, lease=60_000)
     peer.poll(1, lease=5_000)
@@ -160,8 +160,8 @@ def busy(hand):
         rpc.PromisedAnswer(peer._root), api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail")
     )
     peer.call(api.POLL, api.write_poll_request(api.PollRequest(1_000, 3, None, False)), rpc.PromisedAnswer(queue, (0,)))
-    hand.settle()
-    return hand
+    server.settle()
+    return server
 
 
 class TestQuestions:
@@ -211,9 +211,9 @@ class TestQuestions:
         assert sum(row[3] for row in table.rows) == 7
         assert table.note.startswith("all 1: 7.0 rows each")
 
-    def test_limits(self, ask, hand):
-        hand.broker.limit_hits["items_per_add"] = 3
-        hand.broker.limit_hits["free_space_reserve"] = 1
+    def test_limits(self, ask, server):
+        server.broker.limit_hits["items_per_add"] = 3
+        server.broker.limit_hits["free_space_reserve"] = 1
         shown = {row[0]: row for row in rows(ask.limits())}
         assert shown["items_per_add"][1:3] == ("1,000", 3)
         assert shown["idle_ms"][1] == "unlimited"
@@ -224,10 +224,10 @@ class TestQuestions:
         assert ask.dump("leases", 1).endswith("1 of 2, oldest first")
         assert ask.dump("everything") == 'There is no part \'everything\'; there are "queues" and "leases".'
 
-    def test_the_number_of_rows_is_limited(self, ask, hand, monkeypatch):
+    def test_the_number_of_rows_is_limited(self, ask, server, monkeypatch):
         monkeypatch.setattr(questions, "SHOWN_MAX", 3)
         for number in range(5):
-            hand.broker.add(hand.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], hand.clock.now())
+            server.broker.add(server.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], server.clock.now())
         assert len(rows(ask.queues(10**9))) == 3
         assert len(ask.dump(most=10**9).splitlines()) == 4
         assert rows(ask.queues(-1)) == []
@@ -497,12 +497,12 @@ class TestSession:
         assert transport.disconnecting
         assert lines[-1].startswith("Console: a session is refused, because there are 10: ")
 
-    def test_many_sessions_are_a_few_lines_and_a_count_in_the_log(self, diagnostics, lines, hand):
+    def test_many_sessions_are_a_few_lines_and_a_count_in_the_log(self, diagnostics, lines, server):
         factory = session.ConsoleFactory(diagnostics, ConsoleAccess(None))
         for _ in range(30):
             Typist(factory).leave()
         assert len(lines) == 2
-        hand.reactor.advance(3)
+        server.reactor.advance(3)
         diagnostics.connections.log_left_out()
         assert sorted(lines[2:]) == [
             "29 lines of 192.168.1.1 were left out: Console session {number} begins: {peer}",
@@ -518,15 +518,15 @@ class TestLogin:
         if typist.transport.connected:
             typist.leave()
 
-    def test_the_password_opens_the_prompt(self, typist, lines, hand):
+    def test_the_password_opens_the_prompt(self, typist, lines, server):
         assert typist.shown() == "User: "
         assert typist.type("ada\n") == "ada\nPassword: "
         shown = typist.type(f"{SECRET}\n")
         assert shown.endswith("queueber> ")
-        assert hand.reactor.getDelayedCalls() == []
+        assert server.reactor.getDelayedCalls() == []
         assert SECRET not in "".join(lines)
 
-    def test_a_script_can_send_the_password(self, typist, hand):
+    def test_a_script_can_send_the_password(self, typist, server):
         shown = typist.type(f"ada\n{SECRET}\nlen('z\u00fcrich')\n\x04\x04")
         assert "\n6\nqueueber> " in shown
         assert typist.transport.disconnecting
@@ -552,8 +552,8 @@ class TestLogin:
         assert "Wrong user or password" in typist.type(f"{SECRET}\n")
         assert "no login is possible" in lines[0]
 
-    def test_a_login_has_a_time_limit(self, typist, hand):
-        hand.reactor.advance(session.LOGIN_SECONDS)
+    def test_a_login_has_a_time_limit(self, typist, server):
+        server.reactor.advance(session.LOGIN_SECONDS)
         assert typist.transport.disconnecting
 
     def test_input_before_the_password_is_not_run(self, typist):

@@ -181,30 +181,30 @@ def shake(client, transport):
     return True
 
 
-def test_a_finished_handshake_is_served_and_no_longer_counted(hand, certificates, make_client):
-    factory = certificates.secure(hand.factory)
+def test_a_finished_handshake_is_served_and_no_longer_counted(server, certificates, make_client):
+    factory = certificates.secure(server.factory)
     transport, client = connect(factory), make_client()
-    assert (len(hand.connections.handshakes), len(hand.connections)) == (1, 0), "a silent peer costs almost nothing"
+    assert (len(server.connections.handshakes), len(server.connections)) == (1, 0), "a silent peer costs almost nothing"
     while not shake(client, transport):
-        hand.turn()
-    hand.turn()
-    assert (len(hand.connections.handshakes), len(hand.connections)) == (0, 1)
+        server.turn()
+    server.turn()
+    assert (len(server.connections.handshakes), len(server.connections)) == (0, 1)
     client[0].write(encoder.bootstrap(0))
     transport.protocol.dataReceived(client[2].read())
-    (connection,) = hand.connections
+    (connection,) = server.connections
     assert connection.usage().answers == 1
     transport.protocol.connectionLost(Failure(ConnectionDone()))
-    assert not hand.connections
+    assert not server.connections
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_a_client_whose_name_is_checked_cannot_resume_a_session(hand, authority, version):
+def test_a_client_whose_name_is_checked_cannot_resume_a_session(server, authority, version):
     """A resumed session is not verified again, and the name may have been removed meanwhile."""
     certificate, key = authority.sign("server", alternative="IP:127.0.0.1")
     files = TlsFiles(certificate=certificate, key=key, client_ca=authority.pem, client_names=["worker"])
     certificates = Certificates(files)
     certificates.load()
-    factory = certificates.secure(hand.factory)
+    factory = certificates.secure(server.factory)
     context = ssl.create_default_context(cafile=str(authority.pem))
     context.check_hostname, context.maximum_version = False, version
     context.load_cert_chain(*authority.sign("worker"))
@@ -213,8 +213,8 @@ def test_a_client_whose_name_is_checked_cannot_resume_a_session(hand, authority,
         incoming, outgoing, transport = ssl.MemoryBIO(), ssl.MemoryBIO(), connect(factory)
         client = context.wrap_bio(incoming, outgoing, session=session)
         while not shake((client, incoming, outgoing), transport):
-            hand.turn()
-        hand.turn()
+            server.turn()
+        server.turn()
         # TLS 1.3 sends session tickets after the handshake.
         incoming.write(transport.value())
         with pytest.raises(ssl.SSLWantReadError):
@@ -223,45 +223,45 @@ def test_a_client_whose_name_is_checked_cannot_resume_a_session(hand, authority,
         session = client.session
 
 
-def test_a_handshake_that_waits_is_not_read_and_proceeds_later(hand, certificates, make_client):
-    factory = certificates.secure(hand.factory)
+def test_a_handshake_that_waits_is_not_read_and_proceeds_later(server, certificates, make_client):
+    factory = certificates.secure(server.factory)
     first, client = connect(factory), make_client()
-    hand.connections.handshakes._spent = 1.0
+    server.connections.handshakes._spent = 1.0
     assert not shake(client, first)
-    assert (first.producerState, len(hand.connections)) == ("paused", 0)
+    assert (first.producerState, len(server.connections)) == ("paused", 0)
     # TLS or TCP may have buffered more.
     first.protocol.dataReceived(b"")
-    hand.connections.handshakes._turn()
-    assert (first.producerState, len(hand.connections)) == ("producing", 1)
+    server.connections.handshakes._turn()
+    assert (first.producerState, len(server.connections)) == ("producing", 1)
     while not shake(client, first):
-        hand.turn()
-    assert not hand.connections.handshakes
+        server.turn()
+    assert not server.connections.handshakes
 
 
-def test_a_lost_or_abandoned_handshake_leaves_nothing(make_hand, certificates, make_client):
-    hand = make_hand(handshakes=1)
-    factory = certificates.secure(hand.factory)
+def test_a_lost_or_abandoned_handshake_leaves_nothing(make_server, certificates, make_client):
+    server = make_server(handshakes=1)
+    factory = certificates.secure(server.factory)
     first = connect(factory)
     second, client = connect(factory), make_client()
     assert (first.aborted, second.aborted) == (True, False)
-    assert hand.connections.limit_hits == {"handshakes": 1}
+    assert server.connections.limit_hits == {"handshakes": 1}
     first.protocol.connectionLost(Failure(ConnectionDone()))
     shake(client, second)
-    assert len(hand.connections) == 1
+    assert len(server.connections) == 1
     second.protocol.connectionLost(Failure(ConnectionDone()))
-    assert (len(hand.connections), len(hand.connections.handshakes)) == (0, 0)
+    assert (len(server.connections), len(server.connections.handshakes)) == (0, 0)
 
 
-def test_at_the_limit_of_connections_the_handshake_is_closed(make_hand, certificates, make_client):
-    hand = make_hand(connections=1)
-    hand.connect().send()
-    transport = connect(certificates.secure(hand.factory))
+def test_at_the_limit_of_connections_the_handshake_is_closed(make_server, certificates, make_client):
+    server = make_server(connections=1)
+    server.connect().send()
+    transport = connect(certificates.secure(server.factory))
     shake(make_client(), transport)
     assert transport.aborted
 
 
-def test_reference_cycles_of_lost_connections_are_collected(hand, certificates, make_client):
-    factory = certificates.secure(hand.factory)
+def test_reference_cycles_of_lost_connections_are_collected(server, certificates, make_client):
+    factory = certificates.secure(server.factory)
     gc.disable()
     try:
         left = []
@@ -269,7 +269,7 @@ def test_reference_cycles_of_lost_connections_are_collected(hand, certificates, 
             transport, client = connect(factory), make_client()
             shake(client, transport)
             left.append(weakref.ref(transport.protocol._tls))
-            hand.turn()
+            server.turn()
             transport.protocol.connectionLost(Failure(ConnectionDone()))
             transport.producer = None
         del transport, client

@@ -27,22 +27,22 @@ def test_a_working_server_is_ready(diagnostics):
     assert failed(diagnostics) == []
 
 
-def test_a_starting_or_stopping_server_is_not_ready(diagnostics, hand):
+def test_a_starting_or_stopping_server_is_not_ready(diagnostics, server):
     assert [(check.name, check.passed, check.says) for check in not_serving("starting")] == [
         ("serving", False, "starting")
     ]
-    hand.handlers.drain()
+    server.handlers.drain()
     assert failed(diagnostics) == ["serving"]
 
 
-def test_a_server_with_a_hanging_commit_is_not_ready(diagnostics, hand):
-    hand.connect().add(b"x")
-    hand.turn()
-    hand.reactor.advance(COMMIT_SECONDS_MAX)
+def test_a_server_with_a_hanging_commit_is_not_ready(diagnostics, server):
+    server.connect().add(b"x")
+    server.turn()
+    server.reactor.advance(COMMIT_SECONDS_MAX)
     assert failed(diagnostics) == []
-    hand.reactor.advance(0.001)
+    server.reactor.advance(0.001)
     assert failed(diagnostics) == ["commits"]
-    hand.settle()
+    server.settle()
     assert failed(diagnostics) == []
 
 
@@ -51,28 +51,28 @@ def test_a_server_without_free_space_is_not_ready(diagnostics):
     assert failed(diagnostics) == ["disk"]
 
 
-def test_a_hanging_disk_is_queried_once(diagnostics: Diagnostics, hand):
+def test_a_hanging_disk_is_queried_once(diagnostics: Diagnostics, server):
     first, second = [], []
     diagnostics.disk().addCallback(first.append)
     diagnostics.disk().addCallback(second.append)
     assert second == [None], "a second call after one that hangs would take the next thread"
-    assert len(hand.pool.jobs) == 1
-    hand.reactor.advance(ENGINE_SECONDS)
+    assert len(server.pool.jobs) == 1
+    server.reactor.advance(ENGINE_SECONDS)
     assert first == [None]
-    hand.pool.step()
+    server.pool.step()
     third = []
     diagnostics.disk().addCallback(third.append)
-    hand.pool.step()
+    server.pool.step()
     assert third[0].properties["write_stopped"] > 0
 
 
-def test_a_failing_disk_has_no_figures(diagnostics: Diagnostics, hand):
+def test_a_failing_disk_has_no_figures(diagnostics: Diagnostics, server):
     diagnostics.store.properties = lambda: 1 / 0
     found = []
     diagnostics.disk().addCallback(found.append)
-    hand.pool.step()
+    server.pool.step()
     assert found == [None]
-    assert hand.reactor.getDelayedCalls() == []
+    assert server.reactor.getDelayedCalls() == []
 
 
 class Visitor:
@@ -105,45 +105,45 @@ def test_a_server_that_answers_is_alive(starting_pages):
     assert Visitor(starting_pages).get("/livez")[::2] == (200, "ok\n")
 
 
-def test_readyz_gives_the_reason(pages, hand):
+def test_readyz_gives_the_reason(pages, server):
     status, _, content = Visitor(pages).get("/readyz")
     assert (status, content.splitlines()[0]) == (200, "ready")
-    hand.handlers.drain()
+    server.handlers.drain()
     status, _, content = Visitor(pages).get("/readyz")
     assert (status, content.splitlines()[:2]) == (503, ["not ready", "NOT OK  serving: stopping"])
 
 
-def test_readyz_as_json(pages, hand):
-    hand.handlers.drain()
+def test_readyz_as_json(pages, server):
+    server.handlers.drain()
     status, _, content = Visitor(pages).get("/readyz", "Accept: application/json")
     found = json.loads(content)
     assert (status, found["ready"], found["checks"]["serving"]["passed"]) == (503, False, False)
 
 
-def test_metrics_wait_for_the_disk(pages, hand):
+def test_metrics_wait_for_the_disk(pages, server):
     visitor = Visitor(pages)
     assert visitor.get("/metrics")[0] is None
-    hand.pool.step()
+    server.pool.step()
     head, _, content = visitor.transport.value().decode().partition("\r\n\r\n")
     assert "200 OK" in head
     assert "queueber_disk_free_bytes" in content
 
 
-def test_metrics_are_served_without_a_hanging_disk(pages, hand):
+def test_metrics_are_served_without_a_hanging_disk(pages, server):
     visitor = Visitor(pages)
     visitor.get("/metrics")
-    hand.reactor.advance(ENGINE_SECONDS)
+    server.reactor.advance(ENGINE_SECONDS)
     content = visitor.transport.value().decode()
     assert "queueber_queues" in content
     assert "queueber_disk_free_bytes" not in content
-    hand.pool.step()
+    server.pool.step()
 
 
-def test_a_client_may_disconnect_before_the_metrics_are_ready(pages, hand):
+def test_a_client_may_disconnect_before_the_metrics_are_ready(pages, server):
     visitor = Visitor(pages)
     visitor.get("/metrics")
     visitor.protocol.connectionLost(Failure(ConnectionDone()))
-    hand.pool.step()
+    server.pool.step()
     assert visitor.transport.value() == b""
 
 
@@ -160,22 +160,22 @@ def test_a_starting_server_has_metrics_and_is_not_ready(starting_pages):
     assert (status, content) == (503, said)
 
 
-def test_each_check_shows_its_figures(pages, diagnostics, hand):
+def test_each_check_shows_its_figures(pages, diagnostics, server):
     assert Visitor(pages).get("/readyz")[2] == (
         "ready\nok  serving: serving\nok  commits: none is under way\nok  disk: room for adds\n"
     )
-    hand.connect().add(b"x")
-    hand.turn()
-    hand.reactor.advance(COMMIT_SECONDS_MAX + 2)
+    server.connect().add(b"x")
+    server.turn()
+    server.reactor.advance(COMMIT_SECONDS_MAX + 2)
     diagnostics.disk_shortage = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert Visitor(pages).get("/readyz")[2].splitlines()[2:] == [
         "NOT OK  commits: one has been under way for 12.0 s, and no disk that works takes 10",
         "NOT OK  disk: adds are refused: 99 bytes are free, and 100 are kept in reserve",
     ]
-    hand.settle()
+    server.settle()
 
 
-def test_a_failure_is_reported_without_its_reason(pages, diagnostics, hand, logged_failures):
+def test_a_failure_is_reported_without_its_reason(pages, diagnostics, server, logged_failures):
     diagnostics.collector.collect = lambda: 1 / 0
     visitor = Visitor(pages)
     visitor.get("/metrics")
@@ -183,8 +183,8 @@ def test_a_failure_is_reported_without_its_reason(pages, diagnostics, hand, logg
     assert "500" in head
     assert "ZeroDivisionError" not in content
     assert logged_failures == [ZeroDivisionError]
-    hand.reactor.advance(ENGINE_SECONDS)
-    hand.pool.step()
+    server.reactor.advance(ENGINE_SECONDS)
+    server.pool.step()
 
 
 @pytest.fixture

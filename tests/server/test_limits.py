@@ -40,7 +40,7 @@ def provokes(name, **limits):
 
 
 def refused(peer, question, kind, *words):
-    peer.hand.settle()
+    peer.server.settle()
     outcome = peer.receive()[question]
     assert outcome.kind == kind
     if kind is Kind.OVERLOADED:
@@ -57,8 +57,8 @@ def aborted(peer, *words):
 
 
 def wait(peer, seconds):
-    peer.hand.reactor.advance(seconds + CHECK_SECONDS)
-    peer.hand.connections.timeouts.expire()
+    peer.server.reactor.advance(seconds + CHECK_SECONDS)
+    peer.server.connections.timeouts.expire()
 
 
 @provokes("frame_bytes", frame_bytes=1024)
@@ -104,7 +104,7 @@ def an_add_that_is_large_in_all(peer):
 def a_poll_for_many_items(peer):
     peer.add(b"a", b"b")
     poll = peer.poll(2)
-    peer.hand.settle()
+    peer.server.settle()
     assert len(api.read_poll_response(peer.receive()[poll]).items) == 1
 
 
@@ -112,7 +112,7 @@ def a_poll_for_many_items(peer):
 def a_poll_of_large_items(peer):
     peer.add(b"abcd", b"b")
     poll = peer.poll(2)
-    peer.hand.settle()
+    peer.server.settle()
     assert [item.contents for item in api.read_poll_response(peer.receive()[poll]).items] == [b"abcd"]
 
 
@@ -137,9 +137,9 @@ def a_long_delay(peer):
 @provokes("wait_ms", wait_ms=1000)
 def a_long_wait(peer):
     poll = peer.poll(wait=5000)
-    peer.hand.settle()
-    peer.hand.reactor.advance(1.1)
-    peer.hand.settle()
+    peer.server.settle()
+    peer.server.reactor.advance(1.1)
+    peer.server.settle()
     assert api.read_poll_response(peer.receive()[poll]).items == []
 
 
@@ -177,7 +177,7 @@ def adds_faster_than_the_disk(peer):
 def replies_that_are_not_taken(peer):
     peer.protocol._send_buffer.pauseProducing()
     peer.add(b"a")
-    peer.hand.settle()
+    peer.server.settle()
     assert peer.transport.producerState == "paused"
 
 
@@ -218,7 +218,7 @@ def an_idle_connection(peer):
     assert not peer.transport.disconnecting
     peer.connection.finish(poll)
     peer.send()
-    peer.hand.settle()
+    peer.server.settle()
     wait(peer, 2)
     aborted(peer, "nothing came for 1 s")
 
@@ -226,11 +226,11 @@ def an_idle_connection(peer):
 @provokes("connections", connections=3)
 def many_connections(peer):
     peer.send()
-    silent = peer.hand.connect()
-    peer.hand.connect().send()
+    silent = peer.server.connect()
+    peer.server.connect().send()
     assert silent.aborted, "a connection without a message is evicted"
     silent.protocol.connectionLost()
-    assert peer.hand.factory.buildProtocol(None) is None
+    assert peer.server.factory.buildProtocol(None) is None
 
 
 @provokes("connections_per_peer", connections_per_peer=1)
@@ -238,7 +238,7 @@ def many_connections_of_one(peer):
     class Address:
         host = "192.0.2.1"
 
-    factory = peer.hand.factory
+    factory = peer.server.factory
     first = factory.buildProtocol(Address())
     first.makeConnection(StringTransport())
     assert factory.buildProtocol(Address()) is None
@@ -252,7 +252,7 @@ def many_handshakes(peer):
     transports = [StringTransport(), StringTransport()]
     ended = []
     for transport in transports:
-        pending = PendingConnection(peer.hand.factory, None)
+        pending = PendingConnection(peer.server.factory, None)
         transport.abortConnection = lambda each=transport: ended.append(each)
         pending.makeConnection(transport)
     assert ended == transports[:1], "the oldest is abandoned"
@@ -261,19 +261,19 @@ def many_handshakes(peer):
 @provokes("pending_bytes", pending_bytes=10)
 def adds_of_all_faster_than_the_disk(peer):
     peer.add(b"a")
-    refused(peer, peer.hand.connect() and peer.add(b"b"), Kind.OVERLOADED, "hold 1,153 bytes", "limit is 10")
+    refused(peer, peer.server.connect() and peer.add(b"b"), Kind.OVERLOADED, "hold 1,153 bytes", "limit is 10")
 
 
 @provokes("buffered_bytes", buffered_bytes=2_000)
 def much_that_is_held_for_all(peer):
     peer.send()
-    modest = peer.hand.connect()
+    modest = peer.server.connect()
     modest.send()
     modest.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(700))
     peer.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(1_400))
     assert peer.aborted
     assert not modest.transport.disconnecting
-    assert peer.hand.connections.memory.total == 708
+    assert peer.server.connections.memory.total == 708
 
 
 @provokes("waiting_polls", waiting_polls=1)
@@ -286,7 +286,7 @@ def many_polls_that_wait(peer):
 def many_items_under_lease(peer):
     peer.add(b"a")
     peer.poll()
-    peer.hand.settle()
+    peer.server.settle()
     refused(peer, peer.poll(), Kind.OVERLOADED, "there are 1", "limit is 1")
 
 
@@ -296,93 +296,93 @@ def many_queues(peer):
 
 
 @pytest.mark.parametrize("name", [limit.name for limit in PEER_LIMITS])
-def test_a_hit_is_reported_to_its_peer_and_counted_and_affects_no_other(make_hand, name):
+def test_a_hit_is_reported_to_its_peer_and_counted_and_affects_no_other(make_server, name):
     provoke, limits = PROVOKERS[name]
-    hand = make_hand(**limits)
-    other = hand.connect()
+    server = make_server(**limits)
+    other = server.connect()
     other.send()
     if name == "idle_ms":
         other.poll()
-    peer = hand.connect()
+    peer = server.connect()
     provoke(peer)
-    assert set(hand.connections.limit_hits) == {name}
+    assert set(server.connections.limit_hits) == {name}
     consequence = next(limit for limit in PEER_LIMITS if limit.name == name).consequence
     if consequence is Consequence.OVERLOADED:
         assert f"({name})" in peer.overloaded, "the reason names the option"
-    assert hand.connections.limit_hits[name] >= 1
-    hand.settle()
+    assert server.connections.limit_hits[name] >= 1
+    server.settle()
     question = other.add()
-    hand.settle()
+    server.settle()
     assert api.read_add_response(other.receive()[question]).ids == []
     assert not (other.aborted or other.transport.disconnecting)
-    assert not hand.deaths
+    assert not server.deaths
 
 
-def test_empty_adds_and_large_extends_are_charged_their_cost(make_hand):
+def test_empty_adds_and_large_extends_are_charged_their_cost(make_server):
     """Both are a hundred bytes on the wire."""
-    hand = make_hand(request_bytes=2_000)
-    peer = hand.connect()
+    server = make_server(request_bytes=2_000)
+    peer = server.connect()
     peer.add(*[b""] * 10)
     assert peer.protocol.request_bytes == 2_560
     refused(peer, peer.add(b""), Kind.OVERLOADED, "limit is 2,000")
     peer.add(*[b"x"] * 10)
     poll = peer.poll(200)
-    hand.settle()
+    server.settle()
     lease = api.read_poll_response(peer.receive()[poll]).lease
     extends = [peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, 5_000))) for _ in range(6)]
-    hand.settle()
+    server.settle()
     outcomes = peer.receive()
     assert [getattr(outcomes[each], "kind", None) for each in extends] == [None] * 4 + [Kind.OVERLOADED] * 2
     assert peer.protocol.request_bytes == 0
 
 
-def test_an_add_is_admitted_by_the_length_of_its_message_and_charged_for_its_items(make_hand):
-    hand = make_hand(request_bytes=2_000)
-    peer = hand.connect()
+def test_an_add_is_admitted_by_the_length_of_its_message_and_charged_for_its_items(make_server):
+    server = make_server(request_bytes=2_000)
+    peer = server.connect()
     peer.add(b"")
     peer.add(*[b""] * 10)
     assert peer.protocol.request_bytes == 11 * 256
     refused(peer, peer.add(b""), Kind.OVERLOADED, "would be 3,072 bytes", "limit is 2,000")
 
 
-def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(hand):
-    peer = hand.connect()
+def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(server):
+    peer = server.connect()
     peer.add(b"a")
     poll = peer.poll()
-    hand.settle()
+    server.settle()
     lease = api.read_poll_response(peer.receive()[poll]).lease
     written = []
-    commit = hand.store.commit
-    hand.store.commit = lambda writes, mark: written.append(writes) or commit(writes, mark)
+    commit = server.store.commit
+    server.store.commit = lambda writes, mark: written.append(writes) or commit(writes, mark)
     for span in (5_000, 6_000, 7_000):
         peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
-    hand.settle()
+    server.settle()
     (writes,) = written
     (write,) = [each for each in writes if type(each) is PutLease]
-    assert write.record.deadline - hand.clock.now() > 6_900
+    assert write.record.deadline - server.clock.now() > 6_900
 
 
-def test_a_lease_that_is_extended_in_several_commits_counts_in_each(hand):
-    peer = hand.connect()
+def test_a_lease_that_is_extended_in_several_commits_counts_in_each(server):
+    peer = server.connect()
     peer.add(b"a")
     poll = peer.poll()
-    hand.settle()
+    server.settle()
     lease = api.read_poll_response(peer.receive()[poll]).lease
     pending = []
     for span in (5_000, 6_000):
         peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
-        pending.append(hand.committer.pending_bytes)
-        hand.settle()
-    assert pending[0] == pending[1] > PLAN_BYTES + hand.limits.item_overhead, "its record is written in each commit"
+        pending.append(server.committer.pending_bytes)
+        server.settle()
+    assert pending[0] == pending[1] > PLAN_BYTES + server.limits.item_overhead, "its record is written in each commit"
 
 
-def test_an_incomplete_message_does_not_time_out_while_the_server_does_not_read(make_hand):
-    hand = make_hand(unsent_bytes=10, stalled_message_ms=1_000)
-    peer = hand.connect()
+def test_an_incomplete_message_does_not_time_out_while_the_server_does_not_read(make_server):
+    server = make_server(unsent_bytes=10, stalled_message_ms=1_000)
+    peer = server.connect()
     peer.send()
     peer.add(b"a")
     peer.protocol._send_buffer.pauseProducing()
-    hand.settle()
+    server.settle()
     peer.protocol.dataReceived(b"\0\0\0")
     wait(peer, 5)
     assert not peer.transport.disconnecting
@@ -393,23 +393,23 @@ def test_an_incomplete_message_does_not_time_out_while_the_server_does_not_read(
     aborted(peer, "nothing more of it came")
 
 
-def test_idle_time_begins_with_the_last_reply(make_hand):
-    hand = make_hand(idle_ms=2_000)
-    peer = hand.connect()
+def test_idle_time_begins_with_the_last_reply(make_server):
+    server = make_server(idle_ms=2_000)
+    peer = server.connect()
     peer.poll(wait=3_000)
     for _ in range(4):
         wait(peer, 0.75)
-        hand.settle()
-    assert hand.handlers.outstanding == 0
+        server.settle()
+    assert server.handlers.outstanding == 0
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)
     aborted(peer, "nothing came for 2 s")
 
 
-def test_each_message_ends_the_idle_time_even_without_a_reply(make_hand):
-    hand = make_hand(idle_ms=2_000)
-    peer = hand.connect()
+def test_each_message_ends_the_idle_time_even_without_a_reply(make_server):
+    server = make_server(idle_ms=2_000)
+    peer = server.connect()
     peer.send()
     for _ in range(4):
         wait(peer, 0.75)
@@ -419,24 +419,24 @@ def test_each_message_ends_the_idle_time_even_without_a_reply(make_hand):
     aborted(peer, "nothing came for 2 s")
 
 
-def test_a_message_sent_byte_by_byte_is_evicted_before_a_large_one_that_is_arriving(make_hand):
-    hand = make_hand(buffered_bytes=3_000)
+def test_a_message_sent_byte_by_byte_is_evicted_before_a_large_one_that_is_arriving(make_server):
+    server = make_server(buffered_bytes=3_000)
     for _ in range(4):
-        hand.connect()
-    slow_senders = [hand.connect() for _ in range(3)]
+        server.connect()
+    slow_senders = [server.connect() for _ in range(3)]
     for peer in slow_senders:
         peer.send()
         peer.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(600))
-    hand.reactor.advance(20)
-    healthy = hand.connect()
+    server.reactor.advance(20)
+    healthy = server.connect()
     healthy.send()
     healthy.protocol.dataReceived(pack("<II", 0, 1_000) + bytes(2_000))
     assert [bool(peer.aborted) for peer in (*slow_senders, healthy)] == [True, True, False, False]
 
 
-def test_text_from_a_peer_does_not_control_the_log(hand):
+def test_text_from_a_peer_does_not_control_the_log(server):
     sent = []
-    hand.connections._write(lambda _, **fields: sent.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
+    server.connections._write(lambda _, **fields: sent.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
     assert sent == ["a??[31mb"]
 
 
@@ -445,33 +445,33 @@ class From:
         self.host = host
 
 
-def connect_from(hand, host):
+def connect_from(server, host):
     """Return a peer of that address that has sent a message."""
-    protocol = hand.factory.buildProtocol(From(host))
+    protocol = server.factory.buildProtocol(From(host))
     if protocol is None:
         return None
     transport = StringTransport()
     protocol.makeConnection(transport)
-    peer = Peer(hand, protocol, transport)
+    peer = Peer(server, protocol, transport)
     peer.send()
     return peer
 
 
-def test_a_new_connection_replaces_an_idle_one_of_the_address_with_most_connections(make_hand):
-    hand = make_hand(connections=5)
-    alone = connect_from(hand, "192.0.2.1")
-    others = [connect_from(hand, "192.0.2.2") for _ in range(4)]
+def test_a_new_connection_replaces_an_idle_one_of_the_address_with_most_connections(make_server):
+    server = make_server(connections=5)
+    alone = connect_from(server, "192.0.2.1")
+    others = [connect_from(server, "192.0.2.2") for _ in range(4)]
     others[0].poll()
-    hand.settle()
-    hand.reactor.advance(5)
+    server.settle()
+    server.reactor.advance(5)
     others[1].add(b"a")
-    hand.settle()
-    newcomer = connect_from(hand, "192.0.2.3")
+    server.settle()
+    newcomer = connect_from(server, "192.0.2.3")
     assert newcomer is not None
     assert [bool(peer.aborted) for peer in (alone, *others)] == [False, False, False, True, False]
-    assert hand.connections.limit_hits == {"connections": 1}
+    assert server.connections.limit_hits == {"connections": 1}
     others[2].protocol.connectionLost()
-    assert connect_from(hand, "192.0.2.3")
+    assert connect_from(server, "192.0.2.3")
     assert others[3].aborted, "the next one, without another search"
 
 
@@ -492,52 +492,52 @@ def test_a_timer_expires_at_its_limit_and_not_before():
     assert overdue == [FIRST_MESSAGE]
 
 
-def test_no_state_is_kept_for_addresses_without_connections(hand):
+def test_no_state_is_kept_for_addresses_without_connections(server):
     """An attacker may use any number of addresses."""
     for _ in range(2):
-        peer = hand.connect()
+        peer = server.connect()
         peer.protocol.connectionLost()
-    assert not hand.connections._from_host
+    assert not server.connections._from_host
 
 
-def test_an_active_connection_is_not_evicted_for_a_new_one(make_hand):
-    hand = make_hand(connections=3)
-    waiting, busy, half = [connect_from(hand, "192.0.2.2") for _ in range(3)]
+def test_an_active_connection_is_not_evicted_for_a_new_one(make_server):
+    server = make_server(connections=3)
+    waiting, busy, half = [connect_from(server, "192.0.2.2") for _ in range(3)]
     waiting.poll()
-    hand.settle()
+    server.settle()
     half.protocol.dataReceived(b"\0\0\0")
-    hand.reactor.advance(5)
+    server.reactor.advance(5)
     busy.add()
-    hand.settle()
-    assert connect_from(hand, "192.0.2.3") is None
+    server.settle()
+    assert connect_from(server, "192.0.2.3") is None
     assert not (waiting.aborted or busy.aborted or half.aborted)
-    hand.reactor.advance(0.125)
+    server.reactor.advance(0.125)
     searches = []
-    hand.connections._all = type(
+    server.connections._all = type(
         "Counted", (dict,), {"__iter__": lambda self: searches.append(1) or dict.__iter__(self)}
-    )(hand.connections._all)
-    assert connect_from(hand, "192.0.2.3") is None
+    )(server.connections._all)
+    assert connect_from(server, "192.0.2.3") is None
     assert not searches, "a new connection does not cost a search each time"
-    hand.reactor.advance(2)
-    assert connect_from(hand, "192.0.2.3") is not None
+    server.reactor.advance(2)
+    assert connect_from(server, "192.0.2.3") is not None
     assert busy.aborted
 
 
-def test_a_late_reply_ends_the_idle_time(make_hand):
+def test_a_late_reply_ends_the_idle_time(make_server):
     """A worker that has just received an item is busy with it."""
-    hand = make_hand(connections=3)
-    worker, idle, other = [connect_from(hand, None) for _ in range(3)]
+    server = make_server(connections=3)
+    worker, idle, other = [connect_from(server, None) for _ in range(3)]
     worker.poll()
-    hand.settle()
-    hand.reactor.advance(3_600)
+    server.settle()
+    server.reactor.advance(3_600)
     idle.add()
-    hand.settle()
-    hand.reactor.advance(10)
+    server.settle()
+    server.reactor.advance(10)
     other.add(b"for the worker")
-    hand.settle()
+    server.settle()
     assert len(worker.receive()) == 2
-    hand.reactor.advance(5)
-    assert connect_from(hand, None)
+    server.reactor.advance(5)
+    assert connect_from(server, None)
     assert (bool(worker.aborted), bool(idle.aborted)) == (False, True)
 
 
@@ -556,19 +556,19 @@ def test_a_late_reply_ends_the_idle_time(make_hand):
         (b"AMQP\0\0\x09\x01", "a text protocol"),
     ],
 )
-def test_another_protocol_is_named_and_hits_no_limit(hand, monkeypatch, first, name, cut):
+def test_another_protocol_is_named_and_hits_no_limit(server, monkeypatch, first, name, cut):
     lines = []
     monkeypatch.setattr(Connections, "warn", lambda self, host, line, **fields: lines.append(line.format(**fields)))
-    peer = hand.connect()
+    peer = server.connect()
     for at in range(0, len(first), cut):
         peer.protocol.dataReceived(first[at : at + cut])
     assert [line.partition(": ")[2] for line in lines] == [f"it speaks {name}, and this port does not"]
-    assert not hand.connections.limit_hits
+    assert not server.connections.limit_hits
 
 
-def test_no_other_protocol_is_detected_after_the_first_message(hand):
+def test_no_other_protocol_is_detected_after_the_first_message(server):
     """Later bytes that look like another protocol are a message with too many segments."""
-    peer = hand.connect()
+    peer = server.connect()
     peer.send()
     peer.protocol.dataReceived(b"GET /metrics HTTP/1.1\r\n\r\n")
-    assert hand.connections.limit_hits == {"segments": 1}
+    assert server.connections.limit_hits == {"segments": 1}

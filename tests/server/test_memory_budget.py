@@ -125,9 +125,9 @@ def test_an_eviction_frees_enough_that_the_next_byte_ranks_no_holder(make_budget
     assert budget.total == 15_000 == LIMIT - LIMIT // FREED_PART
 
 
-def test_workers_with_open_queues_outlive_attackers_that_hold_messages(make_hand):
-    hand = make_hand(buffered_bytes=1 << 20)
-    workers = [hand.connect() for _ in range(10)]
+def test_workers_with_open_queues_outlive_attackers_that_hold_messages(make_server):
+    server = make_server(buffered_bytes=1 << 20)
+    workers = [server.connect() for _ in range(10)]
     for worker in workers:
         worker.send()
         for number in range(7):
@@ -135,14 +135,14 @@ def test_workers_with_open_queues_outlive_attackers_that_hold_messages(make_hand
             worker.connection.call(rpc.PromisedAnswer(worker._root), api.BROKER_INTERFACE_ID, api.QUEUE, content)
         worker.send()
         assert worker.protocol.held_bytes
-    hand.reactor.advance(3_600)
-    attackers = [hand.connect() for _ in range(18)]
+    server.reactor.advance(3_600)
+    attackers = [server.connect() for _ in range(18)]
     for attacker in attackers:
         attacker.send()
         attacker.protocol.dataReceived(pack("<II", 0, 1 << 16) + bytes(60_000))
-        hand.settle()
-        hand.reactor.advance(0.1)
+        server.settle()
+        server.reactor.advance(0.1)
     assert not any(worker.aborted for worker in workers)
     assert any(attacker.aborted for attacker in attackers)
-    assert hand.connections.memory.total <= 1 << 20
+    assert server.connections.memory.total <= 1 << 20
     assert b"buffered_bytes" in next(each for each in attackers if each.aborted).transport.value()

@@ -53,13 +53,13 @@ def scrape(diagnostics):
     return scrape
 
 
-def test_items_by_queue_and_state(scrape, hand):
-    peer = hand.connect()
+def test_items_by_queue_and_state(scrape, server):
+    peer = server.connect()
     peer.add(b"a", b"b", b"c")
     peer.poll(lease=60_000)
-    hand.settle()
-    hand.broker.add(hand.broker.queue("later"), [[(b"", SpanMs(60_000))]], hand.clock.now())
-    hand.reactor.advance(7)
+    server.settle()
+    server.broker.add(server.broker.queue("later"), [[(b"", SpanMs(60_000))]], server.clock.now())
+    server.reactor.advance(7)
 
     found = scrape()
 
@@ -75,10 +75,10 @@ def test_items_by_queue_and_state(scrape, hand):
     assert found[("queueber_leases",)] == found[("queueber_leased_items",)] == 1
 
 
-def test_an_unread_queue_has_no_oldest_item(scrape, hand):
-    hand.connect().add(b"a")
-    hand.settle()
-    queue = hand.broker.queue("default")
+def test_an_unread_queue_has_no_oldest_item(scrape, server):
+    server.connect().add(b"a")
+    server.settle()
+    queue = server.broker.queue("default")
     queue.window.trim(0, queue.floor)
 
     found = scrape()
@@ -87,26 +87,26 @@ def test_an_unread_queue_has_no_oldest_item(scrape, hand):
     assert ("queueber_oldest_ready_seconds", ("queue", "default")) not in found
 
 
-def test_names_are_escaped(scrape, hand):
+def test_names_are_escaped(scrape, server):
     name = 'we"ird\\\n\x1b[2J'
-    hand.broker.add(hand.broker.queue(name), [[(b"", SpanMs(0))]], hand.clock.now())
+    server.broker.add(server.broker.queue(name), [[(b"", SpanMs(0))]], server.clock.now())
     assert scrape()["queueber_items", ("queue", name), ("state", "ready")] == 1
 
 
-def test_the_number_of_named_queues_is_limited(scrape, hand):
+def test_the_number_of_named_queues_is_limited(scrape, server):
     for number in range(queue_stats.TOP + 20):
-        hand.broker.add(hand.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], hand.clock.now())
+        server.broker.add(server.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], server.clock.now())
     found = scrape()
     assert len({key[1] for key in found if key[0] == "queueber_items"}) == queue_stats.TOP + 1
     assert found["queueber_items", ("queue", queue_stats.OTHER), ("state", "ready")] == 20
     assert found["queueber_oldest_ready_seconds", ("queue", queue_stats.OTHER)] == 1
 
 
-def test_calls_errors_and_times_by_method(scrape, hand):
-    peer = hand.connect()
+def test_calls_errors_and_times_by_method(scrape, server):
+    peer = server.connect()
     peer.add(b"a")
     peer.poll(lease=0)
-    hand.settle()
+    server.settle()
     found = scrape()
     assert found["queueber_calls_total", ("method", "add")] == 1
     assert found["queueber_call_errors_total", ("kind", Kind.FAILED.name.lower()), ("method", "poll")] == 1
@@ -115,12 +115,12 @@ def test_calls_errors_and_times_by_method(scrape, hand):
     assert found["queueber_call_seconds_bucket", ("le", "+Inf"), ("method", "add")] == 1
 
 
-def test_commits_and_the_engine(scrape, hand):
-    hand.connect().add(b"four")
-    hand.turn()
-    hand.reactor.advance(3)
+def test_commits_and_the_engine(scrape, server):
+    server.connect().add(b"four")
+    server.turn()
+    server.reactor.advance(3)
     assert scrape()[("queueber_commit_age_seconds",)] == 4
-    hand.settle()
+    server.settle()
     found = scrape()
     assert found[("queueber_commit_bytes_sum",)] == 4
     assert found[("queueber_commit_seconds_sum",)] == 4
@@ -137,8 +137,8 @@ def test_without_an_answer_of_the_engine_all_other_metrics_are_there(scrape):
     assert ("queueber_queues",) in found
 
 
-def test_all_limits_and_their_hits(scrape, hand):
-    hand.broker.limit_hits["free_space_reserve"] += 2
+def test_all_limits_and_their_hits(scrape, server):
+    server.broker.limit_hits["free_space_reserve"] += 2
     found = scrape()
     for limit in PEER_LIMITS:
         assert found["queueber_limit", ("limit", limit.name)] == limit.default
@@ -146,9 +146,9 @@ def test_all_limits_and_their_hits(scrape, hand):
     assert found["queueber_limit_hits_total", ("limit", "free_space_reserve")] == 2
 
 
-def test_readiness_by_check(scrape, hand):
+def test_readiness_by_check(scrape, server):
     assert scrape()["queueber_ready", ("check", "serving")] == 1
-    hand.handlers.drain()
+    server.handlers.drain()
     assert scrape()["queueber_ready", ("check", "serving")] == 0
 
 
@@ -184,9 +184,9 @@ def alert_expressions():
 
 @pytest.mark.usefixtures("shows_a_certificate")
 @pytest.mark.parametrize("expressions", [board_expressions, alert_expressions])
-def test_every_metric_of_the_dashboard_and_the_alerts_exists(expressions, scrape, hand):
-    hand.connect().add(b"a")
-    hand.settle()
+def test_every_metric_of_the_dashboard_and_the_alerts_exists(expressions, scrape, server):
+    server.connect().add(b"a")
+    server.settle()
     known = {key[0] for key in scrape()} | ITS_OWN
     asked = expressions()
     assert len(asked) >= 10
@@ -214,11 +214,11 @@ def test_alerts_have_unique_names():
     assert len({rule["alert"] for rule in alerts()}) == len(alerts())
 
 
-def test_the_labels_of_the_dashboard_and_the_alerts_exist(scrape, hand):
+def test_the_labels_of_the_dashboard_and_the_alerts_exist(scrape, server):
     """The labels `le`, `job` and `instance` come from Prometheus."""
-    peer = hand.connect()
+    peer = server.connect()
     peer.add(b"a")
-    hand.settle()
+    server.settle()
     labels = {label for key in scrape() for label, _ in key[1:]} | {"job", "instance"}
     for expression in [*board_expressions(), *alert_expressions()]:
         used = re.findall(r"(\w+)(?:=~|!~|!=|=)\"", expression)

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 from queueber.server.core.pool import StoragePool
 
-PATIENCE = 120
+TIMEOUT_SECONDS = 120
 
 
 def until(true):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while not true() and time.monotonic() < deadline:
         time.sleep(0.001)
     return true()
@@ -25,7 +25,7 @@ def test_only_jobs_that_no_thread_has_begun_are_waiting():
     go_on = threading.Event()
     with closing(SimpleNamespace(close=pool.stop)):
         for _ in range(5):
-            pool.run(go_on.wait, PATIENCE)
+            pool.run(go_on.wait, TIMEOUT_SECONDS)
         assert until(lambda: pool.busy == 2)
         assert pool.waiting == 3
         go_on.set()

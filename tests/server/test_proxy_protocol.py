@@ -26,9 +26,9 @@ def reactor():
 
 
 @pytest.fixture
-def connect(hand, reactor):
+def connect(server, reactor):
     """Return the protocol and transport of a new connection to the balancer's port."""
-    coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), hand.factory)
+    coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), server.factory)
     with pytest.raises(StopIteration):
         coroutine.send(None)
     factory = reactor.tcpServers[0][1]
@@ -57,7 +57,7 @@ def connect(hand, reactor):
         V2 + b"\x21\x31\0\x02" + b"\xff" * 2,
     ],
 )
-def test_a_malformed_header_ends_its_connection_with_one_log_line(hand, connect, lines, header):
+def test_a_malformed_header_ends_its_connection_with_one_log_line(server, connect, lines, header):
     for _ in range(20):
         protocol, transport = connect()
         protocol.dataReceived(header)
@@ -66,15 +66,15 @@ def test_a_malformed_header_ends_its_connection_with_one_log_line(hand, connect,
     assert not any("log_failure" in line for line in lines)
 
 
-def test_a_connection_with_a_valid_header_is_served(hand, connect):
+def test_a_connection_with_a_valid_header_is_served(server, connect):
     protocol, transport = connect()
     protocol.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n" + encoder.bootstrap(0))
-    hand.settle()
+    server.settle()
     assert len(transport.value()) > 32
-    assert next(iter(hand.connections)).transport.getPeer().host == "192.0.2.9"
+    assert next(iter(server.connections)).transport.getPeer().host == "192.0.2.9"
 
 
-def test_an_error_of_the_server_is_not_taken_for_a_malformed_header(hand, connect, monkeypatch):
+def test_an_error_of_the_server_is_not_taken_for_a_malformed_header(server, connect, monkeypatch):
     protocol, _ = connect()
     protocol.dataReceived(b"PROXY TCP4 192.0.2.9 192.0.2.8 1 2\r\n")
     monkeypatch.setattr("queueber.server.net.protocol.RpcProtocol.send", lambda _: 1 / 0)
@@ -82,10 +82,10 @@ def test_an_error_of_the_server_is_not_taken_for_a_malformed_header(hand, connec
         protocol.dataReceived(encoder.bootstrap(0))
 
 
-def test_at_the_limit_a_connection_with_a_header_is_refused_like_others(make_hand, reactor):
-    hand = make_hand(connections=1)
-    hand.connect().send()
-    coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), hand.factory)
+def test_at_the_limit_a_connection_with_a_header_is_refused_like_others(make_server, reactor):
+    server = make_server(connections=1)
+    server.connect().send()
+    coroutine = start_listening(reactor, parse_listen("haproxy:tcp:4711:interface=127.0.0.1"), server.factory)
     with pytest.raises(StopIteration):
         coroutine.send(None)
     assert reactor.tcpServers[0][1].buildProtocol(ADDRESS) is None

@@ -9,18 +9,18 @@ from queueber.units import SpanMs
 
 
 @pytest.fixture
-def collector(hand):
-    return Collector(hand.reactor, hand.broker, hand.clock)
+def collector(server):
+    return Collector(server.reactor, server.broker, server.clock)
 
 
 @pytest.fixture
-def fill(hand):
+def fill(server):
     """Add numbers of items to queues by name."""
 
     def fill(**counts):
         for name, count in counts.items():
-            plan = hand.broker.add(hand.broker.queue(name), [[(b"", SpanMs(0))] * count], hand.clock.now())
-            hand.committer.submit(plan, lambda _: None)
+            plan = server.broker.add(server.broker.queue(name), [[(b"", SpanMs(0))] * count], server.clock.now())
+            server.committer.submit(plan, lambda _: None)
 
     return fill
 
@@ -31,12 +31,12 @@ def now(deferred):
     return found[0] if found else None
 
 
-def test_the_largest_queues_come_first_and_the_rest_are_one(collector, fill, monkeypatch, hand):
+def test_the_largest_queues_come_first_and_the_rest_are_one(collector, fill, monkeypatch, server):
     monkeypatch.setattr(queue_stats, "TOP", 2)
     fill(a=1, b=4, c=2, d=3)
     found = now(collector.collect())
     assert [(state.name, state.ready) for state in found.top] == [("b", 4), ("d", 3)]
-    assert found.rest == QueueState(OTHER, 3, 0, 0, 0, 0, hand.clock.now())
+    assert found.rest == QueueState(OTHER, 3, 0, 0, 0, 0, server.clock.now())
     assert (found.total.items, found.queues, found.added, found.removed) == (10, 4, 10, 0)
 
 
@@ -52,23 +52,23 @@ def test_queues_of_the_same_size_need_no_order(collector, fill):
     assert len(now(collector.collect()).top) == 2
 
 
-def test_empty_queues_are_counted_and_not_named(collector, hand):
-    hand.broker.queue("asked for")
+def test_empty_queues_are_counted_and_not_named(collector, server):
+    server.broker.queue("asked for")
     found = now(collector.collect())
     assert (found.queues, found.top, found.total.items) == (0, (), 0)
 
 
-def test_many_queues_are_read_in_slices(collector, fill, monkeypatch, hand):
+def test_many_queues_are_read_in_slices(collector, fill, monkeypatch, server):
     monkeypatch.setattr(queue_stats, "SLICE", 2)
     fill(a=1, b=1, c=1, d=1, e=1)
     taking, sharing = collector.collect(), collector.collect()
     assert not taking.called
-    hand.turn()
+    server.turn()
     assert now(taking) is now(sharing)
     assert now(taking).queues == 5
 
 
-def test_a_failure_reaches_its_callers_and_no_later_ones(collector, fill, monkeypatch, hand):
+def test_a_failure_reaches_its_callers_and_no_later_ones(collector, fill, monkeypatch, server):
     fill(a=1)
     with monkeypatch.context() as broken:
         broken.setattr(queue_stats, "state_of", lambda queue, now: 1 / 0)
@@ -78,9 +78,9 @@ def test_a_failure_reaches_its_callers_and_no_later_ones(collector, fill, monkey
     assert now(collector.collect()).queues == 1
 
 
-def test_statistics_are_reused_for_a_second(collector, fill, hand):
+def test_statistics_are_reused_for_a_second(collector, fill, server):
     first = now(collector.collect())
     fill(a=1)
     assert now(collector.collect()) is first
-    hand.reactor.advance(1)
+    server.reactor.advance(1)
     assert now(collector.collect()).queues == 1

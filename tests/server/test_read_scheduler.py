@@ -241,9 +241,9 @@ def test_everything_is_processed_once_and_in_order(steps):
     assert all(sender.is_read for sender in senders)
 
 
-def test_queued_calls_are_answered_in_order_and_do_not_time_out(make_hand):
-    hand = make_hand(idle_ms=1_000, stalled_message_ms=1_000)
-    peers = [hand.connect() for _ in range(4)]
+def test_queued_calls_are_answered_in_order_and_do_not_time_out(make_server):
+    server = make_server(idle_ms=1_000, stalled_message_ms=1_000)
+    peers = [server.connect() for _ in range(4)]
     adds = api.write_add_request(api.AddRequest([api.NewItem(b"x" * 1_000, 0)]))
     for peer in peers:
         peer.send()
@@ -257,28 +257,28 @@ def test_queued_calls_are_answered_in_order_and_do_not_time_out(make_hand):
     for limit in ("idle_ms", "stalled_message_ms"):
         last.on_timeout(limit)
     assert not peers[3].transport.disconnecting
-    hand.settle()
+    server.settle()
     assert all(len(peer.receive()) == 61 for peer in peers)
     assert not last._inbound.waiting
 
 
-def test_a_slow_reader_does_not_time_out_and_one_that_reads_nothing_does(hand, monkeypatch):
+def test_a_slow_reader_does_not_time_out_and_one_that_reads_nothing_does(server, monkeypatch):
     """Acknowledged bytes are progress, even if the transport is never empty."""
     acked = iter([100, 200, 200])
     monkeypatch.setattr("queueber.server.net.send_buffer.bytes_acked", lambda _, given: next(acked))
-    peer = hand.connect()
+    peer = server.connect()
     peer.protocol._send_buffer.pauseProducing()
-    hand.reactor.advance(30)
-    hand.connections.timeouts.expire()
+    server.reactor.advance(30)
+    server.connections.timeouts.expire()
     assert not peer.transport.disconnecting
     assert not peer.aborted
-    hand.reactor.advance(30)
-    hand.connections.timeouts.expire()
+    server.reactor.advance(30)
+    server.connections.timeouts.expire()
     assert peer.aborted
 
 
-def test_a_full_transport_counts_as_held(hand):
-    peer = hand.connect()
+def test_a_full_transport_counts_as_held(server):
+    peer = server.connect()
     peer.protocol._send_buffer.pauseProducing()
     assert peer.protocol.held_bytes == 128 * 1024
     peer.protocol._send_buffer.resumeProducing()
@@ -295,14 +295,14 @@ def test_a_turn_is_scheduled_on_a_clock():
     assert len(sender.data) == TURN + 10
 
 
-def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(hand):
+def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(server):
     """The same for the whole server, counted in calls of others that are decided first."""
     remove = api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
-    others, each = [hand.connect() for _ in range(100)], 40
-    mine = hand.connect()
+    others, each = [server.connect() for _ in range(100)], 40
+    mine = server.connect()
     for peer in (*others, mine):
         peer.send()
-    hand.settle()
+    server.settle()
     for peer in others:
         for _ in range(each):
             peer.connection.call(rpc.PromisedAnswer(peer._root), api.QUEUE_INTERFACE_ID, api.REMOVE, remove)
@@ -312,11 +312,11 @@ def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(h
     mine.add()
     decided = []
     add = api.QUEUE_INTERFACE_ID, api.ADD
-    name, call = hand.handlers._handlers[add]
-    note = lambda *args: decided.append(hand.handlers.stats.begun["remove"]) or call(*args)  # noqa: E731
-    hand.handlers._handlers[add] = name, note
-    hand.settle()
-    assert hand.handlers.stats.begun["remove"] == 100 * each
+    name, call = server.handlers._handlers[add]
+    note = lambda *args: decided.append(server.handlers.stats.begun["remove"]) or call(*args)  # noqa: E731
+    server.handlers._handlers[add] = name, note
+    server.settle()
+    assert server.handlers.stats.begun["remove"] == 100 * each
     of_each = SHARE_MIN * each / len(data)
     # The calls of the first turn, and every fourth share goes to a peer that has had one.
     assert decided[0] <= TURN / len(data) * each + 100 * (of_each + 1) * 4 / 3

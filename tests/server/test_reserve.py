@@ -165,19 +165,19 @@ def test_a_failed_measurement_changes_nothing(reserve, disk):
     assert reserve.low
 
 
-def test_the_space_is_measured_at_once_and_periodically(hand, disk):
+def test_the_space_is_measured_at_once_and_periodically(server, disk):
     disk.free = 1
     reserve = Reserve(disk, 100)
-    timer = periodic_timer(hand.reactor, MEASURE_SECONDS, reserve.tick)
+    timer = periodic_timer(server.reactor, MEASURE_SECONDS, reserve.tick)
     timer.startService()
     assert reserve.low
     disk.free = 200
-    hand.reactor.advance(MEASURE_SECONDS)
+    server.reactor.advance(MEASURE_SECONDS)
     assert not reserve.low
     timer.stopService()
 
 
-def test_room_is_made_while_space_is_low_with_pauses_between_attempts(hand, disk):
+def test_room_is_made_while_space_is_low_with_pauses_between_attempts(server, disk):
     attempts = []
 
     def make_room():
@@ -186,25 +186,25 @@ def test_room_is_made_while_space_is_low_with_pauses_between_attempts(hand, disk
 
     disk.free = 10 * MIB
     reserve = Reserve(disk, 5 * MIB, make_room)
-    timer = periodic_timer(hand.reactor, MEASURE_SECONDS, reserve.tick)
+    timer = periodic_timer(server.reactor, MEASURE_SECONDS, reserve.tick)
     timer.startService()
-    hand.reactor.pump([MEASURE_SECONDS] * 20)
+    server.reactor.pump([MEASURE_SECONDS] * 20)
     assert attempts == []
     disk.free = 3 * MIB
-    hand.reactor.pump([MEASURE_SECONDS] * 20)
+    server.reactor.pump([MEASURE_SECONDS] * 20)
     assert len(attempts) == 1
     attempts[0].errback(OSError(28, "No space left on device"))
-    hand.reactor.advance(MEASURE_SECONDS)
+    server.reactor.advance(MEASURE_SECONDS)
     assert len(attempts) == 2
     attempts[1].callback(None)
-    hand.reactor.pump([MEASURE_SECONDS] * 4)
+    server.reactor.pump([MEASURE_SECONDS] * 4)
     assert len(attempts) == 2
-    hand.reactor.advance(MEASURE_SECONDS)
+    server.reactor.advance(MEASURE_SECONDS)
     assert len(attempts) == 3
     timer.stopService()
 
 
-def test_no_room_is_made_where_unflushed_bytes_do_not_fit(hand, disk):
+def test_no_room_is_made_where_unflushed_bytes_do_not_fit(server, disk):
     """RocksDB stops for good when a flush fails, and the server with it."""
     attempts = []
 
@@ -213,20 +213,20 @@ def test_no_room_is_made_where_unflushed_bytes_do_not_fit(hand, disk):
         return succeed(None)
 
     reserve = Reserve(disk, 10 * MIB, make_room)
-    timer = periodic_timer(hand.reactor, MEASURE_SECONDS, reserve.tick)
+    timer = periodic_timer(server.reactor, MEASURE_SECONDS, reserve.tick)
     disk.free, disk.unflushed = 3_000, 8_000
     needed = flush_bytes_max(8_000)
     with capturedLogs() as logs:
         timer.startService()
-        hand.reactor.pump([MEASURE_SECONDS] * 20)
+        server.reactor.pump([MEASURE_SECONDS] * 20)
         assert attempts == []
         with pytest.raises(Overloaded, match="3,000 bytes are free and 8,000 are needed for what is in memory, and"):
             reserve.refuse(1)
         disk.free = needed - 1
-        hand.reactor.advance(MEASURE_SECONDS)
+        server.reactor.advance(MEASURE_SECONDS)
         assert attempts == []
         disk.free = needed
-        hand.reactor.advance(MEASURE_SECONDS)
+        server.reactor.advance(MEASURE_SECONDS)
         assert attempts == [needed]
     timer.stopService()
     space = "3,000 bytes are free and 8,000 are needed for what is in memory"
@@ -235,27 +235,27 @@ def test_no_room_is_made_where_unflushed_bytes_do_not_fit(hand, disk):
     assert not_making.startswith(f"The space of removed items cannot be reclaimed: {space}, and that is too little")
 
 
-def test_adds_are_refused_and_counted_while_other_calls_go_on(make_hand, disk, monkeypatch):
+def test_adds_are_refused_and_counted_while_other_calls_go_on(make_server, disk, monkeypatch):
     monkeypatch.setattr(composition, "space_of", lambda *_, **__: disk())
-    hand = make_hand(settings={"free_space_reserve": 100})
-    reserve = hand.parts.reserve
+    server = make_server(settings={"free_space_reserve": 100})
+    reserve = server.parts.reserve
     reserve.measure()
-    peer = hand.connect()
+    peer = server.connect()
     peer.add(b"one")
-    hand.settle()
+    server.settle()
     disk.free = 1
     reserve.measure()
     refused, polled = peer.add(b"two"), peer.poll()
-    hand.settle()
+    server.settle()
     outcomes = peer.receive()
     assert outcomes[refused].kind == Kind.OVERLOADED
     assert "free_space_reserve" in outcomes[refused].reason
     assert hasattr(outcomes[polled], "content")
-    assert hand.broker.limit_hits["free_space_reserve"] == 1
+    assert server.broker.limit_hits["free_space_reserve"] == 1
     disk.free = 200
     reserve.measure()
     added = peer.add(b"two")
-    hand.settle()
+    server.settle()
     assert hasattr(peer.receive()[added], "content")
 
 

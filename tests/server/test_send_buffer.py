@@ -78,11 +78,11 @@ def test_after_forget_no_change_is_reported():
     assert calls == [True]
 
 
-def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_hand):
+def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_server):
     """No further claim is made for a peer that does not read its replies."""
     size = 50_000
-    hand = make_hand(unsent_bytes=1 << 20)
-    worker, producer = hand.connect(), hand.connect()
+    server = make_server(unsent_bytes=1 << 20)
+    worker, producer = server.connect(), server.connect()
     transport = worker.transport
     plain = transport.write
 
@@ -93,26 +93,26 @@ def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_
 
     transport.write = write
     polls = [worker.poll() for _ in range(1_000)]
-    hand.settle()
+    server.settle()
     for _ in range(10):
         items = [api.NewItem(b"x" * size, 1_000) for _ in range(100)]
         producer.call(api.ADD, api.write_add_request(api.AddRequest(items)))
-        hand.settle()
-    hand.reactor.advance(2)
-    hand.settle()
+        server.settle()
+    server.reactor.advance(2)
+    server.settle()
 
-    claim = hand.broker.claims._bounds
+    claim = server.broker.claims._bounds
     assert worker.protocol._send_buffer.unsent <= (1 << 20) + min(claim.bytes, claim.polls * size) + CHUNK
-    assert hand.broker.stats().leased_items <= 2 * claim.polls
-    assert hand.broker.stats().waiting_polls >= 1_000 - 2 * claim.polls
+    assert server.broker.stats().leased_items <= 2 * claim.polls
+    assert server.broker.stats().waiting_polls >= 1_000 - 2 * claim.polls
 
     received = []
     for _ in range(2_000):
         received.append(transport.value())
         transport.clear()
         worker.protocol._send_buffer.resumeProducing()
-        hand.settle()
-        if not worker.protocol._send_buffer.unsent and not hand.broker.stats().waiting_polls:
+        server.settle()
+        if not worker.protocol._send_buffer.unsent and not server.broker.stats().waiting_polls:
             break
     received.append(transport.value())
     transport.clear()
@@ -122,20 +122,20 @@ def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_
 
 
 @pytest.mark.parametrize("closed_by", ["peer", "us"])
-def test_items_for_a_connection_that_ends_during_their_commit_are_not_lost(hand, closed_by):
-    worker, other = hand.connect(), hand.connect()
+def test_items_for_a_connection_that_ends_during_their_commit_are_not_lost(server, closed_by):
+    worker, other = server.connect(), server.connect()
     worker.poll()
-    hand.settle()
+    server.settle()
     other.add(b"a")
-    hand.turn()
+    server.turn()
     if closed_by == "peer":
         worker.protocol.connectionLost()
     else:
         worker.protocol.close()
-    hand.settle()
-    assert hand.broker.stats().leases == 0
+    server.settle()
+    assert server.broker.stats().leases == 0
     again = other.poll(no_wait=True)
-    hand.settle()
+    server.settle()
     assert len(api.read_poll_response(other.receive()[again]).items) == 1
 
 

@@ -16,13 +16,13 @@ EXTEND = api.write_extend_request(api.ExtendRequest(bytes(16), 5_000))
 NOTHING = api.write_add_request(api.AddRequest([]))
 
 
-def stand_still(hand):
+def stand_still(server):
     """Return a peer, while another peer's add is being committed."""
-    peer, other = hand.connect(), hand.connect()
+    peer, other = server.connect(), server.connect()
     peer.send()
     other.add(b"x")
-    hand.turn()
-    assert len(hand.pool.jobs) == 1
+    server.turn()
+    assert len(server.pool.jobs) == 1
     return peer
 
 
@@ -31,44 +31,44 @@ def stand_still(hand):
     [(api.REMOVE, REMOVE), (api.EXTEND, EXTEND), (api.ADD, NOTHING)],
     ids=["remove", "extend", "empty add"],
 )
-def test_calls_that_write_nothing_count_while_they_wait(make_hand, method, content):
-    hand = make_hand(pending_bytes=10 * PLAN_BYTES)
-    peer = stand_still(hand)
+def test_calls_that_write_nothing_count_while_they_wait(make_server, method, content):
+    server = make_server(pending_bytes=10 * PLAN_BYTES)
+    peer = stand_still(server)
     calls = [peer.call(method, content) for _ in range(20)]
-    hand.turn()
-    assert hand.committer.pending_bytes == 11 * PLAN_BYTES
+    server.turn()
+    assert server.committer.pending_bytes == 11 * PLAN_BYTES
     refused = peer.receive()
     assert len(refused) == 1 + 9
     assert {refused[each].kind for each in calls[11:]} == {Kind.OVERLOADED}
     assert "pending_bytes" in refused[calls[-1]].reason
-    hand.settle()
+    server.settle()
     outcomes = peer.receive()
     assert not any(isinstance(outcomes[each], rpc.RemoteException) for each in calls[:11])
-    assert hand.committer.pending_bytes == 0
+    assert server.committer.pending_bytes == 0
 
 
-def test_a_commit_has_a_bounded_number_of_calls_however_little_they_write(make_hand):
-    hand = make_hand(commit_rows=10)
-    peer = stand_still(hand)
+def test_a_commit_has_a_bounded_number_of_calls_however_little_they_write(make_server):
+    server = make_server(commit_rows=10)
+    peer = stand_still(server)
     for _ in range(25):
         peer.call(api.REMOVE, REMOVE)
-    hand.turn()
+    server.turn()
     answered, write = [], peer.transport.write
-    peer.transport.write = lambda data: answered.append(25 - hand.handlers.outstanding) or write(data)
-    hand.settle()
+    peer.transport.write = lambda data: answered.append(25 - server.handlers.outstanding) or write(data)
+    server.settle()
     assert answered == [10, 20, 25], "the rest waits for the next commit"
 
 
-def test_only_the_pending_call_of_a_lost_connection_stays_in_memory(hand):
-    peer = stand_still(hand)
+def test_only_the_pending_call_of_a_lost_connection_stays_in_memory(server):
+    peer = stand_still(server)
     peer.call(api.REMOVE, REMOVE)
-    hand.turn()
+    server.turn()
     protocol = peer.protocol
     machine = weakref.ref(protocol._connection)
     protocol.connectionLost(Failure(ConnectionDone()))
     gc.collect()
     assert machine() is None
-    assert hand.handlers.outstanding == 2
-    hand.settle()
-    assert hand.handlers.outstanding == 0
-    assert not hand.deaths
+    assert server.handlers.outstanding == 2
+    server.settle()
+    assert server.handlers.outstanding == 0
+    assert not server.deaths

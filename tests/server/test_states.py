@@ -94,7 +94,7 @@ def silence(peer):
 def exceed_the_backlog(peer):
     silence(peer)
     peer.add(b"a")
-    peer.hand.settle()
+    peer.server.settle()
 
 
 CAUSES = {
@@ -120,9 +120,9 @@ PATHS = {
 
 
 @pytest.fixture
-def peer(make_hand):
+def peer(make_server):
     """A peer whose first message, a Bootstrap, begins with the three bytes of `ConnectionInput.DATA`."""
-    return make_hand(unsent_bytes=10).connect()
+    return make_server(unsent_bytes=10).connect()
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_a_connection_follows_the_table(peer, state, cause):
     assert peer.protocol._state is state
     CAUSES[cause](peer)
     assert peer.protocol._state is next_state(state, cause)
-    assert not peer.hand.deaths
+    assert not peer.server.deaths
 
 
 @pytest.mark.parametrize("state", sorted(ENDED, key=name), ids=name)
@@ -145,7 +145,7 @@ def test_input_is_dropped_at_the_end(peer, state):
         CAUSES[step](peer)
     peer.transport.clear()
     peer.protocol.dataReceived(encoder.bootstrap(1))
-    peer.hand.settle()
+    peer.server.settle()
     assert peer.transport.value() == b""
     assert peer.protocol._state is state
 
@@ -154,7 +154,7 @@ def test_a_connection_that_is_aborted_counts_no_more_in_the_memory_budget(peer):
     """Eviction removes it from the budget, and its last replies must not bring it back."""
     peer.send()
     exceed_the_backlog(peer)
-    memory = peer.hand.connections.memory
+    memory = peer.server.connections.memory
     assert memory.total
     memory.update(peer.protocol, 0)
     peer.protocol.evict()
@@ -195,7 +195,7 @@ def test_timers_and_memory_follow_every_read(sizes, cuts):
 def test_open_answers_are_measured_without_a_long_read(peer):
     """A peer that never sends Finish, one short call at a time, comes to count with its tables."""
     peer.send()
-    peer.hand.settle()
+    peer.server.settle()
     held = []
     for _ in range(200):
         peer.call(99, bytes(8))

@@ -29,14 +29,14 @@ def test_without_values_mean_and_quantiles_are_0():
     assert (histogram.mean, histogram.quantile(0.5)) == (0, 0)
 
 
-def test_calls_are_counted_and_timed_by_method(hand):
-    peer = hand.connect()
+def test_calls_are_counted_and_timed_by_method(server):
+    peer = server.connect()
     peer.poll()
-    hand.settle()
-    hand.reactor.advance(3)
+    server.settle()
+    server.reactor.advance(3)
     peer.add(b"x")
-    hand.settle()
-    calls = hand.handlers.stats
+    server.settle()
+    calls = server.handlers.stats
     assert calls.begun == {"poll": 1, "add": 1}
     assert calls.seconds["add"].count == 1
     assert calls.seconds["poll"].count == 1
@@ -44,15 +44,15 @@ def test_calls_are_counted_and_timed_by_method(hand):
     assert not calls.refused
 
 
-def test_refusals_are_counted_by_method_and_kind(make_hand):
-    hand = make_hand(waiting_polls=1)
-    peer = hand.connect()
+def test_refusals_are_counted_by_method_and_kind(make_server):
+    server = make_server(waiting_polls=1)
+    peer = server.connect()
     peer.poll(lease=0)
     peer.poll()
     peer.poll()
-    hand.settle()
+    server.settle()
     peer.call(77, api.write_poll_request(api.PollRequest(1000, 1, None, False)))
-    calls = hand.handlers.stats
+    calls = server.handlers.stats
     assert calls.refused == {
         ("poll", Kind.FAILED): 1,
         ("poll", Kind.OVERLOADED): 1,
@@ -61,15 +61,15 @@ def test_refusals_are_counted_by_method_and_kind(make_hand):
     assert calls.begun == {"poll": 3, "other": 1}
 
 
-def test_a_commit_is_counted_with_its_contents_and_duration(hand):
-    peer = hand.connect()
+def test_a_commit_is_counted_with_its_contents_and_duration(server):
+    peer = server.connect()
     peer.add(b"four", b"five!")
-    hand.turn()
-    load = hand.committer.stats
-    hand.reactor.advance(2)
-    assert (hand.committer.committing, hand.committer.commit_seconds(hand.reactor.seconds())) == (True, 2)
-    hand.settle()
-    assert (hand.committer.committing, hand.committer.commit_seconds(hand.reactor.seconds())) == (False, 0)
+    server.turn()
+    load = server.committer.stats
+    server.reactor.advance(2)
+    assert (server.committer.committing, server.committer.commit_seconds(server.reactor.seconds())) == (True, 2)
+    server.settle()
+    assert (server.committer.committing, server.committer.commit_seconds(server.reactor.seconds())) == (False, 0)
     (commit,) = load.last
     assert (commit.seconds, commit.plans, commit.rows, commit.bytes) == (2, 1, 2, 9)
     assert (load.seconds.total, load.rows.total, load.bytes.total) == (2, 2, 9)
@@ -96,13 +96,13 @@ def test_an_early_timer_is_no_lag():
     assert lag.lateness.total == pytest.approx(0.05)
 
 
-def test_connections_and_expired_leases_are_counted(hand):
-    peer = hand.connect()
+def test_connections_and_expired_leases_are_counted(server):
+    peer = server.connect()
     peer.add(b"x")
     peer.poll(lease=1)
-    hand.settle()
-    hand.reactor.advance(5)
-    hand.sweeper.sweep()
-    hand.settle()
-    assert hand.sweeper.expired == 1
-    assert hand.connections.accepted == 1
+    server.settle()
+    server.reactor.advance(5)
+    server.sweeper.sweep()
+    server.settle()
+    assert server.sweeper.expired == 1
+    assert server.connections.accepted == 1

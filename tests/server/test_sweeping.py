@@ -20,35 +20,35 @@ def lines():
     globalLogPublisher.removeObserver(observe)
 
 
-def fail(hand, peer, count=1):
+def fail(server, peer, count=1):
     """Deliver *count* items to a worker that crashes, and sweep its lease."""
     poll = peer.poll(count)
-    hand.settle()
+    server.settle()
     response = api.read_poll_response(peer.receive().pop(poll))
     peer.connection.finish(poll)
     peer.send()
-    hand.reactor.advance(2)
-    hand.sweeper.sweep()
-    hand.settle()
+    server.reactor.advance(2)
+    server.sweeper.sweep()
+    server.settle()
     return response.items
 
 
-def test_an_item_that_is_never_removed_is_counted_and_logged(hand, lines):
-    peer = hand.connect()
+def test_an_item_that_is_never_removed_is_counted_and_logged(server, lines):
+    peer = server.connect()
     peer.add(b"poison")
     for attempt in range(1, 1_002):
-        (item,) = fail(hand, peer)
+        (item,) = fail(server, peer)
         assert item.attempt == attempt
-    assert hand.sweeper.redelivered == {1: 9, 10: 90, 100: 900, 1_000: 2}
+    assert server.sweeper.redelivered == {1: 9, 10: 90, 100: 900, 1_000: 2}
     assert [event["attempts"] for event in lines] == list(ATTEMPTS[1:])
     assert {event["item"] for event in lines} == {bytes(item.id).hex()}
     assert {event["queue"] for event in lines} == {"'default'"}
 
 
-def test_many_such_items_are_one_log_line(hand, lines):
-    peer = hand.connect()
+def test_many_such_items_are_one_log_line(server, lines):
+    peer = server.connect()
     peer.add(*[b"poison"] * 50)
     for _ in range(10):
-        fail(hand, peer, 50)
+        fail(server, peer, 50)
     assert len(lines) == 1
-    assert hand.sweeper.redelivered == {1: 450, 10: 50}
+    assert server.sweeper.redelivered == {1: 450, 10: 50}

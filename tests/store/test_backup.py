@@ -22,7 +22,7 @@ from queueber.store.tuning import FLUSH_FILES
 
 MAIL = QueueNumber(1)
 ELSEWHERE = Path("/dev/shm")
-PATIENCE_SECONDS = 120
+TIMEOUT_SECONDS = 120
 """For RocksDB's background work: long, because only a wait without an end is an error."""
 
 
@@ -252,7 +252,7 @@ def test_the_space_of_removed_items_is_reclaimed(tmp_path, make):
 
     assert size() > 500 * (64 << 10)
     store.reclaim_space()
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while size() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert size() == 0

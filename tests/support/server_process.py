@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.support.warm_start import WarmProcess
 
-PATIENCE = 120.0
+TIMEOUT_SECONDS = 120.0
 """For whatever takes a moment: only what would never come is to be found out, however busy the machine is."""
 
 # What the `twistd` script does, found by any interpreter.
@@ -52,7 +52,7 @@ class Server:
 
     def line(self, pattern: str) -> re.Match:
         """The first line of the log that matches, waited for."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while time.monotonic() < deadline:
             for line in list(self.lines):
                 if found := re.search(pattern, line):
@@ -68,7 +68,7 @@ class Server:
 
     def control(self) -> Path:
         """Return the path of its control socket once it accepts connections: the log names it before it is there."""
-        path, deadline = self.data_dir / "control.sock", time.monotonic() + PATIENCE
+        path, deadline = self.data_dir / "control.sock", time.monotonic() + TIMEOUT_SECONDS
         with socket.socket(socket.AF_UNIX) as peer:
             while peer.connect_ex(str(path)):
                 assert time.monotonic() < deadline and self.process.poll() is None, "\n".join(self.lines)
@@ -91,14 +91,14 @@ class Server:
     def suspend(self) -> None:
         """Stop it with SIGSTOP; wait until all of its threads stand still."""
         self.process.send_signal(signal.SIGSTOP)
-        tasks, deadline = Path(f"/proc/{self.process.pid}/task"), time.monotonic() + PATIENCE
+        tasks, deadline = Path(f"/proc/{self.process.pid}/task"), time.monotonic() + TIMEOUT_SECONDS
         while not all(" T " in (task / "stat").read_text() for task in tasks.iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT_SECONDS)
 
     def stop(self) -> int:
         """Stop it as an operator would; the exit status."""
@@ -107,6 +107,6 @@ class Server:
         return self.wait()
 
     def wait(self) -> int:
-        status = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        status = self.process.wait(TIMEOUT_SECONDS)
+        self._reader.join(TIMEOUT_SECONDS)
         return status

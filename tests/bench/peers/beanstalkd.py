@@ -3,7 +3,7 @@
 from collections import deque
 from itertools import cycle
 
-from line import InOrder, RanDry, Unexpected
+from load_connection import InOrder, RanDry, Unexpected
 
 from peers.peer import Peer
 
@@ -18,7 +18,7 @@ def put(contents):
     return b"put 0 0 %d %d\r\n%b\r\n" % (TTR_SECONDS, len(contents), contents)
 
 
-class Line(InOrder):
+class Connection(InOrder):
     """An add of several items is so many `put` in one write; so is a poll, of `reserve` that do not wait."""
 
     def __init__(self, port, role, load):
@@ -87,7 +87,7 @@ class Beanstalkd(Peer):
     name = "beanstalkd-f0"
     says = "fsync for each write"
     program = "beanstalkd"
-    line = Line
+    connection_class = Connection
     mixed = True
     interval = "0"
 

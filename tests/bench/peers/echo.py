@@ -8,7 +8,7 @@ faster with calls and replies of these sizes.
 import sys
 from itertools import cycle
 
-from line import InOrder
+from load_connection import InOrder
 
 from peers.peer import HERE, Peer
 
@@ -16,7 +16,7 @@ CALL_BYTES = 200
 """An add's message without its contents."""
 
 
-class Line(InOrder):
+class Connection(InOrder):
     """Each call is as long as an add, and so is its answer."""
 
     def __init__(self, port, role, load):
@@ -42,7 +42,7 @@ class Echo(Peer):
 
     name = "twisted-echo"
     says = "none: the bytes are sent back"
-    line = Line
+    connection_class = Connection
     kinds = ("add",)
     mixed = True
 

@@ -4,7 +4,7 @@ import json
 from collections import deque
 from time import monotonic, perf_counter, sleep
 
-from line import InOrder, RanDry, Unexpected
+from load_connection import InOrder, RanDry, Unexpected
 
 from peers.peer import Peer
 
@@ -17,7 +17,7 @@ def published(subject, content, reply=b"in"):
     return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(content), content)
 
 
-class Line(InOrder):
+class Connection(InOrder):
     """A connection with an inbox of its own, where all answers come: those of polls among those of acknowledgements."""
 
     def __init__(self, port, role, load):
@@ -127,7 +127,7 @@ class Nats(Peer):
     name = "nats"
     says = "written to a file; fsync every two minutes, after the answer"
     program = "nats-server"
-    line = Line
+    connection_class = Connection
 
     def command(self, port, directory):
         return [self.found(), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(directory)]
@@ -136,14 +136,14 @@ class Nats(Peer):
         class Plain:
             window, items, kind, contents = 1, 1, "add", b""
 
-        line = Line(port, "add", Plain)
+        connection = Connection(port, "add", Plain)
         give_up = monotonic() + READY_SECONDS
         for api, content in (
             (b"STREAM.CREATE.q", STREAM),
             (b"CONSUMER.DURABLE.CREATE.q.c", {"stream_name": "q", "config": CONSUMER}),
         ):
-            while b'"error"' in (answer := line.ask(api, content)) or b"503" in answer:
+            while b'"error"' in (answer := connection.ask(api, content)) or b"503" in answer:
                 if monotonic() > give_up:
                     raise Unexpected(f"{answer}")
                 sleep(0.1)
-        line.socket.close()
+        connection.socket.close()

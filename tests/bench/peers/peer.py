@@ -19,7 +19,7 @@ class Peer:
     program: ClassVar = ""
     """The program that has to be installed; empty if it is Python alone."""
 
-    line: ClassVar = None
+    connection_class: ClassVar = None
     """The class of connections to it."""
 
     kinds: ClassVar = ("add", "take", "cycle")

@@ -6,7 +6,7 @@ from pathlib import Path
 from struct import Struct
 from time import monotonic, sleep
 
-from line import InOrder, RanDry, Unexpected
+from load_connection import InOrder, RanDry, Unexpected
 
 from peers.peer import Peer
 
@@ -46,7 +46,7 @@ def array(contents, count):
     return head + (NUMBER.pack(len(contents)) + contents) * count
 
 
-class Line(InOrder):
+class Connection(InOrder):
     """A session; every call is a transaction of its own, and its answer ends with ReadyForQuery."""
 
     def __init__(self, port, role, load):
@@ -124,7 +124,7 @@ class Postgres(Peer):
     name = "postgres"
     says = "fsync before the answer (synchronous_commit on)"
     program = "postgres"
-    line = Line
+    connection_class = Connection
     user = "postgres"
 
     def found(self):
@@ -153,12 +153,12 @@ class Postgres(Peer):
         give_up = monotonic() + READY_SECONDS
         while True:
             try:
-                line = Line(port, "add", Plain)
+                connection = Connection(port, "add", Plain)
                 break
             except Unexpected:
                 # It listens before it is ready.
                 if monotonic() > give_up:
                     raise
                 sleep(0.1)
-        line.call(message(b"Q", TABLE.encode() + b"\0"))
-        line.socket.close()
+        connection.call(message(b"Q", TABLE.encode() + b"\0"))
+        connection.socket.close()

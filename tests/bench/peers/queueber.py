@@ -13,7 +13,7 @@ from itertools import cycle
 from struct import Struct
 from time import perf_counter
 
-from line import Line, RanDry, Unexpected
+from load_connection import LoadConnection, RanDry, Unexpected
 from scenarios import MIXED
 
 from peers.peer import HERE, ROOT, Peer
@@ -179,7 +179,7 @@ class Takes:
         return [frame.index(item.id) for item in response.items], frame.index(response.lease)
 
 
-class Frames(Line):
+class Frames(LoadConnection):
     """Calls in slots, each with its own question; the answers come in any order."""
 
     def __init__(self, port, role, load):
@@ -286,7 +286,7 @@ class Queueber(Peer):
 
     name = durability = "fsync"
     says = "fsync before the answer, one for all that came meanwhile"
-    line = Frames
+    connection_class = Frames
     kinds = ("add", "take", "cycle", "remove")
     mixed = True
 
@@ -330,7 +330,7 @@ class Pycapnp(Peer):
 
     name = "pycapnp"
     says = "none: in memory"
-    line = Frames
+    connection_class = Frames
     kinds = ("add", "take", "cycle", "remove")
     mixed = True
 

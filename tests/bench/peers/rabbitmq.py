@@ -13,7 +13,7 @@ from pathlib import Path
 from struct import Struct, pack
 from time import monotonic, sleep
 
-from line import InOrder, Unexpected
+from load_connection import InOrder, Unexpected
 
 from peers.peer import Peer
 
@@ -51,7 +51,7 @@ def publish(contents):
     return method(60, 40, to_queue) + frame(HEADER, 1, properties) + b"".join(bodies)
 
 
-class Line(InOrder):
+class Connection(InOrder):
     """A connection with one channel."""
 
     def __init__(self, port, role, load):
@@ -167,7 +167,7 @@ class RabbitMQ(Peer):
     name = "rabbitmq"
     says = "fsync before the confirm, one for many (persistent, publisher confirms)"
     program = "rabbitmq-server"
-    line = Line
+    connection_class = Connection
     start_seconds = 90
 
     def found(self):
@@ -205,7 +205,7 @@ class RabbitMQ(Peer):
         give_up = monotonic() + READY_SECONDS
         while True:
             try:
-                Line(port, "add", Plain).socket.close()
+                Connection(port, "add", Plain).socket.close()
             except (Unexpected, OSError):
                 if monotonic() > give_up:
                     raise

@@ -3,7 +3,7 @@
 from collections import deque
 from itertools import cycle
 
-from line import InOrder, RanDry, Unexpected
+from load_connection import InOrder, RanDry, Unexpected
 
 from peers.peer import Peer
 
@@ -17,7 +17,7 @@ def command(*words):
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
-class Line(InOrder):
+class Connection(InOrder):
     """An add of several items is so many XADD in one write; a poll is one XREADGROUP, each removal one XACK."""
 
     def __init__(self, port, role, load):
@@ -113,7 +113,7 @@ class Redis(Peer):
     name = "redis-always"
     says = "fsync before the answer, one for all that came at once (appendfsync always)"
     program = "redis-server"
-    line = Line
+    connection_class = Connection
     mixed = True
     fsync = "always"
 
@@ -135,9 +135,9 @@ class Redis(Peer):
 
             window, items, kind, batches = 1, 1, "add", [[b""]]
 
-        line = Line(port, "add", Plain)
-        line.conversation(command(b"XGROUP", b"CREATE", STREAM, GROUP, b"0", b"MKSTREAM"))
-        line.socket.close()
+        connection = Connection(port, "add", Plain)
+        connection.conversation(command(b"XGROUP", b"CREATE", STREAM, GROUP, b"0", b"MKSTREAM"))
+        connection.socket.close()
 
 
 class Lazy(Redis):

@@ -16,7 +16,7 @@ class RanDry(Exception):
     """A poll found nothing: the measurement ends here."""
 
 
-class Line:
+class LoadConnection:
     """
     One connection with a sliding window of calls.  Blocking: every server reads whatever happens.
 
@@ -72,7 +72,7 @@ class Line:
         raise NotImplementedError
 
 
-class InOrder(Line):
+class InOrder(LoadConnection):
     """A connection on which the answers come in the order of the calls."""
 
     def __init__(self, port, role, load):

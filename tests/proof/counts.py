@@ -13,7 +13,7 @@ TRIES_PER_TARGET = 2
 
 
 @define
-class Tally:
+class Counts:
     """The last line of a script, and its status."""
 
     name: str
