@@ -190,8 +190,8 @@ def read_add_requests(calls: Calls, limits: Limits) -> list[Sequence[NewItem]]:
     return requests if isinstance(requests, list) else [read_add_request(requests, limits).items]
 
 
-def read_remove_requests(calls: Calls) -> list[RemoveRequest]:
-    """Return the request of each of *calls*; it raises what `read_remove_request` raises."""
+def read_remove_requests(calls: Calls, limits: Limits) -> list[RemoveRequest]:  # noqa: ARG001
+    """Return the request of each of *calls*; it raises what `read_remove_request` raises.  No limit applies."""
     requests = calls.requests
     return requests if isinstance(requests, list) else [read_remove_request(requests)]
 

@@ -11,7 +11,7 @@ from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
-from queueber.broker.storage import PutItems, Write
+from queueber.broker.storage import PutItems
 from queueber.errors import QueueberError
 from queueber.units import SpanMs, WallMs, no_earlier_than
 
@@ -58,19 +58,6 @@ class Adds:
         for call in calls:
             replies.append(ids[at : at + len(call)])
             at += len(call)
-        write = self._put_new(queue, ids, contents, delays, size, now)
-        return self._uncommitted.plan(queue, [write], replies, size, len(ids))
-
-    def _put_new(
-        self,
-        queue: Queue,
-        ids: Sequence[ItemId],
-        contents: Sequence[bytes],
-        delays: Sequence[SpanMs],
-        size: int,
-        now: WallMs,
-    ) -> Write:
-        """Put new items, with *contents* of *size* bytes together, into *queue*, and return the write of their rows."""
         number = self._queues.assign_number(queue) if queue.number is None else queue.number
         delayed = any(delays)
         dues = [no_earlier_than(now, delay) if delay else now for delay in delays] if delayed else repeat(now)
@@ -87,4 +74,5 @@ class Adds:
         self._queues.enforce_budget(queue)
         if self._polls.waiting:
             self._polls.mark_runnable(queue)
-        return new_tuple(PutItems, (number, added))
+        write = new_tuple(PutItems, (number, added))
+        return self._uncommitted.plan(queue, [write], replies, size, len(ids))

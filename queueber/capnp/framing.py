@@ -28,8 +28,8 @@ class Framer:
     Accumulates bytes and cuts them into messages.
 
     Give it bytes with `begin`, then take messages with `next` until there are
-    none.  A reader of whole messages in `data` moves `at` past them instead, and
-    clears `data` and `words` if nothing is left.  The framer holds at most one
+    none.  A reader of whole messages in `data` moves past them with `skip_to`
+    instead, and may read those of at most `words_max`.  The framer holds at most one
     incomplete message and copies no byte more than a few times, however the
     stream is cut; a message that comes whole is not copied.  A message longer
     than the limits allow is refused as soon as the words with its length have
@@ -38,7 +38,9 @@ class Framer:
 
     def __init__(self, limits: Limits) -> None:
         self._segments_max = limits.segments
-        self._words_max = limits.frame_bytes // WORD
+        self.words_max = limits.frame_bytes // WORD
+        """The most words of a message, with its segment table."""
+
         self._factor = limits.traversal_factor
         # One growing buffer, because a list of what a peer sends byte by byte would be fifty times as large.
         self.begun = bytearray()
@@ -93,7 +95,7 @@ class Framer:
             segments, end = self._table(self.data, at, len(words))
         else:
             segments, end = None, at + 1 + (header >> 32)
-            if end - at > self._words_max:
+            if end - at > self.words_max:
                 raise self._too_long(end - at)
         if end > len(words):
             self._keep_rest((end - at) * WORD)
@@ -101,6 +103,12 @@ class Framer:
         self.at = end
         start, stop = segments[0] if segments else (at + 1, end)
         return Frame(self.data, words, start, stop, segments, self._factor * (end - at), self._factor)
+
+    def skip_to(self, at: int) -> None:
+        """Go on at word *at* of `words`: the messages before it were read."""
+        if at * WORD == len(self.data):
+            self.data, self.words, at = b"", (), 0
+        self.at = at
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """
@@ -137,11 +145,11 @@ class Framer:
         if body > count:
             return None, body
         sizes = unpack_from(f"<{segments}I", data, at * WORD + 4)
-        if body - at + sum(sizes) > self._words_max:
+        if body - at + sum(sizes) > self.words_max:
             raise self._too_long(body - at + sum(sizes))
         bounds = list(pairwise(accumulate(sizes, initial=body)))
         return bounds, bounds[-1][1]
 
     def _too_long(self, words: int) -> RemoteProtocolError:
-        limit = self._words_max * WORD
+        limit = self.words_max * WORD
         return RemoteProtocolError(f"a message is {words * WORD:,} bytes; the limit is {limit:,}", limit="frame_bytes")

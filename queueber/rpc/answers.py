@@ -25,7 +25,7 @@ from enum import IntEnum, auto
 from attrs import frozen
 
 from queueber.capnp.reader import capability_at, follow, single_segment
-from queueber.errors import Kind, LocalProtocolError, RemoteProtocolError
+from queueber.errors import Kind, LocalProtocolError, Overloaded, RemoteProtocolError
 from queueber.rpc.exports import Export
 from queueber.rpc.messages import AnswerId
 from queueber.units import counted
@@ -89,14 +89,15 @@ class HeldResults:
 class Answers:
     """All open calls of one peer."""
 
-    def __init__(self, open_max: int) -> None:
+    def __init__(self, open_max: int, unanswered_max: int) -> None:
         """
-        Create an empty table for at most *open_max* calls.
+        Create an empty table for at most *open_max* calls, *unanswered_max* of which may wait for their Return.
 
-        `FastPath` reads `states`, `held` and `failures`, and updates `states`
-        and `unanswered` for the calls and Finishes that it takes.
+        `FastPath` reads `states`, `held` and `failures`, and removes from `states`
+        the answers whose Finish it takes.
         """
         self._open_max = open_max
+        self._unanswered_max = unanswered_max
         self.states: dict[AnswerId, AnswerState] = {}
         self.held: dict[AnswerId, HeldResults] = {}
         self.failures: dict[AnswerId, tuple[Kind, str]] = {}
@@ -128,33 +129,48 @@ class Answers:
         self.states[answer] = AnswerState.RUNNING
         self.unanswered += 1
 
-    def send_return(self, answer: AnswerId) -> bool:
-        """
-        Record that the Return for *answer* is about to be sent, and return whether the peer still wants results.
+    def begin_many(self, answers: Sequence[AnswerId]) -> None:
+        """Add the calls *answers*: distinct, none of them open, and no more than there is `room` for."""
+        self.states.update(dict.fromkeys(answers, AnswerState.RUNNING))
+        self.unanswered += len(answers)
 
-        Raises:
-            LocalProtocolError: the Return was sent before, or there is no such call.
-        """
-        state = self.states.get(answer)
-        if state is None or state is AnswerState.RETURNED:
-            raise LocalProtocolError(f"answer {answer} owes no return")
-        self.unanswered -= 1
-        return self._step(answer, _AFTER_RETURN[state])
+    def room(self) -> int:
+        """Return how many further calls are within both limits."""
+        return min(self._unanswered_max - self.unanswered, self._open_max - len(self.states))
 
-    def send_returns(self, answers: Sequence[AnswerId]) -> None:
+    def why_busy(self) -> Overloaded | None:
+        """Return why the latest call is refused: too many calls wait for their Return.  None if it is not."""
+        if self.unanswered <= self._unanswered_max:
+            return None
+        return Overloaded(
+            f"unanswered calls of this connection are {self.unanswered - 1:,} already;"
+            f" the limit is {self._unanswered_max:,} (outstanding_calls)",
+            limit="outstanding_calls",
+        )
+
+    def send_returns(self, answers: Sequence[AnswerId]) -> int:
         """
-        Record that the Returns for *answers* are about to be sent: `send_return` in one loop, for the usual state.
+        Record that the Returns for *answers* are about to be sent.
+
+        Returns:
+            How many of the answers are still open, because the peer wants results.
 
         Raises:
             LocalProtocolError: a Return was sent before, or there is no such call.
         """
-        states = self.states
+        states, still_open = self.states, 0
         for answer in answers:
-            if states.get(answer) is AnswerState.RUNNING:
-                states[answer] = AnswerState.RETURNED
-                self.unanswered -= 1
+            state = states.get(answer)
+            if state is None or state is AnswerState.RETURNED:
+                raise LocalProtocolError(f"answer {answer} owes no return")
+            self.unanswered -= 1
+            following = _AFTER_RETURN[state]
+            if following is None:
+                del states[answer]
             else:
-                self.send_return(answer)
+                states[answer] = following
+                still_open += 1
+        return still_open
 
     def hold(self, answer: AnswerId, held: HeldResults) -> None:
         """
@@ -178,18 +194,14 @@ class Answers:
         state = self.states.get(answer)
         if state is None or state is AnswerState.ABANDONED:
             return None, None
-        self._step(answer, _AFTER_FINISH[state])
+        following = _AFTER_FINISH[state]
+        if following is None:
+            del self.states[answer]
+        else:
+            self.states[answer] = following
         if self.failures:
             self.failures.pop(answer, None)
         return state, self.held.pop(answer, None) if self.held else None
-
-    def _step(self, answer: AnswerId, following: AnswerState | None) -> bool:
-        """Change the state, and return whether the answer is still open."""
-        if following is None:
-            del self.states[answer]
-            return False
-        self.states[answer] = following
-        return True
 
     def find(self, answer: AnswerId, path: Sequence[int]) -> Export | None:
         """Return the capability at *path* in the results of *answer*; None if there is none, or not yet."""

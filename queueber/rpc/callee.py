@@ -32,25 +32,24 @@ class Callee:
         events: deque[Event],
         limit_hits: Counter[str],
     ) -> None:
-        self._calls_max = limits.outstanding_calls
         self._limit_hits = limit_hits
         self._bootstrap = bootstrap
         self._out = out
         self._events = events
-        self.answers = Answers(limits.open_answers)
+        self.answers = Answers(limits.open_answers, limits.outstanding_calls)
         self.exports = Exports(limits.exports)
 
     # Returns.  `Connection` documents these methods.
 
     def return_exception(self, answer: AnswerId, kind: Kind, reason: str) -> None:
         """Return an exception."""
-        if self.answers.send_return(answer):
+        if self.answers.send_returns((answer,)):
             self.answers.fail(answer, kind, reason)
         self._out.append(encoder.exception(answer, kind, reason))
 
     def return_canceled(self, answer: AnswerId) -> None:
         """Return that a finished call was canceled."""
-        self.answers.send_return(answer)
+        self.answers.send_returns((answer,))
         self._out.append(encoder.canceled(answer))
 
     def return_capabilities(self, answer: AnswerId, content: bytes, capabilities: Sequence[object]) -> None:
@@ -61,7 +60,7 @@ class Callee:
             self._refuse(answer, why)
             self._report_released(capabilities)
             return
-        if not self.answers.send_return(answer):
+        if not self.answers.send_returns((answer,)):
             # The peer finished the call, and would never release the capabilities.
             self._out.append(encoder.canceled(answer))
             self._report_released(capabilities)
@@ -103,8 +102,9 @@ class Callee:
         answer = call.question
         self.answers.begin(answer)
         export = self._target(call.target)
-        if self.answers.unanswered > self._calls_max:
-            self._refuse_call(answer)
+        busy = self.answers.why_busy()
+        if busy is not None:
+            self._refuse(answer, busy)
         elif call.target is None:
             self.return_exception(answer, Kind.UNIMPLEMENTED, "calls are made to imports and promised answers only")
         elif export is None:
@@ -115,12 +115,6 @@ class Callee:
             params = call.params
             calls = Calls([answer], export.object, call.interface_id, call.method_id, params, [params.frame_bytes])
             self._events.append(calls)
-
-    def _refuse_call(self, answer: AnswerId) -> None:
-        waiting = self.answers.unanswered - 1
-        most = f"{self._calls_max:,} (outstanding_calls)"
-        reason = f"unanswered calls of this connection are {waiting:,} already; the limit is {most}"
-        self._refuse(answer, Overloaded(reason, limit="outstanding_calls"))
 
     def _target(self, target: ExportId | PromisedAnswer | None) -> Export | None:
         """Return the object of a call; None if the promised answer holds no capability there."""

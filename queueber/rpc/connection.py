@@ -97,7 +97,9 @@ class Connection:
         counts the calls that the connection itself refuses, by the name of the limit; many connections may share one.
         *templates* are the readers of methods whose repeated calls take the fast path.
         """
-        self._framer = Framer(limits)
+        self.framer = Framer(limits)
+        """The framer, whose `begun` holds an incomplete message."""
+
         self.unsent: list[bytes] = []
         """The messages that `data_to_send` will return."""
 
@@ -106,7 +108,7 @@ class Connection:
         hits: Counter[str] = Counter() if limit_hits is None else limit_hits
         self._callee = Callee(limits, bootstrap, self.unsent, self._events, hits)
         self._caller = Caller(limits, self.unsent, self._events)
-        self._fast = FastPath(templates, self._framer, self._callee, limits) if templates else None
+        self._fast = FastPath(templates, self.framer, self._callee) if templates else None
         self._handlers: dict[type, Callable[[Any], None]] = {
             Abort: self._on_abort,
             Bootstrap: self._callee.on_bootstrap,
@@ -123,11 +125,6 @@ class Connection:
     def closed(self) -> bool:
         """Whether we or the peer ended the connection.  Bytes that are left in `data_to_send` should still be sent."""
         return self._closed
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes held of an incomplete message; 0 between messages."""
-        return len(self._framer.begun)
 
     @property
     def tables_bytes(self) -> int:
@@ -147,17 +144,17 @@ class Connection:
             RemoteProtocolError: the peer broke the protocol.  The connection is
                 closed, and an Abort is ready to be sent.
         """
-        if self._closed or not self._framer.begin(data):
+        if self._closed or not self.framer.begin(data):
             return iter(())
         calls = None if self._fast is None else self._fast.take()
-        if self._framer.data:
+        if self.framer.data:
             return self._read_on(calls)
         # The fast path took all of it, as it does if one call comes at a time.
         return iter(()) if calls is None else iter((calls,))
 
     def _read_on(self, calls: Event | None) -> Iterator[Event]:
         """Yield *calls*, which were read already, and the events that follow from the rest of the bytes."""
-        framer, fast, events = self._framer, self._fast, self._events
+        framer, fast, events = self.framer, self._fast, self._events
         try:
             if calls is not None:
                 yield calls
@@ -196,7 +193,7 @@ class Connection:
         """Close the connection and send *reason*; also for malformed parameters.  Does nothing once closed."""
         if not self._closed:
             self._closed = True
-            self._framer.discard()
+            self.framer.discard()
             self.unsent.append(encoder.abort(reason))
 
     def end(self) -> None:
@@ -207,7 +204,7 @@ class Connection:
         it and not by the garbage collector.
         """
         self._closed = True
-        self._framer.discard()
+        self.framer.discard()
         self.unsent.clear()
         self._fast = None
         self._handlers.clear()
@@ -311,7 +308,7 @@ class Connection:
             exports=len(self._callee.exports),
             questions=len(self._caller.questions),
             imports=len(self._caller.imports),
-            held_bytes=len(self._framer.begun),
+            held_bytes=len(self.framer.begun),
         )
 
     def dump(self) -> str:

@@ -14,7 +14,10 @@ are one batch.  The first message of any other kind ends the walk and is read
 in full.  After such a miss the fast path backs off for 1, 2, 4, … 64 messages,
 so that traffic it cannot help costs nothing measurable.
 
-`patterns` says how a pattern is made of a call that was read in full.
+Two other modules hold what runs once for each pattern, not once for each
+message.  `patterns` makes a pattern of a call that was read in full, and knows
+the frame but no method.  `api.templates` describes the parameters of the
+queue's methods, and is injected, because this layer knows no method.
 """
 
 from typing import Any, Final
@@ -22,7 +25,6 @@ from typing import Any, Final
 from queueber.capnp.builder import LIST_COUNT_SHIFT
 from queueber.capnp.framing import Framer
 from queueber.capnp.reader import WORD, Frame
-from queueber.limits import Limits
 from queueber.rpc.answers import AnswerState
 from queueber.rpc.callee import Callee
 from queueber.rpc.events import Calls
@@ -32,6 +34,7 @@ from queueber.rpc.patterns import (
     CALL_HEAD,
     FINISH_HEAD,
     FINISH_WORDS,
+    QUESTION_END,
     Pattern,
     TemplateReaders,
     make_pattern,
@@ -48,13 +51,10 @@ _BITS_32: Final = (1 << 32) - 1
 _POINTER_OF_TAIL: Final = (1 << LIST_COUNT_SHIFT) - 1
 """All of a pointer to Data but its length."""
 
-_WORDS_MAX: Final = 1 << 27
-"""The longest frame: offsets that grow with the tail stay far within their 30 bits."""
-
 _new: Final = tuple.__new__
 """Makes a named tuple of a plain one, in a third of the time that its class takes."""
 
-_RUNNING, _RETURNED = AnswerState.RUNNING, AnswerState.RETURNED
+_RETURNED: Final = AnswerState.RETURNED
 
 
 class FastPath:
@@ -62,17 +62,14 @@ class FastPath:
     The patterns of one connection; the module's docstring explains their use.
 
     Each message pays for what is in the loop of `take`, so that calls no
-    function but those written in C.
+    function but those written in C, unless pointers lead over the tail.
     """
 
-    def __init__(self, readers: TemplateReaders, framer: Framer, callee: Callee, limits: Limits) -> None:
+    def __init__(self, readers: TemplateReaders, framer: Framer, callee: Callee) -> None:
         self._readers = readers
         self._framer = framer
         self._callee = callee
         self._answers = callee.answers
-        self._calls_max = limits.outstanding_calls
-        self._open_max = limits.open_answers
-        self._words_max = min(limits.frame_bytes // WORD, _WORDS_MAX)
         self._patterns: dict[tuple[int, ...], Pattern] = {}
         self._skip = 0
         """Messages that are still to be read in full."""
@@ -85,21 +82,21 @@ class FastPath:
         if self._skip:
             return None
         framer, answers = self._framer, self._answers
-        data, words, at = framer.data, framer.words, framer.at
-        states, held, count = answers.states, answers.held, len(words)
-        room = min(self._calls_max - answers.unanswered, self._open_max - len(states))
+        data, words, at, words_max = framer.data, framer.words, framer.at, framer.words_max
+        states, held, failures, count = answers.states, answers.held, answers.failures, len(words)
+        room = answers.room()
         pattern: Pattern | None = None
-        batch: tuple[list[AnswerId], list[Any], list[int]] = ([], [], [])
-        numbers, taken, sizes = batch
+        batch: tuple[dict[AnswerId, None], list[Any], list[int]] = ({}, [], [])
+        begun, taken, sizes = batch
         while at < count:
             header, first = words[at], at * WORD
             length = (header >> 32) + 1
             end = at + length
-            if header & _BITS_32 or end > count or length > self._words_max:
+            if header & _BITS_32 or end > count or length > words_max:
                 break
             if length == FINISH_WORDS and data.startswith(FINISH_HEAD, first + WORD):
                 answer = AnswerId(words[at + BODY] & _BITS_32)
-                if states.get(answer) is not _RETURNED or answer in held or answer in answers.failures:
+                if states.get(answer) is not _RETURNED or answer in held or answer in failures:
                     break
                 del states[answer]
                 at = end
@@ -110,7 +107,7 @@ class FastPath:
                     break
                 if pattern.held is None and pattern.export.id != pattern.export_id:
                     break
-                least, unpack, expected, moving, after, begin, fields, tail_max, tail, tail_pointer = pattern.layout
+                least, before, moving, after, begin, fields, tail_max, tail, tail_pointer = pattern.layout
             if length < least or not room:
                 break
             size = grown = 0
@@ -120,26 +117,26 @@ class FastPath:
                 grown = size + 7 >> 3
                 if size > tail_max or pointer & _POINTER_OF_TAIL != tail_pointer:
                     break
-            head, answer, *parts = unpack(data, first + WORD)
-            for index in moving:
-                parts[index] -= grown << 2
-            if parts != expected or length != least + grown or head != CALL_HEAD or answer in states:
+            answer = AnswerId(words[at + BODY] & _BITS_32)
+            if length != least + grown or answer in states or answer in begun:
+                break
+            if not data.startswith(CALL_HEAD, first + WORD) or not data.startswith(before, first + QUESTION_END):
+                break
+            if moving is not None and not moving.fit(data, first, grown):
                 break
             if after and not data.startswith(after, end * WORD - len(after)):
                 break
             first += begin
             taken.append(fields(data, first) if tail_max is None else data[first : first + size])
-            states[answer] = _RUNNING
-            numbers.append(answer)
+            begun[answer] = None
             sizes.append((length - 1) * WORD)
             at, room = end, room - 1
-        framer.data, framer.words, framer.at = (b"", (), 0) if at * WORD == len(data) else (data, words, at)
-        if pattern is None or not numbers:
+        framer.skip_to(at)
+        if pattern is None or not begun:
             return None
-        answers.unanswered += len(numbers)
-        self._backoff = 1
-        requests, called = pattern.requests(taken), pattern.export.object
-        return _new(Calls, (numbers, called, pattern.interface_id, pattern.method_id, requests, sizes))
+        answers.begin_many(numbers := list(begun))
+        self._backoff, requests = 1, pattern.requests(taken)
+        return _new(Calls, (numbers, pattern.export.object, pattern.interface_id, pattern.method_id, requests, sizes))
 
     def learn(self, frame: Frame, message: Message) -> None:
         """Take note of *message*, which was read in full: back off, or make a pattern of it if it did not fit one."""

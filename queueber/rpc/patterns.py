@@ -73,9 +73,32 @@ TemplateReaders: TypeAlias = Mapping[tuple[int, int], TemplateReader]
 """Readers by interface id and method id."""
 
 
+class MovingPointers(NamedTuple):
+    """The comparison of pointers that lead over the tail, and so grow with it, and of the words between them."""
+
+    begin: int
+    """Bytes from the frame header to the first of them."""
+
+    unpack: Callable[[bytes, int], tuple[Any, ...]]
+    """Unpacks them and the bytes between them, up to `fixed`."""
+
+    expected: list[Any]
+    """Those values in a frame with an empty tail."""
+
+    indices: Sequence[int]
+    """The indices of the pointers among them."""
+
+    def fit(self, data: bytes, first: int, grown: int) -> bool:
+        """Return whether they fit the frame at the byte *first* of *data*, whose tail has *grown* words."""
+        parts = list(self.unpack(data, first + self.begin))
+        for index in self.indices:
+            parts[index] -= grown << 2
+        return parts == self.expected
+
+
 class FrameLayout(NamedTuple):
     """
-    The comparison of a frame with those of a pattern, and where its fields or its tail are.
+    The bytes that the frames of a pattern have in common, and where their fields or their tail are.
 
     Frames of one pattern are equal but for the question id, the fields or the
     tail, and the offsets of pointers that lead over the tail.
@@ -84,12 +107,11 @@ class FrameLayout(NamedTuple):
     words: int
     """Length of the frame with its header and an empty tail."""
 
-    parts: Callable[[bytes, int], tuple[Any, ...]]
-    """Unpacks a frame, from the root pointer on: `CALL_HEAD`, the question id, and what must equal `expected`."""
+    before: bytes
+    """The bytes from the end of the question id to the first pointer that leads over the tail, or else to `fixed`."""
 
-    expected: list[Any]
-    moving: Sequence[int]
-    """The indices in `expected` of pointers that lead over the tail.  They are given for an empty one."""
+    moving: MovingPointers | None
+    """Those pointers; None if there are none."""
 
     after: bytes
     """The end of the frame, if the target lies there; empty otherwise."""
@@ -154,7 +176,9 @@ CALL_HEAD: Final = _HEAD.pack(_MESSAGE.pointer, _MESSAGE.members["call"], _CALL.
 FINISH_HEAD: Final = _HEAD.pack(_MESSAGE.pointer, _MESSAGE.members["finish"], _FINISH.pointer)
 FINISH_WORDS: Final = BODY + _FINISH.data_words
 
-_QUESTION_END: Final = BODY * WORD + 4
+QUESTION_END: Final = BODY * WORD + 4
+"""Bytes from the frame header to the end of the question id."""
+
 _TARGET: Final = BODY + _CALL.data_words + _CALL.slots["target"]
 _PARAMS: Final = BODY + _CALL.data_words + _CALL.slots["params"]
 _CALL_END: Final = BODY + _CALL.data_words + _CALL.pointers
@@ -214,21 +238,12 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
     if max(template.fixed * WORD, len(after)) > FIXED_BYTES_MAX:
         return None
     places = [at + _TARGET, params.at + _CAPABILITIES] if template.tail is not None else []
-    moving = [place for place in places if place < fixed and _leads_beyond(words, place, end)]
-    form, last = [f"<{_HEAD.size}sI"], at * WORD + _QUESTION_END
-    for place in moving:
-        form.append(f"{place * WORD - last}sQ")
-        last = (place + 1) * WORD
-    parts = Struct("".join([*form, f"{fixed * WORD - last}s"])).unpack_from
-    _, _, *expected = parts(data, frame.start * WORD)
-    indices = tuple(range(1, 2 * len(moving), 2))
-    for index in indices:
-        expected[index] -= tail_words << 2
+    moving_at = [place for place in places if place < fixed and _leads_beyond(words, place, end)]
+    moving = _moving_pointers(frame, moving_at, fixed, tail_words) if moving_at else None
     frame_layout = FrameLayout(
         frame.end - at - tail_words,
-        parts,
-        expected,
-        indices,
+        data[at * WORD + QUESTION_END : min([fixed, *moving_at]) * WORD],
+        moving,
         after,
         (begin - at) * WORD,
         template.fields.unpack_from,
@@ -237,6 +252,21 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
         template.tail_pointer,
     )
     return Pattern(frame_layout, template.requests, call.interface_id, call.method_id, *called)
+
+
+def _moving_pointers(frame: Frame, places: Sequence[int], fixed: int, tail_words: int) -> MovingPointers:
+    """Return the comparison of the pointers at *places* and of the words between them, up to *fixed*."""
+    begin = last = places[0] * WORD
+    form = ["<"]
+    for place in places:
+        form.append(f"{place * WORD - last}sQ")
+        last = (place + 1) * WORD
+    unpack = Struct("".join([*form, f"{fixed * WORD - last}s"])).unpack_from
+    expected = list(unpack(frame.data, begin))
+    indices = tuple(range(1, 2 * len(places), 2))
+    for index in indices:
+        expected[index] -= tail_words << 2
+    return MovingPointers(begin - (frame.start - 1) * WORD, unpack, expected, indices)
 
 
 def _template(read: TemplateReader, params: Params) -> Template | None:

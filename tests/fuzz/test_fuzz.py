@@ -31,7 +31,7 @@ from queueber.capnp.reader import Frame
 from queueber.errors import RemoteProtocolError
 from queueber.limits import Limits
 from queueber.rpc import encoder
-from queueber.rpc.answers import Answers
+from queueber.rpc.answers import AnswerState
 from queueber.rpc.caller import Caller
 from queueber.rpc.decoder import decode
 from queueber.rpc.exports import Exports
@@ -161,7 +161,7 @@ PLANTED = {
     "a list is walked before it is paid for": (Frame, "spend", underpaid, "codec"),
     "far pointers lead to another segment": (Frame, "segment", off_by_one, "differential"),
     "a struct may lie outside of its segment": ("queueber.api.requests", "struct_at", lenient, "codec"),
-    "an answer is not forgotten": (Answers, "_step", lambda *_: True, "conversation"),
+    "an answer is not forgotten": ("queueber.rpc.answers", "_AFTER_FINISH", [None, *AnswerState], "conversation"),
     "an export is never gone": (Exports, "_forget_if_gone", lambda *_: False, "conversation"),
     "a reference is not counted": (Caller, "release", lambda *_: None, "conversation"),
     "a poll of a lost peer waits on": (RpcProtocol, "_give_up_polls", lambda _: None, "whole"),

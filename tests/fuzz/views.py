@@ -94,7 +94,7 @@ def _return(message, reader):
 
 
 VIEWS = {
-    m.Unimplemented: lambda each, _: [each.message],
+    m.UnimplementedMessage: lambda each, _: [each.message],
     m.Abort: lambda each, _: [each.reason],
     m.Bootstrap: lambda each, _: [each.question, each.names_object],
     m.Call: _call,

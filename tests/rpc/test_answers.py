@@ -19,7 +19,7 @@ WAYS_THERE = {
 
 def happen(answers, happened):
     if happened is AnswerInput.SEND_RETURN:
-        answers.send_return(1)
+        answers.send_returns([1])
     else:
         answers.receive_finish(1)
     answers.check()
@@ -27,7 +27,7 @@ def happen(answers, happened):
 
 @pytest.mark.parametrize(("state", "happened"), [*product(AnswerState, AnswerInput)])
 def test_every_transition_is_in_the_table_or_ignored(state, happened):
-    answers = Answers(100)
+    answers = Answers(100, 100)
     answers.begin(1)
     for step in WAYS_THERE[state]:
         happen(answers, step)
@@ -55,11 +55,11 @@ def _ends(first, second):
 
 
 def test_an_open_question_id_cannot_be_used_again():
-    answers = Answers(100)
+    answers = Answers(100, 100)
     answers.begin(7)
     with pytest.raises(RemoteProtocolError, match="question 7"):
         answers.begin(7)
-    answers.send_return(7)
+    answers.send_returns([7])
     with pytest.raises(RemoteProtocolError, match="question 7"):
         answers.begin(7)
     answers.receive_finish(7)
@@ -68,26 +68,26 @@ def test_an_open_question_id_cannot_be_used_again():
 
 
 def test_open_answers_are_bounded():
-    answers = Answers(3)
+    answers = Answers(3, 3)
     for number in range(3):
         answers.begin(number)
-        answers.send_return(number)
+        answers.send_returns([number])
     with pytest.raises(RemoteProtocolError, match="3 answers are open"):
         answers.begin(3)
 
 
 def test_a_return_without_a_call_is_a_local_error():
     with pytest.raises(LocalProtocolError):
-        Answers(100).send_return(0)
+        Answers(100, 100).send_returns([0])
 
 
 def test_results_are_wanted_until_finish():
-    answers = Answers(100)
+    answers = Answers(100, 100)
     answers.begin(1)
     answers.begin(2)
     assert answers.receive_finish(1) == (AnswerState.RUNNING, None)
-    assert answers.send_return(1) is False
-    assert answers.send_return(2) is True
+    assert answers.send_returns([1]) == 0
+    assert answers.send_returns([2]) == 1
     assert answers.receive_finish(3) == (None, None)
 
 
@@ -118,10 +118,10 @@ def test_a_capability_outside_the_table_is_none():
 
 def test_errors_are_kept_for_calls_to_their_answers_up_to_a_bound(monkeypatch):
     monkeypatch.setattr(answers_module, "FAILURES_MAX", 1)
-    answers = Answers(100)
+    answers = Answers(100, 100)
     for number in (1, 2):
         answers.begin(number)
-        answers.send_return(number)
+        answers.send_returns([number])
         answers.fail(number, Kind.OVERLOADED, "later")
     assert answers.failure(1) == (Kind.OVERLOADED, "later")
     assert answers.failure(2) is None
@@ -131,10 +131,10 @@ def test_errors_are_kept_for_calls_to_their_answers_up_to_a_bound(monkeypatch):
 
 
 def test_held_results_are_kept_until_finish():
-    answers = Answers(100)
+    answers = Answers(100, 100)
     answers.begin(1)
     assert answers.find(1, ()) is None
-    answers.send_return(1)
+    answers.send_returns([1])
     results = held(Body(CAPABILITY, [], 0))
     answers.hold(1, results)
     answers.check()
@@ -143,3 +143,24 @@ def test_held_results_are_kept_until_finish():
     assert answers.receive_finish(1) == (AnswerState.RETURNED, results)
     assert answers.find(1, ()) is None
     assert list(answers.pinned()) == []
+
+
+def test_there_is_room_for_as_many_calls_as_both_limits_allow():
+    answers = Answers(5, 3)
+    assert answers.room() == 3
+    answers.begin_many([1, 2])
+    assert (answers.room(), dict(answers.items())) == (1, {1: AnswerState.RUNNING, 2: AnswerState.RUNNING})
+    assert answers.send_returns([1, 2]) == 2
+    assert answers.room() == 3
+    answers.begin_many([3, 4, 5])
+    assert answers.room() == 0
+    assert answers.why_busy() is None
+    answers.check()
+
+
+def test_the_call_after_the_last_that_may_wait_is_refused():
+    answers = Answers(5, 1)
+    answers.begin(1)
+    assert answers.why_busy() is None
+    answers.begin(2)
+    assert "are 1 already; the limit is 1 (outstanding_calls)" in str(answers.why_busy())

@@ -18,13 +18,13 @@ from queueber.rpc.messages import (
     RemoteException,
     Resolve,
     Return,
-    Unimplemented,
+    UnimplementedMessage,
     Unknown,
 )
 
 MESSAGES = [
-    ({"unimplemented": {"release": {"id": 1}}}, Unimplemented("release")),
-    ({"unimplemented": None}, Unimplemented(None)),
+    ({"unimplemented": {"release": {"id": 1}}}, UnimplementedMessage("release")),
+    ({"unimplemented": None}, UnimplementedMessage(None)),
     ({"abort": {"reason": "bye", "type": 2}}, Abort("bye")),
     ({"bootstrap": {"questionId": 7}}, Bootstrap(7, names_object=False)),
     ({"finish": {"questionId": 7}}, Finish(7, release_result_caps=True)),
@@ -212,7 +212,7 @@ def test_an_exception_without_pointers_has_no_reason(frame_of, stream_of):
 
 
 def test_a_null_root_is_an_empty_unimplemented(frame_of, stream_of):
-    assert decode(frame_of(stream_of([bytes(8)]))) == Unimplemented(None)
+    assert decode(frame_of(stream_of([bytes(8)]))) == UnimplementedMessage(None)
 
 
 @pytest.mark.parametrize("which", [7, 9, 14, 65_535])

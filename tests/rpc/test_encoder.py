@@ -8,7 +8,7 @@ from queueber.capnp.reader import bytes_at, capability_at, slot_at, struct_at
 from queueber.errors import Kind
 from queueber.rpc import encoder
 from queueber.rpc.decoder import decode
-from queueber.rpc.messages import PromisedAnswer, Unimplemented
+from queueber.rpc.messages import PromisedAnswer, UnimplementedMessage
 
 CONTENT = layout("Queue.remove$Params").build(req={"id": b"some id", "lease": b"some lease"})
 BIG = 0xFFFFFFFF
@@ -125,7 +125,7 @@ def test_a_short_message_is_echoed_whole(seen, frame_of, stream_of):
     join = {"questionId": 7, "target": {"importedCap": 3}}
     echo = echoed(frame_of, stream_of([layout("Message").build(join=join)]))
     assert seen(echo)["unimplemented"]["join"] == {"questionId": 7, "target": {"importedCap": 3}}
-    assert decode(frame_of(echo)) == Unimplemented("join")
+    assert decode(frame_of(echo)) == UnimplementedMessage("join")
 
 
 def test_a_message_whose_root_lies_elsewhere_is_echoed_whole(seen, frame_of, stream_of):

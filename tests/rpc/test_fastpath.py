@@ -68,7 +68,8 @@ READERS = {
 
 def asked(event):
     """Return the request of each call as plain values, however they were read."""
-    requests = event.read(READERS.get(event.method_id, read_remove_request))
+    read = READERS.get(event.method_id, read_remove_request)
+    requests = [read(event.params)] if event.encoded else event.requests
     return [list(map(tuple, each)) if event.method_id == ADD else tuple(each) for each in requests]
 
 
@@ -604,7 +605,7 @@ def test_a_new_pattern_evicts_the_oldest():
 def test_the_bytes_of_a_read_are_released():
     connection = taught()
     list(connection.receive_data(our_call(1, *add(b"x"))))
-    assert (connection._framer.data, len(connection._framer.words)) == (b"", 0)
+    assert (connection.framer.data, len(connection.framer.words)) == (b"", 0)
 
 
 # Backing off

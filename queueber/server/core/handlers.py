@@ -10,6 +10,7 @@ whether there is room for a call, before they read its request.
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
+from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import define, field, frozen
@@ -83,9 +84,15 @@ Handler: TypeAlias = Callable[[ReplySink, Any, rpc.Calls], None]
 
 @frozen(eq=False)
 class _Method:
-    """How to return the replies of a method whose calls the broker decides into one plan."""
+    """A method whose calls the broker decides into one plan."""
 
     name: str
+    decide: Callable[[Broker], Callable[[Queue, Sequence[Any], WallMs], Plan[list[Any]]]]
+    """Returns the broker's method that decides the requests."""
+
+    read: Callable[[rpc.Calls, Limits], Sequence[Any]]
+    """Returns the request of each call."""
+
     reply_types: frozenset[type]
     """Types of the replies to calls that are not refused."""
 
@@ -96,9 +103,15 @@ class _Method:
     """The least that a call counts in `request_bytes`; None if it counts nothing."""
 
 
-_ADD: Final = _Method("add", frozenset({list}), api.write_add_responses, _ITEM_BYTES)
-_REMOVE: Final = _Method("remove", frozenset({bool}), api.write_remove_responses, None)
-_EXTEND: Final = _Method("extend", frozenset({bool}), api.write_extend_responses, 0)
+_ADD: Final = _Method(
+    "add", attrgetter("add"), api.read_add_requests, frozenset({list}), api.write_add_responses, _ITEM_BYTES
+)
+_REMOVE: Final = _Method(
+    "remove", attrgetter("remove"), api.read_remove_requests, frozenset({bool}), api.write_remove_responses, None
+)
+_EXTEND: Final = _Method(
+    "extend", attrgetter("extend"), api.read_extend_requests, frozenset({bool}), api.write_extend_responses, 0
+)
 
 
 @define(eq=False)
@@ -124,10 +137,10 @@ class QueueHandlers:
     def __attrs_post_init__(self) -> None:
         """Bind the methods to their numbers."""
         handlers: dict[int, Handler] = {
-            api.ADD: self._add,
-            api.REMOVE: self._remove,
+            api.ADD: partial(self._write, _ADD),
+            api.REMOVE: partial(self._write, _REMOVE),
             api.POLL: self._poll,
-            api.EXTEND: self._extend,
+            api.EXTEND: partial(self._write, _EXTEND),
         }
         self._handlers = {
             (api.QUEUE_INTERFACE_ID, method): (METHODS[method], handler) for method, handler in handlers.items()
@@ -192,29 +205,30 @@ class QueueHandlers:
     def _return_limits(self, sink: ReplySink, root: Root, calls: rpc.Calls) -> None:  # noqa: ARG002
         sink.results([calls.answer], [api.write_limits_response(self._limits)])
 
-    def _add(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
+    def _write(self, method: _Method, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
+        """Admit and read *calls*, let the broker decide them into one plan, and submit it."""
         began = self._clock.monotonic()
-        calls, size = self._admit(sink, _ADD, calls)
-        requests = api.read_add_requests(calls, self._limits)
-        if len(requests) == 1:
-            # An add counts its message, or its items if these are many and small.
-            size = max(size, _ITEM_BYTES * len(requests[0]))
-        if queue.timed_out:
-            # Polls that wait no longer get none of the items that are added after them.
-            self._dispatcher.serve_no_wait(queue)
-        self._decide(sink, _ADD, self._broker.add, queue, calls.answers, requests, began, size)
-
-    def _remove(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
-        began = self._clock.monotonic()
-        calls, size = self._admit(sink, _REMOVE, calls)
-        requests = api.read_remove_requests(calls)
-        self._decide(sink, _REMOVE, self._broker.remove, queue, calls.answers, requests, began, size)
-
-    def _extend(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
-        began = self._clock.monotonic()
-        calls, size = self._admit(sink, _EXTEND, calls)
-        requests = api.read_extend_requests(calls, self._limits)
-        self._decide(sink, _EXTEND, self._broker.extend, queue, calls.answers, requests, began, size)
+        calls, size = self._admit(sink, method, calls)
+        if not calls.answers:
+            return
+        requests = method.read(calls, self._limits)
+        if method is _ADD:
+            if len(requests) == 1:
+                # An add counts its message, or its items if these are many and small.
+                size = max(size, _ITEM_BYTES * len(requests[0]))
+            if queue.timed_out:
+                # Polls that wait no longer get none of the items that are added after them.
+                self._dispatcher.serve_no_wait(queue)
+        try:
+            plan = method.decide(self._broker)(queue, requests, self._clock.now())
+        except Exception as why:
+            self._committer.bug(why)
+            raise
+        # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection, too.
+        size = max(size, plan.size)
+        sink.request_bytes += size
+        take_replies = partial(self._reply, sink, method, calls.answers, began, size)
+        self._committer.submit(plan, take_replies, calls=len(calls.answers))
 
     def _admit(self, sink: ReplySink, method: _Method, calls: rpc.Calls) -> tuple[rpc.Calls, int]:
         """
@@ -261,31 +275,6 @@ class QueueHandlers:
                 admitted.append(place)
                 waiting += size
         return calls.select(admitted), waiting - sink.request_bytes
-
-    def _decide(
-        self,
-        sink: ReplySink,
-        method: _Method,
-        decide: Callable[[Queue, Sequence[Any], WallMs], Plan[list[Any]]],
-        queue: Queue,
-        answers: list[rpc.AnswerId],
-        requests: Sequence[Any],
-        began: float,
-        size: int,
-    ) -> None:
-        """Let the broker decide *requests*, which count *size* in `request_bytes`, and submit the plan."""
-        if not answers:
-            return
-        try:
-            plan = decide(queue, requests, self._clock.now())
-        except Exception as why:
-            self._committer.bug(why)
-            raise
-        # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection, too.
-        size = max(size, plan.size)
-        sink.request_bytes += size
-        take_replies = partial(self._reply, sink, method, answers, began, size)
-        self._committer.submit(plan, take_replies, calls=len(answers))
 
     def _reply(
         self,

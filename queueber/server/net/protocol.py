@@ -112,7 +112,7 @@ class RpcProtocol(Protocol):
         except RemoteProtocolError as why:
             self._break_off(why)
         self._last_active = server.connections.seconds()
-        begun = connection.held_bytes
+        begun = len(connection.framer.begun)
         # Most reads end with a whole message of an open connection, and change no timer and nothing worth measuring.
         if begun or self._begun or self._state is ConnectionState.FIRST_MESSAGE or server.limits.idle_ms:
             self._update_timers(begun, len(data))
