@@ -111,7 +111,7 @@ def view(frame, reader=0):
     """`[kind of message, its values]`, or `["refused", text]`; *reader* chooses what its content is read as."""
     try:
         message = decode(frame)
-        return [type(message).__name__.lower(), VIEWS[type(message)](message, reader)]
+        return [type(message).__name__.removesuffix("Message").lower(), VIEWS[type(message)](message, reader)]
     except (RemoteProtocolError, InvalidRequest) as why:
         return ["refused", str(why)]
 

@@ -9,7 +9,7 @@ from queueber.errors import Kind
 from queueber.limits import Limits
 from queueber.rpc import RemoteException, Results, encoder
 from queueber.rpc.decoder import decode
-from queueber.rpc.messages import Abort, Return, Unimplemented
+from queueber.rpc.messages import Abort, Return, UnimplementedMessage
 from queueber.testing import InProcessServer
 from tests.hostile import cases
 from tests.hostile.pieces import QUESTION, call
@@ -35,7 +35,7 @@ def ended(case, protocol, transport, server):
         assert AFTER not in returns
         return cases.ABORT if any(isinstance(each, Abort) for each in messages) else cases.QUIET
     assert isinstance(returns.pop(AFTER), Results)
-    if any(isinstance(each, Unimplemented) for each in messages):
+    if any(isinstance(each, UnimplementedMessage) for each in messages):
         return cases.ECHO
     outcome = returns.get(QUESTION)
     if isinstance(outcome, RemoteException):
