@@ -16,7 +16,7 @@ COVERED := $(addprefix tests/,api broker capnp plyvel rpc store)
 # Tests start hundreds of processes, each of which would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve schema test fast lint types layers bench compiled hostile fuzz guided proof soak clean
+.PHONY: serve schema test fast lint types layers bench hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -60,10 +60,6 @@ $(BASELINE)/.ready:
 
 bench: $(READY) $(BASELINE)/.ready
 	$(BIN)/python tests/bench/run.py --out docs/benchmarks
-
-# A wheel for this interpreter and machine, with the modules that each call goes through compiled.
-compiled: $(READY)
-	HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(BIN)/python -m build --wheel
 
 hostile: $(READY)
 	$(BIN)/python tests/hostile/report.py

@@ -6,7 +6,6 @@ something back that the code does, by changing it in the server's process before
 starts.  Rounds go through all variants, a figure is the median over the rounds, and a
 ratio is to the server as it comes in the same run: above 1 the variant is faster.
 
-`--python` names an interpreter into which a compiled wheel was installed (`make compiled`).
 The column `commit` is for how much of the time a commit was under way: what the storage
 threads are busy with under a load of this kind.
 """
@@ -60,8 +59,6 @@ class Variant:
     patch: Patch | None = None
     """Applied in the server's process before it starts."""
 
-    python: str = sys.executable
-
 
 VARIANTS = (
     Variant(AS_IT_COMES),
@@ -99,7 +96,7 @@ class Varied(Queueber):
         options = [*usual[3:], "--http", f"tcp:{self.http}:interface=127.0.0.1", *self.variant.options]
         patch = self.variant.patch.program if self.variant.patch is not None else "pass"
         start = "import runpy, sys; sys.argv[0] = 'twist'; runpy.run_module('twisted', run_name='__main__')"
-        return [self.variant.python, "-c", f"{patch}\n{start}", *options]
+        return [sys.executable, "-c", f"{patch}\n{start}", *options]
 
     def commit_seconds(self):
         """The time for which commits have been under way so far; None if that is not known."""
@@ -147,13 +144,12 @@ def main():
         "--load", action="append", metavar="NAME", help=f"only this one of {', '.join(LOADS)}, or another"
     )
     parser.add_argument("--only", action="append", metavar="WORDS", help="only variants whose names have these in them")
-    parser.add_argument("--python", metavar="FILE", help="an interpreter with the compiled build")
     options = parser.parse_args()
-    variants = [*VARIANTS, *([Variant("compiled", python=options.python)] if options.python else [])]
-    if options.only:
-        variants = [
-            each for each in variants if each.name == AS_IT_COMES or any(word in each.name for word in options.only)
-        ]
+    variants = [
+        each
+        for each in VARIANTS
+        if not options.only or each.name == AS_IT_COMES or any(word in each.name for word in options.only)
+    ]
     scenarios = [parsed(name) for name in options.load or LOADS]
     runs, status = {}, 0
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as scratch:
