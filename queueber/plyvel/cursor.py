@@ -10,7 +10,7 @@ from queueber.plyvel.handle import NoCopy
 
 class Cursor(Protocol):
     """
-    A position in the rows of one snapshot: the interface of rocksdict's `RdictIter`.
+    A position in the rows of one snapshot: a part of the interface of rocksdict's `RdictIter`.
 
     rocksdict's other iterators (`items`, `keys`) end silently at damaged data.
     With this one, call `status` whenever it is not valid.
@@ -42,6 +42,13 @@ class Cursor(Protocol):
 
     def seek_to_last(self) -> None:
         """Move to the last row below the cursor's upper bound."""
+
+
+class NativeIterator(Cursor, Protocol):
+    """The interface of rocksdict's `RdictIter`, whose own types leave out that keys and values are bytes."""
+
+    def seek_for_prev(self, target: bytes, /) -> None:
+        """Move to the last row at or below *target*."""
 
 
 class CursorSource(Protocol):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack, cast
+from typing import Self, Unpack
 
 import rocksdict
 
@@ -109,8 +109,10 @@ class DB(NoCopy):
             if type(key) is not bytes:
                 raise type_error(f"keys[{index}]", "bytes", key)
         with translating_errors:
-            # rocksdict's stub lacks the overload for lists.
-            return cast(list[bytes | None], self._handle.native.get(list(keys)))
+            values: list[bytes | None] | None = self._handle.native.get(list(keys))
+            # rocksdict's stub lacks the overload for lists: only for a single key may it return None.
+            assert values is not None
+            return values
 
     def put(self, key: bytes, value: bytes, *, sync: bool = False) -> None:
         """Set *key* to *value*; with *sync*, return when that is durable."""

@@ -9,10 +9,10 @@ used by one reader at a time, and each of its cursors remembers a key.
 
 from collections.abc import Callable
 from threading import Lock
-from typing import cast
 
 import rocksdict
 
+from queueber.plyvel.cursor import NativeIterator
 from queueber.plyvel.errors import translate_error
 
 
@@ -23,7 +23,7 @@ class SharedSnapshot:
     Holds the table files and write buffers of that time until the last reference is gone.
     """
 
-    def __init__(self, native: rocksdict.RdictIter) -> None:
+    def __init__(self, native: NativeIterator) -> None:
         """Take ownership of *native*."""
         self.native = native
         self.lock = Lock()
@@ -39,7 +39,7 @@ class SharedSnapshot:
             self.positioned_by = None
             native.seek(key)
             if native.valid():
-                return cast(bytes, native.value()) if native.key() == key else None
+                return native.value() if native.key() == key else None
             native.status()
         return None
 
@@ -82,7 +82,7 @@ class SharedCursor:
         """Return the row's value.  Requires `valid`."""
         with self._snapshot.lock:
             self._restore_position()
-            return cast(bytes, self._snapshot.native.value())
+            return self._snapshot.native.value()
 
     def next(self) -> None:
         """Move to the next row.  Requires `valid`."""
@@ -104,7 +104,7 @@ class SharedCursor:
         """Move to the last row below the upper bound."""
         self._move(self._seek_native_to_last)
 
-    def _seek_native_to_last(self, native: rocksdict.RdictIter) -> None:
+    def _seek_native_to_last(self, native: NativeIterator) -> None:
         if self._upper is None:
             native.seek_to_last()
             return
@@ -119,7 +119,7 @@ class SharedCursor:
             snapshot.native.seek(self.key())
             snapshot.positioned_by = self._identity
 
-    def _move(self, move: Callable[[rocksdict.RdictIter], None], *, relative: bool = False) -> None:
+    def _move(self, move: Callable[[NativeIterator], None], *, relative: bool = False) -> None:
         """Apply *move* to the native iterator, from this cursor's row if *relative*, and remember the new row."""
         native = self._snapshot.native
         with self._snapshot.lock:

@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queueber.broker.model import ItemId, Key, LeaseId, QueueNumber
@@ -29,7 +29,14 @@ def test_an_item_key_is_decoded(queue, place):
 @given(queues, queues, places)
 def test_a_queues_prefix_covers_its_items_and_no_others(queue, other, place):
     row = keys.item_key(other, place)
-    assert (keys.items_prefix(queue) <= row < prefix_successor(keys.items_prefix(queue))) == (queue == other)
+    assert (keys.items_prefix(queue) <= row < keys.items_end(queue)) == (queue == other)
+
+
+@given(queues)
+@example(QueueNumber(0xFF))
+@example(QueueNumber(2**32 - 1))
+def test_the_end_of_a_queue_s_items_is_the_lowest_key_above_them(queue):
+    assert keys.items_end(queue) == prefix_successor(keys.items_prefix(queue))
 
 
 @given(st.binary(min_size=16, max_size=16).map(LeaseId), queues)

@@ -5,12 +5,11 @@ A scrape reads the counters that the parts of the server have anyway.  The value
 of each label are bounded: limits, methods and levels are fixed, and queues are
 the largest `queue_stats.TOP` plus one for the rest.
 
-Only this module imports prometheus_client.  It uses the format without the
-registry, which is global.
+Only this module imports prometheus_client.  Each scrape has a registry of its
+own, because the counters are not those of prometheus_client.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
@@ -22,6 +21,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from queueber import __version__
@@ -73,17 +73,26 @@ class ScrapeData:
 def exposition(diagnostics: Diagnostics, data: ScrapeData, accept: str) -> tuple[bytes, str]:
     """Return all metrics and their content type, which is one of *accept*."""
     encode, content_type = choose_encoder(accept)
-    return encode(cast(CollectorRegistry, _Collected(diagnostics, data))), content_type
+    return encode(_registry(_Collected(diagnostics, data))), content_type
 
 
 def not_serving_exposition(durability: str, checks: Sequence[Check], accept: str) -> tuple[bytes, str]:
     """Return the metrics of a server that starts or stops: its version, readiness and process."""
     encode, content_type = choose_encoder(accept)
-    return encode(cast(CollectorRegistry, _NotServing(durability, checks))), content_type
+    return encode(_registry(_NotServing(durability, checks))), content_type
 
 
-@frozen
-class _NotServing:
+def _registry(collector: Collector) -> CollectorRegistry:
+    """Return a registry with the metrics of *collector*."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return registry
+
+
+@frozen(eq=False)
+class _NotServing(Collector):
+    """The metrics of a server that does not serve."""
+
     durability: str
     checks: Sequence[Check]
 
@@ -94,9 +103,9 @@ class _NotServing:
         yield from ProcessCollector(registry=None).collect()
 
 
-@frozen
-class _Collected:
-    """A substitute for a registry, of which encoders use only `collect`."""
+@frozen(eq=False)
+class _Collected(Collector):
+    """The metrics of a server that serves."""
 
     diagnostics: Diagnostics
     data: ScrapeData

@@ -15,12 +15,11 @@ from attrs import define, frozen
 
 from queueber.broker.model import LOWEST, Item, Key, LeaseRecord, QueueRecord, TimeMark
 from queueber.errors import InvalidRequest, StorageError, reason
-from queueber.plyvel import prefix_successor
 from queueber.store.datadir.copying import read_only_view, size_of
 from queueber.store.datadir.directory import DATABASE, LOCK, READY, SYNCED, directory_error
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.rows.engine_port import KeyValueEngine
-from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, items_prefix
+from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, items_end, items_prefix
 from queueber.store.rows.meta import Format, read_format, was_shut_down_cleanly
 from queueber.store.rows.records import decode_item, decode_lease, decode_queue, decode_time
 from queueber.units import WallMs
@@ -183,7 +182,7 @@ def _queue_view(db: KeyValueEngine, record: QueueRecord, leases: list[LeaseRecor
     row_keys = [item_key(record.number, key) for key in named]
     leased = {key for key, value in zip(named, db.get_many(row_keys), strict=True) if value is not None}
     after = item_key(record.number, Key(WallMs(now + 1), LOWEST.id))
-    with db.iterator(start=after, stop=prefix_successor(items_prefix(record.number)), include_value=False) as later:
+    with db.iterator(start=after, stop=items_end(record.number), include_value=False) as later:
         delayed = sum(1 for _ in later) - sum(1 for key in leased if key.due > now)
     return QueueView(record, len(own), len(leased), delayed)
 

@@ -63,6 +63,12 @@ def items_prefix(queue: QueueNumber) -> bytes:
     return pack_queue_prefix(ITEMS, queue)
 
 
+def items_end(queue: QueueNumber) -> bytes:
+    """Return the lowest key above the row keys of all items of *queue*."""
+    prefix = items_prefix(queue)
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big").rstrip(b"\0")
+
+
 def lease_key(lease: LeaseId) -> bytes:
     """Return the row key of *lease*."""
     return LEASES + lease

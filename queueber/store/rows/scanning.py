@@ -33,9 +33,8 @@ from attrs import define, field
 from queueber.broker.model import Item, Key, QueueNumber
 from queueber.broker.storage import Gap, Scan
 from queueber.errors import Damaged, StorageError, Withheld
-from queueber.plyvel import prefix_successor
 from queueber.store.rows.engine_port import KeyValueEngine, Row
-from queueber.store.rows.keys import ITEM_KEY_BYTES, item_key, items_prefix
+from queueber.store.rows.keys import ITEM_KEY_BYTES, item_key, items_end
 from queueber.store.rows.records import decode_item
 
 READS_MAX: Final = 100
@@ -115,9 +114,7 @@ class Scanner:
 
     @property
     def _stop(self) -> bytes:
-        stop = prefix_successor(items_prefix(self._queue))
-        assert stop is not None, "items are not the last table"
-        return stop
+        return items_end(self._queue)
 
     def _read(self, start: bytes) -> bool:
         """Read rows from *start* on, up to the limits; return True if there are no more."""
