@@ -4,7 +4,7 @@
 # unpacked or packed as the encoding byte says.  `docs/storage.md` has the keys and the rules.
 #
 # Rules for editors.  Directories written by any released version must open for ever: add fields only, and raise the
-# format version (see `queueber/store/rows/format.py`) when an older server must not open what a newer one wrote.
+# format version (see `queueber/store/rows/meta.py`) when an older server must not open what a newer one wrote.
 
 @0xe9d2a7b1c4f05836;
 

@@ -25,7 +25,7 @@ def reconnecting_and_resetting(arena):
 
 @attack("K1 K2 K3 R17")
 def workers_that_die(arena):
-    """While they wait, when they were just given something, and long after."""
+    """Workers die while they wait, right after a delivery, and long after it."""
     keeper = arena.connect()
     queue = keeper.queue("mortal")
     items = 0
@@ -35,7 +35,7 @@ def workers_that_die(arena):
         waiting.flush()
         if number % 2:
             waiting.reset()
-        keeper.add(b"left behind", target=queue)
+        keeper.add(b"left over", target=queue)
         if not number % 2:
             waiting.reset()
         held = Peer(arena.port)

@@ -151,7 +151,7 @@ MUTANTS = (
     ),
     Mutant(
         "32-old-timer-stays",
-        "each poll that waits leaves a timer behind",
+        "each poll that waits leaves a timer running",
         SERVING + "test_all_waiting_polls_share_one_timer",
     ),
     Mutant(

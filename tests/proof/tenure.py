@@ -1,5 +1,5 @@
 """
-For how long a lease was held, as far as a client can tell.
+The time for which a lease was held, as far as a client can observe.
 
 The server counts a lease from a moment between a poll's call and its reply,
 and an extension from one between the call and the reply of `extend`.  So the
@@ -13,13 +13,13 @@ from attrs import define, field
 from history import Outcome, Poll
 
 SKEW_SECONDS = 0.002
-"""By how much a restart may move queue time ahead: a mark is as exact as a millisecond."""
+"""The most that a restart may move queue time ahead: a time mark is exact to a millisecond."""
 
 LAG_SECONDS = 0.02
-"""By how much it may fall behind: a thread may be held up between two readings of clocks."""
+"""The most that queue time may lag: a thread may be delayed between two readings of clocks."""
 
 DOUBT_SECONDS = 1.0
-"""More than all crashes of a history may delay the end of a lease."""
+"""The most that a crash may delay the end of a lease, with room to spare."""
 
 
 @define(eq=False)

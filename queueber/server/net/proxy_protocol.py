@@ -1,5 +1,5 @@
 """
-Endpoints behind a load balancer that sends PROXY headers (`haproxy:`).
+Endpoints that read PROXY headers from a load balancer (`haproxy:`).
 
 Twisted's parser raises one documented exception for malformed headers and lets
 others escape, each of which is logged as a traceback.  Here every malformed
