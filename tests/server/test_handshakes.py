@@ -8,6 +8,7 @@ import pytest
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 
 from queueber.limits import Limits
@@ -15,6 +16,7 @@ from queueber.rpc import encoder
 from queueber.server.net.certificates import Certificates, TlsFiles
 from queueber.server.net.handshakes import HANDSHAKE_TURN_SECONDS, Handshakes
 from queueber.server.net.tls import COLLECTED_AFTER
+from queueber.transport.protocol_detection import TLS_REFUSAL
 from tests.process.certificates import Authority
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
@@ -258,6 +260,19 @@ def test_at_the_limit_of_connections_the_handshake_is_closed(make_server, certif
     transport = connect(certificates.secure(server.factory))
     shake(make_client(), transport)
     assert transport.aborted
+
+
+def test_a_peer_without_tls_is_refused_once(server, certificates):
+    transport = connect(certificates.secure(server.factory))
+    with capturedLogs() as events:
+        for _ in range(2):
+            transport.protocol.dataReceived(b"GET / HTTP/1.1\r\n\r\n")
+            server.reactor.advance(2)
+    assert transport.value() == TLS_REFUSAL
+    assert transport.disconnecting
+    assert [event["line"] for event in events if "line" in event] == [
+        "Closing the connection of 192.168.1.1:54321: it speaks HTTP, and this port TLS"
+    ]
 
 
 def test_reference_cycles_of_lost_connections_are_collected(server, certificates, make_client):
