@@ -428,7 +428,7 @@ def test_commits_before_a_kill_survive(path, durability):
     script = (
         "import sys; from pathlib import Path\n"
         "from queueber.broker.model import Item, Key, TimeMark\n"
-        "from queueber.broker.storage import DeleteItem\n"
+        "from queueber.broker.storage import DeleteItem, PutItems\n"
         "from queueber.store import Durability, open_store\n"
         "store = open_store(Path(sys.argv[1]), durability=Durability(sys.argv[2]))\n"
         "keys = [Key(due, due.to_bytes(16, 'big')) for due in range(100_000)]\n"
