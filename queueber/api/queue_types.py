@@ -91,8 +91,7 @@ class PolledItem(NamedTuple):
     added_at: WallMs
 
 
-@define
-class PollResponse:
+class PollResponse(NamedTuple):
     """The delivered items and their lease."""
 
     items: Sequence[PolledItem]

@@ -18,12 +18,11 @@ from queueber.api import (
     read_poll_response,
     read_queue_response,
     read_remove_response,
-    write_add_response,
     write_add_responses,
     write_extend_responses,
     write_limits_request,
     write_limits_response,
-    write_poll_response,
+    write_poll_responses,
     write_remove_responses,
 )
 from queueber.capnp.builder import CAPABILITY, Body, data_body, pointers_body, segment, struct_body, structs_body
@@ -55,15 +54,15 @@ polled = st.builds(PollResponse, st.lists(items, max_size=5), st.one_of(ids, st.
 
 @given(found=st.lists(ids, max_size=300))
 def test_add_there_and_back(pycapnp, found):
-    content = write_add_response(found)
+    content = write_add_responses([found])[0]
     assert read_add_response(results(content)) == AddResponse(found)
     assert pycapnp.read("AddResponse", [content[8:]]) == {"ids": [each.hex() for each in found]}
 
 
 def test_several_adds_are_written_as_each_alone():
     replies = [[bytes([number]) * 16 for number in range(count)] for count in (1, 3, 1, 0)]
-    assert write_add_responses(replies) == [write_add_response(found) for found in replies]
-    assert write_add_responses(replies[:1]) == [write_add_response(replies[0])]
+    assert write_add_responses(replies) == [write_add_responses([found])[0] for found in replies]
+    assert write_add_responses(replies[:1]) == [write_add_responses([replies[0]])[0]]
 
 
 @pytest.mark.untraced
@@ -75,7 +74,7 @@ def test_a_poll_is_written_as_the_layouts_do(draw, count, size):
     ]
     answer = PollResponse(polled_items, draw.randbytes(16), WallMs(draw.randrange(1 << 64)))
     one_by_one = pointers_of(answer)
-    assert write_poll_response(answer) == segment(struct_body([], [one_by_one]))
+    assert write_poll_responses([answer])[0] == segment(struct_body([], [one_by_one]))
 
 
 def pointers_of(answer):
@@ -88,7 +87,7 @@ def pointers_of(answer):
 
 @given(answer=polled)
 def test_poll_there_and_back(pycapnp, answer):
-    content = write_poll_response(answer)
+    content = write_poll_responses([answer])[0]
     assert read_poll_response(results(content)) == answer
     assert pycapnp.read("PollResponse", [content[8:]]) == {
         "items": [
@@ -187,8 +186,8 @@ def test_a_bootstrap_is_a_capability_alone():
 
 def test_the_lease_of_a_poll_is_read_alone():
     lease, item = b"l" * 16, PolledItem(b"contents", b"i" * 16, 1, WallMs(2))
-    assert read_poll_lease(results(write_poll_response(PollResponse([item], lease, WallMs(3))))) == lease
-    assert read_poll_lease(results(write_poll_response(PollResponse([], b"", WallMs(0))))) == b""
+    assert read_poll_lease(results(write_poll_responses([PollResponse([item], lease, WallMs(3))])[0])) == lease
+    assert read_poll_lease(results(write_poll_responses([PollResponse([], b"", WallMs(0))])[0])) == b""
 
 
 def test_limits_there_and_back():

@@ -80,7 +80,7 @@ class Server:
             items = api.read_add_request(event.params, limits=DEFAULTS).items
             self.calls.append((event.target, [bytes(item.contents) for item in items]))
             ids = [number.to_bytes(16, "big") for number in range(len(items))]
-            connection.return_results([event.answer], [api.write_add_response(ids)])
+            connection.return_results([event.answer], api.write_add_responses([ids]))
         elif event.method_id == api.EXTEND:
             connection.return_results([event.answer], [*api.write_extend_responses([False])])
         else:
@@ -259,7 +259,7 @@ def test_work_that_awaits_another_deferred_is_an_error():
 def test_an_empty_poll_returns_an_empty_batch(server):
     """The result has the type of the client's results."""
     server._answer = lambda connection, event: connection.return_results(
-        [event.answer], [api.write_poll_response(api.PollResponse([], b"", 0))]
+        [event.answer], api.write_poll_responses([api.PollResponse([], b"", 0)])
     )
     assert do(server.address, lambda client: client.default.poll(wait_ms=0)) == Batch((), b"", 0)
 

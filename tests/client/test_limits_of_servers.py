@@ -14,7 +14,7 @@ RAISED = evolve(DEFAULTS, frame_bytes=32 * MIB)
 LOWERED = evolve(DEFAULTS, frame_bytes=64 * KIB)
 LONG = bytes(100 * KIB)
 LONGER = bytes(17 * MIB)
-ADDED = api.write_add_response([bytes(16)])
+ADDED = api.write_add_responses([[bytes(16)]])[0]
 LEASE = bytes(range(16))
 
 
@@ -149,7 +149,7 @@ def test_a_call_made_because_another_was_refused_stays_in_line(network, serve):
 
 def poll_response(*contents):
     items = [api.PolledItem(each, bytes(16), 1, 0) for each in contents]
-    return api.write_poll_response(api.PollResponse(items, LEASE, 1_000))
+    return api.write_poll_responses([api.PollResponse(items, LEASE, 1_000)])[0]
 
 
 def test_any_reply_of_a_server_is_taken(network, serve, success):
@@ -192,7 +192,7 @@ def test_a_reply_above_the_client_s_limit_fails_only_its_call(network, serve, fa
     adding = client.default.add(*[b""] * 100)
     network.turn()
     (call,) = network.peer.calls()
-    network.peer.connection.return_results([call.answer], [api.write_add_response([bytes(16)] * 200)])
+    network.peer.connection.return_results([call.answer], api.write_add_responses([[bytes(16)] * 200]))
     network.peer.send()
     found = failure(adding)
     assert isinstance(found, ReplyTooLong)

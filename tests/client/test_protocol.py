@@ -13,7 +13,7 @@ from queueber.errors import Kind, Overloaded
 from queueber.limits import DEFAULTS
 from tests.client.conftest import ROOT
 
-ADDED = api.write_add_response([bytes(16)])
+ADDED = api.write_add_responses([[bytes(16)]])[0]
 
 
 def answer(network, *calls):
@@ -145,7 +145,7 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     (poll,) = network.peer.calls()
     item, lease = api.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
     network.peer.connection.return_results(
-        [poll.answer], [api.write_poll_response(api.PollResponse([item], lease, 1_000))]
+        [poll.answer], api.write_poll_responses([api.PollResponse([item], lease, 1_000)])
     )
     polling.cancel()
     network.peer.send()
@@ -164,7 +164,7 @@ def test_a_cancelled_poll_without_items_gives_nothing_back(network, client, fail
     polling = client.default.poll()
     network.turn()
     (poll,) = network.peer.calls()
-    network.peer.connection.return_results([poll.answer], [api.write_poll_response(api.PollResponse([], b"", 0))])
+    network.peer.connection.return_results([poll.answer], api.write_poll_responses([api.PollResponse([], b"", 0)]))
     polling.cancel()
     network.peer.send()
     assert isinstance(failure(polling), CancelledError)

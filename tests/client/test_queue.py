@@ -26,7 +26,7 @@ def test_add_sends_the_items_with_their_delay_and_gives_their_ids(network, clien
     network.turn()
     (call,) = network.peer.calls()
     assert api.read_add_request(call.params, DEFAULTS).items == [api.NewItem(b"a", 1_500), api.NewItem(b"", 1_500)]
-    network.peer.connection.return_results([call.answer], [api.write_add_response([ID, LEASE])])
+    network.peer.connection.return_results([call.answer], api.write_add_responses([[ID, LEASE]]))
     network.peer.send()
     assert success(adding) == [ID, LEASE]
 
@@ -39,7 +39,7 @@ def test_poll_sends_its_wait(network, client, success, wait_ms, wait, no_wait):
     network.turn()
     (call,) = network.peer.calls()
     assert api.read_poll_request(call.params) == api.PollRequest(10, 7, wait, no_wait)
-    network.peer.connection.return_results([call.answer], [api.write_poll_response(api.PollResponse([], b"", 0))])
+    network.peer.connection.return_results([call.answer], api.write_poll_responses([api.PollResponse([], b"", 0)]))
     network.peer.send()
     assert success(polling) == Batch((), b"", 0)
 
@@ -48,7 +48,7 @@ def test_poll_gives_items_and_their_lease(network, client, success):
     polling = client.default.poll()
     network.turn()
     item = api.PolledItem(b"contents", ID, 3, 1_000)
-    answer(network, api.write_poll_response(api.PollResponse([item], LEASE, 31_000)), api.POLL)
+    answer(network, api.write_poll_responses([api.PollResponse([item], LEASE, 31_000)])[0], api.POLL)
     assert success(polling) == Batch((item,), LEASE, 31_000)
 
 
@@ -74,7 +74,7 @@ def test_a_coroutine_may_await_calls_one_after_the_other(network, client, succes
 
     working = ensureDeferred(work())
     network.turn()
-    answer(network, api.write_add_response([ID]), api.ADD)
+    answer(network, api.write_add_responses([[ID]])[0], api.ADD)
     network.turn()
     (call,) = network.peer.calls()
     assert api.read_remove_request(call.params) == api.RemoveRequest(ID, LEASE)

@@ -17,7 +17,7 @@ from queueber.client.service import RETRY_SECONDS_MAX
 from queueber.errors import InvalidRequest, Kind, Stopping
 from queueber.limits import DEFAULTS
 
-ADDED = api.write_add_response([bytes(16)])
+ADDED = api.write_add_responses([[bytes(16)]])[0]
 
 
 def answer_all(network):

@@ -9,7 +9,7 @@ from queueber.errors import Kind
 from queueber.limits import DEFAULTS
 
 LEASE = b"l" * 16
-ADDED = api.write_add_response([bytes(16)])
+ADDED = api.write_add_responses([[bytes(16)]])[0]
 
 
 def timed_out(network, failure, calling, seconds):
@@ -146,7 +146,9 @@ def test_items_sent_to_a_poll_that_has_timed_out_are_given_back(network, limited
     (call,) = network.peer.calls()
     timed_out(network, failure, polling, 1)
     item = api.PolledItem(bytes(16), b"x", 1, 0)
-    network.peer.connection.return_results([call.answer], [api.write_poll_response(api.PollResponse([item], LEASE, 9))])
+    network.peer.connection.return_results(
+        [call.answer], api.write_poll_responses([api.PollResponse([item], LEASE, 9)])
+    )
     network.peer.send()
     network.turn()
     (given_back,) = network.peer.calls()

@@ -26,12 +26,12 @@ from queueber.api import (
     PollResponse,
     RemoveRequest,
     write_add_request,
-    write_add_response,
+    write_add_responses,
     write_extend_request,
     write_extend_responses,
     write_limits_request,
     write_poll_request,
-    write_poll_response,
+    write_poll_responses,
     write_queue_request,
     write_remove_request,
     write_remove_responses,
@@ -214,9 +214,9 @@ def _results(dice):
 
     return dice.choice(
         [
-            lambda: write_add_response([dice.randbytes(ID_BYTES) for _ in range(dice.randrange(5))]),
+            lambda: write_add_responses([[dice.randbytes(ID_BYTES) for _ in range(dice.randrange(5))]])[0],
             lambda: write_remove_responses([dice.random() < 0.5])[0],
-            lambda: write_poll_response(PollResponse(items(), dice.randbytes(ID_BYTES), WallMs(9))),
+            lambda: write_poll_responses([PollResponse(items(), dice.randbytes(ID_BYTES), WallMs(9))])[0],
             lambda: write_extend_responses([dice.random() < 0.5])[0],
             lambda: QUEUE_RESPONSE,
         ]

@@ -32,11 +32,11 @@ from queueber.api import (
     read_remove_request,
     read_remove_response,
     write_add_request,
-    write_add_response,
+    write_add_responses,
     write_extend_request,
     write_extend_responses,
     write_poll_request,
-    write_poll_response,
+    write_poll_responses,
     write_queue_request,
     write_remove_request,
     write_remove_responses,
@@ -58,10 +58,12 @@ REQUESTS = [
     (5, write_queue_request("mail"), read_queue_request),
 ]
 RESPONSES = [
-    (write_add_response([b"i" * 16, b"j" * 16]), read_add_response),
+    (write_add_responses([[b"i" * 16, b"j" * 16]])[0], read_add_response),
     (write_remove_responses([True])[0], read_remove_response),
     (
-        write_poll_response(PollResponse([PolledItem(b"c" * 20, b"i" * 16, 1, WallMs(2))] * 3, b"l" * 16, WallMs(9))),
+        write_poll_responses(
+            [PollResponse([PolledItem(b"c" * 20, b"i" * 16, 1, WallMs(2))] * 3, b"l" * 16, WallMs(9))]
+        )[0],
         read_poll_response,
     ),
     (write_extend_responses([False])[0], read_extend_response),

@@ -8,15 +8,16 @@ not wait until peers have taken their replies.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define, field
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queueber.broker import Broker, Delivery, Queue, Refill, Scan, Store, Waiter
+from queueber.broker import Broker, Delivery, Peer, Queue, Refill, Scan, Store, Waiter
 from queueber.errors import Damaged, Kind, QueueberError, StorageError, Withheld
 from queueber.limits import Limits
+from queueber.rpc import AnswerId
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.log_rate_limit import LogRateLimiter
@@ -25,6 +26,13 @@ from queueber.units import MS_PER_SECOND, WallMs
 
 TIMER_SECONDS_MAX = 86_400.0
 """The longest timer: longer spans overflow the argument of select(), and waking up early does no harm."""
+
+
+EndedPoll: TypeAlias = tuple[AnswerId, float, Delivery | None]
+"""A poll, when it arrived, in the reactor's seconds, and its delivery; None if it was cancelled."""
+
+TakePolls: TypeAlias = Callable[[list[EndedPoll]], None]
+"""Returns the replies of polls of one connection."""
 
 
 class Unreadable(QueueberError):
@@ -53,8 +61,8 @@ class Dispatcher:
     _clock: QueueClock
     _limits: Limits
     _committer: Committer
-    _waiting: dict[Waiter, tuple[Callable[[Delivery | None], None], float]] = field(factory=dict, init=False)
-    """The polls without an answer, in order of arrival: the callback of each, and when it arrived."""
+    _waiting: dict[Waiter, tuple[AnswerId, TakePolls, float]] = field(factory=dict, init=False)
+    """The polls without an answer, in order of arrival: the call and the callback of each, and when it arrived."""
 
     unreadable: int = field(default=0, init=False)
     """Scans that had to pass over rows, since the start."""
@@ -73,13 +81,15 @@ class Dispatcher:
         """Bound the log."""
         self._log_limiter = LogRateLimiter(self._reactor.seconds)
 
-    def wait(self, waiter: Waiter, now: float, take: Callable[[Delivery | None], None]) -> None:
+    def wait(self, waiter: Waiter, answer: AnswerId, now: float, take: TakePolls) -> None:
         """
-        Serve *waiter*, which arrived at *now*, in the reactor's seconds.
+        Serve *waiter*, the call *answer*, which arrived at *now*, in the reactor's seconds.
 
-        *take* is called once: with the poll's delivery when it is durable, or with None if the poll was cancelled.
+        *take* is called once for the poll: with its delivery when it is durable, or with None if the poll was
+        cancelled.  The polls of one peer have equal callbacks, one of which takes all whose deliveries become durable
+        together.
         """
-        self._waiting[waiter] = take, now
+        self._waiting[waiter] = answer, take, now
         self._committer.wake()
 
     def unanswered(self) -> Iterator[tuple[Waiter, float]]:
@@ -88,14 +98,14 @@ class Dispatcher:
 
         None may come or go during the iteration.
         """
-        return ((waiter, arrived_at) for waiter, (_, arrived_at) in self._waiting.items())
+        return ((waiter, arrived_at) for waiter, (_, _, arrived_at) in self._waiting.items())
 
     def cancel(self, waiter: Waiter) -> None:
         """Forget a poll whose peer lost interest; items claimed for it are given back once the claim is durable."""
         self._broker.polls.cancel(waiter)
         if waiter.done and waiter in self._waiting:
-            take, _ = self._waiting.pop(waiter)
-            take(None)
+            answer, take, arrived_at = self._waiting.pop(waiter)
+            take([(answer, arrived_at, None)])
 
     def end_waiting(self, error: QueueberError) -> None:
         """Answer every waiting poll with *error*."""
@@ -134,14 +144,17 @@ class Dispatcher:
             self._committer.wake()
 
     def _deliver(self, deliveries: list[Delivery]) -> None:
+        ended: dict[Peer, tuple[TakePolls, list[EndedPoll]]] = {}
         for delivery in deliveries:
+            waiter = delivery.waiter
             give_back = self._broker.confirm_delivery(delivery)
-            take, _ = self._waiting.pop(delivery.waiter)
-            if give_back is None:
-                take(delivery)
-            else:
-                take(None)
+            answer, take, arrived_at = self._waiting.pop(waiter)
+            if give_back is not None:
                 self._committer.submit(give_back, _ignore)
+            _, polls = ended.setdefault(waiter.peer, (take, []))
+            polls.append((answer, arrived_at, delivery if give_back is None else None))
+        for take, polls in ended.values():
+            take(polls)
 
     def _start_scans(self, refills: Iterable[Refill]) -> None:
         for refill in refills:

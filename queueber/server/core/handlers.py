@@ -16,12 +16,12 @@ from typing import Any, Final, Protocol, TypeAlias
 from attrs import define, field, frozen
 
 from queueber import api, rpc
-from queueber.broker import DEFAULT_QUEUE, Broker, Delivery, Peer, Plan, Queue, Waiter
+from queueber.broker import DEFAULT_QUEUE, Broker, Peer, Plan, Queue, Waiter
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
-from queueber.server.core.dispatcher import Dispatcher
+from queueber.server.core.dispatcher import Dispatcher, EndedPoll
 from queueber.server.core.stats import LIMITS_NAME, METHODS, OTHER, QUEUE_NAME, CallStats
 from queueber.units import SpanMs, WallMs, counted
 
@@ -302,7 +302,7 @@ class QueueHandlers:
     def _poll(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()
         requests = api.read_poll_requests(calls, self._limits)
-        now = self._clock.now()
+        now, take = self._clock.now(), partial(self._return_polls, sink)
         for answer, request in zip(calls.answers, requests, strict=True):
             try:
                 waiter = self._broker.poll(
@@ -320,21 +320,29 @@ class QueueHandlers:
                 self._committer.bug(why)
                 raise
             sink.waits(answer, waiter)
-            self._dispatcher.wait(waiter, began, partial(self._return_delivery, sink, answer, began))
+            self._dispatcher.wait(waiter, answer, began, take)
 
-    def _return_delivery(self, sink: ReplySink, answer: rpc.AnswerId, began: float, delivery: Delivery | None) -> None:
-        if delivery is None:
-            sink.canceled(answer)
-        elif delivery.error is not None:
-            self._refuse(sink, answer, delivery.error, "poll")
-        else:
-            self.stats.seconds["poll"].observe(self._clock.monotonic() - began)
-            items: list[api.PolledItem] = []
-            for key, contents, added_at, attempts in delivery.items:
-                items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
-            lease = delivery.lease
-            lease_id, deadline = (b"", WallMs(0)) if lease is None else (lease.id, lease.deadline)
-            sink.results([answer], [api.write_poll_response(api.PollResponse(items, lease_id, deadline))])
+    def _return_polls(self, sink: ReplySink, polls: list[EndedPoll]) -> None:
+        """Return the replies of *polls*, which have ended together."""
+        now, seconds = self._clock.monotonic(), self.stats.seconds["poll"]
+        answers: list[rpc.AnswerId] = []
+        responses: list[api.PollResponse] = []
+        for answer, arrived_at, delivery in polls:
+            if delivery is None:
+                sink.canceled(answer)
+            elif delivery.error is not None:
+                self._refuse(sink, answer, delivery.error, "poll")
+            else:
+                seconds.observe(now - arrived_at)
+                items: list[api.PolledItem] = []
+                for key, contents, added_at, attempts in delivery.items:
+                    items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
+                lease = delivery.lease
+                lease_id, deadline = (b"", WallMs(0)) if lease is None else (lease.id, lease.deadline)
+                answers.append(answer)
+                responses.append(_new(api.PollResponse, (items, lease_id, deadline)))
+        if answers:
+            sink.results(answers, api.write_poll_responses(responses))
 
     def _refuse(self, sink: ReplySink, answer: rpc.AnswerId, why: QueueberError, method: str) -> None:
         self.stats.refused[method, why.kind] += 1
