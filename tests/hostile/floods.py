@@ -1,4 +1,4 @@
-"""Attacks by floods: cheap calls on many connections, greetings, places and memory that all peers share."""
+"""Floods: cheap calls on many connections, TLS handshakes, limited places, and memory that all peers share."""
 
 import contextlib
 import re
@@ -16,18 +16,18 @@ from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 from tests.hostile.pieces import call, stream, struct_pointer, words
 
 BURST = 8_192
-"""Bytes of one peer's that come at once: less than a long read."""
+"""Bytes that one peer sends at once: less than a long read."""
 
 NO_LEASE = api.write_extend_request(api.ExtendRequest(bytes(16), 5_000))
 
 
 def finished(number, said):
-    """A call that is not waited for."""
+    """Return *said* with a Finish: a call whose reply the peer does not wait for."""
     return said + encoder.finish(number, release_result_caps=True)
 
 
-def spoken(arena, count):
-    """So many connections that have spoken and do not wait for anything any more."""
+def bootstrapped(arena, count):
+    """Return *count* connections that have received the reply to their bootstrap."""
     peers = []
     for _ in range(count):
         peer = arena.connect()
@@ -40,7 +40,7 @@ def spoken(arena, count):
 
 
 def drained(peers, seconds):
-    """Take what the server says to them, until it has said nothing for a while; bytes of it."""
+    """Read until the server sends nothing for *seconds*; return the number of bytes."""
     with contextlib.closing(select.epoll()) as epoll:
         by_number = {peer.socket.fileno(): peer.socket for peer in peers}
         for number in by_number:
@@ -57,8 +57,8 @@ def drained(peers, seconds):
 
 @attack("R15", *limits(first_message_ms=10_000))
 def thousands_of_peers_with_small_bursts(arena):
-    """Bursts that are no long reads, of calls that cost the most for their bytes."""
-    peers = spoken(arena, 4_000 if arena.full else 300)
+    """Bursts shorter than a long read, of the calls that cost most per byte."""
+    peers = bootstrapped(arena, 4_000 if arena.full else 300)
     each = BURST // len(finished(1, encoder.bootstrap(1)))
     number, bursts = 1, 0
     for _ in turns(arena):
@@ -71,8 +71,8 @@ def thousands_of_peers_with_small_bursts(arena):
 
 
 def flood(arena, said):
-    """Fifty connections that say the same over and over, as fast as they are read; MiB that were taken."""
-    peers = spoken(arena, 50)
+    """Send the same calls over fifty connections as fast as the server reads; return the MiB that it read."""
+    peers = bootstrapped(arena, 50)
     blob = b"".join([finished(number, said(number)) for number in range(10, 2_000)])
     at, sent = dict.fromkeys(peers, 0), 0
     for _ in turns(arena):

@@ -1,7 +1,7 @@
 """
-A peer over a plain, blocking socket: as polite as its user wants it to be.
+A peer over a plain, blocking socket that sends any bytes, valid or not.
 
-Not `queueber.client`, which sends nothing that a server would refuse.
+`queueber.client` does not serve here: it sends nothing that a server would refuse.
 """
 
 import select
@@ -14,7 +14,7 @@ from queueber.limits import Limits
 from queueber.units import SpanMs
 
 TIMEOUT_SECONDS = 120.0
-"""Seconds after which a server that does not answer is said to hang."""
+"""After this a server without an answer counts as hanging."""
 
 RECV_BYTES = 1 << 18
 
@@ -42,7 +42,7 @@ class Peer:
     # Bytes
 
     def send(self, data):
-        """Send bytes, whatever they are."""
+        """Send any bytes."""
         try:
             self.socket.sendall(data)
         except (ConnectionError, TimeoutError) as why:
@@ -59,7 +59,7 @@ class Peer:
         return data
 
     def gone_within(self, seconds):
-        """Seconds until the server ended the connection; None if it did not."""
+        """Return the seconds until the server ended the connection; None if it did not."""
         began = time.monotonic()
         while (left := began + seconds - time.monotonic()) > 0:
             if select.select([self.socket], [], [], left)[0]:
@@ -75,24 +75,24 @@ class Peer:
         self.socket.close()
 
     def reset(self):
-        """End it with RST."""
+        """End the connection with an RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
 
     # Calls
 
     def flush(self):
-        """Send what was said."""
+        """Send the messages of the connection so far."""
         self.send(self.connection.data_to_send())
 
     def ask(self, method, content, target=None):
-        """A question, not sent yet."""
+        """Make a call that `flush` sends; return its question."""
         if self.root is None:
             self.root = rpc.PromisedAnswer(self.connection.bootstrap())
         return self.connection.call(target or self.root, api.QUEUE_INTERFACE_ID, method, content)
 
     def queue(self, name):
-        """The queue of that name, as a target."""
+        """Return the queue of that name, as a target of calls."""
         if self.root is None:
             self.root = rpc.PromisedAnswer(self.connection.bootstrap())
         content = api.write_queue_request(name)
@@ -103,7 +103,7 @@ class Peer:
         return found
 
     def listen(self):
-        """Take what has come, waited for."""
+        """Wait for messages and record their outcomes."""
         for event in self.connection.receive_data(self.receive()):
             if isinstance(event, rpc.Aborted):
                 raise Gone(event.reason)
@@ -111,13 +111,13 @@ class Peer:
                 self.outcomes[event.question] = event.outcome
 
     def outcome(self, question):
-        """How the call ended, waited for."""
+        """Wait for the outcome of a call; return it."""
         while question not in self.outcomes:
             self.listen()
         return self.outcomes.pop(question)
 
     def call(self, method, content, target=None):
-        """The outcome of a call."""
+        """Call a method; return the outcome."""
         question = self.ask(method, content, target)
         self.flush()
         outcome = self.outcome(question)
@@ -125,34 +125,34 @@ class Peer:
         return outcome
 
     def bootstrap(self):
-        """Speak, and hear that one is heard."""
+        """Make one call, so that the server has accepted this connection."""
         self.add()
 
     def add(self, *contents, target=None, delay=0):
-        """The ids."""
+        """Add items; return their ids."""
         return list(api.read_add_response(self.call(api.ADD, adding(*contents, delay=delay), target)).ids)
 
     def poll(self, count=1, *, target=None, lease=60_000, wait=0):
-        """The response; *wait* in milliseconds, 0 for none."""
+        """Poll; return the response.  *wait* is in milliseconds, 0 for no wait."""
         return api.read_poll_response(self.call(api.POLL, polling(count, lease=lease, wait=wait), target))
 
     def remove(self, item_id, lease, target=None):
-        """Whether it did."""
+        """Remove an item; return whether it was removed."""
         content = api.write_remove_request(api.RemoveRequest(item_id, lease))
         return api.read_remove_response(self.call(api.REMOVE, content, target))
 
     def extend(self, lease, span, target=None):
-        """Whether it did."""
+        """Extend a lease; return whether it was extended."""
         content = api.write_extend_request(api.ExtendRequest(lease, SpanMs(span)))
         return api.read_extend_response(self.call(api.EXTEND, content, target))
 
 
 def adding(*contents, delay=0):
-    """The parameters of an add."""
+    """Return the parameters of an add."""
     return api.write_add_request(api.AddRequest([api.NewItem(each, SpanMs(delay)) for each in contents]))
 
 
 def polling(count=1, *, lease=60_000, wait=0):
-    """The parameters of a poll; *wait* 0 means not at all, None without end."""
+    """Return the parameters of a poll; *wait* 0 means no wait, None an endless one."""
     span = SpanMs(wait) if wait else None
     return api.write_poll_request(api.PollRequest(SpanMs(lease), count, span, no_wait=wait == 0))

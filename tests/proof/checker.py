@@ -1,10 +1,10 @@
 """
-Judges a history: is there any order of events in the server, true to what it promises, that looks like this?
+Checks whether some order of events in a server that keeps its promises explains a history.
 
-Each item is a small automaton of its own, and each lease a span with an
-earliest and a latest end, so this takes time in proportion to the history.
-Nothing is called wrong that could have come about rightly; what went wrong in
-a way that no client can tell apart from right is not seen.
+Each item is a small automaton, and each lease a span with an earliest and a
+latest end, so a check takes time in proportion to the history.  There are no
+false alarms: whatever a correct server can cause is accepted.  An error that
+no client can observe is not found.
 
 It shares no code with the server and no model with other tests: it judges calls and replies alone, so that an error
 in the understanding of a queue that the server and its tests have in common is found here.
@@ -31,7 +31,7 @@ EXAMPLES_MAX = 5
 ID_BYTES = 16
 DELAY_SECONDS_MAX = Limits().delay_ms / MS_PER_SECOND
 BUSY = "the storage engine has to catch up first"
-"""The one thing that a load as small as this may be too much for, where write buffers are tiny."""
+"""The one reason for `overloaded` under so small a load: tiny write buffers."""
 
 
 class Verdict(StrEnum):
@@ -55,21 +55,21 @@ class Verdict(StrEnum):
 
 @define
 class Findings:
-    """The errors found, with a few examples of each kind, and what is only counted."""
+    """The errors of a history with a few examples of each kind, and the counts of permitted events."""
 
     wrong: Counter = field(factory=Counter)
     examples: list = field(factory=list)
     items: int = 0
-    """That were delivered at least once."""
+    """Items that were delivered at least once."""
 
     duplicates: int = 0
-    """Deliveries of an item beyond its first: allowed."""
+    """Deliveries of an item after its first.  Permitted."""
 
     recovered: int = 0
-    """Items of adds without a reply that were there: allowed."""
+    """Delivered items of adds whose reply was lost.  Permitted."""
 
     def found(self, verdict, what):
-        """One more thing is wrong."""
+        """Count an error, and keep its description if there are few of its kind."""
         self.wrong[verdict] += 1
         if self.wrong[verdict] <= EXAMPLES_MAX:
             self.examples.append(f"{verdict}: {what}")
@@ -87,7 +87,7 @@ class Delivery:
 
 @define(eq=False)
 class Item:
-    """One submitted item, and all that is known of it."""
+    """A submitted item with its deliveries and removes."""
 
     add: Add
     place: int
@@ -101,16 +101,16 @@ class Item:
 
     @property
     def delay(self):
-        """Seconds."""
+        """Return the item's delay in seconds."""
         return self.add.delays[self.place]
 
     def handed_out_after(self, remove):
-        """Whether it was delivered again after *remove*, which did nothing then, or should have."""
+        """Return whether the item was delivered again after *remove*."""
         at = next((each.attempt for each in self.deliveries if each.poll.lease == remove.lease), inf)
         return any(each.attempt > at or each.poll.invoked > remove.ended for each in self.deliveries)
 
     def covered_at(self, remove, crashes):
-        """Whether the lease of *remove* is one of this item's, and may have been alive when that was sent."""
+        """Return whether the lease of *remove* covered this item and may have been alive when the call was sent."""
         for each in self.deliveries:
             poll, lease = each.poll, each.lease
             if poll.lease == remove.lease and poll.queue == remove.queue:
@@ -118,7 +118,7 @@ class Item:
         return False
 
     def may_be_removed_by(self, moment, crashes):
-        """Whether some remove that began before *moment* may have done it."""
+        """Return whether a remove that began before *moment* may have removed the item."""
         return any(
             each.done
             or (each.outcome is Outcome.UNKNOWN and not self.handed_out_after(each) and self.covered_at(each, crashes))
@@ -128,7 +128,7 @@ class Item:
 
 
 class Judge:
-    """One look at one history."""
+    """The check of one history: `judge` runs it."""
 
     def __init__(self, history):
         self.history = history
@@ -150,7 +150,7 @@ class Judge:
                 self.found(Verdict.STALE, f"the lease {extend.lease.hex()}, which no poll returned, was extended")
 
     def take_add(self, add):
-        """Note what was submitted."""
+        """Record the items of an add."""
         for place, contents in enumerate(add.contents):
             item = Item(add, place, add.ids[place] if add.outcome is Outcome.OK else None)
             assert contents not in self.items, "contents must tell items apart"
@@ -161,7 +161,7 @@ class Judge:
                 self.by_id[item.id] = item
 
     def take_poll(self, poll):
-        """Note a lease and what it covers."""
+        """Record the lease and the deliveries of a poll."""
         if poll.lease:
             if poll.lease in self.leases:
                 self.found(Verdict.UNEXPECTED, f"two polls have the lease {poll.lease.hex()}")
@@ -170,7 +170,7 @@ class Judge:
             self.take(poll, delivered)
 
     def take_remove(self, remove):
-        """Note an attempt to remove something."""
+        """Record a remove with its lease and its item."""
         if remove.lease in self.leases:
             self.leases[remove.lease].removes.append(remove)
         if remove.id in self.by_id:
@@ -179,7 +179,7 @@ class Judge:
             self.found(Verdict.UNEXPECTED, f"{remove.id.hex()}, which no client added, was removed")
 
     def take(self, poll, delivered: Delivered):
-        """Note a delivery."""
+        """Record a delivery."""
         item = self.items.get(delivered.contents)
         if item is None or item.add.queue != poll.queue or item.add.outcome is Outcome.REFUSED:
             self.found(Verdict.UNEXPECTED, f"the poll at {poll.invoked:.3f} gave {delivered.contents[:40]!r}")
@@ -193,7 +193,7 @@ class Judge:
         item.deliveries.append(Delivery(poll, self.leases[poll.lease], item, delivered.attempt))
 
     def judge(self):
-        """The findings."""
+        """Check all items, leases, refusals and disconnects; return the findings."""
         for item in self.items.values():
             item.deliveries.sort(key=lambda each: (each.attempt, each.poll.ended))
             self.judge_deliveries(item)
@@ -205,7 +205,7 @@ class Judge:
         for lease in self.leases.values():
             self.judge_lease(lease)
         if self.history.drained < inf:
-            self.judge_what_is_left()
+            self.judge_remaining()
         judge_flow(self, Verdict, LATE_SECONDS)
         self.judge_refusals()
         self.judge_breaks()
@@ -222,7 +222,7 @@ class Judge:
                 )
 
     def has_cause(self, call):
-        """Whether it was right to refuse *call*."""
+        """Return whether *call* was refused for a valid reason."""
         if call.kind == Kind.FAILED:
             if isinstance(call, Add):
                 return max(call.delays, default=0.0) > DELAY_SECONDS_MAX
@@ -232,17 +232,17 @@ class Judge:
         return call.kind == Kind.DISCONNECTED and self.away(call.ended)
 
     def judge_breaks(self):
-        """While there is a server, no connection ends by its doing."""
+        """Find connections that the server ended while it ran."""
         for each in self.history.breaks:
             if not self.away(each.at):
                 self.found(Verdict.CUT_OFF, f"a connection at {each.at:.3f}, while the server lived: {each.why[:100]}")
 
     def away(self, at):
-        """Whether the server was gone, or going, at that moment."""
+        """Return whether the server was down or going down at that moment."""
         return any(crash.down <= at <= crash.up for crash in self.history.crashes)
 
     def judge_deliveries(self, item):
-        """Early, double-held, attempts miscounted."""
+        """Find deliveries that are early or double-held, and miscounted attempts."""
         crashes = self.history.crashes
         before = None
         for each in item.deliveries:
@@ -257,7 +257,7 @@ class Judge:
             before = each
 
     def judge_pair(self, item, one, other):
-        """Two deliveries after each other: whichever came first, its lease must have been over."""
+        """Find two consecutive deliveries of which neither lease can have ended before the other delivery."""
         slack = skew(self.history.crashes, one.poll.invoked, other.poll.ended)
         first_held = other.poll.ended < one.lease.earliest_end(other.poll.ended) - slack
         if first_held and one.poll.ended < other.lease.earliest_end(one.poll.ended) - slack:
@@ -268,7 +268,7 @@ class Judge:
             )
 
     def judge_removes(self, item):
-        """Double-removed, resurrected, stale, and short where it shows in a remove."""
+        """Find items that were removed twice, removed under a wrong lease, or delivered after their removal."""
         done = [each for each in item.removes if each.done]
         if len(done) > 1:
             self.found(Verdict.DOUBLE_REMOVED, f"{item} was removed {len(done)} times")
@@ -282,7 +282,7 @@ class Judge:
                 self.found(Verdict.RESURRECTED, f"{item} was removed at {remove.ended:.3f} and came back")
 
     def judge_lease(self, lease):
-        """Find what was done under the lease after its end, and what was not done before."""
+        """Find calls that succeeded after the lease's end, and calls that did nothing before it."""
         crashes, poll = self.history.crashes, lease.poll
         for call in [*lease.extends, *lease.removes]:
             if call.outcome is not Outcome.OK:
@@ -306,8 +306,8 @@ class Judge:
                     f"the lease of the poll at {poll.invoked:.3f} for {poll.span:.3f} s had ended at {call.ended:.3f}",
                 )
 
-    def judge_what_is_left(self):
-        """Lost, and torn: now that whatever there is has been handed out."""
+    def judge_remaining(self):
+        """Find lost items and torn batches, after a drain that took out all items."""
         for item in self.items.values():
             if item.add.outcome is Outcome.OK and not item.may_be_removed_by(inf, self.history.crashes):
                 self.found(Verdict.LOST, f"{item}, {len(item.deliveries)} times delivered")

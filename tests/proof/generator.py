@@ -1,9 +1,9 @@
 """
-Clients with different habits, good and bad, that never rest until their server is gone.
+Clients with different habits, good and bad, that call until their server is gone.
 
-A producer adds contents that no other client uses; a worker may
-remove, extend, let a lease lapse, vanish, ask twice, or try leases that are
-over, or another's.
+A producer adds contents that no other client uses.  A worker may remove,
+extend, let a lease expire, disconnect, send a call twice, or use a lease that
+has ended or belongs to another worker.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ QUIET_SECONDS = 0.3
 
 @define(eq=False)
 class Generator:
-    """The state that all clients share, over all lives of the server."""
+    """The state that all clients share, across restarts of the server."""
 
     random: object
-    """Of `random.Random`."""
+    """A `random.Random`."""
 
     history: History = field(factory=History)
     number: int = 0
@@ -34,10 +34,10 @@ class Generator:
     """Ids and leases that one client received, for others to try."""
 
     polite: bool = False
-    """No client vanishes: then the checker can say more about the rest."""
+    """Whether no client disconnects: the checker is stricter then."""
 
     long_span: float = 4.0
-    """Of the leases that outlast a crash; nothing takes longer, and about so long takes a drain."""
+    """The seconds of leases that outlast a crash: the longest of all waits, and about the length of a drain."""
 
     added: int = 0
     removed: int = 0
@@ -45,7 +45,7 @@ class Generator:
     # Habits
 
     async def produce(self, client):
-        """Adds, some of them at the same time."""
+        """Add items, with several calls in flight."""
         calls, window = set(), 1 + self.random.randrange(8)
         while True:
             for call in [each for each in calls if each.done()]:
@@ -67,13 +67,13 @@ class Generator:
                 await asyncio.sleep(0.02)
 
     async def work(self, client):
-        """Takes, and removes what it takes."""
+        """Poll items and remove them."""
         while True:
             taken = await self._take(client, 10, min(self.random.choice((0.5, 1.0, 2.0)), self.long_span), 3.0)
             await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
 
     async def linger(self, client):
-        """Extends, to longer and to shorter, and then removes."""
+        """Extend leases to longer and shorter spans, then remove."""
         while True:
             taken = await self._take(client, 3, 0.4, 1.0)
             for _ in range(self.random.randrange(3) if taken.lease else 0):
@@ -83,7 +83,7 @@ class Generator:
                 await self._remove(client, each.id, taken.lease)
 
     async def lapse(self, client):
-        """Is too slow, and tries all the same."""
+        """Let leases expire, then remove and extend all the same."""
         while True:
             taken = await self._take(client, 2, self.random.choice((0.03, 0.1, 0.2)), 1.0)
             await asyncio.sleep(self.random.random() * 0.4)
@@ -93,7 +93,7 @@ class Generator:
                 await self._remove(client, each.id, taken.lease)
 
     async def hold(self, client):
-        """Takes for long, over a crash with luck, and tries what others or it itself once had."""
+        """Take long leases, some of which outlast a crash, and use leases of other or earlier polls."""
         while True:
             taken = await self._take(client, 2, self.long_span, 1.0)
             self.tokens += [(each.id, taken.lease) for each in taken.items]
@@ -108,21 +108,21 @@ class Generator:
                     self.tokens.pop()
 
     async def repeat(self, client):
-        """Says everything twice at once."""
+        """Send each call twice at once."""
         while True:
             taken = await self._take(client, 3, 1.0, 1.0)
             for each in taken.items:
                 await self._all([self._remove(client, each.id, taken.lease) for _ in range(2)])
 
     async def glance(self, client):
-        """Takes what is there and waits for nothing."""
+        """Poll without waiting."""
         while True:
             taken = await self._take(client, 2, 1.0, 0)
             await self._all([self._remove(client, each.id, taken.lease) for each in taken.items])
             await asyncio.sleep(self.random.random() * 0.05)
 
     async def vanish(self, client):
-        """Polls and is gone, sometimes just then."""
+        """Poll and disconnect, sometimes at once."""
         while True:
             lonely = await Client.connect(client.transport.get_extra_info("peername")[1], self.history, client.queue)
             lonely.poll(2, 0.2, 0.5)
@@ -158,7 +158,7 @@ class Generator:
     # Lives
 
     async def load(self, port):
-        """All habits at the server on *port* until it is gone, or this is cancelled."""
+        """Run clients of all habits at the server on *port* until it is gone or the task is cancelled."""
         habits = [(habit, queue) for queue in QUEUES for habit in (self.produce, self.work)]
         others = [self.linger, self.lapse, self.hold, self.repeat, self.glance]
         if not self.polite:
@@ -176,7 +176,7 @@ class Generator:
                 client.abort()
 
     async def drain(self, port):
-        """Take out and remove whatever there is, until there can be nothing left."""
+        """Poll and remove all items until none can be left."""
         clients = [await Client.connect(port, self.history, queue) for queue in QUEUES]
         end = max((each.ended + each.span for each in self.history.of(Poll) if each.span < 60), default=0)
         end = max(end, time.monotonic()) + min(max(delay for _, _, delay in DELAYS), self.long_span) + 0.5
@@ -205,7 +205,7 @@ async def _until_gone(habit, client):
 
 
 def _of(random, table, *, whole=False):
-    """A value of the first row whose share covers a die."""
+    """Return a value of the first row of *table* whose share covers a random number."""
     die = random.random()
     for share, *values in table:
         if die < share:

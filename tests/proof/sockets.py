@@ -1,14 +1,14 @@
 """
-The obvious model of a queue, held against a real server through real sockets by hypothesis.
+A hypothesis state machine that compares a simple model of a queue with a real server over sockets.
 
-The model is its own and not the broker's test model: it knows only what a client may know.
+The model is not the broker's test model: it knows only what a client can observe.
 
 Three connections call one after the other: add, poll, remove and extend, with
 leases that are stale and foreign, with delays, with waits; time passes, a
 connection is dropped, the server is killed and started again.  Each example
-has a queue of its own.  What is due when is known exactly: an item's id and a
-lease's deadline tell the server's time.  Only whether a lease that has just
-ended was swept already is not, and either is right.
+has a queue of its own.  The model knows exactly when each item is due, because
+item ids and lease deadlines carry the server's time.  It does not know whether
+a lease that has just ended was swept already, and accepts both.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from queueber.units import SpanMs
 
 STEPS = 50
 LONG = 600_000
-"""Ends in no example, ms."""
+"""The ms of a lease that ends in no example."""
 
 SHORT = 40
 LOST_SECONDS = 0.15
-"""The time that a worker takes who is too slow: longer than `SHORT`."""
+"""The seconds that a slow worker takes: longer than `SHORT`."""
 
 TIMEOUT_SECONDS = 60
 
@@ -57,7 +57,7 @@ class Link:
         self.target = rpc.PromisedAnswer(asked, (0,))
 
     def call(self, method, content):
-        """The results; anything else is wrong."""
+        """Call *method*; return the results, and fail for any other outcome."""
         question = self.connection.call(self.target, api.QUEUE_INTERFACE_ID, method, content)
         self.socket.sendall(self.connection.data_to_send())
         while True:
@@ -73,7 +73,7 @@ class Link:
 
 @define(eq=False)
 class ModelItem:
-    """One item that exists."""
+    """An item of the model."""
 
     id: bytes
     due: int
@@ -88,7 +88,7 @@ class ModelItem:
 
 @define(eq=False)
 class ModelLease:
-    """One lease."""
+    """A lease of the model."""
 
     id: bytes
     deadline: int
@@ -97,7 +97,7 @@ class ModelLease:
 
 @define(eq=False)
 class Servers:
-    """The one server that all examples share, and how to get another."""
+    """The server that all examples share; it can be restarted."""
 
     host: Host
     folder: Path
@@ -112,7 +112,7 @@ class Servers:
         self.port = self.server.port()
 
     def swept(self):
-        """Wait until all leases that were short have been swept; a moment by the server's time when they had been."""
+        """Wait until all short leases have been swept; return a time of the server after that."""
         self.queues += 1
         link = Link(self.port, f"swept {self.queues}")
         try:
@@ -141,7 +141,7 @@ class World:
     items: dict = field(factory=dict)
     leases: list = field(factory=list)
     last: int = 0
-    """The latest that the server's time is known to have been."""
+    """The latest known time of the server."""
 
 
 class SocketMachine(RuleBasedStateMachine):
@@ -216,19 +216,19 @@ class SocketMachine(RuleBasedStateMachine):
 
     @rule(link=LINKS, wanted=st.integers(1, 3), items=st.lists(st.integers(0, 7), max_size=3))
     def work(self, link, wanted, items):
-        """Remove or extend as a worker does, who mistakes an item for another now and then."""
+        """Remove or extend, now and then with the id of another item."""
         self.poll(link, wanted, LONG, 0)
         for item in items:
             self.remove(link, 0, item)
 
     @rule(link=LINKS, wanted=st.integers(1, 3))
     def lose(self, link, wanted):
-        """A worker who is too slow: his leases end."""
+        """Poll, and let the lease end."""
         self.poll(link, wanted, SHORT, 0)
         time.sleep(LOST_SECONDS)
 
     def certain(self, now):
-        """The items that are ready at *now* whatever the sweeper has done, in order."""
+        """Return the items that are ready at *now* whatever the sweeper has done, in order."""
         return sorted(item.key for item in self.world.items.values() if item.lease is None and item.due <= now)
 
     def put_back(self, item):
@@ -267,7 +267,7 @@ class SocketMachine(RuleBasedStateMachine):
             assert item not in lease.items or self.may_have_ended(lease)
 
     def lease(self, which):
-        """One of the last; None if there was none yet."""
+        """Return one of the last leases; None if there is none yet."""
         return self.world.leases[-1 - which % len(self.world.leases)] if self.world.leases else None
 
     @rule(link=LINKS, which=LATELY)
@@ -291,7 +291,7 @@ class SocketMachine(RuleBasedStateMachine):
 
     @rule(really=st.sampled_from([False] * 31 + [True]))
     def wait(self, really):
-        """Until all that is short has ended and was swept."""
+        """Wait until all short leases have ended and were swept."""
         if not really:
             return
         self.world.last = self.servers.swept()
@@ -308,7 +308,7 @@ class SocketMachine(RuleBasedStateMachine):
 
     @rule(really=st.sampled_from([False] * 40 + [True]))
     def kill(self, really):
-        """Nothing was under way, so nothing changes."""
+        """Kill the server between calls: the model does not change."""
         if really:
             for link in self.world.links:
                 link.socket.close()
@@ -317,7 +317,7 @@ class SocketMachine(RuleBasedStateMachine):
 
 
 def play(examples, chosen, steps=STEPS):
-    """How many calls and kills there were; an assertion fails if anything was wrong."""
+    """Run the examples; return the numbers of calls and kills.  An assertion fails at the first difference."""
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-sockets-") as folder:
         servers = Servers(host, Path(folder))
         servers.start()
@@ -336,7 +336,7 @@ def play(examples, chosen, steps=STEPS):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--examples", "--cycles", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)

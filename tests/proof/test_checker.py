@@ -374,16 +374,16 @@ def test_a_right_queue_is_never_called_wrong(numbers, steps):
 NAMES = {
     "forgets an add": Verdict.LOST,
     "stores half an add": Verdict.TORN,
-    "brings back what was removed": Verdict.RESURRECTED,
-    "hands out what is leased": Verdict.DOUBLE_HELD,
+    "brings removed items back": Verdict.RESURRECTED,
+    "delivers leased items": Verdict.DOUBLE_HELD,
     "removes twice": Verdict.DOUBLE_REMOVED,
     "ignores delays": Verdict.EARLY,
-    "cuts leases short": Verdict.SHORT,
-    "obeys ended leases": Verdict.STALE,
+    "ends leases early": Verdict.SHORT,
+    "accepts ended leases": Verdict.STALE,
     "alters contents": Verdict.UNEXPECTED,
     "forgets an attempt": Verdict.MISCOUNTED,
-    "takes the newest first": Verdict.OUT_OF_ORDER,
-    "forgets those who wait": Verdict.LATE,
+    "delivers the newest first": Verdict.OUT_OF_ORDER,
+    "forgets waiting polls": Verdict.LATE,
 }
 
 
@@ -397,7 +397,7 @@ def test_a_wrong_queue_is_found_out(bug):
 
 def test_a_history_survives_being_saved(tmp_path):
     path = tmp_path / "history"
-    made = history_of(random.Random(7), 60, "cuts leases short")
+    made = history_of(random.Random(7), 60, "ends leases early")
     made.crashes.append(Crash(1.0, 2.0))
     made.breaks.append(Break(3.0, "closed"))
     made.save(path)

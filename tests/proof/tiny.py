@@ -1,8 +1,8 @@
 """
-A queue in forty lines that does everything right, or one thing wrong, and the history its clients see.
+A queue in forty lines, correct or with one of `BUGS`, and the history that its clients observe.
 
-It decides one call after the other, each at a moment between when the call
-began and when it ended; calls overlap as they like for the clients.
+The queue decides one call after the other, each at a time between the call's
+begin and end.  For the clients, calls overlap in any way.
 """
 
 from math import inf
@@ -13,22 +13,22 @@ from history import Add, Crash, Delivered, Extend, History, Outcome, Poll, Remov
 BUGS = (
     "forgets an add",
     "stores half an add",
-    "brings back what was removed",
-    "hands out what is leased",
+    "brings removed items back",
+    "delivers leased items",
     "removes twice",
     "ignores delays",
-    "cuts leases short",
-    "obeys ended leases",
+    "ends leases early",
+    "accepts ended leases",
     "alters contents",
     "forgets an attempt",
-    "takes the newest first",
-    "forgets those who wait",
+    "delivers the newest first",
+    "forgets waiting polls",
 )
 
 
 @define(eq=False)
 class Row:
-    """An item as the queue has it."""
+    """An item of the queue."""
 
     id: bytes
     contents: bytes
@@ -39,7 +39,7 @@ class Row:
 
 @define(eq=False)
 class Tiny:
-    """Driven by the numbers of *random*, which needs `random`, `randrange` and `choice`."""
+    """The queue, driven by the numbers of *random*, which needs `random`, `randrange` and `choice`."""
 
     random: object
     bug: str = ""
@@ -55,7 +55,7 @@ class Tiny:
         return self.count.to_bytes(16, "big")
 
     def hits(self, bug):
-        """Whether to do that wrong now."""
+        """Return whether to have *bug* in this call."""
         return self.bug == bug and self.random.random() < 0.5
 
     def note(self, call, *, known=True):
@@ -67,7 +67,7 @@ class Tiny:
         self.history.calls.append(call)
 
     def expire(self):
-        grace = 2.0 if self.bug == "obeys ended leases" else 0.0
+        grace = 2.0 if self.bug == "accepts ended leases" else 0.0
         for row in self.rows.values():
             if row.lease and self.deadlines[row.lease] + grace <= self.now:
                 row.due = max(self.deadlines[row.lease], row.due + 0.001)
@@ -75,7 +75,9 @@ class Tiny:
                 row.lease = b""
 
     def live(self, lease):
-        return self.deadlines.get(lease, 0) > self.now or (lease in self.deadlines and self.bug == "obeys ended leases")
+        return self.deadlines.get(lease, 0) > self.now or (
+            lease in self.deadlines and self.bug == "accepts ended leases"
+        )
 
     def add(self, *, known=True):
         count = 1 + self.random.randrange(3)
@@ -101,22 +103,22 @@ class Tiny:
     def poll(self, *, known=True, count=None, span=None):
         self.expire()
         ready = sorted((row for row in self.rows.values() if row.due <= self.now and not row.lease), key=_place)
-        if self.hits("takes the newest first"):
+        if self.hits("delivers the newest first"):
             ready.reverse()
-        if self.hits("hands out what is leased"):
+        if self.hits("delivers leased items"):
             ready += [row for row in self.rows.values() if row.lease]
-        if self.hits("forgets those who wait"):
+        if self.hits("forgets waiting polls"):
             ready = []
         taken = ready[: count or 1 + self.random.randrange(3)]
         span = span or self.random.choice([0.2, 1.0, 5.0])
         call = Poll(queue="q", invoked=0, outcome=Outcome.OK, span=span)
         self.note(call, known=known)
-        if self.bug == "forgets those who wait" and not ready:
+        if self.bug == "forgets waiting polls" and not ready:
             call.ended = call.invoked + 4.0
         if not taken:
             return []
         lease = self.id()
-        self.deadlines[lease] = self.now + span * (0.1 if self.bug == "cuts leases short" else 1)
+        self.deadlines[lease] = self.now + span * (0.1 if self.bug == "ends leases early" else 1)
         for row in taken:
             row.lease = lease
         if known:
@@ -133,7 +135,7 @@ class Tiny:
         call = Remove(queue="q", invoked=0, outcome=Outcome.OK, id=number, lease=lease, done=done)
         self.note(call, known=known)
         if done and (known or self.random.random() < 0.5):
-            if self.hits("brings back what was removed"):
+            if self.hits("brings removed items back"):
                 row.lease, row.due = b"", self.now
                 row.attempt += 1
             elif not self.hits("removes twice"):

@@ -1,14 +1,14 @@
 """
-The client that must not notice what others do: it adds, polls, extends and removes, and checks every reply.
+A client that attacks by other clients must not affect: it adds, polls, extends and removes, and checks every reply.
 
-`HealthyClient` sends through a function, so it works in the process of a server and over a socket. `turn` takes a few
-items from their beginning to their end; others it only adds, and `kept` has those that must still be there.
+`HealthyClient` sends through a function, so it works in the process of a server and over a socket. `turn` adds,
+polls, extends and removes a few items. It adds others only, and `kept` has these, which must still be in the queue.
 
 `HealthyProcess` runs one in a process of its own, so that attackers in this one do not slow it down. Its program takes
 the port and the pause between two turns in seconds. It answers each line on standard input with one line of JSON:
-`report` with the calls since the last report, latencies in milliseconds; `account` once everything that was
-acknowledged has been found; `hold`, after which it calls no more; `reconnect PORT` when it has a new connection. A
-wrong reply ends it, with a line that says which.
+`report` with the calls since the last report and their latencies in milliseconds, `account` after it has polled all
+acknowledged items, `hold` after which it calls no more, `reconnect PORT` when it has a new connection. On a wrong
+reply it prints the reply and exits.
 """
 
 import json
@@ -68,12 +68,12 @@ class HealthyClient:
     """One well-behaved connection with two queues of its own."""
 
     def __init__(self, exchange, name="worker"):
-        """*exchange* takes bytes to send, perhaps none, and gives bytes that came."""
+        """Use *exchange* to send bytes, possibly none; it returns received bytes."""
         self.exchange = exchange
         self.connection = Connection(limits=Limits())
         self.latencies = []
         self.kept = {}
-        """The contents of every item that was added and acknowledged for good, by id."""
+        """The contents of each acknowledged item that is not removed yet, by id."""
 
         self.turns = 0
         question = self.connection.bootstrap()
@@ -124,7 +124,7 @@ class HealthyClient:
         return self.call(queue, REMOVE, write_remove_request(RemoveRequest(item, lease)), read_remove_response)
 
     def turn(self):
-        """Raise `WrongReply` unless add, poll, extend and remove say what they must."""
+        """Add, poll, extend and remove; raise `WrongReply` for a wrong reply."""
         self.turns += 1
         contents = [b"%d.%d" % (self.turns, number) * 9 for number in range(1 + self.turns % 3)]
         ids = self.add(self.busy, contents)
@@ -142,7 +142,7 @@ class HealthyClient:
             self.kept[item] = b"kept %d" % self.turns
 
     def account(self):
-        """Take out all that was kept; raise `WrongReply` unless it is that and no more, in order."""
+        """Poll all items; raise `WrongReply` unless they are those of `kept`, in order."""
         left = list(self.kept.items())
         while True:
             found = self.poll(self.store, BATCH)

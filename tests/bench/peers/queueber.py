@@ -285,7 +285,7 @@ class Queueber(Peer):
     """Queueber as it comes."""
 
     name = durability = "fsync"
-    says = "fsync before the answer, one for all that came meanwhile"
+    says = "fsync before the answer, one for all calls that arrived during the previous one"
     connection_class = Frames
     kinds = ("add", "take", "cycle", "remove")
     mixed = True

@@ -111,7 +111,7 @@ class Redis(Peer):
     """Synced before the answers, once for all commands of a turn."""
 
     name = "redis-always"
-    says = "fsync before the answer, one for all that came at once (appendfsync always)"
+    says = "fsync before the answer, one for all commands of an event loop turn (appendfsync always)"
     program = "redis-server"
     connection_class = Connection
     mixed = True
