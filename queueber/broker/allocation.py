@@ -41,7 +41,7 @@ class Budget:
     """Items that may still become leased.  Unlike the other bounds, this one holds for the first poll too."""
 
     full_replies: int = 0
-    """Polls that would have replies more items if their replies could hold more bytes."""
+    """Polls whose replies would hold more items if they could hold more bytes."""
 
     used: bool = False
     """Whether a poll has been served."""

@@ -7,13 +7,16 @@ State model for leases
 1. PENDING  its items are taken and its record waits for the disk.  No peer knows its id.
 2. LIVE     the poll's reply was sent.  Its holder may remove and extend until the deadline.
 3. EXPIRED  the deadline has passed.  Its items wait to be moved to their new keys.
-4. gone     every item was removed, moved or given back, and the deletion of the record is planned.
+4. GONE     every item was removed, moved or given back, and the deletion of the record is planned.
 
-    state    | activated | given back | last item removed | deadline passed | items moved
-    ---------+-----------+------------+-------------------+-----------------+------------
-    PENDING  | LIVE      | gone       | -                 | -               | -
-    LIVE     | -         | -          | gone              | EXPIRED         | -
-    EXPIRED  | -         | -          | -                 | -               | gone
+    state    | activated | given back | deadline passed | emptied
+    ---------+-----------+------------+-----------------+--------
+    PENDING  | LIVE      | GONE       | -               | -
+    LIVE     | -         | -          | EXPIRED         | GONE
+    EXPIRED  | -         | -          | EXPIRED         | GONE
+
+The last item empties a lease: a live one if it is removed, an expired one if it
+is moved.  A deadline passes again after a sweep that could not move all items.
 
 A pending lease is never swept: its holder could not have used it yet.  Each
 lease belongs to one poll alone, so on every path its items leave it in exactly
@@ -21,7 +24,7 @@ one way: removed one by one, given back together, or moved together.
 """
 
 from collections.abc import Iterator
-from enum import Enum
+from enum import IntEnum, auto
 
 from attrs import define, field
 
@@ -31,12 +34,33 @@ from queueber.errors import Overloaded
 from queueber.units import WallMs
 
 
-class LeaseState(Enum):
-    """States of a lease."""
+class LeaseState(IntEnum):
+    """States of a lease.  Integers, because the hash of other enums is a Python call."""
 
-    PENDING = "pending"
-    LIVE = "live"
-    EXPIRED = "expired"
+    PENDING = auto()
+    LIVE = auto()
+    EXPIRED = auto()
+    GONE = auto()
+
+
+class LeaseInput(IntEnum):
+    """Inputs of a lease's state machine."""
+
+    ACTIVATED = auto()
+    GIVEN_BACK = auto()
+    DEADLINE_PASSED = auto()
+    EMPTIED = auto()
+
+
+LEASE_TRANSITIONS = {
+    (LeaseState.PENDING, LeaseInput.ACTIVATED): LeaseState.LIVE,
+    (LeaseState.PENDING, LeaseInput.GIVEN_BACK): LeaseState.GONE,
+    (LeaseState.LIVE, LeaseInput.DEADLINE_PASSED): LeaseState.EXPIRED,
+    (LeaseState.LIVE, LeaseInput.EMPTIED): LeaseState.GONE,
+    (LeaseState.EXPIRED, LeaseInput.DEADLINE_PASSED): LeaseState.EXPIRED,
+    (LeaseState.EXPIRED, LeaseInput.EMPTIED): LeaseState.GONE,
+}
+"""Every transition of a lease.  Any other input is a bug of the broker, and a KeyError."""
 
 
 ENTRY_BYTES = 24
@@ -120,8 +144,7 @@ class LeaseTable:
 
     def activate(self, lease: Lease) -> None:
         """Make a pending lease live: its holder may use it, and it can expire."""
-        assert lease.state is LeaseState.PENDING
-        lease.state = LeaseState.LIVE
+        lease.state = LEASE_TRANSITIONS[lease.state, LeaseInput.ACTIVATED]
         lease.items = []
         self._deadlines.set(lease.id, lease.deadline)
 
@@ -144,7 +167,7 @@ class LeaseTable:
         if lease_id is None:
             return None
         lease = self._leases[lease_id]
-        lease.state = LeaseState.EXPIRED
+        lease.state = LEASE_TRANSITIONS[lease.state, LeaseInput.DEADLINE_PASSED]
         return lease
 
     def retry_sweep(self, lease: Lease, at: WallMs) -> None:
@@ -159,14 +182,15 @@ class LeaseTable:
         self.items -= 1
         if keys:
             return False
+        lease.state = LEASE_TRANSITIONS[lease.state, LeaseInput.EMPTIED]
         del self._leases[lease.id]
         self._deadlines.discard(lease.id)
         return True
 
     def remove(self, lease: Lease) -> None:
-        """Remove *lease* with the items that it still holds."""
+        """Remove a pending lease, whose items are given back."""
+        lease.state = LEASE_TRANSITIONS[lease.state, LeaseInput.GIVEN_BACK]
         del self._leases[lease.id]
-        self._deadlines.discard(lease.id)
         self.items -= len(lease.keys)
 
     def check(self) -> None:

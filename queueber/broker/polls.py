@@ -15,6 +15,11 @@ A waiting poll is in these indexes:
   it has to answer;
 - `_timeouts`, if its wait ends, for the next time-out of all;
 - `_of_peer`, a count, for the peer's share of the places.
+
+Two indexes outside of the broker hold it until its reply is returned, so past
+its claim: `Dispatcher._waiting`, by poll, for the call and the callback that
+takes the delivery, and `RpcProtocol._waiters`, by the number of the call, for
+the Finish or the end of a connection that cancels it.
 """
 
 from collections import Counter

@@ -80,7 +80,7 @@ def queue_line(queue: Queue) -> str:
 def lease_line(lease: Lease) -> str:
     """Return the state of *lease* as a line of text."""
     return (
-        f"lease {lease.id.hex()} queue={lease.queue} {lease.state.value} deadline={lease.deadline}"
+        f"lease {lease.id.hex()} queue={lease.queue} {lease.state.name.lower()} deadline={lease.deadline}"
         f" items={len(lease.keys)}"
     )
 

@@ -144,7 +144,7 @@ class RocksStore(KeyValueStore):
         except Exception:
             self._note_failure()
             raise
-        # As `_update_unflushed_bytes`, without the call.
+        # `_update_unflushed_bytes` without the call: lone calls wait for each step of a commit.
         self.unflushed_bytes = int(self._engine.get_property(_WRITE_BUFFER_BYTES) or 0)
         # `note_synced` may have failed during this commit, and noted that no later write is acknowledged.
         if self._failed:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from queueber.broker import Item, ItemId, Key, Lease, LeaseId
-from queueber.broker.leases import LeaseState, LeaseTable
+from queueber.broker import Item, ItemId, Key, Lease, LeaseId, leases
+from queueber.broker.leases import LEASE_TRANSITIONS, LeaseInput, LeaseState, LeaseTable
 from queueber.broker.model import LeaseRecord
 
 QUEUE = 7
@@ -34,6 +34,8 @@ def in_state(table):
             table.activate(lease)
         if state is LeaseState.EXPIRED:
             assert table.pop_expired(DEADLINE) is lease
+        if state is LeaseState.GONE:
+            assert [table.remove_item(lease, key.id) for key in KEYS] == [False, True]
         assert lease.state is state
         return lease
 
@@ -74,7 +76,7 @@ class TestStates:
             table.activate(lease)
             assert (lease.state, lease.items) == (LeaseState.LIVE, [])
         else:
-            with pytest.raises(AssertionError):
+            with pytest.raises(KeyError):
                 table.activate(lease)
             assert lease.state is state
 
@@ -108,12 +110,26 @@ class TestStates:
                 table.retry_sweep(lease, 300)
 
     @pytest.mark.parametrize("state", LeaseState)
-    def test_any_can_be_removed(self, table, in_state, state):
-        table.remove(in_state(state))
-
-        assert (len(table), table.items) == (0, 0)
-        assert table.pop_expired(10**9) is None
+    def test_only_a_pending_one_is_removed_with_its_items(self, table, in_state, state):
+        lease = in_state(state)
+        if state is LeaseState.PENDING:
+            table.remove(lease)
+            assert (len(table), table.items) == (0, 0)
+            assert table.pop_expired(10**9) is None
+            assert lease.state is LeaseState.GONE
+        else:
+            with pytest.raises(KeyError):
+                table.remove(lease)
+            assert lease.state is state
         table.check()
+
+    @pytest.mark.parametrize("state", LeaseState)
+    def test_the_transitions_are_those_of_the_documented_table(self, state):
+        rows = [line.split("|") for line in (leases.__doc__ or "").splitlines() if "|" in line]
+        inputs = [cell.strip().upper().replace(" ", "_") for cell in rows[0][1:]]
+        documented = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[1:]}
+        found = [LEASE_TRANSITIONS.get((state, LeaseInput[name])) for name in inputs]
+        assert ["-" if each is None else each.name for each in found] == documented.get(state.name, ["-"] * len(inputs))
 
     @pytest.mark.parametrize("state", LeaseState)
     def test_only_a_live_one_is_restored(self, table, state):

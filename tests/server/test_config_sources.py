@@ -127,7 +127,7 @@ def test_mistakes_on_the_command_line_only_have_the_status_of_usage_errors(compl
         ("workers = [1]", "queueber.toml: workers must be a text or a number, not list"),
         ("wipe = true", "queueber.toml: wipe is accepted on the command line only"),
         ("[limits]\nqueues = 1", "queueber.toml: [limits] queues is not an option; did you mean [limit] queues?"),
-        ("config = 'x'", "queueber.toml: config names this file and cannot stand in it"),
+        ("config = 'x'", "queueber.toml: config names this file and is not an option of it"),
         ("segments = 4", "queueber.toml: segments is not an option"),
         ("frame-bytes = 4", "queueber.toml: frame-bytes is not an option; did you mean [limit] frame-bytes?"),
         (

@@ -169,7 +169,7 @@ def test_each_check_shows_its_figures(pages, diagnostics, server):
     server.reactor.advance(COMMIT_SECONDS_MAX + 2)
     diagnostics.disk_shortage = lambda: "99 bytes are free, and 100 are kept in reserve"
     assert Visitor(pages).get("/readyz")[2].splitlines()[2:] == [
-        "NOT OK  commits: one has been under way for 12.0 s, and no disk that works takes 10",
+        "NOT OK  commits: one has been under way for 12.0 s, and a working disk takes less than 10",
         "NOT OK  disk: adds are refused: 99 bytes are free, and 100 are kept in reserve",
     ]
     server.settle()

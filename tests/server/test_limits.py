@@ -185,7 +185,7 @@ def replies_that_are_not_taken(peer):
 def silence_from_the_start(peer):
     peer.protocol.dataReceived(b"\0\0\0")
     wait(peer, 1)
-    aborted(peer, "no message came whole within 1 s")
+    aborted(peer, "no complete message within 1 s")
 
 
 @provokes("stalled_message_ms", stalled_message_ms=1000)
@@ -198,7 +198,7 @@ def half_a_message(peer):
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)
-    aborted(peer, "nothing more of it came for 1 s")
+    aborted(peer, "a message is incomplete: no data for 1 s")
 
 
 @provokes("stalled_replies_ms", stalled_replies_ms=1000)
@@ -220,7 +220,7 @@ def an_idle_connection(peer):
     peer.send()
     peer.server.settle()
     wait(peer, 2)
-    aborted(peer, "nothing came for 1 s")
+    aborted(peer, "no data for 1 s")
 
 
 @provokes("connections", connections=3)
@@ -390,7 +390,7 @@ def test_an_incomplete_message_does_not_time_out_while_the_server_does_not_read(
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)
-    aborted(peer, "nothing more of it came")
+    aborted(peer, "a message is incomplete")
 
 
 def test_idle_time_begins_with_the_last_reply(make_server):
@@ -404,7 +404,7 @@ def test_idle_time_begins_with_the_last_reply(make_server):
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)
-    aborted(peer, "nothing came for 2 s")
+    aborted(peer, "no data for 2 s")
 
 
 def test_each_message_ends_the_idle_time_even_without_a_reply(make_server):
@@ -416,7 +416,7 @@ def test_each_message_ends_the_idle_time_even_without_a_reply(make_server):
         peer.protocol.dataReceived(encoder.finish(99, release_result_caps=True))
     assert not peer.transport.disconnecting
     wait(peer, 2)
-    aborted(peer, "nothing came for 2 s")
+    aborted(peer, "no data for 2 s")
 
 
 def test_a_message_sent_byte_by_byte_is_evicted_before_a_large_one_that_is_arriving(make_server):

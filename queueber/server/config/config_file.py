@@ -33,7 +33,7 @@ def read_config_file(path: Path) -> tuple[dict[str, list[object]], list[str]]:
             name = f"[{table}] {key}" if table else key
             complaints.append(f"{name} is not an option{_suggestion(table, key)}")
         elif option is CONFIG:
-            complaints.append("config names this file and cannot stand in it")
+            complaints.append("config names this file and is not an option of it")
         elif option.command_line_only:
             complaints.append(f"{option.name} is accepted on the command line only")
         else:

@@ -66,7 +66,7 @@ class _Batch(NamedTuple):
 
     replies: list[_Reply]
     plans: list[Plan[Any]]
-    """Those with writes."""
+    """The plans with writes."""
 
     writes: list[Write]
     rows: int
@@ -123,7 +123,7 @@ class Committer:
     """Calls of the plans that were submitted since the last cut."""
 
     _last_calls: int = field(default=0, init=False)
-    """The same of the cut before."""
+    """The value of `_calls` at the last cut."""
 
     _gathered_calls: int = field(default=0, init=False)
     """The value of `_calls` one reactor turn ago."""

@@ -140,7 +140,8 @@ class Dispatcher:
     def _deliver_round(self, deliveries: list[Delivery]) -> None:
         self._deliver(deliveries)
         self._claims -= 1
-        if not self._claims and self._broker.polls.has_runnable:
+        polls = self._broker.polls
+        if not self._claims and polls.waiting and polls.has_runnable:
             self._committer.wake()
 
     def _deliver(self, deliveries: list[Delivery]) -> None:

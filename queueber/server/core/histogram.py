@@ -22,7 +22,7 @@ SECONDS = (
     5.0,
     10.0,
 )
-"""From the time of a call in memory to the time after which a person gives up."""
+"""From the time of a call in memory to ten seconds, when most clients have timed out."""
 
 ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 BYTES = tuple(KIB * 4**power for power in range(8))

@@ -60,10 +60,10 @@ class Commit(NamedTuple):
 
     plans: int
     rows: int
-    """Of items and leases."""
+    """Written rows of items and leases."""
 
     bytes: int
-    """Of contents."""
+    """Length of the written contents."""
 
 
 @define(eq=False)
@@ -83,7 +83,7 @@ class CommitStats:
 
     def made(self, ended: float, seconds: float, plans: int, rows: int, size: int) -> None:
         """Count a commit that is durable; the arguments are the fields of `Commit`."""
-        # As `Histogram.observe`, in one call for all three.
+        # `Histogram.observe` three times, without the calls: this runs for each commit, lone calls' included.
         for histogram, value in ((self.seconds, seconds), (self.rows, rows), (self.bytes, size)):
             histogram.counts[bisect_left(histogram.bounds, value)] += 1
             histogram.total += value

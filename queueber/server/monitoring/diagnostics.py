@@ -156,5 +156,5 @@ def readiness(diagnostics: Diagnostics) -> list[Check]:
 def _commit(age: float) -> str:
     if not age:
         return "none is under way"
-    hangs = f", and no disk that works takes {COMMIT_SECONDS_MAX:g}" if age > COMMIT_SECONDS_MAX else ""
+    hangs = f", and a working disk takes less than {COMMIT_SECONDS_MAX:g}" if age > COMMIT_SECONDS_MAX else ""
     return f"one has been under way for {age:.1f} s{hangs}"

@@ -33,7 +33,7 @@ SHARE = 8 * KIB
 """Bytes of one connection processed at a time: some eighty calls, 3 ms."""
 
 SHARE_MIN = 1 * KIB
-"""The same when many connections wait, which would otherwise wait too long for their first share."""
+"""The share if many connections wait: with `SHARE` each, the last would wait too long for its first."""
 
 NEW_SHARES = 3
 """Shares for connections that have just joined the queue, for each share of those that have had one."""

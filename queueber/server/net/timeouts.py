@@ -20,10 +20,10 @@ PROGRESS: Final = "stalled_replies_ms"
 ACTIVITY: Final = "idle_ms"
 
 REASONS: Final = {
-    FIRST_MESSAGE: "no message came whole within",
-    WHOLE_MESSAGE: "a message has begun, and nothing more of it came for",
+    FIRST_MESSAGE: "no complete message within",
+    WHOLE_MESSAGE: "a message is incomplete: no data for",
     PROGRESS: "none of the replies that wait was taken for",
-    ACTIVITY: "nothing came for",
+    ACTIVITY: "no data for",
 }
 """The reasons given to peers, each followed by the limit."""
 

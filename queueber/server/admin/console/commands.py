@@ -159,7 +159,7 @@ class Commands:
                 UUID(bytes=lease.id),
                 printable_name(diagnostics.broker.queues.by_number(lease.queue).name),
                 len(lease.keys),
-                lease.state.value,
+                lease.state.name.lower(),
                 rounded_span(lease.deadline - now),
             )
             for lease in shown
