@@ -61,7 +61,8 @@ def reactor():
 @pytest.fixture
 def make_handshakes(reactor):
     def make(others=0, **limits):
-        return Handshakes(Limits(**limits), reactor.seconds, reactor.later, lambda: others)
+        bounds = Limits(**limits)
+        return Handshakes(bounds, reactor.seconds, reactor.later, lambda: bounds.connections - others)
 
     return make
 

@@ -107,7 +107,7 @@ class Connections:
     def __attrs_post_init__(self) -> None:
         """Make the parts that all connections share."""
         self.memory = MemoryBudget(self._limits.buffered_bytes, self.seconds, lambda: len(self._all))
-        self.handshakes = Handshakes(self._limits, self.seconds, self._call_later, lambda: len(self._all))
+        self.handshakes = Handshakes(self._limits, self.seconds, self._call_later, self.room)
         self.timeouts = PeerTimeouts(self.seconds, self._limits)
         self._rate_limiter = LogRateLimiter(self.seconds)
 
@@ -116,6 +116,10 @@ class Connections:
 
     def __iter__(self) -> Iterator[PeerConnection]:
         return iter(list(self._all))
+
+    def room(self) -> int:
+        """Return how many more connections are within the limit."""
+        return self._limits.connections - len(self._all)
 
     def admit(self, host: str | None) -> bool:
         """
@@ -128,7 +132,7 @@ class Connections:
         if each and host is not None and self._from_host[host] >= each:
             self._refuse(host, "connections_per_peer", each)
             return False
-        if len(self._all) < self._limits.connections:
+        if self.room() > 0:
             return True
         silent = self.timeouts.oldest(FIRST_MESSAGE)
         if silent is not None:

@@ -42,10 +42,12 @@ class Handshakes:
     _limits: Limits
     _seconds: Callable[[], float]
     _call_later: Callable[..., Any]
-    _connections: Callable[[], int]
-    """Returns the number of connections in `Connections`, which a connection with TLS joins with its first bytes."""
+    _room: Callable[[], int]
+    """Returns for how many more connections there is room in `Connections`, which these join with their first bytes."""
 
     _started: dict[Handshake, float] = field(factory=dict, init=False)
+    """When each began.  Not in `PeerTimeouts`, whose oldest silent connection makes room for a new one."""
+
     _queue: deque[Handshake] = field(factory=deque, init=False)
     _spent: float = field(default=0.0, init=False)
     """Seconds used in this turn."""
@@ -58,10 +60,7 @@ class Handshakes:
 
     def add(self, handshake: Handshake) -> None:
         """Add *handshake*.  Abandon the oldest if there are too many, or as many connections as there may be."""
-        limits = self._limits
-        if self._started and (
-            len(self._started) >= limits.handshakes or len(self._started) + self._connections() >= limits.connections
-        ):
+        if self._started and len(self._started) >= min(self._limits.handshakes, self._room()):
             self._abandon(next(iter(self._started)), HANDSHAKES)
         self._started[handshake] = self._seconds()
 
