@@ -2,6 +2,7 @@
 
 from random import Random
 from struct import pack, unpack
+from unittest.mock import patch
 
 import pytest
 from calls import (
@@ -34,6 +35,7 @@ from queueber.api import (
     read_extend_request,
     read_poll_request,
     read_remove_request,
+    template_readers,
     write_remove_request,
 )
 from queueber.capnp import layout
@@ -51,7 +53,7 @@ from queueber.capnp.framing import framed
 from queueber.capnp.reader import WORD
 from queueber.errors import QueueberError, RemoteProtocolError
 from queueber.limits import Limits
-from queueber.rpc import Calls, Finished, PromisedAnswer, encoder
+from queueber.rpc import Calls, Connection, Finished, PromisedAnswer, encoder, fastpath
 from queueber.rpc.fastpath import BACKOFF_MAX, PATTERNS_MAX
 from queueber.rpc.patterns import FIXED_BYTES_MAX
 
@@ -73,21 +75,30 @@ def asked(event):
     return [list(map(tuple, each)) if event.method_id == ADD else tuple(each) for each in requests]
 
 
+TRIES = 12
+"""Messages after which the fast path has tried at least three, however few fit."""
+
+
 def fits(connection, data):
-    """Whether the one call of *data* is read by a pattern."""
+    """Return whether the one call of *data* is read by a pattern."""
     (event,) = connection.receive_data(data)
     return not event.encoded
+
+
+def any_fits(connection, frames):
+    """Return whether a call of *frames*, each in a read of its own, is read by a pattern."""
+    events = [event for frame in frames for event in connection.receive_data(frame)]
+    return any(not event.encoded for event in events if isinstance(event, Calls))
 
 
 def taught(*requests, call=our_call, limits=LIMITS):
     """Return a connection with a pattern of each of *requests*."""
     connection = begun(limits)
-    for number, request in enumerate(requests or (add(b"12345678"), remove(ID, LEASE), poll(3), extend(LEASE))):
-        for each in (2_000_000 + number, 3_000_000 + number):
-            for event in connection.receive_data(call(each, *request)):
+    for request in requests or (add(b"12345678"), remove(ID, LEASE), poll(3), extend(LEASE)):
+        for number in range(1_000, 1_004):
+            for event in connection.receive_data(call(number, *request)):
                 connection.return_results(event.answers, [EMPTY])
-            list(connection.receive_data(encoder.finish(each, release_result_caps=False)))
-        connection._fast._skip = 0
+            list(connection.receive_data(finishes(number)[0]))
     connection.data_to_send()
     return connection
 
@@ -177,7 +188,6 @@ def test_calls_to_a_capability_in_results_go_to_what_the_answer_holds_now():
     for queue in (first, second):
         for event in connection.receive_data(our_call(7, 0, content)):
             connection.return_capabilities(event.answer, results, (queue,))
-        connection._fast._skip = 0
         targets, fit = zip(*[called(number) for number in range(10, 15)], strict=True)
         assert {*targets} == {queue}
         assert fit[-1]
@@ -188,8 +198,7 @@ def test_a_capability_in_results_can_be_called_though_it_was_released():
     """Rust clients release the result of a bootstrap, and call it by the answer from then on."""
     connection = taught(call=rust_call)
     list(connection.receive_data(encoder.release(0, 1)))
-    connection._fast._skip = 0
-    assert fits(connection, rust_call(1, *add(b"x")))
+    assert any_fits(connection, [rust_call(number, *add(b"x")) for number in (1, 2)])
 
 
 def test_a_poll_with_other_fields_is_read_in_full():
@@ -269,7 +278,6 @@ def test_a_finish_of_held_results_or_errors_is_read_in_full():
 
     connection.check()
     assert connection.stats().answers == 1
-    assert connection._callee.answers.failure(2) is None
 
 
 def test_calls_beyond_the_limit_are_refused_alone():
@@ -368,15 +376,8 @@ def test_a_message_in_pieces_is_no_miss():
 
 
 def learns(request, call=our_call):
-    """Whether calls like *request* are read by a pattern in the end."""
-    connection = begun()
-    connection.receive_data(b"")
-    for number in range(3):
-        for _ in connection.receive_data(call(number, *request)):
-            pass
-        connection._fast._skip = 0
-    events = list(connection.receive_data(call(9, *request)))
-    return bool(events) and not events[0].encoded
+    """Return whether calls like *request* are read by a pattern in the end."""
+    return any_fits(begun(), [call(number, *request) for number in range(TRIES)])
 
 
 def add_of(*bodies):
@@ -435,13 +436,12 @@ def test_ids_and_leases_may_be_laid_out_in_any_order(lay, fit):
     calls = [lay(number, bytes([number + 1]) * 16, bytes([number + 100]) * 16) for number in range(12)]
     for call in calls[:3]:
         list(connection.receive_data(call))
-    connection._fast._skip = 0
 
     events = list(connection.receive_data(b"".join(calls[3:])))
 
     expected = [asked(event)[0] for call in calls[3:] for event in plain.receive_data(call)]
     assert [each for event in events for each in asked(event)] == expected
-    assert (not events[0].encoded) == fit
+    assert [not event.encoded for event in events] == ([True] if fit else [False] * 9)
 
 
 def test_a_target_within_the_contents_is_read_in_full():
@@ -452,21 +452,20 @@ def test_a_target_within_the_contents_is_read_in_full():
         contents = pack("<3Q", export, 0, 0)
         words = list(unpack("<22Q", our_call(number, *add(contents))))
         words[7] = len(words) - 3 - 8 << 2 | 1 << 32 | 1 << 48
-        connection._fast._skip = 0
         return connection.receive_data(pack("<22Q", *words))
 
-    for number in range(3):
+    for number in range(TRIES):
         (event,) = called(number, 0)
         assert event.encoded
         assert event.target is ROOT
     with pytest.raises(RemoteProtocolError, match="5 is not an export"):
-        list(called(3, 5))
+        list(called(TRIES, 5))
 
 
-def test_unusual_messages_make_no_pattern():
-    connection = begun()
+def unusual(number):
+    """Encode a remove as question *number* in five ways that no client uses."""
     content = write_remove_request(RemoveRequest(ID, LEASE))
-    whole = standard_call(1, REMOVE, content)[8:]
+    whole = standard_call(number, REMOVE, content)[8:]
     far_target = bytearray(whole)
     # The target is reached by a far pointer to a landing pad at the end of the segment.
     pointer = 6 * WORD
@@ -475,23 +474,24 @@ def test_unusual_messages_make_no_pattern():
     to = 7 + (near >> 2 & 0x3FFFFFFF) - pad - 1
     far_target[pointer : pointer + WORD] = (2 | pad << 3).to_bytes(WORD, "little")
     far_target += ((to << 2) & 0xFFFFFFFF | near >> 32 << 32).to_bytes(WORD, "little")
-    two = bytearray(whole)
-    two[3 * WORD : 3 * WORD + 4] = (2).to_bytes(4, "little")
-    in_two_segments = pack("<4I", 1, len(whole) // WORD, 0, 0) + two
-    null = layout("Message").build(call={"questionId": 4, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE})
-    call = {"questionId": 5, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE, "target": {"importedCap": 0}}
+    in_two_segments = pack("<4I", 1, len(whole) // WORD, 0, 0) + whole
+    null = layout("Message").build(call={"questionId": number, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE})
+    call = {"questionId": number, "interfaceId": QUEUE_INTERFACE_ID, "methodId": REMOVE, "target": {"importedCap": 0}}
     call["params"] = {
         "content": Body(int.from_bytes(content[:WORD], "little"), [content[WORD:]], len(content) // WORD - 1)
     }
     elsewhere = framed(layout("Message").build(call={**call, "sendResultsTo": {"yourself": None}}))
     # A word lies between the root pointer and the message.
     root = int.from_bytes(whole[:WORD], "little") + (1 << 2)
-    apart = framed(root.to_bytes(WORD, "little") + EMPTY + standard_call(6, REMOVE, content)[2 * WORD :])
-    for message in (framed(bytes(far_target)), bytes(in_two_segments), framed(null), elsewhere, apart):
-        connection._fast._skip = 0
-        list(connection.receive_data(message))
+    apart = framed(root.to_bytes(WORD, "little") + EMPTY + standard_call(number, REMOVE, content)[2 * WORD :])
+    return framed(bytes(far_target)), in_two_segments, framed(null), elsewhere, apart
 
-    assert len(connection._fast._patterns) == 0
+
+@pytest.mark.parametrize("index", range(5), ids=["far target", "two segments", "null", "yourself", "gap"])
+def test_unusual_messages_make_no_pattern(index):
+    connection = begun()
+    assert not any_fits(connection, [unusual(number)[index] for number in range(TRIES)])
+    assert not connection.closed
 
 
 def words_in(frame):
@@ -561,45 +561,46 @@ def test_a_remove_with_a_far_pointer_is_read_in_full():
     assert not learns((method, far))
 
 
-def test_the_patterns_of_a_connection_are_bounded():
-    """Their number and length are bounded, because each connection has its own."""
-    connection = begun()
-    for export in range(1, 50):
-        connection._callee.exports.send(object())
-        connection._fast._skip = 0
-        method, content = remove(ID, LEASE)
-        list(connection.receive_data(encoder.call(export, export, QUEUE_INTERFACE_ID, method, content) + content))
-    assert len(connection._fast._patterns) == PATTERNS_MAX
+def export_queue(connection):
+    """Return a new object to the peer, which holds it under the next export number."""
+    (event,) = connection.receive_data(our_call(100, 0, layout("Broker.queue$Params").build(name="mail")))
+    results = layout("Broker.queue$Results").build(queue=Body(3, [], 0))
+    connection.return_capabilities(event.answer, results, (object(),))
+    list(connection.receive_data(finishes(100)[0]))
 
+
+def fits_answered(connection, export):
+    """Return whether a call of *export* is read by a pattern; answer it."""
+    (event,) = connection.receive_data(foreign_call(1, *remove(ID, LEASE), target=export))
+    connection.return_results(event.answers, [EMPTY])
+    list(connection.receive_data(finishes(1)[0]))
+    return not event.encoded
+
+
+def test_a_new_pattern_evicts_the_oldest():
+    """The number of patterns is bounded, because each connection has its own."""
+    connection = begun()
+    for export in range(1, 2 * PATTERNS_MAX):
+        export_queue(connection)
+        assert any(fits_answered(connection, export) for _ in range(TRIES))
+    last = range(2 * PATTERNS_MAX - 1, 0, -1)
+    fit = [fits_answered(connection, export) for export in last[: PATTERNS_MAX + 1]]
+    assert fit == [True] * PATTERNS_MAX + [False]
+
+
+def test_the_length_of_a_pattern_is_bounded():
     connection, gap = begun(), 1_000
-    for number in range(3):
+    for number in range(TRIES):
         words = list(unpack(f"<{len(our_call(number, *add(b'x'))) // WORD}Q", our_call(number, *add(b"x"))))
         words[14] |= gap << 2  # the pointer to the items leads over a gap
         words[15:15] = [0] * gap
         words[0] = len(words) - 1 << 32
-        connection._fast._skip = 0
         (event,) = connection.receive_data(pack(f"<{len(words)}Q", *words))
+        assert event.encoded
         assert asked(event) == [[(b"x", 0)]]
-    assert len(connection._fast._patterns) == 0
 
-    connection = begun()
-    for number in range(3):
-        longer = framed(cpp_call(number, *remove(ID, LEASE))[WORD:] + bytes(FIXED_BYTES_MAX))
-        connection._fast._skip = 0
-        list(connection.receive_data(longer))
-    assert len(connection._fast._patterns) == 0
-
-
-def test_a_new_pattern_evicts_the_oldest():
-    connection = begun()
-    for export in range(1, 2 * PATTERNS_MAX):
-        connection._callee.exports.send(object())
-        for number in range(3):
-            connection._fast._skip = 0
-            (event,) = connection.receive_data(foreign_call(number, *remove(ID, LEASE), target=export))
-            connection.return_results(event.answers, [EMPTY])
-            list(connection.receive_data(finishes(number)[0]))
-        assert not event.encoded
+    frames = [cpp_call(number, *remove(ID, LEASE))[WORD:] for number in range(TRIES)]
+    assert not any_fits(begun(), [framed(frame + bytes(FIXED_BYTES_MAX)) for frame in frames])
 
 
 def test_the_bytes_of_a_read_are_released():
@@ -611,28 +612,34 @@ def test_the_bytes_of_a_read_are_released():
 # Backing off
 
 
-def tries(connection, messages):
-    """Count the attempts to take *messages* on the fast path, none of which fits."""
-    tried = []
-    take = connection._fast.take
-    connection._fast.take = lambda: tried.append(not connection._fast._skip) or take()
-    list(connection.receive_data(b"".join(messages)))
-    return sum(tried)
+class CountedReaders(dict):
+    """Template readers that count the calls which the fast path tried in vain."""
+
+    tries = 0
+
+    def get(self, key, default=None):
+        self.tries += 1
+        return super().get(key, default)
 
 
 def test_traffic_that_fits_no_pattern_is_tried_rarely():
-    connection = begun(Limits())
+    readers = CountedReaders(template_readers(LIMITS))
+    connection = Connection(limits=Limits(), bootstrap=ROOT, templates=readers)
     messages = [our_call(number, *add(b"x", b"y")) for number in range(1_000)]
-    assert tries(connection, messages) < 8 + 1_000 / BACKOFF_MAX
+
+    list(connection.receive_data(encoder.bootstrap(BOOTSTRAP) + b"".join(messages)))
+
+    assert 1_000 / BACKOFF_MAX < readers.tries < 8 + 1_000 / BACKOFF_MAX
 
 
 def test_a_hit_ends_the_backing_off():
-    connection = taught()
+    connection = taught(limits=Limits())
     list(connection.receive_data(b"".join(our_call(number, *add(b"x", b"y")) for number in range(20))))
-    assert connection._fast._backoff > 8
-    connection._fast._skip = 0
-    list(connection.receive_data(our_call(100, *add(b"x"))))
-    assert connection._fast._backoff == 1
+
+    assert [fits(connection, our_call(number, *add(b"x"))) for number in range(30, 47)] == [False] * 16 + [True]
+
+    list(connection.receive_data(our_call(50, *add(b"x", b"y"))))
+    assert [fits(connection, our_call(number, *add(b"x"))) for number in (51, 52)] == [False, True]
 
 
 # Against reading in full
@@ -751,8 +758,8 @@ def test_calls_in_any_layout_are_read_as_in_full(call, kind, changes, contents):
             if at != 0 and (at, change > 31) != (4, False):
                 words[at] = words[at] ^ 1 << change if change >= 0 else words[at] + (change + 20 << 2) & (1 << 64) - 1
         odd = pack(f"<{len(words)}Q", *words)
-        fast._fast._skip = 0
-        assert outcome_of(fast, [odd], "answer", []) == outcome_of(plain, [odd], "answer", [])
+        with patch.object(fastpath, "BACKOFF_MAX", 0):
+            assert outcome_of(fast, [odd], "answer", []) == outcome_of(plain, [odd], "answer", [])
         assert fast.dump() == plain.dump()
 
 
@@ -767,9 +774,8 @@ def test_the_fast_path_reads_what_reading_in_full_does(script, seed):
     fast, plain = begun(limits), begun(limits, templates=False)
     open_fast, open_plain = [], []
     for made, then in script:
-        if dice.random() < 0.5:
-            fast._fast._skip = 0
-        quickly = outcome_of(fast, reads(made, dice), then, open_fast)
+        with patch.object(fastpath, "BACKOFF_MAX", dice.choice([0, BACKOFF_MAX])):
+            quickly = outcome_of(fast, reads(made, dice), then, open_fast)
         assert quickly == outcome_of(plain, made, then, open_plain)
         assert fast.dump() == plain.dump()
         assert fast.closed == plain.closed
