@@ -19,7 +19,7 @@ from queueber.broker.storage import (
     Write,
 )
 from queueber.errors import Overloaded, QueueberError
-from queueber.limits import Limits
+from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs
 
 START = WallMs(1_000_000)
@@ -110,6 +110,7 @@ class BrokerHarness:
 
     broker: Broker
     ids: CountedIds
+    limits: Limits = DEFAULTS
     rows: Rows = field(factory=Rows)
     now: WallMs = START
     pending: list[Plan] = field(factory=list)
@@ -218,10 +219,10 @@ class BrokerHarness:
         """Drop the whole window of the default queue, as when memory is short."""
         self.queue.window.trim(0, self.queue.floor)
 
-    def crash(self, *, limits: Limits, bounds: ClaimBounds | None = None) -> None:
+    def crash(self, *, bounds: ClaimBounds | None = None) -> None:
         """Lose everything that is not on the disk, and start again."""
         self.pending = []
-        self.broker = Broker(self.ids, limits=limits, bounds=bounds or ClaimBounds())
+        self.broker = Broker(self.ids, limits=self.limits, bounds=bounds or ClaimBounds())
         for plan in self.broker.restore(self.rows.recover()):
             self.submit(plan)
         self.broker.check()
@@ -239,6 +240,7 @@ def make_harness():
 
     def make(bounds: ClaimBounds | None = None, **limits) -> BrokerHarness:
         ids = CountedIds()
-        return BrokerHarness(Broker(ids, limits=Limits(**limits), bounds=bounds or ClaimBounds()), ids)
+        chosen = Limits(**limits)
+        return BrokerHarness(Broker(ids, limits=chosen, bounds=bounds or ClaimBounds()), ids, chosen)
 
     return make

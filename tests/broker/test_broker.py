@@ -797,7 +797,7 @@ class TestWindowAndRefill:
         assert harness.queue.items == 2
 
         harness.rows = whole
-        harness.crash(limits=harness.broker._limits)
+        harness.crash()
         assert harness.take(5)[0] == [b"1", b"2"]
 
     def test_a_scan_is_not_used_if_the_window_was_trimmed_meanwhile(self, make_harness):
@@ -840,7 +840,7 @@ class TestRestore:
         harness.remove(one, lease.id)
         harness.commit_all()
 
-        harness.crash(limits=harness.broker._limits)
+        harness.crash()
 
         assert harness.take()[0] == []
         assert harness.remove(two, lease.id)
@@ -849,7 +849,7 @@ class TestRestore:
     def test_sweeps_leases_that_expired_meanwhile(self, harness):
         harness.add(b"a")
         harness.take(lease_duration=10)
-        harness.crash(limits=harness.broker._limits)
+        harness.crash()
 
         harness.now = WallMs(harness.now + 11)
         assert harness.sweep() == 1
@@ -863,7 +863,7 @@ class TestRestore:
         harness.commit_all()
         harness.add(b"not")
 
-        harness.crash(limits=harness.broker._limits)
+        harness.crash()
 
         assert harness.take(9)[0] == [b"durable"]
 
@@ -872,14 +872,14 @@ class TestRestore:
         harness.take()
         harness.rows.items.clear()
 
-        harness.crash(limits=harness.broker._limits)
+        harness.crash()
 
         assert [type(write).__name__ for plan in harness.pending for write in plan.writes] == ["DeleteLease"]
 
     def test_never_reuses_a_number(self, harness):
         harness.add(b"a", name="one")
         harness.commit_all()
-        harness.crash(limits=harness.broker._limits)
+        harness.crash()
         harness.add(b"b", name="two")
         harness.commit_all()
 

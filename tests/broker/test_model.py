@@ -128,7 +128,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @initialize(tight=st.booleans(), first=ITEMS, second=ITEMS, durable=st.booleans())
     def start(self, tight, first, second, durable):
         self.harness = self.make_harness(BOUNDS, **(TIGHT if tight else ROOMY))
-        self.limits = self.broker._limits
+        self.limits = self.harness.limits
         self.now_model, self.durable = Model(), Model()
         self.effects: dict[object, Callable[[Model], None]] = {}
         self.known: list[tuple[str, bytes, bytes]] = []
@@ -464,7 +464,7 @@ class BrokerMachine(RuleBasedStateMachine):
             # With too many crashes, no example lives long enough to be interesting.
             return
         self.effects = {}
-        self.harness.crash(limits=self.limits, bounds=BOUNDS)
+        self.harness.crash(bounds=BOUNDS)
         assert not self.harness.pending, "no lease is without items"
         self.now_model = deepcopy(self.durable)
         self.forget_life()

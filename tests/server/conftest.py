@@ -22,23 +22,28 @@ class Peer:
     transport: StringTransport
     connection: rpc.Connection = field(factory=lambda: rpc.Connection(limits=Limits()))
     outcomes: dict = field(factory=dict)
-    _root: rpc.QuestionId = None
+    root: rpc.PromisedAnswer = None
     aborted: list = field(factory=list)
     overloaded: str = ""
 
     def __attrs_post_init__(self) -> None:
-        self._root = self.connection.bootstrap()
+        self.root = rpc.PromisedAnswer(self.connection.bootstrap())
         self.transport.abortConnection = lambda: self.aborted.append(True)
 
     def call(self, method, content, target=None):
-        question = self.connection.call(
-            target or rpc.PromisedAnswer(self._root), api.QUEUE_INTERFACE_ID, method, content
-        )
+        question = self.connection.call(target or self.root, api.QUEUE_INTERFACE_ID, method, content)
         self.send()
         return question
 
     def send(self) -> None:
         self.protocol.dataReceived(self.connection.data_to_send())
+
+    def stop_reading(self) -> None:
+        """Have the transport take no more bytes, as one does whose peer reads nothing."""
+        self.transport.producer.pauseProducing()
+
+    def read_on(self) -> None:
+        self.transport.producer.resumeProducing()
 
     def receive(self):
         """Return all outcomes so far, by question."""

@@ -124,7 +124,7 @@ def test_other_connections_do_not_have_the_administrator_s_methods(server):
     peer = server.connect()
     peer.send()
     question = peer.connection.call(
-        rpc.PromisedAnswer(peer._root), admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
+        peer.root, admin.ADMIN_INTERFACE_ID, admin.STATS, admin.write_no_params(admin.STATS)
     )
     peer.send()
     server.settle()

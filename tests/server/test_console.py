@@ -156,9 +156,7 @@ def busy(server):
     peer.add(*[b"x"] * 5)
     peer.poll(2, lease=60_000)
     peer.poll(1, lease=5_000)
-    queue = peer.connection.call(
-        rpc.PromisedAnswer(peer._root), api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail")
-    )
+    queue = peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail"))
     peer.call(api.POLL, api.write_poll_request(api.PollRequest(1_000, 3, None, False)), rpc.PromisedAnswer(queue, (0,)))
     server.settle()
     return server

@@ -11,8 +11,9 @@ from struct import pack
 import pytest
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import capturedLogs
 
-from queueber import api, rpc
+from queueber import api
 from queueber.broker.storage import PutLease
 from queueber.capnp.layout import layout
 from queueber.errors import Kind
@@ -158,9 +159,7 @@ def many_answers_that_are_not_finished(peer):
 @provokes("exports", exports=2)
 def many_queues_of_one_peer(peer):
     for name in "ab":
-        question = peer.connection.call(
-            rpc.PromisedAnswer(peer._root), api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request(name)
-        )
+        question = peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request(name))
         peer.send()
     refused(peer, question, Kind.OVERLOADED, "would be 3", "limit is 2")
 
@@ -175,7 +174,7 @@ def adds_faster_than_the_disk(peer):
 
 @provokes("unsent_bytes", unsent_bytes=10)
 def replies_that_are_not_taken(peer):
-    peer.protocol._send_buffer.pauseProducing()
+    peer.stop_reading()
     peer.add(b"a")
     peer.server.settle()
     assert peer.transport.producerState == "paused"
@@ -204,7 +203,7 @@ def half_a_message(peer):
 @provokes("stalled_replies_ms", stalled_replies_ms=1000)
 def replies_that_never_drain(peer):
     peer.send()
-    peer.protocol._send_buffer.pauseProducing()
+    peer.stop_reading()
     wait(peer, 0.5)
     assert not peer.aborted
     wait(peer, 1)
@@ -381,12 +380,12 @@ def test_an_incomplete_message_does_not_time_out_while_the_server_does_not_read(
     peer = server.connect()
     peer.send()
     peer.add(b"a")
-    peer.protocol._send_buffer.pauseProducing()
+    peer.stop_reading()
     server.settle()
     peer.protocol.dataReceived(b"\0\0\0")
     wait(peer, 5)
     assert not peer.transport.disconnecting
-    peer.protocol._send_buffer.resumeProducing()
+    peer.read_on()
     wait(peer, 0.5)
     assert not peer.transport.disconnecting
     wait(peer, 1)
@@ -435,9 +434,9 @@ def test_a_message_sent_byte_by_byte_is_evicted_before_a_large_one_that_is_arriv
 
 
 def test_text_from_a_peer_does_not_control_the_log(server):
-    sent = []
-    server.connections._write(lambda _, **fields: sent.append(fields["line"]), None, "{why}", {"why": "a\n\x1b[31mb"})
-    assert sent == ["a??[31mb"]
+    with capturedLogs() as events:
+        server.connections.warn(None, "{why}", why="a\n\x1b[31mb")
+    assert [event["line"] for event in events] == ["a??[31mb"]
 
 
 class From:

@@ -145,11 +145,16 @@ def test_a_descriptor_that_another_process_made_non_blocking_still_gets_every_by
 
 class TestRotation:
     @pytest.fixture
-    def file(self, tmp_path):
-        made = RotatedFile(LogFile.fromFullPath(str(tmp_path / "q.log")))
-        made.write(b"old\n")
+    def log_file(self, tmp_path):
+        made = LogFile.fromFullPath(str(tmp_path / "q.log"))
         yield made
-        made._file.close()
+        made.close()
+
+    @pytest.fixture
+    def file(self, log_file):
+        made = RotatedFile(log_file)
+        made.write(b"old\n")
+        return made
 
     def test_the_old_file_is_kept(self, file, tmp_path):
         file.rotate()
@@ -166,23 +171,31 @@ class TestRotation:
         assert sorted(each.name for each in tmp_path.iterdir()) == ["elsewhere", "q.log"]
         assert (tmp_path / "q.log").read_bytes() == b"new\n"
 
-    def test_an_inaccessible_path_leaves_the_open_file(self, file, tmp_path):
-        file._file.path = str(tmp_path / "jail" / "q.log")
+    def test_an_inaccessible_path_leaves_the_open_file(self, file, log_file, tmp_path):
+        log_file.path = str(tmp_path / "jail" / "q.log")
         with pytest.raises(NotRotated, match="No such file or directory"):
             file.rotate()
         file.write(b"new\n")
 
         assert (tmp_path / "q.log").read_bytes() == b"old\nnew\n"
 
-    def test_a_rotation_that_failed_half_way_does_not_end_the_log(self, file, tmp_path):
-        file._file._file.close()
+    def test_a_rotation_that_failed_half_way_does_not_end_the_log(self, file, tmp_path, monkeypatch):
+        """Twisted closes the file before it renames it."""
+
+        def fail(*_):
+            raise OSError("no room")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", fail)
+            with pytest.raises(NotRotated, match="no room"):
+                file.rotate()
         file.write(b"new\n")
 
         assert (tmp_path / "q.log").read_bytes() == b"old\nnew\n"
 
-    def test_a_path_below_a_new_root_is_found_there(self, file, tmp_path):
+    def test_a_path_below_a_new_root_is_found_there(self, file, log_file, tmp_path):
         file.enter_chroot(str(tmp_path))
-        assert file._file.path == "/q.log"
+        assert log_file.path == "/q.log"
 
 
 class TestLog:

@@ -6,7 +6,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from queueber import api, rpc
+from queueber import api
 from queueber.server.net.memory_budget import FREED_PART, MEMORY_SECONDS, MemoryBudget
 
 LIMIT = 16_000
@@ -132,7 +132,7 @@ def test_workers_with_open_queues_outlive_attackers_that_hold_messages(make_serv
         worker.send()
         for number in range(7):
             content = api.write_queue_request(f"queue-{number}")
-            worker.connection.call(rpc.PromisedAnswer(worker._root), api.BROKER_INTERFACE_ID, api.QUEUE, content)
+            worker.connection.call(worker.root, api.BROKER_INTERFACE_ID, api.QUEUE, content)
         worker.send()
         assert worker.protocol.held_bytes
     server.reactor.advance(3_600)

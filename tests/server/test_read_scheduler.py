@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from queueber import api, rpc
+from queueber import api
 from queueber.server.net.inbound_buffer import InboundBuffer
 from queueber.server.net.read_scheduler import READ_TURN_SECONDS, SHARE, SHARE_MIN, TURN, ReadScheduler
 
@@ -248,18 +248,18 @@ def test_queued_calls_are_answered_in_order_and_do_not_time_out(make_server):
     for peer in peers:
         peer.send()
         for _ in range(60):
-            peer.connection.call(rpc.PromisedAnswer(peer._root), api.QUEUE_INTERFACE_ID, api.ADD, adds)
+            peer.connection.call(peer.root, api.QUEUE_INTERFACE_ID, api.ADD, adds)
     data = [peer.connection.data_to_send() for peer in peers]
     for peer, sent in zip(peers, data, strict=True):
         peer.protocol.dataReceived(sent)
     last = peers[3].protocol
-    assert len(last._inbound.waiting) == last.held_bytes == len(data[3]) > SHARE
+    assert last.held_bytes == len(data[3]) > SHARE
     for limit in ("idle_ms", "stalled_message_ms"):
         last.on_timeout(limit)
     assert not peers[3].transport.disconnecting
     server.settle()
     assert all(len(peer.receive()) == 61 for peer in peers)
-    assert not last._inbound.waiting
+    assert last.held_bytes < len(data[3]), "only the answers are held, until the peer sends Finish"
 
 
 def test_a_slow_reader_does_not_time_out_and_one_that_reads_nothing_does(server, monkeypatch):
@@ -267,7 +267,7 @@ def test_a_slow_reader_does_not_time_out_and_one_that_reads_nothing_does(server,
     acked = iter([100, 200, 200])
     monkeypatch.setattr("queueber.server.net.send_buffer.bytes_acked", lambda _, given: next(acked))
     peer = server.connect()
-    peer.protocol._send_buffer.pauseProducing()
+    peer.stop_reading()
     server.reactor.advance(30)
     server.connections.timeouts.expire()
     assert not peer.transport.disconnecting
@@ -279,9 +279,9 @@ def test_a_slow_reader_does_not_time_out_and_one_that_reads_nothing_does(server,
 
 def test_a_full_transport_counts_as_held(server):
     peer = server.connect()
-    peer.protocol._send_buffer.pauseProducing()
+    peer.stop_reading()
     assert peer.protocol.held_bytes == 128 * 1024
-    peer.protocol._send_buffer.resumeProducing()
+    peer.read_on()
     assert peer.protocol.held_bytes == 0
 
 
@@ -305,7 +305,7 @@ def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(s
     server.settle()
     for peer in others:
         for _ in range(each):
-            peer.connection.call(rpc.PromisedAnswer(peer._root), api.QUEUE_INTERFACE_ID, api.REMOVE, remove)
+            peer.connection.call(peer.root, api.QUEUE_INTERFACE_ID, api.REMOVE, remove)
         data = peer.connection.data_to_send()
         assert len(data) <= SHARE
         peer.protocol.dataReceived(data)

@@ -13,6 +13,7 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
 from queueber import api
+from queueber.broker import ClaimBounds
 from queueber.server.net.send_buffer import CHUNK, SendBuffer, bytes_acked, socket_transport
 
 
@@ -80,8 +81,9 @@ def test_after_forget_no_change_is_reported():
 
 def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_server):
     """No further claim is made for a peer that does not read its replies."""
-    size = 50_000
-    server = make_server(unsent_bytes=1 << 20)
+    size, claim = 50_000, ClaimBounds(polls=64, bytes=16 << 20)
+    bounds = {"coalesce_max_batch_size": claim.polls, "claim_bytes": claim.bytes}
+    server = make_server(settings=bounds, unsent_bytes=1 << 20)
     worker, producer = server.connect(), server.connect()
     transport = worker.transport
     plain = transport.write
@@ -89,7 +91,7 @@ def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_
     def write(data):
         plain(data)
         if len(transport.value()) > CHUNK:
-            worker.protocol._send_buffer.pauseProducing()
+            worker.stop_reading()
 
     transport.write = write
     polls = [worker.poll() for _ in range(1_000)]
@@ -101,7 +103,6 @@ def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_
     server.reactor.advance(2)
     server.settle()
 
-    claim = server.broker.claims._bounds
     assert worker.protocol._send_buffer.unsent <= (1 << 20) + min(claim.bytes, claim.polls * size) + CHUNK
     assert server.broker.stats().leased_items <= 2 * claim.polls
     assert server.broker.stats().waiting_polls >= 1_000 - 2 * claim.polls
@@ -110,7 +111,7 @@ def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_
     for _ in range(2_000):
         received.append(transport.value())
         transport.clear()
-        worker.protocol._send_buffer.resumeProducing()
+        worker.read_on()
         server.settle()
         if not worker.protocol._send_buffer.unsent and not server.broker.stats().waiting_polls:
             break

@@ -37,13 +37,13 @@ def test_a_bootstrap_alone_is_answered_at_once(server):
     peer = server.connect()
     peer.send()
 
-    assert list(peer.receive()) == [peer._root]
+    assert list(peer.receive()) == [peer.root.question]
 
 
 def test_the_limits_in_force_are_answered_at_once(server):
     """All that a client can keep to, also before anything is on disk."""
     peer = server.connect()
-    root = rpc.PromisedAnswer(peer._root)
+    root = peer.root
     asked = peer.connection.call(root, api.BROKER_INTERFACE_ID, api.LIMITS, api.write_limits_request())
     peer.send()
 
@@ -57,9 +57,7 @@ def test_the_limits_in_force_are_answered_at_once(server):
 
 def test_a_queue_has_no_limits_of_its_own(server):
     peer = server.connect()
-    named = peer.connection.call(
-        rpc.PromisedAnswer(peer._root), api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail")
-    )
+    named = peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request("mail"))
     queue = rpc.PromisedAnswer(named, (0,))
     asked = peer.connection.call(queue, api.BROKER_INTERFACE_ID, api.LIMITS, api.write_limits_request())
     peer.send()
@@ -508,7 +506,7 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_server):
     first = slow.poll()
     second = quick.poll()
     server.settle()
-    slow.protocol._send_buffer.pauseProducing()
+    slow.stop_reading()
     look = slow.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(bytes(16), 1000)))
     quick.add(b"a")
     server.settle()
@@ -516,7 +514,7 @@ def test_a_peer_that_takes_no_replies_is_not_read_and_not_served(make_server):
     assert polled(quick.receive()[second]) == [b"a"]
     assert slow.transport.producerState == "paused"
 
-    slow.protocol._send_buffer.resumeProducing()
+    slow.read_on()
     quick.add(b"b")
     server.settle()
 
@@ -530,14 +528,14 @@ def test_a_peer_with_few_unread_replies_is_served(server):
     peer = server.connect()
     peer.poll()
     server.settle()
-    peer.protocol._send_buffer.pauseProducing()
+    peer.stop_reading()
     add = peer.add(b"a")
     server.settle()
     assert add not in peer.receive()
     assert server.broker.stats().leases == 1
     assert peer.transport.producerState == "producing"
 
-    peer.protocol._send_buffer.resumeProducing()
+    peer.read_on()
 
     assert len(ids(peer.receive()[add])) == 1
 

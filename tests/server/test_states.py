@@ -88,7 +88,7 @@ def test_an_input_that_a_state_does_not_list_changes_nothing():
 
 def silence(peer):
     """Let the transport take no more replies."""
-    peer.protocol._send_buffer.pauseProducing()
+    peer.stop_reading()
 
 
 def exceed_the_backlog(peer):
@@ -101,7 +101,7 @@ CAUSES = {
     ConnectionInput.DATA: lambda peer: peer.protocol.dataReceived(b"\0\0\0"),
     ConnectionInput.MESSAGE: lambda peer: peer.protocol.dataReceived(peer.connection.data_to_send()[3:]),
     ConnectionInput.BACKLOG: exceed_the_backlog,
-    ConnectionInput.DRAINED: lambda peer: peer.protocol._send_buffer.resumeProducing(),
+    ConnectionInput.DRAINED: lambda peer: peer.read_on(),
     ConnectionInput.CLOSE: lambda peer: peer.protocol.close(),
     ConnectionInput.ABORT: lambda peer: peer.protocol.abort(),
     ConnectionInput.LOSS: lambda peer: peer.protocol.connectionLost(),
@@ -158,7 +158,7 @@ def test_a_connection_that_is_aborted_counts_no_more_in_the_memory_budget(peer):
     assert memory.total
     memory.update(peer.protocol, 0)
     peer.protocol.evict()
-    peer.protocol._send_buffer.resumeProducing()
+    peer.read_on()
     assert memory.total == 0
     assert peer.aborted
 
