@@ -56,6 +56,11 @@ class Framer:
         self.at = 0
         """The word at which the next message begins."""
 
+    @property
+    def missing(self) -> int:
+        """How many bytes an incomplete message lacks, as far as is known; 0 between messages."""
+        return self._needed - len(self.begun) if self.begun else 0
+
     def discard(self) -> None:
         """Discard all bytes at the end of the stream."""
         self.begun = bytearray()

@@ -126,6 +126,10 @@ class Connection:
         """Whether we or the peer ended the connection.  Bytes that are left in `data_to_send` should still be sent."""
         return self._closed
 
+    def missing_bytes(self) -> int:
+        """Return how many bytes an incomplete message lacks, as far as is known; 0 between messages."""
+        return self.framer.missing
+
     @property
     def tables_bytes(self) -> int:
         """Approximate memory of the peer's open answers and capabilities, in whole steps of 16 KiB."""

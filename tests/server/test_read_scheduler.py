@@ -42,7 +42,8 @@ class Sender:
         self.name, self.log = name, log
         self.cost = lambda data: None
         self.transport = StringTransport()
-        self.inbound = InboundBuffer(self.transport, scheduler, self.process)
+        self.inbound = InboundBuffer(self.transport, scheduler, self.process, lambda: self.missing)
+        self.missing = 0
         self.data = b""
 
     def process(self, data):
@@ -80,6 +81,17 @@ def test_a_turn_processes_a_bounded_number_of_bytes_and_the_rest_is_not_read(rea
     while reactor.calls:
         reactor.turn()
     assert all(sender.is_read and len(sender.data) == LONG for sender in senders)
+
+
+def test_the_rest_of_a_message_is_processed_in_one_share_however_long_it_is(reactor, senders):
+    """Its bytes are only copied until the last one has come."""
+    first, second, third = senders[:3]
+    first.inbound.receive(bytes(LONG))
+    second.missing = 5 * SHARE
+    second.inbound.receive(bytes(LONG))
+    third.inbound.receive(bytes(LONG))
+    reactor.turn()
+    assert first.log[1:3] == [(1, 5 * SHARE), (2, SHARE)]
 
 
 def test_while_no_connection_waits_input_is_processed_as_it_is_read(reactor, senders):

@@ -13,11 +13,22 @@ class InboundBuffer:
     Reading stops while more than a share waits, or while the connection is held.
     """
 
-    def __init__(self, transport: Any, scheduler: ReadScheduler, process: Callable[[bytes], None]) -> None:  # noqa: ANN401
-        """Pass everything that *transport* receives to *process*, in as many pieces as *scheduler* decides."""
+    def __init__(
+        self,
+        transport: Any,  # noqa: ANN401
+        scheduler: ReadScheduler,
+        process: Callable[[bytes], None],
+        missing_bytes: Callable[[], int],
+    ) -> None:
+        """
+        Pass everything that *transport* receives to *process*, in as many pieces as *scheduler* decides.
+
+        *missing_bytes* returns how many more bytes complete the message that has begun.
+        """
         self._transport = transport
         self._scheduler = scheduler
         self._process = process
+        self._missing_bytes = missing_bytes
         self.waiting = bytearray()
         """Bytes that were received and not processed."""
 
@@ -35,8 +46,10 @@ class InboundBuffer:
             self._queue()
 
     def run_share(self, size: int) -> None:
-        """Process the first *size* bytes that wait."""
+        """Process the first *size* bytes that wait, or as many as complete a message that is longer."""
         self._queued = False
+        # Bytes in the middle of a message are only copied, and each share costs as much as a call.
+        size = max(size, self._missing_bytes())
         piece = b"" if self._held else bytes(memoryview(self.waiting)[:size])
         if piece:
             del self.waiting[: len(piece)]
@@ -57,7 +70,8 @@ class InboundBuffer:
         """Drop everything that waits or arrives, but read on, so that the end of the connection is noticed."""
         self.waiting.clear()
         self._held = False
-        self._process = _drop
+        # Both would keep the connection in memory.
+        self._process, self._missing_bytes = _drop, _nothing
         self._update_reading()
 
     def _queue(self, *, again: bool = False) -> None:
@@ -79,3 +93,8 @@ class InboundBuffer:
 
 def _drop(data: bytes) -> None:
     """Drop the bytes of a connection that ends."""
+
+
+def _nothing() -> int:
+    """No message of a connection that ends lacks bytes."""
+    return 0

@@ -80,7 +80,9 @@ class RpcProtocol(Protocol):
             transport.setTcpNoDelay(True)
         keep_alive(transport)
         self._send_buffer = SendBuffer(transport, self._on_buffer_change)
-        self._inbound = InboundBuffer(transport, self._server.read_scheduler, self._process)
+        self._inbound = InboundBuffer(
+            transport, self._server.read_scheduler, self._process, self._connection.missing_bytes
+        )
         connections.timeouts.start(self, FIRST_MESSAGE)
 
     def handshakeCompleted(self) -> None:

@@ -30,7 +30,7 @@ READ_TURN_SECONDS = 0.025
 """Time for them.  The share or read that exceeds it is the last of its turn."""
 
 SHARE = 8 * KIB
-"""Bytes of one connection processed at a time: some eighty calls, 3 ms."""
+"""Bytes of one connection processed at a time, unless they end within a message: some eighty calls, 3 ms."""
 
 SHARE_MIN = 1 * KIB
 """The share if many connections wait: with `SHARE` each, the last would wait too long for its first."""
@@ -43,7 +43,7 @@ class Buffer(Protocol):
     """Bytes of one connection that wait."""
 
     def run_share(self, size: int) -> None:
-        """Process the first *size* bytes."""
+        """Process the first *size* bytes, or as many as complete the message that has begun."""
 
 
 @define(eq=False)
