@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from queueber import api
 from queueber.api import ADD, POLL, REMOVE
+from queueber.broker.model import LOWEST
 from queueber.capnp.framing import Framer
 from queueber.limits import Limits
 from queueber.rpc import encoder
@@ -58,7 +59,9 @@ class Caller:
 
     def rows(self):
         store = self.server.store
-        return store._items, store._leases, store._queues
+        found = store.recover()
+        scans = [store.scan(queue.number, LOWEST, items_max=1_000, bytes_max=1 << 20) for queue in found.queues]
+        return found.queues, found.leases, scans
 
 
 @pytest.fixture

@@ -378,13 +378,14 @@ def test_unreadable_items_of_an_expired_lease_survive_a_restart(server):
     peer.add(b"a", b"b")
     peer.poll(2, lease=100)
     server.settle()
-    spoil(server, b"b")
+    mended = spoil(server, b"b")
     server.reactor.advance(0.2)
     server.sweeper.sweep()
     server.settle()
 
+    mended()
     (lease,) = server.store.recover().leases
-    assert [item.contents for item in server.store._items[lease.queue].values() if item.key in lease.keys] == [b"b"]
+    assert [item.contents for item in server.store.read(lease.queue, tuple(lease.keys))] == [b"b"]
 
 
 def test_unreadable_rows_are_retried_with_growing_delays(server):

@@ -4,6 +4,7 @@ from twisted.internet.testing import StringTransport
 
 from queueber import api, rpc
 from queueber.api import admin
+from queueber.broker.model import LOWEST
 from queueber.limits import Limits
 from queueber.server.core.ids import RandomIds
 from queueber.testing import InProcessServer
@@ -35,8 +36,9 @@ def test_an_added_item_is_committed_to_the_store_in_memory():
     server = InProcessServer()
     (item,) = add(server, b"contents")
     assert server.committer.commits == 1
-    (rows,) = server.store._items.values()
-    assert [(key.id, row.contents) for key, row in rows.items()] == [(item, b"contents")]
+    (queue,) = server.store.recover().queues
+    scan = server.store.scan(queue.number, LOWEST, items_max=2, bytes_max=100)
+    assert [(row.key.id, row.contents) for row in scan.items] == [(item, b"contents")]
 
 
 def test_ids_can_be_injected():
