@@ -11,10 +11,14 @@ from queueber.api import (
     PollRequest,
     RemoveRequest,
     read_add_request,
+    read_add_requests,
     read_extend_request,
+    read_extend_requests,
     read_poll_request,
+    read_poll_requests,
     read_queue_request,
     read_remove_request,
+    read_remove_requests,
     write_add_request,
     write_extend_request,
     write_poll_request,
@@ -27,7 +31,8 @@ from queueber.capnp.builder import Body, data_body, pointers_body, segment, stru
 from queueber.capnp.reader import bytes_at, single_segment, struct_list_at
 from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
-from queueber.rpc.messages import NO_CONTENT, Params
+from queueber.rpc import Calls
+from queueber.rpc.messages import NO_CONTENT, AnswerId, Params
 from queueber.units import SpanMs, span_from
 
 # What is there and back again; how long a delay may be is another matter.
@@ -344,3 +349,23 @@ def test_a_request_that_is_not_a_struct_ends_the_connection():
             read(params(segment(struct_body([], [data_body(b"?")]))))
         with pytest.raises(RemoteProtocolError):
             read(params(segment(data_body(b"?"))))
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "expected"),
+    [
+        (read_add_requests, write_add_request(AddRequest([NewItem(b"one", SpanMs(5))])), [NewItem(b"one", SpanMs(5))]),
+        (read_remove_requests, write_remove_request(RemoveRequest(b"i", b"l")), RemoveRequest(b"i", b"l")),
+        (
+            read_poll_requests,
+            write_poll_request(PollRequest(SpanMs(1), 2, SpanMs(3), no_wait=False)),
+            PollRequest(SpanMs(1), 2, SpanMs(3), no_wait=False),
+        ),
+        (read_extend_requests, write_extend_request(ExtendRequest(b"l", SpanMs(7))), ExtendRequest(b"l", SpanMs(7))),
+    ],
+)
+def test_a_batch_is_read_whether_the_fast_path_has_read_it_or_not(read, content, expected):
+    in_full = Calls([AnswerId(1)], None, 0, 0, params(content), [len(content)])
+    read_before = in_full._replace(requests=[expected, expected])
+    assert read(in_full, LIMITS) == [expected]
+    assert read(read_before, LIMITS) == [expected, expected]
