@@ -34,7 +34,6 @@ from queueber.rpc.patterns import (
     CALL_HEAD,
     FINISH_HEAD,
     FINISH_WORDS,
-    QUESTION_END,
     Pattern,
     TemplateReaders,
     make_pattern,
@@ -62,7 +61,7 @@ class FastPath:
     The patterns of one connection; the module's docstring explains their use.
 
     Each message pays for what is in the loop of `take`, so that calls no
-    function but those written in C, unless pointers lead over the tail.
+    function but those written in C.
     """
 
     def __init__(self, readers: TemplateReaders, framer: Framer, callee: Callee) -> None:
@@ -90,15 +89,14 @@ class FastPath:
         begun, taken, sizes = batch
         while at < count:
             header, first = words[at], at * WORD
-            length = (header >> 32) + 1
-            end = at + length
+            end = at + (length := (header >> 32) + 1)
             if header & _BITS_32 or end > count or length > words_max:
                 break
             if length == FINISH_WORDS and data.startswith(FINISH_HEAD, first + WORD):
-                answer = AnswerId(words[at + BODY] & _BITS_32)
-                if states.get(answer) is not _RETURNED or answer in held or answer in failures:
+                finished: Any = words[at + BODY] & _BITS_32  # without `AnswerId`, which would be a Python call
+                if states.get(finished) is not _RETURNED or finished in held or finished in failures:
                     break
-                del states[answer]
+                del states[finished]
                 at = end
                 continue
             if pattern is None:
@@ -107,7 +105,7 @@ class FastPath:
                     break
                 if pattern.held is None and pattern.export.id != pattern.export_id:
                     break
-                least, before, moving, after, begin, fields, tail_max, tail, tail_pointer = pattern.layout
+                least, unpack, expected, moving, after, begin, fields, tail_max, tail, tail_pointer = pattern.layout
             if length < least or not room:
                 break
             size = grown = 0
@@ -117,12 +115,13 @@ class FastPath:
                 grown = size + 7 >> 3
                 if size > tail_max or pointer & _POINTER_OF_TAIL != tail_pointer:
                     break
-            answer = AnswerId(words[at + BODY] & _BITS_32)
-            if length != least + grown or answer in states or answer in begun:
-                break
-            if not data.startswith(CALL_HEAD, first + WORD) or not data.startswith(before, first + QUESTION_END):
-                break
-            if moving is not None and not moving.fit(data, first, grown):
+            if moving:
+                head, answer, *parts = unpack(data, first + WORD)
+                for index in moving:
+                    parts[index] -= grown << 2
+            else:
+                head, answer, parts = unpack(data, first + WORD)
+            if parts != expected or length != least + grown or head != CALL_HEAD or answer in states or answer in begun:
                 break
             if after and not data.startswith(after, end * WORD - len(after)):
                 break

@@ -73,29 +73,6 @@ TemplateReaders: TypeAlias = Mapping[tuple[int, int], TemplateReader]
 """Readers by interface id and method id."""
 
 
-class MovingPointers(NamedTuple):
-    """The comparison of pointers that lead over the tail, and so grow with it, and of the words between them."""
-
-    begin: int
-    """Bytes from the frame header to the first of them."""
-
-    unpack: Callable[[bytes, int], tuple[Any, ...]]
-    """Unpacks them and the bytes between them, up to `fixed`."""
-
-    expected: list[Any]
-    """Those values in a frame with an empty tail."""
-
-    indices: Sequence[int]
-    """The indices of the pointers among them."""
-
-    def fit(self, data: bytes, first: int, grown: int) -> bool:
-        """Return whether they fit the frame at the byte *first* of *data*, whose tail has *grown* words."""
-        parts = list(self.unpack(data, first + self.begin))
-        for index in self.indices:
-            parts[index] -= grown << 2
-        return parts == self.expected
-
-
 class FrameLayout(NamedTuple):
     """
     The bytes that the frames of a pattern have in common, and where their fields or their tail are.
@@ -107,11 +84,14 @@ class FrameLayout(NamedTuple):
     words: int
     """Length of the frame with its header and an empty tail."""
 
-    before: bytes
-    """The bytes from the end of the question id to the first pointer that leads over the tail, or else to `fixed`."""
+    unpack: Callable[[bytes, int], tuple[Any, ...]]
+    """Unpacks a frame, from the root pointer on: `CALL_HEAD`, the question id, and what must equal `expected`."""
 
-    moving: MovingPointers | None
-    """Those pointers; None if there are none."""
+    expected: bytes | list[Any]
+    """The bytes from the question id up to `fixed`; if pointers among them move, a list of these and of the rest."""
+
+    moving: Sequence[int]
+    """The indices in that list of pointers that lead over the tail.  They are given for an empty one."""
 
     after: bytes
     """The end of the frame, if the target lies there; empty otherwise."""
@@ -176,7 +156,7 @@ CALL_HEAD: Final = _HEAD.pack(_MESSAGE.pointer, _MESSAGE.members["call"], _CALL.
 FINISH_HEAD: Final = _HEAD.pack(_MESSAGE.pointer, _MESSAGE.members["finish"], _FINISH.pointer)
 FINISH_WORDS: Final = BODY + _FINISH.data_words
 
-QUESTION_END: Final = BODY * WORD + 4
+_QUESTION_END: Final = BODY * WORD + 4
 """Bytes from the frame header to the end of the question id."""
 
 _TARGET: Final = BODY + _CALL.data_words + _CALL.slots["target"]
@@ -239,10 +219,11 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
         return None
     places = [at + _TARGET, params.at + _CAPABILITIES] if template.tail is not None else []
     moving_at = [place for place in places if place < fixed and _leads_beyond(words, place, end)]
-    moving = _moving_pointers(frame, moving_at, fixed, tail_words) if moving_at else None
+    unpack, expected, moving = _comparison(frame, moving_at, fixed, tail_words)
     frame_layout = FrameLayout(
         frame.end - at - tail_words,
-        data[at * WORD + QUESTION_END : min([fixed, *moving_at]) * WORD],
+        unpack,
+        expected,
         moving,
         after,
         (begin - at) * WORD,
@@ -254,19 +235,20 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
     return Pattern(frame_layout, template.requests, call.interface_id, call.method_id, *called)
 
 
-def _moving_pointers(frame: Frame, places: Sequence[int], fixed: int, tail_words: int) -> MovingPointers:
-    """Return the comparison of the pointers at *places* and of the words between them, up to *fixed*."""
-    begin = last = places[0] * WORD
-    form = ["<"]
-    for place in places:
+def _comparison(
+    frame: Frame, moving: Sequence[int], fixed: int, tail_words: int
+) -> tuple[Callable[[bytes, int], tuple[Any, ...]], bytes | list[Any], Sequence[int]]:
+    """Return `unpack`, `expected` and `moving` of a `FrameLayout`; pointers that lead over the tail are at *moving*."""
+    form, last = [f"<{_HEAD.size}sI"], (frame.start - 1) * WORD + _QUESTION_END
+    for place in moving:
         form.append(f"{place * WORD - last}sQ")
         last = (place + 1) * WORD
     unpack = Struct("".join([*form, f"{fixed * WORD - last}s"])).unpack_from
-    expected = list(unpack(frame.data, begin))
-    indices = tuple(range(1, 2 * len(places), 2))
+    _, _, *expected = unpack(frame.data, frame.start * WORD)
+    indices = tuple(range(1, 2 * len(moving), 2))
     for index in indices:
         expected[index] -= tail_words << 2
-    return MovingPointers(begin - (frame.start - 1) * WORD, unpack, expected, indices)
+    return unpack, expected if moving else expected[0], indices
 
 
 def _template(read: TemplateReader, params: Params) -> Template | None:
