@@ -13,7 +13,7 @@ from peers.queueber import LEASE, call
 
 from queueber.api import ADD, REMOVE, AddRequest, NewItem, RemoveRequest, write_add_request, write_remove_request
 from queueber.broker import Peer, TimeMark
-from queueber.rpc import encoder
+from queueber.rpc import AnswerId, encoder
 from queueber.server.app.service import GC_THRESHOLDS
 from queueber.store.rows.kv_store import Durability, KeyValueStore
 from queueber.store.rows.records import Encoding
@@ -108,9 +108,9 @@ def removing(batches):
         server.settle()
         waiter = broker.poll(queue, wanted=CALLS, lease_duration=LEASE, wait=None, peer=Peer(1), now=server.clock.now())
         answer = []
-        server.dispatcher.wait(waiter, 0.0, answer.append)
+        server.dispatcher.wait(waiter, AnswerId(0), 0.0, answer.extend)
         server.settle()
-        (delivery,) = answer
+        ((_, _, delivery),) = answer
         calls = [
             call(slot, 0, REMOVE, write_remove_request(RemoveRequest(item.key.id, delivery.lease.id)))
             for slot, item in enumerate(delivery.items, 1)
