@@ -53,7 +53,6 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport):
         self.transport = transport
-        self.routes.begin()
 
     def data_received(self, data):
         for event in self.connection.receive_data(data):
