@@ -70,6 +70,7 @@ def _add(limits: Limits, params: Params) -> Template | None:
 
     fixed = pointer - params.at
     begin = fixed + 1 + ((tail & _FORWARD) >> 2)
+    # Longer contents are read in full, which refuses them.
     most = min(limits.contents_bytes, limits.add_bytes)
     return Template(fixed, begin, begin, requests, tail=most, tail_pointer=tail)
 

@@ -108,20 +108,20 @@ class FastPath:
                 least, unpack, expected, moving, after, begin, fields, tail_max, tail, tail_pointer = pattern.layout
             if length < least or not room:
                 break
-            size = grown = 0
+            size = extra = 0  # bytes and words of the tail
             if tail_max is not None:
                 pointer = words[at + tail]
                 size = pointer >> LIST_COUNT_SHIFT
-                grown = size + 7 >> 3
+                extra = size + 7 >> 3
                 if size > tail_max or pointer & _POINTER_OF_TAIL != tail_pointer:
                     break
             if moving:
                 head, answer, *parts = unpack(data, first + WORD)
                 for index in moving:
-                    parts[index] -= grown << 2
+                    parts[index] -= extra << 2
             else:
                 head, answer, parts = unpack(data, first + WORD)
-            if parts != expected or length != least + grown or head != CALL_HEAD or answer in states or answer in begun:
+            if parts != expected or length != least + extra or head != CALL_HEAD or answer in states or answer in begun:
                 break
             if after and not data.startswith(after, end * WORD - len(after)):
                 break

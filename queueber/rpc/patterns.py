@@ -208,8 +208,8 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
     if template is None or target is None or payload is None or called is None:
         return None
     fixed, begin, end = params.at + template.fixed, params.at + template.begin, params.at + template.end
-    tail_words = 0 if template.tail is None else (words[fixed] >> LIST_COUNT_SHIFT) + WORD - 1 >> 3
-    end += tail_words
+    extra = 0 if template.tail is None else (words[fixed] >> LIST_COUNT_SHIFT) + WORD - 1 >> 3
+    end += extra
     # The words of the target are compared with the fixed ones, or with the end of the frame.
     is_after = target[1] > fixed
     after = data[end * WORD : frame.end * WORD] if is_after else b""
@@ -219,9 +219,9 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
         return None
     places = [at + _TARGET, params.at + _CAPABILITIES] if template.tail is not None else []
     moving_at = [place for place in places if place < fixed and _leads_beyond(words, place, end)]
-    unpack, expected, moving = _comparison(frame, moving_at, fixed, tail_words)
+    unpack, expected, moving = _comparison(frame, moving_at, fixed, extra)
     frame_layout = FrameLayout(
-        frame.end - at - tail_words,
+        frame.end - at - extra,
         unpack,
         expected,
         moving,
@@ -236,7 +236,7 @@ def make_pattern(read: TemplateReader, frame: Frame, call: Call, callee: Callee)
 
 
 def _comparison(
-    frame: Frame, moving: Sequence[int], fixed: int, tail_words: int
+    frame: Frame, moving: Sequence[int], fixed: int, extra: int
 ) -> tuple[Callable[[bytes, int], tuple[Any, ...]], bytes | list[Any], Sequence[int]]:
     """Return `unpack`, `expected` and `moving` of a `FrameLayout`; pointers that lead over the tail are at *moving*."""
     form, last = [f"<{_HEAD.size}sI"], (frame.start - 1) * WORD + _QUESTION_END
@@ -247,7 +247,7 @@ def _comparison(
     _, _, *expected = unpack(frame.data, frame.start * WORD)
     indices = tuple(range(1, 2 * len(moving), 2))
     for index in indices:
-        expected[index] -= tail_words << 2
+        expected[index] -= extra << 2
     return unpack, expected if moving else expected[0], indices
 
 
