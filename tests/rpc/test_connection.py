@@ -666,3 +666,14 @@ def test_after_the_end_of_the_stream_nothing_is_held_or_sent(pair):
     pair.server.return_results([call.answer], [EMPTY])
     assert list(pair.server.receive_data(bytes(8))) == []
     assert pair.server.data_to_send() == b""
+
+
+def test_the_bytes_that_an_incomplete_message_lacks_are_counted(pair):
+    pair.client.bootstrap()
+    data, server = pair.client.data_to_send(), pair.server
+    assert server.missing_bytes() == 0
+    for at in range(8, len(data), 8):
+        assert list(server.receive_data(data[at - 8 : at])) == []
+        assert server.missing_bytes() == len(data) - at
+    list(server.receive_data(data[-8:]))
+    assert server.missing_bytes() == 0
