@@ -47,10 +47,14 @@ def digest(store):
     found = store.recover()
     rows = [sorted(map(repr, found.queues)), sorted(map(repr, found.leases)), repr(found.mark)]
     for queue in found.queues:
-        scan = store.scan(queue.number, LOWEST, items_max=1 << 30, bytes_max=1 << 60)
-        for gap in scan.gaps:
-            raise gap.why
-        rows += [(each.key, each.contents, each.added_at, each.attempts) for each in scan.items]
+        after, exhausted = LOWEST, False
+        while not exhausted:
+            # A scan ends before a row that cannot be read now, and the next one raises.
+            scan = store.scan(queue.number, after, items_max=1 << 30, bytes_max=1 << 60)
+            for gap in scan.gaps:
+                raise gap.why
+            rows += [(each.key, each.contents, each.added_at, each.attempts) for each in scan.items]
+            after, exhausted = scan.items[-1].key if scan.items else after, scan.exhausted
     return hashlib.sha256(repr(rows).encode()).hexdigest()
 
 
