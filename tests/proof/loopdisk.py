@@ -1,14 +1,18 @@
 """An ext4 file system in a file, whose power can be cut."""
 
+import errno
 import fcntl
 import os
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 EXT4_IOC_SHUTDOWN = 0x8004_587D
 """_IOR('X', 125, __u32)."""
+
+TIMEOUT_SECONDS = 30
 
 FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED = 0, 1, 2
 """Ways in which the file system stops, by what the kernel still writes; the last is a power cut."""
@@ -50,7 +54,30 @@ class LoopDisk:
 
     def mount(self):
         """Mount it again as a machine does that starts: the journal is replayed."""
-        _run("mount", *(["-o", self.options] if self.options else []), self._device, str(self.path))
+        options = ["-o", self.options] if self.options else []
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        _run("mount", *options, self._device, str(self.path))
+        while self._is_cut():
+            # A process in another mount namespace still holds the file system whose power was cut, so the kernel has
+            # mounted that one again.
+            if time.monotonic() > deadline:
+                raise OSError(f"{self._device} is in use in another mount namespace")
+            self.unmount()
+            time.sleep(0.05)
+            _run("mount", *options, self._device, str(self.path))
+
+    def _is_cut(self):
+        root = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(root)
+        except OSError as why:
+            if why.errno != errno.EIO:
+                raise
+            return True
+        else:
+            return False
+        finally:
+            os.close(root)
 
     def unmount(self):
         """Unmount it; no process may have a file open there."""
