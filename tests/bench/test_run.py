@@ -15,7 +15,7 @@ RUN = Path(__file__).with_name("run.py")
 @pytest.mark.parametrize("path", [os.environ["PATH"], "/nowhere"], ids=["with the peers there are", "without peers"])
 def test_the_targets_are_all_measured_in_one_run(path, request, tmp_path):
     figures = tmp_path / "figures.json"
-    times = ["--quick", "--seconds", "0.2", "--warmup", "0.1"]
+    times = ["--quick", "--seconds", "0.4", "--warmup", "0.1"]
     finished = subprocess.run(
         [sys.executable, RUN, "--targets", *times, "--json", figures],
         cwd=request.config.rootpath,

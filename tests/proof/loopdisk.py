@@ -92,6 +92,15 @@ class LoopDisk:
             os.close(root)
 
 
+def unmount(path):
+    """Unmount *path*, once no process, loop device or other mount namespace uses it any more."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while subprocess.run(["umount", str(path)], capture_output=True, check=False).returncode:
+        if time.monotonic() > deadline:
+            raise OSError(f"{path} cannot be unmounted")
+        time.sleep(0.05)
+
+
 def _run(*words):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -19,7 +19,7 @@ from random import Random
 
 from counts import Counts, command_line
 from diskerrors import Epoch, fill
-from loopdisk import LoopDisk, lacking
+from loopdisk import LoopDisk, lacking, unmount
 from serverhost import Failed, Host
 
 ROOM_MEGABYTES = 160
@@ -56,7 +56,7 @@ class FailingDisk:
             self._unmount()
 
     def _unmount(self):
-        subprocess.run(["umount", str(self._room)], capture_output=True, check=False)
+        unmount(self._room)
 
     def fill(self):
         """From now on nothing is kept that has no place yet."""

@@ -31,7 +31,7 @@ from queueber.units import SpanMs
 OURS = f"{Path(queueber.__file__).parent}{os.sep}"
 
 # Of so many counts the least is taken: a timer may run during the others, or a thread may notice late that it has work.
-TIMES = 7
+TIMES = 15
 WARM_UP = 20
 
 QUIET_SECONDS = 0.03
