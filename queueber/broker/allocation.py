@@ -105,7 +105,9 @@ def _allocate_turns(
     reply_bytes_max: int,
 ) -> list[Item]:
     """
-    Add *items* to *replies*, each of which has its first item, one item a turn, until none may have another.
+    Add *items* to *replies*, one item to each reply in turn, until no reply may have another.
+
+    Each reply has its first item already.
 
     Returns:
         The rest of *items*.

@@ -84,7 +84,9 @@ class Polls:
 
     def _check_waiting_limit(self, peer: Peer, *, no_wait: bool) -> None:
         """
-        Refuse a poll of *peer*, once half of the places are taken, if the peer has half as many as are free.
+        Refuse a poll if all places are taken, or if *peer* already holds half of the free ones.
+
+        Called once half of the places are taken.
 
         So new peers find a place.  A poll that does not wait takes no place, but while the disk stalls even those
         wait, so twice the limit bounds them.
@@ -188,7 +190,7 @@ class Polls:
         return candidates
 
     def schedule(self, queue: Queue, now: WallMs) -> None:
-        """Note when *queue*, which has been served and for which polls still wait, has to be served again."""
+        """Schedule the next time that *queue* is served: polls still wait for it."""
         window = queue.window
         covered, ready = window.covers(now), window.head(now) is not None
         if (ready or not covered) and self._leases.full:

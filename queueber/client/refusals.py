@@ -37,7 +37,7 @@ _ALERTS = {
 Alerts that occur only in a handshake, by their name in OpenSSL.
 
 With TLS 1.3 the handshake is complete for the client before the server has checked the client's certificate.  The alert
-arrives after calls were sent, none of which such a server has read.
+arrives after calls were sent.  Such a server has read none of them.
 """
 
 

@@ -91,7 +91,7 @@ class Answers:
 
     def __init__(self, open_max: int, unanswered_max: int) -> None:
         """
-        Create an empty table for at most *open_max* calls, *unanswered_max* of which may wait for their Return.
+        Create an empty table for at most *open_max* calls.  At most *unanswered_max* of them may wait for their Return.
 
         `FastPath` reads `states`, `held` and `failures`, and removes from `states`
         the answers whose Finish it takes.

@@ -152,7 +152,7 @@ class Callee:
         Drop references of the peer.
 
         Raises:
-            RemoteProtocolError: the peer does not hold so many.
+            RemoteProtocolError: the peer holds fewer references.
         """
         export = self.exports.find(message.id)
         if self.exports.release(export, message.count):

@@ -43,7 +43,7 @@ def _offset_of(member: Layout, number: str, bits: int) -> int:
 
 
 class _Template:
-    """A message of which only a few numbers differ from one use to the next."""
+    """A message in which only a few numbers change from one use to the next."""
 
     def __init__(self, message: bytes, *numbers: tuple[int, str]) -> None:
         """Make *message* a template; each of *numbers* is a byte offset, in ascending order, and a format character."""

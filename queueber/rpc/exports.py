@@ -111,7 +111,7 @@ class Exports:
         Drop *count* references of the peer, and return whether the export is gone.
 
         Raises:
-            RemoteProtocolError: the peer does not hold so many.
+            RemoteProtocolError: the peer holds fewer references.
         """
         if count > export.references or export.id is None:
             raise RemoteProtocolError(

@@ -172,7 +172,7 @@ _NOT_NEAR_STRUCT: Final = 3 | 1 << 31
 """The bits of a pointer that are 0 if it leads forward, within its segment, to a struct."""
 
 _NOT_NEAR: Final = 2 | 1 << 31
-"""The same for a struct or a list."""
+"""The bits of a pointer that are 0 if it leads forward, within its segment, to a struct or a list."""
 
 
 def pattern_key(words: Sequence[int], at: int, end: int) -> tuple[int, ...]:

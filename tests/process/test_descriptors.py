@@ -19,7 +19,7 @@ def queueber(server, *arguments):
 def test_at_the_minimum_it_serves_many_clients_and_queues(start):
     options = ("--http=127.0.0.1:0", "--storage-write-buffer-bytes=64KiB", "--free-space-reserve=0")
     server = start(*options, files=128)
-    assert server.line(r"Descriptors: 128, of which 48 are the server's own; at most (\d+) connections")[1] == "18"
+    assert server.line(r"Descriptors: 128, 48 of them the server's own; at most (\d+) connections")[1] == "18"
     contents = server.data_dir.with_name("contents")
     contents.write_bytes(bytes(20_000))
     peers = []

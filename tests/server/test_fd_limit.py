@@ -80,7 +80,7 @@ def test_with_enough_files_all_numbers_are_as_configured(system, soft, hard, fil
     assert level == "info"
     bound = "no limit" if files == UNLIMITED else f"{files:,}"
     assert line == (
-        f"Descriptors: {bound}, of which 48 are the server's own; at most 10,000 connections, 512 tables and blobs,"
+        f"Descriptors: {bound}, 48 of them the server's own; at most 10,000 connections, 512 tables and blobs,"
         " 100 connections for metrics"
     )
 
@@ -125,7 +125,7 @@ def test_open_files_are_subtracted(system):
     found = allocate(*WANTED, (log := Log()).warn, log.info)
     assert found.own == OWN_FILES + 70
     assert found.connections + found.tables + found.pages + found.own + 256 // 8 <= 256
-    assert "256, of which 118 are the server's own" in log.lines[0][1]
+    assert "256, 118 of them the server's own" in log.lines[0][1]
     system(FILES_MIN + 69, FILES_MIN + 69, open_files=OPEN_AT_FIRST + 70)
     with pytest.raises(TooFewDescriptors, match="have 197 files open, and a server needs 198 at least, because more"):
         allocate(*WANTED, log.warn, log.info)

@@ -35,7 +35,7 @@ STORE_FILES = 768
 """Needed in addition to the connections so that nothing is lowered: the above, 512 tables and 100 scrapes."""
 
 TABLES_MIN = 40
-"""An iterator has all tables of level 0 open, of which there are at most 36 before writes wait for a compaction."""
+"""An iterator keeps all tables of level 0 open.  Writes wait for a compaction when level 0 has 36 tables."""
 
 CONNECTIONS_MIN = 8
 PAGES_MIN = 4
@@ -78,7 +78,7 @@ class Descriptors:
             if asked
         ]
         files = "no limit" if self.files is None else f"{self.files:,}"
-        return f"{files}, of which {self.own} are the server's own; at most {', '.join(parts)}"
+        return f"{files}, {self.own} of them the server's own; at most {', '.join(parts)}"
 
 
 Note = Callable[..., Any]

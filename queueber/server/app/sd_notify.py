@@ -29,7 +29,7 @@ class Notifier:
 
     _address: str | None
     watchdog_seconds: float | None
-    """The watchdog timeout, in half of which `alive` has to be called; None without a watchdog."""
+    """The watchdog timeout; None without a watchdog.  `alive` must be called at least twice within it."""
 
     log = Logger()
 

@@ -49,7 +49,7 @@ CALL_BYTES = 160
 """Memory for each further call that shares a plan: its number, its reply, and its place in both lists."""
 
 GATHER_CALLS = 8
-"""The cut waits for more calls if the last commit answered at least so many."""
+"""The cut waits for more calls if the last commit answered at least this number of calls."""
 
 GATHER_SECONDS = 0.002
 """The longest time that a cut waits for more calls."""

@@ -86,8 +86,8 @@ class Dispatcher:
         Serve *waiter*, the call *answer*, which arrived at *now*, in the reactor's seconds.
 
         *take* is called once for the poll: with its delivery when it is durable, or with None if the poll was
-        cancelled.  The polls of one peer have equal callbacks, one of which takes all whose deliveries become durable
-        together.
+        cancelled.  The polls of one peer have equal callbacks.  One call takes all polls
+        whose deliveries become durable together.
         """
         self._waiting[waiter] = answer, take, now
         self._committer.wake()

@@ -40,7 +40,7 @@ class TlsFiles:
     """The authorities whose clients may connect; None for all clients."""
 
     client_names: Sequence[str] = ()
-    """DNS names, URIs, addresses or common names, of which a client's certificate must have one."""
+    """DNS names, URIs, addresses or common names.  A client's certificate must have one of them."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -12,7 +12,7 @@ write leaves the other one valid.  Each contains a `SyncMark` row.
 A server that ends itself because of a failed write or sync writes a final mark,
 with the flag `failed`: the exact sequence number up to which everything was
 synced, after which nothing was acknowledged.  With it the next start can
-distinguish an unacknowledged commit, of which the disk has lost a part, from
+distinguish an unacknowledged commit that the disk has partly lost from
 damage to acknowledged ones.  While a failed mark is the newest, nothing is
 acknowledged; the mark that the next start writes ends this state.
 """

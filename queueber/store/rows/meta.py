@@ -6,7 +6,7 @@ would misread, refuse or lose what the new one writes, and add a step to
 `UPGRADES` that converts the previous form.  A field added to
 ``storage.capnp`` whose absence keeps the old meaning needs neither.  Steps are
 never edited after a release.  ``tests/store/golden`` keeps a directory of every
-version, each of which must always open.
+version, and each must always open.
 
 The mark of a clean shutdown is the last row that a server writes before it
 stops, and contains the sequence number of the previous write.  It is valid

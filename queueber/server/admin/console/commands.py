@@ -268,7 +268,7 @@ class Commands:
         note = (
             f"all {load.seconds.count:,}: {load.rows.mean:,.1f} rows each,"
             f" {load.seconds.mean * MS_PER_SECOND:.1f} ms (99 % up to {load.seconds.quantile(0.99) * MS_PER_SECOND:g}),"
-            f" of which syncing {load.syncs.mean * MS_PER_SECOND:.1f} ms; postponed {counted(load.stalls, 'time')}"
+            f" syncing {load.syncs.mean * MS_PER_SECOND:.1f} ms; postponed {counted(load.stalls, 'time')}"
         )
         return Table(("ago", "took ms", "plans", "rows", "contents"), rows, note)
 
