@@ -335,13 +335,14 @@ def test_empty_adds_and_large_extends_are_charged_their_cost(make_server):
     assert peer.protocol.request_bytes == 0
 
 
-def test_an_add_is_admitted_by_the_length_of_its_message_and_charged_for_its_items(make_server):
+def test_an_add_of_many_small_items_is_refused_for_what_its_items_count(make_server):
+    """Its message alone would fit."""
     server = make_server(request_bytes=2_000)
     peer = server.connect()
     peer.add(b"")
-    peer.add(*[b""] * 10)
-    assert peer.protocol.request_bytes == 11 * 256
-    refused(peer, peer.add(b""), Kind.OVERLOADED, "would be 3,072 bytes", "limit is 2,000")
+    large = peer.add(*[b""] * 10)
+    assert peer.protocol.request_bytes == 256
+    refused(peer, large, Kind.OVERLOADED, "would be 2,816 bytes", "limit is 2,000")
 
 
 def test_a_lease_that_is_extended_several_times_is_written_once_per_commit(server):

@@ -216,6 +216,8 @@ class QueueHandlers:
             if len(requests) == 1:
                 # An add counts its message, or its items if these are many and small.
                 size = max(size, _ITEM_BYTES * len(requests[0]))
+                if sink.request_bytes and sink.request_bytes + size > self._limits.request_bytes:
+                    raise _too_much_of_one(sink.request_bytes + size, self._limits)
             if queue.timed_out:
                 # Polls that wait no longer get none of the items that are added after them.
                 self._dispatcher.serve_no_wait(queue)
@@ -234,8 +236,8 @@ class QueueHandlers:
         """
         Return those of *calls* for which there is room, and what they count in `request_bytes`; refuse the others.
 
-        Requests are read after this, so that a refusal is cheap.  Room is judged by the length of messages: one add of
-        many small items, whose number is not known yet, may pass `request_bytes` by 256 bytes for each of them.
+        Requests are read after this, so that a refusal is cheap.  Room is judged by the length of messages.  An add of
+        many small items is judged again when it has been read.
 
         Raises:
             Overloaded: the state of the server refuses all calls of one read.  The disk has no room for adds, the
@@ -265,12 +267,7 @@ class QueueHandlers:
         for place, size in enumerate(sizes):
             # One message always fits.
             if waiting and waiting + size > limit:
-                why = Overloaded(
-                    f"adds and extends of this connection that wait for the disk would be"
-                    f" {counted(waiting + size, 'byte')}; the limit is {limit:,} (request_bytes)",
-                    limit="request_bytes",
-                )
-                self._refuse(sink, calls.answers[place], why, method.name)
+                self._refuse(sink, calls.answers[place], _too_much_of_one(waiting + size, limits), method.name)
             else:
                 admitted.append(place)
                 waiting += size
@@ -349,3 +346,12 @@ class QueueHandlers:
         if why.limit is not None:
             self._broker.limit_hits[why.limit] += 1
         sink.error(answer, why.kind, str(why))
+
+
+def _too_much_of_one(size: int, limits: Limits) -> Overloaded:
+    """Return the refusal of a call with which the adds and extends of a connection would count *size*."""
+    return Overloaded(
+        f"adds and extends of this connection that wait for the disk would be {counted(size, 'byte')};"
+        f" the limit is {limits.request_bytes:,} (request_bytes)",
+        limit="request_bytes",
+    )
