@@ -20,7 +20,7 @@ class Ids(Protocol):
     """A source of new ids."""
 
     def items(self, now: WallMs, count: int) -> list[ItemId]:
-        """Return *count* ids, each larger than all that this process received before."""
+        """Return *count* ids, each larger than every id that this process received before."""
 
     def lease(self) -> LeaseId:
         """Return a lease's id that no peer can guess."""

@@ -2,7 +2,7 @@
 The allocation of ready items to the polls that wait for them.
 
 One claim serves many polls with one commit.  They take turns, one item a
-turn, each until it has as many as it wants: six items over polls of 5, 3 and
+turn, each until it has as many as it requested: six items over polls of 5, 3 and
 1 give 3, 2 and 1.  A claim is bounded in polls, items and bytes, so that one
 commit and one turn of the reactor stay short however much is ready.  The
 first poll of a claim is served whole whatever the bounds.  The next claim
@@ -67,7 +67,7 @@ def allocate_round_robin(
     """
     if not waiters:
         return []
-    # The first poll of a claim may have all that it wants, and the others share the raised bound.
+    # The first poll of a claim may take all the items that it requested, and the others share the raised bound.
     items_max = budget.items if budget.used else max(budget.items, waiters[0].wanted)
     count = min(len(waiters), budget.polls, items_max, budget.leases)
     if count <= 0 or (budget.used and budget.bytes <= 0):

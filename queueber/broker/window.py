@@ -150,7 +150,7 @@ class Window:
         return None if self.covered_to == HIGHEST else self.covered_to.due
 
     def extend(self, items: Sequence[Item], covered_to: Key) -> None:
-        """Raise `covered_to`, and add *items*: all that exist between the old and the new one, in order."""
+        """Raise `covered_to`, and add *items*: all items between the old and the new bound, in order."""
         self.covered_to = covered_to
         if items:
             self.append(items, sum(len(item.contents) for item in items))

@@ -42,7 +42,7 @@ class Admin:
         """
         Ask the server to check its memory for consistency.  It serves no other call during the check.
 
-        A server that holds so much that the check takes long needs *force*; otherwise `InvalidRequest`.
+        If the server holds so much that the check takes long, *force* is needed; otherwise `InvalidRequest`.
         """
         try:
             content = admin.write_check_request(force=flag("force", force))

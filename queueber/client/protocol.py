@@ -328,7 +328,7 @@ class ClientProtocol(Protocol):
         self.transport.loseConnection()
 
     def close(self) -> None:
-        """Send what is left before the transport is closed, and abort it if that takes longer than `CLOSE_SECONDS`."""
+        """Send the remaining bytes, then close; abort the transport if that takes longer than `CLOSE_SECONDS`."""
         self.flush()
         self._stop_timer()
         self._timer = self._clock.callLater(CLOSE_SECONDS, self._close_timed_out)

@@ -278,7 +278,7 @@ def documented():
 
 
 def options(words):
-    """The options of ``docker run``, by name, and what comes after them: the image, and what it is given."""
+    """The options of ``docker run`` by name, the image, and its arguments."""
     flags = {"--rm", "--detach", "--read-only"}
     found, words = {}, words[2:]
     while words[0].startswith("--"):
@@ -325,7 +325,7 @@ def test_what_is_said_about_plaintext_serves_beyond_the_container_too():
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here to make a certificate")
 def test_the_documented_commands_serve_with_tls_from_outside(container, built, tmp_path):
-    """Outside is another address of this machine than the one that a server has by itself."""
+    """The outside is an address of this machine to which a server does not listen by default."""
     _, openssl, run, copy, use = documented()
     tls = built.parent / "tls"
     tls.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""The units: what systemd says of them, and that a server works under what they take away."""
+"""The systemd units: systemd accepts them, and a server works under their restrictions."""
 
 import os
 import re
@@ -29,7 +29,7 @@ with_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reaso
 
 
 def settings_of(unit):
-    """The settings of *unit*; of one that is given more than once, the last."""
+    """The settings of *unit*; the last value of a setting that occurs more than once."""
     return dict(re.findall(r"^(\w+)=(.*)$", unit.read_text(), re.MULTILINE))
 
 

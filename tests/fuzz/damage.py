@@ -1,5 +1,5 @@
 """
-Ways to spoil messages, with some knowledge of what they are made of.
+Ways to spoil messages that know their structure.
 
 Each of `SPOILERS` takes one framed message and dice, and gives another: most
 of them still begin with a frame header that fits, so that what is spoilt gets

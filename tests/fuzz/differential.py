@@ -46,7 +46,7 @@ def _far(word):
 
 
 def _lost(ours, theirs):
-    """Whether *theirs* is *ours* but for numbers that are 0, and what is left out with them."""
+    """Return whether *theirs* equals *ours*, except for numbers that are 0 and may be omitted."""
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs) != 0:
         return all(map(_lost, ours, theirs))
     if theirs == []:

@@ -1,7 +1,7 @@
 """
 Hostile sessions over real sockets: how each kind of bad peer behaves, from its connection to its end.
 
-All of them are bounded: in what they send, and in the time they stay.
+All of them are bounded in bytes and in time.
 """
 
 import asyncio

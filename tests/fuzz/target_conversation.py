@@ -193,7 +193,7 @@ def serve(stream):
 
 @define
 class Listening:
-    """A client's end that has asked a number of questions and deals with what comes as its dice will."""
+    """A client that has asked a number of questions and handles the replies at random."""
 
     dice: Random
     connection: Connection = field(factory=lambda: Connection(limits=LIMITS))
@@ -263,7 +263,7 @@ class Listening:
             assert len(self.open) <= stats.questions <= len(self.open) + CLIENT_QUESTIONS * 2
 
     def end(self):
-        """Finish and release all there is, have all that is abandoned answered, and see that nothing is left."""
+        """Finish and release everything, let abandoned calls be answered, and check that nothing is left."""
         for question in list(self.open):
             self.finish(question)
         abandoned = [number for number, _ in self.connection._caller.questions.items()]

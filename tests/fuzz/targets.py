@@ -1,4 +1,4 @@
-"""All targets by name: each takes a stream of bytes, and raises if something is wrong with what came of it."""
+"""All targets by name.  Each takes a stream of bytes, and raises if the result is wrong."""
 
 import target_codec
 import target_conversation

@@ -26,11 +26,11 @@ TIMEOUT_SECONDS = 20
 
 @frozen
 class Chronicle:
-    """A data directory as a killed server leaves it, and what it has been."""
+    """A data directory as a killed server leaves it, and its earlier states."""
 
     path: Path
     states: list[str]
-    """A digest of all that was there, after each commit."""
+    """A digest of all rows after each commit."""
 
     noted: int
     """The commit up to which the log was noted to be on disk."""

@@ -147,7 +147,7 @@ class Cycle:
 
 
 def play(cycles, seed):
-    """Play so many cycles; return the counts."""
+    """Run the given number of cycles; return the counts."""
     counts, rng = Counts("clocks", target=cycles), Random(seed)
     with Host() as host:
         for number in range(cycles):

@@ -1,4 +1,4 @@
-"""Whether so much happened that a history without a fault in it proves something."""
+"""Whether enough happened for a history without a fault to prove something."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ def effects(history):
 
 
 def lacking_in(history, lives):
-    """Return the kinds of calls of which there were too few in so many lives under load."""
+    """Return the kinds of calls that were too rare in this number of lives under load."""
     return [
         f"{count} {kind} in {lives} lives"
         for kind, count in effects(history).items()

@@ -93,7 +93,7 @@ def parsed():
 
 
 def run(cycles, seed, keep, options=(), **habits):
-    """Kill servers with these options so many times; return the counts."""
+    """Kill servers with these options as often as asked; return the counts."""
     counts, calls, items, unknown_calls, recovered = Counts("kill", target=cycles), 0, 0, 0, 0
     done = Counter()
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-kill-") as scratch:

@@ -142,7 +142,7 @@ def keep_files(data, target):
 
 
 def run(cycles, seed, keep, options=(), **habits):
-    """Cut the power so many times; return the counts."""
+    """Cut the power as often as asked; return the counts."""
     counts, calls, items, unknown, recovered, dropped = Counts("powercut", target=cycles), 0, 0, 0, 0, 0
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-power-", dir=place_for_images()) as scratch:
         for number, count in enumerate(counts.rounds(CYCLES_PER_EPOCH)):

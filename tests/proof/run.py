@@ -119,7 +119,7 @@ class Sum:
 
 @define
 class Runner:
-    """Runs scripts and adds up what they say."""
+    """Runs scripts and adds up their counts."""
 
     soak: bool = False
     sums: dict[str, Sum] = field(factory=dict)
@@ -179,7 +179,7 @@ class Runner:
 
 
 def end(process):
-    """End a script, which may tidy up, and then all that it started."""
+    """End a script, which may clean up, and then all processes that it started."""
     process.send_signal(signal.SIGINT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(TIDY_SECONDS)

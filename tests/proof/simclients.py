@@ -1,6 +1,6 @@
 # ruff: noqa: N802, N815, C901  (the transport's names; a check is a list of what may be wrong)
 """
-Clients of the simulated server, and what they may rely on.
+Clients of the simulated server, and the promises that they check.
 
 Everything here is seen from outside: calls, replies, and a clock.  What was
 acknowledged is a fact; what was refused must have done nothing; what got no

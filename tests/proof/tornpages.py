@@ -130,7 +130,7 @@ class Cutter:
 
 
 def run(images, seed):
-    """Open so many images with torn pages; return the counts."""
+    """Open images with torn pages, as many as asked; return the counts."""
     counts, random, began = Counts("tornpages", "images", target=images), Random(seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="queueber-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
         cutter = Cutter(Path(made), random, counts)

@@ -70,7 +70,7 @@ class FailingDisk:
 
 
 def run(disks, seed):
-    """Lose the write-back cache of so many disks; return the counts."""
+    """Lose the write-back cache of the given number of disks; return the counts."""
     counts, kinds = Counts("writeback", "disks", target=disks), Counter()
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-writeback-") as scratch:
         for number in range(disks):

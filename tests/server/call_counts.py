@@ -30,7 +30,7 @@ from queueber.units import SpanMs
 
 OURS = f"{Path(queueber.__file__).parent}{os.sep}"
 
-# Of so many counts the least is taken: a timer may run during the others, or a thread may notice late that it has work.
+# The lowest of this number of counts is used: a timer may run during the others, or a thread may start late.
 TIMES = 15
 WARM_UP = 20
 
@@ -122,7 +122,7 @@ def measure(path, count, found):
 
 
 def add(client, size):
-    """Add an item of so many bytes; return the calls."""
+    """Add an item of *size* bytes; return the calls."""
     request = api.AddRequest([api.NewItem(bytes(size), SpanMs(0))])
     return client.call(api.ADD, api.write_add_request(request))[1]
 

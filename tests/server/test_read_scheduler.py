@@ -308,7 +308,7 @@ def test_a_turn_is_scheduled_on_a_clock():
 
 
 def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(server):
-    """The same for the whole server, counted in calls of others that are decided first."""
+    """A connection waits for a bounded number of the calls of others, in the whole server."""
     remove = api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
     others, each = [server.connect() for _ in range(100)], 40
     mine = server.connect()

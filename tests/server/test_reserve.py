@@ -62,7 +62,7 @@ def test_adds_are_taken_again_when_a_tenth_more_is_free(reserve, disk):
 
 
 class TestInodes:
-    """A file system without inodes is full, however many bytes are free."""
+    """A file system without inodes is full, even if bytes are free."""
 
     @pytest.mark.parametrize(("inodes", "kept"), [(10**7, 256), (2_560, 256), (40, 4)])
     def test_some_are_kept_in_reserve(self, reserve, disk, inodes, kept):

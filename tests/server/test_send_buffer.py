@@ -194,7 +194,7 @@ class Socket:
         self.buffer = SendBuffer(self.transport, lambda: self.changes.append(self.buffer.full))
 
     def write_until_the_socket_is_full(self):
-        """Return all that was written."""
+        """Return all bytes that were written."""
         mine = self.transport.socket
         mine.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         written = b""

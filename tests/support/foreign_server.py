@@ -1,7 +1,7 @@
 """
 A queue in pycapnp's own RPC server, on the connected socket whose number is the argument.
 
-It remembers what it was asked and nothing else: it tests who calls it.
+It only records the calls that it receives, because the caller is under test.
 """
 
 import asyncio

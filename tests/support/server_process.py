@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 120.0
 
 # What the `twistd` script does, found by any interpreter.
 ALLOWED = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files})); "
-"""May have so many files open, and no more."""
+"""The most files that a server may have open."""
 
 KIB_PER_MIB = 1024
 

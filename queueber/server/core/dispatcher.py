@@ -129,7 +129,7 @@ class Dispatcher:
         """
         Serve the polls at *queue* that do not wait or wait no longer, if the window has all they need.
 
-        A later call of their connection must not change what they get.
+        A later call of their connection must not change their result.
         """
         if queue.timed_out:
             plan = self._broker.claims.serve(queue, self._clock.now())

@@ -234,7 +234,7 @@ class QueueHandlers:
 
     def _admit(self, sink: ReplySink, method: _Method, calls: rpc.Calls) -> tuple[rpc.Calls, int]:
         """
-        Return those of *calls* for which there is room, and what they count in `request_bytes`; refuse the others.
+        Return the calls that fit, and their size in `request_bytes`; refuse the others.
 
         Requests are read after this, so that a refusal is cheap.  Room is judged by the length of messages.  An add of
         many small items is judged again when it has been read.

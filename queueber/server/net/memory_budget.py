@@ -26,7 +26,7 @@ MEMORY_SECONDS: Final = 60.0
 """Decay time of past holdings: after this long they weigh a third."""
 
 FREED_PART: Final = 16
-"""One part in so many of the limit is freed at a time.  To rank all holders at each read would be an attack."""
+"""The limit divided by this number is freed at a time: ranking all holders at each read would cost too much."""
 
 
 class Holder(Protocol):

@@ -389,6 +389,6 @@ class RpcFactory(Factory):
         return self.build(addr)
 
     def build(self, addr: IAddress | None, on_handshake: Callable[[], None] = lambda: None) -> RpcProtocol | None:
-        """Return the same for a connection with TLS; *on_handshake* is called when its handshake is finished."""
+        """Build the protocol of a connection with TLS; *on_handshake* is called when its handshake is finished."""
         host = getattr(addr, "host", None)
         return RpcProtocol(self, host, on_handshake) if self.connections.admit(host) else None

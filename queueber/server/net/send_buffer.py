@@ -109,7 +109,7 @@ class SendBuffer:
         self._transport.write(data)
 
     def _push(self) -> None:
-        """Write what waits, a chunk at a time, until the transport is full."""
+        """Write the waiting bytes, a chunk at a time, until the transport is full."""
         while self._waiting and not self.full:
             piece = self._waiting[0][:CHUNK]
             if len(piece) == len(self._waiting[0]):
@@ -144,7 +144,7 @@ class SendBuffer:
         self._on_change()
 
     def resumeProducing(self) -> None:
-        """Send what waits."""
+        """Send the waiting bytes."""
         self.full = False
         self._push()
         self._on_change()

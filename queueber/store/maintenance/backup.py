@@ -1,5 +1,5 @@
 """
-Copies of a whole data directory: one that a server uses, or one that none uses.
+Copies of a whole data directory, with or without a server that uses it.
 
 A copy is a data directory on which a server can start.  It is marked as one
 only after everything in it is on disk.
