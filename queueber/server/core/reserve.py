@@ -43,7 +43,7 @@ later in a table file as well.
 """
 
 SMALL_SHARE: Final = 10
-"""The reserve is at most the size of a file system divided by this: a larger one would refuse adds on a small empty disk."""
+"""At most a file system's size divided by this is reserved: more would refuse adds on a small empty disk."""
 
 RESERVE_INODES: Final = 256
 """Every flush and every merge makes some files."""
