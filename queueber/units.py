@@ -17,6 +17,7 @@ SpanMs = NewType("SpanMs", int)
 """A span of time in milliseconds, never a point in time."""
 
 MS_PER_SECOND = 1_000
+US_PER_SECOND = 1_000_000
 
 SECOND = SpanMs(MS_PER_SECOND)
 MINUTE = SpanMs(60 * SECOND)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 PROBE_SECONDS = 5.0
 """Time limit of the first call."""
 
-ATTEMPTS = 20
+CONNECT_ATTEMPTS = 20
 """Failed attempts to connect after which a load ends."""
 
 
@@ -56,7 +56,7 @@ def with_fleet(
         await _probe(reactor, server)
 
         def another() -> Client:
-            return connect(reactor, server.address, tls=server.tls, attempts=ATTEMPTS)
+            return connect(reactor, server.address, tls=server.tls, attempts=CONNECT_ATTEMPTS)
 
         fleet = Fleet(reactor, another, queue, [])
         try:

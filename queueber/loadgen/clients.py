@@ -15,6 +15,12 @@ T = TypeVar("T")
 CALLS_MAX = DEFAULTS.outstanding_calls // 4
 """Most calls in flight on one connection, a quarter of the server's default limit."""
 
+PROGRESS_SECONDS = 0.25
+"""Interval between updates of the progress."""
+
+BUSY_SECONDS = 0.5
+"""Pause after an overloaded answer."""
+
 LINE_SECONDS = 5.0
 """Interval between lines of figures."""
 

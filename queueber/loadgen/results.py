@@ -6,7 +6,8 @@ from math import ceil, exp, log
 
 from attrs import define, field, frozen
 
-MICROSECONDS = 1_000_000
+from queueber.units import US_PER_SECOND
+
 STEP = log(1.02)
 """Two per cent from one bucket to the next, so the error of a percentile is at most half of that."""
 
@@ -33,7 +34,7 @@ class Latency:
         """Add a duration."""
         self.count += 1
         self.longest = max(self.longest, seconds)
-        bucket = int(log(max(seconds * MICROSECONDS, 1.0)) / STEP)
+        bucket = int(log(max(seconds * US_PER_SECOND, 1.0)) / STEP)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
     def percentile(self, part: float) -> float:
@@ -42,7 +43,7 @@ class Latency:
         for bucket in sorted(self._buckets):
             wanted -= self._buckets[bucket]
             if wanted <= 0:
-                return min(self.longest, exp((bucket + 0.5) * STEP) / MICROSECONDS)
+                return min(self.longest, exp((bucket + 0.5) * STEP) / US_PER_SECOND)
         return self.longest
 
     def milliseconds(self) -> dict[str, float]:

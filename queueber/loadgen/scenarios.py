@@ -6,15 +6,14 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 
 from queueber.client import Queue
-from queueber.loadgen.clients import Fleet, ProgressReporter, started, together
+from queueber.loadgen.clients import PROGRESS_SECONDS, Fleet, ProgressReporter, started, together
 from queueber.loadgen.results import Latency
 
-LEASE_MS = 600_000
+BENCH_LEASE_MS = 600_000
 PRELOAD_BATCH = 100
 PRELOAD_PER_SECOND = 8_000
 """Items to preload for each second, more than this client can take.  A scenario without items left ends early."""
 
-TICK_SECONDS = 0.25
 OVERHEAD_SHARE = 1.0
 """Estimated time to fill and empty a queue, as a part of the measurement, until a scenario is finished."""
 
@@ -134,7 +133,7 @@ class Bench:
 
     async def _tick(self) -> None:
         while True:
-            await self.fleet.sleep(TICK_SECONDS)
+            await self.fleet.sleep(PROGRESS_SECONDS)
             self.reporter.at(self.fleet.reactor.seconds() - self._began, self.estimated())
 
     async def _measure(self, fleet: Fleet, scenario: Scenario) -> ScenarioResult:
@@ -166,7 +165,7 @@ class Bench:
         """Remove all items."""
 
         async def empty(queue: Queue) -> None:
-            while (batch := await queue.poll(1_000, lease_ms=LEASE_MS, wait_ms=0)).items:
+            while (batch := await queue.poll(1_000, lease_ms=BENCH_LEASE_MS, wait_ms=0)).items:
                 await together([queue.remove(item.id, batch.lease) for item in batch.items])
 
         await together([started(empty(queue)) for queue in queues])
@@ -181,7 +180,7 @@ class Bench:
     async def _take(self, queue: Queue, result: ScenarioResult) -> None:
         alone = not result.scenario.adding
         while self._measuring():
-            polled = queue.poll(result.scenario.items, lease_ms=LEASE_MS, wait_ms=0 if alone else 100)
+            polled = queue.poll(result.scenario.items, lease_ms=BENCH_LEASE_MS, wait_ms=0 if alone else 100)
             batch = await self._timed(result, polled)
             if alone and not batch.items:
                 return

@@ -18,16 +18,21 @@ from twisted.python.failure import Failure
 from queueber.client import GIVE_BACK_MS, Batch, OutcomeUnknown, Queue
 from queueber.client.blocking import NoAnswer
 from queueber.errors import Kind, QueueberError
-from queueber.loadgen.clients import CALLS_MAX, LINE_SECONDS, Fleet, ProgressReporter, started, together
+from queueber.loadgen.clients import (
+    BUSY_SECONDS,
+    CALLS_MAX,
+    LINE_SECONDS,
+    PROGRESS_SECONDS,
+    Fleet,
+    ProgressReporter,
+    started,
+    together,
+)
 from queueber.loadgen.ledger import Ledger
 from queueber.loadgen.results import Latency
 from queueber.units import MS_PER_SECOND, SpanMs, counted
 
 T = TypeVar("T")
-
-TICK_SECONDS = 0.25
-BUSY_SECONDS = 0.5
-"""Pause after an overloaded answer."""
 
 ADD_ITEMS_MAX = 100
 COUNT_ITEMS = 500
@@ -153,7 +158,7 @@ class Simulation:
         await together([self._track(queue.extend(lease, GIVE_BACK_MS)) for lease in self._leases])
         # Twice, because the server needs a moment to return the items of a lease.
         for _ in range(2):
-            await self.fleet.sleep(TICK_SECONDS)
+            await self.fleet.sleep(PROGRESS_SECONDS)
             await self._find_all(queue)
         await self._give_back_foreign(queue)
 
@@ -178,7 +183,7 @@ class Simulation:
         self.reporter.begin("simulate", self.options.duration)
         while (left := self._ends - now()) > 0:
             self._check()
-            await self.fleet.sleep(min(TICK_SECONDS, left))
+            await self.fleet.sleep(min(PROGRESS_SECONDS, left))
             self.reporter.at(now() - began)
             if now() - reported >= LINE_SECONDS:
                 done, before = self.ledger.counts - before, self.ledger.counts.copy()
@@ -216,7 +221,7 @@ class Simulation:
         self.reporter.begin(what, total, items=done is not None)
         job = started(work)
         while not job.called:
-            await self.fleet.sleep(TICK_SECONDS)
+            await self.fleet.sleep(PROGRESS_SECONDS)
             silence = self._silence()
             if silence >= SILENCE_SECONDS_MAX:
                 job.addErrback(lambda _: None).cancel()
@@ -349,7 +354,7 @@ class Simulation:
         began = now()
         self.reporter.begin("waiting for the last leases to end", wait)
         while now() < began + wait:
-            await self.fleet.sleep(TICK_SECONDS)
+            await self.fleet.sleep(PROGRESS_SECONDS)
             self.reporter.at(now() - began)
         await self._find_all(queue)
         # Leased until now, so that each is found once.

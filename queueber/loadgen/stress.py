@@ -17,7 +17,16 @@ from twisted.python.failure import Failure
 
 from queueber.client import GIVE_BACK_MS, Batch, Queue
 from queueber.errors import Kind, QueueberError
-from queueber.loadgen.clients import LINE_SECONDS, Fleet, NotEmpty, ProgressReporter, started, together
+from queueber.loadgen.clients import (
+    BUSY_SECONDS,
+    LINE_SECONDS,
+    PROGRESS_SECONDS,
+    Fleet,
+    NotEmpty,
+    ProgressReporter,
+    started,
+    together,
+)
 from queueber.loadgen.results import Latency
 
 IN_FLIGHT = 16
@@ -27,12 +36,11 @@ DRAIN_CLIENTS, DRAIN_IN_FLIGHT, DRAIN_BATCH = 2, 4, 100
 """Draining: connections, polls in flight on each, and items in each poll."""
 
 EXTEND_EVERY = 10
-LEASE_MS = 60_000
+STRESS_LEASE_MS = 60_000
 WAIT_MS = 500
 DRAIN_SECONDS = 30.0
 """Time without an item after which draining ends."""
 
-TICK_SECONDS = 0.25
 RATES = ("adds", "polls", "removes", "extends")
 
 
@@ -173,7 +181,7 @@ class Stress:
             together([self._remove_until_empty(queue) for queue in queues for _ in range(DRAIN_IN_FLIGHT)])
         )
         while not draining.called:
-            await self.fleet.sleep(TICK_SECONDS)
+            await self.fleet.sleep(PROGRESS_SECONDS)
             self.reporter.at(total - self.left)
         await draining
 
@@ -182,7 +190,7 @@ class Stress:
 
         async def remove_until_empty() -> None:
             while self.left and self._failure is None and now() < self._drained_at + DRAIN_SECONDS:
-                batch = await queue.poll(DRAIN_BATCH, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
+                batch = await queue.poll(DRAIN_BATCH, lease_ms=STRESS_LEASE_MS, wait_ms=WAIT_MS)
                 if batch.items:
                     self._drained_at = now()
                 self.counts["polls"] += len(batch.items)
@@ -235,7 +243,7 @@ class Stress:
             if why.kind is not Kind.OVERLOADED:
                 raise
             self.counts["overloaded"] += 1
-            await self.fleet.sleep(TICK_SECONDS)
+            await self.fleet.sleep(BUSY_SECONDS)
             return False
         finally:
             del self._adding[under_way]
@@ -262,7 +270,7 @@ class Stress:
         options, now = self.options, self.fleet.reactor.seconds
         while not self._stopping:
             began = now()
-            batch = await queue.poll(options.batch, lease_ms=LEASE_MS, wait_ms=WAIT_MS)
+            batch = await queue.poll(options.batch, lease_ms=STRESS_LEASE_MS, wait_ms=WAIT_MS)
             if not batch.items:
                 continue
             self._observe("poll", began)
@@ -276,7 +284,7 @@ class Stress:
     def _removes(self, queue: Queue, batch: Batch) -> Iterator[Deferred[None]]:
         """Remove the items of *batch*, and extend every tenth lease."""
         if self._ended is None and not self.polled % EXTEND_EVERY:
-            yield queue.extend(batch.lease, LEASE_MS).addCallback(self._count, "extends")
+            yield queue.extend(batch.lease, STRESS_LEASE_MS).addCallback(self._count, "extends")
         for item in batch.items:
             began = self.fleet.reactor.seconds()
             yield queue.remove(item.id, batch.lease).addCallback(self._removed, item.id, began)
@@ -303,7 +311,7 @@ class Stress:
         reported, before = began, Counter[str]()
         while not self._stopping and now() < began + self.options.duration:
             self._check()
-            await self.fleet.sleep(min(TICK_SECONDS, began + self.options.duration - now()))
+            await self.fleet.sleep(min(PROGRESS_SECONDS, began + self.options.duration - now()))
             self.reporter.at(now() - began)
             if now() - reported >= LINE_SECONDS:
                 self.reporter.line(rates_line(now() - began, self.counts - before, now() - reported))

@@ -12,15 +12,15 @@ from typing import Any
 KEEPALIVE_IDLE_SECONDS = 30
 """Silence before the first probe to the peer's system."""
 
-INTERVAL_SECONDS = 10
+PROBE_INTERVAL_SECONDS = 10
 PROBES = 3
 
-GONE_SECONDS = KEEPALIVE_IDLE_SECONDS + INTERVAL_SECONDS * PROBES
+GONE_SECONDS = KEEPALIVE_IDLE_SECONDS + PROBE_INTERVAL_SECONDS * PROBES
 """Silence of the peer's system, probes included, after which the connection ends."""
 
 _OPTIONS = (
     ("TCP_KEEPIDLE", KEEPALIVE_IDLE_SECONDS),
-    ("TCP_KEEPINTVL", INTERVAL_SECONDS),
+    ("TCP_KEEPINTVL", PROBE_INTERVAL_SECONDS),
     ("TCP_KEEPCNT", PROBES),
     # With unacknowledged data there are no probes; the system would retransmit for a quarter of an hour.
     ("TCP_USER_TIMEOUT", GONE_SECONDS * 1_000),

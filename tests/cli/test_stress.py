@@ -236,7 +236,7 @@ def test_a_load_uses_the_address_and_tls_options_and_closes_its_connections(monk
     monkeypatch.setattr(load, "connect", lambda _, address, **how: connected.append((address, how)) or server)
     found = load.with_fleet(target, None, work)
     assert (found.value if error else found) == (error or "done")
-    how = [{"tls": target.tls, "attempts": attempts} for attempts in (1, load.ATTEMPTS, load.ATTEMPTS)]
+    how = [{"tls": target.tls, "attempts": attempts} for attempts in (1, load.CONNECT_ATTEMPTS, load.CONNECT_ATTEMPTS)]
     assert connected == [("here:1", each) for each in how]
     assert server.closed == 3
 

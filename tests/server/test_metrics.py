@@ -98,8 +98,8 @@ def test_the_number_of_named_queues_is_limited(scrape, server):
         server.broker.add(server.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], server.clock.now())
     found = scrape()
     assert len({key[1] for key in found if key[0] == "queueber_items"}) == queue_stats.TOP + 1
-    assert found["queueber_items", ("queue", queue_stats.OTHER), ("state", "ready")] == 20
-    assert found["queueber_oldest_ready_seconds", ("queue", queue_stats.OTHER)] == 1
+    assert found["queueber_items", ("queue", queue_stats.OTHER_QUEUES), ("state", "ready")] == 20
+    assert found["queueber_oldest_ready_seconds", ("queue", queue_stats.OTHER_QUEUES)] == 1
 
 
 def test_calls_errors_and_times_by_method(scrape, server):

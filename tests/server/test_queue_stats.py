@@ -4,7 +4,7 @@ import pytest
 
 from queueber.broker.stats import QueueState
 from queueber.server.monitoring import queue_stats
-from queueber.server.monitoring.queue_stats import OTHER, Collector
+from queueber.server.monitoring.queue_stats import OTHER_QUEUES, Collector
 from queueber.units import SpanMs
 
 
@@ -36,7 +36,7 @@ def test_the_largest_queues_come_first_and_the_rest_are_one(collector, fill, mon
     fill(a=1, b=4, c=2, d=3)
     found = now(collector.collect())
     assert [(state.name, state.ready) for state in found.top] == [("b", 4), ("d", 3)]
-    assert found.rest == QueueState(OTHER, 3, 0, 0, 0, 0, server.clock.now())
+    assert found.rest == QueueState(OTHER_QUEUES, 3, 0, 0, 0, 0, server.clock.now())
     assert (found.total.items, found.queues, found.added, found.removed) == (10, 4, 10, 0)
 
 

@@ -4,7 +4,7 @@ import pytest
 from twisted.logger import globalLogPublisher
 
 from queueber import api
-from queueber.server.core.sweeper import ATTEMPTS
+from queueber.server.core.sweeper import ATTEMPT_STEPS
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_an_item_that_is_never_removed_is_counted_and_logged(server, lines):
         (item,) = fail(server, peer)
         assert item.attempt == attempt
     assert server.sweeper.redelivered == {1: 9, 10: 90, 100: 900, 1_000: 2}
-    assert [event["attempts"] for event in lines] == list(ATTEMPTS[1:])
+    assert [event["attempts"] for event in lines] == list(ATTEMPT_STEPS[1:])
     assert {event["item"] for event in lines} == {bytes(item.id).hex()}
     assert {event["queue"] for event in lines} == {"'default'"}
 

@@ -125,7 +125,7 @@ class AdminHandlers:
         sink.results([calls.answer], [admin.write_stats_response(content)])
 
     def _check(self, sink: ReplySink, calls: rpc.Calls) -> None:
-        size = size_of(self.broker, self.limits)
+        size = object_count(self.broker, self.limits)
         if size > CHECKED_MAX and not admin.read_check_request(calls.params):
             raise InvalidRequest(
                 f"there are {size:,} objects to check, and no calls are served meanwhile; beyond {CHECKED_MAX:,}"
@@ -200,7 +200,7 @@ class SelfCheck:
     took_ms: float
 
 
-def size_of(broker: Broker, limits: Limits) -> int:
+def object_count(broker: Broker, limits: Limits) -> int:
     """Return the number of objects that a self-check visits."""
     size = len(broker.queues) + broker.leases.items + broker.polls.waiting
     # The memory of all windows is bounded, but the number of their items can be large.

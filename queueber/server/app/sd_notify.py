@@ -14,8 +14,7 @@ from twisted.application.internet import TimerService
 from twisted.logger import Logger
 
 from queueber.server.core.clock import periodic_timer
-
-MICROSECONDS = 1_000_000
+from queueber.units import US_PER_SECOND
 
 REPORT_SECONDS = 5.0
 
@@ -38,7 +37,7 @@ class Notifier:
         """Return the notifier for the socket in *environment*."""
         usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
         ours = not pid or pid == str(os.getpid())
-        return cls(environment.get("NOTIFY_SOCKET"), int(usec) / MICROSECONDS if usec.isdigit() and ours else None)
+        return cls(environment.get("NOTIFY_SOCKET"), int(usec) / US_PER_SECOND if usec.isdigit() and ours else None)
 
     def send(self, **state: object) -> None:
         """Send *state*, such as ``READY=1``.  A failure is only logged."""
@@ -112,7 +111,7 @@ class StartupProgress:
             return
         stage = self._stage()
         self.log.info("Still starting after {seconds:.0f} s: {stage}", seconds=self.seconds, stage=stage)
-        self._notifier.send(STATUS=stage, EXTEND_TIMEOUT_USEC=EXTEND_SECONDS * MICROSECONDS)
+        self._notifier.send(STATUS=stage, EXTEND_TIMEOUT_USEC=EXTEND_SECONDS * US_PER_SECOND)
 
     def end(self) -> None:
         """Stop reporting."""

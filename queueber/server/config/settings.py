@@ -5,7 +5,8 @@ The configuration of a server.
 The fields of `Settings` are the table of options: each has its parser, default
 and help.  `OPTIONS` adds those of the limits and of the storage engine.  The
 command line, the environment, the file, ``queueber config``, the help and the
-docs follow it.
+docs follow it.  So a new option is one more field; a new table of the file is a
+class of such fields, an attribute of `Settings`, and an entry of `OPTION_TABLES`.
 """
 
 import re
@@ -22,7 +23,7 @@ from attrs import evolve, field, fields, frozen
 from queueber.broker import ClaimBounds
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
 from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access, read_password
-from queueber.server.config.spec import PATH, YES_OR_NO, Kind, Option, choice, decimal, integer, path, text
+from queueber.server.config.spec import PATH, YES_OR_NO, Option, ValueKind, choice, decimal, integer, path, text
 from queueber.server.core.reserve import RESERVE_BYTES, SMALL_SHARE
 from queueber.server.net.certificates import TlsFiles
 from queueber.server.net.listeners import Listen, usable_listen
@@ -41,10 +42,19 @@ def option_name(attribute: str, table: str | None = None) -> str:
     return (f"{table}-{attribute}" if table else attribute).replace("_", "-")
 
 
-def _option(kind: Kind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
+def _option(kind: ValueKind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
     """Return a field that is an option; *more* are further attributes of `Option`."""
     definition = {"kind": kind, "default": default, "help": help, "default_help": default_help, **more}
     return field(default=default, converter=_as_path if kind.parse is path else None, metadata={"option": definition})
+
+
+def _options_of(part: type[Any], table: str | None = None) -> tuple[Option, ...]:
+    """Return the options among the fields of *part*; *table* is their table in the file, if it is one for all."""
+    return tuple(
+        Option(name=option_name(each.name, table), **({"table": table} | each.metadata["option"]))
+        for each in fields(part)
+        if "option" in each.metadata
+    )
 
 
 def _as_path(value: str | Path | None) -> Path | None:
@@ -59,13 +69,13 @@ def _usable_pages(value: str) -> Listen:
 
 
 _ADDRESS = "HOST:PORT, [v6]:PORT or an endpoint string"
-_PAGES = Kind(_usable_pages, _ADDRESS)
-_LISTEN = Kind(usable_listen, f"{_ADDRESS}; repeatable; '' for none")
-_LISTEN_TLS = Kind(usable_listen, "as for --listen")
-_CLIENT_NAME = Kind(text, "a name; repeatable, one match is enough")
-_PEM = Kind(path, "a PEM file")
-_PASSWORD_FILE = Kind(path, "a file with one line, user:password, readable by the server's user only")
-_CONSOLE = Kind(text, "unix:PATH, or a local address with a password file")
+_PAGES = ValueKind(_usable_pages, _ADDRESS)
+_LISTEN = ValueKind(usable_listen, f"{_ADDRESS}; repeatable; '' for none")
+_LISTEN_TLS = ValueKind(usable_listen, "as for --listen")
+_CLIENT_NAME = ValueKind(text, "a name; repeatable, one match is enough")
+_PEM = ValueKind(path, "a PEM file")
+_PASSWORD_FILE = ValueKind(path, "a file with one line, user:password, readable by the server's user only")
+_CONSOLE = ValueKind(text, "unix:PATH, or a local address with a password file")
 _FREE_SPACE = evolve(integer(0, 1 << 60, Unit.BYTES), accepts="bytes, or with KiB, MiB, GiB")
 _FREE_SPACE_DEFAULT = f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE} of a smaller disk"
 
@@ -173,12 +183,12 @@ class Settings:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
         """Return the settings with *values*, those of all options by their names."""
-        own = [each.name for each in fields(cls) if "option" in each.metadata]
-        return cls(
-            **{name: values[option_name(name)] for name in own},
-            tuning=Tuning(**{each.name: values[option_name(each.name, "storage")] for each in TUNING_OPTIONS}),
-            limits=Limits(**{each.name: values[option_name(each.name, "limit")] for each in PEER_LIMITS}),
-        )
+        own = {option.name.replace("-", "_"): values[option.name] for option in SERVICE_OPTIONS if option is not CONFIG}
+        parts = {
+            attribute: part(**{option.attribute: values[option.name] for option in options})
+            for attribute, (part, options) in OPTION_TABLES.items()
+        }
+        return cls(**own, **parts)
 
     @property
     def claim(self) -> ClaimBounds:
@@ -259,7 +269,8 @@ class Settings:
             yield ("manhole", "manhole-password-file"), f"--manhole {why}"
 
 
-_TUNING_KINDS = {"compression": Kind(read_compression, "none, lz4, zstd or zstd:LEVEL"), "prefix_extractor": YES_OR_NO}
+_COMPRESSION = ValueKind(read_compression, "none, lz4, zstd or zstd:LEVEL")
+_TUNING_KINDS = {"compression": _COMPRESSION, "prefix_extractor": YES_OR_NO}
 
 
 def _tuning(tuned: TuningOption) -> Option:
@@ -287,16 +298,15 @@ def _limit(limit: PeerLimit) -> Option:
 
 CONFIG = Option(name="config", kind=PATH, default=None, help="A configuration file with these options")
 
-SERVICE_OPTIONS = (
-    CONFIG,
-    *(
-        Option(name=option_name(each.name), **each.metadata["option"])
-        for each in fields(Settings)
-        if "option" in each.metadata
-    ),
-)
+SERVICE_OPTIONS = (CONFIG, *_options_of(Settings))
 
-OPTIONS = (*SERVICE_OPTIONS, *map(_tuning, TUNING_OPTIONS), *map(_limit, PEER_LIMITS))
+OPTION_TABLES: dict[str, tuple[type[Any], tuple[Option, ...]]] = {
+    "tuning": (Tuning, tuple(map(_tuning, TUNING_OPTIONS))),
+    "limits": (Limits, tuple(map(_limit, PEER_LIMITS))),
+}
+"""The attributes of `Settings` that have a table of options of their own, each with its class and those options."""
+
+OPTIONS = sum((options for _, options in OPTION_TABLES.values()), SERVICE_OPTIONS)
 """All options, in the order in which they are shown."""
 
 

@@ -174,7 +174,7 @@ class ReloadedConfig:
     """The options whose values have changed since the start, each with its source now."""
 
 
-Given = tuple[Sequence[object], Origin]
+_GivenValues = tuple[Sequence[object], Origin]
 """An option's texts, or its values in a TOML file, and their source."""
 
 
@@ -188,7 +188,7 @@ def resolve(
     the configuration file, after a change of the working directory.
     """
     found = Resolved({option.name: Setting(option, option.default, DEFAULT) for option in OPTIONS})
-    given: dict[str, Given] = {}
+    given: dict[str, _GivenValues] = {}
     for option in OPTIONS:
         if option.name in arguments:
             given[option.name] = arguments[option.name], COMMAND_LINE
@@ -216,7 +216,7 @@ def _split(value: str) -> list[str]:
     return [each.replace("\\ ", " ") for each in re.split(r"(?<!\\)\s+", value) if each]
 
 
-def _from_file(path: str, found: Resolved) -> dict[str, Given]:
+def _from_file(path: str, found: Resolved) -> dict[str, _GivenValues]:
     origin = Origin(_FILE, path, path)
     try:
         values, complaints = read_config_file(Path(path))

@@ -19,7 +19,7 @@ ENVIRONMENT_PREFIX = "QUEUEBER_"
 
 
 @frozen
-class Kind:
+class ValueKind:
     """A kind of values."""
 
     parse: Callable[[str], Any]
@@ -39,7 +39,7 @@ class Option:
     name: str
     """The name on the command line, without dashes."""
 
-    kind: Kind
+    kind: ValueKind
     default: Any
     help: str
     """The purpose, without a full stop."""
@@ -77,6 +77,11 @@ class Option:
     def key(self) -> str:
         """Return the key in the configuration file, within the table."""
         return self.name.removeprefix(f"{self.table}-")
+
+    @property
+    def attribute(self) -> str:
+        """Return the name of the attribute that has the value, in the part of the settings for its table."""
+        return self.key.replace("-", "_")
 
     @property
     def in_file(self) -> str:
@@ -147,12 +152,11 @@ def boolean(value: str) -> bool:
     return known[value.lower()]
 
 
-TEXT = Kind(text)
-PATH = Kind(path)
-YES_OR_NO = Kind(boolean, "yes or no")
+PATH = ValueKind(path)
+YES_OR_NO = ValueKind(boolean, "yes or no")
 
 
-def choice(*words: str) -> Kind:
+def choice(*words: str) -> ValueKind:
     """Return the kind of values that are one of *words*, in any case."""
 
     def parse(value: str) -> str:
@@ -160,21 +164,21 @@ def choice(*words: str) -> Kind:
             raise ValueError(f"is {value!r}; it must be one of {', '.join(words)}")
         return words[words.index(value.lower())]
 
-    return Kind(parse, f"{', '.join(words[:-1])} or {words[-1]}")
+    return ValueKind(parse, f"{', '.join(words[:-1])} or {words[-1]}")
 
 
-def decimal(low: float, high: float) -> Kind:
+def decimal(low: float, high: float) -> ValueKind:
     """Return the kind of numbers from *low* to *high*, which may have decimals."""
     accepts = f"{low:,} to {high:,}"
-    return Kind(_in_range(float, low, high, f"a number from {accepts}"), accepts)
+    return ValueKind(_in_range(float, low, high, f"a number from {accepts}"), accepts)
 
 
-def integer(low: int, high: int, unit: Unit = Unit.COUNT) -> Kind:
+def integer(low: int, high: int, unit: Unit = Unit.COUNT) -> ValueKind:
     """Return the kind of whole numbers from *low* to *high*, with or without the name of a unit."""
     accepts = f"{quantity(low, unit)} to {quantity(high, unit)}"
     names = ", ".join(name for name, _ in unit.value if name)
     permitted = f"a whole number from {accepts}" + (f", plain or with one of {names}" if names else "")
-    return Kind(_in_range(lambda value: parse_quantity(value, unit), low, high, permitted), accepts, unit)
+    return ValueKind(_in_range(lambda value: parse_quantity(value, unit), low, high, permitted), accepts, unit)
 
 
 def _in_range(convert: Callable[[str], Any], low: float, high: float, permitted: str) -> Callable[[str], Any]:

@@ -144,17 +144,17 @@ class Options(usage.Options):
         return load(self._arguments, self._environment, file=self._file, unknown=self._unknown)
 
 
-Given = list[tuple[str, str]]
+_TypedOptions = list[tuple[str, str]]
 """Options as they were typed, with their values."""
 
 
-def split_unknown(words: Sequence[str], short: str, long: Sequence[str]) -> tuple[Given, list[str]]:
+def split_unknown(words: Sequence[str], short: str, long: Sequence[str]) -> tuple[_TypedOptions, list[str]]:
     """
     Return the options in *words* with their values, and a complaint for each other word.
 
     Twisted's own parser ends at the first unknown word.  *short* and *long* are the options in getopt's form.
     """
-    given: Given = []
+    given: _TypedOptions = []
     complaints = []
     left = list(words)
     while left:
@@ -172,7 +172,7 @@ def split_unknown(words: Sequence[str], short: str, long: Sequence[str]) -> tupl
     return given, complaints
 
 
-def _take_option(left: list[str], short: str, long: Sequence[str]) -> tuple[Given, list[str]]:
+def _take_option(left: list[str], short: str, long: Sequence[str]) -> tuple[_TypedOptions, list[str]]:
     """Remove the first option with its value from *left*.  Return it, or the words that are not options."""
     word = left.pop(0)
     if word == "--":

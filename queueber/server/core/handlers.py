@@ -22,7 +22,7 @@ from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher, EndedPoll
-from queueber.server.core.stats import LIMITS_NAME, METHODS, OTHER, QUEUE_NAME, CallStats
+from queueber.server.core.stats import LIMITS_NAME, METHODS, OTHER_METHOD, QUEUE_NAME, CallStats
 from queueber.units import SpanMs, WallMs, counted
 
 _new: Final = tuple.__new__
@@ -173,7 +173,7 @@ class QueueHandlers:
                 found = None
         elif target is self.root:
             target = self._default_queue or self._get_default_queue()
-        name, handler = found or (OTHER, self._unknown)
+        name, handler = found or (OTHER_METHOD, self._unknown)
         count = len(calls.answers)
         self.stats.outstanding += count
         self.stats.begun[name] += count

@@ -19,10 +19,10 @@ from queueber.server.core.histogram import BYTES, ROWS, SECONDS, Histogram
 METHODS = {api.ADD: "add", api.REMOVE: "remove", api.POLL: "poll", api.EXTEND: "extend"}
 QUEUE_NAME = "queue"
 LIMITS_NAME = "limits"
-OTHER = "other"
+OTHER_METHOD = "other"
 """The name under which calls of methods are counted that the server does not have."""
 
-ALL = (*METHODS.values(), QUEUE_NAME, LIMITS_NAME, OTHER)
+ALL = (*METHODS.values(), QUEUE_NAME, LIMITS_NAME, OTHER_METHOD)
 
 LAG_SECONDS = 0.1
 """Between two measurements of the reactor's lag."""

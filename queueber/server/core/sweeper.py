@@ -20,7 +20,7 @@ from queueber.units import SECOND, SpanMs, WallMs, counted
 _RETRY_DELAY_MAX = SpanMs(64 * SECOND)
 """The longest delay between two attempts to read rows.  The first is a second, and each is twice the one before."""
 
-ATTEMPTS = (1, 10, 100, 1_000)
+ATTEMPT_STEPS = (1, 10, 100, 1_000)
 """Deliveries of an item, in steps.  Each step but the first is logged."""
 
 
@@ -63,7 +63,7 @@ class Sweeper:
     """The last delay of each lease with rows that cannot be read."""
 
     redelivered: Counter[int] = field(factory=Counter, init=False)
-    """Items that were requeued, by the step of `ATTEMPTS` that they had reached."""
+    """Items that were requeued, by the step of `ATTEMPT_STEPS` that they had reached."""
 
     _log_limiter: LogRateLimiter = field(init=False)
     log = Logger()
@@ -151,7 +151,7 @@ class Sweeper:
             if item is not None:
                 attempts = item.attempts + 1
                 self.redelivered[_step(attempts)] += 1
-                if attempts in ATTEMPTS[1:]:
+                if attempts in ATTEMPT_STEPS[1:]:
                     self._warn_of_redelivery(lease, item, attempts)
 
     def _warn_of_redelivery(self, lease: Lease, item: Item, attempts: int) -> None:
@@ -163,4 +163,4 @@ class Sweeper:
 
 
 def _step(attempts: int) -> int:
-    return max(step for step in ATTEMPTS if step <= attempts)
+    return max(step for step in ATTEMPT_STEPS if step <= attempts)

@@ -30,7 +30,7 @@ from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
 from queueber.server.core.histogram import Histogram
 from queueber.server.core.stats import ALL
-from queueber.server.core.sweeper import ATTEMPTS
+from queueber.server.core.sweeper import ATTEMPT_STEPS
 from queueber.server.monitoring.diagnostics import Check, Diagnostics, Disk, readiness
 from queueber.server.monitoring.queue_stats import QueueStats
 from queueber.store.datadir.database import LEVELS
@@ -190,7 +190,7 @@ def _queues(stats: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
         "queueber_redeliveries",
         "Items returned because their lease expired, by the number of deliveries so far: at least so many",
         "attempts",
-        {str(step): diagnostics.sweeper.redelivered[step] for step in ATTEMPTS},
+        {str(step): diagnostics.sweeper.redelivered[step] for step in ATTEMPT_STEPS},
     )
     yield _gauge("queueber_waiting_polls", "Waiting polls", diagnostics.broker.polls.waiting)
     yield _gauge(

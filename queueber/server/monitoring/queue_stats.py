@@ -23,7 +23,7 @@ from queueber.units import WallMs
 TOP = 100
 """The number of queues that are shown by name.  The others are shown as one."""
 
-OTHER = "other"
+OTHER_QUEUES = "other"
 """The name of the others.  A queue of this name is always one of them."""
 
 SLICE = 500
@@ -49,7 +49,7 @@ class QueueStats:
     """The queues with the most items, by decreasing number of items and then of waiting polls."""
 
     rest: QueueState
-    """The sum of all other queues that are not empty, with the name `OTHER`."""
+    """The sum of all other queues that are not empty, with the name `OTHER_QUEUES`."""
 
     seconds: float
     """The reactor's time that was spent."""
@@ -101,7 +101,7 @@ class Accumulator:
         if queue.items or queue.waiters:
             state = state_of(queue, self.at)
             entry = (state.items, state.waiting, state.name, state)
-            if state.name == OTHER:
+            if state.name == OTHER_QUEUES:
                 self._rest.add(state)
             elif len(self._top) < TOP:
                 heappush(self._top, entry)
@@ -111,7 +111,7 @@ class Accumulator:
     def result(self, seconds: float) -> QueueStats:
         """Return the statistics of the queues so far."""
         top = tuple(entry[-1] for entry in sorted(self._top, reverse=True))
-        total, rest = _Sum(), self._rest.state(OTHER)
+        total, rest = _Sum(), self._rest.state(OTHER_QUEUES)
         for state in (*top, rest):
             total.add(state)
         return QueueStats(self.at, self._queues, self._added, self._removed, total.state(""), top, rest, seconds)

@@ -18,8 +18,8 @@ from twisted.internet.defer import Deferred
 from queueber.broker.stats import QueueState, lease_line, queue_line
 from queueber.limits import PEER_LIMITS
 from queueber.server.admin.console.profiler import Sampler, thread_states
-from queueber.server.admin.console.tables import Message, Table, printable_name
-from queueber.server.admin.handlers import CHECKED_MAX, check, size_of
+from queueber.server.admin.console.tables import PlainText, Table, printable_name
+from queueber.server.admin.handlers import CHECKED_MAX, check, object_count
 from queueber.server.monitoring.diagnostics import Diagnostics, Disk
 from queueber.server.monitoring.queue_stats import QueueStats
 from queueber.server.net.listeners import address_text
@@ -77,11 +77,11 @@ class Command:
         try:
             given = wanted.bind(*args, **kwargs).arguments
         except TypeError as why:
-            return Message(f"{self.signature}: {why}.")
+            return PlainText(f"{self.signature}: {why}.")
         for name, value in given.items():
             kind, words = _WANTED.get(wanted.parameters[name].annotation, (object, ""))
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool and kind is not object):
-                return Message(f"{self.signature}: {name} is {shortened(value)}; it must be {words}.")
+                return PlainText(f"{self.signature}: {name} is {shortened(value)}; it must be {words}.")
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
@@ -285,7 +285,7 @@ class Commands:
         rows += [(name, "", hits[name], "") for name in sorted(hits) if name not in known]
         return Table(("limit", "value", "hits", "what"), rows)
 
-    def dump(self, part: str = "queues", most: int = SHOWN) -> Message:
+    def dump(self, part: str = "queues", most: int = SHOWN) -> PlainText:
         """Show the raw state of "queues" or "leases", in a line each."""
         broker = self._diagnostics.broker
         parts: dict[str, tuple[Iterator[str], int]] = {
@@ -294,25 +294,25 @@ class Commands:
         }
         if part not in parts:
             known = " and ".join(f'"{each}"' for each in parts)
-            return Message(f"There is no part {part!r}; there are {known}.")
+            return PlainText(f"There is no part {part!r}; there are {known}.")
         lines, total = parts[part]
         shown = list(islice(lines, _limit_rows(most)))
-        return Message("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
+        return PlainText("\n".join(filter(None, [*shown, _note(len(shown), total, "oldest first")])))
 
-    def check(self, *, force: bool = False) -> Message:
+    def check(self, *, force: bool = False) -> PlainText:
         """Check the consistency of the state in memory, which blocks the server meanwhile."""
         diagnostics = self._diagnostics
-        size = size_of(diagnostics.broker, diagnostics.limits)
+        size = object_count(diagnostics.broker, diagnostics.limits)
         if size > CHECKED_MAX and not force:
-            return Message(f"There are {size:,} objects: check(force=True) checks them and blocks the server.")
+            return PlainText(f"There are {size:,} objects: check(force=True) checks them and blocks the server.")
         found = check(diagnostics.broker, diagnostics.clock.monotonic)
         if found.finding:
-            return Message(f"NOT consistent: {found.finding}")
-        return Message(f"Consistent: {counted(size, 'object')}, checked in {rounded_span(found.took_ms)}.")
+            return PlainText(f"NOT consistent: {found.finding}")
+        return PlainText(f"Consistent: {counted(size, 'object')}, checked in {rounded_span(found.took_ms)}.")
 
-    def profile(self, seconds: float = 5.0) -> Deferred[Table] | Message:
+    def profile(self, seconds: float = 5.0) -> Deferred[Table] | PlainText:
         """Sample all threads for some seconds, and list where they spend their time."""
         try:
             return self._sampler.profile(seconds)
         except ValueError as why:
-            return Message(f"No profile: {why}.")
+            return PlainText(f"No profile: {why}.")

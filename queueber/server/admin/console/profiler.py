@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 
 from queueber.server.admin.console.tables import Table
 
-INTERVAL_SECONDS = 0.01
-SECONDS_MAX = 60.0
+SAMPLE_SECONDS = 0.01
+PROFILE_SECONDS_MAX = 60.0
 _SHOWN = 25
 _DEPTH_MAX = 200
 
@@ -83,8 +83,8 @@ class Sampler:
         """
         if self._busy:
             raise ValueError("another profile is under way")
-        if not INTERVAL_SECONDS <= seconds <= SECONDS_MAX:
-            raise ValueError(f"seconds is {seconds}; it must be {INTERVAL_SECONDS} to {SECONDS_MAX:.0f}")
+        if not SAMPLE_SECONDS <= seconds <= PROFILE_SECONDS_MAX:
+            raise ValueError(f"seconds is {seconds}; it must be {SAMPLE_SECONDS} to {PROFILE_SECONDS_MAX:.0f}")
         self._busy = True
         done: Deferred[Table] = Deferred()
 
@@ -93,7 +93,7 @@ class Sampler:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 samples.take(threading.get_ident())
-                time.sleep(INTERVAL_SECONDS)
+                time.sleep(SAMPLE_SECONDS)
             self._reactor.callFromThread(self._done, done, samples)
 
         threading.Thread(target=sample, name="queueber-sample", daemon=True).start()

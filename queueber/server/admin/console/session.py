@@ -23,7 +23,7 @@ from queueber.server.monitoring.diagnostics import Diagnostics
 from queueber.server.net.listeners import address_text
 
 SESSIONS_MAX = 10
-ATTEMPTS = 3
+LOGIN_ATTEMPTS = 3
 LOGIN_SECONDS = 60.0
 _LOGGED_LETTERS_MAX = 500
 
@@ -222,7 +222,10 @@ class ConsoleTelnet(TelnetBootstrapProtocol):
         # A warning, because the session is a shell with the rights of the server's user.
         warn = self._factory.diagnostics.connections.warn
         warn(
-            host_of(transport), "Console session {number} begins: {peer}", number=self._number, peer=peer_of(transport)
+            peer_host(transport),
+            "Console session {number} begins: {peer}",
+            number=self._number,
+            peer=peer_of(transport),
         )
         transport.negotiationMap[NAWS] = self.telnet_NAWS
         for asked in (transport.do(NAWS), transport.do(SGA), transport.will(ECHO), transport.will(SGA)):
@@ -242,13 +245,13 @@ class ConsoleTelnet(TelnetBootstrapProtocol):
         """Log the end of the session."""
         if self._number:
             info = self._factory.diagnostics.connections.info
-            info(host_of(self.transport), "Console session {number} has ended", number=self._number)
+            info(peer_host(self.transport), "Console session {number} has ended", number=self._number)
             self._factory.diagnostics.consoles.end()
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
 class Login(StatefulTelnetProtocol):
-    """The login, with up to `ATTEMPTS` attempts."""
+    """The login, with up to `LOGIN_ATTEMPTS` attempts."""
 
     state = "User"
 
@@ -304,10 +307,10 @@ class Login(StatefulTelnetProtocol):
         self._failed += 1
         # Without the user: people type their password there by mistake.
         self._factory.diagnostics.connections.warn(
-            host_of(transport), "Console: a login failed: {peer}", peer=peer_of(transport)
+            peer_host(transport), "Console: a login failed: {peer}", peer=peer_of(transport)
         )
         transport.write(b"Wrong user or password.\n")
-        if self._failed == ATTEMPTS:
+        if self._failed == LOGIN_ATTEMPTS:
             transport.loseConnection()
             return "Done"
         transport.write(b"User: ")
@@ -321,7 +324,7 @@ class Login(StatefulTelnetProtocol):
             return self._password().matches(self._user, password)
         except ValueError as why:
             line = "Console: no login is possible: {why}"
-            self._factory.diagnostics.connections.warn(host_of(self.transport), line, why=str(why))
+            self._factory.diagnostics.connections.warn(peer_host(self.transport), line, why=str(why))
             return False
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -342,7 +345,7 @@ def peer_of(transport: Any) -> str:  # noqa: ANN401
     return address_text(transport.getPeer())
 
 
-def host_of(transport: Any) -> str | None:  # noqa: ANN401
+def peer_host(transport: Any) -> str | None:  # noqa: ANN401
     """Return the peer's address, by which its log lines are rate-limited; None for a process of this machine."""
     return getattr(transport.getPeer(), "host", None)
 
@@ -358,7 +361,7 @@ class RefusedConnection(Protocol):
         transport: Any = self.transport
         line = "Console: a session is refused, because there are {most}: {peer}"
         warn = self._factory.diagnostics.connections.warn
-        warn(host_of(transport), line, most=SESSIONS_MAX, peer=peer_of(transport))
+        warn(peer_host(transport), line, most=SESSIONS_MAX, peer=peer_of(transport))
         transport.abortConnection()
 
 

@@ -7,7 +7,7 @@ from attrs import frozen
 NAME_LETTERS_MAX = 40
 
 
-class Message(str):
+class PlainText(str):
     """A message that the prompt shows without quotes."""
 
     __slots__ = ()
