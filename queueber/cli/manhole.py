@@ -6,7 +6,7 @@ import struct
 import sys
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGWINCH, signal
 from typing import Any
@@ -40,11 +40,19 @@ class TelnetClient(Telnet):
     """The telnet connection to the server."""
 
     transport: Any
+    terminal: "LocalTerminal"
+    """The terminal, once the connection is made."""
 
-    def __init__(self, terminal: "LocalTerminal") -> None:
+    def __init__(self, open_terminal: Callable[["TelnetClient"], "LocalTerminal"]) -> None:
+        """*open_terminal* is called with this connection once it is made."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._terminal = terminal
+        self._open_terminal = open_terminal
         self.ended: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:
+        """Open the terminal."""
+        super().connectionMade()  # type: ignore[no-untyped-call]
+        self.terminal = self._open_terminal(self)
 
     def enableRemote(self, option: bytes) -> bool:
         """Let the server echo input and suppress go-ahead."""
@@ -62,7 +70,7 @@ class TelnetClient(Telnet):
 
     def send_size(self) -> None:
         """Send the size of the window."""
-        self.requestNegotiation(NAWS, struct.pack("!HH", *self._terminal.size()))  # type: ignore[no-untyped-call]
+        self.requestNegotiation(NAWS, struct.pack("!HH", *self.terminal.size()))  # type: ignore[no-untyped-call]
 
     def telnet_DO(self, option: bytes) -> None:
         """Answer the server's request for an option."""
@@ -72,8 +80,7 @@ class TelnetClient(Telnet):
 
     def applicationDataReceived(self, data: bytes) -> None:
         """Write output of the server to the terminal."""
-        if self._terminal.transport is not None:
-            self._terminal.transport.write(data)
+        self.terminal.transport.write(data)
 
     def unhandledCommand(self, command: bytes, argument: bytes | None) -> None:
         """Ignore unknown commands."""
@@ -90,8 +97,9 @@ class LocalTerminal(Protocol):
 
     transport: Any
 
-    def __init__(self) -> None:
-        self.connection: TelnetClient | None = None
+    def __init__(self, connection: TelnetClient) -> None:
+        """Send input to *connection*."""
+        self._connection = connection
         self.interactive = os.isatty(sys.stdin.fileno())
         self._line_unfinished = False
         """There was input since the last end of a line."""
@@ -112,27 +120,24 @@ class LocalTerminal(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Send input to the server."""
-        assert self.connection is not None, "input before the connection"
         if self.interactive and ESCAPE in data:
-            self.connection.transport.abortConnection()
+            self._connection.transport.abortConnection()
         else:
             self._line_unfinished = not data.endswith((b"\n", b"\r"))
             typed = data.replace(b"\xff", b"\xff\xff").replace(b"\n", b"\r")
             # A bare carriage return would wait for the next byte.
-            self.connection.transport.write(typed.replace(b"\r", b"\r\0"))
+            self._connection.transport.write(typed.replace(b"\r", b"\r\0"))
 
     def readConnectionLost(self) -> None:
         """End an unfinished line and block at the end of input.  The server closes once all is answered."""
-        assert self.connection is not None
         if self._line_unfinished:
-            self.connection.transport.write(b"\r\0")
-        self.connection.transport.write(END_OF_INPUT + END_OF_INPUT)
+            self._connection.transport.write(b"\r\0")
+        self._connection.transport.write(END_OF_INPUT + END_OF_INPUT)
 
     def writeConnectionLost(self) -> None:
         """End the session when the output is closed."""
-        assert self.connection is not None
         self.output_lost = True
-        self.connection.transport.loseConnection()
+        self._connection.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Note whether all output is written."""
@@ -165,14 +170,18 @@ async def connect_terminal(reactor: Any, address: str) -> bool:  # noqa: ANN401
         NoConsole: there is no console at *address*.
         InvalidRequest: *address* is not an address.
     """
-    terminal = LocalTerminal()
-    connection = TelnetClient(terminal)
+
+    def open_terminal(connection: TelnetClient) -> LocalTerminal:
+        terminal = LocalTerminal(connection)
+        StandardIO(terminal, reactor=reactor)
+        return terminal
+
+    connection = TelnetClient(open_terminal)
     try:
         await connectProtocol(endpoint_of(reactor, parse(address)), connection)
     except ConnectError as why:
         raise NoConsole(f"no console at {address}: {why}") from None
-    terminal.connection = connection
-    StandardIO(terminal, reactor=reactor)
+    terminal = connection.terminal
     signal(SIGWINCH, lambda *_: reactor.callFromThread(connection.send_size))
     await connection.ended
     terminal.transport.loseConnection()

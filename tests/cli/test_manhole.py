@@ -13,23 +13,22 @@ from queueber.cli.manhole import END_OF_INPUT, LocalTerminal, TelnetClient
 def made(monkeypatch):
     with Path("/dev/null").open() as nothing:
         monkeypatch.setattr("sys.stdin", nothing)
-        terminal = LocalTerminal()
-    terminal.connection = TelnetClient(terminal)
-    terminal.connection.transport = StringTransport()
-    return terminal
+        connection = TelnetClient(LocalTerminal)
+        connection.makeConnection(StringTransport())
+    return connection.terminal, connection.transport
 
 
 def test_a_closed_output_ends_the_session(monkeypatch):
-    terminal = made(monkeypatch)
+    terminal, transport = made(monkeypatch)
     terminal.writeConnectionLost()
 
     assert terminal.output_lost
-    assert terminal.connection.transport.disconnecting
+    assert transport.disconnecting
 
 
 @pytest.mark.parametrize(("reason", "lost"), [(ConnectionDone(), False), (ConnectionLost(), True)])
 def test_output_that_could_not_be_written_at_the_end_is_noted(monkeypatch, reason, lost):
-    terminal = made(monkeypatch)
+    terminal, _ = made(monkeypatch)
     terminal.connectionLost(Failure(reason))
 
     assert terminal.output_lost is lost
@@ -46,8 +45,8 @@ def test_output_that_could_not_be_written_at_the_end_is_noted(monkeypatch, reaso
     ],
 )
 def test_the_end_of_a_pipe_ends_the_line_and_the_block_and_the_session(monkeypatch, chunks, sent):
-    terminal = made(monkeypatch)
+    terminal, transport = made(monkeypatch)
     for chunk in chunks:
         terminal.dataReceived(chunk)
     terminal.readConnectionLost()
-    assert terminal.connection.transport.value() == sent + END_OF_INPUT * 2
+    assert transport.value() == sent + END_OF_INPUT * 2
