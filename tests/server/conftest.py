@@ -38,6 +38,10 @@ class Peer:
     def send(self) -> None:
         self.protocol.dataReceived(self.connection.data_to_send())
 
+    @property
+    def request_bytes(self):
+        return self.server.handlers.request_bytes.get(self.protocol.peer, 0)
+
     def stop_reading(self) -> None:
         """Have the transport take no more bytes, as one does whose peer reads nothing."""
         self.transport.producer.pauseProducing()

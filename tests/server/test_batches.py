@@ -43,6 +43,10 @@ class Caller:
     def send(self, data):
         self.protocol.dataReceived(data)
 
+    @property
+    def request_bytes(self):
+        return self.server.handlers.request_bytes.get(self.protocol.peer, 0)
+
     @staticmethod
     def frame(number, method, content):
         return encoder.call(number, 0, api.QUEUE_INTERFACE_ID, method, content) + content
@@ -82,7 +86,7 @@ def test_a_batch_of_adds_is_one_plan(caller):
     caller.server.settle()
     assert caller.server.handlers.outstanding == 0
     assert caller.server.handlers.stats.seconds["add"].count == seen + 10
-    assert caller.protocol.request_bytes == 0
+    assert caller.request_bytes == 0
 
 
 def test_a_batch_of_removes_is_one_plan_with_a_reply_for_each(caller):
@@ -117,10 +121,10 @@ def test_a_limit_that_only_the_whole_batch_passes_refuses_the_last_calls():
 
     caller.send(b"".join(caller.frame(number, *add(b"x")) for number in range(10)))
 
-    assert caller.protocol.request_bytes == 3 * 256
+    assert caller.request_bytes == 3 * 256
     caller.server.settle()
     assert caller.transport.value().count(b"the limit is 1,000") == 7
-    assert caller.protocol.request_bytes == 0
+    assert caller.request_bytes == 0
 
 
 @pytest.mark.parametrize("kind", ["add", "remove"])
@@ -222,7 +226,7 @@ def test_a_batch_has_the_results_of_its_calls_one_by_one(steps, cuts, bounds):
     assert sorted(replies(together)) == sorted(replies(alone))
     assert together.rows() == alone.rows()
     assert together.server.handlers.outstanding == alone.server.handlers.outstanding
-    assert together.protocol.request_bytes == alone.protocol.request_bytes == 0
+    assert together.request_bytes == alone.request_bytes == 0
     assert not together.server.deaths
 
 

@@ -52,6 +52,8 @@ class Shaking:
     def abandon(self, limit):
         self.given_up = limit
 
+    on_timeout = abandon
+
 
 @pytest.fixture
 def reactor():

@@ -169,7 +169,7 @@ def adds_faster_than_the_disk(peer):
     first = peer.add(b"a" * 100)
     refused(peer, peer.add(b"b" * 100), Kind.OVERLOADED, "bytes; the limit is 1")
     assert len(api.read_add_response(peer.outcomes[first]).ids) == 1
-    assert peer.protocol.request_bytes == 0
+    assert peer.request_bytes == 0
 
 
 @provokes("unsent_bytes", unsent_bytes=10)
@@ -322,7 +322,7 @@ def test_empty_adds_and_large_extends_are_charged_their_cost(make_server):
     server = make_server(request_bytes=2_000)
     peer = server.connect()
     peer.add(*[b""] * 10)
-    assert peer.protocol.request_bytes == 2_560
+    assert peer.request_bytes == 2_560
     refused(peer, peer.add(b""), Kind.OVERLOADED, "limit is 2,000")
     peer.add(*[b"x"] * 10)
     poll = peer.poll(200)
@@ -332,7 +332,7 @@ def test_empty_adds_and_large_extends_are_charged_their_cost(make_server):
     server.settle()
     outcomes = peer.receive()
     assert [getattr(outcomes[each], "kind", None) for each in extends] == [None] * 4 + [Kind.OVERLOADED] * 2
-    assert peer.protocol.request_bytes == 0
+    assert peer.request_bytes == 0
 
 
 def test_an_add_of_many_small_items_is_refused_for_what_its_items_count(make_server):
@@ -341,7 +341,7 @@ def test_an_add_of_many_small_items_is_refused_for_what_its_items_count(make_ser
     peer = server.connect()
     peer.add(b"")
     large = peer.add(*[b""] * 10)
-    assert peer.protocol.request_bytes == 256
+    assert peer.request_bytes == 256
     refused(peer, large, Kind.OVERLOADED, "would be 2,816 bytes", "limit is 2,000")
 
 

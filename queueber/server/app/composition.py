@@ -120,7 +120,6 @@ def assemble(
     stats, window = commit_stats or CommitStats(), settings.coalesce_batch_window_ms / MS_PER_SECOND
     committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
-    committer.call_at_cuts(dispatcher.serve)
     reserve = Reserve(
         lambda: space_of(settings.data_dir, unflushed=store.unflushed_bytes),
         settings.free_space_reserve,

@@ -50,8 +50,8 @@ class Dispatcher:
     """
     Serves waiting polls.
 
-    The committer calls `serve` at each of its cuts.  When a poll's wait or an item's delay ends, a timer wakes the
-    committer.
+    It registers `serve` with the committer, which calls it at each of its cuts.  When a poll's wait or an item's delay
+    ends, a timer wakes the committer.
     """
 
     _reactor: Any
@@ -78,8 +78,9 @@ class Dispatcher:
     log = Logger()
 
     def __attrs_post_init__(self) -> None:
-        """Bound the log."""
+        """Bound the log, and join the committer's cuts."""
         self._log_limiter = LogRateLimiter(self._reactor.seconds)
+        self._committer.call_at_cuts(self.serve)
 
     def wait(self, waiter: Waiter, answer: AnswerId, now: float, take: TakePolls) -> None:
         """

@@ -40,9 +40,6 @@ class ReplySink(Protocol):
     peer: Peer
     """The connection's number, never reused."""
 
-    request_bytes: int
-    """Bytes of its adds and extends that wait for a commit; updated by the handlers."""
-
     def results(self, answers: Sequence[rpc.AnswerId], contents: Sequence[bytes]) -> None:
         """Return one of *contents* for each of *answers*."""
 
@@ -131,6 +128,9 @@ class QueueHandlers:
     """The server is stopping."""
 
     stats: CallStats = field(factory=CallStats)
+    request_bytes: dict[Peer, int] = field(factory=dict, init=False)
+    """Bytes of adds and extends that wait for a commit, of each connection that has such calls."""
+
     _handlers: dict[tuple[int, int], tuple[str, Handler]] = field(init=False)
     _default_queue: Queue | None = field(default=None, init=False)
 
@@ -216,8 +216,9 @@ class QueueHandlers:
             if len(requests) == 1:
                 # An add counts its message, or its items if these are many and small.
                 size = max(size, _ITEM_BYTES * len(requests[0]))
-                if sink.request_bytes and sink.request_bytes + size > self._limits.request_bytes:
-                    raise _too_much_of_one(sink.request_bytes + size, self._limits)
+                waiting = self.request_bytes.get(sink.peer, 0)
+                if waiting and waiting + size > self._limits.request_bytes:
+                    raise _too_much_of_one(waiting + size, self._limits)
             if queue.timed_out:
                 # Polls that wait no longer get none of the items that are added after them.
                 self._dispatcher.serve_no_wait(queue)
@@ -228,7 +229,8 @@ class QueueHandlers:
             raise
         # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection, too.
         size = max(size, plan.size)
-        sink.request_bytes += size
+        if size:
+            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + size
         take_replies = partial(self._reply, sink, method, calls.answers, began, size)
         self._committer.submit(plan, take_replies, calls=len(calls.answers))
 
@@ -260,9 +262,10 @@ class QueueHandlers:
             return calls, 0
         sizes = list(map(max, calls.sizes, repeat(method.least_bytes)))
         size = sum(sizes)
-        waiting, limit = sink.request_bytes, limits.request_bytes
-        if waiting + size <= limit:
+        before, limit = self.request_bytes.get(sink.peer, 0), limits.request_bytes
+        if before + size <= limit:
             return calls, size
+        waiting = before
         admitted: list[int] = []
         for place, size in enumerate(sizes):
             # One message always fits.
@@ -271,7 +274,7 @@ class QueueHandlers:
             else:
                 admitted.append(place)
                 waiting += size
-        return calls.select(admitted), waiting - sink.request_bytes
+        return calls.select(admitted), waiting - before
 
     def _reply(
         self,
@@ -283,7 +286,10 @@ class QueueHandlers:
         replies: list[Any],
     ) -> None:
         """Return *replies*, which are durable; the calls counted *size* in `request_bytes`."""
-        sink.request_bytes -= size
+        if size:
+            left = self.request_bytes.pop(sink.peer) - size
+            if left:
+                self.request_bytes[sink.peer] = left
         if not method.reply_types.issuperset(map(type, replies)):
             returned: list[tuple[rpc.AnswerId, Any]] = []
             for answer, reply in zip(answers, replies, strict=True):

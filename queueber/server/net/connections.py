@@ -44,9 +44,6 @@ class PeerConnection(TimedPeer, Holder, Protocol):
     peer: Peer
     """Number of the connection since the start of the server."""
 
-    request_bytes: int
-    """Bytes of its adds and extends that wait for the disk."""
-
     @property
     def idle_since(self) -> float | None:
         """Time of the latest read or reply; None while a call, a message or a reply is under way, or at the end."""

@@ -15,8 +15,7 @@ from typing import Any, Final, Protocol
 from attrs import define, field
 
 from queueber.limits import Limits
-from queueber.server.net.timeouts import FIRST_MESSAGE
-from queueber.units import MS_PER_SECOND
+from queueber.server.net.timeouts import FIRST_MESSAGE, PeerTimeouts, TimedPeer
 
 HANDSHAKE_TURN_SECONDS: Final = 0.005
 """Time for handshakes in one reactor turn.  The step that exceeds it is the last of its turn."""
@@ -25,7 +24,7 @@ HANDSHAKES: Final = "handshakes"
 """The limit on their number."""
 
 
-class Handshake(Protocol):
+class Handshake(TimedPeer, Protocol):
     """A connection whose handshake is not finished."""
 
     def proceed(self) -> None:
@@ -45,8 +44,9 @@ class Handshakes:
     _room: Callable[[], int]
     """Returns for how many more connections there is room in `Connections`, which these join with their first bytes."""
 
-    _started: dict[Handshake, float] = field(factory=dict, init=False)
-    """When each began.  Not in `PeerTimeouts`, whose oldest silent connection makes room for a new one."""
+    _timeouts: PeerTimeouts[Handshake] = field(init=False)
+    """One timer for each handshake.  Not those of `Connections`, whose oldest silent connection is evicted for a new
+    one."""
 
     _queue: deque[Handshake] = field(factory=deque, init=False)
     _spent: float = field(default=0.0, init=False)
@@ -55,31 +55,28 @@ class Handshakes:
     _scheduled: bool = field(default=False, init=False)
     """Whether the reactor will call `_turn`."""
 
+    def __attrs_post_init__(self) -> None:
+        """Make the timers."""
+        self._timeouts = PeerTimeouts(self._seconds, self._limits)
+
     def __len__(self) -> int:
-        return len(self._started)
+        return len(self._timeouts.running(FIRST_MESSAGE))
 
     def add(self, handshake: Handshake) -> None:
         """Add *handshake*.  Abandon the oldest if there are too many, or as many connections as there may be."""
-        if self._started and len(self._started) >= min(self._limits.handshakes, self._room()):
-            self._abandon(next(iter(self._started)), HANDSHAKES)
-        self._started[handshake] = self._seconds()
+        oldest = self._timeouts.oldest(FIRST_MESSAGE)
+        if oldest is not None and len(self) >= min(self._limits.handshakes, self._room()):
+            self.remove(oldest)
+            oldest.abandon(HANDSHAKES)
+        self._timeouts.start(handshake, FIRST_MESSAGE)
 
     def remove(self, handshake: Handshake) -> None:
         """Forget *handshake*, which has succeeded or whose connection is lost."""
-        self._started.pop(handshake, None)
+        self._timeouts.clear(handshake, FIRST_MESSAGE)
 
     def expire(self) -> None:
-        """Abandon the handshakes that have lasted too long."""
-        latest = self._seconds() - self._limits.first_message_ms / MS_PER_SECOND
-        while self._started:
-            oldest, started = next(iter(self._started.items()))
-            if started > latest:
-                return
-            self._abandon(oldest, FIRST_MESSAGE)
-
-    def _abandon(self, handshake: Handshake, limit: str) -> None:
-        del self._started[handshake]
-        handshake.abandon(limit)
+        """Notify the handshakes that have lasted too long."""
+        self._timeouts.expire()
 
     def schedule(self, handshake: Handshake) -> bool:
         """Let *handshake* proceed, now or in a later turn.  Return whether it was now."""
@@ -103,7 +100,7 @@ class Handshakes:
         self._spent = 0.0
         while self._queue and self._spent < HANDSHAKE_TURN_SECONDS:
             handshake = self._queue.popleft()
-            if handshake in self._started:
+            if handshake in self._timeouts.running(FIRST_MESSAGE):
                 self._proceed(handshake)
         if self._queue:
             self._scheduled = True

@@ -68,7 +68,6 @@ class RpcProtocol(Protocol):
         self._acked: int | None = None  # bytes that the peer had taken when the progress timer was started
         self._last_active = 0.0  # time of the latest read or reply
         self.peer = Peer(0)
-        self.request_bytes = 0
 
     def connectionMade(self) -> None:
         """Join the server's connections."""

@@ -5,7 +5,7 @@ All timers of one kind have the same duration, so insertion order is expiry
 order, and a check costs as much as it expires.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Generic, Protocol, TypeVar
 
 from attrs import define, field
@@ -43,7 +43,7 @@ T = TypeVar("T", bound=TimedPeer)
 
 @define(eq=False)
 class PeerTimeouts(Generic[T]):
-    """The running timers of all connections."""
+    """The running timers of many peers."""
 
     _seconds: Callable[[], float]
     _limits: Limits
@@ -66,6 +66,10 @@ class PeerTimeouts(Generic[T]):
         """Stop all timers of *peer*."""
         for started in self._started.values():
             started.pop(peer, None)
+
+    def running(self, limit: str) -> Collection[T]:
+        """Return the peers whose timers for the limit named *limit* run, in the order in which they were started."""
+        return self._started[limit].keys()
 
     def oldest(self, limit: str) -> T | None:
         """Return the peer whose timer for the limit named *limit* was started first, if any is running."""

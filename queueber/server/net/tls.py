@@ -94,6 +94,10 @@ class PendingConnection(Protocol):
         self._factory.connections.handshakes.remove(self)
         self._transport.protocol = self._tls
 
+    def on_timeout(self, limit: str) -> None:
+        """Abandon the handshake, which has taken too long."""
+        self.abandon(limit)
+
     def abandon(self, limit: str) -> None:
         """Close the connection because of *limit*."""
         self._factory.connections.handshake_abandoned(self._transport.getPeer(), limit)

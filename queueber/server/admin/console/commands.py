@@ -192,11 +192,11 @@ class Commands:
 
     def connections(self, most: int = SHOWN) -> Table:
         """List the oldest connections."""
-        rows = []
+        rows, request_bytes = [], self._diagnostics.handlers.request_bytes
         for connection in islice(self._diagnostics.connections, _limit_rows(most)):
             usage = connection.usage()
             state = "not read" if connection.paused else ""
-            held, adds = connection.held_bytes, connection.request_bytes
+            held, adds = connection.held_bytes, request_bytes.get(connection.peer, 0)
             age = rounded_span(self._diagnostics.connections.age(connection) * MS_PER_SECOND)
             rows.append((_peer(connection), age, usage.unanswered, usage.exports, held, adds, state))
         note = _note(len(rows), len(self._diagnostics.connections), "oldest first")
