@@ -18,6 +18,79 @@ struct StoredItem {
 
   attempts @2 :UInt32;
   # How many leases on this item have run out or been released so far.
+
+  facts @3 :ItemFacts;
+  # Null for an item without any: its row is then that of format 1, byte for byte.
+}
+
+struct ItemFacts {
+  failures @0 :UInt32;
+  # How many of the attempts ended with a failure; the others were lost.
+
+  firstLeasedAtMs @1 :UInt64;
+  lastError @2 :Data;
+  # UTF-8.
+
+  headers @3 :List(StoredHeader);
+  expiresAtMs @4 :UInt64;
+
+  dedupDigest @5 :Data;
+  # 16 bytes, or none: the row of its deduplication key ends with the item.
+
+  deathReason @6 :UInt16;
+  # As `DeathReason` of the public schema; 0 for an item that never died.
+
+  diedAtMs @7 :UInt64;
+  diedIn @8 :Data;
+  # The name of the queue in which it died, UTF-8.
+}
+
+struct StoredHeader {
+  name @0 :Data;
+  value @1 :Data;
+}
+
+struct Place {
+  # The value of a row that finds an item by its id.  There is one for each item whose due is not the time in its id.
+
+  queue @0 :UInt32;
+  dueMs @1 :UInt64;
+}
+
+struct StoredSettings {
+  # The value of a queue's settings row; its key is the queue's id.
+
+  settings @0 :Data;
+  # A segment with the struct `Settings` of the public schema.
+
+  configured @1 :List(Data);
+  # The names of the fields that were configured.  The others have the server's defaults.
+}
+
+struct Retired {
+  # The value of the row of a number whose items are to be deleted; its key is that number.
+
+  queue @0 :UInt32;
+  # The id of the queue to which leased items return; 0 if it was deleted, and they are gone then.
+}
+
+struct Numbers {
+  # The value of the row with the lowest number that no queue ever had.  Written when a number is retired.
+
+  next @0 :UInt32;
+}
+
+struct DedupRecord {
+  # The value of the row of a deduplication key or a request id; its key is the queue's id and a digest, or the request id.
+
+  endsMs @0 :UInt64;
+  # Queue time; 0: until the item is removed.
+
+  ids @1 :Data;
+  # 16 bytes for each item: one for a deduplication key, those of the whole call for a request id.
+
+  duplicates @2 :Data;
+  # For a request id: four bytes, little-endian, for each place of an item that was not added.
 }
 
 struct LeaseRecord {
@@ -32,6 +105,18 @@ struct LeaseRecord {
 
   entries @2 :Data;
   # 24 bytes for each item: its due as a big-endian UInt64, then its id.  The same bytes as in the item's key.
+
+  leasedAtMs @3 :UInt64;
+  # When it was made; 0 in records of format 1.
+
+  sizes @4 :Data;
+  # Four bytes, little-endian, for each entry: the length of the item's contents.  Absent in records of format 1.
+
+  session @5 :Data;
+  # 16 bytes for a session lease; absent for others.
+
+  graceMs @6 :UInt64;
+  # For a session lease: the grace of its session.
 }
 
 struct QueueRecord {
@@ -48,6 +133,18 @@ struct QueueRecord {
 
   floor @3 :Data;
   # 24 bytes, a due and an id, that every unleased item of the queue lies above: where the first scan after a start begins.
+
+  bytes @4 :UInt64;
+  # The length of the contents of all its items.
+
+  id @5 :UInt32;
+  # The first number that the queue had, to which its settings, deduplication keys and dead items belong; 0: `number`.
+
+  deadOf @6 :UInt32;
+  # The id of the queue whose dead items these are; 0 for other queues.
+
+  offTime @7 :UInt64;
+  # How many items have a due that is not the time in their id.
 }
 
 struct TimeMark {

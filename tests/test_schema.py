@@ -153,6 +153,10 @@ def test_defaults_that_are_not_zero_are_known():
         "Finish.releaseResultCaps": 1,
         "Finish.requireEarlyCancellationWorkaround": 1,
         "CapDescriptor.attachedFd": 255,
+        "QueueWeight.weight": 1,
+        "Settings.backoffBaseMs": 1_000,
+        "Settings.backoffCapMs": 3_600_000,
+        "Settings.dedupWindowMs": 300_000,
     }
 
 

@@ -25,6 +25,7 @@ from queueber.capnp.builder import (
     pointers_body,
     segment,
     struct_body,
+    struct_pointer,
 )
 from queueber.capnp.layout import field_name, layout
 from queueber.capnp.reader import (
@@ -61,10 +62,11 @@ _ITEM_WORDS = _ITEM.data_words + _ITEM.pointers
 # `write_poll_responses` lays fields out in this order.
 assert (_ITEM.data_words, _ITEM.slots) == (2, {"contents": 0, "id": 1})
 assert (_ITEM.numbers["attempt"].word, _ITEM.numbers["addedAtMs"].word) == (0, 1)
-assert (_POLL.data_words, _POLL.slots) == (1, {"items": 0, "lease": 1})
+assert (_POLL.numbers["leaseDeadlineMs"].word, _POLL.slots["items"], _POLL.slots["lease"]) == (0, 0, 1)
 assert (_POLL_RESULTS.data_words, _POLL_RESULTS.slots) == (0, {"resp": _RESP})
 
-_POLL_POINTERS: Final = (_POLL_RESULTS.pointer, _POLL.pointer)
+# The response of the original schema: it is smaller than today's.
+_POLL_POINTERS: Final = (_POLL_RESULTS.pointer, struct_pointer(1, 2))
 _ITEM_POINTER: Final = _ITEM.pointer
 
 _LEASE: Final = 4

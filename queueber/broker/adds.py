@@ -63,7 +63,7 @@ class Adds:
         dues = [no_earlier_than(now, delay) if delay else now for delay in delays] if delayed else repeat(now)
         # Without a step of Python for each item, this takes two fifths of the time of a loop.
         keys = map(new_tuple, repeat(Key), zip(dues, ids, strict=False))
-        rows = zip(keys, contents, repeat(now), repeat(0), strict=False)
+        rows = zip(keys, contents, repeat(now), repeat(0), repeat(None), strict=False)
         added: list[Item] = list(map(new_tuple, repeat(Item), rows))
         if delayed:
             for item in added:

@@ -77,7 +77,7 @@ class Expiry:
             # Strictly later than the old key, which the lease's record names.  With the same key, and the deletion of
             # the record lost, the item would count as leased again.
             due = max(lease.deadline, WallMs(key.due + 1))
-            again = Item(Key(due, key.id), item.contents, item.added_at, item.attempts + 1)
+            again = Item(Key(due, key.id), item.contents, item.added_at, item.attempts + 1, item.facts)
             writes += (DeleteItem(lease.queue, key), PutItems(lease.queue, [again]))
             queue.put(again)
             moved += 1

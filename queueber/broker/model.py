@@ -8,6 +8,7 @@ of a lease moves an item to a new key and so makes a new `Item`.  Contents
 never change.
 """
 
+from enum import IntEnum
 from typing import Final, NamedTuple, NewType
 
 from queueber.limits import ID_BYTES
@@ -45,6 +46,57 @@ def just_below(key: Key) -> Key:
     return Key(key.due, LOWEST.id)
 
 
+class DeathReason(IntEnum):
+    """Why an item died."""
+
+    NONE = 0
+    ATTEMPTS = 1
+    """The last attempt on it failed."""
+
+    LOST = 2
+    """The lease of its last attempt ended by itself."""
+
+    REJECTED = 3
+    """A worker rejected it."""
+
+    EXPIRED = 4
+    """The item's time to live was over before it was delivered."""
+
+
+class Death(NamedTuple):
+    """An item's end."""
+
+    reason: DeathReason
+    died_at: WallMs
+    queue: str
+    """The name of the queue in which it died."""
+
+
+class Facts(NamedTuple):
+    """The durable facts of an item beyond those in its row of format 1."""
+
+    failures: int = 0
+    """How many of its attempts failed; the others were lost."""
+
+    first_leased_at: WallMs = WallMs(0)
+    """0 before the first lease."""
+
+    last_error: str = ""
+    """At most 4 KiB of UTF-8."""
+
+    headers: tuple[tuple[str, bytes], ...] = ()
+    """At most 4 KiB of names and values."""
+
+    expires_at: WallMs = WallMs(0)
+    """0: never, unless its queue has a time to live."""
+
+    dedup_digest: bytes = b""
+    """16 bytes if its deduplication key is to be freed with the item, else none."""
+
+    death: Death | None = None
+    """Also of an item that was moved back from the dead items."""
+
+
 class Item(NamedTuple):
     """An item at one position.  Items of one queue compare as their keys do, because no two have the same key."""
 
@@ -53,6 +105,9 @@ class Item(NamedTuple):
     added_at: WallMs
     attempts: int = 0
     """Leases on it that have expired or were released so far."""
+
+    facts: Facts | None = None
+    """Further durable facts; None for an item that was added without options and has not come back yet."""
 
 
 class LeaseRecord(NamedTuple):

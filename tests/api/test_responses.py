@@ -56,7 +56,10 @@ polled = st.builds(PollResponse, st.lists(items, max_size=5), st.one_of(ids, st.
 def test_add_there_and_back(pycapnp, found):
     content = write_add_responses([found])[0]
     assert read_add_response(results(content)) == AddResponse(found)
-    assert pycapnp.read("AddResponse", [content[8:]]) == {"ids": [each.hex() for each in found]}
+    assert pycapnp.read("AddResponse", [content[8:]]) == {
+        "ids": [each.hex() for each in found],
+        "duplicates": [],
+    }
 
 
 def test_several_adds_are_written_as_each_alone():
@@ -101,6 +104,8 @@ def test_poll_there_and_back(pycapnp, answer):
         ],
         "lease": answer.lease.hex(),
         "leaseDeadlineMs": answer.deadline,
+        "session": False,
+        "facts": [],
     }
 
 

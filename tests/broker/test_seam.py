@@ -12,6 +12,7 @@ import pytest
 
 from queueber.broker import Broker, Delivery, Item, Key, Lease, Plan, Queue, Waiter
 from queueber.broker.adds import Adds
+from queueber.broker.model import Facts
 from queueber.broker.polls import Polls
 from queueber.errors import QueueberError
 
@@ -22,7 +23,7 @@ PLAIN = {bytes, int, str, bool, type(None)}
 HANDLES = {Queue: "a queue's name", Waiter: "a poll's number"}
 """Objects for which another process would use a string or a number."""
 
-BACK = {Item, Key, Lease, QueueberError}
+BACK = {Item, Facts, Key, Lease, QueueberError}
 
 
 def atoms(hint):

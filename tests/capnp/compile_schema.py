@@ -42,7 +42,7 @@ def compiled() -> str:
             declared = getattr(module, nested.name).schema
             if declared.node.which() == "struct":
                 _collect_structs(declared, structs)
-            else:
+            elif declared.node.which() == "interface":
                 interface = _interface(declared)
                 interfaces[interface["name"]] = interface
                 for method in declared.methods.values():

@@ -120,15 +120,15 @@ def test_fields_that_are_not_given_have_their_defaults():
 def test_absent_fields_of_a_shorter_struct_have_their_defaults():
     """A peer with an older schema writes such structs."""
     old = segment(struct_body([7], []))
-    assert layout("StoredItem").read(old) == {"contents": b"", "addedAtMs": 7, "attempts": 0}
+    assert layout("StoredItem").read(old) == {"contents": b"", "addedAtMs": 7, "attempts": 0, "facts": None}
     assert layout("Finish").read(segment(struct_body([], [None])))["releaseResultCaps"] is True
     assert layout("Return").read(segment(struct_body([], [None])))["results"] is None
 
 
 def test_unknown_fields_of_a_longer_struct_are_ignored():
     """A peer with a newer schema writes such structs."""
-    new = segment(struct_body([7, 8, 9], [data_body(b"contents"), data_body(b"more")]))
-    assert layout("StoredItem").read(new) == {"contents": b"contents", "addedAtMs": 7, "attempts": 8}
+    new = segment(struct_body([7, 8, 9], [data_body(b"contents"), None, data_body(b"more")]))
+    assert layout("StoredItem").read(new) == {"contents": b"contents", "addedAtMs": 7, "attempts": 8, "facts": None}
 
 
 def test_the_elements_of_a_list_may_be_shorter_and_longer():

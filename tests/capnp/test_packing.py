@@ -64,7 +64,7 @@ def test_pycapnp_unpacks_what_we_pack(pycapnp):
         message = framed(layout("StoredItem").build(**value))
         # Its reader wants no run of words to go on from the header into the segment.
         packed = pack(message[:8]) + pack(message[8:])
-        assert pycapnp.unpack("StoredItem", packed) == {**value, "contents": contents.hex()}
+        assert pycapnp.unpack("StoredItem", packed) == {**value, "contents": contents.hex(), "facts": None}
 
 
 @given(content=words)

@@ -55,8 +55,14 @@ def entries(*keys):
     return b"".join(key.due.to_bytes(8, "big") + key.id for key in keys)
 
 
+def first_version(name, data_words):
+    """Return the layout that the struct had in format 1, with one pointer."""
+    return evolve(layout(name), data_words=data_words, pointers=1)
+
+
 def item_struct(item):
-    return layout("StoredItem").build(contents=item.contents, addedAtMs=item.added_at, attempts=item.attempts)
+    fields = {"contents": item.contents, "addedAtMs": item.added_at, "attempts": item.attempts}
+    return first_version("StoredItem", 2).build(**fields)
 
 
 def as_the_schema_says(write):
@@ -67,7 +73,7 @@ def as_the_schema_says(write):
         case DeleteItem(queue, key):
             return [(item_key(queue, key), None)]
         case PutLease(lease, record):
-            struct = layout("LeaseRecord").build(
+            struct = first_version("LeaseRecord", 2).build(
                 queue=record.queue, deadlineMs=record.deadline, entries=entries(*record.keys)
             )
             return [(lease_key(lease), struct)]
@@ -185,7 +191,9 @@ def test_lists_of_keys_must_be_complete():
 
 @pytest.mark.parametrize("contents", [b"", b"x", bytes(64)])
 def test_a_flat_struct_is_encoded_as_its_layout_specifies(contents):
-    assert STORED_ITEM.build(contents, 5, 6) == layout("StoredItem").build(contents=contents, addedAtMs=5, attempts=6)
+    fields = {"contents": contents, "addedAtMs": 5, "attempts": 6}
+    assert layout("StoredItem").read(STORED_ITEM.build(contents, 5, 6)) == {**fields, "facts": None}
+    assert STORED_ITEM.read(layout("StoredItem").build(**fields)) == tuple(fields.values())
 
 
 def test_structs_of_other_versions_are_readable():

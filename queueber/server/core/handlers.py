@@ -338,7 +338,7 @@ class QueueHandlers:
             else:
                 seconds.observe(now - arrived_at)
                 items: list[api.PolledItem] = []
-                for key, contents, added_at, attempts in delivery.items:
+                for key, contents, added_at, attempts, _facts in delivery.items:
                     items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
                 lease = delivery.lease
                 lease_id, deadline = (b"", WallMs(0)) if lease is None else (lease.id, lease.deadline)

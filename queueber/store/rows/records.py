@@ -74,7 +74,7 @@ _HEAD = Struct(">BI")
 _CONTENTS_AT: Final = _HEAD.size + STORED_ITEM.head_bytes
 _COUNTERS = Struct("<2Q")
 assert [QUEUE_RECORD.numbers[name].word for name in ("added", "removed")] == [0, 1]
-assert (QUEUE_RECORD.data_words, QUEUE_RECORD.slots) == (2, {"name": 0, "floor": 1})
+assert QUEUE_RECORD.slots == {"name": 0, "floor": 1}
 
 _new: Final = tuple.__new__
 """Makes a named tuple from a plain one, in a third of the time of a call of its class."""
@@ -130,7 +130,7 @@ def encode_writes(writes: Sequence[Write], mark: TimeMark, encoding: Encoding) -
         # Most frequent first; `match` would cost twice as much.
         if isinstance(write, PutItems):
             this_queue, items = write
-            for (this_due, item_id), contents, this_added_at, this_attempts in items:
+            for (this_due, item_id), contents, this_added_at, this_attempts, _facts in items:
                 if this_queue != queue or this_due != due:
                     queue, due = this_queue, this_due
                     key_start = pack_item_prefix(ITEMS, queue, due)
@@ -199,7 +199,7 @@ def decode_item(row_key: bytes, value: bytes) -> Item:
             and crc32(value[_HEAD.size :], crc32(row_key + _UNPACKED_BYTE)) == checksum
         ):
             key = _new(Key, ENTRY.unpack_from(row_key, ITEM_ENTRY_AT))
-            return _new(Item, (key, value[_CONTENTS_AT:end], added_at, attempts))
+            return _new(Item, (key, value[_CONTENTS_AT:end], added_at, attempts, None))
     contents, added_at, attempts = decode_row(row_key, value, STORED_ITEM)
     return Item(decode_item_key(row_key), contents, added_at, attempts)
 

@@ -11,7 +11,7 @@ version, is read through its layout.
 from struct import Struct, error
 from typing import Any, Final
 
-from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
+from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING, struct_pointer
 from queueber.capnp.layout import layout
 from queueber.capnp.reader import WORD
 
@@ -26,12 +26,16 @@ class FlatStruct:
     """A struct of one Data and of integers that have a word each."""
 
     def __init__(self, name: str, data: str, *integers: str) -> None:
-        """Take the layout of the struct *name*, whose fields are *data* and *integers*, in the order of their words."""
+        """
+        Take the fields *data* and *integers* of the struct *name*, in the order of their words.
+
+        Fields that the schema gained later are not among them, so that rows keep the size that they had before.
+        """
         self._layout = layout(name)
         self._fields = (data, *integers)
         places = [self._layout.numbers[integer] for integer in integers]
         assert [(place.word, place.shift, place.default) for place in places] == [(i, 0, 0) for i in range(len(places))]
-        assert (self._layout.data_words, self._layout.pointers) == (len(integers), 1)
+        assert self._layout.slots[data] == 0
         # The rest of a small integer's word is skipped: a later version may have a field there.
         self._head = Struct("<Q" + "".join(_INTEGER_FORMATS[place.mask] for place in places) + "Q")
         self.pack = self._head.pack
@@ -42,7 +46,7 @@ class FlatStruct:
 
         self.head_bytes = self._head.size
 
-        self.root = self._layout.pointer
+        self.root = struct_pointer(len(integers), 1)
 
     def build(self, data: bytes, *integers: int) -> bytes:
         """Return the struct with these fields."""
