@@ -24,7 +24,7 @@ from enum import Enum, auto
 from typing import Any, TypeVar
 
 from attrs import define, evolve
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall, IHandshakeListener, IReactorTime, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -33,21 +33,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import api, rpc
-from queueber.client.arguments import (
-    CALL_OVERHEAD_BYTES,
-    FRAME_BYTES_HIGHEST,
-    FRAME_BYTES_LOWEST,
-    FROM_ARGUMENT,
-    FROM_DEFAULT,
-    FROM_SERVER,
-    call_too_long,
-)
+from queueber.client.arguments import FRAME_BYTES_HIGHEST, FROM_ARGUMENT
 from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, error_of
+from queueber.client.message_limits import MessageLimits
 from queueber.client.queue import GIVE_BACK_MS
 from queueber.client.refusals import nameless_certificate, refusal_of
 from queueber.client.routes import Route, Routes
-from queueber.errors import Kind, QueueberError, RemoteProtocolError, Unimplemented
-from queueber.limits import DEFAULTS, FRAME_BYTES_MAX, Limits
+from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError
+from queueber.limits import DEFAULTS, Limits
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 
@@ -67,10 +60,6 @@ class ClientConnectionState(Enum):
     OPEN = auto()
     CLOSING = auto()
     LOST = auto()
-
-
-class NotSent(CancelledError):
-    """A call was cancelled before it was sent.  The text, if any, names what it waited for."""
 
 
 class ConnectionObserver(typing.Protocol):
@@ -109,16 +98,7 @@ class ClientProtocol(Protocol):
         self._clock = clock
         self._observer = observer
         self._to = to
-        self._own_bytes = None if limits is None else limits.frame_bytes
-        """The longest message that this client sends or accepts; None for the server's limit."""
-
-        self._server_bytes: int | None = None
-        """The longest message that the server accepts; None before it was requested."""
-
-        self._limit_from = FROM_SERVER
-        self._waiting_for_limits: dict[Deferred[None], None] = {}
-        """Calls that wait for the server's limits: a long call, and all later ones, to keep the order."""
-
+        self._limits = MessageLimits(None if limits is None else limits.frame_bytes, self._request_limits)
         # The length of replies is bounded by the server's own limit, which its operator sets.
         self._connection = rpc.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
@@ -193,26 +173,21 @@ class ClientProtocol(Protocol):
         """
         if self._state is not ClientConnectionState.OPEN:
             return fail(NotConnected(f"the call was not sent: {self._end_reason}"))
-        length = len(content) + CALL_OVERHEAD_BYTES
-        if self._own_bytes is not None and length > self._own_bytes:
-            return fail(call_too_long(len(content), self._own_bytes, FROM_ARGUMENT))
-        if not self._waiting_for_limits and (length <= FRAME_BYTES_LOWEST or self._server_bytes is not None):
+        try:
+            waiting = self._limits.when_sendable(len(content))
+        except InvalidRequest as why:
+            return fail(why)
+        if waiting is None:
             return self._send(queue, method, content, read, interface)
-        waiting: Deferred[None] = Deferred(self._cancel_waiting)
-        self._waiting_for_limits[waiting] = None
-        if len(self._waiting_for_limits) == 1:
-            limits = self._send(
-                None, api.LIMITS, api.write_limits_request(), api.read_limits_response, api.BROKER_INTERFACE_ID
-            )
-            limits.addCallbacks(self._limits_received, self._limits_refused)
         return waiting.addCallback(lambda _: self._send(queue, method, content, read, interface))
 
     def _send(
         self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> Deferred[T]:
-        limit = self._server_bytes
-        if limit is not None and len(content) + CALL_OVERHEAD_BYTES > limit:
-            return fail(call_too_long(len(content), limit, self._limit_from))
+        try:
+            self._limits.check(len(content))
+        except InvalidRequest as why:
+            return fail(why)
         route = self._routes.to(queue)
         question = self._connection.call(route.target, interface, method, content)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))
@@ -222,29 +197,9 @@ class ClientProtocol(Protocol):
         self._flush_soon()
         return deferred
 
-    def _cancel_waiting(self, waiting: Deferred[None]) -> None:
-        """Fail a call that was cancelled while it waited for the server's limits."""
-        self._waiting_for_limits.pop(waiting, None)
-        waiting.errback(NotSent("the server has not returned its limits"))
-
-    def _limits_received(self, limits: api.ServerLimits) -> None:
-        self._server_bytes = limits.frame_bytes
-        self._release()
-
-    def _limits_refused(self, failure: Failure) -> None:
-        """Continue without the limits: the server is too old for the question, or has no room for it now."""
-        if self._state is ClientConnectionState.OPEN:
-            self._server_bytes, self._limit_from = self._own_bytes or FRAME_BYTES_MAX, FROM_DEFAULT
-            self._release()
-            if failure.check(Unimplemented) is None:
-                self._server_bytes = None
-
-    def _release(self) -> None:
-        """Send the calls that waited for the server's limits."""
-        while self._waiting_for_limits:
-            waiting = next(iter(self._waiting_for_limits))
-            del self._waiting_for_limits[waiting]
-            waiting.callback(None)
+    def _request_limits(self) -> Deferred[api.ServerLimits]:
+        content, read = api.write_limits_request(), api.read_limits_response
+        return self._send(None, api.LIMITS, content, read, api.BROKER_INTERFACE_ID)
 
     def _cancel(self, question: rpc.QuestionId) -> None:
         call = self._calls.pop(question, None)
@@ -360,7 +315,7 @@ class ClientProtocol(Protocol):
         self._state, self._end_reason = ClientConnectionState.CLOSING, why
         self._observer.on_end(why, refused=refused)
         calls, self._calls = self._calls, {}
-        waiting, self._waiting_for_limits = self._waiting_for_limits, {}
+        waiting = self._limits.take_waiting()
         # The callbacks of one call may cancel others.
         for each in waiting:
             if not each.called:
@@ -382,12 +337,12 @@ class ClientProtocol(Protocol):
         if not isinstance(outcome, rpc.Results):
             return call.route.error or error_of(outcome)
         length = outcome.content.frame_bytes
-        if self._own_bytes is None or length <= self._own_bytes:
+        if self._limits.own is None or length <= self._limits.own:
             return call.read(outcome)
         if call.is_poll:
             self._give_back(call.queue, api.read_poll_lease(outcome))
         return ReplyTooLong(
-            f"the reply is {length:,} bytes; the limit is {self._own_bytes:,}, {FROM_ARGUMENT}:"
+            f"the reply is {length:,} bytes; the limit is {self._limits.own:,}, {FROM_ARGUMENT}:"
             " raise its frame_bytes, or pass no limits to accept what the server sends"
             + ("; the items of this poll are given back" if call.is_poll else "")
         )

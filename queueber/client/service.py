@@ -27,7 +27,8 @@ from zope.interface import implementer
 
 from queueber import api, rpc
 from queueber.client.errors import CallTimedOut, NotConnected
-from queueber.client.protocol import ClientProtocol, ConnectionObserver, NotSent
+from queueber.client.message_limits import NotSent
+from queueber.client.protocol import ClientProtocol, ConnectionObserver
 from queueber.limits import Limits
 from queueber.units import MS_PER_SECOND
 

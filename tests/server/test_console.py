@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from queueber import api, rpc
 from queueber.server.admin.console import commands as questions
-from queueber.server.admin.console import session
+from queueber.server.admin.console import prompt, session
 from queueber.server.admin.console.commands import Commands
 from queueber.server.admin.console.profiler import Sampler, Samples, thread_states
 from queueber.server.admin.console.tables import Table, printable_name
@@ -331,7 +331,7 @@ def lines(monkeypatch):
 
         warn = info
 
-    monkeypatch.setattr(session, "log", Recorder())
+    monkeypatch.setattr(prompt, "log", Recorder())
     monkeypatch.setattr(Connections, "log", Recorder())
     return logged
 
