@@ -6,7 +6,7 @@ One JSON argument in, one JSON line out; see `Load` and `measure`.
 
 import json
 import random
-import selectors
+import select
 import sys
 from functools import cached_property
 from time import monotonic, perf_counter
@@ -125,9 +125,10 @@ class Run:
             self.adding, self.taking = (connections, []) if load.kind == "add" else ([], connections)
         self.backlog = backlog
         self.dry = False
-        self.selector = selectors.DefaultSelector()
-        for connection in (*self.adding, *self.taking):
-            self.selector.register(connection.socket, selectors.EVENT_READ, connection)
+        self.poller = select.epoll()
+        self.by_descriptor = {each.socket.fileno(): each for each in self.connections}
+        for descriptor, connection in self.by_descriptor.items():
+            self.poller.register(descriptor, select.EPOLLIN)
             connection.begin()
 
     @property
@@ -155,8 +156,8 @@ class Run:
         if not self.cycle:
             if self.taking and self.backlog <= self.removed:
                 raise RanDry
-            for key, _ in self.ready():
-                key.data.turn(True)
+            for connection in self.ready():
+                connection.turn(True)
             return
         level = self.backlog + self.added - self.removed
         adds, takes = level < BACKLOG_MOST, level > BACKLOG_LEAST
@@ -164,25 +165,26 @@ class Run:
             for connection in connections:
                 if wanted and connection.in_flight < connection.window:
                     connection.begin()
-        for key, _ in self.ready():
-            key.data.turn(adds if key.data.role == "add" else takes)
+        for connection in self.ready():
+            connection.turn(adds if connection.role == "add" else takes)
 
     def drain(self):
         """Take the answers that are still to come."""
         while any(connection.in_flight for connection in self.connections):
-            for key, _ in self.ready():
-                key.data.turn(False)
+            for connection in self.ready():
+                connection.turn(False)
 
     def ready(self):
-        ready = self.selector.select(STUCK_SECONDS)
+        """Return the connections that have something to read."""
+        ready = self.poller.poll(STUCK_SECONDS)
         if not ready:
             raise Unexpected(f"no reply for {STUCK_SECONDS} seconds")
-        return ready
+        return [self.by_descriptor[descriptor] for descriptor, _ in ready]
 
     def close(self):
         for connection in self.connections:
             connection.socket.close()
-        self.selector.close()
+        self.poller.close()
 
 
 def measure(load):

@@ -2,10 +2,14 @@
 
 import socket
 from collections import deque
+from struct import pack
 from time import perf_counter
 
 STUCK_SECONDS = 30
 RECV_BYTES = 1 << 18
+
+BUFFER = memoryview(bytearray(RECV_BYTES))
+"""All connections read into this.  A new buffer for each read would be mapped, shrunk and unmapped by the kernel."""
 
 
 class Unexpected(Exception):
@@ -32,6 +36,10 @@ class LoadConnection:
         self.dry_ends = load.kind != "cycle"
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=STUCK_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # With a timeout of Python's, a `poll` precedes each read and each write.
+        self.socket.settimeout(None)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.socket.setsockopt(socket.SOL_SOCKET, option, pack("ll", STUCK_SECONDS, 0))
         self.rest = b""
         self.in_flight = 0
         self.items = 0
@@ -42,9 +50,10 @@ class LoadConnection:
 
     def received(self):
         """Return the bytes that have come, after those that were left from before."""
-        got = self.socket.recv(RECV_BYTES)
+        got = self.socket.recv_into(BUFFER)
         if not got:
             raise Unexpected("the server closed the connection")
+        got = bytes(BUFFER[:got])
         if not self.rest:
             return got
         data, self.rest = self.rest + got, b""
