@@ -69,6 +69,13 @@ class Queue:
             self.floor = just_below(item.key)
         self.window.put(item)
 
+    def discard(self, key: Key) -> None:
+        """Take the unleased item at *key*, which is removed or moved, out of the window."""
+        if self.unreadable_above is not None and key > self.unreadable_above and not self.window.holds(key):
+            # A scan could not read its row, so the window lacks it.
+            return
+        self.window.discard(key)
+
     def append(self, items: Sequence[Item], size: int) -> None:
         """Add new items, which are in order, mostly at the end.  Their contents are *size* bytes."""
         first = items[0].key

@@ -15,13 +15,17 @@ tail lowers it.
 
 A cursor that only moves forward would be simpler and wrong: a delayed item
 that becomes due at a key it has passed would never be found.
+
+An item that is removed by its key stays in place as a *dead* one until it would
+come to the head, or until half of all are dead.  No dead item is ever at the
+head of either collection, so only a window with dead ones looks for them.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from heapq import heappop, heappush
-from itertools import chain, pairwise
+from heapq import heapify, heappop, heappush
+from itertools import chain, islice, pairwise
 
 from attrs import define
 
@@ -43,26 +47,30 @@ class Meter:
 class Window:
     """Items in the order of their keys, up to `covered_to`."""
 
-    __slots__ = ("_in_order", "_meter", "_out_of_order", "bytes", "covered_to")
+    __slots__ = ("_dead", "_in_order", "_meter", "_out_of_order", "bytes", "covered_to")
 
     def __init__(self, covered_to: Key, meter: Meter) -> None:
         self.covered_to = covered_to
         """Every unleased item with a key up to this one is here."""
         self.bytes = 0
-        """The memory that the items use."""
+        """The memory that the items use, dead ones included."""
         # Nearly all items arrive in the order in which they leave.  They go into a deque, which costs a tenth of a
         # heap.  The others, delayed items and those that came back, go into a heap.
         self._in_order: deque[Item] = deque()
         self._out_of_order: list[Item] = []
+        self._dead: set[Key] = set()
         self._meter = meter
 
     def __len__(self) -> int:
-        return len(self._in_order) + len(self._out_of_order)
+        return len(self._in_order) + len(self._out_of_order) - len(self._dead)
 
     def put(self, item: Item) -> bool:
         """Add *item* if its key is at most `covered_to`; return whether it is."""
         if item.key > self.covered_to:
             return False
+        if self._dead and item.key in self._dead:
+            # It comes back to the place from which it was removed.
+            self._drop_dead()
         heappush(self._out_of_order, item)
         self._charge(len(item.contents) + self._meter.item_overhead)
         return True
@@ -85,6 +93,45 @@ class Window:
         self.bytes += cost
         self._meter.bytes += cost
 
+    def holds(self, key: Key) -> bool:
+        """Return whether the item at *key* is here.  O(n)."""
+        return key not in self._dead and any(item.key == key for item in chain(self._in_order, self._out_of_order))
+
+    def discard(self, key: Key) -> None:
+        """
+        Remove the unleased item at *key*, in constant time on average.
+
+        An item above `covered_to` is not here, and any other one must be.
+        """
+        if key > self.covered_to:
+            return
+        self._dead.add(key)
+        if 2 * len(self._dead) > len(self._in_order) + len(self._out_of_order):
+            self._drop_dead()
+        else:
+            self._drop_dead_heads()
+
+    def _drop_dead(self) -> None:
+        """Drop all dead items.  O(n)."""
+        dead = [item for item in chain(self._in_order, self._out_of_order) if item.key in self._dead]
+        self._charge(-sum(len(item.contents) for item in dead) - len(dead) * self._meter.item_overhead)
+        self._in_order = deque(item for item in self._in_order if item.key not in self._dead)
+        self._out_of_order = [item for item in self._out_of_order if item.key not in self._dead]
+        heapify(self._out_of_order)
+        self._dead.clear()
+
+    def _drop_dead_heads(self) -> None:
+        """Drop dead items until both collections begin with a live one."""
+        dead, in_order, out_of_order = self._dead, self._in_order, self._out_of_order
+        while dead and in_order and in_order[0].key in dead:
+            self._bury(in_order.popleft())
+        while dead and out_of_order and out_of_order[0].key in dead:
+            self._bury(heappop(out_of_order))
+
+    def _bury(self, item: Item) -> None:
+        self._dead.discard(item.key)
+        self._charge(-len(item.contents) - self._meter.item_overhead)
+
     def covers(self, now: WallMs) -> bool:
         """Return whether everything that is due at *now* is here."""
         return self.covered_to.due > now
@@ -104,7 +151,8 @@ class Window:
         """Return how many items here are due at *now*.  O(n)."""
         if not self.covers(now):
             return len(self)
-        return sum(item.key.due <= now for item in chain(self._in_order, self._out_of_order))
+        dead = self._dead
+        return sum(item.key.due <= now and item.key not in dead for item in chain(self._in_order, self._out_of_order))
 
     def pop_due(self, count: int, now: WallMs, bytes_max: int) -> list[Item]:
         """
@@ -112,11 +160,11 @@ class Window:
 
         The last one is that with which the contents reach *bytes_max*, so one item is returned whatever its size.
         """
-        in_order, out_of_order = self._in_order, self._out_of_order
+        in_order, out_of_order, dead = self._in_order, self._out_of_order, self._dead
         items: list[Item] = []
         size = 0
         # If the last of them is due and the heap is empty, all can be taken without a look at each.
-        all_due = not out_of_order and 0 < count <= len(in_order) and in_order[count - 1].key.due <= now
+        all_due = not (out_of_order or dead) and 0 < count <= len(in_order) and in_order[count - 1].key.due <= now
         while len(items) < count:
             if all_due:
                 item = in_order.popleft()
@@ -130,6 +178,8 @@ class Window:
                 break
             items.append(item)
             size += len(item.contents)
+            if dead:
+                self._drop_dead_heads()
             if size >= bytes_max:
                 break
         cost = size + len(items) * self._meter.item_overhead
@@ -161,6 +211,8 @@ class Window:
 
         *floor* is a key below every unleased item.  An empty window covers up to it.
         """
+        if self._dead:
+            self._drop_dead()
         self._out_of_order.sort()
         while self.bytes > bytes_max and len(self) > keep:
             tail = self._tail()
@@ -185,7 +237,11 @@ class Window:
         items = [*self._in_order, *self._out_of_order]
         assert self.bytes == sum(len(item.contents) + self._meter.item_overhead for item in items)
         assert all(item.key <= self.covered_to for item in items)
-        assert len({item.key for item in items}) == len(items), "an item is twice in the window"
+        keys = {item.key for item in items}
+        assert len(keys) == len(items), "an item is twice in the window"
+        assert keys >= self._dead
+        heads = *islice(self._in_order, 1), *self._out_of_order[:1]
+        assert not any(head.key in self._dead for head in heads), "a dead item is at the head"
         assert all(one < other for one, other in pairwise(self._in_order))
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from queueber.broker import Item, ItemId, Key, Scan
 from queueber.broker.model import HIGHEST, LOWEST, LeaseRecord, QueueNumber, just_below
 from queueber.broker.queue import Queue
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease
+from queueber.broker.storage import DeleteItem, DeleteLease, Gap, PutItems, PutLease
 from queueber.broker.window import Meter, Window, overlay
+from queueber.errors import StorageError
 
 QUEUE = QueueNumber(1)
 OVERHEAD = 10
@@ -44,6 +45,16 @@ def test_new_items_at_or_below_the_floor_lower_it():
 
     assert queue.floor == just_below(make_key(5, 3))
     assert drain(queue.window) == [make_key(5, 3), make_key(5, 7)]
+
+
+def test_a_row_that_no_scan_could_read_is_not_in_the_window():
+    queue = Queue("mail", make_window(items=[make_item(5, 5)]), floor=make_key(1))
+    queue.note_unreadable([Gap(make_key(2), StorageError("damaged"))])
+
+    queue.discard(make_key(3, 3))
+    assert len(queue.window) == 1
+    queue.discard(make_key(5, 5))
+    assert len(queue.window) == 0
 
 
 class TestWindow:
@@ -155,6 +166,63 @@ class TestWindow:
         assert not dropped or window.bytes + len(everything[count].contents) + OVERHEAD > bytes_max
         assert window.covered_to == (HIGHEST if not dropped else left[-1].key if left else make_key(1))
         assert drain(window) == [item.key for item in left]
+
+    @settings(max_examples=300)
+    @given(st.data())
+    def test_removes_items_by_key(self, data):
+        """Removals between all other changes; an item may come back to the place from which it was removed."""
+        window, expected = make_window(covered_to=make_key(9)), {}
+        for number in range(1, data.draw(st.integers(1, 25), label="steps")):
+            match data.draw(st.sampled_from(["append", "put", "discard", "discard", "again", "pop", "trim"])):
+                case "append":
+                    items = [make_item(9, 100 + number, size=number), make_item(9, 200 + number)]
+                    window.append(items, number)
+                    expected |= {item.key: item for item in items if item.key <= window.covered_to}
+                case "put" if window.put(item := make_item(data.draw(st.integers(1, 9)), number, size=number)):
+                    expected[item.key] = item
+                case "discard" if expected:
+                    del expected[key := data.draw(st.sampled_from(sorted(expected)))]
+                    window.discard(key)
+                    assert not window.holds(key)
+                case "again" if expected:
+                    item = expected[data.draw(st.sampled_from(sorted(expected)))]
+                    window.discard(item.key)
+                    assert window.put(item)
+                    assert window.holds(item.key)
+                case "pop":
+                    popped = window.pop_due(2, 7, 10**9)
+                    assert popped == [expected[key] for key in sorted(expected)[: len(popped)]]
+                    assert len(popped) == min(2, sum(key.due <= 7 for key in expected))
+                    window.put_back(popped[1:])
+                    for item in popped[:1]:
+                        del expected[item.key]
+                case "trim":
+                    window.trim(data.draw(st.integers(0, 200)), LOWEST)
+                    assert all(not window.holds(key) for key in expected if key > window.covered_to)
+                    expected = {key: item for key, item in expected.items() if key <= window.covered_to}
+            window.check()
+            assert len(window) == len(expected)
+            assert window.next_due() == min(expected, default=window.covered_to).due
+            assert window.count_ready(8) == sum(key.due <= 8 for key in expected)
+        assert drain(window) == sorted(expected)
+        assert window.bytes == 0
+
+    def test_removed_items_do_not_outnumber_the_others(self):
+        """They are dropped from memory in time, wherever they are."""
+        window = make_window(items=[make_item(due, size=1) for due in range(1, 101)])
+
+        for due in range(100, 10, -1):
+            window.discard(make_key(due))
+
+        assert len(window) == 10
+        assert window.bytes <= 2 * 10 * (1 + OVERHEAD)
+
+    def test_an_item_above_covered_to_is_not_there_to_be_removed(self):
+        window = make_window(covered_to=make_key(5), items=[make_item(4)])
+
+        window.discard(make_key(6))
+
+        assert drain(window) == [make_key(4)]
 
     def test_all_windows_share_one_meter(self):
         meter = Meter(OVERHEAD)
