@@ -17,13 +17,16 @@ from queueber.units import SpanMs, WallMs, no_earlier_than
 
 
 class Ids(Protocol):
-    """A source of new ids."""
+    """A source of new ids and of random numbers."""
 
     def items(self, now: WallMs, count: int) -> list[ItemId]:
         """Return *count* ids, each larger than every id that this process received before."""
 
     def lease(self) -> LeaseId:
         """Return a lease's id that no peer can guess."""
+
+    def below(self, bound: int) -> int:
+        """Return a random integer from 0 to *bound* - 1.  *bound* is positive and at most 2**64."""
 
 
 @define(eq=False)

@@ -39,6 +39,9 @@ class CountedIds:
         self.count += 1
         return LeaseId(b"L" + self.count.to_bytes(15, "big"))
 
+    def below(self, bound: int) -> int:
+        return bound - 1
+
 
 @define
 class Rows:

@@ -38,3 +38,16 @@ def test_leases_are_random_and_version_4():
 
     assert len(made) == 1000
     assert all(UUID(bytes=each).version == 4 for each in made)
+
+
+@given(st.integers(1, 2**64))
+def test_random_numbers_are_below_their_bound(bound):
+    ids = RandomIds()
+
+    assert all(0 <= ids.below(bound) < bound for _ in range(20))
+
+
+def test_random_numbers_reach_every_value():
+    ids = RandomIds(os.urandom)
+
+    assert {ids.below(5) for _ in range(1_000)} == set(range(5))

@@ -239,14 +239,17 @@ class Committer:
         """
         Take pending plans, up to the limits of a commit, with all their writes in order.
 
-        Of each queue's record, and of each lease's that is only extended, the last one is written.
+        Of each queue's record the last one is written.  So is that of each lease, as far as its records come from plans
+        that write nothing but leases.  The last one stays where it is: another plan between the two may write this
+        lease, too.
         """
         pending, limits = self._pending, self._limits
         replies: list[_Reply] = []
         plans: list[Plan[Any]] = []
         writes: list[Write] = []
         records: dict[QueueNumber, QueueRecord] = {}
-        extended: dict[LeaseId, int] = {}
+        last: dict[LeaseId, int] = {}
+        superseded: set[int] = set()
         rows = further_rows = size = contents = 0
         while pending and rows < limits.commit_rows and size < limits.commit_bytes:
             plan, take_reply, counted, leases = pending.popleft()
@@ -265,10 +268,14 @@ class Committer:
             else:
                 # A lease extended a thousand times is written once; its record is as long as it has items.
                 for lease_id, write in leases.items():
-                    at = extended.setdefault(lease_id, len(writes))
-                    writes[at : at + 1] = [write]
+                    if lease_id in last:
+                        superseded.add(last[lease_id])
+                    last[lease_id] = len(writes)
+                    writes.append(write)
             if plan.record is not None:
                 records[plan.record.number] = plan.record
+        if superseded:
+            writes = [write for at, write in enumerate(writes) if at not in superseded]
         self.pending_bytes -= size + PLAN_BYTES * len(replies)
         self._pending_leases.clear()
         written = len(writes) + further_rows

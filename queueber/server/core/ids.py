@@ -1,4 +1,4 @@
-"""Fresh ids: UUIDv7 for items, UUIDv4 for leases (RFC 9562, sections 5.7 and 5.4)."""
+"""Fresh ids: UUIDv7 for items, UUIDv4 for leases (RFC 9562, sections 5.7 and 5.4); and other random numbers."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -24,6 +24,8 @@ _STARTS = Struct(">512Q")
 
 _LEASE_BYTES = 16
 _LEASES_DRAWN = 256
+
+_BELOW_BYTES = 16
 
 
 class RandomIds:
@@ -78,3 +80,8 @@ class RandomIds:
         value = int.from_bytes(self._lease_bits[at:end], "big")
         value = value & ~(0xF << 76) & ~(0x3 << 62) | _VERSION_4 | _VARIANT
         return LeaseId(value.to_bytes(16, "big"))
+
+    def below(self, bound: int) -> int:
+        """Return a random integer from 0 to *bound* - 1.  *bound* is positive and at most 2**64."""
+        # 128 bits, so that no result is more likely than another by more than 2**-64.
+        return int.from_bytes(self._random_bytes(_BELOW_BYTES), "big") % bound
