@@ -54,6 +54,9 @@ class Load:
     size: int | str = 64
     """Bytes in each item, or `MIXED`."""
 
+    own: bool = False
+    """Whether calls are laid out as by Queueber's client, and not as by those in C++, Rust and pycapnp."""
+
     preload: int = 0
     """Items added before it begins."""
 

@@ -5,6 +5,9 @@ from attrs import frozen
 MIXED = "mixed"
 """In place of a size: each item has a length of its own in `MIXED_RANGE`, drawn from a fixed seed."""
 
+OWN = "own"
+"""The end of a name: calls are laid out as by Queueber's own client."""
+
 MIXED_RANGE = 16, 2_048
 MIXED_BYTES = sum(MIXED_RANGE) // 2
 
@@ -33,11 +36,14 @@ class Scenario:
     size: int | str = 64
     """Bytes in each item, or `MIXED`."""
 
+    own: bool = False
+    """Whether calls are laid out as by Queueber's client: the target before the parameters, and not after them."""
+
     @property
     def name(self):
         """Return its name on the command line."""
         size = "" if self.size == 64 else f"-{self.size}" if self.size == MIXED else f"-{self.size}B"
-        return f"{self.kind}-{self.connections}x{self.window}x{self.items}{size}"
+        return f"{self.kind}-{self.connections}x{self.window}x{self.items}{size}{f'-{OWN}' * self.own}"
 
     @property
     def mean_size(self):
@@ -51,7 +57,7 @@ class Scenario:
 
     def load(self):
         """Return the arguments of `load.Load`."""
-        names = ("kind", "connections", "window", "items", "size")
+        names = ("kind", "connections", "window", "items", "size", "own")
         return {name: getattr(self, name) for name in names}
 
     def preload(self, seconds):
@@ -66,13 +72,15 @@ class Scenario:
 
 
 def parsed(name):
-    """The scenario of that name, such as ``take-16x16x10-1024B`` or ``add-64x1x1-mixed``."""
-    kind, shape, *size = name.split("-")
+    """The scenario of that name, such as ``take-16x16x10-1024B`` or ``add-64x1x1-mixed-own``."""
+    kind, shape, *rest = name.split("-")
+    own = rest[-1:] == [OWN]
+    size = rest[:-1] if own else rest
     connections, window, items = map(int, shape.split("x"))
     if kind not in WORDS:
         raise ValueError(f"no such load: {kind}")
     sizes = (each if each == MIXED else int(each.removesuffix("B")) for each in size)
-    return Scenario(kind, connections, window, items, *sizes)
+    return Scenario(kind, connections, window, items, *sizes, own=own)
 
 
 def all_scenarios():

@@ -3,7 +3,7 @@
 from time import perf_counter
 
 from load import Load
-from peers.queueber import LEASE, Frames, call, results_of
+from peers.queueber import LEASE, Frames, own_call, results_of
 from peers.queueber import wire as messages
 
 from queueber.api import (
@@ -42,7 +42,7 @@ class Single(Frames):
 
     def timed(self, method, content):
         """The results of a call, and the seconds that it took."""
-        request = call(0, self.target, method, content)
+        request = own_call(0, self.target, method, content)
         began = perf_counter()
         self.socket.sendall(request)
         data = self.received()
@@ -70,7 +70,7 @@ class Waiting(Frames):
     def __init__(self, port, pid, polls):
         super().__init__(port, "add", plain(port, pid, window=polls))
         poll = write_poll_request(PollRequest(lease=LEASE, num_items=1, wait=None, no_wait=False))
-        self.calls = [call(slot, self.target, POLL, poll) for slot in range(polls)]
+        self.calls = [own_call(slot, self.target, POLL, poll) for slot in range(polls)]
         self.socket.sendall(b"".join(self.calls))
 
     def again(self):

@@ -9,7 +9,7 @@ import argparse
 import gc
 from time import process_time
 
-from peers.queueber import LEASE, call
+from peers.queueber import LEASE, own_call
 
 from queueber.api import ADD, REMOVE, AddRequest, NewItem, RemoveRequest, write_add_request, write_remove_request
 from queueber.broker import Peer, TimeMark
@@ -87,7 +87,7 @@ def adding(items, size, batches):
     """Adds of *items* each."""
     content = write_add_request(AddRequest([NewItem(bytes(size), SpanMs(0))] * items))
     count = min(CALLS, READ_BYTES // len(content))
-    calls, finishes = with_finishes([call(slot, 0, ADD, content) for slot in range(1, count + 1)])
+    calls, finishes = with_finishes([own_call(slot, 0, ADD, content) for slot in range(1, count + 1)])
     stages = Stages()
     stages.batch(calls)
     stages.seconds.clear()
@@ -112,7 +112,7 @@ def removing(batches):
         server.settle()
         ((_, _, delivery),) = answer
         calls = [
-            call(slot, 0, REMOVE, write_remove_request(RemoveRequest(item.key.id, delivery.lease.id)))
+            own_call(slot, 0, REMOVE, write_remove_request(RemoveRequest(item.key.id, delivery.lease.id)))
             for slot, item in enumerate(delivery.items, 1)
         ]
         calls, finishes = with_finishes(calls)

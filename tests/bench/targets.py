@@ -30,6 +30,7 @@ class Target:
 
 EACH = parsed("add-64x1x1-mixed")
 ADD = parsed("add-4x64x1-mixed")
+EACH_OWN, ADD_OWN = parsed("add-64x1x1-mixed-own"), parsed("add-4x64x1-mixed-own")
 EQUAL = parsed("add-4x64x1")
 EQUAL_LONG = parsed(f"add-4x64x1-{MIXED_BYTES}B")
 ADD_MANY = parsed("add-4x16x100-mixed")
@@ -44,6 +45,8 @@ TARGETS = (
     Target("add 64 x 1: times pycapnp, in memory", EACH, "pycapnp", 1.5),
     Target("add 64 x 1: times a bare Twisted echo", EACH, "twisted-echo", 0.5),
     Target("add 4 x 64: times baseline", ADD, "baseline", 2.5),
+    Target("add 64 x 1, laid out as by Queueber's own client: times baseline", EACH_OWN, "baseline", 2.5),
+    Target("add 4 x 64, laid out as by Queueber's own client: times baseline", ADD_OWN, "baseline", 2.5),
     Target("add 4 x 64: equal lengths of 64 bytes times mixed ones", EQUAL, OURS, 1.3, at_least=False, other=ADD),
     Target(
         "add 4 x 64: equal lengths of the same mean times mixed ones", EQUAL_LONG, OURS, 1.3, at_least=False, other=ADD

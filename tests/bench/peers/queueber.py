@@ -35,12 +35,16 @@ from queueber.api import (
     write_remove_request,
 )
 from queueber.capnp.framing import Framer
+from queueber.capnp.reader import WORD
 from queueber.limits import Limits
 from queueber.rpc import PromisedAnswer, Results
 from queueber.rpc import encoder as wire
 from queueber.rpc.decoder import decode
 from queueber.rpc.messages import Return
 from queueber.units import SpanMs
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+from calls import foreign_call
 
 LIMITS = Limits()
 LEASE = SpanMs(600_000)
@@ -54,6 +58,9 @@ TAKEN_AT_ONCE = 1_000
 # the Return.
 HEAD = Struct("<IIQH6xQIBxH")
 BODY = HEAD.size
+QUESTION = 32
+"""Byte of a call's question, in all layouts."""
+
 ROOT_POINTER = 1 << 32 | 1 << 48
 RETURN_POINTER = 2 << 32 | 1 << 48
 RETURN = 3
@@ -68,8 +75,19 @@ def results_of(frame):
     return message.outcome
 
 
-def call(question, target, method, content):
+def own_call(question, target, method, content):
+    """Encode a call as Queueber's client does: its target lies before the parameters."""
     return wire.call(question, target, QUEUE_INTERFACE_ID, method, content) + content
+
+
+def stock_call(question, target, method, content):
+    """Encode a call as the clients in C++ and Rust and pycapnp do: its target lies after the parameters."""
+    return foreign_call(question, method, content, target=target)
+
+
+def encoder_of(load):
+    """Return the function that encodes the calls of *load*."""
+    return own_call if load.own else stock_call
 
 
 class Adds:
@@ -79,8 +97,10 @@ class Adds:
         delay = SpanMs(load.delay_ms)
         contents = [write_add_request(AddRequest([NewItem(each, delay) for each in batch])) for batch in load.batches]
         # All slots share the contents; each has a head of its own, which holds its question.
-        heads = [[call(slot, target, ADD, each)[: -len(each)] for each in contents] for slot in range(window)]
-        self.calls = [cycle(list(zip(each, contents, strict=True))) for each in heads]
+        parts = [(encoder_of(load)(0, target, ADD, each).split(each[WORD:]), each[WORD:]) for each in contents]
+        self.calls = [
+            cycle([(asked(before, slot), shared, after) for (before, after), shared in parts]) for slot in range(window)
+        ]
         for slot, each in enumerate(self.calls):
             for _ in range(slot):
                 next(each)
@@ -102,14 +122,26 @@ class Adds:
         return self.items
 
 
+def asked(frame, question):
+    """Return *frame*, a call or the beginning of one, with another *question*."""
+    return frame[:QUESTION] + question.to_bytes(4, "little") + frame[QUESTION + 4 :]
+
+
+PLACES = {}
+"""Where polls' replies of each size have their ids and their lease.  A process has one load."""
+
+
 class Takes:
     """Polls that do not wait, and a remove for every item they bring; removes go first."""
 
     def __init__(self, target, load, window, dry_ends):
         poll = write_poll_request(PollRequest(lease=LEASE, num_items=load.items, wait=None, no_wait=True))
         self.added = load.added
-        self.mixed = load.size == MIXED
+        self.unlike = load.size == MIXED and load.items > 1
+        """Replies of equal size may have their ids in different places."""
+
         self.dry_ends = dry_ends
+        call = encoder_of(load)
         self.polls = [call(slot, target, POLL, poll) for slot in range(window)]
         mark_id, mark_lease = b"I" * 16, b"L" * 16
         remove = write_remove_request(RemoveRequest(mark_id, mark_lease))
@@ -120,7 +152,6 @@ class Takes:
         self.parts = [self.cut.unpack(each) for each in self.removes]
         self.removing = [False] * window
         self.found = deque()
-        self.places = {}
         self.removed = b""
         self.seen = 0
 
@@ -144,13 +175,12 @@ class Takes:
                 self.removed = data[at + BODY : at + size]
             return 1
         self.seen += 1
-        # Of mixed lengths, replies of equal size differ in where the ids are.
-        places = None if self.mixed else self.places.get(size)
+        places = None if self.unlike else PLACES.get(size)
         if places is None or not self.seen % SAMPLE:
             places = self.learn(data[at : at + size], places)
             if places is None:
                 return 0
-            self.places[size] = places
+            PLACES[size] = places
         ids, lease = places
         secret = data[at + lease : at + lease + 16]
         self.found += [(data[at + each : at + each + 16], secret) for each in ids]
@@ -220,7 +250,7 @@ class Frames(LoadConnection):
         """Have *count* items under leases; what is then called are removes until there are none."""
         poll = write_poll_request(PollRequest(lease=LEASE, num_items=TAKEN_AT_ONCE, wait=None, no_wait=True))
         while len(self.work.found) < count:
-            results = self.answered(call(self.window, target, POLL, poll), 1)[self.window]
+            results = self.answered(own_call(self.window, target, POLL, poll), 1)[self.window]
             self.socket.sendall(wire.finish(self.window, release_result_caps=False))
             response = read_poll_response(results)
             if not response.items:
