@@ -279,8 +279,13 @@ def main():
     """The status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--only", type=int, action="append", help="of this number; repeatable")
+    parser.add_argument("--list", action="store_true", help="list the bugs and their tests, and run none")
     parser.add_argument("--seed", type=int, help="there is nothing random in this")
     asked = parser.parse_args()
+    if asked.list:
+        for each in MUTANTS:
+            print(f"{each.number:2} {each.what}: {each.test.rpartition('::')[2]}")
+        return 0
     return judge([each for each in MUTANTS if not asked.only or each.number in asked.only]).end(command_line())
 
 
