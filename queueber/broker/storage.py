@@ -6,14 +6,50 @@ commit together or not at all.  A later operation on a row replaces an earlier
 one.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
 from attrs import frozen
 
-from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.model import Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.errors import StorageError
 from queueber.units import WallMs
+
+Digest = NewType("Digest", bytes)
+"""16 bytes that stand for a deduplication key."""
+
+RequestId = NewType("RequestId", bytes)
+"""16 bytes that stand for a call, chosen by the client."""
+
+SettingValue: TypeAlias = int | bool | tuple[tuple[str, str], ...]
+"""A number, a flag, or labels as pairs of name and value."""
+
+SettingFields: TypeAlias = Mapping[str, SettingValue]
+"""The configured settings of a queue, by the schema's names of the fields; the others have the server's defaults."""
+
+
+class DedupRecord(NamedTuple):
+    """The ids of an add, from which a second one is answered."""
+
+    ends: WallMs
+    """Queue time from which the record is ignored; 0: until the item is removed."""
+
+    ids: tuple[ItemId, ...]
+    """One item for a deduplication key, those of the whole call for a request id."""
+
+    duplicates: tuple[int, ...] = ()
+    """For a request id: the places of the items that were not added."""
+
+
+class Ended(NamedTuple):
+    """The end of a deduplication record: an entry of the index in the order of the ends."""
+
+    ends: WallMs
+    queue: QueueNumber
+    """The queue's id; 0 for a request id."""
+
+    key: Digest | RequestId
 
 
 class PutItems(NamedTuple):
@@ -49,7 +85,99 @@ class PutQueue(NamedTuple):
     record: QueueRecord
 
 
-Write: TypeAlias = PutItems | DeleteItem | PutLease | DeleteLease | PutQueue
+class DeleteQueue(NamedTuple):
+    """Delete a queue's row."""
+
+    number: QueueNumber
+
+
+class PutSettings(NamedTuple):
+    """Write the row with a queue's settings, which belong to the queue's id."""
+
+    queue: QueueNumber
+    configured: SettingFields
+
+
+class DeleteSettings(NamedTuple):
+    """Delete the row with a queue's settings."""
+
+    queue: QueueNumber
+
+
+class PutRetired(NamedTuple):
+    """Write that the items of a number are to be deleted."""
+
+    number: QueueNumber
+    queue: QueueNumber
+    """The id of the queue to which leased items return; 0 if it was deleted."""
+
+
+class DeleteRetired(NamedTuple):
+    """Delete the row of a retired number, whose items are all gone."""
+
+    number: QueueNumber
+
+
+class PutNumbers(NamedTuple):
+    """Write the lowest number that no queue ever had."""
+
+    next: QueueNumber
+
+
+class PutDedup(NamedTuple):
+    """Write the record of a deduplication key, and its entry in the index of ends unless it has no end."""
+
+    queue: QueueNumber
+    """The queue's id."""
+
+    digest: Digest
+    record: DedupRecord
+
+
+class DeleteDedup(NamedTuple):
+    """Delete the record of a deduplication key, but not its entry in the index."""
+
+    queue: QueueNumber
+    digest: Digest
+
+
+class PutRequest(NamedTuple):
+    """Write the record of a request id, and its entry in the index of ends."""
+
+    id: RequestId
+    record: DedupRecord
+
+
+class DeleteRequest(NamedTuple):
+    """Delete the record of a request id, but not its entry in the index."""
+
+    id: RequestId
+
+
+class DeleteEnded(NamedTuple):
+    """Delete an entry of the index of ends, but not the record."""
+
+    entry: Ended
+
+
+Write: TypeAlias = (
+    PutItems
+    | DeleteItem
+    | PutLease
+    | DeleteLease
+    | PutQueue
+    | DeleteQueue
+    | PutSettings
+    | DeleteSettings
+    | PutRetired
+    | DeleteRetired
+    | PutNumbers
+    | PutDedup
+    | DeleteDedup
+    | PutRequest
+    | DeleteRequest
+    | DeleteEnded
+)
 
 
 @frozen
@@ -74,6 +202,18 @@ class Scan:
     """Rows that were skipped."""
 
 
+class Found(NamedTuple):
+    """An item that was found by its id."""
+
+    queue: QueueNumber
+    item: Item
+
+
+_NO_SETTINGS: Final[Mapping[QueueNumber, SettingFields]] = MappingProxyType({})
+_FIRST_NUMBER: Final = QueueNumber(1)
+_NO_NUMBERS: Final[Mapping[QueueNumber, QueueNumber]] = MappingProxyType({})
+
+
 @frozen
 class RecoveredLease:
     """A lease read from the disk at start."""
@@ -93,6 +233,15 @@ class Recovered:
     leases: Sequence[RecoveredLease]
     mark: TimeMark | None
     """The mark of the last commit; None in a new store."""
+
+    settings: Mapping[QueueNumber, SettingFields] = _NO_SETTINGS
+    """The configured settings by the queue's id."""
+
+    retired: Mapping[QueueNumber, QueueNumber] = _NO_NUMBERS
+    """The retired numbers whose items are yet to be deleted, each with the id of its queue, or 0."""
+
+    next_number: QueueNumber = _FIRST_NUMBER
+    """A number from which on no queue ever had one, as far as `PutNumbers` wrote it.  Queues may have higher ones."""
 
 
 class StoreStalled(Exception):
@@ -132,6 +281,30 @@ class Store(Protocol):
 
     def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
         """Return the items at *keys*, in that order; None where there is no row."""
+
+    def keys(self, queue: QueueNumber, after: Key, *, items_max: int) -> Sequence[Key]:
+        """Return up to *items_max* keys of rows of *queue*, strictly above *after* and in order, without the rows."""
+
+    def find(self, queues: Sequence[QueueNumber], ids: Sequence[ItemId]) -> list[Found | None]:
+        """
+        Return the items with these ids, in that order; None for an item that is in none of *queues*.
+
+        Commits may go on meanwhile, so an item that a plan moves may be found at either place or not at all.  The
+        caller applies all plans that were not durable at the call or were made since.
+        """
+
+    def dedup(self, queue: QueueNumber, digests: Sequence[Digest]) -> list[DedupRecord | None]:
+        """Return the records of deduplication keys of the queue with the id *queue*, in that order."""
+
+    def requests(self, ids: Sequence[RequestId]) -> list[DedupRecord | None]:
+        """Return the records of request ids, in that order."""
+
+    def ended(self, now: WallMs, *, entries_max: int) -> Sequence[tuple[Ended, DedupRecord | None]]:
+        """
+        Return the first entries of the index whose ends are not after *now*, each with the record that there is.
+
+        A record with another end than its entry was renewed: only the entry may be deleted.
+        """
 
     def close(self) -> None:
         """Close the store.  No method may be called afterwards."""

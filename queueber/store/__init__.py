@@ -21,7 +21,7 @@ from queueber.store.maintenance.verification import verify
 from queueber.store.rocks import RocksStore, open_store, unflushed_bytes
 from queueber.store.rows.kv_store import Durability
 from queueber.store.rows.memory import MemoryStore
-from queueber.store.rows.records import Encoding
+from queueber.store.rows.values import Encoding
 
 __all__ = [
     "CONTROL",

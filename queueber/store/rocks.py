@@ -27,7 +27,7 @@ from queueber.store.rows.meta import (
     was_shut_down_cleanly,
     write_format,
 )
-from queueber.store.rows.records import Encoding
+from queueber.store.rows.values import Encoding
 from queueber.store.tuning import DEFAULT_TUNING, FLUSH_FILES, TUNING_OPTIONS, Tuning, flush_bytes_max
 from queueber.units import counted
 

@@ -16,7 +16,7 @@ from queueber.broker import Peer, TimeMark
 from queueber.rpc import AnswerId, encoder
 from queueber.server.app.service import GC_THRESHOLDS
 from queueber.store.rows.kv_store import Durability, KeyValueStore
-from queueber.store.rows.records import Encoding
+from queueber.store.rows.values import Encoding
 from queueber.testing import InProcessServer
 from queueber.units import SpanMs, WallMs
 

@@ -110,7 +110,8 @@ def engines_in() -> Callable[[Path], list[Engine]]:
 
 
 def _key(due: int, number: int | None = None) -> Key:
-    return Key(WallMs(due), ItemId((due if number is None else number).to_bytes(ID_BYTES, "big")))
+    """Return a key; without a *number*, its id is one of the millisecond *due*, as that of an item without delay."""
+    return Key(WallMs(due), ItemId((due << 80 | due if number is None else number).to_bytes(ID_BYTES, "big")))
 
 
 def _item(due: int, contents: bytes = b"", number: int | None = None, attempts: int = 0) -> Item:

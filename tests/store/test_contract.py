@@ -11,13 +11,29 @@ from hypothesis import strategies as st
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
 from queueber.broker.storage import (
+    DedupRecord,
+    DeleteDedup,
+    DeleteEnded,
     DeleteItem,
     DeleteLease,
+    DeleteQueue,
+    DeleteRequest,
+    DeleteRetired,
+    DeleteSettings,
+    Digest,
+    Ended,
+    Found,
+    PutDedup,
     PutItems,
     PutLease,
+    PutNumbers,
     PutQueue,
+    PutRequest,
+    PutRetired,
+    PutSettings,
     Recovered,
     RecoveredLease,
+    RequestId,
     Write,
 )
 from queueber.units import WallMs
@@ -167,6 +183,118 @@ def test_queues_are_recovered_as_last_written(engine, make):
     engine.store.commit([PutQueue(first), PutQueue(other)], make.mark)
     engine.store.commit([PutQueue(last)], make.mark)
     assert sorted(engine.reopen().recover().queues) == [last, other]
+
+
+def test_a_deleted_queue_is_not_recovered(engine, make):
+    engine.store.commit([PutQueue(QueueRecord(MAIL, "mail", 0, 0, LOWEST))], make.mark)
+    engine.store.commit([DeleteQueue(MAIL), DeleteQueue(OTHER)], make.mark)
+    assert engine.reopen().recover().queues == []
+
+
+SETTINGS = {
+    "maxAttempts": 2**32 - 1,
+    "backoffBaseMs": 0,
+    "backoffOnLoss": True,
+    "pollsPaused": False,
+    "maxBytes": 2**64 - 1,
+    "labels": (("team", "Ünï"), ("empty", "")),
+}
+
+
+def test_settings_are_recovered_as_last_written(engine, make):
+    assert engine.store.recover().settings == {}
+    writes = [PutSettings(MAIL, {"leaseMs": 5}), PutSettings(MAIL, SETTINGS), PutSettings(LAST, {})]
+    engine.store.commit([*writes, PutSettings(OTHER, SETTINGS), DeleteSettings(OTHER)], make.mark)
+    assert engine.reopen().recover().settings == {MAIL: SETTINGS, LAST: {}}
+    engine.store.commit([DeleteSettings(MAIL), DeleteSettings(OTHER)], make.mark)
+    assert engine.reopen().recover().settings == {LAST: {}}
+
+
+def test_retired_numbers_and_the_next_one_are_recovered(engine, make):
+    recovered = engine.store.recover()
+    assert (recovered.retired, recovered.next_number) == ({}, 1)
+    writes = [PutRetired(number, MAIL) for number in (MAIL, OTHER)]
+    engine.store.commit([*writes, PutRetired(LAST, QueueNumber(0)), PutNumbers(QueueNumber(9))], make.mark)
+    engine.store.commit([DeleteRetired(OTHER), DeleteRetired(QueueNumber(5)), PutNumbers(LAST)], make.mark)
+    recovered = engine.reopen().recover()
+    assert (recovered.retired, recovered.next_number) == ({MAIL: MAIL, LAST: 0}, LAST)
+
+
+def test_keys_are_read_in_order_and_in_slices(store, make):
+    wanted = [make.key(due) for due in (1, 2, 3)]
+    store.commit([PutItems(MAIL, [Item(key, b"x", WallMs(0)) for key in wanted])], make.mark)
+    store.commit([PutItems(OTHER, [make.item(4)])], make.mark)
+    assert store.keys(MAIL, LOWEST, items_max=2) == wanted[:2]
+    assert store.keys(MAIL, wanted[1], items_max=9) == wanted[2:]
+    assert store.keys(MAIL, wanted[2], items_max=9) == []
+    assert store.keys(LAST, LOWEST, items_max=9) == []
+
+
+def test_items_are_found_by_id_wherever_they_are(engine, make):
+    """An item without delay, a delayed one, one of another queue, and one that has no row."""
+    now, later, elsewhere = make.item(7, b"now"), make.item(8, b"later", number=1), make.item(9, b"other", number=2)
+    writes = [PutItems(MAIL, [now, later]), PutItems(OTHER, [elsewhere])]
+    engine.store.commit(writes, make.mark)
+    store = engine.reopen()
+    ids = [elsewhere.key.id, now.key.id, make.key(5).id, later.key.id]
+    assert store.find([MAIL], ids) == [None, Found(MAIL, now), None, Found(MAIL, later)]
+    assert store.find([MAIL, OTHER], ids) == [Found(OTHER, elsewhere), Found(MAIL, now), None, Found(MAIL, later)]
+    assert store.find([], ids) == [None] * 4
+    assert store.find([MAIL], []) == []
+
+
+def test_an_item_that_moves_is_found_at_its_new_place(engine, make):
+    """Away from the time in its id, to another queue, and back again."""
+    first = make.item(7, b"x")
+    engine.store.commit([PutItems(MAIL, [first])], make.mark)
+    places = [(MAIL, 9), (OTHER, 9), (OTHER, 2**63), (MAIL, 7), (MAIL, 2**48 + 7), (MAIL, 7)]
+    queue, item = MAIL, first
+    for other, due in places:
+        moved = item._replace(key=item.key._replace(due=WallMs(due)))
+        engine.store.commit([DeleteItem(queue, item.key), PutItems(other, [moved])], make.mark)
+        queue, item = other, moved
+        assert engine.store.find([MAIL, OTHER], [item.key.id]) == [Found(queue, item)]
+    engine.store.commit([DeleteItem(queue, item.key)], make.mark)
+    assert engine.reopen().find([MAIL, OTHER], [item.key.id]) == [None]
+
+
+DIGEST, REQUEST = Digest(b"D" * 16), RequestId(b"R" * 16)
+
+
+def record(ends: int, *ids: int, duplicates: tuple[int, ...] = ()) -> DedupRecord:
+    return DedupRecord(WallMs(ends), tuple(ItemId(each.to_bytes(16, "big")) for each in ids), duplicates)
+
+
+def test_deduplication_records_are_read_back(engine, make):
+    kept, last, call = record(50, 1), record(0, 2), record(60, 1, 2, 1, duplicates=(2, 2**32 - 1))
+    writes = [PutDedup(MAIL, DIGEST, record(40, 9)), PutDedup(MAIL, DIGEST, kept), PutDedup(LAST, DIGEST, last)]
+    engine.store.commit([*writes, PutRequest(REQUEST, call)], make.mark)
+    store = engine.reopen()
+    assert store.dedup(MAIL, [Digest(b"E" * 16), DIGEST]) == [None, kept]
+    assert (store.dedup(LAST, [DIGEST]), store.dedup(OTHER, [DIGEST])) == ([last], [None])
+    assert store.requests([REQUEST, RequestId(b"S" * 16), REQUEST]) == [call, None, call]
+    store.commit([DeleteDedup(MAIL, DIGEST), DeleteRequest(REQUEST), DeleteRequest(REQUEST)], make.mark)
+    assert (store.dedup(MAIL, [DIGEST]), store.requests([REQUEST])) == ([None], [None])
+    assert store.dedup(LAST, [DIGEST]) == [last]
+
+
+def test_ends_are_read_in_order_with_the_present_records(store, make):
+    """A renewed record has two entries; one without an end has none."""
+    other = Digest(b"E" * 16)
+    first, renewed, call = record(10, 1), record(30, 2), record(20, 3)
+    store.commit([PutDedup(MAIL, DIGEST, first), PutRequest(REQUEST, call)], make.mark)
+    store.commit([PutDedup(MAIL, DIGEST, renewed), PutDedup(MAIL, other, record(0, 4))], make.mark)
+    entries = [
+        (Ended(first.ends, MAIL, DIGEST), renewed),
+        (Ended(call.ends, QueueNumber(0), REQUEST), call),
+        (Ended(renewed.ends, MAIL, DIGEST), renewed),
+    ]
+    assert store.ended(WallMs(9), entries_max=9) == []
+    assert store.ended(WallMs(10), entries_max=9) == entries[:1]
+    assert store.ended(WallMs(30), entries_max=9) == entries
+    assert store.ended(WallMs(30), entries_max=2) == entries[:2]
+    store.commit([DeleteEnded(entries[0][0]), DeleteEnded(entries[0][0]), DeleteDedup(MAIL, DIGEST)], make.mark)
+    assert store.ended(WallMs(30), entries_max=9) == [entries[1], (entries[2][0], None)]
 
 
 def test_every_commit_writes_its_time_mark(engine, make):

@@ -7,6 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queueber.broker.model import ItemId, Key, LeaseId, QueueNumber
+from queueber.broker.storage import Digest, Ended, RequestId
 from queueber.errors import StorageError
 from queueber.plyvel import prefix_successor
 from queueber.store.rows import keys
@@ -45,6 +46,23 @@ def test_lease_and_queue_keys_are_decoded(lease, queue):
     assert keys.decode_queue_key(keys.queue_key(queue)) == queue
 
 
+digests = st.binary(min_size=16, max_size=16).map(Digest)
+
+
+@given(digests, queues, st.integers(0, 2**64 - 1).map(WallMs))
+def test_keys_of_deduplication_are_decoded(digest, queue, end):
+    assert keys.decode_dedup_key(keys.dedup_key(queue, digest)) == (queue, digest)
+    assert keys.decode_request_key(keys.request_key(RequestId(digest))) == digest
+    entry = Ended(end, queue, digest)
+    assert keys.decode_end_key(keys.end_key(entry)) == entry
+    assert keys.record_key(entry) == (keys.dedup_key(queue, digest) if queue else keys.request_key(RequestId(digest)))
+
+
+@given(st.integers(0, 2**48 - 1).map(WallMs), st.integers(0, 2**48 - 1).map(WallMs), digests)
+def test_the_index_of_ends_is_read_up_to_a_moment(end, now, digest):
+    assert (keys.end_key(Ended(end, QueueNumber(2**32 - 1), digest)) < keys.ends_after(now)) == (end <= now)
+
+
 def test_tables_do_not_overlap():
     tables = sorted(keys.TABLES)
     assert all(prefix_successor(table) <= following for table, following in pairwise(tables))
@@ -57,6 +75,14 @@ def test_the_bytes_of_keys_are_fixed():
     assert keys.lease_key(LeaseId(b"L" * 16)) == b"l" + b"L" * 16
     assert keys.queue_key(QueueNumber(1)) == b"q\0\0\0\1"
     assert (keys.FORMAT_KEY, keys.TIME_KEY, keys.CLEAN_KEY) == (b"mformat", b"mtime", b"mclean")
+    assert keys.NUMBERS_KEY == b"mnumbers"
+    assert keys.place_key(place.id) == b"w" + bytes(range(16))
+    assert keys.settings_key(QueueNumber(1)) == b"s\0\0\0\1"
+    assert keys.retired_key(QueueNumber(1)) == b"r\0\0\0\1"
+    assert keys.dedup_key(QueueNumber(1), Digest(b"D" * 16)) == b"d\0\0\0\1" + b"D" * 16
+    assert keys.request_key(RequestId(b"R" * 16)) == b"a" + b"R" * 16
+    end = Ended(WallMs(0x0102030405060708), QueueNumber(9), Digest(b"D" * 16))
+    assert keys.end_key(end) == b"e\1\2\3\4\5\6\7\x08\0\0\0\x09" + b"D" * 16
 
 
 @pytest.mark.parametrize(
@@ -65,6 +91,12 @@ def test_the_bytes_of_keys_are_fixed():
         (keys.decode_item_key, b"i123", "items"),
         (keys.decode_lease_key, b"l123", "leases"),
         (keys.decode_queue_key, b"q123456", "queues"),
+        (keys.decode_queue_key, b"s123", "settings"),
+        (keys.decode_queue_key, b"r123", "retired"),
+        (keys.decode_place_key, b"w123", "places"),
+        (keys.decode_dedup_key, b"d123", "dedup"),
+        (keys.decode_request_key, b"a123", "requests"),
+        (keys.decode_end_key, b"e123", "ends"),
     ],
 )
 def test_a_key_of_the_wrong_length_is_reported_with_its_table(read, row, table):

@@ -42,6 +42,12 @@ def test_an_item_is_read_back(make, item, encoding):
 
 
 few = st.integers(1, 2)
+timely_places = st.builds(
+    lambda due, rest: Key(WallMs(due), ItemId(due.to_bytes(6, "big") + rest)),
+    st.integers(0, 2**48 - 1) | few,
+    st.binary(min_size=10, max_size=10),
+)
+timely_items = st.builds(Item, timely_places, st.integers(0, 9).map(bytes), few, few)
 alike_items = st.builds(
     Item,
     st.builds(Key, few.map(WallMs), st.binary(min_size=16, max_size=16).map(ItemId)),
@@ -65,13 +71,22 @@ def item_struct(item):
     return first_version("StoredItem", 2).build(**fields)
 
 
+def place(queue, key):
+    """Return the row with the place of the item at *key*, unless its due is the time in its id."""
+    if key.due == key.id[0] << 40 | int.from_bytes(key.id[1:6], "big"):
+        return []
+    return [(b"w" + key.id, layout("Place").build(queue=queue, dueMs=key.due))]
+
+
 def as_the_schema_says(write):
     """Return the key and the struct of each row that *write* writes, made by `keys` and `layout`."""
     match write:
         case PutItems(queue, put):
-            return [(item_key(queue, item.key), item_struct(item)) for item in put]
+            return [
+                row for item in put for row in [(item_key(queue, item.key), item_struct(item)), *place(queue, item.key)]
+            ]
         case DeleteItem(queue, key):
-            return [(item_key(queue, key), None)]
+            return [(item_key(queue, key), None), *[(row_key, None) for row_key, _ in place(queue, key)]]
         case PutLease(lease, record):
             struct = first_version("LeaseRecord", 2).build(
                 queue=record.queue, deadlineMs=record.deadline, entries=entries(*record.keys)
@@ -87,9 +102,9 @@ def as_the_schema_says(write):
 
 
 writes = st.one_of(
-    st.builds(PutItems, few, st.lists(items | alike_items, max_size=5)),
+    st.builds(PutItems, few, st.lists(items | alike_items | timely_items, max_size=5)),
     st.builds(PutItems, few, st.lists(alike_items, max_size=5)),
-    st.builds(DeleteItem, few, places),
+    st.builds(DeleteItem, few, places | timely_places),
     st.builds(PutLease, ids, leases),
     st.builds(DeleteLease, ids),
     st.builds(PutQueue, queue_records),

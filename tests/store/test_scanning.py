@@ -22,8 +22,8 @@ from queueber.store.rows import kv_store as keyvalue
 from queueber.store.rows import scanning
 from queueber.store.rows.keys import ITEM_KEY_BYTES, decode_item_key, item_key
 from queueber.store.rows.kv_store import Durability, KeyValueStore
-from queueber.store.rows.records import Encoding
 from queueber.store.rows.scanning import Scanner
+from queueber.store.rows.values import Encoding
 
 MAIL = QueueNumber(1)
 LAST = QueueNumber(2**32 - 1)

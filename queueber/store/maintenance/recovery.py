@@ -30,7 +30,7 @@ from queueber.store.maintenance.verification import Verified, verify
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.kv_store import Durability, KeyValueStore
 from queueber.store.rows.meta import FORMAT, delete_clean_mark, read_format, was_shut_down_cleanly
-from queueber.store.rows.records import Encoding
+from queueber.store.rows.values import Encoding
 from queueber.units import counted
 
 _DROPPED: Final = re.compile(r"[0-9]+\.log: dropping [0-9]+ bytes.*")

@@ -9,18 +9,38 @@ returns items in the order in which they are to be delivered.
 from struct import Struct
 from typing import Final
 
-from queueber.broker.model import Key, LeaseId, QueueNumber
+from queueber.broker.model import ItemId, Key, LeaseId, QueueNumber
+from queueber.broker.storage import Digest, Ended, RequestId
 from queueber.errors import Damaged
 from queueber.limits import ID_BYTES
+from queueber.units import WallMs
 
+DEDUP: Final = b"d"
+ENDS: Final = b"e"
 ITEMS: Final = b"i"
 LEASES: Final = b"l"
 META: Final = b"m"
+PLACES: Final = b"w"
 QUEUES: Final = b"q"
+REQUESTS: Final = b"a"
+RETIRED: Final = b"r"
+SETTINGS: Final = b"s"
 
-TABLES: Final = {ITEMS: "items", LEASES: "leases", META: "meta", QUEUES: "queues"}
+TABLES: Final = {
+    DEDUP: "dedup",
+    ENDS: "ends",
+    ITEMS: "items",
+    LEASES: "leases",
+    META: "meta",
+    PLACES: "places",
+    QUEUES: "queues",
+    REQUESTS: "requests",
+    RETIRED: "retired",
+    SETTINGS: "settings",
+}
 
 FORMAT_KEY: Final = META + b"format"
+NUMBERS_KEY: Final = META + b"numbers"
 TIME_KEY: Final = META + b"time"
 CLEAN_KEY: Final = META + b"clean"
 
@@ -36,11 +56,24 @@ pack_item_prefix: Final = _ITEM.pack
 ENTRY: Final = Struct(f">Q{ID_BYTES}s")
 """Due and id of an item: the end of its row's key, and an element of a lease's list of items."""
 
-ITEM_KEY_BYTES: Final = _ITEM.size + ID_BYTES
+ITEM_ID_AT: Final = _ITEM.size
+"""Offset of the id in the key of an item's row."""
+
+ITEM_KEY_BYTES: Final = ITEM_ID_AT + ID_BYTES
 ITEM_ENTRY_AT: Final = _QUEUE.size
 """Offset of due and id in the key of an item's row."""
 
-_LEASE_KEY_BYTES: Final = len(LEASES) + ID_BYTES
+_ID_KEY_BYTES: Final = 1 + ID_BYTES
+"""Length of a key that consists of a table and an id."""
+
+_DEDUP_KEY_BYTES: Final = _QUEUE.size + ID_BYTES
+_END = Struct(f">cQI{ID_BYTES}s")
+
+TIME_BYTES: Final = 6
+"""Length of the time at the start of an item's id, in milliseconds."""
+
+TIMES: Final = 1 << 8 * TIME_BYTES
+"""The lowest due that no id has room for."""
 
 _new: Final = tuple.__new__
 """Makes a named tuple from a plain one, in a third of the time of a call of its class."""
@@ -69,6 +102,11 @@ def items_end(queue: QueueNumber) -> bytes:
     return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big").rstrip(b"\0")
 
 
+def time_of(item: ItemId) -> WallMs:
+    """Return the time in an item's id: the due of an item that was added without delay."""
+    return WallMs(int.from_bytes(item[:TIME_BYTES], "big"))
+
+
 def lease_key(lease: LeaseId) -> bytes:
     """Return the row key of *lease*."""
     return LEASES + lease
@@ -76,9 +114,7 @@ def lease_key(lease: LeaseId) -> bytes:
 
 def decode_lease_key(row_key: bytes) -> LeaseId:
     """Return the lease's id in *row_key*, a key of the leases table."""
-    if len(row_key) != _LEASE_KEY_BYTES:
-        raise damaged(row_key, "its key has an impossible length")
-    return LeaseId(row_key[len(LEASES) :])
+    return LeaseId(_decode_id_key(row_key))
 
 
 def queue_key(queue: QueueNumber) -> bytes:
@@ -87,10 +123,81 @@ def queue_key(queue: QueueNumber) -> bytes:
 
 
 def decode_queue_key(row_key: bytes) -> QueueNumber:
-    """Return the queue's number in *row_key*, a key of the queues table."""
-    if len(row_key) != _QUEUE.size:
+    """Return the queue's number, or id, in *row_key*, a key of the queues, settings or retired table."""
+    _check_length(row_key, _QUEUE.size)
+    return QueueNumber(_QUEUE.unpack(row_key)[1])
+
+
+def place_key(item: ItemId) -> bytes:
+    """Return the key of the row with the place of *item*."""
+    return PLACES + item
+
+
+def decode_place_key(row_key: bytes) -> ItemId:
+    """Return the item's id in *row_key*, a key of the places table."""
+    return ItemId(_decode_id_key(row_key))
+
+
+def settings_key(queue: QueueNumber) -> bytes:
+    """Return the key of the row with the settings of the queue with the id *queue*."""
+    return pack_queue_prefix(SETTINGS, queue)
+
+
+def retired_key(number: QueueNumber) -> bytes:
+    """Return the key of the row of the retired *number*."""
+    return pack_queue_prefix(RETIRED, number)
+
+
+def dedup_key(queue: QueueNumber, digest: Digest) -> bytes:
+    """Return the row key of a deduplication key of the queue with the id *queue*."""
+    return pack_queue_prefix(DEDUP, queue) + digest
+
+
+def decode_dedup_key(row_key: bytes) -> tuple[QueueNumber, Digest]:
+    """Return the queue's id and the digest in *row_key*, a key of the dedup table."""
+    _check_length(row_key, _DEDUP_KEY_BYTES)
+    return QueueNumber(_QUEUE.unpack_from(row_key)[1]), Digest(row_key[_QUEUE.size :])
+
+
+def request_key(request: RequestId) -> bytes:
+    """Return the row key of a request id."""
+    return REQUESTS + request
+
+
+def decode_request_key(row_key: bytes) -> RequestId:
+    """Return the request id in *row_key*, a key of the requests table."""
+    return RequestId(_decode_id_key(row_key))
+
+
+def end_key(entry: Ended) -> bytes:
+    """Return the row key of an entry of the index of ends."""
+    return _END.pack(ENDS, *entry)
+
+
+def ends_after(now: WallMs) -> bytes:
+    """Return a key above all entries of the index of ends that are not after *now*, and below all others."""
+    return ENDS + (now + 1).to_bytes(8, "big")
+
+
+def decode_end_key(row_key: bytes) -> Ended:
+    """Return the entry in *row_key*, a key of the ends table."""
+    _check_length(row_key, _END.size)
+    return Ended(*_END.unpack(row_key)[1:])
+
+
+def record_key(entry: Ended) -> bytes:
+    """Return the key of the row whose end *entry* is."""
+    return dedup_key(entry.queue, Digest(entry.key)) if entry.queue else request_key(RequestId(entry.key))
+
+
+def _decode_id_key(row_key: bytes) -> bytes:
+    _check_length(row_key, _ID_KEY_BYTES)
+    return row_key[1:]
+
+
+def _check_length(row_key: bytes, length: int) -> None:
+    if len(row_key) != length:
         raise damaged(row_key, "its key has an impossible length")
-    return QueueNumber(int.from_bytes(row_key[len(QUEUES) :], "big"))
 
 
 def damaged(row_key: bytes, why: str) -> Damaged:

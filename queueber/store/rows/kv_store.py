@@ -6,14 +6,53 @@ from itertools import compress, islice
 from time import monotonic
 from typing import Final
 
-from queueber.broker.model import Item, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
-from queueber.broker.storage import Recovered, RecoveredLease, Scan, StoreStalled, Write
+from queueber.broker.model import Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, TimeMark
+from queueber.broker.storage import (
+    DedupRecord,
+    Digest,
+    Ended,
+    Found,
+    Recovered,
+    RecoveredLease,
+    RequestId,
+    Scan,
+    StoreStalled,
+    Write,
+)
 from queueber.errors import Stalled, Stopping, Withheld
 from queueber.store.rows.engine_port import KeyValueEngine
-from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, decode_lease_key, item_key
-from queueber.store.rows.records import Encoding, decode_item, decode_lease, decode_queue, decode_time, encode_writes
+from queueber.store.rows.keys import (
+    ENDS,
+    LEASES,
+    NUMBERS_KEY,
+    QUEUES,
+    RETIRED,
+    SETTINGS,
+    TIME_KEY,
+    decode_item_key,
+    decode_lease_key,
+    decode_queue_key,
+    dedup_key,
+    ends_after,
+    item_key,
+    items_end,
+    place_key,
+    record_key,
+    request_key,
+    time_of,
+)
+from queueber.store.rows.records import decode_item, decode_lease, decode_queue, decode_time, encode_writes
 from queueber.store.rows.scanning import Scanner
-from queueber.units import MIB
+from queueber.store.rows.side_records import (
+    decode_dedup,
+    decode_end,
+    decode_numbers,
+    decode_place,
+    decode_retired,
+    decode_settings,
+)
+from queueber.store.rows.values import Encoding
+from queueber.units import MIB, WallMs
 
 
 class Durability(StrEnum):
@@ -90,11 +129,18 @@ class KeyValueStore:
                 records.append((decode_lease_key(row_key), decode_lease(row_key, value)))
                 self.recovered_leases += 1
                 self._check_cancelled()
-        mark = self._db.get(TIME_KEY)
+        with self._db.iterator(prefix=SETTINGS) as rows:
+            settings = {decode_queue_key(row_key): decode_settings(row_key, value) for row_key, value in rows}
+        with self._db.iterator(prefix=RETIRED) as rows:
+            retired = {decode_queue_key(row_key): decode_retired(row_key, value) for row_key, value in rows}
+        mark, numbers = self._db.get_many([TIME_KEY, NUMBERS_KEY])
         return Recovered(
             queues=queues,
             leases=list(self._with_existing_items(records)),
             mark=None if mark is None else decode_time(TIME_KEY, mark),
+            settings=settings,
+            retired=retired,
+            next_number=QueueNumber(1) if numbers is None else decode_numbers(NUMBERS_KEY, numbers),
         )
 
     def cancel_recovery(self) -> None:
@@ -156,6 +202,51 @@ class KeyValueStore:
         row_keys = [item_key(queue, key) for key in keys]
         return [
             None if value is None else decode_item(row_key, value)
+            for row_key, value in zip(row_keys, self._db.get_many(row_keys), strict=True)
+        ]
+
+    def keys(self, queue: QueueNumber, after: Key, *, items_max: int) -> Sequence[Key]:
+        """Return up to *items_max* keys of rows of *queue* above *after*."""
+        start, stop = item_key(queue, after), items_end(queue)
+        with self._db.iterator(start=start, stop=stop, include_start=False, include_value=False) as rows:
+            return [decode_item_key(row_key) for row_key in islice(rows, items_max)]
+
+    def find(self, queues: Sequence[QueueNumber], ids: Sequence[ItemId]) -> list[Found | None]:
+        """Return the items with these ids, in that order; None for one that is in none of *queues*."""
+        place_keys = [place_key(item) for item in ids]
+        row_keys: list[bytes] = []
+        owners: list[tuple[int, QueueNumber]] = []
+        for index, (place, value) in enumerate(zip(place_keys, self._db.get_many(place_keys), strict=True)):
+            if value is None:
+                key = Key(time_of(ids[index]), ids[index])
+                candidates = [(queue, key) for queue in queues]
+            else:
+                candidates = [found for found in [decode_place(place, value)] if found[0] in queues]
+            owners += [(index, queue) for queue, _ in candidates]
+            row_keys += [item_key(queue, key) for queue, key in candidates]
+        result: list[Found | None] = [None] * len(ids)
+        for (index, queue), row_key, value in zip(owners, row_keys, self._db.get_many(row_keys), strict=True):
+            if value is not None:
+                result[index] = Found(queue, decode_item(row_key, value))
+        return result
+
+    def dedup(self, queue: QueueNumber, digests: Sequence[Digest]) -> list[DedupRecord | None]:
+        """Return the records of deduplication keys, in that order."""
+        return self._dedup_records([dedup_key(queue, digest) for digest in digests])
+
+    def requests(self, ids: Sequence[RequestId]) -> list[DedupRecord | None]:
+        """Return the records of request ids, in that order."""
+        return self._dedup_records([request_key(request) for request in ids])
+
+    def ended(self, now: WallMs, *, entries_max: int) -> Sequence[tuple[Ended, DedupRecord | None]]:
+        """Return the first entries of the index whose ends are not after *now*, each with its record."""
+        with self._db.iterator(start=ENDS, stop=ends_after(now)) as rows:
+            entries = [decode_end(row_key, value) for row_key, value in islice(rows, entries_max)]
+        return list(zip(entries, self._dedup_records([record_key(entry) for entry in entries]), strict=True))
+
+    def _dedup_records(self, row_keys: list[bytes]) -> list[DedupRecord | None]:
+        return [
+            None if value is None else decode_dedup(row_key, value)
             for row_key, value in zip(row_keys, self._db.get_many(row_keys), strict=True)
         ]
 

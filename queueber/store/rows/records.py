@@ -1,45 +1,42 @@
 """
-Values of rows: an encoding byte, a checksum, and a struct of ``storage.capnp``.
-
-The checksum is a CRC-32 of the row's key, the encoding byte and the struct, so
-it detects a changed value as well as a valid value in the wrong row.  CRC-32 is
-zlib's, the fastest in Python's library, and only has to detect faults that
-RocksDB's own checksums did not.
+Rows of items, leases, queues and marks, and the rows of one commit.
 
 Every decoding function raises `Damaged`, with the table and the key, for a row
-that is not exactly as it was written.  Both encodings are always readable.
+that is not exactly as it was written.
 """
 
 from collections.abc import Sequence
-from enum import StrEnum
 from functools import lru_cache
 from itertools import starmap
 from struct import Struct
-from typing import Final, Protocol, TypeVar
+from typing import Final
 from zlib import crc32
 
 from queueber.broker.model import Item, Key, LeaseRecord, QueueRecord, TimeMark
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, Write
+from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue, Write
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
-from queueber.capnp.packing import pack, unpack
 from queueber.capnp.reader import WORD
-from queueber.errors import RemoteProtocolError
 from queueber.store.rows.engine_port import KeyWrite
 from queueber.store.rows.keys import (
     ENTRY,
     FORMAT_KEY,
     ITEM_ENTRY_AT,
+    ITEM_ID_AT,
     ITEM_KEY_BYTES,
     ITEMS,
     LEASES,
+    PLACES,
     QUEUES,
+    TIME_BYTES,
     TIME_KEY,
+    TIMES,
     damaged,
     decode_item_key,
     decode_queue_key,
     pack_item_prefix,
     pack_queue_prefix,
 )
+from queueber.store.rows.side_records import encode_place, encode_side_write
 from queueber.store.rows.structs import (
     FORMAT,
     LEASE_RECORD,
@@ -49,29 +46,17 @@ from queueber.store.rows.structs import (
     SYNC_MARK,
     TIME_MARK,
 )
-from queueber.units import counted
-
-
-class Encoding(StrEnum):
-    """The encoding of structs that are written from now on.  Existing rows may have either."""
-
-    UNPACKED = "unpacked"
-    PACKED = "packed"
-
-
-_UNPACKED: Final = 1
-_PACKED: Final = 2
-_ENCODING_BYTES = {byte: bytes((byte,)) for byte in (_UNPACKED, _PACKED)}
-_UNPACKED_BYTE: Final = _ENCODING_BYTES[_UNPACKED]
-_PACKED_BYTE: Final = _ENCODING_BYTES[_PACKED]
+from queueber.store.rows.values import HEAD, UNPACKED, UNPACKED_BYTE, Encoding, decode_row, encode_row
 
 _pack_item, _unpack_item_from, _ITEM_ROOT = STORED_ITEM.pack, STORED_ITEM.unpack_from, STORED_ITEM.root
 
 _ONE_WORD_POINTER: Final = (1 << 32).to_bytes(WORD, "little")
 """The pointer to a struct of one word and no pointers."""
 
-_HEAD = Struct(">BI")
-_CONTENTS_AT: Final = _HEAD.size + STORED_ITEM.head_bytes
+_TIME_AT: Final = ITEM_ID_AT - TIME_BYTES
+"""Offset, in the key of an item's row, of the bytes of its due that an id has room for."""
+
+_CONTENTS_AT: Final = HEAD.size + STORED_ITEM.head_bytes
 _COUNTERS = Struct("<2Q")
 assert [QUEUE_RECORD.numbers[name].word for name in ("added", "removed")] == [0, 1]
 assert QUEUE_RECORD.slots == {"name": 0, "floor": 1}
@@ -80,52 +65,22 @@ _new: Final = tuple.__new__
 """Makes a named tuple from a plain one, in a third of the time of a call of its class."""
 
 
-def encode_row(row_key: bytes, struct: bytes, encoding: Encoding = Encoding.UNPACKED) -> bytes:
-    """Return the value for *struct* in the row at *row_key*."""
-    # Compared, not looked up in a dict: hashing a member of an enumeration is a Python call.
-    if encoding is Encoding.PACKED:
-        struct = pack(struct)
-        return _HEAD.pack(_PACKED, crc32(struct, crc32(row_key + _PACKED_BYTE))) + struct
-    return _HEAD.pack(_UNPACKED, crc32(struct, crc32(row_key + _UNPACKED_BYTE))) + struct
-
-
-_Fields_co = TypeVar("_Fields_co", covariant=True)
-
-
-class _StructReader(Protocol[_Fields_co]):
-    """A struct's layout or its `FlatStruct`."""
-
-    def read(self, struct: bytes, /) -> _Fields_co:
-        """Return the fields of *struct*."""
-
-
-def decode_row(row_key: bytes, value: bytes, reader: _StructReader[_Fields_co]) -> _Fields_co:
-    """Return the fields of the struct in *value*, the value of the row at *row_key*, as *reader* reads them."""
-    if len(value) < _HEAD.size:
-        raise damaged(row_key, f"its value is only {counted(len(value), 'byte')} long")
-    byte, checksum = _HEAD.unpack_from(value)
-    struct = value[_HEAD.size :]
-    if byte not in _ENCODING_BYTES:
-        raise damaged(row_key, f"its encoding byte is {byte}")
-    if crc32(struct, crc32(row_key + _ENCODING_BYTES[byte])) != checksum:
-        raise damaged(row_key, "its checksum does not match")
-    try:
-        return reader.read(unpack(struct) if byte == _PACKED else struct)
-    except RemoteProtocolError as error:
-        raise damaged(row_key, str(error)) from error
-
-
-def encode_writes(writes: Sequence[Write], mark: TimeMark, encoding: Encoding) -> list[KeyWrite]:
+def encode_writes(  # noqa: C901, PLR0912 -- one loop, because a call for each row would cost more than its work
+    writes: Sequence[Write], mark: TimeMark, encoding: Encoding
+) -> list[KeyWrite]:
     """
     Return the rows of one commit: the keys of *writes* in order and their values, None to delete, and *mark*'s row.
 
     Item rows are by far the most frequent, so they are made in this loop without a Python call for each.  The start of
     a key and the head of a struct are reused while items do not differ in them, as those of one add rarely do.
+
+    An item whose due is not the time in its id gets a row with its place.  The deletion of the item's row deletes it,
+    so an item that moves is deleted at its old key before it is put at the new one.
     """
     rows: list[KeyWrite] = []
-    append, pack_head, packed, join = rows.append, _HEAD.pack, encoding is Encoding.PACKED, b"".join
+    append, pack_head, packed, join = rows.append, HEAD.pack, encoding is Encoding.PACKED, b"".join
     queue = due = added_at = attempts = size = -1
-    key_start, struct_start, padding, key_checksum = b"", b"", b"", 0
+    key_start, id_time, struct_start, padding, key_checksum = b"", b"", b"", b"", 0
     for write in writes:
         # Most frequent first; `match` would cost twice as much.
         if isinstance(write, PutItems):
@@ -134,6 +89,7 @@ def encode_writes(writes: Sequence[Write], mark: TimeMark, encoding: Encoding) -
                 if this_queue != queue or this_due != due:
                     queue, due = this_queue, this_due
                     key_start = pack_item_prefix(ITEMS, queue, due)
+                    id_time = key_start[_TIME_AT:] if due < TIMES else b""
                     key_checksum = crc32(key_start)
                 if len(contents) != size or this_added_at != added_at or this_attempts != attempts:
                     size, added_at, attempts = len(contents), this_added_at, this_attempts
@@ -144,25 +100,37 @@ def encode_writes(writes: Sequence[Write], mark: TimeMark, encoding: Encoding) -
                     append((row_key, encode_row(row_key, struct_start + contents + padding, encoding)))
                 else:
                     # As `encode_row`, but with one copy of contents, which may be long, in place of three.
-                    checksum = crc32(item_id + _UNPACKED_BYTE + struct_start, key_checksum)
+                    checksum = crc32(item_id + UNPACKED_BYTE + struct_start, key_checksum)
                     checksum = crc32(padding, crc32(contents, checksum))
-                    append((row_key, join((pack_head(_UNPACKED, checksum), struct_start, contents, padding))))
+                    append((row_key, join((pack_head(UNPACKED, checksum), struct_start, contents, padding))))
+                if item_id[:TIME_BYTES] != id_time:
+                    append(encode_place(item_id, this_queue, due, encoding))
         elif isinstance(write, DeleteItem):
             other_queue, (other_due, item_id) = write
-            append((pack_item_prefix(ITEMS, other_queue, other_due) + item_id, None))
+            row_key = pack_item_prefix(ITEMS, other_queue, other_due) + item_id
+            append((row_key, None))
+            if row_key[_TIME_AT:ITEM_ID_AT] != item_id[:TIME_BYTES] or other_due >= TIMES:
+                append((PLACES + item_id, None))
         elif isinstance(write, DeleteLease):
             append((LEASES + write.id, None))
+        elif isinstance(write, PutLease):
+            row_key = LEASES + write.id
+            append((row_key, encode_row(row_key, _lease_struct(write.record), encoding)))
+        elif isinstance(write, PutQueue):
+            row_key = pack_queue_prefix(QUEUES, write.record.number)
+            append((row_key, encode_row(row_key, _queue_struct(write.record), encoding)))
         else:
-            if isinstance(write, PutLease):
-                record = write.record
-                entries = b"".join(starmap(ENTRY.pack, record.keys))
-                row_key, struct = LEASES + write.id, LEASE_RECORD.build(entries, record.queue, record.deadline)
-            else:
-                row_key, struct = pack_queue_prefix(QUEUES, write.record.number), _queue_struct(write.record)
-            append((row_key, encode_row(row_key, struct, encoding)))
+            rows += encode_side_write(write, encoding)
     mark_struct = TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time, mark.wall)
     append((TIME_KEY, encode_row(TIME_KEY, mark_struct, encoding)))
     return rows
+
+
+def _lease_struct(record: LeaseRecord) -> bytes:
+    """Return *record* as a struct."""
+    entries = b"".join(starmap(ENTRY.pack, record.keys))
+    pointer = BYTE_LIST | len(entries) << LIST_COUNT_SHIFT
+    return LEASE_RECORD.pack(LEASE_RECORD.root, record.queue, record.deadline, pointer) + entries
 
 
 def _queue_struct(record: QueueRecord) -> bytes:
@@ -188,15 +156,15 @@ def decode_item(row_key: bytes, value: bytes) -> Item:
     """Return the item in the row at *row_key*."""
     # Items are read most often, so the form that `encode_writes` gives them is decoded here, in one call.
     if len(value) >= _CONTENTS_AT and len(row_key) == ITEM_KEY_BYTES:
-        byte, checksum = _HEAD.unpack_from(value)
-        root, added_at, attempts, pointer = _unpack_item_from(value, _HEAD.size)
+        byte, checksum = HEAD.unpack_from(value)
+        root, added_at, attempts, pointer = _unpack_item_from(value, HEAD.size)
         end = _CONTENTS_AT + (pointer >> LIST_COUNT_SHIFT)
         if (
-            byte == _UNPACKED
+            byte == UNPACKED
             and root == _ITEM_ROOT
             and pointer & LIST_TAG_MASK == BYTE_LIST
             and end <= len(value)
-            and crc32(value[_HEAD.size :], crc32(row_key + _UNPACKED_BYTE)) == checksum
+            and crc32(value[HEAD.size :], crc32(row_key + UNPACKED_BYTE)) == checksum
         ):
             key = _new(Key, ENTRY.unpack_from(row_key, ITEM_ENTRY_AT))
             return _new(Item, (key, value[_CONTENTS_AT:end], added_at, attempts, None))
