@@ -26,6 +26,29 @@ QUEUE_NAME_BYTES_MAX = 255
 ID_BYTES = 16
 """Length of the id of an item or a lease."""
 
+HEADERS_MAX = 64
+HEADER_BYTES_MAX = 4 * KIB
+"""Names and values of an item's headers together.  Their number bounds what pointers add to them in a reply."""
+
+HEADER_NAME_BYTES_MAX = 255
+DEDUP_KEY_BYTES_MAX = 255
+
+ERROR_BYTES_MAX = 4 * KIB
+"""Of the error of a settlement, which is kept with the item."""
+
+SETTLEMENTS_MAX = 1_000
+"""Bounds the plan of one settle."""
+
+POLL_ANY_QUEUES_MAX = 64
+WEIGHT_MAX = 1_000
+
+LABELS_MAX = 16
+LABEL_BYTES_MAX = 63
+"""Of a label's name, and of its value."""
+
+LISTED_MAX = 1_000
+"""Bounds the elements of a reply that lists queues, items or leases, and the ids of a redrive."""
+
 # A transform leads from a result to a capability in it.  In Queueber's results these are one field deep.
 TRANSFORM_OPS_MAX = 16
 

@@ -4,7 +4,8 @@
 # longer.  A lease that runs out puts its items back.  Every reply leaves only after what it says is on disk.
 #
 # Rules for editors.  This file is a contract with clients that other people compiled: add fields, methods and
-# interfaces, never renumber, retype or remove one.  `tests/test_schema.py` pins the ids and ordinals.
+# interfaces, never renumber, retype or remove one.  `tests/test_schema.py` pins the ids and ordinals.  A peer refuses
+# enumerators that it does not know, so a new one may only answer a request that asks for it.
 #
 # Time.  Spans are given in seconds or, more finely, in milliseconds: a millisecond field that is not zero replaces its
 # seconds field.  A client that wants to be understood by older servers fills both, the seconds rounded up.  Points in
@@ -175,7 +176,7 @@ struct Item {
 
 struct ItemOptions {
   headers @0 :List(Header);
-  # Up to 4 KiB of names and values together, `failed` above.  Delivered with the item, not interpreted.
+  # At most 64, with up to 4 KiB of names and values together, `failed` above.  Delivered with the item, not interpreted.
 
   dedupKey @1 :Data;
   # 1 to 255 bytes; empty: none.  A second item with this key, within the queue's `dedupWindowMs` after the first, is not
@@ -388,6 +389,10 @@ struct AddTo {
   # The queue's name; empty: the queue on which `settle` was called.
 
   items @1 :List(Item);
+  # In all of `adds` together as many as in one `AddRequest`.
+
+  options @2 :List(ItemOptions);
+  # Those of the items in the same places, as in `AddRequest`.  A `dedupKey` is `failed` here.
 }
 
 struct SettleResponse {

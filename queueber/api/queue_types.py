@@ -16,6 +16,7 @@ from attrs import define, frozen
 
 from queueber.capnp.schema import schema
 from queueber.units import SpanMs, WallMs
+from queueber.values import AddTo, Death, Header, NewItem, Settled, Settlement
 
 _QUEUE = schema().interfaces["Queue"]
 _BROKER = schema().interfaces["Broker"]
@@ -27,19 +28,18 @@ ADD: Final = _QUEUE.methods.index("add")
 REMOVE: Final = _QUEUE.methods.index("remove")
 POLL: Final = _QUEUE.methods.index("poll")
 EXTEND: Final = _QUEUE.methods.index("extend")
+SETTLE: Final = _QUEUE.methods.index("settle")
+DEAD_LETTERS: Final = _QUEUE.methods.index("deadLetters")
 """The methods of `QUEUE_INTERFACE_ID`."""
 
 QUEUE: Final = _BROKER.methods.index("queue")
 LIMITS: Final = _BROKER.methods.index("limits")
+ATTACH: Final = _BROKER.methods.index("attach")
+PING: Final = _BROKER.methods.index("ping")
+QUEUES: Final = _BROKER.methods.index("queues")
+CONTROL: Final = _BROKER.methods.index("control")
+POLL_ANY: Final = _BROKER.methods.index("pollAny")
 """The methods of `BROKER_INTERFACE_ID`."""
-
-
-class NewItem(NamedTuple):
-    """One item to add."""
-
-    contents: bytes
-    delay: SpanMs
-    """The time from the add until the item becomes due."""
 
 
 @define
@@ -48,6 +48,9 @@ class AddRequest:
 
     items: Sequence[NewItem]
 
+    request_id: bytes = b""
+    """16 bytes that stand for the call; empty: none."""
+
 
 @define
 class AddResponse:
@@ -55,6 +58,9 @@ class AddResponse:
 
     ids: Sequence[bytes]
     """One id of 16 bytes for each item, in the order of the items."""
+
+    duplicates: Sequence[int] = ()
+    """The places of items that were not added, because their deduplication key was taken."""
 
 
 class RemoveRequest(NamedTuple):
@@ -79,6 +85,9 @@ class PollRequest(NamedTuple):
     no_wait: bool
     """Whether not to wait at all; `wait` is ignored then."""
 
+    session: bytes = b""
+    """The 16 bytes of the session that keeps the lease; empty for a lease with a deadline."""
+
 
 class PolledItem(NamedTuple):
     """One delivered item."""
@@ -91,6 +100,26 @@ class PolledItem(NamedTuple):
     added_at: WallMs
 
 
+class DeliveryFacts(NamedTuple):
+    """The history of an item before this delivery, and its headers."""
+
+    failures: int = 0
+    """Settlements of the item as failed."""
+
+    losses: int = 0
+    """Leases on the item that ended by themselves."""
+
+    first_leased_at: WallMs = WallMs(0)
+    """0 if it was never leased before."""
+
+    last_error: str = ""
+    """The error of the last failure."""
+
+    headers: tuple[Header, ...] = ()
+    death: Death | None = None
+    """How it died, for a dead item and for one that was moved back from the dead items."""
+
+
 class PollResponse(NamedTuple):
     """The delivered items and their lease."""
 
@@ -99,7 +128,13 @@ class PollResponse(NamedTuple):
     """The lease id, which is the right to remove and extend; empty without items."""
 
     deadline: WallMs
-    """The end of the lease; 0 without items."""
+    """The end of the lease; 0 without items, and for a session lease."""
+
+    session: bool = False
+    """Whether the lease is a session lease."""
+
+    facts: Sequence[DeliveryFacts] = ()
+    """Those of the items in the same places; empty if no item has any."""
 
 
 class ExtendRequest(NamedTuple):
@@ -107,6 +142,26 @@ class ExtendRequest(NamedTuple):
 
     lease: bytes
     span: SpanMs
+
+
+class SettleRequest(NamedTuple):
+    """Settle these entries in order, and add items in the same commit."""
+
+    entries: Sequence[Settlement]
+    adds: Sequence[AddTo] = ()
+    all_or_nothing: bool = False
+    """Whether one entry that is not done refuses the whole call; implied by adds."""
+
+
+class SettleResponse(NamedTuple):
+    """The outcome of each entry, and the ids of the items that were added."""
+
+    settled: Sequence[Settled]
+    added: Sequence[AddResponse] = ()
+    """One for each of the request's adds; empty if the call was refused."""
+
+    changed: bool = True
+    """False if the call was all or nothing and was refused, or had nothing to change."""
 
 
 @frozen(kw_only=True)

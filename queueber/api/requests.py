@@ -12,10 +12,10 @@ seconds unless it is 0.  Writers fill both, so that older servers understand the
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import repeat, zip_longest
 from typing import Final
 
-from queueber.api.queue_types import AddRequest, ExtendRequest, NewItem, PollRequest, RemoveRequest
+from queueber.api.queue_types import AddRequest, ExtendRequest, PollRequest, RemoveRequest
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT
 from queueber.capnp.layout import Layout, layout
 from queueber.capnp.reader import WORD, Frame, ListAt, StructAt, bytes_at, slot_at, struct_at, struct_list_at, text_at
@@ -24,6 +24,7 @@ from queueber.limits import Limits
 from queueber.rpc.events import Calls
 from queueber.rpc.messages import Params
 from queueber.units import SpanMs, seconds_rounded_up, span_from
+from queueber.values import NewItem
 
 _ADD = layout("AddRequest")
 _ITEM = layout("Item")
@@ -79,7 +80,7 @@ def _items(items: ListAt, limits: Limits) -> list[NewItem]:
     ms = words[first + _MS : stop : step] if items.data_words > _MS else ()
     delays = _delays(seconds, ms, limits) if any(seconds) or any(ms) else [_AT_ONCE] * items.count
     contents = _contents(items, limits) if step - items.data_words > _CONTENTS else [b""] * items.count
-    return list(map(new_item, zip(contents, delays, strict=True)))
+    return list(map(new_item, zip(contents, delays, repeat(None))))
 
 
 def _delays(seconds: Sequence[int], ms: Sequence[int], limits: Limits) -> list[SpanMs]:

@@ -66,7 +66,7 @@ def _add(limits: Limits, params: Params) -> Template | None:
 
     def requests(contents: list[bytes]) -> list[Any]:
         # Each request is a tuple of one item.  No function is called per item but those written in C.
-        return list(zip(map(new_item, zip(contents, repeat(delay)))))
+        return list(zip(map(new_item, zip(contents, repeat(delay), repeat(None)))))
 
     fixed = pointer - params.at
     begin = fixed + 1 + ((tail & _FORWARD) >> 2)

@@ -54,7 +54,7 @@ class Adds:
         if not items:
             return self._uncommitted.plan(queue, [], [[] for _ in calls])
         ids = self._ids.items(now, len(items))
-        contents, delays = zip(*items, strict=True)
+        contents, delays, *_ = zip(*items, strict=True)
         size = sum(map(len, contents))
         replies: list[list[ItemId] | QueueberError] = []
         at = 0

@@ -40,6 +40,9 @@ LIST_COUNT_SHIFT = 35
 DATA_BYTES_MAX = (1 << 29) - 1
 """The longest Data: a list pointer has 29 bits for the count."""
 
+_NUMBER_SIZES = {1: 2, 2: 3, 4: 4, 8: 5}
+"""The size in a list pointer, by the bytes of an element."""
+
 _BITS_32 = 0xFFFFFFFF
 
 
@@ -104,6 +107,19 @@ def struct_body(data: Sequence[int], pointers: Sequence[Body | None]) -> Body:
 def pointers_body(elements: Sequence[Body | None]) -> Body:
     """Build a list of pointers."""
     return _body(POINTER_LIST | len(elements) << LIST_COUNT_SHIFT, [], [((), elements)], len(elements))
+
+
+def numbers_body(numbers: Sequence[int], bits: int) -> Body:
+    """
+    Build a list of numbers of 8, 16, 32 or 64 *bits* each.
+
+    Raises:
+        OverflowError: a number does not fit.
+    """
+    size = bits // 8
+    whole = b"".join([number.to_bytes(size, "little") for number in numbers])
+    pointer = 1 | _NUMBER_SIZES[size] << 32 | len(numbers) << LIST_COUNT_SHIFT
+    return Body(pointer, [whole, PADDING[len(whole) % WORD]], (len(whole) + 7) // WORD)
 
 
 def structs_body(

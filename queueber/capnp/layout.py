@@ -20,6 +20,7 @@ from attrs import frozen
 from queueber.capnp.builder import (
     Body,
     data_body,
+    numbers_body,
     pointers_body,
     segment,
     struct_body,
@@ -32,6 +33,7 @@ from queueber.capnp.reader import (
     Frame,
     StructAt,
     bytes_at,
+    numbers_in,
     pointer_list_at,
     single_segment,
     struct_at,
@@ -217,13 +219,22 @@ def _pointed(field: FieldNode, frame: Frame, pointer: tuple[int, int, int], dept
     if field.kind == "struct":
         struct = struct_at(frame, *pointer)
         return layout(field.struct).values(frame, struct, depth) if struct != EMPTY else None
+    return _elements(field, frame, pointer, depth)
+
+
+def _elements(field: FieldNode, frame: Frame, pointer: tuple[int, int, int], depth: int) -> list[Value]:
+    """Return the elements of the list *field*, whose pointer is at *pointer*."""
     if field.element == "struct":
         structs = struct_list_at(frame, *pointer)
         frame.spend(structs.count)
         inner = layout(field.struct)
         return [inner.values(structs.frame, structs.element(i), depth) for i in range(structs.count)]
-    datas = pointer_list_at(frame, *pointer)
-    spans = [bytes_at(frame, at, datas.start, datas.end) for at in datas.words()]
+    if field.element in _BITS:
+        return numbers_in(struct_list_at(frame, *pointer), _BITS[field.element])
+    found = pointer_list_at(frame, *pointer)
+    if field.element == "text":
+        return [text_at(found.frame, at, found.start, found.end).decode("utf-8", "replace") for at in found.words()]
+    spans = [bytes_at(found.frame, at, found.start, found.end) for at in found.words()]
     return [frame.data[first:last] for first, last in spans]
 
 
@@ -237,9 +248,16 @@ def _body(field: FieldNode, value: Value) -> Body:
         return text_body(value)
     if field.kind == "struct":
         return layout(field.struct).body(value)
+    return _list_body(field, value)
+
+
+def _list_body(field: FieldNode, value: Sequence[Value]) -> Body:
+    """Build the body of the list *value*."""
     if field.element == "struct":
         return layout(field.struct).list_body(value)
-    return pointers_body([data_body(content) for content in value])
+    if field.element in _BITS:
+        return numbers_body(value, _BITS[field.element])
+    return pointers_body([(text_body if field.element == "text" else data_body)(content) for content in value])
 
 
 @cache
@@ -262,7 +280,8 @@ def layout(name: str) -> Layout:
         if field.kind not in _BITS and field.kind not in {"group", "void"}
     }
     known = _OPAQUE | {"struct", "data", "text", "list"}
-    if not all(field.kind in known for field in node.fields if field.name in slots):
+    elements = {"", "struct", "data", "text"} | _BITS.keys() - {"bool"}
+    if not all(field.kind in known and field.element in elements for field in node.fields if field.name in slots):
         raise NotImplementedError(f"{name} has a field of a kind that no schema of ours had before")
     union = node.discriminant_offset
     return Layout(

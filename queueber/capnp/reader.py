@@ -315,6 +315,19 @@ def pointer_list_at(frame: Frame, at: int, start: int, end: int) -> ListAt:
     raise RemoteProtocolError("a pointer to something else was found in place of one to a list of pointers")
 
 
+def numbers_in(numbers: ListAt, bits: int) -> list[int]:
+    """
+    Return the numbers of *bits* in a list that `struct_list_at` returned.
+
+    That function reads all encodings that such a list may have: a newer schema may have made structs of the numbers.
+    """
+    if not numbers.data_words:
+        numbers.frame.spend(numbers.count)
+        return [0] * numbers.count
+    mask = (1 << bits) - 1
+    return [numbers.frame.words[word] & mask for word in numbers.words()]
+
+
 def _composite(frame: Frame, body: int, words: int, start: int, end: int) -> ListAt:
     """Return the list of structs whose tag is at *body*, *words* long without the tag."""
     if body < start or body + 1 + words > end:

@@ -53,10 +53,10 @@ def added(items, limits=LIMITS):
 
 spans = st.integers(0, 2**63).map(SpanMs)
 blobs = st.binary(max_size=40)
-new_items = st.builds(NewItem, blobs, spans)
+new_items = st.builds(NewItem, blobs, spans, st.none())
 
 
-@given(st.builds(AddRequest, st.lists(new_items, max_size=5)))
+@given(st.builds(AddRequest, st.lists(new_items, max_size=5), st.just(b"")))
 def test_add_there_and_back(request):
     assert read_add_request(params(write_add_request(request)), LIMITS) == request
 
@@ -126,9 +126,11 @@ def test_remove_there_and_back(request):
     assert read_remove_request(params(write_remove_request(request))) == request
 
 
+counts = st.integers(1, 2**32 - 1)
+no_session = st.just(b"")
 polls = st.one_of(
-    st.builds(PollRequest, spans, st.integers(1, 2**32 - 1), st.none() | st.integers(1, 2**63), st.just(False)),
-    st.builds(PollRequest, spans, st.integers(1, 2**32 - 1), st.none(), st.just(True)),
+    st.builds(PollRequest, spans, counts, st.none() | st.integers(1, 2**63), st.just(False), no_session),
+    st.builds(PollRequest, spans, counts, st.none(), st.just(True), no_session),
 )
 
 

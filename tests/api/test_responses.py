@@ -49,7 +49,8 @@ NOTHING = Results(NO_CONTENT, ())
 ids = st.binary(min_size=16, max_size=16)
 numbers = st.integers(0, 2**64 - 1)
 items = st.builds(PolledItem, st.binary(max_size=40), ids, st.integers(0, 2**32 - 1), numbers)
-polled = st.builds(PollResponse, st.lists(items, max_size=5), st.one_of(ids, st.just(b"")), numbers)
+leases = st.one_of(ids, st.just(b""))
+polled = st.builds(PollResponse, st.lists(items, max_size=5), leases, numbers, st.just(False), st.just(()))
 
 
 @given(found=st.lists(ids, max_size=300))

@@ -56,8 +56,10 @@ def field_values(field, depth):
     }
     if field.kind in simple:
         return simple[field.kind]
-    if field.element == "data":
-        return st.lists(st.binary(max_size=20), max_size=3)
+    if field.element in NUMBERS:
+        return st.lists(st.integers(0, (1 << NUMBERS[field.element]) - 1), max_size=5)
+    if field.element in simple:
+        return st.lists(simple[field.element], max_size=3)
     if not depth:
         return st.just([]) if field.kind == "list" else st.just({})
     inner = values(field.struct, depth - 1)

@@ -116,7 +116,7 @@ def test_adds_with_contents_of_any_length_are_one_batch(call):
     (event,) = connection.receive_data(b"".join(frames))
 
     assert event.answers == list(range(6))
-    assert event.requests == [((each, 0),) for each in contents]
+    assert event.requests == [((each, 0, None),) for each in contents]
     assert event.sizes == [len(frame) - WORD for frame in frames]
     assert (event.target, event.interface_id, event.method_id) == (ROOT, QUEUE_INTERFACE_ID, ADD)
     assert connection.stats().unanswered == 6
@@ -134,7 +134,7 @@ def test_removes_extends_and_polls_are_batches(call):
 
     assert removes.requests == pairs
     assert extends.requests == [(bytes([number]) * 16, 1000) for number in range(3, 6)]
-    assert polls.requests == [(1000, 3, None, False)] * 3
+    assert polls.requests == [(1000, 3, None, False, b"")] * 3
     assert [removes.answers, extends.answers, polls.answers] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
@@ -155,7 +155,7 @@ def test_one_call_at_a_time_is_read_by_a_pattern(call, cuts):
         }[cuts]
         for event in [event for piece in made for event in connection.receive_data(piece)]:
             fit.append(not event.encoded)
-            assert asked(event) == [[(b"c" * (number % 60), 0)]]
+            assert asked(event) == [[(b"c" * (number % 60), 0, None)]]
             connection.return_results(event.answers, [EMPTY])
     assert len(fit) == 39
     assert all(fit[3:])
@@ -205,7 +205,7 @@ def test_a_poll_with_other_fields_is_read_in_full():
     connection = taught()
     (event,) = connection.receive_data(our_call(1, *poll(4)))
     assert event.encoded
-    assert asked(event) == [(1000, 4, None, False)]
+    assert asked(event) == [(1000, 4, None, False, b"")]
 
 
 @pytest.mark.parametrize("call", LAYOUTS)
@@ -597,7 +597,7 @@ def test_the_length_of_a_pattern_is_bounded():
         words[0] = len(words) - 1 << 32
         (event,) = connection.receive_data(pack(f"<{len(words)}Q", *words))
         assert event.encoded
-        assert asked(event) == [[(b"x", 0)]]
+        assert asked(event) == [[(b"x", 0, None)]]
 
     frames = [cpp_call(number, *remove(ID, LEASE))[WORD:] for number in range(TRIES)]
     assert not any_fits(begun(), [framed(frame + bytes(FIXED_BYTES_MAX)) for frame in frames])

@@ -82,8 +82,16 @@ def plain_field(reader, name, field):
     if of == "enum":
         return value.raw
     if of == "list":
-        return [plain(each) if element(field) == "struct" else each.hex() for each in value]
+        return [plain_element(element(field), each) for each in value]
     return value
+
+
+def plain_element(of, value):
+    if of == "struct":
+        return plain(value)
+    if of == "data":
+        return value.hex()
+    return value.raw if of == "enum" else value
 
 
 def fill(builder, value):
@@ -99,6 +107,10 @@ def fill(builder, value):
         elif of == "data":
             setattr(builder, name, bytes.fromhex(inner))
         elif of == "list":
+            if element(fields[name]) == "enum":
+                # A list takes an enumerator by its name only.
+                names = {value: each for each, value in fields[name].schema.elementType.enumerants.items()}
+                inner = [names[each] for each in inner]  # noqa: PLW2901
             fill_list(builder.init(name, len(inner)), element(fields[name]), inner)
         else:
             setattr(builder, name, inner)
@@ -109,7 +121,7 @@ def fill_list(builder, of, values):
         if of == "struct":
             fill(builder[index], inner)
         else:
-            builder[index] = bytes.fromhex(inner)
+            builder[index] = bytes.fromhex(inner) if of == "data" else inner
 
 
 def build(struct, value, segment_words):

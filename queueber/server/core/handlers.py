@@ -343,7 +343,7 @@ class QueueHandlers:
                 lease = delivery.lease
                 lease_id, deadline = (b"", WallMs(0)) if lease is None else (lease.id, lease.deadline)
                 answers.append(answer)
-                responses.append(_new(api.PollResponse, (items, lease_id, deadline)))
+                responses.append(_new(api.PollResponse, (items, lease_id, deadline, False, ())))
         if answers:
             sink.results(answers, api.write_poll_responses(responses))
 
