@@ -1,4 +1,4 @@
-"""Many spoilt conversations through all targets, from one seed."""
+"""Runs many damaged conversations through all targets, from one seed."""
 
 from collections import Counter
 from random import Random
@@ -13,14 +13,14 @@ from targets import TARGETS
 from views import likely_reader
 
 EXTRA = 6
-"""Messages spoilt by themselves for each conversation, for the targets that look at one message at a time."""
+"""Messages damaged by themselves for each conversation, for the targets that take one message at a time."""
 
 COMPARED_AT_ONCE = 400
 
 
 @define
 class Finding:
-    """Something that is wrong."""
+    """A finding."""
 
     target: str
     seed: int
@@ -34,11 +34,11 @@ class Campaign:
 
     first_seed: int
     frames: int = 0
-    """Spoilt messages that went through a target."""
+    """Damaged messages that went through a target."""
 
     conversations: int = 0
     seconds: Counter = field(factory=Counter)
-    """By target."""
+    """The time of each target."""
 
     inputs: Counter = field(factory=Counter)
     findings: list = field(factory=list)
@@ -47,7 +47,7 @@ class Campaign:
     _known: set = field(factory=set)
 
     def step(self):
-        """One conversation."""
+        """Damage one conversation and run it through the targets."""
         seed = self.first_seed + self.conversations
         dice = Random(seed)
         side = requests if dice.random() < 0.6 else replies
@@ -72,7 +72,7 @@ class Campaign:
             self.compare(seed)
 
     def check(self, target, data, seed):
-        """Give *data* to a target, and keep what goes wrong."""
+        """Give *data* to a target, and keep its finding."""
         began = perf_counter()
         wrong = signature(TARGETS[target], data)
         self.seconds[target] += perf_counter() - began
@@ -82,7 +82,7 @@ class Campaign:
             self.findings.append(Finding(target, seed, shrunk(TARGETS[target], data), str(wrong)))
 
     def compare(self, seed):
-        """Ask pycapnp about what was gathered."""
+        """Compare the collected messages with pycapnp."""
         questions, self._questions = self._questions, []
         began = perf_counter()
         self.inputs["differential"] += len(questions)
@@ -93,7 +93,7 @@ class Campaign:
         self.seconds["differential"] += perf_counter() - began
 
     def run(self, frames, progress=lambda _: None):
-        """Go on until so many messages have been spoilt."""
+        """Go on until this number of messages has been damaged."""
         while self.frames < frames:
             self.step()
             progress(self)

@@ -50,7 +50,7 @@ SPANS = [0, 1, 10, 1_000, 60_000, 3_600_000, 7 * 86_400_000, 10**12, (1 << 64) -
 
 
 def placeholder(kind, number):
-    """16 bytes that stand for the *number*th lease or item alive."""
+    """Return 16 bytes that stand for the *number*th lease or item alive."""
     return f"@{kind}-{number}@".encode().ljust(ID_BYTES, b"~")
 
 
@@ -92,12 +92,12 @@ QUEUE_REQUESTS = [add_request, add_request, poll_request, poll_request, remove_r
 
 
 def body_of(content):
-    """The struct that is a segment of its own, as something to point to."""
+    """Return the struct that is a segment of its own, as something to point to."""
     return Body(int.from_bytes(content[:8], "little"), [content[8:]], len(content) // 8 - 1)
 
 
 def message(dice, member, fields):
-    """One framed message, in one of the ways in which it may be laid out."""
+    """Return one framed message, in one of the possible layouts."""
     segment = layout("Message").build(**{member: fields})
     if dice.random() < 0.7:
         return framed([segment])
@@ -108,7 +108,7 @@ def message(dice, member, fields):
 
 
 class Client:
-    """The messages of one client: it numbers as real ones do, and knows what it may call."""
+    """The messages of one client, which numbers its questions as real ones do and knows its capabilities."""
 
     def __init__(self, dice):
         self.dice = dice
@@ -196,7 +196,7 @@ ASIDES = [
 
 
 def requests(dice):
-    """Return the messages of a sound client in one connection."""
+    """Return the messages of a valid client in one connection."""
     client = Client(dice)
     client.bootstrap()
     often = [client.call] * 10 + [client.queue] * 2 + [client.finish] * 4
@@ -239,7 +239,7 @@ def _outcome(dice, question):
 
 
 def replies(dice):
-    """Return the messages of a sound server to a client that has asked `CLIENT_QUESTIONS` questions."""
+    """Return the messages of a valid server to a client that has asked `CLIENT_QUESTIONS` questions."""
     said, asked = [], list(range(CLIENT_QUESTIONS))
     while asked:
         question = asked.pop(0 if dice.random() < 0.6 else dice.randrange(len(asked)))

@@ -14,7 +14,7 @@ HUGE = [0, 1, 2, 7, 255, 1 << 16, (1 << 29) - 1, 1 << 29, (1 << 30) - 1, 1 << 31
 
 
 def _word(segments, dice):
-    """Some word of a message: the index of its segment, and its own."""
+    """Return a word of a message: the index of its segment, and its own."""
     full = [index for index, segment in enumerate(segments) if segment]
     if not full:
         return None
@@ -34,7 +34,7 @@ def _pointer(segments, dice):
 
 
 def _rewritten(message, dice, pick, change):
-    """*message* with one word put through *change*."""
+    """Return *message* with *change* applied to one word."""
     segments = [bytearray(segment) for segment in unframed(message)]
     place = pick(segments, dice)
     if place is None:
@@ -65,7 +65,7 @@ def cut(message, dice):
 
 
 def table(message, dice):
-    """Another number in the segment table."""
+    """Change a number in the segment table."""
     changed = bytearray(message)
     at = 4 * dice.randrange(min(len(changed) // 4, 8))
     changed[at : at + 4] = pack("<I", dice.choice([*HUGE[:6], *HUGE, 511, 512]))
@@ -73,14 +73,14 @@ def table(message, dice):
 
 
 def resegment(message, dice):
-    """Segments that end elsewhere than their content does."""
+    """Move the ends of segments away from those of their content."""
     body = b"".join(unframed(message))
     cuts = sorted(8 * dice.randrange(len(body) // 8 + 1) for _ in range(dice.randrange(1, 5)))
     return framed([body[first:last] for first, last in zip([0, *cuts], [*cuts, len(body)], strict=True)])
 
 
 def aim(message, dice):
-    """A pointer that leads elsewhere."""
+    """Let a pointer lead elsewhere."""
     step = dice.choice([-1, 1, -2, 2, dice.randrange(-64, 64), -(1 << 29), (1 << 29) - 1])
     return _rewritten(
         message, dice, _pointer, lambda word, at, _: word & ~0xFFFFFFFC | (word + (step << 2)) & 0xFFFFFFFC
@@ -88,7 +88,7 @@ def aim(message, dice):
 
 
 def alias(message, dice):
-    """Two pointers to the same words."""
+    """Let two pointers lead to the same words."""
 
     def change(_, at, segments):
         index, source = _pointer(segments, dice)
@@ -99,7 +99,7 @@ def alias(message, dice):
 
 
 def far(message, dice):
-    """A far or double-far pointer to anywhere."""
+    """Replace a pointer with a far or double-far pointer to anywhere."""
 
     def change(_, at, segments):
         index = dice.randrange(len(segments) + 1)
@@ -110,13 +110,13 @@ def far(message, dice):
 
 
 def kind(message, dice):
-    """A pointer of another kind, or to a list of other elements."""
+    """Change the kind of a pointer, or the elements of its list."""
     mask = dice.choice([1, 2, 3, 1 << 32, 2 << 32, 4 << 32, 7 << 32])
     return _rewritten(message, dice, _pointer, lambda word, *_: word ^ mask)
 
 
 def grow(message, dice):
-    """A struct or list that is larger or smaller than it was."""
+    """Make a struct or list larger or smaller."""
 
     def change(word, *_):
         if word & 3 == LIST:
@@ -127,7 +127,7 @@ def grow(message, dice):
 
 
 def bomb(message, dice):
-    """A list of very many elements that take little room or none: void, bits, or structs of nothing."""
+    """Make a list of very many elements that take little room or none: void, bits, or empty structs."""
 
     def change(word, at, segments):
         size, count = dice.choice([0, 0, 1, 2, 7]), dice.choice([1_000, 1_001, 5_000, 5_000, 1 << 20, (1 << 29) - 1])
@@ -143,7 +143,7 @@ def bomb(message, dice):
 
 
 def number(message, dice):
-    """Another small number in place of one: an id that was used before, a kind of message that is not."""
+    """Replace a small number with another: an id that was used before, an unknown kind of message."""
     low = dice.choice([0, 1, 2, 3, dice.randrange(20), 0xFFFF, 0xFFFFFFFF])
 
     def change(word, *_):
@@ -164,7 +164,7 @@ def number(message, dice):
 
 
 def noise(_, dice):
-    """Words that look like pointers, and nothing else."""
+    """Return words that look like pointers, and nothing else."""
     count = dice.randrange(1, 24)
     return framed([bytes(dice.choice([0, 0, 0, 1, 2, 4, 8, 255]) for _ in range(8 * count))])
 
@@ -192,7 +192,7 @@ RARELY = [cut, noise]
 
 
 def length_of(stream, at=0):
-    """The length of the message that begins at *at*, as its table has it; 0 if it has none that makes sense."""
+    """Return the length of the message that begins at *at*, by its table; 0 if the table makes no sense."""
     count = int.from_bytes(stream[at : at + 4], "little") + 1
     table = (4 + 4 * count + 7) // 8 * 8
     if count > 600 or at + table > len(stream):
@@ -201,12 +201,12 @@ def length_of(stream, at=0):
 
 
 def is_whole(message):
-    """Whether the frame header fits: otherwise only the bytes can be spoilt."""
+    """Return whether the frame header fits; otherwise only bytes can be damaged."""
     return len(message) >= 16 and length_of(message) == len(message)
 
 
 def spoilt(message, dice):
-    """*message* with one to three things wrong."""
+    """Return *message* with one to three faults."""
     for _ in range(dice.choice([1, 1, 1, 2, 3])):
         if not message:
             break

@@ -1,5 +1,5 @@
 """
-The codec against pycapnp: what both accept must say the same, and what only one refuses must be on a list.
+Compares the codec with pycapnp: results must agree, and a message that only one refuses must be on a list.
 
 `DIFFERENCES` is that list, each entry a choice of ours or of theirs that we know
 and can live with.  Two answers that differ in any other way are a finding.
@@ -31,7 +31,7 @@ def _has(message, test):
 
 
 def _empty(word):
-    """A pointer to nothing at all, which may lie anywhere."""
+    """A pointer to an empty object, which may lie anywhere."""
     if word & 3 == LIST:
         return word >> 35 == 0 or word >> 32 & 7 == 0
     return word & 3 == 0 and word != 0 and word >> 32 == 0
@@ -97,7 +97,7 @@ DIFFERENCES = [
 
 
 def difference(message, ours, theirs):
-    """The name of the known difference between the two views of *message*; None when there is none such."""
+    """Return the name of the known difference between the two views of *message*; None if there is none."""
     refusals = (ours[0] == "refused", theirs[0] == "refused")
     stricter, known_by = {
         (True, False): ("we", ours[1]),
@@ -108,7 +108,7 @@ def difference(message, ours, theirs):
 
 
 def own(message, reader):
-    """Our view of the one framed *message*, as JSON has it."""
+    """Return our view of the framed *message*, as JSON has it."""
     try:
         (frame,) = Framer(LIMITS).feed(message)
     except RemoteProtocolError as why:
@@ -120,7 +120,7 @@ def own(message, reader):
 
 
 class Found(AssertionError):
-    """A message on which we and pycapnp differ in a way that is on no list."""
+    """A message with a difference from pycapnp that is on no list."""
 
 
 @define
@@ -129,7 +129,7 @@ class Pycapnp:
 
     ended: int = 0
     counts: Counter = field(factory=Counter)
-    """How the comparisons came out."""
+    """The number of comparisons by result."""
 
     _process: subprocess.Popen = None
 

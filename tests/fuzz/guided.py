@@ -26,7 +26,7 @@ FRESH = 0.1
 
 
 def mutate(data, max_size, seed):
-    """*data* spoilt with some knowledge of what it is, or with none."""
+    """Return *data* damaged by `damage` or by libFuzzer."""
     dice = Random(seed)
     if dice.random() < 0.5:
         return atheris.Mutate(data, max_size)
@@ -36,7 +36,7 @@ def mutate(data, max_size, seed):
 
 
 def main():
-    """Runs until libFuzzer has had enough; does not return."""
+    """Run until libFuzzer ends the process."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"usage: guided.py {'|'.join(TARGETS)} [-max_total_time=SECONDS] [-runs=N] [folders]")
     name, *rest = sys.argv[1:]

@@ -23,7 +23,7 @@ FRESH = 300
 
 
 def candidates(name, folders):
-    """Everything there is to choose from, the smallest first."""
+    """Return all candidates, the smallest first."""
     found = {file.read_bytes() for folder in [CORPUS, *folders] for file in (folder / name).glob("*") if file.is_file()}
     for number in range(FRESH):
         dice = Random(number)
@@ -33,7 +33,7 @@ def candidates(name, folders):
 
 
 def covered(check, data):
-    """The steps from line to line of our own code that *data* leads to."""
+    """Return the steps from line to line of our own code that *data* leads to."""
     steps = set()
 
     def tracer(frame, _, __):
@@ -59,7 +59,7 @@ def covered(check, data):
 
 
 def chosen(name, folders):
-    """The inputs to keep for a target."""
+    """Return the inputs to keep for a target."""
     seen, kept, size = set(), [], 0
     for data in candidates(name, folders):
         steps = covered(TARGETS[name], data)

@@ -1,4 +1,4 @@
-"""Thousands of hostile sessions with a real server, while another client must not notice."""
+"""Runs thousands of hostile sessions with a real server, while another client must not notice."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ BAD_LINES = re.compile("Traceback|Unhandled|critical", re.IGNORECASE)
 
 @define
 class Report:
-    """How a live run went."""
+    """The result of a live run."""
 
     sessions: int = 0
     kinds: Counter = field(factory=Counter)
@@ -40,13 +40,13 @@ class Report:
     quiet: dict = field(factory=dict)
     hostile: dict = field(factory=dict)
     rss_mib: tuple = ()
-    """At the start, the most seen, and at the end."""
+    """At the start, the most, and at the end."""
 
     descriptors: tuple = ()
     """At the start and at the end."""
 
     kept: int = 0
-    """Items that were acknowledged, left alone, and found again after the server was stopped and started."""
+    """Items that were acknowledged, not removed, and found again after a restart."""
 
     findings: list = field(factory=list)
 
@@ -55,14 +55,14 @@ class Report:
             self.findings.append(what)
 
     def take(self, answer):
-        """An answer of the healthy client, or its complaint."""
+        """Return an answer of the healthy client, or raise its complaint."""
         if "wrong" in answer:
             self.findings.append(f"the healthy client: {answer['wrong']}")
         return answer
 
 
 async def attack(port, server, sessions, seed, report, progress):
-    """Run *sessions* hostile sessions, a few at a time; the most memory seen meanwhile."""
+    """Run *sessions* hostile sessions, a few at a time; return the most memory seen meanwhile."""
     spoils, numbers, peak = deque(maxlen=SPOILS), iter(range(sessions)), server.memory()
 
     async def some():
@@ -84,7 +84,7 @@ async def attack(port, server, sessions, seed, report, progress):
 
 
 def settled(server, before):
-    """Descriptors once they are back near what they were *before*, waited for."""
+    """Wait for descriptors to return to about *before*, and return their number."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while server.descriptors() > before + FDS_GROWTH_MAX and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -131,14 +131,14 @@ def run(folder, sessions, seed, progress=lambda _: None, quiet_seconds=QUIET_SEC
 
 
 def check_resources(report):
-    """The server must have given back what the sessions cost."""
+    """Check that the server has given back what the sessions cost."""
     (before, after), (small, _, large) = report.descriptors, report.rss_mib
     report.must(after <= before + FDS_GROWTH_MAX, f"{before} descriptors became {after}")
     report.must(large <= small + RSS_GROWTH_MIB_MAX, f"{small:.0f} MiB became {large:.0f}")
 
 
 def check_data(report, server, healthy):
-    """Let the healthy client look for all that it has added, on the server that was started after the attack."""
+    """Let the healthy client look for its items, on the server that was started after the attack."""
     report.take(healthy.ask(f"reconnect {server.port}"))
     report.kept = report.take(healthy.ask("account")).get("kept", 0)
     report.must(report.kept > 0, "nothing was kept, so nothing was proved")

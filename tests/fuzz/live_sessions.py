@@ -1,5 +1,5 @@
 """
-Hostile sessions over real sockets: how each kind of bad peer behaves, from its connection to its end.
+Hostile sessions over real sockets, one for each kind of bad peer.
 
 All of them are bounded in bytes and in time.
 """
@@ -36,7 +36,7 @@ from queueber.units import SpanMs
 
 TIMEOUT_SECONDS = 60
 LINGER_SECONDS = 0.3
-"""How long a session that wants the server's last words waits for them."""
+"""The time for which a session that wants the server's last bytes waits for them."""
 
 RESET = struct.pack("ii", 1, 0)
 LIMITS = Limits()
@@ -50,7 +50,7 @@ class Session:
     dice: object
     loop: asyncio.AbstractEventLoop
     spoils: deque
-    """Leases and items in the replies to any session."""
+    """The leases and items in the replies to any session."""
 
     framer: Framer = field(factory=lambda: Framer(LIMITS))
 
@@ -75,13 +75,13 @@ class Session:
                     self.spoils.extend((found.lease, item.id) for item in found.items if len(found.lease) == 16)
 
     def filled(self, data):
-        """*data* with what was learnt in place of the placeholders."""
+        """Return *data* with known ids in place of the placeholders."""
         for number, (lease, item) in enumerate(list(self.spoils)[:PLACEHOLDERS]):
             data = data.replace(placeholder("lease", number), lease).replace(placeholder("item", number), item)
         return data
 
     async def leave(self):
-        """End the connection, in one of the ways there are."""
+        """End the connection, in one of the possible ways."""
         roll = self.dice.random()
         if roll < 0.35:
             self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -96,7 +96,7 @@ class Session:
     # What it says before
 
     async def damaged(self):
-        """A conversation with things wrong in it, in pieces; some of the replies are read."""
+        """Send a conversation with faults, in pieces, and read some of the replies."""
         frames, _ = damaged(requests(self.dice), self.dice, requests(self.dice))
         for piece in pieces(self.filled(b"".join(frames)), self.dice):
             await self.send(piece)
@@ -105,23 +105,23 @@ class Session:
         await self.receive(0.05)
 
     async def cut_off(self):
-        """A sound conversation that ends in the middle."""
+        """Send a valid conversation that ends in the middle."""
         stream = self.filled(b"".join(requests(self.dice)))
         await self.send(stream[: self.dice.randrange(len(stream))])
 
     async def slow(self):
-        """Byte by byte."""
+        """Send byte by byte."""
         stream = b"".join(requests(self.dice))
         for at in range(min(len(stream), self.dice.randrange(10, 120))):
             await self.send(stream[at : at + 1])
             await asyncio.sleep(self.dice.random() * 0.004)
 
     async def silent(self):
-        """Nothing at all."""
+        """Send nothing."""
         await asyncio.sleep(self.dice.random() * 0.1)
 
     async def noise(self):
-        """Another protocol, or none."""
+        """Speak another protocol, or none."""
         count = self.dice.randrange(1, 4_000)
         said = [
             self.dice.randbytes(count),
@@ -134,7 +134,7 @@ class Session:
         await self.receive(0.05)
 
     async def promise(self):
-        """A message that is announced and does not come."""
+        """Announce a message and do not send it."""
         words = self.dice.choice([1 << 20, (1 << 21) - 1, (1 << 21) + 1, (1 << 32) - 1])
         await self.send(struct.pack("<II", self.dice.choice([0, 0, 1, 511, 70_000]), words))
         await self.send(bytes(self.dice.randrange(1 << 16)))
@@ -147,7 +147,7 @@ class Session:
         return self.call(question, POLL, write_poll_request(request))
 
     async def flood(self):
-        """More calls than are answered at once; nothing is read."""
+        """Make more calls than may be unanswered, and read nothing."""
         count = self.dice.randrange(100, 1_500)
         if self.dice.random() < 0.5:
             calls = [self.poll(number, no_wait=self.dice.random() < 0.5) for number in range(1, count)]
@@ -158,7 +158,7 @@ class Session:
         await asyncio.sleep(self.dice.random() * 0.05)
 
     async def regrets(self):
-        """Polls that wait, each finished at once or soon; then again under the same numbers."""
+        """Make polls that wait, finish each at once or soon, and use the same numbers again."""
         numbers = range(1, self.dice.randrange(2, 300))
         await self.send(encoder.bootstrap(0))
         for _ in range(2):
@@ -169,7 +169,7 @@ class Session:
             await self.receive(0.02)
 
     async def deaf(self):
-        """Large items, asked for again and again and never taken."""
+        """Request large items again and again, and never read them."""
         self.peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         large = write_add_request(AddRequest([NewItem(bytes(30_000), SpanMs(0))] * 10))
         polls = [self.poll(number, no_wait=True) for number in range(2, 20)]
@@ -188,11 +188,11 @@ KINDS = {
     Session.regrets: 3,
     Session.deaf: 3,
 }
-"""The share of each of them, in percent."""
+"""The share of each kind, in percent."""
 
 
 async def session(port, dice, spoils):
-    """One session with the server on *port*; the name of its kind."""
+    """Run one session with the server on *port*; return the name of its kind."""
     (kind,) = dice.choices(list(KINDS), KINDS.values())
     loop = asyncio.get_running_loop()
     peer = socket.socket()

@@ -1,5 +1,5 @@
 """
-The fuzzing command: spoilt conversations through all targets, then hostile sessions with a real server.
+The fuzzing command: damaged conversations through all targets, then hostile sessions with a real server.
 
 Everything follows from the seed, but for what a live server's timing decides.
 What fails is cut down, written to a folder and named with its seed; the status is 1 then.
@@ -28,14 +28,14 @@ def arguments():
 
 
 def shown(line, *, last=False):
-    """Say how far it is, if a person is looking."""
+    """Show progress on a terminal."""
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K" + line + ("\n" if last else ""))
         sys.stderr.flush()
 
 
 class ProgressLine:
-    """Says how far it is a few times a second."""
+    """Shows progress a few times a second."""
 
     def __init__(self, total):
         self.total, self.began, self.said = total, time.monotonic(), 0.0
@@ -48,7 +48,7 @@ class ProgressLine:
 
 
 def replay(files):
-    """Each file through each target, as it is; raises at what fails."""
+    """Run each file through each target, unchanged; raise at a finding."""
     for file in files:
         for name, check in TARGETS.items():
             check(file.read_bytes())
@@ -83,7 +83,7 @@ def live_table(report):
 
 
 def keep(folder, number, finding, stream_seed):
-    """Write what fails where it can be looked at; a line that says what it is."""
+    """Write a failing input to a file; return a line that names it."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{finding.target}-{stream_seed}-{number}"
     file.write_bytes(finding.data)
@@ -91,7 +91,7 @@ def keep(folder, number, finding, stream_seed):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     asked = arguments()
     if asked.replay is not None:
         replay(asked.replay)

@@ -56,7 +56,7 @@ def signed_offset(word):
 
 
 def tree(segment):
-    """The root of *segment*, which is sound and has no far pointers."""
+    """Return the root of *segment*, which is valid and has no far pointers."""
     return _node(words_in(segment), 0)
 
 
@@ -91,7 +91,7 @@ def _struct(words, body, data, pointers):
 
 
 def vary(node, dice, rate=0.2):
-    """*node* as another version of its schema might have it; most of its values stay."""
+    """Return *node* as another version of its schema might have it; most of its values stay."""
     if isinstance(node, Struct):
         data, pointers = list(node.data), [vary(each, dice, rate) for each in node.pointers]
         if dice.random() < rate:
@@ -122,7 +122,7 @@ def _resized(data, pointers, dice):
 
 
 def _narrowed(node, dice):
-    """The list as the schema's first field alone would have had it."""
+    """Return the list as the schema's first field alone would have had it."""
     if node.pointers and dice.random() < 0.6:
         return Pointers([each.pointers[0] for each in node.elements])
     size = dice.choice([0, 2, 3, 4, 5])
@@ -162,7 +162,7 @@ class _Writer:
             words[at] = FAR | 4 | pad << 3 | third << 32
 
     def place(self, segment, node):
-        """Where *node* begins in *segment*, and the pointer to it without its offset."""
+        """Return where *node* begins in *segment*, and the pointer to it without its offset."""
         words = self.segments[segment]
         if isinstance(node, Struct):
             at = self.room(segment, len(node.data) + len(node.pointers))
@@ -191,7 +191,7 @@ class _Writer:
 
 
 def lay(node, dice, segments=1):
-    """The segments of the message whose root is *node*; it may need fewer than are asked for."""
+    """Return the segments of the message whose root is *node*, at most as many as requested."""
     writer = _Writer(segments, dice)
     writer.room(0, 1)
     writer.point(0, 0, node)
@@ -199,13 +199,13 @@ def lay(node, dice, segments=1):
 
 
 def framed(segments):
-    """The message of these segments, as the standard says."""
+    """Return the message of these segments, as the standard says."""
     table = pack(f"<I{len(segments)}I", len(segments) - 1, *[len(segment) // WORD for segment in segments])
     return table + bytes(-len(table) % WORD) + b"".join(segments)
 
 
 def unframed(message):
-    """The segments of the one whole message that *message* is."""
+    """Return the segments of the one whole message that *message* is."""
     count = int.from_bytes(message[:4], "little") + 1
     sizes = unpack(f"<{count}I", message[4 : 4 + 4 * count])
     at, segments = (4 + 4 * count + 7) // WORD * WORD, []

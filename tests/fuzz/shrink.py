@@ -1,4 +1,4 @@
-"""Making a failing input small enough to understand."""
+"""Makes a failing input small enough to understand."""
 
 import signal
 import traceback
@@ -34,7 +34,7 @@ def signature(check, data):
 
 
 def frames_in(data):
-    """*data* cut into the messages it begins with, and the rest."""
+    """Split *data* into the messages it begins with, and the rest."""
     found, at = [], 0
     while (length := length_of(data, at)) and at + length <= len(data):
         found.append(data[at : at + length])
@@ -43,12 +43,12 @@ def frames_in(data):
 
 
 def cut_by(size, data):
-    """*data* in pieces of *size* bytes."""
+    """Split *data* into pieces of *size* bytes."""
     return [data[at : at + size] for at in range(0, len(data), size)]
 
 
 def smaller(parts):
-    """*parts* without some of them: halves first, single ones last."""
+    """Yield *parts* without some of them: halves first, single ones last."""
     size = len(parts) // 2
     while size:
         for at in range(0, len(parts), size):

@@ -1,5 +1,5 @@
 """
-Decoding one message and reading its content.
+Target: decode one message and read its content.
 
 Whatever it is, it gives values or a refusal; what lies around it in the stream
 plays no part; and no more comes out than the traversal budget allows.
@@ -33,14 +33,14 @@ def values(stream, index, reader):
 
 
 def size_of(value):
-    """Bytes and numbers in a view."""
+    """Return the number of bytes and numbers in a view."""
     if isinstance(value, list):
         return sum(map(size_of, value)) + len(value)
     return len(value) // 2 if isinstance(value, str) else 1
 
 
 def check_message(message, reader):
-    """Raise unless the one framed *message* is read as it should be."""
+    """Raise unless the framed *message* is read correctly."""
     begun = thread_time()
     alone = values(message, 0, reader)
     for canary in CANARIES:
@@ -56,7 +56,7 @@ def check_message(message, reader):
 
 
 def check_stored(segment):
-    """Raise unless a value of the disk is read as it should be."""
+    """Raise unless a value of the disk is read correctly."""
     for name in STORED:
         with suppress(RemoteProtocolError):
             layout(name).read(segment)
@@ -66,7 +66,7 @@ def check_stored(segment):
 
 
 def check(stream):
-    """Raise unless every message that *stream* holds is read as it should be."""
+    """Raise unless every message in *stream* is read correctly."""
     with suppress(RemoteProtocolError):
         for number, frame in enumerate(Framer(LIMITS).feed(stream)):
             segments = segments_of(frame)

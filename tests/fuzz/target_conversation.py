@@ -41,14 +41,14 @@ LIMITS = Limits(frame_bytes=1 << 16, segments=64, outstanding_calls=12, exports=
 
 @define(eq=False)
 class Thing:
-    """Something to export."""
+    """An object to export."""
 
     released: int = 0
 
 
 @define
 class Serving:
-    """A server's end that answers as its dice will."""
+    """A server's end that answers at random."""
 
     dice: Random
     root: Thing = field(factory=Thing)
@@ -99,7 +99,7 @@ class Serving:
             assert isinstance(event, Aborted), f"{event} at a server"
 
     def answer(self):
-        """Answer some call that waits."""
+        """Answer one of the calls that wait."""
         answer = self.waiting.pop(self.dice.randrange(len(self.waiting)))
         roll = self.dice.random()
         if roll < 0.3:
@@ -125,7 +125,7 @@ class Serving:
         assert stats.questions == stats.imports == 0
 
     def end(self):
-        """Answer, finish and release all there is, and see that nothing is left."""
+        """Answer, finish and release everything, and check that nothing is left."""
         while self.waiting:
             self.answer()
         self.say()
@@ -142,7 +142,7 @@ class Serving:
 
 
 def messages_in(stream):
-    """The messages of a stream up to the first that cannot be read."""
+    """Return the messages of a stream before the first that cannot be read."""
     found = []
     with suppress(RemoteProtocolError):
         for frame in Framer(LIMITS).feed(stream):
@@ -151,7 +151,7 @@ def messages_in(stream):
 
 
 def check_closed(end):
-    """Once closed, for ever: no events, no words, and what is answered changes nothing."""
+    """Check that a closed connection stays closed: no events, no bytes, and answers change nothing."""
     for stream in (b"", b"\0" * 16, encoder.bootstrap(99)):
         assert list(end.connection.receive_data(stream)) == []
     end.connection.abort("again")
@@ -199,7 +199,7 @@ class Listening:
     connection: Connection = field(factory=lambda: Connection(limits=LIMITS))
     open: list = field(factory=list)
     held: list = field(factory=list)
-    """References we own."""
+    """The references we own."""
 
     returned: dict = field(factory=dict)
     """The outcomes of the questions that are open and answered."""
@@ -243,7 +243,7 @@ class Listening:
             )
 
     def finish(self, question):
-        """Let go of an answer: of the references that came with it too, or to keep those."""
+        """Finish an answer, and release or keep the references that came with it."""
         self.open.remove(question)
         outcome = self.returned.pop(question, None)
         release = self.dice.random() < 0.5

@@ -1,4 +1,4 @@
-"""The framer against the standard read word by word: any cutting of the stream gives the same."""
+"""Target: compare the framer with the standard read word by word, however the stream is cut."""
 
 from random import Random
 from struct import unpack_from
@@ -18,7 +18,7 @@ def segments_of(frame):
 
 
 def framed_by(chunks):
-    """The messages in a stream that comes in *chunks*, and whether it ended in an error."""
+    """Return the messages in a stream that comes in *chunks*, and whether it ended in an error."""
     framer, found = Framer(LIMITS), []
     try:
         for chunk in chunks:
@@ -56,7 +56,7 @@ def expected(stream):
 
 
 def pieces(stream, dice):
-    """*stream* in pieces of all sizes."""
+    """Split *stream* into pieces of all sizes."""
     at = 0
     while at < len(stream):
         size = dice.choice([1, 3, 4, 7, 8, 9, 16, 100, dice.randrange(1, 5_000)])

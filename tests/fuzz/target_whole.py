@@ -1,5 +1,5 @@
 """
-The whole server but its sockets, threads and disk, between a hostile peer and a good one.
+Target: the whole server without sockets, threads and disk, between a hostile peer and a good one.
 
 The bytes go into the real protocol over a transport that is cut, held up and
 resumed at random.  No exception may escape or be logged, nothing may have ended the
@@ -34,11 +34,11 @@ LIMITS = Limits(
     exports=6,
 )
 ROUNDS = 2
-"""Connections that say the same, one after the other: the later find what the first has left."""
+"""Connections that send the same, one after the other: later ones find the state that the first has left."""
 
 
 class Transport(StringTransport):
-    """One whose other side is the test."""
+    """A connection whose other side is the test."""
 
     gone = False
 
@@ -91,7 +91,7 @@ def good_peer(server):
 
 
 def settle(server):
-    """Turns and jobs until nothing moves any more."""
+    """Run turns and jobs until nothing changes."""
     idle = 0
     while idle < 3:
         idle = 0 if server.pool.jobs else idle + 1
@@ -101,7 +101,7 @@ def settle(server):
 
 
 def filled(data, server):
-    """*data* with the ids of what is alive in place of the placeholders."""
+    """Return *data* with the ids of live objects in place of the placeholders."""
     leases = list(islice(server.store._leases.items(), PLACEHOLDERS))
     items = [key.id for _, record in leases for key in record.keys]
     for number, (lease, _) in enumerate(leases):
@@ -112,7 +112,7 @@ def filled(data, server):
 
 
 def hostile(server, stream, dice):
-    """One connection that says *stream*."""
+    """Run one connection that sends *stream*."""
     protocol, transport = connect(server)
     for piece in pieces(filled(stream, server), dice):
         if transport.disconnecting or transport.gone:

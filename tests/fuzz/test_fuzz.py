@@ -1,5 +1,5 @@
 """
-A small slice of what `run.py` does at length, the corpus that was kept, and whether the harness would notice.
+A small slice of `run.py`, the kept corpus, and checks that the harness finds planted faults.
 
 `make fuzz` and `guided.py` are the real thing.
 """
@@ -133,27 +133,27 @@ def test_a_difference_that_is_on_no_list_is_found(pycapnp, monkeypatch):
 
 
 def underpaid(frame, words):
-    """A budget of which much too little is taken."""
+    """Count much too little against a budget."""
     frame.budget -= words // 10_000
     if frame.budget < 0:
         raise RemoteProtocolError("spent")
 
 
 def off_by_one(self, index):
-    """The segment after the one that is asked for."""
+    """Read the segment after the requested one."""
     segments = self.segments or [(self.start, self.end)]
     return segments[(index + 1) % len(segments)]
 
 
 def lenient(frame, at, start, end):
-    """Structs wherever they seem to be."""
+    """Read structs wherever there seem to be some."""
     word = frame.words[at]
     body = at + 1 + (word >> 2 & 0xFF)
     return (body, body + (word >> 32 & 0xFF), body + (word >> 32 & 0xFF) + (word >> 48), 0, len(frame.words))
 
 
 REFUSED = dict.fromkeys([False, True], write_extend_responses([False])[0])
-"""The replies to extends, all of which say that the lease was not extended."""
+"""The encoded reply of a refused extend, in place of both replies."""
 
 
 PLANTED = {

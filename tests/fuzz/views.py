@@ -108,7 +108,7 @@ VIEWS = {
 
 
 def view(frame, reader=0):
-    """`[kind of message, its values]`, or `["refused", text]`; *reader* chooses what its content is read as."""
+    """Return `[kind of message, its values]`, or `["refused", text]`; *reader* chooses how its content is read."""
     try:
         message = decode(frame)
         return [type(message).__name__.removesuffix("Message").lower(), VIEWS[type(message)](message, reader)]
@@ -121,7 +121,7 @@ COMPARED = [reader for reader in range(READERS) if reader % len(RESPONSES) < 4]
 
 
 def likely_reader(message, dice):
-    """A reader that suits what the framed *message* claims to be, more often than not."""
+    """Return a reader that suits the apparent kind of the framed *message*, more often than not."""
     reader = dice.choice(COMPARED)
     # A decoder that breaks is for the codec's target to find.
     with suppress(Exception):

@@ -1,4 +1,4 @@
-"""Small histories of a store, with what it held after each commit: what damage to its files is judged by."""
+"""Small histories of a store, with its contents after each commit, for judging damage to its files."""
 
 import hashlib
 import os
@@ -36,14 +36,14 @@ class Chronicle:
     """The commit up to which the log was noted to be on disk."""
 
     log_ends: list[int]
-    """How long the newest log was after each commit, and after the tables that were made after it."""
+    """The length of the newest log after each commit, and after the tables that were made after it."""
 
     older: Path | None
-    """The directory in the middle of it."""
+    """The directory half-way through the history."""
 
 
 def digest(store):
-    """Of everything in *store*, contents included."""
+    """Return a digest of everything in *store*, contents included."""
     found = store.recover()
     rows = [sorted(map(repr, found.queues)), sorted(map(repr, found.leases)), repr(found.mark)]
     for queue in found.queues:
@@ -71,7 +71,7 @@ class _Author:
     clock: int = 1_000
 
     def commit(self, store):
-        """One more commit."""
+        """Make one more commit."""
         writes, queue, draw = [], QueueNumber(1), self.random
         self.clock += draw.randrange(1, 50)
         for _ in range(draw.randrange(1, 4)):
@@ -94,7 +94,7 @@ class _Author:
 
 
 def write(folder, seed, *, commits, sizes=(10, 80, 300), noted=None, flushes=()):
-    """A `Chronicle` in *folder*: so many *commits*, the last *noted* one, tables made after some of them."""
+    """Make a `Chronicle` in *folder* with *commits*, the last *noted* one, and tables made after some of them."""
     path = folder / "live"
     store = open_store(path, tuning=TUNING)
     author, states, ends = _Author(Random(seed), sizes), [], []
@@ -115,7 +115,7 @@ def write(folder, seed, *, commits, sizes=(10, 80, 300), noted=None, flushes=())
 
 
 def newest_log(database):
-    """The log that was begun last."""
+    """Return the newest log."""
     return max(database.glob("*.log"), key=lambda log: int(log.stem))
 
 
@@ -148,7 +148,7 @@ def apart(work):
 
 
 class Opener:
-    """Opens directories in another process, which it replaces when that dies or never ends, and after some time."""
+    """Opens directories in another process, which is replaced when it dies or hangs, and after some time."""
 
     CASES = 100
 
@@ -157,7 +157,7 @@ class Opener:
         self._cases = 0
 
     def opened(self, path, boot_id=BOOT):
-        """Return a digest of *path*'s contents, which is not opened again, or why there is none, as `apart` does."""
+        """Return a digest of *path*'s contents, or the reason why there is none, as `apart` does."""
         if self._child is None:
             self._start()
         self._line.send((path, boot_id))
@@ -182,7 +182,7 @@ class Opener:
         line.close()
 
     def end(self):
-        """Let go of the process."""
+        """End the process."""
         if self._child is not None:
             os.kill(self._child, signal.SIGKILL)
             os.waitpid(self._child, 0)

@@ -112,7 +112,7 @@ class Cycle:
         return await self.start()
 
     async def collect(self, client, old):
-        """When each of the two came; both are removed then."""
+        """Return when each of the two arrived; both are removed then."""
         came, deadline = {}, time.monotonic() + TIMEOUT_SECONDS
         while len(came) < 2 and time.monotonic() < deadline:
             call = await client.poll(2, 60.0, 0.5)
@@ -159,7 +159,7 @@ def play(cycles, seed):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--cycles", type=int, default=25)
     parser.add_argument("--seed", type=int, default=1)

@@ -19,26 +19,26 @@ class Counts:
     name: str
     unit: str = "cycles"
     target: int = 1
-    """How many tries have to count."""
+    """The number of tries that have to count."""
 
     n: int = 0
-    """Tries that count: a void one, which had too little in it to prove anything, does not."""
+    """Tries that count.  A void try, in which too little happened to prove anything, does not."""
 
     voids: int = 0
     failures: list[str] = field(factory=list)
 
     def count(self, failures=()):
-        """One more try, which went wrong in these ways."""
+        """Count one more try with these errors."""
         self.n += 1
         if failures:
             self.failures.append("; ".join(failures))
 
     def void(self, tries=1):
-        """More tries that prove nothing."""
+        """Count more void tries."""
         self.voids += tries
 
     def rounds(self, size):
-        """How many to try next, up to *size* together, until enough have counted or twice as many were tried."""
+        """Return how many to try next, at most *size*, until enough have counted or twice as many were tried."""
         tried = 0
         while self.n < self.target and tried < TRIES_PER_TARGET * self.target:
             count = min(size, self.target - self.n)
@@ -46,7 +46,7 @@ class Counts:
             tried += count
 
     def settle(self, tries, void, findings):
-        """So many tries share one history, some are void, and these are its findings: found is found."""
+        """Count the tries of one history, of which some are void, with its errors.  An error in a void try counts."""
         self.void(void)
         self.n += tries - void
         if findings:
@@ -60,7 +60,7 @@ class Counts:
         )
 
     def end(self, repeat):
-        """Print what failed, how to *repeat* it, and the last line; the status."""
+        """Print the failures, the command to *repeat* them, and the last line; return the status."""
         for failure in self.failures[:20]:
             print(f"FAILED: {failure}")
         if self.failures:
@@ -71,7 +71,7 @@ class Counts:
         return 1 if self.failures or self.n < self.target else 0
 
     def skip(self, why):
-        """Nothing can be tried here; the status."""
+        """Report that nothing can be tried here; return the status."""
         print(f"{SKIPPED}{why}")
         print(self, flush=True)
         return 0
@@ -86,7 +86,7 @@ class LastLine:
     failures: int
     voids: int
     skipped: tuple[str, ...] = ()
-    """Why something could not be tried."""
+    """The reason why nothing could be tried."""
 
 
 def read_last_line(output):
@@ -101,5 +101,5 @@ def read_last_line(output):
 
 
 def command_line():
-    """How this process was started, for a person to start it again."""
+    """Return the command that started this process, for a person to repeat."""
     return " ".join([".venv/bin/python", *sys.argv])

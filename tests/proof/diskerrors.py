@@ -38,11 +38,11 @@ CASES_PER_EPOCH = 10
 TRIES_PER_CASE = 4
 LOAD_SECONDS = 2.0
 ACKED_SECONDS = 20.0
-"""How long `ACKED_MIN` may take."""
+"""The time in which `ACKED_MIN` must be reached."""
 
 END_SECONDS = 1.0
 ACKED_MIN = 30
-"""Before a fault: who lost nothing because there was nothing has proved nothing."""
+"""The acknowledged calls before a fault, at least: a server that has nothing to lose proves nothing."""
 
 SENT_SECONDS = 0.5
 """
@@ -56,7 +56,7 @@ CLOCKS_SECONDS = 0.003
 """The possible difference between strace's clock and ours."""
 
 NOTICED_SECONDS = 0.25
-"""How much earlier than it is noticed the end of a process that is traced may have cut off its clients."""
+"""The end of a traced process is noticed this much later than it may have cut off its clients."""
 
 # Small buffers, so that tables are made and logs changed all the time.
 OPTIONS = ("--storage-write-buffer-bytes=65536", "--free-space-reserve=0")
@@ -77,21 +77,21 @@ DURING_START = ("fdatasync", "fsync", "write", "rename", "ftruncate", "pwrite64"
 
 
 def grid(random):
-    """Each kind of call with each error, under load and during a start, in any order."""
+    """Return each kind of call with each error, under load and during a start, in any order."""
     faults = [Fault(call, error, 1, starting=False) for call, error in product(UNDER_LOAD, ERRORS)]
     faults += [Fault(call, error, 1, starting=True) for call, error in product(DURING_START, ERRORS)]
     return random.sample(faults, len(faults))
 
 
 def drawn(random):
-    """A fault at random: mostly at calls without which no server can be."""
+    """Return a fault at random, mostly at calls that every server needs."""
     starting = random.random() < 0.25
     call = random.choice(DURING_START if starting else (*UNDER_LOAD, "fdatasync", "fdatasync", "write", "write"))
     return Fault(call, random.choice(ERRORS), 1 + random.randrange(6 if starting else CALLS[call][0]), starting)
 
 
 def must_end(fault, came, data):
-    """Whether the server cannot go on; a start may do without some calls on RocksDB's files: its own log, for one."""
+    """Return whether the server must end.  A start may do without calls on some of RocksDB's files, such as LOG."""
     if came is None or not CALLS[fault.call][1]:
         return False
     return not fault.starting or (
@@ -100,7 +100,7 @@ def must_end(fault, came, data):
 
 
 def late_answers(fault, came, history):
-    """Return the answers that came when none may come any more."""
+    """Return the answers that came after the last permitted moment."""
     known = [call for call in history.calls if call.outcome is Outcome.OK]
     yield from (call for call in known if call.ended > came.at + SENT_SECONDS and call.invoked <= came.at)
     # A commit is over with the log's first error.  After one of a table or the manifest a commit that does not touch
@@ -110,14 +110,14 @@ def late_answers(fault, came, history):
 
 
 def is_change(call):
-    """Whether an answer confirms something that had to be made durable."""
+    """Return whether an answer confirms something that had to be made durable."""
     if isinstance(call, Poll):
         return bool(call.items)
     return call.done if isinstance(call, Remove | Extend) else True
 
 
 def judged(fault, server, status, came, by_itself, history, data):
-    """Return the errors in how a server took a fault."""
+    """Return the errors in a server's reaction to a fault."""
     if not by_itself:
         if must_end(fault, came, data):
             yield f"the server went on after an error of {came.path}"
@@ -145,11 +145,11 @@ class Epoch:
         self.down = None
 
     def start(self, *, traced=False):
-        """A server."""
+        """Start a server."""
         return self.host.start(self.data, self.folder / "log", *OPTIONS, traced=traced)
 
     async def serving(self, server):
-        """The load on *server*, and when it began, once a few calls were answered; None if it does not come up."""
+        """Load *server*; return the load and its begin, after a few answers; None if the server does not start."""
         port = await asyncio.to_thread(server.port)
         if port is None:
             return None, time.monotonic()
@@ -165,11 +165,11 @@ class Epoch:
         return load, up
 
     def acked(self, begin):
-        """How many calls were answered since."""
+        """Return the number of calls answered since *begin*."""
         return self.history.acked_between(begin, time.monotonic())
 
     async def first(self):
-        """The first life makes the database; what goes wrong with that is the failpoints' business."""
+        """Run the first life, which makes the database.  Faults in it are tested by the failpoints."""
         server = self.start()
         load, _ = await self.serving(server)
         self.down = time.monotonic()
@@ -177,7 +177,7 @@ class Epoch:
         await over(load)
 
     async def life(self, fault):
-        """One life with one fault."""
+        """Run one life with one fault."""
         server = self.start(traced=fault.starting)
         load = None
         if not fault.starting:
@@ -206,7 +206,7 @@ class Epoch:
         self.note(fault, wrong, came, by_itself=by_itself, acked=acked)
 
     def note(self, fault, wrong, came, *, by_itself, acked):
-        """Count a life: those that prove nothing are void."""
+        """Count a life, as void if it proves nothing."""
         name = f"{fault.call}, {'start' if fault.starting else 'load'}"
         if wrong:
             self.counts.count(wrong)
@@ -225,14 +225,14 @@ class Epoch:
             self.kinds[name, "ended"] += 1
 
     async def run(self, faults):
-        """All of *faults*, the drain, and the verdict."""
+        """Run all of *faults*, the drain, and the verdict."""
         await self.first()
         for fault in faults:
             await self.life(fault)
         await self.settle()
 
     async def settle(self):
-        """A clean start, the drain and the verdict on all lives since."""
+        """Start without a fault, drain, and judge all lives since the last drain."""
         server = self.start()
         port = server.port()
         if port is None:
@@ -244,12 +244,12 @@ class Epoch:
         self.counts.failures += check(self.history).examples
 
     async def full(self, disk):
-        """The disk becomes full under load, while nothing is held in reserve; then there is room again."""
+        """Fill the disk under load, without a reserve, then make room again."""
         filler = disk.path / "filler"
         await self.without_room(disk.path / "data", partial(fill, filler), filler.unlink, "full disk")
 
     async def without_room(self, data, fill, mend, name):
-        """*fill* takes from the server that has *data* what it needs to go on; then *mend* gives it back."""
+        """Let *fill* take resources that the server on *data* needs, and then *mend* give them back."""
         self.data = data
         server = self.start()
         load, up = await self.serving(server)
@@ -269,14 +269,14 @@ class Epoch:
 
 
 def fill(path):
-    """Let the file *path* take all the room there is."""
+    """Let the file *path* take all the room of its file system."""
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 16))
 
 
 def run(cases, fills, seed):
-    """Inject so many faults, of each kind if there are enough, and fill disks; return the counts."""
+    """Inject this number of faults, each kind if there are enough, and fill disks; return the counts."""
     no_fills = lacking() if fills else None
     counts, kinds, random = Counts("diskerrors", "faults", target=cases), Counter(), Random(seed)
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-errors-", dir=place_for_images()) as scratch:
@@ -316,7 +316,7 @@ def run(cases, fills, seed):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--cases", type=int, default=60, help="faults that count [60]")
     parser.add_argument("--fills", type=int, default=3, help="full disks [3]")

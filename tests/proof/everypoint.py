@@ -33,7 +33,7 @@ LONG_SPAN = 1.0
 PASSES_MAX = 25
 KILLED = -9
 NOTICED_SECONDS = 0.1
-"""How much earlier than it is noticed the end of a server may have cut off its clients."""
+"""The end of a server is noticed this much later than it may have cut off its clients."""
 
 
 class Epoch:
@@ -49,17 +49,17 @@ class Epoch:
         """Lives with too little load."""
 
     def start(self, point=None, number=1):
-        """A server that is killed where *point* says."""
+        """Start a server that is killed at *point*."""
         failpoint = None if point is None else (point, number)
         return self.host.start(self.folder / "data", self.folder / "log", limits=TINY_WINDOWS, failpoint=failpoint)
 
     def came_up(self):
-        """The end of a time without a server."""
+        """Note the end of a time without a server."""
         if self.down is not None:
             self.generator.history.crashes.append(Crash(self.down, time.monotonic()))
 
     async def life(self, server, seconds, *, stop=False):
-        """Load until the server is gone or the time is over; then kill it, or send it SIGTERM."""
+        """Load the server until it ends or the time is over; then kill it, or send it SIGTERM."""
         port = server.port()
         if port is None:
             return server.end()
@@ -79,7 +79,7 @@ class Epoch:
         return status
 
     async def reach(self, point):
-        """Be killed at *point*; what is wrong, if it was not so."""
+        """Let a server be killed at *point*; return the error if it was not."""
         seam = point.partition(" ")[2]
         # What is read from the disk, or recovered from, must be there; of the recoveries, every second one is that of a
         # crash in a recovery.
@@ -100,7 +100,7 @@ class Epoch:
         return None if status == KILLED else f"{point}: not reached, the server ended with {status}"
 
     async def run(self, points):
-        """Return the errors of each of *points*; those that the history shows are put down to the first."""
+        """Return the errors of each of *points*.  Those in the history are attributed to the first."""
         wrong = [await self.reach(each) for each in points]
         await self.life(self.start(), LIFE_SECONDS)
         server = self.start()
@@ -115,7 +115,7 @@ class Epoch:
 
 
 def epochs(points, random):
-    """Which points go together: those of the first start each have a directory of their own."""
+    """Return which points share a directory: those of the first start each have one of their own."""
     fresh = [each for each in points if each.partition(" ")[2] in CREATING]
     rest = [each for each in points if each not in fresh]
     random.shuffle(rest)
@@ -151,7 +151,7 @@ def run(points, seed, keep):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--point", action="append", choices=POINTS, help="only this one; repeatable")

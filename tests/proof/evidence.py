@@ -1,4 +1,4 @@
-"""Whether enough happened for a history without a fault to prove something."""
+"""Judges whether enough happened for a history without a fault to prove something."""
 
 import asyncio
 import time
@@ -9,21 +9,21 @@ from history import Add, Extend, Outcome, Poll, Remove
 ACKED_A_SECOND = 100
 CONNECTING_SECONDS = 0.1
 LONGEST_SECONDS = 30.0
-"""For how long a life is drawn out, where little is answered."""
+"""The longest time for which a life is extended when few calls are answered."""
 
 FAULTS_PER_UNKNOWN = 5
 LEAST_PER_LIFE = {"items added": 10, "items taken": 10, "removes": 10, "extends": 1, "items that came back": 0.5}
-"""Of what took effect, in each life of a server under load, on average."""
+"""The least effects of each kind in a life under load, on average."""
 
 
 def enough_for(history, begin, seconds):
-    """Whether as much has been answered since *begin* as in a life of so many seconds, however long that took."""
+    """Return whether as many calls were answered since *begin* as in a life of *seconds* on an idle machine."""
     # The clients' first moments go into connecting.
     return history.acked_between(begin, inf) >= ACKED_A_SECOND * (seconds - CONNECTING_SECONDS)
 
 
 async def under(load, history, seconds, lives=0):
-    """Wait for *seconds* under *load*, and where little is answered until there was enough for so many *lives*."""
+    """Wait for *seconds* under *load*; if few calls are answered, until there were enough for *lives*."""
     begin = time.monotonic()
     await asyncio.wait([load], timeout=seconds)
     while not load.done() and time.monotonic() < begin + LONGEST_SECONDS:
@@ -42,7 +42,7 @@ def unknown_since(history, begin):
 
 
 def effects(history):
-    """How much of each kind took effect."""
+    """Return how much of each kind took effect."""
     polls = history.of(Poll)
     return {
         "items added": sum(len(each.ids) for each in history.of(Add)),
@@ -63,5 +63,5 @@ def lacking_in(history, lives):
 
 
 def too_few_unknown(history, faults):
-    """Whether so many faults caught next to nothing in flight."""
+    """Return whether this number of faults met hardly any call in flight."""
     return unknown_since(history, 0.0) * FAULTS_PER_UNKNOWN < faults

@@ -78,13 +78,13 @@ RECOVERING = (
 )
 STOPPING = ("drain", "close", "release")
 SELDOM = ("give back", "refill scan", "refilled", "read ended", "requeue", "note synced")
-"""Passed a few times a second, or less."""
+"""Points that are passed a few times a second, or less often."""
 
 POINTS = tuple(f"{side} {seam}" for seam in SEAMS for side in (BEFORE, AFTER))
 
 
 def place_of(path):
-    """Whose attribute it is, and its name; raises if there is none."""
+    """Return the owner of the attribute, and its name."""
     module, _, dotted = path.partition(":")
     owner = import_module(module)
     *outer, name = dotted.split(".")
@@ -95,7 +95,7 @@ def place_of(path):
 
 
 def wrap(seam, before, after):
-    """Call *before* and *after* around each call of the function; if it is one that others wait for, around that."""
+    """Call *before* and *after* around each call of the function, or around what it starts if others wait for that."""
     owner, name = place_of(SEAMS[seam])
     plain = vars(owner)[name]
     function = plain.__func__ if isinstance(plain, classmethod | staticmethod) else plain
@@ -121,7 +121,7 @@ def wrap(seam, before, after):
 
 
 def nothing():
-    """The other side of a seam."""
+    """Return the name of the other side of a seam."""
 
 
 def kill_at(point, number):

@@ -28,7 +28,7 @@ WITHOUT_MEANING = ("LOG", "LOCK", "lock", "rocksdict-config.json")
 
 @define
 class Bench:
-    """Where copies are damaged and opened."""
+    """Damages copies in a folder, opens and judges them."""
 
     folder: Path
     counts: Counts
@@ -37,7 +37,7 @@ class Bench:
     _number: int = 0
 
     def attempt(self, what, chronicle, damage, allowed, *, reboot=True):
-        """Judge copies of *chronicle* after *damage*: any of the digests *allowed*, or refused."""
+        """Judge copies of *chronicle* after *damage*: their digest is one of *allowed*, or they are refused."""
         outcome = self._attempt(what, chronicle, damage, allowed, BOOT)
         if outcome == "refused" and reboot:
             # Only then does it matter which boot it is.
@@ -69,13 +69,13 @@ class Bench:
 
 
 def files_of(path):
-    """Every file that may matter, by its name below *path*."""
+    """Return the files that may matter, by their names below *path*."""
     files = [file.relative_to(path) for file in sorted(path.rglob("*")) if file.is_file()]
     return [file for file in files if not file.name.startswith(WITHOUT_MEANING)]
 
 
 def newest_log(path):
-    """By its name below *path*."""
+    """Return the file's name below *path*."""
     return max(
         (log for log in (path / "db").glob("*.log") if log.stat().st_size), key=lambda log: log.stem
     ).relative_to(path)
@@ -103,13 +103,13 @@ SHARES = {"log": 0.4, "table": 0.25, "blob file": 0.15, "manifest": 0.2}
 
 
 def kind_of(name):
-    """Of a file with data or its order in it; the name itself for the small ones around them."""
+    """Return the kind of a file with data or its order in it; for the small files around them, the name."""
     kinds = {".log": "log", ".sst": "table", ".blob": "blob file"}
     return "manifest" if name.name.startswith("MANIFEST") else kinds.get(name.suffix, name.name.split("-")[0])
 
 
 def places(chronicles):
-    """Every file with something in it, by its kind."""
+    """Return the files that are not empty, by kind."""
     found = {}
     for chronicle in chronicles:
         for name in files_of(chronicle.path):
@@ -119,7 +119,7 @@ def places(chronicles):
 
 
 def flips(bench, chronicles, count, count_small, random):
-    """Change one bit, *count* times where the data is, and *count_small* times in the small files."""
+    """Change one bit, *count* times in the data, and *count_small* times in the small files."""
     found = places(chronicles)
     small = [each for each in found if each not in SHARES]
     kinds = [kind for kind, share in SHARES.items() for _ in range(round(share * count))]
@@ -138,7 +138,7 @@ def flips(bench, chronicles, count, count_small, random):
 
 
 def manifest_bits(bench, chronicle):
-    """Change every bit of the manifest and of CURRENT."""
+    """Change each bit of the manifest and of CURRENT."""
     for name in (each for each in files_of(chronicle.path) if each.name.startswith(("MANIFEST", "CURRENT"))):
         content = (chronicle.path / name).read_bytes()
         for bit in range(8 * len(content)):
@@ -153,7 +153,7 @@ def manifest_bits(bench, chronicle):
 
 
 def zeros(bench, chronicles, count, random):
-    """Sectors and pages of zeros, *count* times."""
+    """Replace *count* sectors and pages with zeros."""
     for _ in range(count):
         chronicle = random.choice(chronicles)
         name = random.choice([each for each in files_of(chronicle.path) if (chronicle.path / each).stat().st_size])
@@ -171,7 +171,7 @@ def zeros(bench, chronicles, count, random):
 
 
 def whole_files(bench, chronicle):
-    """Each file missing, empty, all zeros, as it was half-way; and the whole database as it was half-way."""
+    """Remove, empty, zero or revert each file; and revert the whole database."""
     folder, older = chronicle.path.parent.name, chronicle.older
 
     def changed(what, name, damage, *, harmless=False):
@@ -196,7 +196,7 @@ def whole_files(bench, chronicle):
 
 
 def run(asked):
-    """The status."""
+    """Run the command line; return the exit status."""
     counts, random = Counts("filedamage", "cases"), Random(asked.seed)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="queueber-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:

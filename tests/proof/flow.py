@@ -1,4 +1,4 @@
-"""Late, and out of order: errors that show only when several items of a queue are compared."""
+"""Finds late and disordered deliveries, which show only when several items of a queue are compared."""
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -9,29 +9,29 @@ from history import Outcome, Poll
 from tenure import lag
 
 SWEPT_SECONDS = 1.0
-"""How soon the items of a lease that ran out must be back."""
+"""The time within which the items of an expired lease must be back."""
 
 GONE_SECONDS = 1.0
-"""How long a poll whose peer has gone may still be at work."""
+"""The longest time for which a poll whose peer has disconnected may still take effect."""
 
 
 @define(eq=False)
 class Stay:
-    """An item in line, from one delivery to the next."""
+    """An item that waits in the queue, from one delivery to the next."""
 
     delivery: object
-    """The next; never None."""
+    """The next delivery; never None."""
 
     low: float
     high: float
-    """The bounds of when it became due."""
+    """The earliest and latest moment at which it became due."""
 
     ready: float
-    """From here on a poll must get it."""
+    """The moment from which a poll must get it."""
 
 
 def judge_flow(judge, verdicts, late_seconds):
-    """Look at all queues of the history of *judge*."""
+    """Check all queues of the history of *judge*."""
     polls, stays = defaultdict(list), defaultdict(list)
     for poll in judge.history.of(Poll):
         polls[poll.queue].append(poll)
@@ -128,7 +128,7 @@ def _judge_empty(judge, verdicts, empty, stays, unknown, late_seconds):
 
 
 class Cover:
-    """How much of time some spans cover, which are in order and apart."""
+    """Return the part of the time that *spans* cover, which are in order and disjoint."""
 
     def __init__(self, spans):
         self._begins = [begin for begin, _ in spans]
@@ -138,7 +138,7 @@ class Cover:
             self._before.append(self._before[-1] + end - begin)
 
     def until(self, moment):
-        """How many seconds before *moment*."""
+        """Return the seconds before *moment*."""
         at = bisect_right(self._begins, moment)
         return self._before[at] - (max(0.0, self._ends[at - 1] - moment) if at else 0.0)
 
@@ -161,7 +161,7 @@ def _without(spans, others):
 
 
 def _judge_replies(judge, verdicts, stays):
-    """Within one reply."""
+    """Find disorder within one reply."""
     of_poll = defaultdict(dict)
     for stay in stays:
         of_poll[stay.delivery.poll][stay.delivery.item.id] = stay
@@ -180,7 +180,7 @@ def _judge_replies(judge, verdicts, stays):
 
 
 def _judge_order(judge, verdicts, stays, unknown):
-    """Over replies: an item was left in line, ready, and one that became due later was taken."""
+    """Find disorder over replies: an item stayed in the queue, ready, and one that became due later was taken."""
     later = sorted((stay for stay in stays if stay.high < inf), key=lambda stay: stay.delivery.poll.invoked)
     begins = [stay.delivery.poll.invoked for stay in later]
     # Of all that were handed out from there on, the one that was ready first, and the one that was due first.

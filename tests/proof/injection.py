@@ -1,4 +1,4 @@
-"""Calls of a process that fail because strace says so."""
+"""Lets system calls of a process fail, with strace."""
 
 import contextlib
 import re
@@ -16,15 +16,15 @@ FILE = re.compile(r"\(\d+<(?P<path>[^>]*)>")
 
 @frozen
 class Fault:
-    """A system call that fails, and when."""
+    """A system call that is to fail, and when."""
 
     call: str
     error: str
     at: int
-    """The how-manyth of these calls."""
+    """The number of the call among those of its kind."""
 
     starting: bool
-    """During a start, and not under load."""
+    """Whether it fails during a start, and not under load."""
 
     def __str__(self):
         return f"{self.error} at {self.call} {self.at} {'of a start' if self.starting else 'under load'}"
@@ -32,17 +32,17 @@ class Fault:
 
 @frozen
 class Came:
-    """A fault that there was."""
+    """A fault that occurred."""
 
     at: float
-    """By the monotonic clock."""
+    """When, by the monotonic clock."""
 
     path: str
-    """Of the file, if the call had a descriptor."""
+    """The path of the file, if the call had a descriptor."""
 
 
 class Injection:
-    """strace, attached; use it in a `with`."""
+    """strace, attached to a process; use it in a `with`."""
 
     def __init__(self, fault, pid, data, output):
         self.output = output
@@ -65,7 +65,7 @@ class Injection:
         self.process.wait()
 
     def attached(self, pid):
-        """Wait until it is."""
+        """Wait until it is attached."""
         deadline = time.monotonic() + ATTACH_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ class Injection:
             time.sleep(0.005)
 
     def came(self):
-        """The first fault; None while there was none."""
+        """Return the first fault; None before that."""
         return first_in(self.output.read_text(errors="replace"), time.monotonic() - time.time())
 
 
@@ -93,7 +93,7 @@ def first_in(output, clocks):
 
 
 def why_not():
-    """Why there can be no faults here; None if there can."""
+    """Return the reason why no fault can be injected here; None if one can."""
     if shutil.which("strace") is None:
         return "no strace"
     done = subprocess.run(

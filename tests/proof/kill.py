@@ -31,7 +31,7 @@ GIVE_UP_SECONDS = 5.0
 
 
 async def live(generator, server, seconds, lives):
-    """Load for so long, or until there was enough, and the kill; when each was."""
+    """Load for *seconds*, or until there was enough, and kill; return when each happened."""
     port = server.port()
     if port is None:
         raise Failed("the server ended by itself:\n" + server.lines()[-3_000:])
@@ -47,7 +47,7 @@ async def live(generator, server, seconds, lives):
 
 
 async def over(load):
-    """The load on a server that is gone comes to its end; raises what it raised."""
+    """End the load on a server that has ended, and raise its error."""
     try:
         await asyncio.wait_for(load, GIVE_UP_SECONDS)
     except TimeoutError:
@@ -55,7 +55,7 @@ async def over(load):
 
 
 async def epoch(host, folder, random, cycles, counts, shape, **habits):
-    """Some lives on one data directory, the drain, and the verdict; the findings and the history."""
+    """Run some lives on one data directory, the drain, and the verdict; return the findings and the history."""
     generator = Generator(random, polite=random.random() < 0.3, **habits)
     history, void, down = generator.history, 0, None
     for number in range(cycles):
@@ -126,7 +126,7 @@ def run(cycles, seed, keep, options=(), **habits):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     asked = parsed()
     print(f"seed {asked.seed}", flush=True)
     return run(asked.cycles, asked.seed, asked.keep).end(command_line())

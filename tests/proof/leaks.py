@@ -18,14 +18,14 @@ from through import put_through, rows_left, settled
 
 RSS_GROWTH_MIB_MAX = 20.0
 DESCRIPTORS_GROWTH_MAX = 8
-"""The engine keeps a file open for each table it has."""
+"""Descriptors: the engine keeps a file open for each table it has."""
 
 DISK_MIB_MAX = 200.0
-"""Its log before it must be flushed (128 MiB), its own log files, and tables on their way out."""
+"""Bytes: its log before it must be flushed (128 MiB), its own log files, and tables that are being deleted."""
 
 
 async def load(server, data, items, seed, settle):
-    """The measures after the first tenth, and at the end."""
+    """The measurements after the first tenth, and at the end."""
     port = server.port()
     await put_through(port, items // 10, f"{seed}-first")
     first = await settled(server.pid, data, settle)
@@ -74,7 +74,7 @@ def run(items, seed, settle=3.0):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--items", type=int, default=200_000)
     parser.add_argument("--seed", type=int, default=1)

@@ -19,7 +19,7 @@ FLUSHED, JOURNAL_FLUSHED, NOTHING_FLUSHED = 0, 1, 2
 
 
 def lacking():
-    """Why there can be none here; None if there can."""
+    """Return the reason why there can be none here; None if there can."""
     if os.geteuid():
         return "not root"
     for tool in ("mkfs.ext4", "losetup", "mount", "umount"):
@@ -30,7 +30,7 @@ def lacking():
 
 
 class LoopDisk:
-    """A file system in a file in *folder*; use it in a `with`, where it is mounted."""
+    """A file system in a file in *folder*; use it in a `with`, in which it is mounted."""
 
     def __init__(self, folder, *, megabytes=192, options=""):
         self._image = folder / "disk.img"
@@ -53,7 +53,7 @@ class LoopDisk:
         _run("losetup", "--detach", self._device)
 
     def mount(self):
-        """Mount it again as a machine does that starts: the journal is replayed."""
+        """Mount it again as a starting machine does, which replays the journal."""
         options = ["-o", self.options] if self.options else []
         deadline = time.monotonic() + TIMEOUT_SECONDS
         _run("mount", *options, self._device, str(self.path))
@@ -84,7 +84,7 @@ class LoopDisk:
         _run("umount", str(self.path))
 
     def cut(self, how=NOTHING_FLUSHED):
-        """From now on every access is an error, and what was not on the disk never will be."""
+        """Cut the power: each later access is an error, and unwritten data is lost."""
         root = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.ioctl(root, EXT4_IOC_SHUTDOWN, struct.pack("I", how))
@@ -109,6 +109,6 @@ def _run(*words):
 
 
 def place_for_images():
-    """Memory, if it can be had: what a cut keeps is decided above it."""
+    """Return a folder in memory, if there is one: what a cut keeps is decided above it."""
     memory = Path("/dev/shm")
     return memory if memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30 else None

@@ -46,15 +46,15 @@ TIGHT = {
     "expiry_slice": 2,
 }
 FATAL = frozenset({"write", "sync", "file"})
-"""The only errors that may end the server by itself."""
+"""The only errors with which the server may end itself."""
 
 LONGEST = 60_000
-"""Of leases and delays, ms."""
+"""Durations of leases and delays, ms."""
 
 SPANS = (1, 50, 400, 3_000, LONGEST)
 DELAYS = (0, 0, 0, 1, 50, 5_000)
 SWEPT_WITHIN = 200
-"""ms: a sweep begins every 100."""
+"""The time for a sweep, ms: one begins every 100."""
 
 WAITS = (0, 0, 30, 2_000, None, None)
 ADVANCES = (0.001, 0.05, 0.05, 0.11, 0.5, 2.0, 30.0, 4_000.0)
@@ -87,7 +87,7 @@ class Example:
         self.counts = self.facts.counts
 
     def now(self):
-        """Queue time, as the server that runs has it."""
+        """Return queue time, as the running server counts it."""
         return self.machine.clock.now()
 
     def spoilt(self):
@@ -124,7 +124,7 @@ class Example:
     # The machine
 
     def start(self, *, power, reboot=False):
-        """Start the server, as often as it takes; then it has everything that it should."""
+        """Start the server, as often as it takes; then check that it has everything that was promised."""
         machine, rng = self.machine, self.rng
         for attempt in itertools.count():
             machine.disk.restart(power=power)
@@ -161,7 +161,7 @@ class Example:
         self.clients = []
 
     def obstruct(self):
-        """Perhaps a start does not get to its end."""
+        """Let the start fail, perhaps."""
         if self.rng.random() < 0.2:
             # A directory is made once: more often in the middle of that.
             few = not self.machine.disk.there_for_good and self.rng.random() < 0.5
@@ -170,7 +170,7 @@ class Example:
             self.machine.disk.fails.add(self.rng.choice(("write", "sync", "read", "file")))
 
     def survived(self):
-        """The rows of all commits that are on the disk, and the last of their notes."""
+        """Return the rows of all commits that are on the disk, and the last of their notes."""
         rows, last, log = Rows(), None, self.machine.disk.log
         notes = [] if log is None else [*log.base_notes, *(batch.note for batch in log.batches)]
         for note in notes:
@@ -230,7 +230,7 @@ class Example:
         self.facts.count("wall clock set")
 
     def end(self, *, power):
-        """The process or the machine has ended."""
+        """End the process or the machine."""
         machine = self.machine
         if machine.ended is not None and not machine.disk.failed & FATAL:
             raise BrokenPromise(f"the server ended by itself: {machine.ended}")
@@ -279,7 +279,7 @@ class Example:
         return self.rng.choices(QUEUES, (3, 1))[0]
 
     def add(self):
-        """One call, or several that come together and are alike but for their contents."""
+        """Make one call, or several that arrive together and differ only in their contents."""
         client, queue, several = self.client(), self.queue(), self.rng.choice((1, 1, 1, 6))
         delay = self.rng.choice(DELAYS) if several > 1 else None
         client.ask(*[self.adding(queue, delay) for _ in range(several)])
@@ -301,12 +301,12 @@ class Example:
         self.client().ask((api.POLL, api.write_poll_request(request), call))
 
     def lease(self):
-        """One of the last leases, ended or not."""
+        """Return one of the last leases, ended or not."""
         leases = list(itertools.islice(reversed(self.facts.leases.values()), 6))
         return self.rng.choice(leases) if leases else None
 
     def remove(self):
-        """One call, or several that come together."""
+        """Make one call, or several that arrive together."""
         calls = [self.removing() for _ in range(self.rng.choice((1, 1, 2, 4)))]
         self.client().ask(*[each for each in calls if each is not None])
 
@@ -359,7 +359,7 @@ class Example:
                 self.check_no_poll_waits_for_a_ready_item()
 
     def _guard(self, deed):
-        """A process that dies in the middle is found dead afterwards."""
+        """Handle a process that has died in the middle."""
         try:
             deed()
         except BaseException as why:
@@ -377,7 +377,7 @@ class Example:
         self.facts.count("failed " + kind)
 
     def crash(self):
-        """Soon, in the middle of something."""
+        """Let the process or the machine end soon, in the middle of an operation."""
         self.machine.disk.crash_in = self.rng.randrange(1, 12)
         self.machine.disk.power = self.rng.random() < 0.6
 
@@ -385,7 +385,7 @@ class Example:
         self.end(power=self.rng.random() < 0.6)
 
     def stop(self):
-        """In order."""
+        """Stop the server in order."""
         machine = self.machine
         stopped = machine.server.stopService()
         for _ in range(60):
@@ -421,12 +421,12 @@ class Example:
                 raise BrokenPromise(f"leases have ended, and {overdue} are still under them")
 
     def undisturbed(self):
-        """All has been done that was to be done: what a read that failed has led to is over."""
+        """Let everything finish, including the consequences of a failed read."""
         if "read" not in self.machine.disk.fails:
             self.facts.disturbed = bool(self.machine.disk.unreadable)
 
     def spoil(self):
-        """A row cannot be read any more; one that is under a lease, or any."""
+        """Make a row unreadable, either one under a lease or any."""
         log, rows = self.machine.disk.log, self.decided
         leased = [item_key(lease.queue, key) for lease in rows.leases.values() for key in lease.keys]
         items = [row for row in log.keys if row[:1] == ITEMS]
@@ -451,7 +451,7 @@ class Example:
     # The end
 
     def drain(self):
-        """With nothing in the way, everything that was added and not removed comes out, and nothing is left."""
+        """Check that without faults everything that was added and not removed comes out, and nothing is left."""
         machine, disk = self.machine, self.machine.disk
         disk.crash_in, disk.stalls, machine.space = None, 0, ROOMY
         disk.fails.clear()
@@ -520,7 +520,7 @@ NAMES, WEIGHTS = tuple(WEIGHTED), tuple(WEIGHTED.values())
 
 
 def play(seed, steps, *, lies=0.0):
-    """Return the error in an example of these steps, None without one, and what happened in it."""
+    """Return the error in an example of these steps, or None, and what happened in it."""
     example = Example(seed, lies)
     with on(example.machine):
         try:
@@ -536,7 +536,7 @@ def play(seed, steps, *, lies=0.0):
 
 
 def smaller(seed, steps, *, lies=0.0):
-    """Fewer of *steps* that still fail."""
+    """Return fewer of *steps* that still fail."""
     size = len(steps) // 2
     while size:
         at = 0
@@ -551,7 +551,7 @@ def smaller(seed, steps, *, lies=0.0):
 
 
 def steps_of(seed, number, count=STEPS):
-    """The seeds of an example's steps."""
+    """Return the seeds of an example's steps."""
     rng = Random(f"{seed} {number}")
     return [rng.getrandbits(62) for _ in range(count)]
 
@@ -562,7 +562,7 @@ def names_of(steps):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--examples", "--cycles", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=1)

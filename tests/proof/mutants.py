@@ -24,14 +24,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = HERE / "mutants"
 SECONDS = 120
-"""For one test, which has no verdict if it takes longer."""
+"""The time limit of one test, which has no verdict if it takes longer."""
 
 LYING = "tests/proof/test_lying.py::test_nothing_is_lost_whatever_the_disk_may_do"
 
 
 @frozen
 class Mutant:
-    """One of them."""
+    """One mutant."""
 
     name: str
     what: str
@@ -39,12 +39,12 @@ class Mutant:
 
     @property
     def patch(self):
-        """Its file."""
+        """Return its file."""
         return FOLDER / f"{self.name}.patch"
 
     @property
     def number(self):
-        """Its place in the table."""
+        """Return its number in the list."""
         return int(self.name[:2])
 
 
@@ -203,7 +203,7 @@ MUTANTS = (
 
 
 def copied(folder):
-    """A copy of what tests need, without the folder that would hide Twisted."""
+    """Copy what tests need, without the folder that would hide Twisted."""
     for name in ("queueber", "tests", "schema"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "peers"))
     for name in ("pyproject.toml", "README.md"):
@@ -212,7 +212,7 @@ def copied(folder):
 
 
 def apply(patch, folder, *options):
-    """Apply *patch*; what `patch` said if it could not."""
+    """Apply *patch*; return the output of `patch` if it could not."""
     # Forward: what is applied already would otherwise be taken back, and that be called a success.
     command = ["patch", "-p1", "--batch", "--forward", "--fuzz=0", "--no-backup-if-mismatch", *options]
     command += ["-i", str(patch)]
@@ -221,7 +221,7 @@ def apply(patch, folder, *options):
 
 
 def run(test, folder):
-    """How *test* ends in *folder*: green, red or the like, and its last words."""
+    """Run *test* in *folder*; return its result, such as green or red, and its last words."""
     # Wide, so that the reason of a failure is not cut off.
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "500"}
     seen = subprocess.run(
@@ -276,7 +276,7 @@ def judge(chosen):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--only", type=int, action="append", help="of this number; repeatable")
     parser.add_argument("--list", action="store_true", help="list the bugs and their tests, and run none")

@@ -54,12 +54,12 @@ class Machine:
         self.boot.write_text(f"{uuid.UUID(int=self.random.getrandbits(128), version=4)}\n")
 
     def start(self):
-        """A server."""
+        """Start a server."""
         data, log, shape = self.disk.path / "data", self.folder / "log", self.shape
         return self.host.start(data, log, *shape.options, limits=shape.limits, boot=self.boot)
 
     def cut(self, server):
-        """Take the power away and give it back."""
+        """Cut the power and restore it."""
         halt(server.pid)
         self.disk.cut(self.random.choice(CUTS))
         server.kill()
@@ -70,7 +70,7 @@ class Machine:
 
 
 def halt(pid):
-    """Stop all threads of a process, but for those that are in the middle of a call that cannot be."""
+    """Stop all threads of a process, except those that are in an uninterruptible call."""
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + 1.0
     while {state_of(thread) for thread in Path(f"/proc/{pid}/task").iterdir()} - set("TtDZX"):
@@ -87,7 +87,7 @@ def state_of(thread):
 
 
 async def live(machine, generator, seconds, lives):
-    """One life under load for so long, or until there was enough; when that began and ended.  None is an early end."""
+    """Run one life under load for *seconds*, or until there was enough; return its begin and end, or None."""
     server = machine.start()
     if seconds is None:
         await asyncio.sleep(machine.random.random() * 0.15)
@@ -109,7 +109,7 @@ async def live(machine, generator, seconds, lives):
 
 
 async def epoch(machine, cycles, counts, **habits):
-    """Some lives on one disk, the drain, and the verdict; the findings and the history."""
+    """Run some lives on one disk, the drain, and the verdict; return the findings and the history."""
     generator = Generator(machine.random, polite=machine.random.random() < 0.3, **habits)
     history, void, loaded, down = generator.history, 0, 0, None
     for number in range(cycles):
@@ -137,12 +137,12 @@ async def epoch(machine, cycles, counts, **habits):
 
 
 def keep_files(data, target):
-    """The directories on which no server starts, kept for inspection."""
+    """Copy *data*, on which no server starts, to *target* for inspection."""
     shutil.copytree(data, target, ignore=lambda folder, names: [each for each in names if each.endswith(".sock")])
 
 
 def run(cycles, seed, keep, options=(), **habits):
-    """Cut the power as often as asked; return the counts."""
+    """Cut the power as often as requested; return the counts."""
     counts, calls, items, unknown, recovered, dropped = Counts("powercut", target=cycles), 0, 0, 0, 0, 0
     with Host() as host, tempfile.TemporaryDirectory(prefix="queueber-power-", dir=place_for_images()) as scratch:
         for number, count in enumerate(counts.rounds(CYCLES_PER_EPOCH)):
@@ -177,7 +177,7 @@ def run(cycles, seed, keep, options=(), **habits):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--cycles", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,5 +1,5 @@
 """
-In a process that becomes a server: failpoints, bounds, a boot id and clocks as a test wants them.
+Prepares a process that becomes a server: failpoints, bounds, a boot id and clocks as a test wants them.
 
 Imported by the new process alone, and so imports nothing that a server does not need.
 """
@@ -28,7 +28,7 @@ def wait_for_tracer():
 
 
 def prepare(limits, traced, failpoint=None, passes=None, boot=None, clocks=None):
-    """Change what a test asks for, in the process that becomes a server."""
+    """Change what a test requests, in the process that becomes a server."""
     if traced:
         wait_for_tracer()
     if limits is not None:

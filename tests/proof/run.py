@@ -1,5 +1,5 @@
 """
-All of the proof, one script after the other: ``make proof`` once, ``make soak HOURS=n`` again and again.
+Runs all of the proof, one script after the other: ``make proof`` once, ``make soak HOURS=n`` again and again.
 
 ``TABLE`` is the one place with the command lines.  Each script ends with a
 line of `counts.Counts`; a soak repeats the table with other seeds until its hours
@@ -26,7 +26,7 @@ SECONDS_PER_HOUR = 3_600
 TIDY_SECONDS = 20
 PROOF_TIMEOUT_SECONDS = SECONDS_PER_HOUR / 2
 SOAK_TIMEOUT_SECONDS = 3 * SECONDS_PER_HOUR
-"""For one script.  Scripts with a given duration have this in addition."""
+"""The time limit of one script.  Scripts with a given duration have this in addition."""
 
 
 @frozen
@@ -47,11 +47,11 @@ class Script:
     """Part of the first round of a soak only."""
 
     target: int = 0
-    """How much of it a soak is to come to, all rounds together; 0 for no matter."""
+    """The total that a soak has to reach over all rounds; 0 for none."""
 
     @property
     def path(self):
-        """The script."""
+        """Return the path of the script."""
         return ROOT / "tests" / (self.file or f"proof/{self.name}.py")
 
 
@@ -92,7 +92,7 @@ class Sum:
     """The reasons, in the order in which they were given."""
 
     def add(self, said, status, seconds):
-        """One more round."""
+        """Add one more round."""
         self.runs += 1
         self.seconds += seconds
         self.bad_runs += status != 0
@@ -104,7 +104,7 @@ class Sum:
             self.skipped |= dict.fromkeys(said.skipped)
 
     def row(self, name):
-        """A row of the table at the end."""
+        """Return its row of the table at the end."""
         bound = f"{3 / self.n:.2g}" if self.n > 3 and not self.failures else "-"
         verdict = "ok" if self.n else ""
         if self.bad_runs:
@@ -139,7 +139,7 @@ class Runner:
                 raise
 
     def _ran(self, script, words, timeout):
-        """Run a script, which is killed if it hangs; return its output, its status and how long it took."""
+        """Run a script, which is killed if it hangs; return its output, its status and its duration."""
         began = time.monotonic()
         # With a group of its own, which has all that it started.
         process = subprocess.Popen(
@@ -163,7 +163,7 @@ class Runner:
         return script, said, status, seconds
 
     def end(self, began):
-        """Print the table; the status."""
+        """Print the table; return the status."""
         print("\n| Part | n | Failures | Rate at most | Voids | s | |\n|---|--:|--:|--:|--:|--:|---|")
         for name, each in self.sums.items():
             print(each.row(name))
@@ -201,7 +201,7 @@ def arguments():
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     asked, began = arguments(), time.monotonic()
     runner = Runner(soak=asked.soak is not None)
     scripts = [each for each in TABLE if (not asked.only or each.name in asked.only) and each.name not in asked.without]
@@ -224,7 +224,7 @@ def main():
 
 
 def soak(runner, scripts, asked):
-    """Round after round until the hours are over."""
+    """Run round after round until the hours are over."""
     seconds = asked.soak * SECONDS_PER_HOUR
     end = time.monotonic() + seconds
     seed = int(time.time()) if asked.seed is None else asked.seed

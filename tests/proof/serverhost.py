@@ -16,11 +16,11 @@ LOOK_SECONDS = 0.003
 
 
 class Failed(Exception):
-    """A server did not do what a server must."""
+    """A server behaved as no server may."""
 
 
 class Server:
-    """One process that serves, or will."""
+    """One process that serves or starts."""
 
     def __init__(self, process, log, begin):
         self.process = process
@@ -49,7 +49,7 @@ class Server:
         raise Failed("the server does not come up:\n" + self.lines()[-3_000:])
 
     def ended(self, timeout=0.0):
-        """Whether the process has ended, waited for."""
+        """Return whether the process has ended and was waited for."""
         return self.status is not None or bool(select.select([self.process.ending], [], [], timeout)[0])
 
     async def gone(self, seconds):
@@ -69,7 +69,7 @@ class Server:
         return self.end(signal.SIGKILL)
 
     def stop(self):
-        """End it as an operator does; return its status."""
+        """Stop it as an operator does; return its status."""
         return self.end(signal.SIGTERM)
 
     def end(self, number=None):

@@ -1,5 +1,5 @@
 """
-How servers are set up for crashes: so that what happens seldom under a small load happens all the time.
+Configurations of servers for crashes, in which what is rare under a small load happens all the time.
 
 With tiny write buffers logs change and tables are made under load; with tiny
 windows a queue of some hundred items lies mostly on disk, so that windows are
@@ -15,13 +15,13 @@ TINY_WINDOWS = {"window_bytes": 128 << 10, "queue_window_bytes": 32 << 10, "refi
 
 @frozen
 class Shape:
-    """Of a server: its options, and bounds of `queueber.limits.Limits` that are no options."""
+    """The configuration of a server: its options, and bounds of `queueber.limits.Limits` that are no options."""
 
     options: tuple[str, ...] = ()
     limits: dict | None = None
 
     def with_options(self, more):
-        """The same with more options."""
+        """Return the same with more options."""
         return Shape((*self.options, *more), self.limits)
 
     def __str__(self):
@@ -30,7 +30,7 @@ class Shape:
 
 
 def drawn(random, *, power=False):
-    """One by chance; for cuts of the *power* what is acknowledged must be synced."""
+    """Return one at random.  For cuts of the *power* acknowledged writes must be synced."""
     options = (*TINY_BUFFERS,) if random.random() < 0.5 else ()
     if random.random() < 0.4:
         options += ("--storage-encoding=packed",)

@@ -1,5 +1,5 @@
 """
-In a server's process: clocks that are set while it runs.
+Sets the clocks of a running server, in its process.
 
 Only Python reads the wall clock there, so that a function in the place of
 `time.time` is as good as a clock that was set; no program can set the boot clock of

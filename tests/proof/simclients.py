@@ -110,20 +110,20 @@ class Client:
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def ask(self, *calls):
-        """Make *calls*, each a method, its parameters and what is to be known of it; together, if they are several."""
+        """Make *calls*, each a method, its parameters and the facts about it, in one write."""
         for method, content, call in calls:
             question = self.connection.call(self.targets[call.queue], api.QUEUE_INTERFACE_ID, method, content)
             self.calls[question] = call
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def give_up(self, question):
-        """Finish a poll before it has returned; a reply that comes later is ignored."""
+        """Finish a poll before it has returned; a later reply is ignored."""
         del self.calls[question]
         self.connection.finish(question)
         self.protocol.dataReceived(self.connection.data_to_send())
 
     def hear(self, data):
-        """Take what has come."""
+        """Process the bytes that have arrived."""
         for event in self.connection.receive_data(data):
             if isinstance(event, rpc.Aborted):
                 raise BrokenPromise(f"the server aborted: {event.reason}")
@@ -137,7 +137,7 @@ class Client:
                 self.facts.returned(call, event.outcome)
 
     def lose(self, *, politely):
-        """The connection is gone; nothing that was on its way is heard."""
+        """Lose the connection, with everything that was on its way."""
         self.protocol.connectionLost(Failure(ConnectionDone() if politely else ConnectionLost()))
         self.forget()
 
@@ -149,18 +149,18 @@ class Client:
 
 @define(eq=False)
 class Facts:
-    """Everything that clients know."""
+    """The knowledge of all clients."""
 
     now: object
     """Returns queue time."""
 
     items: dict = field(factory=dict)
-    """By contents, which are never the same."""
+    """By contents, which are unique."""
 
     ids: dict = field(factory=dict)
     leases: dict = field(factory=dict)
     disturbed: bool = False
-    """A read has failed, or is about to: a poll may have been answered with that."""
+    """Whether a read has failed or is about to fail: a poll may have been answered with that error."""
 
     counts: dict = field(factory=dict)
     said: list = field(factory=list)
@@ -321,7 +321,7 @@ class Facts:
         self.count("not extended")
 
     def unknown(self, call):
-        """There will be no reply."""
+        """Note that there will be no reply."""
         self.count("unknown")
         if call.kind == "add":
             for fact in call.facts:
@@ -334,7 +334,7 @@ class Facts:
     # After a crash
 
     def check(self, rows):
-        """*rows* are what a server has found at its start: everything that was promised is in them."""
+        """Check that *rows*, which a server has found at its start, have everything that was promised."""
         names = {number: record.name for number, record in rows.queues.items()}
         there = {item.contents: (names[number], key.id) for (number, key), item in rows.items.items()}
         for contents in there.keys() - self.items.keys():
@@ -389,7 +389,7 @@ class Facts:
 
 
 def held(item):
-    """Whether an item is certainly there."""
+    """Return whether an item is certainly there."""
     return not item.removed and not item.removing
 
 

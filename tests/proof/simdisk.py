@@ -36,7 +36,7 @@ from queueber.store.datadir.directory import DATABASE
 
 
 class Dead(BaseException):
-    """The simulated process has ended; whatever it was doing does not happen any more."""
+    """The simulated process has ended, and its code does not continue."""
 
 
 @define(eq=False)
@@ -48,10 +48,10 @@ class Batch:
     """The number of its last row."""
 
     note: object = None
-    """The model's knowledge of a file."""
+    """The model's knowledge of the batch."""
 
     dropped: bool = False
-    """A sync of it has failed, and the system has let go of it: no later sync writes it."""
+    """Whether a sync of it has failed, and the system has dropped its data: no later sync writes it."""
 
 
 @define(eq=False)
@@ -62,7 +62,7 @@ class Log:
     base_number: int = 0
     batches: list[Batch] = field(factory=list)
     synced: int = 0
-    """How many of the batches."""
+    """The number of batches that are synced."""
 
     base_notes: list = field(factory=list)
     rows: dict = field(factory=dict)
@@ -87,7 +87,7 @@ class Log:
                 self.rows[key] = value
 
     def crash(self, kept):
-        """Go on with what was synced and, of the rest, what *kept* chooses."""
+        """Go on with the synced batches and those of the rest that *kept* chooses."""
         for batch in self.batches[: self.synced]:
             if batch.dropped:
                 continue
@@ -146,7 +146,7 @@ def some_of(batches, rng):
 
 @define(eq=False)
 class Disk:
-    """All of it, and what is about to go wrong with it."""
+    """The whole disk, and the faults that will occur."""
 
     rng: Random
     lies: float = 0.0
@@ -154,7 +154,7 @@ class Disk:
 
     there: bool = False
     there_for_good: bool = False
-    """The directory above was synced since."""
+    """Whether the directory above was synced since."""
 
     names: dict[str, Inode] = field(factory=dict)
     durable_names: dict[str, Inode] = field(factory=dict)
@@ -163,19 +163,19 @@ class Disk:
     """Operations until the process or the machine ends."""
 
     power: bool = False
-    """Whether it is the machine."""
+    """Whether the machine ends, and not only the process."""
 
     fails: set = field(factory=set)
-    """Of `write`, `sync`, `read` and `file`: what fails once."""
+    """The kinds of operations that fail once: `write`, `sync`, `read` and `file`."""
 
     fail_nth: dict = field(factory=dict)
-    """The same, after so many that go well."""
+    """The same, after this number of successful ones."""
 
     unreadable: set = field(factory=set)
     """Rows that cannot be read."""
 
     spoilt: set = field(factory=set)
-    """Those that could not be at any time since the last start."""
+    """Rows that were unreadable at any time since the last start."""
 
     stalls: int = 0
     failed: set = field(factory=set)
@@ -183,16 +183,16 @@ class Disk:
 
     dead: bool = False
     note: object = None
-    """To go with the next batch."""
+    """The model's knowledge of the next batch."""
 
     meanwhile: object = lambda: None
-    """Called in the middle of each sync: what other threads do."""
+    """Called in the middle of each sync, for the work of other threads."""
 
     operations: int = 0
     syncs: int = 0
 
     def point(self, kind=""):
-        """An operation begins, or has just ended: the moment for things to go wrong."""
+        """Begin or end an operation: faults occur here."""
         if self.dead:
             raise Dead
         self.operations += 1
@@ -212,7 +212,7 @@ class Disk:
         return False
 
     def die(self):
-        """Here and now."""
+        """End the process or the machine here."""
         self.dead, self.crash_in = True, None
         raise Dead
 
@@ -260,13 +260,13 @@ class Disk:
         self.durable_names, self.pending_names = dict(self.names), []
 
     def spoil(self, row):
-        """From now on *row* cannot be read."""
+        """Make *row* unreadable."""
         self.unreadable.add(row)
         self.spoilt.add(row)
 
     @property
     def log(self):
-        """The database, if there is one."""
+        """Return the database, or None."""
         return self.names[DATABASE].log if DATABASE in self.names else None
 
 
@@ -361,7 +361,7 @@ class SimPath:
 
 
 class Above(SimPath):
-    """The directory in which the data directory is."""
+    """Return the directory in which the data directory is."""
 
     def __str__(self):
         return "/"
@@ -526,7 +526,7 @@ class SimDB:
         disk.point()
 
     def flush(self):
-        """Into a table file.  A failure of that is no failure of the log, which has it all."""
+        """Write a table file.  A failure of that is no failure of the log, which has all rows."""
         self.disk.point()
         self.log.synced = max(self.log.synced, len(self.log.batches)) if not self.disk.lies else self.log.synced
 

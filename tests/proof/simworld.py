@@ -82,7 +82,7 @@ class Pool:
         self.run(function, *args, **kwargs).addCallbacks(lambda r: on_result(True, r), lambda f: on_result(False, f))
 
     def work(self):
-        """One thread does its job."""
+        """Do one job in a thread."""
         if self.jobs:
             self._do(self.jobs.pop(self.rng.randrange(min(len(self.jobs), self.workers))))
 
@@ -94,19 +94,19 @@ class Pool:
         self.over.append(job)
 
     def deliver(self):
-        """The reactor hears of one job."""
+        """Deliver the result of one job to the reactor."""
         if self.over:
             job = self.over.pop(self.rng.randrange(len(self.over)))
             job.done.callback(job.result)
 
     def meanwhile(self):
-        """Another thread reads while one syncs.  (What waits for a lock would wait for ever: there is one thread.)"""
+        """Read in another thread during a sync.  (What waits for a lock would wait for ever: there is one thread.)"""
         if self.jobs and self.jobs[0].name in ("scan", "_read") and self.rng.random() < 0.7:
             self._do(self.jobs.pop(0))
 
 
 class Reactor(Clock):
-    """Time, and as much of the rest as the service asks for."""
+    """A reactor: time, and as much of the rest as the service requires."""
 
     def __init__(self, pool, uptime):
         super().__init__()
@@ -130,7 +130,7 @@ class Reactor(Clock):
 
 
 class MarkedClock(QueueClock):
-    """Notifies the machine when it makes a mark."""
+    """A clock that notifies the machine when it makes a mark."""
 
     machine = None
 
@@ -142,7 +142,7 @@ class MarkedClock(QueueClock):
 
 @define(eq=False)
 class Machine:
-    """Clocks, and what is at rest."""
+    """The clocks of a machine, and its disk."""
 
     rng: Random
     limits: object
@@ -162,11 +162,11 @@ class Machine:
     server: object = None
     clock: QueueClock | None = None
     ended: tuple | None = None
-    """Why the server ended its process."""
+    """The reason why the server ended its process."""
 
     bugs: list = field(factory=list)
     marks: dict = field(factory=dict)
-    """When each mark was really made."""
+    """The real time of each mark."""
 
     ids: Random = field(init=False)
     submitted: object = lambda plan: None
@@ -188,7 +188,7 @@ class Machine:
         return self.boots.to_bytes(16, "big")
 
     def advance(self, seconds):
-        """Time passes while the server runs, and for nothing in it more or less."""
+        """Advance time for everything in the running server."""
         before = self.clock.now()
         self.time += seconds
         self.reactor.advance(seconds)
@@ -199,7 +199,7 @@ class Machine:
     # Processes
 
     def boot(self, downtime=0.0):
-        """Start a server process, after *downtime*; it is not up before its jobs were done."""
+        """Start a server process, after *downtime*; it serves once its jobs are done."""
         self.time += downtime
         self.ended = None
         self.pool = Pool(self.rng)
@@ -221,7 +221,7 @@ class Machine:
 
     @property
     def up(self):
-        """The parts of a server that serves."""
+        """Return the parts of a server that serves."""
         return self.server._up if self.server is not None and self.server._reloader is not None else None
 
     @property
@@ -229,7 +229,7 @@ class Machine:
         return self.disk.dead or self.reactor.stopped
 
     def settle(self, turns=300):
-        """Turns and jobs until nothing is left to do, or the process has ended."""
+        """Run turns and jobs until nothing is left to do, or the process has ended."""
         for _ in range(turns):
             self.reactor.advance(0)
             if self.pool.jobs:
@@ -261,7 +261,7 @@ class Machine:
         return RandomIds(self.ids.randbytes)
 
     def committing(self, store, writes, mark):
-        """A commit is about to be written."""
+        """Note that a commit is about to be written."""
         self.disk.note = (writes, mark, self.marks[mark], self.boots)
         try:
             _COMMIT(store, writes, mark)
@@ -274,7 +274,7 @@ _NOWHERE = type("Inert", (), {"__getattr__": lambda self, _: lambda *_, **__: No
 
 
 def _through(method):
-    """A function, so that it is given the object whose method it stands for."""
+    """Return a function, so that it is bound to the object whose method it replaces."""
     return lambda *args: method(*args)
 
 
@@ -292,7 +292,7 @@ class AtOnce:
 
 
 def on(machine):
-    """Everything that looks for a system finds *machine*, inside the block."""
+    """Replace the system by *machine* inside the block."""
     stack = ExitStack()
     sim_os = SimOs()
 

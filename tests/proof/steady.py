@@ -1,5 +1,5 @@
 """
-The same load for hours: do memory, descriptors, bytes on disk or the time that a poll takes creep up?
+Runs the same load for hours, and checks whether memory, descriptors, bytes on disk or the time of a poll grow.
 
 A line is fitted through what is measured after the first quarter, or after the
 first hour of two and more.  Slopes are
@@ -35,20 +35,20 @@ class Bounds:
 
     rss_mib_an_hour: float
     p99_factor: float
-    """From the first part of what is looked at to the last."""
+    """From the first to the last part of the samples."""
 
     p99_seconds: float
-    """Shorter than this it may well have doubled: the machine has other things to do."""
+    """In a shorter run the p99 may double by other work on the machine."""
 
 
 SHORT = Bounds(rss_mib_an_hour=float("inf"), p99_factor=2.0, p99_seconds=0.05)
 LONG = Bounds(rss_mib_an_hour=1e6 / MIB, p99_factor=1.2, p99_seconds=0.005)
-"""Where the run is an hour or longer."""
+"""For a run of an hour or longer."""
 
 
 @frozen
 class Sample:
-    """One moment."""
+    """One sample."""
 
     at: float
     measures: Measures
@@ -56,7 +56,7 @@ class Sample:
 
 
 def slope(points):
-    """That of the line through (x, y) *points* with the least squares."""
+    """Return the slope of the line through (x, y) *points* with the least squares."""
     count = len(points)
     mean_x, mean_y = sum(x for x, _ in points) / count, sum(y for _, y in points) / count
     over = sum((x - mean_x) ** 2 for x, _ in points)
@@ -64,7 +64,7 @@ def slope(points):
 
 
 async def watch(server, data, seconds, seed):
-    """Samples under load for so long."""
+    """Take samples under load for *seconds*."""
     port, began, samples = server.port(), time.monotonic(), []
     while time.monotonic() < began + seconds or len(samples) < SAMPLES_MIN:
         took = sorted(await put_through(port, ITEMS_PER_SAMPLE, f"{seed}-{len(samples)}"))
@@ -74,7 +74,7 @@ async def watch(server, data, seconds, seed):
 
 
 def judge(samples):
-    """The lines of a report, and what is wrong."""
+    """Return the lines of a report, and the errors."""
     whole = samples[-1].at
     bounds = LONG if whole >= HOUR else SHORT
     begin = HOUR if whole >= 2 * HOUR else whole / 4
@@ -115,7 +115,7 @@ def run(seconds, seed):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)

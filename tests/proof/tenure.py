@@ -24,14 +24,14 @@ DOUBT_SECONDS = 1.0
 
 @define(eq=False)
 class Lease:
-    """One poll's hold on its items, and what was tried with it."""
+    """One poll's hold on its items, and the calls made with it."""
 
     poll: Poll
     extends: list = field(factory=list)
     removes: list = field(factory=list)
 
     def earliest_end(self, before=inf):
-        """The moment up to which it was certainly held, going by extensions that began before *before*."""
+        """Return the moment up to which it was certainly held, by extensions that began before *before*."""
         end, last, floor = self.poll.invoked + self.poll.span, -inf, inf
         for extend in self.extends:
             if extend.invoked >= before or extend.outcome is Outcome.REFUSED or extend.queue != self.poll.queue:
@@ -46,7 +46,7 @@ class Lease:
         return min(end, floor)
 
     def latest_end(self):
-        """The moment from which on it has certainly ended."""
+        """Return the moment from which it has certainly ended."""
         end, last = self.poll.ended + self.poll.span, -inf
         for extend in self.extends:
             if extend.done:
@@ -59,12 +59,12 @@ class Lease:
 
 
 def skew(crashes, begin, end):
-    """How much earlier than it should a lease, or a delay, may seem to end between two moments."""
+    """Return how much earlier than it should a lease or a delay may seem to end between two moments."""
     return SKEW_SECONDS * (1 + _between(crashes, begin, end))
 
 
 def lag(crashes, begin, end):
-    """How much later."""
+    """Return how much later."""
     return SKEW_SECONDS + LAG_SECONDS * (1 + _between(crashes, begin, end))
 
 

@@ -1,4 +1,4 @@
-"""The judge of histories: it sees each kind of wrong, and calls nothing wrong that is right."""
+"""The checker of histories finds each kind of error, and reports none in a correct history."""
 
 import random
 from collections import Counter
@@ -33,7 +33,7 @@ def add(at, *contents, delay=0.0, outcome=OK, ids=None):
 
 
 def poll(at, lease, *items, span=1.0, until=None, outcome=OK, no_wait=False):
-    """An item is "a", or ("a", 2) for its second attempt."""
+    """Return items from names: an item is "a", or ("a", 2) for its second attempt."""
     pairs = [each if isinstance(each, tuple) else (each, 1) for each in items]
     return Poll(
         queue="q",
@@ -61,7 +61,7 @@ def refused(call, kind, why="internal error"):
 
 
 def history(*found, drained=1_000.0):
-    """Of calls, crashes and breaks."""
+    """Return a history of calls, crashes and breaks."""
     crashes = [each for each in found if isinstance(each, Crash)]
     breaks = [each for each in found if isinstance(each, Break)]
     calls = [each for each in found if not isinstance(each, Crash | Break)]

@@ -1,4 +1,4 @@
-"""A small slice of `kill.py` and `everypoint.py`, and that every failpoint still leads somewhere."""
+"""A small slice of `kill.py` and `everypoint.py`, and a check that every failpoint is still reached."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def busy(monkeypatch):
-    """How late something comes is the machine's here, of which others may have the most."""
+    """Accept lateness, which other work on the machine can cause."""
     monkeypatch.setattr(checker, "LATE_SECONDS", 60.0)
 
 
@@ -41,7 +41,7 @@ def test_the_groups_name_seams():
 
 
 async def lives(host, folder, passes):
-    """A first start under load, a kill, and a second start under load that is stopped once all was passed."""
+    """Start under load, kill, start again under load, and stop once all points were passed."""
     generator = Generator(random.Random(1), long_span=0.5)
     for stop in (False, True):
         server = host.start(folder / "data", folder / "log", passes=passes, limits=TINY_WINDOWS)
@@ -90,7 +90,7 @@ def test_nothing_is_lost_when_it_is_killed_at_a_point(tmp_path):
 
 
 async def nothing(self, port):
-    """No load at all."""
+    """A load without calls."""
 
 
 async def breaks(self, port):
@@ -117,7 +117,7 @@ def test_a_load_that_breaks_is_no_load(tmp_path, monkeypatch):
 
 
 async def setting_out(host, folder):
-    """A moment's load on a server that is set up so that all happens often; its connections and refusals are logged."""
+    """Load a server whose configuration makes rare events common; its connections and refusals are logged."""
     generator = Generator(random.Random(3), polite=True)
     passes = folder / "passes"
     server = host.start(folder / "data", folder / "log", *TINY_BUFFERS, limits=TINY_WINDOWS, passes=passes)

@@ -1,4 +1,4 @@
-"""A history with too little in it is known for one, and what clients log is what happened to them."""
+"""A history with too little in it is recognised, and the log of clients is correct."""
 
 import asyncio
 import sys
@@ -18,7 +18,7 @@ OK = Outcome.OK
 
 
 def busy(**left_out):
-    """A life in which there was enough of everything, but for what is *left_out*."""
+    """Return a life with enough of everything, except for *left_out*."""
     times = {"adds": 10, "polls": 10, "back": 1, "removes": 10, "extends": 1} | left_out
     at = {"queue": "q", "invoked": 0.0, "ended": 1.0, "outcome": OK}
     item = {"id": b"", "contents": b""}
@@ -93,7 +93,7 @@ def test_setups_are_of_all_kinds():
 
 
 async def breaks_of(server_does, client_does):
-    """How a client sees its connection end."""
+    """Check how a client sees the end of its connection."""
     history = History()
     server = await asyncio.start_server(server_does, "127.0.0.1", 0)
     client = await Client.connect(server.sockets[0].getsockname()[1], history)
@@ -141,7 +141,7 @@ def test_a_server_that_is_not_there_is_logged():
 
 @pytest.fixture
 def wrapped(monkeypatch):
-    """Functions of a module with what was noted around their calls."""
+    """Return functions of a module and the notes around their calls."""
     module, seen = ModuleType("seams_of_a_test"), []
     monkeypatch.setitem(sys.modules, module.__name__, module)
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def busy(monkeypatch):
-    """How late something comes is the machine's here, of which others may have the most."""
+    """Accept lateness, which other work on the machine can cause."""
     monkeypatch.setattr(checker, "LATE_SECONDS", 60.0)
     monkeypatch.setattr(diskerrors, "SENT_SECONDS", 10.0)
 

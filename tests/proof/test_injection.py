@@ -1,4 +1,4 @@
-"""The judgement of a server's behaviour after an error of its disk; runs that prove nothing are not counted."""
+"""The judgement of a server's behaviour after a disk error; void runs are not counted."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,7 +17,7 @@ LOG = "/data/db/000012.log"
 
 
 class Ended:
-    """A server that ended."""
+    """A server that has ended."""
 
     def lines(self):
         return "A commit failed, so the server ends: StorageError: disk"
@@ -91,7 +91,7 @@ def test_a_server_may_go_on_only_where_it_can(call, path, starting, wrong):
 
 
 def epoch():
-    """One that nothing is done in."""
+    """A life without calls."""
     return diskerrors.Epoch(None, Path(), Random(1), Counts("diskerrors"), Counter())
 
 

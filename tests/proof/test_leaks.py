@@ -1,4 +1,4 @@
-"""A small slice of `leaks.py`, and whether it and `steady.py` would notice a leak."""
+"""A small slice of `leaks.py`, and a check that it and `steady.py` would notice a leak."""
 
 import leaks
 import pytest
@@ -37,7 +37,7 @@ def test_a_leak_is_noticed(last, rows, word):
 
 
 def samples(p99=0.01, hours=0.9, **growth):
-    """Of so many hours, growing linearly by so much after a first quarter that grows far more."""
+    """Return samples of *hours*, which grow linearly after a first quarter that grows far more."""
     found = []
     for each in range(100):
         done = each / 100

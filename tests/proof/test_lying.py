@@ -1,4 +1,4 @@
-"""A slice of the lying disk, and that it would be found out."""
+"""A slice of the lying disk, and a check that a lie is detected."""
 
 import itertools
 from contextlib import suppress

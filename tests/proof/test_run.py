@@ -1,4 +1,4 @@
-"""The table of what is run, how much of each there has to be, and the last line that each script has to have."""
+"""The table of the scripts, the required totals, and the last line of each script."""
 
 import importlib.util
 import re
@@ -130,7 +130,7 @@ def test_nothing_tried_is_no_success():
 
 
 def ended(run, folder, *names, soak=False, target=0, timeout=60.0):
-    """The status, and the sums, of these scripts in *folder*."""
+    """Return the status and the sums of these scripts in *folder*."""
     runner = run.Runner(soak)
     scripts = [run.Script(name, "", "", file=str(folder / f"{name}.py"), target=target) for name in names]
     runner.run([(script, [], timeout) for script in scripts], 2)
@@ -154,7 +154,7 @@ def test_a_script_that_fails_makes_the_whole_fail(run, tmp_path, capfd):
 
 
 def test_a_script_that_hangs_is_ended_and_makes_the_whole_fail(run, tmp_path, capfd, monkeypatch):
-    """However long it takes to say its first word."""
+    """Allow the script any time until its first output."""
     has_spoken = tmp_path / "has spoken"
     (tmp_path / "hangs.py").write_text(
         f"import pathlib, time; print('so far', flush=True); pathlib.Path({str(has_spoken)!r}).touch(); time.sleep(600)"

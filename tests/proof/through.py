@@ -1,4 +1,4 @@
-"""Items through a server: added in bundles, taken, extended, left to lapse, removed; and what the server is then."""
+"""Puts items through a server (added in batches, taken, extended, expired, removed), and measures the server."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ class Measures:
 
     @classmethod
     def of(cls, pid, data):
-        """Those of the process *pid* with its data in *data*."""
+        """Measure the process *pid* with its data in *data*."""
         proc = Path(f"/proc/{pid}")
         return cls(
             rss_mib=int((proc / "statm").read_text().split()[1]) * PAGE_BYTES / MIB,
@@ -52,7 +52,7 @@ def disk_bytes(path):
 
 
 def rows_left(data):
-    """How many rows there are in each table of a stopped server's data."""
+    """Return the number of rows in each table of a stopped server's data."""
     with read_only_view(data) as db:
         left = {}
         for prefix, name in TABLES.items():
@@ -62,7 +62,7 @@ def rows_left(data):
 
 
 async def put_through(port, items, seed):
-    """Add and remove so many items, leaving nothing; the seconds that each poll with a reply took."""
+    """Add and remove *count* items; return the seconds that each poll with a reply took."""
     took = []
     for at in range(0, items, ITEMS_PER_CONNECTION):
         count = min(ITEMS_PER_CONNECTION, items - at)
@@ -109,6 +109,6 @@ async def _take(client, count):
 
 
 async def settled(pid, data, seconds):
-    """The measures after so long without load."""
+    """Measure after *seconds* without load."""
     await asyncio.sleep(seconds)
     return Measures.of(pid, data)

@@ -172,7 +172,7 @@ class Tiny:
             self.now += 0.7
 
     def drain(self):
-        """Take out all there is; the history."""
+        """Take out all items; return the history."""
         for _ in range(30):
             self.now += 1.0
             for row in self.poll(count=1_000, span=60.0):

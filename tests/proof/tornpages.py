@@ -26,7 +26,7 @@ IMAGES_PER_HISTORY = 50
 THIRD_BOOT = b"t" * 16
 
 SIZES = ((10, 60), (10, 3_000), (4_000, 9_000), (20_000, 70_000), (200_000,))
-"""Of contents: from many commits in a page to a commit of many blocks of the log."""
+"""Sizes of contents: from many commits in a page to a commit of many blocks of the log."""
 
 
 def history(folder, random):
@@ -43,7 +43,7 @@ def history(folder, random):
 
 
 def kept_of(content, synced, random):
-    """Return what may be left of the log *content* of which so much was synced; None if not even its name is."""
+    """Return what a power cut may leave of *content*, synced up to *synced*; None if not even the name is left."""
     end = random.choice(
         (len(content), len(content), -(-len(content) // PAGE) * PAGE, random.randrange(synced, len(content) + 1))
     )
@@ -64,7 +64,7 @@ def kept_of(content, synced, random):
 
 
 def clear(image, start, end, synced):
-    """Return the log without what was to be written there; what had been synced before is as it was."""
+    """Clear a range of the log, except for what was synced."""
     start, end = max(start, synced), min(end, len(image))
     if start < end:
         image[start:end] = bytes(end - start)
@@ -72,7 +72,7 @@ def clear(image, start, end, synced):
 
 @define
 class Cutter:
-    """Where images are opened."""
+    """Makes images and judges them."""
 
     folder: Path
     random: Random
@@ -130,7 +130,7 @@ class Cutter:
 
 
 def run(images, seed):
-    """Open images with torn pages, as many as asked; return the counts."""
+    """Open images with torn pages, as many as requested; return the counts."""
     counts, random, began = Counts("tornpages", "images", target=images), Random(seed), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="queueber-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as made:
         cutter = Cutter(Path(made), random, counts)
@@ -149,7 +149,7 @@ def run(images, seed):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--images", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=1)

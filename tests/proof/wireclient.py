@@ -18,11 +18,11 @@ LIMITS = Limits()
 
 
 class Gone(Exception):
-    """The connection is over; what was under way is unknown."""
+    """The connection is over; the outcome of calls under way is unknown."""
 
 
 class Refused(Exception):
-    """The server says that it did nothing."""
+    """The server answered that it did nothing."""
 
 
 class Client(asyncio.Protocol):
@@ -70,13 +70,13 @@ class Client(asyncio.Protocol):
         self.broken("closed by the server" if exc is None else str(exc))
 
     def broken(self, why):
-        """The connection is over, and it was not this side that ended it."""
+        """Note that the connection is over, and log a break if the other side ended it."""
         if not self.gone:
             self.history.breaks.append(Break(time.monotonic(), why))
             self.end()
 
     def end(self):
-        """Nothing that is under way will be answered."""
+        """Fail everything that is under way."""
         self.gone = True
         now = time.monotonic()
         calls, self.calls = self.calls, {}
@@ -110,14 +110,14 @@ class Client(asyncio.Protocol):
             future.exception()
 
     def flush(self):
-        """Send what was said."""
+        """Send the pending messages."""
         self.flushing = False
         data = self.connection.data_to_send()
         if data and not self.gone:
             self.transport.write(data)
 
     def ask(self, call, method, content, read):
-        """Make a call that is logged; a future with it once it was answered."""
+        """Make a call that is logged; return a future with its result."""
         if self.gone:
             raise Gone
         future = asyncio.get_running_loop().create_future()
@@ -131,29 +131,29 @@ class Client(asyncio.Protocol):
         return future
 
     def add(self, contents, delays):
-        """Items with these contents, each with its delay."""
+        """Add items with these contents, each with its delay."""
         call = Add(queue=self.queue, invoked=time.monotonic(), contents=contents, delays=delays)
         items = [api.NewItem(each, _ms(delay)) for each, delay in zip(contents, delays, strict=True)]
         return self.ask(call, api.ADD, api.write_add_request(api.AddRequest(items)), _added)
 
     def poll(self, count, span, wait):
-        """*wait* 0 for not at all."""
+        """Poll.  *wait* 0 does not wait."""
         call = Poll(queue=self.queue, invoked=time.monotonic(), span=span, no_wait=not wait)
         request = api.PollRequest(_ms(span), count, _ms(wait) if wait else None, no_wait=not wait)
         return self.ask(call, api.POLL, api.write_poll_request(request), _polled)
 
     def remove(self, number, lease):
-        """One item."""
+        """Remove one item."""
         call = Remove(queue=self.queue, invoked=time.monotonic(), id=number, lease=lease)
         return self.ask(call, api.REMOVE, api.write_remove_request(api.RemoveRequest(number, lease)), _removed)
 
     def extend(self, lease, span):
-        """A lease."""
+        """Extend a lease."""
         call = Extend(queue=self.queue, invoked=time.monotonic(), lease=lease, span=span)
         return self.ask(call, api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, _ms(span))), _extended)
 
     def abort(self):
-        """Vanish: what was sent may still be carried out."""
+        """Disconnect without a word: sent calls may still be carried out."""
         self.end()
         self.transport.abort()
 

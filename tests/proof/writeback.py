@@ -59,11 +59,11 @@ class FailingDisk:
         unmount(self._room)
 
     def fill(self):
-        """From now on nothing is kept that has no place yet."""
+        """From now on keep nothing that has no place yet."""
         fill(self._filler)
 
     def mend(self):
-        """There is room again, and what the system remembers of the disk is what is on it."""
+        """Make room again, and let the system forget what is not on the disk."""
         self._filler.unlink()
         self.disk.unmount()
         self.disk.mount()
@@ -91,7 +91,7 @@ def run(disks, seed):
 
 
 def main():
-    """The status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--cases", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
