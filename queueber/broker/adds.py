@@ -6,7 +6,7 @@ from typing import Protocol
 
 from attrs import define
 
-from queueber.broker.model import Item, ItemId, Key, LeaseId, new_tuple
+from queueber.broker.model import TIME_BYTES, Item, ItemId, Key, LeaseId, new_tuple, off_time
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
@@ -74,6 +74,9 @@ class Adds:
         else:
             queue.append(added, size)
         queue.added += len(ids)
+        queue.bytes += size
+        if delayed or not ids[0][:TIME_BYTES] == ids[-1][:TIME_BYTES] == now.to_bytes(TIME_BYTES, "big"):
+            queue.off_time += sum([off_time(item.key) for item in added])
         self._queues.enforce_budget(queue)
         if self._polls.waiting:
             self._polls.mark_runnable(queue)

@@ -22,6 +22,8 @@ the floor in its record never passes an item that is not leased yet.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
+from typing import Final
 
 from attrs import asdict
 
@@ -30,7 +32,7 @@ from queueber.broker.allocation import ClaimBounds
 from queueber.broker.claims import Claims, Delivery
 from queueber.broker.expiry import Expiry
 from queueber.broker.leases import Lease, LeaseState, LeaseTable
-from queueber.broker.model import ItemId, LeaseId, new_tuple
+from queueber.broker.model import TIME_BYTES, ItemId, Key, Leased, LeaseId, new_tuple
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue, Refill
@@ -44,6 +46,8 @@ from queueber.units import SpanMs, WallMs, counted, no_earlier_than
 
 DEFAULT_QUEUE = "default"
 DEFAULT_BOUNDS = ClaimBounds()
+
+_from_bytes: Final = int.from_bytes
 
 
 class Broker:
@@ -87,12 +91,15 @@ class Broker:
         plans = []
         for found in recovered.leases:
             queue = self.queues.by_number(found.queue)
-            keys = {key.id: key for key in found.keys}
-            if not keys:
+            if not found.keys:
                 plans.append(self._uncommitted.plan(queue, [DeleteLease(found.id)], None))
                 continue
-            queue.held.update(keys)
-            self.leases.restore(Lease(found.id, found.queue, found.deadline, keys, state=LeaseState.LIVE))
+            sizes = found.sizes or repeat(0)
+            keys = {key.id: Leased(*key, size) for key, size in zip(found.keys, sizes, strict=False)}
+            lease = Lease(found.id, found.queue, found.deadline, keys, found.leased_at, state=LeaseState.LIVE)
+            lease.session, lease.grace = found.session, found.grace
+            self.leases.restore(lease)
+            queue.held.update(zip(keys, repeat(lease)))
         return plans
 
     def queue(self, name: str) -> Queue:
@@ -124,15 +131,19 @@ class Broker:
                 replies.append(_not_a_lease_id(lease_id))
                 continue
             lease = leases.find_live(lease_id, queue.number, now)
-            key = lease.keys.get(item_id) if lease is not None else None
-            if lease is None or key is None:
+            leased = lease.keys.get(item_id) if lease is not None else None
+            if lease is None or leased is None:
                 replies.append(False)
                 continue
-            writes.append(new_tuple(DeleteItem, (lease.queue, key)))
+            due, _, size = leased
+            writes.append(new_tuple(DeleteItem, (lease.queue, new_tuple(Key, (due, item_id)))))
             if leases.remove_item(lease, item_id):
                 writes.append(new_tuple(DeleteLease, (lease.id,)))
-            held.discard(item_id)
+            del held[item_id]
+            # As `Queue.count_removed` without a call.
             queue.removed += 1
+            queue.bytes -= size
+            queue.off_time -= due != _from_bytes(item_id[:TIME_BYTES])
             replies.append(True)
         return self._uncommitted.plan(queue, writes, replies)
 
@@ -259,11 +270,11 @@ class Broker:
         self.queues.check()
         self.leases.check()
         self.polls.check()
-        held: dict[int | None, set[ItemId]] = {}
+        held: dict[int | None, dict[ItemId, Lease]] = {}
         for lease in self.leases:
-            held.setdefault(lease.queue, set()).update(lease.keys)
+            held.setdefault(lease.queue, {}).update(dict.fromkeys(lease.keys, lease))
         for queue in self.queues:
-            assert queue.held == held.get(queue.number, set()), "an item is held by no lease, or leased and not held"
+            assert queue.held == held.get(queue.number, {}), "an item is held by no lease, or leased and not held"
             assert queue.refill is not None or queue.number is None or len(queue.window) <= queue.items
 
 

@@ -7,13 +7,14 @@ window covers everything that is due now, and none of it is left.
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from attrs import define
 
 from queueber.broker.allocation import Budget, ClaimBounds, allocate_round_robin
 from queueber.broker.leases import ENTRY_BYTES, Lease, LeaseTable
-from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, new_tuple
+from queueber.broker.model import LOWEST, Item, ItemId, Leased, LeaseId, new_tuple
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
@@ -133,14 +134,13 @@ class Claims:
         queue = waiter.queue
         number = queue.number
         assert number is not None, "a queue with items has a number"
-        keys: dict[ItemId, Key] = {}
-        for item in items:
-            key = item.key
-            keys[key.id] = key
+        keys: dict[ItemId, Leased] = {}
+        for (due, item_id), contents, _, _, _ in items:
+            keys[item_id] = new_tuple(Leased, (due, item_id, len(contents)))
         deadline = no_earlier_than(now, waiter.lease_duration)
-        lease = Lease(self._new_lease_id(), number, deadline, keys, size, items=items)
+        lease = Lease(self._new_lease_id(), number, deadline, keys, now, size, items=items)
         self._leases.insert(lease)
-        queue.held.update(keys)
+        queue.held.update(zip(keys, repeat(lease)))
         self._polls.remove(waiter)
         waiter.advance(PollInput.CLAIMED)
         return lease

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from attrs import define
 
 from queueber.broker.leases import Lease, LeaseTable
-from queueber.broker.model import Item, ItemId, Key
+from queueber.broker.model import Item, ItemId, Key, off_time
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
@@ -30,8 +30,8 @@ class Expiry:
         """
         Return a slice of the leases whose deadline has passed; empty if there are none.
 
-        Calls under them return false from now on.  The caller reads the rows
-        of their `keys` and passes them to `requeue`.  If it cannot read them, it
+        Calls under them return false from now on.  The caller reads their
+        `rows` and passes them to `requeue`.  If it cannot read them, it
         passes the lease to `retry_sweep`.
         """
         expired: list[Lease] = []
@@ -43,7 +43,7 @@ class Expiry:
             expired.append(lease)
             rows += len(lease.keys)
             # Of a lease read from the disk only the limit is known.
-            size += self._limits.poll_bytes if lease.bytes is None else lease.bytes
+            size += self._limits.poll_bytes if lease.size is None else lease.size
         return expired
 
     def retry_sweep(self, lease: Lease, at: WallMs) -> None:
@@ -56,7 +56,7 @@ class Expiry:
         """
         Move the items of an expired lease to keys that are due at its deadline, with one attempt more.
 
-        *items* are the rows of its `keys`, in that order.  Items without a row
+        *items* are its `rows`, in that order.  Items without a row
         are skipped.  The items in *unreadable*, which are not all of them, stay
         under the lease, and the caller passes it to `retry_sweep`.
 
@@ -66,19 +66,21 @@ class Expiry:
         queue = self._queues.by_number(lease.queue)
         writes: list[Write] = [DeleteLease(lease.id)]
         moved = size = 0
-        for key, item in zip(list(lease.keys.values()), items, strict=True):
-            if key.id in unreadable:
+        for leased, item in zip(list(lease.keys.values()), items, strict=True):
+            if leased.id in unreadable:
                 continue
-            queue.held.discard(key.id)
-            self._leases.remove_item(lease, key.id)
+            del queue.held[leased.id]
+            self._leases.remove_item(lease, leased.id)
             if item is None:
-                queue.removed += 1
+                queue.count_removed(leased)
                 continue
+            key = item.key
             # Strictly later than the old key, which the lease's record names.  With the same key, and the deletion of
             # the record lost, the item would count as leased again.
             due = max(lease.deadline, WallMs(key.due + 1))
             again = Item(Key(due, key.id), item.contents, item.added_at, item.attempts + 1, item.facts)
             writes += (DeleteItem(lease.queue, key), PutItems(lease.queue, [again]))
+            queue.off_time += off_time(again.key) - off_time(key)
             queue.put(again)
             moved += 1
             size += len(item.contents)
@@ -92,7 +94,7 @@ class Expiry:
         """Put the items of a pending lease back at their keys.  This counts no attempt and loses no position."""
         self._leases.remove(lease)
         for item in lease.items:
-            queue.held.discard(item.key.id)
+            del queue.held[item.key.id]
             queue.put(item)
         self._queues.enforce_budget(queue)
         self._polls.mark_runnable(queue)

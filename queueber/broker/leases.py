@@ -25,13 +25,25 @@ one way: removed one by one, given back together, or moved together.
 
 from collections.abc import Iterator
 from enum import IntEnum, auto
+from itertools import repeat
 
 from attrs import define, field
 
 from queueber.broker.deadlines import Deadlines
-from queueber.broker.model import Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, new_tuple
+from queueber.broker.model import (
+    NO_GRACE,
+    UNKNOWN_TIME,
+    Item,
+    ItemId,
+    Key,
+    Leased,
+    LeaseId,
+    LeaseRecord,
+    QueueNumber,
+    new_tuple,
+)
 from queueber.errors import Overloaded
-from queueber.units import WallMs
+from queueber.units import SpanMs, WallMs
 
 
 class LeaseState(IntEnum):
@@ -74,10 +86,13 @@ class Lease:
     id: LeaseId
     queue: QueueNumber
     deadline: WallMs
-    keys: dict[ItemId, Key]
-    """The items that have not been removed."""
+    keys: dict[ItemId, Leased]
+    """The items that it still holds."""
 
-    bytes: int | None = None
+    leased_at: WallMs = UNKNOWN_TIME
+    """When it was made; 0 if it was read from a directory that did not keep that."""
+
+    size: int | None = None
     """The size of the contents of the items that it was given; None if it was read from the disk."""
 
     state: LeaseState = LeaseState.PENDING
@@ -85,9 +100,23 @@ class Lease:
     items: list[Item] = field(factory=list)
     """The items themselves while the lease is pending, so that they can be given back."""
 
+    session: bytes = b""
+    """The id of its session; empty for a lease with a deadline of its own."""
+
+    grace: SpanMs = NO_GRACE
+    """The grace of that session."""
+
     def record(self) -> LeaseRecord:
         """Return the durable fields."""
-        return new_tuple(LeaseRecord, (self.queue, self.deadline, tuple(self.keys.values())))
+        dues, ids, sizes = zip(*self.keys.values(), strict=True)
+        keys = tuple(map(new_tuple, repeat(Key), zip(dues, ids, strict=True)))
+        return new_tuple(
+            LeaseRecord, (self.queue, self.deadline, keys, sizes, self.leased_at, self.session, self.grace)
+        )
+
+    def rows(self) -> list[Key]:
+        """Return the keys of its items."""
+        return [new_tuple(Key, (due, item_id)) for due, item_id, _ in self.keys.values()]
 
     @property
     def record_bytes(self) -> int:
@@ -200,4 +229,4 @@ class LeaseTable:
         for lease in self:
             assert lease.keys, "a lease without items must be gone"
             assert (lease.state is LeaseState.PENDING) == bool(lease.items)
-            assert all(key.id == item_id for item_id, key in lease.keys.items())
+            assert all(leased.id == item_id for item_id, leased in lease.keys.items())

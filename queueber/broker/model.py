@@ -11,7 +11,7 @@ never change.
 from typing import Final, NamedTuple, NewType
 
 from queueber.limits import ID_BYTES
-from queueber.units import WallMs
+from queueber.units import SpanMs, WallMs
 from queueber.values import Death
 
 new_tuple: Final = tuple.__new__
@@ -27,6 +27,13 @@ QueueNumber = NewType("QueueNumber", int)
 """The queue's name in keys: an unsigned 32-bit integer, never reused."""
 
 
+NO_QUEUE: Final = QueueNumber(0)
+"""The number of no queue."""
+
+UNKNOWN_TIME: Final = WallMs(0)
+NO_GRACE: Final = SpanMs(0)
+
+
 class Key(NamedTuple):
     """A position within one queue."""
 
@@ -39,6 +46,24 @@ LOWEST = Key(WallMs(0), ItemId(bytes(ID_BYTES)))
 
 HIGHEST = Key(WallMs(2**64 - 1), ItemId(b"\xff" * ID_BYTES))
 """A key above every item's."""
+
+
+class Leased(NamedTuple):
+    """An item under a lease: its key, and the length of its contents."""
+
+    due: WallMs
+    id: ItemId
+    size: int
+    """Bytes; 0 if the lease was read from a directory that did not keep it."""
+
+
+TIME_BYTES: Final = 6
+"""The first bytes of an item's id: the millisecond of its add, if it was added without delay also its due."""
+
+
+def off_time(key: Key | Leased) -> bool:
+    """Return whether the due of *key* is not the time in its id, so that its row is not found by the id alone."""
+    return key.due != int.from_bytes(key.id[:TIME_BYTES], "big")
 
 
 def just_below(key: Key) -> Key:
@@ -92,6 +117,18 @@ class LeaseRecord(NamedTuple):
     keys: tuple[Key, ...]
     """The items that it was given.  Those removed since may still be named."""
 
+    sizes: tuple[int, ...] = ()
+    """The length of each item's contents, in the order of `keys`; empty in records of format 1."""
+
+    leased_at: WallMs = UNKNOWN_TIME
+    """When it was made; 0 in records of format 1."""
+
+    session: bytes = b""
+    """The id of its session, 16 bytes; empty for a lease with a deadline of its own."""
+
+    grace: SpanMs = NO_GRACE
+    """The grace of that session."""
+
 
 class QueueRecord(NamedTuple):
     """The durable fields of a queue."""
@@ -103,8 +140,17 @@ class QueueRecord(NamedTuple):
     floor: Key
     """A key below every unleased item, where the first scan after a start begins."""
 
+    bytes: int = 0
+    """The length of the contents of all items."""
 
-_UNKNOWN: Final = WallMs(0)
+    id: QueueNumber = NO_QUEUE
+    """The first number that the queue had; 0 in records of format 1, whose queues have the number still."""
+
+    dead_of: QueueNumber = NO_QUEUE
+    """The id of the queue whose dead items these are; 0 for other queues."""
+
+    off_time: int = 0
+    """The number of items of which `off_time` is true."""
 
 
 class TimeMark(NamedTuple):
@@ -118,5 +164,5 @@ class TimeMark(NamedTuple):
 
     queue_time: WallMs
 
-    wall: WallMs = _UNKNOWN
+    wall: WallMs = UNKNOWN_TIME
     """The wall clock; 0 if unknown, as in marks of versions that did not record it."""

@@ -38,8 +38,12 @@ class Plan(Generic[T_co]):
     writes: list[Write]
     """In the order in which they apply.  The writes of one plan are never split over two commits."""
 
-    record: QueueRecord | None
-    """The queue's row after this plan; None without writes.  A commit needs only the last record of each queue."""
+    records: tuple[QueueRecord, ...]
+    """
+    The rows of the queues that it changes, as they are after it; none without writes.
+
+    A commit needs only the last record of each queue.
+    """
 
     reply: T_co
 
@@ -62,19 +66,30 @@ class UncommittedPlans:
         """Return how many plans with writes are not durable."""
         return len(self._plans)
 
-    def plan(self, queue: Queue, writes: list[Write], reply: T, size: int = 0, rows: int | None = None) -> Plan[T]:
+    def plan(
+        self,
+        queue: Queue,
+        writes: list[Write],
+        reply: T,
+        size: int = 0,
+        rows: int | None = None,
+        others: Iterable[Queue] = (),
+    ) -> Plan[T]:
         """
-        Make the plan for a change of *queue*, which has been made in memory.
+        Make the plan for a change of *queue* and *others*, which has been made in memory.
 
         *size* is that of its contents.  *rows* is the number of rows; by default, one for each write.
         """
         if not writes:
-            return Plan(writes, None, reply)
-        record = new_tuple(QueueRecord, (queue.number, queue.name, queue.added, queue.removed, queue.floor))
-        plan = Plan(writes, record, reply, size, len(writes) if rows is None else rows)
+            return Plan(writes, (), reply)
+        records: list[QueueRecord] = []
+        for each in (queue, *others):
+            fields = each.number, each.name, each.added, each.removed, each.floor, each.bytes, each.id, each.dead_of
+            records.append(new_tuple(QueueRecord, (*fields, each.off_time)))
+            if each.refill is not None:
+                each.refill.log += writes
+        plan = Plan(writes, tuple(records), reply, size, len(writes) if rows is None else rows)
         self._plans.append(plan)
-        if queue.refill is not None:
-            queue.refill.log += writes
         return plan
 
     def committed(self, plans: Iterable[Plan[Any]]) -> None:
@@ -104,7 +119,7 @@ class UncommittedPlans:
         if scan is None or queue.window.covered_to != refill.after:
             # The window's tail was dropped meanwhile, and the rows between its new end and the scan were not read.
             return
-        items, covered_to = overlay(scan, above=refill.after, log=refill.log, held=queue.held)
+        items, covered_to = overlay(scan, queue=refill.number, above=refill.after, log=refill.log, held=queue.held)
         queue.window.extend(items, covered_to)
         queue.note_unreadable(scan.gaps)
         queue.refilled = True
@@ -114,4 +129,4 @@ class UncommittedPlans:
 
 
 def _concerns(plan: Plan[Any], number: QueueNumber) -> bool:
-    return plan.record is not None and plan.record.number == number
+    return any(record.number == number for record in plan.records)

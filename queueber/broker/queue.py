@@ -2,13 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from queueber.broker.model import LOWEST, Item, ItemId, Key, QueueNumber, just_below
+from queueber.broker.model import LOWEST, NO_QUEUE, Item, ItemId, Key, Leased, QueueNumber, just_below, off_time
 from queueber.broker.storage import Gap, Write
 from queueber.broker.waiter import Waiter
 from queueber.broker.window import Window
+
+if TYPE_CHECKING:
+    from queueber.broker.leases import Lease
 
 
 @define(eq=False)
@@ -35,16 +39,30 @@ class Queue:
     name: str
     window: Window
     number: QueueNumber | None = None
+    """The name of its rows in keys; None before its first add."""
+
+    id: QueueNumber | None = None
+    """The first number that it had, to which its settings and its dead items belong."""
+
+    dead_of: QueueNumber = NO_QUEUE
+    """The id of the queue whose dead items these are; 0 for other queues."""
+
     added: int = 0
     removed: int = 0
+    bytes: int = 0
+    """The length of the contents of all items, leased ones included."""
+
+    off_time: int = 0
+    """The number of items, leased ones included, whose due is not the time in their id."""
+
     floor: Key = LOWEST
     """A key below every unleased item."""
 
     unreadable_above: Key | None = None
     """A key below the first rows that could not be read.  They are tried again after the next start."""
 
-    held: set[ItemId] = field(factory=set)
-    """Items that are leased, or whose lease has expired and that have no new key yet."""
+    held: "dict[ItemId, Lease]" = field(factory=dict)
+    """The lease of each item that is leased, or whose lease has expired and that has no new key yet."""
 
     waiters: OrderedDict[Waiter, None] = field(factory=OrderedDict)
     """Waiting polls in the order in which they are served."""
@@ -82,6 +100,12 @@ class Queue:
         if first <= self.floor:
             self.floor = just_below(first)
         self.window.append(items, size)
+
+    def count_removed(self, leased: Leased) -> None:
+        """Count the end of an item, which was leased."""
+        self.removed += 1
+        self.bytes -= leased.size
+        self.off_time -= off_time(leased)
 
     def raise_floor(self, key: Key) -> None:
         """Move the floor up to *key*: everything up to it has been leased."""

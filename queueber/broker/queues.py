@@ -72,8 +72,12 @@ class Queues:
             record.name,
             Window(record.floor, self._meter),
             number=record.number,
+            id=record.id or record.number,
+            dead_of=record.dead_of,
             added=record.added,
             removed=record.removed,
+            bytes=record.bytes,
+            off_time=record.off_time,
             floor=record.floor,
         )
         self._by_name[record.name] = self._by_number[record.number] = queue
@@ -91,7 +95,7 @@ class Queues:
 
     def assign_number(self, queue: Queue) -> QueueNumber:
         """Give *queue*, which has none, a number."""
-        number = queue.number = QueueNumber(self._next_number)
+        number = queue.number = queue.id = QueueNumber(self._next_number)
         self._next_number += 1
         self._by_name[queue.name] = self._by_number[number] = queue
         del self._unnumbered[queue.name]

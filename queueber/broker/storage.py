@@ -12,9 +12,20 @@ from typing import Final, NamedTuple, NewType, Protocol, TypeAlias
 
 from attrs import frozen
 
-from queueber.broker.model import Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.model import (
+    NO_GRACE,
+    UNKNOWN_TIME,
+    Item,
+    ItemId,
+    Key,
+    LeaseId,
+    LeaseRecord,
+    QueueNumber,
+    QueueRecord,
+    TimeMark,
+)
 from queueber.errors import StorageError
-from queueber.units import WallMs
+from queueber.units import SpanMs, WallMs
 
 Digest = NewType("Digest", bytes)
 """16 bytes that stand for a deduplication key."""
@@ -223,6 +234,13 @@ class RecoveredLease:
     deadline: WallMs
     keys: tuple[Key, ...]
     """Its items that still exist; empty if all were removed."""
+
+    sizes: tuple[int, ...] = ()
+    """The length of each of these items' contents; empty if the store does not know."""
+
+    leased_at: WallMs = UNKNOWN_TIME
+    session: bytes = b""
+    grace: SpanMs = NO_GRACE
 
 
 @frozen

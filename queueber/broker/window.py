@@ -22,14 +22,13 @@ head of either collection, so only a window with dead ones looks for them.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Container, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import chain, islice, pairwise
 
 from attrs import define
 
-from queueber.broker.model import HIGHEST, Item, ItemId, Key
+from queueber.broker.model import HIGHEST, Item, ItemId, Key, QueueNumber
 from queueber.broker.storage import DeleteItem, PutItems, Scan, Write
 from queueber.units import WallMs
 
@@ -245,12 +244,15 @@ class Window:
         assert all(one < other for one, other in pairwise(self._in_order))
 
 
-def overlay(scan: Scan, *, above: Key, log: Sequence[Write], held: AbstractSet[ItemId]) -> tuple[list[Item], Key]:
+def overlay(
+    scan: Scan, *, queue: QueueNumber, above: Key, log: Sequence[Write], held: Container[ItemId]
+) -> tuple[list[Item], Key]:
     """
     Return the items that a window gains by a scan which may lack the latest writes.
 
     Args:
         scan: the rows above *above* in a snapshot taken after the scan was requested.
+        queue: the number of the queue that was scanned; writes of others are ignored.
         above: the window's `covered_to`.
         log: the writes, in order, of every plan that was not durable when the scan was requested or was made since.
             Older writes do no harm: the last write of a key is true whether the snapshot contains it or not.
@@ -263,8 +265,9 @@ def overlay(scan: Scan, *, above: Key, log: Sequence[Write], held: AbstractSet[I
     found = {item.key: item for item in scan.items}
     for write in log:
         if isinstance(write, PutItems):
-            found.update((item.key, item) for item in write.items if above < item.key <= covered_to)
-        elif isinstance(write, DeleteItem):
+            if write.queue == queue:
+                found.update((item.key, item) for item in write.items if above < item.key <= covered_to)
+        elif isinstance(write, DeleteItem) and write.queue == queue:
             # An older snapshot would bring a removed item back.
             found.pop(write.key, None)
     return [found[key] for key in sorted(found) if key.id not in held], covered_to

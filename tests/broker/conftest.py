@@ -7,7 +7,7 @@ import pytest
 from attrs import define, field
 
 from queueber.broker import Broker, ClaimBounds, Item, ItemId, Key, LeaseId, Plan
-from queueber.broker.model import LOWEST, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.model import LOWEST, TIME_BYTES, LeaseRecord, QueueNumber, QueueRecord, off_time
 from queueber.broker.storage import (
     DeleteItem,
     DeleteLease,
@@ -27,13 +27,14 @@ START = WallMs(1_000_000)
 
 @define
 class CountedIds:
-    """A source of the ids 1, 2, 3, …."""
+    """A source of the ids 1, 2, 3, …, those of items after the time."""
 
     count: int = 0
 
     def items(self, now: WallMs, count: int) -> list[ItemId]:
         self.count += count
-        return [ItemId(number.to_bytes(16, "big")) for number in range(self.count - count + 1, self.count + 1)]
+        time = now.to_bytes(TIME_BYTES, "big")
+        return [ItemId(time + number.to_bytes(10, "big")) for number in range(self.count - count + 1, self.count + 1)]
 
     def lease(self) -> LeaseId:
         self.count += 1
@@ -54,8 +55,8 @@ class Rows:
     def apply(self, plan: Plan) -> None:
         for write in plan.writes:
             self._write(write)
-        if plan.record is not None:
-            self.queues[plan.record.number] = plan.record
+        for record in plan.records:
+            self.queues[record.number] = record
 
     def _write(self, write: Write) -> None:
         match write:
@@ -91,11 +92,19 @@ class Rows:
                 lease_id,
                 record.queue,
                 record.deadline,
-                tuple(key for key in record.keys if (record.queue, key) in self.items),
+                *self._existing(record),
+                record.leased_at,
+                record.session,
+                record.grace,
             )
             for lease_id, record in self.leases.items()
         ]
         return Recovered(list(self.queues.values()), leases, None)
+
+    def _existing(self, record: LeaseRecord) -> tuple[tuple[Key, ...], tuple[int, ...]]:
+        """Return the keys of the items that exist, and the sizes of these."""
+        keys = tuple(key for key in record.keys if (record.queue, key) in self.items)
+        return keys, tuple(len(self.items[record.queue, key].contents) for key in keys)
 
     def check(self, broker: Broker) -> None:
         """Check that the rows agree: no unleased item lies at or below a floor, and counters are exact."""
@@ -103,8 +112,14 @@ class Rows:
         for number, record in self.queues.items():
             mine = [key for queue, key in self.items if queue == number]
             assert record.added - record.removed == len(mine)
+            assert record.bytes == sum(len(self.items[number, key].contents) for key in mine)
+            assert record.off_time == sum(map(off_time, mine))
             assert all(key > record.floor for key in mine if (number, key) not in leased)
         assert all(key > LOWEST for _, key in self.items)
+        for record in self.leases.values():
+            for key, size in zip(record.keys, record.sizes, strict=True):
+                item = self.items.get((record.queue, key))
+                assert item is None or size == len(item.contents)
 
 
 @define
@@ -212,9 +227,7 @@ class BrokerHarness:
         while ended := self.broker.pop_expired(self.now):
             for lease in ended:
                 # The rows are on the disk: a lease is swept only once it is live, so after its items were durable.
-                moved += self.submit(
-                    self.broker.requeue(lease, self.rows.read(lease.queue, tuple(lease.keys.values())))
-                ).reply
+                moved += self.submit(self.broker.requeue(lease, self.rows.read(lease.queue, lease.rows()))).reply
             self.broker.check()
         return moved
 

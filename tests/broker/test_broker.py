@@ -464,7 +464,7 @@ class TestExpiry:
         harness.take(3, lease_duration=10)
         harness.now = WallMs(harness.now + 11)
         (lease,) = harness.broker.pop_expired(harness.now)
-        rows = harness.rows.read(lease.queue, list(lease.keys.values()))
+        rows = harness.rows.read(lease.queue, lease.rows())
 
         plan = harness.broker.requeue(lease, [rows[0], None, rows[2]], unreadable={second})
         harness.submit(plan)
@@ -483,7 +483,7 @@ class TestExpiry:
         harness.take(2, lease_duration=10)
         harness.now = WallMs(harness.now + 11)
         (lease,) = harness.broker.pop_expired(harness.now)
-        rows = harness.rows.read(lease.queue, tuple(lease.keys.values()))
+        rows = harness.rows.read(lease.queue, lease.rows())
 
         plan = harness.broker.requeue(lease, [None, rows[1]])
 

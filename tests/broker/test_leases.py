@@ -4,7 +4,7 @@ import pytest
 
 from queueber.broker import Item, ItemId, Key, Lease, LeaseId, leases
 from queueber.broker.leases import LEASE_TRANSITIONS, LeaseInput, LeaseState, LeaseTable
-from queueber.broker.model import LeaseRecord
+from queueber.broker.model import Leased, LeaseRecord
 
 QUEUE = 7
 DEADLINE = 100
@@ -15,7 +15,7 @@ LEASE_ID = LeaseId(b"l" * 16)
 
 def make_lease(state=LeaseState.PENDING, lease_id=LEASE_ID, deadline=DEADLINE):
     items = list(ITEMS) if state is LeaseState.PENDING else []
-    return Lease(lease_id, QUEUE, deadline, {key.id: key for key in KEYS}, state=state, items=items)
+    return Lease(lease_id, QUEUE, deadline, {key.id: Leased(*key, 3) for key in KEYS}, 5, state=state, items=items)
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def in_state(table):
 def test_a_record_names_the_items_that_are_left(table):
     lease = make_lease()
     table.insert(lease)
-    assert lease.record() == LeaseRecord(QUEUE, DEADLINE, tuple(KEYS))
+    assert lease.record() == LeaseRecord(QUEUE, DEADLINE, tuple(KEYS), (3, 3), 5)
 
     table.remove_item(lease, KEYS[0].id)
 
-    assert lease.record() == LeaseRecord(QUEUE, DEADLINE, (KEYS[1],))
+    assert lease.record() == LeaseRecord(QUEUE, DEADLINE, (KEYS[1],), (3,), 5)
     assert table.items == 1
     table.check()
 

@@ -302,7 +302,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if again:
                 self.broker.retry_sweep(lease, WallMs(self.now + 3))
             else:
-                self.ended.append((lease, self.harness.rows.read(lease.queue, list(lease.keys.values()))))
+                self.ended.append((lease, self.harness.rows.read(lease.queue, lease.rows())))
         if at_once:
             self.requeue()
 

@@ -21,7 +21,7 @@ def make_queue():
         queue = Queue("mail", Window(place(covered_to), Meter(512)), added=len(due) + beyond + held)
         for each in due:
             assert queue.window.put(Item(place(each), b"", WallMs(1)))
-        queue.held.update(ItemId(bytes([each] * 16)) for each in range(held))
+        queue.held.update((ItemId(bytes([each] * 16)), None) for each in range(held))
         return queue
 
     return make

@@ -290,7 +290,7 @@ class TestOverlay:
         stretch = sorted(key for key in rows if key > above)
         scan = Scan([rows[key] for key in stretch[:items_max]], exhausted=len(stretch) <= items_max)
 
-        items, covered_to = overlay(scan, above=above, log=history[first_logged:], held=held)
+        items, covered_to = overlay(scan, queue=QUEUE, above=above, log=history[first_logged:], held=held)
 
         assert [item.key for item in items] == sorted(
             key for key in truth if above < key <= covered_to and key.id not in held

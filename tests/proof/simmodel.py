@@ -31,7 +31,7 @@ class Rows:
     def copy(self):
         return Rows(dict(self.items), dict(self.leases), dict(self.queues), {q: copy(k) for q, k in self.free.items()})
 
-    def apply(self, writes, record=None):
+    def apply(self, writes, records=()):
         for write in writes:
             if isinstance(write, PutItems):
                 for item in write.items:
@@ -57,7 +57,7 @@ class Rows:
                         insort(self.free[gone.queue], key)
             else:
                 self.queues[write.record.number] = write.record
-        if record is not None:
+        for record in records:
             self.queues[record.number] = record
 
     def _take(self, queue, key):

@@ -355,7 +355,9 @@ keys = st.builds(
 )
 items = st.builds(Item, keys, st.binary(max_size=20), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
 leases = st.sampled_from([LEASE, LeaseId(b"\xff" * 16)])
-records = st.builds(LeaseRecord, queues, st.integers(0, 2**64 - 1), st.lists(keys, max_size=4).map(tuple))
+records = st.tuples(queues, st.integers(0, 2**64 - 1), st.lists(keys, max_size=4).map(tuple)).map(
+    lambda fields: LeaseRecord(*fields)
+)
 writes = st.one_of(
     st.builds(PutItems, queues, st.lists(items, max_size=5)),
     st.builds(DeleteItem, queues, keys),
@@ -363,7 +365,9 @@ writes = st.one_of(
     st.builds(DeleteLease, leases),
     st.builds(
         PutQueue,
-        st.builds(QueueRecord, queues, st.text(min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 9), keys),
+        st.tuples(queues, st.text(min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 9), keys).map(
+            lambda fields: QueueRecord(*fields)
+        ),
     ),
 )
 

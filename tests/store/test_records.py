@@ -28,10 +28,12 @@ places = st.builds(Key, u64.map(WallMs), st.binary(min_size=16, max_size=16).map
 
 
 ids = st.binary(min_size=16, max_size=16).map(LeaseId)
-leases = st.builds(LeaseRecord, u32, u64, st.lists(places, max_size=5).map(tuple))
+leases = st.tuples(u32, u64, st.lists(places, max_size=5).map(tuple)).map(lambda fields: LeaseRecord(*fields))
 time_marks = st.builds(TimeMark, st.binary(min_size=16, max_size=16), u64, u64, u64)
 items = st.builds(Item, places, st.binary(max_size=50) | st.integers(0, 3000).map(bytes), u64, u32)
-queue_records = st.builds(QueueRecord, u32, st.text(min_size=1, max_size=255), u64, u64, places)
+queue_records = st.tuples(u32, st.text(min_size=1, max_size=255), u64, u64, places).map(
+    lambda fields: QueueRecord(*fields)
+)
 
 
 @given(items, encodings)

@@ -272,8 +272,8 @@ class Committer:
                         superseded.add(last[lease_id])
                     last[lease_id] = len(writes)
                     writes.append(write)
-            if plan.record is not None:
-                records[plan.record.number] = plan.record
+            for record in plan.records:
+                records[record.number] = record
         if superseded:
             writes = [write for at, write in enumerate(writes) if at not in superseded]
         self.pending_bytes -= size + PLAN_BYTES * len(replies)

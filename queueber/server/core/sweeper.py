@@ -128,7 +128,7 @@ class Sweeper:
 
     def _read(self, leases: list[Lease]) -> list[_Rows]:
         try:
-            return [_Rows(self._store.read(lease.queue, list(lease.keys.values()))) for lease in leases]
+            return [_Rows(self._store.read(lease.queue, lease.rows())) for lease in leases]
         except Exception:  # noqa: BLE001  (any error occurs again in one of them)
             return [self._read_row_by_row(lease) for lease in leases]
 
@@ -137,7 +137,7 @@ class Sweeper:
         items: list[Item | None] = []
         unreadable: set[ItemId] = set()
         why = None
-        for key in lease.keys.values():
+        for key in lease.rows():
             try:
                 items += self._store.read(lease.queue, [key])
             except Exception:  # noqa: BLE001  (after any error the item stays where it is and is tried again)
