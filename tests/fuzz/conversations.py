@@ -1,9 +1,9 @@
 """
-Sound conversations, as lists of framed messages, out of dice.
+Valid random conversations, as lists of framed messages.
 
-*dice* is a `random.Random` or anything that behaves so: seeded here, of
-hypothesis's making there.  Ids and leases in them are `placeholder`s, which
-who has a real server replaces by what it hands out.
+*dice* is a `random.Random` or an object with its methods: seeded here, made by
+hypothesis there.  Ids and leases are `placeholder`s, which a driver of a real
+server replaces with those that it received.
 """
 
 from shapes import framed, lay, tree, vary

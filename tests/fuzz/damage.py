@@ -1,9 +1,9 @@
 """
-Ways to spoil messages that know their structure.
+Ways to damage messages that know their structure.
 
-Each of `SPOILERS` takes one framed message and dice, and gives another: most
-of them still begin with a frame header that fits, so that what is spoilt gets
-past the framing.  `damaged` spoils a conversation.
+Each of `SPOILERS` takes one framed message and dice, and returns another.  Most
+results still begin with a frame header that fits, so that the damage gets past
+the framing.  `damaged` damages a conversation.
 """
 
 from struct import pack, unpack_from

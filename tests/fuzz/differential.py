@@ -1,8 +1,8 @@
 """
 Compares the codec with pycapnp: results must agree, and a message that only one refuses must be on a list.
 
-`DIFFERENCES` is that list, each entry a choice of ours or of theirs that we know
-and can live with.  Two answers that differ in any other way are a finding.
+`DIFFERENCES` is that list.  Each entry is a choice of ours or of theirs that we
+know and accept.  Two answers that differ in any other way are a finding.
 """
 
 import json

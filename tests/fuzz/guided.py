@@ -1,10 +1,10 @@
 """
-One target under atheris, guided by what it covers: `guided.py TARGET [libFuzzer's options] [folders]`.
+Runs one target under atheris, guided by coverage: `guided.py TARGET [libFuzzer's options] [folders]`.
 
-Starts from the kept corpus, and spoils messages with `damage` as often as
-libFuzzer spoils bytes in its own ways.  What covers something new is kept in
-memory, and in the first of the folders if there is one.  What fails is left in the
-current folder, as libFuzzer does, and is for `run.py --replay`.
+Starts from the kept corpus, and damages messages with `damage` as often as
+libFuzzer damages bytes.  Inputs that cover new code are kept in memory, and in
+the first of the folders if there is one.  A failing input is written to the
+current folder, as by libFuzzer, for `run.py --replay`.
 """
 
 import sys

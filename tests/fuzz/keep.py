@@ -1,9 +1,9 @@
 """
 Makes the kept corpus: `keep.py [FOLDER ...]`, each with one folder for each target as `guided.py` leaves them.
 
-Of those, of what is kept already and of fresh conversations it keeps the
-smallest inputs that together cover every line, and every step from line to
-line, that all of them cover.  Everything is cut to what one file may take.
+Of those inputs, the present corpus and fresh conversations, keeps the smallest
+that together cover every line and every step from line to line that all of them
+cover.  Large inputs are cut to the size of one file.
 """
 
 import hashlib

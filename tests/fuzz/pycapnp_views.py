@@ -1,8 +1,8 @@
 """
 The contents of messages as pycapnp reads them: the worker of `differential.py`.
 
-A process of its own, because pycapnp ends it over some messages.  Standard input
-has a length, a reader's number and a framed message, again and again; each is
+A process of its own, because some messages end pycapnp's process.  Standard input
+has a length, a reader's number and a framed message, repeatedly.  Each is
 answered with one line of JSON on standard output, in the form of `views.py`.
 """
 

@@ -1,8 +1,9 @@
 """
 The fuzzing command: damaged conversations through all targets, then hostile sessions with a real server.
 
-Everything follows from the seed, but for what a live server's timing decides.
-What fails is cut down, written to a folder and named with its seed; the status is 1 then.
+Everything follows from the seed, except what a live server's timing decides.  A
+failing input is minimised, written to a folder and named with its seed; the
+status is then 1.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """
 Messages as trees, so that one message can be laid out in every way that the encoding allows.
 
-`tree` reads a sound segment of our own, `vary` makes structs longer or shorter
-and lists of structs narrower, as other versions of a schema would, and `lay`
-spreads the tree over segments with far and double-far pointers.
+`tree` reads a valid segment of our own.  `vary` makes structs longer or shorter
+and lists of structs narrower, as other versions of a schema would.  `lay` spreads
+the tree over segments with far and double-far pointers.
 """
 
 from struct import pack, unpack

@@ -1,8 +1,8 @@
 """
 Target: decode one message and read its content.
 
-Whatever it is, it gives values or a refusal; what lies around it in the stream
-plays no part; and no more comes out than the traversal budget allows.
+Each input gives values or a refusal, independent of its neighbours in the stream,
+and at most as many values as the traversal budget allows.
 """
 
 from contextlib import suppress

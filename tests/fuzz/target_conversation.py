@@ -1,10 +1,10 @@
 """
-The RPC machine between a stream and a driver that answers at random later moments, as both of its ends.
+Target: the RPC machine, at both ends, between a stream and a driver that answers at random later moments.
 
-Whatever comes: only `RemoteProtocolError` leaves it, its tables agree after
-every step, each call has one Return, and once all is finished and released
-nothing is left.  How the stream is cut and what the driver does is decided by the
-stream alone, so a stream that fails once fails always.
+For every input it raises only `RemoteProtocolError`, its tables agree after every
+step, each call has one Return, and once everything is finished and released
+nothing is left.  The stream alone decides how it is cut and what the driver does,
+so a failing stream always fails.
 """
 
 from collections import Counter

@@ -2,7 +2,7 @@
 Target: the whole server without sockets, threads and disk, between a hostile peer and a good one.
 
 The bytes go into the real protocol over a transport that is cut, held up and
-resumed at random.  No exception may escape or be logged, nothing may have ended the
+resumed at random.  No exception may escape or be logged, nothing may end the
 process, the broker's tables must agree, and the good peer must get right answers.
 """
 
@@ -102,7 +102,7 @@ def settle(server):
 
 def filled(data, server):
     """Return *data* with the ids of live objects in place of the placeholders."""
-    leases = list(islice(server.store._leases.items(), PLACEHOLDERS))
+    leases = list(islice(server.store.leases.items(), PLACEHOLDERS))
     items = [key.id for _, record in leases for key in record.keys]
     for number, (lease, _) in enumerate(leases):
         data = data.replace(placeholder("lease", number), lease)

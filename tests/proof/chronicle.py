@@ -178,7 +178,7 @@ class Opener:
             try:
                 open_all(line)
             finally:
-                os._exit(0)  # nothing of the parent's is the child's to clean up
+                os._exit(0)  # the child must not clean up for its parent
         line.close()
 
     def end(self):

@@ -1,14 +1,14 @@
 """
-Clocks that are set, under a real server.
+Sets the clocks under a real server.
 
 In each cycle the wall clock jumps while an item is leased and another is
 delayed: by seconds, hours or years, back or forth, while the server runs and
 often while it is down too.  The server may be restarted on the same boot, on
-another one, or with a boot clock that went backwards.  Leases and delays must
-last as long as was asked and hardly longer, by the one clock that is never set:
-the client's monotonic one.  After another boot a clock that was set forward
-while the server was down may end them early, by no more than JUMP_MAX_SECONDS,
-and nothing else may; set back, the time that the server was down does not count.
+another one, or with a boot clock that went back.  Leases and delays must last
+as long as requested and hardly longer, by the client's monotonic clock, which
+is never set.  After another boot, a clock that was set forward while the server
+was down may end them early, by at most JUMP_MAX_SECONDS; if it was set back, the
+time that the server was down does not count.
 """
 
 import argparse
@@ -136,7 +136,7 @@ class Cycle:
             if name not in came:
                 self.wrong.append(f"lost: {name} did not come within {TIMEOUT_SECONDS} s")
                 continue
-            # If the clocks do not tell, time went on only while a server ran.
+            # If the clocks do not show it, time advanced only while a server ran.
             stood_still = kind == "boot clock back" or min(moved) < 0
             high = self.up + length if stood_still else passed
             low = 0.0 if max(moved) > 0 else asked

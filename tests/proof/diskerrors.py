@@ -1,13 +1,12 @@
 """
-A disk that fails at one call of the server's, under load; and one that is full.
+Lets the disk fail at one system call of the server under load, and fills a disk.
 
-strace lets the k-th call of a kind fail with an error of the disk's, under
-load that has been going for a moment, or while a server starts: first each kind
-with each error, then at random until enough have counted.  Then the server must
-have ended with status 74 and a line that says why, and answered nothing more.
-Where RocksDB can do without the call it may go on as if nothing were; that proves
-nothing, so such a try is void, as one is whose fault never came or that had no
-load before it.  Some such lives on one directory make a history, which is
+strace lets the k-th call of a kind fail with a disk error, under load or while a
+server starts: first each kind with each error, then at random until enough have
+counted.  The server must end with status 74 and a line with the reason, and send
+no further reply.  Where RocksDB can do without the call the server may go on.
+That proves nothing, so the try is void, as is one whose fault did not occur or
+that had no load before it.  Some lives on one directory make a history, which is
 drained and judged.
 """
 
@@ -62,7 +61,7 @@ NOTICED_SECONDS = 0.25
 OPTIONS = ("--storage-write-buffer-bytes=65536", "--free-space-reserve=0")
 ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EROFS")
 
-# Calls, how far to count, and whether the server must end.
+# Calls, the highest k, and whether the server must end.
 CALLS = {
     "fdatasync": (40, True),
     "write": (40, True),  # to the log

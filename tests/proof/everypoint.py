@@ -1,11 +1,12 @@
 """
-Every failpoint of `failpoints.py` once, under load, a few on each data directory; then the drain and the verdict.
+Kills a server at every failpoint of `failpoints.py` once, under load.
 
-A point that is not reached is a failure: a seam that was renamed, or a load
-that has stopped to lead there, proves nothing.  After the last point of a
-directory comes one more life under load.  With too few calls answered in a life
-that was not killed at a point, all points of the directory are void, and tried
-again.
+A few points share a data directory, whose history is then drained and judged.
+A point that is not reached is a failure, because a seam that was renamed, or a
+load that no longer leads there, proves nothing.  After the last point of a
+directory comes one more life under load.  If too few calls were answered in a
+life that was not killed at a point, all points of the directory are void and
+tried again.
 """
 
 import argparse

@@ -18,7 +18,7 @@ LEAST_PER_LIFE = {"items added": 10, "items taken": 10, "removes": 10, "extends"
 
 def enough_for(history, begin, seconds):
     """Return whether as many calls were answered since *begin* as in a life of *seconds* on an idle machine."""
-    # The clients' first moments go into connecting.
+    # Clients connect first.
     return history.acked_between(begin, inf) >= ACKED_A_SECOND * (seconds - CONNECTING_SECONDS)
 
 

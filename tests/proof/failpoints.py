@@ -1,9 +1,9 @@
 """
 Named moments in the life of a server at which it can be killed.
 
-The code of the server knows nothing of them: before it starts, a launcher
-puts a wrapper around a function, and SIGKILL comes before or after its k-th
-call.  A name that leads nowhere any more is an error.
+The server's code does not know them.  A launcher wraps functions before the
+server starts, and SIGKILL comes before or after the k-th call of one.  A name
+that no longer exists is an error.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 BEFORE, AFTER = "before", "after"
 
-# The function, and what it does in the words of the design.
+# The function, and its step in the design.
 SEAMS = {
     # A commit
     "decide add": "queueber.broker.adds:Adds.add",

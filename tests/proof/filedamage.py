@@ -1,13 +1,13 @@
 """
-Damage to the files of a data directory, each on a copy: refused or identical, and never less without a word.
+Damages files of a data directory, each on a copy, which must be refused or identical.
 
-1. The log is cut at every byte: what is left is what was there after some commit, and not before the one noted.
+1. The log is cut at every byte: the contents are those after some commit, not before the one noted.
 2. One bit is changed: in the log, tables, blob files, the manifest; and in CURRENT, OPTIONS, the note, the markers.
 3. Files are missing, empty, all zeros, or older; sectors and pages of them are zeros.
 
-What is refused is tried once more on a machine that was started anew since,
-which might be the trace of a power cut.  There the last commit may be missing
-if it was not noted as synced, and if the loss is reported.
+A refused copy is opened once more as after a reboot, for which the damage might
+be the trace of a power cut.  Then the last commit may be missing if it was not
+noted as synced and the loss is reported.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Bench:
         """Judge copies of *chronicle* after *damage*: their digest is one of *allowed*, or they are refused."""
         outcome = self._attempt(what, chronicle, damage, allowed, BOOT)
         if outcome == "refused" and reboot:
-            # Only then does it matter which boot it is.
+            # Only then does the boot matter.
             self._attempt(what, chronicle, damage, allowed, OTHER_BOOT)
 
     def _attempt(self, what, chronicle, damage, allowed, boot_id):
@@ -94,11 +94,11 @@ def cuts(bench, chronicle, step, random):
 
         whole = sum(end <= at for end in chronicle.log_ends)
         allowed = [chronicle.states[whole - 1]] if whole >= chronicle.noted else []
-        # Most are refused for the note, which knows no boot.
+        # Most are refused because of the note, on any boot.
         bench.attempt(f"cut: {log} at {at} of {size}", chronicle, cut, allowed, reboot=at % 8 == 0)
 
 
-# Of the bits that are changed where the data is, how many in which kind of file.
+# The share of each kind of file in the bits that are changed in data.
 SHARES = {"log": 0.4, "table": 0.25, "blob file": 0.15, "manifest": 0.2}
 
 
@@ -175,7 +175,7 @@ def whole_files(bench, chronicle):
     folder, older = chronicle.path.parent.name, chronicle.older
 
     def changed(what, name, damage, *, harmless=False):
-        # With the note gone and nothing else, all is there.
+        # Only the note is missing: everything is there.
         bench.attempt(f"{what}: {folder} {name}", chronicle, damage, chronicle.states[-1:] if not harmless else [])
 
     for name in files_of(chronicle.path):

@@ -41,7 +41,7 @@ def judge_flow(judge, verdicts, late_seconds):
             stays[item.add.queue].append(_stay(judge.history, before, each))
             before = each
     for queue, asked in polls.items():
-        # While one whose reply was lost may be at work, items may be with it.
+        # A poll whose reply was lost may hold items while it is under way.
         spans = [(each.invoked, each.ended + GONE_SECONDS) for each in asked if each.outcome is Outcome.UNKNOWN]
         unknown = _merged(spans)
         _judge_late(judge, verdicts, asked, stays[queue], late_seconds)
@@ -59,7 +59,7 @@ def _stay(history, before, delivery):
         low, high = before.lease.earliest_end(), before.lease.latest_end()
         ready = high
     else:
-        # A client that never got the reply had it meanwhile.
+        # A client that did not get the reply held it meanwhile.
         low, high, ready = -inf, inf, inf
     slack = lag(history.crashes, item.add.invoked, delivery.poll.ended)
     for crash in history.crashes:

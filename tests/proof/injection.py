@@ -85,7 +85,7 @@ def first_in(output, clocks):
         return None
     said = found["said"]
     if "resumed>" in said:
-        # Which file it was stands where the call began.
+        # The line of the call's begin names the file.
         begun = [line for line in output[: found.start()].splitlines() if line.startswith(f"{found['pid']} ")]
         said = begun[-1] if begun else ""
     file = FILE.search(said)

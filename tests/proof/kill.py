@@ -1,11 +1,11 @@
 """
-kill -9 under load, again and again: each history of some lives of a server is drained and judged.
+Kills servers under load with SIGKILL; each history of some lives is drained and judged.
 
-A cycle is one start, load with all habits of `generator.py`, and one SIGKILL
-at a random moment.  It is void if fewer than 100 calls a second were answered
-before the kill; an epoch of twenty is, if the kills caught next to nothing in
-flight, or if there was too little of any kind of call.  What is found in a
-void one is found all the same.
+A cycle is one start, load with all habits of `generator.py`, and one SIGKILL at
+a random moment.  It is void if fewer than 100 calls a second were answered
+before the kill.  An epoch of twenty is void if the kills met hardly any call in
+flight, or if there was too little of any kind of call.  An error in a void cycle
+still counts.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """
-Many items through a server and all removed: not a row is left, and descriptors, threads and memory are back.
+Puts many items through a server and removes them all: no row may be left, and memory and descriptors must be back.
 
-"Back" is where they were after the first tenth, when buffers and caches have
+They are compared with those after the first tenth, when buffers and caches have
 their size.
 """
 

@@ -1,14 +1,14 @@
 """
-Several clients, one server, and everything that can go wrong with its disk, its clocks and its process, at random.
+Several clients and one server, with random faults of its disk, its clocks and its process.
 
 An example is a machine that begins with an empty disk, fifty steps of work and
-mischief, and a drain.  The server's own parts run on `simworld`; the rows are
-held against `simmodel` at each start, each claim against the order of the
-queue, and each reply against what `simclients` has been promised.
+faults, and a drain.  The server's own parts run on `simworld`.  The rows are
+compared with `simmodel` at each start, each claim with the order of the queue,
+and each reply with the promises that `simclients` has noted.
 
-A failing example is made small before it is shown, and is repeated by its
-seed: ``--seed S --only N``.  ``--lies`` gives a disk that says it has synced
-and has not: there the check has to find a loss.
+A failing example is made small before it is shown, and is repeated by its seed:
+``--seed S --only N``.  ``--lies`` gives a disk that claims to have synced and has
+not: there the check has to find a loss.
 """
 
 import argparse

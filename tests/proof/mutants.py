@@ -1,10 +1,9 @@
 """
 The mutants: each is a bug that a programmer could have written, as a patch, and one test that has to find it.
 
-A test suite that lets one of them live is no evidence.  Each patch is applied
-to a copy of the tree, without guessing at what it does not fit, and the one test
-named for it is run there; what that test asserts must fail, and it must pass on
-the copy without the patch.
+A test suite that accepts one of them is no evidence.  Each patch is applied to a
+copy of the tree, exactly, and its one test is run there: an assertion of that
+test must fail, and the test must pass on the copy without the patch.
 """
 
 import argparse

@@ -1,16 +1,15 @@
 """
-Power cuts under load, again and again, on an ext4 of our own: each history is drained and judged.
+Cuts the power under load, again and again, on an ext4 of our own; each history is drained and judged.
 
 A cycle is one start, load with all habits of `generator.py`, and one cut: the
-server's threads are stopped where they are, in the middle of an fdatasync for
-instance, from that moment on the kernel writes nothing more to the file
-system, which is then mounted anew, and for the server the machine was.  Every
-seventh cycle cuts while the server starts or recovers.  What makes a cycle
-void is the same as in `kill.py`.
+server's threads are stopped, even in the middle of an fdatasync, from then on the
+kernel writes nothing more to the file system, which is mounted again, and the
+next server has another boot id.  Every seventh cycle cuts while the server starts
+or recovers.  A cycle is void for the same reasons as in `kill.py`.
 
-The threads are stopped because a processor loses its power too: an fdatasync
-that is under way when ext4 is shut down may return success for what is not on
-the disk, and a reply that no real machine would have sent could go out.
+The threads are stopped because a processor loses its power too.  An fdatasync
+that is under way when ext4 is shut down may return success for data that are not
+on the disk, and the server could send a reply that no real machine would send.
 """
 
 import argparse

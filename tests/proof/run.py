@@ -1,9 +1,9 @@
 """
 Runs all of the proof, one script after the other: ``make proof`` once, ``make soak HOURS=n`` again and again.
 
-``TABLE`` is the one place with the command lines.  Each script ends with a
-line of `counts.Counts`; a soak repeats the table with other seeds until its hours
-are over, and adds up.
+``TABLE`` has all command lines.  Each script ends with a line of `counts.Counts`.
+A soak repeats the table with other seeds until its hours are over, and adds up
+the counts.
 """
 
 import argparse
@@ -141,7 +141,7 @@ class Runner:
     def _ran(self, script, words, timeout):
         """Run a script, which is killed if it hangs; return its output, its status and its duration."""
         began = time.monotonic()
-        # With a group of its own, which has all that it started.
+        # In a process group of its own, which contains its children.
         process = subprocess.Popen(
             [sys.executable, str(script.path), *words],
             cwd=ROOT,
@@ -218,7 +218,7 @@ def main():
             soak(runner, scripts, asked)
     except KeyboardInterrupt:
         print("\nended by hand")
-        # Of a soak what was done counts; a proof is whole or none.
+        # An interrupted soak still counts; an interrupted proof does not.
         return runner.end(began) or int(not runner.soak)
     return runner.end(began)
 

@@ -1,10 +1,10 @@
 """
 Configurations of servers for crashes, in which what is rare under a small load happens all the time.
 
-With tiny write buffers logs change and tables are made under load; with tiny
+With tiny write buffers logs change and tables are made under load.  With tiny
 windows a queue of some hundred items lies mostly on disk, so that windows are
-trimmed and refilled.  These bounds are no options of a server: `serverhost`
-puts them in.
+trimmed and refilled.  These bounds are not options of a server: `serverhost`
+sets them.
 """
 
 from attrs import frozen

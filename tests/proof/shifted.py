@@ -1,9 +1,9 @@
 """
 Sets the clocks of a running server, in its process.
 
-Only Python reads the wall clock there, so that a function in the place of
-`time.time` is as good as a clock that was set; no program can set the boot clock of
-a machine that runs, and a function can.
+Only Python reads the wall clock there, so a function in the place of `time.time`
+has the effect of a clock that was set.  No program can set the boot clock of a
+running machine, and a function can.
 """
 
 import json

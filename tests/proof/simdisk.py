@@ -1,22 +1,21 @@
 """
 A disk in memory that keeps no more than it has to.
 
-What it may do, and why that is what a real one may do:
+Its faults, each of which a real disk may have:
 
-* A log is written from its start to its end, and each batch in it is one record with a checksum.  So a batch is there
-  whole or not at all, and a crash keeps everything that was synced and, of the rest, anything: nothing, all of it, a
-  first part, or a first part and a later one.  The last RocksDB allows when the pages in between were never written
-  and read as zeros; the store has one unsynced batch at a time, so that nothing may follow from it.
-* When a process dies and the machine does not, everything that was written is still in the page cache.  It is no safer
-  for that: only what recovery syncs is.
-* A sync that failed has written any part of it, an unknown one, and what it has not written is not written by the
-  next sync either, which succeeds all the same.
-* Of a small file, each write since its last sync is kept, dropped or torn, by itself; names change in order, as in a
-  journal, up to any point; a sync of a file does not sync its name.  The data directory's own name is in the directory
-  above, and is durable once that was synced.
-* A row that cannot be read stays so until the next start, and ends every walk that comes to it; others can be read.
+* A log is written from its start to its end, and each batch in it is one record with a checksum.  So a batch is
+  whole or absent.  A crash keeps everything that was synced and, of the rest, nothing, all, a first part, or a first
+  part and a later one.  RocksDB allows the last when the pages in between were never written and read as zeros.  The
+  store has one unsynced batch at a time, so no batch may follow it.
+* When a process dies and the machine does not, everything that was written is still in the page cache.  It is durable
+  only once recovery has synced it.
+* A failed sync has written any part of its data.  The next sync does not write the missing rest, and succeeds.
+* A crash keeps, drops or tears each unsynced write to a small file.  Names change in order, as in a journal, up to any
+  point.  A sync of a file does not sync its name.  The data directory's own name is in the directory above, and is
+  durable once that was synced.
+* An unreadable row stays so until the next start, and ends every scan that reaches it.  Others can be read.
 
-A lying disk says that it has synced and has not.  What is promised does not hold on one, and the check must say so.
+A lying disk claims to have synced and has not.  The promises do not hold on one, and the check must detect that.
 """
 
 import errno

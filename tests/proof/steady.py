@@ -1,10 +1,9 @@
 """
 Runs the same load for hours, and checks whether memory, descriptors, bytes on disk or the time of a poll grow.
 
-A line is fitted through what is measured after the first quarter, or after the
-first hour of two and more.  Slopes are
-reported with what they come to in a day; it is a failure if what they come to
-within the run is more than noise.
+A line is fitted through the samples after the first quarter, or, in a run of two
+hours or more, after the first hour.  Slopes are reported per day.  A slope that
+amounts to more than noise within the run is a failure.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """
 The time for which a lease was held, as far as a client can observe.
 
-The server counts a lease from a moment between a poll's call and its reply,
-and an extension from one between the call and the reply of `extend`.  So the
-end of each lease has an earliest and a latest moment; what is claimed to be
-wrong must be wrong for all moments in between.
+The server counts a lease from a moment between a poll's call and its reply, and
+an extension from one between the call and the reply of `extend`.  So the end of
+each lease has an earliest and a latest moment.  An error must be one for all
+moments in between.
 """
 
 from math import inf

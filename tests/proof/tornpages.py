@@ -1,11 +1,11 @@
 """
-The states in which a power cut may leave a log, page by page: real logs, opened by the next boot's server.
+Opens the states in which a power cut may leave a log, page by page: real logs, and the server of the next boot.
 
-A history is written whose last commit no sync has covered.  Of the log, what
-was synced is kept; of the rest, each page of 4 KiB is there, or is not and
-reads as zeros, or some of its sectors are; and the file ends anywhere.  The
-next server must start by itself, with all commits but that last one, which may
-be there whole or not at all, and must report what RocksDB would have refused.
+The last commit of a history is not synced.  The synced part of the log is kept.
+Each page of 4 KiB after it is present, or reads as zeros, or has some of its
+sectors, and the file ends anywhere.  The next server must start by itself, with
+all other commits and with the last one whole or not at all, and must report what
+RocksDB would have refused.
 """
 
 import argparse

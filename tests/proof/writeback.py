@@ -1,11 +1,11 @@
 """
-A disk that takes what is written, and cannot keep it: errors that come when the system writes back, and only once.
+A disk that accepts writes and cannot keep them: errors that occur at write-back, and only once.
 
-The data lies on an ext4 in a sparse file on a small file system in memory.
-Under load that is filled, so that what the server writes gets as far as the
-page cache and no further.  The first sync fails, and a second one would
-succeed, without the data.  So the server must end with status 74 at the first;
-with room again, and mounted anew, everything acknowledged is there.
+The data lies on an ext4 in a sparse file on a small file system in memory.  Under
+load that file system is filled, so that the server's writes reach the page cache
+and no further.  The first sync fails, and a second one would succeed without the
+data.  So the server must end with status 74 at the first.  Once there is room and
+the file system is mounted again, everything acknowledged must be there.
 """
 
 import argparse
