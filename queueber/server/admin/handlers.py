@@ -19,7 +19,8 @@ from queueber.errors import InvalidRequest, Overloaded, QueueberError, RemotePro
 from queueber.limits import Limits
 from queueber.process import directory_identity
 from queueber.server.core.committer import Committer
-from queueber.server.core.handlers import QueueHandlers, ReplySink
+from queueber.server.core.handlers import QueueHandlers
+from queueber.server.core.replies import ReplySink
 from queueber.server.core.reserve import Reserve
 from queueber.server.net.connections import Connections
 from queueber.units import MS_PER_SECOND

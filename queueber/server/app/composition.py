@@ -30,6 +30,7 @@ from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
 from queueber.server.core.log_rate_limit import SPAN_SECONDS
 from queueber.server.core.pool import Pool
+from queueber.server.core.replies import Replies
 from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
 from queueber.server.core.reserve import Reserve, space_of
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
@@ -125,7 +126,8 @@ def assemble(
         settings.free_space_reserve,
         lambda: defer_to_thread(store.reclaim_space),
     )
-    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse)
+    replies = Replies(limits, broker.limit_hits)
+    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, {})
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     scheduler, templates, wake = ReadScheduler(reactor, reactor.seconds), template_readers(limits), committer.wake
     shared = flush_queue, connections, limits, scheduler, templates

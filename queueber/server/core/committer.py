@@ -32,10 +32,12 @@ from twisted.python.failure import Failure
 from queueber.broker import Broker, Plan, Store, StoreStalled, TimeMark, Write
 from queueber.broker.model import LeaseId, QueueNumber, QueueRecord
 from queueber.broker.storage import PutLease, PutQueue
+from queueber.errors import Overloaded
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.pool import Pool
 from queueber.server.core.stats import CommitStats
+from queueber.units import counted
 
 T = TypeVar("T")
 
@@ -171,6 +173,14 @@ class Committer:
         self.pending_bytes += size + PLAN_BYTES
         if not self._cut_scheduled and self._in_flight is None:
             self._schedule_cut()
+
+    def too_much(self) -> Overloaded:
+        """Return the refusal of a call while the plans that wait are over their limit."""
+        return Overloaded(
+            f"plans that wait for the disk hold {counted(self.pending_bytes, 'byte')};"
+            f" the limit is {self._limits.pending_bytes:,} (pending_bytes)",
+            limit="pending_bytes",
+        )
 
     def wake(self) -> None:
         """Cut soon, even if no plan is submitted: waiting polls can be served."""

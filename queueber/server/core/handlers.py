@@ -11,19 +11,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 
 from queueber import api, rpc
-from queueber.broker import DEFAULT_QUEUE, Broker, Peer, Plan, Queue, Waiter
-from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
+from queueber.broker import DEFAULT_QUEUE, Broker, Peer, Plan, Queue
+from queueber.errors import Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher, EndedPoll
-from queueber.server.core.stats import LIMITS_NAME, METHODS, OTHER_METHOD, QUEUE_NAME, CallStats
-from queueber.units import SpanMs, WallMs, counted
+from queueber.server.core.replies import Handler, Methods, Replies, ReplySink
+from queueber.server.core.stats import METHODS, OTHER_METHOD, CallStats
+from queueber.units import SpanMs, WallMs
 
 _new: Final = tuple.__new__
 """Makes a named tuple out of a plain one, in a third of the time that its class takes."""
@@ -32,28 +33,6 @@ _ITEM_BYTES: Final = 256
 """The least that an item counts in `request_bytes`: a thousand empty items fit in 32 bytes of a message."""
 
 _NO_WAIT: Final = SpanMs(0)
-
-
-class ReplySink(Protocol):
-    """The connection that takes the replies of its calls."""
-
-    peer: Peer
-    """The connection's number, never reused."""
-
-    def results(self, answers: Sequence[rpc.AnswerId], contents: Sequence[bytes]) -> None:
-        """Return one of *contents* for each of *answers*."""
-
-    def capabilities(self, answer: rpc.AnswerId, content: bytes, objects: Sequence[object]) -> None:
-        """Return *content*, whose capability pointers are indices into *objects*."""
-
-    def error(self, answer: rpc.AnswerId, kind: Kind, reason: str) -> None:
-        """Return an exception."""
-
-    def canceled(self, answer: rpc.AnswerId) -> None:
-        """Return that the call was cancelled."""
-
-    def waits(self, answer: rpc.AnswerId, waiter: Waiter) -> None:
-        """Note that the call is a waiting poll, until it is returned."""
 
 
 class Handlers(Protocol):
@@ -74,9 +53,6 @@ class Handlers(Protocol):
 
 class Root:
     """The object that a connection bootstraps: the default queue, with methods that return other queues."""
-
-
-Handler: TypeAlias = Callable[[ReplySink, Any, rpc.Calls], None]
 
 
 @frozen(eq=False)
@@ -123,30 +99,35 @@ class QueueHandlers:
     _refuse_adds: Callable[[int], None]
     """Called with the length of adds; raises `Overloaded` if the disk has no room for them."""
 
+    _replies: Replies
+    _more: Methods
+    """The methods of other modules."""
+
     root: Root = field(factory=Root)
     draining: bool = field(default=False, init=False)
     """The server is stopping."""
 
-    stats: CallStats = field(factory=CallStats)
-    request_bytes: dict[Peer, int] = field(factory=dict, init=False)
-    """Bytes of adds and extends that wait for a commit, of each connection that has such calls."""
+    stats: CallStats = field(init=False)
+    request_bytes: dict[Peer, int] = field(init=False)
+    """Those of the replies, which adds and removes count without a further call."""
 
     _handlers: dict[tuple[int, int], tuple[str, Handler]] = field(init=False)
     _default_queue: Queue | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Bind the methods to their numbers."""
-        handlers: dict[int, Handler] = {
-            api.ADD: partial(self._write, _ADD),
-            api.REMOVE: partial(self._write, _REMOVE),
-            api.POLL: self._poll,
-            api.EXTEND: partial(self._write, _EXTEND),
+        self.stats, self.request_bytes = self._replies.stats, self._replies.request_bytes
+        queue, broker = api.QUEUE_INTERFACE_ID, api.BROKER_INTERFACE_ID
+        handlers: dict[tuple[int, int], Handler] = {
+            (queue, api.ADD): partial(self._write, _ADD),
+            (queue, api.REMOVE): partial(self._write, _REMOVE),
+            (queue, api.POLL): self._poll,
+            (queue, api.EXTEND): partial(self._write, _EXTEND),
+            (broker, api.QUEUE): self._queue,
+            (broker, api.LIMITS): self._return_limits,
+            **self._more,
         }
-        self._handlers = {
-            (api.QUEUE_INTERFACE_ID, method): (METHODS[method], handler) for method, handler in handlers.items()
-        }
-        self._handlers[api.BROKER_INTERFACE_ID, api.QUEUE] = QUEUE_NAME, self._queue
-        self._handlers[api.BROKER_INTERFACE_ID, api.LIMITS] = LIMITS_NAME, self._return_limits
+        self._handlers = {method: (METHODS[method], handler) for method, handler in handlers.items()}
 
     @property
     def outstanding(self) -> int:
@@ -156,8 +137,9 @@ class QueueHandlers:
     def drain(self) -> None:
         """Refuse new adds and polls, because the server is stopping; calls under way are carried out."""
         self.draining = True
-        for method in (api.ADD, api.POLL):
-            self._handlers[api.QUEUE_INTERFACE_ID, method] = METHODS[method], self._refuse_stopping
+        for number in (api.ADD, api.POLL):
+            method = api.QUEUE_INTERFACE_ID, number
+            self._handlers[method] = METHODS[method], self._refuse_stopping
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
         """
@@ -185,7 +167,7 @@ class QueueHandlers:
         except QueueberError as why:
             # Refused before anything was changed.
             for answer in calls.answers:
-                self._refuse(sink, answer, why, name)
+                self._replies.refuse(sink, answer, why, name)
 
     def _get_default_queue(self) -> Queue:
         # On the first call and not before: a broker must be restored before it is asked for a queue.
@@ -218,7 +200,7 @@ class QueueHandlers:
                 size = max(size, _ITEM_BYTES * len(requests[0]))
                 waiting = self.request_bytes.get(sink.peer, 0)
                 if waiting and waiting + size > self._limits.request_bytes:
-                    raise _too_much_of_one(waiting + size, self._limits)
+                    raise self._replies.too_much(waiting + size)
             if queue.timed_out:
                 # Polls that wait no longer get none of the items that are added after them.
                 self._dispatcher.serve_no_wait(queue)
@@ -253,11 +235,7 @@ class QueueHandlers:
             if committer.stalled:
                 raise Overloaded("the storage engine has to catch up first; try again later")
         if committer.pending_bytes > limits.pending_bytes:
-            raise Overloaded(
-                f"plans that wait for the disk hold {counted(committer.pending_bytes, 'byte')};"
-                f" the limit is {limits.pending_bytes:,} (pending_bytes)",
-                limit="pending_bytes",
-            )
+            raise committer.too_much()
         if method.least_bytes is None:
             return calls, 0
         sizes = list(map(max, calls.sizes, repeat(method.least_bytes)))
@@ -270,7 +248,7 @@ class QueueHandlers:
         for place, size in enumerate(sizes):
             # One message always fits.
             if waiting and waiting + size > limit:
-                self._refuse(sink, calls.answers[place], _too_much_of_one(waiting + size, limits), method.name)
+                self._replies.refuse(sink, calls.answers[place], self._replies.too_much(waiting + size), method.name)
             else:
                 admitted.append(place)
                 waiting += size
@@ -287,6 +265,7 @@ class QueueHandlers:
     ) -> None:
         """Return *replies*, which are durable; the calls counted *size* in `request_bytes`."""
         if size:
+            # As `Replies.release` without a call.
             left = self.request_bytes.pop(sink.peer) - size
             if left:
                 self.request_bytes[sink.peer] = left
@@ -294,7 +273,7 @@ class QueueHandlers:
             returned: list[tuple[rpc.AnswerId, Any]] = []
             for answer, reply in zip(answers, replies, strict=True):
                 if isinstance(reply, QueueberError):
-                    self._refuse(sink, answer, reply, method.name)
+                    self._replies.refuse(sink, answer, reply, method.name)
                 else:
                     returned.append((answer, reply))
             answers, replies = [answer for answer, _ in returned], [reply for _, reply in returned]
@@ -317,7 +296,7 @@ class QueueHandlers:
                     now=now,
                 )
             except QueueberError as why:
-                self._refuse(sink, answer, why, "poll")
+                self._replies.refuse(sink, answer, why, "poll")
                 continue
             except Exception as why:
                 self._committer.bug(why)
@@ -334,7 +313,7 @@ class QueueHandlers:
             if delivery is None:
                 sink.canceled(answer)
             elif delivery.error is not None:
-                self._refuse(sink, answer, delivery.error, "poll")
+                self._replies.refuse(sink, answer, delivery.error, "poll")
             else:
                 seconds.observe(now - arrived_at)
                 items: list[api.PolledItem] = []
@@ -346,18 +325,3 @@ class QueueHandlers:
                 responses.append(_new(api.PollResponse, (items, lease_id, deadline, False, ())))
         if answers:
             sink.results(answers, api.write_poll_responses(responses))
-
-    def _refuse(self, sink: ReplySink, answer: rpc.AnswerId, why: QueueberError, method: str) -> None:
-        self.stats.refused[method, why.kind] += 1
-        if why.limit is not None:
-            self._broker.limit_hits[why.limit] += 1
-        sink.error(answer, why.kind, str(why))
-
-
-def _too_much_of_one(size: int, limits: Limits) -> Overloaded:
-    """Return the refusal of a call with which the adds and extends of a connection would count *size*."""
-    return Overloaded(
-        f"adds and extends of this connection that wait for the disk would be {counted(size, 'byte')};"
-        f" the limit is {limits.request_bytes:,} (request_bytes)",
-        limit="request_bytes",
-    )

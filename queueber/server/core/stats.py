@@ -12,17 +12,24 @@ from typing import Final, NamedTuple
 
 from attrs import define, field
 
-from queueber import api
+from queueber.capnp.schema import schema
 from queueber.errors import Kind
 from queueber.server.core.histogram import BYTES, ROWS, SECONDS, Histogram
 
-METHODS = {api.ADD: "add", api.REMOVE: "remove", api.POLL: "poll", api.EXTEND: "extend"}
-QUEUE_NAME = "queue"
-LIMITS_NAME = "limits"
+METHODS: Final = {
+    (interface.id, number): method
+    for interface in (schema().interfaces[name] for name in ("Queue", "Broker", "QueueControl"))
+    for number, method in enumerate(interface.methods)
+}
+"""The names under which calls are counted, by interface and number: those in the schema, of which no two are equal."""
+
 OTHER_METHOD = "other"
 """The name under which calls of methods are counted that the server does not have."""
 
-ALL = (*METHODS.values(), QUEUE_NAME, LIMITS_NAME, OTHER_METHOD)
+TIMED = ("add", "remove", "poll", "extend", "settle", "pollAny")
+"""The methods that wait for a commit in ordinary work."""
+
+ALL = (*METHODS.values(), OTHER_METHOD)
 
 LAG_SECONDS = 0.1
 """Between two measurements of the reactor's lag."""
@@ -43,9 +50,7 @@ class CallStats:
 
     begun: Counter[str] = field(factory=Counter, init=False)
     refused: Counter[tuple[str, Kind]] = field(factory=Counter, init=False)
-    seconds: dict[str, Histogram] = field(
-        factory=lambda: {name: Histogram(SECONDS) for name in METHODS.values()}, init=False
-    )
+    seconds: dict[str, Histogram] = field(factory=lambda: {name: Histogram(SECONDS) for name in TIMED}, init=False)
     """From reading a call to returning its reply.  The time of a poll includes its wait."""
 
 

@@ -1,0 +1,95 @@
+"""How handlers refuse calls, and what the calls of each connection hold until they are answered."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from attrs import define, field
+
+from queueber import rpc
+from queueber.broker import Peer, Waiter
+from queueber.errors import Kind, Overloaded, QueueberError
+from queueber.limits import Limits
+from queueber.server.core.stats import CallStats
+from queueber.units import counted
+
+
+class ReplySink(Protocol):
+    """The connection that takes the replies of its calls."""
+
+    peer: Peer
+    """The connection's number, never reused."""
+
+    def results(self, answers: Sequence[rpc.AnswerId], contents: Sequence[bytes]) -> None:
+        """Return one of *contents* for each of *answers*."""
+
+    def capabilities(self, answer: rpc.AnswerId, content: bytes, objects: Sequence[object]) -> None:
+        """Return *content*, whose capability pointers are indices into *objects*."""
+
+    def error(self, answer: rpc.AnswerId, kind: Kind, reason: str) -> None:
+        """Return an exception."""
+
+    def canceled(self, answer: rpc.AnswerId) -> None:
+        """Return that the call was cancelled."""
+
+    def waits(self, answer: rpc.AnswerId, waiter: Waiter) -> None:
+        """Note that the call is a waiting poll, until it is returned."""
+
+
+Handler: TypeAlias = Callable[[ReplySink, Any, rpc.Calls], None]
+"""
+Carries out calls of one method of one object.
+
+It may raise a `QueueberError` before anything is changed, which refuses all the calls, and `RemoteProtocolError` if the
+parameters cannot be read.
+"""
+
+Methods: TypeAlias = Mapping[tuple[int, int], Handler]
+"""Handlers by the interface and the number of their method."""
+
+
+@define(eq=False)
+class Replies:
+    """Counts calls by method and outcome, and the bytes that the calls of each connection hold."""
+
+    _limits: Limits
+    _limit_hits: Counter[str]
+    stats: CallStats = field(factory=CallStats)
+    request_bytes: dict[Peer, int] = field(factory=dict, init=False)
+    """Bytes of calls that wait for a commit, of each connection that has such calls."""
+
+    def refuse(self, sink: ReplySink, answer: rpc.AnswerId, why: QueueberError, method: str) -> None:
+        """Return *why* as the outcome of a call."""
+        self.stats.refused[method, why.kind] += 1
+        if why.limit is not None:
+            self._limit_hits[why.limit] += 1
+        sink.error(answer, why.kind, str(why))
+
+    def charge(self, peer: Peer, size: int) -> None:
+        """
+        Count *size* for a call of *peer* until `release`.
+
+        Raises:
+            Overloaded: with the calls of the connection that wait already, it is too much.  One call always fits.
+        """
+        waiting = self.request_bytes.get(peer, 0)
+        if waiting and waiting + size > self._limits.request_bytes:
+            raise self.too_much(waiting + size)
+        if size:
+            self.request_bytes[peer] = waiting + size
+
+    def release(self, peer: Peer, size: int) -> None:
+        """Count *size* no longer: the call is answered."""
+        if size:
+            left = self.request_bytes.pop(peer) - size
+            if left:
+                self.request_bytes[peer] = left
+
+    def too_much(self, size: int) -> Overloaded:
+        """Return the refusal of a call with which the calls of its connection would hold *size* bytes."""
+        limit = self._limits.request_bytes
+        return Overloaded(
+            f"adds and extends of this connection that wait for the disk would be {counted(size, 'byte')};"
+            f" the limit is {limit:,} (request_bytes)",
+            limit="request_bytes",
+        )
