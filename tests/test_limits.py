@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from queueber.limits import DEFAULTS, FIXED_LIMITS, PEER_LIMITS, Limits, UnusableLimits
+from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, UnusableLimits
 from queueber.server.config.twisted_options import Options
 from queueber.server.core.reserve import RESERVE_BYTES
 from queueber.units import Unit, parse, quantity
+from tests.support.fixed_limits import FIXED_LIMITS
 
 PROTOCOL = (Path(__file__).parents[1] / "docs" / "protocol.md").read_text()
 NAMED = pytest.mark.parametrize("limit", PEER_LIMITS, ids=lambda limit: limit.name)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from queueber.limits import FIXED_LIMITS, PEER_LIMITS
+from queueber.limits import PEER_LIMITS
 from tests.hostile.attacks import ATTACKS
 from tests.hostile.cases import CASES
+from tests.support.fixed_limits import FIXED_LIMITS
 
 TESTS = Path(__file__).parents[1]
 PAGE = (TESTS.parent / "docs" / "hostile-input.md").read_text()

@@ -37,7 +37,6 @@ STORE_FILES = 768
 TABLES_MIN = 40
 """An iterator keeps all tables of level 0 open.  Writes wait for a compaction when level 0 has 36 tables."""
 
-CONNECTIONS_MIN = 8
 PAGES_MIN = 4
 
 FILES_MIN = 128
