@@ -10,8 +10,20 @@ from encoded_rows import encoded, item_value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.model import (
+    LOWEST,
+    Facts,
+    Item,
+    ItemId,
+    Key,
+    LeaseId,
+    LeaseRecord,
+    QueueNumber,
+    QueueRecord,
+    TimeMark,
+)
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue
+from queueber.capnp.builder import data_body, segment, struct_body
 from queueber.capnp.layout import layout
 from queueber.errors import StorageError
 from queueber.store import Encoding
@@ -19,6 +31,7 @@ from queueber.store.rows import records
 from queueber.store.rows.keys import TIME_KEY, item_key, lease_key, queue_key
 from queueber.store.rows.structs import LEASE_RECORD, QUEUE_RECORD, STORED_ITEM
 from queueber.units import WallMs
+from queueber.values import Death, DeathReason
 
 ROW = item_key(QueueNumber(1), LOWEST)
 
@@ -30,7 +43,7 @@ places = st.builds(Key, u64.map(WallMs), st.binary(min_size=16, max_size=16).map
 ids = st.binary(min_size=16, max_size=16).map(LeaseId)
 leases = st.tuples(u32, u64, st.lists(places, max_size=5).map(tuple)).map(lambda fields: LeaseRecord(*fields))
 time_marks = st.builds(TimeMark, st.binary(min_size=16, max_size=16), u64, u64, u64)
-items = st.builds(Item, places, st.binary(max_size=50) | st.integers(0, 3000).map(bytes), u64, u32)
+items = st.builds(Item, places, st.binary(max_size=50) | st.integers(0, 3000).map(bytes), u64, u32, st.none())
 queue_records = st.tuples(u32, st.text(min_size=1, max_size=255), u64, u64, places).map(
     lambda fields: QueueRecord(*fields)
 )
@@ -43,19 +56,91 @@ def test_an_item_is_read_back(make, item, encoding):
     assert make.fields(records.decode_item(row, value)) == make.fields(item)
 
 
+texts = st.text(max_size=9)
+deaths = st.builds(Death, st.sampled_from(DeathReason).filter(bool), u64, texts)
+facts = st.builds(
+    Facts,
+    u32,
+    u64,
+    st.just("") | texts,
+    st.just(()) | st.lists(st.tuples(texts, st.binary(max_size=20)), max_size=3).map(tuple),
+    u64,
+    st.just(b"") | st.binary(min_size=16, max_size=16),
+    st.none() | deaths,
+)
+number_facts = st.builds(Facts, u32, u64, st.just(""), st.just(()), u64, st.just(b""), st.none())
+
+
+@given(items, facts | number_facts, encodings)
+def test_an_item_with_facts_is_read_back(item, facts, encoding):
+    item = item._replace(facts=facts)
+    row, value = encoded(PutItems(QueueNumber(7), [item]), encoding)
+    assert row == item_key(QueueNumber(7), item.key)
+    assert records.decode_item(row, value) == item
+
+
+@given(items, facts | number_facts)
+def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
+    row, value = encoded(PutItems(QueueNumber(7), [item._replace(facts=facts)]), Encoding.UNPACKED)
+    fields = records.decode_row(row, value, layout("StoredItem"))
+    assert (fields["contents"], fields["addedAtMs"], fields["attempts"]) == (
+        item.contents,
+        item.added_at,
+        item.attempts,
+    )
+    death = facts.death or Death(DeathReason.NONE, WallMs(0), "")
+    assert fields["facts"] == {
+        "failures": facts.failures,
+        "firstLeasedAtMs": facts.first_leased_at,
+        "lastError": facts.last_error.encode(),
+        "headers": [{"name": name.encode(), "value": value} for name, value in facts.headers],
+        "expiresAtMs": facts.expires_at,
+        "dedupDigest": facts.dedup_digest,
+        "deathReason": death.reason,
+        "diedAtMs": death.died_at,
+        "diedIn": death.queue.encode(),
+    }
+
+
+@given(items, st.lists(items, max_size=3), facts | number_facts)
+def test_items_with_and_without_facts_are_written_together(make, item, others, facts):
+    put = [*others, item._replace(facts=facts), *others]
+    rows = [
+        row for row in records.encode_writes([PutItems(1, put)], make.mark, Encoding.UNPACKED) if row[0][:1] == b"i"
+    ]
+    assert [records.decode_item(*row) for row in rows] == put
+
+
+def test_facts_of_another_version_are_read_or_refused(make):
+    """A time of death among numbers only, and a reason that is not known."""
+    layout_ = layout("StoredItem")
+    item = make.item(0, b"x")
+    died = {"failures": 1, "deathReason": 4, "diedAtMs": 7}
+    value = records.encode_row(ROW, layout_.build(contents=b"x", addedAtMs=5, facts=died))
+    found = Facts(failures=1, death=Death(DeathReason.EXPIRED, WallMs(7), ""))
+    assert records.decode_item(ROW, value) == item._replace(key=LOWEST, facts=found)
+    value = records.encode_row(ROW, layout_.build(contents=b"x", facts={"deathReason": 99}))
+    with pytest.raises(StorageError, match="it died of 99, a reason that this Queueber does not know"):
+        records.decode_item(ROW, value)
+    numbers = struct_body([3, 4, 5, 6], [])
+    value = records.encode_row(ROW, segment(struct_body([5, 0], [data_body(b"x"), numbers])))
+    assert records.decode_item(ROW, value) == item._replace(key=LOWEST, facts=Facts(3, WallMs(4), expires_at=WallMs(5)))
+
+
 few = st.integers(1, 2)
 timely_places = st.builds(
     lambda due, rest: Key(WallMs(due), ItemId(due.to_bytes(6, "big") + rest)),
     st.integers(0, 2**48 - 1) | few,
     st.binary(min_size=10, max_size=10),
 )
-timely_items = st.builds(Item, timely_places, st.integers(0, 9).map(bytes), few, few)
+timely_items = st.builds(Item, timely_places, st.integers(0, 9).map(bytes), few, few, st.none())
 alike_items = st.builds(
     Item,
     st.builds(Key, few.map(WallMs), st.binary(min_size=16, max_size=16).map(ItemId)),
     st.integers(0, 9).map(bytes),
     few,
     few,
+    st.none(),
 )
 
 

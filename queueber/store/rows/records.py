@@ -17,6 +17,7 @@ from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease,
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.capnp.reader import WORD
 from queueber.store.rows.engine_port import KeyWrite
+from queueber.store.rows.item_facts import ItemReader, build_item
 from queueber.store.rows.keys import (
     ENTRY,
     FORMAT_KEY,
@@ -50,6 +51,8 @@ from queueber.store.rows.values import HEAD, UNPACKED, UNPACKED_BYTE, Encoding, 
 
 _pack_item, _unpack_item_from, _ITEM_ROOT = STORED_ITEM.pack, STORED_ITEM.unpack_from, STORED_ITEM.root
 
+_ITEM_READER: Final = ItemReader()
+
 _ONE_WORD_POINTER: Final = (1 << 32).to_bytes(WORD, "little")
 """The pointer to a struct of one word and no pointers."""
 
@@ -65,7 +68,7 @@ _new: Final = tuple.__new__
 """Makes a named tuple from a plain one, in a third of the time of a call of its class."""
 
 
-def encode_writes(  # noqa: C901, PLR0912 -- one loop, because a call for each row would cost more than its work
+def encode_writes(  # noqa: C901, PLR0912 -- a call for each row would cost more than its work
     writes: Sequence[Write], mark: TimeMark, encoding: Encoding
 ) -> list[KeyWrite]:
     """
@@ -73,9 +76,8 @@ def encode_writes(  # noqa: C901, PLR0912 -- one loop, because a call for each r
 
     Item rows are by far the most frequent, so they are made in this loop without a Python call for each.  The start of
     a key and the head of a struct are reused while items do not differ in them, as those of one add rarely do.
-
-    An item whose due is not the time in its id gets a row with its place.  The deletion of the item's row deletes it,
-    so an item that moves is deleted at its old key before it is put at the new one.
+    An item whose due is not the time in its id gets a row with its place, which the deletion of its row deletes.  So an
+    item that moves is deleted at its old key before it is put at the new one.
     """
     rows: list[KeyWrite] = []
     append, pack_head, packed, join = rows.append, HEAD.pack, encoding is Encoding.PACKED, b"".join
@@ -85,7 +87,7 @@ def encode_writes(  # noqa: C901, PLR0912 -- one loop, because a call for each r
         # Most frequent first; `match` would cost twice as much.
         if isinstance(write, PutItems):
             this_queue, items = write
-            for (this_due, item_id), contents, this_added_at, this_attempts, _facts in items:
+            for (this_due, item_id), contents, this_added_at, this_attempts, facts in items:
                 if this_queue != queue or this_due != due:
                     queue, due = this_queue, this_due
                     key_start = pack_item_prefix(ITEMS, queue, due)
@@ -96,7 +98,9 @@ def encode_writes(  # noqa: C901, PLR0912 -- one loop, because a call for each r
                     struct_start = _pack_item(_ITEM_ROOT, added_at, attempts, BYTE_LIST | size << LIST_COUNT_SHIFT)
                     padding = PADDING[size % WORD]
                 row_key = key_start + item_id
-                if packed:
+                if facts is not None:
+                    append((row_key, encode_row(row_key, build_item(contents, added_at, attempts, facts), encoding)))
+                elif packed:
                     append((row_key, encode_row(row_key, struct_start + contents + padding, encoding)))
                 else:
                     # As `encode_row`, but with one copy of contents, which may be long, in place of three.
@@ -121,8 +125,8 @@ def encode_writes(  # noqa: C901, PLR0912 -- one loop, because a call for each r
             append((row_key, encode_row(row_key, _queue_struct(write.record), encoding)))
         else:
             rows += encode_side_write(write, encoding)
-    mark_struct = TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time, mark.wall)
-    append((TIME_KEY, encode_row(TIME_KEY, mark_struct, encoding)))
+    struct = TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time, mark.wall)
+    append((TIME_KEY, encode_row(TIME_KEY, struct, encoding)))
     return rows
 
 
@@ -168,8 +172,8 @@ def decode_item(row_key: bytes, value: bytes) -> Item:
         ):
             key = _new(Key, ENTRY.unpack_from(row_key, ITEM_ENTRY_AT))
             return _new(Item, (key, value[_CONTENTS_AT:end], added_at, attempts, None))
-    contents, added_at, attempts = decode_row(row_key, value, STORED_ITEM)
-    return Item(decode_item_key(row_key), contents, added_at, attempts)
+    contents, added_at, attempts, facts = decode_row(row_key, value, _ITEM_READER)
+    return Item(decode_item_key(row_key), contents, added_at, attempts, facts)
 
 
 def decode_lease(row_key: bytes, value: bytes) -> LeaseRecord:

@@ -1,0 +1,125 @@
+"""
+Structs of items with facts: those that came back, were added with options, or died.
+
+Most of these items have only come back, so their facts are numbers.  That form
+is packed and unpacked with `struct`; all others go through the layouts.
+"""
+
+from struct import Struct
+from typing import Any, Final
+
+from queueber.broker.model import Facts, new_tuple
+from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING, struct_pointer
+from queueber.capnp.layout import layout
+from queueber.capnp.reader import WORD
+from queueber.errors import RemoteProtocolError
+from queueber.units import WallMs
+from queueber.values import Death, DeathReason
+
+_ITEM: Final = layout("StoredItem")
+_FACTS: Final = layout("ItemFacts")
+
+_FACTS_WORDS: Final = 4
+assert (_ITEM.data_words, _ITEM.slots) == (2, {"contents": 0, "facts": 1})
+assert [_ITEM.numbers[name].word for name in ("addedAtMs", "attempts")] == [0, 1]
+assert _FACTS.data_words == _FACTS_WORDS
+assert {name: (place.word, place.shift) for name, place in _FACTS.numbers.items()} == {
+    "failures": (0, 0),
+    "deathReason": (0, 32),
+    "firstLeasedAtMs": (1, 0),
+    "expiresAtMs": (2, 0),
+    "diedAtMs": (3, 0),
+}
+
+_HEAD: Final = Struct("<Q2Q2Q")
+"""The root pointer, the integers, and the pointers to the contents and to the facts."""
+
+_NUMBERS: Final = Struct("<I4x3Q")
+"""The facts of an item that never died: failures, first lease, end; and no time of death."""
+
+_ROOT: Final = struct_pointer(2, 2)
+_CONTENTS: Final = BYTE_LIST | 1 << 2
+"""The pointer to the contents, which follow the pointer to the facts."""
+
+_NUMBERS_POINTER: Final = struct_pointer(_FACTS_WORDS, 0)
+_LIST_MASK: Final = (1 << LIST_COUNT_SHIFT) - 1
+_DISTANCE_SHIFT: Final = 2
+
+
+def build_item(contents: bytes, added_at: int, attempts: int, facts: Facts) -> bytes:
+    """Return the struct of an item with *facts*."""
+    failures, first_leased_at, last_error, headers, expires_at, dedup_digest, death = facts
+    if last_error or headers or dedup_digest or death is not None:
+        fields = {"contents": contents, "addedAtMs": added_at, "attempts": attempts, "facts": _fields(facts)}
+        return _ITEM.build(**fields)
+    size = len(contents)
+    distance = -(-size // WORD) << _DISTANCE_SHIFT
+    head = _HEAD.pack(_ROOT, added_at, attempts, _CONTENTS | size << LIST_COUNT_SHIFT, _NUMBERS_POINTER | distance)
+    return b"".join((head, contents, PADDING[size % WORD], _NUMBERS.pack(failures, first_leased_at, expires_at, 0)))
+
+
+class ItemReader:
+    """The reader of items' structs, with facts or without."""
+
+    def read(self, struct: bytes, /) -> tuple[bytes, WallMs, int, Facts | None]:
+        """
+        Return contents, time of the add, attempts and facts.
+
+        Raises:
+            RemoteProtocolError: *struct* is not a valid segment, or has facts that this version does not know.
+        """
+        if len(struct) >= _HEAD.size + _NUMBERS.size:
+            root, added_at, attempts, contents, facts = _HEAD.unpack_from(struct)
+            size = contents >> LIST_COUNT_SHIFT
+            words = -(-size // WORD)
+            start, end = _HEAD.size, _HEAD.size + words * WORD
+            if (
+                root == _ROOT
+                and contents & _LIST_MASK == _CONTENTS
+                and facts == _NUMBERS_POINTER | words << _DISTANCE_SHIFT
+                and len(struct) == end + _NUMBERS.size
+            ):
+                failures, first_leased_at, expires_at, died_at = _NUMBERS.unpack_from(struct, end)
+                if not died_at:
+                    found = new_tuple(Facts, (failures, first_leased_at, "", (), expires_at, b"", None))
+                    return struct[start : start + size], added_at, attempts, found
+        fields = _ITEM.read(struct)
+        facts = None if fields["facts"] is None else _facts(fields["facts"])
+        return fields["contents"], fields["addedAtMs"], fields["attempts"], facts
+
+
+def _fields(facts: Facts) -> dict[str, Any]:
+    death = facts.death or Death(DeathReason.NONE, WallMs(0), "")
+    found = {
+        "failures": facts.failures,
+        "firstLeasedAtMs": facts.first_leased_at,
+        "lastError": facts.last_error.encode(),
+        "headers": [{"name": name.encode(), "value": value} for name, value in facts.headers],
+        "expiresAtMs": facts.expires_at,
+        "dedupDigest": facts.dedup_digest,
+        "deathReason": death.reason,
+        "diedAtMs": death.died_at,
+        "diedIn": death.queue.encode(),
+    }
+    # An absent pointer takes no room, an empty list does.
+    return {name: value for name, value in found.items() if value}
+
+
+def _facts(fields: dict[str, Any]) -> Facts:
+    reason = fields["deathReason"]
+    if reason not in DeathReason.__members__.values():
+        raise RemoteProtocolError(f"it died of {reason}, a reason that this Queueber does not know")
+    death = Death(DeathReason(reason), fields["diedAtMs"], _text(fields["diedIn"])) if reason else None
+    return Facts(
+        failures=fields["failures"],
+        first_leased_at=fields["firstLeasedAtMs"],
+        last_error=_text(fields["lastError"]),
+        headers=tuple((_text(header["name"]), header["value"]) for header in fields["headers"]),
+        expires_at=fields["expiresAtMs"],
+        dedup_digest=fields["dedupDigest"],
+        death=death,
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
