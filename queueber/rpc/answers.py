@@ -93,11 +93,11 @@ class Answers:
         """
         Create an empty table for at most *open_max* calls.  At most *unanswered_max* of them may wait for their Return.
 
-        `FastPath` reads `states`, `held` and `failures`, and removes from `states`
-        the answers whose Finish it takes.
+        `FastPath` reads the tables and the limits, adds the calls that it takes, and
+        removes the answers whose Finish it takes.
         """
-        self._open_max = open_max
-        self._unanswered_max = unanswered_max
+        self.open_max = open_max
+        self.unanswered_max = unanswered_max
         self.states: dict[AnswerId, AnswerState] = {}
         self.held: dict[AnswerId, HeldResults] = {}
         self.failures: dict[AnswerId, tuple[Kind, str]] = {}
@@ -120,31 +120,22 @@ class Answers:
         """
         if answer in self.states:
             raise RemoteProtocolError(f"question {answer} is used again while it is open")
-        if len(self.states) >= self._open_max:
+        if len(self.states) >= self.open_max:
             raise RemoteProtocolError(
                 f"{counted(len(self.states), 'answer is', 'answers are')} open and not finished;"
-                f" the limit is {self._open_max:,} (open_answers)",
+                f" the limit is {self.open_max:,} (open_answers)",
                 limit="open_answers",
             )
         self.states[answer] = AnswerState.RUNNING
         self.unanswered += 1
 
-    def begin_many(self, answers: Sequence[AnswerId]) -> None:
-        """Add the calls *answers*: distinct, none of them open, and no more than there is `room` for."""
-        self.states.update(dict.fromkeys(answers, AnswerState.RUNNING))
-        self.unanswered += len(answers)
-
-    def room(self) -> int:
-        """Return how many further calls are within both limits."""
-        return min(self._unanswered_max - self.unanswered, self._open_max - len(self.states))
-
     def why_busy(self) -> Overloaded | None:
         """Return why the latest call is refused: too many calls wait for their Return.  None if it is not."""
-        if self.unanswered <= self._unanswered_max:
+        if self.unanswered <= self.unanswered_max:
             return None
         return Overloaded(
             f"unanswered calls of this connection are {self.unanswered - 1:,} already;"
-            f" the limit is {self._unanswered_max:,} (outstanding_calls)",
+            f" the limit is {self.unanswered_max:,} (outstanding_calls)",
             limit="outstanding_calls",
         )
 

@@ -54,6 +54,7 @@ _new: Final = tuple.__new__
 """Makes a named tuple of a plain one, in a third of the time that its class takes."""
 
 _RETURNED: Final = AnswerState.RETURNED
+_RUNNING: Final = AnswerState.RUNNING
 
 
 class FastPath:
@@ -83,10 +84,9 @@ class FastPath:
         framer, answers = self._framer, self._answers
         data, words, at, words_max = framer.data, framer.words, framer.at, framer.words_max
         states, held, failures, count = answers.states, answers.held, answers.failures, len(words)
-        room = answers.room()
-        pattern: Pattern | None = None
-        batch: tuple[dict[AnswerId, None], list[Any], list[int]] = ({}, [], [])
-        begun, taken, sizes = batch
+        room = min(answers.unanswered_max - answers.unanswered, answers.open_max - len(states))
+        batch: tuple[Pattern | None, dict[AnswerId, AnswerState], list[Any], list[int]] = (None, {}, [], [])
+        pattern, begun, taken, sizes = batch
         while at < count:
             header, first = words[at], at * WORD
             end = at + (length := (header >> 32) + 1)
@@ -127,13 +127,14 @@ class FastPath:
                 break
             first += begin
             taken.append(fields(data, first) if tail_max is None else data[first : first + size])
-            begun[answer] = None
+            begun[answer] = _RUNNING
             sizes.append((length - 1) * WORD)
             at, room = end, room - 1
         framer.skip_to(at)
         if pattern is None or not begun:
             return None
-        answers.begin_many(numbers := list(begun))
+        states.update(begun)
+        numbers, answers.unanswered = list(begun), answers.unanswered + len(begun)
         self._backoff, requests = 1, pattern.requests(taken)
         return _new(Calls, (numbers, pattern.export.object, pattern.interface_id, pattern.method_id, requests, sizes))
 

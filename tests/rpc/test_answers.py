@@ -145,19 +145,6 @@ def test_held_results_are_kept_until_finish():
     assert list(answers.pinned()) == []
 
 
-def test_there_is_room_for_as_many_calls_as_both_limits_allow():
-    answers = Answers(5, 3)
-    assert answers.room() == 3
-    answers.begin_many([1, 2])
-    assert (answers.room(), dict(answers.items())) == (1, {1: AnswerState.RUNNING, 2: AnswerState.RUNNING})
-    assert answers.send_returns([1, 2]) == 2
-    assert answers.room() == 3
-    answers.begin_many([3, 4, 5])
-    assert answers.room() == 0
-    assert answers.why_busy() is None
-    answers.check()
-
-
 def test_the_call_after_the_last_that_may_wait_is_refused():
     answers = Answers(5, 1)
     answers.begin(1)

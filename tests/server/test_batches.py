@@ -79,6 +79,7 @@ def test_a_batch_of_adds_is_one_plan(caller):
 
     caller.send(b"".join(frames))
 
+    caller.server.committer.decide_now()
     assert len(caller.server.committer._pending) == 1
     assert caller.server.handlers.outstanding == 10
     assert caller.server.handlers.stats.begun["add"] == before + 10
@@ -95,6 +96,7 @@ def test_a_batch_of_removes_is_one_plan_with_a_reply_for_each(caller):
 
     caller.send(b"".join(caller.frame(number, *remove(*pair)) for number, pair in enumerate(pairs)))
 
+    caller.server.committer.decide_now()
     assert len(caller.server.committer._pending) == 1
     caller.server.settle()
     yes, no = api.write_remove_responses([True])[0], api.write_remove_responses([False])[0]
@@ -159,8 +161,9 @@ def test_each_add_of_a_batch_has_its_own_delay(caller):
 def test_a_bug_in_a_decision_ends_the_process(caller):
     caller.server.broker.add = lambda *_: 1 / 0
 
+    caller.send(b"".join(caller.frame(number, *add(b"x")) for number in range(3)))
     with pytest.raises(ZeroDivisionError):
-        caller.send(b"".join(caller.frame(number, *add(b"x")) for number in range(3)))
+        caller.server.turn()
 
     assert [type(why) for _, why in caller.server.deaths] == [ZeroDivisionError]
 

@@ -140,8 +140,9 @@ def test_a_bug_in_a_decision_ends_the_process(server, monkeypatch):
 def test_a_bug_in_a_remove_ends_the_process(server):
     peer = server.connect()
     server.broker.remove = lambda *args: 1 // 0
+    peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16))))
     with pytest.raises(ZeroDivisionError):
-        peer.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16))))
+        server.turn()
 
     assert [what for what, _ in server.deaths] == ["A decision failed"]
 
@@ -292,6 +293,7 @@ def test_a_poll_that_is_decided_before_an_add_starts_the_scan_that_it_needs(serv
     queue.window.trim(0, queue.floor, keep=2)
     poll = peer.poll(no_wait=True)
     peer.add(b"d")
+    server.committer.decide_now()
     assert server.broker.polls.waiting == 0
     assert queue.refill is not None
     server.settle()

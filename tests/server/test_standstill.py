@@ -51,8 +51,9 @@ def test_a_commit_has_a_bounded_number_of_calls_however_little_they_write(make_s
     server = make_server(commit_rows=10)
     peer = stand_still(server)
     for _ in range(25):
+        # Those of one turn are one plan.
         peer.call(api.REMOVE, REMOVE)
-    server.turn()
+        server.turn()
     answered, write = [], peer.transport.write
     peer.transport.write = lambda data: answered.append(25 - server.handlers.outstanding) or write(data)
     server.settle()

@@ -98,6 +98,7 @@ class Committer:
     """The time that each cut waits for more calls."""
 
     stats: CommitStats
+    _decide: list[Callable[[], None]] = field(factory=list, init=False)
     _serve_polls: list[Callable[[], None]] = field(factory=list, init=False)
     _pending: deque[tuple[Plan[Any], Callable[[Any], None], int, dict[LeaseId, PutLease] | None]] = field(
         factory=deque, init=False
@@ -115,6 +116,7 @@ class Committer:
     """When the commit in flight was cut, in the reactor's seconds."""
 
     _cut_scheduled: bool = field(default=False, init=False)
+    _decision_scheduled: bool = field(default=False, init=False)
     _cut_wanted: bool = field(default=False, init=False)
     """`wake` was called since the last cut."""
 
@@ -137,6 +139,26 @@ class Committer:
 
     commits: int = field(default=0, init=False)
     """Commits that were made."""
+
+    def call_to_decide(self, decide: Callable[[], None]) -> None:
+        """Call *decide* soon after `decide_soon` and at each cut: it submits the plans of calls that were collected."""
+        self._decide.append(decide)
+
+    def decide_soon(self) -> None:
+        """Have calls that were collected decided in the next reactor turn, and have their plans committed."""
+        if self._in_flight is not None or self._window_seconds:
+            if not self._decision_scheduled:
+                self._decision_scheduled = True
+                self._reactor.callLater(0, self.decide_now)
+        elif not self._cut_scheduled:
+            self._schedule_cut()
+
+    def decide_now(self) -> None:
+        """Have calls that were collected decided before any other decision."""
+        self._decision_scheduled = False
+        for decide in self._decide:
+            decide()
+        self._flush_replies()
 
     def call_at_cuts(self, serve_polls: Callable[[], None]) -> None:
         """
@@ -209,6 +231,8 @@ class Committer:
         self._reactor.callLater(self._window_seconds, self._cut)
 
     def _cut(self) -> None:
+        for decide in self._decide:
+            decide()
         if self._last_calls >= GATHER_CALLS and self._more_calls_come():
             self._reactor.callLater(0, self._cut)
             return

@@ -1,22 +1,28 @@
 """
 The methods of the objects that a peer can call.
 
-Calls come in batches.  A handler reads the requests of a batch, lets the broker
-decide them into one plan, submits the plan, and returns the replies once it is
-durable.  A call that is refused is refused alone.  The handlers decide only
-whether there is room for a call, before they read its request.
+Calls come in batches.  A handler admits the calls of a batch, reads their
+requests, lets the broker decide them into one plan, submits the plan, and
+returns the replies once it is durable.  A call that is refused is refused alone.
+The handlers decide only whether there is room for a call, before they read its
+request.
+
+Many connections with one call each would make many plans of one call.  So adds
+or removes of one queue that follow one another are decided together, at the end
+of the reactor turn that brought them, whichever connections they are from.  Any
+other call, a cut and a sweep have those that came before decided first: the
+order of decisions is the order of arrival.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from operator import attrgetter
 from typing import Any, Final, Protocol
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from queueber import api, rpc
-from queueber.broker import DEFAULT_QUEUE, Broker, Peer, Plan, Queue
+from queueber.broker import DEFAULT_QUEUE, Broker, Peer, Queue
 from queueber.errors import Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
@@ -24,13 +30,21 @@ from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher, EndedPoll
 from queueber.server.core.replies import Handler, Methods, Replies, ReplySink
 from queueber.server.core.stats import METHODS, OTHER_METHOD, CallStats
+from queueber.server.core.write_methods import (
+    ADD,
+    EXTEND,
+    ITEM_BYTES,
+    ITEM_MESSAGE_BYTES,
+    REMOVE,
+    SHARED_BYTES,
+    Collected,
+    Share,
+    WriteMethod,
+)
 from queueber.units import SpanMs, WallMs
 
 _new: Final = tuple.__new__
 """Makes a named tuple out of a plain one, in a third of the time that its class takes."""
-
-_ITEM_BYTES: Final = 256
-"""The least that an item counts in `request_bytes`: a thousand empty items fit in 32 bytes of a message."""
 
 _NO_WAIT: Final = SpanMs(0)
 
@@ -53,38 +67,6 @@ class Handlers(Protocol):
 
 class Root:
     """The object that a connection bootstraps: the default queue, with methods that return other queues."""
-
-
-@frozen(eq=False)
-class _Method:
-    """A method whose calls the broker decides into one plan."""
-
-    name: str
-    decide: Callable[[Broker], Callable[[Queue, Sequence[Any], WallMs], Plan[list[Any]]]]
-    """Returns the broker's method that decides the requests."""
-
-    read: Callable[[rpc.Calls, Limits], Sequence[Any]]
-    """Returns the request of each call."""
-
-    reply_types: frozenset[type]
-    """Types of the replies to calls that are not refused."""
-
-    encode: Callable[[Sequence[Any]], list[bytes]]
-    """Returns the encoded results for replies of those types."""
-
-    least_bytes: int | None
-    """The least that a call counts in `request_bytes`; None if it counts nothing."""
-
-
-_ADD: Final = _Method(
-    "add", attrgetter("add"), api.read_add_requests, frozenset({list}), api.write_add_responses, _ITEM_BYTES
-)
-_REMOVE: Final = _Method(
-    "remove", attrgetter("remove"), api.read_remove_requests, frozenset({bool}), api.write_remove_responses, None
-)
-_EXTEND: Final = _Method(
-    "extend", attrgetter("extend"), api.read_extend_requests, frozenset({bool}), api.write_extend_responses, 0
-)
 
 
 @define(eq=False)
@@ -113,16 +95,31 @@ class QueueHandlers:
 
     _handlers: dict[tuple[int, int], tuple[str, Handler]] = field(init=False)
     _default_queue: Queue | None = field(default=None, init=False)
+    _collected: Collected | None = field(default=None, init=False)
+    """Calls that arrived in this reactor turn and are yet to be decided."""
+
+    _collected_bytes: int = field(default=0, init=False)
+    """The length of their messages."""
+
+    _sharing_max: int = field(default=0, init=False)
+    """
+    Calls are decided at once while the committer's `pending_bytes` are above this.
+
+    They do not count there before they are decided, and would pass the limit together.
+    """
 
     def __attrs_post_init__(self) -> None:
-        """Bind the methods to their numbers."""
+        """Bind the methods to their numbers, and join the committer's cuts."""
+        self._committer.call_to_decide(self.decide)
+        limits = self._limits
+        self._sharing_max = limits.pending_bytes - SHARED_BYTES * (1 + limits.item_overhead // ITEM_MESSAGE_BYTES)
         self.stats, self.request_bytes = self._replies.stats, self._replies.request_bytes
         queue, broker = api.QUEUE_INTERFACE_ID, api.BROKER_INTERFACE_ID
         handlers: dict[tuple[int, int], Handler] = {
-            (queue, api.ADD): partial(self._write, _ADD),
-            (queue, api.REMOVE): partial(self._write, _REMOVE),
+            (queue, api.ADD): partial(self._write, ADD),
+            (queue, api.REMOVE): partial(self._write, REMOVE),
             (queue, api.POLL): self._poll,
-            (queue, api.EXTEND): partial(self._write, _EXTEND),
+            (queue, api.EXTEND): partial(self._write, EXTEND),
             (broker, api.QUEUE): self._queue,
             (broker, api.LIMITS): self._return_limits,
             **self._more,
@@ -156,6 +153,8 @@ class QueueHandlers:
         elif target is self.root:
             target = self._default_queue or self._get_default_queue()
         name, handler = found or (OTHER_METHOD, self._unknown)
+        if self._collected is not None and self._collected.method.number != (calls.interface_id, calls.method_id):
+            self.decide()
         count = len(calls.answers)
         self.stats.outstanding += count
         self.stats.begun[name] += count
@@ -187,36 +186,59 @@ class QueueHandlers:
     def _return_limits(self, sink: ReplySink, root: Root, calls: rpc.Calls) -> None:  # noqa: ARG002
         sink.results([calls.answer], [api.write_limits_response(self._limits)])
 
-    def _write(self, method: _Method, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
-        """Admit and read *calls*, let the broker decide them into one plan, and submit it."""
+    def _write(self, method: WriteMethod, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
+        """Admit and read *calls*, and collect them for the next decision."""
         began = self._clock.monotonic()
         calls, size = self._admit(sink, method, calls)
         if not calls.answers:
             return
         requests = method.read(calls, self._limits)
-        if method is _ADD:
-            if len(requests) == 1:
-                # An add counts its message, or its items if these are many and small.
-                size = max(size, _ITEM_BYTES * len(requests[0]))
-                waiting = self.request_bytes.get(sink.peer, 0)
-                if waiting and waiting + size > self._limits.request_bytes:
-                    raise self._replies.too_much(waiting + size)
-            if queue.timed_out:
+        if method is ADD and len(requests) == 1:
+            # An add counts its message, or its items if these are many and small.
+            size = max(size, ITEM_BYTES * len(requests[0]))
+            waiting = self.request_bytes.get(sink.peer, 0)
+            if waiting and waiting + size > self._limits.request_bytes:
+                raise self._replies.too_much(waiting + size)
+        if size:
+            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + size
+        share = _new(Share, (sink, calls.answers, size))
+        collected = self._collected
+        if collected is not None and collected.queue is queue:
+            # `call` has had those of other methods decided.
+            collected.requests.extend(requests)
+            collected.shares.append(share)
+            self._collected_bytes += sum(calls.sizes)
+        else:
+            if collected is not None:
+                self.decide()
+            self._collected = _new(Collected, (method, queue, [*requests], [share], began))
+            self._collected_bytes = sum(calls.sizes)
+            self._committer.decide_soon()
+        full = self._collected_bytes > SHARED_BYTES or self._committer.pending_bytes > self._sharing_max
+        if full or not method.shared:
+            self.decide()
+
+    def decide(self) -> None:
+        """Let the broker decide the calls that were collected into one plan, and submit it."""
+        if self._collected is None:
+            return
+        (method, queue, requests, shares, began), self._collected = self._collected, None
+        try:
+            if queue.timed_out and method is ADD:
                 # Polls that wait no longer get none of the items that are added after them.
                 self._dispatcher.serve_no_wait(queue)
-        try:
             plan = method.decide(self._broker)(queue, requests, self._clock.now())
         except Exception as why:
             self._committer.bug(why)
             raise
-        # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection, too.
-        size = max(size, plan.size)
-        if size:
-            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + size
-        take_replies = partial(self._reply, sink, method, calls.answers, began, size)
-        self._committer.submit(plan, take_replies, calls=len(calls.answers))
+        if not method.shared and plan.size > shares[0].size:
+            # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection, too.
+            ((sink, answers, size),) = shares
+            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + plan.size - size
+            shares = [_new(Share, (sink, answers, plan.size))]
+        self._committer.submit(plan, partial(self._reply, method, shares, began), calls=len(requests))
 
-    def _admit(self, sink: ReplySink, method: _Method, calls: rpc.Calls) -> tuple[rpc.Calls, int]:
+    def _admit(self, sink: ReplySink, method: WriteMethod, calls: rpc.Calls) -> tuple[rpc.Calls, int]:
         """
         Return the calls that fit, and their size in `request_bytes`; refuse the others.
 
@@ -230,7 +252,7 @@ class QueueHandlers:
                 others, because their replies wait for the commits before them.
         """
         committer, limits = self._committer, self._limits
-        if method is _ADD:
+        if method is ADD:
             self._refuse_adds(sum(calls.sizes))
             if committer.stalled:
                 raise Overloaded("the storage engine has to catch up first; try again later")
@@ -254,32 +276,34 @@ class QueueHandlers:
                 waiting += size
         return calls.select(admitted), waiting - before
 
-    def _reply(
-        self,
-        sink: ReplySink,
-        method: _Method,
-        answers: list[rpc.AnswerId],
-        began: float,
-        size: int,
-        replies: list[Any],
-    ) -> None:
-        """Return *replies*, which are durable; the calls counted *size* in `request_bytes`."""
-        if size:
+    def _reply(self, method: WriteMethod, shares: list[Share], began: float, replies: list[Any]) -> None:
+        """Return *replies*, which are durable, to the connections of *shares*."""
+        charged = self.request_bytes
+        for sink, _, size in shares:
             # As `Replies.release` without a call.
-            left = self.request_bytes.pop(sink.peer) - size
-            if left:
-                self.request_bytes[sink.peer] = left
+            if size and (left := charged.pop(sink.peer) - size):
+                charged[sink.peer] = left
         if not method.reply_types.issuperset(map(type, replies)):
+            self._reply_with_refusals(method, shares, began, replies)
+            return
+        self.stats.seconds[method.name].observe(self._clock.monotonic() - began, len(replies))
+        contents, at = method.encode(replies), 0
+        for sink, answers, _ in shares:
+            sink.results(answers, contents[at : (at := at + len(answers))])
+
+    def _reply_with_refusals(self, method: WriteMethod, shares: list[Share], began: float, replies: list[Any]) -> None:
+        """Return *replies*, of which some refuse their calls."""
+        remaining = iter(replies)
+        for sink, answers, _ in shares:
             returned: list[tuple[rpc.AnswerId, Any]] = []
-            for answer, reply in zip(answers, replies, strict=True):
+            for answer, reply in zip(answers, remaining, strict=False):
                 if isinstance(reply, QueueberError):
                     self._replies.refuse(sink, answer, reply, method.name)
                 else:
                     returned.append((answer, reply))
-            answers, replies = [answer for answer, _ in returned], [reply for _, reply in returned]
-        if answers:
-            self.stats.seconds[method.name].observe(self._clock.monotonic() - began, len(answers))
-            sink.results(answers, method.encode(replies))
+            if returned:
+                self.stats.seconds[method.name].observe(self._clock.monotonic() - began, len(returned))
+                sink.results([answer for answer, _ in returned], method.encode([reply for _, reply in returned]))
 
     def _poll(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()

@@ -77,7 +77,7 @@ class Sweeper:
         return ensureDeferred(self._sweep()).addErrback(self._committer.bug)
 
     async def _sweep(self) -> None:
-        while ended := self._broker.pop_expired(self._clock.now()):
+        while ended := self._pop_expired():
             moved: Deferred[int] | None = None
             for lease, rows in zip(ended, await self._pool.run(self._read, ended), strict=True):
                 self._log_missing(lease, rows)
@@ -94,6 +94,11 @@ class Sweeper:
             if moved is not None:
                 # One slice at a time, so that other plans are committed in between.
                 await moved
+
+    def _pop_expired(self) -> list[Lease]:
+        # A remove that has arrived comes before the end of its lease.
+        self._committer.decide_now()
+        return self._broker.pop_expired(self._clock.now())
 
     def _log_missing(self, lease: Lease, rows: _Rows) -> None:
         if rows.items.count(None) > len(rows.unreadable):

@@ -1,0 +1,106 @@
+"""
+The methods whose calls the broker decides into one plan: add, remove and extend.
+
+One plan has the calls of one method and one queue.  They may be of several
+connections, each with its share of the plan's replies.
+"""
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+from attrs import frozen
+
+from queueber import api, rpc
+from queueber.broker import Broker, Plan, Queue
+from queueber.limits import Limits
+from queueber.server.core.replies import ReplySink
+from queueber.units import KIB, WallMs
+
+ITEM_BYTES: Final = 256
+"""The least that an item counts in `request_bytes`: a thousand empty items fit in 32 bytes of a message."""
+
+SHARED_BYTES: Final = 64 * KIB
+"""Length of the messages whose calls are collected before they are decided; the message that passes it is the last."""
+
+ITEM_MESSAGE_BYTES: Final = 8
+"""The least that an item takes in a message."""
+
+
+@frozen(eq=False)
+class WriteMethod:
+    """A method whose calls the broker decides into one plan."""
+
+    name: str
+    number: tuple[int, int]
+    """Its interface and its number in that."""
+
+    decide: Callable[[Broker], Callable[[Queue, Sequence[Any], WallMs], Plan[list[Any]]]]
+    """Returns the broker's method that decides the requests."""
+
+    read: Callable[[rpc.Calls, Limits], Sequence[Any]]
+    """Returns the request of each call."""
+
+    reply_types: frozenset[type]
+    """Types of the replies to calls that are not refused."""
+
+    encode: Callable[[Sequence[Any]], list[bytes]]
+    """Returns the encoded results for replies of those types."""
+
+    least_bytes: int | None
+    """The least that a call counts in `request_bytes`; None if it counts nothing."""
+
+    shared: bool
+    """Whether one plan may have calls of several connections.  The writes of such a plan cost less than its calls."""
+
+
+ADD: Final = WriteMethod(
+    "add",
+    (api.QUEUE_INTERFACE_ID, api.ADD),
+    attrgetter("add"),
+    api.read_add_requests,
+    frozenset({list}),
+    api.write_add_responses,
+    ITEM_BYTES,
+    shared=True,
+)
+REMOVE: Final = WriteMethod(
+    "remove",
+    (api.QUEUE_INTERFACE_ID, api.REMOVE),
+    attrgetter("remove"),
+    api.read_remove_requests,
+    frozenset({bool}),
+    api.write_remove_responses,
+    None,
+    shared=True,
+)
+EXTEND: Final = WriteMethod(
+    "extend",
+    (api.QUEUE_INTERFACE_ID, api.EXTEND),
+    attrgetter("extend"),
+    api.read_extend_requests,
+    frozenset({bool}),
+    api.write_extend_responses,
+    0,
+    shared=False,
+)
+
+
+class Share(NamedTuple):
+    """The calls of one connection in a plan."""
+
+    sink: ReplySink
+    answers: list[rpc.AnswerId]
+    size: int
+    """Their part of `request_bytes`."""
+
+
+class Collected(NamedTuple):
+    """Calls that are decided together."""
+
+    method: WriteMethod
+    queue: Queue
+    requests: list[Any]
+    shares: list[Share]
+    began: float
+    """When the first of them arrived."""
