@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,7 +37,7 @@ from queueber.broker.storage import (
     RequestId,
     Write,
 )
-from queueber.units import WallMs
+from queueber.units import SpanMs, WallMs
 
 MAIL = QueueNumber(1)
 OTHER = QueueNumber(2)
@@ -147,6 +148,17 @@ def test_a_lease_whose_items_are_all_removed_is_recovered_empty(engine, make):
     assert engine.reopen().recover().leases[0].keys == ()
 
 
+def test_a_lease_is_recovered_with_all_that_was_written(engine, make):
+    keys = tuple(make.key(due) for due in (1, 2, 3))
+    writes = [PutItems(MAIL, [make.item(due, bytes(due))]) for due in (1, 3)]
+    record = LeaseRecord(MAIL, WallMs(50), keys, (1, 2, 3), WallMs(40), b"S" * 16, SpanMs(10_000))
+    other = LeaseId(b"M" * 16)
+    engine.store.commit([*writes, PutLease(LEASE, record), PutLease(other, record._replace(sizes=()))], make.mark)
+    found = {lease.id: lease for lease in engine.reopen().recover().leases}
+    wanted = RecoveredLease(LEASE, MAIL, WallMs(50), (keys[0], keys[2]), (1, 3), WallMs(40), b"S" * 16, SpanMs(10_000))
+    assert found == {LEASE: wanted, other: evolve(wanted, id=other)}
+
+
 def test_each_of_many_leases_is_recovered_with_its_own_items(engine, make):
     """More items than one lookup reads, and every third was removed."""
     writes: list[Write] = []
@@ -178,7 +190,7 @@ def test_extending_a_lease_replaces_its_record_and_ending_it_deletes_it(engine, 
 
 def test_queues_are_recovered_as_last_written(engine, make):
     first = QueueRecord(MAIL, "mail", 1, 0, LOWEST)
-    last = QueueRecord(MAIL, "mail", 2**40, 7, make.key(6))
+    last = QueueRecord(MAIL, "mail", 2**40, 7, make.key(6), 2**50, QueueNumber(9), QueueNumber(8), 2**41)
     other = QueueRecord(LAST, "Ünïcödé \N{PARROT}", 0, 0, LOWEST)
     engine.store.commit([PutQueue(first), PutQueue(other)], make.mark)
     engine.store.commit([PutQueue(last)], make.mark)
@@ -353,7 +365,7 @@ keys = st.builds(
     st.sampled_from([0, 1, 255, 256, 2**64 - 1]),
     st.sampled_from([b"\0" * 15 + b"\1", b"\0" * 15 + b"\xff", b"\xff" * 16]).map(ItemId),
 )
-items = st.builds(Item, keys, st.binary(max_size=20), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+items = st.builds(Item, keys, st.binary(max_size=20), st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.none())
 leases = st.sampled_from([LEASE, LeaseId(b"\xff" * 16)])
 records = st.tuples(queues, st.integers(0, 2**64 - 1), st.lists(keys, max_size=4).map(tuple)).map(
     lambda fields: LeaseRecord(*fields)
@@ -435,12 +447,17 @@ def agree(engine, model, make, after, items_max):
         assert [make.fields(item) for item in read] == [make.fields(model.items.get((queue, key))) for key in asked]
     found = engine.reopen().recover()
     assert {queue.number: queue for queue in found.queues} == model.queues
+    held = {
+        lease: [model.items[record.queue, key] for key in record.keys if (record.queue, key) in model.items]
+        for lease, record in model.leases.items()
+    }
     assert {lease.id: lease for lease in found.leases} == {
         lease: RecoveredLease(
             lease,
             record.queue,
             record.deadline,
-            tuple(key for key in record.keys if (record.queue, key) in model.items),
+            tuple(item.key for item in held[lease]),
+            tuple(len(item.contents) for item in held[lease]),
         )
         for lease, record in model.leases.items()
     }

@@ -67,7 +67,7 @@ def check(store: RocksStore, make) -> None:
         QueueRecord(MAIL, "mail", 5, 1, key(9)),
         QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST),
     ]
-    assert list(found.leases) == [RecoveredLease(LEASE, MAIL, WallMs(5_000), (key(10), key(20)))]
+    assert list(found.leases) == [RecoveredLease(LEASE, MAIL, WallMs(5_000), (key(10), key(20)), (5, 0))]
     assert found.mark == TimeMark(b"B" * 16, 2_500, WallMs(1_600))
     for queue, wanted in ((MAIL, LETTERS), (PARCELS, [PARCEL])):
         items = store.scan(queue, LOWEST, items_max=9, bytes_max=10**9).items

@@ -27,10 +27,10 @@ from queueber.capnp.builder import data_body, segment, struct_body
 from queueber.capnp.layout import layout
 from queueber.errors import StorageError
 from queueber.store import Encoding
-from queueber.store.rows import records
+from queueber.store.rows import records, state_records
 from queueber.store.rows.keys import TIME_KEY, item_key, lease_key, queue_key
-from queueber.store.rows.structs import LEASE_RECORD, QUEUE_RECORD, STORED_ITEM
-from queueber.units import WallMs
+from queueber.store.rows.structs import STORED_ITEM
+from queueber.units import SpanMs, WallMs
 from queueber.values import Death, DeathReason
 
 ROW = item_key(QueueNumber(1), LOWEST)
@@ -41,11 +41,20 @@ places = st.builds(Key, u64.map(WallMs), st.binary(min_size=16, max_size=16).map
 
 
 ids = st.binary(min_size=16, max_size=16).map(LeaseId)
-leases = st.tuples(u32, u64, st.lists(places, max_size=5).map(tuple)).map(lambda fields: LeaseRecord(*fields))
+leases = st.builds(
+    lambda queue, deadline, held, leased_at, session: LeaseRecord(
+        queue, deadline, tuple(key for key, _ in held), tuple(size for _, size in held), leased_at, *session
+    ),
+    u32,
+    u64,
+    st.lists(st.tuples(places, u32), max_size=5),
+    u64,
+    st.just((b"", SpanMs(0))) | st.tuples(st.binary(min_size=16, max_size=16), u64.map(SpanMs)),
+)
 time_marks = st.builds(TimeMark, st.binary(min_size=16, max_size=16), u64, u64, u64)
 items = st.builds(Item, places, st.binary(max_size=50) | st.integers(0, 3000).map(bytes), u64, u32, st.none())
-queue_records = st.tuples(u32, st.text(min_size=1, max_size=255), u64, u64, places).map(
-    lambda fields: QueueRecord(*fields)
+queue_records = st.builds(
+    QueueRecord, u32, st.text(min_size=1, max_size=255), u64, u64, places, bytes=u64, id=u32, dead_of=u32, off_time=u64
 )
 
 
@@ -158,6 +167,19 @@ def item_struct(item):
     return first_version("StoredItem", 2).build(**fields)
 
 
+def lease_struct(record):
+    fields = {
+        "queue": record.queue,
+        "deadlineMs": record.deadline,
+        "leasedAtMs": record.leased_at,
+        "entries": entries(*record.keys),
+        "sizes": b"".join(size.to_bytes(4, "little") for size in record.sizes),
+    }
+    if record.session:
+        return layout("LeaseRecord").build(session=record.session, graceMs=record.grace, **fields)
+    return evolve(layout("LeaseRecord"), data_words=3, pointers=2).build(**fields)
+
+
 def place(queue, key):
     """Return the row with the place of the item at *key*, unless its due is the time in its id."""
     if key.due == key.id[0] << 40 | int.from_bytes(key.id[1:6], "big"):
@@ -175,15 +197,19 @@ def as_the_schema_says(write):
         case DeleteItem(queue, key):
             return [(item_key(queue, key), None), *[(row_key, None) for row_key, _ in place(queue, key)]]
         case PutLease(lease, record):
-            struct = first_version("LeaseRecord", 2).build(
-                queue=record.queue, deadlineMs=record.deadline, entries=entries(*record.keys)
-            )
-            return [(lease_key(lease), struct)]
+            return [(lease_key(lease), lease_struct(record))]
         case DeleteLease(lease):
             return [(lease_key(lease), None)]
         case PutQueue(record):
             struct = layout("QueueRecord").build(
-                name=record.name.encode(), added=record.added, removed=record.removed, floor=entries(record.floor)
+                name=record.name.encode(),
+                added=record.added,
+                removed=record.removed,
+                floor=entries(record.floor),
+                bytes=record.bytes,
+                id=record.id,
+                deadOf=record.dead_of,
+                offTime=record.off_time,
             )
             return [(queue_key(record.number), struct)]
 
@@ -210,12 +236,32 @@ def test_the_rows_of_a_commit_match_the_schema_and_are_in_order(found, mark, enc
 
 @given(ids, leases, encodings)
 def test_a_lease_is_read_back(lease, record, encoding):
-    assert records.decode_lease(*encoded(PutLease(lease, record), encoding)) == record
+    assert state_records.decode_lease(*encoded(PutLease(lease, record), encoding)) == record
+
+
+@given(ids, leases)
+def test_a_lease_of_another_form_is_read(lease, record):
+    """One of format 1, and one without sizes."""
+    row = lease_key(lease)
+    old = first_version("LeaseRecord", 2).build(
+        queue=record.queue, deadlineMs=record.deadline, entries=entries(*record.keys)
+    )
+    found = state_records.decode_lease(row, records.encode_row(row, old))
+    assert found == LeaseRecord(record.queue, record.deadline, record.keys)
+    without_sizes = record._replace(sizes=())
+    value = encoded(PutLease(lease, without_sizes), Encoding.UNPACKED)[1]
+    assert state_records.decode_lease(row, value) == without_sizes
+
+
+def test_a_queue_of_format_1_is_read():
+    row = queue_key(1)
+    old = evolve(layout("QueueRecord"), data_words=2).build(name=b"mail", added=7, removed=2, floor=entries(LOWEST))
+    assert state_records.decode_queue(row, records.encode_row(row, old)) == QueueRecord(1, "mail", 7, 2, LOWEST)
 
 
 @given(queue_records, encodings)
 def test_a_queue_is_read_back(record, encoding):
-    assert records.decode_queue(*encoded(PutQueue(record), encoding)) == record
+    assert state_records.decode_queue(*encoded(PutQueue(record), encoding)) == record
 
 
 @given(time_marks, encodings)
@@ -284,11 +330,16 @@ def test_each_kind_of_damage_is_named():
 def test_lists_of_keys_must_be_complete():
     row = lease_key(b"L" * 16)
     with pytest.raises(StorageError, match="its list of keys is cut off"):
-        records.decode_lease(row, records.encode_row(row, LEASE_RECORD.build(bytes(25), 0, 0)))
+        state_records.decode_lease(row, records.encode_row(row, layout("LeaseRecord").build(entries=bytes(25))))
+    for sizes in (bytes(4), bytes(9)):
+        value = records.encode_row(row, layout("LeaseRecord").build(entries=bytes(48), sizes=sizes))
+        with pytest.raises(StorageError, match="its list of sizes has another length than its list of keys"):
+            state_records.decode_lease(row, value)
     row = queue_key(1)
     for keys in (0, 2):
+        value = records.encode_row(row, layout("QueueRecord").build(name=b"mail", floor=bytes(24 * keys)))
         with pytest.raises(StorageError, match="its floor is not one key"):
-            records.decode_queue(row, records.encode_row(row, QUEUE_RECORD.build(name=b"mail", floor=bytes(24 * keys))))
+            state_records.decode_queue(row, value)
 
 
 @pytest.mark.parametrize("contents", [b"", b"x", bytes(64)])

@@ -488,8 +488,8 @@ def test_a_cancelled_recovery_ends_at_the_next_row_or_lookup(data, monkeypatch, 
     store = open_store(data)
     if leases_read:
         # All leases have been read by then, and none of their items.
-        exist = store._exist
-        monkeypatch.setattr(store, "_exist", lambda rows: (store.cancel_recovery(), exist(rows))[1])
+        sizes = store._sizes
+        monkeypatch.setattr(store, "_sizes", lambda rows: (store.cancel_recovery(), sizes(rows))[1])
     else:
         store.cancel_recovery()
     with pytest.raises(Stopping):

@@ -21,7 +21,8 @@ from queueber.store.datadir.synced import SyncedFile
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, items_end, items_prefix
 from queueber.store.rows.meta import Format, read_format, was_shut_down_cleanly
-from queueber.store.rows.records import decode_item, decode_lease, decode_queue, decode_time
+from queueber.store.rows.records import decode_item, decode_time
+from queueber.store.rows.state_records import decode_lease, decode_queue
 from queueber.units import WallMs
 
 ATTEMPTS: Final = 5

@@ -40,11 +40,10 @@ from queueber.store.rows.keys import (
 from queueber.store.rows.meta import FORMAT, read_format
 from queueber.store.rows.records import (
     decode_item,
-    decode_lease,
-    decode_queue,
     decode_sync_mark,
     decode_time,
 )
+from queueber.store.rows.state_records import decode_lease, decode_queue
 from queueber.units import counted
 
 FINDINGS_MAX: Final = 1_000

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from itertools import compress, islice
+from itertools import islice, repeat
 from time import monotonic
 from typing import Final
 
@@ -19,7 +19,7 @@ from queueber.broker.storage import (
     StoreStalled,
     Write,
 )
-from queueber.errors import Stalled, Stopping, Withheld
+from queueber.errors import Damaged, Stalled, Stopping, Withheld
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import (
     ENDS,
@@ -41,7 +41,7 @@ from queueber.store.rows.keys import (
     request_key,
     time_of,
 )
-from queueber.store.rows.records import decode_item, decode_lease, decode_queue, decode_time, encode_writes
+from queueber.store.rows.records import decode_item, decode_time, encode_writes
 from queueber.store.rows.scanning import Scanner
 from queueber.store.rows.side_records import (
     decode_dedup,
@@ -51,6 +51,7 @@ from queueber.store.rows.side_records import (
     decode_retired,
     decode_settings,
 )
+from queueber.store.rows.state_records import decode_lease, decode_queue
 from queueber.store.rows.values import Encoding
 from queueber.units import MIB, WallMs
 
@@ -154,17 +155,39 @@ class KeyValueStore:
     def _with_existing_items(self, records: Sequence[tuple[LeaseId, LeaseRecord]]) -> Iterator[RecoveredLease]:
         """Return the leases in *records*, each with those of its items that still exist."""
         # The keys of all leases first, so that items of many leases are looked up together.
-        exist = iter(list(self._exist(item_key(record.queue, key) for _, record in records for key in record.keys)))
+        rows = iter(
+            [
+                (item_key(record.queue, key), size)
+                for _, record in records
+                for key, size in zip(record.keys, record.sizes or repeat(None), strict=False)
+            ]
+        )
+        sizes = iter(list(self._sizes(rows)))
         for lease, record in records:
-            yield RecoveredLease(lease, record.queue, record.deadline, tuple(compress(record.keys, exist)))
+            found = [(key, size) for key, size in zip(record.keys, sizes, strict=False) if size is not None]
+            yield RecoveredLease(
+                lease,
+                record.queue,
+                record.deadline,
+                tuple(key for key, _ in found),
+                tuple(size for _, size in found),
+                record.leased_at,
+                record.session,
+                record.grace,
+            )
 
-    def _exist(self, row_keys: Iterator[bytes]) -> Iterator[bool]:
-        """Return, for each of *row_keys*, whether there is such a row."""
+    def _sizes(self, rows: Iterator[tuple[bytes, int | None]]) -> Iterator[int | None]:
+        """
+        Return the length of contents for each of *rows*, None for a row that does not exist.
+
+        *rows* are keys of items with the length if it is known.
+        """
         count = _LOOKUP_ROWS_MIN
-        while keys := list(islice(row_keys, count)):
+        while some := list(islice(rows, count)):
             self._check_cancelled()
-            values = self._db.get_many(keys)
-            yield from (value is not None for value in values)
+            values = self._db.get_many([row_key for row_key, _ in some])
+            for (row_key, known), value in zip(some, values, strict=True):
+                yield None if value is None else _contents_size(row_key, value) if known is None else known
             size = sum(len(value) for value in values if value is not None)
             count = min(2 * count, _LOOKUP_ROWS_MAX, max(1, count * _LOOKUP_BYTES // max(1, size)))
 
@@ -254,3 +277,11 @@ class KeyValueStore:
         """Sync all writes, and close the database."""
         self._db.sync()
         self._db.close()
+
+
+def _contents_size(row_key: bytes, value: bytes) -> int:
+    """Return the length of the contents of an item; 0 if its row is damaged, which a later read reports."""
+    try:
+        return len(decode_item(row_key, value).contents)
+    except Damaged:
+        return 0

@@ -66,15 +66,7 @@ class MemoryStore:
     def recover(self) -> Recovered:
         """Return the state from which a broker starts."""
         with self._open_lock():
-            leases = [
-                RecoveredLease(
-                    lease,
-                    record.queue,
-                    record.deadline,
-                    tuple(key for key in record.keys if key in self._items.get(record.queue, ())),
-                )
-                for lease, record in self.leases.items()
-            ]
+            leases = [self._recovered(lease, record) for lease, record in self.leases.items()]
             return Recovered(
                 list(self.queues.values()),
                 leases,
@@ -83,6 +75,20 @@ class MemoryStore:
                 dict(self.retired),
                 self._next_number,
             )
+
+    def _recovered(self, lease: LeaseId, record: LeaseRecord) -> RecoveredLease:
+        rows = self._items.get(record.queue, {})
+        found = [rows[key] for key in record.keys if key in rows]
+        return RecoveredLease(
+            lease,
+            record.queue,
+            record.deadline,
+            tuple(item.key for item in found),
+            tuple(len(item.contents) for item in found),
+            record.leased_at,
+            record.session,
+            record.grace,
+        )
 
     def commit(self, writes: Sequence[Write], mark: TimeMark) -> None:
         """Apply *writes* atomically."""

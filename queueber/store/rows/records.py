@@ -1,18 +1,15 @@
 """
-Rows of items, leases, queues and marks, and the rows of one commit.
+Rows of items and marks, and the rows of one commit.
 
 Every decoding function raises `Damaged`, with the table and the key, for a row
 that is not exactly as it was written.
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import starmap
-from struct import Struct
 from typing import Final
 from zlib import crc32
 
-from queueber.broker.model import Item, Key, LeaseRecord, QueueRecord, TimeMark
+from queueber.broker.model import Item, Key, TimeMark
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue, Write
 from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, PADDING
 from queueber.capnp.reader import WORD
@@ -31,18 +28,15 @@ from queueber.store.rows.keys import (
     TIME_BYTES,
     TIME_KEY,
     TIMES,
-    damaged,
     decode_item_key,
-    decode_queue_key,
     pack_item_prefix,
     pack_queue_prefix,
 )
 from queueber.store.rows.side_records import encode_place, encode_side_write
+from queueber.store.rows.state_records import build_lease, build_queue
 from queueber.store.rows.structs import (
     FORMAT,
-    LEASE_RECORD,
     LIST_TAG_MASK,
-    QUEUE_RECORD,
     STORED_ITEM,
     SYNC_MARK,
     TIME_MARK,
@@ -60,10 +54,6 @@ _TIME_AT: Final = ITEM_ID_AT - TIME_BYTES
 """Offset, in the key of an item's row, of the bytes of its due that an id has room for."""
 
 _CONTENTS_AT: Final = HEAD.size + STORED_ITEM.head_bytes
-_COUNTERS = Struct("<2Q")
-assert [QUEUE_RECORD.numbers[name].word for name in ("added", "removed")] == [0, 1]
-assert QUEUE_RECORD.slots == {"name": 0, "floor": 1}
-
 _new: Final = tuple.__new__
 """Makes a named tuple from a plain one, in a third of the time of a call of its class."""
 
@@ -119,41 +109,15 @@ def encode_writes(  # noqa: C901, PLR0912 -- a call for each row would cost more
             append((LEASES + write.id, None))
         elif isinstance(write, PutLease):
             row_key = LEASES + write.id
-            append((row_key, encode_row(row_key, _lease_struct(write.record), encoding)))
+            append((row_key, encode_row(row_key, build_lease(write.record), encoding)))
         elif isinstance(write, PutQueue):
             row_key = pack_queue_prefix(QUEUES, write.record.number)
-            append((row_key, encode_row(row_key, _queue_struct(write.record), encoding)))
+            append((row_key, encode_row(row_key, build_queue(write.record), encoding)))
         else:
             rows += encode_side_write(write, encoding)
     struct = TIME_MARK.build(mark.boot_id, mark.boot_time_ms, mark.queue_time, mark.wall)
     append((TIME_KEY, encode_row(TIME_KEY, struct, encoding)))
     return rows
-
-
-def _lease_struct(record: LeaseRecord) -> bytes:
-    """Return *record* as a struct."""
-    entries = b"".join(starmap(ENTRY.pack, record.keys))
-    pointer = BYTE_LIST | len(entries) << LIST_COUNT_SHIFT
-    return LEASE_RECORD.pack(LEASE_RECORD.root, record.queue, record.deadline, pointer) + entries
-
-
-def _queue_struct(record: QueueRecord) -> bytes:
-    """Return *record* as a struct."""
-    # Every commit writes at least one, and a queue's name does not change.
-    before, after = _queue_template(record.name)
-    return before + _COUNTERS.pack(record.added, record.removed) + after + ENTRY.pack(*record.floor)
-
-
-@lru_cache(maxsize=1_024)
-def _queue_template(name: str) -> tuple[bytes, bytes]:
-    """
-    Return two constant parts of the struct of queue *name*.
-
-    They are the bytes before its counters, and the bytes between its counters and its floor.
-    """
-    floor = bytes(ENTRY.size)
-    struct = QUEUE_RECORD.build(name=name.encode(), added=0, removed=0, floor=floor)
-    return struct[:WORD], struct[WORD + _COUNTERS.size : -len(floor)]
 
 
 def decode_item(row_key: bytes, value: bytes) -> Item:
@@ -174,21 +138,6 @@ def decode_item(row_key: bytes, value: bytes) -> Item:
             return _new(Item, (key, value[_CONTENTS_AT:end], added_at, attempts, None))
     contents, added_at, attempts, facts = decode_row(row_key, value, _ITEM_READER)
     return Item(decode_item_key(row_key), contents, added_at, attempts, facts)
-
-
-def decode_lease(row_key: bytes, value: bytes) -> LeaseRecord:
-    """Return the lease in the row at *row_key*."""
-    entries, queue, deadline = decode_row(row_key, value, LEASE_RECORD)
-    return LeaseRecord(queue, deadline, _decode_entries(row_key, entries))
-
-
-def decode_queue(row_key: bytes, value: bytes) -> QueueRecord:
-    """Return the queue in the row at *row_key*."""
-    fields = decode_row(row_key, value, QUEUE_RECORD)
-    floor = _decode_entries(row_key, fields["floor"])
-    if len(floor) != 1:
-        raise damaged(row_key, "its floor is not one key")
-    return QueueRecord(decode_queue_key(row_key), fields["name"].decode(), fields["added"], fields["removed"], floor[0])
 
 
 def decode_time(row_key: bytes, value: bytes) -> TimeMark:
@@ -219,9 +168,3 @@ def decode_format(value: bytes) -> tuple[int, str]:
     """Return the version and the durability in the row with the format version."""
     fields = decode_row(FORMAT_KEY, value, FORMAT)
     return fields["version"], fields["durability"]
-
-
-def _decode_entries(row_key: bytes, entries: bytes) -> tuple[Key, ...]:
-    if len(entries) % ENTRY.size:
-        raise damaged(row_key, "its list of keys is cut off")
-    return tuple(map(Key._make, ENTRY.iter_unpack(entries)))

@@ -1,8 +1,8 @@
 """
 The structs of ``storage.capnp``, each a segment without a frame header.
 
-Items, leases and time marks are written or read in every commit and scan. All
-three consist of one Data and of integers that occupy a word each, so
+Items and time marks are written or read in every commit and scan. Both
+consist of one Data and of integers that occupy a word each, so
 `FlatStruct` packs and unpacks them with `struct`, at the offsets that the
 schema gives.  A segment of any other form, such as one written by a newer
 version, is read through its layout.
@@ -74,9 +74,7 @@ class FlatStruct:
 
 
 STORED_ITEM: Final = FlatStruct("StoredItem", "contents", "addedAtMs", "attempts")
-LEASE_RECORD: Final = FlatStruct("LeaseRecord", "entries", "queue", "deadlineMs")
 TIME_MARK: Final = FlatStruct("TimeMark", "bootId", "bootTimeMs", "queueTimeMs", "wallMs")
-QUEUE_RECORD: Final = layout("QueueRecord")
 SYNC_MARK: Final = layout("SyncMark")
 FORMAT: Final = layout("Format")
 PLACE: Final = layout("Place")
