@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from attrs import asdict, field, frozen
 
+from queueber.api.fields import values_of
 from queueber.capnp.layout import field_name, layout
-from queueber.capnp.reader import struct_at
 from queueber.capnp.schema import schema
 from queueber.rpc.messages import Params, Results
 
@@ -96,7 +96,7 @@ def read_backup_request(params: Params) -> BackupRequest:
     Raises:
         RemoteProtocolError: the parameters are malformed.
     """
-    return BackupRequest(**_values(_ADMIN.params[BACKUP], params))
+    return BackupRequest(**values_of(params, _ADMIN.params[BACKUP]))
 
 
 def write_check_request(*, force: bool) -> bytes:
@@ -111,7 +111,7 @@ def read_check_request(params: Params) -> bool:
     Raises:
         RemoteProtocolError: the parameter is malformed.
     """
-    force: bool = _values(_ADMIN.params[CHECK], params)["force"]
+    force: bool = values_of(params, _ADMIN.params[CHECK])["force"]
     return force
 
 
@@ -124,7 +124,7 @@ def write_stats_response(stats: ServerStats) -> bytes:
 
 def read_stats_response(results: Results) -> ServerStats:
     """Read the results of `stats`."""
-    found = _values(_ADMIN.results[STATS], results.content)["stats"] or {}
+    found = values_of(results.content, _ADMIN.results[STATS])["stats"] or {}
     fields = {name: found[field_name(name)] for name in asdict(ServerStats()) if field_name(name) in found}
     fields["limit_hits"] = {each["limit"]: each["count"] for each in fields.get("limit_hits", ())}
     return ServerStats(**fields)
@@ -138,7 +138,7 @@ def write_check_response(checked: Checked) -> bytes:
 
 def read_check_response(results: Results) -> Checked:
     """Read the results of `check`."""
-    found = _values(_ADMIN.results[CHECK], results.content)
+    found = values_of(results.content, _ADMIN.results[CHECK])
     return Checked([each["text"] for each in found["findings"]], found["tookMs"])
 
 
@@ -149,7 +149,7 @@ def write_backup_response(made: BackupMade) -> bytes:
 
 def read_backup_response(results: Results) -> BackupMade:
     """Read the results of `backup`."""
-    return BackupMade(**_values(_ADMIN.results[BACKUP], results.content))
+    return BackupMade(**values_of(results.content, _ADMIN.results[BACKUP]))
 
 
 def write_progress_response(done: int, total: int) -> bytes:
@@ -159,9 +159,5 @@ def write_progress_response(done: int, total: int) -> bytes:
 
 def read_progress_response(results: Results) -> tuple[int, int]:
     """Read the results of `backupProgress`."""
-    found = _values(_ADMIN.results[BACKUP_PROGRESS], results.content)
+    found = values_of(results.content, _ADMIN.results[BACKUP_PROGRESS])
     return found["doneBytes"], found["totalBytes"]
-
-
-def _values(name: str, content: Params) -> dict[str, Any]:
-    return layout(name).values(content.frame, struct_at(content.frame, content.at, content.start, content.end))

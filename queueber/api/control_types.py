@@ -7,7 +7,7 @@ name, which explains them.  Points and spans are in milliseconds.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
@@ -35,7 +35,27 @@ REDRIVE: Final = _CONTROL.methods.index("redrive")
 LEASES: Final = _CONTROL.methods.index("leases")
 END_LEASE: Final = _CONTROL.methods.index("endLease")
 DELETE: Final = _CONTROL.methods.index("delete")
-"""The methods of `CONTROL_INTERFACE_ID`."""
+"""
+The methods of `CONTROL_INTERFACE_ID`.
+
+| method | request | response |
+|---|---|---|
+| `STATS` | bool: exact | `QueueCounts` |
+| `SETTINGS` | None | `SettingsInForce` |
+| `CONFIGURE` | `ConfigureRequest` | `QueueSettings` |
+| `PEEK` | `PeekRequest` | `Listed[ItemView]` |
+| `GET` | bytes: the item's id | `ItemView`, or None |
+| `CANCEL`, `KICK` | bytes: the item's id | `ControlOutcome` |
+| `RESCHEDULE` | `RescheduleRequest` | `ControlOutcome` |
+| `PURGE` | bool: the dead ones | int: items removed |
+| `PAUSE`, `RESUME` | `PauseRequest` | None |
+| `REDRIVE` | `RedriveRequest` | `Redriven` |
+| `LEASES` | `LeasesRequest` | `Listed[LeaseView]` |
+| `END_LEASE` | bytes: its handle or its id | bool: ended |
+| `DELETE` | bool: force | `ControlOutcome` |
+"""
+
+Shown = TypeVar("Shown")
 
 
 @frozen(kw_only=True)
@@ -104,6 +124,24 @@ class QueuesRequest:
     after: str = ""
     limit: int = 1_000
     """1 to 1,000."""
+
+
+@frozen
+class Listed(Generic[Shown]):
+    """Some elements of a longer list, in its order."""
+
+    found: Sequence[Shown]
+    more: bool
+    """Whether there are more after these."""
+
+
+@frozen(kw_only=True)
+class SettingsInForce:
+    """The settings of a queue."""
+
+    settings: QueueSettings
+    defaults: Sequence[str]
+    """The names of the fields that were never configured for this queue."""
 
 
 @frozen(kw_only=True)
@@ -190,6 +228,14 @@ class RedriveRequest:
 
     to: str = ""
     """The queue's name; empty: back to their own."""
+
+
+@frozen(kw_only=True)
+class Redriven:
+    """The number of moved items, and whether more could be moved."""
+
+    moved: int
+    more: bool
 
 
 @frozen(kw_only=True)

@@ -13,10 +13,14 @@ seconds unless it is 0.  Writers fill both, so that older servers understand the
 from collections.abc import Sequence
 from functools import partial
 from itertools import repeat, zip_longest
-from typing import Final
+from typing import Any, Final
 
+from attrs import evolve
+
+from queueber.api.fields import Fields
+from queueber.api.options import options_fields, with_options
 from queueber.api.queue_types import AddRequest, ExtendRequest, PollRequest, RemoveRequest
-from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT
+from queueber.capnp.builder import BYTE_LIST, LIST_COUNT_SHIFT, Body, struct_body
 from queueber.capnp.layout import Layout, layout
 from queueber.capnp.reader import WORD, Frame, ListAt, StructAt, bytes_at, slot_at, struct_at, struct_list_at, text_at
 from queueber.errors import InvalidRequest, too_large
@@ -33,7 +37,11 @@ _POLL = layout("PollRequest")
 _EXTEND = layout("ExtendRequest")
 _QUEUE_PARAMS = layout("Broker.queue$Params")
 
+_PLAIN_POLL = evolve(_POLL, pointers=0)
+"""The request before there were sessions."""
+
 _ITEMS = _ADD.slots["items"]
+_SESSION = _POLL.slots["session"]
 _CONTENTS = _ITEM.slots["contents"]
 _SECS = _ITEM.numbers["visibilityTimeoutSecs"].word
 _MS = _ITEM.numbers["visibilityTimeoutMs"].word
@@ -59,40 +67,52 @@ def read_add_request(params: Params, limits: Limits) -> AddRequest:
 
     Raises:
         InvalidRequest: there are too many items, or too many bytes in one or in
-            all.  Contents beyond a limit are not copied.
+            all; or an option or the id of the request exceeds a limit.  Contents
+            beyond a limit are not copied.
         RemoteProtocolError: the parameters are malformed.
     """
     frame, request = _request(params)
     at = request[1] + _ITEMS
-    if at >= request[2]:
-        return AddRequest([])
-    items = struct_list_at(frame, at, request[3], request[4], limits.items_per_add)
+    items = items_at(frame, at, request[3], request[4], limits) if at < request[2] else []
+    if not any(frame.words[at + 1 : request[2]]):
+        return AddRequest(items)
+    fields = Fields(frame, request, _ADD)
+    return AddRequest(with_options(items, fields), fields.id("requestId", optional=True))
+
+
+def items_at(frame: Frame, at: int, start: int, end: int, limits: Limits, path: str = "") -> list[NewItem]:
+    """
+    Return the items in the list that the pointer at *at* leads to, without their options.
+
+    Raises:
+        InvalidRequest: there are too many items, or too many bytes in one or in
+            all.  Contents beyond a limit are not copied.  *path* precedes the
+            name of the field.
+        RemoteProtocolError: the list is malformed.
+    """
+    items = struct_list_at(frame, at, start, end, limits.items_per_add)
     if items.count > limits.items_per_add:
         limit = limits.items_per_add
-        raise too_large("items", value=items.count, limit=limit, unit="items", name="items_per_add")
-    return AddRequest(_items(items, limits))
-
-
-def _items(items: ListAt, limits: Limits) -> list[NewItem]:
-    """Read *items*, each field of all of them in one step."""
+        raise too_large(f"{path}items", value=items.count, limit=limit, unit="items", name="items_per_add")
+    # Each field of all items is read in one step.
     words, step, first, stop = items.frame.words, items.step, items.first, items.first + items.count * items.step
     seconds = words[first + _SECS : stop : step] if items.data_words > _SECS else ()
     ms = words[first + _MS : stop : step] if items.data_words > _MS else ()
-    delays = _delays(seconds, ms, limits) if any(seconds) or any(ms) else [_AT_ONCE] * items.count
-    contents = _contents(items, limits) if step - items.data_words > _CONTENTS else [b""] * items.count
+    delays = _delays(seconds, ms, limits, path) if any(seconds) or any(ms) else [_AT_ONCE] * items.count
+    contents = _contents(items, limits, path) if step - items.data_words > _CONTENTS else [b""] * items.count
     return list(map(new_item, zip(contents, delays, repeat(None))))
 
 
-def _delays(seconds: Sequence[int], ms: Sequence[int], limits: Limits) -> list[SpanMs]:
+def _delays(seconds: Sequence[int], ms: Sequence[int], limits: Limits, path: str) -> list[SpanMs]:
     delays = [span_from(*each) for each in zip_longest(seconds, ms, fillvalue=0)]
     for index, delay in enumerate(delays):
         if delay > limits.delay_ms:
             by_ms = ms[index] if ms else 0
-            raise _too_late(f"items[{index}].visibilityTimeout", by_ms, delay, limits, "delay_ms")
+            raise _too_late(f"{path}items[{index}].visibilityTimeout", by_ms, delay, limits, "delay_ms")
     return delays
 
 
-def _contents(items: ListAt, limits: Limits) -> list[bytes]:
+def _contents(items: ListAt, limits: Limits, path: str) -> list[bytes]:
     frame, data, start, end = items.frame, items.frame.data, items.start, items.end
     pointers = range(items.first + items.data_words + _CONTENTS, items.first + items.count * items.step, items.step)
     budget, total = frame.budget, 0
@@ -110,9 +130,9 @@ def _contents(items: ListAt, limits: Limits) -> list[bytes]:
             budget -= length
         total += size
         if size > limits.contents_bytes:
-            raise _too_long(f"items[{len(contents)}].contents", size, limits, "contents_bytes")
+            raise _too_long(f"{path}items[{len(contents)}].contents", size, limits, "contents_bytes")
         if total > limits.add_bytes:
-            raise _too_long(f"contents up to items[{len(contents)}]", total, limits, "add_bytes")
+            raise _too_long(f"contents up to {path}items[{len(contents)}]", total, limits, "add_bytes")
         contents.append(data[begin : begin + size])
     frame.budget = budget
     return contents
@@ -138,17 +158,24 @@ def read_poll_request(params: Params, limits: Limits | None = None) -> PollReque
     Read the parameters of `poll`; a lease span of 0 is not refused here.
 
     Raises:
-        InvalidRequest: the lease is longer than *limits* allow.
+        InvalidRequest: the lease is longer than *limits* allow, or the session is not 16 bytes.
         RemoteProtocolError: the parameters are malformed.
     """
-    frame, request = _request(params)
+    return poll_at(*_request(params), limits)
+
+
+def poll_at(frame: Frame, request: StructAt, limits: Limits | None) -> PollRequest:
+    """Read the struct *request* of a poll; it raises what `read_poll_request` raises."""
+    at = request[1] + _SESSION
+    session = Fields(frame, request, _POLL).id("session", optional=True) if at < request[2] else b""
     no_wait = bool(_POLL.numbers["noWait"].of(frame, request))
     wait = _span(frame, request, _POLL, "timeout")
     return PollRequest(
-        lease=_lease(frame, request, _POLL, limits),
+        lease=SpanMs(0) if session else _lease(frame, request, _POLL, limits),
         num_items=_POLL.numbers["numItems"].of(frame, request) or 1,
         wait=wait if wait and not no_wait else None,
         no_wait=no_wait,
+        session=session,
     )
 
 
@@ -211,15 +238,25 @@ def read_extend_requests(calls: Calls, limits: Limits) -> list[ExtendRequest]:
 
 def write_add_request(request: AddRequest) -> bytes:
     """Write the parameters of `add` for `Connection.call`."""
-    items = [
+    options = options_fields(request.items)
+    if not options and not request.request_id:
+        # The request of the original schema, which is smaller than today's.
+        req = struct_body([], [_ITEM.list_body(item_fields(request.items))])
+        return layout("Queue.add$Params").build(req=req)
+    fields = {"items": item_fields(request.items), "requestId": request.request_id, "options": options}
+    return layout("Queue.add$Params").build(req=fields)
+
+
+def item_fields(items: Sequence[NewItem]) -> list[dict[str, Any]]:
+    """Return the fields of *items*, as `Layout.build` takes them."""
+    return [
         {
             "contents": item.contents,
             "visibilityTimeoutSecs": seconds_rounded_up(item.delay),
             "visibilityTimeoutMs": item.delay,
         }
-        for item in request.items
+        for item in items
     ]
-    return layout("Queue.add$Params").build(req={"items": items})
 
 
 def write_remove_request(request: RemoveRequest) -> bytes:
@@ -234,6 +271,11 @@ def write_poll_request(request: PollRequest) -> bytes:
     A wait of 0 is sent as `noWait`, because zeros on the wire mean a wait without
     bound.  A server that is older than `noWait` waits for a second instead.
     """
+    return layout("Queue.poll$Params").build(req=poll_body(request))
+
+
+def poll_body(request: PollRequest) -> Body:
+    """Build the struct of a poll.  A server that does not know sessions reads the lease's spans."""
     wait = request.wait or SpanMs(0)
     no_wait = request.no_wait or request.wait == 0
     fields = {
@@ -244,7 +286,9 @@ def write_poll_request(request: PollRequest) -> bytes:
         "timeoutMs": wait,
         "noWait": no_wait,
     }
-    return layout("Queue.poll$Params").build(req=fields)
+    if request.session:
+        return _POLL.body({**fields, "session": request.session})
+    return _PLAIN_POLL.body(fields)
 
 
 def write_extend_request(request: ExtendRequest) -> bytes:

@@ -46,7 +46,11 @@ def template_readers(limits: Limits) -> TemplateReaders:
 
 
 def _add(limits: Limits, params: Params) -> Template | None:
-    """Make a template of an add of one item, whose contents are the tail."""
+    """
+    Make a template of an add of one item, whose contents are the tail.
+
+    Requests with an id or options are not repeated word for word.
+    """
     added = read_add_request(params, limits).items
     stop = _end_of_structs(params)
     if len(added) != 1 or stop is None:
@@ -60,7 +64,8 @@ def _add(limits: Limits, params: Params) -> Template | None:
     is_near = frame.words[to_items] & 3 == 1 and stop <= items.first
     # The list is composite, and its only item ends with its only pointer, the one to the contents.
     is_composite = frame.words[to_items] >> LIST_COUNT_SHIFT == items.step == items.data_words + 1
-    if not is_near or not is_composite or tail & ~_FORWARD != BYTE_LIST:
+    has_more = any(frame.words[to_items + 1 : request[2]])
+    if has_more or not is_near or not is_composite or tail & ~_FORWARD != BYTE_LIST:
         return None
     delay = added[0].delay
 
@@ -94,6 +99,9 @@ def _extend(limits: Limits, params: Params) -> Template | None:
 
 def _poll(limits: Limits, params: Params) -> Template | None:
     request = read_poll_request(params, limits)
+    if request.session:
+        # Its bytes lie after the struct, and are not among those that are compared.
+        return None
     return _with_fields(params, (), lambda taken: [request] * len(taken))
 
 

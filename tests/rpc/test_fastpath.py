@@ -450,9 +450,9 @@ def test_a_target_within_the_contents_is_read_in_full():
 
     def called(number, export):
         contents = pack("<3Q", export, 0, 0)
-        words = list(unpack("<24Q", our_call(number, *add(contents))))
+        words = list(unpack("<22Q", our_call(number, *add(contents))))
         words[7] = len(words) - 3 - 8 << 2 | 1 << 32 | 1 << 48
-        return connection.receive_data(pack("<24Q", *words))
+        return connection.receive_data(pack("<22Q", *words))
 
     for number in range(TRIES):
         (event,) = called(number, 0)

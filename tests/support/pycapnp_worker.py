@@ -45,9 +45,12 @@ def new_message(name, segment_words):
     method, _, role = rest.partition("$")
     if not role:
         return module(name).new_message(num_first_segment_words=segment_words)
+    return capnp.lib.capnp._MallocMessageBuilder(segment_words).init_root(schema_of(interface, method, role))
+
+
+def schema_of(interface, method, role):
     called = module(interface).schema.methods[method]
-    schema = called.param_type if role == "Params" else called.result_type
-    return capnp.lib.capnp._MallocMessageBuilder(segment_words).init_root(schema)
+    return called.param_type if role == "Params" else called.result_type
 
 
 def kind(field):
@@ -131,6 +134,13 @@ def build(struct, value, segment_words):
 
 
 def read(struct, segments):
+    interface, _, rest = struct.partition(".")
+    method, _, role = rest.partition("$")
+    if role:
+        # Without a module of its own it is read as the content of a Payload, whose pointer to it is put before it.
+        (segment,) = segments
+        payload = module("Payload").from_segments([(1 << 48).to_bytes(8, "little") + bytes.fromhex(segment)])
+        return plain(payload.content.as_struct(schema_of(interface, method, role)))
     return plain(module(struct).from_segments([bytes.fromhex(segment) for segment in segments]))
 
 

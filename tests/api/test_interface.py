@@ -1,0 +1,210 @@
+"""Every message with other than plain fields: there and back, and to and from pycapnp, field by field."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from interface_values import (
+    CONTROL,
+    add_requests,
+    add_responses,
+    any_requests,
+    any_responses,
+    attach_requests,
+    attach_responses,
+    id_lists,
+    named,
+    params,
+    plain,
+    poll_responses,
+    queues_requests,
+    results,
+    session_polls,
+    settle_requests,
+    settle_responses,
+    some,
+    summaries,
+)
+
+from queueber import api
+from queueber.api import control
+from queueber.api import control_types as types
+from queueber.capnp.layout import field_name
+from queueber.capnp.schema import schema
+from queueber.limits import Limits
+
+LIMITS = Limits(lease_ms=1 << 29, delay_ms=1 << 40)
+CONTROLS = schema().interfaces["QueueControl"]
+BY_METHOD = {method: (CONTROLS.params[method], CONTROLS.results[method]) for method in CONTROL}
+
+
+def within(name, struct):
+    """Fields of parameters or results that have only the struct *name*."""
+    return lambda value: {name: named(value, struct)}
+
+
+MESSAGES = {
+    "Queue.add$Params": (
+        add_requests,
+        api.write_add_request,
+        lambda content: api.read_add_request(params(content), LIMITS),
+        within("req", "AddRequest"),
+    ),
+    "Queue.add$Results": (
+        add_responses,
+        api.write_add_response,
+        lambda content: api.read_add_response(results(content)),
+        within("resp", "AddResponse"),
+    ),
+    "Queue.poll$Params": (
+        session_polls,
+        api.write_poll_request,
+        lambda content: api.read_poll_request(params(content), LIMITS),
+        within("req", "PollRequest"),
+    ),
+    "Queue.poll$Results": (
+        poll_responses,
+        lambda response: api.write_poll_responses([response])[0],
+        lambda content: api.read_poll_response(results(content)),
+        within("resp", "PollResponse"),
+    ),
+    "Queue.settle$Params": (
+        settle_requests,
+        api.write_settle_request,
+        lambda content: api.read_settle_request(params(content), LIMITS),
+        within("req", "SettleRequest"),
+    ),
+    "Queue.settle$Results": (
+        settle_responses,
+        api.write_settle_response,
+        lambda content: api.read_settle_response(results(content)),
+        within("resp", "SettleResponse"),
+    ),
+    "Broker.attach$Params": (
+        attach_requests,
+        api.write_attach_request,
+        lambda content: api.read_attach_request(params(content)),
+        lambda value: named(value, "Broker.attach$Params"),
+    ),
+    "Broker.attach$Results": (
+        attach_responses,
+        api.write_attach_response,
+        lambda content: api.read_attach_response(results(content)),
+        within("resp", "AttachResponse"),
+    ),
+    "Broker.ping$Results": (
+        id_lists,
+        api.write_ping_response,
+        lambda content: api.read_ping_response(results(content)),
+        lambda value: {"ended": [each.hex() for each in value]},
+    ),
+    "Broker.pollAny$Params": (
+        any_requests,
+        api.write_poll_any_request,
+        lambda content: api.read_poll_any_request(params(content), LIMITS),
+        within("req", "PollAnyRequest"),
+    ),
+    "Broker.pollAny$Results": (
+        any_responses,
+        api.write_poll_any_response,
+        lambda content: api.read_poll_any_response(results(content)),
+        within("resp", "PollAnyResponse"),
+    ),
+    "Broker.queues$Params": (
+        queues_requests,
+        control.write_queues_request,
+        lambda content: control.read_queues_request(params(content)),
+        lambda value: named(value, "Broker.queues$Params"),
+    ),
+    "Broker.queues$Results": (
+        some(summaries),
+        control.write_queues_response,
+        lambda content: control.read_queues_response(results(content)),
+        lambda value: {"queues": [named(each, "QueueSummary") for each in value.found], "more": value.more},
+    ),
+}
+
+
+messages = st.sampled_from(sorted(MESSAGES)).flatmap(lambda name: st.tuples(st.just(name), MESSAGES[name][0]))
+
+
+@settings(max_examples=400)
+@given(message=messages)
+def test_a_message_there_and_back(pycapnp, message):
+    name, value = message
+    _, write, read, expected = MESSAGES[name]
+    content = write(value)
+    assert read(content) == value
+    fields = pycapnp.read(name, [content])
+    assert fields == expected(value)
+    assert read(*pycapnp.build(name, fields)) == value
+
+
+def control_fields(method, value):
+    """The parameters, for the methods whose request is not a struct of ours with the same fields."""
+    match method:
+        case types.STATS | types.PURGE | types.DELETE | types.GET | types.CANCEL | types.KICK | types.END_LEASE:
+            (field,) = schema().structs[CONTROLS.params[method]].fields
+            return {field.name: plain(value, field)}
+        case types.SETTINGS:
+            return {}
+        case types.CONFIGURE:
+            names = [field_name(name) for name in value.names]
+            return {"fields": names, "settings": named(value.settings, "Settings")}
+        case types.PEEK:
+            return {"req": named(value, "PeekRequest")}
+        case types.REDRIVE:
+            return {"req": named(value, "RedriveRequest")}
+    return named(value, CONTROLS.params[method])
+
+
+def reply_fields(method, value):  # noqa: PLR0911
+    """The results, likewise."""
+    match method:
+        case types.STATS:
+            return {"stats": named(value, "QueueStats")}
+        case types.SETTINGS:
+            return {
+                "settings": named(value.settings, "Settings"),
+                "defaults": [field_name(name) for name in value.defaults],
+            }
+        case types.CONFIGURE:
+            return {"settings": named(value, "Settings")}
+        case types.PEEK:
+            return {"items": [named(each, "ItemView") for each in value.found], "more": value.more}
+        case types.GET:
+            return {"found": value is not None, "item": value and named(value, "ItemView")}
+        case types.PAUSE | types.RESUME:
+            return {}
+        case types.REDRIVE:
+            return named(value, "QueueControl.redrive$Results")
+        case types.LEASES:
+            return {"leases": [named(each, "LeaseView") for each in value.found], "more": value.more}
+    (field,) = schema().structs[CONTROLS.results[method]].fields
+    return {field.name: plain(value, field)}
+
+
+calls = st.sampled_from(sorted(CONTROL)).flatmap(lambda method: st.tuples(st.just(method), *CONTROL[method]))
+
+
+@settings(max_examples=400)
+@given(call=calls)
+def test_a_method_of_control_there_and_back(pycapnp, call):
+    method, request, response = call
+
+    content = control.write_control_request(method, request)
+    assert control.read_control_request(method, params(content)) == request
+    fields = pycapnp.read(CONTROLS.params[method], [content])
+    assert fields == control_fields(method, request)
+    (again,) = pycapnp.build(CONTROLS.params[method], fields)
+    assert control.read_control_request(method, params(again)) == request
+
+    content = control.write_control_response(method, response)
+    assert control.read_control_response(method, results(content)) == response
+    fields = pycapnp.read(CONTROLS.results[method], [content])
+    assert fields == reply_fields(method, response)
+    (again,) = pycapnp.build(CONTROLS.results[method], fields)
+    assert control.read_control_response(method, results(again)) == response
+
+
+def test_the_parameters_of_other_methods_are_empty():
+    for content in (api.write_ping_request(), api.write_dead_letters_request()):
+        assert content == bytes(8)
