@@ -173,9 +173,7 @@ def _configure_fields(request: ConfigureRequest) -> dict[str, Any]:
 
 
 def _read_peek(fields: Fields) -> PeekRequest:
-    request = fields.inner("req", "PeekRequest")
-    if request is None:
-        return PeekRequest()
+    request = fields.request("PeekRequest")
     states = request.choices("states", ItemState, 1)
     if ItemState.LEASED in states:
         raise InvalidRequest("states[0] is leased; only ready, delayed and dead items have an order")
@@ -200,9 +198,7 @@ def _peek_fields(request: PeekRequest) -> dict[str, Any]:
 
 
 def _read_redrive(fields: Fields) -> RedriveRequest:
-    request = fields.inner("req", "RedriveRequest")
-    if request is None:
-        return RedriveRequest()
+    request = fields.request("RedriveRequest")
     return RedriveRequest(
         ids=request.ids("ids", LISTED_MAX),
         reason=request.choice("reason", DeathReason),

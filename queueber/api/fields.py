@@ -82,6 +82,10 @@ class Fields:
         at = self._pointer(name)
         return "" if at is None else self._text(self.path + name, self.frame, (at, *self.struct[3:]), most)
 
+    def request(self, struct: str) -> "Fields":
+        """Return the fields of the request, the only parameter of a method, of the type *struct*."""
+        return Fields(self.frame, slot_at(self.frame, self.struct, 0), layout(struct))
+
     def inner(self, name: str, struct: str) -> "Fields | None":
         """Return the fields of the struct *name* of the type *struct*; None if it is null."""
         found = slot_at(self.frame, self.struct, self.layout.slots[name])
@@ -169,8 +173,7 @@ def fields_of(params: Params, struct: str) -> Fields:
 
 def request_of(params: Params, method: str, struct: str) -> Fields:
     """Return the fields of the request of the type *struct*, the only parameter of *method*."""
-    outer = fields_of(params, f"{method}$Params")
-    return Fields(outer.frame, slot_at(outer.frame, outer.struct, 0), layout(struct))
+    return fields_of(params, f"{method}$Params").request(struct)
 
 
 def values_of(content: Params, struct: str) -> dict[str, Any]:

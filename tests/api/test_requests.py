@@ -26,6 +26,8 @@ from queueber.api import (
     write_remove_request,
 )
 from queueber.api import requests as queue_requests
+from queueber.api.fields import Fields
+from queueber.api.options import with_options
 from queueber.capnp import layout, reader
 from queueber.capnp.builder import Body, data_body, pointers_body, segment, struct_body, structs_body
 from queueber.capnp.reader import bytes_at, single_segment, struct_list_at
@@ -92,6 +94,11 @@ def one_by_one(params, limits):
         ):
             raise InvalidRequest("size")
         found.append(NewItem(items.frame.data[first:last], delay))
+    if any(params.frame.words[request[1] + 1 : request[2]]):
+        # A change has made the request longer, as those with options are.
+        fields = Fields(params.frame, request, layout("AddRequest"))
+        found = with_options(found, fields)
+        fields.id("requestId", optional=True)
     return found
 
 

@@ -201,6 +201,45 @@ def test_a_capability_in_results_can_be_called_though_it_was_released():
     assert any_fits(connection, [rust_call(number, *add(b"x")) for number in (1, 2)])
 
 
+@pytest.mark.parametrize("call", LAYOUTS)
+def test_plain_requests_of_the_present_schema_are_read_by_patterns(pycapnp, call):
+    """Their structs have room for an id, options and a session, and none of these."""
+
+    def built(method, fields):
+        (content,) = pycapnp.build(f"Queue.{method}$Params", {"req": fields})
+        return content
+
+    polled = POLL, built("poll", {"leaseValidityMs": 1_000, "numItems": 3})
+    adds = [(ADD, built("add", {"items": [{"contents": (b"x" * size).hex()}]})) for size in (8, 0, 13, 60)]
+    connection = taught(adds[0], polled, call=call)
+    (event,) = connection.receive_data(b"".join(call(number, *each) for number, each in enumerate(adds)))
+    assert event.requests == [((b"x" * size, 0, None),) for size in (8, 0, 13, 60)]
+    (event,) = connection.receive_data(call(9, *polled))
+    assert event.requests == [(1_000, 3, None, False, b"")]
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("add", {"requestId": ID.hex()}),
+        ("add", {"options": [{"dueMs": 7}]}),
+        ("add", {"options": [{"headers": [{"name": "n", "value": "00"}]}]}),
+        ("add", {"options": []}),
+        ("poll", {"session": ID.hex()}),
+    ],
+)
+@pytest.mark.parametrize("call", LAYOUTS)
+def test_requests_with_an_id_options_or_a_session_are_read_in_full(pycapnp, call, method, fields):
+    """Such a request makes no pattern, and fits none."""
+    plain = {"items": [{"contents": "00"}]} if method == "add" else {"leaseValidityMs": 1_000}
+    number = {"add": ADD, "poll": POLL}[method]
+    (content,) = pycapnp.build(f"Queue.{method}$Params", {"req": {**plain, **fields}})
+    (other,) = pycapnp.build(f"Queue.{method}$Params", {"req": plain})
+    for connection in (taught((number, content), call=call), taught((number, other), call=call)):
+        frames = [call(question, number, content) for question in range(TRIES)]
+        assert not any_fits(connection, frames)
+
+
 def test_a_poll_with_other_fields_is_read_in_full():
     connection = taught()
     (event,) = connection.receive_data(our_call(1, *poll(4)))
