@@ -120,8 +120,8 @@ class InProcessServer:
         self.handlers = self.parts.handlers
         self.sweeper = self.parts.sweeper
         self.factory = self.parts.factory
-        self.connections = self.factory.connections
-        self.flush_queue = self.factory.flush_queue
+        self.connections = self.parts.connections
+        self.flush_queue = self.parts.flush_queue
         self.broker.restore(self.store.recover())
 
     def connect(self) -> tuple[RpcProtocol, StringTransport]:

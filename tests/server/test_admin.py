@@ -1,7 +1,7 @@
 """The methods of the control socket."""
 
 import pytest
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs, formatEvent
@@ -10,9 +10,9 @@ from queueber import api, rpc
 from queueber.api import admin
 from queueber.errors import Kind, StorageError
 from queueber.process import directory_identity
-from queueber.server.admin.control_socket import ControlFactory
 from queueber.server.admin.handlers import AdminHandlers
 from queueber.server.core.reserve import Reserve, Space
+from queueber.server.net.rpc_factory import ControlFactory
 from queueber.testing import InProcessServer
 
 
@@ -40,7 +40,7 @@ class Door:
             run=self.run,
             flush=server.flush_queue.flush,
         )
-        self.factory = ControlFactory.sharing(server.factory, handlers)
+        self.factory = ControlFactory(evolve(server.factory.server, handlers=handlers))
         self.protocol = self.factory.buildProtocol(None)
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)

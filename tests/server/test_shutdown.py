@@ -59,7 +59,8 @@ def test_ended_polls_are_answered_first(clock):
         broker=SimpleNamespace(polls=SimpleNamespace(waiting=3)),
         dispatcher=SimpleNamespace(end_waiting=lambda why: done.append(str(why))),
         handlers=methods,
-        factory=SimpleNamespace(connections=[], flush_queue=SimpleNamespace(flush=lambda: done.append("sent"))),
+        connections=[],
+        flush_queue=SimpleNamespace(flush=lambda: done.append("sent")),
     )
     stopping = ensureDeferred(GracefulShutdown(clock, 10, Notifier.from_environment({})).run(up))
     clock.advance(1)
@@ -86,7 +87,7 @@ def disconnected(clock, monkeypatch):
     """Begin the disconnection of *connections*, with a time limit of 3 seconds."""
 
     def disconnected(connections):
-        up, lines = SimpleNamespace(factory=SimpleNamespace(connections=connections)), []
+        up, lines = SimpleNamespace(connections=connections), []
         monkeypatch.setattr(GracefulShutdown, "log", Logger(observer=lambda event: lines.append(formatEvent(event))))
         drain = GracefulShutdown(clock, 3, Notifier.from_environment({}))
         return drain, ensureDeferred(drain._disconnect(up)), lines

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from queueber.errors import reason
@@ -15,7 +16,8 @@ from queueber.server.admin.handlers import AdminHandlers, BackupStore
 from queueber.server.core.committer import Committer
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.reserve import Reserve
-from queueber.server.net.protocol import RpcFactory, RpcProtocol
+from queueber.server.net.protocol import ServerContext
+from queueber.server.net.rpc_factory import ControlFactory
 from queueber.store import CONTROL
 
 CONTROL_SOCKET_MODE: Final = 0o600
@@ -26,32 +28,8 @@ PATH_BYTES_MAX: Final = 107
 _NO_SOCKET: Final = "No control socket, and so no backup of the running server: {why}"
 
 
-class ControlFactory(RpcFactory):
-    """The factory of the control socket's connections, which do not count against the limit of connections."""
-
-    def buildProtocol(self, addr: IAddress | None) -> RpcProtocol:  # noqa: ARG002  (as Twisted calls it)
-        """Return the protocol of a new connection."""
-        return RpcProtocol(self, None)
-
-    @classmethod
-    def sharing(cls, public: RpcFactory, admin: AdminHandlers) -> "ControlFactory":
-        """Return the factory that serves *admin*, and shares all else with the factory *public*."""
-        return cls(
-            public.broker,
-            admin,
-            public.call_stats,
-            public.dispatcher,
-            public.wake,
-            public.flush_queue,
-            public.connections,
-            public.limits,
-            public.read_scheduler,
-            public.templates,
-        )
-
-
 def control_socket_factory(
-    public: RpcFactory,
+    public: ServerContext,
     reactor: Any,  # noqa: ANN401
     committer: Committer,
     reserve: Reserve,
@@ -59,7 +37,11 @@ def control_socket_factory(
     handlers: QueueHandlers,
     run: Callable[..., Deferred[Any]],
 ) -> ControlFactory:
-    """Return the factory of the control socket.  *run* runs a backup in a thread for which no commit waits."""
+    """
+    Return the factory of the control socket, which shares all but the handlers with the *public* ports.
+
+    *run* runs a backup in a thread for which no commit waits.
+    """
     admin = AdminHandlers(
         reactor=reactor,
         handlers=handlers,
@@ -72,7 +54,7 @@ def control_socket_factory(
         run=run,
         flush=public.flush_queue.flush,
     )
-    return ControlFactory.sharing(public, admin)
+    return ControlFactory(evolve(public, handlers=admin))
 
 
 def start_control(reactor: Any, data_dir: Path, factory: ControlFactory, log: Logger) -> IListeningPort | None:  # noqa: ANN401

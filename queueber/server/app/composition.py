@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from queueber.api import template_readers
 from queueber.broker import Broker, Ids, Store
-from queueber.server.admin.control_socket import ControlFactory, control_socket_factory
+from queueber.server.admin.control_socket import control_socket_factory
 from queueber.server.admin.handlers import BackupStore
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock, periodic_timer
@@ -39,8 +39,9 @@ from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
-from queueber.server.net.protocol import RpcFactory
+from queueber.server.net.protocol import ServerContext
 from queueber.server.net.read_scheduler import ReadScheduler
+from queueber.server.net.rpc_factory import ControlFactory, RpcFactory
 from queueber.server.net.send_buffer import FlushQueue
 from queueber.server.net.timeouts import CHECK_SECONDS as TIMEOUT_SECONDS
 from queueber.units import MS_PER_SECOND
@@ -78,11 +79,13 @@ class ServerStore(Store, BackupStore, Engine, Protocol):
         """Record how far the log is on disk.  Blocks for one sync; an error is as final as a failed commit."""
 
 
-@define(eq=False)
+@define(eq=False, kw_only=True)
 class ServerParts:
     """The parts of a server that serves."""
 
     factory: RpcFactory
+    connections: Connections
+    flush_queue: FlushQueue
     handlers: QueueHandlers
     committer: Committer
     dispatcher: Dispatcher
@@ -129,9 +132,18 @@ def assemble(
     replies = Replies(limits, broker.limit_hits)
     handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, {})
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
-    scheduler, templates, wake = ReadScheduler(reactor, reactor.seconds), template_readers(limits), committer.wake
-    shared = flush_queue, connections, limits, scheduler, templates
-    factory = RpcFactory(broker, handlers, handlers.stats, dispatcher, wake, *shared)
+    server = ServerContext(
+        broker=broker,
+        handlers=handlers,
+        call_stats=handlers.stats,
+        dispatcher=dispatcher,
+        wake=committer.wake,
+        flush_queue=flush_queue,
+        connections=connections,
+        limits=limits,
+        read_scheduler=ReadScheduler(reactor, reactor.seconds),
+        templates=template_readers(limits),
+    )
     sweeper = Sweeper(broker, store, pool, clock, committer)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
@@ -155,8 +167,21 @@ def assemble(
         disk_shortage=lambda: reserve.shortage,
         certificates=certificates,
     )
-    control = control_socket_factory(factory, reactor, committer, reserve, store, handlers, defer_to_thread)
-    return ServerParts(factory, handlers, committer, dispatcher, sweeper, broker, timers, control, reserve, diagnostics)
+    control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
+    return ServerParts(
+        factory=RpcFactory(server),
+        connections=connections,
+        flush_queue=flush_queue,
+        handlers=handlers,
+        committer=committer,
+        dispatcher=dispatcher,
+        sweeper=sweeper,
+        broker=broker,
+        timers=timers,
+        control=control,
+        reserve=reserve,
+        diagnostics=diagnostics,
+    )
 
 
 def _timers(

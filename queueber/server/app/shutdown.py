@@ -52,7 +52,7 @@ class GracefulShutdown:
         self.log.info(
             "Stopping: {under_way} under way, {waiting} now; {connected}",
             under_way=counted(up.handlers.outstanding, "call is", "calls are"),
-            connected=counted(len(up.factory.connections), "connection"),
+            connected=counted(len(up.connections), "connection"),
             waiting=counted(
                 up.broker.polls.waiting,
                 "of them a poll that waits and is ended",
@@ -60,12 +60,12 @@ class GracefulShutdown:
             ),
             calls=up.handlers.outstanding,
             polls=up.broker.polls.waiting,
-            connections=len(up.factory.connections),
+            connections=len(up.connections),
         )
         await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
         up.handlers.drain()
         up.dispatcher.end_waiting(Stopping("the server is stopping"))
-        up.factory.flush_queue.flush()
+        up.flush_queue.flush()
         await self._drained(up)
         await self._disconnect(up)
         await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
@@ -87,7 +87,7 @@ class GracefulShutdown:
 
     async def _disconnect(self, up: ServerParts) -> None:
         """Wait until all peers have received their replies, or the time limit is reached."""
-        connections = up.factory.connections
+        connections = up.connections
         for connection in connections:
             connection.close()
         self.at(lambda: f"for {counted(len(connections), 'peer')} to take all replies")

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from queueber.errors import QueueberError, tls_reason
-from queueber.server.net.protocol import RpcFactory
+from queueber.server.net.rpc_factory import RpcFactory
 from queueber.transport.pem import authority_problems, certificates_in, chain_problems, names_of, subject_of
 
 WARN_BEFORE = timedelta(days=21)

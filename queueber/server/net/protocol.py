@@ -8,10 +8,10 @@ of one reactor turn or one commit leave in one write.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from attrs import define
+from attrs import frozen
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IAddress, IHandshakeListener, ISSLTransport, ITransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -40,13 +40,35 @@ _CLOSED: Final = rpc.Connection(limits=DEFAULTS)
 _CLOSED.end()
 
 
+@frozen(eq=False, kw_only=True)
+class ServerContext:
+    """The parts of the server that the connections of one port share."""
+
+    broker: Broker
+    handlers: Handlers
+    call_stats: CallStats
+    """The counters of calls; each reply is subtracted from the calls that are not answered."""
+
+    dispatcher: Dispatcher
+    wake: Callable[[], None]
+    """Lets the dispatcher serve polls soon."""
+
+    flush_queue: FlushQueue
+    connections: Connections
+    limits: Limits
+    read_scheduler: ReadScheduler
+    templates: rpc.TemplateReaders
+
+
 @implementer(IHandshakeListener)
 class RpcProtocol(Protocol):
     """One connection, as `PeerConnection` and `ReplySink` describe it.  It decides nothing about queues."""
 
     transport: ITransport
 
-    def __init__(self, server: "RpcFactory", host: str | None, on_handshake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, server: ServerContext, host: str | None, on_handshake: Callable[[], None] = lambda: None
+    ) -> None:
         """*on_handshake* is called when the TLS handshake is finished; never without TLS."""
         self._server = server
         self.host = host
@@ -361,33 +383,3 @@ class RpcProtocol(Protocol):
         self._inbound.release()
         self._server.broker.polls.resume(self.peer)
         self._server.wake()
-
-
-@define(eq=False)
-class RpcFactory(Factory):
-    """Makes the protocol of each connection, and refuses those beyond the limits."""
-
-    broker: Broker
-    handlers: Handlers
-    call_stats: CallStats
-    """The counters of calls; each reply is subtracted from the calls that are not answered."""
-
-    dispatcher: Dispatcher
-    wake: Callable[[], None]
-    """Lets the dispatcher serve polls soon."""
-
-    flush_queue: FlushQueue
-    connections: Connections
-    limits: Limits
-    read_scheduler: ReadScheduler
-    templates: rpc.TemplateReaders
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> RpcProtocol | None:
-        """Return a protocol for a new connection; None, which closes the connection, if there are too many."""
-        return self.build(addr)
-
-    def build(self, addr: IAddress | None, on_handshake: Callable[[], None] = lambda: None) -> RpcProtocol | None:
-        """Build the protocol of a connection with TLS; *on_handshake* is called when its handshake is finished."""
-        host = getattr(addr, "host", None)
-        return RpcProtocol(self, host, on_handshake) if self.connections.admit(host) else None

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 
-from queueber.server.net.protocol import RpcFactory
+from queueber.server.net.rpc_factory import RpcFactory
 from queueber.server.net.states import HandshakeInput, HandshakeState, next_handshake_state
 from queueber.transport.protocol_detection import TLS_HANDSHAKE, TLS_REFUSAL, protocol_of
 
