@@ -32,7 +32,7 @@ from queueber.server.core.log_rate_limit import SPAN_SECONDS
 from queueber.server.core.pool import Pool
 from queueber.server.core.replies import Replies
 from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
-from queueber.server.core.reserve import Reserve, space_of
+from queueber.server.core.reserve import Reserve, Space, space_of
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.monitoring.diagnostics import Diagnostics, Engine
@@ -79,7 +79,7 @@ class ServerStore(Store, BackupStore, Engine, Protocol):
         """Record how far the log is on disk.  Blocks for one sync; an error is as final as a failed commit."""
 
 
-@define(eq=False, kw_only=True)
+@define(eq=False)
 class ServerParts:
     """The parts of a server that serves."""
 
@@ -124,18 +124,15 @@ def assemble(
     stats, window = commit_stats or CommitStats(), settings.coalesce_batch_window_ms / MS_PER_SECOND
     committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
-    reserve = Reserve(
-        lambda: space_of(settings.data_dir, unflushed=store.unflushed_bytes),
-        settings.free_space_reserve,
-        lambda: defer_to_thread(store.reclaim_space),
-    )
+    space = partial(_space, settings, store)
+    reserve = Reserve(space, settings.free_space_reserve, lambda: defer_to_thread(store.reclaim_space))
     replies = Replies(limits, broker.limit_hits)
     handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, {})
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     server = ServerContext(
-        broker=broker,
         handlers=handlers,
         call_stats=handlers.stats,
+        broker=broker,
         dispatcher=dispatcher,
         wake=committer.wake,
         flush_queue=flush_queue,
@@ -148,39 +145,50 @@ def assemble(
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
     timers = _timers(reactor, settings.lease_sweep_interval, sync, sweeper, committer, connections, reserve, lag)
-    diagnostics = Diagnostics(
+    diagnostics = _diagnostics(
+        reactor, settings, store, pool, clock, certificates, server, handlers, committer, sweeper, reserve, lag
+    )
+    control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
+    core = handlers, committer, dispatcher, sweeper, broker
+    return ServerParts(RpcFactory(server), connections, flush_queue, *core, timers, control, reserve, diagnostics)
+
+
+def _space(settings: Settings, store: ServerStore) -> Space:
+    return space_of(settings.data_dir, unflushed=store.unflushed_bytes)
+
+
+def _diagnostics(
+    reactor: Any,  # noqa: ANN401
+    settings: Settings,
+    store: ServerStore,
+    pool: Pool,
+    clock: QueueClock,
+    certificates: Certificates | None,
+    server: ServerContext,
+    handlers: QueueHandlers,
+    committer: Committer,
+    sweeper: Sweeper,
+    reserve: Reserve,
+    lag: ReactorLag,
+) -> Diagnostics:
+    return Diagnostics(
         reactor=reactor,
         data_dir=settings.data_dir,
         durability=settings.durability.value,
-        broker=broker,
+        broker=server.broker,
         store=store,
         pool=pool,
         committer=committer,
-        dispatcher=dispatcher,
+        dispatcher=server.dispatcher,
         handlers=handlers,
-        connections=connections,
+        connections=server.connections,
         sweeper=sweeper,
         clock=clock,
-        limits=limits,
+        limits=server.limits,
         lag=lag,
-        collector=Collector(reactor, broker, clock),
+        collector=Collector(reactor, server.broker, clock),
         disk_shortage=lambda: reserve.shortage,
         certificates=certificates,
-    )
-    control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
-    return ServerParts(
-        factory=RpcFactory(server),
-        connections=connections,
-        flush_queue=flush_queue,
-        handlers=handlers,
-        committer=committer,
-        dispatcher=dispatcher,
-        sweeper=sweeper,
-        broker=broker,
-        timers=timers,
-        control=control,
-        reserve=reserve,
-        diagnostics=diagnostics,
     )
 
 
