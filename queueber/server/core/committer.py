@@ -249,7 +249,10 @@ class Committer:
                 self._time_mark_wanted = False
                 self._in_flight = batch
                 self._began = self._reactor.seconds()
-                self._write(batch.writes, self._clock.mark())
+                # As `_write`, without the call.
+                writes, mark = batch.writes, self._clock.mark()
+                written = self._pool.run(self._commit, writes, mark)
+                written.addCallbacks(self._committed, self._failed, errbackArgs=(writes, mark))
             else:
                 self._return_replies(batch.replies)
         except Exception as why:  # noqa: BLE001

@@ -293,7 +293,11 @@ class RpcProtocol(Protocol):
     def results(self, answers: Sequence[rpc.AnswerId], contents: Sequence[bytes]) -> None:
         """Return one of *contents* for each of *answers*."""
         self._connection.return_results(answers, contents)
-        self._answered(answers)
+        server = self._server  # as in `_answered`, without the call
+        server.call_stats.outstanding -= len(answers)
+        if self._waiters or server.limits.idle_ms:
+            self._note_answers(answers)
+        server.flush_queue.waiting[self] = None
 
     def capabilities(self, answer: rpc.AnswerId, content: bytes, objects: Sequence[object]) -> None:
         """Return *content*, whose capability pointers are indices into *objects*."""
@@ -318,12 +322,15 @@ class RpcProtocol(Protocol):
     def _answered(self, answers: Sequence[rpc.AnswerId]) -> None:
         server = self._server
         server.call_stats.outstanding -= len(answers)
-        if self._waiters:
-            for answer in answers:
-                self._waiters.pop(answer, None)
-        if server.limits.idle_ms and self._state not in ENDED:
-            server.connections.timeouts.start(self, ACTIVITY)
+        self._note_answers(answers)
         server.flush_queue.waiting[self] = None
+
+    def _note_answers(self, answers: Sequence[rpc.AnswerId]) -> None:
+        """Note that polls among *answers* wait no longer, and that the connection is active."""
+        for answer in answers:
+            self._waiters.pop(answer, None)
+        if self._server.limits.idle_ms and self._state not in ENDED:
+            self._server.connections.timeouts.start(self, ACTIVITY)
 
     def send(self) -> None:
         """Send all replies so far."""
