@@ -39,7 +39,7 @@ from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
 from queueber.broker.stats import Stats, lease_line, queue_line
 from queueber.broker.storage import DeleteItem, DeleteLease, PutLease, Recovered, Scan, Write
-from queueber.broker.waiter import Peer, PollInput, PollState, Waiter
+from queueber.broker.waiter import Peer, PollInput, PollState, QueueChoice, Waiter
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import DEFAULTS, ID_BYTES, Limits
 from queueber.units import SpanMs, WallMs, counted, no_earlier_than
@@ -186,9 +186,14 @@ class Broker:
         wait: SpanMs | None,
         peer: Peer,
         now: WallMs,
+        others: Sequence[Queue] = (),
+        weights: Sequence[int] = (),
     ) -> Waiter:
         """
         Let a poll for *wanted* items wait for at most *wait*: 0 for not at all, None for ever.
+
+        With *others* it waits in these queues, too, all different, and takes items of one: of the first that has an
+        item, *queue* before *others*, or by the *weights* of all.
 
         A claim serves it or answers it with no items.  The caller cancels it
         (`polls.cancel`) if its peer does not want the reply any more.
@@ -208,6 +213,8 @@ class Broker:
             wait = limits.wait_ms
         wait_until = None if wait is None else WallMs(now + wait)
         waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer)
+        if others:
+            waiter.choice = QueueChoice((queue, *others), tuple(weights))
         self.polls.enqueue(waiter, no_wait=wait == 0)
         return waiter
 

@@ -68,6 +68,8 @@ class Claims:
             served.append(queue)
             if plan is not None:
                 plans.append(plan)
+            if self._polls.choosing:
+                runnable += self._polls.take_moved()
         if len(runnable) > 1:
             self._polls.put_off(runnable[len(served) :], served)
         return plans
@@ -83,9 +85,12 @@ class Claims:
         writes: list[Write] = []
         deliveries: list[Delivery] = []
         highest, size = LOWEST, 0
+        waiters = self._polls.candidates(queue, min(budget.polls, budget.leases))
+        if self._polls.choosing:
+            waiters = self._polls.choose(queue, waiters, now)
         allocations = allocate_round_robin(
             window,
-            self._polls.candidates(queue, min(budget.polls, budget.leases)),
+            waiters,
             now=now,
             budget=budget,
             reply_bytes_max=self._limits.poll_bytes,
@@ -153,7 +158,10 @@ class Claims:
             if error is None:
                 # Another claim delivers the items, or a scan has to show whether there are any.
                 return []
-        return self._end(list(queue.timed_out), error)
+        waiters = list(queue.timed_out)
+        if self._polls.choosing and error is None:
+            waiters = [waiter for waiter in waiters if waiter.choice is None or self._polls.ends_empty(waiter, now)]
+        return self._end(waiters, error)
 
     def fail(self, queue: Queue, error: QueueberError) -> list[Delivery]:
         """End all polls that wait for *queue* with *error*, because its items cannot be read."""

@@ -16,8 +16,8 @@ its result.
 """
 
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, Generic, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field
 
@@ -54,6 +54,13 @@ class Plan(Generic[T_co]):
     """How many rows the writes put or delete."""
 
 
+class Follower(Protocol):
+    """A read in progress, whose snapshot may lack the writes of some plans."""
+
+    def note(self, writes: Sequence[Write]) -> None:
+        """Note the writes of one plan."""
+
+
 @define(eq=False)
 class UncommittedPlans:
     """Makes plans, and keeps those with writes until they are durable."""
@@ -61,6 +68,7 @@ class UncommittedPlans:
     _queues: Queues
     _plans: deque[Plan[Any]] = field(factory=deque, init=False)
     _refill_requests: list[Refill] = field(factory=list, init=False)
+    _followers: list[Follower] = field(factory=list, init=False)
 
     def __len__(self) -> int:
         """Return how many plans with writes are not durable."""
@@ -90,6 +98,9 @@ class UncommittedPlans:
                 each.refill.log += writes
         plan = Plan(writes, tuple(records), reply, size, len(writes) if rows is None else rows)
         self._plans.append(plan)
+        if self._followers:
+            for follower in self._followers:
+                follower.note(writes)
         return plan
 
     def committed(self, plans: Iterable[Plan[Any]]) -> None:
@@ -98,6 +109,16 @@ class UncommittedPlans:
         for plan in plans:
             assert uncommitted[0] is plan, "plans become durable in the order in which they were made"
             uncommitted.popleft()
+
+    def follow(self, follower: Follower) -> None:
+        """Let *follower* note all plans that are not durable, and all that are made from now on, until `unfollow`."""
+        for plan in self._plans:
+            follower.note(plan.writes)
+        self._followers.append(follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Let *follower* note no further plans."""
+        self._followers.remove(follower)
 
     def start_refill(self, queue: Queue) -> None:
         """Request a scan of the rows above the queue's window, unless one is in progress."""

@@ -128,4 +128,4 @@ class Queue:
         assert head is None or head >= self.floor.due
         if self.number is None:
             assert self.added == 0
-        assert not any(waiter.queue is not self for waiter in self.waiters)
+        assert all(self in waiter.queues for waiter in self.waiters)

@@ -19,6 +19,7 @@ State model for polls
 Every poll is claimed at most once, so it is answered at most once.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, NewType
 
@@ -65,10 +66,29 @@ POLL_TRANSITIONS = {
 
 
 @define(eq=False)
+class QueueChoice:
+    """The queues in which one poll waits, and how it chooses among those that have an item."""
+
+    queues: "tuple[Queue, ...]"
+    """All different."""
+
+    weights: tuple[int, ...] = ()
+    """The share of each among those that have an item; none to choose the first of these always."""
+
+    chosen: "Queue | None" = None
+    """The one that was chosen by weight, while it has an item."""
+
+    passed_over: "Sequence[tuple[Queue, int]]" = ()
+    """The others that had an item then, and their weights."""
+
+
+@define(eq=False)
 class Waiter:
     """One poll, from the call to its reply."""
 
     queue: "Queue"
+    """Its queue; of a poll of several the one that it chose last."""
+
     wanted: int
     """Items, at least 1 and at most what one reply may hold."""
 
@@ -80,6 +100,14 @@ class Waiter:
     """The peer that called, by which its polls are paused."""
 
     state: PollState = PollState.WAITING
+
+    choice: QueueChoice | None = None
+    """The queues of a poll of several; None for a poll of one."""
+
+    @property
+    def queues(self) -> "Sequence[Queue]":
+        """All queues in which it waits."""
+        return (self.queue,) if self.choice is None else self.choice.queues
 
     @property
     def done(self) -> bool:

@@ -28,7 +28,7 @@ from itertools import chain, islice, pairwise
 
 from attrs import define
 
-from queueber.broker.model import HIGHEST, Item, ItemId, Key, QueueNumber
+from queueber.broker.model import HIGHEST, Item, ItemId, Key, QueueNumber, just_below
 from queueber.broker.storage import DeleteItem, PutItems, Scan, Write
 from queueber.units import WallMs
 
@@ -208,7 +208,8 @@ class Window:
         """
         Drop the tail until the rest costs at most *bytes_max* or has at most *keep* items.
 
-        *floor* is a key below every unleased item.  An empty window covers up to it.
+        *floor* is a key below every unleased item.  A window that becomes empty covers up to it, or to just below its
+        last item, so that it is still known when the next item becomes due.
         """
         if self._dead:
             self._drop_dead()
@@ -216,9 +217,10 @@ class Window:
         while self.bytes > bytes_max and len(self) > keep:
             tail = self._tail()
             assert tail is not None
-            self._charge(-len(tail.pop().contents) - self._meter.item_overhead)
+            dropped = tail.pop()
+            self._charge(-len(dropped.contents) - self._meter.item_overhead)
             tail = self._tail()
-            self.covered_to = floor if tail is None else tail[-1].key
+            self.covered_to = max(floor, just_below(dropped.key)) if tail is None else tail[-1].key
 
     def _tail(self) -> deque[Item] | list[Item] | None:
         """Return the collection that ends with the last item, if the heap is sorted; None without items."""

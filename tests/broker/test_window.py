@@ -152,7 +152,7 @@ class TestWindow:
         keep=st.integers(0, 2),
     )
     def test_trims_the_tail_and_only_as_much_as_it_must(self, sizes, bytes_max, keep):
-        """A prefix is left; `covered_to` is its last key, or the floor, or unchanged if nothing was dropped."""
+        """A prefix is left; `covered_to` is its last key, or below the first item, or unchanged if none was dropped."""
         everything = [make_item(due, size=size) for due, size in enumerate(sizes, start=2)]
         window = make_window(items=reversed(everything))
 
@@ -164,7 +164,9 @@ class TestWindow:
         dropped = count < len(everything)
         assert window.bytes <= bytes_max or count <= keep
         assert not dropped or window.bytes + len(everything[count].contents) + OVERHEAD > bytes_max
-        assert window.covered_to == (HIGHEST if not dropped else left[-1].key if left else make_key(1))
+        assert window.covered_to == (
+            HIGHEST if not dropped else left[-1].key if left else just_below(everything[0].key)
+        )
         assert drain(window) == [item.key for item in left]
 
     @settings(max_examples=300)

@@ -1,0 +1,37 @@
+"""The names of queues in order, and by label."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queueber.broker.name_index import NameIndex
+
+NAMES = st.text("abé\U0001f600", min_size=1, max_size=3)
+LABELS = st.sets(st.tuples(st.sampled_from(["team", "tier"]), st.sampled_from(["x", "y"])), max_size=2)
+
+
+@given(
+    changes=st.lists(st.tuples(NAMES, st.none() | LABELS), max_size=30),
+    searches=st.lists(st.tuples(st.integers(0, 29), NAMES | st.just(""), NAMES | st.just("")), max_size=5),
+    label=st.none() | st.tuples(st.sampled_from(["team", "tier"]), st.sampled_from(["x", "y"])),
+)
+def test_finds_what_a_sorted_dictionary_has(changes, searches, label):
+    """A change adds a name with labels or gives it others, or discards it."""
+    index, expected = NameIndex(), {}
+    for step, (name, labels) in enumerate(changes):
+        if labels is None:
+            if name in expected:
+                index.relabel(name, expected.pop(name), ())
+                index.discard(name)
+        else:
+            if name not in expected:
+                index.add(name)
+            index.relabel(name, expected.get(name, ()), labels)
+            expected[name] = labels
+        assert len(index) == len(expected)
+        for at, prefix, after in searches:
+            if at == step:
+                assert list(index.search(prefix, label=label, after=after)) == [
+                    each
+                    for each in sorted(expected, key=str.encode)
+                    if each.startswith(prefix) and each > after and (label is None or label in expected[each])
+                ]
