@@ -36,7 +36,7 @@ from queueber.store.maintenance.recovery import Salvage, check_movable
 from queueber.store.maintenance.verification import Verified
 from queueber.units import counted
 
-PROGRESS_SECONDS = 0.5
+PROGRESS_CALL_SECONDS = 0.5
 
 
 @click.command()
@@ -59,7 +59,7 @@ def backup(server: ServerSelection, target: Path, data_dir: Path) -> None:
                     progress(*await client.admin.backup_progress())
 
                 progress_calls = LoopingCall(show_progress)
-                progress_calls.start(PROGRESS_SECONDS, now=False).addErrback(lambda _: None)
+                progress_calls.start(PROGRESS_CALL_SECONDS, now=False).addErrback(lambda _: None)
                 try:
                     await client.admin.backup(target)
                 finally:

@@ -16,17 +16,17 @@ from tests.support.server_process import Server
 
 ROOT = Path(__file__).parents[2]
 PAUSE_SECONDS = 0.02
-"""Some hundred calls a second and not as many as can be: others share these cores."""
+"""The pause between its calls: some hundred calls a second, because others share these cores."""
 
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Disturbed(AssertionError):
-    """The healthy client was given a wrong answer, or none."""
+    """The healthy client got a wrong answer, or none."""
 
 
 def limits(**values):
-    """Command line options for the limits of these names."""
+    """Return command line options for the limits of these names."""
     assert not values.keys() - {limit.name for limit in PEER_LIMITS}
     return [f"--limit-{name.replace('_', '-')}={value}" for name, value in values.items()]
 
@@ -38,7 +38,7 @@ class Healthy:
         self._process = HealthyProcess(port, PAUSE_SECONDS)
 
     def report(self):
-        """Return its calls since the last report; raises Disturbed if anything was wrong."""
+        """Return its calls since the last report; raises Disturbed after a wrong answer."""
         answer = self._process.ask("report")
         if "wrong" in answer:
             raise Disturbed(answer["wrong"])
@@ -50,7 +50,7 @@ class Healthy:
 
 
 def serve(attack, directory):
-    """A server to carry out *attack* on."""
+    """Start a server for *attack*."""
     options = attack.options
     if attack.tls:
         certificate, key = Authority(directory / "ca").sign("server", alternative="IP:127.0.0.1")
@@ -70,7 +70,7 @@ class Arena:
     server: Server
     port: int
     seconds: float
-    """How long an attack that can last as long as it likes shall last."""
+    """The duration, in seconds, of an attack without an end of its own."""
 
     full: bool
     """Whether to use the catalogue's own figures, however long that takes."""
@@ -83,12 +83,12 @@ class Arena:
 
     @property
     def ports(self):
-        """All that the server listens on, in the order of its options; those with TLS last."""
+        """Return the ports of the server, in the order of its options; those with TLS last."""
         found = [re.search(r"Listening on .*:(\d+)", line) for line in self.server.lines]
         return [int(each[1]) for each in found if each]
 
     def connect(self, **how):
-        """A peer that is closed when the attack is over."""
+        """Return a peer that is closed when the attack is over."""
         self.peers.append(Peer(self.port, **how))
         return self.peers[-1]
 
@@ -101,7 +101,7 @@ class Arena:
     # What the server's process is like
 
     def sockets(self):
-        """How many sockets the server holds."""
+        """Return the number of sockets that the server holds."""
         count = 0
         for each in Path(f"/proc/{self.pid}/fd").iterdir():
             try:
@@ -111,7 +111,7 @@ class Arena:
         return count
 
     def settled(self, most=0):
-        """The same once it does not change any more, or is no more than *most*."""
+        """Return the number of sockets once it does not change any more, or is at most *most*."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         before, now = -1, self.sockets()
         while now > most and (most or now != before) and time.monotonic() < deadline:
@@ -124,10 +124,10 @@ class Arena:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
     def cpu_seconds(self):
-        """User and system time of the server's threads."""
+        """Return user and system time of the server's threads."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
 
     def lines(self):
-        """How many lines the server has logged."""
+        """Return the number of lines that the server has logged."""
         return len(self.server.lines)

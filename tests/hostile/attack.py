@@ -8,7 +8,7 @@ from attrs import frozen
 from tests.hostile.arena import limits
 
 FIRST, STALLED, REPLIES = 2.0, 2.0, 2.0
-"""Seconds that a server gives its peers, if that is the point."""
+"""A timeout of the server's peers, in seconds, for attacks that test it."""
 
 SLACK = 60.0
 """Seconds by which a busy machine may be late."""
@@ -17,7 +17,7 @@ P99_MS = 250.0
 """The catalogue's figure for O5, used for all attacks without a figure."""
 
 OPTIONS = tuple(limits(open_answers=20_000))
-"""With all the time that there is by default: a busy machine may leave an honest peer without a word for seconds."""
+"""Timeouts at their defaults: on a busy machine an honest peer may be silent for seconds."""
 
 SHORT_TIMEOUTS = (
     *OPTIONS,
@@ -31,27 +31,27 @@ SHORT_TIMEOUTS = (
 
 @frozen(kw_only=True)
 class Attack:
-    """One way of being hostile."""
+    """One attack."""
 
     name: str
     entries: tuple[str, ...]
-    """Of the catalogue."""
+    """The entries of the catalogue."""
 
     run: Callable[..., str]
-    """Carries it out in an `Arena`, asserts what attackers must see, and says it in a few words."""
+    """Carries it out in an `Arena`, asserts what attackers must see, and returns the result in a few words."""
 
     options: tuple[str, ...]
     alone: bool
-    """Whether the server is of no use afterwards."""
+    """Whether the server cannot be used afterwards."""
 
     why_not: str | None
-    """Why it cannot be done here."""
+    """Returns the reason why the attack cannot be made here."""
 
     full_only: bool
     """Whether it takes too long for the tests."""
 
     files: int | None
-    """How many files its server may have open, if that is the point."""
+    """The number of files that its server may have open; None for no change."""
 
     tls: bool
     """Whether its server listens with TLS as well: `Arena.ports` has that last."""
@@ -61,12 +61,12 @@ class Attack:
 
     @property
     def id(self) -> str:
-        """Its name in the list of tests."""
+        """Return its name in the list of tests."""
         return self.name.replace(" ", "_")
 
     @property
     def server(self) -> tuple[str, ...]:
-        """The same for attacks that may share a server."""
+        """Return the options, which are equal for attacks that may share a server."""
         return (*self.options, self.name) if self.alone else (*self.options, *(["with TLS"] if self.tls else []))
 
 
@@ -74,7 +74,7 @@ ATTACKS: dict[str, Attack] = {}
 
 
 def attack(entries, *options, alone=False, why_not=None, full_only=False, files=None, tls=False, p99_ms=P99_MS):
-    """Enter a function into the list of attacks."""
+    """Return a decorator that enters a function into the list of attacks."""
 
     def enter(run):
         name = run.__name__.replace("_", " ")
@@ -96,7 +96,7 @@ def attack(entries, *options, alone=False, why_not=None, full_only=False, files=
 
 
 def turns(arena):
-    """Again and again, as long as the attack is to last; at least once."""
+    """Yield again and again, for the duration of the attack; at least once."""
     end = time.monotonic() + arena.seconds
     yield 0
     number = 0

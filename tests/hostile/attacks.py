@@ -1,4 +1,4 @@
-"""All live attacks: importing a module of them enters them into the list."""
+"""Imports all live attacks: each module enters its attacks into the list."""
 
 from tests.hostile import clients, faults, floods, overload, streams
 from tests.hostile.attack import ATTACKS

@@ -59,7 +59,7 @@ OK, IGNORED, ECHO, QUIET = "ok", "ignored", "echo", "quiet"
 
 @frozen
 class Case:
-    """One stream, the entry of the catalogue it is for, and how it ends."""
+    """One stream, its entry in the catalogue, and how it ends."""
 
     entry: str
     name: str
@@ -75,7 +75,7 @@ SOUND = call(ONE)
 
 
 def deep_unimplemented(depth):
-    """`unimplemented` in `unimplemented` in …"""
+    """Return `unimplemented` in `unimplemented`, nested *depth* times."""
     inner = {"finish": {"questionId": 1}}
     segment = layout("Message").build(**inner)
     for _ in range(depth):
@@ -85,19 +85,19 @@ def deep_unimplemented(depth):
 
 
 def of_kind(member):
-    """A message of that kind that holds nothing."""
+    """Return a message of that kind without content."""
     return stream(words(struct_pointer(0, 1, 1), layout("Message").members[member], 0))
 
 
 def transform(count, path=()):
-    """A call to a promised answer, along *count* steps to nowhere and then *path*."""
+    """Return a call to a promised answer, along *count* steps to nowhere and then *path*."""
     ops = [{"noop": None}] * count + [{"getPointerField": each} for each in path]
     target = {"promisedAnswer": {"questionId": 0, "transform": ops}}
     return message(call={"questionId": QUESTION, "target": target})
 
 
 def with_capabilities(count):
-    """A sound add with a table of capabilities that it does not use."""
+    """Return a valid add with a table of capabilities that it does not use."""
     content = Body(int.from_bytes(ONE[:8], "little"), [ONE[8:]], len(ONE) // 8 - 1)
     params = {"content": content, "capTable": [{"senderHosted": number} for number in range(count)]}
     fields = {"questionId": QUESTION, "target": {"importedCap": 0}, "methodId": ADD, "params": params}
@@ -105,7 +105,7 @@ def with_capabilities(count):
 
 
 def reason_of(size, end=b"\0"):
-    """An Abort whose reason is *size* bytes that are no UTF-8, and then *end*."""
+    """Return an Abort whose reason is *size* bytes that are not UTF-8, and then *end*."""
     text = b"\xff" * size + end
     reason = Body(list_pointer(0, BYTE, len(text)), [text + bytes(-len(text) % 8)], (len(text) + 7) // 8)
     return message(abort={"reason": reason})

@@ -39,16 +39,16 @@ class Found:
     """Items that went back between two moments at which polls can be served."""
 
     longest_turn: float
-    """Seconds for which the reactor's thread did nothing else."""
+    """The longest time for which the reactor's thread did nothing else, in seconds."""
 
     seconds: float
-    """Of the reactor's thread in all; what the pool's threads did meanwhile is not counted."""
+    """Seconds of the reactor's thread in all, without the work of the pool's threads."""
 
     served_within: int
-    """Slices after which a poll that came in the middle of it was answered."""
+    """Slices after which a poll that came in the middle was answered."""
 
     attempts: set
-    """The attempts of the items, with that after the expiry."""
+    """The attempts of the items after the expiry."""
 
 
 class Client:
@@ -86,7 +86,7 @@ class Client:
             self.step()
 
     def step(self):
-        """A turn of the reactor, and a job of the pool with what follows from it; seconds without the job itself."""
+        """Run a turn of the reactor, and a job of the pool with its callbacks; return the seconds without the job."""
         began, self._job_seconds = time.perf_counter(), 0.0
         self.server.turn()
         if self.server.pool.jobs:
@@ -94,7 +94,7 @@ class Client:
         return time.perf_counter() - began - self._job_seconds
 
     def answers(self):
-        """All outcomes since the last time, by question; each is finished."""
+        """Return all outcomes since the last call, by question, and finish each."""
         data = self.transport.value()
         self.transport.clear()
         messages = [decode(frame) for frame in Framer(Limits()).feed(data)]
@@ -109,7 +109,7 @@ class Client:
 
 
 def expire(items, per_lease=10):
-    """Lease *items*, let all their leases end at once, and watch."""
+    """Lease *items*, let all their leases end at once, and measure."""
     client = Client(items)
     for _ in range(0, items, AT_ONCE):
         client.result(api.ADD, adding(*[b"x"] * AT_ONCE))

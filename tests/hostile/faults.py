@@ -21,7 +21,7 @@ SERVER_ADDRESS, CLIENT_ADDRESS = "10.213.77.1", "10.213.77.2"
 
 
 def tools(*names):
-    """Why this cannot be done here, if it cannot."""
+    """Return the reason why this cannot be done here, or None."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} not installed"
@@ -30,7 +30,7 @@ def tools(*names):
 
 @attack("O1", *limits(first_message_ms=10_000), alone=True, files=512)
 def connections_until_descriptors_run_out(arena):
-    """Of 512 files that the server may have open, 267 may be connections; those that are served notice nothing."""
+    """Of 512 files that the server may have open, 267 may be connections; clients that are served notice nothing."""
     before, served = arena.lines(), 0
     for peer in [arena.connect() for _ in range(400)]:
         with contextlib.suppress(Gone):
@@ -52,7 +52,7 @@ def connections_until_descriptors_run_out(arena):
 
 @attack("O11", alone=True, why_not=tools("strace"), p99_ms=None)
 def a_disk_that_hangs(arena):
-    """An fsync that takes long: nothing is acknowledged meanwhile, the reactor goes on, nothing is lost."""
+    """During a long fsync nothing is acknowledged, the reactor goes on, and nothing is lost."""
     seconds = 30 if arena.full else 6
     peer, other = arena.connect(), arena.connect()
     peer.bootstrap()
@@ -73,7 +73,7 @@ def a_disk_that_hangs(arena):
 
 
 def flooded_while_stalled(peer):
-    """Adds up to the limit of one connection's requests in flight; how many were overloaded."""
+    """Add up to the limit of one connection's requests in flight; return how many were overloaded."""
     for _ in range(40):
         peer.ask(api.ADD, adding(bytes(1 << 20)))
     peer.flush()
@@ -88,7 +88,7 @@ def flooded_while_stalled(peer):
 
 @attack("O11", *limits(pending_bytes=16 << 20), alone=True, why_not=tools("strace"), p99_ms=None)
 def calls_without_writes_while_the_disk_hangs(arena):
-    """Peers that come, ask for what changes nothing, and go: what is kept of that is bounded, too."""
+    """Peers connect, make calls that change nothing, and disconnect: the memory that is kept for them is bounded."""
     seconds = 20 if arena.full else 4
     peer = arena.connect()
     peer.bootstrap()
@@ -115,7 +115,7 @@ def calls_without_writes_while_the_disk_hangs(arena):
 
 @contextlib.contextmanager
 def stalled(arena, seconds):
-    """The next fsync takes so long."""
+    """Let the next fsync take *seconds*."""
     # The count of `when` is kept for each thread; the commits here are made by whichever of the pool is free.
     stall = f"fdatasync:delay_enter={seconds * 1_000_000}:when=1"
     tracer = subprocess.Popen(
@@ -135,7 +135,7 @@ def stalled(arena, seconds):
 
 @attack("O15 K8", alone=True, p99_ms=None)
 def a_starved_processor(arena):
-    """The server gets what busy loops leave it; leases are measured by the clock all the same."""
+    """Busy loops take the processor; leases are still measured by the clock."""
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
     os.setpriority(os.PRIO_PROCESS, arena.pid, 19)
     peer, count = arena.connect(), 0
@@ -164,7 +164,7 @@ def a_starved_processor(arena):
 
 @contextlib.contextmanager
 def network(*shaping):
-    """A second network stack, joined to this one by a cable; what `tc` does to its end of it."""
+    """Join a second network stack to this one by a cable; `tc` changes its end of it."""
     lines = [
         f"ip netns add {NET}",
         f"ip link add qbh0 type veth peer name qbh1 netns {NET}",
@@ -185,7 +185,7 @@ def network(*shaping):
 
 
 def beyond(program, *arguments):
-    """A Python program in the other network."""
+    """Run a Python program in the other network."""
     return subprocess.Popen(
         ["ip", "netns", "exec", NET, sys.executable, "-c", program, *map(str, arguments)],
         cwd=ROOT,
@@ -231,7 +231,7 @@ print(sent)
 
 @attack("K5", *EVERYWHERE, alone=True, why_not=tools("ip"), full_only=True)
 def a_cable_that_is_pulled(arena):
-    """Neither end hears of it: the server must find out by itself."""
+    """Neither end is notified: the server must find out by itself."""
     with network():
         sockets = arena.sockets()
         far = beyond(WAITING, SERVER_ADDRESS, reachable(arena))

@@ -102,7 +102,7 @@ def fifty_floods_of_adds(arena):
 
 @attack("R4")
 def fifty_floods_of_unknown_messages(arena):
-    """Each is sent back, and is the shortest there is."""
+    """Each message is sent back, and is the shortest possible."""
     unknown = stream(words(struct_pointer(0, 1, 0), 999))
     return flood(arena, lambda _: unknown)
 

@@ -14,7 +14,7 @@ from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 
 @attack("O5", *limits(request_bytes=64 << 10), *OPTIONS)
 def adds_at_line_rate_above_the_limit_in_flight(arena):
-    """The same with a limit that the server's turns do not keep them below anyway."""
+    """The same with a limit that is below what the server's turns allow."""
     ends, grown = produced(arena)
     assert ends["overloaded"], "what is in flight was not bounded"
     return f"{ends['ok']:,} taken, {ends['overloaded']:,} overloaded; {grown:.0f} MiB more memory"
@@ -27,7 +27,7 @@ def adds_at_line_rate(arena):
 
 
 def produced(arena):
-    """Four producers that never wait: what is in flight is bounded, and so is memory; how their calls ended."""
+    """Four producers never wait: their calls in flight and the memory are bounded."""
     content = adding(bytes(16_384))
     ends = {"ok": 0, "overloaded": 0}
     peers = [arena.connect() for _ in range(4)]
@@ -52,7 +52,7 @@ def produced(arena):
 
 
 def pump(peer):
-    """Send what was said, taking what comes meanwhile, so that neither side waits for the other."""
+    """Send everything while receiving, so that neither side waits for the other."""
     data = memoryview(peer.connection.data_to_send())
     while data:
         readable, writable, _ = select.select([peer.socket], [peer.socket], [], TIMEOUT_SECONDS)
@@ -81,7 +81,7 @@ EACH = 1_000
 
 
 def crowd(arena, queue, wait):
-    """Thousands of polls that wait, and when each peer's are all there."""
+    """Make thousands of polls that wait; return when those of each peer were accepted."""
     peers = [arena.connect() for _ in range(CROWD)]
     for peer in peers:
         target = peer.queue(queue)

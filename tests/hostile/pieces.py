@@ -14,21 +14,21 @@ MOST = (1 << 29) - 1
 """The largest number that a list pointer can name."""
 
 QUESTION = 1_000
-"""The number that the calls of the catalogue have, unless it is the number that is wrong with them."""
+"""The number that the calls of the catalogue have, unless the case is about the number."""
 
 
 def struct_pointer(offset, data, pointers):
-    """A struct of *data* words and *pointers*, *offset* words after the pointer."""
+    """Return a pointer to a struct of *data* words and *pointers*, *offset* words after the pointer."""
     return (offset << 2 & 0xFFFFFFFF) | data << 32 | pointers << 48
 
 
 def list_pointer(offset, size, count):
-    """A list of *count* elements, or words if it is composite."""
+    """Return a pointer to a list of *count* elements, or words if it is composite."""
     return 1 | (offset << 2 & 0xFFFFFFFF) | size << 32 | count << 35
 
 
 def far_pointer(segment, word, *, double=False):
-    """A pointer to a landing pad."""
+    """Return a pointer to a landing pad."""
     return 2 | (4 if double else 0) | word << 3 | segment << 32
 
 
@@ -38,23 +38,23 @@ def tag(count, data, pointers):
 
 
 def words(*numbers):
-    """Each number as a word; bytes as they are."""
+    """Return each number as a word, and bytes unchanged."""
     return b"".join(each if isinstance(each, bytes) else each.to_bytes(8, "little") for each in numbers)
 
 
 def stream(*segments, padding=b"\0"):
-    """A message of these segments, framed."""
+    """Return a framed message of these segments."""
     table = pack(f"<I{len(segments)}I", len(segments) - 1, *[len(segment) // 8 for segment in segments])
     return table + padding * (-len(table) % 8) + b"".join(segments)
 
 
 def message(**member):
-    """An RPC message, framed."""
+    """Return a framed RPC message."""
     return framed(layout("Message").build(**member))
 
 
 def call(content, *, question=QUESTION, method=ADD, interface=QUEUE_INTERFACE_ID, target=0):
-    """A Call with *content*, a segment of its own, as its parameters."""
+    """Return a Call with *content*, a segment of its own, as its parameters."""
     return encoder.call(question, target, interface, method, content) + content
 
 
@@ -63,7 +63,7 @@ CALL_WORDS = len(call(b"")) // 8 - 1
 
 
 def add_with(*items):
-    """An add whose `items` are these words; the first is the pointer."""
+    """Return an add whose `items` are these words; the first is the pointer."""
     return call(words(struct_pointer(0, 0, 1), struct_pointer(0, 0, 1), *items))
 
 
@@ -72,7 +72,7 @@ ITEMS_AT = CALL_WORDS + 2
 
 
 def add_of_one(*contents):
-    """An add of one item whose `contents` are these words; the first is the pointer."""
+    """Return an add of one item whose `contents` are these words; the first is the pointer."""
     return add_with(list_pointer(0, COMPOSITE, 1), tag(1, 0, 1), *contents)
 
 
@@ -81,5 +81,5 @@ CONTENTS_AT = ITEMS_AT + 2
 
 
 def in_segments(framed_message, *others):
-    """A message of one segment, followed by others."""
+    """Return a message of one segment, followed by others."""
     return stream(framed_message[8:], *[words(*each) for each in others])

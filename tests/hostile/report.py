@@ -31,7 +31,7 @@ HEAD = "| Entry | Attack | Result | p50 | p99 | max | quiet p99 | Peak MiB |\n|-
 
 
 def row(attack, seconds, directory):
-    """One attack on a server of its own; the row of the table."""
+    """Carry out one attack on a server of its own; return the row of the table."""
     server = serve(attack, Path(directory))
     try:
         healthy = Healthy(server.port)
@@ -65,7 +65,7 @@ def row(attack, seconds, directory):
 
 
 def main():
-    """Print the table; the number of attacks that did not end as they must."""
+    """Print the table; return the number of attacks that did not end as they must."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0, help="how long an attack lasts if it has no end")
     parser.add_argument("--without", action="append", default=[], metavar="WORD", help="leave these out; repeatable")

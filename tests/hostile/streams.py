@@ -13,11 +13,11 @@ from tests.hostile.pieces import call
 
 AFTER = 2_000
 BLOCKED_SECONDS = 10.0
-"""A server that takes nothing for so long has stopped reading; most have ended the connection by then."""
+"""A server that takes nothing for this time has stopped reading; most have ended the connection by then."""
 
 
 def all_gone(peers, seconds):
-    """Assert that the server ends all their connections; the longest it took."""
+    """Assert that the server ends all their connections; return the longest time it took."""
     began = time.monotonic()
     for peer in peers:
         assert peer.gone_within(began + seconds + SLACK - time.monotonic()) is not None, "still connected"
@@ -67,7 +67,7 @@ def half_a_message_and_silence(arena):
 
 @attack("W8")
 def half_an_add_and_then_nothing(arena):
-    """Every beginning of an add, ended by FIN or by RST: nothing of it is ever applied."""
+    """Every beginning of an add, ended by FIN or by RST, is never applied."""
     keeper = arena.connect()
     queue = keeper.queue("halves")
     count = 0
@@ -86,7 +86,7 @@ def half_an_add_and_then_nothing(arena):
 
 @attack("W8 W27")
 def large_messages_that_come_to_nothing(arena):
-    """Megabytes on each of many connections, cut short or to be thrown away: nothing of them stays."""
+    """Megabytes on each of many connections, cut short or ignored, leave nothing."""
     half, count = b"\0\0\0\0" + (1 << 20).to_bytes(4, "little") + bytes(8 << 20 >> 1), 0
     keeper = arena.connect()
     keeper.bootstrap()
@@ -113,7 +113,7 @@ def large_messages_that_come_to_nothing(arena):
 
 
 def encoder_size(said):
-    """Length of the last message in what was said."""
+    """Return the length of the last message in *said*."""
     at = 0
     while True:
         size = 8 + 8 * int.from_bytes(said[at + 4 : at + 8], "little")
@@ -133,7 +133,7 @@ def every_message_of_the_catalogue(arena):
 
 
 def ending(arena, case):
-    """Whether the connection goes on and a sound call is answered after *case*."""
+    """Return whether the connection goes on and a valid call is answered after *case*."""
     peer = Peer(arena.port)
     try:
         peer.send(encoder.bootstrap(0) + case.stream)
@@ -192,7 +192,7 @@ def never_sending_finish(arena):
 
 @attack("R16 O4", *SHORT_TIMEOUTS)
 def calls_whose_replies_are_not_read(arena):
-    """The server stops reading, and ends the connection when nothing of its replies is taken."""
+    """The server stops reading, and ends the connection when none of its replies are taken."""
     peer = arena.connect(receive_bytes=4096)
     peer.bootstrap()
     peer.ask(api.REMOVE, api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16))), None)
@@ -218,7 +218,7 @@ WRONG_POLL = polling(lease=0)
 
 
 def blast(peer, chunk, most):
-    """Send *chunk* over and over without reading, until the server stops reading; how much it took."""
+    """Send *chunk* over and over without reading, until the server stops reading; return how much it took."""
     sent, at = 0, 0
     peer.socket.setblocking(False)
     while sent < most:
@@ -235,7 +235,7 @@ def blast(peer, chunk, most):
 
 
 def peer_ended(peer, seconds):
-    """Seconds until the server has ended a connection that nothing is read from."""
+    """Return the seconds until the server has ended a connection that is not read."""
     began = time.monotonic()
     poller = select.poll()
     poller.register(peer.socket, 0)

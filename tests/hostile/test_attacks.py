@@ -1,4 +1,4 @@
-"""Every live attack, briefly: attackers see what was promised, the healthy client sees nothing of it."""
+"""Runs every live attack briefly: attackers see the promised outcome, the healthy client notices nothing."""
 
 import pytest
 
@@ -19,7 +19,7 @@ class Servers:
         self._kind = self._server = self._healthy = None
 
     def serve(self, attack):
-        """Return a server for *attack* and its healthy client: those of the attack before if they are of use."""
+        """Return a server for *attack* and its healthy client, those of the attack before if they can be used."""
         if self._kind != attack.server:
             self.end()
             self._kind, self._server = attack.server, start(attack, self._directories.mktemp("data"))

@@ -16,7 +16,7 @@ from tests.hostile.pieces import QUESTION, call
 
 AFTER = 2_000
 SECONDS_MAX = 2.0
-"""Of this thread's own time: others may need the machine."""
+"""CPU time of this thread, because other processes may need the machine."""
 
 
 def said(transport):
@@ -24,7 +24,7 @@ def said(transport):
 
 
 def ended(case, protocol, transport, server):
-    """How *case* ended, in the catalogue's words."""
+    """Return how *case* ended, in the catalogue's words."""
     protocol.dataReceived(case.stream)
     if not transport.disconnecting:
         protocol.dataReceived(call(cases.ONE, question=AFTER))

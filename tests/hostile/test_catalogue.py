@@ -1,4 +1,4 @@
-"""The page that lists all of this: every entry has its row, and every proof that it names is there."""
+"""The catalogue's page: every entry has its row, and every proof that it names exists."""
 
 import ast
 import re
@@ -30,7 +30,7 @@ ROWS = {
 
 
 def functions(path):
-    """All tests of a file, those of classes with their class."""
+    """Return all tests of a file, those of classes with their class."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):
             yield node.name
@@ -39,7 +39,7 @@ def functions(path):
 
 
 def spread(entries):
-    """`W3-W5` is three entries."""
+    """Return the entries: `W3-W5` is three."""
     for entry in entries:
         first, _, last = entry.partition("-")
         yield from (f"{first[0]}{number}" for number in range(int(first[1:]), int((last or first)[1:]) + 1))

@@ -1,4 +1,4 @@
-"""Sound messages with senseless contents: numbers at the ends of their range, keys that are none, unlucky moments."""
+"""Valid messages with senseless contents: numbers at the ends of their range, invalid keys, unlucky moments."""
 
 import pytest
 
@@ -29,7 +29,7 @@ class Client:
         self.question = 0
 
     def call(self, method, content):
-        """The outcome; None while there is none."""
+        """Return the outcome; None while there is none."""
         self.transport.clear()
         self.question += 1
         self.protocol.dataReceived(call(content, question=self.question, method=method))
@@ -39,7 +39,7 @@ class Client:
         return next((each.outcome for each in messages if isinstance(each, Return)), None)
 
     def failed(self, method, content):
-        """Why it failed."""
+        """Return why it failed."""
         outcome = self.call(method, content)
         assert isinstance(outcome, RemoteException) and outcome.kind == Kind.FAILED
         return outcome.reason
@@ -67,7 +67,7 @@ def client():
 
 
 def request(name, **fields):
-    """Parameters with one struct in them, its fields as given."""
+    """Return parameters with one struct in them, its fields as given."""
     return layout(f"Queue.{name}$Params").build(req=fields)
 
 
