@@ -83,7 +83,7 @@ class Fields:
         return "" if at is None else self._text(self.path + name, self.frame, (at, *self.struct[3:]), most)
 
     def request(self, struct: str) -> "Fields":
-        """Return the fields of the request, the only parameter of a method, of the type *struct*."""
+        """Return the fields of the only parameter or result of a method, of the type *struct*."""
         return Fields(self.frame, slot_at(self.frame, self.struct, 0), layout(struct))
 
     def inner(self, name: str, struct: str) -> "Fields | None":

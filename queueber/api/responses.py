@@ -87,7 +87,7 @@ _REMOVED = {flag: layout("Queue.remove$Results").build(resp={"removed": flag}) f
 _EXTENDED = {flag: layout("Queue.extend$Results").build(resp={"extended": flag}) for flag in (False, True)}
 
 QUEUE_RESPONSE = _QUEUE_RESULTS.build(queue=Body(CAPABILITY, [], 0))
-"""The results of `Broker.queue`: the first capability of the message."""
+"""The results of `Broker.queue`, `Broker.control` and `Queue.deadLetters`: the first capability of the message."""
 
 
 def write_add_response(response: AddResponse) -> bytes:
@@ -229,13 +229,19 @@ def poll_response_at(frame: Frame, response: StructAt) -> PollResponse:
         items = [_item(found.frame, found.element(index)) for index in range(found.count)]
     deadline = _POLL.numbers["leaseDeadlineMs"].of(frame, response)
     session = bool(_POLL.numbers["session"].of(frame, response))
-    lease = _slot_data(frame, response, _POLL.slots["lease"])
-    return PollResponse(items, lease, WallMs(deadline), session, facts_at(frame, response, _POLL.slots["facts"]))
+    return PollResponse(
+        items, lease_at(frame, response), WallMs(deadline), session, facts_at(frame, response, _POLL.slots["facts"])
+    )
 
 
 def read_poll_lease(results: Results) -> bytes:
     """Read only the lease of the results of `poll`; empty without items."""
-    return _slot_data(*_response(results), _POLL.slots["lease"])
+    return lease_at(*_response(results))
+
+
+def lease_at(frame: Frame, response: StructAt) -> bytes:
+    """Read the lease of the struct *response* of a poll; empty without items."""
+    return _slot_data(frame, response, _POLL.slots["lease"])
 
 
 def read_limits_response(results: Results) -> ServerLimits:

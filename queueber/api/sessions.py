@@ -6,9 +6,9 @@ from typing import NamedTuple
 from queueber.api.fields import Fields, fields_of, request_of, values_of
 from queueber.api.queue_types import PollRequest, PollResponse
 from queueber.api.requests import poll_at, poll_body
-from queueber.api.responses import poll_response_at, poll_response_body
+from queueber.api.responses import lease_at, poll_response_at, poll_response_body
 from queueber.capnp.layout import layout
-from queueber.capnp.reader import slot_at, struct_at
+from queueber.capnp.reader import StructAt, slot_at
 from queueber.errors import InvalidRequest
 from queueber.limits import POLL_ANY_QUEUES_MAX, QUEUE_NAME_BYTES_MAX, WEIGHT_MAX, Limits
 from queueber.rpc.messages import Params, Results
@@ -159,8 +159,17 @@ def write_poll_any_response(response: PollAnyResponse) -> bytes:
 
 def read_poll_any_response(results: Results) -> PollAnyResponse:
     """Read the results of `pollAny`."""
-    content = results.content
-    outer = struct_at(content.frame, content.at, content.start, content.end)
-    response = Fields(content.frame, slot_at(content.frame, outer, 0), layout("PollAnyResponse"))
-    poll = slot_at(response.frame, response.struct, response.layout.slots["poll"])
+    response, poll = _poll_any(results)
     return PollAnyResponse(response.text("queue", QUEUE_NAME_BYTES_MAX), poll_response_at(response.frame, poll))
+
+
+def read_poll_any_lease(results: Results) -> bytes:
+    """Read only the lease of the results of `pollAny`; empty without items."""
+    response, poll = _poll_any(results)
+    return lease_at(response.frame, poll)
+
+
+def _poll_any(results: Results) -> tuple[Fields, StructAt]:
+    """Return the response, and the place of the poll's response in it."""
+    response = fields_of(results.content, "Broker.pollAny$Results").request("PollAnyResponse")
+    return response, slot_at(response.frame, response.struct, response.layout.slots["poll"])

@@ -17,22 +17,44 @@ of the `.capnp` files and the RPC protocol, and nothing of the server.  Start re
 at `connect`, then `service` for reconnecting and `protocol` for one connection.
 """
 
-from queueber.api import PolledItem, ServerLimits
-from queueber.client.connect import Client, Tls, connect
+from queueber.api import (
+    Action,
+    AddTo,
+    DeathReason,
+    DeliveryFacts,
+    NewItem,
+    Outcome,
+    PolledItem,
+    ServerLimits,
+    Settled,
+    Settlement,
+)
+from queueber.client.client import Client
+from queueber.client.connect import Tls, connect
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
+from queueber.client.items import new_item
 from queueber.client.queue import GIVE_BACK_MS, Batch, Queue
 
 __all__ = [
     "GIVE_BACK_MS",
+    "Action",
+    "AddTo",
     "Batch",
     "CallTimedOut",
     "Client",
+    "DeathReason",
+    "DeliveryFacts",
+    "NewItem",
     "NotConnected",
+    "Outcome",
     "OutcomeUnknown",
     "PolledItem",
     "Queue",
     "ReplyTooLong",
     "ServerLimits",
+    "Settled",
+    "Settlement",
     "Tls",
     "connect",
+    "new_item",
 ]

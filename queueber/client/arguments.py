@@ -42,6 +42,8 @@ FROM_DEFAULT: Final = "by default: this server does not state its limit; if it i
 SPAN_MS_MAX: Final = (1 << 64) - 1
 """The longest span that the wire can carry."""
 
+PAIR: Final = 2
+
 _PRINTED_BITS_MAX = 256
 """Longer integers are described by their size, because Python refuses to print some thousand digits."""
 
@@ -110,6 +112,46 @@ def buffers(name: str, values: Iterable["Buffer"]) -> list[bytes]:
         if total > FRAME_BYTES_HIGHEST:
             raise too_large(f"{name} up to [{at}]", value=total, limit=FRAME_BYTES_HIGHEST, unit="bytes")
     return found
+
+
+def elements(name: str, values: Iterable[T], wanted: str) -> list[T]:
+    """
+    Return *values* as a list.
+
+    Raises:
+        InvalidRequest: *values* is text, bytes, or not iterable.
+    """
+    if isinstance(values, str | bytes | bytearray | memoryview) or not isinstance(values, Iterable):
+        raise wrong(name, values, wanted)
+    return list(values)
+
+
+def texts(name: str, value: Iterable[str], wanted: str) -> tuple[str, str]:
+    """
+    Return *value*, a pair of texts.
+
+    Raises:
+        InvalidRequest: *value* is something else, or cannot be encoded in UTF-8.
+    """
+    found = elements(name, value, wanted)
+    if len(found) != PAIR or not all(isinstance(each, str) for each in found):
+        raise wrong(name, value, wanted)
+    return utf_8(name, found[0]), utf_8(name, found[1])
+
+
+def utf_8(name: str, value: str) -> str:
+    """
+    Return *value*, which may be empty.
+
+    Raises:
+        InvalidRequest: *value* is not text, or cannot be encoded in UTF-8.
+    """
+    instance(name, value, str, "text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{name} is not UTF-8: {value!a}") from None
+    return value
 
 
 def integer(name: str, value: int, least: int, most: int, unit: str) -> int:

@@ -22,9 +22,10 @@ from queueber.client.arguments import (
     call_too_long,
 )
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
-from queueber.client.routes import Route, Routes
+from queueber.client.routes import Place, Routes
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented, reason
 from queueber.limits import DEFAULTS, FRAME_BYTES_MAX
+from queueber.rpc.messages import Outcome
 from queueber.transport.keepalive import keep_socket_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import MS_PER_SECOND
@@ -80,7 +81,7 @@ class BlockingConnector:
 
     async def call(
         self,
-        queue: str | None,
+        place: Place,
         method: int,
         content: bytes,
         read: Callable[[rpc.Results], T],
@@ -90,7 +91,7 @@ class BlockingConnector:
         wait_ms: int | None = 0,  # noqa: ARG002  (only clients with a time limit of their own use it)
     ) -> T:
         """
-        Call *method* of the queue named *queue*, or of the default queue, and return the results parsed by *read*.
+        Call *method* of the object at *place*, and return the results parsed by *read*.
 
         A call that exceeds *timeout_ms* ends the connection, and thereby its wait at the server.
 
@@ -103,13 +104,13 @@ class BlockingConnector:
             QueueberError: the error that the server returned.
         """
         if timeout_ms is None:
-            return await self._call(queue, method, content, read, interface)
+            return await self._call(place, method, content, read, interface)
         of_connector = self._until, self._seconds
         seconds = timeout_ms / MS_PER_SECOND
         if self._until is None or monotonic() + seconds < self._until:
             self._until, self._seconds = monotonic() + seconds, seconds
         try:
-            return await self._call(queue, method, content, read, interface)
+            return await self._call(place, method, content, read, interface)
         except NoAnswer as why:
             if self._until == of_connector[0]:
                 raise
@@ -121,7 +122,7 @@ class BlockingConnector:
             self._until, self._seconds = of_connector
 
     async def _call(
-        self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
+        self, place: Place, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> T:
         if self._socket is not None and self._socket.fileno() < 0:
             raise NotConnected("the call was not sent: the connection is closed")
@@ -131,10 +132,10 @@ class BlockingConnector:
                 raise call_too_long(len(content), longest, source)
         if self._socket is None:
             self._socket = self._connect()
-        route = self._routes.to(queue)
+        route = self._routes.to(place)
         question = self._connection.call(route.target, interface, method, content)
         try:
-            return self._receive_answer(self._socket, question, route, read)
+            outcome = self._receive_answer(self._socket, question)
         except TimeoutError as why:
             if why.errno is not None:
                 # From the system: the peer did not answer its probes.
@@ -142,6 +143,9 @@ class BlockingConnector:
             raise NoAnswer(f"no answer within {self._seconds:g} s") from None
         except OSError as why:
             raise _connection_lost(reason(why)) from None
+        if isinstance(outcome, rpc.Results):
+            return _parsed(read, outcome)
+        raise route.error or error_of(outcome, interface, method)
 
     async def _request_limit(self) -> tuple[int, str]:
         """Request the longest message that the server accepts, and return it with the source of the limit."""
@@ -192,9 +196,7 @@ class BlockingConnector:
             raise TimeoutError
         return left if most is None else min(left, most)
 
-    def _receive_answer(
-        self, to: socket.socket, question: rpc.QuestionId, route: Route, read: Callable[[rpc.Results], T]
-    ) -> T:
+    def _receive_answer(self, to: socket.socket, question: rpc.QuestionId) -> Outcome:
         lost = self._send(to)
         while True:
             to.settimeout(self._left(None))
@@ -203,14 +205,10 @@ class BlockingConnector:
                 raise lost or _connection_lost("the server closed it")
             outcome = self._process(data, question)
             lost = self._send(to) or lost
-            if isinstance(outcome, rpc.Results):
-                return _parsed(read, outcome)
             if outcome is not None:
-                raise route.error or error_of(outcome)
+                return outcome
 
-    def _process(
-        self, data: bytes, question: rpc.QuestionId
-    ) -> rpc.Results | rpc.RemoteException | rpc.Canceled | None:
+    def _process(self, data: bytes, question: rpc.QuestionId) -> Outcome | None:
         """Process *data*.  Return the outcome of *question* if *data* completes it."""
         try:
             if len(self._first) < FIRST_BYTES:

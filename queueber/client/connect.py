@@ -1,7 +1,7 @@
 """
-`Client`, its TLS options, and `connect`, which creates a client for an address.
+`connect`, which creates a client for an address, and its TLS options.
 
-This module and those of `Client` import Twisted only when `connect` is called,
+This module and `client` import Twisted only when `connect` is called,
 so that a process that makes one blocking call does not import it.
 """
 
@@ -9,24 +9,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import Attribute, field, frozen
 
-from queueber import api
 from queueber.client.address import Address, TcpAddress, UnixAddress, host_of, no_address, parse
-from queueber.client.arguments import FRAME_BYTES_HIGHEST, instance, integer, path, text, timeout, wrong
-from queueber.client.queue import Queue, checked_name
+from queueber.client.arguments import (
+    FRAME_BYTES_HIGHEST,
+    instance,
+    integer,
+    path,
+    text,
+    timeout,
+    wrong,
+)
+from queueber.client.client import Client
 from queueber.errors import InvalidRequest
 from queueber.limits import Limits
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IStreamClientEndpoint
-
-    from queueber.client.admin import Admin
-    from queueber.client.service import Connector
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 
@@ -64,58 +66,6 @@ class Tls:
 
     server_name: str | None = field(default=None, validator=_check_text)
     """The name that the server's certificate must have; None for the host in the address."""
-
-
-class Client:
-    """
-    A client of one server, over one connection that is re-established whenever it is lost.
-
-    Calls made without a connection wait for the next.  Close the client at the end.
-    """
-
-    def __init__(self, connector: Connector) -> None:
-        """Created by `connect`."""
-        self._connector = connector
-        self.default = Queue(connector, None)
-        """The server's default queue."""
-
-    @cached_property
-    def admin(self) -> Admin:
-        """The administrative calls, if this is a connection to a control socket."""
-        # Imported here, because few programs make them.
-        from queueber.client.admin import Admin  # noqa: PLC0415
-
-        return Admin(self._connector)
-
-    def queue(self, name: str) -> Queue:
-        """
-        Return the queue named *name*, 1 to 255 bytes of UTF-8.  It costs nothing until an item is added to it.
-
-        Raises:
-            InvalidRequest: the name is invalid.
-        """
-        return Queue(self._connector, checked_name(name))
-
-    def limits(self) -> Deferred[api.ServerLimits]:
-        """
-        Ask the server for its limits on clients.
-
-        Returns:
-            Fires with the limits.  Fails with `Unimplemented` on a server that is older than this method.
-        """
-        return self._connector.call(
-            None, api.LIMITS, api.write_limits_request(), api.read_limits_response, api.BROKER_INTERFACE_ID
-        )
-
-    def close(self) -> Deferred[None]:
-        """
-        Send pending calls, close the connection and do not reconnect.  Further calls of `close` have no effect.
-
-        Returns:
-            Fires when the connection is closed.  Calls in flight fail with `OutcomeUnknown`, waiting ones with
-            `NotConnected`.
-        """
-        return self._connector.close()
 
 
 def connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from queueber.capnp.schema import schema
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError, Stopping, Unimplemented
 from queueber.rpc import Canceled, RemoteException
 
@@ -63,10 +64,25 @@ _BY_KIND: dict[int, type[QueueberError]] = {
 }
 
 
-def error_of(outcome: RemoteException | Canceled) -> QueueberError:
-    """Return the error for an *outcome* without results.  An unknown kind means failed, as in ``rpc.capnp``."""
+_METHODS: dict[tuple[int, int], str] = {
+    (each.id, number): f"{each.name}.{method}"
+    for each in schema().interfaces.values()
+    for number, method in enumerate(each.methods)
+}
+"""The name of each method, by the numbers of its interface and its own."""
+
+
+def error_of(outcome: RemoteException | Canceled, interface: int = 0, method: int = 0) -> QueueberError:
+    """
+    Return the error for an *outcome* without results, of a call of *method*.
+
+    An unknown kind means failed, as in ``rpc.capnp``.
+    """
     if isinstance(outcome, Canceled):
         return OutcomeUnknown("the server cancelled the call by itself, its outcome is unknown")
+    name = _METHODS.get((interface, method))
+    if outcome.kind == Kind.UNIMPLEMENTED and name is not None:
+        return Unimplemented(f"the server does not know {name}, which is newer than the server: {outcome.reason}")
     return _BY_KIND.get(outcome.kind, InvalidRequest)(outcome.reason)
 
 

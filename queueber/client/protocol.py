@@ -38,8 +38,8 @@ from queueber.client.errors import NotConnected, OutcomeUnknown, ReplyTooLong, e
 from queueber.client.message_limits import MessageLimits
 from queueber.client.queue import GIVE_BACK_MS
 from queueber.client.refusals import nameless_certificate, refusal_of
-from queueber.client.routes import Route, Routes
-from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError
+from queueber.client.routes import Place, Route, Routes
+from queueber.errors import InvalidRequest, Kind, QueueberError, RemoteProtocolError, Unimplemented
 from queueber.limits import DEFAULTS, Limits
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
@@ -51,6 +51,12 @@ CLOSE_SECONDS = 5.0
 
 HANDSHAKE_SECONDS = 30.0
 """Time limit of the TLS handshake."""
+
+
+_POLLS = {
+    (api.QUEUE_INTERFACE_ID, api.POLL): api.read_poll_lease,
+    (api.BROKER_INTERFACE_ID, api.POLL_ANY): api.read_poll_any_lease,
+}
 
 
 class ClientConnectionState(Enum):
@@ -82,8 +88,14 @@ class _Call:
     deferred: Deferred[Any]
     read: Callable[[rpc.Results], object]
     route: Route
-    queue: str | None
-    is_poll: bool
+    place: Place
+    called: tuple[int, int]
+    """The numbers of the interface and of the method."""
+
+    @property
+    def read_lease(self) -> Callable[[rpc.Results], bytes] | None:
+        """The reader of the lease in the results, if this is a poll."""
+        return _POLLS.get(self.called)
 
 
 @implementer(IHandshakeListener)
@@ -103,8 +115,8 @@ class ClientProtocol(Protocol):
         self._connection = rpc.Connection(limits=evolve(limits or DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
         self._calls: dict[rpc.QuestionId, _Call] = {}
-        self._cancelled: dict[rpc.QuestionId, str | None] = {}
-        """The queues of cancelled polls whose Return has not arrived."""
+        self._cancelled: dict[rpc.QuestionId, _Call] = {}
+        """Cancelled polls whose Return has not arrived."""
 
         self._state = ClientConnectionState.SECURING
         self._end_reason = ""
@@ -152,14 +164,14 @@ class ClientProtocol(Protocol):
 
     def call(
         self,
-        queue: str | None,
+        place: Place,
         method: int,
         content: bytes,
         read: Callable[[rpc.Results], T],
         interface: int = api.QUEUE_INTERFACE_ID,
     ) -> Deferred[T]:
         """
-        Call *method* of the queue named *queue*, or of the default queue, whose object has other interfaces too.
+        Call *method* of the object at *place*.
 
         Returns:
             Fires with the results, parsed by *read*.  Cancelling ends the wait
@@ -178,21 +190,20 @@ class ClientProtocol(Protocol):
         except InvalidRequest as why:
             return fail(why)
         if waiting is None:
-            return self._send(queue, method, content, read, interface)
-        return waiting.addCallback(lambda _: self._send(queue, method, content, read, interface))
+            return self._send(place, method, content, read, interface)
+        return waiting.addCallback(lambda _: self._send(place, method, content, read, interface))
 
     def _send(
-        self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
+        self, place: Place, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> Deferred[T]:
         try:
             self._limits.check(len(content))
         except InvalidRequest as why:
             return fail(why)
-        route = self._routes.to(queue)
+        route = self._routes.to(place)
         question = self._connection.call(route.target, interface, method, content)
         deferred: Deferred[T] = Deferred(lambda _: self._cancel(question))
-        is_poll = (interface, method) == (api.QUEUE_INTERFACE_ID, api.POLL)
-        self._calls[question] = _Call(deferred, read, route, queue, is_poll)
+        self._calls[question] = _Call(deferred, read, route, place, (interface, method))
         self._unsent.append(question)
         self._flush_soon()
         return deferred
@@ -204,18 +215,19 @@ class ClientProtocol(Protocol):
     def _cancel(self, question: rpc.QuestionId) -> None:
         call = self._calls.pop(question, None)
         if call is not None:
-            self._connection.finish(question, report=call.is_poll)
-            if call.is_poll:
-                self._cancelled[question] = call.queue
+            is_poll = call.read_lease is not None
+            self._connection.finish(question, report=is_poll)
+            if is_poll:
+                self._cancelled[question] = call
             self._flush_soon()
 
     def _returned_late(self, event: rpc.Returned) -> bool:
         """Give back the items of a cancelled poll.  Return False if *event* answers another call."""
-        if event.question not in self._cancelled:
+        call = self._cancelled.pop(event.question, None)
+        if call is None:
             return False
-        queue = self._cancelled.pop(event.question)
-        if isinstance(event.outcome, rpc.Results) and (lease := api.read_poll_lease(event.outcome)):
-            self._give_back(queue, lease)
+        if isinstance(event.outcome, rpc.Results):
+            self._give_back(call, event.outcome)
         return True
 
     def dataReceived(self, data: bytes) -> None:
@@ -335,20 +347,32 @@ class ClientProtocol(Protocol):
     def _value_of(self, call: _Call, outcome: rpc.Results | rpc.RemoteException | rpc.Canceled) -> object:
         """Return the value or error of *call*.  If its queue could not be resolved, that is the error."""
         if not isinstance(outcome, rpc.Results):
-            return call.route.error or error_of(outcome)
+            return call.route.error or error_of(outcome, *call.called)
         length = outcome.content.frame_bytes
         if self._limits.own is None or length <= self._limits.own:
             return call.read(outcome)
-        if call.is_poll:
-            self._give_back(call.queue, api.read_poll_lease(outcome))
+        is_poll = call.read_lease is not None
+        self._give_back(call, outcome)
         return ReplyTooLong(
             f"the reply is {length:,} bytes; the limit is {self._limits.own:,}, {FROM_ARGUMENT}:"
             " raise its frame_bytes, or pass no limits to accept what the server sends"
-            + ("; the items of this poll are given back" if call.is_poll else "")
+            + ("; the items of this poll are given back" if is_poll else "")
         )
 
-    def _give_back(self, queue: str | None, lease: bytes) -> None:
-        """End *lease*, so that its items go to a worker that can receive them."""
-        content = api.write_extend_request(api.ExtendRequest(lease, GIVE_BACK_MS))
-        extending = self._send(queue, api.EXTEND, content, api.read_extend_response, api.QUEUE_INTERFACE_ID)
-        extending.addErrback(lambda _: None)
+    def _give_back(self, call: _Call, results: rpc.Results) -> None:
+        """End the lease in the *results* of a poll, so that its items go to a worker that can receive them."""
+        lease = b"" if call.read_lease is None else call.read_lease(results)
+        if not lease:
+            return
+
+        def end_on_an_old_server(failure: Failure) -> None:
+            """Extend the lease to nearly nothing, on a server without `settle`; the attempt counts then."""
+            if failure.check(Unimplemented) and self._state is ClientConnectionState.OPEN:
+                content = api.write_extend_request(api.ExtendRequest(lease, GIVE_BACK_MS))
+                ended = self._send(call.place, api.EXTEND, content, api.read_extend_response, api.QUEUE_INTERFACE_ID)
+                ended.addErrback(lambda _: None)
+
+        settlement = api.Settlement(lease, b"", api.Action.DEFER)
+        content = api.write_settle_request(api.SettleRequest([settlement]))
+        settled = self._send(call.place, api.SETTLE, content, api.read_settle_response, api.QUEUE_INTERFACE_ID)
+        settled.addErrback(end_on_an_old_server)

@@ -13,8 +13,9 @@ State model of a route
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
-from attrs import define
+from attrs import define, frozen
 
 from queueber import api, capnp, rpc
 from queueber.client.errors import error_of
@@ -26,12 +27,42 @@ ROUTES_MAX = 1_000
 QUEUE_PATH = (capnp.layout("Broker.queue$Results").slots["queue"],)
 """The position of the queue in the results of `Broker.queue`."""
 
+# The other methods that return an object have the same parameters and results.
+assert capnp.layout("Broker.control$Params").slots == capnp.layout("Broker.queue$Params").slots
+assert (capnp.layout("Broker.control$Results").slots["control"],) == QUEUE_PATH
+assert (capnp.layout("Queue.deadLetters$Results").slots["queue"],) == QUEUE_PATH
+
+
+@frozen
+class DeadLetters:
+    """The dead items of a queue."""
+
+    queue: str | None
+    """The queue's name; None for the default queue."""
+
+
+@frozen
+class Control:
+    """The control of a queue."""
+
+    queue: str
+
+
+Place: TypeAlias = str | DeadLetters | Control | None
+"""An object of the server: a queue by its name, the object with another interface, or None for the default queue."""
+
 
 @define(eq=False)
 class Route:
     """The target of calls to one object of the server."""
 
     target: rpc.Target
+    parent: "Route | None" = None
+    """The route to the object that was asked for this one; None for the bootstrap object."""
+
+    called: tuple[int, int] = (0, 0)
+    """The interface and method that return the object; zeros for the bootstrap object."""
+
     error: QueueberError | None = None
     """The error with which the server answered the request for the object."""
 
@@ -42,29 +73,37 @@ class Routes:
     def __init__(self, connection: rpc.Connection) -> None:
         """Request the bootstrap object, which is the default queue and gives access to all others."""
         self._connection = connection
-        self._named: dict[str, Route] = {}
-        self._requests: dict[rpc.QuestionId, tuple[Route, str | None, Callable[[rpc.Results], rpc.ImportId]]] = {}
+        self._named: dict[Place, Route] = {}
+        self._requests: dict[rpc.QuestionId, tuple[Route, Place, Callable[[rpc.Results], rpc.ImportId]]] = {}
 
         question = self._connection.bootstrap()
         self._root = Route(rpc.PromisedAnswer(question, ()))
         self._requests[question] = self._root, None, api.read_bootstrap
 
-    def to(self, queue: str | None) -> Route:
-        """Return the route to the queue named *queue*, or to the default queue."""
-        if queue is None:
+    def to(self, place: Place) -> Route:
+        """Return the route to *place*."""
+        if place is None:
             return self._root
-        route = self._named.pop(queue, None)
+        route = self._named.pop(place, None)
         if route is None:
             self._evict_oldest()
-            route = self._request(queue)
-        self._named[queue] = route  # keeps the dictionary in order of use
+            route = self._request(place)
+        self._named[place] = route  # keeps the dictionary in order of use
         return route
 
-    def _request(self, queue: str) -> Route:
-        content = api.write_queue_request(queue)
-        question = self._connection.call(self._root.target, api.BROKER_INTERFACE_ID, api.QUEUE, content)
-        route = Route(rpc.PromisedAnswer(question, QUEUE_PATH))
-        self._requests[question] = route, queue, api.read_queue_response
+    def _request(self, place: str | DeadLetters | Control) -> Route:
+        parent, called = self._root, (api.BROKER_INTERFACE_ID, api.QUEUE)
+        if isinstance(place, DeadLetters):
+            parent, called = self.to(place.queue), (api.QUEUE_INTERFACE_ID, api.DEAD_LETTERS)
+            content = api.write_dead_letters_request()
+        elif isinstance(place, Control):
+            called = api.BROKER_INTERFACE_ID, api.CONTROL
+            content = api.write_queue_request(place.queue)
+        else:
+            content = api.write_queue_request(place)
+        question = self._connection.call(parent.target, *called, content)
+        route = Route(rpc.PromisedAnswer(question, QUEUE_PATH), parent, called)
+        self._requests[question] = route, place, api.read_queue_response
         return route
 
     def _evict_oldest(self) -> None:
@@ -92,7 +131,7 @@ class Routes:
             # This client owns the reference until it releases it.
             self._connection.finish(event.question, release_result_caps=False)
             return True
-        route.error = self._root.error or error_of(event.outcome)
+        route.error = (route.parent and route.parent.error) or error_of(event.outcome, *route.called)
         if name is None:
             return True  # not finished: later calls go to it and fail with the same reason
         self._connection.finish(event.question)

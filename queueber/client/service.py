@@ -29,6 +29,7 @@ from queueber import api, rpc
 from queueber.client.errors import CallTimedOut, NotConnected
 from queueber.client.message_limits import NotSent
 from queueber.client.protocol import ClientProtocol, ConnectionObserver
+from queueber.client.routes import Place
 from queueber.limits import Limits
 from queueber.units import MS_PER_SECOND
 
@@ -138,7 +139,7 @@ class Connector:
 
     def call(
         self,
-        queue: str | None,
+        place: Place,
         method: int,
         content: bytes,
         read: Callable[[rpc.Results], T],
@@ -156,7 +157,7 @@ class Connector:
         Raises (through the Deferred):
             CallTimedOut: the call exceeded its time limit.
         """
-        calling = self._call(queue, method, content, read, interface)
+        calling = self._call(place, method, content, read, interface)
         if timeout_ms is None and self._timeout_ms is not None and wait_ms is not None:
             timeout_ms = self._timeout_ms + wait_ms
         if timeout_ms is None or calling.called:
@@ -164,15 +165,15 @@ class Connector:
         return calling.addTimeout(timeout_ms / MS_PER_SECOND, self._clock, partial(_timed_out, timeout_ms))
 
     def _call(
-        self, queue: str | None, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
+        self, place: Place, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
     ) -> Deferred[T]:
         if self._closed:
             return fail(NotConnected("the call was not sent: the client is closed"))
         if self._usable is not None and not self._waiting:
-            return self._usable.call(queue, method, content, read, interface)
+            return self._usable.call(place, method, content, read, interface)
         connected: Deferred[ClientProtocol] = Deferred(self._cancel)
         self._waiting[connected] = _Waiting(self._attempts)
-        return connected.addCallback(lambda usable: usable.call(queue, method, content, read, interface))
+        return connected.addCallback(lambda usable: usable.call(place, method, content, read, interface))
 
     def _cancel(self, connected: Deferred[ClientProtocol]) -> None:
         """Fail a call that was cancelled while it waited for a connection."""

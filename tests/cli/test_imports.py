@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-MODULES_MAX = 200
+MODULES_MAX = 205
 """A few more than a call needs.  With Twisted and the engine there were 640."""
 
 FORBIDDEN = {
@@ -23,6 +23,7 @@ FORBIDDEN = {
     "queueber.broker": "",
     "queueber.loadgen": "",
     "queueber.api.admin": "the call is not administrative",
+    "queueber.api.control_types": "the call is not an operator's",
     "queueber.transport.pem": "the connection has no TLS",
     "stringprep": "an ASCII name needs no encoding for the DNS",
 }

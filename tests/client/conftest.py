@@ -55,16 +55,37 @@ class Peer:
     """The kind of the exception that answers a request for limits, for example of an older server."""
 
     asked: int = 0
+    is_old: bool = False
+    """Whether the server knows no dead letters."""
+
+    @property
+    def answers(self):
+        """The calls that are answered at once, and their answers."""
+        return {
+            (api.BROKER_INTERFACE_ID, api.QUEUE): self.named,
+            (api.BROKER_INTERFACE_ID, api.LIMITS): self.asked_for_limits,
+            (api.BROKER_INTERFACE_ID, api.CONTROL): self.controlled,
+            (api.QUEUE_INTERFACE_ID, api.DEAD_LETTERS): self.dead_letters,
+        }
+
+    def controlled(self, event):
+        self.connection.return_capabilities(
+            event.answer, api.QUEUE_RESPONSE, (f"control of {api.read_queue_request(event.params)}",)
+        )
+
+    def dead_letters(self, event):
+        if self.is_old:
+            self.connection.return_exception(event.answer, Kind.UNIMPLEMENTED, "no method 5")
+        else:
+            self.connection.return_capabilities(event.answer, api.QUEUE_RESPONSE, (f"dead of {event.target}",))
 
     def turn(self):
         """Process the client's messages, return named queues, and send the pending messages."""
         data = self.transport.value()
         self.transport.clear()
         for event in self.connection.receive_data(data):
-            if isinstance(event, rpc.Calls) and event.interface_id == api.BROKER_INTERFACE_ID:
-                (self.asked_for_limits if event.method_id == api.LIMITS else self.named)(event)
-            else:
-                self.events.append(event)
+            called = (event.interface_id, event.method_id) if isinstance(event, rpc.Calls) else None
+            self.answers.get(called, self.events.append)(event)
         self.connection.check()
         self.send()
 

@@ -15,8 +15,9 @@ from twisted.internet.task import Clock
 import queueber.client
 from queueber import api
 from queueber.capnp import DATA_BYTES_MAX
-from queueber.client import Client, Queue, Tls, connect
+from queueber.client import Action, AddTo, Client, DeathReason, Queue, Settlement, Tls, connect, new_item
 from queueber.client.admin import Admin
+from queueber.client.control import QueueControl
 from queueber.errors import InvalidRequest
 from queueber.limits import DEFAULTS
 
@@ -120,6 +121,11 @@ NOT_A_PATH = [5, b"bytes", "", "a\0b", ["list"]]
 NOT_A_FUNCTION = [5, "policy", 1.5]
 SPAN_MAX, COUNT_MAX = (1 << 64) - 1, (1 << 32) - 1
 NOT_A_LIMIT = [*NOT_A_NUMBER, 0, -1, SPAN_MAX + 1]
+NOT_A_POINT = [*NOT_A_NUMBER, None, -1, SPAN_MAX + 1]
+NOT_LISTED = [*NOT_A_NUMBER, None, 0, 1_001]
+NOT_A_FLAG = [None, 0, 1, "yes"]
+NOT_A_NAME = [*NOT_TEXT, "", "x" * 256, "\ud800"]
+NOT_A_SESSION = ["text", 5, [1, 2], object(), bytearray(15), bytearray(17)]
 
 
 class Unprintable:
@@ -143,7 +149,45 @@ WRONG = {
         "key": NOT_A_PATH,
         "server_name": [5, b"bytes", "", ["list"]],
     },
-    "Client.queue": {"name": [*NOT_TEXT, "", "x" * 256, "\ud800"]},
+    "new_item": {
+        "contents": NOT_BYTES,
+        "delay_ms": NOT_A_POINT,
+        "due_ms": NOT_A_POINT,
+        "expires_ms": NOT_A_POINT,
+        "headers": [
+            5,
+            "n: v",
+            ["n"],
+            {"": b""},
+            {5: b""},
+            {"n": "text"},
+            {"\ud800": b""},
+            {"x" * 256: b""},
+            {"n": bytes(4_096)},
+            {str(number): b"" for number in range(65)},
+        ],
+        "dedup_key": [*NOT_BYTES, bytearray(256)],
+        "until_removed": NOT_A_FLAG,
+    },
+    "Client.queue": {"name": NOT_A_NAME},
+    "Client.control": {"queue": NOT_A_NAME},
+    "Client.queues": {
+        "prefix": [*NOT_TEXT, "\ud800"],
+        "label": [5, "ab", ("a",), ("a", 5), ("a", "b", "c"), ("\ud800", "")],
+        "after": [*NOT_TEXT, "\ud800"],
+        "limit": NOT_LISTED,
+    },
+    "Client.poll_any": {
+        "queues": [5, None, "mail", (), ("mail",) * 65, {"mail": 0}, {"mail": 1_001}, {"mail": "1"}],
+        "n": [*NOT_A_NUMBER, None, 0, -1, COUNT_MAX + 1],
+        "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1],
+        "wait_ms": [*NOT_A_NUMBER, -1, SPAN_MAX + 1],
+        "strict": NOT_A_FLAG,
+        "session": NOT_A_SESSION,
+        "timeout_ms": NOT_A_LIMIT,
+    },
+    "Client.attach": {"session": NOT_AN_ID, "grace_ms": NOT_A_POINT, "timeout_ms": NOT_A_LIMIT},
+    "Client.ping": {"timeout_ms": NOT_A_LIMIT},
     "Client.close": {},
     "Client.limits": {},
     "Queue.add": {
@@ -155,8 +199,74 @@ WRONG = {
         "n": [*NOT_A_NUMBER, None, 0, -1, COUNT_MAX + 1],
         "lease_ms": [*NOT_A_NUMBER, None, 0, -1, SPAN_MAX + 1],
         "wait_ms": [*NOT_A_NUMBER, -1, SPAN_MAX + 1],
+        "session": NOT_A_SESSION,
         "timeout_ms": NOT_A_LIMIT,
     },
+    "Queue.add_items": {
+        "items": [b"contents", ("contents", 0), 5],
+        "request_id": NOT_A_SESSION,
+        "timeout_ms": NOT_A_LIMIT,
+    },
+    "Queue.settle": {
+        "entries": [
+            5,
+            b"lease",
+            Settlement(BYTES, b"?", Action.FAIL),
+            Settlement(b"", BYTES, Action.FAIL),
+            Settlement(BYTES, BYTES, 1),
+            Settlement(BYTES, BYTES, Action.FAIL, -1),
+            Settlement(BYTES, BYTES, Action.FAIL, None, 5),
+            Settlement(BYTES, BYTES, Action.FAIL, None, "x" * 4_097),
+        ],
+        "adds": [5, (5,), (AddTo(5, []),), (AddTo("mail", 5),), (AddTo("mail", [b"contents"]),)],
+        "all_or_nothing": NOT_A_FLAG,
+        "timeout_ms": NOT_A_LIMIT,
+    },
+    "Queue.fail": {
+        "item_id": NOT_AN_ID,
+        "lease": NOT_AN_ID,
+        "error": [*NOT_TEXT, "x" * 4_097, "\ud800"],
+        "delay_ms": [each for each in NOT_A_POINT if each is not None],
+        "timeout_ms": NOT_A_LIMIT,
+    },
+    "Queue.defer": {
+        "item_id": NOT_AN_ID,
+        "lease": NOT_AN_ID,
+        "delay_ms": [each for each in NOT_A_POINT if each is not None],
+        "timeout_ms": NOT_A_LIMIT,
+    },
+    "Queue.reject": {
+        "item_id": NOT_AN_ID,
+        "lease": NOT_AN_ID,
+        "error": [*NOT_TEXT, "x" * 4_097, "\ud800"],
+        "timeout_ms": NOT_A_LIMIT,
+    },
+    "Queue.dead_letters": {},
+    "QueueControl.stats": {"exact": NOT_A_FLAG},
+    "QueueControl.settings": {},
+    "QueueControl.configure": {},
+    "QueueControl.peek": {
+        "state": [0, "ready", DeathReason.LOST],
+        "after": NOT_BYTES,
+        "limit": NOT_LISTED,
+        "contents_bytes": [*NOT_A_NUMBER, 0, -1],
+    },
+    "QueueControl.get": {"item_id": NOT_AN_ID},
+    "QueueControl.cancel": {"item_id": NOT_AN_ID},
+    "QueueControl.kick": {"item_id": NOT_AN_ID},
+    "QueueControl.reschedule": {"item_id": NOT_AN_ID, "due_ms": NOT_A_POINT},
+    "QueueControl.purge": {"dead": NOT_A_FLAG},
+    "QueueControl.pause": {"adds": NOT_A_FLAG, "polls": NOT_A_FLAG},
+    "QueueControl.resume": {"adds": NOT_A_FLAG, "polls": NOT_A_FLAG},
+    "QueueControl.redrive": {
+        "ids": [5, None, b"id", (b"id",), ("id",)],
+        "reason": [None, 1, "lost"],
+        "limit": NOT_LISTED,
+        "to": [*NOT_TEXT, "\ud800"],
+    },
+    "QueueControl.leases": {"after": NOT_BYTES, "limit": NOT_LISTED},
+    "QueueControl.end_lease": {"lease": NOT_BYTES},
+    "QueueControl.delete": {"force": NOT_A_FLAG},
     "Queue.remove": {"item_id": NOT_AN_ID, "lease": NOT_AN_ID, "timeout_ms": NOT_A_LIMIT},
     "Queue.extend": {
         "lease": NOT_AN_ID,
@@ -175,12 +285,28 @@ RIGHT = {
     "Client.queue": {"name": "mail"},
     "Queue.add": {"contents": b"x"},
     "Queue.remove": {"item_id": BYTES, "lease": BYTES},
+    "Queue.fail": {"item_id": BYTES, "lease": BYTES},
+    "Queue.defer": {"item_id": BYTES, "lease": BYTES},
+    "Queue.reject": {"item_id": BYTES, "lease": BYTES},
+    "Client.control": {"queue": "mail"},
+    "Client.poll_any": {"queues": ["mail"]},
+    "Client.attach": {"session": BYTES},
+    "new_item": {"contents": b"x"},
+    "QueueControl.reschedule": {"item_id": BYTES, "due_ms": 1},
     "Queue.extend": {"lease": BYTES, "lease_ms": 1},
     "Admin.backup": {"target": "/backup"},
 }
 """The required arguments of each method."""
 
 NOT_CALLED = {
+    "Action",
+    "AddTo",
+    "DeathReason",
+    "DeliveryFacts",
+    "NewItem",
+    "Outcome",
+    "Settled",
+    "Settlement",
     "CallTimedOut",
     "GIVE_BACK_MS",
     "Batch",
@@ -195,26 +321,36 @@ NOT_CALLED = {
 
 def public_methods():
     """Every callable that a program reaches from `queueber.client`, by name, with its arguments."""
-    found = {"connect": connect, "Tls": Tls}
-    for kind in (Client, Queue, Admin):
+    found = {"connect": connect, "Tls": Tls, "new_item": new_item}
+    for kind in (Client, Queue, QueueControl, Admin):
         for name, method in inspect.getmembers(kind, inspect.isfunction):
             if not name.startswith("_"):
                 found[f"{kind.__name__}.{name}"] = method
-    return {name: {*inspect.signature(method).parameters} - {"self"} for name, method in found.items()}
+    # What `configure` changes has a test of its own.
+    return {name: {*inspect.signature(method).parameters} - {"self", "changes"} for name, method in found.items()}
 
 
 def test_every_argument_of_every_public_method_is_in_the_table():
-    assert set(queueber.client.__all__) - NOT_CALLED == {"connect", "Client", "Queue", "Tls"}
+    assert set(queueber.client.__all__) - NOT_CALLED == {"connect", "new_item", "Client", "Queue", "Tls"}
     assert public_methods() == {name: set(arguments) for name, arguments in WRONG.items()}
+
+
+LONG = 200
+"""Characters of a value that no error shows."""
 
 
 def called(method, client, network, arguments):
     """Return the error of a call of *method*, raised or through a Deferred."""
     arguments = {**RIGHT.get(method, {}), **arguments}
-    owners = {"Client": client, "Queue": client.default, "Admin": client.admin}
+    owners = {
+        "Client": client,
+        "Queue": client.default,
+        "QueueControl": client.control("mail"),
+        "Admin": client.admin,
+    }
     owner, _, name = method.partition(".")
-    function = getattr(owners[owner], name) if name else {"connect": connect, "Tls": Tls}[owner]
-    positional = [arguments.pop("contents")] if "contents" in arguments else []
+    function = getattr(owners[owner], name) if name else {"connect": connect, "Tls": Tls, "new_item": new_item}[owner]
+    positional = [arguments.pop(name) for name in ("contents", "items", "entries") if name in arguments]
     failures = []
     try:
         result = function(*positional, **arguments)
@@ -240,10 +376,10 @@ def test_an_error_names_the_argument_the_allowed_values_and_its_value(network, c
     text = str(why)
     assert argument.removesuffix("_ms") in text
     assert re.search(r"must be|the least is|the limit is|neither HOST:PORT|is empty|not UTF-8", text)
-    if isinstance(value, str | bytes | float | bool | list | None) and value != "x" * 256:
+    if isinstance(value, str | bytes | float | bool | list | None) and len(repr(value)) < LONG:
         assert (repr(value) in text) or "is empty" in text
     assert "\n" not in text
-    assert len(text) <= 200
+    assert len(text) <= LONG
     network.turn()
     assert network.peer.calls() == []
 

@@ -178,10 +178,10 @@ def test_items_that_a_client_may_not_take_are_given_back(network, serve, failure
     assert "the items of this poll are given back" in str(found)
     assert success(adding)
     network.peer.turn()
-    (extend,) = network.peer.calls()
-    assert (extend.target, extend.method_id) == ("mail", api.EXTEND)
-    assert api.read_extend_request(extend.params) == api.ExtendRequest(LEASE, 1)
-    network.peer.connection.return_results([extend.answer], [api.write_extend_responses([True])[0]])
+    (settle,) = network.peer.calls()
+    assert (settle.target, settle.method_id) == ("mail", api.SETTLE)
+    assert api.read_settle_request(settle.params, DEFAULTS).entries == [api.Settlement(LEASE, b"", api.Action.DEFER)]
+    network.peer.connection.return_results([settle.answer], [api.write_settle_response(api.SettleResponse([]))])
     network.peer.send()
     network.turn()
     assert network.peer.connection.stats().answers == 0

@@ -151,13 +151,56 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     network.peer.send()
     assert isinstance(failure(polling), CancelledError)
     network.turn()
+    (settle,) = network.peer.calls()
+    assert settle.target == (queue or ROOT)
+    deferred = api.Settlement(lease, b"", api.Action.DEFER)
+    assert api.read_settle_request(settle.params, DEFAULTS) == api.SettleRequest([deferred], [])
+    network.peer.connection.return_results([settle.answer], [api.write_settle_response(api.SettleResponse([]))])
+    network.peer.send()
+    network.turn()
+    assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
+
+
+def test_items_are_given_back_to_a_server_without_settle(network, client, failure):
+    polling = client.queue("mail").poll()
+    network.turn()
+    (poll,) = network.peer.calls()
+    item, lease = api.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
+    network.peer.connection.return_results(
+        [poll.answer], api.write_poll_responses([api.PollResponse([item], lease, 1_000)])
+    )
+    polling.cancel()
+    network.peer.send()
+    assert isinstance(failure(polling), CancelledError)
+    network.turn()
+    (settle,) = network.peer.calls()
+    network.peer.connection.return_exception(settle.answer, Kind.UNIMPLEMENTED, "no method 4")
+    network.peer.send()
+    network.turn()
     (extend,) = network.peer.calls()
-    assert extend.target == (queue or ROOT)
+    assert (extend.target, extend.method_id) == ("mail", api.EXTEND)
     assert api.read_extend_request(extend.params) == api.ExtendRequest(lease, 1)
     network.peer.connection.return_results([extend.answer], [api.write_extend_responses([True])[0]])
     network.peer.send()
     network.turn()
     assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
+
+
+def test_items_on_their_way_to_a_cancelled_poll_of_several_queues_are_given_back(network, client, failure):
+    """Through the default queue, which settles items of all."""
+    polling = client.poll_any(["mail", "jobs"])
+    network.turn()
+    (poll,) = network.peer.calls()
+    item, lease = api.PolledItem(b"x", bytes(16), 1, 0), bytes(range(16))
+    found = api.PollAnyResponse("jobs", api.PollResponse([item], lease, 1_000))
+    network.peer.connection.return_results([poll.answer], [api.write_poll_any_response(found)])
+    polling.cancel()
+    network.peer.send()
+    assert isinstance(failure(polling), CancelledError)
+    network.turn()
+    (settle,) = network.peer.calls()
+    assert (settle.target, settle.interface_id, settle.method_id) == (ROOT, api.QUEUE_INTERFACE_ID, api.SETTLE)
+    assert api.read_settle_request(settle.params, DEFAULTS).entries == [api.Settlement(lease, b"", api.Action.DEFER)]
 
 
 def test_a_cancelled_poll_without_items_gives_nothing_back(network, client, failure):

@@ -152,7 +152,8 @@ def test_items_sent_to_a_poll_that_has_timed_out_are_given_back(network, limited
     network.peer.send()
     network.turn()
     (given_back,) = network.peer.calls()
-    assert api.read_extend_request(given_back.params).lease == LEASE
+    (entry,) = api.read_settle_request(given_back.params, DEFAULTS).entries
+    assert (entry.lease, entry.action) == (LEASE, api.Action.DEFER)
 
 
 def test_without_a_time_limit_no_timer_runs(network, client):
