@@ -1,8 +1,9 @@
 """Options from the command line, the environment and a file: their precedence, and the report of mistakes."""
 
 import pytest
+from attrs import fields, frozen
 
-from queueber.server.config.settings import OPTIONS
+from queueber.server.config.settings import OPTION_TABLES, OPTIONS, Settings, option_field, options_of
 from queueber.server.config.sources import ConfigError
 from queueber.server.config.spec import Option, boolean, integer
 from queueber.server.config.twisted_options import Options
@@ -422,3 +423,22 @@ def test_an_invalid_character_is_reported_in_every_source(complaints):
             r"environment: QUEUEBER_LISTEN is 'unix:a\udcff', which is not UTF-8",
         ],
     )
+
+
+def test_a_table_of_options_is_a_class_of_fields():
+    @frozen
+    class Sample:
+        most_items: int = option_field(integer(1, 9), 3, "Most items of a sample")
+        plain: int = 7
+
+    (option,) = options_of(Sample, "sample")
+    assert (option.name, option.in_file, option.attribute) == ("sample-most-items", "[sample] most-items", "most_items")
+    assert (option.convert("4"), option.default, option.variable) == (4, 3, "QUEUEBER_SAMPLE_MOST_ITEMS")
+
+
+@pytest.mark.parametrize("attribute", OPTION_TABLES)
+def test_each_table_of_options_fills_one_attribute_of_the_settings(attribute):
+    part, options = OPTION_TABLES[attribute]
+    assert isinstance(getattr(Settings(), attribute), part)
+    assert {option.attribute for option in options} <= {each.name for each in fields(part)}
+    assert len({option.table for option in options}) == 1

@@ -42,13 +42,13 @@ def option_name(attribute: str, table: str | None = None) -> str:
     return (f"{table}-{attribute}" if table else attribute).replace("_", "-")
 
 
-def _option(kind: ValueKind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
+def option_field(kind: ValueKind, default: Any, help: str, default_help: str = "", **more: Any) -> Any:  # noqa: A002, ANN401
     """Return a field that is an option; *more* are further attributes of `Option`."""
     definition = {"kind": kind, "default": default, "help": help, "default_help": default_help, **more}
     return field(default=default, converter=_as_path if kind.parse is path else None, metadata={"option": definition})
 
 
-def _options_of(part: type[Any], table: str | None = None) -> tuple[Option, ...]:
+def options_of(part: type[Any], table: str | None = None) -> tuple[Option, ...]:
     """Return the options among the fields of *part*; *table* is their table in the file, if it is one for all."""
     return tuple(
         Option(name=option_name(each.name, table), **({"table": table} | each.metadata["option"]))
@@ -84,7 +84,7 @@ _FREE_SPACE_DEFAULT = f"{quantity(RESERVE_BYTES, Unit.BYTES)}, or 1/{SMALL_SHARE
 class Settings:
     """The checked configuration of a server."""
 
-    listen: tuple[Listen, ...] = _option(
+    listen: tuple[Listen, ...] = option_field(
         _LISTEN,
         (usable_listen(_DEFAULT_LISTEN),),
         "Address to listen on without TLS",
@@ -94,7 +94,7 @@ class Settings:
         may_be_none=True,
         replaced_by="listen-tls",
     )
-    listen_tls: tuple[Listen, ...] = _option(
+    listen_tls: tuple[Listen, ...] = option_field(
         _LISTEN_TLS,
         (),
         "Address to listen on with TLS; needs --tls-certificate",
@@ -102,76 +102,76 @@ class Settings:
         many=True,
         may_be_none=True,
     )
-    tls_certificate: Path | None = _option(
+    tls_certificate: Path | None = option_field(
         _PEM, None, "The server's certificate, followed by intermediate certificates"
     )
-    tls_key: Path | None = _option(
+    tls_key: Path | None = option_field(
         _PEM, None, "The certificate's private key; must not be world-readable", "the certificate's file"
     )
-    tls_client_ca: Path | None = _option(
+    tls_client_ca: Path | None = option_field(
         _PEM, None, "Authorities that sign the certificates of permitted clients", "any client"
     )
-    tls_client_name: tuple[str, ...] = _option(
+    tls_client_name: tuple[str, ...] = option_field(
         _CLIENT_NAME, (), "A name that a client's certificate must have", "any name", many=True
     )
-    insecure_plaintext: bool = _option(
+    insecure_plaintext: bool = option_field(
         YES_OR_NO, default=False, help="Allow plaintext on addresses that other machines can reach", flag=True
     )
-    data_dir: Path = _option(PATH, "./queueber-data", "The data directory; created if it is missing", short="d")
-    wipe: bool = _option(
+    data_dir: Path = option_field(PATH, "./queueber-data", "The data directory; created if it is missing", short="d")
+    wipe: bool = option_field(
         YES_OR_NO,
         default=False,
         help="Empty the data directory first; refused unless it is Queueber's and no other process has locked it",
         flag=True,
         command_line_only=True,
     )
-    workers: int = _option(
+    workers: int = option_field(
         integer(1, 1024),
         usable_cores(),
         "Threads of the storage pool",
         "the cores this process may use, at least 2",
         short="w",
     )
-    durability: Durability = _option(
+    durability: Durability = option_field(
         choice(*Durability),
         Durability.FSYNC,
         "What an acknowledged write survives: fsync (a power cut), os (a killed process), none (no crash)",
     )
-    free_space_reserve: int | None = _option(
+    free_space_reserve: int | None = option_field(
         _FREE_SPACE, None, "Free space below which adds are refused; other calls go on; 0 for none", _FREE_SPACE_DEFAULT
     )
-    storage_encoding: Encoding = _option(
+    storage_encoding: Encoding = option_field(
         choice(*Encoding),
         Encoding.UNPACKED,
         "Encoding of new values: unpacked (faster) or packed (smaller)",
         table="storage",
     )
-    lease_sweep_interval: float = _option(decimal(0.001, 60), 0.1, "Seconds between two checks for expired leases")
-    coalesce_max_batch_size: int = _option(integer(1, 100_000), 64, "Most polls served by one claim")
-    coalesce_max_batch_items: int = _option(
+    lease_sweep_interval: float = option_field(decimal(0.001, 60), 0.1, "Seconds between two checks for expired leases")
+    coalesce_max_batch_size: int = option_field(integer(1, 100_000), 64, "Most polls served by one claim")
+    coalesce_max_batch_items: int = option_field(
         integer(1, 1_000_000), 512, "Most items delivered by one claim, after one complete poll"
     )
-    coalesce_batch_window_ms: int = _option(
+    coalesce_batch_window_ms: int = option_field(
         integer(0, 10_000), 0, "How long an idle server waits for more calls before it cuts a commit"
     )
-    drain_seconds: float = _option(
+    drain_seconds: float = option_field(
         decimal(0, 3600),
         10.0,
         "How long a stopping server waits for calls under way, and again for peers to receive their replies",
     )
-    log_format: str = _option(
+    log_format: str = option_field(
         choice("auto", "text", "json"),
         "auto",
         "Format of the log: text, json (one object a line), or auto (the default of twistd or twist)",
     )
-    log_level: str = _option(
+    log_level: str = option_field(
         choice("debug", "info", "warn", "error", "critical"), "info", "Lowest level that is logged"
     )
-    http: Listen | None = _option(_PAGES, None, "Address for /metrics, /livez and /readyz over HTTP", "nowhere")
-    manhole: str | None = _option(
+    http: Listen | None = option_field(_PAGES, None, "Address for /metrics, /livez and /readyz over HTTP", "nowhere")
+    manhole: str | None = option_field(
         _CONSOLE, None, "Address of a debugging console, a Python shell with the rights of the server's user", "nowhere"
     )
-    manhole_password_file: Path | None = _option(
+    manhole_password_file: Path | None = option_field(
         _PASSWORD_FILE, None, "Login of a debugging console that is not on a Unix socket"
     )
 
@@ -298,7 +298,7 @@ def _limit(limit: PeerLimit) -> Option:
 
 CONFIG = Option(name="config", kind=PATH, default=None, help="A configuration file with these options")
 
-SERVICE_OPTIONS = (CONFIG, *_options_of(Settings))
+SERVICE_OPTIONS = (CONFIG, *options_of(Settings))
 
 OPTION_TABLES: dict[str, tuple[type[Any], tuple[Option, ...]]] = {
     "tuning": (Tuning, tuple(map(_tuning, TUNING_OPTIONS))),
