@@ -202,14 +202,17 @@ def idlers(options, scratch):
 
 
 async def make_queues(port, count):
-    """Add an item to each of *count* queues, by the command's own client in a process of its own."""
+    """Add an item to each of *count* queues, by Queueber's client in a process of its own."""
     program = (
-        "import sys; from queueber.cli.session import run\n"
-        "from twisted.internet.defer import gatherResults\n"
-        "async def work(client):\n"
+        "import sys; from queueber.client import connect\n"
+        "from twisted.internet.defer import ensureDeferred, gatherResults\n"
+        "from twisted.internet.task import react\n"
+        "async def work(reactor):\n"
+        "    client = connect(reactor, f'127.0.0.1:{sys.argv[1]}')\n"
         "    for at in range(0, int(sys.argv[2]), 500):\n"
         "        await gatherResults([client.queue(f'idle-{at + n}').add(b'x') for n in range(500)])\n"
-        "run(f'127.0.0.1:{sys.argv[1]}', work)\n"
+        "    await client.close()\n"
+        "react(lambda reactor: ensureDeferred(work(reactor)))\n"
     )
     say(f"  making {count:,} queues")
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(port), str(count))
