@@ -10,7 +10,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("call_counts.py")
 
 # Calls of `queueber` and of libraries. Both only go down; those of libraries vary by fifteen.
-BOUNDS = {"add": (60, 120), "poll": (90, 125), "remove": (60, 120)}
+BOUNDS = {"add": (60, 65), "poll": (90, 65), "remove": (60, 65)}
 
 
 @pytest.mark.slow

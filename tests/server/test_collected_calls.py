@@ -155,6 +155,52 @@ def test_the_peer_of_a_collected_call_may_go(server, peers):
     assert not server.deaths
 
 
+def answered(server, peer, call):
+    """Make *call* and return whether its commit is in flight when its bytes were read."""
+    call(peer)
+    at_once = server.committer.committing
+    server.settle()
+    return at_once
+
+
+def test_after_a_commit_of_one_call_the_next_call_is_committed_without_another_turn(server, peers):
+    peer = peers[0]
+    assert not answered(server, peer, lambda each: each.add(b"a")), "the first has none before it"
+    assert answered(server, peer, lambda each: each.add(b"b"))
+    assert answered(server, peer, lambda each: each.poll(2))
+    assert answered(server, peer, lambda each: each.add(b"c"))
+    for each in peers:
+        each.add(b"d")
+    server.settle()
+    # The first of these was alone, and the others shared the next commit.
+    assert not answered(server, peer, lambda each: each.add(b"e"))
+
+
+def test_with_a_window_even_a_lone_call_waits_for_it(make_server):
+    server = make_server({"coalesce_batch_window_ms": 1_000}.items())
+    for _ in range(2):
+        peer = server.connect()
+        peer.add(b"a")
+        server.turn()
+        assert not server.committer.committing
+        server.reactor.advance(1)
+        assert server.committer.committing
+        server.settle()
+
+
+def test_a_read_that_breaks_the_protocol_is_committed_up_to_there(server, peers):
+    peer = peers[0]
+    peer.add(b"a")
+    server.settle()
+    frame = peer.connection
+    question = frame.call(peer.root, api.QUEUE_INTERFACE_ID, api.ADD, ADD_X)
+    peer.protocol.dataReceived(frame.data_to_send() + b"\xff" * 8)
+    assert question
+    assert server.committer.committing
+    server.settle()
+    assert server.broker.queue("default").added == 2
+
+
 STEPS = st.lists(
     st.tuples(
         st.integers(0, 2),

@@ -370,6 +370,8 @@ def test_a_lease_that_is_extended_in_several_commits_counts_in_each(server):
     lease = api.read_poll_response(peer.receive()[poll]).lease
     pending = []
     for span in (5_000, 6_000):
+        server.connect().add(b"b")
+        server.turn()
         peer.call(api.EXTEND, api.write_extend_request(api.ExtendRequest(lease, span)))
         pending.append(server.committer.pending_bytes)
         server.settle()

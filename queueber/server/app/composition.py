@@ -134,7 +134,7 @@ def assemble(
         call_stats=handlers.stats,
         broker=broker,
         dispatcher=dispatcher,
-        wake=committer.wake,
+        committer=committer,
         flush_queue=flush_queue,
         connections=connections,
         limits=limits,

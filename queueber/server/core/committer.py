@@ -5,7 +5,9 @@ At most one commit is in flight.  Plans that arrive meanwhile share the next
 one, so a slow disk makes larger commits, not longer queues.  A commit is cut
 in a reactor turn of its own (`callLater(0)`), so that it takes the calls of
 all sockets that were read in one turn.  After a commit of many calls the cut
-waits for as long as each turn brings more, up to `GATHER_SECONDS`.
+waits for as long as each turn brings more, up to `GATHER_SECONDS`.  After a
+commit of one call it does not wait for the turn: the next call is likely to
+be alone, too.
 
 A failed write or fsync means that memory is ahead of a disk that cannot be
 trusted.  The thread that notices ends the process: nothing more is
@@ -16,14 +18,14 @@ same writes are tried again later.
 | state | begins with | ends with |
 |---|---|---|
 | idle | a commit after which nothing waits | a plan, or `wake` |
-| cut scheduled | a plan or `wake`, with no commit in flight | the cut |
+| cut scheduled or due | a plan or `wake`, with no commit in flight | the cut |
 | commit in flight | a cut that takes writes | the storage thread's result |
 | stalled | `StoreStalled` out of a commit | the next attempt that succeeds |
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -35,6 +37,7 @@ from queueber.broker.storage import PutLease, PutQueue
 from queueber.errors import Overloaded
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
+from queueber.server.core.commit_batch import Batch, Reply, only_leases
 from queueber.server.core.pool import Pool
 from queueber.server.core.stats import CommitStats
 from queueber.units import counted
@@ -58,24 +61,6 @@ GATHER_SECONDS = 0.002
 
 STALL_SECONDS = 0.05
 """Between two attempts at a stalled write."""
-
-_Reply: TypeAlias = tuple[Plan[Any], Callable[[Any], None]]
-"""A plan, and the callback that takes its reply."""
-
-
-class _Batch(NamedTuple):
-    """The plans of one commit."""
-
-    replies: list[_Reply]
-    plans: list[Plan[Any]]
-    """The plans with writes."""
-
-    writes: list[Write]
-    rows: int
-    """Rows of items and leases among *writes*."""
-
-    bytes: int
-    """Contents among *writes*."""
 
 
 @define(eq=False)
@@ -111,11 +96,17 @@ class Committer:
     pending_bytes: int = field(default=0, init=False)
     """Memory for the plans that wait for a commit: contents, rows, and the plans themselves."""
 
-    _in_flight: _Batch | None = field(default=None, init=False)
+    _in_flight: Batch | None = field(default=None, init=False)
     _began: float = field(default=0.0, init=False)
     """When the commit in flight was cut, in the reactor's seconds."""
 
     _cut_scheduled: bool = field(default=False, init=False)
+    in_read: bool = field(default=False, init=False)
+    """A connection processes its input.  Set by connections, which `cut` afterwards if that is due."""
+
+    cut_due: bool = field(default=False, init=False)
+    """The cut is not scheduled but comes at the end of this read, because the last commit answered one call."""
+
     _decision_scheduled: bool = field(default=False, init=False)
     _cut_wanted: bool = field(default=False, init=False)
     """`wake` was called since the last cut."""
@@ -184,7 +175,7 @@ class Committer:
             first = writes[0]
             # Adds and removes begin with another kind of row; a lone poll or extend writes one lease.
             if type(first) is PutLease:
-                leases = {first.id: first} if len(writes) == 1 else _only_leases(writes)
+                leases = {first.id: first} if len(writes) == 1 else only_leases(writes)
         if leases is None:
             size += plan.size
         elif not leases.keys() <= self._pending_leases:
@@ -227,24 +218,28 @@ class Committer:
 
     def _schedule_cut(self) -> None:
         self._cut_scheduled = True
+        if self.in_read and self._last_calls == 1 and not self._window_seconds:
+            self.cut_due = True
+            return
         self._gathered_calls, self._gathering_since = 0, self._reactor.seconds()
-        self._reactor.callLater(self._window_seconds, self._cut)
+        self._reactor.callLater(self._window_seconds, self.cut)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
+        """Begin a commit with what waits, as was scheduled or is due at the end of a read."""
+        self.cut_due = False
         for decide in self._decide:
             decide()
         if self._last_calls >= GATHER_CALLS and self._more_calls_come():
-            self._reactor.callLater(0, self._cut)
+            self._reactor.callLater(0, self.cut)
             return
         try:
             self._cut_wanted = False
-            self._last_calls, self._calls = self._calls, 0
             # The cut counts as scheduled until the batch is taken: what is submitted here joins it.
             if self._broker.polls.waiting:
                 for serve_polls in self._serve_polls:
                     serve_polls()
             batch = self._take_batch()
-            self._cut_scheduled = False
+            self._last_calls, self._calls, self._cut_scheduled = self._calls, 0, False
             if batch.writes or self._time_mark_wanted:
                 self._time_mark_wanted = False
                 self._in_flight = batch
@@ -272,7 +267,7 @@ class Committer:
         waited: float = self._reactor.seconds() - self._gathering_since
         return waited < GATHER_SECONDS
 
-    def _take_batch(self) -> _Batch:
+    def _take_batch(self) -> Batch:
         """
         Take pending plans, up to the limits of a commit, with all their writes in order.
 
@@ -281,7 +276,7 @@ class Committer:
         lease, too.
         """
         pending, limits = self._pending, self._limits
-        replies: list[_Reply] = []
+        replies: list[Reply] = []
         plans: list[Plan[Any]] = []
         writes: list[Write] = []
         records: dict[QueueNumber, QueueRecord] = {}
@@ -318,7 +313,7 @@ class Committer:
         written = len(writes) + further_rows
         for record in records.values():
             writes.append(_new(PutQueue, (record,)))
-        return _new(_Batch, (replies, plans, writes, written, contents))
+        return _new(Batch, (replies, plans, writes, written, contents))
 
     def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:
         written = self._pool.run(self._commit, writes, mark)
@@ -355,7 +350,7 @@ class Committer:
         except Exception as why:  # noqa: BLE001
             self.bug(why)
 
-    def _return_replies(self, replies: Sequence[_Reply]) -> None:
+    def _return_replies(self, replies: Sequence[Reply]) -> None:
         for plan, take_reply in replies:
             take_reply(plan.reply)
         self._flush_replies()
@@ -384,13 +379,3 @@ class Committer:
 
 def _reason(failure: Failure) -> BaseException:
     return failure.value or RuntimeError("no reason was given")
-
-
-def _only_leases(writes: Sequence[Write]) -> dict[LeaseId, PutLease] | None:
-    """Return the leases' records if *writes* are nothing else, as those of an extend or a claim; None otherwise."""
-    leases: dict[LeaseId, PutLease] = {}
-    for write in writes:
-        if type(write) is not PutLease or write.id in leases:
-            return None
-        leases[write.id] = write
-    return leases

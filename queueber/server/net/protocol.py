@@ -19,6 +19,7 @@ from queueber import rpc
 from queueber.broker import Broker, Peer, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
 from queueber.limits import DEFAULTS, Limits
+from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import Handlers
 from queueber.server.core.stats import CallStats
@@ -50,8 +51,7 @@ class ServerContext:
     """The counters of calls; each reply is subtracted from the calls that are not answered."""
 
     dispatcher: Dispatcher
-    wake: Callable[[], None]
-    """Lets the dispatcher serve polls soon."""
+    committer: Committer
 
     flush_queue: FlushQueue
     connections: Connections
@@ -126,6 +126,7 @@ class RpcProtocol(Protocol):
         server, connection = self._server, self._connection
         if self._state is ConnectionState.FIRST_MESSAGE:
             self._first = (self._first + data)[:FIRST_BYTES]
+        server.committer.in_read = True
         try:
             for event in connection.receive_data(data):
                 if type(event) is rpc.Calls:
@@ -134,6 +135,10 @@ class RpcProtocol(Protocol):
                     self._handle(event)
         except RemoteProtocolError as why:
             self._break_off(why)
+        finally:
+            server.committer.in_read = False
+            if server.committer.cut_due:
+                server.committer.cut()
         self._last_active = server.connections.seconds()
         begun = len(connection.framer.begun)
         # Most reads end with a whole message of an open connection, and change no timer and nothing worth measuring.
@@ -389,4 +394,4 @@ class RpcProtocol(Protocol):
             self._server.connections.timeouts.start(self, WHOLE_MESSAGE)
         self._inbound.release()
         self._server.broker.polls.resume(self.peer)
-        self._server.wake()
+        self._server.committer.wake()
