@@ -20,6 +20,7 @@ from queueber.store.datadir.torn_tail import cut_torn_tail
 from queueber.store.maintenance.backup import back_up
 from queueber.store.rows.kv_store import Durability, KeyValueStore
 from queueber.store.rows.meta import (
+    check_version,
     delete_clean_mark,
     mark_clean_shutdown,
     read_format,
@@ -243,6 +244,7 @@ def open_store(
     boot_id: bytes = b"",
     report: Callable[[str], object] = _ignore,
     on_sync: Callable[[float], object] | None = None,
+    upgrading: ProgressCallback = no_progress,
 ) -> RocksStore:
     """
     Open the store in the data directory *path*, which is created if it is missing.
@@ -257,6 +259,8 @@ def open_store(
             attributed to a power cut, only to a failed write that was noted.
         report: called with a sentence about a damaged end of the log, before it is cut off.
         on_sync: called with the duration of each sync of the log in seconds, on the thread that made it.
+        upgrading: called with the number of items done and in total while data of an older format is converted.  If it
+            raises, the next opening goes on.
 
     Raises:
         StorageError: the directory or its content cannot be used.  The text is one line with its name and the reason.
@@ -265,7 +269,7 @@ def open_store(
     with ExitStack() as undo:
         undo.callback(directory.release)
         try:
-            store = _open(directory, undo, durability, encoding, tuning, boot_id, report, on_sync)
+            store = _open(directory, undo, durability, encoding, tuning, boot_id, report, on_sync, upgrading)
         except (StorageError, OSError) as error:
             raise directory_error(path, _with_advice(error), error) from error
         undo.pop_all()
@@ -281,6 +285,7 @@ def _open(
     boot_id: bytes,
     report: Callable[[str], object],
     on_sync: Callable[[float], object] | None,
+    upgrading: ProgressCallback,
 ) -> RocksStore:
     """Open the store in *directory*; *undo* receives the callbacks that close it again."""
     wal = durability is not Durability.NONE
@@ -300,7 +305,7 @@ def _open(
             db = open_database(directory.database, wal=wal, tuning=tuning)
         undo.callback(db.close)
         _check_end(db, noted)
-        clean_shutdown = _check_format(db, durability)
+        clean_shutdown = _check_format(db, durability, upgrading)
         if not clean_shutdown and not wal:
             # The rows that were flushed before the server died are an older state: removed items would return.
             db.close()
@@ -349,19 +354,25 @@ def _check_end(db: RocksDB, noted: int | None) -> None:
         )
 
 
-def _check_format(db: RocksDB, durability: Durability) -> bool:
-    """Upgrade *db*, refuse it if it was created with other durability, and return whether it was shut down cleanly."""
+def _check_format(db: RocksDB, durability: Durability, upgrading: ProgressCallback) -> bool:
+    """
+    Refuse *db* if it was created with other durability, upgrade it, and return whether it was shut down cleanly.
+
+    A database without a log that was not shut down cleanly is not upgraded: it is about to be emptied.
+    """
     found = read_format(db)
     if found is None:
         raise StorageError("its database has no format version")
     clean_shutdown = was_shut_down_cleanly(db)
-    upgrade(db, found)
+    check_version(found)
     asked = "" if durability is not Durability.NONE else durability
     if found.durability != asked:
         made = f"durability {found.durability}" if found.durability else "a log"
         raise StorageError(
             f"it was created with {made} and cannot be used with durability {durability}; use another directory"
         )
+    if clean_shutdown or not found.durability:
+        upgrade(db, found, upgrading)
     return clean_shutdown
 
 

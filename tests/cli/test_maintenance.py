@@ -81,12 +81,15 @@ def make(path, close=True):
     store = open_store(path)
     for number in range(1, COMMITS + 1):
         store.commit(
-            [PutItems(MAIL, [item(number)]), PutQueue(QueueRecord(MAIL, "mail", number, 0, LOWEST))],
+            [
+                PutItems(MAIL, [item(number)]),
+                PutQueue(QueueRecord(MAIL, "mail", number, 0, LOWEST, 8 * number, off_time=number)),
+            ],
             TimeMark(b"b" * 16, 1, WallMs(1_800_000_000_000)),
         )
         if number == COMMITS // 2:
             store.note_synced()
-    lease = LeaseRecord(MAIL, WallMs(99), (Key(WallMs(1), ItemId((1).to_bytes(16, "big"))),))
+    lease = LeaseRecord(MAIL, WallMs(99), (item(1).key,))
     store.commit([PutLease(LeaseId(b"l" * 16), lease)], TimeMark(b"b" * 16, 1, WallMs(1_800_000_000_000)))
     if close:
         store.close()
@@ -272,7 +275,7 @@ def copy_if_there(source, target):
 class TestInspect:
     def test_json(self, shell, data):
         found = json.loads(shell("inspect", data, "--json").output)
-        assert (found["state"], found["format"], found["last_commit_ms"]) == ("stopped in order", 1, 1_800_000_000_000)
+        assert (found["state"], found["format"], found["last_commit_ms"]) == ("stopped in order", 2, 1_800_000_000_000)
         (queue,) = found["queues"]
         assert queue == {
             "name": "mail",
@@ -308,7 +311,7 @@ class TestInspect:
         done = shell("inspect", "-d", data)
         assert done.exit_code == 0
         first, second, queue = done.output.splitlines()
-        assert "stopped in order; format 1;" in first
+        assert "stopped in order; format 2;" in first
         assert "last commit 2027-01-15T08:00:00+00:00; writes up to " in second
         assert 'queue "mail": 20 items, 19 ready, 0 delayed, 1 under 1 lease; 20 added and 0 removed' in queue
         assert content_of(data) == before
@@ -329,9 +332,9 @@ class TestInspect:
     def test_a_backup_that_no_server_has_run_on_is_called_one(self, shell, data, tmp_path):
         with closing(open_store(data)) as store:
             store.backup(tmp_path / "backup")
-        assert ": a backup, on which no server has run; format 1;" in shell("inspect", "-d", tmp_path / "backup").output
+        assert ": a backup, on which no server has run; format 2;" in shell("inspect", "-d", tmp_path / "backup").output
         open_store(tmp_path / "backup").close()
-        assert ": stopped in order; format 1;" in shell("inspect", "-d", tmp_path / "backup").output
+        assert ": stopped in order; format 2;" in shell("inspect", "-d", tmp_path / "backup").output
 
     def test_a_killed_server_is_reported(self, shell, data, tmp_path):
         with closing(open_store(data)):
@@ -339,7 +342,7 @@ class TestInspect:
             shutil.copytree(data, tmp_path / "killed", copy_function=copy_if_there)
         (tmp_path / "killed" / "synced").unlink()
         first, second = shell("inspect", "-d", tmp_path / "killed").output.splitlines()[:2]
-        assert ": its server ended without closing it; format 1;" in first
+        assert ": its server ended without closing it; format 2;" in first
         assert second.endswith(", how many are on disk is noted nowhere")
 
     def test_a_server_that_ended_itself_after_a_failed_write_is_reported(self, shell, data):

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -88,7 +89,8 @@ def test_a_commit_torn_by_a_power_cut_is_logged(start, tmp_path):
     live = open_store(tmp_path / "live")
     for number in (1, 2):
         item = Item(Key(WallMs(number), ItemId(bytes(16))), b"%d" % number * 9_000, WallMs(number))
-        writes = [PutItems(mail, [item]), PutQueue(QueueRecord(mail, DEFAULT_QUEUE, number, 0, LOWEST))]
+        record = QueueRecord(mail, DEFAULT_QUEUE, number, 0, LOWEST, 9_000 * number, off_time=number)
+        writes = [PutItems(mail, [item]), PutQueue(record)]
         live.commit(writes, TimeMark(b"b" * 16, 0, WallMs(number)))
     shutil.copytree(tmp_path / "live", data)
     live.close()
@@ -100,3 +102,16 @@ def test_a_commit_torn_by_a_power_cut_is_logged(start, tmp_path):
         r"Cut off the damaged end of the log: the machine went down while the log was written: its last [0-9,]+ bytes"
     )
     server.line("1 item in 1 queue, 0 leases; recovered in .* after an unclean stop")
+
+
+def test_data_of_an_older_format_is_converted_by_a_start(start, tmp_path):
+    """The directory of a killed server of format 1, with items that are delayed, leased and redelivered."""
+    golden = Path(__file__).parents[1] / "store" / "golden" / "v1-served"
+    shutil.copytree(golden, tmp_path / "old")
+    server = start(data_dir=tmp_path / "old")
+    server.line("Finished converting the data to a newer format, 8 of 8 items")
+    server.line("8 items in 3 queues, 1 lease; recovered")
+    server.stop()
+    again = start(data_dir=tmp_path / "old")
+    again.line("8 items in 3 queues, 1 lease; recovered")
+    assert not [line for line in again.lines if "converting" in line]

@@ -33,13 +33,16 @@ def key(number):
 def furnish(path, items, contents, *, leased=False):
     """Create a directory with items, 1,000 per commit, and with *leased* 1,000 per lease."""
     store = open_store(path, durability=Durability.OS)
+    size = 0
     for begin in range(1, items + 1, 1_000):
         keys = [key(number) for number in range(begin, begin + 1_000)]
         writes = [PutItems(MAIL, [Item(each, contents(), WallMs(5))]) for each in keys]
         if leased:
             writes.append(PutLease(LeaseId(begin.to_bytes(16, "big")), LeaseRecord(MAIL, FAR, tuple(keys))))
         floor = keys[-1] if leased else LOWEST
-        store.commit([*writes, PutQueue(QueueRecord(MAIL, "mail", keys[-1].due, 0, floor))], MARK)
+        size += sum(len(write.items[0].contents) for write in writes if isinstance(write, PutItems))
+        record = QueueRecord(MAIL, "mail", keys[-1].due, 0, floor, size, off_time=keys[-1].due)
+        store.commit([*writes, PutQueue(record)], MARK)
     store.close()
 
 

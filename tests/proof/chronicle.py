@@ -11,7 +11,18 @@ from random import Random
 
 from attrs import define, field, frozen
 
-from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
+from queueber.broker.model import (
+    LOWEST,
+    Item,
+    ItemId,
+    Key,
+    LeaseId,
+    LeaseRecord,
+    QueueNumber,
+    QueueRecord,
+    TimeMark,
+    off_time,
+)
 from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease, PutQueue
 from queueber.errors import StorageError
 from queueber.plyvel.handle import Handle
@@ -64,7 +75,9 @@ class _Author:
 
     random: Random
     sizes: tuple[int, ...]
-    items: list = field(factory=list)
+    items: dict = field(factory=dict)
+    """The length of contents of each item, by its key."""
+
     leases: list = field(factory=list)
     added: int = 0
     removed: int = 0
@@ -77,19 +90,22 @@ class _Author:
         for _ in range(draw.randrange(1, 4)):
             self.added += 1
             key = Key(WallMs(self.clock), ItemId(self.added.to_bytes(16, "big")))
-            self.items.append(key)
-            writes.append(PutItems(queue, [Item(key, draw.randbytes(draw.choice(self.sizes)), WallMs(self.clock), 0)]))
+            contents = draw.randbytes(draw.choice(self.sizes))
+            self.items[key] = len(contents)
+            writes.append(PutItems(queue, [Item(key, contents, WallMs(self.clock), 0)]))
         if draw.random() < 0.3:
-            gone = self.items.pop(draw.randrange(len(self.items)))
+            gone = list(self.items)[draw.randrange(len(self.items))]
+            del self.items[gone]
             self.removed += 1
             writes.append(DeleteItem(queue, gone))
         if draw.random() < 0.3:
             lease = LeaseId(draw.randbytes(16))
             self.leases.append(lease)
-            writes.append(PutLease(lease, LeaseRecord(queue, WallMs(self.clock + 9), tuple(self.items[-2:]))))
+            writes.append(PutLease(lease, LeaseRecord(queue, WallMs(self.clock + 9), tuple(list(self.items)[-2:]))))
         if self.leases and draw.random() < 0.2:
             writes.append(DeleteLease(self.leases.pop(0)))
-        writes.append(PutQueue(QueueRecord(queue, "mail", self.added, self.removed, LOWEST)))
+        size, moved = sum(self.items.values()), sum(map(off_time, self.items))
+        writes.append(PutQueue(QueueRecord(queue, "mail", self.added, self.removed, LOWEST, size, off_time=moved)))
         store.commit(writes, TimeMark(BOOT, self.clock, WallMs(self.clock)))
 
 

@@ -148,7 +148,7 @@ def _furnish(store: Store) -> None:
             PutItems(FIRST, [_item(30, b"large" * 10_000)]),
             PutItems(SECOND, [_item(40, b"")]),
             PutLease(LeaseId(b"l" * ID_BYTES), lease),
-            PutQueue(QueueRecord(FIRST, "first", 5, 1, _key(11))),
+            PutQueue(QueueRecord(FIRST, "first", 5, 1, _key(11), 3 * 8 + 50_000)),
             PutQueue(QueueRecord(SECOND, "second", 1, 0, LOWEST)),
             PutQueue(QueueRecord(EMPTIED, "emptied", 1, 1, _key(9))),
         ],

@@ -148,7 +148,7 @@ def test_a_backup_during_commits_is_a_consistent_snapshot(tmp_path, make):
             added += 1
             writes = [
                 PutItems(MAIL, [make.item(added, b"x" * 100)]),
-                PutQueue(QueueRecord(MAIL, "mail", added, 0, LOWEST)),
+                PutQueue(QueueRecord(MAIL, "mail", added, 0, LOWEST, 100 * added)),
             ]
             store.commit(writes, make.mark)
             committed.append(added)

@@ -2,8 +2,9 @@
 Directories that released versions wrote can be opened by all later ones.
 
 `golden/v1` was written by `write` with format 1, in a process that was then
-killed, and so on; only RocksDB's info logs were removed.  These directories are
-never changed.  A new format adds one.
+killed, and so on; only RocksDB's info logs were removed.  `golden/v1-served` is
+of a server that was killed.  These directories are never changed.  A new format
+adds one.
 """
 
 from pathlib import Path
@@ -12,8 +13,8 @@ from shutil import copytree
 import pytest
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import DeleteItem, PutItems, PutLease, PutQueue, RecoveredLease
-from queueber.store import Encoding, RocksStore, open_store
+from queueber.broker.storage import DeleteItem, Found, PutItems, PutLease, PutQueue, RecoveredLease
+from queueber.store import Encoding, RocksStore, open_store, verify
 from queueber.store.rows.meta import FORMAT
 from queueber.units import WallMs
 
@@ -31,6 +32,7 @@ def item(due: int, contents: bytes, attempts: int = 0) -> Item:
 
 
 LETTERS = [item(10, b"first"), item(20, b"", attempts=3), item(30, b"packed " * 9), item(2**40, b"much later")]
+LETTER_BYTES = sum(len(letter.contents) for letter in LETTERS)
 PARCEL = item(15, b"large" * 8_000)
 
 
@@ -39,7 +41,7 @@ def write(path: Path) -> RocksStore:
     store = open_store(path)
     store.commit(
         [
-            PutQueue(QueueRecord(MAIL, "mail", 5, 1, key(9))),
+            PutQueue(QueueRecord(MAIL, "mail", 5, 1, key(9), LETTER_BYTES, off_time=4)),
             *[PutItems(MAIL, [letter]) for letter in LETTERS[:2]],
             PutItems(MAIL, [item(11, b"removed later")]),
             PutItems(PARCELS, [PARCEL]),
@@ -52,7 +54,7 @@ def write(path: Path) -> RocksStore:
         [
             *[PutItems(MAIL, [letter]) for letter in LETTERS[2:]],
             PutLease(LEASE, LeaseRecord(MAIL, WallMs(5_000), (key(10), key(11), key(20)))),
-            PutQueue(QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST)),
+            PutQueue(QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST, len(PARCEL.contents), off_time=1)),
         ],
         TimeMark(b"B" * 16, 2_000, WallMs(1_100)),
     )
@@ -64,14 +66,15 @@ def write(path: Path) -> RocksStore:
 def check(store: RocksStore, make) -> None:
     found = store.recover()
     assert list(found.queues) == [
-        QueueRecord(MAIL, "mail", 5, 1, key(9)),
-        QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST),
+        QueueRecord(MAIL, "mail", 5, 1, key(9), LETTER_BYTES, off_time=4),
+        QueueRecord(PARCELS, "Päckchen", 1, 0, LOWEST, len(PARCEL.contents), off_time=1),
     ]
     assert list(found.leases) == [RecoveredLease(LEASE, MAIL, WallMs(5_000), (key(10), key(20)), (5, 0))]
     assert found.mark == TimeMark(b"B" * 16, 2_500, WallMs(1_600))
     for queue, wanted in ((MAIL, LETTERS), (PARCELS, [PARCEL])):
         items = store.scan(queue, LOWEST, items_max=9, bytes_max=10**9).items
         assert [make.fields(item) for item in items] == [make.fields(item) for item in wanted]
+        assert store.find([queue], [item.key.id for item in wanted]) == [Found(queue, item) for item in wanted]
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT + 1))
@@ -83,6 +86,48 @@ def test_a_directory_of_every_format_opens_with_all_its_data(tmp_path, make, ver
         assert (store.created, store.clean_shutdown) == (False, clean)
         check(store, make)
         store.close()
+    assert verify(tmp_path / "data").findings == []
+
+
+def test_a_directory_that_a_server_of_format_1_left_when_it_was_killed_is_converted(tmp_path):
+    """
+    Its queue `default` had seven items: five at once and two after a day.
+
+    Two of the five were redelivered, two are leased, and one of these was removed.  `mail` has a large item and a small
+    one, and the only item of `emptied` was removed.
+    """
+    copytree(GOLDEN / "v1-served", tmp_path / "data")
+    (tmp_path / "data").chmod(0o700)
+    store = open_store(tmp_path / "data")
+    found = store.recover()
+    queues = {record.name: record for record in found.queues}
+    assert {name: (record.added, record.removed) for name, record in queues.items()} == {
+        "default": (7, 1),
+        "mail": (2, 0),
+        "emptied": (1, 1),
+    }
+    items = {
+        name: store.scan(record.number, LOWEST, items_max=9, bytes_max=10**9).items for name, record in queues.items()
+    }
+    assert [(item.contents, item.attempts) for item in items["default"]] == [
+        (b"plain-4", 0),
+        (b"plain-5", 0),
+        (b"plain-1", 1),
+        (b"plain-2", 1),
+        (b"later-1", 0),
+        (b"later-2", 0),
+    ]
+    assert [len(item.contents) for item in items["mail"]] == [30_000, 11]
+    for name, record in queues.items():
+        assert store.find([record.number], [item.key.id for item in items[name]]) == [
+            Found(record.number, item) for item in items[name]
+        ]
+        assert record.bytes == sum(len(item.contents) for item in items[name])
+        assert record.off_time == (4 if name == "default" else 0)
+    (lease,) = found.leases
+    assert (lease.queue, lease.keys, lease.sizes) == (queues["default"].number, (items["default"][0].key,), (7,))
+    store.close()
+    assert verify(tmp_path / "data").findings == []
 
 
 def test_the_present_code_writes_the_same_rows(tmp_path, make):

@@ -13,6 +13,7 @@ from queueber.store.datadir.copying import read_only_view
 from queueber.store.datadir.database import open_database
 from queueber.store.maintenance import inspection
 from queueber.store.maintenance.inspection import ATTEMPTS, is_locked
+from queueber.store.rows.meta import FORMAT
 from queueber.units import WallMs
 
 FIRST = QueueNumber(1)
@@ -34,7 +35,12 @@ def test_a_stopped_directory_is_shown_and_not_changed(data, state_of):
     before = state_of(data)
     found = inspect(data, at_25)
     assert counts(found) == {"first": (4, 1, 1, 2, 1), "second": (1, 0, 1, 0, 0), "emptied": (0, 0, 0, 0, 0)}
-    assert (found.locked, found.clean_shutdown, found.format.version, found.mark.queue_time) == (False, True, 1, 2_000)
+    assert (found.locked, found.clean_shutdown, found.format.version, found.mark.queue_time) == (
+        False,
+        True,
+        FORMAT,
+        2_000,
+    )
     assert found.noted <= found.reached
     assert found.disk_bytes > 0
     assert found.items == []

@@ -32,7 +32,9 @@ def test_the_present_format_needs_no_upgrade(db):
 
 def test_older_data_is_upgraded_step_by_step(db):
     done = []
-    steps = {version: lambda db, version=version: done.append((version, read_format(db).version)) for version in (1, 2)}
+    steps = {
+        version: lambda db, _, version=version: done.append((version, read_format(db).version)) for version in (1, 2)
+    }
     write_format(db, "none", 1)
     upgrade(db, Format(1, "none"), target=3, upgrades=steps)
     assert done == [(1, 1), (2, 2)]
@@ -40,12 +42,12 @@ def test_older_data_is_upgraded_step_by_step(db):
 
 
 def test_an_interrupted_upgrade_continues_at_the_failed_step(db):
-    def fails(db):
+    def fails(db, progress):
         raise OSError("disk")
 
     write_format(db, "", 1)
     with pytest.raises(OSError, match="disk"):
-        upgrade(db, read_format(db), target=3, upgrades={1: lambda db: None, 2: fails})
+        upgrade(db, read_format(db), target=3, upgrades={1: lambda *_: None, 2: fails})
     assert read_format(db) == Format(2, "")
 
 
@@ -56,7 +58,7 @@ def test_newer_data_is_refused_with_both_versions(db):
 
 def test_a_missing_upgrade_step_changes_nothing(db):
     with pytest.raises(StorageError, match="format 1; there is no upgrade from 2 to 3"):
-        upgrade(db, Format(1, ""), target=3, upgrades={1: lambda db: pytest.fail("changed")})
+        upgrade(db, Format(1, ""), target=3, upgrades={1: lambda *_: pytest.fail("changed")})
 
 
 def test_a_stalled_write_is_retried():

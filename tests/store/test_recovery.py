@@ -30,7 +30,7 @@ def crashed(tmp_path, make):
     """The directory of a killed server: twenty commits of an item each, all in the log, and ten noted as on disk."""
     store = open_store(tmp_path / "live")
     for number in range(1, COMMITS + 1):
-        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 160 * number)
         store.commit([PutItems(MAIL, [make.item(number, b"contents" * 20)]), PutQueue(record)], make.mark)
         if number == COMMITS // 2:
             store.note_synced()
@@ -195,7 +195,7 @@ def leased(tmp_path, make):
     store = open_store(tmp_path / "data", tuning=Tuning(compression="none"))
     writes = [PutItems(MAIL, [make.item(n, b"contents" * 20)]) for n in range(1, COMMITS + 1)]
     lease = PutLease(LeaseId(b"l" * 16), LeaseRecord(MAIL, WallMs(99), (make.key(1),)))
-    store.commit([*writes, PutQueue(QueueRecord(MAIL, "mail", COMMITS, 0, LOWEST)), lease], make.mark)
+    store.commit([*writes, PutQueue(QueueRecord(MAIL, "mail", COMMITS, 0, LOWEST, 160 * COMMITS)), lease], make.mark)
     store.reclaim_space()
     store.close()
     return tmp_path / "data"

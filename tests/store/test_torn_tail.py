@@ -27,7 +27,7 @@ def data(tmp_path, make):
     """The directory at a power cut: twenty commits in the log, of which fifteen are noted as synced."""
     store = open_store(tmp_path / "live")
     for number in range(1, COMMITS + 1):
-        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 9_000 * number)
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
         if number == NOTED:
             store.note_synced()
@@ -134,7 +134,7 @@ def test_an_earlier_cut_off_end_is_kept(tmp_path, data, make):
     hole(data, COMMITS)
     store = open_store(data, boot_id=NOW)
     for number in (COMMITS, COMMITS + 1):
-        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 9_000 * number)
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
     copytree(data, tmp_path / "again")
     store.close()
@@ -168,7 +168,7 @@ def test_a_batch_of_which_one_block_was_written_is_cut_off(tmp_path, make):
     """RocksDB refuses a part without the next one in preallocated space."""
     store = open_store(tmp_path / "live")
     for number, size in ((1, 9_000), (2, 90_000)):
-        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 9_000 * number)
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * size)]), PutQueue(record)], make.mark)
     for blocks in (1, 2):
         path = tmp_path / f"{blocks} blocks"
@@ -245,7 +245,7 @@ def test_the_mark_of_the_next_start_ends_the_permission_to_cut(tmp_path, data, m
     fail(data, COMMITS - 1)
     store = open_store(data, boot_id=BEFORE)
     assert (store.dropped, items_in(store)) == (None, (COMMITS, COMMITS))
-    record = QueueRecord(MAIL, "mail", COMMITS + 1, 0, LOWEST)
+    record = QueueRecord(MAIL, "mail", COMMITS + 1, 0, LOWEST, 9_000 * (COMMITS + 1))
     item = make.item(COMMITS + 1, bytes([COMMITS + 1]) * 9_000)
     store.commit([PutItems(MAIL, [item]), PutQueue(record)], make.mark)
     copytree(data, tmp_path / "again")
@@ -258,7 +258,7 @@ def test_the_mark_of_the_next_start_ends_the_permission_to_cut(tmp_path, data, m
 def test_a_torn_end_in_the_first_second_is_distinguished_from_a_loss(tmp_path, make):
     store = open_store(tmp_path / "live")
     for number in (1, 2):
-        record = QueueRecord(MAIL, "mail", number, 0, LOWEST)
+        record = QueueRecord(MAIL, "mail", number, 0, LOWEST, 9_000 * number)
         store.commit([PutItems(MAIL, [make.item(number, bytes([number]) * 9_000)]), PutQueue(record)], make.mark)
     copytree(tmp_path / "live", tmp_path / "data")
     store.close()

@@ -1,19 +1,34 @@
 """Verification: each kind of error is a finding of its own, and nothing is changed."""
 
 import pytest
-from encoded_rows import encoded
+from encoded_rows import all_encoded, encoded
 
-from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.storage import PutItems, PutLease, PutQueue
+from queueber.broker.model import LOWEST, ItemId, LeaseId, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.storage import (
+    DedupRecord,
+    Digest,
+    Ended,
+    PutDedup,
+    PutItems,
+    PutLease,
+    PutNumbers,
+    PutQueue,
+    PutRequest,
+    PutRetired,
+    PutSettings,
+    RequestId,
+)
 from queueber.errors import Passing, StorageError
 from queueber.limits import ID_BYTES
 from queueber.plyvel import DB, CorruptionError
 from queueber.store import Encoding, open_store, verify
 from queueber.store.datadir.database import open_database
 from queueber.store.datadir.synced import SyncedFile
+from queueber.store.maintenance import places
 from queueber.store.maintenance.verification import FINDINGS_MAX, verify_rows
-from queueber.store.rows.keys import FORMAT_KEY
+from queueber.store.rows.keys import FORMAT_KEY, end_key
 from queueber.store.rows.records import encode_format, encode_sync_mark
+from queueber.store.rows.side_records import encode_place
 from queueber.units import WallMs
 
 FIRST, SECOND = QueueNumber(1), QueueNumber(2)
@@ -46,8 +61,8 @@ def lease(number, *keys, queue=FIRST):
     return encoded(PutLease(LeaseId(bytes([number]) * ID_BYTES), LeaseRecord(queue, WallMs(99), keys)))
 
 
-def queue(number, name, added, removed=0, floor=LOWEST):
-    return encoded(PutQueue(QueueRecord(QueueNumber(number), name, added, removed, floor)), Encoding.PACKED)
+def queue(number, name, added, removed=0, floor=LOWEST, **counters):
+    return encoded(PutQueue(QueueRecord(QueueNumber(number), name, added, removed, floor, **counters)), Encoding.PACKED)
 
 
 def test_a_sound_directory_has_no_findings_and_is_not_changed(data, state_of):
@@ -87,7 +102,7 @@ def test_a_damaged_row_is_named(data, change, item):
     assert finding == f"damaged row in table items, key {row.hex()}: its checksum does not match"
 
 
-@pytest.mark.parametrize("table", [b"i", b"l", b"q"])
+@pytest.mark.parametrize("table", [b"i", b"l", b"q", b"s", b"r", b"w", b"d", b"a", b"e"])
 def test_a_key_of_an_impossible_length_is_named(data, change, table):
     change((table + b"short", b"?"))
     assert any(f"key {(table + b'short').hex()}" in finding for finding in verify(data).findings)
@@ -131,9 +146,9 @@ def test_an_item_belongs_to_a_queue(data, change, item):
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])
-def test_ids_are_unique_over_all_queues_in_any_number_of_passes(data, change, item, at_once):
-    row, value = item(SECOND, 60, number=20 << 80 | 20)
-    change((row, value), queue(2, "second", 2))
+def test_ids_are_unique_over_all_queues_in_any_number_of_passes(data, change, make, at_once):
+    twin = PutItems(SECOND, [make.item(60, b"", number=20 << 80 | 20)])
+    change(*all_encoded(twin), queue(2, "second", 2, off_time=1))
     with open_database(data / "db") as db:
         (finding,) = verify_rows(db, ids_at_once=at_once).findings
     assert finding.endswith("another item has the same id")
@@ -155,6 +170,97 @@ def test_an_unleased_item_lies_above_the_floor(data, change, make):
     change(queue(2, "second", 1, floor=make.key(40)))
     (finding,) = verify(data).findings
     assert "at or below its queue's floor and is not leased" in finding
+
+
+@pytest.mark.parametrize(
+    ("counters", "finding"),
+    [
+        ({"bytes": 1}, "queue 'second' counts 1 byte and has 0"),
+        ({"off_time": 2}, "queue 'second' counts 2 items off their ids' time and has 0"),
+    ],
+)
+def test_counters_of_bytes_and_places_must_be_exact_from_format_2_on(data, change, counters, finding):
+    change(queue(2, "second", 1, **counters))
+    assert verify(data).findings == [finding]
+    change((FORMAT_KEY, encode_format(1, "")))
+    assert verify(data).findings == []
+
+
+def test_each_item_off_its_time_has_its_place_and_no_other_item_has_one(data, change, make, monkeypatch):
+    """One at a time, and all together."""
+    moved = [make.item(60 + n, b"", number=n) for n in range(5)]
+    puts = all_encoded(PutItems(SECOND, moved))
+    change(*puts, queue(2, "second", 6, off_time=5))
+    for at_once in (1, 1_000):
+        monkeypatch.setattr(places, "_ROWS_AT_ONCE", at_once)
+        assert verify(data).findings == []
+    items = [key for key, _ in puts[::2]]
+    rows = [key for key, _ in puts[1::2]]
+    elsewhere = encode_place(moved[1].key.id, FIRST, 61, Encoding.UNPACKED)
+    stray = encode_place(make.key(77).id, SECOND, 78, Encoding.UNPACKED)
+    needless = encode_place(make.key(20).id, FIRST, 20, Encoding.UNPACKED)
+    damaged = (rows[2], b"?")
+    change(elsewhere, stray, needless, damaged, deletes=[rows[0]])
+    needs_none = "an item due at 20 is found by its id, and needs no place"
+    for at_once in (1, 1_000):
+        monkeypatch.setattr(places, "_ROWS_AT_ONCE", at_once)
+        assert sorted(verify(data).findings) == sorted(
+            [
+                f"row in table items, key {items[0].hex()}: no place is known for it, so it is not found by its id",
+                f"row in table items, key {items[1].hex()}: its place is said to be in queue 1 and due at 61",
+                f"row in table places, key {rows[1].hex()}: there is no item at that place",
+                f"row in table places, key {stray[0].hex()}: there is no item at that place",
+                f"row in table places, key {needless[0].hex()}: {needs_none}",
+                f"damaged row in table places, key {rows[2].hex()}: its value is only 1 byte long",
+            ]
+        )
+
+
+def test_a_queue_and_its_dead_items_may_have_one_name_and_ids_are_unique(data, change):
+    change(queue(8, "second", 0, dead_of=QueueNumber(2)), queue(9, "new", 0, id=QueueNumber(7)))
+    assert verify(data).findings == []
+    change(queue(10, "second", 0, dead_of=QueueNumber(3)), queue(11, "again", 0, id=QueueNumber(7)))
+    findings = verify(data).findings
+    assert [finding.partition(": ")[2] for finding in findings] == [
+        "another queue is named 'second' too",
+        "another queue has the id 7 too",
+    ]
+
+
+def test_settings_belong_to_a_queue(data, change):
+    writes = [PutSettings(SECOND, {"maxAttempts": 5}), PutSettings(QueueNumber(7), {"leaseMs": 1})]
+    change(*all_encoded(*writes))
+    (finding,) = verify(data).findings
+    assert finding.endswith("it belongs to a queue with the id 7, which does not exist")
+    change(queue(9, "seventh", 0, id=QueueNumber(7)))
+    assert verify(data).findings == []
+
+
+def test_items_and_leases_of_a_retired_number_are_no_findings(data, change, item, make):
+    retired = PutRetired(QueueNumber(9), SECOND)
+    change(item(9, 50), item(9, 51), lease(1, make.key(50), queue=QueueNumber(9)), *all_encoded(retired))
+    (finding,) = verify(data).findings
+    assert finding.endswith("its number is not below 1, the next one for a queue")
+    change(*all_encoded(PutNumbers(QueueNumber(10))))
+    assert verify(data).findings == []
+
+
+def test_deduplication_records_are_in_the_index_of_ends(data, change):
+    digest, request = Digest(b"D" * 16), RequestId(b"R" * 16)
+    record = DedupRecord(WallMs(5), (ItemId(b"i" * 16),))
+    puts = all_encoded(
+        PutDedup(FIRST, digest, record),
+        PutDedup(SECOND, digest, record._replace(ends=WallMs(0))),
+        PutRequest(request, record),
+    )
+    change(*puts)
+    assert verify(data).findings == []
+    change(deletes=[end_key(Ended(WallMs(5), FIRST, digest)), end_key(Ended(WallMs(5), QueueNumber(0), request))])
+    assert [finding.partition(": ")[2] for finding in verify(data).findings] == [
+        "it is not in the index of ends, so it would stay for ever"
+    ] * 2
+    change((puts[0][0], b"?"), (end_key(Ended(WallMs(6), FIRST, digest)), b"?"))
+    assert sum("its value is only 1 byte long" in finding for finding in verify(data).findings) == 2
 
 
 def test_a_newer_or_missing_format_is_a_finding(data, change):

@@ -14,6 +14,11 @@ def encoded(write: Write, encoding: Encoding = Encoding.UNPACKED) -> tuple[bytes
     return encode_writes([write], _MARK, encoding)[0]
 
 
+def all_encoded(*writes: Write) -> list[tuple[bytes, bytes | None]]:
+    """Return the keys and values of all rows that *writes* write."""
+    return encode_writes(writes, _MARK, Encoding.UNPACKED)[:-1]
+
+
 def item_value(item: Item, queue: int = 1, encoding: Encoding = Encoding.UNPACKED) -> bytes:
     """Return the value of *item*'s row."""
     _, value = encoded(PutItems(QueueNumber(queue), [item]), encoding)

@@ -46,6 +46,9 @@ class Startup:
     """The ports without TLS."""
 
     _cancelled: bool = field(default=False, init=False)
+    _converted: tuple[int, int] | None = field(default=None, init=False)
+    """How many items of older data were converted to the present format, and of how many."""
+
     _recovering: RocksStore | None = field(default=None, init=False)
 
     def cancel(self) -> None:
@@ -88,7 +91,8 @@ class Startup:
         if settings.wipe:
             await self._wipe()
         log_bytes = await self._pool.run(unflushed_bytes, settings.data_dir)
-        self._progress.at(f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read")
+        opening = f"opening the store, {quantity(log_bytes, Unit.BYTES)} of log to read"
+        self._progress.at(lambda: self._converting() or opening)
         commit_stats = CommitStats()
         store = await self._pool.run(
             open_store,
@@ -100,6 +104,7 @@ class Startup:
             # Logged at once, from the storage thread: a later start would not find out.
             report=lambda why: self._log.warn("Cut off the damaged end of the log: {why}", why=why),
             on_sync=commit_stats.syncs.observe,
+            upgrading=self._note_converted,
         )
         self._recovering = store
         self._progress.at(lambda: f"reading leases, {store.recovered_leases:,} so far")
@@ -131,6 +136,18 @@ class Startup:
         self._announce(up, store)
         return up, store
 
+    def _note_converted(self, done: int, total: int) -> None:
+        """Note the progress of a conversion of the data, on the storage thread; end it if the start was cancelled."""
+        self._converted = done, total
+        self._check_cancelled()
+
+    def _converting(self) -> str:
+        """Describe the conversion of the data to the present format; empty if there was none."""
+        if self._converted is None:
+            return ""
+        done, total = self._converted
+        return f"converting the data to a newer format, {done:,} of {counted(total, 'item')}"
+
     async def _wipe(self) -> None:
         # A wipe cannot be undone, so all else that may prevent the start comes first.  The pages are already open.
         await self._bound.reserve(place for place in self._settings.places if place[0] != "http")
@@ -143,6 +160,8 @@ class Startup:
             raise Stopping("the server is stopping")
 
     def _announce(self, up: ServerParts, store: RocksStore) -> None:
+        if converting := self._converting():
+            self._log.info("Finished {converting}", converting=converting)
         settings, stats = self._settings, up.broker.stats()
         queues, leases = counted(stats.queues, "queue"), counted(stats.leases, "lease")
         self._log.info(

@@ -4,44 +4,69 @@ Verification of a data directory: that each row is readable, and that all rows a
 The rules for all rows together are:
 
 1. The log reaches the sequence number that was known to be on disk.
-2. A queue's name is unique, and its counters match the number of its items.
-3. An item belongs to a queue that exists, and its id is unique.
+2. A queue's name is unique, and its counters match its items.  Only the queue of its dead items has the same name.
+3. An item belongs to a queue that exists or to a retired number, and its id is unique.
 4. An item is held by at most one lease.  A lease may name items that do not exist: they were removed.
 5. An item at or below its queue's floor is leased.
+6. An item whose due is not the time in its id has a place, and no other item has one.
+7. Settings belong to a queue that exists, and retired numbers are below the next one.
+8. A deduplication record with an end is in the index of ends.
+
+Rows of format 1 have no places and no exact counters, so what these say is verified from format 2 on.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from attrs import define, field
 
-from queueber.broker.model import Key, LeaseRecord, QueueNumber, QueueRecord
+from queueber.broker.model import NO_QUEUE, Key, LeaseRecord, QueueNumber, QueueRecord, off_time
+from queueber.broker.storage import Ended
 from queueber.errors import Passing, QueueberError, StorageError
 from queueber.limits import ID_BYTES, QUEUE_NAME_BYTES_MAX
 from queueber.plyvel import prefix_successor
 from queueber.store.datadir.copying import ProgressCallback, no_progress, read_only_view
 from queueber.store.datadir.directory import DATABASE, SYNCED, locked_shared
 from queueber.store.datadir.synced import SyncedFile
+from queueber.store.maintenance.places import PlaceCheck
 from queueber.store.rows.engine_port import KeyValueEngine
 from queueber.store.rows.keys import (
     CLEAN_KEY,
+    DEDUP,
+    ENDS,
     FORMAT_KEY,
     ITEMS,
     LEASES,
     META,
+    NUMBERS_KEY,
+    PLACES,
     QUEUES,
+    REQUESTS,
+    RETIRED,
+    SETTINGS,
     TABLES,
     TIME_KEY,
+    decode_dedup_key,
     decode_lease_key,
+    decode_queue_key,
+    decode_request_key,
+    end_key,
 )
 from queueber.store.rows.meta import FORMAT, read_format
 from queueber.store.rows.records import (
     decode_item,
     decode_sync_mark,
     decode_time,
+)
+from queueber.store.rows.side_records import (
+    decode_dedup,
+    decode_end,
+    decode_numbers,
+    decode_retired,
+    decode_settings,
 )
 from queueber.store.rows.state_records import decode_lease, decode_queue
 from queueber.units import counted
@@ -114,14 +139,21 @@ class _Verification:
         self.result = Verified()
         self._queues: dict[QueueNumber, QueueRecord] = {}
         self._leased: dict[QueueNumber, set[Key]] = {}
+        self._retired: set[QueueNumber] = set()
         self._complete = True
         """Whether all tables could be read to their end."""
+
+        self._next_number = QueueNumber(1)
+        self._counted = False
+        """Whether the rows are of a format with places and exact counters."""
 
         self._check_meta()
         self._check_foreign_rows()
         self._check_queues()
+        self._check_settings_and_numbers()
         self._check_leases()
         self._check_items()
+        self._check_deduplication()
         if self._complete:
             self._check_ids(ids_at_once)
 
@@ -163,12 +195,15 @@ class _Verification:
                 raise StorageError("the database has no format version")
             if found.version > FORMAT:
                 raise StorageError(f"the data is of format {found.version}; this Queueber knows up to {FORMAT}")
+            self._counted = found.version > 1
         for row_key, value in self._rows(META):
             with self._reporting(row_key):
                 if row_key == TIME_KEY:
                     self.result.as_of = decode_time(row_key, value).queue_time
                 elif row_key == CLEAN_KEY:
                     decode_sync_mark(row_key, value)
+                elif row_key == NUMBERS_KEY:
+                    self._next_number = decode_numbers(row_key, value)
                 elif row_key != FORMAT_KEY:
                     raise StorageError("Queueber does not write this row")
 
@@ -181,7 +216,8 @@ class _Verification:
             start = prefix_successor(table) if table else None
 
     def _check_queues(self) -> None:
-        names: set[str] = set()
+        names: set[tuple[str, bool]] = set()
+        ids: set[tuple[QueueNumber, bool]] = set()
         for row_key, value in self._rows(QUEUES):
             self.result.queues += 1
             with self._reporting(row_key):
@@ -189,9 +225,14 @@ class _Verification:
                 self._queues[record.number] = record
                 if not 1 <= len(record.name.encode()) <= QUEUE_NAME_BYTES_MAX:
                     raise StorageError(f"its name is {len(record.name.encode())} bytes")
-                if record.name in names:
+                dead = record.dead_of != NO_QUEUE
+                if (record.name, dead) in names:
                     raise StorageError(f"another queue is named {record.name!r} too")
-                names.add(record.name)
+                names.add((record.name, dead))
+                own = record.dead_of or record.id or record.number, dead
+                if own in ids:
+                    raise StorageError(f"another queue has the id {own[0]} too")
+                ids.add(own)
                 if record.removed > record.added:
                     raise StorageError(
                         f"{counted(record.removed, 'item was', 'items were')} removed, and {record.added:,} added"
@@ -204,8 +245,24 @@ class _Verification:
                 decode_lease_key(row_key)
                 self._check_lease(decode_lease(row_key, value))
 
+    def _check_settings_and_numbers(self) -> None:
+        ids = {record.id or record.number for record in self._queues.values()}
+        for row_key, value in self._rows(SETTINGS):
+            with self._reporting(row_key):
+                decode_settings(row_key, value)
+                queue = decode_queue_key(row_key)
+                if queue not in ids:
+                    raise StorageError(f"it belongs to a queue with the id {queue}, which does not exist")
+        for row_key, value in self._rows(RETIRED):
+            with self._reporting(row_key):
+                decode_retired(row_key, value)
+                number = decode_queue_key(row_key)
+                self._retired.add(number)
+                if number >= self._next_number:
+                    raise StorageError(f"its number is not below {self._next_number}, the next one for a queue")
+
     def _check_lease(self, record: LeaseRecord) -> None:
-        if record.queue not in self._queues:
+        if record.queue not in self._queues and record.queue not in self._retired:
             raise StorageError(f"it is on items of queue {record.queue}, which does not exist")
         named = self._leased.setdefault(record.queue, set())
         before = len(named)
@@ -217,27 +274,68 @@ class _Verification:
 
     def _check_items(self) -> None:
         expected = sum(record.added - record.removed for record in self._queues.values())
-        counts: Counter[QueueNumber] = Counter()
+        counts: defaultdict[QueueNumber, list[int]] = defaultdict(lambda: [0, 0, 0])
+        places = PlaceCheck(self._db, self.result.add)
         for row_key, value in self._rows(ITEMS):
             self.result.items += 1
             queue = QueueNumber(int.from_bytes(row_key[len(ITEMS) :][:_QUEUE_BYTES], "big"))
-            counts[queue] += 1
+            count = counts[queue]
+            count[0] += 1
             try:  # `_reporting` costs a microsecond
-                self._check_place(queue, decode_item(row_key, value).key)
+                item = decode_item(row_key, value)
+                count[1] += len(item.contents)
+                if off_time(item.key):
+                    count[2] += 1
+                    if self._counted:
+                        places.expect(queue, item.key)
+                self._check_place(queue, item.key)
             except (QueueberError, ValueError) as error:
                 self._report(row_key, error)
             if self.result.items % _PROGRESS_ROWS == 0:
                 self._progress(self.result.items, max(expected, self.result.items))
         self._progress(self.result.items, self.result.items)
+        places.finish()
+        for row_key, value in self._rows(PLACES):
+            with self._reporting(row_key):
+                places.check_row(row_key, value)
+        places.finish()
+        if self._complete:
+            self._check_counters(counts)
+
+    def _check_counters(self, counts: Mapping[QueueNumber, Sequence[int]]) -> None:
+        """Compare the counters of all queues with their items: number, length of contents, and those off their time."""
         for number, record in self._queues.items():
-            if self._complete and counts[number] != record.added - record.removed:
+            items, size, moved = counts[number]
+            if items != record.added - record.removed:
                 self.result.add(
-                    f"queue {record.name!r} counts {counted(record.added - record.removed, 'item')}"
-                    f" and has {counts[number]:,}"
+                    f"queue {record.name!r} counts {counted(record.added - record.removed, 'item')} and has {items:,}"
                 )
+            elif self._counted and size != record.bytes:
+                self.result.add(f"queue {record.name!r} counts {counted(record.bytes, 'byte')} and has {size:,}")
+            elif self._counted and moved != record.off_time:
+                self.result.add(
+                    f"queue {record.name!r} counts {counted(record.off_time, 'item')} off their ids' time"
+                    f" and has {moved:,}"
+                )
+
+    def _check_deduplication(self) -> None:
+        for table in (DEDUP, REQUESTS):
+            for row_key, value in self._rows(table):
+                with self._reporting(row_key):
+                    queue, key = (
+                        decode_dedup_key(row_key) if table == DEDUP else (NO_QUEUE, decode_request_key(row_key))
+                    )
+                    record = decode_dedup(row_key, value)
+                    if record.ends and self._db.get(end_key(Ended(record.ends, queue, key))) is None:
+                        raise StorageError("it is not in the index of ends, so it would stay for ever")
+        for row_key, value in self._rows(ENDS):
+            with self._reporting(row_key):
+                decode_end(row_key, value)
 
     def _check_place(self, queue: QueueNumber, key: Key) -> None:
         record = self._queues.get(queue)
+        if record is None and queue in self._retired:
+            return
         if record is None:
             raise StorageError(f"it belongs to queue {queue}, which does not exist")
         if key <= record.floor and key not in self._leased.get(queue, ()):

@@ -3,7 +3,7 @@ Rows of the meta table: the format version with its upgrades, and the mark of a 
 
 The rule for versions: raise `FORMAT` when a server of the previous version
 would misread, refuse or lose what the new one writes, and add a step to
-`UPGRADES` that converts the previous form.  A field added to
+`upgrades.UPGRADES` that converts the previous form.  A field added to
 ``storage.capnp`` whose absence keeps the old meaning needs neither.  Steps are
 never edited after a release.  ``tests/store/golden`` keeps a directory of every
 version, and each must always open.
@@ -14,8 +14,7 @@ only as the last write: a start deletes it before it writes anything else.  A
 damaged mark is refused as any other damaged row is.
 """
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Final
 
 from attrs import frozen
@@ -24,14 +23,9 @@ from queueber.errors import StorageError
 from queueber.store.rows.engine_port import KeyValueEngine, write_retrying
 from queueber.store.rows.keys import CLEAN_KEY, FORMAT_KEY
 from queueber.store.rows.records import decode_format, decode_sync_mark, encode_format, encode_sync_mark
+from queueber.store.rows.upgrades import UPGRADES, Progress, UpgradeStep
 
-FORMAT: Final = 1
-
-UpgradeStep = Callable[[KeyValueEngine], None]
-"""Converts a database to the next version, in one batch at the end or so that it can be started again."""
-
-UPGRADES: Mapping[int, UpgradeStep] = MappingProxyType({})
-"""The step from each older version to the next."""
+FORMAT: Final = 2
 
 
 @frozen
@@ -54,25 +48,41 @@ def read_format(db: KeyValueEngine) -> Format | None:
     return None if value is None else Format(*decode_format(value))
 
 
-def upgrade(
-    db: KeyValueEngine, found: Format, *, target: int = FORMAT, upgrades: Mapping[int, UpgradeStep] = UPGRADES
-) -> None:
-    """
-    Convert *db* from the format *found* to version *target*, durably, one version at a time.
+def _ignore(done: int, total: int) -> None:
+    """Ignore the progress."""
 
-    Raises:
-        StorageError: *db* is newer, or a step is missing; nothing was changed in these cases.
-    """
+
+def check_version(found: Format, target: int = FORMAT) -> None:
+    """Refuse a database that is newer than *target*."""
     if found.version > target:
         raise StorageError(
             f"the data is of format {found.version}, which a newer Queueber wrote; this one reads up to {target}"
         )
+
+
+def upgrade(
+    db: KeyValueEngine,
+    found: Format,
+    progress: Progress = _ignore,
+    *,
+    target: int = FORMAT,
+    upgrades: Mapping[int, UpgradeStep] = UPGRADES,
+) -> None:
+    """
+    Convert *db* from the format *found* to version *target*, durably, one version at a time.
+
+    If *progress* raises, the next start goes on.
+
+    Raises:
+        StorageError: *db* is newer, or a step is missing; nothing was changed in these cases.
+    """
+    check_version(found, target)
     steps = range(found.version, target)
     for version in steps:
         if version not in upgrades:
             raise StorageError(f"the data is of format {found.version}; there is no upgrade from {version} to {target}")
     for version in steps:
-        upgrades[version](db)
+        upgrades[version](db, progress)
         write_format(db, found.durability, version + 1)
         db.sync()
 

@@ -114,6 +114,9 @@ def build_queue(record: QueueRecord) -> bytes:
     # Every commit writes at least one, and a queue's name does not change.
     _, name, added, removed, floor, size, queue_id, dead_of, off_time = record
     before, after = _queue_template(name)
+    if size < 0 or off_time < 0:
+        # Items that could not be read when the counters were made are readable again.
+        size, off_time = max(0, size), max(0, off_time)
     counters = _COUNTERS.pack(added, removed, size, queue_id | dead_of << _HIGH_HALF, off_time)
     return b"".join((before, counters, after, ENTRY.pack(*floor)))
 
