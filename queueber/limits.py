@@ -222,6 +222,11 @@ class Limits:
     )
     """Off: a worker may have nothing to send for days, and TCP keepalive finds dead peers."""
 
+    session_silence_ms: SpanMs = _peer(
+        SpanMs(30 * SECOND), Unit.MS, 1_000, DAY, Consequence.ABORT, "silence of a connection with an attached session"
+    )
+    """Found by a ping that does not come: a peer that vanished sends no FIN."""
+
     # All connections
 
     connections: int = _peer(10_000, Unit.COUNT, 1, 1_000_000, Consequence.REFUSED, "connections")
@@ -257,6 +262,9 @@ class Limits:
 
     waiting_polls: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Consequence.OVERLOADED, "waiting polls")
     """Each is an object and an open call.  The last places are rationed, so that new connections find one."""
+
+    sessions: int = _peer(50_000, Unit.COUNT, 1, 10_000_000, Consequence.OVERLOADED, "sessions of workers")
+    """Each is an object while it is attached or has leases."""
 
     leased_items: int = _peer(1_000_000, Unit.COUNT, 1, 100_000_000, Consequence.OVERLOADED, "leased items")
     """Each occupies memory until it is removed or its lease ends."""

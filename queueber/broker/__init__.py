@@ -14,6 +14,7 @@ from queueber.broker.leases import Lease
 from queueber.broker.model import Item, ItemId, Key, LeaseId, TimeMark
 from queueber.broker.plans import Plan
 from queueber.broker.queue import Queue, Refill
+from queueber.broker.session_table import Session
 from queueber.broker.stats import Stats
 from queueber.broker.storage import Scan, Store, StoreStalled, Write
 from queueber.broker.waiter import Peer, Waiter
@@ -34,6 +35,7 @@ __all__ = [
     "Queue",
     "Refill",
     "Scan",
+    "Session",
     "Stats",
     "Store",
     "StoreStalled",

@@ -37,6 +37,8 @@ from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
+from queueber.broker.session_table import SessionId
+from queueber.broker.sessions import Sessions
 from queueber.broker.stats import Stats, lease_line, queue_line
 from queueber.broker.storage import DeleteItem, DeleteLease, PutLease, Recovered, Scan, Write
 from queueber.broker.waiter import Peer, PollInput, PollState, QueueChoice, Waiter
@@ -73,6 +75,8 @@ class Broker:
         self._expiry = Expiry(self.queues, self.leases, self._uncommitted, self.polls, limits)
         self.pop_expired, self.retry_sweep = self._expiry.pop_expired, self._expiry.retry_sweep
         self.requeue = self._expiry.requeue
+        self.sessions = Sessions(self.queues, self.leases, self._uncommitted, limits)
+        """The sessions: to attach, to ping, and to detach when a connection ends."""
         self.take_refills = self._uncommitted.take_refills
         self.committed = self._uncommitted.committed
 
@@ -98,6 +102,8 @@ class Broker:
             keys = {key.id: Leased(*key, size) for key, size in zip(found.keys, sizes, strict=False)}
             lease = Lease(found.id, found.queue, found.deadline, keys, found.leased_at, state=LeaseState.LIVE)
             lease.session, lease.grace = found.session, found.grace
+            if lease.session:
+                self.sessions.restore(lease)
             self.leases.restore(lease)
             queue.held.update(zip(keys, repeat(lease)))
         return plans
@@ -172,6 +178,7 @@ class Broker:
             lease = self.leases.find_live(lease_id, queue.number, now)
             replies.append(lease is not None)
             if lease is not None:
+                self.leases.leave_session(lease)
                 self.leases.extend(lease, no_earlier_than(now, duration))
                 size += 0 if lease_id in writes else lease.record_bytes
                 writes[lease_id] = PutLease(lease.id, lease.record())
@@ -188,6 +195,7 @@ class Broker:
         now: WallMs,
         others: Sequence[Queue] = (),
         weights: Sequence[int] = (),
+        session: bytes = b"",
     ) -> Waiter:
         """
         Let a poll for *wanted* items wait for at most *wait*: 0 for not at all, None for ever.
@@ -195,15 +203,19 @@ class Broker:
         With *others* it waits in these queues, too, all different, and takes items of one: of the first that has an
         item, *queue* before *others*, or by the *weights* of all.
 
+        With *session*, its lease lasts as long as that session is attached, and
+        *lease_duration* does not matter.
+
         A claim serves it or answers it with no items.  The caller cancels it
         (`polls.cancel`) if its peer does not want the reply any more.
 
         Raises:
-            InvalidRequest: the lease's duration is 0.
+            InvalidRequest: the lease's duration is 0, or the session is not attached to the connection *peer*.
             Overloaded: too many polls wait, or too many items are leased.
         """
         limits = self._limits
-        if lease_duration <= 0:
+        attached = self.sessions.of(SessionId(session), peer) if session else None
+        if lease_duration <= 0 and attached is None:
             raise _not_a_duration()
         if wanted > limits.poll_items:
             self.limit_hits["poll_items"] += 1
@@ -212,7 +224,7 @@ class Broker:
             self.limit_hits["wait_ms"] += 1
             wait = limits.wait_ms
         wait_until = None if wait is None else WallMs(now + wait)
-        waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer)
+        waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer, session=attached)
         if others:
             waiter.choice = QueueChoice((queue, *others), tuple(weights))
         self.polls.enqueue(waiter, no_wait=wait == 0)
@@ -227,8 +239,9 @@ class Broker:
         Returns:
             None.  If the poll was abandoned, the plan that gives its items back instead; then nothing may be sent.
         """
-        waiter, lease = delivery.waiter, delivery.lease
-        abandoned = waiter.state is PollState.ABANDONED
+        waiter, lease, session = delivery.waiter, delivery.lease, delivery.waiter.session
+        # A session is bound when the reply is sent: its connection may have changed since the claim.
+        abandoned = waiter.state is PollState.ABANDONED or (session is not None and session.peer != waiter.peer)
         waiter.advance(PollInput.CONFIRMED)
         if lease is None:
             return None

@@ -144,6 +144,8 @@ class Claims:
             keys[item_id] = new_tuple(Leased, (due, item_id, len(contents)))
         deadline = no_earlier_than(now, waiter.lease_duration)
         lease = Lease(self._new_lease_id(), number, deadline, keys, now, size, items=items)
+        if waiter.session is not None:
+            lease.session, lease.grace, lease.deadline = waiter.session.id, waiter.session.grace, lease.latest_end
         self._leases.insert(lease)
         queue.held.update(zip(keys, repeat(lease)))
         self._polls.remove(waiter)

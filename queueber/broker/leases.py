@@ -42,6 +42,7 @@ from queueber.broker.model import (
     QueueNumber,
     new_tuple,
 )
+from queueber.broker.session_table import SessionTable
 from queueber.errors import Overloaded
 from queueber.units import SpanMs, WallMs
 
@@ -75,6 +76,9 @@ LEASE_TRANSITIONS = {
 """Every transition of a lease.  Any other input is a bug of the broker, and a KeyError."""
 
 
+FOREVER = WallMs(2**64 - 1)
+"""The deadline of a session lease while its session is attached."""
+
 ENTRY_BYTES = 24
 """The size of an item in its lease's record: its due and its id."""
 
@@ -106,6 +110,9 @@ class Lease:
     grace: SpanMs = NO_GRACE
     """The grace of that session."""
 
+    latest_end: WallMs = FOREVER
+    """The deadline of a session lease while its session is attached."""
+
     def record(self) -> LeaseRecord:
         """Return the durable fields."""
         dues, ids, sizes = zip(*self.keys.values(), strict=True)
@@ -130,6 +137,8 @@ class LeaseTable:
     def __init__(self, items_max: int) -> None:
         self._leases: dict[LeaseId, Lease] = {}
         self._deadlines: Deadlines[LeaseId] = Deadlines()
+        self.sessions = SessionTable()
+        """The sessions, with their leases that are live."""
         self.items = 0
         """The number of items in all leases."""
         self.items_max = items_max
@@ -169,13 +178,21 @@ class LeaseTable:
         """Add a live lease read from the disk at start."""
         assert lease.state is LeaseState.LIVE
         self.insert(lease)
-        self._deadlines.set(lease.id, lease.deadline)
+        self._begin(lease)
 
     def activate(self, lease: Lease) -> None:
         """Make a pending lease live: its holder may use it, and it can expire."""
         lease.state = LEASE_TRANSITIONS[lease.state, LeaseInput.ACTIVATED]
         lease.items = []
-        self._deadlines.set(lease.id, lease.deadline)
+        self._begin(lease)
+
+    def _begin(self, lease: Lease) -> None:
+        """Let a live lease expire at its deadline, and end with its session if it has one."""
+        if lease.session:
+            self.sessions.bind(lease)
+            self.extend(lease, lease.deadline)
+        else:
+            self._deadlines.set(lease.id, lease.deadline)
 
     def find_live(self, lease_id: LeaseId, queue: QueueNumber | None, now: WallMs) -> Lease | None:
         """Return the lease of that id if it is live at *now* and on that queue; None otherwise."""
@@ -185,10 +202,19 @@ class LeaseTable:
         return lease
 
     def extend(self, lease: Lease, deadline: WallMs) -> None:
-        """Move the deadline of a live lease."""
+        """Move the deadline of a live lease; `FOREVER` for a session lease whose session is attached."""
         assert lease.state is LeaseState.LIVE
         lease.deadline = deadline
-        self._deadlines.set(lease.id, deadline)
+        if deadline == FOREVER:
+            self._deadlines.discard(lease.id)
+        else:
+            self._deadlines.set(lease.id, deadline)
+
+    def leave_session(self, lease: Lease) -> None:
+        """Take a live lease out of its session, if it has one."""
+        if lease.session:
+            self.sessions.release(lease)
+            lease.session, lease.grace = b"", NO_GRACE
 
     def pop_expired(self, now: WallMs) -> Lease | None:
         """Make the lease with the earliest deadline EXPIRED and return it; None if no deadline has passed."""
@@ -196,6 +222,8 @@ class LeaseTable:
         if lease_id is None:
             return None
         lease = self._leases[lease_id]
+        if lease.session and lease.state is LeaseState.LIVE:
+            self.sessions.release(lease, ended=True)
         lease.state = LEASE_TRANSITIONS[lease.state, LeaseInput.DEADLINE_PASSED]
         return lease
 
@@ -211,6 +239,8 @@ class LeaseTable:
         self.items -= 1
         if keys:
             return False
+        if lease.session and lease.state is LeaseState.LIVE:
+            self.sessions.release(lease)
         lease.state = LEASE_TRANSITIONS[lease.state, LeaseInput.EMPTIED]
         del self._leases[lease.id]
         self._deadlines.discard(lease.id)
@@ -225,6 +255,7 @@ class LeaseTable:
     def check(self) -> None:
         """Raise AssertionError if the table contradicts itself.  O(n); for tests."""
         self._deadlines.check()
+        self.sessions.check()
         assert self.items == sum(len(lease.keys) for lease in self)
         for lease in self:
             assert lease.keys, "a lease without items must be gone"

@@ -29,6 +29,7 @@ from queueber.units import SpanMs, WallMs
 
 if TYPE_CHECKING:
     from queueber.broker.queue import Queue
+    from queueber.broker.session_table import Session
 
 
 Peer = NewType("Peer", int)
@@ -100,6 +101,8 @@ class Waiter:
     """The peer that called, by which its polls are paused."""
 
     state: PollState = PollState.WAITING
+    session: "Session | None" = None
+    """The session that its lease is to last as long as; None for a lease of `lease_duration`."""
 
     choice: QueueChoice | None = None
     """The queues of a poll of several; None for a poll of one."""

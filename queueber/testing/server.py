@@ -123,6 +123,7 @@ class InProcessServer:
         self.connections = self.parts.connections
         self.flush_queue = self.parts.flush_queue
         self.broker.restore(self.store.recover())
+        self.parts.sessions.started()
 
     def connect(self) -> tuple[RpcProtocol, StringTransport]:
         """Open a connection.  Pass bytes to `dataReceived` of the protocol, and read its output from the transport."""

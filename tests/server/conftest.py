@@ -35,6 +35,14 @@ class Peer:
         self.send()
         return question
 
+    def call_broker(self, method, content):
+        question = self.connection.call(self.root, api.BROKER_INTERFACE_ID, method, content)
+        self.send()
+        return question
+
+    def attach(self, session=b"s" * 16, grace=0):
+        return self.call_broker(api.ATTACH, api.write_attach_request(api.AttachRequest(session, grace)))
+
     def send(self) -> None:
         self.protocol.dataReceived(self.connection.data_to_send())
 
@@ -60,8 +68,8 @@ class Peer:
         items = [api.NewItem(each, 0) for each in contents]
         return self.call(api.ADD, api.write_add_request(api.AddRequest(items)))
 
-    def poll(self, count=1, *, wait=None, no_wait=False, lease=1000):
-        return self.call(api.POLL, api.write_poll_request(api.PollRequest(lease, count, wait, no_wait)))
+    def poll(self, count=1, *, wait=None, no_wait=False, lease=1000, session=b""):
+        return self.call(api.POLL, api.write_poll_request(api.PollRequest(lease, count, wait, no_wait, session)))
 
 
 class Server(InProcessServer):

@@ -222,6 +222,14 @@ def an_idle_connection(peer):
     aborted(peer, "no data for 1 s")
 
 
+@provokes("session_silence_ms", session_silence_ms=1_000)
+def a_session_without_pings(peer):
+    peer.attach()
+    wait(peer, 1.5)
+    wait(peer, 0.5)
+    aborted(peer, "with a session attached, no data for 1 s")
+
+
 @provokes("connections", connections=3)
 def many_connections(peer):
     peer.send()
@@ -279,6 +287,12 @@ def much_that_is_held_for_all(peer):
 def many_polls_that_wait(peer):
     peer.poll()
     refused(peer, peer.poll(), Kind.OVERLOADED, "1 waits already", "limit is 1")
+
+
+@provokes("sessions", sessions=1)
+def many_sessions(peer):
+    peer.attach()
+    refused(peer, peer.attach(b"t" * 16), Kind.OVERLOADED, "sessions: 1 exists", "limit is 1")
 
 
 @provokes("leased_items", leased_items=1)

@@ -59,12 +59,13 @@ def test_ended_polls_are_answered_first(clock):
         broker=SimpleNamespace(polls=SimpleNamespace(waiting=3)),
         dispatcher=SimpleNamespace(end_waiting=lambda why: done.append(str(why))),
         handlers=methods,
+        sessions=SimpleNamespace(drain=lambda: done.append("no grace begins")),
         connections=[],
         flush_queue=SimpleNamespace(flush=lambda: done.append("sent")),
     )
     stopping = ensureDeferred(GracefulShutdown(clock, 10, Notifier.from_environment({})).run(up))
     clock.advance(1)
-    assert (done, stopping.called) == (["draining", "the server is stopping", "sent"], False)
+    assert (done, stopping.called) == (["draining", "no grace begins", "the server is stopping", "sent"], False)
 
 
 class Connection:

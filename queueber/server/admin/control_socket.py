@@ -16,7 +16,7 @@ from queueber.server.admin.handlers import AdminHandlers, BackupStore
 from queueber.server.core.committer import Committer
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.reserve import Reserve
-from queueber.server.net.protocol import ServerContext
+from queueber.server.net.context import ServerContext
 from queueber.server.net.rpc_factory import ControlFactory
 from queueber.store import CONTROL
 

@@ -33,13 +33,14 @@ from queueber.server.core.pool import Pool
 from queueber.server.core.replies import Replies
 from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
 from queueber.server.core.reserve import Reserve, Space, space_of
+from queueber.server.core.session_handlers import SessionHandlers
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector
 from queueber.server.net.certificates import Certificates
 from queueber.server.net.connections import Connections
-from queueber.server.net.protocol import ServerContext
+from queueber.server.net.context import ServerContext
 from queueber.server.net.read_scheduler import ReadScheduler
 from queueber.server.net.rpc_factory import ControlFactory, RpcFactory
 from queueber.server.net.send_buffer import FlushQueue
@@ -87,6 +88,7 @@ class ServerParts:
     connections: Connections
     flush_queue: FlushQueue
     handlers: QueueHandlers
+    sessions: SessionHandlers
     committer: Committer
     dispatcher: Dispatcher
     sweeper: Sweeper
@@ -127,7 +129,8 @@ def assemble(
     space = partial(_space, settings, store)
     reserve = Reserve(space, settings.free_space_reserve, lambda: defer_to_thread(store.reclaim_space))
     replies = Replies(limits, broker.limit_hits)
-    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, {})
+    sessions = SessionHandlers(broker, committer, clock, limits)
+    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, sessions.methods)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     server = ServerContext(
         handlers=handlers,
@@ -149,7 +152,7 @@ def assemble(
         reactor, settings, store, pool, clock, certificates, server, handlers, committer, sweeper, reserve, lag
     )
     control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
-    core = handlers, committer, dispatcher, sweeper, broker
+    core = handlers, sessions, committer, dispatcher, sweeper, broker
     return ServerParts(RpcFactory(server), connections, flush_queue, *core, timers, control, reserve, diagnostics)
 
 

@@ -64,6 +64,7 @@ class GracefulShutdown:
         )
         await DeferredList([maybeDeferred(port.stopListening) for port in up.ports])
         up.handlers.drain()
+        up.sessions.drain()
         up.dispatcher.end_waiting(Stopping("the server is stopping"))
         up.flush_queue.flush()
         await self._drained(up)

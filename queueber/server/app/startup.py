@@ -209,6 +209,7 @@ class Startup:
                 self.plaintext.append(port)
         if certificates is not None and certificates.files.client_ca is not None:
             warn_of_plaintext(self.plaintext, self._log)
+        up.sessions.started()
         control = start_control(self._reactor, settings.data_dir, up.control, self._log)
         if control is not None:
             up.ports.append(control)

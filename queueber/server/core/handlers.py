@@ -318,6 +318,7 @@ class QueueHandlers:
                     wait=_NO_WAIT if request.no_wait else request.wait,
                     peer=sink.peer,
                     now=now,
+                    session=request.session,
                 )
             except QueueberError as why:
                 self._replies.refuse(sink, answer, why, "poll")
@@ -344,8 +345,10 @@ class QueueHandlers:
                 for key, contents, added_at, attempts, _facts in delivery.items:
                     items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
                 lease = delivery.lease
-                lease_id, deadline = (b"", WallMs(0)) if lease is None else (lease.id, lease.deadline)
+                in_session = lease is not None and lease.session != b""
+                lease_id = b"" if lease is None else lease.id
+                deadline = WallMs(0) if lease is None or in_session else lease.deadline
                 answers.append(answer)
-                responses.append(_new(api.PollResponse, (items, lease_id, deadline, False, ())))
+                responses.append(_new(api.PollResponse, (items, lease_id, deadline, in_session, ())))
         if answers:
             sink.results(answers, api.write_poll_responses(responses))

@@ -35,6 +35,12 @@ class ReplySink(Protocol):
     def waits(self, answer: rpc.AnswerId, waiter: Waiter) -> None:
         """Note that the call is a waiting poll, until it is returned."""
 
+    def keep_session(self, on_loss: Callable[[], None]) -> None:
+        """Call *on_loss* when the connection is lost, as one is that brings nothing for `session_silence_ms`."""
+
+    def supersede(self) -> None:
+        """Close the connection, because its session was attached over another one."""
+
 
 Handler: TypeAlias = Callable[[ReplySink, Any, rpc.Calls], None]
 """

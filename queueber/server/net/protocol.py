@@ -8,7 +8,6 @@ of one reactor turn or one commit leave in one write.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from attrs import frozen
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -16,19 +15,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from queueber import rpc
-from queueber.broker import Broker, Peer, Waiter
+from queueber.broker import Peer, Waiter
 from queueber.errors import Kind, RemoteProtocolError, tls_reason
-from queueber.limits import DEFAULTS, Limits
-from queueber.server.core.committer import Committer
-from queueber.server.core.dispatcher import Dispatcher
-from queueber.server.core.handlers import Handlers
-from queueber.server.core.stats import CallStats
-from queueber.server.net.connections import Connections
+from queueber.limits import DEFAULTS
+from queueber.server.net.context import ServerContext
 from queueber.server.net.inbound_buffer import InboundBuffer
-from queueber.server.net.read_scheduler import ReadScheduler
-from queueber.server.net.send_buffer import FlushQueue, SendBuffer
+from queueber.server.net.send_buffer import SendBuffer
 from queueber.server.net.states import ENDED, READING, ConnectionInput, ConnectionState, next_state
-from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, WHOLE_MESSAGE
+from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, SILENCE, SUSPICION, WHOLE_MESSAGE
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
 from queueber.units import KIB, Unit, quantity
@@ -39,25 +33,6 @@ TABLES_CHECKED_BYTES: Final = 4 * KIB
 _CLOSED: Final = rpc.Connection(limits=DEFAULTS)
 """Replaces the RPC state of every lost connection: it drops all replies."""
 _CLOSED.end()
-
-
-@frozen(eq=False, kw_only=True)
-class ServerContext:
-    """The parts of the server that the connections of one port share."""
-
-    broker: Broker
-    handlers: Handlers
-    call_stats: CallStats
-    """The counters of calls; each reply is subtracted from the calls that are not answered."""
-
-    dispatcher: Dispatcher
-    committer: Committer
-
-    flush_queue: FlushQueue
-    connections: Connections
-    limits: Limits
-    read_scheduler: ReadScheduler
-    templates: rpc.TemplateReaders
 
 
 @implementer(IHandshakeListener)
@@ -89,6 +64,7 @@ class RpcProtocol(Protocol):
         self._unmeasured = 0  # bytes received since the tables were measured
         self._acked: int | None = None  # bytes that the peer had taken when the progress timer was started
         self._last_active = 0.0  # time of the latest read or reply
+        self._on_session_loss: Callable[[], None] | None = None  # set while sessions are attached
         self.peer = Peer(0)
 
     def connectionMade(self) -> None:
@@ -116,6 +92,9 @@ class RpcProtocol(Protocol):
         """Process *data*, now or when the read scheduler gets to it."""
         if self._state is ConnectionState.CONNECTED:
             self._state = next_state(self._state, ConnectionInput.DATA)
+        elif self._on_session_loss is not None and self._state not in ENDED:
+            self._server.connections.timeouts.clear(self, SUSPICION)
+            self._server.connections.timeouts.start(self, SILENCE)
         inbound = self._inbound
         inbound.receive(data)
         if inbound.waiting:
@@ -192,9 +171,15 @@ class RpcProtocol(Protocol):
 
     def on_timeout(self, limit: str) -> None:
         """Close the connection, unless the delay is the server's or the peer makes progress."""
+        timeouts = self._server.connections.timeouts
         if self._is_excused(limit):
-            self._server.connections.timeouts.start(self, limit)
+            timeouts.start(self, limit)
             return
+        if limit == SILENCE:
+            # Timers run before sockets: after a pause of the machine, the pings are there and not read yet.
+            timeouts.start(self, SUSPICION)
+            return
+        limit = SILENCE if limit == SUSPICION else limit
         self._server.connections.count_hit(limit)
         # A peer that takes nothing would not take the end either, and one in a TLS handshake has to take part in it.
         in_handshake = self._state is ConnectionState.CONNECTED and ISSLTransport.providedBy(self.transport)
@@ -207,6 +192,8 @@ class RpcProtocol(Protocol):
         if limit == PROGRESS:
             before, self._acked = self._acked, self._send_buffer.bytes_acked()
             return before is not None and self._acked is not None and self._acked > before
+        if limit == SILENCE and self._state is ConnectionState.PAUSED:
+            return True
         return bool(self._inbound.waiting) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
 
     def evict(self) -> None:
@@ -220,6 +207,10 @@ class RpcProtocol(Protocol):
         """Abort the connection in favour of a new one."""
         reason = "it has been idle for longest, and there are as many connections as there may be (connections)"
         self._end("Closing the connection of {peer}: {why}", reason, ConnectionInput.ABORT)
+
+    def supersede(self) -> None:
+        """Close the connection, because its session was attached over another one."""
+        self._end("Closing the connection of {peer}: {why}", "its session was attached over another connection")
 
     def _end(self, line: str, reason: str, cause: ConnectionInput = ConnectionInput.CLOSE) -> None:
         """Send *reason* to the peer, log it, and end the connection."""
@@ -262,6 +253,9 @@ class RpcProtocol(Protocol):
             connections.debug(self.host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage())
         self._give_up_polls()
         self._server.broker.polls.resume(self.peer)
+        if self._on_session_loss is not None:
+            self._on_session_loss()
+            self._on_session_loss = None
         # Replies that wait for the disk refer to this protocol, and would keep megabytes of an incomplete message.
         self._connection.end()
         self._connection = _CLOSED
@@ -278,10 +272,11 @@ class RpcProtocol(Protocol):
 
     @property
     def idle_since(self) -> float | None:
-        """Time of the latest read or reply; None while a call, a message or a reply is under way, or at the end."""
+        """Time of the latest read or reply; None with a session, a call, a message or a reply, or at the end."""
         if self._state in ENDED or self._begun or self._inbound.waiting or self._send_buffer.held:
             return None
-        return None if self._connection.stats().unanswered else self._last_active
+        busy = self._on_session_loss is not None or self._connection.stats().unanswered
+        return None if busy else self._last_active
 
     @property
     def held_bytes(self) -> int:
@@ -323,6 +318,11 @@ class RpcProtocol(Protocol):
     def waits(self, answer: rpc.AnswerId, waiter: Waiter) -> None:
         """Note that the call *answer* is a poll that waits, so that its end cancels the poll."""
         self._waiters[answer] = waiter
+
+    def keep_session(self, on_loss: Callable[[], None]) -> None:
+        """Call *on_loss* when the connection is lost, as one is that brings nothing for `session_silence_ms`."""
+        self._on_session_loss = on_loss
+        self._server.connections.timeouts.start(self, SILENCE)
 
     def _answered(self, answers: Sequence[rpc.AnswerId]) -> None:
         server = self._server

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 
-from queueber.server.net.protocol import RpcProtocol, ServerContext
+from queueber.server.net.context import ServerContext
+from queueber.server.net.protocol import RpcProtocol
 
 
 class RpcFactory(Factory):

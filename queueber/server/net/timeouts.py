@@ -18,12 +18,16 @@ FIRST_MESSAGE: Final = "first_message_ms"
 WHOLE_MESSAGE: Final = "stalled_message_ms"
 PROGRESS: Final = "stalled_replies_ms"
 ACTIVITY: Final = "idle_ms"
+SILENCE: Final = "session_silence_ms"
+SUSPICION: Final = "suspicion"
+"""Begins when `SILENCE` expires, and ends the connection unless it has brought data by the next check."""
 
 REASONS: Final = {
     FIRST_MESSAGE: "no complete message within",
     WHOLE_MESSAGE: "a message is incomplete: no data for",
     PROGRESS: "none of the replies that wait was taken for",
     ACTIVITY: "no data for",
+    SILENCE: "with a session attached, no data for",
 }
 """The reasons given to peers, each followed by the limit."""
 
@@ -48,12 +52,19 @@ class PeerTimeouts(Generic[T]):
     _seconds: Callable[[], float]
     _limits: Limits
     _started: dict[str, dict[T, float]] = field(
-        init=False, factory=lambda: {limit: {} for limit in (FIRST_MESSAGE, WHOLE_MESSAGE, PROGRESS, ACTIVITY)}
+        init=False, factory=lambda: {kind: {} for kind in (*REASONS, SUSPICION)}
     )
+
+    def _duration(self, kind: str) -> float:
+        """Return the seconds that timers of *kind* run; 0 for none."""
+        if kind == SUSPICION:
+            return CHECK_SECONDS
+        duration: float = getattr(self._limits, kind) / MS_PER_SECOND
+        return duration
 
     def start(self, peer: T, limit: str) -> None:
         """Start or restart the timer of *peer* for the limit named *limit*, unless the limit's value is 0."""
-        if getattr(self._limits, limit):
+        if self._duration(limit):
             started = self._started[limit]
             started.pop(peer, None)
             started[peer] = self._seconds()
@@ -79,7 +90,7 @@ class PeerTimeouts(Generic[T]):
         """Stop the timers that have expired and notify their peers.  Call this every `CHECK_SECONDS`."""
         now = self._seconds()
         for limit, started in self._started.items():
-            duration = getattr(self._limits, limit) / MS_PER_SECOND
+            duration = self._duration(limit)
             while started:
                 peer, began = next(iter(started.items()))
                 if now - began < duration:
