@@ -53,7 +53,7 @@ def with_fleet(
     """
 
     async def run(reactor: Any) -> T:  # noqa: ANN401
-        await _probe(reactor, server)
+        await probe(reactor, server)
 
         def another() -> Client:
             return connect(reactor, server.address, tls=server.tls, attempts=CONNECT_ATTEMPTS)
@@ -71,7 +71,7 @@ def with_fleet(
     return Session(run, stop=stop).run()
 
 
-async def _probe(reactor: Any, server: ServerSelection) -> None:  # noqa: ANN401
+async def probe(reactor: Any, server: ServerSelection) -> None:  # noqa: ANN401
     """
     Call *server* once with a short time limit, because the load itself would wait long and print nothing.
 

@@ -280,6 +280,10 @@ class ClientProtocol(Protocol):
         self._timer = None
         self.flush()
 
+    def usage(self) -> rpc.ConnectionStats:
+        """Return the sizes of the connection's tables."""
+        return self._connection.stats()
+
     def flush(self) -> None:
         """Send the pending messages."""
         if data := self._connection.data_to_send():

@@ -82,11 +82,11 @@ class Stress:
     polled: int = 0
     """Polls that returned items, during the load."""
 
-    _added: set[bytes] = field(factory=set)
+    added: set[bytes] = field(factory=set)
     """Ids of items that were added and not removed."""
 
-    _adding: dict[Deferred[None], None] = field(factory=dict)
-    """Adds in flight.  Each fires when its ids are in `_added`."""
+    adding: dict[Deferred[None], None] = field(factory=dict)
+    """Adds in flight.  Each fires when its ids are in `added`."""
 
     _sleeps: set[Deferred[None]] = field(factory=set)
     """The pauses of adding tasks before their next adds."""
@@ -236,9 +236,9 @@ class Stress:
     async def _add_once(self, queue: Queue, contents: list[bytes]) -> bool:
         """Add *contents* and return whether the server accepted them.  Pause if it is overloaded."""
         under_way: Deferred[None] = Deferred()
-        self._adding[under_way] = None
+        self.adding[under_way] = None
         try:
-            self._added.update(await queue.add(*contents))
+            self.added.update(await queue.add(*contents))
         except QueueberError as why:
             if why.kind is not Kind.OVERLOADED:
                 raise
@@ -246,7 +246,7 @@ class Stress:
             await self.fleet.sleep(BUSY_SECONDS)
             return False
         finally:
-            del self._adding[under_way]
+            del self.adding[under_way]
             under_way.callback(None)
         return True
 
@@ -257,11 +257,11 @@ class Stress:
         Raises:
             NotEmpty: it has a foreign item.
         """
-        if not all(item.id in self._added for item in batch.items):
+        if not all(item.id in self.added for item in batch.items):
             # An item may arrive before the answer to its add.
-            for each in list(self._adding):
+            for each in list(self.adding):
                 await each
-        if not all(item.id in self._added for item in batch.items):
+        if not all(item.id in self.added for item in batch.items):
             await queue.extend(batch.lease, GIVE_BACK_MS)
             raise NotEmpty(f"the queue {self.fleet.queue} got an item that this load has not added; it is given back")
 
@@ -291,7 +291,7 @@ class Stress:
 
     def _removed(self, did: bool, item_id: bytes, began: float) -> None:
         if did:
-            self._added.discard(item_id)
+            self.added.discard(item_id)
         self._count(did, "removes", began)
 
     def _count(self, did: bool, what: str, began: float | None = None) -> None:

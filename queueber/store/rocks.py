@@ -69,6 +69,11 @@ class RocksStore(KeyValueStore):
         self._failed = False
 
     @property
+    def closing(self) -> bool:
+        """Whether `close` was called, which may wait for a backup or a flush to end."""
+        return self._closing
+
+    @property
     def created(self) -> bool:
         """Whether the database was created by this opening."""
         return self._created

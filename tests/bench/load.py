@@ -2,6 +2,9 @@
 The load generator: calls that were encoded beforehand, over plain sockets, to any of `peers.PEERS`.
 
 One JSON argument in, one JSON line out; see `Load` and `measure`.
+
+Not `queueber.loadgen`: a call of that costs its client more CPU than the server, which would so never be busy, and it
+knows the protocol of no other server.
 """
 
 import json

@@ -1,23 +1,13 @@
 """A broker with counted ids, and a disk whose commits the test controls."""
 
 import contextlib
-from collections.abc import Sequence
 
 import pytest
 from attrs import define, field
+from queue_model import ModelStore
 
-from queueber.broker import Broker, ClaimBounds, Item, ItemId, Key, LeaseId, Plan
-from queueber.broker.model import LOWEST, TIME_BYTES, LeaseRecord, QueueNumber, QueueRecord, off_time
-from queueber.broker.storage import (
-    DeleteItem,
-    DeleteLease,
-    PutItems,
-    PutLease,
-    Recovered,
-    RecoveredLease,
-    Scan,
-    Write,
-)
+from queueber.broker import Broker, ClaimBounds, ItemId, LeaseId, Plan
+from queueber.broker.model import TIME_BYTES
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs
@@ -45,91 +35,13 @@ class CountedIds:
 
 
 @define
-class Rows:
-    """The rows on a disk, in dictionaries: the simplest store."""
-
-    items: dict[tuple[QueueNumber, Key], Item] = field(factory=dict)
-    leases: dict[LeaseId, LeaseRecord] = field(factory=dict)
-    queues: dict[QueueNumber, QueueRecord] = field(factory=dict)
-
-    def apply(self, plan: Plan) -> None:
-        for write in plan.writes:
-            self._write(write)
-        for record in plan.records:
-            self.queues[record.number] = record
-
-    def _write(self, write: Write) -> None:
-        match write:
-            case PutItems(queue, items):
-                self.items |= {(queue, item.key): item for item in items}
-            case DeleteItem(queue, key):
-                del self.items[queue, key]
-            case PutLease(lease_id, record):
-                self.leases[lease_id] = record
-            case DeleteLease(lease_id):
-                del self.leases[lease_id]
-
-    def copy(self) -> "Rows":
-        return Rows(dict(self.items), dict(self.leases), dict(self.queues))
-
-    def scan(self, queue: QueueNumber, after: Key, items_max: int, bytes_max: int = 10**9) -> Scan:
-        found = sorted((key for number, key in self.items if number == queue and key > after))
-        taken: list[Item] = []
-        size = 0
-        for key in found:
-            if len(taken) == items_max or size >= bytes_max:
-                break
-            taken.append(self.items[queue, key])
-            size += len(taken[-1].contents)
-        return Scan(taken, exhausted=len(taken) == len(found))
-
-    def read(self, queue: QueueNumber, keys: Sequence[Key]) -> list[Item | None]:
-        return [self.items.get((queue, key)) for key in keys]
-
-    def recover(self) -> Recovered:
-        leases = [
-            RecoveredLease(
-                lease_id,
-                record.queue,
-                record.deadline,
-                *self._existing(record),
-                record.leased_at,
-                record.session,
-                record.grace,
-            )
-            for lease_id, record in self.leases.items()
-        ]
-        return Recovered(list(self.queues.values()), leases, None)
-
-    def _existing(self, record: LeaseRecord) -> tuple[tuple[Key, ...], tuple[int, ...]]:
-        """Return the keys of the items that exist, and the sizes of these."""
-        keys = tuple(key for key in record.keys if (record.queue, key) in self.items)
-        return keys, tuple(len(self.items[record.queue, key].contents) for key in keys)
-
-    def check(self, broker: Broker) -> None:
-        """Check that the rows agree: no unleased item lies at or below a floor, and counters are exact."""
-        leased = {(record.queue, key) for record in self.leases.values() for key in record.keys}
-        for number, record in self.queues.items():
-            mine = [key for queue, key in self.items if queue == number]
-            assert record.added - record.removed == len(mine)
-            assert record.bytes == sum(len(self.items[number, key].contents) for key in mine)
-            assert record.off_time == sum(map(off_time, mine))
-            assert all(key > record.floor for key in mine if (number, key) not in leased)
-        assert all(key > LOWEST for _, key in self.items)
-        for record in self.leases.values():
-            for key, size in zip(record.keys, record.sizes, strict=True):
-                item = self.items.get((record.queue, key))
-                assert item is None or size == len(item.contents)
-
-
-@define
 class BrokerHarness:
     """A broker and its disk, driven step by step."""
 
     broker: Broker
     ids: CountedIds
     limits: Limits = DEFAULTS
-    rows: Rows = field(factory=Rows)
+    rows: ModelStore = field(factory=ModelStore)
     now: WallMs = START
     pending: list[Plan] = field(factory=list)
 
@@ -149,9 +61,10 @@ class BrokerHarness:
     def commit(self, count: int) -> None:
         plans, self.pending = self.pending[:count], self.pending[count:]
         for plan in plans:
-            self.rows.apply(plan)
+            self.rows.apply(plan.writes, plan.records)
         self.broker.committed([plan for plan in plans if plan.writes])
-        self.rows.check(self.broker)
+        self.rows.check()
+        self.rows.check_sizes()
         for plan in plans:
             if isinstance(plan.reply, list) and plan.reply and hasattr(plan.reply[0], "waiter"):
                 for delivery in plan.reply:
@@ -163,7 +76,7 @@ class BrokerHarness:
         """Answer every scan that was requested; return how many there were."""
         refills = self.broker.take_refills()
         for refill in refills:
-            self.broker.refilled(refill, self.rows.scan(refill.number, refill.after, 3))
+            self.broker.refilled(refill, self.rows.scan(refill.number, refill.after, items_max=3))
         return len(refills)
 
     def distribute(self):

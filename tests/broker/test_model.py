@@ -1,17 +1,16 @@
 """
-The broker, driven at random, compared with a simple model of a queue.
+The broker, driven at random, compared with the model of a queue in `queue_model`.
 
-The model is a dictionary of items and a dictionary of leases.  The effect of a
-plan is a function.  It is applied to one model when the plan is made, and to
-another when the plan is durable.  After a crash the second model is right.
+The effect of a plan is a function.  It is applied to one model when the plan
+is made, and to another when the plan is durable.  After a crash the second
+model is right.
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from typing import Any
 
 import pytest
-from attrs import define, field
+from attrs import define
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,8 +21,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from queue_model import QueueModel
 
-from queueber.broker import ClaimBounds, Refill
+from queueber.broker import ClaimBounds, Item, Key, Refill
 from queueber.broker.waiter import PollState
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import WallMs
@@ -48,69 +48,6 @@ SELDOM = st.sampled_from([False, False, False, False, False, True])
 
 
 @define
-class ModelItem:
-    """One item that exists."""
-
-    queue: str
-    due: int
-    contents: bytes
-    attempts: int = 0
-    lease: bytes | None = None
-
-
-@define
-class ModelLease:
-    """One lease that has items."""
-
-    queue: str
-    deadline: int
-    ids: list[bytes]
-
-
-@define
-class Model:
-    """Items and leases, and every way in which they change."""
-
-    items: dict[bytes, ModelItem] = field(factory=dict)
-    leases: dict[bytes, ModelLease] = field(factory=dict)
-
-    def ready(self, queue: str, now: int) -> list[bytes]:
-        return [item_id for due, item_id in self.unleased(queue) if due <= now]
-
-    def unleased(self, queue: str) -> list[tuple[int, bytes]]:
-        return sorted((item.due, id_) for id_, item in self.items.items() if item.queue == queue and item.lease is None)
-
-    def leased(self) -> int:
-        return sum(item.lease is not None for item in self.items.values())
-
-    def claim(self, lease_id: bytes, lease: ModelLease) -> None:
-        self.leases[lease_id] = deepcopy(lease)
-        for item_id in lease.ids:
-            assert self.items[item_id].lease is None, "an item is under two leases"
-            self.items[item_id].lease = lease_id
-
-    def remove(self, item_id: bytes) -> None:
-        lease_id = self.items.pop(item_id).lease
-        self.leases[lease_id].ids.remove(item_id)
-        if not self.leases[lease_id].ids:
-            del self.leases[lease_id]
-
-    def extend(self, lease_id: bytes, deadline: int) -> None:
-        self.leases[lease_id].deadline = deadline
-
-    def requeue(self, lease_id: bytes) -> None:
-        lease = self.leases.pop(lease_id)
-        for item in (self.items[item_id] for item_id in lease.ids):
-            item.due = max(item.due + 1, lease.deadline)
-            item.attempts += 1
-            item.lease = None
-
-    def give_back(self, lease_id: bytes) -> None:
-        for item_id in self.leases.pop(lease_id).ids:
-            self.items[item_id].lease = None
-
-
-@define
 class AskedFor:
     """A scan in progress, and the disk as it was when the scan was requested."""
 
@@ -129,8 +66,8 @@ class BrokerMachine(RuleBasedStateMachine):
     def start(self, tight, first, second, durable):
         self.harness = self.make_harness(BOUNDS, **(TIGHT if tight else ROOMY))
         self.limits = self.harness.limits
-        self.now_model, self.durable = Model(), Model()
-        self.effects: dict[object, Callable[[Model], None]] = {}
+        self.now_model, self.durable = QueueModel(), QueueModel()
+        self.effects: dict[object, Callable[[QueueModel], None]] = {}
         self.known: list[tuple[str, bytes, bytes]] = []
         """Queue, lease and item of every delivery decided so far, confirmed or not."""
         self.forget_life()
@@ -167,11 +104,11 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(name=st.sampled_from(QUEUES), calls=st.lists(ITEMS, min_size=1, max_size=3))
     def add(self, name, calls):
         plan = self.broker.add(self.broker.queue(name), calls, self.now)
-        added = {}
+        now, added = self.now, []
         for items, reply in zip(calls, plan.reply, strict=True):
             for item_id, (contents, delay) in zip(reply, items, strict=True):
-                added[item_id] = ModelItem(name, self.now + delay + 1 if delay else self.now, contents)
-        self.submit(plan, lambda model: model.items.update(deepcopy(added)))
+                added.append(Item(Key(now + delay + 1 if delay else now, item_id), contents, now))
+        self.submit(plan, lambda model: model.add(name, added))
 
     @rule(name=st.sampled_from(QUEUES), wanted=st.integers(1, 5), data=st.data())
     def work(self, name, wanted, data):
@@ -194,7 +131,7 @@ class BrokerMachine(RuleBasedStateMachine):
         serve_now=st.booleans(),
     )
     def poll(self, name, wanted, lease_duration, wait, peer, serve_now):
-        full = self.now_model.leased() >= self.limits.leased_items
+        full = self.now_model.leased_items() >= self.limits.leased_items
         try:
             waiter = self.harness.poll(wanted, lease_duration=lease_duration, wait=wait, peer=peer, name=name)
         except Overloaded:
@@ -223,16 +160,16 @@ class BrokerMachine(RuleBasedStateMachine):
             pairs = [(data.draw(st.sampled_from(self.known))[2], lease_id), (item_id, b"short")]
         pairs += [data.draw(st.sampled_from(self.known[-12:]))[:0:-1] for _ in range(count - 1)]
         plan = self.broker.remove(self.broker.queue(name), pairs, self.now)
-        removed = set()
+        removed = {}
         for (item_id, lease_id), reply in zip(pairs, plan.reply, strict=True):
             if lease_id == b"short":
                 assert isinstance(reply, InvalidRequest)
                 continue
-            may = self.may_act(name, lease_id) and item_id in self.now_model.leases[lease_id].ids
+            may = self.may_act(name, lease_id) and self.now_model.holds(name, lease_id, item_id)
             assert reply == (may and item_id not in removed)
             if reply:
-                removed.add(item_id)
-        self.submit(plan, lambda model: [model.remove(item_id) for item_id in removed])
+                removed[item_id] = lease_id
+        self.submit(plan, lambda model: [model.remove(lease_id, item_id) for item_id, lease_id in removed.items()])
 
     @precondition(lambda self: self.known)
     @rule(data=st.data(), spans=st.lists(st.sampled_from([1, 100, 0]), min_size=1, max_size=3))
@@ -312,7 +249,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for lease, rows in self.ended:
             plan = self.broker.requeue(lease, rows)
             assert plan.reply == len(rows)
-            self.submit(plan, lambda model, lease_id=lease.id: model.requeue(lease_id))
+            self.submit(plan, lambda model, lease_id=lease.id: model.expire(lease_id))
         self.ended = []
 
     # Serving
@@ -340,26 +277,15 @@ class BrokerMachine(RuleBasedStateMachine):
         (name,) = {delivery.waiter.queue.name for delivery in plan.reply}
         given = [delivery for delivery in plan.reply if delivery.items]
         self.check_allocation(name, given)
-        leases = {
-            delivery.lease.id: ModelLease(name, delivery.lease.deadline, [item.key.id for item in delivery.items])
-            for delivery in given
-        }
+        claims = []
         for delivery in given:
-            assert delivery.lease.deadline == self.now + delivery.waiter.lease_duration + 1
+            lease = delivery.lease
+            assert lease.deadline == self.now + delivery.waiter.lease_duration + 1
+            claims.append((lease.id, [item.key for item in delivery.items], lease.deadline))
             for item in delivery.items:
-                expected = self.now_model.items[item.key.id]
-                assert (item.key.due, item.contents, item.attempts) == (
-                    expected.due,
-                    expected.contents,
-                    expected.attempts,
-                )
-                self.known.append((name, delivery.lease.id, item.key.id))
-
-        def effect(model):
-            for lease_id, lease in leases.items():
-                model.claim(lease_id, lease)
-
-        self.submit(plan, effect)
+                assert item == self.now_model.items[name, item.key]
+                self.known.append((name, lease.id, item.key.id))
+        self.submit(plan, lambda model: [model.claim(name, *claim) for claim in claims])
         self.check_timed_out(name, [delivery for delivery in plan.reply if not delivery.items])
         for delivery in plan.reply:
             self.waiting.remove(delivery.waiter)
@@ -369,7 +295,7 @@ class BrokerMachine(RuleBasedStateMachine):
         """Polls take turns, the head goes first, and the polls that have waited longest are served unless paused."""
         rounds = max((len(delivery.items) for delivery in given), default=0)
         allocated = [
-            delivery.items[turn].key.id for turn in range(rounds) for delivery in given if turn < len(delivery.items)
+            delivery.items[turn].key for turn in range(rounds) for delivery in given if turn < len(delivery.items)
         ]
         assert allocated == self.now_model.ready(name, self.now)[: len(allocated)]
         for delivery in given:
@@ -389,7 +315,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if delivery.error is None:
                 assert not self.now_model.ready(name, self.now)
             else:
-                assert self.now_model.leased() >= self.limits.leased_items
+                assert self.now_model.leased_items() >= self.limits.leased_items
 
     # The disk
 
@@ -424,17 +350,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def check_disk(self):
         rows = self.harness.rows
-        names = {number: record.name for number, record in rows.queues.items()}
-        assert {
-            key.id: ModelItem(names[number], key.due, item.contents, item.attempts)
-            for (number, key), item in rows.items.items()
-        } == {
-            item_id: ModelItem(item.queue, item.due, item.contents, item.attempts)
-            for item_id, item in self.durable.items.items()
-        }
-        assert {lease_id: record.deadline for lease_id, record in rows.leases.items()} == {
-            lease_id: lease.deadline for lease_id, lease in self.durable.leases.items()
-        }
+        assert rows.state(rows.name) == self.durable.state()
 
     @precondition(lambda self: self.refills)
     @rule(old=st.booleans(), fails=SELDOM, data=st.data())
@@ -445,8 +361,8 @@ class BrokerMachine(RuleBasedStateMachine):
         asked_for = self.refills.pop(data.draw(st.integers(0, len(self.refills) - 1)))
         rows = asked_for.old if old else self.harness.rows
         refill = asked_for.refill
-        scan = rows.scan(refill.number, refill.after, self.limits.refill_items, self.limits.refill_bytes)
-        self.broker.refilled(refill, scan)
+        bounds = {"items_max": self.limits.refill_items, "bytes_max": self.limits.refill_bytes}
+        self.broker.refilled(refill, rows.scan(refill.number, refill.after, **bounds))
 
     def fail_scan(self):
         refill = self.refills.pop().refill
@@ -466,7 +382,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.effects = {}
         self.harness.crash(bounds=BOUNDS)
         assert not self.harness.pending, "no lease is without items"
-        self.now_model = deepcopy(self.durable)
+        self.now_model = self.durable.copy()
         self.forget_life()
 
     # What must hold
@@ -481,14 +397,14 @@ class BrokerMachine(RuleBasedStateMachine):
             while self.refills:
                 self.refills.sort(key=lambda each: each.refill.number)
                 refill = self.refills.pop().refill
-                scan = self.harness.rows.scan(refill.number, refill.after, self.limits.refill_items)
+                scan = self.harness.rows.scan(refill.number, refill.after, items_max=self.limits.refill_items)
                 self.broker.refilled(refill, scan)
             self.distribute()
             if not (self.harness.pending or self.refills or self.broker.polls.has_runnable):
                 break
         else:
             raise AssertionError("there is no end to it")
-        full = self.now_model.leased() >= self.limits.leased_items
+        full = self.now_model.leased_items() >= self.limits.leased_items
         for waiter in self.waiting:
             ready = self.now_model.ready(waiter.queue.name, self.now)
             assert not ready or full or waiter.peer in self.paused
@@ -506,24 +422,25 @@ class BrokerMachine(RuleBasedStateMachine):
         if waiter.wait_until is not None and waiter.wait_until > self.now:
             assert tick <= waiter.wait_until
         unleased = self.now_model.unleased(waiter.queue.name)
-        if waiter.peer not in self.paused and unleased and unleased[0][0] > self.now:
-            assert tick <= unleased[0][0]
+        if waiter.peer not in self.paused and unleased and unleased[0].due > self.now:
+            assert tick <= unleased[0].due
 
     @invariant()
     def agrees(self):
         if not hasattr(self, "harness"):
             return
         self.broker.check()
-        self.harness.rows.check(self.broker)
+        self.harness.rows.check()
+        self.harness.rows.check_sizes()
         stats = self.broker.stats()
         assert stats.items == len(self.now_model.items)
         assert stats.leases == len(self.now_model.leases)
-        assert stats.leased_items == self.now_model.leased()
+        assert stats.leased_items == self.now_model.leased_items()
         assert stats.waiting_polls == len(self.waiting)
         assert stats.window_bytes <= self.limits.window_bytes + 18
         for name, queue in zip(QUEUES, self.queues, strict=True):
             assert self.broker.queue(name) is queue
-            assert queue.items == sum(item.queue == name for item in self.now_model.items.values())
+            assert queue.items == self.now_model.count(name)
 
 
 @pytest.mark.untraced

@@ -1,10 +1,13 @@
 """The head of a queue in memory, and the items that a scan adds to it."""
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from queue_model import ModelStore
 
-from queueber.broker import Item, ItemId, Key, Scan
+from queueber.broker import Item, ItemId, Key
 from queueber.broker.model import HIGHEST, LOWEST, LeaseRecord, QueueNumber, just_below
 from queueber.broker.queue import Queue
 from queueber.broker.storage import DeleteItem, DeleteLease, Gap, PutItems, PutLease
@@ -249,26 +252,17 @@ PLACES = st.tuples(st.integers(1, 6), st.integers(1, 4))
 LEASE_WRITES = [PutLease(b"l" * 16, LeaseRecord(QUEUE, 1, (make_key(1),))), DeleteLease(b"l" * 16)]
 
 
-def apply(rows, write):
-    match write:
-        case PutItems(_, items):
-            rows |= {item.key: item for item in items}
-        case DeleteItem(_, key):
-            del rows[key]
-
-
 @st.composite
 def histories(draw):
     """Draw consistent writes to one queue: absent items are put, existing ones deleted."""
-    rows: dict[Key, Item] = {}
-    writes = []
+    rows, writes, leases = ModelStore(), [], itertools.cycle(LEASE_WRITES)
     for places in draw(st.lists(st.lists(PLACES, min_size=1, max_size=3, unique=True), max_size=15)):
-        existing = [key for key in (make_key(*place) for place in places) if key in rows]
+        existing = [key for key in (make_key(*place) for place in places) if (QUEUE, key) in rows.items]
         write = DeleteItem(QUEUE, existing[0]) if existing else PutItems(QUEUE, [make_item(*place) for place in places])
-        apply(rows, write)
+        rows.apply([write])
         writes.append(write)
         if draw(st.integers(0, 4)) == 0:
-            writes.append(draw(st.sampled_from(LEASE_WRITES)))
+            writes.append(next(leases))
     return writes
 
 
@@ -284,19 +278,16 @@ class TestOverlay:
         first_logged = data.draw(st.integers(0, durable), label="log begins")
         above = make_key(*above)
         held = {ItemId(number.to_bytes(16, "big")) for number in held}
-        rows, truth = {}, {}
-        for write in history[:snapshot]:
-            apply(rows, write)
-        for write in history:
-            apply(truth, write)
-        stretch = sorted(key for key in rows if key > above)
-        scan = Scan([rows[key] for key in stretch[:items_max]], exhausted=len(stretch) <= items_max)
+        rows, truth = ModelStore(), ModelStore()
+        rows.apply(history[:snapshot])
+        truth.apply(history)
+        scan = rows.scan(QUEUE, above, items_max=items_max)
 
         items, covered_to = overlay(scan, queue=QUEUE, above=above, log=history[first_logged:], held=held)
 
         assert [item.key for item in items] == sorted(
-            key for key in truth if above < key <= covered_to and key.id not in held
+            key for _, key in truth.items if above < key <= covered_to and key.id not in held
         )
-        assert all(item is truth[item.key] for item in items)
+        assert all(item is truth.items[QUEUE, item.key] for item in items)
         assert covered_to == (HIGHEST if scan.exhausted else scan.items[-1].key)
         assert covered_to > above

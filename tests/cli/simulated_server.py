@@ -1,17 +1,22 @@
-"""A simulated queue of a server, on a clock that the test advances."""
+"""The model of a queue as a server, on a clock that the test advances."""
 
 from collections import deque
 from time import process_time
 
 from attrs import define, field
+from queue_model import QueueModel
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
+from queueber.broker.model import Item, Key
 from queueber.client import Batch, PolledItem
 from queueber.loadgen.clients import Fleet
+from queueber.units import MS_PER_SECOND
 
 CPU_SECONDS_MAX = 20.0
 """Bound of a simulation, which a faulty load would otherwise exceed by minutes.  The longest needs 2 s."""
+
+QUEUE = "queue"
 
 
 @define(eq=False, slots=False)
@@ -25,14 +30,22 @@ class SimulatedServer:
     clock: Clock = field(factory=Clock)
     loses: set = field(factory=set)
     repeats: set = field(factory=set)
-    ready: deque = field(factory=deque)
-    leases: dict = field(factory=dict)
+    model: QueueModel = field(factory=QueueModel)
     waiting: deque = field(factory=deque)
     made: int = 0
     """Ids of items and leases drawn so far."""
 
     closed: int = 0
     cpu_deadline: float = float("inf")
+
+    @property
+    def now(self):
+        return int(self.clock.seconds() * MS_PER_SECOND)
+
+    @property
+    def ready(self):
+        """The contents of all items that are not leased, in order."""
+        return [self.model.items[QUEUE, key].contents for key in self.model.unleased(QUEUE)]
 
     @property
     def default(self):
@@ -48,25 +61,25 @@ class SimulatedServer:
         self.closed += 1
         return succeed(None)
 
+    def new_id(self):
+        self.made += 1
+        return self.made.to_bytes(16, "big")
+
     def add(self, *contents):
-        ids = []
-        for content in contents:
-            self.made += 1
-            ids.append(self.made.to_bytes(16, "big"))
-            if content not in self.loses:
-                self.ready.append((ids[-1], content))
+        items = [Item(Key(self.now, self.new_id()), each, self.now) for each in contents]
+        self.model.add(QUEUE, [item for item in items if item.contents not in self.loses])
         self.serve()
-        return succeed(ids)
+        return succeed([item.key.id for item in items])
 
     def poll(self, n, *, lease_ms, wait_ms=None):
         assert process_time() < self.cpu_deadline, "the load does not end"
         self.expire()
-        if not self.ready and wait_ms == 0:
+        if wait_ms == 0 and not self.model.unleased(QUEUE):
             return succeed(Batch((), b"", 0))
         waiter = Deferred(lambda each: self.waiting.remove((each, n, lease_ms)))
         self.waiting.append((waiter, n, lease_ms))
         if wait_ms is not None:
-            self.clock.callLater(wait_ms / 1_000, self.give_up, waiter)
+            self.clock.callLater(wait_ms / MS_PER_SECOND, self.give_up, waiter)
         self.serve()
         return waiter
 
@@ -76,31 +89,34 @@ class SimulatedServer:
             waiter.callback(Batch((), b"", 0))
 
     def serve(self):
-        while self.ready and self.waiting:
+        while self.waiting and (keys := self.model.unleased(QUEUE)):
             waiter, n, lease_ms = self.waiting.popleft()
-            items = [self.ready.popleft() for _ in range(min(n, len(self.ready)))]
-            self.made += 1
-            lease, deadline = self.made.to_bytes(16, "little"), int(self.clock.seconds() * 1_000) + lease_ms
-            self.leases[lease] = [deadline, dict(items)]
-            self.ready.extend(item for item in items if item[1] in self.repeats)
-            self.repeats -= {content for _, content in items}
-            self.clock.callLater(lease_ms / 1_000 + 0.01, self.expire)
-            found = tuple(PolledItem(content, number, 1, 0) for number, content in items)
-            waiter.callback(Batch(found, lease, deadline))
+            items = [self.model.items[QUEUE, key] for key in keys[:n]]
+            lease, deadline = self.new_id(), self.now + lease_ms
+            self.model.claim(QUEUE, lease, [item.key for item in items], deadline)
+            for item in items:
+                if item.contents in self.repeats:
+                    self.repeats.discard(item.contents)
+                    self.model.put(QUEUE, item._replace(key=Key(item.key.due + 1, item.key.id)))
+            self.clock.callLater(lease_ms / MS_PER_SECOND + 0.01, self.expire)
+            found = (PolledItem(item.contents, item.key.id, item.attempts + 1, item.added_at) for item in items)
+            waiter.callback(Batch(tuple(found), lease, deadline))
 
     def expire(self):
-        now = self.clock.seconds() * 1_000
-        for lease in [lease for lease, (deadline, _) in self.leases.items() if deadline <= now]:
-            self.ready.extend(self.leases.pop(lease)[1].items())
+        for lease, _ in self.model.ended(self.now):
+            self.model.expire(lease)
         self.serve()
 
     def remove(self, item_id, lease):
-        return succeed(self.leases.get(lease, [0, {}])[1].pop(item_id, None) is not None)
+        held = self.model.holds(QUEUE, lease, item_id)
+        if held:
+            self.model.remove(lease, item_id)
+        return succeed(held)
 
     def extend(self, lease, lease_ms):
-        if lease not in self.leases:
+        if lease not in self.model.leases:
             return succeed(False)
-        self.leases[lease][0] = int(self.clock.seconds() * 1_000) + lease_ms
+        self.model.extend(lease, self.now + lease_ms)
         return succeed(True)
 
     def until(self, work, seconds=200):

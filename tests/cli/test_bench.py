@@ -42,8 +42,7 @@ def test_every_scenario_counts_and_removes_its_items(few):
     assert [result.scenario for result in results] == list(SCENARIOS)
     assert all(result.items > 0 and result.latency.count > 0 for result in results)
     assert results[0].rate == pytest.approx(1 / 0.02, rel=0.5)
-    assert not few.ready
-    assert not any(items for _, items in few.leases.values())
+    assert not few.model.items
     assert progress.begun == [("bench", pytest.approx(2 * 0.1 * len(SCENARIOS)))]
     assert progress.ends == 1
     # The estimate includes filling and emptying: at the end it is the elapsed time.
@@ -52,18 +51,17 @@ def test_every_scenario_counts_and_removes_its_items(few):
     assert progress.total == pytest.approx(few.clock.seconds(), rel=0.5)
 
 
-def test_each_scenario_empties_its_queue(few, monkeypatch):
+def test_each_scenario_empties_its_queue(few):
     """The simulated server has one queue, a real one a queue for each scenario, which only that scenario empties."""
-    measure, left = Bench._measure, []
+    left = {}
 
-    async def watched(bench, fleet, of):
-        result = await measure(bench, fleet, of)
-        left.append(len(few.ready))
-        return result
+    def queue(name):
+        left.setdefault(name, len(few.model.items))
+        return few
 
-    monkeypatch.setattr(Bench, "_measure", watched)
+    few.queue = queue
     few.until(Bench(few.fleet(), 0.1, RecordedProgress(), "bench").run())
-    assert left == [0] * len(SCENARIOS)
+    assert [*left.values(), len(few.model.items)] == [0] * (len(SCENARIOS) + 1)
 
 
 @pytest.mark.parametrize("after", [0.05, 0.45])
@@ -75,8 +73,7 @@ def test_a_run_that_is_stopped_empties_the_queue_in_use(few, after):
     assert len(results) < len(SCENARIOS)
     assert bench.queue_in_use is None
     assert few.made > 0
-    assert not few.ready
-    assert not any(items for _, items in few.leases.values())
+    assert not few.model.items
 
 
 def test_a_permanent_error_ends_the_run(few):

@@ -100,8 +100,7 @@ def test_a_simulation_that_is_stopped_removes_its_tasks(when):
     server.clock.callLater(when, run.stop)
     server.until(run.run())
     assert run.ledger.counts["taken"] > 0
-    assert not server.ready
-    assert not any(items for _, items in server.leases.values())
+    assert not server.model.items
     assert not run.account
     assert not run.ledger.faults
     assert server.clock.seconds() < when + 2
@@ -169,7 +168,7 @@ def test_foreign_items_are_counted_apart(workers, capsys):
     # All of them are given back.
     server.clock.advance(1)
     server.expire()
-    assert sorted(contents for _, contents in server.ready) == [f"foreign {number}".encode() for number in range(1, 6)]
+    assert sorted(server.ready) == [f"foreign {number}".encode() for number in range(1, 6)]
 
 
 def test_refused_adds_are_no_tasks_and_unanswered_ones_may_be_found():

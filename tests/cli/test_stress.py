@@ -42,8 +42,7 @@ def test_a_rate_is_kept_and_all_items_are_removed():
     assert run.counts["adds"] == run.counts["polls"] == run.counts["removes"]
     assert run.counts["extends"] == run.polled // 10
     assert run.seconds == pytest.approx(11.0, abs=0.1)
-    assert not server.ready
-    assert not any(items for _, items in server.leases.values())
+    assert not server.model.items
     assert len(progress.lines) == 2
     assert progress.lines[0].endswith("extends/s")
     assert progress.begun[0] == ("stress", 11.0)
@@ -103,7 +102,7 @@ def test_foreign_items_are_given_back_and_end_the_load(command):
     assert str(done.exception) == "the queue q got an item that this load has not added; it is given back"
     server.clock.advance(1)
     server.expire()
-    assert b"foreign" in [contents for _, contents in server.ready]
+    assert b"foreign" in server.ready
     assert server.clock.seconds() < 9
     assert done.stdout.startswith("in 2.")
 
@@ -135,7 +134,7 @@ def test_an_error_ends_the_removal_of_the_remaining_items():
 
 def test_removed_items_are_forgotten():
     run, _ = stressed(SimulatedServer())
-    assert (run._added, run._adding) == (set(), {})
+    assert (run.added, run.adding) == (set(), {})
 
 
 @pytest.mark.parametrize("tool", [stress, simulate, bench])
@@ -155,7 +154,7 @@ def test_a_queue_that_is_not_empty_is_refused_and_left_alone(monkeypatch, tool):
     assert done.stdout == ""
     server.clock.advance(1)
     server.expire()
-    assert [contents for _, contents in server.ready] == [b"foreign"]
+    assert server.ready == [b"foreign"]
 
 
 def test_a_new_queue_is_not_checked():
@@ -254,7 +253,7 @@ def test_a_silent_server_ends_the_load_after_one_probe(monkeypatch, answers):
 
     monkeypatch.setattr(load, "connect", connect)
     results = []
-    probing = Deferred.fromCoroutine(load._probe(server.clock, TARGET)).addBoth(results.append)
+    probing = Deferred.fromCoroutine(load.probe(server.clock, TARGET)).addBoth(results.append)
     server.clock.advance(4.9)
     assert (connected, results) == ([1], [])
     if answers:

@@ -1,5 +1,7 @@
 """A network in memory: the client's connections end at scripted `rpc.Connection`s."""
 
+from collections.abc import Callable
+
 import pytest
 from attrs import define, field
 from twisted.internet.address import IPv4Address
@@ -126,6 +128,8 @@ class Network:
     refusing: bool = False
     pending: bool = False
     waiting: list = field(factory=list)
+    on_connected: Callable = lambda: None
+    """Called in the turn in which a connection is made."""
 
     def connect(self, factory):
         if self.refusing:
@@ -139,6 +143,7 @@ class Network:
         transport.protocol = protocol
         self.peers.append(Peer(protocol, transport))
         protocol.makeConnection(transport)
+        self.on_connected()
         return succeed(protocol)
 
     @property

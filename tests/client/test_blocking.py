@@ -59,10 +59,10 @@ class Server:
                     if self.say is not None:
                         self.say(peer, connection)
                         return
-                    self._answer(connection, event)
+                    self.answer(connection, event)
             peer.sendall(connection.data_to_send())
 
-    def _answer(self, connection, event):
+    def answer(self, connection, event):
         if event.interface_id == api.BROKER_INTERFACE_ID and event.method_id == api.LIMITS:
             self.asked += 1
             if self.longest is None:
@@ -124,12 +124,19 @@ def test_calls_are_answered_over_one_connection(server):
     assert server.accepted == 1
 
 
-def test_a_waiting_call_notices_when_the_server_s_machine_is_gone():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        connector = BlockingConnector(TcpAddress(*listening.getsockname()), name="here")
-        with closing(connector._connect()) as made:
-            assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_SECONDS
+def test_a_waiting_call_notices_when_the_server_s_machine_is_gone(monkeypatch):
+    made, create = [], socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda *where: made.append(create(*where)) or made[-1])
+    server = Server(socket.create_server(("127.0.0.1", 0)))
+
+    async def work(client):
+        await client.default.add(b"x")
+        (used,) = made
+        assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_SECONDS
+
+    do(f"127.0.0.1:{server.listening.getsockname()[1]}", work)
+    server.stop()
 
 
 def test_an_error_of_the_server_is_raised(server):
@@ -258,7 +265,7 @@ def test_work_that_awaits_another_deferred_is_an_error():
 
 def test_an_empty_poll_returns_an_empty_batch(server):
     """The result has the type of the client's results."""
-    server._answer = lambda connection, event: connection.return_results(
+    server.answer = lambda connection, event: connection.return_results(
         [event.answer], api.write_poll_responses([api.PollResponse([], b"", 0)])
     )
     assert do(server.address, lambda client: client.default.poll(wait_ms=0)) == Batch((), b"", 0)

@@ -65,7 +65,7 @@ def test_finished_calls_are_forgotten(network, client):
     answer(network, *network.peer.calls())
     network.turn()
     assert all(deferred.called for deferred in adding)
-    ours, theirs = network.peer.protocol._connection.stats(), network.peer.connection.stats()
+    ours, theirs = network.peer.protocol.usage(), network.peer.connection.stats()
     assert (ours.questions, theirs.answers) == (0, 0)
     assert (ours.imports, theirs.exports) == (2, 2)
 
@@ -134,7 +134,7 @@ def test_cancelling_sends_finish_and_the_answer_is_dropped(network, client, fail
     assert network.peer.events == [rpc.Finished(call.answer)]
     network.peer.connection.return_canceled(call.answer)
     network.peer.send()
-    assert network.peer.protocol._connection.stats().questions == 0
+    assert network.peer.protocol.usage().questions == 0
 
 
 @pytest.mark.parametrize("queue", ["mail", None])
@@ -158,7 +158,7 @@ def test_items_on_their_way_to_a_cancelled_poll_are_given_back(network, client, 
     network.peer.connection.return_results([settle.answer], [api.write_settle_response(api.SettleResponse([]))])
     network.peer.send()
     network.turn()
-    assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
+    assert network.peer.protocol.usage().questions == network.peer.connection.stats().answers == 0
 
 
 def test_items_are_given_back_to_a_server_without_settle(network, client, failure):
@@ -183,7 +183,7 @@ def test_items_are_given_back_to_a_server_without_settle(network, client, failur
     network.peer.connection.return_results([extend.answer], [api.write_extend_responses([True])[0]])
     network.peer.send()
     network.turn()
-    assert network.peer.protocol._connection.stats().questions == network.peer.connection.stats().answers == 0
+    assert network.peer.protocol.usage().questions == network.peer.connection.stats().answers == 0
 
 
 def test_items_on_their_way_to_a_cancelled_poll_of_several_queues_are_given_back(network, client, failure):

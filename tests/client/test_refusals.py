@@ -1,12 +1,14 @@
 """Real sockets and real TLS: a call that no server has read fails as `NotConnected`, with the reason in plain words."""
 
 import socket
+from datetime import datetime
 
 import pytest
 import pytest_twisted
 from twisted.internet import defer, reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Connection
 from twisted.logger import globalLogPublisher
 
 from queueber.client import NotConnected, OutcomeUnknown, Tls, connect
@@ -82,8 +84,16 @@ def later(seconds):
     return done
 
 
+class Before(datetime):
+    """A clock that stands before the end of the certificate `expired`."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime(2020, 7, 1, tzinfo=tz)
+
+
 @pytest.fixture
-def serve(files):
+def serve(files, monkeypatch):
     served = []
 
     def serve(shown=None, client_ca=None, names=()):
@@ -93,28 +103,16 @@ def serve(files):
             certificates = Certificates(
                 TlsFiles(certificate=certificate, key=key, client_ca=client_ca, client_names=names)
             )
-            certificates._context = CONTEXTS[shown](certificates)
+            with monkeypatch.context() as patched:
+                if shown == "expired":
+                    patched.setattr("queueber.server.net.certificates.datetime", Before)
+                certificates.load()
         served.append(Served(certificates))
         return served[-1]
 
     yield serve
     for each in served:
         pytest_twisted.blockon(defer.Deferred.fromCoroutine(each.stop()))
-
-
-def as_loaded(certificates):
-    certificates.load()
-    return certificates._context
-
-
-def without_a_look_at_its_dates(certificates):
-    """A server whose certificate has expired since it was loaded."""
-    from queueber.server.net.certificates import _context  # noqa: PLC0415
-
-    return _context(certificates.files)
-
-
-CONTEXTS = {"server": as_loaded, "client": as_loaded, "wildcard": as_loaded, "expired": without_a_look_at_its_dates}
 
 
 async def outcome(address, *, tls=None, contents=b"x", host=None):
@@ -279,8 +277,10 @@ async def test_keepalive_is_set_at_both_ends_of_a_connection(serve, authority, s
     client = connect(reactor, served.address, tls=Tls(ca=authority.pem) if secured else None)
     await client.default.add(b"x")
     (connection,) = served.server.connections
-    for end in (client._connector._usable, connection):
-        system = end.transport.socket
+    ends = [each for each in reactor.getReaders() if isinstance(each, Connection)]
+    assert connection.transport.socket in [end.socket for end in ends]
+    assert len(ends) == 2
+    for system in (end.socket for end in ends):
         assert system.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         found = [system.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in PROBING]
         assert found == [30, 10, 3, 60_000]

@@ -175,7 +175,7 @@ def test_a_call_made_in_the_turn_of_connecting_is_sent_after_the_waiting_ones(ne
     client = network.client()
     client.default.add(b"1")
     network.refusing = False
-    client._connector._service.whenConnected().addCallback(lambda _: client.default.add(b"2"))
+    network.on_connected = lambda: client.default.add(b"2")
     network.clock.advance(1)
     network.turn()
     sent = [api.read_add_request(call.params, DEFAULTS).items[0].contents for call in network.peer.calls()]

@@ -131,7 +131,7 @@ class Pycapnp:
     counts: Counter = field(factory=Counter)
     """The number of comparisons by result."""
 
-    _process: subprocess.Popen = None
+    process: subprocess.Popen = None
 
     def views(self, questions):
         """Return pycapnp's reading of each of *questions*, a framed message and a reader's number."""
@@ -166,15 +166,15 @@ class Pycapnp:
                 self.counts[name] += 1
 
     def _running(self):
-        if self._process is None:
-            self._process = subprocess.Popen(
+        if self.process is None:
+            self.process = subprocess.Popen(
                 [sys.executable, WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
-        return self._process
+        return self.process
 
     def close(self):
         """End the process, if there is one."""
-        process, self._process = self._process, None
+        process, self.process = self.process, None
         if process is not None:
             process.kill()
             process.wait()

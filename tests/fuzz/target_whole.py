@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from queueber.limits import Limits
 from queueber.testing import InProcessServer
 from tests.support.healthy_client import HealthyClient
+from tests.support.peer import Caller
 
 LIMITS = Limits(
     frame_bytes=1 << 20,
@@ -79,15 +80,18 @@ def good_peer(server):
     """A `HealthyClient` in the same process."""
     protocol, transport = connect(server)
 
-    def exchange(data):
-        assert not transport.disconnecting, "the good peer was disconnected"
-        protocol.dataReceived(data)
-        settle(server)
-        said = transport.take()
-        assert said, "the good peer is not answered"
-        return said
+    class InProcess(Caller):
+        def send(self, data):
+            assert not transport.disconnecting, "the good peer was disconnected"
+            protocol.dataReceived(data)
+            settle(server)
 
-    return HealthyClient(exchange)
+        def receive(self):
+            said = transport.take()
+            assert said, "the good peer is not answered"
+            return said
+
+    return HealthyClient(InProcess())
 
 
 def settle(server):
@@ -102,10 +106,10 @@ def settle(server):
 
 def filled(data, server):
     """Return *data* with the ids of live objects in place of the placeholders."""
-    leases = list(islice(server.store.leases.items(), PLACEHOLDERS))
-    items = [key.id for _, record in leases for key in record.keys]
-    for number, (lease, _) in enumerate(leases):
-        data = data.replace(placeholder("lease", number), lease)
+    leases = list(islice(server.broker.leases, PLACEHOLDERS))
+    items = [item for lease in leases for item in lease.keys]
+    for number, lease in enumerate(leases):
+        data = data.replace(placeholder("lease", number), lease.id)
     for number, item in enumerate(items[:PLACEHOLDERS]):
         data = data.replace(placeholder("item", number), item)
     return data

@@ -115,8 +115,8 @@ def test_what_fails_is_cut_down():
 def test_an_error_in_pycapnp_is_waited_for_and_it_is_started_again(pycapnp, monkeypatch):
     (message,) = [each for each in requests(Random(5))[:1] if is_whole(each)]
     expected = pycapnp.views([(message, COMPARED[0])] * 3)
-    pycapnp._process.kill()
-    pycapnp._process.wait()
+    pycapnp.process.kill()
+    pycapnp.process.wait()
     answers = pycapnp.views([(message, COMPARED[0])] * 4)
     assert pycapnp.ended == 1
     assert answers[1:] == expected

@@ -9,9 +9,9 @@ from pathlib import Path
 from attrs import define, field
 
 from queueber.limits import PEER_LIMITS
-from tests.hostile.peer import TIMEOUT_SECONDS, Peer
 from tests.process.certificates import Authority
 from tests.support.healthy_client import HealthyProcess
+from tests.support.peer import TIMEOUT_SECONDS, Peer
 from tests.support.server_process import Server
 
 ROOT = Path(__file__).parents[2]

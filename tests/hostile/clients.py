@@ -5,7 +5,7 @@ import time
 
 from queueber import api
 from tests.hostile.attack import attack, turns
-from tests.hostile.peer import TIMEOUT_SECONDS, Peer, polling
+from tests.support.peer import TIMEOUT_SECONDS, Peer, polling
 
 
 @attack("K7")

@@ -22,8 +22,8 @@ from queueber.rpc.decoder import decode
 from queueber.rpc.messages import Return
 from queueber.server.app.service import GC_THRESHOLDS
 from queueber.testing import InProcessServer
-from tests.hostile.peer import adding, polling
 from tests.hostile.pieces import call
+from tests.support.peer import adding, polling
 
 AT_ONCE = 1_000
 LEASE_MS = 3_600_000

@@ -13,8 +13,8 @@ from queueber.errors import Kind
 from queueber.rpc import encoder
 from tests.hostile.arena import ROOT, limits
 from tests.hostile.attack import attack, turns
-from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding
 from tests.hostile.pieces import call
+from tests.support.peer import TIMEOUT_SECONDS, Gone, Peer, adding
 
 NET = "queueber-hostile"
 SERVER_ADDRESS, CLIENT_ADDRESS = "10.213.77.1", "10.213.77.2"
@@ -203,7 +203,7 @@ EVERYWHERE = ("--listen=127.0.0.1:0", "--listen=0.0.0.0:0", "--insecure-plaintex
 
 WAITING = """
 import sys, time
-from tests.hostile.peer import Peer, polling
+from tests.support.peer import Peer, polling
 peer = Peer(int(sys.argv[2]), host=sys.argv[1])
 peer.ask(2, polling(1, wait=None), peer.queue("far"))
 peer.flush()
@@ -214,7 +214,7 @@ time.sleep(600)
 
 SLOW = """
 import sys, time
-from tests.hostile.peer import Peer
+from tests.support.peer import Peer
 peer = Peer(int(sys.argv[2]), host=sys.argv[1])
 target, sent = peer.queue("slow"), 0
 end = time.monotonic() + float(sys.argv[3])

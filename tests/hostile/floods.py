@@ -12,8 +12,8 @@ from queueber.errors import Kind
 from queueber.rpc import encoder
 from tests.hostile.arena import limits
 from tests.hostile.attack import OPTIONS, attack, turns
-from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 from tests.hostile.pieces import call, stream, struct_pointer, words
+from tests.support.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 
 BURST = 8_192
 """Bytes that one peer sends at once: less than a long read."""

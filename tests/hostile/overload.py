@@ -9,7 +9,7 @@ from queueber import api, rpc
 from queueber.errors import Kind
 from tests.hostile.arena import limits
 from tests.hostile.attack import OPTIONS, SLACK, attack, turns
-from tests.hostile.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
+from tests.support.peer import TIMEOUT_SECONDS, Gone, Peer, adding, polling
 
 
 @attack("O5", *limits(request_bytes=64 << 10), *OPTIONS)

@@ -8,8 +8,8 @@ from queueber import api
 from queueber.rpc import encoder
 from tests.hostile import cases
 from tests.hostile.attack import FIRST, REPLIES, SHORT_TIMEOUTS, SLACK, STALLED, attack, turns
-from tests.hostile.peer import Gone, Peer, adding, polling
 from tests.hostile.pieces import call
+from tests.support.peer import Gone, Peer, adding, polling
 
 AFTER = 2_000
 BLOCKED_SECONDS = 10.0

@@ -12,8 +12,8 @@ from queueber.rpc.decoder import decode
 from queueber.rpc.messages import Return
 from queueber.testing import InProcessServer
 from queueber.units import MS_PER_SECOND, SpanMs
-from tests.hostile.peer import adding, polling
 from tests.hostile.pieces import call
+from tests.support.peer import adding, polling
 
 SECONDS_MAX = DEFAULTS.delay_ms // MS_PER_SECOND
 

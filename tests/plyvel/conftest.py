@@ -1,10 +1,23 @@
-"""Copies of open databases."""
+"""Databases, and copies of open ones."""
 
 from contextlib import suppress
 from pathlib import Path
 from shutil import copyfile
 
 import pytest
+
+from queueber.plyvel import DB
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "db")
+
+
+@pytest.fixture
+def db(path):
+    with DB(path, create_if_missing=True) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

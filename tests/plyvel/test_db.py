@@ -7,20 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+import rocksdict
 
 from queueber import plyvel
 from queueber.plyvel import DB
-
-
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "db")
-
-
-@pytest.fixture
-def db(path):
-    with DB(path, create_if_missing=True) as opened:
-        yield opened
 
 
 def test_get_returns_the_value_or_the_default(db):
@@ -239,10 +229,18 @@ def test_closing_the_database_closes_its_iterators_batches_and_snapshots(path):
     DB(path).close()
 
 
-def test_use_during_a_concurrent_close_raises_runtime_error(path):
+@pytest.fixture
+def natives(monkeypatch):
+    """All databases that rocksdict opens."""
+    opened, open_native = [], rocksdict.Rdict
+    monkeypatch.setattr(rocksdict, "Rdict", lambda *options: opened.append(open_native(*options)) or opened[-1])
+    return opened
+
+
+def test_use_during_a_concurrent_close_raises_runtime_error(path, natives):
     """Another thread may close the database after the check of `closed` and before the native call."""
     db = DB(path, create_if_missing=True)
-    db._handle.native.close()
+    natives[0].close()
     for use in (db.iterator, db.raw_iterator, db.snapshot, lambda: db.get(b"a"), lambda: db.put(b"a", b"1")):
         with pytest.raises(RuntimeError):
             use()
@@ -349,29 +347,33 @@ def test_a_directory_without_write_permission_is_refused(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_stalled_write_of_a_db_waits_outside_of_rocksdb(db, monkeypatch):
+def test_a_stalled_write_of_a_db_waits_outside_of_rocksdb(path, monkeypatch):
     """plyvel has no `Stalled`."""
     waits = []
     monkeypatch.setattr("queueber.plyvel.handle.sleep", waits.append)
     attempts = iter([Exception("Result incomplete: Write stall"), Exception("Result incomplete: Write stall"), None])
-    native = db._handle.native
+    open_native = rocksdict.Rdict
 
     class Stalling:
         """The native database, of which the first two writes stall."""
 
+        def __init__(self, *options):
+            self.native = open_native(*options)
+
         def write(self, batch, options):
             if error := next(attempts):
                 raise error
-            native.write(batch, options)
+            self.native.write(batch, options)
 
         def __getattr__(self, name):
-            return getattr(native, name)
+            return getattr(self.native, name)
 
-    monkeypatch.setattr(db._handle, "native", Stalling())
-    db.put(b"a", b"1")
-    assert len(waits) == 2
-    assert next(attempts, "none left") == "none left"
-    assert db.get(b"a") == b"1"
+    monkeypatch.setattr(rocksdict, "Rdict", Stalling)
+    with DB(path, create_if_missing=True) as db:
+        db.put(b"a", b"1")
+        assert len(waits) == 2
+        assert next(attempts, "none left") == "none left"
+        assert db.get(b"a") == b"1"
 
 
 def test_many_writes_are_applied_in_order_and_return_the_sequence_number(db):

@@ -8,11 +8,6 @@ from queueber import plyvel
 from queueber.plyvel import DB
 
 
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "db")
-
-
 def fill(db, keys, value=b"v" * 100) -> None:
     with db.write_batch() as batch:
         for key in keys:

@@ -8,11 +8,6 @@ from queueber import plyvel
 from queueber.plyvel import DB, rocksdb_options
 
 
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "db")
-
-
 def test_parameters_reach_rocksdb(path):
     """After opening twice, because rocksdict takes some options from the last opening."""
     wanted = {

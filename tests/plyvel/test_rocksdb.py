@@ -13,11 +13,6 @@ from queueber.plyvel.rocksdb_options import ALWAYS, RocksDBOptions, expected, na
 from queueber.plyvel.wal import wal_files
 
 
-@pytest.fixture
-def path(tmp_path):
-    return str(tmp_path / "db")
-
-
 def open_rocksdb(path, **wanted) -> RocksDB:
     """Open, and create, a database."""
     return RocksDB(Path(path), wanted.pop("options", RocksDBOptions()), create_if_missing=True, **wanted)

@@ -73,16 +73,16 @@ def test_plyvels_own_tests_pass_except_the_listed_ones(directory):
 
 
 def test_every_public_name_of_plyvel_exists():
-    theirs = pytest.importorskip("plyvel")
+    theirs, native = pytest.importorskip("plyvel"), pytest.importorskip("plyvel._plyvel")
     missing = {name for name in vars(theirs) if not name.startswith("_")} - set(vars(plyvel))
     assert not missing
     for one, other in (
         (plyvel.DB, theirs.DB),
-        (plyvel.PrefixedDB, theirs._plyvel.PrefixedDB),
-        (plyvel.WriteBatch, theirs._plyvel.WriteBatch),
-        (plyvel.Iterator, theirs._plyvel.Iterator),
-        (plyvel.RawIterator, theirs._plyvel.RawIterator),
-        (plyvel.Snapshot, theirs._plyvel.Snapshot),
+        (plyvel.PrefixedDB, native.PrefixedDB),
+        (plyvel.WriteBatch, native.WriteBatch),
+        (plyvel.Iterator, native.Iterator),
+        (plyvel.RawIterator, native.RawIterator),
+        (plyvel.Snapshot, native.Snapshot),
     ):
         public = {name for name in dir(other) if not name.startswith("_")}
         assert public <= set(dir(one))

@@ -13,8 +13,8 @@ import pytest
 
 from queueber import api
 from queueber.cli.commands import EXIT_EMPTY
-from tests.hostile.peer import Peer, polling
 from tests.process.conftest import TIMEOUT_SECONDS, TWISTD
+from tests.support.peer import Peer, polling
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,6 @@ was down may end them early, by at most JUMP_MAX_SECONDS; if it was set back, th
 time that the server was down does not count.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from random import Random
 
 import shifted
 from attrs import define, field
-from counts import Counts, command_line
+from counts import Counts, from_command_line
 from history import History
 from serverhost import Host
 from wireclient import Client
@@ -158,14 +157,5 @@ def play(cycles, seed):
     return counts
 
 
-def main():
-    """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--cycles", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    return play(asked.cycles, asked.seed).end(command_line())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(from_command_line(__doc__, play, cycles=25))

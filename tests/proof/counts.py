@@ -1,5 +1,6 @@
 """Counts of tries and failures, and the bound on the rate of failures that follows from them."""
 
+import argparse
 import re
 import sys
 
@@ -98,6 +99,20 @@ def read_last_line(output):
         return None
     n, failures, voids = (int(found[each].replace(",", "")) for each in ("n", "failures", "voids"))
     return LastLine(n, found["unit"], failures, voids, skipped)
+
+
+def from_command_line(description, run, **option):
+    """
+    Call *run* with the value of the one *option*, a name with its default, and of ``--seed``.
+
+    Print the counts that it returns, and return the exit status.
+    """
+    ((name, default),) = option.items()
+    parser = argparse.ArgumentParser(description=description.strip().splitlines()[0])
+    parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    return run(getattr(asked, name), asked.seed).end(command_line())
 
 
 def command_line():

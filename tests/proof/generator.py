@@ -4,6 +4,10 @@ Clients with different habits, good and bad, that call until their server is gon
 A producer adds contents that no other client uses.  A worker may remove,
 extend, let a lease expire, disconnect, send a call twice, or use a lease that
 has ended or belongs to another worker.
+
+Not `queueber.loadgen`, whose clients only do what they should, stop at the
+first error, and note no times: here every call goes into the history that the
+checker judges, and clients go on after each crash.
 """
 
 import asyncio

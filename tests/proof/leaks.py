@@ -5,14 +5,13 @@ They are compared with those after the first tenth, when buffers and caches have
 their size.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from counts import Counts, command_line
+from counts import Counts, from_command_line
 from serverhost import Host
 from through import put_through, rows_left, settled
 
@@ -73,14 +72,5 @@ def run(items, seed, settle=3.0):
     return counts
 
 
-def main():
-    """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--items", type=int, default=200_000)
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    return run(asked.items, asked.seed).end(command_line())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(from_command_line(__doc__, run, items=200_000))

@@ -34,7 +34,7 @@ def prepare(limits, traced, failpoint=None, passes=None, boot=None, clocks=None)
     if limits is not None:
         settings.Limits = partial(settings.Limits, **limits)
     if boot is not None:
-        clock._BOOT_ID = Path(boot)
+        clock.BOOT_ID = Path(boot)
     if clocks is not None:
         shifted.follow(Path(clocks))
     if failpoint is not None:

@@ -4,11 +4,11 @@ Clients of the simulated server, and the promises that they check.
 
 Everything here is seen from outside: calls, replies, and a clock.  What was
 acknowledged is a fact; what was refused must have done nothing; what got no
-reply may have happened, whole or not at all.
+reply may have happened, whole or not at all.  `tests/support/queue_model.py`
+cannot stand in for these facts, because it has no such doubt.
 """
 
 from attrs import define, field
-from simworld import BrokenPromise
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -17,6 +17,7 @@ from queueber import api, rpc
 from queueber.errors import Kind
 from queueber.limits import Limits
 from queueber.units import SpanMs
+from tests.support.queue_model import BrokenPromise
 
 QUEUES = ("default", "other")
 

@@ -33,13 +33,10 @@ from queueber.store import Durability, rocks
 from queueber.store.datadir import directory, synced
 from queueber.store.rows import engine_port
 from queueber.store.rows.kv_store import KeyValueStore
+from tests.support.queue_model import BrokenPromise
 
 ROOMY = Space(10**12, 10**12)
 FULL = Space(64 << 20, 10**12)
-
-
-class BrokenPromise(AssertionError):
-    """A promise was broken."""
 
 
 @define(eq=False)
@@ -160,6 +157,9 @@ class Machine:
     reactor: Reactor | None = None
     pool: Pool | None = None
     server: object = None
+    store: object = None
+    """The store that the server has opened last."""
+
     clock: QueueClock | None = None
     ended: tuple | None = None
     """The reason why the server ended its process."""
@@ -222,7 +222,7 @@ class Machine:
     @property
     def up(self):
         """Return the parts of a server that serves."""
-        return self.server._up if self.server is not None and self.server._reloader is not None else None
+        return self.server.parts if self.server is not None else None
 
     @property
     def dead(self):
@@ -296,12 +296,17 @@ def on(machine):
     stack = ExitStack()
     sim_os = SimOs()
 
+    def open_store(*where, **how):
+        machine.store = rocks.open_store(*where, **how)
+        return machine.store
+
     def submit(committer, plan, take_reply, **more):
         machine.submitted(plan)
         _SUBMIT(committer, plan, take_reply, **more)
 
     for module, name, value in (
         (rocks, "open_database", SimDB.opened),
+        (startup, "open_store", open_store),
         (rocks, "shutil", simdisk.SIM_SHUTIL),
         (directory, "os", sim_os),
         (directory, "fcntl", simdisk.SIM_FCNTL),

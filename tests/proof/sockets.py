@@ -1,7 +1,5 @@
 """
-A hypothesis state machine that compares a simple model of a queue with a real server over sockets.
-
-The model is not the broker's test model: it knows only what a client can observe.
+A hypothesis state machine that compares the model of `queue_model` with a real server over sockets.
 
 Three connections call one after the other: add, poll, remove and extend, with
 leases that are stale and foreign, with delays, with waits; time passes, a
@@ -12,7 +10,6 @@ a lease that has just ended was swept already, and accepts both.
 """
 
 import argparse
-import socket
 import sys
 import tempfile
 import time
@@ -26,10 +23,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from serverhost import Host
 
 from queueber import api, rpc
-from queueber.limits import Limits
+from queueber.broker.model import Item, Key
 from queueber.units import SpanMs
+from tests.support.peer import Peer
+from tests.support.queue_model import QueueModel, must
 
 STEPS = 50
+NAME = "queue"
+"""The name of an example's one queue in the model."""
+
 LONG = 600_000
 """The ms of a lease that ends in no example."""
 
@@ -45,54 +47,17 @@ ITEMS = st.lists(st.tuples(st.binary(max_size=8), st.sampled_from([0, 0, 0, 1, 3
 SELDOM = st.sampled_from([False] * 5 + [True])
 
 
-class Link:
-    """A blocking connection."""
+class Link(Peer):
+    """A connection whose calls go to one queue and must succeed."""
 
     def __init__(self, port, name):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection = rpc.Connection(limits=Limits())
-        root = rpc.PromisedAnswer(self.connection.bootstrap())
-        asked = self.connection.call(root, api.BROKER_INTERFACE_ID, api.QUEUE, api.write_queue_request(name))
-        self.target = rpc.PromisedAnswer(asked, (0,))
+        super().__init__(port)
+        self.target = self.queue(name)
 
-    def call(self, method, content):
-        """Call *method*; return the results, and fail for any other outcome."""
-        question = self.connection.call(self.target, api.QUEUE_INTERFACE_ID, method, content)
-        self.socket.sendall(self.connection.data_to_send())
-        while True:
-            data = self.socket.recv(1 << 16)
-            assert data, "the server ended the connection"
-            for event in self.connection.receive_data(data):
-                assert isinstance(event, rpc.Returned), event
-                if event.question == question:
-                    self.connection.finish(question)
-                    assert isinstance(event.outcome, rpc.Results), event.outcome
-                    return event.outcome
-
-
-@define(eq=False)
-class ModelItem:
-    """An item of the model."""
-
-    id: bytes
-    due: int
-    contents: bytes
-    attempts: int = 0
-    lease: object = None
-
-    @property
-    def key(self):
-        return self.due, self.id
-
-
-@define(eq=False)
-class ModelLease:
-    """A lease of the model."""
-
-    id: bytes
-    deadline: int
-    items: list
+    def call(self, method, content, target=None):
+        outcome = super().call(method, content, target or self.target)
+        must(isinstance(outcome, rpc.Results), f"{outcome}")
+        return outcome
 
 
 @define(eq=False)
@@ -117,13 +82,12 @@ class Servers:
         link = Link(self.port, f"swept {self.queues}")
         try:
             # Leases are swept in the order of their ends, and of those that are short this one is the last.
-            link.call(api.ADD, api.write_add_request(api.AddRequest([api.NewItem(b"", SpanMs(0))])))
-            for attempt, wait in ((1, None), (2, SpanMs(1_000 * TIMEOUT_SECONDS))):
-                request = api.PollRequest(SpanMs(SHORT), 1, wait, no_wait=wait is None)
-                found = api.read_poll_response(link.call(api.POLL, api.write_poll_request(request)))
+            link.add(b"")
+            for attempt, wait in ((1, 0), (2, 1_000 * TIMEOUT_SECONDS)):
+                found = link.poll(lease=SHORT, wait=wait)
                 assert [each.attempt for each in found.items] == [attempt], "a lease that ended was not swept"
         finally:
-            link.socket.close()
+            link.close()
         return found.deadline - SHORT - 1
 
     def restart(self):
@@ -138,8 +102,13 @@ class World:
 
     name: str
     links: list
-    items: dict = field(factory=dict)
+    model: QueueModel = field(factory=QueueModel)
+    ids: list = field(factory=list)
+    """Ids of all items that were added and not removed."""
+
     leases: list = field(factory=list)
+    """Ids of all leases, in the order of their polls."""
+
     last: int = 0
     """The latest known time of the server."""
 
@@ -163,11 +132,12 @@ class SocketMachine(RuleBasedStateMachine):
 
     def teardown(self):
         for link in self.world.links if hasattr(self, "world") else ():
-            link.socket.close()
+            link.close()
 
-    def call(self, link, method, content):
+    def link(self, number):
+        """Return a connection, for one call."""
         self.servers.calls += 1
-        return self.world.links[link].call(method, content)
+        return self.world.links[number]
 
     # Calls
 
@@ -175,14 +145,16 @@ class SocketMachine(RuleBasedStateMachine):
     def add(self, link, items):
         request = api.AddRequest([api.NewItem(contents, SpanMs(delay)) for contents, delay in items])
         ids = [
-            bytes(each) for each in api.read_add_response(self.call(link, api.ADD, api.write_add_request(request))).ids
+            bytes(each)
+            for each in api.read_add_response(self.link(link).call(api.ADD, api.write_add_request(request))).ids
         ]
         assert len(ids) == len(items)
         assert ids == sorted(set(ids))
         for item_id, (contents, delay) in zip(ids, items, strict=True):
             now = int.from_bytes(item_id[:6], "big")
             assert now >= self.world.last
-            self.world.items[item_id] = ModelItem(item_id, now + delay + 1 if delay else now, contents)
+            self.world.model.add(NAME, [Item(Key(now + delay + 1 if delay else now, item_id), contents, now)])
+            self.world.ids.append(item_id)
         self.world.last = int.from_bytes(ids[0][:6], "big")
 
     @rule(
@@ -192,26 +164,22 @@ class SocketMachine(RuleBasedStateMachine):
         wait=st.sampled_from([0, 0, 20]),
     )
     def poll(self, link, wanted, span, wait):
-        request = api.PollRequest(SpanMs(span), wanted, SpanMs(wait) if wait else None, no_wait=not wait)
         began = time.monotonic()
-        response = api.read_poll_response(self.call(link, api.POLL, api.write_poll_request(request)))
+        response = self.link(link).poll(wanted, lease=span, wait=wait)
         if not response.items:
             # At most that long is what a poll waits, by a clock of whole milliseconds.
             assert time.monotonic() - began >= (wait - 1) / 1e3
-            assert not self.certain(self.world.last), "there was something, and the poll came back with nothing"
+            assert not self.world.model.ready(NAME, self.world.last), (
+                "there was something, and the poll came back with nothing"
+            )
             return
         now = response.deadline - span - 1
         assert now >= self.world.last
         self.world.last = now
-        self.check_given(response.items, now, wanted)
-        lease = ModelLease(bytes(response.lease), response.deadline, [])
-        assert lease.id not in {each.id for each in self.world.leases}
-        for each in response.items:
-            item = self.world.items[bytes(each.id)]
-            self.put_back(item)
-            assert (bytes(each.contents), each.attempt) == (item.contents, item.attempts + 1)
-            item.lease = lease
-            lease.items.append(item)
+        lease = bytes(response.lease)
+        assert lease not in self.world.leases
+        keys = self.check_given(response.items, now, wanted)
+        self.world.model.claim(NAME, lease, keys, response.deadline)
         self.world.leases.append(lease)
 
     @rule(link=LINKS, wanted=st.integers(1, 3), items=st.lists(st.integers(0, 7), max_size=3))
@@ -227,65 +195,57 @@ class SocketMachine(RuleBasedStateMachine):
         self.poll(link, wanted, SHORT, 0)
         time.sleep(LOST_SECONDS)
 
-    def certain(self, now):
-        """Return the items that are ready at *now* whatever the sweeper has done, in order."""
-        return sorted(item.key for item in self.world.items.values() if item.lease is None and item.due <= now)
-
-    def put_back(self, item):
-        """Record a delivery: a lease that the item was under must have ended."""
-        if item.lease is not None:
-            assert item.lease.deadline <= self.world.last, "an item under a live lease was handed out"
-            item.lease.items.remove(item)
-            item.due = max(item.due + 1, item.lease.deadline)
-            item.attempts += 1
-            item.lease = None
-
     def check_given(self, given, now, wanted):
+        """Check that the items are the first that were ready, with those of leases swept before; return their keys."""
         assert len(given) <= wanted
-        items = [self.world.items[bytes(each.id)] for each in given]
-        keys = [(max(i.due + 1, i.lease.deadline), i.id) if i.lease else i.key for i in items]
-        assert keys == sorted(keys), "out of order"
-        assert all(due <= now for due, _ in keys), "early"
-        missed = [key for key in self.certain(now) if key not in keys]
-        assert not missed or (missed[0] > keys[-1] and len(given) == wanted), "an item was passed over"
+        model = self.world.model
+        for each in given:
+            holder = model.holder(NAME, model.find(NAME, bytes(each.id)).key)
+            if holder is not None:
+                must(model.leases[holder].deadline <= now, "an item under a live lease was handed out")
+                # The sweeper moves all items of a lease at once.
+                model.expire(holder)
+        items = [model.find(NAME, bytes(each.id)) for each in given]
+        found, expected = (
+            [(bytes(each.contents), each.attempt) for each in given],
+            [(each.contents, each.attempts + 1) for each in items],
+        )
+        must(found == expected, f"{found} was handed out, and {expected} was added")
+        keys, ready = [item.key for item in items], model.ready(NAME, now)
+        must(keys == ready[: len(keys)], f"early, or out of order: {keys} left, and {ready} were ready")
+        must(len(keys) in (wanted, len(ready)), "an item was passed over")
+        return keys
 
     @rule(link=LINKS, which=LATELY, item=st.integers(0, 7))
     def remove(self, link, which, item):
         # What is drawn must not depend on time, or nothing could be repeated.
-        lease = self.lease(which)
-        known = [*lease.items, *self.world.items.values()] if lease is not None else ()
+        model, lease = self.world.model, self.lease(which)
+        known = [*(each.key.id for each in model.held(lease)), *self.world.ids]
         if not known:
             return
         item = known[item % len(known)]
-        request = api.RemoveRequest(item.id, lease.id)
-        removed = api.read_remove_response(self.call(link, api.REMOVE, api.write_remove_request(request)))
-        if removed:
-            assert item in lease.items, "a stale or foreign lease removed an item"
-            lease.items.remove(item)
-            del self.world.items[item.id]
+        if self.link(link).remove(item, lease):
+            model.remove(lease, item)
+            self.world.ids.remove(item)
         else:
-            assert item not in lease.items or self.may_have_ended(lease)
+            assert not model.holds(NAME, lease, item) or self.may_have_ended(lease)
 
     def lease(self, which):
-        """Return one of the last leases; None if there is none yet."""
-        return self.world.leases[-1 - which % len(self.world.leases)] if self.world.leases else None
+        """Return the id of one of the last leases; an unknown one if there is none yet."""
+        return self.world.leases[-1 - which % len(self.world.leases)] if self.world.leases else bytes(16)
 
     @rule(link=LINKS, which=LATELY)
     def extend(self, link, which):
-        lease = self.lease(which)
-        if lease is None:
-            return
-        request = api.ExtendRequest(lease.id, SpanMs(LONG))
-        extended = api.read_extend_response(self.call(link, api.EXTEND, api.write_extend_request(request)))
-        if extended:
-            assert lease.items, "a lease without items was extended"
-            assert lease.deadline > self.world.last
-            lease.deadline = self.world.last + LONG
+        model, lease = self.world.model, self.lease(which)
+        if self.link(link).extend(lease, LONG):
+            must(lease in model.leases, "a lease without items was extended")
+            must(model.leases[lease].deadline > self.world.last, "a lease that has ended was extended")
+            model.extend(lease, self.world.last + LONG)
         else:
-            assert not lease.items or self.may_have_ended(lease)
+            assert lease not in model.leases or self.may_have_ended(lease)
 
     def may_have_ended(self, lease):
-        return lease.deadline < self.world.last + LONG // 2
+        return self.world.model.leases[lease].deadline < self.world.last + LONG // 2
 
     # Time, and what goes wrong
 
@@ -295,15 +255,13 @@ class SocketMachine(RuleBasedStateMachine):
         if not really:
             return
         self.world.last = self.servers.swept()
-        for lease in self.world.leases:
-            if lease.deadline <= self.world.last:
-                for item in list(lease.items):
-                    self.put_back(item)
+        for lease, _ in self.world.model.ended(self.world.last):
+            self.world.model.expire(lease)
 
     @rule(link=LINKS, really=SELDOM)
     def reconnect(self, link, really):
         if really:
-            self.world.links[link].socket.close()
+            self.world.links[link].close()
             self.world.links[link] = Link(self.servers.port, self.world.name)
 
     @rule(really=st.sampled_from([False] * 40 + [True]))
@@ -311,7 +269,7 @@ class SocketMachine(RuleBasedStateMachine):
         """Kill the server between calls: the model does not change."""
         if really:
             for link in self.world.links:
-                link.socket.close()
+                link.close()
             self.servers.restart()
             self.connect()
 

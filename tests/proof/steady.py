@@ -6,7 +6,6 @@ hours or more, after the first hour.  Slopes are reported per day.  A slope that
 amounts to more than noise within the run is a failure.
 """
 
-import argparse
 import asyncio
 import sys
 import tempfile
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 from attrs import frozen
-from counts import Counts, command_line
+from counts import Counts, from_command_line
 from serverhost import Host
 from through import MIB, Measures, put_through
 
@@ -113,14 +112,5 @@ def run(seconds, seed):
     return counts
 
 
-def main():
-    """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    return run(asked.seconds, asked.seed).end(command_line())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(from_command_line(__doc__, run, seconds=60.0))

@@ -8,7 +8,6 @@ all other commits and with the last one whole or not at all, and must report wha
 RocksDB would have refused.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from random import Random
 
 from attrs import define, field
 from chronicle import BOOT, OTHER_BOOT, Opener, apart, newest_log, write
-from counts import Counts, command_line
+from counts import Counts, from_command_line
 
 BLOCK, PAGE, SECTOR = 32_768, 4_096, 512
 IMAGES_PER_HISTORY = 50
@@ -148,14 +147,5 @@ def run(images, seed):
     return counts
 
 
-def main():
-    """Run the command line; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--images", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    return run(asked.images, asked.seed).end(command_line())
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(from_command_line(__doc__, run, images=2_000))

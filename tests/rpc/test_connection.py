@@ -634,11 +634,16 @@ def test_tables_bytes_are_reported_in_whole_steps(pair):
     assert pair.server.tables_bytes == 16 * 1024
 
 
-def test_released_follows_with_the_next_events(pair):
-    """An object that is released without a message of the peer is reported with the next one."""
-    events = [Released(pair.root)]
-    pair.server._events.extend(events)
-    assert list(pair.server.receive_data(message(finish={"questionId": 1}))) == events
+def test_released_follows_with_the_next_events(pair, thing):
+    """The results of a call that the peer has finished are not sent, and released without a message of the peer."""
+    question, made = pair.client.call(pair.bootstrap(), 1, 2, EMPTY), thing("made")
+    answer = pair.called().answer
+    pair.client.finish(question)
+    assert pair.to_server() == [Finished(answer)]
+    pair.server.return_capabilities(answer, TWO_CAPABILITIES, [made, made])
+    (event,) = pair.server.receive_data(message(finish={"questionId": 1}))
+    assert isinstance(event, Released)
+    assert event.object is made
 
 
 def test_bootstrap_results_are_a_capability(pair):

@@ -79,6 +79,31 @@ class Server(InProcessServer):
         return Peer(self, *super().connect())
 
 
+class Reactor:
+    """A reactor whose turns and time advance only on request.  Calls scheduled in a turn run in the next."""
+
+    def __init__(self):
+        self.calls = []
+        self.now = 0.0
+
+    def seconds(self):
+        return self.now
+
+    def callLater(self, seconds, function):  # noqa: N802  (as Twisted names it)
+        assert seconds == 0
+        self.calls.append(function)
+
+    def turn(self):
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+
+@pytest.fixture
+def reactor():
+    return Reactor()
+
+
 @pytest.fixture
 def server():
     return Server()

@@ -79,12 +79,11 @@ def test_a_batch_of_adds_is_one_plan(caller):
 
     caller.send(b"".join(frames))
 
-    caller.server.committer.decide_now()
-    assert len(caller.server.committer._pending) == 1
     assert caller.server.handlers.outstanding == 10
     assert caller.server.handlers.stats.begun["add"] == before + 10
     seen = caller.server.handlers.stats.seconds["add"].count
     caller.server.settle()
+    assert caller.server.committer.stats.last[-1].plans == 1
     assert caller.server.handlers.outstanding == 0
     assert caller.server.handlers.stats.seconds["add"].count == seen + 10
     assert caller.request_bytes == 0
@@ -96,9 +95,8 @@ def test_a_batch_of_removes_is_one_plan_with_a_reply_for_each(caller):
 
     caller.send(b"".join(caller.frame(number, *remove(*pair)) for number, pair in enumerate(pairs)))
 
-    caller.server.committer.decide_now()
-    assert len(caller.server.committer._pending) == 1
     caller.server.settle()
+    assert caller.server.committer.stats.last[-1].plans == 1
     yes, no = api.write_remove_responses([True])[0], api.write_remove_responses([False])[0]
     assert [frame[-len(yes) :] for frame in replies(caller)] == [yes, no, no, yes, no]
     assert [lease.keys.keys() for lease in caller.server.broker.leases] == [{items[2]}]

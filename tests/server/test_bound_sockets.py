@@ -35,9 +35,9 @@ def test_a_bound_tcp_address_refuses_connections_until_it_listens(adopted, text)
     bound.bind([("listen", listen)])
     bound.check()
     endpoint = bound.pop_endpoint(listen.endpoint.removeprefix("haproxy:"))
-    address = endpoint._socket.getsockname()
-    with socket.socket(endpoint._socket.family) as peer, pytest.raises(ConnectionRefusedError):
-        peer.connect(address)
+    address = endpoint.address
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address[:2])
 
     endpoint.listen(Factory())
 
@@ -72,5 +72,5 @@ def test_a_second_bind_does_nothing(adopted):
     listen = parse_listen("127.0.0.1:0")
     bound.bind([("listen", listen)])
     bound.bind([("listen", listen)])
-    bound.pop_endpoint(listen.endpoint)._socket.close()
+    bound.pop_endpoint(listen.endpoint).close()
     assert bound.pop_endpoint(listen.endpoint) is None

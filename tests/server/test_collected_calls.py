@@ -23,7 +23,7 @@ NO_LEASE = b"l" * 16
 def plans(server):
     """Return the number of calls in each plan that waits for a commit, once all calls are decided."""
     server.committer.decide_now()
-    return [len(plan.reply) for plan, *_ in server.committer._pending]
+    return [len(plan.reply) for plan in server.committer.pending_plans()]
 
 
 def remove(peer, item=b"i" * 16, lease=NO_LEASE):
@@ -84,22 +84,22 @@ def test_an_extend_is_decided_at_once(server, peers):
     committing(server)
     peers[0].add(b"a")
     peers[1].call(api.EXTEND, api.write_extend_request(api.ExtendRequest(NO_LEASE, SpanMs(1_000))))
-    assert [len(plan.reply) for plan, *_ in server.committer._pending] == [1, 1]
+    assert [len(plan.reply) for plan in server.committer.pending_plans()] == [1, 1]
 
 
 def test_what_is_collected_is_bounded(server, peers):
     committing(server)
     peers[0].add(bytes(SHARED_BYTES // 2))
-    assert not server.committer._pending
+    assert not [*server.committer.pending_plans()]
     peers[1].add(bytes(SHARED_BYTES // 2))
-    assert [len(plan.reply) for plan, *_ in server.committer._pending] == [2]
+    assert [len(plan.reply) for plan in server.committer.pending_plans()] == [2]
 
 
 def test_nothing_is_collected_close_to_pending_bytes(make_server):
     server = make_server(pending_bytes=10_000)
     committing(server)
     server.connect().add(b"a")
-    assert len(server.committer._pending) == 1
+    assert len([*server.committer.pending_plans()]) == 1
 
 
 @pytest.mark.parametrize("settings", [(), {"coalesce_batch_window_ms": 1_000}.items()], ids=["", "with a window"])
@@ -109,9 +109,9 @@ def test_calls_are_decided_in_the_next_turn_though_no_cut_is_due(make_server, se
         committing(server)
     server.connect().add(b"a")
     server.connect().add(b"b")
-    assert not server.committer._pending
+    assert not [*server.committer.pending_plans()]
     server.turn()
-    assert [len(plan.reply) for plan, *_ in server.committer._pending] == [2]
+    assert [len(plan.reply) for plan in server.committer.pending_plans()] == [2]
 
 
 def test_a_reply_without_a_commit_is_sent_in_the_turn_of_its_decision(make_server):
@@ -221,7 +221,7 @@ def carried_out(steps, *, shared, limits):
     """Carry out *steps* on a new server; return all outcomes, the rows, and the server."""
     server = Server(Limits(contents_bytes=10, **limits), ids=RandomIds(random.Random(1).randbytes))
     if not shared:
-        server.handlers._sharing_max = -1
+        server.handlers.sharing_max = -1
     peers = [server.connect() for _ in range(3)]
     peers[0].add(b"1", b"2", b"3", b"4")
     poll = peers[0].poll(4, lease=60_000)

@@ -2,13 +2,14 @@
 
 import gc
 import ssl
-import weakref
 
 import pytest
+from attrs import frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import StringTransport
 from twisted.logger import capturedLogs
+from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
 
 from queueber.limits import Limits
@@ -20,25 +21,6 @@ from queueber.transport.protocol_detection import TLS_REFUSAL
 from tests.process.certificates import Authority
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 4711)
-
-
-class Reactor:
-    """A reactor whose turns and time advance only on request."""
-
-    def __init__(self):
-        self.calls, self.now = [], 0.0
-
-    def seconds(self):
-        return self.now
-
-    def later(self, seconds, function):
-        assert seconds == 0
-        self.calls.append(function)
-
-    def turn(self):
-        calls, self.calls = self.calls, []
-        for call in calls:
-            call()
 
 
 class Shaking:
@@ -56,15 +38,10 @@ class Shaking:
 
 
 @pytest.fixture
-def reactor():
-    return Reactor()
-
-
-@pytest.fixture
 def make_handshakes(reactor):
     def make(others=0, **limits):
         bounds = Limits(**limits)
-        return Handshakes(bounds, reactor.seconds, reactor.later, lambda: bounds.connections - others)
+        return Handshakes(bounds, reactor.seconds, reactor.callLater, lambda: bounds.connections - others)
 
     return make
 
@@ -228,15 +205,25 @@ def test_a_client_whose_name_is_checked_cannot_resume_a_session(server, authorit
         session = client.session
 
 
+@frozen
+class Slow:
+    """A handshake whose step takes a second, more than all of a turn."""
+
+    clock: object
+
+    def proceed(self):
+        self.clock.rightNow += 1.0
+
+
 def test_a_handshake_that_waits_is_not_read_and_proceeds_later(server, certificates, make_client):
     factory = certificates.secure(server.factory)
     first, client = connect(factory), make_client()
-    server.connections.handshakes._spent = 1.0
+    server.connections.handshakes.schedule(Slow(server.reactor))
     assert not shake(client, first)
     assert (first.producerState, len(server.connections)) == ("paused", 0)
     # TLS or TCP may have buffered more.
     first.protocol.dataReceived(b"")
-    server.connections.handshakes._turn()
+    server.turn()
     assert (first.producerState, len(server.connections)) == ("producing", 1)
     while not shake(client, first):
         server.turn()
@@ -278,19 +265,23 @@ def test_a_peer_without_tls_is_refused_once(server, certificates):
     ]
 
 
+def transports_alive():
+    """Return how many TLS transports are in memory."""
+    return sum(isinstance(each, BufferingTLSTransport) for each in gc.get_objects())
+
+
 def test_reference_cycles_of_lost_connections_are_collected(server, certificates, make_client):
     factory = certificates.secure(server.factory)
     gc.disable()
     try:
-        left = []
+        before = transports_alive()
         for _ in range(COLLECTED_AFTER):
             transport, client = connect(factory), make_client()
             shake(client, transport)
-            left.append(weakref.ref(transport.protocol._tls))
             server.turn()
             transport.protocol.connectionLost(Failure(ConnectionDone()))
             transport.producer = None
         del transport, client
-        assert sum(each() is not None for each in left) < COLLECTED_AFTER / 10
+        assert transports_alive() - before < COLLECTED_AFTER / 10
     finally:
         gc.enable()

@@ -240,7 +240,13 @@ class TestLog:
         log = Log.to(reader, FORMATS["json"])
         assert reader.encoding == "utf-8"
 
-        line = json.loads(log.output._line(1_234, "no room"))
+        reader.goes_on.set()
+        reader.error = OSError(28, "no room")
+        for _ in range(1_234):
+            log.output.write("{}\n")
+        reader.error = None
+        log.output.write("{}\n")
+        line = json.loads(reader.taken[0])
 
         assert (line["level"], line["message"]) == ("warn", "1,234 lines of the log are missing here: no room")
 
@@ -250,8 +256,9 @@ class TestOfTwistd:
         monkeypatch.chdir(tmp_path)
         log = open_log({"nodaemon": False, "logfile": None}, "auto")
 
-        assert log.output.destination._file.path == str(tmp_path / "twistd.log")
-        log.output.destination._file.close()
+        log.output.write("a line\n")
+        assert (tmp_path / "twistd.log").read_text() == "a line\n"
+        log.output.destination.close()
 
     def test_the_background_has_no_standard_output(self):
         with pytest.raises(OSError, match="--logfile -: a server in the background has no standard output"):

@@ -25,7 +25,7 @@ def test_quiet_peers_are_dropped():
         clock.advance(1 / LINES_PER_SECOND)
     clock.advance(3)
     limiter.passes("a", "bad")
-    assert len(limiter._lines) == 1
+    assert len(limiter) == 2, "the last peer, and the kind"
 
 
 def test_left_out_lines_are_reported_when_no_other_follows():
@@ -55,7 +55,7 @@ def test_left_out_lines_of_a_whole_kind_are_reported_too():
     assert limiter.expire() == [LeftOut("late", 1, "a")]
     clock.advance(3)
     assert limiter.expire() == [LeftOut("bad", 7, "7 peers")]
-    assert (limiter._lines, limiter._kinds) == ({}, {})
+    assert len(limiter) == 0
 
 
 def test_a_kind_has_a_bounded_number_of_lines_a_second_over_all_peers():
@@ -64,7 +64,7 @@ def test_a_kind_has_a_bounded_number_of_lines_a_second_over_all_peers():
     said = [limiter.passes(number, "bad") for number in range(5_000)]
     assert said == [""] * LINES_PER_SECOND + [None] * (5_000 - LINES_PER_SECOND)
     assert limiter.passes(4_999, "bad") is None
-    assert len(limiter._lines) == LINES_PER_SECOND, "left out lines are counted for the kind only"
+    assert len(limiter) == LINES_PER_SECOND + 1, "left out lines are counted for the kind only"
     assert limiter.passes(0, "late") == "", "another kind has its own"
     clock.advance(1)
     assert limiter.passes("a", "bad") == " (and 4,951 more of this kind from 4,950 peers)"

@@ -11,28 +11,9 @@ from twisted.internet.testing import StringTransport
 from queueber import api
 from queueber.server.net.inbound_buffer import InboundBuffer
 from queueber.server.net.read_scheduler import READ_TURN_SECONDS, SHARE, SHARE_MIN, TURN, ReadScheduler
+from tests.server.conftest import Reactor
 
 LONG = 64 * 1024
-
-
-class Reactor:
-    """A reactor whose turns and time advance only on request.  Calls scheduled in a turn run in the next."""
-
-    def __init__(self):
-        self.calls = []
-        self.now = 0.0
-
-    def seconds(self):
-        return self.now
-
-    def callLater(self, seconds, function):  # noqa: N802  (as Twisted names it)
-        assert seconds == 0
-        self.calls.append(function)
-
-    def turn(self):
-        calls, self.calls = self.calls, []
-        for call in calls:
-            call()
 
 
 class Sender:
@@ -54,11 +35,6 @@ class Sender:
     @property
     def is_read(self):
         return self.transport.producerState == "producing"
-
-
-@pytest.fixture
-def reactor():
-    return Reactor()
 
 
 @pytest.fixture
@@ -307,7 +283,7 @@ def test_a_turn_is_scheduled_on_a_clock():
     assert len(sender.data) == TURN + 10
 
 
-def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(server):
+def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(server, monkeypatch):
     """A connection waits for a bounded number of the calls of others, in the whole server."""
     remove = api.write_remove_request(api.RemoveRequest(bytes(16), bytes(16)))
     others, each = [server.connect() for _ in range(100)], 40
@@ -322,11 +298,9 @@ def test_a_call_waits_for_a_few_calls_of_each_other_connection_and_not_for_all(s
         assert len(data) <= SHARE
         peer.protocol.dataReceived(data)
     mine.add()
-    decided = []
-    add = api.QUEUE_INTERFACE_ID, api.ADD
-    name, call = server.handlers._handlers[add]
-    note = lambda *args: decided.append(server.handlers.stats.begun["remove"]) or call(*args)  # noqa: E731
-    server.handlers._handlers[add] = name, note
+    decided, add = [], server.broker.add
+    note = lambda *args: decided.append(server.handlers.stats.begun["remove"]) or add(*args)  # noqa: E731
+    monkeypatch.setattr(server.broker, "add", note)
     server.settle()
     assert server.handlers.stats.begun["remove"] == 100 * each
     of_each = SHARE_MIN * each / len(data)

@@ -103,7 +103,7 @@ def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_
     server.reactor.advance(2)
     server.settle()
 
-    assert worker.protocol._send_buffer.unsent <= (1 << 20) + min(claim.bytes, claim.polls * size) + CHUNK
+    assert worker.protocol.held_bytes <= (1 << 20) + min(claim.bytes, claim.polls * size) + CHUNK
     assert server.broker.stats().leased_items <= 2 * claim.polls
     assert server.broker.stats().waiting_polls >= 1_000 - 2 * claim.polls
 
@@ -113,7 +113,7 @@ def test_a_thousand_waiting_polls_and_a_large_batch_stay_within_the_bounds(make_
         transport.clear()
         worker.read_on()
         server.settle()
-        if not worker.protocol._send_buffer.unsent and not server.broker.stats().waiting_polls:
+        if not transport.value() and not server.broker.stats().waiting_polls:
             break
     received.append(transport.value())
     transport.clear()

@@ -409,7 +409,7 @@ def test_unreadable_rows_are_retried_with_growing_delays(server):
     server.sweeper.sweep()
     server.settle()
     assert server.sweeper.expired == 1
-    assert server.sweeper._retry_delays == {}, "nothing is remembered of a lease that is over"
+    assert server.sweeper.retrying == 0, "nothing is remembered of a lease that is over"
 
 
 def taken(server, peer, count):

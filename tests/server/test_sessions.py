@@ -6,6 +6,7 @@ from queueber import api
 from queueber.broker.leases import FOREVER
 from queueber.errors import Kind
 from queueber.limits import DEFAULTS
+from queueber.server.net.states import ConnectionState
 from queueber.server.net.timeouts import CHECK_SECONDS
 from tests.server.conftest import Server
 
@@ -170,7 +171,7 @@ def test_silence_does_not_count_while_the_server_does_not_read_the_peer(make_ser
     for _ in range(12):
         peer.add(*[b""] * 1_000)
     server.settle()
-    assert peer.protocol.paused
+    assert peer.protocol.state is ConnectionState.PAUSED
     pass_time(server, 2 * SILENCE)
     assert not peer.transport.disconnecting
     peer.read_on()

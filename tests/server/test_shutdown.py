@@ -3,14 +3,47 @@
 from types import SimpleNamespace
 
 import pytest
-from twisted.internet.defer import Deferred, ensureDeferred
+from attrs import evolve
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import Logger, formatEvent
 
 from queueber.broker import StoreStalled
+from queueber.errors import Stopping
+from queueber.server.app.fd_limit import Descriptors
 from queueber.server.app.sd_notify import Notifier
-from queueber.server.app.service import QueueberService
 from queueber.server.app.shutdown import GracefulShutdown
+from queueber.server.app.startup import Startup
+from queueber.server.config.settings import Settings
+from queueber.server.net.bound_sockets import BoundPorts
+from queueber.store import open_store
+from queueber.testing import InProcessServer
+from queueber.testing.server import StepPool
+
+
+class Committer:
+    """A committer whose last commit is over when the test says so."""
+
+    def __init__(self, *, stalled):
+        self.stalled, self.done = stalled, Deferred()
+
+    def idle(self):
+        return self.done
+
+
+class Connection:
+    """A connection that stays in *connections* while its peer does not take its replies."""
+
+    def __init__(self, connections):
+        self.connections, self.done = connections, []
+        connections.append(self)
+
+    def close(self):
+        self.done.append("close")
+
+    def abort(self):
+        self.done.append("abort")
+        self.connections.remove(self)
 
 
 @pytest.fixture
@@ -19,35 +52,43 @@ def clock():
 
 
 @pytest.fixture
-def committer():
-    idle = Deferred()
-    return SimpleNamespace(stalled=True, idle=lambda: idle, done=idle)
+def stop(clock, monkeypatch):
+    """Return a function that stops a server of the given parts; it returns the shutdown, its end and its warnings."""
+
+    def begin(connections=(), committer=None, seconds=3):
+        lines, server = [], InProcessServer()
+        idle = SimpleNamespace(stalled=False, idle=lambda: succeed(None))
+        up = evolve(server.parts, connections=connections, timers=[], committer=committer or idle)
+        monkeypatch.setattr(GracefulShutdown, "log", Logger(observer=lambda event: lines.append(formatEvent(event))))
+        shutdown = GracefulShutdown(clock, seconds, Notifier.from_environment({}))
+        stopped = ensureDeferred(shutdown.run(up))
+        clock.advance(0)
+        assert lines.pop(0).startswith("Stopping: 0 calls are under way")
+        return shutdown, stopped, lines
+
+    return begin
 
 
-@pytest.fixture
-def settled(clock, committer):
-    drain = GracefulShutdown(clock, 10, Notifier.from_environment({}))
-    return ensureDeferred(drain._commit_rest(SimpleNamespace(committer=committer)))
-
-
-def test_the_wait_for_a_stalled_store_has_a_time_limit(clock, settled):
+def test_the_wait_for_a_stalled_store_has_a_time_limit(clock, stop):
+    shutdown, stopped, _ = stop(committer=Committer(stalled=True), seconds=10)
     clock.pump([0.01] * 900)
-    assert not settled.called
+    assert (shutdown.stage, stopped.called) == ("for the last commit", False)
     clock.pump([0.01] * 200)
     failures = []
-    settled.addErrback(failures.append)
+    stopped.addErrback(failures.append)
     with pytest.raises(StoreStalled, match="has to catch up first, and does not"):
         failures[0].raiseException()
 
 
-def test_the_wait_for_a_slow_disk_has_no_time_limit(clock, committer, settled):
-    committer.stalled = False
+def test_the_wait_for_a_slow_disk_has_no_time_limit(clock, stop):
+    committer = Committer(stalled=False)
+    _, stopped, _ = stop(committer=committer, seconds=10)
     clock.pump([0.01] * 3_000)
-    assert not settled.called
+    assert not stopped.called
     committer.done.callback(None)
     clock.advance(0.01)
-    assert settled.called
-    assert settled.result is None
+    assert stopped.called
+    assert stopped.result is None
 
 
 def test_ended_polls_are_answered_first(clock):
@@ -68,65 +109,39 @@ def test_ended_polls_are_answered_first(clock):
     assert (done, stopping.called) == (["draining", "no grace begins", "the server is stopping", "sent"], False)
 
 
-class Connection:
-    """A connection whose peer receives its replies when the test says so, or never."""
-
-    def __init__(self, connections):
-        self.connections, self.done = connections, []
-        connections.append(self)
-
-    def close(self):
-        self.done.append("close")
-
-    def abort(self):
-        self.done.append("abort")
-        self.connections.remove(self)
-
-
-@pytest.fixture
-def disconnected(clock, monkeypatch):
-    """Begin the disconnection of *connections*, with a time limit of 3 seconds."""
-
-    def disconnected(connections):
-        up, lines = SimpleNamespace(connections=connections), []
-        monkeypatch.setattr(GracefulShutdown, "log", Logger(observer=lambda event: lines.append(formatEvent(event))))
-        drain = GracefulShutdown(clock, 3, Notifier.from_environment({}))
-        return drain, ensureDeferred(drain._disconnect(up)), lines
-
-    return disconnected
-
-
-def test_peers_that_do_not_receive_their_replies_are_disconnected(clock, disconnected):
+def test_peers_that_do_not_receive_their_replies_are_disconnected(clock, stop):
     connections = []
     peer = Connection(connections)
-    drain, waited, lines = disconnected(connections)
+    shutdown, stopped, lines = stop(connections)
     clock.pump([0.01] * 290)
-    assert (drain.stage, peer.done) == ("for 1 peer to take all replies", ["close"])
+    assert (shutdown.stage, peer.done) == ("for 1 peer to take all replies", ["close"])
     clock.pump([0.01] * 20)
-    assert (peer.done, waited.called) == (["close", "abort"], True)
+    assert (peer.done, stopped.called) == (["close", "abort"], True)
     assert lines == ["Cutting 1 connection over which not all replies were taken within 3 s (drain-seconds)"]
 
 
-def test_the_wait_ends_when_all_peers_have_received_their_replies(clock, disconnected):
+def test_the_wait_ends_when_all_peers_have_received_their_replies(clock, stop):
     connections = []
     peer = Connection(connections)
-    _, waited, lines = disconnected(connections)
+    _, stopped, lines = stop(connections)
     clock.advance(0.01)
     connections.remove(peer)
     clock.pump([0.01] * 3)
-    assert (peer.done, waited.called, lines) == (["close"], True, [])
+    assert (peer.done, stopped.called, lines) == (["close"], True, [])
 
 
-def test_a_start_that_reads_the_store_is_interrupted():
-    given_up = []
-
-    async def stopped():
-        given_up.append("then stopped")
-
-    service = QueueberService.__new__(QueueberService)
-    service._notifier = SimpleNamespace(stopping=lambda: None)
-    service._restore_handlers = []
-    service._startup = SimpleNamespace(cancel=lambda: given_up.append("given up"))
-    service._stop = stopped
-    assert service.stopService().called
-    assert given_up == ["given up", "then stopped"]
+def test_a_start_that_reads_the_store_is_interrupted(clock, tmp_path):
+    settings, pool = Settings(listen=(), data_dir=tmp_path / "data"), StepPool()
+    progress = SimpleNamespace(at=lambda _: None)
+    startup = Startup(clock, settings, pool, BoundPorts(clock), progress, Logger(observer=lambda _: None))
+    starting = ensureDeferred(startup.recover(Descriptors(None, 10, 100, 0), None))
+    failures = []
+    starting.addErrback(failures.append)
+    while not failures:
+        if pool.jobs[0][1].__name__ == "recover":
+            startup.cancel()
+        pool.step()
+    assert failures[0].check(Stopping)
+    store = open_store(tmp_path / "data")
+    assert store.clean_shutdown
+    store.close()

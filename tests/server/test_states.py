@@ -133,9 +133,9 @@ def peer(make_server):
 def test_a_connection_follows_the_table(peer, state, cause):
     for step in PATHS[state]:
         CAUSES[step](peer)
-    assert peer.protocol._state is state
+    assert peer.protocol.state is state
     CAUSES[cause](peer)
-    assert peer.protocol._state is next_state(state, cause)
+    assert peer.protocol.state is next_state(state, cause)
     assert not peer.server.deaths
 
 
@@ -147,7 +147,7 @@ def test_input_is_dropped_at_the_end(peer, state):
     peer.protocol.dataReceived(encoder.bootstrap(1))
     peer.server.settle()
     assert peer.transport.value() == b""
-    assert peer.protocol._state is state
+    assert peer.protocol.state is state
 
 
 def test_a_connection_that_is_aborted_counts_no_more_in_the_memory_budget(peer):
@@ -177,7 +177,7 @@ def test_timers_and_memory_follow_every_read(sizes, cuts):
         messages.append(connection.data_to_send())
     ends = [0, *accumulate(map(len, messages))]
     stream, at = b"".join(messages), 0
-    started = server.connections.timeouts._started
+    running = server.connections.timeouts.running
     for cut in [*cuts, len(stream)]:
         if at == len(stream):
             break
@@ -185,9 +185,9 @@ def test_timers_and_memory_follow_every_read(sizes, cuts):
         at = min(at + cut, len(stream))
         begun = at - max(end for end in ends if end <= at)
         assert server.connections.memory.total == protocol.held_bytes == begun
-        assert (protocol in started[FIRST_MESSAGE]) is (at < ends[1])
-        assert (protocol in started[WHOLE_MESSAGE]) is (begun > 0)
-        assert protocol._state is (ConnectionState.OPEN if at >= ends[1] else ConnectionState.FIRST_MESSAGE)
+        assert (protocol in running(FIRST_MESSAGE)) is (at < ends[1])
+        assert (protocol in running(WHOLE_MESSAGE)) is (begun > 0)
+        assert protocol.state is (ConnectionState.OPEN if at >= ends[1] else ConnectionState.FIRST_MESSAGE)
     server.settle()
     assert server.broker.stats().items == len(sizes)
 

@@ -53,19 +53,18 @@ class LevelDB:
         return 0
 
 
-def _memory(path: Path, kept: list[MemoryStore]) -> MemoryStore:
-    """Return the same store at each opening, as if it had been on a disk."""
-    if not kept:
-        kept.append(MemoryStore())
-    kept[0]._closed = False
-    return kept[0]
+class ReopenedStore(MemoryStore):
+    """A store in memory that can be opened again, as if it had been on a disk."""
+
+    def open(self) -> MemoryStore:
+        self._closed = False
+        return self
 
 
 def _openers(path: Path) -> dict[str, Callable[[], Store]]:
-    kept: list[MemoryStore] = []
     # Commits survive a close with any durability, and these tests close.
     return {
-        "memory": lambda: _memory(path, kept),
+        "memory": ReopenedStore().open,
         "rocksdb": lambda: open_store(path / "data", durability=Durability.OS),
         "rocksdb-packed": lambda: open_store(path / "packed", durability=Durability.OS, encoding=Encoding.PACKED),
         "leveldb": lambda: KeyValueStore(LevelDB(path / "level"), durability=Durability.OS, encoding=Encoding.UNPACKED),

@@ -224,7 +224,7 @@ def test_closing_the_store_ends_a_backup_in_progress(tmp_path, other_file_system
     def close(done, total):
         if total and not closing.ident:
             closing.start()
-            while not store._closing:
+            while not store.closing:
                 pass
 
     with pytest.raises(StorageError, match="the server is stopping"):

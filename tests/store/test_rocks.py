@@ -20,6 +20,7 @@ from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, Que
 from queueber.broker.storage import DeleteItem, PutItems, PutLease, PutQueue, StoreStalled
 from queueber.errors import Stalled, Stopping, StorageError
 from queueber.plyvel import CorruptionError, Error
+from queueber.plyvel.rocksdb import RocksDB
 from queueber.store import Durability, Encoding, inspect, open_store, wipe
 from queueber.store.datadir.database import PROPERTY_NAMES, open_database, read_properties
 from queueber.store.datadir.synced import SyncedFile
@@ -43,10 +44,7 @@ def die():
 
     def now(store, path: Path) -> None:
         # A copy equals the state after a kill only while RocksDB does nothing in the background.
-        native = store._db._handle.native
-        while native.property_int_value("rocksdb.num-running-compactions") or native.property_int_value(
-            "rocksdb.compaction-pending"
-        ):
+        while any(store.properties()[name] for name in ("running_compactions", "pending_compaction_bytes")):
             sleep(0.01)
         copy = path.with_name("copy")
         while True:
@@ -174,7 +172,7 @@ class TestDurabilityNone:
         store.close()
         store = open_store(path, durability=Durability.NONE)
         put(store, make, 2)
-        store._db.sync()
+        store.reclaim_space()
         die(store, path)
         store = open_store(path, durability=Durability.NONE)
         assert (store.created, store.clean_shutdown, dues(store)) == (True, False, [])
@@ -267,8 +265,11 @@ class TestDamage:
     def test_a_row_with_another_rows_value_is_reported(self, path, make):
         store = open_store(path)
         put(store, make, 1)
-        row, value = next(iter(store._db.iterator(prefix=b"i")))
-        store._db.put(row[:-1] + b"\xff", value)
+        store.close()
+        with open_database(path / "db") as db:
+            row, value = next(iter(db.iterator(prefix=b"i")))
+            db.put(row[:-1] + b"\xff", value)
+        store = open_store(path)
         (gap,) = store.scan(MAIL, LOWEST, items_max=MANY, bytes_max=MANY).gaps
         assert str(gap.why).startswith("damaged row in table items")
         store.close()
@@ -278,14 +279,14 @@ class TestTheSyncedFile:
     def test_it_follows_the_commits(self, path, make):
         store = open_store(path)
         begun = SyncedFile(path / "synced").read()
-        assert begun == store._db.sequence()
+        assert begun > 0
         store.note_synced()
         assert SyncedFile(path / "synced").read() == begun
         assert store.synced_sequence == 0
         for due in range(1, 4):
             put(store, make, due)
             store.note_synced()
-            assert store._synced.read() == store.synced_sequence > begun
+            assert SyncedFile(path / "synced").read() == store.synced_sequence > begun
         store.close()
 
     def test_it_is_written_at_a_clean_shutdown(self, path, make):
@@ -488,8 +489,8 @@ def test_a_cancelled_recovery_ends_at_the_next_row_or_lookup(data, monkeypatch, 
     store = open_store(data)
     if leases_read:
         # All leases have been read by then, and none of their items.
-        sizes = store._sizes
-        monkeypatch.setattr(store, "_sizes", lambda rows: (store.cancel_recovery(), sizes(rows))[1])
+        get_many = RocksDB.get_many
+        monkeypatch.setattr(RocksDB, "get_many", lambda *asked: (store.cancel_recovery(), get_many(*asked))[1])
     else:
         store.cancel_recovery()
     with pytest.raises(Stopping):

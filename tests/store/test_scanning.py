@@ -18,6 +18,7 @@ from queueber.broker.model import LOWEST, Item, Key, QueueNumber, QueueRecord
 from queueber.broker.storage import PutItems, PutQueue
 from queueber.errors import Damaged, Passing, StorageError, Withheld
 from queueber.store import open_store, verify
+from queueber.store.datadir.database import open_database
 from queueber.store.rows import kv_store as keyvalue
 from queueber.store.rows import scanning
 from queueber.store.rows.keys import ITEM_KEY_BYTES, decode_item_key, item_key
@@ -428,9 +429,10 @@ def test_a_search_takes_some_hundred_reads():
 
 
 def test_a_damaged_value_hides_one_row(data):
+    with open_database(data / "db") as db:
+        rows = [row for row, _ in db.iterator(prefix=item_key(QueueNumber(1), LOWEST)[:5])]
+        db.put(rows[2], b"?")
     store = open_store(data)
-    rows = [row for row, _ in store._db.iterator(prefix=item_key(QueueNumber(1), LOWEST)[:5])]
-    store._db.put(rows[2], b"?")
     found = store.scan(QueueNumber(1), LOWEST, items_max=MANY, bytes_max=MANY)
     (gap,) = found.gaps
     assert dues(found) == [decode_item_key(row).due for number, row in enumerate(rows) if number != 2]

@@ -208,7 +208,7 @@ def test_the_last_batch_is_cut_off_on_the_same_boot_after_a_noted_failure(tmp_pa
     assert reports == [store.dropped]
     assert store.dropped.startswith("a write failed and the server ended itself: its last ")
     assert len(kept_in(data)) == 1
-    assert not store._synced.failed
+    assert not SyncedFile(data / "synced").failed
     store.close()
     assert verify(data).findings == []
 
@@ -297,9 +297,7 @@ def test_a_batch_in_a_later_log_is_a_later_batch(data):
     hole(data, COMMITS)
     log = the_log(data)
     later = log.with_name("000099.log")
-    assert torn._find_torn_tail(data / "db") is not None
     later.write_bytes(map_file(log)[: read_wal(map_file(log)).end])
-    assert torn._find_torn_tail(data / "db") is None
     with pytest.raises(StorageError, match="Corruption"):
         open_store(data, boot_id=NOW)
 

@@ -1,8 +1,10 @@
 """
 A client that attacks by other clients must not affect: it adds, polls, extends and removes, and checks every reply.
 
-`HealthyClient` sends through a function, so it works in the process of a server and over a socket. `turn` adds,
+`HealthyClient` calls through a `peer.Caller`, so it works in the process of a server and over a socket. `turn` adds,
 polls, extends and removes a few items. It adds others only, and `kept` has these, which must still be in the queue.
+It is no load of `queueber.loadgen`: that has the client of Twisted, judges counts and not each reply, and asks for as
+much as the server can do.
 
 `HealthyProcess` runs one in a process of its own, so that attackers in this one do not slow it down. Its program takes
 the port and the pause between two turns in seconds. It answers each line on standard input with one line of JSON:
@@ -13,46 +15,16 @@ reply it prints the reply and exits.
 
 import json
 import select
-import socket
 import subprocess
 import sys
 from contextlib import suppress
 from time import perf_counter
 
-from queueber.api import (
-    ADD,
-    BROKER_INTERFACE_ID,
-    EXTEND,
-    POLL,
-    QUEUE,
-    QUEUE_INTERFACE_ID,
-    REMOVE,
-    AddRequest,
-    ExtendRequest,
-    NewItem,
-    PollRequest,
-    RemoveRequest,
-    read_add_response,
-    read_bootstrap,
-    read_extend_response,
-    read_poll_response,
-    read_queue_response,
-    read_remove_response,
-    write_add_request,
-    write_extend_request,
-    write_poll_request,
-    write_queue_request,
-    write_remove_request,
-)
 from queueber.errors import QueueberError
-from queueber.limits import Limits
-from queueber.rpc import Connection, ImportedCap, Results, Returned
-from queueber.units import SpanMs
+from tests.support.peer import Gone, Peer
 
-LEASE = SpanMs(600_000)
+LEASE_MS = 600_000
 BATCH = 100
-TIMEOUT_SECONDS = 120
-RECV_BYTES = 1 << 18
 
 
 class WrongReply(AssertionError):
@@ -67,61 +39,40 @@ def must(true, what):
 class HealthyClient:
     """One well-behaved connection with two queues of its own."""
 
-    def __init__(self, exchange, name="worker"):
-        """Use *exchange* to send bytes, possibly none; it returns received bytes."""
-        self.exchange = exchange
-        self.connection = Connection(limits=Limits())
+    def __init__(self, caller, name="worker"):
+        """Call through *caller*."""
+        self.caller = caller
         self.latencies = []
         self.kept = {}
         """The contents of each acknowledged item that is not removed yet, by id."""
 
         self.turns = 0
-        question = self.connection.bootstrap()
-        self.root = ImportedCap(read_bootstrap(self._outcome(question)))
-        self.connection.finish(question, release_result_caps=False)
-        self.busy, self.store = self._queue(f"{name}-busy"), self._queue(f"{name}-kept")
+        self.busy, self.store = self._checked(caller.queue, f"{name}-busy"), self._checked(caller.queue, f"{name}-kept")
 
-    def _queue(self, name):
-        question = self.connection.call(self.root, BROKER_INTERFACE_ID, QUEUE, write_queue_request(name))
-        queue = ImportedCap(read_queue_response(self._outcome(question)))
-        self.connection.finish(question, release_result_caps=False)
-        return queue
-
-    def _outcome(self, question):
-        data = self.connection.data_to_send()
-        while True:
-            for event in self.connection.receive_data(self.exchange(data)):
-                must(isinstance(event, Returned) and event.question == question, f"{event} came")
-                must(isinstance(event.outcome, Results), f"{event.outcome}")
-                return event.outcome
-            data = b""
-
-    def call(self, queue, method, content, read):
+    def _checked(self, call, *args, **how):
+        """Return the result of a call; raise `WrongReply` for an error, and for a reply to no call."""
         began = perf_counter()
-        question = self.connection.call(queue, QUEUE_INTERFACE_ID, method, content)
         try:
-            found = read(self._outcome(question))
-        except QueueberError as why:
-            raise WrongReply(f"the connection broke: {why}") from why
-        self.connection.finish(question)
+            found = call(*args, **how)
+        except (QueueberError, Gone) as why:
+            raise WrongReply(f"{type(why).__name__}: {why}") from why
+        must(not self.caller.outcomes, f"{self.caller.outcomes} came")
         self.latencies.append(perf_counter() - began)
         return found
 
     def add(self, queue, contents):
-        request = AddRequest([NewItem(each, SpanMs(0)) for each in contents])
-        ids = self.call(queue, ADD, write_add_request(request), read_add_response).ids
+        ids = self._checked(self.caller.add, *contents, target=queue)
         must([len(each) for each in ids] == [16] * len(contents) == [16] * len(set(ids)), f"the ids are {ids}")
         return ids
 
     def poll(self, queue, count):
-        request = PollRequest(LEASE, count, None, no_wait=True)
-        return self.call(queue, POLL, write_poll_request(request), read_poll_response)
+        return self._checked(self.caller.poll, count, target=queue, lease=LEASE_MS)
 
     def extend(self, queue, lease):
-        return self.call(queue, EXTEND, write_extend_request(ExtendRequest(lease, LEASE)), read_extend_response)
+        return self._checked(self.caller.extend, lease, LEASE_MS, queue)
 
     def remove(self, queue, item, lease):
-        return self.call(queue, REMOVE, write_remove_request(RemoveRequest(item, lease)), read_remove_response)
+        return self._checked(self.caller.remove, item, lease, queue)
 
     def turn(self):
         """Add, poll, extend and remove; raise `WrongReply` for a wrong reply."""
@@ -157,21 +108,6 @@ class HealthyClient:
         must(not self.poll(self.busy, 8).items, "a removed item came back")
 
 
-def connected(port):
-    """Return the function of a `HealthyClient` that sends over a socket to *port* of this machine."""
-    peer = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def exchange(data):
-        peer.sendall(data)
-        got = peer.recv(RECV_BYTES)
-        if not got:
-            raise WrongReply("the server closed the healthy client's connection")
-        return got
-
-    return exchange
-
-
 def report(client):
     """Return the work since the last report."""
     latencies, client.latencies = sorted(client.latencies), []
@@ -183,7 +119,7 @@ def report(client):
 
 def work(port, pause):
     """Work until standard input ends."""
-    client = HealthyClient(connected(port))
+    client = HealthyClient(Peer(port))
     while True:
         if not select.select([sys.stdin], [], [], pause)[0]:
             client.turn()
@@ -201,7 +137,7 @@ def work(port, pause):
             pause = None
         else:
             kept = client.kept
-            client = HealthyClient(connected(int(argument)))
+            client = HealthyClient(Peer(int(argument)))
             client.kept = kept
         print(json.dumps(answer), flush=True)
 

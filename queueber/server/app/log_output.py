@@ -126,6 +126,10 @@ class RotatedFile:
             raise NotRotated(reason(why)) from None
         return f"the log so far is {file.path}.1"
 
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
     @staticmethod
     def _is_moved(file: Any) -> bool:  # noqa: ANN401
         try:

@@ -105,6 +105,11 @@ class QueueberService(Service):
         self._stopped_early = False
         self._restore_handlers: list[Callable[[], None]] = []
 
+    @property
+    def parts(self) -> ServerParts | None:
+        """The parts of the server while it serves; None before and after."""
+        return self._up if self._reloader is not None else None
+
     def setServiceParent(self, parent: Any) -> None:  # noqa: ANN401
         """Become part of an application, and make the server's own log, if it has one, the application's."""
         if self._log is not None and hasattr(parent, "setComponent"):

@@ -24,7 +24,7 @@ same writes are tried again later.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from attrs import define, field
@@ -206,6 +206,10 @@ class Committer:
         if self._clock.stepped():
             self._time_mark_wanted = True
             self.wake()
+
+    def pending_plans(self) -> Iterator[Plan[Any]]:
+        """Return the plans that wait for the next commit, oldest first."""
+        return (plan for plan, *_ in self._pending)
 
     @property
     def committing(self) -> bool:

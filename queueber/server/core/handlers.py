@@ -101,7 +101,7 @@ class QueueHandlers:
     _collected_bytes: int = field(default=0, init=False)
     """The length of their messages."""
 
-    _sharing_max: int = field(default=0, init=False)
+    sharing_max: int = field(default=0, init=False)
     """
     Calls are decided at once while the committer's `pending_bytes` are above this.
 
@@ -112,7 +112,7 @@ class QueueHandlers:
         """Bind the methods to their numbers, and join the committer's cuts."""
         self._committer.call_to_decide(self.decide)
         limits = self._limits
-        self._sharing_max = limits.pending_bytes - SHARED_BYTES * (1 + limits.item_overhead // ITEM_MESSAGE_BYTES)
+        self.sharing_max = limits.pending_bytes - SHARED_BYTES * (1 + limits.item_overhead // ITEM_MESSAGE_BYTES)
         self.stats, self.request_bytes = self._replies.stats, self._replies.request_bytes
         queue, broker = api.QUEUE_INTERFACE_ID, api.BROKER_INTERFACE_ID
         handlers: dict[tuple[int, int], Handler] = {
@@ -214,7 +214,7 @@ class QueueHandlers:
             self._collected = _new(Collected, (method, queue, [*requests], [share], began))
             self._collected_bytes = sum(calls.sizes)
             self._committer.decide_soon()
-        full = self._collected_bytes > SHARED_BYTES or self._committer.pending_bytes > self._sharing_max
+        full = self._collected_bytes > SHARED_BYTES or self._committer.pending_bytes > self.sharing_max
         if full or not method.shared:
             self.decide()
 

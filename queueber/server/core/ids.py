@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from itertools import islice
 from struct import Struct
-from typing import Any
+from typing import Any, Final
 
 from queueber.broker import ItemId, LeaseId
 from queueber.units import WallMs
@@ -12,7 +12,8 @@ from queueber.units import WallMs
 _VERSION_7 = 7 << 76
 _VERSION_4 = 4 << 76
 _VARIANT = 2 << 62
-_LOW_BITS = (1 << 62) - 1
+COUNTER_MAX: Final = (1 << 62) - 1
+"""The largest counter within a millisecond."""
 
 # Ids of one millisecond are up to this far apart, so that one id reveals little
 # about the next, and at least 2**29 of them fit.
@@ -57,8 +58,8 @@ class RandomIds:
                 self._starts, self._start_at = _STARTS.unpack(self._random_bytes(_STARTS.size)), 0
             high, low = self._starts[self._start_at : self._start_at + 2]
             self._start_at += 2
-            self._last = ms << 80 | _VERSION_7 | high >> 52 << 64 | _VARIANT | low & _LOW_BITS >> 1
-            self._highest = self._last | _LOW_BITS
+            self._last = ms << 80 | _VERSION_7 | high >> 52 << 64 | _VARIANT | low & COUNTER_MAX >> 1
+            self._highest = self._last | COUNTER_MAX
         # `ItemId` itself would cost a call of Python for each.
         ids: list[Any] = []
         last = self._last

@@ -55,6 +55,10 @@ class LogRateLimiter:
     _unreported: list[LeftOut] = field(factory=list, init=False)
     """Of peers that were dropped from `_lines` since the latest `expire`."""
 
+    def __len__(self) -> int:
+        """Return how many peers and kinds of lines are remembered, those of a line that was written each for itself."""
+        return len(self._lines) + len(self._kinds)
+
     def passes(self, peer: object, kind: str) -> str | None:
         """
         Return None if the line is to be left out, and otherwise the text to append to it.

@@ -72,6 +72,11 @@ class Sweeper:
         """Bound the log."""
         self._log_limiter = LogRateLimiter(self._clock.monotonic)
 
+    @property
+    def retrying(self) -> int:
+        """Leases with rows that could not be read, and that are swept again later."""
+        return len(self._retry_delays)
+
     def sweep(self) -> Deferred[None]:
         """End all expired leases.  The Deferred never fails: that would stop the timer silently."""
         return ensureDeferred(self._sweep()).addErrback(self._committer.bug)

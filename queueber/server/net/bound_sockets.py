@@ -36,6 +36,15 @@ class BoundEndpoint:
     _socket: socket.socket
     _backlog: int
 
+    @property
+    def address(self) -> tuple[Any, ...]:
+        """The address that the socket is bound to."""
+        return tuple(self._socket.getsockname())
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
     def reserve(self) -> None:
         """
         Queue connections, so that no other process that has bound the address can listen on it.
@@ -115,7 +124,7 @@ class BoundPorts:
                 port = await start_listening(self._reactor, listen, Factory(), option)
                 await maybeDeferred(port.stopListening)
 
-    def pop_endpoint(self, text: str) -> IStreamServerEndpoint | None:
+    def pop_endpoint(self, text: str) -> BoundEndpoint | None:
         """Return the endpoint that *text* describes, if its socket was bound and is unused."""
         left = self._sockets.get(text)
         return left.pop() if left else None
@@ -124,7 +133,7 @@ class BoundPorts:
         """Close the unused sockets."""
         for endpoints in self._sockets.values():
             for each in endpoints:
-                each._socket.close()  # noqa: SLF001
+                each.close()
         self._sockets.clear()
 
     def _bound(self, text: str) -> BoundEndpoint:

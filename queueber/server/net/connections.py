@@ -22,6 +22,7 @@ from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.net.handshakes import HANDSHAKES, Handshakes
 from queueber.server.net.listeners import address_text
 from queueber.server.net.memory_budget import Holder, MemoryBudget
+from queueber.server.net.states import ConnectionState
 from queueber.server.net.timeouts import FIRST_MESSAGE, PeerTimeouts, TimedPeer
 from queueber.units import counted
 
@@ -53,8 +54,8 @@ class PeerConnection(TimedPeer, Holder, Protocol):
         """Bytes held for the peer: incomplete messages, unprocessed bytes, replies it has not taken, and tables."""
 
     @property
-    def paused(self) -> bool:
-        """Whether the peer is not read because it does not read its replies."""
+    def state(self) -> ConnectionState:
+        """Where the connection is in its life."""
 
     def usage(self) -> ConnectionStats:
         """Return the sizes of the connection's tables."""
@@ -113,6 +114,11 @@ class Connections:
 
     def __iter__(self) -> Iterator[PeerConnection]:
         return iter(list(self._all))
+
+    @property
+    def hosts(self) -> int:
+        """The number of hosts that the connections come from."""
+        return len(self._from_host)
 
     def room(self) -> int:
         """Return how many more connections are within the limit."""

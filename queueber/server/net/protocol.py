@@ -284,9 +284,9 @@ class RpcProtocol(Protocol):
         return self._transient + self._retained
 
     @property
-    def paused(self) -> bool:
-        """Whether the peer is not read because it does not read its replies."""
-        return self._state is ConnectionState.PAUSED
+    def state(self) -> ConnectionState:
+        """Where the connection is in its life."""
+        return self._state
 
     # Replies
 

@@ -23,6 +23,7 @@ from queueber.server.admin.handlers import CHECKED_MAX, check, object_count
 from queueber.server.monitoring.diagnostics import Diagnostics, Disk
 from queueber.server.monitoring.queue_stats import QueueStats
 from queueber.server.net.listeners import address_text
+from queueber.server.net.states import ConnectionState
 from queueber.units import GIB, MS_PER_SECOND, counted, quantity, rounded_span
 
 SHOWN = 50
@@ -195,7 +196,7 @@ class Commands:
         rows, request_bytes = [], self._diagnostics.handlers.request_bytes
         for connection in islice(self._diagnostics.connections, _limit_rows(most)):
             usage = connection.usage()
-            state = "not read" if connection.paused else ""
+            state = "not read" if connection.state is ConnectionState.PAUSED else ""
             held, adds = connection.held_bytes, request_bytes.get(connection.peer, 0)
             age = rounded_span(self._diagnostics.connections.age(connection) * MS_PER_SECOND)
             rows.append((_peer(connection), age, usage.unanswered, usage.exports, held, adds, state))

@@ -1,7 +1,8 @@
 """
-A peer over a plain, blocking socket that sends any bytes, valid or not.
+The client stand-in of tests that make one call after another: valid calls, and any bytes.
 
-`queueber.client` does not serve here: it sends nothing that a server would refuse.
+`Caller` makes the calls and knows no transport. `Peer` is one over a plain, blocking socket. `queueber.client` does not
+serve here: it sends nothing that a server would refuse.
 """
 
 import select
@@ -23,63 +24,21 @@ class Gone(Exception):
     """The server ended the connection."""
 
 
-class Peer:
-    """One connection to the server on *port* of this machine."""
+class Caller:
+    """The calls of one connection; `send` and `receive` are its transport's."""
 
-    def __init__(self, port, *, source="", receive_bytes=0, host="127.0.0.1"):
-        self.socket = socket.socket()
-        self.socket.settimeout(TIMEOUT_SECONDS)
-        if receive_bytes:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        if source:
-            self.socket.bind((source, 0))
-        self.socket.connect((host, port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self):
         self.connection = rpc.Connection(limits=Limits())
         self.outcomes = {}
         self.root = None
 
-    # Bytes
-
     def send(self, data):
         """Send any bytes."""
-        try:
-            self.socket.sendall(data)
-        except (ConnectionError, TimeoutError) as why:
-            raise Gone(str(why)) from why
+        raise NotImplementedError
 
     def receive(self):
         """Wait for bytes and return them."""
-        try:
-            data = self.socket.recv(RECV_BYTES)
-        except (ConnectionError, TimeoutError) as why:
-            raise Gone(str(why)) from why
-        if not data:
-            raise Gone("end of stream")
-        return data
-
-    def gone_within(self, seconds):
-        """Return the seconds until the server ended the connection; None if it did not."""
-        began = time.monotonic()
-        while (left := began + seconds - time.monotonic()) > 0:
-            if select.select([self.socket], [], [], left)[0]:
-                try:
-                    if not self.socket.recv(RECV_BYTES):
-                        return time.monotonic() - began
-                except ConnectionError:
-                    return time.monotonic() - began
-        return None
-
-    def close(self):
-        """Close the socket, as the end of a process does."""
-        self.socket.close()
-
-    def reset(self):
-        """End the connection with an RST."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
-
-    # Calls
+        raise NotImplementedError
 
     def flush(self):
         """Send the messages of the connection so far."""
@@ -145,6 +104,59 @@ class Peer:
         """Extend a lease; return whether it was extended."""
         content = api.write_extend_request(api.ExtendRequest(lease, SpanMs(span)))
         return api.read_extend_response(self.call(api.EXTEND, content, target))
+
+
+class Peer(Caller):
+    """One connection to the server on *port* of this machine."""
+
+    def __init__(self, port, *, source="", receive_bytes=0, host="127.0.0.1"):
+        super().__init__()
+        self.socket = socket.socket()
+        self.socket.settimeout(TIMEOUT_SECONDS)
+        if receive_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.connect((host, port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send(self, data):
+        """Send any bytes."""
+        try:
+            self.socket.sendall(data)
+        except (ConnectionError, TimeoutError) as why:
+            raise Gone(str(why)) from why
+
+    def receive(self):
+        """Wait for bytes and return them."""
+        try:
+            data = self.socket.recv(RECV_BYTES)
+        except (ConnectionError, TimeoutError) as why:
+            raise Gone(str(why)) from why
+        if not data:
+            raise Gone("end of stream")
+        return data
+
+    def gone_within(self, seconds):
+        """Return the seconds until the server ended the connection; None if it did not."""
+        began = time.monotonic()
+        while (left := began + seconds - time.monotonic()) > 0:
+            if select.select([self.socket], [], [], left)[0]:
+                try:
+                    if not self.socket.recv(RECV_BYTES):
+                        return time.monotonic() - began
+                except ConnectionError:
+                    return time.monotonic() - began
+        return None
+
+    def close(self):
+        """Close the socket, as the end of a process does."""
+        self.socket.close()
+
+    def reset(self):
+        """End the connection with an RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
 
 def adding(*contents, delay=0):
