@@ -6,11 +6,13 @@ hypothesis there.  Ids and leases are `placeholder`s, which a driver of a real
 server replaces with those that it received.
 """
 
+import operations
 from shapes import framed, lay, tree, vary
 
 from queueber.api import (
     ADD,
     BROKER_INTERFACE_ID,
+    CONTROL,
     EXTEND,
     LIMITS,
     POLL,
@@ -19,23 +21,28 @@ from queueber.api import (
     QUEUE_RESPONSE,
     REMOVE,
     AddRequest,
+    AddResponse,
     ExtendRequest,
     NewItem,
+    PollAnyResponse,
     PolledItem,
     PollRequest,
     PollResponse,
     RemoveRequest,
     write_add_request,
+    write_add_response,
     write_add_responses,
     write_extend_request,
     write_extend_responses,
     write_limits_request,
+    write_poll_any_response,
     write_poll_request,
     write_poll_responses,
     write_queue_request,
     write_remove_request,
     write_remove_responses,
 )
+from queueber.api.control_types import CONTROL_INTERFACE_ID
 from queueber.capnp import layout
 from queueber.capnp.builder import Body
 from queueber.errors import Kind
@@ -68,16 +75,29 @@ def contents(dice):
     return dice.randbytes(dice.choice([0, 1, 7, 8, 9, 20, 40, 64] if dice.random() < 0.97 else [300, 5_000]))
 
 
+def new_item(dice):
+    return NewItem(
+        contents(dice),
+        SpanMs(dice.choice([0, 0, 0, 5, 50_000])),
+        operations.options(dice) if dice.random() < 0.1 else None,
+    )
+
+
 def add_request(dice):
-    delays = [0, 0, 0, 5, 50_000]
-    items = [NewItem(contents(dice), SpanMs(dice.choice(delays))) for _ in range(dice.choice([0, 1, 1, 2, 3, 8]))]
-    return ADD, write_add_request(AddRequest(items))
+    number = dice.choice([b"r" * ID_BYTES, dice.randbytes(ID_BYTES), b"?"]) if dice.random() < 0.1 else b""
+    items = [new_item(dice) for _ in range(dice.choice([0, 1, 1, 2, 3, 8]))]
+    return ADD, write_add_request(AddRequest(items, number))
+
+
+def poll(dice):
+    wait = dice.choice([None, None, 0, 20, 5_000])
+    session = dice.choice([b"s" * ID_BYTES, b"?"]) if dice.random() < 0.1 else b""
+    wanted = dice.choice([0, 1, 1, 3, 8, 1 << 31])
+    return PollRequest(span(dice), wanted, wait, no_wait=dice.random() < 0.5, session=session)
 
 
 def poll_request(dice):
-    wait = dice.choice([None, None, 0, 20, 5_000])
-    request = PollRequest(span(dice), dice.choice([0, 1, 1, 3, 8, 1 << 31]), wait, no_wait=dice.random() < 0.5)
-    return POLL, write_poll_request(request)
+    return POLL, write_poll_request(poll(dice))
 
 
 def remove_request(dice):
@@ -88,7 +108,12 @@ def extend_request(dice):
     return EXTEND, write_extend_request(ExtendRequest(identifier(dice, "lease"), span(dice)))
 
 
-QUEUE_REQUESTS = [add_request, add_request, poll_request, poll_request, remove_request, extend_request]
+OPERATIONS = operations.Operations(identifier, new_item, poll)
+QUEUE_REQUESTS = [
+    *(add_request, add_request, poll_request, poll_request, remove_request, extend_request),
+    OPERATIONS.settle,
+    OPERATIONS.settle,
+]
 
 
 def body_of(content):
@@ -116,6 +141,7 @@ class Client:
         self.next = 0
         self.open = []
         self.targets = []
+        self.controls = []
         self.exported = 0
 
     def say(self, member, fields):
@@ -146,6 +172,26 @@ class Client:
         if 0 < len(name.encode()) < 256:
             self.targets.append({"importedCap": self.exported})
             self.exported += 1
+
+    def opened(self, interface, method, content):
+        """Ask for an object, and call it from now on."""
+        question = self.question()
+        self._call(question, self.targets[0], interface, method, content)
+        promised = {"questionId": question, "transform": [{"noop": None}, {"getPointerField": 0}]}
+        return {"promisedAnswer": promised}
+
+    def dead_letters(self):
+        self.targets.append(self.opened(QUEUE_INTERFACE_ID, *OPERATIONS.dead_letters(self.dice)))
+
+    def control(self):
+        content = write_queue_request(self.dice.choice(["mail", "jobs"]))
+        self.controls.append(self.opened(BROKER_INTERFACE_ID, CONTROL, content))
+        for _ in range(self.dice.randrange(4)):
+            call = OPERATIONS.of_control(self.dice)
+            self._call(self.question(), self.dice.choice(self.controls), CONTROL_INTERFACE_ID, *call)
+
+    def of_root(self):
+        self._call(self.question(), self.targets[0], BROKER_INTERFACE_ID, *OPERATIONS.of_root(self.dice))
 
     def limits(self):
         self._call(self.question(), self.dice.choice(self.targets), BROKER_INTERFACE_ID, LIMITS, write_limits_request())
@@ -200,6 +246,7 @@ def requests(dice):
     client = Client(dice)
     client.bootstrap()
     often = [client.call] * 10 + [client.queue] * 2 + [client.finish] * 4
+    often += [client.control, client.of_root, client.dead_letters]
     seldom = [client.limits, client.release, client.disembargo, client.aside, client.bootstrap]
     for _ in range(dice.randrange(1, 16)):
         dice.choice(often if dice.random() < 0.92 else seldom)()
@@ -212,11 +259,19 @@ def _results(dice):
     def items():
         return [PolledItem(contents(dice), dice.randbytes(16), 1, WallMs(5)) for _ in range(dice.randrange(4))]
 
+    def polled():
+        facts = tuple(operations.some(dice, lambda: operations.facts(dice))) if dice.random() < 0.3 else ()
+        return PollResponse(items(), dice.randbytes(ID_BYTES), WallMs(9), dice.random() < 0.2, facts)
+
     return dice.choice(
         [
             lambda: write_add_responses([[dice.randbytes(ID_BYTES) for _ in range(dice.randrange(5))]])[0],
             lambda: write_remove_responses([dice.random() < 0.5])[0],
-            lambda: write_poll_responses([PollResponse(items(), dice.randbytes(ID_BYTES), WallMs(9))])[0],
+            lambda: write_poll_responses([polled()])[0],
+            lambda: write_poll_any_response(PollAnyResponse("mail", polled())),
+            lambda: write_add_response(AddResponse([dice.randbytes(ID_BYTES)] * 3, (0, 2))),
+            lambda: operations.results(dice),
+            lambda: operations.results(dice),
             lambda: write_extend_responses([dice.random() < 0.5])[0],
             lambda: QUEUE_RESPONSE,
         ]

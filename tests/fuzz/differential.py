@@ -22,7 +22,7 @@ from queueber.capnp.framing import Framer
 from queueber.errors import RemoteProtocolError
 
 WORKER = Path(__file__).with_name("pycapnp_views.py")
-HEAD = Struct("<IB")
+HEAD = Struct("<IH")
 ENDED = ["refused", "pycapnp ended its process"]
 
 
@@ -46,18 +46,34 @@ def _far(word):
 
 
 def _lost(ours, theirs):
-    """Return whether *theirs* equals *ours*, except for numbers that are 0 and may be omitted."""
+    """Return whether *theirs* equals *ours*, except for numbers that have their default, 0 or 1, and may be omitted."""
     if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs) != 0:
         return all(map(_lost, ours, theirs))
     if theirs == []:
         return ours is None or all(isinstance(each, int) for each in ours)
-    return ours == theirs or (theirs in {0, None} and isinstance(ours, int))
+    return ours == theirs or (theirs in (0, 1, None) and isinstance(ours, int))
 
+
+REFUSALS = ("; the limit is ", "; it must be ", "; the last that ", "takes none")
+"""Parts of the texts of our errors for values beyond a limit."""
 
 # What it is called; who is the stricter ("neither": both take it, for different things); what it is known by.
 DIFFERENCES = [
     ("the traversal budget is 2 times the message", "we", lambda text, _: "(traversal_factor)" in text),
     ("more items than one add may have", "we", lambda text, _: text.startswith("items is ")),
+    (
+        "a value in a request is beyond its limit",
+        "we",
+        lambda text, _: any(
+            each in text for each in ("; the limit is ", "; it must be ", "; the last that ", "takes none")
+        ),
+    ),
+    ("an enumerator in results is unknown", "we", lambda text, _: text.endswith("which this client does not know")),
+    (
+        "a list of numbers may have narrower ones",
+        "they",
+        lambda text, message: "incompatible element type" in text and _has(message, _narrow),
+    ),
     ("a double-far pointer's landing pad must be far", "we", lambda text, _: text.endswith("leads to no landing pad")),
     (
         "a pointer to nothing must lie in its segment too",

@@ -22,15 +22,21 @@ QUEUEBER = capnp.load(
 )
 RPC = capnp.load(str(SITE_PACKAGES / "capnp" / "rpc.capnp"), imports=[str(SITE_PACKAGES)])
 
-HEAD = Struct("<IB")
-RESPONSE_READERS = 6
-"""The number of readers in `views.py`; pycapnp has the first four of them."""
+HEAD = Struct("<IH")
+REQUEST_READERS = 25
+RESPONSE_READERS = 26
+"""The numbers of readers in `views.py`; pycapnp has the first of each."""
 
 WORDS_MAX = 1 << 20
 REASON_BYTES_MAX = 1_000
 
 QUEUE, BROKER = QUEUEBER.Queue.schema.methods, QUEUEBER.Broker.schema.methods
-REQUESTS = [QUEUE["add"], QUEUE["remove"], QUEUE["poll"], QUEUE["extend"], BROKER["queue"]]
+CONTROL = QUEUEBER.QueueControl.schema.methods
+REQUESTS = [
+    *(QUEUE["add"], QUEUE["remove"], QUEUE["poll"], QUEUE["extend"], BROKER["queue"]),
+    *(QUEUE["settle"], BROKER["attach"], BROKER["pollAny"], CONTROL["redrive"]),
+]
+RESPONSES = [QUEUE["add"], QUEUE["remove"], QUEUE["poll"], QUEUE["extend"], QUEUE["settle"], BROKER["attach"]]
 
 
 def span(request, field):
@@ -38,11 +44,33 @@ def span(request, field):
     return ms or getattr(request, field + "Secs") * 1_000
 
 
+def hexes(found):
+    return [bytes(each).hex() for each in found]
+
+
+def headers_of(found):
+    return [[header.name, bytes(header.value).hex()] for header in found]
+
+
+def new_items(items, options):
+    """The items with their options; None for those whose options are all defaults."""
+    found = [
+        [headers_of(each.headers), bytes(each.dedupKey).hex(), each.untilRemoved, each.expiresAtMs, each.dueMs]
+        for each in options
+    ]
+    found = [None if each == [[], "", False, 0, 0] else each for each in found]
+    found += [None] * (len(items) - len(found))
+    return [
+        [bytes(item.contents).hex(), span(item, "visibilityTimeout"), option]
+        for item, option in zip(items, found, strict=True)
+    ]
+
+
 def add(params):
-    items = params.req.items
-    if len(items) > 1_000:
+    request = params.req
+    if len(request.items) > 1_000:
         return "items"
-    return [[bytes(item.contents).hex(), span(item, "visibilityTimeout")] for item in items]
+    return [new_items(request.items, request.options), bytes(request.requestId).hex()]
 
 
 def remove(params):
@@ -50,14 +78,49 @@ def remove(params):
 
 
 def poll(params):
-    request = params.req
+    return poll_of(params.req)
+
+
+def poll_of(request):
     wait = span(request, "timeout")
+    session = bytes(request.session).hex()
     return [
-        span(request, "leaseValidity"),
+        0 if session else span(request, "leaseValidity"),
         request.numItems or 1,
         wait if wait and not request.noWait else None,
         request.noWait,
+        session,
     ]
+
+
+def settle(params):
+    request = params.req
+    entries = [
+        [
+            bytes(each.lease).hex(),
+            bytes(each.id).hex(),
+            each._get("action").raw,
+            each.delayMs if each.hasDelay else None,
+            each.error,
+        ]
+        for each in request.entries
+    ]
+    adds = [[each.queue, new_items(each.items, each.options)] for each in request.adds]
+    return [entries, adds, request.allOrNothing]
+
+
+def attach(params):
+    return [bytes(params.session).hex(), params.graceMs]
+
+
+def poll_any(params):
+    request = params.req
+    return [[[each.queue, each.weight] for each in request.queues], request.strict, poll_of(request.poll)]
+
+
+def redrive(params):
+    request = params.req
+    return [hexes(request.ids), request._get("reason").raw, min(request.limit or 1_000, 1_000), request.to]
 
 
 def extend(params):
@@ -73,15 +136,44 @@ def polled(results):
     items = [
         [bytes(item.contents).hex(), bytes(item.id).hex(), item.attempt, item.addedAtMs] for item in response.items
     ]
-    return [items, bytes(response.lease).hex(), response.leaseDeadlineMs]
+    facts = [
+        [
+            each.failures,
+            each.losses,
+            each.firstLeasedAtMs,
+            each.lastError,
+            headers_of(each.headers),
+            [each.death._get("reason").raw, each.death.diedAtMs, each.death.queue] if each._has("death") else None,
+        ]
+        for each in response.facts
+    ]
+    return [items, bytes(response.lease).hex(), response.leaseDeadlineMs, response.session, facts]
 
 
-PARAMS = [add, remove, poll, extend, queue]
+def added(response):
+    return [hexes(response.ids), list(response.duplicates)]
+
+
+def settled(results):
+    response = results.resp
+    outcomes = [[each._get("outcome").raw, each.died, each.dueMs] for each in response.settled]
+    return [outcomes, [added(each) for each in response.added], response.changed]
+
+
+def attached(results):
+    response = results.resp
+    leases = [[bytes(each.lease).hex(), each.queue, hexes(each.ids)] for each in response.leases]
+    return [leases, response.graceMs, response.silenceMs]
+
+
+PARAMS = [add, remove, poll, extend, queue, settle, attach, poll_any, redrive]
 RESULTS = [
-    lambda results: [bytes(each).hex() for each in results.resp.ids],
+    lambda results: added(results.resp),
     lambda results: results.resp.removed,
     polled,
     lambda results: results.resp.extended,
+    settled,
+    attached,
 ]
 
 
@@ -95,7 +187,7 @@ def target_of(target):
 
 
 def call(message, reader):
-    reader %= len(PARAMS)
+    reader %= REQUEST_READERS
     content = message.params.content.as_struct(REQUESTS[reader].param_type)
     return [
         message.questionId,
@@ -124,7 +216,7 @@ def returned(message, reader):
         payload = message.results
         table = [capability(each) for each in payload.capTable]
         reader %= RESPONSE_READERS
-        said = ["results", table, RESULTS[reader](payload.content.as_struct(REQUESTS[reader].result_type))]
+        said = ["results", table, RESULTS[reader](payload.content.as_struct(RESPONSES[reader].result_type))]
     elif which == "exception":
         said = ["exception", reason(message.exception), message.exception._get("type").raw]
     elif which == "canceled":

@@ -18,7 +18,7 @@ from queueber.errors import RemoteProtocolError
 
 CANARIES = [framed([b"\xc5CANARY\xc5" * 40]), framed([bytes(range(1, 9)) * 40])]
 SECONDS_MAX = 0.5
-ELEMENT_VALUES = 6
+ELEMENT_VALUES = 50
 """The most values that one element of a list may have, itself included."""
 
 STORED = ["StoredItem", "AddRequest", "PollResponse", "Message"]

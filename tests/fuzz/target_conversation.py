@@ -16,7 +16,7 @@ from zlib import crc32
 from attrs import define, field
 from conversations import CLIENT_QUESTIONS
 from target_framing import pieces
-from views import REQUESTS, RESPONSES
+from views import READER_OF, REQUESTS, RESPONSES
 
 from queueber.api import QUEUE_INTERFACE_ID, QUEUE_RESPONSE, AddRequest, template_readers, write_add_request
 from queueber.capnp.framing import Framer
@@ -83,7 +83,8 @@ class Serving:
             assert not {*event.answers} & {*self.waiting}, "a call came twice"
             self.called.update(event.answers)
             with suppress(InvalidRequest):
-                read = REQUESTS[event.method_id % len(REQUESTS)]
+                place = READER_OF.get((event.interface_id, event.method_id), event.method_id)
+                read = REQUESTS[place % len(REQUESTS)]
                 _ = read(event.params) if event.encoded else event.requests
             self.waiting += event.answers
             for _ in event.answers:

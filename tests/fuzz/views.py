@@ -5,9 +5,15 @@ The contents of one message as plain values, by our own decoder, to compare them
 """
 
 from contextlib import suppress
+from enum import IntEnum
+from functools import partial
 
+import attrs
+
+from queueber import api
 from queueber.api import (
     BROKER_INTERFACE_ID,
+    control,
     read_add_request,
     read_add_response,
     read_bootstrap,
@@ -20,6 +26,7 @@ from queueber.api import (
     read_remove_request,
     read_remove_response,
 )
+from queueber.api import control_types as types
 from queueber.capnp.framing import Framer
 from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
@@ -32,8 +39,20 @@ from queueber.units import SpanMs
 LIMITS = Limits(frame_bytes=1 << 20, delay_ms=SpanMs(1 << 80))
 
 
+def plain(value):
+    """Return *value* as JSON has it: bytes as hexadecimal digits, objects and named tuples as lists of their fields."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, IntEnum):
+        return int(value)
+    if attrs.has(type(value)):
+        value = [getattr(value, each.name) for each in attrs.fields(type(value))]
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def _add(params):
-    return [[item.contents.hex(), item.delay] for item in read_add_request(params, LIMITS).items]
+    request = read_add_request(params, LIMITS)
+    return plain([request.items, request.request_id])
 
 
 def _remove(params):
@@ -42,8 +61,7 @@ def _remove(params):
 
 
 def _poll(params):
-    request = read_poll_request(params)
-    return [request.lease, request.num_items, request.wait, request.no_wait]
+    return plain(read_poll_request(params))
 
 
 def _extend(params):
@@ -52,18 +70,55 @@ def _extend(params):
 
 
 def _polled(results):
-    response = read_poll_response(results)
-    items = [[item.contents.hex(), item.id.hex(), item.attempt, item.added_at] for item in response.items]
-    return [items, response.lease.hex(), response.deadline]
+    return plain(read_poll_response(results))
 
 
-REQUESTS = [_add, _remove, _poll, _extend, read_queue_request]
+def _settle(params):
+    return plain(api.read_settle_request(params, LIMITS))
+
+
+def _attach(params):
+    return plain(api.read_attach_request(params))
+
+
+def _poll_any(params):
+    return plain(api.read_poll_any_request(params, LIMITS))
+
+
+def _control(method):
+    return lambda params: plain(control.read_control_request(method, params))
+
+
+REQUESTS = [
+    _add,
+    _remove,
+    _poll,
+    _extend,
+    read_queue_request,
+    _settle,
+    _attach,
+    _poll_any,
+    _control(types.REDRIVE),
+    # pycapnp has no reader for those that follow.
+    lambda params: plain(control.read_queues_request(params)),
+    *(_control(method) for method in range(types.DELETE + 1)),
+]
 RESPONSES = [
-    lambda results: [each.hex() for each in read_add_response(results).ids],
+    lambda results: plain(read_add_response(results)),
     read_remove_response,
     _polled,
     read_extend_response,
+    lambda results: plain(api.read_settle_response(results)),
+    lambda results: plain(api.read_attach_response(results)),
+    # pycapnp has no reader for those that follow.
     read_queue_response,
+    lambda results: plain(api.read_ping_response(results)),
+    lambda results: plain(api.read_poll_any_response(results)),
+    lambda results: plain(control.read_queues_response(results)),
+    *(
+        partial(lambda method, results: plain(control.read_control_response(method, results)), method)
+        for method in range(types.DELETE + 1)
+    ),
     read_bootstrap,
 ]
 READERS = len(REQUESTS) * len(RESPONSES)
@@ -116,8 +171,31 @@ def view(frame, reader=0):
         return ["refused", str(why)]
 
 
-COMPARED = [reader for reader in range(READERS) if reader % len(RESPONSES) < 4]
-"""The readers that pycapnp has too: two of ours take capabilities out of untyped results."""
+REQUESTS_COMPARED = 9
+RESPONSES_COMPARED = 6
+"""The readers that pycapnp has too, the first ones of `REQUESTS` and of `RESPONSES`."""
+
+COMPARED = [
+    reader
+    for reader in range(READERS)
+    if reader % len(REQUESTS) < REQUESTS_COMPARED and reader % len(RESPONSES) < RESPONSES_COMPARED
+]
+
+READER_OF = {
+    (api.QUEUE_INTERFACE_ID, api.ADD): 0,
+    (api.QUEUE_INTERFACE_ID, api.REMOVE): 1,
+    (api.QUEUE_INTERFACE_ID, api.POLL): 2,
+    (api.QUEUE_INTERFACE_ID, api.EXTEND): 3,
+    (api.QUEUE_INTERFACE_ID, api.SETTLE): 5,
+    (BROKER_INTERFACE_ID, api.QUEUE): 4,
+    (BROKER_INTERFACE_ID, api.CONTROL): 4,
+    (BROKER_INTERFACE_ID, api.ATTACH): 6,
+    (BROKER_INTERFACE_ID, api.POLL_ANY): 7,
+    (BROKER_INTERFACE_ID, api.QUEUES): 9,
+    **{(types.CONTROL_INTERFACE_ID, method): 10 + method for method in range(types.DELETE + 1)},
+    (types.CONTROL_INTERFACE_ID, types.REDRIVE): 8,
+}
+"""The place in `REQUESTS` of the reader of each method's parameters."""
 
 
 def likely_reader(message, dice):
@@ -128,6 +206,6 @@ def likely_reader(message, dice):
         for frame in Framer(LIMITS).feed(message):
             said = decode(frame)
             if isinstance(said, m.Call) and dice.random() < 0.8:
-                method = 4 if said.interface_id == BROKER_INTERFACE_ID else said.method_id % len(REQUESTS)
-                return next(each for each in COMPARED if each % len(REQUESTS) == method)
+                place = READER_OF[said.interface_id, said.method_id]
+                return next(each for each in COMPARED if each % len(REQUESTS) == place)
     return reader
