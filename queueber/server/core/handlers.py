@@ -27,6 +27,7 @@ from queueber.errors import Overloaded, QueueberError, RemoteProtocolError, Stop
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
+from queueber.server.core.delivery_facts import delivery_facts
 from queueber.server.core.dispatcher import Dispatcher, EndedPoll
 from queueber.server.core.replies import Handler, Methods, Replies, ReplySink
 from queueber.server.core.stats import METHODS, OTHER_METHOD, CallStats
@@ -342,13 +343,17 @@ class QueueHandlers:
             else:
                 seconds.observe(now - arrived_at)
                 items: list[api.PolledItem] = []
-                for key, contents, added_at, attempts, _facts in delivery.items:
+                has_facts = False
+                for key, contents, added_at, attempts, facts in delivery.items:
                     items.append(_new(api.PolledItem, (contents, key.id, attempts + 1, added_at)))
+                    if attempts or facts is not None:
+                        has_facts = True
+                all_facts = tuple(map(delivery_facts, delivery.items)) if has_facts else ()
                 lease = delivery.lease
                 in_session = lease is not None and lease.session != b""
                 lease_id = b"" if lease is None else lease.id
                 deadline = WallMs(0) if lease is None or in_session else lease.deadline
                 answers.append(answer)
-                responses.append(_new(api.PollResponse, (items, lease_id, deadline, in_session, ())))
+                responses.append(_new(api.PollResponse, (items, lease_id, deadline, in_session, all_facts)))
         if answers:
             sink.results(answers, api.write_poll_responses(responses))
