@@ -68,10 +68,16 @@ def _print_results(path: Path, found: Inspection) -> None:
         floor = queue.record.floor
         leases = counted(queue.leases, "lease")
         click.echo(
-            f"queue {json.dumps(queue.record.name, ensure_ascii=False)}: {counted(queue.items, 'item')},"
+            f"{'dead items of ' if queue.dead else ''}queue {json.dumps(queue.record.name, ensure_ascii=False)}:"
+            f" {counted(queue.items, 'item')}, {bytes_of(queue.record.bytes)},"
             f" {queue.ready:,} ready, {queue.delayed:,} delayed, {queue.leased:,} under {leases};"
             f" {queue.record.added:,} added and {queue.record.removed:,} removed; floor {floor.due}/{floor.id.hex()}"
         )
+        if queue.settings:
+            click.echo(f"  configured: {json.dumps(queue.settings, ensure_ascii=False)}")
+    if found.retired:
+        purged = counted(found.retired, "queue that was", "queues that were")
+        click.echo(f"the items of {purged} purged or deleted remain")
 
 
 def _summary(path: Path, found: Inspection) -> dict[str, Any]:
@@ -88,6 +94,7 @@ def _summary(path: Path, found: Inspection) -> dict[str, Any]:
         "queues": [
             {
                 "name": queue.record.name,
+                "dead": queue.dead,
                 "items": queue.items,
                 "ready": queue.ready,
                 "delayed": queue.delayed,
@@ -95,9 +102,12 @@ def _summary(path: Path, found: Inspection) -> dict[str, Any]:
                 "leases": queue.leases,
                 "added": queue.record.added,
                 "removed": queue.record.removed,
+                "bytes": queue.record.bytes,
+                "settings": queue.settings,
             }
             for queue in found.queues
         ],
+        "retired_queues": found.retired,
     }
 
 

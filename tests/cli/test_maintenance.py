@@ -16,7 +16,7 @@ from twisted.internet.defer import ensureDeferred, succeed
 
 from queueber.api.admin import Checked, ServerStats
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import PutItems, PutLease, PutQueue
+from queueber.broker.storage import PutItems, PutLease, PutQueue, PutRetired, PutSettings
 from queueber.cli.__main__ import queueber
 from queueber.cli.output import moment
 from queueber.cli.terminal import PROGRESS_DELAY_SECONDS, ByteProgressBar
@@ -279,6 +279,7 @@ class TestInspect:
         (queue,) = found["queues"]
         assert queue == {
             "name": "mail",
+            "dead": False,
             "items": 20,
             "ready": 19,
             "delayed": 0,
@@ -286,7 +287,28 @@ class TestInspect:
             "leases": 1,
             "added": 20,
             "removed": 0,
+            "bytes": 160,
+            "settings": {},
         }
+        assert found["retired_queues"] == 0
+
+    def test_dead_items_settings_and_retired_queues(self, shell, data):
+        with closing(open_store(data)) as store:
+            store.commit(
+                [
+                    PutQueue(QueueRecord(QueueNumber(2), "mail", 0, 0, LOWEST, dead_of=MAIL)),
+                    PutSettings(MAIL, {"maxAttempts": 3}),
+                    PutRetired(QueueNumber(3), MAIL),
+                ],
+                TimeMark(b"b" * 16, 1, WallMs(1_800_000_000_000)),
+            )
+        first, second = json.loads(shell("inspect", data, "--json").output)["queues"]
+        assert (first["dead"], first["settings"], second["dead"]) == (False, {"maxAttempts": 3}, True)
+        _, _, _, configured, dead, retired = shell("inspect", data).output.splitlines()
+        assert configured == '  configured: {"maxAttempts": 3}'
+        assert dead.startswith('dead items of queue "mail": 0 items, 0 bytes,')
+        assert retired == "the items of 1 queue that was purged or deleted remain"
+        assert len(json.loads(shell("inspect", data, "--queue", "mail", "--json").output)["items"]) > 1
 
     def test_json_of_items(self, shell, data):
         found = json.loads(shell("inspect", data, "--queue", "mail", "--limit", 1, "--contents", "--json").output)
@@ -313,7 +335,7 @@ class TestInspect:
         first, second, queue = done.output.splitlines()
         assert "stopped in order; format 2;" in first
         assert "last commit 2027-01-15T08:00:00+00:00; writes up to " in second
-        assert 'queue "mail": 20 items, 19 ready, 0 delayed, 1 under 1 lease; 20 added and 0 removed' in queue
+        assert 'queue "mail": 20 items, 160 bytes, 19 ready, 0 delayed, 1 under 1 lease; 20 added' in queue
         assert content_of(data) == before
 
     def test_ready_and_delayed_are_judged_by_queue_time(self, shell, data, monkeypatch):

@@ -13,15 +13,27 @@ from typing import Final
 
 from attrs import define, frozen
 
-from queueber.broker.model import LOWEST, Item, Key, LeaseRecord, QueueRecord, TimeMark
+from queueber.broker.model import LOWEST, NO_QUEUE, Item, Key, LeaseRecord, QueueRecord, TimeMark
+from queueber.broker.storage import SettingFields
 from queueber.errors import InvalidRequest, StorageError, reason
 from queueber.store.datadir.copying import read_only_view, size_of
 from queueber.store.datadir.directory import DATABASE, LOCK, READY, SYNCED, directory_error
 from queueber.store.datadir.synced import SyncedFile
 from queueber.store.rows.engine_port import KeyValueEngine
-from queueber.store.rows.keys import LEASES, QUEUES, TIME_KEY, item_key, items_end, items_prefix
+from queueber.store.rows.keys import (
+    LEASES,
+    QUEUES,
+    RETIRED,
+    SETTINGS,
+    TIME_KEY,
+    decode_queue_key,
+    item_key,
+    items_end,
+    items_prefix,
+)
 from queueber.store.rows.meta import Format, read_format, was_shut_down_cleanly
 from queueber.store.rows.records import decode_item, decode_time
+from queueber.store.rows.side_records import decode_settings
 from queueber.store.rows.state_records import decode_lease, decode_queue
 from queueber.units import WallMs
 
@@ -37,6 +49,13 @@ class QueueView:
     leases: int
     leased: int
     delayed: int
+    settings: SettingFields
+    """Those that were configured."""
+
+    @property
+    def dead(self) -> bool:
+        """Whether these are the dead items of the queue of that name."""
+        return self.record.dead_of != NO_QUEUE
 
     @property
     def items(self) -> int:
@@ -83,6 +102,9 @@ class Inspection:
     """The sequence number of the last write."""
 
     disk_bytes: int
+    retired: int
+    """Numbers of queues that were purged or deleted, and whose items are yet to be deleted."""
+
     queues: list[QueueView]
     items: list[ItemView]
 
@@ -151,6 +173,10 @@ def _inspect(
         records = [decode_queue(row_key, value) for row_key, value in rows]
     with db.iterator(prefix=LEASES) as rows:
         leases = [decode_lease(row_key, value) for row_key, value in rows]
+    with db.iterator(prefix=SETTINGS) as rows:
+        settings = {decode_queue_key(row_key): decode_settings(row_key, value) for row_key, value in rows}
+    with db.iterator(prefix=RETIRED, include_value=False) as keys:
+        retired = sum(1 for _ in keys)
     found = db.get(TIME_KEY)
     mark = None if found is None else decode_time(TIME_KEY, found)
     now = at(mark)
@@ -165,19 +191,24 @@ def _inspect(
         failed=synced.failed,
         reached=db.sequence(),
         disk_bytes=size_of(path / DATABASE),
-        queues=[_queue_view(db, record, leases, now) for record in records],
+        retired=retired,
+        queues=[
+            _queue_view(db, record, leases, settings.get(record.id or record.number, {}), now) for record in records
+        ],
         items=[] if queue is None else list(_item_views(db, _find(records, queue), leases, now, limit)),
     )
 
 
 def _find(records: list[QueueRecord], name: str) -> QueueRecord:
     for record in records:
-        if record.name == name:
+        if record.name == name and record.dead_of == NO_QUEUE:
             return record
     raise InvalidRequest(f"there is no queue {name!r}")
 
 
-def _queue_view(db: KeyValueEngine, record: QueueRecord, leases: list[LeaseRecord], now: WallMs) -> QueueView:
+def _queue_view(
+    db: KeyValueEngine, record: QueueRecord, leases: list[LeaseRecord], settings: SettingFields, now: WallMs
+) -> QueueView:
     own = [lease for lease in leases if lease.queue == record.number]
     named = {key for lease in own for key in lease.keys}
     row_keys = [item_key(record.number, key) for key in named]
@@ -185,7 +216,7 @@ def _queue_view(db: KeyValueEngine, record: QueueRecord, leases: list[LeaseRecor
     after = item_key(record.number, Key(WallMs(now + 1), LOWEST.id))
     with db.iterator(start=after, stop=items_end(record.number), include_value=False) as later:
         delayed = sum(1 for _ in later) - sum(1 for key in leased if key.due > now)
-    return QueueView(record, len(own), len(leased), delayed)
+    return QueueView(record, len(own), len(leased), delayed, settings)
 
 
 def _item_views(
