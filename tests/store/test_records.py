@@ -77,7 +77,7 @@ facts = st.builds(
     st.just(b"") | st.binary(min_size=16, max_size=16),
     st.none() | deaths,
 )
-number_facts = st.builds(Facts, u32, u64, st.just(""), st.just(()), u64, st.just(b""), st.none())
+number_facts = st.builds(Facts, u32, u64, st.just("") | texts, st.just(()), u64, st.just(b""), st.none())
 
 
 @given(items, facts | number_facts, encodings)
@@ -131,9 +131,14 @@ def test_facts_of_another_version_are_read_or_refused(make):
     value = records.encode_row(ROW, layout_.build(contents=b"x", facts={"deathReason": 99}))
     with pytest.raises(StorageError, match="it died of 99, a reason that this Queueber does not know"):
         records.decode_item(ROW, value)
-    numbers = struct_body([3, 4, 5, 6], [])
-    value = records.encode_row(ROW, segment(struct_body([5, 0], [data_body(b"x"), numbers])))
-    assert records.decode_item(ROW, value) == item._replace(key=LOWEST, facts=Facts(3, WallMs(4), expires_at=WallMs(5)))
+    for numbers in ([3, 4, 5, 6], [3, 4, 5, 6, 7]):
+        for pointers in ([], [data_body(b"why")], [data_body(b"why"), None]):
+            value = records.encode_row(
+                ROW, segment(struct_body([5, 0], [data_body(b"x"), struct_body(numbers, pointers)]))
+            )
+            why = "why" if pointers else ""
+            facts = Facts(3, WallMs(4), why, expires_at=WallMs(5))
+            assert records.decode_item(ROW, value) == item._replace(key=LOWEST, facts=facts)
 
 
 few = st.integers(1, 2)

@@ -1,8 +1,9 @@
 """
 Structs of items with facts: those that came back, were added with options, or died.
 
-Most of these items have only come back, so their facts are numbers.  That form
-is packed and unpacked with `struct`; all others go through the layouts.
+Most of these items have only come back, so their facts are numbers, and after
+a failure an error.  These forms are packed and unpacked with `struct`; all
+others go through the layouts.
 """
 
 from struct import Struct
@@ -41,7 +42,15 @@ _ROOT: Final = struct_pointer(2, 2)
 _CONTENTS: Final = BYTE_LIST | 1 << 2
 """The pointer to the contents, which follow the pointer to the facts."""
 
+_WITH_ERROR: Final = Struct("<I4x4Q")
+"""The same, and the pointer to the error, which follows."""
+
 _NUMBERS_POINTER: Final = struct_pointer(_FACTS_WORDS, 0)
+_WITH_ERROR_POINTER: Final = struct_pointer(_FACTS_WORDS, 1)
+_LOW_HALF: Final = 0xFFFFFFFF
+_HIGH_HALF: Final = _LOW_HALF << 32
+"""The bits of a struct pointer that say how large the struct is."""
+
 _LIST_MASK: Final = (1 << LIST_COUNT_SHIFT) - 1
 _DISTANCE_SHIFT: Final = 2
 
@@ -49,13 +58,20 @@ _DISTANCE_SHIFT: Final = 2
 def build_item(contents: bytes, added_at: int, attempts: int, facts: Facts) -> bytes:
     """Return the struct of an item with *facts*."""
     failures, first_leased_at, last_error, headers, expires_at, dedup_digest, death = facts
-    if last_error or headers or dedup_digest or death is not None:
+    if headers or dedup_digest or death is not None:
         fields = {"contents": contents, "addedAtMs": added_at, "attempts": attempts, "facts": _fields(facts)}
         return _ITEM.build(**fields)
     size = len(contents)
     distance = -(-size // WORD) << _DISTANCE_SHIFT
-    head = _HEAD.pack(_ROOT, added_at, attempts, _CONTENTS | size << LIST_COUNT_SHIFT, _NUMBERS_POINTER | distance)
-    return b"".join((head, contents, PADDING[size % WORD], _NUMBERS.pack(failures, first_leased_at, expires_at, 0)))
+    pointer = _CONTENTS | size << LIST_COUNT_SHIFT
+    padding = PADDING[size % WORD]
+    if not last_error:
+        head = _HEAD.pack(_ROOT, added_at, attempts, pointer, _NUMBERS_POINTER | distance)
+        return b"".join((head, contents, padding, _NUMBERS.pack(failures, first_leased_at, expires_at, 0)))
+    error = last_error.encode()
+    head = _HEAD.pack(_ROOT, added_at, attempts, pointer, _WITH_ERROR_POINTER | distance)
+    numbers = _WITH_ERROR.pack(failures, first_leased_at, expires_at, 0, BYTE_LIST | len(error) << LIST_COUNT_SHIFT)
+    return b"".join((head, contents, padding, numbers, error, PADDING[len(error) % WORD]))
 
 
 class ItemReader:
@@ -69,23 +85,36 @@ class ItemReader:
             RemoteProtocolError: *struct* is not a valid segment, or has facts that this version does not know.
         """
         if len(struct) >= _HEAD.size + _NUMBERS.size:
-            root, added_at, attempts, contents, facts = _HEAD.unpack_from(struct)
+            root, added_at, attempts, contents, pointer = _HEAD.unpack_from(struct)
             size = contents >> LIST_COUNT_SHIFT
             words = -(-size // WORD)
-            start, end = _HEAD.size, _HEAD.size + words * WORD
+            start = _HEAD.size
             if (
                 root == _ROOT
                 and contents & _LIST_MASK == _CONTENTS
-                and facts == _NUMBERS_POINTER | words << _DISTANCE_SHIFT
-                and len(struct) == end + _NUMBERS.size
+                and pointer & _LOW_HALF == words << _DISTANCE_SHIFT
+                and (found := _read_usual(struct, start + words * WORD, pointer & _HIGH_HALF)) is not None
             ):
-                failures, first_leased_at, expires_at, died_at = _NUMBERS.unpack_from(struct, end)
-                if not died_at:
-                    found = new_tuple(Facts, (failures, first_leased_at, "", (), expires_at, b"", None))
-                    return struct[start : start + size], added_at, attempts, found
+                return struct[start : start + size], added_at, attempts, found
         fields = _ITEM.read(struct)
         facts = None if fields["facts"] is None else _facts(fields["facts"])
         return fields["contents"], fields["addedAtMs"], fields["attempts"], facts
+
+
+def _read_usual(struct: bytes, at: int, kind: int) -> Facts | None:
+    """Return the facts at *at* if they have a usual form; *kind* is the pointer to them without its distance."""
+    if kind == _NUMBERS_POINTER and len(struct) == at + _NUMBERS.size:
+        failures, first_leased_at, expires_at, died_at = _NUMBERS.unpack_from(struct, at)
+        if not died_at:
+            return new_tuple(Facts, (failures, first_leased_at, "", (), expires_at, b"", None))
+    elif kind == _WITH_ERROR_POINTER and len(struct) >= at + _WITH_ERROR.size:
+        failures, first_leased_at, expires_at, died_at, error = _WITH_ERROR.unpack_from(struct, at)
+        at += _WITH_ERROR.size
+        size = error >> LIST_COUNT_SHIFT
+        if not died_at and error & _LIST_MASK == BYTE_LIST and at + size <= len(struct):
+            text = _text(struct[at : at + size])
+            return new_tuple(Facts, (failures, first_leased_at, text, (), expires_at, b"", None))
+    return None
 
 
 def _fields(facts: Facts) -> dict[str, Any]:
