@@ -116,7 +116,7 @@ struct LeaseRecord {
   # 16 bytes for a session lease; absent for others.
 
   graceMs @6 :UInt64;
-  # For a session lease: the grace of its session.
+  # For a session lease: the grace of its session.  For others: by how much a start has let it end later.
 }
 
 struct QueueRecord {

@@ -1,19 +1,21 @@
 """Adds: how their items enter a queue."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, repeat
 from typing import Protocol
 
 from attrs import define
 
-from queueber.broker.model import TIME_BYTES, Item, ItemId, Key, LeaseId, new_tuple, off_time
+from queueber.broker.model import TIME_BYTES, Facts, Item, ItemId, Key, LeaseId, new_tuple, off_time
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
 from queueber.broker.storage import PutItems
-from queueber.errors import QueueberError
-from queueber.units import SpanMs, WallMs, no_earlier_than
+from queueber.errors import InvalidRequest, Overloaded, QueueberError, too_large
+from queueber.limits import Limits
+from queueber.units import WallMs, no_earlier_than
+from queueber.values import ItemOptions, NewItem
 
 
 class Ids(Protocol):
@@ -37,24 +39,41 @@ class Adds:
     _polls: Polls
     _uncommitted: UncommittedPlans
     _ids: Ids
+    _limits: Limits
 
-    def add(
-        self, queue: Queue, calls: Sequence[Sequence[tuple[bytes, SpanMs]]], now: WallMs
+    def add(  # noqa: C901  (the path of each add, without a further call)
+        self, queue: Queue, calls: Sequence[Sequence[NewItem]], now: WallMs, *, checked: bool = False
     ) -> Plan[list[list[ItemId] | QueueberError]]:
         """
-        Add an item for each pair of contents and delay; all items of one call, or none.
+        Add items; all of one call, or none.
+
+        Deduplication keys are not looked at.  With *checked*, the caller has asked `why_refused` for each call.
 
         Returns:
-            A plan whose reply has for each call the ids of its items, in order, or `Overloaded`: too many queues.
+            A plan whose reply has for each call the ids of its items, in order, or why it is refused: `Overloaded` by a
+            limit or a pause, `InvalidRequest` for what can never be added.
         """
+        queue.used_at = now
+        if queue.checks_adds and not checked:
+            return self._add_checked(queue, calls, now)
         full = self._queues.why_full() if queue.number is None else None
         if full is not None:
             return self._uncommitted.plan(queue, [], [full if call else [] for call in calls])
         items = calls[0] if len(calls) == 1 else list(chain.from_iterable(calls))
         if not items:
             return self._uncommitted.plan(queue, [], [[] for _ in calls])
+        contents, delays, options = zip(*items, strict=True)
+        delayed = any(delays)
+        dues: Iterable[WallMs] = repeat(now)
+        if delayed:
+            dues = [no_earlier_than(now, delay) if delay else now for delay in delays]
+        facts: Iterable[Facts | None] = repeat(None)
+        if any(options):
+            if not checked:
+                return self._add_checked(queue, calls, now)
+            delayed, facts = True, [_facts_of(each) for each in options]
+            dues = [_due_of(due, each, now) for due, each in zip(dues, options, strict=False)]
         ids = self._ids.items(now, len(items))
-        contents, delays, *_ = zip(*items, strict=True)
         size = sum(map(len, contents))
         replies: list[list[ItemId] | QueueberError] = []
         at = 0
@@ -62,11 +81,9 @@ class Adds:
             replies.append(ids[at : at + len(call)])
             at += len(call)
         number = self._queues.assign_number(queue) if queue.number is None else queue.number
-        delayed = any(delays)
-        dues = [no_earlier_than(now, delay) if delay else now for delay in delays] if delayed else repeat(now)
         # Without a step of Python for each item, this takes two fifths of the time of a loop.
         keys = map(new_tuple, repeat(Key), zip(dues, ids, strict=False))
-        rows = zip(keys, contents, repeat(now), repeat(0), repeat(None), strict=False)
+        rows = zip(keys, contents, repeat(now), repeat(0), facts, strict=False)
         added: list[Item] = list(map(new_tuple, repeat(Item), rows))
         if delayed:
             for item in added:
@@ -82,3 +99,77 @@ class Adds:
             self._polls.mark_runnable(queue)
         write = new_tuple(PutItems, (number, added))
         return self._uncommitted.plan(queue, [write], replies, size, len(ids))
+
+    def _add_checked(
+        self, queue: Queue, calls: Sequence[Sequence[NewItem]], now: WallMs
+    ) -> Plan[list[list[ItemId] | QueueberError]]:
+        """Add the items of the calls that are not refused."""
+        refusals: list[QueueberError | None] = []
+        admitted: list[Sequence[NewItem]] = []
+        count = size = 0
+        for items in calls:
+            why = self._why_never(items, now) or self.why_refused(queue, items, count, size)
+            refusals.append(why)
+            if why is None:
+                admitted.append(items)
+                count += len(items)
+                size += sum([len(item.contents) for item in items])
+        plan = self.add(queue, admitted, now, checked=True)
+        replies = iter(plan.reply)
+        plan.reply = [next(replies) if why is None else why for why in refusals]
+        return plan
+
+    def _why_never(self, items: Sequence[NewItem], now: WallMs) -> InvalidRequest | None:
+        """Return why items with these options can never be added."""
+        latest = now + self._limits.delay_ms
+        for place, item in enumerate(items):
+            if item.options is not None and item.options.due > latest:
+                return InvalidRequest(
+                    f"options[{place}].dueMs is {item.options.due - now:,} ms from now;"
+                    f" the limit is {self._limits.delay_ms:,} (delay_ms)",
+                    limit="delay_ms",
+                )
+        return None
+
+    def why_refused(
+        self, queue: Queue, items: Sequence[NewItem | Item], count: int = 0, size: int = 0
+    ) -> QueueberError | None:
+        """
+        Return why *items* cannot be added to *queue*; None if they can.
+
+        *count* items with contents of *size* bytes are taken for added already, or for removed if these are negative.
+        """
+        why: QueueberError | None = None
+        if queue.owner is not None:
+            why = InvalidRequest("these are the dead items of a queue, to which nothing can be added")
+        elif items and queue.number is None:
+            why = self._queues.why_full()
+        if why is not None or not items or not queue.checks_adds:
+            return why
+        settings, name = queue.settings, queue.name
+        sizes = [len(item.contents) for item in items]
+        if settings.adds_paused:
+            return Overloaded(f"adds to queue {name!r} are paused")
+        if 0 < settings.max_item_bytes < max(sizes):
+            field, limit = f"contents of an item of queue {name!r} (maxItemBytes)", settings.max_item_bytes
+            return too_large(field, value=max(sizes), limit=limit, unit="bytes")
+        for what, there, added, most in (
+            ("items (maxItems)", queue.items + count, len(items), settings.max_items),
+            ("bytes (maxBytes)", queue.bytes + size, sum(sizes), settings.max_bytes),
+        ):
+            if 0 < most < there + added:
+                after = f"{there + added:,} {what}"
+                why = Overloaded(f"queue {name!r} has {there:,} and would have {after}; the limit is {most:,}")
+        return why
+
+
+def _facts_of(options: ItemOptions | None) -> Facts | None:
+    """Return the facts of an item with *options*; None without any."""
+    if options is None or not (options.headers or options.expires_at):
+        return None
+    return Facts(headers=options.headers, expires_at=options.expires_at)
+
+
+def _due_of(due: WallMs, options: ItemOptions | None, now: WallMs) -> WallMs:
+    """Return the due that is given in *options*, or now if that has passed; without any, *due*."""
+    return due if options is None or not options.due else max(options.due, now)

@@ -10,13 +10,12 @@ takes what is left.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from attrs import define, frozen
 
 from queueber.broker.model import Item
 from queueber.broker.waiter import Waiter
-from queueber.broker.window import Window
 from queueber.units import MIB, WallMs
 
 
@@ -56,8 +55,18 @@ Allocation: TypeAlias = tuple[Waiter, list[Item], int]
 """A poll, the items that it receives, and the size of their contents."""
 
 
+class Head(Protocol):
+    """The first items of a queue."""
+
+    def pop_due(self, count: int, now: WallMs, bytes_max: int) -> list[Item]:
+        """Do what `Window.pop_due` does."""
+
+    def put_back(self, items: Sequence[Item]) -> None:
+        """Do what `Window.put_back` does."""
+
+
 def allocate_round_robin(
-    window: Window, waiters: Sequence[Waiter], *, now: WallMs, budget: Budget, reply_bytes_max: int
+    window: Head, waiters: Sequence[Waiter], *, now: WallMs, budget: Budget, reply_bytes_max: int
 ) -> list[Allocation]:
     """
     Remove ready items from *window* and allocate them to the first of *waiters*, one item a turn.

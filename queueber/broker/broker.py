@@ -22,7 +22,6 @@ the floor in its record never passes an item that is not leased yet.
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Final
 
 from attrs import asdict
@@ -30,21 +29,27 @@ from attrs import asdict
 from queueber.broker.adds import Adds, Ids
 from queueber.broker.allocation import ClaimBounds
 from queueber.broker.claims import Claims, Delivery
+from queueber.broker.deaths import Deaths, OnDeath, ignore_death
+from queueber.broker.expired import Expirations
 from queueber.broker.expiry import Expiry
-from queueber.broker.leases import Lease, LeaseState, LeaseTable
-from queueber.broker.model import TIME_BYTES, ItemId, Key, Leased, LeaseId, new_tuple
+from queueber.broker.leases import Lease, LeaseTable, extended_deadline
+from queueber.broker.lifecycle import Lifecycle
+from queueber.broker.model import NO_GRACE, TIME_BYTES, UNKNOWN_TIME, ItemId, Key, LeaseId, new_tuple
+from queueber.broker.moves import Moves
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue, Refill
 from queueber.broker.queues import Queues
+from queueber.broker.restoring import restore_leases
 from queueber.broker.session_table import SessionId
 from queueber.broker.sessions import Sessions
+from queueber.broker.settings import DEFAULT_SETTINGS, Settings
 from queueber.broker.stats import Stats, lease_line, queue_line
 from queueber.broker.storage import DeleteItem, DeleteLease, PutLease, Recovered, Scan, Write
 from queueber.broker.waiter import Peer, PollInput, PollState, QueueChoice, Waiter
 from queueber.errors import InvalidRequest, QueueberError
 from queueber.limits import DEFAULTS, ID_BYTES, Limits
-from queueber.units import SpanMs, WallMs, counted, no_earlier_than
+from queueber.units import SpanMs, WallMs, counted
 
 DEFAULT_QUEUE = "default"
 DEFAULT_BOUNDS = ClaimBounds()
@@ -55,24 +60,47 @@ _from_bytes: Final = int.from_bytes
 class Broker:
     """Queues, leases and waiting polls.  Not thread-safe: one thread decides."""
 
-    def __init__(self, ids: Ids, *, limits: Limits = DEFAULTS, bounds: ClaimBounds = DEFAULT_BOUNDS) -> None:
+    def __init__(
+        self,
+        ids: Ids,
+        *,
+        limits: Limits = DEFAULTS,
+        bounds: ClaimBounds = DEFAULT_BOUNDS,
+        settings: Settings = DEFAULT_SETTINGS,
+        on_death: OnDeath = ignore_death,
+    ) -> None:
+        """Decide within *limits*; *settings* are those of queues that were not configured."""
         self.limit_hits: Counter[str] = Counter()
         """The number of calls whose result each limit, by its name, changed without failing them."""
         self._limits = limits
-        self.queues = Queues(limits)
+        self.queues = Queues(limits, settings)
         """All queues, for other packages to read."""
         self.leases = LeaseTable(limits.leased_items)
         """All leases, for other packages to read."""
         self._uncommitted = UncommittedPlans(self.queues)
         self.polls = Polls(self.queues, self.leases, limits)
         """The waiting polls: to cancel, to pause and to resume."""
+        self.deaths = Deaths(self.queues, on_death)
+        """The deaths of items, and their counts."""
+        self.moves = Moves(self.queues, self.polls, self._uncommitted, self.deaths)
         self.claims = Claims(
-            self.queues, self.leases, self.polls, self._uncommitted, ids.lease, limits, bounds, self.limit_hits
+            self.queues,
+            self.leases,
+            self.polls,
+            self._uncommitted,
+            self.moves,
+            Expirations(self.moves, limits),
+            ids.lease,
+            limits,
+            bounds,
+            self.limit_hits,
         )
         """The claims that serve the waiting polls."""
-        self._adds = Adds(self.queues, self.polls, self._uncommitted, ids)
+        self._adds = Adds(self.queues, self.polls, self._uncommitted, ids, limits)
         self.add = self._adds.add
-        self._expiry = Expiry(self.queues, self.leases, self._uncommitted, self.polls, limits)
+        self._expiry = Expiry(self.queues, self.leases, self.moves, ids.below, limits)
+        self.lifecycle = Lifecycle(self.queues, self.leases, self.polls, self._uncommitted, self.moves, limits)
+        """Settings, purges and deletes of queues."""
         self.pop_expired, self.retry_sweep = self._expiry.pop_expired, self._expiry.retry_sweep
         self.requeue = self._expiry.requeue
         self.sessions = Sessions(self.queues, self.leases, self._uncommitted, limits)
@@ -80,33 +108,20 @@ class Broker:
         self.take_refills = self._uncommitted.take_refills
         self.committed = self._uncommitted.committed
 
-    def restore(self, recovered: Recovered) -> list[Plan[None]]:
+    def restore(self, recovered: Recovered, now: WallMs = UNKNOWN_TIME, grace: SpanMs = NO_GRACE) -> list[Plan[None]]:
         """
         Start from the state that was read from the disk.
 
-        All leases continue, those that have expired meanwhile until they are swept.
+        All leases continue.  One whose deadline has passed, or passes within *grace* after *now*, ends that much later,
+        so that its worker can still extend it, but no later than its own length.
 
         Returns:
-            Plans that delete the records of leases whose items are all gone.
+            Plans that write the records of such leases, and delete those of leases whose items are all gone.
         """
         assert not self.queues, "a broker is restored before anything else"
-        for record in recovered.queues:
-            self.queues.restore(record)
-        plans = []
-        for found in recovered.leases:
-            queue = self.queues.by_number(found.queue)
-            if not found.keys:
-                plans.append(self._uncommitted.plan(queue, [DeleteLease(found.id)], None))
-                continue
-            sizes = found.sizes or repeat(0)
-            keys = {key.id: Leased(*key, size) for key, size in zip(found.keys, sizes, strict=False)}
-            lease = Lease(found.id, found.queue, found.deadline, keys, found.leased_at, state=LeaseState.LIVE)
-            lease.session, lease.grace = found.session, found.grace
-            if lease.session:
-                self.sessions.restore(lease)
-            self.leases.restore(lease)
-            queue.held.update(zip(keys, repeat(lease)))
-        return plans
+        self.queues.restore(recovered)
+        leases = recovered.leases
+        return restore_leases(leases, self.queues, self.leases, self.sessions, self._uncommitted, now, grace)
 
     def queue(self, name: str) -> Queue:
         """
@@ -130,13 +145,14 @@ class Broker:
             item was removed, or `InvalidRequest`: the lease is not 16 bytes.
         """
         leases, held = self.leases, queue.held
+        queue.used_at = now
         writes: list[Write] = []
         replies: list[bool | QueueberError] = []
         for item_id, lease_id in pairs:
             if len(lease_id) != ID_BYTES:
                 replies.append(_not_a_lease_id(lease_id))
                 continue
-            lease = leases.find_live(lease_id, queue.number, now)
+            lease = leases.find_live(lease_id, queue, now)
             leased = lease.keys.get(item_id) if lease is not None else None
             if lease is None or leased is None:
                 replies.append(False)
@@ -175,11 +191,12 @@ class Broker:
             if len(lease_id) != ID_BYTES:
                 replies.append(_not_a_lease_id(lease_id))
                 continue
-            lease = self.leases.find_live(lease_id, queue.number, now)
-            replies.append(lease is not None)
-            if lease is not None:
+            lease = self.leases.find_live(lease_id, queue, now)
+            deadline = extended_deadline(lease, duration, queue.settings.max_lease_ms, now) if lease else None
+            replies.append(deadline is not None)
+            if lease is not None and deadline is not None:
                 self.leases.leave_session(lease)
-                self.leases.extend(lease, no_earlier_than(now, duration))
+                self.leases.extend(lease, deadline)
                 size += 0 if lease_id in writes else lease.record_bytes
                 writes[lease_id] = PutLease(lease.id, lease.record())
         return self._uncommitted.plan(queue, list(writes.values()), replies, size)
@@ -210,13 +227,17 @@ class Broker:
         (`polls.cancel`) if its peer does not want the reply any more.
 
         Raises:
-            InvalidRequest: the lease's duration is 0, or the session is not attached to the connection *peer*.
+            InvalidRequest: there is neither a duration of the lease, of the poll or by default of the queue, nor a
+                session, or that is not attached to the connection *peer*.
             Overloaded: too many polls wait, or too many items are leased.
         """
-        limits = self._limits
+        limits, settings = self._limits, queue.settings
+        queue.used_at = now
         attached = self.sessions.of(SessionId(session), peer) if session else None
         if lease_duration <= 0 and attached is None:
-            raise _not_a_duration()
+            lease_duration = settings.lease_ms
+            if not lease_duration:
+                raise _not_a_duration()
         if wanted > limits.poll_items:
             self.limit_hits["poll_items"] += 1
             wanted = limits.poll_items
@@ -290,11 +311,11 @@ class Broker:
         self.queues.check()
         self.leases.check()
         self.polls.check()
-        held: dict[int | None, dict[ItemId, Lease]] = {}
+        held: dict[Queue, dict[ItemId, Lease]] = {}
         for lease in self.leases:
-            held.setdefault(lease.queue, {}).update(dict.fromkeys(lease.keys, lease))
-        for queue in self.queues:
-            assert queue.held == held.get(queue.number, {}), "an item is held by no lease, or leased and not held"
+            held.setdefault(self.queues.by_number(lease.queue), {}).update(dict.fromkeys(lease.keys, lease))
+        for queue in self.queues.lines():
+            assert queue.held == held.get(queue, {}), "an item is held by no lease, or leased and not held"
             assert queue.refill is not None or queue.number is None or len(queue.window) <= queue.items
 
 

@@ -13,8 +13,10 @@ from typing import NamedTuple
 from attrs import define
 
 from queueber.broker.allocation import Budget, ClaimBounds, allocate_round_robin
+from queueber.broker.expired import Expirations
 from queueber.broker.leases import ENTRY_BYTES, Lease, LeaseTable
 from queueber.broker.model import LOWEST, Item, ItemId, Leased, LeaseId, new_tuple
+from queueber.broker.moves import Changes, Moves
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
@@ -46,6 +48,8 @@ class Claims:
     _leases: LeaseTable
     _polls: Polls
     _uncommitted: UncommittedPlans
+    _moves: Moves
+    _expirations: Expirations
     _new_lease_id: Callable[[], LeaseId]
     _limits: Limits
     _bounds: ClaimBounds
@@ -74,8 +78,12 @@ class Claims:
             self._polls.put_off(runnable[len(served) :], served)
         return plans
 
-    def serve(self, queue: Queue, now: WallMs, budget: Budget | None = None) -> Plan[list[Delivery]] | None:
+    def serve(  # noqa: C901  (the path of each poll, without a further call)
+        self, queue: Queue, now: WallMs, budget: Budget | None = None
+    ) -> Plan[list[Delivery]] | None:
         """Serve one queue.  Return the plan; None if no poll can be answered yet."""
+        if queue.paused:
+            return self._serve_paused(queue, now)
         window, bounds, leases = queue.window, self._bounds, self._leases
         budget = budget or Budget(bounds.polls, bounds.items, bounds.bytes, leases.items_max - leases.items)
         covered = window.covered_to.due > now  # as `covers` without a call
@@ -88,8 +96,14 @@ class Claims:
         waiters = self._polls.candidates(queue, min(budget.polls, budget.leases))
         if self._polls.choosing:
             waiters = self._polls.choose(queue, waiters, now)
+        changes = unexpired = None
+        if queue.may_expire and waiters:
+            changes = Changes(queue, writes)
+            count = max(budget.items, waiters[0].wanted)
+            unexpired = self._expirations.sift(queue, count, budget.bytes, now, changes)
+            highest = unexpired.past
         allocations = allocate_round_robin(
-            window,
+            unexpired or window,
             waiters,
             now=now,
             budget=budget,
@@ -101,7 +115,9 @@ class Claims:
             deliveries.append(new_tuple(Delivery, (waiter, items, lease, None)))
             highest = max(highest, items[-1].key)
             size += ENTRY_BYTES * len(items)
-        if allocations:
+        if unexpired is not None:
+            window.put_back(unexpired.rest())
+        if writes:
             queue.raise_floor(highest)
             queue.refilled = False
             self._queues.touch(queue)
@@ -113,12 +129,21 @@ class Claims:
         # While no item can be leased, the rows of a scan may be more than the window can hold: they would be dropped,
         # and the next scan would return the same.
         # The same holds while nothing can be served because the peers of all polls are paused.
-        looks_ahead = not leases.full and (allocations or queue.waiters)
+        looks_ahead = leases.items < leases.items_max and (allocations or queue.waiters)
         if looks_ahead and not covered and 2 * len(window) < self._limits.refill_items:
             self._uncommitted.start_refill(queue)
         if queue.waiters or queue.timed_out:
             self._polls.schedule(queue, now)
-        return self._uncommitted.plan(queue, writes, deliveries, size) if deliveries else None
+        if changes is not None and changes.others:
+            changes.size += size
+            return self._moves.plan(changes, deliveries)
+        return self._uncommitted.plan(queue, writes, deliveries, size) if deliveries or writes else None
+
+    def _serve_paused(self, queue: Queue, now: WallMs) -> Plan[list[Delivery]] | None:
+        """Answer the polls of a paused queue whose wait is over."""
+        waiters = [each for each in queue.timed_out if each.choice is None or self._polls.ends_empty(each, now)]
+        deliveries = self._end(waiters, None)
+        return self._uncommitted.plan(queue, [], deliveries) if deliveries else None
 
     def _window_suffices(self, queue: Queue, now: WallMs) -> bool:
         """Return whether a window that does not cover *now* has enough for this claim, or as much as it may hold."""
@@ -142,9 +167,12 @@ class Claims:
         keys: dict[ItemId, Leased] = {}
         for (due, item_id), contents, _, _, _ in items:
             keys[item_id] = new_tuple(Leased, (due, item_id, len(contents)))
-        deadline = no_earlier_than(now, waiter.lease_duration)
+        duration, longest = waiter.lease_duration, queue.settings.max_lease_ms
+        deadline = no_earlier_than(now, longest if 0 < longest < duration else duration)
         lease = Lease(self._new_lease_id(), number, deadline, keys, now, size, items=items)
         if waiter.session is not None:
+            if longest:
+                lease.latest_end = no_earlier_than(now, longest)
             lease.session, lease.grace, lease.deadline = waiter.session.id, waiter.session.grace, lease.latest_end
         self._leases.insert(lease)
         queue.held.update(zip(keys, repeat(lease)))
@@ -155,7 +183,7 @@ class Claims:
     def _answer_timed_out(self, queue: Queue, now: WallMs) -> list[Delivery]:
         """End the polls of *queue* that have timed out, if it is certain that they receive no item."""
         error = None
-        if queue.window.head(now) is not None or not queue.window.covers(now):
+        if not queue.surely_empty(now):
             error = self._leases.why_full()
             if error is None:
                 # Another claim delivers the items, or a scan has to show whether there are any.

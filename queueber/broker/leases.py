@@ -42,9 +42,10 @@ from queueber.broker.model import (
     QueueNumber,
     new_tuple,
 )
+from queueber.broker.queue import Queue
 from queueber.broker.session_table import SessionTable
 from queueber.errors import Overloaded
-from queueber.units import SpanMs, WallMs
+from queueber.units import SpanMs, WallMs, no_earlier_than
 
 
 class LeaseState(IntEnum):
@@ -108,10 +109,18 @@ class Lease:
     """The id of its session; empty for a lease with a deadline of its own."""
 
     grace: SpanMs = NO_GRACE
-    """The grace of that session."""
+    """
+    The grace of that session.
+
+    For a lease with a deadline of its own, the grace that it was given at a start because it had ended while the
+    server was down; it is given only once, so that a server that keeps crashing does not keep items for ever.
+    """
+
+    excused: bool = False
+    """Whether its end counts no loss, because its deadline passed while the server was down."""
 
     latest_end: WallMs = FOREVER
-    """The deadline of a session lease while its session is attached."""
+    """The deadline of a session lease while its session is attached: its end at the latest."""
 
     def record(self) -> LeaseRecord:
         """Return the durable fields."""
@@ -129,6 +138,19 @@ class Lease:
     def record_bytes(self) -> int:
         """The approximate size of the record on the disk: a due and an id for each item."""
         return ENTRY_BYTES * len(self.keys)
+
+
+def extended_deadline(lease: Lease, span: SpanMs, longest: SpanMs, now: WallMs) -> WallMs | None:
+    """
+    Return the end of *lease* that is extended to *span* from *now*.
+
+    *longest* is the longest time for which it may be held, 0 for no bound.  Returns None if that is over.
+    """
+    deadline = no_earlier_than(now, span)
+    if not longest or not lease.leased_at:
+        return deadline
+    last = WallMs(lease.leased_at + longest)
+    return None if last <= now else min(deadline, last)
 
 
 class LeaseTable:
@@ -194,12 +216,18 @@ class LeaseTable:
         else:
             self._deadlines.set(lease.id, lease.deadline)
 
-    def find_live(self, lease_id: LeaseId, queue: QueueNumber | None, now: WallMs) -> Lease | None:
-        """Return the lease of that id if it is live at *now* and on that queue; None otherwise."""
+    def find_live(self, lease_id: LeaseId, queue: Queue, now: WallMs) -> Lease | None:
+        """Return the lease of that id if it is live at *now* and on items of *queue*; None otherwise."""
         lease = self._leases.get(lease_id)
-        if lease is None or lease.queue != queue or lease.state is not LeaseState.LIVE or lease.deadline <= now:
+        if lease is None or lease.state is not LeaseState.LIVE or lease.deadline <= now:
             return None
-        return lease
+        return lease if lease.queue == queue.number or lease.queue in queue.formers else None
+
+    def end(self, lease: Lease, now: WallMs) -> None:
+        """Let *lease* end at *now*, or if it is pending as soon as it is live; its row does not change."""
+        lease.deadline = lease.latest_end = min(lease.deadline, now)
+        if lease.state is LeaseState.LIVE:
+            self._deadlines.set(lease.id, lease.deadline)
 
     def extend(self, lease: Lease, deadline: WallMs) -> None:
         """Move the deadline of a live lease; `FOREVER` for a session lease whose session is attached."""
@@ -211,10 +239,10 @@ class LeaseTable:
             self._deadlines.set(lease.id, deadline)
 
     def leave_session(self, lease: Lease) -> None:
-        """Take a live lease out of its session, if it has one."""
+        """Take a live lease out of its session, if it has one, because its worker gives it a deadline of its own."""
         if lease.session:
             self.sessions.release(lease)
-            lease.session, lease.grace = b"", NO_GRACE
+        lease.session, lease.grace, lease.excused = b"", NO_GRACE, False
 
     def pop_expired(self, now: WallMs) -> Lease | None:
         """Make the lease with the earliest deadline EXPIRED and return it; None if no deadline has passed."""

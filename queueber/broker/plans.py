@@ -16,7 +16,7 @@ its result.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from attrs import define, field
@@ -53,6 +53,9 @@ class Plan(Generic[T_co]):
     rows: int = 0
     """How many rows the writes put or delete."""
 
+    dropped: tuple[QueueNumber, ...] = ()
+    """Numbers that were retired: the rows of their queues are deleted.  No later plan has a record of theirs."""
+
 
 class Follower(Protocol):
     """A read in progress, whose snapshot may lack the writes of some plans."""
@@ -74,6 +77,10 @@ class UncommittedPlans:
         """Return how many plans with writes are not durable."""
         return len(self._plans)
 
+    def __iter__(self) -> Iterator[Plan[Any]]:
+        """Yield the plans that are not durable, in order."""
+        return iter(self._plans)
+
     def plan(
         self,
         queue: Queue,
@@ -82,6 +89,7 @@ class UncommittedPlans:
         size: int = 0,
         rows: int | None = None,
         others: Iterable[Queue] = (),
+        dropped: tuple[QueueNumber, ...] = (),
     ) -> Plan[T]:
         """
         Make the plan for a change of *queue* and *others*, which has been made in memory.
@@ -92,11 +100,14 @@ class UncommittedPlans:
             return Plan(writes, (), reply)
         records: list[QueueRecord] = []
         for each in (queue, *others):
+            if each.number is None:
+                # It was deleted: only its items leave their leases.
+                continue
             fields = each.number, each.name, each.added, each.removed, each.floor, each.bytes, each.id, each.dead_of
             records.append(new_tuple(QueueRecord, (*fields, each.off_time)))
             if each.refill is not None:
                 each.refill.log += writes
-        plan = Plan(writes, tuple(records), reply, size, len(writes) if rows is None else rows)
+        plan = Plan(writes, tuple(records), reply, size, len(writes) if rows is None else rows, dropped)
         self._plans.append(plan)
         if self._followers:
             for follower in self._followers:
@@ -136,12 +147,16 @@ class UncommittedPlans:
     def finish_refill(self, refill: Refill, scan: Scan | None) -> None:
         """Add the result of a scan to the queue's window; None for a scan that failed.  Another one may start."""
         queue = refill.queue
+        if queue.refill is not refill:
+            # The number was retired meanwhile.
+            return
         queue.refill = None
         if scan is None or queue.window.covered_to != refill.after:
             # The window's tail was dropped meanwhile, and the rows between its new end and the scan were not read.
             return
         items, covered_to = overlay(scan, queue=refill.number, above=refill.after, log=refill.log, held=queue.held)
         queue.window.extend(items, covered_to)
+        queue.may_expire = queue.may_expire or any(each.facts is not None and each.facts.expires_at for each in items)
         queue.note_unreadable(scan.gaps)
         queue.refilled = True
         # Polls wait for these items, so other windows are dropped first if memory is short.

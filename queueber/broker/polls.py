@@ -200,9 +200,9 @@ class Polls:
         if choice.weights:
             return self._turn_of(choice, now)
         for queue in choice.queues:
-            if queue.window.head(now) is not None:
+            if queue.has_ready(now):
                 return queue
-            if not queue.window.covers(now):
+            if not queue.surely_empty(now):
                 if queue.refill is None:
                     # A scan shows whether this one has an item.
                     self._moved[queue] = None
@@ -216,7 +216,7 @@ class Polls:
         Each gains its weight, and the chosen one loses as much as all of them gain.  So each is chosen in proportion to
         its weight, as evenly as possible, and one without items gains nothing.
         """
-        if choice.chosen is not None and choice.chosen.window.head(now) is not None:
+        if choice.chosen is not None and choice.chosen.has_ready(now):
             return choice.chosen
         turns = self._turns
         if choice.chosen is not None:
@@ -225,9 +225,7 @@ class Polls:
                 turns[queue] -= weight
                 turns[choice.chosen] += weight
         ready = [
-            (queue, weight)
-            for queue, weight in zip(choice.queues, choice.weights, strict=True)
-            if queue.window.head(now) is not None
+            (queue, weight) for queue, weight in zip(choice.queues, choice.weights, strict=True) if queue.has_ready(now)
         ]
         if not ready:
             choice.chosen = None
@@ -242,7 +240,7 @@ class Polls:
 
     def ends_empty(self, waiter: Waiter, now: WallMs) -> bool:
         """Return whether it is certain that none of the queues of *waiter* has an item."""
-        return all(queue.window.head(now) is None and queue.window.covers(now) for queue in waiter.queues)
+        return all(queue.surely_empty(now) for queue in waiter.queues)
 
     def pause(self, peer: Peer) -> None:
         """Serve no polls of *peer* until `resume`."""
@@ -316,7 +314,7 @@ class Polls:
         elif ready:
             if queue.waiters:
                 self._runnable[queue] = None
-        elif covered and (due := window.next_due()) is not None:
+        elif covered and (due := queue.servable_at()) is not None:
             self._wakes.set(queue, due)
         else:
             self._wakes.discard(queue)
@@ -329,7 +327,7 @@ class Polls:
     def all_waiters(self) -> list[Waiter]:
         """Return all waiting polls, those of paused peers included."""
         suspended = [waiter for waiters in self._suspended.values() for waiter in waiters]
-        return list(dict.fromkeys(suspended + [waiter for queue in self._queues for waiter in queue.waiters]))
+        return list(dict.fromkeys(suspended + [waiter for queue in self._queues.lines() for waiter in queue.waiters]))
 
     def tick(self, now: WallMs) -> None:
         """Make the queues runnable whose head has become due or whose polls have timed out."""
@@ -362,5 +360,5 @@ class Polls:
         assert len(places) == self.waiting
         assert self.choosing == sum(waiter.choice is not None for waiter in waiters)
         assert self._of_peer == dict(Counter(waiter.peer for waiter in places))
-        assert {waiter for queue in self._queues for waiter in queue.timed_out} <= set(waiters)
+        assert {waiter for queue in self._queues.lines() for waiter in queue.timed_out} <= set(waiters)
         assert self.waiting or not (self._runnable or self._blocked_on_lease_limit or len(self._timeouts))

@@ -6,10 +6,23 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from queueber.broker.model import LOWEST, NO_QUEUE, Item, ItemId, Key, Leased, QueueNumber, just_below, off_time
-from queueber.broker.storage import Gap, Write
+from queueber.broker.model import (
+    LOWEST,
+    NO_QUEUE,
+    UNKNOWN_TIME,
+    Item,
+    ItemId,
+    Key,
+    Leased,
+    QueueNumber,
+    just_below,
+    off_time,
+)
+from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, Settings
+from queueber.broker.storage import Gap, SettingFields, Write
 from queueber.broker.waiter import Waiter
 from queueber.broker.window import Window
+from queueber.units import WallMs
 
 if TYPE_CHECKING:
     from queueber.broker.leases import Lease
@@ -34,6 +47,15 @@ class Queue:
 
     A queue that was never added to has no number and no row.  It exists as
     long as something refers to it: a capability, or a waiting poll.
+
+    The dead items of a queue are a queue of their own, its *dead line*, which
+    has the same name and no dead line.
+
+    When a queue is purged or deleted, its number is *retired*: the rows under
+    it are deleted in the background.  After a purge the queue goes on under a
+    fresh number, and items that were leased come back to that.  After a delete
+    the object is as one that was only asked for, and another one, which is
+    *gone*, holds what is leased until those leases end.
     """
 
     name: str
@@ -58,6 +80,34 @@ class Queue:
     floor: Key = LOWEST
     """A key below every unleased item."""
 
+    settings: Settings = DEFAULT_SETTINGS
+    configured: SettingFields = NOT_CONFIGURED
+    """The settings that are not the server's defaults because they were configured, by the schema's names."""
+
+    checks_adds: bool = False
+    """Whether an add may be refused because of the settings, or because these are dead items."""
+
+    paused: bool = False
+    """Whether nothing is handed out, as the settings say."""
+
+    may_expire: bool = False
+    """Whether an item may have expired: there is a time to live, or an item with an end of its own was seen."""
+
+    used_at: WallMs = UNKNOWN_TIME
+    """The last call, or the last look that found items or waiting polls."""
+
+    owner: "Queue | None" = None
+    """The queue whose dead items these are."""
+
+    dead: "Queue | None" = None
+    """The dead items; None before the first death."""
+
+    formers: frozenset[QueueNumber] = frozenset()
+    """Retired numbers whose leases are this queue's."""
+
+    gone: bool = False
+    """Whether it was deleted and only waits for the end of leases: nothing comes back to it, and it has no row."""
+
     unreadable_above: Key | None = None
     """A key below the first rows that could not be read.  They are tried again after the next start."""
 
@@ -81,10 +131,43 @@ class Queue:
         """The number of items, leased ones included.  Not `__len__`, because a queue without items is not false."""
         return self.added - self.removed
 
+    def apply_settings(self, defaults: Settings, configured: SettingFields) -> None:
+        """Take *configured* settings, and the *defaults* for the others."""
+        self.configured = configured
+        self.settings = defaults.merged(configured) if configured else defaults
+        self.checks_adds = self.settings.bounds_adds
+        self.paused = self.settings.polls_paused
+        self.may_expire = self.may_expire or self.settings.ttl_ms > 0
+
+    def restart(self, number: QueueNumber | None) -> None:
+        """Begin anew under *number*, without any item that is not leased."""
+        self.number = number
+        self.window.clear()
+        self.floor, self.unreadable_above = LOWEST, None
+        self.refill, self.refilled = None, False
+
+    def has_ready(self, now: WallMs) -> bool:
+        """Return whether an item in memory may be handed out at *now*."""
+        return not self.paused and self.window.head(now) is not None
+
+    def surely_empty(self, now: WallMs) -> bool:
+        """Return whether it is certain that no item may be handed out at *now*."""
+        return self.paused or (self.window.head(now) is None and self.window.covers(now))
+
+    def servable_at(self) -> WallMs | None:
+        """
+        Return when an item may next be handed out, or rows have to be read to find out.
+
+        The moment may have passed.  None: not before an add, a return of items, or a change of the settings.
+        """
+        return None if self.paused else self.window.next_due()
+
     def put(self, item: Item) -> None:
         """Add an unleased item, at any position."""
         if item.key <= self.floor:
             self.floor = just_below(item.key)
+        if item.facts is not None and item.facts.expires_at:
+            self.may_expire = True
         self.window.put(item)
 
     def discard(self, key: Key) -> None:
@@ -126,6 +209,7 @@ class Queue:
         assert len(self.window) <= unleased
         head = self.window.next_due()
         assert head is None or head >= self.floor.due
+        assert self.bytes >= 0 <= self.off_time <= self.items
         if self.number is None:
-            assert self.added == 0
+            assert self.added == self.removed == self.bytes == 0
         assert all(self in waiter.queues for waiter in self.waiters)

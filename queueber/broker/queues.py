@@ -1,11 +1,30 @@
-"""All queues, by name and by number, and the memory budget that their windows share."""
+"""
+All queues, by name and by number, and the memory budget that their windows share.
+
+A queue's *number* names its rows, and its *id* is the first number that it had.
+Settings and dead items belong to the id.  A number is never reused, so rows,
+scans and leases of a retired number are never taken for another queue's.
+"""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from weakref import WeakValueDictionary
 
-from queueber.broker.model import HIGHEST, QueueNumber, QueueRecord
+from attrs import define
+
+from queueber.broker.model import HIGHEST, LOWEST, NO_QUEUE, ItemId, Key, QueueNumber, QueueRecord, off_time
 from queueber.broker.queue import Queue
+from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, Settings
+from queueber.broker.storage import (
+    DeleteRetired,
+    DeleteSettings,
+    PutNumbers,
+    PutRetired,
+    PutSettings,
+    Recovered,
+    SettingFields,
+    Write,
+)
 from queueber.broker.window import Meter, Window
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.limits import QUEUE_NAME_BYTES_MAX, Limits
@@ -13,6 +32,24 @@ from queueber.units import counted
 
 # A window smaller than this is dropped whole when memory is short: half of it would free next to nothing.
 _TRIM_WHOLE_BYTES = 64 << 10
+
+
+@define(eq=False)
+class Retired:
+    """A number whose rows are to be deleted, all but those of items that were leased when it was retired."""
+
+    number: QueueNumber
+    queue: Queue
+    """The queue that had it, or holds its leases."""
+
+    kept: set[ItemId]
+    """The items that were leased.  Their rows are deleted when they leave their leases."""
+
+    after: Key = LOWEST
+    """The rows up to this key are deleted."""
+
+    cleared: bool = False
+    """Whether no row is left but those of *kept*."""
 
 
 class Queues:
@@ -24,11 +61,18 @@ class Queues:
     memory for good.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, defaults: Settings = DEFAULT_SETTINGS) -> None:
         self._limits = limits
+        self.defaults = defaults
+        """The settings of a queue that was not configured."""
         self._by_name: dict[str, Queue] = {}
         self._by_number: dict[QueueNumber, Queue] = {}
         self._unnumbered: WeakValueDictionary[str, Queue] = WeakValueDictionary()
+        self._unnumbered_dead: WeakValueDictionary[str, Queue] = WeakValueDictionary()
+        self.retired: dict[QueueNumber, Retired] = {}
+        """Retired numbers that have rows or leases."""
+        self.watched: dict[Queue, None] = {}
+        """The queues that have a number and whose settings end idle queues or dead items."""
         self._next_number = 1
         self._meter = Meter(limits.item_overhead)
         # Queues whose windows may hold items, the least recently claimed from first.
@@ -38,8 +82,17 @@ class Queues:
         return len(self._by_name)
 
     def __iter__(self) -> Iterator[Queue]:
+        """Yield the queues that have a name, so without dead lines."""
         yield from self._by_name.values()
         yield from list(self._unnumbered.values())
+
+    def lines(self) -> Iterator[Queue]:
+        """Yield all queues, dead lines included."""
+        for queue in self:
+            yield queue
+            if queue.dead is not None:
+                yield queue.dead
+        yield from list(self._unnumbered_dead.values())
 
     @property
     def window_bytes(self) -> int:
@@ -60,14 +113,46 @@ class Queues:
                 raise InvalidRequest(f"name is {size} bytes of UTF-8; it must be 1 to {QUEUE_NAME_BYTES_MAX}")
             # It has no rows, so its window covers everything.
             queue = self._unnumbered[name] = Queue(name, Window(HIGHEST, self._meter))
+            if self.defaults is not DEFAULT_SETTINGS:
+                queue.apply_settings(self.defaults, NOT_CONFIGURED)
         return queue
 
     def by_number(self, number: QueueNumber) -> Queue:
-        """Return the queue with that number, which exists."""
+        """Return the queue that has or had that number, as long as it has rows or leases."""
         return self._by_number[number]
 
-    def restore(self, record: QueueRecord) -> Queue:
-        """Add a queue read from the disk at start, with an empty window."""
+    def dead_line(self, queue: Queue) -> Queue:
+        """Return the dead line of *queue*, which has no number before the first death."""
+        assert queue.owner is None, "dead items do not die"
+        dead = queue.dead or self._unnumbered_dead.get(queue.name)
+        if dead is None:
+            dead = Queue(queue.name, Window(HIGHEST, self._meter), owner=queue, checks_adds=True)
+            self._unnumbered_dead[queue.name] = dead
+        return dead
+
+    def restore(self, recovered: Recovered) -> None:
+        """Add the queues read from the disk at start, with empty windows."""
+        ids: dict[QueueNumber, Queue] = {}
+        for record in recovered.queues:
+            queue = self._restored(record)
+            if not record.dead_of:
+                self._by_name[record.name] = queue
+                assert queue.id is not None
+                ids[queue.id] = queue
+                self._apply_settings(queue, recovered.settings.get(queue.id, NOT_CONFIGURED))
+        for record in recovered.queues:
+            if record.dead_of:
+                dead, owner = self._by_number[record.number], ids[record.dead_of]
+                dead.owner, owner.dead, dead.checks_adds = owner, dead, True
+                assert dead.id is not None
+                ids[dead.id] = dead
+        for number, queue_id in recovered.retired.items():
+            queue = ids.get(queue_id) or self._gone_line("")
+            self._hold_retired(number, queue, set())
+        last = max([0, *self._by_number])
+        self._next_number = max(recovered.next_number, last + 1)
+
+    def _restored(self, record: QueueRecord) -> Queue:
         queue = Queue(
             record.name,
             Window(record.floor, self._meter),
@@ -80,8 +165,7 @@ class Queues:
             off_time=record.off_time,
             floor=record.floor,
         )
-        self._by_name[record.name] = self._by_number[record.number] = queue
-        self._next_number = max(self._next_number, record.number + 1)
+        self._by_number[record.number] = queue
         return queue
 
     def why_full(self) -> Overloaded | None:
@@ -97,9 +181,118 @@ class Queues:
         """Give *queue*, which has none, a number."""
         number = queue.number = queue.id = QueueNumber(self._next_number)
         self._next_number += 1
-        self._by_name[queue.name] = self._by_number[number] = queue
-        del self._unnumbered[queue.name]
+        self._by_number[number] = queue
+        owner = queue.owner
+        if owner is None:
+            self._by_name[queue.name] = queue
+            del self._unnumbered[queue.name]
+            self._watch(queue)
+        else:
+            assert owner.id is not None, "only items of a queue with a number die"
+            queue.dead_of, owner.dead = owner.id, queue
+            del self._unnumbered_dead[queue.name]
         return number
+
+    def configure(self, queue: Queue, changes: SettingFields) -> list[Write]:
+        """
+        Configure *queue*, which gets a number if it has none; return the writes.
+
+        The caller has checked *changes*, and that a further queue may have a number.
+        """
+        if queue.number is None:
+            self.assign_number(queue)
+        self._apply_settings(queue, {**queue.configured, **changes})
+        assert queue.id is not None, "a queue with a number has an id"
+        return [PutSettings(queue.id, queue.configured)]
+
+    def _apply_settings(self, queue: Queue, configured: SettingFields) -> None:
+        queue.apply_settings(self.defaults, configured)
+        self._watch(queue)
+
+    def _watch(self, queue: Queue) -> None:
+        if queue.settings.idle_ttl_ms or queue.settings.dead_ttl_ms:
+            self.watched[queue] = None
+        else:
+            self.watched.pop(queue, None)
+
+    def retire(self, queue: Queue) -> list[Write]:
+        """
+        Remove all items of *queue* that are not leased: it goes on under a fresh number.
+
+        Returns:
+            The writes.  The caller names the old number as `dropped` in its plan, which deletes the queue's old row.
+        """
+        old = queue.number
+        assert old is not None, "a queue without a number has no items"
+        number = QueueNumber(self._next_number)
+        self._next_number += 1
+        leased = [lease.keys[item_id] for item_id, lease in queue.held.items()]
+        queue.restart(number)
+        queue.removed = queue.added - len(leased)
+        queue.bytes = sum([each.size for each in leased])
+        queue.off_time = sum([off_time(each) for each in leased])
+        self._by_number[number] = queue
+        self._hold_retired(old, queue, {each.id for each in leased})
+        assert queue.id is not None, "a queue with a number has an id"
+        return [PutRetired(old, queue.id), PutNumbers(QueueNumber(self._next_number))]
+
+    def delete(self, queue: Queue) -> list[Write]:
+        """
+        Delete *queue* with its dead items and its settings: the object is as one that was only asked for.
+
+        Its leases, and those of its dead items, go to another object that is gone.  The caller ends them.
+
+        Returns:
+            The writes.  The caller names the numbers of both as `dropped` in its plan.
+        """
+        writes: list[Write] = []
+        if queue.configured:
+            assert queue.id is not None, "a queue with settings has an id"
+            writes.append(DeleteSettings(queue.id))
+        del self._by_name[queue.name]
+        for line in (queue, queue.dead):
+            if line is None:
+                continue
+            old = line.number
+            assert old is not None, "a queue with a row has a number"
+            gone = self._gone_line(line.name)
+            gone.held = line.held
+            for number in (*line.formers, old):
+                kept = self.retired[number].kept if number in self.retired else set(line.held)
+                self._hold_retired(number, gone, kept)
+                writes.append(PutRetired(number, NO_QUEUE))
+            line.restart(None)
+            self._lru.pop(line, None)
+            line.id, line.dead_of, line.held, line.formers = None, NO_QUEUE, {}, frozenset()
+            line.added = line.removed = line.bytes = line.off_time = 0
+        if queue.dead is not None:
+            self._unnumbered_dead[queue.name], queue.dead = queue.dead, None
+        self.watched.pop(queue, None)
+        queue.may_expire = False
+        queue.apply_settings(self.defaults, NOT_CONFIGURED)
+        self._unnumbered[queue.name] = queue
+        return [*writes, PutNumbers(QueueNumber(self._next_number))]
+
+    def _gone_line(self, name: str) -> Queue:
+        """Return a queue that only holds leases until they end."""
+        return Queue(name, Window(HIGHEST, self._meter), gone=True)
+
+    def _hold_retired(self, number: QueueNumber, queue: Queue, kept: set[ItemId]) -> None:
+        """Keep a number whose leases are *queue*'s from now on."""
+        queue.formers |= {number}
+        self._by_number[number] = queue
+        self.retired[number] = Retired(number, queue, kept)
+
+    def keep_leased(self, number: QueueNumber, items: Iterable[ItemId]) -> None:
+        """Keep rows of a retired number: the items are leased.  Called at start."""
+        self.retired[number].kept.update(items)
+
+    def forget_retired(self, number: QueueNumber) -> list[Write]:
+        """Forget a retired number that has neither rows nor leases; return the writes."""
+        retired = self.retired.pop(number)
+        retired.queue.formers -= {number}
+        del self._by_number[number]
+        return [DeleteRetired(number)]
 
     def touch(self, queue: Queue) -> None:
         """Note a claim from *queue*: windows of other queues are dropped before its own."""
@@ -128,10 +321,16 @@ class Queues:
 
     def check(self) -> None:
         """Raise AssertionError if the parts disagree.  O(n); for tests."""
-        assert self._meter.bytes == sum(queue.window.bytes for queue in self)
+        lines = list(self.lines())
+        assert self._meter.bytes == sum(queue.window.bytes for queue in lines)
         assert self._by_name.keys().isdisjoint(self._unnumbered.keys())
-        assert list(self._by_number.values()) == list(self._by_name.values())
-        for queue in self:
+        numbered = {queue.number: queue for queue in lines if queue.number is not None}
+        assert self._by_number == numbered | {number: each.queue for number, each in self.retired.items()}
+        for queue in lines:
             queue.check()
             assert not queue.window or queue in self._lru
             assert queue.number is None or queue.number < self._next_number
+            assert queue.dead is None or queue.dead.dead_of == queue.id
+        for number, retired in self.retired.items():
+            assert retired.queue.number != number
+            assert number in retired.queue.formers

@@ -204,6 +204,14 @@ class Window:
         if items:
             self.append(items, sum(len(item.contents) for item in items))
 
+    def clear(self) -> None:
+        """Drop everything, and cover a queue that has no rows."""
+        self._charge(-self.bytes)
+        self._in_order.clear()
+        self._out_of_order.clear()
+        self._dead.clear()
+        self.covered_to = HIGHEST
+
     def trim(self, bytes_max: int, floor: Key, *, keep: int = 0) -> None:
         """
         Drop the tail until the rest costs at most *bytes_max* or has at most *keep* items.

@@ -84,7 +84,7 @@ class InProcessServer:
 
     Time and jobs advance only on request: `turn` runs one reactor turn,
     `pool.step` one job of the storage pool, `settle` both until nothing is left.
-    Periodic work does not start by itself: call `sweeper.sweep` to end expired leases.
+    Periodic work does not start by itself: call `sweeper.sweep` to end expired leases, and `upkeep.run` for queues.
     """
 
     def __init__(self, limits: Limits = DEFAULTS, *, ids: Ids | None = None, **settings: Any) -> None:  # noqa: ANN401
@@ -119,6 +119,7 @@ class InProcessServer:
         self.dispatcher = self.parts.dispatcher
         self.handlers = self.parts.handlers
         self.sweeper = self.parts.sweeper
+        self.upkeep = self.parts.upkeep
         self.factory = self.parts.factory
         self.connections = self.parts.connections
         self.flush_queue = self.parts.flush_queue

@@ -103,7 +103,7 @@ def removing(batches):
     queue = broker.queue("default")
     total = {}
     for _ in range(batches):
-        plan = broker.add(queue, [[(bytes(64), SpanMs(0))] * CALLS], server.clock.now())
+        plan = broker.add(queue, [[NewItem(bytes(64), SpanMs(0))] * CALLS], server.clock.now())
         server.committer.submit(plan, lambda _: None)
         server.settle()
         waiter = broker.poll(queue, wanted=CALLS, lease_duration=LEASE, wait=None, peer=Peer(1), now=server.clock.now())

@@ -8,9 +8,12 @@ from queue_model import ModelStore
 
 from queueber.broker import Broker, ClaimBounds, ItemId, LeaseId, Plan
 from queueber.broker.model import TIME_BYTES
+from queueber.broker.settings import DEFAULT_SETTINGS, Settings
+from queueber.broker.storage import DeleteQueue
 from queueber.errors import Overloaded, QueueberError
 from queueber.limits import DEFAULTS, Limits
 from queueber.units import SpanMs, WallMs
+from queueber.values import ItemOptions, NewItem
 
 START = WallMs(1_000_000)
 
@@ -41,7 +44,11 @@ class BrokerHarness:
     broker: Broker
     ids: CountedIds
     limits: Limits = DEFAULTS
+    settings: Settings = DEFAULT_SETTINGS
     rows: ModelStore = field(factory=ModelStore)
+    deaths: list = field(factory=list)
+    """The queue, the dead item and the reason of each death."""
+
     now: WallMs = START
     pending: list[Plan] = field(factory=list)
 
@@ -61,7 +68,7 @@ class BrokerHarness:
     def commit(self, count: int) -> None:
         plans, self.pending = self.pending[:count], self.pending[count:]
         for plan in plans:
-            self.rows.apply(plan.writes, plan.records)
+            self.rows.apply([*plan.writes, *map(DeleteQueue, plan.dropped)], plan.records)
         self.broker.committed([plan for plan in plans if plan.writes])
         self.rows.check()
         for plan in plans:
@@ -92,8 +99,16 @@ class BrokerHarness:
         raise AssertionError("there is no end to it")
 
     def add(self, *contents: bytes, delay: int = 0, name: str = "default"):
-        items = [(each, SpanMs(delay)) for each in contents]
+        items = [NewItem(each, SpanMs(delay)) for each in contents]
         return self.submit_one(self.broker.add(self.broker.queue(name), [items], self.now))
+
+    def add_with(self, *contents: bytes, delay: int = 0, name: str = "default", **options):
+        """Add items with options."""
+        items = [NewItem(each, SpanMs(delay), ItemOptions(**options)) for each in contents]
+        return self.submit_one(self.broker.add(self.broker.queue(name), [items], self.now))
+
+    def pause(self, *, adds=False, polls=False, paused=True) -> None:
+        self.submit(self.broker.lifecycle.pause(self.queue, adds=adds, polls=polls, paused=paused))
 
     def submit_one(self, plan):
         """Submit the plan of one call and return its reply, or raise it if it is an error."""
@@ -139,36 +154,76 @@ class BrokerHarness:
         while ended := self.broker.pop_expired(self.now):
             for lease in ended:
                 # The rows are on the disk: a lease is swept only once it is live, so after its items were durable.
-                moved += self.submit(self.broker.requeue(lease, self.rows.read(lease.queue, lease.rows()))).reply
+                moved += self.submit(
+                    self.broker.requeue(lease, self.rows.read(lease.queue, lease.rows()), self.now)
+                ).reply
             self.broker.check()
         return moved
+
+    def configure(self, name="default", **changes):
+        """Configure a queue; the names of settings are the schema's."""
+        reply = self.submit(self.broker.lifecycle.configure(self.broker.queue(name), changes)).reply
+        if isinstance(reply, QueueberError):
+            raise reply
+        self.commit_all()
+        return reply
+
+    def purge(self, queue=None) -> int:
+        return self.submit(self.broker.lifecycle.purge(queue or self.queue)).reply
+
+    def delete(self) -> None:
+        self.submit(self.broker.lifecycle.delete(self.queue, self.now))
+
+    def clear(self) -> None:
+        """Delete the rows of all retired numbers, two at a time."""
+        lifecycle = self.broker.lifecycle
+        while (retired := lifecycle.next_retired()) is not None:
+            keys = self.rows.keys(retired.number, retired.after, items_max=2)
+            self.submit(lifecycle.clear(retired, keys, exhausted=len(keys) < 2))
+            self.commit_all()
+        for plan in lifecycle.forget_cleared():
+            self.submit(plan)
+        self.commit_all()
+        self.broker.check()
+
+    def lose(self, wanted=1, *, name="default") -> int:
+        """Take items and let their lease end by itself; return how many there were."""
+        items, _ = self.take(wanted, lease_duration=10, name=name)
+        self.now = WallMs(self.now + 12)
+        assert self.sweep() == len(items)
+        self.commit_all()
+        return len(items)
 
     def drop_window(self) -> None:
         """Drop the whole window of the default queue, as when memory is short."""
         self.queue.window.trim(0, self.queue.floor)
 
-    def crash(self, *, bounds: ClaimBounds | None = None) -> None:
+    def crash(self, *, bounds: ClaimBounds | None = None, grace=0) -> None:
         """Lose everything that is not on the disk, and start again."""
         self.pending = []
-        self.broker = Broker(self.ids, limits=self.limits, bounds=bounds or ClaimBounds())
-        for plan in self.broker.restore(self.rows.recover()):
+        self.broker = Broker(self.ids, limits=self.limits, bounds=bounds or ClaimBounds(), settings=self.settings)
+        for plan in self.broker.restore(self.rows.recover(), self.now, SpanMs(grace)):
             self.submit(plan)
         self.broker.check()
 
 
+def begin(bounds: ClaimBounds, limits: Limits, settings: Settings) -> BrokerHarness:
+    """Return a harness with a new broker."""
+    ids, deaths = CountedIds(), []
+    broker = Broker(ids, limits=limits, bounds=bounds, settings=settings, on_death=lambda *each: deaths.append(each))
+    return BrokerHarness(broker, ids, limits, settings, deaths=deaths)
+
+
 @pytest.fixture
 def harness() -> BrokerHarness:
-    ids = CountedIds()
-    return BrokerHarness(Broker(ids), ids)
+    return begin(ClaimBounds(), DEFAULTS, DEFAULT_SETTINGS)
 
 
 @pytest.fixture
 def make_harness():
     """Return a function that makes a harness with other limits or bounds."""
 
-    def make(bounds: ClaimBounds | None = None, **limits) -> BrokerHarness:
-        ids = CountedIds()
-        chosen = Limits(**limits)
-        return BrokerHarness(Broker(ids, limits=chosen, bounds=bounds or ClaimBounds()), ids, chosen)
+    def make(bounds: ClaimBounds | None = None, settings: Settings = DEFAULT_SETTINGS, **limits) -> BrokerHarness:
+        return begin(bounds or ClaimBounds(), Limits(**limits), settings)
 
     return make

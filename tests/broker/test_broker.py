@@ -11,6 +11,7 @@ from queueber.broker.model import HIGHEST, just_below
 from queueber.broker.storage import Gap
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import SpanMs, WallMs
+from queueber.values import NewItem
 
 
 def contents(delivery):
@@ -467,7 +468,7 @@ class TestExpiry:
         (lease,) = harness.broker.pop_expired(harness.now)
         rows = harness.rows.read(lease.queue, lease.rows())
 
-        plan = harness.broker.requeue(lease, [rows[0], None, rows[2]], unreadable={second})
+        plan = harness.broker.requeue(lease, [rows[0], None, rows[2]], harness.now, unreadable={second})
         harness.submit(plan)
         harness.broker.retry_sweep(lease, WallMs(harness.now + 5))
 
@@ -486,7 +487,7 @@ class TestExpiry:
         (lease,) = harness.broker.pop_expired(harness.now)
         rows = harness.rows.read(lease.queue, lease.rows())
 
-        plan = harness.broker.requeue(lease, [None, rows[1]])
+        plan = harness.broker.requeue(lease, [None, rows[1]], harness.now)
 
         assert plan.reply == 1
         assert harness.broker.stats().items == 1
@@ -1033,11 +1034,16 @@ def test_timed_out_polls_of_a_paused_peer_are_not_looked_at_by_every_claim(harne
     harness.broker.check()
 
 
+NEW_ITEMS = st.builds(NewItem, st.binary(max_size=3), st.sampled_from([0, 0, 5]), st.none())
+
+
 class TestBatches:
     """Calls in one batch have the same replies as one after the other."""
 
     def test_adds_are_one_plan_with_the_ids_of_each(self, harness):
-        plan = harness.broker.add(harness.queue, [[(b"a", 0), (b"b", 0)], [], [(b"c", 0)]], harness.now)
+        plan = harness.broker.add(
+            harness.queue, [[NewItem(b"a", 0), NewItem(b"b", 0)], [], [NewItem(b"c", 0)]], harness.now
+        )
 
         assert [len(ids) for ids in plan.reply] == [2, 0, 1]
         (write,) = plan.writes
@@ -1047,7 +1053,7 @@ class TestBatches:
     def test_each_add_to_one_queue_too_many_is_overloaded(self, make_harness):
         harness = make_harness(queues=1)
         harness.add(b"a", name="one")
-        plan = harness.broker.add(harness.queue, [[(b"b", 0)], [], [(b"c", 0)]], harness.now)
+        plan = harness.broker.add(harness.queue, [[NewItem(b"b", 0)], [], [NewItem(b"c", 0)]], harness.now)
 
         assert [type(reply) for reply in plan.reply] == [Overloaded, list, Overloaded]
         assert plan.writes == []
@@ -1088,7 +1094,7 @@ class TestBatches:
 
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(
-        adds=st.lists(st.lists(st.tuples(st.binary(max_size=3), st.sampled_from([0, 0, 5])), max_size=3), max_size=5),
+        adds=st.lists(st.lists(NEW_ITEMS, max_size=3), max_size=5),
         removes=st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["lease", "other", "short"])), max_size=6),
         extends=st.lists(st.tuples(st.sampled_from(["lease", "other", "short"]), st.integers(0, 21)), max_size=5),
     )

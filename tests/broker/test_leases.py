@@ -4,7 +4,9 @@ import pytest
 
 from queueber.broker import Item, ItemId, Key, Lease, LeaseId, leases
 from queueber.broker.leases import LEASE_TRANSITIONS, LeaseInput, LeaseState, LeaseTable
-from queueber.broker.model import Leased, LeaseRecord
+from queueber.broker.model import LOWEST, Leased, LeaseRecord
+from queueber.broker.queue import Queue
+from queueber.broker.window import Meter, Window
 
 QUEUE = 7
 DEADLINE = 100
@@ -16,6 +18,10 @@ LEASE_ID = LeaseId(b"l" * 16)
 def make_lease(state=LeaseState.PENDING, lease_id=LEASE_ID, deadline=DEADLINE):
     items = list(ITEMS) if state is LeaseState.PENDING else []
     return Lease(lease_id, QUEUE, deadline, {key.id: Leased(*key, 3) for key in KEYS}, 5, state=state, items=items)
+
+
+def make_queue(number, **fields):
+    return Queue("mail", Window(LOWEST, Meter(0)), number, **fields)
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ class TestStates:
     def test_only_a_live_one_is_found(self, table, in_state, state):
         lease = in_state(state)
 
-        assert table.find_live(LEASE_ID, QUEUE, 0) is (lease if state is LeaseState.LIVE else None)
+        assert table.find_live(LEASE_ID, make_queue(QUEUE), 0) is (lease if state is LeaseState.LIVE else None)
 
     @pytest.mark.parametrize("state", LeaseState)
     def test_only_a_pending_one_can_be_activated(self, table, in_state, state):
@@ -150,8 +156,9 @@ class TestStates:
 def test_another_id_another_queue_or_a_later_moment_find_nothing(table, in_state, lease_id, queue, now):
     lease = in_state(LeaseState.LIVE)
 
-    assert table.find_live(lease_id, queue, now) is None
-    assert table.find_live(LEASE_ID, QUEUE, DEADLINE - 1) is lease
+    assert table.find_live(lease_id, make_queue(queue), now) is None
+    assert table.find_live(LEASE_ID, make_queue(QUEUE), DEADLINE - 1) is lease
+    assert table.find_live(LEASE_ID, make_queue(9, formers=frozenset({QUEUE})), DEADLINE - 1) is lease
 
 
 def test_the_deadline_that_passed_longest_ago_comes_first(table):

@@ -27,6 +27,7 @@ from queueber.broker import ClaimBounds, Item, Key, Refill
 from queueber.broker.waiter import PollState
 from queueber.errors import InvalidRequest, Overloaded, StorageError
 from queueber.units import WallMs
+from queueber.values import NewItem
 
 QUEUES = ("one", "two")
 PEERS = ("quick", "slow")
@@ -81,6 +82,8 @@ class BrokerMachine(RuleBasedStateMachine):
         self.claimed: list = []
         self.refills: list[AskedFor] = []
         self.ended: list = []
+        self.excused = {lease_id for lease_id, _ in self.durable.ended(self.now)}
+        """Leases that ended while the server was down."""
         self.paused: set[str] = set()
         self.live = set(self.durable.leases)
         self.queues = [self.harness.broker.queue(name) for name in QUEUES]
@@ -103,7 +106,8 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(QUEUES), calls=st.lists(ITEMS, min_size=1, max_size=3))
     def add(self, name, calls):
-        plan = self.broker.add(self.broker.queue(name), calls, self.now)
+        batch = [[NewItem(*each) for each in items] for items in calls]
+        plan = self.broker.add(self.broker.queue(name), batch, self.now)
         now, added = self.now, []
         for items, reply in zip(calls, plan.reply, strict=True):
             for item_id, (contents, delay) in zip(reply, items, strict=True):
@@ -247,9 +251,9 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule()
     def requeue(self):
         for lease, rows in self.ended:
-            plan = self.broker.requeue(lease, rows)
+            plan, counts = self.broker.requeue(lease, rows, self.now), lease.id not in self.excused
             assert plan.reply == len(rows)
-            self.submit(plan, lambda model, lease_id=lease.id: model.expire(lease_id))
+            self.submit(plan, lambda model, lease_id=lease.id, counts=counts: model.expire(lease_id, counts=counts))
         self.ended = []
 
     # Serving
@@ -281,7 +285,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for delivery in given:
             lease = delivery.lease
             assert lease.deadline == self.now + delivery.waiter.lease_duration + 1
-            claims.append((lease.id, [item.key for item in delivery.items], lease.deadline))
+            claims.append((lease.id, [item.key for item in delivery.items], lease.deadline, self.now))
             for item in delivery.items:
                 assert item == self.now_model.items[name, item.key]
                 self.known.append((name, lease.id, item.key.id))

@@ -15,11 +15,12 @@ from queueber.broker.adds import Adds
 from queueber.broker.model import Facts
 from queueber.broker.polls import Polls
 from queueber.errors import QueueberError
+from queueber.values import NewItem
 
 CALLS = [Broker.queue, Adds.add, Broker.remove, Broker.extend, Broker.poll]
 CALLS += [Polls.cancel, Polls.pause, Polls.resume]
 
-PLAIN = {bytes, int, str, bool, type(None)}
+PLAIN = {bytes, int, str, bool, type(None), NewItem}
 HANDLES = {Queue: "a queue's name", Waiter: "a poll's number"}
 """Objects for which another process would use a string or a number."""
 

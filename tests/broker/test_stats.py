@@ -7,6 +7,7 @@ from queueber.broker.queue import Queue
 from queueber.broker.stats import QueueState, state_of
 from queueber.broker.window import Meter, Window
 from queueber.units import SpanMs, WallMs
+from queueber.values import NewItem
 
 
 def place(due):
@@ -45,6 +46,8 @@ def test_a_queue_without_a_window_is_unread(make_queue):
 
 def test_the_states_of_a_queue_in_use(harness):
     queue = harness.broker.queue("mail")
-    harness.broker.add(queue, [[(b"a", SpanMs(0)), (b"b", SpanMs(0)), (b"c", SpanMs(500))]], harness.now)
+    harness.broker.add(
+        queue, [[NewItem(b"a", SpanMs(0)), NewItem(b"b", SpanMs(0)), NewItem(b"c", SpanMs(500))]], harness.now
+    )
     state = state_of(queue, harness.now)
     assert (state.ready, state.delayed, state.leased, state.unread, state.oldest) == (2, 1, 0, 0, harness.now)

@@ -54,6 +54,7 @@ PLACES = st.one_of(
 FIGURES = {
     "workers": st.integers(1, 1024),
     "lease-sweep-interval": st.floats(0.001, 60),
+    "lease-restart-grace": st.floats(0, 3_600),
     "coalesce-max-batch-size": st.integers(1, 100_000),
     "coalesce-max-batch-items": st.integers(1, 1_000_000),
     "coalesce-batch-window-ms": st.integers(0, 10_000),

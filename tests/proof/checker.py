@@ -20,7 +20,7 @@ from math import inf
 from attrs import define, field
 from flow import judge_flow
 from history import Add, Delivered, Extend, Outcome, Poll, Remove, load
-from tenure import Lease, lag, skew
+from tenure import Lease, after_crashes, latest_end, skew
 
 from queueber.errors import Kind
 from queueber.limits import Limits
@@ -114,7 +114,7 @@ class Item:
         for each in self.deliveries:
             poll, lease = each.poll, each.lease
             if poll.lease == remove.lease and poll.queue == remove.queue:
-                return remove.invoked <= lease.latest_end() + lag(crashes, poll.invoked, remove.invoked)
+                return remove.invoked <= latest_end(lease, crashes, remove.invoked)
         return False
 
     def may_be_removed_by(self, moment, crashes):
@@ -251,10 +251,15 @@ class Judge:
             if poll.ended < due - skew(crashes, item.add.invoked, poll.ended):
                 self.found(Verdict.EARLY, f"{item} was given {due - poll.ended:.3f} s before its delay was over")
             if before is not None:
-                if each.attempt == before.attempt or poll.ended < before.poll.invoked:
+                repeated = each.attempt == before.attempt and not self.excused(before.lease)
+                if repeated or poll.ended < before.poll.invoked:
                     self.found(Verdict.MISCOUNTED, f"{item}: attempt {before.attempt}, and then {each.attempt}")
                 self.judge_pair(item, before, each)
             before = each
+
+    def excused(self, lease):
+        """Return whether *lease* may have ended while the server was down, which counts no attempt."""
+        return after_crashes(self.history.crashes, lease.earliest_end(), lease.latest_end())[1]
 
     def judge_pair(self, item, one, other):
         """Find two consecutive deliveries of which neither lease can have ended before the other delivery."""
@@ -289,7 +294,7 @@ class Judge:
                 continue
             if call.done:
                 others = Lease(poll, [each for each in lease.extends if each is not call])
-                if call.invoked > others.latest_end() + lag(crashes, poll.invoked, call.ended):
+                if call.invoked > latest_end(others, crashes, call.ended):
                     self.found(
                         Verdict.STALE, f"the lease of the poll at {poll.invoked:.3f} still served at {call.invoked:.3f}"
                     )

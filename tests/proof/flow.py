@@ -6,10 +6,7 @@ from math import inf
 
 from attrs import define
 from history import Outcome, Poll
-from tenure import lag
-
-SWEPT_SECONDS = 1.0
-"""The time within which the items of an expired lease must be back."""
+from tenure import SWEPT_SECONDS, after_crashes, lag
 
 GONE_SECONDS = 1.0
 """The longest time for which a poll whose peer has disconnected may still take effect."""
@@ -35,10 +32,11 @@ def judge_flow(judge, verdicts, late_seconds):
     polls, stays = defaultdict(list), defaultdict(list)
     for poll in judge.history.of(Poll):
         polls[poll.queue].append(poll)
+    lost = {queue: [each for each in asked if each.outcome is Outcome.UNKNOWN] for queue, asked in polls.items()}
     for item in judge.items.values():
         before = None
         for each in item.deliveries:
-            stays[item.add.queue].append(_stay(judge.history, before, each))
+            stays[item.add.queue].append(_stay(judge.history, lost[item.add.queue], before, each))
             before = each
     for queue, asked in polls.items():
         # A poll whose reply was lost may hold items while it is under way.
@@ -50,13 +48,16 @@ def judge_flow(judge, verdicts, late_seconds):
         _judge_order(judge, verdicts, stays[queue], unknown)
 
 
-def _stay(history, before, delivery):
+def _stay(history, unknown, before, delivery):
     item = delivery.item
-    if before is None and delivery.attempt == 1:
+    if _may_be_hidden(history, unknown, before, delivery):
+        low, high, ready = -inf, inf, inf
+    elif before is None and delivery.attempt == 1:
         low, high = item.add.invoked + item.delay, item.add.ended + item.delay
         ready = high
     elif before is not None and delivery.attempt == before.attempt + 1:
         low, high = before.lease.earliest_end(), before.lease.latest_end()
+        high, _ = after_crashes(history.crashes, low, high)
         ready = high
     else:
         # A client that did not get the reply held it meanwhile.
@@ -67,6 +68,21 @@ def _stay(history, before, delivery):
             ready = crash.up
     ready += 0.0 if before is None else SWEPT_SECONDS
     return Stay(delivery, low - slack, high + slack, ready + slack)
+
+
+def _may_be_hidden(history, unknown, before, delivery):
+    """
+    Return whether a client that did not get the reply may have held the item between two deliveries, uncounted.
+
+    A lease that ends while the server is down counts no attempt.
+    """
+    begin = delivery.item.add.invoked if before is None else before.poll.invoked
+    return any(
+        crash.down < delivery.poll.ended and begin <= poll.ended + GONE_SECONDS and poll.invoked <= crash.up
+        for poll in unknown
+        for crash in history.crashes
+        if crash.up >= begin
+    )
 
 
 def _judge_late(judge, verdicts, asked, stays, late_seconds):

@@ -16,6 +16,7 @@ import time
 
 from attrs import define, field
 from history import History, Poll
+from tenure import RESTART_GRACE_SECONDS
 from wireclient import Client, Gone, Refused
 
 QUEUES = ("default", "mail", "\N{SNOWMAN}", "jobs/nightly")
@@ -182,8 +183,11 @@ class Generator:
     async def drain(self, port):
         """Poll and remove all items until none can be left."""
         clients = [await Client.connect(port, self.history, queue) for queue in QUEUES]
-        end = max((each.ended + each.span for each in self.history.of(Poll) if each.span < 60), default=0)
-        end = max(end, time.monotonic()) + min(max(delay for _, _, delay in DELAYS), self.long_span) + 0.5
+        spans = [(each.ended, each.span) for each in self.history.of(Poll) if each.span < 60]
+        # A lease that ended while the server was down may last its length once more.
+        again = time.monotonic() + min(RESTART_GRACE_SECONDS, max((span for _, span in spans), default=0))
+        end = max((ended + span for ended, span in spans), default=0)
+        end = max(end, again) + min(max(delay for _, _, delay in DELAYS), self.long_span) + 0.5
         await asyncio.gather(*[self._drain(each, end) for each in clients])
         self.history.drained = time.monotonic()
         for client in clients:

@@ -8,9 +8,12 @@ import signal
 import time
 from pathlib import Path
 
+from tenure import RESTART_GRACE_SECONDS
+
 from tests.support.warm_start import WarmProcess
 
 PREPARED = Path(__file__).resolve().with_name("prepared.py")
+GRACE = f"--lease-restart-grace={RESTART_GRACE_SECONDS}"
 TIMEOUT_SECONDS = 60.0
 LOOK_SECONDS = 0.003
 
@@ -111,7 +114,15 @@ class Host:
         begin = log.stat().st_size
         words = {name: str(each) if isinstance(each, Path) else each for name, each in words.items()}
         prepare = (str(PREPARED), "prepare", {"limits": limits, "traced": traced, **words})
-        arguments = ["--nodaemon", "--pidfile=", "queueber", f"--data-dir={data}", "--listen=127.0.0.1:0", *options]
+        arguments = [
+            "--nodaemon",
+            "--pidfile=",
+            "queueber",
+            f"--data-dir={data}",
+            "--listen=127.0.0.1:0",
+            GRACE,
+            *options,
+        ]
         with log.open("ab") as out:
             process = WarmProcess(
                 arguments, {**os.environ, "PYTHONUNBUFFERED": "1"}, output=out.fileno(), prepare=prepare

@@ -21,6 +21,9 @@ from tests.support.queue_model import BrokenPromise
 
 QUEUES = ("default", "other")
 
+RESTART_GRACE_MS = 10_000
+"""The default of `--lease-restart-grace`."""
+
 
 @define(eq=False)
 class ItemFact:
@@ -35,6 +38,9 @@ class ItemFact:
 
     id: bytes | None = None
     attempts: int = 0
+    excused: bool = False
+    """Whether it was leased at a start since: if that lease ended while the server was down, it counts no attempt."""
+
     removed: bool = False
     removing: set = field(factory=set)
     """Calls that may have removed it."""
@@ -281,13 +287,13 @@ class Facts:
             raise BrokenPromise(f"resurrected: {contents}")
         if decided < fact.invoked + fact.delay:
             raise BrokenPromise(f"early: {contents} at {decided}, added at {fact.invoked} with a delay of {fact.delay}")
-        if item.attempt <= fact.attempts:
+        if item.attempt <= fact.attempts - fact.excused:
             raise BrokenPromise(f"attempt {item.attempt} of {contents} after {fact.attempts}")
         for lease in fact.leases:
             if lease.low > decided:
                 raise BrokenPromise(f"double-held: {contents} at {decided} under a lease until {lease.low}")
         fact.removing.clear()
-        fact.attempts = item.attempt
+        fact.attempts, fact.excused = item.attempt, False
         return fact
 
     def _remove(self, call, outcome):
@@ -341,11 +347,13 @@ class Facts:
         for contents in there.keys() - self.items.keys():
             raise BrokenPromise(f"unexpected: {contents} is on the disk")
         leased = {
-            item.contents: (lease_id, record.deadline)
+            item.contents: (lease_id, record.deadline, record.grace)
             for lease_id, record in rows.leases.items()
             for key in record.keys
             if (item := rows.items.get((record.queue, key))) is not None
         }
+        for contents in leased:
+            self.items[contents].excused = True
         for fact in self.items.values():
             self._check_item(fact, there.get(fact.contents))
         now = self.now()
@@ -384,9 +392,12 @@ class Facts:
                     raise BrokenPromise(f"a live lease did not survive: {each}, and it lasts until {lease.low}")
         for each in found:
             if each is not None and each[0] == lease.id:
-                if not lease.low <= each[1] <= lease.high:
-                    raise BrokenPromise(f"a lease ends at {each[1]}, not between {lease.low} and {lease.high}")
-                lease.low = lease.high = each[1]
+                _, deadline, grace = each
+                # A start may let it end later, and the next crash may come before that is durable.
+                high = max(lease.high, now + RESTART_GRACE_MS) if grace else lease.high
+                if not lease.low <= deadline <= high:
+                    raise BrokenPromise(f"a lease ends at {deadline}, not between {lease.low} and {high}")
+                lease.low, lease.high = (lease.low, high) if grace else (deadline, deadline)
 
 
 def held(item):

@@ -18,6 +18,12 @@ SKEW_SECONDS = 0.002
 LAG_SECONDS = 0.02
 """The most that queue time may lag: a thread may be delayed between two readings of clocks."""
 
+RESTART_GRACE_SECONDS = 0.5
+"""The longest time after a start for which a lease may last that ended meanwhile."""
+
+SWEPT_SECONDS = 1.0
+"""The time within which the items of an expired lease must be back."""
+
 DOUBT_SECONDS = 1.0
 """The most that a crash may delay the end of a lease, with room to spare."""
 
@@ -66,6 +72,25 @@ def skew(crashes, begin, end):
 def lag(crashes, begin, end):
     """Return how much later."""
     return SKEW_SECONDS + LAG_SECONDS * (1 + _between(crashes, begin, end))
+
+
+def after_crashes(crashes, low, high):
+    """
+    Return the latest end of a lease that ends between *low* and *high*, and whether that may be during a crash.
+
+    A lease whose end comes while the server is down, or soon after, may last for a grace after the start.
+    """
+    down = False
+    for crash in crashes:
+        if crash.down <= high + SWEPT_SECONDS + lag(crashes, low, crash.up) and low <= crash.up + RESTART_GRACE_SECONDS:
+            down = down or low <= crash.up
+            high = max(high, crash.up + RESTART_GRACE_SECONDS)
+    return high, down
+
+
+def latest_end(lease, crashes, seen):
+    """Return the moment from which *lease* has certainly ended, crashes and the delays up to *seen* included."""
+    return after_crashes(crashes, lease.earliest_end(), lease.latest_end())[0] + lag(crashes, lease.poll.invoked, seen)
 
 
 def _between(crashes, begin, end):

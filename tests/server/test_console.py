@@ -20,6 +20,7 @@ from queueber.server.admin.console.tables import Table, printable_name
 from queueber.server.config.console_access import ConsoleAccess, parse_access, read_password
 from queueber.server.net.connections import Connections
 from queueber.units import SpanMs, rounded_span
+from queueber.values import NewItem
 
 SECRET = "a long enough secret"
 
@@ -225,7 +226,7 @@ class TestQuestions:
     def test_the_number_of_rows_is_limited(self, ask, server, monkeypatch):
         monkeypatch.setattr(questions, "SHOWN_MAX", 3)
         for number in range(5):
-            server.broker.add(server.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], server.clock.now())
+            server.broker.add(server.broker.queue(f"q{number}"), [[NewItem(b"", SpanMs(0))]], server.clock.now())
         assert len(rows(ask.queues(10**9))) == 3
         assert len(ask.dump(most=10**9).splitlines()) == 4
         assert rows(ask.queues(-1)) == []

@@ -4,6 +4,7 @@ import pytest
 
 from queueber.server.core.committer import GATHER_CALLS, GATHER_SECONDS
 from queueber.testing import InProcessServer
+from queueber.values import NewItem
 
 
 class GatheringServer(InProcessServer):
@@ -25,7 +26,7 @@ class GatheringServer(InProcessServer):
     def adds(self, count):
         queue = self.broker.queue("default")
         for _ in range(count):
-            plan = self.broker.add(queue, [[(b"x", 0)]], self.clock.now())
+            plan = self.broker.add(queue, [[NewItem(b"x", 0)]], self.clock.now())
             self.committer.submit(plan, self.replies.append)
 
     def commit(self):
@@ -98,7 +99,7 @@ def test_a_lone_call_does_not_wait(server):
 def test_each_call_of_a_shared_plan_counts(server):
     queue = server.broker.queue("default")
     for _ in range(2):
-        plan = server.broker.add(queue, [[(b"x", 0)]] * GATHER_CALLS, server.clock.now())
+        plan = server.broker.add(queue, [[NewItem(b"x", 0)]] * GATHER_CALLS, server.clock.now())
         server.committer.submit(plan, server.replies.append, calls=GATHER_CALLS)
         server.turn()
         assert not server.pool.jobs

@@ -17,6 +17,7 @@ from queueber.server.monitoring.diagnostics import Disk
 from queueber.server.monitoring.metrics import ScrapeData, exposition
 from queueber.store.datadir.database import PROPERTY_NAMES
 from queueber.units import SpanMs
+from queueber.values import NewItem
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -58,7 +59,7 @@ def test_items_by_queue_and_state(scrape, server):
     peer.add(b"a", b"b", b"c")
     peer.poll(lease=60_000)
     server.settle()
-    server.broker.add(server.broker.queue("later"), [[(b"", SpanMs(60_000))]], server.clock.now())
+    server.broker.add(server.broker.queue("later"), [[NewItem(b"", SpanMs(60_000))]], server.clock.now())
     server.reactor.advance(7)
 
     found = scrape()
@@ -89,13 +90,13 @@ def test_an_unread_queue_has_no_oldest_item(scrape, server):
 
 def test_names_are_escaped(scrape, server):
     name = 'we"ird\\\n\x1b[2J'
-    server.broker.add(server.broker.queue(name), [[(b"", SpanMs(0))]], server.clock.now())
+    server.broker.add(server.broker.queue(name), [[NewItem(b"", SpanMs(0))]], server.clock.now())
     assert scrape()["queueber_items", ("queue", name), ("state", "ready")] == 1
 
 
 def test_the_number_of_named_queues_is_limited(scrape, server):
     for number in range(queue_stats.TOP + 20):
-        server.broker.add(server.broker.queue(f"q{number}"), [[(b"", SpanMs(0))]], server.clock.now())
+        server.broker.add(server.broker.queue(f"q{number}"), [[NewItem(b"", SpanMs(0))]], server.clock.now())
     found = scrape()
     assert len({key[1] for key in found if key[0] == "queueber_items"}) == queue_stats.TOP + 1
     assert found["queueber_items", ("queue", queue_stats.OTHER_QUEUES), ("state", "ready")] == 20

@@ -6,6 +6,7 @@ from queueber.broker.stats import QueueState
 from queueber.server.monitoring import queue_stats
 from queueber.server.monitoring.queue_stats import OTHER_QUEUES, Collector
 from queueber.units import SpanMs
+from queueber.values import NewItem
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def fill(server):
 
     def fill(**counts):
         for name, count in counts.items():
-            plan = server.broker.add(server.broker.queue(name), [[(b"", SpanMs(0))] * count], server.clock.now())
+            plan = server.broker.add(server.broker.queue(name), [[NewItem(b"", SpanMs(0))] * count], server.clock.now())
             server.committer.submit(plan, lambda _: None)
 
     return fill

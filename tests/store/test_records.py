@@ -49,7 +49,7 @@ leases = st.builds(
     u64,
     st.lists(st.tuples(places, u32), max_size=5),
     u64,
-    st.just((b"", SpanMs(0))) | st.tuples(st.binary(min_size=16, max_size=16), u64.map(SpanMs)),
+    st.tuples(st.just(b"") | st.binary(min_size=16, max_size=16), st.just(SpanMs(0)) | u64.map(SpanMs)),
 )
 time_marks = st.builds(TimeMark, st.binary(min_size=16, max_size=16), u64, u64, u64)
 items = st.builds(Item, places, st.binary(max_size=50) | st.integers(0, 3000).map(bytes), u64, u32, st.none())
@@ -180,7 +180,7 @@ def lease_struct(record):
         "entries": entries(*record.keys),
         "sizes": b"".join(size.to_bytes(4, "little") for size in record.sizes),
     }
-    if record.session:
+    if record.session or record.grace:
         return layout("LeaseRecord").build(session=record.session, graceMs=record.grace, **fields)
     return evolve(layout("LeaseRecord"), data_words=3, pointers=2).build(**fields)
 

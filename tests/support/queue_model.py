@@ -23,6 +23,8 @@ from attrs import define, field, fields
 
 from queueber.broker.model import (
     LOWEST,
+    UNKNOWN_TIME,
+    Facts,
     Item,
     ItemId,
     Key,
@@ -156,10 +158,12 @@ class QueueModel:
             must((queue, item.key) not in self.items, f"{item.key} is added twice")
             self.put(queue, item)
 
-    def claim(self, queue: Hashable, lease_id: LeaseId, keys: Sequence[Key], deadline: WallMs) -> None:
+    def claim(
+        self, queue: Hashable, lease_id: LeaseId, keys: Sequence[Key], deadline: WallMs, now: WallMs = UNKNOWN_TIME
+    ) -> None:
         """Lease the items at *keys*."""
         must(all((queue, key) in self.items for key in keys), f"one of {keys} is leased and is not there")
-        self.hold(lease_id, LeaseRecord(queue, deadline, tuple(keys)))
+        self.hold(lease_id, LeaseRecord(queue, deadline, tuple(keys), leased_at=now))
 
     def remove(self, lease_id: LeaseId, item_id: bytes) -> None:
         """Remove a leased item.  The lease ends with its last item."""
@@ -173,12 +177,20 @@ class QueueModel:
         """Let a lease end at *deadline*."""
         self.leases[lease_id] = self.leases[lease_id]._replace(deadline=deadline)
 
-    def expire(self, lease_id: LeaseId) -> None:
-        """End a lease at its deadline: its items get a later key and count one attempt more."""
+    def expire(self, lease_id: LeaseId, *, counts: bool = True) -> None:
+        """
+        End a lease at its deadline: its items get a later key and count one attempt more.
+
+        They do not if *counts* is false, because it ended while the server was down.
+        """
         record = self.leases[lease_id]
         for item in self.release(lease_id):
             self.delete(record.queue, item.key)
-            self.put(record.queue, item._replace(key=key_after(item.key, record.deadline), attempts=item.attempts + 1))
+            facts = item.facts
+            if record.leased_at and (facts is None or not facts.first_leased_at):
+                facts = (facts or Facts())._replace(first_leased_at=record.leased_at)
+            key, attempts = key_after(item.key, record.deadline), item.attempts + counts
+            self.put(record.queue, item._replace(key=key, attempts=attempts, facts=facts))
 
     def give_back(self, lease_id: LeaseId) -> None:
         """End a lease that its poll never received: its items stay as they were."""
@@ -300,6 +312,10 @@ class ModelStore(QueueModel):
             taken.append(self.items[queue, key])
         return Scan(taken, exhausted=len(taken) == len(keys))
 
+    def keys(self, queue: QueueNumber, after: Key, *, items_max: int) -> list[Key]:
+        """Return the keys of the first rows of a queue above *after*."""
+        return sorted(key for number, key in self.items if number == queue and key > after)[:items_max]
+
     def read(self, queue: QueueNumber, keys: Iterable[Key]) -> list[Item | None]:
         """Return the items at *keys*; None where there is none."""
         return [self.items.get((queue, key)) for key in keys]
@@ -316,10 +332,20 @@ class ModelStore(QueueModel):
             list(self.queues.values()), recovered, None, dict(self.settings), dict(self.retired), self.next_number
         )
 
+    def _items_of(self, record: QueueRecord) -> list[Item]:
+        """Return the items of a queue, those that are leased under its retired numbers included."""
+        formers = {number for number, queue in self.retired.items() if queue == record.id}
+        return [
+            item
+            for (queue, key), item in self.items.items()
+            if queue == record.number or (queue in formers and self.holder(queue, key) is not None)
+        ]
+
     def check(self) -> None:
         """Check what holds after any commit: exact counters and sizes, and no unleased item at or below a floor."""
         for number, record in self.queues.items():
-            items = [item for (queue, _), item in self.items.items() if queue == number]
+            items = self._items_of(record)
+            must(not record.dead_of or all(off_time(item.key) for item in items), "a dead item is where its id says")
             size, off = sum(len(item.contents) for item in items), sum(off_time(item.key) for item in items)
             counted = record.added - record.removed, record.bytes, record.off_time
             must(counted == (len(items), size, off), f"{record} is wrong: {(len(items), size, off)}")

@@ -36,6 +36,7 @@ from queueber.server.core.reserve import Reserve, Space, space_of
 from queueber.server.core.session_handlers import SessionHandlers
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.core.sweeper import Sweeper
+from queueber.server.core.upkeep import UPKEEP_SECONDS, Upkeep
 from queueber.server.monitoring.diagnostics import Diagnostics, Engine
 from queueber.server.monitoring.queue_stats import Collector
 from queueber.server.net.certificates import Certificates
@@ -92,6 +93,7 @@ class ServerParts:
     committer: Committer
     dispatcher: Dispatcher
     sweeper: Sweeper
+    upkeep: Upkeep
     broker: Broker
     timers: list[TimerService]
     """All periodic work; `assemble` starts none of it."""
@@ -145,14 +147,15 @@ def assemble(
         templates=template_readers(limits),
     )
     sweeper = Sweeper(broker, store, pool, clock, committer)
+    upkeep = Upkeep(broker, store, pool, clock, committer, dispatcher, limits)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
-    timers = _timers(reactor, settings.lease_sweep_interval, sync, sweeper, committer, connections, reserve, lag)
+    timers = _timers(reactor, settings, sync, sweeper, upkeep, committer, connections, reserve, lag)
     diagnostics = _diagnostics(
         reactor, settings, store, pool, clock, certificates, server, handlers, committer, sweeper, reserve, lag
     )
     control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
-    core = handlers, sessions, committer, dispatcher, sweeper, broker
+    core = handlers, sessions, committer, dispatcher, sweeper, upkeep, broker
     return ServerParts(RpcFactory(server), connections, flush_queue, *core, timers, control, reserve, diagnostics)
 
 
@@ -197,9 +200,10 @@ def _diagnostics(
 
 def _timers(
     reactor: Any,  # noqa: ANN401
-    sweep_seconds: float,
+    settings: Settings,
     note_synced: Callable[[], Deferred[None]],
     sweeper: Sweeper,
+    upkeep: Upkeep,
     committer: Committer,
     connections: Connections,
     reserve: Reserve,
@@ -207,7 +211,8 @@ def _timers(
 ) -> list[TimerService]:
     every = partial(periodic_timer, reactor)
     return [
-        every(sweep_seconds, sweeper.sweep),
+        every(settings.lease_sweep_interval, sweeper.sweep),
+        every(UPKEEP_SECONDS, upkeep.run),
         every(MARK_SECONDS, note_synced),
         every(MARK_SECONDS, committer.mark_time),
         every(TIMEOUT_SECONDS, connections.timeouts.expire),

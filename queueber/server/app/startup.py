@@ -29,7 +29,7 @@ from queueber.server.net.certificates import Certificates
 from queueber.server.net.listeners import Listen, address_of, check_passed, is_guarded, start_listening
 from queueber.store import RocksStore, open_store, unflushed_bytes, wipe
 from queueber.store.tuning import describe
-from queueber.units import Unit, counted, quantity
+from queueber.units import MS_PER_SECOND, SpanMs, Unit, counted, quantity
 
 
 @define(eq=False)
@@ -131,7 +131,8 @@ class Startup:
         )
         if warning := clock.begin(recovered.mark):
             self._log.warn("Clock: {warning}", warning=warning)
-        for plan in up.broker.restore(recovered):
+        grace = SpanMs(int(settings.lease_restart_grace * MS_PER_SECOND))
+        for plan in up.broker.restore(recovered, clock.now(), grace):
             up.committer.submit(plan, lambda _: None)
         self._announce(up, store)
         return up, store

@@ -147,6 +147,11 @@ class Settings:
         table="storage",
     )
     lease_sweep_interval: float = option_field(decimal(0.001, 60), 0.1, "Seconds between two checks for expired leases")
+    lease_restart_grace: float = option_field(
+        decimal(0, 3_600),
+        10.0,
+        "Most seconds for which leases that ended while the server was down last after its start, at most their length",
+    )
     coalesce_max_batch_size: int = option_field(integer(1, 100_000), 64, "Most polls served by one claim")
     coalesce_max_batch_items: int = option_field(
         integer(1, 1_000_000), 512, "Most items delivered by one claim, after one complete poll"

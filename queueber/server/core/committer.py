@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 
 from queueber.broker import Broker, Plan, Store, StoreStalled, TimeMark, Write
 from queueber.broker.model import LeaseId, QueueNumber, QueueRecord
-from queueber.broker.storage import PutLease, PutQueue
+from queueber.broker.storage import DeleteQueue, PutLease, PutQueue
 from queueber.errors import Overloaded
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
@@ -284,6 +284,7 @@ class Committer:
         plans: list[Plan[Any]] = []
         writes: list[Write] = []
         records: dict[QueueNumber, QueueRecord] = {}
+        dropped: list[Write] = []
         last: dict[LeaseId, int] = {}
         superseded: set[int] = set()
         rows = further_rows = size = contents = 0
@@ -310,6 +311,9 @@ class Committer:
                     writes.append(write)
             for record in plan.records:
                 records[record.number] = record
+            for number in plan.dropped:
+                records.pop(number, None)
+                dropped.append(_new(DeleteQueue, (number,)))
         if superseded:
             writes = [write for at, write in enumerate(writes) if at not in superseded]
         self.pending_bytes -= size + PLAN_BYTES * len(replies)
@@ -317,6 +321,7 @@ class Committer:
         written = len(writes) + further_rows
         for record in records.values():
             writes.append(_new(PutQueue, (record,)))
+        writes += dropped
         return _new(Batch, (replies, plans, writes, written, contents))
 
     def _write(self, writes: Sequence[Write], mark: TimeMark) -> None:

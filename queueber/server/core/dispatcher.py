@@ -158,6 +158,10 @@ class Dispatcher:
         for take, polls in ended.values():
             take(polls)
 
+    def start_scans(self) -> None:
+        """Start the scans that were requested outside of a round."""
+        self._start_scans(self._broker.take_refills())
+
     def _start_scans(self, refills: Iterable[Refill]) -> None:
         for refill in refills:
             scan = self._pool.run(

@@ -93,7 +93,7 @@ class Sweeper:
                     self.expired += 1
                 if len(rows.unreadable) < len(rows.items):
                     moved = Deferred()
-                    plan = self._broker.requeue(lease, rows.items, unreadable=rows.unreadable)
+                    plan = self._broker.requeue(lease, rows.items, self._clock.now(), unreadable=rows.unreadable)
                     self._committer.submit(plan, moved.callback)
                     self._count_redelivered(lease, rows.items)
             if moved is not None:

@@ -29,7 +29,7 @@ _TIMED: Final = Struct("<Q3Q2Q")
 """A lease with a deadline: root, queue, deadline, time of the lease, pointers to the entries and the sizes."""
 
 _SESSION: Final = Struct("<Q4Q3Q")
-"""A session lease: as above, with the grace, and the pointer to the session."""
+"""A lease with a session or a grace: as above, with the grace, and the pointer to the session."""
 
 _TIMED_ROOT: Final = struct_pointer(3, 2)
 _SESSION_ROOT: Final = struct_pointer(4, 3)
@@ -51,7 +51,7 @@ def build_lease(record: LeaseRecord) -> bytes:
     first = BYTE_LIST | len(entries) << LIST_COUNT_SHIFT
     second = (BYTE_LIST | len(packed_sizes) << LIST_COUNT_SHIFT) + _ENTRY_WORDS * len(keys) * _DISTANCE
     padding = PADDING[len(packed_sizes) % WORD]
-    if not session:
+    if not session and not grace:
         head = _TIMED.pack(_TIMED_ROOT, queue, deadline, leased_at, first + _DISTANCE, second)
         return b"".join((head, entries, packed_sizes, padding))
     third = (BYTE_LIST | len(session) << LIST_COUNT_SHIFT) + (_ENTRY_WORDS * len(keys) + size_words) * _DISTANCE

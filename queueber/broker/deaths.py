@@ -1,0 +1,65 @@
+"""
+Deaths: items move to the dead line of their queue.
+
+A queue's *dead line* is a queue of its own, whose items are ordered by the
+moment of their death.  It is made with the first death.  Items of a dead line
+do not die again.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from attrs import define, field
+
+from queueber.broker.model import TIME_BYTES, UNKNOWN_TIME, Facts, Item, Key, off_time
+from queueber.broker.queue import Queue
+from queueber.broker.queues import Queues
+from queueber.units import WallMs
+from queueber.values import Death, DeathReason
+
+NO_FACTS: Final = Facts()
+
+OnDeath: TypeAlias = Callable[[Queue, Item, DeathReason], None]
+"""Takes the queue in which an item died, the dead item, and the reason.  The plan is not durable yet."""
+
+
+def ignore_death(queue: Queue, item: Item, reason: DeathReason) -> None:
+    """Do nothing."""
+
+
+@define(eq=False)
+class Deaths:
+    """Moves items to dead lines, and counts them."""
+
+    _queues: Queues
+    _on_death: OnDeath = ignore_death
+    counts: Counter[tuple[str, DeathReason]] = field(factory=Counter, init=False)
+    """Deaths since the start, by the name of the queue and the reason; items that were dropped are not among them."""
+
+    def die(self, queue: Queue, item: Item, reason: DeathReason, now: WallMs) -> tuple[Queue, Item]:
+        """
+        Add *item*, which has left *queue*, to its dead items in memory.
+
+        The caller deletes the item's old row, writes the new one, and includes the dead line in its plan.
+
+        Returns:
+            The dead line, and the item as it is in there.
+        """
+        dead = self._queues.dead_line(queue)
+        if dead.number is None:
+            self._queues.assign_number(dead)
+        # Later than the time in the id, so that an item in a dead line never is where its id says.
+        added = int.from_bytes(item.key.id[:TIME_BYTES], "big")
+        due = max(now, WallMs(added + 1))
+        facts = (item.facts or NO_FACTS)._replace(
+            expires_at=UNKNOWN_TIME, dedup_digest=b"", death=Death(reason, now, queue.name)
+        )
+        died = item._replace(key=Key(due, item.key.id), facts=facts)
+        dead.added += 1
+        dead.bytes += len(item.contents)
+        dead.off_time += off_time(died.key)
+        dead.put(died)
+        self.counts[queue.name, reason] += 1
+        self._on_death(queue, died, reason)
+        return dead, died

@@ -1,0 +1,82 @@
+"""The ways in which an item leaves its lease for another place, in memory and as writes of a plan."""
+
+from typing import TypeVar
+
+from attrs import define, field
+
+from queueber.broker.deaths import Deaths
+from queueber.broker.model import Item, Key, QueueNumber, off_time
+from queueber.broker.plans import Plan, UncommittedPlans
+from queueber.broker.polls import Polls
+from queueber.broker.queue import Queue
+from queueber.broker.queues import Queues
+from queueber.broker.storage import DeleteDedup, DeleteItem, Digest, PutItems, Write
+from queueber.units import WallMs
+from queueber.values import DeathReason
+
+T = TypeVar("T")
+
+
+@define(eq=False)
+class Changes:
+    """The changes of a plan so far."""
+
+    queue: Queue
+    """The queue from which items move."""
+
+    writes: list[Write] = field(factory=list)
+    others: dict[Queue, None] = field(factory=dict)
+    """Other queues that changed."""
+
+    size: int = 0
+    """Contents among the writes, bytes."""
+
+
+@define(eq=False)
+class Moves:
+    """Moves items that have left their lease or their queue's window."""
+
+    _queues: Queues
+    _polls: Polls
+    _uncommitted: UncommittedPlans
+    _deaths: Deaths
+
+    def come_back(self, changes: Changes, number: QueueNumber, item: Item, key: Key) -> None:
+        """Put *item*, whose row is under *number*, back into its queue at *key*, or drop it if the queue is deleted."""
+        queue = changes.queue
+        changes.writes.append(DeleteItem(number, item.key))
+        if queue.gone:
+            return
+        queue.off_time += off_time(key) - off_time(item.key)
+        again = item._replace(key=key)
+        assert queue.number is not None, "a queue with items has a number"
+        changes.writes.append(PutItems(queue.number, [again]))
+        changes.size += len(item.contents)
+        queue.put(again)
+
+    def die(self, changes: Changes, number: QueueNumber, item: Item, reason: DeathReason, now: WallMs) -> None:
+        """Move *item*, whose row is under *number*, to the dead line."""
+        self.drop(changes, number, item)
+        line, dead = self._deaths.die(changes.queue, item, reason, now)
+        assert line.number is not None, "a queue with items has a number"
+        changes.writes.append(PutItems(line.number, [dead]))
+        changes.size += len(item.contents)
+        changes.others[line] = None
+
+    def drop(self, changes: Changes, number: QueueNumber, item: Item) -> None:
+        """Remove *item*, whose row is under *number*, for ever."""
+        queue = changes.queue
+        changes.writes.append(DeleteItem(number, item.key))
+        queue.removed += 1
+        queue.bytes -= len(item.contents)
+        queue.off_time -= off_time(item.key)
+        if item.facts is not None and item.facts.dedup_digest and queue.id is not None:
+            changes.writes.append(DeleteDedup(queue.id, Digest(item.facts.dedup_digest)))
+
+    def plan(self, changes: Changes, reply: T) -> Plan[T]:
+        """Make the plan."""
+        queue = changes.queue
+        for each in (queue, *changes.others):
+            self._queues.enforce_budget(each)
+            self._polls.mark_runnable(each)
+        return self._uncommitted.plan(queue, changes.writes, reply, changes.size, others=changes.others)

@@ -1,0 +1,96 @@
+"""Background work on queues."""
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from queueber.broker.model import LOWEST
+from queueber.errors import StorageError
+from queueber.values import NewItem
+
+
+@pytest.fixture
+def purged(make_server):
+    """Return a server with a queue that has been purged of five items, and reads two keys at a time."""
+    server = make_server(refill_items=2)
+    peer = server.connect()
+    peer.add(b"a", b"b", b"c", b"d", b"e")
+    server.settle()
+    queue = server.broker.queue("default")
+    server.committer.submit(server.broker.lifecycle.purge(queue), lambda _: None)
+    return server
+
+
+@pytest.fixture
+def said():
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def rows(server):
+    return [server.store.keys(number, LOWEST, items_max=9) for number in (1, 2)]
+
+
+def test_the_rows_that_a_purge_leaves_are_deleted_in_slices(purged):
+    purged.upkeep.run()
+    purged.settle()
+    assert len(rows(purged)[0]) == 5, "the purge was not durable when it ran"
+    purged.upkeep.run()
+    purged.settle()
+    assert rows(purged) == [[], []]
+    assert purged.upkeep.deleted == 5
+    assert purged.store.recover().retired == {}
+    assert purged.deaths == []
+
+
+def test_a_slice_that_cannot_be_read_is_tried_again(purged, said):
+    purged.settle()
+    read = purged.store.keys
+
+    def fail(*_, **__):
+        raise StorageError("a block is damaged")
+
+    purged.store.keys = fail
+    for _ in range(2):
+        purged.upkeep.run()
+        purged.settle()
+    (line,) = [event for event in said if "what a purge" in event["log_format"]]
+    assert (line["queue"], line["why"]) == ("default", "a block is damaged")
+    purged.store.keys = read
+    purged.upkeep.run()
+    purged.settle()
+    assert rows(purged) == [[], []]
+
+
+def test_idle_queues_are_deleted_and_old_dead_items_removed(server):
+    broker, committer = server.broker, server.committer
+    changes = {"maxAttempts": 1, "deadTtlMs": 60_000, "idleTtlMs": 1_000}
+    for name in ("used", "idle"):
+        plan = broker.lifecycle.configure(broker.queue(name), changes)
+        committer.submit(plan, lambda _: None)
+    server.settle()
+    queue = broker.queue("used")
+    committer.submit(broker.add(queue, [[NewItem(b"a", 0)]], server.clock.now()), lambda _: None)
+    broker.poll(queue, wanted=1, lease_duration=10, wait=None, peer=1, now=server.clock.now())
+    for plan in broker.claims.distribute(server.clock.now()):
+        committer.submit(plan, lambda given: [broker.confirm_delivery(each) for each in given])
+    server.settle()
+    for _ in range(3):
+        server.reactor.advance(2)
+        server.sweeper.sweep()
+        server.upkeep.run()
+        server.settle()
+    assert [queue.name for queue in broker.queues if queue.number] == ["used"]
+    assert queue.dead.items == 1
+    queue.dead.window.trim(0, queue.dead.floor)
+    server.reactor.advance(60)
+    for _ in range(2):
+        server.upkeep.run()
+        server.settle()
+    assert queue.dead.items == 0
+    server.reactor.advance(2)
+    server.upkeep.run()
+    server.settle()
+    assert [queue.name for queue in broker.queues if queue.number] == []
+    assert server.deaths == []
