@@ -31,10 +31,10 @@ def start(tmp_path):
         server.process.stdout.close()
 
 
-def foreign(scenario: str, port: int, *args: str) -> str:
-    """Run a scenario of `foreign_peer.py`, pycapnp's own RPC client; return its output."""
+def foreign(scenario: str, port: int, *args: str, script: str = "foreign_peer.py") -> str:
+    """Run a scenario of *script*, with pycapnp's own RPC client; return its output."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "foreign_peer.py"), scenario, str(port), *args],
+        [sys.executable, str(HERE / script), scenario, str(port), *args],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,

@@ -17,6 +17,16 @@ def test_foreign_client_is_served(start, scenario):
     assert not [line for line in server.lines if "Traceback" in line or "Unhandled" in line]
 
 
+@pytest.mark.parametrize("scenario", ["sessions"])
+def test_foreign_client_is_served_by_the_newer_methods(start, scenario):
+    server = start()
+
+    foreign(scenario, server.port, script="foreign_operations.py")
+
+    assert server.stop() is not None
+    assert not [line for line in server.lines if "Traceback" in line or "Unhandled" in line]
+
+
 def test_packed_and_unpacked_values_are_read_alike(start):
     server = start("--storage-encoding=packed")
     foreign("large", server.port)

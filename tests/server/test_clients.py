@@ -1,0 +1,102 @@
+"""The Python client and a server, both real, joined in memory: every method that is newer than the original schema."""
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import succeed
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.testing import StringTransportWithDisconnection
+from zope.interface import implementer
+
+from queueber.client import DeliveryFacts, connect, new_item
+from queueber.testing import InProcessServer
+
+SESSION, LEASE_MS = b"s" * 16, 1_000
+
+
+@implementer(IStreamClientEndpoint)
+@define(eq=False)
+class Joined:
+    """A server, and clients whose connections end at it."""
+
+    server: InProcessServer = field(factory=InProcessServer)
+    links: list = field(factory=list)
+
+    def connect(self, factory):
+        protocol, transport = factory.buildProtocol(None), StringTransportWithDisconnection()
+        transport.protocol = protocol
+        self.links.append((protocol, transport, *self.server.connect()))
+        protocol.makeConnection(transport)
+        return succeed(protocol)
+
+    def client(self):
+        return connect(self.server.reactor, self, retry_policy=lambda _: 1.0)
+
+    def settle(self):
+        """Pass bytes between all ends until nothing moves."""
+        moved = True
+        while moved:
+            self.server.settle()
+            moved = False
+            for protocol, transport, peer, peer_transport in self.links:
+                for source, sink in ((transport, peer), (peer_transport, protocol)):
+                    data = source.value()
+                    if data:
+                        source.clear()
+                        sink.dataReceived(data)
+                        moved = True
+
+    def result(self, deferred):
+        """Return the result of *deferred* once everything has been passed on."""
+        self.settle()
+        found = []
+        deferred.addBoth(found.append)
+        assert found, "it has not fired"
+        if hasattr(found[0], "raiseException"):
+            found[0].raiseException()
+        return found[0]
+
+    def pass_time(self, seconds):
+        self.server.reactor.advance(seconds)
+        self.server.sweeper.sweep()
+        self.settle()
+
+
+@pytest.fixture
+def joined():
+    return Joined()
+
+
+@pytest.fixture
+def queue(joined):
+    return joined.client().queue("mail")
+
+
+def test_facts_of_an_item_that_was_lost(joined, queue):
+    joined.result(queue.add(b"lost"))
+    first = joined.result(queue.poll(lease_ms=LEASE_MS))
+    assert (first.facts, first.facts_of(0)) == ((), DeliveryFacts())
+    joined.pass_time(2)
+    again = joined.result(queue.poll())
+    assert (again.items[0].attempt, again.facts_of(0).losses, again.facts_of(0).failures) == (2, 1, 0)
+
+
+def test_a_session_holds_its_lease_over_a_reconnection(joined):
+    client = joined.client()
+    queue = client.queue("mail")
+    attached = joined.result(client.attach(SESSION, grace_ms=60_000))
+    assert (attached.leases, attached.grace) == ([], 60_000)
+    joined.result(queue.add(b"held"))
+    batch = joined.result(queue.poll(session=SESSION, lease_ms=LEASE_MS))
+    assert (batch.session, batch.deadline) == (True, 0)
+    assert joined.result(client.ping()) == []
+    other = joined.client()
+    (held,) = joined.result(other.attach(SESSION, grace_ms=60_000)).leases
+    assert (held.lease, held.queue, held.ids) == (batch.lease, "mail", [batch.items[0].id])
+    joined.pass_time(2)
+    assert joined.result(other.queue("mail").remove(batch.items[0].id, batch.lease)) is True
+
+
+def test_items_with_options_are_added_and_polled(joined, queue):
+    added = joined.result(queue.add_items(new_item(b"a", delay_ms=5), new_item(b"b")))
+    assert (len(added.ids), added.duplicates) == (2, ())
+    assert [item.contents for item in joined.result(queue.poll(2)).items] == [b"b"]
