@@ -2,7 +2,24 @@
 
 from attrs import frozen
 
-from queueber.limits import POINTER_DEPTH_MAX, QUEUE_NAME_BYTES_MAX, TRANSFORM_OPS_MAX, Consequence
+from queueber.limits import (
+    DEDUP_KEY_BYTES_MAX,
+    ERROR_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    HEADER_NAME_BYTES_MAX,
+    HEADERS_MAX,
+    LABEL_BYTES_MAX,
+    LABELS_MAX,
+    LISTED_MAX,
+    POINTER_DEPTH_MAX,
+    POLL_ANY_QUEUES_MAX,
+    QUEUE_NAME_BYTES_MAX,
+    SETTLEMENTS_MAX,
+    TRANSFORM_OPS_MAX,
+    WEIGHT_MAX,
+    Consequence,
+)
+from queueber.units import Unit, quantity
 
 
 @frozen
@@ -45,5 +62,61 @@ FIXED_LIMITS = (
         "steps of a transform",
         Consequence.FAILED,
         "no option: in Queueber's results capabilities are one step deep",
+    ),
+    FixedLimit(
+        "headers",
+        f"{HEADERS_MAX}",
+        "headers of an item",
+        Consequence.FAILED,
+        "no option: what pointers add to short headers is bounded by their number",
+    ),
+    FixedLimit(
+        "header_bytes",
+        quantity(HEADER_BYTES_MAX, Unit.BYTES),
+        f"names, of 1 to {HEADER_NAME_BYTES_MAX} bytes each, and values of an item's headers",
+        Consequence.FAILED,
+        "no option: larger values belong into the contents",
+    ),
+    FixedLimit(
+        "dedup_key_bytes",
+        f"{DEDUP_KEY_BYTES_MAX}",
+        "bytes of an item's deduplication key",
+        Consequence.FAILED,
+        "no option: a digest serves where keys are longer",
+    ),
+    FixedLimit(
+        "error_bytes",
+        quantity(ERROR_BYTES_MAX, Unit.BYTES),
+        "error of a settlement",
+        Consequence.FAILED,
+        "no option: it is kept with the item, and meant for people",
+    ),
+    FixedLimit(
+        "settlements",
+        f"{SETTLEMENTS_MAX:,}",
+        "entries of a settle",
+        Consequence.FAILED,
+        "no option: bounds the plan of one call",
+    ),
+    FixedLimit(
+        "poll_any_queues",
+        f"{POLL_ANY_QUEUES_MAX}",
+        f"queues of a `pollAny`, with weights of 1 to {WEIGHT_MAX:,}",
+        Consequence.FAILED,
+        "no option: each is a place in which the poll waits",
+    ),
+    FixedLimit(
+        "labels",
+        f"{LABELS_MAX}",
+        f"labels of a queue, with names and values of at most {LABEL_BYTES_MAX} bytes",
+        Consequence.FAILED,
+        "no option: labels are for lists of queues",
+    ),
+    FixedLimit(
+        "listed",
+        f"{LISTED_MAX:,}",
+        "queues, items or leases in a reply that lists them",
+        Consequence.CLAMPED,
+        "no option: the rest is had with the next call",
     ),
 )
