@@ -295,8 +295,11 @@ class RpcProtocol(Protocol):
         self._connection.return_results(answers, contents)
         server = self._server  # as in `_answered`, without the call
         server.call_stats.outstanding -= len(answers)
-        if self._waiters or server.limits.idle_ms:
-            self._note_answers(answers)
+        if self._waiters:
+            for answer in answers:
+                self._waiters.pop(answer, None)
+        if server.limits.idle_ms and self._state not in ENDED:
+            server.connections.timeouts.start(self, ACTIVITY)
         server.flush_queue.waiting[self] = None
 
     def capabilities(self, answer: rpc.AnswerId, content: bytes, objects: Sequence[object]) -> None:
@@ -327,15 +330,11 @@ class RpcProtocol(Protocol):
     def _answered(self, answers: Sequence[rpc.AnswerId]) -> None:
         server = self._server
         server.call_stats.outstanding -= len(answers)
-        self._note_answers(answers)
-        server.flush_queue.waiting[self] = None
-
-    def _note_answers(self, answers: Sequence[rpc.AnswerId]) -> None:
-        """Note that polls among *answers* wait no longer, and that the connection is active."""
         for answer in answers:
             self._waiters.pop(answer, None)
-        if self._server.limits.idle_ms and self._state not in ENDED:
-            self._server.connections.timeouts.start(self, ACTIVITY)
+        if server.limits.idle_ms and self._state not in ENDED:
+            server.connections.timeouts.start(self, ACTIVITY)
+        server.flush_queue.waiting[self] = None
 
     def send(self) -> None:
         """Send all replies so far."""
