@@ -91,6 +91,9 @@ struct DedupRecord {
 
   duplicates @2 :Data;
   # For a request id: four bytes, little-endian, for each place of an item that was not added.
+
+  checkMs @3 :UInt64;
+  # For a record without an end: when it is to be looked whether its item is gone.  Queue time.
 }
 
 struct LeaseRecord {

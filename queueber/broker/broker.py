@@ -30,6 +30,7 @@ from queueber.broker.adds import Adds, Ids
 from queueber.broker.allocation import ClaimBounds
 from queueber.broker.claims import Claims, Delivery
 from queueber.broker.deaths import Deaths, OnDeath, ignore_death
+from queueber.broker.dedup import Deduplication
 from queueber.broker.expired import Expirations
 from queueber.broker.expiry import Expiry
 from queueber.broker.leases import Lease, LeaseTable, extended_deadline
@@ -98,6 +99,8 @@ class Broker:
         """The claims that serve the waiting polls."""
         self._adds = Adds(self.queues, self.polls, self._uncommitted, ids, limits)
         self.add = self._adds.add
+        self.dedup = Deduplication(self.queues, self._adds, self._uncommitted)
+        """Adds with request ids and deduplication keys."""
         self._expiry = Expiry(self.queues, self.leases, self.moves, ids.below, limits)
         self.lifecycle = Lifecycle(self.queues, self.leases, self.polls, self._uncommitted, self.moves, limits)
         """Settings, purges and deletes of queues."""

@@ -114,6 +114,26 @@ class UncommittedPlans:
                 follower.note(writes)
         return plan
 
+    def with_more(self, plan: Plan[Any], queue: Queue, writes: list[Write], reply: T) -> Plan[T]:
+        """Return *plan*, the last one, with the reply *reply* and with *writes*, which are not of items or leases."""
+        if not plan.writes:
+            return self.plan(queue, writes, reply)
+        plan.writes += writes
+        plan.rows += len(writes)
+        plan.reply = reply
+        for follower in self._followers:
+            follower.note(writes)
+        return plan
+
+    def plan_rows(self, writes: list[Write], reply: T) -> Plan[T]:
+        """Make a plan for rows that belong to no queue's items."""
+        plan = Plan(writes, (), reply, rows=len(writes))
+        if writes:
+            self._plans.append(plan)
+            for follower in self._followers:
+                follower.note(writes)
+        return plan
+
     def committed(self, plans: Iterable[Plan[Any]]) -> None:
         """Note that *plans*, the earliest ones with writes that were not durable, are durable now."""
         uncommitted = self._plans

@@ -52,11 +52,21 @@ class DedupRecord(NamedTuple):
     duplicates: tuple[int, ...] = ()
     """For a request id: the places of the items that were not added."""
 
+    check: WallMs = WallMs(0)
+    """For a record without an end: the queue time at which a sweep looks whether its item is gone."""
+
+    @property
+    def indexed_at(self) -> WallMs:
+        """The time of its entry in the index of ends."""
+        return self.ends or self.check
+
 
 class Ended(NamedTuple):
-    """The end of a deduplication record: an entry of the index in the order of the ends."""
+    """An entry of the index of ends, in whose order records are deleted."""
 
     ends: WallMs
+    """The end of the record, or the time of the next check of one without an end."""
+
     queue: QueueNumber
     """The queue's id; 0 for a request id."""
 
@@ -136,7 +146,7 @@ class PutNumbers(NamedTuple):
 
 
 class PutDedup(NamedTuple):
-    """Write the record of a deduplication key, and its entry in the index of ends unless it has no end."""
+    """Write the record of a deduplication key, and its entry in the index of ends."""
 
     queue: QueueNumber
     """The queue's id."""

@@ -291,14 +291,16 @@ def test_deduplication_records_are_read_back(engine, make):
 
 
 def test_ends_are_read_in_order_with_the_present_records(store, make):
-    """A renewed record has two entries; one without an end has none."""
+    """A renewed record has two entries; one without an end has one at its check."""
     other = Digest(b"E" * 16)
     first, renewed, call = record(10, 1), record(30, 2), record(20, 3)
-    store.commit([PutDedup(MAIL, DIGEST, first), PutRequest(REQUEST, call)], make.mark)
-    store.commit([PutDedup(MAIL, DIGEST, renewed), PutDedup(MAIL, other, record(0, 4))], make.mark)
+    checked = record(0, 4)._replace(check=WallMs(25))
+    store.commit([PutDedup(MAIL, DIGEST, first), PutRequest(REQUEST, call), PutRequest(REQUEST, call)], make.mark)
+    store.commit([PutDedup(MAIL, DIGEST, renewed), PutDedup(MAIL, other, checked)], make.mark)
     entries = [
         (Ended(first.ends, MAIL, DIGEST), renewed),
         (Ended(call.ends, QueueNumber(0), REQUEST), call),
+        (Ended(checked.check, MAIL, other), checked),
         (Ended(renewed.ends, MAIL, DIGEST), renewed),
     ]
     assert store.ended(WallMs(9), entries_max=9) == []
@@ -306,7 +308,7 @@ def test_ends_are_read_in_order_with_the_present_records(store, make):
     assert store.ended(WallMs(30), entries_max=9) == entries
     assert store.ended(WallMs(30), entries_max=2) == entries[:2]
     store.commit([DeleteEnded(entries[0][0]), DeleteEnded(entries[0][0]), DeleteDedup(MAIL, DIGEST)], make.mark)
-    assert store.ended(WallMs(30), entries_max=9) == [entries[1], (entries[2][0], None)]
+    assert store.ended(WallMs(30), entries_max=9) == [*entries[1:3], (entries[3][0], None)]
 
 
 def test_every_commit_writes_its_time_mark(engine, make):

@@ -3,8 +3,8 @@ Directories that released versions wrote can be opened by all later ones.
 
 `golden/v1` was written by `write` with format 1, in a process that was then
 killed, and so on; only RocksDB's info logs were removed.  `golden/v1-served` is
-of a server that was killed.  These directories are never changed.  A new format
-adds one.
+of a server that was killed, and `golden/v2-more` was written by `write_second`.
+These directories are never changed.  A new format adds one.
 """
 
 from pathlib import Path
@@ -12,11 +12,38 @@ from shutil import copytree
 
 import pytest
 
-from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord, TimeMark
-from queueber.broker.storage import DeleteItem, Found, PutItems, PutLease, PutQueue, RecoveredLease
+from queueber.broker.model import (
+    LOWEST,
+    Facts,
+    Item,
+    ItemId,
+    Key,
+    LeaseId,
+    LeaseRecord,
+    QueueNumber,
+    QueueRecord,
+    TimeMark,
+)
+from queueber.broker.storage import (
+    DedupRecord,
+    DeleteItem,
+    Digest,
+    Found,
+    PutDedup,
+    PutItems,
+    PutLease,
+    PutNumbers,
+    PutQueue,
+    PutRequest,
+    PutRetired,
+    PutSettings,
+    RecoveredLease,
+    RequestId,
+)
 from queueber.store import Encoding, RocksStore, open_store, verify
 from queueber.store.rows.meta import FORMAT
-from queueber.units import WallMs
+from queueber.units import SpanMs, WallMs
+from queueber.values import Death, DeathReason
 
 GOLDEN = Path(__file__).parent / "golden"
 MAIL, PARCELS = QueueNumber(1), QueueNumber(2)
@@ -75,6 +102,81 @@ def check(store: RocksStore, make) -> None:
         items = store.scan(queue, LOWEST, items_max=9, bytes_max=10**9).items
         assert [make.fields(item) for item in items] == [make.fields(item) for item in wanted]
         assert store.find([queue], [item.key.id for item in wanted]) == [Found(queue, item) for item in wanted]
+
+
+SESSION = LeaseId(b"S" * 16)
+DIGEST, OTHER, REQUEST = Digest(b"D" * 16), Digest(b"E" * 16), RequestId(b"R" * 16)
+SETTINGS = {"maxAttempts": 5, "backoffOnLoss": True, "labels": (("team", "post"),)}
+FACTS = [
+    item(10, b"came back", 2)._replace(facts=Facts(1, WallMs(5), expires_at=WallMs(2**41))),
+    item(20, b"has headers")._replace(facts=Facts(headers=(("a", b"1"), ("Ä", b"")), last_error="wörse")),
+]
+DEAD = item(30, b"died", 3)._replace(facts=Facts(3, death=Death(DeathReason.ATTEMPTS, WallMs(30), "mail")))
+RECORDS = [
+    DedupRecord(WallMs(9_000), (key(10).id,)),
+    DedupRecord(WallMs(0), (key(20).id,), check=WallMs(8_000)),
+    DedupRecord(WallMs(7_000), (key(10).id, key(10).id), (1,)),
+]
+
+
+def write_second(path: Path) -> RocksStore:
+    """Fill a store with rows that format 1 lacks: some in table files and packed, the others in the log only."""
+    size = sum(len(each.contents) for each in FACTS)
+    store = open_store(path, encoding=Encoding.PACKED)
+    store.commit(
+        [
+            PutQueue(QueueRecord(QueueNumber(4), "mail", 2, 0, LOWEST, size, MAIL, off_time=2)),
+            PutItems(QueueNumber(4), FACTS[:1]),
+            PutSettings(MAIL, SETTINGS),
+            PutDedup(MAIL, DIGEST, RECORDS[0]),
+            PutRetired(MAIL, MAIL),
+        ],
+        TimeMark(b"B" * 16, 1_000, WallMs(100)),
+    )
+    store.close()
+    store = open_store(path)
+    session = LeaseRecord(QueueNumber(4), WallMs(5_000), (key(10),), (9,), WallMs(90), b"T" * 16, SpanMs(10_000))
+    store.commit(
+        [
+            PutItems(QueueNumber(4), FACTS[1:]),
+            PutItems(PARCELS, [DEAD]),
+            PutQueue(QueueRecord(PARCELS, "mail", 1, 0, LOWEST, 4, PARCELS, MAIL, 1)),
+            PutLease(SESSION, session),
+            PutNumbers(QueueNumber(5)),
+            PutRetired(QueueNumber(3), QueueNumber(0)),
+            PutDedup(MAIL, OTHER, RECORDS[1]),
+            PutRequest(REQUEST, RECORDS[2]),
+        ],
+        TimeMark(b"B" * 16, 2_000, WallMs(1_100)),
+    )
+    store.note_synced()
+    return store
+
+
+def check_second(store: RocksStore) -> None:
+    found = store.recover()
+    assert [(queue.number, queue.id, queue.dead_of) for queue in found.queues] == [(2, 2, 1), (4, 1, 0)]
+    (lease,) = found.leases
+    assert (lease.sizes, lease.leased_at, lease.session, lease.grace) == ((9,), 90, b"T" * 16, 10_000)
+    assert (found.settings, found.retired, found.next_number) == ({MAIL: SETTINGS}, {MAIL: MAIL, 3: 0}, 5)
+    assert list(store.scan(QueueNumber(4), LOWEST, items_max=9, bytes_max=999).items) == FACTS
+    assert store.find([PARCELS], [DEAD.key.id]) == [Found(PARCELS, DEAD)]
+    assert [*store.dedup(MAIL, [DIGEST, OTHER]), *store.requests([REQUEST])] == RECORDS
+    assert [entry.ends for entry, _ in store.ended(WallMs(8_500), entries_max=9)] == [7_000, 8_000]
+
+
+@pytest.mark.parametrize("golden", [True, False])
+def test_rows_that_format_1_does_not_have_are_read(tmp_path, golden):
+    if golden:
+        copytree(GOLDEN / "v2-more", tmp_path / "data")
+        (tmp_path / "data").chmod(0o700)
+    else:
+        write_second(tmp_path / "data").close()
+    for _ in range(2):
+        store = open_store(tmp_path / "data")
+        check_second(store)
+        store.close()
+    assert verify(tmp_path / "data").findings == []
 
 
 @pytest.mark.parametrize("version", range(1, FORMAT + 1))

@@ -29,6 +29,7 @@ from queueber.errors import StorageError
 from queueber.store import Encoding
 from queueber.store.rows import records, state_records
 from queueber.store.rows.keys import TIME_KEY, item_key, lease_key, queue_key
+from queueber.store.rows.side_records import decode_dedup, decode_end, decode_settings
 from queueber.store.rows.structs import STORED_ITEM
 from queueber.units import SpanMs, WallMs
 from queueber.values import Death, DeathReason
@@ -365,6 +366,34 @@ def test_structs_of_other_versions_are_readable():
     words = [2 << 32 | 1 << 48, 5, 6 | 9 << 32, 1 | 2 << 32 | 3 << 35, int.from_bytes(b"abc", "little")]
     fuller = b"".join(word.to_bytes(8, "little") for word in words)
     assert STORED_ITEM.read(fuller) == (b"abc", 5, 6)
+
+
+def test_a_segment_that_is_shorter_than_a_flat_struct_has_its_defaults():
+    assert STORED_ITEM.read(segment(struct_body([7], []))) == (b"", 7, 0)
+
+
+def test_counters_of_items_that_were_unreadable_at_the_conversion_do_not_fall_below_zero():
+    record = QueueRecord(QueueNumber(1), "mail", 5, 5, LOWEST, -3, off_time=-1)
+    found = state_records.decode_queue(*encoded(PutQueue(record)))
+    assert (found.bytes, found.off_time) == (0, 0)
+
+
+def test_damage_to_other_rows_is_named():
+    """Rows with a valid checksum that no version writes."""
+
+    def row(key, struct, why, decode):
+        with pytest.raises(StorageError, match=f"key {key.hex()}: .*{why}"):
+            decode(key, records.encode_row(key, struct))
+
+    settings, dedup, end = b"s\0\0\0\1", b"d\0\0\0\1" + b"D" * 16, b"e" + bytes(28)
+    stored = layout("StoredSettings")
+    unknown = stored.build(settings=layout("Settings").build(leaseMs=5), configured=[b"leaseMs", b"colour"])
+    row(settings, unknown, "it has a setting 'colour', which this Queueber does not know", decode_settings)
+    row(settings, stored.build(settings=b"\xff" * 8), ".", decode_settings)
+    row(settings, stored.build(settings=b"short"), "not a whole number of words", decode_settings)
+    for fields in ({"ids": bytes(17)}, {"duplicates": bytes(3)}):
+        row(dedup, layout("DedupRecord").build(**fields), "its list of ids or of places is cut off", decode_dedup)
+    row(end, bytes(8), "its value must be empty", decode_end)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from queueber.plyvel.rocksdb import RocksDB
 from queueber.store import Durability, Encoding, inspect, open_store, wipe
 from queueber.store.datadir.database import PROPERTY_NAMES, open_database, read_properties
 from queueber.store.datadir.synced import SyncedFile
-from queueber.store.rows.keys import FORMAT_KEY
+from queueber.store.rows.keys import FORMAT_KEY, item_key
 from queueber.store.rows.kv_store import KeyValueStore
 from queueber.store.rows.meta import FORMAT, read_format, write_format
 from queueber.units import WallMs
@@ -143,6 +143,16 @@ def test_an_unfinished_directory_is_created_again(path, make, monkeypatch):
     assert store.created
     put(store, make, 1)
     store.close()
+
+
+def test_a_damaged_item_under_a_lease_without_sizes_counts_no_bytes(data, make):
+    row_key = item_key(QueueNumber(1), make.key(11))
+    with open_database(data / "db") as db:
+        db.put(row_key, db.get(row_key)[:-1] + b"?")
+        db.sync()
+    with closing(open_store(data)) as store:
+        (lease,) = store.recover().leases
+    assert (lease.keys, lease.sizes) == ((make.key(10), make.key(11)), (8, 0))
 
 
 def test_an_error_of_the_system_is_one_line(path):

@@ -244,7 +244,7 @@ def test_deduplication_records_are_in_the_index_of_ends(data, change):
     record = DedupRecord(WallMs(5), (ItemId(b"i" * 16),))
     puts = all_encoded(
         PutDedup(FIRST, digest, record),
-        PutDedup(SECOND, digest, record._replace(ends=WallMs(0))),
+        PutDedup(SECOND, digest, record._replace(ends=WallMs(0), check=WallMs(9))),
         PutRequest(request, record),
     )
     change(*puts)

@@ -28,6 +28,7 @@ from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
+from queueber.server.core.keyed_adds import KeyedAdds
 from queueber.server.core.log_rate_limit import SPAN_SECONDS
 from queueber.server.core.pool import Pool
 from queueber.server.core.replies import Replies
@@ -132,7 +133,10 @@ def assemble(
     reserve = Reserve(space, settings.free_space_reserve, lambda: defer_to_thread(store.reclaim_space))
     replies = Replies(limits, broker.limit_hits)
     sessions = SessionHandlers(broker, committer, clock, limits)
-    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, sessions.methods)
+    keyed_adds = KeyedAdds(broker, store, pool, clock, committer, dispatcher, replies, flush_queue.flush)
+    handlers = QueueHandlers(
+        broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, sessions.methods
+    )
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     server = ServerContext(
         handlers=handlers,

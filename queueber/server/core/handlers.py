@@ -29,6 +29,7 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.delivery_facts import delivery_facts
 from queueber.server.core.dispatcher import Dispatcher, EndedPoll
+from queueber.server.core.keyed_adds import KeyedAdds
 from queueber.server.core.replies import Handler, Methods, Replies, ReplySink
 from queueber.server.core.stats import METHODS, OTHER_METHOD, CallStats
 from queueber.server.core.write_methods import (
@@ -83,6 +84,7 @@ class QueueHandlers:
     """Called with the length of adds; raises `Overloaded` if the disk has no room for them."""
 
     _replies: Replies
+    _keyed_adds: KeyedAdds
     _more: Methods
     """The methods of other modules."""
 
@@ -194,6 +196,11 @@ class QueueHandlers:
         if not calls.answers:
             return
         requests = method.read(calls, self._limits)
+        if type(requests) is api.AddRequest:
+            size = max(size, ITEM_BYTES * len(requests.items))
+            self._replies.charge(sink.peer, size)
+            self._keyed_adds.add(sink, queue, calls.answers[0], requests, size)
+            return
         if method is ADD and len(requests) == 1:
             # An add counts its message, or its items if these are many and small.
             size = max(size, ITEM_BYTES * len(requests[0]))

@@ -1,6 +1,7 @@
 """Background work on queues: ends idle queues and old dead items, and deletes rows that a purge or a delete left."""
 
 from itertools import islice
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -14,9 +15,13 @@ from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.log_rate_limit import LogRateLimiter
 from queueber.server.core.pool import Pool
+from queueber.units import WallMs
 
 UPKEEP_SECONDS = 1.0
 """The time between two runs."""
+
+_FAR = WallMs(2**63)
+"""A time after all others."""
 
 LOOKS = 1_000
 """Queues that one run looks at."""
@@ -42,6 +47,9 @@ class Upkeep:
     deleted: int = field(default=0, init=False)
     """Rows of retired numbers that were read to be deleted, since the start."""
 
+    ended_records: int = field(default=0, init=False)
+    """Deduplication records that were deleted, since the start."""
+
     _log_limiter: LogRateLimiter = field(init=False)
     log = Logger()
 
@@ -56,6 +64,7 @@ class Upkeep:
     async def _run(self) -> None:
         await self._end_idle()
         await self._clear_retired()
+        await self._end_records()
 
     async def _end_idle(self) -> None:
         """Look at some of the queues that may have lived too long, in turn."""
@@ -81,8 +90,28 @@ class Upkeep:
         for plan in lifecycle.forget_cleared():
             await self._commit(plan)
 
-    def _commit(self, plan: Plan[None]) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
+    async def _end_records(self) -> None:
+        """Delete the deduplication records that have ended, and find the time of the next one."""
+        dedup, now, most = self._broker.dedup, self._clock.now(), self._limits.expiry_slice
+        while dedup.next_end is not None and dedup.next_end <= now:
+            sweep = dedup.begin_sweep()
+            try:
+                sweep.entries = await self._pool.run(self._store.ended, now, entries_max=most)
+                dedup.choose_items(sweep)
+                for number, items in sweep.wanted.items():
+                    found = await self._pool.run(self._store.find, [number], items)
+                    sweep.existing |= {item for item, place in zip(items, found, strict=True) if place is not None}
+                later = [] if sweep.entries else await self._pool.run(self._store.ended, _FAR, entries_max=1)
+            except (StorageError, MemoryError) as why:
+                dedup.cancel_sweep(sweep)
+                self._log_records(why)
+                return
+            plan = dedup.finish_sweep(sweep, now, later)
+            self.ended_records += plan.reply
+            await self._commit(plan)
+
+    def _commit(self, plan: Plan[Any]) -> Deferred[Any]:
+        done: Deferred[Any] = Deferred()
         self._committer.submit(plan, done.callback)
         return done
 
@@ -90,3 +119,8 @@ class Upkeep:
         if (more := self._log_limiter.passes(name, "retired")) is not None:
             line = "Reading what a purge of queue {queue!r} left failed: {why}; it is tried again{more}"
             self.log.error(line, queue=name, why=str(why) or repr(why), more=more)
+
+    def _log_records(self, why: BaseException) -> None:
+        if (more := self._log_limiter.passes("", "records")) is not None:
+            line = "Reading deduplication records failed: {why}; it is tried again{more}"
+            self.log.error(line, why=str(why) or repr(why), more=more)

@@ -38,8 +38,8 @@ class WriteMethod:
     decide: Callable[[Broker], Callable[[Queue, Sequence[Any], WallMs], Plan[list[Any]]]]
     """Returns the broker's method that decides the requests."""
 
-    read: Callable[[rpc.Calls, Limits], Sequence[Any]]
-    """Returns the request of each call."""
+    read: Callable[[rpc.Calls, Limits], Any]
+    """Returns the request of each call in a list; of an add with keys the only request, without a list."""
 
     reply_types: frozenset[type]
     """Types of the replies to calls that are not refused."""
@@ -54,11 +54,22 @@ class WriteMethod:
     """Whether one plan may have calls of several connections.  The writes of such a plan cost less than its calls."""
 
 
+def _read_adds(calls: rpc.Calls, limits: Limits) -> list[Sequence[api.NewItem]] | api.AddRequest:
+    """Return the items of each of *calls*, or the only request if it has a request id or deduplication keys."""
+    requests = calls.requests
+    if isinstance(requests, list):
+        return requests
+    request = api.read_add_request(requests, limits)
+    if request.request_id or any(item.options and item.options.dedup_key for item in request.items):
+        return request
+    return [request.items]
+
+
 ADD: Final = WriteMethod(
     "add",
     (api.QUEUE_INTERFACE_ID, api.ADD),
     attrgetter("add"),
-    api.read_add_requests,
+    _read_adds,
     frozenset({list}),
     api.write_add_responses,
     ITEM_BYTES,

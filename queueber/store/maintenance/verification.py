@@ -10,7 +10,7 @@ The rules for all rows together are:
 5. An item at or below its queue's floor is leased.
 6. An item whose due is not the time in its id has a place, and no other item has one.
 7. Settings belong to a queue that exists, and retired numbers are below the next one.
-8. A deduplication record with an end is in the index of ends.
+8. A deduplication record is in the index of ends.
 
 Rows of format 1 have no places and no exact counters, so what these say is verified from format 2 on.
 """
@@ -326,7 +326,7 @@ class _Verification:
                         decode_dedup_key(row_key) if table == DEDUP else (NO_QUEUE, decode_request_key(row_key))
                     )
                     record = decode_dedup(row_key, value)
-                    if record.ends and self._db.get(end_key(Ended(record.ends, queue, key))) is None:
+                    if self._db.get(end_key(Ended(record.indexed_at, queue, key))) is None:
                         raise StorageError("it is not in the index of ends, so it would stay for ever")
         for row_key, value in self._rows(ENDS):
             with self._reporting(row_key):

@@ -125,8 +125,8 @@ class MemoryStore:
 
     def _put_dedup(self, queue: QueueNumber, key: Digest | RequestId, record: DedupRecord) -> None:
         self.records[queue, key] = record
-        entry = Ended(record.ends, queue, key)
-        if record.ends and entry not in self._ends:
+        entry = Ended(record.indexed_at, queue, key)
+        if entry not in self._ends:
             insort(self._ends, entry)
 
     def scan(self, queue: QueueNumber, after: Key, *, items_max: int, bytes_max: int) -> Scan:

@@ -116,6 +116,7 @@ def decode_dedup(row_key: bytes, value: bytes) -> DedupRecord:
         fields["endsMs"],
         tuple(ItemId(ids[at : at + ID_BYTES]) for at in range(0, len(ids), ID_BYTES)),
         tuple(place for (place,) in _PLACE_INDEX.iter_unpack(places)),
+        fields["checkMs"],
     )
 
 
@@ -144,6 +145,7 @@ def _setting_value(value: Any) -> SettingValue:  # noqa: ANN401 -- as `Layout.re
 def _dedup_struct(record: DedupRecord) -> bytes:
     return DEDUP_RECORD.build(
         endsMs=record.ends,
+        checkMs=record.check,
         ids=b"".join(record.ids),
         duplicates=b"".join(map(_PLACE_INDEX.pack, record.duplicates)),
     )
@@ -151,8 +153,7 @@ def _dedup_struct(record: DedupRecord) -> bytes:
 
 def _put_dedup(write: PutDedup) -> list[KeyWrite]:
     row = dedup_key(write.queue, write.digest), _dedup_struct(write.record)
-    ends = write.record.ends
-    return [row, (end_key(Ended(ends, write.queue, write.digest)), b"")] if ends else [row]
+    return [row, (end_key(Ended(write.record.indexed_at, write.queue, write.digest)), b"")]
 
 
 def _put_request(write: PutRequest) -> list[KeyWrite]:

@@ -1,0 +1,470 @@
+"""Adds that happen once: request ids, deduplication keys, and the end of their records."""
+
+from collections import deque
+from itertools import pairwise
+
+import pytest
+from attrs import define, field
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queueber.broker import Broker
+from queueber.broker.dedup import CHECK_SPAN_MAX, CHECK_SPAN_MIN, REQUEST_SPAN, AddedOnce, digest_of
+from queueber.broker.storage import DeleteQueue, PutQueue
+from queueber.errors import InvalidRequest, Overloaded
+from queueber.server.core.keyed_adds import read_records
+from queueber.store import MemoryStore
+from queueber.units import DAY, MINUTE, SECOND, SpanMs, WallMs
+from queueber.values import ItemOptions, NewItem
+from tests.broker.conftest import START, CountedIds
+
+WINDOW = SpanMs(5 * MINUTE)
+"""The default of `dedupWindowMs`."""
+
+REQUEST = b"R" * 16
+FAR = WallMs(2**62)
+MARK = (b"b" * 16, 0, WallMs(0))
+
+
+def item(key: bytes = b"", contents: bytes = b"x", *, until_removed=False, delay=0) -> NewItem:
+    return NewItem(contents, SpanMs(delay), ItemOptions(dedup_key=key, until_removed=until_removed))
+
+
+@define
+class Harness:
+    """A broker over a store in memory, whose plans become durable when the test says so."""
+
+    store: MemoryStore = field(factory=MemoryStore)
+    broker: Broker = field(init=False)
+    ids: CountedIds = field(factory=CountedIds)
+    now: WallMs = START
+    plans: deque = field(factory=deque)
+    submitted: int = 0
+    """Plans with writes."""
+
+    def __attrs_post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Start again from what is durable."""
+        self.plans.clear()
+        self.broker = Broker(self.ids)
+        for plan in self.broker.restore(self.store.recover()):
+            self.submit(plan)
+
+    @property
+    def queue(self):
+        return self.broker.queue("mail")
+
+    def submit(self, plan):
+        if plan.writes:
+            self.plans.append(plan)
+            self.submitted += 1
+        return plan.reply
+
+    def commit(self, count: int | None = None) -> None:
+        for _ in range(len(self.plans) if count is None else min(count, len(self.plans))):
+            plan = self.plans.popleft()
+            dropped = [DeleteQueue(number) for number in plan.dropped]
+            self.store.commit([*plan.writes, *map(PutQueue, plan.records), *dropped], MARK)
+            self.broker.committed([plan])
+
+    def begin(self, *items: NewItem, request_id: bytes = b"", queue=None):
+        return self.broker.dedup.begin(queue or self.queue, items, request_id)
+
+    def read(self, *keyed) -> None:
+        read_records(self.store, keyed)
+
+    def decide(self, keyed):
+        return self.submit(self.broker.dedup.decide(keyed, self.now))
+
+    def add(self, *items: NewItem, request_id: bytes = b"", queue=None):
+        keyed = self.begin(*items, request_id=request_id, queue=queue)
+        self.read(keyed)
+        return self.decide(keyed)
+
+    def sweep(self) -> int:
+        """Sweep until there is nothing to delete, and commit; return how many records were deleted."""
+        deleted = 0
+        dedup = self.broker.dedup
+        while dedup.next_end is not None and dedup.next_end <= self.now:
+            sweep = dedup.begin_sweep()
+            sweep.entries = self.store.ended(self.now, entries_max=2)
+            dedup.choose_items(sweep)
+            for number, items in sweep.wanted.items():
+                found = self.store.find([number], items)
+                sweep.existing |= {one for one, place in zip(items, found, strict=True) if place is not None}
+            later = [] if sweep.entries else self.store.ended(FAR, entries_max=1)
+            deleted += self.submit(dedup.finish_sweep(sweep, self.now, later))
+            self.commit()
+        return deleted
+
+    def lease_first(self) -> list:
+        """Lease the first item that is ready, and return the deliveries with one."""
+        self.broker.poll(self.queue, wanted=1, lease_duration=SpanMs(5), wait=SpanMs(0), peer=1, now=self.now)
+        found = []
+        while self.broker.polls.waiting:
+            for plan in self.broker.claims.distribute(self.now):
+                deliveries = self.submit(plan)
+                self.commit()
+                for delivery in deliveries:
+                    self.broker.confirm_delivery(delivery)
+                    found += [delivery] if delivery.items else []
+            for refill in self.broker.take_refills():
+                scan = self.store.scan(refill.number, refill.after, items_max=9, bytes_max=99)
+                self.broker.refilled(refill, scan)
+        return found
+
+    def remove_first(self) -> None:
+        """Lease the first item that is ready, and remove it."""
+        for delivery in self.lease_first():
+            for each in delivery.items:
+                self.submit(self.broker.remove(self.queue, [(each.key.id, delivery.lease.id)], self.now))
+
+    @property
+    def rows(self) -> int:
+        """The number of records and of entries of the index."""
+        return len(self.store.ended(FAR, entries_max=10**6)) + len(self.store.records)
+
+
+@pytest.fixture
+def harness():
+    return Harness()
+
+
+def test_a_second_item_with_a_key_is_not_added_within_the_window(harness):
+    first = harness.add(item(b"a"), item(), item(b"b"))
+    assert (len(set(first.ids)), first.duplicates) == (3, ())
+    harness.commit()
+    harness.now += WINDOW - 1
+    second = harness.add(item(b"b"), item(), item(b"a"), item(b"c"))
+    assert (second.ids[0], second.ids[2], second.duplicates) == (first.ids[2], first.ids[0], (0, 2))
+    assert harness.queue.items == 5
+    harness.now += 2
+    assert harness.add(item(b"a")).duplicates == ()
+
+
+def test_keys_of_one_call_are_compared_too(harness):
+    found = harness.add(item(b"a"), item(b"a"), item(b"b"), item(b"a"))
+    assert found.ids == (found.ids[0], found.ids[0], found.ids[2], found.ids[0])
+    assert found.duplicates == (1, 3)
+
+
+def test_queues_do_not_share_keys(harness):
+    harness.add(item(b"a"))
+    assert harness.add(item(b"a"), queue=harness.broker.queue("other")).duplicates == ()
+
+
+@pytest.mark.parametrize("committed", [0, 1])
+def test_of_two_adds_at_once_the_second_is_a_duplicate(harness, committed):
+    """Both have read that there is no record; the first may be durable or not when the second is decided."""
+    one, two = harness.begin(item(b"a"), request_id=REQUEST), harness.begin(item(b"a"))
+    harness.read(one, two)
+    first = harness.decide(one)
+    harness.commit(committed)
+    assert harness.decide(two) == AddedOnce(first.ids, (0,))
+    again = harness.begin(item(b"a"), request_id=REQUEST)
+    harness.read(again)
+    assert harness.decide(again) == first
+
+
+def test_a_plan_that_becomes_durable_between_request_and_read_is_seen(harness):
+    first = harness.add(item(b"a"))
+    keyed = harness.begin(item(b"a"))
+    harness.commit()
+    harness.read(keyed)
+    assert harness.decide(keyed) == AddedOnce(first.ids, (0,))
+
+
+def test_a_call_that_is_sent_again_is_answered_from_its_record(harness):
+    first = harness.add(item(b"a"), item(), item(b"a"), request_id=REQUEST)
+    harness.commit()
+    harness.restart()
+    harness.now += REQUEST_SPAN - 1
+    assert harness.add(item(b"other"), request_id=REQUEST) == first
+    assert (harness.queue.items, len(harness.plans)) == (2, 0)
+    harness.now += 2
+    assert harness.add(item(), request_id=REQUEST).ids != first.ids
+
+
+def test_a_call_without_items_writes_nothing(harness):
+    assert harness.add(request_id=REQUEST) == AddedOnce((), ())
+    assert not harness.plans
+
+
+def test_a_call_of_duplicates_alone_has_a_record_of_its_request(harness):
+    first = harness.add(item(b"a"))
+    second = harness.add(item(b"a"), request_id=REQUEST)
+    assert second == AddedOnce(first.ids, (0,))
+    harness.commit()
+    harness.now += WINDOW + 1
+    assert harness.add(item(b"a"), request_id=REQUEST) == second
+
+
+def test_a_key_counts_until_its_item_is_removed(harness):
+    harness.add(item(b"a", until_removed=True))
+    harness.commit()
+    harness.now += 30 * DAY
+    assert harness.add(item(b"a")).duplicates == (0,)
+    harness.remove_first()
+    assert harness.add(item(b"a", until_removed=True)).duplicates == ()
+    harness.commit()
+    assert harness.add(item(b"a")).duplicates == (0,)
+
+
+def test_a_key_counts_while_its_item_is_leased_and_after_it_came_back(harness):
+    harness.add(item(b"a", until_removed=True))
+    assert harness.lease_first()
+    assert harness.add(item(b"a")).duplicates == (0,)
+    harness.now += 9
+    keyed = harness.begin(item(b"a"))
+    harness.read(keyed)
+    (lease,) = harness.broker.pop_expired(harness.now)
+    items = harness.store.read(harness.queue.number, lease.rows())
+    harness.submit(harness.broker.requeue(lease, items, now=harness.now))
+    assert harness.decide(keyed).duplicates == (0,)
+
+
+def test_a_purge_frees_keys_that_count_until_their_items_are_gone(harness):
+    harness.add(item(b"a", until_removed=True))
+    keyed = harness.begin(item(b"a"))
+    harness.commit()
+    harness.read(keyed)
+    harness.submit(harness.broker.lifecycle.purge(harness.queue))
+    assert harness.decide(keyed).duplicates == ()
+
+
+def test_a_deleted_queue_has_no_keys(harness):
+    harness.add(item(b"a"))
+    harness.commit()
+    queue = harness.queue
+    harness.submit(harness.broker.lifecycle.delete(queue, harness.now))
+    assert harness.add(item(b"a"), queue=queue).duplicates == ()
+
+
+def test_duplicates_count_in_no_limit_and_a_refusal_changes_nothing(harness):
+    first = harness.add(item(b"a"))
+    harness.submit(harness.broker.lifecycle.configure(harness.queue, {"maxItems": 1}))
+    assert harness.add(item(b"a"), item(b"a")) == AddedOnce((*first.ids, *first.ids), (0, 1))
+    before = len(harness.plans)
+    assert isinstance(harness.add(item(b"a"), item(b"b"), request_id=REQUEST), Overloaded)
+    assert len(harness.plans) == before
+    harness.submit(harness.broker.lifecycle.configure(harness.queue, {"maxItems": 2}))
+    assert harness.add(item(b"b"), request_id=REQUEST).duplicates == ()
+
+
+def test_dead_items_take_no_adds(harness):
+    harness.add(item(b"a"))
+    dead = harness.broker.queues.dead_line(harness.queue)
+    assert isinstance(harness.add(item(b"a"), queue=dead), InvalidRequest)
+
+
+def test_a_queue_without_a_window_keeps_no_keys(harness):
+    harness.submit(harness.broker.lifecycle.configure(harness.queue, {"dedupWindowMs": 0}))
+    assert harness.add(item(b"a")).duplicates == ()
+    assert harness.add(item(b"a")).duplicates == ()
+    harness.commit()
+    assert harness.rows == 0
+
+
+def test_an_add_whose_records_cannot_be_read_is_ended(harness):
+    keyed = harness.begin(item(b"a"))
+    harness.broker.dedup.cancel(keyed)
+    harness.add(item(b"a"))
+    assert not keyed.ends
+
+
+def test_no_rows_are_left_when_windows_have_passed(harness):
+    for number in range(5):
+        harness.add(item(b"%d" % number), request_id=b"%d" % number * 16)
+    harness.commit()
+    assert harness.rows == 20
+    harness.now += WINDOW + 1
+    assert (harness.sweep(), harness.rows) == (5, 10)
+    harness.now += REQUEST_SPAN
+    assert (harness.sweep(), harness.rows, harness.broker.dedup.next_end) == (5, 0, None)
+    harness.restart()
+    assert (harness.sweep(), harness.broker.dedup.next_end) == (0, None)
+    harness.add(item(b"0"))
+    assert harness.broker.dedup.next_end == harness.now + WINDOW + 1
+
+
+def test_a_record_that_is_renewed_during_a_sweep_is_kept(harness):
+    harness.add(item(b"a"))
+    harness.commit()
+    harness.now += WINDOW + 1
+    dedup = harness.broker.dedup
+    sweep = dedup.begin_sweep()
+    sweep.entries = harness.store.ended(harness.now, entries_max=9)
+    dedup.choose_items(sweep)
+    second = harness.add(item(b"a"))
+    assert harness.submit(dedup.finish_sweep(sweep, harness.now)) == 0
+    harness.commit()
+    assert harness.add(item(b"a")) == AddedOnce(second.ids, (0,))
+    assert harness.rows == 2
+
+
+def test_a_sweep_that_cannot_read_follows_no_plans(harness):
+    sweep = harness.broker.dedup.begin_sweep()
+    harness.broker.dedup.cancel_sweep(sweep)
+    harness.add(item(b"a"))
+    assert not sweep.ends
+
+
+def test_records_that_are_written_during_the_last_sweep_are_not_forgotten(harness):
+    dedup = harness.broker.dedup
+    sweep = dedup.begin_sweep()
+    sweep.entries = harness.store.ended(harness.now, entries_max=9)
+    harness.add(item(b"a"))
+    harness.submit(dedup.finish_sweep(sweep, harness.now, []))
+    assert dedup.next_end == harness.now + WINDOW + 1
+
+
+def test_records_without_an_end_are_checked_ever_less_often_and_deleted_with_their_items(harness):
+    harness.add(item(b"a", until_removed=True))
+    harness.commit()
+    harness.sweep()
+    looks = []
+    while len(looks) < 12:
+        assert harness.broker.dedup.next_end is not None
+        looks.append(harness.broker.dedup.next_end)
+        harness.now = looks[-1]
+        assert (harness.sweep(), harness.rows) == (0, 2)
+    spans = [after - before for before, after in pairwise(looks)]
+    assert looks[0] - START == CHECK_SPAN_MIN + 1
+    assert spans == sorted(spans)
+    assert spans[-1] == CHECK_SPAN_MAX + 1
+    harness.remove_first()
+    harness.commit()
+    harness.now += CHECK_SPAN_MAX + 1
+    assert (harness.sweep(), harness.rows) == (1, 0)
+
+
+def test_a_key_that_is_used_again_and_again_keeps_one_entry(harness):
+    for _ in range(20):
+        harness.add(item(b"a", until_removed=True))
+        harness.commit()
+        harness.remove_first()
+        harness.commit()
+        harness.now += MINUTE
+        harness.sweep()
+    assert harness.rows < 15
+    harness.now += CHECK_SPAN_MIN + 1
+    harness.sweep()
+    assert harness.rows == 0
+
+
+def test_records_of_a_deleted_queue_are_deleted(harness):
+    harness.add(item(b"a", until_removed=True), item(b"b"))
+    harness.commit()
+    harness.submit(harness.broker.lifecycle.delete(harness.queue, harness.now))
+    harness.commit()
+    harness.now += CHECK_SPAN_MIN + 1
+    assert (harness.sweep(), harness.rows) == (2, 0)
+
+
+def test_digests_are_those_of_blake2b():
+    assert digest_of(b"").hex() == "cae66941d9efbd404e4d88758ea67670"
+
+
+@define
+class Model(Harness):
+    """
+    A harness that knows for each key the item that took it, and until when.
+
+    Adds take effect when they are decided.
+    """
+
+    taken: dict[int, tuple[bytes, WallMs | None]] = field(factory=dict)
+    """The item and the end of each key; None for one that counts until its item is gone."""
+
+    history: list = field(factory=list)
+    """`submitted` and `taken` after each decision."""
+
+    under_way: list = field(factory=list)
+    """The adds that are not decided, with the keys of their items, and whether their records were read."""
+
+    def counts(self, key: int) -> bool:
+        if key not in self.taken or not key:
+            return False
+        item_id, ends = self.taken[key]
+        if ends is not None:
+            return ends > self.now
+        self.commit()
+        number = self.queue.number
+        return number is not None and self.store.find([number], [item_id])[0] is not None
+
+    def begin_one(self, keys) -> None:
+        items = [item(bytes([key]) if key else b"", until_removed=until) for key, until in keys]
+        self.under_way.append((self.begin(*items), keys, []))
+
+    def read_one(self, place) -> None:
+        for keyed, _, done in self.under_way[place : place + 1]:
+            if not done:
+                self.read(keyed)
+                done.append(True)
+
+    def decide_one(self, place) -> None:
+        for keyed, keys, done in self.under_way[place : place + 1]:
+            if not done:
+                continue
+            del self.under_way[place]
+            found = self.decide(keyed)
+            duplicates = []
+            for at, (key, until) in enumerate(keys):
+                if self.counts(key):
+                    assert found.ids[at] == self.taken[key][0]
+                    duplicates.append(at)
+                else:
+                    self.taken[key] = found.ids[at], None if until else WallMs(self.now + WINDOW + 1)
+            assert list(found.duplicates) == duplicates
+            self.history.append((self.submitted, dict(self.taken)))
+
+    def wait(self, span) -> None:
+        self.now += span
+
+    def sweep_all(self, _) -> None:
+        self.commit()
+        self.sweep()
+
+    def purge(self, _) -> None:
+        self.submit(self.broker.lifecycle.purge(self.queue))
+
+    def remove(self, _) -> None:
+        self.remove_first()
+
+    def crash(self, _) -> None:
+        """Restart; the adds under way are lost, and so are the plans that are not durable."""
+        durable = self.submitted - len(self.plans)
+        self.history = [(submitted, taken) for submitted, taken in self.history if submitted <= durable]
+        self.taken = dict(self.history[-1][1]) if self.history else {}
+        self.submitted = durable
+        self.under_way.clear()
+        self.restart()
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just(Model.begin_one), st.lists(st.tuples(st.sampled_from(b"abc\0"), st.booleans()), max_size=3)),
+        st.tuples(st.sampled_from([Model.read_one, Model.decide_one]), st.integers(0, 3)),
+        st.tuples(st.just(Model.commit), st.integers(1, 3)),
+        st.tuples(st.just(Model.wait), st.sampled_from([1, SECOND, WINDOW, DAY])),
+        st.tuples(st.sampled_from([Model.remove, Model.sweep_all, Model.purge, Model.crash]), st.none()),
+    ),
+    max_size=40,
+)
+
+
+@given(steps)
+def test_keys_count_as_in_a_model_and_no_rows_are_left(steps):
+    model = Model()
+    for step, argument in steps:
+        step(model, argument)
+        model.broker.check()
+    for keyed, _, _ in model.under_way:
+        model.broker.dedup.cancel(keyed)
+    model.commit()
+    model.wait(400 * DAY)
+    model.purge(None)
+    model.sweep_all(None)
+    assert model.rows == 0

@@ -1,0 +1,139 @@
+"""Adds with request ids and deduplication keys, over a whole server."""
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from queueber import api
+from queueber.errors import StorageError
+from queueber.values import ItemOptions, NewItem
+
+REQUEST = b"R" * 16
+
+
+def add(peer, *keys, request_id=b"", contents=b"x"):
+    items = [NewItem(contents, 0, ItemOptions(dedup_key=key) if key else None) for key in keys]
+    return peer.call(api.ADD, api.write_add_request(api.AddRequest(items, request_id)))
+
+
+def reply(peer, question):
+    return api.read_add_response(peer.receive()[question])
+
+
+@pytest.fixture
+def said():
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+def test_an_add_with_keys_is_answered_once_its_records_were_read_and_it_is_durable(server):
+    peer = server.connect()
+    question = add(peer, b"a", b"", b"a")
+    assert question not in peer.receive()
+    server.settle()
+    found = reply(peer, question)
+    assert (found.ids[0], list(found.duplicates)) == (found.ids[2], [2])
+    again = add(peer, b"a", request_id=REQUEST)
+    server.settle()
+    other = server.connect()
+    once_more = add(other, b"b", request_id=REQUEST)
+    server.settle()
+    assert reply(peer, again).ids == [found.ids[0]]
+    assert (reply(other, once_more).ids, list(reply(other, once_more).duplicates)) == ([found.ids[0]], [0])
+    assert server.broker.queue("default").items == 2
+    assert (peer.request_bytes, server.committer.pending_bytes, server.handlers.outstanding) == (0, 0, 0)
+
+
+def test_calls_that_arrive_during_a_read_are_read_together(server):
+    peer = server.connect()
+    questions = [add(peer, b"a") for _ in range(5)]
+    assert len([job for job in server.pool.jobs if job[1].__name__ == "read_records"]) == 1
+    assert peer.request_bytes >= 5 * 256
+    assert server.committer.pending_bytes >= 5 * 256
+    server.settle()
+    found = [reply(peer, question) for question in questions]
+    assert {each.ids[0] for each in found} == {found[0].ids[0]}
+    assert [list(each.duplicates) for each in found] == [[], [0], [0], [0], [0]]
+
+
+def test_an_add_with_keys_serves_polls_that_wait_no_longer_before_it(server):
+    peer = server.connect()
+    add(peer, b"a")
+    poll = peer.poll(no_wait=True)
+    server.settle()
+    assert poll in peer.receive()
+
+
+def test_an_add_with_keys_is_refused_for_what_its_connection_holds(make_server):
+    server = make_server(request_bytes=4_096)
+    peer = server.connect()
+    first, second = add(peer, b"a", contents=bytes(3_000)), add(peer, b"b", contents=bytes(3_000))
+    server.settle()
+    assert reply(peer, first).ids
+    assert "(request_bytes)" in peer.receive()[second].reason
+
+
+def test_a_refusal_names_its_limit(server):
+    queue = server.broker.queue("default")
+    server.committer.submit(server.broker.lifecycle.configure(queue, {"maxItems": 1}), lambda _: None)
+    server.settle()
+    peer = server.connect()
+    question = add(peer, b"a", b"b")
+    server.settle()
+    assert "maxItems" in peer.receive()[question].reason
+    assert peer.request_bytes == 0
+
+
+def test_records_that_cannot_be_read_refuse_the_add(server, said):
+    def fail(*_, **__):
+        raise StorageError("a block is damaged")
+
+    read, server.store.dedup = server.store.dedup, fail
+    peer = server.connect()
+    first = add(peer, b"a")
+    server.settle()
+    assert reply(peer, first).ids, "a queue without a number has no records"
+    questions = [add(peer, b"a"), add(peer, b"b")]
+    server.settle()
+    for question in questions:
+        assert "the server's log says why" in peer.receive()[question].reason
+    (line,) = [event for event in said if "deduplication records of queue" in event.get("log_format", "")]
+    assert (line["queue"], line["why"]) == ("default", "a block is damaged")
+    assert (peer.request_bytes, server.committer.pending_bytes, server.handlers.outstanding) == (0, 0, 0)
+    server.store.dedup = read
+    again = add(peer, b"a")
+    server.settle()
+    assert list(reply(peer, again).duplicates) == [0]
+
+
+def test_records_are_deleted_when_they_have_ended(server, said):
+    peer = server.connect()
+    add(peer, b"a", b"b", request_id=REQUEST)
+    server.settle()
+
+    def run():
+        server.upkeep.run()
+        server.settle()
+
+    run()
+    assert server.upkeep.ended_records == 0
+    server.reactor.advance(301)
+    run()
+    assert server.upkeep.ended_records == 2
+    ended, server.store.ended = server.store.ended, None
+
+    def fail(*_, **__):
+        raise StorageError("a block is damaged")
+
+    server.reactor.advance(300)
+    server.store.ended = fail
+    run()
+    run()
+    assert len([event for event in said if "Reading deduplication records" in event.get("log_format", "")]) == 1
+    server.store.ended = ended
+    run()
+    assert server.upkeep.ended_records == 3
+    server.store.ended = None
+    run()
+    assert server.deaths == []
