@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from queueber.server.config.settings import OPTIONS, SERVICE_OPTIONS
+from queueber.server.config.settings import OPTION_TABLES, OPTIONS, SERVICE_OPTIONS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -106,6 +106,10 @@ def test_the_configuration_page_has_every_option():
         accepts = option.kind.accepts or "text"
         assert f"| `{option.name}` | {option.default_text or 'none'} | {option.help}. | {accepts} |\n" in page
     assert len(re.findall(r"^\| `[a-z-]+` \|", page, re.MULTILINE)) == len(SERVICE_OPTIONS)
+    _, defaults = OPTION_TABLES["queue_defaults"]
+    for option in defaults:
+        description = option.help.removeprefix("Default of queues: ")
+        assert f"| `[queue] {option.key}` | {option.default_text} | {description}. | {option.kind.accepts} |\n" in page
 
 
 @pytest.mark.slow

@@ -20,6 +20,9 @@ from queueber.values import Death, DeathReason
 
 NO_FACTS: Final = Facts()
 
+COUNTED_QUEUES_MAX: Final = 100
+"""Queues whose deaths are counted apart.  Each makes up to four time series in a monitoring system."""
+
 OnDeath: TypeAlias = Callable[[Queue, Item, DeathReason], None]
 """Takes the queue in which an item died, the dead item, and the reason.  The plan is not durable yet."""
 
@@ -35,7 +38,13 @@ class Deaths:
     _queues: Queues
     _on_death: OnDeath = ignore_death
     counts: Counter[tuple[str, DeathReason]] = field(factory=Counter, init=False)
-    """Deaths since the start, by the name of the queue and the reason; items that were dropped are not among them."""
+    """
+    Deaths since the start, by the name of the queue and the reason; items that were dropped are not among them.
+
+    Queues beyond the first `COUNTED_QUEUES_MAX` that had any are counted together under an empty name.
+    """
+
+    _counted: set[str] = field(factory=set, init=False)
 
     def die(self, queue: Queue, item: Item, reason: DeathReason, now: WallMs) -> tuple[Queue, Item]:
         """
@@ -60,6 +69,14 @@ class Deaths:
         dead.bytes += len(item.contents)
         dead.off_time += off_time(died.key)
         dead.put(died)
-        self.counts[queue.name, reason] += 1
+        self._count(queue.name, reason)
         self._on_death(queue, died, reason)
         return dead, died
+
+    def _count(self, name: str, reason: DeathReason) -> None:
+        if name not in self._counted:
+            if len(self._counted) >= COUNTED_QUEUES_MAX:
+                name = ""
+            else:
+                self._counted.add(name)
+        self.counts[name, reason] += 1

@@ -22,7 +22,9 @@ SPAN_MAX: Final = SpanMs(100 * YEAR)
 """The longest span.  It keeps sums of points and spans far below 64 bits."""
 
 _U32_MAX: Final = 2**32 - 1
-_U64_MAX: Final = 2**64 - 1
+_COUNT_MAX: Final = 10**15
+_BYTES_MAX: Final = 1 << 60
+"""Beyond any disk, and easier to read than the largest number of 64 bits."""
 
 LABELS_MAX: Final = 16
 LABEL_BYTES_MAX: Final = 63
@@ -30,59 +32,72 @@ LABEL_BYTES_MAX: Final = 63
 NOT_CONFIGURED: SettingFields = MappingProxyType({})
 
 
-def _setting(default: Any, wire: str, high: int | None, unit: Unit = Unit.COUNT) -> Any:  # noqa: ANN401
-    return field(default=default, metadata={"setting": (wire, high, unit)})
+@frozen
+class Setting:
+    """The definition of one field of `Settings`."""
+
+    wire: str
+    """The schema's name of the field."""
+
+    high: int | None
+    """The highest number, from 0; None for fields that are no numbers."""
+
+    unit: Unit
+    description: str
+    """For the help of the option that sets the default; empty for a field that has none."""
 
 
-def _span(default: int, wire: str) -> Any:  # noqa: ANN401
-    return _setting(default, wire, SPAN_MAX, Unit.MS)
+def _number(default: int, wire: str, high: int, description: str, unit: Unit = Unit.COUNT) -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"setting": Setting(wire, high, unit, description)})
+
+
+def _span(default: int, wire: str, description: str) -> Any:  # noqa: ANN401
+    return _number(default, wire, SPAN_MAX, description, Unit.MS)
+
+
+def _other(default: Any, wire: str, description: str = "") -> Any:  # noqa: ANN401
+    return field(default=default, metadata={"setting": Setting(wire, None, Unit.COUNT, description)})
 
 
 @frozen(kw_only=True)
 class Settings:
     """The settings of one queue, with the fields of the struct `Settings` of ``queueber.capnp``."""
 
-    lease_ms: SpanMs = _span(0, "leaseMs")
-    """The lease of a poll that gives none; 0: such a poll is refused."""
-
-    max_lease_ms: SpanMs = _span(0, "maxLeaseMs")
-    """The longest time for which one lease may be held, extensions included; 0: no bound but the server's."""
-
-    max_attempts: int = _setting(0, "maxAttempts", _U32_MAX)
-    """An item dies when this attempt fails or is lost; 0: never."""
-
-    backoff_base_ms: SpanMs = _span(1_000, "backoffBaseMs")
-    backoff_cap_ms: SpanMs = _span(3_600_000, "backoffCapMs")
-    backoff_on_loss: bool = _setting(default=False, wire="backoffOnLoss", high=None)
-    """Whether an item waits after its lease ended by itself."""
-
-    max_items: int = _setting(0, "maxItems", _U64_MAX)
-    """Items, leased ones included; 0: no bound."""
-
-    max_bytes: int = _setting(0, "maxBytes", _U64_MAX, Unit.BYTES)
-    """Contents of all items; 0: no bound."""
-
-    max_item_bytes: int = _setting(0, "maxItemBytes", _U64_MAX, Unit.BYTES)
-    """Contents of one item; 0: no bound but the server's."""
-
-    ttl_ms: SpanMs = _span(0, "ttlMs")
-    """The time from its add until an item expires, unless it says otherwise; 0: never."""
-
-    drop_expired: bool = _setting(default=False, wire="dropExpired", high=None)
-    """Whether expired items are removed instead of dying."""
-
-    dead_ttl_ms: SpanMs = _span(0, "deadTtlMs")
-    """The time from its death until a dead item is removed; 0: never."""
-
-    dedup_window_ms: SpanMs = _span(300_000, "dedupWindowMs")
-    idle_ttl_ms: SpanMs = _span(0, "idleTtlMs")
-    """The time after which a queue without items, waiting polls and calls is deleted; 0: never."""
-
-    labels: tuple[tuple[str, str], ...] = _setting((), "labels", None)
+    lease_ms: SpanMs = _span(0, "leaseMs", "Length of the lease of a poll that gives none; 0: such a poll fails")
+    max_lease_ms: SpanMs = _span(
+        0, "maxLeaseMs", "Longest time for which one lease may be held, extensions included; 0: as the limit says"
+    )
+    max_attempts: int = _number(
+        0, "maxAttempts", _U32_MAX, "Attempt with whose failure or loss an item dies; 0: it never does"
+    )
+    backoff_base_ms: SpanMs = _span(
+        1_000, "backoffBaseMs", "Longest wait of an item after its first failure; each further one doubles it"
+    )
+    backoff_cap_ms: SpanMs = _span(3_600_000, "backoffCapMs", "Longest wait of an item after a failure")
+    backoff_on_loss: bool = _other(
+        default=False, wire="backoffOnLoss", description="Let an item wait after its lease ended by itself, too"
+    )
+    max_items: int = _number(0, "maxItems", _COUNT_MAX, "Most items of a queue, leased ones included; 0: no bound")
+    max_bytes: int = _number(
+        0, "maxBytes", _BYTES_MAX, "Most contents of all items of a queue; 0: no bound", Unit.BYTES
+    )
+    max_item_bytes: int = _number(
+        0, "maxItemBytes", _BYTES_MAX, "Most contents of one item; 0: as the limit says", Unit.BYTES
+    )
+    ttl_ms: SpanMs = _span(0, "ttlMs", "Time after its add in which an item must be delivered; 0: it never expires")
+    drop_expired: bool = _other(
+        default=False, wire="dropExpired", description="Remove expired items, so that they are not among the dead ones"
+    )
+    dead_ttl_ms: SpanMs = _span(0, "deadTtlMs", "Time after which a dead item is removed; 0: never")
+    dedup_window_ms: SpanMs = _span(
+        300_000, "dedupWindowMs", "Time for which a deduplication key keeps a second item out"
+    )
+    idle_ttl_ms: SpanMs = _span(0, "idleTtlMs", "Time after which a queue without items and calls is deleted; 0: never")
+    labels: tuple[tuple[str, str], ...] = _other((), "labels")
     """Names and values."""
 
-    adds_paused: bool = _setting(default=False, wire="addsPaused", high=None)
-    polls_paused: bool = _setting(default=False, wire="pollsPaused", high=None)
+    adds_paused: bool = _other(default=False, wire="addsPaused")
+    polls_paused: bool = _other(default=False, wire="pollsPaused")
 
     def merged(self, configured: SettingFields) -> "Settings":
         """Return these settings, the defaults, with the *configured* fields of a queue."""
@@ -98,13 +113,14 @@ class Settings:
 
 DEFAULT_SETTINGS: Final = Settings()
 
-FIELDS: Final[Mapping[str, str]] = {each.metadata["setting"][0]: each.name for each in fields(Settings)}
+FIELDS: Final[Mapping[str, str]] = {each.metadata["setting"].wire: each.name for each in fields(Settings)}
 """The attributes of `Settings` by the schema's names of the fields."""
 
 READ_ONLY: Final = frozenset({"addsPaused", "pollsPaused"})
 """Fields that `configure` does not change, but `pause` and `resume`."""
 
-_RANGES: Final = {each.metadata["setting"][0]: each.metadata["setting"] for each in fields(Settings)}
+SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] for each in fields(Settings)}
+"""The definitions by the name of the attribute."""
 
 
 def check_changes(changes: SettingFields) -> None:
@@ -123,14 +139,14 @@ def check_changes(changes: SettingFields) -> None:
 
 
 def _check(wire: str, value: SettingValue) -> None:
-    _, high, unit = _RANGES[wire]
+    setting = SETTINGS[FIELDS[wire]]
     if wire == "labels":
         assert isinstance(value, tuple), "labels are pairs"
         _check_labels(value)
-    elif high is not None:
+    elif setting.high is not None:
         assert isinstance(value, int), f"{wire} is a number"
-        if not 0 <= value <= high:
-            raise InvalidRequest(f"{wire} is {value:,}; it must be 0 to {quantity(high, unit)}")
+        if not 0 <= value <= setting.high:
+            raise InvalidRequest(f"{wire} is {value:,}; it must be 0 to {quantity(setting.high, setting.unit)}")
 
 
 def _check_labels(labels: tuple[tuple[str, str], ...]) -> None:

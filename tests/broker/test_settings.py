@@ -11,7 +11,7 @@ from queueber.errors import InvalidRequest
 def test_there_is_a_setting_for_each_field_of_the_schema_with_its_default():
     declared = layout("Settings").read(layout("Settings").build())
     assert list(FIELDS) == list(declared)
-    defaults = {each.metadata["setting"][0]: getattr(DEFAULT_SETTINGS, each.name) for each in fields(Settings)}
+    defaults = {each.metadata["setting"].wire: getattr(DEFAULT_SETTINGS, each.name) for each in fields(Settings)}
     assert defaults == {**declared, "labels": ()}
 
 

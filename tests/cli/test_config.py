@@ -5,9 +5,10 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from queueber.broker.settings import SETTINGS
 from queueber.cli.config import as_file, config
 from queueber.limits import PEER_LIMITS
-from queueber.server.config.settings import OPTIONS
+from queueber.server.config.settings import OPTIONS, option_name
 from queueber.server.config.sources import resolve
 from queueber.server.config.twisted_options import Options
 from queueber.store.tuning import TUNING_OPTIONS
@@ -65,6 +66,11 @@ FIGURES = {
         f"storage-{each.name.replace('_', '-')}": st.integers(each.low, each.high)
         for each in TUNING_OPTIONS
         if isinstance(each.unit, Unit)
+    },
+    **{
+        option_name(name, "queue"): st.integers(0, setting.high)
+        for name, setting in SETTINGS.items()
+        if setting.description and setting.high is not None
     },
 }
 WORDS = {

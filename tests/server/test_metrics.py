@@ -17,7 +17,7 @@ from queueber.server.monitoring.diagnostics import Disk
 from queueber.server.monitoring.metrics import ScrapeData, exposition
 from queueber.store.datadir.database import PROPERTY_NAMES
 from queueber.units import SpanMs
-from queueber.values import NewItem
+from queueber.values import DeathReason, NewItem
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -74,6 +74,14 @@ def test_items_by_queue_and_state(scrape, server):
     assert found["queueber_oldest_ready_seconds", ("queue", "later")] == 0
     assert found[("queueber_items_added_total",)] == 4
     assert found[("queueber_leases",)] == found[("queueber_leased_items",)] == 1
+
+
+def test_deaths_by_queue_and_reason(scrape, server):
+    server.broker.deaths.counts["mail", DeathReason.LOST] = 3
+    server.broker.deaths.counts["", DeathReason.EXPIRED] = 1
+    found = scrape()
+    assert found["queueber_deaths_total", ("queue", "mail"), ("reason", "lost")] == 3
+    assert found["queueber_deaths_total", ("queue", queue_stats.OTHER_QUEUES), ("reason", "expired")] == 1
 
 
 def test_an_unread_queue_has_no_oldest_item(scrape, server):

@@ -25,6 +25,7 @@ from queueber.server.admin.handlers import BackupStore
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock, periodic_timer
 from queueber.server.core.committer import Committer
+from queueber.server.core.death_log import DeathLog
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
@@ -125,7 +126,8 @@ def assemble(
     and flushes on threads that no commit waits for.  *store* reports its syncs to *commit_stats*.
     """
     limits, flush_queue = settings.limits, FlushQueue()
-    broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim)
+    defaults, note_death = settings.queue_defaults, DeathLog(clock.monotonic).note
+    broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim, settings=defaults, on_death=note_death)
     stats, window = commit_stats or CommitStats(), settings.coalesce_batch_window_ms / MS_PER_SECOND
     committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)

@@ -21,6 +21,8 @@ from typing import Any, Self
 from attrs import evolve, field, fields, frozen
 
 from queueber.broker import ClaimBounds
+from queueber.broker.settings import DEFAULT_SETTINGS, SETTINGS, Setting
+from queueber.broker.settings import Settings as QueueSettings
 from queueber.limits import DEFAULTS, PEER_LIMITS, Limits, PeerLimit
 from queueber.server.config.console_access import ConsoleAccess, PasswordFileError, parse_access, read_password
 from queueber.server.config.spec import PATH, YES_OR_NO, Option, ValueKind, choice, decimal, integer, path, text
@@ -181,6 +183,7 @@ class Settings:
     )
 
     tuning: Tuning = DEFAULT_TUNING
+    queue_defaults: QueueSettings = DEFAULT_SETTINGS
     limits: Limits = DEFAULTS
     claim_bytes: int = 16 * MIB
     """Most contents delivered by one claim, after at least one item.  Not an option."""
@@ -301,6 +304,16 @@ def _limit(limit: PeerLimit) -> Option:
     )
 
 
+def _queue_setting(attribute: str, setting: Setting) -> Option:
+    return Option(
+        name=option_name(attribute, "queue"),
+        kind=YES_OR_NO if setting.high is None else integer(0, setting.high, setting.unit),
+        default=getattr(DEFAULT_SETTINGS, attribute),
+        help=f"Default of queues: {setting.description}",
+        table="queue",
+    )
+
+
 CONFIG = Option(name="config", kind=PATH, default=None, help="A configuration file with these options")
 
 SERVICE_OPTIONS = (CONFIG, *options_of(Settings))
@@ -308,6 +321,10 @@ SERVICE_OPTIONS = (CONFIG, *options_of(Settings))
 OPTION_TABLES: dict[str, tuple[type[Any], tuple[Option, ...]]] = {
     "tuning": (Tuning, tuple(map(_tuning, TUNING_OPTIONS))),
     "limits": (Limits, tuple(map(_limit, PEER_LIMITS))),
+    "queue_defaults": (
+        QueueSettings,
+        tuple([_queue_setting(name, setting) for name, setting in SETTINGS.items() if setting.description]),
+    ),
 }
 """The attributes of `Settings` that have a table of options of their own, each with its class and those options."""
 

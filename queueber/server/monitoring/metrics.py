@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from queueber import __version__
+from queueber.broker.deaths import COUNTED_QUEUES_MAX
 from queueber.broker.stats import QueueState
 from queueber.errors import Kind
 from queueber.limits import PEER_LIMITS
@@ -32,7 +33,7 @@ from queueber.server.core.histogram import Histogram
 from queueber.server.core.stats import ALL
 from queueber.server.core.sweeper import ATTEMPT_STEPS
 from queueber.server.monitoring.diagnostics import Check, Diagnostics, Disk, readiness
-from queueber.server.monitoring.queue_stats import QueueStats
+from queueber.server.monitoring.queue_stats import OTHER_QUEUES, QueueStats
 from queueber.store.datadir.database import LEVELS
 from queueber.units import MS_PER_SECOND
 
@@ -192,6 +193,11 @@ def _queues(stats: QueueStats, diagnostics: Diagnostics) -> Iterator[Metric]:
         "attempts",
         {str(step): diagnostics.sweeper.redelivered[step] for step in ATTEMPT_STEPS},
     )
+    says = f"Items that died, by queue and reason; {OTHER_QUEUES!r} for those after the first {COUNTED_QUEUES_MAX}"
+    deaths = CounterMetricFamily("queueber_deaths", says, labels=["queue", "reason"])
+    for (name, reason), count in diagnostics.broker.deaths.counts.items():
+        deaths.add_metric([name or OTHER_QUEUES, reason.name.lower()], count)
+    yield deaths
     yield _gauge("queueber_waiting_polls", "Waiting polls", diagnostics.broker.polls.waiting)
     yield _gauge(
         "queueber_window_bytes", "Memory for the windows of all queues", diagnostics.broker.queues.window_bytes

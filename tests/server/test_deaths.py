@@ -1,0 +1,69 @@
+"""Items that die: the log names them, and a metric counts them."""
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from queueber.broker.deaths import COUNTED_QUEUES_MAX
+from queueber.broker.settings import Settings
+from queueber.values import DeathReason
+
+
+@pytest.fixture
+def lines():
+    said = []
+
+    def observe(event):
+        if "dead items" in (event.get("log_format") or ""):
+            said.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield said
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
+def server(make_server):
+    return make_server({"queue_defaults": Settings(max_attempts=1)})
+
+
+def lose(server, peer, count):
+    """Deliver *count* items to a worker that crashes, and sweep its lease."""
+    peer.poll(count)
+    server.settle()
+    server.reactor.advance(2)
+    server.sweeper.sweep()
+    server.settle()
+
+
+def test_the_log_names_an_item_and_says_why(server, lines):
+    peer = server.connect()
+    peer.add(b"poison")
+    lose(server, peer, 1)
+    (line,) = lines
+    (item,) = server.store.scan(2, server.broker.queue("x").floor, items_max=9, bytes_max=9).items
+    assert (line["item"], line["queue"], line["attempts"]) == (item.key.id.hex(), "default", 1)
+    assert line["why"] == "the lease of its last attempt ended by itself"
+    assert server.broker.deaths.counts == {("default", DeathReason.LOST): 1}
+
+
+def test_many_such_items_are_one_line(server, lines):
+    peer = server.connect()
+    peer.add(*[b"poison"] * 50)
+    lose(server, peer, 50)
+    assert len(lines) == 1
+    assert server.broker.deaths.counts == {("default", DeathReason.LOST): 50}
+
+
+def test_further_queues_are_counted_together(server):
+    deaths = server.broker.deaths
+    peer = server.connect()
+    peer.add(b"a")
+    server.settle()
+    ((_, item),) = [(each, each.window.head(server.clock.now())) for each in server.broker.queues]
+    for number in range(COUNTED_QUEUES_MAX + 5):
+        queue = server.broker.queue(f"q{number}")
+        server.broker.queues.assign_number(queue)
+        deaths.die(queue, item, DeathReason.EXPIRED, server.clock.now())
+        deaths.die(queue, item._replace(key=item.key._replace(due=1)), DeathReason.EXPIRED, server.clock.now())
+    assert deaths.counts["", DeathReason.EXPIRED] == 10
+    assert deaths.counts["q7", DeathReason.EXPIRED] == 2
