@@ -234,6 +234,35 @@ def test_a_purge_frees_keys_that_count_until_their_items_are_gone(harness):
     assert harness.decide(keyed).duplicates == ()
 
 
+def test_plans_for_other_items_leave_a_key_taken(harness):
+    """Items that are added, removed and moved while the records are read."""
+    first = harness.add(item(b"a", until_removed=True, delay=DAY))
+    harness.add(item(), item())
+    harness.commit()
+    keyed = harness.begin(item(b"a"))
+    harness.read(keyed)
+    harness.remove_first()
+    harness.add(item(), item())
+    assert harness.decide(keyed) == AddedOnce(first.ids, (0,))
+
+
+def test_a_record_that_is_deleted_during_the_read_does_not_count(harness):
+    """A call whose record is at its end, and a key whose item is gone, just as a sweep deletes both."""
+    first = harness.add(item(b"a", until_removed=True), request_id=REQUEST)
+    harness.commit()
+    harness.now += REQUEST_SPAN + 1
+    harness.submit(harness.broker.lifecycle.purge(harness.queue))
+    sweep = harness.broker.dedup.begin_sweep()
+    sweep.entries = harness.store.ended(harness.now, entries_max=9)
+    harness.broker.dedup.choose_items(sweep)
+    keyed = harness.begin(item(b"a"), request_id=REQUEST)
+    harness.read(keyed)
+    assert harness.submit(harness.broker.dedup.finish_sweep(sweep, harness.now)) == 2
+    assert keyed.overlaid(keyed.records) == dict.fromkeys(keyed.records)
+    found = harness.decide(keyed)
+    assert (found.duplicates, found.ids == first.ids) == ((), False)
+
+
 def test_a_deleted_queue_has_no_keys(harness):
     harness.add(item(b"a"))
     harness.commit()
