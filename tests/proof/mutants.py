@@ -198,6 +198,26 @@ MUTANTS = (
         "a peer is closed a quarter of a second after its timeout",
         "tests/server/test_limits.py::test_a_timer_expires_at_its_limit_and_not_before",
     ),
+    Mutant(
+        "42-places-left",
+        "the place of an item stays when the item is deleted",
+        "tests/store/test_contract.py::test_an_item_that_moves_is_found_at_its_new_place",
+    ),
+    Mutant(
+        "43-conversion-not-synced",
+        "batches of a conversion are not synced one by one",
+        "tests/store/test_upgrades.py::test_a_conversion_that_is_killed_at_any_write_or_sync_is_begun_again",
+    ),
+    Mutant(
+        "44-keys-read-before-plans",
+        "an add with a key does not see the plans since its read",
+        "tests/broker/test_dedup.py::test_of_two_adds_at_once_the_second_is_a_duplicate",
+    ),
+    Mutant(
+        "45-renewed-record-deleted",
+        "a sweep deletes a record that was renewed meanwhile",
+        "tests/broker/test_dedup.py::test_a_record_that_is_renewed_during_a_sweep_is_kept",
+    ),
 )
 
 
