@@ -16,8 +16,8 @@ import click
 
 from queueber import __version__
 from queueber.cli import output
-from queueber.cli.arguments import contents_of, seconds, time_limit, uuid_bytes
-from queueber.cli.server_options import SERVER_OPTIONS, ServerCommand, ServerSelection
+from queueber.cli.arguments import contents_of, seconds, uuid_bytes
+from queueber.cli.server_options import SERVER_OPTIONS, ServerCommand, ServerSelection, json_option, timeout_option
 from queueber.cli.session import Interrupted, run
 from queueber.cli.streams import EXIT_ERROR
 from queueber.client import GIVE_BACK_MS, Queue
@@ -30,22 +30,27 @@ EXIT_INTERRUPTED = 130
 """Ended by a signal before there was an outcome: the status of shells for Ctrl-C."""
 
 
-MODULES: Final = {
+_LAZY: Final = {
     "config": "config",
-    "health": "control_commands",
-    "stats": "control_commands",
-    "check": "control_commands",
-    "backup": "maintenance",
-    "restore": "maintenance",
-    "verify": "maintenance",
-    "recover": "maintenance",
+    "control_commands": "health stats check",
+    "maintenance": "backup restore verify recover",
     "inspect": "inspect",
     "manhole": "manhole",
     "stress": "stress",
     "simulate": "simulate",
     "bench": "bench",
+    "settle_commands": "fail defer reject",
+    "queue_views": "queues peek dead get leases settings",
+    "queue_changes": "configure pause resume purge delete",
+    "item_changes": "cancel kick reschedule redrive end-lease",
 }
-"""The modules in `queueber.cli` of commands that are imported on first use.  A command has its name in its module."""
+
+MODULES: Final = {command: module for module, commands in _LAZY.items() for command in commands.split()}
+"""
+The modules in `queueber.cli` of commands that are imported on first use.
+
+A command has its name in its module, with underscores for dashes.
+"""
 
 
 class LazyGroup(click.Group):
@@ -59,7 +64,7 @@ class LazyGroup(click.Group):
         """Return the command of that name, importing it if necessary; None if there is none."""
         if cmd_name in MODULES and cmd_name not in self.commands:
             module = import_module(f"queueber.cli.{MODULES[cmd_name]}")
-            self.add_command(getattr(module, cmd_name))
+            self.add_command(getattr(module, cmd_name.replace("-", "_")))
         return super().get_command(ctx, cmd_name)
 
     def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401  (click's signature)
@@ -99,19 +104,6 @@ def _advice(why: click.ClickException) -> str:
     return f" If it is {' or '.join(arguments)}, put -- before it: {why.ctx.command_path} -- {why.option_name}"
 
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-
-
-_timeout_option = click.option(
-    "--timeout",
-    callback=time_limit,
-    envvar="QUEUEBER_TIMEOUT",
-    show_envvar=True,
-    metavar="SECONDS",
-    help="Time limit of the call, from connecting to the answer; by default none.  The wait of a poll is added to it.",
-)
-
-
 @click.group(cls=LazyGroup, no_args_is_help=False, params=[*SERVER_OPTIONS])
 @click.version_option(__version__, prog_name="queueber")
 @click.pass_context
@@ -138,8 +130,8 @@ def queueber(ctx: click.Context, /, **options: Any) -> None:  # noqa: ANN401  (t
     metavar="SECONDS",
     help="Deliver the items after this time at the earliest.",
 )
-@_json_option
-@_timeout_option
+@json_option
+@timeout_option
 @click.pass_obj
 def add(
     server: ServerSelection,
@@ -174,14 +166,14 @@ def add(
     help="Longest wait for an item; by default without a limit.",
 )
 @click.option("--no-wait", is_flag=True, help="Do not wait for an item.")
-@_json_option
+@json_option
 @click.option(
     "--raw",
     is_flag=True,
     help="Write only the contents of one item to standard output, byte for byte; "
     "the lease and the item's id go to standard error.",
 )
-@_timeout_option
+@timeout_option
 @click.pass_obj
 def poll(
     server: ServerSelection,
@@ -231,8 +223,8 @@ def poll(
 @queueber.command(cls=ServerCommand)
 @click.argument("item_id", metavar="ITEM", callback=uuid_bytes)
 @click.argument("lease", callback=uuid_bytes)
-@_json_option
-@_timeout_option
+@json_option
+@timeout_option
 @click.pass_obj
 def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool, timeout: int | None) -> None:
     """Remove ITEM, held under LEASE.  The exit status is 1 if LEASE has ended or does not hold ITEM."""
@@ -251,8 +243,8 @@ def remove(server: ServerSelection, item_id: bytes, lease: bytes, as_json: bool,
     show_default=True,
     help="New length, from now.",
 )
-@_json_option
-@_timeout_option
+@json_option
+@timeout_option
 @click.pass_obj
 def extend(server: ServerSelection, lease: bytes, span: int, as_json: bool, timeout: int | None) -> None:
     """Set LEASE to end some seconds from now.  The exit status is 1 if it has ended."""

@@ -7,17 +7,27 @@ The last two use its control socket, which permits administrative calls.
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final, TypeVar
 
 import click
 from attrs import asdict
+from click.core import ParameterSource
 
 from queueber.cli.arguments import PATH, seconds
 from queueber.cli.data_directory import control_address, data_dir_option
 from queueber.cli.output import bytes_of
-from queueber.cli.server_options import ServerCommand, ServerSelection
+from queueber.cli.server_options import (
+    ServerCommand,
+    ServerSelection,
+    json_option,
+    select_queue,
+    timeout_option,
+)
+from queueber.cli.terminal import is_terminal
+from queueber.cli.watch import show, watch_options
 from queueber.client import Client
 from queueber.units import MS_PER_SECOND, counted, rounded_span
 
@@ -42,21 +52,59 @@ def run_on_control_socket(
     return result
 
 
-@click.command()
+@click.command(cls=ServerCommand)
+@click.argument("name", metavar="[QUEUE]", required=False)
 @data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-@click.pass_obj
-def stats(server: ServerSelection, data_dir: Path, as_json: bool) -> None:
-    """Print a running server's numbers of queues, items, leases, connections and more."""
-    found = asdict(run_on_control_socket(server, data_dir, lambda client: client.admin.stats()))
-    if as_json:
-        click.echo(json.dumps(found))
+@click.option("--exact", is_flag=True, help="Count all items of QUEUE, which reads them, instead of showing bounds.")
+@watch_options
+@json_option
+@timeout_option
+@click.pass_context
+def stats(
+    ctx: click.Context,
+    name: str | None,
+    data_dir: Path,
+    exact: bool,
+    interval: int | None,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
+    """
+    Print the numbers of QUEUE's items by their state, or without QUEUE a running server's numbers.
+
+    Those of a queue are asked for at --addr, or with --data-dir on the control socket in it.  A number that is not
+    known exactly is shown by its bounds, as in 12-40.
+
+    Those of the server, which are of all queues, items, leases, connections and more, are asked for on the control
+    socket.  QUEUEBER_QUEUE and a --queue before the command do not count here.
+    """
+    here = ctx.get_parameter_source("data_dir") is ParameterSource.COMMANDLINE
+    if name is None and ctx.get_parameter_source("queue") is not ParameterSource.COMMANDLINE:
+        if exact:
+            raise click.UsageError("--exact is for the items of a QUEUE.")
+        look, address = partial(_look_at_server, as_json=as_json), control_address(data_dir)
+        show(ctx.obj, look, interval, timeout, address=address)
         return
+    # Imported here, because a call without a queue is not an operator's.
+    from queueber.cli.queue_views import look_at_counts  # noqa: PLC0415
+
+    server = select_queue(ctx, name)
+    if exact and is_terminal(sys.stderr):
+        click.echo(f"counting all items of the queue {server.queue_text} ...", err=True)
+    of_queue = partial(look_at_counts, queue=server.queue_name, exact=exact, as_json=as_json)
+    show(server, of_queue, interval, timeout, address=control_address(data_dir) if here else None)
+
+
+async def _look_at_server(client: Client, *, as_json: bool) -> str:
+    found = asdict(await client.admin.stats())
+    if as_json:
+        return json.dumps(found)
     hits = found.pop("limit_hits")
-    for name, value in found.items():
-        click.echo(f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_value_text(name, value)}")
-    for name, count in sorted(hits.items()):
-        click.echo(f"limit {name} was reached {counted(count, 'time')}")
+    lines = [
+        f"{name.removesuffix('_ms').removesuffix('_bytes'):<16} {_value_text(name, found[name])}" for name in found
+    ]
+    lines += [f"limit {name} was reached {counted(count, 'time')}" for name, count in sorted(hits.items())]
+    return "\n".join(lines)
 
 
 def _value_text(name: str, value: object) -> str:

@@ -22,6 +22,12 @@ def uuid(identity: bytes) -> str:
     return str(UUID(bytes=identity)) if len(identity) == 16 else identity.hex()  # noqa: PLR2004  (a UUID's length)
 
 
+def camel_case(name: str) -> str:
+    """Return the schema's name of a field or an enumerator: ``maxAttempts`` for ``max_attempts``."""
+    first, *rest = name.lower().split("_")
+    return first + "".join(map(str.capitalize, rest))
+
+
 def added_text(ids: list[bytes]) -> str:
     """Return the ids of items, one per line."""
     return "\n".join(map(uuid, ids))

@@ -1,22 +1,42 @@
 """Options that select the server and the queue, accepted before and after the name of a command."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from attrs import evolve, frozen
 from click.core import ParameterSource
 
-from queueber.cli.arguments import PATH
+from queueber.cli.arguments import PATH, time_limit
+from queueber.cli.output import printable
 from queueber.client import Client, Queue, Tls
+from queueber.units import MS_PER_SECOND
+
+if TYPE_CHECKING:
+    from queueber.client.control import QueueControl
 
 T = TypeVar("T")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+timeout_option = click.option(
+    "--timeout",
+    callback=time_limit,
+    envvar="QUEUEBER_TIMEOUT",
+    show_envvar=True,
+    metavar="SECONDS",
+    help="Time limit of the call, from connecting to the answer; by default none.  The wait of a poll is added to it.",
+)
 
 Runner = Callable[..., Any]
 """Run work against the server at an address: `queueber.cli.session.run`, or a replacement in tests."""
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:9090"
+
+DEFAULT_QUEUE: Final = "default"
+"""The name of a server's default queue."""
 
 _EPILOG = "The options of `queueber` itself, such as --addr, --queue and --tls-ca, are accepted here too."
 
@@ -52,6 +72,30 @@ class ServerSelection:
             return await work(client.default if self.queue is None else client.queue(self.queue))
 
         return self.run(self.address, with_client, self.tls)
+
+    @property
+    def queue_name(self) -> str:
+        """Return the name of the selected queue."""
+        return DEFAULT_QUEUE if self.queue is None else self.queue
+
+    @property
+    def queue_text(self) -> str:
+        """Return the name of the selected queue as printable text."""
+        return printable(self.queue_name.encode(errors="surrogateescape"))
+
+    def control(self, work: "Callable[[QueueControl], Awaitable[T]]", timeout_ms: int | None = None) -> T:
+        """Return the result of *work* with the control of the selected queue, within *timeout_ms*."""
+
+        async def with_client(client: Client) -> T:
+            return await work(client.control(self.queue_name))
+
+        result: T = self.run(self.address, with_client, self.tls, in_seconds(timeout_ms))
+        return result
+
+
+def in_seconds(ms: int | None) -> float | None:
+    """Return a time limit in seconds; None stays None."""
+    return None if ms is None else ms / MS_PER_SECOND
 
 
 def _options(*, hidden: bool) -> list[click.Option]:
@@ -132,3 +176,44 @@ class ServerCommand(click.Command):
         if given:
             ctx.obj = evolve(ctx.obj, **given)
         return super().invoke(ctx)
+
+
+def queue_argument(*, required: bool = False) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """
+    Add the argument QUEUE to a `ServerCommand`, as another way to give ``--queue``.  Its argument *server* has it.
+
+    If it is *required*, the default queue is used only by its name.
+    """
+
+    def decorate(command: Callable[..., T]) -> Callable[..., T]:
+        @click.argument("name", metavar="QUEUE" if required else "[QUEUE]", required=False)
+        @click.pass_context
+        @wraps(command)
+        def with_queue(ctx: click.Context, /, name: str | None, **more: Any) -> T:  # noqa: ANN401
+            server = select_queue(ctx, name)
+            if required and server.queue is None:
+                raise click.UsageError("Missing argument 'QUEUE'.")
+            return command(server=server, **more)
+
+        return with_queue
+
+    return decorate
+
+
+def select_queue(ctx: click.Context, name: str | None) -> ServerSelection:
+    """
+    Return the server with the queue *name*, the argument of a command; None selects that of the options.
+
+    Raises:
+        click.UsageError: an option on the command line names another queue.
+    """
+    server: ServerSelection = ctx.obj
+    if name is None:
+        return server
+    given = any(
+        each is not None and each.get_parameter_source("queue") is ParameterSource.COMMANDLINE
+        for each in (ctx, ctx.parent)
+    )
+    if given and server.queue != name:
+        raise click.UsageError(f"QUEUE is {name!r} and --queue is {server.queue!r}: give one of them.")
+    return evolve(server, queue=name)

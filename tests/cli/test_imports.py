@@ -57,7 +57,15 @@ def check(modules):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("add", "x"), ("poll",), ("remove", "0" * 32, "0" * 32), ("extend", "0" * 32), ("health",)],
+    [
+        ("add", "x"),
+        ("poll",),
+        ("remove", "0" * 32, "0" * 32),
+        ("extend", "0" * 32),
+        ("fail", "0" * 32, "0" * 32),
+        ("defer", "all", "0" * 32),
+        ("health",),
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_a_call_imports_only_what_it_uses(arguments):

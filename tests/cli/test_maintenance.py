@@ -53,7 +53,7 @@ class Server:
         self.asked.append(target)
         return succeed(None)
 
-    def run(self, address, work, *, concurrent):
+    def run(self, address, work, tls=None, seconds=None, *, concurrent=False):
         self.asked.append(address)
         results = []
         ensureDeferred(work(self)).addBoth(results.append)

@@ -1,0 +1,218 @@
+"""
+Commands that change items: ``queueber cancel``, ``kick``, ``reschedule``, ``redrive`` and ``end-lease``.
+
+The first asks for confirmation.
+"""
+
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+
+from queueber.api.control_types import Redriven
+from queueber.cli import queue_output as output
+from queueber.cli.arguments import seconds, uuid_bytes
+from queueber.cli.output import camel_case, moment, uuid
+from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
+from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.terminal import LoadDisplay, confirm, yes_option
+from queueber.client.control import QueueControl
+from queueber.limits import LISTED_MAX
+from queueber.units import MS_PER_SECOND, counted
+from queueber.values import ControlOutcome, DeathReason
+
+_REASONS: Final = {reason.name.lower(): reason for reason in DeathReason if reason is not DeathReason.NONE}
+
+
+def _ids(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[bytes]:
+    return [uuid_bytes(ctx, parameter, value) for value in values]
+
+
+_items = click.argument("ids", metavar="ITEM...", nargs=-1, required=True, callback=_ids)
+
+
+@click.command(cls=ServerCommand)
+@_items
+@yes_option
+@json_option
+@timeout_option
+@click.pass_obj
+def cancel(server: ServerSelection, ids: list[bytes], yes: bool, as_json: bool, timeout: int | None) -> None:
+    """
+    Remove each ITEM from the queue, for ever: ready, delayed and dead ones.
+
+    A leased item is left to its worker.  The exit status is 1 if an item was not removed.
+    """
+    what = f"the item {uuid(ids[0])}" if len(ids) == 1 else counted(len(ids), "item")
+    confirm(f"Remove {what} from the queue {server.queue_text}, for ever?", yes=yes)
+    unknown = "there is no such item"
+    _change(server, "cancelled", ids, lambda it, each: it.cancel(each), timeout, as_json=as_json, unknown=unknown)
+
+
+@click.command(cls=ServerCommand)
+@_items
+@json_option
+@timeout_option
+@click.pass_obj
+def kick(server: ServerSelection, ids: list[bytes], as_json: bool, timeout: int | None) -> None:
+    """Make each delayed ITEM ready.  The exit status is 1 if one was not found, is leased or is dead."""
+    _change(server, "kicked", ids, lambda control, each: control.kick(each), timeout, as_json=as_json)
+
+
+def _point(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """
+    Return milliseconds since the epoch from a date and time in ISO 8601, of this machine's zone unless it has one.
+
+    Raises:
+        click.BadParameter: *value* is something else, or before 1970.
+    """
+    if value is None:
+        return None
+    try:
+        found = round(datetime.fromisoformat(value).timestamp() * MS_PER_SECOND)
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(f"{value!r} is not a date and time, as in 2026-12-01T08:00+00:00.") from None
+    if found < 0:
+        raise click.BadParameter(f"{value} is before 1970.")
+    return found
+
+
+@click.command(cls=ServerCommand)
+@_items
+@click.option("--at", callback=_point, metavar="TIME", help="When, as in 2026-12-01T08:00 or 2026-12-01T08:00+00:00.")
+@click.option("--in", "delay", callback=seconds, metavar="SECONDS", help="After this time, by this machine's clock.")
+@json_option
+@timeout_option
+@click.pass_obj
+def reschedule(
+    server: ServerSelection, ids: list[bytes], at: int | None, delay: int | None, as_json: bool, timeout: int | None
+) -> None:
+    """
+    Make each ITEM due at another time.  One that has passed is now.
+
+    The exit status is 1 if an item was not found, is leased or is dead.
+    """
+    if (at is None) == (delay is None):
+        raise click.UsageError("Give one of --at and --in.")
+    due = at if at is not None else int(datetime.now(UTC).timestamp() * MS_PER_SECOND) + (delay or 0)
+    done = f"rescheduled to {moment(due)}"
+    _change(server, done, ids, lambda control, each: control.reschedule(each, due), timeout, as_json=as_json)
+
+
+def _change(
+    server: ServerSelection,
+    done: str,
+    ids: list[bytes],
+    change: Callable[[QueueControl, bytes], Awaitable[ControlOutcome]],
+    timeout: int | None,
+    *,
+    as_json: bool,
+    unknown: str = "there is no such item, or it is dead",
+) -> None:
+    """Change each item, and print its outcome as soon as it is known.  The exit status is 1 if one was not changed."""
+    outcomes: list[ControlOutcome] = []
+    reasons = {ControlOutcome.NOT_FOUND: unknown, ControlOutcome.LEASED: "it is leased, and its worker decides"}
+
+    def print_outcome(item_id: bytes, outcome: ControlOutcome) -> None:
+        if outcome is ControlOutcome.DONE:
+            click.echo(f"item {uuid(item_id)} {done}")
+        else:
+            click.echo(f"queueber: item {uuid(item_id)} not {done}: {reasons[outcome]}", err=True)
+
+    async def work(control: QueueControl) -> None:
+        for each in ids:
+            outcomes.append(await change(control, each))
+            if not as_json:
+                print_outcome(each, outcomes[-1])
+
+    server.control(work, timeout)
+    if as_json:
+        found = [
+            {"id": uuid(each), "outcome": camel_case(outcome.name)} for each, outcome in zip(ids, outcomes, strict=True)
+        ]
+        click.echo(output.json_line({"outcomes": found}))
+    if any(outcome is not ControlOutcome.DONE for outcome in outcomes):
+        sys.exit(EXIT_ERROR)
+
+
+@click.command(cls=ServerCommand)
+@click.argument("lease", callback=uuid_bytes)
+@json_option
+@timeout_option
+@click.pass_obj
+def end_lease(server: ServerSelection, lease: bytes, as_json: bool, timeout: int | None) -> None:
+    """
+    End LEASE now, as if it had run out: its items come back, and count a loss.
+
+    LEASE is an id of `queueber leases`, or the worker's own.  The exit status is 1 if there is no such lease.
+    """
+    ended = server.control(lambda control: control.end_lease(lease), timeout)
+    if as_json:
+        click.echo(output.json_line({"ended": ended}))
+    elif ended:
+        click.echo("ended")
+    else:
+        click.echo(f"queueber: not ended: there is no such lease in the queue {server.queue_text}", err=True)
+    if not ended:
+        sys.exit(EXIT_ERROR)
+
+
+@click.command(cls=ServerCommand)
+@queue_argument()
+@click.option("--item", "ids", multiple=True, callback=_ids, metavar="ITEM", help="Only this item; repeatable.")
+@click.option("--reason", type=click.Choice(list(_REASONS)), help="Only items that died of this.")
+@click.option("--to", default="", metavar="NAME", help="The queue to which they go; by default their own.")
+@click.option("-n", "--limit", type=click.IntRange(1), help="Most items to move; by default all.")
+@json_option
+@timeout_option
+def redrive(
+    server: ServerSelection,
+    ids: list[bytes],
+    reason: str | None,
+    to: str,
+    limit: int | None,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
+    """
+    Move the dead items of QUEUE back, to be delivered again.  Their attempts are counted anew.
+
+    They move in steps, each atomic.  If one fails, those before it remain done.  Items that die meanwhile stay.
+    """
+    why = DeathReason.NONE if reason is None else _REASONS[reason]
+    display = LoadDisplay(quiet=as_json)
+    moved = 0
+
+    async def work(control: QueueControl) -> None:
+        nonlocal moved
+        # Items that die again while this runs would be moved for ever.
+        number = len(ids) or (await control.stats()).dead
+        number = number if limit is None else min(number, limit)
+        for part in _parts(ids):
+            more = True
+            while more and moved < number:
+                wanted = min(LISTED_MAX, number - moved)
+                step: Redriven = await control.redrive(part, reason=why, limit=wanted, to=to)
+                if not moved and step.more:
+                    display.begin("Moving", number, items=True)
+                moved += step.moved
+                display.at(moved)
+                more = step.more
+
+    ended = False
+    try:
+        server.control(work, timeout)
+        ended = True
+    finally:
+        display.end()
+        if not ended and moved:
+            click.echo(f"queueber: {counted(moved, 'item')} had been moved", err=True)
+    click.echo(output.json_line({"moved": moved}) if as_json else f"moved {counted(moved, 'item')}")
+
+
+def _parts(ids: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield *ids* in lists that one call can take; a single empty list, which means all items, if there are none."""
+    for begin in range(0, max(1, len(ids)), LISTED_MAX):
+        yield ids[begin : begin + LISTED_MAX]

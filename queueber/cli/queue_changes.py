@@ -1,0 +1,204 @@
+"""
+Commands that change queues: ``queueber configure``, ``pause``, ``resume``, ``purge`` and ``delete``.
+
+The last two ask for confirmation.
+"""
+
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import click
+from attrs import fields_dict
+
+from queueber.api.control_types import QueueSettings, SettingsInForce
+from queueber.cli import queue_output as output
+from queueber.cli.output import camel_case
+from queueber.cli.queue_views import label, print_settings
+from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, queue_argument, timeout_option
+from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.terminal import confirm, yes_option
+from queueber.client.control import QueueControl
+from queueber.units import counted, parse
+from queueber.values import ControlOutcome
+
+SETTINGS: Final = {name: field.default for name, field in fields_dict(QueueSettings).items() if name != "labels"}
+"""The settings that NAME=VALUE can change, with their defaults.  `pause` and `resume` change the last two."""
+
+_YES_AND_NO: Final = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
+
+
+def setting(text: str) -> tuple[str, int | bool]:
+    """
+    Return the name and the value of a setting in NAME=VALUE.
+
+    The name may have dashes or be the schema's: ``max-attempts``, ``maxAttempts``.
+
+    Raises:
+        click.BadParameter: there is no such setting, or the value is not one for it.
+    """
+    given, equals, value = text.partition("=")
+    name = re.sub(r"([A-Z])", r"_\1", given.strip()).lower().replace("-", "_")
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE.")
+    if name == "labels":
+        raise click.BadParameter("labels are given by --label NAME=VALUE.")
+    if name not in SETTINGS:
+        known = ", ".join(each.replace("_", "-") for each in SETTINGS)
+        raise click.BadParameter(f"there is no setting {given!r}; settings are {known}.")
+    if isinstance(SETTINGS[name], bool):
+        if value not in _YES_AND_NO:
+            raise click.BadParameter(f"{given} is {value!r}; it must be yes or no.")
+        return name, _YES_AND_NO[value]
+    try:
+        return name, parse(value, output.unit_of(name))
+    except ValueError as why:
+        raise click.BadParameter(f"{given}: {why}.") from None
+
+
+def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in map(setting, values):
+        if name in found:
+            raise click.BadParameter(f"{name.replace('_', '-')} is given twice.")
+        found[name] = value
+    return found
+
+
+def _labels(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [pair for value in values if (pair := label(ctx, parameter, value)) is not None]
+
+
+@click.command(cls=ServerCommand)
+@click.argument("changes", metavar="NAME=VALUE...", nargs=-1, callback=_settings)
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    callback=_labels,
+    metavar="NAME=VALUE",
+    help="A label; repeatable.  They replace all labels that the queue has.",
+)
+@click.option("--no-labels", is_flag=True, help="Remove all labels.")
+@json_option
+@timeout_option
+@click.pass_obj
+def configure(
+    server: ServerSelection,
+    changes: dict[str, Any],
+    labels: list[tuple[str, str]],
+    no_labels: bool,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
+    """
+    Change settings of a queue, and print all of them.
+
+    Spans and sizes may have units: queueber configure --queue mail max-attempts=5 ttl-ms=7d max-bytes='1 GiB'
+
+    Without a unit they are milliseconds and bytes.  `queueber settings` lists the names.
+    """
+    if labels and no_labels:
+        raise click.UsageError("--label and --no-labels contradict each other.")
+    if labels or no_labels:
+        changes = {**changes, "labels": labels}
+    if not changes:
+        raise click.UsageError("Missing argument 'NAME=VALUE...'.")
+
+    async def work(control: QueueControl) -> SettingsInForce:
+        await control.configure(**changes)
+        return await control.settings()
+
+    print_settings(server.control(work, timeout), as_json=as_json)
+
+
+@click.command(cls=ServerCommand)
+@queue_argument()
+@click.option("--adds", is_flag=True, help="Refuse adds, as overloaded.")
+@click.option("--polls", is_flag=True, help="Hand out no items; the default.")
+@json_option
+@timeout_option
+def pause(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
+    """
+    Pause QUEUE until `queueber resume`, over restarts of the server too.
+
+    Items that are leased stay with their workers.
+    """
+    polls = polls or not adds
+    _pause(server, lambda control: control.pause(adds=adds, polls=polls), timeout, as_json=as_json)
+
+
+@click.command(cls=ServerCommand)
+@queue_argument()
+@click.option("--adds", is_flag=True, help="Take adds again.")
+@click.option("--polls", is_flag=True, help="Hand out items again.")
+@json_option
+@timeout_option
+def resume(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
+    """End the pause of QUEUE: of adds, of polls, or without an option of both."""
+    both = adds == polls
+    _pause(server, lambda control: control.resume(adds=adds or both, polls=polls or both), timeout, as_json=as_json)
+
+
+def _pause(
+    server: ServerSelection, change: Callable[[QueueControl], Awaitable[None]], timeout: int | None, *, as_json: bool
+) -> None:
+    async def work(control: QueueControl) -> QueueSettings:
+        await change(control)
+        return (await control.settings()).settings
+
+    found = server.control(work, timeout)
+    if as_json:
+        click.echo(output.json_line({"addsPaused": found.adds_paused, "pollsPaused": found.polls_paused}))
+        return
+    adds, polls = ("paused" if paused else "not paused" for paused in (found.adds_paused, found.polls_paused))
+    click.echo(f"queue {server.queue_text}: adds {adds}, polls {polls}")
+
+
+@click.command(cls=ServerCommand)
+@queue_argument(required=True)
+@click.option("--dead", is_flag=True, help="Remove the dead items, and no others.")
+@yes_option
+@json_option
+@timeout_option
+def purge(server: ServerSelection, dead: bool, yes: bool, as_json: bool, timeout: int | None) -> None:
+    """
+    Remove all ready and delayed items of QUEUE, or with --dead its dead ones, for ever.
+
+    Leased items stay with their workers.
+    """
+    which = "dead items" if dead else "ready and delayed items"
+    confirm(f"Remove all {which} of the queue {server.queue_text}, for ever?", yes=yes)
+    removed = server.control(lambda control: control.purge(dead=dead), timeout)
+    click.echo(output.json_line({"removed": removed}) if as_json else f"removed {counted(removed, 'item')}")
+
+
+@click.command(cls=ServerCommand)
+@queue_argument(required=True)
+@click.option("--force", is_flag=True, help="Delete it with all its items, leased and dead ones too.")
+@yes_option
+@json_option
+@timeout_option
+def delete(server: ServerSelection, force: bool, yes: bool, as_json: bool, timeout: int | None) -> None:
+    """
+    Delete QUEUE with its settings, for ever.
+
+    Without --force the exit status is 1 if it has items, dead ones too, or waiting polls.
+    """
+    what = "its settings and all its items" if force else "its settings"
+    confirm(f"Delete the queue {server.queue_text} with {what}, for ever?", yes=yes)
+    outcome = server.control(lambda control: control.delete(force=force), timeout)
+    if as_json:
+        click.echo(output.json_line({"outcome": camel_case(outcome.name)}))
+    elif outcome is ControlOutcome.DONE:
+        click.echo("deleted")
+    else:
+        why = (
+            "it has items or waiting polls; --force deletes it with them"
+            if outcome is ControlOutcome.NOT_EMPTY
+            else "there is no such queue"
+        )
+        click.echo(f"queueber: not deleted: {why}", err=True)
+    if outcome is not ControlOutcome.DONE:
+        sys.exit(EXIT_ERROR)

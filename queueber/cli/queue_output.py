@@ -1,0 +1,330 @@
+"""
+Output of the commands that look into queues: text for people, JSON with the names of the schema.
+
+A number that the server does not know exactly is shown by its bounds: ``12-40``.
+Names, errors and headers are printed so that none can control the terminal.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from attrs import asdict
+
+from queueber.api import DeliveryFacts
+from queueber.api.control_types import ItemView, LeaseView, QueueCounts, QueueSettings, QueueSummary, SettingsInForce
+from queueber.cli.output import bytes_of, camel_case, encoded, moment, printable, uuid
+from queueber.units import MS_PER_SECOND, Unit, counted, quantity, rounded_span
+from queueber.values import DeathReason, ItemState
+
+DEATHS: Final = {
+    DeathReason.NONE: "for no known reason",
+    DeathReason.ATTEMPTS: "its last attempt failed",
+    DeathReason.LOST: "the lease of its last attempt ended by itself",
+    DeathReason.REJECTED: "a worker rejected it",
+    DeathReason.EXPIRED: "it was not delivered in time",
+}
+
+
+def text_of(value: str) -> str:
+    """Return text from a server so that it cannot control the terminal."""
+    return printable(value.encode(errors="surrogateescape"))
+
+
+def columns(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table: the first and the last column aligned to the left, the others to the right."""
+    table = [heading, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for first, *middle, last in table:
+        cells = [cell.rjust(width) for cell, width in zip(middle, widths[1:-1], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells, last]).rstrip())
+    return "\n".join(lines)
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> str:
+    """Return names and values in two columns."""
+    found = list(rows)
+    width = max(len(name) for name, _ in found)
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in found)
+
+
+# Queues
+
+
+def summary_json(queue: QueueSummary) -> dict[str, Any]:
+    """Return a queue of the list of queues for JSON."""
+    return {"name": queue.name, "stats": counts_json(queue.stats), "labels": dict(queue.labels)}
+
+
+def counts_json(counts: QueueCounts) -> dict[str, Any]:
+    """Return the counts of a queue for JSON."""
+    return {camel_case(name): value for name, value in asdict(counts).items()}
+
+
+def queues_text(queues: Sequence[QueueSummary]) -> str:
+    """Return a line for each queue, under a heading."""
+    if not queues:
+        return "no queues"
+    heading = ("queue", "items", "ready", "delayed", "leased", "dead", "bytes", "polls", "oldest due", "notes")
+    return columns(heading, [_summary_row(queue) for queue in queues])
+
+
+def _summary_row(queue: QueueSummary) -> tuple[str, ...]:
+    counts = queue.stats
+    labels = [f"{text_of(name)}={text_of(value)}" for name, value in queue.labels]
+    notes = "; ".join([*_paused(counts), *labels])
+    numbers = (counts.leased, counts.dead, counts.bytes, counts.waiting_polls)
+    leased, dead, size, polls = (f"{number:,}" for number in numbers)
+    ready, delayed = _bounds(counts.ready, counts.ready_max), _bounds(counts.delayed, counts.delayed_max)
+    oldest = _distance(counts.oldest_due_ms) if counts.oldest_due_ms else "-"
+    return text_of(queue.name), f"{counts.items:,}", ready, delayed, leased, dead, size, polls, oldest, notes
+
+
+def counts_text(name: str, counts: QueueCounts) -> str:
+    """Return the counts of the queue *name*, one per line."""
+    oldest = counts.oldest_due_ms
+    return pairs(
+        [
+            ("queue", text_of(name)),
+            ("items", f"{counts.items:,}"),
+            ("  ready", _bounds(counts.ready, counts.ready_max)),
+            ("  delayed", _bounds(counts.delayed, counts.delayed_max)),
+            ("  leased", f"{counts.leased:,}"),
+            ("contents", bytes_of(counts.bytes)),
+            ("dead items", f"{counts.dead:,}"),
+            ("  contents", bytes_of(counts.dead_bytes)),
+            ("waiting polls", f"{counts.waiting_polls:,}"),
+            ("oldest due", f"{moment(oldest)} ({_distance(oldest)})" if oldest else "none, or not known"),
+            ("added", f"{counts.added:,}"),
+            ("removed", f"{counts.removed:,}"),
+            ("paused", ", ".join(_paused(counts)) or "no"),
+        ]
+    )
+
+
+def _paused(counts: QueueCounts | QueueSettings) -> list[str]:
+    flags = (("adds paused", counts.adds_paused), ("polls paused", counts.polls_paused))
+    return [text for text, paused in flags if paused]
+
+
+def _bounds(least: int, most: int) -> str:
+    return f"{least:,}" if least == most else f"{least:,}-{most:,}"
+
+
+def _distance(ms: int) -> str:
+    """Return the time between now, by this machine's clock, and *ms*."""
+    since = datetime.now(UTC).timestamp() * MS_PER_SECOND - ms
+    return f"{rounded_span(since)} ago" if since >= 0 else f"in {rounded_span(-since)}"
+
+
+# Settings
+
+
+def settings_json(found: SettingsInForce) -> dict[str, Any]:
+    """Return settings for JSON."""
+    values = {camel_case(name): value for name, value in asdict(found.settings).items()}
+    return {
+        "settings": {**values, "labels": dict(found.settings.labels)},
+        "defaults": [*map(camel_case, found.defaults)],
+    }
+
+
+def settings_text(found: SettingsInForce) -> str:
+    """Return a line for each setting: its name for ``configure``, its value, and whether that is the default."""
+    rows = [
+        (name.replace("_", "-"), _setting_value(name, value), "default" if name in found.defaults else "")
+        for name, value in asdict(found.settings).items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(
+        f"{name.ljust(widths[0])}  {value.ljust(widths[1])}  {default}".rstrip() for name, value, default in rows
+    )
+
+
+def _setting_value(name: str, value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return quantity(value, unit_of(name))
+    return " ".join(f"{text_of(label)}={text_of(content)}" for label, content in value) or "none"
+
+
+def unit_of(setting: str) -> Unit:
+    """Return the unit of a setting that is a number."""
+    if setting.endswith("_ms"):
+        return Unit.MS
+    return Unit.BYTES if setting.endswith("bytes") else Unit.COUNT
+
+
+# Leases
+
+
+def lease_json(lease: LeaseView) -> dict[str, Any]:
+    """Return a lease for JSON."""
+    return {
+        "handle": uuid(lease.handle),
+        "items": lease.items,
+        "sinceMs": lease.since_ms,
+        "deadlineMs": lease.deadline_ms,
+        "peer": lease.peer,
+        "session": lease.session,
+        "ids": [uuid(each) for each in lease.ids],
+    }
+
+
+def leases_text(leases: Sequence[LeaseView]) -> str:
+    """Return a line for each lease, under a heading."""
+    if not leases:
+        return "no leases"
+    rows = [
+        (uuid(each.handle), f"{each.items:,}", _since(each), _until(each), text_of(each.peer) or "not known any more")
+        for each in leases
+    ]
+    return columns(("lease", "items", "since", "until", "peer"), rows)
+
+
+def _since(lease: LeaseView) -> str:
+    return moment(lease.since_ms) if lease.since_ms else "before the server's start"
+
+
+def _until(lease: LeaseView) -> str:
+    return moment(lease.deadline_ms) if lease.deadline_ms else "its session ends"
+
+
+# Items
+
+
+def item_json(item: ItemView) -> dict[str, Any]:
+    """Return an item for JSON."""
+    found: dict[str, Any] = {
+        "id": uuid(item.id),
+        "state": camel_case(item.state.name),
+        **encoded(item.contents),
+        "contentsBytes": item.contents_bytes,
+        "addedAtMs": item.added_at_ms,
+        "dueMs": item.due_ms,
+        "attempts": item.attempts,
+        **_facts_json(item.facts),
+        "expiresAtMs": item.expires_at_ms,
+        "dedupKeyTaken": item.dedup_key_taken,
+        "place": item.place.hex(),
+    }
+    if item.waits is not None:
+        waits = item.waits
+        found["waits"] = {
+            "lease": None if waits.lease is None else lease_json(waits.lease),
+            "ahead": waits.ahead,
+            "queuePaused": waits.queue_paused,
+            "leasesFull": waits.leases_full,
+            "waitingPolls": waits.waiting_polls,
+        }
+    return found
+
+
+def _facts_json(facts: DeliveryFacts) -> dict[str, Any]:
+    death = facts.death
+    return {
+        "failures": facts.failures,
+        "losses": facts.losses,
+        "firstLeasedAtMs": facts.first_leased_at,
+        "lastError": facts.last_error,
+        "headers": [{"name": name, "value": encoded(value)} for name, value in facts.headers],
+        "death": None
+        if death is None
+        else {"reason": camel_case(death.reason.name), "diedAtMs": death.died_at, "queue": death.queue},
+    }
+
+
+def items_text(items: Sequence[ItemView]) -> str:
+    """Return a line for each item, and one more for its last error."""
+    if not items:
+        return "no items"
+    lines = []
+    for item in items:
+        lines.append(f"item {uuid(item.id)} {_state(item)}; attempts {item.attempts}: {_contents(item)}")
+        if item.facts.last_error:
+            lines.append(f"  last error: {text_of(item.facts.last_error)}")
+    return "\n".join(lines)
+
+
+def _state(item: ItemView) -> str:
+    death = item.facts.death
+    if item.state is ItemState.DEAD and death is not None:
+        return f"died {moment(death.died_at, 'milliseconds')}, {DEATHS[death.reason]}"
+    return f"{camel_case(item.state.name)}, due {moment(item.due_ms, 'milliseconds')}"
+
+
+def _contents(item: ItemView) -> str:
+    """Return the contents as text, with the number of bytes that are not shown."""
+    left = item.contents_bytes - len(item.contents)
+    if not left:
+        return printable(item.contents)
+    # Cut off within a letter, the rest would be shown in base64.
+    whole = item.contents.decode(errors="ignore").encode()
+    shown = whole if item.contents.startswith(whole) else item.contents
+    return f"{printable(shown)} ... ({counted(item.contents_bytes - len(shown), 'more byte')})"
+
+
+def item_text(queue: str, item: ItemView) -> str:
+    """Return everything about an item of the queue *queue*, and why it waits."""
+    facts = item.facts
+    rows = [
+        ("item", uuid(item.id)),
+        ("queue", text_of(queue)),
+        ("state", camel_case(item.state.name)),
+        *(("why", reason) for reason in _reasons(item)),
+        ("due", moment(item.due_ms, "milliseconds")),
+        ("added", moment(item.added_at_ms, "milliseconds")),
+        ("attempts", f"{item.attempts:,}, with {counted(facts.failures, 'failure')} and {_losses(facts.losses)}"),
+    ]
+    if facts.first_leased_at:
+        rows.append(("first leased", moment(facts.first_leased_at, "milliseconds")))
+    if facts.last_error:
+        rows.append(("last error", text_of(facts.last_error)))
+    if facts.death is not None:
+        died = facts.death
+        where = f"{moment(died.died_at, 'milliseconds')} in {text_of(died.queue)}: {DEATHS[died.reason]}"
+        rows.append(("died", where))
+    if item.expires_at_ms:
+        rows.append(("expires", moment(item.expires_at_ms, "milliseconds")))
+    if item.dedup_key_taken:
+        rows.append(("deduplication", "its key is taken"))
+    rows += [("header", f"{text_of(name)}: {printable(value)}") for name, value in facts.headers]
+    rows.append(("contents", f"{bytes_of(item.contents_bytes)}: {_contents(item)}"))
+    return pairs(rows)
+
+
+def _losses(number: int) -> str:
+    return f"{number:,} lost {'lease' if number == 1 else 'leases'}"
+
+
+def _reasons(item: ItemView) -> list[str]:
+    """Return why an item is not being worked on, or by whom it is."""
+    waits = item.waits
+    if waits is None:
+        return []
+    if waits.lease is not None:
+        lease = waits.lease
+        peer = text_of(lease.peer) or "a peer that is not known any more"
+        since = f"since {moment(lease.since_ms)}" if lease.since_ms else "since before the server's start"
+        until = f"until {moment(lease.deadline_ms)}" if lease.deadline_ms else "until its session ends"
+        return [f"leased by {peer} {since} {until}, lease {uuid(lease.handle)}"]
+    if item.state is ItemState.DEAD:
+        return ["it is dead until it is redriven"]
+    found = ["the polls of the queue are paused"] if waits.queue_paused else []
+    if waits.leases_full:
+        found.append("the server's limit of leased items is reached")
+    if item.state is ItemState.DELAYED:
+        found.append("it is not due yet")
+    if waits.ahead:
+        found.append(f"at most {counted(waits.ahead, 'item')} before it")
+    if not waits.waiting_polls:
+        found.append("no poll is waiting in the queue")
+    return found
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """Return *value* as JSON on one line."""
+    return json.dumps(value)

@@ -1,0 +1,261 @@
+"""Commands that look into queues: ``queueber queues``, ``peek``, ``dead``, ``get``, ``leases`` and ``settings``."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+from queueber.api.control_types import ItemView, LeaseView, Listed, QueueSummary, SettingsInForce
+from queueber.cli import queue_output as output
+from queueber.cli.arguments import uuid_bytes
+from queueber.cli.server_options import (
+    ServerCommand,
+    ServerSelection,
+    json_option,
+    queue_argument,
+    timeout_option,
+)
+from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.watch import show, watch_options
+from queueber.client import Client
+from queueber.client.control import QueueControl
+from queueber.limits import LISTED_MAX
+from queueber.values import ItemState
+
+T = TypeVar("T")
+
+SHOWN_BYTES: Final = 200
+"""Bytes of an item's contents that are shown as text."""
+
+STATES: Final = {"ready": ItemState.READY, "delayed": ItemState.DELAYED, "dead": ItemState.DEAD}
+
+
+def label(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, str] | None:
+    """
+    Return the name and the value of a label given as NAME=VALUE; None stays None.
+
+    Raises:
+        click.BadParameter: *value* has no equals sign, or no name.
+    """
+    if value is None:
+        return None
+    name, equals, content = value.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{value!r} is not NAME=VALUE.")
+    return name, content
+
+
+def place(_: click.Context, __: click.Parameter, value: str) -> bytes:
+    """
+    Return the bytes of a place, given in hexadecimal digits.
+
+    Raises:
+        click.BadParameter: *value* is something else.
+    """
+    try:
+        return bytes.fromhex(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a place: hexadecimal digits.") from None
+
+
+async def listed(ask: Callable[[T | None, int], Awaitable[Listed[T]]], limit: int | None) -> tuple[list[T], bool]:
+    """
+    Return up to *limit* elements, and whether there are more.
+
+    *ask* returns some after one, at most as many as its second argument.
+    """
+    found: list[T] = []
+    more = True
+    while more and (limit is None or len(found) < limit):
+        wanted = LISTED_MAX if limit is None else min(LISTED_MAX, limit - len(found))
+        part = await ask(found[-1] if found else None, wanted)
+        found += part.found
+        # An empty part could not be continued.
+        more = part.more and bool(part.found)
+    return found, more
+
+
+_limit_option = click.option("-n", "--limit", type=click.IntRange(1), help="Most to show; by default all.")
+
+
+@click.command(cls=ServerCommand)
+@click.argument("prefix", default="")
+@click.option("--label", "wanted", callback=label, metavar="NAME=VALUE", help="Only queues with this label.")
+@_limit_option
+@watch_options
+@json_option
+@timeout_option
+@click.pass_obj
+def queues(
+    server: ServerSelection,
+    prefix: str,
+    wanted: tuple[str, str] | None,
+    limit: int | None,
+    interval: int | None,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
+    """
+    List the queues whose names begin with PREFIX, by name, with their numbers of items.
+
+    A number that is not known exactly is shown by its bounds, as in 12-40.
+    """
+
+    async def look(client: Client) -> str:
+        def ask(last: QueueSummary | None, number: int) -> Awaitable[Listed[QueueSummary]]:
+            return client.queues(prefix, label=wanted, after="" if last is None else last.name, limit=number)
+
+        found, more = await listed(ask, limit)
+        if as_json:
+            return output.json_line({"queues": [output.summary_json(each) for each in found], "more": more})
+        return output.queues_text(found) + ("\nthere are more" if more else "")
+
+    show(server, look, interval, timeout)
+
+
+@click.command(cls=ServerCommand)
+@queue_argument()
+@_limit_option
+@watch_options
+@json_option
+@timeout_option
+def leases(
+    server: ServerSelection, limit: int | None, interval: int | None, as_json: bool, timeout: int | None
+) -> None:
+    """
+    List the leases on items of QUEUE: since when, until when, and by which peer.
+
+    The printed id of a lease is a handle for `queueber end-lease`, and gives no right to its items.
+    """
+
+    async def look(client: Client) -> str:
+        control = client.control(server.queue_name)
+
+        def ask(last: LeaseView | None, number: int) -> Awaitable[Listed[LeaseView]]:
+            return control.leases(after=b"" if last is None else last.handle, limit=number)
+
+        found, more = await listed(ask, limit)
+        if as_json:
+            return output.json_line({"leases": [output.lease_json(each) for each in found], "more": more})
+        return output.leases_text(found) + ("\nthere are more" if more else "")
+
+    show(server, look, interval, timeout)
+
+
+def _peek_options(command: Callable[..., T]) -> Callable[..., T]:
+    for option in reversed(
+        (
+            click.option(
+                "-n", "--limit", type=click.IntRange(1), default=10, show_default=True, help="Most items to show."
+            ),
+            click.option(
+                "--after", callback=place, default="", metavar="PLACE", help="Begin after the item at this place."
+            ),
+            click.option(
+                "--bytes",
+                "size",
+                type=click.IntRange(0),
+                help=f"Most bytes of each item's contents, 0 for all; by default {SHOWN_BYTES}, and all with --json.",
+            ),
+            json_option,
+            timeout_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(cls=ServerCommand)
+@queue_argument()
+@click.option("--state", type=click.Choice(list(STATES)), help="Only such items; by default ready and delayed ones.")
+@_peek_options
+def peek(server: ServerSelection, state: str | None, **more: Any) -> None:  # noqa: ANN401  (those of `_print_items`)
+    """Show the first items of QUEUE, in the order in which they become due, without leasing them."""
+    _print_items(server, None if state is None else STATES[state], **more)
+
+
+@click.command(cls=ServerCommand)
+@queue_argument()
+@_peek_options
+def dead(server: ServerSelection, **more: Any) -> None:  # noqa: ANN401  (those of `_print_items`)
+    """
+    Show the dead items of QUEUE: when and why they died, and their last errors.
+
+    `queueber redrive` moves them back.
+    """
+    _print_items(server, ItemState.DEAD, **more)
+
+
+def _print_items(
+    server: ServerSelection,
+    state: ItemState | None,
+    *,
+    limit: int,
+    after: bytes,
+    size: int | None,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
+    shown = SHOWN_BYTES if size is None and not as_json else size
+
+    async def look(control: QueueControl) -> tuple[list[ItemView], bool]:
+        def ask(last: ItemView | None, number: int) -> Awaitable[Listed[ItemView]]:
+            begin = after if last is None else last.place
+            return control.peek(state, after=begin, limit=number, contents_bytes=shown or None)
+
+        return await listed(ask, limit)
+
+    found, more = server.control(look, timeout)
+    following = found[-1].place.hex() if more else None
+    if as_json:
+        items = [output.item_json(each) for each in found]
+        click.echo(output.json_line({"items": items, "after": following}))
+        return
+    click.echo(output.items_text(found))
+    if following is not None:
+        click.echo(f"there are more: --after {following}", err=True)
+
+
+@click.command(cls=ServerCommand)
+@click.argument("item_id", metavar="ITEM", callback=uuid_bytes)
+@json_option
+@timeout_option
+@click.pass_obj
+def get(server: ServerSelection, item_id: bytes, as_json: bool, timeout: int | None) -> None:
+    """
+    Show ITEM, wherever it is in the queue, and why it is not being worked on, or by whom it is.
+
+    The exit status is 1 if there is no such item.
+    """
+    item = server.control(lambda control: control.get(item_id), timeout)
+    if as_json:
+        click.echo(output.json_line({"item": None if item is None else output.item_json(item)}))
+    elif item is not None:
+        click.echo(output.item_text(server.queue_name, item))
+    else:
+        click.echo(f"queueber: there is no such item in the queue {server.queue_text}", err=True)
+    if item is None:
+        sys.exit(EXIT_ERROR)
+
+
+@click.command(cls=ServerCommand)
+@queue_argument()
+@json_option
+@timeout_option
+def settings(server: ServerSelection, as_json: bool, timeout: int | None) -> None:
+    """Print the settings in force for QUEUE, by the names that `queueber configure` takes."""
+    print_settings(server.control(lambda control: control.settings(), timeout), as_json=as_json)
+
+
+def print_settings(found: SettingsInForce, *, as_json: bool) -> None:
+    """Print the settings of a queue."""
+    click.echo(output.json_line(output.settings_json(found)) if as_json else output.settings_text(found))
+
+
+async def look_at_counts(client: Client, queue: str, *, exact: bool, as_json: bool) -> str:
+    """Return the counts of *queue* as text, or as JSON."""
+    counts = await client.control(queue).stats(exact=exact)
+    if as_json:
+        return output.json_line({"name": queue, "stats": output.counts_json(counts)})
+    return output.counts_text(queue, counts)

@@ -1,0 +1,154 @@
+"""``queueber fail``, ``defer`` and ``reject``: return leased items in other ways than by the end of the lease."""
+
+import json
+import sys
+from typing import Final
+from uuid import UUID
+
+import click
+
+from queueber.cli.arguments import seconds, uuid_bytes
+from queueber.cli.output import camel_case, moment, uuid
+from queueber.cli.server_options import ServerCommand, ServerSelection, json_option, timeout_option
+from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.terminal import confirm, yes_option
+from queueber.client import Action, Outcome, Settled, Settlement
+from queueber.units import SpanMs
+
+ALL: Final = "all"
+
+_DONE: Final = {Action.FAIL: "failed", Action.DEFER: "deferred", Action.REJECT: "rejected"}
+
+_NOT_DONE: Final = {
+    Outcome.LEASE_LOST: "the lease has ended, or is of another queue",
+    Outcome.NOT_FOUND: "the lease does not hold this item",
+}
+
+
+def _item_or_all(_: click.Context, __: click.Parameter, value: str) -> bytes:
+    """
+    Return the 16 bytes of an item's id, or none for all items of the lease.
+
+    Raises:
+        click.BadParameter: *value* is neither an id nor `ALL`.
+    """
+    if value == ALL:
+        return b""
+    try:
+        return UUID(value).bytes
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither {ALL!r}, a UUID nor 32 hexadecimal digits.") from None
+
+
+_item = click.argument("item_id", metavar="ITEM", callback=_item_or_all)
+_lease = click.argument("lease", callback=uuid_bytes)
+_error = click.option("--error", default="", metavar="TEXT", help="Why; at most 4 KiB, kept with the item.")
+
+
+@click.command(cls=ServerCommand)
+@_item
+@_lease
+@_error
+@click.option(
+    "--delay", callback=seconds, metavar="SECONDS", help="Time until it is due again; by default the queue's backoff."
+)
+@json_option
+@timeout_option
+@click.pass_obj
+def fail(
+    server: ServerSelection,
+    item_id: bytes,
+    lease: bytes,
+    error: str,
+    delay: int | None,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
+    """
+    Return ITEM, held under LEASE, to its queue, and count a failure.
+
+    ITEM may be the word all, for all items of the lease.  An item whose last attempt has failed moves to the dead items
+    of its queue.  The exit status is 1 if LEASE has ended or does not hold ITEM.
+    """
+    _settle(server, Settlement(lease, item_id, Action.FAIL, _span(delay), error), timeout, as_json=as_json)
+
+
+@click.command(cls=ServerCommand)
+@_item
+@_lease
+@click.option(
+    "--delay",
+    callback=seconds,
+    metavar="SECONDS",
+    help="Time until it is due again; by default it takes its old place.",
+)
+@json_option
+@timeout_option
+@click.pass_obj
+def defer(
+    server: ServerSelection, item_id: bytes, lease: bytes, delay: int | None, as_json: bool, timeout: int | None
+) -> None:
+    """
+    Return ITEM, held under LEASE, to its queue, and count nothing.
+
+    ITEM may be the word all, for all items of the lease.  The exit status is 1 if LEASE has ended or does not hold
+    ITEM.
+    """
+    _settle(server, Settlement(lease, item_id, Action.DEFER, _span(delay)), timeout, as_json=as_json)
+
+
+@click.command(cls=ServerCommand)
+@_item
+@_lease
+@_error
+@yes_option
+@json_option
+@timeout_option
+@click.pass_obj
+def reject(
+    server: ServerSelection,
+    item_id: bytes,
+    lease: bytes,
+    error: str,
+    yes: bool,
+    as_json: bool,
+    timeout: int | None,
+) -> None:
+    """
+    Move ITEM, held under LEASE, to the dead items of its queue.
+
+    ITEM may be the word all, for all items of the lease; that needs a confirmation.  The exit status is 1 if LEASE has
+    ended or does not hold ITEM.
+    """
+    if not item_id:
+        confirm(f"Move all items under the lease {uuid(lease)} to the dead items?", yes=yes)
+    _settle(server, Settlement(lease, item_id, Action.REJECT, error=error), timeout, as_json=as_json)
+
+
+def _span(ms: int | None) -> SpanMs | None:
+    return None if ms is None else SpanMs(ms)
+
+
+def _settle(server: ServerSelection, entry: Settlement, timeout: int | None, *, as_json: bool) -> None:
+    """Settle *entry*, and print its outcome.  If nothing was changed, the exit status is 1."""
+    (settled,) = server.do(lambda queue: queue.settle(entry, timeout_ms=timeout)).settled
+    done = settled.outcome is Outcome.DONE
+    if as_json:
+        outcome = camel_case(settled.outcome.name)
+        click.echo(json.dumps({"outcome": outcome, "died": settled.died, "dueMs": settled.due}))
+    elif done:
+        click.echo(_DONE[entry.action] + _consequence(entry, settled))
+    else:
+        click.echo(f"queueber: not {_DONE[entry.action]}: {_NOT_DONE[settled.outcome]}", err=True)
+    if not done:
+        sys.exit(EXIT_ERROR)
+
+
+def _consequence(entry: Settlement, settled: Settled) -> str:
+    """Return where the item of *entry* is now, or nothing for several items, which may differ."""
+    if not entry.id:
+        return ""
+    if settled.died:
+        last = "that was its last attempt, and " if entry.action is Action.FAIL else ""
+        return f": {last}it is among the dead items"
+    return f": due again at {moment(settled.due, 'milliseconds')}"
