@@ -89,6 +89,7 @@ from queueber.api.sessions import (
     write_poll_any_response,
 )
 from queueber.api.settle import (
+    DEAD_LETTERS_RESPONSE,
     read_settle_request,
     read_settle_response,
     write_dead_letters_request,
@@ -104,6 +105,7 @@ __all__ = [
     "BROKER_INTERFACE_ID",
     "CONTROL",
     "DEAD_LETTERS",
+    "DEAD_LETTERS_RESPONSE",
     "EXTEND",
     "LIMITS",
     "PING",

@@ -6,7 +6,7 @@ from queueber.api.fields import Fields, answered, request_of, values_of
 from queueber.api.options import options_fields, with_options
 from queueber.api.queue_types import AddResponse, SettleRequest, SettleResponse
 from queueber.api.requests import item_fields, items_at
-from queueber.capnp.builder import Body, structs_body
+from queueber.capnp.builder import CAPABILITY, Body, structs_body
 from queueber.capnp.layout import layout
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import ERROR_BYTES_MAX, QUEUE_NAME_BYTES_MAX, SETTLEMENTS_MAX, Limits
@@ -129,6 +129,10 @@ def read_settle_response(results: Results) -> SettleResponse:
         added=[AddResponse(each["ids"], tuple(each["duplicates"])) for each in found.get("added", ())],
         changed=found.get("changed", False),
     )
+
+
+DEAD_LETTERS_RESPONSE = layout("Queue.deadLetters$Results").build(queue=Body(CAPABILITY, [], 0))
+"""The results of `deadLetters`: a pointer to the first capability."""
 
 
 def write_dead_letters_request() -> bytes:

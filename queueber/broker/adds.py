@@ -108,7 +108,7 @@ class Adds:
         admitted: list[Sequence[NewItem]] = []
         count = size = 0
         for items in calls:
-            why = self._why_never(items, now) or self.why_refused(queue, items, count, size)
+            why = self.why_never(items, now) or self.why_refused(queue, items, count, size)
             refusals.append(why)
             if why is None:
                 admitted.append(items)
@@ -119,7 +119,7 @@ class Adds:
         plan.reply = [next(replies) if why is None else why for why in refusals]
         return plan
 
-    def _why_never(self, items: Sequence[NewItem], now: WallMs) -> InvalidRequest | None:
+    def why_never(self, items: Sequence[NewItem], now: WallMs) -> InvalidRequest | None:
         """Return why items with these options can never be added."""
         latest = now + self._limits.delay_ms
         for place, item in enumerate(items):

@@ -29,6 +29,7 @@ from attrs import asdict
 from queueber.broker.adds import Adds, Ids
 from queueber.broker.allocation import ClaimBounds
 from queueber.broker.claims import Claims, Delivery
+from queueber.broker.dead_letters import DeadLetters
 from queueber.broker.deaths import Deaths, OnDeath, ignore_death
 from queueber.broker.dedup import Deduplication
 from queueber.broker.expired import Expirations
@@ -45,6 +46,7 @@ from queueber.broker.restoring import restore_leases
 from queueber.broker.session_table import SessionId
 from queueber.broker.sessions import Sessions
 from queueber.broker.settings import DEFAULT_SETTINGS, Settings
+from queueber.broker.settle import Settles
 from queueber.broker.stats import Stats, lease_line, queue_line
 from queueber.broker.storage import DeleteItem, DeleteLease, PutLease, Recovered, Scan, Write
 from queueber.broker.waiter import Peer, PollInput, PollState, QueueChoice, Waiter
@@ -102,6 +104,10 @@ class Broker:
         self.dedup = Deduplication(self.queues, self._adds, self._uncommitted)
         """Adds with request ids and deduplication keys."""
         self._expiry = Expiry(self.queues, self.leases, self.moves, ids.below, limits)
+        self.settles = Settles(self.queues, self.leases, self.moves, self._uncommitted, self._adds, ids.below, limits)
+        """The ends of leases that workers ask for."""
+        self.dead_letters = DeadLetters(self.queues, self.moves, self._uncommitted, self._adds, limits)
+        """The ways of dead items back."""
         self.lifecycle = Lifecycle(self.queues, self.leases, self.polls, self._uncommitted, self.moves, limits)
         """Settings, purges and deletes of queues."""
         self.pop_expired, self.retry_sweep = self._expiry.pop_expired, self._expiry.retry_sweep

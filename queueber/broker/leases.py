@@ -223,6 +223,11 @@ class LeaseTable:
             return None
         return lease if lease.queue == queue.number or lease.queue in queue.formers else None
 
+    def live(self, lease_id: LeaseId, now: WallMs) -> Lease | None:
+        """Return the lease of that id if it is live at *now*, on items of whatever queue; None otherwise."""
+        lease = self._leases.get(lease_id)
+        return lease if lease is not None and lease.state is LeaseState.LIVE and lease.deadline > now else None
+
     def end(self, lease: Lease, now: WallMs) -> None:
         """Let *lease* end at *now*, or if it is pending as soon as it is live; its row does not change."""
         lease.deadline = lease.latest_end = min(lease.deadline, now)

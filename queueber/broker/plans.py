@@ -134,6 +134,21 @@ class UncommittedPlans:
                 follower.note(writes)
         return plan
 
+    def join(self, plans: Sequence[Plan[Any]], reply: T) -> Plan[T]:
+        """Make one plan of *plans*, the last ones that were made, so that they are durable together or not at all."""
+        made = [plan for plan in plans if plan.writes]
+        records = {record.number: record for plan in made for record in plan.records}
+        dropped = tuple(number for plan in made for number in plan.dropped)
+        writes = [write for plan in made for write in plan.writes]
+        size, rows = sum(plan.size for plan in made), sum(plan.rows for plan in made)
+        joined = Plan(writes, tuple(records.values()), reply, size, rows, dropped)
+        for plan in reversed(made):
+            last = self._plans.pop()
+            assert last is plan, "only the last plans can be joined"
+        if made:
+            self._plans.append(joined)
+        return joined
+
     def committed(self, plans: Iterable[Plan[Any]]) -> None:
         """Note that *plans*, the earliest ones with writes that were not durable, are durable now."""
         uncommitted = self._plans

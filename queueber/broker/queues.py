@@ -168,9 +168,9 @@ class Queues:
         self._by_number[record.number] = queue
         return queue
 
-    def why_full(self) -> Overloaded | None:
-        """Return why no further queue may receive a number; None if one may."""
-        if len(self._by_name) < self._limits.queues:
+    def why_full(self, more: int = 1) -> Overloaded | None:
+        """Return why no *more* queues may receive a number; None if they may."""
+        if len(self._by_name) + more <= self._limits.queues:
             return None
         return Overloaded(
             f"queues: {counted(len(self._by_name), 'exists', 'exist')}; the limit is {self._limits.queues:,} (queues)",

@@ -148,6 +148,26 @@ class BrokerHarness:
             self.broker.extend(self.broker.queue(name), [(lease_id, SpanMs(lease_duration))], self.now)
         )
 
+    def settle(self, *entries, adds=(), name="default", all_or_nothing=False):
+        """Settle the *entries*, on all queues if *name* is None; *adds* are tuples of a queue's name and contents."""
+        queue = None if name is None else self.broker.queue(name)
+        needed, _ = self.broker.settles.rows_of(queue, entries, self.now)
+        return self.decide_settle(queue, entries, self.read(needed), adds, all_or_nothing=all_or_nothing)
+
+    def read(self, needed):
+        """Return the items in the rows that a settle needs, by id."""
+        items = [item for number, keys in needed.items() for item in self.rows.read(number, keys)]
+        return {item.key.id: item for item in items if item is not None}
+
+    def decide_settle(self, queue, entries, rows, adds=(), *, all_or_nothing=False):
+        targets = [(self.broker.queue(to), [NewItem(each, SpanMs(0)) for each in contents]) for to, *contents in adds]
+        plan = self.broker.settles.settle(queue, entries, targets, rows, self.now, all_or_nothing=all_or_nothing)
+        self.submit(plan)
+        self.broker.check()
+        if isinstance(plan.reply, QueueberError):
+            raise plan.reply
+        return plan.reply
+
     def sweep(self) -> int:
         """Move the items of expired leases; return how many moved."""
         moved = 0

@@ -11,6 +11,7 @@ from queueber.broker.session_table import SESSION_TRANSITIONS, Session, SessionI
 from queueber.broker.sessions import GRACE_DEFAULT, GRACE_MIN
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.units import SpanMs, WallMs
+from queueber.values import Action, Settlement
 from tests.broker.conftest import START, BrokerHarness, CountedIds
 
 WORKER = b"w" * 16
@@ -336,3 +337,23 @@ class SessionMachine(RuleBasedStateMachine):
 
 TestSessionMachine = SessionMachine.TestCase
 TestSessionMachine.settings = settings(max_examples=40, stateful_step_count=25)
+
+
+def test_an_extending_settle_takes_the_lease_out_of_its_session(harness):
+    harness.add(b"a", b"b")
+    attach(harness)
+    lease = take(harness, 2)
+    first, second = lease.keys
+
+    harness.settle(Settlement(lease.id, first, Action.DEFER))
+    harness.commit_all()
+    assert lease.deadline == FOREVER, "what leaves a session lease leaves the others under it"
+    (settled,) = harness.settle(Settlement(lease.id, b"", Action.EXTEND, SpanMs(500))).settled
+    harness.commit_all()
+
+    assert settled.due == lease.deadline == harness.now + 501
+    assert harness.rows.leases[lease.id].session == b""
+    harness.now = WallMs(lease.deadline)
+    assert harness.sweep() == 1
+    assert second not in lease.keys
+    harness.broker.check()

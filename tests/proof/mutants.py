@@ -217,6 +217,44 @@ MUTANTS = (
         "45-renewed-record-deleted",
         "a sweep deletes a record that was renewed meanwhile",
         "tests/broker/test_dedup.py::test_a_record_that_is_renewed_during_a_sweep_is_kept",
+        "46-settled-item-stays-in-the-lease-row",
+        "an item that was settled stays in the row of its lease",
+        "tests/broker/test_settle.py::TestCrashes::test_an_item_that_has_left_its_lease_is_not_leased_after_a_crash",
+    ),
+    Mutant(
+        "47-rows-of-a-lease-at-the-place-of-the-first",
+        "of several rows of a lease in a commit, the last is written in the place of the first",
+        "tests/server/test_settling.py::test_an_extend_before_and_after_a_settle_of_one_commit_both_count",
+    ),
+    Mutant(
+        "48-row-of-an-earlier-lease-used",
+        "a settle uses a row that was read for an earlier lease",
+        "tests/broker/test_settle.py::TestOutcomes::test_a_row_that_was_read_for_an_earlier_lease_is_not_used",
+    ),
+    Mutant(
+        "49-stale-hand-off-adds",
+        "a hand-off with a stale entry adds its items",
+        "tests/broker/test_settle.py::TestHandOff::test_with_a_stale_entry_adds_nothing",
+    ),
+    Mutant(
+        "50-hand-off-is-two-plans",
+        "a hand-off removes in one plan and adds in another",
+        "tests/broker/test_settle.py::TestHandOff::test_is_one_plan",
+    ),
+    Mutant(
+        "51-redrive-trusts-its-slices",
+        "a redrive moves an item that was removed while it read",
+        "tests/broker/test_dead_letters.py::TestPlansDuringARead::test_an_item_that_is_removed_does_not_come_back",
+    ),
+    Mutant(
+        "52-dead-items-die-again",
+        "dead items die again",
+        "tests/broker/test_settle.py::TestDeadItems::test_do_not_die_again_and_count_nothing",
+    ),
+    Mutant(
+        "53-replies-of-settles-not-sent",
+        "the reply to a settle that waits for no commit is not sent",
+        "tests/server/test_settling.py::test_a_lease_that_ends_while_the_rows_are_read_is_lost",
     ),
 )
 

@@ -173,6 +173,18 @@ class QueueModel:
         if not held:
             self.release(lease_id)
 
+    def leave(self, lease_id: LeaseId, item_id: bytes) -> Item:
+        """Take a leased item out of its lease, whose row names it no more, and out of its queue; return it."""
+        held = self._held.get(lease_id, {})
+        must(item_id in held, f"the lease {lease_id.hex()} does not hold {item_id.hex()}")
+        record = self.leases[lease_id]
+        item = self.delete(record.queue, held[item_id])
+        if held:
+            self.hold(lease_id, record._replace(keys=tuple(held.values())))
+        else:
+            self.release(lease_id)
+        return item
+
     def extend(self, lease_id: LeaseId, deadline: WallMs) -> None:
         """Let a lease end at *deadline*."""
         self.leases[lease_id] = self.leases[lease_id]._replace(deadline=deadline)

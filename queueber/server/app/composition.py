@@ -36,6 +36,7 @@ from queueber.server.core.replies import Replies
 from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
 from queueber.server.core.reserve import Reserve, Space, space_of
 from queueber.server.core.session_handlers import SessionHandlers
+from queueber.server.core.settle_handlers import SettleHandlers
 from queueber.server.core.stats import LAG_SECONDS, CommitStats, ReactorLag
 from queueber.server.core.sweeper import Sweeper
 from queueber.server.core.upkeep import UPKEEP_SECONDS, Upkeep
@@ -135,9 +136,11 @@ def assemble(
     reserve = Reserve(space, settings.free_space_reserve, lambda: defer_to_thread(store.reclaim_space))
     replies = Replies(limits, broker.limit_hits)
     sessions = SessionHandlers(broker, committer, clock, limits)
+    settles = SettleHandlers(broker, committer, store, pool, clock, limits, replies, reserve.refuse)
     keyed_adds = KeyedAdds(broker, store, pool, clock, committer, dispatcher, replies, flush_queue.flush)
+    methods = {**sessions.methods, **settles.methods}
     handlers = QueueHandlers(
-        broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, sessions.methods
+        broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, methods
     )
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     server = ServerContext(

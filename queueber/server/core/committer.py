@@ -275,9 +275,8 @@ class Committer:
         """
         Take pending plans, up to the limits of a commit, with all their writes in order.
 
-        Of each queue's record the last one is written.  So is that of each lease, as far as its records come from plans
-        that write nothing but leases.  The last one stays where it is: another plan between the two may write this
-        lease, too.
+        Of each queue's record, and of each lease's among plans that write only leases, the last one is written.  It
+        stays in its place: another plan between the two may write this lease, too.
         """
         pending, limits = self._pending, self._limits
         replies: list[Reply] = []
