@@ -7,8 +7,10 @@ from twisted.python.failure import Failure
 from queueber import api, rpc
 from queueber.broker.storage import PutLease
 from queueber.errors import Damaged, Kind, Passing
+from queueber.testing import InProcessServer
+from queueber.testing.server import DisklessStore
 from queueber.units import SpanMs
-from queueber.values import Action, AddTo, NewItem, Outcome, Settled, Settlement
+from queueber.values import Action, AddTo, DeathReason, NewItem, Outcome, Settled, Settlement
 
 LONG = 60_000
 UNKNOWN = b"?" * 16
@@ -267,3 +269,56 @@ class TestDeadLetters:
         server.settle()
 
         assert peer.receive()[call].kind == Kind.FAILED
+
+
+def test_a_server_that_is_killed_after_any_commit_has_each_item_once(server, monkeypatch):
+    """Settles of all kinds, a hand-off and a redrive; each prefix of their commits is a state to start from."""
+    commits = []
+    commit = server.store.commit
+    server.store.commit = lambda writes, mark: commits.append((list(writes), mark)) or commit(writes, mark)
+    peer = server.connect()
+    peer.add(b"a", b"b", b"c", b"d")
+    poll = peer.poll(4, lease=LONG)
+    server.settle()
+    polled = api.read_poll_response(peer.receive()[poll])
+    lease, (a, b, c, d) = polled.lease, [item.id for item in polled.items]
+    handed_on = [AddTo("next", [NewItem(b"d2", SpanMs(0))])]
+    for entries, adds in (
+        ([entry(Action.REJECT, lease, a, error="broken")], ()),
+        ([entry(Action.FAIL, lease, b, delay=5)], ()),
+        ([entry(Action.REMOVE, lease, d)], handed_on),
+        ([entry(Action.DEFER, lease, c)], ()),
+    ):
+        server.reactor.advance(0.01)
+        settle(peer, *entries, adds=adds)
+        server.settle()
+    queue = server.broker.queue("default")
+    search = server.broker.dead_letters.begin(queue, queue, (), DeathReason.NONE, 9)
+    search.add_slice(server.store.scan(search.number, search.after, items_max=9, bytes_max=10**6))
+    server.committer.submit(server.broker.dead_letters.redrive(search, server.clock.now()), lambda _: None)
+    server.settle()
+
+    found = [delivered_after(commits[:count], monkeypatch) for count in range(len(commits) + 1)]
+    everything = [b"a", b"b", b"c", b"d"]
+    # The add and the poll share a commit.
+    assert found == [[], everything, everything, everything, *[[b"a", b"b", b"c", b"d2"]] * 3]
+
+
+def delivered_after(commits, monkeypatch):
+    """Return the contents that a server delivers that starts from *commits*, once all leases have ended."""
+    store = DisklessStore()
+    for writes, mark in commits:
+        store.commit(writes, mark)
+    monkeypatch.setattr("queueber.testing.server.DisklessStore", lambda: store)
+    server = InProcessServer()
+    server.reactor.advance(2 * LONG / 1_000)
+    server.sweeper.sweep()
+    server.settle()
+    delivered = []
+    for line in list(server.broker.queues.lines()):
+        waiter = server.broker.poll(
+            line, wanted=9, lease_duration=SpanMs(LONG), wait=SpanMs(0), peer=1, now=server.clock.now()
+        )
+        server.dispatcher.wait(waiter, 1, 0.0, delivered.extend)
+        server.settle()
+    return sorted(item.contents for _, _, delivery in delivered for item in delivery.items)

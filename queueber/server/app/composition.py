@@ -139,9 +139,7 @@ def assemble(
     settles = SettleHandlers(broker, committer, store, pool, clock, limits, replies, reserve.refuse)
     keyed_adds = KeyedAdds(broker, store, pool, clock, committer, dispatcher, replies, flush_queue.flush)
     methods = {**sessions.methods, **settles.methods}
-    handlers = QueueHandlers(
-        broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, methods
-    )
+    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, methods)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     server = ServerContext(
         handlers=handlers,
