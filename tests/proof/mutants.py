@@ -217,6 +217,8 @@ MUTANTS = (
         "45-renewed-record-deleted",
         "a sweep deletes a record that was renewed meanwhile",
         "tests/broker/test_dedup.py::test_a_record_that_is_renewed_during_a_sweep_is_kept",
+    ),
+    Mutant(
         "46-settled-item-stays-in-the-lease-row",
         "an item that was settled stays in the row of its lease",
         "tests/broker/test_settle.py::TestCrashes::test_an_item_that_has_left_its_lease_is_not_leased_after_a_crash",
