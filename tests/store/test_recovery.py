@@ -8,7 +8,7 @@ from shutil import copytree
 import pytest
 
 from queueber.broker.model import LOWEST, LeaseId, LeaseRecord, QueueNumber, QueueRecord
-from queueber.broker.storage import PutItems, PutLease, PutQueue
+from queueber.broker.storage import PutItems, PutLease, PutNumbers, PutQueue, PutRetired
 from queueber.errors import StorageError
 from queueber.plyvel.errors import translate_error
 from queueber.plyvel.wal import read_wal
@@ -266,6 +266,17 @@ def test_rows_on_which_no_server_starts_are_not_sound(leased, recovered, make, w
     what = {"format": f"the data is of format {FORMAT + 1}", "lease": "queue 9, which does not exist"}[wrong]
     with pytest.raises(StorageError, match=f"cannot be recovered, .*{what}"):
         salvage(leased, recovered)
+
+
+def test_leases_on_items_of_a_retired_number_are_recovered(tmp_path, make, recovered):
+    store = open_store(tmp_path / "live")
+    lease = LeaseRecord(QueueNumber(7), WallMs(99), (make.key(1),))
+    writes = [PutRetired(QueueNumber(7), MAIL), PutNumbers(QueueNumber(8)), PutLease(LeaseId(b"l" * 16), lease)]
+    record = QueueRecord(MAIL, "mail", 1, 0, LOWEST)
+    store.commit([PutQueue(record), *writes, PutItems(QueueNumber(7), [make.item(1)])], make.mark)
+    copytree(tmp_path / "live", tmp_path / "data")
+    store.close()
+    assert salvage(tmp_path / "data", recovered) is None
 
 
 def test_several_findings_are_counted(leased, recovered, make):

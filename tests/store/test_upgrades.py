@@ -1,12 +1,12 @@
 """Data of older formats is converted once, whatever interrupts that."""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
 import pytest
-from attrs import define, evolve
+from attrs import evolve
+from rows_in_memory import RowsInMemory
 
 from queueber.broker.model import LOWEST, Item, ItemId, Key, LeaseId, LeaseRecord, QueueNumber, QueueRecord
 from queueber.broker.storage import PutItems, PutLease, PutQueue
@@ -26,44 +26,29 @@ from queueber.units import WallMs
 MAIL, EMPTIED, OTHER = QueueNumber(1), QueueNumber(2), QueueNumber(7)
 
 
-@define
-class DictEngine:
+class DictEngine(RowsInMemory):
     """A key-value engine in a dictionary, which fails at the write or sync of that number."""
 
-    rows: dict[bytes, bytes]
-    fails_at: int = 0
-    done: int = 0
-    synced: bool = True
+    def __init__(self, rows: dict[bytes, bytes], fails_at: int = 0) -> None:
+        super().__init__(rows)
+        self._fails_at = fails_at
+        self._done = 0
+        self._synced = True
 
     def _step(self) -> None:
-        self.done += 1
-        if self.done == self.fails_at:
+        self._done += 1
+        if self._done == self._fails_at:
             raise Killed
-
-    def get(self, key: bytes) -> bytes | None:
-        return self.rows.get(key)
 
     def write_many(self, writes) -> int:
         self._step()
-        assert self.synced, "a batch follows one that is not synced"
-        self.synced = False
-        for key, value in writes:
-            if value is None:
-                self.rows.pop(key, None)
-            else:
-                self.rows[key] = value
-        return 0
+        assert self._synced, "a batch follows one that is not synced"
+        self._synced = False
+        return super().write_many(writes)
 
     def sync(self) -> None:
         self._step()
-        self.synced = True
-
-    @contextmanager
-    def iterator(self, *, prefix=b"", start=b"", stop=None, include_value=True) -> Iterator:
-        found = sorted(
-            row for row in self.rows.items() if row[0].startswith(prefix) and start <= row[0] < (stop or b"\xff")
-        )
-        yield iter(found if include_value else [key for key, _ in found])
+        self._synced = True
 
 
 class Killed(BaseException):

@@ -233,10 +233,18 @@ def test_settings_belong_to_a_queue(data, change):
 def test_items_and_leases_of_a_retired_number_are_no_findings(data, change, item, make):
     retired = PutRetired(QueueNumber(9), SECOND)
     change(item(9, 50), item(9, 51), lease(1, make.key(50), queue=QueueNumber(9)), *all_encoded(retired))
+    change(queue(2, "second", 2))
     (finding,) = verify(data).findings
     assert finding.endswith("its number is not below 1, the next one for a queue")
     change(*all_encoded(PutNumbers(QueueNumber(10))))
-    assert verify(data).findings == []
+    assert verify(data).findings == [], "the leased item counts, the other does not"
+    change(queue(2, "second", 1))
+    assert verify(data).findings == ["queue 'second' counts 1 item and has 2"]
+    change(*all_encoded(PutRetired(QueueNumber(9), QueueNumber(0))))
+    assert verify(data).findings == [], "the queue was deleted"
+    change((b"i\0\0\0\x09short", b""))
+    (finding,) = verify(data).findings
+    assert b"i\0\0\0\x09short".hex() in finding
 
 
 def test_deduplication_records_are_in_the_index_of_ends(data, change):

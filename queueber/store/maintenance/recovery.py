@@ -117,7 +117,7 @@ def _check_start(db: KeyValueEngine) -> None:
         raise StorageError(f"the data is of format {found.version}, which a newer Queueber wrote")
     was_shut_down_cleanly(db)
     recovered = KeyValueStore(db, durability=Durability.OS, encoding=Encoding.UNPACKED).recover()
-    numbers = {record.number for record in recovered.queues}
+    numbers = {record.number for record in recovered.queues} | recovered.retired.keys()
     for lease in recovered.leases:
         if lease.queue not in numbers:
             raise StorageError(f"lease {lease.id.hex()} is on items of queue {lease.queue}, which does not exist")

@@ -4,7 +4,8 @@ Verification of a data directory: that each row is readable, and that all rows a
 The rules for all rows together are:
 
 1. The log reaches the sequence number that was known to be on disk.
-2. A queue's name is unique, and its counters match its items.  Only the queue of its dead items has the same name.
+2. A queue's name is unique, and its counters match its items, with those that are leased under a retired number of
+   it.  Only the queue of its dead items has the same name.
 3. An item belongs to a queue that exists or to a retired number, and its id is unique.
 4. An item is held by at most one lease.  A lease may name items that do not exist: they were removed.
 5. An item at or below its queue's floor is leased.
@@ -17,7 +18,7 @@ Rows of format 1 have no places and no exact counters, so what these say is veri
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,7 @@ from queueber.store.rows.keys import (
     TABLES,
     TIME_KEY,
     decode_dedup_key,
+    decode_item_key,
     decode_lease_key,
     decode_queue_key,
     decode_request_key,
@@ -139,7 +141,9 @@ class _Verification:
         self.result = Verified()
         self._queues: dict[QueueNumber, QueueRecord] = {}
         self._leased: dict[QueueNumber, set[Key]] = {}
-        self._retired: set[QueueNumber] = set()
+        self._retired: dict[QueueNumber, QueueNumber] = {}
+        """The number of the queue to which leased items of a retired number return; 0 if it was deleted."""
+
         self._complete = True
         """Whether all tables could be read to their end."""
 
@@ -246,7 +250,7 @@ class _Verification:
                 self._check_lease(decode_lease(row_key, value))
 
     def _check_settings_and_numbers(self) -> None:
-        ids = {record.id or record.number for record in self._queues.values()}
+        ids = {record.id or record.number: number for number, record in self._queues.items()}
         for row_key, value in self._rows(SETTINGS):
             with self._reporting(row_key):
                 decode_settings(row_key, value)
@@ -255,9 +259,8 @@ class _Verification:
                     raise StorageError(f"it belongs to a queue with the id {queue}, which does not exist")
         for row_key, value in self._rows(RETIRED):
             with self._reporting(row_key):
-                decode_retired(row_key, value)
                 number = decode_queue_key(row_key)
-                self._retired.add(number)
+                self._retired[number] = ids.get(decode_retired(row_key, value), NO_QUEUE)
                 if number >= self._next_number:
                     raise StorageError(f"its number is not below {self._next_number}, the next one for a queue")
 
@@ -279,7 +282,7 @@ class _Verification:
         for row_key, value in self._rows(ITEMS):
             self.result.items += 1
             queue = QueueNumber(int.from_bytes(row_key[len(ITEMS) :][:_QUEUE_BYTES], "big"))
-            count = counts[queue]
+            count = counts[self._owner(queue, row_key) if queue in self._retired else queue]
             count[0] += 1
             try:  # `_reporting` costs a microsecond
                 item = decode_item(row_key, value)
@@ -301,6 +304,13 @@ class _Verification:
         places.finish()
         if self._complete:
             self._check_counters(counts)
+
+    def _owner(self, number: QueueNumber, row_key: bytes) -> QueueNumber:
+        """Return the queue that counts an item of the retired *number*; 0 if none does, because it is not leased."""
+        with suppress(StorageError):
+            if decode_item_key(row_key) in self._leased.get(number, ()):
+                return self._retired[number]
+        return NO_QUEUE
 
     def _check_counters(self, counts: Mapping[QueueNumber, Sequence[int]]) -> None:
         """Compare the counters of all queues with their items: number, length of contents, and those off their time."""
