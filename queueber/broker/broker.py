@@ -29,6 +29,7 @@ from attrs import asdict
 from queueber.broker.adds import Adds, Ids
 from queueber.broker.allocation import ClaimBounds
 from queueber.broker.claims import Claims, Delivery
+from queueber.broker.control import Control
 from queueber.broker.dead_letters import DeadLetters
 from queueber.broker.deaths import Deaths, OnDeath, ignore_death
 from queueber.broker.dedup import Deduplication
@@ -110,6 +111,11 @@ class Broker:
         """The ways of dead items back."""
         self.lifecycle = Lifecycle(self.queues, self.leases, self.polls, self._uncommitted, self.moves, limits)
         """Settings, purges and deletes of queues."""
+        self.control = Control(
+            self.queues, self.leases, self.polls, self._uncommitted, self.moves, self.lifecycle, limits
+        )
+        """An operator's decisions."""
+        self.follow, self.unfollow = self._uncommitted.follow, self._uncommitted.unfollow
         self.pop_expired, self.retry_sweep = self._expiry.pop_expired, self._expiry.retry_sweep
         self.requeue = self._expiry.requeue
         self.sessions = Sessions(self.queues, self.leases, self._uncommitted, limits)
@@ -219,15 +225,15 @@ class Broker:
         wait: SpanMs | None,
         peer: Peer,
         now: WallMs,
-        others: Sequence[Queue] = (),
+        others: Sequence[Queue] | None = None,
         weights: Sequence[int] = (),
         session: bytes = b"",
     ) -> Waiter:
         """
         Let a poll for *wanted* items wait for at most *wait*: 0 for not at all, None for ever.
 
-        With *others* it waits in these queues, too, all different, and takes items of one: of the first that has an
-        item, *queue* before *others*, or by the *weights* of all.
+        With *others*, though there be none, it chooses: it waits in these queues, too, and takes items of one, of the
+        first that has an item, *queue* before *others*, or by the *weights* of all.
 
         With *session*, its lease lasts as long as that session is attached, and
         *lease_duration* does not matter.
@@ -255,8 +261,8 @@ class Broker:
             wait = limits.wait_ms
         wait_until = None if wait is None else WallMs(now + wait)
         waiter = Waiter(queue, wanted or 1, lease_duration, wait_until, peer, session=attached)
-        if others:
-            waiter.choice = QueueChoice((queue, *others), tuple(weights))
+        if others is not None:
+            waiter.choice = _choice((queue, *others), weights)
         self.polls.enqueue(waiter, no_wait=wait == 0)
         return waiter
 
@@ -326,6 +332,14 @@ class Broker:
         for queue in self.queues.lines():
             assert queue.held == held.get(queue, {}), "an item is held by no lease, or leased and not held"
             assert queue.refill is not None or queue.number is None or len(queue.window) <= queue.items
+
+
+def _choice(queues: tuple[Queue, ...], weights: Sequence[int]) -> QueueChoice:
+    """Return the choice among *queues*; raise InvalidRequest if one is there twice."""
+    for place, queue in enumerate(queues):
+        if queue in queues[:place]:
+            raise InvalidRequest(f"queues[{place}].queue is {queue.name!r}, which is in the list already")
+    return QueueChoice(queues, tuple(weights))
 
 
 def _not_a_duration() -> InvalidRequest:

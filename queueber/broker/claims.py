@@ -169,7 +169,7 @@ class Claims:
             keys[item_id] = new_tuple(Leased, (due, item_id, len(contents)))
         duration, longest = waiter.lease_duration, queue.settings.max_lease_ms
         deadline = no_earlier_than(now, longest if 0 < longest < duration else duration)
-        lease = Lease(self._new_lease_id(), number, deadline, keys, now, size, items=items)
+        lease = Lease(self._new_lease_id(), number, deadline, keys, now, size, items=items, peer=waiter.peer)
         if waiter.session is not None:
             if longest:
                 lease.latest_end = no_earlier_than(now, longest)

@@ -44,6 +44,7 @@ from queueber.broker.model import (
 )
 from queueber.broker.queue import Queue
 from queueber.broker.session_table import SessionTable
+from queueber.broker.waiter import Peer
 from queueber.errors import Overloaded
 from queueber.units import SpanMs, WallMs, no_earlier_than
 
@@ -101,6 +102,9 @@ class Lease:
     """The size of the contents of the items that it was given; None if it was read from the disk."""
 
     state: LeaseState = LeaseState.PENDING
+
+    peer: Peer | None = None
+    """The peer that it was given to; None if it was read from the disk."""
 
     items: list[Item] = field(factory=list)
     """The items themselves while the lease is pending, so that they can be given back."""

@@ -56,6 +56,11 @@ class Plan(Generic[T_co]):
     dropped: tuple[QueueNumber, ...] = ()
     """Numbers that were retired: the rows of their queues are deleted.  No later plan has a record of theirs."""
 
+    def with_reply(self, reply: Any) -> "Plan[Any]":  # noqa: ANN401
+        """Replace the reply, before the plan is submitted, and return the plan."""
+        self.reply = reply
+        return self
+
 
 class Follower(Protocol):
     """A read in progress, whose snapshot may lack the writes of some plans."""

@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 from attrs import define
 
 from queueber.broker.model import HIGHEST, LOWEST, NO_QUEUE, ItemId, Key, QueueNumber, QueueRecord, off_time
+from queueber.broker.name_index import NameIndex
 from queueber.broker.queue import Queue
 from queueber.broker.settings import DEFAULT_SETTINGS, NOT_CONFIGURED, Settings
 from queueber.broker.storage import (
@@ -67,6 +68,8 @@ class Queues:
         """The settings of a queue that was not configured."""
         self._by_name: dict[str, Queue] = {}
         self._by_number: dict[QueueNumber, Queue] = {}
+        self.names = NameIndex()
+        """The names of queues that have a row, and their labels."""
         self._unnumbered: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self._unnumbered_dead: WeakValueDictionary[str, Queue] = WeakValueDictionary()
         self.retired: dict[QueueNumber, Retired] = {}
@@ -139,6 +142,7 @@ class Queues:
                 self._by_name[record.name] = queue
                 assert queue.id is not None
                 ids[queue.id] = queue
+                self.names.add(queue.name)
                 self._apply_settings(queue, recovered.settings.get(queue.id, NOT_CONFIGURED))
         for record in recovered.queues:
             if record.dead_of:
@@ -187,6 +191,7 @@ class Queues:
             self._by_name[queue.name] = queue
             del self._unnumbered[queue.name]
             self._watch(queue)
+            self.names.add(queue.name)
         else:
             assert owner.id is not None, "only items of a queue with a number die"
             queue.dead_of, owner.dead = owner.id, queue
@@ -206,7 +211,9 @@ class Queues:
         return [PutSettings(queue.id, queue.configured)]
 
     def _apply_settings(self, queue: Queue, configured: SettingFields) -> None:
+        labels = queue.settings.labels
         queue.apply_settings(self.defaults, configured)
+        self.names.relabel(queue.name, labels, queue.settings.labels)
         self._watch(queue)
 
     def _watch(self, queue: Queue) -> None:
@@ -250,6 +257,8 @@ class Queues:
             assert queue.id is not None, "a queue with settings has an id"
             writes.append(DeleteSettings(queue.id))
         del self._by_name[queue.name]
+        self.names.relabel(queue.name, queue.settings.labels, ())
+        self.names.discard(queue.name)
         for line in (queue, queue.dead):
             if line is None:
                 continue

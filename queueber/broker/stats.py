@@ -68,6 +68,41 @@ def state_of(queue: Queue, now: WallMs) -> QueueState:
     )
 
 
+@frozen
+class Bounds:
+    """The number of ready and of delayed items of a queue: at least and at most."""
+
+    ready: int
+    ready_max: int
+    delayed: int
+    delayed_max: int
+    oldest: WallMs | None
+    """The due of the first unleased item; None if there is none, or it is not in memory."""
+
+
+def bounds_of(queue: Queue, now: WallMs) -> Bounds:
+    """
+    Return bounds for the unleased items of *queue*: exact if its window covers what is due, or no item is off its time.
+
+    Items beyond a window that does not cover what is due are ready if their due is the time in their id, which has
+    passed.  The time is proportional to the items in the window.
+    """
+    window = queue.window
+    unleased = queue.items - len(queue.held)
+    oldest = window.next_due() if window else None
+    if window.covers(now):
+        ready = window.count_ready(now)
+        return Bounds(ready, ready, unleased - ready, unleased - ready, oldest)
+    delayed_max = min(unleased - len(window), queue.off_time)
+    return Bounds(unleased - delayed_max, unleased, 0, delayed_max, oldest)
+
+
+def exact_bounds(queue: Queue, ready: int) -> Bounds:
+    """Return the bounds for the unleased items of *queue*, of which *ready* were counted as ready."""
+    delayed = queue.items - len(queue.held) - ready
+    return Bounds(ready, ready, delayed, delayed, queue.window.next_due() if queue.window else None)
+
+
 def queue_line(queue: Queue) -> str:
     """Return the state of *queue* as a line of text."""
     return (

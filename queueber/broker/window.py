@@ -153,6 +153,11 @@ class Window:
         dead = self._dead
         return sum(item.key.due <= now and item.key not in dead for item in chain(self._in_order, self._out_of_order))
 
+    def count_below(self, key: Key) -> int:
+        """Return how many items here have smaller keys.  O(n)."""
+        dead = self._dead
+        return sum(item.key < key and item.key not in dead for item in chain(self._in_order, self._out_of_order))
+
     def pop_due(self, count: int, now: WallMs, bytes_max: int) -> list[Item]:
         """
         Remove and return up to *count* items that are due at *now*, from the head.

@@ -19,19 +19,25 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from queueber.api import template_readers
+from queueber.api.control_types import REDRIVE
 from queueber.broker import Broker, Ids, Store
+from queueber.limits import Limits
 from queueber.server.admin.control_socket import control_socket_factory
 from queueber.server.admin.handlers import BackupStore
 from queueber.server.config.settings import Settings
 from queueber.server.core.clock import QueueClock, periodic_timer
 from queueber.server.core.committer import Committer
+from queueber.server.core.control_handlers import ControlHandlers
 from queueber.server.core.death_log import DeathLog
 from queueber.server.core.dispatcher import Dispatcher
 from queueber.server.core.handlers import QueueHandlers
 from queueber.server.core.ids import RandomIds
+from queueber.server.core.inspections import Inspections
 from queueber.server.core.keyed_adds import KeyedAdds
 from queueber.server.core.log_rate_limit import SPAN_SECONDS
+from queueber.server.core.lookups import LookupRunner
 from queueber.server.core.pool import Pool
+from queueber.server.core.redrives import Redrives
 from queueber.server.core.replies import Replies
 from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
 from queueber.server.core.reserve import Reserve, Space, space_of
@@ -134,13 +140,11 @@ def assemble(
     dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
     space = partial(_space, settings, store)
     reserve = Reserve(space, settings.free_space_reserve, lambda: defer_to_thread(store.reclaim_space))
-    replies = Replies(limits, broker.limit_hits)
-    sessions = SessionHandlers(broker, committer, clock, limits)
-    settles = SettleHandlers(broker, committer, store, pool, clock, limits, replies, reserve.refuse)
-    keyed_adds = KeyedAdds(broker, store, pool, clock, committer, dispatcher, replies, flush_queue.flush)
-    methods = {**sessions.methods, **settles.methods}
-    handlers = QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, methods)
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
+    sessions = SessionHandlers(broker, committer, clock, limits)
+    handlers = _queue_handlers(
+        broker, committer, dispatcher, store, pool, clock, limits, reserve, connections, sessions, flush_queue.flush
+    )
     server = ServerContext(
         handlers=handlers,
         call_stats=handlers.stats,
@@ -203,6 +207,32 @@ def _diagnostics(
         disk_shortage=lambda: reserve.shortage,
         certificates=certificates,
     )
+
+
+def _queue_handlers(
+    broker: Broker,
+    committer: Committer,
+    dispatcher: Dispatcher,
+    store: ServerStore,
+    pool: Pool,
+    clock: QueueClock,
+    limits: Limits,
+    reserve: Reserve,
+    connections: Connections,
+    sessions: SessionHandlers,
+    flush: Callable[[], None],
+) -> QueueHandlers:
+    replies = Replies(limits, broker.limit_hits)
+    lookups = LookupRunner(broker, committer, store, pool, clock.monotonic)
+    inspections = Inspections(broker, committer, store, pool, limits)
+    addresses = connections.addresses
+    settles = SettleHandlers(broker, committer, store, pool, clock, limits, replies, reserve.refuse)
+    redrives = Redrives(broker, committer, store, pool, clock, limits, replies)
+    others = {REDRIVE: redrives.redrive}
+    control = ControlHandlers(broker, committer, pool, clock, limits, replies, lookups, inspections, addresses, others)
+    keyed_adds = KeyedAdds(broker, store, pool, clock, committer, dispatcher, replies, flush)
+    more = {**sessions.methods, **settles.methods, **control.methods}
+    return QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, more)
 
 
 def _timers(

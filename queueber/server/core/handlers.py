@@ -22,11 +22,13 @@ from typing import Any, Final, Protocol
 from attrs import define, field
 
 from queueber import api, rpc
+from queueber.api.control_types import CONTROL_INTERFACE_ID
 from queueber.broker import DEFAULT_QUEUE, Broker, Peer, Queue
 from queueber.errors import Overloaded, QueueberError, RemoteProtocolError, Stopping, Unimplemented
 from queueber.limits import Limits
 from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
+from queueber.server.core.control_handlers import Controlled
 from queueber.server.core.delivery_facts import delivery_facts
 from queueber.server.core.dispatcher import Dispatcher, EndedPoll
 from queueber.server.core.keyed_adds import KeyedAdds
@@ -125,6 +127,7 @@ class QueueHandlers:
             (queue, api.EXTEND): partial(self._write, EXTEND),
             (broker, api.QUEUE): self._queue,
             (broker, api.LIMITS): self._return_limits,
+            (broker, api.POLL_ANY): self._poll_any,
             **self._more,
         }
         self._handlers = {method: (METHODS[method], handler) for method, handler in handlers.items()}
@@ -137,8 +140,8 @@ class QueueHandlers:
     def drain(self) -> None:
         """Refuse new adds and polls, because the server is stopping; calls under way are carried out."""
         self.draining = True
-        for number in (api.ADD, api.POLL):
-            method = api.QUEUE_INTERFACE_ID, number
+        queue, broker = api.QUEUE_INTERFACE_ID, api.BROKER_INTERFACE_ID
+        for method in ((queue, api.ADD), (queue, api.POLL), (broker, api.POLL_ANY)):
             self._handlers[method] = METHODS[method], self._refuse_stopping
 
     def call(self, sink: ReplySink, calls: rpc.Calls) -> None:
@@ -155,6 +158,8 @@ class QueueHandlers:
                 found = None
         elif target is self.root:
             target = self._default_queue or self._get_default_queue()
+        elif type(target) is Controlled and calls.interface_id != CONTROL_INTERFACE_ID:
+            found = None
         name, handler = found or (OTHER_METHOD, self._unknown)
         if self._collected is not None and self._collected.method.number != (calls.interface_id, calls.method_id):
             self.decide()
@@ -337,6 +342,30 @@ class QueueHandlers:
             sink.waits(answer, waiter)
             self._dispatcher.wait(waiter, answer, began, take)
 
+    def _poll_any(self, sink: ReplySink, root: Root, calls: rpc.Calls) -> None:  # noqa: ARG002
+        began = self._clock.monotonic()
+        queues, strict, request = api.read_poll_any_request(calls.params, self._limits)
+        queue, *others = [self._broker.queue(name) for name, _ in queues]
+        try:
+            waiter = self._broker.poll(
+                queue,
+                wanted=request.num_items,
+                lease_duration=request.lease,
+                wait=_NO_WAIT if request.no_wait else request.wait,
+                peer=sink.peer,
+                now=self._clock.now(),
+                session=request.session,
+                others=others,
+                weights=() if strict else [weight for _, weight in queues],
+            )
+        except QueueberError:
+            raise
+        except Exception as why:
+            self._committer.bug(why)
+            raise
+        sink.waits(calls.answer, waiter)
+        self._dispatcher.wait(waiter, calls.answer, began, partial(self._return_polls, sink))
+
     def _return_polls(self, sink: ReplySink, polls: list[EndedPoll]) -> None:
         """Return the replies of *polls*, which have ended together."""
         now, seconds = self._clock.monotonic(), self.stats.seconds["poll"]
@@ -360,7 +389,12 @@ class QueueHandlers:
                 in_session = lease is not None and lease.session != b""
                 lease_id = b"" if lease is None else lease.id
                 deadline = WallMs(0) if lease is None or in_session else lease.deadline
+                response = _new(api.PollResponse, (items, lease_id, deadline, in_session, all_facts))
+                if delivery.waiter.choice is not None:
+                    name = delivery.waiter.queue.name if items else ""
+                    sink.results([answer], [api.write_poll_any_response(api.PollAnyResponse(name, response))])
+                    continue
                 answers.append(answer)
-                responses.append(_new(api.PollResponse, (items, lease_id, deadline, in_session, all_facts)))
+                responses.append(response)
         if answers:
             sink.results(answers, api.write_poll_responses(responses))

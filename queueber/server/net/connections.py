@@ -120,6 +120,10 @@ class Connections:
         """The number of hosts that the connections come from."""
         return len(self._from_host)
 
+    def addresses(self) -> dict[Peer, str]:
+        """Return the addresses of the peers that have one, by their numbers."""
+        return {each.peer: each.host for each in self._all if each.host is not None}
+
     def room(self) -> int:
         """Return how many more connections are within the limit."""
         return self._limits.connections - len(self._all)

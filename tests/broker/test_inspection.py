@@ -1,0 +1,488 @@
+"""Lookups, counts, peeks and an operator's changes, between all other changes and crashes."""
+
+import pytest
+from attrs import define, field
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from queueber.broker.control import handle_of, leases_of
+from queueber.broker.inspection import Count, Peek, end_of
+from queueber.broker.lookups import LookupRead, Lookups
+from queueber.broker.model import HIGHEST, LOWEST, ItemId
+from queueber.broker.storage import DeleteQueue, Found
+from queueber.errors import InvalidRequest, Overloaded
+from queueber.values import ControlOutcome, ItemState
+
+TIGHT = {
+    "queue_window_bytes": 60,
+    "window_bytes": 80,
+    "item_overhead": 10,
+    "refill_items": 3,
+    "refill_bytes": 40,
+    "expiry_slice": 2,
+}
+NAMES = ("one", "two")
+
+
+def truth(harness):
+    """Return the rows as they will be once all plans are durable."""
+    rows = harness.rows.copy()
+    for plan in harness.pending:
+        rows.apply([*plan.writes, *map(DeleteQueue, plan.dropped)], plan.records)
+    return rows
+
+
+def find(rows, numbers, ids):
+    """Do what `Store.find` does."""
+    found = {key.id: Found(number, item) for (number, key), item in rows.items.items() if number in numbers}
+    return [found.get(item_id) for item_id in ids]
+
+
+@define
+class Reading:
+    """A read in progress, and the disk as it was when its slice was requested."""
+
+    read: object
+    old: object
+
+
+@define
+class Driver:
+    """Draws what happens, and checks each read against all rows."""
+
+    harness: object
+    data: object
+    reads: list[Reading] = field(factory=list)
+    ids: list[ItemId] = field(factory=list)
+    lookups: Lookups = field(init=False)
+
+    def __attrs_post_init__(self):
+        self.lookups = Lookups(self.broker.follow, self.broker.unfollow)
+
+    @property
+    def broker(self):
+        return self.harness.broker
+
+    def draw_queue(self):
+        return self.broker.queue(self.data.draw(st.sampled_from(NAMES)))
+
+    def step(self):
+        step = self.data.draw(st.sampled_from(STEPS))
+        step(self, self.draw_queue())
+        self.broker.check()
+
+    def add(self, queue):
+        self.ids += self.harness.add(*[b"abc"] * self.data.draw(st.integers(1, 4)), name=queue.name)
+
+    def add_delayed(self, queue):
+        self.ids += self.harness.add(b"abcdef", delay=self.data.draw(st.sampled_from([1, 5, 300])), name=queue.name)
+
+    def poll(self, queue):
+        wanted, duration = self.data.draw(st.integers(1, 3)), self.data.draw(st.sampled_from([5, 1000]))
+        self.harness.poll(wanted, lease_duration=duration, name=queue.name)
+        self.harness.distribute()
+
+    def abandon(self, queue):
+        waiter = self.harness.poll(3, name=queue.name)
+        self.harness.distribute()
+        self.broker.polls.cancel(waiter)
+
+    def commit(self, queue):
+        self.harness.commit(self.data.draw(st.integers(0, len(self.harness.pending))))
+
+    def remove(self, queue):
+        for lease in list(self.broker.leases)[:1]:
+            queue = self.broker.queues.by_number(lease.queue)
+            self.harness.submit(self.broker.remove(queue, [(next(iter(lease.keys)), lease.id)], self.harness.now))
+
+    def wait(self, queue):
+        self.harness.now += self.data.draw(st.integers(1, 10))
+        self.harness.sweep()
+
+    def crash(self, queue):
+        self.harness.crash()
+        self.lookups = Lookups(self.broker.follow, self.broker.unfollow)
+        self.reads.clear()
+
+    def go_on_with_one(self, queue):
+        if self.reads:
+            self.go_on(self.reads.pop(self.data.draw(st.integers(0, len(self.reads) - 1))))
+
+    def kill(self, queue):
+        """Let items die as their leases end."""
+        self.harness.submit(self.broker.lifecycle.configure(queue, {"maxAttempts": self.data.draw(st.integers(0, 1))}))
+
+    def change(self, queue):
+        """Cancel or move an item, as a lookup that ends at once."""
+        if not self.ids:
+            return
+        item_id = self.data.draw(st.sampled_from(self.ids))
+        (found,) = find(truth(self.harness), {queue.number}, [item_id])
+        control, now = self.broker.control, self.harness.now
+        if self.data.draw(st.booleans()):
+            self.harness.submit(control.cancel(queue, found, now))
+        else:
+            self.harness.submit(control.reschedule(queue, found, now + self.data.draw(st.integers(0, 9)), now))
+
+    def purge(self, queue):
+        dead = self.data.draw(st.booleans())
+        line = queue.dead if dead else queue
+        rows = truth(self.harness)
+        expected = (
+            [] if line is None else [key for n, key in rows.items if n == line.number and key.id not in line.held]
+        )
+        plan = self.broker.control.purge(queue, dead=dead)
+        assert plan.reply == len(expected)
+        self.harness.submit(plan)
+
+    def begin(self, queue):
+        match self.data.draw(st.sampled_from(["lookup", "count", "peek"])):
+            case "lookup" if self.ids:
+                ids = self.data.draw(st.lists(st.sampled_from(self.ids), min_size=1, max_size=3))
+                others = self.data.draw(st.lists(st.sampled_from(self.ids), max_size=2))
+                read = self.lookups.begin([(queue, ids), (self.draw_queue(), others), (queue, ids[:1])])
+            case "count" if queue.number is not None:
+                read = Count(queue, queue.number, self.harness.now)
+                self.broker.follow(read)
+            case "peek" if queue.number is not None:
+                end = self.data.draw(st.sampled_from([HIGHEST, end_of(self.harness.now)]))
+                read = Peek(queue, queue.number, LOWEST, end, self.data.draw(st.integers(1, 4)), 3, 100)
+                self.broker.follow(read)
+            case _:
+                return
+        self.reads.append(Reading(read, self.harness.rows.copy()))
+
+    def go_on(self, reading):
+        """Answer a slice with the rows of the request or of now, and end the read or request the next slice."""
+        read, rows = reading.read, self.data.draw(st.sampled_from([reading.old, self.harness.rows]))
+        if isinstance(read, LookupRead):
+            for queue, ids in read.ids.items():
+                read.add(find(rows, read.numbers[queue], ids))
+            for queue, ids in read.ids.items():
+                for item_id in ids:
+                    self.decide(queue, item_id, read)
+            self.lookups.end(read)
+            return
+        if isinstance(read, Count):
+            keys = rows.keys(read.number, read.after, items_max=2)
+            read.add(keys, exhausted=len(keys) < 2)
+        else:
+            read.add(rows.scan(read.number, read.after, items_max=2))
+        if not read.done:
+            self.reads.append(Reading(read, self.harness.rows.copy()))
+            return
+        self.broker.unfollow(read)
+        (self.check_count if isinstance(read, Count) else self.check_peek)(read)
+
+    def unleased(self, read):
+        rows = truth(self.harness).items
+        return sorted(key for n, key in rows if n == read.number and key.id not in read.queue.held)
+
+    def check_count(self, read):
+        if read.queue.number == read.number:
+            assert read.ready == sum(key.due <= read.now for key in self.unleased(read))
+        else:
+            assert read.ready >= 0
+
+    def check_peek(self, read):
+        seen, more = read.result()
+        if read.queue.number != read.number:
+            assert (seen, more) == ([], False)
+            return
+        expected = [key for key in self.unleased(read) if key < read.end]
+        keys = [each.item.key for each in seen]
+        assert keys == expected[: len(keys)]
+        assert len(keys) == min(len(expected), read.limit)
+        assert more or len(keys) == len(expected)
+        assert all(each.item.contents == b"abc" and each.size in {3, 6} for each in seen)
+
+    def decide(self, queue, item_id, read):
+        """Compare what was found with the truth, and change it."""
+        control, harness, now = self.broker.control, self.harness, self.harness.now
+        numbers = {queue.number, *queue.formers}
+        if queue.dead is not None:
+            numbers |= {queue.dead.number, *queue.dead.formers}
+        expected = {item.key.id: item for (n, _), item in truth(harness).items.items() if n in numbers}.get(item_id)
+        line = queue.dead if queue.dead is not None and item_id in queue.dead.held else queue
+        found = read.find(item_id)
+        located = control.locate(queue, found, now)
+        if expected is not None and located is None:
+            # Its row is still there, under a number that was retired.
+            assert not any(item_id in each.held for each in (queue, line))
+            return
+        assert (located and located.item) == expected
+        outcome = ControlOutcome.DONE
+        if located is None:
+            outcome = ControlOutcome.NOT_FOUND
+        elif located.state is ItemState.LEASED:
+            outcome = ControlOutcome.LEASED
+            assert located.lease is located.line.held[item_id]
+        match self.data.draw(st.sampled_from(["get", "cancel", "kick", "reschedule"])):
+            case "get" if located is not None and located.lease is None:
+                before = [
+                    key
+                    for n, key in truth(harness).items
+                    if n == located.number and key < located.item.key and key.id not in located.line.held
+                ]
+                assert control.ahead(located) >= len(before)
+            case "cancel":
+                assert harness.submit(control.cancel(queue, found, now)).reply is outcome
+                if outcome is ControlOutcome.DONE:
+                    assert item_id not in {key.id for _, key in truth(harness).items}
+            case "kick":
+                self.check_move(queue, located, outcome, harness.submit(control.kick(queue, found, now)).reply, now)
+            case "reschedule":
+                due = now + self.data.draw(st.integers(-5, 20))
+                plan = control.reschedule(queue, found, due, now)
+                self.check_move(queue, located, outcome, harness.submit(plan).reply, max(now, due), exact=True)
+
+    def check_move(self, queue, located, outcome, reply, due, *, exact=False):
+        if located is not None and located.state is ItemState.DEAD:
+            assert reply is ControlOutcome.NOT_FOUND
+            return
+        assert reply is outcome
+        if reply is ControlOutcome.DONE:
+            (key,) = [key for _, key in truth(self.harness).items if key.id == located.item.key.id]
+            assert key.due == (due if exact else min(due, located.item.key.due))
+
+
+STEPS = [Driver.add] * 2 + [Driver.poll] * 2 + [Driver.commit] * 2 + [Driver.change] * 3 + [Driver.begin] * 3
+STEPS += [Driver.add_delayed, Driver.abandon, Driver.remove, Driver.wait, Driver.purge, Driver.kill, Driver.crash]
+STEPS += [Driver.go_on_with_one] * 5
+
+
+def test_reads_are_true_when_they_end(make_harness):
+    """Whatever happens between their request and their end, and whenever their snapshots were taken."""
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.data())
+    def run(data):
+        driver = Driver(make_harness(**data.draw(st.sampled_from([{}, TIGHT]))), data)
+        for _ in range(data.draw(st.integers(5, 40), label="steps")):
+            driver.step()
+        while driver.reads:
+            driver.go_on(driver.reads.pop())
+        driver.harness.commit_all()
+        driver.broker.check()
+
+    run()
+
+
+@pytest.fixture
+def control(harness):
+    return harness.broker.control
+
+
+def looked_up(harness, item_id, queue=None):
+    """Look up an item, in rows as they are."""
+    queue = queue or harness.queue
+    lookups = Lookups(harness.broker.follow, harness.broker.unfollow)
+    read = lookups.begin([(queue, [item_id])])
+    read.add(find(truth(harness), read.numbers[queue], [item_id]))
+    lookups.end(read)
+    return read.find(item_id)
+
+
+class TestLookup:
+    def test_the_log_wins_over_a_snapshot_in_the_middle_of_it(self, harness, control):
+        """The item moves twice after the request, and the snapshot has it where it was in between."""
+        (item_id,) = harness.add(b"x")
+        harness.commit_all()
+        read = Lookups(harness.broker.follow, harness.broker.unfollow).begin([(harness.queue, [item_id])])
+        for due in (harness.now + 5, harness.now + 9):
+            harness.submit(control.reschedule(harness.queue, looked_up(harness, item_id), due, harness.now))
+        harness.commit(1)
+
+        read.add(find(harness.rows, read.numbers[harness.queue], [item_id]))
+
+        assert read.find(item_id).item.key.due == harness.now + 9
+
+    def test_plans_count_that_were_not_durable_at_the_request(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        harness.commit_all()
+        found = looked_up(harness, item_id)
+        harness.submit(control.reschedule(harness.queue, found, harness.now + 5, harness.now))
+        read = Lookups(harness.broker.follow, harness.broker.unfollow).begin([(harness.queue, [item_id])])
+        harness.commit_all()
+
+        read.add([found])
+
+        assert read.find(item_id).item.key.due == harness.now + 5
+
+    def test_finds_an_item_that_is_leased_under_a_retired_number(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        _, lease = harness.take()
+        harness.add(b"y")
+        assert harness.submit(control.purge(harness.queue, dead=False)).reply == 1
+
+        found = looked_up(harness, item_id)
+
+        assert found.queue != harness.queue.number
+        assert control.locate(harness.queue, found, harness.now).lease is lease
+        assert control.cancel(harness.queue, found, harness.now).reply is ControlOutcome.LEASED
+
+
+class TestCount:
+    def test_items_that_come_and_go_where_it_has_counted(self, harness, control):
+        ids = harness.add(*[b""] * 10)
+        count = Count(harness.queue, harness.queue.number, harness.now)
+        harness.broker.follow(count)
+        harness.commit_all()
+        count.add(harness.rows.keys(count.number, count.after, items_max=4), exhausted=False)
+
+        harness.submit(control.cancel(harness.queue, looked_up(harness, ids[0]), harness.now))
+        harness.submit(control.cancel(harness.queue, looked_up(harness, ids[9]), harness.now))
+        count.add(harness.rows.keys(count.number, count.after, items_max=10), exhausted=True)
+
+        assert count.done
+        assert count.ready == 8
+
+    def test_leased_items_below_the_floor_are_not_counted(self, harness):
+        harness.add(*[b""] * 5)
+        _, lease = harness.take(2)
+        count = Count(harness.queue, harness.queue.number, harness.now)
+        harness.broker.follow(count)
+
+        harness.remove(next(iter(lease.keys)), lease.id)
+        count.add(harness.rows.keys(count.number, count.after, items_max=10), exhausted=True)
+
+        assert count.ready == 3
+
+
+class TestItems:
+    def test_a_moment_too_far_away_is_refused(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        due = harness.now + harness.limits.delay_ms + 1
+
+        with pytest.raises(InvalidRequest, match=r"dueMs is .*, .* ms from now; the limit is 10 y \(delay_ms\)"):
+            control.reschedule(harness.queue, looked_up(harness, item_id), due, harness.now)
+
+    def test_a_kick_wakes_a_waiting_poll(self, harness, control):
+        (item_id,) = harness.add(b"x", delay=5_000)
+        harness.poll(wait=None)
+        assert harness.distribute() == []
+
+        harness.submit(control.kick(harness.queue, looked_up(harness, item_id), harness.now))
+
+        assert [item.contents for each in harness.distribute() for item in each.items] == [b"x"]
+
+    def test_an_item_that_is_rescheduled_to_its_old_due_is_claimed_once_after_a_crash(self, harness, control):
+        (item_id,) = harness.add(b"x", delay=50)
+        for due in (harness.now + 9, harness.now + 50):
+            harness.submit(control.reschedule(harness.queue, looked_up(harness, item_id), due, harness.now))
+        harness.commit_all()
+        harness.crash()
+        harness.now += 50
+
+        assert harness.take(5)[0] == [b"x"]
+        assert harness.take(5)[0] == []
+
+
+class TestQueues:
+    def test_a_purge_leaves_what_is_leased(self, harness, control):
+        harness.add(*[b"x"] * 4)
+        _, lease = harness.take(1)
+
+        assert harness.submit(control.purge(harness.queue, dead=False)).reply == 3
+        assert harness.submit(control.purge(harness.queue, dead=False)).reply == 0
+        harness.commit_all()
+
+        assert harness.queue.items == 1
+        assert harness.remove(next(iter(lease.keys)), lease.id)
+        assert harness.queue.items == 0
+
+    def test_dead_items_are_purged_alone(self, harness, control):
+        harness.submit(harness.broker.lifecycle.configure(harness.queue, {"maxAttempts": 1}))
+        harness.add(b"dead", b"alive")
+        harness.take(1, lease_duration=5)
+        harness.now += 6
+        harness.sweep()
+        assert control.purge(harness.broker.queue("other"), dead=True).reply == 0
+
+        assert harness.submit(control.purge(harness.queue, dead=True)).reply == 1
+
+        assert (harness.queue.items, harness.queue.dead.items) == (1, 0)
+
+    def test_settings_are_returned_and_durable(self, harness, control):
+        assert harness.submit(
+            harness.broker.lifecycle.configure(harness.queue, {"maxItems": 5, "labels": (("team", "x"),)})
+        ).reply == (harness.queue.settings)
+        harness.commit_all()
+        harness.crash()
+
+        assert harness.queue.settings.max_items == 5
+        assert list(harness.broker.queues.names.search(label=("team", "x"))) == ["default"]
+
+    def test_a_pause_is_durable_and_a_resumption_too(self, harness, control):
+        harness.submit(harness.broker.lifecycle.pause(harness.queue, adds=True, polls=True, paused=True))
+        harness.commit_all()
+        harness.crash()
+        assert harness.queue.settings.adds_paused
+        assert harness.queue.settings.polls_paused
+
+        harness.submit(harness.broker.lifecycle.pause(harness.queue, adds=False, polls=True, paused=False))
+
+        assert harness.queue.settings.adds_paused
+        assert not harness.queue.settings.polls_paused
+
+    def test_no_queue_is_configured_beyond_the_limit(self, make_harness):
+        harness = make_harness(queues=1)
+        harness.add(b"x", name="one")
+
+        plan = harness.broker.lifecycle.configure(harness.broker.queue("two"), {"maxItems": 5})
+
+        assert isinstance(plan.reply, Overloaded)
+
+    def test_a_queue_with_items_or_polls_is_deleted_only_by_force(self, harness, control):
+        assert control.delete(harness.queue, harness.now, force=True).reply is ControlOutcome.NOT_FOUND
+        harness.add(b"x")
+        assert control.delete(harness.queue, harness.now, force=False).reply is ControlOutcome.NOT_EMPTY
+        _, lease = harness.take()
+        harness.remove(next(iter(lease.keys)), lease.id)
+        harness.poll(wait=None)
+        assert control.delete(harness.queue, harness.now, force=False).reply is ControlOutcome.NOT_EMPTY
+        harness.add(b"y")
+        queue = harness.queue
+
+        assert harness.submit(control.delete(queue, harness.now, force=True)).reply is ControlOutcome.DONE
+
+        harness.commit_all()
+        assert harness.queue is queue
+        assert list(harness.broker.queues.names.search()) == []
+        harness.add(b"z")
+        assert [item.contents for each in harness.distribute() for item in each.items] == [b"z"]
+
+    def test_leases_of_a_deleted_queue_are_lost(self, harness, control):
+        harness.add(b"x")
+        _, lease = harness.take()
+        harness.submit(control.delete(harness.queue, harness.now, force=True))
+        assert not harness.remove(next(iter(lease.keys)), lease.id)
+        harness.commit_all()
+        harness.sweep()
+
+        assert len(harness.broker.leases) == 0
+
+
+class TestLeases:
+    def test_a_lease_that_is_ended_gives_its_items_back(self, harness, control):
+        harness.add(b"x")
+        _, lease = harness.take(lease_duration=5_000)
+        assert not control.end_lease(harness.broker.queue("other"), lease, harness.now).reply
+        assert not control.end_lease(harness.queue, None, harness.now).reply
+
+        assert harness.submit(control.end_lease(harness.queue, lease, harness.now)).reply
+
+        assert not harness.remove(next(iter(lease.keys)), lease.id)
+        harness.commit_all()
+        harness.crash()
+        harness.sweep()
+        harness.now += 1
+        assert harness.take()[0] == [b"x"]
+
+    def test_a_handle_gives_no_right(self, harness, control):
+        harness.add(b"x")
+        _, lease = harness.take()
+
+        assert len(handle_of(lease.id)) == 16
+        assert not harness.remove(next(iter(lease.keys)), handle_of(lease.id))
+        assert leases_of(harness.queue) == [lease]
