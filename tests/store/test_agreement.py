@@ -15,7 +15,7 @@ from queueber.store.rows.kv_store import Durability, KeyValueStore
 from queueber.store.rows.meta import write_format
 from queueber.store.rows.values import Encoding
 from queueber.units import SECOND, SpanMs, WallMs
-from queueber.values import ItemOptions, NewItem
+from queueber.values import Action, DeathReason, ItemOptions, NewItem, Settlement
 
 MARK = TimeMark(b"b" * 16, 0, WallMs(0))
 START = WallMs(1_000_000)
@@ -107,6 +107,23 @@ class Machine:
         for queue, lease, items in self.leases[:1]:
             self.submit(self.broker.remove(queue, [(items[0], lease)], self.now))
 
+    def settle(self, how) -> None:
+        """Settle the last item of the first lease."""
+        action, delay = how
+        for queue, lease, items in self.leases[:1]:
+            entries = [Settlement(lease, b"" if action is Action.EXTEND else items[-1], action, delay, "why")]
+            wanted, _ = self.broker.settles.rows_of(queue, entries, self.now)
+            found = [item for number, keys in wanted.items() for item in self.store.read(number, keys)]
+            rows = {item.key.id: item for item in found if item is not None}
+            self.submit(self.broker.settles.settle(queue, entries, [], rows, self.now))
+
+    def redrive(self, _) -> None:
+        search = self.broker.dead_letters.begin(self.queue, self.queue, (), DeathReason.NONE, 2)
+        while search is not None and not search.done:
+            search.add_slice(self.store.scan(search.number, search.after, items_max=2, bytes_max=99))
+        if search is not None:
+            self.submit(self.broker.dead_letters.redrive(search, self.now))
+
     def expire(self, _) -> None:
         self.commit()
         self.now += 2 * SECOND
@@ -140,6 +157,20 @@ steps = st.lists(
         st.tuples(st.just(Machine.commit), st.integers(1, 3)),
         st.tuples(st.just(Machine.configure), st.integers(0, 2)),
         st.tuples(
+            st.just(Machine.settle),
+            st.sampled_from(
+                [
+                    (Action.FAIL, None),
+                    (Action.FAIL, SECOND),
+                    (Action.DEFER, None),
+                    (Action.DEFER, SECOND),
+                    (Action.REJECT, None),
+                    (Action.EXTEND, 3 * SECOND),
+                ]
+            ),
+        ),
+        st.tuples(st.just(Machine.redrive), st.none()),
+        st.tuples(
             st.sampled_from(
                 [Machine.remove, Machine.expire, Machine.expire, Machine.delete, Machine.clear, Machine.crash]
             ),
@@ -162,6 +193,19 @@ steps = st.lists(
         (Machine.crash, None),
         (Machine.lease, False),
         (Machine.remove, None),
+    ]
+)
+@example(
+    [
+        (Machine.add, [0, 0, 0]),
+        (Machine.lease, False),
+        (Machine.settle, (Action.REJECT, None)),
+        (Machine.settle, (Action.EXTEND, 3 * SECOND)),
+        (Machine.purge, False),
+        (Machine.redrive, None),
+        (Machine.expire, None),
+        (Machine.crash, None),
+        (Machine.redrive, None),
     ]
 )
 @example(
