@@ -32,7 +32,8 @@ def prepare(limits, traced, failpoint=None, passes=None, boot=None, clocks=None)
     if traced:
         wait_for_tracer()
     if limits is not None:
-        settings.Limits = partial(settings.Limits, **limits)
+        made, options = settings.OPTION_TABLES["limits"]
+        settings.OPTION_TABLES["limits"] = partial(made, **limits), options
     if boot is not None:
         clock.BOOT_ID = Path(boot)
     if clocks is not None:
