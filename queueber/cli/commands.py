@@ -53,12 +53,31 @@ A command has its name in its module, with underscores for dashes.
 """
 
 
+SECTIONS: Final = {
+    "Producers and workers": "add poll remove extend fail defer reject",
+    "Queues and their items": "queues stats peek dead get leases cancel kick reschedule redrive end-lease purge delete",
+    "Settings of queues": "settings configure pause resume",
+    "The server": "health check config manhole",
+    "Data directories": "inspect verify backup restore recover",
+    "Load": "bench stress simulate",
+}
+"""The commands by the headings under which the help lists them."""
+
+
 class LazyGroup(click.Group):
     """A group of commands with one-line errors, some of which are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
         return sorted({*super().list_commands(ctx), *MODULES})
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their short descriptions under the headings of `SECTIONS`."""
+        width = formatter.width - max(map(len, self.list_commands(ctx))) - 6
+        for title, names in SECTIONS.items():
+            found = [(name, self.get_command(ctx, name)) for name in names.split()]
+            with formatter.section(title):
+                formatter.write_dl([(name, each.get_short_help_str(width)) for name, each in found if each])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, importing it if necessary; None if there is none."""

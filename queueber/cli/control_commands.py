@@ -70,7 +70,7 @@ def stats(
     timeout: int | None,
 ) -> None:
     """
-    Print the numbers of QUEUE's items by their state, or without QUEUE a running server's numbers.
+    Print the numbers of QUEUE, or of the whole server.
 
     Those of a queue are asked for at --addr, or with --data-dir on the control socket in it.  A number that is not
     known exactly is shown by its bounds, as in 12-40.

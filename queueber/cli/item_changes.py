@@ -41,9 +41,10 @@ _items = click.argument("ids", metavar="ITEM...", nargs=-1, required=True, callb
 @click.pass_obj
 def cancel(server: ServerSelection, ids: list[bytes], yes: bool, as_json: bool, timeout: int | None) -> None:
     """
-    Remove each ITEM from the queue, for ever: ready, delayed and dead ones.
+    Remove each ITEM from the queue, for ever.
 
-    A leased item is left to its worker.  The exit status is 1 if an item was not removed.
+    It may be ready, delayed or dead.  A leased item is left to its worker.  The exit status is 1 if an item was not
+    removed.
     """
     what = f"the item {uuid(ids[0])}" if len(ids) == 1 else counted(len(ids), "item")
     confirm(f"Remove {what} from the queue {server.queue_text}, for ever?", yes=yes)
@@ -144,9 +145,10 @@ def _change(
 @click.pass_obj
 def end_lease(server: ServerSelection, lease: bytes, as_json: bool, timeout: int | None) -> None:
     """
-    End LEASE now, as if it had run out: its items come back, and count a loss.
+    End LEASE now, as if it had run out.
 
-    LEASE is an id of `queueber leases`, or the worker's own.  The exit status is 1 if there is no such lease.
+    Its items come back, and count a loss.  LEASE is an id of `queueber leases`, or the worker's own.  The exit
+    status is 1 if there is no such lease.
     """
     ended = server.control(lambda control: control.end_lease(lease), timeout)
     if as_json:
@@ -177,9 +179,10 @@ def redrive(
     timeout: int | None,
 ) -> None:
     """
-    Move the dead items of QUEUE back, to be delivered again.  Their attempts are counted anew.
+    Move the dead items of QUEUE back.
 
-    They move in steps, each atomic.  If one fails, those before it remain done.  Items that die meanwhile stay.
+    They are delivered again, and their attempts are counted anew.  They move in steps, each atomic.  If one fails,
+    those before it remain done.  Items that die meanwhile stay.
     """
     why = DeathReason.NONE if reason is None else _REASONS[reason]
     display = LoadDisplay(quiet=as_json)
@@ -199,7 +202,7 @@ def redrive(
                     display.begin("Moving", number, items=True)
                 moved += step.moved
                 display.at(moved)
-                more = step.more
+                more = step.more and step.moved > 0
 
     ended = False
     try:

@@ -93,11 +93,11 @@ def configure(
     timeout: int | None,
 ) -> None:
     """
-    Change settings of a queue, and print all of them.
+    Change settings of a queue, and print them.
 
     Spans and sizes may have units: queueber configure --queue mail max-attempts=5 ttl-ms=7d max-bytes='1 GiB'
 
-    Without a unit they are milliseconds and bytes.  `queueber settings` lists the names.
+    Without a unit they are milliseconds and bytes.  `queueber settings` lists the names.  --json prints all settings.
     """
     if labels and no_labels:
         raise click.UsageError("--label and --no-labels contradict each other.")
@@ -110,7 +110,7 @@ def configure(
         await control.configure(**changes)
         return await control.settings()
 
-    print_settings(server.control(work, timeout), as_json=as_json)
+    print_settings(server.control(work, timeout), changes, as_json=as_json)
 
 
 @click.command(cls=ServerCommand)
@@ -121,9 +121,9 @@ def configure(
 @timeout_option
 def pause(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
     """
-    Pause QUEUE until `queueber resume`, over restarts of the server too.
+    Hand out no items of QUEUE, or refuse adds.
 
-    Items that are leased stay with their workers.
+    That lasts until `queueber resume`, over restarts of the server too.  Leased items stay with their workers.
     """
     polls = polls or not adds
     _pause(server, lambda control: control.pause(adds=adds, polls=polls), timeout, as_json=as_json)
@@ -136,7 +136,11 @@ def pause(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeo
 @json_option
 @timeout_option
 def resume(server: ServerSelection, adds: bool, polls: bool, as_json: bool, timeout: int | None) -> None:
-    """End the pause of QUEUE: of adds, of polls, or without an option of both."""
+    """
+    End the pause of QUEUE.
+
+    With one of the options only that of adds, or of polls, ends.
+    """
     both = adds == polls
     _pause(server, lambda control: control.resume(adds=adds or both, polls=polls or both), timeout, as_json=as_json)
 
@@ -164,9 +168,9 @@ def _pause(
 @timeout_option
 def purge(server: ServerSelection, dead: bool, yes: bool, as_json: bool, timeout: int | None) -> None:
     """
-    Remove all ready and delayed items of QUEUE, or with --dead its dead ones, for ever.
+    Remove all items of QUEUE, for ever.
 
-    Leased items stay with their workers.
+    These are the ready and delayed ones, or with --dead the dead ones.  Leased items stay with their workers.
     """
     which = "dead items" if dead else "ready and delayed items"
     confirm(f"Remove all {which} of the queue {server.queue_text}, for ever?", yes=yes)

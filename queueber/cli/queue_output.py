@@ -6,7 +6,7 @@ Names, errors and headers are printed so that none can control the terminal.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -131,11 +131,16 @@ def settings_json(found: SettingsInForce) -> dict[str, Any]:
     }
 
 
-def settings_text(found: SettingsInForce) -> str:
-    """Return a line for each setting: its name for ``configure``, its value, and whether that is the default."""
+def settings_text(found: SettingsInForce, names: Collection[str] | None = None) -> str:
+    """
+    Return a line for each setting: its name for ``configure``, its value, and whether that is the default.
+
+    *names* selects some; None: all.
+    """
     rows = [
         (name.replace("_", "-"), _setting_value(name, value), "default" if name in found.defaults else "")
         for name, value in asdict(found.settings).items()
+        if names is None or name in names
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(

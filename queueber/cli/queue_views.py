@@ -1,7 +1,7 @@
 """Commands that look into queues: ``queueber queues``, ``peek``, ``dead``, ``get``, ``leases`` and ``settings``."""
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final, TypeVar
 
 import click
@@ -97,9 +97,10 @@ def queues(
     timeout: int | None,
 ) -> None:
     """
-    List the queues whose names begin with PREFIX, by name, with their numbers of items.
+    List the queues with their numbers of items.
 
-    A number that is not known exactly is shown by its bounds, as in 12-40.
+    They are sorted by name, and begin with PREFIX if it is given.  A number that is not known exactly is shown by
+    its bounds, as in 12-40.
     """
 
     async def look(client: Client) -> str:
@@ -124,7 +125,7 @@ def leases(
     server: ServerSelection, limit: int | None, interval: int | None, as_json: bool, timeout: int | None
 ) -> None:
     """
-    List the leases on items of QUEUE: since when, until when, and by which peer.
+    List the leases on items of QUEUE, and their peers.
 
     The printed id of a lease is a handle for `queueber end-lease`, and gives no right to its items.
     """
@@ -171,7 +172,11 @@ def _peek_options(command: Callable[..., T]) -> Callable[..., T]:
 @click.option("--state", type=click.Choice(list(STATES)), help="Only such items; by default ready and delayed ones.")
 @_peek_options
 def peek(server: ServerSelection, state: str | None, **more: Any) -> None:  # noqa: ANN401  (those of `_print_items`)
-    """Show the first items of QUEUE, in the order in which they become due, without leasing them."""
+    """
+    Show the first items of QUEUE without leasing them.
+
+    They are in the order in which they become due.
+    """
     _print_items(server, None if state is None else STATES[state], **more)
 
 
@@ -180,7 +185,7 @@ def peek(server: ServerSelection, state: str | None, **more: Any) -> None:  # no
 @_peek_options
 def dead(server: ServerSelection, **more: Any) -> None:  # noqa: ANN401  (those of `_print_items`)
     """
-    Show the dead items of QUEUE: when and why they died, and their last errors.
+    Show the dead items of QUEUE, and why they died.
 
     `queueber redrive` moves them back.
     """
@@ -224,9 +229,9 @@ def _print_items(
 @click.pass_obj
 def get(server: ServerSelection, item_id: bytes, as_json: bool, timeout: int | None) -> None:
     """
-    Show ITEM, wherever it is in the queue, and why it is not being worked on, or by whom it is.
+    Show ITEM, and why it waits or who works on it.
 
-    The exit status is 1 if there is no such item.
+    It may be ready, delayed, leased or dead.  The exit status is 1 if there is no such item.
     """
     item = server.control(lambda control: control.get(item_id), timeout)
     if as_json:
@@ -244,13 +249,17 @@ def get(server: ServerSelection, item_id: bytes, as_json: bool, timeout: int | N
 @json_option
 @timeout_option
 def settings(server: ServerSelection, as_json: bool, timeout: int | None) -> None:
-    """Print the settings in force for QUEUE, by the names that `queueber configure` takes."""
+    """
+    Print the settings in force for QUEUE.
+
+    They have the names that `queueber configure` takes.
+    """
     print_settings(server.control(lambda control: control.settings(), timeout), as_json=as_json)
 
 
-def print_settings(found: SettingsInForce, *, as_json: bool) -> None:
-    """Print the settings of a queue."""
-    click.echo(output.json_line(output.settings_json(found)) if as_json else output.settings_text(found))
+def print_settings(found: SettingsInForce, names: Collection[str] | None = None, *, as_json: bool) -> None:
+    """Print the settings of a queue; as text only those with these *names*, if there are any."""
+    click.echo(output.json_line(output.settings_json(found)) if as_json else output.settings_text(found, names))
 
 
 async def look_at_counts(client: Client, queue: str, *, exact: bool, as_json: bool) -> str:

@@ -13,6 +13,7 @@ from queueber.cli.server_options import ServerCommand, ServerSelection, json_opt
 from queueber.cli.streams import EXIT_ERROR
 from queueber.cli.terminal import confirm, yes_option
 from queueber.client import Action, Outcome, Settled, Settlement
+from queueber.limits import ERROR_BYTES_MAX
 from queueber.units import SpanMs
 
 ALL: Final = "all"
@@ -42,7 +43,25 @@ def _item_or_all(_: click.Context, __: click.Parameter, value: str) -> bytes:
 
 _item = click.argument("item_id", metavar="ITEM", callback=_item_or_all)
 _lease = click.argument("lease", callback=uuid_bytes)
-_error = click.option("--error", default="", metavar="TEXT", help="Why; at most 4 KiB, kept with the item.")
+
+
+def _error_text(_: click.Context, __: click.Parameter, value: str) -> str:
+    """
+    Return the text of an error, with replacement characters for what is not UTF-8.
+
+    Of a long one the end is kept, which of the output of a program mostly says why it failed.
+    """
+    text = value.encode(errors="surrogateescape").decode(errors="replace").encode()
+    return text[-ERROR_BYTES_MAX:].decode(errors="ignore")
+
+
+_error = click.option(
+    "--error",
+    default="",
+    callback=_error_text,
+    metavar="TEXT",
+    help="Why; kept with the item.  Of more than 4 KiB the end is kept.",
+)
 
 
 @click.command(cls=ServerCommand)
@@ -65,10 +84,10 @@ def fail(
     timeout: int | None,
 ) -> None:
     """
-    Return ITEM, held under LEASE, to its queue, and count a failure.
+    Return ITEM, held under LEASE, as failed.
 
     ITEM may be the word all, for all items of the lease.  An item whose last attempt has failed moves to the dead items
-    of its queue.  The exit status is 1 if LEASE has ended or does not hold ITEM.
+    of its queue; others come back.  The exit status is 1 if LEASE has ended or does not hold ITEM.
     """
     _settle(server, Settlement(lease, item_id, Action.FAIL, _span(delay), error), timeout, as_json=as_json)
 
@@ -89,7 +108,7 @@ def defer(
     server: ServerSelection, item_id: bytes, lease: bytes, delay: int | None, as_json: bool, timeout: int | None
 ) -> None:
     """
-    Return ITEM, held under LEASE, to its queue, and count nothing.
+    Return ITEM, held under LEASE, and count nothing.
 
     ITEM may be the word all, for all items of the lease.  The exit status is 1 if LEASE has ended or does not hold
     ITEM.
@@ -115,7 +134,7 @@ def reject(
     timeout: int | None,
 ) -> None:
     """
-    Move ITEM, held under LEASE, to the dead items of its queue.
+    Move ITEM, held under LEASE, to the dead items.
 
     ITEM may be the word all, for all items of the lease; that needs a confirmation.  The exit status is 1 if LEASE has
     ended or does not hold ITEM.

@@ -22,7 +22,7 @@ from queueber.api.control_types import (
 )
 from queueber.cli import queue_output, terminal
 from queueber.cli.__main__ import queueber
-from queueber.cli.commands import MODULES
+from queueber.cli.commands import MODULES, SECTIONS
 from queueber.client import Action, Outcome, Settled, Settlement
 from queueber.errors import Overloaded, Unimplemented
 from queueber.values import ControlOutcome, Death, DeathReason, ItemState
@@ -232,8 +232,23 @@ def test_a_command_prints_one_line_of_json(shell, arguments):
     assert isinstance(json.loads(result.stdout), dict)
 
 
+def test_the_help_has_every_command_under_one_heading():
+    names = [name for names in SECTIONS.values() for name in names.split()]
+    assert sorted(names) == queueber.list_commands(None)
+    shown = CliRunner().invoke(queueber, ["--help"], terminal_width=80).stdout
+    assert "Queues and their items:\n  queues      List the queues with their numbers of items.\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("a" * 4_096, "a" * 4_096), ("é" * 2_049 + "a", "é" * 2_047 + "a"), ("\udcff", "\ufffd")]
+)
+def test_an_error_of_any_length_and_encoding_is_taken(shell, given, kept):
+    assert shell("fail", ID_TEXT, LEASE_TEXT, "--error", given).exit_code == 0
+    assert shell.calls[0][1].error == kept
+
+
 TEXT = {
-    ("configure", *NAMED, "max-attempts=5"): "lease-ms         0 ms       default\n",
+    ("configure", *NAMED, "max-attempts=5"): "max-attempts  5\n",
     ("peek", "mail"): f"item {ID_TEXT} ready, due {NOW_TEXT}; attempts 0: hello\n",
     ("fail", ID_TEXT, LEASE_TEXT): f"failed: due again at {NOW_TEXT}\n",
     ("fail", "all", LEASE_TEXT): "failed\n",
@@ -485,6 +500,10 @@ class TestRedrive:
         shell.control_.answers["redrive"] = [redriven(1_000, more=False), redriven(1, more=False)]
         shell("redrive", "mail", *(word for each in ids for word in ("--item", each.hex())))
         assert [each[1] for each in shell.calls] == [ids[:1_000], ids[1_000:]]
+
+    def test_ends_when_a_call_moves_nothing(self, shell):
+        shell.control_.answers["redrive"] = [redriven(0, more=True)]
+        assert shell("redrive").stdout == "moved 0 items\n"
 
     def test_states_what_had_been_done_before_an_error(self, shell):
         shell.control_.answers["redrive"] = [redriven(1, more=True), Overloaded("maxItems of 'mail' is reached")]
