@@ -1,20 +1,37 @@
 """The parameters and results of `settle`."""
 
-from typing import Any
+from typing import Any, Final
 
 from queueber.api.fields import Fields, answered, request_of, values_of
 from queueber.api.options import options_fields, with_options
 from queueber.api.queue_types import AddResponse, SettleRequest, SettleResponse
 from queueber.api.requests import item_fields, items_at
-from queueber.capnp.builder import CAPABILITY, Body, structs_body
+from queueber.capnp.builder import BYTE_LIST, CAPABILITY, LIST_COUNT_SHIFT, Body, structs_body
 from queueber.capnp.layout import layout
+from queueber.capnp.reader import WORD
 from queueber.errors import InvalidRequest, too_large
-from queueber.limits import ERROR_BYTES_MAX, QUEUE_NAME_BYTES_MAX, SETTLEMENTS_MAX, Limits
+from queueber.limits import ERROR_BYTES_MAX, ID_BYTES, QUEUE_NAME_BYTES_MAX, SETTLEMENTS_MAX, Limits
 from queueber.rpc.messages import Params, Results
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, AddTo, Outcome, Settled, Settlement
 
 _ITEMS = layout("AddTo").slots["items"]
+
+# `read_entries` reads fields at these places.
+_SETTLEMENT = layout("Settlement")
+_ACTIONS: Final = {int(action): action for action in Action}
+_BITS_16, _BITS_32 = (1 << 16) - 1, (1 << 32) - 1
+_HAS_DELAY: Final = 1 << _SETTLEMENT.numbers["hasDelay"].shift
+_ID_WORDS: Final = 2 * ID_BYTES // WORD
+_ID_POINTER: Final = BYTE_LIST | ID_BYTES << LIST_COUNT_SHIFT
+_NOT_OFFSET: Final = ~((1 << 31) - 4)
+"""All bits of a pointer but those of an offset that leads forward."""
+
+assert [_SETTLEMENT.numbers[name].word for name in ("action", "hasDelay")] == [0, 0]
+assert (_SETTLEMENT.numbers["action"].shift, _SETTLEMENT.slots) == (0, {"lease": 0, "id": 1, "error": 2})
+
+_new: Final = tuple.__new__
+"""Makes a named tuple of a plain one, in a third of the time that its class takes."""
 
 # `_settled_body` lays fields out in this order.
 _SETTLED = layout("Settled")
@@ -34,13 +51,56 @@ def read_settle_request(params: Params, limits: Limits) -> SettleRequest:
     """
     request = request_of(params, "Queue.settle", "SettleRequest")
     return SettleRequest(
-        entries=[_settlement(each, limits) for each in request.structs("entries", "Settlement", SETTLEMENTS_MAX)],
+        entries=read_entries(request, limits),
         adds=_adds(request, limits),
         all_or_nothing=request.flag("allOrNothing"),
     )
 
 
-def _settlement(entry: Fields, limits: Limits) -> Settlement:
+def read_entries(request: Fields, limits: Limits) -> list[Settlement]:
+    """
+    Read the entries of *request*; it raises what `read_settle_request` raises.
+
+    A worker settles by the hundred, so those with near pointers and without an error are read here, in a third of the
+    time.  `read_settlement` reads the others, and refuses those that are not sound.
+    """
+    entries = request.elements("entries", SETTLEMENTS_MAX)
+    frame, step, to_pointers = entries.frame, entries.step, entries.data_words
+
+    def read_any(index: int) -> Settlement:
+        path = f"{request.path}entries[{index}]."
+        return read_settlement(Fields(frame, entries.element(index), _SETTLEMENT, path), limits)
+
+    if to_pointers < _SETTLEMENT.data_words or step - to_pointers < _SETTLEMENT.pointers:
+        return [read_any(index) for index in range(entries.count)]
+    words, data, end = frame.words, frame.data, entries.end * WORD
+    found: list[Settlement] = []
+    for index, at in enumerate(entries.words()):
+        to_lease = at + to_pointers
+        flags, lease, item, error = words[at], words[to_lease], words[to_lease + 1], words[to_lease + 2]
+        action = _ACTIONS.get(flags & _BITS_16)
+        lease_at = (to_lease + 1 + ((lease & _BITS_32) >> 2)) * WORD
+        item_at = (to_lease + 2 + ((item & _BITS_32) >> 2)) * WORD if item else 0
+        is_plain = (
+            action is not None
+            and not error
+            and not flags & _HAS_DELAY
+            and lease & _NOT_OFFSET == _ID_POINTER
+            and (not item or item & _NOT_OFFSET == _ID_POINTER)
+            and max(lease_at, item_at) + ID_BYTES <= end
+            and frame.budget >= _ID_WORDS
+        )
+        if not is_plain:
+            found.append(read_any(index))
+            continue
+        frame.budget -= _ID_WORDS if item else _ID_WORDS // 2
+        item_id = data[item_at : item_at + ID_BYTES] if item else b""
+        found.append(_new(Settlement, (data[lease_at : lease_at + ID_BYTES], item_id, action, None, "")))
+    return found
+
+
+def read_settlement(entry: Fields, limits: Limits) -> Settlement:
+    """Read one entry, whatever it holds; it raises what `read_settle_request` raises."""
     action = entry.choice("action", Action)
     delay = SpanMs(entry.number("delayMs")) if entry.flag("hasDelay") else None
     if delay is not None:

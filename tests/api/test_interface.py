@@ -20,15 +20,19 @@ from interface_values import (
     session_polls,
     settle_requests,
     settle_responses,
+    settlements,
     some,
     summaries,
 )
 
 from queueber import api
-from queueber.api import control
+from queueber.api import control, settle
 from queueber.api import control_types as types
+from queueber.api.fields import request_of
 from queueber.capnp.layout import field_name
+from queueber.capnp.reader import single_segment
 from queueber.capnp.schema import schema
+from queueber.errors import InvalidRequest, RemoteProtocolError
 from queueber.limits import Limits
 
 LIMITS = Limits(lease_ms=1 << 29, delay_ms=1 << 40)
@@ -138,6 +142,35 @@ def test_a_message_there_and_back(pycapnp, message):
     assert read(*pycapnp.build(name, fields)) == value
 
 
+@settings(max_examples=300)
+@given(
+    entries=st.lists(settlements, min_size=1, max_size=6),
+    changes=st.lists(st.tuples(st.integers(0, 90), st.integers(-70, 63)), max_size=2),
+    factor=st.sampled_from([2, 2, 1]),
+)
+def test_entries_read_together_are_those_read_one_by_one(entries, changes, factor):
+    """With any change of a word: a bit flipped, or another offset."""
+    words = list(single_segment(api.write_settle_request(api.SettleRequest(entries))).words)
+    for place, change in changes:
+        at = place % len(words)
+        words[at] = (words[at] ^ 1 << change if change >= 0 else words[at] + (change + 35 << 2)) & (1 << 64) - 1
+    content = b"".join(word.to_bytes(8, "little") for word in words)
+
+    def outcome(read):
+        given_params = params(content)
+        given_params.frame.budget = factor * len(words) // 2
+        try:
+            return read(request_of(given_params, "Queue.settle", "SettleRequest")), given_params.frame.budget
+        except (InvalidRequest, RemoteProtocolError) as why:
+            return str(why)
+
+    def one_by_one(request):
+        found = request.structs("entries", "Settlement", 1_000)
+        return [settle.read_settlement(each, LIMITS) for each in found]
+
+    assert outcome(lambda request: settle.read_entries(request, LIMITS)) == outcome(one_by_one)
+
+
 def control_fields(method, value):
     """The parameters, for the methods whose request is not a struct of ours with the same fields."""
     match method:
@@ -208,3 +241,9 @@ def test_a_method_of_control_there_and_back(pycapnp, call):
 def test_the_parameters_of_other_methods_are_empty():
     for content in (api.write_ping_request(), api.write_dead_letters_request()):
         assert content == bytes(8)
+
+
+def test_the_lease_of_a_poll_of_several_queues_is_read_alone():
+    for lease in (b"", b"l" * 16):
+        content = api.write_poll_any_response(api.PollAnyResponse("mail", api.PollResponse([], lease, 0)))
+        assert api.read_poll_any_lease(results(content)) == lease
