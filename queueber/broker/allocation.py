@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 from attrs import define, frozen
 
-from queueber.broker.model import Item
+from queueber.broker.model import Item, full_size, full_sizes
 from queueber.broker.waiter import Waiter
 from queueber.units import MIB, WallMs
 
@@ -86,7 +86,7 @@ def allocate_round_robin(
     more = 0
     for item, waiter in zip(window.pop_due(count, now, budget.bytes), waiters, strict=False):
         replies.append([item])
-        sizes.append(len(item.contents))
+        sizes.append(len(item.contents) if item.facts is None else full_size(item))
         more += waiter.wanted - 1
     if not replies:
         return []
@@ -121,7 +121,8 @@ def _allocate_turns(
     Returns:
         The rest of *items*.
     """
-    size = sum([len(item.contents) for item in items])
+    item_sizes = full_sizes(items)
+    size = sum(item_sizes)
     wanted = [waiter.wanted for waiter in waiters[: len(replies)]]
     allocated = 0
     if size + max(sizes) <= reply_bytes_max and min(wanted) == max(wanted):
@@ -130,7 +131,7 @@ def _allocate_turns(
         for place, reply in enumerate(replies):
             share = items[place :: len(replies)]
             reply.extend(share)
-            sizes[place] += sum([len(item.contents) for item in share])
+            sizes[place] += sum(item_sizes[place :: len(replies)])
         allocated = len(items)
     turn = [place for place in range(len(replies)) if wanted[place] > 1]
     while turn and allocated < len(items):
@@ -139,11 +140,11 @@ def _allocate_turns(
             if allocated == len(items):
                 break
             item, reply = items[allocated], replies[place]
-            if sizes[place] + len(item.contents) > reply_bytes_max:
+            if sizes[place] + item_sizes[allocated] > reply_bytes_max:
                 budget.full_replies += 1
                 continue
             reply.append(item)
-            sizes[place] += len(item.contents)
+            sizes[place] += item_sizes[allocated]
             allocated += 1
             if len(reply) < wanted[place]:
                 next_turn.append(place)
@@ -151,5 +152,5 @@ def _allocate_turns(
     left = items[allocated:]
     budget.items -= allocated
     budget.leases -= allocated
-    budget.bytes -= size - sum([len(item.contents) for item in left])
+    budget.bytes -= size - sum(item_sizes[allocated:])
     return left

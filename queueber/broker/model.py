@@ -8,6 +8,7 @@ of a lease moves an item to a new key and so makes a new `Item`.  Contents
 never change.
 """
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple, NewType
 
 from queueber.limits import ID_BYTES
@@ -96,6 +97,12 @@ class Facts(NamedTuple):
     """Also of an item that was moved back from the dead items."""
 
 
+_FACTS_BYTES: Final = 64
+_HEADER_BYTES: Final = 40
+_DEATH_BYTES: Final = 48
+"""Upper bounds for the structs and the padding around the texts of an item's facts in a reply."""
+
+
 class Item(NamedTuple):
     """An item at one position.  Items of one queue compare as their keys do, because no two have the same key."""
 
@@ -107,6 +114,22 @@ class Item(NamedTuple):
 
     facts: Facts | None = None
     """Further durable facts; None for an item that was added without options and has not come back yet."""
+
+
+def full_size(item: Item) -> int:
+    """Return the bytes of *item* in memory and in a reply, beyond those that every item has."""
+    facts, size = item.facts, len(item.contents)
+    if facts is None:
+        return size
+    size += _FACTS_BYTES + len(facts.last_error.encode())
+    for name, value in facts.headers:
+        size += _HEADER_BYTES + len(name.encode()) + len(value)
+    return size if facts.death is None else size + _DEATH_BYTES + len(facts.death.queue.encode())
+
+
+def full_sizes(items: Iterable[Item]) -> list[int]:
+    """Return `full_size` of each of *items*, of which few have facts."""
+    return [len(item.contents) if item.facts is None else full_size(item) for item in items]
 
 
 class LeaseRecord(NamedTuple):

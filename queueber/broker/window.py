@@ -28,7 +28,7 @@ from itertools import chain, islice, pairwise
 
 from attrs import define
 
-from queueber.broker.model import HIGHEST, Item, ItemId, Key, QueueNumber, just_below
+from queueber.broker.model import HIGHEST, Item, ItemId, Key, QueueNumber, full_size, full_sizes, just_below
 from queueber.broker.storage import DeleteItem, PutItems, Scan, Write
 from queueber.units import WallMs
 
@@ -71,17 +71,17 @@ class Window:
             # It comes back to the place from which it was removed.
             self._drop_dead()
         heappush(self._out_of_order, item)
-        self._charge(len(item.contents) + self._meter.item_overhead)
+        self._charge(full_size(item) + self._meter.item_overhead)
         return True
 
     def append(self, items: Sequence[Item], size: int) -> None:
-        """Add those of *items* with keys up to `covered_to`.  They are in order; *size* is that of all contents."""
+        """Add those of *items* with keys up to `covered_to`.  They are in order; *size* is the sum of `full_sizes`."""
         if items[-1].key > self.covered_to:
             if items[0].key > self.covered_to:
                 # The usual case of a backlog that is larger than the window.
                 return
             items = [item for item in items if item.key <= self.covered_to]
-            size = sum(len(item.contents) for item in items)
+            size = sum(full_sizes(items))
         if not self._in_order or self._in_order[-1] < items[0]:
             self._in_order.extend(items)
         else:
@@ -113,7 +113,7 @@ class Window:
     def _drop_dead(self) -> None:
         """Drop all dead items.  O(n)."""
         dead = [item for item in chain(self._in_order, self._out_of_order) if item.key in self._dead]
-        self._charge(-sum(len(item.contents) for item in dead) - len(dead) * self._meter.item_overhead)
+        self._charge(-sum(full_sizes(dead)) - len(dead) * self._meter.item_overhead)
         self._in_order = deque(item for item in self._in_order if item.key not in self._dead)
         self._out_of_order = [item for item in self._out_of_order if item.key not in self._dead]
         heapify(self._out_of_order)
@@ -129,7 +129,7 @@ class Window:
 
     def _bury(self, item: Item) -> None:
         self._dead.discard(item.key)
-        self._charge(-len(item.contents) - self._meter.item_overhead)
+        self._charge(-full_size(item) - self._meter.item_overhead)
 
     def covers(self, now: WallMs) -> bool:
         """Return whether everything that is due at *now* is here."""
@@ -162,7 +162,7 @@ class Window:
         """
         Remove and return up to *count* items that are due at *now*, from the head.
 
-        The last one is that with which the contents reach *bytes_max*, so one item is returned whatever its size.
+        The last one is that with which their sizes reach *bytes_max*, so one item is returned whatever its size.
         """
         in_order, out_of_order, dead = self._in_order, self._out_of_order, self._dead
         items: list[Item] = []
@@ -181,7 +181,7 @@ class Window:
             else:
                 break
             items.append(item)
-            size += len(item.contents)
+            size += len(item.contents) if item.facts is None else full_size(item)
             if dead:
                 self._drop_dead_heads()
             if size >= bytes_max:
@@ -194,7 +194,7 @@ class Window:
     def put_back(self, items: Sequence[Item]) -> None:
         """Return *items* to the head, from which `pop_due` has just removed them."""
         self._in_order.extendleft(reversed(items))
-        self._charge(sum(len(item.contents) for item in items) + len(items) * self._meter.item_overhead)
+        self._charge(sum(full_sizes(items)) + len(items) * self._meter.item_overhead)
 
     def next_due(self) -> WallMs | None:
         """Return the earliest moment at which an item may become due; None if that takes a put."""
@@ -207,7 +207,7 @@ class Window:
         """Raise `covered_to`, and add *items*: all items between the old and the new bound, in order."""
         self.covered_to = covered_to
         if items:
-            self.append(items, sum(len(item.contents) for item in items))
+            self.append(items, sum(full_sizes(items)))
 
     def clear(self) -> None:
         """Drop everything, and cover a queue that has no rows."""
@@ -231,7 +231,7 @@ class Window:
             tail = self._tail()
             assert tail is not None
             dropped = tail.pop()
-            self._charge(-len(dropped.contents) - self._meter.item_overhead)
+            self._charge(-full_size(dropped) - self._meter.item_overhead)
             tail = self._tail()
             self.covered_to = max(floor, just_below(dropped.key)) if tail is None else tail[-1].key
 
@@ -249,7 +249,7 @@ class Window:
     def check(self) -> None:
         """Raise AssertionError if the window contradicts itself.  O(n); for tests."""
         items = [*self._in_order, *self._out_of_order]
-        assert self.bytes == sum(len(item.contents) + self._meter.item_overhead for item in items)
+        assert self.bytes == sum(full_sizes(items)) + len(items) * self._meter.item_overhead
         assert all(item.key <= self.covered_to for item in items)
         keys = {item.key for item in items}
         assert len(keys) == len(items), "an item is twice in the window"

@@ -276,4 +276,31 @@ CONVERSATION = [
     ),
 ]
 
-CASES = FRAMING + POINTERS + CONVERSATION
+
+def add_request(options, *content):
+    """Return an add of 1,000 items without a size, whose `options` is the pointer given, and then *content*."""
+    request = struct_pointer(0, 0, 3), list_pointer(2, VOID, 1_000), 0, options
+    return call(words(struct_pointer(0, 0, 1), *request, *content))
+
+
+def headers_of(count):
+    """Return a list of *count* headers, all with one name of 248 bytes."""
+    pointers = []
+    for header in range(count):
+        pointers += list_pointer(2 * (count - header) - 1, BYTE, 249), 0
+    return [tag(count, 0, 2), *pointers, b"x" * 248 + bytes(8)]
+
+
+def shared_headers(count):
+    """Return options of 1,000 items, all of which point at the same *count* headers."""
+    to_headers = [list_pointer(999 - place, COMPOSITE, 2 * count) for place in range(1_000)]
+    return add_request(list_pointer(0, POINTER, 1_000), *to_headers, *headers_of(count))
+
+
+OPERATIONS = [
+    Case("W18", "options-share-their-headers", shared_headers(8), ABORT),
+    Case("W20", "a-million-options", add_request(list_pointer(0, COMPOSITE, 0), tag(1_000_000, 0, 0)), FAILED),
+    Case("W20", "65-headers", add_request(list_pointer(0, POINTER, 1), list_pointer(0, VOID, 65)), FAILED),
+]
+
+CASES = FRAMING + POINTERS + CONVERSATION + OPERATIONS

@@ -100,3 +100,25 @@ def test_items_with_options_are_added_and_polled(joined, queue):
     added = joined.result(queue.add_items(new_item(b"a", delay_ms=5), new_item(b"b")))
     assert (len(added.ids), added.duplicates) == (2, ())
     assert [item.contents for item in joined.result(queue.poll(2)).items] == [b"b"]
+
+
+def test_headers_are_delivered_and_a_point_in_time_is_a_due(joined, queue):
+    later = joined.server.clock.now() + 5_000
+    joined.result(queue.add_items(new_item(b"later", due_ms=later), new_item(b"a", headers={"trace": b"\1"})))
+    batch = joined.result(queue.poll(2))
+    assert [item.contents for item in batch.items] == [b"a"]
+    assert batch.facts_of(0).headers == (("trace", b"\1"),)
+    assert joined.result(queue.poll(wait_ms=0)).items == ()
+    joined.pass_time(6)
+    assert [item.contents for item in joined.result(queue.poll()).items] == [b"later"]
+
+
+def test_a_call_that_is_repeated_adds_once(joined, queue):
+    first = joined.result(queue.add_items(new_item(b"x"), request_id=SESSION))
+    again = joined.result(queue.add_items(new_item(b"x"), request_id=SESSION))
+    assert (again.ids, again.duplicates) == (first.ids, ())
+    one = joined.result(queue.add_items(new_item(b"y", dedup_key=b"k")))
+    other = joined.result(queue.add_items(new_item(b"z", dedup_key=b"k"), new_item(b"new")))
+    assert (other.ids[0], other.duplicates) == (one.ids[0], (0,))
+    batch = joined.result(queue.poll(9))
+    assert [item.contents for item in batch.items] == [b"x", b"y", b"new"]
