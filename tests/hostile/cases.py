@@ -17,6 +17,7 @@ from queueber.api import (
     ADD,
     BROKER_INTERFACE_ID,
     POLL,
+    SETTLE,
     AddRequest,
     NewItem,
     PollRequest,
@@ -197,7 +198,7 @@ CONVERSATION = [
     Case("R2", "call-again", call(WAIT, method=POLL) * 2, ABORT),
     Case("R2", "bootstrap-again", message(bootstrap={"questionId": QUESTION}) * 2, ABORT),
     Case("R3", "interface", call(ONE, interface=1), UNIMPLEMENTED),
-    Case("R3", "method-4", call(ONE, method=4), UNIMPLEMENTED),
+    Case("R3", "method-99", call(ONE, method=99), UNIMPLEMENTED),
     Case("R3", "method-65535", call(ONE, method=65_535), UNIMPLEMENTED),
     Case("R3", "broker-method", call(ONE, method=9, interface=BROKER_INTERFACE_ID), UNIMPLEMENTED),
     Case("R4", "obsolete-save", of_kind("obsoleteSave"), ECHO),
@@ -297,10 +298,19 @@ def shared_headers(count):
     return add_request(list_pointer(0, POINTER, 1_000), *to_headers, *headers_of(count))
 
 
+def settle_with(*entries):
+    """Return a settle whose `entries` are these words; the first is the pointer."""
+    return call(words(struct_pointer(0, 0, 1), struct_pointer(0, 1, 1), 0, *entries), method=SETTLE)
+
+
 OPERATIONS = [
     Case("W18", "options-share-their-headers", shared_headers(8), ABORT),
     Case("W20", "a-million-options", add_request(list_pointer(0, COMPOSITE, 0), tag(1_000_000, 0, 0)), FAILED),
     Case("W20", "65-headers", add_request(list_pointer(0, POINTER, 1), list_pointer(0, VOID, 65)), FAILED),
+    Case("W20", "a-million-settlements", settle_with(list_pointer(0, COMPOSITE, 0), tag(1_000_000, 0, 0)), FAILED),
+    Case("W20", "most-settlements-of-nothing", settle_with(list_pointer(0, VOID, MOST)), FAILED),
+    Case("W21", "settlements-overrun", settle_with(list_pointer(0, COMPOSITE, 5), tag(2, 2, 3), bytes(40)), ABORT),
+    Case("W22", "settlements-are-bits", settle_with(list_pointer(0, BIT, 8), 0), ABORT),
 ]
 
 CASES = FRAMING + POINTERS + CONVERSATION + OPERATIONS

@@ -67,7 +67,7 @@ def run_program(*arguments, **options):
 def test_every_block_is_a_program_a_snippet_or_a_command():
     assert {language for language, _ in BLOCKS} == {"python", "console"}
     assert list(PROGRAMS) == ["producer.py", "worker.py", "secured.py"]
-    assert len(SNIPPETS) == 3
+    assert len(SNIPPETS) == 6
     for each in SNIPPETS:
         ast.parse("async def snippet():\n" + textwrap.indent(each, " "))
     assert [command.split()[0] for command in COMMANDS].count("openssl") == 5

@@ -2,12 +2,13 @@
 
 import pytest
 from attrs import define, field
-from twisted.internet.defer import succeed
+from twisted.internet.defer import CancelledError, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
-from queueber.client import DeliveryFacts, connect, new_item
+from queueber.client import Action, AddTo, DeathReason, DeliveryFacts, Outcome, Settlement, connect, new_item
+from queueber.errors import InvalidRequest
 from queueber.testing import InProcessServer
 
 SESSION, LEASE_MS = b"s" * 16, 1_000
@@ -111,6 +112,63 @@ def test_headers_are_delivered_and_a_point_in_time_is_a_due(joined, queue):
     assert joined.result(queue.poll(wait_ms=0)).items == ()
     joined.pass_time(6)
     assert [item.contents for item in joined.result(queue.poll()).items] == [b"later"]
+
+
+def test_items_are_failed_deferred_and_rejected(joined, queue):
+    joined.result(queue.add(b"fails", b"is deferred", b"is rejected"))
+    batch = joined.result(queue.poll(3))
+    fails, deferred, rejected = [item.id for item in batch.items]
+    assert joined.result(queue.fail(fails, batch.lease, "broken", delay_ms=0)).outcome is Outcome.DONE
+    assert joined.result(queue.defer(deferred, batch.lease)).outcome is Outcome.DONE
+    assert joined.result(queue.reject(rejected, batch.lease, "poison")).died
+    assert joined.result(queue.reject(rejected, batch.lease)).outcome in {Outcome.LEASE_LOST, Outcome.NOT_FOUND}
+
+    joined.pass_time(0.01)
+    again = joined.result(queue.poll(3))
+    facts = {item.id: again.facts_of(place) for place, item in enumerate(again.items)}
+    assert {item.id: item.attempt for item in again.items} == {fails: 2, deferred: 1}
+    assert (facts[fails].failures, facts[fails].losses, facts[fails].last_error) == (1, 0, "broken")
+    assert facts[deferred].failures == 0
+
+    dead = queue.dead_letters()
+    buried = joined.result(dead.poll())
+    death = buried.facts_of(0).death
+    assert (buried.items[0].id, death.reason, death.queue) == (rejected, DeathReason.REJECTED, "mail")
+    with pytest.raises(InvalidRequest, match="dead items"):
+        joined.result(dead.add(b"x"))
+    assert joined.result(dead.remove(rejected, buried.lease)) is True
+
+
+def test_a_hand_off_is_one_commit(joined, queue):
+    client = joined.client()
+    joined.result(queue.add(b"first", b"second"))
+    batch = joined.result(queue.poll(2))
+    first, second = [Settlement(batch.lease, item.id, Action.REMOVE) for item in batch.items]
+    adds = [AddTo("next", [new_item(b"step", headers={"from": b"mail"})])]
+    moved = joined.result(client.default.settle(first, adds=adds))
+    assert moved.changed and len(moved.added[0].ids) == 1
+    refused = joined.result(client.default.settle(second, first, adds=adds))
+    assert not refused.changed
+    assert refused.settled[1].outcome is not Outcome.DONE
+    taken = joined.result(client.queue("next").poll(9))
+    assert [item.contents for item in taken.items] == [b"step"]
+    assert joined.result(queue.settle(second)).changed
+
+
+def test_a_cancelled_poll_counts_nothing(joined, queue):
+    """Its items were on their way; they are deferred, and the attempt is the first again."""
+    joined.result(queue.add(b"x"))
+    polling = queue.poll()
+    joined.server.reactor.advance(0)
+    ((_, transport, peer, _),) = joined.links
+    peer.dataReceived(transport.value())
+    transport.clear()
+    joined.server.settle()
+    polling.addErrback(lambda failure: failure.trap(CancelledError))
+    polling.cancel()
+    joined.settle()
+    (item,) = joined.result(queue.poll(wait_ms=0)).items
+    assert (item.contents, item.attempt) == (b"x", 1)
 
 
 def test_a_call_that_is_repeated_adds_once(joined, queue):
