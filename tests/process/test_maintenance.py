@@ -176,7 +176,7 @@ def test_looking_into_a_running_server_s_directory_changes_nothing_in_it(start):
     status, said = queueber("inspect", "-d", server.data_dir)
     assert status == 0
     assert "a server runs on it" in said
-    assert 'queue "default": 2 items, 2 ready' in said
+    assert 'queue "default": 2 items, 6 bytes, 2 ready' in said
     assert queueber("inspect", "-d", server.data_dir, "--queue", "default", "--contents")[1].count(": one\n") == 1
     assert content_of(server.data_dir) == before
     server.process.send_signal(signal.SIGCONT)

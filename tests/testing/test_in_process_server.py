@@ -50,7 +50,7 @@ def test_limits_and_other_settings_are_those_of_a_real_server():
     server = InProcessServer(Limits(contents_bytes=1), coalesce_batch_window_ms=5)
     refused = call(server, server.factory, api.QUEUE_INTERFACE_ID, api.ADD, add_request(b"xx"))
     assert "the limit is 1" in refused.reason
-    plan = server.broker.add(server.broker.queue("default"), [[(b"x", 0)]], server.clock.now())
+    plan = server.broker.add(server.broker.queue("default"), [[(b"x", 0, None)]], server.clock.now())
     server.committer.submit(plan, lambda _: None)
     server.turn()
     assert not server.pool.waiting
