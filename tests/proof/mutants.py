@@ -258,6 +258,26 @@ MUTANTS = (
         "the reply to a settle that waits for no commit is not sent",
         "tests/server/test_settling.py::test_a_lease_that_ends_while_the_rows_are_read_is_lost",
     ),
+    Mutant(
+        "54-log-of-a-read-begins-late",
+        "a lookup, count or peek does not note the plans that are not durable at its request",
+        "tests/broker/test_inspection.py::TestLookup::test_plans_count_that_were_not_durable_at_the_request",
+    ),
+    Mutant(
+        "55-cancelled-item-handed-out",
+        "a cancelled item stays in its queue's window",
+        "tests/server/test_control.py::TestItems::test_a_cancelled_item_is_gone",
+    ),
+    Mutant(
+        "56-count-misses-what-changes",
+        "a count misses items that go where it has counted already",
+        "tests/broker/test_inspection.py::TestCount::test_items_that_come_and_go_where_it_has_counted",
+    ),
+    Mutant(
+        "57-poll-of-several-stays-in-the-others",
+        "a poll of several queues that is claimed in one waits in the others",
+        "tests/broker/test_poll_any.py::TestStrict::test_waits_in_all_and_leaves_all_when_it_is_claimed",
+    ),
 )
 
 
