@@ -3,7 +3,7 @@
 import pytest
 
 from queueber.broker.model import Facts
-from queueber.broker.storage import DeleteItem, DeleteLease, PutItems, PutLease
+from queueber.broker.storage import DeleteItem, DeleteLease, Found, PutItems, PutLease
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, Death, DeathReason, ItemOptions, NewItem, Outcome, Settled, Settlement
@@ -484,6 +484,23 @@ class TestBounds:
 
 
 class TestCrashes:
+    def test_an_item_that_is_rescheduled_to_its_old_place_is_claimed_once(self, harness):
+        """Fail X under L with Y, reschedule X to its old due, crash: L's row would claim X once more."""
+        x, y = harness.add(b"x", b"y")
+        _, lease = harness.take(2, lease_duration=LONG)
+        (settled,) = harness.settle(entry(Action.FAIL, lease, x, delay=1_000)).settled
+        harness.commit_all()
+        item = harness.rows.items[lease.queue, (settled.due, x)]
+        control = harness.broker.control
+        harness.submit(control.reschedule(harness.queue, Found(lease.queue, item), lease.leased_at, harness.now))
+        harness.commit_all()
+        assert (lease.queue, (lease.leased_at, x)) in harness.rows.items
+
+        harness.crash()
+
+        assert harness.take(5)[0] == [b"x"]
+        assert [list(each.keys) for each in harness.broker.leases if each.id == lease.id] == [[y]]
+
     @pytest.mark.parametrize("action", list(Action)[:4])
     def test_an_item_that_has_left_its_lease_is_not_leased_after_a_crash(self, leased, action):
         harness, lease, (a, *_) = leased
