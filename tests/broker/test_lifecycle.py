@@ -40,6 +40,7 @@ class TestLosses:
         assert (item.attempts, item.facts) == (3, Facts(first_leased_at=first))
 
     def test_the_last_attempt_that_is_lost_kills(self, harness):
+        """Trap 8: the item did not fail, so it is kept with its contents, and its reason says so."""
         harness.configure(maxAttempts=2)
         (item_id,) = harness.add(b"abc")
         first = harness.now
@@ -93,6 +94,7 @@ class TestLosses:
             harness.now = due
 
     def test_while_the_server_was_down_count_nothing(self, harness):
+        """Trap 8: an outage of the server is no attempt of a worker."""
         harness.configure(maxAttempts=1)
         harness.add(b"a")
         harness.take(lease_duration=10)

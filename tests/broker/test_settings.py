@@ -33,6 +33,7 @@ def test_there_is_a_setting_for_each_field_of_the_schema_with_its_default():
     ],
 )
 def test_what_cannot_be_had_is_refused(harness, changes, words):
+    """Trap 7: no value is cut to its range, and the other changes are not made either."""
     with pytest.raises(InvalidRequest, match=words):
         check_changes(changes)
     with pytest.raises(InvalidRequest, match=words):

@@ -61,6 +61,21 @@ def test_a_lost_connection_is_made_again_and_queues_go_on(network, client, failu
     assert success(waiting) == [bytes(16)]
 
 
+def test_a_poll_waits_again_however_often_its_connection_is_lost(network, client, failure, success):
+    """Trap 16: no client seems to be alive that waits for nothing."""
+    for _ in range(100):
+        polling = client.default.poll()
+        network.turn()
+        assert [call.method_id for call in network.peer.calls()] == [api.POLL]
+        network.peer.transport.loseConnection()
+        assert isinstance(failure(polling), OutcomeUnknown)
+        network.clock.advance(RETRY_SECONDS_MAX)
+    adding = client.default.add(b"x")
+    network.turn()
+    answer_all(network)
+    assert success(adding) == [bytes(16)]
+
+
 def test_the_backoff_continues_over_connections_that_end_before_an_answer(network, success):
     failed = []
 

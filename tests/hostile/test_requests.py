@@ -85,6 +85,7 @@ def test_the_longest_delay_is_taken(client):
 
 @pytest.mark.parametrize("seconds", [0, 2**64 - 1, 2**63, DEFAULTS.lease_ms // MS_PER_SECOND + 1])
 def test_a_lease_of_nothing_or_beyond_the_limit_fails(client, seconds):
+    """Trap 7: it is not replaced by a lease that can be had."""
     client.add(b"a")
     assert "lease" in client.failed(api.POLL, request("poll", leaseValiditySecs=seconds, noWait=True))
     lease = client.poll().lease
@@ -115,6 +116,7 @@ def test_a_wait_without_end_is_ended_by_an_item(client, seconds):
     ids=lambda each: f"{len(each)}-{each[:4].hex()}",
 )
 def test_an_id_that_is_none_is_unknown_and_names_no_other_row(client, item_id):
+    """Trap 15."""
     client.add(b"a", b"b")
     lease = client.poll(count=1).lease
     before = client.server.store.recover(), client.server.broker.dump()

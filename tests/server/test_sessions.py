@@ -105,6 +105,7 @@ def test_a_worker_whose_network_vanished_loses_its_items_after_the_silence_and_i
 
 
 def test_a_worker_that_comes_back_in_time_loses_nothing(server, worker):
+    """Trap 16, for a worker that holds items."""
     taken = take(worker, 10)
     lose(worker)
     pass_time(server, GRACE / 1_000 - 1)
@@ -201,6 +202,7 @@ def test_an_idle_connection_with_a_session_does_not_give_way(make_server):
 
 
 def test_a_thousand_workers_with_ten_thousand_leases_for_a_minute_write_nothing():
+    """Trap 13."""
     server = Server()
     producer = server.connect()
     for _ in range(10):

@@ -1,5 +1,7 @@
 """Background work on queues."""
 
+import sys
+
 import pytest
 from twisted.logger import globalLogPublisher
 
@@ -94,3 +96,39 @@ def test_idle_queues_are_deleted_and_old_dead_items_removed(server):
     server.settle()
     assert [queue.name for queue in broker.queues if queue.number] == []
     assert server.deaths == []
+
+
+def test_idle_queues_cost_no_periodic_work(server):
+    """Trap 14: a run of all periodic work makes as many Python calls with a thousand queues as with ten."""
+    peer = server.connect()
+
+    def calls_of_a_second():
+        seen = []
+        server.reactor.advance(1)
+        sys.setprofile(lambda frame, event, _: event == "call" and seen.append(frame.f_code.co_qualname))
+        try:
+            server.upkeep.run()
+            server.sweeper.sweep()
+            server.connections.timeouts.expire()
+            server.reactor.advance(1)
+        finally:
+            sys.setprofile(None)
+        server.settle()
+        return len(seen)
+
+    def fill(names):
+        for name in names:
+            queue = server.broker.queue(f"idle {name}")
+            server.committer.submit(server.broker.add(queue, [[NewItem(b"a", 0)]], server.clock.now()), lambda _: None)
+        server.settle()
+
+    fill(range(10))
+    peer.poll(no_wait=True)
+    server.settle()
+    calls_of_a_second()
+    few = calls_of_a_second()
+    fill(range(10, 1_000))
+    calls_of_a_second()
+
+    assert len(server.broker.queues) == 1_000
+    assert calls_of_a_second() <= few

@@ -64,6 +64,7 @@ def test_the_index_of_ends_is_read_up_to_a_moment(end, now, digest):
 
 
 def test_tables_do_not_overlap():
+    """Trap 15: rows differ in their first byte; names of queues are in no key."""
     tables = sorted(keys.TABLES)
     assert all(prefix_successor(table) <= following for table, following in pairwise(tables))
 
