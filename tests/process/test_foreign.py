@@ -17,7 +17,7 @@ def test_foreign_client_is_served(start, scenario):
     assert not [line for line in server.lines if "Traceback" in line or "Unhandled" in line]
 
 
-@pytest.mark.parametrize("scenario", ["facts", "options", "settled", "once", "sessions"])
+@pytest.mark.parametrize("scenario", ["facts", "options", "settled", "once", "sessions", "controlled", "several"])
 def test_foreign_client_is_served_by_the_newer_methods(start, scenario):
     server = start()
 

@@ -7,9 +7,10 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.testing import StringTransportWithDisconnection
 from zope.interface import implementer
 
-from queueber.client import Action, AddTo, DeathReason, DeliveryFacts, Outcome, Settlement, connect, new_item
+from queueber.client import Action, AddTo, Batch, DeathReason, DeliveryFacts, Outcome, Settlement, connect, new_item
 from queueber.errors import InvalidRequest
 from queueber.testing import InProcessServer
+from queueber.values import ControlOutcome, ItemState
 
 SESSION, LEASE_MS = b"s" * 16, 1_000
 
@@ -180,3 +181,66 @@ def test_a_call_that_is_repeated_adds_once(joined, queue):
     assert (other.ids[0], other.duplicates) == (one.ids[0], (0,))
     batch = joined.result(queue.poll(9))
     assert [item.contents for item in batch.items] == [b"x", b"y", b"new"]
+
+
+def test_a_queue_is_configured_looked_into_and_emptied(joined, queue):
+    client = joined.client()
+    control = client.control("mail")
+    one, two = joined.result(queue.add(b"one", b"two"))
+    assert joined.result(control.configure(max_attempts=3, labels={"team": "post"})).max_attempts == 3
+    found = joined.result(control.settings())
+    assert found.settings.labels == (("team", "post"),)
+    assert {"max_attempts", "labels"}.isdisjoint(found.defaults)
+    listed = joined.result(client.queues(label=("team", "post")))
+    assert ([each.name for each in listed.found], listed.more) == (["mail"], False)
+
+    peeked = joined.result(control.peek(limit=1, contents_bytes=2))
+    assert ([each.contents for each in peeked.found], peeked.more) == ([b"on"], True)
+    (rest,) = joined.result(control.peek(after=peeked.found[0].place)).found
+    assert (rest.id, rest.contents) == (two, b"two")
+    batch = joined.result(queue.poll())
+    got = joined.result(control.get(one))
+    assert (got.state, got.waits.lease.items) == (ItemState.LEASED, 1)
+    assert joined.result(control.cancel(one)) is ControlOutcome.LEASED
+    assert joined.result(control.cancel(two)) is ControlOutcome.DONE
+    assert joined.result(control.get(two)) is None
+
+    (lease,) = joined.result(control.leases()).found
+    assert lease.ids == [one]
+    assert joined.result(queue.remove(one, lease.handle)) is False
+    assert joined.result(control.end_lease(lease.handle)) is True
+    joined.pass_time(0.01)
+    assert joined.result(queue.remove(one, batch.lease)) is False
+    counts = joined.result(control.stats(exact=True))
+    assert (counts.items, counts.leased, counts.removed) == (1, 0, counts.added - 1)
+    joined.result(control.pause())
+    assert joined.result(queue.poll(wait_ms=0)).items == ()
+    joined.result(control.resume())
+    later = joined.server.clock.now() + 5_000
+    assert joined.result(control.reschedule(one, later)) is ControlOutcome.DONE
+    assert joined.result(queue.poll(wait_ms=0)).items == ()
+    assert joined.result(control.kick(one)) is ControlOutcome.DONE
+    joined.pass_time(0.01)
+    assert joined.result(control.purge()) == 1
+    assert joined.result(control.delete()) is ControlOutcome.DONE
+
+
+def test_dead_items_are_moved_back(joined, queue):
+    joined.result(queue.add(b"x"))
+    batch = joined.result(queue.poll())
+    assert joined.result(queue.reject(batch.items[0].id, batch.lease)).died
+    control = joined.client().control("mail")
+    assert joined.result(control.redrive(reason=DeathReason.LOST)).moved == 0
+    moved = joined.result(control.redrive([batch.items[0].id], to="jobs"))
+    assert (moved.moved, moved.more) == (1, False)
+    joined.pass_time(0.01)
+    again = joined.result(joined.client().queue("jobs").poll())
+    assert (again.items[0].attempt, again.facts_of(0).death.reason) == (1, DeathReason.REJECTED)
+
+
+def test_several_queues_are_polled(joined):
+    client = joined.client()
+    joined.result(client.queue("second").add(b"x"))
+    name, batch = joined.result(client.poll_any({"first": 3, "second": 1}))
+    assert (name, [item.contents for item in batch.items]) == ("second", [b"x"])
+    assert joined.result(client.poll_any(["first", "second"], wait_ms=0)) == ("", Batch((), b"", 0))
