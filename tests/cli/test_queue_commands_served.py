@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from queueber.cli.__main__ import queueber
+from queueber.cli.commands import SECTIONS
 from tests.support.server_process import TIMEOUT_SECONDS, Server
 
+PAGE = (Path(__file__).parents[2] / "docs" / "scripting.md").read_text()
 COMMAND = (sys.executable, "-m", "queueber.cli")
 UNKNOWN = "00000000-0000-7000-8000-000000000000"
 
@@ -216,6 +219,41 @@ def test_a_list_is_watched_until_a_signal(command, name):
             assert found["stats"]["items"] == 1
         watch.send_signal(signal.SIGINT)
         assert watch.wait(TIMEOUT_SECONDS) == 130
+
+
+LP = 'lp() { if grep -q bad "$1"; then echo "cannot print" >&2; return 1; fi; cat "$1"; echo; }\n'
+"""A printer that refuses bad letters."""
+
+
+def test_the_worker_of_the_page_about_scripts(command, server, name, tmp_path):
+    worker, last_line = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    worker = worker.replace("export QUEUEBER_QUEUE=letters\n", "")
+    (replaced,) = re.findall(r"^ *lp letter.txt.*\n", worker, re.MULTILINE)
+    command("configure", "max-attempts=1")
+    ids = command.add("good", "bad", "better")
+    environment = {
+        **os.environ,
+        "QUEUEBER_ADDR": f"127.0.0.1:{server.port}",
+        "QUEUEBER_QUEUE": name,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        ["bash", "-c", LP + worker.replace(replaced, last_line)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["removed", "failed", "removed"]
+    (dead,) = command.json("dead")["items"]
+    assert (dead["id"], dead["lastError"]) == (ids[1], "cannot print")
+
+
+def test_the_page_about_scripts_has_every_command_for_queues():
+    names = [name for section in [*SECTIONS][:3] for name in SECTIONS[section].split()]
+    assert [name for name in names if not re.search(rf"queueber {name}\b", PAGE)] == []
 
 
 class Terminal:
