@@ -207,10 +207,8 @@ def _id(item: Item) -> ItemId:
 
 def _revived(item: Item, to: Queue, now: WallMs) -> Item:
     """Return a dead item as it is in its queue again: with its history, and with its attempts before it."""
-    facts = item.facts or NO_FACTS
-    ttl, expires_at = to.settings.ttl_ms, facts.expires_at
-    if expires_at <= now:
-        # Its time to live begins anew: it would die again at once.
-        expires_at = WallMs(now + ttl if ttl else 0)
-    facts = facts._replace(failures=0, expires_at=expires_at)
+    # Its time to live begins anew: otherwise it would die again at once.
+    ttl = to.settings.ttl_ms
+    expires_at = WallMs(now + ttl if ttl else 0)
+    facts = (item.facts or NO_FACTS)._replace(failures=0, expires_at=expires_at)
     return Item(Key(now, item.key.id), item.contents, item.added_at, 0, facts)

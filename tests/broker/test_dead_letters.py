@@ -3,7 +3,7 @@
 import pytest
 
 from queueber.broker.storage import DeleteItem, PutItems
-from queueber.errors import Overloaded
+from queueber.errors import InvalidRequest, Overloaded
 from queueber.units import SpanMs, WallMs
 from queueber.values import Action, Death, DeathReason, Settlement
 
@@ -237,3 +237,48 @@ def test_no_redrive_is_lost_or_doubled_by_a_crash(harness):
         harness.crash()
         assert harness.take(9)[0] == alive
         assert harness.queue.items + harness.queue.dead.items == 2
+
+
+def test_only_wanted_ids_are_taken_from_plans_of_other_items(harness):
+    a, _ = kill(harness, b"a", b"b")
+    search = begin(harness, ids=[a])
+    kill(harness, b"c")
+    read(harness, search)
+
+    assert decide(harness, search) == (1, False)
+
+
+def test_dead_items_that_are_purged_meanwhile_do_not_come_back(harness):
+    kill(harness, b"a")
+    search = begin(harness)
+    read(harness, search)
+    harness.purge(harness.queue.dead)
+
+    assert decide(harness, search) == (0, False)
+
+
+def test_dead_letters_are_a_queue_that_has_none_of_its_own(harness):
+    kill(harness, b"a")
+
+    assert harness.broker.dead_letters.of(harness.queue) is harness.queue.dead
+    with pytest.raises(InvalidRequest, match="these are dead items"):
+        harness.broker.dead_letters.of(harness.queue.dead)
+
+
+def test_a_time_to_live_begins_anew(harness):
+    kill(harness, b"a")
+    harness.configure(ttlMs=50)
+
+    redrive(harness)
+
+    harness.poll()
+    (delivery,) = harness.distribute()
+    assert delivery.items[0].facts.expires_at == harness.now + 50
+
+
+def test_a_second_redrive_finds_nothing(harness):
+    kill(harness, b"a")
+    redrive(harness)
+    harness.commit_all()
+
+    assert redrive(harness) == (0, False)
