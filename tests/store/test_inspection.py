@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from queueber.broker.model import LOWEST, QueueNumber
+from queueber.broker.model import LOWEST, QueueNumber, QueueRecord
+from queueber.broker.storage import PutQueue
 from queueber.errors import InvalidRequest, Passing, StorageError, Withheld
 from queueber.store import inspect, open_store
 from queueber.store.datadir.copying import read_only_view
@@ -151,3 +152,15 @@ def test_a_view_that_cannot_be_opened_is_withheld_or_passing(data, monkeypatch, 
         read_only_view(data),
     ):
         pass
+
+
+def test_dead_items_are_apart_from_the_queue_of_that_name(data, make):
+    store = open_store(data)
+    store.commit([PutQueue(QueueRecord(QueueNumber(9), "first", 0, 0, LOWEST, dead_of=FIRST))], make.mark)
+    store.close()
+    found = inspect(data, at_25, queue="first", limit=9)
+    assert [(queue.record.name, queue.dead) for queue in found.queues if queue.record.name == "first"] == [
+        ("first", False),
+        ("first", True),
+    ]
+    assert len(found.items) == 4

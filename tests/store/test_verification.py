@@ -173,11 +173,11 @@ def test_an_unleased_item_lies_above_the_floor(data, change, make):
         ({"off_time": 2}, "queue 'second' counts 2 items off their ids' time and has 0"),
     ],
 )
-def test_counters_of_bytes_and_places_must_be_exact_from_format_2_on(data, change, counters, finding):
+def test_counters_of_bytes_and_places_must_be_exact_from_format_2_on(data, change, item, counters, finding):
     change(queue(2, "second", 1, **counters))
     assert verify(data).findings == [finding]
-    change((FORMAT_KEY, encode_format(1, "")))
-    assert verify(data).findings == []
+    change((FORMAT_KEY, encode_format(1, "")), item(SECOND, 60, number=1), queue(2, "second", 2, **counters))
+    assert verify(data).findings == [], "an item without its place, too"
 
 
 def test_each_item_off_its_time_has_its_place_and_no_other_item_has_one(data, change, make, monkeypatch):
