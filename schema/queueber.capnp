@@ -428,7 +428,7 @@ enum Outcome {
 
 struct AttachResponse {
   leases @0 :List(SessionLease);
-  # The leases that the session still has.
+  # The leases that the session still has; none if it is attached to this connection already.
 
   graceMs @1 :UInt64;
   silenceMs @2 :UInt64;

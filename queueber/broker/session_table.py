@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 SessionId = NewType("SessionId", bytes)
 """16 random bytes that a worker has chosen."""
 
+ENDED_MAX = 1_000
+"""The most ended leases that a session remembers for a ping: a peer may never send one."""
+
 
 class SessionState(IntEnum):
     """States of a session.  Integers, because the hash of other enums is a Python call."""
@@ -78,7 +81,7 @@ class Session:
     """Its leases whose polls were answered and that have not ended."""
 
     ended: "list[LeaseId]" = field(factory=list)
-    """Leases that ended without the worker since its last ping."""
+    """The last `ENDED_MAX` leases that ended without the worker since its last ping."""
 
     def advance(self, happened: SessionInput) -> None:
         """Make the transition of the table.  Raises KeyError, and changes nothing, if there is none."""
@@ -134,6 +137,7 @@ class SessionTable:
         del session.leases[lease.id]
         if ended and session.state is SessionState.ATTACHED:
             session.ended.append(lease.id)
+            del session.ended[:-ENDED_MAX]
         self._forget_emptied(session)
 
     def _forget_emptied(self, session: Session) -> None:

@@ -35,6 +35,9 @@ class Attached(NamedTuple):
     superseded: Peer | None
     """The older connection of the session, which has to be closed."""
 
+    again: bool
+    """Whether the session was attached to this connection already."""
+
 
 @define(eq=False)
 class Sessions:
@@ -57,7 +60,8 @@ class Sessions:
         """
         self._check(session_id, grace)
         session = self._leases.sessions.get(session_id) or self._make(session_id)
-        superseded = session.peer if session.peer != peer else None
+        again = session.peer == peer
+        superseded = None if again else session.peer
         was_detached = session.state is SessionState.DETACHED
         session.grace = grace or GRACE_DEFAULT
         self._leases.sessions.attach(session, peer)
@@ -68,7 +72,7 @@ class Sessions:
                 if lease.deadline <= now:
                     self._leases.leave_session(lease)
             plans = self._move_deadlines(session, FOREVER)
-        return Attached(session, plans, superseded)
+        return Attached(session, plans, superseded, again)
 
     def _check(self, session_id: SessionId, grace: SpanMs) -> None:
         if len(session_id) != ID_BYTES:
@@ -100,7 +104,7 @@ class Sessions:
         return session
 
     def ping(self, peer: Peer) -> list[LeaseId]:
-        """Return the leases of the connection's sessions that have ended since its last ping without the worker."""
+        """Return leases that ended without the worker since the last ping: of each session the last `ENDED_MAX`."""
         ended: list[LeaseId] = []
         for session in self._leases.sessions.attached_to(peer):
             ended += session.ended

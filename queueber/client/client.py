@@ -141,8 +141,8 @@ class Client:
         every quarter of the shorter of the grace and the response's `silence`.
 
         Returns:
-            Fires with the leases that the session still has.  Fails with `Unimplemented` on a server that does not
-            know sessions.
+            Fires with the leases that the session still has, none if it is attached to this connection already.  Fails
+            with `Unimplemented` on a server that does not know sessions.
         """
         try:
             limit = timeout(timeout_ms)

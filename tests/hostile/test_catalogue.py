@@ -17,7 +17,7 @@ CATALOGUE, _, _ = PAGE.partition("\n## What the healthy client sees\n")
 assert CATALOGUE != PAGE
 ENTRIES = [
     f"{letter}{number}"
-    for letter, last in zip("WRSOK", (27, 22, 21, 15, 10), strict=True)
+    for letter, last in zip("WRSOK", (27, 22, 25, 19, 10), strict=True)
     for number in range(1, last + 1)
 ]
 

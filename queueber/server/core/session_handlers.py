@@ -52,14 +52,19 @@ class SessionHandlers:
             self._sinks[sink.peer] = sink
             sink.keep_session(partial(self._lost, sink.peer))
         self._submit(attached.plans)
-        response = self._response(attached.session)
+        response = self._response(attached.session, known=attached.again)
         self._committer.submit(Plan([], (), response), partial(self._return, sink, calls.answer))
 
-    def _response(self, session: Session) -> api.AttachResponse:
-        leases = [
-            api.SessionLease(lease.id, self._broker.queues.by_number(lease.queue).name, list(lease.keys))
-            for lease in session.leases.values()
-        ]
+    def _response(self, session: Session, *, known: bool) -> api.AttachResponse:
+        """Return the response, without leases if they are *known*: small calls would cause large replies."""
+        leases = (
+            []
+            if known
+            else [
+                api.SessionLease(lease.id, self._broker.queues.by_number(lease.queue).name, list(lease.keys))
+                for lease in session.leases.values()
+            ]
+        )
         return api.AttachResponse(leases, session.grace, self._limits.session_silence_ms)
 
     def _return(self, sink: ReplySink, answer: rpc.AnswerId, response: api.AttachResponse) -> None:
