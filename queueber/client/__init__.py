@@ -34,6 +34,7 @@ from queueber.client.connect import Tls, connect
 from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
 from queueber.client.items import new_item
 from queueber.client.queue import GIVE_BACK_MS, Batch, Queue
+from queueber.values import ControlOutcome, ItemState
 
 __all__ = [
     "GIVE_BACK_MS",
@@ -42,8 +43,10 @@ __all__ = [
     "Batch",
     "CallTimedOut",
     "Client",
+    "ControlOutcome",
     "DeathReason",
     "DeliveryFacts",
+    "ItemState",
     "NewItem",
     "NotConnected",
     "Outcome",

@@ -299,6 +299,8 @@ RIGHT = {
 """The required arguments of each method."""
 
 NOT_CALLED = {
+    "ControlOutcome",
+    "ItemState",
     "Action",
     "AddTo",
     "DeathReason",
