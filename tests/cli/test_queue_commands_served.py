@@ -60,7 +60,7 @@ class Command:
         return self.json("add", *contents, *(word for each in options.items() for word in each))["ids"]
 
     def poll(self, *options):
-        batch = self.json("poll", "--no-wait", *options)
+        batch = self.json("poll", "--no-wait", "--lease", "600", *options)
         return batch["lease"], [item["id"] for item in batch["items"]]
 
     def counts(self):
