@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from queueber.broker.control import handle_of, leases_of
 from queueber.broker.inspection import Count, Peek, end_of
 from queueber.broker.lookups import LookupRead, Lookups
-from queueber.broker.model import HIGHEST, LOWEST, ItemId
-from queueber.broker.storage import DeleteQueue, Found
+from queueber.broker.model import HIGHEST, LOWEST, Item, ItemId, Key
+from queueber.broker.stats import Bounds, bounds_of, exact_bounds
+from queueber.broker.storage import DeleteItem, DeleteQueue, Found, PutItems
 from queueber.errors import InvalidRequest, Overloaded
 from queueber.values import ControlOutcome, ItemState
 
@@ -486,3 +487,70 @@ class TestLeases:
         assert len(handle_of(lease.id)) == 16
         assert not harness.remove(next(iter(lease.keys)), handle_of(lease.id))
         assert leases_of(harness.queue) == [lease]
+
+
+class TestBounds:
+    def test_are_exact_while_the_window_covers_what_is_due(self, harness):
+        harness.add(*[b""] * 3)
+        harness.add(b"", delay=50)
+
+        assert bounds_of(harness.queue, harness.now) == Bounds(3, 3, 1, 1, harness.now)
+
+    def test_items_off_their_time_may_be_delayed(self, harness):
+        harness.add(*[b""] * 3)
+        harness.add(b"", delay=50)
+        harness.drop_window()
+        harness.now += 1
+
+        assert bounds_of(harness.queue, harness.now) == Bounds(3, 4, 0, 1, None)
+        assert exact_bounds(harness.queue, 3) == Bounds(3, 3, 1, 1, None)
+
+
+class TestChanges:
+    """Changes that a random run seldom draws."""
+
+    def test_a_count_takes_items_that_come_below_its_start(self, harness):
+        harness.add(*[b""] * 3)
+        harness.take(2)
+        count = Count(harness.queue, harness.queue.number, harness.now)
+        low = Item(Key(LOWEST.due + 1, LOWEST.id), b"", harness.now)
+
+        count.note([PutItems(count.number, [low])])
+        count.add(harness.rows.keys(count.number, count.after, items_max=9), exhausted=True)
+
+        assert count.ready == 2
+        count.note([DeleteItem(count.number, low.key)])
+        assert count.ready == 1
+
+    def test_a_peek_ends_before_its_contents_are_too_long(self, harness):
+        harness.add(b"abc", b"def", b"ghi")
+        harness.commit_all()
+        peek = Peek(harness.queue, harness.queue.number, LOWEST, HIGHEST, 9, 3, 7)
+        harness.broker.follow(peek)
+        peek.add(harness.rows.scan(peek.number, peek.after, items_max=9))
+        peek.note([PutItems(peek.number, [each]) for each in harness.rows.items.values()])
+
+        seen, more = peek.result()
+
+        assert ([each.item.contents for each in seen], more) == ([b"abc", b"def"], True)
+
+    def test_a_lookup_knows_what_was_read_or_written(self, harness):
+        (item_id,) = harness.add(b"x")
+        read = Lookups(harness.broker.follow, harness.broker.unfollow).begin([(harness.queue, [item_id, b"?" * 16])])
+
+        assert read.known(item_id)
+        assert not read.known(b"?" * 16)
+
+    def test_dead_items_are_not_moved_and_a_leased_one_has_none_before_it(self, harness, control):
+        harness.submit(harness.broker.lifecycle.configure(harness.queue, {"maxAttempts": 1}))
+        (item_id,) = harness.add(b"x")
+        harness.take(lease_duration=5)
+        leased = control.locate(harness.queue, looked_up(harness, item_id), harness.now)
+        assert control.ahead(leased) == 0
+        harness.now += 6
+        harness.sweep()
+
+        found = looked_up(harness, item_id)
+
+        assert control.kick(harness.queue, found, harness.now).reply is ControlOutcome.NOT_FOUND
+        assert control.locate(harness.queue, found, harness.now).state is ItemState.DEAD

@@ -35,3 +35,15 @@ def test_finds_what_a_sorted_dictionary_has(changes, searches, label):
                     for each in sorted(expected, key=str.encode)
                     if each.startswith(prefix) and each > after and (label is None or label in expected[each])
                 ]
+
+
+def test_discarded_names_are_forgotten_once_they_are_most():
+    index = NameIndex()
+    for name in "abcdef":
+        index.add(name)
+    for name in "bcdef":
+        index.discard(name)
+
+    assert list(index.search()) == ["a"]
+    index.add("f")
+    assert list(index.search()) == ["a", "f"]

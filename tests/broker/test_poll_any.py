@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queueber.broker.waiter import PollState
+from queueber.errors import InvalidRequest
 
 NAMES = ("one", "two", "three")
 
@@ -80,6 +81,21 @@ class TestStrict:
             poll_any(*NAMES)
 
         assert [each.waiter.queue.name for each in harness.distribute()] == ["one", "one", "two", "two"]
+
+
+class TestQueues:
+    def test_are_all_different(self, poll_any):
+        with pytest.raises(InvalidRequest, match=r"queues\[1\]\.queue is 'one', which is in the list already"):
+            poll_any("one", "one")
+
+    def test_a_choice_outside_of_a_claim_is_served_by_the_next(self, harness, poll_any):
+        """A poll that does not wait is served like that before an add."""
+        poll_any(*NAMES)
+        for name in ("three", "one"):
+            harness.add(name.encode(), name=name)
+
+        assert harness.broker.claims.serve(harness.broker.queue("three"), harness.now) is None
+        assert [each.waiter.queue.name for each in harness.distribute()] == ["one"]
 
 
 class TestWeights:
