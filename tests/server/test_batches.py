@@ -127,6 +127,22 @@ def test_a_limit_that_only_the_whole_batch_passes_refuses_the_last_calls():
     assert caller.request_bytes == 0
 
 
+@pytest.mark.parametrize("reads", [1, 2, 8])
+def test_adds_that_are_refused_leave_room_for_the_others_of_their_read(reads):
+    caller = Caller(Limits(request_bytes=1_000, contents_bytes=10))
+    frames = [caller.frame(number, *add(bytes(11 if number % 2 else 1))) for number in range(8)]
+
+    for first in range(0, 8, 8 // reads):
+        caller.send(b"".join(frames[first : first + 8 // reads]))
+
+    assert caller.request_bytes == 3 * 256
+    caller.server.settle()
+    # The fifth is the third that is added; after it there is no room, whatever the others would be.
+    assert caller.transport.value().count(b"the limit is 10") == 2
+    assert caller.transport.value().count(b"the limit is 1,000") == 3
+    assert caller.request_bytes == 0
+
+
 @pytest.mark.parametrize("kind", ["add", "remove"])
 def test_pending_bytes_refuses_a_whole_read(kind):
     caller = Caller(Limits(pending_bytes=1 << 20))

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from queueber import api, rpc
@@ -254,7 +254,46 @@ def frames(peer):
     return [data[frame.start * 8 : frame.end * 8] for frame in Framer(Limits()).feed(data)]
 
 
+EMPTY, FULL, TOO_LARGE = (("add", each) for each in ([], [b"x"], [bytes(11)]))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["together", "one by one"])
+@pytest.mark.parametrize(
+    ("calls", "refused"),
+    [
+        ([EMPTY] * 4, 0),
+        ([TOO_LARGE] * 4, 0),
+        ([EMPTY] * 3 + [FULL] * 3, 0),
+        ([EMPTY] * 3 + [FULL] * 4, 1),
+        ([FULL, EMPTY, TOO_LARGE, FULL, EMPTY, FULL, FULL], 1),
+        ([FULL] * 3 + [EMPTY] * 2, 2),
+        ([EMPTY] * 3 + [("add", [b""] * 4)], 0),
+    ],
+)
+def test_calls_that_write_nothing_leave_room_in_request_bytes(calls, refused, shared):
+    """Three adds of an item fit, whichever others are collected with them."""
+    outcomes, _, server = carried_out([(0, each) for each in calls], shared=shared, limits={"request_bytes": 900})
+    assert sum(b"(request_bytes)" in each for each in outcomes[0]) == refused
+    assert not server.handlers.request_bytes
+
+
+def test_calls_of_other_connections_are_decided_later_if_one_has_no_room(make_server):
+    server = make_server(request_bytes=900)
+    committing(server)
+    one, two = server.connect(), server.connect()
+    for _ in range(3):
+        one.add(b"a")
+    server.committer.decide_now()
+    two.add(b"b")
+    refused = one.add(b"c")
+    two.add(b"d")
+    assert plans(server) == [3, 2]
+    assert "(request_bytes)" in one.receive()[refused].reason
+
+
 @given(steps=STEPS, limits=st.sampled_from([{}, {"request_bytes": 900}]))
+@example(steps=[(0, EMPTY)] * 4, limits={"request_bytes": 900})
+@example(steps=[(0, EMPTY), (0, FULL), (0, EMPTY), (1, FULL), (0, FULL)], limits={"request_bytes": 900})
 def test_calls_that_are_decided_together_have_the_results_of_calls_one_by_one(steps, limits):
     outcomes, rows, server = carried_out(steps, shared=True, limits=limits)
     expected, expected_rows, _ = carried_out(steps, shared=False, limits=limits)

@@ -44,6 +44,8 @@ from queueber.server.core.write_methods import (
     Collected,
     Share,
     WriteMethod,
+    release_unwritten,
+    reply_with_refusals,
 )
 from queueber.units import SpanMs, WallMs
 
@@ -197,24 +199,24 @@ class QueueHandlers:
     def _write(self, method: WriteMethod, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         """Admit and read *calls*, and collect them for the next decision."""
         began = self._clock.monotonic()
-        calls, size = self._admit(sink, method, calls)
-        if not calls.answers:
+        sizes = self._admit(sink, method, calls)
+        if sizes is None:
+            self._write_one_by_one(method, sink, queue, calls)
             return
         requests = method.read(calls, self._limits)
         if type(requests) is api.AddRequest:
-            size = max(size, ITEM_BYTES * len(requests.items))
+            size = max(sizes[0], ITEM_BYTES * len(requests.items))
+            self._require_room(sink, size)
             self._replies.charge(sink.peer, size)
             self._keyed_adds.add(sink, queue, calls.answers[0], requests, size)
             return
-        if method is ADD and len(requests) == 1:
+        if method is ADD and len(requests) == 1 and ITEM_BYTES * len(requests[0]) > sizes[0]:
             # An add counts its message, or its items if these are many and small.
-            size = max(size, ITEM_BYTES * len(requests[0]))
-            waiting = self.request_bytes.get(sink.peer, 0)
-            if waiting and waiting + size > self._limits.request_bytes:
-                raise self._replies.too_much(waiting + size)
-        if size:
-            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + size
-        share = _new(Share, (sink, calls.answers, size))
+            sizes = [ITEM_BYTES * len(requests[0])]
+            self._require_room(sink, sizes[0])
+        if sizes:
+            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + sum(sizes)
+        share = _new(Share, (sink, calls.answers, sizes))
         collected = self._collected
         if collected is not None and collected.queue is queue:
             # `call` has had those of other methods decided.
@@ -231,6 +233,23 @@ class QueueHandlers:
         if full or not method.shared:
             self.decide()
 
+    def _write_one_by_one(self, method: WriteMethod, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
+        """Admit, read and collect *calls* one after the other, because there is no room for all."""
+        for place, answer in enumerate(calls.answers):
+            try:
+                self._write(method, sink, queue, calls.select([place]))
+            except QueueberError as why:
+                self._replies.refuse(sink, answer, why, method.name)
+
+    def _require_room(self, sink: ReplySink, size: int) -> None:
+        """Raise `Overloaded` if *size* is too much even after the collected calls of *sink* are decided."""
+        collected = self._collected
+        shares = collected.shares if collected is not None and not self._replies.has_room(sink.peer, size) else ()
+        if any(share.sink is sink for share in shares):
+            # Those that write nothing no longer count then, as if each had been decided at once.
+            self.decide()
+        self._replies.require_room(sink.peer, size)
+
     def decide(self) -> None:
         """Let the broker decide the calls that were collected into one plan, and submit it."""
         if self._collected is None:
@@ -244,79 +263,60 @@ class QueueHandlers:
         except Exception as why:
             self._committer.bug(why)
             raise
-        if not method.shared and plan.size > shares[0].size:
+        if not method.shared and plan.size > sum(shares[0].sizes):
             # A hundred bytes may rewrite a lease of many items: what that takes is charged to the connection, too.
-            ((sink, answers, size),) = shares
-            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + plan.size - size
-            shares = [_new(Share, (sink, answers, plan.size))]
+            ((sink, answers, sizes),) = shares
+            self.request_bytes[sink.peer] = self.request_bytes.get(sink.peer, 0) + plan.size - sum(sizes)
+            shares = [_new(Share, (sink, answers, [plan.size]))]
+        elif method is ADD and not (all(plan.reply) and ADD.reply_types.issuperset(map(type, plan.reply))):
+            shares = release_unwritten(self._replies, shares, plan.reply)
         self._committer.submit(plan, partial(self._reply, method, shares, began), calls=len(requests))
 
-    def _admit(self, sink: ReplySink, method: WriteMethod, calls: rpc.Calls) -> tuple[rpc.Calls, int]:
+    def _admit(self, sink: ReplySink, method: WriteMethod, calls: rpc.Calls) -> list[int] | None:
         """
-        Return the calls that fit, and their size in `request_bytes`; refuse the others.
+        Return what each of *calls* counts in `request_bytes`; None if they are several without room for all.
 
         Requests are read after this, so that a refusal is cheap.  Room is judged by the length of messages.  An add of
         many small items is judged again when it has been read.
 
         Raises:
-            Overloaded: the state of the server refuses all calls of one read.  The disk has no room for adds, the
-                storage engine has to catch up before more is added, or the plans that wait for a commit are over
-                their limit.  What one read brings may pass that limit.  Calls that write nothing are refused with the
-                others, because their replies wait for the commits before them.
+            Overloaded: the calls of the connection that wait leave no room for the only call, or the state of the
+                server refuses all calls of one read.  The disk has no room for adds, the storage engine has to catch up
+                before more is added, or the plans that wait for a commit are over their limit.  What one read brings
+                may pass that limit.  Calls that write nothing are refused with the others, because their replies wait
+                for the commits before them.
         """
-        committer, limits = self._committer, self._limits
+        committer = self._committer
         if method is ADD:
             self._refuse_adds(sum(calls.sizes))
             if committer.stalled:
                 raise Overloaded("the storage engine has to catch up first; try again later")
-        if committer.pending_bytes > limits.pending_bytes:
+        if committer.pending_bytes > self._limits.pending_bytes:
             raise committer.too_much()
         if method.least_bytes is None:
-            return calls, 0
+            return []
         sizes = list(map(max, calls.sizes, repeat(method.least_bytes)))
         size = sum(sizes)
-        before, limit = self.request_bytes.get(sink.peer, 0), limits.request_bytes
-        if before + size <= limit:
-            return calls, size
-        waiting = before
-        admitted: list[int] = []
-        for place, size in enumerate(sizes):
-            # One message always fits.
-            if waiting and waiting + size > limit:
-                self._replies.refuse(sink, calls.answers[place], self._replies.too_much(waiting + size), method.name)
-            else:
-                admitted.append(place)
-                waiting += size
-        return calls.select(admitted), waiting - before
+        if self.request_bytes.get(sink.peer, 0) + size > self._limits.request_bytes:
+            if len(sizes) > 1:
+                return None
+            self._require_room(sink, size)
+        return sizes
 
     def _reply(self, method: WriteMethod, shares: list[Share], began: float, replies: list[Any]) -> None:
         """Return *replies*, which are durable, to the connections of *shares*."""
         charged = self.request_bytes
-        for sink, _, size in shares:
+        for sink, _, sizes in shares:
             # As `Replies.release` without a call.
-            if size and (left := charged.pop(sink.peer) - size):
+            if sizes and (left := charged.pop(sink.peer) - sum(sizes)):
                 charged[sink.peer] = left
         if not method.reply_types.issuperset(map(type, replies)):
-            self._reply_with_refusals(method, shares, began, replies)
+            reply_with_refusals(self._replies, method, shares, self._clock.monotonic() - began, replies)
             return
         self.stats.seconds[method.name].observe(self._clock.monotonic() - began, len(replies))
         contents, at = method.encode(replies), 0
         for sink, answers, _ in shares:
             sink.results(answers, contents[at : (at := at + len(answers))])
-
-    def _reply_with_refusals(self, method: WriteMethod, shares: list[Share], began: float, replies: list[Any]) -> None:
-        """Return *replies*, of which some refuse their calls."""
-        remaining = iter(replies)
-        for sink, answers, _ in shares:
-            returned: list[tuple[rpc.AnswerId, Any]] = []
-            for answer, reply in zip(answers, remaining, strict=False):
-                if isinstance(reply, QueueberError):
-                    self._replies.refuse(sink, answer, reply, method.name)
-                else:
-                    returned.append((answer, reply))
-            if returned:
-                self.stats.seconds[method.name].observe(self._clock.monotonic() - began, len(returned))
-                sink.results([answer for answer, _ in returned], method.encode([reply for _, reply in returned]))
 
     def _poll(self, sink: ReplySink, queue: Queue, calls: rpc.Calls) -> None:
         began = self._clock.monotonic()

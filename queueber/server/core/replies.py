@@ -78,11 +78,19 @@ class Replies:
         Raises:
             Overloaded: with the calls of the connection that wait already, it is too much.  One call always fits.
         """
-        waiting = self.request_bytes.get(peer, 0)
-        if waiting and waiting + size > self._limits.request_bytes:
-            raise self.too_much(waiting + size)
+        self.require_room(peer, size)
         if size:
-            self.request_bytes[peer] = waiting + size
+            self.request_bytes[peer] = self.request_bytes.get(peer, 0) + size
+
+    def has_room(self, peer: Peer, size: int) -> bool:
+        """Whether a call of *peer* may count *size* with those that wait already.  One call always fits."""
+        waiting = self.request_bytes.get(peer, 0)
+        return not waiting or waiting + size <= self._limits.request_bytes
+
+    def require_room(self, peer: Peer, size: int) -> None:
+        """Raise `Overloaded` if a call of *peer* may not count *size*."""
+        if not self.has_room(peer, size):
+            raise self._too_much(self.request_bytes[peer] + size)
 
     def release(self, peer: Peer, size: int) -> None:
         """Count *size* no longer: the call is answered."""
@@ -91,7 +99,7 @@ class Replies:
             if left:
                 self.request_bytes[peer] = left
 
-    def too_much(self, size: int) -> Overloaded:
+    def _too_much(self, size: int) -> Overloaded:
         """Return the refusal of a call with which the calls of its connection would hold *size* bytes."""
         limit = self._limits.request_bytes
         return Overloaded(

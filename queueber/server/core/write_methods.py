@@ -13,8 +13,9 @@ from attrs import frozen
 
 from queueber import api, rpc
 from queueber.broker import Broker, Plan, Queue
+from queueber.errors import QueueberError
 from queueber.limits import Limits
-from queueber.server.core.replies import ReplySink
+from queueber.server.core.replies import Replies, ReplySink
 from queueber.units import KIB, WallMs
 
 ITEM_BYTES: Final = 256
@@ -102,8 +103,8 @@ class Share(NamedTuple):
 
     sink: ReplySink
     answers: list[rpc.AnswerId]
-    size: int
-    """Their part of `request_bytes`."""
+    sizes: list[int]
+    """The part of each in `request_bytes`; for extends their sum, for removes empty."""
 
 
 class Collected(NamedTuple):
@@ -115,3 +116,40 @@ class Collected(NamedTuple):
     shares: list[Share]
     began: float
     """When the first of them arrived."""
+
+
+def release_unwritten(replies: Replies, shares: Sequence[Share], outcomes: Sequence[Any]) -> list[Share]:
+    """
+    Count adds that write nothing no longer in `request_bytes`, and return *shares* without their sizes.
+
+    *outcomes* has the ids or the refusal of each add.  On their own, such adds would be answered at once, or wait only
+    for the commits of others.
+    """
+    remaining = iter(outcomes)
+    left: list[Share] = []
+    for sink, answers, sizes in shares:
+        written = []
+        for size in sizes:
+            outcome = next(remaining)
+            if outcome and not isinstance(outcome, QueueberError):
+                written.append(size)
+        replies.release(sink.peer, sum(sizes) - sum(written))
+        left.append(Share(sink, answers, written))
+    return left
+
+
+def reply_with_refusals(
+    replies: Replies, method: WriteMethod, shares: Sequence[Share], seconds: float, outcomes: Sequence[Any]
+) -> None:
+    """Return *outcomes*, of which some refuse their calls, to the connections of *shares* after that many seconds."""
+    remaining = iter(outcomes)
+    for sink, answers, _ in shares:
+        returned: list[tuple[rpc.AnswerId, Any]] = []
+        for answer, outcome in zip(answers, remaining, strict=False):
+            if isinstance(outcome, QueueberError):
+                replies.refuse(sink, answer, outcome, method.name)
+            else:
+                returned.append((answer, outcome))
+        if returned:
+            replies.stats.seconds[method.name].observe(seconds, len(returned))
+            sink.results([answer for answer, _ in returned], method.encode([outcome for _, outcome in returned]))
