@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from queueber.api import (
     QUEUE_RESPONSE,
     AddResponse,
+    PollAnyResponse,
     PolledItem,
     PollResponse,
     ServerLimits,
@@ -14,6 +15,7 @@ from queueber.api import (
     read_bootstrap,
     read_extend_response,
     read_limits_response,
+    read_poll_any_lease,
     read_poll_lease,
     read_poll_response,
     read_queue_response,
@@ -22,6 +24,7 @@ from queueber.api import (
     write_extend_responses,
     write_limits_request,
     write_limits_response,
+    write_poll_any_response,
     write_poll_responses,
     write_remove_responses,
 )
@@ -203,3 +206,10 @@ def test_limits_there_and_back():
     assert (found.contents_bytes, found.add_bytes) == (100, 200)
     assert single_segment(write_limits_request()).words
     assert read_limits_response(results(segment(struct_body([], [None])))) == ServerLimits()
+
+
+def test_the_lease_of_a_poll_in_several_queues_is_read_without_its_items():
+    items = [PolledItem(b"contents", b"i" * 16, 1, WallMs(5))]
+    for name, poll in (("mail", PollResponse(items, b"l" * 16, WallMs(9))), ("", PollResponse([], b"", WallMs(0)))):
+        response = write_poll_any_response(PollAnyResponse(name, poll))
+        assert read_poll_any_lease(results(response)) == poll.lease

@@ -357,3 +357,20 @@ def test_an_extending_settle_takes_the_lease_out_of_its_session(harness):
     assert harness.sweep() == 1
     assert second not in lease.keys
     harness.broker.check()
+
+
+def test_a_lease_of_a_session_lasts_no_longer_than_its_queue_permits_over_a_start(harness):
+    harness.configure(maxLeaseMs=50_000)
+    harness.add(b"a")
+    attach(harness)
+    lease = take(harness)
+    assert lease.deadline == lease.latest_end < START + 60_000
+    harness.now = WallMs(harness.now + 9_000)
+    harness = restarted(harness)
+    harness.commit_all()
+    (restored,) = attach(harness).session.leases.values()
+    assert (restored.id, restored.deadline) == (lease.id, START + 50_000)
+    harness.now = WallMs(START + 50_000 - 1)
+    assert harness.sweep() == 0
+    harness.now = WallMs(START + 50_000)
+    assert harness.sweep() == 1
