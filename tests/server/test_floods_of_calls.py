@@ -274,3 +274,40 @@ def test_keys_and_request_ids_without_end_use_no_memory_and_leave_no_rows(server
     server.settle()
     assert server.store.ended(2**63, entries_max=10_000) == []
     assert server.broker.stats().items == 0
+
+
+def test_peeks_of_one_connection_take_its_own_share_only(make_server):
+    """A peek may hold 15 MiB until it is answered, which counts in `request_bytes`: others are served."""
+    server = make_server(request_bytes=1 << 20, pending_bytes=4 << 20)
+    peer, healthy = server.connect(), server.connect()
+    peer.add(b"x")
+    server.settle()
+    content = api.write_queue_request("default")
+    controlled = rpc.PromisedAnswer(
+        peer.connection.call(peer.root, api.BROKER_INTERFACE_ID, api.CONTROL, content), (0,)
+    )
+
+    def peek(**how):
+        content = write_control_request(control_types.PEEK, control_types.PeekRequest(**how))
+        question = peer.connection.call(controlled, control_types.CONTROL_INTERFACE_ID, control_types.PEEK, content)
+        peer.send()
+        return question
+
+    questions = [peek(limit=1_000, contents_bytes=1) for _ in range(100)]
+    assert server.committer.pending_bytes < 1 << 20
+    added = healthy.add(b"y")
+    large = peek(limit=1_000, contents_bytes=10_000)
+    server.settle()
+
+    outcomes = [peer.receive()[each] for each in [*questions, large]]
+    refused = [each for each in outcomes if isinstance(each, rpc.RemoteException)]
+    assert len(refused) == 99
+    assert all("(request_bytes)" in each.reason for each in refused)
+    assert not isinstance(healthy.receive()[added], rpc.RemoteException)
+    alone = peek(limit=1_000, contents_bytes=10_000)
+    server.settle()
+    bad = peek(after=b"abc")
+    server.settle()
+    assert not isinstance(peer.receive()[alone], rpc.RemoteException), "one call always fits"
+    assert peer.outcomes[bad].kind == Kind.FAILED
+    assert (server.handlers.request_bytes, server.committer.pending_bytes) == ({}, 0)

@@ -177,7 +177,11 @@ class ControlHandlers:
         calls: rpc.Calls,
     ) -> None:
         request = read_control_request(method, calls.params)
-        handler(self._admit(sink, types.CONTROL_INTERFACE_ID, method, calls), queue, request)
+        call = self._admit(sink, types.CONTROL_INTERFACE_ID, method, calls)
+        try:
+            handler(call, queue, request)
+        except QueueberError as why:
+            self._refuse(call, why)
 
     def _decide(self, decide: _Decide, call: _Call, queue: Queue, request: Any) -> None:  # noqa: ANN401
         """Let the broker decide *call*; a refusal is its reply."""
@@ -244,6 +248,11 @@ class ControlHandlers:
             self._decide(lambda *_: Plan([], (), types.Listed(views, more)), call, queue, None)
 
         size = min(bytes_max, request.limit * (contents + self._limits.item_overhead))
+        # Charged to the connection, too: the peeks of one would else fill `pending_bytes`, which all share.
+        self._replies.release(call.sink.peer, call.size)
+        call.size = 0
+        self._replies.charge(call.sink.peer, size)
+        call.size = size
         self._inspections.run(peek, size, finish, partial(self._refuse, call))
 
     def _get(self, call: _Call, queue: Queue, item: bytes) -> None:
