@@ -318,7 +318,8 @@ class Queues:
             # To half of the limit and not just below it, so that the next put does not sort everything again.
             # The head stays whatever its size: the claim that waits for it takes it.
             queue.window.trim(self._limits.queue_window_bytes // 2, queue.floor, keep=1)
-        while self._meter.bytes > self._limits.window_bytes:
+        # Other windows that the same plan has grown may not be in the order yet: their turn comes.
+        while self._lru and self._meter.bytes > self._limits.window_bytes:
             victim = next(iter(self._lru))
             if victim is queue and len(self._lru) == 1:
                 victim.window.trim(self._limits.window_bytes // 2, victim.floor, keep=1)

@@ -59,6 +59,20 @@ class TestRemove:
         assert harness.broker.settles.rows_of(harness.queue, entries, harness.now) == ({}, lease.record_bytes)
 
 
+def test_a_death_while_memory_is_short_drops_the_windows_that_it_can(make_harness):
+    """The dead line's window has grown beyond the limit, and is not in the order of the others yet."""
+    harness = make_harness(window_bytes=1_000, item_overhead=600)
+    harness.add(b"a")
+    _, lease = harness.take(lease_duration=LONG)
+    harness.add(b"b", name="mail")
+    _, mail = harness.take(lease_duration=LONG, name="mail")
+    harness.settle(entry(Action.DEFER, mail), name="mail")
+    reply = harness.settle(entry(Action.REJECT, lease, error="e" * 1_000))
+    assert reply.settled == [Settled(Outcome.DONE, died=True)]
+    harness.broker.check()
+    assert len(dead_items(harness)) == 1
+
+
 class TestFail:
     def test_counts_a_failure_and_comes_back_after_its_delay(self, leased):
         harness, lease, (a, b, c) = leased
