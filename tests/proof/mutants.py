@@ -278,6 +278,21 @@ MUTANTS = (
         "a poll of several queues that is claimed in one waits in the others",
         "tests/broker/test_poll_any.py::TestStrict::test_waits_in_all_and_leaves_all_when_it_is_claimed",
     ),
+    Mutant(
+        "58-lost-session-only-in-memory",
+        "the deadlines of a lost worker's leases are not written",
+        "tests/broker/test_sessions.py::test_a_lost_session_s_leases_end_after_its_grace_and_their_rows_say_so",
+    ),
+    Mutant(
+        "59-pings-unread-after-a-pause",
+        "a pause of the machine ends every session whose pings are not read yet",
+        "tests/server/test_sessions.py::test_a_server_that_was_stopped_for_a_minute_ends_no_session_whose_pings_came",
+    ),
+    Mutant(
+        "60-session-bound-at-the-claim",
+        "a poll that was claimed for an older connection keeps its items",
+        "tests/broker/test_sessions.py::test_a_poll_that_was_claimed_for_an_older_connection_gives_its_items_back",
+    ),
 )
 
 
