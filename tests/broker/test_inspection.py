@@ -554,3 +554,175 @@ class TestChanges:
 
         assert control.kick(harness.queue, found, harness.now).reply is ControlOutcome.NOT_FOUND
         assert control.locate(harness.queue, found, harness.now).state is ItemState.DEAD
+
+    def test_a_peek_ends_with_a_slice_that_has_enough(self, harness):
+        harness.add(*[b"abc"] * 5)
+        harness.commit_all()
+
+        def look(limit, bytes_max):
+            peek = Peek(harness.queue, harness.queue.number, LOWEST, HIGHEST, limit, 3, bytes_max)
+            peek.add(harness.rows.scan(peek.number, peek.after, items_max=2))
+            return peek.done
+
+        assert not look(limit=2, bytes_max=7)
+        assert look(limit=1, bytes_max=7), "one item more than the limit shows that there are more"
+        assert look(limit=2, bytes_max=6)
+
+    def test_a_peek_that_a_purge_overtakes_returns_nothing(self, harness, control):
+        harness.add(b"abc")
+        harness.commit_all()
+        peek = Peek(harness.queue, harness.queue.number, LOWEST, HIGHEST, 9, 3, 100)
+        harness.broker.follow(peek)
+        old = harness.rows.scan(peek.number, peek.after, items_max=9)
+        harness.submit(control.purge(harness.queue, dead=False))
+        harness.add(b"new")
+
+        peek.add(old)
+
+        assert peek.result() == ([], False)
+
+    def test_a_lookup_keeps_the_new_row_if_the_old_one_is_deleted_later(self, harness):
+        (item_id,) = harness.add(b"x")
+        read = Lookups(harness.broker.follow, harness.broker.unfollow).begin([(harness.queue, [item_id])])
+        old = read.find(item_id)
+        new = old.item._replace(key=Key(old.item.key.due + 5, item_id))
+
+        read.note([PutItems(old.queue, [new]), DeleteItem(old.queue, old.item.key)])
+
+        assert read.find(item_id) == Found(old.queue, new)
+        read.note([DeleteItem(old.queue, new.key)])
+        assert read.find(item_id) is None
+
+    def test_an_item_beyond_the_window_has_at_most_all_other_unleased_items_before_it(self, harness, control):
+        ids = harness.add(*[b"x"] * 4)
+        harness.take(1)
+        within = control.locate(harness.queue, looked_up(harness, ids[3]), harness.now)
+        assert control.ahead(within) == 2
+        harness.drop_window()
+
+        beyond = control.locate(harness.queue, looked_up(harness, ids[2]), harness.now)
+
+        assert control.ahead(beyond) == 2
+
+    def test_an_item_that_is_gone_is_neither_cancelled_nor_moved(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        old = looked_up(harness, item_id)
+        harness.submit(control.purge(harness.queue, dead=False))
+        harness.submit(harness.broker.lifecycle.configure(harness.queue, {"maxItems": 5}))
+        assert old.queue != harness.queue.number
+
+        for found in (None, old):
+            assert control.locate(harness.queue, found, harness.now) is None
+            for plan in (
+                control.cancel(harness.queue, found, harness.now),
+                control.kick(harness.queue, found, harness.now),
+                control.reschedule(harness.queue, found, harness.now + 5, harness.now),
+            ):
+                assert (plan.reply, plan.writes) == (ControlOutcome.NOT_FOUND, [])
+
+    def test_a_leased_item_is_not_moved(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        harness.take()
+
+        plan = control.kick(harness.queue, looked_up(harness, item_id), harness.now)
+
+        assert (plan.reply, plan.writes) == (ControlOutcome.LEASED, [])
+
+    def test_a_kick_of_a_ready_item_writes_nothing(self, harness, control):
+        (item_id,) = harness.add(b"x")
+        harness.now += 5
+        found = looked_up(harness, item_id)
+
+        plan = control.kick(harness.queue, found, harness.now)
+
+        assert (plan.reply, plan.writes) == (ControlOutcome.DONE, [])
+        assert control.reschedule(harness.queue, found, harness.now, harness.now).writes != []
+
+    def test_a_count_ignores_other_queues_and_items_that_become_due_later(self, harness):
+        harness.add(b"x")
+        harness.commit_all()
+        count = Count(harness.queue, harness.queue.number, harness.now)
+        harness.broker.follow(count)
+        old = harness.rows.keys(count.number, count.after, items_max=9)
+
+        harness.add(b"due")
+        harness.add(b"later", delay=5)
+        harness.add(b"elsewhere", name="other")
+        _, lease = harness.take(name="other")
+        count.add(old, exhausted=True)
+        assert harness.remove(next(iter(lease.keys)), lease.id, name="other")
+
+        assert count.ready == 2
+
+    def test_a_count_that_a_purge_overtakes_counts_what_came_since(self, harness, control):
+        harness.add(b"x", b"y")
+        harness.commit_all()
+        count = Count(harness.queue, harness.queue.number, harness.now)
+        harness.broker.follow(count)
+        old = harness.rows.keys(count.number, count.after, items_max=9)
+        harness.submit(control.purge(harness.queue, dead=False))
+        harness.add(b"new")
+
+        count.add(old, exhausted=True)
+
+        assert count.ready == 1
+
+    def test_a_count_begins_below_a_claim_that_may_be_given_back(self, harness):
+        harness.add(b"x", b"y")
+        harness.commit_all()
+        waiter = harness.poll(2)
+        harness.distribute()
+        count = Count(harness.queue, harness.queue.number, harness.now)
+        harness.broker.follow(count)
+        harness.broker.polls.cancel(waiter)
+        harness.commit_all()
+
+        count.add(harness.rows.keys(count.number, count.after, items_max=9), exhausted=True)
+
+        assert count.ready == 2
+
+    def test_a_peek_follows_changes_of_what_it_has_read_and_of_what_it_will_read(self, harness, control):
+        ids = harness.add(*[b"abc"] * 6)
+        harness.commit_all()
+        peek = Peek(harness.queue, harness.queue.number, LOWEST, HIGHEST, 9, 3, 100)
+        harness.broker.follow(peek)
+        old = harness.rows.copy()
+        harness.submit(control.cancel(harness.queue, looked_up(harness, ids[1]), harness.now))
+        harness.submit(control.cancel(harness.queue, looked_up(harness, ids[5]), harness.now))
+        ids += harness.add(b"abc")
+        peek.add(old.scan(peek.number, peek.after, items_max=3))
+        assert not peek.done
+
+        harness.submit(control.cancel(harness.queue, looked_up(harness, ids[0]), harness.now))
+        harness.submit(control.cancel(harness.queue, looked_up(harness, ids[4]), harness.now))
+        peek.add(old.scan(peek.number, peek.after, items_max=9))
+
+        seen, more = peek.result()
+        assert ([each.item.key.id for each in seen], more) == ([ids[2], ids[3], ids[6]], False)
+
+    def test_a_peek_forgets_additions_that_a_slice_has_covered(self, harness):
+        early = harness.add(b"abc", b"abc")
+        harness.commit_all()
+        peek = Peek(harness.queue, harness.queue.number, LOWEST, HIGHEST, 9, 3, 100)
+        harness.broker.follow(peek)
+        old = harness.rows.copy()
+        middle = harness.add(b"abc")
+        late = harness.add(b"abc", delay=5)
+        harness.commit_all()
+
+        peek.add(harness.rows.scan(peek.number, peek.after, items_max=3))
+        assert not peek.done
+        peek.add(old.scan(peek.number, peek.after, items_max=9))
+
+        seen, _ = peek.result()
+        assert [each.item.key.id for each in seen] == [*early, *middle, *late]
+
+    def test_a_lookup_ignores_additions_to_other_queues(self, harness):
+        (item_id,) = harness.add(b"x")
+        lookups = Lookups(harness.broker.follow, harness.broker.unfollow)
+        read = lookups.begin([(harness.queue, [item_id, *harness.add(b"y", name="other")])])
+
+        (other_id,) = read.ids[harness.queue][1:]
+
+        assert read.known(item_id)
+        assert not read.known(other_id)

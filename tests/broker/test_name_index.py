@@ -47,3 +47,35 @@ def test_discarded_names_are_forgotten_once_they_are_most():
     assert list(index.search()) == ["a"]
     index.add("f")
     assert list(index.search()) == ["a", "f"]
+
+
+def test_a_discarded_name_is_passed_over_while_the_index_still_has_it():
+    index = NameIndex()
+    for name in "abc":
+        index.add(name)
+    index.discard("b")
+
+    assert list(index.search()) == ["a", "c"]
+
+
+def test_a_search_without_new_names_needs_no_sort():
+    index = NameIndex()
+    for name in "ba":
+        index.add(name)
+
+    assert list(index.search()) == list(index.search()) == ["a", "b"]
+    index.discard("a")
+    assert len(index) == 1
+
+
+def test_a_label_that_one_name_loses_still_finds_the_other():
+    index, team = NameIndex(), ("team", "x")
+    for name in "ab":
+        index.add(name)
+        index.relabel(name, (), [team])
+
+    index.relabel("a", [team], ())
+
+    assert list(index.search(label=team)) == ["b"]
+    index.relabel("b", [team], ())
+    assert list(index.search(label=team)) == []
