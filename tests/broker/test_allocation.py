@@ -1,5 +1,6 @@
 """The allocation of ready items to polls, compared with the simplest way."""
 
+import pytest
 from attrs import define, field
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -93,6 +94,14 @@ def queues(draw):
     alike = st.builds(lambda wanted, count: [wanted] * count, st.integers(2, 5), st.integers(1, 4))
     wants = draw(st.lists(st.integers(1, 8), max_size=6) | alike)
     return sizes, min(draw(st.integers(0, 3)), len(sizes)), draw(st.sets(st.integers(1, 25))), wants
+
+
+@pytest.mark.parametrize("budget", [Budget(9, 9, 9, 0), Budget(9, 9, 0, 9, used=True)], ids=["leases", "bytes"])
+def test_a_used_up_budget_leaves_all_items(budget):
+    window = make_window([1, 1])
+
+    assert allocate_round_robin(window, make_waiters([1]), now=NOW, budget=budget, reply_bytes_max=9) == []
+    assert len(window) == 2
 
 
 @settings(max_examples=300, deadline=None)

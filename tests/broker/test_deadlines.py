@@ -92,6 +92,24 @@ def test_memory_depends_on_live_deadlines_and_not_on_changes():
     assert deadlines.next() is None
 
 
+def test_the_next_deadline_is_none_that_was_superseded_or_removed():
+    deadlines = Deadlines()
+    for thing, at in (("a", 1), ("b", 2), ("c", 3), ("a", 9)):
+        deadlines.set(thing, at)
+    deadlines.discard("b")
+
+    assert deadlines.next() == 3
+
+
+def test_the_soonest_are_in_order_and_each_with_its_last_deadline():
+    deadlines = Deadlines()
+    for thing, at in (("a", 1), ("b", 2), ("c", 3), ("a", 9)):
+        deadlines.set(thing, at)
+
+    assert deadlines.soonest(2) == ["b", "c"]
+    assert deadlines.soonest(9) == ["b", "c", "a"]
+
+
 def test_things_are_never_compared():
     one, two = object(), object()
     deadlines = Deadlines()

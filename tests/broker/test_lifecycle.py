@@ -106,6 +106,15 @@ class TestLosses:
         assert harness.queue.dead is None
 
 
+def test_deaths_in_queues_beyond_a_number_are_counted_together(harness, monkeypatch):
+    monkeypatch.setattr("queueber.broker.deaths.COUNTED_QUEUES_MAX", 1)
+    for name in ("first", "second", "third", "first"):
+        harness.configure(maxAttempts=1, name=name)
+        harness.add(b"a", name=name)
+        harness.lose(name=name)
+    assert harness.broker.deaths.counts == {("first", DeathReason.LOST): 2, ("", DeathReason.LOST): 2}
+
+
 def test_an_item_that_dies_frees_its_deduplication_key(harness):
     harness.configure(maxAttempts=1)
     harness.add(b"a")
@@ -432,6 +441,17 @@ class TestIdleQueues:
         assert self.look(harness), "nothing is known of the time before the start"
         harness.now = WallMs(harness.now + 100)
         assert not self.look(harness)
+
+    def test_dead_items_that_are_not_old_yet_need_no_scan(self, harness):
+        harness.configure(maxAttempts=1, deadTtlMs=1_000)
+        harness.add(b"a")
+        harness.lose()
+        harness.now = WallMs(harness.now + 999)
+        assert harness.broker.lifecycle.look_at(harness.queue, harness.now) is None
+        assert harness.broker.take_refills() == []
+        harness.now = WallMs(harness.now + 1)
+        assert self.look(harness)
+        assert (harness.queue.dead.items, harness.rows.items) == (0, {})
 
     def test_old_dead_items_are_removed(self, make_harness):
         harness = make_harness(expiry_slice=2)

@@ -141,6 +141,26 @@ class TestWindow:
         assert together.bytes == single.bytes
         assert drain(together) == drain(single)
 
+    def test_an_append_adds_only_the_items_up_to_covered_to(self):
+        window = make_window(covered_to=make_key(5))
+
+        window.append([make_item(4, size=3), make_item(5, size=4), make_item(6, size=5)], 12)
+        window.append([make_item(7)], 0)
+
+        window.check()
+        assert window.bytes == 3 + 4 + 2 * OVERHEAD
+        assert drain(window) == [make_key(4), make_key(5)]
+
+    def test_an_item_comes_back_to_the_place_from_which_it_was_removed(self):
+        window = make_window(items=[make_item(due) for due in range(1, 6)])
+
+        window.discard(make_key(3))
+        assert window.put(make_item(3, size=7))
+
+        window.check()
+        assert window.bytes == 7 + 5 * OVERHEAD
+        assert drain(window) == [make_key(due) for due in range(1, 6)]
+
     def test_extends_to_a_new_covered_to(self):
         window = make_window(covered_to=make_key(3), items=[make_item(2)])
 
@@ -267,6 +287,16 @@ def histories(draw):
 
 
 class TestOverlay:
+    def test_ignores_leases_and_the_items_of_other_queues(self):
+        rows, other = ModelStore(), QueueNumber(2)
+        rows.apply([PutItems(QUEUE, [make_item(2), make_item(3)])])
+        scan = rows.scan(QUEUE, make_key(1), items_max=9)
+        log = [*LEASE_WRITES, DeleteItem(other, make_key(2)), PutItems(other, [make_item(4)])]
+
+        items, covered_to = overlay(scan, queue=QUEUE, above=make_key(1), log=log, held=())
+
+        assert ([item.key for item in items], covered_to) == ([make_key(2), make_key(3)], HIGHEST)
+
     @settings(max_examples=300, deadline=None)
     @given(
         history=histories(), above=PLACES, items_max=st.integers(1, 6), held=st.sets(st.integers(1, 4)), data=st.data()
