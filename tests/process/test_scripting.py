@@ -18,7 +18,7 @@ LP = 'lp() { od -An -c "$1"; }\n'
 
 
 def test_a_worker_takes_every_item_byte_for_byte_and_ends_when_there_is_none(start, tmp_path):
-    (script,) = re.findall(r"^```sh\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
+    script, _ = re.findall(r"^```sh\n(.*?)^```$", GUIDE, flags=re.MULTILINE | re.DOTALL)
     server = start()
 
     def sh(text):
