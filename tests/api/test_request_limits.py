@@ -250,3 +250,9 @@ def test_results_of_a_shorter_schema_have_defaults():
     content = layout("QueueControl.get$Results").build(found=True, item={"state": 1})
     item = control.read_control_response(types.GET, results(content))
     assert (item.state, item.facts, item.waits) == (types.ItemState.DELAYED, api.DeliveryFacts(), None)
+
+
+@pytest.mark.parametrize("added", [[], [api.AddResponse([ID])]])
+def test_a_settle_says_what_it_added(added):
+    response = api.SettleResponse([], added, changed=True)
+    assert api.read_settle_response(results(api.write_settle_response(response))) == response
