@@ -132,3 +132,20 @@ def test_idle_queues_cost_no_periodic_work(server):
 
     assert len(server.broker.queues) == 1_000
     assert calls_of_a_second() <= few
+
+
+def test_other_plans_between_those_of_two_purged_queues_keep_their_order(server):
+    broker, committer = server.broker, server.committer
+    for name in ("a", "b"):
+        committer.submit(broker.add(broker.queue(name), [[NewItem(b"x", 0)]], server.clock.now()), lambda _: None)
+        committer.submit(broker.lifecycle.purge(broker.queue(name)), lambda _: None)
+    server.settle()
+    server.upkeep.run()
+    for _ in range(40):
+        committer.submit(broker.add(broker.queue("c"), [[NewItem(b"x", 0)]], server.clock.now()), lambda _: None)
+        server.turn()
+        if server.pool.jobs:
+            server.pool.step()
+    server.settle()
+    assert server.deaths == []
+    assert server.store.recover().retired == {}

@@ -87,8 +87,9 @@ class Upkeep:
                 return
             self.deleted += len(keys)
             await self._commit(lifecycle.clear(retired, keys, exhausted=len(keys) < most))
-        for plan in lifecycle.forget_cleared():
-            await self._commit(plan)
+        # All are submitted before any is waited for: other plans must not come between those that are made together.
+        for committed in [self._commit(plan) for plan in lifecycle.forget_cleared()]:
+            await committed
 
     async def _end_records(self) -> None:
         """Delete the deduplication records that have ended, and find the time of the next one."""
