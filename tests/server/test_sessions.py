@@ -158,6 +158,7 @@ def test_a_server_that_was_stopped_for_a_minute_ends_no_session_whose_pings_came
     attach(silent, OTHER)
     server.reactor.advance(60)
     server.connections.timeouts.expire()  # timers run first …
+    assert not worker.transport.disconnecting
     ping(worker)  # … then the sockets are read
     pass_time(server, 1)
     assert not worker.transport.disconnecting
