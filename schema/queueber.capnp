@@ -490,18 +490,18 @@ struct Settings {
   # Of one item; 0: no bound but the server's.
 
   ttlMs @9 :UInt64;
-  # An item expires so long after it was added, unless it says otherwise; 0: never.
+  # Time from the add until an item expires, unless the item has its own; 0: never.
 
   dropExpired @10 :Bool;
   # Expired items are removed instead of dying.
 
   deadTtlMs @11 :UInt64;
-  # Dead items are removed so long after they died; 0: never.
+  # Time from the death of an item until it is removed; 0: never.
 
   dedupWindowMs @12 :UInt64 = 300000;
 
   idleTtlMs @13 :UInt64;
-  # A queue without items, waiting polls and calls for so long is deleted; 0: never.
+  # A queue without items, waiting polls and calls for this time is deleted; 0: never.
 
   labels @14 :List(Label);
   # At most 16, with distinct names.
@@ -532,7 +532,7 @@ struct QueueStats {
 
   ready @2 :UInt64;
   readyMax @3 :UInt64;
-  # Items that are due and not leased: at least and at most so many.  Equal if the number is exact.
+  # Lower and upper bound for items that are due and not leased.  Equal if the number is exact.
 
   delayed @4 :UInt64;
   delayedMax @5 :UInt64;
@@ -571,7 +571,7 @@ struct PeekRequest {
   # At most 1,000; 0 means 10.
 
   contentsBytes @3 :UInt64;
-  # At most so many bytes of each item's contents; 0: all.
+  # Limit of the bytes of each item's contents; 0: all.
 }
 
 struct ItemView {
@@ -599,7 +599,7 @@ struct Waits {
   # Null unless it is leased.
 
   ahead @1 :UInt64;
-  # At most so many items are before it.
+  # Upper bound for the items before it.
 
   queuePaused @2 :Bool;
   leasesFull @3 :Bool;

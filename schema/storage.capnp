@@ -68,7 +68,7 @@ struct StoredSettings {
 }
 
 struct Retired {
-  # The value of the row of a number whose items are to be deleted; its key is that number.
+  # The value of the row of a retired number, whose items are deleted; its key is that number.
 
   queue @0 :UInt32;
   # The id of the queue to which leased items return; 0 if it was deleted, and they are gone then.
@@ -93,7 +93,7 @@ struct DedupRecord {
   # For a request id: four bytes, little-endian, for each place of an item that was not added.
 
   checkMs @3 :UInt64;
-  # For a record without an end: when it is to be looked whether its item is gone.  Queue time.
+  # For a record without an end: when to check next whether its item is gone.  Queue time.
 }
 
 struct LeaseRecord {

@@ -211,7 +211,7 @@ def _read_redrive(fields: Fields) -> RedriveRequest:
 
 
 def _plain(value: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the fields of *value*, none of which is an object of ours, by the names of the schema."""
+    """Return the fields of *value* by the names of the schema.  No field is an object of ours."""
     return {field_name(each.name): getattr(value, each.name) for each in attrs.fields(type(value))}
 
 

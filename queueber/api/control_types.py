@@ -186,7 +186,7 @@ class LeaseView:
 
 @frozen(kw_only=True)
 class Waits:
-    """Why an item is not being worked on, or by whom it is."""
+    """The reason why an item waits, or the worker that holds it."""
 
     lease: LeaseView | None = None
     ahead: int = 0

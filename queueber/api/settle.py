@@ -100,7 +100,7 @@ def read_entries(request: Fields, limits: Limits) -> list[Settlement]:
 
 
 def read_settlement(entry: Fields, limits: Limits) -> Settlement:
-    """Read one entry, whatever it holds; it raises what `read_settle_request` raises."""
+    """Read one entry of any form.  Raises what `read_settle_request` raises."""
     action = entry.choice("action", Action)
     delay = SpanMs(entry.number("delayMs")) if entry.flag("hasDelay") else None
     if delay is not None:

@@ -3,7 +3,7 @@ Redrives: dead items go back to a queue, in bounded steps.
 
 The rows are read a slice at a time, each from a snapshot of its own, and
 meanwhile the redrive follows all plans that were not durable when it began and
-all made since.  Their last word on a row counts, whatever a slice shows.
+all made since.  The last write of a row decides, even if a slice shows another.
 """
 
 from collections.abc import Iterable, Sequence

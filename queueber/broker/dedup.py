@@ -100,7 +100,7 @@ class RecordLog:
 
     @property
     def ends(self) -> list[WallMs]:
-        """The times at which records that were written are to be looked at."""
+        """The times at which written records are checked next."""
         return [record.indexed_at for record in self._records.values() if record is not None]
 
     def overlaid(self, records: Mapping[RecordKey, DedupRecord | None]) -> dict[RecordKey, DedupRecord | None]:

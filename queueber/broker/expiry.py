@@ -61,7 +61,7 @@ class Expiry:
         """
         Move the items of an expired lease to keys that are due at its deadline, or later if its queue says so.
 
-        An item of which this was the last attempt dies.  *items* are its `rows`, in that order.  Items without a row
+        An item whose last attempt this was dies.  *items* are its `rows`, in that order.  Items without a row
         are skipped.  The items in *unreadable*, which are not all of them, stay under the lease, and the caller passes
         it to `retry_sweep`.
 

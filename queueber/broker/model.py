@@ -91,7 +91,7 @@ class Facts(NamedTuple):
     """0: never, unless its queue has a time to live."""
 
     dedup_digest: bytes = b""
-    """16 bytes if its deduplication key is to be freed with the item, else none."""
+    """The digest of the deduplication key that ends with the item, 16 bytes; else empty."""
 
     death: Death | None = None
     """Also of an item that was moved back from the dead items."""
@@ -128,7 +128,7 @@ def full_size(item: Item) -> int:
 
 
 def full_sizes(items: Iterable[Item]) -> list[int]:
-    """Return `full_size` of each of *items*, of which few have facts."""
+    """Return `full_size` of each of *items*.  Few items have facts."""
     return [len(item.contents) if item.facts is None else full_size(item) for item in items]
 
 
@@ -173,7 +173,7 @@ class QueueRecord(NamedTuple):
     """The id of the queue whose dead items these are; 0 for other queues."""
 
     off_time: int = 0
-    """The number of items of which `off_time` is true."""
+    """The number of items for which `off_time` is true."""
 
 
 class TimeMark(NamedTuple):

@@ -156,7 +156,7 @@ class Queue:
 
     def servable_at(self) -> WallMs | None:
         """
-        Return when an item may next be handed out, or rows have to be read to find out.
+        Return when an item may next be delivered, or when rows must be read to decide that.
 
         The moment may have passed.  None: not before an add, a return of items, or a change of the settings.
         """

@@ -37,7 +37,7 @@ _TRIM_WHOLE_BYTES = 64 << 10
 
 @define(eq=False)
 class Retired:
-    """A number whose rows are to be deleted, all but those of items that were leased when it was retired."""
+    """A retired number: its rows are deleted, except those of items that were leased when it was retired."""
 
     number: QueueNumber
     queue: Queue

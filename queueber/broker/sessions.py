@@ -30,10 +30,10 @@ class Attached(NamedTuple):
 
     session: Session
     plans: list[Plan[None]]
-    """Their commits have to be durable before the attach is answered."""
+    """Plans that must be durable before the attach is answered."""
 
     superseded: Peer | None
-    """The older connection of the session, which has to be closed."""
+    """The older connection of the session, which the caller must close."""
 
     again: bool
     """Whether the session was attached to this connection already."""

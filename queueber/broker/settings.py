@@ -125,7 +125,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] fo
 
 def check_changes(changes: SettingFields) -> None:
     """
-    Check settings that are to be configured, by the schema's names.
+    Check new values of settings, by the schema's names.
 
     Raises:
         InvalidRequest: names the field, the limit and the value.

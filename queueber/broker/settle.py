@@ -4,7 +4,7 @@ Settles: the ends of leases that workers ask for, many at a time and in one plan
 Removes and extends are decided at once.  The other actions move items, whose
 contents are not kept while they are leased: `rows_of` returns the rows to read,
 and `settle` decides when they are there.  The row of a leased item never
-changes, so by then only the leases have to be looked at again.
+changes, so by then only the leases are checked again.
 
 `settle` judges all entries first, in order and each as if those before it were
 done, and changes nothing until it is certain that the call is not refused.
@@ -143,7 +143,7 @@ class Settles:
 
         Args:
             queue: the queue whose leases may be settled; None for all.
-            entries: what becomes of which items.
+            entries: the settlements, each of one item or of a whole lease.
             adds: queues, and the items to add to each; with any, the call is all or nothing.
             rows: the rows that `rows_of` named, as far as they could be read.
             now: queue time.
@@ -178,7 +178,7 @@ class Settles:
     def _judge(
         self, queue: Queue | None, entries: Sequence[Settlement], rows: Mapping[ItemId, Item], now: WallMs
     ) -> tuple[list[Outcome], list[_Judged]]:
-        """Return the outcome of each entry, and the entries that are to be done.  Changes nothing."""
+        """Return the outcome of each entry, and the entries to carry out.  Changes nothing."""
         outcomes: list[Outcome] = []
         judged: list[_Judged] = []
         gone: dict[LeaseId, set[ItemId]] = {}
@@ -302,7 +302,7 @@ def _items(lease: Lease, entry: Settlement) -> list[Leased]:
 
 
 def _may_move(action: Action, leased: Leased, rows: Mapping[ItemId, Item]) -> bool:
-    """Return whether the row is there that *action* needs."""
+    """Return whether the row that *action* needs exists."""
     if action is Action.REMOVE:
         return True
     item = rows.get(leased.id)

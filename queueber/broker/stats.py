@@ -98,7 +98,7 @@ def bounds_of(queue: Queue, now: WallMs) -> Bounds:
 
 
 def exact_bounds(queue: Queue, ready: int) -> Bounds:
-    """Return the bounds for the unleased items of *queue*, of which *ready* were counted as ready."""
+    """Return the bounds for the unleased items of *queue*, if *ready* items were counted as ready."""
     delayed = queue.items - len(queue.held) - ready
     return Bounds(ready, ready, delayed, delayed, queue.window.next_due() if queue.window else None)
 

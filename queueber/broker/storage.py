@@ -126,7 +126,7 @@ class DeleteSettings(NamedTuple):
 
 
 class PutRetired(NamedTuple):
-    """Write that the items of a number are to be deleted."""
+    """Mark a number as retired: its items will be deleted."""
 
     number: QueueNumber
     queue: QueueNumber

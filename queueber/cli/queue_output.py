@@ -306,7 +306,7 @@ def _losses(number: int) -> str:
 
 
 def _reasons(item: ItemView) -> list[str]:
-    """Return why an item is not being worked on, or by whom it is."""
+    """Return the reason why an item waits, or the worker that holds it."""
     waits = item.waits
     if waits is None:
         return []

@@ -1,4 +1,4 @@
-"""The benchmark is a set of programs in one folder, which has to be on the path of modules."""
+"""The benchmark is a set of programs in one folder, which must be on the module path."""
 
 import sys
 from pathlib import Path

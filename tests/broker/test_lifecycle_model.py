@@ -311,7 +311,7 @@ class LifeMachine(RuleBasedStateMachine):
             self.commit(9)
 
     def check_disk(self):
-        """Check that the items and the leases on the disk are those of the model, but for what is to be deleted."""
+        """Check that the items and the leases on the disk are those of the model, except rows that will be deleted."""
         rows, there = self.harness.rows, {}
         gone = {number for number, queue in rows.retired.items() if not queue}
         for (number, key), item in rows.items.items():

@@ -21,7 +21,7 @@ METHODS: Final = {
     for interface in (schema().interfaces[name] for name in ("Queue", "Broker", "QueueControl"))
     for number, method in enumerate(interface.methods)
 }
-"""The names under which calls are counted, by interface and number: those in the schema, of which no two are equal."""
+"""The names under which calls are counted, by interface and number: those in the schema.  No two are equal."""
 
 OTHER_METHOD = "other"
 """The name under which calls of methods are counted that the server does not have."""

@@ -141,7 +141,7 @@ def release_unwritten(replies: Replies, shares: Sequence[Share], outcomes: Seque
 def reply_with_refusals(
     replies: Replies, method: WriteMethod, shares: Sequence[Share], seconds: float, outcomes: Sequence[Any]
 ) -> None:
-    """Return *outcomes*, of which some refuse their calls, to the connections of *shares* after that many seconds."""
+    """Return *outcomes*, some of them refusals, to the connections of *shares* after that many seconds."""
     remaining = iter(outcomes)
     for sink, answers, _ in shares:
         returned: list[tuple[rpc.AnswerId, Any]] = []
