@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from queueber import api, rpc
 from queueber.limits import Limits
 from queueber.rpc import encoder
+from queueber.server.net.request_window import REQUEST_WINDOW
 from queueber.server.net.states import (
     CONNECTION_TRANSITIONS,
     ENDED,
@@ -93,8 +94,16 @@ def silence(peer):
 
 def exceed_the_backlog(peer):
     silence(peer)
-    peer.add(b"a")
+    peer.add(b"a")  # not read while the connection is throttled
     peer.server.settle()
+
+
+def fill_the_share(peer):
+    """Have two adds and another connection's wait for the disk: the share is half of the window."""
+    peer.server.connect().add(b"a")
+    for _ in range(2):
+        peer.add(bytes(REQUEST_WINDOW // 4))
+        peer.server.turn()
 
 
 CAUSES = {
@@ -102,6 +111,8 @@ CAUSES = {
     ConnectionInput.MESSAGE: lambda peer: peer.protocol.dataReceived(peer.connection.data_to_send()[3:]),
     ConnectionInput.BACKLOG: exceed_the_backlog,
     ConnectionInput.DRAINED: lambda peer: peer.read_on(),
+    ConnectionInput.FULL: fill_the_share,
+    ConnectionInput.ROOM: lambda peer: peer.server.settle(),
     ConnectionInput.CLOSE: lambda peer: peer.protocol.close(),
     ConnectionInput.ABORT: lambda peer: peer.protocol.abort(),
     ConnectionInput.LOSS: lambda peer: peer.protocol.connectionLost(),
@@ -113,6 +124,7 @@ PATHS = {
     ConnectionState.FIRST_MESSAGE: [ConnectionInput.DATA],
     ConnectionState.OPEN: [ConnectionInput.DATA, ConnectionInput.MESSAGE],
     ConnectionState.PAUSED: [ConnectionInput.DATA, ConnectionInput.MESSAGE, ConnectionInput.BACKLOG],
+    ConnectionState.THROTTLED: [ConnectionInput.DATA, ConnectionInput.MESSAGE, ConnectionInput.FULL],
     ConnectionState.CLOSING: [ConnectionInput.DATA, ConnectionInput.CLOSE],
     ConnectionState.ABORTED: [ConnectionInput.ABORT],
 }

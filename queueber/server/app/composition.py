@@ -147,6 +147,7 @@ def assemble(
     )
     server = ServerContext(
         handlers=handlers,
+        request_bytes=handlers.request_bytes,
         call_stats=handlers.stats,
         broker=broker,
         dispatcher=dispatcher,

@@ -12,10 +12,13 @@ from heapq import nsmallest
 from typing import Any, Final, Protocol
 
 from attrs import define, field
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from queueber.broker import Peer
+from queueber.errors import tls_reason
 from queueber.limits import Limits
 from queueber.rpc import ConnectionStats
 from queueber.server.core.log_rate_limit import LogRateLimiter
@@ -213,6 +216,14 @@ class Connections:
     def info(self, host: str | None, line: str, **fields: object) -> None:
         """Log *line* at level info, with the same rate limit."""
         self._write(self.log.info, host, line, fields)
+
+    def log_loss(self, host: str | None, peer: IAddress, reason: Failure, *, unused: bool) -> None:
+        """Log that a connection was lost, unless the peer closed it.  *unused*: it has brought nothing."""
+        refused = tls_reason(reason.value) if unused else None
+        if refused is not None:
+            self.warn(host, "No TLS with {peer}: {why}", peer=peer, why=refused)
+        elif reason.check(ConnectionDone) is None:
+            self.debug(host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage())
 
     def _write(self, writer: Callable[..., None], host: str | None, line: str, fields: dict[str, object]) -> None:
         self._writers[line] = writer

@@ -1,9 +1,11 @@
 """The parts of a server that the connections of one port share."""
 
+from collections.abc import Mapping
+
 from attrs import frozen
 
 from queueber import rpc
-from queueber.broker import Broker
+from queueber.broker import Broker, Peer
 from queueber.limits import Limits
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Dispatcher
@@ -20,6 +22,9 @@ class ServerContext:
 
     broker: Broker
     handlers: Handlers
+    request_bytes: Mapping[Peer, int]
+    """Bytes of calls that wait for a commit, of each connection that has such calls."""
+
     call_stats: CallStats
     """The counters of calls; each reply is subtracted from the calls that are not answered."""
 

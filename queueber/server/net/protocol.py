@@ -8,7 +8,6 @@ of one reactor turn or one commit leave in one write.
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHandshakeListener, ISSLTransport, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -16,12 +15,13 @@ from zope.interface import implementer
 
 from queueber import rpc
 from queueber.broker import Peer, Waiter
-from queueber.errors import Kind, RemoteProtocolError, tls_reason
+from queueber.errors import Kind, RemoteProtocolError
 from queueber.limits import DEFAULTS
 from queueber.server.net.context import ServerContext
 from queueber.server.net.inbound_buffer import InboundBuffer
+from queueber.server.net.request_window import exceeds_share, has_room
 from queueber.server.net.send_buffer import SendBuffer
-from queueber.server.net.states import ENDED, READING, ConnectionInput, ConnectionState, next_state
+from queueber.server.net.states import ENDED, HELD, READING, TAKING_CALLS, ConnectionInput, ConnectionState, next_state
 from queueber.server.net.timeouts import ACTIVITY, FIRST_MESSAGE, PROGRESS, REASONS, SILENCE, SUSPICION, WHOLE_MESSAGE
 from queueber.transport.keepalive import keep_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
@@ -192,9 +192,9 @@ class RpcProtocol(Protocol):
         if limit == PROGRESS:
             before, self._acked = self._acked, self._send_buffer.bytes_acked()
             return before is not None and self._acked is not None and self._acked > before
-        if limit == SILENCE and self._state is ConnectionState.PAUSED:
+        if self._inbound.waiting or (limit == SILENCE and self._state in HELD):
             return True
-        return bool(self._inbound.waiting) or (limit == ACTIVITY and self._connection.stats().unanswered > 0)
+        return limit == ACTIVITY and self._connection.stats().unanswered > 0
 
     def evict(self) -> None:
         """Abort the connection because all connections together hold too much, and this one more than its share."""
@@ -245,12 +245,7 @@ class RpcProtocol(Protocol):
         before, self._state = self._state, next_state(self._state, ConnectionInput.LOSS)
         connections = self._server.connections
         connections.remove(self)
-        refused = tls_reason(reason.value) if before is ConnectionState.CONNECTED else None
-        if refused is not None:
-            line = "No TLS with {peer}: {why}"
-            connections.warn(self.host, line, peer=self.transport.getPeer(), why=refused)
-        elif reason.check(ConnectionDone) is None:
-            connections.debug(self.host, "Lost the connection of {host}: {why}", why=reason.getErrorMessage())
+        connections.log_loss(self.host, self.transport.getPeer(), reason, unused=before is ConnectionState.CONNECTED)
         self._give_up_polls()
         self._server.broker.polls.resume(self.peer)
         if self._on_session_loss is not None:
@@ -338,6 +333,8 @@ class RpcProtocol(Protocol):
 
     def send(self) -> None:
         """Send all replies so far."""
+        if self._state is ConnectionState.THROTTLED and has_room(self.peer, self._server.request_bytes):
+            self._read_on(ConnectionInput.ROOM)
         data = self._connection.data_to_send()
         if not data:
             return
@@ -346,11 +343,11 @@ class RpcProtocol(Protocol):
         buffer.write(data)
         if buffer.unsent:
             self._account()
-            if self._state is ConnectionState.OPEN and buffer.unsent > self._server.limits.unsent_bytes:
+            if buffer.unsent > self._server.limits.unsent_bytes and self._state in TAKING_CALLS:
                 self._pause()
 
     def _account(self) -> None:
-        """Report the bytes held for the peer to the memory budget, which may evict the connection."""
+        """Report the bytes held for the peer to the memory budget, which may evict it, and read on or not."""
         if self._state is ConnectionState.ABORTED:
             return
         transient = len(self._inbound.waiting) + self._begun + self._send_buffer.held
@@ -359,6 +356,8 @@ class RpcProtocol(Protocol):
         if transient != self._transient or retained != self._retained:
             self._transient, self._retained = transient, retained
             self._server.connections.memory.update(self, transient, retained)
+        if self._state is ConnectionState.OPEN and exceeds_share(self.peer, self._server.request_bytes):
+            self._hold(ConnectionInput.FULL)
 
     # Back-pressure
 
@@ -372,25 +371,28 @@ class RpcProtocol(Protocol):
             self._server.connections.timeouts.clear(self, PROGRESS)
         self._account()
         if self._state is ConnectionState.PAUSED and self._send_buffer.unsent <= self._server.limits.unsent_bytes // 2:
-            self._resume()
+            self._read_on(ConnectionInput.DRAINED)
+            self._server.broker.polls.resume(self.peer)
+            self._server.committer.wake()
 
     def _start_progress_timer(self) -> None:
         self._acked = self._send_buffer.bytes_acked()
         self._server.connections.timeouts.start(self, PROGRESS)
 
-    def _pause(self) -> None:
-        self._state = next_state(self._state, ConnectionInput.BACKLOG)
-        connections = self._server.connections
-        connections.count_hit("unsent_bytes")
+    def _hold(self, cause: ConnectionInput) -> None:
+        """Read nothing more until `_read_on`."""
+        self._state = next_state(self._state, cause)
         # From now on a message is incomplete because the server does not read.
-        connections.timeouts.clear(self, WHOLE_MESSAGE)
+        self._server.connections.timeouts.clear(self, WHOLE_MESSAGE)
         self._inbound.hold()
-        self._server.broker.polls.pause(self.peer)
 
-    def _resume(self) -> None:
-        self._state = next_state(self._state, ConnectionInput.DRAINED)
+    def _read_on(self, cause: ConnectionInput) -> None:
+        self._state = next_state(self._state, cause)
         if self._begun:
             self._server.connections.timeouts.start(self, WHOLE_MESSAGE)
         self._inbound.release()
-        self._server.broker.polls.resume(self.peer)
-        self._server.committer.wake()
+
+    def _pause(self) -> None:
+        self._server.connections.count_hit("unsent_bytes")
+        self._hold(ConnectionInput.BACKLOG)
+        self._server.broker.polls.pause(self.peer)

@@ -8,8 +8,8 @@ docs/architecture.md; a test compares them.
 
 The buffers of a connection know no state, because they are called by the
 transport and the scheduler between two inputs.  Each remembers the last
-instruction that a change of the state gave it: `InboundBuffer` to hold (paused)
-or to drop (closing, aborted, lost), `SendBuffer` to close the transport once
+instruction that a change of the state gave it: `InboundBuffer` to hold (paused,
+throttled) or to drop (closing, aborted, lost), `SendBuffer` to close the transport once
 everything is taken (closing).  Nothing else reads or sets these.
 """
 
@@ -25,6 +25,7 @@ class ConnectionState(Enum):
     FIRST_MESSAGE = "Part of the first message has arrived."
     OPEN = "Messages are processed."
     PAUSED = "The peer does not read its replies. Until it does, the server reads nothing more and suspends its polls."
+    THROTTLED = "The peer's calls that wait for the disk exceed its share of the request window. Nothing more is read."
     CLOSING = "Input is dropped. The replies so far are sent, then the connection closes."
     ABORTED = "The connection closes without waiting for the peer."
     LOST = "The connection is closed. Replies to calls under way are dropped."
@@ -37,6 +38,8 @@ class ConnectionInput(Enum):
     MESSAGE = "the first message is complete"
     BACKLOG = "more than `unsent_bytes` of replies wait"
     DRAINED = "half of `unsent_bytes` or less wait"
+    FULL = "the calls that wait for the disk exceed the connection's share of the request window"
+    ROOM = "they are half of that share or less"
     CLOSE = "a protocol error, a timeout, the peer's Abort, or the server's stop"
     ABORT = "eviction, replies that are not read in time, or the end of the server's `drain-seconds`"
     LOSS = "the transport reports that the connection is closed"
@@ -51,8 +54,17 @@ _ENDS: Final = {
 CONNECTION_TRANSITIONS: Final[Mapping[ConnectionState, Mapping[ConnectionInput, ConnectionState]]] = {
     ConnectionState.CONNECTED: {ConnectionInput.DATA: ConnectionState.FIRST_MESSAGE, **_ENDS},
     ConnectionState.FIRST_MESSAGE: {ConnectionInput.MESSAGE: ConnectionState.OPEN, **_ENDS},
-    ConnectionState.OPEN: {ConnectionInput.BACKLOG: ConnectionState.PAUSED, **_ENDS},
+    ConnectionState.OPEN: {
+        ConnectionInput.BACKLOG: ConnectionState.PAUSED,
+        ConnectionInput.FULL: ConnectionState.THROTTLED,
+        **_ENDS,
+    },
     ConnectionState.PAUSED: {ConnectionInput.DRAINED: ConnectionState.OPEN, **_ENDS},
+    ConnectionState.THROTTLED: {
+        ConnectionInput.BACKLOG: ConnectionState.PAUSED,
+        ConnectionInput.ROOM: ConnectionState.OPEN,
+        **_ENDS,
+    },
     ConnectionState.CLOSING: {
         ConnectionInput.ABORT: ConnectionState.ABORTED,
         ConnectionInput.LOSS: ConnectionState.LOST,
@@ -64,6 +76,12 @@ CONNECTION_TRANSITIONS: Final[Mapping[ConnectionState, Mapping[ConnectionInput, 
 
 READING: Final = frozenset({ConnectionState.FIRST_MESSAGE, ConnectionState.OPEN})
 """The states in which the peer is expected to complete a message that has begun."""
+
+HELD: Final = frozenset({ConnectionState.PAUSED, ConnectionState.THROTTLED})
+"""The states in which the server does not read, so that the peer cannot show that it lives."""
+
+TAKING_CALLS: Final = frozenset({ConnectionState.OPEN, ConnectionState.THROTTLED})
+"""The states in which replies that the peer does not take pause the connection."""
 
 ENDED: Final = frozenset({ConnectionState.CLOSING, ConnectionState.ABORTED, ConnectionState.LOST})
 """The states in which input is dropped."""

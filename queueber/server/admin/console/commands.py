@@ -56,6 +56,9 @@ _WANTED: dict[object, tuple[type | tuple[type, ...], str]] = {
 }
 """For each annotation of a parameter, the accepted types and their name."""
 
+_HELD = {ConnectionState.PAUSED: "not read", ConnectionState.THROTTLED: "waits for the disk"}
+"""The words for connections that the server does not read."""
+
 _SIGNATURES = {"dump": "dump(part)", "profile": "profile(seconds)"}
 """The signatures, for the help, of commands with arguments."""
 
@@ -196,7 +199,7 @@ class Commands:
         rows, request_bytes = [], self._diagnostics.handlers.request_bytes
         for connection in islice(self._diagnostics.connections, _limit_rows(most)):
             usage = connection.usage()
-            state = "not read" if connection.state is ConnectionState.PAUSED else ""
+            state = _HELD.get(connection.state, "")
             held, adds = connection.held_bytes, request_bytes.get(connection.peer, 0)
             age = rounded_span(self._diagnostics.connections.age(connection) * MS_PER_SECOND)
             rows.append((_peer(connection), age, usage.unanswered, usage.exports, held, adds, state))
