@@ -1,161 +1,231 @@
-"""A server in the process of a test."""
+"""`TestServer`: a server for the tests of programs that use Queueber."""
 
-import tempfile
-from collections import deque
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-from attrs import evolve
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from queueber.testing.core import Core
+from queueber.testing.faults import Fault, Switch, checked_methods
+from queueber.testing.inspection import StoredItem
+from queueber.testing.life import RunningServer
+from queueber.testing.matching import ANY, Expected, Wanted, describe
+from queueber.units import counted
 
-from queueber.broker import Ids
-from queueber.errors import StorageError
-from queueber.limits import DEFAULTS, Limits
-from queueber.server.app.composition import assemble
-from queueber.server.config.settings import Settings
-from queueber.server.core.clock import QueueClock
-from queueber.server.net.protocol import RpcProtocol
-from queueber.store import Durability, MemoryStore
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-# Far more than the calls of any test need.
-SETTLE_TURNS = 100
+DEFAULT_QUEUE: Final = "default"
 
 
-class StepPool:
-    """A storage pool that runs each job when `step` is called."""
-
-    workers = 1
-    busy = 0
-
-    def __init__(self) -> None:
-        self.jobs: deque[tuple[Deferred[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = deque()
-
-    @property
-    def waiting(self) -> int:
-        """The number of jobs that `step` has not run."""
-        return len(self.jobs)
-
-    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        """Queue a job.  Return a Deferred that fires once `step` has run it."""
-        done: Deferred[T] = Deferred()
-        self.jobs.append((done, function, args, kwargs))
-        return done
-
-    def step(self) -> None:
-        """Run the oldest job."""
-        done, function, args, kwargs = self.jobs.popleft()
-        try:
-            result = function(*args, **kwargs)
-        except Exception:  # noqa: BLE001  (as a thread pool does)
-            done.errback()
-        else:
-            done.callback(result)
-
-
-class DisklessStore(MemoryStore):
-    """A `MemoryStore` that a server can run on: no log to sync, no memory to flush, no backup."""
-
-    unflushed_bytes = 0
-
-    def reclaim_space(self) -> None:
-        """Do nothing: the space of removed items is free already."""
-
-    def note_synced(self) -> None:
-        """Do nothing: there is no log."""
-
-    def properties(self) -> dict[str, int]:
-        """Return no property: there is no engine."""
-        return {}
-
-    def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:  # noqa: ARG002
-        """Refuse the backup."""
-        raise StorageError("a store in memory cannot be backed up")
-
-
-class InProcessServer:
+class TestServer(RunningServer):
     """
-    The server that users run, on a store in memory and a `task.Clock`.
+    A server for tests: the real one, on a store in memory, with a clock that the test moves.
 
-    Time and jobs advance only on request: `turn` runs one reactor turn,
-    `pool.step` one job of the storage pool, `settle` both until nothing is left.
-    Periodic work does not start by itself: call `sweeper.sweep` to end expired leases, and `upkeep.run` for queues.
+    It runs in a thread of this process from `start` to `stop`, or in a `with` block, and is reached over a real socket:
+    by clients of every kind in this process, in others and in other threads.  Its time moves only by `advance`; work
+    that waits for no time is done at once.  All methods are thread-safe, block for milliseconds, and see everything
+    that clients sent before the call.
+
+    Errors: methods raise `RuntimeError` when the server does not run, and `AssertionError` after a bug of the server.
     """
 
-    def __init__(self, limits: Limits = DEFAULTS, *, ids: Ids | None = None, **settings: Any) -> None:  # noqa: ANN401
+    __test__ = False  # pytest would take the class for one with tests
+
+    # Items
+
+    def items(self, queue: str = DEFAULT_QUEUE) -> list[StoredItem]:
+        """Return the items of *queue*, leased and delayed ones included, in the order in which they become due."""
+        return self._do(lambda core: core.inspector.items(queue, core.time.queue_clock.now()))
+
+    def dead(self, queue: str = DEFAULT_QUEUE) -> list[StoredItem]:
+        """Return the dead items of *queue*, the first to die first."""
+        return self._do(lambda core: core.inspector.dead(queue))
+
+    def added(self, queue: str | None = None) -> list[StoredItem]:
+        """Return all items that were ever added to *queue*, or to any, in order; `state` is None for those removed."""
+        found = self._do(lambda core: core.inspector.added(core.time.queue_clock.now()))
+        return [item for item in found if queue in {None, item.queue}]
+
+    def queues(self) -> list[str]:
+        """Return the names of the queues that have been used."""
+        return self._do(lambda core: core.inspector.queues())
+
+    def configure(self, queue: str = DEFAULT_QUEUE, **settings: Any) -> None:  # noqa: ANN401
         """
-        Start a server.
+        Change the settings with these names, the fields of `queueber.api.control_types.QueueSettings`, of *queue*.
+
+        Raises:
+            TypeError: there is no such setting.
+            InvalidRequest: a value is out of range.
+        """
+        self._do(lambda core: core.configure(queue, settings))
+
+    # Assertions
+
+    def assert_added(
+        self,
+        queue: str | None = None,
+        *,
+        contents: Expected | None = None,
+        json: Any = ANY,  # noqa: ANN401
+        task: Any = None,  # noqa: ANN401
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        headers: Mapping[str, bytes | str] | None = None,
+        delay: float | None = None,
+        count: int | None = None,
+    ) -> list[StoredItem]:
+        """
+        Assert that items were added to *queue*, or to any, since the start, whatever has become of them.
 
         Args:
-            limits: its limits.
-            ids: makes the ids of items and leases; random ones by default.
-            **settings: other fields of `Settings`.
+            queue: the name of the queue.
+            contents: the contents, as bytes or text, or a function that says whether it accepts them.
+            json: the contents as a value of JSON.
+            task: a task, or its name: the item is a call of it.
+            args: the positional arguments of the call.
+            kwargs: the keyword arguments of the call.
+            headers: headers that the item has, among others.
+            delay: the seconds for which it was delayed.
+            count: how many such items there are; None: at least one.
+
+        Returns:
+            The items that meet all conditions, in the order of their adds.
+
+        Raises:
+            AssertionError: there is no such item, or another number of them.  The text lists what was added.
         """
-        self.reactor = Clock()
-        self.pool = StepPool()
-        self.store = DisklessStore()
-        self.deaths: list[tuple[str, BaseException]] = []
-        """Errors that would have ended the process, each with the failed step."""
-        self.limits = limits
-        self.clock = QueueClock(lambda: 1_000.0, self.reactor.seconds, lambda: 0.0, b"b" * 16)
-        self.clock.begin(None)
-        self.parts = assemble(
-            self.reactor,
-            _settings(limits, settings),
-            self.store,
-            self.pool,
-            self.clock,
-            ids=ids,
-            end=lambda what, why: self.deaths.append((what, why)),
-            defer_to_thread=self.pool.run,
+        wanted = Wanted(
+            contents=contents,
+            json=json,
+            task=_task_name(task),
+            args=args,
+            kwargs=kwargs,
+            headers=headers or {},
+            delay=delay,
         )
-        self.broker = self.parts.broker
-        self.committer = self.parts.committer
-        self.dispatcher = self.parts.dispatcher
-        self.handlers = self.parts.handlers
-        self.sweeper = self.parts.sweeper
-        self.upkeep = self.parts.upkeep
-        self.factory = self.parts.factory
-        self.connections = self.parts.connections
-        self.flush_queue = self.parts.flush_queue
-        self.broker.restore(self.store.recover())
-        self.parts.sessions.started()
+        everything = self.added()
+        there = [item for item in everything if queue in {None, item.queue}]
+        found = [item for item in there if wanted.matches(item)]
+        if found if count is None else len(found) == count:
+            return found
+        raise AssertionError(_difference(queue, wanted, count, found, there, everything))
 
-    def connect(self) -> tuple[RpcProtocol, StringTransport]:
-        """Open a connection.  Pass bytes to `dataReceived` of the protocol, and read its output from the transport."""
-        protocol = self.factory.buildProtocol(None)
-        assert protocol is not None, "the limit of connections is reached"
-        transport = StringTransport()
-        protocol.makeConnection(transport)  # type: ignore[no-untyped-call]
-        return protocol, transport
+    def assert_nothing_added(self, queue: str | None = None) -> None:
+        """
+        Assert that no item was added to *queue*, or to any, since the start.
 
-    def turn(self) -> None:
-        """Run one reactor turn."""
-        self.reactor.advance(0)
+        Raises:
+            AssertionError: there was one.  The text lists them.
+        """
+        self.assert_added(queue, count=0)
 
-    def settle(self) -> None:
-        """Run reactor turns and jobs until nothing is left to do."""
-        for _ in range(SETTLE_TURNS):
-            self.turn()
-            while self.pool.jobs:
-                self.pool.step()
-        self.broker.check()
+    def assert_empty(self, *queues: str) -> None:
+        """
+        Assert that *queues*, or all, have no items: neither ready, delayed, leased nor dead ones.
+
+        Raises:
+            AssertionError: there are some.  The text lists them.
+        """
+        left = [item for name in queues or self.queues() for item in (*self.items(name), *self.dead(name))]
+        if left:
+            raise AssertionError(f"{counted(len(left), 'item')} left:\n{describe(left, with_queue=True)}")
+
+    # Faults
+
+    def lose_next_reply(self, method: str | None = None) -> Fault:
+        """
+        Lose the next reply to *method*, or to any call on items: the call takes effect, then the connection is cut.
+
+        *method* is ``add``, ``poll``, ``remove``, ``settle`` or another one of the schema.
+        """
+        switch = Switch(checked_methods(method), times=1)
+        return self._switch_on(lambda core: core.faults.lose, switch)
+
+    def overloaded(self, method: str | None = None, *, times: int | None = None) -> Fault:
+        """Answer the next calls of *method*, or all on items, that the server is overloaded: *times* calls, or all."""
+        switch = Switch(checked_methods(method), times=times)
+        return self._switch_on(lambda core: core.faults.overload, switch)
+
+    def _switch_on(self, place: Callable[[Core], list[Switch]], switch: Switch) -> Fault:
+        def off(core: Core) -> None:
+            if switch in place(core):
+                place(core).remove(switch)
+
+        self._do(lambda core: place(core).append(switch))
+        return Fault(switch, lambda: self._unless_stopped(off))
+
+    def hanging(self) -> Fault:
+        """Answer nothing and read nothing, as a server whose process was stopped; connections are accepted."""
+        switch = Switch()
+        self._do(lambda core: core.hang(switch))
+        return Fault(switch, lambda: self._unless_stopped(lambda core: core.end_hang(switch)))
+
+    def down(self) -> Fault:
+        """Be away: drop all connections and refuse new ones.  What was added stays."""
+        fault = self.refuse_connections()
+        self.drop_connections()
+        return fault
+
+    def refuse_connections(self) -> Fault:
+        """Refuse new connections.  Those that are open stay."""
+        switch = Switch()
+        self._wait(lambda core: core.refuse(switch))
+        return Fault(switch, lambda: self._unless_stopped(lambda core: core.end_refusal(switch)))
+
+    def drop_connections(self) -> int:
+        """Cut all connections, and return how many there were.  Clients may connect again at once."""
+        return self._wait(lambda core: core.drop_connections())
+
+    def silence_clients(self) -> Fault:
+        """
+        Receive nothing more from the clients that are connected now, as if their machines had vanished.
+
+        `advance` then ends their sessions, after the silence that the server allows and the session's grace.
+        """
+        switch = Switch()
+        self._do(lambda core: core.silence(switch))
+        return Fault(switch, lambda: self._unless_stopped(lambda core: core.end_silence(switch)))
+
+    def _unless_stopped(self, function: Callable[[Core], Any]) -> None:
+        with self._lock:
+            if self._thread is not None:
+                self._do(function)
+
+    def end_lease(self, lease: Any) -> bool:  # noqa: ANN401
+        """
+        End *lease*, as if it had run out: the items go to the next worker, and count as lost.
+
+        *lease* is its id, or an object with the attribute `lease`: an item, a batch, a `StoredItem`.
+
+        Returns:
+            Whether it was live.
+        """
+        wanted = bytes(getattr(lease, "lease", lease))
+        return bool(self._do(lambda core: core.end_lease(lambda each: each.id == wanted)))
+
+    def end_leases(self, queue: str | None = None) -> int:
+        """End all leases on items of *queue*, or of all queues, as if they had run out.  Returns their number."""
+        return self._do(lambda core: core.end_lease(lambda each: queue in {None, core.queue_of(each)}))
 
 
-def _settings(limits: Limits, chosen: Mapping[str, Any]) -> Settings:
-    """Return the settings of a server that listens nowhere and keeps nothing on a disk, but for what was *chosen*."""
-    settings = Settings(
-        listen=(),
-        data_dir=Path(tempfile.gettempdir()),
-        workers=1,
-        durability=Durability.NONE,
-        lease_sweep_interval=1.0,
-        limits=limits,
-        free_space_reserve=0,
-    )
-    return evolve(settings, **chosen)
+def _task_name(task: Any) -> str | None:  # noqa: ANN401
+    """Return the name of *task*, which is one, or a task that has one."""
+    return task if task is None or isinstance(task, str) else str(task.name)
+
+
+def _difference(
+    queue: str | None,
+    wanted: Wanted,
+    count: int | None,
+    found: Sequence[StoredItem],
+    there: Sequence[StoredItem],
+    everything: Sequence[StoredItem],
+) -> str:
+    """Return the text of a failed assertion about added items."""
+    where = "" if queue is None else f" to queue {queue!r}"
+    if count is None:
+        said = f"no item {wanted} was added{where}"
+    else:
+        said = f"{counted(len(found), 'item')} {wanted} added{where}, not {count}"
+    if there:
+        return f"{said}; added were:\n{describe(there, with_queue=queue is None)}"
+    if everything:
+        return f"{said}; added to other queues were:\n{describe(everything, with_queue=True)}"
+    return f"{said}; nothing was added to any queue"

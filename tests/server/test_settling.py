@@ -8,7 +8,7 @@ from queueber import api, rpc
 from queueber.broker.storage import PutLease
 from queueber.errors import Damaged, Kind, Passing
 from queueber.testing import InProcessServer
-from queueber.testing.server import DisklessStore
+from queueber.testing.memory import DisklessStore
 from queueber.units import SpanMs
 from queueber.values import Action, AddTo, DeathReason, NewItem, Outcome, Settled, Settlement
 
@@ -309,7 +309,7 @@ def delivered_after(commits, monkeypatch):
     store = DisklessStore()
     for writes, mark in commits:
         store.commit(writes, mark)
-    monkeypatch.setattr("queueber.testing.server.DisklessStore", lambda: store)
+    monkeypatch.setattr("queueber.testing.in_process.DisklessStore", lambda: store)
     server = InProcessServer()
     server.reactor.advance(2 * LONG / 1_000)
     server.sweeper.sweep()

@@ -17,8 +17,7 @@ from queueber.server.app.startup import Startup
 from queueber.server.config.settings import Settings
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.store import open_store
-from queueber.testing import InProcessServer
-from queueber.testing.server import StepPool
+from queueber.testing import InProcessServer, StepPool
 
 
 class Committer:

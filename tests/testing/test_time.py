@@ -1,0 +1,187 @@
+"""The time of a test server."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from queueber.client import new_item
+from queueber.testing import TestServer
+from queueber.testing.life import START
+from queueber.values import DeathReason, ItemState
+
+
+def contents(batch):
+    return [item.contents for item in batch.items]
+
+
+def test_time_begins_at_a_fixed_moment_and_moves_only_by_advance(server, mail):
+    assert server.now == START
+    mail.add(b"x")
+    assert server.now == START
+    server.advance(90.5)
+    assert server.now == START + timedelta(seconds=90.5)
+    assert [item.added_at for item in server.items("mail")] == [START]
+
+
+def test_the_start_can_be_chosen_and_needs_a_time_zone():
+    start = datetime(2030, 5, 1, 12, tzinfo=UTC)
+    with TestServer(start=start) as server:
+        assert server.now == start
+    with pytest.raises(ValueError, match="no time zone"):
+        TestServer(start=datetime(2030, 5, 1))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.3, 1, 59.999, 86_400 * 365])
+def test_a_delay_is_over_when_time_has_moved_by_it_and_not_a_millisecond_earlier(server, mail, seconds):
+    mail.add(b"later", delay_ms=round(seconds * 1_000))
+    server.advance(seconds - 0.001)
+    assert not mail.poll(wait_ms=0).items
+    server.advance(0.001)
+    assert contents(mail.poll(wait_ms=0)) == [b"later"]
+
+
+def test_many_small_moves_add_up(server, mail):
+    mail.add(b"later", delay_ms=10_000)
+    for _ in range(99):
+        server.advance(0.1)
+    assert not mail.poll(wait_ms=0).items
+    server.advance(0.1)
+    assert contents(mail.poll(wait_ms=0)) == [b"later"]
+
+
+def test_a_poll_that_waits_gets_an_item_whose_delay_ends(server, client_of, mail):
+    mail.add(b"later", delay_ms=60_000)
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(client_of(server).queue("mail").poll(wait_ms=3_600_000)))
+    waiting.start()
+    wait_for_poll(server, waiting)
+    server.advance(60)
+    waiting.join()
+    assert contents(found[0]) == [b"later"]
+
+
+def wait_for_poll(server, waiting):
+    """Wait until the thread's poll has arrived: it is not this thread's call, so no call of the server waits for it."""
+    while not server._core.broker.polls.waiting:  # noqa: SLF001
+        assert waiting.is_alive()
+
+
+def test_the_wait_of_a_poll_ends(server, client_of):
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(client_of(server).queue("mail").poll(wait_ms=5_000)))
+    waiting.start()
+    wait_for_poll(server, waiting)
+    server.advance(5)
+    waiting.join()
+    assert found[0].items == ()
+
+
+def test_a_lease_ends_and_its_items_come_back(server, mail):
+    mail.add(b"x")
+    batch = mail.poll(lease_ms=30_000)
+    (item,) = server.items("mail")
+    assert (item.state, item.lease, item.attempts) == (ItemState.LEASED, batch.lease, 0)
+    server.advance(29.999)
+    assert mail.extend(batch.lease, 30_000)
+    server.advance(29.999)
+    assert server.items("mail")[0].state is ItemState.LEASED
+    server.advance(0.001)
+    (item,) = server.items("mail")
+    assert (item.state, item.lease, item.attempts) == (ItemState.READY, b"", 1)
+    assert not mail.remove(batch.items[0].id, batch.lease)
+
+
+def test_what_is_due_on_the_way_happens_at_its_moment(server, mail):
+    """The lease ends at 10 s, so the item is due from then on, however far time moves at once."""
+    mail.add(b"x")
+    mail.poll(lease_ms=10_000)
+    server.advance(1_000)
+    (item,) = server.items("mail")
+    assert timedelta(seconds=10) <= item.due - START <= timedelta(seconds=10.001)
+
+
+def test_a_failed_item_comes_back_after_its_backoff_and_dies_at_its_last_attempt(server, mail):
+    server.configure("mail", max_attempts=2, backoff_base_ms=60_000)
+    mail.add(b"x")
+    batch = mail.poll()
+    mail.fail(batch.items[0].id, batch.lease, error="first")
+    (item,) = server.items("mail")
+    assert (item.state, item.failures, item.last_error) == (ItemState.DELAYED, 1, "first")
+    server.advance(60)
+    batch = mail.poll(wait_ms=0)
+    mail.fail(batch.items[0].id, batch.lease, error="last")
+    assert server.items("mail") == []
+    (dead,) = server.dead("mail")
+    assert (dead.state, dead.death.reason, dead.last_error) == (ItemState.DEAD, DeathReason.ATTEMPTS, "last")
+
+
+def test_a_deduplication_window_ends(server, mail):
+    server.configure("mail", dedup_window_ms=60_000)
+    assert mail.add_items(new_item(b"x", dedup_key=b"k")).duplicates == ()
+    server.advance(59)
+    assert mail.add_items(new_item(b"x", dedup_key=b"k")).duplicates == (0,)
+    server.advance(1)
+    assert mail.add_items(new_item(b"x", dedup_key=b"k")).duplicates == ()
+
+
+def test_queues_and_dead_items_end_with_their_times_to_live(server, mail):
+    server.configure("mail", dead_ttl_ms=3_600_000, idle_ttl_ms=86_400_000)
+    mail.add(b"x")
+    batch = mail.poll()
+    mail.reject(batch.items[0].id, batch.lease)
+    assert len(server.dead("mail")) == 1
+    server.advance(7_200)
+    assert server.dead("mail") == []
+    assert server.queues() == ["mail"]
+    server.advance(3 * 86_400)
+    assert server.queues() == []
+
+
+SESSION = b"s" * 16
+
+
+def test_a_session_lasts_while_its_client_is_connected(server, client):
+    client.attach(SESSION, grace_ms=30_000)
+    mail = client.queue("mail")
+    mail.add(b"x")
+    assert mail.poll(session=SESSION).session
+    server.advance(86_400)
+    assert server.items("mail")[0].state is ItemState.LEASED
+    assert client.ping() == []
+
+
+def test_a_session_ends_after_the_silence_of_its_client_and_its_grace(server, client, mail):
+    client.attach(SESSION, grace_ms=30_000)
+    mail.add(b"x")
+    client.queue("mail").poll(session=SESSION)
+    silence = server.silence_clients()
+    assert silence.happened == 1
+    server.advance(30 + 29)
+    assert server.items("mail")[0].state is ItemState.LEASED
+    server.advance(3)
+    assert server.items("mail")[0].state is ItemState.READY
+
+
+def test_a_session_ends_after_the_loss_of_its_connection_and_its_grace(server, client, mail):
+    client.attach(SESSION, grace_ms=30_000)
+    mail.add(b"x")
+    client.queue("mail").poll(session=SESSION)
+    assert server.drop_connections() == 1
+    server.advance(29.998)
+    assert server.items("mail")[0].state is ItemState.LEASED
+    server.advance(0.002)
+    assert server.items("mail")[0].state is ItemState.READY
+
+
+def test_time_moves_only_forward_and_by_a_number(server):
+    for seconds in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="must be 0 or more"):
+            server.advance(seconds)
+
+
+def test_connections_without_a_message_survive_a_move_of_time(server, client, mail):
+    """A program's own connections are not those of hostile peers, whatever the time."""
+    mail.add(b"x")
+    server.advance(86_400)
+    assert contents(mail.poll()) == [b"x"]
