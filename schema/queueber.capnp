@@ -84,9 +84,9 @@ interface QueueControl {
   settings @1 () -> (settings :Settings, defaults :List(Text));
   # The settings in force, and the names of those that were never configured for this queue.
 
-  configure @2 (fields :List(Text), settings :Settings) -> (settings :Settings);
-  # Changes the settings with these names and returns all.  A value that cannot be had, or an unknown name, is `failed`,
-  # and nothing is changed.
+  configure @2 (fields :List(Text), settings :Settings, reset :List(Text)) -> (settings :Settings);
+  # Changes the settings with these names and returns all.  Those in *reset* go back to the server's default, as if they
+  # had never been configured.  A value that cannot be had, or an unknown name, is `failed`, and nothing is changed.
 
   peek @3 (req :PeekRequest) -> (items :List(ItemView), more :Bool);
   # Items in the order in which they become due, without leasing them.

@@ -149,14 +149,21 @@ def _label_fields(label: tuple[str, str]) -> dict[str, str]:
 
 
 def _read_configure(fields: Fields) -> ConfigureRequest:
-    names = fields.texts("fields", len(_SETTINGS), max(map(len, _SETTINGS)))
+    settings = fields.inner("settings", "Settings")
+    found = QueueSettings() if settings is None else _read_settings(settings)
+    return ConfigureRequest(
+        names=_setting_names(fields, "fields"), settings=found, reset=_setting_names(fields, "reset")
+    )
+
+
+def _setting_names(fields: Fields, parameter: str) -> list[str]:
+    """Return our names of the settings that *parameter* lists by those of the schema."""
+    names = fields.texts(parameter, len(_SETTINGS), max(map(len, _SETTINGS)))
     for index, name in enumerate(names):
         if name not in _SETTINGS or name in _READ_ONLY:
             known = ", ".join(sorted(_SETTINGS.keys() - _READ_ONLY))
-            raise InvalidRequest(f"fields[{index}] is {name!r}; a setting that can be changed is one of {known}")
-    settings = fields.inner("settings", "Settings")
-    found = QueueSettings() if settings is None else _read_settings(settings)
-    return ConfigureRequest(names=[_SETTINGS[name] for name in names], settings=found)
+            raise InvalidRequest(f"{parameter}[{index}] is {name!r}; a setting that can be changed is one of {known}")
+    return [_SETTINGS[name] for name in names]
 
 
 def _read_settings(fields: Fields) -> QueueSettings:
@@ -169,7 +176,9 @@ def _read_settings(fields: Fields) -> QueueSettings:
 
 
 def _configure_fields(request: ConfigureRequest) -> dict[str, Any]:
-    return {"fields": list(map(field_name, request.names)), "settings": _settings_fields(request.settings)}
+    fields = {"fields": list(map(field_name, request.names)), "settings": _settings_fields(request.settings)}
+    # An absent list takes no room, an empty one does.
+    return {**fields, "reset": list(map(field_name, request.reset))} if request.reset else fields
 
 
 def _read_peek(fields: Fields) -> PeekRequest:

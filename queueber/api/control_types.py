@@ -152,6 +152,8 @@ class ConfigureRequest:
     """The names of the fields of `settings` that count."""
 
     settings: QueueSettings
+    reset: Sequence[str] = ()
+    """The names of the fields that go back to the server's default."""
 
 
 @frozen(kw_only=True)

@@ -7,7 +7,7 @@ their leases.  A retired number has a row of its own until none of its items
 has one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import define
 
@@ -36,19 +36,22 @@ class Lifecycle:
     _moves: Moves
     _limits: Limits
 
-    def configure(self, queue: Queue, changes: SettingFields) -> Plan[Settings | QueueberError]:
+    def configure(
+        self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()
+    ) -> Plan[Settings | QueueberError]:
         """
-        Change settings, by the schema's names of their fields.
+        Change settings, by the schema's names of their fields; those in *reset* go back to the server's default.
 
         Returns:
             A plan whose reply has all settings, `InvalidRequest`: a value or a name cannot be had, or `Overloaded`:
             too many queues.
         """
         try:
-            check_changes(changes)
+            check_changes(changes, reset)
         except InvalidRequest as why:
             return self._uncommitted.plan(queue, [], why)
-        return self._change(queue, changes)
+        # A queue that was not configured has nothing to reset, and does not get a row for that.
+        return self._change(queue, changes, [wire for wire in reset if wire in queue.configured])
 
     def pause(self, queue: Queue, *, adds: bool, polls: bool, paused: bool) -> Plan[Settings | QueueberError]:
         """Pause adds, polls or both, or with *paused* false resume them; otherwise as `configure`."""
@@ -56,13 +59,15 @@ class Lifecycle:
         assert chosen.keys() == READ_ONLY
         return self._change(queue, {name: paused for name, one in chosen.items() if one})
 
-    def _change(self, queue: Queue, changes: SettingFields) -> Plan[Settings | QueueberError]:
+    def _change(
+        self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()
+    ) -> Plan[Settings | QueueberError]:
         why: QueueberError | None = self._queues.why_full() if queue.number is None else None
         if queue.owner is not None:
             why = InvalidRequest("dead items have no settings of their own")
-        if why is not None or not changes:
+        if why is not None or not (changes or reset):
             return self._uncommitted.plan(queue, [], why or queue.settings)
-        writes = self._queues.configure(queue, changes)
+        writes = self._queues.configure(queue, changes, reset)
         self._polls.mark_runnable(queue)
         return self._uncommitted.plan(queue, writes, queue.settings)
 

@@ -7,7 +7,7 @@ scans and leases of a retired number are never taken for another queue's.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from weakref import WeakValueDictionary
 
 from attrs import define
@@ -198,17 +198,23 @@ class Queues:
             del self._unnumbered_dead[queue.name]
         return number
 
-    def configure(self, queue: Queue, changes: SettingFields) -> list[Write]:
+    def configure(self, queue: Queue, changes: SettingFields, reset: Collection[str] = ()) -> list[Write]:
         """
-        Configure *queue*, which gets a number if it has none; return the writes.
+        Configure *queue*, which gets a number if it has none; the fields in *reset* have the defaults again.
 
         The caller has checked *changes*, and that a further queue may have a number.
+
+        Returns:
+            The writes.
         """
         if queue.number is None:
             self.assign_number(queue)
-        self._apply_settings(queue, {**queue.configured, **changes})
+        configured = {**queue.configured, **changes}
+        for wire in reset:
+            configured.pop(wire, None)
+        self._apply_settings(queue, configured)
         assert queue.id is not None, "a queue with a number has an id"
-        return [PutSettings(queue.id, queue.configured)]
+        return [PutSettings(queue.id, configured) if configured else DeleteSettings(queue.id)]
 
     def _apply_settings(self, queue: Queue, configured: SettingFields) -> None:
         labels = queue.settings.labels

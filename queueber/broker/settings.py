@@ -8,7 +8,7 @@ it.  Only these are on the disk, by the names that they have in
 was not configured otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -123,19 +123,27 @@ SETTINGS: Final[Mapping[str, Setting]] = {each.name: each.metadata["setting"] fo
 """The definitions by the name of the attribute."""
 
 
-def check_changes(changes: SettingFields) -> None:
+def check_changes(changes: SettingFields, reset: Collection[str] = ()) -> None:
     """
-    Check new values of settings, by the schema's names.
+    Check new values of settings, and the names of those to reset, by the schema's names.
 
     Raises:
         InvalidRequest: names the field, the limit and the value.
     """
     for wire, value in changes.items():
-        if wire not in FIELDS:
-            raise InvalidRequest(f"fields has {wire!r}, which is no setting; settings are {', '.join(FIELDS)}")
-        if wire in READ_ONLY:
-            raise InvalidRequest(f"fields has {wire}, which only pause and resume change")
+        _check_name("fields", wire)
         _check(wire, value)
+    for wire in reset:
+        _check_name("reset", wire)
+        if wire in changes:
+            raise InvalidRequest(f"reset has {wire}, which fields has, too; a setting is changed or reset")
+
+
+def _check_name(parameter: str, wire: str) -> None:
+    if wire not in FIELDS:
+        raise InvalidRequest(f"{parameter} has {wire!r}, which is no setting; settings are {', '.join(FIELDS)}")
+    if wire in READ_ONLY:
+        raise InvalidRequest(f"{parameter} has {wire}, which only pause and resume change")
 
 
 def _check(wire: str, value: SettingValue) -> None:

@@ -6,7 +6,7 @@ The last two ask for confirmation.
 
 import re
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
 import click
@@ -39,14 +39,9 @@ def setting(text: str) -> tuple[str, int | bool]:
         click.BadParameter: there is no such setting, or the value is not one for it.
     """
     given, equals, value = text.partition("=")
-    name = re.sub(r"([A-Z])", r"_\1", given.strip()).lower().replace("-", "_")
     if not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE.")
-    if name == "labels":
-        raise click.BadParameter("labels are given by --label NAME=VALUE.")
-    if name not in SETTINGS:
-        known = ", ".join(each.replace("_", "-") for each in SETTINGS)
-        raise click.BadParameter(f"there is no setting {given!r}; settings are {known}.")
+    name = _name(given, SETTINGS)
     if isinstance(SETTINGS[name], bool):
         if value not in _YES_AND_NO:
             raise click.BadParameter(f"{given} is {value!r}; it must be yes or no.")
@@ -55,6 +50,21 @@ def setting(text: str) -> tuple[str, int | bool]:
         return name, parse(value, output.unit_of(name))
     except ValueError as why:
         raise click.BadParameter(f"{given}: {why}.") from None
+
+
+def _name(given: str, known: Collection[str]) -> str:
+    """Return our name of the setting *given*, which must be *known*."""
+    name = re.sub(r"([A-Z])", r"_\1", given.strip()).lower().replace("-", "_")
+    if name in known:
+        return name
+    if name == "labels":
+        raise click.BadParameter("labels are given by --label NAME=VALUE.")
+    names = ", ".join(each.replace("_", "-") for each in known)
+    raise click.BadParameter(f"there is no setting {given!r}; settings are {names}.")
+
+
+def _reset(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(_name(value, (*SETTINGS, "labels")) for value in values))
 
 
 def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -81,6 +91,13 @@ def _labels(ctx: click.Context, parameter: click.Parameter, values: tuple[str, .
     help="A label; repeatable.  They replace all labels that the queue has.",
 )
 @click.option("--no-labels", is_flag=True, help="Remove all labels.")
+@click.option(
+    "--reset",
+    multiple=True,
+    callback=_reset,
+    metavar="NAME",
+    help="A setting that takes the server's default again; repeatable.",
+)
 @json_option
 @timeout_option
 @click.pass_obj
@@ -89,6 +106,7 @@ def configure(
     changes: dict[str, Any],
     labels: list[tuple[str, str]],
     no_labels: bool,
+    reset: list[str],
     as_json: bool,
     timeout: int | None,
 ) -> None:
@@ -103,14 +121,17 @@ def configure(
         raise click.UsageError("--label and --no-labels contradict each other.")
     if labels or no_labels:
         changes = {**changes, "labels": labels}
-    if not changes:
+    if not changes and not reset:
         raise click.UsageError("Missing argument 'NAME=VALUE...'.")
+    for name in reset:
+        if name in changes:
+            raise click.UsageError(f"{name.replace('_', '-')} is both changed and reset.")
 
     async def work(control: QueueControl) -> SettingsInForce:
-        await control.configure(**changes)
+        await control.configure(reset=reset, **changes)
         return await control.settings()
 
-    print_settings(server.control(work, timeout), changes, as_json=as_json)
+    print_settings(server.control(work, timeout), [*changes, *reset], as_json=as_json)
 
 
 @click.command(cls=ServerCommand)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import fields_dict
 
@@ -27,7 +27,18 @@ from queueber.api.control_types import (
     RescheduleRequest,
     SettingsInForce,
 )
-from queueber.client.arguments import SPAN_MS_MAX, buffer, elements, flag, identifier, instance, integer, texts, utf_8
+from queueber.client.arguments import (
+    SPAN_MS_MAX,
+    buffer,
+    elements,
+    flag,
+    identifier,
+    instance,
+    integer,
+    texts,
+    utf_8,
+    wrong,
+)
 from queueber.client.errors import failed
 from queueber.client.routes import Control
 from queueber.errors import InvalidRequest
@@ -40,6 +51,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from queueber.client.service import Connector
+
+_SETTINGS: Final = fields_dict(QueueSettings)
 
 
 class QueueControl:
@@ -71,17 +84,17 @@ class QueueControl:
         """Return the settings in force, and the names of those that were never configured."""
         return self._call(types.SETTINGS, lambda: None)
 
-    def configure(self, **changes: Any) -> Deferred[QueueSettings]:  # noqa: ANN401
+    def configure(self, *, reset: Iterable[str] = (), **changes: Any) -> Deferred[QueueSettings]:  # noqa: ANN401
         """
         Change the settings with these names, the fields of `QueueSettings`, and return all.
 
-        `labels` may be a mapping.  Fails with `InvalidRequest` for an unknown name, or a value that cannot be had;
-        nothing is changed then.
+        Those whose names are in *reset* go back to the server's default.  `labels` may be a mapping.  Fails with
+        `InvalidRequest` for an unknown name, or a value that cannot be had; nothing is changed then.
         """
 
         def request() -> ConfigureRequest:
             settings = QueueSettings(**{name: _setting(name, value) for name, value in changes.items()})
-            return ConfigureRequest(names=list(changes), settings=settings)
+            return ConfigureRequest(names=list(changes), settings=settings, reset=_reset(reset))
 
         return self._call(types.CONFIGURE, request)
 
@@ -218,6 +231,19 @@ def _limit(limit: int) -> int:
     return integer("limit", limit, 1, LISTED_MAX, "elements")
 
 
+def _reset(names: Iterable[str]) -> list[str]:
+    """
+    Return *names* as a list.
+
+    Raises:
+        InvalidRequest: one of them is no setting.
+    """
+    found = elements("reset", names, "a list of names")
+    if not all(isinstance(name, str) and name in _SETTINGS for name in found):
+        raise wrong("reset", found, "a list of fields of QueueSettings")
+    return found
+
+
 def _setting(name: str, value: Any) -> Any:  # noqa: ANN401
     """
     Return *value* for the setting *name*.
@@ -225,16 +251,15 @@ def _setting(name: str, value: Any) -> Any:  # noqa: ANN401
     Raises:
         InvalidRequest: there is no such setting, or it is of another type.
     """
-    known = fields_dict(QueueSettings)
-    if name not in known:
-        raise InvalidRequest(f"there is no setting {name}; it must be one of {', '.join(known)}")
+    if name not in _SETTINGS:
+        raise InvalidRequest(f"there is no setting {name}; it must be one of {', '.join(_SETTINGS)}")
     if name == "labels":
         pairs = list(value.items()) if isinstance(value, Mapping) else value
         return tuple(
             texts(f"labels[{at}]", each, "a name and a value")
             for at, each in enumerate(elements(name, pairs, "a mapping of names to values"))
         )
-    if isinstance(known[name].default, bool):
+    if isinstance(_SETTINGS[name].default, bool):
         return flag(name, value)
     most = (1 << 32) - 1 if name == "max_attempts" else SPAN_MS_MAX
     return integer(name, value, 0, most, "ms" if name.endswith("_ms") else "pieces")

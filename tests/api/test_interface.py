@@ -180,8 +180,8 @@ def control_fields(method, value):
         case types.SETTINGS:
             return {}
         case types.CONFIGURE:
-            names = [field_name(name) for name in value.names]
-            return {"fields": names, "settings": named(value.settings, "Settings")}
+            names, reset = ([field_name(name) for name in each] for each in (value.names, value.reset))
+            return {"fields": names, "settings": named(value.settings, "Settings"), "reset": reset}
         case types.PEEK:
             return {"req": named(value, "PeekRequest")}
         case types.REDRIVE:

@@ -113,6 +113,8 @@ REFUSED = {
         "configure", fields=["leaseMs", "LeaseMs"]
     ),
     "fields[0] is 'addsPaused'": lambda: controlled("configure", fields=["addsPaused"]),
+    "reset[1] is 'pollsPaused'": lambda: controlled("configure", reset=["leaseMs", "pollsPaused"]),
+    "reset is 18 elements; the limit is 17": lambda: controlled("configure", reset=["leaseMs"] * 18),
     "fields[0] is 14 bytes; the limit is 13": lambda: controlled("configure", fields=["x" * 14]),
     "settings.labels is 17 elements; the limit is 16": lambda: controlled(
         "configure", settings={"labels": [{"name": "x"}] * 17}
@@ -166,7 +168,7 @@ def test_null_is_the_default_everywhere():
     assert control.read_queues_request(NO_CONTENT) == types.QueuesRequest()
     assert controlled("peek") == types.PeekRequest()
     assert controlled("redrive") == types.RedriveRequest(ids=[])
-    assert controlled("configure") == types.ConfigureRequest(names=[], settings=types.QueueSettings())
+    assert controlled("configure") == types.ConfigureRequest(names=[], settings=types.QueueSettings(), reset=[])
     assert controlled("stats") is False
     for read in (api.read_attach_request, lambda content: control.read_control_request(types.GET, content)):
         with pytest.raises(InvalidRequest, match="is 0 bytes; it must be 16"):

@@ -180,9 +180,9 @@ class BrokerHarness:
             self.broker.check()
         return moved
 
-    def configure(self, name="default", **changes):
+    def configure(self, name="default", reset=(), **changes):
         """Configure a queue; the names of settings are the schema's."""
-        reply = self.submit(self.broker.lifecycle.configure(self.broker.queue(name), changes)).reply
+        reply = self.submit(self.broker.lifecycle.configure(self.broker.queue(name), changes, reset)).reply
         if isinstance(reply, QueueberError):
             raise reply
         self.commit_all()

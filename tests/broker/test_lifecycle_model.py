@@ -37,6 +37,7 @@ CHANGES = st.fixed_dictionaries(
         "maxLeaseMs": st.sampled_from([0, 0, 25]),
     },
 )
+RESET = st.sets(st.sampled_from(["maxAttempts", "ttlMs", "dropExpired", "maxItems", "maxLeaseMs"]), max_size=2)
 
 
 @define
@@ -86,6 +87,9 @@ class State:
         return line, deadline, ids
 
     # Effects
+
+    def configure(self, changes, reset):
+        self.chosen = {name: value for name, value in {**self.chosen, **changes}.items() if name not in reset}
 
     def expire(self, ids, now):
         for item_id in ids:
@@ -177,10 +181,11 @@ class LifeMachine(RuleBasedStateMachine):
     def items_of(self, line):
         return sum(item.line == line for item in self.now_model.items.values())
 
-    @rule(changes=CHANGES)
-    def configure(self, changes):
-        plan = self.broker.lifecycle.configure(self.harness.queue, changes)
-        self.submit(plan, lambda model: model.chosen.update(changes))
+    @rule(changes=CHANGES, reset=RESET)
+    def configure(self, changes, reset=()):
+        reset = [name for name in reset if name not in changes]
+        plan = self.broker.lifecycle.configure(self.harness.queue, changes, reset)
+        self.submit(plan, lambda model: model.configure(changes, reset))
 
     @rule(line=st.sampled_from(LINES), wanted=st.integers(1, 4), span=st.sampled_from([10, 400]), more=st.booleans())
     def work(self, line, wanted, span, more):

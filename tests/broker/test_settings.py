@@ -52,6 +52,45 @@ def test_settings_last_and_others_have_the_defaults_of_the_server(harness):
     assert (harness.queue.items, harness.broker.queue("other").settings) == (0, DEFAULT_SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("reset", "words"),
+    [
+        (["nothing"], "reset has 'nothing', which is no setting; settings are leaseMs, "),
+        (["pollsPaused"], "reset has pollsPaused, which only pause and resume change"),
+        (["maxItems"], "reset has maxItems, which fields has, too; a setting is changed or reset"),
+    ],
+)
+def test_what_cannot_be_reset_is_refused(harness, reset, words):
+    with pytest.raises(InvalidRequest, match=words):
+        harness.configure(maxItems=3, reset=reset)
+    assert harness.queue.settings is DEFAULT_SETTINGS
+
+
+def test_a_setting_that_is_reset_has_the_default_of_the_server_that_runs(make_harness):
+    harness = make_harness(settings=Settings(max_items=9, max_attempts=7))
+    harness.configure(maxItems=3, maxAttempts=2, labels=(("team", "blue"),))
+    assert harness.configure(reset=["maxItems", "labels", "ttlMs"]) == Settings(max_items=9, max_attempts=2)
+    assert harness.rows.settings == {harness.queue.id: {"maxAttempts": 2}}
+    assert list(harness.broker.queues.names.search("", label=("team", "blue"), after="")) == []
+
+    harness.crash()
+
+    assert harness.queue.settings == Settings(max_items=9, max_attempts=2)
+
+
+def test_a_queue_without_configured_settings_has_no_row_for_them(harness):
+    harness.configure(maxItems=3)
+    assert harness.configure(reset=["maxItems"]) == DEFAULT_SETTINGS
+    assert harness.rows.settings == {}
+    plan = harness.broker.lifecycle.configure(harness.queue, {}, ["maxItems"])
+    assert (plan.writes, plan.reply) == ([], DEFAULT_SETTINGS)
+
+
+def test_a_reset_alone_makes_no_queue(harness):
+    harness.configure(name="another", reset=["maxItems"])
+    assert harness.broker.queue("another").number is None
+
+
 def test_the_server_has_other_defaults(make_harness):
     harness = make_harness(settings=Settings(max_attempts=1, max_items=9))
     harness.add(b"a")

@@ -150,13 +150,25 @@ CALLS = {
     ("settings", "mail"): ("settings",),
     ("configure", *NAMED, "max-attempts=5", "ttlMs=2h", "max_bytes=1.5 MiB", "drop-expired=yes", "max-items=1,000"): (
         "configure",
-        {"max_attempts": 5, "ttl_ms": 7_200_000, "max_bytes": 1_572_864, "drop_expired": True, "max_items": 1_000},
+        {
+            "reset": [],
+            "max_attempts": 5,
+            "ttl_ms": 7_200_000,
+            "max_bytes": 1_572_864,
+            "drop_expired": True,
+            "max_items": 1_000,
+        },
     ),
+    ("configure", *NAMED, "max-items=1", "--reset", "max-attempts", "--reset", "ttlMs", "--reset", "labels"): (
+        "configure",
+        {"reset": ["max_attempts", "ttl_ms", "labels"], "max_items": 1},
+    ),
+    ("configure", *NAMED, "--reset", "max-attempts"): ("configure", {"reset": ["max_attempts"]}),
     ("configure", *NAMED, "--label", "team=post", "--label", "a="): (
         "configure",
-        {"labels": [("team", "post"), ("a", "")]},
+        {"reset": [], "labels": [("team", "post"), ("a", "")]},
     ),
-    ("configure", *NAMED, "--no-labels"): ("configure", {"labels": []}),
+    ("configure", *NAMED, "--no-labels"): ("configure", {"reset": [], "labels": []}),
     ("peek", "mail"): ("peek", None, {"after": b"", "limit": 10, "contents_bytes": 200}),
     ("peek", "mail", "--json"): ("peek", None, {"after": b"", "limit": 10, "contents_bytes": None}),
     ("peek", "mail", "--state", "delayed", "-n", "3", "--after", "70", "--bytes", "0"): (
@@ -249,6 +261,7 @@ def test_an_error_of_any_length_and_encoding_is_taken(shell, given, kept):
 
 TEXT = {
     ("configure", *NAMED, "max-attempts=5"): "max-attempts  5\n",
+    ("configure", *NAMED, "--reset", "lease-ms"): "lease-ms  0 ms  default\n",
     ("peek", "mail"): f"item {ID_TEXT} ready, due {NOW_TEXT}; attempts 0: hello\n",
     ("fail", ID_TEXT, LEASE_TEXT): f"failed: due again at {NOW_TEXT}\n",
     ("fail", "all", LEASE_TEXT): "failed\n",
@@ -333,6 +346,9 @@ REFUSED = {
     ("configure", "ttl-ms=5 MiB"): "ttl-ms: '5 MiB' is not a number with or without one of y, d, h, min, s, ms",
     ("configure", "drop-expired=2"): "drop-expired is '2'; it must be yes or no",
     ("configure", "ttl-ms=1", "ttlMs=2"): "ttl-ms is given twice",
+    ("configure", "--reset", "attempts"): "there is no setting 'attempts'; settings are lease-ms, max-lease-ms,",
+    ("configure", "ttl-ms=1", "--reset", "ttlMs"): "ttl-ms is both changed and reset",
+    ("configure", "--no-labels", "--reset", "labels"): "labels is both changed and reset",
     ("configure", "--label", "a=b", "--no-labels"): "--label and --no-labels contradict each other",
     ("peek", "--state", "leased"): "'leased' is not one of",
     ("peek", "--after", "x"): "'x' is not a place: hexadecimal digits",

@@ -84,6 +84,7 @@ def counts(ready=0, delayed=0, leased=0, dead=0):
 def test_a_task_that_fails_is_dead_and_is_redriven(command, name):
     settings = command.json("configure", "max-attempts=2", "backoff-base-ms=0", "--label", "team=post")["settings"]
     assert (settings["maxAttempts"], settings["labels"]) == (2, {"team": "post"})
+    assert command("configure", "--reset", "labels").split() == ["labels", "none", "default"]
     (item,) = command.add("hello")
     lease, _ = command.poll()
     assert command("fail", item, lease, "--error", "no such mailbox").startswith("failed: due again at ")

@@ -244,7 +244,7 @@ WRONG = {
     "Queue.dead_letters": {},
     "QueueControl.stats": {"exact": NOT_A_FLAG},
     "QueueControl.settings": {},
-    "QueueControl.configure": {},
+    "QueueControl.configure": {"reset": [5, None, "ttl_ms", ["lease"], [5], [[]]]},
     "QueueControl.peek": {
         "state": [0, "ready", DeathReason.LOST],
         "after": NOT_BYTES,

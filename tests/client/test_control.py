@@ -29,6 +29,15 @@ CALLS = {
         types.ConfigureRequest(
             names=["max_attempts", "drop_expired", "labels"],
             settings=types.QueueSettings(max_attempts=5, drop_expired=True, labels=(("team", "post"),)),
+            reset=[],
+        ),
+        SETTINGS,
+    ),
+    "configure with resets": (
+        lambda it: it.configure(reset=["ttl_ms", "labels"], max_attempts=5),
+        types.CONFIGURE,
+        types.ConfigureRequest(
+            names=["max_attempts"], settings=types.QueueSettings(max_attempts=5), reset=["ttl_ms", "labels"]
         ),
         SETTINGS,
     ),
@@ -101,6 +110,8 @@ def test_a_control_shows_its_queue(client):
     ("changes", "said"),
     [
         ({"lease": 1}, "there is no setting lease; it must be one of lease_ms, max_lease_ms, "),
+        ({"reset": ["lease"]}, "reset is ['lease'] (list); it must be a list of fields of QueueSettings"),
+        ({"reset": "lease_ms"}, "reset is 'lease_ms' (str); it must be a list of names"),
         ({"lease_ms": -1}, "lease_ms is -1 ms; the least is 0"),
         ({"lease_ms": "1"}, "lease_ms is '1' (str); it must be a whole number of ms"),
         ({"max_attempts": 1 << 32}, "max_attempts is 4,294,967,296 pieces; the limit is 4,294,967,295"),

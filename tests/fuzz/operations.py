@@ -109,6 +109,7 @@ class Operations:
             types.CONFIGURE: types.ConfigureRequest(
                 names=some(dice, lambda: dice.choice(["lease_ms", "max_attempts", "labels", "adds_paused", "none_ms"])),
                 settings=settings,
+                reset=some(dice, lambda: dice.choice(["max_items", "labels", "polls_paused"])),
             ),
             types.PEEK: types.PeekRequest(
                 state=dice.choice([None, *ItemState]),

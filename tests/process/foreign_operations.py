@@ -178,6 +178,10 @@ async def controlled(port):
     assert (await request.send()).settings.maxAttempts == 3
     found = await control.settings()
     assert found.settings.maxAttempts == 3 and "maxAttempts" not in list(found.defaults)
+    request = control.configure_request()
+    request.init("reset", 1)[0] = "maxAttempts"
+    assert (await request.send()).settings.maxAttempts == 0
+    assert "maxAttempts" in list((await control.settings()).defaults)
 
     request = control.peek_request()
     peeked = await request.send()

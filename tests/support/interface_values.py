@@ -187,7 +187,10 @@ flags = st.booleans()
 CONTROL = {
     types.STATS: (flags, counts),
     types.SETTINGS: (st.none(), st.builds(types.SettingsInForce, settings=settings, defaults=settings_names)),
-    types.CONFIGURE: (st.builds(types.ConfigureRequest, names=settings_names, settings=settings), settings),
+    types.CONFIGURE: (
+        st.builds(types.ConfigureRequest, names=settings_names, settings=settings, reset=settings_names),
+        settings,
+    ),
     types.PEEK: (
         st.builds(
             types.PeekRequest,

@@ -201,7 +201,8 @@ class ControlHandlers:
 
     def _configure(self, queue: Queue, request: types.ConfigureRequest, now: WallMs) -> Plan[Any]:  # noqa: ARG002
         changes = {_WIRE_NAMES[name]: getattr(request.settings, name) for name in request.names}
-        plan = self._broker.lifecycle.configure(queue, changes)
+        reset = [_WIRE_NAMES[name] for name in request.reset]
+        plan = self._broker.lifecycle.configure(queue, changes, reset)
         return plan if isinstance(plan.reply, QueueberError) else plan.with_reply(view_settings(plan.reply))
 
     def _pause(self, queue: Queue, request: types.PauseRequest, now: WallMs, *, paused: bool) -> Plan[Any]:  # noqa: ARG002
