@@ -586,7 +586,9 @@ struct ItemView {
   attempts @6 :UInt32;
   facts @7 :DeliveryFacts;
   expiresAtMs @8 :UInt64;
-  dedupKeyTaken @9 :Bool;
+  reserved9 @9 :Bool;
+  # Not used.
+
   place @10 :Data;
   # Its position in its queue, for `after`.
 

@@ -34,8 +34,8 @@ struct ItemFacts {
   headers @3 :List(StoredHeader);
   expiresAtMs @4 :UInt64;
 
-  dedupDigest @5 :Data;
-  # 16 bytes, or none: the row of its deduplication key ends with the item.
+  reserved5 @5 :Data;
+  # Not used.
 
   deathReason @6 :UInt16;
   # As `DeathReason` of the public schema; 0 for an item that never died.

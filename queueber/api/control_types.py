@@ -210,7 +210,6 @@ class ItemView:
     attempts: int = 0
     facts: DeliveryFacts = DeliveryFacts()
     expires_at_ms: WallMs = WallMs(0)
-    dedup_key_taken: bool = False
     place: bytes = b""
     waits: Waits | None = None
 

@@ -61,9 +61,7 @@ class Deaths:
         # Later than the time in the id, so that an item in a dead line never is where its id says.
         added = int.from_bytes(item.key.id[:TIME_BYTES], "big")
         due = max(now, WallMs(added + 1))
-        facts = (item.facts or NO_FACTS)._replace(
-            expires_at=UNKNOWN_TIME, dedup_digest=b"", death=Death(reason, now, queue.name)
-        )
+        facts = (item.facts or NO_FACTS)._replace(expires_at=UNKNOWN_TIME, death=Death(reason, now, queue.name))
         died = item._replace(key=Key(due, item.key.id), facts=facts)
         dead.added += 1
         dead.bytes += len(item.contents)

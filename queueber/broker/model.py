@@ -90,9 +90,6 @@ class Facts(NamedTuple):
     expires_at: WallMs = WallMs(0)
     """0: never, unless its queue has a time to live."""
 
-    dedup_digest: bytes = b""
-    """The digest of the deduplication key that ends with the item, 16 bytes; else empty."""
-
     death: Death | None = None
     """Also of an item that was moved back from the dead items."""
 

@@ -10,7 +10,7 @@ from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.polls import Polls
 from queueber.broker.queue import Queue
 from queueber.broker.queues import Queues
-from queueber.broker.storage import DeleteDedup, DeleteItem, Digest, PutItems, Write
+from queueber.broker.storage import DeleteItem, PutItems, Write
 from queueber.units import WallMs
 from queueber.values import DeathReason
 
@@ -70,8 +70,6 @@ class Moves:
         queue.removed += 1
         queue.bytes -= len(item.contents)
         queue.off_time -= off_time(item.key)
-        if item.facts is not None and item.facts.dedup_digest and queue.id is not None:
-            changes.writes.append(DeleteDedup(queue.id, Digest(item.facts.dedup_digest)))
 
     def plan(self, changes: Changes, reply: T) -> Plan[T]:
         """Make the plan."""

@@ -213,7 +213,6 @@ def item_json(item: ItemView) -> dict[str, Any]:
         "attempts": item.attempts,
         **_facts_json(item.facts),
         "expiresAtMs": item.expires_at_ms,
-        "dedupKeyTaken": item.dedup_key_taken,
         "place": item.place.hex(),
     }
     if item.waits is not None:
@@ -294,8 +293,6 @@ def item_text(queue: str, item: ItemView) -> str:
         rows.append(("died", where))
     if item.expires_at_ms:
         rows.append(("expires", moment(item.expires_at_ms, "milliseconds")))
-    if item.dedup_key_taken:
-        rows.append(("deduplication", "its key is taken"))
     rows += [("header", f"{text_of(name)}: {printable(value)}") for name, value in facts.headers]
     rows.append(("contents", f"{bytes_of(item.contents_bytes)}: {_contents(item)}"))
     return pairs(rows)

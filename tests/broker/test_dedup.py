@@ -225,6 +225,18 @@ def test_a_key_counts_while_its_item_is_leased_and_after_it_came_back(harness):
     assert harness.decide(keyed).duplicates == (0,)
 
 
+def test_an_item_that_dies_frees_its_key(harness):
+    harness.submit(harness.broker.lifecycle.configure(harness.queue, {"maxAttempts": 1}))
+    harness.add(item(b"a", until_removed=True))
+    assert harness.lease_first()
+    harness.now += 9
+    (lease,) = harness.broker.pop_expired(harness.now)
+    items = harness.store.read(harness.queue.number, lease.rows())
+    harness.submit(harness.broker.requeue(lease, items, now=harness.now))
+    assert harness.queue.dead.items == 1
+    assert harness.add(item(b"a")).duplicates == ()
+
+
 def test_a_purge_frees_keys_that_count_until_their_items_are_gone(harness):
     harness.add(item(b"a", until_removed=True))
     keyed = harness.begin(item(b"a"))

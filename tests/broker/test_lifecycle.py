@@ -7,7 +7,6 @@ import pytest
 
 from queueber.broker.model import Facts, Key
 from queueber.broker.settings import DEFAULT_SETTINGS
-from queueber.broker.storage import DeleteDedup, Digest, PutItems
 from queueber.units import WallMs
 from queueber.values import DeathReason
 
@@ -113,20 +112,6 @@ def test_deaths_in_queues_beyond_a_number_are_counted_together(harness, monkeypa
         harness.add(b"a", name=name)
         harness.lose(name=name)
     assert harness.broker.deaths.counts == {("first", DeathReason.LOST): 2, ("", DeathReason.LOST): 2}
-
-
-def test_an_item_that_dies_frees_its_deduplication_key(harness):
-    harness.configure(maxAttempts=1)
-    harness.add(b"a")
-    _, lease = harness.take(lease_duration=10)
-    (place,) = harness.rows.items
-    harness.now = WallMs(harness.now + 12)
-    (lease,) = harness.broker.pop_expired(harness.now)
-    item = harness.rows.items[place]._replace(facts=Facts(dedup_digest=b"d" * 16))
-    plan = harness.broker.requeue(lease, [item], harness.now)
-    assert DeleteDedup(harness.queue.id, Digest(b"d" * 16)) in plan.writes
-    (put,) = [write for write in plan.writes if isinstance(write, PutItems)]
-    assert put.items[0].facts.dedup_digest == b""
 
 
 class TestGraceAtStart:

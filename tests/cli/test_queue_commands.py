@@ -554,7 +554,6 @@ class TestText:
                 facts=facts,
                 waits=waits,
                 expires_at_ms=NOW,
-                dedup_key_taken=True,
                 contents="Straße".encode()[:5],
                 contents_bytes=7,
             )
@@ -576,7 +575,6 @@ class TestText:
             ("last error", "no"),
             ("died", f"{NOW_TEXT} in mail: the lease of its last attempt ended by itself"),
             ("expires", NOW_TEXT),
-            ("deduplication", "its key is taken"),
             ("header", '"\\u001b[2J": base64 /w=='),
             ("contents", "7 bytes: Stra ... (3 more bytes)"),
         ]

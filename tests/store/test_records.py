@@ -75,10 +75,9 @@ facts = st.builds(
     st.just("") | texts,
     st.just(()) | st.lists(st.tuples(texts, st.binary(max_size=20)), max_size=3).map(tuple),
     u64,
-    st.just(b"") | st.binary(min_size=16, max_size=16),
     st.none() | deaths,
 )
-number_facts = st.builds(Facts, u32, u64, st.just("") | texts, st.just(()), u64, st.just(b""), st.none())
+number_facts = st.builds(Facts, u32, u64, st.just("") | texts, st.just(()), u64, st.none())
 
 
 @given(items, facts | number_facts, encodings)
@@ -105,7 +104,7 @@ def test_an_item_with_facts_is_written_as_the_schema_says(item, facts):
         "lastError": facts.last_error.encode(),
         "headers": [{"name": name.encode(), "value": value} for name, value in facts.headers],
         "expiresAtMs": facts.expires_at,
-        "dedupDigest": facts.dedup_digest,
+        "reserved5": b"",
         "deathReason": death.reason,
         "diedAtMs": death.died_at,
         "diedIn": death.queue.encode(),

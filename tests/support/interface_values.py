@@ -166,7 +166,6 @@ item_views = st.builds(
     attempts=short,
     facts=facts,
     expires_at_ms=long,
-    dedup_key_taken=st.booleans(),
     place=blobs,
     waits=st.none() | waits,
 )
@@ -303,6 +302,8 @@ ADAPTED = {
 def attribute(value, name):
     """Return the attribute of *value* for the schema's field *name*."""
     ours = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+    if name.startswith("reserved"):
+        return False
     if isinstance(value, dict):
         return value[name if name in value else ours]
     return getattr(value, ours) if hasattr(value, ours) else getattr(value, ours.removesuffix("_ms"))

@@ -55,7 +55,6 @@ def view_item(item: Item, state: ItemState, size: int, waits: types.Waits | None
         attempts=item.attempts,
         facts=delivery_facts(item),
         expires_at_ms=facts.expires_at,
-        dedup_key_taken=bool(facts.dedup_digest),
         place=place_of(item.key),
         waits=waits,
     )

@@ -57,8 +57,8 @@ _DISTANCE_SHIFT: Final = 2
 
 def build_item(contents: bytes, added_at: int, attempts: int, facts: Facts) -> bytes:
     """Return the struct of an item with *facts*."""
-    failures, first_leased_at, last_error, headers, expires_at, dedup_digest, death = facts
-    if headers or dedup_digest or death is not None:
+    failures, first_leased_at, last_error, headers, expires_at, death = facts
+    if headers or death is not None:
         fields = {"contents": contents, "addedAtMs": added_at, "attempts": attempts, "facts": _fields(facts)}
         return _ITEM.build(**fields)
     size = len(contents)
@@ -106,14 +106,14 @@ def _read_usual(struct: bytes, at: int, kind: int) -> Facts | None:
     if kind == _NUMBERS_POINTER and len(struct) == at + _NUMBERS.size:
         failures, first_leased_at, expires_at, died_at = _NUMBERS.unpack_from(struct, at)
         if not died_at:
-            return new_tuple(Facts, (failures, first_leased_at, "", (), expires_at, b"", None))
+            return new_tuple(Facts, (failures, first_leased_at, "", (), expires_at, None))
     elif kind == _WITH_ERROR_POINTER and len(struct) >= at + _WITH_ERROR.size:
         failures, first_leased_at, expires_at, died_at, error = _WITH_ERROR.unpack_from(struct, at)
         at += _WITH_ERROR.size
         size = error >> LIST_COUNT_SHIFT
         if not died_at and error & _LIST_MASK == BYTE_LIST and at + size <= len(struct):
             text = _text(struct[at : at + size])
-            return new_tuple(Facts, (failures, first_leased_at, text, (), expires_at, b"", None))
+            return new_tuple(Facts, (failures, first_leased_at, text, (), expires_at, None))
     return None
 
 
@@ -125,7 +125,6 @@ def _fields(facts: Facts) -> dict[str, Any]:
         "lastError": facts.last_error.encode(),
         "headers": [{"name": name.encode(), "value": value} for name, value in facts.headers],
         "expiresAtMs": facts.expires_at,
-        "dedupDigest": facts.dedup_digest,
         "deathReason": death.reason,
         "diedAtMs": death.died_at,
         "diedIn": death.queue.encode(),
@@ -145,7 +144,6 @@ def _facts(fields: dict[str, Any]) -> Facts:
         last_error=_text(fields["lastError"]),
         headers=tuple((_text(header["name"]), header["value"]) for header in fields["headers"]),
         expires_at=fields["expiresAtMs"],
-        dedup_digest=fields["dedupDigest"],
         death=death,
     )
 
