@@ -81,6 +81,9 @@ LEASE_TRANSITIONS = {
 FOREVER = WallMs(2**64 - 1)
 """The deadline of a session lease while its session is attached."""
 
+GRACE_USED = SpanMs(1)
+"""The grace in the row of a lease that gets none at a start."""
+
 ENTRY_BYTES = 24
 """The size of an item in its lease's record: its due and its id."""
 
@@ -117,7 +120,8 @@ class Lease:
     The grace of that session.
 
     For a lease with a deadline of its own, the grace that it was given at a start because it had ended while the
-    server was down; it is given only once, so that a server that keeps crashing does not keep items for ever.
+    server was down; it is given only once, so that a server that keeps crashing does not keep items for ever.  One
+    that an operator has ended has `GRACE_USED` in its row: a start gives it none.
     """
 
     excused: bool = False
@@ -126,13 +130,15 @@ class Lease:
     latest_end: WallMs = FOREVER
     """The deadline of a session lease while its session is attached: its end at the latest."""
 
+    ended: bool = False
+    """Whether an operator has ended it.  Its row names no session then, and gets no grace at a start."""
+
     def record(self) -> LeaseRecord:
         """Return the durable fields."""
         dues, ids, sizes = zip(*self.keys.values(), strict=True)
         keys = tuple(map(new_tuple, repeat(Key), zip(dues, ids, strict=True)))
-        return new_tuple(
-            LeaseRecord, (self.queue, self.deadline, keys, sizes, self.leased_at, self.session, self.grace)
-        )
+        session, grace = (b"", GRACE_USED) if self.ended else (self.session, self.grace)
+        return new_tuple(LeaseRecord, (self.queue, self.deadline, keys, sizes, self.leased_at, session, grace))
 
     def rows(self) -> list[Key]:
         """Return the keys of its items."""
@@ -233,7 +239,12 @@ class LeaseTable:
         return lease if lease is not None and lease.state is LeaseState.LIVE and lease.deadline > now else None
 
     def end(self, lease: Lease, now: WallMs) -> None:
-        """Let *lease* end at *now*, or if it is pending as soon as it is live; its row does not change."""
+        """
+        Let *lease* end at *now*, or if it is pending as soon as it is live, and not come back at a start.
+
+        The caller writes its row, or that of its queue's end.
+        """
+        lease.ended = True
         lease.deadline = lease.latest_end = min(lease.deadline, now)
         if lease.state is LeaseState.LIVE:
             self._deadlines.set(lease.id, lease.deadline)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import repeat
 
-from queueber.broker.leases import Lease, LeaseState, LeaseTable
+from queueber.broker.leases import GRACE_USED, Lease, LeaseState, LeaseTable
 from queueber.broker.model import NO_GRACE, Leased
 from queueber.broker.plans import Plan, UncommittedPlans
 from queueber.broker.queue import Queue
@@ -37,7 +37,8 @@ def restore_leases(
         lease = _restored(found)
         if queue.gone:
             leases.end(lease, now)
-        lease.excused = lease.deadline <= now
+        # One that an operator ended counts a loss, before and after a crash.
+        lease.excused = lease.deadline <= now and lease.grace != GRACE_USED
         if lease.session:
             if queue.settings.max_lease_ms and lease.leased_at:
                 lease.latest_end = WallMs(lease.leased_at + queue.settings.max_lease_ms)

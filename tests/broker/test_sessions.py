@@ -154,6 +154,44 @@ def test_a_poll_that_was_claimed_for_an_older_connection_gives_its_items_back(ha
     assert harness.take()[0] == [b"a"]
 
 
+@pytest.mark.parametrize("lost_first", [False, True])
+def test_a_lease_that_an_operator_ended_gets_no_grace_at_a_start(harness, lost_first):
+    harness.add(b"a", b"b")
+    attach(harness)
+    lease, kept = take(harness), take(harness)
+    if lost_first:
+        lose(harness)
+    ended = harness.submit(harness.broker.control.end_lease(harness.queue, lease, harness.now))
+    assert ended.reply is True
+    harness.commit_all()
+    if not lost_first:
+        # Its connection is lost before the sweep, which writes the rows of the session's leases again.
+        lose(harness)
+
+    harness.crash(grace=10_000)
+
+    for plan in harness.broker.sessions.started(harness.now):
+        harness.submit(plan)
+    harness.now = WallMs(harness.now + 1)
+    assert harness.sweep() == 1
+    assert [each.id for each in harness.broker.leases] == [kept.id]
+    harness.poll()
+    (delivery,) = harness.distribute()
+    (item,) = delivery.items
+    assert (item.contents, item.attempts) == (b"a", 1)
+
+
+def test_a_lease_with_a_deadline_that_an_operator_ended_gets_no_grace_at_a_start(harness):
+    harness.add(b"a")
+    harness.take(lease_duration=5_000)
+    (lease,) = harness.broker.leases
+    harness.now = WallMs(harness.now + 4_000)
+    harness.submit(harness.broker.control.end_lease(harness.queue, lease, harness.now))
+    harness.commit_all()
+    harness.crash(grace=10_000)
+    assert harness.sweep() == 1
+
+
 def test_an_extended_session_lease_is_one_with_a_deadline(harness):
     harness.add(b"a")
     attached = attach(harness)
