@@ -49,6 +49,9 @@ LABEL_BYTES_MAX = 63
 LISTED_MAX = 1_000
 """Bounds the elements of a reply that lists queues, items or leases, and the ids of a redrive."""
 
+ATTACH_BYTES = 256 * KIB
+"""Bounds the leases in a response of `attach`, after one lease: a session may have as many as `leased_items`."""
+
 # A transform leads from a result to a capability in it.  In Queueber's results these are one field deep.
 TRANSFORM_OPS_MAX = 16
 

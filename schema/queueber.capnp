@@ -54,10 +54,13 @@ interface Broker extends(Queue) {
   # The limits of this server that a client can keep to.  Ask before sending a message of more than 64 KiB, which every
   # server takes.  Of a server that answers `unimplemented` assume the defaults in the comments below.
 
-  attach @2 (session :Data, graceMs :UInt64) -> (resp :AttachResponse);
+  attach @2 (session :Data, graceMs :UInt64, more :Bool) -> (resp :AttachResponse);
   # Binds a worker's session, 16 random bytes of its own choice, to this connection.  If another connection has it, that
   # one is closed.  Polls that name the session give leases without a deadline: they last as long as the session is
   # attached, and end when it has been detached for its grace, at least 10 s and at most 7 days; 0 means 30 s.
+  #
+  # A session that is attached to this connection already gets no leases, but with *more* the next ones of an attach
+  # whose response had `more`.
 
   ping @3 () -> (ended :List(Data));
   # Answered at once, without waiting for the disk.  Send it at least every quarter of the shorter of `silenceMs` and the
@@ -428,10 +431,13 @@ enum Outcome {
 
 struct AttachResponse {
   leases @0 :List(SessionLease);
-  # The leases that the session still has; none if it is attached to this connection already.
+  # The leases that the session still has, up to 256 KiB of them; none if it is attached to this connection already.
 
   graceMs @1 :UInt64;
   silenceMs @2 :UInt64;
+
+  more @3 :Bool;
+  # The session has further leases.  Call `attach` again with `more` to get the next ones.
 }
 
 struct SessionLease {

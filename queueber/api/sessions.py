@@ -24,6 +24,9 @@ class AttachRequest(NamedTuple):
     grace: SpanMs = SpanMs(0)
     """How long the session's leases outlive its connection; 0: the server's default."""
 
+    more: bool = False
+    """Whether to return the next leases of an attach whose response had `more`."""
+
 
 class SessionLease(NamedTuple):
     """A lease that a session still has."""
@@ -40,6 +43,9 @@ class AttachResponse(NamedTuple):
     grace: SpanMs
     silence: SpanMs
     """The silence after which the server takes the peer for lost."""
+
+    more: bool = False
+    """Whether the session has further leases."""
 
 
 class QueueWeight(NamedTuple):
@@ -80,18 +86,18 @@ def read_attach_request(params: Params) -> AttachRequest:
         RemoteProtocolError: the parameters are malformed.
     """
     fields = fields_of(params, "Broker.attach$Params")
-    return AttachRequest(fields.id("session"), SpanMs(fields.number("graceMs")))
+    return AttachRequest(fields.id("session"), SpanMs(fields.number("graceMs")), fields.flag("more"))
 
 
 def write_attach_request(request: AttachRequest) -> bytes:
     """Write the parameters of `attach`."""
-    return layout("Broker.attach$Params").build(session=request.session, graceMs=request.grace)
+    return layout("Broker.attach$Params").build(session=request.session, graceMs=request.grace, more=request.more)
 
 
 def write_attach_response(response: AttachResponse) -> bytes:
     """Write the results of `attach`."""
     leases = [{"lease": each.lease, "queue": each.queue, "ids": each.ids} for each in response.leases]
-    fields = {"leases": leases, "graceMs": response.grace, "silenceMs": response.silence}
+    fields = {"leases": leases, "graceMs": response.grace, "silenceMs": response.silence, "more": response.more}
     return layout("Broker.attach$Results").build(resp=fields)
 
 
@@ -102,6 +108,7 @@ def read_attach_response(results: Results) -> AttachResponse:
         leases=[SessionLease(each["lease"], each["queue"], each["ids"]) for each in found.get("leases", ())],
         grace=SpanMs(found.get("graceMs", 0)),
         silence=SpanMs(found.get("silenceMs", 0)),
+        more=found.get("more", False),
     )
 
 

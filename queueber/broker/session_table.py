@@ -22,6 +22,7 @@ again elsewhere.  If they were kept in memory alone, a server that crashes more
 often than the grace would hold the items of a dead worker for ever.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, NewType
@@ -80,6 +81,9 @@ class Session:
     leases: "dict[LeaseId, Lease]" = field(factory=dict)
     """Its leases whose polls were answered and that have not ended."""
 
+    unlisted: "deque[Lease]" = field(factory=deque)
+    """The leases that it had when it was attached and that its worker was not shown yet; some may have ended."""
+
     ended: "list[LeaseId]" = field(factory=list)
     """The last `ENDED_MAX` leases that ended without the worker since its last ping."""
 
@@ -124,6 +128,7 @@ class SessionTable:
     def detach(self, session: Session) -> None:
         """Note that the connection of *session* has ended; forget it if it has no leases."""
         self._unbind(session)
+        session.unlisted.clear()
         session.advance(SessionInput.LOSS)
         self._forget_emptied(session)
 

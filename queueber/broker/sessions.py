@@ -4,8 +4,8 @@ Decisions about sessions: attaches, pings, and the ends of connections.
 The model and the states of sessions are in `session_table`.
 """
 
-from collections import Counter
-from typing import NamedTuple
+from collections import Counter, deque
+from typing import Final, NamedTuple
 
 from attrs import define
 
@@ -17,12 +17,15 @@ from queueber.broker.session_table import Session, SessionId, SessionState
 from queueber.broker.storage import PutLease, Write
 from queueber.broker.waiter import Peer
 from queueber.errors import InvalidRequest, Overloaded
-from queueber.limits import ID_BYTES, Limits
+from queueber.limits import ATTACH_BYTES, ID_BYTES, Limits
 from queueber.units import SECOND, SpanMs, WallMs, counted
 
 GRACE_MIN = SpanMs(10 * SECOND)
 GRACE_DEFAULT = SpanMs(30 * SECOND)
 """Also the least time that a worker has to attach again after a start of the server."""
+
+_LEASE_BYTES: Final = 64
+"""A lease in a reply without its items and the name of its queue.  An item takes `Lease.record_bytes` there, too."""
 
 
 class Attached(NamedTuple):
@@ -72,6 +75,8 @@ class Sessions:
                 if lease.deadline <= now:
                     self._leases.leave_session(lease)
             plans = self._move_deadlines(session, FOREVER)
+        if not again:
+            session.unlisted = deque(session.leases.values())
         return Attached(session, plans, superseded, again)
 
     def _check(self, session_id: SessionId, grace: SpanMs) -> None:
@@ -90,6 +95,23 @@ class Sessions:
                 limit="sessions",
             )
         return self._leases.sessions.add(session_id, GRACE_DEFAULT)
+
+    def next_leases(self, session: Session) -> list[tuple[Lease, str]]:
+        """
+        Return the next leases of an attached session that its worker was not shown, and the names of their queues.
+
+        They are at most `ATTACH_BYTES` in a reply, and one lease more.  There may be others until `Session.unlisted` is
+        empty.
+        """
+        found: list[tuple[Lease, str]] = []
+        size = 0
+        while session.unlisted and size < ATTACH_BYTES:
+            lease = session.unlisted.popleft()
+            if lease.id in session.leases:
+                name = self._queues.by_number(lease.queue).name
+                found.append((lease, name))
+                size += _LEASE_BYTES + len(name.encode()) + lease.record_bytes
+        return found
 
     def of(self, session_id: SessionId, peer: Peer) -> Session:
         """

@@ -131,7 +131,7 @@ class Client:
         )
 
     def attach(
-        self, session: Buffer, *, grace_ms: int = 0, timeout_ms: int | None = None
+        self, session: Buffer, *, grace_ms: int = 0, more: bool = False, timeout_ms: int | None = None
     ) -> Deferred[api.AttachResponse]:
         """
         Bind *session*, 16 random bytes, to the present connection.
@@ -141,13 +141,14 @@ class Client:
         every quarter of the shorter of the grace and the response's `silence`.
 
         Returns:
-            Fires with the leases that the session still has, none if it is attached to this connection already.  Fails
-            with `Unimplemented` on a server that does not know sessions.
+            Fires with the leases that the session still has, none if it is attached to this connection already.  If
+            there are many, the response has the first 256 KiB and its `more` is true: attach again with *more* for the
+            next ones.  Fails with `Unimplemented` on a server that does not know sessions.
         """
         try:
             limit = timeout(timeout_ms)
             grace = SpanMs(integer("grace_ms", grace_ms, 0, SPAN_MS_MAX, "ms"))
-            request = api.AttachRequest(identifier("session", session), grace)
+            request = api.AttachRequest(identifier("session", session), grace, flag("more", more))
         except InvalidRequest as why:
             return failed(why)
         content = api.write_attach_request(request)

@@ -186,7 +186,12 @@ WRONG = {
         "session": NOT_A_SESSION,
         "timeout_ms": NOT_A_LIMIT,
     },
-    "Client.attach": {"session": NOT_AN_ID, "grace_ms": NOT_A_POINT, "timeout_ms": NOT_A_LIMIT},
+    "Client.attach": {
+        "session": NOT_AN_ID,
+        "grace_ms": NOT_A_POINT,
+        "more": NOT_A_FLAG,
+        "timeout_ms": NOT_A_LIMIT,
+    },
     "Client.ping": {"timeout_ms": NOT_A_LIMIT},
     "Client.close": {},
     "Client.limits": {},

@@ -163,9 +163,13 @@ def test_the_error_of_an_old_server_names_the_method(network, client, failure, c
 
 def test_a_session_is_attached_and_pinged(network, client, success):
     attaching = client.attach(SESSION, grace_ms=12_000)
-    response = api.AttachResponse([api.SessionLease(LEASE, "mail", [ID])], 12_000, 30_000)
+    response = api.AttachResponse([api.SessionLease(LEASE, "mail", [ID])], 12_000, 30_000, more=True)
     call = exchanged(network, api.BROKER_INTERFACE_ID, api.ATTACH, api.write_attach_response(response))
     assert api.read_attach_request(call.params) == api.AttachRequest(SESSION, 12_000)
+    assert success(attaching) == response
+    attaching = client.attach(SESSION, more=True)
+    call = exchanged(network, api.BROKER_INTERFACE_ID, api.ATTACH, api.write_attach_response(response))
+    assert api.read_attach_request(call.params) == api.AttachRequest(SESSION, more=True)
     assert success(attaching) == response
 
     pinging = client.ping()

@@ -87,7 +87,7 @@ class Operations:
         session = dice.choice([b"s" * 16, b"t" * 16, b"", b"s" * 15])
         return dice.choice(
             [
-                (api.ATTACH, api.write_attach_request(api.AttachRequest(session, dice.choice(SPANS)))),
+                (api.ATTACH, api.write_attach_request(api.AttachRequest(session, dice.choice(SPANS), flag(dice)))),
                 (api.PING, api.write_ping_request()),
                 (api.QUEUES, control.write_queues_request(listing)),
                 (api.POLL_ANY, api.write_poll_any_request(api.PollAnyRequest(queues, flag(dice), self.poll(dice)))),
@@ -153,6 +153,7 @@ def results(dice):
         some(dice, lambda: api.SessionLease(identifier(), dice.choice(NAMES), some(dice, identifier))),
         dice.choice(SPANS),
         dice.choice(SPANS),
+        flag(dice),
     )
     lease = types.LeaseView(handle=identifier(), items=2, peer="192.0.2.1:5", session=True, ids=some(dice, identifier))
     item = types.ItemView(

@@ -110,7 +110,7 @@ def settle(params):
 
 
 def attach(params):
-    return [bytes(params.session).hex(), params.graceMs]
+    return [bytes(params.session).hex(), params.graceMs, params.more]
 
 
 def poll_any(params):
@@ -163,7 +163,7 @@ def settled(results):
 def attached(results):
     response = results.resp
     leases = [[bytes(each.lease).hex(), each.queue, hexes(each.ids)] for each in response.leases]
-    return [leases, response.graceMs, response.silenceMs]
+    return [leases, response.graceMs, response.silenceMs, response.more]
 
 
 PARAMS = [add, remove, poll, extend, queue, settle, attach, poll_any, redrive]

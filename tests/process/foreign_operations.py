@@ -142,9 +142,9 @@ async def sessions(port):
     """A lease that lasts as long as its session, over a reconnection."""
     client, broker = await connect(port)
 
-    def attach(broker):
+    def attach(broker, more=False):
         request = broker.attach_request()
-        request.session, request.graceMs = SESSION, 60_000
+        request.session, request.graceMs, request.more = SESSION, 60_000, more
         return request.send()
 
     attached = (await attach(broker)).resp
@@ -157,7 +157,9 @@ async def sessions(port):
     assert len((await broker.ping()).ended) == 0
     del client
     _other, second = await connect(port)
-    (held,) = (await attach(second)).resp.leases
+    found = (await attach(second)).resp
+    (held,) = found.leases
+    assert not found.more and len((await attach(second, more=True)).resp.leases) == 0
     assert bytes(held.lease) == bytes(resp.lease)
     assert [bytes(each) for each in held.ids] == [bytes(resp.items[0].id)]
     assert (await remove(second, resp.items[0].id, resp.lease)).resp.removed

@@ -40,8 +40,8 @@ class Peer:
         self.send()
         return question
 
-    def attach(self, session=b"s" * 16, grace=0):
-        return self.call_broker(api.ATTACH, api.write_attach_request(api.AttachRequest(session, grace)))
+    def attach(self, session=b"s" * 16, grace=0, *, more=False):
+        return self.call_broker(api.ATTACH, api.write_attach_request(api.AttachRequest(session, grace, more)))
 
     def send(self) -> None:
         self.protocol.dataReceived(self.connection.data_to_send())

@@ -3,9 +3,10 @@
 import pytest
 
 from queueber import api
+from queueber.broker import sessions
 from queueber.broker.leases import FOREVER
 from queueber.errors import Kind
-from queueber.limits import DEFAULTS
+from queueber.limits import ATTACH_BYTES, DEFAULTS
 from queueber.server.net.states import ConnectionState
 from queueber.server.net.timeouts import CHECK_SECONDS
 from tests.server.conftest import Server
@@ -20,8 +21,8 @@ def outcome(peer, question, read):
     return read(peer.receive()[question])
 
 
-def attach(peer, session=WORKER, grace=GRACE):
-    return outcome(peer, peer.attach(session, grace), api.read_attach_response)
+def attach(peer, session=WORKER, grace=GRACE, *, more=False):
+    return outcome(peer, peer.attach(session, grace, more=more), api.read_attach_response)
 
 
 def ping(peer):
@@ -64,6 +65,41 @@ def test_an_attach_says_what_it_grants(server):
     peer = server.connect()
     assert attach(peer, grace=0) == api.AttachResponse([], 30_000, 30_000)
     assert attach(peer, grace=20_000) == api.AttachResponse([], 20_000, 30_000)
+
+
+def test_an_attach_returns_many_leases_in_pieces(server, worker, monkeypatch):
+    monkeypatch.setattr(sessions, "ATTACH_BYTES", 250)
+    taken = [take(worker, 2).lease for _ in range(5)]
+    lose(worker)
+    again = server.connect()
+    first = attach(again)
+    assert ([each.lease for each in first.leases], first.more) == (taken[:3], True)
+    assert attach(again) == api.AttachResponse([], GRACE, 30_000, True)
+    # One that was removed meanwhile is left out.
+    for item in list(next(lease for lease in server.broker.leases if lease.id == taken[3]).keys):
+        removed = again.call(api.REMOVE, api.write_remove_request(api.RemoveRequest(item, taken[3])))
+        assert outcome(again, removed, api.read_remove_response) is True
+    second = attach(again, more=True)
+    assert ([each.lease for each in second.leases], second.more) == (taken[4:], False)
+    assert attach(again, more=True) == api.AttachResponse([], GRACE, 30_000)
+
+
+def test_a_session_with_more_leases_than_a_frame_holds_is_attached(make_server):
+    """Each piece stays below the smallest frame limit that a client may have."""
+    server = make_server(poll_items=10_000, items_per_add=10_000)
+    worker = server.connect()
+    attach(worker)
+    for _ in range(6):
+        worker.add(*[b""] * 10_000)
+        take(worker, 10_000)
+    lose(worker)
+    again = server.connect()
+    found, more = [], True
+    while more:
+        response = attach(again, more=bool(found))
+        assert len(api.write_attach_response(response)) < 2 * ATTACH_BYTES
+        found, more = found + list(response.leases), response.more
+    assert [len(each.ids) for each in found] == [10_000] * 6
 
 
 def test_a_poll_says_that_its_lease_is_one_of_the_session(worker):

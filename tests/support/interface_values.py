@@ -77,9 +77,9 @@ settle_responses = st.builds(
     st.booleans(),
 )
 
-attach_requests = st.builds(AttachRequest, ids, long)
+attach_requests = st.builds(AttachRequest, ids, long, st.booleans())
 attach_responses = st.builds(
-    AttachResponse, st.lists(st.builds(SessionLease, ids, texts, id_lists), max_size=3), long, long
+    AttachResponse, st.lists(st.builds(SessionLease, ids, texts, id_lists), max_size=3), long, long, st.booleans()
 )
 weights = st.lists(st.builds(QueueWeight, texts, st.integers(1, 1_000)), min_size=1, max_size=4)
 session_polls = st.builds(PollRequest, st.just(0), st.integers(1, 9), st.none(), st.booleans(), ids)

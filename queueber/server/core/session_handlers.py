@@ -52,20 +52,15 @@ class SessionHandlers:
             self._sinks[sink.peer] = sink
             sink.keep_session(partial(self._lost, sink.peer))
         self._submit(attached.plans)
-        response = self._response(attached.session, known=attached.again)
+        # Without `more` a session that is attached already gets no leases: small calls would cause large replies.
+        response = self._response(attached.session, leases=request.more or not attached.again)
         self._committer.submit(Plan([], (), response), partial(self._return, sink, calls.answer))
 
-    def _response(self, session: Session, *, known: bool) -> api.AttachResponse:
-        """Return the response, without leases if they are *known*: small calls would cause large replies."""
-        leases = (
-            []
-            if known
-            else [
-                api.SessionLease(lease.id, self._broker.queues.by_number(lease.queue).name, list(lease.keys))
-                for lease in session.leases.values()
-            ]
-        )
-        return api.AttachResponse(leases, session.grace, self._limits.session_silence_ms)
+    def _response(self, session: Session, *, leases: bool) -> api.AttachResponse:
+        """Return the response, with the next *leases* that its worker was not shown."""
+        found = self._broker.sessions.next_leases(session) if leases else []
+        shown = [api.SessionLease(lease.id, queue, list(lease.keys)) for lease, queue in found]
+        return api.AttachResponse(shown, session.grace, self._limits.session_silence_ms, bool(session.unlisted))
 
     def _return(self, sink: ReplySink, answer: rpc.AnswerId, response: api.AttachResponse) -> None:
         sink.results([answer], [api.write_attach_response(response)])
