@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, ensureDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import Logger, formatEvent
 
+from queueber import api
 from queueber.broker import StoreStalled
 from queueber.errors import Stopping
 from queueber.server.app.fd_limit import Descriptors
@@ -18,6 +19,8 @@ from queueber.server.config.settings import Settings
 from queueber.server.net.bound_sockets import BoundPorts
 from queueber.store import open_store
 from queueber.testing import InProcessServer, StepPool
+from queueber.values import Action, Settlement
+from tests.server.conftest import Server
 
 
 class Committer:
@@ -88,6 +91,69 @@ def test_the_wait_for_a_slow_disk_has_no_time_limit(clock, stop):
     clock.advance(0.01)
     assert stopped.called
     assert stopped.result is None
+
+
+class TestReads:
+    """A settle whose rows are still being read when `drain-seconds` ends."""
+
+    @pytest.fixture
+    def server(self):
+        server = Server()
+        worker = server.connect()
+        worker.add(*[b"%d" % number for number in range(250)])
+        poll = worker.poll(250, lease=60_000)
+        server.settle()
+        lease = api.read_poll_response(worker.receive()[poll]).lease
+        entry = Settlement(lease, b"", Action.FAIL, None, "")
+        worker.call(api.SETTLE, api.write_settle_request(api.SettleRequest([entry])))
+        assert len(server.pool.jobs) == 1
+        return server
+
+    def stop(self, server, clock):
+        """Stop until only the read is waited for; return the shutdown and its end."""
+        shutdown = GracefulShutdown(clock, 3, Notifier.from_environment({}))
+        stopped = ensureDeferred(shutdown.run(evolve(server.parts, timers=[])))
+        clock.pump([0.01] * 310)
+        server.turn()
+        for connection in list(server.connections):
+            connection.connectionLost()
+        clock.pump([0.01] * 2)
+        server.turn()
+        clock.pump([0.01] * 2)
+        assert (shutdown.stage, stopped.called) == ("for 1 read of the store to end", False)
+        return stopped
+
+    def test_the_store_stays_open_until_it_ends_and_nothing_is_decided_from_it(self, server, clock):
+        stopped, commits = self.stop(server, clock), server.committer.commits
+        server.pool.step()
+        clock.advance(0.01)
+        assert stopped.called
+        server.settle()
+        assert (server.committer.commits, server.deaths) == (commits, [])
+        assert len(server.broker.leases) == 1
+
+    def test_it_reads_no_further_rows(self, server, clock):
+        sizes, read = [], server.store.read
+        stopped = []
+
+        def read_slowly(number, keys):
+            sizes.append(len(keys))
+            if not stopped:
+                stopped.append(self.stop(server, clock))
+            return read(number, keys)
+
+        server.store.read = read_slowly
+        server.pool.step()
+        assert sizes == [100]
+        clock.advance(0.01)
+        assert stopped[0].called
+
+    def test_it_is_read_in_slices_otherwise(self, server):
+        sizes, read = [], server.store.read
+        server.store.read = lambda number, keys: sizes.append(len(keys)) or read(number, keys)
+        server.settle()
+        assert sizes == [100, 100, 50]
+        assert len(server.broker.leases) == 0
 
 
 def test_ended_polls_are_answered_first(clock):

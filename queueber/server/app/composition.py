@@ -37,6 +37,7 @@ from queueber.server.core.keyed_adds import KeyedAdds
 from queueber.server.core.log_rate_limit import SPAN_SECONDS
 from queueber.server.core.lookups import LookupRunner
 from queueber.server.core.pool import Pool
+from queueber.server.core.reads import Reads
 from queueber.server.core.redrives import Redrives
 from queueber.server.core.replies import Replies
 from queueber.server.core.reserve import MEASURE_SECONDS as RESERVE_SECONDS
@@ -101,6 +102,7 @@ class ServerParts:
     sessions: SessionHandlers
     committer: Committer
     dispatcher: Dispatcher
+    reads: Reads
     sweeper: Sweeper
     upkeep: Upkeep
     broker: Broker
@@ -137,13 +139,14 @@ def assemble(
     broker = Broker(ids or RandomIds(), limits=limits, bounds=settings.claim, settings=defaults, on_death=note_death)
     stats, window = commit_stats or CommitStats(), settings.coalesce_batch_window_ms / MS_PER_SECOND
     committer = Committer(reactor, broker, store, pool, clock, limits, end, flush_queue.flush, window, stats)
-    dispatcher = Dispatcher(reactor, broker, store, pool, clock, limits, committer)
+    reads = Reads(pool)
+    dispatcher = Dispatcher(reactor, broker, store, reads, clock, limits, committer)
     space = partial(_space, settings, store)
     reserve = Reserve(space, settings.free_space_reserve, lambda: defer_to_thread(store.reclaim_space))
     connections = Connections(limits, reactor.seconds, broker.limit_hits, reactor.callLater)
     sessions = SessionHandlers(broker, committer, clock, limits)
     handlers = _queue_handlers(
-        broker, committer, dispatcher, store, pool, clock, limits, reserve, connections, sessions, flush_queue.flush
+        broker, committer, dispatcher, store, reads, clock, limits, reserve, connections, sessions, flush_queue.flush
     )
     server = ServerContext(
         handlers=handlers,
@@ -158,8 +161,8 @@ def assemble(
         read_scheduler=ReadScheduler(reactor, reactor.seconds),
         templates=template_readers(limits),
     )
-    sweeper = Sweeper(broker, store, pool, clock, committer)
-    upkeep = Upkeep(broker, store, pool, clock, committer, dispatcher, limits)
+    sweeper = Sweeper(broker, store, reads, clock, committer)
+    upkeep = Upkeep(broker, store, reads, clock, committer, dispatcher, limits)
     lag = ReactorLag(reactor.seconds)
     sync = partial(_note_synced, pool, store, end)
     timers = _timers(reactor, settings, sync, sweeper, upkeep, committer, connections, reserve, lag)
@@ -167,7 +170,7 @@ def assemble(
         reactor, settings, store, pool, clock, certificates, server, handlers, committer, sweeper, reserve, lag
     )
     control = control_socket_factory(server, reactor, committer, reserve, store, handlers, defer_to_thread)
-    core = handlers, sessions, committer, dispatcher, sweeper, upkeep, broker
+    core = handlers, sessions, committer, dispatcher, reads, sweeper, upkeep, broker
     return ServerParts(RpcFactory(server), connections, flush_queue, *core, timers, control, reserve, diagnostics)
 
 
@@ -215,7 +218,7 @@ def _queue_handlers(
     committer: Committer,
     dispatcher: Dispatcher,
     store: ServerStore,
-    pool: Pool,
+    reads: Reads,
     clock: QueueClock,
     limits: Limits,
     reserve: Reserve,
@@ -224,14 +227,14 @@ def _queue_handlers(
     flush: Callable[[], None],
 ) -> QueueHandlers:
     replies = Replies(limits, broker.limit_hits)
-    lookups = LookupRunner(broker, committer, store, pool, clock.monotonic)
-    inspections = Inspections(broker, committer, store, pool, limits)
+    lookups = LookupRunner(broker, committer, store, reads, clock.monotonic)
+    inspections = Inspections(broker, committer, store, reads, limits)
     addresses = connections.addresses
-    settles = SettleHandlers(broker, committer, store, pool, clock, limits, replies, reserve.refuse)
-    redrives = Redrives(broker, committer, store, pool, clock, limits, replies)
+    settles = SettleHandlers(broker, committer, store, reads, clock, limits, replies, reserve.refuse)
+    redrives = Redrives(broker, committer, store, reads, clock, limits, replies)
     others = {REDRIVE: redrives.redrive}
-    control = ControlHandlers(broker, committer, pool, clock, limits, replies, lookups, inspections, addresses, others)
-    keyed_adds = KeyedAdds(broker, store, pool, clock, committer, dispatcher, replies, flush)
+    control = ControlHandlers(broker, committer, reads, clock, limits, replies, lookups, inspections, addresses, others)
+    keyed_adds = KeyedAdds(broker, store, reads, clock, committer, dispatcher, replies, flush)
     more = {**sessions.methods, **settles.methods, **control.methods}
     return QueueHandlers(broker, committer, dispatcher, clock, limits, reserve.refuse, replies, keyed_adds, more)
 

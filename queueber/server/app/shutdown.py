@@ -1,5 +1,5 @@
 """
-Stop a server in order: connections, new calls, calls under way, the last commit.
+Stop a server in order: connections, new calls, calls under way, reads, the last commit.
 
 Each step has a time limit, and logs what it abandoned when the limit was reached.
 """
@@ -70,7 +70,9 @@ class GracefulShutdown:
         await self._drained(up)
         await self._disconnect(up)
         await DeferredList([maybeDeferred(timer.stopService) for timer in up.timers if timer.running])
+        up.reads.stop()
         await self._commit_rest(up)
+        await self._reads_ended(up)
         up.dispatcher.stop()
 
     async def _drained(self, up: ServerParts) -> None:
@@ -111,6 +113,12 @@ class GracefulShutdown:
         while not idle.called:
             if up.committer.stalled and self._reactor.seconds() - began >= self._seconds:
                 raise StoreStalled("the storage engine has to catch up first, and does not")
+            await _pause(self._reactor, _CHECK_SECONDS)
+
+    async def _reads_ended(self, up: ServerParts) -> None:
+        """Wait until no thread reads the store, which will be closed.  The calls have been given up before."""
+        self.at(lambda: f"for {counted(up.reads.under_way, 'read')} of the store to end")
+        while up.reads.under_way:
             await _pause(self._reactor, _CHECK_SECONDS)
 
     async def _until(self, done: Callable[[], bool]) -> bool:

@@ -11,7 +11,7 @@ of their arrival.
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field
 from twisted.logger import Logger
@@ -27,10 +27,13 @@ from queueber.server.core.clock import QueueClock
 from queueber.server.core.committer import Committer
 from queueber.server.core.dispatcher import Unreadable, UnreadableNow
 from queueber.server.core.log_rate_limit import LogRateLimiter
-from queueber.server.core.pool import Pool
+from queueber.server.core.reads import Reads
 from queueber.server.core.replies import Methods, Replies, ReplySink
 
 SETTLE = "settle"
+
+READ_ROWS: Final = 100
+"""Rows that are read between two looks at whether the server stops."""
 
 _Rows: TypeAlias = Mapping[ItemId, Item] | Failure
 """The rows that were read for a settle, or why they could not be."""
@@ -63,7 +66,7 @@ class SettleHandlers:
     _broker: Broker
     _committer: Committer
     _store: Store
-    _pool: Pool
+    _reads: Reads
     _clock: QueueClock
     _limits: Limits
     _replies: Replies
@@ -126,20 +129,23 @@ class SettleHandlers:
             size += settles[-1].size
         self._reading = bool(settles)
         if settles:
-            read = self._pool.run(self._read, [settle.keys for settle in settles])
+            read = self._reads.run(self._read, [settle.keys for settle in settles])
             read.addCallback(self._decide_all, settles)
             read.addErrback(self._committer.bug)
 
     def _read(self, wanted: Sequence[Mapping[QueueNumber, Sequence[Key]]]) -> list[_Rows]:
-        """On a storage thread: read the rows of several settles."""
+        """On a storage thread: read the rows of several settles, or some of them once `Reads` is stopped."""
         return [self._read_one(keys) for keys in wanted]
 
     def _read_one(self, keys: Mapping[QueueNumber, Sequence[Key]]) -> _Rows:
         rows: dict[ItemId, Item] = {}
         try:
             for number, of_number in keys.items():
-                items = self._store.read(number, of_number)
-                rows.update((item.key.id, item) for item in items if item is not None)
+                for begin in range(0, len(of_number), READ_ROWS):
+                    if self._reads.stopped:
+                        return rows
+                    items = self._store.read(number, of_number[begin : begin + READ_ROWS])
+                    rows.update((item.key.id, item) for item in items if item is not None)
         except Exception:  # noqa: BLE001  (whatever it is, it refuses this settle alone)
             return Failure()
         return rows
