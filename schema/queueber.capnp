@@ -82,7 +82,8 @@ interface QueueControl {
   # One queue, for operators.  No method of it leases an item.  Ids are 16 bytes, `failed` otherwise.
 
   stats @0 (exact :Bool) -> (stats :QueueStats);
-  # Counts.  With *exact*, ready and delayed items beyond the queue's head are counted by a scan, which takes a while.
+  # Counts.  With *exact*, ready and delayed items beyond the queue's head are counted by a scan, which takes a while:
+  # the `counting` of another call shows its progress.
 
   settings @1 () -> (settings :Settings, defaults :List(Text));
   # The settings in force, and the names of those that were never configured for this queue.
@@ -557,6 +558,9 @@ struct QueueStats {
 
   addsPaused @13 :Bool;
   pollsPaused @14 :Bool;
+
+  counting @15 :UInt64;
+  # Items that an exact count in progress has read so far, of those that are not leased; 0: there is none.
 }
 
 enum ItemState {

@@ -102,6 +102,7 @@ class QueueCounts:
     removed: int = 0
     adds_paused: bool = False
     polls_paused: bool = False
+    counting: int = 0
 
 
 @frozen(kw_only=True)

@@ -42,6 +42,9 @@ class Count:
     """Keys up to this one were counted."""
 
     done: bool = field(default=False, init=False)
+    read: int = field(default=0, init=False)
+    """The number of rows that were read, those of leased items and later ones included."""
+
     _start: Key = field(init=False)
     _rows: int = field(default=0, init=False)
     _below: set[Key] = field(factory=set, init=False)
@@ -78,6 +81,7 @@ class Count:
             else:
                 rows.discard(key)
         self._rows += len(rows)
+        self.read += len(keys)
         self.after = covered_to
         self.done = covered_to == end
 

@@ -89,10 +89,11 @@ def stats(
     from queueber.cli.queue_views import look_at_counts  # noqa: PLC0415
 
     server = select_queue(ctx, name)
-    if exact and is_terminal(sys.stderr):
-        click.echo(f"counting all items of the queue {server.queue_text} ...", err=True)
-    of_queue = partial(look_at_counts, queue=server.queue_name, exact=exact, as_json=as_json)
-    show(server, of_queue, interval, timeout, address=control_address(data_dir) if here else None)
+    # Progress is for a terminal.  One call alone needs no reactor.
+    progress = exact and interval is None and is_terminal(sys.stderr)
+    of_queue = partial(look_at_counts, queue=server.queue_name, exact=exact, progress=progress, as_json=as_json)
+    there = control_address(data_dir) if here else None
+    show(server, of_queue, interval, timeout, address=there, concurrent=progress)
 
 
 async def _look_at_server(client: Client, *, as_json: bool) -> str:

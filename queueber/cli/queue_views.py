@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from queueber.api.control_types import ItemView, LeaseView, Listed, QueueSummary, SettingsInForce
+from queueber.api.control_types import ItemView, LeaseView, Listed, QueueCounts, QueueSummary, SettingsInForce
 from queueber.cli import queue_output as output
 from queueber.cli.arguments import uuid_bytes
 from queueber.cli.server_options import (
@@ -17,6 +17,7 @@ from queueber.cli.server_options import (
     timeout_option,
 )
 from queueber.cli.streams import EXIT_ERROR
+from queueber.cli.terminal import LoadDisplay
 from queueber.cli.watch import show, watch_options
 from queueber.client import Client
 from queueber.client.control import QueueControl
@@ -27,6 +28,9 @@ T = TypeVar("T")
 
 SHOWN_BYTES: Final = 200
 """Bytes of an item's contents that are shown as text."""
+
+COUNT_LOOK_SECONDS: Final = 0.5
+"""The time between two looks at the progress of an exact count."""
 
 STATES: Final = {"ready": ItemState.READY, "delayed": ItemState.DELAYED, "dead": ItemState.DEAD}
 
@@ -262,9 +266,46 @@ def print_settings(found: SettingsInForce, names: Collection[str] | None = None,
     click.echo(output.json_line(output.settings_json(found)) if as_json else output.settings_text(found, names))
 
 
-async def look_at_counts(client: Client, queue: str, *, exact: bool, as_json: bool) -> str:
-    """Return the counts of *queue* as text, or as JSON."""
-    counts = await client.control(queue).stats(exact=exact)
+async def look_at_counts(
+    client: Client, queue: str, *, exact: bool, progress: bool = False, as_json: bool = False
+) -> str:
+    """Return the counts of *queue* as text, or as JSON; with *progress*, show that of an exact count meanwhile."""
+    control = client.control(queue)
+    counts = await (count_with_progress(control) if progress else control.stats(exact=exact))
     if as_json:
         return output.json_line({"name": queue, "stats": output.counts_json(counts)})
     return output.counts_text(queue, counts)
+
+
+async def count_with_progress(control: QueueControl, clock: Any = None) -> QueueCounts:  # noqa: ANN401
+    """
+    Count a queue exactly, and show meanwhile how far that is, by *clock* or the reactor.
+
+    The client must be able to make calls concurrently.
+    """
+    # Imported here, because only a count on a terminal needs a reactor.
+    from twisted.internet.defer import ensureDeferred  # noqa: PLC0415
+    from twisted.internet.task import LoopingCall  # noqa: PLC0415
+
+    display = LoadDisplay()
+    began = False
+
+    async def look() -> None:
+        nonlocal began
+        now = await control.stats()
+        if now.counting and not began:
+            began = True
+            display.begin("Counting", now.items - now.leased, items=True)
+        display.at(now.counting)
+
+    counting = control.stats(exact=True)
+    loop = LoopingCall(lambda: ensureDeferred(look()))
+    loop.clock = clock or loop.clock
+    # What ends the looks ends the count, too, and is reported as its end.
+    loop.start(COUNT_LOOK_SECONDS, now=False).addErrback(lambda _: None)
+    try:
+        return await counting
+    finally:
+        if loop.running:
+            loop.stop()
+        display.end()

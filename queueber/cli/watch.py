@@ -47,17 +47,18 @@ def show(
     timeout_ms: int | None = None,
     *,
     address: str | None = None,
+    concurrent: bool = False,
 ) -> None:
     """
     Print the text that *look* returns: once, or every *interval* milliseconds.
 
     On a terminal, each look replaces the one before.  Each must end within *timeout_ms*.  *address* is that of a
-    control socket, which has no TLS; None for the selected server.
+    control socket, which has no TLS; None for the selected server.  A *concurrent* look makes several calls at a time.
     """
     to: str = server.address if address is None else address
     tls: Tls | None = server.tls if address is None else None
     if interval is None:
-        click.echo(server.run(to, look, tls, in_seconds(timeout_ms)))
+        click.echo(server.run(to, look, tls, in_seconds(timeout_ms), concurrent=concurrent))
         return
     server.run(to, lambda client: _watch(client, look, interval, timeout_ms), tls, concurrent=True)
 

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
-from twisted.internet.defer import ensureDeferred, fail, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, fail, succeed
+from twisted.internet.task import Clock
 
 from queueber.api import DeliveryFacts, SettleResponse
 from queueber.api.control_types import (
@@ -23,6 +24,7 @@ from queueber.api.control_types import (
 from queueber.cli import queue_output, terminal
 from queueber.cli.__main__ import queueber
 from queueber.cli.commands import MODULES, SECTIONS
+from queueber.cli.queue_views import COUNT_LOOK_SECONDS, count_with_progress
 from queueber.client import Action, Outcome, Settled, Settlement
 from queueber.errors import Overloaded, Unimplemented
 from queueber.values import ControlOutcome, Death, DeathReason, ItemState
@@ -534,6 +536,51 @@ class TestRedrive:
         shell.control_.answers["redrive"] = [redriven(4, more=True), redriven(5, more=False)]
         shell("redrive", "mail")
         assert shown == [("Moving", 9, True), 4, 9]
+
+
+class TestExactCount:
+    """Progress of `queueber stats --exact` on a terminal."""
+
+    @pytest.fixture
+    def shown(self, monkeypatch):
+        shown = []
+        monkeypatch.setattr(terminal.LoadDisplay, "begin", lambda _, *what, items: shown.append((*what, items)))
+        monkeypatch.setattr(terminal.LoadDisplay, "at", lambda _, done: shown.append(done))
+        monkeypatch.setattr(terminal.LoadDisplay, "end", lambda _: shown.append("end"))
+        return shown
+
+    def test_is_that_of_another_call(self, shown):
+        counted, clock = Deferred(), Clock()
+        looks = [0, 3, 7]
+
+        def stats(*, exact=False):
+            return counted if exact else succeed(QueueCounts(items=9, leased=1, counting=looks.pop(0)))
+
+        counting = ensureDeferred(count_with_progress(SimpleNamespace(stats=stats), clock))
+        clock.pump([COUNT_LOOK_SECONDS] * 3)
+        assert shown == [0, ("Counting", 8, True), 3, 7]
+        counted.callback(QueueCounts(items=9, ready=8))
+        assert (counting.result.ready, shown[-1], clock.getDelayedCalls()) == (8, "end", [])
+
+    def test_is_given_up_with_the_connection(self, shown):
+        counted, clock = Deferred(), Clock()
+
+        def stats(*, exact=False):
+            return counted if exact else fail(Overloaded("no"))
+
+        counting = ensureDeferred(count_with_progress(SimpleNamespace(stats=stats), clock))
+        clock.advance(COUNT_LOOK_SECONDS)
+        counted.errback(Overloaded("no"))
+        assert counting.result.check(Overloaded)
+        counting.addErrback(lambda _: None)
+        assert shown == ["end"]
+
+    @pytest.mark.parametrize("words", [("stats", "mail", "--exact"), ("stats", "mail")])
+    def test_needs_a_terminal(self, shell, words, monkeypatch):
+        assert shell(*words).exit_code == 0
+        monkeypatch.setattr("queueber.cli.control_commands.is_terminal", lambda _: True)
+        assert shell(*words).exit_code == 0
+        assert [concurrent for *_, concurrent in shell.runs] == [False, "--exact" in words]
 
 
 class TestText:

@@ -127,6 +127,29 @@ class TestStats:
 
         assert control(types.STATS, True).ready == 1000 * (1 + COUNTED_KEYS // 1000)
 
+    def test_another_call_shows_the_progress_of_a_count(self, server, peer, control):
+        for _ in range(1 + COUNTED_KEYS // 1000):
+            add(server, peer, *[b""] * 1000)
+        add(server, peer, b"later", delay=LONG)
+        queue = server.broker.queue("default")
+        queue.window.trim(0, queue.floor)
+        server.reactor.advance(1)
+
+        def counting(name="default"):
+            asked = control(types.STATS, False, name, settle=False)
+            server.flush_queue.flush()
+            server.turn()
+            return read_control_response(types.STATS, peer.receive()[asked]).counting
+
+        assert counting() == 0
+        exact = control(types.STATS, True, settle=False)
+        server.turn()
+        server.pool.step()
+        assert (counting(), counting("other")) == (COUNTED_KEYS, 0)
+        server.settle()
+        assert read_control_response(types.STATS, peer.receive()[exact]).ready == 1000 * (1 + COUNTED_KEYS // 1000)
+        assert counting() == 0
+
 
 class TestSettings:
     def test_are_changed_and_returned(self, control):

@@ -131,6 +131,7 @@ counts = st.builds(
             "oldest_due_ms",
             "added",
             "removed",
+            "counting",
         ),
         long,
     ),

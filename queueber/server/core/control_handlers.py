@@ -214,7 +214,8 @@ class ControlHandlers:
         now = self._clock.now()
         bounds = bounds_of(queue, now)
         if not exact or queue.number is None or bounds.ready == bounds.ready_max:
-            self._decide(lambda *_: Plan([], (), view_counts(queue, bounds)), call, queue, None)
+            counting = self._inspections.counting(queue)
+            self._decide(lambda *_: Plan([], (), view_counts(queue, bounds, counting)), call, queue, None)
             return
         count = Count(queue, queue.number, now)
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from queueber.broker import Broker, Store
+from queueber.broker import Broker, Queue, Store
 from queueber.broker.inspection import Count, Peek
 from queueber.errors import QueueberError, StorageError
 from queueber.limits import Limits
@@ -48,6 +48,9 @@ class Inspections:
     _pool: Pool
     _limits: Limits
     _under_way: deque[_Inspection] = field(factory=deque, init=False)
+    _counts: dict[Count, None] = field(factory=dict, init=False)
+    """The counts under way, the oldest first."""
+
     _running: bool = field(default=False, init=False)
     log = Logger()
 
@@ -58,10 +61,16 @@ class Inspections:
         self._committer.decide_now()
         self._committer.pending_bytes += size
         self._broker.follow(read)
+        if isinstance(read, Count):
+            self._counts[read] = None
         self._under_way.append(_Inspection(read, size, finish, fail))
         if not self._running:
             self._running = True
             ensureDeferred(self._run()).addErrback(self._committer.bug)
+
+    def counting(self, queue: Queue) -> int:
+        """Return how many rows the oldest exact count of *queue* in progress has read; 0 if there is none."""
+        return next((read.read for read in self._counts if read.queue is queue), 0)
 
     async def _run(self) -> None:
         while self._under_way:
@@ -97,4 +106,6 @@ class Inspections:
 
     def _end(self, inspection: _Inspection) -> None:
         self._broker.unfollow(inspection.read)
+        if isinstance(inspection.read, Count):
+            del self._counts[inspection.read]
         self._committer.pending_bytes -= inspection.size

@@ -91,8 +91,8 @@ def view_settings(settings: Settings) -> types.QueueSettings:
     return types.QueueSettings(**attrs.asdict(settings, recurse=False))
 
 
-def view_counts(queue: Queue, bounds: Bounds) -> types.QueueCounts:
-    """Return the counts of *queue*; *bounds* are those of its unleased items."""
+def view_counts(queue: Queue, bounds: Bounds, counting: int = 0) -> types.QueueCounts:
+    """Return the counts of *queue*; *bounds* are those of its unleased items, *counting* is a count's progress."""
     dead = queue.dead
     return types.QueueCounts(
         items=queue.items,
@@ -110,4 +110,5 @@ def view_counts(queue: Queue, bounds: Bounds) -> types.QueueCounts:
         removed=queue.removed,
         adds_paused=queue.settings.adds_paused,
         polls_paused=queue.settings.polls_paused,
+        counting=counting,
     )
