@@ -16,7 +16,7 @@ COVERED := $(addprefix tests/,api broker capnp plyvel rpc store)
 # Tests start hundreds of processes, each of which would compile our modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve schema test fast lint types layers bench hostile fuzz guided proof soak clean
+.PHONY: serve schema test fast lint types layers baseline bench hostile fuzz guided proof soak clean
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Queueber needs Python 3.11 or newer; set PYTHON=python3.11 or the like")'
@@ -50,13 +50,17 @@ layers: $(READY)
 	$(BIN)/lint-imports
 
 # The server that gains are measured against, in an environment of its own; needs the history of the repository.
-BASELINE := .bench-baseline
+BASELINE_COMMIT := e50bb73
+BASELINE := .bench-baseline$(patsubst %,-%,$(filter-out e50bb73,$(BASELINE_COMMIT)))
 $(BASELINE)/.ready:
 	rm -rf $(BASELINE) && mkdir -p $(BASELINE)/source
-	git archive e50bb73 | tar -x -C $(BASELINE)/source
+	git archive $(BASELINE_COMMIT) | tar -x -C $(BASELINE)/source
 	$(PYTHON) -m venv $(BASELINE)/.venv
 	$(BASELINE)/.venv/bin/python -m pip install --quiet ./$(BASELINE)/source
 	@touch $@
+
+# The server of another commit, for comparisons: make baseline BASELINE_COMMIT=650533e
+baseline: $(BASELINE)/.ready
 
 bench: $(READY) $(BASELINE)/.ready
 	$(BIN)/python tests/bench/run.py --out docs/benchmarks

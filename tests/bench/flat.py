@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from time import monotonic, perf_counter, sleep
 
+import looks
 from load import Run, preload
 from measures import cpu_seconds, resident, thread_seconds
 from servers import NOT_A_DISK, filesystem, free_port, started
@@ -134,11 +135,7 @@ def backlog(options, scratch):
         yield aim(f"p99 of a poll with {items:,} items waiting: times an empty queue's", full, 1.2)
         more = (resident(server.pid) - before) / MIB
         yield aim(f"memory with {items:,} items, above empty", more, 300, " MiB")
-        server.stop()
-        began = perf_counter()
-        server.start()
-        Single(server.port, server.pid).around()
-        yield aim(f"seconds from start to the first answers with {items:,} items", perf_counter() - began, 5, " s")
+        yield aim(f"seconds from start to the first answers with {items:,} items", restarted(server), 5, " s")
         server.empty(items)
         gone = times_longer(server, empty, options.rounds)
         yield aim(f"p99 of a poll when {items:,} items were removed: times an empty queue's", gone, 1.2)
@@ -219,6 +216,60 @@ async def make_queues(port, count):
     assert await process.wait() == 0
 
 
+def restarted(server):
+    """Start *server* again; return the seconds until its first answers."""
+    server.stop()
+    began = perf_counter()
+    server.start()
+    Single(server.port, server.pid).around()
+    return perf_counter() - began
+
+
+def looked_at(server, empty, options):
+    """Aims for an operator's calls of a server that holds much."""
+    for name, longer, ours, theirs in looks.times_longer(server, empty, max(10, options.rounds // 10)):
+        say(f"  {name}: {ours:.2f} ms, of an empty server {theirs:.2f} ms")
+        yield aim(f"median of {name}: times an empty server's", longer, 1.5)
+
+
+def million(options, scratch):
+    """Many items in one queue, with settings, dead items and deduplication keys: start, memory, polls and looks."""
+    with Server(scratch) as empty, Server(scratch) as server:
+        times_longer(server, empty, options.rounds // 10)
+        before = resident(server.pid)
+        with looks.Operator(server.port) as operator:
+            operator.prepare(options.items // 100, options.items // 10)
+        items = server.fill(options.items)
+        server.settle()
+        longer = times_longer(server, empty, options.rounds)
+        yield aim(f"p99 of a poll with {items:,} items in one queue: times an empty queue's", longer, 1.2)
+        more = (resident(server.pid) - before) / MIB
+        yield aim(f"memory with {items:,} items in one queue, above empty", more, 300, " MiB")
+        yield aim(f"seconds from start to the first answers with {items:,} items", restarted(server), 5, " s")
+        yield from looked_at(server, empty, options)
+        with looks.Operator(server.port) as operator:
+            seconds = operator.seconds(lambda: operator.control.stats(exact=True))
+        yield aim(f"seconds of an exact count of {items:,} items", seconds, 30, " s")
+
+
+def many(options, scratch):
+    """Many queues, each tenth with settings, a dead item and a deduplication key: start, memory, polls and looks."""
+    with Server(scratch) as empty, Server(scratch) as server:
+        times_longer(server, empty, options.rounds // 10)
+        before = resident(server.pid)
+        say(f"  making {options.queues:,} queues")
+        looks.make_queues(server.port, options.queues)
+        server.settle()
+        longer = times_longer(server, empty, options.rounds)
+        yield aim(f"p99 of a poll with {options.queues:,} queues: times one queue's", longer, 1.2)
+        more = (resident(server.pid) - before) / MIB
+        yield aim(f"memory with {options.queues:,} queues, above empty", more, 300, " MiB")
+        yield aim(f"seconds from start to the first answers with {options.queues:,} queues", restarted(server), 5, " s")
+        longer = times_longer(server, empty, options.rounds)
+        yield aim(f"p99 of a poll with {options.queues:,} queues after a start: times one queue's", longer, 1.2)
+        yield from looked_at(server, empty, options)
+
+
 def steady(options, scratch):
     """The same load for hours: whether calls take longer at the end."""
     with Server(scratch) as server:
@@ -237,7 +288,15 @@ def steady(options, scratch):
         yield aim(f"p99 of the last {part:g} s of {options.hours:g} h: times the first", parts[-1] / parts[0], 1.2)
 
 
-CHECKS = {"backlog": backlog, "delayed": delayed, "waiters": waiters, "idlers": idlers, "steady": steady}
+CHECKS = {
+    "backlog": backlog,
+    "delayed": delayed,
+    "waiters": waiters,
+    "idlers": idlers,
+    "million": million,
+    "many": many,
+    "steady": steady,
+}
 
 
 def main(arguments=None):
@@ -247,7 +306,7 @@ def main(arguments=None):
     parser.add_argument("--rounds", type=int, default=5_000, help="how many polls to measure [5000]")
     parser.add_argument("--waiters", type=int, default=10_000, help="how many polls that wait [10000]")
     parser.add_argument("--adds", type=int, default=1_000, help="how many adds while they do [1000]")
-    parser.add_argument("--queues", type=int, default=100_000, help="how many idle queues [100000]")
+    parser.add_argument("--queues", type=int, default=100_000, help="how many queues [100000]")
     parser.add_argument("--connections", type=int, default=5_000, help="how many idle connections [5000]")
     parser.add_argument("--hours", type=float, default=0.1, help="how long the steady cycle is [0.1]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")

@@ -13,12 +13,17 @@ SMALL = {
     "waiters": ["--waiters", "500", "--adds", "20"],
     "backlog": ["--items", "1000", "--rounds", "100"],
     "idlers": ["--queues", "500", "--connections", "20"],
+    "million": ["--items", "2000", "--rounds", "100"],
+    "many": ["--queues", "500", "--rounds", "100"],
     "steady": ["--hours", "0.001"],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("check", "figures"), [("waiters", 1), ("backlog", 4), ("idlers", 1), ("steady", 1)])
+@pytest.mark.parametrize(
+    ("check", "figures"),
+    [("waiters", 1), ("backlog", 4), ("idlers", 1), ("million", 9), ("many", 9), ("steady", 1)],
+)
 def test_a_small_check_gives_its_figures(check, figures, request, tmp_path):
     found = tmp_path / "found.json"
     done = subprocess.run(

@@ -52,3 +52,39 @@ def test_a_table_has_a_row_for_each_server_and_missing_ones_say_so(request, tmp_
     assert page.startswith("# Queueber next to its peers")
     assert "| beanstalkd-f0 | missing |" in page or rows[2].get("rate")
     assert (tmp_path / "peers.svg").read_text().startswith("<svg")
+
+
+def test_a_commit_that_is_not_there_is_named(request):
+    finished = subprocess.run(
+        [sys.executable, RUN, "--baseline-commit", "nothing"],
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1
+    assert "the server of commit nothing cannot be installed" in finished.stderr
+
+
+@pytest.mark.slow
+def test_plain_loads_are_compared_with_an_earlier_server(request, tmp_path):
+    """The earlier server is the present one: what is compared is not looked at."""
+    figures = tmp_path / "figures.json"
+    program = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import run, unused; from peers import PEERS\n"
+        "unused.install = lambda _: None; type(PEERS['baseline']).program = sys.executable\n"
+        "type(PEERS['baseline']).folder = type(PEERS['fsync']).folder; sys.exit(run.main(sys.argv[1:]))"
+    )
+    loads = [word for name in ("add-4x4x1", "take-2x2x2-mixed") for word in ("--scenario", name)]
+    times = ["--quick", "--seconds", "0.3", "--warmup", "0.1", "--repeats", "2"]
+    finished = subprocess.run(
+        [sys.executable, "-c", program, RUN.parent, "--baseline-commit", "any", *times, *loads, "--json", figures],
+        cwd=request.config.rootpath,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = json.loads(figures.read_text())
+    assert [row["load"] for row in rows] == ["add-4x4x1", "take-2x2x2-mixed"]
+    assert all(row["ratio"] > 0 and row["ours"]["rate"] > 0 for row in rows)

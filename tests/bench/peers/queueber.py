@@ -10,6 +10,7 @@ readers to see that it was not fooled.
 import sys
 from collections import deque
 from itertools import cycle
+from pathlib import Path
 from struct import Struct
 from time import perf_counter
 
@@ -325,16 +326,32 @@ class Queueber(Peer):
         return [self.found(), "-m", "twisted", "queueber", *listen, "--durability", self.durability]
 
 
+BASELINE_COMMIT = "e50bb73"
+"""Before calls of mixed length were made fast."""
+
+
 class Baseline(Queueber):
-    """Queueber as it was before calls of mixed length were made fast, in an environment of its own."""
+    """Queueber as it was at another commit, in an environment of its own."""
 
     name = "baseline"
-    says = "as fsync, by the server of commit e50bb73"
-    program = ".bench-baseline/.venv/bin/python"
+    commit = BASELINE_COMMIT
+    """May be set before a measurement begins."""
+
+    @property
+    def says(self):
+        return f"as fsync, by the server of commit {self.commit}"
+
+    @property
+    def folder_of_environment(self):
+        """The directory that ``make baseline BASELINE_COMMIT=...`` makes."""
+        return ROOT / f".bench-baseline{'' if self.commit == BASELINE_COMMIT else f'-{self.commit}'}"
+
+    @property
+    def program(self):
+        return str(self.folder_of_environment / ".venv/bin/python")
 
     def found(self):
-        python = ROOT / self.program
-        return str(python) if python.exists() else None
+        return self.program if Path(self.program).exists() else None
 
     def folder(self, directory):
         """Away from the package of this checkout, which Python would import from there."""
