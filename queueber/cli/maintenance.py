@@ -27,7 +27,7 @@ from queueber.cli.output import moment
 from queueber.cli.server_options import ServerSelection
 from queueber.cli.terminal import ByteProgressBar, check_can_confirm, confirm, yes_option
 from queueber.client import Client
-from queueber.client.errors import DifferentDirectory
+from queueber.client_core.errors import DifferentDirectory
 from queueber.errors import one_line
 from queueber.store import copy_directory, locked_shared, replace_directory, salvage
 from queueber.store import verify as verify_directory

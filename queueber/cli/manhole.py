@@ -23,8 +23,8 @@ from twisted.internet.task import react
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from queueber.client.address import parse
 from queueber.client.connect import endpoint_of
+from queueber.client_core.address import parse
 from queueber.errors import QueueberError
 
 END_OF_INPUT = b"\x04"

@@ -7,8 +7,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from queueber.client import Client, Tls, connect
-from queueber.client.address import socket_address
 from queueber.client.blocking import BlockingConnector, NoAnswer, run_blocking
+from queueber.client_core.address import socket_address
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred

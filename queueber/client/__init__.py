@@ -12,9 +12,9 @@ be awaited or given callbacks:
         await mail.remove(item.id, batch.lease)
     await client.close()
 
-The reactor is an argument; this package does not install one.  It knows the methods
-of the `.capnp` files and the RPC protocol, and nothing of the server.  Start reading
-at `connect`, then `service` for reconnecting and `protocol` for one connection.
+The reactor is an argument; this package does not install one.  The calls, their
+checks and the connection's rules are those of `client_core`; this package knows
+Twisted.  Start reading at `connect`, then `service` and `protocol`.
 """
 
 from queueber.api import (
@@ -30,10 +30,12 @@ from queueber.api import (
     Settlement,
 )
 from queueber.client.client import Client
-from queueber.client.connect import Tls, connect
-from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
-from queueber.client.items import new_item
-from queueber.client.queue import GIVE_BACK_MS, Batch, Queue
+from queueber.client.connect import connect
+from queueber.client.queue import Batch, Queue
+from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown, ReplyTooLong
+from queueber.client_core.items import new_item
+from queueber.client_core.options import Tls
+from queueber.client_core.queue_calls import GIVE_BACK_MS
 from queueber.values import ControlOutcome, ItemState
 
 __all__ = [

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from queueber import rpc
 from queueber.api import admin
-from queueber.client.arguments import flag, path
-from queueber.client.errors import DifferentDirectory, failed
-from queueber.errors import InvalidRequest
+from queueber.client_core.arguments import flag, path
+from queueber.client_core.calls import Call
+from queueber.client_core.errors import DifferentDirectory
 from queueber.process import directory_identity
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from queueber.client.service import Connector
+
+T = TypeVar("T")
 
 
 class Admin:
@@ -29,14 +32,11 @@ class Admin:
 
     def __init__(self, connector: Connector) -> None:
         """Created by `Client`."""
-        self._connector = connector
+        self._start = connector.start
 
     def stats(self) -> Deferred[admin.ServerStats]:
         """Ask for the numbers of queues, items, leases, connections and more."""
-        content = admin.write_no_params(admin.STATS)
-        return self._connector.call(
-            None, admin.STATS, content, admin.read_stats_response, interface=admin.ADMIN_INTERFACE_ID
-        )
+        return self._start(lambda: _call(admin.STATS, admin.write_no_params(admin.STATS), admin.read_stats_response))
 
     def check(self, *, force: bool = False) -> Deferred[admin.Checked]:
         """
@@ -44,12 +44,13 @@ class Admin:
 
         If the server holds so much that the check takes long, *force* is needed; otherwise `InvalidRequest`.
         """
-        try:
-            content = admin.write_check_request(force=flag("force", force))
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(
-            None, admin.CHECK, content, admin.read_check_response, interface=admin.ADMIN_INTERFACE_ID, wait_ms=None
+        return self._start(
+            lambda: _call(
+                admin.CHECK,
+                admin.write_check_request(force=flag("force", force)),
+                admin.read_check_response,
+                wait_ms=None,
+            )
         )
 
     def backup(self, target: str | os.PathLike[str]) -> Deferred[None]:
@@ -60,22 +61,29 @@ class Admin:
             Fires when the backup is on disk and visible to this process.  Fails with `DifferentDirectory` if the
             server has another directory at that path.
         """
-        try:
+
+        def build() -> Call[None]:
             where = path("target", target).absolute()
             content = admin.write_backup_request(admin.BackupRequest(os.fsencode(where), *_identity(where)))
-        except InvalidRequest as why:
-            return failed(why)
-        made = self._connector.call(
-            None, admin.BACKUP, content, admin.read_backup_response, interface=admin.ADMIN_INTERFACE_ID, wait_ms=None
-        )
-        return made.addCallback(partial(_check_same_directory, where))
+
+            def read(results: rpc.Results) -> None:
+                _check_same_directory(where, admin.read_backup_response(results))
+
+            return _call(admin.BACKUP, content, read, wait_ms=None)
+
+        return self._start(build)
 
     def backup_progress(self) -> Deferred[tuple[int, int]]:
         """Ask for the progress of the backup under way: bytes copied, and bytes in all."""
-        content = admin.write_no_params(admin.BACKUP_PROGRESS)
-        return self._connector.call(
-            None, admin.BACKUP_PROGRESS, content, admin.read_progress_response, interface=admin.ADMIN_INTERFACE_ID
+        return self._start(
+            lambda: _call(
+                admin.BACKUP_PROGRESS, admin.write_no_params(admin.BACKUP_PROGRESS), admin.read_progress_response
+            )
         )
+
+
+def _call(method: int, content: bytes, read: Callable[[rpc.Results], T], *, wait_ms: int | None = 0) -> Call[T]:
+    return Call(None, admin.ADMIN_INTERFACE_ID, method, content, read, wait_ms)
 
 
 def _identity(where: Path) -> tuple[int, int]:

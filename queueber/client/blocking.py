@@ -12,19 +12,15 @@ from typing import TypeVar
 from attrs import evolve
 
 from queueber import api, rpc
-from queueber.client.address import TcpAddress, UnixAddress
-from queueber.client.arguments import (
-    CALL_OVERHEAD_BYTES,
-    FRAME_BYTES_HIGHEST,
-    FRAME_BYTES_LOWEST,
-    FROM_DEFAULT,
-    FROM_SERVER,
-    call_too_long,
-)
-from queueber.client.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
-from queueber.client.routes import Place, Routes
+from queueber.client_core.address import TcpAddress, UnixAddress
+from queueber.client_core.arguments import FRAME_BYTES_HIGHEST, timeout
+from queueber.client_core.calls import Call
+from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown, error_of
+from queueber.client_core.held_leases import HeldLeases
+from queueber.client_core.message_limits import MessageLimits
+from queueber.client_core.routes import Routes
 from queueber.errors import Kind, Overloaded, QueueberError, RemoteProtocolError, Unimplemented, reason
-from queueber.limits import DEFAULTS, FRAME_BYTES_MAX
+from queueber.limits import DEFAULTS
 from queueber.rpc.messages import Outcome
 from queueber.transport.keepalive import keep_socket_alive
 from queueber.transport.protocol_detection import FIRST_BYTES, protocol_of
@@ -69,48 +65,43 @@ class BlockingConnector:
         self._seconds = seconds
         self._until = None if seconds is None else monotonic() + seconds
         self._socket: socket.socket | None = None
+        self.request_ids: Callable[[], bytes] | None = None
+        """No source of request ids: no call is sent again."""
+
+        self.held = HeldLeases()
+        """No session is kept here."""
+
         self._first = b""
         """The first bytes from the server, enough to recognise another protocol."""
 
-        self._limit: tuple[int, str] | None = None
-        """The longest message that the server accepts, and the source of that limit; None before it was requested."""
-
+        self._limits = MessageLimits(None)
         # The length of replies is bounded by the server's own limit, which its operator sets.
         self._connection = rpc.Connection(limits=evolve(DEFAULTS, frame_bytes=FRAME_BYTES_HIGHEST))
         self._routes = Routes(self._connection)
 
-    async def call(
-        self,
-        place: Place,
-        method: int,
-        content: bytes,
-        read: Callable[[rpc.Results], T],
-        interface: int = api.QUEUE_INTERFACE_ID,
-        *,
-        timeout_ms: int | None = None,
-        wait_ms: int | None = 0,  # noqa: ARG002  (only clients with a time limit of their own use it)
-    ) -> T:
+    async def start(self, build: Callable[[], Call[T]], timeout_ms: int | None = None) -> T:
         """
-        Call *method* of the object at *place*, and return the results parsed by *read*.
+        Make the call that *build* returns, and return its result.
 
         A call that exceeds *timeout_ms* ends the connection, and thereby its wait at the server.
 
         Raises:
             CallTimedOut: there was no answer within *timeout_ms*.
-            InvalidRequest: the call is longer than the server accepts.
+            InvalidRequest: an argument is invalid, or the call is longer than the server accepts.
             NotConnected: there is no connection.
             OutcomeUnknown: the connection was lost before the answer came.
             NoAnswer: the time limit of the connector passed.
             QueueberError: the error that the server returned.
         """
-        if timeout_ms is None:
-            return await self._call(place, method, content, read, interface)
+        call = build()
+        if timeout(timeout_ms) is None or timeout_ms is None:
+            return self._call(call)
         of_connector = self._until, self._seconds
         seconds = timeout_ms / MS_PER_SECOND
         if self._until is None or monotonic() + seconds < self._until:
             self._until, self._seconds = monotonic() + seconds, seconds
         try:
-            return await self._call(place, method, content, read, interface)
+            return self._call(call)
         except NoAnswer as why:
             if self._until == of_connector[0]:
                 raise
@@ -121,19 +112,17 @@ class BlockingConnector:
         finally:
             self._until, self._seconds = of_connector
 
-    async def _call(
-        self, place: Place, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
-    ) -> T:
+    def _call(self, call: Call[T]) -> T:
         if self._socket is not None and self._socket.fileno() < 0:
             raise NotConnected("the call was not sent: the connection is closed")
-        if len(content) + CALL_OVERHEAD_BYTES > FRAME_BYTES_LOWEST:
-            longest, source = self._limit = self._limit or await self._request_limit()
-            if len(content) + CALL_OVERHEAD_BYTES > longest:
-                raise call_too_long(len(content), longest, source)
+        length = len(call.content)
+        if self._limits.must_ask(length):
+            self._request_limits()
+        self._limits.check(length)
         if self._socket is None:
             self._socket = self._connect()
-        route = self._routes.to(place)
-        question = self._connection.call(route.target, interface, method, content)
+        route = self._routes.to(call.place)
+        question = self._connection.call(route.target, call.interface, call.method, call.content)
         try:
             outcome = self._receive_answer(self._socket, question)
         except TimeoutError as why:
@@ -144,18 +133,16 @@ class BlockingConnector:
         except OSError as why:
             raise _connection_lost(reason(why)) from None
         if isinstance(outcome, rpc.Results):
-            return _parsed(read, outcome)
-        raise route.error or error_of(outcome, interface, method)
+            return _parsed(call.read, outcome)
+        raise route.error or error_of(outcome, call.interface, call.method)
 
-    async def _request_limit(self) -> tuple[int, str]:
-        """Request the longest message that the server accepts, and return it with the source of the limit."""
+    def _request_limits(self) -> None:
+        """Ask for the longest message that the server accepts; it may be too old for that, or without room now."""
         content, read = api.write_limits_request(), api.read_limits_response
         try:
-            limits = await self.call(None, api.LIMITS, content, read, api.BROKER_INTERFACE_ID)
-        except (Unimplemented, Overloaded):
-            # An old server, or one without room for this call now.
-            return FRAME_BYTES_MAX, FROM_DEFAULT
-        return limits.frame_bytes, FROM_SERVER
+            self._limits.answered(self._call(Call(None, api.BROKER_INTERFACE_ID, api.LIMITS, content, read)))
+        except (Unimplemented, Overloaded) as why:
+            self._limits.answered(why)
 
     def _connect(self) -> socket.socket:
         try:

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from queueber import api, rpc
-from queueber.client.arguments import SPAN_MS_MAX, elements, flag, identifier, integer, timeout
-from queueber.client.errors import failed
-from queueber.client.queue import LEASE_MS_DEFAULT, Batch, Queue, batch_of, checked_name, poll_request
-from queueber.errors import InvalidRequest
-from queueber.limits import LISTED_MAX, POLL_ANY_QUEUES_MAX, WEIGHT_MAX
-from queueber.units import SpanMs
+from queueber import api
+from queueber.client.queue import Batch, Queue, batch_of
+from queueber.client_core.broker_calls import BrokerCalls
+from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, SessionRef, checked_name
+from queueber.limits import LISTED_MAX
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -31,9 +29,12 @@ class Client:
     Calls made without a connection wait for the next.  Close the client at the end.
     """
 
-    def __init__(self, connector: Connector) -> None:
-        """Created by `connect`."""
+    def __init__(self, connector: Connector, queue: str | None = None) -> None:
+        """Created by `connect`; *queue* is the name of the URL's queue."""
         self._connector = connector
+        self._queue = queue
+        self._start = connector.start
+        self._calls = BrokerCalls(lambda _, response: batch_of(response))
         self.default = Queue(connector, None)
         """The server's default queue."""
 
@@ -45,14 +46,16 @@ class Client:
 
         return Admin(self._connector)
 
-    def queue(self, name: str) -> Queue:
+    def queue(self, name: str | None = None) -> Queue:
         """
         Return the queue named *name*, 1 to 255 bytes of UTF-8.  It costs nothing until an item is added to it.
+
+        Without a name it is the queue of the URL, or the server's default queue.
 
         Raises:
             InvalidRequest: the name is invalid.
         """
-        return Queue(self._connector, checked_name(name))
+        return Queue(self._connector, self._queue if name is None else checked_name(name))
 
     def limits(self) -> Deferred[api.ServerLimits]:
         """
@@ -61,9 +64,7 @@ class Client:
         Returns:
             Fires with the limits.  Fails with `Unimplemented` on a server that is older than this method.
         """
-        return self._connector.call(
-            None, api.LIMITS, api.write_limits_request(), api.read_limits_response, api.BROKER_INTERFACE_ID
-        )
+        return self._start(self._calls.limits)
 
     def control(self, queue: str) -> QueueControl:
         """
@@ -88,10 +89,7 @@ class Client:
         Returns:
             Fires with the queues.  Fails with `Unimplemented` on a server that is older than this method.
         """
-        # Imported here, because few programs make this call.
-        from queueber.client.control import list_queues  # noqa: PLC0415
-
-        return list_queues(self._connector, prefix, label, after, limit)
+        return self._start(lambda: self._calls.queues(prefix, label=label, after=after, limit=limit))
 
     def poll_any(
         self,
@@ -101,7 +99,7 @@ class Client:
         lease_ms: int = LEASE_MS_DEFAULT,
         wait_ms: int | None = None,
         strict: bool = False,
-        session: Buffer = b"",
+        session: Buffer | SessionRef = b"",
         timeout_ms: int | None = None,
     ) -> Deferred[tuple[str, Batch]]:
         """
@@ -114,20 +112,9 @@ class Client:
             Fires with the queue's name, empty without items, and the batch.  Settle its items on that queue, or on the
             default queue.  Fails with `Unimplemented` on a server that is older than this method.
         """
-        try:
-            poll = poll_request(n, lease_ms, wait_ms, session)
-            limit = timeout(timeout_ms)
-            content = api.write_poll_any_request(api.PollAnyRequest(_weighted(queues), flag("strict", strict), poll))
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(
-            None,
-            api.POLL_ANY,
-            content,
-            _queue_and_batch,
-            api.BROKER_INTERFACE_ID,
-            timeout_ms=limit,
-            wait_ms=poll.wait,
+        return self._start(
+            lambda: self._calls.poll_any(queues, n, lease_ms=lease_ms, wait_ms=wait_ms, strict=strict, session=session),
+            timeout_ms,
         )
 
     def attach(
@@ -145,16 +132,7 @@ class Client:
             there are many, the response has the first 256 KiB and its `more` is true: attach again with *more* for the
             next ones.  Fails with `Unimplemented` on a server that does not know sessions.
         """
-        try:
-            limit = timeout(timeout_ms)
-            grace = SpanMs(integer("grace_ms", grace_ms, 0, SPAN_MS_MAX, "ms"))
-            request = api.AttachRequest(identifier("session", session), grace, flag("more", more))
-        except InvalidRequest as why:
-            return failed(why)
-        content = api.write_attach_request(request)
-        return self._connector.call(
-            None, api.ATTACH, content, api.read_attach_response, api.BROKER_INTERFACE_ID, timeout_ms=limit
-        )
+        return self._start(lambda: self._calls.attach(session, grace_ms=grace_ms, more=more), timeout_ms)
 
     def ping(self, *, timeout_ms: int | None = None) -> Deferred[list[bytes]]:
         """
@@ -163,18 +141,7 @@ class Client:
         Returns:
             Fires with the session leases that have ended otherwise since the last ping.
         """
-        try:
-            limit = timeout(timeout_ms)
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(
-            None,
-            api.PING,
-            api.write_ping_request(),
-            api.read_ping_response,
-            api.BROKER_INTERFACE_ID,
-            timeout_ms=limit,
-        )
+        return self._start(self._calls.ping, timeout_ms)
 
     def close(self) -> Deferred[None]:
         """
@@ -185,25 +152,3 @@ class Client:
             `NotConnected`.
         """
         return self._connector.close()
-
-
-def _weighted(queues: Mapping[str, int] | Iterable[str]) -> list[api.QueueWeight]:
-    """
-    Return *queues* with their weights, 1 unless they are given.
-
-    Raises:
-        InvalidRequest: there are none or too many, or a name or a weight is invalid.
-    """
-    names = elements("queues", queues, f"1 to {POLL_ANY_QUEUES_MAX} names of queues")
-    if not 1 <= len(names) <= POLL_ANY_QUEUES_MAX:
-        raise InvalidRequest(f"queues is {len(names)} queues; it must be 1 to {POLL_ANY_QUEUES_MAX}")
-    weights = queues if isinstance(queues, Mapping) else dict.fromkeys(names, 1)
-    return [
-        api.QueueWeight(checked_name(each), integer(f"queues[{each!r}]", weights[each], 1, WEIGHT_MAX, "turns"))
-        for each in names
-    ]
-
-
-def _queue_and_batch(results: rpc.Results) -> tuple[str, Batch]:
-    response = api.read_poll_any_response(results)
-    return response.queue, batch_of(response.poll)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from queueber import api, rpc
-from queueber.api import Action, AddTo, DeliveryFacts, NewItem, PolledItem, Settled, Settlement
-from queueber.client.arguments import SPAN_MS_MAX, buffers, identifier, integer, timeout, wrong
-from queueber.client.errors import failed
-from queueber.client.items import checked_items, error_text, settle_content
-from queueber.client.routes import DeadLetters
-from queueber.errors import InvalidRequest, RemoteProtocolError, too_large
-from queueber.limits import QUEUE_NAME_BYTES_MAX
-from queueber.units import SpanMs, WallMs
+from queueber import api
+from queueber.api import AddTo, DeliveryFacts, NewItem, PolledItem, Settled, Settlement
+from queueber.client_core.queue_calls import LEASE_MS_DEFAULT, QueueCalls, SessionRef, dead_letters
+from queueber.client_core.routes import DeadLetters
+from queueber.units import WallMs
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -23,12 +19,6 @@ if TYPE_CHECKING:
 
     from queueber.client.service import Connector
 
-LEASE_MS_DEFAULT = 30_000
-
-GIVE_BACK_MS: Final = SpanMs(1)
-"""The shortest span.  `extend` by it ends a lease, so that its items go to the next worker."""
-
-_COUNT_MAX = (1 << 32) - 1
 _NO_FACTS = DeliveryFacts()
 
 
@@ -83,6 +73,8 @@ class Queue:
         """Created by `Client`; *place* is None for the default queue."""
         self._connector = connector
         self._place = place
+        self._start = connector.start
+        self._calls = QueueCalls(place, batch_of, held=connector.held, request_ids=connector.request_ids)
 
     def __repr__(self) -> str:
         if isinstance(self._place, DeadLetters):
@@ -96,13 +88,7 @@ class Queue:
         Returns:
             Fires with the items' ids, 16 bytes each, in the same order.
         """
-        try:
-            delay = SpanMs(integer("delay_ms", delay_ms, 0, SPAN_MS_MAX, "ms"))
-            limit = timeout(timeout_ms)
-            request = api.AddRequest([api.NewItem(each, delay) for each in buffers("contents", contents)])
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(self._place, api.ADD, api.write_add_request(request), _ids, timeout_ms=limit)
+        return self._start(lambda: self._calls.add(*contents, delay_ms=delay_ms), timeout_ms)
 
     def add_items(
         self, *items: NewItem, request_id: Buffer = b"", timeout_ms: int | None = None
@@ -120,13 +106,7 @@ class Queue:
             Fires with the ids, and with the places of the items that were not
             added because their deduplication key was taken.
         """
-        try:
-            limit = timeout(timeout_ms)
-            number = identifier("request_id", request_id) if request_id else b""
-            content = api.write_add_request(api.AddRequest(checked_items("items", items), number))
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(self._place, api.ADD, content, api.read_add_response, timeout_ms=limit)
+        return self._start(lambda: self._calls.add_items(*items, request_id=request_id), timeout_ms)
 
     def poll(
         self,
@@ -134,7 +114,7 @@ class Queue:
         *,
         lease_ms: int = LEASE_MS_DEFAULT,
         wait_ms: int | None = None,
-        session: Buffer = b"",
+        session: Buffer | SessionRef = b"",
         timeout_ms: int | None = None,
     ) -> Deferred[Batch]:
         """
@@ -152,13 +132,7 @@ class Queue:
             Fires with a `Batch`, empty if the wait ended first.  Cancelling it
             ends the wait; items that were already sent go back.
         """
-        try:
-            request = poll_request(n, lease_ms, wait_ms, session)
-            limit = timeout(timeout_ms)
-        except InvalidRequest as why:
-            return failed(why)
-        content = api.write_poll_request(request)
-        return self._connector.call(self._place, api.POLL, content, _batch, timeout_ms=limit, wait_ms=request.wait)
+        return self._start(lambda: self._calls.poll(n, lease_ms=lease_ms, wait_ms=wait_ms, session=session), timeout_ms)
 
     def remove(self, item_id: Buffer, lease: Buffer, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
@@ -168,14 +142,7 @@ class Queue:
             Fires with True, or with False if nothing was changed: the item or
             the lease is unknown, or the lease is another one or has ended.
         """
-        try:
-            limit = timeout(timeout_ms)
-            request = api.RemoveRequest(identifier("item_id", item_id), identifier("lease", lease))
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(
-            self._place, api.REMOVE, api.write_remove_request(request), api.read_remove_response, timeout_ms=limit
-        )
+        return self._start(lambda: self._calls.remove(item_id, lease), timeout_ms)
 
     def extend(self, lease: Buffer, lease_ms: int, *, timeout_ms: int | None = None) -> Deferred[bool]:
         """
@@ -184,15 +151,7 @@ class Queue:
         Returns:
             Fires with True, or with False if nothing was changed: the lease is unknown or has ended.
         """
-        try:
-            span = SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms"))
-            limit = timeout(timeout_ms)
-            request = api.ExtendRequest(identifier("lease", lease), span)
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(
-            self._place, api.EXTEND, api.write_extend_request(request), api.read_extend_response, timeout_ms=limit
-        )
+        return self._start(lambda: self._calls.extend(lease, lease_ms), timeout_ms)
 
     def settle(
         self,
@@ -213,12 +172,7 @@ class Queue:
             each of *adds*.  Fails with `Unimplemented` on a server that is
             older than this method.
         """
-        try:
-            limit = timeout(timeout_ms)
-            content = settle_content(entries, adds, all_or_nothing=all_or_nothing)
-        except InvalidRequest as why:
-            return failed(why)
-        return self._connector.call(self._place, api.SETTLE, content, api.read_settle_response, timeout_ms=limit)
+        return self._start(lambda: self._calls.settle(*entries, adds=adds, all_or_nothing=all_or_nothing), timeout_ms)
 
     def fail(
         self,
@@ -238,7 +192,7 @@ class Queue:
         Returns:
             Fires with the outcome.  Fails as `settle` does.
         """
-        return self._settle_one(Action.FAIL, item_id, lease, delay_ms, error, timeout_ms)
+        return self._start(lambda: self._calls.fail(item_id, lease, error, delay_ms=delay_ms), timeout_ms)
 
     def defer(
         self, item_id: Buffer, lease: Buffer, *, delay_ms: int | None = None, timeout_ms: int | None = None
@@ -249,7 +203,7 @@ class Queue:
         Returns:
             Fires with the outcome.  Fails as `settle` does.
         """
-        return self._settle_one(Action.DEFER, item_id, lease, delay_ms, "", timeout_ms)
+        return self._start(lambda: self._calls.defer(item_id, lease, delay_ms=delay_ms), timeout_ms)
 
     def reject(
         self, item_id: Buffer, lease: Buffer, error: str = "", *, timeout_ms: int | None = None
@@ -260,27 +214,7 @@ class Queue:
         Returns:
             Fires with the outcome.  Fails as `settle` does.
         """
-        return self._settle_one(Action.REJECT, item_id, lease, None, error, timeout_ms)
-
-    def _settle_one(
-        self,
-        action: Action,
-        item_id: Buffer,
-        lease: Buffer,
-        delay_ms: int | None,
-        error: str,
-        timeout_ms: int | None,
-    ) -> Deferred[Settled]:
-        try:
-            limit = timeout(timeout_ms)
-            delay = None if delay_ms is None else SpanMs(integer("delay_ms", delay_ms, 0, SPAN_MS_MAX, "ms"))
-            entry = Settlement(
-                identifier("lease", lease), identifier("item_id", item_id), action, delay, error_text("error", error)
-            )
-        except InvalidRequest as why:
-            return failed(why)
-        content = api.write_settle_request(api.SettleRequest([entry]))
-        return self._connector.call(self._place, api.SETTLE, content, _only_settled, timeout_ms=limit)
+        return self._start(lambda: self._calls.reject(item_id, lease, error), timeout_ms)
 
     def dead_letters(self) -> Queue:
         """
@@ -291,69 +225,9 @@ class Queue:
         Raises:
             InvalidRequest: this is such a queue already.
         """
-        if isinstance(self._place, DeadLetters):
-            raise InvalidRequest("dead items have no dead items")
-        return Queue(self._connector, DeadLetters(self._place))
-
-
-def poll_request(n: int, lease_ms: int, wait_ms: int | None, session: Buffer) -> api.PollRequest:
-    """
-    Return the request of a poll with these arguments of `Queue.poll`.
-
-    Raises:
-        InvalidRequest: one of them is of the wrong type or out of range.
-    """
-    return api.PollRequest(
-        lease=SpanMs(integer("lease_ms", lease_ms, 1, SPAN_MS_MAX, "ms")),
-        num_items=integer("n", n, 1, _COUNT_MAX, "items"),
-        wait=None if wait_ms is None else SpanMs(integer("wait_ms", wait_ms, 0, SPAN_MS_MAX, "ms")),
-        no_wait=wait_ms == 0,
-        session=identifier("session", session) if session else b"",
-    )
-
-
-def checked_name(name: str) -> str:
-    """
-    Return *name* if it is a valid name of a queue.
-
-    Raises:
-        InvalidRequest: *name* is not text, is empty, longer than the limit, or cannot be encoded in UTF-8.
-    """
-    if not isinstance(name, str):
-        raise wrong("the queue's name", name, f"text, 1 to {QUEUE_NAME_BYTES_MAX} bytes of UTF-8")
-    try:
-        length = len(name.encode())
-    except UnicodeEncodeError:
-        raise InvalidRequest(f"the queue's name is not UTF-8: {name!a}") from None
-    if not length:
-        raise InvalidRequest("the queue's name is empty")
-    if length > QUEUE_NAME_BYTES_MAX:
-        raise too_large("the queue's name", value=length, limit=QUEUE_NAME_BYTES_MAX, unit="bytes")
-    return name
-
-
-def _ids(results: rpc.Results) -> list[bytes]:
-    ids: Sequence[bytes] = api.read_add_response(results).ids
-    return list(ids)
-
-
-def _batch(results: rpc.Results) -> Batch:
-    return batch_of(api.read_poll_response(results))
+        return Queue(self._connector, dead_letters(self._place))
 
 
 def batch_of(response: api.PollResponse) -> Batch:
     """Return the batch that a poll's *response* has."""
     return Batch(tuple(response.items), response.lease, response.deadline, response.session, tuple(response.facts))
-
-
-def _only_settled(results: rpc.Results) -> Settled:
-    """
-    Return the outcome of the only entry.
-
-    Raises:
-        RemoteProtocolError: there is another number of outcomes.
-    """
-    settled = api.read_settle_response(results).settled
-    if len(settled) != 1:
-        raise RemoteProtocolError(f"a settle of one entry has {len(settled)} outcomes")
-    return settled[0]

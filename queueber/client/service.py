@@ -1,237 +1,181 @@
 """
-Keep a connection to a server, and reconnect when it is lost.
+Keep a connection to a server over Twisted, and make calls over it.
 
-Calls made without a connection wait in a queue and leave it in a reactor turn
-of their own.  `ClientService` is not re-entrant and reports its events from
-within, and the end of a call may run any code of the user.
+`Connector` drives a `Link`: it connects to an endpoint, again after each loss,
+and turns the outcome of each call into that of a Deferred.
 """
 
+from __future__ import annotations
+
+import os
 from collections.abc import Callable
-from functools import partial
+from random import SystemRandom
 from typing import TypeVar
 
 from attrs import define
-from twisted.application.internet import ClientService, backoffPolicy
-from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import (
-    IAddress,
-    IDelayedCall,
-    IProtocol,
-    IProtocolFactory,
-    IReactorTime,
-    IStreamClientEndpoint,
-)
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
-from queueber import api, rpc
-from queueber.client.errors import CallTimedOut, NotConnected
-from queueber.client.message_limits import NotSent
-from queueber.client.protocol import ClientProtocol, ConnectionObserver
-from queueber.client.routes import Place
-from queueber.limits import Limits
+from queueber.client.protocol import ClientProtocol
+from queueber.client_core.arguments import timeout
+from queueber.client_core.calls import Call
+from queueber.client_core.connection import PendingCall
+from queueber.client_core.held_leases import HeldLeases
+from queueber.client_core.options import Options
+from queueber.client_core.reconnect import Link, backoff, timed_out
+from queueber.errors import InvalidRequest, QueueberError
+from queueber.limits import ID_BYTES
 from queueber.units import MS_PER_SECOND
 
 T = TypeVar("T")
 
-RETRY_SECONDS_MIN = 0.1
-RETRY_SECONDS_MAX = 10.0
-"""Range of the wait after a failed attempt, which grows from the first to the second with some jitter."""
-
 
 @define(eq=False)
-class ClientProtocolFactory(Factory):
-    """Create the protocol of each connection."""
+class _Factory(Factory):
+    """Create the transport of each connection."""
 
     noisy = False
-    clock: IReactorTime
-    limits: Limits | None
-    observer: ConnectionObserver
-    to: str
+    make: Callable[[], ClientProtocol]
 
     def buildProtocol(self, addr: IAddress | None) -> ClientProtocol:  # noqa: ARG002  (Twisted's signature)
         """Return the protocol for a new connection."""
-        return ClientProtocol(self.clock, self.limits, self.observer, self.to)
-
-
-@implementer(IStreamClientEndpoint)
-@define(eq=False)
-class ReportingEndpoint:
-    """An endpoint that calls *failed* for every failed attempt of *endpoint*."""
-
-    endpoint: IStreamClientEndpoint
-    failed: Callable[[Failure], None]
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect through the endpoint."""
-        return self.endpoint.connect(protocolFactory).addErrback(self._report)
-
-    def _report(self, failure: Failure) -> Failure:
-        self.failed(failure)
-        return failure
-
-
-@define(eq=False)
-class _Waiting:
-    """A call that waits for a connection."""
-
-    attempts: int | None
-    """Failed attempts left before the call fails; None for no limit."""
-
-    why: str = ""
-    """The error of the last attempt."""
+        return self.make()
 
 
 class Connector:
     """
     A connection to one server, re-established whenever it is lost.
 
-    Calls made without a connection wait for the next.  Calls in flight when a
-    connection is lost are not repeated: only the caller knows whether that
-    would do harm.
+    Calls made without a connection wait for the next.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
         endpoint: IStreamClientEndpoint,
+        options: Options,
         *,
-        limits: Limits | None,
-        attempts: int | None = None,
-        retry_policy: Callable[[int], float] | None = None,
         address: str | None = None,
-        timeout_ms: int | None = None,
     ) -> None:
-        """
-        Start connecting.  Errors name *address*, if it is known.
+        """Start connecting.  Errors name *address*, if it is known."""
+        self.request_ids = (lambda: os.urandom(ID_BYTES)) if options.resend_adds else None
+        """A source of request ids for adds, or None."""
 
-        A waiting call fails after *attempts* failed attempts to connect; None waits without a limit.  *timeout_ms* is
-        the time limit of calls without one of their own.
-        """
-        self._clock = clock
-        self._attempts = attempts
-        self._timeout_ms = timeout_ms
-        self._to = f" to {address}" if address else ""
-        self._usable: ClientProtocol | None = None
-        self._waiting: dict[Deferred[ClientProtocol], _Waiting] = {}
-        """Waiting calls by the Deferred that fires with their connection, in the order of the calls."""
+        self.held = HeldLeases()
+        """The client's session leases."""
 
-        self._dispatch_timer: IDelayedCall | None = None
-        self._closed = False
-        self._closing: list[Deferred[None]] | None = None
-        """Deferreds to fire when the connection is closed; None unless it is closing."""
-
-        self._retry_policy = retry_policy or backoffPolicy(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
-        self._failed_attempts = 0
-        """Attempts since the last connection that was of use.  One that ends at once was not."""
-
-        self._usable_since = 0.0
-        """When the connection became usable."""
-
-        self._service = ClientService(
-            ReportingEndpoint(endpoint, self._attempt_failed),
-            ClientProtocolFactory(clock, limits, self, self._to),
-            retryPolicy=self._delay,
-            clock=clock,
+        self.clock = clock
+        self.link = Link(
+            limits=options.limits,
+            attempts=options.attempts,
+            address=address,
+            retry_policy=options.retry_policy or backoff(SystemRandom().random),
+            clock=clock.seconds,
         )
-        self._service.startService()
+        self._endpoint = endpoint
+        self._factory = _Factory(lambda: ClientProtocol(clock, self.link, self))
+        self._timeout_ms = options.timeout_ms
+        self._transport: ClientProtocol | None = None
+        self._attempt: Deferred[IProtocol] | None = None
+        self._retry: IDelayedCall | None = None
+        self._closing: list[Deferred[None]] = []
+        """Deferreds to fire when the connection is closed."""
 
-    def call(
-        self,
-        place: Place,
-        method: int,
-        content: bytes,
-        read: Callable[[rpc.Results], T],
-        interface: int = api.QUEUE_INTERFACE_ID,
-        *,
-        timeout_ms: int | None = None,
-        wait_ms: int | None = 0,
-    ) -> Deferred[T]:
+        self._connect()
+
+    # Calls
+
+    def start(self, build: Callable[[], Call[T]], timeout_ms: int | None = None) -> Deferred[T]:
         """
-        Call as `ClientProtocol.call` does, once there is a connection.
+        Make the call that *build* returns.
 
-        A call that is cancelled before that is not sent.  Without *timeout_ms* the time limit is that of the client
-        plus *wait_ms*, the wait of a poll; with a *wait_ms* of None there is no time limit.
-
-        Raises (through the Deferred):
-            CallTimedOut: the call exceeded its time limit.
+        Returns:
+            Fires with its result, or fails with the `InvalidRequest` that *build* raises, with `CallTimedOut` after
+            the call's time limit, or as `ClientConnection.call` does.  Cancelling it ends the wait of a poll; a call
+            that was not sent is not sent then, and any other takes effect all the same.
         """
-        calling = self._call(place, method, content, read, interface)
-        if timeout_ms is None and self._timeout_ms is not None and wait_ms is not None:
-            timeout_ms = self._timeout_ms + wait_ms
-        if timeout_ms is None or calling.called:
-            return calling
-        return calling.addTimeout(timeout_ms / MS_PER_SECOND, self._clock, partial(_timed_out, timeout_ms))
+        try:
+            call = build()
+            limit = call.limit_ms(timeout(timeout_ms), self._timeout_ms)
+        except InvalidRequest as why:
+            return fail(why)
+        if limit is None:
+            return self._start(call)
+        return self._start_limited(call, limit)
 
-    def _call(
-        self, place: Place, method: int, content: bytes, read: Callable[[rpc.Results], T], interface: int
-    ) -> Deferred[T]:
-        if self._closed:
-            return fail(NotConnected("the call was not sent: the client is closed"))
-        if self._usable is not None and not self._waiting:
-            return self._usable.call(place, method, content, read, interface)
-        connected: Deferred[ClientProtocol] = Deferred(self._cancel)
-        self._waiting[connected] = _Waiting(self._attempts)
-        return connected.addCallback(lambda usable: usable.call(place, method, content, read, interface))
+    def _start(self, call: Call[T]) -> Deferred[T]:
+        deferred: Deferred[T] = Deferred(lambda _: self._cancel(pending))
+        pending = self.link.call(call, lambda outcome: _fire(deferred, outcome))
+        self.flush_soon()
+        return deferred
 
-    def _cancel(self, connected: Deferred[ClientProtocol]) -> None:
-        """Fail a call that was cancelled while it waited for a connection."""
-        waiting = self._waiting.pop(connected)
-        why = f": {waiting.why}" if waiting.why else ""
-        connected.errback(NotSent(f"there is no connection{self._to}{why}"))
+    def _start_limited(self, call: Call[T], limit: int) -> Deferred[T]:
+        def cancel(_: Deferred[T]) -> None:
+            timer.cancel()
+            self._cancel(pending)
 
-    def on_usable(self, connection: ClientProtocol) -> None:
-        """Send the waiting calls over *connection* in the next reactor turn.  Part of `ConnectionObserver`."""
-        self._usable, self._usable_since = connection, self._clock.seconds()
-        self._dispatch_soon()
+        def done(outcome: T | QueueberError) -> None:
+            if timer.active():
+                timer.cancel()
+            _fire(deferred, outcome)
 
-    def on_answer(self) -> None:
-        """Reset the back-off.  Part of `ConnectionObserver`."""
-        self._failed_attempts = 0
+        def late() -> None:
+            withdrawn = self.link.cancel(pending)
+            self.flush_soon()
+            deferred.errback(timed_out(limit, withdrawn))
 
-    def _delay(self, _: int) -> float:
-        """Return the seconds until the next attempt.  `ClientService`'s own count ends with any connection."""
-        self._failed_attempts += 1
-        return self._retry_policy(self._failed_attempts)
+        deferred: Deferred[T] = Deferred(cancel)
+        # Before the call, which may be done at once.
+        timer = self.clock.callLater(limit / MS_PER_SECOND, late)
+        pending = self.link.call(call, done)
+        self.flush_soon()
+        return deferred
 
-    def on_end(self, why: str, *, refused: bool) -> None:
-        """Forget the connection.  If it was *refused*, fail the waiting calls.  Part of `ConnectionObserver`."""
-        was_usable, self._usable = self._usable is not None, None
-        if was_usable and self._clock.seconds() - self._usable_since >= RETRY_SECONDS_MAX:
-            # Useful even without an answer: a worker may wait in its first poll for days.
-            self._failed_attempts = 0
-        for waiting in self._waiting.values() if refused or not was_usable else ():
-            waiting.why = why
-            if refused:
-                waiting.attempts = 0
-            elif waiting.attempts is not None:
-                waiting.attempts -= 1
-        self._dispatch_soon()
+    def _cancel(self, pending: PendingCall) -> None:
+        self.link.cancel(pending)
+        self.flush_soon()
 
-    def _attempt_failed(self, failure: Failure) -> None:
-        for waiting in self._waiting.values():
-            waiting.why = failure.getErrorMessage()
-            if waiting.attempts is not None:
-                waiting.attempts -= 1
-        self._dispatch_soon()
+    def flush_soon(self) -> None:
+        """Send the calls that were made in this reactor turn at its end."""
+        if self._transport is not None:
+            self._transport.flush_soon()
 
-    def _dispatch_soon(self) -> None:
-        if self._waiting and self._dispatch_timer is None:
-            self._dispatch_timer = self._clock.callLater(0, self._dispatch)
+    # Connecting
 
-    def _dispatch(self) -> None:
-        """Send the waiting calls if there is a connection, and fail those without attempts left."""
-        self._dispatch_timer = None
-        while self._waiting and self._usable is not None:
-            connected = next(iter(self._waiting))
-            del self._waiting[connected]
-            connected.callback(self._usable)
-        for connected, waiting in list(self._waiting.items()):
-            # The callbacks of an earlier failure may have cancelled this call.
-            if connected in self._waiting and waiting.attempts is not None and waiting.attempts <= 0:
-                del self._waiting[connected]
-                connected.errback(NotConnected(f"cannot connect{self._to}: {waiting.why}"))
+    def _connect(self) -> None:
+        self._retry = None
+        # Before the callbacks, which may be called at once.
+        self._attempt = attempt = self._endpoint.connect(self._factory)
+        attempt.addCallbacks(self._made, self._failed)
+
+    def _made(self, _: IProtocol) -> None:
+        self._attempt = None
+        self._check_closed()
+
+    def _failed(self, failure: Failure) -> None:
+        self._attempt = None
+        self._retry_later()
+        if not self.link.closed:
+            self.link.attempt_failed(failure.getErrorMessage())
+        self._check_closed()
+
+    def _retry_later(self) -> None:
+        if not self.link.closed:
+            self._retry = self.clock.callLater(self.link.retry_delay(), self._connect)
+
+    def on_made(self, transport: ClientProtocol) -> None:
+        """Use *transport*.  Part of `TransportOwner`."""
+        self._transport = transport
+
+    def on_lost(self) -> None:
+        """Connect again.  Part of `TransportOwner`."""
+        self._transport = None
+        self._retry_later()
+        self._check_closed()
+
+    # Closing
 
     def close(self) -> Deferred[None]:
         """
@@ -242,38 +186,31 @@ class Connector:
             `NotConnected`.
         """
         closed: Deferred[None] = Deferred()
-        if self._closing is not None:
-            self._closing.append(closed)
-        elif self._closed:
-            closed.callback(None)
-        else:
-            self._closing = [closed]
+        self._closing.append(closed)
+        if not self.link.closed:
             self._close()
+        self._check_closed()
         return closed
 
     def _close(self) -> None:
-        self._closed = True
-        if self._dispatch_timer is not None:
-            self._dispatch_timer.cancel()
-            self._dispatch_timer = None
-        while self._waiting:
-            connected, _ = self._waiting.popitem()
-            connected.errback(NotConnected("the call was not sent: the client was closed"))
-        if self._usable is not None:
-            self._usable.close()
-        self._service.stopService().addCallback(self._fire_closed)
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self.link.close()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport.transport.loseConnection()
+        if self._attempt is not None:
+            self._attempt.cancel()
 
-    def _fire_closed(self, _: object) -> None:
-        closing, self._closing = self._closing or [], None
-        for closed in closing:
-            closed.callback(None)
+    def _check_closed(self) -> None:
+        if self.link.closed and self._transport is None and self._attempt is None:
+            while self._closing:
+                self._closing.pop(0).callback(None)
 
 
-def _timed_out(timeout_ms: int, outcome: T | Failure, _: float) -> T:
-    """Raise `CallTimedOut` for a call that its time limit cancelled.  Return or raise any other *outcome*."""
-    if not isinstance(outcome, Failure):
-        return outcome
-    outcome.trap(CancelledError)
-    if isinstance(outcome.value, NotSent):
-        raise CallTimedOut(f"the call was not sent within {timeout_ms:,} ms: {outcome.value}", sent=False)
-    raise CallTimedOut(f"no answer within {timeout_ms:,} ms: the call may have taken effect or not", sent=True)
+def _fire(deferred: Deferred[T], outcome: T | QueueberError) -> None:
+    if isinstance(outcome, QueueberError):
+        deferred.errback(outcome)
+    else:
+        deferred.callback(outcome)

@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IStream
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from queueber.client.connect import Tls
+from queueber.client_core.options import Tls
 from queueber.errors import InvalidRequest, tls_reason
 from queueber.transport.pem import authority_problems, certificates_in, chain_problems
 

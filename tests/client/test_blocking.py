@@ -13,9 +13,9 @@ from twisted.internet.defer import Deferred
 
 from queueber import api, rpc
 from queueber.client import Batch, CallTimedOut, Client, NotConnected, OutcomeUnknown
-from queueber.client.address import TcpAddress, UnixAddress, socket_address
-from queueber.client.arguments import CALL_OVERHEAD_BYTES, FRAME_BYTES_LOWEST
 from queueber.client.blocking import BlockingConnector, NoAnswer, run_blocking
+from queueber.client_core.address import TcpAddress, UnixAddress, socket_address
+from queueber.client_core.arguments import CALL_OVERHEAD_BYTES, FRAME_BYTES_LOWEST
 from queueber.errors import InvalidRequest, Overloaded, Unimplemented
 from queueber.limits import DEFAULTS
 from queueber.transport.keepalive import KEEPALIVE_IDLE_SECONDS

@@ -10,7 +10,7 @@ import time
 from history import Add, Break, Delivered, Extend, Outcome, Poll, Remove
 
 from queueber import api, rpc
-from queueber.client.routes import Routes
+from queueber.client_core.routes import Routes
 from queueber.limits import Limits
 from queueber.units import SpanMs
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from queueber.cli.control_commands import stats
-from queueber.client.address import parse
+from queueber.client_core.address import parse
 from queueber.errors import InvalidRequest
 from queueber.server.config.console_access import parse_access
 from queueber.server.config.sources import ConfigError, resolve

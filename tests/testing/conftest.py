@@ -4,9 +4,9 @@ from functools import partial
 
 import pytest
 
-from queueber.client.address import TcpAddress, UnixAddress
 from queueber.client.blocking import BlockingConnector, run_blocking
 from queueber.client.client import Client
+from queueber.client_core.address import TcpAddress, UnixAddress
 from queueber.testing import TestServer
 
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from queueber.capnp.schema import schema
 from queueber.errors import InvalidRequest, Kind, Overloaded, QueueberError, Stopping, Unimplemented
 from queueber.rpc import Canceled, RemoteException
-
-if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
 
 
 class NotConnected(QueueberError):
@@ -52,6 +47,14 @@ class ReplyTooLong(QueueberError):
     """
 
 
+class LeaseLost(QueueberError):
+    """
+    The lease on an item ended before the item was settled: nothing was changed.
+
+    The work on it is done, and another worker may do it again.
+    """
+
+
 class DifferentDirectory(QueueberError):
     """Server and client see different directories at a path.  The text says whether the server has written there."""
 
@@ -84,11 +87,3 @@ def error_of(outcome: RemoteException | Canceled, interface: int = 0, method: in
     if outcome.kind == Kind.UNIMPLEMENTED and name is not None:
         return Unimplemented(f"the server does not know {name}, which is newer than the server: {outcome.reason}")
     return _BY_KIND.get(outcome.kind, InvalidRequest)(outcome.reason)
-
-
-def failed(why: QueueberError) -> Deferred[Any]:
-    """Return a Deferred that has failed with *why*."""
-    # Imported here, because blocking clients do without Twisted.
-    from twisted.internet.defer import fail  # noqa: PLC0415
-
-    return fail(why)

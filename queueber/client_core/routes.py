@@ -18,7 +18,7 @@ from typing import TypeAlias
 from attrs import define, frozen
 
 from queueber import api, capnp, rpc
-from queueber.client.errors import error_of
+from queueber.client_core.errors import error_of
 from queueber.errors import QueueberError
 
 ROUTES_MAX = 1_000

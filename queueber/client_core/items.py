@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from queueber import api
 from queueber.api import AddTo, ItemOptions, NewItem, Settlement
-from queueber.client.arguments import SPAN_MS_MAX, buffer, elements, flag, identifier, instance, integer, utf_8
+from queueber.client_core.arguments import SPAN_MS_MAX, buffer, elements, flag, identifier, instance, integer, utf_8
 from queueber.errors import InvalidRequest, too_large
 from queueber.limits import (
     DEDUP_KEY_BYTES_MAX,
@@ -75,16 +75,26 @@ def checked_items(name: str, items: Iterable[NewItem]) -> list[NewItem]:
     return [instance(f"{name}[{at}]", item, NewItem, "made with new_item") for at, item in enumerate(found)]
 
 
-def settle_content(entries: Iterable[Settlement], adds: Iterable[AddTo], *, all_or_nothing: bool) -> bytes:
+def checked_settlements(entries: Iterable[Settlement]) -> list[Settlement]:
     """
-    Write the parameters of `settle`.
+    Return *entries* as a list, with bytes for buffers.
 
     Raises:
-        InvalidRequest: an argument is of the wrong type or exceeds a limit.
+        InvalidRequest: there are too many, or one is of the wrong type or exceeds a limit.
     """
     checked = [_settlement(f"entries[{at}]", each) for at, each in enumerate(entries)]
     if len(checked) > SETTLEMENTS_MAX:
         raise too_large("entries", value=len(checked), limit=SETTLEMENTS_MAX, unit="entries")
+    return checked
+
+
+def settle_content(checked: list[Settlement], adds: Iterable[AddTo], *, all_or_nothing: bool) -> bytes:
+    """
+    Write the parameters of `settle`, with *checked* entries.
+
+    Raises:
+        InvalidRequest: an argument is of the wrong type or exceeds a limit.
+    """
     additions = [
         AddTo(
             utf_8(f"adds[{at}].queue", instance(f"adds[{at}]", each, AddTo, "an AddTo").queue),

@@ -1,0 +1,167 @@
+"""
+Items that a poll has delivered, and how leaving the context of one settles it.
+
+The faces add the methods that settle an item, in their own way of waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from attrs import define, field, frozen
+
+from queueber.api import Action, DeliveryFacts, PolledItem
+from queueber.errors import InvalidRequest
+from queueber.limits import ERROR_BYTES_MAX
+from queueber.units import WallMs
+from queueber.values import Death
+
+EXIT_MS: Final = 10_000
+"""The time limit for settling an item at the end of its context."""
+
+_NO_FACTS: Final = DeliveryFacts()
+_NO_DEADLINE: Final = WallMs(0)
+
+
+@define(eq=False)
+class Delivered:
+    """One item under a lease."""
+
+    polled: PolledItem
+    lease: bytes
+    """The id of the lease, 16 bytes, which permits to settle the item.  Keep it secret."""
+
+    facts: DeliveryFacts = _NO_FACTS
+    settled: bool = False
+    """Whether one of the item's own methods has ended its lease, or was called to."""
+
+    @property
+    def id(self) -> bytes:
+        """The item's id, 16 bytes, the same at every delivery."""
+        return self.polled.id
+
+    @property
+    def contents(self) -> bytes:
+        """The bytes that were added."""
+        return self.polled.contents
+
+    @property
+    def attempt(self) -> int:
+        """The number of the delivery; 1 for the first."""
+        return self.polled.attempt
+
+    @property
+    def added_at(self) -> WallMs:
+        """When the item was added, in milliseconds since the Unix epoch by the server's clock."""
+        return self.polled.added_at
+
+    @property
+    def first_leased_at(self) -> WallMs:
+        """When the item was first leased, likewise; 0 if it was never leased before."""
+        return self.facts.first_leased_at
+
+    @property
+    def failures(self) -> int:
+        """Earlier settlements of the item as failed."""
+        return self.facts.failures
+
+    @property
+    def losses(self) -> int:
+        """Earlier leases on the item that ended by themselves."""
+        return self.facts.losses
+
+    @property
+    def last_error(self) -> str:
+        """The error of the last failure; empty without one."""
+        return self.facts.last_error
+
+    @property
+    def headers(self) -> Mapping[str, bytes]:
+        """The headers that were given when the item was added."""
+        return dict(self.facts.headers)
+
+    @property
+    def death(self) -> Death | None:
+        """How the item died, for a dead item and for one that was moved back from the dead items."""
+        return self.facts.death
+
+
+I = TypeVar("I", bound=Delivered)  # noqa: E741  (an item)
+
+
+@frozen
+class DeliveredBatch(Generic[I]):
+    """The result of one poll: items under one lease, or none."""
+
+    items: Sequence[I]
+    """Items in the order in which they became due; empty if the wait ended first."""
+
+    lease: bytes = b""
+    """The lease's id, 16 bytes, which permits to remove and extend; empty without items.  Keep it secret."""
+
+    deadline: WallMs = _NO_DEADLINE
+    """
+    When the lease ends, by the server's clock.
+
+    0 without items, for a session lease, or if an old server does not send it.
+    """
+
+    session: bool = False
+    """Whether the lease lasts as long as the session of the poll.  False from a server that does not know sessions."""
+
+    facts: Sequence[DeliveryFacts] = field(default=(), repr=False)
+    """Facts of the items in the same places; fewer if those of the rest are all defaults.  `facts_of` fills them up."""
+
+    def facts_of(self, place: int) -> DeliveryFacts:
+        """Return the facts of the item at *place*: failures, losses, last error, headers and the like."""
+        return self.facts[place] if place < len(self.facts) else _NO_FACTS
+
+    def __iter__(self) -> Iterator[I]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def only(self) -> I | None:
+        """
+        Return the only item, or None without one.
+
+        Raises:
+            InvalidRequest: there are several.
+        """
+        if len(self.items) > 1:
+            raise InvalidRequest(f"the batch has {len(self.items)} items; enter each of them, or poll for one")
+        return self.items[0] if self.items else None
+
+
+class Exit(NamedTuple):
+    """How the end of its context settles an item."""
+
+    action: Action
+    error: str = ""
+
+
+def exit_for(error: BaseException | None, cancelled: tuple[type[BaseException], ...]) -> Exit:
+    """
+    Return how a context that ends with *error*, or without one, settles its item.
+
+    Success removes.  An exception fails, with its text.  Exceptions of the types *cancelled*, and those that end a
+    program, defer: the work was not done, and is not to blame.
+    """
+    if error is None:
+        return Exit(Action.REMOVE)
+    if isinstance(error, cancelled) or not isinstance(error, Exception):
+        return Exit(Action.DEFER)
+    return Exit(Action.FAIL, text_of(error))
+
+
+def text_of(error: BaseException) -> str:
+    """Return the class and the text of *error*, cut to what a settlement can carry."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  (the program's own `__str__`)
+        text = ""
+    found = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    encoded = found.encode(errors="replace")
+    return encoded[:ERROR_BYTES_MAX].decode(errors="ignore")

@@ -1,0 +1,90 @@
+"""The session leases that a client holds, from the poll's answer until their last item is settled."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias, TypeVar
+
+from attrs import define, field
+
+from queueber import api, rpc
+from queueber.api import Action, Outcome, Settlement
+
+T = TypeVar("T")
+Read: TypeAlias = Callable[[rpc.Results], T]
+
+
+@define(eq=False)
+class _Held:
+    """One lease, and its items that are not settled yet."""
+
+    session: object
+    ids: set[bytes]
+
+
+@define(eq=False)
+class HeldLeases:
+    """
+    The session leases of one client.
+
+    A lease of a session does not end while the session is attached.  So the
+    client has to know which of them its program still works on: a session that
+    attaches again gives back the others, and one that is closed gives back the
+    rest.  The results of the calls say when an item leaves its lease.
+    """
+
+    _held: dict[bytes, _Held] = field(factory=dict)
+
+    def __contains__(self, lease: object) -> bool:
+        return lease in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, session: object, lease: bytes, ids: Iterable[bytes]) -> None:
+        """Add a *lease* of *session* on items with these *ids*."""
+        self._held[lease] = _Held(session, set(ids))
+
+    def of(self, session: object) -> list[bytes]:
+        """Return the leases of *session*, the oldest first."""
+        return [lease for lease, held in self._held.items() if held.session is session]
+
+    def forget(self, lease: bytes, item_id: bytes = b"") -> bool:
+        """Drop an item of *lease*, or without *item_id* the whole lease.  Return whether it was held."""
+        held = self._held.get(lease)
+        if held is None:
+            return False
+        held.ids.discard(item_id)
+        if not item_id or not held.ids:
+            del self._held[lease]
+        return True
+
+    def after_remove(self, item_id: bytes, lease: bytes, read: Read[T]) -> Read[T]:
+        """Return *read*, or a function that also drops the item: it is removed, or was not held."""
+        if lease not in self._held:
+            return read
+
+        def reading(results: rpc.Results) -> T:
+            found = read(results)
+            self.forget(lease, item_id)
+            return found
+
+        return reading
+
+    def after_extend(self, lease: bytes, read: Read[T]) -> Read[T]:
+        """Return *read*, or a function that also drops the lease: it has a deadline now, or is lost."""
+        return self.after_remove(b"", lease, read)
+
+    def after_settle(self, entries: Sequence[Settlement], read: Read[api.SettleResponse]) -> Read[api.SettleResponse]:
+        """Return *read*, or a function that also drops what *entries* have settled."""
+        if not any(each.lease in self._held for each in entries):
+            return read
+
+        def reading(results: rpc.Results) -> api.SettleResponse:
+            response = read(results)
+            for entry, settled in zip(entries, response.settled, strict=False):
+                if settled.outcome is Outcome.LEASE_LOST:
+                    self.forget(entry.lease)
+                elif settled.outcome is Outcome.NOT_FOUND or response.changed:
+                    self.forget(entry.lease, b"" if entry.action is Action.EXTEND else entry.id)
+            return response
+
+        return reading

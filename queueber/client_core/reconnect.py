@@ -1,0 +1,254 @@
+"""
+Calls of a client over one connection after another.
+
+A `Link` holds the calls that wait for a connection, and sends again what a lost
+connection may have carried, where that is safe.  The driver connects:
+
+| The driver | calls | and then |
+|---|---|---|
+| has a transport that can carry calls | `connected`, `dispatch` | sends `data_to_send` of the connection |
+| could not connect | `attempt_failed` | waits for `retry_delay`, and connects |
+| loses the transport | `end` of the connection | waits for `retry_delay`, and connects |
+
+A poll, a read and an add with a request id, in flight when the connection is
+lost, are sent again over the next one.  The server recognises an add by its
+request id for ten minutes; later it is not sent again, and its outcome is
+unknown.  All other calls in flight fail: only the caller knows whether repeating
+them does harm.
+
+Functions that are called with an outcome may make calls, cancel them and close
+the link.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+from queueber.client_core.calls import Call, Resend
+from queueber.client_core.connection import ClientConnection, End, PendingCall, PendingState
+from queueber.client_core.errors import CallTimedOut, NotConnected, OutcomeUnknown
+from queueber.errors import QueueberError
+from queueber.limits import Limits
+
+T = TypeVar("T")
+
+RETRY_SECONDS_MIN: Final = 0.1
+RETRY_SECONDS_MAX: Final = 10.0
+"""Range of the wait after a failed attempt, which grows from the first to the second with some jitter."""
+
+_GROWTH: Final = 1.5
+_GROWN: Final = 12
+"""Attempts after which the wait has reached its maximum."""
+
+RESEND_SECONDS: Final = 540.0
+"""The time after its first sending in which an add is sent again: the server's ten minutes, less a margin."""
+
+
+def backoff(random: Callable[[], float]) -> Callable[[int], float]:
+    """
+    Return the default policy: the seconds to wait after a given number of failed attempts.
+
+    *random* returns numbers from 0 to 1; they take away up to a half, so that clients of a server that was restarted
+    do not come back together.
+    """
+
+    def delay(failed: int) -> float:
+        longest = min(RETRY_SECONDS_MAX, RETRY_SECONDS_MIN * _GROWTH ** min(max(failed - 1, 0), _GROWN))
+        return longest * (1 - random() / 2)
+
+    return delay
+
+
+class Withdrawn(NamedTuple):
+    """The state of a call when it was cancelled."""
+
+    sent: bool
+    """Whether it may have taken effect, or may still."""
+
+    why: str
+    """The reason why it was not sent; empty if it was."""
+
+
+class ConnectionUser(Protocol):
+    """A part of the client that makes calls of its own over each new connection, before all others."""
+
+    def on_connected(self, connection: ClientConnection) -> None:
+        """Make calls over *connection*."""
+
+    def on_disconnected(self) -> None:
+        """Note that the connection is lost."""
+
+
+class Link:
+    """The calls of a client; the module's docstring explains its use."""
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None,
+        attempts: int | None,
+        address: str | None,
+        retry_policy: Callable[[int], float],
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Create a link without a connection.  Errors name *address*, if it is known.
+
+        A waiting call fails after *attempts* failed attempts to connect; None waits without a limit.  *clock* returns
+        monotonic seconds.
+        """
+        self.connection: ClientConnection | None = None
+        """The connection in use, or None."""
+
+        self.closed = False
+        self.users: list[ConnectionUser] = []
+        self._limits = limits
+        self._attempts = attempts
+        self._to = f" to {address}" if address else ""
+        self._retry_policy = retry_policy
+        self._clock = clock
+        self._waiting: dict[PendingCall, None] = {}
+        """Calls that wait for a connection, in their order."""
+
+        self._failed_attempts = 0
+        """Attempts since the last connection that was of use.  One that ends at once was not."""
+
+        self._connected_at = 0.0
+
+    # What the faces call
+
+    def call(self, call: Call[T], on_done: Callable[[T | QueueberError], None]) -> PendingCall:
+        """
+        Make *call*, now or when there is a connection.
+
+        *on_done* is called once, as `ClientConnection.call` does; also before this method returns.
+        """
+        pending = PendingCall(call, on_done, attempts=self._attempts)
+        if self.closed:
+            pending.finish(NotConnected("the call was not sent: the client is closed"))
+        elif self.connection is not None and not self._waiting:
+            self._send(self.connection, pending)
+        else:
+            self._waiting[pending] = None
+        return pending
+
+    def cancel(self, pending: PendingCall) -> Withdrawn:
+        """End the wait for the outcome of *pending*; its function is not called."""
+        sent, why = pending.sent_before, ""
+        if pending.state is PendingState.WAITING:
+            self._waiting.pop(pending, None)
+            why = f"there is no connection{self._to}" + (f": {pending.why}" if pending.why else "")
+        elif pending.state is PendingState.HELD:
+            why = "the server has not returned its limits"
+        else:
+            sent = not isinstance(pending.error, NotConnected)
+        if self.connection is not None and pending.state in (PendingState.HELD, PendingState.SENT):
+            self.connection.cancel(pending)
+        pending.withdraw()
+        return Withdrawn(sent, why)
+
+    def close(self) -> None:
+        """
+        Accept no further calls, and fail those that wait for a connection.
+
+        Close the transport then.  Calls in flight fail when it is lost.
+        """
+        if not self.closed:
+            self.closed = True
+            self._fail_waiting(list(self._waiting), "the call was not sent: the client was closed")
+
+    # What the driver calls
+
+    def connected(self) -> ClientConnection:
+        """Return a new connection, over which the calls of this link go from now on.  Call `dispatch` next."""
+        self.connection = ClientConnection(self._limits, self, self._to)
+        self._connected_at = self._clock()
+        for each in list(self.users):
+            each.on_connected(self.connection)
+        return self.connection
+
+    def dispatch(self) -> None:
+        """Send the waiting calls."""
+        connection = self.connection
+        while self._waiting and connection is not None and self.connection is connection:
+            pending = next(iter(self._waiting))
+            del self._waiting[pending]
+            if pending.first_sent is not None and self._clock() - pending.first_sent > RESEND_SECONDS:
+                pending.finish(self._unknown(f"it is not sent again after {RESEND_SECONDS:g} s"))
+            else:
+                self._send(connection, pending)
+
+    def _send(self, connection: ClientConnection, pending: PendingCall) -> None:
+        if pending.first_sent is None and pending.call.resend is Resend.WITHIN_WINDOW:
+            pending.first_sent = self._clock()
+        connection.send(pending)
+
+    def attempt_failed(self, why: str, *, refused: bool = False) -> None:
+        """
+        Count a failed attempt to connect, and fail the waiting calls that have no attempts left.
+
+        *refused*: a new attempt needs another configuration, so that all of them fail.
+        """
+        failing = []
+        for each in self._waiting:
+            each.why = why
+            if each.attempts is not None:
+                each.attempts -= 1
+            if refused or each.attempts == 0:
+                failing.append(each)
+        self._fail_waiting(failing, f"cannot connect{self._to}: {why}")
+
+    def retry_delay(self) -> float:
+        """Return the seconds until the next attempt to connect.  Call once after each failed or lost connection."""
+        self._failed_attempts += 1
+        return self._retry_policy(self._failed_attempts)
+
+    # What a connection calls
+
+    def on_answer(self) -> None:
+        """Reset the back-off.  Part of `ConnectionOwner`."""
+        self._failed_attempts = 0
+
+    def on_end(self, end: End, unfinished: list[PendingCall]) -> None:
+        """Forget the connection, and fail the calls that are not sent again.  Part of `ConnectionOwner`."""
+        self.connection = None
+        if self._clock() - self._connected_at >= RETRY_SECONDS_MAX:
+            # Useful even without an answer: a worker may wait in its first poll for days.
+            self._failed_attempts = 0
+        again: dict[PendingCall, None] = {}
+        failing = []
+        for each in unfinished:
+            if each.call.resend and not end.refused and not self.closed:
+                each.sent_before = each.sent_before or isinstance(each.error, OutcomeUnknown)
+                each.state, each.error, each.question, each.route = PendingState.WAITING, None, None, None
+                each.attempts = self._attempts
+                again[each] = None
+            else:
+                failing.append(each)
+        self._waiting = again | self._waiting
+        for user in list(self.users):
+            user.on_disconnected()
+        for each in failing:
+            each.finish(each.error)
+        if end.refused:
+            self.attempt_failed(end.why, refused=True)
+
+    def _fail_waiting(self, failing: list[PendingCall], why: str) -> None:
+        """Fail these of the waiting calls.  The functions that are called may cancel others of them."""
+        for each in failing:
+            del self._waiting[each]
+            each.state, each.error = PendingState.ENDING, NotConnected(why)
+            if each.sent_before:
+                each.error = self._unknown(f"it was not sent again: {why}")
+        for each in failing:
+            each.finish(each.error)
+
+    def _unknown(self, why: str) -> OutcomeUnknown:
+        return OutcomeUnknown(f"the connection was lost, the call's outcome is unknown: {why}")
+
+
+def timed_out(timeout_ms: int, withdrawn: Withdrawn) -> CallTimedOut:
+    """Return the error of a call that was *withdrawn* at its time limit."""
+    if not withdrawn.sent:
+        return CallTimedOut(f"the call was not sent within {timeout_ms:,} ms: {withdrawn.why}", sent=False)
+    why = f": {withdrawn.why}" if withdrawn.why else ""
+    return CallTimedOut(f"no answer within {timeout_ms:,} ms: the call may have taken effect or not{why}", sent=True)
