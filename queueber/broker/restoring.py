@@ -42,6 +42,9 @@ def restore_leases(
         if lease.session:
             if queue.settings.max_lease_ms and lease.leased_at:
                 lease.latest_end = WallMs(lease.leased_at + queue.settings.max_lease_ms)
+            if not queue.gone:
+                # `Sessions.started` gives it a deadline.  A sweep may come before that.
+                lease.deadline = lease.latest_end
             sessions.restore(lease)
         elif not queue.gone and _give_grace(lease, now, grace):
             writes.setdefault(queue, []).append(PutLease(lease.id, lease.record()))

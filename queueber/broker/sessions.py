@@ -71,7 +71,7 @@ class Sessions:
         plans: list[Plan[None]] = []
         if was_detached:
             for lease in list(session.leases.values()):
-                lease.grace = session.grace
+                lease.grace, lease.excused = session.grace, False
                 if lease.deadline <= now:
                     self._leases.leave_session(lease)
             plans = self._move_deadlines(session, FOREVER)
@@ -157,13 +157,16 @@ class Sessions:
 
     def started(self, now: WallMs) -> list[Plan[None]]:
         """
-        Give the leases of all sessions their deadlines after a start: *now* is when the server listens.
+        Give the leases of all detached sessions their deadlines after a start: *now* is when the server listens.
 
         Returns:
             Plans that write them.
         """
         plans: list[Plan[None]] = []
         for session in self._leases.sessions:
+            if session.state is SessionState.ATTACHED:
+                # Its worker was faster.
+                continue
             plans += self._move_deadlines(session, WallMs(now + max(session.grace, GRACE_DEFAULT)))
         return plans
 

@@ -298,6 +298,27 @@ def test_a_worker_that_never_comes_back_loses_its_items_after_a_start(harness):
     assert harness.sweep() == 1
 
 
+def test_a_session_lease_whose_grace_ended_while_the_server_was_down_is_not_swept_before_workers_can_attach(harness):
+    harness.add(b"a")
+    attach(harness)
+    lease = take(harness)
+    lose(harness)
+    harness.now = WallMs(START + 10 * GRACE)
+    harness.crash()
+    assert harness.sweep() == 0
+    early = attach(harness, TWO)
+    assert harness.broker.sessions.started(harness.now) == []
+    assert list(early.session.leases) == [lease.id]
+    harness.commit_all()
+    assert harness.rows.leases[lease.id].deadline == FOREVER, "it is attached, and the start changes nothing"
+    lose(harness, TWO)
+    harness.now = WallMs(harness.now + GRACE)
+    assert harness.sweep() == 1
+    harness.commit_all()
+    (item,) = harness.rows.items.values()
+    assert item.attempts == 1, "the worker came back: what it loses now counts"
+
+
 class SessionMachine(RuleBasedStateMachine):
     """Workers that attach, take, remove, vanish and come back, while the server is killed now and then."""
 
